@@ -1,0 +1,56 @@
+# Every target works on a fresh clone with only Python 3.11 or newer and make, as root or not.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help run test install check format lock openapi clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[36mmake %-9s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: .venv/run ## serve http://127.0.0.1:8000 with demo data
+	@$(BIN)/patients-api serve --demo
+
+test: .venv/dev ## run all tests
+	@$(BIN)/pytest
+
+install: .venv/run .venv/dev ## make the environment in .venv
+
+check: .venv/dev ## lint, format and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: .venv/dev ## format, and mend what the linter can
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+openapi: .venv/dev ## write openapi.json anew
+	@$(BIN)/python -m app.openapi > openapi.json
+
+LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --upgrade pyproject.toml
+
+lock: .venv/dev ## pin the newest versions with their hashes
+	@$(LOCK) --output-file requirements.lock
+	@$(LOCK) --constraints requirements.lock --extra embedded --output-file requirements-embedded.lock
+	@$(LOCK) --constraints requirements-embedded.lock --extra dev --output-file requirements-dev.lock
+
+clean: ## remove the environment; the data in .data stay
+	rm -rf .venv
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 …")'
+	@$(PYTHON) -m venv .venv
+
+# what serving needs, the embedded PostgreSQL included
+.venv/run: .venv/bin/python requirements-embedded.lock pyproject.toml
+	@echo "Installing into .venv …"
+	@$(PIP) install --require-hashes -r requirements-embedded.lock
+	@$(PIP) install --no-deps --editable .
+	@touch $@
+
+# and what developing needs
+.venv/dev: .venv/run requirements-dev.lock
+	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@

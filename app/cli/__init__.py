@@ -1,0 +1,23 @@
+"""The command `patients-api`: one file per subcommand."""
+
+import argparse
+import sys
+
+from app.cli import migrate, serve
+from app.settings import InvalidSettingsError, Settings
+
+
+def main() -> int:
+    """Run the subcommand that the command line names; its exit status."""
+    parser = argparse.ArgumentParser(prog="patients-api", description="Keeps a clinic group's patients.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in (serve, migrate):
+        command.add_parser(commands)
+    arguments = parser.parse_args()
+    try:
+        settings = Settings.load()
+    except InvalidSettingsError as error:
+        print(error, file=sys.stderr)
+        return 1
+    status: int = arguments.run(arguments, settings)
+    return status

@@ -1,0 +1,163 @@
+"""`patients-api serve`: serve on the database of DATABASE_URL, or on an embedded PostgreSQL."""
+
+import argparse
+import asyncio
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from typing import Any, NoReturn
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.supervisors import Multiprocess
+
+from app import demo
+from app.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from app.db.migrate import migrate, schema_is_current
+from app.db.session import Database, create_engine
+from app.errors import UnavailableError
+from app.main import create_app
+from app.observability.logging import configure_logging
+from app.settings import Settings
+
+GRACE = 20
+"""Seconds that requests in flight get to finish after SIGTERM."""
+PORT_WAIT = 5.0
+"""Seconds to wait for the port: workers of a server that was killed need a moment to go."""
+
+
+def add_parser(commands: Any) -> None:  # argparse has no public type for it
+    """Declare the subcommand."""
+    parser = commands.add_parser("serve", help="serve on the database of DATABASE_URL, or on an embedded PostgreSQL")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="port to listen on (%(default)s)")
+    parser.add_argument("--workers", type=int, default=1, help="processes (%(default)s)")
+    parser.add_argument("--demo", action="store_true", help="fill an empty database with fictitious patients")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, settings: Settings) -> int:
+    """Serve until SIGINT or SIGTERM; 0, or 1 with the reason on stderr."""
+    signal.signal(signal.SIGTERM, _exit)
+    configure_logging()
+    with ExitStack() as stack:
+        try:
+            _await_port(arguments.host, arguments.port)
+            if settings.database_url is None:
+                url = stack.enter_context(EmbeddedPostgres(settings.data_dir)).url
+                os.environ["DATABASE_URL"] = url  # all that the application and its workers get to know of it
+                migrate(url)
+            else:
+                url = settings.database_url.get_secret_value()
+            reason = asyncio.run(_prepare(url, fill=arguments.demo))
+        except (EmbeddedPostgresError, UnavailableError, OSError) as error:
+            reason = str(error)
+        if reason is not None:
+            print(reason, file=sys.stderr)
+            return 1
+        print(f"Patients API: http://{arguments.host}:{arguments.port}/docs (Ctrl-C stops)", file=sys.stderr)
+        with suppress(KeyboardInterrupt):  # uvicorn has shut down gracefully and passes the signal on
+            _serve(arguments)
+    return 0
+
+
+def _exit(*_: object) -> NoReturn:
+    sys.exit(0)
+
+
+async def _prepare(url: str, *, fill: bool) -> str | None:
+    """Check the schema and fill in the demo data; the reason why not to serve, if there is one."""
+    database = Database(create_engine(url, pool_size=1))
+    try:
+        async with database.read() as connection:
+            if not await schema_is_current(connection):
+                return "The database lacks migrations of this version. Run `patients-api migrate`, then start again."
+        if fill:
+            await database.transaction(demo.fill)
+    finally:
+        await database.close()
+    return None
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    config = uvicorn.Config(
+        "app.cli.serve:application",
+        factory=True,
+        host=arguments.host,
+        port=arguments.port,
+        workers=arguments.workers,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE,
+    )
+    if arguments.workers == 1:
+        uvicorn.Server(config).run()
+    else:
+        Multiprocess(config, sockets=[_SocketOfItsOwn(arguments.host, arguments.port)]).run()  # type: ignore[list-item]
+
+
+def application() -> FastAPI:
+    """The application of one server process, on the environment's settings."""
+    configure_logging()
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_die_with, args=(parent.join,), daemon=True).start()
+    return create_app(Settings.load())
+
+
+def _die_with(parent_ended: Callable[[], None]) -> None:
+    """End a worker whose supervisor is gone: it would hold the port, and nobody would restart it."""
+    parent_ended()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+class _SocketOfItsOwn:
+    """Becomes a socket of the worker's own on its way there: the kernel then spreads connections over the workers.
+
+    Of one socket that all workers share, the busiest takes most of the connections.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self.address = (host, port)
+
+    def __reduce__(self) -> tuple[Callable[..., socket.socket], tuple[tuple[str, int], bool]]:
+        return _bind, (self.address, True)
+
+
+def _bind(address: tuple[str, int], reuse_port: bool) -> socket.socket:  # noqa: FBT001  # pickled by position
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    bound = socket.socket(family)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if reuse_port:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        bound.bind(address)
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def _await_port(host: str, port: int) -> None:
+    """Wait until the port is free.
+
+    Raises:
+        OSError: it is not free in time, or cannot be had.
+    """
+    deadline = time.monotonic() + PORT_WAIT
+    while True:
+        try:
+            _bind((host, port), False).close()
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise OSError(f"Cannot listen on {host} port {port}: {error.strerror}.") from None
+            time.sleep(0.1)
+        else:
+            return

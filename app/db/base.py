@@ -1,0 +1,56 @@
+"""The declarative base: how constraints are named, and what every resource's table has."""
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import BigInteger, CheckConstraint, Column, DateTime, MetaData, Table, Text, func
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column
+
+ID = Text(collation="C")
+"""Identifiers sort by their bytes on every server, whatever its locale."""
+
+PEOPLE_TEXT = Text(collation="pg_c_utf8")
+"""People's text sorts and folds alike on every server (a collation built into PostgreSQL 17 and newer)."""
+
+
+class Base(DeclarativeBase):
+    """All tables. Constraint names follow from the convention, so that migrations can name what they change."""
+
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+        }
+    )
+
+
+class Resource(Base):
+    """What profiles, hospitals, doctors and patients have in common."""
+
+    __abstract__ = True
+    __table__: ClassVar[Table]
+
+    unique_id: Mapped[str] = mapped_column(ID, primary_key=True, sort_order=-2)
+    version: Mapped[int] = mapped_column(BigInteger, server_default="1", sort_order=-1)
+    """Counts the changes of the record, from 1."""
+    date_created: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.statement_timestamp())
+    last_updated: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.statement_timestamp())
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        for column in cls.__table__.columns:
+            if "max_length" in column.info:
+                fits = func.char_length(column) <= column.info["max_length"]
+                cls.__table__.append_constraint(CheckConstraint(fits, name=f"{column.name}_length"))
+
+
+def text_column(max_length: int, *, nullable: bool = True) -> MappedColumn[Any]:
+    """A column of people's text, of at most `max_length` characters by a named CHECK constraint."""
+    return mapped_column(PEOPLE_TEXT, nullable=nullable, info={"max_length": max_length})
+
+
+def max_length(column: Column[Any]) -> int:
+    """The most characters that a column made by `text_column` takes."""
+    return int(column.info["max_length"])

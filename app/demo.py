@@ -1,0 +1,153 @@
+"""Demo data: the contract's example patient, and a few dozen fictitious ones."""
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from typing import Any
+
+from sqlalchemy import exists, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.auth.principal import LOCAL
+from app.doctors.schemas import DoctorCreate
+from app.doctors.service import DoctorService
+from app.hospitals.schemas import HospitalCreate
+from app.hospitals.service import HospitalService
+from app.models import Patient
+from app.patients.schemas import PatientCreate
+from app.patients.service import PatientService
+
+HOSPITALS = {
+    "hos123": "General Hospital",
+    "hos456": "St. Mary's Hospital",
+    "hos789": "New Hospital",
+    "hos-groote": "Tafelberg Clinic",
+    "hos-limpopo": "Limpopo Valley Hospital",
+}
+DOCTORS = {
+    "doc123": ("Dr. Smith", None),
+    "doc456": ("Dr. Adams", None),
+    "doc-naidoo": ("Priya", "Naidoo"),
+    "doc-mokoena": ("Thabo", "Mokoena"),
+}
+EXAMPLE: dict[str, Any] = {
+    "unique_id": "pat123",
+    "patient_profile": {
+        "unique_id": "prof123",
+        "email": "user@example.com",
+        "first_name": "John",
+        "last_name": "Doe",
+    },
+    "patient_email_address": "patient@example.com",
+    "patient_mobile_number": "+123456789",
+    "patient_title": "Mr.",
+    "patient_first_name": "John",
+    "patient_initials": "J",
+    "patient_last_name": "Doe",
+    "patient_date_of_birth": "1980-01-01",
+    "patient_gender": "Male",
+    "patient_race": "Caucasian",
+    "patient_physical_address": "123 Street Name",
+    "patient_address_line_1": "Apt 101",
+    "patient_town": "Sample Town",
+    "patient_region": "Sample Region",
+    "patient_province": "Sample Province",
+    "patient_country": "Sample Country",
+    "patient_postal_code": "12345",
+    "patient_latitude": "12.345678",
+    "patient_longitude": "-12.345678",
+    "patient_access_medical_care": "Public",
+    "hospital_ids": ["hos123"],
+    "doctor_ids": ["doc123"],
+}
+"""The patient of the contract's GET example."""
+EXAMPLE_DATE = datetime(2023, 1, 1, 12, tzinfo=UTC)
+
+_PEOPLE = (
+    ("Nomvula Dlamini", "Female"),
+    ("Sipho Nkosi", "Male"),
+    ("Lerato Mokoena", "Female"),
+    ("Thandiwe Zulu", "Female"),
+    ("Johan van der Merwe", "Male"),
+    ("Anika Botha", "Female"),
+    ("Pieter Pretorius", "Male"),
+    ("Zoë du Plessis", "Female"),
+    ("Priya Naidoo", "Female"),
+    ("Rajesh Pillay", "Male"),
+    ("Fatima Abrahams", "Female"),
+    ("Yusuf Adams", "Male"),
+    ("Łukasz Kowalski", "Male"),
+    ("Søren Ærø", "Male"),
+    ("Jürgen Müller", "Male"),
+    ("Chloé Lefèvre", "Female"),
+    ("Oluwaseun Adeyemi", "Male"),
+    ("Chidinma Okafor", "Female"),
+    ("Kwame Mensah", "Male"),
+    ("Amina Hassan", "Other"),
+    ("María José García", "Female"),
+    ("João da Silva", "Male"),
+    ("Nguyễn Văn An", "Male"),
+    ("王 小明", "Male"),
+    ("佐藤 花子", "Female"),
+    ("Иван Петров", "Male"),
+    ("محمد علي", "Male"),
+    ("Siobhán O'Brien", "Female"),
+    ("Tariro Moyo", "Female"),
+    ("Blessing Chikwanha", "Other"),
+    ("Katlego Molefe", "Unknown"),
+    ("Refilwe Phiri", "Female"),
+    ("Ayanda Khumalo", "Other"),
+    ("Bongani Mthembu", "Male"),
+    ("Elize Joubert", "Female"),
+    ("Kabelo Tau", "Male"),
+)
+_TOWNS = (
+    ("Cape Town", "Western Cape", "8001", "-33.924870", "18.424055"),
+    ("Durban", "KwaZulu-Natal", "4001", "-29.858680", "31.021840"),
+    ("Polokwane", "Limpopo", "0699", "-23.904490", "29.468850"),
+    ("Bloemfontein", "Free State", "9301", "-29.085210", "26.159610"),
+)
+
+
+def _fictitious() -> Iterator[dict[str, Any]]:
+    hospitals, doctors = list(HOSPITALS), list(DOCTORS)
+    for number, (name, gender) in enumerate(_PEOPLE):
+        first, last = name.split(" ", 1)
+        town, province, postal_code, latitude, longitude = _TOWNS[number % len(_TOWNS)]
+        yield {
+            "patient_first_name": first,
+            "patient_last_name": last,
+            "patient_gender": gender,
+            "patient_date_of_birth": date(1940 + number * 2, 1 + number % 12, 1 + number % 28).isoformat(),
+            "patient_mobile_number": f"+27 82 555 {number:04d}",
+            "patient_email_address": f"patient{number}@example.com" if number % 3 else None,
+            "patient_town": town,
+            "patient_province": province,
+            "patient_country": "South Africa",
+            "patient_postal_code": postal_code,
+            "patient_latitude": latitude,
+            "patient_longitude": longitude,
+            "patient_access_medical_care": "Private" if number % 4 == 0 else "Public",
+            "hospital_ids": [hospitals[number % len(hospitals)], hospitals[(number + number % 2) % len(hospitals)]],
+            "doctor_ids": [doctors[number % len(doctors)]],
+        }
+
+
+async def fill(connection: AsyncConnection) -> None:
+    """Fill an empty database. One that holds patients is left alone."""
+    if (await connection.execute(select(exists(select(Patient.__table__))))).scalar_one():
+        return
+    for unique_id, name in HOSPITALS.items():
+        await HospitalService(connection, LOCAL).create(HospitalCreate(unique_id=unique_id, hospital_name=name))
+    for unique_id, (first, last) in DOCTORS.items():
+        doctor = DoctorCreate(unique_id=unique_id, doctor_first_name=first, doctor_last_name=last)
+        await DoctorService(connection, LOCAL).create(doctor)
+    patients = PatientService(connection, LOCAL)
+    await patients.create(PatientCreate.model_validate(EXAMPLE))
+    table = Patient.__table__
+    await connection.execute(
+        table.update()
+        .where(table.c.unique_id == EXAMPLE["unique_id"])
+        .values(date_created=EXAMPLE_DATE, last_updated=EXAMPLE_DATE)
+    )
+    for patient in _fictitious():
+        await patients.create(PatientCreate.model_validate(patient))

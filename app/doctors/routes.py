@@ -1,0 +1,52 @@
+from fastapi import Request, Response
+
+from app.auth.principal import CurrentPrincipal
+from app.doctors.repository import DoctorRepository
+from app.doctors.schemas import Doctor, DoctorCreate, DoctorUpdate
+from app.doctors.service import DoctorService
+from app.http.routing import make_router, problems
+from app.resource.pages import Page
+from app.resource.routes import (
+    BODY_PROBLEMS,
+    PathId,
+    create_record,
+    delete_record,
+    get_record,
+    list_records,
+    update_record,
+)
+
+router = make_router("/doctors/doctors", tag="doctors")
+
+
+@router.get("/", response_model=list[Doctor], responses=problems(422))
+async def list_doctors(request: Request, principal: CurrentPrincipal, page: Page) -> Response:
+    """List all doctors in the order of their `unique_id`, or a page of them with `limit` and `cursor`."""
+    return await list_records(request, DoctorRepository, principal, page)
+
+
+@router.post("/", status_code=201, response_model=Doctor, responses=problems(*BODY_PROBLEMS, 409))
+async def create_doctor(request: Request, principal: CurrentPrincipal, body: DoctorCreate) -> Response:
+    """Create a doctor."""
+    return await create_record(request, DoctorService, principal, body)
+
+
+@router.get("/{unique_id}/", response_model=Doctor, responses=problems(404))
+async def get_doctor(request: Request, principal: CurrentPrincipal, unique_id: PathId) -> Response:
+    """Get one doctor."""
+    return await get_record(request, DoctorRepository, principal, unique_id)
+
+
+@router.put("/{unique_id}/", response_model=Doctor, responses=problems(*BODY_PROBLEMS, 404))
+@router.patch("/{unique_id}/", name="patch_doctor", response_model=Doctor, responses=problems(*BODY_PROBLEMS, 404))
+async def update_doctor(
+    request: Request, principal: CurrentPrincipal, unique_id: PathId, body: DoctorUpdate
+) -> Response:
+    """Change what is given of a doctor; what is absent stays as it is."""
+    return await update_record(request, DoctorService, principal, unique_id, body)
+
+
+@router.delete("/{unique_id}/", status_code=204, responses=problems(404, 409))
+async def delete_doctor(request: Request, principal: CurrentPrincipal, unique_id: PathId) -> Response:
+    """Delete a doctor that no patient is linked to."""
+    return await delete_record(request, DoctorService, principal, unique_id)

@@ -1,0 +1,31 @@
+from typing import Annotated
+
+from app.models import Doctor as Row
+from app.resource.schemas import CreateBody, Representation, UpdateBody
+from app.resource.values import Identifier, Text, Timestamp
+
+columns = Row.__table__.c
+
+
+class Doctor(Representation):
+    """A doctor."""
+
+    unique_id: Identifier
+    doctor_first_name: str
+    doctor_last_name: str | None
+    date_created: Timestamp
+    last_updated: Timestamp
+
+
+class DoctorCreate(CreateBody):
+    """A new doctor."""
+
+    doctor_first_name: Annotated[str, Text(columns.doctor_first_name)]
+    doctor_last_name: Annotated[str | None, Text(columns.doctor_last_name)] = None
+
+
+class DoctorUpdate(UpdateBody):
+    """What to change of a doctor; what is absent stays."""
+
+    doctor_first_name: Annotated[str, Text(columns.doctor_first_name)] = ""
+    doctor_last_name: Annotated[str | None, Text(columns.doctor_last_name)] = None

@@ -1,0 +1,7 @@
+from app.doctors.repository import DoctorRepository
+from app.doctors.schemas import DoctorCreate, DoctorUpdate
+from app.resource.service import Service
+
+
+class DoctorService(Service[DoctorCreate, DoctorUpdate]):
+    repository_class = DoctorRepository

@@ -1,0 +1,210 @@
+"""Everything that can go wrong, and its one mapping to RFC 9457 problems (`application/problem+json`).
+
+    ServiceError                   a rule was broken; the message is for the client
+    ├── NotFoundError              404
+    ├── ConflictError              409
+    │   ├── IdentifierTakenError
+    │   └── InUseError
+    ├── InvalidError               422, with the place of each error
+    ├── UnreadableBodyError        400
+    ├── UnsupportedMediaTypeError  415
+    └── UnavailableError           503, with Retry-After
+
+The framework's own errors become problems too, and what nobody thought of is a 500 without internals
+(`app.http.middleware`). No problem repeats what the client sent: it is patient data. Ids of hospitals and doctors, and
+names of fields and parameters, are not.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Any, ClassVar, NamedTuple
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.routing import iter_route_contexts
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from starlette.types import Scope
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class FieldError(NamedTuple):
+    """One error in a request: `loc` is the way to it, as `("body", "hospital_ids", 1)`."""
+
+    loc: tuple[str | int, ...]
+    msg: str
+    type: str
+
+
+class ServiceError(Exception):
+    """A rule was broken. `detail` tells a person what to change."""
+
+    status: ClassVar[HTTPStatus]
+    headers: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, detail: str, errors: Iterable[FieldError] = ()) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.errors = list(errors)
+
+
+class NotFoundError(ServiceError):
+    status = HTTPStatus.NOT_FOUND
+
+    def __init__(self, resource: str) -> None:
+        super().__init__(f"There is no {resource} of this unique_id.")
+
+
+class ConflictError(ServiceError):
+    status = HTTPStatus.CONFLICT
+
+
+class IdentifierTakenError(ConflictError):
+    def __init__(self, resource: str) -> None:
+        super().__init__(f"This unique_id has been used for another {resource}, perhaps a deleted one. Choose another.")
+
+
+class InUseError(ConflictError):
+    def __init__(self, resource: str, patients: int) -> None:
+        count = "1 patient is" if patients == 1 else f"{patients} patients are"
+        super().__init__(f"{count} linked to this {resource}. Unlink first, then delete.")
+
+
+class InvalidError(ServiceError):
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+    def __init__(self, errors: Iterable[FieldError]) -> None:
+        super().__init__("The request has errors; nothing of it was stored.", errors)
+
+
+class UnreadableBodyError(ServiceError):
+    status = HTTPStatus.BAD_REQUEST
+
+
+class UnsupportedMediaTypeError(ServiceError):
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+
+
+class UnavailableError(ServiceError):
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
+
+    def __init__(self, detail: str = "The database cannot be reached or is too busy at the moment. Try again.") -> None:
+        super().__init__(detail)
+
+
+class ProblemError(BaseModel):
+    """One error in a request."""
+
+    model_config = ConfigDict(title="ProblemError")
+
+    loc: list[str | int] = Field(examples=[["body", "hospital_ids", 1]])
+    """The way to the error."""
+    msg: str = Field(examples=["There is no hospital of the unique_id hos999"])
+    type: str = Field(examples=["unknown_hospital"])
+
+
+class Problem(BaseModel):
+    """What went wrong: an RFC 9457 problem."""
+
+    model_config = ConfigDict(title="Problem")
+
+    type: str = Field(examples=["about:blank"])
+    title: str = Field(examples=["Unprocessable Entity"])
+    status: int = Field(examples=[422])
+    detail: str = Field(examples=["The request has errors; nothing of it was stored."])
+    instance: str = Field(examples=["urn:request:01jd3v4wq0c9h4t5k6m7n8p9q0"])
+    request_id: str = Field(examples=["01jd3v4wq0c9h4t5k6m7n8p9q0"])
+    errors: list[ProblemError] = Field(default=[], json_schema_extra={"default": None})
+
+
+class ProblemResponse(JSONResponse):
+    """A problem. `type` is `about:blank`: the status says it all (RFC 9457, section 4.2.1)."""
+
+    media_type = MEDIA_TYPE
+
+    def __init__(
+        self,
+        scope: Scope,
+        status: int,
+        detail: str,
+        errors: Iterable[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        request_id = scope["state"]["request_id"]
+        content: dict[str, Any] = {
+            "type": "about:blank",
+            "title": HTTPStatus(status).phrase,
+            "status": status,
+            "detail": detail,
+            "instance": f"urn:request:{request_id}",
+            "request_id": request_id,
+        }
+        if listed := [error._asdict() for error in errors]:
+            content["errors"] = listed
+        super().__init__(content, status, headers)
+
+
+BODY_TOO_LARGE = "The body is larger than 1 MiB. Send less at once."
+
+_DETAILS = {
+    404: "There is nothing at this path.",
+    405: "This path does not answer this method; see the Allow header.",
+    413: BODY_TOO_LARGE,
+}
+
+
+async def _service_error(request: Request, error: Exception) -> ProblemResponse:
+    assert isinstance(error, ServiceError)  # noqa: S101  # Starlette passes only what the handler is registered for
+    return ProblemResponse(request.scope, error.status, error.detail, error.errors, error.headers)
+
+
+async def _http_error(request: Request, error: Exception) -> ProblemResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101  # as above
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_methods(request))
+    detail = _DETAILS.get(error.status_code, HTTPStatus(error.status_code).description)
+    return ProblemResponse(request.scope, error.status_code, detail, headers=headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """All methods of the request's path: the framework names only those of the first route that matches."""
+    methods: set[str] = set()
+    for route in iter_route_contexts(request.app.routes):
+        regex = getattr(route, "path_regex", None)
+        if regex is not None and regex.match(request.scope["path"]):
+            methods |= route.methods or set()
+    return sorted(methods | {"HEAD"} if "GET" in methods else methods)
+
+
+_MESSAGES = {
+    "missing": "Must be given",
+    "extra_forbidden": "There is no such field or parameter",
+}
+_FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+
+
+def _place(part: str | int) -> str | int:
+    """A step of an error's way. A key of the client's own that is no field's name may be data: it is not repeated."""
+    return part if isinstance(part, int) or _FIELD_NAME.fullmatch(part) else "(a key that is no field's name)"
+
+
+async def _validation_error(request: Request, error: Exception) -> ProblemResponse:
+    assert isinstance(error, RequestValidationError)  # noqa: S101  # as above
+    errors = [
+        FieldError(tuple(_place(part) for part in item["loc"]), _MESSAGES.get(item["type"], item["msg"]), item["type"])
+        for item in error.errors()
+    ]
+    invalid = InvalidError(errors)
+    return ProblemResponse(request.scope, invalid.status, invalid.detail, errors)
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Make problems of the errors that routes and the framework raise."""
+    app.add_exception_handler(ServiceError, _service_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)

@@ -1,0 +1,52 @@
+from fastapi import Request, Response
+
+from app.auth.principal import CurrentPrincipal
+from app.hospitals.repository import HospitalRepository
+from app.hospitals.schemas import Hospital, HospitalCreate, HospitalUpdate
+from app.hospitals.service import HospitalService
+from app.http.routing import make_router, problems
+from app.resource.pages import Page
+from app.resource.routes import (
+    BODY_PROBLEMS,
+    PathId,
+    create_record,
+    delete_record,
+    get_record,
+    list_records,
+    update_record,
+)
+
+router = make_router("/hospitals/hospitals", tag="hospitals")
+
+
+@router.get("/", response_model=list[Hospital], responses=problems(422))
+async def list_hospitals(request: Request, principal: CurrentPrincipal, page: Page) -> Response:
+    """List all hospitals in the order of their `unique_id`, or a page of them with `limit` and `cursor`."""
+    return await list_records(request, HospitalRepository, principal, page)
+
+
+@router.post("/", status_code=201, response_model=Hospital, responses=problems(*BODY_PROBLEMS, 409))
+async def create_hospital(request: Request, principal: CurrentPrincipal, body: HospitalCreate) -> Response:
+    """Create a hospital."""
+    return await create_record(request, HospitalService, principal, body)
+
+
+@router.get("/{unique_id}/", response_model=Hospital, responses=problems(404))
+async def get_hospital(request: Request, principal: CurrentPrincipal, unique_id: PathId) -> Response:
+    """Get one hospital."""
+    return await get_record(request, HospitalRepository, principal, unique_id)
+
+
+@router.put("/{unique_id}/", response_model=Hospital, responses=problems(*BODY_PROBLEMS, 404))
+@router.patch("/{unique_id}/", name="patch_hospital", response_model=Hospital, responses=problems(*BODY_PROBLEMS, 404))
+async def update_hospital(
+    request: Request, principal: CurrentPrincipal, unique_id: PathId, body: HospitalUpdate
+) -> Response:
+    """Change what is given of a hospital; what is absent stays as it is."""
+    return await update_record(request, HospitalService, principal, unique_id, body)
+
+
+@router.delete("/{unique_id}/", status_code=204, responses=problems(404, 409))
+async def delete_hospital(request: Request, principal: CurrentPrincipal, unique_id: PathId) -> Response:
+    """Delete a hospital that no patient is linked to."""
+    return await delete_record(request, HospitalService, principal, unique_id)

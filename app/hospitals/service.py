@@ -1,0 +1,7 @@
+from app.hospitals.repository import HospitalRepository
+from app.hospitals.schemas import HospitalCreate, HospitalUpdate
+from app.resource.service import Service
+
+
+class HospitalService(Service[HospitalCreate, HospitalUpdate]):
+    repository_class = HospitalRepository

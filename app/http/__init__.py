@@ -1,0 +1,1 @@
+"""The edges that every request passes."""

@@ -1,0 +1,186 @@
+"""The edges every request passes, outermost first. Pure ASGI: a BaseHTTPMiddleware halves the throughput and more.
+
+RequestContext → (CORS) → Problems → BodyLimit → Paths → the application
+"""
+
+import re
+import time
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.errors import BODY_TOO_LARGE, ProblemResponse
+from app.resource.identifiers import new_identifier
+
+log = structlog.get_logger()
+
+MAX_BODY = 1024 * 1024
+"""Bytes of the largest body: a patient with a thousand links needs a twentieth of it."""
+
+_SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class RequestContext:
+    """Give each request an id, in `X-Request-ID` and every log line, and log it in one line when it ends.
+
+    The line holds the route's template, never the path, the query or a body: ids may be identity numbers.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        request_id = Headers(scope=scope).get("x-request-id", "")
+        if _SANE_REQUEST_ID.fullmatch(request_id) is None:
+            request_id = new_identifier("req")
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        status: int | None = None
+        complete = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status, complete
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+            elif message["type"] == "http.response.body":
+                complete = not message.get("more_body", False)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        finally:
+            log.info(
+                "request",
+                request_id=request_id,
+                method=scope["method"],
+                route=state.get("route", "(none)"),
+                status=status,
+                complete=complete,
+                duration_ms=round((time.perf_counter() - started) * 1000, 1),
+            )
+
+
+class Problems:
+    """Answer what nobody thought of with a 500 that tells nothing, and log where it happened.
+
+    Once an answer has begun it cannot become an error: it is left incomplete, and the server breaks the connection.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def note_start(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, note_start)
+        except ClientDisconnect:
+            pass  # nobody is left to answer
+        except Exception as error:  # this is the last resort
+            if scope["type"] != "http":
+                raise
+            log.error(  # noqa: TRY400  # not the traceback: it quotes values
+                "unexpected error", request_id=scope["state"]["request_id"], **describe(error)
+            )
+            if not started:
+                detail = "Something went wrong on our side. Tell the operators the request_id."
+                await ProblemResponse(scope, 500, detail)(scope, receive, send)
+
+
+def describe(error: BaseException) -> dict[str, object]:
+    """An error for the log: its type, its causes' types, and where, without messages, which may hold patient data."""
+    types = []
+    cause: BaseException | None = error
+    while cause is not None:
+        types.append(f"{type(cause).__module__}.{type(cause).__qualname__}")
+        cause = cause.__cause__ or cause.__context__
+    frames = traceback.extract_tb(error.__traceback__)[-5:]
+    return {
+        "error": " from ".join(types),
+        "at": [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames],
+    }
+
+
+class BodyLimit:
+    """Refuse bodies of more than `MAX_BODY` bytes, declared or not, with a problem.
+
+    The framework's own limit answers a declared length in plain text.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        declared = Headers(scope=scope).get("content-length", "")
+        if declared.isdecimal() and int(declared) > MAX_BODY:
+            await ProblemResponse(scope, 413, BODY_TOO_LARGE)(scope, receive, send)
+            return
+        received = 0
+
+        async def receive_limited() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > MAX_BODY:
+                raise HTTPException(413)  # what the framework lets through while it reads a body
+            return message
+
+        await self.app(scope, receive_limited, send)
+
+
+class Paths:
+    """Serve every path with and without its last slash, and HEAD wherever GET is.
+
+    Never by a redirect: that drops bodies and trusts the Host header.
+    """
+
+    def __init__(self, app: ASGIApp, exact: Iterable[str]) -> None:
+        self.app = app
+        self.exact = frozenset(exact)
+        """Paths that are served without a slash at their end."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        path = scope["path"].removesuffix("/")
+        path = path if path in self.exact else f"{path}/"
+        if path == scope["path"] and scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+        elif scope["method"] != "HEAD":
+            await self.app({**scope, "path": path}, receive, send)
+        else:
+            await self.app({**scope, "path": path, "method": "GET"}, receive, _headers_only(send))
+
+
+def _headers_only(send: Send) -> Send:
+    ended = False
+
+    async def send_headers(message: Message) -> None:
+        nonlocal ended
+        if message["type"] == "http.response.start":
+            await send(message)
+        elif not ended:
+            ended = True
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    return send_headers

@@ -1,0 +1,68 @@
+"""The application: the table of contents."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import RedirectResponse
+
+from app import openapi
+from app.db.session import Database, create_engine
+from app.doctors.routes import router as doctors
+from app.errors import add_error_handlers
+from app.hospitals.routes import router as hospitals
+from app.http.middleware import BodyLimit, Paths, Problems, RequestContext
+from app.observability.health import router as health
+from app.patients.routes import router as patients
+from app.profiles.routes import router as profiles
+from app.settings import Settings
+
+EXPOSED_HEADERS = ("Link", "ETag", "Location", "X-Total-Count", "X-Request-ID", "Retry-After")
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The service on the database that `settings` name."""
+    assert settings.database_url is not None, "the command starts the embedded server and sets its URL"  # noqa: S101
+    engine = create_engine(settings.database_url.get_secret_value(), pool_size=settings.pool_size)
+    database = Database(engine)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await database.close()
+
+    app = FastAPI(
+        **openapi.DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        redoc_url=None,
+        middleware=_middleware(settings),
+    )
+    app.state.database = database
+    app.state.settings = settings
+    add_error_handlers(app)
+    for router in (patients, profiles, hospitals, doctors, health):
+        app.include_router(router)
+    app.add_api_route("/", lambda: RedirectResponse("docs"), include_in_schema=False)
+    openapi.install(app)
+    return app
+
+
+def _middleware(settings: Settings) -> list[Middleware]:
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=settings.cors_origins,
+        allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
+        allow_headers=["Content-Type", "X-Request-ID"],
+        expose_headers=EXPOSED_HEADERS,
+        max_age=600,
+    )
+    return [
+        Middleware(RequestContext),
+        *([cors] if settings.cors_origins else []),
+        Middleware(Problems),
+        Middleware(BodyLimit),
+        Middleware(Paths, exact=("/docs", "/openapi.json", "/livez", "/readyz")),
+    ]

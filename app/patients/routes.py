@@ -1,0 +1,54 @@
+from fastapi import Request, Response
+
+from app.auth.principal import CurrentPrincipal
+from app.http.routing import make_router, problems
+from app.patients.repository import PatientRepository
+from app.patients.schemas import Patient, PatientCreate, PatientUpdate
+from app.patients.service import PatientService
+from app.resource.pages import Page
+from app.resource.routes import (
+    BODY_PROBLEMS,
+    PathId,
+    create_record,
+    delete_record,
+    get_record,
+    list_records,
+    update_record,
+)
+
+router = make_router("/patients/patients", tag="patients")
+
+
+@router.get("/", response_model=list[Patient], responses=problems(422))
+async def list_patients(request: Request, principal: CurrentPrincipal, page: Page) -> Response:
+    """List all patients in the order of their `unique_id`, or a page of them with `limit` and `cursor`."""
+    return await list_records(request, PatientRepository, principal, page)
+
+
+@router.post("/", status_code=201, response_model=Patient, responses=problems(*BODY_PROBLEMS, 409))
+async def create_patient(request: Request, principal: CurrentPrincipal, body: PatientCreate) -> Response:
+    """Create a patient, with its profile and its links to hospitals and doctors."""
+    return await create_record(request, PatientService, principal, body)
+
+
+@router.get("/{unique_id}/", response_model=Patient, responses=problems(404))
+async def get_patient(request: Request, principal: CurrentPrincipal, unique_id: PathId) -> Response:
+    """Get one patient."""
+    return await get_record(request, PatientRepository, principal, unique_id)
+
+
+@router.put("/{unique_id}/", response_model=Patient, responses=problems(*BODY_PROBLEMS, 404, 409))
+@router.patch(
+    "/{unique_id}/", name="patch_patient", response_model=Patient, responses=problems(*BODY_PROBLEMS, 404, 409)
+)
+async def update_patient(
+    request: Request, principal: CurrentPrincipal, unique_id: PathId, body: PatientUpdate
+) -> Response:
+    """Change what is given of a patient: absent stays, `null` clears, ids replace the whole set."""
+    return await update_record(request, PatientService, principal, unique_id, body)
+
+
+@router.delete("/{unique_id}/", status_code=204, responses=problems(404))
+async def delete_patient(request: Request, principal: CurrentPrincipal, unique_id: PathId) -> Response:
+    """Delete a patient for good, with all links; the profile stays."""
+    return await delete_record(request, PatientService, principal, unique_id)

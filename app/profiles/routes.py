@@ -1,0 +1,52 @@
+from fastapi import Request, Response
+
+from app.auth.principal import CurrentPrincipal
+from app.http.routing import make_router, problems
+from app.profiles.repository import ProfileRepository
+from app.profiles.schemas import Profile, ProfileCreate, ProfileUpdate
+from app.profiles.service import ProfileService
+from app.resource.pages import Page
+from app.resource.routes import (
+    BODY_PROBLEMS,
+    PathId,
+    create_record,
+    delete_record,
+    get_record,
+    list_records,
+    update_record,
+)
+
+router = make_router("/profiles/profiles", tag="profiles")
+
+
+@router.get("/", response_model=list[Profile], responses=problems(422))
+async def list_profiles(request: Request, principal: CurrentPrincipal, page: Page) -> Response:
+    """List all profiles in the order of their `unique_id`, or a page of them with `limit` and `cursor`."""
+    return await list_records(request, ProfileRepository, principal, page)
+
+
+@router.post("/", status_code=201, response_model=Profile, responses=problems(*BODY_PROBLEMS, 409))
+async def create_profile(request: Request, principal: CurrentPrincipal, body: ProfileCreate) -> Response:
+    """Create a profile."""
+    return await create_record(request, ProfileService, principal, body)
+
+
+@router.get("/{unique_id}/", response_model=Profile, responses=problems(404))
+async def get_profile(request: Request, principal: CurrentPrincipal, unique_id: PathId) -> Response:
+    """Get one profile."""
+    return await get_record(request, ProfileRepository, principal, unique_id)
+
+
+@router.put("/{unique_id}/", response_model=Profile, responses=problems(*BODY_PROBLEMS, 404))
+@router.patch("/{unique_id}/", name="patch_profile", response_model=Profile, responses=problems(*BODY_PROBLEMS, 404))
+async def update_profile(
+    request: Request, principal: CurrentPrincipal, unique_id: PathId, body: ProfileUpdate
+) -> Response:
+    """Change what is given of a profile; what is absent stays as it is."""
+    return await update_record(request, ProfileService, principal, unique_id, body)
+
+
+@router.delete("/{unique_id}/", status_code=204, responses=problems(404, 409))
+async def delete_profile(request: Request, principal: CurrentPrincipal, unique_id: PathId) -> Response:
+    """Delete a profile that no patient is linked to."""
+    return await delete_record(request, ProfileService, principal, unique_id)

@@ -1,0 +1,40 @@
+from typing import Annotated
+
+from app.models import Profile as Row
+from app.resource.schemas import CreateBody, Representation, RequestBody, UpdateBody
+from app.resource.values import Email, Identifier, Text, Timestamp
+
+columns = Row.__table__.c
+
+
+class ProfileFields(RequestBody):
+    """What a client may set of a profile."""
+
+    email: Annotated[str | None, Email(columns.email)] = None
+    first_name: Annotated[str | None, Text(columns.first_name)] = None
+    last_name: Annotated[str | None, Text(columns.last_name)] = None
+
+
+class Profile(Representation):
+    """A profile: an account that patients are linked to."""
+
+    unique_id: Identifier
+    email: str | None
+    first_name: str | None
+    last_name: str | None
+    date_created: Timestamp
+    last_updated: Timestamp
+
+
+class ProfileCreate(CreateBody, ProfileFields):
+    """A new profile."""
+
+
+class ProfileUpdate(UpdateBody, ProfileFields):
+    """What to change of a profile; what is absent stays."""
+
+
+class ProfileUpsert(ProfileFields):
+    """The profile of a patient: created if its `unique_id` is unknown, else given fields overwrite and others stay."""
+
+    unique_id: Identifier

@@ -1,0 +1,53 @@
+"""What all request and response schemas share."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.resource.values import Identifier
+
+ReadOnly = Annotated[Any, Field(exclude=True, json_schema_extra={"readOnly": True})]
+"""A key of an answer that a request may carry too and that is ignored, so that what was read can be put back."""
+
+
+def _tidy(schema: dict[str, Any]) -> None:
+    """Leave out what misleads or says nothing: titles made from names, defaults (absent is not null)."""
+    schema.pop("title", None)
+    for field in schema.get("properties", {}).values():
+        field.pop("title", None)
+        field.pop("default", None)
+
+
+class Representation(BaseModel):
+    """An answer's body. PostgreSQL builds it from these fields (see document.py); tests validate it against them."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_tidy)
+
+
+class RequestBody(BaseModel):
+    """A request's body. An unknown key is refused: a mistyped field would be lost without a word.
+
+    Defaults in it are never used: `given()` tells what was sent.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, json_schema_extra=_tidy)
+
+    def given(self) -> dict[str, Any]:
+        """The fields that the client sent, cleaned. An absent one is to be left as it is."""
+        return self.model_dump(exclude_unset=True)
+
+
+class CreateBody(RequestBody):
+    """A new record. The client may choose its `unique_id`, so that imported records keep theirs."""
+
+    unique_id: Identifier | None = None
+    date_created: ReadOnly = None
+    last_updated: ReadOnly = None
+
+
+class UpdateBody(RequestBody):
+    """What to change of a record; an absent field stays as it is. `unique_id` may be repeated, not changed."""
+
+    unique_id: ReadOnly = None
+    date_created: ReadOnly = None
+    last_updated: ReadOnly = None

@@ -1,0 +1,232 @@
+"""What a field may hold: the types that request schemas are made of.
+
+Each cleans what it is given, says in one sentence what to change where it refuses, and publishes its rule in the
+OpenAPI document. None repeats the input in its message: it is patient data.
+"""
+
+import re
+import unicodedata
+from datetime import UTC, date, datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from sqlalchemy import Column
+
+from app.db.base import max_length
+from app.resource.identifiers import PATTERN, is_identifier
+
+
+def refuse(kind: str, message: str) -> PydanticCustomError:
+    """The error that a validator raises: `kind` for programs, `message` for people."""
+    return PydanticCustomError(kind, message)
+
+
+def _blank_to_none(value: object) -> object:
+    """HTML forms send `""` for a field that was left empty."""
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+def _clean(text: str) -> str:
+    if "\0" in text:
+        raise refuse("string_nul", "Must not contain NUL characters")
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise refuse("string_unicode", "Must not contain lone surrogates, which are no characters")
+    return unicodedata.normalize("NFC", text.strip())
+
+
+class Text:
+    """Text as `column` holds it: trimmed, in Unicode's NFC, at most the column's length; blank is `null`, or refused.
+
+    Usage: `Annotated[str | None, Text(columns.patient_title)]`, or `Annotated[str, …]` where a value is required.
+    """
+
+    pattern: str | None = None
+    kind: str
+    message: str
+
+    def __init__(self, column: Column[Any]) -> None:
+        self.max_length = max_length(column)
+
+    def _check(self, text: str) -> str:
+        text = _clean(text)
+        if not text:
+            raise refuse("string_blank", "Must not be blank")
+        if len(text) > self.max_length:
+            raise refuse("string_too_long", f"Must have at most {self.max_length} characters")
+        if self.pattern is not None and re.fullmatch(self.pattern, text) is None:
+            raise refuse(self.kind, self.message)
+        return text
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Pydantic's hook: wrap the type check of `str` or `str | None`."""
+        schema = handler(source)
+        optional = schema["type"] == "nullable"
+
+        def validate(value: object, check_type: ValidatorFunctionWrapHandler) -> str | None:
+            text: str | None = check_type(_blank_to_none(value) if optional else value)
+            return None if text is None else self._check(text)
+
+        return core_schema.no_info_wrap_validator_function(validate, schema)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Pydantic's hook: publish the rule beside the type."""
+        published = handler(schema)
+        text = published["anyOf"][0] if "anyOf" in published else published
+        text["maxLength"] = self.max_length
+        if self.pattern is not None:
+            text["pattern"] = self.pattern
+        elif text is published:
+            text |= {"minLength": 1, "pattern": r"\S"}
+        return published
+
+
+_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+
+
+class Email(Text):
+    """An e-mail address by its syntax, that of `<input type=email>`: the HTML standard, section 4.10.5.1.5."""
+
+    pattern = rf"^[A-Za-z0-9.!#$%&'*+/=?^_`{{|}}~-]+@{_LABEL}(?:\.{_LABEL})*$"
+    kind = "email"
+    message = "Must be an e-mail address such as name@example.com"
+
+
+class Mobile(Text):
+    """A telephone number: an optional `+`, 4 to 15 digits (ITU-T E.164's most), spaces, dots, dashes, parentheses."""
+
+    pattern = r"^\+?(?:[ .()-]*[0-9]){4,15}[ .()-]*$"
+    kind = "mobile_number"
+    message = "Must be an optional + and 4 to 15 digits; spaces, dots, dashes and parentheses may stand between"
+
+
+_GENDERS = {
+    spelling: gender
+    for gender in ("Male", "Female", "Other", "Unknown")
+    for spelling in (gender.lower(), gender[0].lower())
+}
+
+
+def _gender(text: str | None) -> str | None:
+    if text is None:
+        return None
+    gender = _GENDERS.get(_clean(text).lower())
+    if gender is None:
+        raise refuse("gender", "Must be Male, Female, Other or Unknown (or M, F, O, U)")
+    return gender
+
+
+def _any_case(word: str) -> str:
+    return "".join(f"[{letter.upper()}{letter.lower()}]" for letter in word)
+
+
+_GENDER_SCHEMA = {
+    "type": "string",
+    "pattern": f"^({'|'.join(_any_case(spelling) for spelling in _GENDERS)})$",
+    "description": "Male, Female, Other or Unknown in any case, or HL7's M, F, O, U",
+}
+
+Gender = Annotated[
+    str | None,
+    BeforeValidator(_blank_to_none),
+    AfterValidator(_gender),
+    WithJsonSchema({"anyOf": [_GENDER_SCHEMA, {"type": "null"}]}),
+]
+"""Administrative gender: HL7 table 0001's M, F, O, U or their names, in any case; kept as the name."""
+
+
+def _date_of_birth(value: object) -> date | None:
+    if value is None:
+        return None
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value.strip()):
+        try:
+            day = date.fromisoformat(value.strip())
+        except ValueError:
+            pass
+        else:
+            if day > (datetime.now(UTC) + timedelta(hours=14)).date():
+                raise refuse("date_in_future", "Must not be in the future")
+            return day
+    raise refuse("date", "Must be a date written YYYY-MM-DD")
+
+
+DateOfBirth = Annotated[
+    date | None,
+    BeforeValidator(_date_of_birth),
+    BeforeValidator(_blank_to_none),
+    WithJsonSchema({"anyOf": [{"type": "string", "format": "date"}, {"type": "null"}]}),
+]
+"""A day, not after today in UTC+14: where the day begins first, a baby may be born tomorrow."""
+
+_DEGREES_TEXT = r"^[+-]?[0-9]{1,3}(?:\.[0-9]{0,30})?$"
+_SIX_DECIMALS = Decimal("0.000001")
+
+
+class _Degrees:
+    """Degrees from `-limit` to `limit`: a number or a string holding one, rounded to six decimals; blank is `null`."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+
+    def _check(self, value: object) -> Decimal | None:
+        value = _blank_to_none(value)
+        if value is None:
+            return None
+        number = self._number(value)
+        if number is None or not number.is_finite() or abs(number) > self.limit:
+            raise refuse("degrees", f"Must be a number from -{self.limit} to {self.limit}, or a string holding one")
+        return number.quantize(_SIX_DECIMALS, ROUND_HALF_UP)
+
+    @staticmethod
+    def _number(value: object) -> Decimal | None:
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            return None
+        if isinstance(value, str) and re.fullmatch(_DEGREES_TEXT, value.strip()) is None:
+            return None
+        return Decimal(str(value).strip())
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Pydantic's hook: this check is the whole of it."""
+        return core_schema.no_info_plain_validator_function(self._check)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Pydantic's hook: publish both forms."""
+        number = {"type": "number", "minimum": -self.limit, "maximum": self.limit}
+        return {"anyOf": [{"type": "string", "pattern": _DEGREES_TEXT}, number, {"type": "null"}]}
+
+
+Latitude = Annotated[Decimal | None, _Degrees(90)]
+"""Degrees north, -90 to 90."""
+Longitude = Annotated[Decimal | None, _Degrees(180)]
+"""Degrees east, -180 to 180."""
+
+
+def _identifier(text: str) -> str:
+    if not is_identifier(text):
+        raise refuse("identifier", "Must be 1 to 64 letters, digits or . _ ~ : @ -, beginning with a letter or digit")
+    return text
+
+
+Identifier = Annotated[
+    str, AfterValidator(_identifier), WithJsonSchema({"type": "string", "maxLength": 64, "pattern": PATTERN})
+]
+"""The `unique_id` of a record."""
+
+IdentifierSet = Annotated[list[Identifier], Field(max_length=1000)]
+"""Ids in any order; repeats collapse."""
+
+Degrees = Annotated[str, Field(pattern=r"^-?[0-9]{1,3}\.[0-9]{6}$")]
+"""Latitude or longitude in an answer: a string with six decimals, as Django REST framework writes a DecimalField."""
+
+Timestamp = Annotated[datetime, WithJsonSchema({"type": "string", "format": "date-time"})]
+"""A moment in UTC, ISO 8601 with `Z`."""

@@ -1,0 +1,82 @@
+"""Every setting of the service, documented where it is declared.
+
+`DATABASE_URL` is the name the field uses; everything else begins with `PATIENTS_`. A test holds the
+README's table against this file.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "PATIENTS_"
+
+
+class InvalidSettingsError(Exception):
+    """One or more environment variables cannot be used; the message names each, never its value."""
+
+
+class Settings(BaseSettings):
+    """What the environment may set. Read once, at start, by `Settings.load()`."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True, hide_input_in_errors=True)
+
+    database_url: SecretStr | None = Field(default=None, validation_alias=AliasChoices("DATABASE_URL", "database_url"))
+    """PostgreSQL to use, `postgresql://…` or `postgres://…`, as libpq reads it; without it, an embedded one."""
+
+    data_dir: Path = Path(".data")
+    """Where the embedded PostgreSQL keeps its data."""
+
+    pool_size: int = Field(default=max(4, 2 * (os.cpu_count() or 1)), ge=1, le=1000)
+    """Database connections per worker process: twice the cores, at least 4."""
+
+    list_cap: int | None = Field(default=None, ge=1)
+    """The most records that a list without `limit` returns; the rest is behind its `Link`. Without it: all."""
+
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Browser origins that may call the service, separated by commas: `https://app.example.org,http://localhost:5173`."""
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgresql(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not url.get_secret_value().startswith(("postgresql://", "postgres://")):
+            raise ValueError("must begin with postgresql:// or postgres://")
+        return url
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _origins(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        origins = tuple(origin.strip() for origin in value.split(",") if origin.strip())
+        for origin in origins:
+            parts = urlsplit(origin)
+            if parts.scheme not in {"http", "https"} or not parts.netloc or parts.path or parts.query:
+                raise ValueError("must be origins such as https://app.example.org, without a path")
+        return origins
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        """Read the environment.
+
+        Raises:
+            InvalidSettingsError: a value cannot be used, or a `PATIENTS_…` variable is unknown (it may be mistyped).
+        """
+        known = {f"{PREFIX}{name}".upper() for name in cls.model_fields if name != "database_url"}
+        unknown = sorted(name for name in environ if name.upper().startswith(PREFIX) and name.upper() not in known)
+        problems = [f"{name}: there is no such setting" for name in unknown]
+        try:
+            settings = cls()
+        except ValidationError as error:
+            for item in error.errors(include_input=False, include_url=False):
+                name = str(item["loc"][0]).upper()
+                variable = name if name == "DATABASE_URL" else f"{PREFIX}{name.removeprefix(PREFIX)}"
+                problems.append(f"{variable}: {item['msg'].removeprefix('Value error, ')}")
+            raise InvalidSettingsError("\n".join(problems)) from None
+        if problems:
+            raise InvalidSettingsError("\n".join(problems))
+        return settings

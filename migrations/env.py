@@ -1,0 +1,35 @@
+"""Alembic's environment: the async engine, one migrator at a time, and no waiting for locks that traffic holds."""
+
+import asyncio
+import os
+
+from alembic import context
+from sqlalchemy import Connection, text
+
+import app.models  # noqa: F401  # declares the tables
+from app.db.base import Base
+from app.db.session import create_engine
+
+ADVISORY_LOCK = 0x70617469656E7473
+"""Any number that all versions agree on; this one spells `patients`."""
+
+
+def run(connection: Connection) -> None:
+    # at session level and outside a transaction: held over all revisions, each of which is committed by itself
+    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
+    # a migration that waits for a lock makes all traffic behind it wait too: better that it fails and is run again
+    connection.execute(text("SET lock_timeout = '5s'"))
+    connection.commit()
+    context.configure(connection=connection, target_metadata=Base.metadata, transaction_per_migration=True)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+async def main() -> None:
+    engine = create_engine(context.config.attributes.get("url") or os.environ["DATABASE_URL"], pool_size=1)
+    async with engine.connect() as connection:
+        await connection.run_sync(run)
+    await engine.dispose()
+
+
+asyncio.run(main())

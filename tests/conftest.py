@@ -1,0 +1,141 @@
+"""Fixtures: one real PostgreSQL for the run, a database of its own for each test, the service in and out of process."""
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import asyncpg
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from app.db.embedded import EmbeddedPostgres
+from app.db.migrate import migrate
+from app.main import create_app
+from app.settings import Settings
+from tests.support import Served, database_named, eventually
+
+FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+"""Server settings for data that nobody will miss."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _environment() -> Iterator[None]:
+    """Tests see the defaults, whatever is set where they run."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ:
+            if name == "DATABASE_URL" or name.upper().startswith("PATIENTS_"):
+                patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The URL of a PostgreSQL server's own database, which is migrated: the template of every test's."""
+    with tempfile.TemporaryDirectory() as directory, EmbeddedPostgres(Path(directory), options=FAST) as server:
+        migrate(server.url)
+        yield server.url
+
+
+@pytest.fixture
+async def database_url(server: str) -> AsyncIterator[str]:
+    """The URL of a migrated, empty database that is the test's own."""
+    name = f"test_{secrets.token_hex(4)}"
+    connection = await asyncpg.connect(database_named(server, "postgres"))
+    try:
+        await connection.execute(f"CREATE DATABASE {name} TEMPLATE patients")
+        yield database_named(server, name)
+        await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    finally:
+        await connection.close()
+
+
+@pytest.fixture
+async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to the test's database, past the service."""
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def app(database_url: str) -> AsyncIterator[FastAPI]:
+    """The application, in this process."""
+    app = create_app(Settings.model_validate({"database_url": database_url}))
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the application in this process."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://patients.test") as client:
+        yield client
+
+
+@pytest.fixture
+async def directory(client: httpx.AsyncClient) -> None:
+    """The hospitals and doctors of the contract's examples."""
+    for unique_id, name in {"hos123": "General Hospital", "hos456": "St. Mary's", "hos789": "New Hospital"}.items():
+        body = {"unique_id": unique_id, "hospital_name": name}
+        assert (await client.post("/hospitals/hospitals/", json=body)).status_code == 201
+    for unique_id, name in {"doc123": "Dr. Smith", "doc456": "Dr. Adams"}.items():
+        body = {"unique_id": unique_id, "doctor_first_name": name}
+        assert (await client.post("/doctors/doctors/", json=body)).status_code == 201
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Served]]:
+    """Starts `patients-api serve` in a process: `serve("--workers", "2", DATABASE_URL=…)`; it is ready on return."""
+    started: list[Served] = []
+    readers: list[threading.Thread] = []
+
+    def start(*arguments: str, **environment: str) -> Served:
+        port = free_port()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app.cli", "serve", "--port", str(port), *arguments],
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+        )
+        served = Served(f"http://127.0.0.1:{port}", process)
+        assert process.stdout is not None
+        lines = iter(process.stdout.readline, b"")
+        reader = threading.Thread(target=lambda: served.lines.extend(line.decode() for line in lines))
+        reader.start()
+        started.append(served)
+        readers.append(reader)
+
+        def ready() -> bool:
+            assert process.poll() is None, f"it ended with {process.returncode}: {served.lines}"
+            try:
+                return httpx.get(f"{served.url}/readyz").status_code == 204
+            except httpx.TransportError:
+                return False
+
+        eventually(ready, within=30)
+        return served
+
+    yield start
+    for served in started:
+        if served.process.poll() is None:
+            served.process.send_signal(signal.SIGTERM)
+            served.process.wait(30)
+    for reader in readers:
+        reader.join(10)
+    for served in started:
+        assert served.process.stdout is not None
+        served.process.stdout.close()

@@ -1,0 +1,67 @@
+"""What tests share beside fixtures."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+EXAMPLE: dict[str, Any] = {
+    "patient_profile": {
+        "unique_id": "prof123",
+        "email": "user@example.com",
+        "first_name": "John",
+        "last_name": "Doe",
+    },
+    "patient_email_address": "patient@example.com",
+    "patient_mobile_number": "+123456789",
+    "patient_title": "Mr.",
+    "patient_first_name": "John",
+    "patient_initials": "J",
+    "patient_last_name": "Doe",
+    "patient_date_of_birth": "1980-01-01",
+    "patient_gender": "Male",
+    "patient_race": "Caucasian",
+    "patient_physical_address": "123 Street Name",
+    "patient_address_line_1": "Apt 101",
+    "patient_town": "Sample Town",
+    "patient_region": "Sample Region",
+    "patient_province": "Sample Province",
+    "patient_country": "Sample Country",
+    "patient_postal_code": "12345",
+    "patient_latitude": "12.345678",
+    "patient_longitude": "-12.345678",
+    "patient_access_medical_care": "Public",
+    "hospital_ids": ["hos123", "hos456"],
+    "doctor_ids": ["doc123"],
+}
+"""The contract's POST example, word for word."""
+
+
+def database_named(url: str, name: str) -> str:
+    """The URL of another database of the same server."""
+    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
+def eventually(condition: Callable[[], bool], *, within: float = 10.0) -> None:
+    """Wait until `condition` holds; fail where it does not within so many seconds."""
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {within} seconds"
+        time.sleep(0.02)
+
+
+@dataclass
+class Served:
+    """A service in a process of its own."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    lines: list[str] = field(default_factory=list)
+    """What it has written to stdout so far."""
+
+    def log(self) -> list[dict[str, Any]]:
+        """Its log lines so far."""
+        return [json.loads(line) for line in self.lines]

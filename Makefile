@@ -27,7 +27,7 @@ format: .venv/dev ## format, and mend what the linter can
 	@$(BIN)/ruff format .
 
 openapi: .venv/dev ## write openapi.json anew
-	@$(BIN)/python -m app.openapi > openapi.json
+	@$(BIN)/patients-api openapi > openapi.json
 
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --upgrade pyproject.toml
 

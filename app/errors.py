@@ -99,26 +99,30 @@ class UnavailableError(ServiceError):
 class ProblemError(BaseModel):
     """One error in a request."""
 
-    model_config = ConfigDict(title="ProblemError")
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     loc: list[str | int] = Field(examples=[["body", "hospital_ids", 1]])
     """The way to the error."""
     msg: str = Field(examples=["There is no hospital of the unique_id hos999"])
+    """What to change, for people."""
     type: str = Field(examples=["unknown_hospital"])
+    """What is wrong, for programs."""
 
 
 class Problem(BaseModel):
     """What went wrong: an RFC 9457 problem."""
 
-    model_config = ConfigDict(title="Problem")
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     type: str = Field(examples=["about:blank"])
-    title: str = Field(examples=["Unprocessable Entity"])
+    title: str = Field(examples=["Unprocessable Content"])
     status: int = Field(examples=[422])
     detail: str = Field(examples=["The request has errors; nothing of it was stored."])
     instance: str = Field(examples=["urn:request:01jd3v4wq0c9h4t5k6m7n8p9q0"])
     request_id: str = Field(examples=["01jd3v4wq0c9h4t5k6m7n8p9q0"])
-    errors: list[ProblemError] = Field(default=[], json_schema_extra={"default": None})
+    """The id of the request, as in `X-Request-ID` and the log."""
+    errors: list[ProblemError] = Field(default_factory=list)
+    """All errors of the request at once; where the status is 422."""
 
 
 class ProblemResponse(JSONResponse):
@@ -137,7 +141,7 @@ class ProblemResponse(JSONResponse):
         request_id = scope["state"]["request_id"]
         content: dict[str, Any] = {
             "type": "about:blank",
-            "title": HTTPStatus(status).phrase,
+            "title": title(status),
             "status": status,
             "detail": detail,
             "instance": f"urn:request:{request_id}",
@@ -149,6 +153,15 @@ class ProblemResponse(JSONResponse):
 
 
 BODY_TOO_LARGE = "The body is larger than 1 MiB. Send less at once."
+
+_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
+"""RFC 9110's names where Python 3.11 and 3.12 have older ones."""
+
+
+def title(status: int) -> str:
+    """The name of a status."""
+    return _TITLES.get(status) or HTTPStatus(status).phrase
+
 
 _DETAILS = {
     404: "There is nothing at this path.",
@@ -167,7 +180,7 @@ async def _http_error(request: Request, error: Exception) -> ProblemResponse:
     headers = dict(error.headers or {})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = ", ".join(_methods(request))
-    detail = _DETAILS.get(error.status_code, HTTPStatus(error.status_code).description)
+    detail = _DETAILS.get(error.status_code, title(error.status_code))
     return ProblemResponse(request.scope, error.status_code, detail, headers=headers)
 
 

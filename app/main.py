@@ -45,9 +45,13 @@ def create_app(settings: Settings) -> FastAPI:
     add_error_handlers(app)
     for router in (patients, profiles, hospitals, doctors, health):
         app.include_router(router)
-    app.add_api_route("/", lambda: RedirectResponse("docs"), include_in_schema=False)
+    app.add_api_route("/", _to_docs, include_in_schema=False)
     openapi.install(app)
     return app
+
+
+async def _to_docs() -> RedirectResponse:
+    return RedirectResponse("docs")
 
 
 def _middleware(settings: Settings) -> list[Middleware]:

@@ -7,6 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from app.errors import Problem
+from app.resource.schemas import untitle
 
 DESCRIPTION: dict[str, Any] = {
     "title": "Patients API",
@@ -37,8 +38,28 @@ def install(app: FastAPI) -> None:
 def _document(app: FastAPI) -> dict[str, Any]:
     document = get_openapi(routes=app.routes, tags=DESCRIPTION["openapi_tags"], **_info())
     _, definitions = models_json_schema([(Problem, "validation")], ref_template="#/components/schemas/{model}")
-    document["components"]["schemas"] |= definitions["$defs"]
+    schemas = document["components"]["schemas"]
+    schemas |= definitions["$defs"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    for schema in schemas.values():
+        untitle(schema)
+    for path in document["paths"].values():
+        for operation in path.values():
+            _tidy(operation)
     return document
+
+
+def _tidy(operation: dict[str, Any]) -> None:
+    """Leave out what FastAPI says of its own: its form of validation errors, titles made from names."""
+    operation["summary"] = operation["summary"].capitalize()
+    for parameter in operation.get("parameters", ()):
+        parameter["schema"].pop("title", None)
+    for status, response in list(operation["responses"].items()):
+        for media_type in response.get("content", {}).values():
+            media_type["schema"].pop("title", None)
+            if media_type["schema"].get("$ref", "").endswith("/HTTPValidationError"):
+                del operation["responses"][status]
 
 
 def _info() -> dict[str, Any]:

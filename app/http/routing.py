@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Callable, Coroutine
-from http import HTTPStatus
 from typing import Any, NoReturn
 
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
-from app.errors import MEDIA_TYPE, UnreadableBodyError, UnsupportedMediaTypeError
+from app.errors import MEDIA_TYPE, UnreadableBodyError, UnsupportedMediaTypeError, title
 
 JSON_TYPES = frozenset({"application/json", "application/json; charset=utf-8", "application/json;charset=utf-8"})
 
@@ -29,7 +28,12 @@ class JSONRequest(Request):
         Raises:
             UnreadableBodyError: it is no JSON, not in UTF-8, nested too deeply, or has a number of thousands of digits.
         """
-        body = await self.body()
+        if not hasattr(self, "_json"):
+            self._json = self._parse(await self.body())
+        return self._json
+
+    @staticmethod
+    def _parse(body: bytes) -> Any:
         try:
             return json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
         except UnicodeDecodeError:
@@ -55,8 +59,10 @@ class Route(APIRoute):
             request.scope["state"]["route"] = self.path_format
             if takes_body:
                 request = JSONRequest(request.scope, request.receive)
-                if request.headers.get("content-type", "").lower() not in JSON_TYPES and await request.body():
-                    raise UnsupportedMediaTypeError("Send the body as application/json, in UTF-8.")
+                if await request.body():
+                    if request.headers.get("content-type", "").lower() not in JSON_TYPES:
+                        raise UnsupportedMediaTypeError("Send the body as application/json, in UTF-8.")
+                    await request.json()  # here, because the framework turns errors of its own call into a bare 400
             return await handler(request)
 
         return handle
@@ -66,7 +72,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The `responses` of an operation that may answer these problems, and 500 and 503 as all may."""
     schema = {"$ref": "#/components/schemas/Problem"}
     return {
-        status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": schema}}}
+        status: {"description": title(status), "content": {MEDIA_TYPE: {"schema": schema}}}
         for status in sorted({*statuses, 500, 503})
     }
 

@@ -36,7 +36,7 @@ def _cursor(after: str) -> str:
 class PageParameters(BaseModel):
     """Which part of a list is wanted; without parameters, all of it."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     limit: Annotated[int | None, Field(ge=1, le=1000)] = None
     """The most records of a page."""

@@ -11,11 +11,17 @@ ReadOnly = Annotated[Any, Field(exclude=True, json_schema_extra={"readOnly": Tru
 
 
 def _tidy(schema: dict[str, Any]) -> None:
-    """Leave out what misleads or says nothing: titles made from names, defaults (absent is not null)."""
+    """Leave out what says nothing or misleads: titles made from names, defaults (absent is not null)."""
+    untitle(schema)
+    for field in schema.get("properties", {}).values():
+        field.pop("default", None)
+
+
+def untitle(schema: dict[str, Any]) -> None:
+    """Leave out titles made from names."""
     schema.pop("title", None)
     for field in schema.get("properties", {}).values():
         field.pop("title", None)
-        field.pop("default", None)
 
 
 class Representation(BaseModel):

@@ -1,0 +1,23 @@
+"""`patients-api openapi`: print the OpenAPI document, for client generators; needs no database."""
+
+import argparse
+import json
+from typing import Any
+
+from pydantic import SecretStr
+
+from app.main import create_app
+from app.settings import Settings
+
+
+def add_parser(commands: Any) -> None:
+    """Declare the subcommand."""
+    parser = commands.add_parser("openapi", help="print the OpenAPI document")
+    parser.set_defaults(run=run)
+
+
+def run(_: argparse.Namespace, settings: Settings) -> int:
+    """Print the document; 0."""
+    nowhere = settings.model_copy(update={"database_url": SecretStr("postgresql://")})
+    print(json.dumps(create_app(nowhere).openapi(), indent=2, ensure_ascii=False))
+    return 0

@@ -45,7 +45,7 @@ class PageParameters(BaseModel):
 
 
 Page = Annotated[PageParameters, Query()]
-Read = Callable[[str | None, int], Awaitable[list[Record]]]
+Read = Callable[[str, int], Awaitable[list[Record]]]
 """Reads up to so many records after an id, in the order of `unique_id`."""
 
 
@@ -55,12 +55,12 @@ async def list_answer(request: Request, read: Read, parameters: PageParameters, 
     if limit is None:
         limit = cap if parameters.cursor is None else DEFAULT_LIMIT
     if limit is not None:
-        return await _page(request, read, parameters.cursor, limit)
-    first = await read(None, BATCH)  # before the answer begins: a failure here is still a problem
+        return await _page(request, read, parameters.cursor or "", limit)
+    first = await read("", BATCH)  # before the answer begins: a failure here is still a problem
     return StreamingResponse(_stream(first, read), media_type="application/json")
 
 
-async def _page(request: Request, read: Read, after: str | None, limit: int) -> Response:
+async def _page(request: Request, read: Read, after: str, limit: int) -> Response:
     records = await read(after, limit + 1)  # one more tells whether there is a next page
     more = len(records) > limit
     body = f"[{','.join(record.document for record in records[:limit])}]"

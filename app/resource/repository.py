@@ -1,17 +1,40 @@
-"""What the repositories of all resources share: reading documents, and insert, lock, update, delete by `unique_id`."""
+"""What the repositories of all resources share: reading documents, and insert, lock, update, delete by `unique_id`.
 
+Statements are built once for each class, with bound parameters: building one costs more than running it.
+"""
+
+from functools import cache
 from typing import Any, ClassVar, NamedTuple
 
-from sqlalchemy import Column, ColumnElement, Table, and_, bindparam, delete, func, insert, select, text, true, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Executable,
+    Select,
+    Table,
+    Update,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    text,
+    true,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth.principal import Principal
+from app.db.base import ID
 from app.errors import IdentifierTakenError, InUseError, NotFoundError
 from app.models import retired_ids
 from app.resource.document import Document
 from app.resource.identifiers import is_identifier, new_identifier
+
+_ID = bindparam("id", type_=ID)
 
 
 class Record(NamedTuple):
@@ -38,14 +61,25 @@ class Repository:
         self.connection = connection
         self.principal = principal
 
-    def visible(self) -> ColumnElement[bool]:
-        """Which rows the principal may see. Every query of existing rows begins from it."""
+    @classmethod
+    def visible(cls) -> ColumnElement[bool]:
+        """Which rows a principal may see. Every statement on existing rows begins from it."""
         return true()
 
-    def _one(self, unique_id: str) -> ColumnElement[bool]:
+    @classmethod
+    def _one(cls) -> ColumnElement[bool]:
+        return and_(cls.visible(), cls.table.c.unique_id == _ID)
+
+    def _id(self, unique_id: str) -> dict[str, str]:
+        """The parameters of a statement about `_one` record."""
         if not is_identifier(unique_id):
             raise NotFoundError(self.name)  # no record can have it, and PostgreSQL's text could not hold it (NUL)
-        return and_(self.visible(), self.table.c.unique_id == unique_id)
+        return {"id": unique_id}
+
+    @classmethod
+    @cache
+    def _get(cls) -> Select[str, str]:
+        return cls.document.of(select(cls.table).where(cls._one()))
 
     async def get(self, unique_id: str) -> Record:
         """Read one record.
@@ -53,20 +87,29 @@ class Repository:
         Raises:
             NotFoundError: there is none of this id.
         """
-        rows = select(self.table).where(self._one(unique_id))
-        row = (await self.connection.execute(self.document.of(rows))).one_or_none()
+        row = (await self.connection.execute(self._get(), self._id(unique_id))).one_or_none()
         if row is None:
             raise NotFoundError(self.name)
         return Record._make(row)
 
-    async def page(self, after: str | None, limit: int) -> list[Record]:
-        """Read up to `limit` records whose id comes after `after`, in the order of `unique_id`."""
-        rows = select(self.table).where(self.visible()).order_by(self.table.c.unique_id)
-        if after is not None:
-            rows = rows.where(self.table.c.unique_id > after)
+    @classmethod
+    @cache
+    def _page(cls) -> Select[str, str]:
+        key = cls.table.c.unique_id
+        rows = select(cls.table).where(cls.visible(), key > bindparam("after", type_=ID)).order_by(key)
         # the number stands in the statement: for `LIMIT $2` PostgreSQL plans as if a tenth of the table were wanted
-        rows = rows.limit(bindparam("limit", limit, literal_execute=True))
-        return [Record._make(row) for row in await self.connection.execute(self.document.of(rows))]
+        return cls.document.of(rows.limit(bindparam("limit", literal_execute=True)))
+
+    async def page(self, after: str, limit: int) -> list[Record]:
+        """Read up to `limit` records whose id comes after `after` (`""` for the first), in the order of `unique_id`."""
+        rows = await self.connection.execute(self._page(), {"after": after, "limit": limit})
+        return [Record._make(row) for row in rows]
+
+    @classmethod
+    @cache
+    def _insert(cls) -> Executable:
+        key = cls.table.c.unique_id
+        return upsert(cls.table).on_conflict_do_nothing(index_elements=[key]).returning(key)
 
     async def insert(self, unique_id: str | None, values: dict[str, Any]) -> str:
         """Insert a record under `unique_id`, or a new id; the id.
@@ -76,17 +119,19 @@ class Repository:
         """
         given = unique_id is not None
         unique_id = unique_id or new_identifier(self.prefix)
-        statement = (
-            upsert(self.table)
-            .values(unique_id=unique_id, **values)
-            .on_conflict_do_nothing(index_elements=[self.table.c.unique_id])
-            .returning(self.table.c.unique_id)
-        )
-        if (await self.connection.execute(statement)).one_or_none() is None:
+        inserted = await self.connection.execute(self._insert(), {"unique_id": unique_id, **values})
+        if inserted.one_or_none() is None:
             raise IdentifierTakenError(self.name)
         if given:
             await self.refuse_retired(unique_id)
         return unique_id
+
+    @classmethod
+    @cache
+    def _retired(cls) -> Select[str]:
+        return select(retired_ids.c.unique_id).where(
+            retired_ids.c.resource == cls.table.name, retired_ids.c.unique_id == _ID
+        )
 
     async def refuse_retired(self, unique_id: str) -> None:
         """Refuse an id that a deleted record had. Asked after the insert: that has waited for a deletion under way.
@@ -94,39 +139,52 @@ class Repository:
         Raises:
             IdentifierTakenError: a deleted record had it.
         """
-        used = select(retired_ids.c.unique_id).where(
-            retired_ids.c.resource == self.table.name, retired_ids.c.unique_id == unique_id
-        )
-        if (await self.connection.execute(used)).one_or_none() is not None:
+        if (await self.connection.execute(self._retired(), {"id": unique_id})).one_or_none() is not None:
             raise IdentifierTakenError(self.name)
+
+    @classmethod
+    @cache
+    def _lock(cls) -> Select[Any]:
+        # not FOR UPDATE, which would deadlock with foreign-key checks of other transactions
+        return select(cls.table).where(cls._one()).with_for_update(key_share=True)
 
     async def lock(self, unique_id: str) -> RowMapping:
         """Lock one record against other changes and read its columns as they are then.
 
-        `FOR NO KEY UPDATE`: `FOR UPDATE` would deadlock with foreign-key checks of other transactions.
-
         Raises:
             NotFoundError: there is none of this id.
         """
-        statement = select(self.table).where(self._one(unique_id)).with_for_update(key_share=True)
-        row = (await self.connection.execute(statement)).mappings().one_or_none()
+        row = (await self.connection.execute(self._lock(), self._id(unique_id))).mappings().one_or_none()
         if row is None:
             raise NotFoundError(self.name)
         return row
+
+    @classmethod
+    def next_version(cls) -> dict[str, ColumnElement[Any]]:
+        """What each change of a row sets beside its values. Time does not stand still between two changes."""
+        tick = cls.table.c.last_updated + text("interval '1 microsecond'")
+        return {"version": cls.table.c.version + 1, "last_updated": func.greatest(func.clock_timestamp(), tick)}
+
+    @classmethod
+    @cache
+    def _update(cls) -> Update:
+        return update(cls.table).where(cls.table.c.unique_id == _ID).values(cls.next_version())
 
     async def update(self, locked: RowMapping, values: dict[str, Any], *, touch: bool = False) -> None:
         """Write what differs from the `locked` row; nothing where nothing does, unless `touch` says that links did."""
         changed = {name: value for name, value in values.items() if locked[name] != value}
         if changed or touch:
-            unique_id = self.table.c.unique_id
-            await self.connection.execute(
-                update(self.table).where(unique_id == locked["unique_id"]).values(**changed, **self.next_version())
-            )
+            await self.connection.execute(self._update(), {"id": locked["unique_id"], **changed})
 
-    def next_version(self) -> dict[str, ColumnElement[Any]]:
-        """What each change of a row sets beside its values. Time does not stand still between two changes."""
-        tick = self.table.c.last_updated + text("interval '1 microsecond'")
-        return {"version": self.table.c.version + 1, "last_updated": func.greatest(func.clock_timestamp(), tick)}
+    @classmethod
+    @cache
+    def _lock_for_deletion(cls) -> Select[str]:
+        return select(cls.table.c.unique_id).where(cls._one()).with_for_update()
+
+    @classmethod
+    @cache
+    def _count_patients(cls, reference: Column[Any]) -> Select[int]:
+        return select(func.count()).where(reference == _ID)
 
     async def refuse_in_use(self, unique_id: str) -> None:
         """Refuse to go on where patients refer to a record. It is locked, so that none can until the transaction ends.
@@ -137,12 +195,17 @@ class Repository:
         """
         if self.patient_reference is None:
             return
-        rows = select(self.table.c.unique_id).where(self._one(unique_id)).with_for_update()
-        if (await self.connection.execute(rows)).one_or_none() is None:
+        one = self._id(unique_id)
+        if (await self.connection.execute(self._lock_for_deletion(), one)).one_or_none() is None:
             raise NotFoundError(self.name)
-        count = select(func.count()).where(self.patient_reference == unique_id)
-        if patients := (await self.connection.execute(count)).scalar_one():
+        count = await self.connection.execute(self._count_patients(self.patient_reference), one)
+        if patients := count.scalar_one():
             raise InUseError(self.name, patients)
+
+    @classmethod
+    @cache
+    def _delete(cls) -> Executable:
+        return delete(cls.table).where(cls._one()).returning(cls.table.c.unique_id)
 
     async def delete(self, unique_id: str) -> None:
         """Delete one record and retire its id.
@@ -150,7 +213,9 @@ class Repository:
         Raises:
             NotFoundError: there is none of this id.
         """
-        statement = delete(self.table).where(self._one(unique_id)).returning(self.table.c.unique_id)
-        if (await self.connection.execute(statement)).one_or_none() is None:
+        if (await self.connection.execute(self._delete(), self._id(unique_id))).one_or_none() is None:
             raise NotFoundError(self.name)
-        await self.connection.execute(insert(retired_ids).values(resource=self.table.name, unique_id=unique_id))
+        await self.connection.execute(_RETIRE, {"resource": self.table.name, "unique_id": unique_id})
+
+
+_RETIRE = insert(retired_ids)

@@ -34,7 +34,7 @@ async def list_records(
     """200 and all records, or a page of them."""
     settings: Settings = request.app.state.settings
 
-    async def read(after: str | None, limit: int) -> list[Record]:
+    async def read(after: str, limit: int) -> list[Record]:
         # a connection for each batch: a client that reads slowly holds none
         async with _database(request).read() as connection:
             return await repository(connection, principal).page(after, limit)

@@ -10,6 +10,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Executable,
+    Integer,
     Select,
     Table,
     Update,
@@ -98,7 +99,7 @@ class Repository:
         key = cls.table.c.unique_id
         rows = select(cls.table).where(cls.visible(), key > bindparam("after", type_=ID)).order_by(key)
         # the number stands in the statement: for `LIMIT $2` PostgreSQL plans as if a tenth of the table were wanted
-        return cls.document.of(rows.limit(bindparam("limit", literal_execute=True)))
+        return cls.document.of(rows.limit(bindparam("limit", type_=Integer, literal_execute=True)))
 
     async def page(self, after: str, limit: int) -> list[Record]:
         """Read up to `limit` records whose id comes after `after` (`""` for the first), in the order of `unique_id`."""
@@ -154,7 +155,8 @@ class Repository:
         Raises:
             NotFoundError: there is none of this id.
         """
-        row = (await self.connection.execute(self._lock(), self._id(unique_id))).mappings().one_or_none()
+        locked = await self.connection.execute(self._lock(), self._id(unique_id))
+        row: RowMapping | None = locked.mappings().one_or_none()
         if row is None:
             raise NotFoundError(self.name)
         return row

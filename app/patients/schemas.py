@@ -1,6 +1,6 @@
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from app.models import Patient as Row
 from app.profiles.schemas import ProfileUpsert
@@ -108,11 +108,15 @@ class PatientFields(RequestBody):
 class PatientCreate(CreateBody, PatientFields):
     """A new patient: a first or a last name, and whatever else is known."""
 
-    @model_validator(mode="after")
-    def _named(self) -> Self:
-        if self.patient_first_name is None and self.patient_last_name is None:
+    # validated even where absent, and as a field, so that its error stands among those of the others
+    patient_last_name: Annotated[str | None, Text(columns.patient_last_name), Field(validate_default=True)] = None
+
+    @field_validator("patient_last_name")
+    @classmethod
+    def _named(cls, last_name: str | None, others: ValidationInfo) -> str | None:
+        if last_name is None and others.data.get("patient_first_name", "") is None:
             raise refuse("name_missing", NAME_MISSING)
-        return self
+        return last_name
 
 
 class PatientUpdate(UpdateBody, PatientFields):

@@ -86,4 +86,4 @@ def _unknown(field: str, wanted: list[str], known: frozenset[str]) -> Iterator[F
 
 def _refuse_nameless(patient: Mapping[str, Any]) -> None:
     if patient["patient_first_name"] is None and patient["patient_last_name"] is None:
-        raise InvalidError([FieldError(("body",), NAME_MISSING, "name_missing")])
+        raise InvalidError([FieldError(("body", "patient_last_name"), NAME_MISSING, "name_missing")])

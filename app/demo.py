@@ -1,12 +1,13 @@
 """Demo data: the contract's example patient, and a few dozen fictitious ones."""
 
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import exists, select
+from sqlalchemy import exists, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app import contract
 from app.auth.principal import LOCAL
 from app.doctors.schemas import DoctorCreate
 from app.doctors.service import DoctorService
@@ -29,39 +30,6 @@ DOCTORS = {
     "doc-naidoo": ("Priya", "Naidoo"),
     "doc-mokoena": ("Thabo", "Mokoena"),
 }
-EXAMPLE: dict[str, Any] = {
-    "unique_id": "pat123",
-    "patient_profile": {
-        "unique_id": "prof123",
-        "email": "user@example.com",
-        "first_name": "John",
-        "last_name": "Doe",
-    },
-    "patient_email_address": "patient@example.com",
-    "patient_mobile_number": "+123456789",
-    "patient_title": "Mr.",
-    "patient_first_name": "John",
-    "patient_initials": "J",
-    "patient_last_name": "Doe",
-    "patient_date_of_birth": "1980-01-01",
-    "patient_gender": "Male",
-    "patient_race": "Caucasian",
-    "patient_physical_address": "123 Street Name",
-    "patient_address_line_1": "Apt 101",
-    "patient_town": "Sample Town",
-    "patient_region": "Sample Region",
-    "patient_province": "Sample Province",
-    "patient_country": "Sample Country",
-    "patient_postal_code": "12345",
-    "patient_latitude": "12.345678",
-    "patient_longitude": "-12.345678",
-    "patient_access_medical_care": "Public",
-    "hospital_ids": ["hos123"],
-    "doctor_ids": ["doc123"],
-}
-"""The patient of the contract's GET example."""
-EXAMPLE_DATE = datetime(2023, 1, 1, 12, tzinfo=UTC)
-
 _PEOPLE = (
     ("Nomvula Dlamini", "Female"),
     ("Sipho Nkosi", "Male"),
@@ -142,12 +110,10 @@ async def fill(connection: AsyncConnection) -> None:
         doctor = DoctorCreate(unique_id=unique_id, doctor_first_name=first, doctor_last_name=last)
         await DoctorService(connection, LOCAL).create(doctor)
     patients = PatientService(connection, LOCAL)
-    await patients.create(PatientCreate.model_validate(EXAMPLE))
+    example = {**contract.CREATE, "unique_id": contract.PATIENT["unique_id"], "hospital_ids": ["hos123"]}
+    await patients.create(PatientCreate.model_validate(example))
+    dates = {name: datetime.fromisoformat(moment) for name, moment in contract.DATES.items()}
     table = Patient.__table__
-    await connection.execute(
-        table.update()
-        .where(table.c.unique_id == EXAMPLE["unique_id"])
-        .values(date_created=EXAMPLE_DATE, last_updated=EXAMPLE_DATE)
-    )
+    await connection.execute(update(table).where(table.c.unique_id == example["unique_id"]).values(dates))
     for patient in _fictitious():
         await patients.create(PatientCreate.model_validate(patient))

@@ -125,8 +125,20 @@ class Problem(BaseModel):
     """All errors of the request at once; where the status is 422."""
 
 
+def problem_content(status: int, detail: str, request_id: str) -> dict[str, Any]:
+    """A problem's members. `type` is `about:blank`: the status says it all (RFC 9457, section 4.2.1)."""
+    return {
+        "type": "about:blank",
+        "title": title(status),
+        "status": status,
+        "detail": detail,
+        "instance": f"urn:request:{request_id}",
+        "request_id": request_id,
+    }
+
+
 class ProblemResponse(JSONResponse):
-    """A problem. `type` is `about:blank`: the status says it all (RFC 9457, section 4.2.1)."""
+    """A problem."""
 
     media_type = MEDIA_TYPE
 
@@ -138,15 +150,7 @@ class ProblemResponse(JSONResponse):
         errors: Iterable[FieldError] = (),
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        request_id = scope["state"]["request_id"]
-        content: dict[str, Any] = {
-            "type": "about:blank",
-            "title": title(status),
-            "status": status,
-            "detail": detail,
-            "instance": f"urn:request:{request_id}",
-            "request_id": request_id,
-        }
+        content = problem_content(status, detail, scope["state"]["request_id"])
         if listed := [error._asdict() for error in errors]:
             content["errors"] = listed
         super().__init__(content, status, headers)

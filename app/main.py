@@ -10,6 +10,8 @@ from starlette.responses import RedirectResponse
 
 from app import openapi
 from app.db.session import Database, create_engine
+from app.docs.routes import assets
+from app.docs.routes import router as docs
 from app.doctors.routes import router as doctors
 from app.errors import add_error_handlers
 from app.hospitals.routes import router as hospitals
@@ -19,6 +21,7 @@ from app.patients.routes import router as patients
 from app.profiles.routes import router as profiles
 from app.settings import Settings
 
+RESOURCES = (patients, profiles, hospitals, doctors)
 EXPOSED_HEADERS = ("Link", "ETag", "Location", "X-Total-Count", "X-Request-ID", "Retry-After")
 
 
@@ -37,14 +40,16 @@ def create_app(settings: Settings) -> FastAPI:
         **openapi.DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,
         redoc_url=None,
         middleware=_middleware(settings),
     )
     app.state.database = database
     app.state.settings = settings
     add_error_handlers(app)
-    for router in (patients, profiles, hospitals, doctors, health):
+    for router in (*RESOURCES, health, docs):
         app.include_router(router)
+    app.router.routes.append(assets)
     app.add_api_route("/", _to_docs, include_in_schema=False)
     openapi.install(app)
     return app
@@ -68,5 +73,5 @@ def _middleware(settings: Settings) -> list[Middleware]:
         *([cors] if settings.cors_origins else []),
         Middleware(Problems),
         Middleware(BodyLimit),
-        Middleware(Paths, exact=("/docs", "/openapi.json", "/livez", "/readyz")),
+        Middleware(Paths, slashed=[router.prefix for router in RESOURCES]),
     ]

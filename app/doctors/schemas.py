@@ -1,5 +1,6 @@
 from typing import Annotated
 
+from app import contract
 from app.models import Doctor as Row
 from app.resource.schemas import CreateBody, Representation, UpdateBody
 from app.resource.values import Identifier, Text, Timestamp
@@ -9,6 +10,8 @@ columns = Row.__table__.c
 
 class Doctor(Representation):
     """A doctor."""
+
+    example = contract.DOCTOR
 
     unique_id: Identifier
     doctor_first_name: str
@@ -20,12 +23,16 @@ class Doctor(Representation):
 class DoctorCreate(CreateBody):
     """A new doctor."""
 
+    example = contract.DOCTOR_FIELDS
+
     doctor_first_name: Annotated[str, Text(columns.doctor_first_name)]
     doctor_last_name: Annotated[str | None, Text(columns.doctor_last_name)] = None
 
 
 class DoctorUpdate(UpdateBody):
     """What to change of a doctor; what is absent stays."""
+
+    example = contract.DOCTOR_FIELDS
 
     doctor_first_name: Annotated[str, Text(columns.doctor_first_name)] = ""
     doctor_last_name: Annotated[str | None, Text(columns.doctor_last_name)] = None

@@ -1,5 +1,6 @@
 from typing import Annotated
 
+from app import contract
 from app.models import Hospital as Row
 from app.resource.schemas import CreateBody, Representation, UpdateBody
 from app.resource.values import Identifier, Text, Timestamp
@@ -10,6 +11,8 @@ columns = Row.__table__.c
 class Hospital(Representation):
     """A hospital."""
 
+    example = contract.HOSPITAL
+
     unique_id: Identifier
     hospital_name: str
     date_created: Timestamp
@@ -19,10 +22,14 @@ class Hospital(Representation):
 class HospitalCreate(CreateBody):
     """A new hospital."""
 
+    example = contract.HOSPITAL_FIELDS
+
     hospital_name: Annotated[str, Text(columns.hospital_name)]
 
 
 class HospitalUpdate(UpdateBody):
     """What to change of a hospital; what is absent stays."""
+
+    example = contract.HOSPITAL_FIELDS
 
     hospital_name: Annotated[str, Text(columns.hospital_name)] = ""

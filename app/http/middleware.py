@@ -153,17 +153,17 @@ class Paths:
     Never by a redirect: that drops bodies and trusts the Host header.
     """
 
-    def __init__(self, app: ASGIApp, exact: Iterable[str]) -> None:
+    def __init__(self, app: ASGIApp, slashed: Iterable[str]) -> None:
         self.app = app
-        self.exact = frozenset(exact)
-        """Paths that are served without a slash at their end."""
+        self.slashed = tuple(slashed)
+        """What the paths that routes have with a last slash begin with."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         path = scope["path"].removesuffix("/")
-        path = path if path in self.exact else f"{path}/"
+        path = f"{path}/" if path.startswith(self.slashed) or not path else path
         if path == scope["path"] and scope["method"] != "HEAD":
             await self.app(scope, receive, send)
         elif scope["method"] != "HEAD":

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
-from app.errors import MEDIA_TYPE, UnreadableBodyError, UnsupportedMediaTypeError, title
+from app.errors import MEDIA_TYPE, UnreadableBodyError, UnsupportedMediaTypeError, problem_content, title
 
 JSON_TYPES = frozenset({"application/json", "application/json; charset=utf-8", "application/json;charset=utf-8"})
 
@@ -68,11 +68,40 @@ class Route(APIRoute):
         return handle
 
 
+_DETAILS = {
+    400: "The body is not valid JSON: Expecting value at line 1, column 24.",
+    404: "There is no patient of this unique_id.",
+    409: "This unique_id has been used for another patient, perhaps a deleted one. Choose another.",
+    413: "The body is larger than 1 MiB. Send less at once.",
+    415: "Send the body as application/json, in UTF-8.",
+    422: "The request has errors; nothing of it was stored.",
+    500: "Something went wrong on our side. Tell the operators the request_id.",
+    503: "The database cannot be reached or is too busy at the moment. Try again.",
+}
+_ERRORS = [
+    {"loc": ["body", "patient_date_of_birth"], "msg": "Must be a date written YYYY-MM-DD", "type": "date"},
+    {
+        "loc": ["body", "hospital_ids", 1],
+        "msg": "There is no hospital of the unique_id hos999",
+        "type": "unknown_hospital",
+    },
+]
+
+
+def _example(status: int) -> dict[str, Any]:
+    request_id = "req_01m82ajx1ew0r14nzv08mnkrmd"
+    problem = problem_content(status, _DETAILS[status], request_id)
+    return {**problem, "errors": _ERRORS} if status == 422 else problem  # noqa: PLR2004  # as in the table above
+
+
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The `responses` of an operation that may answer these problems, and 500 and 503 as all may."""
     schema = {"$ref": "#/components/schemas/Problem"}
     return {
-        status: {"description": title(status), "content": {MEDIA_TYPE: {"schema": schema}}}
+        status: {
+            "description": title(status),
+            "content": {MEDIA_TYPE: {"schema": schema, "example": _example(status)}},
+        }
         for status in sorted({*statuses, 500, 503})
     }
 

@@ -2,6 +2,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from app import contract
 from app.models import Patient as Row
 from app.profiles.schemas import ProfileUpsert
 from app.resource.schemas import CreateBody, ReadOnly, Representation, RequestBody, UpdateBody
@@ -48,6 +49,8 @@ class PatientDoctor(Representation):
 
 class Patient(Representation):
     """A patient. The keys and their order are the contract's; what is not known is `null`."""
+
+    example = contract.PATIENT
 
     unique_id: Identifier
     patient_profile: PatientProfile | None
@@ -108,6 +111,8 @@ class PatientFields(RequestBody):
 class PatientCreate(CreateBody, PatientFields):
     """A new patient: a first or a last name, and whatever else is known."""
 
+    example = contract.CREATE
+
     # validated even where absent, and as a field, so that its error stands among those of the others
     patient_last_name: Annotated[str | None, Text(columns.patient_last_name), Field(validate_default=True)] = None
 
@@ -121,6 +126,8 @@ class PatientCreate(CreateBody, PatientFields):
 
 class PatientUpdate(UpdateBody, PatientFields):
     """What to change of a patient: absent stays, `null` clears, `hospital_ids` and `doctor_ids` replace the set."""
+
+    example = contract.UPDATE
 
 
 NAME_MISSING = "Give patient_first_name or patient_last_name: a patient has at least one of them"

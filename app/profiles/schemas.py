@@ -1,5 +1,6 @@
 from typing import Annotated
 
+from app import contract
 from app.models import Profile as Row
 from app.resource.schemas import CreateBody, Representation, RequestBody, UpdateBody
 from app.resource.values import Email, Identifier, Text, Timestamp
@@ -18,6 +19,8 @@ class ProfileFields(RequestBody):
 class Profile(Representation):
     """A profile: an account that patients are linked to."""
 
+    example = contract.PROFILE
+
     unique_id: Identifier
     email: str | None
     first_name: str | None
@@ -29,9 +32,13 @@ class Profile(Representation):
 class ProfileCreate(CreateBody, ProfileFields):
     """A new profile."""
 
+    example = contract.PROFILE_FIELDS
+
 
 class ProfileUpdate(UpdateBody, ProfileFields):
     """What to change of a profile; what is absent stays."""
+
+    example = contract.PROFILE_FIELDS
 
 
 class ProfileUpsert(ProfileFields):

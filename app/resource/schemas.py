@@ -1,6 +1,7 @@
 """What all request and response schemas share."""
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,11 +11,13 @@ ReadOnly = Annotated[Any, Field(exclude=True, json_schema_extra={"readOnly": Tru
 """A key of an answer that a request may carry too and that is ignored, so that what was read can be put back."""
 
 
-def _tidy(schema: dict[str, Any]) -> None:
+def _publish(schema: dict[str, Any], model: type["Schema"]) -> None:
     """Leave out what says nothing or misleads: titles made from names, defaults (absent is not null)."""
     untitle(schema)
     for field in schema.get("properties", {}).values():
         field.pop("default", None)
+    if model.example is not None:
+        schema["examples"] = [model.example]
 
 
 def untitle(schema: dict[str, Any]) -> None:
@@ -24,19 +27,26 @@ def untitle(schema: dict[str, Any]) -> None:
         field.pop("title", None)
 
 
-class Representation(BaseModel):
+class Schema(BaseModel):
+    """A body, in or out."""
+
+    example: ClassVar[Mapping[str, Any] | None] = None
+    """Shown in the OpenAPI document."""
+
+
+class Representation(Schema):
     """An answer's body. PostgreSQL builds it from these fields (see document.py); tests validate it against them."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra=_tidy)
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_publish)
 
 
-class RequestBody(BaseModel):
+class RequestBody(Schema):
     """A request's body. An unknown key is refused: a mistyped field would be lost without a word.
 
     Defaults in it are never used: `given()` tells what was sent.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, json_schema_extra=_tidy)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, json_schema_extra=_publish)
 
     def given(self) -> dict[str, Any]:
         """The fields that the client sent, cleaned. An absent one is to be left as it is."""

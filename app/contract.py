@@ -1,0 +1,61 @@
+"""The examples of the contract that frontends were written against, word for word."""
+
+from typing import Any
+
+_FIELDS: dict[str, Any] = {
+    "patient_profile": {
+        "unique_id": "prof123",
+        "email": "user@example.com",
+        "first_name": "John",
+        "last_name": "Doe",
+    },
+    "patient_email_address": "patient@example.com",
+    "patient_mobile_number": "+123456789",
+    "patient_title": "Mr.",
+    "patient_first_name": "John",
+    "patient_initials": "J",
+    "patient_last_name": "Doe",
+    "patient_date_of_birth": "1980-01-01",
+    "patient_gender": "Male",
+    "patient_race": "Caucasian",
+    "patient_physical_address": "123 Street Name",
+    "patient_address_line_1": "Apt 101",
+    "patient_town": "Sample Town",
+    "patient_region": "Sample Region",
+    "patient_province": "Sample Province",
+    "patient_country": "Sample Country",
+    "patient_postal_code": "12345",
+    "patient_latitude": "12.345678",
+    "patient_longitude": "-12.345678",
+    "patient_access_medical_care": "Public",
+}
+DATES = {"date_created": "2023-01-01T12:00:00Z", "last_updated": "2023-01-01T12:00:00Z"}
+
+CREATE = {**_FIELDS, "hospital_ids": ["hos123", "hos456"], "doctor_ids": ["doc123"]}
+"""What POST sends."""
+
+UPDATE = {
+    "patient_mobile_number": "+987654321",
+    "patient_race": "African",
+    "patient_province": "New Province",
+    "hospital_ids": ["hos789"],
+    "doctor_ids": ["doc456"],
+}
+"""What PUT sends."""
+
+PATIENT = {
+    "unique_id": "pat123",
+    **_FIELDS,
+    "patient_hospital": [{"unique_id": "hos123", "hospital_name": "General Hospital"}],
+    "patient_doctor": [{"unique_id": "doc123", "doctor_first_name": "Dr. Smith"}],
+    **DATES,
+}
+"""What GET answers."""
+
+PROFILE_FIELDS = {"email": "user@example.com", "first_name": "John", "last_name": "Doe"}
+HOSPITAL_FIELDS = {"hospital_name": "General Hospital"}
+DOCTOR_FIELDS = {"doctor_first_name": "Dr. Smith", "doctor_last_name": None}
+
+PROFILE = {"unique_id": "prof123", **PROFILE_FIELDS, **DATES}
+HOSPITAL = {"unique_id": "hos123", **HOSPITAL_FIELDS, **DATES}
+DOCTOR = {"unique_id": "doc123", **DOCTOR_FIELDS, **DATES}

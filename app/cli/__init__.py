@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from app.cli import migrate, openapi, serve
+from app.cli import health, migrate, openapi, serve
 from app.settings import InvalidSettingsError, Settings
 
 
@@ -11,7 +11,7 @@ def main() -> int:
     """Run the subcommand that the command line names; its exit status."""
     parser = argparse.ArgumentParser(prog="patients-api", description="Keeps a clinic group's patients.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (serve, migrate, openapi):
+    for command in (serve, migrate, health, openapi):
         command.add_parser(commands)
     arguments = parser.parse_args()
     try:

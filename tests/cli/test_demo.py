@@ -1,0 +1,113 @@
+"""`patients-api serve --demo`: the contract's examples, for who tries the service out."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import asyncpg
+import httpx
+
+from tests.conftest import free_port
+from tests.processes import await_blocked, await_ready, command_running
+from tests.support import EXAMPLE, Served
+
+PATIENTS = "/patients/patients/"
+GET_EXAMPLE: dict[str, Any] = json.loads(
+    """
+{ "unique_id": "pat123", "patient_profile": { "unique_id": "prof123", "email": "user@example.com",
+"first_name": "John", "last_name": "Doe" }, "patient_email_address": "patient@example.com",
+"patient_mobile_number": "+123456789", "patient_title": "Mr.", "patient_first_name": "John", "patient_initials": "J",
+"patient_last_name": "Doe", "patient_date_of_birth": "1980-01-01", "patient_gender": "Male",
+"patient_race": "Caucasian", "patient_physical_address": "123 Street Name", "patient_address_line_1": "Apt 101",
+"patient_town": "Sample Town", "patient_region": "Sample Region", "patient_province": "Sample Province",
+"patient_country": "Sample Country", "patient_postal_code": "12345", "patient_latitude": "12.345678",
+"patient_longitude": "-12.345678", "patient_access_medical_care": "Public", "patient_hospital": [ { "unique_id":
+"hos123", "hospital_name": "General Hospital" } ], "patient_doctor": [ { "unique_id": "doc123", "doctor_first_name":
+"Dr. Smith" } ], "date_created": "2023-01-01T12:00:00Z", "last_updated": "2023-01-01T12:00:00Z" }
+"""
+)
+"""The contract's GET example, word for word."""
+PUT_EXAMPLE = {
+    "patient_mobile_number": "+987654321",
+    "patient_race": "African",
+    "patient_province": "New Province",
+    "hospital_ids": ["hos789"],
+    "doctor_ids": ["doc456"],
+}
+"""The contract's PUT example, word for word."""
+PUT_ANSWER = GET_EXAMPLE | {
+    "patient_mobile_number": "+987654321",
+    "patient_race": "African",
+    "patient_province": "New Province",
+    "patient_hospital": [{"unique_id": "hos789", "hospital_name": "New Hospital"}],
+    "patient_doctor": [{"unique_id": "doc456", "doctor_first_name": "Dr. Adams"}],
+}
+
+Serve = Callable[..., Served]
+
+
+async def test_demo_is_the_contract(serve: Serve, database_url: str, connection: asyncpg.Connection) -> None:
+    """With --demo the contract's examples answer as it prints them; starting so again changes nothing."""
+    answered: dict[str, Any] = {}
+    for changed in (False, True):
+        served = serve("--demo", DATABASE_URL=database_url)
+        async with httpx.AsyncClient(base_url=served.url) as client:
+            shown = (await client.get(f"{PATIENTS}pat123/")).json()
+            everybody = (await client.get(PATIENTS)).json()
+            assert len(everybody) > 20
+            assert shown in everybody
+            if changed:
+                assert shown == answered
+                break
+            assert json.dumps(shown) == json.dumps(GET_EXAMPLE), "keys, order and values"
+            answered = (await client.put(f"{PATIENTS}pat123/", json=PUT_EXAMPLE)).json()
+            assert list(answered.items()) == list((PUT_ANSWER | {"last_updated": answered["last_updated"]}).items())
+            assert answered["last_updated"] > GET_EXAMPLE["last_updated"]
+            posted = await client.post(PATIENTS, json=EXAMPLE)
+            assert posted.status_code == 201
+            own = {key: posted.json()[key] for key in ("unique_id", "patient_hospital", "date_created", "last_updated")}
+            assert [hospital["unique_id"] for hospital in own["patient_hospital"]] == ["hos123", "hos456"]
+            assert list(posted.json().items()) == list((GET_EXAMPLE | own).items())
+        served.process.terminate()
+        served.process.wait(20)
+    assert await connection.fetchval("SELECT count(*) FROM patients") == len(everybody)
+
+
+async def test_demo_leaves_a_database_with_patients_alone(
+    serve: Serve, database_url: str, connection: asyncpg.Connection
+) -> None:
+    """--demo on a database that holds a patient adds nothing to it."""
+    await connection.execute("INSERT INTO patients (unique_id, patient_last_name) VALUES ('mine', 'Doe')")
+    serve("--demo", DATABASE_URL=database_url)
+    assert [row["unique_id"] for row in await connection.fetch("SELECT unique_id FROM patients")] == ["mine"]
+    assert await connection.fetch("SELECT FROM hospitals UNION ALL SELECT FROM doctors") == []
+
+
+async def test_demo_after_all_its_patients_were_deleted(
+    serve: Serve, database_url: str, connection: asyncpg.Connection
+) -> None:
+    """Who deletes the demo patients one by one and starts with --demo again gets a service, not a refusal."""
+    served = serve("--demo", DATABASE_URL=database_url)
+    async with httpx.AsyncClient(base_url=served.url) as client:
+        for patient in (await client.get(PATIENTS)).json():
+            assert (await client.delete(f"{PATIENTS}{patient['unique_id']}/")).status_code == 204
+    assert await connection.fetchval("SELECT count(*) FROM patients") == 0
+    serve("--demo", DATABASE_URL=database_url)
+
+
+async def test_two_that_fill_one_database_at_once(database_url: str, connection: asyncpg.Connection) -> None:
+    """Two replicas that start with --demo on one empty database: both serve, and the demo is there once."""
+    with ExitStack() as stack:
+        ports = [free_port(), free_port()]
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE hospitals IN SHARE MODE")  # both have seen that it is empty
+            both = [
+                stack.enter_context(command_running("serve", "--demo", "--port", str(port), DATABASE_URL=database_url))
+                for port in ports
+            ]
+            await await_blocked(connection, sessions=2)
+        for port, process in zip(ports, both, strict=True):
+            await asyncio.to_thread(await_ready, process, f"http://127.0.0.1:{port}")
+    assert await connection.fetchval("SELECT count(*) FROM patients WHERE unique_id = 'pat123'") == 1

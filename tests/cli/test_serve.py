@@ -1,0 +1,213 @@
+"""`patients-api serve` in processes of its own: starting, refusing to start, stopping, and being killed."""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.conftest import free_port
+from tests.processes import (
+    Call,
+    at_once,
+    await_blocked,
+    await_ready,
+    command_running,
+    data_directory,
+    descendants,
+    is_free,
+    is_running,
+    port_of,
+    postgres_pid,
+    run_command,
+)
+from tests.support import Served, eventually
+
+HOSPITALS = "/hospitals/hospitals/"
+PATIENTS = "/patients/patients/"
+Serve = Callable[..., Served]
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    with data_directory() as path:
+        yield path
+
+
+@pytest.mark.parametrize(
+    ("workers", "signals"),
+    [("1", (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)), ("2", (signal.SIGKILL, signal.SIGINT, signal.SIGTERM))],
+)
+def test_stopping_and_starting_again_works_however_it_stopped(
+    data_dir: Path, workers: str, signals: tuple[signal.Signals, ...]
+) -> None:
+    """Ctrl-C, SIGTERM or kill -9: the next start, on the same port and data and at once, works and has all data."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    before: set[int] = set()
+    for generation, number in enumerate(signals):
+        arguments = ("serve", "--port", str(port), "--workers", workers)
+        with command_running(*arguments, PATIENTS_DATA_DIR=str(data_dir)) as process:
+            eventually(partial(all_ended, before), within=5)  # nor do they answer in place of it
+            await_ready(process, url)
+            names = [hospital["hospital_name"] for hospital in httpx.get(url + HOSPITALS).json()]
+            assert names == [f"Hospital {n}" for n in range(generation)]
+            hospital = {"unique_id": f"hos{generation}", "hospital_name": f"Hospital {generation}"}
+            assert httpx.post(url + HOSPITALS, json=hospital).status_code == 201
+            before = descendants(process.pid)
+            postgres = postgres_pid(data_dir)
+            assert postgres in before
+            group = [pid for pid in before if os.getpgid(pid) == os.getpgid(process.pid)]
+            for pid in [process.pid, *(group if number == signal.SIGINT else [])]:  # as Ctrl-C in a terminal does
+                os.kill(pid, number)
+            assert process.wait(20) == (-signal.SIGKILL if number == signal.SIGKILL else 0)
+            if number != signal.SIGKILL:
+                assert not is_running(postgres), "it waits for its server"
+    eventually(partial(all_ended, before), within=5)
+    assert is_free(port)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_request_in_flight_is_finished(
+    serve: Serve, database_url: str, connection: asyncpg.Connection, workers: str
+) -> None:
+    """After SIGTERM a request that waits for a lock is still answered, while new connections are refused."""
+    await connection.execute("INSERT INTO patients (unique_id, patient_last_name) VALUES ('pat123', 'Doe')")
+    served = serve("--workers", workers, DATABASE_URL=database_url)
+    async with httpx.AsyncClient(base_url=served.url, timeout=30) as client:
+        async with connection.transaction():
+            await connection.execute("SELECT FROM patients FOR UPDATE")
+            change = asyncio.ensure_future(client.put(f"{PATIENTS}pat123/", json={"patient_last_name": "Roe"}))
+            await await_blocked(connection)
+            served.process.terminate()
+            eventually(lambda: not accepts(served), within=5)
+            assert served.process.poll() is None
+            assert not change.done()
+        answer = await change
+    assert answer.status_code == 200
+    assert answer.json()["patient_last_name"] == "Roe"
+    assert await connection.fetchval("SELECT patient_last_name FROM patients") == "Roe"
+    assert await asyncio.to_thread(served.process.wait, 10) == 0
+
+
+def all_ended(pids: set[int]) -> bool:
+    return not any(map(is_running, pids))
+
+
+def accepts(served: Served) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port_of(served.url)), timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("schema", ["none", "older"])
+async def test_schema_that_lacks_migrations_is_refused(
+    database_url: str, connection: asyncpg.Connection, schema: str
+) -> None:
+    """With DATABASE_URL nothing is migrated by itself: exit status 1, and the command to run."""
+    await connection.execute("DELETE FROM alembic_version" if schema == "older" else "DROP TABLE alembic_version")
+    answer = await asyncio.to_thread(run_command, "serve", "--port", str(free_port()), DATABASE_URL=database_url)
+    assert answer.returncode == 1
+    assert "patients-api migrate" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+async def test_newer_schema_is_accepted(serve: Serve, database_url: str, connection: asyncpg.Connection) -> None:
+    """A revision that this version does not know is a later version's, which has expanded the schema: it serves."""
+    await connection.execute("UPDATE alembic_version SET version_num = '29991231_07'")
+    (answer,) = await at_once(serve(DATABASE_URL=database_url).url, [Call("GET", f"{PATIENTS}?limit=1")])
+    assert answer.json() == []
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"PATIENTS_POOLSIZE": "s3cret", "patients_list_cap_": "s3cret", "PATIENTS_DATABASE_URL": "postgresql://s3cret"},
+        {"PATIENTS_POOL_SIZE": "s3cret", "PATIENTS_LIST_CAP": "-77777", "PATIENTS_CORS_ORIGINS": "https://s3cret/path"},
+        {"PATIENTS_POOL_SIZE": "77777"},
+        {"DATABASE_URL": "mysql://patients:s3cret@db/patients"},
+    ],
+    ids=["unknown", "invalid", "out-of-range", "database"],
+)
+def test_unusable_settings_are_named_without_their_values(environment: dict[str, str]) -> None:
+    """Settings that are unknown or cannot be used: exit status 1 and each one's name, but no value."""
+    answer = run_command("serve", "--port", str(free_port()), **environment)
+    assert answer.returncode == 1
+    assert {line.partition(":")[0] for line in answer.stderr.splitlines()} == set(environment)
+    for secret in ("s3cret", "77777"):
+        assert secret not in answer.stderr + answer.stdout
+
+
+def test_database_out_of_reach_is_one_clear_line() -> None:
+    """A database that cannot be reached at start: exit status 1 and a sentence, soon, without the password."""
+    began = time.monotonic()
+    url = "postgresql://patients:hunter2@127.0.0.1:1/patients"
+    answer = run_command("serve", "--port", str(free_port()), DATABASE_URL=url)
+    assert time.monotonic() - began < 10
+    assert answer.returncode == 1
+    assert "database cannot be reached" in answer.stderr
+    for internal in ("hunter2", "Traceback"):
+        assert internal not in answer.stderr + answer.stdout
+
+
+def test_port_in_use_is_one_clear_line(database_url: str) -> None:
+    """A port that somebody else serves, though they would share it: exit status 1, and which port it is."""
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        answer = run_command("serve", "--port", str(port), "--workers", "2", DATABASE_URL=database_url)
+    assert answer.returncode == 1
+    assert answer.stderr.startswith(f"Cannot listen on 127.0.0.1 port {port}: Address already in use")
+    assert "Traceback" not in answer.stderr
+
+
+async def test_log_has_a_line_a_request_and_no_patient_data(
+    serve: Serve, database_url: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Each line is JSON; a request's has its id, method, route, status and duration, and nothing that it held."""
+    served = serve(DATABASE_URL=database_url)
+    requests: list[tuple[str, str, str, int, Any]] = [
+        ("GET", f"{PATIENTS}M4rker/", f"{PATIENTS}{{unique_id}}/", 404, None),
+        ("HEAD", f"{PATIENTS}M4rker", f"{PATIENTS}{{unique_id}}/", 404, None),
+        ("GET", f"{PATIENTS}?M4rker=M4rker", PATIENTS, 422, None),
+        ("GET", f"{PATIENTS}?limit=1", PATIENTS, 200, None),
+        ("POST", PATIENTS, PATIENTS, 422, {"M4rker": "M4rker", "patient_gender": "M4rker"}),
+        ("POST", PATIENTS, PATIENTS, 201, {"unique_id": "M4rker", "patient_last_name": "M4rker"}),
+        ("PUT", f"{PATIENTS}M4rker/", f"{PATIENTS}{{unique_id}}/", 200, {"patient_town": "M4rker"}),
+        ("DELETE", f"{PATIENTS}M4rker/", f"{PATIENTS}{{unique_id}}/", 204, None),
+        ("GET", "/M4rker?M4rker", "(none)", 404, None),
+        ("GET", "/docs?M4rker", "/docs", 200, None),
+    ]
+    async with httpx.AsyncClient(base_url=served.url, headers={"User-Agent": "M4rker"}) as client:
+        for number, (method, path, _, status, body) in enumerate(requests):
+            headers = {"X-Request-ID": f"request-{number}"}
+            answer = await client.request(method, path, json=body, headers=headers)
+            assert (path, answer.status_code) == (path, status)
+            assert answer.headers["X-Request-ID"] == f"request-{number}"
+    websocket = "GET /M4rker HTTP/1.1\r\nHost: M4rker\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    for raw in ("M4rker / M4rker\r\n\r\n", "GET /M4rker HTTP/M4rker\r\n\r\n", f"{websocket}\r\n"):
+        with socket.create_connection(("127.0.0.1", port_of(served.url))) as plain:
+            plain.sendall(raw.encode())
+            assert plain.recv(65536).startswith(b"HTTP/1.1 4")
+    served.process.terminate()
+    await asyncio.to_thread(served.process.wait, 20)
+    lines = {line["request_id"]: line for line in served.log() if line["event"] == "request"}
+    for number, (method, _, route, status, _) in enumerate(requests):
+        line = lines[f"request-{number}"]
+        keys = {"event", "level", "timestamp", "request_id", "method", "route", "status", "complete", "duration_ms"}
+        assert set(line) == keys
+        assert (line["method"], line["route"], line["status"], line["complete"]) == (method, route, status, True)
+        assert 0 <= line["duration_ms"] < 5000
+    assert "m4rker" not in ("".join(served.lines) + capfd.readouterr().err).lower()

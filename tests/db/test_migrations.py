@@ -1,0 +1,251 @@
+"""Migrations against a real server: they make what the models say, can be undone, and keep the rows."""
+
+import asyncio
+import os
+import re
+import secrets
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+
+import migrations
+from app.db.base import Base
+from app.db.migrate import migrate
+from app.db.session import create_engine
+from tests.support import database_named
+
+SCRIPTS = ScriptDirectory(str(Path(migrations.__file__).parent))
+REVISIONS = [script.revision for script in SCRIPTS.walk_revisions()]
+"""All revisions, the newest first."""
+ADVISORY_LOCK = 0x70617469656E7473
+"""All versions of the service must agree on it: it never changes."""
+
+COLUMNS = """
+    SELECT format('%s.%s', t.relname, a.attname), format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attgenerated,
+        c.collname, pg_get_expr(d.adbin, d.adrelid)
+    FROM pg_attribute a
+    JOIN pg_class t ON t.oid = a.attrelid
+    LEFT JOIN pg_collation c ON c.oid = a.attcollation
+    LEFT JOIN pg_attrdef d ON d.adrelid = t.oid AND d.adnum = a.attnum
+    WHERE t.relnamespace = 'public'::regnamespace AND t.relkind = 'r' AND t.relname <> 'alembic_version'
+        AND a.attnum > 0 AND NOT a.attisdropped
+"""
+CONSTRAINTS = """
+    SELECT conname, conrelid::regclass::text, contype, pg_get_constraintdef(oid)
+    FROM pg_constraint
+    WHERE connamespace = 'public'::regnamespace AND conrelid <> 0 AND contype <> 'n'
+        AND conrelid IS DISTINCT FROM to_regclass('alembic_version')
+"""
+INDEXES = """
+    SELECT indexname, tablename, indexdef FROM pg_indexes
+    WHERE schemaname = 'public' AND tablename <> 'alembic_version'
+"""
+WAITING = """
+    SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database
+    WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()
+"""
+ROWS = (
+    "INSERT INTO hospitals (unique_id, hospital_name) SELECT 'hos' || n, 'Hospital ' || n FROM generate_series(1, 9) n",
+    "INSERT INTO doctors (unique_id, doctor_first_name) SELECT 'doc' || n, 'Zoë ' || n FROM generate_series(1, 9) n",
+    "INSERT INTO profiles (unique_id, email) SELECT 'prof' || n, n || '@example.com' FROM generate_series(1, 100) n",
+    """
+    INSERT INTO patients (unique_id, profile_id, patient_last_name, patient_mobile_number, patient_latitude, version)
+    SELECT 'pat' || n, 'prof' || n % 100 + 1, 'Müller ' || n, '+27 82 ' || 1000 + n, n / 100.0, n
+    FROM generate_series(1, 1000) n
+    """,
+    "INSERT INTO patient_hospitals SELECT 'pat' || n, 'hos' || n % 9 + 1 FROM generate_series(1, 1000) n",
+    "INSERT INTO patient_doctors SELECT 'pat' || n, 'doc' || n % 7 + 1 FROM generate_series(1, 1000) n",
+    "INSERT INTO retired_ids VALUES ('patients', 'pat0')",
+)
+Row = dict[str, Any]
+
+
+def configuration(url: str) -> Config:
+    config = Config()
+    config.set_main_option("script_location", SCRIPTS.dir)
+    config.attributes["url"] = url
+    return config
+
+
+async def alembic(step: Callable[..., Any], url: str, *arguments: str) -> None:
+    """Run a command of Alembic; in a thread, because its environment starts an event loop."""
+    await asyncio.to_thread(step, configuration(url), *arguments)
+
+
+@pytest.fixture
+async def empty_url(server: str) -> AsyncIterator[str]:
+    """The URL of a database without tables."""
+    name = f"empty_{secrets.token_hex(4)}"
+    connection = await asyncpg.connect(database_named(server, "postgres"))
+    await connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+    yield database_named(server, name)
+    await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await connection.close()
+
+
+async def schema(url: str) -> dict[str, set[tuple[Any, ...]]]:
+    """Columns, constraints and indexes of a database, as PostgreSQL describes them."""
+    connection = await asyncpg.connect(url)
+    try:
+        described = {}
+        for kind, query in {"columns": COLUMNS, "constraints": CONSTRAINTS, "indexes": INDEXES}.items():
+            rows = await connection.fetch(query)
+            described[kind] = {tuple(row) for row in rows}
+        return described
+    finally:
+        await connection.close()
+
+
+async def rows_of(connection: asyncpg.Connection) -> dict[str, list[Row]]:
+    """All rows of all tables, each table's in the order of its key."""
+    tables = [
+        row[0]
+        for row in await connection.fetch("SELECT DISTINCT tablename FROM pg_indexes WHERE schemaname = 'public'")
+    ]
+    return {
+        table: [dict(row) for row in await connection.fetch(f"SELECT * FROM {table} ORDER BY 1, 2")]  # noqa: S608
+        for table in tables
+        if table != "alembic_version"
+    }
+
+
+def of_columns(rows: list[Row], columns: list[Row]) -> list[Row]:
+    """The rows, with only those columns that the other rows have too."""
+    kept = columns[0].keys() if columns else ()
+    return [{name: value for name, value in row.items() if name in kept} for row in rows]
+
+
+async def test_models_and_migrations_agree(database_url: str) -> None:
+    """Alembic finds nothing that a migration would still have to do."""
+    await alembic(command.check, database_url)
+
+
+async def test_migrations_make_what_the_models_say(database_url: str, empty_url: str) -> None:
+    """CHECKs, collations, defaults and names, which Alembic does not compare, are the models' too."""
+    engine = create_engine(empty_url, pool_size=1)
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    await engine.dispose()
+    migrated, modelled = await schema(database_url), await schema(empty_url)
+    assert modelled["columns"], "the comparison below would compare nothing"
+    for kind, described in modelled.items():
+        assert migrated[kind] - described == set(), f"{kind} that only the migrations make"
+        assert described - migrated[kind] == set(), f"{kind} that only the models have: write a migration"
+
+
+async def test_down_to_nothing_and_up_again(empty_url: str, database_url: str) -> None:
+    """All migrations can be undone, leave nothing behind, and can be done again."""
+    await alembic(command.upgrade, empty_url, "head")
+    await alembic(command.downgrade, empty_url, "base")
+    assert await schema(empty_url) == {"columns": set(), "constraints": set(), "indexes": set()}
+    await alembic(command.upgrade, empty_url, "head")
+    assert await schema(empty_url) == await schema(database_url)
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+async def test_rows_outlive_a_step_back(revision: str, database_url: str, connection: asyncpg.Connection) -> None:
+    """Back to before a revision and up again: what the older schema can hold is unchanged."""
+    for statement in ROWS:
+        await connection.execute(statement)
+    before = await rows_of(connection)
+    assert len(before["patients"]) == 1000
+    below = SCRIPTS.get_revision(revision).down_revision or "base"
+    assert isinstance(below, str)
+    await alembic(command.downgrade, database_url, below)
+    down = await rows_of(connection)
+    await alembic(command.upgrade, database_url, "head")
+    up = await rows_of(connection)
+    assert up.keys() == before.keys()
+    for table, rows in down.items():
+        assert rows == of_columns(before[table], rows), f"{table}: the downgrade of {revision} changes rows"
+        assert of_columns(up[table], rows) == rows, f"{table}: the upgrade to {revision} changes rows"
+
+
+async def test_constraints_are_named_by_the_convention(database_url: str) -> None:
+    """Each constraint and index is named after its table and columns, so that a migration can name what it changes."""
+    described = await schema(database_url)
+    wrong = []
+    for name, table, kind, definition in described["constraints"]:
+        columns = re.findall(r"\w+", definition.partition("(")[2].partition(")")[0])
+        expected = {
+            b"p": f"pk_{table}$",
+            b"u": f"uq_{table}_{'_'.join(columns)}$",
+            b"f": f"fk_{table}_{columns[0]}$",
+            b"c": f"ck_{table}_",
+        }[kind]
+        if not re.match(expected, name):
+            wrong.append(f"{table}: {name}, expected {expected}")
+    for name, table, definition in described["indexes"]:
+        columns = re.findall(r"\w+", definition.partition("(")[2])
+        if not name.startswith("pk_") and name != f"ix_{table}_{'_'.join(columns)}":
+            wrong.append(f"{table}: {name}, expected ix_{table}_{'_'.join(columns)}")
+    assert wrong == []
+
+
+async def test_text_names_its_collation(connection: asyncpg.Connection) -> None:
+    """Ids sort by their bytes and people's text by `pg_c_utf8`, whatever the server's locale is."""
+    collations = {
+        (row["table_name"], row["column_name"]): row["collation_name"]
+        for row in await connection.fetch(
+            "SELECT * FROM information_schema.columns "
+            "WHERE table_schema = 'public' AND data_type = 'text' AND table_name <> 'alembic_version'"
+        )
+    }
+    people = {
+        (table.name, column.name)
+        for table in Base.metadata.tables.values()
+        for column in table.columns
+        if "max_length" in column.info
+    }
+    ids = {place for place in collations if place[1].endswith("_id")}
+    assert len(ids) > len(people & ids) == 0
+    assert {place: collations[place] for place in people} == dict.fromkeys(people, "pg_c_utf8")
+    assert {place: collations[place] for place in ids} == dict.fromkeys(ids, "C")
+    unnamed = sorted(".".join(place) for place, collation in collations.items() if collation is None)
+    assert unnamed == [], 'text without a collation sorts by the server\'s locale: Text(collation="C")'
+
+
+async def test_two_replicas_migrate_at_once(empty_url: str, database_url: str) -> None:
+    """Both of two processes that find an empty database succeed: one migrates, the other waits for it."""
+    held = await asyncpg.connect(empty_url)
+    await held.execute("SELECT pg_advisory_lock($1)", ADVISORY_LOCK)
+    environment = {**os.environ, "DATABASE_URL": empty_url}
+    replicas = [
+        await asyncio.create_subprocess_exec(sys.executable, "-m", "app.cli", "migrate", env=environment)
+        for _ in range(2)
+    ]
+    async with asyncio.timeout(30):
+        while await held.fetchval(WAITING) < len(replicas):
+            assert [replica.returncode for replica in replicas] == [None, None]
+    await held.close()
+    assert [await asyncio.wait_for(replica.wait(), 30) for replica in replicas] == [0, 0]
+    assert await schema(empty_url) == await schema(database_url)
+
+
+async def test_a_migration_does_not_wait_long_for_locks(database_url: str) -> None:
+    """A revision runs under a `lock_timeout`: traffic would wait behind a migration that waits."""
+    seen: list[str] = []
+
+    def revisions(_: object, context: Any) -> list[Any]:
+        seen.append(context.connection.execute(text("SHOW lock_timeout")).scalar_one())
+        return []
+
+    with EnvironmentContext(configuration(database_url), SCRIPTS, fn=revisions):
+        await asyncio.to_thread(SCRIPTS.run_env)
+    assert seen == ["5s"]
+
+
+async def test_migrating_twice_changes_nothing(database_url: str) -> None:
+    """A database at the head revision is left as it is."""
+    before = await schema(database_url)
+    await asyncio.to_thread(migrate, database_url)
+    assert await schema(database_url) == before

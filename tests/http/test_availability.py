@@ -1,0 +1,134 @@
+"""What clients are told while the database is away or too busy: 503, soon, and when to come back."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from app.db.embedded import EmbeddedPostgres
+from tests.processes import Call, at_once, await_blocked, data_directory, is_running, postgres_pid, run_command
+from tests.support import Served, eventually
+
+PATIENTS = "/patients/patients/"
+OPTIONS = {"fsync": "off"}
+REQUESTS: list[tuple[str, str, dict[str, Any] | None]] = [
+    ("GET", PATIENTS, None),
+    ("GET", f"{PATIENTS}?limit=1", None),
+    ("GET", f"{PATIENTS}pat123/", None),
+    ("POST", PATIENTS, {"patient_last_name": "Doe"}),
+    ("PUT", f"{PATIENTS}pat123/", {"patient_last_name": "Doe"}),
+    ("PATCH", f"{PATIENTS}pat123/", {"patient_last_name": "Doe"}),
+    ("DELETE", f"{PATIENTS}pat123/", None),
+    ("GET", "/hospitals/hospitals/", None),
+    ("GET", "/readyz", None),
+]
+"""One of each kind that needs the database."""
+
+Serve = Callable[..., Served]
+
+
+def assert_unavailable(answer: httpx.Response) -> None:
+    """The answer is a problem of status 503 that says when to come back, and nothing about the database."""
+    assert answer.status_code == 503
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.json()["status"] == 503
+    for internal in ("sqlalchemy", "asyncpg", "socket", "pool", "/tmp"):  # noqa: S108  # what must not be there
+        assert internal not in answer.text.lower()
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    with data_directory() as path:
+        yield path
+
+
+async def test_database_away_and_back(serve: Serve, data_dir: Path) -> None:
+    """Without its database every request is told so within 2 seconds, and served again when the database is back."""
+    with EmbeddedPostgres(data_dir, options=OPTIONS) as database:
+        assert run_command("migrate", DATABASE_URL=database.url).returncode == 0
+        served = serve(DATABASE_URL=database.url)
+        async with httpx.AsyncClient(base_url=served.url) as client:
+            created = await client.post(PATIENTS, json={"unique_id": "pat123", "patient_last_name": "Doe"})
+            assert created.status_code == 201
+            postgres = postgres_pid(data_dir)
+            os.kill(postgres, signal.SIGKILL)
+            eventually(lambda: not is_running(postgres))
+            for _ in range(2):  # connections that were open when it died, then new ones
+                for method, path, body in REQUESTS:
+                    began = time.perf_counter()
+                    answer = await client.request(method, path, json=body)
+                    assert time.perf_counter() - began < 2
+                    assert_unavailable(answer)
+            assert (await client.get("/livez")).status_code == 204
+            assert (await client.get("/openapi.json")).status_code == 200
+            many = await at_once(served.url, [Call("GET", f"{PATIENTS}pat123/")] * 100)
+            assert {answer.status for answer in many} == {503}
+            assert max(answer.seconds for answer in many) < 2
+    with EmbeddedPostgres(data_dir, options=OPTIONS):
+        eventually(lambda: httpx.get(f"{served.url}/readyz").status_code == 204, within=5)
+        async with httpx.AsyncClient(base_url=served.url) as client:
+            for method, path, body in REQUESTS:
+                assert (await client.request(method, path, json=body)).is_success
+    served.process.terminate()
+    assert served.process.wait(20) == 0
+    assert [line for line in served.log() if line["level"] == "error"] == []
+
+
+async def test_lost_connections_are_told_once(serve: Serve, database_url: str, connection: asyncpg.Connection) -> None:
+    """When the database drops all its connections, no request fails in any other way than to be told to come again."""
+    served = serve(DATABASE_URL=database_url)
+    for _ in range(3):
+        warm = await at_once(served.url, [Call("GET", "/readyz")] * 40)
+        assert {answer.status for answer in warm} == {204}
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        after = await at_once(
+            served.url, [Call("GET", PATIENTS), Call("POST", PATIENTS, {"patient_last_name": "D"})] * 4
+        )
+        assert {answer.status for answer in after} <= {200, 201, 503}
+        (ready,) = await at_once(served.url, [Call("GET", "/readyz")])
+        assert ready.status == 204
+
+
+async def test_pool_exhausted(serve: Serve, database_url: str, connection: asyncpg.Connection) -> None:
+    """While the only connection waits for a lock, others are told to come back within 2 seconds; then all is well."""
+    await connection.execute("INSERT INTO patients (unique_id, patient_last_name) VALUES ('pat123', 'Doe')")
+    served = serve(DATABASE_URL=database_url, PATIENTS_POOL_SIZE="1")
+    async with httpx.AsyncClient(base_url=served.url, timeout=30) as client:
+        async with connection.transaction():
+            await connection.execute("SELECT FROM patients FOR UPDATE")
+            change = {"patient_last_name": "Roe"}
+            waiting = asyncio.ensure_future(client.put(f"{PATIENTS}pat123/", json=change))
+            await await_blocked(connection)
+            began = time.perf_counter()
+            requests = [client.request(method, path, json=body) for method, path, body in REQUESTS]
+            answers = await asyncio.gather(*requests, client.get("/livez"))
+            assert time.perf_counter() - began < 2
+            assert answers.pop().status_code == 204
+            for answer in answers:
+                assert_unavailable(answer)
+            assert not waiting.done()
+        assert (await waiting).status_code == 200
+        assert (await client.get(f"{PATIENTS}pat123/")).json()["patient_last_name"] == "Roe"
+        assert (await client.get("/readyz")).status_code == 204
+    assert await connection.fetchval("SELECT count(*) FROM patients") == 1, "what was refused was not done later"
+
+
+async def test_schema_taken_away(serve: Serve, database_url: str, connection: asyncpg.Connection) -> None:
+    """A service whose database is not migrated is not ready, and says what to do; it lives all the same."""
+    served = serve(DATABASE_URL=database_url)
+    await connection.execute("DELETE FROM alembic_version")
+    ready, live = await at_once(served.url, [Call("GET", "/readyz"), Call("GET", "/livez")])
+    assert ready.status == 503
+    assert "patients-api migrate" in ready.json()["detail"]
+    assert live.status == 204

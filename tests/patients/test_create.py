@@ -1,0 +1,242 @@
+"""Creating patients, with their profile and their links."""
+
+import asyncio
+import re
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support import EXAMPLE
+
+PATIENTS = "/patients/patients/"
+PROFILES = "/profiles/profiles/"
+BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
+READ_ONLY = ("patient_hospital", "patient_doctor", "date_created", "last_updated")
+
+
+def places(answer: httpx.Response) -> list[list[str | int]]:
+    """Where the errors of a 422 are."""
+    assert answer.status_code == 422, answer.text
+    return [error["loc"] for error in answer.json()["errors"]]
+
+
+async def everything(client: httpx.AsyncClient) -> list[Any]:
+    """All that the service holds."""
+    answers = [await client.get(f"/{name}/{name}/") for name in ("patients", "profiles", "hospitals", "doctors")]
+    assert [answer.status_code for answer in answers] == [200] * 4
+    return [answer.json() for answer in answers]
+
+
+@pytest.mark.parametrize("name", ["patient_first_name", "patient_last_name"])
+async def test_one_name_is_enough(client: httpx.AsyncClient, name: str) -> None:
+    """One name makes a patient; all else is null or empty, and both dates are the moment of creation."""
+    answer = await client.post(PATIENTS, json={name: "Thandi"})
+    assert answer.status_code == 201
+    created = answer.json()
+    given = {"unique_id", name, "date_created", "last_updated"}
+    assert {key: value for key, value in created.items() if key not in given} == {
+        "patient_profile": None,
+        **dict.fromkeys(EXAMPLE.keys() - {"patient_profile", "hospital_ids", "doctor_ids"} - given),
+        "patient_hospital": [],
+        "patient_doctor": [],
+    }
+    assert created[name] == "Thandi"
+    assert created["date_created"] == created["last_updated"]
+    assert answer.headers["location"] == f"{PATIENTS}{created['unique_id']}/"
+    assert (await client.get(answer.headers["location"])).json() == created
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"patient_title": "Ms."},
+        {"patient_first_name": None, "patient_last_name": None},
+        {"patient_first_name": "", "patient_last_name": " \t\u2003"},
+    ],
+)
+async def test_some_name_is_required(client: httpx.AsyncClient, body: dict[str, Any]) -> None:
+    """Neither first nor last name, or only blanks in both, is a 422 that says what to give."""
+    answer = await client.post(PATIENTS, json=body)
+    assert answer.status_code == 422
+    (error,) = answer.json()["errors"]
+    assert "patient_first_name" in error["msg"]
+    assert "patient_last_name" in error["msg"]
+    assert (await client.get(PATIENTS)).json() == []
+
+
+async def test_made_ids_are_ordered_by_time(client: httpx.AsyncClient) -> None:
+    """An id of ours is `pat_` and 128 bits in lowercase base32, the first 48 of which are the milliseconds of now."""
+    before = time.time_ns() // 1_000_000
+    unique_id = (await client.post(PATIENTS, json={"patient_last_name": "Doe"})).json()["unique_id"]
+    after = time.time_ns() // 1_000_000
+    assert re.fullmatch(f"pat_[0-7][{BASE32}]{{25}}", unique_id)
+    number = 0
+    for character in unique_id.removeprefix("pat_"):
+        number = number * 32 + BASE32.index(character)
+    assert before <= number >> 80 <= after
+
+
+@pytest.mark.usefixtures("directory")
+async def test_taken_id_writes_nothing(client: httpx.AsyncClient) -> None:
+    """The id of another patient is a 409, which leaves that patient and all profiles as they were."""
+    await client.post(PATIENTS, json={**EXAMPLE, "unique_id": "pat123"})
+    before = await everything(client)
+    body = {"unique_id": "pat123", "patient_last_name": "Roe", "doctor_ids": ["doc456"]}
+    for profile in ({"unique_id": "prof123", "first_name": "Jane"}, {"unique_id": "prof9"}, None):
+        answer = await client.post(PATIENTS, json={**body, "patient_profile": profile})
+        assert answer.status_code == 409
+    assert await everything(client) == before
+
+
+async def test_same_id_at_the_same_moment(client: httpx.AsyncClient) -> None:
+    """Of requests that create one id at the same moment one succeeds and the others are 409."""
+    body = {"unique_id": "pat123", "patient_last_name": "Doe"}
+    answers = await asyncio.gather(*(client.post(PATIENTS, json=body) for _ in range(6)))
+    assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409, 409, 409]
+
+
+@pytest.mark.usefixtures("directory")
+async def test_links_are_sets(client: httpx.AsyncClient) -> None:
+    """Ids may repeat and come in any order; the answer has each once, in the order of their unique_id."""
+    body = {"hospital_ids": ["hos789", "hos123", "hos789", "hos456"], "doctor_ids": ["doc456", "doc123", "doc456"]}
+    created = (await client.post(PATIENTS, json={"patient_last_name": "Doe", **body})).json()
+    assert [hospital["unique_id"] for hospital in created["patient_hospital"]] == ["hos123", "hos456", "hos789"]
+    assert [doctor["unique_id"] for doctor in created["patient_doctor"]] == ["doc123", "doc456"]
+
+
+@pytest.mark.usefixtures("directory")
+async def test_unknown_links_are_all_named(client: httpx.AsyncClient) -> None:
+    """Every unknown hospital and doctor is named with its place, and nothing is written, the profile included."""
+    await client.post(PROFILES, json={"unique_id": "prof1", "first_name": "Jane"})
+    before = await everything(client)
+    links = {"hospital_ids": ["hos123", "hos8", "hos9"], "doctor_ids": ["doc9", "doc123", "doc8"]}
+    for profile in ({"unique_id": "prof1", "first_name": "John"}, {"unique_id": "prof2"}):
+        body = {"patient_last_name": "Doe", "patient_profile": profile, **links}
+        answer = await client.post(PATIENTS, json=body)
+        unknown = {"hospital_ids": {1: "hos8", 2: "hos9"}, "doctor_ids": {0: "doc9", 2: "doc8"}}
+        expected = [["body", field, place] for field, ids in unknown.items() for place in ids]
+        assert places(answer) == expected
+        for error in answer.json()["errors"]:
+            assert unknown[error["loc"][1]][error["loc"][2]] in error["msg"]
+    assert await everything(client) == before
+
+
+@pytest.mark.parametrize("field", ["hospital_ids", "doctor_ids"])
+@pytest.mark.usefixtures("directory")
+async def test_links_are_arrays_of_ids(client: httpx.AsyncClient, field: str) -> None:
+    """A set of links is an array of ids: null, one id alone and other types are refused, each at its place."""
+    for value in (None, "hos123", {"hos123": True}, 1, True):
+        answer = await client.post(PATIENTS, json={"patient_last_name": "Doe", field: value})
+        assert places(answer) == [["body", field]]
+    for item in (None, 1, True, "", " ", "a b", "é", ["hos123"], {"unique_id": "hos123"}):
+        answer = await client.post(PATIENTS, json={"patient_last_name": "Doe", field: ["hos123", item]})
+        assert [place[:3] for place in places(answer)] == [["body", field, 1]]
+    assert (await client.get(PATIENTS)).json() == []
+
+
+@pytest.mark.usefixtures("directory")
+async def test_what_was_read_can_be_posted(client: httpx.AsyncClient) -> None:
+    """The read-only keys of an answer are accepted and ignored: a copy has its own id and dates, and no links."""
+    first = (await client.post(PATIENTS, json=EXAMPLE)).json()
+    body = {key: value for key, value in first.items() if key != "unique_id"}
+    answer = await client.post(PATIENTS, json={**body, "date_created": "1999-01-01T00:00:00Z"})
+    assert answer.status_code == 201
+    second = answer.json()
+    assert {**second, **{key: first[key] for key in ("unique_id", *READ_ONLY)}} == first
+    assert second["unique_id"] != first["unique_id"]
+    assert (second["patient_hospital"], second["patient_doctor"]) == ([], [])
+    assert second["date_created"] > first["date_created"]
+
+
+async def test_unknown_keys_are_refused(client: httpx.AsyncClient) -> None:
+    """A mistyped field, at the top or in the profile, is a 422 at its place, and nothing is written."""
+    body = {"patient_last_name": "Doe", "patient_firstname": "John", "patient_profile": {"unique_id": "p1", "mail": ""}}
+    answer = await client.post(PATIENTS, json=body)
+    assert sorted(places(answer)) == [["body", "patient_firstname"], ["body", "patient_profile", "mail"]]
+    assert await everything(client) == [[], [], [], []]
+
+
+async def test_all_errors_at_once(client: httpx.AsyncClient) -> None:
+    """Errors of fields, of the profile and of links are listed together."""
+    body = {
+        "patient_last_name": 1,
+        "patient_first_name": "John",
+        "patient_email_address": "nowhere",
+        "patient_date_of_birth": "yesterday",
+        "patient_latitude": 91,
+        "patient_profile": {"email": "nowhere"},
+        "hospital_ids": ["hos123", None],
+        "doctor_ids": None,
+    }
+    expected: list[list[str | int]]
+    expected = [["body", key] for key in body if key not in {"patient_first_name", "patient_profile", "hospital_ids"}]
+    expected += [["body", "patient_profile", key] for key in ("unique_id", "email")]
+    expected += [["body", "hospital_ids", 1]]
+    assert sorted(places(await client.post(PATIENTS, json=body)), key=str) == sorted(expected, key=str)
+
+
+async def test_missing_name_is_reported_with_the_other_errors(client: httpx.AsyncClient) -> None:
+    """That no name is given is told together with the errors of fields, not after they have been mended."""
+    answer = await client.post(PATIENTS, json={"patient_email_address": "nowhere"})
+    assert ["body", "patient_email_address"] in places(answer)
+    assert "patient_first_name" in answer.text
+
+
+async def test_profile_needs_its_unique_id(client: httpx.AsyncClient) -> None:
+    """A profile without a proper unique_id is a 422 at `body.patient_profile.unique_id`; one that is no object, too."""
+    wrong_ids: list[Any] = [{}, {"email": "a@b.c"}, {"unique_id": None}, {"unique_id": ""}, {"unique_id": "a b"}]
+    for profile in wrong_ids:
+        answer = await client.post(PATIENTS, json={"patient_last_name": "Doe", "patient_profile": profile})
+        assert places(answer) == [["body", "patient_profile", "unique_id"]]
+    others: list[Any] = ["prof123", 1, ["prof123"], True]
+    for wrong in others:
+        answer = await client.post(PATIENTS, json={"patient_last_name": "Doe", "patient_profile": wrong})
+        assert places(answer) == [["body", "patient_profile"]]
+    assert (await client.get(PROFILES)).json() == []
+
+
+async def test_profile_is_created_or_changed(client: httpx.AsyncClient) -> None:
+    """An unknown profile is created; of a known one given fields overwrite and others stay; patients may share it."""
+    full = {"unique_id": "prof1", "email": "a@b.c", "first_name": "Ann", "last_name": "Bee"}
+    changes: list[dict[str, Any]] = [full, {}, {"first_name": "Eve"}, {"email": None, "last_name": None}]
+    expected = dict(full)
+    for change in changes:
+        given = {"unique_id": "prof1", **change}
+        expected |= change
+        created = (await client.post(PATIENTS, json={"patient_last_name": "Doe", "patient_profile": given})).json()
+        assert created["patient_profile"] == expected
+        profile = (await client.get(f"{PROFILES}prof1/")).json()
+        assert {key: profile[key] for key in full} == expected
+    patients = (await client.get(PATIENTS)).json()
+    assert [patient["patient_profile"] for patient in patients] == [expected] * 4
+    assert len((await client.get(PROFILES)).json()) == 1
+
+
+@pytest.mark.parametrize("exists", [False, True])
+async def test_one_profile_at_the_same_moment(client: httpx.AsyncClient, *, exists: bool) -> None:
+    """Requests that upsert one profile at the same moment all succeed."""
+    if exists:
+        await client.post(PROFILES, json={"unique_id": "prof1"})
+    names = [f"Name{number}" for number in range(8)]
+    profiles = [{"unique_id": "prof1", "first_name": name} for name in names]
+    bodies = [{"patient_last_name": "Doe", "patient_profile": profile} for profile in profiles]
+    answers = await asyncio.gather(*(client.post(PATIENTS, json=body) for body in bodies))
+    assert [answer.status_code for answer in answers] == [201] * 8
+    (profile,) = (await client.get(PROFILES)).json()
+    assert profile["first_name"] in names
+
+
+async def test_deleted_ids_never_come_back(client: httpx.AsyncClient) -> None:
+    """The id of a deleted patient, and that of a deleted profile in a patient, is a 409 and nothing is written."""
+    body = {"unique_id": "pat1", "patient_last_name": "Doe", "patient_profile": {"unique_id": "prof1"}}
+    for path, unique_id in ((PATIENTS, "pat1"), (PROFILES, "prof1")):
+        if path == PATIENTS:
+            assert (await client.post(PATIENTS, json=body)).status_code == 201
+        assert (await client.delete(f"{path}{unique_id}/")).status_code == 204
+    before = await everything(client)
+    for again in ({**body, "patient_profile": None}, {**body, "unique_id": "pat2"}, body):
+        assert (await client.post(PATIENTS, json=again)).status_code == 409
+    assert await everything(client) == before

@@ -1,0 +1,204 @@
+"""Real processes and real connections: commands that are run, what the system says of them, requests sent at once."""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import asyncpg
+import httpx
+
+from tests.support import eventually
+
+COMMAND = (sys.executable, "-m", "app.cli")
+
+
+def run_command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `patients-api` to its end."""
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        env={**os.environ, **environment},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@contextmanager
+def command_running(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `patients-api` in the background; killed at the end, if it is still there. What it writes is dropped."""
+    with subprocess.Popen(
+        [*COMMAND, *arguments],
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def await_ready(process: subprocess.Popen[bytes], url: str) -> None:
+    """Wait until a service that was started answers that it is ready."""
+
+    def ready() -> bool:
+        assert process.poll() is None, f"it ended with {process.returncode}"
+        try:
+            return httpx.get(f"{url}/readyz").status_code == 204
+        except httpx.TransportError:
+            return False
+
+    eventually(ready, within=30)
+
+
+@contextmanager
+def data_directory() -> Iterator[Path]:
+    """A directory for an embedded server; pytest's own is in one that only its owner enters, and root is not that."""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name).resolve()
+        path.chmod(0o755)
+        yield path
+
+
+def postgres_pid(data_dir: Path) -> int:
+    """The process of the embedded server on a data directory."""
+    return int((data_dir / "postgres" / "postmaster.pid").read_text().split()[0])
+
+
+class _Stat(NamedTuple):
+    state: str
+    parent: int
+
+
+def _stat(pid: int) -> _Stat | None:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return _Stat(fields[0], int(fields[1]))
+
+
+def is_running(pid: int) -> bool:
+    """Whether the process runs; one that has ended and was not waited for does not."""
+    stat = _stat(pid)
+    return stat is not None and stat.state not in {"Z", "X"}
+
+
+def descendants(pid: int) -> set[int]:
+    """The processes that a process started, and those that they started."""
+    parents = {int(path.name): _stat(int(path.name)) for path in Path("/proc").iterdir() if path.name.isdecimal()}
+    found: set[int] = set()
+    generation = {pid}
+    while generation:
+        generation = {child for child, stat in parents.items() if stat is not None and stat.parent in generation}
+        found |= generation
+    return found
+
+
+def resident_bytes(pid: int, *, peak: bool = False) -> int:
+    """The memory of a process now, or the most it had since `forget_peak`."""
+    name = "VmHWM:" if peak else "VmRSS:"
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+
+def forget_peak(pid: int) -> None:
+    """Begin measuring the peak of a process's memory anew."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on the port."""
+    with closing(socket.socket()) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def port_of(url: str) -> int:
+    port = urlsplit(url).port
+    assert port is not None
+    return port
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request that is yet to be sent."""
+
+    method: str
+    path: str
+    body: Mapping[str, Any] | None = None
+
+    def encoded(self) -> bytes:
+        """Everything that goes over the wire."""
+        head = f"{self.method} {self.path} HTTP/1.1\r\nHost: patients.test\r\nConnection: close\r\n"
+        content = b""
+        if self.body is not None:
+            content = json.dumps(self.body).encode()
+            head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"
+        return head.encode() + b"\r\n" + content
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back, and after how many seconds."""
+
+    status: int
+    content: bytes
+    seconds: float
+
+    def json(self) -> Any:
+        return json.loads(self.content)
+
+
+async def _send(url: str, call: Call, everybody_connected: asyncio.Barrier) -> Answer:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(url))
+    try:
+        await everybody_connected.wait()
+        began = time.perf_counter()
+        writer.write(call.encoded())
+        raw = await reader.read()
+        seconds = time.perf_counter() - began
+    finally:
+        writer.close()
+        await writer.wait_closed()
+    head, _, content = raw.partition(b"\r\n\r\n")
+    return Answer(int(head.split(maxsplit=2)[1]), content, seconds)
+
+
+async def at_once(url: str, calls: Iterable[Call]) -> list[Answer]:
+    """Send all calls in the same moment, each on a connection of its own that is open already; in their order."""
+    calls = list(calls)
+    barrier = asyncio.Barrier(len(calls))
+    return await asyncio.gather(*(_send(url, call, barrier) for call in calls))
+
+
+async def await_blocked(connection: asyncpg.Connection, sessions: int = 1) -> None:
+    """Wait until so many sessions of the server wait for a lock; in a transaction of `connection` too."""
+    async with asyncio.timeout(10):
+        while await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < sessions:
+            await connection.execute("SELECT pg_sleep(0.02)")
+
+
+async def deadlocks(connection: asyncpg.Connection) -> object:
+    """How many deadlocks there have been in the database; its other sessions are ended, which is when they report."""
+    await connection.execute(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    return await connection.fetchval("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")

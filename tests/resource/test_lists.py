@@ -1,0 +1,272 @@
+"""Lists: pages that walk everything once, and the whole list as a stream."""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from itertools import chain
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from app.main import create_app
+from app.resource.pages import BATCH
+from app.settings import Settings
+
+PATIENTS = "/patients/patients/"
+PATHS = [PATIENTS, "/profiles/profiles/", "/hospitals/hospitals/", "/doctors/doctors/"]
+
+
+async def fill(connection: asyncpg.Connection, count: int) -> list[str]:
+    """So many records of each resource; their ids in order."""
+    await connection.execute(f"""
+        CREATE TEMPORARY TABLE ids AS SELECT 'id' || lpad(n::text, 5, '0') AS id FROM generate_series(1, {count}) n;
+        INSERT INTO patients (unique_id, patient_last_name) SELECT id, 'Doe' FROM ids;
+        INSERT INTO profiles (unique_id) SELECT id FROM ids;
+        INSERT INTO hospitals (unique_id, hospital_name) SELECT id, 'General' FROM ids;
+        INSERT INTO doctors (unique_id, doctor_first_name) SELECT id, 'Ann' FROM ids;
+    """)  # noqa: S608
+    return [f"id{number:05}" for number in range(1, count + 1)]
+
+
+def ids(answer: httpx.Response) -> list[str]:
+    """The ids of a list, which is a bare array."""
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    return [record["unique_id"] for record in answer.json()]
+
+
+async def walk(client: httpx.AsyncClient, url: str) -> list[list[str]]:
+    """The ids of all pages, by following the links."""
+    pages = []
+    while url:
+        answer = await client.get(url)
+        pages.append(ids(answer))
+        if "link" in answer.headers:
+            assert set(answer.links) == {"next"}
+        url = answer.links.get("next", {}).get("url", "")
+    return pages
+
+
+def flat(pages: list[list[str]]) -> list[str]:
+    """The ids of all pages as one list."""
+    return list(chain.from_iterable(pages))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 6, 7])
+async def test_pages(client: httpx.AsyncClient, connection: asyncpg.Connection, count: int) -> None:
+    """Following the links shows each record once, in order; a page is full as long as there is a next one."""
+    expected = await fill(connection, count)
+    for path in PATHS:
+        for limit in (1, 3, 1000):
+            pages = await walk(client, f"{path}?limit={limit}")
+            assert pages == ([expected[start : start + limit] for start in range(0, count, limit)] or [[]])
+        assert ids(await client.get(path)) == expected
+
+
+async def test_link(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
+    """The link of a page names the path with a slash, the limit, and a cursor that does not show the id."""
+    await fill(connection, 3)
+    for path in (PATIENTS, PATIENTS.removesuffix("/")):
+        link = (await client.get(f"{path}?limit=2")).headers["link"]
+        target, _, relation = link.partition("; ")
+        assert relation == 'rel="next"'
+        assert target.startswith(f"<{PATIENTS}?limit=2&cursor=")
+        assert "id00002" not in link
+    assert "link" not in (await client.get(f"{PATIENTS}?limit=3")).headers
+    assert "link" not in (await client.get(PATIENTS)).headers
+
+
+async def test_largest_page(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
+    """A page of the largest limit holds 1000; the cursor works without a limit, with one of its own, and for HEAD."""
+    expected = await fill(connection, 1001)
+    first = await client.get(f"{PATIENTS}?limit=1000")
+    assert ids(first) == expected[:1000]
+    cursor = httpx.URL(first.links["next"]["url"]).params["cursor"]
+    assert ids(await client.get(PATIENTS, params={"cursor": cursor})) == expected[1000:]
+    assert ids(await client.get(PATIENTS, params={"cursor": cursor, "limit": 1})) == expected[1000:]
+    assert (await client.head(f"{PATIENTS}?limit=1000")).headers["link"] == first.headers["link"]
+
+
+async def test_cursor_outlives_its_record(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
+    """A page begins where the one before ended, also where records were deleted and created between them."""
+    await fill(connection, 5)
+    answer = await client.get(f"{PATIENTS}?limit=2")
+    await client.delete(f"{PATIENTS}id00002/")
+    await client.post(PATIENTS, json={"unique_id": "id00001a", "patient_last_name": "Doe"})
+    await client.post(PATIENTS, json={"unique_id": "id00002a", "patient_last_name": "Doe"})
+    assert await walk(client, answer.links["next"]["url"]) == [["id00002a", "id00003"], ["id00004", "id00005"]]
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_refused_parameters(client: httpx.AsyncClient, path: str) -> None:
+    """A limit out of 1 to 1000, a cursor that is none of ours, and unknown parameters are 422, each at its place."""
+    refused: dict[str, list[str]] = {
+        "limit": ["0", "-1", "1001", "", "ten", "1.5", "1e2", "NaN", "\u0661", "9" * 5000, "1 0", "null", "\0"],
+        "cursor": [
+            "",
+            "x",
+            "id00001",
+            "!!!!",
+            "a" * 201,
+            "\0",
+            "é",
+            "YSBi",
+            "AAAA",
+            "_w",
+            "=",
+            "aWQwMDAwMQ\n!",
+            "aWQ*",
+        ],
+    }
+    for name, values in refused.items():
+        for value in values:
+            answer = await client.get(path, params={name: value})
+            assert answer.status_code == 422, (name, value)
+            assert [error["loc"] for error in answer.json()["errors"]] == [["query", name]]
+    for name in ("page", "offset", "Limit", "limit[]", "", "unique_id", "search"):
+        answer = await client.get(path, params={name: "1", "limit": "0"})
+        assert answer.status_code == 422
+        assert len(answer.json()["errors"]) == 2
+
+
+async def test_tampered_cursor(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
+    """A cursor that was cut, or had characters added that its alphabet lacks, is no cursor."""
+    await fill(connection, 3)
+    link = (await client.get(f"{PATIENTS}?limit=2")).links["next"]["url"]
+    cursor = httpx.URL(link).params["cursor"]
+    tampered = [
+        f"!{cursor}",
+        f"{cursor}****",
+        f"{cursor[:4]} {cursor[4:]}",
+        f"{cursor}\n",
+        f"{cursor}====a",
+        cursor[:-1],
+    ]
+    answers = {value: (await client.get(PATIENTS, params={"cursor": value})).status_code for value in tampered}
+    assert answers == dict.fromkeys(tampered, 422)
+
+
+@asynccontextmanager
+async def capped(database_url: str, cap: int) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of an application with a cap."""
+    app = create_app(Settings.model_validate({"database_url": database_url, "list_cap": cap}))
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://patients.test") as client,
+    ):
+        yield client
+
+
+@pytest.mark.parametrize("count", [0, 3, 4, 7])
+async def test_cap(database_url: str, connection: asyncpg.Connection, count: int) -> None:
+    """With a cap a list without limit is a page of that size with a link to the rest; a limit still rules."""
+    expected = await fill(connection, count)
+    async with capped(database_url, 3) as client:
+        for path in PATHS:
+            pages = await walk(client, path)
+            assert pages[0] == expected[:3]
+            assert flat(pages) == expected
+            assert ids(await client.get(f"{path}?limit=5")) == expected[:5]
+
+
+async def test_cap_above_the_largest_page(database_url: str, connection: asyncpg.Connection) -> None:
+    """The link of a capped list can be followed, also where the cap is larger than the largest limit."""
+    expected = await fill(connection, 1502)
+    async with capped(database_url, 1500) as client:
+        first = await client.get(PATIENTS)
+        assert ids(first) == expected[: len(first.json())]
+        assert (await client.get(first.links["next"]["url"])).status_code == 200
+        assert flat(await walk(client, PATIENTS)) == expected
+
+
+@pytest.mark.parametrize("count", [0, 1, BATCH - 1, BATCH, BATCH + 1, 2 * BATCH, 2 * BATCH + 1])
+async def test_whole_list(client: httpx.AsyncClient, connection: asyncpg.Connection, count: int) -> None:
+    """Without parameters a list is all records in order, however many, as one array."""
+    expected = await fill(connection, count)
+    for path in PATHS:
+        assert ids(await client.get(path)) == expected
+
+
+Messages = list[dict[str, Any]]
+
+
+async def stream(app: FastAPI, meanwhile: Callable[[int], Awaitable[None]]) -> Messages:
+    """Read the whole list of patients from the application; `meanwhile` runs after each message with its number."""
+    messages: Messages = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        messages.append(message)
+        await meanwhile(len(messages))
+
+    scope: dict[str, Any] = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": "1.1",
+        "method": "GET",
+    }
+    scope |= {"scheme": "http", "path": PATIENTS, "raw_path": PATIENTS.encode(), "query_string": b"", "root_path": ""}
+    await app(
+        {**scope, "headers": [], "server": ("patients.test", 80), "client": ("test", 1), "state": {}}, receive, send
+    )
+    return messages
+
+
+def listed(messages: Messages) -> list[str]:
+    """The ids in the messages of a stream that ended well."""
+    assert messages[0]["status"] == 200
+    assert not messages[-1].get("more_body", False)
+    return [record["unique_id"] for record in json.loads(b"".join(message["body"] for message in messages[1:]))]
+
+
+async def test_stream_holds_little(app: FastAPI, connection: asyncpg.Connection) -> None:
+    """The whole list leaves batch by batch, and while the reader takes its time no connection is held."""
+    expected = await fill(connection, 3 * BATCH + 1)
+    held = []
+
+    async def count_connections(_: int) -> None:
+        held.append(app.state.database.engine.pool.checkedout())
+
+    messages = await stream(app, count_connections)
+    assert listed(messages) == expected
+    assert len(messages) > 4
+    assert max(message.get("body", b"").count(b'"unique_id"') for message in messages) <= BATCH
+    assert set(held) == {0}
+
+
+async def test_stream_under_changes(app: FastAPI, connection: asyncpg.Connection) -> None:
+    """Each patient present throughout is there exactly once, whatever is created and deleted meanwhile."""
+    expected = await fill(connection, 2 * BATCH + 5)
+    gone = {expected[0], expected[BATCH - 1], expected[BATCH], expected[BATCH + 7], expected[-1]}
+
+    async def change(number: int) -> None:
+        if number == 2:  # the first batch is on its way
+            await connection.execute("DELETE FROM patients WHERE unique_id = ANY ($1)", gone)
+            new = "INSERT INTO patients (unique_id, patient_last_name) SELECT 'id00' || n || 'x', 'Roe' FROM "
+            await connection.execute(f"{new} generate_series(100, 999) n")
+
+    seen = listed(await stream(app, change))
+    assert seen == sorted(set(seen))
+    assert [unique_id for unique_id in seen if not unique_id.endswith("x") and unique_id not in gone] == [
+        unique_id for unique_id in expected if unique_id not in gone
+    ]
+
+
+async def test_stream_that_fails_midway_is_not_a_shorter_list(app: FastAPI, connection: asyncpg.Connection) -> None:
+    """A failure after the answer has begun leaves it incomplete, so that the server breaks the connection."""
+    await fill(connection, 2 * BATCH)
+
+    async def fail(number: int) -> None:
+        if number == 2:
+            await connection.execute("ALTER TABLE patients RENAME TO elsewhere")
+
+    messages = await stream(app, fail)
+    assert messages[0]["status"] == 200
+    assert messages[-1]["more_body"] is True
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(b"".join(message["body"] for message in messages[1:]))

@@ -1,0 +1,132 @@
+"""The served OpenAPI document against the service: schemathesis sends what the document allows, and what it forbids.
+
+All checks are on: not_a_server_error, status_code_conformance, content_type_conformance, response_headers_conformance,
+response_schema_conformance, negative_data_rejection, positive_data_acceptance, missing_required_header,
+unsupported_method, allow_header_conformance, use_after_free, ensure_resource_availability, ignored_auth and
+object_level_authorization. Two of them are judged again by `filter_failure`, each for its reason.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import schemathesis
+from schemathesis.core.failures import AcceptedNegativeData, Failure
+from schemathesis.core.parameters import ParameterLocation
+from schemathesis.openapi.checks import RejectedPositiveData
+
+from tests.support import Served
+
+BEYOND_JSON_SCHEMA = {
+    "cursor": "a cursor holds the id that a page ended with; a pattern cannot say which texts hold one",
+    "unknown_hospital": "which hospitals exist is not in the document",
+    "unknown_doctor": "which doctors exist is not in the document",
+    "name_missing": "whether a change leaves a name depends on the patient as stored",
+    "date_in_future": "the document does not know today",
+    "string_nul": "a pattern without NUL on each text would hide the pattern that says something",
+}
+"""Types of errors by which a request that fits the document is refused nevertheless, and why it cannot say so."""
+
+ON_EXISTING_RECORDS = """
+hooks = "tests.test_conformance"
+
+[generation]
+deterministic = true
+max-examples = 25
+
+[dictionaries]
+patients = { values = ["pat123"] }
+profiles = { values = ["prof123"] }
+hospitals = { values = ["hos123", "hos456", "hos789", "hos-groote"] }
+doctors = { values = ["doc123", "doc456", "doc-naidoo"] }
+names = { values = ["Nomvula", "王", "O'Brien", "van der Merwe"] }
+
+[[operations]]
+include-path-regex = "^/patients/"
+[operations.parameters]
+"path.unique_id" = { dictionary = "patients", probability = 0.3 }
+"body.hospital_ids[*]" = { dictionary = "hospitals", probability = 0.8 }
+"body.doctor_ids[*]" = { dictionary = "doctors", probability = 0.8 }
+"body.patient_last_name" = { dictionary = "names", probability = 0.8 }
+
+[[operations]]
+include-path-regex = "^/profiles/"
+[operations.parameters]
+"path.unique_id" = { dictionary = "profiles", probability = 0.3 }
+
+[[operations]]
+include-path-regex = "^/hospitals/"
+[operations.parameters]
+"path.unique_id" = { dictionary = "hospitals", probability = 0.3 }
+
+[[operations]]
+include-path-regex = "^/doctors/"
+[operations.parameters]
+"path.unique_id" = { dictionary = "doctors", probability = 0.3 }
+"""
+"""schemathesis' configuration. The ids are the demo data's: what schemathesis makes up names no record."""
+
+
+@schemathesis.hook
+def filter_failure(
+    context: schemathesis.HookContext,  # noqa: ARG001  # schemathesis passes by name
+    failure: Failure,
+    case: schemathesis.Case[Any],
+    response: schemathesis.Response,
+) -> bool:
+    """Whether a failure of a check stands."""
+    if isinstance(failure, RejectedPositiveData):
+        errors = {error["type"] for error in response.json().get("errors", [])}
+        return not errors or not errors <= BEYOND_JSON_SCHEMA.keys()
+    if isinstance(failure, AcceptedNegativeData):
+        return not fits_the_document(case)
+    return True
+
+
+def fits_the_document(case: schemathesis.Case[Any]) -> bool:
+    r"""Whether only schemathesis, not the document, forbids the body.
+
+    It forbids `readOnly` keys, which the service ignores so that what was read can be put back, as OpenAPI 3.1 allows;
+    and it takes the pattern `\S`, a character that is no blank, together with a length for `^\S{1,255}$`.
+    """
+    locations = case.meta.components if case.meta is not None else {}
+    if [location for location, part in locations.items() if part.mode.is_negative] != [ParameterLocation.BODY]:
+        return False
+    document: dict[str, Any] = case.operation.schema.raw_schema
+    operation = document["paths"][case.operation.path][case.operation.method]
+    schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    validator = jsonschema_rs.Draft202012Validator({**schema, "components": document["components"]})
+    return validator.is_valid(case.body)
+
+
+def test_service_and_document_agree(serve: Callable[..., Served], database_url: str, tmp_path: Path) -> None:
+    """No request that schemathesis thinks of gets an answer that the OpenAPI document does not promise.
+
+    It goes through all operations with boundary values, random data and sequences of requests, on the demo data, and
+    ends with at least one success of each operation: agreement on refusals alone would prove little.
+    """
+    served = serve("--demo", DATABASE_URL=database_url)
+    configuration, report = tmp_path / "schemathesis.toml", tmp_path / "report.json"
+    configuration.write_text(ON_EXISTING_RECORDS)
+    command = [sys.executable, "-m", "schemathesis.cli", "--no-color", "--config-file", str(configuration), "run"]
+    options = ["--checks", "all", "--continue-on-failure", "--report", "json", "--report-json-path", str(report)]
+    run = subprocess.run(
+        [*command, f"{served.url}/openapi.json", *options], check=False, stdout=subprocess.PIPE, text=True, timeout=180
+    )
+    assert run.returncode == 0, run.stdout
+    outcome = json.loads(report.read_text())
+    assert outcome["operations"]["tested"] == outcome["operations"]["total"]
+    assert {name: phase["status"] for name, phase in outcome["phases"].items()} == dict.fromkeys(
+        ("examples", "coverage", "fuzzing", "stateful"), "success"
+    )
+    without_success = [
+        operation
+        for operation, phases in outcome["valid_rates"].items()
+        if not any(phase["accepted"] for phase in phases.values())
+    ]
+    assert not without_success
+    assert len(outcome["valid_rates"]) == outcome["operations"]["total"]

@@ -1,0 +1,282 @@
+"""The OpenAPI document: what integrators read, and generate their clients from."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import jsonschema_rs
+import pytest
+
+from app.errors import MEDIA_TYPE
+from app.main import create_app
+from app.settings import Settings
+from tests.support import EXAMPLE
+
+Json = dict[str, Any]
+
+COMMITTED = Path(__file__).parents[1] / "openapi.json"
+RESOURCES = {"patient": "patients", "profile": "profiles", "hospital": "hospitals", "doctor": "doctors"}
+METHODS = {
+    ("list", "s"): ("get", ""),
+    ("create", ""): ("post", ""),
+    ("get", ""): ("get", "{unique_id}/"),
+    ("update", ""): ("put", "{unique_id}/"),
+    ("patch", ""): ("patch", "{unique_id}/"),
+    ("delete", ""): ("delete", "{unique_id}/"),
+}
+OPERATIONS = {
+    f"{verb}_{one}{ending}": (method, f"/{many}/{many}/{rest}", many)
+    for one, many in RESOURCES.items()
+    for (verb, ending), (method, rest) in METHODS.items()
+} | {"livez": ("get", "/livez", "health"), "readyz": ("get", "/readyz", "health")}
+"""All operations by their operationId: `create_patient`, `list_patients`, …"""
+REQUESTS = {
+    "patients": ["PatientCreate", "PatientUpdate"],
+    "profiles": ["ProfileCreate", "ProfileUpdate", "ProfileUpsert"],
+    "hospitals": ["HospitalCreate", "HospitalUpdate"],
+    "doctors": ["DoctorCreate", "DoctorUpdate"],
+}
+
+
+@pytest.fixture(scope="module")
+def document() -> Json:
+    return create_app(Settings.model_validate({"database_url": "postgresql://never-asked/"})).openapi()
+
+
+def operations(document: Json) -> Iterator[tuple[str, str, Json]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield method, path, operation
+
+
+def objects(node: Any, place: str = "#") -> Iterator[tuple[str, Json]]:
+    """All objects inside `node`, each with its place."""
+    if isinstance(node, dict):
+        yield place, node
+        for key, value in node.items():
+            yield from objects(value, f"{place}/{key}")
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            yield from objects(value, f"{place}/{index}")
+
+
+def text_schema(schema: Json) -> Json:
+    """The branch of a field's schema that is for text, be it optional or not."""
+    branches: list[Json] = schema.get("anyOf", [schema])
+    return next((branch for branch in branches if branch.get("type") == "string"), {})
+
+
+def test_operations_are_these(document: Json) -> None:
+    """Names, methods, paths and tags of operations are what generated clients call: they stay."""
+    found = [(o["operationId"], (method, path, *o["tags"])) for method, path, o in operations(document)]
+    assert dict(found) == OPERATIONS
+    assert len(found) == len(OPERATIONS)
+
+
+def test_tags_are_described(document: Json) -> None:
+    """Every tag that an operation has is described, and no other."""
+    described = [tag["name"] for tag in document["tags"] if tag["description"]]
+    assert described == [*RESOURCES.values(), "health"]
+
+
+def test_every_operation_says_what_it_does(document: Json) -> None:
+    """Each operation has a summary and a description."""
+    silent = [o["operationId"] for *_, o in operations(document) if not o.get("summary") or not o.get("description")]
+    assert silent == []
+
+
+def test_served_document_is_this_one(document: Json) -> None:
+    """The document is JSON that reads as it was written, and is OpenAPI 3.1."""
+    assert json.loads(json.dumps(document)) == document
+    assert document["openapi"].startswith("3.1.")
+
+
+async def test_the_document_is_served(client: httpx.AsyncClient, document: Json) -> None:
+    """`/openapi.json` answers the document."""
+    answer = await client.get("/openapi.json")
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json() == document
+
+
+def test_the_committed_document_is_current(document: Json) -> None:
+    """`openapi.json` in the repository is the document: a change of the interface is seen in its diff."""
+    assert COMMITTED.exists(), "write it: make openapi"
+    assert json.loads(COMMITTED.read_text()) == document, "write it anew: make openapi"
+
+
+def test_paths_end_with_a_slash(document: Json) -> None:
+    """Of the two forms that are served the document shows the contract's."""
+    assert [path for path in document["paths"] if not path.endswith("/")] == ["/livez", "/readyz"]
+
+
+def test_schemas_are_json_schemas(document: Json) -> None:
+    """Each schema is one that JSON Schema 2020-12, OpenAPI 3.1's dialect, allows."""
+    for name, schema in document["components"]["schemas"].items():
+        assert jsonschema_rs.meta.is_valid({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}), name
+
+
+def test_references_resolve(document: Json) -> None:
+    """Every `$ref` leads to something in the document, and every schema is led to."""
+    references = {value["$ref"] for _, value in objects(document) if "$ref" in value}
+    for reference in references:
+        node: Any = document
+        for step in reference.removeprefix("#/").split("/"):
+            assert step in node, reference
+            node = node[step]
+    assert references == {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+
+
+def test_errors_are_problems(document: Json) -> None:
+    """Every error that an operation may answer is an RFC 9457 problem, in its media type only."""
+    seen = 0
+    for _, _, operation in operations(document):
+        for status, response in operation["responses"].items():
+            if int(status) >= 400:
+                schemas = {media_type: content["schema"] for media_type, content in response["content"].items()}
+                expected = {MEDIA_TYPE: {"$ref": "#/components/schemas/Problem"}}
+                assert schemas == expected, (operation["operationId"], status)
+                seen += 1
+    assert seen > 100
+
+
+def test_every_status_is_named(document: Json) -> None:
+    """An operation names what it can answer: its success, what may be wrong with the request, 500, 503."""
+    body, one = {"400", "413", "415", "422"}, {"404"}
+    expected = {
+        "list": {"200", "422"},
+        "create": {"201", "409", *body},
+        "get": {"200", *one},
+        "update": {"200", *body, *one},
+        "patch": {"200", *body, *one},
+        "delete": {"204", *one},
+        "livez": {"204"},
+        "readyz": {"204"},
+    }
+    conflicts = {"update_patient", "patch_patient", "delete_profile", "delete_hospital", "delete_doctor"}
+    for _, _, operation in operations(document):
+        name = operation["operationId"]
+        conflict = {"409"} if name in conflicts else set()
+        assert set(operation["responses"]) == {*expected[name.split("_")[0]], *conflict, "500", "503"}, name
+
+
+def test_nothing_of_the_frameworks_own_errors_is_left(document: Json) -> None:
+    """FastAPI's form of validation errors, which the service never answers, is not documented."""
+    assert not {"HTTPValidationError", "ValidationError"} & document["components"]["schemas"].keys()
+    assert "HTTPValidationError" not in json.dumps(document)
+
+
+def test_no_defaults(document: Json) -> None:
+    """No schema has a `default`: a generated client would send it, and absent is not null."""
+    assert [
+        place for place, value in objects(document) if "default" in value and not place.endswith("properties")
+    ] == []
+
+
+@pytest.mark.parametrize("name", ["patient_latitude", "patient_longitude"])
+@pytest.mark.parametrize("schema", ["Patient", "PatientCreate", "PatientUpdate"])
+def test_decimals_are_patterned_strings(document: Json, schema: str, name: str) -> None:
+    """Degrees are strings of a pattern, which six decimals fit, never binary fractions."""
+    pattern = text_schema(document["components"]["schemas"][schema]["properties"][name])["pattern"]
+    assert re.search(pattern, EXAMPLE[name])
+    assert not re.search(pattern, "north")
+
+
+@pytest.mark.parametrize(("limit", "name"), [(90, "patient_latitude"), (180, "patient_longitude")])
+def test_degrees_as_text_have_their_range(document: Json, limit: int, name: str) -> None:
+    """The pattern of degrees sent as text takes what the service takes, and no more."""
+    pattern = text_schema(document["components"]["schemas"]["PatientCreate"]["properties"][name])["pattern"]
+    for fits in (f"{limit}", f"-{limit}.000000", f"+{limit - 1}.999999", "0", "00.5", "7."):
+        assert re.search(pattern, fits), fits
+    for wrong in (f"{limit}.000001", f"-{limit + 1}", "999"):
+        assert not re.search(pattern, wrong), wrong
+
+
+def optional_texts(document: Json) -> Iterator[tuple[str, Json]]:
+    for name in (name for names in REQUESTS.values() for name in names):
+        for field, schema in document["components"]["schemas"][name]["properties"].items():
+            if field != "unique_id" and {"type": "null"} in schema.get("anyOf", ()) and text_schema(schema):
+                yield f"{name}.{field}", schema
+
+
+def test_blanks_are_allowed_where_they_mean_null(document: Json) -> None:
+    """HTML forms send `""` for what was left empty, and the service takes it for null: the document says so."""
+    fields = dict(optional_texts(document))
+    assert len(fields) > 40
+    assert [name for name, schema in fields.items() if not jsonschema_rs.is_valid(schema, "")] == []
+
+
+@pytest.mark.parametrize("table", REQUESTS)
+async def test_lengths_are_the_databases(document: Json, connection: asyncpg.Connection, table: str) -> None:
+    """The `maxLength` of each text field of a request is what the CHECK constraint of its column allows."""
+    columns = await connection.fetch(
+        "SELECT column_name FROM information_schema.columns WHERE table_name = $1 AND collation_name = 'pg_c_utf8'",
+        table,
+    )
+    checks = await connection.fetch(
+        "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE contype = 'c' AND conrelid = $1::regclass", table
+    )
+    found = [re.fullmatch(r"CHECK \(\(char_length\((\w+)\) <= (\d+)\)\)", check[0]) for check in checks]
+    lengths = {match[1]: int(match[2]) for match in found if match}
+    assert lengths.keys() == {column[0] for column in columns}
+    for name in REQUESTS[table]:
+        properties = document["components"]["schemas"][name]["properties"]
+        assert {field: text_schema(properties[field]).get("maxLength") for field in lengths} == lengths, name
+
+
+@pytest.mark.parametrize(("header", "verb", "status"), [("Location", "create", "201"), ("Link", "list", "200")])
+def test_headers_are_documented_alike(document: Json, header: str, verb: str, status: str) -> None:
+    """A header that one resource documents for an operation, all resources do, as a string; no other operation does."""
+    documented = {
+        operation["operationId"]: (code, response["headers"][header]["schema"]["type"])
+        for *_, operation in operations(document)
+        for code, response in operation["responses"].items()
+        if header in response.get("headers", {})
+    }
+    answering = [name for name in OPERATIONS if name.startswith(f"{verb}_")]
+    assert documented in ({}, dict.fromkeys(answering, (status, "string")))
+
+
+def examples(document: Json, method: str, path: str) -> list[Json]:
+    """The examples of a request's body, beside its schema or in it."""
+    content = document["paths"][path][method]["requestBody"]["content"]["application/json"]
+    beside = [content["example"]] if "example" in content else []
+    named = [example["value"] for example in content.get("examples", {}).values()]
+    schema = document["components"]["schemas"][content["schema"]["$ref"].rsplit("/", 1)[1]]
+    return [*beside, *named, *schema.get("examples", [])]
+
+
+def test_the_contracts_requests_are_the_examples(document: Json) -> None:
+    """Who tries the service from `/docs` sends what the contract prints."""
+    change = {
+        "patient_mobile_number": "+987654321",
+        "patient_race": "African",
+        "patient_province": "New Province",
+        "hospital_ids": ["hos789"],
+        "doctor_ids": ["doc456"],
+    }
+    assert EXAMPLE in examples(document, "post", "/patients/patients/")
+    assert change in examples(document, "put", "/patients/patients/{unique_id}/")
+
+
+def test_examples_fit_their_schemas(document: Json) -> None:
+    """Every example in the document is one that its schema allows."""
+    found = [(place, value, example) for place, value in objects(document) for example in listed(value)]
+    assert len(found) > 100
+    wrong = []
+    for place, value, example in found:
+        schema = {**value.get("schema", value), "components": document["components"]}
+        wrong += [
+            f"{place}: {error.message}" for error in jsonschema_rs.Draft202012Validator(schema).iter_errors(example)
+        ]
+    assert wrong == []
+
+
+def listed(value: Json) -> list[Any]:
+    """The examples of a schema, or of the content that a schema is for."""
+    examples = value.get("examples", [])
+    beside = [value["example"]] if "example" in value and "schema" in value else []
+    return [*beside, *(examples if isinstance(examples, list) else [])]

@@ -1,0 +1,131 @@
+"""The settings: documented, checked at the start, and without secrets in what they print."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+import app.settings
+from app.settings import PREFIX, InvalidSettingsError, Settings
+from tests.processes import run_command
+
+README = Path(__file__).parents[1] / "README.md"
+PASSWORD = "s3cret-PASSWORD"  # noqa: S105  # that it is told from the rest is all that matters
+
+
+def variable(field: str) -> str:
+    """The environment variable of a field."""
+    return "DATABASE_URL" if field == "database_url" else f"{PREFIX}{field.upper()}"
+
+
+VARIABLES = [variable(field) for field in Settings.model_fields]
+INVALID = {
+    "DATABASE_URL": f"mysql://user:{PASSWORD}@host/patients",
+    "PATIENTS_POOL_SIZE": PASSWORD,
+    "PATIENTS_LIST_CAP": f"0{PASSWORD}",
+    "PATIENTS_CORS_ORIGINS": f"https://app.example.org/{PASSWORD}",
+    "PATIENTS_PASSWORT": PASSWORD,
+    "PATIENTS_DATABASE_URL": f"postgresql://user:{PASSWORD}@host/patients",
+    "patients_pool": PASSWORD,
+}
+
+
+@pytest.mark.parametrize("field", Settings.model_fields)
+def test_each_setting_is_documented_where_it_is_declared(field: str) -> None:
+    """A docstring stands under each field, and is a sentence."""
+    tree = ast.parse(Path(app.settings.__file__).read_text())
+    body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Settings")
+    place = next(
+        index
+        for index, node in enumerate(body)
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == field
+    )
+    below = body[place + 1] if place + 1 < len(body) else None
+    assert isinstance(below, ast.Expr), f"write a docstring under {field}"
+    assert isinstance(below.value, ast.Constant), f"write a docstring under {field}"
+    assert re.fullmatch(r"[A-Z].+\.", str(below.value.value), re.DOTALL), f"a sentence for {field}"
+
+
+def test_readme_names_the_settings_that_exist() -> None:
+    """The README's table has one row for each setting, in the order of their declaration, with default and meaning."""
+    section = re.search(r"^## Settings\n(.*?)(?=^## |\Z)", README.read_text(), re.DOTALL | re.MULTILINE)
+    assert section is not None, "the README has no heading `## Settings`"
+    rows = re.findall(r"^\| `(\w+)` \| (\S.*?) \| (\S.*?) \|$", section[1], re.MULTILINE)
+    assert [row[0] for row in rows] == VARIABLES
+
+
+@pytest.mark.parametrize("write", [repr, str, lambda settings: repr(settings.model_dump()), Settings.model_dump_json])
+def test_the_databases_password_is_not_shown(write: object) -> None:
+    """However settings are printed, the URL's password is not in it."""
+    settings = Settings.model_validate({"database_url": f"postgresql://user:{PASSWORD}@host/patients"})
+    assert callable(write)
+    assert PASSWORD not in write(settings)
+    assert isinstance(settings.database_url, SecretStr)
+    assert PASSWORD in settings.database_url.get_secret_value(), "the URL is not the one that was set"
+
+
+@pytest.mark.parametrize("name", INVALID)
+def test_what_cannot_be_used_is_named_without_its_value(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An invalid or unknown variable is named; its value, which may be a secret, is not."""
+    monkeypatch.setenv(name, INVALID[name])
+    with pytest.raises(InvalidSettingsError, match=rf"^{name}: ") as caught:
+        Settings.load()
+    assert PASSWORD not in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_all_that_cannot_be_used_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start that fails names every variable to mend, one a line."""
+    for name, value in INVALID.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InvalidSettingsError) as caught:
+        Settings.load()
+    assert {line.split(":")[0] for line in str(caught.value).splitlines()} == set(INVALID)
+
+
+def test_the_environment_given_is_the_one_read() -> None:
+    """`load` reads the variables that it is given, not the process's."""
+    assert Settings.load({"PATIENTS_POOL_SIZE": "7"}).pool_size == 7
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1001", "", "4.5", "many"])
+def test_pool_sizes_have_bounds(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool has 1 to 1000 connections."""
+    monkeypatch.setenv("PATIENTS_POOL_SIZE", value)
+    with pytest.raises(InvalidSettingsError, match=r"^PATIENTS_POOL_SIZE: "):
+        Settings.load()
+
+
+@pytest.mark.parametrize("url", ["postgresql://user@host/patients", "postgres://user@host/patients?sslmode=require"])
+def test_both_schemes_of_postgresql_are_taken(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`postgres://`, which hosting services give out, is as good as `postgresql://`."""
+    monkeypatch.setenv("DATABASE_URL", url)
+    loaded = Settings.load().database_url
+    assert loaded is not None
+    assert loaded.get_secret_value() == url
+
+
+def test_origins_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several browser origins fit in one variable."""
+    monkeypatch.setenv("PATIENTS_CORS_ORIGINS", "https://app.example.org, http://localhost:5173,")
+    assert Settings.load().cors_origins == ("https://app.example.org", "http://localhost:5173")
+
+
+@pytest.mark.parametrize("origin", ["*", "app.example.org", "https://", "https://a.example/path", "ftp://a.example"])
+def test_what_is_no_origin_is_refused(origin: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An origin is a scheme, a host and perhaps a port: anything else would silently allow nobody."""
+    monkeypatch.setenv("PATIENTS_CORS_ORIGINS", origin)
+    with pytest.raises(InvalidSettingsError, match=r"^PATIENTS_CORS_ORIGINS: "):
+        Settings.load()
+
+
+@pytest.mark.parametrize("name", ["PATIENTS_PASSWORT", "PATIENTS_POOL_SIZE", "DATABASE_URL"])
+@pytest.mark.parametrize("command", ["serve", "migrate"])
+def test_a_command_ends_with_1_and_names_the_variable(command: str, name: str) -> None:
+    """A command that finds a variable it cannot use exits with 1, naming it on stderr, without its value."""
+    ended = run_command(command, **{name: INVALID[name]})
+    assert ended.returncode == 1
+    assert f"{name}: " in ended.stderr
+    assert PASSWORD not in ended.stderr + ended.stdout

@@ -54,8 +54,8 @@ PATIENT = {
 
 PROFILE_FIELDS = {"email": "user@example.com", "first_name": "John", "last_name": "Doe"}
 HOSPITAL_FIELDS = {"hospital_name": "General Hospital"}
-DOCTOR_FIELDS = {"doctor_first_name": "Dr. Smith", "doctor_last_name": None}
+DOCTOR_FIELDS = {"doctor_first_name": "Thabo", "doctor_last_name": "Mokoena"}
 
 PROFILE = {"unique_id": "prof123", **PROFILE_FIELDS, **DATES}
 HOSPITAL = {"unique_id": "hos123", **HOSPITAL_FIELDS, **DATES}
-DOCTOR = {"unique_id": "doc123", **DOCTOR_FIELDS, **DATES}
+DOCTOR = {"unique_id": "doc-mokoena", **DOCTOR_FIELDS, **DATES}

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import exists, select, update
+from sqlalchemy import exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import contract
@@ -13,10 +13,12 @@ from app.doctors.schemas import DoctorCreate
 from app.doctors.service import DoctorService
 from app.hospitals.schemas import HospitalCreate
 from app.hospitals.service import HospitalService
-from app.models import Patient
+from app.models import Doctor, Hospital, Patient, Profile, retired_ids
 from app.patients.schemas import PatientCreate
 from app.patients.service import PatientService
 
+ADVISORY_LOCK = 0x64656D6F
+"""Any number that all versions agree on; this one spells `demo`."""
 HOSPITALS = {
     "hos123": "General Hospital",
     "hos456": "St. Mary's Hospital",
@@ -101,8 +103,11 @@ def _fictitious() -> Iterator[dict[str, Any]]:
 
 
 async def fill(connection: AsyncConnection) -> None:
-    """Fill an empty database. One that holds patients is left alone."""
-    if (await connection.execute(select(exists(select(Patient.__table__))))).scalar_one():
+    """Fill a database that is empty and always was: one that holds anything, or did, is left alone."""
+    # one at a time: two services may start on one database at the same moment
+    await connection.execute(select(func.pg_advisory_xact_lock(ADVISORY_LOCK)))
+    tables = (Patient.__table__, Profile.__table__, Hospital.__table__, Doctor.__table__, retired_ids)
+    if (await connection.execute(select(or_(*(exists(select(table)) for table in tables))))).scalar_one():
         return
     for unique_id, name in HOSPITALS.items():
         await HospitalService(connection, LOCAL).create(HospitalCreate(unique_id=unique_id, hospital_name=name))

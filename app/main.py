@@ -5,17 +5,16 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import RedirectResponse
 
 from app import openapi
-from app.db.session import Database, create_engine
+from app.db.session import Database
 from app.docs.routes import assets
 from app.docs.routes import router as docs
 from app.doctors.routes import router as doctors
 from app.errors import add_error_handlers
 from app.hospitals.routes import router as hospitals
-from app.http.middleware import BodyLimit, Paths, Problems, RequestContext
+from app.http.middleware import CORS, BodyLimit, Paths, Problems, RequestContext
 from app.observability.health import router as health
 from app.patients.routes import router as patients
 from app.profiles.routes import router as profiles
@@ -28,8 +27,7 @@ EXPOSED_HEADERS = ("Link", "ETag", "Location", "X-Total-Count", "X-Request-ID", 
 def create_app(settings: Settings) -> FastAPI:
     """The service on the database that `settings` name."""
     assert settings.database_url is not None, "the command starts the embedded server and sets its URL"  # noqa: S101
-    engine = create_engine(settings.database_url.get_secret_value(), pool_size=settings.pool_size)
-    database = Database(engine)
+    database = Database(settings.database_url.get_secret_value(), pool_size=settings.pool_size)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -61,7 +59,7 @@ async def _to_docs() -> RedirectResponse:
 
 def _middleware(settings: Settings) -> list[Middleware]:
     cors = Middleware(
-        CORSMiddleware,
+        CORS,
         allow_origins=settings.cors_origins,
         allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
         allow_headers=["Content-Type", "X-Request-ID"],

@@ -5,7 +5,6 @@ README's table against this file.
 """
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import urlsplit
@@ -60,14 +59,14 @@ class Settings(BaseSettings):
         return origins
 
     @classmethod
-    def load(cls, environ: Mapping[str, str] = os.environ) -> Self:
+    def load(cls) -> Self:
         """Read the environment.
 
         Raises:
             InvalidSettingsError: a value cannot be used, or a `PATIENTS_…` variable is unknown (it may be mistyped).
         """
         known = {f"{PREFIX}{name}".upper() for name in cls.model_fields if name != "database_url"}
-        unknown = sorted(name for name in environ if name.upper().startswith(PREFIX) and name.upper() not in known)
+        unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
         problems = [f"{name}: there is no such setting" for name in unknown]
         try:
             settings = cls()

@@ -20,7 +20,7 @@ from uvicorn.supervisors import Multiprocess
 from app import demo
 from app.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from app.db.migrate import migrate, schema_is_current
-from app.db.session import Database, create_engine
+from app.db.session import Database
 from app.errors import UnavailableError
 from app.main import create_app
 from app.observability.logging import configure_logging
@@ -73,7 +73,7 @@ def _exit(*_: object) -> NoReturn:
 
 async def _prepare(url: str, *, fill: bool) -> str | None:
     """Check the schema and fill in the demo data; the reason why not to serve, if there is one."""
-    database = Database(create_engine(url, pool_size=1))
+    database = Database(url, pool_size=1)
     try:
         async with database.read() as connection:
             if not await schema_is_current(connection):

@@ -32,7 +32,7 @@ class Resource(Base):
     __abstract__ = True
     __table__: ClassVar[Table]
 
-    unique_id: Mapped[str] = mapped_column(ID, primary_key=True, sort_order=-2)
+    unique_id: Mapped[str] = mapped_column(ID, primary_key=True, sort_order=-2, info={"max_length": 64})
     version: Mapped[int] = mapped_column(BigInteger, server_default="1", sort_order=-1)
     """Counts the changes of the record, from 1."""
     date_created: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.statement_timestamp())

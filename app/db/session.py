@@ -1,20 +1,25 @@
 """The connection to PostgreSQL: the pool, and the one place where work is committed."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app.errors import ConflictError, UnavailableError
 
 T = TypeVar("T")
 
-WAIT = 1.5
-"""Seconds to wait for a free connection, before the client is told to come back (503); connecting may take as long."""
+CONNECT_TIMEOUT = 1.0
+"""Seconds that connecting may take."""
+STALLED = 0.9
+"""Seconds without any connection coming free, after which those who wait for one are told to come back (503).
+
+Who waits this long and then for a connection in vain still hears within two seconds.
+"""
 
 
 def create_engine(url: str, *, pool_size: int) -> AsyncEngine:
@@ -27,7 +32,7 @@ def create_engine(url: str, *, pool_size: int) -> AsyncEngine:
         # jit: the planner's estimate for a page is far above what it costs, and compiling takes longer than running
         server_settings = {"application_name": "patients-api", "jit": "off"}
         try:
-            return await asyncpg.connect(url, timeout=WAIT, server_settings=server_settings)
+            return await asyncpg.connect(url, timeout=CONNECT_TIMEOUT, server_settings=server_settings)
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise UnavailableError from error
 
@@ -36,7 +41,6 @@ def create_engine(url: str, *, pool_size: int) -> AsyncEngine:
         async_creator=connect,
         pool_size=pool_size,
         max_overflow=0,
-        pool_timeout=WAIT,
         hide_parameters=True,
     )
 
@@ -53,8 +57,6 @@ async def _translated() -> AsyncIterator[None]:
     """Raise the service's errors for the database's, where a client can do something about them."""
     try:
         yield
-    except PoolTimeoutError as error:
-        raise UnavailableError from error
     except DBAPIError as error:
         sqlstate = getattr(error.orig, "sqlstate", None) or ""
         if error.connection_invalidated or sqlstate.startswith(_AWAY) or sqlstate in _COLLISIONS:
@@ -66,17 +68,70 @@ async def _translated() -> AsyncIterator[None]:
         raise
 
 
+class _Line:
+    """The line before the pool: first come, first served, for as long as it moves.
+
+    The pool's own timeout would refuse the last of a burst that is served steadily. Here nobody is refused while
+    connections come free, and everybody soon after they no longer do.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._free = asyncio.Semaphore(places)
+        self._moved = 0.0
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for a place, and give it back.
+
+        Raises:
+            UnavailableError: the line stands still.
+        """
+        if self._free.locked():
+            await self._wait()
+        else:
+            await self._free.acquire()  # does not wait
+        moved = True
+        try:
+            yield
+        except UnavailableError:
+            moved = False
+            raise
+        finally:
+            if moved:
+                self._moved = asyncio.get_running_loop().time()
+            self._free.release()
+
+    async def _wait(self) -> None:
+        loop = asyncio.get_running_loop()
+        joined = loop.time()
+        place = asyncio.ensure_future(self._free.acquire())
+        try:
+            while not place.done() and (patience := max(joined, self._moved) + STALLED - loop.time()) > 0:
+                await asyncio.wait({place}, timeout=patience)
+        except asyncio.CancelledError:
+            self._leave(place)
+            raise
+        if not place.done():
+            self._leave(place)
+            raise UnavailableError
+
+    def _leave(self, place: asyncio.Future[Any]) -> None:
+        if not place.cancel() and not place.cancelled():
+            self._free.release()  # it had just been given
+
+
 class Database:
     """What routes and commands use of PostgreSQL: `read` for a single SELECT, `transaction` for everything else."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self.engine = engine
-        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+    def __init__(self, url: str, *, pool_size: int) -> None:
+        self.engine = create_engine(url, pool_size=pool_size)
+        self._line = _Line(pool_size)
+        self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A connection for one SELECT. It is its own transaction, which saves the round trips of BEGIN and COMMIT."""
-        async with _translated(), self._autocommit.connect() as connection:
+        async with self._line.turn(), _translated(), self._autocommit.connect() as connection:
             yield connection
 
     async def transaction(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
@@ -84,7 +139,7 @@ class Database:
 
         The result is to be answered only after this returns: what was answered is stored.
         """
-        async with _translated(), self.engine.connect() as connection:
+        async with self._line.turn(), _translated(), self.engine.connect() as connection:
             result = await work(connection)
             await connection.commit()
             return result

@@ -7,11 +7,13 @@ import re
 import time
 import traceback
 from collections.abc import Iterable
+from http import HTTPStatus
 from pathlib import Path
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -22,6 +24,10 @@ log = structlog.get_logger()
 
 MAX_BODY = 1024 * 1024
 """Bytes of the largest body: a patient with a thousand links needs a twentieth of it."""
+
+_MAX_BODY_DIGITS = len(str(MAX_BODY))
+_BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
+"""Of the others nobody reads the body."""
 
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -117,6 +123,20 @@ def describe(error: BaseException) -> dict[str, object]:
     }
 
 
+class CORS(CORSMiddleware):
+    """Starlette's, but that it answers a refused preflight with a problem."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope) if scope["type"] == "http" else {}
+        if "origin" in headers and "access-control-request-method" in headers and scope["method"] == "OPTIONS":
+            answer = self.preflight_response(request_headers=Headers(scope=scope))
+            if answer.status_code != HTTPStatus.OK:
+                detail = f"{bytes(answer.body).decode()}: PATIENTS_CORS_ORIGINS lists the origins that may call."
+                await ProblemResponse(scope, 400, detail, headers={"Vary": "Origin"})(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
+
+
 class BodyLimit:
     """Refuse bodies of more than `MAX_BODY` bytes, declared or not, with a problem.
 
@@ -127,11 +147,11 @@ class BodyLimit:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["method"] not in _BODY_METHODS:
             await self.app(scope, receive, send)
             return
-        declared = Headers(scope=scope).get("content-length", "")
-        if declared.isdecimal() and int(declared) > MAX_BODY:
+        declared = Headers(scope=scope).get("content-length", "").lstrip("0")
+        if declared.isdecimal() and (len(declared) > _MAX_BODY_DIGITS or int(declared) > MAX_BODY):
             await ProblemResponse(scope, 413, BODY_TOO_LARGE)(scope, receive, send)
             return
         received = 0

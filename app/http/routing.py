@@ -1,6 +1,7 @@
 """How routes are declared, and how a request's body is read before it is validated."""
 
 import json
+import re
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
@@ -9,7 +10,7 @@ from fastapi.routing import APIRoute
 
 from app.errors import MEDIA_TYPE, UnreadableBodyError, UnsupportedMediaTypeError, problem_content, title
 
-JSON_TYPES = frozenset({"application/json", "application/json; charset=utf-8", "application/json;charset=utf-8"})
+_JSON_TYPE = re.compile(r'application/json\s*(?:;\s*charset=(?:utf-8|"utf-8")\s*)?', re.IGNORECASE)
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -60,7 +61,7 @@ class Route(APIRoute):
             if takes_body:
                 request = JSONRequest(request.scope, request.receive)
                 if await request.body():
-                    if request.headers.get("content-type", "").lower() not in JSON_TYPES:
+                    if _JSON_TYPE.fullmatch(request.headers.get("content-type", "")) is None:
                         raise UnsupportedMediaTypeError("Send the body as application/json, in UTF-8.")
                     await request.json()  # here, because the framework turns errors of its own call into a bare 400
             return await handler(request)

@@ -32,7 +32,7 @@ class Patient(Resource):
     patient_initials: Mapped[str | None] = text_column(20)
     patient_last_name: Mapped[str | None] = text_column(150)
     patient_date_of_birth: Mapped[date | None] = mapped_column(Date)
-    patient_gender: Mapped[str | None] = mapped_column(Text)
+    patient_gender: Mapped[str | None] = mapped_column(Text(collation="C"))
     patient_race: Mapped[str | None] = text_column(100)
     patient_physical_address: Mapped[str | None] = text_column(500)
     patient_address_line_1: Mapped[str | None] = text_column(255)

@@ -2,13 +2,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from app.errors import FieldError, InvalidError
-from app.patients.repository import DOCTORS, HOSPITALS, PatientRepository
+from app.patients.repository import RELATIONS, Linking, PatientRepository
 from app.patients.schemas import NAME_MISSING, PatientCreate, PatientUpdate
 from app.profiles.repository import ProfileRepository
 from app.resource.repository import Record
-from app.resource.service import Service, refuse_renaming
-
-RELATIONS = {"hospital_ids": HOSPITALS, "doctor_ids": DOCTORS}
+from app.resource.service import Service, renaming
 
 
 class PatientService(Service[PatientCreate, PatientUpdate]):
@@ -28,7 +26,8 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
         links = _take_links(values)
         await self._upsert_profile(values)
         unique_id = await self.repository.insert(values.pop("unique_id", None), values)
-        await self._link(unique_id, links)
+        linking = await self.repository.link(unique_id, links)
+        _refuse([*_unknown(links, linking)])
         return await self.repository.get(unique_id)
 
     async def update(self, unique_id: str, body: PatientUpdate) -> Record:
@@ -41,13 +40,12 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
         """
         # the patient before all else: requests for one patient follow each other, and none waits in a circle
         locked = await self.repository.lock(unique_id)
-        refuse_renaming(unique_id, body)
         values = body.given()
-        _refuse_nameless({**locked, **values})
         links = _take_links(values)
+        linking = await self.repository.link(unique_id, links)
+        _refuse([*renaming(unique_id, body), *_nameless({**locked, **values}), *_unknown(links, linking)])
         await self._upsert_profile(values)
-        relinked = await self._link(unique_id, links)
-        await self.repository.update(locked, values, touch=relinked)
+        await self.repository.update(locked, values, touch=linking.changed)
         return await self.repository.get(unique_id)
 
     async def _upsert_profile(self, values: dict[str, Any]) -> None:
@@ -59,31 +57,25 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
         if profile is not None:
             await ProfileRepository(self.connection, self.principal).upsert(values["profile_id"], profile)
 
-    async def _link(self, unique_id: str, links: Mapping[str, list[str]]) -> bool:
-        """Replace the given sets of links; whether any changed."""
-        changed = False
-        errors: list[FieldError] = []
-        for field, wanted in links.items():
-            result = await self.repository.link(unique_id, RELATIONS[field], wanted)
-            changed |= result.changed
-            errors.extend(_unknown(field, wanted, result.known))
-        if errors:
-            raise InvalidError(errors)
-        return changed
-
 
 def _take_links(values: dict[str, Any]) -> dict[str, list[str]]:
-    return {field: values.pop(field) for field in RELATIONS if field in values}
+    return {name: values.pop(name) for name in RELATIONS if name in values}
 
 
-def _unknown(field: str, wanted: list[str], known: frozenset[str]) -> Iterator[FieldError]:
-    target = field.removesuffix("_ids")
-    for place, unique_id in enumerate(wanted):
-        if unique_id not in known:
-            message = f"There is no {target} of the unique_id {unique_id}"
-            yield FieldError(("body", field, place), message, f"unknown_{target}")
+def _refuse(errors: list[FieldError]) -> None:
+    if errors:
+        raise InvalidError(errors)
 
 
-def _refuse_nameless(patient: Mapping[str, Any]) -> None:
+def _unknown(links: Mapping[str, list[str]], linking: Linking) -> Iterator[FieldError]:
+    for name, wanted in links.items():
+        target = name.removesuffix("_ids")
+        for place, unique_id in enumerate(wanted):
+            if unique_id not in linking.known[name]:
+                message = f"There is no {target} of the unique_id {unique_id}"
+                yield FieldError(("body", name, place), message, f"unknown_{target}")
+
+
+def _nameless(patient: Mapping[str, Any]) -> Iterator[FieldError]:
     if patient["patient_first_name"] is None and patient["patient_last_name"] is None:
-        raise InvalidError([FieldError(("body", "patient_last_name"), NAME_MISSING, "name_missing")])
+        yield FieldError(("body", "patient_last_name"), NAME_MISSING, "name_missing")

@@ -15,13 +15,14 @@ from app.resource.repository import Record
 from app.resource.values import refuse
 
 DEFAULT_LIMIT = 100
+MAX_LIMIT = 1000
 BATCH = 500
 """Records that the stream reads at once: about half a megabyte, a few milliseconds of a connection."""
 
 
 def _cursor_after(cursor: str) -> str:
     try:
-        after = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
+        after = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
     except (binascii.Error, ValueError):
         after = ""
     if not is_identifier(after):
@@ -38,7 +39,7 @@ class PageParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
-    limit: Annotated[int | None, Field(ge=1, le=1000)] = None
+    limit: Annotated[int | None, Field(ge=1, le=MAX_LIMIT)] = None
     """The most records of a page."""
     cursor: Annotated[str | None, Field(max_length=200), AfterValidator(_cursor_after)] = None
     """Where the page begins, from the `Link` header of the page before."""
@@ -66,7 +67,7 @@ async def _page(request: Request, read: Read, after: str, limit: int) -> Respons
     body = f"[{','.join(record.document for record in records[:limit])}]"
     response = Response(body, media_type="application/json")
     if more:
-        query = urlencode({"limit": limit, "cursor": _cursor(records[limit - 1].unique_id)})
+        query = urlencode({"limit": min(limit, MAX_LIMIT), "cursor": _cursor(records[limit - 1].unique_id)})
         response.headers["Link"] = f'<{request.scope["path"]}?{query}>; rel="next"'
     return response
 

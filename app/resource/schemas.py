@@ -56,7 +56,7 @@ class RequestBody(Schema):
 class CreateBody(RequestBody):
     """A new record. The client may choose its `unique_id`, so that imported records keep theirs."""
 
-    unique_id: Identifier | None = None
+    unique_id: Identifier = ""
     date_created: ReadOnly = None
     last_updated: ReadOnly = None
 

@@ -1,5 +1,6 @@
 """What can be done to a record of any resource. Each call runs in a transaction that `Database.transaction` commits."""
 
+from collections.abc import Iterator
 from typing import ClassVar, Generic, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -41,7 +42,8 @@ class Service(Generic[C, U]):
             InvalidError: the body has another `unique_id`.
         """
         locked = await self.repository.lock(unique_id)
-        refuse_renaming(unique_id, body)
+        if errors := [*renaming(unique_id, body)]:
+            raise InvalidError(errors)
         await self.repository.update(locked, body.given())
         return await self.repository.get(unique_id)
 
@@ -56,12 +58,8 @@ class Service(Generic[C, U]):
         await self.repository.delete(unique_id)
 
 
-def refuse_renaming(unique_id: str, body: UpdateBody) -> None:
-    """Refuse a body whose `unique_id` is not that of the path.
-
-    Raises:
-        InvalidError: it is not.
-    """
+def renaming(unique_id: str, body: UpdateBody) -> Iterator[FieldError]:
+    """The error of a body whose `unique_id` is not that of the path."""
     if "unique_id" in body.model_fields_set and body.unique_id != unique_id:
         message = "Must be the unique_id of the path or left out: it never changes"
-        raise InvalidError([FieldError(("body", "unique_id"), message, "unique_id_change")])
+        yield FieldError(("body", "unique_id"), message, "unique_id_change")

@@ -45,6 +45,11 @@ def _clean(text: str) -> str:
     return unicodedata.normalize("NFC", text.strip())
 
 
+def _or_blank(pattern: str) -> str:
+    """The published pattern of an optional field: blank means `null`."""
+    return rf"^\s*$|{pattern}"
+
+
 class Text:
     """Text as `column` holds it: trimmed, in Unicode's NFC, at most the column's length; blank is `null`, or refused.
 
@@ -84,10 +89,10 @@ class Text:
         published = handler(schema)
         text = published["anyOf"][0] if "anyOf" in published else published
         text["maxLength"] = self.max_length
-        if self.pattern is not None:
-            text["pattern"] = self.pattern
-        elif text is published:
-            text |= {"minLength": 1, "pattern": r"\S"}
+        if text is published:
+            text |= {"minLength": 1, "pattern": self.pattern or r"\S"}
+        elif self.pattern is not None:
+            text["pattern"] = _or_blank(self.pattern)
         return published
 
 
@@ -132,7 +137,7 @@ def _any_case(word: str) -> str:
 
 _GENDER_SCHEMA = {
     "type": "string",
-    "pattern": f"^({'|'.join(_any_case(spelling) for spelling in _GENDERS)})$",
+    "pattern": _or_blank(f"^(?:{'|'.join(_any_case(spelling) for spelling in _GENDERS)})$"),
     "description": "Male, Female, Other or Unknown in any case, or HL7's M, F, O, U",
 }
 
@@ -152,8 +157,9 @@ def _date_of_birth(value: object) -> date | None:
         try:
             day = date.fromisoformat(value.strip())
         except ValueError:
-            pass
-        else:
+            day = date.min
+        # date.min is no day that PostgreSQL takes: its driver sends it as -infinity
+        if day != date.min:
             if day > (datetime.now(UTC) + timedelta(hours=14)).date():
                 raise refuse("date_in_future", "Must not be in the future")
             return day
@@ -164,11 +170,17 @@ DateOfBirth = Annotated[
     date | None,
     BeforeValidator(_date_of_birth),
     BeforeValidator(_blank_to_none),
-    WithJsonSchema({"anyOf": [{"type": "string", "format": "date"}, {"type": "null"}]}),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string", "format": "date"}, {"type": "string", "pattern": r"^\s*$"}, {"type": "null"}]}
+    ),
 ]
 """A day, not after today in UTC+14: where the day begins first, a baby may be born tomorrow."""
 
-_DEGREES_TEXT = r"^[+-]?[0-9]{1,3}(?:\.[0-9]{0,30})?$"
+_FRACTION = r"(?:\.[0-9]{0,30})?"
+_UP_TO = {
+    90: rf"^[+-]?(?:0?90(?:\.0{{0,30}})?|0{{0,2}}[0-9]{_FRACTION}|0?[1-8][0-9]{_FRACTION})$",
+    180: rf"^[+-]?(?:180(?:\.0{{0,30}})?|0{{0,2}}[0-9]{_FRACTION}|0?[1-9][0-9]{_FRACTION}|1[0-7][0-9]{_FRACTION})$",
+}
 _SIX_DECIMALS = Decimal("0.000001")
 
 
@@ -187,11 +199,10 @@ class _Degrees:
             raise refuse("degrees", f"Must be a number from -{self.limit} to {self.limit}, or a string holding one")
         return number.quantize(_SIX_DECIMALS, ROUND_HALF_UP)
 
-    @staticmethod
-    def _number(value: object) -> Decimal | None:
+    def _number(self, value: object) -> Decimal | None:
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             return None
-        if isinstance(value, str) and re.fullmatch(_DEGREES_TEXT, value.strip()) is None:
+        if isinstance(value, str) and re.fullmatch(_UP_TO[self.limit], value.strip()) is None:
             return None
         return Decimal(str(value).strip())
 
@@ -202,7 +213,8 @@ class _Degrees:
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """Pydantic's hook: publish both forms."""
         number = {"type": "number", "minimum": -self.limit, "maximum": self.limit}
-        return {"anyOf": [{"type": "string", "pattern": _DEGREES_TEXT}, number, {"type": "null"}]}
+        text = {"type": "string", "pattern": _or_blank(_UP_TO[self.limit])}
+        return {"anyOf": [text, number, {"type": "null"}]}
 
 
 Latitude = Annotated[Decimal | None, _Degrees(90)]

@@ -85,11 +85,6 @@ def test_all_that_cannot_be_used_is_named_at_once(monkeypatch: pytest.MonkeyPatc
     assert {line.split(":")[0] for line in str(caught.value).splitlines()} == set(INVALID)
 
 
-def test_the_environment_given_is_the_one_read() -> None:
-    """`load` reads the variables that it is given, not the process's."""
-    assert Settings.load({"PATIENTS_POOL_SIZE": "7"}).pool_size == 7
-
-
 @pytest.mark.parametrize("value", ["0", "-1", "1001", "", "4.5", "many"])
 def test_pool_sizes_have_bounds(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pool has 1 to 1000 connections."""

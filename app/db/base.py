@@ -32,7 +32,7 @@ class Resource(Base):
     __abstract__ = True
     __table__: ClassVar[Table]
 
-    unique_id: Mapped[str] = mapped_column(ID, primary_key=True, sort_order=-2, info={"max_length": 64})
+    unique_id: Mapped[str] = mapped_column(ID, primary_key=True, sort_order=-2)
     version: Mapped[int] = mapped_column(BigInteger, server_default="1", sort_order=-1)
     """Counts the changes of the record, from 1."""
     date_created: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.statement_timestamp())
@@ -40,6 +40,7 @@ class Resource(Base):
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
+        cls.__table__.append_constraint(CheckConstraint("char_length(unique_id) <= 64", name="unique_id"))
         for column in cls.__table__.columns:
             if "max_length" in column.info:
                 fits = func.char_length(column) <= column.info["max_length"]

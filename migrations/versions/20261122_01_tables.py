@@ -22,7 +22,7 @@ def upgrade() -> None:
         ),
         sa.CheckConstraint("char_length(doctor_first_name) <= 150", name=op.f("ck_doctors_doctor_first_name_length")),
         sa.CheckConstraint("char_length(doctor_last_name) <= 150", name=op.f("ck_doctors_doctor_last_name_length")),
-        sa.CheckConstraint("char_length(unique_id) <= 64", name=op.f("ck_doctors_unique_id_length")),
+        sa.CheckConstraint("char_length(unique_id) <= 64", name=op.f("ck_doctors_unique_id")),
         sa.PrimaryKeyConstraint("unique_id", name=op.f("pk_doctors")),
     )
     op.create_table(
@@ -37,7 +37,7 @@ def upgrade() -> None:
             "last_updated", sa.DateTime(timezone=True), server_default=sa.text("statement_timestamp()"), nullable=False
         ),
         sa.CheckConstraint("char_length(hospital_name) <= 255", name=op.f("ck_hospitals_hospital_name_length")),
-        sa.CheckConstraint("char_length(unique_id) <= 64", name=op.f("ck_hospitals_unique_id_length")),
+        sa.CheckConstraint("char_length(unique_id) <= 64", name=op.f("ck_hospitals_unique_id")),
         sa.PrimaryKeyConstraint("unique_id", name=op.f("pk_hospitals")),
     )
     op.create_table(
@@ -56,7 +56,7 @@ def upgrade() -> None:
         sa.CheckConstraint("char_length(email) <= 254", name=op.f("ck_profiles_email_length")),
         sa.CheckConstraint("char_length(first_name) <= 150", name=op.f("ck_profiles_first_name_length")),
         sa.CheckConstraint("char_length(last_name) <= 150", name=op.f("ck_profiles_last_name_length")),
-        sa.CheckConstraint("char_length(unique_id) <= 64", name=op.f("ck_profiles_unique_id_length")),
+        sa.CheckConstraint("char_length(unique_id) <= 64", name=op.f("ck_profiles_unique_id")),
         sa.PrimaryKeyConstraint("unique_id", name=op.f("pk_profiles")),
     )
     op.create_table(
@@ -142,7 +142,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["profile_id"], ["profiles.unique_id"], name=op.f("fk_patients_profile_id"), ondelete="RESTRICT"
         ),
-        sa.CheckConstraint("char_length(unique_id) <= 64", name=op.f("ck_patients_unique_id_length")),
+        sa.CheckConstraint("char_length(unique_id) <= 64", name=op.f("ck_patients_unique_id")),
         sa.PrimaryKeyConstraint("unique_id", name=op.f("pk_patients")),
     )
     op.create_index(op.f("ix_patients_profile_id"), "patients", ["profile_id"], unique=False)

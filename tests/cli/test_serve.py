@@ -89,6 +89,7 @@ async def test_request_in_flight_is_finished(
             await await_blocked(connection)
             served.process.terminate()
             eventually(lambda: not accepts(served), within=5)
+            await connection.execute("SELECT pg_sleep(0.5)")  # longer than it takes to drop a request
             assert served.process.poll() is None
             assert not change.done()
         answer = await change

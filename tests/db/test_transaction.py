@@ -88,11 +88,10 @@ async def test_without_a_failure_the_change_is_stored(
     ("action", "status"),
     [
         (refuse("P0001"), 500),
-        (refuse("23514"), 500),
         (refuse("40001"), 503),
         ("PERFORM pg_terminate_backend(pg_backend_pid()), pg_sleep(60)", 503),
     ],
-    ids=["exception", "check-violation", "serialization-failure", "connection-lost"],
+    ids=["exception", "serialization-failure", "connection-lost"],
 )
 async def test_failing_commit_is_never_answered_as_a_success(  # noqa: PLR0913, PLR0917  # fixtures and parameters
     client: httpx.AsyncClient,

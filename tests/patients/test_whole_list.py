@@ -16,7 +16,7 @@ from tests.support import Served, database_named
 
 LIST = "/patients/patients/"
 PATIENTS = 100_000
-READER_SECONDS = 3.0
+READER_SECONDS = 2.0
 MEGABYTE = 1024 * 1024
 INSERT = """
     INSERT INTO patients (unique_id, patient_title, patient_first_name, patient_last_name, patient_town,

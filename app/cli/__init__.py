@@ -4,6 +4,9 @@ import argparse
 import sys
 
 from app.cli import health, migrate, openapi, serve
+from app.cli.serve import CannotServeError
+from app.db.embedded import EmbeddedPostgresError
+from app.errors import UnavailableError
 from app.settings import InvalidSettingsError, Settings
 
 
@@ -15,9 +18,8 @@ def main() -> int:
         command.add_parser(commands)
     arguments = parser.parse_args()
     try:
-        settings = Settings.load()
-    except InvalidSettingsError as error:
+        status: int = arguments.run(arguments, Settings.load())
+    except (InvalidSettingsError, CannotServeError, EmbeddedPostgresError, UnavailableError) as error:
         print(error, file=sys.stderr)
         return 1
-    status: int = arguments.run(arguments, settings)
     return status

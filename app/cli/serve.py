@@ -18,10 +18,9 @@ from fastapi import FastAPI
 from uvicorn.supervisors import Multiprocess
 
 from app import demo
-from app.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from app.db.embedded import EmbeddedPostgres
 from app.db.migrate import migrate, schema_is_current
 from app.db.session import Database
-from app.errors import UnavailableError
 from app.main import create_app
 from app.observability.logging import configure_logging
 from app.settings import Settings
@@ -30,6 +29,10 @@ GRACE = 20
 """Seconds that requests in flight get to finish after SIGTERM."""
 PORT_WAIT = 5.0
 """Seconds to wait for the port: workers of a server that was killed need a moment to go."""
+
+
+class CannotServeError(Exception):
+    """The service cannot start; the message tells the operator what to do."""
 
 
 def add_parser(commands: Any) -> None:  # argparse has no public type for it
@@ -43,24 +46,24 @@ def add_parser(commands: Any) -> None:  # argparse has no public type for it
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
-    """Serve until SIGINT or SIGTERM; 0, or 1 with the reason on stderr."""
+    """Serve until SIGINT or SIGTERM; 0.
+
+    Raises:
+        CannotServeError: the port is taken, or the database lacks migrations.
+        EmbeddedPostgresError: the embedded server cannot run.
+        UnavailableError: the database cannot be reached.
+    """
     signal.signal(signal.SIGTERM, _exit)
     configure_logging()
     with ExitStack() as stack:
-        try:
-            _await_port(arguments.host, arguments.port)
-            if settings.database_url is None:
-                url = stack.enter_context(EmbeddedPostgres(settings.data_dir)).url
-                os.environ["DATABASE_URL"] = url  # all that the application and its workers get to know of it
-                migrate(url)
-            else:
-                url = settings.database_url.get_secret_value()
-            reason = asyncio.run(_prepare(url, fill=arguments.demo))
-        except (EmbeddedPostgresError, UnavailableError, OSError) as error:
-            reason = str(error)
-        if reason is not None:
-            print(reason, file=sys.stderr)
-            return 1
+        _await_port(arguments.host, arguments.port)
+        if settings.database_url is None:
+            url = stack.enter_context(EmbeddedPostgres(settings.data_dir)).url
+            os.environ["DATABASE_URL"] = url  # all that the application and its workers get to know of it
+            migrate(url)
+        else:
+            url = settings.database_url.get_secret_value()
+        asyncio.run(_prepare(url, fill=arguments.demo))
         print(f"Patients API: http://{arguments.host}:{arguments.port}/docs (Ctrl-C stops)", file=sys.stderr)
         with suppress(KeyboardInterrupt):  # uvicorn has shut down gracefully and passes the signal on
             _serve(arguments)
@@ -71,18 +74,19 @@ def _exit(*_: object) -> NoReturn:
     sys.exit(0)
 
 
-async def _prepare(url: str, *, fill: bool) -> str | None:
-    """Check the schema and fill in the demo data; the reason why not to serve, if there is one."""
+async def _prepare(url: str, *, fill: bool) -> None:
+    """Check the schema and fill in the demo data."""
     database = Database(url, pool_size=1)
     try:
         async with database.read() as connection:
             if not await schema_is_current(connection):
-                return "The database lacks migrations of this version. Run `patients-api migrate`, then start again."
+                raise CannotServeError(
+                    "The database lacks migrations of this version. Run `patients-api migrate`, then start again."
+                )
         if fill:
             await database.transaction(demo.fill)
     finally:
         await database.close()
-    return None
 
 
 def _serve(arguments: argparse.Namespace) -> None:
@@ -149,7 +153,7 @@ def _await_port(host: str, port: int) -> None:
     """Wait until the port is free.
 
     Raises:
-        OSError: it is not free in time, or cannot be had.
+        CannotServeError: it is not free in time, or cannot be had.
     """
     deadline = time.monotonic() + PORT_WAIT
     while True:
@@ -157,7 +161,7 @@ def _await_port(host: str, port: int) -> None:
             _bind((host, port), False).close()
         except OSError as error:
             if time.monotonic() > deadline:
-                raise OSError(f"Cannot listen on {host} port {port}: {error.strerror}.") from None
+                raise CannotServeError(f"Cannot listen on {host} port {port}: {error.strerror}.") from None
             time.sleep(0.1)
         else:
             return

@@ -1,15 +1,18 @@
 """The OpenAPI document: what FastAPI derives from the routes, and what it does not know."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from app.errors import Problem
-from app.resource.schemas import untitle
+from app.errors import IdentifierTakenError, InUseError, NotFoundError, Problem
+from app.resource.schemas import Schema, untitle
 
-DESCRIPTION: dict[str, Any] = {
+Json = dict[str, Any]
+
+DESCRIPTION: Json = {
     "title": "Patients API",
     "version": "0.1.0",
     "summary": "Patients, their profiles, hospitals and doctors.",
@@ -23,11 +26,57 @@ DESCRIPTION: dict[str, Any] = {
     ],
 }
 
+_WORDS = {
+    "list": ("List {}", "All {}, or a page of them."),
+    "create": ("Create a {}", "The new {}."),
+    "get": ("Get a {}", "The {}."),
+    "update": ("Update a {}", "The {} as it is now."),
+    "patch": ("Update a {}, as PUT does", "The {} as it is now."),
+    "delete": ("Delete a {}", "The {} is deleted."),
+    "livez": ("Tell whether the process lives", "It lives."),
+    "readyz": ("Tell whether the service can serve", "It can."),
+}
+"""The summary of an operation and the description of its success, by the verb of its operationId."""
+
+_ERRORS = {
+    "list": [
+        {"loc": ["query", "limit"], "msg": "Input should be less than or equal to 1000", "type": "less_than_equal"}
+    ],
+    "patient": [
+        {"loc": ["body", "patient_date_of_birth"], "msg": "Must be a date written YYYY-MM-DD", "type": "date"},
+        {
+            "loc": ["body", "hospital_ids", 1],
+            "msg": "There is no hospital of the unique_id hos999",
+            "type": "unknown_hospital",
+        },
+    ],
+    "profile": [
+        {"loc": ["body", "email"], "msg": "Must be an e-mail address such as name@example.com", "type": "email"}
+    ],
+    "hospital": [{"loc": ["body", "hospital_name"], "msg": "Must not be blank", "type": "string_blank"}],
+    "doctor": [{"loc": ["body", "doctor_first_name"], "msg": "Must not be blank", "type": "string_blank"}],
+}
+"""Examples of what a 422 lists, for lists and for the bodies of each resource."""
+
+_REQUEST_ID = {
+    "description": "The id of the request in the log: the request's own `X-Request-ID` if it sent a usable one.",
+    "required": True,
+    "schema": {"type": "string"},
+    "example": "req_01m82ajx1ew0r14nzv08mnkrmd",
+}
+_RETRY_AFTER = {
+    "description": "The seconds after which to try again.",
+    "required": True,
+    "schema": {"type": "integer"},
+    "example": 1,
+}
+_HEADERS = {"X-Request-ID": _REQUEST_ID, "Retry-After": _RETRY_AFTER}
+
 
 def install(app: FastAPI) -> None:
     """Have `app` answer the whole document."""
 
-    def document() -> dict[str, Any]:
+    def document() -> Json:
         if app.openapi_schema is None:
             app.openapi_schema = _document(app)
         return app.openapi_schema
@@ -35,8 +84,10 @@ def install(app: FastAPI) -> None:
     app.openapi = document  # type: ignore[method-assign]  # FastAPI's documented way
 
 
-def _document(app: FastAPI) -> dict[str, Any]:
-    document = get_openapi(routes=app.routes, tags=DESCRIPTION["openapi_tags"], **_info())
+def _document(app: FastAPI) -> Json:
+    info = {key: value for key, value in DESCRIPTION.items() if key != "openapi_tags"}
+    document = get_openapi(routes=app.routes, tags=DESCRIPTION["openapi_tags"], servers=[{"url": "/"}], **info)
+    document["security"] = []  # there is no authentication
     _, definitions = models_json_schema([(Problem, "validation")], ref_template="#/components/schemas/{model}")
     schemas = document["components"]["schemas"]
     schemas |= definitions["$defs"]
@@ -44,23 +95,77 @@ def _document(app: FastAPI) -> dict[str, Any]:
         schemas.pop(name, None)
     for schema in schemas.values():
         untitle(schema)
-    for path in document["paths"].values():
-        for operation in path.values():
-            _tidy(operation)
+    for model in _models(Schema):
+        if model.example is not None:
+            schemas[model.__name__]["examples"] = [model.example]  # in its own order: Pydantic sorts the keys
+    document["components"]["headers"] = _HEADERS
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            _tidy(path, operation)
     return document
 
 
-def _tidy(operation: dict[str, Any]) -> None:
-    """Leave out what FastAPI says of its own: its form of validation errors, titles made from names."""
-    operation["summary"] = operation["summary"].capitalize()
+def _models(base: type[Schema]) -> Iterator[type[Schema]]:
+    for model in base.__subclasses__():
+        yield model
+        yield from _models(model)
+
+
+def _tidy(path: str, operation: Json) -> None:
+    """Say what a person would, and leave out what FastAPI says of its own."""
+    verb, _, noun = operation["operationId"].partition("_")
+    operation["summary"], success = (words.format(noun) for words in _WORDS[verb])
     for parameter in operation.get("parameters", ()):
-        parameter["schema"].pop("title", None)
+        _tidy_parameter(parameter, noun)
     for status, response in list(operation["responses"].items()):
         for media_type in response.get("content", {}).values():
             media_type["schema"].pop("title", None)
             if media_type["schema"].get("$ref", "").endswith("/HTTPValidationError"):
                 del operation["responses"][status]
+            elif "example" in media_type:
+                media_type["example"] |= _particulars(status, verb, noun)
+        if status.startswith("2"):
+            response["description"] = success.format(noun)
+        response["headers"] = _headers(status, verb, path)
 
 
-def _info() -> dict[str, Any]:
-    return {key: value for key, value in DESCRIPTION.items() if key != "openapi_tags"}
+def _tidy_parameter(parameter: Json, noun: str) -> None:
+    schema = parameter["schema"]
+    schema.pop("title", None)
+    schema.pop("description", None)  # the parameter has it
+    if parameter["in"] == "path":
+        parameter["description"] = f"The `unique_id` of the {noun}."
+    if "anyOf" in schema:  # in a query there is no null
+        (parameter["schema"],) = (branch for branch in schema["anyOf"] if branch != {"type": "null"})
+
+
+def _particulars(status: str, verb: str, noun: str) -> Json:
+    """What an example of a problem says of this operation."""
+    if status == "404":
+        return {"detail": NotFoundError(noun).detail}
+    if status == "409":
+        used = IdentifierTakenError("profile" if verb in {"update", "patch"} else noun)
+        return {"detail": (InUseError(noun, patients=2) if verb == "delete" else used).detail}
+    if status == "422":
+        return {"errors": _ERRORS["list" if verb == "list" else noun]}
+    return {}
+
+
+def _headers(status: str, verb: str, path: str) -> Json:
+    headers: Json = {"X-Request-ID": {"$ref": "#/components/headers/X-Request-ID"}}
+    if status == "503":
+        headers["Retry-After"] = {"$ref": "#/components/headers/Retry-After"}
+    if status == "201":
+        headers["Location"] = {
+            "description": "Where the new record is.",
+            "required": True,
+            "schema": {"type": "string"},
+            "example": f"{path}an-id/",
+        }
+    if verb == "list" and status == "200":
+        headers["Link"] = {
+            "description": 'The next page, as `<…>; rel="next"`; absent where there is none.',
+            "schema": {"type": "string"},
+            "example": f'<{path}?limit=100&cursor=cGF0MTIz>; rel="next"',
+        }
+    return headers

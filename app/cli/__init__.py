@@ -1,25 +1,39 @@
-"""The command `patients-api`: one file per subcommand."""
+"""The command `patients-api`: one file per subcommand, each imported only when it runs."""
 
 import argparse
+import importlib
 import sys
 
-from app.cli import health, migrate, openapi, serve
-from app.cli.serve import CannotServeError
-from app.db.embedded import EmbeddedPostgresError
-from app.errors import UnavailableError
 from app.settings import InvalidSettingsError, Settings
+
+COMMANDS = {
+    "serve": "serve on the database of DATABASE_URL, or on an embedded PostgreSQL",
+    "migrate": "bring the database of DATABASE_URL to this version's schema",
+    "health": "exit with 0 if a service is ready, else with 1",
+    "openapi": "print the OpenAPI document",
+}
 
 
 def main() -> int:
     """Run the subcommand that the command line names; its exit status."""
-    parser = argparse.ArgumentParser(prog="patients-api", description="Keeps a clinic group's patients.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (serve, migrate, health, openapi):
-        command.add_parser(commands)
-    arguments = parser.parse_args()
+    listed = "\n".join(f"  {name:<9}{purpose}" for name, purpose in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="patients-api",
+        description="Keeps a clinic group's patients.",
+        epilog=f"commands:\n{listed}\n\n`patients-api COMMAND --help` tells more.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="what to do, with its own options")
+    parser.add_argument("options", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+
+    command = importlib.import_module(f"app.cli.{chosen.command}")
+    options = argparse.ArgumentParser(prog=f"patients-api {chosen.command}", description=COMMANDS[chosen.command])
+    command.add_arguments(options)
+    arguments = options.parse_args(chosen.options)
     try:
-        status: int = arguments.run(arguments, Settings.load())
-    except (InvalidSettingsError, CannotServeError, EmbeddedPostgresError, UnavailableError) as error:
+        status: int = command.run(arguments, Settings.load())
+    except (InvalidSettingsError, *command.EXPECTED) as error:
         print(error, file=sys.stderr)
         return 1
     return status

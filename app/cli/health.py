@@ -4,18 +4,18 @@ import argparse
 import sys
 import urllib.error
 import urllib.request
-from typing import Any
 
 from app.settings import Settings
 
 TIMEOUT = 3
 
 
-def add_parser(commands: Any) -> None:
-    """Declare the subcommand."""
-    parser = commands.add_parser("health", help="exit with 0 if a service is ready, else with 1")
+EXPECTED = ()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare its options."""
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="where it listens (%(default)s)")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace, _: Settings) -> int:

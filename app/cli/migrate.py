@@ -2,16 +2,17 @@
 
 import argparse
 import sys
-from typing import Any
 
 from app.db.migrate import migrate
+from app.errors import UnavailableError
 from app.settings import Settings
 
+EXPECTED = (UnavailableError,)
+"""What may go wrong that an operator can mend."""
 
-def add_parser(commands: Any) -> None:  # argparse has no public type for it
-    """Declare the subcommand."""
-    parser = commands.add_parser("migrate", help="bring the database of DATABASE_URL to this version's schema")
-    parser.set_defaults(run=run)
+
+def add_arguments(_: argparse.ArgumentParser) -> None:
+    """It has none."""
 
 
 def run(_: argparse.Namespace, settings: Settings) -> int:

@@ -2,18 +2,17 @@
 
 import argparse
 import json
-from typing import Any
 
 from pydantic import SecretStr
 
 from app.main import create_app
 from app.settings import Settings
 
+EXPECTED = ()
 
-def add_parser(commands: Any) -> None:
-    """Declare the subcommand."""
-    parser = commands.add_parser("openapi", help="print the OpenAPI document")
-    parser.set_defaults(run=run)
+
+def add_arguments(_: argparse.ArgumentParser) -> None:
+    """It has none."""
 
 
 def run(_: argparse.Namespace, settings: Settings) -> int:

@@ -11,16 +11,17 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.supervisors import Multiprocess
 
 from app import demo
-from app.db.embedded import EmbeddedPostgres
+from app.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from app.db.migrate import migrate, schema_is_current
 from app.db.session import Database
+from app.errors import UnavailableError
 from app.main import create_app
 from app.observability.logging import configure_logging
 from app.settings import Settings
@@ -35,14 +36,30 @@ class CannotServeError(Exception):
     """The service cannot start; the message tells the operator what to do."""
 
 
-def add_parser(commands: Any) -> None:  # argparse has no public type for it
-    """Declare the subcommand."""
-    parser = commands.add_parser("serve", help="serve on the database of DATABASE_URL, or on an embedded PostgreSQL")
+EXPECTED = (CannotServeError, EmbeddedPostgresError, UnavailableError)
+"""What may go wrong that an operator can mend."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare its options."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=int, default=8000, help="port to listen on (%(default)s)")
-    parser.add_argument("--workers", type=int, default=1, help="processes (%(default)s)")
+    parser.add_argument("--port", type=_port, default=8000, help="port to listen on (%(default)s)")
+    parser.add_argument("--workers", type=_workers, default=1, help="processes (%(default)s)")
     parser.add_argument("--demo", action="store_true", help="fill an empty database with fictitious patients")
-    parser.set_defaults(run=run)
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 < port < 2**16:
+        raise argparse.ArgumentTypeError("must be 1 to 65535")
+    return port
+
+
+def _workers(text: str) -> int:
+    workers = int(text)
+    if workers < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return workers
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -58,8 +75,10 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     with ExitStack() as stack:
         _await_port(arguments.host, arguments.port)
         if settings.database_url is None:
-            url = stack.enter_context(EmbeddedPostgres(settings.data_dir)).url
+            server = stack.enter_context(EmbeddedPostgres(settings.data_dir))
+            url = server.url
             os.environ["DATABASE_URL"] = url  # all that the application and its workers get to know of it
+            _end_after(server.wait)
             migrate(url)
         else:
             url = settings.database_url.get_secret_value()
@@ -112,14 +131,18 @@ def application() -> FastAPI:
     configure_logging()
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=_die_with, args=(parent.join,), daemon=True).start()
+        _end_after(parent.join)  # a worker without its supervisor would hold the port
     return create_app(Settings.load())
 
 
-def _die_with(parent_ended: Callable[[], None]) -> None:
-    """End a worker whose supervisor is gone: it would hold the port, and nobody would restart it."""
-    parent_ended()
-    os.kill(os.getpid(), signal.SIGTERM)
+def _end_after(other_ended: Callable[[], None]) -> None:
+    """End this process gracefully as soon as another, which it cannot do without, has ended."""
+
+    def end() -> None:
+        other_ended()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=end, daemon=True).start()
 
 
 class _SocketOfItsOwn:

@@ -117,10 +117,14 @@ class EmbeddedPostgres:
         self.url = report
         return self
 
+    def wait(self) -> None:
+        """Wait until the server has ended, of itself or by the context's exit."""
+        self._keeper.wait()
+
     def __exit__(self, *_: object) -> None:
         """Stop the server and wait until it is gone."""
         cast("BinaryIO", self._keeper.stdin).close()
-        self._keeper.wait()
+        self.wait()
 
 
 class _Keeper:
@@ -147,7 +151,12 @@ class _Keeper:
             sys.stdout.flush()
             for stream in (1, 2):  # ends the report; anything more is for the log
                 os.dup2(self._log.fileno(), stream)
-            signal.signal(signal.SIGCHLD, _exit)  # from here on the server is the only child
+
+            def child_changed(*_: object) -> None:
+                if server.poll() is not None:  # ended, not merely stopped by SIGSTOP
+                    sys.exit()
+
+            signal.signal(signal.SIGCHLD, child_changed)  # from here on the server is the only child
             if server.poll() is None:
                 sys.stdin.read()
 

@@ -1,4 +1,4 @@
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -7,6 +7,7 @@ from app.models import Patient as Row
 from app.profiles.schemas import ProfileUpsert
 from app.resource.schemas import CreateBody, ReadOnly, Representation, RequestBody, UpdateBody
 from app.resource.values import (
+    AnyGender,
     DateOfBirth,
     Degrees,
     Email,
@@ -25,7 +26,7 @@ columns = Row.__table__.c
 
 
 class PatientProfile(Representation):
-    """The profile of a patient."""
+    """The profile of a patient; several patients may share one."""
 
     unique_id: Identifier
     email: str | None
@@ -54,6 +55,7 @@ class Patient(Representation):
 
     unique_id: Identifier
     patient_profile: PatientProfile | None
+    """The account that the patient is linked to."""
     patient_email_address: str | None
     patient_mobile_number: str | None
     patient_title: str | None
@@ -61,7 +63,7 @@ class Patient(Representation):
     patient_initials: str | None
     patient_last_name: str | None
     patient_date_of_birth: Annotated[str, Field(json_schema_extra={"format": "date"})] | None
-    patient_gender: Literal["Male", "Female", "Other", "Unknown"] | None
+    patient_gender: Gender | None
     patient_race: str | None
     patient_physical_address: str | None
     patient_address_line_1: str | None
@@ -71,10 +73,14 @@ class Patient(Representation):
     patient_country: str | None
     patient_postal_code: str | None
     patient_latitude: Degrees | None
+    """Degrees north, with six decimals."""
     patient_longitude: Degrees | None
+    """Degrees east, with six decimals."""
     patient_access_medical_care: str | None
     patient_hospital: list[PatientHospital]
+    """In the order of their ids; requests say `hospital_ids`."""
     patient_doctor: list[PatientDoctor]
+    """In the order of their ids; requests say `doctor_ids`."""
     date_created: Timestamp
     last_updated: Timestamp
 
@@ -83,6 +89,7 @@ class PatientFields(RequestBody):
     """What a client may set of a patient."""
 
     patient_profile: ProfileUpsert | None = None
+    """The account to link the patient to; `null` unlinks, the profile itself stays."""
     patient_email_address: Annotated[str | None, Email(columns.patient_email_address)] = None
     patient_mobile_number: Annotated[str | None, Mobile(columns.patient_mobile_number)] = None
     patient_title: Annotated[str | None, Text(columns.patient_title)] = None
@@ -90,7 +97,7 @@ class PatientFields(RequestBody):
     patient_initials: Annotated[str | None, Text(columns.patient_initials)] = None
     patient_last_name: Annotated[str | None, Text(columns.patient_last_name)] = None
     patient_date_of_birth: DateOfBirth = None
-    patient_gender: Gender = None
+    patient_gender: AnyGender = None
     patient_race: Annotated[str | None, Text(columns.patient_race)] = None
     patient_physical_address: Annotated[str | None, Text(columns.patient_physical_address)] = None
     patient_address_line_1: Annotated[str | None, Text(columns.patient_address_line_1)] = None
@@ -103,13 +110,15 @@ class PatientFields(RequestBody):
     patient_longitude: Longitude = None
     patient_access_medical_care: Annotated[str | None, Text(columns.patient_access_medical_care)] = None
     hospital_ids: IdentifierSet = Field(default_factory=list)
+    """All hospitals of the patient, which must exist; `[]` is none."""
     doctor_ids: IdentifierSet = Field(default_factory=list)
+    """All doctors of the patient, who must exist; `[]` is none."""
     patient_hospital: ReadOnly = None
     patient_doctor: ReadOnly = None
 
 
 class PatientCreate(CreateBody, PatientFields):
-    """A new patient: a first or a last name, and whatever else is known."""
+    """A new patient: a first or a last name, and whatever else is known. Blank text is `null`."""
 
     example = contract.CREATE
 
@@ -125,7 +134,7 @@ class PatientCreate(CreateBody, PatientFields):
 
 
 class PatientUpdate(UpdateBody, PatientFields):
-    """What to change of a patient: absent stays, `null` clears, `hospital_ids` and `doctor_ids` replace the set."""
+    """What to change of a patient: absent stays, `null` or blank clears, ids replace the whole set."""
 
     example = contract.UPDATE
 

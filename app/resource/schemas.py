@@ -7,7 +7,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.resource.values import Identifier
 
-ReadOnly = Annotated[Any, Field(exclude=True, json_schema_extra={"readOnly": True})]
+ReadOnly = Annotated[
+    Any,
+    Field(
+        exclude=True,
+        json_schema_extra={"readOnly": True},
+        description="Not to be sent; ignored where it is, so that what was read can be put back.",
+    ),
+]
 """A key of an answer that a request may carry too and that is ignored, so that what was read can be put back."""
 
 
@@ -37,7 +44,7 @@ class Schema(BaseModel):
 class Representation(Schema):
     """An answer's body. PostgreSQL builds it from these fields (see document.py); tests validate it against them."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra=_publish)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, json_schema_extra=_publish)
 
 
 class RequestBody(Schema):
@@ -46,7 +53,13 @@ class RequestBody(Schema):
     Defaults in it are never used: `given()` tells what was sent.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, json_schema_extra=_publish)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+        json_schema_extra=_publish,
+    )
 
     def given(self) -> dict[str, Any]:
         """The fields that the client sent, cleaned. An absent one is to be left as it is."""
@@ -57,6 +70,7 @@ class CreateBody(RequestBody):
     """A new record. The client may choose its `unique_id`, so that imported records keep theirs."""
 
     unique_id: Identifier = ""
+    """The client's own id, if it keeps ids; else one is made. One that was ever used is refused."""
     date_created: ReadOnly = None
     last_updated: ReadOnly = None
 

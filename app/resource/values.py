@@ -8,6 +8,7 @@ import re
 import unicodedata
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
+from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import (
@@ -59,6 +60,7 @@ class Text:
     pattern: str | None = None
     kind: str
     message: str
+    description: str | None = None
 
     def __init__(self, column: Column[Any]) -> None:
         self.max_length = max_length(column)
@@ -93,6 +95,8 @@ class Text:
             text |= {"minLength": 1, "pattern": self.pattern or r"\S"}
         elif self.pattern is not None:
             text["pattern"] = _or_blank(self.pattern)
+        if self.description is not None:
+            published["description"] = self.description
         return published
 
 
@@ -113,13 +117,19 @@ class Mobile(Text):
     pattern = r"^\+?(?:[ .()-]*[0-9]){4,15}[ .()-]*$"
     kind = "mobile_number"
     message = "Must be an optional + and 4 to 15 digits; spaces, dots, dashes and parentheses may stand between"
+    description = "An optional + and 4 to 15 digits; spaces, dots, dashes and parentheses are kept as sent."
 
 
-_GENDERS = {
-    spelling: gender
-    for gender in ("Male", "Female", "Other", "Unknown")
-    for spelling in (gender.lower(), gender[0].lower())
-}
+class Gender(StrEnum):
+    """Administrative gender."""
+
+    MALE = "Male"
+    FEMALE = "Female"
+    OTHER = "Other"
+    UNKNOWN = "Unknown"
+
+
+_GENDERS = {spelling: gender.value for gender in Gender for spelling in (gender.lower(), gender[0].lower())}
 
 
 def _gender(text: str | None) -> str | None:
@@ -138,14 +148,18 @@ def _any_case(word: str) -> str:
 _GENDER_SCHEMA = {
     "type": "string",
     "pattern": _or_blank(f"^(?:{'|'.join(_any_case(spelling) for spelling in _GENDERS)})$"),
-    "description": "Male, Female, Other or Unknown in any case, or HL7's M, F, O, U",
 }
 
-Gender = Annotated[
+AnyGender = Annotated[
     str | None,
     BeforeValidator(_blank_to_none),
     AfterValidator(_gender),
-    WithJsonSchema({"anyOf": [_GENDER_SCHEMA, {"type": "null"}]}),
+    WithJsonSchema(
+        {
+            "anyOf": [_GENDER_SCHEMA, {"type": "null"}],
+            "description": "Male, Female, Other or Unknown in any case, or HL7's M, F, O, U.",
+        }
+    ),
 ]
 """Administrative gender: HL7 table 0001's M, F, O, U or their names, in any case; kept as the name."""
 
@@ -171,7 +185,10 @@ DateOfBirth = Annotated[
     BeforeValidator(_date_of_birth),
     BeforeValidator(_blank_to_none),
     WithJsonSchema(
-        {"anyOf": [{"type": "string", "format": "date"}, {"type": "string", "pattern": r"^\s*$"}, {"type": "null"}]}
+        {
+            "anyOf": [{"type": "string", "format": "date"}, {"type": "string", "pattern": r"^\s*$"}, {"type": "null"}],
+            "description": "YYYY-MM-DD, not in the future.",
+        }
     ),
 ]
 """A day, not after today in UTC+14: where the day begins first, a baby may be born tomorrow."""
@@ -214,7 +231,8 @@ class _Degrees:
         """Pydantic's hook: publish both forms."""
         number = {"type": "number", "minimum": -self.limit, "maximum": self.limit}
         text = {"type": "string", "pattern": _or_blank(_UP_TO[self.limit])}
-        return {"anyOf": [text, number, {"type": "null"}]}
+        description = f"Degrees from -{self.limit} to {self.limit}, rounded to six decimals. Text is exact."
+        return {"anyOf": [text, number, {"type": "null"}], "description": description}
 
 
 Latitude = Annotated[Decimal | None, _Degrees(90)]
@@ -240,5 +258,5 @@ IdentifierSet = Annotated[list[Identifier], Field(max_length=1000)]
 Degrees = Annotated[str, Field(pattern=r"^-?[0-9]{1,3}\.[0-9]{6}$")]
 """Latitude or longitude in an answer: a string with six decimals, as Django REST framework writes a DecimalField."""
 
-Timestamp = Annotated[datetime, WithJsonSchema({"type": "string", "format": "date-time"})]
+Timestamp = Annotated[datetime, WithJsonSchema({"type": "string", "format": "date-time", "description": "In UTC."})]
 """A moment in UTC, ISO 8601 with `Z`."""

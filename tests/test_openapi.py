@@ -120,14 +120,16 @@ def test_schemas_are_json_schemas(document: Json) -> None:
 
 
 def test_references_resolve(document: Json) -> None:
-    """Every `$ref` leads to something in the document, and every schema is led to."""
+    """Every `$ref` leads to something in the document, and every schema and header is led to."""
     references = {value["$ref"] for _, value in objects(document) if "$ref" in value}
     for reference in references:
         node: Any = document
         for step in reference.removeprefix("#/").split("/"):
             assert step in node, reference
             node = node[step]
-    assert references == {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+    assert references == {
+        f"#/components/{kind}/{name}" for kind, named in document["components"].items() for name in named
+    }
 
 
 def test_errors_are_problems(document: Json) -> None:

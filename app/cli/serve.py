@@ -79,6 +79,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
             url = server.url
             os.environ["DATABASE_URL"] = url  # all that the application and its workers get to know of it
             _end_after(server.wait)
+            stack.callback(signal.signal, signal.SIGTERM, signal.SIG_IGN)  # its end at ours is no news
             migrate(url)
         else:
             url = settings.database_url.get_secret_value()

@@ -6,10 +6,10 @@ README's table against this file.
 
 import os
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "PATIENTS_"
@@ -26,6 +26,11 @@ class Settings(BaseSettings):
 
     database_url: SecretStr | None = Field(default=None, validation_alias=AliasChoices("DATABASE_URL", "database_url"))
     """PostgreSQL to use, `postgresql://…` or `postgres://…`, as libpq reads it; without it, an embedded one."""
+
+    database_url_file: Path | None = Field(
+        default=None, validation_alias=AliasChoices("DATABASE_URL_FILE", "database_url_file")
+    )
+    """A file that holds the URL instead: a mounted secret, which no environment shows."""
 
     data_dir: Path = Path(".data")
     """Where the embedded PostgreSQL keeps its data."""
@@ -46,6 +51,19 @@ class Settings(BaseSettings):
             raise ValueError("must begin with postgresql:// or postgres://")
         return url
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_url(cls, values: dict[str, Any]) -> dict[str, Any]:
+        path = values.get("DATABASE_URL_FILE")
+        if not path:
+            return values
+        if values.get("DATABASE_URL"):
+            raise ValueError("set DATABASE_URL or DATABASE_URL_FILE, not both")
+        try:
+            return {**values, "DATABASE_URL": Path(path).read_text().strip()}
+        except (OSError, ValueError):
+            raise ValueError("DATABASE_URL_FILE names no file that can be read") from None
+
     @field_validator("cors_origins", mode="before")
     @classmethod
     def _origins(cls, value: object) -> object:
@@ -65,16 +83,18 @@ class Settings(BaseSettings):
         Raises:
             InvalidSettingsError: a value cannot be used, or a `PATIENTS_…` variable is unknown (it may be mistyped).
         """
-        known = {f"{PREFIX}{name}".upper() for name in cls.model_fields if name != "database_url"}
+        known = {f"{PREFIX}{name}".upper() for name in cls.model_fields if not name.startswith("database_url")}
         unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
         problems = [f"{name}: there is no such setting" for name in unknown]
         try:
             settings = cls()
         except ValidationError as error:
             for item in error.errors(include_input=False, include_url=False):
-                name = str(item["loc"][0]).upper()
-                variable = name if name == "DATABASE_URL" else f"{PREFIX}{name.removeprefix(PREFIX)}"
-                problems.append(f"{variable}: {item['msg'].removeprefix('Value error, ')}")
+                message = item["msg"].removeprefix("Value error, ")
+                name = str(item["loc"][0]).upper() if item["loc"] else ""
+                if name and not name.startswith("DATABASE_URL"):
+                    name = f"{PREFIX}{name.removeprefix(PREFIX)}"
+                problems.append(f"{name}: {message}" if name else message)
             raise InvalidSettingsError("\n".join(problems)) from None
         if problems:
             raise InvalidSettingsError("\n".join(problems))

@@ -31,7 +31,7 @@ def _environment() -> Iterator[None]:
     """Tests see the defaults, whatever is set where they run."""
     with pytest.MonkeyPatch.context() as patch:
         for name in os.environ:
-            if name == "DATABASE_URL" or name.upper().startswith("PATIENTS_"):
+            if name.startswith("DATABASE_URL") or name.upper().startswith("PATIENTS_"):
                 patch.delenv(name)
         yield
 

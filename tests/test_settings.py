@@ -17,7 +17,7 @@ PASSWORD = "s3cret-PASSWORD"  # noqa: S105  # that it is told from the rest is a
 
 def variable(field: str) -> str:
     """The environment variable of a field."""
-    return "DATABASE_URL" if field == "database_url" else f"{PREFIX}{field.upper()}"
+    return field.upper() if field.startswith("database_url") else f"{PREFIX}{field.upper()}"
 
 
 VARIABLES = [variable(field) for field in Settings.model_fields]
@@ -124,3 +124,18 @@ def test_a_command_ends_with_1_and_names_the_variable(command: str, name: str) -
     assert ended.returncode == 1
     assert f"{name}: " in ended.stderr
     assert PASSWORD not in ended.stderr + ended.stdout
+
+
+def test_url_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file may hold the URL, with a line's end; one that cannot be read, or beside DATABASE_URL, is named."""
+    secret = tmp_path / "url"
+    secret.write_text(f"postgresql://user:{PASSWORD}@host/patients\n")
+    monkeypatch.setenv("DATABASE_URL_FILE", str(secret))
+    settings = Settings.load()
+    assert settings.database_url == SecretStr(f"postgresql://user:{PASSWORD}@host/patients")
+    for name, value in (("DATABASE_URL", "postgresql://elsewhere"), ("DATABASE_URL_FILE", str(tmp_path / "none"))):
+        monkeypatch.setenv(name, value)
+        with pytest.raises(InvalidSettingsError, match="DATABASE_URL_FILE") as caught:
+            Settings.load()
+        assert PASSWORD not in str(caught.value)
+        monkeypatch.delenv("DATABASE_URL", raising=False)

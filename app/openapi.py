@@ -16,6 +16,11 @@ DESCRIPTION: Json = {
     "title": "Patients API",
     "version": "0.1.0",
     "summary": "Patients, their profiles, hospitals and doctors.",
+    "description": (
+        "A list is a bare array: everything, or a page where `limit` is given. A change leaves alone what it does not "
+        "name; `null` clears. Every error is an RFC 9457 problem, `application/problem+json`, with all that is wrong "
+        "with the request at once. Every path works without its last slash too."
+    ),
     "license_info": {"name": "MIT", "identifier": "MIT"},
     "openapi_tags": [
         {"name": "patients", "description": "Patients, each with a profile, hospitals and doctors."},

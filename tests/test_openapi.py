@@ -232,7 +232,7 @@ async def test_lengths_are_the_databases(document: Json, connection: asyncpg.Con
 
 @pytest.mark.parametrize(("header", "verb", "status"), [("Location", "create", "201"), ("Link", "list", "200")])
 def test_headers_are_documented_alike(document: Json, header: str, verb: str, status: str) -> None:
-    """A header that one resource documents for an operation, all resources do, as a string; no other operation does."""
+    """The operations that answer these headers say so, as strings; no other does."""
     documented = {
         operation["operationId"]: (code, response["headers"][header]["schema"]["type"])
         for *_, operation in operations(document)
@@ -240,7 +240,40 @@ def test_headers_are_documented_alike(document: Json, header: str, verb: str, st
         if header in response.get("headers", {})
     }
     answering = [name for name in OPERATIONS if name.startswith(f"{verb}_")]
-    assert documented in ({}, dict.fromkeys(answering, (status, "string")))
+    assert documented == dict.fromkeys(answering, (status, "string"))
+
+
+def test_headers_of_all_answers_are_documented(document: Json) -> None:
+    """Every answer has the request's id, and every 503 says when to try again."""
+    for _, _, operation in operations(document):
+        for status, response in operation["responses"].items():
+            expected = {"X-Request-ID", "Retry-After"} if status == "503" else {"X-Request-ID"}
+            assert response["headers"].keys() - {"Location", "Link"} == expected, (operation["operationId"], status)
+
+
+def test_security_is_declared(document: Json) -> None:
+    """That there is no authentication is said, not left out."""
+    assert document["security"] == []
+
+
+def test_summaries_differ(document: Json) -> None:
+    """No two operations have one summary: PUT and PATCH are told apart in a list of them."""
+    summaries = [operation["summary"] for *_, operation in operations(document)]
+    assert len(set(summaries)) == len(summaries)
+
+
+def test_parameters_are_never_null(document: Json) -> None:
+    """A path or a query has no null, so no generated client offers it."""
+    schemas = [parameter["schema"] for *_, o in operations(document) for parameter in o.get("parameters", ())]
+    assert [schema for schema in schemas if schema["type"] not in {"string", "integer"}] == []
+    assert all(parameter["description"] for *_, o in operations(document) for parameter in o.get("parameters", ()))
+
+
+def test_the_gender_of_answers_is_a_named_enum(document: Json) -> None:
+    """Generated clients have one type for it, by a name that a person would choose."""
+    gender = document["components"]["schemas"]["Patient"]["properties"]["patient_gender"]
+    assert gender["anyOf"] == [{"$ref": "#/components/schemas/Gender"}, {"type": "null"}]
+    assert document["components"]["schemas"]["Gender"]["enum"] == ["Male", "Female", "Other", "Unknown"]
 
 
 def examples(document: Json, method: str, path: str) -> list[Json]:

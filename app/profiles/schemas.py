@@ -45,4 +45,4 @@ class ProfileUpsert(ProfileFields):
     """The profile of a patient: created if its `unique_id` is unknown, else given fields overwrite and others stay."""
 
     unique_id: Identifier
-    """The profile's own id: an e-mail address or a name alone says not which profile is meant."""
+    """Says which profile; an e-mail address or names alone do not."""

@@ -12,7 +12,7 @@ ReadOnly = Annotated[
     Field(
         exclude=True,
         json_schema_extra={"readOnly": True},
-        description="Not to be sent; ignored where it is, so that what was read can be put back.",
+        description="Ignored; a request may carry it so that what was read can be put back.",
     ),
 ]
 """A key of an answer that a request may carry too and that is ignored, so that what was read can be put back."""

@@ -231,7 +231,7 @@ class _Degrees:
         """Pydantic's hook: publish both forms."""
         number = {"type": "number", "minimum": -self.limit, "maximum": self.limit}
         text = {"type": "string", "pattern": _or_blank(_UP_TO[self.limit])}
-        description = f"Degrees from -{self.limit} to {self.limit}, rounded to six decimals. Text is exact."
+        description = f"Degrees from -{self.limit} to {self.limit} as text or a number, rounded to six decimals."
         return {"anyOf": [text, number, {"type": "null"}], "description": description}
 
 

@@ -1,0 +1,78 @@
+"""openapi.json as its readers have it: a linter of such documents, and a client generated from it, in TypeScript."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support import Served
+
+HERE = Path(__file__).parent
+DOCUMENT = HERE.parents[1] / "openapi.json"
+NO_PACKAGES = re.compile(
+    "code (E40[134]|E5|EAI_AGAIN|ECONN|EHOSTUNREACH|ENETUNREACH|ENOTCACHED|ENOTFOUND|ETIMEDOUT"
+    "|ERR_SOCKET_TIMEOUT|SELF_SIGNED|UNABLE_TO|CERT_)\\w*"
+)
+"""npm's codes where it cannot get the packages. Any other is a fault in package.json or its lock, which fails."""
+
+
+def run(directory: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; what it says on either stream is in `stdout`."""
+    quiet = {"REDOCLY_TELEMETRY": "off", "REDOCLY_SUPPRESS_UPDATE_NOTICE": "true", "NO_COLOR": "1"}
+    return subprocess.run(
+        command,
+        cwd=directory,
+        env={**os.environ, **quiet},
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with this one's files, the packages of its lock, and the document."""
+    if shutil.which("npm") is None or shutil.which("node") is None:
+        pytest.skip("Node is not at hand")
+    directory = tmp_path_factory.mktemp("typescript")
+    for file in HERE.iterdir():
+        if file.suffix in {".json", ".ts", ".yaml"}:
+            shutil.copy(file, directory)
+    version = run(directory, "node", "--version").stdout.strip()
+    if int(version.removeprefix("v").partition(".")[0]) < 20:
+        pytest.skip(f"the tools need Node 20 or newer; this is {version}")
+    shutil.copy(DOCUMENT, directory)
+    install = run(directory, "npm", "ci", "--prefer-offline", "--no-audit", "--no-fund", "--fetch-retries=0")
+    if install.returncode != 0 and (found := NO_PACKAGES.search(install.stdout)):
+        pytest.skip(f"npm cannot get the packages: {found[0]}")
+    assert install.returncode == 0, install.stdout
+    return directory
+
+
+def test_the_linter_has_no_complaint(workshop: Path) -> None:
+    """Redocly's recommended rules find nothing but the exceptions, which `redocly.yaml` gives reasons for."""
+    lint = run(
+        workshop, "npx", "redocly", "lint", "--config", "redocly.yaml", "--format", "github-actions", DOCUMENT.name
+    )
+    assert lint.returncode == 0, lint.stdout
+    assert "::" not in lint.stdout, lint.stdout
+
+
+def test_a_generated_client_does_what_the_contract_shows(
+    workshop: Path, serve: Callable[..., Served], database_url: str
+) -> None:
+    """`contract.ts` compiles, strictly, with the types made of the document, and gets the contract's answers."""
+    generated = run(workshop, "npx", "openapi-typescript", DOCUMENT.name, "--output", "schema.d.ts")
+    assert generated.returncode == 0, generated.stdout
+    compiled = run(workshop, "npx", "tsc")
+    assert compiled.returncode == 0, compiled.stdout
+    served = serve("--demo", DATABASE_URL=database_url)
+    ran = run(workshop, "node", "contract.js", served.url)
+    assert ran.returncode == 0, ran.stdout
+    assert ran.stdout == "as the contract has it\n"

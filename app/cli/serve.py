@@ -80,10 +80,16 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
             os.environ["DATABASE_URL"] = url  # all that the application and its workers get to know of it
             _end_after(server.wait)
             stack.callback(signal.signal, signal.SIGTERM, signal.SIG_IGN)  # its end at ours is no news
-            migrate(url)
+            if not asyncio.run(_is_current(url)):
+                migrate(url)
         else:
             url = settings.database_url.get_secret_value()
-        asyncio.run(_prepare(url, fill=arguments.demo))
+            if not asyncio.run(_is_current(url)):
+                raise CannotServeError(
+                    "The database lacks migrations of this version. Run `patients-api migrate`, then start again."
+                )
+        if arguments.demo:
+            asyncio.run(_fill(url))
         print(f"Patients API: http://{arguments.host}:{arguments.port}/docs (Ctrl-C stops)", file=sys.stderr)
         with suppress(KeyboardInterrupt):  # uvicorn has shut down gracefully and passes the signal on
             _serve(arguments)
@@ -94,17 +100,19 @@ def _exit(*_: object) -> NoReturn:
     sys.exit(0)
 
 
-async def _prepare(url: str, *, fill: bool) -> None:
-    """Check the schema and fill in the demo data."""
+async def _is_current(url: str) -> bool:
     database = Database(url, pool_size=1)
     try:
         async with database.read() as connection:
-            if not await schema_is_current(connection):
-                raise CannotServeError(
-                    "The database lacks migrations of this version. Run `patients-api migrate`, then start again."
-                )
-        if fill:
-            await database.transaction(demo.fill)
+            return await schema_is_current(connection)
+    finally:
+        await database.close()
+
+
+async def _fill(url: str) -> None:
+    database = Database(url, pool_size=1)
+    try:
+        await database.transaction(demo.fill)
     finally:
         await database.close()
 

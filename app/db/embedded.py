@@ -135,6 +135,9 @@ class _Keeper:
         self._pgdata = data_dir / "postgres"
         self._options = options
         self._binaries = _binaries()
+        names = {path.name for path in data_dir.iterdir()} if data_dir.is_dir() else set()
+        if names and not names & {"lock", "postgres"}:
+            raise EmbeddedPostgresError(f"{data_dir} holds other files: choose another data directory.")
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._prefix, self._uid, self._gid = _account(data_dir)
         data_dir.chmod(0o700)

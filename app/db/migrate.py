@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 import migrations
 
+UNDEFINED_TABLE = "42P01"
 _SCRIPTS = ScriptDirectory(str(Path(migrations.__file__).parent))
 
 
@@ -29,7 +30,9 @@ async def schema_is_current(connection: AsyncConnection) -> bool:
     """
     try:
         revisions = (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalars().all()
-    except ProgrammingError:  # no such table: never migrated
-        return False
+    except ProgrammingError as error:
+        if getattr(error.orig, "sqlstate", None) == UNDEFINED_TABLE:  # never migrated
+            return False
+        raise
     known = {script.revision for script in _SCRIPTS.walk_revisions()}
     return any(revision == _SCRIPTS.get_current_head() or revision not in known for revision in revisions)

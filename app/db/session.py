@@ -9,12 +9,16 @@ import asyncpg
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from app.errors import ConflictError, UnavailableError
+from app.errors import ConflictError, ServiceError, UnavailableError
 
 T = TypeVar("T")
 
 CONNECT_TIMEOUT = 1.0
 """Seconds that connecting may take."""
+WORK_TIMEOUT = 5.0
+"""Seconds that one read or transaction may take; a server that has frozen tells nothing of itself."""
+LOCK_TIMEOUT = "1500ms"
+"""How long a statement waits for a lock: who holds one for longer is no request of ours."""
 STALLED = 0.9
 """Seconds without any connection coming free, after which those who wait for one are told to come back (503).
 
@@ -22,7 +26,7 @@ Who waits this long and then for a connection in vain still hears within two sec
 """
 
 
-def create_engine(url: str, *, pool_size: int) -> AsyncEngine:
+def create_engine(url: str, *, pool_size: int, **server_settings: str) -> AsyncEngine:
     """An engine on asyncpg, which reads `url` itself: what libpq understands (`sslmode`, sockets, several hosts) works.
 
     Parameters stay out of error messages: they are patient data.
@@ -30,9 +34,9 @@ def create_engine(url: str, *, pool_size: int) -> AsyncEngine:
 
     async def connect() -> asyncpg.Connection:
         # jit: the planner's estimate for a page is far above what it costs, and compiling takes longer than running
-        server_settings = {"application_name": "patients-api", "jit": "off"}
+        settings = {"application_name": "patients-api", "jit": "off", **server_settings}
         try:
-            return await asyncpg.connect(url, timeout=CONNECT_TIMEOUT, server_settings=server_settings)
+            return await asyncpg.connect(url, timeout=CONNECT_TIMEOUT, server_settings=settings)
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise UnavailableError from error
 
@@ -90,16 +94,14 @@ class _Line:
             await self._wait()
         else:
             await self._free.acquire()  # does not wait
-        moved = True
         try:
             yield
-        except UnavailableError:
-            moved = False
-            raise
         finally:
-            if moved:
-                self._moved = asyncio.get_running_loop().time()
             self._free.release()
+
+    def move(self) -> None:
+        """Note that PostgreSQL answered who had a turn."""
+        self._moved = asyncio.get_running_loop().time()
 
     async def _wait(self) -> None:
         loop = asyncio.get_running_loop()
@@ -124,14 +126,14 @@ class Database:
     """What routes and commands use of PostgreSQL: `read` for a single SELECT, `transaction` for everything else."""
 
     def __init__(self, url: str, *, pool_size: int) -> None:
-        self.engine = create_engine(url, pool_size=pool_size)
+        self.engine = create_engine(url, pool_size=pool_size, lock_timeout=LOCK_TIMEOUT)
         self._line = _Line(pool_size)
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A connection for one SELECT. It is its own transaction, which saves the round trips of BEGIN and COMMIT."""
-        async with self._line.turn(), _translated(), self._autocommit.connect() as connection:
+        async with self._connected(self._autocommit) as connection:
             yield connection
 
     async def transaction(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
@@ -139,10 +141,23 @@ class Database:
 
         The result is to be answered only after this returns: what was answered is stored.
         """
-        async with self._line.turn(), _translated(), self.engine.connect() as connection:
+        async with self._connected(self.engine) as connection:
             result = await work(connection)
             await connection.commit()
             return result
+
+    @asynccontextmanager
+    async def _connected(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+        try:
+            async with self._line.turn(), asyncio.timeout(WORK_TIMEOUT), _translated(), engine.connect() as connection:
+                yield connection
+                self._line.move()
+        except TimeoutError as error:
+            raise UnavailableError from error
+        except ServiceError as error:
+            if not isinstance(error, UnavailableError):
+                self._line.move()
+            raise
 
     async def close(self) -> None:
         """Close all connections."""

@@ -5,10 +5,8 @@ RequestContext → (CORS) → Problems → BodyLimit → Paths → the applicati
 
 import re
 import time
-import traceback
 from collections.abc import Iterable
 from http import HTTPStatus
-from pathlib import Path
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -18,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import BODY_TOO_LARGE, ProblemResponse
+from app.observability.logging import describe
 from app.resource.identifiers import new_identifier
 
 log = structlog.get_logger()
@@ -107,20 +106,6 @@ class Problems:
             if not started:
                 detail = "Something went wrong on our side. Tell the operators the request_id."
                 await ProblemResponse(scope, 500, detail)(scope, receive, send)
-
-
-def describe(error: BaseException) -> dict[str, object]:
-    """An error for the log: its type, its causes' types, and where, without messages, which may hold patient data."""
-    types = []
-    cause: BaseException | None = error
-    while cause is not None:
-        types.append(f"{type(cause).__module__}.{type(cause).__qualname__}")
-        cause = cause.__cause__ or cause.__context__
-    frames = traceback.extract_tb(error.__traceback__)[-5:]
-    return {
-        "error": " from ".join(types),
-        "at": [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames],
-    }
 
 
 class CORS(CORSMiddleware):

@@ -10,11 +10,18 @@ from fastapi.routing import APIRoute
 
 from app.errors import MEDIA_TYPE, UnreadableBodyError, UnsupportedMediaTypeError, problem_content, title
 
-_JSON_TYPE = re.compile(r'application/json\s*(?:;\s*charset=(?:utf-8|"utf-8")\s*)?', re.IGNORECASE)
+_JSON_TYPE = re.compile(r'application/json\s*(?:;\s*charset=(?:utf-8|"utf-8")\s*)?;?', re.IGNORECASE)
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise UnreadableBodyError("The body has an object that names one key twice.")
+    return members
 
 
 class JSONRequest(Request):
@@ -36,7 +43,7 @@ class JSONRequest(Request):
     @staticmethod
     def _parse(body: bytes) -> Any:
         try:
-            return json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+            return json.loads(body.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_object)
         except UnicodeDecodeError:
             raise UnreadableBodyError("The body is not in UTF-8.") from None
         except json.JSONDecodeError as error:

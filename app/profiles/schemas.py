@@ -2,7 +2,7 @@ from typing import Annotated
 
 from app import contract
 from app.models import Profile as Row
-from app.resource.schemas import CreateBody, Representation, RequestBody, UpdateBody
+from app.resource.schemas import CreateBody, ReadOnly, Representation, RequestBody, UpdateBody
 from app.resource.values import Email, Identifier, Text, Timestamp
 
 columns = Row.__table__.c
@@ -46,3 +46,5 @@ class ProfileUpsert(ProfileFields):
 
     unique_id: Identifier
     """Says which profile; an e-mail address or names alone do not."""
+    date_created: ReadOnly = None
+    last_updated: ReadOnly = None

@@ -64,7 +64,7 @@ class Repository:
 
     @classmethod
     def visible(cls) -> ColumnElement[bool]:
-        """Which rows a principal may see. Every statement on existing rows begins from it."""
+        """Which rows the principal may see: all, until principals are limited. Look-ups by id and lists ask it."""
         return true()
 
     @classmethod

@@ -38,12 +38,16 @@ def _blank_to_none(value: object) -> object:
     return None if isinstance(value, str) and not value.strip() else value
 
 
-def _clean(text: str) -> str:
+def _clean(text: str, max_length: int) -> str:
+    text = text.strip()
+    # before NFC, whose cost is quadratic in combining marks; a character has at most four code points more before it
+    if len(text) > 5 * max_length:
+        raise refuse("string_too_long", f"Must have at most {max_length} characters")
     if "\0" in text:
         raise refuse("string_nul", "Must not contain NUL characters")
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
         raise refuse("string_unicode", "Must not contain lone surrogates, which are no characters")
-    return unicodedata.normalize("NFC", text.strip())
+    return unicodedata.normalize("NFC", text)
 
 
 def _or_blank(pattern: str) -> str:
@@ -66,7 +70,7 @@ class Text:
         self.max_length = max_length(column)
 
     def _check(self, text: str) -> str:
-        text = _clean(text)
+        text = _clean(text, self.max_length)
         if not text:
             raise refuse("string_blank", "Must not be blank")
         if len(text) > self.max_length:
@@ -135,7 +139,7 @@ _GENDERS = {spelling: gender.value for gender in Gender for spelling in (gender.
 def _gender(text: str | None) -> str | None:
     if text is None:
         return None
-    gender = _GENDERS.get(_clean(text).lower())
+    gender = _GENDERS.get(text.strip().lower())
     if gender is None:
         raise refuse("gender", "Must be Male, Female, Other or Unknown (or M, F, O, U)")
     return gender

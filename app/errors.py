@@ -191,19 +191,23 @@ async def _http_error(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, HTTPException)  # noqa: S101  # as above
     headers = dict(error.headers or {})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        headers["Allow"] = ", ".join(_methods(request))
+        template, methods = _at_this_path(request)
+        request.scope["state"]["route"] = template
+        headers["Allow"] = ", ".join(methods)
     detail = _DETAILS.get(error.status_code, title(error.status_code))
     return ProblemResponse(request.scope, error.status_code, detail, headers=headers)
 
 
-def _methods(request: Request) -> list[str]:
-    """All methods of the request's path: the framework names only those of the first route that matches."""
+def _at_this_path(request: Request) -> tuple[str, list[str]]:
+    """The template of the request's path, and all its methods: the framework names those of its first route alone."""
+    template = ""
     methods: set[str] = set()
     for route in iter_route_contexts(request.app.routes):
         regex = getattr(route, "path_regex", None)
         if regex is not None and regex.match(request.scope["path"]):
+            template = template or route.path_format or ""
             methods |= route.methods or set()
-    return sorted(methods | {"HEAD"} if "GET" in methods else methods)
+    return template, sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
 
 _MESSAGES = {

@@ -139,3 +139,12 @@ def test_url_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
             Settings.load()
         assert PASSWORD not in str(caught.value)
         monkeypatch.delenv("DATABASE_URL", raising=False)
+
+
+@pytest.mark.parametrize("url", [f"postgresql://user:{PASSWORD}/x@host/patients", f"postgresql://[{PASSWORD}/patients"])
+def test_url_that_is_none(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A URL whose password is not percent-encoded is refused by name, with what to do, and none of it is repeated."""
+    monkeypatch.setenv("DATABASE_URL", url)
+    with pytest.raises(InvalidSettingsError, match=r"^DATABASE_URL: is no URL: in a password, write / as %2F") as caught:
+        Settings.load()
+    assert PASSWORD not in str(caught.value)

@@ -145,6 +145,6 @@ def test_url_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_url_that_is_none(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A URL whose password is not percent-encoded is refused by name, with what to do, and none of it is repeated."""
     monkeypatch.setenv("DATABASE_URL", url)
-    with pytest.raises(InvalidSettingsError, match=r"^DATABASE_URL: is no URL: in a password, write / as %2F") as caught:
+    with pytest.raises(InvalidSettingsError, match=r"^DATABASE_URL: is no URL: in a password, write") as caught:
         Settings.load()
     assert PASSWORD not in str(caught.value)

@@ -90,6 +90,9 @@ class UnreadableBodyError(ServiceError):
 class UnsupportedMediaTypeError(ServiceError):
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
+    def __init__(self) -> None:
+        super().__init__("Send the body as application/json, in UTF-8.")
+
 
 class UnavailableError(ServiceError):
     status = HTTPStatus.SERVICE_UNAVAILABLE
@@ -162,6 +165,7 @@ class ProblemResponse(JSONResponse):
 MAX_ERRORS = 100
 """The most errors that an answer lists."""
 BODY_TOO_LARGE = "The body is larger than 1 MiB. Send less at once."
+UNEXPECTED = "Something went wrong on our side. Tell the operators the request_id."
 
 _TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
 """RFC 9110's names where Python 3.11 and 3.12 have older ones."""

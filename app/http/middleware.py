@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import BODY_TOO_LARGE, ProblemResponse
+from app.errors import BODY_TOO_LARGE, UNEXPECTED, ProblemResponse
 from app.observability.logging import describe
 from app.resource.identifiers import new_identifier
 
@@ -104,8 +104,7 @@ class Problems:
                 "unexpected error", request_id=scope["state"]["request_id"], **describe(error)
             )
             if not started:
-                detail = "Something went wrong on our side. Tell the operators the request_id."
-                await ProblemResponse(scope, 500, detail)(scope, receive, send)
+                await ProblemResponse(scope, 500, UNEXPECTED)(scope, receive, send)
 
 
 class CORS(CORSMiddleware):

@@ -8,7 +8,19 @@ from typing import Any, NoReturn
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
-from app.errors import MEDIA_TYPE, UnreadableBodyError, UnsupportedMediaTypeError, problem_content, title
+from app.errors import (
+    BODY_TOO_LARGE,
+    MEDIA_TYPE,
+    UNEXPECTED,
+    IdentifierTakenError,
+    InvalidError,
+    NotFoundError,
+    UnavailableError,
+    UnreadableBodyError,
+    UnsupportedMediaTypeError,
+    problem_content,
+    title,
+)
 
 _JSON_TYPE = re.compile(r'application/json\s*(?:;\s*charset=(?:utf-8|"utf-8")\s*)?;?', re.IGNORECASE)
 
@@ -69,7 +81,7 @@ class Route(APIRoute):
                 request = JSONRequest(request.scope, request.receive)
                 if await request.body():
                     if _JSON_TYPE.fullmatch(request.headers.get("content-type", "")) is None:
-                        raise UnsupportedMediaTypeError("Send the body as application/json, in UTF-8.")
+                        raise UnsupportedMediaTypeError
                     await request.json()  # here, because the framework turns errors of its own call into a bare 400
             return await handler(request)
 
@@ -78,13 +90,13 @@ class Route(APIRoute):
 
 _DETAILS = {
     400: "The body is not valid JSON: Expecting value at line 1, column 24.",
-    404: "There is no patient of this unique_id.",
-    409: "This unique_id has been used for another patient, perhaps a deleted one. Choose another.",
-    413: "The body is larger than 1 MiB. Send less at once.",
-    415: "Send the body as application/json, in UTF-8.",
-    422: "The request has errors; nothing of it was stored.",
-    500: "Something went wrong on our side. Tell the operators the request_id.",
-    503: "The database cannot be reached or is too busy at the moment. Try again.",
+    404: NotFoundError("patient").detail,
+    409: IdentifierTakenError("patient").detail,
+    413: BODY_TOO_LARGE,
+    415: UnsupportedMediaTypeError().detail,
+    422: InvalidError([]).detail,
+    500: UNEXPECTED,
+    503: UnavailableError().detail,
 }
 """Of examples; `app.openapi` knows the resource and says it for 404 and 409."""
 

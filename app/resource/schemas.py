@@ -18,13 +18,11 @@ ReadOnly = Annotated[
 """A key of an answer that a request may carry too and that is ignored, so that what was read can be put back."""
 
 
-def _publish(schema: dict[str, Any], model: type["Schema"]) -> None:
+def _publish(schema: dict[str, Any]) -> None:
     """Leave out what says nothing or misleads: titles made from names, defaults (absent is not null)."""
     untitle(schema)
     for field in schema.get("properties", {}).values():
         field.pop("default", None)
-    if model.example is not None:
-        schema["examples"] = [model.example]
 
 
 def untitle(schema: dict[str, Any]) -> None:
@@ -38,7 +36,7 @@ class Schema(BaseModel):
     """A body, in or out."""
 
     example: ClassVar[Mapping[str, Any] | None] = None
-    """Shown in the OpenAPI document."""
+    """Shown in the OpenAPI document (`app.openapi`)."""
 
 
 class Representation(Schema):

@@ -4,16 +4,16 @@ from collections.abc import Iterator
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import exists, func, or_, select, update
+from sqlalchemy import exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import contract
-from app.auth.principal import LOCAL
+from app.auth.principal import Principal
 from app.doctors.schemas import DoctorCreate
 from app.doctors.service import DoctorService
 from app.hospitals.schemas import HospitalCreate
 from app.hospitals.service import HospitalService
-from app.models import Doctor, Hospital, Patient, Profile, retired_ids
+from app.models import Doctor, Hospital, Patient, Profile, journal
 from app.patients.schemas import PatientCreate
 from app.patients.service import PatientService
 
@@ -102,23 +102,24 @@ def _fictitious() -> Iterator[dict[str, Any]]:
         }
 
 
+DEMO = Principal("demo")
+
+
 async def fill(connection: AsyncConnection) -> None:
     """Fill a database that is empty and always was: one that holds anything, or did, is left alone."""
     # one at a time: two services may start on one database at the same moment
     await connection.execute(select(func.pg_advisory_xact_lock(ADVISORY_LOCK)))
-    tables = (Patient.__table__, Profile.__table__, Hospital.__table__, Doctor.__table__, retired_ids)
+    tables = (Patient.__table__, Profile.__table__, Hospital.__table__, Doctor.__table__, journal)
     if (await connection.execute(select(or_(*(exists(select(table)) for table in tables))))).scalar_one():
         return
     for unique_id, name in HOSPITALS.items():
-        await HospitalService(connection, LOCAL).create(HospitalCreate(unique_id=unique_id, hospital_name=name))
+        await HospitalService(connection, DEMO).create(HospitalCreate(unique_id=unique_id, hospital_name=name))
     for unique_id, (first, last) in DOCTORS.items():
         doctor = DoctorCreate(unique_id=unique_id, doctor_first_name=first, doctor_last_name=last)
-        await DoctorService(connection, LOCAL).create(doctor)
-    patients = PatientService(connection, LOCAL)
+        await DoctorService(connection, DEMO).create(doctor)
+    patients = PatientService(connection, DEMO)
     example = {**contract.CREATE, "unique_id": contract.PATIENT["unique_id"], "hospital_ids": ["hos123"]}
-    await patients.create(PatientCreate.model_validate(example))
     dates = {name: datetime.fromisoformat(moment) for name, moment in contract.DATES.items()}
-    table = Patient.__table__
-    await connection.execute(update(table).where(table.c.unique_id == example["unique_id"]).values(dates))
+    await patients.create(PatientCreate.model_validate(example), moments=dates)
     for patient in _fictitious():
         await patients.create(PatientCreate.model_validate(patient))

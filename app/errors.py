@@ -4,7 +4,10 @@
     ├── NotFoundError              404
     ├── ConflictError              409
     │   ├── IdentifierTakenError
+    │   ├── IdentifierRetiredError
     │   └── InUseError
+    ├── PreconditionFailedError    412, with the current ETag
+    ├── PreconditionRequiredError  428
     ├── InvalidError               422, with the place of each error
     ├── UnreadableBodyError        400
     ├── UnsupportedMediaTypeError  415
@@ -46,19 +49,21 @@ class ServiceError(Exception):
     """A rule was broken. `detail` tells a person what to change."""
 
     status: ClassVar[HTTPStatus]
-    headers: ClassVar[Mapping[str, str]] = {}
 
-    def __init__(self, detail: str, errors: Iterable[FieldError] = ()) -> None:
+    def __init__(
+        self, detail: str, errors: Iterable[FieldError] = (), headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.errors = list(errors)
+        self.headers = headers
 
 
 class NotFoundError(ServiceError):
     status = HTTPStatus.NOT_FOUND
 
-    def __init__(self, resource: str) -> None:
-        super().__init__(f"There is no {resource} of this unique_id.")
+    def __init__(self, resource: str, which: str = "of this unique_id") -> None:
+        super().__init__(f"There is no {resource} {which}.")
 
 
 class ConflictError(ServiceError):
@@ -67,13 +72,42 @@ class ConflictError(ServiceError):
 
 class IdentifierTakenError(ConflictError):
     def __init__(self, resource: str) -> None:
-        super().__init__(f"This unique_id has been used for another {resource}, perhaps a deleted one. Choose another.")
+        super().__init__(f"Another {resource} has this unique_id. Choose another, or change that one by PUT.")
+
+
+class IdentifierRetiredError(ConflictError):
+    def __init__(self, resource: str, last: int | None) -> None:
+        detail = f"A deleted {resource} had this unique_id, and an id once used never returns to another."
+        if last is not None:
+            detail += (
+                f' To bring that one back, POST {{"version": {last}}} to its restore/ path; else choose another id.'
+            )
+        super().__init__(detail)
 
 
 class InUseError(ConflictError):
     def __init__(self, resource: str, patients: int) -> None:
         count = "1 patient is" if patients == 1 else f"{patients} patients are"
         super().__init__(f"{count} linked to this {resource}. Unlink first, then delete.")
+
+
+class PreconditionFailedError(ServiceError):
+    status = HTTPStatus.PRECONDITION_FAILED
+
+    def __init__(
+        self,
+        etag: str | None = None,
+        detail: str = "The record is not, or no longer, what the ETag in If-Match stands for. Nothing was stored: "
+        "read it again, and apply the change to what it is now.",
+    ) -> None:
+        super().__init__(detail, headers={"ETag": etag} if etag else None)
+
+
+class PreconditionRequiredError(ServiceError):
+    status = HTTPStatus.PRECONDITION_REQUIRED
+
+    def __init__(self) -> None:
+        super().__init__("Send If-Match with the ETag of what you have read, so that nobody's change is overwritten.")
 
 
 class InvalidError(ServiceError):
@@ -96,10 +130,9 @@ class UnsupportedMediaTypeError(ServiceError):
 
 class UnavailableError(ServiceError):
     status = HTTPStatus.SERVICE_UNAVAILABLE
-    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
 
     def __init__(self, detail: str = "The database cannot be reached or is too busy at the moment. Try again.") -> None:
-        super().__init__(detail)
+        super().__init__(detail, headers={"Retry-After": "1"})
 
 
 class ProblemError(BaseModel):

@@ -1,5 +1,6 @@
 """The application: the table of contents."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -14,14 +15,24 @@ from app.docs.routes import router as docs
 from app.doctors.routes import router as doctors
 from app.errors import add_error_handlers
 from app.hospitals.routes import router as hospitals
-from app.http.middleware import CORS, BodyLimit, Paths, Problems, RequestContext
+from app.http.middleware import CORS, BodyLimit, Hangups, Paths, Problems, RequestContext
 from app.observability.health import router as health
 from app.patients.routes import router as patients
 from app.profiles.routes import router as profiles
+from app.resource.idempotency import keep_pruned, prune
 from app.settings import Settings
 
 RESOURCES = (patients, profiles, hospitals, doctors)
-EXPOSED_HEADERS = ("Link", "ETag", "Location", "X-Total-Count", "X-Request-ID", "Retry-After")
+ACCEPTED_HEADERS = ("Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "X-Request-ID")
+EXPOSED_HEADERS = (
+    "Link",
+    "ETag",
+    "Idempotency-Replayed",
+    "Location",
+    "X-Total-Count",
+    "X-Request-ID",
+    "Retry-After",
+)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -31,7 +42,11 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await prune(database)
+        pruning = asyncio.create_task(keep_pruned(database))
         yield
+        pruning.cancel()
+        await asyncio.gather(pruning, return_exceptions=True)
         await database.close()
 
     app = FastAPI(
@@ -44,6 +59,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.database = database
     app.state.settings = settings
+    app.state.stopping = False
     add_error_handlers(app)
     for router in (*RESOURCES, health, docs):
         app.include_router(router)
@@ -62,7 +78,7 @@ def _middleware(settings: Settings) -> list[Middleware]:
         CORS,
         allow_origins=settings.cors_origins,
         allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
-        allow_headers=["Content-Type", "X-Request-ID"],
+        allow_headers=ACCEPTED_HEADERS,
         expose_headers=EXPOSED_HEADERS,
         max_age=600,
     )
@@ -70,6 +86,7 @@ def _middleware(settings: Settings) -> list[Middleware]:
         Middleware(RequestContext),
         *([cors] if settings.cors_origins else []),
         Middleware(Problems),
+        Middleware(Hangups),
         Middleware(BodyLimit),
         Middleware(Paths, slashed=[router.prefix for router in RESOURCES]),
     ]

@@ -7,7 +7,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from app.errors import IdentifierTakenError, InUseError, NotFoundError, Problem
+from app.errors import IdentifierRetiredError, InUseError, NotFoundError, Problem
+from app.resource.idempotency import PATTERN
 from app.resource.schemas import Schema, untitle
 
 Json = dict[str, Any]
@@ -33,6 +34,9 @@ DESCRIPTION: Json = {
 
 _WORDS = {
     "list": ("List {}", "All {}, or a page of them."),
+    "list_history": ("List what was done to a {}", "Its versions, newest first."),
+    "get_version": ("Get a {} as it was in one version", "The version."),
+    "restore": ("Restore a {}", "The {} as it is now."),
     "create": ("Create a {}", "The new {}."),
     "get": ("Get a {}", "The {}."),
     "update": ("Update a {}", "The {} as it is now."),
@@ -41,7 +45,7 @@ _WORDS = {
     "livez": ("Tell whether the process lives", "It lives."),
     "readyz": ("Tell whether the service can serve", "It can."),
 }
-"""The summary of an operation and the description of its success, by the verb of its operationId."""
+"""The summary of an operation and the description of its success, by its operationId without the resource."""
 
 _ERRORS = {
     "list": [
@@ -60,8 +64,10 @@ _ERRORS = {
     ],
     "hospital": [{"loc": ["body", "hospital_name"], "msg": "Must not be blank", "type": "string_blank"}],
     "doctor": [{"loc": ["body", "doctor_first_name"], "msg": "Must not be blank", "type": "string_blank"}],
+    "restore": [{"loc": ["body", "version"], "msg": "Must be a version of the history", "type": "unknown_version"}],
+    "get_version": [{"loc": ["path", "version"], "msg": "Input should be a valid integer", "type": "int_parsing"}],
 }
-"""Examples of what a 422 lists, for lists and for the bodies of each resource."""
+"""Examples of what a 422 lists, by operation or by resource."""
 
 _REQUEST_ID = {
     "description": "The id of the request in the log: the request's own `X-Request-ID` if it sent a usable one.",
@@ -75,7 +81,50 @@ _RETRY_AFTER = {
     "schema": {"type": "integer"},
     "example": 1,
 }
-_HEADERS = {"X-Request-ID": _REQUEST_ID, "Retry-After": _RETRY_AFTER}
+_ETAG = {
+    "description": "Stands for this very representation: send it as `If-Match` with a change, or as `If-None-Match` to "
+    "ask whether it has changed.",
+    "required": True,
+    "schema": {"type": "string"},
+    "example": '"9Jd3v4wq0c9h4t5k6m7n8p"',
+}
+_REPLAYED = {
+    "description": "`true` where this is the stored answer to an earlier request with the same `Idempotency-Key`.",
+    "schema": {"type": "string", "enum": ["true"]},
+}
+_HEADERS = {
+    "X-Request-ID": _REQUEST_ID,
+    "Retry-After": _RETRY_AFTER,
+    "ETag": _ETAG,
+    "Idempotency-Replayed": _REPLAYED,
+}
+
+_IF_MATCH = {
+    "name": "If-Match",
+    "description": "The `ETag` of what was read: the change is made only if the record is still that, else 412. "
+    "Operators may make it obligatory (428).",
+}
+_IF_NONE_MATCH = {
+    "name": "If-None-Match",
+    "description": "The `ETag` of what is known: 304 without a body if it is still that.",
+}
+_IF_NEW = {"name": "If-None-Match", "description": "`*`: create only if there is none of this `unique_id`, else 412."}
+_KEY = {
+    "name": "Idempotency-Key",
+    "description": "Any text of up to 255 characters that is new with each request, such as a UUID. A request that is "
+    "sent again with it within 24 hours is answered as the first was, and changes nothing.",
+    "schema": {"type": "string", "pattern": PATTERN},
+}
+_ACCEPTED = {
+    "get": (_IF_NONE_MATCH,),
+    "get_version": (_IF_NONE_MATCH,),
+    "create": (_IF_NEW, _KEY),
+    "restore": (_IF_MATCH, _KEY),
+    "update": (_IF_MATCH,),
+    "patch": (_IF_MATCH,),
+    "delete": (_IF_MATCH,),
+}
+"""The headers that an operation takes notice of (`app.resource.routes` reads them)."""
 
 
 def install(app: FastAPI) -> None:
@@ -118,10 +167,17 @@ def _models(base: type[Schema]) -> Iterator[type[Schema]]:
 
 def _tidy(path: str, operation: Json) -> None:
     """Say what a person would, and leave out what FastAPI says of its own."""
-    verb, _, noun = operation["operationId"].partition("_")
+    verb, *rest = operation["operationId"].split("_")
+    noun = rest.pop(0) if rest else ""
+    verb = "_".join([verb, *rest])
     operation["summary"], success = (words.format(noun) for words in _WORDS[verb])
     for parameter in operation.get("parameters", ()):
         _tidy_parameter(parameter, noun)
+    for header in _ACCEPTED.get(verb, ()):
+        taken = {"in": "header", "schema": {"type": "string"}, **header}
+        operation.setdefault("parameters", []).append(taken)
+    if verb in {"get", "get_version"}:
+        operation["responses"]["304"] = {"description": "It is what `If-None-Match` names."}
     for status, response in list(operation["responses"].items()):
         for media_type in response.get("content", {}).values():
             media_type["schema"].pop("title", None)
@@ -138,7 +194,9 @@ def _tidy_parameter(parameter: Json, noun: str) -> None:
     schema = parameter["schema"]
     schema.pop("title", None)
     schema.pop("description", None)  # the parameter has it
-    if parameter["in"] == "path":
+    if parameter["name"] == "version":
+        parameter["description"] = "Which version, from the history."
+    elif parameter["in"] == "path":
         parameter["description"] = f"The `unique_id` of the {noun}."
     if "anyOf" in schema:  # in a query there is no null
         (parameter["schema"],) = (branch for branch in schema["anyOf"] if branch != {"type": "null"})
@@ -149,17 +207,22 @@ def _particulars(status: str, verb: str, noun: str) -> Json:
     if status == "404":
         return {"detail": NotFoundError(noun).detail}
     if status == "409":
-        used = IdentifierTakenError("profile" if verb in {"update", "patch"} else noun)
+        used = IdentifierRetiredError("profile" if verb in {"update", "patch"} else noun, 3)
         return {"detail": (InUseError(noun, patients=2) if verb == "delete" else used).detail}
     if status == "422":
-        return {"errors": _ERRORS["list" if verb == "list" else noun]}
+        return {"errors": _ERRORS["list" if verb == "list_history" else verb if verb in _ERRORS else noun]}
     return {}
 
 
 def _headers(status: str, verb: str, path: str) -> Json:
-    headers: Json = {"X-Request-ID": {"$ref": "#/components/headers/X-Request-ID"}}
+    sent = ["X-Request-ID"]
     if status == "503":
-        headers["Retry-After"] = {"$ref": "#/components/headers/Retry-After"}
+        sent.append("Retry-After")
+    if status in {"200", "201", "304"} and verb in _ACCEPTED:
+        sent.append("ETag")
+    if status in {"200", "201"} and _KEY in _ACCEPTED.get(verb, ()):
+        sent.append("Idempotency-Replayed")
+    headers: Json = {name: {"$ref": f"#/components/headers/{name}"} for name in sent}
     if status == "201":
         headers["Location"] = {
             "description": "Where the new record is.",
@@ -167,7 +230,7 @@ def _headers(status: str, verb: str, path: str) -> Json:
             "schema": {"type": "string"},
             "example": f"{path}an-id/",
         }
-    if verb == "list" and status == "200":
+    if verb.startswith("list") and status == "200":
         headers["Link"] = {
             "description": 'The next page, as `<…>; rel="next"`; absent where there is none.',
             "schema": {"type": "string"},

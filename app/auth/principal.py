@@ -3,23 +3,20 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends
+from fastapi import Depends, Request
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks."""
+    """Who asks, and in which request: what the journal writes down of a change."""
 
     name: str
+    request_id: str | None = None
 
 
-LOCAL = Principal(name="local")
-"""The unrestricted principal of a service without authentication."""
-
-
-async def current_principal() -> Principal:
-    """The principal of the request at hand."""
-    return LOCAL
+async def current_principal(request: Request) -> Principal:
+    """The principal of the request at hand: without authentication, the unrestricted local one."""
+    return Principal("local", request.scope["state"]["request_id"])
 
 
 CurrentPrincipal = Annotated[Principal, Depends(current_principal)]

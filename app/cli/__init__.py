@@ -9,6 +9,8 @@ from app.settings import InvalidSettingsError, Settings
 COMMANDS = {
     "serve": "serve on the database of DATABASE_URL, or on an embedded PostgreSQL",
     "migrate": "bring the database of DATABASE_URL to this version's schema",
+    "journal": "verify: prove that each record is what its newest journal entry says",
+    "erase": "remove a person's data everywhere, for good",
     "health": "exit with 0 if a service is ready, else with 1",
     "openapi": "print the OpenAPI document",
 }

@@ -1,24 +1,34 @@
 """`patients-api migrate`: bring the database of DATABASE_URL to this version's schema."""
 
 import argparse
+import asyncio
 import sys
 
-from app.db.migrate import migrate
+import app.models  # noqa: F401  # declares the tables to which rights are given
+from app.db.migrate import NoSuchRoleError, grant, migrate
 from app.errors import UnavailableError
 from app.settings import Settings
 
-EXPECTED = (UnavailableError,)
+EXPECTED = (NoSuchRoleError, UnavailableError)
 """What may go wrong that an operator can mend."""
 
 
-def add_arguments(_: argparse.ArgumentParser) -> None:
-    """It has none."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare its options."""
+    parser.add_argument(
+        "--serving-role",
+        metavar="ROLE",
+        help="a role of its own for `serve`: it gets the rights that serving needs, and none to change the journal",
+    )
 
 
-def run(_: argparse.Namespace, settings: Settings) -> int:
+def run(arguments: argparse.Namespace, settings: Settings) -> int:
     """Migrate; 0, or 1 where there is no DATABASE_URL."""
     if settings.database_url is None:
         print("Set DATABASE_URL. The embedded database is migrated by `patients-api serve`.", file=sys.stderr)
         return 1
-    migrate(settings.database_url.get_secret_value())
+    url = settings.database_url.get_secret_value()
+    migrate(url)
+    if arguments.serving_role is not None:
+        asyncio.run(grant(url, arguments.serving_role))
     return 0

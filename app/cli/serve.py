@@ -9,9 +9,10 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
-from typing import NoReturn
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager, suppress
+from types import FrameType
+from typing import Any, NoReturn
 
 import uvicorn
 from fastapi import FastAPI
@@ -101,20 +102,13 @@ def _exit(*_: object) -> NoReturn:
 
 
 async def _is_current(url: str) -> bool:
-    database = Database(url, pool_size=1)
-    try:
-        async with database.read() as connection:
-            return await schema_is_current(connection)
-    finally:
-        await database.close()
+    async with Database(url, pool_size=1) as database, database.read() as connection:
+        return await schema_is_current(connection)
 
 
 async def _fill(url: str) -> None:
-    database = Database(url, pool_size=1)
-    try:
+    async with Database(url, pool_size=1) as database:
         await database.transaction(demo.fill)
-    finally:
-        await database.close()
 
 
 def _serve(arguments: argparse.Namespace) -> None:
@@ -141,7 +135,35 @@ def application() -> FastAPI:
     parent = multiprocessing.parent_process()
     if parent is not None:
         _end_after(parent.join)  # a worker without its supervisor would hold the port
-    return create_app(Settings.load())
+    settings = Settings.load()
+    app = create_app(settings)
+    _drain_first(app, settings.drain_seconds)
+    return app
+
+
+def _drain_first(app: FastAPI, seconds: float) -> None:
+    """On SIGTERM, serve on for some `seconds` and say that the service is not ready: who sends requests can turn away.
+
+    A second SIGTERM, and SIGINT, end it at once.
+    """
+    lifespan = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def draining(app: FastAPI) -> AsyncIterator[Any]:
+        end = signal.getsignal(signal.SIGTERM)  # the server's own handler, which is there by now
+        assert callable(end), "the server handles SIGTERM"  # noqa: S101
+        loop = asyncio.get_running_loop()
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            wait = 0 if app.state.stopping else seconds
+            app.state.stopping = True
+            loop.call_soon_threadsafe(loop.call_later, wait, end, number, frame)
+
+        signal.signal(signal.SIGTERM, stop)
+        async with lifespan(app) as state:
+            yield state
+
+    app.router.lifespan_context = draining
 
 
 def _end_after(other_ended: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""Migrations: bring a database to this version's schema, and tell whether it is there."""
+"""Migrations: bring a database to this version's schema, tell whether it is there, and who may do what in it."""
 
 from pathlib import Path
 
@@ -10,8 +10,11 @@ from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 import migrations
+from app.db.base import Base
+from app.db.session import Database
 
 UNDEFINED_TABLE = "42P01"
+UNDEFINED_OBJECT = "42704"
 _SCRIPTS = ScriptDirectory(str(Path(migrations.__file__).parent))
 
 
@@ -21,6 +24,37 @@ def migrate(url: str) -> None:
     config.set_main_option("script_location", _SCRIPTS.dir)
     config.attributes["url"] = url
     command.upgrade(config, "head")
+
+
+class NoSuchRoleError(Exception):
+    """The role that is to serve is not there; the message tells the operator what to do."""
+
+
+async def grant(url: str, role: str) -> None:
+    """Give `role` what serving needs, and no more: of the journal it may neither change nor delete anything.
+
+    Raises:
+        NoSuchRoleError: there is no such role.
+    """
+
+    async def work(connection: AsyncConnection) -> None:
+        name = connection.dialect.identifier_preparer.quote(role)
+        statements = [f"GRANT USAGE ON SCHEMA public TO {name}", f"GRANT SELECT ON alembic_version TO {name}"]
+        for table in Base.metadata.sorted_tables:
+            rights = table.info.get("serving_rights", "SELECT, INSERT, UPDATE, DELETE")
+            statements += [f"REVOKE ALL ON {table.name} FROM {name}", f"GRANT {rights} ON {table.name} TO {name}"]
+        for statement in statements:
+            await connection.execute(text(statement))
+
+    async with Database(url, pool_size=1, limited=False) as database:
+        try:
+            await database.transaction(work)
+        except ProgrammingError as error:
+            if getattr(error.orig, "sqlstate", None) == UNDEFINED_OBJECT:
+                raise NoSuchRoleError(
+                    f"There is no role {role}: CREATE ROLE {role} LOGIN PASSWORD '…', then run this again."
+                ) from None
+            raise
 
 
 async def schema_is_current(connection: AsyncConnection) -> bool:

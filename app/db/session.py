@@ -1,9 +1,10 @@
 """The connection to PostgreSQL: the pool, and the one place where work is committed."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError
@@ -17,8 +18,16 @@ CONNECT_TIMEOUT = 1.0
 """Seconds that connecting may take."""
 WORK_TIMEOUT = 5.0
 """Seconds that one read or transaction may take; a server that has frozen tells nothing of itself."""
-LOCK_TIMEOUT = "1500ms"
-"""How long a statement waits for a lock: who holds one for longer is no request of ours."""
+LIMITS = {
+    # who holds a lock for longer is no request of ours
+    "lock_timeout": "1500ms",
+    # the server's own limits, for when this process is the one that has frozen
+    "statement_timeout": "5s",
+    "idle_in_transaction_session_timeout": "10s",
+}
+"""What PostgreSQL lets a request's session do."""
+ATTEMPTS = 3
+"""How often a transaction is tried that collides with others."""
 STALLED = 0.9
 """Seconds without any connection coming free, after which those who wait for one are told to come back (503).
 
@@ -51,9 +60,14 @@ def create_engine(url: str, *, pool_size: int, **server_settings: str) -> AsyncE
 
 _AWAY = ("08", "53", "57")
 """SQLSTATE classes: connection exception, insufficient resources, operator intervention (shutdown, cancel)."""
-_COLLISIONS = ("40001", "40P01", "55P03")
-"""SQLSTATEs: serialization failure, deadlock, lock timeout. The same request may succeed in a moment."""
+_COLLISIONS = ("40001", "40P01")
+"""SQLSTATEs: serialization failure, deadlock. The same transaction may succeed in a moment."""
+_LOCK_TIMEOUT = "55P03"
 _FOREIGN_KEY = "23503"
+
+
+class _CollisionError(UnavailableError):
+    """Transactions were in each other's way, and this one was chosen to give way."""
 
 
 @asynccontextmanager
@@ -63,7 +77,9 @@ async def _translated() -> AsyncIterator[None]:
         yield
     except DBAPIError as error:
         sqlstate = getattr(error.orig, "sqlstate", None) or ""
-        if error.connection_invalidated or sqlstate.startswith(_AWAY) or sqlstate in _COLLISIONS:
+        if sqlstate in _COLLISIONS:
+            raise _CollisionError from error
+        if error.connection_invalidated or sqlstate.startswith(_AWAY) or sqlstate == _LOCK_TIMEOUT:
             raise UnavailableError from error
         if sqlstate == _FOREIGN_KEY:
             raise ConflictError(
@@ -123,10 +139,15 @@ class _Line:
 
 
 class Database:
-    """What routes and commands use of PostgreSQL: `read` for a single SELECT, `transaction` for everything else."""
+    """What routes and commands use of PostgreSQL: `read` for a single SELECT, `transaction` for everything else.
 
-    def __init__(self, url: str, *, pool_size: int) -> None:
-        self.engine = create_engine(url, pool_size=pool_size, lock_timeout=LOCK_TIMEOUT)
+    An async context manager, which closes all connections at its end.
+    """
+
+    def __init__(self, url: str, *, pool_size: int, limited: bool = True) -> None:
+        """Connect to `url` when needed. Requests are `limited` in time; commands that take minutes are not."""
+        self.engine = create_engine(url, pool_size=pool_size, **(LIMITS if limited else {}))
+        self._timeout = WORK_TIMEOUT if limited else None
         self._line = _Line(pool_size)
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -139,17 +160,27 @@ class Database:
     async def transaction(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Run `work` in one transaction and commit it: all of it is stored, or, if anything raises, nothing.
 
-        The result is to be answered only after this returns: what was answered is stored.
+        The result is to be answered only after this returns: what was answered is stored. Where the transaction
+        collides with another, the whole of it is tried again: `work` may run several times.
         """
-        async with self._connected(self.engine) as connection:
-            result = await work(connection)
-            await connection.commit()
-            return result
+        attempt = 1
+        while True:
+            try:
+                async with self._connected(self.engine) as connection:
+                    result = await work(connection)
+                    await connection.commit()
+                    return result
+            except _CollisionError:
+                if attempt == ATTEMPTS:
+                    raise
+                # apart from whom it collided with
+                await asyncio.sleep(random.uniform(0, 0.02) * 2**attempt)  # noqa: S311  # no secret
+                attempt += 1
 
     @asynccontextmanager
     async def _connected(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         try:
-            async with self._line.turn(), asyncio.timeout(WORK_TIMEOUT), _translated(), engine.connect() as connection:
+            async with self._line.turn(), asyncio.timeout(self._timeout), _translated(), engine.connect() as connection:
                 yield connection
                 self._line.move()
         except TimeoutError as error:
@@ -162,3 +193,9 @@ class Database:
     async def close(self) -> None:
         """Close all connections."""
         await self.engine.dispose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()

@@ -5,9 +5,12 @@ from app.doctors.repository import DoctorRepository
 from app.doctors.schemas import Doctor, DoctorCreate, DoctorUpdate
 from app.doctors.service import DoctorService
 from app.http.routing import make_router, problems
+from app.journal.routes import add_history_routes
 from app.resource.pages import Page
 from app.resource.routes import (
-    BODY_PROBLEMS,
+    CREATE_PROBLEMS,
+    DELETE_PROBLEMS,
+    UPDATE_PROBLEMS,
     PathId,
     create_record,
     delete_record,
@@ -25,7 +28,7 @@ async def list_doctors(request: Request, principal: CurrentPrincipal, page: Page
     return await list_records(request, DoctorRepository, principal, page)
 
 
-@router.post("/", status_code=201, response_model=Doctor, responses=problems(*BODY_PROBLEMS, 409))
+@router.post("/", status_code=201, response_model=Doctor, responses=problems(*CREATE_PROBLEMS))
 async def create_doctor(request: Request, principal: CurrentPrincipal, body: DoctorCreate) -> Response:
     """Create a doctor."""
     return await create_record(request, DoctorService, principal, body)
@@ -37,8 +40,8 @@ async def get_doctor(request: Request, principal: CurrentPrincipal, unique_id: P
     return await get_record(request, DoctorRepository, principal, unique_id)
 
 
-@router.put("/{unique_id}/", response_model=Doctor, responses=problems(*BODY_PROBLEMS, 404))
-@router.patch("/{unique_id}/", name="patch_doctor", response_model=Doctor, responses=problems(*BODY_PROBLEMS, 404))
+@router.put("/{unique_id}/", response_model=Doctor, responses=problems(*UPDATE_PROBLEMS))
+@router.patch("/{unique_id}/", name="patch_doctor", response_model=Doctor, responses=problems(*UPDATE_PROBLEMS))
 async def update_doctor(
     request: Request, principal: CurrentPrincipal, unique_id: PathId, body: DoctorUpdate
 ) -> Response:
@@ -46,7 +49,10 @@ async def update_doctor(
     return await update_record(request, DoctorService, principal, unique_id, body)
 
 
-@router.delete("/{unique_id}/", status_code=204, responses=problems(404, 409))
+@router.delete("/{unique_id}/", status_code=204, responses=problems(*DELETE_PROBLEMS, 409))
 async def delete_doctor(request: Request, principal: CurrentPrincipal, unique_id: PathId) -> Response:
     """Delete a doctor that no patient is linked to."""
     return await delete_record(request, DoctorService, principal, unique_id)
+
+
+add_history_routes(router, DoctorService, Doctor)

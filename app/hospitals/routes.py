@@ -5,9 +5,12 @@ from app.hospitals.repository import HospitalRepository
 from app.hospitals.schemas import Hospital, HospitalCreate, HospitalUpdate
 from app.hospitals.service import HospitalService
 from app.http.routing import make_router, problems
+from app.journal.routes import add_history_routes
 from app.resource.pages import Page
 from app.resource.routes import (
-    BODY_PROBLEMS,
+    CREATE_PROBLEMS,
+    DELETE_PROBLEMS,
+    UPDATE_PROBLEMS,
     PathId,
     create_record,
     delete_record,
@@ -25,7 +28,7 @@ async def list_hospitals(request: Request, principal: CurrentPrincipal, page: Pa
     return await list_records(request, HospitalRepository, principal, page)
 
 
-@router.post("/", status_code=201, response_model=Hospital, responses=problems(*BODY_PROBLEMS, 409))
+@router.post("/", status_code=201, response_model=Hospital, responses=problems(*CREATE_PROBLEMS))
 async def create_hospital(request: Request, principal: CurrentPrincipal, body: HospitalCreate) -> Response:
     """Create a hospital."""
     return await create_record(request, HospitalService, principal, body)
@@ -37,8 +40,13 @@ async def get_hospital(request: Request, principal: CurrentPrincipal, unique_id:
     return await get_record(request, HospitalRepository, principal, unique_id)
 
 
-@router.put("/{unique_id}/", response_model=Hospital, responses=problems(*BODY_PROBLEMS, 404))
-@router.patch("/{unique_id}/", name="patch_hospital", response_model=Hospital, responses=problems(*BODY_PROBLEMS, 404))
+@router.put("/{unique_id}/", response_model=Hospital, responses=problems(*UPDATE_PROBLEMS))
+@router.patch(
+    "/{unique_id}/",
+    name="patch_hospital",
+    response_model=Hospital,
+    responses=problems(*UPDATE_PROBLEMS),
+)
 async def update_hospital(
     request: Request, principal: CurrentPrincipal, unique_id: PathId, body: HospitalUpdate
 ) -> Response:
@@ -46,7 +54,10 @@ async def update_hospital(
     return await update_record(request, HospitalService, principal, unique_id, body)
 
 
-@router.delete("/{unique_id}/", status_code=204, responses=problems(404, 409))
+@router.delete("/{unique_id}/", status_code=204, responses=problems(*DELETE_PROBLEMS, 409))
 async def delete_hospital(request: Request, principal: CurrentPrincipal, unique_id: PathId) -> Response:
     """Delete a hospital that no patient is linked to."""
     return await delete_record(request, HospitalService, principal, unique_id)
+
+
+add_history_routes(router, HospitalService, Hospital)

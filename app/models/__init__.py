@@ -2,8 +2,18 @@
 
 from app.models.doctor import Doctor
 from app.models.hospital import Hospital
+from app.models.idempotency_key import idempotency_keys
+from app.models.journal import journal
 from app.models.patient import Patient, patient_doctors, patient_hospitals
 from app.models.profile import Profile
-from app.models.retired_id import retired_ids
 
-__all__ = ["Doctor", "Hospital", "Patient", "Profile", "patient_doctors", "patient_hospitals", "retired_ids"]
+__all__ = [
+    "Doctor",
+    "Hospital",
+    "Patient",
+    "Profile",
+    "idempotency_keys",
+    "journal",
+    "patient_doctors",
+    "patient_hospitals",
+]

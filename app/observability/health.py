@@ -19,6 +19,8 @@ async def livez() -> Response:
 @router.get("/readyz", status_code=204, responses=problems())
 async def readyz(request: Request) -> Response:
     """Whether the database answers and has the schema that this version needs. Send no requests where this fails."""
+    if request.app.state.stopping:
+        raise UnavailableError("The service is stopping.")
     database: Database = request.app.state.database
     async with database.read() as connection:
         if not await schema_is_current(connection):

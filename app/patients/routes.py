@@ -2,12 +2,15 @@ from fastapi import Request, Response
 
 from app.auth.principal import CurrentPrincipal
 from app.http.routing import make_router, problems
+from app.journal.routes import add_history_routes
 from app.patients.repository import PatientRepository
 from app.patients.schemas import Patient, PatientCreate, PatientUpdate
 from app.patients.service import PatientService
 from app.resource.pages import Page
 from app.resource.routes import (
-    BODY_PROBLEMS,
+    CREATE_PROBLEMS,
+    DELETE_PROBLEMS,
+    UPDATE_PROBLEMS,
     PathId,
     create_record,
     delete_record,
@@ -25,7 +28,7 @@ async def list_patients(request: Request, principal: CurrentPrincipal, page: Pag
     return await list_records(request, PatientRepository, principal, page)
 
 
-@router.post("/", status_code=201, response_model=Patient, responses=problems(*BODY_PROBLEMS, 409))
+@router.post("/", status_code=201, response_model=Patient, responses=problems(*CREATE_PROBLEMS))
 async def create_patient(request: Request, principal: CurrentPrincipal, body: PatientCreate) -> Response:
     """Create a patient, with its profile and its links to hospitals and doctors."""
     return await create_record(request, PatientService, principal, body)
@@ -37,9 +40,12 @@ async def get_patient(request: Request, principal: CurrentPrincipal, unique_id: 
     return await get_record(request, PatientRepository, principal, unique_id)
 
 
-@router.put("/{unique_id}/", response_model=Patient, responses=problems(*BODY_PROBLEMS, 404, 409))
+@router.put("/{unique_id}/", response_model=Patient, responses=problems(*UPDATE_PROBLEMS, 409))
 @router.patch(
-    "/{unique_id}/", name="patch_patient", response_model=Patient, responses=problems(*BODY_PROBLEMS, 404, 409)
+    "/{unique_id}/",
+    name="patch_patient",
+    response_model=Patient,
+    responses=problems(*UPDATE_PROBLEMS, 409),
 )
 async def update_patient(
     request: Request, principal: CurrentPrincipal, unique_id: PathId, body: PatientUpdate
@@ -48,7 +54,10 @@ async def update_patient(
     return await update_record(request, PatientService, principal, unique_id, body)
 
 
-@router.delete("/{unique_id}/", status_code=204, responses=problems(404))
+@router.delete("/{unique_id}/", status_code=204, responses=problems(*DELETE_PROBLEMS))
 async def delete_patient(request: Request, principal: CurrentPrincipal, unique_id: PathId) -> Response:
     """Delete a patient for good, with all links; the profile stays."""
     return await delete_record(request, PatientService, principal, unique_id)
+
+
+add_history_routes(router, PatientService, Patient)

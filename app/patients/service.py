@@ -1,52 +1,88 @@
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
-from app.errors import FieldError, InvalidError
-from app.patients.repository import RELATIONS, Linking, PatientRepository
+from app.errors import FieldError, InUseError, NotFoundError
+from app.patients.repository import PatientRepository
 from app.patients.schemas import NAME_MISSING, PatientCreate, PatientUpdate
 from app.profiles.repository import ProfileRepository
-from app.resource.repository import Record
-from app.resource.service import Service, renaming
+from app.resource.preconditions import UNCONDITIONAL, Precondition
+from app.resource.repository import Linking, Record
+from app.resource.service import Erased, Service, missing, refuse, renaming
 
 
 class PatientService(Service[PatientCreate, PatientUpdate]):
     """Patients with their profile and their links, each call in one transaction."""
 
-    repository: PatientRepository
     repository_class = PatientRepository
 
-    async def create(self, body: PatientCreate) -> Record:
+    async def create(
+        self,
+        body: PatientCreate,
+        precondition: Precondition = UNCONDITIONAL,
+        moments: Mapping[str, Any] | None = None,
+    ) -> Record:
         """Create a patient; its profile is created or changed, its hospitals and doctors are linked.
 
         Raises:
-            IdentifierTakenError: a patient (or for its profile, a deleted profile) has or had the id.
+            IdentifierTakenError: a patient has the id.
+            IdentifierRetiredError: a deleted patient (or for its profile, a deleted profile) had the id.
+            PreconditionFailedError: a patient has the id, and the precondition is that there is none.
             InvalidError: hospitals or doctors do not exist.
         """
-        values = body.given()
-        links = _take_links(values)
+        values = {**body.given(), **(moments or {})}
+        links = self._take_links(values)
         await self._upsert_profile(values)
-        unique_id = await self.repository.insert(values.pop("unique_id", None), values)
+        unique_id = await self._insert(values.pop("unique_id", None), values, precondition)
         linking = await self.repository.link(unique_id, links)
-        _refuse([*_unknown(links, linking)])
-        return await self.repository.get(unique_id)
+        refuse(_unknown(links, linking))
+        return await self.repository.record(unique_id, "created")
 
-    async def update(self, unique_id: str, body: PatientUpdate) -> Record:
+    async def update(self, unique_id: str, body: PatientUpdate, precondition: Precondition = UNCONDITIONAL) -> Record:
         """Change what is given of a patient.
 
         Raises:
             NotFoundError: there is none of this id.
-            IdentifierTakenError: a deleted profile had the profile's id.
+            PreconditionFailedError, PreconditionRequiredError: as the precondition says.
+            IdentifierRetiredError: a deleted profile had the profile's id.
             InvalidError: hospitals or doctors do not exist, no name would be left, or the body has another `unique_id`.
         """
         # the patient before all else: requests for one patient follow each other, and none waits in a circle
         locked = await self.repository.lock(unique_id)
+        if precondition.asks and locked["profile_id"] is not None:
+            # a part of the representation that this may overwrite: it must not change after it was compared
+            await self._profiles.lock(locked["profile_id"])
+        await self._check(unique_id, precondition)
         values = body.given()
-        links = _take_links(values)
+        links = self._take_links(values)
         linking = await self.repository.link(unique_id, links)
-        _refuse([*renaming(unique_id, body), *_nameless({**locked, **values}), *_unknown(links, linking)])
+        refuse([*renaming(unique_id, body), *_nameless({**locked, **values}), *_unknown(links, linking)])
         await self._upsert_profile(values)
-        await self.repository.update(locked, values, touch=linking.changed)
-        return await self.repository.get(unique_id)
+        changed = await self.repository.update(locked, values, touch=linking.changed)
+        return await self._read_back(unique_id, "updated", changed=changed)
+
+    async def erase(self, unique_id: str, reason: str) -> Erased:
+        """Remove a person's data everywhere: the patient, its profile unless other patients have it, their histories.
+
+        Raises:
+            NotFoundError: there never was a patient of this id.
+        """
+        last = await self.journal.last_record(unique_id)
+        erased = await super().erase(unique_id, reason)
+        profile_id = (last or {}).get("profile_id")
+        if profile_id is not None:
+            await self._profiles.lock_if_there(profile_id)
+            with suppress(InUseError):
+                await self._profiles.refuse_in_use(profile_id)
+                erased[self._profiles.name] = await self._profiles.erase(profile_id, reason)
+        return erased
+
+    @property
+    def _profiles(self) -> ProfileRepository:
+        return ProfileRepository(self.connection, self.principal)
+
+    def _take_links(self, values: dict[str, Any]) -> dict[str, list[str]]:
+        return {name: values.pop(name) for name in self.repository.links if name in values}
 
     async def _upsert_profile(self, values: dict[str, Any]) -> None:
         """Write the profile that `values` holds, and put its id in its place."""
@@ -55,16 +91,17 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
         profile = values.pop("patient_profile")
         values["profile_id"] = profile and profile.pop("unique_id")
         if profile is not None:
-            await ProfileRepository(self.connection, self.principal).upsert(values["profile_id"], profile)
+            await self._profiles.upsert(values["profile_id"], profile)
 
-
-def _take_links(values: dict[str, Any]) -> dict[str, list[str]]:
-    return {name: values.pop(name) for name in RELATIONS if name in values}
-
-
-def _refuse(errors: list[FieldError]) -> None:
-    if errors:
-        raise InvalidError(errors)
+    async def _unlink_missing(self, values: dict[str, Any]) -> list[FieldError]:
+        unique_id = values["profile_id"]
+        if unique_id is not None:
+            try:
+                await self._profiles.get(unique_id)
+            except NotFoundError:
+                values["profile_id"] = None
+                return [missing("profile", unique_id)]
+        return []
 
 
 def _unknown(links: Mapping[str, list[str]], linking: Linking) -> Iterator[FieldError]:

@@ -1,9 +1,10 @@
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Executable, or_
+from sqlalchemy import Select, bindparam, case, func, literal_column, or_, select
 from sqlalchemy.dialects.postgresql import insert
 
+from app.journal.entries import author, entry
 from app.models import Patient
 from app.models import Profile as Row
 from app.profiles.schemas import Profile
@@ -20,25 +21,32 @@ class ProfileRepository(Repository):
 
     @classmethod
     @cache
-    def _upsert(cls, fields: frozenset[str]) -> Executable:
+    def _upsert(cls, fields: frozenset[str]) -> Select[int | None, int]:
         key = [cls.table.c.unique_id]
         statement = insert(cls.table)
-        if not fields:
-            return statement.on_conflict_do_nothing(index_elements=key).returning(cls.table.c.version)
-        new = statement.excluded
-        return statement.on_conflict_do_update(
-            index_elements=key,
-            set_={**{name: new[name] for name in fields}, **cls.next_version()},
-            where=or_(*(cls.table.c[name].is_distinct_from(new[name]) for name in fields)),
-        ).returning(cls.table.c.version)
+        if fields:
+            new = statement.excluded
+            statement = statement.on_conflict_do_update(
+                index_elements=key,
+                set_={**{name: new[name] for name in fields}, **cls.next_version()},
+                where=or_(*(cls.table.c[name].is_distinct_from(new[name]) for name in fields)),
+            )
+        else:
+            statement = statement.on_conflict_do_nothing(index_elements=key)
+        changed = statement.values({name: bindparam(name) for name in ("unique_id", *fields)}).returning(cls.table)
+        row = changed.cte("changed")
+        action = case((row.c.version == 1, literal_column("'created'")), else_=literal_column("'updated'"))
+        written = entry(cls.table, row, cls.links, action)
+        count = select(func.count()).select_from(written).scalar_subquery()
+        return select(select(row.c.version).scalar_subquery(), count)
 
     async def upsert(self, unique_id: str, values: dict[str, Any]) -> None:
         """Create the profile, or overwrite the given `values` of it. Any number of requests may do so at once.
 
         Raises:
-            IdentifierTakenError: a deleted profile had the id.
+            IdentifierRetiredError: a deleted profile had the id.
         """
-        statement = self._upsert(frozenset(values))
-        result = await self.connection.execute(statement, {"unique_id": unique_id, **values})
-        if result.scalar_one_or_none() == 1:  # the first version: it was inserted
-            await self.refuse_retired(unique_id)
+        parameters = {"unique_id": unique_id, **values, **author(self.principal)}
+        changed, written = (await self.connection.execute(self._upsert(frozenset(values)), parameters)).one()
+        if changed and not written:
+            raise await self.retired(unique_id)

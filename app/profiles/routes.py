@@ -2,12 +2,15 @@ from fastapi import Request, Response
 
 from app.auth.principal import CurrentPrincipal
 from app.http.routing import make_router, problems
+from app.journal.routes import add_history_routes
 from app.profiles.repository import ProfileRepository
 from app.profiles.schemas import Profile, ProfileCreate, ProfileUpdate
 from app.profiles.service import ProfileService
 from app.resource.pages import Page
 from app.resource.routes import (
-    BODY_PROBLEMS,
+    CREATE_PROBLEMS,
+    DELETE_PROBLEMS,
+    UPDATE_PROBLEMS,
     PathId,
     create_record,
     delete_record,
@@ -25,7 +28,7 @@ async def list_profiles(request: Request, principal: CurrentPrincipal, page: Pag
     return await list_records(request, ProfileRepository, principal, page)
 
 
-@router.post("/", status_code=201, response_model=Profile, responses=problems(*BODY_PROBLEMS, 409))
+@router.post("/", status_code=201, response_model=Profile, responses=problems(*CREATE_PROBLEMS))
 async def create_profile(request: Request, principal: CurrentPrincipal, body: ProfileCreate) -> Response:
     """Create a profile."""
     return await create_record(request, ProfileService, principal, body)
@@ -37,8 +40,8 @@ async def get_profile(request: Request, principal: CurrentPrincipal, unique_id: 
     return await get_record(request, ProfileRepository, principal, unique_id)
 
 
-@router.put("/{unique_id}/", response_model=Profile, responses=problems(*BODY_PROBLEMS, 404))
-@router.patch("/{unique_id}/", name="patch_profile", response_model=Profile, responses=problems(*BODY_PROBLEMS, 404))
+@router.put("/{unique_id}/", response_model=Profile, responses=problems(*UPDATE_PROBLEMS))
+@router.patch("/{unique_id}/", name="patch_profile", response_model=Profile, responses=problems(*UPDATE_PROBLEMS))
 async def update_profile(
     request: Request, principal: CurrentPrincipal, unique_id: PathId, body: ProfileUpdate
 ) -> Response:
@@ -46,7 +49,10 @@ async def update_profile(
     return await update_record(request, ProfileService, principal, unique_id, body)
 
 
-@router.delete("/{unique_id}/", status_code=204, responses=problems(404, 409))
+@router.delete("/{unique_id}/", status_code=204, responses=problems(*DELETE_PROBLEMS, 409))
 async def delete_profile(request: Request, principal: CurrentPrincipal, unique_id: PathId) -> Response:
     """Delete a profile that no patient is linked to."""
     return await delete_record(request, ProfileService, principal, unique_id)
+
+
+add_history_routes(router, ProfileService, Profile)

@@ -31,7 +31,7 @@ _SECONDS = 'YYYY-MM-DD"T"HH24:MI:SS"Z"'
 _MICROSECONDS = 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'
 
 
-def _rendered(column: ColumnElement[Any]) -> ColumnElement[Any]:
+def rendered(column: ColumnElement[Any]) -> ColumnElement[Any]:
     """A column as the contract writes it: moments in UTC with six digits or no fraction, numbers as strings."""
     if isinstance(column.type, DateTime):
         whole = column == func.date_trunc(literal_column("'second'"), column)
@@ -45,7 +45,7 @@ def _rendered(column: ColumnElement[Any]) -> ColumnElement[Any]:
 def _object(schema: type[BaseModel], source: FromClause) -> ColumnElement[Any]:
     pairs: list[ColumnElement[Any]] = []
     for name in schema.model_fields:
-        pairs += [literal_column(f"'{name}'"), _rendered(source.c[name])]
+        pairs += [literal_column(f"'{name}'"), rendered(source.c[name])]
     return func.json_build_object(*pairs, type_=JSON)
 
 
@@ -116,7 +116,7 @@ class Document:
             if name in self.relations:
                 source, field = self.relations[name].join(page, source)
             else:
-                field = _rendered(page.c[name])
+                field = rendered(page.c[name])
             fields.append(field.label(name))
         record = select(*fields).select_from(source).subquery("record")
         document = cast(func.row_to_json(record.table_valued()), Text)

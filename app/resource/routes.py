@@ -1,13 +1,17 @@
 """What the routes of every resource do: list, get, create, update, delete. A resource's own routes.py declares them."""
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import Path, Request, Response
+from pydantic import BaseModel
 
 from app.auth.principal import Principal
 from app.db.session import Database
+from app.resource.idempotency import IdempotencyKey, S, once
 from app.resource.identifiers import PATTERN
 from app.resource.pages import PageParameters, list_answer
+from app.resource.preconditions import Precondition, entity_tag, names
 from app.resource.repository import Record, Repository
 from app.resource.service import C, Service, U
 from app.settings import Settings
@@ -15,57 +19,97 @@ from app.settings import Settings
 PathId = Annotated[str, Path(json_schema_extra={"maxLength": 64, "pattern": PATTERN})]
 """The `unique_id` in a path. One that no record can have is a 404 as any other that no record has."""
 
-BODY_PROBLEMS = (400, 413, 415, 422)
-"""What any operation with a body may answer."""
+CREATE_PROBLEMS = (400, 409, 412, 413, 415, 422)
+UPDATE_PROBLEMS = (400, 404, 412, 413, 415, 422, 428)
+DELETE_PROBLEMS = (404, 412, 428)
+"""What these operations may answer on any resource."""
 
 
-def _database(request: Request) -> Database:
+def database(request: Request) -> Database:
+    """The application's database."""
     database: Database = request.app.state.database
     return database
 
 
-def _json(record: Record, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(record.document, status, headers, media_type="application/json")
+def _settings(request: Request) -> Settings:
+    settings: Settings = request.app.state.settings
+    return settings
+
+
+def _precondition(request: Request) -> Precondition:
+    return Precondition.of(request.headers, required=_settings(request).require_if_match)
+
+
+def answer(request: Request, document: str, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """One JSON object, with the tag by which a client can ask whether it changed, or say what it has read."""
+    tag = entity_tag(document)
+    # a cache may keep it, but has to ask before it uses it
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache", **(headers or {})}
+    if request.method == "GET" and names(request.headers.get("if-none-match", ""), tag):
+        return Response(None, 304, headers)
+    return Response(document, status, headers, media_type="application/json")
 
 
 async def list_records(
     request: Request, repository: type[Repository], principal: Principal, parameters: PageParameters
 ) -> Response:
     """200 and all records, or a page of them."""
-    settings: Settings = request.app.state.settings
 
     async def read(after: str, limit: int) -> list[Record]:
         # a connection for each batch: a client that reads slowly holds none
-        async with _database(request).read() as connection:
+        async with database(request).read() as connection:
             return await repository(connection, principal).page(after, limit)
 
-    return await list_answer(request, read, parameters, settings.list_cap)
+    return await list_answer(request, read, parameters, _settings(request).list_cap)
 
 
 async def get_record(request: Request, repository: type[Repository], principal: Principal, unique_id: str) -> Response:
-    """200 and the record."""
-    async with _database(request).read() as connection:
-        return _json(await repository(connection, principal).get(unique_id))
+    """200 and the record, or 304."""
+    async with database(request).read() as connection:
+        record = await repository(connection, principal).get(unique_id)
+    return answer(request, record.document)
+
+
+async def post(
+    request: Request,
+    service: type[S],
+    principal: Principal,
+    body: BaseModel,
+    work: Callable[[S, Precondition], Awaitable[Record]],
+) -> tuple[Record, dict[str, str]]:
+    """Do `work` in a transaction, once for each Idempotency-Key; the record, and headers of its answer."""
+    key = IdempotencyKey.of(request, principal, body)
+    precondition = Precondition.of(request.headers)
+    record, replayed = await database(request).transaction(
+        lambda connection: once(key, service(connection, principal), lambda own: work(own, precondition))
+    )
+    return record, {"Idempotency-Replayed": "true"} if replayed else {}
 
 
 async def create_record(request: Request, service: type[Service[C, Any]], principal: Principal, body: C) -> Response:
     """201, the record, and where it is."""
-    record = await _database(request).transaction(lambda connection: service(connection, principal).create(body))
-    return _json(record, 201, {"Location": f"{request.scope['path']}{record.unique_id}/"})
+    record, headers = await post(request, service, principal, body, lambda own, condition: own.create(body, condition))
+    location = f"{request.scope['path']}{record.unique_id}/"
+    return answer(request, record.document, 201, {"Location": location, **headers})
 
 
 async def update_record(
     request: Request, service: type[Service[Any, U]], principal: Principal, unique_id: str, body: U
 ) -> Response:
     """200 and the record as it is now."""
-    return _json(
-        await _database(request).transaction(lambda connection: service(connection, principal).update(unique_id, body))
+    precondition = _precondition(request)
+    record = await database(request).transaction(
+        lambda connection: service(connection, principal).update(unique_id, body, precondition)
     )
+    return answer(request, record.document)
 
 
 async def delete_record(
     request: Request, service: type[Service[Any, Any]], principal: Principal, unique_id: str
 ) -> Response:
     """204."""
-    await _database(request).transaction(lambda connection: service(connection, principal).delete(unique_id))
+    precondition = _precondition(request)
+    await database(request).transaction(
+        lambda connection: service(connection, principal).delete(unique_id, precondition)
+    )
     return Response(status_code=204)

@@ -1,21 +1,28 @@
 """What can be done to a record of any resource. Each call runs in a transaction that `Database.transaction` commits."""
 
-from collections.abc import Iterator
-from typing import ClassVar, Generic, TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar, Generic, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth.principal import Principal
-from app.errors import FieldError, InvalidError
-from app.resource.repository import Record, Repository
+from app.errors import FieldError, IdentifierTakenError, InvalidError, NotFoundError
+from app.journal.repository import JournalRepository
+from app.journal.schemas import Restore
+from app.resource.preconditions import UNCONDITIONAL, Precondition, entity_tag
+from app.resource.repository import Linking, Record, Repository
 from app.resource.schemas import CreateBody, UpdateBody
 
 C = TypeVar("C", bound=CreateBody)
 U = TypeVar("U", bound=UpdateBody)
 
 
+Erased = dict[str, int]
+"""What was erased: how many entries of the journal for each record, by what it is called."""
+
+
 class Service(Generic[C, U]):
-    """Create, update and delete records of one resource, on behalf of one principal."""
+    """Create, update, delete and restore records of one resource, on behalf of one principal."""
 
     repository_class: ClassVar[type[Repository]]
 
@@ -23,39 +30,114 @@ class Service(Generic[C, U]):
         self.connection = connection
         self.principal = principal
         self.repository = self.repository_class(connection, principal)
+        self.journal = JournalRepository(connection, self.repository_class)
 
-    async def create(self, body: C) -> Record:
-        """Create a record, under the client's id if there is one.
+    async def create(
+        self, body: C, precondition: Precondition = UNCONDITIONAL, moments: Mapping[str, Any] | None = None
+    ) -> Record:
+        """Create a record, under the client's id if there is one; `moments` are dates that it brings from elsewhere.
 
         Raises:
-            IdentifierTakenError: a record has the id, or had it.
+            IdentifierTakenError: a record has the id.
+            IdentifierRetiredError: a deleted record had it.
+            PreconditionFailedError: a record has the id, and the precondition is that there is none.
         """
         values = body.given()
-        unique_id = await self.repository.insert(values.pop("unique_id", None), values)
-        return await self.repository.get(unique_id)
+        unique_id = await self._insert(values.pop("unique_id", None), {**values, **(moments or {})}, precondition)
+        return await self.repository.record(unique_id, "created")
 
-    async def update(self, unique_id: str, body: U) -> Record:
+    async def update(self, unique_id: str, body: U, precondition: Precondition = UNCONDITIONAL) -> Record:
         """Change what is given of a record. Where nothing differs nothing is written.
 
         Raises:
             NotFoundError: there is none of this id.
+            PreconditionFailedError, PreconditionRequiredError: as the precondition says.
             InvalidError: the body has another `unique_id`.
         """
         locked = await self.repository.lock(unique_id)
-        if errors := [*renaming(unique_id, body)]:
-            raise InvalidError(errors)
-        await self.repository.update(locked, body.given())
-        return await self.repository.get(unique_id)
+        await self._check(unique_id, precondition)
+        refuse(renaming(unique_id, body))
+        changed = await self.repository.update(locked, body.given())
+        return await self._read_back(unique_id, "updated", changed=changed)
 
-    async def delete(self, unique_id: str) -> None:
-        """Delete a record for good; its id is never used again.
+    async def delete(self, unique_id: str, precondition: Precondition = UNCONDITIONAL) -> None:
+        """Delete a record; the journal keeps what it was, and its id is never used for another.
 
         Raises:
             NotFoundError: there is none of this id.
+            PreconditionFailedError, PreconditionRequiredError: as the precondition says.
             InUseError: patients are linked to it.
         """
+        await self.repository.lock_for_deletion(unique_id)
+        await self._check(unique_id, precondition)
         await self.repository.refuse_in_use(unique_id)
         await self.repository.delete(unique_id)
+
+    async def restore(self, unique_id: str, body: Restore, precondition: Precondition = UNCONDITIONAL) -> Record:
+        """Bring back a deleted record, or an earlier state of one that is there, as a new version.
+
+        Raises:
+            NotFoundError: there never was one of this id.
+            PreconditionFailedError: as the precondition says.
+            InvalidError: there is no such version, or what the record was linked to then is gone.
+        """
+        past = await self.journal.state(unique_id, body.version)
+        values = past.columns
+        lost = await self._unlink_missing(values)
+        locked = await self.repository.lock_if_there(unique_id)
+        if locked is None:
+            precondition.check(None)
+            await self.repository.insert(unique_id, {**values, "version": await self.journal.next_version(unique_id)})
+        else:
+            await self._check(unique_id, precondition)
+        linking = await self.repository.link(unique_id, past.links)
+        if not body.skip_missing:
+            refuse([*lost, *_gone(past.links, linking)])
+        changed = locked is None or await self.repository.update(locked, values, touch=linking.changed)
+        return await self._read_back(unique_id, "restored", changed=changed)
+
+    async def erase(self, unique_id: str, reason: str) -> Erased:
+        """Remove the data of a record everywhere, its history included; it may have been deleted before.
+
+        Raises:
+            NotFoundError: there never was one of this id.
+            InUseError: patients are linked to it.
+        """
+        if await self.repository.lock_if_there(unique_id) is not None:
+            await self.repository.refuse_in_use(unique_id)
+        elif await self.journal.last_record(unique_id) is None:
+            raise NotFoundError(self.repository.name)
+        return {self.repository.name: await self.repository.erase(unique_id, reason)}
+
+    async def _insert(self, unique_id: str | None, values: dict[str, Any], precondition: Precondition) -> str:
+        try:
+            return await self.repository.insert(unique_id, values)
+        except IdentifierTakenError:
+            if unique_id is not None:
+                await self._check(unique_id, precondition)
+            raise
+
+    async def _check(self, unique_id: str, precondition: Precondition) -> None:
+        """Compare a record, which is locked, with what the client has read."""
+        tag = entity_tag((await self.repository.get(unique_id)).document) if precondition.asks else None
+        precondition.check(tag)
+
+    async def _read_back(self, unique_id: str, action: str, *, changed: bool) -> Record:
+        return await (self.repository.record(unique_id, action) if changed else self.repository.get(unique_id))
+
+    async def _unlink_missing(self, _: dict[str, Any]) -> list[FieldError]:
+        """Take out of a former state's values the references to what is gone, and say which; links come later."""
+        return []
+
+
+def refuse(errors: Iterable[FieldError]) -> None:
+    """Go on only where there are none.
+
+    Raises:
+        InvalidError: with all of them.
+    """
+    if listed := list(errors):
+        raise InvalidError(listed)
 
 
 def renaming(unique_id: str, body: UpdateBody) -> Iterator[FieldError]:
@@ -63,3 +145,16 @@ def renaming(unique_id: str, body: UpdateBody) -> Iterator[FieldError]:
     if "unique_id" in body.model_fields_set and body.unique_id != unique_id:
         message = "Must be the unique_id of the path or left out: it never changes"
         yield FieldError(("body", "unique_id"), message, "unique_id_change")
+
+
+def missing(target: str, unique_id: str) -> FieldError:
+    """The error of restoring a version whose link leads nowhere."""
+    message = f'The {target} {unique_id}, linked to it then, is gone: restore that first, or send "skip_missing": true'
+    return FieldError(("body", "version"), message, f"missing_{target}")
+
+
+def _gone(links: Mapping[str, list[str]], linking: Linking) -> Iterator[FieldError]:
+    for name, wanted in links.items():
+        for unique_id in wanted:
+            if unique_id not in linking.known[name]:
+                yield missing(name.removesuffix("_ids"), unique_id)

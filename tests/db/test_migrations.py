@@ -64,7 +64,7 @@ ROWS = (
     """,
     "INSERT INTO patient_hospitals SELECT 'pat' || n, 'hos' || n % 9 + 1 FROM generate_series(1, 1000) n",
     "INSERT INTO patient_doctors SELECT 'pat' || n, 'doc' || n % 7 + 1 FROM generate_series(1, 1000) n",
-    "INSERT INTO retired_ids VALUES ('patients', 'pat0')",
+    "INSERT INTO journal (resource, unique_id, version, action, actor) VALUES ('patients', 'pat0', 2, 'deleted', 'me')",
 )
 Row = dict[str, Any]
 
@@ -165,7 +165,8 @@ async def test_rows_outlive_a_step_back(revision: str, database_url: str, connec
     await alembic(command.upgrade, database_url, "head")
     up = await rows_of(connection)
     assert up.keys() == before.keys()
-    for table, rows in down.items():
+    for table in down.keys() & before.keys():
+        rows = down[table]
         assert rows == of_columns(before[table], rows), f"{table}: the downgrade of {revision} changes rows"
         assert of_columns(up[table], rows) == rows, f"{table}: the upgrade to {revision} changes rows"
 

@@ -1,0 +1,48 @@
+"""The database on which a command works."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from typing import TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from app.db.migrate import schema_is_current
+from app.db.session import Database
+from app.errors import UnavailableError
+from app.settings import Settings
+
+T = TypeVar("T")
+
+
+class LacksMigrationsError(Exception):
+    """The database's schema is older than this version; the message tells the operator what to do."""
+
+
+OUT_OF_REACH = (EmbeddedPostgresError, LacksMigrationsError, UnavailableError)
+"""What `in_transaction` may raise that an operator can mend."""
+
+
+def in_transaction(settings: Settings, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    """Do `work` in one transaction on the database of DATABASE_URL, or on the embedded server; of any length.
+
+    Raises:
+        EmbeddedPostgresError: the embedded server cannot run, or a service runs on it.
+        LacksMigrationsError: the database's schema is old.
+        UnavailableError: the database cannot be reached.
+    """
+    with ExitStack() as stack:
+        if settings.database_url is not None:
+            url = settings.database_url.get_secret_value()
+        else:
+            url = stack.enter_context(EmbeddedPostgres(settings.data_dir)).url
+        return asyncio.run(_run(url, work))
+
+
+async def _run(url: str, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async with Database(url, pool_size=1, limited=False) as database:
+        async with database.read() as connection:
+            if not await schema_is_current(connection):
+                raise LacksMigrationsError("The database lacks migrations of this version. Run `patients-api migrate`.")
+        return await database.transaction(work)

@@ -1,0 +1,64 @@
+"""`patients-api erase`: remove a person's data everywhere, for good."""
+
+import argparse
+import sys
+from typing import Any
+
+from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.auth.principal import Principal
+from app.cli.database import OUT_OF_REACH, in_transaction
+from app.errors import InUseError, NotFoundError
+from app.patients.service import PatientService
+from app.profiles.service import ProfileService
+from app.resource.service import Erased, Service
+from app.settings import Settings
+
+INSUFFICIENT_PRIVILEGE = "42501"
+
+
+class NotAllowedError(Exception):
+    """The role has no right to erase; the message tells the operator what to do."""
+
+
+EXPECTED = (*OUT_OF_REACH, NotFoundError, InUseError, NotAllowedError)
+SERVICES: dict[str, type[Service[Any, Any]]] = {"patient": PatientService, "profile": ProfileService}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare its options."""
+    parser.add_argument("what", choices=SERVICES, help="a patient, or a profile that no patient has")
+    parser.add_argument("unique_id", help="whose data to remove; of a deleted record too")
+    parser.add_argument("--reason", required=True, help="kept in the journal, so without personal data")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def run(arguments: argparse.Namespace, settings: Settings) -> int:
+    """Erase, after asking; 0, or 1 where it was not wanted."""
+    if not arguments.yes:
+        profile = ", its profile unless other patients have it," if arguments.what == "patient" else ""
+        print(f"This removes the {arguments.what}{profile} and all history of it. Nothing can bring it back.")
+        if not sys.stdin.isatty():
+            print("Nobody is there to confirm: say --yes.", file=sys.stderr)
+            return 1
+        if input("Type the unique_id once more to confirm: ").strip() != arguments.unique_id:
+            print("Nothing was removed.", file=sys.stderr)
+            return 1
+
+    async def work(connection: AsyncConnection) -> Erased:
+        service = SERVICES[arguments.what](connection, Principal("erase"))
+        return await service.erase(arguments.unique_id, arguments.reason)
+
+    try:
+        erased = in_transaction(settings, work)
+    except ProgrammingError as error:
+        if getattr(error.orig, "sqlstate", None) != INSUFFICIENT_PRIVILEGE:
+            raise
+        raise NotAllowedError(
+            "This role may not change the journal: use the DATABASE_URL of the role that migrates."
+        ) from None
+    for what, entries in erased.items():
+        print(f"Removed the {what} and its history of {entries} versions.")
+    print("Backups made before still hold the data: let them expire, or erase again after a restore.")
+    return 0

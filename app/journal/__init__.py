@@ -1,0 +1,1 @@
+"""The journal: every change of every record, its history, undoing, and forgetting a person."""

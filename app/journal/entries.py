@@ -1,0 +1,82 @@
+"""Entries of the journal, written by the statement that reads the changed record back: no round trip of their own."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    FromClause,
+    Select,
+    String,
+    Table,
+    Text,
+    bindparam,
+    exists,
+    func,
+    literal_column,
+    not_,
+    null,
+    or_,
+    select,
+)
+from sqlalchemy.dialects.postgresql import JSON, aggregate_order_by, insert
+
+from app.auth.principal import Principal
+from app.models import journal
+from app.resource.document import ToMany, rendered
+
+KEPT_BESIDE = frozenset({"unique_id", "version"})
+"""The columns of a record that are columns of its entries too."""
+
+
+def own_columns(table: Table) -> list[str]:
+    """What of a row an entry's record holds: what is not computed, and not kept beside it."""
+    return [column.name for column in table.columns if column.name not in KEPT_BESIDE and column.computed is None]
+
+
+def state(table: Table, row: FromClause, links: Mapping[str, ToMany]) -> ColumnElement[Any]:
+    """The record of a `row` of `table` as JSON: its own columns and the sorted ids of its links, without nulls.
+
+    Ids, not names: a hospital that is renamed later was not named so then.
+    """
+    fields: list[ColumnElement[Any]] = [rendered(row.c[name]).label(name) for name in own_columns(table)]
+    for name, relation in links.items():
+        key = relation.key
+        ids = select(func.json_agg(aggregate_order_by(key, key))).where(relation.owner == row.c.unique_id)
+        fields.append(func.coalesce(ids.correlate(row).scalar_subquery(), literal_column("'[]'::json")).label(name))
+    record = select(*fields).correlate(row).subquery("state")
+    whole = select(func.json_strip_nulls(func.row_to_json(record.table_valued()), type_=JSON)).correlate(row)
+    return whole.scalar_subquery()
+
+
+def entry(table: Table, row: FromClause, links: Mapping[str, ToMany], action: ColumnElement[str]) -> CTE:
+    """Write down that `row`, as `table` has it now, came to be by `action`.
+
+    Answers the version; nothing where it is the first, and the journal has the id already.
+    """
+    earlier = exists().where(
+        journal.c.resource == literal_column(f"'{table.name}'"), journal.c.unique_id == row.c.unique_id
+    )
+    new = or_(row.c.version > 1, not_(earlier.correlate(row)))
+    return _write(table, select(row.c.unique_id, row.c.version, action, state(table, row, links)).where(new))
+
+
+def farewell(table: Table, row: FromClause) -> CTE:
+    """Write down that `row` of `table` was deleted."""
+    return _write(table, select(row.c.unique_id, row.c.version + 1, literal_column("'deleted'"), null()))
+
+
+def _write(table: Table, what: Select[Any]) -> CTE:
+    about = what.add_columns(
+        literal_column(f"'{table.name}'"), bindparam("actor", type_=Text), bindparam("request_id", type_=String)
+    )
+    names = ("unique_id", "version", "action", "record", "resource", "actor", "request_id")
+    # where another transaction has just deleted a record of this id, only the key knows
+    statement = insert(journal).from_select(names, about).on_conflict_do_nothing().returning(journal.c.version)
+    return statement.cte("entry")
+
+
+def author(principal: Principal) -> dict[str, Any]:
+    """The parameters of statements that have an entry in them."""
+    return {"actor": principal.name, "request_id": principal.request_id}

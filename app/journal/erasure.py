@@ -1,0 +1,58 @@
+"""Forgetting: what stays of a record whose data have to go is that there was one, and why they went."""
+
+from sqlalchemy import ColumnElement, Text, cast, delete, func, insert, null, select, update
+from sqlalchemy.dialects.postgresql import JSON, JSONB
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.auth.principal import Principal
+from app.journal.entries import author
+from app.models import Patient, Profile, idempotency_keys, journal
+from app.resource.identifiers import new_identifier
+
+_PERMIT = select(func.set_config("patients.erasing", "yes", True))
+_FORBID = select(func.set_config("patients.erasing", "", True))
+"""What the journal's trigger asks; for the rest of the transaction."""
+
+
+async def forget(connection: AsyncConnection, resource: str, unique_id: str, reason: str, principal: Principal) -> int:
+    """Remove a record that is gone from the journal and from stored answers; the number of entries removed.
+
+    One entry stays, under a token in the place of the id: clients may have used an identity number as id.
+
+    Raises:
+        sqlalchemy.exc.ProgrammingError: the connection's role may not (SQLSTATE 42501).
+    """
+    token = new_identifier("erased")
+    await connection.execute(_PERMIT)
+    this = (journal.c.resource == resource, journal.c.unique_id == unique_id)
+    versions = (await connection.execute(delete(journal).where(*this).returning(journal.c.version))).scalars().all()
+    if versions:
+        entry = {"resource": resource, "unique_id": token, "version": max(versions) + 1, "action": "erased"}
+        await connection.execute(insert(journal).values(**entry, reason=reason, **author(principal)))
+    await _forget_answers(connection, f"/{resource}/{resource}/", unique_id, token)
+    if resource == Profile.__tablename__:
+        await _forget_links(connection, unique_id, token)
+    await connection.execute(_FORBID)
+    return len(versions)
+
+
+async def _forget_answers(connection: AsyncConnection, path: str, unique_id: str, token: str) -> None:
+    """Empty the stored answers that tell of a record; the keys stay, so that a request sent again makes no new one."""
+    columns = idempotency_keys.c
+    about = columns.path.startswith(f"{path}{unique_id}/", autoescape=True)
+    await connection.execute(delete(idempotency_keys).where(about))
+    made = (columns.path == path, columns.unique_id == unique_id)
+    await connection.execute(update(idempotency_keys).where(*made).values(unique_id=token, document=null()))
+
+
+async def _forget_links(connection: AsyncConnection, profile_id: str, token: str) -> None:
+    """Take a profile out of what is stored of patients who had it once."""
+    patients = Patient.__tablename__
+    named: ColumnElement[bool] = cast(journal.c.record, JSONB)["profile_id"].astext == profile_id
+    record = func.jsonb_set(cast(journal.c.record, JSONB), ["profile_id"], func.to_jsonb(cast(token, Text)))
+    entries = update(journal).where(journal.c.resource == patients, named).values(record=cast(record, JSON))
+    await connection.execute(entries)
+    columns = idempotency_keys.c
+    held = cast(columns.document, JSONB)["patient_profile"]["unique_id"].astext == profile_id
+    answers = update(idempotency_keys).where(columns.path.startswith(f"/{patients}/"), held).values(document=null())
+    await connection.execute(answers)

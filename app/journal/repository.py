@@ -1,0 +1,169 @@
+from datetime import date, datetime
+from decimal import Decimal
+from functools import cache
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Date,
+    DateTime,
+    FromClause,
+    Integer,
+    Numeric,
+    Select,
+    Text,
+    and_,
+    bindparam,
+    cast,
+    func,
+    literal_column,
+    select,
+)
+from sqlalchemy.dialects.postgresql import JSON, JSONB, aggregate_order_by
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.db.base import ID
+from app.errors import FieldError, InvalidError, NotFoundError
+from app.journal.entries import own_columns
+from app.journal.schemas import MAX_VERSION, Entry
+from app.models import journal
+from app.resource.document import rendered
+from app.resource.identifiers import is_identifier
+from app.resource.repository import Record, Repository
+
+
+class State(NamedTuple):
+    """What a record was."""
+
+    columns: dict[str, Any]
+    links: dict[str, list[str]]
+
+
+class JournalRepository:
+    """The history of the records of one resource."""
+
+    def __init__(self, connection: AsyncConnection, repository: type[Repository]) -> None:
+        self.connection = connection
+        self.repository = repository
+
+    def _of(self, unique_id: str, **more: Any) -> dict[str, Any]:
+        if not is_identifier(unique_id):
+            raise NotFoundError(self.repository.name)
+        return {"resource": self.repository.table.name, "id": unique_id, **more}
+
+    async def page(self, unique_id: str, before: int, limit: int) -> list[Record]:
+        """Read up to `limit` entries of versions below `before`, newest first; each with its version as `unique_id`."""
+        parameters = self._of(unique_id, before=before, limit=limit)
+        return [Record._make(row) for row in await self.connection.execute(_entries(), parameters)]
+
+    async def get(self, unique_id: str, version: int) -> Record:
+        """Read the entry of one version.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        entries = await self.page(unique_id, version + 1, 1)
+        if not entries or entries[0].unique_id != str(version):
+            raise NotFoundError(self.repository.name, "of this unique_id and version")
+        return entries[0]
+
+    async def state(self, unique_id: str, version: int) -> State:
+        """What a record was in an earlier version.
+
+        Raises:
+            NotFoundError: there never was one of this id.
+            InvalidError: there is no such version, or it is a deletion.
+        """
+        row = (await self.connection.execute(_STATE, self._of(unique_id, version=version))).one_or_none()
+        if row is None and not await self.page(unique_id, MAX_VERSION, 1):
+            raise NotFoundError(self.repository.name)
+        if row is None:
+            raise InvalidError([FieldError(("body", "version"), "Must be a version of the history", "unknown_version")])
+        if row.record is None:
+            message = "Must not be a deletion: choose the version before it"
+            raise InvalidError([FieldError(("body", "version"), message, "version_deleted")])
+        table, record = self.repository.table, row.record
+        columns = {
+            name: _read(table.c[name], record.get(name)) for name in own_columns(table) if name != "last_updated"
+        }
+        return State(columns, {name: record.get(name, []) for name in self.repository.links})
+
+    async def last_record(self, unique_id: str) -> dict[str, Any] | None:
+        """What a record is, or was before it was deleted; nothing where there never was one."""
+        record: dict[str, Any] | None = (await self.connection.execute(_LAST, self._of(unique_id))).scalar_one_or_none()
+        return record
+
+    async def next_version(self, unique_id: str) -> int:
+        """The version after the newest."""
+        newest = await self.connection.execute(_NEWEST, self._of(unique_id))
+        return int(newest.scalar_one()) + 1
+
+
+def _read(column: Column[Any], value: Any) -> Any:
+    """A value of a column as an entry's record has it."""
+    if value is None:
+        return None
+    if isinstance(column.type, DateTime):
+        return datetime.fromisoformat(value)
+    if isinstance(column.type, Date):
+        return date.fromisoformat(value)
+    return Decimal(value) if isinstance(column.type, Numeric) else value
+
+
+_OF_ONE = and_(journal.c.resource == bindparam("resource", type_=ID), journal.c.unique_id == bindparam("id", type_=ID))
+_STATE = select(journal.c.record).where(_OF_ONE, journal.c.version == bindparam("version", type_=BigInteger))
+_LAST = (
+    select(journal.c.record)
+    .where(_OF_ONE, journal.c.record.is_not(None))
+    .order_by(journal.c.version.desc())
+    .limit(literal_column("1"))
+)
+_NEWEST = select(func.max(journal.c.version)).where(_OF_ONE)
+
+
+def _changes(earlier: FromClause, later: FromClause) -> ColumnElement[Any]:
+    """The fields in which the records of two entries differ. `last_updated` always does, and tells nothing.
+
+    Worked out when it is asked for: written down with each entry, a creation would hold all of its record twice.
+    """
+    old, new = (
+        func.json_each(side.c.record).table_valued("key", "value", name=name).render_derived()
+        for side, name in ((earlier, "old"), (later, "new"))
+    )
+    name = func.coalesce(new.c.key, old.c.key)
+    change = func.json_build_object(literal_column("'from'"), old.c.value, literal_column("'to'"), new.c.value)
+    differs = cast(old.c.value, JSONB).is_distinct_from(cast(new.c.value, JSONB))
+    changes = func.json_object_agg(name, aggregate_order_by(change, name))
+    return (
+        select(func.coalesce(changes, literal_column("'{}'::json"), type_=JSON))
+        .select_from(old.join(new, old.c.key == new.c.key, full=True))
+        .where(differs, name != literal_column("'last_updated'"))
+        .scalar_subquery()
+    )
+
+
+@cache
+def _entries() -> Select[str, str]:
+    before = bindparam("before", type_=BigInteger)
+    earlier = journal.alias("earlier")
+    this_before = and_(
+        earlier.c.resource == journal.c.resource,
+        earlier.c.unique_id == journal.c.unique_id,
+        earlier.c.version == journal.c.version - 1,
+    )
+    fields: list[ColumnElement[Any]] = [
+        (_changes(earlier, journal) if name == "changes" else rendered(journal.c[name])).label(name)
+        for name in Entry.model_fields
+    ]
+    page = (
+        select(*fields)
+        .select_from(journal.outerjoin(earlier, this_before))
+        .where(_OF_ONE, journal.c.version < before)
+        .order_by(journal.c.version.desc())
+        .limit(bindparam("limit", type_=Integer, literal_execute=True))
+        .subquery("entry")
+    )
+    document = cast(func.row_to_json(page.table_valued()), Text)
+    return select(cast(page.c.version, Text), document).order_by(page.c.version.desc())

@@ -1,0 +1,71 @@
+"""The routes of history and undoing, the same for every resource."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Request, Response
+
+from app.auth.principal import CurrentPrincipal
+from app.errors import FieldError, InvalidError, NotFoundError
+from app.http.routing import problems
+from app.journal.repository import JournalRepository
+from app.journal.schemas import MAX_VERSION, Entry, Restore
+from app.resource.pages import Page, list_answer
+from app.resource.repository import Record
+from app.resource.routes import CREATE_PROBLEMS, PathId, answer, database, post
+from app.resource.schemas import Representation
+from app.resource.service import Service
+
+Version = Annotated[int, Path(ge=1, lt=MAX_VERSION)]
+"""The number of a version in a path."""
+
+
+def add_history_routes(
+    router: APIRouter, service: type[Service[Any, Any]], representation: type[Representation]
+) -> None:
+    """Add to a resource's `router` the history of its records, and their restoring."""
+    repository = service.repository_class
+    name = repository.name
+
+    @router.get(
+        "/{unique_id}/history/", name=f"list_{name}_history", response_model=list[Entry], responses=problems(404, 422)
+    )
+    async def list_history(request: Request, _: CurrentPrincipal, unique_id: PathId, page: Page) -> Response:
+        """List what was done to a record, newest first; that of a deleted one too."""
+
+        async def read(after: str, limit: int) -> list[Record]:
+            if after and not (after.isdecimal() and int(after) <= MAX_VERSION):
+                raise InvalidError([FieldError(("query", "cursor"), "Must be a cursor of this history", "cursor")])
+            async with database(request).read() as connection:
+                entries = await JournalRepository(connection, repository).page(
+                    unique_id, int(after or MAX_VERSION), limit
+                )
+            if not after and not entries:
+                raise NotFoundError(name)
+            return entries
+
+        return await list_answer(request, read, page, request.app.state.settings.list_cap)
+
+    @router.get(
+        "/{unique_id}/history/{version}/",
+        name=f"get_{name}_version",
+        response_model=Entry,
+        responses=problems(404, 422),
+    )
+    async def get_version(request: Request, _: CurrentPrincipal, unique_id: PathId, version: Version) -> Response:
+        """Get one version of a record."""
+        async with database(request).read() as connection:
+            entry = await JournalRepository(connection, repository).get(unique_id, version)
+        return answer(request, entry.document)
+
+    @router.post(
+        "/{unique_id}/restore/",
+        name=f"restore_{name}",
+        response_model=representation,
+        responses=problems(*CREATE_PROBLEMS, 404),
+    )
+    async def restore(request: Request, principal: CurrentPrincipal, unique_id: PathId, body: Restore) -> Response:
+        """Bring back a deleted record, or an earlier state of one that is there, as a new version."""
+        record, headers = await post(
+            request, service, principal, body, lambda own, condition: own.restore(unique_id, body, condition)
+        )
+        return answer(request, record.document, headers=headers)

@@ -1,0 +1,29 @@
+from sqlalchemy import BigInteger, CheckConstraint, Column, DateTime, Table, func
+from sqlalchemy.dialects.postgresql import JSON
+
+from app.db.base import ID, PEOPLE_TEXT, Base
+
+ACTIONS = ("created", "updated", "deleted", "restored", "erased")
+_LIST = ", ".join(f"'{action}'" for action in ACTIONS)
+
+journal = Table(
+    "journal",
+    Base.metadata,
+    Column("resource", ID, primary_key=True),
+    Column("unique_id", ID, primary_key=True),
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("action", ID, nullable=False),
+    Column("time", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    Column("actor", ID, nullable=False),
+    Column("request_id", ID),
+    Column("reason", PEOPLE_TEXT),
+    Column("record", JSON),
+    CheckConstraint(f"action IN ({_LIST})", name="action"),
+    CheckConstraint("(record IS NULL) = (action IN ('deleted', 'erased'))", name="record"),
+    info={"serving_rights": "SELECT, INSERT"},
+)
+"""Every change of every record, written in the transaction of the change; triggers refuse all but inserts.
+
+`resource` is the table's name; `record` is what the record was after the change, without what was null.
+The key is what keeps an id from being used again: a second first version has no place.
+"""

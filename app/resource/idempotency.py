@@ -1,0 +1,129 @@
+"""Idempotency-Key: a request that is sent again is answered as it was the first time.
+
+After draft-ietf-httpapi-idempotency-key-header. The key is inserted before all else of the transaction, so that a
+repeat waits at the primary key for the first to end; it is stored with what it made, or not at all.
+"""
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, NamedTuple, TypeVar
+
+import structlog
+from fastapi import Request
+from pydantic import BaseModel
+from sqlalchemy import delete, func, null, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.auth.principal import Principal
+from app.db.session import Database
+from app.errors import ConflictError, FieldError, InvalidError, NotFoundError, UnavailableError
+from app.models import idempotency_keys
+from app.resource.repository import Record
+from app.resource.service import Service
+
+log = structlog.get_logger()
+
+KEPT = timedelta(hours=24)
+PRUNED_EVERY = 3600
+"""Seconds."""
+PATTERN = r'^"?[!#-~]{1,255}"?$'
+"""A key, quoted or not: visible ASCII characters without quotes inside."""
+
+_EXPIRED = idempotency_keys.c.time < func.statement_timestamp() - KEPT
+
+
+class Outcome(NamedTuple):
+    """What a request came to."""
+
+    record: Record
+    replayed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """A request that may be sent again."""
+
+    principal: str
+    method: str
+    path: str
+    key: str
+    fingerprint: bytes
+    """Of the body as it was understood: spaces and the order of keys make no other request."""
+
+    @classmethod
+    def of(cls, request: Request, principal: Principal, body: BaseModel) -> "IdempotencyKey | None":
+        """The request's key, if it has one.
+
+        Raises:
+            InvalidError: it cannot be used.
+        """
+        header = request.headers.get("idempotency-key")
+        if header is None:
+            return None
+        if re.fullmatch(PATTERN, header) is None:
+            message = "Must be 1 to 255 visible ASCII characters without quotes inside, such as a UUID"
+            raise InvalidError([FieldError(("header", "Idempotency-Key"), message, "idempotency_key")])
+        fingerprint = hashlib.sha256(body.model_dump_json(exclude_unset=True).encode()).digest()
+        return cls(principal.name, request.method, request.scope["path"], header.strip('"'), fingerprint)
+
+
+S = TypeVar("S", bound=Service[Any, Any])
+
+
+async def once(key: IdempotencyKey | None, service: S, work: Callable[[S], Awaitable[Record]]) -> Outcome:
+    """Have `service` do `work`; if the key's request was answered before, do nothing and answer as that was.
+
+    Raises:
+        InvalidError: the key came with another body.
+        ConflictError: what the first made is gone, or no longer the principal's to see.
+    """
+    if key is None:
+        return Outcome(await work(service), replayed=False)
+    columns = idempotency_keys.c
+    identity = {"principal": key.principal, "method": key.method, "path": key.path, "key": key.key}
+    this = [columns[name] == value for name, value in identity.items()]
+    renewed = {"fingerprint": key.fingerprint, "time": func.statement_timestamp(), "document": null()}
+    claim = (
+        insert(idempotency_keys)
+        .values(**identity, fingerprint=key.fingerprint)
+        .on_conflict_do_update(index_elements=list(identity), set_=renewed, where=_EXPIRED)
+        .returning(columns.key)
+    )
+    if (await service.connection.execute(claim)).one_or_none() is not None:
+        record = await work(service)
+        await service.connection.execute(update(idempotency_keys).where(*this).values(record._asdict()))
+        return Outcome(record, replayed=False)
+    stored = (await service.connection.execute(select(idempotency_keys).where(*this))).one()
+    if stored.fingerprint != key.fingerprint:
+        message = "Was sent before with another body; a new request needs a new key"
+        raise InvalidError([FieldError(("header", "Idempotency-Key"), message, "idempotency_key_reused")])
+    if stored.document is not None:  # else it was erased
+        with suppress(NotFoundError):
+            await service.repository.get(stored.unique_id)
+            return Outcome(Record(stored.unique_id, stored.document), replayed=True)
+    raise ConflictError("What the first request with this Idempotency-Key made is no longer there.")
+
+
+async def prune(database: Database) -> None:
+    """Forget keys that are older than 24 hours. A database that is away is asked next time."""
+
+    async def work(connection: AsyncConnection) -> None:
+        await connection.execute(delete(idempotency_keys).where(_EXPIRED))
+
+    try:
+        await database.transaction(work)
+    except UnavailableError:
+        log.warning("expired keys were not removed: the database is away")
+
+
+async def keep_pruned(database: Database) -> None:
+    """Prune from time to time, until cancelled."""
+    while True:
+        await asyncio.sleep(PRUNED_EVERY)
+        await prune(database)

@@ -1,12 +1,17 @@
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from app.resource.schemas import Representation, RequestBody
 from app.resource.values import Timestamp
 
 MAX_VERSION = 2**53 - 1
 """The largest number that every reader of JSON takes exactly (RFC 8259, section 6)."""
+
+
+def _whole(value: object) -> object:
+    """In JSON 1.0 is an integer too."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class Change(Representation):
@@ -37,7 +42,7 @@ class Entry(Representation):
 class Restore(RequestBody):
     """Which version to bring back."""
 
-    version: int = Field(ge=1, le=MAX_VERSION, strict=True)
+    version: Annotated[int, Field(ge=1, le=MAX_VERSION, strict=True), BeforeValidator(_whole)]
     """From the history."""
     skip_missing: bool = Field(default=False, strict=True)
     """Whether to leave out links to what is gone; without it they are an error."""

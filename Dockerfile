@@ -1,18 +1,16 @@
-# syntax=docker/dockerfile:1
-
 FROM python:3.13-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 RUN python -m venv /opt/patients-api
 WORKDIR /src
 # dependencies first: they change less often than the code, and their layer is kept
-COPY requirements.lock ./
-RUN /opt/patients-api/bin/pip install --require-hashes --no-deps -r requirements.lock
+COPY requirements.lock requirements-build.lock ./
+RUN /opt/patients-api/bin/pip install --require-hashes --no-deps -r requirements.lock -r requirements-build.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY app ./app
 COPY migrations ./migrations
-RUN /opt/patients-api/bin/pip install --no-deps . \
+RUN /opt/patients-api/bin/pip install --no-deps --no-build-isolation . \
     && /opt/patients-api/bin/python -m compileall -q /opt/patients-api/lib \
-    && /opt/patients-api/bin/pip uninstall --yes pip
+    && /opt/patients-api/bin/pip uninstall --yes setuptools pip
 
 FROM python:3.13-slim
 LABEL org.opencontainers.image.title="Patients API" \

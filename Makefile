@@ -1,5 +1,6 @@
 # Every target works on a fresh clone with only Python 3.11 or newer and make, as root or not.
 PYTHON ?= python3
+PORT ?= 8000
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
@@ -9,8 +10,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[36mmake %-9s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: .venv/run ## serve http://127.0.0.1:8000 with demo data
-	@$(BIN)/patients-api serve --demo
+run: .venv/run ## serve http://127.0.0.1:8000 with demo data; elsewhere: make run PORT=8001
+	@$(BIN)/patients-api serve --demo --port $(PORT)
 
 test: .venv/dev ## run all tests
 	@$(BIN)/pytest
@@ -34,9 +35,11 @@ migration: .venv/dev ## write a migration for what the models have new: make mig
 openapi: .venv/dev ## write openapi.json anew
 	@$(BIN)/patients-api openapi > openapi.json
 
-LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --upgrade pyproject.toml
+COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --upgrade
+LOCK := $(COMPILE) pyproject.toml
 
 lock: .venv/dev ## pin the newest versions with their hashes
+	@sed -n 's/^requires = \["\(.*\)"\]/\1/p' pyproject.toml | $(COMPILE) - --output-file requirements-build.lock
 	@$(LOCK) --output-file requirements.lock
 	@$(LOCK) --constraints requirements.lock --extra embedded --output-file requirements-embedded.lock
 	@$(LOCK) --constraints requirements-embedded.lock --extra dev --output-file requirements-dev.lock

@@ -157,11 +157,11 @@ class Problem(BaseModel):
     title: str = Field(examples=["Unprocessable Content"])
     status: int = Field(examples=[422])
     detail: str = Field(examples=["The request has errors; nothing of it was stored."])
-    instance: str = Field(examples=["urn:request:01jd3v4wq0c9h4t5k6m7n8p9q0"])
-    request_id: str = Field(examples=["01jd3v4wq0c9h4t5k6m7n8p9q0"])
+    instance: str = Field(examples=["urn:request:req_01jd3v4wq0c9h4t5k6m7n8p9q0"])
+    request_id: str = Field(examples=["req_01jd3v4wq0c9h4t5k6m7n8p9q0"])
     """The id of the request, as in `X-Request-ID` and the log."""
     errors: list[ProblemError] = Field(default_factory=list)
-    """All errors of the request at once; where the status is 422."""
+    """All errors of the fields at once, or all ids that do not exist; where the status is 422."""
 
 
 def problem_content(status: int, detail: str, request_id: str) -> dict[str, Any]:

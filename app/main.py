@@ -29,7 +29,6 @@ EXPOSED_HEADERS = (
     "ETag",
     "Idempotency-Replayed",
     "Location",
-    "X-Total-Count",
     "X-Request-ID",
     "Retry-After",
 )

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from app.errors import IdentifierRetiredError, InUseError, NotFoundError, Problem
+from app.errors import IdentifierRetiredError, InUseError, NotFoundError, Problem, title
 from app.resource.idempotency import PATTERN
 from app.resource.schemas import Schema, untitle
 
@@ -19,8 +19,9 @@ DESCRIPTION: Json = {
     "summary": "Patients, their profiles, hospitals and doctors.",
     "description": (
         "A list is a bare array: everything, or a page where `limit` is given. A change leaves alone what it does not "
-        "name; `null` clears. Every error is an RFC 9457 problem, `application/problem+json`, with all that is wrong "
-        "with the request at once. Every path works without its last slash too."
+        "name; `null` clears. Every error is an RFC 9457 problem, `application/problem+json`, with all fields that are "
+        "wrong at once; whether hospitals and doctors exist is looked up when the fields are right. Every path works "
+        "without its last slash too."
     ),
     "license_info": {"name": "MIT", "identifier": "MIT"},
     "openapi_tags": [
@@ -47,6 +48,9 @@ _WORDS = {
 }
 """The summary of an operation and the description of its success, by its operationId without the resource."""
 
+_IDS = {"patient": "pat123", "profile": "prof123", "hospital": "hos123", "doctor": "doc123"}
+"""Of the demo data, so that "Try it out" finds something."""
+
 _ERRORS = {
     "list": [
         {"loc": ["query", "limit"], "msg": "Input should be less than or equal to 1000", "type": "less_than_equal"}
@@ -54,9 +58,9 @@ _ERRORS = {
     "patient": [
         {"loc": ["body", "patient_date_of_birth"], "msg": "Must be a date written YYYY-MM-DD", "type": "date"},
         {
-            "loc": ["body", "hospital_ids", 1],
-            "msg": "There is no hospital of the unique_id hos999",
-            "type": "unknown_hospital",
+            "loc": ["body", "patient_email_address"],
+            "msg": "Must be an e-mail address such as name@example.com",
+            "type": "email",
         },
     ],
     "profile": [
@@ -92,6 +96,8 @@ _REPLAYED = {
     "description": "`true` where this is the stored answer to an earlier request with the same `Idempotency-Key`.",
     "schema": {"type": "string", "enum": ["true"]},
 }
+_ALIKE = frozenset({"400", "412", "413", "415", "428", "500", "503"})
+"""The problems that say the same whatever the operation."""
 _HEADERS = {
     "X-Request-ID": _REQUEST_ID,
     "Retry-After": _RETRY_AFTER,
@@ -153,9 +159,11 @@ def _document(app: FastAPI) -> Json:
         if model.example is not None:
             schemas[model.__name__]["examples"] = [model.example]  # in its own order: Pydantic sorts the keys
     document["components"]["headers"] = _HEADERS
+    document["components"]["responses"] = {}
     for path, operations in document["paths"].items():
         for operation in operations.values():
             _tidy(path, operation)
+            _share(operation["responses"], document["components"]["responses"])
     return document
 
 
@@ -190,6 +198,14 @@ def _tidy(path: str, operation: Json) -> None:
         response["headers"] = _headers(status, verb, path)
 
 
+def _share(responses: Json, shared: Json) -> None:
+    """Put problems that are alike for all operations where they stand once."""
+    for status in _ALIKE & responses.keys():
+        name = title(int(status)).replace(" ", "")
+        shared.setdefault(name, responses[status])
+        responses[status] = {"$ref": f"#/components/responses/{name}"}
+
+
 def _tidy_parameter(parameter: Json, noun: str) -> None:
     schema = parameter["schema"]
     schema.pop("title", None)
@@ -198,6 +214,7 @@ def _tidy_parameter(parameter: Json, noun: str) -> None:
         parameter["description"] = "Which version, from the history."
     elif parameter["in"] == "path":
         parameter["description"] = f"The `unique_id` of the {noun}."
+        parameter["example"] = _IDS[noun]
     if "anyOf" in schema:  # in a query there is no null
         (parameter["schema"],) = (branch for branch in schema["anyOf"] if branch != {"type": "null"})
 

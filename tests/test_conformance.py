@@ -27,6 +27,10 @@ BEYOND_JSON_SCHEMA = {
     "unknown_doctor": "which doctors exist is not in the document",
     "name_missing": "whether a change leaves a name depends on the patient as stored",
     "date_in_future": "the document does not know today",
+    "unique_id_change": "that an id in the body is that of the path cannot be said",
+    "missing_profile": "which profiles were deleted is not in the document",
+    "missing_hospital": "which hospitals were deleted is not in the document",
+    "missing_doctor": "which doctors were deleted is not in the document",
     "unknown_version": "which versions a record has is not in the document",
     "version_deleted": "which of them is a deletion is not in the document",
     "idempotency_key_reused": "which keys were sent before is not in the document",
@@ -95,8 +99,7 @@ def filter_failure(
 def fits_the_document(case: schemathesis.Case[Any]) -> bool:
     r"""Whether only schemathesis, not the document, forbids the body.
 
-    It forbids `readOnly` keys, which the service ignores so that what was read can be put back, as OpenAPI 3.1 allows;
-    and it takes the pattern `\S`, a character that is no blank, together with a length for `^\S{1,255}$`.
+    It takes the pattern `\S`, a character that is no blank, together with a length for `^\S{1,255}$`.
     """
     locations = case.meta.components if case.meta is not None else {}
     if [location for location, part in locations.items() if part.mode.is_negative] != [ParameterLocation.BODY]:

@@ -4,8 +4,6 @@ import argparse
 import importlib
 import sys
 
-from app.settings import InvalidSettingsError, Settings
-
 COMMANDS = {
     "serve": "serve on the database of DATABASE_URL, or on an embedded PostgreSQL",
     "migrate": "bring the database of DATABASE_URL to this version's schema",
@@ -34,8 +32,8 @@ def main() -> int:
     command.add_arguments(options)
     arguments = options.parse_args(chosen.options)
     try:
-        status: int = command.run(arguments, Settings.load())
-    except (InvalidSettingsError, *command.EXPECTED) as error:
+        status: int = command.run(arguments)
+    except command.EXPECTED as error:
         cause = f" ({type(error.__cause__).__name__})" if error.__cause__ else ""
         print(f"{error}{cause}", file=sys.stderr)
         return 1

@@ -11,7 +11,7 @@ from app.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from app.db.migrate import schema_is_current
 from app.db.session import Database
 from app.errors import UnavailableError
-from app.settings import Settings
+from app.settings import InvalidSettingsError, Settings
 
 T = TypeVar("T")
 
@@ -20,18 +20,20 @@ class LacksMigrationsError(Exception):
     """The database's schema is older than this version; the message tells the operator what to do."""
 
 
-OUT_OF_REACH = (EmbeddedPostgresError, LacksMigrationsError, UnavailableError)
+OUT_OF_REACH = (EmbeddedPostgresError, InvalidSettingsError, LacksMigrationsError, UnavailableError)
 """What `in_transaction` may raise that an operator can mend."""
 
 
-def in_transaction(settings: Settings, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+def in_transaction(work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
     """Do `work` in one transaction on the database of DATABASE_URL, or on the embedded server; of any length.
 
     Raises:
         EmbeddedPostgresError: the embedded server cannot run, or a service runs on it.
+        InvalidSettingsError: a setting cannot be used.
         LacksMigrationsError: the database's schema is old.
         UnavailableError: the database cannot be reached.
     """
+    settings = Settings.load()
     with ExitStack() as stack:
         if settings.database_url is not None:
             url = settings.database_url.get_secret_value()

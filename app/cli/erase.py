@@ -13,7 +13,6 @@ from app.errors import InUseError, NotFoundError
 from app.patients.service import PatientService
 from app.profiles.service import ProfileService
 from app.resource.service import Erased, Service
-from app.settings import Settings
 
 INSUFFICIENT_PRIVILEGE = "42501"
 
@@ -34,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--yes", action="store_true", help="do not ask")
 
 
-def run(arguments: argparse.Namespace, settings: Settings) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Erase, after asking; 0, or 1 where it was not wanted."""
     if not arguments.yes:
         profile = ", its profile unless other patients have it," if arguments.what == "patient" else ""
@@ -51,7 +50,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         return await service.erase(arguments.unique_id, arguments.reason)
 
     try:
-        erased = in_transaction(settings, work)
+        erased = in_transaction(work)
     except ProgrammingError as error:
         if getattr(error.orig, "sqlstate", None) != INSUFFICIENT_PRIVILEGE:
             raise

@@ -10,7 +10,6 @@ from app.hospitals.service import HospitalService
 from app.journal.verification import Verdict, verify
 from app.patients.service import PatientService
 from app.profiles.service import ProfileService
-from app.settings import Settings
 
 EXPECTED = OUT_OF_REACH
 SERVICES = (PatientService, ProfileService, HospitalService, DoctorService)
@@ -21,9 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=["verify"], help="prove that each record is what its newest entry says")
 
 
-def run(_: argparse.Namespace, settings: Settings) -> int:
+def run(_: argparse.Namespace) -> int:
     """Print a line for each resource; 0 if all is well, else 1."""
-    verdicts = in_transaction(settings, _verify)
+    verdicts = in_transaction(_verify)
     for resource, verdict in verdicts.items():
         print(f"{resource}: {verdict.records} records, {verdict.entries} entries")
         for unique_id, what in verdict.flaws:

@@ -7,9 +7,9 @@ import sys
 import app.models  # noqa: F401  # declares the tables to which rights are given
 from app.db.migrate import NoSuchRoleError, grant, migrate
 from app.errors import UnavailableError
-from app.settings import Settings
+from app.settings import InvalidSettingsError, Settings
 
-EXPECTED = (NoSuchRoleError, UnavailableError)
+EXPECTED = (InvalidSettingsError, NoSuchRoleError, UnavailableError)
 """What may go wrong that an operator can mend."""
 
 
@@ -22,8 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(arguments: argparse.Namespace, settings: Settings) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Migrate; 0, or 1 where there is no DATABASE_URL."""
+    settings = Settings.load()
     if settings.database_url is None:
         print("Set DATABASE_URL. The embedded database is migrated by `patients-api serve`.", file=sys.stderr)
         return 1

@@ -25,7 +25,7 @@ from app.db.session import Database
 from app.errors import UnavailableError
 from app.main import create_app
 from app.observability.logging import configure_logging
-from app.settings import Settings
+from app.settings import InvalidSettingsError, Settings
 
 GRACE = 20
 """Seconds that requests in flight get to finish after SIGTERM."""
@@ -37,7 +37,7 @@ class CannotServeError(Exception):
     """The service cannot start; the message tells the operator what to do."""
 
 
-EXPECTED = (CannotServeError, EmbeddedPostgresError, UnavailableError)
+EXPECTED = (CannotServeError, EmbeddedPostgresError, InvalidSettingsError, UnavailableError)
 """What may go wrong that an operator can mend."""
 
 
@@ -63,14 +63,16 @@ def _workers(text: str) -> int:
     return workers
 
 
-def run(arguments: argparse.Namespace, settings: Settings) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM; 0.
 
     Raises:
         CannotServeError: the port is taken, or the database lacks migrations.
         EmbeddedPostgresError: the embedded server cannot run.
+        InvalidSettingsError: a setting cannot be used.
         UnavailableError: the database cannot be reached.
     """
+    settings = Settings.load()
     signal.signal(signal.SIGTERM, _exit)
     configure_logging()
     with ExitStack() as stack:
@@ -215,7 +217,9 @@ def _await_port(host: str, port: int) -> None:
             _bind((host, port), False).close()
         except OSError as error:
             if time.monotonic() > deadline:
-                raise CannotServeError(f"Cannot listen on {host} port {port}: {error.strerror}.") from None
+                raise CannotServeError(
+                    f"Cannot listen on {host} port {port}: {error.strerror}. Choose another with --port."
+                ) from None
             time.sleep(0.1)
         else:
             return

@@ -40,8 +40,8 @@ async def get_doctor(request: Request, principal: CurrentPrincipal, unique_id: P
     return await get_record(request, DoctorRepository, principal, unique_id)
 
 
-@router.put("/{unique_id}/", response_model=Doctor, responses=problems(*UPDATE_PROBLEMS))
 @router.patch("/{unique_id}/", name="patch_doctor", response_model=Doctor, responses=problems(*UPDATE_PROBLEMS))
+@router.put("/{unique_id}/", response_model=Doctor, responses=problems(*UPDATE_PROBLEMS))
 async def update_doctor(
     request: Request, principal: CurrentPrincipal, unique_id: PathId, body: DoctorUpdate
 ) -> Response:

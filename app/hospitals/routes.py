@@ -40,13 +40,13 @@ async def get_hospital(request: Request, principal: CurrentPrincipal, unique_id:
     return await get_record(request, HospitalRepository, principal, unique_id)
 
 
-@router.put("/{unique_id}/", response_model=Hospital, responses=problems(*UPDATE_PROBLEMS))
 @router.patch(
     "/{unique_id}/",
     name="patch_hospital",
     response_model=Hospital,
     responses=problems(*UPDATE_PROBLEMS),
 )
+@router.put("/{unique_id}/", response_model=Hospital, responses=problems(*UPDATE_PROBLEMS))
 async def update_hospital(
     request: Request, principal: CurrentPrincipal, unique_id: PathId, body: HospitalUpdate
 ) -> Response:

@@ -29,6 +29,7 @@ _MAX_BODY_DIGITS = len(str(MAX_BODY))
 _BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 """Of the others nobody reads the body."""
 
+_PROBES = frozenset({"/livez", "/readyz"})
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -66,11 +67,14 @@ class RequestContext:
         try:
             await self.app(scope, receive, send_with_id)
         finally:
-            log.info(
+            route = state.get("route", "(none)")
+            # probes come every few seconds, and only where they fail do they tell something
+            write = log.debug if route in _PROBES and status == HTTPStatus.NO_CONTENT else log.info
+            write(
                 "request",
                 request_id=request_id,
                 method=scope["method"],
-                route=state.get("route", "(none)"),
+                route=route,
                 status=status,
                 complete=complete,
                 duration_ms=round((time.perf_counter() - started) * 1000, 1),

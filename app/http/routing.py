@@ -109,15 +109,15 @@ def _example(status: int) -> dict[str, Any]:
     return problem_content(status, _DETAILS[status], "req_01m82ajx1ew0r14nzv08mnkrmd")
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of an operation that may answer these problems, and 500 and 503 as all may."""
+def problems(*statuses: int, database: bool = True) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of an operation that may answer these problems, 500, and where it asks the `database` 503."""
     schema = {"$ref": "#/components/schemas/Problem"}
     return {
         status: {
             "description": title(status),
             "content": {MEDIA_TYPE: {"schema": schema, "example": _example(status)}},
         }
-        for status in sorted({*statuses, 500, 503})
+        for status in sorted({*statuses, 500, *({503} if database else ())})
     }
 
 

@@ -10,7 +10,7 @@ from app.http.routing import make_router, problems
 router = make_router("", tag="health")
 
 
-@router.get("/livez", status_code=204, responses=problems())
+@router.get("/livez", status_code=204, responses=problems(database=False))
 async def livez() -> Response:
     """Whether the process lives; asks nothing else. Restart it where this fails."""
     return Response(status_code=204)

@@ -40,13 +40,13 @@ async def get_patient(request: Request, principal: CurrentPrincipal, unique_id: 
     return await get_record(request, PatientRepository, principal, unique_id)
 
 
-@router.put("/{unique_id}/", response_model=Patient, responses=problems(*UPDATE_PROBLEMS, 409))
 @router.patch(
     "/{unique_id}/",
     name="patch_patient",
     response_model=Patient,
     responses=problems(*UPDATE_PROBLEMS, 409),
 )
+@router.put("/{unique_id}/", response_model=Patient, responses=problems(*UPDATE_PROBLEMS, 409))
 async def update_patient(
     request: Request, principal: CurrentPrincipal, unique_id: PathId, body: PatientUpdate
 ) -> Response:

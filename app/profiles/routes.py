@@ -40,8 +40,8 @@ async def get_profile(request: Request, principal: CurrentPrincipal, unique_id: 
     return await get_record(request, ProfileRepository, principal, unique_id)
 
 
-@router.put("/{unique_id}/", response_model=Profile, responses=problems(*UPDATE_PROBLEMS))
 @router.patch("/{unique_id}/", name="patch_profile", response_model=Profile, responses=problems(*UPDATE_PROBLEMS))
+@router.put("/{unique_id}/", response_model=Profile, responses=problems(*UPDATE_PROBLEMS))
 async def update_profile(
     request: Request, principal: CurrentPrincipal, unique_id: PathId, body: ProfileUpdate
 ) -> Response:

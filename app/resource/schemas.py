@@ -11,7 +11,6 @@ ReadOnly = Annotated[
     Any,
     Field(
         exclude=True,
-        json_schema_extra={"readOnly": True},
         description="Ignored; a request may carry it so that what was read can be put back.",
     ),
 ]
@@ -23,6 +22,15 @@ def _publish(schema: dict[str, Any]) -> None:
     untitle(schema)
     for field in schema.get("properties", {}).values():
         field.pop("default", None)
+        _join_null(field)
+
+
+def _join_null(field: dict[str, Any]) -> None:
+    """Say `type: [string, null]` for what is a string or null: one line where people read it, not three."""
+    match field.get("anyOf"):
+        case [{"type": str() as kind} as branch, {"type": "null"}] if "enum" not in branch:
+            del field["anyOf"]
+            field |= {**branch, "type": [kind, "null"]}
 
 
 def untitle(schema: dict[str, Any]) -> None:
@@ -76,6 +84,7 @@ class CreateBody(RequestBody):
 class UpdateBody(RequestBody):
     """What to change of a record; an absent field stays as it is. `unique_id` may be repeated, not changed."""
 
-    unique_id: ReadOnly = None
+    unique_id: Annotated[Any, Field(exclude=True, json_schema_extra={"type": "string"})] = None
+    """That of the path, or left out: it never changes."""
     date_created: ReadOnly = None
     last_updated: ReadOnly = None

@@ -145,23 +145,14 @@ def _gender(text: str | None) -> str | None:
     return gender
 
 
-def _any_case(word: str) -> str:
-    return "".join(f"[{letter.upper()}{letter.lower()}]" for letter in word)
-
-
-_GENDER_SCHEMA = {
-    "type": "string",
-    "pattern": _or_blank(f"^(?:{'|'.join(_any_case(spelling) for spelling in _GENDERS)})$"),
-}
-
 AnyGender = Annotated[
     str | None,
     BeforeValidator(_blank_to_none),
     AfterValidator(_gender),
     WithJsonSchema(
         {
-            "anyOf": [_GENDER_SCHEMA, {"type": "null"}],
-            "description": "Male, Female, Other or Unknown in any case, or HL7's M, F, O, U.",
+            "anyOf": [{"$ref": "#/components/schemas/Gender"}, {"type": "null"}],
+            "description": "In any case; HL7's M, F, O, U are taken too.",
         }
     ),
 ]
@@ -190,7 +181,7 @@ DateOfBirth = Annotated[
     BeforeValidator(_blank_to_none),
     WithJsonSchema(
         {
-            "anyOf": [{"type": "string", "format": "date"}, {"type": "string", "pattern": r"^\s*$"}, {"type": "null"}],
+            "anyOf": [{"type": "string", "format": "date"}, {"type": "null"}],
             "description": "YYYY-MM-DD, not in the future.",
         }
     ),

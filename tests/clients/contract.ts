@@ -1,8 +1,8 @@
 // The contract's examples, by a client that is generated from openapi.json:
 //
-//   npx openapi-typescript openapi.json -o schema.d.ts && npx tsc && node contract.js http://127.0.0.1:8000
+//   npm ci && npx openapi-typescript ../../openapi.json -o schema.d.ts && npx tsc && node contract.js http://127.0.0.1:8000
 //
-// It needs a service with demo data, and stops at the first answer that is not the contract's.
+// It needs a service with fresh demo data, and stops at the first answer that is not the contract's.
 import assert from "node:assert/strict";
 import createClient from "openapi-fetch";
 import type { components, paths } from "./schema.js";

@@ -41,14 +41,14 @@ class Settings(BaseSettings):
     list_cap: int | None = Field(default=None, ge=1, le=10_000)
     """The most records that a list without `limit` returns, up to 10,000; the rest is behind its `Link`."""
 
-    drain_seconds: float = Field(default=1.0, ge=0, le=300)
-    """Seconds for which a service that was told to stop still serves, but answers `/readyz` with 503."""
-
     require_if_match: bool = False
     """Whether PUT, PATCH and DELETE must carry `If-Match` (428 without it)."""
 
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Browser origins that may call the service, separated by commas: `https://app.example.org,http://localhost:5173`."""
+
+    drain_seconds: float = Field(default=1.0, ge=0, le=300)
+    """Seconds for which a service that was told to stop still serves, but answers `/readyz` with 503."""
 
     @field_validator("database_url")
     @classmethod

@@ -58,13 +58,13 @@ def entry(table: Table, row: FromClause, links: Mapping[str, ToMany], action: Co
     earlier = exists().where(
         journal.c.resource == literal_column(f"'{table.name}'"), journal.c.unique_id == row.c.unique_id
     )
-    new = or_(row.c.version > 1, not_(earlier.correlate(row)))
+    new = or_(row.c.version > literal_column("1"), not_(earlier.correlate(row)))
     return _write(table, select(row.c.unique_id, row.c.version, action, state(table, row, links)).where(new))
 
 
 def farewell(table: Table, row: FromClause) -> CTE:
     """Write down that `row` of `table` was deleted."""
-    return _write(table, select(row.c.unique_id, row.c.version + 1, literal_column("'deleted'"), null()))
+    return _write(table, select(row.c.unique_id, row.c.version + literal_column("1"), literal_column("'deleted'"), null()))
 
 
 def _write(table: Table, what: Select[Any]) -> CTE:

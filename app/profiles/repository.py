@@ -35,7 +35,7 @@ class ProfileRepository(Repository):
             statement = statement.on_conflict_do_nothing(index_elements=key)
         changed = statement.values({name: bindparam(name) for name in ("unique_id", *fields)}).returning(cls.table)
         row = changed.cte("changed")
-        action = case((row.c.version == 1, literal_column("'created'")), else_=literal_column("'updated'"))
+        action = case((row.c.version == literal_column("1"), literal_column("'created'")), else_=literal_column("'updated'"))
         written = entry(cls.table, row, cls.links, action)
         count = select(func.count()).select_from(written).scalar_subquery()
         return select(select(row.c.version).scalar_subquery(), count)

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -143,10 +143,12 @@ class Call:
     method: str
     path: str
     body: Mapping[str, Any] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def encoded(self) -> bytes:
         """Everything that goes over the wire."""
         head = f"{self.method} {self.path} HTTP/1.1\r\nHost: patients.test\r\nConnection: close\r\n"
+        head += "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
         content = b""
         if self.body is not None:
             content = json.dumps(self.body).encode()
@@ -161,6 +163,8 @@ class Answer:
     status: int
     content: bytes
     seconds: float
+    headers: Mapping[str, str]
+    """Under their names in lowercase."""
 
     def json(self) -> Any:
         return json.loads(self.content)
@@ -178,7 +182,9 @@ async def _send(url: str, call: Call, everybody_connected: asyncio.Barrier) -> A
         writer.close()
         await writer.wait_closed()
     head, _, content = raw.partition(b"\r\n\r\n")
-    return Answer(int(head.split(maxsplit=2)[1]), content, seconds)
+    first, *lines = head.decode("latin-1").split("\r\n")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    return Answer(int(first.split(maxsplit=2)[1]), content, seconds, headers)
 
 
 async def at_once(url: str, calls: Iterable[Call]) -> list[Answer]:

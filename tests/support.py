@@ -5,8 +5,10 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
 
 EXAMPLE: dict[str, Any] = {
     "patient_profile": {
@@ -38,6 +40,45 @@ EXAMPLE: dict[str, Any] = {
     "doctor_ids": ["doc123"],
 }
 """The contract's POST example, word for word."""
+
+
+class Kind(NamedTuple):
+    """A resource, with a record of it and a change of that."""
+
+    path: str
+    name: str
+    least: dict[str, Any]
+    """The least that creates one."""
+    change: dict[str, Any]
+
+    @property
+    def table(self) -> str:
+        return f"{self.name}s"
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """What creates the record `own`."""
+        return {"unique_id": "own", **self.least}
+
+    @property
+    def one(self) -> str:
+        """The path of the record `own`."""
+        return f"{self.path}own/"
+
+
+KINDS = (
+    Kind("/patients/patients/", "patient", {"patient_last_name": "Doe"}, {"patient_last_name": "Roe"}),
+    Kind("/profiles/profiles/", "profile", {"first_name": "John"}, {"first_name": "Jane"}),
+    Kind("/hospitals/hospitals/", "hospital", {"hospital_name": "Old"}, {"hospital_name": "New"}),
+    Kind("/doctors/doctors/", "doctor", {"doctor_first_name": "Ann"}, {"doctor_first_name": "Eve"}),
+)
+
+
+async def dump(connection: asyncpg.Connection) -> dict[str, list[str]]:
+    """All rows of all tables as text, each with the transaction that wrote it: equal as long as nothing is written."""
+    tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
+    rows = "SELECT t.xmin::text || ' ' || t::text FROM {} t ORDER BY 1"
+    return {table: [row for (row,) in await connection.fetch(rows.format(table))] for (table,) in tables}
 
 
 def database_named(url: str, name: str) -> str:

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, and_, case, cast, func, literal_column, or_, select
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSONB, distinct_on
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.journal.entries import state
@@ -38,7 +38,7 @@ async def verify(connection: AsyncConnection, repository: type[Repository]) -> V
     entries = select(journal).where(journal.c.resource == table.name).cte("entries").prefix_with("NOT MATERIALIZED")
     newest = (
         select(entries.c.unique_id, entries.c.version, cast(entries.c.record, JSONB).label("record"))
-        .distinct(entries.c.unique_id)
+        .ext(distinct_on(entries.c.unique_id))
         .order_by(entries.c.unique_id, entries.c.version.desc())
         .cte("newest")
     )

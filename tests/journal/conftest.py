@@ -2,10 +2,13 @@
 
 import asyncio
 import os
+import secrets
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import NamedTuple
+from urllib.parse import urlsplit, urlunsplit
 
+import asyncpg
 import pytest
 
 from app.cli import main
@@ -19,10 +22,11 @@ class Done(NamedTuple):
     err: str
 
 
+Command = Callable[..., Awaitable[Done]]
+
+
 @pytest.fixture
-def command(
-    database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Awaitable[Done]]:
+def command(database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Runs a command of `patients-api` in this process, on the test's database or another."""
 
     async def run(*arguments: str, url: str = database_url) -> Done:
@@ -33,3 +37,13 @@ def command(
         return Done(status, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture
+async def serving_url(database_url: str, connection: asyncpg.Connection, command: Command) -> AsyncIterator[str]:
+    """The database's URL for a role of its own that serves; it was given too much before."""
+    role = f"Serving-{secrets.token_hex(4)}"
+    await connection.execute(f'CREATE ROLE "{role}" LOGIN; GRANT ALL ON journal, patients TO "{role}"')
+    assert (await command("migrate", "--serving-role", role)).status == 0
+    yield urlunsplit(urlsplit(database_url)._replace(netloc=f"{role}@"))
+    await connection.execute(f'DROP OWNED BY "{role}"; DROP ROLE "{role}"')

@@ -1,0 +1,169 @@
+"""Records that were there before the journal: the migration enters them, and all that holds of others holds of them."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from alembic import command as alembic
+from alembic.config import Config
+
+import migrations
+from app.journal.schemas import Entry
+from tests.journal.conftest import Command
+from tests.support import KINDS
+
+BEFORE = "20261122_01"
+"""The revision before the journal."""
+TABLES = ("patients", "profiles", "hospitals", "doctors", "patient_hospitals", "patient_doctors")
+FILL = """
+    INSERT INTO hospitals (unique_id, version, hospital_name, date_created, last_updated)
+        SELECT 'own' || n, n % 5 + 1, 'Hospital "' || n || '"', now() - n * interval '1.000001 hour', now() FROM {0} n;
+    INSERT INTO doctors (unique_id, version, doctor_first_name, doctor_last_name)
+        SELECT 'own' || n, n % 5 + 1, 'Zoë ' || n, nullif(n % 3, 0) FROM {0} n;
+    INSERT INTO profiles (unique_id, version, email, first_name)
+        SELECT 'own' || n, n % 5 + 1, n || '@example.com', nullif(n % 7, 0) FROM {0} n;
+    INSERT INTO patients (unique_id, version, profile_id, patient_first_name, patient_last_name, patient_mobile_number,
+            patient_gender, patient_date_of_birth, patient_latitude, patient_longitude, date_created, last_updated)
+        SELECT 'own' || n, n % 5 + 1, CASE WHEN n % 2 = 0 THEN 'own' || n % 5 + 1 END, 'Ünï ' || n,
+            CASE WHEN n % 3 > 0 THEN E'\\\\ back "quoted"\\t' || n END, '+27 82 ' || 1000 + n,
+            (ARRAY['Male', 'Female', 'Other', NULL])[n % 4 + 1], date '1900-01-01' + n, n / 200.0, -n / 300.0,
+            CASE WHEN n % 2 = 0 THEN timestamptz '2020-01-01' ELSE now() - n * interval '1.000001 day' END,
+            now() + n * interval '1 microsecond'
+        FROM {0} n;
+    INSERT INTO patient_hospitals SELECT 'own' || n, 'own' || m FROM {0} n, generate_series(1, n % 4) m;
+    INSERT INTO patient_doctors SELECT 'own' || n, 'own' || m FROM {0} n, generate_series(1, n % 3) m;
+    INSERT INTO retired_ids SELECT resource, 'gone'
+        FROM unnest(ARRAY['patients', 'profiles', 'hospitals', 'doctors']) resource;
+"""
+
+
+async def to(step: Callable[[Config, str], None], url: str, revision: str) -> None:
+    """Bring the schema to a revision; in a thread, because migrations start an event loop."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    config.attributes["url"] = url
+    await asyncio.to_thread(step, config, revision)
+
+
+async def fill(url: str, connection: asyncpg.Connection, count: int) -> None:
+    """So many records of each resource, in the schema before the journal."""
+    await to(alembic.downgrade, url, BEFORE)
+    await connection.execute(FILL.format(f"generate_series(1, {count})"))
+
+
+async def checksums(connection: asyncpg.Connection) -> dict[str, str]:
+    """A hash of all rows of each table of records and links."""
+    whole = "SELECT md5(string_agg(t::text, E'\\n' ORDER BY t::text COLLATE \"C\")) FROM {} t"
+    return {table: await connection.fetchval(whole.format(table)) for table in TABLES}
+
+
+@pytest.fixture
+async def _older(database_url: str, connection: asyncpg.Connection) -> None:
+    """Ten records of each resource that are older than the journal, at versions 1 to 5."""
+    await fill(database_url, connection, 10)
+    await to(alembic.upgrade, database_url, "head")
+
+
+async def test_there_and_back_with_10_000_records(
+    database_url: str, connection: asyncpg.Connection, command: Command
+) -> None:
+    """Up, down and up again leave 10,000 records as they were, and the journal agrees with each of them."""
+    await fill(database_url, connection, 2500)
+    before = await checksums(connection)
+    assert len(set(before.values())) == len(TABLES)
+    await to(alembic.upgrade, database_url, "head")
+    first = await command("journal", "verify")
+    assert first.status == 0, first.out
+    for table in ("patients", "profiles", "hospitals", "doctors"):
+        assert f"{table}: 2500 records, 2501 entries" in first.out
+    assert await checksums(connection) == before
+    await to(alembic.downgrade, database_url, BEFORE)
+    assert await checksums(connection) == before
+    assert {row["unique_id"] for row in await connection.fetch("SELECT * FROM retired_ids")} == {"gone"}
+    await to(alembic.upgrade, database_url, "head")
+    assert await checksums(connection) == before
+    assert await command("journal", "verify") == first
+
+
+async def test_ids_stay_retired_on_the_way_down(
+    database_url: str, connection: asyncpg.Connection, client: httpx.AsyncClient
+) -> None:
+    """Ids of records deleted under the journal are retired before it too; those of restored ones are not."""
+    for kind in KINDS:
+        for unique_id, restored in (("gone", False), ("back", True)):
+            one = f"{kind.path}{unique_id}/"
+            assert (await client.post(kind.path, json={**kind.least, "unique_id": unique_id})).status_code == 201
+            assert (await client.delete(one)).status_code == 204
+            if restored:
+                assert (await client.post(f"{one}restore/", json={"version": 1})).status_code == 200
+    await to(alembic.downgrade, database_url, BEFORE)
+    retired = {tuple(row) for row in await connection.fetch("SELECT resource, unique_id FROM retired_ids")}
+    assert retired == {(kind.table, "gone") for kind in KINDS}
+
+
+@pytest.mark.usefixtures("_older")
+async def test_older_record_has_a_history(client: httpx.AsyncClient, command: Command) -> None:
+    """Its first entry is what it was when the journal came, under the version that it had, and more follow."""
+    for kind in KINDS:
+        for number in range(1, 11):
+            one = f"{kind.path}own{number}/"
+            (entry,) = [Entry.model_validate(entry) for entry in (await client.get(f"{one}history/")).json()]
+            assert (entry.version, entry.action, entry.actor) == (number % 5 + 1, "created", "migration")
+            assert entry.request_id is None
+            before = (await client.get(one)).json()
+            assert (await client.put(one, json=kind.change)).status_code == 200
+            newest = Entry.model_validate((await client.get(f"{one}history/")).json()[0])
+            assert (newest.version, newest.changes.keys()) == (entry.version + 1, kind.change.keys())
+            assert (await client.delete(one)).status_code in {204, 409}, "patients are linked to some"
+            answer = await client.post(f"{one}restore/", json={"version": entry.version})
+            after: dict[str, Any] = answer.json()
+            assert (answer.status_code, after) == (200, {**before, "last_updated": after["last_updated"]})
+    assert (await command("journal", "verify")).status == 0
+
+
+@pytest.mark.usefixtures("_older")
+async def test_id_of_an_older_record_that_was_deleted(client: httpx.AsyncClient) -> None:
+    """POST of its id is a 409, whatever its version was, and says which version to restore; that brings it back."""
+    for kind in KINDS:
+        for number in range(6, 11):
+            unique_id = f"own{number}"
+            one = f"{kind.path}{unique_id}/"
+            before = (await client.get(one)).json()
+            assert (await client.delete(one)).status_code == 204
+            answer = await client.post(kind.path, json={**kind.least, "unique_id": unique_id})
+            assert answer.status_code == 409
+            version = number % 5 + 1
+            assert f'POST {{"version": {version}}} to its restore/ path' in answer.json()["detail"]
+            after = (await client.post(f"{one}restore/", json={"version": version})).json()
+            assert after == {**before, "last_updated": after["last_updated"]}
+
+
+@pytest.mark.usefixtures("_older")
+async def test_older_profile_of_a_patient(client: httpx.AsyncClient) -> None:
+    """An older profile is changed with its patient as any other, and its id is retired when it is deleted."""
+    one = "/profiles/profiles/own10/"
+    body = {"patient_last_name": "Doe", "patient_profile": {"unique_id": "own10", "email": "new@b.c"}}
+    patient = (await client.post("/patients/patients/", json=body)).headers["Location"]
+    assert [entry["version"] for entry in (await client.get(f"{one}history/")).json()] == [2, 1]
+    await client.delete(patient)
+    assert (await client.delete(one)).status_code == 204
+    answer = await client.post("/patients/patients/", json=body)
+    assert (answer.status_code, '{"version": 2}' in answer.json()["detail"]) == (409, True)
+
+
+@pytest.mark.usefixtures("_older")
+async def test_id_deleted_before_the_journal(client: httpx.AsyncClient) -> None:
+    """The id of a record that was deleted before the journal stays retired; of what it was, nothing is known."""
+    for kind in KINDS:
+        for restored in (False, True):
+            answer = await client.post(kind.path, json={**kind.least, "unique_id": "gone"})
+            assert answer.status_code == 409, restored
+            assert "restore/" not in answer.json()["detail"]
+            answer = await client.post(f"{kind.path}gone/restore/", json={"version": 1})
+            assert answer.status_code == 422
+        (entry,) = (await client.get(f"{kind.path}gone/history/")).json()
+        assert (entry["action"], entry["record"]) == ("deleted", None)

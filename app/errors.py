@@ -1,6 +1,8 @@
 """Everything that can go wrong, and its one mapping to RFC 9457 problems (`application/problem+json`).
 
     ServiceError                   a rule was broken; the message is for the client
+    ├── UnauthorizedError          401, with WWW-Authenticate
+    ├── ForbiddenError             403, naming the missing scope
     ├── NotFoundError              404
     ├── ConflictError              409
     │   ├── IdentifierTakenError
@@ -9,6 +11,7 @@
     ├── PreconditionFailedError    412, with the current ETag
     ├── PreconditionRequiredError  428
     ├── InvalidError               422, with the place of each error
+    ├── TooManyRequestsError       429, with Retry-After
     ├── UnreadableBodyError        400
     ├── UnsupportedMediaTypeError  415
     └── UnavailableError           503, with Retry-After
@@ -57,6 +60,27 @@ class ServiceError(Exception):
         self.detail = detail
         self.errors = list(errors)
         self.headers = headers
+
+
+class UnauthorizedError(ServiceError):
+    status = HTTPStatus.UNAUTHORIZED
+
+    def __init__(self, *, invalid: bool = False) -> None:
+        detail = "Send an API key or an access token, as `Authorization: Bearer …` (a key also as `X-API-Key`)."
+        if invalid:
+            detail = "The API key or access token is not valid, or no longer."
+        challenge = 'Bearer realm="patients-api"' + (
+            ', error="invalid_token"' if invalid else ""
+        )  # RFC 6750, section 3
+        super().__init__(detail, headers={"WWW-Authenticate": challenge})
+
+
+class ForbiddenError(ServiceError):
+    status = HTTPStatus.FORBIDDEN
+
+    def __init__(self, scope: str) -> None:
+        challenge = f'Bearer realm="patients-api", error="insufficient_scope", scope="{scope}"'
+        super().__init__(f"This needs the scope {scope}.", headers={"WWW-Authenticate": challenge})
 
 
 class NotFoundError(ServiceError):
@@ -115,6 +139,13 @@ class InvalidError(ServiceError):
 
     def __init__(self, errors: Iterable[FieldError]) -> None:
         super().__init__("The request has errors; nothing of it was stored.", errors)
+
+
+class TooManyRequestsError(ServiceError):
+    status = HTTPStatus.TOO_MANY_REQUESTS
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__("Too many requests. Wait, then go on more slowly.", headers={"Retry-After": str(seconds)})
 
 
 class UnreadableBodyError(ServiceError):

@@ -9,13 +9,14 @@ from starlette.middleware import Middleware
 from starlette.responses import RedirectResponse
 
 from app import openapi
+from app.auth.authentication import Authenticator
 from app.db.session import Database
 from app.docs.routes import assets
 from app.docs.routes import router as docs
 from app.doctors.routes import router as doctors
 from app.errors import add_error_handlers
 from app.hospitals.routes import router as hospitals
-from app.http.middleware import CORS, BodyLimit, Hangups, Paths, Problems, RequestContext
+from app.http.middleware import CORS, BodyLimit, Hangups, Hosts, Paths, Problems, RequestContext
 from app.observability.health import router as health
 from app.patients.routes import router as patients
 from app.profiles.routes import router as profiles
@@ -23,7 +24,15 @@ from app.resource.idempotency import keep_pruned, prune
 from app.settings import Settings
 
 RESOURCES = (patients, profiles, hospitals, doctors)
-ACCEPTED_HEADERS = ("Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "X-Request-ID")
+ACCEPTED_HEADERS = (
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "If-Match",
+    "If-None-Match",
+    "X-API-Key",
+    "X-Request-ID",
+)
 EXPOSED_HEADERS = (
     "Link",
     "ETag",
@@ -31,6 +40,7 @@ EXPOSED_HEADERS = (
     "Location",
     "X-Request-ID",
     "Retry-After",
+    "WWW-Authenticate",
 )
 
 
@@ -39,13 +49,17 @@ def create_app(settings: Settings) -> FastAPI:
     assert settings.database_url is not None, "the command starts the embedded server and sets its URL"  # noqa: S101
     database = Database(settings.database_url.get_secret_value(), pool_size=settings.pool_size)
 
+    authenticator = Authenticator(settings, database)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await prune(database)
-        pruning = asyncio.create_task(keep_pruned(database))
+        chores = [asyncio.create_task(keep_pruned(database)), asyncio.create_task(authenticator.note_uses())]
         yield
-        pruning.cancel()
-        await asyncio.gather(pruning, return_exceptions=True)
+        for chore in chores:
+            chore.cancel()
+        await asyncio.gather(*chores, return_exceptions=True)
+        await authenticator.close()
         await database.close()
 
     app = FastAPI(
@@ -57,6 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
         middleware=_middleware(settings),
     )
     app.state.database = database
+    app.state.authenticator = authenticator
     app.state.settings = settings
     app.state.stopping = False
     add_error_handlers(app)
@@ -85,6 +100,7 @@ def _middleware(settings: Settings) -> list[Middleware]:
         Middleware(RequestContext),
         *([cors] if settings.cors_origins else []),
         Middleware(Problems),
+        *([Middleware(Hosts, settings.allowed_hosts)] if settings.allowed_hosts else []),
         Middleware(Hangups),
         Middleware(BodyLimit),
         Middleware(Paths, slashed=[router.prefix for router in RESOURCES]),

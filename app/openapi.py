@@ -7,7 +7,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from app.errors import IdentifierRetiredError, InUseError, NotFoundError, Problem, title
+from app.auth.scopes import SCHEMES, needed
+from app.errors import ForbiddenError, IdentifierRetiredError, InUseError, NotFoundError, Problem, title
 from app.resource.idempotency import PATTERN
 from app.resource.schemas import Schema, untitle
 
@@ -92,17 +93,24 @@ _ETAG = {
     "schema": {"type": "string"},
     "example": '"9Jd3v4wq0c9h4t5k6m7n8p"',
 }
+_CHALLENGE = {
+    "description": "What is missing: credentials, valid ones, or a scope (RFC 6750).",
+    "required": True,
+    "schema": {"type": "string"},
+    "example": 'Bearer realm="patients-api", error="invalid_token"',
+}
 _REPLAYED = {
     "description": "`true` where this is the stored answer to an earlier request with the same `Idempotency-Key`.",
     "schema": {"type": "string", "enum": ["true"]},
 }
-_ALIKE = frozenset({"400", "412", "413", "415", "428", "500", "503"})
+_ALIKE = frozenset({"400", "401", "412", "413", "415", "428", "429", "500", "503"})
 """The problems that say the same whatever the operation."""
 _HEADERS = {
     "X-Request-ID": _REQUEST_ID,
     "Retry-After": _RETRY_AFTER,
     "ETag": _ETAG,
     "Idempotency-Replayed": _REPLAYED,
+    "WWW-Authenticate": _CHALLENGE,
 }
 
 _IF_MATCH = {
@@ -147,7 +155,7 @@ def install(app: FastAPI) -> None:
 def _document(app: FastAPI) -> Json:
     info = {key: value for key, value in DESCRIPTION.items() if key != "openapi_tags"}
     document = get_openapi(routes=app.routes, tags=DESCRIPTION["openapi_tags"], servers=[{"url": "/"}], **info)
-    document["security"] = []  # there is no authentication
+    document["components"]["securitySchemes"] = SCHEMES
     _, definitions = models_json_schema([(Problem, "validation")], ref_template="#/components/schemas/{model}")
     schemas = document["components"]["schemas"]
     schemas |= definitions["$defs"]
@@ -179,6 +187,9 @@ def _tidy(path: str, operation: Json) -> None:
     noun = rest.pop(0) if rest else ""
     verb = "_".join([verb, *rest])
     operation["summary"], success = (words.format(noun) for words in _WORDS[verb])
+    scope = needed(operation) or ""
+    if scope:
+        operation["description"] += f" Needs the scope `{scope}`."
     for parameter in operation.get("parameters", ()):
         _tidy_parameter(parameter, noun)
     for header in _ACCEPTED.get(verb, ()):
@@ -192,7 +203,7 @@ def _tidy(path: str, operation: Json) -> None:
             if media_type["schema"].get("$ref", "").endswith("/HTTPValidationError"):
                 del operation["responses"][status]
             elif "example" in media_type:
-                media_type["example"] |= _particulars(status, verb, noun)
+                media_type["example"] |= _particulars(status, verb, noun, scope)
         if status.startswith("2"):
             response["description"] = success.format(noun)
         response["headers"] = _headers(status, verb, path)
@@ -219,8 +230,10 @@ def _tidy_parameter(parameter: Json, noun: str) -> None:
         (parameter["schema"],) = (branch for branch in schema["anyOf"] if branch != {"type": "null"})
 
 
-def _particulars(status: str, verb: str, noun: str) -> Json:
+def _particulars(status: str, verb: str, noun: str, scope: str) -> Json:
     """What an example of a problem says of this operation."""
+    if status == "403":
+        return {"detail": ForbiddenError(scope).detail}
     if status == "404":
         return {"detail": NotFoundError(noun).detail}
     if status == "409":
@@ -233,8 +246,10 @@ def _particulars(status: str, verb: str, noun: str) -> Json:
 
 def _headers(status: str, verb: str, path: str) -> Json:
     sent = ["X-Request-ID"]
-    if status == "503":
+    if status in {"429", "503"}:
         sent.append("Retry-After")
+    if status in {"401", "403"}:
+        sent.append("WWW-Authenticate")
     if status in {"200", "201", "304"} and verb in _ACCEPTED:
         sent.append("ETag")
     if status in {"200", "201"} and _KEY in _ACCEPTED.get(verb, ()):

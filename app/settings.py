@@ -5,8 +5,9 @@ README's table against this file.
 """
 
 import os
+import re
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -47,6 +48,30 @@ class Settings(BaseSettings):
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Browser origins that may call the service, separated by commas: `https://app.example.org,http://localhost:5173`."""
 
+    auth: Literal["off", "required"] | None = None
+    """Whether requests need credentials; `off` only where it is said, or for the embedded database on this machine."""
+
+    oidc_issuer: str | None = None
+    """The identity provider whose access tokens are accepted, by its issuer URL."""
+
+    oidc_audience: str | None = None
+    """What those tokens must have as their audience; needed with `PATIENTS_OIDC_ISSUER`."""
+
+    oidc_scope_claim: str = "scope"
+    """The claim that holds a person's scopes: a list, or text with spaces between."""
+
+    oidc_hospitals_claim: str | None = None
+    """The claim that holds the hospitals a person is limited to; without this setting nobody is."""
+
+    rate_limit: str | None = None
+    """Requests of each principal and worker process, as `1200/minute`; `off` for none."""
+
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Names by which the service may be called, separated by commas, `*.example.org` too; without it, any."""
+
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    """Addresses or networks of proxies whose `X-Forwarded-…` headers are believed, separated by commas."""
+
     drain_seconds: float = Field(default=1.0, ge=0, le=300)
     """Seconds for which a service that was told to stop still serves, but answers `/readyz` with 503."""
 
@@ -81,6 +106,44 @@ class Settings(BaseSettings):
             return {**values, "DATABASE_URL": Path(path).read_text().strip()}
         except (OSError, ValueError):
             raise ValueError("DATABASE_URL_FILE names no file that can be read") from None
+
+    @field_validator("allowed_hosts", "trusted_proxies", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("rate_limit")
+    @classmethod
+    def _limit(cls, value: str | None) -> str | None:
+        if value is not None and value != "off" and re.fullmatch(r"[1-9][0-9]*/(second|minute|hour)", value) is None:
+            raise ValueError("must be a number of requests and a time, such as 1200/minute, or off")
+        return value
+
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _issuer(cls, value: str | None) -> str | None:
+        parts = urlsplit(value or "https://none")
+        local = parts.scheme == "http" and parts.hostname in {"127.0.0.1", "::1", "localhost"}
+        if not (parts.scheme == "https" or local) or not parts.netloc:
+            raise ValueError("must be an https:// URL")
+        return value
+
+    @model_validator(mode="after")
+    def _audience(self) -> Self:
+        if (self.oidc_issuer is None) != (self.oidc_audience is None):
+            raise ValueError("PATIENTS_OIDC_ISSUER and PATIENTS_OIDC_AUDIENCE go together")
+        return self
+
+    @property
+    def auth_required(self) -> bool:
+        """Whether requests need credentials."""
+        return self.auth != "off"
+
+    @property
+    def effective_rate_limit(self) -> str | None:
+        """The rate limit, if there is one: not by default where nobody has to say who asks."""
+        limit = self.rate_limit or ("1200/minute" if self.auth_required else "off")
+        return None if limit == "off" else limit
 
     @field_validator("cors_origins", mode="before")
     @classmethod

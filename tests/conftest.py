@@ -33,6 +33,7 @@ def _environment() -> Iterator[None]:
         for name in os.environ:
             if name.startswith("DATABASE_URL") or name.upper().startswith("PATIENTS_"):
                 patch.delenv(name)
+        patch.setenv("PATIENTS_AUTH", "off")  # who asks is the matter of tests/auth
         yield
 
 
@@ -68,7 +69,7 @@ async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection]:
 @pytest.fixture
 async def app(database_url: str) -> AsyncIterator[FastAPI]:
     """The application, in this process."""
-    app = create_app(Settings.model_validate({"database_url": database_url}))
+    app = create_app(Settings.model_validate({"database_url": database_url, "auth": "off"}))
     async with app.router.lifespan_context(app):
         yield app
 

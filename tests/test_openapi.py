@@ -144,7 +144,10 @@ def test_references_resolve(document: Json) -> None:
             assert step in node, reference
             node = node[step]
     assert references == {
-        f"#/components/{kind}/{name}" for kind, named in document["components"].items() for name in named
+        f"#/components/{kind}/{name}"
+        for kind, named in document["components"].items()
+        for name in named
+        if kind != "securitySchemes"  # named by operations, without a reference
     }
 
 
@@ -182,7 +185,8 @@ def test_every_status_is_named(document: Json) -> None:
         name = operation["operationId"]
         conflict = {"409"} if name in conflicts else set()
         database = set() if name == "livez" else {"503"}
-        assert set(operation["responses"]) == {*expected[kind(name)], *conflict, *database, "500"}, name
+        asked = {"401", "403", "429"} if operation["security"] else set()
+        assert set(operation["responses"]) == {*expected[kind(name)], *conflict, *database, *asked, "500"}, name
 
 
 def test_nothing_of_the_frameworks_own_errors_is_left(document: Json) -> None:
@@ -220,9 +224,7 @@ def test_degrees_as_text_have_their_range(document: Json, limit: int, name: str)
 def optional_texts(document: Json) -> Iterator[tuple[str, Json]]:
     for name in (name for names in REQUESTS.values() for name in names):
         for field, schema in document["components"]["schemas"][name]["properties"].items():
-            typed = (
-                "$ref" in str(schema) or "format" in schema
-            )  # a blank would cost clients the type
+            typed = "$ref" in str(schema) or "format" in schema  # a blank would cost clients the type
             if field != "unique_id" and "null" in str(schema) and text_schema(schema) and not typed:
                 yield f"{name}.{field}", schema
 
@@ -270,14 +272,27 @@ def test_headers_of_all_answers_are_documented(document: Json) -> None:
     """Every answer has the request's id, and every 503 says when to try again."""
     for _, _, operation in operations(document):
         for status, response in operation["responses"].items():
-            expected = {"X-Request-ID", "Retry-After"} if status == "503" else {"X-Request-ID"}
+            particular = {
+                "429": "Retry-After",
+                "503": "Retry-After",
+                "401": "WWW-Authenticate",
+                "403": "WWW-Authenticate",
+            }
+            expected = {"X-Request-ID", *([particular[status]] if status in particular else [])}
             some = {"Location", "Link", "ETag", "Idempotency-Replayed"}
             assert response["headers"].keys() - some == expected, (operation["operationId"], status)
 
 
 def test_security_is_declared(document: Json) -> None:
-    """That there is no authentication is said, not left out."""
-    assert document["security"] == []
+    """Each operation but the probes names the scope it needs, for each way to send credentials."""
+    schemes = document["components"]["securitySchemes"].keys()
+    for _, _, operation in operations(document):
+        if operation["operationId"] in {"livez", "readyz"}:
+            assert operation["security"] == []
+        else:
+            assert {scheme for way in operation["security"] for scheme in way} == schemes
+            (scope,) = {scope for way in operation["security"] for scopes in way.values() for scope in scopes}
+            assert f"`{scope}`" in operation["description"]
 
 
 def test_summaries_differ(document: Json) -> None:

@@ -5,6 +5,9 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from app.auth.scopes import Scope
+from app.errors import ForbiddenError
+
 
 @dataclass(frozen=True, slots=True)
 class Principal:
@@ -12,11 +15,24 @@ class Principal:
 
     name: str
     request_id: str | None = None
+    scopes: frozenset[Scope] = frozenset({Scope.ADMIN})
+    hospitals: frozenset[str] | None = None
+    """The hospitals that it is limited to, if it is."""
+
+    def require(self, scope: Scope) -> None:
+        """Go on only where it may.
+
+        Raises:
+            ForbiddenError: the principal lacks the scope.
+        """
+        if scope not in self.scopes and Scope.ADMIN not in self.scopes:
+            raise ForbiddenError(scope)
 
 
 async def current_principal(request: Request) -> Principal:
-    """The principal of the request at hand: without authentication, the unrestricted local one."""
-    return Principal("local", request.scope["state"]["request_id"])
+    """The principal of the request at hand, whom `Route` has authenticated."""
+    principal: Principal = request.scope["state"]["principal"]
+    return principal
 
 
 CurrentPrincipal = Annotated[Principal, Depends(current_principal)]

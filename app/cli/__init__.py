@@ -7,6 +7,7 @@ import sys
 COMMANDS = {
     "serve": "serve on the database of DATABASE_URL, or on an embedded PostgreSQL",
     "migrate": "bring the database of DATABASE_URL to this version's schema",
+    "keys": "create, list and revoke API keys",
     "journal": "verify: prove that each record is what its newest journal entry says",
     "erase": "remove a person's data everywhere, for good",
     "health": "exit with 0 if a service is ready, else with 1",

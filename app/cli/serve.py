@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import ipaddress
 import multiprocessing
 import os
 import signal
@@ -14,6 +15,7 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
+import structlog
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.supervisors import Multiprocess
@@ -26,6 +28,8 @@ from app.errors import UnavailableError
 from app.main import create_app
 from app.observability.logging import configure_logging
 from app.settings import InvalidSettingsError, Settings
+
+log = structlog.get_logger()
 
 GRACE = 20
 """Seconds that requests in flight get to finish after SIGTERM."""
@@ -81,6 +85,8 @@ def run(arguments: argparse.Namespace) -> int:
             server = stack.enter_context(EmbeddedPostgres(settings.data_dir))
             url = server.url
             os.environ["DATABASE_URL"] = url  # all that the application and its workers get to know of it
+            if settings.auth is None and _is_loopback(arguments.host):
+                os.environ["PATIENTS_AUTH"] = "off"
             _end_after(server.wait)
             stack.callback(signal.signal, signal.SIGTERM, signal.SIG_IGN)  # its end at ours is no news
             if not asyncio.run(_is_current(url)):
@@ -93,14 +99,24 @@ def run(arguments: argparse.Namespace) -> int:
                 )
         if arguments.demo:
             asyncio.run(_fill(url))
+        if settings.auth == "off":
+            log.warning("authentication is off: who reaches this service may read and change everything")
         print(f"Patients API: http://{arguments.host}:{arguments.port}/docs (Ctrl-C stops)", file=sys.stderr)
         with suppress(KeyboardInterrupt):  # uvicorn has shut down gracefully and passes the signal on
-            _serve(arguments)
+            _serve(arguments, settings)
     return 0
 
 
 def _exit(*_: object) -> NoReturn:
     sys.exit(0)
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens on `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 async def _is_current(url: str) -> bool:
@@ -113,7 +129,7 @@ async def _fill(url: str) -> None:
         await database.transaction(demo.fill)
 
 
-def _serve(arguments: argparse.Namespace) -> None:
+def _serve(arguments: argparse.Namespace, settings: Settings) -> None:
     config = uvicorn.Config(
         "app.cli.serve:application",
         factory=True,
@@ -123,6 +139,8 @@ def _serve(arguments: argparse.Namespace) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
         timeout_graceful_shutdown=GRACE,
     )
     if arguments.workers == 1:

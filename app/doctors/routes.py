@@ -1,6 +1,7 @@
 from fastapi import Request, Response
 
 from app.auth.principal import CurrentPrincipal
+from app.auth.scopes import Scope, needs
 from app.doctors.repository import DoctorRepository
 from app.doctors.schemas import Doctor, DoctorCreate, DoctorUpdate
 from app.doctors.service import DoctorService
@@ -22,26 +23,43 @@ from app.resource.routes import (
 router = make_router("/doctors/doctors", tag="doctors")
 
 
-@router.get("/", response_model=list[Doctor], responses=problems(422))
+@router.get("/", response_model=list[Doctor], openapi_extra=needs(Scope.DIRECTORY_READ), responses=problems(422))
 async def list_doctors(request: Request, principal: CurrentPrincipal, page: Page) -> Response:
     """List all doctors in the order of their `unique_id`, or a page of them with `limit` and `cursor`."""
     return await list_records(request, DoctorRepository, principal, page)
 
 
-@router.post("/", status_code=201, response_model=Doctor, responses=problems(*CREATE_PROBLEMS))
+@router.post(
+    "/",
+    status_code=201,
+    response_model=Doctor,
+    openapi_extra=needs(Scope.DIRECTORY_WRITE),
+    responses=problems(*CREATE_PROBLEMS),
+)
 async def create_doctor(request: Request, principal: CurrentPrincipal, body: DoctorCreate) -> Response:
     """Create a doctor."""
     return await create_record(request, DoctorService, principal, body)
 
 
-@router.get("/{unique_id}/", response_model=Doctor, responses=problems(404))
+@router.get("/{unique_id}/", response_model=Doctor, openapi_extra=needs(Scope.DIRECTORY_READ), responses=problems(404))
 async def get_doctor(request: Request, principal: CurrentPrincipal, unique_id: PathId) -> Response:
     """Get one doctor."""
     return await get_record(request, DoctorRepository, principal, unique_id)
 
 
-@router.patch("/{unique_id}/", name="patch_doctor", response_model=Doctor, responses=problems(*UPDATE_PROBLEMS))
-@router.put("/{unique_id}/", response_model=Doctor, responses=problems(*UPDATE_PROBLEMS))
+@router.patch(
+    "/{unique_id}/",
+    name="patch_doctor",
+    response_model=Doctor,
+    openapi_extra=needs(Scope.DIRECTORY_WRITE),
+    responses=problems(*UPDATE_PROBLEMS),
+)
+@router.put(
+    "/{unique_id}/",
+    response_model=Doctor,
+    openapi_extra=needs(Scope.DIRECTORY_WRITE),
+    responses=problems(*UPDATE_PROBLEMS),
+)
 async def update_doctor(
     request: Request, principal: CurrentPrincipal, unique_id: PathId, body: DoctorUpdate
 ) -> Response:
@@ -49,10 +67,15 @@ async def update_doctor(
     return await update_record(request, DoctorService, principal, unique_id, body)
 
 
-@router.delete("/{unique_id}/", status_code=204, responses=problems(*DELETE_PROBLEMS, 409))
+@router.delete(
+    "/{unique_id}/",
+    status_code=204,
+    openapi_extra=needs(Scope.DIRECTORY_WRITE),
+    responses=problems(*DELETE_PROBLEMS, 409),
+)
 async def delete_doctor(request: Request, principal: CurrentPrincipal, unique_id: PathId) -> Response:
     """Delete a doctor that no patient is linked to."""
     return await delete_record(request, DoctorService, principal, unique_id)
 
 
-add_history_routes(router, DoctorService, Doctor)
+add_history_routes(router, DoctorService, Doctor, Scope.DIRECTORY_WRITE)

@@ -1,6 +1,7 @@
 from fastapi import Request, Response
 
 from app.auth.principal import CurrentPrincipal
+from app.auth.scopes import Scope, needs
 from app.hospitals.repository import HospitalRepository
 from app.hospitals.schemas import Hospital, HospitalCreate, HospitalUpdate
 from app.hospitals.service import HospitalService
@@ -22,19 +23,27 @@ from app.resource.routes import (
 router = make_router("/hospitals/hospitals", tag="hospitals")
 
 
-@router.get("/", response_model=list[Hospital], responses=problems(422))
+@router.get("/", response_model=list[Hospital], openapi_extra=needs(Scope.DIRECTORY_READ), responses=problems(422))
 async def list_hospitals(request: Request, principal: CurrentPrincipal, page: Page) -> Response:
     """List all hospitals in the order of their `unique_id`, or a page of them with `limit` and `cursor`."""
     return await list_records(request, HospitalRepository, principal, page)
 
 
-@router.post("/", status_code=201, response_model=Hospital, responses=problems(*CREATE_PROBLEMS))
+@router.post(
+    "/",
+    status_code=201,
+    response_model=Hospital,
+    openapi_extra=needs(Scope.DIRECTORY_WRITE),
+    responses=problems(*CREATE_PROBLEMS),
+)
 async def create_hospital(request: Request, principal: CurrentPrincipal, body: HospitalCreate) -> Response:
     """Create a hospital."""
     return await create_record(request, HospitalService, principal, body)
 
 
-@router.get("/{unique_id}/", response_model=Hospital, responses=problems(404))
+@router.get(
+    "/{unique_id}/", response_model=Hospital, openapi_extra=needs(Scope.DIRECTORY_READ), responses=problems(404)
+)
 async def get_hospital(request: Request, principal: CurrentPrincipal, unique_id: PathId) -> Response:
     """Get one hospital."""
     return await get_record(request, HospitalRepository, principal, unique_id)
@@ -44,9 +53,15 @@ async def get_hospital(request: Request, principal: CurrentPrincipal, unique_id:
     "/{unique_id}/",
     name="patch_hospital",
     response_model=Hospital,
+    openapi_extra=needs(Scope.DIRECTORY_WRITE),
     responses=problems(*UPDATE_PROBLEMS),
 )
-@router.put("/{unique_id}/", response_model=Hospital, responses=problems(*UPDATE_PROBLEMS))
+@router.put(
+    "/{unique_id}/",
+    response_model=Hospital,
+    openapi_extra=needs(Scope.DIRECTORY_WRITE),
+    responses=problems(*UPDATE_PROBLEMS),
+)
 async def update_hospital(
     request: Request, principal: CurrentPrincipal, unique_id: PathId, body: HospitalUpdate
 ) -> Response:
@@ -54,10 +69,15 @@ async def update_hospital(
     return await update_record(request, HospitalService, principal, unique_id, body)
 
 
-@router.delete("/{unique_id}/", status_code=204, responses=problems(*DELETE_PROBLEMS, 409))
+@router.delete(
+    "/{unique_id}/",
+    status_code=204,
+    openapi_extra=needs(Scope.DIRECTORY_WRITE),
+    responses=problems(*DELETE_PROBLEMS, 409),
+)
 async def delete_hospital(request: Request, principal: CurrentPrincipal, unique_id: PathId) -> Response:
     """Delete a hospital that no patient is linked to."""
     return await delete_record(request, HospitalService, principal, unique_id)
 
 
-add_history_routes(router, HospitalService, Hospital)
+add_history_routes(router, HospitalService, Hospital, Scope.DIRECTORY_WRITE)

@@ -6,13 +6,14 @@ RequestContext → (CORS) → Problems → BodyLimit → Paths → the applicati
 import asyncio
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -31,6 +32,16 @@ _BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 
 _PROBES = frozenset({"/livez", "/readyz"})
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+_SECURITY = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+"""On every answer that does not say otherwise (OWASP REST Security Cheat Sheet)."""
 
 
 class RequestContext:
@@ -59,7 +70,10 @@ class RequestContext:
             nonlocal status, complete
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = request_id
+                for name, value in _SECURITY.items():
+                    headers.setdefault(name, value)
             elif message["type"] == "http.response.body":
                 complete = not message.get("more_body", False)
             await send(message)
@@ -196,6 +210,32 @@ class CORS(CORSMiddleware):
                 await ProblemResponse(scope, 400, detail, headers={"Vary": "Origin"})(scope, receive, send)
                 return
         await super().__call__(scope, receive, send)
+
+
+class Hosts:
+    """Refuse, with a problem, requests for names that are not ours. Starlette's middleware decides, in plain text."""
+
+    def __init__(self, app: ASGIApp, allowed: Sequence[str]) -> None:
+        self.app = app
+        self._decide = TrustedHostMiddleware(self._accept, allowed, www_redirect=False)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        await self._decide(scope, receive, _discard)
+        if scope["state"].get("host_accepted"):
+            await self.app(scope, receive, send)
+        else:
+            await ProblemResponse(scope, 400, "This service is not called by that name.")(scope, receive, send)
+
+    @staticmethod
+    async def _accept(scope: Scope, _: Receive, __: Send) -> None:
+        scope["state"]["host_accepted"] = True
+
+
+async def _discard(_: Message) -> None:
+    """Send nothing."""
 
 
 class BodyLimit:

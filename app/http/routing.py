@@ -8,15 +8,20 @@ from typing import Any, NoReturn
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
+from app.auth.authentication import Authenticator
+from app.auth.scopes import Scope, needed
 from app.errors import (
     BODY_TOO_LARGE,
     MEDIA_TYPE,
     UNEXPECTED,
+    ForbiddenError,
     IdentifierTakenError,
     InvalidError,
     NotFoundError,
     PreconditionFailedError,
     PreconditionRequiredError,
+    TooManyRequestsError,
+    UnauthorizedError,
     UnavailableError,
     UnreadableBodyError,
     UnsupportedMediaTypeError,
@@ -70,15 +75,30 @@ class JSONRequest(Request):
 
 
 class Route(APIRoute):
-    """A route that reads JSON strictly, and notes its template for the log."""
+    """A route that asks who it is before all else, reads JSON strictly, and notes its template for the log.
+
+    Raises:
+        ValueError: it does not declare which scope it needs.
+    """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **keywords: Any) -> None:
+        self.needed = needed(keywords.get("openapi_extra"))
+        if self.needed is not None:
+            keywords["responses"] = {**problems(401, 403, 429), **(keywords.get("responses") or {})}
+        super().__init__(path, endpoint, **keywords)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """FastAPI's hook: wrap the handler."""
         handler = super().get_route_handler()
         takes_body = self.body_field is not None
+        scope = self.needed
 
         async def handle(request: Request) -> Response:
-            request.scope["state"]["route"] = self.path_format
+            state = request.scope["state"]
+            state["route"] = self.path_format
+            if scope is not None:
+                authenticator: Authenticator = request.app.state.authenticator
+                state["principal"] = await authenticator.authenticate(request, state["request_id"], scope)
             if takes_body:
                 request = JSONRequest(request.scope, request.receive)
                 if await request.body():
@@ -92,12 +112,15 @@ class Route(APIRoute):
 
 _DETAILS = {
     400: "The body is not valid JSON: Expecting value at line 1, column 24.",
+    401: UnauthorizedError().detail,
+    403: ForbiddenError(Scope.PATIENTS_READ).detail,
     404: NotFoundError("patient").detail,
     409: IdentifierTakenError("patient").detail,
     412: PreconditionFailedError().detail,
     413: BODY_TOO_LARGE,
     415: UnsupportedMediaTypeError().detail,
     422: InvalidError([]).detail,
+    429: TooManyRequestsError(1).detail,
     428: PreconditionRequiredError().detail,
     500: UNEXPECTED,
     503: UnavailableError().detail,

@@ -64,7 +64,9 @@ def entry(table: Table, row: FromClause, links: Mapping[str, ToMany], action: Co
 
 def farewell(table: Table, row: FromClause) -> CTE:
     """Write down that `row` of `table` was deleted."""
-    return _write(table, select(row.c.unique_id, row.c.version + literal_column("1"), literal_column("'deleted'"), null()))
+    return _write(
+        table, select(row.c.unique_id, row.c.version + literal_column("1"), literal_column("'deleted'"), null())
+    )
 
 
 def _write(table: Table, what: Select[Any]) -> CTE:

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request, Response
 
 from app.auth.principal import CurrentPrincipal
+from app.auth.scopes import Scope, needs
 from app.errors import FieldError, InvalidError, NotFoundError
 from app.http.routing import problems
 from app.journal.repository import JournalRepository
@@ -20,14 +21,18 @@ Version = Annotated[int, Path(ge=1, lt=MAX_VERSION)]
 
 
 def add_history_routes(
-    router: APIRouter, service: type[Service[Any, Any]], representation: type[Representation]
+    router: APIRouter, service: type[Service[Any, Any]], representation: type[Representation], write: Scope
 ) -> None:
-    """Add to a resource's `router` the history of its records, and their restoring."""
+    """Add to a resource's `router` the history of its records, and their restoring, which needs the scope `write`."""
     repository = service.repository_class
     name = repository.name
 
     @router.get(
-        "/{unique_id}/history/", name=f"list_{name}_history", response_model=list[Entry], responses=problems(404, 422)
+        "/{unique_id}/history/",
+        name=f"list_{name}_history",
+        response_model=list[Entry],
+        openapi_extra=needs(Scope.HISTORY_READ),
+        responses=problems(404, 422),
     )
     async def list_history(request: Request, _: CurrentPrincipal, unique_id: PathId, page: Page) -> Response:
         """List what was done to a record, newest first; that of a deleted one too."""
@@ -49,6 +54,7 @@ def add_history_routes(
         "/{unique_id}/history/{version}/",
         name=f"get_{name}_version",
         response_model=Entry,
+        openapi_extra=needs(Scope.HISTORY_READ),
         responses=problems(404, 422),
     )
     async def get_version(request: Request, _: CurrentPrincipal, unique_id: PathId, version: Version) -> Response:
@@ -61,6 +67,7 @@ def add_history_routes(
         "/{unique_id}/restore/",
         name=f"restore_{name}",
         response_model=representation,
+        openapi_extra=needs(write),
         responses=problems(*CREATE_PROBLEMS, 404),
     )
     async def restore(request: Request, principal: CurrentPrincipal, unique_id: PathId, body: Restore) -> Response:

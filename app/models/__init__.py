@@ -1,5 +1,6 @@
 """The tables, one file each; all of the foreign-key graph in this one place."""
 
+from app.models.api_key import api_keys
 from app.models.doctor import Doctor
 from app.models.hospital import Hospital
 from app.models.idempotency_key import idempotency_keys
@@ -12,6 +13,7 @@ __all__ = [
     "Hospital",
     "Patient",
     "Profile",
+    "api_keys",
     "idempotency_keys",
     "journal",
     "patient_doctors",

@@ -2,6 +2,7 @@
 
 from fastapi import Request, Response
 
+from app.auth.scopes import OPEN
 from app.db.migrate import schema_is_current
 from app.db.session import Database
 from app.errors import UnavailableError
@@ -10,13 +11,13 @@ from app.http.routing import make_router, problems
 router = make_router("", tag="health")
 
 
-@router.get("/livez", status_code=204, responses=problems(database=False))
+@router.get("/livez", status_code=204, openapi_extra=OPEN, responses=problems(database=False))
 async def livez() -> Response:
     """Whether the process lives; asks nothing else. Restart it where this fails."""
     return Response(status_code=204)
 
 
-@router.get("/readyz", status_code=204, responses=problems())
+@router.get("/readyz", status_code=204, openapi_extra=OPEN, responses=problems())
 async def readyz(request: Request) -> Response:
     """Whether the database answers and has the schema that this version needs. Send no requests where this fails."""
     if request.app.state.stopping:

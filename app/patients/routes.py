@@ -1,6 +1,7 @@
 from fastapi import Request, Response
 
 from app.auth.principal import CurrentPrincipal
+from app.auth.scopes import Scope, needs
 from app.http.routing import make_router, problems
 from app.journal.routes import add_history_routes
 from app.patients.repository import PatientRepository
@@ -22,19 +23,25 @@ from app.resource.routes import (
 router = make_router("/patients/patients", tag="patients")
 
 
-@router.get("/", response_model=list[Patient], responses=problems(422))
+@router.get("/", response_model=list[Patient], openapi_extra=needs(Scope.PATIENTS_READ), responses=problems(422))
 async def list_patients(request: Request, principal: CurrentPrincipal, page: Page) -> Response:
     """List all patients in the order of their `unique_id`, or a page of them with `limit` and `cursor`."""
     return await list_records(request, PatientRepository, principal, page)
 
 
-@router.post("/", status_code=201, response_model=Patient, responses=problems(*CREATE_PROBLEMS))
+@router.post(
+    "/",
+    status_code=201,
+    response_model=Patient,
+    openapi_extra=needs(Scope.PATIENTS_WRITE),
+    responses=problems(*CREATE_PROBLEMS),
+)
 async def create_patient(request: Request, principal: CurrentPrincipal, body: PatientCreate) -> Response:
     """Create a patient, with its profile and its links to hospitals and doctors."""
     return await create_record(request, PatientService, principal, body)
 
 
-@router.get("/{unique_id}/", response_model=Patient, responses=problems(404))
+@router.get("/{unique_id}/", response_model=Patient, openapi_extra=needs(Scope.PATIENTS_READ), responses=problems(404))
 async def get_patient(request: Request, principal: CurrentPrincipal, unique_id: PathId) -> Response:
     """Get one patient."""
     return await get_record(request, PatientRepository, principal, unique_id)
@@ -44,9 +51,15 @@ async def get_patient(request: Request, principal: CurrentPrincipal, unique_id: 
     "/{unique_id}/",
     name="patch_patient",
     response_model=Patient,
+    openapi_extra=needs(Scope.PATIENTS_WRITE),
     responses=problems(*UPDATE_PROBLEMS, 409),
 )
-@router.put("/{unique_id}/", response_model=Patient, responses=problems(*UPDATE_PROBLEMS, 409))
+@router.put(
+    "/{unique_id}/",
+    response_model=Patient,
+    openapi_extra=needs(Scope.PATIENTS_WRITE),
+    responses=problems(*UPDATE_PROBLEMS, 409),
+)
 async def update_patient(
     request: Request, principal: CurrentPrincipal, unique_id: PathId, body: PatientUpdate
 ) -> Response:
@@ -54,10 +67,12 @@ async def update_patient(
     return await update_record(request, PatientService, principal, unique_id, body)
 
 
-@router.delete("/{unique_id}/", status_code=204, responses=problems(*DELETE_PROBLEMS))
+@router.delete(
+    "/{unique_id}/", status_code=204, openapi_extra=needs(Scope.PATIENTS_DELETE), responses=problems(*DELETE_PROBLEMS)
+)
 async def delete_patient(request: Request, principal: CurrentPrincipal, unique_id: PathId) -> Response:
     """Delete a patient for good, with all links; the profile stays."""
     return await delete_record(request, PatientService, principal, unique_id)
 
 
-add_history_routes(router, PatientService, Patient)
+add_history_routes(router, PatientService, Patient, Scope.PATIENTS_WRITE)

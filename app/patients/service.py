@@ -2,6 +2,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
+from app.auth.scopes import Scope
 from app.errors import FieldError, InUseError, NotFoundError
 from app.patients.repository import PatientRepository
 from app.patients.schemas import NAME_MISSING, PatientCreate, PatientUpdate
@@ -29,6 +30,7 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
             IdentifierRetiredError: a deleted patient (or for its profile, a deleted profile) had the id.
             PreconditionFailedError: a patient has the id, and the precondition is that there is none.
             InvalidError: hospitals or doctors do not exist.
+            ForbiddenError: the profile would change, and the principal may not.
         """
         values = {**body.given(), **(moments or {})}
         links = self._take_links(values)
@@ -46,6 +48,7 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
             PreconditionFailedError, PreconditionRequiredError: as the precondition says.
             IdentifierRetiredError: a deleted profile had the profile's id.
             InvalidError: hospitals or doctors do not exist, no name would be left, or the body has another `unique_id`.
+            ForbiddenError: the profile would change, and the principal may not.
         """
         # the patient before all else: requests for one patient follow each other, and none waits in a circle
         locked = await self.repository.lock(unique_id)
@@ -90,8 +93,8 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
             return
         profile = values.pop("patient_profile")
         values["profile_id"] = profile and profile.pop("unique_id")
-        if profile is not None:
-            await self._profiles.upsert(values["profile_id"], profile)
+        if profile is not None and await self._profiles.upsert(values["profile_id"], profile):
+            self.principal.require(Scope.PROFILES_WRITE)
 
     async def _unlink_missing(self, values: dict[str, Any]) -> list[FieldError]:
         unique_id = values["profile_id"]

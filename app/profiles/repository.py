@@ -35,13 +35,17 @@ class ProfileRepository(Repository):
             statement = statement.on_conflict_do_nothing(index_elements=key)
         changed = statement.values({name: bindparam(name) for name in ("unique_id", *fields)}).returning(cls.table)
         row = changed.cte("changed")
-        action = case((row.c.version == literal_column("1"), literal_column("'created'")), else_=literal_column("'updated'"))
+        action = case(
+            (row.c.version == literal_column("1"), literal_column("'created'")), else_=literal_column("'updated'")
+        )
         written = entry(cls.table, row, cls.links, action)
         count = select(func.count()).select_from(written).scalar_subquery()
         return select(select(row.c.version).scalar_subquery(), count)
 
-    async def upsert(self, unique_id: str, values: dict[str, Any]) -> None:
+    async def upsert(self, unique_id: str, values: dict[str, Any]) -> bool:
         """Create the profile, or overwrite the given `values` of it. Any number of requests may do so at once.
+
+        Whether anything was written.
 
         Raises:
             IdentifierRetiredError: a deleted profile had the id.
@@ -50,3 +54,4 @@ class ProfileRepository(Repository):
         changed, written = (await self.connection.execute(self._upsert(frozenset(values)), parameters)).one()
         if changed and not written:
             raise await self.retired(unique_id)
+        return bool(changed)

@@ -1,6 +1,7 @@
 from fastapi import Request, Response
 
 from app.auth.principal import CurrentPrincipal
+from app.auth.scopes import Scope, needs
 from app.http.routing import make_router, problems
 from app.journal.routes import add_history_routes
 from app.profiles.repository import ProfileRepository
@@ -22,26 +23,43 @@ from app.resource.routes import (
 router = make_router("/profiles/profiles", tag="profiles")
 
 
-@router.get("/", response_model=list[Profile], responses=problems(422))
+@router.get("/", response_model=list[Profile], openapi_extra=needs(Scope.PROFILES_READ), responses=problems(422))
 async def list_profiles(request: Request, principal: CurrentPrincipal, page: Page) -> Response:
     """List all profiles in the order of their `unique_id`, or a page of them with `limit` and `cursor`."""
     return await list_records(request, ProfileRepository, principal, page)
 
 
-@router.post("/", status_code=201, response_model=Profile, responses=problems(*CREATE_PROBLEMS))
+@router.post(
+    "/",
+    status_code=201,
+    response_model=Profile,
+    openapi_extra=needs(Scope.PROFILES_WRITE),
+    responses=problems(*CREATE_PROBLEMS),
+)
 async def create_profile(request: Request, principal: CurrentPrincipal, body: ProfileCreate) -> Response:
     """Create a profile."""
     return await create_record(request, ProfileService, principal, body)
 
 
-@router.get("/{unique_id}/", response_model=Profile, responses=problems(404))
+@router.get("/{unique_id}/", response_model=Profile, openapi_extra=needs(Scope.PROFILES_READ), responses=problems(404))
 async def get_profile(request: Request, principal: CurrentPrincipal, unique_id: PathId) -> Response:
     """Get one profile."""
     return await get_record(request, ProfileRepository, principal, unique_id)
 
 
-@router.patch("/{unique_id}/", name="patch_profile", response_model=Profile, responses=problems(*UPDATE_PROBLEMS))
-@router.put("/{unique_id}/", response_model=Profile, responses=problems(*UPDATE_PROBLEMS))
+@router.patch(
+    "/{unique_id}/",
+    name="patch_profile",
+    response_model=Profile,
+    openapi_extra=needs(Scope.PROFILES_WRITE),
+    responses=problems(*UPDATE_PROBLEMS),
+)
+@router.put(
+    "/{unique_id}/",
+    response_model=Profile,
+    openapi_extra=needs(Scope.PROFILES_WRITE),
+    responses=problems(*UPDATE_PROBLEMS),
+)
 async def update_profile(
     request: Request, principal: CurrentPrincipal, unique_id: PathId, body: ProfileUpdate
 ) -> Response:
@@ -49,10 +67,15 @@ async def update_profile(
     return await update_record(request, ProfileService, principal, unique_id, body)
 
 
-@router.delete("/{unique_id}/", status_code=204, responses=problems(*DELETE_PROBLEMS, 409))
+@router.delete(
+    "/{unique_id}/",
+    status_code=204,
+    openapi_extra=needs(Scope.PROFILES_WRITE),
+    responses=problems(*DELETE_PROBLEMS, 409),
+)
 async def delete_profile(request: Request, principal: CurrentPrincipal, unique_id: PathId) -> Response:
     """Delete a profile that no patient is linked to."""
     return await delete_record(request, ProfileService, principal, unique_id)
 
 
-add_history_routes(router, ProfileService, Profile)
+add_history_routes(router, ProfileService, Profile, Scope.PROFILES_WRITE)

@@ -169,7 +169,10 @@ class Repository:
     def next_version(cls) -> dict[str, ColumnElement[Any]]:
         """What each change of a row sets beside its values. Time does not stand still between two changes."""
         tick = cls.table.c.last_updated + text("interval '1 microsecond'")
-        return {"version": cls.table.c.version + literal_column("1"), "last_updated": func.greatest(func.clock_timestamp(), tick)}
+        return {
+            "version": cls.table.c.version + literal_column("1"),
+            "last_updated": func.greatest(func.clock_timestamp(), tick),
+        }
 
     @classmethod
     @cache

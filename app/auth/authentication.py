@@ -1,0 +1,135 @@
+"""Who asks: the one place where credentials become a principal."""
+
+import asyncio
+import dataclasses
+import hashlib
+import time
+from collections.abc import Collection
+
+import structlog
+from cachetools import TTLCache
+from starlette.requests import HTTPConnection
+
+from app.auth import keys
+from app.auth.limiting import RateLimits
+from app.auth.oidc import InvalidTokenError, make_provider
+from app.auth.principal import Principal
+from app.auth.scopes import Scope
+from app.db.session import Database
+from app.errors import UnauthorizedError, UnavailableError
+from app.settings import Settings
+
+log = structlog.get_logger()
+
+TRUSTED_FOR = 5
+"""Seconds for which verified credentials are not verified again: a revoked key works for at most so long."""
+NOTED_EVERY = 60
+"""Seconds after which the use of keys is written down."""
+
+
+class Authenticator:
+    """Recognises principals by API key or access token."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self.settings = settings
+        self.database = database
+        self.limits = RateLimits(settings.effective_rate_limit)
+        self.provider = make_provider(settings)
+        self._verified: TTLCache[bytes, tuple[Principal, float]] = TTLCache(maxsize=10_000, ttl=TRUSTED_FOR)
+        self._used: set[str] = set()
+
+    async def authenticate(self, request: HTTPConnection, request_id: str, scope: Scope) -> Principal:
+        """Who sent a request, who may do what `scope` grants.
+
+        Raises:
+            UnauthorizedError: there are no credentials, or they are not valid.
+            ForbiddenError: the principal lacks the scope.
+            TooManyRequestsError: it, or its address, asks too often.
+            UnavailableError: its credentials cannot be verified at the moment.
+        """
+        address = request.client.host if request.client else ""
+        if not self.settings.auth_required:
+            await self.limits.count_request(address)
+            return Principal("local", request_id)
+        try:
+            principal = await self._recognise(_credentials(request))
+        except UnauthorizedError:
+            # counted after the fact: behind one address may be a whole clinic, with one broken device
+            await self.limits.count_failure(address)
+            raise
+        await self.limits.count_request(principal.name)
+        self._used.add(principal.name)
+        principal.require(scope)
+        return dataclasses.replace(principal, request_id=request_id)
+
+    async def _recognise(self, credentials: str | None) -> Principal:
+        if credentials is None:
+            raise UnauthorizedError
+        # not the credentials: what is in memory may end in a dump
+        digest = hashlib.sha256(credentials.encode()).digest()
+        verified, until = self._verified.get(digest, (None, 0.0))
+        if verified is not None and time.time() < until:
+            return verified
+        if credentials.startswith(keys.PREFIX):
+            principal, until = await self._of_key(credentials)
+        else:
+            principal, until = await self._of_token(credentials)
+        self._verified[digest] = (principal, until)
+        return principal
+
+    async def _of_key(self, key: str) -> tuple[Principal, float]:
+        async with self.database.read() as connection:
+            principal = await keys.find(connection, key)
+        if principal is None:
+            raise UnauthorizedError(invalid=True)
+        return principal, float("inf")
+
+    async def _of_token(self, token: str) -> tuple[Principal, float]:
+        if self.provider is None:
+            raise UnauthorizedError(invalid=True)
+        try:
+            claims = await self.provider.verify(token)
+        except InvalidTokenError as error:
+            log.info("token refused", reason=str(error))
+            raise UnauthorizedError(invalid=True) from None
+        granted = _words(claims.get(self.settings.oidc_scope_claim))
+        scopes = frozenset(scope for scope in Scope if scope in granted)
+        hospitals = None
+        if self.settings.oidc_hospitals_claim is not None and Scope.ADMIN not in scopes:
+            hospitals = frozenset(_words(claims.get(self.settings.oidc_hospitals_claim)))
+        return Principal(f"oidc:{claims['sub']}", scopes=scopes, hospitals=hospitals), float(claims["exp"])
+
+    async def note_uses(self) -> None:
+        """Write down from time to time, until cancelled, which keys were used: not with each request."""
+        while True:
+            try:
+                await asyncio.sleep(NOTED_EVERY)
+            finally:
+                await self._note()
+
+    async def _note(self) -> None:
+        used, self._used = self._used, set()
+        if used:
+            try:
+                await self.database.transaction(lambda connection: keys.note_use(connection, used))
+            except UnavailableError:
+                self._used |= used
+
+    async def close(self) -> None:
+        """Close what it holds open."""
+        if self.provider is not None:
+            await self.provider.close()
+
+
+def _credentials(request: HTTPConnection) -> str | None:
+    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and credentials.strip():
+        return credentials.strip()
+    return request.headers.get("x-api-key")
+
+
+def _words(claim: object) -> Collection[str]:
+    """The values of a claim: a list of them, or a string with spaces between (RFC 8693, section 4.2)."""
+    if isinstance(claim, str):
+        return claim.split()
+    return [word for word in claim if isinstance(word, str)] if isinstance(claim, list) else ()

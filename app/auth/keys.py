@@ -1,0 +1,85 @@
+"""API keys: made, listed, revoked, and recognised."""
+
+import hashlib
+import secrets
+from collections.abc import Collection
+from datetime import datetime
+
+from sqlalchemy import bindparam, func, insert, or_, select, update
+from sqlalchemy.engine import RowMapping
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.auth.principal import Principal
+from app.auth.scopes import Scope
+from app.models import api_keys
+
+PREFIX = "papi_"
+"""What every key begins with: people, and scanners of code, recognise it."""
+
+
+class KeyNameTakenError(Exception):
+    """A key has the name, or had it before it was revoked."""
+
+
+def digest(key: str) -> bytes:
+    """What is stored of a key: 256 random bits need no salt, and no slow hash."""
+    return hashlib.sha256(key.encode()).digest()
+
+
+async def create(
+    connection: AsyncConnection,
+    name: str,
+    scopes: Collection[Scope],
+    hospitals: Collection[str] | None = None,
+    expires: datetime | None = None,
+) -> str:
+    """Make a key of 256 random bits; it is not stored, and cannot be shown again.
+
+    Raises:
+        KeyNameTakenError: the name was used before.
+    """
+    key = PREFIX + secrets.token_urlsafe(32)
+    values = {"name": name, "digest": digest(key), "scopes": sorted(scopes), "expires": expires}
+    try:
+        await connection.execute(insert(api_keys).values(**values, hospitals=hospitals and sorted(hospitals)))
+    except IntegrityError:
+        raise KeyNameTakenError(f"There is, or was, a key of the name {name}: choose another.") from None
+    return key
+
+
+async def revoke(connection: AsyncConnection, name: str) -> bool:
+    """Revoke a key; whether there is one of this name that was not."""
+    live = (api_keys.c.name == name, api_keys.c.revoked.is_(None))
+    revoked = update(api_keys).where(*live).values(revoked=func.statement_timestamp()).returning(api_keys.c.name)
+    return (await connection.execute(revoked)).one_or_none() is not None
+
+
+async def listed(connection: AsyncConnection) -> list[RowMapping]:
+    """All keys, without what would open anything."""
+    columns = [column for column in api_keys.columns if column.name != "digest"]
+    return list((await connection.execute(select(*columns).order_by(api_keys.c.name))).mappings())
+
+
+_LIVE = select(api_keys.c.name, api_keys.c.scopes, api_keys.c.hospitals).where(
+    api_keys.c.digest == bindparam("digest"),
+    api_keys.c.revoked.is_(None),
+    or_(api_keys.c.expires.is_(None), api_keys.c.expires > func.statement_timestamp()),
+)
+
+
+async def find(connection: AsyncConnection, key: str) -> Principal | None:
+    """Whose key this is, if it is one that is neither expired nor revoked."""
+    row = (await connection.execute(_LIVE, {"digest": digest(key)})).one_or_none()
+    if row is None:
+        return None
+    hospitals = None if row.hospitals is None else frozenset(row.hospitals)
+    return Principal(f"key:{row.name}", scopes=frozenset(map(Scope, row.scopes)), hospitals=hospitals)
+
+
+async def note_use(connection: AsyncConnection, principals: Collection[str]) -> None:
+    """Note that keys were used about now."""
+    names = [principal.removeprefix("key:") for principal in principals if principal.startswith("key:")]
+    await connection.execute(
+        update(api_keys).where(api_keys.c.name.in_(names)).values(last_used=func.statement_timestamp())
+    )

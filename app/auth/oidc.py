@@ -1,0 +1,111 @@
+"""OpenID Connect: access tokens of people, signed by an identity provider (RFC 9068, RFC 8725)."""
+
+import asyncio
+import time
+from typing import Any
+
+import httpx
+import jwt
+import structlog
+
+from app.errors import UnavailableError
+from app.settings import Settings
+
+log = structlog.get_logger()
+
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+"""Asymmetric ones only: with a symmetric one, the provider's public key would be the secret."""
+LEEWAY = 30
+"""Seconds by which clocks may differ."""
+REFRESH_AFTER = 60
+"""Seconds between two fetches of the provider's keys, at least."""
+STALE_AFTER = 3600
+"""Seconds after which keys are fetched anew, so that one that was withdrawn is not trusted for ever."""
+TIMEOUT = 3
+"""Seconds that the provider has to answer."""
+
+
+class InvalidTokenError(Exception):
+    """The token is not to be trusted; the message is for the log, and holds nothing of the token."""
+
+
+class Provider:
+    """An identity provider, found by its issuer URL (OpenID Connect Discovery 1.0)."""
+
+    def __init__(self, issuer: str, audience: str) -> None:
+        self.issuer = issuer
+        self.audience = audience
+        # no redirects: keys come from where the provider says they are, or not at all
+        self._client = httpx.AsyncClient(timeout=TIMEOUT, follow_redirects=False)
+        self._keys: dict[str, jwt.PyJWK] = {}
+        self._asked = float("-inf")
+        self._refreshing = asyncio.Lock()
+
+    async def verify(self, token: str) -> dict[str, Any]:
+        """The claims of a token.
+
+        Raises:
+            InvalidTokenError: it is none of this provider's for us, or not valid now.
+            UnavailableError: the provider's keys were never had, and cannot be had now.
+        """
+        try:
+            header = jwt.get_unverified_header(token)
+            if header.get("alg") not in ALGORITHMS:
+                raise InvalidTokenError("algorithm")
+            key = await self._key(header.get("kid"))
+            claims: dict[str, Any] = jwt.decode(
+                token,
+                key,
+                algorithms=[header["alg"]],
+                issuer=self.issuer,
+                audience=self.audience,
+                leeway=LEEWAY,
+                options={"require": ["exp", "iss", "aud", "sub"]},
+            )
+        except (jwt.PyJWTError, ValueError, TypeError) as error:
+            raise InvalidTokenError(type(error).__name__) from None
+        return claims
+
+    async def _key(self, kid: object) -> jwt.PyJWK:
+        if not isinstance(kid, str):
+            raise InvalidTokenError("kid")
+        if kid not in self._keys or time.monotonic() - self._asked > STALE_AFTER:
+            async with self._refreshing:
+                if time.monotonic() - self._asked > (REFRESH_AFTER if self._keys else TIMEOUT):
+                    await self._refresh()
+        if not self._keys:
+            raise UnavailableError("The identity provider cannot be reached. Try again.")
+        if kid not in self._keys:
+            raise InvalidTokenError("kid")
+        return self._keys[kid]
+
+    async def _refresh(self) -> None:
+        """Fetch the keys; where that fails, go on with those that there are."""
+        self._asked = time.monotonic()
+        try:
+            about = await self._fetch(f"{self.issuer.rstrip('/')}/.well-known/openid-configuration", self.issuer)
+            keys = (await self._fetch(about["jwks_uri"]))["keys"]
+            usable = {key["kid"]: key for key in keys if "kid" in key and key.get("use", "sig") == "sig"}
+            self._keys = {kid: jwt.PyJWK(key) for kid, key in usable.items() if key.get("kty") != "oct"}
+        except (httpx.HTTPError, httpx.InvalidURL, jwt.PyJWTError, LookupError, TypeError, ValueError) as error:
+            log.warning("the identity provider's keys could not be fetched", error=type(error).__name__)
+
+    async def _fetch(self, url: str, issuer: str | None = None) -> dict[str, Any]:
+        answer = await self._client.get(url)
+        if answer.status_code != httpx.codes.OK:
+            raise ValueError(f"it answered {answer.status_code}")
+        document: dict[str, Any] = answer.json()
+        if issuer is not None and document["issuer"] != issuer:  # Discovery 1.0, section 4.3
+            raise ValueError("it calls itself otherwise")
+        return document
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._client.aclose()
+
+
+def make_provider(settings: Settings) -> Provider | None:
+    """The provider that the settings name, if they do."""
+    if settings.oidc_issuer is None or settings.oidc_audience is None:
+        return None
+    return Provider(settings.oidc_issuer, settings.oidc_audience)

@@ -1,0 +1,64 @@
+"""`patients-api keys`: make, list and revoke API keys."""
+
+import argparse
+from datetime import UTC, date, datetime, time
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.auth import keys
+from app.auth.scopes import Scope
+from app.cli.database import OUT_OF_REACH, in_transaction
+
+EXPECTED = (*OUT_OF_REACH, keys.KeyNameTakenError)
+FORM = "{:<24}{:<12}{:<12}{:<12}{}"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare its options."""
+    actions = parser.add_subparsers(dest="action", required=True)
+    create = actions.add_parser("create", help="make a key, and show it once")
+    create.add_argument("--name", required=True, help="who will use it; the journal names changes by it")
+    names = [scope.value for scope in Scope]
+    create.add_argument(
+        "--scope", action="append", required=True, choices=names, metavar="SCOPE", help=", ".join(names)
+    )
+    create.add_argument("--hospital", action="append", metavar="ID", help="limit it to the patients of this hospital")
+    create.add_argument("--expires", type=date.fromisoformat, metavar="YYYY-MM-DD", help="its last day, in UTC")
+    actions.add_parser("list", help="show all keys, without what would open anything")
+    revoke = actions.add_parser("revoke", help="end a key; it works for ten seconds more at most")
+    revoke.add_argument("name")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do it; 0, or 1 where there is no key to revoke."""
+    status: int = {"create": _create, "list": _list, "revoke": _revoke}[arguments.action](arguments)
+    return status
+
+
+def _create(arguments: argparse.Namespace) -> int:
+    expires = arguments.expires and datetime.combine(arguments.expires, time.max, UTC)
+    scopes = [Scope(scope) for scope in arguments.scope]
+
+    async def work(connection: AsyncConnection) -> str:
+        return await keys.create(connection, arguments.name, scopes, arguments.hospital, expires)
+
+    print(in_transaction(work))
+    return 0
+
+
+def _list(_: argparse.Namespace) -> int:
+    print(FORM.format("name", "created", "expires", "last used", "scopes"))
+    for key in in_transaction(keys.listed):
+        days = [key[name].date().isoformat() if key[name] else "-" for name in ("created", "expires", "last_used")]
+        notes = [f"hospitals: {' '.join(key['hospitals'])}"] if key["hospitals"] is not None else []
+        notes += ["REVOKED"] if key["revoked"] else []
+        print(FORM.format(key["name"], *days, ", ".join([" ".join(key["scopes"]), *notes])))
+    return 0
+
+
+def _revoke(arguments: argparse.Namespace) -> int:
+    if in_transaction(lambda connection: keys.revoke(connection, arguments.name)):
+        print("Revoked.")
+        return 0
+    print("There is no key of this name that is not revoked.")
+    return 1

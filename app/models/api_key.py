@@ -1,0 +1,18 @@
+from sqlalchemy import ARRAY, Column, DateTime, LargeBinary, Table, func
+
+from app.db.base import ID, PEOPLE_TEXT, Base
+
+api_keys = Table(
+    "api_keys",
+    Base.metadata,
+    Column("name", PEOPLE_TEXT, primary_key=True),
+    Column("digest", LargeBinary, nullable=False, unique=True),
+    Column("scopes", ARRAY(ID), nullable=False),
+    Column("hospitals", ARRAY(ID)),
+    Column("created", DateTime(timezone=True), nullable=False, server_default=func.statement_timestamp()),
+    Column("expires", DateTime(timezone=True)),
+    Column("revoked", DateTime(timezone=True)),
+    Column("last_used", DateTime(timezone=True)),
+    info={"serving_rights": "SELECT, UPDATE (last_used)"},
+)
+"""Keys of services: of each key only its SHA-256. A name never returns: the journal names actors by it."""

@@ -11,11 +11,8 @@ from sqlalchemy.sql.elements import conv
 
 import app.models  # noqa: F401  # declares the tables
 from app.db.base import Base
+from app.db.migrate import ADVISORY_LOCK
 from app.db.session import create_engine
-
-ADVISORY_LOCK = 0x70617469656E7473
-"""Any number that all versions agree on; this one spells `patients`."""
-
 
 writer = Rewriter()
 

@@ -176,7 +176,7 @@ def test_every_status_is_named(document: Json) -> None:
         "delete": {"204", "412", "428", *one},
         "list_history": {"200", "422", *one},
         "get_version": {"200", "304", "422", *one},
-        "restore": {"200", "409", "412", *body, *one},
+        "restore": {"200", "409", "412", "428", *body, *one},
         "livez": {"204"},
         "readyz": {"204"},
     }

@@ -16,11 +16,11 @@ from app.settings import InvalidSettingsError, Settings
 T = TypeVar("T")
 
 
-class LacksMigrationsError(Exception):
-    """The database's schema is older than this version; the message tells the operator what to do."""
+class NoDatabaseError(Exception):
+    """There is none, or its schema is older than this version; the message tells the operator what to do."""
 
 
-OUT_OF_REACH = (EmbeddedPostgresError, InvalidSettingsError, LacksMigrationsError, UnavailableError)
+OUT_OF_REACH = (EmbeddedPostgresError, InvalidSettingsError, NoDatabaseError, UnavailableError)
 """What `in_transaction` may raise that an operator can mend."""
 
 
@@ -30,7 +30,7 @@ def in_transaction(work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
     Raises:
         EmbeddedPostgresError: the embedded server cannot run, or a service runs on it.
         InvalidSettingsError: a setting cannot be used.
-        LacksMigrationsError: the database's schema is old.
+        NoDatabaseError: there is no embedded one, or the schema is old.
         UnavailableError: the database cannot be reached.
     """
     settings = Settings.load()
@@ -38,6 +38,8 @@ def in_transaction(work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         if settings.database_url is not None:
             url = settings.database_url.get_secret_value()
         else:
+            if not (settings.data_dir / "postgres").is_dir():
+                raise NoDatabaseError(f"There is no database in {settings.data_dir}: set DATABASE_URL, or serve first.")
             url = stack.enter_context(EmbeddedPostgres(settings.data_dir)).url
         return asyncio.run(_run(url, work))
 
@@ -46,5 +48,6 @@ async def _run(url: str, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
     async with Database(url, pool_size=1, limited=False) as database:
         async with database.read() as connection:
             if not await schema_is_current(connection):
-                raise LacksMigrationsError("The database lacks migrations of this version. Run `patients-api migrate`.")
+                remedy = "run `patients-api migrate`, or for the embedded one `patients-api serve`"
+                raise NoDatabaseError(f"The database lacks migrations of this version: {remedy}.")
         return await database.transaction(work)

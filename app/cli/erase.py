@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth.principal import Principal
 from app.cli.database import OUT_OF_REACH, in_transaction
-from app.errors import InUseError, NotFoundError
+from app.errors import ConflictError, NotFoundError
 from app.patients.service import PatientService
 from app.profiles.service import ProfileService
 from app.resource.service import Erased, Service
@@ -21,7 +21,7 @@ class NotAllowedError(Exception):
     """The role has no right to erase; the message tells the operator what to do."""
 
 
-EXPECTED = (*OUT_OF_REACH, NotFoundError, InUseError, NotAllowedError)
+EXPECTED = (*OUT_OF_REACH, NotFoundError, ConflictError, NotAllowedError)
 SERVICES: dict[str, type[Service[Any, Any]]] = {"patient": PatientService, "profile": ProfileService}
 
 
@@ -57,7 +57,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise NotAllowedError(
             "This role may not change the journal: use the DATABASE_URL of the role that migrates."
         ) from None
-    for what, entries in erased.items():
+    for what, entries in erased.records:
         print(f"Removed the {what} and its history of {entries} versions.")
+    for profile_id in sorted(erased.left):
+        print(f"The patient once had the profile {profile_id}, which no patient has now.")
+        print(f"If it is the person's: patients-api erase profile {profile_id} --reason …")
     print("Backups made before still hold the data: let them expire, or erase again after a restore.")
     return 0

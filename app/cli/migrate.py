@@ -5,11 +5,11 @@ import asyncio
 import sys
 
 import app.models  # noqa: F401  # declares the tables to which rights are given
-from app.db.migrate import NoSuchRoleError, grant, migrate
+from app.db.migrate import UnfitRoleError, check_role, grant, migrate
 from app.errors import UnavailableError
 from app.settings import InvalidSettingsError, Settings
 
-EXPECTED = (InvalidSettingsError, NoSuchRoleError, UnavailableError)
+EXPECTED = (InvalidSettingsError, UnfitRoleError, UnavailableError)
 """What may go wrong that an operator can mend."""
 
 
@@ -29,6 +29,8 @@ def run(arguments: argparse.Namespace) -> int:
         print("Set DATABASE_URL. The embedded database is migrated by `patients-api serve`.", file=sys.stderr)
         return 1
     url = settings.database_url.get_secret_value()
+    if arguments.serving_role is not None:
+        asyncio.run(check_role(url, arguments.serving_role))
     migrate(url)
     if arguments.serving_role is not None:
         asyncio.run(grant(url, arguments.serving_role))

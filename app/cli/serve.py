@@ -18,6 +18,8 @@ from typing import Any, NoReturn
 import structlog
 import uvicorn
 from fastapi import FastAPI
+from sqlalchemy.exc import ProgrammingError
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from app import demo
@@ -88,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
             if settings.auth is None and _is_loopback(arguments.host):
                 os.environ["PATIENTS_AUTH"] = "off"
             _end_after(server.wait)
-            stack.callback(signal.signal, signal.SIGTERM, signal.SIG_IGN)  # its end at ours is no news
+            stack.callback(signal.signal, signal.SIGINT, signal.SIG_IGN)  # its end at ours is no news
             if not asyncio.run(_is_current(url)):
                 migrate(url)
         else:
@@ -103,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
             log.warning("authentication is off: who reaches this service may read and change everything")
         print(f"Patients API: http://{arguments.host}:{arguments.port}/docs (Ctrl-C stops)", file=sys.stderr)
         with suppress(KeyboardInterrupt):  # uvicorn has shut down gracefully and passes the signal on
-            _serve(arguments, settings)
+            return _serve(arguments, settings)
     return 0
 
 
@@ -120,8 +122,13 @@ def _is_loopback(host: str) -> bool:
 
 
 async def _is_current(url: str) -> bool:
-    async with Database(url, pool_size=1) as database, database.read() as connection:
-        return await schema_is_current(connection)
+    try:
+        async with Database(url, pool_size=1) as database, database.read() as connection:
+            return await schema_is_current(connection)
+    except ProgrammingError as error:
+        raise CannotServeError(
+            "The role of DATABASE_URL may not read the tables: `patients-api migrate --serving-role …` lets it."
+        ) from error
 
 
 async def _fill(url: str) -> None:
@@ -129,7 +136,22 @@ async def _fill(url: str) -> None:
         await database.transaction(demo.fill)
 
 
-def _serve(arguments: argparse.Namespace, settings: Settings) -> None:
+class _Workers(Multiprocess):
+    """uvicorn's supervisor, but that a second signal reaches workers that take their time to end."""
+
+    def terminate_all(self) -> None:
+        super().terminate_all()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._hurry)
+
+    def _hurry(self, *_: object) -> None:
+        for worker in self.processes:
+            if worker.pid is not None and worker.process.is_alive():
+                os.kill(worker.pid, signal.SIGTERM)
+
+
+def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
+    """Serve until told to stop; 0, or 1 where it did not come to serving."""
     config = uvicorn.Config(
         "app.cli.serve:application",
         factory=True,
@@ -144,9 +166,12 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> None:
         timeout_graceful_shutdown=GRACE,
     )
     if arguments.workers == 1:
-        uvicorn.Server(config).run()
-    else:
-        Multiprocess(config, sockets=[_SocketOfItsOwn(arguments.host, arguments.port)]).run()  # type: ignore[list-item]
+        server = uvicorn.Server(config)
+        server.run()
+        return 0 if server.started else 1
+    workers = _Workers(config, sockets=[_SocketOfItsOwn(arguments.host, arguments.port)])  # type: ignore[list-item]
+    workers.run()
+    return 1 if any(worker.exitcode == STARTUP_FAILURE for worker in workers.processes) else 0
 
 
 def application() -> FastAPI:
@@ -187,11 +212,11 @@ def _drain_first(app: FastAPI, seconds: float) -> None:
 
 
 def _end_after(other_ended: Callable[[], None]) -> None:
-    """End this process gracefully as soon as another, which it cannot do without, has ended."""
+    """End this process gracefully as soon as another, which it cannot do without, has ended; without draining."""
 
     def end() -> None:
         other_ended()
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=end, daemon=True).start()
 

@@ -14,7 +14,8 @@ from app.db.base import Base
 from app.db.session import Database
 
 UNDEFINED_TABLE = "42P01"
-UNDEFINED_OBJECT = "42704"
+ADVISORY_LOCK = 0x70617469656E7473
+"""Any number that all versions agree on, held by who migrates; this one spells `patients`."""
 _SCRIPTS = ScriptDirectory(str(Path(migrations.__file__).parent))
 
 
@@ -26,18 +27,36 @@ def migrate(url: str) -> None:
     command.upgrade(config, "head")
 
 
-class NoSuchRoleError(Exception):
-    """The role that is to serve is not there; the message tells the operator what to do."""
+class UnfitRoleError(Exception):
+    """The role that is to serve is not there, or may do too much; the message tells the operator what to do."""
+
+
+_ROLE = text(
+    """
+    SELECT rolsuper OR pg_has_role(oid, current_user, 'MEMBER') FROM pg_roles WHERE rolname = :role
+    """
+)
+
+
+async def check_role(url: str, role: str) -> None:
+    """Go on only where `role` can serve without owning the tables.
+
+    Raises:
+        UnfitRoleError: it is not there, or may do what the owner may.
+    """
+    async with Database(url, pool_size=1) as database, database.read() as connection:
+        owns = (await connection.execute(_ROLE, {"role": role})).scalar_one_or_none()
+    if owns is None:
+        raise UnfitRoleError(f"There is no role {role}: CREATE ROLE {role} LOGIN PASSWORD '…', then run this again.")
+    if owns:
+        raise UnfitRoleError(f"The role {role} may do what the owner of the tables may: serve with another.")
 
 
 async def grant(url: str, role: str) -> None:
-    """Give `role` what serving needs, and no more: of the journal it may neither change nor delete anything.
-
-    Raises:
-        NoSuchRoleError: there is no such role.
-    """
+    """Give `role` what serving needs, and no more: of the journal it may neither change nor delete anything."""
 
     async def work(connection: AsyncConnection) -> None:
+        await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
         name = connection.dialect.identifier_preparer.quote(role)
         statements = [f"GRANT USAGE ON SCHEMA public TO {name}", f"GRANT SELECT ON alembic_version TO {name}"]
         for table in Base.metadata.sorted_tables:
@@ -47,14 +66,7 @@ async def grant(url: str, role: str) -> None:
             await connection.execute(text(statement))
 
     async with Database(url, pool_size=1, limited=False) as database:
-        try:
-            await database.transaction(work)
-        except ProgrammingError as error:
-            if getattr(error.orig, "sqlstate", None) == UNDEFINED_OBJECT:
-                raise NoSuchRoleError(
-                    f"There is no role {role}: CREATE ROLE {role} LOGIN PASSWORD '…', then run this again."
-                ) from None
-            raise
+        await database.transaction(work)
 
 
 async def schema_is_current(connection: AsyncConnection) -> bool:

@@ -16,13 +16,15 @@ T = TypeVar("T")
 
 CONNECT_TIMEOUT = 1.0
 """Seconds that connecting may take."""
-WORK_TIMEOUT = 5.0
+WORK_TIMEOUT = 1.8
 """Seconds that one read or transaction may take; a server that has frozen tells nothing of itself."""
+GOODBYE_TIMEOUT = 0.2
+"""Seconds that a server has to take note that a connection is closed."""
 LIMITS = {
     # who holds a lock for longer is no request of ours
     "lock_timeout": "1500ms",
     # the server's own limits, for when this process is the one that has frozen
-    "statement_timeout": "5s",
+    "statement_timeout": "2s",
     "idle_in_transaction_session_timeout": "10s",
 }
 """What PostgreSQL lets a request's session do."""
@@ -35,6 +37,13 @@ Who waits this long and then for a connection in vain still hears within two sec
 """
 
 
+class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no type information
+    """asyncpg's, but that closing it does not wait long for a server that does not answer."""
+
+    async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109  # asyncpg's own parameter
+        await super().close(timeout=min(timeout or GOODBYE_TIMEOUT, GOODBYE_TIMEOUT))
+
+
 def create_engine(url: str, *, pool_size: int, **server_settings: str) -> AsyncEngine:
     """An engine on asyncpg, which reads `url` itself: what libpq understands (`sslmode`, sockets, several hosts) works.
 
@@ -45,7 +54,9 @@ def create_engine(url: str, *, pool_size: int, **server_settings: str) -> AsyncE
         # jit: the planner's estimate for a page is far above what it costs, and compiling takes longer than running
         settings = {"application_name": "patients-api", "jit": "off", **server_settings}
         try:
-            return await asyncpg.connect(url, timeout=CONNECT_TIMEOUT, server_settings=settings)
+            return await asyncpg.connect(
+                url, timeout=CONNECT_TIMEOUT, server_settings=settings, connection_class=_Connection
+            )
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise UnavailableError from error
 
@@ -63,7 +74,8 @@ _AWAY = ("08", "53", "57")
 _COLLISIONS = ("40001", "40P01")
 """SQLSTATEs: serialization failure, deadlock. The same transaction may succeed in a moment."""
 _LOCK_TIMEOUT = "55P03"
-_FOREIGN_KEY = "23503"
+_FOREIGN_KEY = ("23503", "23001")
+"""SQLSTATEs: foreign key violation, restrict violation."""
 
 
 class _CollisionError(UnavailableError):
@@ -81,7 +93,7 @@ async def _translated() -> AsyncIterator[None]:
             raise _CollisionError from error
         if error.connection_invalidated or sqlstate.startswith(_AWAY) or sqlstate == _LOCK_TIMEOUT:
             raise UnavailableError from error
-        if sqlstate == _FOREIGN_KEY:
+        if sqlstate in _FOREIGN_KEY:
             raise ConflictError(
                 "A record that this one is linked to was deleted or linked at the same moment."
             ) from error

@@ -1,7 +1,7 @@
 """Forgetting: what stays of a record whose data have to go is that there was one, and why they went."""
 
-from sqlalchemy import ColumnElement, Text, cast, delete, func, insert, null, select, update
-from sqlalchemy.dialects.postgresql import JSON, JSONB
+from sqlalchemy import Text, case, cast, delete, func, insert, null, select, update
+from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth.principal import Principal
@@ -42,16 +42,20 @@ async def _forget_answers(connection: AsyncConnection, path: str, unique_id: str
     about = columns.path.startswith(f"{path}{unique_id}/", autoescape=True)
     await connection.execute(delete(idempotency_keys).where(about))
     made = (columns.path == path, columns.unique_id == unique_id)
-    await connection.execute(update(idempotency_keys).where(*made).values(unique_id=token, document=null()))
+    await connection.execute(
+        update(idempotency_keys).where(*made).values(unique_id=token, document=null(), fingerprint=b"")
+    )
 
 
 async def _forget_links(connection: AsyncConnection, profile_id: str, token: str) -> None:
     """Take a profile out of what is stored of patients who had it once."""
     patients = Patient.__tablename__
-    named: ColumnElement[bool] = cast(journal.c.record, JSONB)["profile_id"].astext == profile_id
-    record = func.jsonb_set(cast(journal.c.record, JSONB), ["profile_id"], func.to_jsonb(cast(token, Text)))
-    entries = update(journal).where(journal.c.resource == patients, named).values(record=cast(record, JSON))
-    await connection.execute(entries)
+    record = journal.c.record
+    fields = func.json_each(record).table_valued("key", "value", with_ordinality="place", name="field").render_derived()
+    value = case((fields.c.key == "profile_id", func.to_json(cast(token, Text))), else_=fields.c.value)
+    renamed = select(func.json_object_agg(fields.c.key, aggregate_order_by(value, fields.c.place))).scalar_subquery()
+    named = (journal.c.resource == patients, record.op("->>")("profile_id") == profile_id)
+    await connection.execute(update(journal).where(*named).values(record=renamed))
     columns = idempotency_keys.c
     held = cast(columns.document, JSONB)["patient_profile"]["unique_id"].astext == profile_id
     answers = update(idempotency_keys).where(columns.path.startswith(f"/{patients}/"), held).values(document=null())

@@ -95,8 +95,16 @@ class JournalRepository:
         record: dict[str, Any] | None = (await self.connection.execute(_LAST, self._of(unique_id))).scalar_one_or_none()
         return record
 
+    async def values(self, unique_id: str, field: str) -> set[str]:
+        """All values that a text field of a record has had."""
+        value = cast(journal.c.record, JSONB)[field].astext
+        rows = await self.connection.execute(
+            select(value.distinct()).where(_OF_ONE, value.is_not(None)), self._of(unique_id)
+        )
+        return set(rows.scalars())
+
     async def next_version(self, unique_id: str) -> int:
-        """The version after the newest."""
+        """The version after the newest, of a record that there is or was."""
         newest = await self.connection.execute(_NEWEST, self._of(unique_id))
         return int(newest.scalar_one()) + 1
 

@@ -68,7 +68,7 @@ def add_history_routes(
         name=f"restore_{name}",
         response_model=representation,
         openapi_extra=needs(write),
-        responses=problems(*CREATE_PROBLEMS, 404),
+        responses=problems(*CREATE_PROBLEMS, 404, 428),
     )
     async def restore(request: Request, principal: CurrentPrincipal, unique_id: PathId, body: Restore) -> Response:
         """Bring back a deleted record, or an earlier state of one that is there, as a new version."""

@@ -20,7 +20,7 @@ journal = Table(
     Column("record", JSON),
     CheckConstraint(f"action IN ({_LIST})", name="action"),
     CheckConstraint("(record IS NULL) = (action IN ('deleted', 'erased'))", name="record"),
-    info={"serving_rights": "SELECT, INSERT"},
+    info={"serving_rights": "SELECT, INSERT (resource, unique_id, version, action, actor, request_id, record)"},
 )
 """Every change of every record, written in the transaction of the change; triggers refuse all but inserts.
 

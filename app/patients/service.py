@@ -4,6 +4,7 @@ from typing import Any
 
 from app.auth.scopes import Scope
 from app.errors import FieldError, InUseError, NotFoundError
+from app.journal.repository import JournalRepository
 from app.patients.repository import PatientRepository
 from app.patients.schemas import NAME_MISSING, PatientCreate, PatientUpdate
 from app.profiles.repository import ProfileRepository
@@ -33,6 +34,7 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
             ForbiddenError: the profile would change, and the principal may not.
         """
         values = {**body.given(), **(moments or {})}
+        await self.expect_new(values.get("unique_id"), precondition)  # before the profile's own errors
         links = self._take_links(values)
         await self._upsert_profile(values)
         unique_id = await self._insert(values.pop("unique_id", None), values, precondition)
@@ -70,15 +72,29 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
         Raises:
             NotFoundError: there never was a patient of this id.
         """
-        last = await self.journal.last_record(unique_id)
-        erased = await super().erase(unique_id, reason)
-        profile_id = (last or {}).get("profile_id")
-        if profile_id is not None:
-            await self._profiles.lock_if_there(profile_id)
-            with suppress(InUseError):
-                await self._profiles.refuse_in_use(profile_id)
-                erased[self._profiles.name] = await self._profiles.erase(profile_id, reason)
-        return erased
+        last = await self._lock_for_erasure(unique_id)
+        profiles = await self.journal.values(unique_id, "profile_id")
+        records = [(self.repository.name, await self.repository.erase(unique_id, reason))]
+        left = set()
+        for profile_id in sorted(profiles):
+            if not await self._nobody_has(profile_id):
+                continue
+            if profile_id == last.get("profile_id"):
+                records.append((self._profiles.name, await self._profiles.erase(profile_id, reason)))
+            else:
+                left.add(profile_id)
+        return Erased(records, frozenset(left))
+
+    async def _nobody_has(self, profile_id: str) -> bool:
+        """Whether there is something of a profile, and no patient has it; it is locked, so that none gets it."""
+        await self._profiles.lock_id(profile_id)
+        with suppress(NotFoundError):
+            await self._profiles.lock_for_deletion(profile_id)
+        try:
+            await self._profiles.refuse_in_use(profile_id)
+        except InUseError:
+            return False
+        return await JournalRepository(self.connection, ProfileRepository).last_record(profile_id) is not None
 
     @property
     def _profiles(self) -> ProfileRepository:

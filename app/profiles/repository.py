@@ -49,9 +49,10 @@ class ProfileRepository(Repository):
 
         Raises:
             IdentifierRetiredError: a deleted profile had the id.
+            ConflictError: its entry could not be written.
         """
         parameters = {"unique_id": unique_id, **values, **author(self.principal)}
         changed, written = (await self.connection.execute(self._upsert(frozenset(values)), parameters)).one()
         if changed and not written:
-            raise await self.retired(unique_id)
+            raise await self.retired(unique_id) if changed == 1 else self.changed()
         return bool(changed)

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple, TypeVar
 import structlog
 from fastapi import Request
 from pydantic import BaseModel
-from sqlalchemy import delete, func, null, select, update
+from sqlalchemy import delete, func, null, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth.principal import Principal
@@ -32,7 +33,8 @@ log = structlog.get_logger()
 KEPT = timedelta(hours=24)
 PRUNED_EVERY = 3600
 """Seconds."""
-PATTERN = r'^"?[!#-~]{1,255}"?$'
+PRUNED_AT_ONCE = 1000
+PATTERN = r'^(?:[!#-~]{1,255}|"[!#-~]{1,255}")$'
 """A key, quoted or not: visible ASCII characters without quotes inside."""
 
 _EXPIRED = idempotency_keys.c.time < func.statement_timestamp() - KEPT
@@ -63,11 +65,12 @@ class IdempotencyKey:
         Raises:
             InvalidError: it cannot be used.
         """
-        header = request.headers.get("idempotency-key")
-        if header is None:
+        headers = request.headers.getlist("idempotency-key")
+        if not headers:
             return None
-        if re.fullmatch(PATTERN, header) is None:
-            message = "Must be 1 to 255 visible ASCII characters without quotes inside, such as a UUID"
+        header = headers[0]
+        if len(headers) > 1 or re.fullmatch(PATTERN, header) is None:
+            message = "Must be one text of 1 to 255 visible ASCII characters, such as a UUID"
             raise InvalidError([FieldError(("header", "Idempotency-Key"), message, "idempotency_key")])
         fingerprint = hashlib.sha256(body.model_dump_json(exclude_unset=True).encode()).digest()
         return cls(principal.name, request.method, request.scope["path"], header.strip('"'), fingerprint)
@@ -100,7 +103,7 @@ async def once(key: IdempotencyKey | None, service: S, work: Callable[[S], Await
         await service.connection.execute(update(idempotency_keys).where(*this).values(record._asdict()))
         return Outcome(record, replayed=False)
     stored = (await service.connection.execute(select(idempotency_keys).where(*this))).one()
-    if stored.fingerprint != key.fingerprint:
+    if stored.document is not None and stored.fingerprint != key.fingerprint:
         message = "Was sent before with another body; a new request needs a new key"
         raise InvalidError([FieldError(("header", "Idempotency-Key"), message, "idempotency_key_reused")])
     if stored.document is not None:  # else it was erased
@@ -111,15 +114,20 @@ async def once(key: IdempotencyKey | None, service: S, work: Callable[[S], Await
 
 
 async def prune(database: Database) -> None:
-    """Forget keys that are older than 24 hours. A database that is away is asked next time."""
+    """Forget keys that are older than 24 hours, in portions; what cannot be done now is done next time."""
+    portion = select(*idempotency_keys.primary_key).where(_EXPIRED).limit(PRUNED_AT_ONCE)
+    statement = delete(idempotency_keys).where(
+        tuple_(*idempotency_keys.primary_key).in_(portion.with_for_update(skip_locked=True))
+    )
 
-    async def work(connection: AsyncConnection) -> None:
-        await connection.execute(delete(idempotency_keys).where(_EXPIRED))
+    async def work(connection: AsyncConnection) -> int:
+        return (await connection.execute(statement)).rowcount
 
     try:
-        await database.transaction(work)
-    except UnavailableError:
-        log.warning("expired keys were not removed: the database is away")
+        while await database.transaction(work) == PRUNED_AT_ONCE:
+            pass
+    except (DBAPIError, UnavailableError) as error:
+        log.warning("expired keys were not removed", error=type(error).__name__)
 
 
 async def keep_pruned(database: Database) -> None:

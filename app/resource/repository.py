@@ -237,15 +237,19 @@ class Repository:
 
         Raises:
             IdentifierRetiredError: it was created under the id of a deleted one.
-            ConflictError: it was restored twice at the same moment.
+            ConflictError: its entry could not be written.
         """
         result = await self.connection.execute(self._record(action), {"id": unique_id, **author(self.principal)})
         *record, written = result.one()
         if not written:
             if action == "created":
                 raise await self.retired(unique_id)
-            raise ConflictError(f"This {self.name} was changed at the same moment. Read it again.")
+            raise self.changed()
         return Record._make(record)
+
+    def changed(self) -> ConflictError:
+        """The error of a change that another one was faster than."""
+        return ConflictError(f"This {self.name} was changed at the same moment. Read it again.")
 
     @classmethod
     @cache
@@ -257,6 +261,16 @@ class Repository:
         """The error of using the id of a deleted record again; it says how to bring that back."""
         last = await self.connection.execute(self._last_version(), {"id": unique_id})
         return IdentifierRetiredError(self.name, last.scalar_one())
+
+    @classmethod
+    @cache
+    def _lock_id(cls) -> Select[Any]:
+        name = literal_column(f"'{cls.table.name}/'").concat(_ID)
+        return select(func.pg_advisory_xact_lock(func.hashtextextended(name, literal_column("0"))))
+
+    async def lock_id(self, unique_id: str) -> None:
+        """Lock an id against others who bring its record back or erase it, whether there is a row to lock or not."""
+        await self.connection.execute(self._lock_id(), self._id(unique_id))
 
     @classmethod
     @cache
@@ -295,8 +309,14 @@ class Repository:
         return select(farewell(cls.table, gone))
 
     async def delete(self, unique_id: str) -> None:
-        """Delete one record, which is locked; the journal's entry keeps its id from being used again."""
-        await self.connection.execute(self._delete(), {"id": unique_id, **author(self.principal)})
+        """Delete one record, which is locked; the journal's entry keeps its id from being used again.
+
+        Raises:
+            ConflictError: the entry could not be written.
+        """
+        deleted = await self.connection.execute(self._delete(), {"id": unique_id, **author(self.principal)})
+        if deleted.one_or_none() is None:
+            raise self.changed()
 
     @classmethod
     @cache

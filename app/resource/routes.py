@@ -45,7 +45,8 @@ def answer(request: Request, document: str, status: int = 200, headers: dict[str
     tag = entity_tag(document)
     # a cache may keep it, but has to ask before it uses it
     headers = {"ETag": tag, "Cache-Control": "private, no-cache", **(headers or {})}
-    if request.method == "GET" and names(request.headers.get("if-none-match", ""), tag):
+    known = Precondition.of(request.headers).if_none_match
+    if request.method == "GET" and known is not None and names(known, tag):
         return Response(None, 304, headers)
     return Response(document, status, headers, media_type="application/json")
 
@@ -79,7 +80,7 @@ async def post(
 ) -> tuple[Record, dict[str, str]]:
     """Do `work` in a transaction, once for each Idempotency-Key; the record, and headers of its answer."""
     key = IdempotencyKey.of(request, principal, body)
-    precondition = Precondition.of(request.headers)
+    precondition = _precondition(request)
     record, replayed = await database(request).transaction(
         lambda connection: once(key, service(connection, principal), lambda own: work(own, precondition))
     )

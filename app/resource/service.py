@@ -1,7 +1,9 @@
 """What can be done to a record of any resource. Each call runs in a transaction that `Database.transaction` commits."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Generic, TypeVar
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -17,8 +19,13 @@ C = TypeVar("C", bound=CreateBody)
 U = TypeVar("U", bound=UpdateBody)
 
 
-Erased = dict[str, int]
-"""What was erased: how many entries of the journal for each record, by what it is called."""
+class Erased(NamedTuple):
+    """What was erased."""
+
+    records: list[tuple[str, int]]
+    """Each by what it is called, and how many entries of the journal it had."""
+    left: frozenset[str] = frozenset()
+    """Profiles that the patient had earlier and nobody has now: whose they are, only people can tell."""
 
 
 class Service(Generic[C, U]):
@@ -78,18 +85,21 @@ class Service(Generic[C, U]):
 
         Raises:
             NotFoundError: there never was one of this id.
-            PreconditionFailedError: as the precondition says.
+            PreconditionFailedError, PreconditionRequiredError: as the precondition says, of a record that is there.
             InvalidError: there is no such version, or what the record was linked to then is gone.
         """
+        await self.repository.lock_id(unique_id)
+        locked = await self.repository.lock_if_there(unique_id)
+        if locked is None:
+            replace(precondition, required=False).check(None)  # there is nothing to overwrite
+        else:
+            await self._check(unique_id, precondition)
         past = await self.journal.state(unique_id, body.version)
         values = past.columns
         lost = await self._unlink_missing(values)
-        locked = await self.repository.lock_if_there(unique_id)
         if locked is None:
-            precondition.check(None)
-            await self.repository.insert(unique_id, {**values, "version": await self.journal.next_version(unique_id)})
-        else:
-            await self._check(unique_id, precondition)
+            version = await self.journal.next_version(unique_id)
+            await self.repository.insert(unique_id, {**values, "version": version})
         linking = await self.repository.link(unique_id, past.links)
         if not body.skip_missing:
             refuse([*lost, *_gone(past.links, linking)])
@@ -103,19 +113,32 @@ class Service(Generic[C, U]):
             NotFoundError: there never was one of this id.
             InUseError: patients are linked to it.
         """
-        if await self.repository.lock_if_there(unique_id) is not None:
-            await self.repository.refuse_in_use(unique_id)
-        elif await self.journal.last_record(unique_id) is None:
+        await self._lock_for_erasure(unique_id)
+        return Erased([(self.repository.name, await self.repository.erase(unique_id, reason))])
+
+    async def _lock_for_erasure(self, unique_id: str) -> dict[str, Any]:
+        """Lock a record, or the id of a deleted one; what it is, or was at last."""
+        await self.repository.lock_id(unique_id)
+        with suppress(NotFoundError):
+            await self.repository.lock_for_deletion(unique_id)
+        await self.repository.refuse_in_use(unique_id)
+        last = await self.journal.last_record(unique_id)
+        if last is None:
             raise NotFoundError(self.repository.name)
-        return {self.repository.name: await self.repository.erase(unique_id, reason)}
+        return last
 
     async def _insert(self, unique_id: str | None, values: dict[str, Any], precondition: Precondition) -> str:
         try:
             return await self.repository.insert(unique_id, values)
         except IdentifierTakenError:
-            if unique_id is not None:
-                await self._check(unique_id, precondition)
+            await self.expect_new(unique_id, precondition)
             raise
+
+    async def expect_new(self, unique_id: str | None, precondition: Precondition) -> None:
+        """Refuse to go on where there is a record of this id, and the precondition is that there is none."""
+        if unique_id is not None and precondition.asks:
+            with suppress(NotFoundError):
+                await self._check(unique_id, replace(precondition, required=False))
 
     async def _check(self, unique_id: str, precondition: Precondition) -> None:
         """Compare a record, which is locked, with what the client has read."""

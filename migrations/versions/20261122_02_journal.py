@@ -87,6 +87,8 @@ def upgrade() -> None:
         sa.CheckConstraint("(record IS NULL) = (action IN ('deleted', 'erased'))", name=op.f("ck_journal_record")),
         sa.PrimaryKeyConstraint("resource", "unique_id", "version", name=op.f("pk_journal")),
     )
+    # nothing may change between being copied and the journal being there
+    op.execute(f"LOCK TABLE {', '.join(RECORDS)}, retired_ids IN SHARE ROW EXCLUSIVE MODE")
     # what was there before the journal enters it as it is now
     for resource, fields in RECORDS.items():
         op.execute(

@@ -1,0 +1,129 @@
+"""Transactions that collide with others are tried again as a whole, a few times; then clients are told to come back."""
+
+import asyncio
+import time
+
+import asyncpg
+import httpx
+import pytest
+
+from app.db.session import ATTEMPTS
+from tests.processes import await_blocked, deadlocks
+from tests.support import dump
+
+PATIENTS = "/patients/patients/"
+BODY = {
+    "unique_id": "pat456",
+    "patient_profile": {"unique_id": "prof456", "first_name": "John"},
+    "patient_last_name": "Doe",
+}
+CHANGE = {"patient_last_name": "Roe", "patient_profile": {"unique_id": "prof123", "first_name": "Jane"}}
+COLLISIONS = pytest.mark.parametrize("sqlstate", ["40001", "40P01"], ids=["serialization-failure", "deadlock"])
+MOMENTS = pytest.mark.parametrize("timing", ["IMMEDIATE", "DEFERRED"], ids=["at-once", "at-commit"])
+
+
+async def collide(connection: asyncpg.Connection, sqlstate: str, timing: str, *, times: int) -> None:
+    """Make the first transactions that write a patient fail; the sequence `tries` counts them, as none is undone."""
+    await connection.execute(
+        f"""
+        CREATE SEQUENCE tries;
+        CREATE FUNCTION collide() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF nextval('tries') <= {times} THEN RAISE EXCEPTION 'collision' USING ERRCODE = '{sqlstate}'; END IF;
+            RETURN NULL;
+        END $$;
+        CREATE CONSTRAINT TRIGGER collide AFTER INSERT OR UPDATE OR DELETE ON patients
+            DEFERRABLE INITIALLY {timing} FOR EACH ROW EXECUTE FUNCTION collide()
+        """
+    )
+
+
+async def tries(connection: asyncpg.Connection) -> object:
+    return await connection.fetchval("SELECT last_value FROM tries")
+
+
+@pytest.fixture
+async def patient(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
+    """A patient that has a profile; of two sessions in a deadlock, the service's gives way."""
+    body = {**BODY, "unique_id": "pat123", "patient_profile": {"unique_id": "prof123", "first_name": "John"}}
+    assert (await client.post(PATIENTS, json=body)).status_code == 201
+    await connection.execute("SET deadlock_timeout = '60s'")
+
+
+@COLLISIONS
+@MOMENTS
+async def test_collision_is_tried_again(
+    client: httpx.AsyncClient, connection: asyncpg.Connection, sqlstate: str, timing: str
+) -> None:
+    """Two failures and then a success are one success: one patient, one profile, and one journal entry of each."""
+    await collide(connection, sqlstate, timing, times=2)
+    answer = await client.post(PATIENTS, json=BODY)
+    assert answer.status_code == 201
+    assert await tries(connection) == 3
+    assert [tuple(row) for row in await connection.fetch("SELECT unique_id, profile_id FROM patients")] == [
+        ("pat456", "prof456")
+    ]
+    assert await connection.fetchval("SELECT count(*) FROM profiles") == 1
+    entries = await connection.fetch("SELECT resource, unique_id, version, action FROM journal ORDER BY resource")
+    assert [tuple(row) for row in entries] == [
+        ("patients", "pat456", 1, "created"),
+        ("profiles", "prof456", 1, "created"),
+    ]
+
+
+@COLLISIONS
+@MOMENTS
+async def test_collision_without_end_is_told(
+    client: httpx.AsyncClient, connection: asyncpg.Connection, sqlstate: str, timing: str
+) -> None:
+    """After so many failures the client is told to come back, and nothing is stored; when it does, all is well."""
+    await collide(connection, sqlstate, timing, times=ATTEMPTS)
+    before = await dump(connection)
+    answer = await client.post(PATIENTS, json=BODY)
+    assert answer.status_code == 503
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert "Location" not in answer.headers
+    assert await tries(connection) == ATTEMPTS
+    assert await dump(connection) == before
+    assert (await client.post(PATIENTS, json=BODY)).status_code == 201
+
+
+async def test_other_errors_are_not_tried_again(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
+    """What would fail in the same way again is tried once."""
+    await collide(connection, "P0001", "IMMEDIATE", times=1)
+    assert (await client.post(PATIENTS, json=BODY)).status_code == 500
+    assert await tries(connection) == 1
+
+
+@pytest.mark.usefixtures("patient")
+async def test_deadlock_ends_well(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
+    """A request that PostgreSQL chose to end a deadlock with is tried again, on what the other has stored."""
+    async with connection.transaction():
+        await connection.execute("UPDATE profiles SET last_name = 'Outside'")
+        change = asyncio.ensure_future(client.put(f"{PATIENTS}pat123/", json=CHANGE))
+        await await_blocked(connection)  # it has the patient, and wants the profile
+        await connection.execute("UPDATE patients SET patient_town = 'Outside'")
+    answer = await change
+    assert answer.status_code == 200
+    assert answer.json()["patient_last_name"] == "Roe"
+    assert answer.json()["patient_town"] == "Outside"
+    profile = await connection.fetchrow("SELECT first_name, last_name FROM profiles")
+    assert tuple(profile) == ("Jane", "Outside")
+    assert await deadlocks(connection) == 1, "there was one"
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+async def test_lock_that_is_never_released(
+    client: httpx.AsyncClient, connection: asyncpg.Connection, method: str
+) -> None:
+    """Who waits for a lock that others keep is told to come back within 2.5 seconds, and nothing is stored."""
+    async with connection.transaction():
+        await connection.execute("SELECT FROM patients FOR UPDATE")
+        before = await dump(connection)
+        began = time.perf_counter()
+        answer = await client.request(method, f"{PATIENTS}pat123/", json=CHANGE if method == "PUT" else None)
+        assert time.perf_counter() - began < 2.5
+        assert answer.status_code == 503
+        assert int(answer.headers["Retry-After"]) >= 1
+        assert await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") == 0
+    assert await dump(connection) == before

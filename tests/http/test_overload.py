@@ -1,0 +1,61 @@
+"""Many more requests in one moment than there are connections: each is answered in order, or told to come back."""
+
+from collections.abc import Callable
+
+import asyncpg
+
+from tests.processes import Call, at_once
+from tests.support import Served
+
+PATIENTS = "/patients/patients/"
+CHANGE = {"patient_last_name": "Roe"}
+EXPECTED = {
+    "GET": {200, 304, 404, 503},
+    "POST": {201, 409, 503},
+    "PUT": {200, 404, 412, 503},
+    "DELETE": {204, 404, 503},
+}
+"""What each method may answer."""
+
+
+def calls_for(number: int, tag: str) -> list[Call]:
+    """Eight requests for one patient; of the two ids that are created, every tenth number has the same."""
+    one = f"{PATIENTS}pat{number}/"
+    return [
+        Call("GET", one),
+        Call("GET", one, headers={"If-None-Match": tag}),
+        Call("GET", f"{PATIENTS}?limit=20"),
+        Call("POST", PATIENTS, {"patient_last_name": "Doe"}),
+        Call("POST", PATIENTS, {"unique_id": f"new{number % 10}", "patient_last_name": "Doe"}),
+        Call("PUT", one, CHANGE, {"If-Match": tag}),
+        Call("PUT", one, CHANGE, {"If-Match": '"stale"'}),
+        Call("DELETE", one),
+    ]
+
+
+async def test_four_hundred_at_once(
+    serve: Callable[..., Served], database_url: str, connection: asyncpg.Connection
+) -> None:
+    """400 requests on 5 connections are answered with what they mean or with 503, what was answered is stored, and
+    afterwards all connections are at rest.
+    """
+    served = serve(DATABASE_URL=database_url, PATIENTS_POOL_SIZE="5")
+    made = [Call("POST", PATIENTS, {"unique_id": f"pat{number}", "patient_last_name": "Doe"}) for number in range(50)]
+    tags = [answer.headers["etag"] for answer in await at_once(served.url, made)]
+    calls = [call for number, tag in enumerate(tags) for call in calls_for(number, tag)]
+    answers = await at_once(served.url, calls)
+    assert len(answers) == 400
+    for call, answer in zip(calls, answers, strict=True):
+        assert answer.status in EXPECTED[call.method], (call, answer)
+        assert answer.status != 503 or int(answer.headers["retry-after"]) >= 1
+    created = sum(answer.status == 201 for answer in answers)
+    deleted = sum(answer.status == 204 for answer in answers)
+    assert await connection.fetchval("SELECT count(*) FROM patients") == 50 + created - deleted
+    states = await connection.fetch(
+        "SELECT state FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'patients-api'"
+    )
+    assert len(states) <= 5
+    assert {row["state"] for row in states} == {"idle"}
+    (ready, page) = await at_once(served.url, [Call("GET", "/readyz"), Call("GET", f"{PATIENTS}?limit=1")])
+    assert (ready.status, page.status) == (204, 200)
+    assert [line for line in served.log() if line["level"] == "error"] == []

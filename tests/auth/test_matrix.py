@@ -1,0 +1,188 @@
+"""Every route by every kind of credentials: who may do what, written down, and held against every answer."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+from fastapi.routing import iter_route_contexts
+
+from app.auth.scopes import Scope
+from app.main import create_app
+from app.settings import Settings
+from tests.auth.support import client_of, make_key, revoke_key, secured
+
+HOSPITAL = {"hospital_name": "General Hospital"}
+DOCTOR = {"doctor_first_name": "Smith"}
+PROFILE = {"email": "user@example.com"}
+PATIENT = {"patient_last_name": "Doe"}
+OLD = {"version": 1}
+
+
+class Rule(NamedTuple):
+    """What an operation needs, what is sent to it, and its answer to whoever may."""
+
+    method: str
+    path: str
+    scope: str | None
+    body: dict[str, Any] | None = None
+    status: int = 200
+
+
+def _of_resource(path: str, name: str, body: dict[str, Any], *scopes: str) -> dict[str, Rule]:
+    read, write, delete = scopes
+    one = f"{path}one/"
+    return {
+        f"list_{name}s": Rule("GET", path, read),
+        f"create_{name}": Rule("POST", path, write, {"unique_id": "two", **body}, 201),
+        f"get_{name}": Rule("GET", one, read),
+        f"update_{name}": Rule("PUT", one, write, body),
+        f"patch_{name}": Rule("PATCH", one, write, body),
+        f"list_{name}_history": Rule("GET", f"{one}history/", "history:read"),
+        f"get_{name}_version": Rule("GET", f"{one}history/1/", "history:read"),
+        f"restore_{name}": Rule("POST", f"{one}restore/", write, OLD),
+        f"delete_{name}": Rule("DELETE", one, delete, None, 204),
+    }
+
+
+RESOURCES = {
+    **_of_resource("/patients/patients/", "patient", PATIENT, "patients:read", "patients:write", "patients:delete"),
+    **_of_resource("/profiles/profiles/", "profile", PROFILE, "profiles:read", "profiles:write", "profiles:write"),
+    **_of_resource(
+        "/hospitals/hospitals/", "hospital", HOSPITAL, "directory:read", "directory:write", "directory:write"
+    ),
+    **_of_resource("/doctors/doctors/", "doctor", DOCTOR, "directory:read", "directory:write", "directory:write"),
+}
+OPEN = {
+    "livez": Rule("GET", "/livez", None, None, 204),
+    "readyz": Rule("GET", "/readyz", None, None, 204),
+    "docs": Rule("GET", "/docs", None),
+    "openapi": Rule("GET", "/openapi.json", None),
+    "_to_docs": Rule("GET", "/", None, None, 307),
+    "/docs/assets": Rule("GET", "/docs/assets/swagger-ui.css", None),
+}
+"""What is there for everybody."""
+RULES = {**RESOURCES, **OPEN}
+
+SCOPES = (
+    "patients:read",
+    "patients:write",
+    "patients:delete",
+    "history:read",
+    "directory:read",
+    "directory:write",
+    "profiles:read",
+    "profiles:write",
+    "audit:read",
+    "admin",
+)
+STRANGERS = ("nobody", "wrong", "misspelt", "expired", "revoked")
+"""Without credentials, or with ones that are good for nothing."""
+
+
+async def credentials_of(who: str, url: str) -> str | None:
+    """The credentials of one column of the matrix."""
+    if who == "nobody":
+        return None
+    if who == "wrong":
+        return "not a key at all"
+    if who == "misspelt":
+        key = await make_key(url, Scope.ADMIN)
+        return f"{key[:-2]}{key[-2:].swapcase()}" if key[-2:].swapcase() != key[-2:] else f"{key}x"
+    if who == "expired":
+        return await make_key(url, Scope.ADMIN, expires=datetime.now(UTC) - timedelta(seconds=1))
+    key = await make_key(url, Scope.ADMIN if who == "revoked" else Scope(who))
+    if who == "revoked":
+        await revoke_key(url, "service")
+    return key
+
+
+def expected(who: str, rule: Rule) -> int:
+    if rule.scope is None:
+        return rule.status
+    if who in STRANGERS:
+        return 401
+    return rule.status if who in {rule.scope, "admin"} else 403
+
+
+def addresses() -> Iterator[str]:
+    """Another one for each request: failures are limited for each."""
+    first = ip_address("198.51.100.1")
+    return (str(first + number) for number in range(200))
+
+
+@pytest.mark.parametrize("who", [*STRANGERS, *SCOPES])
+async def test_every_route_answers_everybody_as_the_table_says(database_url: str, who: str) -> None:
+    """Exactly the status that is expected, and a challenge that says what is missing."""
+    got: dict[str, int] = {}
+    async with secured(database_url) as app:
+        async with client_of(app, await make_key(database_url, Scope.ADMIN, name="preparing")) as admin:
+            for operation, rule in RESOURCES.items():
+                if operation.startswith("create_"):
+                    answer = await admin.post(rule.path, json={**(rule.body or {}), "unique_id": "one"})
+                    assert answer.status_code == 201, operation
+        credentials = await credentials_of(who, database_url)
+        sources = addresses()
+        for operation, rule in RULES.items():
+            async with client_of(app, credentials, address=next(sources)) as client:
+                answer = await client.request(rule.method, rule.path, json=rule.body)
+            got[operation] = answer.status_code
+            check_challenge(answer, who, rule)
+            if rule.method == "GET":
+                async with client_of(app, credentials, address=next(sources)) as client:
+                    head = await client.head(rule.path.rstrip("/") or "/")
+                assert (operation, head.status_code) == (operation, answer.status_code)
+    assert got == {operation: expected(who, rule) for operation, rule in RULES.items()}
+
+
+def check_challenge(answer: httpx.Response, who: str, rule: Rule) -> None:
+    """What a 401 and a 403 have to say (RFC 6750, section 3)."""
+    challenge = answer.headers.get("WWW-Authenticate")
+    if answer.status_code == 401:
+        assert challenge == 'Bearer realm="patients-api"' + ("" if who == "nobody" else ', error="invalid_token"')
+    elif answer.status_code == 403:
+        assert challenge == f'Bearer realm="patients-api", error="insufficient_scope", scope="{rule.scope}"'
+        assert answer.json()["detail"] == f"This needs the scope {rule.scope}."
+    else:
+        assert challenge is None
+    if answer.status_code in {401, 403}:
+        assert answer.headers["Content-Type"] == "application/problem+json"
+
+
+async def test_who_is_refused_changes_nothing(database_url: str) -> None:
+    """Unlike a status, which could be wrong after the fact: after all refused changes the records are as they were."""
+    key = await make_key(database_url, Scope.ADMIN, name="admin")
+    reads = [scope for scope in Scope if scope.endswith(":read")]
+    reader = await make_key(database_url, *reads, name="reader")
+    created = [rule for operation, rule in RESOURCES.items() if operation.startswith("create_")]
+    async with secured(database_url) as app, client_of(app, key) as admin:
+        for rule in created:
+            await admin.post(rule.path, json={**(rule.body or {}), "unique_id": "one"})
+        before = [(await admin.get(rule.path)).json() for rule in created]
+        for credentials, status in ((None, 401), (reader, 403)):
+            for rule in RESOURCES.values():
+                if rule.method != "GET":
+                    async with client_of(app, credentials) as client:
+                        answer = await client.request(rule.method, rule.path, json=rule.body)
+                    assert answer.status_code == status
+        assert [(await admin.get(rule.path)).json() for rule in created] == before
+
+
+def test_the_table_has_every_route() -> None:
+    """A route that the table does not know fails here: say what it needs, or that it is open to everybody."""
+    app = create_app(Settings.model_validate({"database_url": "postgresql://never-asked/"}))
+    found = {
+        route.name or str(route.path): (sorted((route.methods or {"GET"}) - {"HEAD"}), route.path)
+        for route in iter_route_contexts(app.routes)
+    }
+    assert len(found) == len(list(iter_route_contexts(app.routes))), "each has a name of its own"
+    assert sorted(found) == sorted(RULES)
+    for operation, (methods, _) in found.items():
+        assert methods == [RULES[operation].method]
+
+
+def test_the_table_has_every_scope() -> None:
+    """A scope that is new has a column."""
+    assert sorted(SCOPES) == sorted(Scope)

@@ -130,7 +130,7 @@ async def test_every_route_answers_everybody_as_the_table_says(database_url: str
                 answer = await client.request(rule.method, rule.path, json=rule.body)
             got[operation] = answer.status_code
             check_challenge(answer, who, rule)
-            if rule.method == "GET":
+            if rule.method == "GET" and who in {"nobody", "wrong", "patients:read", "admin"}:
                 async with client_of(app, credentials, address=next(sources)) as client:
                     head = await client.head(rule.path.rstrip("/") or "/")
                 assert (operation, head.status_code) == (operation, answer.status_code)

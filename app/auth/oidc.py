@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -29,6 +30,10 @@ class InvalidTokenError(Exception):
     """The token is not to be trusted; the message is for the log, and holds nothing of the token."""
 
 
+class _UntrustedError(ValueError):
+    """What answered is not the provider that the settings name, or sends elsewhere."""
+
+
 class Provider:
     """An identity provider, found by its issuer URL (OpenID Connect Discovery 1.0)."""
 
@@ -38,14 +43,15 @@ class Provider:
         # no redirects: keys come from where the provider says they are, or not at all
         self._client = httpx.AsyncClient(timeout=TIMEOUT, follow_redirects=False)
         self._keys: dict[str, jwt.PyJWK] = {}
+        self._trusted = True
         self._asked = float("-inf")
-        self._refreshing = asyncio.Lock()
+        self._refreshing: asyncio.Task[None] | None = None
 
     async def verify(self, token: str) -> dict[str, Any]:
         """The claims of a token.
 
         Raises:
-            InvalidTokenError: it is none of this provider's for us, or not valid now.
+            InvalidTokenError: it is none of this provider's for us, or not valid now; or somebody else answers as it.
             UnavailableError: the provider's keys were never had, and cannot be had now.
         """
         try:
@@ -70,38 +76,59 @@ class Provider:
         if not isinstance(kid, str):
             raise InvalidTokenError("kid")
         if kid not in self._keys or time.monotonic() - self._asked > STALE_AFTER:
-            async with self._refreshing:
-                if time.monotonic() - self._asked > (REFRESH_AFTER if self._keys else TIMEOUT):
-                    await self._refresh()
-        if not self._keys:
+            await self._refreshed()
+        if not self._keys and self._trusted:
             raise UnavailableError("The identity provider cannot be reached. Try again.")
         if kid not in self._keys:
             raise InvalidTokenError("kid")
         return self._keys[kid]
 
+    async def _refreshed(self) -> None:
+        """Fetch the keys, if it is time; who comes meanwhile waits for the same answer."""
+        idle = self._refreshing is None or self._refreshing.done()
+        if idle and time.monotonic() - self._asked > (REFRESH_AFTER if self._keys else TIMEOUT):
+            self._refreshing = asyncio.create_task(self._refresh())
+        if self._refreshing is not None:
+            await asyncio.shield(self._refreshing)  # a client that hangs up does not end it for the others
+
     async def _refresh(self) -> None:
         """Fetch the keys; where that fails, go on with those that there are."""
-        self._asked = time.monotonic()
         try:
             about = await self._fetch(f"{self.issuer.rstrip('/')}/.well-known/openid-configuration", self.issuer)
-            keys = (await self._fetch(about["jwks_uri"]))["keys"]
-            usable = {key["kid"]: key for key in keys if "kid" in key and key.get("use", "sig") == "sig"}
-            self._keys = {kid: jwt.PyJWK(key) for kid, key in usable.items() if key.get("kty") != "oct"}
-        except (httpx.HTTPError, httpx.InvalidURL, jwt.PyJWTError, LookupError, TypeError, ValueError) as error:
+            self._keys = _usable((await self._fetch(about["jwks_uri"]))["keys"])
+            self._trusted = True
+        except (httpx.HTTPError, httpx.InvalidURL, LookupError, TypeError, ValueError) as error:
+            self._trusted = not isinstance(error, _UntrustedError)
             log.warning("the identity provider's keys could not be fetched", error=type(error).__name__)
+        finally:
+            self._asked = time.monotonic()
 
     async def _fetch(self, url: str, issuer: str | None = None) -> dict[str, Any]:
         answer = await self._client.get(url)
+        if answer.is_redirect:
+            raise _UntrustedError("it sends elsewhere")
         if answer.status_code != httpx.codes.OK:
             raise ValueError(f"it answered {answer.status_code}")
         document: dict[str, Any] = answer.json()
         if issuer is not None and document["issuer"] != issuer:  # Discovery 1.0, section 4.3
-            raise ValueError("it calls itself otherwise")
+            raise _UntrustedError("it calls itself otherwise")
         return document
 
     async def close(self) -> None:
         """Close its connections."""
+        if self._refreshing is not None:
+            self._refreshing.cancel()
         await self._client.aclose()
+
+
+def _usable(keys: list[Any]) -> dict[str, jwt.PyJWK]:
+    """The keys that verify signatures, by their kid. One that cannot be read takes none of the others away."""
+    usable = {}
+    for key in keys:
+        if isinstance(key, dict) and key.get("use", "sig") == "sig" and key.get("kty") != "oct":
+            with suppress(jwt.PyJWTError, LookupError, TypeError, ValueError):
+                usable[key["kid"]] = jwt.PyJWK(key)
+    return usable
 
 
 def make_provider(settings: Settings) -> Provider | None:

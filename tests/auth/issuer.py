@@ -1,0 +1,104 @@
+"""An identity provider that does what one should not: it listens on a port of its own, and the test turns the knobs."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+AUDIENCE = "patients-api"
+DISCOVERY = "/.well-known/openid-configuration"
+JWKS = "/keys"
+Private = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
+
+def new_key() -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def published(kid: str, key: Private) -> dict[str, Any]:
+    """A key's public half, as a JWKS has it."""
+    if isinstance(key, rsa.RSAPrivateKey):
+        public: dict[str, Any] = jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
+        return {**public, "kid": kid, "use": "sig", "alg": "RS256"}
+    public = jwt.algorithms.ECAlgorithm.to_jwk(key.public_key(), as_dict=True)
+    return {**public, "kid": kid, "use": "sig", "alg": "ES256"}
+
+
+@dataclass
+class Issuer:
+    """What it answers, and what it was asked."""
+
+    url: str = ""
+    key: Private = field(default_factory=new_key)
+    jwks: list[Any] = field(default_factory=list)
+    answers: dict[str, tuple[int, dict[str, str], Any]] = field(default_factory=dict)
+    """By path: what it answers instead."""
+    asked: list[str] = field(default_factory=list)
+
+    open: threading.Event = field(default_factory=threading.Event)
+    """Unset, it keeps who asks waiting."""
+
+    def __post_init__(self) -> None:
+        self.open.set()
+        self.jwks = self.jwks or [published("key-1", self.key)]
+
+    def claims(self, **others: Any) -> dict[str, Any]:
+        """Those of a good token, with `others` set; None leaves one out."""
+        now = int(time.time())
+        good = {
+            "iss": self.url,
+            "aud": AUDIENCE,
+            "sub": "alice",
+            "exp": now + 600,
+            "iat": now,
+            "scope": "patients:read",
+        }
+        return {name: value for name, value in {**good, **others}.items() if value is not None}
+
+    def token(self, *, key: Any = None, kid: Any = "key-1", algorithm: str | None = None, **others: Any) -> str:
+        """A signed token."""
+        algorithm = algorithm or ("RS256" if isinstance(self.key, rsa.RSAPrivateKey) else "ES256")
+        headers = {} if kid is None else {"kid": kid}
+        return jwt.encode(self.claims(**others), key or self.key, algorithm, headers)
+
+    def answer(self, path: str) -> tuple[int, dict[str, str], Any]:
+        self.asked.append(path)
+        assert self.open.wait(10)
+        documents = {DISCOVERY: {"issuer": self.url, "jwks_uri": f"{self.url}{JWKS}"}, JWKS: {"keys": self.jwks}}
+        return self.answers.get(path) or ((200, {}, documents[path]) if path in documents else (404, {}, None))
+
+
+@contextmanager
+def listening(issuer: Issuer, port: int = 0) -> Iterator[ThreadingHTTPServer]:
+    """Have it listen, until the end: then nobody answers on its port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, headers, document = issuer.answer(self.path)
+            content = json.dumps(document).encode()
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            """Be silent."""
+
+    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
+        issuer.url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()

@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test install check format migration lock openapi clean
+.PHONY: help run test chaos install check format migration lock openapi clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[36mmake %-9s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,6 +15,9 @@ run: .venv/run ## serve http://127.0.0.1:8000 with demo data; elsewhere: make ru
 
 test: .venv/dev ## run all tests
 	@$(BIN)/pytest
+
+chaos: .venv/dev ## kill the server, its workers and PostgreSQL under load; a few minutes
+	@$(BIN)/pytest -m chaos --capture=no tests/chaos
 
 install: .venv/run .venv/dev ## make the environment in .venv
 

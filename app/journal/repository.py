@@ -27,7 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.db.base import ID
 from app.errors import FieldError, InvalidError, NotFoundError
 from app.journal.entries import own_columns
-from app.journal.schemas import MAX_VERSION, Entry
+from app.journal.schemas import Entry
 from app.models import journal
 from app.resource.document import rendered
 from app.resource.identifiers import is_identifier
@@ -73,12 +73,9 @@ class JournalRepository:
         """What a record was in an earlier version.
 
         Raises:
-            NotFoundError: there never was one of this id.
             InvalidError: there is no such version, or it is a deletion.
         """
         row = (await self.connection.execute(_STATE, self._of(unique_id, version=version))).one_or_none()
-        if row is None and not await self.page(unique_id, MAX_VERSION, 1):
-            raise NotFoundError(self.repository.name)
         if row is None:
             raise InvalidError([FieldError(("body", "version"), "Must be a version of the history", "unknown_version")])
         if row.record is None:
@@ -97,16 +94,15 @@ class JournalRepository:
 
     async def values(self, unique_id: str, field: str) -> set[str]:
         """All values that a text field of a record has had."""
-        value = cast(journal.c.record, JSONB)[field].astext
-        rows = await self.connection.execute(
-            select(value.distinct()).where(_OF_ONE, value.is_not(None)), self._of(unique_id)
-        )
+        value = journal.c.record.op("->>")(field)
+        different = select(value).where(_OF_ONE, value.is_not(None)).distinct()
+        rows = await self.connection.execute(different, self._of(unique_id))
         return set(rows.scalars())
 
-    async def next_version(self, unique_id: str) -> int:
-        """The version after the newest, of a record that there is or was."""
-        newest = await self.connection.execute(_NEWEST, self._of(unique_id))
-        return int(newest.scalar_one()) + 1
+    async def newest_version(self, unique_id: str) -> int | None:
+        """The newest version of a record, its deletion included; none where there never was one."""
+        version: int | None = (await self.connection.execute(_NEWEST, self._of(unique_id))).scalar_one()
+        return version
 
 
 def _read(column: Column[Any], value: Any) -> Any:

@@ -90,16 +90,18 @@ class Service(Generic[C, U]):
         """
         await self.repository.lock_id(unique_id)
         locked = await self.repository.lock_if_there(unique_id)
-        if locked is None:
-            replace(precondition, required=False).check(None)  # there is nothing to overwrite
-        else:
+        newest = await self.journal.newest_version(unique_id)
+        if newest is None:
+            raise NotFoundError(self.repository.name)
+        if locked is not None:
             await self._check(unique_id, precondition)
+        else:
+            replace(precondition, required=False).check(None)  # there is nothing to overwrite
         past = await self.journal.state(unique_id, body.version)
         values = past.columns
         lost = await self._unlink_missing(values)
         if locked is None:
-            version = await self.journal.next_version(unique_id)
-            await self.repository.insert(unique_id, {**values, "version": version})
+            await self.repository.insert(unique_id, {**values, "version": newest + 1})
         linking = await self.repository.link(unique_id, past.links)
         if not body.skip_missing:
             refuse([*lost, *_gone(past.links, linking)])

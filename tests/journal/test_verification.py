@@ -151,7 +151,7 @@ async def test_database_without_the_journal(connection: asyncpg.Connection, comm
     await connection.execute("DELETE FROM alembic_version")
     done = await command("journal", "verify")
     assert done.status == 1
-    assert "Run `patients-api migrate`" in done.err
+    assert "run `patients-api migrate`" in done.err
 
 
 @pytest.fixture

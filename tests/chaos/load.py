@@ -1,0 +1,126 @@
+"""Writers that remember what they were promised."""
+
+import asyncio
+import itertools
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import httpx
+
+PATIENTS = "/patients/patients/"
+HOSPITALS = ("hos0", "hos1")
+
+
+@dataclass
+class Promises:
+    """What the service has acknowledged so far."""
+
+    created: dict[str, str] = field(default_factory=dict)
+    """The id that each Idempotency-Key was answered."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """How often each counter was raised, by the answers."""
+    deleted: set[str] = field(default_factory=set)
+    statuses: Counter[int] = field(default_factory=Counter)
+    broken: int = 0
+    """Connections that ended without an answer."""
+
+    @property
+    def acknowledged(self) -> int:
+        """All writes that were answered as done."""
+        return len(self.created) + sum(self.counts.values()) + len(self.deleted)
+
+
+class Writers:
+    """Clients that write until they are told to stop, and try again what was not answered."""
+
+    def __init__(self, url: str, clients: int) -> None:
+        self.promises = Promises()
+        self._client = httpx.AsyncClient(base_url=url, timeout=10)
+        self._clients = clients
+        self._stopping = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        await self._prepare()
+        self._tasks = [asyncio.create_task(self._write(number)) for number in range(self._clients)]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stopping = True
+        await asyncio.gather(*self._tasks)
+        await self._client.aclose()
+
+    async def until(self, more: int) -> None:
+        """Wait until so many more writes were acknowledged."""
+        goal = self.promises.acknowledged + more
+        async with asyncio.timeout(60):
+            while self.promises.acknowledged < goal:
+                done = [task for task in self._tasks if task.done()]
+                assert not done, [task.exception() for task in done]
+                await asyncio.sleep(0.01)
+
+    async def _prepare(self) -> None:
+        for unique_id in HOSPITALS:
+            body = {"unique_id": unique_id, "hospital_name": "General"}
+            await self._client.post("/hospitals/hospitals/", json=body)
+        for number in range(self._clients):
+            body = {"unique_id": f"counter{number}", "patient_last_name": "Doe", "patient_race": "0"}
+            assert (await self._client.post(PATIENTS, json=body)).status_code == 201
+            self.promises.counts[f"counter{number}"] = 0
+
+    async def _send(self, method: str, path: str, **more: Any) -> httpx.Response | None:
+        """An answer that is final; none where the connection broke or the service was not available."""
+        try:
+            answer = await self._client.request(method, path, **more)
+        except httpx.TransportError:
+            self.promises.broken += 1
+            await asyncio.sleep(0.02)
+            return None
+        self.promises.statuses[answer.status_code] += 1
+        if answer.status_code == 503:
+            assert "Retry-After" in answer.headers
+            await asyncio.sleep(0.02)
+            return None
+        return answer
+
+    async def _write(self, number: int) -> None:
+        for turn in itertools.count():
+            if self._stopping:
+                return
+            await self._create(f"{number}-{turn}")
+            await self._count(f"counter{number}")
+            if turn % 3 == 0:
+                await self._delete(self.promises.created[f"{number}-{turn}"])
+
+    async def _create(self, key: str) -> None:
+        profile = {"unique_id": f"prof-{key}", "first_name": key}
+        body = {"patient_last_name": key, "patient_profile": profile, "hospital_ids": HOSPITALS}
+        while (answer := await self._send("POST", PATIENTS, json=body, headers={"Idempotency-Key": key})) is None:
+            pass
+        assert answer.status_code == 201, answer.text
+        self.promises.created[key] = answer.json()["unique_id"]
+
+    async def _count(self, counter: str) -> None:
+        """Raise a counter by one, whatever becomes of the connection: what was answered last is what If-Match says."""
+        path = f"{PATIENTS}{counter}/"
+        goal = self.promises.counts[counter] + 1
+        while True:
+            got = await self._send("GET", path)
+            if got is None:
+                continue
+            if int(got.json()["patient_race"]) == goal:  # an answer that was lost
+                break
+            assert int(got.json()["patient_race"]) == goal - 1, "an acknowledged change is gone"
+            headers = {"If-Match": got.headers["ETag"]}
+            put = await self._send("PUT", path, json={"patient_race": str(goal)}, headers=headers)
+            if put is not None and put.status_code == 200:
+                break
+            assert put is None or put.status_code == 412, put.text
+        self.promises.counts[counter] = goal
+
+    async def _delete(self, unique_id: str) -> None:
+        while (answer := await self._send("DELETE", f"{PATIENTS}{unique_id}/")) is None:
+            pass
+        assert answer.status_code in {204, 404}, answer.text  # 404: deleted by a request whose answer was lost
+        self.promises.deleted.add(unique_id)

@@ -75,21 +75,23 @@ class Provider:
     async def _key(self, kid: object) -> jwt.PyJWK:
         if not isinstance(kid, str):
             raise InvalidTokenError("kid")
-        if kid not in self._keys or time.monotonic() - self._asked > STALE_AFTER:
-            await self._refreshed()
+        if kid not in self._keys:
+            self._refresh_if_due()
+            if self._refreshing is not None:
+                await asyncio.shield(self._refreshing)  # a client that hangs up does not end it for the others
+        elif time.monotonic() - self._asked > STALE_AFTER:
+            self._refresh_if_due()  # nobody waits for it: the provider may be away
         if not self._keys and self._trusted:
             raise UnavailableError("The identity provider cannot be reached. Try again.")
         if kid not in self._keys:
             raise InvalidTokenError("kid")
         return self._keys[kid]
 
-    async def _refreshed(self) -> None:
-        """Fetch the keys, if it is time; who comes meanwhile waits for the same answer."""
+    def _refresh_if_due(self) -> None:
+        """Begin to fetch the keys, if it is time."""
         idle = self._refreshing is None or self._refreshing.done()
         if idle and time.monotonic() - self._asked > (REFRESH_AFTER if self._keys else TIMEOUT):
             self._refreshing = asyncio.create_task(self._refresh())
-        if self._refreshing is not None:
-            await asyncio.shield(self._refreshing)  # a client that hangs up does not end it for the others
 
     async def _refresh(self) -> None:
         """Fetch the keys; where that fails, go on with those that there are."""

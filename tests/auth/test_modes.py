@@ -1,0 +1,155 @@
+"""Where credentials are required, and what becomes of a principal: in the journal, with its keys, inside a patient."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from app.auth.scopes import Scope
+from tests.auth.support import HOSPITALS, PATIENTS, PROFILES, client_of, make_key, secured
+from tests.processes import data_directory
+from tests.support import EXAMPLE, Served, dump
+
+Serve = Callable[..., Served]
+WARNING = "authentication is off: who reaches this service may read and change everything"
+
+
+@pytest.fixture(scope="module")
+def data_dir() -> Iterator[Path]:
+    """One for all: to make it takes longer than to start on it."""
+    with data_directory() as path:
+        yield path
+
+
+@pytest.fixture
+def nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PATIENTS_AUTH is not set."""
+    monkeypatch.delenv("PATIENTS_AUTH")
+
+
+def warned(served: Served) -> bool:
+    """Whether it said, as a warning, that everybody may do everything; after it has stopped."""
+    served.process.terminate()
+    served.process.wait(20)
+    return [line["level"] for line in served.log() if line["event"] == WARNING] == ["warning"]
+
+
+def asked(served: Served) -> int:
+    return httpx.get(f"{served.url}{PATIENTS}").status_code
+
+
+@pytest.mark.usefixtures("nothing_said")
+def test_on_a_laptop_nobody_is_asked(serve: Serve, data_dir: Path) -> None:
+    """The embedded database and a loopback address: off, and no word about it."""
+    served = serve(PATIENTS_DATA_DIR=str(data_dir), PATIENTS_DRAIN_SECONDS="0")
+    assert asked(served) == 200
+    assert not warned(served)
+
+
+@pytest.mark.usefixtures("nothing_said")
+def test_where_others_reach_it_everybody_is_asked(serve: Serve, data_dir: Path) -> None:
+    """The embedded database on another address."""
+    served = serve("--host", "0.0.0.0", PATIENTS_DATA_DIR=str(data_dir), PATIENTS_DRAIN_SECONDS="0")  # noqa: S104
+    assert asked(served) == 401
+    assert not warned(served)
+
+
+@pytest.mark.usefixtures("nothing_said")
+def test_on_a_database_of_ones_own_everybody_is_asked(serve: Serve, database_url: str) -> None:
+    """On a loopback address too: a proxy may stand before it."""
+    served = serve(DATABASE_URL=database_url, PATIENTS_DRAIN_SECONDS="0")
+    assert asked(served) == 401
+    assert not warned(served)
+
+
+def test_off_has_to_be_said_and_is_warned_of(serve: Serve, database_url: str) -> None:
+    """Then it is off, for whoever reaches it."""
+    settings = {"DATABASE_URL": database_url, "PATIENTS_DRAIN_SECONDS": "0"}
+    served = serve("--host", "0.0.0.0", PATIENTS_AUTH="off", **settings)  # noqa: S104
+    assert asked(served) == 200
+    assert warned(served)
+
+
+async def test_the_journal_names_the_key(database_url: str, connection: asyncpg.Connection) -> None:
+    """Not what anybody says who they are."""
+    key = await make_key(database_url, Scope.ADMIN, name="billing")
+    async with secured(database_url) as app, client_of(app, key) as client:
+        created = await client.post(HOSPITALS, json={"hospital_name": "General"}, headers={"X-Actor": "somebody"})
+        path = f"{created.headers['Location']}history/"
+        (entry,) = (await client.get(path)).json()
+        assert (entry["actor"], entry["request_id"]) == ("key:billing", created.headers["X-Request-ID"])
+    assert await connection.fetchval("SELECT actor FROM journal") == "key:billing"
+
+
+async def test_idempotency_keys_of_two_principals_do_not_meet(database_url: str) -> None:
+    """The same Idempotency-Key of another principal is another request, and shows nobody the other's answer."""
+    one, other = [await make_key(database_url, Scope.ADMIN, name=name) for name in ("one", "other")]
+    body = {"hospital_name": "General"}
+    answers = []
+    async with secured(database_url) as app, client_of(app) as client:
+        for key in (one, other, one):
+            headers = {"X-API-Key": key, "Idempotency-Key": "the-same"}
+            answers.append(await client.post(HOSPITALS, json=body, headers=headers))
+        assert [answer.status_code for answer in answers] == [201, 201, 201]
+        ids = [answer.json()["unique_id"] for answer in answers]
+        assert ids[0] == ids[2] != ids[1]
+        assert [answer.headers.get("Idempotency-Replayed") for answer in answers] == [None, None, "true"]
+
+
+@pytest.fixture
+async def clerk(database_url: str, connection: asyncpg.Connection) -> str:
+    """A key that may change patients, but no profiles; there is a patient with a profile."""
+    await connection.execute("INSERT INTO hospitals (unique_id, hospital_name) VALUES ('hos123', 'A'), ('hos456', 'B')")
+    await connection.execute("INSERT INTO doctors (unique_id, doctor_first_name) VALUES ('doc123', 'C')")
+    admin = await make_key(database_url, Scope.ADMIN, name="admin")
+    async with secured(database_url) as app, client_of(app, admin) as client:
+        assert (await client.post(PATIENTS, json={"unique_id": "pat123", **EXAMPLE})).status_code == 201
+    return await make_key(database_url, Scope.PATIENTS_READ, Scope.PATIENTS_WRITE, name="clerk")
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+async def test_what_was_read_can_be_put_back(database_url: str, clerk: str, method: str) -> None:
+    """With its profile as it is, and changes of the patient's own beside it: no profiles:write is needed."""
+    path = f"{PATIENTS}pat123/"
+    async with secured(database_url) as app, client_of(app, clerk) as client:
+        body = (await client.get(path)).json()
+        assert (await client.request(method, path, json=body)).json() == body
+        answer = await client.request(method, path, json={**body, "patient_town": "Elsewhere"})
+        assert (answer.status_code, answer.json()["patient_town"]) == (200, "Elsewhere")
+        answer = await client.request(method, path, json={"patient_profile": {"unique_id": "prof123"}})
+        assert answer.status_code == 200
+        answer = await client.request(method, path, json={"patient_profile": None})
+        assert (answer.status_code, answer.json()["patient_profile"]) == (200, None)
+        body = {"patient_last_name": "Roe", "patient_profile": EXAMPLE["patient_profile"]}
+        assert (await client.post(PATIENTS, json=body)).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("request_line", "body"),
+    [
+        (f"PUT {PATIENTS}pat123/", {"patient_profile": {"unique_id": "prof123", "email": "other@example.com"}}),
+        (f"PATCH {PATIENTS}pat123/", {"patient_profile": {"unique_id": "prof123", "first_name": None}}),
+        (f"PUT {PATIENTS}pat123/", {"patient_profile": {"unique_id": "prof999"}}),
+        (f"POST {PATIENTS}", {"patient_profile": {"unique_id": "prof123", "last_name": "Roe"}}),
+        (f"POST {PATIENTS}", {"patient_profile": {"unique_id": "prof999", "email": "new@example.com"}}),
+    ],
+)
+async def test_a_profile_inside_a_patient_needs_its_own_scope(
+    database_url: str, connection: asyncpg.Connection, clerk: str, request_line: str, body: dict[str, Any]
+) -> None:
+    """Changing or making one on the way is a 403 that names the scope, and nothing of the request is stored."""
+    method, path = request_line.split()
+    body = {"patient_last_name": "Roe", "hospital_ids": [], **body}
+    writer = await make_key(database_url, Scope.PATIENTS_WRITE, Scope.PROFILES_WRITE, name="writer")
+    before = await dump(connection)
+    async with secured(database_url) as app, client_of(app, clerk) as client:
+        answer = await client.request(method, path, json=body, headers={"Idempotency-Key": "k"})
+        assert (answer.status_code, answer.json()["detail"]) == (403, "This needs the scope profiles:write.")
+        assert 'scope="profiles:write"' in answer.headers["WWW-Authenticate"]
+        assert (await client.get(f"{PROFILES}prof123/")).status_code == 403
+        assert await dump(connection) == before
+        answer = await client.request(method, path, json=body, headers={"X-API-Key": writer, "Authorization": ""})
+        assert answer.is_success

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.async_api import Browser, ConsoleMessage, Locator, Page, async_playwright, expect
 
+from app.auth.scopes import Scope
+from tests.auth.support import make_key
 from tests.support import EXAMPLE, Served
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
@@ -76,9 +78,9 @@ class Visit:
 
 
 @pytest.fixture
-def served(serve: Callable[..., Served], database_url: str) -> Served:
-    """The service with demo data."""
-    return serve("--demo", DATABASE_URL=database_url)
+def served(serve: Callable[..., Served], database_url: str, request: pytest.FixtureRequest) -> Served:
+    """The service with demo data; a test's parameter says whether it asks for credentials."""
+    return serve("--demo", DATABASE_URL=database_url, PATIENTS_AUTH=getattr(request, "param", "off"))
 
 
 @pytest.fixture
@@ -142,3 +144,24 @@ async def test_a_wrong_value_is_explained(visit: Visit) -> None:
     message = answer.get_by_text("Must be a date written YYYY-MM-DD")
     await message.scroll_into_view_if_needed()
     assert await message.is_visible()
+
+
+@pytest.mark.parametrize("served", ["required"], indirect=True)
+async def test_authorize_takes_a_key(visit: Visit, database_url: str) -> None:
+    """Where credentials are required, a key given to the Authorize button opens what was refused before."""
+    key = await make_key(database_url, Scope.PATIENTS_READ)
+    status = f"the server responded with a status of 401 ({HTTPStatus(401).phrase})"
+    visit.tolerated.add(f"Failed to load resource: {status}")
+    operation = await visit.unfold("patients-get_patient")
+    answer = await executed(operation)
+    assert (await answer.locator(".response-col_status").inner_text()).split()[0] == "401"
+    await visit.page.locator(".btn.authorize").click()
+    form = visit.page.locator(".auth-container", has_text="X-API-Key")
+    await form.locator("input").fill(key)
+    await form.locator(".btn.authorize").click()
+    await visit.page.locator(".btn-done").first.click()
+    await operation.get_by_role("button", name="Execute").click()
+    shown = operation.locator(".live-responses-table tbody .response")
+    await expect(shown.locator(".response-col_status")).to_contain_text("200", timeout=PATIENCE)
+    body = json.loads(await shown.locator(".response-col_description code").first.inner_text())
+    assert (body["unique_id"], body["patient_last_name"]) == ("pat123", "Doe")

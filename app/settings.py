@@ -16,6 +16,13 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 PREFIX = "PATIENTS_"
 
 
+def is_safe(url: str) -> bool:
+    """Whether what is fetched from a URL comes from there: by https, or from this machine."""
+    parts = urlsplit(url)
+    local = parts.scheme == "http" and parts.hostname in {"127.0.0.1", "::1", "localhost"}
+    return bool(parts.netloc) and (parts.scheme == "https" or local)
+
+
 class InvalidSettingsError(Exception):
     """One or more environment variables cannot be used; the message names each, never its value."""
 
@@ -122,9 +129,7 @@ class Settings(BaseSettings):
     @field_validator("oidc_issuer")
     @classmethod
     def _issuer(cls, value: str | None) -> str | None:
-        parts = urlsplit(value or "https://none")
-        local = parts.scheme == "http" and parts.hostname in {"127.0.0.1", "::1", "localhost"}
-        if not (parts.scheme == "https" or local) or not parts.netloc:
+        if value is not None and not is_safe(value):
             raise ValueError("must be an https:// URL")
         return value
 

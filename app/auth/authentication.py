@@ -52,17 +52,18 @@ class Authenticator:
             await self.limits.count_request(address)
             return Principal("local", request_id)
         try:
-            principal = await self._recognise(_credentials(request))
+            principal = await self._recognise(_credentials(request), request_id)
         except UnauthorizedError:
             # counted after the fact: behind one address may be a whole clinic, with one broken device
             await self.limits.count_failure(address)
             raise
+        request.scope["state"]["who"] = principal.name  # for the log, also where it is refused
         await self.limits.count_request(principal.name)
         self._used.add(principal.name)
         principal.require(scope)
         return dataclasses.replace(principal, request_id=request_id)
 
-    async def _recognise(self, credentials: str | None) -> Principal:
+    async def _recognise(self, credentials: str | None, request_id: str) -> Principal:
         if credentials is None:
             raise UnauthorizedError
         # not the credentials: what is in memory may end in a dump
@@ -73,7 +74,7 @@ class Authenticator:
         if credentials.startswith(keys.PREFIX):
             principal, until = await self._of_key(credentials)
         else:
-            principal, until = await self._of_token(credentials)
+            principal, until = await self._of_token(credentials, request_id)
         self._verified[digest] = (principal, until)
         return principal
 
@@ -84,13 +85,13 @@ class Authenticator:
             raise UnauthorizedError(invalid=True)
         return principal, float("inf")
 
-    async def _of_token(self, token: str) -> tuple[Principal, float]:
+    async def _of_token(self, token: str, request_id: str) -> tuple[Principal, float]:
         if self.provider is None:
             raise UnauthorizedError(invalid=True)
         try:
             claims = await self.provider.verify(token)
         except InvalidTokenError as error:
-            log.info("token refused", reason=str(error))
+            log.info("token refused", request_id=request_id, reason=str(error))
             raise UnauthorizedError(invalid=True) from None
         granted = _words(claims.get(self.settings.oidc_scope_claim))
         scopes = frozenset(scope for scope in Scope if scope in granted)

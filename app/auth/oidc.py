@@ -10,7 +10,7 @@ import jwt
 import structlog
 
 from app.errors import UnavailableError
-from app.settings import Settings
+from app.settings import Settings, is_safe
 
 log = structlog.get_logger()
 
@@ -45,6 +45,7 @@ class Provider:
         self._keys: dict[str, jwt.PyJWK] = {}
         self._trusted = True
         self._asked = float("-inf")
+        self._fetched = float("-inf")
         self._refreshing: asyncio.Task[None] | None = None
 
     async def verify(self, token: str) -> dict[str, Any]:
@@ -79,7 +80,7 @@ class Provider:
             self._refresh_if_due()
             if self._refreshing is not None:
                 await asyncio.shield(self._refreshing)  # a client that hangs up does not end it for the others
-        elif time.monotonic() - self._asked > STALE_AFTER:
+        elif time.monotonic() - self._fetched > STALE_AFTER:
             self._refresh_if_due()  # nobody waits for it: the provider may be away
         if not self._keys and self._trusted:
             raise UnavailableError("The identity provider cannot be reached. Try again.")
@@ -99,14 +100,18 @@ class Provider:
             about = await self._fetch(f"{self.issuer.rstrip('/')}/.well-known/openid-configuration", self.issuer)
             self._keys = _usable((await self._fetch(about["jwks_uri"]))["keys"])
             self._trusted = True
-        except (httpx.HTTPError, httpx.InvalidURL, LookupError, TypeError, ValueError) as error:
+            self._fetched = time.monotonic()
+        except (httpx.HTTPError, httpx.InvalidURL, LookupError, TimeoutError, TypeError, ValueError) as error:
             self._trusted = not isinstance(error, _UntrustedError)
             log.warning("the identity provider's keys could not be fetched", error=type(error).__name__)
         finally:
             self._asked = time.monotonic()
 
     async def _fetch(self, url: str, issuer: str | None = None) -> dict[str, Any]:
-        answer = await self._client.get(url)
+        if not is_safe(url):
+            raise _UntrustedError("its keys are not behind https")
+        async with asyncio.timeout(TIMEOUT):  # in all: a provider that trickles is as good as none
+            answer = await self._client.get(url)
         if answer.is_redirect:
             raise _UntrustedError("it sends elsewhere")
         if answer.status_code != httpx.codes.OK:

@@ -89,6 +89,7 @@ class RequestContext:
                 request_id=request_id,
                 method=scope["method"],
                 route=route,
+                principal=state.get("who"),
                 status=status,
                 complete=complete,
                 duration_ms=round((time.perf_counter() - started) * 1000, 1),

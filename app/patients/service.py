@@ -31,7 +31,7 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
             IdentifierRetiredError: a deleted patient (or for its profile, a deleted profile) had the id.
             PreconditionFailedError: a patient has the id, and the precondition is that there is none.
             InvalidError: hospitals or doctors do not exist.
-            ForbiddenError: the profile would change, and the principal may not.
+            ForbiddenError: the profile would change, or be another, and the principal may not.
         """
         values = {**body.given(), **(moments or {})}
         await self.expect_new(values.get("unique_id"), precondition)  # before the profile's own errors
@@ -50,7 +50,7 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
             PreconditionFailedError, PreconditionRequiredError: as the precondition says.
             IdentifierRetiredError: a deleted profile had the profile's id.
             InvalidError: hospitals or doctors do not exist, no name would be left, or the body has another `unique_id`.
-            ForbiddenError: the profile would change, and the principal may not.
+            ForbiddenError: the profile would change, or be another, and the principal may not.
         """
         # the patient before all else: requests for one patient follow each other, and none waits in a circle
         locked = await self.repository.lock(unique_id)
@@ -62,7 +62,7 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
         links = self._take_links(values)
         linking = await self.repository.link(unique_id, links)
         refuse([*renaming(unique_id, body), *_nameless({**locked, **values}), *_unknown(links, linking)])
-        await self._upsert_profile(values)
+        await self._upsert_profile(values, locked["profile_id"])
         changed = await self.repository.update(locked, values, touch=linking.changed)
         return await self._read_back(unique_id, "updated", changed=changed)
 
@@ -103,14 +103,21 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
     def _take_links(self, values: dict[str, Any]) -> dict[str, list[str]]:
         return {name: values.pop(name) for name in self.repository.links if name in values}
 
-    async def _upsert_profile(self, values: dict[str, Any]) -> None:
-        """Write the profile that `values` holds, and put its id in its place."""
+    async def _upsert_profile(self, values: dict[str, Any], linked: str | None = None) -> None:
+        """Write the profile that `values` holds, and put its id in its place; `linked` is the patient's until now.
+
+        Putting back what is there needs no scope; who links another profile gets to see it.
+        """
         if "patient_profile" not in values:
             return
         profile = values.pop("patient_profile")
         values["profile_id"] = profile and profile.pop("unique_id")
-        if profile is not None and await self._profiles.upsert(values["profile_id"], profile):
+        if profile is None:
+            return
+        if await self._profiles.upsert(values["profile_id"], profile):
             self.principal.require(Scope.PROFILES_WRITE)
+        elif values["profile_id"] != linked:
+            self.principal.require(Scope.PROFILES_READ)
 
     async def _unlink_missing(self, values: dict[str, Any]) -> list[FieldError]:
         unique_id = values["profile_id"]

@@ -207,7 +207,18 @@ async def test_log_has_a_line_a_request_and_no_patient_data(
     lines = {line["request_id"]: line for line in served.log() if line["event"] == "request"}
     for number, (method, _, route, status, _) in enumerate(requests):
         line = lines[f"request-{number}"]
-        keys = {"event", "level", "timestamp", "request_id", "method", "route", "status", "complete", "duration_ms"}
+        keys = {
+            "event",
+            "level",
+            "timestamp",
+            "request_id",
+            "method",
+            "route",
+            "status",
+            "complete",
+            "duration_ms",
+            "principal",
+        }
         assert set(line) == keys
         assert (line["method"], line["route"], line["status"], line["complete"]) == (method, route, status, True)
         assert 0 <= line["duration_ms"] < 5000

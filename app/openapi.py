@@ -188,8 +188,7 @@ def _tidy(path: str, operation: Json) -> None:
     verb = "_".join([verb, *rest])
     operation["summary"], success = (words.format(noun) for words in _WORDS[verb])
     scope = needed(operation) or ""
-    if scope:
-        operation["description"] += f" Needs the scope `{scope}`."
+    operation["description"] += _scopes(scope, verb, noun)
     for parameter in operation.get("parameters", ()):
         _tidy_parameter(parameter, noun)
     for header in _ACCEPTED.get(verb, ()):
@@ -209,9 +208,17 @@ def _tidy(path: str, operation: Json) -> None:
         response["headers"] = _headers(status, verb, path)
 
 
+def _scopes(scope: str, verb: str, noun: str) -> str:
+    """What an operation's description says of the scopes it needs."""
+    needs = f" Needs the scope `{scope}`." if scope else ""
+    if noun == "patient" and verb in {"create", "update", "patch", "restore"}:
+        needs += " To link another profile needs `profiles:read`, to change one `profiles:write`."
+    return needs
+
+
 def _share(responses: Json, shared: Json) -> None:
     """Put problems that are alike for all operations where they stand once."""
-    for status in _ALIKE & responses.keys():
+    for status in sorted(_ALIKE & responses.keys()):
         name = title(int(status)).replace(" ", "")
         shared.setdefault(name, responses[status])
         responses[status] = {"$ref": f"#/components/responses/{name}"}

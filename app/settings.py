@@ -6,6 +6,7 @@ README's table against this file.
 
 import os
 import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -68,7 +69,7 @@ class Settings(BaseSettings):
     """The claim that holds a person's scopes: a list, or text with spaces between."""
 
     oidc_hospitals_claim: str | None = None
-    """The claim that holds the hospitals a person is limited to; without this setting nobody is."""
+    """The claim that holds the hospitals a person is for; noted, and to limit people in a later version."""
 
     rate_limit: str | None = None
     """Requests of each principal and worker process, as `1200/minute`; `off` for none."""
@@ -119,6 +120,24 @@ class Settings(BaseSettings):
     def _listed(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(re.fullmatch(r"(\*\.)?[A-Za-z0-9.:\[\]-]+", host) for host in hosts):
+            raise ValueError("must be names such as patients.example.org or *.example.org")
+        return hosts
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            parsed = [ip_network(network) for network in networks]
+        except ValueError:
+            raise ValueError("must be addresses or networks such as 10.0.0.0/8") from None
+        if any(network.prefixlen == 0 for network in parsed):
+            raise ValueError("must not be everybody")
+        return networks
+
     @field_validator("rate_limit")
     @classmethod
     def _limit(cls, value: str | None) -> str | None:
@@ -138,6 +157,11 @@ class Settings(BaseSettings):
         if (self.oidc_issuer is None) != (self.oidc_audience is None):
             raise ValueError("PATIENTS_OIDC_ISSUER and PATIENTS_OIDC_AUDIENCE go together")
         return self
+
+    @property
+    def for_this_machine(self) -> bool:
+        """Whether nothing that is set says that others than this machine's user are to reach the service."""
+        return self.auth is None and not (self.oidc_issuer or self.trusted_proxies or self.allowed_hosts)
 
     @property
     def auth_required(self) -> bool:

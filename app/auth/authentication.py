@@ -8,6 +8,7 @@ from collections.abc import Collection
 
 import structlog
 from cachetools import TTLCache
+from sqlalchemy.exc import DBAPIError
 from starlette.requests import HTTPConnection
 
 from app.auth import keys
@@ -23,6 +24,8 @@ log = structlog.get_logger()
 
 TRUSTED_FOR = 5
 """Seconds for which verified credentials are not verified again: a revoked key works for at most so long."""
+MOST_CHARACTERS = 16_384
+"""Of credentials: more than any token has."""
 NOTED_EVERY = 60
 """Seconds after which the use of keys is written down."""
 
@@ -57,9 +60,10 @@ class Authenticator:
             # counted after the fact: behind one address may be a whole clinic, with one broken device
             await self.limits.count_failure(address)
             raise
-        request.scope["state"]["who"] = principal.name  # for the log, also where it is refused
+        request.scope.setdefault("state", {})["who"] = principal.name  # for the log, also where it is refused
         await self.limits.count_request(principal.name)
-        self._used.add(principal.name)
+        if principal.name.startswith(keys.ACTOR):
+            self._used.add(principal.name)
         principal.require(scope)
         return dataclasses.replace(principal, request_id=request_id)
 
@@ -79,11 +83,14 @@ class Authenticator:
         return principal
 
     async def _of_key(self, key: str) -> tuple[Principal, float]:
-        async with self.database.read() as connection:
-            principal = await keys.find(connection, key)
-        if principal is None:
+        if not keys.is_key(key):
             raise UnauthorizedError(invalid=True)
-        return principal, float("inf")
+        async with self.database.read() as connection:
+            found = await keys.find(connection, key)
+        if found is None:
+            raise UnauthorizedError(invalid=True)
+        principal, expires = found
+        return principal, expires.timestamp() if expires else float("inf")
 
     async def _of_token(self, token: str, request_id: str) -> tuple[Principal, float]:
         if self.provider is None:
@@ -110,11 +117,15 @@ class Authenticator:
 
     async def _note(self) -> None:
         used, self._used = self._used, set()
-        if used:
-            try:
-                await self.database.transaction(lambda connection: keys.note_use(connection, used))
-            except UnavailableError:
-                self._used |= used
+        if not used:
+            return
+        try:
+            await self.database.transaction(lambda connection: keys.note_use(connection, used))
+        except (DBAPIError, UnavailableError, asyncio.CancelledError) as error:
+            self._used |= used
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            log.warning("the use of keys was not noted", error=type(error).__name__)
 
     async def close(self) -> None:
         """Close what it holds open."""
@@ -123,10 +134,16 @@ class Authenticator:
 
 
 def _credentials(request: HTTPConnection) -> str | None:
-    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and credentials.strip():
-        return credentials.strip()
-    return request.headers.get("x-api-key")
+    """What the request sends to say who asks. Of several, a proxy may have looked at another one: none counts."""
+    sent = [*request.headers.getlist("authorization"), *request.headers.getlist("x-api-key")]
+    if len(sent) != 1 or len(sent[0]) > MOST_CHARACTERS:
+        if sent:
+            raise UnauthorizedError(invalid=True)
+        return None
+    if "x-api-key" in request.headers:
+        return sent[0]
+    scheme, _, credentials = sent[0].partition(" ")
+    return credentials.strip() or None if scheme.lower() == "bearer" else None
 
 
 def _words(claim: object) -> Collection[str]:

@@ -1,6 +1,7 @@
 """API keys: made, listed, revoked, and recognised."""
 
 import hashlib
+import re
 import secrets
 from collections.abc import Collection
 from datetime import datetime
@@ -18,8 +19,19 @@ PREFIX = "papi_"
 """What every key begins with: people, and scanners of code, recognise it."""
 
 
+ACTOR = "key:"
+"""What the names of principals that are keys begin with."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._@-]{0,63}")
+_KEY = re.compile(PREFIX + r"[A-Za-z0-9_-]{43}")
+
+
 class KeyNameTakenError(Exception):
     """A key has the name, or had it before it was revoked."""
+
+
+def is_key(text: str) -> bool:
+    """Whether a text has the form of a key; what has not need not be looked up."""
+    return _KEY.fullmatch(text) is not None
 
 
 def digest(key: str) -> bytes:
@@ -61,25 +73,26 @@ async def listed(connection: AsyncConnection) -> list[RowMapping]:
     return list((await connection.execute(select(*columns).order_by(api_keys.c.name))).mappings())
 
 
-_LIVE = select(api_keys.c.name, api_keys.c.scopes, api_keys.c.hospitals).where(
+_LIVE = select(api_keys.c.name, api_keys.c.scopes, api_keys.c.hospitals, api_keys.c.expires).where(
     api_keys.c.digest == bindparam("digest"),
     api_keys.c.revoked.is_(None),
     or_(api_keys.c.expires.is_(None), api_keys.c.expires > func.statement_timestamp()),
 )
 
 
-async def find(connection: AsyncConnection, key: str) -> Principal | None:
-    """Whose key this is, if it is one that is neither expired nor revoked."""
+async def find(connection: AsyncConnection, key: str) -> tuple[Principal, datetime | None] | None:
+    """Whose key this is, and until when, if it is one that is neither expired nor revoked."""
     row = (await connection.execute(_LIVE, {"digest": digest(key)})).one_or_none()
     if row is None:
         return None
     hospitals = None if row.hospitals is None else frozenset(row.hospitals)
-    return Principal(f"key:{row.name}", scopes=frozenset(map(Scope, row.scopes)), hospitals=hospitals)
+    scopes = frozenset(scope for scope in Scope if scope in row.scopes)  # of a newer version there may be others
+    return Principal(f"{ACTOR}{row.name}", scopes=scopes, hospitals=hospitals), row.expires
 
 
 async def note_use(connection: AsyncConnection, principals: Collection[str]) -> None:
     """Note that keys were used about now."""
-    names = [principal.removeprefix("key:") for principal in principals if principal.startswith("key:")]
+    names = [principal.removeprefix(ACTOR) for principal in principals]
     await connection.execute(
         update(api_keys).where(api_keys.c.name.in_(names)).values(last_used=func.statement_timestamp())
     )

@@ -1,6 +1,7 @@
 """OpenID Connect: access tokens of people, signed by an identity provider (RFC 9068, RFC 8725)."""
 
 import asyncio
+import re
 import time
 from contextlib import suppress
 from typing import Any
@@ -22,8 +23,14 @@ REFRESH_AFTER = 60
 """Seconds between two fetches of the provider's keys, at least."""
 STALE_AFTER = 3600
 """Seconds after which keys are fetched anew, so that one that was withdrawn is not trusted for ever."""
+ASK_AGAIN_AFTER = 3
+"""Seconds between two fetches as long as there are no keys at all."""
 TIMEOUT = 3
 """Seconds that the provider has to answer."""
+
+
+_SUBJECT = re.compile(r"[\x21-\x7e]{1,255}")
+"""OpenID Connect Core, section 2: at most 255 ASCII characters."""
 
 
 class InvalidTokenError(Exception):
@@ -69,8 +76,10 @@ class Provider:
                 leeway=LEEWAY,
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
-        except (jwt.PyJWTError, ValueError, TypeError) as error:
+        except (jwt.PyJWTError, OverflowError, RecursionError, TypeError, ValueError) as error:
             raise InvalidTokenError(type(error).__name__) from None
+        if _SUBJECT.fullmatch(claims["sub"]) is None:
+            raise InvalidTokenError("sub")
         return claims
 
     async def _key(self, kid: object) -> jwt.PyJWK:
@@ -91,7 +100,7 @@ class Provider:
     def _refresh_if_due(self) -> None:
         """Begin to fetch the keys, if it is time."""
         idle = self._refreshing is None or self._refreshing.done()
-        if idle and time.monotonic() - self._asked > (REFRESH_AFTER if self._keys else TIMEOUT):
+        if idle and time.monotonic() - self._asked > (REFRESH_AFTER if self._keys else ASK_AGAIN_AFTER):
             self._refreshing = asyncio.create_task(self._refresh())
 
     async def _refresh(self) -> None:

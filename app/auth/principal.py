@@ -19,13 +19,13 @@ class Principal:
     hospitals: frozenset[str] | None = None
     """The hospitals that it is limited to, if it is."""
 
-    def require(self, scope: Scope) -> None:
-        """Go on only where it may.
+    def require(self, scope: Scope, *others: Scope) -> None:
+        """Go on only where it has the scope, or one of the `others` that do as well.
 
         Raises:
             ForbiddenError: the principal lacks the scope.
         """
-        if scope not in self.scopes and Scope.ADMIN not in self.scopes:
+        if self.scopes.isdisjoint({scope, *others, Scope.ADMIN}):
             raise ForbiddenError(scope)
 
 

@@ -5,9 +5,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from typing import TypeVar
 
+from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from app.db.embedded import EmbeddedPostgres, EmbeddedPostgresError, running_url
 from app.db.migrate import schema_is_current
 from app.db.session import Database
 from app.errors import UnavailableError
@@ -15,21 +16,28 @@ from app.settings import InvalidSettingsError, Settings
 
 T = TypeVar("T")
 
+INSUFFICIENT_PRIVILEGE = "42501"
+
 
 class NoDatabaseError(Exception):
     """There is none, or its schema is older than this version; the message tells the operator what to do."""
 
 
-OUT_OF_REACH = (EmbeddedPostgresError, InvalidSettingsError, NoDatabaseError, UnavailableError)
+class NotAllowedError(Exception):
+    """The database's role has no right to do it; the message tells the operator what to do."""
+
+
+OUT_OF_REACH = (NotAllowedError, EmbeddedPostgresError, InvalidSettingsError, NoDatabaseError, UnavailableError)
 """What `in_transaction` may raise that an operator can mend."""
 
 
 def in_transaction(work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-    """Do `work` in one transaction on the database of DATABASE_URL, or on the embedded server; of any length.
+    """Do `work` in one transaction on the database of DATABASE_URL, or on the embedded server, be it running or not.
 
     Raises:
-        EmbeddedPostgresError: the embedded server cannot run, or a service runs on it.
+        EmbeddedPostgresError: the embedded server cannot run.
         InvalidSettingsError: a setting cannot be used.
+        NotAllowedError: the database's role may not.
         NoDatabaseError: there is no embedded one, or the schema is old.
         UnavailableError: the database cannot be reached.
     """
@@ -40,8 +48,15 @@ def in_transaction(work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         else:
             if not (settings.data_dir / "postgres").is_dir():
                 raise NoDatabaseError(f"There is no database in {settings.data_dir}: set DATABASE_URL, or serve first.")
-            url = stack.enter_context(EmbeddedPostgres(settings.data_dir)).url
-        return asyncio.run(_run(url, work))
+            url = running_url(settings.data_dir) or stack.enter_context(EmbeddedPostgres(settings.data_dir)).url
+        try:
+            return asyncio.run(_run(url, work))
+        except ProgrammingError as error:
+            if getattr(error.orig, "sqlstate", None) != INSUFFICIENT_PRIVILEGE:
+                raise
+            raise NotAllowedError(
+                "This role may not do that: use the DATABASE_URL of the role that migrates."
+            ) from None
 
 
 async def _run(url: str, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:

@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
         connection.request("GET", "/readyz")
         answer = connection.getresponse()
     except (OSError, http.client.HTTPException, ValueError) as error:
-        print(error, file=sys.stderr)
+        print(f"{arguments.url}: {error}", file=sys.stderr)
         return 1
     if answer.status != http.client.NO_CONTENT:
         print(f"{answer.status} {answer.reason}", file=sys.stderr)

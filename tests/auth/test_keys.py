@@ -40,7 +40,8 @@ async def test_a_key_is_shown_once(database_url: str, connection: asyncpg.Connec
     # the last day is one in UTC, wherever the command runs
     elsewhere = {"DATABASE_URL": database_url, "TZ": "Pacific/Kiritimati"}
     made = run_command("keys", "create", "--name", "billing", *scopes, *limits, **elsewhere)
-    assert (made.returncode, made.stderr) == (0, "")
+    assert made.returncode == 0
+    assert "does not limit" in made.stderr  # until there are walls, nobody is to rely on them
     (key,) = made.stdout.splitlines()
     assert re.fullmatch(r"papi_[A-Za-z0-9_-]{43}", key)
     random = base64.urlsafe_b64decode(f"{key.removeprefix('papi_')}=")
@@ -229,7 +230,7 @@ async def test_a_keys_hospitals_are_its_principals(database_url: str) -> None:
     bound = await make_key(database_url, Scope.PATIENTS_READ, name="bound", hospitals=["hos456", "hos123"])
     async with Database(database_url, pool_size=1) as database, database.read() as session:
         principals = [await keys.find(session, key) for key in (free, bound)]
-    assert [principal and (principal.name, principal.hospitals) for principal in principals] == [
+    assert [found and (found[0].name, found[0].hospitals) for found in principals] == [
         ("key:free", None),
         ("key:bound", frozenset({"hos123", "hos456"})),
     ]

@@ -107,7 +107,7 @@ async def clerk(database_url: str, connection: asyncpg.Connection) -> str:
     admin = await make_key(database_url, Scope.ADMIN, name="admin")
     async with secured(database_url) as app, client_of(app, admin) as client:
         assert (await client.post(PATIENTS, json={"unique_id": "pat123", **EXAMPLE})).status_code == 201
-    return await make_key(database_url, Scope.PATIENTS_READ, Scope.PATIENTS_WRITE, name="clerk")
+    return await make_key(database_url, Scope.PATIENTS_READ, Scope.PATIENTS_WRITE, Scope.PROFILES_READ, name="clerk")
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
@@ -125,6 +125,21 @@ async def test_what_was_read_can_be_put_back(database_url: str, clerk: str, meth
         assert (answer.status_code, answer.json()["patient_profile"]) == (200, None)
         body = {"patient_last_name": "Roe", "patient_profile": EXAMPLE["patient_profile"]}
         assert (await client.post(PATIENTS, json=body)).status_code == 201
+
+
+async def test_linking_a_profile_tells_nothing_without_leave_to_read_it(database_url: str, clerk: str) -> None:
+    """A guess of what it holds is refused alike, right or wrong; also by restoring a version that had it."""
+    writer = await make_key(database_url, Scope.PATIENTS_READ, Scope.PATIENTS_WRITE, name="writer")
+    async with secured(database_url) as app, client_of(app, writer) as client:
+        for email in (EXAMPLE["patient_profile"]["email"], "other@example.com"):
+            profile = {"unique_id": "prof123", "email": email}
+            answer = await client.post(PATIENTS, json={"patient_last_name": "Roe", "patient_profile": profile})
+            assert (answer.status_code, answer.json()["detail"]) == (403, "This needs the scope profiles:read.")
+        unlinked = await client.put(f"{PATIENTS}pat123/", json={"patient_profile": None})
+        assert unlinked.status_code == 200
+        assert (await client.post(f"{PATIENTS}pat123/restore/", json={"version": 1})).status_code == 403
+    async with secured(database_url) as app, client_of(app, clerk) as client:
+        assert (await client.post(f"{PATIENTS}pat123/restore/", json={"version": 1})).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -301,7 +301,7 @@ async def test_without_keys_nobody_can_be_verified(database_url: str, monkeypatc
             answer = await ask(app, issuer.token())
             assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
             assert answer.json()["detail"] == "The identity provider cannot be reached. Try again."
-        monkeypatch.setattr(oidc, "TIMEOUT", 0)  # the seconds until it asks again
+        monkeypatch.setattr(oidc, "ASK_AGAIN_AFTER", 0)
         with listening(issuer, port):
             issuer.answers[DISCOVERY] = (500, {}, None)
             assert (await ask(app, issuer.token())).status_code == 503

@@ -214,14 +214,17 @@ class CORS(CORSMiddleware):
 
 
 class Hosts:
-    """Refuse, with a problem, requests for names that are not ours. Starlette's middleware decides, in plain text."""
+    """Refuse, with a problem, requests for names that are not ours. Starlette's middleware decides, in plain text.
+
+    Probes are answered by any name: they come to the address of a container, and learn nothing.
+    """
 
     def __init__(self, app: ASGIApp, allowed: Sequence[str]) -> None:
         self.app = app
         self._decide = TrustedHostMiddleware(self._accept, allowed, www_redirect=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["path"] in _PROBES:
             await self.app(scope, receive, send)
             return
         await self._decide(scope, receive, _discard)

@@ -127,6 +127,13 @@ async def test_only_names_of_its_own(database_url: str, host: str, status: int) 
             assert (await client.get(PATIENTS, headers={"Host": host, "X-API-Key": ""})).status_code == 400
 
 
+async def test_probes_come_by_any_name(database_url: str) -> None:
+    """The container's health check calls 127.0.0.1, an orchestrator the address of the container."""
+    async with secured(database_url, allowed_hosts="api.example.org") as app, client_of(app) as client:
+        for path, status in {"/livez": 204, "/readyz": 204, "/docs": 400, "/nothing": 400}.items():
+            assert (await client.get(path, headers={"Host": "127.0.0.1:8000"})).status_code == status
+
+
 @pytest.mark.parametrize(("trusted", "told_apart"), [("10.0.0.0/8,127.0.0.0/8", True), ("10.0.0.0/8", False)])
 def test_only_proxies_that_are_named_are_believed(
     serve: Callable[..., Served],

@@ -135,15 +135,12 @@ class Authenticator:
 
 def _credentials(request: HTTPConnection) -> str | None:
     """What the request sends to say who asks. Of several, a proxy may have looked at another one: none counts."""
-    sent = [*request.headers.getlist("authorization"), *request.headers.getlist("x-api-key")]
-    if len(sent) != 1 or len(sent[0]) > MOST_CHARACTERS:
-        if sent:
-            raise UnauthorizedError(invalid=True)
-        return None
-    if "x-api-key" in request.headers:
-        return sent[0]
-    scheme, _, credentials = sent[0].partition(" ")
-    return credentials.strip() or None if scheme.lower() == "bearer" else None
+    lines = [line.partition(" ") for line in request.headers.getlist("authorization")]
+    sent = [rest.strip() for scheme, _, rest in lines if scheme.lower() == "bearer"]
+    sent = [credentials for credentials in (*sent, *request.headers.getlist("x-api-key")) if credentials]
+    if len(sent) > 1 or any(len(credentials) > MOST_CHARACTERS for credentials in sent):
+        raise UnauthorizedError(invalid=True)
+    return sent[0] if sent else None
 
 
 def _words(claim: object) -> Collection[str]:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from app.auth.scopes import Scope
-from tests.auth.support import HOSPITALS, PATIENTS, PROFILES, client_of, make_key, secured
+from tests.auth.support import HOSPITALS, PATIENTS, client_of, make_key, secured
 from tests.processes import data_directory
 from tests.support import EXAMPLE, Served, dump
 

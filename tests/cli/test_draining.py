@@ -1,0 +1,117 @@
+"""Stopping: the service says that it is not ready and serves on for a while; whoever is in a hurry says it twice."""
+
+import asyncio
+import signal
+import socket
+import time
+from collections.abc import Callable
+
+import asyncpg
+import pytest
+
+from tests.processes import Call, at_once, port_of
+from tests.support import Served, eventually
+
+PATIENTS = "/patients/patients/"
+LONG = "60"
+"""Seconds of draining that no test waits for."""
+END = b"\r\n0\r\n\r\n"
+"""What ends an answer in chunks."""
+
+Serve = Callable[..., Served]
+WORKERS = pytest.mark.parametrize("workers", ["1", "2"])
+
+
+async def await_not_ready(served: Served) -> None:
+    """Wait until all workers say that they stop; the kernel spreads the connections over them."""
+    async with asyncio.timeout(10):
+        while {answer.status for answer in await at_once(served.url, [Call("GET", "/readyz")] * 16)} != {503}:
+            pass
+
+
+@WORKERS
+async def test_draining(serve: Serve, database_url: str, workers: str) -> None:
+    """After SIGTERM `/readyz` answers 503 and all else is served, until the drain is over: exit status 0."""
+    served = serve("--workers", workers, DATABASE_URL=database_url, PATIENTS_DRAIN_SECONDS="3")
+    began = time.monotonic()
+    served.process.terminate()
+    await await_not_ready(served)
+    (ready,) = await at_once(served.url, [Call("GET", "/readyz")])
+    assert (ready.status, ready.headers["content-type"]) == (503, "application/problem+json")
+    assert int(ready.headers["retry-after"]) >= 1
+    live, read, created = await at_once(
+        served.url,
+        [Call("GET", "/livez"), Call("GET", PATIENTS), Call("POST", PATIENTS, {"patient_last_name": "Doe"})],
+    )
+    assert (live.status, read.status, created.status) == (204, 200, 201)
+    assert await asyncio.to_thread(served.process.wait, 10) == 0
+    assert time.monotonic() - began > 3
+
+
+@WORKERS
+async def test_second_signal_ends_the_drain(serve: Serve, database_url: str, workers: str) -> None:
+    """A second SIGTERM is a hurry: the service ends at once."""
+    served = serve("--workers", workers, DATABASE_URL=database_url, PATIENTS_DRAIN_SECONDS=LONG)
+    served.process.terminate()
+    await await_not_ready(served)
+    assert served.process.poll() is None
+    served.process.terminate()
+    assert await asyncio.to_thread(served.process.wait, 8) == 0
+
+
+def test_interrupt_does_not_drain(serve: Serve, database_url: str) -> None:
+    """Ctrl-C is somebody who waits: the service ends at once."""
+    served = serve(DATABASE_URL=database_url, PATIENTS_DRAIN_SECONDS=LONG)
+    served.process.send_signal(signal.SIGINT)
+    assert served.process.wait(8) == 0
+
+
+@pytest.mark.parametrize("hurried", [False, True], ids=["in-time", "hurried"])
+async def test_list_that_is_being_read(
+    serve: Serve, database_url: str, connection: asyncpg.Connection, *, hurried: bool
+) -> None:
+    """A list in the middle at the end of the drain is completed, or broken off where that is not waited for."""
+    await connection.execute(
+        "INSERT INTO patients (unique_id, patient_last_name)"
+        " SELECT 'pat' || n, repeat('x', 100) FROM generate_series(1, 20_000) n"
+    )
+    served = serve(DATABASE_URL=database_url, PATIENTS_DRAIN_SECONDS="0")
+    with socket.socket() as reader:
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        reader.settimeout(10)
+        reader.connect(("127.0.0.1", port_of(served.url)))
+        reader.sendall(Call("GET", PATIENTS).encoded())
+        received = reader.recv(2000)
+        served.process.terminate()
+        eventually(lambda: not accepts(served))
+        assert served.process.poll() is None, "it waits for the reader"
+        if hurried:
+            served.process.send_signal(signal.SIGINT)
+            served.process.send_signal(signal.SIGINT)
+            assert await asyncio.to_thread(served.process.wait, 8) == 0
+        received += rest(reader)
+    if hurried:
+        assert not received.endswith(END), "cut off, for all to see"
+    else:
+        assert received.endswith(END)
+        assert received.count(b'"unique_id":"pat') == 20_000
+        assert await asyncio.to_thread(served.process.wait, 10) == 0
+
+
+def accepts(served: Served) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port_of(served.url)), timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+def rest(reader: socket.socket) -> bytes:
+    """Everything that still comes."""
+    received = b""
+    try:
+        while part := reader.recv(65536):
+            received += part
+    except ConnectionResetError:
+        pass
+    return received

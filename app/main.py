@@ -16,7 +16,8 @@ from app.docs.routes import router as docs
 from app.doctors.routes import router as doctors
 from app.errors import add_error_handlers
 from app.hospitals.routes import router as hospitals
-from app.http.middleware import CORS, BodyLimit, Hangups, Hosts, Paths, Problems, RequestContext
+from app.http.hangups import Hangups
+from app.http.middleware import CORS, BodyLimit, Hosts, Paths, Problems, RequestContext
 from app.observability.health import router as health
 from app.patients.routes import router as patients
 from app.profiles.routes import router as profiles

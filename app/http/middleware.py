@@ -1,9 +1,8 @@
 """The edges every request passes, outermost first. Pure ASGI: a BaseHTTPMiddleware halves the throughput and more.
 
-RequestContext → (CORS) → Problems → BodyLimit → Paths → the application
+RequestContext → (CORS) → Problems → (Hosts) → Hangups → BodyLimit → Paths → the application
 """
 
-import asyncio
 import re
 import time
 from collections.abc import Iterable, Sequence
@@ -27,7 +26,7 @@ MAX_BODY = 1024 * 1024
 """Bytes of the largest body: a patient with a thousand links needs a twentieth of it."""
 
 _MAX_BODY_DIGITS = len(str(MAX_BODY))
-_BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
+BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 """Of the others nobody reads the body."""
 
 _PROBES = frozenset({"/livez", "/readyz"})
@@ -127,78 +126,6 @@ class Problems:
                 await ProblemResponse(scope, 500, UNEXPECTED)(scope, receive, send)
 
 
-class Hangups:
-    """Stop the work for a client that has gone: its answer would reach nobody, and others wait for the connection.
-
-    Looked for only where the work takes a while; once an answer has begun, the server and streams notice themselves.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        watch = _Watch(receive)
-
-        async def receive_first() -> Message:
-            message = await receive()
-            if not message.get("more_body", False):
-                watch.start()  # not before: it would take the body away
-            return message
-
-        async def send_unwatched(message: Message) -> None:
-            watch.stop()
-            await send(message)
-
-        if scope["method"] not in _BODY_METHODS:
-            watch.start()
-        try:
-            await self.app(scope, receive_first, send_unwatched)
-        except asyncio.CancelledError:
-            if not watch.client_gone:
-                raise
-            watch.task.uncancel()
-        finally:
-            watch.stop()
-
-
-class _Watch:
-    """Cancels the task that made it when the client hangs up."""
-
-    AFTER = 0.1
-    """Seconds of work after which it begins: most requests are done by then, and pay nothing."""
-
-    def __init__(self, receive: Receive) -> None:
-        task = asyncio.current_task()
-        assert task is not None, "an application runs in a task"  # noqa: S101
-        self.task = task
-        self.client_gone = False
-        self._receive = receive
-        self._timer: asyncio.TimerHandle | None = None
-        self._watching: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self.AFTER, self._begin)
-
-    def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._watching is not None:
-            self._watching.cancel()
-
-    def _begin(self) -> None:
-        self._watching = asyncio.create_task(self._watch())
-
-    async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self.client_gone = True
-        self.task.cancel()
-
-
 class CORS(CORSMiddleware):
     """Starlette's, but that it answers a refused preflight with a problem."""
 
@@ -252,7 +179,7 @@ class BodyLimit:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] not in _BODY_METHODS:
+        if scope["type"] != "http" or scope["method"] not in BODY_METHODS:
             await self.app(scope, receive, send)
             return
         declared = Headers(scope=scope).get("content-length", "").lstrip("0")

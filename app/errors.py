@@ -2,15 +2,18 @@
 
     ServiceError                   a rule was broken; the message is for the client
     ├── UnauthorizedError          401, with WWW-Authenticate
-    ├── ForbiddenError             403, naming the missing scope
+    ├── ForbiddenError             403
+    │   └── MissingScopeError      naming it
     ├── NotFoundError              404
     ├── ConflictError              409
     │   ├── IdentifierTakenError
     │   ├── IdentifierRetiredError
-    │   └── InUseError
+    │   ├── InUseError
+    │   └── LastHospitalError
     ├── PreconditionFailedError    412, with the current ETag
     ├── PreconditionRequiredError  428
     ├── InvalidError               422, with the place of each error
+    │   └── UnavailableProfileError
     ├── TooManyRequestsError       429, with Retry-After
     ├── UnreadableBodyError        400
     ├── UnsupportedMediaTypeError  415
@@ -78,9 +81,14 @@ class UnauthorizedError(ServiceError):
 class ForbiddenError(ServiceError):
     status = HTTPStatus.FORBIDDEN
 
+    def __init__(self, detail: str, scope: str | None = None) -> None:
+        challenge = 'Bearer realm="patients-api", error="insufficient_scope"' + (f', scope="{scope}"' if scope else "")
+        super().__init__(detail, headers={"WWW-Authenticate": challenge})
+
+
+class MissingScopeError(ForbiddenError):
     def __init__(self, scope: str) -> None:
-        challenge = f'Bearer realm="patients-api", error="insufficient_scope", scope="{scope}"'
-        super().__init__(f"This needs the scope {scope}.", headers={"WWW-Authenticate": challenge})
+        super().__init__(f"This needs the scope {scope}.", scope)
 
 
 class NotFoundError(ServiceError):
@@ -110,9 +118,18 @@ class IdentifierRetiredError(ConflictError):
 
 
 class InUseError(ConflictError):
-    def __init__(self, resource: str, patients: int) -> None:
-        count = "1 patient is" if patients == 1 else f"{patients} patients are"
+    def __init__(self, resource: str, patients: int | None) -> None:
+        """Say how many `patients` are linked to it, if who asks may know."""
+        count = {None: "It is in use: patients are", 1: "1 patient is"}.get(patients, f"{patients} patients are")
         super().__init__(f"{count} linked to this {resource}. Unlink first, then delete.")
+
+
+class LastHospitalError(ConflictError):
+    def __init__(self) -> None:
+        super().__init__(
+            "This would leave the patient without any of the hospitals that you are limited to, and you without the "
+            "patient. Keep one of them in hospital_ids."
+        )
 
 
 class PreconditionFailedError(ServiceError):
@@ -139,6 +156,13 @@ class InvalidError(ServiceError):
 
     def __init__(self, errors: Iterable[FieldError]) -> None:
         super().__init__("The request has errors; nothing of it was stored.", errors)
+
+
+class UnavailableProfileError(InvalidError):
+    def __init__(self) -> None:
+        place = ("body", "patient_profile", "unique_id")
+        message = "Is not available to you: leave the profile out, or choose another unique_id for a new one"
+        super().__init__([FieldError(place, message, "profile_unavailable")])
 
 
 class TooManyRequestsError(ServiceError):

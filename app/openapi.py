@@ -8,7 +8,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from app.auth.scopes import SCHEMES, needed
-from app.errors import ForbiddenError, IdentifierRetiredError, InUseError, NotFoundError, Problem, title
+from app.errors import IdentifierRetiredError, InUseError, MissingScopeError, NotFoundError, Problem, title
 from app.resource.idempotency import PATTERN
 from app.resource.schemas import Schema, untitle
 
@@ -240,7 +240,7 @@ def _tidy_parameter(parameter: Json, noun: str) -> None:
 def _particulars(status: str, verb: str, noun: str, scope: str) -> Json:
     """What an example of a problem says of this operation."""
     if status == "403":
-        return {"detail": ForbiddenError(scope).detail}
+        return {"detail": MissingScopeError(scope).detail}
     if status == "404":
         return {"detail": NotFoundError(noun).detail}
     if status == "409":

@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     """The claim that holds a person's scopes: a list, or text with spaces between."""
 
     oidc_hospitals_claim: str | None = None
-    """The claim that holds the hospitals a person is for; noted, and to limit people in a later version."""
+    """The claim that holds the hospitals a person is limited to; set, a token without it sees no patient."""
 
     rate_limit: str | None = None
     """Requests of each principal and worker process, as `1200/minute`; `off` for none."""

@@ -46,7 +46,7 @@ class Authenticator:
 
         Raises:
             UnauthorizedError: there are no credentials, or they are not valid.
-            ForbiddenError: the principal lacks the scope.
+            MissingScopeError: the principal lacks the scope.
             TooManyRequestsError: it, or its address, asks too often.
             UnavailableError: its credentials cannot be verified at the moment.
         """

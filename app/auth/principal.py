@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from app.auth.scopes import Scope
-from app.errors import ForbiddenError
+from app.errors import MissingScopeError
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +23,10 @@ class Principal:
         """Go on only where it has the scope, or one of the `others` that do as well.
 
         Raises:
-            ForbiddenError: the principal lacks the scope.
+            MissingScopeError: the principal lacks the scope.
         """
         if self.scopes.isdisjoint({scope, *others, Scope.ADMIN}):
-            raise ForbiddenError(scope)
+            raise MissingScopeError(scope)
 
 
 async def current_principal(request: Request) -> Principal:

@@ -10,6 +10,8 @@ class Scope(StrEnum):
     PATIENTS_READ = "patients:read"
     PATIENTS_WRITE = "patients:write"
     PATIENTS_DELETE = "patients:delete"
+    BREAK_GLASS = "patients:break-glass"
+    """To read one patient across the walls between hospitals, for a reason that is put on record."""
     HISTORY_READ = "history:read"
     DIRECTORY_READ = "directory:read"
     """Hospitals and doctors."""

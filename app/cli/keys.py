@@ -1,7 +1,6 @@
 """`patients-api keys`: make, list and revoke API keys."""
 
 import argparse
-import sys
 from datetime import UTC, date, datetime, time
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -23,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     create.add_argument(
         "--scope", action="append", required=True, choices=names, metavar="SCOPE", help=", ".join(names)
     )
-    create.add_argument("--hospital", action="append", metavar="ID", help="a hospital whose patients it is for")
+    create.add_argument(
+        "--hospital", action="append", metavar="ID", help="a hospital that it is limited to; or several"
+    )
     create.add_argument("--expires", type=date.fromisoformat, metavar="YYYY-MM-DD", help="its last day, in UTC")
     actions.add_parser("list", help="show all keys, without what would open anything")
     revoke = actions.add_parser("revoke", help="end a key; it works for ten seconds more at most")
@@ -50,8 +51,6 @@ def _create(arguments: argparse.Namespace) -> int:
         return await keys.create(connection, arguments.name, scopes, arguments.hospital, expires)
 
     print(in_transaction(work))
-    if arguments.hospital is not None:
-        print("The hospitals are noted; this version does not limit what the key may see.", file=sys.stderr)
     return 0
 
 

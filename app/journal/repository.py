@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from datetime import date, datetime
 from decimal import Decimal
 from functools import cache
@@ -9,6 +10,7 @@ from sqlalchemy import (
     ColumnElement,
     Date,
     DateTime,
+    Executable,
     FromClause,
     Integer,
     Numeric,
@@ -17,18 +19,22 @@ from sqlalchemy import (
     and_,
     bindparam,
     cast,
+    exists,
     func,
     literal_column,
+    not_,
+    or_,
     select,
+    true,
 )
 from sqlalchemy.dialects.postgresql import JSON, JSONB, aggregate_order_by
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.base import ID
 from app.errors import FieldError, InvalidError, NotFoundError
 from app.journal.entries import own_columns
 from app.journal.schemas import Entry
 from app.models import journal
+from app.resource import walls
 from app.resource.document import rendered
 from app.resource.identifiers import is_identifier
 from app.resource.repository import Record, Repository
@@ -42,21 +48,25 @@ class State(NamedTuple):
 
 
 class JournalRepository:
-    """The history of the records of one resource."""
+    """The history of the records of one resource, as far as the principal of its `repository` may know of it."""
 
-    def __init__(self, connection: AsyncConnection, repository: type[Repository]) -> None:
-        self.connection = connection
+    def __init__(self, repository: Repository) -> None:
+        self.connection = repository.connection
         self.repository = repository
 
     def _of(self, unique_id: str, **more: Any) -> dict[str, Any]:
         if not is_identifier(unique_id):
             raise NotFoundError(self.repository.name)
-        return {"resource": self.repository.table.name, "id": unique_id, **more}
+        resource = {"resource": self.repository.table.name, "id": unique_id}
+        return {**resource, **walls.parameters(self.repository.principal), **more}
+
+    def _walled(self, statement: Callable[..., Executable]) -> Executable:
+        return statement(type(self.repository), limited=self.repository.limited)
 
     async def page(self, unique_id: str, before: int, limit: int) -> list[Record]:
         """Read up to `limit` entries of versions below `before`, newest first; each with its version as `unique_id`."""
         parameters = self._of(unique_id, before=before, limit=limit)
-        return [Record._make(row) for row in await self.connection.execute(_entries(), parameters)]
+        return [Record._make(row) for row in await self.connection.execute(self._walled(_entries), parameters)]
 
     async def get(self, unique_id: str, version: int) -> Record:
         """Read the entry of one version.
@@ -70,7 +80,7 @@ class JournalRepository:
         return entries[0]
 
     async def state(self, unique_id: str, version: int) -> State:
-        """What a record was in an earlier version.
+        """What a record, of which the principal may know, was in an earlier version.
 
         Raises:
             InvalidError: there is no such version, or it is a deletion.
@@ -100,8 +110,9 @@ class JournalRepository:
         return set(rows.scalars())
 
     async def newest_version(self, unique_id: str) -> int | None:
-        """The newest version of a record, its deletion included; none where there never was one."""
-        version: int | None = (await self.connection.execute(_NEWEST, self._of(unique_id))).scalar_one()
+        """The newest version of a record, its deletion included; none where the principal knows of none."""
+        newest = await self.connection.execute(self._walled(_newest), self._of(unique_id))
+        version: int | None = newest.scalar_one()
         return version
 
 
@@ -124,7 +135,27 @@ _LAST = (
     .order_by(journal.c.version.desc())
     .limit(literal_column("1"))
 )
-_NEWEST = select(func.max(journal.c.version)).where(_OF_ONE)
+
+
+def _known(repository: type[Repository], *, limited: bool) -> ColumnElement[bool]:
+    """Whether the principal may know of the record `:id`: it sees it, or where it was deleted, would have until then.
+
+    For one row of the journal as for all: it is asked once a statement.
+    """
+    if not limited:
+        return true()
+    unique_id = repository.table.c.unique_id
+    there = select(unique_id).where(unique_id == bindparam("id", type_=ID))
+    last = _LAST.subquery("last")
+    return or_(
+        exists(there.where(repository.visible(limited=True))),
+        and_(not_(exists(there)), exists(select(last).where(repository.was_visible(last.c.record)))),
+    )
+
+
+@cache
+def _newest(repository: type[Repository], *, limited: bool) -> Select[int | None]:
+    return select(func.max(journal.c.version)).where(_OF_ONE, _known(repository, limited=limited))
 
 
 def _changes(earlier: FromClause, later: FromClause) -> ColumnElement[Any]:
@@ -149,7 +180,7 @@ def _changes(earlier: FromClause, later: FromClause) -> ColumnElement[Any]:
 
 
 @cache
-def _entries() -> Select[str, str]:
+def _entries(repository: type[Repository], *, limited: bool) -> Select[str, str]:
     before = bindparam("before", type_=BigInteger)
     earlier = journal.alias("earlier")
     this_before = and_(
@@ -164,7 +195,7 @@ def _entries() -> Select[str, str]:
     page = (
         select(*fields)
         .select_from(journal.outerjoin(earlier, this_before))
-        .where(_OF_ONE, journal.c.version < before)
+        .where(_OF_ONE, journal.c.version < before, _known(repository, limited=limited))
         .order_by(journal.c.version.desc())
         .limit(bindparam("limit", type_=Integer, literal_execute=True))
         .subquery("entry")

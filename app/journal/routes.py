@@ -34,16 +34,15 @@ def add_history_routes(
         openapi_extra=needs(Scope.HISTORY_READ),
         responses=problems(404, 422),
     )
-    async def list_history(request: Request, _: CurrentPrincipal, unique_id: PathId, page: Page) -> Response:
+    async def list_history(request: Request, principal: CurrentPrincipal, unique_id: PathId, page: Page) -> Response:
         """List what was done to a record, newest first; that of a deleted one too."""
 
         async def read(after: str, limit: int) -> list[Record]:
             if after and not (after.isdecimal() and int(after) <= MAX_VERSION):
                 raise InvalidError([FieldError(("query", "cursor"), "Must be a cursor of this history", "cursor")])
             async with database(request).read() as connection:
-                entries = await JournalRepository(connection, repository).page(
-                    unique_id, int(after or MAX_VERSION), limit
-                )
+                history = JournalRepository(repository(connection, principal))
+                entries = await history.page(unique_id, int(after or MAX_VERSION), limit)
             if not after and not entries:
                 raise NotFoundError(name)
             return entries
@@ -57,10 +56,12 @@ def add_history_routes(
         openapi_extra=needs(Scope.HISTORY_READ),
         responses=problems(404, 422),
     )
-    async def get_version(request: Request, _: CurrentPrincipal, unique_id: PathId, version: Version) -> Response:
+    async def get_version(
+        request: Request, principal: CurrentPrincipal, unique_id: PathId, version: Version
+    ) -> Response:
         """Get one version of a record."""
         async with database(request).read() as connection:
-            entry = await JournalRepository(connection, repository).get(unique_id, version)
+            entry = await JournalRepository(repository(connection, principal)).get(unique_id, version)
         return answer(request, entry.document)
 
     @router.post(

@@ -1,12 +1,15 @@
-from typing import ClassVar
+from typing import Any, ClassVar
+
+from sqlalchemy import ColumnElement
 
 from app.models import Doctor, Hospital, Profile, patient_doctors, patient_hospitals
 from app.models import Patient as Row
 from app.patients.schemas import Patient, PatientDoctor, PatientHospital, PatientProfile
 from app.resource.document import Document, ToMany, ToOne
 from app.resource.repository import Repository
+from app.resource.walls import had_own, has_own
 
-_HOSPITALS = ToMany(PatientHospital, Hospital.__table__, patient_hospitals)
+_HOSPITALS = ToMany(PatientHospital, Hospital.__table__, patient_hospitals, walled=True)
 _DOCTORS = ToMany(PatientDoctor, Doctor.__table__, patient_doctors)
 
 
@@ -22,3 +25,13 @@ class PatientRepository(Repository):
         patient_doctor=_DOCTORS,
     )
     links: ClassVar = {"hospital_ids": _HOSPITALS, "doctor_ids": _DOCTORS}
+
+    @classmethod
+    def visible(cls, *, limited: bool) -> ColumnElement[bool]:
+        """Whoever is limited sees the patients of its own hospitals."""
+        return has_own(cls.table.c.unique_id) if limited else super().visible(limited=limited)
+
+    @classmethod
+    def was_visible(cls, record: ColumnElement[Any]) -> ColumnElement[bool]:
+        """Whoever is limited saw what was linked to its own hospitals."""
+        return had_own(record)

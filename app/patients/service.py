@@ -2,16 +2,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from sqlalchemy.engine import RowMapping
-
 from app.auth.scopes import Scope
-from app.errors import FieldError, InUseError, NotFoundError
+from app.errors import FieldError, ForbiddenError, InUseError, LastHospitalError, NotFoundError
 from app.journal.repository import JournalRepository
 from app.patients.repository import PatientRepository
 from app.patients.schemas import NAME_MISSING, PatientCreate, PatientUpdate
 from app.profiles.repository import ProfileRepository
+from app.resource.links import Linking
 from app.resource.preconditions import UNCONDITIONAL, Precondition
-from app.resource.repository import Linking, Record
+from app.resource.repository import Record
 from app.resource.service import Erased, Service, missing, refuse, renaming
 
 
@@ -32,16 +31,22 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
             IdentifierTakenError: a patient has the id.
             IdentifierRetiredError: a deleted patient (or for its profile, a deleted profile) had the id.
             PreconditionFailedError: a patient has the id, and the precondition is that there is none.
-            InvalidError: hospitals or doctors do not exist.
-            ForbiddenError: the profile would change, or be another, and the principal may not.
+            InvalidError: hospitals or doctors do not exist, or are not the principal's, or none of these is; or the
+                profile is not.
+            ForbiddenError: the profile would change, or be another, and the principal may not; or it may not choose
+                the id.
         """
         values = {**body.given(), **(moments or {})}
+        if self.repository.limited and "unique_id" in values:
+            raise ForbiddenError(
+                "Who is limited to hospitals cannot choose the unique_id of a patient: leave it out, and one is made."
+            )
         await self.expect_new(values.get("unique_id"), precondition)  # before the profile's own errors
         links = self._take_links(values)
         await self._upsert_profile(values)
         unique_id = await self._insert(values.pop("unique_id", None), values, precondition)
         linking = await self.repository.link(unique_id, links)
-        refuse(_unknown(links, linking))
+        refuse([*self._unknown(linking), *self._homeless(linking)])
         return await self.repository.record(unique_id, "created")
 
     async def update(self, unique_id: str, body: PatientUpdate, precondition: Precondition = UNCONDITIONAL) -> Record:
@@ -51,7 +56,9 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
             NotFoundError: there is none of this id.
             PreconditionFailedError, PreconditionRequiredError: as the precondition says.
             IdentifierRetiredError: a deleted profile had the profile's id.
-            InvalidError: hospitals or doctors do not exist, no name would be left, or the body has another `unique_id`.
+            InvalidError: hospitals or doctors do not exist, or are not the principal's to link, or the profile is
+                not; no name would be left, or the body has another `unique_id`.
+            LastHospitalError: the principal would no longer see the patient.
             ForbiddenError: the profile would change, or be another, and the principal may not.
         """
         # the patient before all else: requests for one patient follow each other, and none waits in a circle
@@ -63,7 +70,8 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
         values = body.given()
         links = self._take_links(values)
         linking = await self.repository.link(unique_id, links)
-        refuse([*renaming(unique_id, body), *_nameless({**locked, **values}), *_unknown(links, linking)])
+        refuse([*renaming(unique_id, body), *_nameless({**locked, **values}), *self._unknown(linking)])
+        self._keep(linking)
         await self._upsert_profile(values, locked["profile_id"])
         changed = await self.repository.update(locked, values, touch=linking.changed)
         return await self._read_back(unique_id, "updated", changed=changed)
@@ -96,7 +104,7 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
             await self._profiles.refuse_in_use(profile_id)
         except InUseError:
             return False
-        return await JournalRepository(self.connection, ProfileRepository).last_record(profile_id) is not None
+        return await JournalRepository(self._profiles).last_record(profile_id) is not None
 
     @property
     def _profiles(self) -> ProfileRepository:
@@ -123,25 +131,47 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
         if profile_id not in {None, linked}:
             self.principal.require(Scope.PROFILES_READ, Scope.PROFILES_WRITE)
 
-    async def _unlink_missing(self, values: dict[str, Any], locked: RowMapping | None) -> list[FieldError]:
-        unique_id = values["profile_id"]
-        self._allow_profile(unique_id, None if locked is None else locked["profile_id"])
-        if unique_id is not None:
-            try:
-                await self._profiles.get(unique_id)
-            except NotFoundError:
-                values["profile_id"] = None
-                return [missing("profile", unique_id)]
-        return []
+    async def _unlink_missing(self, values: dict[str, Any], before: Mapping[str, Any]) -> list[FieldError]:
+        unique_id, linked = values["profile_id"], before.get("profile_id")
+        self._allow_profile(unique_id, linked)
+        # the patient's own was visible with it, though after a deletion nothing shows that any more
+        profiles = self._profiles.unwalled if unique_id == linked else self._profiles
+        if unique_id is None or await profiles.sees(unique_id):
+            return []
+        values["profile_id"] = None
+        return [missing("profile", unique_id)]
 
+    async def _relink(self, unique_id: str, links: Mapping[str, list[str]], last: Mapping[str, Any] | None) -> Linking:
+        own = self.principal.hospitals
+        if own is None:
+            return await super()._relink(unique_id, links, last)
+        hospitals = own.intersection(links["hospital_ids"])
+        # a patient that is there keeps the hospitals that are not the principal's; one that was deleted gets them back
+        repository = self.repository if last is None else self.repository.unwalled
+        hospitals |= frozenset(last["hospital_ids"] if last else ()) - own
+        linking = await repository.link(unique_id, {**links, "hospital_ids": sorted(hospitals)})
+        self._keep(linking)
+        return linking
 
-def _unknown(links: Mapping[str, list[str]], linking: Linking) -> Iterator[FieldError]:
-    for name, wanted in links.items():
-        target = name.removesuffix("_ids")
-        for place, unique_id in enumerate(wanted):
-            if unique_id not in linking.known[name]:
-                message = f"There is no {target} of the unique_id {unique_id}"
-                yield FieldError(("body", name, place), message, f"unknown_{target}")
+    def _unknown(self, linking: Linking) -> Iterator[FieldError]:
+        for name, place, unique_id in linking.unknown():
+            target = name.removesuffix("_ids")
+            message = f"There is no {target} of the unique_id {unique_id}"
+            if self.repository.limited and self.repository.links[name].walled:
+                message += ", or you may not link it"
+            yield FieldError(("body", name, place), message, f"unknown_{target}")
+
+    def _homeless(self, linking: Linking) -> Iterator[FieldError]:
+        """The error of a new patient that its creator could not see."""
+        own = self.principal.hospitals
+        if own is not None and own.isdisjoint(linking.known.get("hospital_ids", ())):
+            message = "Name at least one of the hospitals that you are limited to"
+            yield FieldError(("body", "hospital_ids"), message, "own_hospital_missing")
+
+    def _keep(self, linking: Linking) -> None:
+        """Refuse to have the principal lose sight of a patient."""
+        if "hospital_ids" in linking.known and any(self._homeless(linking)):
+            raise LastHospitalError
 
 
 def _nameless(patient: Mapping[str, Any]) -> Iterator[FieldError]:

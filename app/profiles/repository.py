@@ -1,15 +1,17 @@
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Select, bindparam, case, func, literal_column, or_, select
+from sqlalchemy import ColumnElement, Select, bindparam, case, exists, false, func, literal_column, or_, select
 from sqlalchemy.dialects.postgresql import insert
 
+from app.errors import UnavailableProfileError
 from app.journal.entries import author, entry
 from app.models import Patient
 from app.models import Profile as Row
 from app.profiles.schemas import Profile
 from app.resource.document import Document
 from app.resource.repository import Repository
+from app.resource.walls import has_own
 
 
 class ProfileRepository(Repository):
@@ -20,11 +22,24 @@ class ProfileRepository(Repository):
     patient_reference = Patient.__table__.c.profile_id
 
     @classmethod
+    def visible(cls, *, limited: bool) -> ColumnElement[bool]:
+        """Whoever is limited sees the profiles of the patients that it sees."""
+        if not limited:
+            return super().visible(limited=limited)
+        patients = Patient.__table__.c
+        return exists().where(patients.profile_id == cls.table.c.unique_id, has_own(patients.unique_id))
+
+    @classmethod
+    def was_visible(cls, _: ColumnElement[Any]) -> ColumnElement[bool]:
+        """Nobody was linked to it when it was deleted."""
+        return false()
+
+    @classmethod
     @cache
-    def _upsert(cls, fields: frozenset[str]) -> Select[int | None, int]:
+    def _upsert(cls, fields: frozenset[str], *, overwrite: bool) -> Select[int | None, int]:
         key = [cls.table.c.unique_id]
         statement = insert(cls.table)
-        if fields:
+        if fields and overwrite:
             new = statement.excluded
             statement = statement.on_conflict_do_update(
                 index_elements=key,
@@ -45,14 +60,19 @@ class ProfileRepository(Repository):
     async def upsert(self, unique_id: str, values: dict[str, Any]) -> bool:
         """Create the profile, or overwrite the given `values` of it. Any number of requests may do so at once.
 
-        Whether anything was written.
+        Whether anything was written. One that the principal does not see is as good as one that was deleted.
 
         Raises:
             IdentifierRetiredError: a deleted profile had the id.
+            UnavailableProfileError: the same, or there is one, for a principal that is limited to hospitals.
             ConflictError: its entry could not be written.
         """
+        seen = not self.limited or await self.sees(unique_id)
+        statement = self._upsert(frozenset(values), overwrite=seen)
         parameters = {"unique_id": unique_id, **values, **author(self.principal)}
-        changed, written = (await self.connection.execute(self._upsert(frozenset(values)), parameters)).one()
+        changed, written = (await self.connection.execute(statement, parameters)).one()
+        if self.limited and not (seen or written):
+            raise UnavailableProfileError
         if changed and not written:
             raise await self.retired(unique_id) if changed == 1 else self.changed()
         return bool(changed)

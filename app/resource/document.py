@@ -71,6 +71,8 @@ class ToMany:
     schema: type[BaseModel]
     target: Table
     link: Table
+    walled: bool = False
+    """Whether a principal that is limited to hospitals changes only its links to these."""
 
     @property
     def owner(self) -> Column[Any]:

@@ -3,12 +3,12 @@
 Statements are built once for each class, with bound parameters: building one costs more than running it.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 from sqlalchemy import (
-    ARRAY,
     Column,
     ColumnElement,
     Executable,
@@ -16,15 +16,11 @@ from sqlalchemy import (
     Select,
     Table,
     Update,
-    all_,
     and_,
-    any_,
     bindparam,
     delete,
-    exists,
     func,
     literal_column,
-    or_,
     select,
     text,
     true,
@@ -40,8 +36,10 @@ from app.errors import ConflictError, IdentifierRetiredError, IdentifierTakenErr
 from app.journal.entries import author, entry, farewell
 from app.journal.erasure import forget
 from app.models import journal
+from app.resource import walls
 from app.resource.document import Document, ToMany
 from app.resource.identifiers import is_identifier, new_identifier
+from app.resource.links import Linking, replacing
 
 _ID = bindparam("id", type_=ID)
 
@@ -52,14 +50,6 @@ class Record(NamedTuple):
     unique_id: str
     document: str
     """JSON text."""
-
-
-class Linking(NamedTuple):
-    """What replacing sets of links came to."""
-
-    known: Mapping[str, frozenset[str]]
-    """Of each set, the wanted ids that exist; only these are linked."""
-    changed: bool
 
 
 class Repository:
@@ -79,26 +69,44 @@ class Repository:
     def __init__(self, connection: AsyncConnection, principal: Principal) -> None:
         self.connection = connection
         self.principal = principal
+        self.limited = principal.hospitals is not None
+
+    @property
+    def unwalled(self) -> Self:
+        """The same on behalf of nobody who is limited: for what is right although the principal does not see it."""
+        return type(self)(self.connection, replace(self.principal, hospitals=None))
 
     @classmethod
-    def visible(cls) -> ColumnElement[bool]:
-        """Which rows the principal may see: all, until principals are limited. Look-ups by id and lists ask it."""
+    def visible(cls, *, limited: bool) -> ColumnElement[bool]:  # noqa: ARG003  # of those that have walls
+        """Which rows the principal may see: all, but where the resource has walls and the principal is `limited`.
+
+        Every request begins with a statement that asks it: look-ups by id, locks, lists, and the journal.
+        """
         return true()
 
     @classmethod
-    def _one(cls) -> ColumnElement[bool]:
-        return and_(cls.visible(), cls.table.c.unique_id == _ID)
+    def was_visible(cls, record: ColumnElement[Any]) -> ColumnElement[bool]:  # noqa: ARG003  # as above
+        """Which deleted records a limited principal may know of, by the last `record` that the journal has of each."""
+        return true()
 
-    def _id(self, unique_id: str) -> dict[str, str]:
-        """The parameters of a statement about `_one` record."""
+    @classmethod
+    def _this(cls) -> ColumnElement[bool]:
+        return cls.table.c.unique_id == _ID
+
+    @classmethod
+    def _visible_one(cls, *, limited: bool) -> ColumnElement[bool]:
+        return and_(cls._this(), cls.visible(limited=limited))
+
+    def _id(self, unique_id: str) -> dict[str, Any]:
+        """The parameters of a statement about one record."""
         if not is_identifier(unique_id):
             raise NotFoundError(self.name)  # no record can have it, and PostgreSQL's text could not hold it (NUL)
-        return {"id": unique_id}
+        return {"id": unique_id, **walls.parameters(self.principal)}
 
     @classmethod
     @cache
-    def _get(cls) -> Select[str, str]:
-        return cls.document.of(select(cls.table).where(cls._one()))
+    def _get(cls, *, limited: bool) -> Select[str, str]:
+        return cls.document.of(select(cls.table).where(cls._visible_one(limited=limited)))
 
     async def get(self, unique_id: str) -> Record:
         """Read one record.
@@ -106,22 +114,23 @@ class Repository:
         Raises:
             NotFoundError: there is none of this id.
         """
-        row = (await self.connection.execute(self._get(), self._id(unique_id))).one_or_none()
+        row = (await self.connection.execute(self._get(limited=self.limited), self._id(unique_id))).one_or_none()
         if row is None:
             raise NotFoundError(self.name)
         return Record._make(row)
 
     @classmethod
     @cache
-    def _page(cls) -> Select[str, str]:
+    def _page(cls, *, limited: bool) -> Select[str, str]:
         key = cls.table.c.unique_id
-        rows = select(cls.table).where(cls.visible(), key > bindparam("after", type_=ID)).order_by(key)
+        rows = select(cls.table).where(cls.visible(limited=limited), key > bindparam("after", type_=ID)).order_by(key)
         # the number stands in the statement: for `LIMIT $2` PostgreSQL plans as if a tenth of the table were wanted
         return cls.document.of(rows.limit(bindparam("limit", type_=Integer, literal_execute=True)))
 
     async def page(self, after: str, limit: int) -> list[Record]:
         """Read up to `limit` records whose id comes after `after` (`""` for the first), in the order of `unique_id`."""
-        rows = await self.connection.execute(self._page(), {"after": after, "limit": limit})
+        parameters = {"after": after, "limit": limit, **walls.parameters(self.principal)}
+        rows = await self.connection.execute(self._page(limited=self.limited), parameters)
         return [Record._make(row) for row in rows]
 
     @classmethod
@@ -144,15 +153,32 @@ class Repository:
 
     @classmethod
     @cache
-    def _lock(cls) -> Select[Any]:
+    def _lock(cls, *, limited: bool) -> Select[Any]:
         # not FOR UPDATE, which would deadlock with foreign-key checks of other transactions
-        return select(cls.table).where(cls._one()).with_for_update(key_share=True)
+        return select(cls.table).where(cls._visible_one(limited=limited)).with_for_update(key_share=True)
 
     async def lock_if_there(self, unique_id: str) -> RowMapping | None:
         """Lock one record against other changes and read its columns as they are then; none if there is none."""
-        locked = await self.connection.execute(self._lock(), self._id(unique_id))
+        locked = await self.connection.execute(self._lock(limited=self.limited), self._id(unique_id))
         row: RowMapping | None = locked.mappings().one_or_none()
-        return row
+        return row if row is not None and await self._still_visible(unique_id) else None
+
+    @classmethod
+    @cache
+    def _see(cls, *, limited: bool) -> Select[str]:
+        return select(cls.table.c.unique_id).where(cls._visible_one(limited=limited))
+
+    async def sees(self, unique_id: str) -> bool:
+        """Whether there is a record of this id that the principal may see."""
+        seen = await self.connection.execute(self._see(limited=self.limited), self._id(unique_id))
+        return seen.one_or_none() is not None
+
+    async def _still_visible(self, unique_id: str) -> bool:
+        """Whether a record that was waited for, and is locked now, is visible to the principal as it is now.
+
+        The statement that waited has looked at the links as they were before.
+        """
+        return not self.limited or await self.sees(unique_id)
 
     async def lock(self, unique_id: str) -> RowMapping:
         """Lock one record against other changes and read its columns as they are then.
@@ -177,7 +203,7 @@ class Repository:
     @classmethod
     @cache
     def _update(cls) -> Update:
-        return update(cls.table).where(cls.table.c.unique_id == _ID).values(cls.next_version())
+        return update(cls.table).where(cls._this()).values(cls.next_version())
 
     async def update(self, locked: RowMapping, values: dict[str, Any], *, touch: bool = False) -> bool:
         """Write what differs from the `locked` row; nothing where nothing does, unless `touch` says that links did.
@@ -191,44 +217,25 @@ class Repository:
 
     @classmethod
     @cache
-    def _replace(cls, names: frozenset[str]) -> Select[Any]:
-        """Remove what is not wanted, add what is wanted, exists and is not there; for each of the named sets.
+    def _replace(cls, names: frozenset[str], *, limited: bool) -> Select[Any]:
+        return replacing({name: cls.links[name] for name in names}, _ID, limited=limited)
 
-        Added in the order of the ids, in which every transaction then locks the targets (by the foreign key's check).
-        """
-        columns: list[ColumnElement[Any]] = []
-        changes: list[ColumnElement[bool]] = []
-        for name in sorted(names):
-            relation = cls.links[name]
-            wanted = bindparam(name, type_=ARRAY(ID))
-            target, key = relation.target.c.unique_id, relation.key
-            known = select(target).where(target == any_(wanted)).cte(f"known_{name}")
-            unwanted = delete(relation.link).where(relation.owner == _ID, key != all_(wanted))
-            rows = select(_ID, known.c.unique_id).order_by(known.c.unique_id)
-            missing = insert(relation.link).from_select([relation.owner, key], rows).on_conflict_do_nothing()
-            columns.append(func.array(select(known.c.unique_id).scalar_subquery(), type_=ARRAY(ID)).label(name))
-            changes += [
-                exists(select(unwanted.returning(key).cte(f"removed_{name}"))),
-                exists(select(missing.returning(key).cte(f"added_{name}"))),
-            ]
-        return select(*columns, or_(*changes).label("changed"))
-
-    async def link(self, unique_id: str, wanted: Mapping[str, Collection[str]]) -> Linking:
-        """Make each set of links of a record exactly what is `wanted`: one statement, however many links.
+    async def link(self, unique_id: str, wanted: Mapping[str, list[str]]) -> Linking:
+        """Make each set of links of a record exactly what is `wanted`, as far as the principal may.
 
         The record must be locked, or new in this transaction.
         """
         if not wanted:
-            return Linking({}, changed=False)
-        parameters = {name: sorted(set(ids)) for name, ids in wanted.items()}
-        result = await self.connection.execute(self._replace(frozenset(wanted)), {"id": unique_id, **parameters})
-        row = result.mappings().one()
-        return Linking({name: frozenset(row[name]) for name in wanted}, row["changed"])
+            return Linking({}, {}, changed=False)
+        statement = self._replace(frozenset(wanted), limited=self.limited)
+        sets = {name: sorted(set(ids)) for name, ids in wanted.items()}
+        row = (await self.connection.execute(statement, self._id(unique_id) | sets)).mappings().one()
+        return Linking(wanted, {name: frozenset(row[name]) for name in wanted}, row["changed"])
 
     @classmethod
     @cache
     def _record(cls, action: str) -> Select[str, str, int]:
-        one = select(cls.table).where(cls._one())
+        one = select(cls.table).where(cls._this())
         written = entry(cls.table, one.cte("changed"), cls.links, literal_column(f"'{action}'"))
         return cls.document.of(one).add_columns(select(func.count()).select_from(written).scalar_subquery())
 
@@ -274,8 +281,8 @@ class Repository:
 
     @classmethod
     @cache
-    def _lock_for_deletion(cls) -> Select[str]:
-        return select(cls.table.c.unique_id).where(cls._one()).with_for_update()
+    def _lock_for_deletion(cls, *, limited: bool) -> Select[str]:
+        return cls._see(limited=limited).with_for_update()
 
     async def lock_for_deletion(self, unique_id: str) -> None:
         """Lock one record so that none can refer to it until the transaction ends.
@@ -283,7 +290,8 @@ class Repository:
         Raises:
             NotFoundError: there is none of this id.
         """
-        if (await self.connection.execute(self._lock_for_deletion(), self._id(unique_id))).one_or_none() is None:
+        locked = await self.connection.execute(self._lock_for_deletion(limited=self.limited), self._id(unique_id))
+        if locked.one_or_none() is None or not await self._still_visible(unique_id):
             raise NotFoundError(self.name)
 
     @classmethod
@@ -300,12 +308,12 @@ class Repository:
         if self.patient_reference is not None:
             count = await self.connection.execute(self._count_patients(self.patient_reference), {"id": unique_id})
             if patients := count.scalar_one():
-                raise InUseError(self.name, patients)
+                raise InUseError(self.name, None if self.limited else patients)
 
     @classmethod
     @cache
     def _delete(cls) -> Executable:
-        gone = delete(cls.table).where(cls._one()).returning(cls.table.c.unique_id, cls.table.c.version).cte("gone")
+        gone = delete(cls.table).where(cls._this()).returning(cls.table.c.unique_id, cls.table.c.version).cte("gone")
         return select(farewell(cls.table, gone))
 
     async def delete(self, unique_id: str) -> None:
@@ -321,9 +329,9 @@ class Repository:
     @classmethod
     @cache
     def _remove(cls) -> Executable:
-        return delete(cls.table).where(cls._one())
+        return delete(cls.table).where(cls._this())
 
     async def erase(self, unique_id: str, reason: str) -> int:
         """Remove one record, if it is there, and all that is stored of it; the number of journal entries removed."""
-        await self.connection.execute(self._remove(), self._id(unique_id))
+        await self.connection.execute(self._remove(), {"id": unique_id})
         return await forget(self.connection, self.table.name, unique_id, reason, self.principal)

@@ -5,15 +5,15 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
-from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth.principal import Principal
 from app.errors import FieldError, IdentifierTakenError, InvalidError, NotFoundError
 from app.journal.repository import JournalRepository
 from app.journal.schemas import Restore
+from app.resource.links import Linking
 from app.resource.preconditions import UNCONDITIONAL, Precondition, entity_tag
-from app.resource.repository import Linking, Record, Repository
+from app.resource.repository import Record, Repository
 from app.resource.schemas import CreateBody, UpdateBody
 
 C = TypeVar("C", bound=CreateBody)
@@ -38,7 +38,7 @@ class Service(Generic[C, U]):
         self.connection = connection
         self.principal = principal
         self.repository = self.repository_class(connection, principal)
-        self.journal = JournalRepository(connection, self.repository_class)
+        self.journal = JournalRepository(self.repository)
 
     async def create(
         self, body: C, precondition: Precondition = UNCONDITIONAL, moments: Mapping[str, Any] | None = None
@@ -99,13 +99,14 @@ class Service(Generic[C, U]):
         else:
             replace(precondition, required=False).check(None)  # there is nothing to overwrite
         past = await self.journal.state(unique_id, body.version)
+        last = None if locked is not None else await self.journal.last_record(unique_id)
         values = past.columns
-        lost = await self._unlink_missing(values, locked)
+        lost = await self._unlink_missing(values, last or {} if locked is None else dict(locked))
         if locked is None:
             await self.repository.insert(unique_id, {**values, "version": newest + 1})
-        linking = await self.repository.link(unique_id, past.links)
+        linking = await self._relink(unique_id, past.links, last)
         if not body.skip_missing:
-            refuse([*lost, *_gone(past.links, linking)])
+            refuse([*lost, *(missing(name.removesuffix("_ids"), target) for name, _, target in linking.unknown())])
         changed = locked is None or await self.repository.update(locked, values, touch=linking.changed)
         return await self._read_back(unique_id, "restored", changed=changed)
 
@@ -151,9 +152,16 @@ class Service(Generic[C, U]):
     async def _read_back(self, unique_id: str, action: str, *, changed: bool) -> Record:
         return await (self.repository.record(unique_id, action) if changed else self.repository.get(unique_id))
 
-    async def _unlink_missing(self, _: dict[str, Any], __: RowMapping | None) -> list[FieldError]:
-        """Take out of a former state's values the references to what is gone, and say which; links come later."""
+    async def _unlink_missing(self, _: dict[str, Any], __: Mapping[str, Any]) -> list[FieldError]:
+        """Take out of a former state's values the references to what is gone, and say which; links come later.
+
+        The second is what the record is, or was before it was deleted.
+        """
         return []
+
+    async def _relink(self, unique_id: str, links: Mapping[str, list[str]], _: Mapping[str, Any] | None) -> Linking:
+        """Give a record the links of a former state; the last is what it was before it was deleted, if it was."""
+        return await self.repository.link(unique_id, links)
 
 
 def refuse(errors: Iterable[FieldError]) -> None:
@@ -177,10 +185,3 @@ def missing(target: str, unique_id: str) -> FieldError:
     """The error of restoring a version whose link leads nowhere."""
     message = f'The {target} {unique_id}, linked to it then, is gone: restore that first, or send "skip_missing": true'
     return FieldError(("body", "version"), message, f"missing_{target}")
-
-
-def _gone(links: Mapping[str, list[str]], linking: Linking) -> Iterator[FieldError]:
-    for name, wanted in links.items():
-        for unique_id in wanted:
-            if unique_id not in linking.known[name]:
-                yield missing(name.removesuffix("_ids"), unique_id)

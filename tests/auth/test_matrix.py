@@ -70,6 +70,7 @@ SCOPES = (
     "patients:read",
     "patients:write",
     "patients:delete",
+    "patients:break-glass",
     "history:read",
     "directory:read",
     "directory:write",

@@ -314,6 +314,13 @@ def _place(part: str | int) -> str | int:
     return part if isinstance(part, int) or _FIELD_NAME.fullmatch(part) else "(a key that is no field's name)"
 
 
+def status_of(error: ServiceError | HTTPException | RequestValidationError) -> int:
+    """The status with which an error is answered."""
+    if isinstance(error, RequestValidationError):
+        return InvalidError.status
+    return error.status if isinstance(error, ServiceError) else error.status_code
+
+
 async def _validation_error(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101  # as above
     errors = [

@@ -9,6 +9,8 @@ from starlette.middleware import Middleware
 from starlette.responses import RedirectResponse
 
 from app import openapi
+from app.audit.routes import router as audit
+from app.audit.trail import Trail
 from app.auth.authentication import Authenticator
 from app.db.session import Database
 from app.docs.routes import assets
@@ -24,7 +26,7 @@ from app.profiles.routes import router as profiles
 from app.resource.idempotency import keep_pruned, prune
 from app.settings import Settings
 
-RESOURCES = (patients, profiles, hospitals, doctors)
+RESOURCES = (patients, profiles, hospitals, doctors, audit)
 ACCEPTED_HEADERS = (
     "Authorization",
     "Content-Type",
@@ -32,6 +34,7 @@ ACCEPTED_HEADERS = (
     "If-Match",
     "If-None-Match",
     "X-API-Key",
+    "X-Break-Glass",
     "X-Request-ID",
 )
 EXPOSED_HEADERS = (
@@ -73,6 +76,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.database = database
     app.state.authenticator = authenticator
+    app.state.trail = Trail(database)
     app.state.settings = settings
     app.state.stopping = False
     add_error_handlers(app)

@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from app.auth.break_glass import MOST_CHARACTERS
 from app.auth.scopes import SCHEMES, needed
 from app.errors import IdentifierRetiredError, InUseError, MissingScopeError, NotFoundError, Problem, title
 from app.resource.idempotency import PATTERN
@@ -30,6 +31,7 @@ DESCRIPTION: Json = {
         {"name": "profiles", "description": "Accounts that patients are linked to."},
         {"name": "hospitals", "description": "The hospitals that patients may be linked to."},
         {"name": "doctors", "description": "The doctors that patients may be linked to."},
+        {"name": "audit", "description": "Who has looked at whom."},
         {"name": "health", "description": "For those who run the service."},
     ],
 }
@@ -38,6 +40,8 @@ _WORDS = {
     "list": ("List {}", "All {}, or a page of them."),
     "list_history": ("List what was done to a {}", "Its versions, newest first."),
     "get_version": ("Get a {} as it was in one version", "The version."),
+    "list_access": ("List who has seen a {}", "Looks and changes, newest first."),
+    "list_entries": ("List who has looked at whom", "Entries, newest first."),
     "restore": ("Restore a {}", "The {} as it is now."),
     "create": ("Create a {}", "The new {}."),
     "get": ("Get a {}", "The {}."),
@@ -129,6 +133,13 @@ _KEY = {
     "sent again with it within 24 hours is answered as the first was, and changes nothing.",
     "schema": {"type": "string", "pattern": PATTERN},
 }
+_BREAK_GLASS = {
+    "name": "X-Break-Glass",
+    "description": "In an emergency: why a patient of other hospitals has to be read. It is put on record, with who "
+    "and when, and needs the scope `patients:break-glass`.",
+    "schema": {"type": "string", "maxLength": MOST_CHARACTERS},
+    "example": "Unconscious, brought in by ambulance",
+}
 _ACCEPTED = {
     "get": (_IF_NONE_MATCH,),
     "get_version": (_IF_NONE_MATCH,),
@@ -191,7 +202,8 @@ def _tidy(path: str, operation: Json) -> None:
     operation["description"] += _scopes(scope, verb, noun)
     for parameter in operation.get("parameters", ()):
         _tidy_parameter(parameter, noun)
-    for header in _ACCEPTED.get(verb, ()):
+    breaking = (_BREAK_GLASS,) if operation["operationId"] == "get_patient" else ()
+    for header in (*_ACCEPTED.get(verb, ()), *breaking):
         taken = {"in": "header", "schema": {"type": "string"}, **header}
         operation.setdefault("parameters", []).append(taken)
     if verb in {"get", "get_version"}:
@@ -247,7 +259,7 @@ def _particulars(status: str, verb: str, noun: str, scope: str) -> Json:
         used = IdentifierRetiredError("profile" if verb in {"update", "patch"} else noun, 3)
         return {"detail": (InUseError(noun, patients=2) if verb == "delete" else used).detail}
     if status == "422":
-        return {"errors": _ERRORS["list" if verb == "list_history" else verb if verb in _ERRORS else noun]}
+        return {"errors": _ERRORS["list" if verb.startswith("list") else verb if verb in _ERRORS else noun]}
     return {}
 
 

@@ -83,6 +83,12 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(default=1.0, ge=0, le=300)
     """Seconds for which a service that was told to stop still serves, but answers `/readyz` with 503."""
 
+    audit_reads: bool | None = None
+    """Whether reading patients and profiles is put on record, as changing them always is."""
+
+    audit_days: int = Field(default=2190, ge=1, le=36_500)
+    """Days for which the audit is kept, six years (HIPAA, 164.316(b)(2)); then `patients-api audit prune`."""
+
     @field_validator("database_url")
     @classmethod
     def _postgresql(cls, url: SecretStr | None) -> SecretStr | None:
@@ -167,6 +173,11 @@ class Settings(BaseSettings):
     def auth_required(self) -> bool:
         """Whether requests need credentials."""
         return self.auth != "off"
+
+    @property
+    def reads_audited(self) -> bool:
+        """Whether reading is put on record: by default where it is known who reads."""
+        return self.auth_required if self.audit_reads is None else self.audit_reads
 
     @property
     def effective_rate_limit(self) -> str | None:

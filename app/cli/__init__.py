@@ -9,6 +9,8 @@ COMMANDS = {
     "migrate": "bring the database of DATABASE_URL to this version's schema",
     "keys": "create, list and revoke API keys",
     "journal": "verify: prove that each record is what its newest journal entry says",
+    "audit": "prune: remove what has been on record for longer than it is kept",
+    "access-report": "print who has seen or changed a patient's record",
     "erase": "remove a person's data everywhere, for good",
     "health": "exit with 0 if a service is ready, else with 1",
     "openapi": "print the OpenAPI document",
@@ -17,7 +19,7 @@ COMMANDS = {
 
 def main() -> int:
     """Run the subcommand that the command line names; its exit status."""
-    listed = "\n".join(f"  {name:<9}{purpose}" for name, purpose in COMMANDS.items())
+    listed = "\n".join(f"  {name:<15}{purpose}" for name, purpose in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="patients-api",
         description="Keeps a clinic group's patients.",
@@ -28,7 +30,7 @@ def main() -> int:
     parser.add_argument("options", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
 
-    command = importlib.import_module(f"app.cli.{chosen.command}")
+    command = importlib.import_module(f"app.cli.{chosen.command.replace('-', '_')}")
     options = argparse.ArgumentParser(prog=f"patients-api {chosen.command}", description=COMMANDS[chosen.command])
     command.add_arguments(options)
     arguments = options.parse_args(chosen.options)

@@ -2,11 +2,12 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Self, TypeVar
 
 import asyncpg
+from sqlalchemy import Executable
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -151,7 +152,9 @@ class _Line:
 
 
 class Database:
-    """What routes and commands use of PostgreSQL: `read` for a single SELECT, `transaction` for everything else.
+    """What routes and commands use of PostgreSQL.
+
+    `read` for a single SELECT, `write` for a single statement that writes, `transaction` for everything else.
 
     An async context manager, which closes all connections at its end.
     """
@@ -168,6 +171,11 @@ class Database:
         """A connection for one SELECT. It is its own transaction, which saves the round trips of BEGIN and COMMIT."""
         async with self._connected(self._autocommit) as connection:
             yield connection
+
+    async def write(self, statement: Executable, parameters: Mapping[str, Any]) -> None:
+        """Run one statement that is a transaction of its own: what it wrote is durable when this returns."""
+        async with self._connected(self._autocommit) as connection:
+            await connection.execute(statement, parameters)
 
     async def transaction(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Run `work` in one transaction and commit it: all of it is stored, or, if anything raises, nothing.

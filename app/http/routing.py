@@ -3,11 +3,14 @@
 import json
 import re
 from collections.abc import Callable, Coroutine
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from fastapi import APIRouter, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 
+from app.audit.trail import Access, requested
 from app.auth.authentication import Authenticator
 from app.auth.scopes import Scope, needed
 from app.errors import (
@@ -20,15 +23,18 @@ from app.errors import (
     NotFoundError,
     PreconditionFailedError,
     PreconditionRequiredError,
+    ServiceError,
     TooManyRequestsError,
     UnauthorizedError,
     UnavailableError,
     UnreadableBodyError,
     UnsupportedMediaTypeError,
     problem_content,
+    status_of,
     title,
 )
 
+_READS = frozenset({"GET", "HEAD"})
 _JSON_TYPE = re.compile(r'application/json\s*(?:;\s*charset=(?:utf-8|"utf-8")\s*)?;?', re.IGNORECASE)
 
 
@@ -81,6 +87,8 @@ class Route(APIRoute):
         ValueError: it does not declare which scope it needs.
     """
 
+    audited: ClassVar[bool] = False
+
     def __init__(self, path: str, endpoint: Callable[..., Any], **keywords: Any) -> None:
         self.needed = needed(keywords.get("openapi_extra"))
         if self.needed is not None:
@@ -93,9 +101,8 @@ class Route(APIRoute):
         takes_body = self.body_field is not None
         scope = self.needed
 
-        async def handle(request: Request) -> Response:
+        async def answer(request: Request) -> Response:
             state = request.scope["state"]
-            state["route"] = self.path_format
             if scope is not None:
                 authenticator: Authenticator = request.app.state.authenticator
                 state["principal"] = await authenticator.authenticate(request, state["request_id"], scope)
@@ -107,7 +114,32 @@ class Route(APIRoute):
                     await request.json()  # here, because the framework turns errors of its own call into a bare 400
             return await handler(request)
 
+        async def handle(request: Request) -> Response:
+            state = request.scope["state"]
+            state["route"] = self.path_format
+            access = state["access"] = self._access(request)
+            try:
+                response = await answer(request)
+            except (ServiceError, HTTPException, RequestValidationError) as error:
+                await access.refuse(status_of(error))
+                raise
+            await access.end(response.status_code)
+            return response
+
         return handle
+
+    def _access(self, request: Request) -> Access:
+        state, settings = request.scope["state"], request.app.state.settings
+        on_record = self.audited and (request.method not in _READS or settings.reads_audited)
+        return Access(
+            request.app.state.trail, request.method, state, on_record, requested(request), self.status_code or 200
+        )
+
+
+class AuditedRoute(Route):
+    """A route whose requests are put on record before they are answered: what they show is patients' data."""
+
+    audited = True
 
 
 _DETAILS = {
@@ -144,12 +176,12 @@ def problems(*statuses: int, database: bool = True) -> dict[int | str, dict[str,
     }
 
 
-def make_router(prefix: str, tag: str) -> APIRouter:
-    """A router of our routes. A route's name is its operationId."""
+def make_router(prefix: str, tag: str, *, audited: bool = False) -> APIRouter:
+    """A router of our routes, `audited` where they show or change patients' data. A route's name is its operationId."""
     return APIRouter(
         prefix=prefix,
         tags=[tag],
-        route_class=Route,
+        route_class=AuditedRoute if audited else Route,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )

@@ -6,12 +6,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth.principal import Principal
 from app.journal.entries import author
-from app.models import Patient, Profile, idempotency_keys, journal
+from app.models import Patient, Profile, audit, idempotency_keys, journal
 from app.resource.identifiers import new_identifier
 
-_PERMIT = select(func.set_config("patients.erasing", "yes", True))
-_FORBID = select(func.set_config("patients.erasing", "", True))
-"""What the journal's trigger asks; for the rest of the transaction."""
+PERMIT = select(func.set_config("patients.erasing", "yes", True))
+FORBID = select(func.set_config("patients.erasing", "", True))
+"""What the triggers of the journal and the audit ask; for the rest of the transaction."""
 
 
 async def forget(connection: AsyncConnection, resource: str, unique_id: str, reason: str, principal: Principal) -> int:
@@ -23,7 +23,7 @@ async def forget(connection: AsyncConnection, resource: str, unique_id: str, rea
         sqlalchemy.exc.ProgrammingError: the connection's role may not (SQLSTATE 42501).
     """
     token = new_identifier("erased")
-    await connection.execute(_PERMIT)
+    await connection.execute(PERMIT)
     this = (journal.c.resource == resource, journal.c.unique_id == unique_id)
     versions = (await connection.execute(delete(journal).where(*this).returning(journal.c.version))).scalars().all()
     if versions:
@@ -32,8 +32,17 @@ async def forget(connection: AsyncConnection, resource: str, unique_id: str, rea
     await _forget_answers(connection, f"/{resource}/{resource}/", unique_id, token)
     if resource == Profile.__tablename__:
         await _forget_links(connection, unique_id, token)
-    await connection.execute(_FORBID)
+    await _forget_looks(connection, resource, unique_id, token)
+    await connection.execute(FORBID)
     return len(versions)
+
+
+async def _forget_looks(connection: AsyncConnection, resource: str, unique_id: str, token: str) -> None:
+    """Put the token in the place of the id in the audit: that somebody looked stays, at whom does not."""
+    ids = audit.c.ids
+    looks = (audit.c.resource == resource, ids.contains([unique_id]))
+    renamed = func.array_replace(ids, unique_id, token)
+    await connection.execute(update(audit).where(*looks).values(ids=renamed, reason=null()))
 
 
 async def _forget_answers(connection: AsyncConnection, path: str, unique_id: str, token: str) -> None:

@@ -47,7 +47,10 @@ def add_history_routes(
                 raise NotFoundError(name)
             return entries
 
-        return await list_answer(request, read, page, request.app.state.settings.list_cap)
+        async def show(_: list[Record]) -> None:
+            """The request's own row says it all: the entries are about the record that the path names."""
+
+        return await list_answer(request, read, show, page, request.app.state.settings.list_cap)
 
     @router.get(
         "/{unique_id}/history/{version}/",

@@ -1,6 +1,7 @@
 """The tables, one file each; all of the foreign-key graph in this one place."""
 
 from app.models.api_key import api_keys
+from app.models.audit import audit
 from app.models.doctor import Doctor
 from app.models.hospital import Hospital
 from app.models.idempotency_key import idempotency_keys
@@ -14,6 +15,7 @@ __all__ = [
     "Patient",
     "Profile",
     "api_keys",
+    "audit",
     "idempotency_keys",
     "journal",
     "patient_doctors",

@@ -1,5 +1,7 @@
 from fastapi import Request, Response
 
+from app.audit.routes import add_access_route
+from app.auth.break_glass import break_glass
 from app.auth.principal import CurrentPrincipal
 from app.auth.scopes import Scope, needs
 from app.http.routing import make_router, problems
@@ -20,7 +22,7 @@ from app.resource.routes import (
     update_record,
 )
 
-router = make_router("/patients/patients", tag="patients")
+router = make_router("/patients/patients", tag="patients", audited=True)
 
 
 @router.get("/", response_model=list[Patient], openapi_extra=needs(Scope.PATIENTS_READ), responses=problems(422))
@@ -41,10 +43,12 @@ async def create_patient(request: Request, principal: CurrentPrincipal, body: Pa
     return await create_record(request, PatientService, principal, body)
 
 
-@router.get("/{unique_id}/", response_model=Patient, openapi_extra=needs(Scope.PATIENTS_READ), responses=problems(404))
+@router.get(
+    "/{unique_id}/", response_model=Patient, openapi_extra=needs(Scope.PATIENTS_READ), responses=problems(404, 422)
+)
 async def get_patient(request: Request, principal: CurrentPrincipal, unique_id: PathId) -> Response:
     """Get one patient."""
-    return await get_record(request, PatientRepository, principal, unique_id)
+    return await get_record(request, PatientRepository, break_glass(request, principal), unique_id)
 
 
 @router.patch(
@@ -76,3 +80,4 @@ async def delete_patient(request: Request, principal: CurrentPrincipal, unique_i
 
 
 add_history_routes(router, PatientService, Patient, Scope.PATIENTS_WRITE)
+add_access_route(router, PatientRepository)

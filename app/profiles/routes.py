@@ -20,7 +20,7 @@ from app.resource.routes import (
     update_record,
 )
 
-router = make_router("/profiles/profiles", tag="profiles")
+router = make_router("/profiles/profiles", tag="profiles", audited=True)
 
 
 @router.get("/", response_model=list[Profile], openapi_extra=needs(Scope.PROFILES_READ), responses=problems(422))

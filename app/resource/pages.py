@@ -48,36 +48,44 @@ class PageParameters(BaseModel):
 Page = Annotated[PageParameters, Query()]
 Read = Callable[[str, int], Awaitable[list[Record]]]
 """Reads up to so many records after an id, in the order of `unique_id`."""
+Show = Callable[[list[Record]], Awaitable[None]]
+"""Is told of records that are about to leave."""
 
 
-async def list_answer(request: Request, read: Read, parameters: PageParameters, cap: int | None) -> Response:
+async def list_answer(
+    request: Request, read: Read, show: Show, parameters: PageParameters, cap: int | None
+) -> Response:
     """The whole list as a stream, or the page that `parameters`, or the operators' `cap`, ask for."""
     limit = parameters.limit
     if limit is None:
         limit = cap if parameters.cursor is None else DEFAULT_LIMIT
     if limit is not None:
-        return await _page(request, read, parameters.cursor or "", limit)
+        return await _page(request, read, show, parameters, limit)
     first = await read("", BATCH)  # before the answer begins: a failure here is still a problem
-    return StreamingResponse(_stream(first, read), media_type="application/json")
+    await show(first)
+    return StreamingResponse(_stream(first, read, show), media_type="application/json")
 
 
-async def _page(request: Request, read: Read, after: str, limit: int) -> Response:
-    records = await read(after, limit + 1)  # one more tells whether there is a next page
-    more = len(records) > limit
-    body = f"[{','.join(record.document for record in records[:limit])}]"
-    response = Response(body, media_type="application/json")
-    if more:
-        query = urlencode({"limit": min(limit, MAX_LIMIT), "cursor": _cursor(records[limit - 1].unique_id)})
-        response.headers["Link"] = f'<{request.scope["path"]}?{query}>; rel="next"'
+async def _page(request: Request, read: Read, show: Show, parameters: PageParameters, limit: int) -> Response:
+    records = await read(parameters.cursor or "", limit + 1)  # one more tells whether there is a next page
+    page = records[:limit]
+    await show(page)
+    response = Response(f"[{','.join(record.document for record in page)}]", media_type="application/json")
+    if len(records) > limit:
+        query = {"limit": min(limit, MAX_LIMIT), "cursor": _cursor(page[-1].unique_id)}
+        kept = parameters.model_dump(mode="json", exclude=set(query), exclude_none=True)
+        response.headers["Link"] = f'<{request.scope["path"]}?{urlencode({**kept, **query})}>; rel="next"'
     return response
 
 
-async def _stream(records: list[Record], read: Read) -> AsyncIterator[str]:
+async def _stream(records: list[Record], read: Read, show: Show) -> AsyncIterator[str]:
     opening = "["
     while True:
         yield opening + ",".join(record.document for record in records)
         if len(records) < BATCH:
             break
         records = await read(records[-1].unique_id, BATCH)
+        if records:
+            await show(records)
         opening = "," if records else ""
     yield "]"

@@ -6,9 +6,10 @@ from typing import Annotated, Any
 from fastapi import Path, Request, Response
 from pydantic import BaseModel
 
+from app.audit.trail import Access
 from app.auth.principal import Principal
 from app.db.session import Database
-from app.resource.idempotency import IdempotencyKey, S, once
+from app.resource.idempotency import IdempotencyKey, Outcome, S, once
 from app.resource.identifiers import PATTERN
 from app.resource.pages import PageParameters, list_answer
 from app.resource.preconditions import Precondition, entity_tag, names
@@ -31,13 +32,14 @@ def database(request: Request) -> Database:
     return database
 
 
-def _settings(request: Request) -> Settings:
-    settings: Settings = request.app.state.settings
-    return settings
+def settings(request: Request) -> Settings:
+    """The settings of the service."""
+    loaded: Settings = request.app.state.settings
+    return loaded
 
 
 def _precondition(request: Request) -> Precondition:
-    return Precondition.of(request.headers, required=_settings(request).require_if_match)
+    return Precondition.of(request.headers, required=settings(request).require_if_match)
 
 
 def answer(request: Request, document: str, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -61,7 +63,10 @@ async def list_records(
         async with database(request).read() as connection:
             return await repository(connection, principal).page(after, limit)
 
-    return await list_answer(request, read, parameters, _settings(request).list_cap)
+    async def show(records: list[Record]) -> None:
+        await Access.of(request).show([record.unique_id for record in records])
+
+    return await list_answer(request, read, show, parameters, settings(request).list_cap)
 
 
 async def get_record(request: Request, repository: type[Repository], principal: Principal, unique_id: str) -> Response:
@@ -81,10 +86,13 @@ async def post(
     """Do `work` in a transaction, once for each Idempotency-Key; the record, and headers of its answer."""
     key = IdempotencyKey.of(request, principal, body)
     precondition = _precondition(request)
-    record, replayed = await database(request).transaction(
-        lambda connection: once(key, service(connection, principal), lambda own: work(own, precondition))
+
+    outcome: Outcome = await Access.of(request).change(
+        database(request),
+        lambda connection: once(key, service(connection, principal), lambda own: work(own, precondition)),
+        about=lambda outcome: [outcome.record.unique_id],
     )
-    return record, {"Idempotency-Replayed": "true"} if replayed else {}
+    return outcome.record, {"Idempotency-Replayed": "true"} if outcome.replayed else {}
 
 
 async def create_record(request: Request, service: type[Service[C, Any]], principal: Principal, body: C) -> Response:
@@ -99,8 +107,8 @@ async def update_record(
 ) -> Response:
     """200 and the record as it is now."""
     precondition = _precondition(request)
-    record = await database(request).transaction(
-        lambda connection: service(connection, principal).update(unique_id, body, precondition)
+    record = await Access.of(request).change(
+        database(request), lambda connection: service(connection, principal).update(unique_id, body, precondition)
     )
     return answer(request, record.document)
 
@@ -110,7 +118,7 @@ async def delete_record(
 ) -> Response:
     """204."""
     precondition = _precondition(request)
-    await database(request).transaction(
-        lambda connection: service(connection, principal).delete(unique_id, precondition)
+    await Access.of(request).change(
+        database(request), lambda connection: service(connection, principal).delete(unique_id, precondition)
     )
     return Response(status_code=204)

@@ -55,6 +55,10 @@ RESOURCES = {
     ),
     **_of_resource("/doctors/doctors/", "doctor", DOCTOR, "directory:read", "directory:write", "directory:write"),
 }
+RESOURCES |= {
+    "list_patient_access": Rule("GET", "/patients/patients/one/access/", "audit:read"),
+    "list_audit_entries": Rule("GET", "/audit/", "audit:read"),
+}
 OPEN = {
     "livez": Rule("GET", "/livez", None, None, 204),
     "readyz": Rule("GET", "/readyz", None, None, 204),

@@ -9,6 +9,9 @@ import pytest
 
 from app.auth.scopes import Scope
 from tests.auth.support import HOSPITALS, PATIENTS, PROFILES, client_of, make_key, secured
+from tests.journal.conftest import command, serving_url
+
+__all__ = ["command", "serving_url"]
 
 SCOPES = tuple(scope for scope in Scope if scope not in {Scope.ADMIN, Scope.BREAK_GLASS})
 

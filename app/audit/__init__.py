@@ -1,0 +1,1 @@
+"""The audit: who has looked at whom, and who was refused."""

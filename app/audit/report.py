@@ -1,0 +1,66 @@
+"""The disclosure report: who has seen or changed a patient's record, as a page for printing."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from html import escape
+
+from app.audit.schemas import AccessEntry
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>Who has seen the record of patient {patient}</title>
+<style>
+@page {{ size: A4; margin: 2cm }}
+body {{ font: 11pt/1.4 Georgia, serif; color: #000; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
+h1 {{ font-size: 18pt; line-height: 1.2 }}
+table {{ width: 100%; border-collapse: collapse }}
+th, td {{ text-align: left; vertical-align: top; padding: .35rem .7rem .35rem 0; border-bottom: 1px solid #999 }}
+td {{ overflow-wrap: anywhere }}
+td:first-child {{ white-space: nowrap }}
+thead {{ display: table-header-group }}
+tr {{ break-inside: avoid }}
+.why {{ font-weight: bold }}
+</style>
+</head>
+<body>
+<h1>Who has seen or changed the record of patient {patient}</h1>
+<p>Printed on {today}. {count} The newest comes first; times are in UTC.</p>
+<p>“key:” names a computer system that works for the clinic, “oidc:” a member of staff by the number of the account. Ask
+the clinic who that is. {since}</p>
+<table>
+<thead><tr><th scope="col">When</th><th scope="col">Who</th><th scope="col">What</th></tr></thead>
+<tbody>
+{rows}
+</tbody>
+</table>
+</body>
+</html>
+"""
+_ROW = "<tr><td>{when}</td><td>{who}</td><td>{what}{why}</td></tr>"
+
+
+def page(patient_id: str, accesses: Iterable[AccessEntry], *, days: int, reads_audited: bool) -> str:
+    """The report as an HTML document that needs nothing else; looks are kept for so many `days`."""
+    rows = [
+        _ROW.format(
+            when=_moment(access.time),
+            who=escape(access.principal),
+            what=escape(access.description),
+            why="" if access.reason is None else f'<br><span class="why">Reason given: {escape(access.reason)}</span>',
+        )
+        for access in accesses
+    ]
+    kept = f"Looks at the record are kept for {days} days; changes for as long as the record."
+    return _PAGE.format(
+        patient=escape(patient_id),
+        today=f"{datetime.now(UTC):%d %B %Y}",
+        count="One entry." if len(rows) == 1 else f"{len(rows)} entries.",
+        since=kept if reads_audited else f"{kept} At present, looks are not put on record.",
+        rows="\n".join(rows),
+    )
+
+
+def _moment(time: datetime) -> str:
+    return f"{time.astimezone(UTC):%d %b %Y, %H:%M:%S}"

@@ -1,0 +1,193 @@
+"""The trail: a durable row for each request for patients and profiles, before its answer leaves."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+from fastapi import Request
+from sqlalchemy import ARRAY, ColumnClause, Executable, SmallInteger, Text, bindparam, column, func, insert, select
+from sqlalchemy.dialects.postgresql import JSON
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.auth.principal import Principal
+from app.db.session import Database
+from app.models import audit
+from app.resource.identifiers import is_identifier
+
+T = TypeVar("T")
+
+MOST_AT_ONCE = 500
+"""Rows of one statement: a list's parts have a thousand ids each."""
+
+_COLUMNS: list[ColumnClause[Any]] = [
+    column("principal", Text),
+    column("method", Text),
+    column("route", Text),
+    column("status", SmallInteger),
+    column("resource", Text),
+    column("ids", ARRAY(Text)),
+    column("request_id", Text),
+    column("reason", Text),
+]
+
+
+def _insert() -> Executable:
+    # one statement for any number of rows, so that it is planned once; arrays of arrays would have to be rectangular
+    rows = func.json_to_recordset(bindparam("rows", type_=JSON)).table_valued(*_COLUMNS).render_derived(with_types=True)
+    return insert(audit).from_select([named.name for named in _COLUMNS], select(*rows.c))
+
+
+_INSERT = _insert()
+Row = dict[str, Any]
+
+
+async def write(connection: AsyncConnection, row: Row) -> None:
+    """Write a row in the transaction of `connection`."""
+    await connection.execute(_INSERT, {"rows": [row]})
+
+
+class Trail:
+    """Writes the rows of requests that wait at the same moment in one statement, which is a transaction of its own."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._waiting: list[tuple[Row, asyncio.Future[None]]] = []
+        self._writing: asyncio.Task[None] | None = None
+
+    async def write(self, row: Row) -> None:
+        """Write a row; it is durable when this returns.
+
+        Raises:
+            UnavailableError: the database is away or too busy.
+            sqlalchemy.exc.DBAPIError: it refuses the row.
+        """
+        written = asyncio.get_running_loop().create_future()
+        self._waiting.append((row, written))
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write_all())
+        await written
+
+    async def _write_all(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting[:MOST_AT_ONCE], self._waiting[MOST_AT_ONCE:]
+            error: Exception | None = None
+            try:
+                await self._database.write(_INSERT, {"rows": [row for row, _ in batch]})
+            except Exception as raised:  # noqa: BLE001  # whoever waits raises it
+                error = raised
+            for _, written in batch:
+                if written.done():  # its client has gone
+                    continue
+                if error is None:
+                    written.set_result(None)
+                else:
+                    written.set_exception(error)
+        self._writing = None
+
+
+@dataclass
+class Access:
+    """What a request comes to see or to change: what is to be written of it, and whether it was."""
+
+    trail: Trail
+    method: str
+    state: MutableMapping[str, Any]
+    """The request's: what is known of it so far."""
+    on_record: bool
+    """Whether it is written at all."""
+    ids: Sequence[str]
+    """Of the records that the answer shows, or that the path names."""
+    success: int
+    """The status of the answer if all goes well."""
+    reason: str | None = None
+    written: bool = field(default=False, init=False)
+
+    @classmethod
+    def of(cls, request: Request) -> "Access":
+        """That of a request at hand."""
+        access: Access = request.scope["state"]["access"]
+        return access
+
+    @property
+    def principal(self) -> str | None:
+        """The name of who asks, as far as it is known."""
+        principal: Principal | None = self.state.get("principal")
+        return principal.name if principal is not None else self.state.get("who")
+
+    def row(self, status: int) -> Row:
+        """The row of a request that is answered with `status`."""
+        return {
+            "principal": self.principal,
+            "method": self.method,
+            "route": self.state["route"],
+            "status": status,
+            "resource": self.state["route"].split("/")[1],
+            "ids": list(self.ids),
+            "request_id": self.state["request_id"],
+            "reason": self.reason,
+        }
+
+    def break_glass(self, reason: str) -> None:
+        """Note why the principal looks across the walls. That is put on record whatever the settings say."""
+        self.reason = reason
+        self.on_record = True
+
+    async def show(self, ids: Sequence[str]) -> None:
+        """Write down that a part of a list, with these records, is about to leave."""
+        self.ids = ids
+        self.written = False
+        await self.end(self.success)
+
+    async def change(
+        self,
+        database: Database,
+        work: Callable[[AsyncConnection], Awaitable[T]],
+        about: Callable[[T], Sequence[str]] | None = None,
+    ) -> T:
+        """Do the `work` of a change and write it down, in one transaction; `about` tells whose ids, if no path does."""
+
+        async def audited(connection: AsyncConnection) -> T:
+            result = await work(connection)
+            if about is not None:
+                self.ids = about(result)
+            if self.on_record:
+                await write(connection, self.row(self.success))
+            return result
+
+        result = await database.transaction(audited)
+        self.written = True
+        return result
+
+    async def end(self, status: int) -> None:
+        """Write down, unless that has been done, that the request is about to be answered with `status`."""
+        if self.on_record and not self.written:
+            await self.trail.write(self.row(status))
+        self.written = True
+
+    async def refuse(self, status: int) -> None:
+        """Write down that a principal is about to be refused; not that it asks too often, or that the service fails."""
+        if self.principal is not None and status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in _NOT_REFUSED:
+            await self.end(status)
+
+
+_NOT_REFUSED = {HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS}
+
+
+def command_row(principal: Principal, resource: str, unique_id: str) -> Row:
+    """The row of a command that shows a record."""
+    return {
+        "principal": principal.name,
+        "method": "RUN",
+        "route": principal.name,
+        "status": int(HTTPStatus.OK),
+        "resource": resource,
+        "ids": [unique_id],
+    }
+
+
+def requested(request: Request) -> Sequence[str]:
+    """The id that the path of a request names, if it does and a record could have it."""
+    unique_id = request.path_params.get("unique_id")
+    return [unique_id] if unique_id is not None and is_identifier(unique_id) else []

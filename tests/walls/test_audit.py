@@ -1,0 +1,284 @@
+"""The audit: who has looked at whom is on record before the answer leaves, or there is no answer."""
+
+from typing import Any
+
+import asyncpg
+import pytest
+
+from app.auth.scopes import Scope
+from tests.auth.support import HOSPITALS, PATIENTS, PROFILES, client_of, make_key, secured
+from tests.support import EXAMPLE, dump
+from tests.walls.conftest import Register, patient
+
+AUDIT = "/audit/"
+
+
+async def newest(register: Register, number: int = 1, **wanted: str) -> list[dict[str, Any]]:
+    """The newest entries but those of looking at the audit."""
+    entries = (await register.free.get(AUDIT, params=wanted)).json()
+    return [entry for entry in entries if entry["resource"] != "audit"][:number]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "expected"),
+    [
+        ("GET", f"{PATIENTS}pat-a/", None, ("{unique_id}/", 200, ["pat-a"])),
+        ("HEAD", f"{PATIENTS}pat-a", None, ("{unique_id}/", 200, ["pat-a"])),
+        ("GET", f"{PATIENTS}pat-b/", None, ("{unique_id}/", 404, ["pat-b"])),
+        ("GET", f"{PATIENTS}not%20an%20id/", None, ("{unique_id}/", 404, [])),
+        ("GET", PATIENTS, None, ("", 200, ["pat-a", "pat-shared"])),
+        ("GET", f"{PATIENTS}?limit=1", None, ("", 200, ["pat-a"])),
+        ("GET", f"{PATIENTS}?limit=0", None, ("", 422, [])),
+        ("GET", f"{PATIENTS}pat-a/history/", None, ("{unique_id}/history/", 200, ["pat-a"])),
+        ("GET", f"{PATIENTS}pat-gone/history/1/", None, ("{unique_id}/history/{version}/", 200, ["pat-gone"])),
+        ("GET", f"{PATIENTS}pat-a/access/", None, ("{unique_id}/access/", 200, ["pat-a"])),
+        ("PUT", f"{PATIENTS}pat-a/", {"patient_title": "Dr."}, ("{unique_id}/", 200, ["pat-a"])),
+        ("PATCH", f"{PATIENTS}pat-a/", {}, ("{unique_id}/", 200, ["pat-a"])),
+        ("PUT", f"{PATIENTS}pat-a/", {"patient_gender": "x"}, ("{unique_id}/", 422, ["pat-a"])),
+        ("PUT", f"{PATIENTS}pat-b/", {"patient_title": "Dr."}, ("{unique_id}/", 404, ["pat-b"])),
+        ("PUT", f"{PATIENTS}pat-shared/", {"hospital_ids": []}, ("{unique_id}/", 409, ["pat-shared"])),
+        ("POST", PATIENTS, {"unique_id": "x", "patient_last_name": "Doe"}, ("", 403, [])),
+        ("POST", f"{PATIENTS}pat-gone/restore/", {"version": 1}, ("{unique_id}/restore/", 200, ["pat-gone"])),
+        ("DELETE", f"{PATIENTS}pat-a/", None, ("{unique_id}/", 204, ["pat-a"])),
+        ("DELETE", f"{PATIENTS}pat-b/", None, ("{unique_id}/", 404, ["pat-b"])),
+    ],
+)
+async def test_a_request_is_on_record(
+    register: Register, method: str, path: str, body: object, expected: tuple[str, int, list[str]]
+) -> None:
+    """Who, what, whom, when, with which outcome; where it was refused, whom it asked for."""
+    headers = {"X-Request-ID": "the-request"}
+    answer = await register.a.request(method, path, json=body, headers=headers)
+    (entry,) = await newest(register, principal="key:a")
+    route, status, ids = expected
+    assert answer.status_code == status
+    assert entry.pop("time") > "2026"
+    assert entry == {
+        "principal": "key:a",
+        "method": "GET" if method == "HEAD" else method,
+        "route": f"{PATIENTS}{route}",
+        "status": status,
+        "resource": "patients",
+        "ids": ids,
+        "request_id": "the-request",
+        "reason": None,
+    }
+
+
+async def test_a_new_patient_is_on_record(register: Register) -> None:
+    """Under the id that it got; answered again for its Idempotency-Key, too."""
+    body = {"patient_last_name": "New", "hospital_ids": ["hosA"]}
+    made = [await register.a.post(PATIENTS, json=body, headers={"Idempotency-Key": "once"}) for _ in range(2)]
+    entries = await newest(register, 2, principal="key:a")
+    assert [(entry["method"], entry["status"], entry["ids"]) for entry in entries] == [
+        ("POST", 201, [answer.json()["unique_id"]]) for answer in made
+    ]
+
+
+async def test_not_modified_is_a_look(register: Register) -> None:
+    """Who asks whether a record is still what it knows learns that it is."""
+    tag = (await register.a.get(f"{PATIENTS}pat-a/")).headers["ETag"]
+    assert (await register.a.get(f"{PATIENTS}pat-a/", headers={"If-None-Match": tag})).status_code == 304
+    assert [entry["status"] for entry in await newest(register, 2, principal="key:a")] == [304, 200]
+
+
+async def test_profiles_are_on_record_and_the_directory_is_not(register: Register) -> None:
+    """Hospitals and doctors are no patients' data; their changes are in the journal."""
+    await register.a.get(f"{PROFILES}prof-a/")
+    await register.a.get(HOSPITALS)
+    (entry,) = await newest(register, principal="key:a")
+    assert (entry["resource"], entry["ids"]) == ("profiles", ["prof-a"])
+
+
+async def test_a_missing_scope_is_on_record(database_url: str) -> None:
+    """Whom it asked for, though it was not even looked up; nobody's credentials are nobody's."""
+    key = await make_key(database_url, Scope.DIRECTORY_READ, name="clerk")
+    admin = await make_key(database_url, Scope.ADMIN, name="admin")
+    async with secured(database_url) as app, client_of(app, key) as clerk, client_of(app, admin) as reader:
+        assert (await clerk.get(f"{PATIENTS}pat123/")).status_code == 403
+        async with client_of(app) as nobody:
+            assert (await nobody.get(f"{PATIENTS}pat123/")).status_code == 401
+        entries = (await reader.get(AUDIT)).json()
+    assert [(entry["principal"], entry["status"], entry["ids"]) for entry in entries] == [
+        ("key:clerk", 403, ["pat123"])
+    ]
+
+
+async def test_a_list_is_on_record_part_by_part(database_url: str) -> None:
+    """All ids of all parts, each in a row; the last one has what the list ends with."""
+    async with asyncpg.create_pool(database_url, min_size=1) as pool:
+        await pool.execute(
+            "INSERT INTO patients (unique_id, patient_last_name) SELECT 'p' || lpad(n::text, 4, '0'), 'Doe'"
+            " FROM generate_series(1, 1201) n"
+        )
+        key = await make_key(database_url, Scope.ADMIN, name="reader")
+        async with secured(database_url) as service, client_of(service, key) as reader:
+            shown = [record["unique_id"] for record in (await reader.get(PATIENTS)).json()]
+        rows = [row["ids"] for row in await pool.fetch("SELECT ids FROM audit ORDER BY id")]
+    assert len(shown) == 1201
+    assert [unique_id for ids in rows for unique_id in ids] == shown
+    assert [len(ids) for ids in rows] == [500, 500, 201]
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "POST", "DELETE", "list"])
+async def test_what_cannot_be_put_on_record_does_not_happen(
+    register: Register, connection: asyncpg.Connection, method: str
+) -> None:
+    """No answer that shows anything, and nothing stored."""
+    path = PATIENTS if method in {"POST", "list"} else f"{PATIENTS}pat-a/"
+    body = {"patient_last_name": "Changed", "hospital_ids": ["hosA"]}
+    await connection.execute("ALTER TABLE audit ADD CONSTRAINT none CHECK (false) NOT VALID")
+    before = await dump(connection)
+    answer = await register.a.request("GET" if method == "list" else method, path, json=body)
+    assert answer.status_code == 500
+    assert "pat-" not in answer.text
+    assert await dump(connection) == before
+
+
+async def test_reads_may_be_left_out(database_url: str) -> None:
+    """By a setting: then only changes are on record, and what is refused of them; and broken glass."""
+    admin = await make_key(database_url, Scope.ADMIN, name="admin")
+    async with secured(database_url, audit_reads=False) as app, client_of(app, admin) as client:
+        await client.post(PATIENTS, json={"unique_id": "one", "patient_last_name": "Doe"})
+        await client.get(f"{PATIENTS}one/")
+        await client.get(PATIENTS)
+        await client.put(f"{PATIENTS}two/", json={})
+        await client.get(f"{PATIENTS}one/", headers={"X-Break-Glass": "Unconscious"})
+        entries = (await client.get(AUDIT)).json()
+    assert [(entry["method"], entry["status"]) for entry in entries] == [("GET", 200), ("PUT", 404), ("POST", 201)]
+
+
+async def test_the_audit_is_searched(register: Register) -> None:
+    """By patient, by principal, by time, in pages that keep what was asked for."""
+    await register.a.get(f"{PATIENTS}pat-shared/")
+    await register.b.get(f"{PATIENTS}pat-shared/")
+    await register.b.get(f"{PATIENTS}pat-b/")
+    shared = (await register.free.get(AUDIT, params={"patient": "pat-shared"})).json()
+    assert [entry["principal"] for entry in shared] == ["key:b", "key:a", "key:free"]
+    both = {"patient": "pat-shared", "principal": "key:b"}
+    assert [entry["ids"] for entry in (await register.free.get(AUDIT, params=both)).json()] == [["pat-shared"]]
+    moment = shared[0]["time"]
+    since = (await register.free.get(AUDIT, params={"time__gte": moment, "patient": "pat-shared"})).json()
+    before = (await register.free.get(AUDIT, params={"time__lt": moment, "patient": "pat-shared"})).json()
+    assert (since, before) == (shared[:1], shared[1:])
+    assert (await register.free.get(AUDIT, params={"time__lt": "2020-01-01"})).json() == []
+    walked, url = [], f"{AUDIT}?patient=pat-shared&limit=1"
+    while url:
+        page = await register.free.get(url)
+        walked += page.json()
+        url = page.links.get("next", {}).get("url", "")
+    assert walked == shared
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "patient=not%20an%20id",
+        "principal=%00",
+        "time__gte=yesterday",
+        "time__lt=0001-01-01",
+        "time__lt=9999-12-31T23:59:59-12:00",
+        "cursor=eHg",
+        "cursor=OTk5OTk5OTk5OTk5OTk5OTk5OTk5",
+        "unknown=1",
+    ],
+)
+async def test_what_cannot_be_searched_for(register: Register, query: str) -> None:
+    """A 422 that names the parameter."""
+    answer = await register.free.get(f"{AUDIT}?{query}")
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["loc"] == ["query", query.partition("=")[0]]
+
+
+async def test_the_audit_is_not_for_who_is_limited(register: Register) -> None:
+    """It would tell of patients across the wall."""
+    answer = await register.a.get(AUDIT)
+    assert answer.status_code == 403
+    assert "access/" in answer.json()["detail"]
+
+
+async def test_access_in_plain_words(register: Register) -> None:
+    """Who has seen or changed a record, newest first; and not who was refused."""
+    await register.b.get(f"{PATIENTS}pat-a/")
+    await register.a.get(f"{PATIENTS}pat-a/")
+    await register.a.put(f"{PATIENTS}pat-a/", json={"patient_title": "Dr."})
+    await register.a.get(PATIENTS)
+    entries = (await register.a.get(f"{PATIENTS}pat-a/access/")).json()
+    assert [(entry["principal"], entry["action"], entry["description"]) for entry in entries] == [
+        ("key:a", "listed", "Saw the record in a list of patients"),
+        ("key:a", "updated", "Changed the record, or saved it as it was"),
+        ("key:a", "read", "Looked at the record"),
+        ("key:free", "created", "Created the record"),
+    ]
+    walked, url = [], f"{PATIENTS}pat-a/access/?limit=1"
+    while url:
+        page = await register.free.get(url)
+        walked += page.json()
+        url = page.links.get("next", {}).get("url", "")
+    assert [entry["action"] for entry in walked if entry["action"] != "read_report"] == [
+        entry["action"] for entry in entries
+    ]
+    assert (await register.b.get(f"{PATIENTS}pat-a/access/")).status_code == 404
+    assert (await register.free.get(f"{PATIENTS}never/access/")).status_code == 404
+    gone = (await register.a.get(f"{PATIENTS}pat-gone/access/")).json()
+    assert [entry["action"] for entry in gone] == ["deleted", "created"]
+
+
+async def test_changes_past_the_routes_are_told_too(register: Register, connection: asyncpg.Connection) -> None:
+    """What a command or a migration did is in the journal only, and so is what was done before there was an audit."""
+    await connection.execute(
+        "INSERT INTO journal (resource, unique_id, version, action, actor, record)"
+        " VALUES ('patients', 'pat-a', 2, 'updated', 'import', '{}')"
+    )
+    entries = (await register.free.get(f"{PATIENTS}pat-a/access/")).json()
+    assert [(entry["principal"], entry["action"]) for entry in entries] == [
+        ("import", "updated"),
+        ("key:free", "created"),
+    ]
+
+
+async def test_glass_is_broken_for_a_reason(database_url: str, register: Register, capsys: Any) -> None:
+    """With the scope: one patient is read across the wall, and the reason is on record and in the log."""
+    scopes = (Scope.PATIENTS_READ, Scope.BREAK_GLASS)
+    key = await make_key(database_url, *scopes, name="emergency", hospitals=["hosA"])
+    async with secured(database_url) as app, client_of(app, key) as emergency:
+        assert (await emergency.get(f"{PATIENTS}pat-b/")).status_code == 404
+        headers = {b"X-Break-Glass": "Bewusstlos, Zoë fährt mit".encode()}
+        answer = await emergency.get(f"{PATIENTS}pat-b/", headers=headers)
+        assert (answer.status_code, answer.json()["unique_id"]) == (200, "pat-b")
+        assert (await emergency.get(f"{PATIENTS}pat-never/", headers=headers)).status_code == 404
+        assert (await emergency.get(PATIENTS, headers=headers)).json()[0]["unique_id"] == "pat-a"
+        assert (await emergency.put(f"{PATIENTS}pat-b/", json={}, headers=headers)).status_code == 403
+    log = [line for line in capsys.readouterr().out.splitlines() if "glass broken" in line]
+    assert len(log) == 2
+    assert all("emergency" in line and "pat-b" not in line and "Zoë" not in line for line in log)
+    _, entry, *_ = await newest(register, 3, patient="pat-b")
+    assert (entry["reason"], entry["principal"]) == ("Bewusstlos, Zoë fährt mit", "key:emergency")
+    seen = (await register.b.get(f"{PATIENTS}pat-b/access/")).json()[0]
+    assert (seen["action"], seen["reason"]) == ("read", "Bewusstlos, Zoë fährt mit")
+    assert seen["description"].startswith("Looked at the record in an emergency")
+
+
+@pytest.mark.parametrize("reason", ["", "  ", "...", "123", "x" * 501, "a\tb\x1fc"])
+async def test_glass_is_not_broken_for_nothing(register: Register, database_url: str, reason: str) -> None:
+    """A reason that tells nothing is a 422; without the scope it is a 403 that names it."""
+    headers = {"X-Break-Glass": reason}
+    assert (await register.a.get(f"{PATIENTS}pat-b/", headers=headers)).status_code == 403
+    key = await make_key(database_url, Scope.PATIENTS_READ, Scope.BREAK_GLASS, name="emergency", hospitals=["hosA"])
+    async with secured(database_url) as app, client_of(app, key) as emergency:
+        answer = await emergency.get(f"{PATIENTS}pat-b/", headers=headers)
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["loc"] == ["header", "X-Break-Glass"]
+
+
+async def test_no_personal_data_are_on_record(register: Register, connection: asyncpg.Connection) -> None:
+    """Ids, and nothing else of anybody."""
+    body = patient("secret", "hosA", **{key: value for key, value in EXAMPLE.items() if key.startswith("patient_")})
+    body["patient_profile"] = {"unique_id": "prof-secret", "email": "secret@example.com"}
+    assert (await register.free.post(PATIENTS, json=body)).status_code == 201
+    await register.free.put(f"{PATIENTS}pat-secret/", json={"patient_first_name": "Secretive"})
+    await register.free.get(f"{PATIENTS}pat-secret/")
+    rows = "\n".join(row["row"] for row in await connection.fetch("SELECT t::text AS row FROM audit t"))
+    assert "pat-secret" in rows
+    for value in [*EXAMPLE.values(), "Secretive", "secret@example.com"]:
+        assert not isinstance(value, str) or value not in rows or value in {"J", "Male"}

@@ -43,8 +43,8 @@ def add_history_routes(
             async with database(request).read() as connection:
                 history = JournalRepository(repository(connection, principal))
                 entries = await history.page(unique_id, int(after or MAX_VERSION), limit)
-            if not after and not entries:
-                raise NotFoundError(name)
+                if not entries and (not after or await history.newest_version(unique_id) is None):
+                    raise NotFoundError(name)
             return entries
 
         async def show(_: list[Record]) -> None:

@@ -65,6 +65,15 @@ async def test_a_request_is_on_record(
     }
 
 
+@pytest.mark.parametrize("name", ["b", "never"])
+async def test_a_later_page_of_a_hidden_history_is_no_look(register: Register, name: str) -> None:
+    """Nothing was seen: a 404 as for the first page, and nobody is told of a look."""
+    for query in ("?limit=1&cursor=Mg", "?cursor=MQ"):  # of what is before the versions 2 and 1
+        assert (await register.a.get(f"{PATIENTS}pat-{name}/history/{query}")).status_code == 404
+    entries = await newest(register, 2, principal="key:a")
+    assert [(entry["status"], entry["ids"]) for entry in entries] == [(404, [f"pat-{name}"])] * 2
+
+
 async def test_a_new_patient_is_on_record(register: Register) -> None:
     """Under the id that it got; answered again for its Idempotency-Key, too."""
     body = {"patient_last_name": "New", "hospital_ids": ["hosA"]}

@@ -150,10 +150,10 @@ class Access:
 
         async def audited(connection: AsyncConnection) -> T:
             result = await work(connection)
-            if about is not None:
-                self.ids = about(result)
             if self.on_record:
-                await write(connection, self.row(self.success))
+                # kept in the row only: should the transaction fail, there is no such record
+                ids = self.ids if about is None else about(result)
+                await write(connection, {**self.row(self.success), "ids": list(ids)})
             return result
 
         result = await database.transaction(audited)

@@ -84,6 +84,19 @@ async def test_a_new_patient_is_on_record(register: Register) -> None:
     ]
 
 
+async def test_a_patient_that_was_not_made_is_not_on_record(register: Register, connection: asyncpg.Connection) -> None:
+    """Where the commit fails, the refusal names no id: nobody ever had it."""
+    await connection.execute(
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE foreign_key_violation; END $$;"
+        "CREATE CONSTRAINT TRIGGER fail AFTER INSERT ON patients DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION fail()"
+    )
+    body = {"patient_last_name": "New", "hospital_ids": ["hosA"]}
+    assert (await register.a.post(PATIENTS, json=body)).status_code == 409
+    (entry,) = await newest(register, principal="key:a")
+    assert (entry["status"], entry["ids"]) == (409, [])
+
+
 async def test_not_modified_is_a_look(register: Register) -> None:
     """Who asks whether a record is still what it knows learns that it is."""
     tag = (await register.a.get(f"{PATIENTS}pat-a/")).headers["ETag"]

@@ -1,13 +1,15 @@
 """The audit: who has looked at whom is on record before the answer leaves, or there is no answer."""
 
+from collections.abc import Callable
 from typing import Any
 
 import asyncpg
+import httpx
 import pytest
 
 from app.auth.scopes import Scope
 from tests.auth.support import HOSPITALS, PATIENTS, PROFILES, client_of, make_key, secured
-from tests.support import EXAMPLE, dump
+from tests.support import EXAMPLE, Served, dump
 from tests.walls.conftest import Register, patient
 
 AUDIT = "/audit/"
@@ -140,6 +142,33 @@ async def test_a_list_is_on_record_part_by_part(database_url: str) -> None:
     assert len(shown) == 1201
     assert [unique_id for ids in rows for unique_id in ids] == shown
     assert [len(ids) for ids in rows] == [500, 500, 201]
+
+
+async def test_a_part_that_cannot_be_put_on_record_does_not_leave(
+    serve: Callable[..., Served], database_url: str, connection: asyncpg.Connection
+) -> None:
+    """The list breaks off before it, with what is on record."""
+    await connection.execute(
+        "INSERT INTO patients (unique_id, patient_last_name) SELECT 'p' || lpad(n::text, 4, '0'), 'Doe'"
+        " FROM generate_series(1, 600) n;"
+        "ALTER TABLE audit ADD CONSTRAINT none CHECK (NOT 'p0501' = ANY (ids)) NOT VALID"
+    )
+    key = await make_key(database_url, Scope.ADMIN, name="reader")
+    served = serve(DATABASE_URL=database_url, PATIENTS_AUTH="required")
+    received: list[bytes] = []
+
+    async def read_on() -> None:
+        async for part in answer.aiter_raw():
+            received.append(part)  # noqa: PERF401  # what came before it broke off
+
+    async with (
+        httpx.AsyncClient(base_url=served.url, headers={"X-API-Key": key}) as reader,
+        reader.stream("GET", PATIENTS) as answer,
+    ):
+        with pytest.raises(httpx.RemoteProtocolError, match="incomplete chunked read"):
+            await read_on()
+    assert b'"p0500"' in b"".join(received)
+    assert b'"p0501"' not in b"".join(received)
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "POST", "DELETE", "list"])

@@ -28,6 +28,8 @@ async def test_hidden_records_are_not_waited_for(
     async with connection.transaction():
         await connection.execute("SELECT FROM patients FOR UPDATE")
         await connection.execute("SELECT FROM profiles FOR UPDATE")
+        for name in ("patients/pat-b", "profiles/prof-b"):  # as who restores or erases them does
+            await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", name)
         answer = await register.a.request(method, path.format("b"), json=body)
     assert answer.status_code == 404
     assert told(answer) == told(await register.a.request(method, path.format("never"), json=body))
@@ -37,8 +39,8 @@ async def test_a_nested_profile_that_is_hidden_is_not_waited_for(
     register: Register, connection: asyncpg.Connection
 ) -> None:
     """Nor is it touched: it is as unavailable as one that nobody holds."""
-    body = {"patient_last_name": "New", "hospital_ids": ["hosA"], "patient_profile": {"unique_id": "prof-b"}}
-    body["patient_profile"] = {"unique_id": "prof-b", "email": "new@example.com"}
+    nested = {"unique_id": "prof-b", "email": "new@example.com"}
+    body = {"patient_last_name": "New", "hospital_ids": ["hosA"], "patient_profile": nested}
     async with connection.transaction():
         await connection.execute("SELECT FROM profiles FOR UPDATE")
         answer = await register.a.post(PATIENTS, json=body)

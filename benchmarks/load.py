@@ -1,0 +1,131 @@
+"""Load a register into an embedded PostgreSQL: `python -m benchmarks.load --patients 1000000 DIRECTORY`.
+
+The service then runs on it: `PATIENTS_DATA_DIR=DIRECTORY patients-api serve`, or `journal verify`.
+"""
+
+import argparse
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import asyncpg
+from sqlalchemy import func, insert, literal_column, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.cli.journal import SERVICES
+from app.db.embedded import EmbeddedPostgres
+from app.db.migrate import migrate
+from app.db.session import Database
+from app.journal.entries import state
+from app.models import journal
+from app.resource.repository import Repository
+from benchmarks.register import OPENED, Patient, Profile, Registered, doctors, hospitals, patients
+
+BATCH = 10_000
+FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_wal_size": "8GB"}
+"""Server settings while loading: who is interrupted begins anew."""
+
+Row = Sequence[str | None]
+
+
+async def _copy(connection: asyncpg.Connection, table: str, columns: Sequence[str], rows: Iterable[Row]) -> None:
+    """COPY in PostgreSQL's text format; no value of a register has a character that it would escape."""
+
+    async def lines() -> AsyncIterator[bytes]:
+        text = "".join(["\t".join(["\\N" if value is None else value for value in row]) + "\n" for row in rows])
+        yield text.encode()
+
+    await connection.copy_to_table(table, source=lines(), columns=columns)
+
+
+def _batches(count: int, seed: int) -> Iterator[list[Registered]]:
+    drawn = patients(count, seed)
+    while batch := list(islice(drawn, BATCH)):
+        yield batch
+
+
+async def _copy_register(connection: asyncpg.Connection, count: int, seed: int) -> None:
+    opened = (OPENED.isoformat(),) * 2
+    dates = ("date_created", "last_updated")
+    clinics = [(unique_id, name, *opened) for unique_id, name in hospitals().items()]
+    await _copy(connection, "hospitals", ("unique_id", "hospital_name", *dates), clinics)
+    staff = [(unique_id, *names, *opened) for unique_id, names in doctors().items()]
+    await _copy(connection, "doctors", ("unique_id", "doctor_first_name", "doctor_last_name", *dates), staff)
+    for batch in _batches(count, seed):
+        profiles = [registered.profile for registered in batch if registered.profile is not None]
+        await _copy(connection, "profiles", Profile._fields, profiles)
+        await _copy(connection, "patients", Patient._fields, [registered.patient for registered in batch])
+        for name in ("hospital", "doctor"):
+            links = [
+                (registered.patient.unique_id, key)
+                for registered in batch
+                for key in (registered.hospital_ids if name == "hospital" else registered.doctor_ids)
+            ]
+            await _copy(connection, f"patient_{name}s", ("patient_id", f"{name}_id"), links)
+
+
+async def _write_journal(connection: AsyncConnection, repository: type[Repository]) -> None:
+    """Write the first entry of each record, as the service does when it creates one."""
+    table = repository.table
+    row = table.c
+    values = {
+        "resource": literal_column(f"'{table.name}'"),
+        "unique_id": row.unique_id,
+        "version": row.version,
+        "action": literal_column("'created'"),
+        "time": row.last_updated,
+        "actor": literal_column("'register'"),
+        "record": state(table, table, repository.links),
+    }
+    entries = select(*values.values()).order_by(row.unique_id)
+    await connection.execute(insert(journal).from_select(list(values), entries))
+
+
+async def load(url: str, count: int, seed: int = 1) -> None:
+    """Fill a migrated, empty database, whose superuser `url` names, in one transaction."""
+
+    async def work(connection: AsyncConnection) -> None:
+        # foreign keys hold by construction; asking them row by row takes as long as everything else
+        await connection.execute(text("SET LOCAL session_replication_role = replica"))
+        raw = await connection.get_raw_connection()
+        await _copy_register(raw.driver_connection, count, seed)
+        for service in SERVICES:
+            await _write_journal(connection, service.repository_class)
+
+    async with Database(url, pool_size=1, limited=False) as database:
+        await database.transaction(work)
+        async with database.read() as connection:
+            await connection.execute(text("VACUUM ANALYZE"))
+
+
+async def loaded(url: str) -> int:
+    """How many patients a migrated database holds."""
+    async with Database(url, pool_size=1, limited=False) as database, database.read() as connection:
+        return int((await connection.execute(select(func.count()).select_from(text("patients")))).scalar_one())
+
+
+def make(directory: Path, count: int, seed: int = 1) -> None:
+    """Have a register of `count` patients in the embedded PostgreSQL of a directory, if there is none yet."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with EmbeddedPostgres(directory, options=FAST) as server:
+        migrate(server.url)
+        if asyncio.run(loaded(server.url)) == 0:
+            asyncio.run(load(server.url, count, seed))
+
+
+def main() -> None:
+    """Load what the command line asks for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__.partition("\n")[0])
+    parser.add_argument("directory", type=Path, help="of the embedded PostgreSQL; made where there is none")
+    parser.add_argument("--patients", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=1, help="another seed is another register")
+    arguments = parser.parse_args()
+    began = time.monotonic()
+    make(arguments.directory, arguments.patients, arguments.seed)
+    print(f"{arguments.patients:,} patients in {arguments.directory}, after {time.monotonic() - began:.0f} seconds")
+
+
+if __name__ == "__main__":
+    main()

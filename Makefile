@@ -5,10 +5,10 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos install check format migration lock openapi clean
+.PHONY: help run test chaos bench bench-quick install check format migration lock openapi clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[36mmake %-9s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[36mmake %-11s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: .venv/run ## serve http://127.0.0.1:8000 with demo data; elsewhere: make run PORT=8001
 	@$(BIN)/patients-api serve --demo --port $(PORT)
@@ -18,6 +18,12 @@ test: .venv/dev ## run all tests
 
 chaos: .venv/dev ## kill the server, its workers and PostgreSQL under load; a few minutes
 	@$(BIN)/pytest -m chaos --capture=no tests/chaos
+
+bench: .venv/bench ## measure the service beside its peers; a quarter of an hour
+	@$(BIN)/python -m benchmarks.run
+
+bench-quick: .venv/bench ## the same in less than a minute, roughly
+	@$(BIN)/python -m benchmarks.run --quick
 
 install: .venv/run .venv/dev ## make the environment in .venv
 
@@ -46,6 +52,7 @@ lock: .venv/dev ## pin the newest versions with their hashes
 	@$(LOCK) --output-file requirements.lock
 	@$(LOCK) --constraints requirements.lock --extra embedded --output-file requirements-embedded.lock
 	@$(LOCK) --constraints requirements-embedded.lock --extra dev --output-file requirements-dev.lock
+	@$(LOCK) --constraints requirements-dev.lock --extra bench --output-file requirements-bench.lock
 
 clean: ## remove the environment; the data in .data stay
 	rm -rf .venv
@@ -64,4 +71,9 @@ clean: ## remove the environment; the data in .data stay
 # and what developing needs
 .venv/dev: .venv/run requirements-dev.lock
 	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@
+
+# and what the peers that the service is measured beside need
+.venv/bench: .venv/run requirements-bench.lock
+	@$(PIP) install --require-hashes -r requirements-bench.lock
 	@touch $@

@@ -71,8 +71,8 @@ PLACES = [
 ]
 
 STREETS = listed(
-    """Nelson Mandela, Church, Main, Voortrekker, Albert Luthuli, Steve Biko, Long, Station, Market, Hospital, School, Kerk,
-    Jan Smuts, Oliver Tambo, Beach, Park, Mission, Chris Hani, River, Loop, Joe Slovo, Protea, Acacia, Aloe, Sisulu, Rose,
-    Victoria, King, Umgeni, Helen Joseph"""
+    """Nelson Mandela, Church, Main, Voortrekker, Albert Luthuli, Steve Biko, Long, Station, Market, Hospital, School,
+    Kerk, Jan Smuts, Oliver Tambo, Beach, Park, Mission, Chris Hani, River, Loop, Joe Slovo, Protea, Acacia, Aloe,
+    Sisulu, Rose, Victoria, King, Umgeni, Helen Joseph"""
 )
 STREET_KINDS = ("Street", "Road", "Avenue", "Drive", "Straat", "Close")

@@ -1,0 +1,78 @@
+"""The database of a run: a copy of a register that is made once and kept."""
+
+import asyncio
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+
+import migrations
+from app.db.embedded import EmbeddedPostgres
+from benchmarks import load
+
+HERE = Path(__file__).parent
+DATA = HERE / ".data"
+COPY = "benchmark"
+PATIENTS_OF = """
+    SELECT unique_id FROM patients
+    WHERE $1::text[] IS NULL
+    OR EXISTS (SELECT FROM patient_hospitals WHERE patient_id = unique_id AND hospital_id = ANY($1))
+    ORDER BY unique_id
+"""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A database, and the process of its server."""
+
+    url: str
+    postmaster: int
+
+
+def register(patients: int) -> Path:
+    """The directory of a register, which is made where there is none of this version."""
+    parts = [HERE / f"{name}.py" for name in ("load", "names", "places", "register")]
+    parts += sorted(Path(migrations.__file__).parent.glob("versions/*.py"))
+    version = hashlib.sha256(b"".join(path.read_bytes() for path in parts)).hexdigest()[:8]
+    directory = DATA / f"{patients}-{version}"
+    load.make(directory, patients)
+    return directory
+
+
+@contextmanager
+def copied(directory: Path, options: Mapping[str, str]) -> Iterator[Served]:
+    """A copy of a register, on a server with settings of its own; dropped at the end, so that each run begins alike."""
+    with EmbeddedPostgres(directory, options=options) as server:
+        parts = urlsplit(server.url)
+        postgres, copy = (urlunsplit(parts._replace(path=f"/{name}")) for name in ("postgres", COPY))
+        drop = f"DROP DATABASE IF EXISTS {COPY} WITH (FORCE)"
+        asyncio.run(_execute(postgres, drop, f"CREATE DATABASE {COPY} TEMPLATE patients STRATEGY file_copy"))
+        pid = (directory / "postgres" / "postmaster.pid").read_text().split()[0]
+        yield Served(copy, int(pid))
+        asyncio.run(_execute(postgres, drop))
+
+
+async def _execute(url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def ids(url: str, statement: str, *parameters: Sequence[str] | None) -> list[str]:
+    """The ids that a statement finds."""
+
+    async def fetch() -> list[str]:
+        connection = await asyncpg.connect(url)
+        try:
+            return [unique_id for (unique_id,) in await connection.fetch(statement, *parameters)]
+        finally:
+            await connection.close()
+
+    return asyncio.run(fetch())

@@ -1,0 +1,119 @@
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from django.db import models, transaction
+from rest_framework import serializers
+
+from benchmarks.peers.drf.models import Doctor, Hospital, Patient, Profile
+
+
+class ProfileSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = Profile
+        fields = ("unique_id", "email", "first_name", "last_name")
+        # its own validator refuses ids that exist; here they mean the profile to change
+        extra_kwargs: ClassVar[dict[str, Any]] = {"unique_id": {"validators": []}}
+
+
+class HospitalSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = Hospital
+        fields = ("unique_id", "hospital_name")
+
+
+class DoctorSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = Doctor
+        fields = ("unique_id", "doctor_first_name")
+
+
+def _existing(model: type[models.Model], ids: Iterable[str]) -> list[models.Model]:
+    """All of them in one query, where the framework's own field for many keys asks once for each."""
+    wanted = set(ids)
+    found = list(model.objects.filter(unique_id__in=wanted))
+    if len(found) < len(wanted):
+        raise serializers.ValidationError("There is none of this unique_id.")
+    return found
+
+
+def _ids() -> Any:
+    return serializers.ListField(child=serializers.CharField(max_length=64), write_only=True, required=False)
+
+
+class PatientSerializer(serializers.ModelSerializer):
+    patient_profile = ProfileSerializer(required=False, allow_null=True)
+    patient_hospital = HospitalSerializer(many=True, read_only=True)
+    patient_doctor = DoctorSerializer(many=True, read_only=True)
+    hospital_ids = _ids()
+    doctor_ids = _ids()
+
+    class Meta:
+        model = Patient
+        fields = (
+            "unique_id",
+            "patient_profile",
+            "patient_email_address",
+            "patient_mobile_number",
+            "patient_title",
+            "patient_first_name",
+            "patient_initials",
+            "patient_last_name",
+            "patient_date_of_birth",
+            "patient_gender",
+            "patient_race",
+            "patient_physical_address",
+            "patient_address_line_1",
+            "patient_town",
+            "patient_region",
+            "patient_province",
+            "patient_country",
+            "patient_postal_code",
+            "patient_latitude",
+            "patient_longitude",
+            "patient_access_medical_care",
+            "patient_hospital",
+            "patient_doctor",
+            "hospital_ids",
+            "doctor_ids",
+            "date_created",
+            "last_updated",
+        )
+        read_only_fields = ("unique_id", "date_created", "last_updated")
+
+    def validate_hospital_ids(self, ids: list[str]) -> list[models.Model]:
+        return _existing(Hospital, ids)
+
+    def validate_doctor_ids(self, ids: list[str]) -> list[models.Model]:
+        return _existing(Doctor, ids)
+
+    @transaction.atomic
+    def create(self, validated_data: dict[str, Any]) -> Patient:
+        hospitals = validated_data.pop("hospital_ids", [])
+        doctors = validated_data.pop("doctor_ids", [])
+        _upsert_profile(validated_data)
+        patient: Patient = Patient.objects.create(**validated_data)
+        patient.patient_hospital.add(*hospitals)
+        patient.patient_doctor.add(*doctors)
+        return patient
+
+    @transaction.atomic
+    def update(self, instance: Patient, validated_data: dict[str, Any]) -> Patient:
+        hospitals = validated_data.pop("hospital_ids", None)
+        doctors = validated_data.pop("doctor_ids", None)
+        _upsert_profile(validated_data)
+        for name, value in validated_data.items():
+            setattr(instance, name, value)
+        instance.save()
+        if hospitals is not None:
+            instance.patient_hospital.set(hospitals)
+        if doctors is not None:
+            instance.patient_doctor.set(doctors)
+        return instance
+
+
+def _upsert_profile(validated_data: dict[str, Any]) -> None:
+    """Write the profile that the data hold, and put it in their place."""
+    profile = validated_data.get("patient_profile")
+    if profile is not None:
+        unique_id = profile.pop("unique_id")
+        validated_data["patient_profile"], _ = Profile.objects.update_or_create(unique_id=unique_id, defaults=profile)

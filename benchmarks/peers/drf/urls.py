@@ -1,0 +1,39 @@
+from django.db.models import QuerySet
+from django.urls import path
+from rest_framework.pagination import LimitOffsetPagination
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import ModelViewSet
+
+from benchmarks.peers.drf.models import Patient
+from benchmarks.peers.drf.serializers import PatientSerializer
+
+
+class Page(LimitOffsetPagination):
+    """The first records as a bare array, without the count that the framework would add: it costs a query more."""
+
+    default_limit = None
+
+    def paginate_queryset(self, queryset: QuerySet, request: Request, view: object = None) -> list[Patient] | None:  # noqa: ARG002
+        limit = self.get_limit(request)
+        return None if limit is None else list(queryset[:limit])
+
+    def get_paginated_response(self, data: object) -> Response:
+        return Response(data)
+
+
+class PatientViewSet(ModelViewSet):
+    queryset = Patient.objects.select_related("patient_profile").prefetch_related("patient_hospital", "patient_doctor")
+    serializer_class = PatientSerializer
+    pagination_class = Page
+    lookup_field = "unique_id"
+
+    def update(self, request: Request, *args: object, **kwargs: object) -> Response:
+        """The contract's PUT sends five fields: the others stay."""
+        return super().update(request, *args, **{**kwargs, "partial": True})
+
+
+urlpatterns = [
+    path("patients/patients/", PatientViewSet.as_view({"get": "list", "post": "create"})),
+    path("patients/patients/<str:unique_id>/", PatientViewSet.as_view({"get": "retrieve", "put": "update"})),
+]

@@ -1,0 +1,88 @@
+"""A bare ASGI application: no framework, no validation, one statement a request."""
+
+import gc
+import os
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import asyncpg
+
+from app.resource.identifiers import new_identifier
+from benchmarks.peers.limit import statements
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+POOL_SIZE = 4
+PREFIX = "/patients/patients/"
+LIMIT = b"limit="
+JSON = (b"content-type", b"application/json")
+UNTOUCHED = {"format": "csv", "delimiter": "\x02", "quote": "\x01"}
+"""How COPY leaves JSON as it is: its control characters are escaped, so that these stand nowhere in it."""
+
+_pool: asyncpg.Pool
+
+
+async def application(scope: Message, receive: Receive, send: Send) -> None:
+    """Answer one request, or the server's start and end."""
+    if scope["type"] == "lifespan":
+        await _lifespan(receive, send)
+    elif scope["path"] != PREFIX:
+        unique_id = scope["path"][len(PREFIX) : -1]
+        if scope["method"] == "GET":
+            document = await _pool.fetchval(statements.GET, unique_id)
+        else:
+            document = await _pool.fetchval(statements.UPDATE, unique_id, await _body(receive))
+        await _answer(send, 200 if document else 404, document or "null")
+    elif scope["method"] == "POST":
+        await _answer(send, 201, await _pool.fetchval(statements.CREATE, new_identifier("pat"), await _body(receive)))
+    elif scope["query_string"].startswith(LIMIT):
+        limit = int(scope["query_string"][len(LIMIT) :])
+        await _answer(send, 200, await _pool.fetchval(statements.page(limit)))
+    else:
+        await _stream_all(send)
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    global _pool
+    await receive()
+    settings = {"jit": "off"}
+    async with asyncpg.create_pool(
+        os.environ["DATABASE_URL"], min_size=POOL_SIZE, max_size=POOL_SIZE, server_settings=settings
+    ) as _pool:
+        gc.freeze()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _body(receive: Receive) -> str:
+    message = await receive()
+    body = message["body"]
+    while message.get("more_body"):
+        message = await receive()
+        body += message["body"]
+    return str(body, "utf-8")
+
+
+async def _answer(send: Send, status: int, document: str) -> None:
+    body = document.encode()
+    headers = [JSON, (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _stream_all(send: Send) -> None:
+    """The whole list as PostgreSQL copies it out."""
+    await send({"type": "http.response.start", "status": 200, "headers": [JSON]})
+    opening = b"["
+
+    async def forward(data: bytes) -> None:
+        nonlocal opening
+        await send({"type": "http.response.body", "body": opening + data[len(opening) :], "more_body": True})
+        opening = b""
+
+    async with _pool.acquire() as connection:
+        await connection.copy_from_query(statements.ALL, output=forward, **UNTOUCHED)
+    await send({"type": "http.response.body", "body": b"]" if not opening else b"[]"})

@@ -1,0 +1,135 @@
+"""SQL by hand. PostgreSQL reads a request's JSON and writes the answer's; nothing is checked, nothing is journalled."""
+
+FIELDS = (
+    "patient_email_address",
+    "patient_mobile_number",
+    "patient_title",
+    "patient_first_name",
+    "patient_initials",
+    "patient_last_name",
+    "patient_date_of_birth",
+    "patient_gender",
+    "patient_race",
+    "patient_physical_address",
+    "patient_address_line_1",
+    "patient_town",
+    "patient_region",
+    "patient_province",
+    "patient_country",
+    "patient_postal_code",
+    "patient_latitude",
+    "patient_longitude",
+    "patient_access_medical_care",
+)
+_FIELDS = ", ".join(FIELDS)
+
+
+def _moment(column: str) -> str:
+    return f"""to_char({column} AT TIME ZONE 'UTC', CASE WHEN {column} = date_trunc('second', {column})
+        THEN 'YYYY-MM-DD"T"HH24:MI:SS"Z"' ELSE 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"' END)"""
+
+
+_HOSPITAL = "json_build_object('unique_id', h.unique_id, 'hospital_name', h.hospital_name)"
+_DOCTOR = "json_build_object('unique_id', d.unique_id, 'doctor_first_name', d.doctor_first_name)"
+_HOSPITALS = f"coalesce(json_agg({_HOSPITAL} ORDER BY h.unique_id), '[]')"
+_DOCTORS = f"coalesce(json_agg({_DOCTOR} ORDER BY d.unique_id), '[]')"
+
+
+def _document(hospitals: str, doctors: str) -> str:
+    """The JSON text of row `p` of the patients and row `f` of the profiles."""
+    profile = """CASE WHEN f.unique_id IS NOT NULL THEN json_build_object(
+        'unique_id', f.unique_id, 'email', f.email, 'first_name', f.first_name, 'last_name', f.last_name) END"""
+    pairs = {"unique_id": "p.unique_id", "patient_profile": profile, **{name: f"p.{name}" for name in FIELDS}}
+    pairs |= {name: f"p.{name}::text" for name in ("patient_latitude", "patient_longitude")}
+    pairs |= {"patient_hospital": hospitals, "patient_doctor": doctors}
+    pairs |= {name: _moment(f"p.{name}") for name in ("date_created", "last_updated")}
+    listed = ", ".join(f"'{name}', {value}" for name, value in pairs.items())
+    return f"json_build_object({listed})::text"
+
+
+_LINKED = _document(
+    f"""(SELECT {_HOSPITALS} FROM patient_hospitals l JOIN hospitals h ON h.unique_id = l.hospital_id
+        WHERE l.patient_id = p.unique_id)""",
+    f"""(SELECT {_DOCTORS} FROM patient_doctors l JOIN doctors d ON d.unique_id = l.doctor_id
+        WHERE l.patient_id = p.unique_id)""",
+)
+_GATHERED = _document("coalesce(hs.nested, '[]')", "coalesce(ds.nested, '[]')")
+
+GET = f"SELECT {_LINKED} FROM patients p LEFT JOIN profiles f ON f.unique_id = p.profile_id WHERE p.unique_id = $1"
+
+
+def _page(rows: str) -> str:
+    """Links gathered at once, which for many patients is faster than patient by patient."""
+    return f"""
+        WITH p AS ({rows})
+        SELECT {_GATHERED} AS document, p.unique_id
+        FROM p
+        LEFT JOIN profiles f ON f.unique_id = p.profile_id
+        LEFT JOIN (
+            SELECT l.patient_id, {_HOSPITALS} AS nested
+            FROM patient_hospitals l JOIN hospitals h ON h.unique_id = l.hospital_id
+            WHERE l.patient_id IN (SELECT unique_id FROM p) GROUP BY l.patient_id
+        ) hs ON hs.patient_id = p.unique_id
+        LEFT JOIN (
+            SELECT l.patient_id, {_DOCTORS} AS nested
+            FROM patient_doctors l JOIN doctors d ON d.unique_id = l.doctor_id
+            WHERE l.patient_id IN (SELECT unique_id FROM p) GROUP BY l.patient_id
+        ) ds ON ds.patient_id = p.unique_id
+        ORDER BY p.unique_id
+        """
+
+
+def page(limit: int) -> str:
+    """The first so many patients as one array. The number stands in the statement, which is planned the better."""
+    rows = f"SELECT * FROM patients ORDER BY unique_id LIMIT {limit}"
+    return f"SELECT '[' || coalesce(string_agg(document, ',' ORDER BY unique_id), '') || ']' FROM ({_page(rows)}) x"
+
+
+ALL = f"SELECT ',' || {_LINKED} FROM patients p LEFT JOIN profiles f ON f.unique_id = p.profile_id ORDER BY p.unique_id"
+"""Every patient, a comma before each: to be copied out."""
+
+_PROFILE = """
+    INSERT INTO profiles (unique_id, email, first_name, last_name)
+    SELECT unique_id, email, first_name, last_name
+    FROM body, json_populate_record(NULL::profiles, whole->'patient_profile')
+    WHERE unique_id IS NOT NULL
+    ON CONFLICT (unique_id) DO UPDATE SET
+        email = excluded.email, first_name = excluded.first_name, last_name = excluded.last_name,
+        last_updated = clock_timestamp()
+    RETURNING *
+"""
+
+
+def _ids(name: str) -> str:
+    return f"(SELECT json_array_elements_text(whole->'{name}') FROM body)"
+
+
+CREATE = f"""
+    WITH body AS (SELECT $2::json AS whole),
+    f AS ({_PROFILE}),
+    p AS (
+        INSERT INTO patients (unique_id, profile_id, {_FIELDS})
+        SELECT $1, whole->'patient_profile'->>'unique_id', {_FIELDS}
+        FROM body, json_populate_record(NULL::patients, whole)
+        RETURNING *
+    ),
+    h AS (SELECT * FROM hospitals WHERE unique_id IN {_ids("hospital_ids")}),
+    d AS (SELECT * FROM doctors WHERE unique_id IN {_ids("doctor_ids")}),
+    hs AS (INSERT INTO patient_hospitals SELECT $1, unique_id FROM h),
+    ds AS (INSERT INTO patient_doctors SELECT $1, unique_id FROM d)
+    SELECT {_document(f"(SELECT {_HOSPITALS} FROM h)", f"(SELECT {_DOCTORS} FROM d)")} FROM p LEFT JOIN f ON true
+"""
+"""$1: the new id, $2: the body."""
+
+_UPDATED = _document(
+    f"(SELECT {_HOSPITALS} FROM h)",
+    f"""(SELECT {_DOCTORS} FROM patient_doctors l JOIN doctors d ON d.unique_id = l.doctor_id
+        WHERE l.patient_id = $1)""",
+)
+UPDATE = f"""
+    WITH body AS (SELECT $2::json AS whole),
+    p AS (
+        UPDATE patients SET ({_FIELDS}, last_updated, version) = (
+            SELECT {_UPDATED} FROM p LEFT JOIN profiles f ON f.unique_id = p.profile_id
+"""
+"""$1: the id, $2: the body, which replaces the hospitals."""

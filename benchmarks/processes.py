@@ -1,0 +1,54 @@
+"""What the kernel counts of processes (Linux: /proc)."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PARENT, _TIMES = 1, slice(11, 15)
+"""Of the fields behind the name in /proc/PID/stat: ppid; utime, stime, cutime, cstime (proc_pid_stat(5))."""
+
+
+def _stat(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def tree(root: int) -> list[int]:
+    """A process with all that descend from it."""
+    parents = {}
+    for path in Path("/proc").iterdir():
+        if path.name.isdecimal():
+            try:
+                parents[int(path.name)] = int(_stat(int(path.name))[_PARENT])
+            except (FileNotFoundError, ProcessLookupError):  # it has just ended
+                continue
+    found = [root]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found
+
+
+def cpu_seconds(root: int) -> float:
+    """What a process and its descendants have computed, those that have ended included."""
+    total = 0
+    for pid in tree(root):
+        try:
+            total += sum(map(int, _stat(pid)[_TIMES]))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return total / _TICKS
+
+
+def forget_peaks(root: int) -> None:
+    """Begin to measure the peaks of memory anew."""
+    for pid in tree(root):
+        Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def peak_bytes(root: int) -> int:
+    """The most memory that a process and its descendants have had, each by itself, since `forget_peaks`."""
+    return sum(_peak(Path(f"/proc/{pid}/status").read_text().splitlines()) for pid in tree(root))
+
+
+def _peak(status: Iterable[str]) -> int:
+    return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))

@@ -1,0 +1,120 @@
+"""What was found, as tables for people and as JSON for programs."""
+
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.measuring import Sample
+
+
+@dataclass(frozen=True)
+class Series:
+    """The samples of one side at one operation, one of each round."""
+
+    operation: str
+    connections: int
+    side: str
+    samples: Sequence[Sample]
+
+    def median(self, value: Callable[[Sample], float]) -> float:
+        """The median over the rounds."""
+        return median(map(value, self.samples))
+
+    def shown(self, value: Callable[[Sample], float]) -> str:
+        """The median, and in parentheses the least and the most."""
+        found = [value(sample) for sample in self.samples]
+        return f"{_number(median(found))} ({_number(min(found))}–{_number(max(found))})"
+
+    @property
+    def cpu(self) -> float:
+        """The median of all CPU time a request."""
+        return self.median(lambda sample: sample.server_cpu + sample.database_cpu)
+
+
+def _number(value: float) -> str:
+    """Three digits, or all before the point."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+HEADINGS = (
+    *("operation", "connections", "side", "requests/s", "p50 ms", "p99 ms"),
+    *("server CPU ms", "PostgreSQL CPU ms", "memory MB"),
+)
+"""CPU time is of one request."""
+
+
+def tables(found: Sequence[Series], whole_lists: Sequence[Series]) -> str:
+    """Markdown. The last columns compare each side with the first, whose name stands over them."""
+    lines: list[str] = []
+    if found:
+        lines += _head(HEADINGS, found[0].side)
+        for group in _groups(found):
+            for series in group:
+                cells = [series.operation, str(series.connections), series.side, series.shown(lambda s: s.per_second)]
+                cells += [series.shown(lambda s: s.p50), series.shown(lambda s: s.p99)]
+                lines.append(_row([*cells, *_costs(series), *_against(group[0], series)]))
+        lines.append("")
+    if whole_lists:
+        lines += ["The whole list, one request at a time; CPU time is of a thousand patients.", ""]
+        headings = ("side", "patients/s", "seconds", "server CPU ms", "PostgreSQL CPU ms", "peak memory MB")
+        lines += _head(headings, whole_lists[0].side)
+        for series in whole_lists:
+            cells = [series.side, series.shown(lambda s: s.per_second), series.shown(lambda s: s.p50 / 1000)]
+            lines.append(_row([*cells, *_costs(series, 1000), *_against(whole_lists[0], series)]))
+    return "\n".join(lines)
+
+
+def _head(headings: Sequence[str], first: str) -> list[str]:
+    cells = [*headings, f"{first}: speed ×", "CPU ×"]
+    return [_row(cells), _row(["---"] * len(cells))]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _costs(series: Series, unit: int = 1) -> list[str]:
+    return [
+        series.shown(lambda sample: sample.server_cpu * unit),
+        series.shown(lambda sample: sample.database_cpu * unit),
+        _number(series.median(lambda sample: sample.memory)),
+    ]
+
+
+def _against(first: Series, series: Series) -> list[str]:
+    if series is first:
+        return ["", ""]
+    speed = first.median(lambda sample: sample.per_second) / series.median(lambda sample: sample.per_second)
+    return [f"{speed:.2f}", f"{first.cpu / series.cpu:.2f}"]
+
+
+def _groups(found: Sequence[Series]) -> Iterator[list[Series]]:
+    """What stands beside each other: one operation at one number of connections."""
+    for key in dict.fromkeys((series.operation, series.connections) for series in found):
+        yield [series for series in found if (series.operation, series.connections) == key]
+
+
+def as_json(found: Sequence[Series], whole_lists: Sequence[Series], parameters: dict[str, Any]) -> dict[str, Any]:
+    """Every sample, and on what machine it was taken."""
+    return {
+        "machine": machine(),
+        "parameters": parameters,
+        "measurements": [asdict(series) for series in found],
+        "whole_list": [asdict(series) for series in whole_lists],
+    }
+
+
+def machine() -> dict[str, str]:
+    """The processor, the system and Python."""
+    info = Path("/proc/cpuinfo").read_text()
+    models = [line.partition(":")[2].strip() for line in info.splitlines() if line.startswith("model name")]
+    return {
+        "processor": f"{info.count('processor')} × {models[0] if models else platform.machine()}",
+        "system": platform.platform(),
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,157 @@
+"""What is measured beside each other: a *side* is a server with its settings.
+
+Another one is a few lines in `SIDES`; the service itself under other settings is `service(name, VARIABLE="value")`.
+"""
+
+import http.client
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from socket import socket
+
+WORKERS = 2
+START_SECONDS = 30
+PYTHON = sys.executable
+
+Headers = Callable[[str], Mapping[str, str]]
+"""Makes the headers that every request carries, in the database of a URL."""
+
+
+class SideError(Exception):
+    """A side does not start, or does not answer as it should; the message tells a person what is wrong."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """A server to measure."""
+
+    name: str
+    command: Sequence[str]
+    """`{port}` stands for the port on which it is to listen."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Beside DATABASE_URL."""
+    headers: Headers = lambda _: {}
+    hospitals: Sequence[str] | None = None
+    """Only patients of these are asked for, where it shows no others; its lists then differ from the other sides'."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A side that serves."""
+
+    side: Side
+    port: int
+    pid: int
+    headers: Mapping[str, str]
+
+
+def service(
+    name: str, *, headers: Headers = lambda _: {}, hospitals: Sequence[str] | None = None, **environment: str
+) -> Side:
+    """The service under settings of its own; with authentication only where they say so."""
+    command = (PYTHON, "-m", "app.cli", "serve", "--port", "{port}", "--workers", str(WORKERS))
+    return Side(name, command, {"PATIENTS_AUTH": "off", **environment}, headers, hospitals)
+
+
+def api_key(*options: str) -> Headers:
+    """The header of a key that `patients-api keys create` makes with these options."""
+
+    def make(database_url: str) -> Mapping[str, str]:
+        name = f"benchmark-{time.monotonic_ns()}"
+        command = (PYTHON, "-m", "app.cli", "keys", "create", "--name", name, *options)
+        made = subprocess.run(command, env=_environment(database_url), check=True, capture_output=True, text=True)
+        return {"X-API-Key": made.stdout.strip()}
+
+    return make
+
+
+_DJANGO = (
+    *(PYTHON, "-m", "gunicorn", "benchmarks.peers.drf.wsgi", "--bind", "127.0.0.1:{port}"),
+    # threads, not the default worker: that one closes the connection after every answer
+    *("--workers", str(WORKERS), "--threads", "4"),
+)
+_LIMIT = (PYTHON, "-m", "benchmarks.peers.limit", "--port", "{port}", "--workers", str(WORKERS))
+
+SIDES = {
+    side.name: side
+    for side in (
+        service("service"),
+        service(
+            "service, with a key",
+            headers=api_key("--scope", "admin"),
+            PATIENTS_AUTH="required",
+            PATIENTS_RATE_LIMIT="off",
+        ),
+        Side("django", _DJANGO),
+        Side("limit", _LIMIT),
+    )
+}
+
+
+def _environment(database_url: str) -> dict[str, str]:
+    """This process's own, without what would set the service otherwise."""
+    kept = {
+        name: value for name, value in os.environ.items() if not name.upper().startswith(("PATIENTS_", "DATABASE_URL"))
+    }
+    return {**kept, "DATABASE_URL": database_url}
+
+
+@contextmanager
+def running(sides: Sequence[Side], database_url: str, logs: Path) -> Iterator[list[Running]]:
+    """Start all sides, and stop them at the end.
+
+    Raises:
+        SideError: one does not come to serving.
+    """
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(_started(side, database_url, logs / f"{number}.log"))
+            for number, side in enumerate(sides)
+        ]
+
+
+@contextmanager
+def _started(side: Side, database_url: str, log: Path) -> Iterator[Running]:
+    port = _free_port()
+    headers = side.headers(database_url)
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [word.format(port=port) for word in side.command],
+            env={**_environment(database_url), **side.environment},
+            stdout=output,  # written down, as operators do
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        _await(side, process, port, headers, log)
+        yield Running(side, port, process.pid, headers)
+    finally:
+        process.terminate()
+        process.wait(START_SECONDS)
+
+
+def _free_port() -> int:
+    with socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _await(side: Side, process: subprocess.Popen[bytes], port: int, headers: Mapping[str, str], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=START_SECONDS)
+            connection.request("GET", "/patients/patients/?limit=1", headers=dict(headers))
+            if connection.getresponse().status == http.client.OK:
+                return
+        except OSError:
+            pass
+        finally:
+            connection.close()
+        time.sleep(0.1)
+    tail = "\n".join(log.read_text(errors="replace").splitlines()[-10:])
+    raise SideError(f"{side.name} does not serve. Its last lines:\n{tail}")

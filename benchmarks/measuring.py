@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks import processes
 from benchmarks.client import drain_list
+from benchmarks.operations import RequestFiles
 from benchmarks.sides import Running, SideError
 
 SCRIPT = Path(__file__).with_name("load.lua")
@@ -59,8 +60,8 @@ class Meter:
         # never the same twice: an update that has been made before by another side changes nothing, and is cheap
         self._seeds = count(time.time_ns() // 10**9)
 
-    def load(self, run: Running, requests: tuple[str, str, str], connections: int, seconds: int) -> Sample:
-        """Put a side under load of the requests that `Operation.write` wrote."""
+    def load(self, run: Running, requests: RequestFiles, connections: int, seconds: int) -> Sample:
+        """Put a side under load of the requests in these files."""
         command = [self._wrk, "--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s"]
         command += ["--timeout", f"{TIMEOUT}s", "--script", str(SCRIPT)]
         for name, value in {**run.headers, "Content-Type": "application/json"}.items():

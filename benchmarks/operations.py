@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.database import PATIENTS_OF, ids
 from benchmarks.register import patients
@@ -13,6 +13,14 @@ from benchmarks.register import patients
 PATIENTS = "/patients/patients/"
 DRAWN = 5_000
 """Different paths and bodies of an operation."""
+
+
+class RequestFiles(NamedTuple):
+    """The first arguments of load.lua."""
+
+    method: str
+    paths: str
+    bodies: str
 
 
 @dataclass(frozen=True)
@@ -25,13 +33,18 @@ class Operation:
     bodies: Sequence[str] = ()
     """JSON; `UNIQUE` in it is to be another word in each request."""
 
-    def write(self, directory: Path) -> tuple[str, str, str]:
-        """Write the requests for wrk; the arguments of load.lua."""
+    @property
+    def lists(self) -> bool:
+        """Whether the answer is a list of patients."""
+        return self.method == "GET" and len(self.paths) == 1
+
+    def write(self, directory: Path) -> RequestFiles:
+        """Write the requests for wrk."""
         directory.mkdir()
         paths, bodies = directory / "paths", directory / "bodies"
         paths.write_text("\n".join(self.paths))
         bodies.write_text("\n".join(self.bodies))
-        return self.method, str(paths), str(bodies) if self.bodies else "-"
+        return RequestFiles(self.method, str(paths), str(bodies) if self.bodies else "-")
 
 
 WHOLE_LIST = Operation("whole list", "GET", [PATIENTS])

@@ -36,9 +36,8 @@ class Series:
 
 def _number(value: float) -> str:
     """Three digits, or all before the point."""
-    if value >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    digits = len(str(int(value)))
+    return f"{value:,.{max(0, 3 - digits)}f}"
 
 
 HEADINGS = (

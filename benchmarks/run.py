@@ -5,12 +5,13 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from app.db.embedded import EmbeddedPostgresError
 from benchmarks import database, equality, report
 from benchmarks.measuring import Meter, Sample, require_wrk
-from benchmarks.operations import WHOLE_LIST, Operation, operations
+from benchmarks.operations import WHOLE_LIST, Operation, RequestFiles, operations
 from benchmarks.report import Series
 from benchmarks.sides import SIDES, Running, SideError, running
 
@@ -89,15 +90,14 @@ class _Bench:
             for number, (side, listed) in enumerate(asked.items())
             for place, operation in enumerate(listed)
         }
-        for name in dict.fromkeys(name for _, name in requests):
-            for connections in self._arguments.connections if self._wanted(name) else ():
-                yield from self._in_turns(
-                    name,
-                    connections,
-                    lambda run, name=name, connections=connections: self._meter.load(
-                        run, requests[run.side.name, name], connections, self._arguments.seconds
-                    ),
-                )
+        for name in filter(self._wanted, dict.fromkeys(name for _, name in requests)):
+            files = {side: written for (side, operation), written in requests.items() if operation == name}
+            for connections in self._arguments.connections:
+                load = partial(self._load, files, connections)
+                yield from self._in_turns(name, connections, load)
+
+    def _load(self, files: Mapping[str, RequestFiles], connections: int, run: Running) -> Sample:
+        return self._meter.load(run, files[run.side.name], connections, self._arguments.seconds)
 
     def whole_lists(self, url: str) -> list[Series]:
         """Measure the whole list, one request at a time."""

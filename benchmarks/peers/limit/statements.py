@@ -130,6 +130,15 @@ UPDATE = f"""
     WITH body AS (SELECT $2::json AS whole),
     p AS (
         UPDATE patients SET ({_FIELDS}, last_updated, version) = (
-            SELECT {_UPDATED} FROM p LEFT JOIN profiles f ON f.unique_id = p.profile_id
+            SELECT {", ".join(f"new.{name}" for name in FIELDS)}, clock_timestamp(), patients.version + 1
+            FROM body, json_populate_record(patients, whole) new
+        )
+        WHERE unique_id = $1
+        RETURNING *
+    ),
+    h AS (SELECT * FROM hospitals WHERE unique_id IN {_ids("hospital_ids")}),
+    gone AS (DELETE FROM patient_hospitals WHERE patient_id = $1 AND hospital_id NOT IN (SELECT unique_id FROM h)),
+    hs AS (INSERT INTO patient_hospitals SELECT $1, unique_id FROM h ON CONFLICT DO NOTHING)
+    SELECT {_UPDATED} FROM p LEFT JOIN profiles f ON f.unique_id = p.profile_id
 """
 """$1: the id, $2: the body, which replaces the hospitals."""

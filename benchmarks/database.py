@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,7 +40,12 @@ def register(patients: int) -> Path:
     parts += sorted(Path(migrations.__file__).parent.glob("versions/*.py"))
     version = hashlib.sha256(b"".join(path.read_bytes() for path in parts)).hexdigest()[:8]
     directory = DATA / f"{patients}-{version}"
-    load.make(directory, patients)
+    if not directory.exists():
+        # elsewhere first: who is interrupted leaves no half register behind
+        new = directory.with_suffix(".new")
+        shutil.rmtree(new, ignore_errors=True)
+        load.make(new, patients)
+        new.rename(directory)
     return directory
 
 

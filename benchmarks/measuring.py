@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -60,13 +60,13 @@ class Meter:
         # never the same twice: an update that has been made before by another side changes nothing, and is cheap
         self._seeds = count(time.time_ns() // 10**9)
 
-    def load(self, run: Running, requests: RequestFiles, connections: int, seconds: int) -> Sample:
-        """Put a side under load of the requests in these files."""
+    def load(self, run: Running, files: Mapping[str, RequestFiles], connections: int, seconds: int) -> Sample:
+        """Put a side under load of the requests in its files."""
         command = [self._wrk, "--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s"]
         command += ["--timeout", f"{TIMEOUT}s", "--script", str(SCRIPT)]
         for name, value in {**run.headers, "Content-Type": "application/json"}.items():
             command += ["--header", f"{name}: {value}"]
-        command += [f"http://127.0.0.1:{run.port}", "--", *requests, str(next(self._seeds))]
+        command += [f"http://127.0.0.1:{run.port}", "--", *files[run.side.name], str(next(self._seeds))]
 
         def work() -> tuple[int, float, float, float]:
             result = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -77,14 +77,14 @@ class Meter:
 
         return self._measure(run, work)
 
-    def whole_list(self, run: Running, patients: int) -> Sample:
-        """Ask a side for the list of all patients, once."""
+    def whole_list(self, run: Running, patients: Mapping[str, int]) -> Sample:
+        """Ask a side, whose list has so many patients, for it once."""
 
         def work() -> tuple[int, float, float, float]:
             began = time.perf_counter()
             drain_list(run)
             seconds = time.perf_counter() - began
-            return patients, seconds, seconds * 1000, seconds * 1000
+            return patients[run.side.name], seconds, seconds * 1000, seconds * 1000
 
         return self._measure(run, work)
 

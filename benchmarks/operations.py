@@ -51,8 +51,8 @@ WHOLE_LIST = Operation("whole list", "GET", [PATIENTS])
 """Asked for once at a time, never under concurrency: a former service's memory would not hold it."""
 
 
-def operations(url: str, hospitals: Sequence[str] | None) -> list[Operation]:
-    """The operations but the whole list, on patients of these hospitals, or all."""
+def operations_on(url: str, hospitals: Sequence[str] | None) -> list[Operation]:
+    """All operations, on patients of these hospitals or on all; reads first, while the register is as it was made."""
     known = ids(url, PATIENTS_OF, hospitals)
     everywhere = ids(url, "SELECT unique_id FROM hospitals ORDER BY unique_id")
     doctors = ids(url, "SELECT unique_id FROM doctors ORDER BY unique_id")
@@ -62,6 +62,7 @@ def operations(url: str, hospitals: Sequence[str] | None) -> list[Operation]:
     return [
         Operation("get one", "GET", paths),
         Operation("page of 50", "GET", [f"{PATIENTS}?limit=50"]),
+        WHOLE_LIST,
         Operation("create", "POST", [PATIENTS], choice.creations(random)),
         Operation("update", "PUT", paths, choice.updates(random)),
     ]

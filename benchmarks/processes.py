@@ -1,7 +1,6 @@
 """What the kernel counts of processes (Linux: /proc)."""
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -46,9 +45,19 @@ def forget_peaks(root: int) -> None:
 
 
 def peak_bytes(root: int) -> int:
-    """The most memory that a process and its descendants have had, each by itself, since `forget_peaks`."""
-    return sum(_peak(Path(f"/proc/{pid}/status").read_text().splitlines()) for pid in tree(root))
+    """The most memory that a process and its descendants have had since `forget_peaks`.
+
+    The kernel remembers peaks of each process with what it shares with others. What they share counts once here: the
+    proportional share now (Pss), and what the peak (VmHWM) was above the memory of now (VmRSS).
+    """
+    total = 0
+    for pid in tree(root):
+        status = _kilobytes(Path(f"/proc/{pid}/status"))
+        total += _kilobytes(Path(f"/proc/{pid}/smaps_rollup"))["Pss"] + status["VmHWM"] - status["VmRSS"]
+    return total * 1024
 
 
-def _peak(status: Iterable[str]) -> int:
-    return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
+def _kilobytes(path: Path) -> dict[str, int]:
+    """The amounts of memory that a file of /proc names."""
+    lines = (line.partition(":") for line in path.read_text().splitlines())
+    return {name: int(value.split()[0]) for name, _, value in lines if value.endswith("kB")}

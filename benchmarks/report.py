@@ -1,5 +1,6 @@
 """What was found, as tables for people and as JSON for programs."""
 
+import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -8,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.measuring import Sample
+from benchmarks.operations import WHOLE_LIST
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Series:
 
 def _number(value: float) -> str:
     """Three digits, or all before the point."""
-    digits = len(str(int(value)))
+    digits = len(str(int(round(value, 2))))
     return f"{value:,.{max(0, 3 - digits)}f}"
 
 
@@ -45,31 +47,37 @@ HEADINGS = (
     *("server CPU ms", "PostgreSQL CPU ms", "memory MB"),
 )
 """CPU time is of one request."""
+LIST_HEADINGS = ("side", "patients/s", "seconds", "server CPU ms", "PostgreSQL CPU ms", "memory MB")
 
 
-def tables(found: Sequence[Series], whole_lists: Sequence[Series]) -> str:
+def tables(found: Sequence[Series]) -> str:
     """Markdown. The last columns compare each side with the first, whose name stands over them."""
-    lines: list[str] = []
-    if found:
-        lines += _head(HEADINGS, found[0].side)
-        for group in _groups(found):
-            for series in group:
-                cells = [series.operation, str(series.connections), series.side, series.shown(lambda s: s.per_second)]
-                cells += [series.shown(lambda s: s.p50), series.shown(lambda s: s.p99)]
-                lines.append(_row([*cells, *_costs(series), *_against(group[0], series)]))
-        lines.append("")
-    if whole_lists:
-        lines += ["The whole list, one request at a time; CPU time is of a thousand patients.", ""]
-        headings = ("side", "patients/s", "seconds", "server CPU ms", "PostgreSQL CPU ms", "peak memory MB")
-        lines += _head(headings, whole_lists[0].side)
-        for series in whole_lists:
-            cells = [series.side, series.shown(lambda s: s.per_second), series.shown(lambda s: s.p50 / 1000)]
-            lines.append(_row([*cells, *_costs(series, 1000), *_against(whole_lists[0], series)]))
-    return "\n".join(lines)
+    loads = [series for series in found if series.operation != WHOLE_LIST.name]
+    lists = [series for series in found if series.operation == WHOLE_LIST.name]
+    parts = []
+    if loads:
+        parts += [*_head(HEADINGS, loads[0].side), *(line for group in _groups(loads) for line in _rows(group)), ""]
+    if lists:
+        parts += ["The whole list, one request at a time; CPU time is of a thousand patients.", ""]
+        parts += [*_head(LIST_HEADINGS, lists[0].side), *_list_rows(lists)]
+    return "\n".join(parts)
+
+
+def _rows(group: Sequence[Series]) -> Iterator[str]:
+    for series in group:
+        cells = [series.operation, str(series.connections), series.side, series.shown(lambda s: s.per_second)]
+        cells += [series.shown(lambda s: s.p50), series.shown(lambda s: s.p99)]
+        yield _row([*cells, *_costs(series), *_against(group[0], series)])
+
+
+def _list_rows(lists: Sequence[Series]) -> Iterator[str]:
+    for series in lists:
+        cells = [series.side, series.shown(lambda s: s.per_second), series.shown(lambda s: s.p50 / 1000)]
+        yield _row([*cells, *_costs(series, 1000), *_against(lists[0], series)])
 
 
 def _head(headings: Sequence[str], first: str) -> list[str]:
-    cells = [*headings, f"{first}: speed ×", "CPU ×"]
+    cells = [*headings, f"{first}: speed ×", "thrift ×"]
     return [_row(cells), _row(["---"] * len(cells))]
 
 
@@ -89,7 +97,7 @@ def _against(first: Series, series: Series) -> list[str]:
     if series is first:
         return ["", ""]
     speed = first.median(lambda sample: sample.per_second) / series.median(lambda sample: sample.per_second)
-    return [f"{speed:.2f}", f"{first.cpu / series.cpu:.2f}"]
+    return [f"{speed:.2f}", f"{series.cpu / first.cpu:.2f}"]
 
 
 def _groups(found: Sequence[Series]) -> Iterator[list[Series]]:
@@ -98,13 +106,12 @@ def _groups(found: Sequence[Series]) -> Iterator[list[Series]]:
         yield [series for series in found if (series.operation, series.connections) == key]
 
 
-def as_json(found: Sequence[Series], whole_lists: Sequence[Series], parameters: dict[str, Any]) -> dict[str, Any]:
+def as_json(found: Sequence[Series], parameters: dict[str, Any]) -> dict[str, Any]:
     """Every sample, and on what machine it was taken."""
     return {
         "machine": machine(),
         "parameters": parameters,
         "measurements": [asdict(series) for series in found],
-        "whole_list": [asdict(series) for series in whole_lists],
     }
 
 
@@ -113,7 +120,7 @@ def machine() -> dict[str, str]:
     info = Path("/proc/cpuinfo").read_text()
     models = [line.partition(":")[2].strip() for line in info.splitlines() if line.startswith("model name")]
     return {
-        "processor": f"{info.count('processor')} × {models[0] if models else platform.machine()}",
+        "processor": f"{os.cpu_count()} × {models[0] if models else platform.machine()}",
         "system": platform.platform(),
         "python": platform.python_version(),
     }

@@ -9,13 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from socket import socket
 
 WORKERS = 2
-START_SECONDS = 30
+START_SECONDS = 60
+STOP_SECONDS = 30
 PYTHON = sys.executable
 
 Headers = Callable[[str], Mapping[str, str]]
@@ -46,8 +47,13 @@ class Running:
 
     side: Side
     port: int
-    pid: int
+    process: subprocess.Popen[bytes]
     headers: Mapping[str, str]
+
+    @property
+    def pid(self) -> int:
+        """The process from which all others of the side descend."""
+        return self.process.pid
 
 
 def service(
@@ -64,7 +70,9 @@ def api_key(*options: str) -> Headers:
     def make(database_url: str) -> Mapping[str, str]:
         name = f"benchmark-{time.monotonic_ns()}"
         command = (PYTHON, "-m", "app.cli", "keys", "create", "--name", name, *options)
-        made = subprocess.run(command, env=_environment(database_url), check=True, capture_output=True, text=True)
+        made = subprocess.run(command, env=_environment(database_url), check=False, capture_output=True, text=True)
+        if made.returncode != 0:
+            raise SideError(made.stderr)
         return {"X-API-Key": made.stdout.strip()}
 
     return make
@@ -103,16 +111,19 @@ def _environment(database_url: str) -> dict[str, str]:
 
 @contextmanager
 def running(sides: Sequence[Side], database_url: str, logs: Path) -> Iterator[list[Running]]:
-    """Start all sides, and stop them at the end.
+    """Start all sides at once, and stop them at the end.
 
     Raises:
         SideError: one does not come to serving.
     """
     with ExitStack() as stack:
-        yield [
-            stack.enter_context(_started(side, database_url, logs / f"{number}.log"))
-            for number, side in enumerate(sides)
-        ]
+        started = []
+        for number, side in enumerate(sides):
+            log = logs / f"{number}.log"
+            started.append((stack.enter_context(_started(side, database_url, log)), log))
+        for run, log in started:
+            _await(run, log)
+        yield [run for run, _ in started]
 
 
 @contextmanager
@@ -127,11 +138,14 @@ def _started(side: Side, database_url: str, log: Path) -> Iterator[Running]:
             stderr=subprocess.STDOUT,
         )
     try:
-        _await(side, process, port, headers, log)
-        yield Running(side, port, process.pid, headers)
+        yield Running(side, port, process, headers)
     finally:
         process.terminate()
-        process.wait(START_SECONDS)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _free_port() -> int:
@@ -140,18 +154,14 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _await(side: Side, process: subprocess.Popen[bytes], port: int, headers: Mapping[str, str], log: Path) -> None:
+def _await(run: Running, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=START_SECONDS)
-            connection.request("GET", "/patients/patients/?limit=1", headers=dict(headers))
+    while time.monotonic() < deadline and run.process.poll() is None:
+        connection = http.client.HTTPConnection("127.0.0.1", run.port, timeout=START_SECONDS)
+        with closing(connection), suppress(OSError):
+            connection.request("GET", "/patients/patients/?limit=1", headers=dict(run.headers))
             if connection.getresponse().status == http.client.OK:
                 return
-        except OSError:
-            pass
-        finally:
-            connection.close()
         time.sleep(0.1)
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-10:])
-    raise SideError(f"{side.name} does not serve. Its last lines:\n{tail}")
+    raise SideError(f"{run.side.name} does not serve. Its last lines:\n{tail}")

@@ -58,22 +58,19 @@ _GATHERED = _document("coalesce(hs.nested, '[]')", "coalesce(ds.nested, '[]')")
 GET = f"SELECT {_LINKED} FROM patients p LEFT JOIN profiles f ON f.unique_id = p.profile_id WHERE p.unique_id = $1"
 
 
-def _page(rows: str) -> str:
-    """Links gathered at once, which for many patients is faster than patient by patient."""
+def _gathered(source: str, among: str = "") -> str:
+    """All documents of patients `p`, their links gathered at once: for many that is faster than patient by patient."""
     return f"""
-        WITH p AS ({rows})
         SELECT {_GATHERED} AS document, p.unique_id
-        FROM p
+        FROM {source} p
         LEFT JOIN profiles f ON f.unique_id = p.profile_id
         LEFT JOIN (
             SELECT l.patient_id, {_HOSPITALS} AS nested
-            FROM patient_hospitals l JOIN hospitals h ON h.unique_id = l.hospital_id
-            WHERE l.patient_id IN (SELECT unique_id FROM p) GROUP BY l.patient_id
+            FROM patient_hospitals l JOIN hospitals h ON h.unique_id = l.hospital_id {among} GROUP BY l.patient_id
         ) hs ON hs.patient_id = p.unique_id
         LEFT JOIN (
             SELECT l.patient_id, {_DOCTORS} AS nested
-            FROM patient_doctors l JOIN doctors d ON d.unique_id = l.doctor_id
-            WHERE l.patient_id IN (SELECT unique_id FROM p) GROUP BY l.patient_id
+            FROM patient_doctors l JOIN doctors d ON d.unique_id = l.doctor_id {among} GROUP BY l.patient_id
         ) ds ON ds.patient_id = p.unique_id
         ORDER BY p.unique_id
         """
@@ -81,11 +78,14 @@ def _page(rows: str) -> str:
 
 def page(limit: int) -> str:
     """The first so many patients as one array. The number stands in the statement, which is planned the better."""
-    rows = f"SELECT * FROM patients ORDER BY unique_id LIMIT {limit}"
-    return f"SELECT '[' || coalesce(string_agg(document, ',' ORDER BY unique_id), '') || ']' FROM ({_page(rows)}) x"
+    documents = _gathered("page", "WHERE l.patient_id IN (SELECT unique_id FROM page)")
+    return f"""
+        WITH page AS (SELECT * FROM patients ORDER BY unique_id LIMIT {limit})
+        SELECT '[' || coalesce(string_agg(document, ',' ORDER BY unique_id), '') || ']' FROM ({documents})
+        """
 
 
-ALL = f"SELECT ',' || {_LINKED} FROM patients p LEFT JOIN profiles f ON f.unique_id = p.profile_id ORDER BY p.unique_id"
+ALL = f"SELECT ',' || document FROM ({_gathered('patients')})"
 """Every patient, a comma before each: to be copied out."""
 
 _PROFILE = """

@@ -29,13 +29,15 @@ def tree(root: int) -> list[int]:
 
 def cpu_seconds(root: int) -> float:
     """What a process and its descendants have computed, those that have ended included."""
-    total = 0
-    for pid in tree(root):
+    while True:
+        pids = tree(root)
         try:
-            total += sum(map(int, _stat(pid)[_TIMES]))
+            ticks = sum(int(time) for pid in pids for time in _stat(pid)[_TIMES])
         except (FileNotFoundError, ProcessLookupError):
             continue
-    return total / _TICKS
+        # one that ended meanwhile would be missing, or be counted in its parent's sum too
+        if tree(root) == pids:
+            return ticks / _TICKS
 
 
 def forget_peaks(root: int) -> None:

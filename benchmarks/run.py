@@ -6,6 +6,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -17,8 +18,8 @@ from benchmarks.operations import WHOLE_LIST, Operation, operations_on
 from benchmarks.report import Series
 from benchmarks.sides import SIDES, Running, SideError, running
 
-QUICK = {"patients": 5_000, "connections": [16], "rounds": 2, "warm_up": 1, "seconds": 1}
-FULL = {"patients": 100_000, "connections": [1, 16, 64], "rounds": 5, "warm_up": 1, "seconds": 2}
+QUICK = {"patients": 5_000, "connections": [16], "rounds": 2, "seconds": 1}
+FULL = {"patients": 100_000, "connections": [1, 16, 64], "rounds": 5, "seconds": 2}
 
 
 def main() -> int:
@@ -44,8 +45,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="less of everything, in less than a minute")
     parser.add_argument("--patients", type=int, help="in the register (100,000)")
     parser.add_argument("--connections", type=int, nargs="+", metavar="N", help="that ask at once (1 16 64)")
-    parser.add_argument("--rounds", type=int, help="that count (5)")
-    parser.add_argument("--warm-up", type=int, metavar="ROUNDS", help="before them (1)")
+    parser.add_argument("--rounds", type=int, help="in which each side is measured once (5)")
     parser.add_argument("--seconds", type=int, help="of each measurement (2)")
     parser.add_argument("--sides", nargs="+", choices=SIDES, metavar="SIDE", help=f"of: {', '.join(SIDES)}")
     parser.add_argument("--operations", nargs="+", metavar="OPERATION", help="only these, by their names in the table")
@@ -115,8 +115,9 @@ class _Bench:
 
     def _in_turns(self, name: str, connections: int, measure: Callable[[Running], Sample]) -> list[Series]:
         _say(f"{name}, {connections} at once")
-        rounds = range(self._arguments.warm_up + self._arguments.rounds)
-        taken = [[measure(run) for run in self._runs] for _ in rounds][self._arguments.warm_up :]
+        with ThreadPoolExecutor(len(self._runs)) as warm_up:  # all at once: what it takes is not looked at
+            list(warm_up.map(measure, self._runs))
+        taken = [[measure(run) for run in self._runs] for _ in range(self._arguments.rounds)]
         return [
             Series(name, connections, run.side.name, samples)
             for run, samples in zip(self._runs, zip(*taken, strict=True), strict=True)

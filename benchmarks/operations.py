@@ -11,6 +11,7 @@ from benchmarks.database import PATIENTS_OF, ids
 from benchmarks.register import patients
 
 PATIENTS = "/patients/patients/"
+OPERATIONS = ("get one", "page of 50", "whole list", "create", "update")
 DRAWN = 5_000
 """Different paths and bodies of an operation."""
 

@@ -14,7 +14,7 @@ from typing import NoReturn
 from app.db.embedded import EmbeddedPostgresError
 from benchmarks import database, equality, report
 from benchmarks.measuring import Meter, Sample, require_wrk
-from benchmarks.operations import WHOLE_LIST, Operation, operations_on
+from benchmarks.operations import OPERATIONS, WHOLE_LIST, Operation, operations_on
 from benchmarks.report import Series
 from benchmarks.sides import SIDES, Running, SideError, running
 
@@ -48,11 +48,18 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="in which each side is measured once (5)")
     parser.add_argument("--seconds", type=int, help="of each measurement (2)")
     parser.add_argument("--sides", nargs="+", choices=SIDES, metavar="SIDE", help=f"of: {', '.join(SIDES)}")
-    parser.add_argument("--operations", nargs="+", metavar="OPERATION", help="only these, by their names in the table")
+    parser.add_argument(
+        "--operations", nargs="+", choices=OPERATIONS, metavar="OPERATION", help=f"of: {', '.join(OPERATIONS)}"
+    )
     parser.add_argument("--postgres", nargs="+", metavar="NAME=VALUE", help="settings of PostgreSQL")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
     arguments = parser.parse_args()
-    chosen = {"sides": ["service", "django", "limit"], "postgres": [], **(QUICK if arguments.quick else FULL)}
+    chosen = {
+        "sides": ["service", "django", "limit"],
+        "operations": OPERATIONS,
+        "postgres": [],
+        **(QUICK if arguments.quick else FULL),
+    }
     for name, value in chosen.items():
         if getattr(arguments, name) is None:
             setattr(arguments, name, value)
@@ -67,7 +74,14 @@ def _run(arguments: argparse.Namespace) -> None:
         tempfile.TemporaryDirectory() as scratch,
         running([SIDES[name] for name in arguments.sides], served.url, Path(scratch)) as runs,
     ):
-        asked = {run.side.name: operations_on(served.url, run.side.hospitals) for run in runs}
+        asked = {
+            run.side.name: [
+                operation
+                for operation in operations_on(served.url, run.side.hospitals)
+                if operation.name in arguments.operations
+            ]
+            for run in runs
+        }
         for other in runs[1:]:
             _say(f"do the answers of {other.side.name} equal those of {runs[0].side.name}?")
             equality.check(runs[0], other, asked[other.side.name])
@@ -95,8 +109,6 @@ class _Bench:
         """Measure what is asked of each side, by its name; all are asked for the same operations."""
         for number, operations in enumerate(zip(*asked.values(), strict=True)):
             name = operations[0].name
-            if self._arguments.operations is not None and name not in self._arguments.operations:
-                continue
             if name == WHOLE_LIST.name:
                 yield from self._in_turns(name, 1, partial(self._meter.whole_list, patients=self._patients()))
                 continue

@@ -71,8 +71,10 @@ class Meter:
         def work() -> tuple[int, float, float, float]:
             result = subprocess.run(command, check=True, capture_output=True, text=True)
             found = json.loads(result.stdout.splitlines()[-1])
-            if found["failed"] or found["broken"] or not found["requests"]:
+            if found["failed"] or found["broken"]:
                 raise SideError(f"{run.side.name} fails under load: {found}")
+            if not found["requests"]:
+                raise SideError(f"{run.side.name} answers nothing in {seconds} s: give it more --seconds.")
             return found["requests"], found["seconds"], found["p50"], found["p99"]
 
         return self._measure(run, work)

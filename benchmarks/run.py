@@ -128,7 +128,8 @@ class _Bench:
     def _in_turns(self, name: str, connections: int, measure: Callable[[Running], Sample]) -> list[Series]:
         _say(f"{name}, {connections} at once")
         with ThreadPoolExecutor(len(self._runs)) as warm_up:  # all at once: what it takes is not looked at
-            list(warm_up.map(measure, self._runs))
+            for run in self._runs:
+                warm_up.submit(measure, run)  # nor whether it fails: in its turn it would again
         taken = [[measure(run) for run in self._runs] for _ in range(self._arguments.rounds)]
         return [
             Series(name, connections, run.side.name, samples)

@@ -14,7 +14,8 @@ run: .venv/run ## serve http://127.0.0.1:8000 with demo data; elsewhere: make ru
 	@$(BIN)/patients-api serve --demo --port $(PORT)
 
 test: .venv/dev ## run all tests
-	@$(BIN)/pytest
+	@$(BIN)/pytest --numprocesses auto --dist worksteal -m "not chaos and not alone"
+	@$(BIN)/pytest -m alone
 
 chaos: .venv/dev ## kill the server, its workers and PostgreSQL under load; a few minutes
 	@$(BIN)/pytest -m chaos --capture=no tests/chaos

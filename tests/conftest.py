@@ -3,7 +3,6 @@
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from app.db.embedded import EmbeddedPostgres
 from app.db.migrate import migrate
 from app.main import create_app
 from app.settings import Settings
+from tests.processes import is_free
 from tests.support import Served, database_named, eventually
 
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
@@ -93,10 +93,15 @@ async def directory(client: httpx.AsyncClient) -> None:
         assert (await client.post("/doctors/doctors/", json=body)).status_code == 201
 
 
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+PORTS = iter(secrets.SystemRandom().sample(range(10_000 + WORKER, 32_000, WORKERS), 500))
+"""Below those that the system gives to clients, in no order, and no other worker has the same."""
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on, and nobody gets before the test does."""
+    return next(filter(is_free, PORTS))
 
 
 @pytest.fixture

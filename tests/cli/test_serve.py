@@ -75,6 +75,7 @@ def test_stopping_and_starting_again_works_however_it_stopped(
     assert is_free(port)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_request_in_flight_is_finished(
     serve: Serve, database_url: str, connection: asyncpg.Connection, workers: str

@@ -111,6 +111,7 @@ async def test_deadlock_ends_well(client: httpx.AsyncClient, connection: asyncpg
     assert await deadlocks(connection) == 1, "there was one"
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
 async def test_lock_that_is_never_released(

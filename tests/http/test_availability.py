@@ -16,6 +16,8 @@ from app.db.embedded import EmbeddedPostgres
 from tests.processes import Call, at_once, await_blocked, data_directory, is_running, postgres_pid, run_command
 from tests.support import Served, eventually
 
+pytestmark = pytest.mark.alone
+
 PATIENTS = "/patients/patients/"
 OPTIONS = {"fsync": "off"}
 REQUESTS: list[tuple[str, str, dict[str, Any] | None]] = [

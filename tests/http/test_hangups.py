@@ -6,9 +6,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import asyncpg
+import pytest
 
 from tests.processes import Call, at_once, await_blocked, port_of
 from tests.support import Served, dump, eventually
+
+pytestmark = pytest.mark.alone
 
 PATIENTS = "/patients/patients/"
 CHANGE = {"patient_last_name": "Roe"}

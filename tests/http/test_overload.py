@@ -3,9 +3,12 @@
 from collections.abc import Callable
 
 import asyncpg
+import pytest
 
 from tests.processes import Call, at_once
 from tests.support import Served
+
+pytestmark = pytest.mark.alone
 
 PATIENTS = "/patients/patients/"
 CHANGE = {"patient_last_name": "Roe"}

@@ -14,6 +14,8 @@ from tests.conftest import free_port
 from tests.processes import Answer, Call, at_once, await_blocked, await_ready, command_running, deadlocks
 from tests.support import Served, database_named
 
+pytestmark = pytest.mark.alone
+
 PATIENTS = "/patients/patients/"
 PAIRS = 8
 """How many pairs of hospitals and doctors there are to choose from."""

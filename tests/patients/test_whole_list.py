@@ -14,6 +14,8 @@ import pytest
 from tests.processes import Call, at_once, forget_peak, port_of, resident_bytes
 from tests.support import Served, database_named
 
+pytestmark = pytest.mark.alone
+
 LIST = "/patients/patients/"
 PATIENTS = 100_000
 READER_SECONDS = 2.0

@@ -223,6 +223,7 @@ async def test_repeat_waits_for_the_first(
     assert await count(connection, "patients") == 1
 
 
+@pytest.mark.alone
 async def test_one_key_a_hundred_times_at_once(url: str) -> None:
     """100 POSTs with one key, all at once on two processes, make one patient, and all are answered with it."""
     body = {"patient_last_name": "Only one", "patient_profile": {"unique_id": "only-one", "email": "a@b.c"}}

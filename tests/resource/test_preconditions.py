@@ -276,6 +276,7 @@ async def test_condition_is_checked_under_the_lock(client: httpx.AsyncClient, co
             await client.put(one, json={"patient_title": None, "patient_profile": {"unique_id": "prof", "email": None}})
 
 
+@pytest.mark.alone
 async def test_of_two_changes_of_what_was_read_one_is_made(url: str) -> None:
     """Two PUTs of each of 40 records with the same `If-Match`, all at once: one of each is made, the other is 412."""
     paths = [f"{kind.path}two-{number}/" for kind in KINDS for number in range(10)]
@@ -303,6 +304,7 @@ async def test_of_two_changes_of_what_was_read_one_is_made(url: str) -> None:
             assert now.headers["ETag"] == winner.headers["etag"] == loser.headers["etag"]
 
 
+@pytest.mark.alone
 async def test_profile_changed_beside_its_patient(url: str) -> None:
     """A PUT of a patient with its profile and one of the profile, each of what was read: one of the two is made."""
     ids = [f"beside-{number}" for number in range(40)]
@@ -330,6 +332,7 @@ async def test_profile_changed_beside_its_patient(url: str) -> None:
         assert stored.json()["first_name"] == ("Itself" if itself == 200 else "Through the patient")
 
 
+@pytest.mark.alone
 async def test_read_modify_write_loses_nothing(url: str) -> None:
     """10 clients count to 100 together, each adding to what it has read, and reading anew where it was too late."""
     path = "/hospitals/hospitals/counter/"

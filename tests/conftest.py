@@ -106,7 +106,10 @@ def free_port() -> int:
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Served]]:
-    """Starts `patients-api serve` in a process: `serve("--workers", "2", DATABASE_URL=…)`; it is ready on return."""
+    """Starts `patients-api serve` in a process: `serve("--workers", "2", DATABASE_URL=…)`; it is ready on return.
+
+    It does not drain where a test does not say for how long.
+    """
     started: list[Served] = []
     readers: list[threading.Thread] = []
 
@@ -114,7 +117,7 @@ def serve() -> Iterator[Callable[..., Served]]:
         port = free_port()
         process = subprocess.Popen(
             [sys.executable, "-m", "app.cli", "serve", "--port", str(port), *arguments],
-            env={**os.environ, **environment},
+            env={**os.environ, "PATIENTS_DRAIN_SECONDS": "0", **environment},
             stdout=subprocess.PIPE,
         )
         served = Served(f"http://127.0.0.1:{port}", process)

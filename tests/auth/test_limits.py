@@ -142,8 +142,7 @@ def test_only_proxies_that_are_named_are_believed(
     told_apart: bool,  # noqa: FBT001  # parametrized
 ) -> None:
     """Whose failures they are is said by X-Forwarded-For, where a trusted proxy sends it; anybody can write one."""
-    settings = {"PATIENTS_TRUSTED_PROXIES": trusted, "PATIENTS_DRAIN_SECONDS": "0"}
-    served = serve(DATABASE_URL=database_url, PATIENTS_AUTH="required", **settings)
+    served = serve(DATABASE_URL=database_url, PATIENTS_AUTH="required", PATIENTS_TRUSTED_PROXIES=trusted)
     with httpx.Client(base_url=served.url) as client:
 
         def asked(address: str) -> int:

@@ -44,7 +44,7 @@ def asked(served: Served) -> int:
 @pytest.mark.usefixtures("nothing_said")
 def test_on_a_laptop_nobody_is_asked(serve: Serve, data_dir: Path) -> None:
     """The embedded database and a loopback address: off, and no word about it."""
-    served = serve(PATIENTS_DATA_DIR=str(data_dir), PATIENTS_DRAIN_SECONDS="0")
+    served = serve(PATIENTS_DATA_DIR=str(data_dir))
     assert asked(served) == 200
     assert not warned(served)
 
@@ -52,7 +52,7 @@ def test_on_a_laptop_nobody_is_asked(serve: Serve, data_dir: Path) -> None:
 @pytest.mark.usefixtures("nothing_said")
 def test_where_others_reach_it_everybody_is_asked(serve: Serve, data_dir: Path) -> None:
     """The embedded database on another address."""
-    served = serve("--host", "0.0.0.0", PATIENTS_DATA_DIR=str(data_dir), PATIENTS_DRAIN_SECONDS="0")  # noqa: S104
+    served = serve("--host", "0.0.0.0", PATIENTS_DATA_DIR=str(data_dir))  # noqa: S104
     assert asked(served) == 401
     assert not warned(served)
 
@@ -60,15 +60,14 @@ def test_where_others_reach_it_everybody_is_asked(serve: Serve, data_dir: Path) 
 @pytest.mark.usefixtures("nothing_said")
 def test_on_a_database_of_ones_own_everybody_is_asked(serve: Serve, database_url: str) -> None:
     """On a loopback address too: a proxy may stand before it."""
-    served = serve(DATABASE_URL=database_url, PATIENTS_DRAIN_SECONDS="0")
+    served = serve(DATABASE_URL=database_url)
     assert asked(served) == 401
     assert not warned(served)
 
 
 def test_off_has_to_be_said_and_is_warned_of(serve: Serve, database_url: str) -> None:
     """Then it is off, for whoever reaches it."""
-    settings = {"DATABASE_URL": database_url, "PATIENTS_DRAIN_SECONDS": "0"}
-    served = serve("--host", "0.0.0.0", PATIENTS_AUTH="off", **settings)  # noqa: S104
+    served = serve("--host", "0.0.0.0", DATABASE_URL=database_url, PATIENTS_AUTH="off")  # noqa: S104
     assert asked(served) == 200
     assert warned(served)
 

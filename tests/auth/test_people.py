@@ -62,7 +62,7 @@ async def test_a_person_works_and_no_credentials_are_logged(
     """Logged in at the provider, people do what their claims say; the journal has their names, the log no token."""
     key = await make_key(database_url, Scope.DIRECTORY_READ)
     settings = {"DATABASE_URL": database_url, "PATIENTS_OIDC_ISSUER": provider, "PATIENTS_OIDC_AUDIENCE": CLIENT}
-    served = serve(PATIENTS_AUTH="required", PATIENTS_DRAIN_SECONDS="0", **settings)
+    served = serve(PATIENTS_AUTH="required", **settings)
     alice = log_in(provider, "alice", scope="patients:read patients:write")
     bob = log_in(provider, "bob", scope=["directory:write"])
     forged = f"{alice[:-8]}{'A' * 8}"

@@ -82,7 +82,7 @@ async def test_request_in_flight_is_finished(
 ) -> None:
     """After SIGTERM a request that waits for a lock is still answered, while new connections are refused."""
     await connection.execute("INSERT INTO patients (unique_id, patient_last_name) VALUES ('pat123', 'Doe')")
-    served = serve("--workers", workers, DATABASE_URL=database_url, PATIENTS_DRAIN_SECONDS="0")
+    served = serve("--workers", workers, DATABASE_URL=database_url)
     async with httpx.AsyncClient(base_url=served.url, timeout=30) as client:
         async with connection.transaction():
             await connection.execute("SELECT FROM patients FOR UPDATE")

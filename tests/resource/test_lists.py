@@ -1,5 +1,6 @@
 """Lists: pages that walk everything once, and the whole list as a stream."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -196,9 +197,12 @@ Messages = list[dict[str, Any]]
 async def stream(app: FastAPI, meanwhile: Callable[[int], Awaitable[None]]) -> Messages:
     """Read the whole list of patients from the application; `meanwhile` runs after each message with its number."""
     messages: Messages = []
+    requests = [{"type": "http.request", "body": b"", "more_body": False}]
 
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"", "more_body": False}
+        if not requests:
+            await asyncio.Event().wait()  # the client stays: who listens for its leaving waits, as with a real server
+        return requests.pop()
 
     async def send(message: Any) -> None:
         messages.append(message)

@@ -196,7 +196,7 @@ async def at_once(url: str, calls: Iterable[Call]) -> list[Answer]:
 
 async def await_blocked(connection: asyncpg.Connection, sessions: int = 1) -> None:
     """Wait until so many sessions of the server wait for a lock; in a transaction of `connection` too."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < sessions:
             await connection.execute("SELECT pg_sleep(0.02)")
 

@@ -42,6 +42,7 @@ def data_dir() -> Iterator[Path]:
         yield path
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("workers", "signals"),
     [("1", (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)), ("2", (signal.SIGKILL, signal.SIGINT, signal.SIGTERM))],

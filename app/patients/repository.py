@@ -1,13 +1,13 @@
 from typing import Any, ClassVar
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, Select, select
 
 from app.models import Doctor, Hospital, Profile, patient_doctors, patient_hospitals
 from app.models import Patient as Row
 from app.patients.schemas import Patient, PatientDoctor, PatientHospital, PatientProfile
 from app.resource.document import Document, ToMany, ToOne
 from app.resource.repository import Repository
-from app.resource.walls import had_own, has_own
+from app.resource.walls import had_own, has_own, next_own
 
 _HOSPITALS = ToMany(PatientHospital, Hospital.__table__, patient_hospitals, walled=True)
 _DOCTORS = ToMany(PatientDoctor, Doctor.__table__, patient_doctors)
@@ -30,6 +30,13 @@ class PatientRepository(Repository):
     def visible(cls, *, limited: bool) -> ColumnElement[bool]:
         """Whoever is limited sees the patients of its own hospitals."""
         return has_own(cls.table.c.unique_id) if limited else super().visible(limited=limited)
+
+    @classmethod
+    def next_visible(cls, after: ColumnElement[str], limit: ColumnElement[int], *, limited: bool) -> Select[Any]:
+        """Whoever is limited is led by its own hospitals' links."""
+        if not limited:
+            return super().next_visible(after, limit, limited=limited)
+        return select(cls.table).where(cls.table.c.unique_id.in_(next_own(after, limit)))
 
     @classmethod
     def was_visible(cls, record: ColumnElement[Any]) -> ColumnElement[bool]:

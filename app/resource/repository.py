@@ -120,12 +120,17 @@ class Repository:
         return Record._make(row)
 
     @classmethod
+    def next_visible(cls, after: ColumnElement[str], limit: ColumnElement[int], *, limited: bool) -> Select[Any]:
+        """The first rows after an id that the principal may see, up to a number, in the order of `unique_id`."""
+        key = cls.table.c.unique_id
+        return select(cls.table).where(cls.visible(limited=limited), key > after).order_by(key).limit(limit)
+
+    @classmethod
     @cache
     def _page(cls, *, limited: bool) -> Select[str, str]:
-        key = cls.table.c.unique_id
-        rows = select(cls.table).where(cls.visible(limited=limited), key > bindparam("after", type_=ID)).order_by(key)
         # the number stands in the statement: for `LIMIT $2` PostgreSQL plans as if a tenth of the table were wanted
-        return cls.document.of(rows.limit(bindparam("limit", type_=Integer, literal_execute=True)))
+        limit = bindparam("limit", type_=Integer, literal_execute=True)
+        return cls.document.of(cls.next_visible(bindparam("after", type_=ID), limit, limited=limited))
 
     async def page(self, after: str, limit: int) -> list[Record]:
         """Read up to `limit` records whose id comes after `after` (`""` for the first), in the order of `unique_id`."""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import ARRAY, Column, ColumnElement, Text, any_, bindparam, cast, exists
+from sqlalchemy import ARRAY, Column, ColumnElement, Select, Text, any_, bindparam, cast, exists, func, select, true
 from sqlalchemy.dialects.postgresql import JSONB
 
 from app.auth.principal import Principal
@@ -27,6 +27,20 @@ def has_own(patient_id: Column[Any]) -> ColumnElement[bool]:
     """Whether a patient is linked to one of the principal's hospitals."""
     link = patient_hospitals.c
     return exists().where(link.patient_id == patient_id, is_own(link.hospital_id))
+
+
+def next_own(after: ColumnElement[str], limit: ColumnElement[int]) -> Select[str]:
+    """The ids of the first patients after an id that `has_own` holds of, up to a number.
+
+    So many are taken from each hospital's part of the index, however many patients others have in between: a small
+    hospital in a register of a million would wait for all of these otherwise.
+    """
+    own = func.unnest(HOSPITALS).table_valued("hospital_id", name="own").render_derived()
+    link = patient_hospitals.c
+    of_one = select(link.patient_id).where(link.hospital_id == own.c.hospital_id, link.patient_id > after)
+    nearest = of_one.order_by(link.patient_id).limit(limit).lateral("nearest")
+    ids = select(nearest.c.patient_id).select_from(own.join(nearest, true())).distinct()
+    return ids.order_by(nearest.c.patient_id).limit(limit)
 
 
 def had_own(record: ColumnElement[Any]) -> ColumnElement[bool]:

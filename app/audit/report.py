@@ -28,7 +28,8 @@ tr {{ break-inside: avoid }}
 <h1>Who has seen or changed the record of patient {patient}</h1>
 <p>Printed on {today}. {count} The newest comes first; times are in UTC.</p>
 <p>“key:” names a computer system that works for the clinic, “oidc:” a member of staff by the number of the account. Ask
-the clinic who that is. {since}</p>
+the clinic who that is. Looks are kept for {days} days, and for as long as the clinic had the system keep them; changes
+for as long as the record.</p>
 <table>
 <thead><tr><th scope="col">When</th><th scope="col">Who</th><th scope="col">What</th></tr></thead>
 <tbody>
@@ -41,7 +42,7 @@ the clinic who that is. {since}</p>
 _ROW = "<tr><td>{when}</td><td>{who}</td><td>{what}{why}</td></tr>"
 
 
-def page(patient_id: str, accesses: Iterable[AccessEntry], *, days: int, reads_audited: bool) -> str:
+def page(patient_id: str, accesses: Iterable[AccessEntry], days: int) -> str:
     """The report as an HTML document that needs nothing else; looks are kept for so many `days`."""
     rows = [
         _ROW.format(
@@ -52,12 +53,11 @@ def page(patient_id: str, accesses: Iterable[AccessEntry], *, days: int, reads_a
         )
         for access in accesses
     ]
-    kept = f"Looks at the record are kept for {days} days; changes for as long as the record."
     return _PAGE.format(
         patient=escape(patient_id),
         today=f"{datetime.now(UTC):%d %B %Y}",
         count="One entry." if len(rows) == 1 else f"{len(rows)} entries.",
-        since=kept if reads_audited else f"{kept} At present, looks are not put on record.",
+        days=days,
         rows="\n".join(rows),
     )
 

@@ -1,84 +1,145 @@
 """What is on record, read: all of it, and what concerns one patient."""
 
+import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     ColumnElement,
+    DateTime,
+    FromClause,
     Integer,
     Select,
     Text,
     and_,
+    bindparam,
     cast,
-    exists,
     func,
-    literal,
     literal_column,
     null,
+    or_,
     select,
     tuple_,
     union_all,
 )
+from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.audit.schemas import AuditEntry, AuditParameters
-from app.models import Patient, audit, journal
+from app.audit.trail import REFUSED
+from app.db.base import ID
+from app.errors import FieldError, InvalidError
+from app.models import Patient, Profile, audit, journal
+from app.models.audit import MANY, ONE
 from app.resource.document import rendered
 from app.resource.repository import Record
 
-PATIENTS = Patient.__tablename__
-_REFUSED = 400
-"""Statuses from here on are refusals: nothing was seen or changed."""
-
-
-def _about(patient_id: str) -> ColumnElement[bool]:
-    return and_(audit.c.resource == PATIENTS, audit.c.ids.contains([patient_id]))
-
-
-def _conditions(wanted: AuditParameters) -> Iterator[ColumnElement[bool]]:
-    if wanted.patient is not None:
-        yield _about(wanted.patient)
-    if wanted.principal is not None:
-        yield audit.c.principal == wanted.principal
-    if wanted.time__gte is not None:
-        yield audit.c.time >= wanted.time__gte
-    if wanted.time__lt is not None:
-        yield audit.c.time < wanted.time__lt
-
-
-async def page(connection: AsyncConnection, wanted: AuditParameters, before: int, limit: int) -> list[Record]:
-    """Read up to `limit` entries of numbers below `before`, newest first; each with its number as `unique_id`."""
-    fields = [rendered(audit.c[name]).label(name) for name in AuditEntry.model_fields]
-    rows = select(audit.c.id, *fields).where(audit.c.id < before, *_conditions(wanted)).order_by(audit.c.id.desc())
-    found = rows.limit(limit).subquery("found")
-    entry = select(*(found.c[name] for name in AuditEntry.model_fields)).correlate(found).subquery("entry")
-    document = select(cast(func.row_to_json(entry.table_valued()), Text)).correlate(found).scalar_subquery()
-    statement = select(cast(found.c.id, Text), document).order_by(found.c.id.desc())
-    return [Record._make(row) for row in await connection.execute(statement)]
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_CURSOR = re.compile(r"([0-9]{1,17})\.([0-9])\.([0-9]{1,18})")
 
 
 class Place(NamedTuple):
-    """Where an access stands among all of a patient."""
+    """Where something stands in a list by time, newest first."""
 
-    time: datetime
-    source: int
-    """0 for the audit, 1 for the journal."""
-    number: int
-    """Of the audit's row; the version."""
+    time: datetime = datetime(9999, 1, 1, tzinfo=UTC)
+    source: int = 0
+    """Where it comes from: the order of what happened in the same microsecond."""
+    number: int = 0
+
+    @classmethod
+    def of(cls, cursor: str) -> "Place":
+        """The place that a cursor stands for; `""` is before all others.
+
+        Raises:
+            InvalidError: it stands for none.
+        """
+        if not cursor:
+            return cls()
+        parts = _CURSOR.fullmatch(cursor)
+        if parts is None:
+            raise InvalidError([FieldError(("query", "cursor"), "Must be a cursor of this list", "cursor")])
+        return cls(_EPOCH + int(parts[1]) * _MICROSECOND, int(parts[2]), int(parts[3]))
+
+    def __str__(self) -> str:
+        """As a cursor."""
+        return f"{(self.time - _EPOCH) // _MICROSECOND}.{self.source}.{self.number}"
 
 
-class AccessRow(NamedTuple):
+_TIME, _SOURCE, _NUMBER = (
+    bindparam("time", type_=DateTime(timezone=True)),
+    bindparam("source", type_=Integer),
+    bindparam("number", type_=BigInteger),
+)
+_ID = bindparam("id", type_=ID)
+_LIMIT = bindparam("limit", type_=Integer, literal_execute=True)
+_ZERO, _ONE, _TWO = (literal_column(text, Integer) for text in ("0", "1", "2"))
+
+
+def _is(unique_id: ColumnElement[str]) -> ColumnElement[bool]:
+    """Of one record, by an index in the order of time."""
+    return and_(ONE, audit.c.ids[_ONE] == unique_id)
+
+
+def _has(unique_id: ColumnElement[str]) -> ColumnElement[bool]:
+    """Of several records, and this among them, by an index of the ids."""
+    return and_(MANY, audit.c.ids.contains(cast(array([unique_id]), ARRAY(Text))))
+
+
+def _conditions(wanted: AuditParameters, rows: FromClause) -> Iterator[ColumnElement[bool]]:
+    if wanted.principal is not None:
+        yield rows.c.principal == wanted.principal
+    if wanted.time__gte is not None:
+        yield rows.c.time >= wanted.time__gte
+    if wanted.time__lt is not None:
+        yield rows.c.time < wanted.time__lt
+
+
+async def page(connection: AsyncConnection, wanted: AuditParameters, before: Place, limit: int) -> list[Record]:
+    """Read up to `limit` entries from before a place, newest first; each with its own place as `unique_id`."""
+    rows: FromClause = audit
+    if wanted.patient is not None:
+        patients = and_(audit.c.resource == Patient.__tablename__, or_(_is(_ID), _has(_ID)))
+        # apart: the planner would walk all of the audit by time, in the hope that the patient soon comes
+        rows = select(audit).where(patients).cte("about").prefix_with("MATERIALIZED")
+    fields = [rendered(rows.c[name]).label(name) for name in AuditEntry.model_fields]
+    place = tuple_(rows.c.time, rows.c.id) < tuple_(_TIME, _NUMBER)
+    newest = (rows.c.time.desc(), rows.c.id.desc())
+    found = (
+        select(rows.c.time.label("moment"), rows.c.id, *fields)
+        .where(place, *_conditions(wanted, rows))
+        .order_by(*newest)
+        .limit(_LIMIT)
+        .subquery("found")
+    )
+    entry = select(*(found.c[name] for name in AuditEntry.model_fields)).correlate(found).subquery("entry")
+    document = select(cast(func.row_to_json(entry.table_valued()), Text)).correlate(found).scalar_subquery()
+    statement = select(found.c.moment, found.c.id, document).order_by(found.c.moment.desc(), found.c.id.desc())
+    parameters = {"time": before.time, "number": before.number, "id": wanted.patient, "limit": limit}
+    return [
+        Record(str(Place(moment, 0, number)), text)
+        for moment, number, text in await connection.execute(statement, parameters)
+    ]
+
+
+class Access(NamedTuple):
     """A look at a patient, or a change."""
 
     time: datetime
     source: int
     number: int
     principal: str
-    method: str
-    """Or the journal's action."""
+    resource: str
+    """The patient itself, or its profile."""
+    method: str | None
+    """Of a look; of a change there is only what the journal has."""
     route: str | None
+    action: str | None
+    """Of a change."""
     reason: str | None
     request_id: str | None
 
@@ -88,52 +149,93 @@ class AccessRow(NamedTuple):
         return Place(self.time, self.source, self.number)
 
 
-LAST = Place(datetime(9999, 1, 1, tzinfo=UTC), 0, 0)
+def _profiles() -> FromClause:
+    """The profiles that the patient has had, each `since` and `until` when."""
+    profile_id = journal.c.record.op("->>")("profile_id")
+    of_patient = and_(journal.c.resource == Patient.__tablename__, journal.c.unique_id == _ID)
+    until = func.lead(journal.c.time).over(order_by=journal.c.version)
+    spans = select(profile_id.label("profile_id"), journal.c.time.label("since"), until.label("until"))
+    return spans.where(of_patient).cte("profiles")
 
 
-def _accesses(patient_id: str) -> Select[Any]:
+def _looks(
+    source: ColumnElement[int], concern: ColumnElement[bool], resource: str, profiles: FromClause | None = None
+) -> Select[Any]:
     columns = audit.c
-    seen = (
-        select(
-            columns.time,
-            literal_column("0", Integer).label("source"),
-            cast(columns.id, BigInteger).label("number"),
-            columns.principal,
-            columns.method,
-            columns.route,
-            columns.reason,
-            columns.request_id,
-        )
-        .where(_about(patient_id), columns.status < _REFUSED)
-        .cte("seen")
-    )
-    # what came past the routes, by a command or a migration, or before there was an audit
-    request = and_(seen.c.principal == journal.c.actor, seen.c.request_id == journal.c.request_id)
-    other = select(
-        journal.c.time,
-        literal_column("1", Integer),
-        journal.c.version,
-        journal.c.actor,
-        journal.c.action,
-        null(),
-        null(),
-        journal.c.request_id,
+    looks = select(
+        columns.time,
+        source.label("source"),
+        columns.id.label("number"),
+        columns.principal,
+        columns.resource,
+        columns.method,
+        columns.route,
+        null().label("action"),
+        columns.reason,
+        columns.request_id,
     ).where(
-        journal.c.resource == PATIENTS,
-        journal.c.unique_id == patient_id,
-        ~exists(select(seen.c.number).where(request, seen.c.method != "GET")),
+        concern,
+        columns.resource == resource,
+        columns.status < REFUSED,
+        columns.version.is_(None),
+        columns.method != "HEAD",
     )
-    return select(union_all(select(seen), other).subquery("access"))
+    return looks if profiles is None else looks.where(_while_linked(columns.time, profiles))
 
 
-async def accesses(connection: AsyncConnection, patient_id: str, before: Place, limit: int) -> list[AccessRow]:
-    """Read up to `limit` looks at a patient, and changes of it, from before a place, newest first."""
-    access = _accesses(patient_id).subquery()
-    place = tuple_(access.c.time, access.c.source, access.c.number)
-    rows = (
-        select(access)
-        .where(place < tuple_(*(literal(value) for value in before)))
-        .order_by(access.c.time.desc(), access.c.source.desc(), access.c.number.desc())
-        .limit(limit)
-    )
-    return [AccessRow._make(row) for row in await connection.execute(rows)]
+def _while_linked(time: ColumnElement[datetime], profiles: FromClause) -> ColumnElement[bool]:
+    until = func.coalesce(profiles.c.until, literal_column("'infinity'::timestamptz"))
+    return and_(time >= profiles.c.since, time < until)
+
+
+def _changes(source: ColumnElement[int], *concern: ColumnElement[bool]) -> Select[Any]:
+    columns = journal.c
+    return select(
+        columns.time,
+        source.label("source"),
+        columns.version.label("number"),
+        columns.actor.label("principal"),
+        columns.resource,
+        null().label("method"),
+        null().label("route"),
+        columns.action,
+        null().label("reason"),
+        columns.request_id,
+    ).where(*concern)
+
+
+@cache
+def _accesses() -> Select[Any]:
+    """Each part by an index, in the order of time and no further than the limit, however much there is of it."""
+    patients, profiles = Patient.__tablename__, Profile.__tablename__
+    had = _profiles()
+    parts = [
+        _looks(_ZERO, _is(_ID), patients),
+        _looks(_ZERO, _has(_ID), patients),
+        _looks(_ZERO, _is(had.c.profile_id), profiles, had),
+        _looks(_ZERO, _has(had.c.profile_id), profiles, had),
+        _changes(_ONE, journal.c.resource == patients, journal.c.unique_id == _ID),
+        _changes(
+            _TWO,
+            journal.c.resource == profiles,
+            journal.c.unique_id == had.c.profile_id,
+            _while_linked(journal.c.time, had),
+        ),
+    ]
+    limited = []
+    for part in parts:
+        named = part.selected_columns
+        place = tuple_(named.time, named.source, named.number) < tuple_(_TIME, _SOURCE, _NUMBER)
+        newest = (named.time.desc(), named.source.desc(), named.number.desc())
+        # the time by itself too: an index has it, and not the source
+        nearest = part.where(named.time <= _TIME, place).order_by(*newest).limit(_LIMIT)
+        limited.append(select(nearest.subquery()))
+    every = union_all(*limited).subquery("access")
+    newest = (every.c.time.desc(), every.c.source.desc(), every.c.number.desc())
+    return select(every).order_by(*newest).limit(_LIMIT)
+
+
+async def accesses(connection: AsyncConnection, patient_id: str, before: Place, limit: int) -> list[Access]:
+    """Read up to `limit` looks at a patient or its profile, and changes of them, from before a place, newest first."""
+    parameters = {"id": patient_id, "limit": limit, **before._asdict()}
+    return [Access._make(row) for row in await connection.execute(_accesses(), parameters)]

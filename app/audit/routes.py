@@ -4,24 +4,19 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from app.audit import accesses, repository
+from app.audit.accesses import entry
+from app.audit.repository import Place, accesses, page
 from app.audit.schemas import AccessEntry, AuditEntry, AuditParameters
 from app.auth.principal import CurrentPrincipal
 from app.auth.scopes import Scope, needs
-from app.errors import FieldError, ForbiddenError, InvalidError, NotFoundError
+from app.errors import ForbiddenError, NotFoundError
 from app.http.routing import make_router, problems
 from app.journal.repository import JournalRepository
 from app.resource.pages import Page, list_answer
 from app.resource.repository import Record, Repository
 from app.resource.routes import PathId, database, settings
 
-MAX_NUMBER = 2**63 - 1
-
 router = make_router("/audit", tag="audit", audited=True)
-
-
-async def _show(_: list[Record]) -> None:
-    """The request's own row says it all: there is no need to put on record which records of it were read."""
 
 
 @router.get(
@@ -41,12 +36,11 @@ async def list_audit_entries(
         )
 
     async def read(after: str, limit: int) -> list[Record]:
-        if after and not (after.isdecimal() and int(after) <= MAX_NUMBER):
-            raise InvalidError([FieldError(("query", "cursor"), "Must be a cursor of this list", "cursor")])
+        before = Place.of(after)
         async with database(request).read() as connection:
-            return await repository.page(connection, wanted, int(after or MAX_NUMBER), limit)
+            return await page(connection, wanted, before, limit)
 
-    return await list_answer(request, read, _show, wanted, settings(request).list_cap)
+    return await list_answer(request, read, wanted, settings(request).list_cap)
 
 
 def add_access_route(router: APIRouter, patients: type[Repository]) -> None:
@@ -59,15 +53,15 @@ def add_access_route(router: APIRouter, patients: type[Repository]) -> None:
         openapi_extra=needs(Scope.AUDIT_READ),
         responses=problems(404, 422),
     )
-    async def list_access(request: Request, principal: CurrentPrincipal, unique_id: PathId, page: Page) -> Response:
+    async def list_access(request: Request, principal: CurrentPrincipal, unique_id: PathId, wanted: Page) -> Response:
         """List who has seen or changed a patient's record, newest first; that of a deleted one too."""
 
         async def read(after: str, limit: int) -> list[Record]:
-            before = accesses.place(after)
+            before = Place.of(after)
             async with database(request).read() as connection:
                 if await JournalRepository(patients(connection, principal)).newest_version(unique_id) is None:
                     raise NotFoundError(patients.name)
-                rows = await repository.accesses(connection, unique_id, before, limit)
-            return [Record(accesses.cursor(row.place), accesses.entry(row).model_dump_json()) for row in rows]
+                found = await accesses(connection, unique_id, before, limit)
+            return [Record(str(access.place), entry(access).model_dump_json()) for access in found]
 
-        return await list_answer(request, read, _show, page, settings(request).list_cap)
+        return await list_answer(request, read, wanted, settings(request).list_cap)

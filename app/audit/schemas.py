@@ -66,15 +66,17 @@ class AuditEntry(Representation):
 
 
 class AccessEntry(Representation):
-    """One look at a patient's record, or one change of it."""
+    """One look at a patient's record or profile, or one change of them."""
 
     time: Timestamp
     principal: str
     """Who it was."""
-    action: Literal["listed", "read", "read_history", "read_report", "created", "updated", "deleted", "restored"]
+    action: Literal[
+        "listed", "read", "read_history", "read_report", "created", "updated", "deleted", "restored", "erased"
+    ]
     description: str
     """What was done, in plain words."""
     reason: str | None
-    """Why somebody looked across the walls between hospitals."""
+    """Why somebody looked in an emergency."""
     request_id: str | None
     """The request, as in the audit, the log, and the history."""

@@ -1,27 +1,46 @@
 """The trail: a durable row for each request for patients and profiles, before its answer leaves."""
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from itertools import accumulate
 from typing import Any, TypeVar
 
 from fastapi import Request
-from sqlalchemy import ARRAY, ColumnClause, Executable, SmallInteger, Text, bindparam, column, func, insert, select
+from sqlalchemy import (
+    ARRAY,
+    ColumnClause,
+    Executable,
+    SmallInteger,
+    Text,
+    and_,
+    bindparam,
+    case,
+    column,
+    exists,
+    func,
+    insert,
+    literal_column,
+    select,
+)
 from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth.principal import Principal
 from app.db.session import Database
-from app.models import audit
+from app.errors import UnavailableError
+from app.models import audit, journal
+from app.models.audit import WRITTEN
 from app.resource.identifiers import is_identifier
 
 T = TypeVar("T")
 
-MOST_AT_ONCE = 500
-"""Rows of one statement: a list's parts have a thousand ids each."""
+MOST_IDS = 10_000
+"""Ids in the rows of one statement: about a tenth of a second of work for the index."""
 
-_COLUMNS: list[ColumnClause[Any]] = [
+_GIVEN: list[ColumnClause[Any]] = [
     column("principal", Text),
     column("method", Text),
     column("route", Text),
@@ -31,14 +50,29 @@ _COLUMNS: list[ColumnClause[Any]] = [
     column("request_id", Text),
     column("reason", Text),
 ]
+REFUSED = 400
+"""Statuses from here on are refusals: nothing was seen or changed."""
 
 
 def _insert() -> Executable:
     # one statement for any number of rows, so that it is planned once; arrays of arrays would have to be rectangular
-    rows = func.json_to_recordset(bindparam("rows", type_=JSON)).table_valued(*_COLUMNS).render_derived(with_types=True)
-    return insert(audit).from_select([named.name for named in _COLUMNS], select(*rows.c))
+    given = func.json_to_recordset(bindparam("rows", type_=JSON)).table_valued(*_GIVEN).render_derived(with_types=True)
+    row, entry = given.c, journal.c
+    asked = func.unnest(row.ids).column_valued("asked")
+    # what is no record's id may be anything that somebody typed
+    known = exists().where(entry.resource == row.resource, entry.unique_id == asked)
+    ids = case((row.status < REFUSED, row.ids), else_=func.array(select(asked).where(known).scalar_subquery()))
+    made = (
+        select(func.max(entry.version))
+        .where(entry.resource == row.resource, entry.unique_id == row.ids[literal_column("1")])
+        .where(entry.actor == row.principal, entry.request_id == row.request_id, entry.time >= func.now())
+    )
+    version = case((and_(row.method.not_in(READS), row.status < REFUSED), made.scalar_subquery()))
+    values = {**{name.name: row[name.name] for name in _GIVEN}, "ids": ids, "version": version}
+    return insert(audit).from_select(WRITTEN, select(*(values[name] for name in WRITTEN)).select_from(given))
 
 
+READS = ("GET", "HEAD")
 _INSERT = _insert()
 Row = dict[str, Any]
 
@@ -71,7 +105,7 @@ class Trail:
 
     async def _write_all(self) -> None:
         while self._waiting:
-            batch, self._waiting = self._waiting[:MOST_AT_ONCE], self._waiting[MOST_AT_ONCE:]
+            batch = self._next_batch()
             error: Exception | None = None
             try:
                 await self._database.write(_INSERT, {"rows": [row for row, _ in batch]})
@@ -83,8 +117,16 @@ class Trail:
                 if error is None:
                     written.set_result(None)
                 else:
-                    written.set_exception(error)
+                    # to each its own: tracebacks grow where one is raised again and again
+                    written.set_exception(UnavailableError() if isinstance(error, UnavailableError) else error)
         self._writing = None
+
+    def _next_batch(self) -> list[tuple[Row, asyncio.Future[None]]]:
+        """Take those who have waited longest, at least one."""
+        ids = list(accumulate(len(row["ids"]) for row, _ in self._waiting))
+        number = max(1, bisect_right(ids, MOST_IDS))
+        batch, self._waiting = self._waiting[:number], self._waiting[number:]
+        return batch
 
 
 @dataclass
@@ -92,7 +134,6 @@ class Access:
     """What a request comes to see or to change: what is to be written of it, and whether it was."""
 
     trail: Trail
-    method: str
     state: MutableMapping[str, Any]
     """The request's: what is known of it so far."""
     on_record: bool
@@ -120,7 +161,7 @@ class Access:
         """The row of a request that is answered with `status`."""
         return {
             "principal": self.principal,
-            "method": self.method,
+            "method": self.state["method"],
             "route": self.state["route"],
             "status": status,
             "resource": self.state["route"].split("/")[1],
@@ -135,8 +176,8 @@ class Access:
         self.on_record = True
 
     async def show(self, ids: Sequence[str]) -> None:
-        """Write down that a part of a list, with these records, is about to leave."""
-        self.ids = ids
+        """Write down that a part of a list, with these records, is about to leave; to `HEAD` nothing of it does."""
+        self.ids = ids if self.state["method"] != "HEAD" else ()
         self.written = False
         await self.end(self.success)
 

@@ -103,8 +103,10 @@ class Authenticator:
         granted = _words(claims.get(self.settings.oidc_scope_claim))
         scopes = frozenset(scope for scope in Scope if scope in granted)
         hospitals = None
-        if self.settings.oidc_hospitals_claim is not None and Scope.ADMIN not in scopes:
-            hospitals = frozenset(_words(claims.get(self.settings.oidc_hospitals_claim)))
+        if (claim := self.settings.oidc_hospitals_claim) is not None and not (
+            Scope.ADMIN in scopes and claim not in claims
+        ):
+            hospitals = frozenset(_words(claims.get(claim)))
         return Principal(f"oidc:{claims['sub']}", scopes=scopes, hospitals=hospitals), float(claims["exp"])
 
     async def note_uses(self) -> None:

@@ -36,5 +36,5 @@ def run(arguments: argparse.Namespace) -> int:
         return [access async for access in every(connection, unique_id)]
 
     entries = in_transaction(work)
-    print(page(unique_id, entries, days=settings.audit_days, reads_audited=settings.reads_audited))
+    print(page(unique_id, entries, settings.audit_days))
     return 0

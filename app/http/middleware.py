@@ -62,6 +62,7 @@ class RequestContext:
             request_id = new_identifier("req")
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
+        state["method"] = scope["method"]  # HEAD is served as GET
         status: int | None = None
         complete = False
 

@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from app.audit.trail import Access, requested
+from app.audit.trail import READS, Access, requested
 from app.auth.authentication import Authenticator
 from app.auth.scopes import Scope, needed
 from app.errors import (
@@ -34,7 +34,6 @@ from app.errors import (
     title,
 )
 
-_READS = frozenset({"GET", "HEAD"})
 _JSON_TYPE = re.compile(r'application/json\s*(?:;\s*charset=(?:utf-8|"utf-8")\s*)?;?', re.IGNORECASE)
 
 
@@ -130,10 +129,8 @@ class Route(APIRoute):
 
     def _access(self, request: Request) -> Access:
         state, settings = request.scope["state"], request.app.state.settings
-        on_record = self.audited and (request.method not in _READS or settings.reads_audited)
-        return Access(
-            request.app.state.trail, request.method, state, on_record, requested(request), self.status_code or 200
-        )
+        on_record = self.audited and (state["method"] not in READS or settings.reads_audited)
+        return Access(request.app.state.trail, state, on_record, requested(request), self.status_code or 200)
 
 
 class AuditedRoute(Route):

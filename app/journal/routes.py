@@ -12,7 +12,7 @@ from app.journal.repository import JournalRepository
 from app.journal.schemas import MAX_VERSION, Entry, Restore
 from app.resource.pages import Page, list_answer
 from app.resource.repository import Record
-from app.resource.routes import CREATE_PROBLEMS, PathId, answer, database, post
+from app.resource.routes import CREATE_PROBLEMS, PathId, answer, database, post, settings
 from app.resource.schemas import Representation
 from app.resource.service import Service
 
@@ -47,10 +47,7 @@ def add_history_routes(
                     raise NotFoundError(name)
             return entries
 
-        async def show(_: list[Record]) -> None:
-            """The request's own row says it all: the entries are about the record that the path names."""
-
-        return await list_answer(request, read, show, page, request.app.state.settings.list_cap)
+        return await list_answer(request, read, page, settings(request).list_cap)
 
     @router.get(
         "/{unique_id}/history/{version}/",

@@ -1,7 +1,10 @@
-from sqlalchemy import BigInteger, Column, DateTime, Identity, Index, SmallInteger, Table, func
+from sqlalchemy import BigInteger, Column, DateTime, Identity, Index, SmallInteger, Table, func, literal_column
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from app.db.base import ID, PEOPLE_TEXT, Base
+
+WRITTEN = ("principal", "method", "route", "status", "resource", "ids", "request_id", "reason", "version")
+"""The columns that the service writes; the others are the database's."""
 
 audit = Table(
     "audit",
@@ -16,15 +19,18 @@ audit = Table(
     Column("ids", ARRAY(ID), nullable=False),
     Column("request_id", ID),
     Column("reason", PEOPLE_TEXT),
-    Index(None, "principal", "id"),
-    Index(None, "ids", postgresql_using="gin"),
-    # rows come in the order of time, nearly: a range of pages for a range of time takes next to no place
-    Index(None, "time", postgresql_using="brin"),
-    info={
-        "serving_rights": "SELECT, INSERT (principal, method, route, status, resource, ids, request_id, reason)",
-    },
+    Column("version", BigInteger),
+    Index(None, "time", "id"),
+    Index(None, "principal", "time", "id"),
+    info={"serving_rights": f"SELECT, INSERT ({', '.join(WRITTEN)})"},
 )
 """Every request for patients and profiles, and a row for each part of a list; triggers refuse all but inserts.
 
 `resource` says of what `ids` are: those that were shown or changed, or of a refused request, that it asked for.
+`version` is the one that the request made of a record, as the journal has it; none where it changed nothing.
 """
+ONE = func.cardinality(audit.c.ids) == literal_column("1")
+MANY = func.cardinality(audit.c.ids) > literal_column("1")
+# looks at one record in the order of time: a page of them is a range, however many there are; lists by their ids
+Index("ix_audit_one", audit.c.ids[literal_column("1")], audit.c.time, audit.c.id, postgresql_where=ONE)
+Index("ix_audit_many", audit.c.ids, postgresql_using="gin", postgresql_where=MANY)

@@ -52,8 +52,12 @@ Show = Callable[[list[Record]], Awaitable[None]]
 """Is told of records that are about to leave."""
 
 
+async def _nothing(_: list[Record]) -> None:
+    """Where the request itself says what is shown."""
+
+
 async def list_answer(
-    request: Request, read: Read, show: Show, parameters: PageParameters, cap: int | None
+    request: Request, read: Read, parameters: PageParameters, cap: int | None, show: Show = _nothing
 ) -> Response:
     """The whole list as a stream, or the page that `parameters`, or the operators' `cap`, ask for."""
     limit = parameters.limit

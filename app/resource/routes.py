@@ -66,7 +66,7 @@ async def list_records(
     async def show(records: list[Record]) -> None:
         await Access.of(request).show([record.unique_id for record in records])
 
-    return await list_answer(request, read, show, parameters, settings(request).list_cap)
+    return await list_answer(request, read, parameters, settings(request).list_cap, show)
 
 
 async def get_record(request: Request, repository: type[Repository], principal: Principal, unique_id: str) -> Response:

@@ -36,18 +36,30 @@ def upgrade() -> None:
         sa.Column("ids", sa.ARRAY(sa.Text(collation="C")), nullable=False),
         sa.Column("request_id", sa.Text(collation="C"), nullable=True),
         sa.Column("reason", sa.Text(collation="pg_c_utf8"), nullable=True),
+        sa.Column("version", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audit")),
     )
-    op.create_index(op.f("ix_audit_ids"), "audit", ["ids"], unique=False, postgresql_using="gin")
-    op.create_index(op.f("ix_audit_principal_id"), "audit", ["principal", "id"], unique=False)
-    op.create_index(op.f("ix_audit_time"), "audit", ["time"], unique=False, postgresql_using="brin")
+    op.create_index(
+        "ix_audit_many",
+        "audit",
+        ["ids"],
+        unique=False,
+        postgresql_using="gin",
+        postgresql_where=sa.text("cardinality(ids) > 1"),
+    )
+    op.create_index(
+        "ix_audit_one",
+        "audit",
+        [sa.literal_column("(ids[1])"), "time", "id"],
+        unique=False,
+        postgresql_where=sa.text("cardinality(ids) = 1"),
+    )
+    op.create_index(op.f("ix_audit_principal_time_id"), "audit", ["principal", "time", "id"], unique=False)
+    op.create_index(op.f("ix_audit_time_id"), "audit", ["time", "id"], unique=False)
     op.execute(APPEND_ONLY)
     op.execute(TRIGGER)
 
 
 def downgrade() -> None:
-    op.drop_index(op.f("ix_audit_time"), table_name="audit", postgresql_using="brin")
-    op.drop_index(op.f("ix_audit_principal_id"), table_name="audit")
-    op.drop_index(op.f("ix_audit_ids"), table_name="audit", postgresql_using="gin")
     op.drop_table("audit")
     op.execute("DROP FUNCTION refuse_audit_change()")

@@ -85,21 +85,23 @@ async def test_no_scope_is_no_access(database_url: str, issuer: Issuer, claim: o
 
 
 async def test_hospitals_are_those_of_the_claim(database_url: str, issuer: Issuer) -> None:
-    """Where operators name a claim, a person without it is limited to none; an admin never is."""
+    """Where operators name a claim, a person without it is limited to none, but for an admin."""
     seen: dict[str, object] = {}
     async with secured(database_url, **settings_of(issuer, oidc_hospitals_claim="clinics")) as app:
         people: dict[str, dict[str, Any]] = {
             "list": {"clinics": ["hos123", "hos456"]},
             "text": {"clinics": "hos123"},
             "none": {},
-            "admin": {"clinics": ["hos123"], "scope": "admin"},
+            "admin": {"scope": "admin"},
+            "admin of one": {"clinics": ["hos123"], "scope": "admin"},
         }
         for name, others in people.items():
             seen[name] = (await principal_of(app, issuer.token(**others))).hospitals
     async with secured(database_url, **settings_of(issuer)) as app:
         seen["unset"] = (await principal_of(app, issuer.token(clinics=["hos123"]))).hospitals
     both = {"hos123", "hos456"}
-    assert seen == {"list": both, "text": {"hos123"}, "none": set(), "admin": None, "unset": None}
+    one = {"hos123"}
+    assert seen == {"list": both, "text": one, "none": set(), "admin": None, "admin of one": one, "unset": None}
 
 
 def segment(value: Any) -> str:

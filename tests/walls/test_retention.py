@@ -40,7 +40,7 @@ async def test_the_serving_role_adds_to_it_only(serving_url: str) -> None:
     finally:
         await serving.close()
     named = {column["attname"] for column in columns}
-    assert named == {"principal", "method", "route", "status", "resource", "ids", "request_id", "reason"}
+    assert named == {"principal", "method", "route", "status", "resource", "ids", "request_id", "reason", "version"}
 
 
 async def test_what_is_old_is_pruned(

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.auth import keys
 from app.auth.scopes import Scope
 from app.cli.database import OUT_OF_REACH, in_transaction
+from app.resource.identifiers import is_identifier
 
 EXPECTED = (*OUT_OF_REACH, keys.KeyNameTakenError)
 FORM = "{:<24}{:<12}{:<12}{:<12}{}"
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--scope", action="append", required=True, choices=names, metavar="SCOPE", help=", ".join(names)
     )
     create.add_argument(
-        "--hospital", action="append", metavar="ID", help="a hospital that it is limited to; or several"
+        "--hospital", action="append", type=_hospital, metavar="ID", help="a hospital that it is limited to; or several"
     )
     create.add_argument("--expires", type=date.fromisoformat, metavar="YYYY-MM-DD", help="its last day, in UTC")
     actions.add_parser("list", help="show all keys, without what would open anything")
@@ -34,6 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _name(text: str) -> str:
     if keys.NAME.fullmatch(text) is None:
         raise argparse.ArgumentTypeError("must be 1 to 64 letters, digits, spaces or . _ @ -")
+    return text
+
+
+def _hospital(text: str) -> str:
+    if not is_identifier(text):
+        raise argparse.ArgumentTypeError("must be the unique_id of a hospital; several are given by several --hospital")
     return text
 
 

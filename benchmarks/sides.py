@@ -78,6 +78,19 @@ def api_key(*options: str) -> Headers:
     return make
 
 
+def _asked(name: str, hospitals: Sequence[str] | None, *, audited: str) -> Side:
+    """The service where it is known who asks, by a key that may be limited to hospitals, and looks may be on record."""
+    limits = [f"--hospital={hospital}" for hospital in hospitals or ()]
+    return service(
+        name,
+        headers=api_key("--scope", "admin", *limits),
+        hospitals=hospitals,
+        PATIENTS_AUTH="required",
+        PATIENTS_RATE_LIMIT="off",
+        PATIENTS_AUDIT_READS=audited,
+    )
+
+
 _DJANGO = (
     *(PYTHON, "-m", "gunicorn", "benchmarks.peers.drf.wsgi", "--bind", "127.0.0.1:{port}"),
     # threads, not the default worker: that one closes the connection after every answer
@@ -89,12 +102,10 @@ SIDES = {
     side.name: side
     for side in (
         service("service"),
-        service(
-            "service, with a key",
-            headers=api_key("--scope", "admin"),
-            PATIENTS_AUTH="required",
-            PATIENTS_RATE_LIMIT="off",
-        ),
+        _asked("key", None, audited="false"),
+        _asked("audited", None, audited="true"),
+        _asked("limited", ["hos001"], audited="false"),
+        _asked("limited, audited", ["hos001"], audited="true"),
         Side("django", _DJANGO),
         Side("limit", _LIMIT),
     )

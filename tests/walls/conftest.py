@@ -63,3 +63,12 @@ async def register(database_url: str) -> AsyncIterator[Register]:
         assert (await register.free.delete(f"{PATIENTS}pat-gone/")).status_code == 204
         assert (await register.free.post(PROFILES, json={"unique_id": "prof-free"})).status_code == 201
         yield register
+
+
+@pytest.fixture
+async def records(register: Register) -> None:
+    """Besides the register's: a deleted patient of B, and a deleted profile."""
+    assert (await register.free.post(PATIENTS, json=patient("lost", "hosB"))).status_code == 201
+    assert (await register.free.delete(f"{PATIENTS}pat-lost/")).status_code == 204
+    assert (await register.free.post(PROFILES, json={"unique_id": "prof-retired"})).status_code == 201
+    assert (await register.free.delete(f"{PROFILES}prof-retired/")).status_code == 204

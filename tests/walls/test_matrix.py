@@ -11,7 +11,7 @@ from app.main import create_app
 from app.settings import Settings
 from tests.auth.support import PATIENTS, PROFILES, client_of, secured
 from tests.auth.test_matrix import OPEN, RESOURCES
-from tests.walls.conftest import Register, patient
+from tests.walls.conftest import Register
 
 AUDIT = "/audit/"
 
@@ -81,15 +81,6 @@ def test_the_table_has_every_route() -> None:
     app = create_app(Settings.model_validate({"database_url": "postgresql://never-asked/"}))
     found = [route.name or str(route.path) for route in iter_route_contexts(app.routes)]
     assert sorted(found) == sorted([*RULES[PATIENTS], *RULES[PROFILES], *COLLECTIONS, *DIRECTORY, *OPEN])
-
-
-@pytest.fixture
-async def records(register: Register) -> None:
-    """Besides the register's: a deleted patient of B, and a deleted profile."""
-    assert (await register.free.post(PATIENTS, json=patient("lost", "hosB"))).status_code == 201
-    assert (await register.free.delete(f"{PATIENTS}pat-lost/")).status_code == 204
-    assert (await register.free.post(PROFILES, json={"unique_id": "prof-retired"})).status_code == 201
-    assert (await register.free.delete(f"{PROFILES}prof-retired/")).status_code == 204
 
 
 @pytest.fixture
@@ -217,59 +208,3 @@ async def test_hidden_is_as_absent(register: Register, strict: Register, who: st
                     assert (name, place, keywords, answer.status_code) == (name, place, keywords, status)
                     assert (name, place, keywords, told(answer)) == (name, place, keywords, answers[place])
             assert told(await client.head(one)) == told(await client.head(absent))
-
-
-@pytest.mark.usefixtures("records")
-@pytest.mark.parametrize("query", ["", "?limit=1", "?cursor=Mg", "?limit=5&cursor=MQ", "?cursor=eHg", "?limit=0"])
-async def test_pages_of_the_hidden_are_as_of_the_absent(register: Register, query: str) -> None:
-    """Also in the middle of a history, and with parameters that are wrong."""
-    for name in ("b", "lost", "none"):
-        for path in (f"{PATIENTS}pat-{{}}/history/", f"{PATIENTS}pat-{{}}/access/", f"{PROFILES}prof-{{}}/history/"):
-            hidden, absent = [await register.a.get(path.format(which) + query) for which in (name, "never")]
-            assert told(hidden) == told(absent)
-            assert hidden.status_code in {404, 422}
-
-
-@pytest.mark.usefixtures("records")
-@pytest.mark.parametrize("who", PRINCIPALS)
-async def test_collections(register: Register, who: str) -> None:
-    """Lists hold what is seen and nothing else; taken and free ids are the same to who may not choose them."""
-    client: httpx.AsyncClient = getattr(register, who)
-    for resource, prefix in PREFIXES.items():
-        seen = [f"{prefix}-{name}" for name, how in sorted(SEEN[resource][who].items()) if how != "deleted"]
-        assert [record["unique_id"] for record in (await client.get(resource)).json()] == seen
-        for number in range(1, len(seen) + 2):
-            page = await client.get(f"{resource}?limit={number}")
-            assert [record["unique_id"] for record in page.json()] == seen[:number]
-            assert ("next" in page.links) == (number < len(seen))
-        if who != "free":
-            attempts = [
-                told(
-                    await client.post(
-                        resource,
-                        json={"unique_id": f"{prefix}-{name}", "first_name": "Ann"}
-                        if resource == PROFILES
-                        else patient(name, "hosA", "hosB"),
-                    )
-                )
-                for name in (*NAMES, "never")
-            ]
-            assert attempts == attempts[:1] * len(attempts)
-            assert attempts[0][0] == 403
-    assert (await client.get(AUDIT)).status_code == (200 if who == "free" else 403)
-    new = await client.post(PATIENTS, json={"patient_last_name": "New", "hospital_ids": ["hosB", "hosA"]})
-    assert new.status_code == {"a": 422, "b": 422, "both": 201, "free": 201}[who]
-
-
-async def test_the_directory_has_no_walls(register: Register) -> None:
-    """Hospitals and doctors, there for everybody alike."""
-    for who, client in register._asdict().items():
-        for operation, rule in DIRECTORY.items():
-            if operation.startswith("create_"):
-                made = await client.post(rule.path, json={**(rule.body or {}), "unique_id": f"one-{who}"})
-                assert made.status_code == 201
-        for operation, rule in DIRECTORY.items():
-            if not operation.startswith("create_"):
-                path = rule.path.replace("/one/", f"/one-{who}/")
-                answer = await client.request(rule.method, path, json=rule.body)
-                assert (who, operation, answer.status_code) == (who, operation, rule.status)

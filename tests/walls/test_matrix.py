@@ -13,8 +13,6 @@ from tests.auth.support import PATIENTS, PROFILES, client_of, secured
 from tests.auth.test_matrix import OPEN, RESOURCES
 from tests.walls.conftest import Register
 
-AUDIT = "/audit/"
-
 
 class Rule(NamedTuple):
     """A request about one record, and its answer by what the record is to the principal; hidden ones are a 404."""

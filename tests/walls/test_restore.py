@@ -22,3 +22,13 @@ async def test_a_profile_that_is_hidden_now_is_gone(register: Register, deleted:
     assert (await register.free.put(other, json={"patient_profile": None})).status_code == 200
     assert (await register.free.delete(f"{PROFILES}prof-a/")).status_code == 204
     assert told(await register.a.post(f"{one}restore/", json={"version": 1})) == told(hidden)
+
+
+async def test_restoring_a_patient_that_is_there_leaves_its_other_hospitals(register: Register) -> None:
+    """Those of today, not those of then: neither is one taken away nor brought back."""
+    one = f"{PATIENTS}pat-shared/"
+    assert (await register.free.put(one, json={"hospital_ids": ["hosA", "hosB"]})).status_code == 200
+    assert (await register.free.put(one, json={"hospital_ids": ["hosA", "hosC"]})).status_code == 200
+    restored = await register.a.post(f"{one}restore/", json={"version": 2})
+    assert restored.status_code == 200
+    assert [hospital["unique_id"] for hospital in restored.json()["patient_hospital"]] == ["hosA", "hosC"]

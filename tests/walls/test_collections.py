@@ -62,3 +62,20 @@ async def test_the_directory_has_no_walls(register: Register) -> None:
                 path = rule.path.replace("/one/", f"/one-{who}/")
                 answer = await client.request(rule.method, path, json=rule.body)
                 assert (who, operation, answer.status_code) == (who, operation, rule.status)
+
+
+async def test_patients_of_several_hospitals_fill_one_place_of_a_page(register: Register) -> None:
+    """However many of a principal's hospitals a patient has, pages are full and end where the list does."""
+    for name in ("0", "1", "2"):
+        assert (await register.free.post(PATIENTS, json=patient(name, "hosA", "hosB"))).status_code == 201
+    whole = [record["unique_id"] for record in (await register.both.get(PATIENTS)).json()]
+    assert len(whole) == 6
+    for limit in range(1, 7):
+        sizes, found, url = [], [], f"{PATIENTS}?limit={limit}"
+        while url:
+            page = await register.both.get(url)
+            sizes.append(len(page.json()))
+            found += [record["unique_id"] for record in page.json()]
+            url = page.links.get("next", {}).get("url", "")
+        assert found == whole
+        assert sizes[:-1] == [limit] * (len(sizes) - 1)

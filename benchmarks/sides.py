@@ -105,6 +105,7 @@ SIDES = {
         _asked("key", None, audited="false"),
         _asked("audited", None, audited="true"),
         _asked("limited", ["hos001"], audited="false"),
+        _asked("limited to ten", [f"hos{n:03}" for n in range(1, 11)], audited="false"),
         _asked("limited, audited", ["hos001"], audited="true"),
         Side("django", _DJANGO),
         Side("limit", _LIMIT),

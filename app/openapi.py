@@ -138,7 +138,6 @@ _BREAK_GLASS = {
     "description": "In an emergency: why a patient of other hospitals has to be read. It is put on record, with who "
     "and when, and needs the scope `patients:break-glass`.",
     "schema": {"type": "string", "maxLength": MOST_CHARACTERS},
-    "example": "Unconscious, brought in by ambulance",
 }
 _ACCEPTED = {
     "get": (_IF_NONE_MATCH,),

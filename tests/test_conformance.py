@@ -35,6 +35,7 @@ BEYOND_JSON_SCHEMA = {
     "unknown_version": "which versions a record has is not in the document",
     "version_deleted": "which of them is a deletion is not in the document",
     "idempotency_key_reused": "which keys were sent before is not in the document",
+    "break_glass_reason": "that a reason says something, no pattern can say",
     "string_nul": "a pattern without NUL on each text would hide the pattern that says something",
 }
 """Types of errors by which a request that fits the document is refused nevertheless, and why it cannot say so."""

@@ -28,8 +28,8 @@ tr {{ break-inside: avoid }}
 <h1>Who has seen or changed the record of patient {patient}</h1>
 <p>Printed on {today}. {count} The newest comes first; times are in UTC.</p>
 <p>“key:” names a computer system that works for the clinic, “oidc:” a member of staff by the number of the account; any
-other name is what the people did who run the system. Ask the clinic who it was. Looks are kept for {days} days, and for as
-long as the clinic had the system keep them; changes for as long as the record.</p>
+other name is what the people did who run the system. Ask the clinic who it was. Looks are kept for {days} days, and for
+as long as the clinic had the system keep them; changes for as long as the record.</p>
 <table>
 <thead><tr><th scope="col">When</th><th scope="col">Who</th><th scope="col">What</th></tr></thead>
 <tbody>

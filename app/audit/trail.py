@@ -50,6 +50,7 @@ _GIVEN: list[ColumnClause[Any]] = [
     column("request_id", Text),
     column("reason", Text),
 ]
+READS = ("GET", "HEAD")
 REFUSED = 400
 """Statuses from here on are refusals: nothing was seen or changed."""
 
@@ -72,7 +73,6 @@ def _insert() -> Executable:
     return insert(audit).from_select(WRITTEN, select(*(values[name] for name in WRITTEN)).select_from(given))
 
 
-READS = ("GET", "HEAD")
 _INSERT = _insert()
 Row = dict[str, Any]
 
@@ -117,8 +117,7 @@ class Trail:
                 if error is None:
                     written.set_result(None)
                 else:
-                    # to each its own: tracebacks grow where one is raised again and again
-                    written.set_exception(UnavailableError() if isinstance(error, UnavailableError) else error)
+                    written.set_exception(_another(error))
         self._writing = None
 
     def _next_batch(self) -> list[tuple[Row, asyncio.Future[None]]]:
@@ -127,6 +126,15 @@ class Trail:
         number = max(1, bisect_right(ids, MOST_IDS))
         batch, self._waiting = self._waiting[:number], self._waiting[number:]
         return batch
+
+
+def _another(error: Exception) -> Exception:
+    """The same error for another request: one that is raised again and again grows with each."""
+    if not isinstance(error, UnavailableError):
+        return error
+    another = UnavailableError()
+    another.__cause__ = error.__cause__
+    return another
 
 
 @dataclass

@@ -21,7 +21,6 @@ from sqlalchemy import (
     func,
     literal_column,
     null,
-    or_,
     select,
     tuple_,
     union_all,
@@ -90,39 +89,39 @@ def _has(unique_id: ColumnElement[str]) -> ColumnElement[bool]:
     return and_(MANY, audit.c.ids.contains(cast(array([unique_id]), ARRAY(Text))))
 
 
-def _conditions(wanted: AuditParameters, rows: FromClause) -> Iterator[ColumnElement[bool]]:
+def _conditions(wanted: AuditParameters) -> Iterator[ColumnElement[bool]]:
+    yield tuple_(audit.c.time, audit.c.id) < tuple_(_TIME, _NUMBER)
     if wanted.principal is not None:
-        yield rows.c.principal == wanted.principal
+        yield audit.c.principal == wanted.principal
     if wanted.time__gte is not None:
-        yield rows.c.time >= wanted.time__gte
-    if wanted.time__lt is not None:
-        yield rows.c.time < wanted.time__lt
+        yield audit.c.time >= wanted.time__gte
+
+
+def _newest(rows: Select[Any]) -> Select[Any]:
+    columns = rows.selected_columns
+    return rows.order_by(columns.time.desc(), columns.id.desc()).limit(_LIMIT)
 
 
 async def page(connection: AsyncConnection, wanted: AuditParameters, before: Place, limit: int) -> list[Record]:
     """Read up to `limit` entries from before a place, newest first; each with its own place as `unique_id`."""
-    rows: FromClause = audit
+    if wanted.time__lt is not None:
+        before = min(before, Place(wanted.time__lt))
+    rows = select(audit).where(*_conditions(wanted))
     if wanted.patient is not None:
-        patients = and_(audit.c.resource == Patient.__tablename__, or_(_is(_ID), _has(_ID)))
-        # apart: the planner would walk all of the audit by time, in the hope that the patient soon comes
-        rows = select(audit).where(patients).cte("about").prefix_with("MATERIALIZED")
-    fields = [rendered(rows.c[name]).label(name) for name in AuditEntry.model_fields]
-    place = tuple_(rows.c.time, rows.c.id) < tuple_(_TIME, _NUMBER)
-    newest = (rows.c.time.desc(), rows.c.id.desc())
-    found = (
-        select(rows.c.time.label("moment"), rows.c.id, *fields)
-        .where(place, *_conditions(wanted, rows))
-        .order_by(*newest)
-        .limit(_LIMIT)
-        .subquery("found")
-    )
-    entry = select(*(found.c[name] for name in AuditEntry.model_fields)).correlate(found).subquery("entry")
+        rows = rows.where(audit.c.resource == Patient.__tablename__)
+        alone = _newest(rows.where(_is(_ID))).subquery()
+        # apart: else all of the audit is walked by time, in the hope that a list with the patient soon comes
+        in_lists = rows.where(_has(_ID)).cte("in_lists").prefix_with("MATERIALIZED")
+        rows = select(union_all(select(alone), select(in_lists)).subquery())
+    found = _newest(rows).subquery("found")
+    fields = [rendered(found.c[name]).label(name) for name in AuditEntry.model_fields]
+    entry = select(*fields).correlate(found).subquery("entry")
     document = select(cast(func.row_to_json(entry.table_valued()), Text)).correlate(found).scalar_subquery()
-    statement = select(found.c.moment, found.c.id, document).order_by(found.c.moment.desc(), found.c.id.desc())
+    statement = select(found.c.time, found.c.id, document).order_by(found.c.time.desc(), found.c.id.desc())
     parameters = {"time": before.time, "number": before.number, "id": wanted.patient, "limit": limit}
     return [
-        Record(str(Place(moment, 0, number)), text)
-        for moment, number, text in await connection.execute(statement, parameters)
+        Record(str(Place(time, 0, number)), text)
+        for time, number, text in await connection.execute(statement, parameters)
     ]
 
 

@@ -23,6 +23,7 @@ from app.http.middleware import CORS, BodyLimit, Hosts, Paths, Problems, Request
 from app.observability.health import router as health
 from app.patients.routes import router as patients
 from app.profiles.routes import router as profiles
+from app.resource.cursors import Cursors
 from app.resource.idempotency import keep_pruned, prune
 from app.settings import Settings
 
@@ -39,6 +40,7 @@ ACCEPTED_HEADERS = (
 )
 EXPOSED_HEADERS = (
     "Link",
+    "X-Total-Count",
     "ETag",
     "Idempotency-Replayed",
     "Location",
@@ -77,6 +79,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.database = database
     app.state.authenticator = authenticator
     app.state.trail = Trail(database)
+    app.state.cursors = Cursors(database)
     app.state.settings = settings
     app.state.stopping = False
     add_error_handlers(app)

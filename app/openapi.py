@@ -282,8 +282,14 @@ def _headers(status: str, verb: str, path: str) -> Json:
         }
     if verb.startswith("list") and status == "200":
         headers["Link"] = {
-            "description": 'The next page, as `<…>; rel="next"`; absent where there is none.',
+            "description": 'Of a page: the next one, as `<…>; rel="next"`, where there is one, and the first.',
             "schema": {"type": "string"},
-            "example": f'<{path}?limit=100&cursor=cGF0MTIz>; rel="next"',
+            "example": f'<{path}?limit=100&cursor=t1Q9Zk3m0aXl>; rel="next", <{path}?limit=100>; rel="first"',
+        }
+    if verb == "list" and status == "200":
+        headers["X-Total-Count"] = {
+            "description": "How many records the list has, where `count=exact` asked for it.",
+            "schema": {"type": "integer"},
+            "example": 2543,
         }
     return headers

@@ -1,6 +1,5 @@
 """What is on record, read: all of it, and what concerns one patient."""
 
-import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -31,7 +30,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.audit.schemas import AuditEntry, AuditParameters
 from app.audit.trail import REFUSED
 from app.db.base import ID
-from app.errors import FieldError, InvalidError
 from app.models import Patient, Profile, audit, journal
 from app.models.audit import MANY, ONE
 from app.resource.document import rendered
@@ -39,7 +37,6 @@ from app.resource.repository import Record
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_CURSOR = re.compile(r"([0-9]{1,17})\.([0-9])\.([0-9]{1,18})")
 
 
 class Place(NamedTuple):
@@ -51,21 +48,15 @@ class Place(NamedTuple):
     number: int = 0
 
     @classmethod
-    def of(cls, cursor: str) -> "Place":
-        """The place that a cursor stands for; `""` is before all others.
-
-        Raises:
-            InvalidError: it stands for none.
-        """
-        if not cursor:
+    def of(cls, text: str) -> "Place":
+        """The place that a text stands for; `""` is before all others."""
+        if not text:
             return cls()
-        parts = _CURSOR.fullmatch(cursor)
-        if parts is None:
-            raise InvalidError([FieldError(("query", "cursor"), "Must be a cursor of this list", "cursor")])
-        return cls(_EPOCH + int(parts[1]) * _MICROSECOND, int(parts[2]), int(parts[3]))
+        time, source, number = (int(part) for part in text.split("."))
+        return cls(_EPOCH + time * _MICROSECOND, source, number)
 
     def __str__(self) -> str:
-        """As a cursor."""
+        """As a text."""
         return f"{(self.time - _EPOCH) // _MICROSECOND}.{self.source}.{self.number}"
 
 

@@ -12,7 +12,7 @@ from app.auth.scopes import Scope, needs
 from app.errors import ForbiddenError, NotFoundError
 from app.http.routing import make_router, problems
 from app.journal.repository import JournalRepository
-from app.resource.pages import Page, list_answer
+from app.resource.pages import Page, PageParameters, list_answer
 from app.resource.repository import Record, Repository
 from app.resource.routes import PathId, database, settings
 
@@ -35,10 +35,9 @@ async def list_audit_entries(
             "The audit is of all hospitals, and you are limited to some. Of one patient, access/ tells who has seen it."
         )
 
-    async def read(after: str, limit: int) -> list[Record]:
-        before = Place.of(after)
+    async def read(wanted: AuditParameters, after: str, limit: int) -> list[Record]:
         async with database(request).read() as connection:
-            return await page(connection, wanted, before, limit)
+            return await page(connection, wanted, Place.of(after), limit)
 
     return await list_answer(request, read, wanted, settings(request).list_cap)
 
@@ -56,12 +55,11 @@ def add_access_route(router: APIRouter, patients: type[Repository]) -> None:
     async def list_access(request: Request, principal: CurrentPrincipal, unique_id: PathId, wanted: Page) -> Response:
         """List who has seen or changed a patient's record, newest first; that of a deleted one too."""
 
-        async def read(after: str, limit: int) -> list[Record]:
-            before = Place.of(after)
+        async def read(_: PageParameters, after: str, limit: int) -> list[Record]:
             async with database(request).read() as connection:
                 if await JournalRepository(patients(connection, principal)).newest_version(unique_id) is None:
                     raise NotFoundError(patients.name)
-                found = await accesses(connection, unique_id, before, limit)
+                found = await accesses(connection, unique_id, Place.of(after), limit)
             return [Record(str(access.place), entry(access).model_dump_json()) for access in found]
 
         return await list_answer(request, read, wanted, settings(request).list_cap)

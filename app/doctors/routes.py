@@ -7,7 +7,7 @@ from app.doctors.schemas import Doctor, DoctorCreate, DoctorUpdate
 from app.doctors.service import DoctorService
 from app.http.routing import make_router, problems
 from app.journal.routes import add_history_routes
-from app.resource.pages import Page
+from app.resource.pages import Listed
 from app.resource.routes import (
     CREATE_PROBLEMS,
     DELETE_PROBLEMS,
@@ -24,9 +24,9 @@ router = make_router("/doctors/doctors", tag="doctors")
 
 
 @router.get("/", response_model=list[Doctor], openapi_extra=needs(Scope.DIRECTORY_READ), responses=problems(422))
-async def list_doctors(request: Request, principal: CurrentPrincipal, page: Page) -> Response:
+async def list_doctors(request: Request, principal: CurrentPrincipal, wanted: Listed) -> Response:
     """List all doctors in the order of their `unique_id`, or a page of them with `limit` and `cursor`."""
-    return await list_records(request, DoctorRepository, principal, page)
+    return await list_records(request, DoctorRepository, principal, wanted)
 
 
 @router.post(

@@ -7,7 +7,7 @@ from app.hospitals.schemas import Hospital, HospitalCreate, HospitalUpdate
 from app.hospitals.service import HospitalService
 from app.http.routing import make_router, problems
 from app.journal.routes import add_history_routes
-from app.resource.pages import Page
+from app.resource.pages import Listed
 from app.resource.routes import (
     CREATE_PROBLEMS,
     DELETE_PROBLEMS,
@@ -24,9 +24,9 @@ router = make_router("/hospitals/hospitals", tag="hospitals")
 
 
 @router.get("/", response_model=list[Hospital], openapi_extra=needs(Scope.DIRECTORY_READ), responses=problems(422))
-async def list_hospitals(request: Request, principal: CurrentPrincipal, page: Page) -> Response:
+async def list_hospitals(request: Request, principal: CurrentPrincipal, wanted: Listed) -> Response:
     """List all hospitals in the order of their `unique_id`, or a page of them with `limit` and `cursor`."""
-    return await list_records(request, HospitalRepository, principal, page)
+    return await list_records(request, HospitalRepository, principal, wanted)
 
 
 @router.post(

@@ -6,11 +6,11 @@ from fastapi import APIRouter, Path, Request, Response
 
 from app.auth.principal import CurrentPrincipal
 from app.auth.scopes import Scope, needs
-from app.errors import FieldError, InvalidError, NotFoundError
+from app.errors import NotFoundError
 from app.http.routing import problems
 from app.journal.repository import JournalRepository
 from app.journal.schemas import MAX_VERSION, Entry, Restore
-from app.resource.pages import Page, list_answer
+from app.resource.pages import Page, PageParameters, list_answer
 from app.resource.repository import Record
 from app.resource.routes import CREATE_PROBLEMS, PathId, answer, database, post, settings
 from app.resource.schemas import Representation
@@ -37,9 +37,7 @@ def add_history_routes(
     async def list_history(request: Request, principal: CurrentPrincipal, unique_id: PathId, page: Page) -> Response:
         """List what was done to a record, newest first; that of a deleted one too."""
 
-        async def read(after: str, limit: int) -> list[Record]:
-            if after and not (after.isdecimal() and int(after) <= MAX_VERSION):
-                raise InvalidError([FieldError(("query", "cursor"), "Must be a cursor of this history", "cursor")])
+        async def read(_: PageParameters, after: str, limit: int) -> list[Record]:
             async with database(request).read() as connection:
                 history = JournalRepository(repository(connection, principal))
                 entries = await history.page(unique_id, int(after or MAX_VERSION), limit)

@@ -8,6 +8,7 @@ from app.models.idempotency_key import idempotency_keys
 from app.models.journal import journal
 from app.models.patient import Patient, patient_doctors, patient_hospitals
 from app.models.profile import Profile
+from app.models.secret import secrets
 
 __all__ = [
     "Doctor",
@@ -20,4 +21,5 @@ __all__ = [
     "journal",
     "patient_doctors",
     "patient_hospitals",
+    "secrets",
 ]

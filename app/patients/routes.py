@@ -9,7 +9,7 @@ from app.journal.routes import add_history_routes
 from app.patients.repository import PatientRepository
 from app.patients.schemas import Patient, PatientCreate, PatientUpdate
 from app.patients.service import PatientService
-from app.resource.pages import Page
+from app.resource.pages import Listed
 from app.resource.routes import (
     CREATE_PROBLEMS,
     DELETE_PROBLEMS,
@@ -26,9 +26,9 @@ router = make_router("/patients/patients", tag="patients", audited=True)
 
 
 @router.get("/", response_model=list[Patient], openapi_extra=needs(Scope.PATIENTS_READ), responses=problems(422))
-async def list_patients(request: Request, principal: CurrentPrincipal, page: Page) -> Response:
+async def list_patients(request: Request, principal: CurrentPrincipal, wanted: Listed) -> Response:
     """List all patients in the order of their `unique_id`, or a page of them with `limit` and `cursor`."""
-    return await list_records(request, PatientRepository, principal, page)
+    return await list_records(request, PatientRepository, principal, wanted)
 
 
 @router.post(

@@ -7,7 +7,7 @@ from app.journal.routes import add_history_routes
 from app.profiles.repository import ProfileRepository
 from app.profiles.schemas import Profile, ProfileCreate, ProfileUpdate
 from app.profiles.service import ProfileService
-from app.resource.pages import Page
+from app.resource.pages import Listed
 from app.resource.routes import (
     CREATE_PROBLEMS,
     DELETE_PROBLEMS,
@@ -24,9 +24,9 @@ router = make_router("/profiles/profiles", tag="profiles", audited=True)
 
 
 @router.get("/", response_model=list[Profile], openapi_extra=needs(Scope.PROFILES_READ), responses=problems(422))
-async def list_profiles(request: Request, principal: CurrentPrincipal, page: Page) -> Response:
+async def list_profiles(request: Request, principal: CurrentPrincipal, wanted: Listed) -> Response:
     """List all profiles in the order of their `unique_id`, or a page of them with `limit` and `cursor`."""
-    return await list_records(request, ProfileRepository, principal, page)
+    return await list_records(request, ProfileRepository, principal, wanted)
 
 
 @router.post(

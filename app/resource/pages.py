@@ -1,37 +1,22 @@
 """Lists: a page of records, or all of them as a stream."""
 
-import base64
-import binascii
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlencode
 
 from fastapi import Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from app.resource.identifiers import is_identifier
+from app.resource.cursors import Cursors, wanted
 from app.resource.repository import Record
-from app.resource.values import refuse
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
+MAX_CURSOR = 4000
 BATCH = 500
 """Records that the stream reads at once: about half a megabyte, a few milliseconds of a connection."""
-
-
-def _cursor_after(cursor: str) -> str:
-    try:
-        after = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
-    except (binascii.Error, ValueError):
-        after = ""
-    if not is_identifier(after):
-        raise refuse("cursor", "Must be a cursor from the Link header of an earlier page")
-    return after
-
-
-def _cursor(after: str) -> str:
-    return base64.urlsafe_b64encode(after.encode()).decode().rstrip("=")
 
 
 class PageParameters(BaseModel):
@@ -41,13 +26,22 @@ class PageParameters(BaseModel):
 
     limit: Annotated[int | None, Field(ge=1, le=MAX_LIMIT)] = None
     """The most records of a page."""
-    cursor: Annotated[str | None, Field(max_length=200), AfterValidator(_cursor_after)] = None
-    """Where the page begins, from the `Link` header of the page before."""
+    cursor: Annotated[str | None, Field(min_length=1, max_length=MAX_CURSOR)] = None
+    """Where the page begins, from the `Link` header of the page before; it holds what else was asked for."""
+
+
+class ListParameters(PageParameters):
+    """Which part of a list of records is wanted, and whether they are to be counted."""
+
+    count: Literal["exact"] | None = None
+    """`exact`: answer the number of all records that the list has in `X-Total-Count`."""
 
 
 Page = Annotated[PageParameters, Query()]
-Read = Callable[[str, int], Awaitable[list[Record]]]
-"""Reads up to so many records after an id, in the order of `unique_id`."""
+Listed = Annotated[ListParameters, Query()]
+P = TypeVar("P", bound=PageParameters)
+Read = Callable[[P, str, int], Awaitable[list[Record]]]
+"""Reads up to so many records of what is wanted, after an id (`""` is before all)."""
 Show = Callable[[list[Record]], Awaitable[None]]
 """Is told of records that are about to leave."""
 
@@ -57,32 +51,43 @@ async def _nothing(_: list[Record]) -> None:
 
 
 async def list_answer(
-    request: Request, read: Read, parameters: PageParameters, cap: int | None, show: Show = _nothing
+    request: Request, read: Read[P], parameters: P, cap: int | None, show: Show = _nothing
 ) -> Response:
     """The whole list as a stream, or the page that `parameters`, or the operators' `cap`, ask for."""
+    cursors: Cursors = request.app.state.cursors
+    after, parameters = await cursors.open(request.scope["path"], parameters.cursor, parameters)
+    read_wanted = partial(read, parameters)
     limit = parameters.limit
     if limit is None:
         limit = cap if parameters.cursor is None else DEFAULT_LIMIT
-    if limit is not None:
-        return await _page(request, read, show, parameters, limit)
-    first = await read("", BATCH)  # before the answer begins: a failure here is still a problem
-    await show(first)
-    return StreamingResponse(_stream(first, read, show), media_type="application/json")
-
-
-async def _page(request: Request, read: Read, show: Show, parameters: PageParameters, limit: int) -> Response:
-    records = await read(parameters.cursor or "", limit + 1)  # one more tells whether there is a next page
+    if limit is None:
+        first = await read_wanted("", BATCH)  # before the answer begins: a failure here is still a problem
+        await show(first)
+        return StreamingResponse(_stream(first, read_wanted, show), media_type="application/json")
+    records = await read_wanted(after, limit + 1)  # one more tells whether there is a next page
     page = records[:limit]
     await show(page)
-    response = Response(f"[{','.join(record.document for record in page)}]", media_type="application/json")
-    if len(records) > limit:
-        query = {"limit": min(limit, MAX_LIMIT), "cursor": _cursor(page[-1].unique_id)}
-        kept = parameters.model_dump(mode="json", exclude=set(query), exclude_none=True)
-        response.headers["Link"] = f'<{request.scope["path"]}?{urlencode({**kept, **query})}>; rel="next"'
-    return response
+    places = {"next": page[-1].unique_id, "first": ""} if len(records) > limit else {"first": ""}
+    links = [
+        await _link(request, relation, place, min(limit, MAX_LIMIT), parameters) for relation, place in places.items()
+    ]
+    body = f"[{','.join(record.document for record in page)}]"
+    return Response(body, headers={"Link": ", ".join(links)}, media_type="application/json")
 
 
-async def _stream(records: list[Record], read: Read, show: Show) -> AsyncIterator[str]:
+async def _link(request: Request, relation: str, after: str, limit: int, parameters: PageParameters) -> str:
+    """The link to a page, relative to this service: what names it may be a proxy's."""
+    cursors: Cursors = request.app.state.cursors
+    path = request.scope["path"]
+    query = {"limit": str(limit)}
+    if after or wanted(parameters):  # what was asked for may name people: it is sealed too
+        query["cursor"] = await cursors.seal(path, after, parameters)
+    return f'<{path}?{urlencode(query)}>; rel="{relation}"'
+
+
+async def _stream(
+    records: list[Record], read: Callable[[str, int], Awaitable[list[Record]]], show: Show
+) -> AsyncIterator[str]:
     opening = "["
     while True:
         yield opening + ",".join(record.document for record in records)

@@ -140,6 +140,16 @@ class Repository:
 
     @classmethod
     @cache
+    def _count(cls, *, limited: bool) -> Select[int]:
+        return select(func.count()).select_from(cls.table).where(cls.visible(limited=limited))
+
+    async def count(self) -> int:
+        """Count the records that the principal may see."""
+        parameters = walls.parameters(self.principal)
+        return (await self.connection.execute(self._count(limited=self.limited), parameters)).scalar_one()
+
+    @classmethod
+    @cache
     def _insert(cls) -> Executable:
         key = cls.table.c.unique_id
         return insert(cls.table).on_conflict_do_nothing(index_elements=[key]).returning(key)

@@ -11,7 +11,7 @@ from app.auth.principal import Principal
 from app.db.session import Database
 from app.resource.idempotency import IdempotencyKey, Outcome, S, once
 from app.resource.identifiers import PATTERN
-from app.resource.pages import PageParameters, list_answer
+from app.resource.pages import ListParameters, list_answer
 from app.resource.preconditions import Precondition, entity_tag, names
 from app.resource.repository import Record, Repository
 from app.resource.service import C, Service, U
@@ -54,11 +54,11 @@ def answer(request: Request, document: str, status: int = 200, headers: dict[str
 
 
 async def list_records(
-    request: Request, repository: type[Repository], principal: Principal, parameters: PageParameters
+    request: Request, repository: type[Repository], principal: Principal, parameters: ListParameters
 ) -> Response:
     """200 and all records, or a page of them."""
 
-    async def read(after: str, limit: int) -> list[Record]:
+    async def read(_: ListParameters, after: str, limit: int) -> list[Record]:
         # a connection for each batch: a client that reads slowly holds none
         async with database(request).read() as connection:
             return await repository(connection, principal).page(after, limit)
@@ -66,7 +66,14 @@ async def list_records(
     async def show(records: list[Record]) -> None:
         await Access.of(request).show([record.unique_id for record in records])
 
-    return await list_answer(request, read, parameters, settings(request).list_cap, show)
+    total = None
+    if parameters.count is not None:
+        async with database(request).read() as connection:
+            total = await repository(connection, principal).count()
+    response = await list_answer(request, read, parameters, settings(request).list_cap, show)
+    if total is not None:
+        response.headers["X-Total-Count"] = str(total)
+    return response
 
 
 async def get_record(request: Request, repository: type[Repository], principal: Principal, unique_id: str) -> Response:

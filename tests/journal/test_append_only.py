@@ -158,7 +158,9 @@ async def test_rights_of_the_serving_role(serving_url: str) -> None:
     finally:
         await serving.close()
     rights = {table: set(given) for table, given in rows}
-    assert {rights.pop(name) == {"SELECT"} for name in ("journal", "audit", "alembic_version", "api_keys")} == {True}
+    assert {
+        rights.pop(name) == {"SELECT"} for name in ("journal", "audit", "alembic_version", "api_keys", "secrets")
+    } == {True}
     # the time of an entry is the server's
     own = ["action", "actor", "record", "request_id", "resource", "unique_id", "version"]
     assert {right: list(names) for right, names in columns} == {"INSERT": own}

@@ -138,13 +138,6 @@ async def test_unusable_parameters(client: httpx.AsyncClient) -> None:
         assert places(await client.get(f"{HISTORY}{version}/")) == [["path", "version"]], version
 
 
-async def test_cursor_beyond_the_end(client: httpx.AsyncClient) -> None:
-    """A page before the first version is empty, and the last; one beyond the newest begins with that."""
-    await changes(client, KINDS[0], 2)
-    assert await walk(client, f"{HISTORY}?cursor={cursor('1')}") == [[]]
-    assert await walk(client, f"{HISTORY}?limit=1&cursor={cursor(str(2**53 - 1))}") == [[2], [1]]
-
-
 @pytest.mark.parametrize("cap", [1, 2, 3])
 async def test_operators_cap(database_url: str, client: httpx.AsyncClient, cap: int) -> None:
     """`PATIENTS_LIST_CAP` bounds a history without limit too; its links lead to the rest, and a limit is obeyed."""

@@ -31,6 +31,9 @@ async def test_lists_hold_what_is_visible(register: Register) -> None:
     assert await ids(register.free, PATIENTS) == ["pat-a", "pat-b", "pat-none", "pat-shared"]
     assert await ids(register.a, PROFILES) == ["prof-a", "prof-shared"]
     assert len(await ids(register.free, PROFILES)) == 6
+    for client, patients, profiles in ((register.a, "2", "2"), (register.both, "3", "3"), (register.free, "4", "6")):
+        for path, count in ((PATIENTS, patients), (PROFILES, profiles)):
+            assert (await client.get(f"{path}?limit=1&count=exact")).headers["X-Total-Count"] == count
     page = await register.a.get(f"{PATIENTS}?limit=1")
     assert [record["unique_id"] for record in page.json()] == ["pat-a"]
     following = await register.a.get(page.links["next"]["url"])

@@ -1,0 +1,72 @@
+"""Cursors: where a page begins, sealed so that they tell nothing and cannot be made up (AES-SIV, RFC 5297).
+
+A cursor holds what the list was asked for besides, so that the links to other pages need not: filters may name people.
+It is bound to the path of its list. The same place has the same cursor, so links are stable.
+"""
+
+import base64
+import binascii
+import json
+from typing import Any, TypeVar
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
+from pydantic import BaseModel, ValidationError
+from sqlalchemy import select
+
+from app.db.session import Database
+from app.errors import FieldError, InvalidError
+from app.models import secrets
+
+P = TypeVar("P", bound=BaseModel)
+
+_KEY = select(secrets.c.value).where(secrets.c.name == "cursors")
+PAGING = {"limit", "cursor", "count"}
+"""The parameters that say how much of a list is wanted, not of what."""
+
+
+def wanted(parameters: BaseModel) -> dict[str, Any]:
+    """What of a list is wanted, as JSON has it."""
+    return parameters.model_dump(mode="json", exclude=PAGING, exclude_none=True)
+
+
+class Cursors:
+    """Seals and opens cursors, with a key that is in the database, so that all processes have the same."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._cipher: AESSIV | None = None
+
+    async def _key(self) -> AESSIV:
+        if self._cipher is None:
+            async with self._database.read() as connection:
+                self._cipher = AESSIV((await connection.execute(_KEY)).scalar_one())
+        return self._cipher
+
+    async def seal(self, path: str, after: str, parameters: BaseModel) -> str:
+        """The cursor of the page after something, in the list of `path` that `parameters` ask for."""
+        content = json.dumps([after, wanted(parameters)]).encode()
+        sealed = (await self._key()).encrypt(content, [path.encode()])
+        return base64.urlsafe_b64encode(sealed).decode().rstrip("=")
+
+    async def open(self, path: str, cursor: str | None, parameters: P) -> tuple[str, P]:
+        """After what the page begins (`""` is the beginning), and what was asked for, which need not be said again.
+
+        Raises:
+            InvalidError: it is no cursor of this list, or `parameters` contradict it.
+        """
+        if cursor is None:
+            return "", parameters
+        try:
+            sealed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+            content = (await self._key()).decrypt(sealed, [path.encode()])
+            after, asked = json.loads(content)
+            opened = parameters.model_validate({**parameters.model_dump(include=PAGING), **asked})
+        except (binascii.Error, InvalidTag, ValueError, ValidationError):
+            message = "Must be a cursor from the Link header of an earlier page of this list"
+            raise InvalidError([FieldError(("query", "cursor"), message, "cursor")]) from None
+        contradicting = [name for name, value in wanted(parameters).items() if asked.get(name) != value]
+        if contradicting:
+            message = "Is not what the cursor's list was asked for: leave it out, or the cursor"
+            raise InvalidError([FieldError(("query", name), message, "cursor_contradicted") for name in contradicting])
+        return str(after), opened

@@ -20,10 +20,10 @@ DESCRIPTION: Json = {
     "version": "0.1.0",
     "summary": "Patients, their profiles, hospitals and doctors.",
     "description": (
-        "A list is a bare array: everything, or a page where `limit` is given. A change leaves alone what it does not "
-        "name; `null` clears. Every error is an RFC 9457 problem, `application/problem+json`, with all fields that are "
-        "wrong at once; whether hospitals and doctors exist is looked up when the fields are right. Every path works "
-        "without its last slash too."
+        "A list is a bare array: everything, or a page where `limit` is given; one record a line with `Accept: "
+        "application/x-ndjson`. A change leaves alone what it does not name; `null` clears. Every error is an RFC 9457 "
+        "problem, `application/problem+json`, with all fields that are wrong at once; whether hospitals and doctors "
+        "exist is looked up when the fields are right. Every path works without its last slash too."
     ),
     "license_info": {"name": "MIT", "identifier": "MIT"},
     "openapi_tags": [

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
 from fastapi import Query, Request, Response
@@ -46,6 +46,27 @@ Show = Callable[[list[Record]], Awaitable[None]]
 """Is told of records that are about to leave."""
 
 
+class Form(NamedTuple):
+    """How a list is written."""
+
+    media_type: str
+    opening: str
+    ending: str
+    """Of each record."""
+    separator: str
+    closing: str
+
+    def of(self, records: list[Record]) -> str:
+        """Some records of a list."""
+        return self.separator.join(f"{record.document}{self.ending}" for record in records)
+
+
+ARRAY = Form("application/json", "[", "", ",", "]")
+NDJSON = Form("application/x-ndjson", "", "\n", "", "")
+"""One record a line, for tools that read as they go."""
+_VARY = {"Vary": "Accept"}
+
+
 async def _nothing(_: list[Record]) -> None:
     """Where the request itself says what is shown."""
 
@@ -53,17 +74,21 @@ async def _nothing(_: list[Record]) -> None:
 async def list_answer(
     request: Request, read: Read[P], parameters: P, cap: int | None, show: Show = _nothing
 ) -> Response:
-    """The whole list as a stream, or the page that `parameters`, or the operators' `cap`, ask for."""
+    """The whole list as a stream, or the page that `parameters`, or the operators' `cap`, ask for.
+
+    An array, or where the client accepts that, one record a line.
+    """
     cursors: Cursors = request.app.state.cursors
     after, parameters = await cursors.open(request.scope["path"], parameters.cursor, parameters)
     read_wanted = partial(read, parameters)
+    form = NDJSON if NDJSON.media_type in request.headers.get("accept", "").lower() else ARRAY
     limit = parameters.limit
     if limit is None:
         limit = cap if parameters.cursor is None else DEFAULT_LIMIT
     if limit is None:
         first = await read_wanted("", BATCH)  # before the answer begins: a failure here is still a problem
         await show(first)
-        return StreamingResponse(_stream(first, read_wanted, show), media_type="application/json")
+        return StreamingResponse(_stream(first, read_wanted, show, form), headers=_VARY, media_type=form.media_type)
     records = await read_wanted(after, limit + 1)  # one more tells whether there is a next page
     page = records[:limit]
     await show(page)
@@ -71,8 +96,8 @@ async def list_answer(
     links = [
         await _link(request, relation, place, min(limit, MAX_LIMIT), parameters) for relation, place in places.items()
     ]
-    body = f"[{','.join(record.document for record in page)}]"
-    return Response(body, headers={"Link": ", ".join(links)}, media_type="application/json")
+    body = f"{form.opening}{form.of(page)}{form.closing}"
+    return Response(body, headers={"Link": ", ".join(links), **_VARY}, media_type=form.media_type)
 
 
 async def _link(request: Request, relation: str, after: str, limit: int, parameters: PageParameters) -> str:
@@ -86,15 +111,15 @@ async def _link(request: Request, relation: str, after: str, limit: int, paramet
 
 
 async def _stream(
-    records: list[Record], read: Callable[[str, int], Awaitable[list[Record]]], show: Show
+    records: list[Record], read: Callable[[str, int], Awaitable[list[Record]]], show: Show, form: Form
 ) -> AsyncIterator[str]:
-    opening = "["
+    opening = form.opening
     while True:
-        yield opening + ",".join(record.document for record in records)
+        yield opening + form.of(records)
         if len(records) < BATCH:
             break
         records = await read(records[-1].unique_id, BATCH)
         if records:
             await show(records)
-        opening = "," if records else ""
-    yield "]"
+        opening = form.separator if records else ""
+    yield form.closing

@@ -314,3 +314,21 @@ async def test_stream_that_fails_midway_is_not_a_shorter_list(app: FastAPI, conn
     assert messages[-1]["more_body"] is True
     with pytest.raises(json.JSONDecodeError):
         json.loads(b"".join(message["body"] for message in messages[1:]))
+
+
+@pytest.mark.parametrize("query", ["", "?limit=2", "?limit=5"])
+@pytest.mark.parametrize("count", [0, 1, 3, BATCH, BATCH + 1])
+async def test_a_record_a_line(
+    client: httpx.AsyncClient, connection: asyncpg.Connection, count: int, query: str
+) -> None:
+    """What the array has, in lines, where the client accepts that; in pages as well."""
+    await fill(connection, count)
+    await connection.execute("UPDATE patients SET patient_town = E'two\nlines\u2028\u0085'")
+    for path in PATHS:
+        array = await client.get(f"{path}{query}")
+        lines = await client.get(f"{path}{query}", headers={"Accept": "application/x-ndjson"})
+        assert lines.headers["Content-Type"] == "application/x-ndjson"
+        assert lines.headers["Vary"] == array.headers["Vary"] == "Accept"
+        assert lines.headers.get("Link") == array.headers.get("Link")
+        assert not lines.text or lines.text.endswith("\n")
+        assert [json.loads(line) for line in lines.text.split("\n")[:-1]] == array.json()

@@ -1,5 +1,6 @@
 """Lists: a page of records, or all of them as a stream."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Annotated, Literal, NamedTuple, TypeVar
@@ -9,6 +10,7 @@ from fastapi import Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.errors import FieldError, InvalidError
 from app.resource.cursors import Cursors, wanted
 from app.resource.repository import Record
 
@@ -78,6 +80,7 @@ async def list_answer(
 
     An array, or where the client accepts that, one record a line.
     """
+    _refuse_repeated(request)
     cursors: Cursors = request.app.state.cursors
     after, parameters = await cursors.open(request.scope["path"], parameters.cursor, parameters)
     read_wanted = partial(read, parameters)
@@ -98,6 +101,16 @@ async def list_answer(
     ]
     body = f"{form.opening}{form.of(page)}{form.closing}"
     return Response(body, headers={"Link": ", ".join(links), **_VARY}, media_type=form.media_type)
+
+
+def _refuse_repeated(request: Request) -> None:
+    """Refuse parameters that are given twice: which one counts, two programs may see differently."""
+    given = Counter(name for name, _ in request.query_params.multi_items())
+    errors = [
+        FieldError(("query", name), "Must be given once", "repeated") for name, times in given.items() if times > 1
+    ]
+    if errors:
+        raise InvalidError(errors)
 
 
 async def _link(request: Request, relation: str, after: str, limit: int, parameters: PageParameters) -> str:

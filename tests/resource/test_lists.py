@@ -167,6 +167,9 @@ async def test_refused_parameters(client: httpx.AsyncClient, path: str) -> None:
             answer = await client.get(path, params={name: value})
             assert answer.status_code == 422, (name, value)
             assert [error["loc"] for error in answer.json()["errors"]] == [["query", name]]
+    twice = await client.get(f"{path}?limit=1&limit=2&count=exact&count=exact")
+    assert twice.status_code == 422
+    assert [error["loc"] for error in twice.json()["errors"]] == [["query", "limit"], ["query", "count"]]
     for name in ("page", "offset", "Limit", "limit[]", "", "unique_id", "search"):
         answer = await client.get(path, params={name: "1", "limit": "0"})
         assert answer.status_code == 422

@@ -9,7 +9,7 @@ from app.audit.repository import Place, accesses, page
 from app.audit.schemas import AccessEntry, AuditEntry, AuditParameters
 from app.auth.principal import CurrentPrincipal
 from app.auth.scopes import Scope, needs
-from app.errors import ForbiddenError, NotFoundError
+from app.errors import ForbiddenError
 from app.http.routing import make_router, problems
 from app.journal.repository import JournalRepository
 from app.resource.pages import Page, PageParameters, list_answer
@@ -57,8 +57,7 @@ def add_access_route(router: APIRouter, patients: type[Repository]) -> None:
 
         async def read(_: PageParameters, after: str, limit: int) -> list[Record]:
             async with database(request).read() as connection:
-                if await JournalRepository(patients(connection, principal)).newest_version(unique_id) is None:
-                    raise NotFoundError(patients.name)
+                await JournalRepository(patients(connection, principal)).newest_version(unique_id)  # is there one?
                 found = await accesses(connection, unique_id, Place.of(after), limit)
             return [Record(str(access.place), entry(access).model_dump_json()) for access in found]
 

@@ -5,6 +5,7 @@ import dataclasses
 import structlog
 from fastapi import Request
 
+from app.audit.trail import Access
 from app.auth.principal import Principal
 from app.auth.scopes import Scope
 from app.errors import FieldError, InvalidError
@@ -31,7 +32,7 @@ def break_glass(request: Request, principal: Principal) -> Principal:
         raise _refuse("Say in words why, without line breaks")
     if len(reason) > MOST_CHARACTERS:
         raise _refuse(f"Must have at most {MOST_CHARACTERS} characters")
-    request.scope["state"]["access"].break_glass(reason)
+    Access.of(request).break_glass(reason)
     log.warning("glass broken", request_id=principal.request_id, principal=principal.name)
     return dataclasses.replace(principal, hospitals=None)
 

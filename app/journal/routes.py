@@ -6,7 +6,6 @@ from fastapi import APIRouter, Path, Request, Response
 
 from app.auth.principal import CurrentPrincipal
 from app.auth.scopes import Scope, needs
-from app.errors import NotFoundError
 from app.http.routing import problems
 from app.journal.repository import JournalRepository
 from app.journal.schemas import MAX_VERSION, Entry, Restore
@@ -41,8 +40,8 @@ def add_history_routes(
             async with database(request).read() as connection:
                 history = JournalRepository(repository(connection, principal))
                 entries = await history.page(unique_id, int(after or MAX_VERSION), limit)
-                if not entries and (not after or await history.newest_version(unique_id) is None):
-                    raise NotFoundError(name)
+                if not entries:
+                    await history.newest_version(unique_id)  # is there such a record at all?
             return entries
 
         return await list_answer(request, read, page, settings(request).list_cap)

@@ -89,10 +89,10 @@ class Service(Generic[C, U]):
             PreconditionFailedError, PreconditionRequiredError: as the precondition says, of a record that is there.
             InvalidError: there is no such version, or what the record was linked to then is gone.
         """
-        await self._newest_version(unique_id)  # before the lock: nobody waits for what is hidden
+        await self.journal.newest_version(unique_id)  # before the lock: nobody waits for what is hidden
         await self.repository.lock_id(unique_id)
         locked = await self.repository.lock_if_there(unique_id)
-        newest = await self._newest_version(unique_id)
+        newest = await self.journal.newest_version(unique_id)
         if locked is not None:
             await self._check(unique_id, precondition)
         else:
@@ -118,12 +118,6 @@ class Service(Generic[C, U]):
         """
         await self._lock_for_erasure(unique_id)
         return Erased([(self.repository.name, await self.repository.erase(unique_id, reason))])
-
-    async def _newest_version(self, unique_id: str) -> int:
-        newest = await self.journal.newest_version(unique_id)
-        if newest is None:
-            raise NotFoundError(self.repository.name)
-        return newest
 
     async def _lock_for_erasure(self, unique_id: str) -> dict[str, Any]:
         """Lock a record, or the id of a deleted one; what it is, or was at last."""

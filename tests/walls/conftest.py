@@ -13,6 +13,7 @@ from tests.journal.conftest import command, serving_url
 
 __all__ = ["command", "serving_url"]
 
+AUDIT = "/audit/"
 SCOPES = tuple(scope for scope in Scope if scope not in {Scope.ADMIN, Scope.BREAK_GLASS})
 
 

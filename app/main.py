@@ -40,6 +40,7 @@ ACCEPTED_HEADERS = (
 )
 EXPOSED_HEADERS = (
     "Link",
+    "Next-Cursor",
     "X-Total-Count",
     "ETag",
     "Idempotency-Replayed",

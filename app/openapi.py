@@ -38,6 +38,7 @@ DESCRIPTION: Json = {
 
 _WORDS = {
     "list": ("List {}", "All {}, or a page of them."),
+    "search": ("Search for {}", "Those that are wanted, or a page of them."),
     "list_history": ("List what was done to a {}", "Its versions, newest first."),
     "get_version": ("Get a {} as it was in one version", "The version."),
     "list_access": ("List who has seen a {}", "Looks and changes, newest first."),
@@ -60,6 +61,7 @@ _ERRORS = {
     "list": [
         {"loc": ["query", "limit"], "msg": "Input should be less than or equal to 1000", "type": "less_than_equal"}
     ],
+    "search": [{"loc": ["body", "search"], "msg": "Must have at most 8 words", "type": "search_words"}],
     "patient": [
         {"loc": ["body", "patient_date_of_birth"], "msg": "Must be a date written YYYY-MM-DD", "type": "date"},
         {
@@ -286,7 +288,13 @@ def _headers(status: str, verb: str, path: str) -> Json:
             "schema": {"type": "string"},
             "example": f'<{path}?limit=100&cursor=t1Q9Zk3m0aXl>; rel="next", <{path}?limit=100>; rel="first"',
         }
-    if verb == "list" and status == "200":
+    if verb == "search" and status == "200":
+        headers["Next-Cursor"] = {
+            "description": "Of a page: the `cursor` of the next one, where there is one.",
+            "schema": {"type": "string"},
+            "example": "t1Q9Zk3m0aXl",
+        }
+    if verb in {"list", "search"} and status == "200":
         headers["X-Total-Count"] = {
             "description": "How many records the list has, where `count=exact` asked for it.",
             "schema": {"type": "integer"},

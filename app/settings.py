@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.resource.phones import REGIONS
+
 PREFIX = "PATIENTS_"
 
 
@@ -49,6 +51,9 @@ class Settings(BaseSettings):
 
     list_cap: int | None = Field(default=None, ge=1, le=10_000)
     """The most records that a list without `limit` returns, up to 10,000; the rest is behind its `Link`."""
+
+    phone_region: str = "ZA"
+    """The country of telephone numbers that are written without a country's code, by ISO 3166-1: `ZA`."""
 
     require_if_match: bool = False
     """Whether PUT, PATCH and DELETE must carry `If-Match` (428 without it)."""
@@ -88,6 +93,13 @@ class Settings(BaseSettings):
 
     audit_days: int = Field(default=2190, ge=1, le=36_500)
     """Days for which the audit is kept, six years (HIPAA, 164.316(b)(2)); then `patients-api audit prune`."""
+
+    @field_validator("phone_region")
+    @classmethod
+    def _country(cls, region: str) -> str:
+        if region.upper() not in REGIONS:
+            raise ValueError("must be a country's two letters, such as ZA")
+        return region.upper()
 
     @field_validator("database_url")
     @classmethod

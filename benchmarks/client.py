@@ -1,16 +1,58 @@
-"""A client for single requests; under load wrk asks."""
+"""A client for one request at a time; under load wrk asks."""
 
 import http.client
 import json
 import socket
-from typing import Any
+import time
+from contextlib import closing
+from http.client import HTTPMessage
+from typing import Any, NamedTuple
 
 from benchmarks.operations import WHOLE_LIST
 from benchmarks.sides import Running, SideError
 
 PATIENCE = 600
 """Seconds that an answer may take: a whole list is built in memory by some."""
+IDLE = 4
+"""Seconds after which a connection is not used again: servers hang up after five."""
 CHUNK = 1 << 20
+
+
+class Answer(NamedTuple):
+    """What came back."""
+
+    content: bytes
+    headers: HTTPMessage
+
+
+class Client:
+    """One connection to a side, kept open from request to request."""
+
+    def __init__(self, run: Running) -> None:
+        self._run = run
+        self._headers = {**run.headers, "Content-Type": "application/json"}
+        self._connection = http.client.HTTPConnection("127.0.0.1", run.port, timeout=PATIENCE)
+        self._used = 0.0
+
+    def send(self, method: str, path: str, body: str | None = None) -> Answer:
+        """Wait for the answer to a request.
+
+        Raises:
+            SideError: it is no success.
+        """
+        if time.monotonic() - self._used > IDLE:
+            self.close()
+        self._connection.request(method, path, None if body is None else body.encode(), self._headers)
+        answer = self._connection.getresponse()
+        content = answer.read()
+        self._used = time.monotonic()
+        if answer.status >= http.client.BAD_REQUEST:
+            raise SideError(f"{self._run.side.name} answers {method} {path} with {answer.status}: {content[:500]!r}")
+        return Answer(content, answer.headers)
+
+    def close(self) -> None:
+        """Hang up; the next request calls again."""
+        self._connection.close()
 
 
 def ask(run: Running, method: str, path: str, body: str | None = None) -> Any:
@@ -19,17 +61,8 @@ def ask(run: Running, method: str, path: str, body: str | None = None) -> Any:
     Raises:
         SideError: it is no success.
     """
-    headers = {**run.headers, "Content-Type": "application/json"}
-    connection = http.client.HTTPConnection("127.0.0.1", run.port, timeout=PATIENCE)
-    try:
-        connection.request(method, path, None if body is None else body.encode(), headers)
-        answer = connection.getresponse()
-        content = answer.read()
-    finally:
-        connection.close()
-    if answer.status >= http.client.BAD_REQUEST:
-        raise SideError(f"{run.side.name} answers {method} {path} with {answer.status}: {content[:500]!r}")
-    return json.loads(content)
+    with closing(Client(run)) as client:
+        return json.loads(client.send(method, path, body).content)
 
 
 def drain_list(run: Running) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +36,7 @@ class Served:
 
 def register(patients: int) -> Path:
     """The directory of a register, which is made where there is none of this version."""
-    parts = [HERE / f"{name}.py" for name in ("load", "names", "places", "register")]
+    parts = [HERE / f"{name}.py" for name in ("folding", "load", "names", "places", "register")]
     parts += sorted(Path(migrations.__file__).parent.glob("versions/*.py"))
     version = hashlib.sha256(b"".join(path.read_bytes() for path in parts)).hexdigest()[:8]
     directory = DATA / f"{patients}-{version}"
@@ -50,15 +50,22 @@ def register(patients: int) -> Path:
 
 
 @contextmanager
-def copied(directory: Path, options: Mapping[str, str]) -> Iterator[Served]:
-    """A copy of a register, on a server with settings of its own; dropped at the end, so that each run begins alike."""
+def served(directory: Path, options: Mapping[str, str]) -> Iterator[Served]:
+    """A register itself, on a server with settings of its own, for those who only read."""
     with EmbeddedPostgres(directory, options=options) as server:
-        parts = urlsplit(server.url)
+        pid = (directory / "postgres" / "postmaster.pid").read_text().split()[0]
+        yield Served(server.url, int(pid))
+
+
+@contextmanager
+def copied(directory: Path, options: Mapping[str, str]) -> Iterator[Served]:
+    """A copy of a register; dropped at the end, so that each run begins alike."""
+    with served(directory, options) as original:
+        parts = urlsplit(original.url)
         postgres, copy = (urlunsplit(parts._replace(path=f"/{name}")) for name in ("postgres", COPY))
         drop = f"DROP DATABASE IF EXISTS {COPY} WITH (FORCE)"
         asyncio.run(_execute(postgres, drop, f"CREATE DATABASE {COPY} TEMPLATE patients STRATEGY file_copy"))
-        pid = (directory / "postgres" / "postmaster.pid").read_text().split()[0]
-        yield Served(copy, int(pid))
+        yield Served(copy, original.postmaster)
         asyncio.run(_execute(postgres, drop))
 
 
@@ -71,14 +78,19 @@ async def _execute(url: str, *statements: str) -> None:
         await connection.close()
 
 
-def ids(url: str, statement: str, *parameters: Sequence[str] | None) -> list[str]:
-    """The ids that a statement finds."""
+def rows(url: str, statement: str, *parameters: object) -> list[asyncpg.Record]:
+    """What a statement finds."""
 
-    async def fetch() -> list[str]:
+    async def fetch() -> list[asyncpg.Record]:
         connection = await asyncpg.connect(url)
         try:
-            return [unique_id for (unique_id,) in await connection.fetch(statement, *parameters)]
+            return list(await connection.fetch(statement, *parameters))
         finally:
             await connection.close()
 
     return asyncio.run(fetch())
+
+
+def ids(url: str, statement: str, *parameters: object) -> list[str]:
+    """The ids that a statement finds."""
+    return [unique_id for (unique_id,) in rows(url, statement, *parameters)]

@@ -1,6 +1,5 @@
 """A register of fictitious patients as a clinic group in South Africa has them; the same again for the same seed."""
 
-import unicodedata
 from bisect import bisect
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -8,6 +7,7 @@ from itertools import accumulate
 from random import Random
 from typing import Generic, NamedTuple, TypeVar
 
+from benchmarks.folding import folded
 from benchmarks.names import ENGLISH_NAMES, PEOPLES, People
 from benchmarks.places import PLACES, STREET_KINDS, STREETS
 
@@ -128,7 +128,6 @@ _HOSPITAL_KINDS = ("Provincial Hospital", "District Hospital", "Clinic", "Day Ho
 
 _BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [first + second for first in _BASE32 for second in _BASE32]
-_WITHOUT_DECOMPOSITION = str.maketrans({"ł": "l", "ø": "o", "æ": "ae", "ß": "ss", "đ": "d"})
 
 
 def _identifier(prefix: str, moment: datetime, random: Random) -> str:
@@ -139,9 +138,7 @@ def _identifier(prefix: str, moment: datetime, random: Random) -> str:
 
 def _plain(name: str) -> str:
     """A name as it stands in an e-mail address."""
-    if not name.isascii():
-        name = unicodedata.normalize("NFKD", name.lower().translate(_WITHOUT_DECOMPOSITION))
-    return "".join(character for character in name.lower() if "a" <= character <= "z")
+    return "".join(character for character in folded(name) if "a" <= character <= "z")
 
 
 def hospitals() -> dict[str, str]:

@@ -1,9 +1,11 @@
 """What was found, as tables for people and as JSON for programs."""
 
+import argparse
+import json
 import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,7 +30,7 @@ class Series:
     def shown(self, value: Callable[[Sample], float]) -> str:
         """The median, and in parentheses the least and the most."""
         found = [value(sample) for sample in self.samples]
-        return f"{_number(median(found))} ({_number(min(found))}–{_number(max(found))})"
+        return f"{number(median(found))} ({number(min(found))}–{number(max(found))})"
 
     @property
     def cpu(self) -> float:
@@ -36,7 +38,7 @@ class Series:
         return self.median(lambda sample: sample.server_cpu + sample.database_cpu)
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Three digits, or all before the point."""
     digits = len(str(int(round(value, 2))))
     return f"{value:,.{max(0, 3 - digits)}f}"
@@ -67,21 +69,26 @@ def _rows(group: Sequence[Series]) -> Iterator[str]:
     for series in group:
         cells = [series.operation, str(series.connections), series.side, series.shown(lambda s: s.per_second)]
         cells += [series.shown(lambda s: s.p50), series.shown(lambda s: s.p99)]
-        yield _row([*cells, *_costs(series), *_against(group[0], series)])
+        yield row([*cells, *_costs(series), *_against(group[0], series)])
 
 
 def _list_rows(lists: Sequence[Series]) -> Iterator[str]:
     for series in lists:
         cells = [series.side, series.shown(lambda s: s.per_second), series.shown(lambda s: s.p50 / 1000)]
-        yield _row([*cells, *_costs(series, 1000), *_against(lists[0], series)])
+        yield row([*cells, *_costs(series, 1000), *_against(lists[0], series)])
 
 
 def _head(headings: Sequence[str], first: str) -> list[str]:
-    cells = [*headings, f"{first}: speed ×", "thrift ×"]
-    return [_row(cells), _row(["---"] * len(cells))]
+    return head([*headings, f"{first}: speed ×", "thrift ×"])
 
 
-def _row(cells: Sequence[str]) -> str:
+def head(headings: Sequence[str]) -> list[str]:
+    """The first lines of a Markdown table."""
+    return [row(headings), row(["---"] * len(headings))]
+
+
+def row(cells: Sequence[str]) -> str:
+    """A line of a Markdown table."""
     return f"| {' | '.join(cells)} |"
 
 
@@ -89,7 +96,7 @@ def _costs(series: Series, unit: int = 1) -> list[str]:
     return [
         series.shown(lambda sample: sample.server_cpu * unit),
         series.shown(lambda sample: sample.database_cpu * unit),
-        _number(series.median(lambda sample: sample.memory)),
+        number(series.median(lambda sample: sample.memory)),
     ]
 
 
@@ -106,13 +113,11 @@ def _groups(found: Sequence[Series]) -> Iterator[list[Series]]:
         yield [series for series in found if (series.operation, series.connections) == key]
 
 
-def as_json(found: Sequence[Series], parameters: dict[str, Any]) -> dict[str, Any]:
-    """Every sample, and on what machine it was taken."""
-    return {
-        "machine": machine(),
-        "parameters": parameters,
-        "measurements": [asdict(series) for series in found],
-    }
+def write_json(path: Path, arguments: argparse.Namespace, measurements: Sequence[dict[str, Any]]) -> None:
+    """Write down every sample, what was asked for, and on what machine it was measured."""
+    parameters = {name: value for name, value in vars(arguments).items() if name != "json"}
+    found = {"machine": machine(), "parameters": parameters, "measurements": measurements}
+    path.write_text(json.dumps(found, indent=1, default=str) + "\n")
 
 
 def machine() -> dict[str, str]:

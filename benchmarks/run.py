@@ -1,22 +1,20 @@
 """Measure the service beside its peers: `python -m benchmarks.run` (see README.md)."""
 
 import argparse
-import json
-import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
-from app.db.embedded import EmbeddedPostgresError
-from benchmarks import database, equality, report
+from benchmarks import command, database, equality, report
+from benchmarks.command import say
 from benchmarks.measuring import Meter, Sample, require_wrk
 from benchmarks.operations import OPERATIONS, WHOLE_LIST, Operation, operations_on
 from benchmarks.report import Series
-from benchmarks.sides import SIDES, Running, SideError, running
+from benchmarks.sides import SIDES, Running, running
 
 QUICK = {"patients": 5_000, "connections": [16], "rounds": 2, "seconds": 1}
 FULL = {"patients": 100_000, "connections": [1, 16, 64], "rounds": 5, "seconds": 2}
@@ -24,20 +22,7 @@ FULL = {"patients": 100_000, "connections": [1, 16, 64], "rounds": 5, "seconds":
 
 def main() -> int:
     """Measure what the command line asks for; 0, or 1 where that cannot be done."""
-    arguments = _arguments()
-    signal.signal(signal.SIGTERM, _exit)
-    try:
-        require_wrk()
-        _run(arguments)
-    except (EmbeddedPostgresError, SideError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
-def _exit(*_: object) -> NoReturn:
-    """End as an error does, so that everything that was started is stopped."""
-    sys.exit(128 + signal.SIGTERM)
+    return command.run(partial(_run, _arguments()))
 
 
 def _arguments() -> argparse.Namespace:
@@ -67,7 +52,8 @@ def _arguments() -> argparse.Namespace:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    _say(f"a register of {arguments.patients:,} patients")
+    require_wrk()
+    say(f"a register of {arguments.patients:,} patients")
     options = dict(setting.split("=", 1) for setting in arguments.postgres)
     with (
         database.copied(database.register(arguments.patients), options) as served,
@@ -83,17 +69,12 @@ def _run(arguments: argparse.Namespace) -> None:
             for run in runs
         }
         for other in runs[1:]:
-            _say(f"do the answers of {other.side.name} equal those of {runs[0].side.name}?")
+            say(f"do the answers of {other.side.name} equal those of {runs[0].side.name}?")
             equality.check(runs[0], other, asked[other.side.name])
         found = list(_Bench(runs, served, arguments).measure(asked, Path(scratch)))
     print(report.tables(found))
     if arguments.json is not None:
-        parameters = {name: value for name, value in vars(arguments).items() if name != "json"}
-        arguments.json.write_text(json.dumps(report.as_json(found, parameters), indent=1) + "\n")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+        report.write_json(arguments.json, arguments, [asdict(series) for series in found])
 
 
 class _Bench:
@@ -126,7 +107,7 @@ class _Bench:
         return {side: len(ids) for side, ids in lists.items()}
 
     def _in_turns(self, name: str, connections: int, measure: Callable[[Running], Sample]) -> list[Series]:
-        _say(f"{name}, {connections} at once")
+        say(f"{name}, {connections} at once")
         with ThreadPoolExecutor(len(self._runs)) as warm_up:  # all at once: what it takes is not looked at
             for run in self._runs:
                 warm_up.submit(measure, run)  # nor whether it fails: in its turn it would again

@@ -57,10 +57,15 @@ class Running:
 
 
 def service(
-    name: str, *, headers: Headers = lambda _: {}, hospitals: Sequence[str] | None = None, **environment: str
+    name: str,
+    *,
+    headers: Headers = lambda _: {},
+    hospitals: Sequence[str] | None = None,
+    workers: int = WORKERS,
+    **environment: str,
 ) -> Side:
     """The service under settings of its own; with authentication only where they say so."""
-    command = (PYTHON, "-m", "app.cli", "serve", "--port", "{port}", "--workers", str(WORKERS))
+    command = (PYTHON, "-m", "app.cli", "serve", "--port", "{port}", "--workers", str(workers))
     return Side(name, command, {"PATIENTS_AUTH": "off", **environment}, headers, hospitals)
 
 

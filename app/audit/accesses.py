@@ -11,6 +11,7 @@ _ONE = "/patients/patients/{unique_id}/"
 _PROFILE = "/profiles/profiles/{unique_id}/"
 LOOKS = {
     ("GET", "/patients/patients/"): ("listed", "Saw the record in a list of patients"),
+    ("POST", "/patients/patients/search/"): ("listed", "Saw the record among those that a search found"),
     ("GET", _ONE): ("read", "Looked at the record"),
     ("GET", f"{_ONE}history/"): ("read_history", "Looked at the history of the record"),
     ("GET", f"{_ONE}history/{{version}}/"): ("read_history", "Looked at an earlier version of the record"),

@@ -34,6 +34,7 @@ from app.models import Patient, Profile, audit, journal
 from app.models.audit import MANY, ONE
 from app.resource.document import rendered
 from app.resource.repository import Record
+from app.resource.wanted import Item
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -48,8 +49,8 @@ class Place(NamedTuple):
     number: int = 0
 
     @classmethod
-    def of(cls, text: str) -> "Place":
-        """The place that a text stands for; `""` is before all others."""
+    def of(cls, text: str | None) -> "Place":
+        """The place that a text stands for; none is before all others."""
         if not text:
             return cls()
         time, source, number = (int(part) for part in text.split("."))
@@ -93,8 +94,8 @@ def _newest(rows: Select[Any]) -> Select[Any]:
     return rows.order_by(columns.time.desc(), columns.id.desc()).limit(_LIMIT)
 
 
-async def page(connection: AsyncConnection, wanted: AuditParameters, before: Place, limit: int) -> list[Record]:
-    """Read up to `limit` entries from before a place, newest first; each with its own place as `unique_id`."""
+async def page(connection: AsyncConnection, wanted: AuditParameters, before: Place, limit: int) -> list[Item]:
+    """Read up to `limit` entries from before a place, newest first."""
     if wanted.time__lt is not None:
         before = min(before, Place(wanted.time__lt))
     rows = select(audit).where(*_conditions(wanted))
@@ -111,7 +112,7 @@ async def page(connection: AsyncConnection, wanted: AuditParameters, before: Pla
     statement = select(found.c.time, found.c.id, document).order_by(found.c.time.desc(), found.c.id.desc())
     parameters = {"time": before.time, "number": before.number, "id": wanted.patient, "limit": limit}
     return [
-        Record(str(Place(time, 0, number)), text)
+        Item(Record(str(number), text), str(Place(time, 0, number)))
         for time, number, text in await connection.execute(statement, parameters)
     ]
 

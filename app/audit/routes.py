@@ -12,9 +12,10 @@ from app.auth.scopes import Scope, needs
 from app.errors import ForbiddenError
 from app.http.routing import make_router, problems
 from app.journal.repository import JournalRepository
-from app.resource.pages import Page, PageParameters, list_answer
+from app.resource.pages import Page, PageParameters, Source, list_answer
 from app.resource.repository import Record, Repository
 from app.resource.routes import PathId, database, settings
+from app.resource.wanted import Item
 
 router = make_router("/audit", tag="audit", audited=True)
 
@@ -35,11 +36,11 @@ async def list_audit_entries(
             "The audit is of all hospitals, and you are limited to some. Of one patient, access/ tells who has seen it."
         )
 
-    async def read(wanted: AuditParameters, after: str, limit: int) -> list[Record]:
+    async def read(wanted: AuditParameters, after: str | None, limit: int) -> list[Item]:
         async with database(request).read() as connection:
             return await page(connection, wanted, Place.of(after), limit)
 
-    return await list_answer(request, read, wanted, settings(request).list_cap)
+    return await list_answer(request, Source(read), wanted, settings(request).list_cap)
 
 
 def add_access_route(router: APIRouter, patients: type[Repository]) -> None:
@@ -55,10 +56,10 @@ def add_access_route(router: APIRouter, patients: type[Repository]) -> None:
     async def list_access(request: Request, principal: CurrentPrincipal, unique_id: PathId, wanted: Page) -> Response:
         """List who has seen or changed a patient's record, newest first; that of a deleted one too."""
 
-        async def read(_: PageParameters, after: str, limit: int) -> list[Record]:
+        async def read(_: PageParameters, after: str | None, limit: int) -> list[Item]:
             async with database(request).read() as connection:
                 await JournalRepository(patients(connection, principal)).newest_version(unique_id)  # is there one?
                 found = await accesses(connection, unique_id, Place.of(after), limit)
-            return [Record(str(access.place), entry(access).model_dump_json()) for access in found]
+            return [Item(Record(unique_id, entry(access).model_dump_json()), str(access.place)) for access in found]
 
-        return await list_answer(request, read, wanted, settings(request).list_cap)
+        return await list_answer(request, Source(read), wanted, settings(request).list_cap)

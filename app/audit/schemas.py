@@ -1,33 +1,11 @@
-from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
-from pydantic.json_schema import WithJsonSchema
+from pydantic import Field
 
 from app.resource.identifiers import PATTERN
 from app.resource.pages import PageParameters
 from app.resource.schemas import Representation
-from app.resource.values import Timestamp, refuse
-
-_FIRST_YEAR, _LAST_YEAR = 1900, 9000
-
-
-def _moment(value: Any) -> datetime:
-    try:
-        moment = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        moment = datetime.min.replace(tzinfo=UTC)
-    if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
-        raise refuse("moment", "Must be a date or a moment such as 2026-11-30 or 2026-11-30T12:00:00Z")
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-Moment = Annotated[
-    datetime,
-    BeforeValidator(_moment),
-    WithJsonSchema({"type": "string", "format": "date-time"}),
-]
-"""A moment in a query, ISO 8601; without an offset it is in UTC, and a date is its first moment."""
+from app.resource.values import Moment, Timestamp
 
 
 class AuditParameters(PageParameters):

@@ -22,6 +22,11 @@ class Scope(StrEnum):
     ADMIN = "admin"
     """Everything that the others grant."""
 
+    @property
+    def reads(self) -> bool:
+        """Whether it lets one look, and change nothing."""
+        return self.endswith(":read")
+
 
 SCHEMES = {
     "apiKey": {

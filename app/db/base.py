@@ -12,6 +12,9 @@ ID = Text(collation="C")
 PEOPLE_TEXT = Text(collation="pg_c_utf8")
 """People's text sorts and folds alike on every server (a collation built into PostgreSQL 17 and newer)."""
 
+NOW = {"fastupdate": "off"}
+"""Of a GIN index: rows enter it as they are written, not at some later search's cost."""
+
 
 class Base(DeclarativeBase):
     """All tables. Constraint names follow from the convention, so that migrations can name what they change."""

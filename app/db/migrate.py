@@ -58,7 +58,10 @@ async def grant(url: str, role: str) -> None:
     async def work(connection: AsyncConnection) -> None:
         await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
         name = connection.dialect.identifier_preparer.quote(role)
-        statements = [f"GRANT USAGE ON SCHEMA public TO {name}", f"GRANT SELECT ON alembic_version TO {name}"]
+        statements = [
+            f"GRANT USAGE ON SCHEMA public, extensions TO {name}",
+            f"GRANT SELECT ON alembic_version TO {name}",
+        ]
         for table in Base.metadata.sorted_tables:
             rights = table.info.get("serving_rights", "SELECT, INSERT, UPDATE, DELETE")
             statements += [f"REVOKE ALL ON {table.name} FROM {name}", f"GRANT {rights} ON {table.name} TO {name}"]

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Self, TypeVar
 
 import asyncpg
-from sqlalchemy import Executable
+from sqlalchemy import Executable, func, literal_column, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -38,6 +38,16 @@ LIMITS = {
     "idle_in_transaction_session_timeout": "10s",
 }
 """What PostgreSQL lets a request's session do."""
+FIND_TIMEOUT = 0.95
+"""Seconds that finding may take, all statements of it together."""
+FINDING = {
+    # what is rare and what is not is found in different ways
+    "plan_cache_mode": "force_custom_plan",
+    # who searches shares the server with others
+    "max_parallel_workers_per_gather": "0",
+    "statement_timeout": "900ms",
+}
+"""What differs where lists are filtered, ordered or searched."""
 ATTEMPTS = 3
 """How often a transaction is tried that collides with others."""
 STALLED = 0.9
@@ -45,6 +55,9 @@ STALLED = 0.9
 
 Who waits this long and then for a connection in vain still hears within two seconds.
 """
+
+
+_FINDING = select(*(func.set_config(name, value, literal_column("true")) for name, value in FINDING.items()))
 
 
 class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no type information
@@ -162,7 +175,8 @@ class _Line:
 class Database:
     """What routes and commands use of PostgreSQL.
 
-    `read` for a single SELECT, `write` for a single statement that writes, `transaction` for everything else.
+    `read` for a single SELECT, `find` for several, `write` for a single statement that writes, `transaction` for
+    everything else.
 
     An async context manager, which closes all connections at its end.
     """
@@ -173,11 +187,19 @@ class Database:
         self._timeout = WORK_TIMEOUT if limited else None
         self._line = _Line(pool_size)
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._snapshot = self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A connection for one SELECT. It is its own transaction, which saves the round trips of BEGIN and COMMIT."""
         async with self._connected(self._autocommit) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def find(self) -> AsyncIterator[AsyncConnection]:
+        """A connection for several SELECTs that see one moment, each planned for its values, all within a second."""
+        async with self._connected(self._snapshot, FIND_TIMEOUT) as connection:
+            await connection.execute(_FINDING)
             yield connection
 
     async def write(self, statement: Executable, parameters: Mapping[str, Any]) -> None:
@@ -206,9 +228,10 @@ class Database:
                 attempt += 1
 
     @asynccontextmanager
-    async def _connected(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    async def _connected(self, engine: AsyncEngine, most: float | None = None) -> AsyncIterator[AsyncConnection]:
+        patience = asyncio.timeout(most or self._timeout)
         try:
-            async with self._line.turn(), asyncio.timeout(self._timeout), _translated(), engine.connect() as connection:
+            async with self._line.turn(), patience, _translated(), engine.connect() as connection:
                 yield connection
                 self._line.move()
         except TimeoutError as error:

@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from app.audit.trail import READS, Access, requested
+from app.audit.trail import Access, requested
 from app.auth.authentication import Authenticator
 from app.auth.scopes import Scope, needed
 from app.errors import (
@@ -129,7 +129,9 @@ class Route(APIRoute):
 
     def _access(self, request: Request) -> Access:
         state, settings = request.scope["state"], request.app.state.settings
-        on_record = self.audited and (state["method"] not in READS or settings.reads_audited)
+        # a search is a look too, although it is sent by POST
+        looks = self.needed is not None and self.needed.reads
+        on_record = self.audited and (not looks or settings.reads_audited)
         return Access(request.app.state.trail, state, on_record, requested(request), self.status_code or 200)
 
 

@@ -9,11 +9,11 @@ from app.auth.scopes import Scope, needs
 from app.http.routing import problems
 from app.journal.repository import JournalRepository
 from app.journal.schemas import MAX_VERSION, Entry, Restore
-from app.resource.pages import Page, PageParameters, list_answer
-from app.resource.repository import Record
+from app.resource.pages import Page, PageParameters, Source, list_answer
 from app.resource.routes import CREATE_PROBLEMS, PathId, answer, database, post, settings
 from app.resource.schemas import Representation
 from app.resource.service import Service
+from app.resource.wanted import Item
 
 Version = Annotated[int, Path(ge=1, lt=MAX_VERSION)]
 """The number of a version in a path."""
@@ -36,15 +36,15 @@ def add_history_routes(
     async def list_history(request: Request, principal: CurrentPrincipal, unique_id: PathId, page: Page) -> Response:
         """List what was done to a record, newest first; that of a deleted one too."""
 
-        async def read(_: PageParameters, after: str, limit: int) -> list[Record]:
+        async def read(_: PageParameters, after: str | None, limit: int) -> list[Item]:
             async with database(request).read() as connection:
                 history = JournalRepository(repository(connection, principal))
                 entries = await history.page(unique_id, int(after or MAX_VERSION), limit)
                 if not entries:
                     await history.newest_version(unique_id)  # is there such a record at all?
-            return entries
+            return [Item(entry, entry.unique_id) for entry in entries]
 
-        return await list_answer(request, read, page, settings(request).list_cap)
+        return await list_answer(request, Source(read), page, settings(request).list_cap)
 
     @router.get(
         "/{unique_id}/history/{version}/",

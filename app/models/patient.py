@@ -1,10 +1,11 @@
 from datetime import date
 from decimal import Decimal
 
-from sqlalchemy import CheckConstraint, Column, Computed, Date, ForeignKey, Index, Numeric, Table, Text
+from sqlalchemy import CheckConstraint, Column, Computed, Date, ForeignKey, Index, Numeric, Table, Text, func
+from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.db.base import ID, Base, Resource, text_column
+from app.db.base import ID, NOW, Base, Resource, text_column
 
 
 class Patient(Resource):
@@ -26,7 +27,7 @@ class Patient(Resource):
     patient_mobile_digits: Mapped[str | None] = mapped_column(
         Text(collation="C"), Computed("regexp_replace(patient_mobile_number, '[^0-9]', '', 'g')", persisted=True)
     )
-    """The mobile number's digits alone, for search: people write one number in many ways."""
+    """The mobile number's digits alone: people write one number in many ways (`app.resource.phones`)."""
     patient_title: Mapped[str | None] = text_column(50)
     patient_first_name: Mapped[str | None] = text_column(150)
     patient_initials: Mapped[str | None] = text_column(20)
@@ -44,6 +45,31 @@ class Patient(Resource):
     patient_latitude: Mapped[Decimal | None] = mapped_column(Numeric(9, 6))
     patient_longitude: Mapped[Decimal | None] = mapped_column(Numeric(9, 6))
     patient_access_medical_care: Mapped[str | None] = text_column(255)
+    patient_search: Mapped[str | None] = mapped_column(
+        TSVECTOR,
+        Computed("spellings(patient_last_name, patient_first_name, patient_initials, patient_title)", persisted=True),
+    )
+    """The words by which the patient is found, folded: `o`, `brien` and `obrien` of O'Brien."""
+
+
+_PATIENTS = Patient.__table__.c
+Index("ix_patients_patient_search", _PATIENTS.patient_search, postgresql_using="gin", postgresql_with=NOW)
+# what lists are ordered by, and filters with many values: a page is a range of the index
+for _name in ("patient_date_of_birth", "date_created", "last_updated", "patient_mobile_digits"):
+    Index(None, _PATIENTS[_name], _PATIENTS.unique_id)
+for _name in (
+    "patient_last_name",
+    "patient_first_name",
+    "patient_email_address",
+    "patient_town",
+    "patient_region",
+    "patient_postal_code",
+):
+    Index(f"ix_patients_fold_{_name}_unique_id", func.fold(_PATIENTS[_name]), _PATIENTS.unique_id)
+# filters with few values: what is frequent is soon found by the primary key, and these are small
+for _name in ("patient_province", "patient_country", "patient_race", "patient_access_medical_care"):
+    Index(f"ix_patients_fold_{_name}", func.fold(_PATIENTS[_name]))
+Index(None, _PATIENTS.patient_gender)
 
 
 def _link(name: str, target: str, key: str) -> Table:

@@ -1,6 +1,6 @@
 from typing import Any, ClassVar
 
-from sqlalchemy import ColumnElement, Select, select
+from sqlalchemy import ColumnElement, Select
 
 from app.models import Doctor, Hospital, Profile, patient_doctors, patient_hospitals
 from app.models import Patient as Row
@@ -8,6 +8,7 @@ from app.patients.schemas import Patient, PatientDoctor, PatientHospital, Patien
 from app.resource.document import Document, ToMany, ToOne
 from app.resource.repository import Repository
 from app.resource.walls import had_own, has_own, next_own
+from app.search.words import forget, words_of
 
 _HOSPITALS = ToMany(PatientHospital, Hospital.__table__, patient_hospitals, walled=True)
 _DOCTORS = ToMany(PatientDoctor, Doctor.__table__, patient_doctors)
@@ -36,9 +37,16 @@ class PatientRepository(Repository):
         """Whoever is limited is led by its own hospitals' links."""
         if not limited:
             return super().next_visible(after, limit, limited=limited)
-        return select(cls.table).where(cls.table.c.unique_id.in_(next_own(after, limit)))
+        return cls.document.rows().where(cls.table.c.unique_id.in_(next_own(after, limit)))
 
     @classmethod
     def was_visible(cls, record: ColumnElement[Any]) -> ColumnElement[bool]:
         """Whoever is limited saw what was linked to its own hospitals."""
         return had_own(record)
+
+    async def erase(self, unique_id: str, reason: str) -> int:
+        """Remove a patient, if it is there, and all that is stored of it: words of its names that nobody has, too."""
+        words = await words_of(self.connection, unique_id)
+        entries = await super().erase(unique_id, reason)
+        await forget(self.connection, words)
+        return entries

@@ -1,26 +1,34 @@
-from typing import Annotated
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from app import contract
 from app.models import Patient as Row
 from app.profiles.schemas import ProfileUpsert
-from app.resource.schemas import CreateBody, ReadOnly, Representation, RequestBody, UpdateBody
+from app.resource.pages import ListParameters
+from app.resource.phones import spellings
+from app.resource.schemas import CreateBody, ReadOnly, Representation, RequestBody, Schema, UpdateBody, publish
 from app.resource.values import (
     AnyGender,
     DateOfBirth,
+    Day,
     Degrees,
     Email,
     Gender,
     Identifier,
     IdentifierSet,
+    KnownGender,
     Latitude,
     Longitude,
     Mobile,
+    Moment,
+    Several,
     Text,
     Timestamp,
     refuse,
 )
+from app.resource.wanted import Wanted
+from app.search.typed import MOST_CHARACTERS, MOST_WORDS, understand
 
 columns = Row.__table__.c
 
@@ -139,4 +147,120 @@ class PatientUpdate(UpdateBody, PatientFields):
     example = contract.UPDATE
 
 
+def _searchable(text: str) -> str:
+    typed = understand(text)
+    if typed is not None and typed.size > MOST_WORDS:
+        raise refuse("search_words", f"Must have at most {MOST_WORDS} words")
+    return text
+
+
 NAME_MISSING = "Give patient_first_name or patient_last_name: a patient has at least one of them"
+
+
+class PatientParameters(ListParameters):
+    """Which patients are wanted, and in what order; all conditions have to hold.
+
+    Each filter is a column, Django's way with or without a comparison behind it (`app.resource.finding`).
+    """
+
+    search: Annotated[str, AfterValidator(_searchable), Field(max_length=MOST_CHARACTERS)] | None = None
+    """What somebody knows of a patient, in any order: names or parts of them, a date of birth, a mobile number, an
+    e-mail address, a `unique_id`. Best match first; without `limit`, the best 100."""
+    ordering: (
+        Literal[
+            "unique_id",
+            "-unique_id",
+            "date_created",
+            "-date_created",
+            "last_updated",
+            "-last_updated",
+            "patient_last_name",
+            "-patient_last_name",
+            "patient_first_name",
+            "-patient_first_name",
+            "patient_date_of_birth",
+            "-patient_date_of_birth",
+        ]
+        | None
+    ) = None
+    """By what the list is sorted, then by `unique_id`; `-` for descending. What is not known comes last both ways."""
+    hospital_id: Several[Identifier] | None = None
+    """Patients of this hospital; any of these, where it is given several times, as for all filters."""
+    doctor_id: Several[Identifier] | None = None
+    """Patients of this doctor."""
+    profile_id: Several[Identifier] | None = None
+    """Patients that are linked to this profile."""
+    patient_first_name: Several[Annotated[str, Text(columns.patient_first_name)]] | None = None
+    """All of it, without regard to case and accents, as for all texts."""
+    patient_last_name: Several[Annotated[str, Text(columns.patient_last_name)]] | None = None
+    """All of it."""
+    patient_last_name__startswith: Several[Annotated[str, Text(columns.patient_last_name)]] | None = None
+    """With what it begins."""
+    patient_town: Several[Annotated[str, Text(columns.patient_town)]] | None = None
+    """All of it."""
+    patient_region: Several[Annotated[str, Text(columns.patient_region)]] | None = None
+    """All of it."""
+    patient_province: Several[Annotated[str, Text(columns.patient_province)]] | None = None
+    """All of it."""
+    patient_country: Several[Annotated[str, Text(columns.patient_country)]] | None = None
+    """All of it."""
+    patient_race: Several[Annotated[str, Text(columns.patient_race)]] | None = None
+    """All of it."""
+    patient_access_medical_care: Several[Annotated[str, Text(columns.patient_access_medical_care)]] | None = None
+    """All of it."""
+    patient_gender: Several[KnownGender] | None = None
+    """Male, Female, Other or Unknown, or M, F, O, U."""
+    patient_postal_code: Several[Annotated[str, Text(columns.patient_postal_code)]] | None = None
+    """Without regard to case."""
+    patient_email_address: Several[Annotated[str, Email(columns.patient_email_address)]] | None = None
+    """Without regard to case."""
+    patient_mobile_number: Several[Annotated[str, Mobile(columns.patient_mobile_number)]] | None = None
+    """In any spelling of the same number."""
+    patient_date_of_birth: Several[Day] | None = None
+    """Born on this day."""
+    patient_date_of_birth__gte: Several[Day] | None = None
+    """Born on this day or later."""
+    patient_date_of_birth__lte: Several[Day] | None = None
+    """Born on this day or before."""
+    date_created__gte: Several[Moment] | None = None
+    """Created at this moment or later; a date is its first moment, in UTC."""
+    date_created__lt: Several[Moment] | None = None
+    """Created before this moment."""
+    last_updated__gte: Several[Moment] | None = None
+    """Changed, or created, at this moment or later."""
+    last_updated__lt: Several[Moment] | None = None
+    """Changed, or created, for the last time before this moment."""
+
+    @property
+    def always_in_pages(self) -> bool:
+        """Who searches wants the best."""
+        return self.search is not None
+
+    def wanted(self, phone_region: str) -> Wanted:
+        """What of the list is wanted; telephone numbers without a country's code are of `phone_region`."""
+        filters = {name: value for name, value in self if isinstance(value, list)}
+        if numbers := filters.pop("patient_mobile_number", None):
+            spelt = {digits for number in numbers for digits in spellings(number, phone_region)}
+            filters["patient_mobile_digits"] = sorted(spelt)
+        search = None if self.search is None else understand(self.search, phone_region)
+        return Wanted(filters, self.ordering, search)
+
+
+def _publish_search(schema: dict[str, Any]) -> None:
+    """Say that one value needs no list around it."""
+    for field in schema["properties"].values():
+        for branch in list(field.get("anyOf", ())):
+            if branch.get("type") == "array":
+                field["anyOf"].insert(0, branch["items"])
+    publish(schema)
+
+
+class PatientSearch(PatientParameters, Schema):
+    """The same as `list_patients` takes in its query, for what must not stand in a URL: names, numbers, dates of birth.
+
+    A filter's value may be a list, of which one has to match.
+    """
+
+    model_config = ConfigDict(strict=True, hide_input_in_errors=True, json_schema_extra=_publish_search)
+
+    example: ClassVar = {"search": "dlamini 1984-02-17", "limit": 20}

@@ -19,6 +19,8 @@ from app.errors import FieldError, InvalidError
 from app.models import secrets
 
 P = TypeVar("P", bound=BaseModel)
+BLOCK = 64
+"""Bytes: what is sealed has a multiple of it, so that the length of a cursor tells no length of a name."""
 
 _KEY = select(secrets.c.value).where(secrets.c.name == "cursors")
 PAGING = {"limit", "cursor", "count"}
@@ -43,30 +45,31 @@ class Cursors:
                 self._cipher = AESSIV((await connection.execute(_KEY)).scalar_one())
         return self._cipher
 
-    async def seal(self, path: str, after: str, parameters: BaseModel) -> str:
-        """The cursor of the page after something, in the list of `path` that `parameters` ask for."""
+    async def seal(self, path: str, after: Any, parameters: BaseModel) -> str:
+        """The cursor of the page after a place, as JSON has it, in the list of `path` that `parameters` ask for."""
         content = json.dumps([after, wanted(parameters)]).encode()
+        content = content.ljust(-(-len(content) // BLOCK) * BLOCK)  # with blanks, which JSON leaves out of account
         sealed = (await self._key()).encrypt(content, [path.encode()])
         return base64.urlsafe_b64encode(sealed).decode().rstrip("=")
 
-    async def open(self, path: str, cursor: str | None, parameters: P) -> tuple[str, P]:
-        """After what the page begins (`""` is the beginning), and what was asked for, which need not be said again.
+    async def open(self, path: str, cursor: str | None, parameters: P, where: str = "query") -> tuple[Any, P]:
+        """The place after which the page begins, None for the beginning, and what was asked for, if not said again.
 
         Raises:
-            InvalidError: it is no cursor of this list, or `parameters` contradict it.
+            InvalidError: it is no cursor of this list, or `parameters`, which are `where`, contradict it.
         """
         if cursor is None:
-            return "", parameters
+            return None, parameters
         try:
             sealed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
             content = (await self._key()).decrypt(sealed, [path.encode()])
             after, asked = json.loads(content)
             opened = parameters.model_validate({**parameters.model_dump(include=PAGING), **asked})
         except (binascii.Error, InvalidTag, ValueError, ValidationError):
-            message = "Must be a cursor from the Link header of an earlier page of this list"
-            raise InvalidError([FieldError(("query", "cursor"), message, "cursor")]) from None
+            message = "Must be a cursor from the headers of an earlier page of this list"
+            raise InvalidError([FieldError((where, "cursor"), message, "cursor")]) from None
         contradicting = [name for name, value in wanted(parameters).items() if asked.get(name) != value]
         if contradicting:
             message = "Is not what the cursor's list was asked for: leave it out, or the cursor"
-            raise InvalidError([FieldError(("query", name), message, "cursor_contradicted") for name in contradicting])
-        return str(after), opened
+            raise InvalidError([FieldError((where, name), message, "cursor_contradicted") for name in contradicting])
+        return after, opened

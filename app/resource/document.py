@@ -106,11 +106,12 @@ class Document:
         self.table = table
         self.relations = relations
 
-    def of(self, rows: Select[Any]) -> Select[str, str]:
-        """A statement that answers `(unique_id, document)`, both text, for each of `rows`, a selection from the table.
+    def rows(self) -> Select[Any]:
+        """All rows of the table, with the columns of which documents are made."""
+        return select(*(column for column in self.table.columns if column.computed is None))
 
-        The answer is in the order of `unique_id`.
-        """
+    def of(self, rows: Select[Any]) -> Select[str, str]:
+        """A statement that answers `(unique_id, document)`, both text, of `rows`, a selection from the table."""
         page = rows.cte("page")
         source: FromClause = page
         fields: list[ColumnElement[Any]] = []
@@ -122,4 +123,4 @@ class Document:
             fields.append(field.label(name))
         record = select(*fields).select_from(source).subquery("record")
         document = cast(func.row_to_json(record.table_valued()), Text)
-        return select(record.c.unique_id, document).order_by(record.c.unique_id)
+        return select(record.c.unique_id, document)

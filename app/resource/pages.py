@@ -2,8 +2,9 @@
 
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
 from fastapi import Query, Request, Response
@@ -13,10 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.errors import FieldError, InvalidError
 from app.resource.cursors import Cursors, wanted
 from app.resource.repository import Record
+from app.resource.wanted import Item, Wanted
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
-MAX_CURSOR = 4000
+MAX_CURSOR = 60_000
+"""Characters: a cursor holds all filters that it was asked with."""
+SEARCH = "search/"
+"""What follows the path of a list where it is searched by a request with a body."""
 BATCH = 500
 """Records that the stream reads at once: about half a megabyte, a few milliseconds of a connection."""
 
@@ -31,6 +36,11 @@ class PageParameters(BaseModel):
     cursor: Annotated[str | None, Field(min_length=1, max_length=MAX_CURSOR)] = None
     """Where the page begins, from the `Link` header of the page before; it holds what else was asked for."""
 
+    @property
+    def always_in_pages(self) -> bool:
+        """Whether a list without a limit is a page: who searches wants the best."""
+        return False
+
 
 class ListParameters(PageParameters):
     """Which part of a list of records is wanted, and whether they are to be counted."""
@@ -38,14 +48,37 @@ class ListParameters(PageParameters):
     count: Literal["exact"] | None = None
     """`exact`: answer the number of all records that the list has in `X-Total-Count`."""
 
+    def wanted(self, phone_region: str) -> Wanted:  # noqa: ARG002  # of those that have telephone numbers
+        """What of the list is wanted; telephone numbers without a country's code are of `phone_region`."""
+        return Wanted()
+
 
 Page = Annotated[PageParameters, Query()]
 Listed = Annotated[ListParameters, Query()]
 P = TypeVar("P", bound=PageParameters)
-Read = Callable[[P, str, int], Awaitable[list[Record]]]
-"""Reads up to so many records of what is wanted, after an id (`""` is before all)."""
+Read = Callable[[P, Any, int], Awaitable[list[Item]]]
+"""Reads up to so many records of what is wanted, after a place (None is before all)."""
 Show = Callable[[list[Record]], Awaitable[None]]
 """Is told of records that are about to leave."""
+Count = Callable[[P], Awaitable[int | None]]
+"""Counts the records of what is wanted, if that is asked for."""
+
+
+async def _nothing(_: list[Record]) -> None:
+    """Where the request itself says what is shown."""
+
+
+async def _uncounted(_: PageParameters) -> None:
+    """Where lists are not counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source(Generic[P]):
+    """Where the records of a list come from."""
+
+    read: Read[P]
+    show: Show = _nothing
+    count: Count[P] = _uncounted
 
 
 class Form(NamedTuple):
@@ -66,73 +99,91 @@ class Form(NamedTuple):
 ARRAY = Form("application/json", "[", "", ",", "]")
 NDJSON = Form("application/x-ndjson", "", "\n", "", "")
 """One record a line, for tools that read as they go."""
-_VARY = {"Vary": "Accept"}
 
 
-async def _nothing(_: list[Record]) -> None:
-    """Where the request itself says what is shown."""
-
-
-async def list_answer(
-    request: Request, read: Read[P], parameters: P, cap: int | None, show: Show = _nothing
-) -> Response:
+async def list_answer(request: Request, source: Source[P], parameters: P, cap: int | None) -> Response:
     """The whole list as a stream, or the page that `parameters`, or the operators' `cap`, ask for.
 
     An array, or where the client accepts that, one record a line.
     """
-    _refuse_repeated(request)
+    _refuse_repeated(request, parameters)
     cursors: Cursors = request.app.state.cursors
-    after, parameters = await cursors.open(request.scope["path"], parameters.cursor, parameters)
-    read_wanted = partial(read, parameters)
+    where = "body" if request.method == "POST" else "query"
+    after, parameters = await cursors.open(_path(request), parameters.cursor, parameters, where)
+    read_wanted = partial(source.read, parameters)
     form = NDJSON if NDJSON.media_type in request.headers.get("accept", "").lower() else ARRAY
+    headers = {"Vary": "Accept"}
+    if (total := await source.count(parameters)) is not None:
+        headers["X-Total-Count"] = str(total)
     limit = parameters.limit
     if limit is None:
-        limit = cap if parameters.cursor is None else DEFAULT_LIMIT
+        limit = DEFAULT_LIMIT if parameters.cursor is not None or parameters.always_in_pages else cap
     if limit is None:
-        first = await read_wanted("", BATCH)  # before the answer begins: a failure here is still a problem
-        await show(first)
-        return StreamingResponse(_stream(first, read_wanted, show, form), headers=_VARY, media_type=form.media_type)
-    records = await read_wanted(after, limit + 1)  # one more tells whether there is a next page
-    page = records[:limit]
-    await show(page)
-    places = {"next": page[-1].unique_id, "first": ""} if len(records) > limit else {"first": ""}
-    links = [
-        await _link(request, relation, place, min(limit, MAX_LIMIT), parameters) for relation, place in places.items()
-    ]
-    body = f"{form.opening}{form.of(page)}{form.closing}"
-    return Response(body, headers={"Link": ", ".join(links), **_VARY}, media_type=form.media_type)
+        first = await read_wanted(None, BATCH)  # before the answer begins: a failure here is still a problem
+        await source.show(_records(first))
+        return StreamingResponse(
+            _stream(first, read_wanted, source.show, form), headers=headers, media_type=form.media_type
+        )
+    items = await read_wanted(after, limit + 1)  # one more tells whether there is a next page
+    page, more = items[:limit], len(items) > limit
+    await source.show(_records(page))
+    headers |= await _ways_on(request, page[-1].place if more else None, min(limit, MAX_LIMIT), parameters)
+    body = f"{form.opening}{form.of(_records(page))}{form.closing}"
+    return Response(body, headers=headers, media_type=form.media_type)
 
 
-def _refuse_repeated(request: Request) -> None:
-    """Refuse parameters that are given twice: which one counts, two programs may see differently."""
+def _records(items: list[Item]) -> list[Record]:
+    return [item.record for item in items]
+
+
+def _refuse_repeated(request: Request, parameters: BaseModel) -> None:
+    """Refuse parameters that are given twice, but filters: which one counts, two programs may see differently."""
     given = Counter(name for name, _ in request.query_params.multi_items())
     errors = [
-        FieldError(("query", name), "Must be given once", "repeated") for name, times in given.items() if times > 1
+        FieldError(("query", name), "Must be given once", "repeated")
+        for name, times in given.items()
+        if times > 1 and not isinstance(getattr(parameters, name), list)
     ]
     if errors:
         raise InvalidError(errors)
 
 
-async def _link(request: Request, relation: str, after: str, limit: int, parameters: PageParameters) -> str:
-    """The link to a page, relative to this service: what names it may be a proxy's."""
+def _path(request: Request) -> str:
+    """The path of the list, be it asked for by a search or not."""
+    path: str = request.scope["path"]
+    return path.removesuffix(SEARCH)
+
+
+async def _ways_on(request: Request, after: Any, limit: int, parameters: PageParameters) -> dict[str, str]:
+    """The headers by which a client gets to other pages; `after` is where this one ends, if there is a next.
+
+    Who sends what it wants in a body gets a cursor to send there. Links are relative to this service: what names it may
+    be a proxy's. What was asked for may name people: in links it is sealed too.
+    """
     cursors: Cursors = request.app.state.cursors
-    path = request.scope["path"]
-    query = {"limit": str(limit)}
-    if after or wanted(parameters):  # what was asked for may name people: it is sealed too
-        query["cursor"] = await cursors.seal(path, after, parameters)
-    return f'<{path}?{urlencode(query)}>; rel="{relation}"'
+    path = _path(request)
+    following = None if after is None else await cursors.seal(path, after, parameters)
+    if request.method == "POST":
+        return {} if following is None else {"Next-Cursor": following}
+    first = await cursors.seal(path, None, parameters) if wanted(parameters) else None
+    places = {"first": first} if following is None else {"next": following, "first": first}
+    links = []
+    for relation, cursor in places.items():
+        query = {"limit": str(limit)} if cursor is None else {"limit": str(limit), "cursor": cursor}
+        links.append(f'<{path}?{urlencode(query)}>; rel="{relation}"')
+    return {"Link": ", ".join(links)}
 
 
 async def _stream(
-    records: list[Record], read: Callable[[str, int], Awaitable[list[Record]]], show: Show, form: Form
+    items: list[Item], read: Callable[[Any, int], Awaitable[list[Item]]], show: Show, form: Form
 ) -> AsyncIterator[str]:
     opening = form.opening
     while True:
-        yield opening + form.of(records)
-        if len(records) < BATCH:
+        yield opening + form.of(_records(items))
+        if len(items) < BATCH:
             break
-        records = await read(records[-1].unique_id, BATCH)
-        if records:
-            await show(records)
-        opening = form.separator if records else ""
+        items = await read(items[-1].place, BATCH)
+        if items:
+            await show(_records(items))
+        opening = form.separator if items else ""
     yield form.closing

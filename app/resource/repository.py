@@ -12,7 +12,6 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Executable,
-    Integer,
     Select,
     Table,
     Update,
@@ -106,7 +105,7 @@ class Repository:
     @classmethod
     @cache
     def _get(cls, *, limited: bool) -> Select[str, str]:
-        return cls.document.of(select(cls.table).where(cls._visible_one(limited=limited)))
+        return cls.document.of(cls.document.rows().where(cls._visible_one(limited=limited)))
 
     async def get(self, unique_id: str) -> Record:
         """Read one record.
@@ -123,30 +122,7 @@ class Repository:
     def next_visible(cls, after: ColumnElement[str], limit: ColumnElement[int], *, limited: bool) -> Select[Any]:
         """The first rows after an id that the principal may see, up to a number, in the order of `unique_id`."""
         key = cls.table.c.unique_id
-        return select(cls.table).where(cls.visible(limited=limited), key > after).order_by(key).limit(limit)
-
-    @classmethod
-    @cache
-    def _page(cls, *, limited: bool) -> Select[str, str]:
-        # the number stands in the statement: for `LIMIT $2` PostgreSQL plans as if a tenth of the table were wanted
-        limit = bindparam("limit", type_=Integer, literal_execute=True)
-        return cls.document.of(cls.next_visible(bindparam("after", type_=ID), limit, limited=limited))
-
-    async def page(self, after: str, limit: int) -> list[Record]:
-        """Read up to `limit` records whose id comes after `after` (`""` for the first), in the order of `unique_id`."""
-        parameters = {"after": after, "limit": limit, **walls.parameters(self.principal)}
-        rows = await self.connection.execute(self._page(limited=self.limited), parameters)
-        return [Record._make(row) for row in rows]
-
-    @classmethod
-    @cache
-    def _count(cls, *, limited: bool) -> Select[int]:
-        return select(func.count()).select_from(cls.table).where(cls.visible(limited=limited))
-
-    async def count(self) -> int:
-        """Count the records that the principal may see."""
-        parameters = walls.parameters(self.principal)
-        return (await self.connection.execute(self._count(limited=self.limited), parameters)).scalar_one()
+        return cls.document.rows().where(cls.visible(limited=limited), key > after).order_by(key).limit(limit)
 
     @classmethod
     @cache
@@ -170,7 +146,7 @@ class Repository:
     @cache
     def _lock(cls, *, limited: bool) -> Select[Any]:
         # not FOR UPDATE, which would deadlock with foreign-key checks of other transactions
-        return select(cls.table).where(cls._visible_one(limited=limited)).with_for_update(key_share=True)
+        return cls.document.rows().where(cls._visible_one(limited=limited)).with_for_update(key_share=True)
 
     async def lock_if_there(self, unique_id: str) -> RowMapping | None:
         """Lock one record against other changes and read its columns as they are then; none if there is none."""
@@ -250,7 +226,7 @@ class Repository:
     @classmethod
     @cache
     def _record(cls, action: str) -> Select[str, str, int]:
-        one = select(cls.table).where(cls._this())
+        one = cls.document.rows().where(cls._this())
         written = entry(cls.table, one.cte("changed"), cls.links, literal_column(f"'{action}'"))
         return cls.document.of(one).add_columns(select(func.count()).select_from(written).scalar_subquery())
 

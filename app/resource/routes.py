@@ -1,6 +1,7 @@
 """What the routes of every resource do: list, get, create, update, delete. A resource's own routes.py declares them."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import Path, Request, Response
@@ -11,10 +12,12 @@ from app.auth.principal import Principal
 from app.db.session import Database
 from app.resource.idempotency import IdempotencyKey, Outcome, S, once
 from app.resource.identifiers import PATTERN
-from app.resource.pages import ListParameters, list_answer
+from app.resource.listing import Listing
+from app.resource.pages import ListParameters, Source, list_answer
 from app.resource.preconditions import Precondition, entity_tag, names
 from app.resource.repository import Record, Repository
 from app.resource.service import C, Service, U
+from app.resource.wanted import Item, Place, Wanted
 from app.settings import Settings
 
 PathId = Annotated[str, Path(json_schema_extra={"maxLength": 64, "pattern": PATTERN})]
@@ -54,26 +57,38 @@ def answer(request: Request, document: str, status: int = 200, headers: dict[str
 
 
 async def list_records(
-    request: Request, repository: type[Repository], principal: Principal, parameters: ListParameters
+    request: Request,
+    repository: type[Repository],
+    principal: Principal,
+    parameters: ListParameters,
+    listing: type[Listing] = Listing,
 ) -> Response:
-    """200 and all records, or a page of them."""
+    """200 and all records that are wanted, or a page of them."""
+    region = settings(request).phone_region
 
-    async def read(_: ListParameters, after: str, limit: int) -> list[Record]:
+    @asynccontextmanager
+    async def connected(wanted: Wanted) -> AsyncIterator[Listing]:
         # a connection for each batch: a client that reads slowly holds none
-        async with database(request).read() as connection:
-            return await repository(connection, principal).page(after, limit)
+        reading = database(request).read() if wanted.everything else database(request).find()
+        async with reading as connection:
+            yield listing(repository(connection, principal))
+
+    async def read(parameters: ListParameters, after: Any, limit: int) -> list[Item]:
+        wanted = parameters.wanted(region)
+        async with connected(wanted) as records:
+            return await records.page(wanted, after and Place._make(after), limit)
+
+    async def count(parameters: ListParameters) -> int | None:
+        if parameters.count is None:
+            return None
+        wanted = parameters.wanted(region)
+        async with connected(wanted) as records:
+            return await records.count(wanted)
 
     async def show(records: list[Record]) -> None:
         await Access.of(request).show([record.unique_id for record in records])
 
-    total = None
-    if parameters.count is not None:
-        async with database(request).read() as connection:
-            total = await repository(connection, principal).count()
-    response = await list_answer(request, read, parameters, settings(request).list_cap, show)
-    if total is not None:
-        response.headers["X-Total-Count"] = str(total)
-    return response
+    return await list_answer(request, Source(read, show, count), parameters, settings(request).list_cap)
 
 
 async def get_record(request: Request, repository: type[Repository], principal: Principal, unique_id: str) -> Response:

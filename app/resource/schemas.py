@@ -17,7 +17,7 @@ ReadOnly = Annotated[
 """A key of an answer that a request may carry too and that is ignored, so that what was read can be put back."""
 
 
-def _publish(schema: dict[str, Any]) -> None:
+def publish(schema: dict[str, Any]) -> None:
     """Leave out what says nothing or misleads: titles made from names, defaults (absent is not null)."""
     untitle(schema)
     for field in schema.get("properties", {}).values():
@@ -50,7 +50,7 @@ class Schema(BaseModel):
 class Representation(Schema):
     """An answer's body. PostgreSQL builds it from these fields (see document.py); tests validate it against them."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, json_schema_extra=_publish)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, json_schema_extra=publish)
 
 
 class RequestBody(Schema):
@@ -64,7 +64,7 @@ class RequestBody(Schema):
         frozen=True,
         hide_input_in_errors=True,
         use_attribute_docstrings=True,
-        json_schema_extra=_publish,
+        json_schema_extra=publish,
     )
 
     def given(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import unicodedata
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -136,22 +136,27 @@ class Gender(StrEnum):
 _GENDERS = {spelling: gender.value for gender in Gender for spelling in (gender.lower(), gender[0].lower())}
 
 
-def _gender(text: str | None) -> str | None:
-    if text is None:
-        return None
+def _gender(text: str) -> str:
     gender = _GENDERS.get(text.strip().lower())
     if gender is None:
         raise refuse("gender", "Must be Male, Female, Other or Unknown (or M, F, O, U)")
     return gender
 
 
+_PUBLISHED_GENDER = {"$ref": "#/components/schemas/Gender"}
+KnownGender = Annotated[
+    str,
+    AfterValidator(_gender),
+    WithJsonSchema(_PUBLISHED_GENDER),
+]
+"""Administrative gender, as `AnyGender`, of which there has to be one."""
 AnyGender = Annotated[
     str | None,
     BeforeValidator(_blank_to_none),
-    AfterValidator(_gender),
+    AfterValidator(lambda text: None if text is None else _gender(text)),
     WithJsonSchema(
         {
-            "anyOf": [{"$ref": "#/components/schemas/Gender"}, {"type": "null"}],
+            "anyOf": [_PUBLISHED_GENDER, {"type": "null"}],
             "description": "In any case; HL7's M, F, O, U are taken too.",
         }
     ),
@@ -159,9 +164,7 @@ AnyGender = Annotated[
 """Administrative gender: HL7 table 0001's M, F, O, U or their names, in any case; kept as the name."""
 
 
-def _date_of_birth(value: object) -> date | None:
-    if value is None:
-        return None
+def _day(value: object) -> date:
     if isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value.strip()):
         try:
             day = date.fromisoformat(value.strip())
@@ -169,10 +172,21 @@ def _date_of_birth(value: object) -> date | None:
             day = date.min
         # date.min is no day that PostgreSQL takes: its driver sends it as -infinity
         if day != date.min:
-            if day > (datetime.now(UTC) + timedelta(hours=14)).date():
-                raise refuse("date_in_future", "Must not be in the future")
             return day
     raise refuse("date", "Must be a date written YYYY-MM-DD")
+
+
+Day = Annotated[date, BeforeValidator(_day), WithJsonSchema({"type": "string", "format": "date"})]
+"""A day, written YYYY-MM-DD."""
+
+
+def _date_of_birth(value: object) -> date | None:
+    if value is None:
+        return None
+    day = _day(value)
+    if day > (datetime.now(UTC) + timedelta(hours=14)).date():
+        raise refuse("date_in_future", "Must not be in the future")
+    return day
 
 
 DateOfBirth = Annotated[
@@ -255,3 +269,34 @@ Degrees = Annotated[str, Field(pattern=r"^-?[0-9]{1,3}\.[0-9]{6}$")]
 
 Timestamp = Annotated[datetime, WithJsonSchema({"type": "string", "format": "date-time", "description": "In UTC."})]
 """A moment in UTC, ISO 8601 with `Z`."""
+
+_FIRST_YEAR, _LAST_YEAR = 1900, 9000
+
+
+def _moment(value: Any) -> datetime:
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        moment = datetime.min.replace(tzinfo=UTC)
+    if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
+        raise refuse("moment", "Must be a date or a moment such as 2026-11-30 or 2026-11-30T12:00:00Z")
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+Moment = Annotated[
+    datetime,
+    BeforeValidator(_moment),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+"""A moment in a query, ISO 8601; without an offset it is in UTC, and a date is its first moment."""
+
+MOST_VALUES = 50
+
+
+def _listed(value: object) -> object:
+    return value if isinstance(value, list) else [value]
+
+
+T = TypeVar("T")
+Several = Annotated[list[T], BeforeValidator(_listed), Field(min_length=1, max_length=MOST_VALUES)]
+"""The values of a filter, of which one has to match: one in a query as `name=a&name=b`, in a body also by itself."""

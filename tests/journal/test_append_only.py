@@ -164,6 +164,7 @@ async def test_rights_of_the_serving_role(serving_url: str) -> None:
     # the time of an entry is the server's
     own = ["action", "actor", "record", "request_id", "resource", "unique_id", "version"]
     assert {right: list(names) for right, names in columns} == {"INSERT": own}
+    assert rights.pop("name_words") == {"SELECT", "INSERT"}
     assert {table: given for table, given in rights.items() if given != everything} == {}
     assert len(rights) == 7
 

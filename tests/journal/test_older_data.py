@@ -18,6 +18,8 @@ from tests.support import KINDS
 
 BEFORE = "20261122_01"
 """The revision before the journal."""
+LATER = ["patient_search"]
+"""Columns that later revisions add."""
 TABLES = ("patients", "profiles", "hospitals", "doctors", "patient_hospitals", "patient_doctors")
 FILL = """
     INSERT INTO hospitals (unique_id, version, hospital_name, date_created, last_updated)
@@ -56,9 +58,11 @@ async def fill(url: str, connection: asyncpg.Connection, count: int) -> None:
 
 
 async def checksums(connection: asyncpg.Connection) -> dict[str, str]:
-    """A hash of all rows of each table of records and links."""
-    whole = "SELECT md5(string_agg(t::text, E'\\n' ORDER BY t::text COLLATE \"C\")) FROM {} t"
-    return {table: await connection.fetchval(whole.format(table)) for table in TABLES}
+    """A hash of all rows of each table of records and links, but for what came later."""
+    whole = (
+        "SELECT md5(string_agg(r::text, E'\\n' ORDER BY r)) FROM (SELECT to_jsonb(t) - $1::text[] FROM {} t) AS t(r)"
+    )
+    return {table: await connection.fetchval(whole.format(table), LATER) for table in TABLES}
 
 
 @pytest.fixture

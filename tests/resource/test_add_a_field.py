@@ -43,7 +43,7 @@ PLACES = {
         Patient,
         PatientCreate,
         PatientUpdate,
-        frozenset({"version", "profile_id", "patient_mobile_digits"}),
+        frozenset({"version", "profile_id", "patient_mobile_digits", "patient_search"}),
         {"patient_profile": "patient_profile", "patient_hospital": "hospital_ids", "patient_doctor": "doctor_ids"},
     ),
     "profiles": Places(ProfileRow, Profile, ProfileCreate, ProfileUpdate),

@@ -170,7 +170,7 @@ async def test_refused_parameters(client: httpx.AsyncClient, path: str) -> None:
     twice = await client.get(f"{path}?limit=1&limit=2&count=exact&count=exact")
     assert twice.status_code == 422
     assert [error["loc"] for error in twice.json()["errors"]] == [["query", "limit"], ["query", "count"]]
-    for name in ("page", "offset", "Limit", "limit[]", "", "unique_id", "search"):
+    for name in ("page", "offset", "Limit", "limit[]", "", "unique_id", "q"):
         answer = await client.get(path, params={name: "1", "limit": "0"})
         assert answer.status_code == 422
         assert len(answer.json()["errors"]) == 2

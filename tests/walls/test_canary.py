@@ -83,6 +83,15 @@ def requests() -> Iterator[tuple[str, str, dict[str, Any]]]:
         if body is not None:
             for wrong in wrong_bodies(body):
                 yield rule.method, path, wrong
+    for wanted in (
+        {"search": TEXT, "limit": 1, "count": "exact"},
+        {"search": f"{TEXT} {MARKER.values['patient_date_of_birth']} {MARKER.values['patient_mobile_number']}"},
+        {"search": f"{TEXT} 1 2 3 4 5 6 7 8 9"},
+        {"patient_town": TEXT, "patient_last_name__startswith": TEXT[:3], "ordering": "-patient_last_name", "limit": 1},
+        {"patient_mobile_number": TEXT, "patient_date_of_birth": TEXT, "cursor": TEXT, "ordering": TEXT},
+    ):
+        yield "GET", PATIENTS, {"params": wanted}
+        yield "POST", f"{PATIENTS}search/", {"json": wanted}
     key = {"Idempotency-Key": f"again-{TEXT}"}
     for last_name in (TEXT, TEXT, f"{TEXT}, another"):
         body = {**body_of(PATIENTS), "patient_last_name": last_name}

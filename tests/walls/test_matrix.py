@@ -68,7 +68,14 @@ SEEN = {
 }
 """What of each resource each principal sees, and how; the rest is hidden."""
 NAMES = {name for seen in SEEN.values() for name in seen["free"]}
-COLLECTIONS = {"list_patients", "create_patient", "list_profiles", "create_profile", "list_audit_entries"}
+COLLECTIONS = {
+    "list_patients",
+    "search_patients",
+    "create_patient",
+    "list_profiles",
+    "create_profile",
+    "list_audit_entries",
+}
 DIRECTORY = {name: rule for name, rule in RESOURCES.items() if rule.scope and rule.path[1:4] in {"hos", "doc"}}
 """Hospitals and doctors are nobody's secret: they are behind no wall."""
 PRINCIPALS = ("a", "b", "both", "free")

@@ -1,0 +1,121 @@
+"""Lists, read from the database: pages of what is wanted, and how many records that is."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, CursorResult, Select, bindparam, func, literal_column, null, select
+
+from app.db.base import ID
+from app.resource import walls
+from app.resource.finding import LIMIT, Part, condition, found, ordered, page_of, values_of
+from app.resource.repository import Record, Repository
+from app.resource.wanted import Item, Place, Wanted
+
+MOST_STATEMENTS = 256
+"""That are kept built, of all that the combinations of parameters make."""
+
+
+class Selection(NamedTuple):
+    """Of which records a list is, as far as its statement depends on it, whatever the values."""
+
+    resource: type[Repository]
+    limited: bool
+    """Whether the principal is."""
+    filters: tuple[tuple[str, int], ...]
+    """The names of filters, each with the number of its values."""
+
+    @property
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """What holds of the records that the filters let through and the principal may see."""
+        table, links = self.resource.table, self.resource.links
+        let_through = [condition(table, links, name, values) for name, values in self.filters]
+        return [self.resource.visible(limited=self.limited), *let_through]
+
+
+class Listing:
+    """The list of one resource, as far as the principal of its `repository` may see it."""
+
+    def __init__(self, repository: Repository) -> None:
+        self.repository = repository
+        self.connection = repository.connection
+
+    async def page(self, wanted: Wanted, after: Place | None, limit: int) -> list[Item]:
+        """Read up to `limit` records of what is wanted, from after a place in that list, or from its beginning."""
+        if wanted.everything:
+            statement = _plain(self.selection(wanted))
+            return await self.items(statement, {}, after or Place(0, None, ""), limit)
+        ordering = wanted.ordering or "unique_id"
+        statement = _ordered(self.selection(wanted), ordering, after.part if after else None)
+        return await self.items(statement, values_of(wanted.filters), self.opened(ordering, after), limit)
+
+    async def count(self, wanted: Wanted) -> int:
+        """Count the records of what is wanted."""
+        return await self.number(_count(self.selection(wanted)), values_of(wanted.filters))
+
+    def selection(self, wanted: Wanted) -> Selection:
+        """Of which records the list is."""
+        filters = tuple((name, len(values)) for name, values in sorted(wanted.filters.items()))
+        return Selection(type(self.repository), self.repository.limited, filters)
+
+    def opened(self, ordering: str, place: Place | None) -> Place | None:
+        """A place, as JSON has it, in a list of that order."""
+        if place is None or place.key is None:
+            return place
+        kind = self.repository.table.c[ordering.removeprefix("-")].type.python_type
+        return place._replace(key=kind.fromisoformat(place.key)) if issubclass(kind, date) else place
+
+    async def items(
+        self, statement: Select[Any], parameters: Mapping[str, Any], after: Place | None, limit: int
+    ) -> list[Item]:
+        """The records that a statement finds, whose columns are those of `page_of`."""
+        place = {} if after is None else {"after_key": after.key, "after_id": after.unique_id}
+        return [
+            # the key as JSON can have it
+            Item(Record(unique_id, text), Place(part, key.isoformat() if isinstance(key, date) else key, unique_id))
+            for part, key, unique_id, text in await self._execute(statement, {**parameters, **place, "limit": limit})
+        ]
+
+    async def number(self, statement: Select[Any], parameters: Mapping[str, Any]) -> int:
+        """The number that a statement answers."""
+        return int((await self._execute(statement, parameters)).scalar_one())
+
+    async def _execute(self, statement: Select[Any], parameters: Mapping[str, Any]) -> CursorResult[int, Any, str, str]:
+        own = walls.parameters(self.repository.principal)
+        rows: CursorResult[int, Any, str, str] = await self.connection.execute(statement, {**parameters, **own})
+        return rows
+
+
+@cache
+def _plain(selection: Selection) -> Select[Any]:
+    resource = selection.resource
+    rows = resource.next_visible(bindparam("after_id", type_=ID), LIMIT, limited=selection.limited)
+    of_page = resource.document.of(rows).subquery("of_page")
+    unique_id, text = of_page.c
+    return select(literal_column("0"), null(), unique_id, text).order_by(unique_id)
+
+
+@lru_cache(MOST_STATEMENTS)
+def _ordered(selection: Selection, ordering: str, first: int | None) -> Select[Any]:
+    return in_order(selection.resource, ordering, first, selection.conditions)
+
+
+@lru_cache(MOST_STATEMENTS)
+def _count(selection: Selection) -> Select[Any]:
+    return select(func.count()).select_from(selection.resource.table).where(*selection.conditions)
+
+
+def in_order(
+    resource: type[Repository], ordering: str, first: int | None, held: Sequence[ColumnElement[bool]]
+) -> Select[Any]:
+    """The page of all of whom something holds, in the order of a column; after a place in the `first` part, if any."""
+    every, descending = ordered(resource.table, ordering)
+    parts = with_conditions(every[first or 0 :], held)
+    rows = found(resource.table, parts, after=first is not None, descending=descending)
+    return page_of(resource.document, rows, descending=descending)
+
+
+def with_conditions(parts: Sequence[Part], more: Sequence[ColumnElement[bool]]) -> list[Part]:
+    """Parts of which more has to hold."""
+    return [part._replace(conditions=(*part.conditions, *more)) for part in parts]

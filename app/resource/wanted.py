@@ -1,0 +1,40 @@
+"""What of a list is wanted, and what stands where in it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from app.resource.repository import Record
+from app.search.typed import Typed
+
+
+class Wanted(NamedTuple):
+    """What of a list is wanted; nothing said is everything, in the order of `unique_id`."""
+
+    filters: Mapping[str, Sequence[Any]] = {}
+    """Values by the names of parameters: of each, one has to match."""
+    ordering: str | None = None
+    """The name of a column, after `-` where it is descending."""
+    search: Typed | None = None
+
+    @property
+    def everything(self) -> bool:
+        """Whether this is the plain list."""
+        return not self.filters and self.ordering in {None, "unique_id"} and self.search is None
+
+
+class Place(NamedTuple):
+    """Where a record stands in a list; as JSON an array."""
+
+    part: int
+    """Lists may have several parts, one after the other."""
+    key: Any
+    """What the part is ordered by, before `unique_id`; null where it is by that alone."""
+    unique_id: str
+
+
+class Item(NamedTuple):
+    """A record in a list."""
+
+    record: Record
+    place: Any
+    """Where it stands, as JSON has it: what the cursor of the page after it holds."""

@@ -1,0 +1,131 @@
+"""The list of patients, which can be searched."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Select, func, select
+
+from app.resource.finding import LIMIT, found, page_of, values_of
+from app.resource.listing import MOST_STATEMENTS, Listing, Selection, in_order, with_conditions
+from app.resource.wanted import Item, Place, Wanted
+from app.search.conditions import Shape, matching, parts, understood
+from app.search.typed import Typed
+from app.search.words import meant
+
+FEW = 5
+"""If no more are found near what was typed, the search goes on further from it."""
+_READING = 10
+"""Each reading of what was typed has numbers of its own for its parts, so many."""
+
+
+class PatientListing(Listing):
+    """Who is found by a search, best match first; or the list without one."""
+
+    async def page(self, wanted: Wanted, after: Place | None, limit: int) -> list[Item]:
+        """Read up to `limit` records of what is wanted, from after a place in that list, or from its beginning.
+
+        What looks like an id is a name where nobody is found by it.
+        """
+        if wanted.search is None:
+            return await super().page(wanted, after, limit)
+        readings = wanted.search.readings
+        number = after.part // _READING if after else 0
+        place = after and after._replace(part=after.part % _READING)
+        items: list[Item] = []
+        while not items and number < len(readings):
+            if (search := await self._search(readings[number], wanted)) is not None:
+                found_places = await search.page(place, limit)
+                items = [
+                    item._replace(place=item.place._replace(part=item.place.part + number * _READING))
+                    for item in found_places
+                ]
+            if place is not None:
+                break
+            number += 1
+        return items
+
+    async def count(self, wanted: Wanted) -> int:
+        """Count the records of what is wanted."""
+        if wanted.search is None:
+            return await super().count(wanted)
+        number = 0
+        for reading in wanted.search.readings:
+            search = await self._search(reading, wanted)
+            number = await search.count() if search is not None else 0
+            if number:
+                break
+        return number
+
+    async def _search(self, typed: Typed, wanted: Wanted) -> "_Search | None":
+        """The search for what was typed; none where that cannot be anybody."""
+        words = await meant(self.connection, typed.words) if typed.words else []
+        if typed.is_nobody or len(words) < len(typed.words):
+            return None
+        return _Search(self, wanted, *understood(typed, words))
+
+
+class _Search:
+    """One search."""
+
+    def __init__(self, listing: PatientListing, wanted: Wanted, shape: Shape, parameters: Mapping[str, Any]) -> None:
+        self._listing = listing
+        self._wanted = wanted
+        self._shape = shape
+        self._parameters = {**parameters, **values_of(wanted.filters)}
+        self._selection = listing.selection(wanted)
+
+    async def page(self, after: Place | None, limit: int) -> list[Item]:
+        if self._wanted.ordering is not None:
+            return await self._in_order(self._wanted.ordering, after, limit)
+        near, far = parts(self._shape)
+        items: list[Item] = []
+        if after is None or after.part < len(near):
+            items = await self._ranked(after, limit)
+            if len(items) == limit or not far:
+                return items
+            few = len(items) <= FEW if after is None else await self._goes_far()
+            if not few:
+                return items
+            after = None
+        return items + await self._ranked(after, limit - len(items), far=True)
+
+    async def count(self) -> int:
+        near = await self._count(far=False)
+        return await self._count(far=True) if near <= FEW and self._shape.short else near
+
+    async def _goes_far(self) -> bool:
+        """Whether so few are found near that others are looked for too."""
+        return bool(self._shape.short) and await self._count(far=False, most=FEW + 1) <= FEW
+
+    async def _count(self, *, far: bool, most: int | None = None) -> int:
+        statement = _counted(self._selection, self._shape, far=far, at_most=most is not None)
+        return await self._listing.number(statement, {**self._parameters, "limit": most})
+
+    async def _ranked(self, after: Place | None, limit: int, *, far: bool = False) -> list[Item]:
+        statement = _ranked(self._selection, self._shape, after.part if after else None, far=far)
+        return await self._listing.items(statement, self._parameters, after, limit)
+
+    async def _in_order(self, ordering: str, after: Place | None, limit: int) -> list[Item]:
+        far = await self._goes_far()
+        statement = _in_order(self._selection, self._shape, ordering, after.part if after else None, far=far)
+        return await self._listing.items(statement, self._parameters, self._listing.opened(ordering, after), limit)
+
+
+@lru_cache(MOST_STATEMENTS)
+def _ranked(selection: Selection, shape: Shape, first: int | None, *, far: bool) -> Select[Any]:
+    chosen = [part for part in parts(shape)[far] if first is None or part.number >= first]
+    resource = selection.resource
+    rows = found(resource.table, with_conditions(chosen, selection.conditions), after=first is not None)
+    return page_of(resource.document, rows)
+
+
+@lru_cache(MOST_STATEMENTS)
+def _in_order(selection: Selection, shape: Shape, ordering: str, first: int | None, *, far: bool) -> Select[Any]:
+    return in_order(selection.resource, ordering, first, [*selection.conditions, *matching(shape, far=far)])
+
+
+@lru_cache(MOST_STATEMENTS)
+def _counted(selection: Selection, shape: Shape, *, far: bool, at_most: bool) -> Select[Any]:
+    rows = select(selection.resource.table.c.unique_id).where(*selection.conditions, *matching(shape, far=far))
+    return select(func.count()).select_from((rows.limit(LIMIT) if at_most else rows).subquery())

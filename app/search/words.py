@@ -1,0 +1,157 @@
+"""The words that are meant: what was typed, compared with all words that names of patients have.
+
+Typing errors are looked up among different words, of which there are thousands where there are a million patients.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+from typing import NamedTuple, Self
+
+from sqlalchemy import ARRAY, Text, bindparam, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+MOST_ALIKE = 300
+"""Words that one may be a mistyped spelling of."""
+
+
+class Likeness(IntEnum):
+    """How a word of a name is like what was typed, with what each letter of the rank costs."""
+
+    SAME = 0
+    BEGINNING = 1
+    """It begins so."""
+    ONE_ERROR = 10
+    """A letter too many, too few, or another, or two in the wrong order; in words of four letters and more."""
+    SHORT_ERROR = 100
+    """The same in words of two and three letters."""
+    INSIDE = 200
+    """It has what was typed somewhere inside."""
+    TWO_ERRORS = 300
+    """Or three, in words of six letters and more."""
+
+
+NEAR = (Likeness.SAME, Likeness.BEGINNING, Likeness.ONE_ERROR)
+"""What is looked for at once."""
+FAR = (Likeness.SHORT_ERROR, Likeness.INSIDE, Likeness.TWO_ERRORS)
+"""What is looked for besides where that finds few."""
+
+# `&&` on the keys finds all words with so few errors and some more; levenshtein counts, but two for a swap
+_MEANT = text(
+    f"""
+    WITH typed AS MATERIALIZED (
+        SELECT DISTINCT n, regexp_replace(fold(spelling) COLLATE pg_c_utf8, '[[:punct:][:space:]]+', '', 'g')
+            COLLATE "C" AS form
+        FROM unnest(:words) WITH ORDINALITY AS given(word, n), unnest(ARRAY[word, transcribe(word)]) AS spelling
+    )
+    SELECT n, {Likeness.SAME:d} AS likeness, form AS word FROM typed WHERE form <> ''
+    UNION ALL
+    SELECT n, likeness, word
+    FROM typed, LATERAL (
+        (
+            SELECT CASE WHEN char_length(form) > 3 THEN {Likeness.ONE_ERROR:d} ELSE {Likeness.SHORT_ERROR:d} END, word
+            FROM name_words
+            WHERE typing_keys(word, 2) && typing_keys(form, CASE WHEN char_length(form) > 2 THEN 1 ELSE 0 END)
+                AND char_length(word) + char_length(form) > 4
+                AND (
+                    extensions.levenshtein_less_equal(word, form, 1) < 2
+                    OR extensions.levenshtein_less_equal(word, form, 2) = 2 AND word IN (
+                        SELECT overlay(form PLACING reverse(substr(form, place, 2)) FROM place FOR 2)
+                        FROM generate_series(1, char_length(form) - 1) AS place
+                    )
+                )
+            ORDER BY word LIMIT {MOST_ALIKE}
+        )
+        UNION ALL
+        (
+            SELECT {Likeness.INSIDE:d}, word FROM name_words
+            WHERE char_length(form) > 2 AND word LIKE '%' || form || '%'
+            ORDER BY char_length(word), word LIMIT {MOST_ALIKE}
+        )
+        UNION ALL
+        (
+            SELECT {Likeness.TWO_ERRORS:d}, word
+            FROM name_words, LATERAL (
+                SELECT extensions.levenshtein_less_equal(word, form, 3) AS errors OFFSET 0
+            ) AS measured
+            WHERE char_length(form) > 3 AND typing_keys(word, 2) && typing_keys(form, 2)
+                AND errors < CASE WHEN char_length(form) > 5 THEN 4 ELSE 3 END
+            ORDER BY errors, word LIMIT {MOST_ALIKE}
+        )
+    ) AS alike(likeness, word)
+    WHERE char_length(form) > 1 AND NOT starts_with(word, form)
+    """  # noqa: S608  # put together from numbers
+).bindparams(bindparam("words", type_=ARRAY(Text)))
+
+
+class Meant(NamedTuple):
+    """A typed word, as conditions on `patient_search`, each in the language of tsquery; "" where no word is alike."""
+
+    letters: int
+    queries: dict[Likeness, str]
+
+    @property
+    def is_short(self) -> bool:
+        """Whether so many names have it, or begin so, that an index helps little."""
+        return self.letters < 3  # noqa: PLR2004
+
+    @classmethod
+    def of(cls, alike: dict[Likeness, list[str]]) -> Self:
+        """The conditions of one typed word, whose own spellings are the `SAME`."""
+        typed = alike[Likeness.SAME]
+        letters = len(typed[0])
+        queries = {likeness: _any(alike.get(likeness, ())) for likeness in Likeness}
+        queries[Likeness.BEGINNING] = _any(typed, beginning=True)
+        if letters < 3:  # noqa: PLR2004  # an initial
+            queries[Likeness.SAME] = queries[Likeness.BEGINNING]
+        return cls(letters, queries)
+
+    def one_of(self, likenesses: Iterable[Likeness]) -> str:
+        """The condition that a word is alike in one of these ways."""
+        return " | ".join(filter(None, (self.queries[likeness] for likeness in likenesses)))
+
+
+def _any(words: Sequence[str], *, beginning: bool = False) -> str:
+    """The condition that there is one of some words, which have letters, digits and marks alone."""
+    return " | ".join(f"'{word}'{':*' if beginning else ''}" for word in words)
+
+
+_WORDS_OF = text(
+    """
+    SELECT DISTINCT word
+    FROM journal, unnest(tsvector_to_array(spellings(
+        record->>'patient_last_name', record->>'patient_first_name',
+        record->>'patient_initials', record->>'patient_title'
+    ))) AS word
+    WHERE resource = 'patients' AND unique_id = :id
+    """
+)
+# writers learn words under a lock that this one excludes: none is forgotten that somebody is just about to have
+_LOCK = text("LOCK TABLE name_words IN SHARE ROW EXCLUSIVE MODE")
+_FORGET = text(
+    """
+    DELETE FROM name_words
+    WHERE word = ANY (:words) AND NOT EXISTS (
+        SELECT FROM patients WHERE patient_search @@ CAST(quote_literal(word) AS tsquery)
+    )
+    """
+).bindparams(bindparam("words", type_=ARRAY(Text)))
+
+
+async def words_of(connection: AsyncConnection, patient_id: str) -> Sequence[str]:
+    """The words of all names that a patient has had."""
+    return (await connection.execute(_WORDS_OF, {"id": patient_id})).scalars().all()
+
+
+async def forget(connection: AsyncConnection, words: Sequence[str]) -> None:
+    """Forget those of some words that no patient has any more."""
+    await connection.execute(_LOCK)
+    await connection.execute(_FORGET, {"words": words})
+
+
+async def meant(connection: AsyncConnection, words: Sequence[str]) -> list[Meant]:
+    """What typed words mean; one that has nothing by which it could be found is left out."""
+    found: dict[int, dict[Likeness, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for n, likeness, word in await connection.execute(_MEANT, {"words": list(words)}):
+        found[n][Likeness(likeness)].append(word)
+    return [Meant.of(found[n]) for n in sorted(found)]

@@ -1,0 +1,30 @@
+"""What the commands of this package share: saying how far they are, and ending well."""
+
+import signal
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from app.db.embedded import EmbeddedPostgresError
+from benchmarks.sides import SideError
+
+
+def say(line: str) -> None:
+    """Tell the terminal, while the tables go to stdout."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def run(work: Callable[[], None]) -> int:
+    """Do a command's work, and stop all that it started; 0, or 1 where it cannot be done."""
+    signal.signal(signal.SIGTERM, _exit)
+    try:
+        work()
+    except (EmbeddedPostgresError, SideError) as error:
+        say(str(error))
+        return 1
+    return 0
+
+
+def _exit(*_: object) -> NoReturn:
+    """End as an error does, so that everything that was started is stopped."""
+    sys.exit(128 + signal.SIGTERM)

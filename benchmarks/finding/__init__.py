@@ -1,0 +1,1 @@
+"""How fast patients are found in registers of every size, and how well."""

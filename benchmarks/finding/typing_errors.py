@@ -1,0 +1,89 @@
+"""Errors as people make them at a keyboard."""
+
+import re
+from collections.abc import Callable
+from random import Random
+
+from rapidfuzz.distance import DamerauLevenshtein
+
+from benchmarks.folding import folded
+
+SHORT = 2
+"""Letters of a word in which no error is made: with one it would be any word."""
+_WORD = re.compile(r"[^\W\d_]+")
+_ROWS = (("qwertyuiop", 0.0), ("asdfghjkl", 0.25), ("zxcvbnm", 0.75))
+"""Of a keyboard, and how far each stands to the right of the first, in keys."""
+_PLACES = {letter: (x + shift, y) for y, (row, shift) in enumerate(_ROWS) for x, letter in enumerate(row)}
+_NEIGHBOURS = {
+    letter: "".join(
+        other for other, (u, v) in _PLACES.items() if other != letter and abs(x - u) <= 1 and abs(y - v) <= 1
+    )
+    for letter, (x, y) in _PLACES.items()
+}
+
+
+def words(text: str) -> list[str]:
+    """The folded words of a text: runs of letters; O'Brien is one, Nkosi-Dlamini two."""
+    return _WORD.findall(folded(text).replace("'", ""))
+
+
+def distance(word: str, other: str) -> int:
+    """How many errors lie between two words."""
+    return int(DamerauLevenshtein.distance(word, other))
+
+
+def takes_errors(text: str) -> bool:
+    """Whether a text has a word in which an error can be made."""
+    return bool(_letters(text))
+
+
+def with_errors(text: str, count: int, random: Random) -> str:
+    """A text that lies so many errors from one that `takes_errors`: none undoes another, or hides in an accent."""
+    while True:
+        typed = text
+        for _ in range(count):
+            typed = _with_error(typed, random)
+        if sum(map(distance, words(text), words(typed))) == count:
+            return typed
+
+
+def _letters(text: str) -> list[int]:
+    """Where the letters of longer words stand."""
+    return [at for word in _WORD.finditer(text) if len(word[0]) > SHORT for at in range(*word.span())]
+
+
+def _with_error(text: str, random: Random) -> str:
+    at = random.choice(_letters(text))
+    return random.choice(_ERRORS)(text[:at], text[at], text[at + 1 :], random)
+
+
+_Error = Callable[[str, str, str, Random], str]
+"""Makes an error at a letter, given what stands before it, the letter, and what comes after."""
+
+
+def _insertion(before: str, letter: str, after: str, random: Random) -> str:
+    """The key is struck twice, or a neighbour along with it."""
+    return before + letter + random.choice(letter + _near(letter)) + after
+
+
+def _deletion(before: str, _letter: str, after: str, _random: Random) -> str:
+    return before + after
+
+
+def _substitution(before: str, letter: str, after: str, random: Random) -> str:
+    return before + random.choice(_near(letter)) + after
+
+
+def _transposition(before: str, letter: str, after: str, _random: Random) -> str:
+    """With the letter that follows; nothing changes at the end of a word."""
+    if not _WORD.match(after):
+        return before + letter + after
+    return before + after[0] + letter + after[1:]
+
+
+def _near(letter: str) -> str:
+    """The neighbours on the keyboard of the key that writes a letter."""
+    return _NEIGHBOURS[folded(letter)[0]]
+
+
+_ERRORS: tuple[_Error, ...] = (_insertion, _deletion, _substitution, _transposition)

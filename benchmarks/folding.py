@@ -1,0 +1,14 @@
+"""Text as it is compared: without capitals and accents."""
+
+import unicodedata
+
+_WITHOUT_DECOMPOSITION = str.maketrans({"ł": "l", "ø": "o", "æ": "ae", "ß": "ss", "đ": "d"})
+
+
+def folded(text: str) -> str:
+    """Small letters without accents."""
+    text = text.lower()
+    if text.isascii():
+        return text
+    decomposed = unicodedata.normalize("NFKD", text.translate(_WITHOUT_DECOMPOSITION))
+    return "".join(character for character in decomposed if not unicodedata.combining(character))

@@ -1,0 +1,166 @@
+"""Search: names folded into words, the words that names have, and indexes for what lists are filtered and ordered by.
+
+The new column rewrites the table of patients, which nobody can use meanwhile: about a minute for a million.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "20261125_01"
+down_revision = "20261123_02"
+
+EXTENSIONS = ("unaccent", "pg_trgm", "fuzzystrmatch")  # all are "trusted": who may CREATE in the database may have them
+
+# names in functions are qualified: a restored dump fills its tables and indexes with an empty search_path
+FUNCTIONS = {
+    # unaccent() is only STABLE, since its rules are a file; where that changes, reindex
+    "fold(text)": """
+    CREATE FUNCTION public.fold(value text) RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN lower(extensions.unaccent('extensions.unaccent'::regdictionary, value) COLLATE pg_c_utf8) COLLATE "C"
+    """,
+    # German and Nordic letters as people type them where a keyboard lacks them
+    "transcribe(text)": """
+    CREATE FUNCTION public.transcribe(value text) RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN replace(replace(replace(replace(replace(
+        lower(value COLLATE pg_c_utf8), 'ä', 'ae'), 'ö', 'oe'), 'ü', 'ue'), 'ø', 'oe'), 'å', 'aa')
+    """,
+    # the folded words by which people are found: O'Brien by o, brien and obrien, Lee-Ann by lee, ann and leeann, van
+    # der Merwe by van, der, merwe and vandermerwe, Müller by muller and mueller
+    "spellings(text, text, text, text)": """
+    CREATE FUNCTION public.spellings(surname text, first text, initials text, title text) RETURNS tsvector
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+    DECLARE
+        names text COLLATE pg_c_utf8 := concat_ws(' ', surname, first, initials, title);
+        spelling text COLLATE pg_c_utf8;
+        words text COLLATE pg_c_utf8 := '';
+    BEGIN
+        IF surname ~ '[[:space:]]' THEN
+            names := names || ' ' || regexp_replace(surname, '[[:punct:][:space:]]+', '', 'g');
+        END IF;
+        FOREACH spelling IN ARRAY CASE
+            WHEN public.transcribe(names) = lower(names) THEN ARRAY[public.fold(names)]
+            ELSE ARRAY[public.fold(names), public.fold(public.transcribe(names))]
+        END LOOP
+            words := words || ' ' || regexp_replace(spelling, '[[:punct:]]+', ' ', 'g')
+                || ' ' || regexp_replace(spelling, '[[:punct:]]+', '', 'g');
+        END LOOP;
+        RETURN array_to_tsvector(array_remove(regexp_split_to_array(words, '[[:space:]]+'), ''));
+    END $$
+    """,
+    # what is left of a word's beginning without none, one or two of its letters: two words with at most two typing
+    # errors between them have one of these in common (the Symmetric Delete algorithm, with prefixes of 7)
+    "typing_keys(text, integer)": """
+    CREATE FUNCTION public.typing_keys(word text, errors integer) RETURNS text[]
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+    DECLARE
+        keys text[] COLLATE "C" := ARRAY[left(word, 7)];
+        shorter text[] COLLATE "C" := keys;
+    BEGIN
+        FOR step IN 1..errors LOOP
+            shorter := ARRAY(
+                SELECT DISTINCT overlay(key PLACING '' FROM place FOR 1)
+                FROM unnest(shorter) AS key, generate_series(1, char_length(key)) AS place
+            );
+            keys := keys || shorter;
+        END LOOP;
+        RETURN array_remove(keys, '');
+    END $$
+    """,
+    "learn_name_words()": """
+    CREATE FUNCTION public.learn_name_words() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        -- in one order: two transactions that have the same new words never wait for each other crosswise
+        INSERT INTO public.name_words
+        SELECT DISTINCT word FROM written, unnest(tsvector_to_array(patient_search)) AS word ORDER BY word
+        ON CONFLICT DO NOTHING;
+        RETURN NULL;
+    END $$
+    """,
+}
+# two, since a trigger on several events gets no rows
+TRIGGERS = """
+CREATE TRIGGER learn_from_insert AFTER INSERT ON patients REFERENCING NEW TABLE AS written
+FOR EACH STATEMENT EXECUTE FUNCTION learn_name_words();
+CREATE TRIGGER learn_from_update AFTER UPDATE ON patients REFERENCING NEW TABLE AS written
+FOR EACH STATEMENT EXECUTE FUNCTION learn_name_words()
+"""
+
+SORTED = ("patient_date_of_birth", "date_created", "last_updated", "patient_mobile_digits")
+FOLDED = (
+    "patient_last_name",
+    "patient_first_name",
+    "patient_email_address",
+    "patient_town",
+    "patient_region",
+    "patient_postal_code",
+)
+FEW = ("patient_province", "patient_country", "patient_race", "patient_access_medical_care")
+
+
+def upgrade() -> None:
+    op.execute("CREATE SCHEMA IF NOT EXISTS extensions")
+    for extension in EXTENSIONS:
+        op.execute(f"CREATE EXTENSION IF NOT EXISTS {extension} SCHEMA extensions")
+    for function in FUNCTIONS.values():
+        op.execute(function)
+    op.create_table(
+        "name_words",
+        sa.Column("word", sa.Text(collation="C"), nullable=False),
+        sa.PrimaryKeyConstraint("word", name=op.f("pk_name_words")),
+    )
+    words = "spellings(patient_last_name, patient_first_name, patient_initials, patient_title)"
+    op.add_column("patients", sa.Column("patient_search", postgresql.TSVECTOR(), sa.Computed(words, persisted=True)))
+    op.execute("INSERT INTO name_words SELECT DISTINCT unnest(tsvector_to_array(patient_search)) FROM patients")
+    for trigger in TRIGGERS.split(";"):
+        op.execute(trigger)
+    op.create_index(
+        op.f("ix_name_words_typing_keys_word_2"),
+        "name_words",
+        [sa.text("typing_keys(word, 2)")],
+        postgresql_using="gin",
+        postgresql_with={"fastupdate": "off"},
+    )
+    op.create_index(
+        op.f("ix_name_words_word_extensions_gin_trgm_ops"),
+        "name_words",
+        [sa.text("word extensions.gin_trgm_ops")],
+        postgresql_using="gin",
+        postgresql_with={"fastupdate": "off"},
+    )
+    op.create_index(
+        op.f("ix_patients_patient_search"),
+        "patients",
+        ["patient_search"],
+        postgresql_using="gin",
+        postgresql_with={"fastupdate": "off"},
+    )
+    for column in SORTED:
+        op.create_index(op.f(f"ix_patients_{column}_unique_id"), "patients", [column, "unique_id"])
+    for column in FOLDED:
+        folded = sa.text(f"fold({column})")
+        op.create_index(op.f(f"ix_patients_fold_{column}_unique_id"), "patients", [folded, "unique_id"])
+    for column in FEW:
+        op.create_index(op.f(f"ix_patients_fold_{column}"), "patients", [sa.text(f"fold({column})")])
+    op.create_index(op.f("ix_patients_patient_gender"), "patients", ["patient_gender"])
+    op.execute("ANALYZE patients")
+    op.execute("ANALYZE name_words")
+
+
+def downgrade() -> None:
+    op.drop_index(op.f("ix_patients_patient_gender"), "patients")
+    for column in FEW:
+        op.drop_index(op.f(f"ix_patients_fold_{column}"), "patients")
+    for column in FOLDED:
+        op.drop_index(op.f(f"ix_patients_fold_{column}_unique_id"), "patients")
+    for column in SORTED:
+        op.drop_index(op.f(f"ix_patients_{column}_unique_id"), "patients")
+    op.execute("DROP TRIGGER learn_from_insert ON patients")
+    op.execute("DROP TRIGGER learn_from_update ON patients")
+    op.drop_column("patients", "patient_search")
+    op.drop_table("name_words")
+    for signature in reversed(FUNCTIONS):
+        op.execute(f"DROP FUNCTION {signature}")
+    for extension in EXTENSIONS:
+        op.execute(f"DROP EXTENSION {extension}")
+    op.execute("DROP SCHEMA extensions")

@@ -1,0 +1,438 @@
+"""Filters and orderings: what each lets through, and that pages of any of them are what a plain query answers."""
+
+from collections.abc import AsyncIterator, Callable
+from random import Random
+from typing import Any, NamedTuple
+
+import asyncpg
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.auth.support import client_of, make_key, secured
+from tests.support import EXAMPLE
+from tests.walls.conftest import SCOPES
+
+PATIENTS = "/patients/patients/"
+SEARCH = f"{PATIENTS}search/"
+
+MATCHES = {
+    "hospital_id": ["hos456"],
+    "doctor_id": ["doc123"],
+    "profile_id": ["prof123"],
+    "patient_first_name": ["Zoë", "zoe", "ZOE", " zoë "],
+    "patient_last_name": ["Ærø", "aero", "ÆRØ"],
+    "patient_last_name__startswith": ["Ær", "ae", "AERO"],
+    "patient_town": ["sample town"],
+    "patient_region": ["SAMPLE REGION"],
+    "patient_province": ["sämple próvince"],
+    "patient_country": ["Sample country"],
+    "patient_race": ["caucasian"],
+    "patient_access_medical_care": ["public"],
+    "patient_gender": ["Male", "male", "M", "m"],
+    "patient_postal_code": ["ab 12", "AB 12"],
+    "patient_email_address": ["PATIENT@example.com"],
+    "patient_mobile_number": ["082 123 4567", "+27821234567", "0027 (0)82-123-4567", "27 82 123 4567"],
+    "patient_date_of_birth": ["1980-01-01"],
+    "patient_date_of_birth__gte": ["1980-01-01", "1979-12-31"],
+    "patient_date_of_birth__lte": ["1980-01-01", "2100-01-01"],
+    "date_created__gte": ["2020-01-01", "2020-01-01T00:00:00Z"],
+    "date_created__lt": ["2100-01-01", "2100-01-01T12:00:00+02:00"],
+    "last_updated__gte": ["2020-01-01"],
+    "last_updated__lt": ["2100-01-01"],
+}
+"""Values of each filter that find the patient."""
+MISSES = {
+    "hospital_id": "hos789",
+    "doctor_id": "doc456",
+    "profile_id": "nobodys",
+    "patient_last_name__startswith": "r",
+    "patient_gender": "Female",
+    "patient_email_address": "patient@example.org",
+    "patient_mobile_number": "082 123 4568",
+    "patient_date_of_birth": "1980-01-02",
+    "patient_date_of_birth__gte": "1980-01-02",
+    "patient_date_of_birth__lte": "1979-12-31",
+    "date_created__gte": "2100-01-01",
+    "date_created__lt": "2020-01-01",
+    "last_updated__gte": "2100-01-01",
+    "last_updated__lt": "2020-01-01",
+}
+"""A value of each filter that does not; of a text, a part of it."""
+UNUSABLE = {
+    "hospital_id": "hos 1",
+    "patient_town": " ",
+    "patient_last_name": "x" * 200,
+    "patient_gender": "?",
+    "patient_email_address": "nobody-at",
+    "patient_mobile_number": "many",
+    "patient_date_of_birth": "01/02/1980",
+    "patient_date_of_birth__gte": "1980-02-30",
+    "date_created__gte": "yesterday",
+    "last_updated__lt": "2020-13-01",
+    "ordering": "patient_town",
+    "search": "a b c d e f g h i",
+    "patient_last_name__gte": "a",
+    "patient_title": "Dr.",
+    "version": "1",
+}
+
+
+@pytest.mark.usefixtures("directory")
+async def test_filters(client: httpx.AsyncClient) -> None:
+    """Each lets through who has it, whatever case, accents and spelling, in a query and in a body; and nobody else."""
+    names = {"patient_first_name": "Zoë", "patient_last_name": "Ærø", "patient_postal_code": "Ab 12"}
+    one = {**EXAMPLE, **names, "unique_id": "one", "patient_mobile_number": "082 123 4567"}
+    assert (await client.post(PATIENTS, json=one)).status_code == 201
+    assert (
+        await client.post(PATIENTS, json={"unique_id": "two", "patient_title": "Dr.", "patient_first_name": "Ann"})
+    ).status_code == 201
+    for name, values in MATCHES.items():
+        for value in values:
+            for answer in (
+                await client.get(PATIENTS, params={name: value}),
+                await client.post(SEARCH, json={name: value}),
+                await client.post(SEARCH, json={name: [value]}),
+            ):
+                found = [record["unique_id"] for record in answer.json()]
+                assert (name, value, found[:1]) == (name, value, ["one"])
+                assert len(found) == 1 or name[:5] in {"date_", "last_"}
+        missing = MISSES.get(name, values[0][:-1].strip())
+        answers = [await client.get(PATIENTS, params={name: missing}), await client.post(SEARCH, json={name: missing})]
+        assert [(name, answer.json()) for answer in answers] == [(name, [])] * 2
+        either = await client.get(PATIENTS, params={name: [missing, values[0]]})
+        assert either.json()[0]["unique_id"] == "one"
+    every = {name: values[0] for name, values in MATCHES.items()}
+    assert len((await client.get(PATIENTS, params=every)).json()) == 1
+    assert (await client.get(PATIENTS, params={**every, "patient_race": "other"})).json() == []
+
+
+@pytest.mark.parametrize(("name", "value"), UNUSABLE.items())
+async def test_unusable_values(client: httpx.AsyncClient, name: str, value: str) -> None:
+    """A 422 that names the parameter, and not what was sent."""
+    for place, answer in {
+        "query": await client.get(PATIENTS, params={name: value}),
+        "body": await client.post(SEARCH, json={name: value}),
+    }.items():
+        assert answer.status_code == 422
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert [error["loc"][:2] for error in answer.json()["errors"]] == [[place, name]]
+        assert len(value.strip()) < 4 or value not in answer.text
+
+
+async def test_bodies_of_wrong_types(client: httpx.AsyncClient) -> None:
+    """Numbers are no texts, texts no numbers, and a filter has a value."""
+    bodies: list[Any] = [
+        {"limit": "5"},
+        {"patient_town": 5},
+        {"patient_town": []},
+        {"patient_town": [["x"]]},
+        {"search": ["x"]},
+        [],
+        "x",
+    ]
+    for body in bodies:
+        assert (await client.post(SEARCH, json=body)).status_code == 422
+    assert (await client.post(SEARCH, json={"patient_town": ["x"] * 51})).status_code == 422
+    assert (await client.post(SEARCH, json={"limit": None, "search": None, "patient_town": None})).status_code == 200
+    assert (await client.post(SEARCH)).status_code == 422
+    assert (await client.post(f"{SEARCH}?limit=1", json={})).status_code == 200
+
+
+async def test_orderings(client: httpx.AsyncClient) -> None:
+    """As people expect: case and accents aside, ties by id, and what is not known last, both ways."""
+    for unique_id, last, first, born in (
+        ("a", "émile", "Zoe", "1990-01-01"),
+        ("b", "Emile", "anna", "1980-01-01"),
+        ("c", "Zulu", None, None),
+        ("d", None, "Ärne", "1970-01-01"),
+        ("e", "Øre", "Anna", "1980-01-01"),
+        ("f", None, "bo", None),
+    ):
+        body = {"unique_id": unique_id, "patient_last_name": last, "patient_first_name": first}
+        assert (await client.post(PATIENTS, json={**body, "patient_date_of_birth": born})).status_code == 201
+    expected = {
+        "unique_id": "abcdef",
+        "-unique_id": "fedcba",
+        "date_created": "abcdef",
+        "-last_updated": "fedcba",
+        "patient_last_name": "abecdf",
+        "-patient_last_name": "cebafd",
+        "patient_first_name": "bedfac",
+        "-patient_first_name": "afdebc",
+        "patient_date_of_birth": "dbeacf",
+        "-patient_date_of_birth": "aebdfc",
+    }
+    for ordering, order in expected.items():
+        for limit in (None, 1, 2, 5, 6):
+            found = await walk(client, {"ordering": ordering}, limit)
+            assert (ordering, limit, "".join(found)) == (ordering, limit, order)
+
+
+async def walk(
+    client: httpx.AsyncClient, wanted: dict[str, Any], limit: int | None, *, body: bool = False
+) -> list[str]:
+    """The ids of all pages, by links, or by the cursors of answers to bodies; without a limit, of the whole list."""
+    found: list[str] = []
+    more = {} if limit is None else {"limit": limit}
+    answer = await (
+        client.post(SEARCH, json={**wanted, **more}) if body else client.get(PATIENTS, params={**wanted, **more})
+    )
+    while True:
+        assert answer.status_code == 200, answer.text
+        page = [record["unique_id"] for record in answer.json()]
+        found += page
+        assert limit is None or len(page) <= limit
+        if body and "Next-Cursor" in answer.headers:
+            answer = await client.post(SEARCH, json={"cursor": answer.headers["Next-Cursor"], **more})
+        elif "next" in answer.links:
+            answer = await client.get(answer.links["next"]["url"])
+        else:
+            return found
+
+
+async def test_cursors_hold_what_was_asked_for(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
+    """So that links need not; who says it again says the same, by whichever way; nothing of it can be read."""
+    await connection.execute(
+        "INSERT INTO patients (unique_id, patient_last_name, patient_town) "
+        "SELECT 'p' || n, 'Dlamini', 'Soweto' FROM generate_series(1, 5) n"
+    )
+    wanted: dict[str, Any] = {"patient_town": "SOWETO", "ordering": "-patient_last_name", "limit": 2}
+    first = await client.get(PATIENTS, params=wanted)
+    links = {name: httpx.URL(link["url"]) for name, link in first.links.items()}
+    for link in links.values():
+        assert set(link.params) == {"limit", "cursor"}
+        assert not {"soweto", "dlamini", "p4"} & set(str(link).lower().replace("=", "&").split("&"))
+    cursor = links["next"].params["cursor"]
+    expected = [record["unique_id"] for record in (await client.get(str(links["next"]))).json()]
+    assert expected == ["p3", "p2"]
+    for answer in (
+        await client.get(PATIENTS, params={"cursor": cursor, **wanted}),
+        await client.post(SEARCH, json={"cursor": cursor, **wanted}),
+        await client.post(SEARCH, json={"cursor": cursor, "limit": 2}),
+    ):
+        assert [record["unique_id"] for record in answer.json()] == expected
+    again = await client.get(str(links["first"]))
+    assert (again.content, again.headers["Link"]) == (first.content, first.headers["Link"])
+    for contradiction in (
+        {"patient_town": "Durban"},
+        {"ordering": "patient_last_name"},
+        {"patient_race": "x"},
+        {"search": "x"},
+    ):
+        for place, refused in {
+            "query": await client.get(PATIENTS, params={**contradiction, "cursor": cursor}),
+            "body": await client.post(SEARCH, json={**contradiction, "cursor": cursor}),
+        }.items():
+            assert refused.status_code == 422
+            assert [error["loc"] for error in refused.json()["errors"]] == [[place, *contradiction]]
+    tampered = await client.post(SEARCH, json={"cursor": cursor[:-2]})
+    assert tampered.json()["errors"][0]["loc"] == ["body", "cursor"]
+
+
+async def test_cursors_do_not_tell_how_long_a_name_is(
+    client: httpx.AsyncClient, connection: asyncpg.Connection
+) -> None:
+    """The cursor of a page that ends with Nel is as long as that of one that ends with Oosthuizen."""
+    lengths = set()
+    for name in ("Nel", "Oosthuizen"):
+        await connection.execute("DELETE FROM patients")
+        await connection.execute(
+            "INSERT INTO patients (unique_id, patient_last_name) VALUES ('a', $1), ('b', $1)", name
+        )
+        answer = await client.get(PATIENTS, params={"ordering": "patient_last_name", "limit": 1})
+        lengths.add(len(answer.links["next"]["url"]))
+    assert len(lengths) == 1
+
+
+async def test_pages_under_changes(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
+    """Whoever is there throughout is there once, whatever is created and deleted between pages, in any order."""
+    for ordering in ("patient_last_name", "-patient_last_name", "-date_created", "unique_id"):
+        await connection.execute("DELETE FROM patients")
+        await connection.execute(
+            "INSERT INTO patients (unique_id, patient_first_name, patient_last_name) "
+            "SELECT 'p' || lpad(n::text, 3, '0'), 'A', CASE WHEN n % 5 > 0 THEN chr(97 + n % 7) END "
+            "FROM generate_series(1, 60) n"
+        )
+        found, url, number = [], f"{PATIENTS}?ordering={ordering}&limit=7", 0
+        while url:
+            answer = await client.get(url)
+            found += [record["unique_id"] for record in answer.json()]
+            url = answer.links.get("next", {}).get("url", "")
+            number += 1
+            await connection.execute(
+                "DELETE FROM patients WHERE unique_id = ANY ($1)", [f"p{number * 5:03}", found[-1]]
+            )
+            await connection.execute(
+                "INSERT INTO patients (unique_id, patient_first_name, patient_last_name) "
+                "SELECT 'new' || $1::int || n, 'B', nullif(n, 'z') FROM unnest(ARRAY['a', 'd', 'g', 'z']) n",
+                number,
+            )
+        left = {
+            unique_id
+            for (unique_id,) in await connection.fetch("SELECT unique_id FROM patients WHERE patient_first_name = 'A'")
+        }
+        assert len(found) == len(set(found))
+        assert left <= set(found)
+
+
+async def test_a_record_a_line(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
+    """Any filter, ordering and search may be read line by line, all of it."""
+    await connection.execute(
+        "INSERT INTO patients (unique_id, patient_last_name, patient_town) "
+        "SELECT 'p' || lpad(n::text, 4, '0'), 'Dube', CASE WHEN n % 2 = 0 THEN 'Soweto' END "
+        "FROM generate_series(1, 1300) n"
+    )
+    lines = {"Accept": "application/x-ndjson"}
+    half = await client.get(PATIENTS, params={"patient_town": "soweto", "ordering": "-date_created"}, headers=lines)
+    assert half.headers["Content-Type"] == "application/x-ndjson"
+    assert half.text.count("\n") == 650
+    assert half.text.index('"p1300"') < half.text.index('"p0002"')
+    assert (await client.post(SEARCH, json={"patient_town": "soweto"}, headers=lines)).text.count("\n") == 650
+    assert (await client.post(SEARCH, json={"search": "dube", "limit": 1000}, headers=lines)).text.count("\n") == 1000
+
+
+async def test_what_takes_too_long_is_a_503(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
+    """Within a second, with Retry-After: PostgreSQL gives up."""
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE patients IN ACCESS EXCLUSIVE MODE")
+        answer = await client.post(SEARCH, json={"search": "dube"})
+    assert answer.status_code == 503
+    assert answer.headers["Retry-After"] == "1"
+    assert answer.elapsed.total_seconds() < 1.1
+    assert (await client.post(SEARCH, json={"search": "dube"})).status_code == 200
+
+
+class Plain(NamedTuple):
+    """How a plain query says what a parameter does, and values to draw from."""
+
+    condition: Callable[[str], str]
+    values: list[str]
+
+
+def _folded(column: str, *values: str) -> Plain:
+    return Plain(
+        lambda value: f"lower(extensions.unaccent({column})) = lower(extensions.unaccent('{value}'))", list(values)
+    )
+
+
+TOWNS = ("Soweto", "soweto", "Çeşme", "cesme", "Elsewhere")
+NAMES = ("Nel", "nél", "Nkosi", "Ærø", "van Wyk", "Zulu")
+PLAIN = {
+    "patient_town": _folded("patient_town", *TOWNS),
+    "patient_race": _folded("patient_race", "A", "b"),
+    "patient_last_name": _folded("patient_last_name", *NAMES),
+    "patient_last_name__startswith": Plain(
+        lambda value: (
+            f"lower(extensions.unaccent(patient_last_name)) LIKE lower(extensions.unaccent('{value}')) || '%'"
+        ),
+        ["n", "Ae", "van", "q"],
+    ),
+    "patient_gender": Plain(lambda value: f"patient_gender = '{value}'", ["Male", "Female"]),
+    "hospital_id": Plain(
+        lambda value: (
+            f"EXISTS (SELECT FROM patient_hospitals WHERE patient_id = unique_id AND hospital_id = '{value}')"
+        ),
+        ["hosA", "hosB", "hosC"],
+    ),
+    "patient_date_of_birth__gte": Plain(
+        lambda value: f"patient_date_of_birth >= '{value}'", ["1980-01-01", "1990-01-01"]
+    ),
+    "patient_date_of_birth__lte": Plain(
+        lambda value: f"patient_date_of_birth <= '{value}'", ["1985-01-01", "1979-01-01"]
+    ),
+}
+KEYS = {
+    "unique_id": "NULL::text",
+    "date_created": "date_created",
+    "last_updated": "last_updated",
+    "patient_last_name": "lower(extensions.unaccent(patient_last_name))",
+    "patient_first_name": "lower(extensions.unaccent(patient_first_name))",
+    "patient_date_of_birth": "patient_date_of_birth",
+}
+OWN = "EXISTS (SELECT FROM patient_hospitals WHERE patient_id = unique_id AND hospital_id IN ('hosA', 'hosB'))"
+
+
+class Lists(NamedTuple):
+    """Clients of one register, and a connection past the service."""
+
+    free: httpx.AsyncClient
+    limited: httpx.AsyncClient
+    """To the hospitals A and B."""
+    connection: asyncpg.Connection
+
+
+@pytest.fixture
+async def lists(database_url: str, connection: asyncpg.Connection) -> AsyncIterator[Lists]:
+    """A register of 150 patients with few different values, so that many are alike, and some unknown."""
+    random = Random(7)  # noqa: S311  # nobody is to be kept from guessing
+    await connection.execute(
+        "INSERT INTO hospitals (unique_id, hospital_name) SELECT id, id FROM unnest(ARRAY['hosA', 'hosB', 'hosC']) id"
+    )
+
+    def any_of(*values: str) -> str | None:
+        return random.choice([*values, None])
+
+    for number in range(150):
+        unique_id = f"pat{random.randrange(10**6):06}-{number}"
+        born = any_of("1979-05-05", "1985-01-01", "1990-01-01")
+        await connection.execute(
+            "INSERT INTO patients (unique_id, patient_first_name, patient_last_name, patient_town, patient_race, "
+            "patient_gender, patient_date_of_birth, date_created, last_updated) VALUES "
+            "($1, $2, $3, $4, $5, $6, $7::text::date, $8::text::timestamptz, $8::text::timestamptz)",
+            *(unique_id, random.choice(NAMES), any_of(*NAMES), any_of(*TOWNS[:-1]), any_of("a", "B")),
+            *(any_of("Male", "Female"), born, f"2026-01-0{random.randrange(1, 5)}"),
+        )
+        hospitals = [name for name in ("hosA", "hosB", "hosC") if random.random() < 0.4]
+        await connection.executemany(
+            "INSERT INTO patient_hospitals VALUES ($1, $2)", [(unique_id, name) for name in hospitals]
+        )
+    async with secured(database_url, rate_limit="off") as app:
+        free = client_of(app, await make_key(database_url, *SCOPES, name="free"))
+        limited = client_of(app, await make_key(database_url, *SCOPES, name="limited", hospitals=["hosA", "hosB"]))
+        async with free, limited:
+            yield Lists(free, limited, connection)
+
+
+def _draw(random: Random) -> tuple[dict[str, list[str]], str | None]:
+    """Filters and an ordering."""
+    names = random.sample(sorted(PLAIN), random.choice((0, 1, 1, 2, 3)))
+    filters = {name: random.sample(PLAIN[name].values, random.choice((1, 1, 2))) for name in names}
+    ordering = random.choice([None, *KEYS, *(f"-{name}" for name in KEYS)])
+    return filters, ordering
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(
+    max_examples=60,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+async def test_pages_are_what_a_plain_query_answers(lists: Lists, seed: int) -> None:
+    """For any filters, ordering and size, for who is limited to hospitals too, by links and by cursors in bodies."""
+    random = Random(seed)  # noqa: S311  # nobody is to be kept from guessing
+    filters, ordering = _draw(random)
+    limited = random.random() < 0.5
+    conditions = [
+        f"({' OR '.join(PLAIN[name].condition(value) for value in values)})" for name, values in filters.items()
+    ]
+    key, direction = (
+        KEYS[(ordering or "unique_id").removeprefix("-")],
+        "DESC" if ordering and ordering[0] == "-" else "ASC",
+    )
+    statement = (
+        f"SELECT unique_id FROM patients WHERE {' AND '.join([OWN if limited else 'true', *conditions])} "  # noqa: S608
+        f'ORDER BY {key} COLLATE "C" {direction} NULLS LAST, unique_id {direction}'
+    )
+    if "date" in key or "updated" in key:
+        statement = statement.replace(' COLLATE "C"', "")
+    expected = [unique_id for (unique_id,) in await lists.connection.fetch(statement)]
+    client = lists.limited if limited else lists.free
+    wanted = {**filters, **({"ordering": ordering} if ordering else {})}
+    size = random.choice((1, 2, 3, 7, 50, 150, None))
+    assert await walk(client, wanted, size, body=random.random() < 0.5) == expected
+    counted = await client.post(SEARCH, json={**wanted, "limit": 1, "count": "exact"})
+    assert counted.headers["X-Total-Count"] == str(len(expected))

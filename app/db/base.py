@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, DateTime, MetaData, Table, Text, func
+from sqlalchemy import BigInteger, CheckConstraint, Column, Computed, DateTime, MetaData, Table, Text, func
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column
 
 ID = Text(collation="C")
@@ -11,6 +11,9 @@ ID = Text(collation="C")
 
 PEOPLE_TEXT = Text(collation="pg_c_utf8")
 """People's text sorts and folds alike on every server (a collation built into PostgreSQL 17 and newer)."""
+
+KEY = Text(collation="C")
+"""People's text, folded by the database's `fold`: compared without regard to case and accents, sorted by its bytes."""
 
 NOW = {"fastupdate": "off"}
 """Of a GIN index: rows enter it as they are written, not at some later search's cost."""
@@ -54,6 +57,11 @@ class Resource(Base):
 def text_column(max_length: int, *, nullable: bool = True) -> MappedColumn[Any]:
     """A column of people's text, of at most `max_length` characters by a named CHECK constraint."""
     return mapped_column(PEOPLE_TEXT, nullable=nullable, info={"max_length": max_length})
+
+
+def folded_column(name: str) -> MappedColumn[Any]:
+    """A column that holds another one folded, for filters and orderings; by convention `{name}_folded`."""
+    return mapped_column(KEY, Computed(f"fold({name})", persisted=True))
 
 
 def max_length(column: Column[Any]) -> int:

@@ -5,7 +5,7 @@ from sqlalchemy import CheckConstraint, Column, Computed, Date, ForeignKey, Inde
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.db.base import ID, NOW, Base, Resource, text_column
+from app.db.base import ID, NOW, Base, Resource, folded_column, text_column
 
 
 class Patient(Resource):
@@ -45,6 +45,16 @@ class Patient(Resource):
     patient_latitude: Mapped[Decimal | None] = mapped_column(Numeric(9, 6))
     patient_longitude: Mapped[Decimal | None] = mapped_column(Numeric(9, 6))
     patient_access_medical_care: Mapped[str | None] = text_column(255)
+    patient_last_name_folded: Mapped[str | None] = folded_column("patient_last_name")
+    patient_first_name_folded: Mapped[str | None] = folded_column("patient_first_name")
+    patient_email_address_folded: Mapped[str | None] = folded_column("patient_email_address")
+    patient_town_folded: Mapped[str | None] = folded_column("patient_town")
+    patient_region_folded: Mapped[str | None] = folded_column("patient_region")
+    patient_postal_code_folded: Mapped[str | None] = folded_column("patient_postal_code")
+    patient_province_folded: Mapped[str | None] = folded_column("patient_province")
+    patient_country_folded: Mapped[str | None] = folded_column("patient_country")
+    patient_race_folded: Mapped[str | None] = folded_column("patient_race")
+    patient_access_medical_care_folded: Mapped[str | None] = folded_column("patient_access_medical_care")
     patient_search: Mapped[str | None] = mapped_column(
         TSVECTOR,
         Computed("spellings(patient_last_name, patient_first_name, patient_initials, patient_title)", persisted=True),
@@ -55,21 +65,36 @@ class Patient(Resource):
 _PATIENTS = Patient.__table__.c
 Index("ix_patients_patient_search", _PATIENTS.patient_search, postgresql_using="gin", postgresql_with=NOW)
 # what lists are ordered by, and filters with many values: a page is a range of the index
-for _name in ("patient_date_of_birth", "date_created", "last_updated", "patient_mobile_digits"):
-    Index(None, _PATIENTS[_name], _PATIENTS.unique_id)
 for _name in (
-    "patient_last_name",
-    "patient_first_name",
-    "patient_email_address",
-    "patient_town",
-    "patient_region",
-    "patient_postal_code",
+    "patient_last_name_folded",
+    "patient_first_name_folded",
+    "patient_date_of_birth",
+    "date_created",
+    "last_updated",
+    "patient_mobile_digits",
+    "patient_email_address_folded",
+    "patient_town_folded",
+    "patient_region_folded",
+    "patient_postal_code_folded",
 ):
-    Index(f"ix_patients_fold_{_name}_unique_id", func.fold(_PATIENTS[_name]), _PATIENTS.unique_id)
+    Index(None, _PATIENTS[_name], _PATIENTS.unique_id)
 # filters with few values: what is frequent is soon found by the primary key, and these are small
-for _name in ("patient_province", "patient_country", "patient_race", "patient_access_medical_care"):
-    Index(f"ix_patients_fold_{_name}", func.fold(_PATIENTS[_name]))
-Index(None, _PATIENTS.patient_gender)
+for _name in (
+    "patient_province_folded",
+    "patient_country_folded",
+    "patient_race_folded",
+    "patient_access_medical_care_folded",
+    "patient_gender",
+):
+    Index(None, _PATIENTS[_name])
+# when: a page in the order of ids, of who was created at some time, is taken from the first ids of each month
+for _name in ("date_created", "last_updated"):
+    Index(
+        f"ix_patients_month_of_{_name}_unique_id_{_name}",
+        func.month_of(_PATIENTS[_name]),
+        _PATIENTS.unique_id,
+        _PATIENTS[_name],
+    )
 
 
 def _link(name: str, target: str, key: str) -> Table:

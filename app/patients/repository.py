@@ -25,6 +25,7 @@ class PatientRepository(Repository):
         patient_hospital=_HOSPITALS,
         patient_doctor=_DOCTORS,
     )
+    moments = frozenset({"date_created", "last_updated"})
     links: ClassVar = {"hospital_ids": _HOSPITALS, "doctor_ids": _DOCTORS}
 
     @classmethod

@@ -12,6 +12,7 @@ from sqlalchemy import (
     CTE,
     Column,
     ColumnElement,
+    Date,
     Integer,
     Select,
     Table,
@@ -26,12 +27,14 @@ from sqlalchemy import (
     null,
     or_,
     select,
+    text,
+    true,
     tuple_,
     union_all,
 )
 from sqlalchemy.dialects.postgresql import array
 
-from app.db.base import ID, PEOPLE_TEXT
+from app.db.base import ID, KEY
 from app.resource.document import Document, ToMany
 
 Compare = Callable[[ColumnElement[Any], ColumnElement[Any]], ColumnElement[bool]]
@@ -43,13 +46,10 @@ LIMIT = bindparam("limit", type_=Integer, literal_execute=True)
 _AFTER_ID = bindparam("after_id", type_=ID)
 
 
-def _is_folded(column: Column[Any]) -> bool:
-    return column.type is PEOPLE_TEXT
-
-
-def key_of(column: Column[Any]) -> ColumnElement[Any]:
-    """The expression by which a column is compared and sorted, which indexes have."""
-    return func.fold(column, type_=PEOPLE_TEXT) if _is_folded(column) else column
+def key_of(column: Column[Any]) -> Column[Any]:
+    """The column by which a column is compared and sorted: where there is one, that which holds it folded."""
+    key: Column[Any] = column.table.c.get(f"{column.name}_folded", column)
+    return key
 
 
 def begins_with(key: ColumnElement[str], beginning: ColumnElement[str]) -> ColumnElement[bool]:
@@ -71,6 +71,11 @@ def equals(key: ColumnElement[Any], values: Sequence[ColumnElement[Any]]) -> Col
     return key == values[0] if len(values) == 1 else key == any_(array(values))
 
 
+def _values(name: str, column: Column[Any], filters: Mapping[str, int]) -> list[ColumnElement[Any]]:
+    """The values of a filter, parameters of the statement."""
+    return [bindparam(f"{name}_{place}", type_=column.type) for place in range(filters.get(name, 0))]
+
+
 def condition(table: Table, links: Mapping[str, ToMany], name: str, values: int) -> ColumnElement[bool]:
     """What a parameter of a list asks of the rows of `table`: that one of its `values` matches.
 
@@ -78,9 +83,9 @@ def condition(table: Table, links: Mapping[str, ToMany], name: str, values: int)
     """
     field, _, lookup = name.partition("__")
     column = links[f"{field}s"].key if f"{field}s" in links else table.c[field]
-    given: list[ColumnElement[Any]] = [bindparam(f"{name}_{place}", type_=column.type) for place in range(values)]
-    if _is_folded(column):
-        given = [func.fold(value, type_=PEOPLE_TEXT) for value in given]
+    given = _values(name, column, {name: values})
+    if key_of(column) is not column:
+        given = [func.fold(value, type_=KEY) for value in given]
     if lookup:
         return or_(*(_LOOKUPS[lookup](key_of(column), value) for value in given))
     if column.table is table:
@@ -146,6 +151,31 @@ def found(table: Table, parts: Sequence[Part], *, after: bool, descending: bool 
         for place, part in enumerate(parts)
     ]
     return (union_all(*selects).limit(LIMIT) if len(selects) > 1 else selects[0]).cte("found")
+
+
+def found_by_month(
+    table: Table, name: str, filters: Sequence[tuple[str, int]], *, after: bool, descending: bool
+) -> CTE:
+    """The first rows in the order of `unique_id`, of those whose time in the column `name` the filters let through.
+
+    So many are taken of each month, by an index. Ids are often given in the order of time: along the primary key, all
+    that is older would be passed before what is wanted comes; and along the time, all that is wanted would be sorted.
+    """
+    column, unique_id = table.c[name], table.c.unique_id
+    bounds = {lookup: _values(f"{name}__{lookup}", column, dict(filters)) for lookup in ("gte", "lt")}
+    earliest, latest = (select(most(column)).scalar_subquery() for most in (func.min, func.max))
+    first = func.greatest(earliest, *([func.least(*bounds["gte"])] if bounds["gte"] else []))
+    last = func.least(latest, *([func.greatest(*bounds["lt"])] if bounds["lt"] else []))
+    series = func.generate_series(func.month_of(first), func.month_of(last), text("interval '1 month'"))
+    months = series.table_valued("month", name="months").render_derived()
+    of_month = select(unique_id).where(func.month_of(column) == cast(months.c.month, Date))
+    of_month = of_month.where(*(condition(table, {}, *each) for each in filters))
+    if after:
+        of_month = of_month.where(unique_id < _AFTER_ID if descending else unique_id > _AFTER_ID)
+    nearest = of_month.order_by(unique_id.desc() if descending else unique_id).limit(LIMIT).lateral("nearest")
+    rows = select(literal_column("0").label("part"), cast(null(), Text).label("key"), nearest.c.unique_id)
+    rows = rows.select_from(months.join(nearest, true()))
+    return rows.order_by(nearest.c.unique_id.desc() if descending else nearest.c.unique_id).limit(LIMIT).cte("found")
 
 
 def page_of(document: Document, rows: CTE, *, descending: bool = False) -> Select[Any]:

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, CursorResult, Select, bindparam, func, lit
 
 from app.db.base import ID
 from app.resource import walls
-from app.resource.finding import LIMIT, Part, condition, found, ordered, page_of, values_of
+from app.resource.finding import LIMIT, Part, condition, found, found_by_month, ordered, page_of, values_of
 from app.resource.repository import Record, Repository
 from app.resource.wanted import Item, Place, Wanted
 
@@ -32,6 +32,12 @@ class Selection(NamedTuple):
         table, links = self.resource.table, self.resource.links
         let_through = [condition(table, links, name, values) for name, values in self.filters]
         return [self.resource.visible(limited=self.limited), *let_through]
+
+    @property
+    def moment(self) -> str | None:
+        """The column of which all filters are, if it says when records were created, or changed, and none is hidden."""
+        columns = {name.partition("__")[0] for name, _ in self.filters}
+        return None if self.limited or len(columns) != 1 else next(iter(columns & self.resource.moments), None)
 
 
 class Listing:
@@ -98,7 +104,12 @@ def _plain(selection: Selection) -> Select[Any]:
 
 @lru_cache(MOST_STATEMENTS)
 def _ordered(selection: Selection, ordering: str, first: int | None) -> Select[Any]:
-    return in_order(selection.resource, ordering, first, selection.conditions)
+    resource, moment = selection.resource, selection.moment
+    if moment is None or ordering.removeprefix("-") != "unique_id":
+        return in_order(resource, ordering, first, selection.conditions)
+    descending = ordering.startswith("-")
+    rows = found_by_month(resource.table, moment, selection.filters, after=first is not None, descending=descending)
+    return page_of(resource.document, rows, descending=descending)
 
 
 @lru_cache(MOST_STATEMENTS)

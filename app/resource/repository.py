@@ -62,6 +62,8 @@ class Repository:
     document: ClassVar[Document]
     patient_reference: ClassVar[Column[Any] | None] = None
     """The column by which patients refer to records of this resource, if they do."""
+    moments: ClassVar[frozenset[str]] = frozenset()
+    """The columns with an index of their months, by which lists are filtered."""
     links: ClassVar[Mapping[str, ToMany]] = {}
     """The sets of links to other records, under the names by which requests replace them."""
 

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Date, Integer, and_, bindparam, case, func, literal_column, not_, or_
 from sqlalchemy.dialects.postgresql import TSQUERY
 
-from app.db.base import ID, PEOPLE_TEXT
+from app.db.base import ID, KEY
 from app.models import Patient
-from app.resource.finding import Part, begins_with, key_of
+from app.resource.finding import Part, begins_with
 from app.search.typed import Typed
 from app.search.words import FAR, NEAR, Likeness, Meant
 
@@ -57,8 +57,8 @@ def understood(typed: Typed, meant: Sequence[Meant]) -> tuple[Shape, dict[str, A
     return shape, parameters
 
 
-_REACHES: dict[str, Sequence[Likeness]] = {"same": NEAR[:1], "near": NEAR, "far": (*NEAR, *FAR)}
-"""How far words may be from what was typed."""
+_REACHES: dict[str, Sequence[Likeness]] = {"same": NEAR[:1], "near": NEAR[1:], "far": (*NEAR[1:], *FAR)}
+"""How far words may be from what was typed; the same begin with it, too."""
 
 
 def _matches(name: str) -> ColumnElement[bool]:
@@ -84,8 +84,8 @@ def _others(shape: Shape) -> Iterator[ColumnElement[bool]]:
     for place in range(shape.births):
         yield _PATIENT.patient_date_of_birth == bindparam(f"births_{place}", type_=Date)
     for place in range(shape.emails):
-        beginning = func.fold(bindparam(f"emails_{place}", type_=PEOPLE_TEXT), type_=PEOPLE_TEXT)
-        yield begins_with(key_of(_PATIENT.patient_email_address), beginning)
+        beginning = func.fold(bindparam(f"emails_{place}", type_=KEY), type_=KEY)
+        yield begins_with(_PATIENT.patient_email_address_folded, beginning)
     for place in range(shape.identifiers):
         yield _PATIENT.unique_id == bindparam(f"identifiers_{place}", type_=ID)
     for place, spellings in enumerate(shape.numbers):
@@ -97,9 +97,9 @@ def _others(shape: Shape) -> Iterator[ColumnElement[bool]]:
         )
 
 
-def matching(shape: Shape, *, far: bool) -> list[ColumnElement[bool]]:
-    """What holds of all who are found near, or also `far`."""
-    words = _all_words(shape, "far" if far else "near") if shape.short else []
+def matching(shape: Shape, reach: str) -> list[ColumnElement[bool]]:
+    """What holds of all who are found within a reach: the `same`, `near`, or `far`."""
+    words = _all_words(shape, reach) if shape.short else []
     return [*words, *_others(shape)]
 
 

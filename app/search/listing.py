@@ -14,7 +14,7 @@ from app.search.typed import Typed
 from app.search.words import meant
 
 FEW = 5
-"""If no more are found near what was typed, the search goes on further from it."""
+"""If no more are near what was typed, and nobody has it as typed, the search goes on further from it."""
 _READING = 10
 """Each reading of what was typed has numbers of its own for its parts, so many."""
 
@@ -84,22 +84,22 @@ class _Search:
             items = await self._ranked(after, limit)
             if len(items) == limit or not far:
                 return items
-            few = len(items) <= FEW if after is None else await self._goes_far()
-            if not few:
+            if not await self._goes_far():
                 return items
             after = None
         return items + await self._ranked(after, limit - len(items), far=True)
 
     async def count(self) -> int:
-        near = await self._count(far=False)
-        return await self._count(far=True) if near <= FEW and self._shape.short else near
+        return await self._count("far" if await self._goes_far() else "near")
 
     async def _goes_far(self) -> bool:
-        """Whether so few are found near that others are looked for too."""
-        return bool(self._shape.short) and await self._count(far=False, most=FEW + 1) <= FEW
+        """Whether others are looked for too: nobody has all as typed, and few are near."""
+        if not self._shape.short or await self._count("same", most=1):
+            return False
+        return await self._count("near", most=FEW + 1) <= FEW
 
-    async def _count(self, *, far: bool, most: int | None = None) -> int:
-        statement = _counted(self._selection, self._shape, far=far, at_most=most is not None)
+    async def _count(self, reach: str, most: int | None = None) -> int:
+        statement = _counted(self._selection, self._shape, reach, at_most=most is not None)
         return await self._listing.number(statement, {**self._parameters, "limit": most})
 
     async def _ranked(self, after: Place | None, limit: int, *, far: bool = False) -> list[Item]:
@@ -107,8 +107,8 @@ class _Search:
         return await self._listing.items(statement, self._parameters, after, limit)
 
     async def _in_order(self, ordering: str, after: Place | None, limit: int) -> list[Item]:
-        far = await self._goes_far()
-        statement = _in_order(self._selection, self._shape, ordering, after.part if after else None, far=far)
+        reach = "far" if await self._goes_far() else "near"
+        statement = _in_order(self._selection, self._shape, reach, ordering, after.part if after else None)
         return await self._listing.items(statement, self._parameters, self._listing.opened(ordering, after), limit)
 
 
@@ -121,11 +121,11 @@ def _ranked(selection: Selection, shape: Shape, first: int | None, *, far: bool)
 
 
 @lru_cache(MOST_STATEMENTS)
-def _in_order(selection: Selection, shape: Shape, ordering: str, first: int | None, *, far: bool) -> Select[Any]:
-    return in_order(selection.resource, ordering, first, [*selection.conditions, *matching(shape, far=far)])
+def _in_order(selection: Selection, shape: Shape, reach: str, ordering: str, first: int | None) -> Select[Any]:
+    return in_order(selection.resource, ordering, first, [*selection.conditions, *matching(shape, reach)])
 
 
 @lru_cache(MOST_STATEMENTS)
-def _counted(selection: Selection, shape: Shape, *, far: bool, at_most: bool) -> Select[Any]:
-    rows = select(selection.resource.table.c.unique_id).where(*selection.conditions, *matching(shape, far=far))
+def _counted(selection: Selection, shape: Shape, reach: str, *, at_most: bool) -> Select[Any]:
+    rows = select(selection.resource.table.c.unique_id).where(*selection.conditions, *matching(shape, reach))
     return select(func.count()).select_from((rows.limit(LIMIT) if at_most else rows).subquery())

@@ -11,8 +11,8 @@ from typing import NamedTuple, Self
 from sqlalchemy import ARRAY, Text, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-MOST_ALIKE = 300
-"""Words that one may be a mistyped spelling of."""
+MOST_ALIKE = 100
+"""Words of each likeness, to one that was typed."""
 
 
 class Likeness(IntEnum):

@@ -5,7 +5,6 @@ The new column rewrites the table of patients, which nobody can use meanwhile: a
 
 import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects import postgresql
 
 revision = "20261125_01"
 down_revision = "20261123_02"
@@ -67,6 +66,10 @@ FUNCTIONS = {
         RETURN array_remove(keys, '');
     END $$
     """,
+    "month_of(timestamp with time zone)": """
+    CREATE FUNCTION public.month_of(value timestamptz) RETURNS date LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN CAST(date_trunc('month', timezone('UTC', value)) AS date)
+    """,
     "learn_name_words()": """
     CREATE FUNCTION public.learn_name_words() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
@@ -86,7 +89,6 @@ CREATE TRIGGER learn_from_update AFTER UPDATE ON patients REFERENCING NEW TABLE 
 FOR EACH STATEMENT EXECUTE FUNCTION learn_name_words()
 """
 
-SORTED = ("patient_date_of_birth", "date_created", "last_updated", "patient_mobile_digits")
 FOLDED = (
     "patient_last_name",
     "patient_first_name",
@@ -94,8 +96,31 @@ FOLDED = (
     "patient_town",
     "patient_region",
     "patient_postal_code",
+    "patient_province",
+    "patient_country",
+    "patient_race",
+    "patient_access_medical_care",
 )
-FEW = ("patient_province", "patient_country", "patient_race", "patient_access_medical_care")
+MANY_VALUES = (
+    "patient_last_name_folded",
+    "patient_first_name_folded",
+    "patient_date_of_birth",
+    "date_created",
+    "last_updated",
+    "patient_mobile_digits",
+    "patient_email_address_folded",
+    "patient_town_folded",
+    "patient_region_folded",
+    "patient_postal_code_folded",
+)
+FEW_VALUES = (
+    "patient_province_folded",
+    "patient_country_folded",
+    "patient_race_folded",
+    "patient_access_medical_care_folded",
+    "patient_gender",
+)
+MOMENTS = ("date_created", "last_updated")
 
 
 def upgrade() -> None:
@@ -109,8 +134,14 @@ def upgrade() -> None:
         sa.Column("word", sa.Text(collation="C"), nullable=False),
         sa.PrimaryKeyConstraint("word", name=op.f("pk_name_words")),
     )
+    # in one statement: each by itself would rewrite the table
+    folded = ", ".join(
+        f'ADD COLUMN {name}_folded text COLLATE "C" GENERATED ALWAYS AS (fold({name})) STORED' for name in FOLDED
+    )
     words = "spellings(patient_last_name, patient_first_name, patient_initials, patient_title)"
-    op.add_column("patients", sa.Column("patient_search", postgresql.TSVECTOR(), sa.Computed(words, persisted=True)))
+    op.execute(
+        f"ALTER TABLE patients {folded}, ADD COLUMN patient_search tsvector GENERATED ALWAYS AS ({words}) STORED"
+    )
     op.execute("INSERT INTO name_words SELECT DISTINCT unnest(tsvector_to_array(patient_search)) FROM patients")
     for trigger in TRIGGERS.split(";"):
         op.execute(trigger)
@@ -135,29 +166,28 @@ def upgrade() -> None:
         postgresql_using="gin",
         postgresql_with={"fastupdate": "off"},
     )
-    for column in SORTED:
+    for column in MANY_VALUES:
         op.create_index(op.f(f"ix_patients_{column}_unique_id"), "patients", [column, "unique_id"])
-    for column in FOLDED:
-        folded = sa.text(f"fold({column})")
-        op.create_index(op.f(f"ix_patients_fold_{column}_unique_id"), "patients", [folded, "unique_id"])
-    for column in FEW:
-        op.create_index(op.f(f"ix_patients_fold_{column}"), "patients", [sa.text(f"fold({column})")])
-    op.create_index(op.f("ix_patients_patient_gender"), "patients", ["patient_gender"])
+    for column in FEW_VALUES:
+        op.create_index(op.f(f"ix_patients_{column}"), "patients", [column])
+    for column in MOMENTS:
+        name = op.f(f"ix_patients_month_of_{column}_unique_id_{column}")
+        op.create_index(name, "patients", [sa.text(f"month_of({column})"), "unique_id", column])
     op.execute("ANALYZE patients")
     op.execute("ANALYZE name_words")
 
 
 def downgrade() -> None:
-    op.drop_index(op.f("ix_patients_patient_gender"), "patients")
-    for column in FEW:
-        op.drop_index(op.f(f"ix_patients_fold_{column}"), "patients")
-    for column in FOLDED:
-        op.drop_index(op.f(f"ix_patients_fold_{column}_unique_id"), "patients")
-    for column in SORTED:
+    for column in MOMENTS:
+        op.drop_index(op.f(f"ix_patients_month_of_{column}_unique_id_{column}"), "patients")
+    for column in FEW_VALUES:
+        op.drop_index(op.f(f"ix_patients_{column}"), "patients")
+    for column in MANY_VALUES:
         op.drop_index(op.f(f"ix_patients_{column}_unique_id"), "patients")
     op.execute("DROP TRIGGER learn_from_insert ON patients")
     op.execute("DROP TRIGGER learn_from_update ON patients")
-    op.drop_column("patients", "patient_search")
+    for column in ("patient_search", *(f"{name}_folded" for name in FOLDED)):
+        op.drop_column("patients", column)
     op.drop_table("name_words")
     for signature in reversed(FUNCTIONS):
         op.execute(f"DROP FUNCTION {signature}")

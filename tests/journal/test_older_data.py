@@ -13,13 +13,14 @@ from alembic.config import Config
 
 import migrations
 from app.journal.schemas import Entry
+from app.models import Patient
 from tests.journal.conftest import Command
 from tests.support import KINDS
 
 BEFORE = "20261122_01"
 """The revision before the journal."""
-LATER = ["patient_search"]
-"""Columns that later revisions add."""
+LATER = [column.name for column in Patient.__table__.columns if column.computed is not None]
+"""Columns that the database computes, and later revisions add to."""
 TABLES = ("patients", "profiles", "hospitals", "doctors", "patient_hospitals", "patient_doctors")
 FILL = """
     INSERT INTO hospitals (unique_id, version, hospital_name, date_created, last_updated)

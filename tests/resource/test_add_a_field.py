@@ -43,7 +43,9 @@ PLACES = {
         Patient,
         PatientCreate,
         PatientUpdate,
-        frozenset({"version", "profile_id", "patient_mobile_digits", "patient_search"}),
+        frozenset(
+            {"version", "profile_id", *(column.name for column in PatientRow.__table__.columns if column.computed)}
+        ),
         {"patient_profile": "patient_profile", "patient_hospital": "hospital_ids", "patient_doctor": "doctor_ids"},
     ),
     "profiles": Places(ProfileRow, Profile, ProfileCreate, ProfileUpdate),

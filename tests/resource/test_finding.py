@@ -318,6 +318,12 @@ def _folded(column: str, *values: str) -> Plain:
 
 
 TOWNS = ("Soweto", "soweto", "Çeşme", "cesme", "Elsewhere")
+MOMENTS = [
+    "2025-11-30T22:00:00+00:00",
+    "2026-01-02T00:00:00+00:00",
+    "2026-02-15T12:00:00+00:00",
+    "1999-01-01T00:00:00+00:00",
+]
 NAMES = ("Nel", "nél", "Nkosi", "Ærø", "van Wyk", "Zulu")
 PLAIN = {
     "patient_town": _folded("patient_town", *TOWNS),
@@ -329,6 +335,10 @@ PLAIN = {
         ),
         ["n", "Ae", "van", "q"],
     ),
+    "date_created__gte": Plain(lambda value: f"date_created >= '{value}'", MOMENTS),
+    "date_created__lt": Plain(lambda value: f"date_created < '{value}'", MOMENTS),
+    "last_updated__gte": Plain(lambda value: f"last_updated >= '{value}'", MOMENTS),
+    "last_updated__lt": Plain(lambda value: f"last_updated < '{value}'", MOMENTS),
     "patient_gender": Plain(lambda value: f"patient_gender = '{value}'", ["Male", "Female"]),
     "hospital_id": Plain(
         lambda value: (
@@ -351,6 +361,7 @@ KEYS = {
     "patient_first_name": "lower(extensions.unaccent(patient_first_name))",
     "patient_date_of_birth": "patient_date_of_birth",
 }
+MONTHS = ("2025-11", "2025-12", "2026-01", "2026-02", "2026-02")
 OWN = "EXISTS (SELECT FROM patient_hospitals WHERE patient_id = unique_id AND hospital_id IN ('hosA', 'hosB'))"
 
 
@@ -382,7 +393,7 @@ async def lists(database_url: str, connection: asyncpg.Connection) -> AsyncItera
             "patient_gender, patient_date_of_birth, date_created, last_updated) VALUES "
             "($1, $2, $3, $4, $5, $6, $7::text::date, $8::text::timestamptz, $8::text::timestamptz)",
             *(unique_id, random.choice(NAMES), any_of(*NAMES), any_of(*TOWNS[:-1]), any_of("a", "B")),
-            *(any_of("Male", "Female"), born, f"2026-01-0{random.randrange(1, 5)}"),
+            *(any_of("Male", "Female"), born, f"{random.choice(MONTHS)}-0{random.randrange(1, 5)}"),
         )
         hospitals = [name for name in ("hosA", "hosB", "hosC") if random.random() < 0.4]
         await connection.executemany(
@@ -398,6 +409,8 @@ async def lists(database_url: str, connection: asyncpg.Connection) -> AsyncItera
 def _draw(random: Random) -> tuple[dict[str, list[str]], str | None]:
     """Filters and an ordering."""
     names = random.sample(sorted(PLAIN), random.choice((0, 1, 1, 2, 3)))
+    if random.random() < 0.2:
+        names = [name for name in PLAIN if name.startswith("date_created")][random.randrange(2) :]
     filters = {name: random.sample(PLAIN[name].values, random.choice((1, 1, 2))) for name in names}
     ordering = random.choice([None, *KEYS, *(f"-{name}" for name in KEYS)])
     return filters, ordering

@@ -15,7 +15,7 @@ PEOPLE_TEXT = Text(collation="pg_c_utf8")
 KEY = Text(collation="C")
 """People's text, folded by the database's `fold`: compared without regard to case and accents, sorted by its bytes."""
 
-NOW = {"fastupdate": "off"}
+UNBUFFERED = {"fastupdate": "off"}
 """Of a GIN index: rows enter it as they are written, not at some later search's cost."""
 
 

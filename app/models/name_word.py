@@ -1,6 +1,6 @@
 from sqlalchemy import Column, Index, Table, func, literal_column
 
-from app.db.base import ID, NOW, Base
+from app.db.base import ID, UNBUFFERED, Base
 
 name_words = Table(
     "name_words",
@@ -16,12 +16,12 @@ Index(
     "ix_name_words_typing_keys_word_2",
     func.typing_keys(name_words.c.word, literal_column("2")),
     postgresql_using="gin",
-    postgresql_with=NOW,
+    postgresql_with=UNBUFFERED,
 )
 Index(
     "ix_name_words_word_extensions_gin_trgm_ops",
     name_words.c.word,
     postgresql_using="gin",
     postgresql_ops={"word": "extensions.gin_trgm_ops"},
-    postgresql_with=NOW,
+    postgresql_with=UNBUFFERED,
 )

@@ -5,7 +5,7 @@ from sqlalchemy import CheckConstraint, Column, Computed, Date, ForeignKey, Inde
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.db.base import ID, NOW, Base, Resource, folded_column, text_column
+from app.db.base import ID, UNBUFFERED, Base, Resource, folded_column, text_column
 
 
 class Patient(Resource):
@@ -63,7 +63,7 @@ class Patient(Resource):
 
 
 _PATIENTS = Patient.__table__.c
-Index("ix_patients_patient_search", _PATIENTS.patient_search, postgresql_using="gin", postgresql_with=NOW)
+Index("ix_patients_patient_search", _PATIENTS.patient_search, postgresql_using="gin", postgresql_with=UNBUFFERED)
 # what lists are ordered by, and filters with many values: a page is a range of the index
 for _name in (
     "patient_last_name_folded",

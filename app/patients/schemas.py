@@ -148,8 +148,7 @@ class PatientUpdate(UpdateBody, PatientFields):
 
 
 def _searchable(text: str) -> str:
-    typed = understand(text)
-    if typed is not None and typed.size > MOST_WORDS:
+    if any(typed.size > MOST_WORDS for typed in understand(text)):
         raise refuse("search_words", f"Must have at most {MOST_WORDS} words")
     return text
 
@@ -163,7 +162,8 @@ class PatientParameters(ListParameters):
     Each filter is a column, Django's way with or without a comparison behind it (`app.resource.finding`).
     """
 
-    search: Annotated[str, AfterValidator(_searchable), Field(max_length=MOST_CHARACTERS)] | None = None
+    # the length first: what comes after takes longer than the text is long
+    search: Annotated[str, Field(max_length=MOST_CHARACTERS), AfterValidator(_searchable)] | None = None
     """What somebody knows of a patient, in any order: names or parts of them, a date of birth, a mobile number, an
     e-mail address, a `unique_id`. Best match first; without `limit`, the best 100."""
     ordering: (
@@ -242,8 +242,7 @@ class PatientParameters(ListParameters):
         if numbers := filters.pop("patient_mobile_number", None):
             spelt = {digits for number in numbers for digits in spellings(number, phone_region)}
             filters["patient_mobile_digits"] = sorted(spelt)
-        search = None if self.search is None else understand(self.search, phone_region)
-        return Wanted(filters, self.ordering, search)
+        return Wanted(filters, self.ordering, understand(self.search or "", phone_region) or None)
 
 
 def _publish_search(schema: dict[str, Any]) -> None:

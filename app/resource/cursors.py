@@ -19,6 +19,10 @@ from app.errors import FieldError, InvalidError
 from app.models import secrets
 
 P = TypeVar("P", bound=BaseModel)
+FORMAT = b"2"
+"""Of what is sealed; cursors of another version of the service are no cursors to this one."""
+LONGEST = 8000
+"""Characters: with more, links would be refused on their way."""
 BLOCK = 64
 """Bytes: what is sealed has a multiple of it, so that the length of a cursor tells no length of a name."""
 
@@ -45,12 +49,21 @@ class Cursors:
                 self._cipher = AESSIV((await connection.execute(_KEY)).scalar_one())
         return self._cipher
 
-    async def seal(self, path: str, after: Any, parameters: BaseModel) -> str:
-        """The cursor of the page after a place, as JSON has it, in the list of `path` that `parameters` ask for."""
-        content = json.dumps([after, wanted(parameters)]).encode()
+    async def seal(self, path: str, after: Any, parameters: BaseModel, where: str = "query") -> str:
+        """The cursor of the page after a place, as JSON has it, in the list of `path` that `parameters` ask for.
+
+        Raises:
+            InvalidError: it would be too long; the parameters are `where`.
+        """
+        content = json.dumps([after, wanted(parameters)], ensure_ascii=False).encode()
         content = content.ljust(-(-len(content) // BLOCK) * BLOCK)  # with blanks, which JSON leaves out of account
-        sealed = (await self._key()).encrypt(content, [path.encode()])
-        return base64.urlsafe_b64encode(sealed).decode().rstrip("=")
+        sealed = (await self._key()).encrypt(content, [FORMAT, path.encode()])
+        cursor = base64.urlsafe_b64encode(sealed).decode().rstrip("=")
+        if len(cursor) > LONGEST:
+            message = "Ask for less at once: so many values are too long for the cursor of the next page"
+            longest = max(wanted(parameters).items(), key=lambda item: len(str(item[1])))[0]
+            raise InvalidError([FieldError((where, longest), message, "too_long_for_pages")])
+        return cursor
 
     async def open(self, path: str, cursor: str | None, parameters: P, where: str = "query") -> tuple[Any, P]:
         """The place after which the page begins, None for the beginning, and what was asked for, if not said again.
@@ -62,7 +75,7 @@ class Cursors:
             return None, parameters
         try:
             sealed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-            content = (await self._key()).decrypt(sealed, [path.encode()])
+            content = (await self._key()).decrypt(sealed, [FORMAT, path.encode()])
             after, asked = json.loads(content)
             opened = parameters.model_validate({**parameters.model_dump(include=PAGING), **asked})
         except (binascii.Error, InvalidTag, ValueError, ValidationError):

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Date,
+    DateTime,
     Integer,
     Select,
     Table,
@@ -73,7 +74,9 @@ def equals(key: ColumnElement[Any], values: Sequence[ColumnElement[Any]]) -> Col
 
 def _values(name: str, column: Column[Any], filters: Mapping[str, int]) -> list[ColumnElement[Any]]:
     """The values of a filter, parameters of the statement."""
-    return [bindparam(f"{name}_{place}", type_=column.type) for place in range(filters.get(name, 0))]
+    # in the collation of what they are compared with: with another one PostgreSQL takes no index
+    kind = key_of(column).type
+    return [bindparam(f"{name}_{place}", type_=kind) for place in range(filters.get(name, 0))]
 
 
 def condition(table: Table, links: Mapping[str, ToMany], name: str, values: int) -> ColumnElement[bool]:
@@ -166,7 +169,9 @@ def found_by_month(
     earliest, latest = (select(most(column)).scalar_subquery() for most in (func.min, func.max))
     first = func.greatest(earliest, *([func.least(*bounds["gte"])] if bounds["gte"] else []))
     last = func.least(latest, *([func.greatest(*bounds["lt"])] if bounds["lt"] else []))
-    series = func.generate_series(func.month_of(first), func.month_of(last), text("interval '1 month'"))
+    # of timestamps without a zone: with one, a month would begin when it does in the session's
+    from_, to = (cast(func.month_of(moment), DateTime) for moment in (first, last))
+    series = func.generate_series(from_, to, text("interval '1 month'"))
     months = series.table_valued("month", name="months").render_derived()
     of_month = select(unique_id).where(func.month_of(column) == cast(months.c.month, Date))
     of_month = of_month.where(*(condition(table, {}, *each) for each in filters))

@@ -13,7 +13,7 @@ from app.resource.finding import LIMIT, Part, condition, found, found_by_month, 
 from app.resource.repository import Record, Repository
 from app.resource.wanted import Item, Place, Wanted
 
-MOST_STATEMENTS = 256
+MOST_STATEMENTS = 32
 """That are kept built, of all that the combinations of parameters make."""
 
 

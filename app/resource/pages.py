@@ -12,14 +12,12 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.errors import FieldError, InvalidError
-from app.resource.cursors import Cursors, wanted
+from app.resource.cursors import LONGEST, Cursors, wanted
 from app.resource.repository import Record
 from app.resource.wanted import Item, Wanted
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
-MAX_CURSOR = 60_000
-"""Characters: a cursor holds all filters that it was asked with."""
 SEARCH = "search/"
 """What follows the path of a list where it is searched by a request with a body."""
 BATCH = 500
@@ -33,7 +31,7 @@ class PageParameters(BaseModel):
 
     limit: Annotated[int | None, Field(ge=1, le=MAX_LIMIT)] = None
     """The most records of a page."""
-    cursor: Annotated[str | None, Field(min_length=1, max_length=MAX_CURSOR)] = None
+    cursor: Annotated[str | None, Field(min_length=1, max_length=LONGEST)] = None
     """Where the page begins, from the `Link` header of the page before; it holds what else was asked for."""
 
     @property
@@ -106,10 +104,9 @@ async def list_answer(request: Request, source: Source[P], parameters: P, cap: i
 
     An array, or where the client accepts that, one record a line.
     """
-    _refuse_repeated(request, parameters)
+    _refuse_ambiguous(request, parameters)
     cursors: Cursors = request.app.state.cursors
-    where = "body" if request.method == "POST" else "query"
-    after, parameters = await cursors.open(_path(request), parameters.cursor, parameters, where)
+    after, parameters = await cursors.open(_path(request), parameters.cursor, parameters, _where(request))
     read_wanted = partial(source.read, parameters)
     form = NDJSON if NDJSON.media_type in request.headers.get("accept", "").lower() else ARRAY
     headers = {"Vary": "Accept"}
@@ -136,16 +133,27 @@ def _records(items: list[Item]) -> list[Record]:
     return [item.record for item in items]
 
 
-def _refuse_repeated(request: Request, parameters: BaseModel) -> None:
-    """Refuse parameters that are given twice, but filters: which one counts, two programs may see differently."""
+def _refuse_ambiguous(request: Request, parameters: BaseModel) -> None:
+    """Refuse parameters that are given twice, but filters, and those in the query of who sends a body.
+
+    Which one counts, two programs may see differently.
+    """
     given = Counter(name for name, _ in request.query_params.multi_items())
-    errors = [
-        FieldError(("query", name), "Must be given once", "repeated")
-        for name, times in given.items()
-        if times > 1 and not isinstance(getattr(parameters, name), list)
-    ]
+    if _where(request) == "body":
+        errors = [FieldError(("query", name), "Must be in the body", "extra_forbidden") for name in given]
+    else:
+        errors = [
+            FieldError(("query", name), "Must be given once", "repeated")
+            for name, times in given.items()
+            if times > 1 and not isinstance(getattr(parameters, name), list)
+        ]
     if errors:
         raise InvalidError(errors)
+
+
+def _where(request: Request) -> str:
+    """Where it stands what is wanted."""
+    return "body" if request.method == "POST" else "query"
 
 
 def _path(request: Request) -> str:
@@ -161,9 +169,9 @@ async def _ways_on(request: Request, after: Any, limit: int, parameters: PagePar
     be a proxy's. What was asked for may name people: in links it is sealed too.
     """
     cursors: Cursors = request.app.state.cursors
-    path = _path(request)
-    following = None if after is None else await cursors.seal(path, after, parameters)
-    if request.method == "POST":
+    path, where = _path(request), _where(request)
+    following = None if after is None else await cursors.seal(path, after, parameters, where)
+    if where == "body":
         return {} if following is None else {"Next-Cursor": following}
     first = await cursors.seal(path, None, parameters) if wanted(parameters) else None
     places = {"first": first} if following is None else {"next": following, "first": first}

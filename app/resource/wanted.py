@@ -14,7 +14,8 @@ class Wanted(NamedTuple):
     """Values by the names of parameters: of each, one has to match."""
     ordering: str | None = None
     """The name of a column, after `-` where it is descending."""
-    search: Typed | None = None
+    search: Sequence[Typed] | None = None
+    """The readings of what was typed, of which the first counts in which somebody is found."""
 
     @property
     def everything(self) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import reduce
+from itertools import chain, repeat
 from operator import add
 from typing import Any, NamedTuple
 
@@ -16,6 +17,8 @@ from app.search.words import FAR, NEAR, Likeness, Meant
 
 _PATIENT = Patient.__table__.c
 _WORDS = _PATIENT.patient_search
+MOST_BEGINNINGS = 12
+"""Of a number; no country's plan has more than ten."""
 MOST_DIFFERENT = 999
 """Letters; from here on names are as different as they can be, so that this never weighs as much as an error."""
 
@@ -28,8 +31,7 @@ class Shape(NamedTuple):
     births: int = 0
     emails: int = 0
     identifiers: int = 0
-    numbers: tuple[int, ...] = ()
-    """Of each, how many beginnings it has."""
+    numbers: int = 0
 
 
 def understood(typed: Typed, meant: Sequence[Meant]) -> tuple[Shape, dict[str, Any]]:
@@ -46,13 +48,17 @@ def understood(typed: Typed, meant: Sequence[Meant]) -> tuple[Shape, dict[str, A
         parameters |= {f"{kind}_{place}": value for place, value in enumerate(getattr(typed, kind))}
     for place, number in enumerate(typed.numbers):
         parameters[f"number_{place}"] = number.written
-        parameters |= {f"digits_{place}_{which}": value for which, value in enumerate(number.digits)}
+        # as many for all, so that they are asked by one statement
+        digits = chain(number.digits, repeat(number.written))
+        parameters |= {
+            f"digits_{place}_{which}": value for which, value in zip(range(MOST_BEGINNINGS), digits, strict=False)
+        }
     shape = Shape(
         tuple(word.is_short for word in meant),
         len(typed.births),
         len(typed.emails),
         len(typed.identifiers),
-        tuple(len(number.digits) for number in typed.numbers),
+        len(typed.numbers),
     )
     return shape, parameters
 
@@ -88,8 +94,8 @@ def _others(shape: Shape) -> Iterator[ColumnElement[bool]]:
         yield begins_with(_PATIENT.patient_email_address_folded, beginning)
     for place in range(shape.identifiers):
         yield _PATIENT.unique_id == bindparam(f"identifiers_{place}", type_=ID)
-    for place, spellings in enumerate(shape.numbers):
-        digits = [bindparam(f"digits_{place}_{which}", type_=ID) for which in range(spellings)]
+    for place in range(shape.numbers):
+        digits = [bindparam(f"digits_{place}_{which}", type_=ID) for which in range(MOST_BEGINNINGS)]
         mobile = _PATIENT.patient_mobile_digits
         yield or_(
             *(begins_with(mobile, begun) for begun in digits),

@@ -15,34 +15,28 @@ from app.search.words import meant
 
 FEW = 5
 """If no more are near what was typed, and nobody has it as typed, the search goes on further from it."""
-_READING = 10
-"""Each reading of what was typed has numbers of its own for its parts, so many."""
+_READING, _FAR = 20, 10
+"""What the number of a part has besides: the reading of what was typed, and whether the search goes far.
+
+That is decided once, at the first page: who is created later must not hide who was there.
+"""
 
 
 class PatientListing(Listing):
     """Who is found by a search, best match first; or the list without one."""
 
     async def page(self, wanted: Wanted, after: Place | None, limit: int) -> list[Item]:
-        """Read up to `limit` records of what is wanted, from after a place in that list, or from its beginning.
-
-        What looks like an id is a name where nobody is found by it.
-        """
+        """Read up to `limit` records of what is wanted, from after a place in that list, or from its beginning."""
         if wanted.search is None:
             return await super().page(wanted, after, limit)
-        readings = wanted.search.readings
-        number = after.part // _READING if after else 0
-        place = after and after._replace(part=after.part % _READING)
+        first, part = divmod(after.part, _READING) if after else (0, 0)
+        place = after and after._replace(part=part)
         items: list[Item] = []
-        while not items and number < len(readings):
-            if (search := await self._search(readings[number], wanted)) is not None:
-                found_places = await search.page(place, limit)
-                items = [
-                    item._replace(place=item.place._replace(part=item.place.part + number * _READING))
-                    for item in found_places
-                ]
-            if place is not None:
+        for number, reading in enumerate(wanted.search[first:], first):
+            if (search := await self._search(reading, wanted)) is not None:
+                items = [_moved(item, number * _READING) for item in await search.page(place, limit)]
+            if items or place is not None:
                 break
-            number += 1
         return items
 
     async def count(self, wanted: Wanted) -> int:
@@ -50,7 +44,7 @@ class PatientListing(Listing):
         if wanted.search is None:
             return await super().count(wanted)
         number = 0
-        for reading in wanted.search.readings:
+        for reading in wanted.search:
             search = await self._search(reading, wanted)
             number = await search.count() if search is not None else 0
             if number:
@@ -59,10 +53,15 @@ class PatientListing(Listing):
 
     async def _search(self, typed: Typed, wanted: Wanted) -> "_Search | None":
         """The search for what was typed; none where that cannot be anybody."""
-        words = await meant(self.connection, typed.words) if typed.words else []
+        words = await meant(self.connection, typed.words, limited=self.repository.limited) if typed.words else []
         if typed.is_nobody or len(words) < len(typed.words):
             return None
         return _Search(self, wanted, *understood(typed, words))
+
+
+def _moved(item: Item, parts: int) -> Item:
+    """A record in a list, so many parts further on."""
+    return item._replace(place=item.place._replace(part=item.place.part + parts))
 
 
 class _Search:
@@ -76,18 +75,15 @@ class _Search:
         self._selection = listing.selection(wanted)
 
     async def page(self, after: Place | None, limit: int) -> list[Item]:
+        if after is None:
+            goes_far, place = await self._goes_far(), None
+        else:
+            goes_far, place = after.part >= _FAR, after._replace(part=after.part % _FAR)
         if self._wanted.ordering is not None:
-            return await self._in_order(self._wanted.ordering, after, limit)
-        near, far = parts(self._shape)
-        items: list[Item] = []
-        if after is None or after.part < len(near):
-            items = await self._ranked(after, limit)
-            if len(items) == limit or not far:
-                return items
-            if not await self._goes_far():
-                return items
-            after = None
-        return items + await self._ranked(after, limit - len(items), far=True)
+            items = await self._in_order(self._wanted.ordering, place, limit, goes_far=goes_far)
+        else:
+            items = await self._best_first(place, limit, goes_far=goes_far)
+        return [_moved(item, _FAR) for item in items] if goes_far else items
 
     async def count(self) -> int:
         return await self._count("far" if await self._goes_far() else "near")
@@ -102,12 +98,22 @@ class _Search:
         statement = _counted(self._selection, self._shape, reach, at_most=most is not None)
         return await self._listing.number(statement, {**self._parameters, "limit": most})
 
+    async def _best_first(self, after: Place | None, limit: int, *, goes_far: bool) -> list[Item]:
+        near, _ = parts(self._shape)
+        items: list[Item] = []
+        if after is None or after.part < len(near):
+            items = await self._ranked(after, limit)
+            after = None
+        if goes_far and len(items) < limit:
+            items += await self._ranked(after, limit - len(items), far=True)
+        return items
+
     async def _ranked(self, after: Place | None, limit: int, *, far: bool = False) -> list[Item]:
         statement = _ranked(self._selection, self._shape, after.part if after else None, far=far)
         return await self._listing.items(statement, self._parameters, after, limit)
 
-    async def _in_order(self, ordering: str, after: Place | None, limit: int) -> list[Item]:
-        reach = "far" if await self._goes_far() else "near"
+    async def _in_order(self, ordering: str, after: Place | None, limit: int, *, goes_far: bool) -> list[Item]:
+        reach = "far" if goes_far else "near"
         statement = _in_order(self._selection, self._shape, reach, ordering, after.part if after else None)
         return await self._listing.items(statement, self._parameters, self._listing.opened(ordering, after), limit)
 

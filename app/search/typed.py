@@ -12,7 +12,7 @@ MOST_CHARACTERS = 200
 MOST_WORDS = 8
 """Of each kind."""
 
-_EMAIL = re.compile(r"\S+@\S*")
+_EMAIL = re.compile(r"""[^\s<>()"',;:]+@[^\s<>()"',;]*""")
 _DATES = (
     re.compile(r"(?<![\w.+-])(?P<year>\d{4})([-/.])(?P<month>\d{1,2})\2(?P<day>\d{1,2})(?![\w+-])"),
     re.compile(r"(?<![\w.+-])(?P<day>\d{1,2})([-/.])(?P<month>\d{1,2})\2(?P<year>\d{4})(?![\w+-])"),
@@ -20,8 +20,8 @@ _DATES = (
 """ISO 8601's order, and day first."""
 _NUMBER = re.compile(r"(?<![\w@-])\+?\(?\d(?:[\d ().+/-]*\d)?(?![\w@])")
 _APOSTROPHES = re.compile("['’‘`ʼ´]")  # noqa: RUF001  # these are what is meant
-_IDENTIFIER = re.compile(rf"(?=.*[A-Za-z])(?=.*[0-9_:~]){PATTERN}")
-"""With a letter, and with what names do not have."""
+_IDENTIFIER = re.compile(rf"(?=.*[A-Za-z])(?=.*[^A-Za-z]){PATTERN}")
+"""What may be a `unique_id` and is no number, date or name of one word."""
 
 
 class Number(NamedTuple):
@@ -43,7 +43,6 @@ class Typed(NamedTuple):
     emails: tuple[str, ...] = ()
     """E-mail addresses, or their beginnings."""
     identifiers: tuple[str, ...] = ()
-    """What looks like a `unique_id`; it may be a name all the same."""
 
     @property
     def size(self) -> int:
@@ -55,50 +54,48 @@ class Typed(NamedTuple):
         """Whether nobody is found: nothing usable was typed, or a day that never was."""
         return self.size == 0 or None in self.births
 
-    @property
-    def readings(self) -> list["Typed"]:
-        """This, and if something looks like an id, the same with names instead."""
-        if not self.identifiers:
-            return [self]
-        words = [word for text in self.identifiers for word in _words(text)]
-        return [self, self._replace(words=tuple(dict.fromkeys((*self.words, *words))), identifiers=())]
 
+def understand(text: str, region: str | None = None) -> list[Typed]:
+    """The readings of what was typed, in any order; none where it is blank.
 
-def understand(text: str, region: str | None = None) -> Typed | None:
-    """What was typed, in any order; none where it is blank.
-
-    Numbers without a country's code are of `region`; without one, they have no other spellings.
+    The first in which somebody is found counts: what looks like an id may be something else. Numbers without a
+    country's code are of `region`; without one, they have no other spellings.
     """
     text = _plain(text)
-    if not text.strip():
-        return None
-    emails, text = _take(_EMAIL, text)
+    tokens = text.split()
+    identifiers = tuple(dict.fromkeys(token for token in tokens if _IDENTIFIER.fullmatch(token)))
+    rest = " ".join(token for token in tokens if token not in identifiers)
+    readings = [_understand(rest, region)._replace(identifiers=identifiers)] if identifiers else []
+    return [*readings, _understand(text, region)] if tokens else []
+
+
+def _understand(text: str, region: str | None) -> Typed:
+    emails, text = _take(_EMAIL, text.replace("mailto:", " "))
     births: list[date | None] = []
     for pattern in _DATES:
         births += [_day(match) for match in pattern.finditer(text)]
         text = pattern.sub(" ", text)
     numbers, text = _take(_NUMBER, text)
-    tokens = text.split()
-    identifiers = [token for token in tokens if _IDENTIFIER.fullmatch(token)]
-    words = [word for token in tokens if token not in identifiers for word in _words(token)]
     return Typed(
-        words=tuple(dict.fromkeys(words)),
+        words=tuple(word for token in text.split() for word in _words(token)),
         births=tuple(dict.fromkeys(births)),
         numbers=tuple(_number(number, region) for number in dict.fromkeys(numbers)),
-        emails=tuple(dict.fromkeys(email.rstrip(".,;>)") for email in emails)),
-        identifiers=tuple(dict.fromkeys(identifiers)),
+        emails=tuple(dict.fromkeys(email.rstrip(".") for email in emails)),
     )
 
 
 def _plain(text: str) -> str:
-    """The text in NFC, with ASCII digits and without characters that nobody sees."""
+    """The text in NFC, with ASCII digits and hyphens, and without characters that nobody sees."""
     characters = []
     for character in unicodedata.normalize("NFC", text):
+        category = unicodedata.category(character)
         if character.isspace():
             characters.append(" ")
+        elif category == "Pd":  # as word processors write them
+            characters.append("-")
         elif character.isdecimal():
             characters.append(str(unicodedata.decimal(character)))
-        elif not unicodedata.category(character).startswith("C"):
+        elif not category.startswith("C"):
             characters.append(character)
     return "".join(characters)
 

@@ -8,11 +8,22 @@ from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import NamedTuple, Self
 
-from sqlalchemy import ARRAY, Text, bindparam, text
+from sqlalchemy import ARRAY, Integer, Text, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 MOST_ALIKE = 100
-"""Words of each likeness, to one that was typed."""
+"""Words of each likeness, to one that was typed.
+
+Not for who is limited to hospitals: by adding patients of similar names it would see, by which of them is left out
+then, that somebody has such a name whom it may not see.
+"""
+_LONGEST = 64
+"""Letters of a typed word in which errors are looked for."""
+
+
+def _apart(word: str, form: str, errors: int) -> str:
+    """Whether two words are at most so many errors apart; levenshtein() refuses words of more than 255 letters."""
+    return f"extensions.levenshtein_less_equal(left({word}, 255), {form}, {errors}) <= {errors}"
 
 
 class Likeness(IntEnum):
@@ -28,83 +39,86 @@ class Likeness(IntEnum):
     INSIDE = 200
     """It has what was typed somewhere inside."""
     TWO_ERRORS = 300
-    """Or three, in words of six letters and more."""
+    """In words of four letters and more."""
 
 
+SHORT = 3
+"""Letters; words that have fewer are initials, or nearly."""
 NEAR = (Likeness.SAME, Likeness.BEGINNING, Likeness.ONE_ERROR)
 """What is looked for at once."""
 FAR = (Likeness.SHORT_ERROR, Likeness.INSIDE, Likeness.TWO_ERRORS)
 """What is looked for besides where that finds few."""
 
-# `&&` on the keys finds all words with so few errors and some more; levenshtein counts, but two for a swap
+# `&&` on the keys finds all words with so few errors, and some more; levenshtein counts two for letters in the wrong
+# order, so words are compared with all in which two neighbours have changed places, too
 _MEANT = text(
     f"""
-    WITH typed AS MATERIALIZED (
+    WITH spelt AS (
         SELECT DISTINCT n, regexp_replace(fold(spelling) COLLATE pg_c_utf8, '[[:punct:][:space:]]+', '', 'g')
             COLLATE "C" AS form
         FROM unnest(:words) WITH ORDINALITY AS given(word, n), unnest(ARRAY[word, transcribe(word)]) AS spelling
+    ), swapped AS (
+        SELECT n, form, ARRAY(
+            SELECT overlay(form PLACING reverse(substr(form, place, 2)) FROM place FOR 2)
+            FROM generate_series(1, char_length(form) - 1) AS place WHERE char_length(form) <= {_LONGEST}
+        ) AS once
+        FROM spelt WHERE form <> ''
+    ), typed AS MATERIALIZED (
+        SELECT n, form, once, ARRAY(
+            SELECT overlay(other PLACING reverse(substr(other, place, 2)) FROM place FOR 2)
+            FROM unnest(once) AS other, generate_series(1, char_length(form) - 1) AS place
+        ) AS twice
+        FROM swapped
     )
-    SELECT n, {Likeness.SAME:d} AS likeness, form AS word FROM typed WHERE form <> ''
+    SELECT n, {Likeness.SAME:d} AS likeness, form AS word FROM typed
     UNION ALL
     SELECT n, likeness, word
-    FROM typed, LATERAL (
+    FROM (SELECT * FROM typed WHERE char_length(form) BETWEEN 2 AND {_LONGEST}) AS typed, LATERAL (
         (
             SELECT CASE WHEN char_length(form) > 3 THEN {Likeness.ONE_ERROR:d} ELSE {Likeness.SHORT_ERROR:d} END, word
             FROM name_words
             WHERE typing_keys(word, 2) && typing_keys(form, CASE WHEN char_length(form) > 2 THEN 1 ELSE 0 END)
                 AND char_length(word) + char_length(form) > 4
-                AND (
-                    extensions.levenshtein_less_equal(word, form, 1) < 2
-                    OR extensions.levenshtein_less_equal(word, form, 2) = 2 AND word IN (
-                        SELECT overlay(form PLACING reverse(substr(form, place, 2)) FROM place FOR 2)
-                        FROM generate_series(1, char_length(form) - 1) AS place
-                    )
-                )
-            ORDER BY word LIMIT {MOST_ALIKE}
+                AND ({_apart("word", "form", 1)} OR word = ANY (once))
+            ORDER BY word LIMIT :most
         )
         UNION ALL
         (
             SELECT {Likeness.INSIDE:d}, word FROM name_words
             WHERE char_length(form) > 2 AND word LIKE '%' || form || '%'
-            ORDER BY char_length(word), word LIMIT {MOST_ALIKE}
+            ORDER BY char_length(word), word LIMIT :most
         )
         UNION ALL
         (
-            SELECT {Likeness.TWO_ERRORS:d}, word
-            FROM name_words, LATERAL (
-                SELECT extensions.levenshtein_less_equal(word, form, 3) AS errors OFFSET 0
-            ) AS measured
-            WHERE char_length(form) > 3 AND typing_keys(word, 2) && typing_keys(form, 2)
-                AND errors < CASE WHEN char_length(form) > 5 THEN 4 ELSE 3 END
-            ORDER BY errors, word LIMIT {MOST_ALIKE}
+            SELECT {Likeness.TWO_ERRORS:d}, word FROM name_words
+            WHERE char_length(form) > 3 AND typing_keys(word, 2) && typing_keys(form, 2) AND (
+                {_apart("word", "form", 2)} OR EXISTS (SELECT FROM unnest(once) AS o WHERE {_apart("word", "o", 1)})
+                OR word = ANY (twice)
+            )
+            ORDER BY extensions.levenshtein_less_equal(left(word, 255), form, 4), word LIMIT :most
         )
     ) AS alike(likeness, word)
-    WHERE char_length(form) > 1 AND NOT starts_with(word, form)
+    WHERE NOT starts_with(word, form)
     """  # noqa: S608  # put together from numbers
-).bindparams(bindparam("words", type_=ARRAY(Text)))
+).bindparams(bindparam("words", type_=ARRAY(Text)), bindparam("most", type_=Integer))
 
 
 class Meant(NamedTuple):
     """A typed word, as conditions on `patient_search`, each in the language of tsquery; "" where no word is alike."""
 
     letters: int
+    is_short: bool
+    """Whether so many names have it, or begin so, that an index helps little."""
     queries: dict[Likeness, str]
-
-    @property
-    def is_short(self) -> bool:
-        """Whether so many names have it, or begin so, that an index helps little."""
-        return self.letters < 3  # noqa: PLR2004
 
     @classmethod
     def of(cls, alike: dict[Likeness, list[str]]) -> Self:
-        """The conditions of one typed word, whose own spellings are the `SAME`."""
-        typed = alike[Likeness.SAME]
-        letters = len(typed[0])
+        """The conditions of one typed word, whose own spellings are the `SAME`; of an initial, what begins with it."""
+        typed = sorted(alike[Likeness.SAME], key=len)
         queries = {likeness: _any(alike.get(likeness, ())) for likeness in Likeness}
+        queries[Likeness.SAME] = " | ".join(_any([word], beginning=len(word) < SHORT) for word in typed)
         queries[Likeness.BEGINNING] = _any(typed, beginning=True)
-        if letters < 3:  # noqa: PLR2004  # an initial
-            queries[Likeness.SAME] = queries[Likeness.BEGINNING]
-        return cls(letters, queries)
+        return cls(len(typed[0]), len(typed[-1]) < SHORT, queries)
 
     def one_of(self, likenesses: Iterable[Likeness]) -> str:
         """The condition that a word is alike in one of these ways."""
@@ -149,9 +163,14 @@ async def forget(connection: AsyncConnection, words: Sequence[str]) -> None:
     await connection.execute(_FORGET, {"words": words})
 
 
-async def meant(connection: AsyncConnection, words: Sequence[str]) -> list[Meant]:
-    """What typed words mean; one that has nothing by which it could be found is left out."""
+async def meant(connection: AsyncConnection, words: Sequence[str], *, limited: bool) -> list[Meant]:
+    """What typed words mean; one that has nothing by which it could be found is left out.
+
+    On behalf of who is `limited`, no word is left out for there being too many.
+    """
     found: dict[int, dict[Likeness, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for n, likeness, word in await connection.execute(_MEANT, {"words": list(words)}):
+    for n, likeness, word in await connection.execute(
+        _MEANT, {"words": list(words), "most": None if limited else MOST_ALIKE}
+    ):
         found[n][Likeness(likeness)].append(word)
     return [Meant.of(found[n]) for n in sorted(found)]

@@ -11,12 +11,28 @@ down_revision = "20261123_02"
 
 EXTENSIONS = ("unaccent", "pg_trgm", "fuzzystrmatch")  # all are "trusted": who may CREATE in the database may have them
 
+# what unaccent leaves: letters that have another form in some places, and then what nobody sees or says
+REPLACED = {
+    "\u03c2": "\u03c3",  # Greek sigma at the end of a word
+    "\u0623": "\u0627",  # Arabic alef with hamza above
+    "\u0625": "\u0627",  # and below
+    "\u0622": "\u0627",  # with madda
+    "\u0671": "\u0627",  # wasla
+    "\u0649": "\u064a",  # alef maksura: ya
+}
+REMOVED = (
+    "\u00ad\u034f\u061c\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff"
+    "\u0640\u064b\u064c\u064d\u064e\u064f\u0650\u0651\u0652\u0653\u0654\u0655\u0670"  # Arabic vowel marks, tatweel
+)
 # names in functions are qualified: a restored dump fills its tables and indexes with an empty search_path
 FUNCTIONS = {
     # unaccent() is only STABLE, since its rules are a file; where that changes, reindex
-    "fold(text)": """
+    "fold(text)": f"""
     CREATE FUNCTION public.fold(value text) RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    RETURN lower(extensions.unaccent('extensions.unaccent'::regdictionary, value) COLLATE pg_c_utf8) COLLATE "C"
+    RETURN lower(extensions.unaccent(
+        'extensions.unaccent'::regdictionary,
+        translate(value, '{"".join(REPLACED)}{REMOVED}', '{"".join(REPLACED.values())}')
+    ) COLLATE pg_c_utf8) COLLATE "C"
     """,
     # German and Nordic letters as people type them where a keyboard lacks them
     "transcribe(text)": """
@@ -24,8 +40,8 @@ FUNCTIONS = {
     RETURN replace(replace(replace(replace(replace(
         lower(value COLLATE pg_c_utf8), 'ä', 'ae'), 'ö', 'oe'), 'ü', 'ue'), 'ø', 'oe'), 'å', 'aa')
     """,
-    # the folded words by which people are found: O'Brien by o, brien and obrien, Lee-Ann by lee, ann and leeann, van
-    # der Merwe by van, der, merwe and vandermerwe, Müller by muller and mueller
+    # the folded words by which people are found: O'Brien by o, brien and obrien, Lee-Ann and Lee Ann by lee, ann and
+    # leeann, van der Merwe by van, der, merwe and vandermerwe, Müller by muller and mueller, JP by jp, j and p
     "spellings(text, text, text, text)": """
     CREATE FUNCTION public.spellings(surname text, first text, initials text, title text) RETURNS tsvector
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
@@ -36,6 +52,12 @@ FUNCTIONS = {
     BEGIN
         IF surname ~ '[[:space:]]' THEN
             names := names || ' ' || regexp_replace(surname, '[[:punct:][:space:]]+', '', 'g');
+        END IF;
+        IF first ~ '[[:space:]]' THEN
+            names := names || ' ' || regexp_replace(first, '[[:punct:][:space:]]+', '', 'g');
+        END IF;
+        IF char_length(initials) > 1 THEN
+            names := names || ' ' || regexp_replace(initials, '(.)', '\\1 ', 'g');
         END IF;
         FOREACH spelling IN ARRAY CASE
             WHEN public.transcribe(names) = lower(names) THEN ARRAY[public.fold(names)]

@@ -1,5 +1,8 @@
 """Filters and orderings: what each lets through, and that pages of any of them are what a plain query answers."""
 
+import base64
+import json
+import re
 from collections.abc import AsyncIterator, Callable
 from random import Random
 from typing import Any, NamedTuple
@@ -7,9 +10,14 @@ from typing import Any, NamedTuple
 import asyncpg
 import httpx
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
+from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import event
 
+from app.main import create_app
+from app.settings import Settings
 from tests.auth.support import client_of, make_key, secured
 from tests.support import EXAMPLE
 from tests.walls.conftest import SCOPES
@@ -137,7 +145,11 @@ async def test_bodies_of_wrong_types(client: httpx.AsyncClient) -> None:
     assert (await client.post(SEARCH, json={"patient_town": ["x"] * 51})).status_code == 422
     assert (await client.post(SEARCH, json={"limit": None, "search": None, "patient_town": None})).status_code == 200
     assert (await client.post(SEARCH)).status_code == 422
-    assert (await client.post(f"{SEARCH}?limit=1", json={})).status_code == 200
+    elsewhere = await client.post(f"{SEARCH}?patient_last_name=Doe&limit=1", json={})
+    assert [error["loc"] for error in elsewhere.json()["errors"]] == [
+        ["query", "patient_last_name"],
+        ["query", "limit"],
+    ]
 
 
 async def test_orderings(client: httpx.AsyncClient) -> None:
@@ -246,6 +258,45 @@ async def test_cursors_do_not_tell_how_long_a_name_is(
     assert len(lengths) == 1
 
 
+async def test_cursors_that_would_be_too_long(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
+    """Are refused where they would be made, with the parameter that is too much, and not by a proxy later."""
+    await connection.execute("INSERT INTO patients (unique_id, patient_last_name) VALUES ('a', 'Doe'), ('b', 'Doe')")
+    wanted = {"patient_last_name__startswith": [f"{number:02}{'😀' * 140}" for number in range(49)] + ["D"], "limit": 1}
+    answer = await client.post(SEARCH, json=wanted)
+    assert [error["loc"] for error in answer.json()["errors"]] == [["body", "patient_last_name__startswith"]]
+    assert len((await client.post(SEARCH, json={**wanted, "limit": 2})).json()) == 2
+
+
+async def test_cursors_of_another_version(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
+    """A walk that was begun before an upgrade is refused, and begins again."""
+    key = await connection.fetchval("SELECT value FROM secrets WHERE name = 'cursors'")
+    for after in ("pat123", "abc"):
+        sealed = AESSIV(key).encrypt(json.dumps([after, {}]).encode(), [PATIENTS.encode()])
+        cursor = base64.urlsafe_b64encode(sealed).decode().rstrip("=")
+        assert (await client.get(PATIENTS, params={"cursor": cursor})).status_code == 422
+
+
+@pytest.mark.parametrize("zone", ["America/Asuncion", "Pacific/Kiritimati", "America/Havana"])
+async def test_months_are_those_of_utc(database_url: str, connection: asyncpg.Connection, zone: str) -> None:
+    """Whatever the database's time zone is, and whether its days have a midnight."""
+    await connection.execute(
+        "INSERT INTO patients (unique_id, patient_last_name, date_created) "
+        "SELECT 'p' || n, 'Doe', timestamptz '2015-01-01 00:00:00+00' + n * interval '9.9 days' "
+        "FROM generate_series(1, 400) n"
+    )
+    name = await connection.fetchval("SELECT current_database()")
+    await connection.execute(f"ALTER DATABASE \"{name}\" SET timezone = '{zone}'")
+    app = create_app(Settings.model_validate({"database_url": database_url, "auth": "off"}))
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://patients.test") as client,
+    ):
+        for moments in ({"date_created__gte": "2016-01-01"}, {"date_created__lt": "2024-12-31T23:00:00-05:00"}):
+            answer = await client.get(PATIENTS, params={**moments, "count": "exact", "limit": 1000})
+            assert answer.headers["X-Total-Count"] == str(len(answer.json()))
+            assert len(answer.json()) > 350
+
+
 async def test_pages_under_changes(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
     """Whoever is there throughout is there once, whatever is created and deleted between pages, in any order."""
     for ordering in ("patient_last_name", "-patient_last_name", "-date_created", "unique_id"):
@@ -302,6 +353,30 @@ async def test_what_takes_too_long_is_a_503(client: httpx.AsyncClient, connectio
     assert answer.headers["Retry-After"] == "1"
     assert answer.elapsed.total_seconds() < 1.1
     assert (await client.post(SEARCH, json={"search": "dube"})).status_code == 200
+
+
+@pytest.mark.parametrize("name", sorted(MATCHES))
+async def test_filters_are_ranges_of_an_index(
+    name: str, client: httpx.AsyncClient, connection: asyncpg.Connection, app: FastAPI
+) -> None:
+    """With a collation, or a function, that the index has not, PostgreSQL would look at every patient instead."""
+    await connection.execute(
+        "INSERT INTO patients (unique_id, patient_last_name, patient_town) "
+        "SELECT 'p' || n, 'Dube ' || n, 'Town ' || n FROM generate_series(1, 3000) n"
+    )
+    await connection.execute("ANALYZE patients")
+    statements: list[tuple[str, tuple[Any, ...]]] = []
+
+    def note(_: object, __: object, statement: str, parameters: tuple[Any, ...], *___: object) -> None:
+        statements.append((statement, parameters))
+
+    event.listen(app.state.database.engine.sync_engine, "before_cursor_execute", note)
+    assert (await client.post(SEARCH, json={name: MATCHES[name][0], "limit": 50})).status_code == 200
+    ((statement, parameters),) = [each for each in statements if "found AS" in each[0]]
+    await connection.execute("SET plan_cache_mode = force_custom_plan; SET enable_seqscan = off")
+    plan = "\n".join(line for (line,) in await connection.fetch(f"EXPLAIN {statement}", *parameters))
+    found = plan.partition("CTE found")[2].partition("CTE page")[0]
+    assert re.search(rf"Index Cond: .*{name.partition('__')[0].removesuffix('_number')}", found), plan
 
 
 class Plain(NamedTuple):

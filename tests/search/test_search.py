@@ -44,6 +44,9 @@ async def test_names(register: Register, find: Find, text: str) -> None:
         ("मोहन शर्मा", ["मोहन", "शर्मा"]),
         ("Thandiwe Strauß", ["strauss", "strauß", "STRAUSS"]),
         ("Anna D'Arcy", ["darcy", "d'arcy", "d arcy"]),
+        ("Νίκος Παπαδόπουλος", ["ΠΑΠΑΔΟΠΟΥΛΟΣ", "παπαδοπουλος"]),
+        ("مُحَمَّد أحمد", ["محمد", "احمد محمد"]),
+        ("Nk\u200dosi\u00ad Zulu", ["nkosi", "nk\u200bosi zulu"]),
     ],
 )
 async def test_spellings(register: Register, find: Find, name: str, texts: list[str]) -> None:
@@ -97,6 +100,7 @@ async def test_further_only_where_few_are_found(register: Register, find: Find) 
         "27821234567",
         "0027 82 123-4567",
         "(082) 123.4567",
+        "082\u2011123\u20134567",
         "+27 (0)82 123 4567",
         "082123",
         "+2782",
@@ -145,15 +149,24 @@ async def test_dates_of_birth(register: Register, find: Find, text: str) -> None
         "ZOE@Example.com",
         "zoe@",
         "zoe@example.com dube",
+        "<zoe@example.com>",
+        "mailto:zoe@example.com",
+        'Dube "zoe@example.com",',
+        "(zoe@example.com).",
         "mrn-1234",
         "mrn-1234 dube",
         "8001015009087",
+        "12345678-e29b-41d4-a716-446655440000",
+        "2024-pat1",
+        "ab.cd",
+        "a1@clinic",
         "Dube X2",
     ],
 )
 async def test_email_addresses_and_ids(register: Register, find: Find, text: str) -> None:
     """E-mail addresses, ids, ids that are all digits; and what looks like an id and is a name."""
-    name = "8001015009087" if text.startswith("8") else "mrn-1234"
+    ids = ("8001015009087", "12345678-e29b-41d4-a716-446655440000", "2024-pat1", "ab.cd", "a1@clinic")
+    name = text if text in ids else "mrn-1234"
     one = {"unique_id": name, "patient_last_name": "Dube X2", "patient_email_address": "Zoe@example.com"}
     await register(one, {"unique_id": "other", "patient_last_name": "Dube", "patient_email_address": "y@example.com"})
     assert await find(text) == [name]
@@ -190,7 +203,7 @@ async def test_nobody(register: Register, find: Find, text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["%_\\'\"" * 40, "a " * 100, "a" * 200, "\u202e\u200f" + "ع" * 150, "é" * 200, "😀" * 200, "'" * 200, "((((("],
+    ["%_\\'\"" * 40, "a" * 200, "\u202e\u200f" + "ع" * 150, "é" * 200, "😀" * 200, "'" * 200, "((((("],
 )
 async def test_hostile_texts(register: Register, client: httpx.AsyncClient, text: str) -> None:
     """Are answered."""
@@ -205,6 +218,7 @@ async def test_hostile_texts(register: Register, client: httpx.AsyncClient, text
     [
         "a" * 201,
         "a" * 10_000,
+        "a " * 100,
         "a b c d e f g h i",
         " ".join(f"{day}.1.2000" for day in range(1, 10)),
         "a1 b1 c1 d1 e1 f1 g1 h1 i1",
@@ -221,8 +235,82 @@ async def test_too_much(client: httpx.AsyncClient, text: str) -> None:
         assert text[:9] not in answer.text
 
 
+@pytest.mark.parametrize("text", ["a" * 900_000, "1" * 900_000 + "a", "@" * 900_000, "a1 " * 300_000])
+async def test_far_too_much(client: httpx.AsyncClient, text: str) -> None:
+    """Is refused by its length, before anything that takes longer than it is long."""
+    answer = await client.post(SEARCH, json={"search": text})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["type"] == "string_too_long"
+
+
+@pytest.mark.parametrize("text", ["annemarie botha", "anne-marie", "marie anne", "botha anne"])
+async def test_two_first_names(register: Register, find: Find, text: str) -> None:
+    """Also written as one."""
+    await register(
+        {"unique_id": "one", "patient_first_name": "Anne Marie", "patient_last_name": "Botha"}, two="Ann Roe"
+    )
+    assert await find(text) == ["one"]
+
+
 @pytest.mark.parametrize("text", ["", "   ", "\t\n", "\u200b", "\u3000"])
 async def test_blank(register: Register, find: Find, text: str) -> None:
     """An emptied box is no search, but still a page."""
     await register(one="Thabo Dube", two="Zanele Botha")
     assert await find(text) == ["one", "two"]
+
+
+@pytest.mark.parametrize("text", ["J P Swanepoel", "JP Swanepoel", "j.p. swanepoel", "swanepoel p"])
+async def test_initials(register: Register, find: Find, text: str) -> None:
+    """Each by itself, and all of them together."""
+    one = {"patient_first_name": "Johan", "patient_initials": "JP", "patient_last_name": "Swanepoel"}
+    await register({"unique_id": "one", **one}, {"unique_id": "two", **one, "patient_initials": "JR"})
+    assert await find(text) == ["one"]
+
+
+@pytest.mark.parametrize("text", ["aeaeaea", "muller" + "ß" * 190, "ss" * 100, "ä" * 150, "ä" * 66])
+async def test_long_words(register: Register, client: httpx.AsyncClient, text: str) -> None:
+    """Names and texts that are longer when they are folded, longer than PostgreSQL compares."""
+    await register(one="ä" * 150 + " Muller", two="Ann " + "ß" * 150)
+    assert (await client.post(SEARCH, json={"search": text})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "text", ["ää j", "smith", "smyht maria", "m s", "ma", "nkosi-dlamini", "maria sith", "mrn-7 x"]
+)
+@pytest.mark.parametrize("ordering", [None, "-patient_last_name", "date_created"])
+async def test_pages_are_the_whole(
+    register: Register, client: httpx.AsyncClient, text: str, ordering: str | None
+) -> None:
+    """Page after page, however small, what one page shows, and as many as are counted."""
+    surnames = ("Smith", "Smyth", "Smit", "Smithers", "Äke", "Aeke", "Nkosi-Dlamini", "Sith", "Msmithx")
+    names = [f"{first} {last}" for first in ("Maria", "Mario", "Jan") for last in surnames]
+    await register(**{f"p{number}": name for number, name in enumerate(names)})
+    wanted = {"search": text, **({} if ordering is None else {"ordering": ordering})}
+    whole = await client.post(SEARCH, json={**wanted, "count": "exact"})
+    expected = [record["unique_id"] for record in whole.json()]
+    assert whole.headers["X-Total-Count"] == str(len(expected))
+    for limit in (1, 2, 5):
+        found: list[str] = []
+        answer = await client.post(SEARCH, json={**wanted, "limit": limit})
+        while "Next-Cursor" in answer.headers:
+            found += [record["unique_id"] for record in answer.json()]
+            answer = await client.post(SEARCH, json={"cursor": answer.headers["Next-Cursor"], "limit": limit})
+        assert found + [record["unique_id"] for record in answer.json()] == expected
+
+
+@pytest.mark.parametrize("ordering", [None, "patient_last_name"])
+async def test_who_comes_later_hides_nobody(
+    register: Register, client: httpx.AsyncClient, ordering: str | None
+) -> None:
+    """Whether a search goes far is decided at its first page: who was there then is there to the end."""
+    names = ("Kruisenbergh", "Kruisenbargk", "Kruisxnberga", "Kruizenburge")
+    await register(**{f"p{number}": f"Ann {name}" for number, name in enumerate(names)})
+    wanted = {"search": "kruisenberge", "limit": 1, **({} if ordering is None else {"ordering": ordering})}
+    answer = await client.post(SEARCH, json=wanted)
+    await register(new="Ann Kruisenberge", **{f"other{number}": "Ann Kruisenbergs" for number in range(9)})
+    found = [answer.json()[0]["unique_id"]]
+    while "Next-Cursor" in answer.headers:
+        answer = await client.post(SEARCH, json={"cursor": answer.headers["Next-Cursor"], "limit": 1})
+        found += [record["unique_id"] for record in answer.json()]
+    assert {unique_id for unique_id in found if unique_id.startswith("p")} == {"p0", "p1", "p2", "p3"}
+    assert len(found) == len(set(found))

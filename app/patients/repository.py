@@ -7,7 +7,7 @@ from app.models import Patient as Row
 from app.patients.schemas import Patient, PatientDoctor, PatientHospital, PatientProfile
 from app.resource.document import Document, ToMany, ToOne
 from app.resource.repository import Repository
-from app.resource.walls import had_own, has_own, next_own
+from app.resource.walls import few_own, had_own, has_own, next_own
 from app.search.words import forget, words_of
 
 _HOSPITALS = ToMany(PatientHospital, Hospital.__table__, patient_hospitals, walled=True)
@@ -39,6 +39,10 @@ class PatientRepository(Repository):
         if not limited:
             return super().next_visible(after, limit, limited=limited)
         return cls.document.rows().where(cls.table.c.unique_id.in_(next_own(after, limit)))
+
+    async def few_visible(self) -> dict[str, Any] | None:
+        """Whoever is limited to small hospitals sees few."""
+        return await few_own(self.connection, self.principal) if self.limited else None
 
     @classmethod
     def was_visible(cls, record: ColumnElement[Any]) -> ColumnElement[bool]:

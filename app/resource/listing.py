@@ -23,7 +23,9 @@ class Selection(NamedTuple):
     resource: type[Repository]
     limited: bool
     """Whether the principal is."""
-    filters: tuple[tuple[str, int], ...]
+    few: bool = False
+    """Whether it sees so few that they are looked up one by one."""
+    filters: tuple[tuple[str, int], ...] = ()
     """The names of filters, each with the number of its values."""
 
     @property
@@ -31,7 +33,8 @@ class Selection(NamedTuple):
         """What holds of the records that the filters let through and the principal may see."""
         table, links = self.resource.table, self.resource.links
         let_through = [condition(table, links, name, values) for name, values in self.filters]
-        return [self.resource.visible(limited=self.limited), *let_through]
+        seen = walls.is_one_of_few(table.c.unique_id) if self.few else self.resource.visible(limited=self.limited)
+        return [seen, *let_through]
 
     @property
     def moment(self) -> str | None:
@@ -46,24 +49,28 @@ class Listing:
     def __init__(self, repository: Repository) -> None:
         self.repository = repository
         self.connection = repository.connection
+        self._own = walls.parameters(repository.principal)
 
     async def page(self, wanted: Wanted, after: Place | None, limit: int) -> list[Item]:
         """Read up to `limit` records of what is wanted, from after a place in that list, or from its beginning."""
         if wanted.everything:
-            statement = _plain(self.selection(wanted))
+            statement = _plain(Selection(type(self.repository), self.repository.limited))
             return await self.items(statement, {}, after or Place(0, None, ""), limit)
         ordering = wanted.ordering or "unique_id"
-        statement = _ordered(self.selection(wanted), ordering, after.part if after else None)
+        statement = _ordered(await self.selection(wanted), ordering, after.part if after else None)
         return await self.items(statement, values_of(wanted.filters), self.opened(ordering, after), limit)
 
     async def count(self, wanted: Wanted) -> int:
         """Count the records of what is wanted."""
-        return await self.number(_count(self.selection(wanted)), values_of(wanted.filters))
+        return await self.number(_count(await self.selection(wanted)), values_of(wanted.filters))
 
-    def selection(self, wanted: Wanted) -> Selection:
-        """Of which records the list is."""
+    async def selection(self, wanted: Wanted) -> Selection:
+        """Of which records the list is, as far as the principal sees them."""
+        repository = self.repository
+        few = await repository.few_visible()
+        self._own |= few or {}
         filters = tuple((name, len(values)) for name, values in sorted(wanted.filters.items()))
-        return Selection(type(self.repository), self.repository.limited, filters)
+        return Selection(type(repository), repository.limited, few is not None, filters)
 
     def opened(self, ordering: str, place: Place | None) -> Place | None:
         """A place, as JSON has it, in a list of that order."""
@@ -88,8 +95,7 @@ class Listing:
         return int((await self._execute(statement, parameters)).scalar_one())
 
     async def _execute(self, statement: Select[Any], parameters: Mapping[str, Any]) -> CursorResult[int, Any, str, str]:
-        own = walls.parameters(self.repository.principal)
-        rows: CursorResult[int, Any, str, str] = await self.connection.execute(statement, {**parameters, **own})
+        rows: CursorResult[int, Any, str, str] = await self.connection.execute(statement, {**parameters, **self._own})
         return rows
 
 

@@ -120,6 +120,10 @@ class Repository:
             raise NotFoundError(self.name)
         return Record._make(row)
 
+    async def few_visible(self) -> dict[str, Any] | None:
+        """All that the principal may see, as parameters of `walls.is_one_of_few`; None where there is no such way."""
+        return None
+
     @classmethod
     def next_visible(cls, after: ColumnElement[str], limit: ColumnElement[int], *, limited: bool) -> Select[Any]:
         """The first rows after an id that the principal may see, up to a number, in the order of `unique_id`."""

@@ -2,8 +2,23 @@
 
 from typing import Any
 
-from sqlalchemy import ARRAY, Column, ColumnElement, Select, Text, any_, bindparam, cast, exists, func, select, true
+from sqlalchemy import (
+    ARRAY,
+    Column,
+    ColumnElement,
+    Select,
+    Text,
+    any_,
+    bindparam,
+    cast,
+    exists,
+    func,
+    literal_column,
+    select,
+    true,
+)
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth.principal import Principal
 from app.db.base import ID
@@ -27,6 +42,31 @@ def has_own(patient_id: Column[Any]) -> ColumnElement[bool]:
     """Whether a patient is linked to one of the principal's hospitals."""
     link = patient_hospitals.c
     return exists().where(link.patient_id == patient_id, is_own(link.hospital_id))
+
+
+FEW = 2000
+"""Patients that are looked up one by one: fewer pages of an index than any other way to them would read."""
+_FEW = bindparam("few", type_=ARRAY(ID))
+_OWN = (
+    select(patient_hospitals.c.patient_id)
+    .where(is_own(patient_hospitals.c.hospital_id))
+    .distinct()
+    .limit(literal_column(str(FEW + 1)))
+)
+
+
+def is_one_of_few(patient_id: ColumnElement[str]) -> ColumnElement[bool]:
+    """Whether a patient is one of those that `few_own` has found."""
+    return patient_id == any_(_FEW)
+
+
+async def few_own(connection: AsyncConnection, principal: Principal) -> dict[str, Any] | None:
+    """All patients of the principal's hospitals, as parameters of `is_one_of_few`; None where they are many.
+
+    A small hospital's patients would be looked for among all patients otherwise.
+    """
+    own = (await connection.execute(_OWN, parameters(principal))).scalars().all()
+    return None if len(own) > FEW else {"few": own}
 
 
 def next_own(after: ColumnElement[str], limit: ColumnElement[int]) -> Select[str]:

@@ -56,7 +56,7 @@ class PatientListing(Listing):
         words = await meant(self.connection, typed.words, limited=self.repository.limited) if typed.words else []
         if typed.is_nobody or len(words) < len(typed.words):
             return None
-        return _Search(self, wanted, *understood(typed, words))
+        return _Search(self, await self.selection(wanted), wanted, *understood(typed, words))
 
 
 def _moved(item: Item, parts: int) -> Item:
@@ -67,20 +67,27 @@ def _moved(item: Item, parts: int) -> Item:
 class _Search:
     """One search."""
 
-    def __init__(self, listing: PatientListing, wanted: Wanted, shape: Shape, parameters: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        listing: PatientListing,
+        selection: Selection,
+        wanted: Wanted,
+        shape: Shape,
+        parameters: Mapping[str, Any],
+    ) -> None:
         self._listing = listing
-        self._wanted = wanted
+        self._selection = selection
+        self._ordering = wanted.ordering
         self._shape = shape
         self._parameters = {**parameters, **values_of(wanted.filters)}
-        self._selection = listing.selection(wanted)
 
     async def page(self, after: Place | None, limit: int) -> list[Item]:
         if after is None:
             goes_far, place = await self._goes_far(), None
         else:
             goes_far, place = after.part >= _FAR, after._replace(part=after.part % _FAR)
-        if self._wanted.ordering is not None:
-            items = await self._in_order(self._wanted.ordering, place, limit, goes_far=goes_far)
+        if self._ordering is not None:
+            items = await self._in_order(self._ordering, place, limit, goes_far=goes_far)
         else:
             items = await self._best_first(place, limit, goes_far=goes_far)
         return [_moved(item, _FAR) for item in items] if goes_far else items

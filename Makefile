@@ -5,10 +5,10 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos bench bench-quick install check format migration lock openapi clean
+.PHONY: help run test chaos bench bench-quick bench-finding install check format migration lock openapi clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[36mmake %-11s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[36mmake %-13s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: .venv/run ## serve http://127.0.0.1:8000 with demo data; elsewhere: make run PORT=8001
 	@$(BIN)/patients-api serve --demo --port $(PORT)
@@ -27,6 +27,10 @@ bench-quick: .venv/bench ## the same in less than a minute, roughly
 	@$(BIN)/python -m benchmarks.run --quick
 
 install: .venv/run .venv/dev ## make the environment in .venv
+
+bench-finding: .venv/bench ## how fast and how well patients are found, to a million; an hour
+	@$(BIN)/python -m benchmarks.finding speed
+	@$(BIN)/python -m benchmarks.finding quality
 
 check: .venv/dev ## lint, format and types
 	@$(BIN)/ruff check .

@@ -82,15 +82,14 @@ class _Search:
         self._parameters = {**parameters, **values_of(wanted.filters)}
 
     async def page(self, after: Place | None, limit: int) -> list[Item]:
-        if after is None:
-            goes_far, place = await self._goes_far(), None
-        else:
-            goes_far, place = after.part >= _FAR, after._replace(part=after.part % _FAR)
+        far = None if after is None else after.part >= _FAR
+        place = after and after._replace(part=after.part % _FAR)
         if self._ordering is not None:
-            items = await self._in_order(self._ordering, place, limit, goes_far=goes_far)
+            far = await self._goes_far() if far is None else far
+            items = await self._in_order(self._ordering, place, limit, far=far)
         else:
-            items = await self._best_first(place, limit, goes_far=goes_far)
-        return [_moved(item, _FAR) for item in items] if goes_far else items
+            items, far = await self._best_first(place, limit, far=far)
+        return [_moved(item, _FAR) for item in items] if far else items
 
     async def count(self) -> int:
         return await self._count("far" if await self._goes_far() else "near")
@@ -105,22 +104,31 @@ class _Search:
         statement = _counted(self._selection, self._shape, reach, at_most=most is not None)
         return await self._listing.number(statement, {**self._parameters, "limit": most})
 
-    async def _best_first(self, after: Place | None, limit: int, *, goes_far: bool) -> list[Item]:
+    async def _best_first(self, after: Place | None, limit: int, *, far: bool | None) -> tuple[list[Item], bool]:
+        """A page, and whether the search goes far, which is decided at the first page."""
         near, _ = parts(self._shape)
         items: list[Item] = []
         if after is None or after.part < len(near):
             items = await self._ranked(after, limit)
             after = None
-        if goes_far and len(items) < limit:
+        if far is None:
+            far = await self._goes_far_after(items, limit)
+        if far and len(items) < limit:
             items += await self._ranked(after, limit - len(items), far=True)
-        return items
+        return items, far
+
+    async def _goes_far_after(self, items: list[Item], limit: int) -> bool:
+        """The same as `_goes_far` after a first page, which mostly tells."""
+        if not self._shape.short or len(items) > FEW or (items and items[0].place.part == 0):
+            return False
+        return len(items) < limit or await self._goes_far()
 
     async def _ranked(self, after: Place | None, limit: int, *, far: bool = False) -> list[Item]:
         statement = _ranked(self._selection, self._shape, after.part if after else None, far=far)
         return await self._listing.items(statement, self._parameters, after, limit)
 
-    async def _in_order(self, ordering: str, after: Place | None, limit: int, *, goes_far: bool) -> list[Item]:
-        reach = "far" if goes_far else "near"
+    async def _in_order(self, ordering: str, after: Place | None, limit: int, *, far: bool) -> list[Item]:
+        reach = "far" if far else "near"
         statement = _in_order(self._selection, self._shape, reach, ordering, after.part if after else None)
         return await self._listing.items(statement, self._parameters, self._listing.opened(ordering, after), limit)
 

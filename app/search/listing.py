@@ -13,10 +13,8 @@ from app.search.conditions import Shape, matching, parts, understood
 from app.search.typed import Typed
 from app.search.words import meant
 
-FEW = 5
-"""If no more are near what was typed, and nobody has it as typed, the search goes on further from it."""
 _READING, _FAR = 20, 10
-"""What the number of a part has besides: the reading of what was typed, and whether the search goes far.
+"""What the number of a part has besides: the reading of what was typed; and in an order of its own, that it is far.
 
 That is decided once, at the first page: who is created later must not hide who was there.
 """
@@ -82,59 +80,42 @@ class _Search:
         self._parameters = {**parameters, **values_of(wanted.filters)}
 
     async def page(self, after: Place | None, limit: int) -> list[Item]:
-        far = None if after is None else after.part >= _FAR
-        place = after and after._replace(part=after.part % _FAR)
         if self._ordering is not None:
-            far = await self._goes_far() if far is None else far
-            items = await self._in_order(self._ordering, place, limit, far=far)
-        else:
-            items, far = await self._best_first(place, limit, far=far)
-        return [_moved(item, _FAR) for item in items] if far else items
+            return await self._in_order(self._ordering, after, limit)
+        near, _ = parts(self._shape)
+        if after is not None and after.part >= len(near):
+            return await self._best_first(after, limit, far=True)
+        items = await self._best_first(after, limit)
+        if items or after is not None or not self._shape.short:
+            return items
+        return await self._best_first(None, limit, far=True)
 
     async def count(self) -> int:
         return await self._count("far" if await self._goes_far() else "near")
 
     async def _goes_far(self) -> bool:
-        """Whether others are looked for too: nobody has all as typed, and few are near."""
-        if not self._shape.short or await self._count("same", most=1):
-            return False
-        return await self._count("near", most=FEW + 1) <= FEW
+        """Whether nobody is near what was typed, so that others are looked for."""
+        return bool(self._shape.short) and not await self._count("near", most=1)
 
     async def _count(self, reach: str, most: int | None = None) -> int:
         statement = _counted(self._selection, self._shape, reach, at_most=most is not None)
         return await self._listing.number(statement, {**self._parameters, "limit": most})
 
-    async def _best_first(self, after: Place | None, limit: int, *, far: bool | None) -> tuple[list[Item], bool]:
-        """A page, and whether the search goes far, which is decided at the first page."""
-        near, _ = parts(self._shape)
-        items: list[Item] = []
-        if after is None or after.part < len(near):
-            items = await self._ranked(after, limit)
-            after = None
-        if far is None:
-            far = await self._goes_far_after(items, limit)
-        if far and len(items) < limit:
-            items += await self._ranked(after, limit - len(items), far=True)
-        return items, far
-
-    async def _goes_far_after(self, items: list[Item], limit: int) -> bool:
-        """The same as `_goes_far` after a first page, which mostly tells."""
-        if not self._shape.short or len(items) > FEW or (items and items[0].place.part == 0):
-            return False
-        return len(items) < limit or await self._goes_far()
-
-    async def _ranked(self, after: Place | None, limit: int, *, far: bool = False) -> list[Item]:
-        statement = _ranked(self._selection, self._shape, after.part if after else None, far=far)
+    async def _best_first(self, after: Place | None, limit: int, *, far: bool = False) -> list[Item]:
+        statement = _best_first(self._selection, self._shape, after.part if after else None, far=far)
         return await self._listing.items(statement, self._parameters, after, limit)
 
-    async def _in_order(self, ordering: str, after: Place | None, limit: int, *, far: bool) -> list[Item]:
-        reach = "far" if far else "near"
-        statement = _in_order(self._selection, self._shape, reach, ordering, after.part if after else None)
-        return await self._listing.items(statement, self._parameters, self._listing.opened(ordering, after), limit)
+    async def _in_order(self, ordering: str, after: Place | None, limit: int) -> list[Item]:
+        far = await self._goes_far() if after is None else after.part >= _FAR
+        place = after and self._listing.opened(ordering, after._replace(part=after.part % _FAR))
+        first = place.part if place else None
+        statement = _in_order(self._selection, self._shape, "far" if far else "near", ordering, first)
+        items = await self._listing.items(statement, self._parameters, place, limit)
+        return [_moved(item, _FAR) for item in items] if far else items
 
 
 @lru_cache(MOST_STATEMENTS)
-def _ranked(selection: Selection, shape: Shape, first: int | None, *, far: bool) -> Select[Any]:
+def _best_first(selection: Selection, shape: Shape, first: int | None, *, far: bool) -> Select[Any]:
     chosen = [part for part in parts(shape)[far] if first is None or part.number >= first]
     resource = selection.resource
     rows = found(resource.table, with_conditions(chosen, selection.conditions), after=first is not None)

@@ -298,7 +298,8 @@ def _at_this_path(request: Request) -> tuple[str, list[str]]:
         regex = getattr(route, "path_regex", None)
         if regex is not None and regex.match(request.scope["path"]):
             template = template or route.path_format or ""
-            methods |= route.methods or set()
+            if route.path_format == template:  # `search/` is no id
+                methods |= route.methods or set()
     return template, sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
 

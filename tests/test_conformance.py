@@ -36,6 +36,10 @@ BEYOND_JSON_SCHEMA = {
     "version_deleted": "which of them is a deletion is not in the document",
     "idempotency_key_reused": "which keys were sent before is not in the document",
     "break_glass_reason": "that a reason says something, no pattern can say",
+    "moment": "a format says that it is a moment; that it is one since 1900 would need a pattern in the place of that",
+    "search_words": "how many words a text has, no pattern can say that people could read",
+    "too_long_for_pages": "that all filters together are too long for a cursor depends on all of them",
+    "string_blank": "U+001C to U+001F are blanks to Python, and none to patterns",
     "string_nul": "a pattern without NUL on each text would hide the pattern that says something",
 }
 """Types of errors by which a request that fits the document is refused nevertheless, and why it cannot say so."""

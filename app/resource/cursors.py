@@ -21,8 +21,10 @@ from app.models import secrets
 P = TypeVar("P", bound=BaseModel)
 FORMAT = b"2"
 """Of what is sealed; cursors of another version of the service are no cursors to this one."""
-LONGEST = 8000
+LONGEST = 4000
 """Characters: with more, links would be refused on their way."""
+CURSOR = "^[A-Za-z0-9_-]+$"
+"""Of what cursors consist; published only, as what has another character is no cursor all the same."""
 BLOCK = 64
 """Bytes: what is sealed has a multiple of it, so that the length of a cursor tells no length of a name."""
 

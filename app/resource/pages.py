@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.errors import FieldError, InvalidError
-from app.resource.cursors import LONGEST, Cursors, wanted
+from app.resource.cursors import CURSOR, LONGEST, Cursors, wanted
 from app.resource.repository import Record
 from app.resource.wanted import Item, Wanted
 
@@ -31,7 +31,7 @@ class PageParameters(BaseModel):
 
     limit: Annotated[int | None, Field(ge=1, le=MAX_LIMIT)] = None
     """The most records of a page."""
-    cursor: Annotated[str | None, Field(min_length=1, max_length=LONGEST)] = None
+    cursor: Annotated[str | None, Field(min_length=1, max_length=LONGEST, json_schema_extra={"pattern": CURSOR})] = None
     """Where the page begins, from the `Link` header of the page before; it holds what else was asked for."""
 
     @property

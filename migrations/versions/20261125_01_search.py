@@ -1,6 +1,6 @@
 """Search: names folded into words, the words that names have, and indexes for what lists are filtered and ordered by.
 
-The new column rewrites the table of patients, which nobody can use meanwhile: about a minute for a million.
+The new columns rewrite the table of patients, which nobody can use meanwhile: about two minutes for a million.
 """
 
 import sqlalchemy as sa

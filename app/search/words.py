@@ -27,7 +27,7 @@ def _apart(word: str, form: str, errors: int) -> str:
 
 
 class Likeness(IntEnum):
-    """How a word of a name is like what was typed, with what each letter of the rank costs."""
+    """How a word of a name is like what was typed; the number is what that costs in the rank, in thousands."""
 
     SAME = 0
     BEGINNING = 1
@@ -47,7 +47,7 @@ SHORT = 3
 NEAR = (Likeness.SAME, Likeness.BEGINNING, Likeness.ONE_ERROR)
 """What is looked for at once."""
 FAR = (Likeness.SHORT_ERROR, Likeness.INSIDE, Likeness.TWO_ERRORS)
-"""What is looked for besides where that finds few."""
+"""What is looked for besides, where that finds nobody."""
 
 # `&&` on the keys finds all words with so few errors, and some more; levenshtein counts two for letters in the wrong
 # order, so words are compared with all in which two neighbours have changed places, too

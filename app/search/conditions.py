@@ -128,7 +128,7 @@ def parts(shape: Shape) -> tuple[list[Part], list[Part]]:
     """Who is found near, and who is found far, each best match first; no patient is in two of them.
 
     With one word a part for each likeness, in the order of `unique_id`. With several, those who have all as typed, by
-    the difference in letters; then all others by their rank: the likeness of each word in thousands, and the difference.
+    the difference in letters; then all others by rank: the likeness of their words in thousands, and the difference.
     """
     others = list(_others(shape))
     if not shape.short:

@@ -351,7 +351,7 @@ async def test_what_takes_too_long_is_a_503(client: httpx.AsyncClient, connectio
         answer = await client.post(SEARCH, json={"search": "dube"})
     assert answer.status_code == 503
     assert answer.headers["Retry-After"] == "1"
-    assert answer.elapsed.total_seconds() < 1.1
+    assert answer.elapsed.total_seconds() < 1.4  # what else is limited takes 1.5 s and more
     assert (await client.post(SEARCH, json={"search": "dube"})).status_code == 200
 
 

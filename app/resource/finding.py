@@ -127,6 +127,10 @@ def ordered(table: Table, ordering: str) -> tuple[list[Part], bool]:
     return [Part(0, (key.is_not(None),), key), Part(1, (key.is_(None),), key, fixed=True)], descending
 
 
+def _sorted(columns: Sequence[ColumnElement[Any]], *, descending: bool) -> list[ColumnElement[Any]]:
+    return [column.desc() if descending else column for column in columns]
+
+
 def _rows(table: Table, part: Part, *, after: bool, descending: bool) -> Select[Any]:
     """The first rows of a part, or those after a place."""
     unique_id: ColumnElement[str] = table.c.unique_id
@@ -141,7 +145,7 @@ def _rows(table: Table, part: Part, *, after: bool, descending: bool) -> Select[
         if part.key is not None and not part.fixed:
             place = tuple_(*sorting), tuple_(bindparam("after_key", type_=part.key.type), _AFTER_ID)
         rows = rows.where(place[0] < place[1] if descending else place[0] > place[1])
-    return rows.order_by(*(column.desc() if descending else column for column in sorting)).limit(LIMIT)
+    return rows.order_by(*_sorted(sorting, descending=descending)).limit(LIMIT)
 
 
 def found(table: Table, parts: Sequence[Part], *, after: bool, descending: bool = False) -> CTE:
@@ -177,10 +181,10 @@ def found_by_month(
     of_month = of_month.where(*(condition(table, {}, *each) for each in filters))
     if after:
         of_month = of_month.where(unique_id < _AFTER_ID if descending else unique_id > _AFTER_ID)
-    nearest = of_month.order_by(unique_id.desc() if descending else unique_id).limit(LIMIT).lateral("nearest")
+    nearest = of_month.order_by(*_sorted([unique_id], descending=descending)).limit(LIMIT).lateral("nearest")
     rows = select(literal_column("0").label("part"), cast(null(), Text).label("key"), nearest.c.unique_id)
     rows = rows.select_from(months.join(nearest, true()))
-    return rows.order_by(nearest.c.unique_id.desc() if descending else nearest.c.unique_id).limit(LIMIT).cte("found")
+    return rows.order_by(*_sorted([nearest.c.unique_id], descending=descending)).limit(LIMIT).cte("found")
 
 
 def page_of(document: Document, rows: CTE, *, descending: bool = False) -> Select[Any]:
@@ -188,10 +192,9 @@ def page_of(document: Document, rows: CTE, *, descending: bool = False) -> Selec
     of_page = document.of(document.rows().join(rows, rows.c.unique_id == document.table.c.unique_id)).subquery(
         "of_page"
     )
-    unique_id, text = of_page.c
-    sorting = [rows.c.key, rows.c.unique_id]
+    unique_id, written = of_page.c
     return (
-        select(rows.c.part, rows.c.key, rows.c.unique_id, text)
+        select(rows.c.part, rows.c.key, rows.c.unique_id, written)
         .join(of_page, unique_id == rows.c.unique_id)
-        .order_by(rows.c.part, *(column.desc() if descending else column for column in sorting))
+        .order_by(rows.c.part, *_sorted([rows.c.key, rows.c.unique_id], descending=descending))
     )

@@ -1,7 +1,7 @@
 """What was typed, as conditions on patients; and the parts of the list of who is found, best match first."""
 
 from collections.abc import Iterator, Sequence
-from functools import reduce
+from functools import lru_cache, reduce
 from itertools import chain, repeat
 from operator import add
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import TSQUERY
 from app.db.base import ID, KEY
 from app.models import Patient
 from app.resource.finding import Part, begins_with
+from app.resource.listing import MOST_STATEMENTS
 from app.search.typed import Typed
 from app.search.words import FAR, NEAR, Likeness, Meant
 
@@ -124,6 +125,7 @@ def _difference() -> ColumnElement[int]:
     return func.least(different, literal_column(str(MOST_DIFFERENT)), type_=Integer)
 
 
+@lru_cache(MOST_STATEMENTS)
 def parts(shape: Shape) -> tuple[list[Part], list[Part]]:
     """Who is found near, and who is found far, each best match first; no patient is in two of them.
 

@@ -51,8 +51,10 @@ class PatientListing(Listing):
 
     async def _search(self, typed: Typed, wanted: Wanted) -> "_Search | None":
         """The search for what was typed; none where that cannot be anybody."""
+        if typed.is_nobody:
+            return None
         words = await meant(self.connection, typed.words, limited=self.repository.limited) if typed.words else []
-        if typed.is_nobody or len(words) < len(typed.words):
+        if len(words) < len(typed.words):
             return None
         return _Search(self, await self.selection(wanted), wanted, *understood(typed, words))
 

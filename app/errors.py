@@ -34,7 +34,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import iter_route_contexts
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
@@ -315,6 +315,14 @@ def _place(part: str | int) -> str | int:
     return part if isinstance(part, int) or _FIELD_NAME.fullmatch(part) else "(a key that is no field's name)"
 
 
+def field_errors(error: ValidationError | RequestValidationError) -> list[FieldError]:
+    """What validation found, in our words; nothing in it repeats the input."""
+    return [
+        FieldError(tuple(_place(part) for part in item["loc"]), _MESSAGES.get(item["type"], item["msg"]), item["type"])
+        for item in error.errors()
+    ]
+
+
 def status_of(error: ServiceError | HTTPException | RequestValidationError) -> int:
     """The status with which an error is answered."""
     if isinstance(error, RequestValidationError):
@@ -324,10 +332,7 @@ def status_of(error: ServiceError | HTTPException | RequestValidationError) -> i
 
 async def _validation_error(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101  # as above
-    errors = [
-        FieldError(tuple(_place(part) for part in item["loc"]), _MESSAGES.get(item["type"], item["msg"]), item["type"])
-        for item in error.errors()
-    ]
+    errors = field_errors(error)
     invalid = InvalidError(errors)
     if len(errors) > MAX_ERRORS:
         invalid.detail += f" Here are the first {MAX_ERRORS} of {len(errors)} errors."

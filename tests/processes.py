@@ -23,13 +23,14 @@ from tests.support import eventually
 COMMAND = (sys.executable, "-m", "app.cli")
 
 
-def run_command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run `patients-api` to its end."""
+def run_command(*arguments: str, given: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `patients-api` to its end; `given` is its standard input."""
     return subprocess.run(
         [*COMMAND, *arguments],
         env={**os.environ, **environment},
         check=False,
         capture_output=True,
+        input=given,
         text=True,
         timeout=60,
     )

@@ -17,6 +17,7 @@ LOOKS = {
     ("GET", f"{_ONE}history/{{version}}/"): ("read_history", "Looked at an earlier version of the record"),
     ("GET", f"{_ONE}access/"): ("read_report", "Looked up who has seen the record"),
     ("RUN", "access-report"): ("read_report", "Printed a report of who has seen the record"),
+    ("RUN", "export"): ("exported", "Exported the record into a file"),
     ("GET", "/profiles/profiles/"): ("listed", "Saw the profile in a list of profiles"),
     ("GET", _PROFILE): ("read", "Looked at the profile"),
     ("GET", f"{_PROFILE}history/"): ("read_history", "Looked at the history of the profile"),

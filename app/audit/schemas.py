@@ -50,7 +50,16 @@ class AccessEntry(Representation):
     principal: str
     """Who it was."""
     action: Literal[
-        "listed", "read", "read_history", "read_report", "created", "updated", "deleted", "restored", "erased"
+        "listed",
+        "exported",
+        "read",
+        "read_history",
+        "read_report",
+        "created",
+        "updated",
+        "deleted",
+        "restored",
+        "erased",
     ]
     description: str
     """What was done, in plain words."""

@@ -224,15 +224,15 @@ class Access:
 _NOT_REFUSED = {HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS}
 
 
-def command_row(principal: Principal, resource: str, unique_id: str) -> Row:
-    """The row of a command that shows a record."""
+def command_row(principal: Principal, resource: str, ids: Sequence[str]) -> Row:
+    """The row of a command that shows records."""
     return {
         "principal": principal.name,
         "method": "RUN",
         "route": principal.name,
         "status": int(HTTPStatus.OK),
         "resource": resource,
-        "ids": [unique_id],
+        "ids": list(ids),
     }
 
 

@@ -2,11 +2,14 @@
 
 import argparse
 import importlib
+import keyword
 import sys
 
 COMMANDS = {
     "serve": "serve on the database of DATABASE_URL, or on an embedded PostgreSQL",
     "migrate": "bring the database of DATABASE_URL to this version's schema",
+    "import": "bring records in from a CSV or NDJSON file",
+    "export": "write records into a CSV or NDJSON file",
     "keys": "create, list and revoke API keys",
     "journal": "verify: prove that each record is what its newest journal entry says",
     "audit": "prune: remove what has been on record for longer than it is kept",
@@ -30,7 +33,8 @@ def main() -> int:
     parser.add_argument("options", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
 
-    command = importlib.import_module(f"app.cli.{chosen.command.replace('-', '_')}")
+    module = chosen.command.replace("-", "_") + ("_" if keyword.iskeyword(chosen.command) else "")
+    command = importlib.import_module(f"app.cli.{module}")
     options = argparse.ArgumentParser(prog=f"patients-api {chosen.command}", description=COMMANDS[chosen.command])
     command.add_arguments(options)
     arguments = options.parse_args(chosen.options)

@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
         principal = Principal("access-report")
         patients = PatientService(connection, principal)
         await patients.journal.newest_version(unique_id)  # is there such a patient at all?
-        await trail.write(connection, trail.command_row(principal, patients.repository.table.name, unique_id))
+        await trail.write(connection, trail.command_row(principal, patients.repository.table.name, [unique_id]))
         return [access async for access in every(connection, unique_id)]
 
     entries = in_transaction(work)

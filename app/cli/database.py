@@ -28,11 +28,16 @@ class NotAllowedError(Exception):
 
 
 OUT_OF_REACH = (NotAllowedError, EmbeddedPostgresError, InvalidSettingsError, NoDatabaseError, UnavailableError)
-"""What `in_transaction` may raise that an operator can mend."""
+"""What `on_database` may raise that an operator can mend."""
 
 
 def in_transaction(work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-    """Do `work` in one transaction on the database of DATABASE_URL, or on the embedded server, be it running or not.
+    """Do `work` in one transaction, as `on_database` does."""
+    return on_database(lambda database: database.transaction(work))
+
+
+def on_database(work: Callable[[Database], Awaitable[T]], *, connections: int = 1) -> T:
+    """Do `work` on the database of DATABASE_URL, or on the embedded server, be it running or not.
 
     Raises:
         EmbeddedPostgresError: the embedded server cannot run.
@@ -50,7 +55,7 @@ def in_transaction(work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
                 raise NoDatabaseError(f"There is no database in {settings.data_dir}: set DATABASE_URL, or serve first.")
             url = running_url(settings.data_dir) or stack.enter_context(EmbeddedPostgres(settings.data_dir)).url
         try:
-            return asyncio.run(_run(url, work))
+            return asyncio.run(_run(url, work, connections))
         except ProgrammingError as error:
             if getattr(error.orig, "sqlstate", None) != INSUFFICIENT_PRIVILEGE:
                 raise
@@ -59,10 +64,10 @@ def in_transaction(work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
             ) from None
 
 
-async def _run(url: str, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-    async with Database(url, pool_size=1, limited=False) as database:
+async def _run(url: str, work: Callable[[Database], Awaitable[T]], connections: int) -> T:
+    async with Database(url, pool_size=connections, limited=False) as database:
         async with database.read() as connection:
             if not await schema_is_current(connection):
                 remedy = "run `patients-api migrate`, or for the embedded one `patients-api serve`"
                 raise NoDatabaseError(f"The database lacks migrations of this version: {remedy}.")
-        return await database.transaction(work)
+        return await work(database)

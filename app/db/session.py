@@ -107,7 +107,7 @@ _FOREIGN_KEY = ("23503", "23001")
 """SQLSTATEs: foreign key violation, restrict violation."""
 
 
-class _CollisionError(UnavailableError):
+class CollisionError(UnavailableError):
     """Transactions were in each other's way, and this one was chosen to give way."""
 
 
@@ -119,7 +119,7 @@ async def _translated() -> AsyncIterator[None]:
     except DBAPIError as error:
         sqlstate = getattr(error.orig, "sqlstate", None) or ""
         if sqlstate in _COLLISIONS:
-            raise _CollisionError from error
+            raise CollisionError from error
         if error.connection_invalidated or sqlstate.startswith(_AWAY) or sqlstate == _LOCK_TIMEOUT:
             raise UnavailableError from error
         if sqlstate in _FOREIGN_KEY:
@@ -179,11 +179,35 @@ class _Line:
             self._free.release()  # it had just been given
 
 
+async def _again(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Attempt something again where it collides with other transactions."""
+    number = 1
+    while True:
+        try:
+            return await attempt()
+        except CollisionError:
+            if number == ATTEMPTS:
+                raise
+            # apart from whom it collided with
+            await asyncio.sleep(random.uniform(0, 0.02) * 2**number)  # noqa: S311  # no secret
+            number += 1
+
+
+async def in_savepoint(connection: AsyncConnection, work: Callable[[], Awaitable[T]]) -> T:
+    """Run a part of a long transaction: where it collides with others, that part alone is tried again."""
+
+    async def attempt() -> T:
+        async with _translated(), connection.begin_nested():
+            return await work()
+
+    return await _again(attempt)
+
+
 class Database:
     """What routes and commands use of PostgreSQL.
 
-    `read` for a single SELECT, `find` for several, `write` for a single statement that writes, `transaction` for
-    everything else.
+    `read` for a single SELECT, `find` for several, `snapshot` for any number, `write` for a single statement that
+    writes, `transaction` for everything else.
 
     An async context manager, which closes all connections at its end.
     """
@@ -209,6 +233,12 @@ class Database:
             await connection.execute(_FINDING)
             yield connection
 
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[AsyncConnection]:
+        """A connection for any number of SELECTs that see one moment, for commands that read long."""
+        async with self._connected(self._snapshot) as connection:
+            yield connection
+
     async def write(self, statement: Executable, parameters: Mapping[str, Any]) -> None:
         """Run one statement that is a transaction of its own: what it wrote is durable when this returns."""
         async with self._connected(self._autocommit) as connection:
@@ -220,19 +250,14 @@ class Database:
         The result is to be answered only after this returns: what was answered is stored. Where the transaction
         collides with another, the whole of it is tried again: `work` may run several times.
         """
-        attempt = 1
-        while True:
-            try:
-                async with self._connected(self.engine) as connection:
-                    result = await work(connection)
-                    await connection.commit()
-                    return result
-            except _CollisionError:
-                if attempt == ATTEMPTS:
-                    raise
-                # apart from whom it collided with
-                await asyncio.sleep(random.uniform(0, 0.02) * 2**attempt)  # noqa: S311  # no secret
-                attempt += 1
+
+        async def attempt() -> T:
+            async with self._connected(self.engine) as connection:
+                result = await work(connection)
+                await connection.commit()
+                return result
+
+        return await _again(attempt)
 
     @asynccontextmanager
     async def _connected(self, engine: AsyncEngine, most: float | None = None) -> AsyncIterator[AsyncConnection]:

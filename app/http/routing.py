@@ -1,9 +1,8 @@
 """How routes are declared, and how a request's body is read before it is validated."""
 
-import json
 import re
 from collections.abc import Callable, Coroutine
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -33,50 +32,26 @@ from app.errors import (
     status_of,
     title,
 )
+from app.strict_json import NotJSONError, parse
 
 _JSON_TYPE = re.compile(r'application/json\s*(?:;\s*charset=(?:utf-8|"utf-8")\s*)?;?', re.IGNORECASE)
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        raise UnreadableBodyError("The body has an object that names one key twice.")
-    return members
-
-
 class JSONRequest(Request):
-    """A request whose body is JSON as RFC 8259 has it: UTF-8 only, no NaN or Infinity.
-
-    `json.loads` alone takes UTF-16, UTF-32 and NaN.
-    """
+    """A request whose body is strict JSON."""
 
     async def json(self) -> Any:
         """Parse the body.
 
         Raises:
-            UnreadableBodyError: it is no JSON, not in UTF-8, nested too deeply, or has a number of thousands of digits.
+            UnreadableBodyError: it is not strict JSON.
         """
         if not hasattr(self, "_json"):
-            self._json = self._parse(await self.body())
+            try:
+                self._json = parse(await self.body())
+            except NotJSONError as error:
+                raise UnreadableBodyError(f"The body {error}.") from None
         return self._json
-
-    @staticmethod
-    def _parse(body: bytes) -> Any:
-        try:
-            return json.loads(body.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_object)
-        except UnicodeDecodeError:
-            raise UnreadableBodyError("The body is not in UTF-8.") from None
-        except json.JSONDecodeError as error:
-            place = f"line {error.lineno}, column {error.colno}"
-            raise UnreadableBodyError(f"The body is not valid JSON: {error.msg} at {place}.") from None
-        except RecursionError:
-            raise UnreadableBodyError("The body is nested too deeply.") from None
-        except ValueError:
-            raise UnreadableBodyError("The body is not valid JSON: it has a number that JSON does not have.") from None
 
 
 class Route(APIRoute):

@@ -8,7 +8,7 @@ from app.journal.repository import JournalRepository
 from app.patients.repository import PatientRepository
 from app.patients.schemas import NAME_MISSING, PatientCreate, PatientUpdate
 from app.profiles.repository import ProfileRepository
-from app.resource.links import Linking
+from app.resource.links import Linking, unknown_link
 from app.resource.preconditions import UNCONDITIONAL, Precondition
 from app.resource.repository import Record
 from app.resource.service import Erased, Service, missing, refuse, renaming
@@ -155,11 +155,11 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
 
     def _unknown(self, linking: Linking) -> Iterator[FieldError]:
         for name, place, unique_id in linking.unknown():
-            target = name.removesuffix("_ids")
-            message = f"There is no {target} of the unique_id {unique_id}"
+            error = unknown_link(name, place, unique_id)
+            message = error.msg
             if self.repository.limited and self.repository.links[name].walled:
                 message += ", or you may not link it"
-            yield FieldError(("body", name, place), message, f"unknown_{target}")
+            yield error._replace(loc=("body", *error.loc), msg=message)
 
     def _homeless(self, linking: Linking) -> Iterator[FieldError]:
         """The error of a new patient that its creator could not see."""

@@ -7,6 +7,7 @@ from sqlalchemy import ARRAY, ColumnElement, Select, all_, any_, bindparam, dele
 from sqlalchemy.dialects.postgresql import insert
 
 from app.db.base import ID
+from app.errors import FieldError
 from app.resource.document import ToMany
 from app.resource.walls import is_own
 
@@ -25,6 +26,12 @@ class Linking(NamedTuple):
             for place, unique_id in enumerate(ids):
                 if unique_id not in self.known[name]:
                     yield name, place, unique_id
+
+
+def unknown_link(name: str, place: int, unique_id: str) -> FieldError:
+    """The error of naming what does not exist, at its place in a set of links."""
+    target = name.removesuffix("_ids")
+    return FieldError((name, place), f"There is no {target} of the unique_id {unique_id}", f"unknown_{target}")
 
 
 def replacing(relations: Mapping[str, ToMany], record_id: ColumnElement[str], *, limited: bool) -> Select[Any]:

@@ -290,6 +290,19 @@ Moment = Annotated[
 ]
 """A moment in a query, ISO 8601; without an offset it is in UTC, and a date is its first moment."""
 
+
+def _recorded(value: object) -> datetime | None:
+    if value is None:
+        return None
+    moment = _moment(value)
+    if moment > datetime.now(UTC):
+        raise refuse("moment_in_future", "Must not be in the future")
+    return moment
+
+
+Recorded = Annotated[datetime | None, BeforeValidator(_recorded), BeforeValidator(_blank_to_none)]
+"""A moment of which a record brings word from elsewhere; as `Moment`, and not in the future."""
+
 MOST_VALUES = 50
 
 

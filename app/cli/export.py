@@ -1,0 +1,137 @@
+"""`patients-api export`: write records into files."""
+
+import argparse
+import gzip
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from pydantic import ValidationError
+
+from app.audit.trail import Trail, command_row
+from app.cli.database import OUT_OF_REACH, on_database
+from app.cli.progress import progress
+from app.db.session import Database
+from app.errors import field_errors
+from app.resource.pages import ListParameters
+from app.resource.wanted import Wanted
+from app.settings import Settings
+from app.transfer.exporting import EXPORT, FORMATS, Export
+from app.transfer.layout import Layout
+from app.transfer.resources import RESOURCES
+
+PERSONAL = ("patients", "profiles")
+"""Looks at these are put on record."""
+
+
+class CannotExportError(Exception):
+    """A filter or a file cannot be used; the message tells what to change."""
+
+
+EXPECTED = (*OUT_OF_REACH, CannotExportError)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare its options."""
+    parser.add_argument("--resource", choices=RESOURCES, default="patients", help="what to export (%(default)s)")
+    parser.add_argument(
+        "--format", choices=FORMATS, default="ndjson", help="a document a line, or a table (%(default)s)"
+    )
+    parser.add_argument(
+        "--filter",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="only what a filter of the list lets through, as hospital_id=hos123; may be repeated",
+    )
+    to = parser.add_mutually_exclusive_group()
+    to.add_argument("--output", type=Path, metavar="FILE", help="where to (standard output); .gz is packed")
+    to.add_argument("--directory", type=Path, help="everything, a file for each resource, for `import DIRECTORY`")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Export as of one moment; 0."""
+    settings = Settings.load()
+    names = list(RESOURCES) if arguments.directory else [arguments.resource]
+    if arguments.directory and arguments.filter:
+        raise CannotExportError("A filter is of one resource: it does not go with --directory.")
+    wanted = _wanted(RESOURCES[arguments.resource].parameters, arguments.filter, settings.phone_region)
+    counts: dict[str, int] = {}
+    with ExitStack() as stack:
+        bar = stack.enter_context(progress())
+        files = {name: stack.enter_context(_opened(_path(arguments, name))) for name in names}
+
+        async def work(database: Database) -> None:
+            trail = Trail(database)
+            async with database.snapshot() as connection:
+                for name, file in files.items():
+                    export = Export(connection, RESOURCES[name], wanted)
+                    form = FORMATS[arguments.format](Layout(RESOURCES[name].service.repository_class))
+                    task = bar.add_task(name, total=await export.count(), records=0)
+                    file.write(form.heading.encode())
+                    counts[name] = 0
+                    async for records in export.batches():
+                        if name in PERSONAL:
+                            # on record before anybody has it
+                            await trail.write(command_row(EXPORT, name, [record.unique_id for record in records]))
+                        file.write(form.text(records).encode())
+                        counts[name] += len(records)
+                        bar.update(task, completed=counts[name], records=counts[name])
+
+        # a second connection puts looks on record, for the snapshot only reads
+        on_database(work, connections=2)
+    for name, count in counts.items():
+        print(f"{_path(arguments, name) or name}: {count:,} records", file=sys.stderr)
+    return 0
+
+
+def _wanted(parameters: type[ListParameters], filters: list[str], phone_region: str) -> Wanted:
+    given: Mapping[str, list[str]] = defaultdict(list)
+    for each in filters:
+        name, sign, value = each.partition("=")
+        if not sign:
+            raise CannotExportError("A filter is NAME=VALUE, as hospital_id=hos123.")
+        given[name].append(value)
+    others = {"limit", "cursor", "count", "ordering", "search"}
+    if unusable := sorted(others & set(given)):
+        raise CannotExportError(f"{unusable[0]} is no filter.")
+    try:
+        return parameters.model_validate(dict(given)).wanted(phone_region)
+    except ValidationError as error:
+        places = [f"--filter {'.'.join(map(str, item.loc))}: {item.msg}" for item in field_errors(error)]
+        raise CannotExportError("\n".join(places)) from None
+
+
+def _path(arguments: argparse.Namespace, name: str) -> Path | None:
+    directory: Path | None = arguments.directory
+    output: Path | None = arguments.output
+    return directory / f"{name}.{arguments.format}" if directory else output
+
+
+@contextmanager
+def _opened(path: Path | None) -> Iterator[BinaryIO]:
+    """A file that only its owner may read, and that has its name only once it is whole."""
+    if path is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    part = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "wb") as file:  # noqa: PTH123  # of a descriptor
+            if path.suffix == ".gz":
+                # without a time: the same records are the same bytes
+                with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed:
+                    yield packed  # type: ignore[misc]  # a file for writing
+            else:
+                yield file
+        part.replace(path)
+    except OSError as error:
+        raise CannotExportError(f"{path} cannot be written: {error.strerror}.") from None
+    finally:
+        part.unlink(missing_ok=True)

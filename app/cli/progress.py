@@ -1,0 +1,28 @@
+"""How far a command has come, on a terminal; nothing where nobody looks."""
+
+import sys
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        records = task.fields["records"]
+        rate = records / task.elapsed if task.elapsed else 0
+        return Text(f"{records:,} records, {rate:,.0f}/s")
+
+
+def progress() -> Progress:
+    """A progress bar on stderr, for a task with the field `records`; it goes away at its end."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )

@@ -1,0 +1,40 @@
+"""JSON as RFC 8259 has it: UTF-8 only, no NaN or Infinity, and no key twice, of which two programs see another each.
+
+`json.loads` alone takes UTF-16, UTF-32, NaN and repeated keys.
+"""
+
+import json
+from typing import Any, NoReturn
+
+
+class NotJSONError(Exception):
+    """The text is not what it should be; the message goes on after its name: "The body" + " is not in UTF-8"."""
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise NotJSONError("has an object that names one key twice")
+    return members
+
+
+def parse(raw: bytes) -> Any:
+    """Parse a text.
+
+    Raises:
+        NotJSONError: it is no JSON, not in UTF-8, nested too deeply, or has a number of thousands of digits.
+    """
+    try:
+        return json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_object)
+    except UnicodeDecodeError:
+        raise NotJSONError("is not in UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise NotJSONError(f"is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+    except RecursionError:
+        raise NotJSONError("is nested too deeply") from None
+    except ValueError:
+        raise NotJSONError("is not valid JSON: it has a number that JSON does not have") from None

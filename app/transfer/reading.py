@@ -1,0 +1,150 @@
+"""Reading files of records: CSV or NDJSON, plain or gzip, from a file or a pipe, line by line in little memory."""
+
+import csv
+import gzip
+import io
+import re
+from collections.abc import Iterator
+from typing import Any, BinaryIO, NamedTuple
+
+from app.errors import FieldError
+from app.http.middleware import MAX_BODY
+from app.strict_json import NotJSONError, parse
+from app.transfer.layout import Layout
+
+MOST_BYTES = MAX_BODY
+"""Of one line: what the API takes as one body."""
+_GZIP = b"\x1f\x8b"
+_BOM = b"\xef\xbb\xbf"
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_COLUMN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,63}")
+
+
+class UnreadableFileError(Exception):
+    """The file cannot be read as what it seems to be; the message tells where, and what to do."""
+
+
+class Line(NamedTuple):
+    """A record as the file has it."""
+
+    number: int
+    """Of the line in which it begins, from 1."""
+    record: dict[str, Any] | None
+    """The body of a request; none where there is only an error."""
+    errors: tuple[FieldError, ...] = ()
+
+
+class Source:
+    """A file that is read once, from its beginning to its end."""
+
+    def __init__(self, file: BinaryIO, layout: Layout) -> None:
+        self._file = file
+        self._layout = layout
+        # a pipe has no place to go back to, so that what was looked at must stay in a buffer
+        whole = io.BufferedReader(file)  # type: ignore[type-var]  # anything with readinto
+        packed = whole.peek(2).startswith(_GZIP)
+        self._text = io.BufferedReader(gzip.GzipFile(fileobj=whole)) if packed else whole
+        self._number = 0
+
+    @property
+    def position(self) -> int:
+        """How many bytes of the file have been read."""
+        return self._file.tell() if self._file.seekable() else 0
+
+    def lines(self) -> Iterator[Line]:
+        """All records.
+
+        Raises:
+            UnreadableFileError: the rest of the file cannot be told apart.
+        """
+        raw = self._raw_lines()
+        first = next(raw, b"")
+        if first.startswith(_UTF_16):
+            raise UnreadableFileError("The file is in UTF-16. Save it in UTF-8: in Excel, as “CSV UTF-8”.")
+        first = first.removeprefix(_BOM)
+        if first.lstrip().startswith(b"["):
+            raise UnreadableFileError(
+                "The file is one JSON array. Have a record a line instead: ask the list with `Accept: "
+                "application/x-ndjson`."
+            )
+        as_json = first.lstrip().startswith(b"{")
+        return self._from_json(first, raw) if as_json else self._from_csv(first, raw)
+
+    def _raw_lines(self) -> Iterator[bytes]:
+        try:
+            while line := self._text.readline(MOST_BYTES + 1):
+                self._number += 1
+                if len(line) > MOST_BYTES:
+                    raise self._unreadable("is longer than 1 MiB")
+                yield line
+        except (gzip.BadGzipFile, EOFError):
+            raise self._unreadable("is the last that can be unpacked: the file is damaged or cut off") from None
+
+    def _unreadable(self, what: str) -> UnreadableFileError:
+        return UnreadableFileError(f"Line {self._number} {what}.")
+
+    def _from_json(self, first: bytes, rest: Iterator[bytes]) -> Iterator[Line]:
+        line = first
+        while line:
+            if line.strip():
+                try:
+                    yield self._of_json(parse(line))
+                except NotJSONError as error:
+                    yield Line(self._number, None, (FieldError((), f"The line {error}", "json"),))
+            line = next(rest, b"")
+
+    def _of_json(self, record: Any) -> Line:
+        if not isinstance(record, dict):
+            return Line(self._number, None, (FieldError((), "The line is no JSON object", "json"),))
+        return Line(self._number, self._layout.relinked(record))
+
+    def _from_csv(self, first: bytes, rest: Iterator[bytes]) -> Iterator[Line]:
+        header = self._decode(first)
+        if header.startswith("sep="):  # Excel's own way to say it
+            header = self._decode(next(rest, b""))
+        separator = max(";", "\t", ",", key=header.count)
+
+        def text() -> Iterator[str]:
+            yield header
+            for line in rest:
+                yield self._decode(line)
+
+        rows = csv.reader(text(), delimiter=separator, strict=True)
+        try:
+            names = self._names(next(rows, []))
+            while True:
+                begins = self._number + 1
+                cells = next(rows, None)
+                if cells is None:
+                    return
+                if any(cell.strip() for cell in cells):  # spreadsheets end with rows of nothing
+                    yield self._of_csv(begins, names, cells)
+        except csv.Error:
+            message = "has a cell whose quotation marks are wrong: they go around the whole cell, and are doubled in it"
+            raise self._unreadable(message) from None
+
+    def _decode(self, line: bytes) -> str:
+        try:
+            return line.decode()
+        except UnicodeDecodeError:
+            raise self._unreadable("is not in UTF-8. Save the file in UTF-8: in Excel, as “CSV UTF-8”") from None
+
+    def _names(self, cells: list[str]) -> list[str]:
+        names = [cell.strip() for cell in cells]
+        allowed = self._layout.columns
+        for place, name in enumerate(names, start=1):
+            # what is no column's name may be somebody's data: a file without a header
+            shown = f", {name}," if _COLUMN_NAME.fullmatch(name) else ""
+            if name not in allowed:
+                raise self._unreadable(
+                    f"has to name the columns. Column {place}{shown} is none of: {', '.join(allowed)}"
+                )
+            if names.index(name) != place - 1:
+                raise self._unreadable(f"names column {name} twice")
+        return names
+
+    def _of_csv(self, number: int, names: list[str], cells: list[str]) -> Line:
+        if len(cells) != len(names):
+            message = f"Has {len(cells)} cells, and there are {len(names)} columns"
+            return Line(number, None, (FieldError((), message, "cells"),))
+        return Line(number, self._layout.record(dict(zip(names, cells, strict=True))))

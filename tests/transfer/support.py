@@ -1,0 +1,57 @@
+"""Running imports and exports as a user does."""
+
+import asyncio
+import json
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from app.transfer.layout import Layout
+from app.transfer.resources import RESOURCES
+from tests.processes import run_command
+
+PATIENTS = "/patients/patients/"
+SAMPLES = Path(__file__).parents[2] / "docs" / "samples"
+COLUMNS = Layout(RESOURCES["patients"].service.repository_class).columns
+
+Run = subprocess.CompletedProcess[str]
+
+
+async def command(url: str, *arguments: object, given: str | None = None) -> Run:
+    """Run `patients-api` on a database."""
+    texts = [str(argument) for argument in arguments]
+    return await asyncio.to_thread(run_command, *texts, given=given, DATABASE_URL=url)
+
+
+async def imported(url: str, *arguments: object, given: str | None = None) -> Run:
+    """Import what is right."""
+    run = await command(url, "import", *arguments, given=given)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run
+
+
+def ndjson(records: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(f"{json.dumps(record)}\n" for record in records)
+
+
+def people(number: int, **more: Any) -> list[dict[str, Any]]:
+    """So many patients, `pat0` and so on."""
+    return [{"unique_id": f"pat{place}", "patient_last_name": f"Doe {place}", **more} for place in range(number)]
+
+
+async def patients(client: httpx.AsyncClient) -> Sequence[dict[str, Any]]:
+    """All patients, as the list has them."""
+    answer = await client.get(PATIENTS)
+    assert answer.status_code == 200
+    listed: list[dict[str, Any]] = answer.json()
+    return listed
+
+
+async def patient(client: httpx.AsyncClient, unique_id: str) -> dict[str, Any]:
+    answer = await client.get(f"{PATIENTS}{unique_id}/")
+    assert answer.status_code == 200, unique_id
+    found: dict[str, Any] = answer.json()
+    return found

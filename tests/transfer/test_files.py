@@ -1,0 +1,162 @@
+"""What files may look like, and what is said of those that cannot be read."""
+
+import gzip
+from pathlib import Path
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.support import dump
+from tests.transfer.support import SAMPLES, command, imported, ndjson, patient, patients, people
+
+pytestmark = pytest.mark.usefixtures("directory")
+
+ROWS = {
+    "unique_id": ("a", "b"),
+    "patient_first_name": ("Zoë", 'Ann "Nan"'),
+    "patient_physical_address": ("4 Main Road, Durban", "Line one\nLine two; more"),
+    "hospital_ids": ("hos123|hos456", ""),
+    "patient_profile.unique_id": ("prof1", ""),
+    "patient_profile.email": ("zoe@example.com", ""),
+}
+
+
+def table(separator: str, *, ends: str = "\n", order: int = 1) -> str:
+    """The rows as a spreadsheet saves them."""
+    columns = list(ROWS.items())[::order]
+    rows = [[name for name, _ in columns], *([cells[place] for _, cells in columns] for place in (0, 1))]
+    return "".join(
+        separator.join('"' + cell.replace('"', '""') + '"' if set(cell) & set(',;\n"') else cell for cell in row) + ends
+        for row in rows
+    )
+
+
+FILES = {
+    "comma": table(",").encode(),
+    "semicolon": table(";").encode(),
+    "tab": table("\t").encode(),
+    "other order": table(",", order=-1).encode(),
+    "Excel": b"\xef\xbb\xbf" + table(";", ends="\r\n").encode(),
+    "Excel, naming its separator": b"sep=;\r\n" + table(";", ends="\r\n").encode(),
+    "rows of nothing": table(",").encode() + b",,,,,\n\n , ,,,,\n",
+    "no last line end": table(",").rstrip("\n").encode(),
+    "gzip": gzip.compress(table(",").encode()),
+    "ndjson": ndjson(
+        [
+            {
+                "unique_id": "a",
+                "patient_first_name": "Zoë",
+                "patient_physical_address": "4 Main Road, Durban",
+                "patient_hospital": [
+                    {"unique_id": "hos123", "hospital_name": "any"},
+                    {"unique_id": "hos456", "hospital_name": "any"},
+                ],
+                "patient_profile": {"unique_id": "prof1", "email": "zoe@example.com"},
+            },
+            {
+                "unique_id": "b",
+                "patient_first_name": 'Ann "Nan"',
+                "patient_physical_address": "Line one\nLine two; more",
+            },
+        ]
+    ).encode(),
+}
+FILES |= {"ndjson, gzip, byte order mark": gzip.compress(b"\xef\xbb\xbf" + FILES["ndjson"] + b"\n")}
+
+
+@pytest.mark.parametrize("name", FILES)
+async def test_all_ways_to_write_a_file(
+    name: str, database_url: str, client: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    """Whatever a spreadsheet or a program makes of the same two patients."""
+    file = tmp_path / "any.name"
+    file.write_bytes(FILES[name])
+    run = await imported(database_url, file)
+    assert f"{file}: 2 records: 2 created, 0 updated, 0 unchanged, 0 wrong\nStored.\n" in run.stdout
+    a, b = await patient(client, "a"), await patient(client, "b")
+    assert a["patient_first_name"] == "Zoë"
+    assert a["patient_physical_address"] == "4 Main Road, Durban"
+    assert [hospital["unique_id"] for hospital in a["patient_hospital"]] == ["hos123", "hos456"]
+    assert a["patient_profile"]["email"] == "zoe@example.com"
+    assert b["patient_first_name"] == 'Ann "Nan"'
+    assert b["patient_physical_address"] == "Line one\nLine two; more"
+    assert b["patient_hospital"] == []
+    assert b["patient_profile"] is None
+
+
+async def test_standard_input(database_url: str, client: httpx.AsyncClient) -> None:
+    """A pipe, in which nobody can go back."""
+    run = await imported(database_url, "-", given=ndjson(people(3000)))
+    assert "3,000 created" in run.stdout
+    assert len(await patients(client)) == 3000
+
+
+async def test_the_samples(database_url: str, client: httpx.AsyncClient) -> None:
+    """What the documentation shows can be imported; hospitals and doctors that are there already stay."""
+    for name in ("hospitals", "doctors"):
+        await imported(database_url, SAMPLES / f"{name}.csv", "--update")
+    run = await imported(database_url, SAMPLES / "patients.csv")
+    assert "3 created" in run.stdout
+    o_brien = await patient(client, "reg-0002")
+    assert o_brien["patient_last_name"] == "O'Brien, née Smith"
+    assert o_brien["patient_physical_address"] == '4 "The Oaks"\nMain Road'
+    assert o_brien["date_created"] == "2021-03-05T00:00:00Z"
+
+
+async def test_other_resources(database_url: str, client: httpx.AsyncClient, tmp_path: Path) -> None:
+    """By the name of the file, or as it is said."""
+    (tmp_path / "doctors.csv").write_text("doctor_first_name,unique_id\nAnn,doc1\n")
+    (tmp_path / "accounts.csv").write_text("unique_id,email\nprof1,ann@example.com\n")
+    await imported(database_url, tmp_path / "doctors.csv")
+    await imported(database_url, tmp_path / "accounts.csv", "--resource", "profiles")
+    assert (await client.get("/doctors/doctors/doc1/")).json()["doctor_first_name"] == "Ann"
+    assert (await client.get("/profiles/profiles/prof1/")).json()["email"] == "ann@example.com"
+
+
+UNREADABLE = {
+    "UTF-16": ("unique_id\tpatient_last_name\na\tDoe\n".encode("utf-16"), "The file is in UTF-16. Save it in UTF-8"),
+    "Latin-1": ("unique_id,patient_last_name\na,Doe\nb,Zoë\n".encode("latin-1"), "Line 3 is not in UTF-8"),
+    "an array": (b'[{"unique_id": "a", "patient_last_name": "Doe"}]', "The file is one JSON array"),
+    "no header": (b"a,Doe\nb,Roe\n", "Line 1 has to name the columns. Column 1, a, is none of: unique_id, "),
+    "no header, personal": (b"Doe Roe,a\n", "Line 1 has to name the columns. Column 1 is none of: "),
+    "mistyped": (b"unique_id,patient_lastname\na,Doe\n", "Column 2, patient_lastname, is none of: "),
+    "twice": (b"unique_id,patient_last_name,unique_id\na,Doe,b\n", "Line 1 names column unique_id twice"),
+    "quotes": (b'unique_id,patient_last_name\na,"Doe" or so\n', "Line 2 has a cell whose quotation marks are wrong"),
+    "open quotes": (
+        b'unique_id,patient_last_name\na,"Doe\nb,Roe\n',
+        "Line 3 has a cell whose quotation marks are wrong",
+    ),
+    "a long line": (b'{"unique_id": "a", "patient_town": "' + b"x" * 1_100_000, "Line 1 is longer than 1 MiB"),
+    "cut off": (gzip.compress(ndjson(people(3000)).encode())[:-300], "the file is damaged or cut off"),
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+async def test_files_that_cannot_be_read(
+    name: str, database_url: str, connection: asyncpg.Connection, tmp_path: Path
+) -> None:
+    """It is said where, and what to do; nothing is stored, whatever came before."""
+    content, message = UNREADABLE[name]
+    file = tmp_path / "patients.csv"
+    file.write_bytes(content)
+    before = await dump(connection)
+    run = await command(database_url, "import", file, "--on-error", "skip")
+    assert run.returncode == 1
+    assert message in run.stderr
+    assert "Traceback" not in run.stderr
+    assert "Roe" not in run.stderr
+    assert await dump(connection) == before
+
+
+async def test_files_that_are_not_there(database_url: str, tmp_path: Path) -> None:
+    """Neither the file to read nor a place for the errors."""
+    missing = await command(database_url, "import", tmp_path / "none.csv")
+    assert missing.returncode == 1
+    assert missing.stderr == f"{tmp_path}/none.csv cannot be read: No such file or directory.\n"
+    (tmp_path / "patients.csv").write_text("unique_id\n")
+    nowhere = await command(database_url, "import", tmp_path / "patients.csv", "--errors", tmp_path / "no" / "e.csv")
+    assert nowhere.returncode == 1
+    assert "cannot be written" in nowhere.stderr
+    empty = await command(database_url, "import", tmp_path.joinpath("empty"))
+    assert empty.returncode == 1

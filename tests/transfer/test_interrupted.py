@@ -1,0 +1,111 @@
+"""Imports that are killed, and imports beside the service's own writes."""
+
+import asyncio
+import json
+import signal
+from pathlib import Path
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.processes import command_running, deadlocks
+from tests.support import dump
+from tests.transfer.support import PATIENTS, imported, ndjson, patients, people
+
+pytestmark = pytest.mark.usefixtures("directory")
+
+MANY = 12_000
+
+
+async def writing(connection: asyncpg.Connection) -> None:
+    """Wait until an import has written some of its patients, in a transaction that is still open."""
+    async with asyncio.timeout(60):
+        while not await connection.fetchval(
+            "SELECT pg_relation_size('patients') > 500000 AND EXISTS (SELECT FROM pg_stat_activity"
+            " WHERE datname = current_database() AND state <> 'idle' AND pid <> pg_backend_pid()"
+            " AND query ~ 'staged_patients')"
+        ):
+            await connection.execute("SELECT pg_sleep(0.02)")
+
+
+async def alone(connection: asyncpg.Connection) -> None:
+    """Wait until PostgreSQL has noticed that the import has gone."""
+    async with asyncio.timeout(60):
+        while await connection.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query ~ 'staged_patients'"
+            " AND pid <> pg_backend_pid()"
+        ):
+            await connection.execute("SELECT pg_sleep(0.02)")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+async def test_killed_halfway(
+    number: int, database_url: str, client: httpx.AsyncClient, connection: asyncpg.Connection, tmp_path: Path
+) -> None:
+    """Nothing is there, not of a single line; the same file is then imported as if nothing had been."""
+    file = tmp_path / "patients.ndjson"
+    file.write_text(ndjson(people(MANY, hospital_ids=["hos123"], patient_profile={"unique_id": "parent"})))
+    before = await dump(connection)
+    with command_running("import", str(file), DATABASE_URL=database_url) as process:
+        await writing(connection)
+        process.send_signal(number)
+        await asyncio.to_thread(process.wait, 30)
+    assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130)
+    await alone(connection)
+    assert await dump(connection) == before
+    run = await imported(database_url, file)
+    assert f"{MANY:,} created" in run.stdout
+    assert len(await patients(client)) == MANY
+
+
+async def test_beside_other_writers(
+    database_url: str, client: httpx.AsyncClient, connection: asyncpg.Connection, tmp_path: Path
+) -> None:
+    """An import that changes patients, while the service changes the same ones the other way round: both end well."""
+    await imported(database_url, "-", given=ndjson(people(MANY // 2, hospital_ids=["hos123"])))
+    file = tmp_path / "patients.ndjson"
+    file.write_text(ndjson(people(MANY // 2, patient_town="Imported", hospital_ids=["hos456"])))
+    answers: list[int] = []
+    stop = asyncio.Event()
+
+    async def change(place: int) -> None:
+        while not stop.is_set():
+            place = (place - 1) % (MANY // 2)
+            body = {"patient_region": "Changed", "patient_profile": {"unique_id": "parent", "email": f"{place}@x.org"}}
+            answers.append((await client.put(f"{PATIENTS}pat{place}/", json=body)).status_code)
+
+    writers = [asyncio.create_task(change(place)) for place in (1000, 3000, 5000)]
+    try:
+        run = await imported(database_url, file, "--update")
+    finally:
+        stop.set()
+        await asyncio.gather(*writers)
+    assert f"0 created, {MANY // 2:,} updated" in run.stdout
+    # who waits for a patient that the import holds until its end is told to come back
+    assert set(answers) <= {200, 503}
+    assert answers.count(200) > 3
+    listed = await patients(client)
+    assert {one["patient_town"] for one in listed} == {"Imported"}
+    assert {json.dumps(one["patient_hospital"]) for one in listed} == {
+        json.dumps([{"unique_id": "hos456", "hospital_name": "St. Mary's"}])
+    }
+    # both of them in the journal: as often as they were changed
+    assert await connection.fetchval("SELECT count(*) FROM patients") == MANY // 2
+    flawed = await connection.fetchval(
+        "SELECT count(*) FROM patients p WHERE version <> (SELECT max(version) FROM journal j"
+        " WHERE j.resource = 'patients' AND j.unique_id = p.unique_id)"
+    )
+    assert flawed == 0
+    await deadlocks(connection)
+
+
+async def test_the_same_patients_at_once(database_url: str, client: httpx.AsyncClient) -> None:
+    """Two imports of one file: whoever comes second finds all of it there."""
+    file = ndjson(people(3000))
+    first, second = await asyncio.gather(*(imported(database_url, "-", given=file) for _ in range(2)))
+    assert sorted(("3,000 created" in run.stdout, "3,000 unchanged" in run.stdout) for run in (first, second)) == [
+        (False, True),
+        (True, False),
+    ]
+    assert len(await patients(client)) == 3000

@@ -29,13 +29,17 @@ class Series:
 
     def shown(self, value: Callable[[Sample], float]) -> str:
         """The median, and in parentheses the least and the most."""
-        found = [value(sample) for sample in self.samples]
-        return f"{number(median(found))} ({number(min(found))}–{number(max(found))})"
+        return spread([value(sample) for sample in self.samples])
 
     @property
     def cpu(self) -> float:
         """The median of all CPU time a request."""
         return self.median(lambda sample: sample.server_cpu + sample.database_cpu)
+
+
+def spread(found: Sequence[float]) -> str:
+    """The median, and in parentheses the least and the most."""
+    return f"{number(median(found))} ({number(min(found))}–{number(max(found))})"
 
 
 def number(value: float) -> str:

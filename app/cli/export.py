@@ -6,7 +6,7 @@ import os
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, aclosing, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -74,13 +74,14 @@ def run(arguments: argparse.Namespace) -> int:
                     task = bar.add_task(name, total=await export.count(), records=0)
                     file.write(form.heading.encode())
                     counts[name] = 0
-                    async for records in export.batches():
-                        if name in PERSONAL:
-                            # on record before anybody has it
-                            await trail.write(command_row(EXPORT, name, [record.unique_id for record in records]))
-                        file.write(form.text(records).encode())
-                        counts[name] += len(records)
-                        bar.update(task, completed=counts[name], records=counts[name])
+                    async with aclosing(export.batches()) as batches:
+                        async for records in batches:
+                            if name in PERSONAL:
+                                # on record before anybody has it
+                                await trail.write(command_row(EXPORT, name, [record.unique_id for record in records]))
+                            file.write(form.text(records).encode())
+                            counts[name] += len(records)
+                            bar.update(task, completed=counts[name], records=counts[name])
 
         # a second connection puts looks on record, for the snapshot only reads
         on_database(work, connections=2)

@@ -1,9 +1,10 @@
 """Exporting records: all that is wanted of a resource, as of one moment, in constant memory."""
 
+import asyncio
 import csv
 import io
 import json
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -11,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.auth.principal import Principal
 from app.resource.listing import Listing
 from app.resource.repository import Record
-from app.resource.wanted import Place, Wanted
+from app.resource.wanted import Item, Place, Wanted
 from app.transfer.layout import Layout
 from app.transfer.resources import Transferred
 
@@ -33,15 +34,23 @@ class Export:
         """Count what is wanted."""
         return await self._listing.count(self._wanted)
 
-    async def batches(self) -> AsyncIterator[list[Record]]:
+    async def batches(self) -> AsyncGenerator[list[Record]]:
         """Read all that is wanted, in the order of `unique_id`."""
         if self._wanted.filters:
             # what is rare and what is not is found in different ways
             await self._connection.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))
-        place: Place | None = None
-        while items := await self._listing.page(self._wanted, place, BATCH):
-            yield [item.record for item in items]
-            place = items[-1].place
+        coming = asyncio.create_task(self._page(None))
+        try:
+            while items := await coming:
+                # PostgreSQL reads on while these are written
+                coming = asyncio.create_task(self._page(items[-1].place))
+                yield [item.record for item in items]
+        finally:
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
+
+    async def _page(self, after: Place | None) -> list[Item]:
+        return await self._listing.page(self._wanted, after, BATCH)
 
 
 class Ndjson:

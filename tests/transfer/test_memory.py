@@ -1,0 +1,47 @@
+"""The memory of imports and exports does not grow with the file."""
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.processes import COMMAND
+
+pytestmark = pytest.mark.alone
+
+MANY = 150_000
+MOST = 150_000_000
+"""Bytes of a process; the file alone has a third of it, and in Python's objects would have more than all."""
+
+
+def run(url: str, *arguments: str) -> int:
+    """Run `patients-api` to its end; the most memory that it had, in bytes."""
+    environment = {**os.environ, "DATABASE_URL": url}
+    with subprocess.Popen([*COMMAND, *arguments], env=environment, stdout=subprocess.DEVNULL) as process:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return usage.ru_maxrss * 1024
+
+
+def write(file: Path) -> None:
+    def lines() -> Iterator[str]:
+        yield "unique_id,hospital_name\n"
+        for number in range(MANY):
+            yield f"hos{number:07d},{'General Hospital ' * 14} {number}\n"
+
+    with file.open("w", encoding="utf-8") as opened:
+        opened.writelines(lines())
+
+
+async def test_constant_memory(database_url: str, tmp_path: Path) -> None:
+    """Both stay below 150 MB, all of Python and its libraries included."""
+    file = tmp_path / "hospitals.csv"
+    await asyncio.to_thread(write, file)
+    imported = await asyncio.to_thread(run, database_url, "import", str(file))
+    exported = await asyncio.to_thread(run, database_url, "export", "--resource", "hospitals")
+    assert imported < MOST
+    assert exported < MOST

@@ -62,7 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
     wanted = _wanted(RESOURCES[arguments.resource].parameters, arguments.filter, settings.phone_region)
     counts: dict[str, int] = {}
     with ExitStack() as stack:
-        bar = stack.enter_context(progress())
+        to_terminal = not (arguments.directory or arguments.output) and sys.stdout.isatty()
+        bar = stack.enter_context(progress(hidden=to_terminal))
         files = {name: stack.enter_context(_opened(_path(arguments, name))) for name in names}
 
         async def work(database: Database) -> None:
@@ -117,8 +118,13 @@ def _path(arguments: argparse.Namespace, name: str) -> Path | None:
 def _opened(path: Path | None) -> Iterator[BinaryIO]:
     """A file that only its owner may read, and that has its name only once it is whole."""
     if path is None:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        try:
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            # Python flushes once more when it ends (its documentation of SIGPIPE)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise CannotExportError("Whoever was to read it has gone: the export is not whole.") from None
         return
     part = path.with_name(f"{path.name}.part")
     try:

@@ -14,8 +14,8 @@ class _Rate(ProgressColumn):
         return Text(f"{records:,} records, {rate:,.0f}/s")
 
 
-def progress() -> Progress:
-    """A progress bar on stderr, for a task with the field `records`; it goes away at its end."""
+def progress(*, hidden: bool = False) -> Progress:
+    """A progress bar on stderr, for tasks with the field `records`; it goes away at its end."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -24,5 +24,5 @@ def progress() -> Progress:
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
-        disable=not sys.stderr.isatty(),
+        disable=hidden or not sys.stderr.isatty(),
     )

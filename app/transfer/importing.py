@@ -100,7 +100,7 @@ async def load(connection: AsyncConnection, name: str, source: Source, report: R
             coming = asyncio.create_task(asyncio.to_thread(next, portions, None))
             await store(portion)
         await staging.close()
-    except CollisionError as error:
+    except (CollisionError, ConflictError) as error:
         raise ConflictError("Others changed the same records at the same moment. Nothing was stored.") from error
     finally:
         await asyncio.gather(coming, return_exceptions=True)

@@ -44,7 +44,7 @@ from sqlalchemy.schema import CreateTable, DropTable
 
 from app.auth.principal import Principal
 from app.db.base import ID
-from app.db.session import CollisionError
+from app.db.session import CollisionError, copy_in
 from app.errors import FieldError, IdentifierRetiredError
 from app.journal.entries import author, entry
 from app.models import journal
@@ -143,9 +143,7 @@ class Staging:
         """Have a batch, and nothing else, in the staging table."""
         await self.connection.execute(text(f"TRUNCATE {self.staged.name}"))
         columns = [column.name for column in self.staged.columns if column.name != "fate"]
-        driver = (await self.connection.get_raw_connection()).driver_connection
-        assert driver is not None  # noqa: S101  # it is connected
-        await driver.copy_records_to_table(self.staged.name, records=batch.rows, columns=columns)
+        await copy_in(self.connection, self.staged.name, columns, batch.rows)
 
     async def compare(self) -> None:
         """Say of each line what would become of it; what is to be changed is locked."""

@@ -176,6 +176,18 @@ async def test_a_broken_export_leaves_no_file(database_url: str, tmp_path: Path)
     assert contents(tmp_path) == {}
 
 
+async def test_a_reader_that_goes(database_url: str) -> None:
+    """`export | head` ends with a word, not with a traceback."""
+    await imported(database_url, "-", given=ndjson(people(5000)))
+    with running("export", url=database_url, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(100)
+        process.stdout.close()
+        assert process.stderr.read().decode() == "Whoever was to read it has gone: the export is not whole.\n"
+    assert process.returncode == 1
+
+
 async def test_it_is_on_record(database_url: str, client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
     """Who asks who has seen a patient hears of it."""
     await fill(client)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.processes import command_running, deadlocks
 from tests.support import dump
-from tests.transfer.support import PATIENTS, imported, ndjson, patients, people
+from tests.transfer.support import PATIENTS, command, imported, ndjson, patients, people
 
 pytestmark = pytest.mark.usefixtures("directory")
 
@@ -57,6 +57,23 @@ async def test_killed_halfway(
     run = await imported(database_url, file)
     assert f"{MANY:,} created" in run.stdout
     assert len(await patients(client)) == MANY
+
+
+async def test_a_connection_that_breaks(database_url: str, connection: asyncpg.Connection, tmp_path: Path) -> None:
+    """It is told, in a line, and nothing is there."""
+    file = tmp_path / "patients.ndjson"
+    file.write_text(ndjson(people(MANY)))
+    running = asyncio.create_task(command(database_url, "import", file))
+    await writing(connection)
+    await connection.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND query ~ 'staged_patients' AND pid <> pg_backend_pid()"
+    )
+    run = await running
+    assert run.returncode == 1
+    assert run.stderr.startswith("The database cannot be reached")
+    assert "Traceback" not in run.stderr
+    assert await connection.fetchval("SELECT count(*) FROM patients") == 0
 
 
 async def test_beside_other_writers(

@@ -5,10 +5,9 @@ import gzip
 import io
 import json
 import os
-import secrets
 import stat
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import httpx
 import pytest
 
 from tests.processes import COMMAND, run_command
-from tests.support import EXAMPLE, database_named
+from tests.support import EXAMPLE
 from tests.transfer.support import COLUMNS, PATIENTS, command, imported, ndjson, patient, people
 
 pytestmark = pytest.mark.usefixtures("directory")
@@ -39,15 +38,6 @@ async def fill(client: httpx.AsyncClient) -> None:
         assert (await client.post(PATIENTS, json=body)).status_code == 201
     assert (await client.put(f"{PATIENTS}all/", json={"patient_town": "Durban"})).status_code == 200
     assert (await client.post("/profiles/profiles/", json={"unique_id": "alone"})).status_code == 201
-
-
-@pytest.fixture
-async def another_url(server: str, connection: asyncpg.Connection) -> AsyncIterator[str]:
-    """The URL of a second migrated, empty database."""
-    name = f"another_{secrets.token_hex(4)}"
-    await connection.execute(f"CREATE DATABASE {name} TEMPLATE patients")
-    yield database_named(server, name)
-    await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def contents(directory: Path) -> dict[str, bytes]:

@@ -1,0 +1,16 @@
+import secrets
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from tests.support import database_named
+
+
+@pytest.fixture
+async def another_url(server: str, connection: asyncpg.Connection) -> AsyncIterator[str]:
+    """The URL of a second migrated, empty database."""
+    name = f"another_{secrets.token_hex(4)}"
+    await connection.execute(f"CREATE DATABASE {name} TEMPLATE patients")
+    yield database_named(server, name)
+    await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")

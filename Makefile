@@ -32,10 +32,11 @@ bench-finding: .venv/bench ## how fast and how well patients are found, to a mil
 	@$(BIN)/python -m benchmarks.finding speed
 	@$(BIN)/python -m benchmarks.finding quality
 
-check: .venv/dev ## lint, format and types
+check: .venv/dev ## lint, format, types, and what migrations would do to a database in use
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/python -m migrations.lint
 
 format: .venv/dev ## format, and mend what the linter can
 	@$(BIN)/ruff check --fix-only .

@@ -4,41 +4,24 @@ import asyncio
 import os
 
 from alembic import context
-from alembic.autogenerate.rewriter import Rewriter
-from alembic.operations import ops
 from sqlalchemy import Connection, text
-from sqlalchemy.sql.elements import conv
 
 import app.models  # noqa: F401  # declares the tables
 from app.db.base import Base
-from app.db.migrate import ADVISORY_LOCK
+from app.db.migrate import await_turn
 from app.db.session import create_engine
+from migrations.autogenerate import process
 
-writer = Rewriter()
-
-
-@writer.rewrites(ops.AddColumnOp)
-def with_length(_: object, __: object, operation: ops.AddColumnOp) -> list[ops.MigrateOperation]:
-    """Have autogenerate write the length check of a new column, which Alembic does not see."""
-    column = operation.column
-    if "max_length" not in column.info:
-        return [operation]
-    name = conv(f"ck_{operation.table_name}_{column.name}_length")
-    condition = f"char_length({column.name}) <= {column.info['max_length']}"
-    return [operation, ops.CreateCheckConstraintOp(name, operation.table_name, condition)]
+LOCK_TIMEOUT = "SET lock_timeout = '5s'"
+"""A migration that waits for a lock makes all traffic behind it wait too: better that it fails and is run again."""
 
 
 def run(connection: Connection) -> None:
-    # at session level and outside a transaction: held over all revisions, each of which is committed by itself
-    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
-    # a migration that waits for a lock makes all traffic behind it wait too: better that it fails and is run again
-    connection.execute(text("SET lock_timeout = '5s'"))
-    connection.commit()
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,
         transaction_per_migration=True,
-        process_revision_directives=writer,
+        process_revision_directives=process,
     )
     with context.begin_transaction():
         context.run_migrations()
@@ -47,8 +30,29 @@ def run(connection: Connection) -> None:
 async def main() -> None:
     engine = create_engine(context.config.attributes.get("url") or os.environ["DATABASE_URL"], pool_size=1)
     async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await connection.run_sync(await_turn)
+        await connection.execute(text(LOCK_TIMEOUT))
+        await connection.commit()
+        await connection.execution_options(isolation_level="READ COMMITTED")
         await connection.run_sync(run)
     await engine.dispose()
 
 
-asyncio.run(main())
+def write_sql() -> None:
+    """Write what the revisions would execute, for who reads or checks it; asks no database."""
+    context.configure(
+        dialect_name="postgresql",
+        target_metadata=Base.metadata,
+        literal_binds=True,
+        transaction_per_migration=True,
+    )
+    context.execute(LOCK_TIMEOUT)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+if context.is_offline_mode():
+    write_sql()
+else:
+    asyncio.run(main())

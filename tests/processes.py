@@ -202,6 +202,14 @@ async def await_blocked(connection: asyncpg.Connection, sessions: int = 1) -> No
             await connection.execute("SELECT pg_sleep(0.02)")
 
 
+async def await_migrators(connection: asyncpg.Connection, sessions: int) -> None:
+    """Wait until so many sessions of the database have asked in vain whether it is their turn to migrate."""
+    asked = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE $1"
+    async with asyncio.timeout(30):
+        while await connection.fetchval(asked, "SELECT pg_try_advisory_lock%") < sessions:
+            await connection.execute("SELECT pg_sleep(0.02)")
+
+
 async def deadlocks(connection: asyncpg.Connection) -> object:
     """How many deadlocks there have been in the database; its other sessions are ended, which is when they report."""
     await connection.execute(

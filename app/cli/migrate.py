@@ -5,11 +5,11 @@ import asyncio
 import sys
 
 import app.models  # noqa: F401  # declares the tables to which rights are given
-from app.db.migrate import UnfitRoleError, check_role, grant, migrate
+from app.db.migrate import LockTimeoutError, UnfitRoleError, check_role, grant, migrate
 from app.errors import UnavailableError
 from app.settings import InvalidSettingsError, Settings
 
-EXPECTED = (InvalidSettingsError, UnfitRoleError, UnavailableError)
+EXPECTED = (InvalidSettingsError, LockTimeoutError, UnfitRoleError, UnavailableError)
 """What may go wrong that an operator can mend."""
 
 

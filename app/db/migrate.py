@@ -1,12 +1,13 @@
 """Migrations: bring a database to this version's schema, tell whether it is there, and who may do what in it."""
 
+import time
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 import migrations
@@ -14,17 +15,48 @@ from app.db.base import Base
 from app.db.session import Database
 
 UNDEFINED_TABLE = "42P01"
+LOCK_NOT_AVAILABLE = "55P03"
 ADVISORY_LOCK = 0x70617469656E7473
 """Any number that all versions agree on, held by who migrates; this one spells `patients`."""
+_PAUSE = 0.1
+"""Seconds between two questions whether it is our turn."""
 _SCRIPTS = ScriptDirectory(str(Path(migrations.__file__).parent))
 
 
 def migrate(url: str) -> None:
-    """Upgrade the database at `url` to the head revision. Two processes may do so at once: one waits for the other."""
+    """Upgrade the database at `url` to the head revision. Two processes may do so at once: one waits for the other.
+
+    Raises:
+        LockTimeoutError: others have held a lock for too long; all revisions before are done.
+    """
     config = Config()
     config.set_main_option("script_location", _SCRIPTS.dir)
     config.attributes["url"] = url
-    command.upgrade(config, "head")
+    try:
+        command.upgrade(config, "head")
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
+            raise
+        raise LockTimeoutError(
+            "A migration gave up waiting for a lock, so that requests need not wait behind it: a long transaction, "
+            "such as a dump, is under way. The revisions before it are done. Run this again when that has ended."
+        ) from None
+
+
+class LockTimeoutError(Exception):
+    """A migration did not get a lock in time; the message tells the operator what to do."""
+
+
+def await_turn(connection: Connection) -> None:
+    """Wait until nobody else migrates. The turn is the session's, over all its transactions, until it ends.
+
+    By asking again, each time in a transaction of its own, so the connection is in AUTOCOMMIT: an index that is built
+    CONCURRENTLY waits for all who have a snapshot, and who waits in PostgreSQL for our turn has one: a deadlock.
+    """
+    while True:
+        if connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": ADVISORY_LOCK}).scalar_one():
+            return
+        time.sleep(_PAUSE)
 
 
 class UnfitRoleError(Exception):
@@ -56,7 +88,6 @@ async def grant(url: str, role: str) -> None:
     """Give `role` what serving needs, and no more: of the journal it may neither change nor delete anything."""
 
     async def work(connection: AsyncConnection) -> None:
-        await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
         name = connection.dialect.identifier_preparer.quote(role)
         statements = [
             f"GRANT USAGE ON SCHEMA public, extensions TO {name}",
@@ -69,6 +100,8 @@ async def grant(url: str, role: str) -> None:
             await connection.execute(text(statement))
 
     async with Database(url, pool_size=1, limited=False) as database:
+        async with database.read() as connection:
+            await connection.run_sync(await_turn)  # the only connection of the pool: the transaction has it too
         await database.transaction(work)
 
 

@@ -51,6 +51,10 @@ class Writers:
         await asyncio.gather(*self._tasks)
         await self._client.aclose()
 
+    def move(self, url: str) -> None:
+        """Send all further requests to another service."""
+        self._client.base_url = httpx.URL(url)
+
     async def until(self, more: int) -> None:
         """Wait until so many more writes were acknowledged."""
         goal = self.promises.acknowledged + more

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import asyncpg
 import pytest
 
-from tests.processes import await_blocked, command_running, run_command
+from tests.processes import await_blocked, await_migrators, command_running, run_command
 
 ADVISORY_LOCK = 0x70617469656E7473
 """What migrations of all versions lock; a migrator that took another would not wait for the others."""
@@ -25,7 +25,7 @@ async def test_two_at_once_both_succeed(unmigrated_url: str, connection: asyncpg
     await connection.execute("SELECT pg_advisory_lock($1)", ADVISORY_LOCK)
     with ExitStack() as stack:
         both = [stack.enter_context(command_running("migrate", DATABASE_URL=unmigrated_url)) for _ in range(2)]
-        await await_blocked(connection, sessions=2)  # now both are at the same point
+        await await_migrators(connection, 2)  # now both are at the same point
         assert await connection.fetch("SELECT FROM pg_tables WHERE schemaname = 'public'") == []
         await connection.execute("SELECT pg_advisory_unlock($1)", ADVISORY_LOCK)
         assert [await asyncio.to_thread(process.wait, 30) for process in both] == [0, 0]

@@ -21,6 +21,7 @@ import migrations
 from app.db.base import Base
 from app.db.migrate import migrate
 from app.db.session import create_engine
+from tests.processes import await_migrators
 from tests.support import database_named
 
 SCRIPTS = ScriptDirectory(str(Path(migrations.__file__).parent))
@@ -48,10 +49,6 @@ CONSTRAINTS = """
 INDEXES = """
     SELECT indexname, tablename, indexdef FROM pg_indexes
     WHERE schemaname = 'public' AND tablename <> 'alembic_version'
-"""
-WAITING = """
-    SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database
-    WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()
 """
 ROWS = (
     "INSERT INTO hospitals (unique_id, hospital_name) SELECT 'hos' || n, 'Hospital ' || n FROM generate_series(1, 9) n",
@@ -248,9 +245,8 @@ async def test_two_replicas_migrate_at_once(empty_url: str, database_url: str) -
         await asyncio.create_subprocess_exec(sys.executable, "-m", "app.cli", "migrate", env=environment)
         for _ in range(2)
     ]
-    async with asyncio.timeout(30):
-        while await held.fetchval(WAITING) < len(replicas):
-            assert [replica.returncode for replica in replicas] == [None, None]
+    await await_migrators(held, len(replicas))
+    assert [replica.returncode for replica in replicas] == [None, None]
     await held.close()
     assert [await asyncio.wait_for(replica.wait(), 30) for replica in replicas] == [0, 0]
     assert await schema(empty_url) == await schema(database_url)

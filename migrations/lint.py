@@ -1,0 +1,97 @@
+"""What migrations would do to a database in use: squawk reads their SQL; `make check` runs it.
+
+A new revision obeys all rules, or stands in `ACCEPTED` with the reason why nobody is held up; docs/operations.md shows
+how each kind of change is written. What a downgrade does is not looked at: deployments go forwards.
+"""
+
+import io
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import Script, ScriptDirectory
+
+DIRECTORY = Path(__file__).parent
+SQUAWK = Path(sysconfig.get_path("scripts"), "squawk")
+POSTGRESQL = "17"
+"""The oldest version that is supported."""
+
+NOWHERE = {
+    "require-statement-timeout": "indexes and batches take their time; what holds up requests ends by lock_timeout",
+}
+"""Rules that no revision has to obey, and why."""
+ACCEPTED: Mapping[str, Mapping[str, str]] = {
+    "20261122_01": {
+        "prefer-text-field": "Alembic's own table, made by Alembic",
+    },
+    "20261122_02": {
+        "ban-drop-table": "older than the first release: the service is stopped, as CHANGELOG.md says",
+    },
+    "20261123_01": {
+        "prefer-bigint-over-smallint": "an HTTP status has three digits",
+    },
+    "20261125_01": {
+        "adding-field-with-default": "older than the first release: rewrites patients, as CHANGELOG.md says",
+        "require-concurrent-index-creation": "in the same transaction, when nobody can write anyway",
+    },
+}
+"""By revision: the rules that it breaks, and why that is right."""
+
+
+def configuration(*more: Path, written: TextIO = sys.stdout) -> Config:
+    """Alembic's, of our revisions and those of `more` directories; SQL is `written` there."""
+    config = Config(output_buffer=written)
+    config.set_main_option("script_location", str(DIRECTORY))
+    config.set_main_option("version_locations", "\n".join([str(DIRECTORY / "versions"), *map(str, more)]))
+    config.set_main_option("path_separator", "newline")
+    return config
+
+
+def scripts(*more: Path) -> ScriptDirectory:
+    """Our revisions, and those of `more` directories."""
+    return ScriptDirectory.from_config(configuration(*more))
+
+
+def sql(script: Script, *more: Path) -> str:
+    """The statements of one revision's upgrade."""
+    written = io.StringIO()
+    config = configuration(*more, written=written)
+    command.upgrade(config, f"{script.down_revision or 'base'}:{script.revision}", sql=True)
+    return written.getvalue()
+
+
+def complaint(text: str, name: str, accepted: Sequence[str]) -> str | None:
+    """What squawk has to say of the statements of a revision; nothing where it is content."""
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory, name).with_suffix(".sql")
+        file.write_text(text)
+        rules = ",".join([*NOWHERE, *accepted])
+        words = [str(SQUAWK), "--pg-version", POSTGRESQL, "--exclude", rules, file.name]
+        read = subprocess.run(words, check=False, capture_output=True, text=True, cwd=directory)  # noqa: S603  # fixed words
+    return None if read.returncode == 0 else read.stdout + read.stderr
+
+
+def main(*more: Path) -> int:
+    """Check all revisions, and those of `more` directories; 0, or 1 where one would hold requests up."""
+    status = 0
+    for script in scripts(*more).walk_revisions():
+        path = Path(script.path)
+        said = complaint(sql(script, *more), path.name, list(ACCEPTED.get(script.revision, ())))
+        if said is not None:
+            status = 1
+            print(said)  # noqa: T201  # it talks to its terminal
+            print(  # noqa: T201
+                f"{path}: a database in use would be held up, or a running version would break. docs/operations.md, "
+                '"Writing a migration", shows how to do it in steps.'
+            )
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""`make check` finds what a migration would do to a database in use; what `make migration` writes passes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from migrations import lint
+from tests.db.versions import environment, with_column
+
+REVISION = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = "{revision}"
+down_revision = "{head}"
+
+
+def upgrade():
+    {upgrade}
+"""
+HEAD = lint.scripts().get_current_head()
+BAD = {
+    "a required column": (
+        'op.add_column("patients", sa.Column("x", sa.Text(), nullable=False))',
+        "Make the field nullable",
+    ),
+    "a default that is another for each row": (
+        'op.add_column("patients", sa.Column("x", sa.DateTime(), server_default=sa.func.clock_timestamp()))',
+        "Add the column as nullable",
+    ),
+    "an index under a lock": ('op.create_index("ix_x", "patients", ["patient_race"])', "Use `concurrently`"),
+    "a foreign key that is checked at once": (
+        'op.create_foreign_key("fk_x", "patients", "hospitals", ["patient_race"], ["unique_id"])',
+        "Add `NOT VALID`",
+    ),
+    "a check that is made at once": (
+        'op.create_check_constraint("ck_x", "patients", "version > 0")',
+        "Use `NOT VALID`",
+    ),
+    "a column that a running version reads": ('op.drop_column("patients", "patient_race")', "may break existing"),
+    "a column renamed": (
+        'op.alter_column("patients", "patient_race", new_column_name="race")',
+        "may break existing",
+    ),
+    "a table that is written anew": ('op.alter_column("patients", "version", type_=sa.Numeric())', "rewritten"),
+    "steps of which the first stay when a later one fails": (
+        """op.add_column("patients", sa.Column("x", sa.Text()))
+    with op.get_context().autocommit_block():
+        op.create_index("ix_x", "patients", ["x"], postgresql_concurrently=True)""",
+        "can't be rerun",
+    ),
+}
+
+
+def written(directory: Path, upgrade: str) -> Path:
+    """A directory with a revision that does this, after all of ours."""
+    text = REVISION.format(revision="29991231_01", head=HEAD, upgrade=upgrade)
+    (directory / "29991231_01_later.py").write_text(text)
+    return directory
+
+
+def test_all_revisions_pass(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is there is content, and so is a new revision that nobody notices."""
+    assert lint.main() == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_what_holds_requests_up_is_found(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each kind of revision that would, in one that is not accepted, is told: what, where, and what to do instead."""
+    upgrade, remedy = BAD[kind]
+    assert lint.main(written(tmp_path, upgrade)) == 1
+    said = capsys.readouterr().out
+    assert remedy in said
+    assert "29991231_01_later.py" in said
+    assert "docs/operations.md" in said
+
+
+def test_a_revision_that_nobody_notices_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A column that may be empty is no finding."""
+    assert lint.main(written(tmp_path, 'op.add_column("patients", sa.Column("x", sa.Text()))')) == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("revision", lint.ACCEPTED)
+def test_no_exception_outlives_its_reason(revision: str) -> None:
+    """Each rule that a revision may break is broken by it."""
+    script = lint.scripts().get_revision(revision)
+    for rule in lint.ACCEPTED[revision]:
+        others = [other for other in lint.ACCEPTED[revision] if other != rule]
+        said = lint.complaint(lint.sql(script), "revision", others)
+        assert said is not None
+        assert rule in said
+
+
+def test_what_make_migration_writes_passes(tmp_path: Path) -> None:
+    """A new field with its length check and an index becomes two revisions: what is done in a moment, and the rest."""
+    version = with_column(tmp_path)
+    quick, slow = sorted((version / "migrations/versions").glob("*nickname*"))
+    assert "postgresql_not_valid=True" in quick.read_text()
+    assert "create_index" not in quick.read_text()
+    for step in ("autocommit_block", "postgresql_concurrently=True", "VALIDATE CONSTRAINT"):
+        assert step in slow.read_text()
+    checked = subprocess.run(
+        [sys.executable, "-m", "migrations.lint"], env=environment(version), check=False, capture_output=True, text=True
+    )
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")

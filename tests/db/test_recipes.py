@@ -7,13 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import asyncpg
+import httpx
 import pytest
 from alembic import command as alembic
 
 from migrations import lint
-from tests.chaos.load import Writers
+from tests.chaos.load import PATIENTS, Writers
 from tests.db.test_lint import HEAD, REVISION
-from tests.processes import run_command
+from tests.processes import await_blocked, run_command
 from tests.support import Served
 
 ROOT = Path(__file__).parents[2]
@@ -21,6 +22,15 @@ STEPS = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/operations.md").read_
 """What the document has `upgrade` do, revision by revision: a constraint, its validation, an index, a backfill."""
 ORDER = ("NOT VALID", "VALIDATE", "INDEX CONCURRENTLY", "DO $$")
 """What the SQL of each has."""
+
+CHANGE = """
+    WITH changed AS (
+        UPDATE patients SET patient_title = 'Dr.', version = 2 WHERE unique_id = 'pat1'
+    )
+    INSERT INTO journal (resource, unique_id, version, action, actor, record)
+    SELECT resource, unique_id, 2, 'updated', 'somebody', (record::jsonb || '{"patient_title": "Dr."}')::json
+    FROM journal WHERE unique_id = 'pat1'
+"""
 
 
 @pytest.fixture
@@ -61,6 +71,27 @@ async def test_the_steps_work_under_load(
     assert await connection.fetchval("SELECT bool_and(indisvalid) FROM pg_index")
     filled = "SELECT count(*) FROM journal WHERE actor = 'migration' AND record ->> 'patient_race' = 'Unknown'"
     assert await connection.fetchval(filled) > 10
+    verified = run_command("journal", "verify", DATABASE_URL=database_url)
+    assert verified.returncode == 0, verified.stdout
+
+
+async def test_a_backfill_builds_on_a_change_that_it_has_waited_for(
+    revisions: Path, client: httpx.AsyncClient, database_url: str, connection: asyncpg.Connection
+) -> None:
+    """A record that somebody is changing gets its value after that, and both changes have their entries."""
+    for number in range(3):
+        body = {"unique_id": f"pat{number}", "patient_last_name": "Doe"}
+        assert (await client.post(PATIENTS, json=body)).status_code == 201
+    config = lint.configuration(revisions)
+    config.attributes["url"] = database_url
+    await asyncio.to_thread(alembic.upgrade, config, "29991231_03")
+    async with connection.transaction():
+        await connection.execute(CHANGE)
+        migrating = asyncio.create_task(asyncio.to_thread(alembic.upgrade, config, "heads"))
+        await await_blocked(connection)
+    await migrating
+    entries = await connection.fetch("SELECT actor, version FROM journal WHERE unique_id = 'pat1' ORDER BY version")
+    assert [tuple(entry) for entry in entries] == [("local", 1), ("somebody", 2), ("migration", 3)]
     verified = run_command("journal", "verify", DATABASE_URL=database_url)
     assert verified.returncode == 0, verified.stdout
 

@@ -14,8 +14,10 @@ HOSPITALS = ("hos0", "hos1")
 
 @dataclass
 class Promises:
-    """What the service has acknowledged so far."""
+    """What the service was asked for, and what it has acknowledged, so far."""
 
+    begun: set[str] = field(default_factory=set)
+    """All writes that it was asked for: `create <key>`, `count <counter> <goal>`, `delete <id>`."""
     created: dict[str, str] = field(default_factory=dict)
     """The id that each Idempotency-Key was answered."""
     counts: dict[str, int] = field(default_factory=dict)
@@ -97,10 +99,16 @@ class Writers:
             if turn % 3 == 0:
                 await self._delete(self.promises.created[f"{number}-{turn}"])
 
-    async def _create(self, key: str) -> None:
+    @staticmethod
+    def patient(key: str) -> dict[str, Any]:
+        """What is sent with an Idempotency-Key."""
         profile = {"unique_id": f"prof-{key}", "first_name": key}
-        body = {"patient_last_name": key, "patient_profile": profile, "hospital_ids": HOSPITALS}
-        while (answer := await self._send("POST", PATIENTS, json=body, headers={"Idempotency-Key": key})) is None:
+        return {"patient_last_name": key, "patient_profile": profile, "hospital_ids": HOSPITALS}
+
+    async def _create(self, key: str) -> None:
+        self.promises.begun.add(f"create {key}")
+        body, headers = self.patient(key), {"Idempotency-Key": key}
+        while (answer := await self._send("POST", PATIENTS, json=body, headers=headers)) is None:
             pass
         assert answer.status_code == 201, answer.text
         self.promises.created[key] = answer.json()["unique_id"]
@@ -109,6 +117,7 @@ class Writers:
         """Raise a counter by one, whatever becomes of the connection: what was answered last is what If-Match says."""
         path = f"{PATIENTS}{counter}/"
         goal = self.promises.counts[counter] + 1
+        self.promises.begun.add(f"count {counter} {goal}")
         while True:
             got = await self._send("GET", path)
             if got is None:
@@ -124,6 +133,7 @@ class Writers:
         self.promises.counts[counter] = goal
 
     async def _delete(self, unique_id: str) -> None:
+        self.promises.begun.add(f"delete {unique_id}")
         while (answer := await self._send("DELETE", f"{PATIENTS}{unique_id}/")) is None:
             pass
         assert answer.status_code in {204, 404}, answer.text  # 404: deleted by a request whose answer was lost

@@ -18,11 +18,13 @@ def programs() -> Path:
     return Path(package.origin).parent / "pginstall" / "bin"
 
 
-def commands(document: str, heading: str) -> list[str]:
-    """The shell blocks of a chapter of `docs/`, each the text of a script."""
+def commands(document: str, heading: str, language: str = "sh") -> list[str]:
+    """The blocks of a chapter of `docs/`, each the text of a script; of its subchapters too."""
     text = (ROOT / "docs" / document).read_text()
-    (chapter,) = re.findall(rf"^###? {re.escape(heading)}\n(.*?)(?=^##|\Z)", text, re.DOTALL | re.MULTILINE)
-    found = re.findall(r"^```sh\n(.*?)^```", chapter, re.DOTALL | re.MULTILINE)
+    begin = re.search(rf"^(##+) {re.escape(heading)}$", text, re.MULTILINE)
+    assert begin is not None, f"{document} has no chapter {heading}"
+    chapter = re.split(rf"^#{{2,{len(begin[1])}}} ", text[begin.end() :], maxsplit=1, flags=re.MULTILINE)[0]
+    found = re.findall(rf"^```{language}\n(.*?)^```", chapter, re.DOTALL | re.MULTILINE)
     assert found, f"{document} has no commands under {heading}"
     return [str(block) for block in found]
 

@@ -25,7 +25,7 @@ from uvicorn.supervisors import Multiprocess
 
 from app import demo
 from app.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
-from app.db.migrate import migrate, schema_is_current
+from app.db.migrate import LockTimeoutError, migrate, schema_is_current
 from app.db.session import Database
 from app.errors import UnavailableError
 from app.main import create_app
@@ -44,7 +44,7 @@ class CannotServeError(Exception):
     """The service cannot start; the message tells the operator what to do."""
 
 
-EXPECTED = (CannotServeError, EmbeddedPostgresError, InvalidSettingsError, UnavailableError)
+EXPECTED = (CannotServeError, EmbeddedPostgresError, InvalidSettingsError, LockTimeoutError, UnavailableError)
 """What may go wrong that an operator can mend."""
 
 
@@ -77,6 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         CannotServeError: the port is taken, or the database lacks migrations.
         EmbeddedPostgresError: the embedded server cannot run.
         InvalidSettingsError: a setting cannot be used.
+        LockTimeoutError: others use the embedded database, so that it cannot be migrated.
         UnavailableError: the database cannot be reached.
     """
     settings = Settings.load()

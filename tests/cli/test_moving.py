@@ -80,6 +80,8 @@ async def test_api_keys_change(owned_url: str) -> None:
     assert written.count("papi_") == 2
     assert "front-desk-2" in written
     assert written.endswith("Revoked.\n")
+    listed = (await asyncio.to_thread(run_block, "patients-api keys list", DATABASE_URL=owned_url)).splitlines()
+    assert {line.split()[0]: "REVOKED" in line for line in listed[1:]} == {"front-desk": True, "front-desk-2": False}
 
 
 async def test_the_role_that_serves_changes(serve: Serve, owned_url: str, server: str) -> None:

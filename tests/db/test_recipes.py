@@ -96,6 +96,25 @@ async def test_a_backfill_builds_on_a_change_that_it_has_waited_for(
     assert verified.returncode == 0, verified.stdout
 
 
+async def test_a_field_is_emptied(
+    client: httpx.AsyncClient, tmp_path: Path, database_url: str, connection: asyncpg.Connection
+) -> None:
+    """The backfill, changed as the document says, takes a field out of records and their newest entries."""
+    step = STEPS[-1].replace("= 'Unknown'", "= NULL").replace("patient_race IS NULL", "patient_race IS NOT NULL")
+    step = step.replace("|| jsonb_build_object('patient_race', patient_race)", "- 'patient_race'")
+    text = REVISION.format(revision="29991231_01", head=HEAD, upgrade=textwrap.indent(step, " " * 4).strip())
+    (tmp_path / "29991231_01_empty.py").write_text(text)
+    for race in ("Unknown", None):
+        await client.post(PATIENTS, json={"patient_last_name": "Doe", "patient_race": race})
+    config = lint.configuration(tmp_path)
+    config.attributes["url"] = database_url
+    await asyncio.to_thread(alembic.upgrade, config, "heads")
+    assert await connection.fetchval("SELECT array_agg(version ORDER BY version) FROM patients") == [1, 2]
+    assert await connection.fetchval("SELECT count(patient_race) FROM patients") == 0
+    verified = run_command("journal", "verify", DATABASE_URL=database_url)
+    assert verified.returncode == 0, verified.stdout
+
+
 async def test_a_backfill_that_is_repeated_changes_nothing(
     revisions: Path, database_url: str, connection: asyncpg.Connection
 ) -> None:

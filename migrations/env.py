@@ -8,8 +8,8 @@ from sqlalchemy import Connection, text
 
 import app.models  # noqa: F401  # declares the tables
 from app.db.base import Base
+from app.db.connecting import create_engine
 from app.db.migrate import await_turn
-from app.db.session import create_engine
 from migrations.autogenerate import process
 
 LOCK_TIMEOUT = "SET lock_timeout = '5s'"

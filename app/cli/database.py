@@ -9,14 +9,12 @@ from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.embedded import EmbeddedPostgres, EmbeddedPostgresError, running_url
-from app.db.migrate import schema_is_current
+from app.db.migrate import INSUFFICIENT_PRIVILEGE, schema_is_current
 from app.db.session import Database
 from app.errors import UnavailableError
 from app.settings import InvalidSettingsError, Settings
 
 T = TypeVar("T")
-
-INSUFFICIENT_PRIVILEGE = "42501"
 
 
 class NoDatabaseError(Exception):

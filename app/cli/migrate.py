@@ -33,5 +33,9 @@ def run(arguments: argparse.Namespace) -> int:
         asyncio.run(check_role(url, arguments.serving_role))
     migrate(url)
     if arguments.serving_role is not None:
-        asyncio.run(grant(url, arguments.serving_role))
+        left = asyncio.run(grant(url, arguments.serving_role))
+        if left:
+            print(f"The role {arguments.serving_role} is for who made it to alter.", file=sys.stderr)
+            print("To serve through a connection pooler, and only for that, let them run:", file=sys.stderr)
+            print(*(f"{statement};" for statement in left), sep="\n", file=sys.stderr)
     return 0

@@ -24,6 +24,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from app import demo
+from app.db.connecting import missing_limits
 from app.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from app.db.migrate import LockTimeoutError, migrate, schema_is_current
 from app.db.session import Database
@@ -128,6 +129,12 @@ def _is_loopback(host: str) -> bool:
 async def _is_current(url: str) -> bool:
     try:
         async with Database(url, pool_size=1) as database, database.read() as connection:
+            if missing := await missing_limits(connection):
+                raise CannotServeError(
+                    "Through a connection pooler the role itself has to limit its sessions, and lacks "
+                    f"{', '.join(missing)}. Run `patients-api migrate --serving-role …` with the URL of PostgreSQL "
+                    "itself, then have the pooler connect anew (PgBouncer: RECONNECT)."
+                )
             return await schema_is_current(connection)
     except ProgrammingError as error:
         raise CannotServeError(

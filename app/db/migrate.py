@@ -12,10 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 import migrations
 from app.db.base import Base
+from app.db.connecting import SESSION
 from app.db.session import Database
 
 UNDEFINED_TABLE = "42P01"
 LOCK_NOT_AVAILABLE = "55P03"
+INSUFFICIENT_PRIVILEGE = "42501"
 ADVISORY_LOCK = 0x70617469656E7473
 """Any number that all versions agree on, held by who migrates; this one spells `patients`."""
 _PAUSE = 0.1
@@ -84,10 +86,14 @@ async def check_role(url: str, role: str) -> None:
         raise UnfitRoleError(f"The role {role} may do what the owner of the tables may: serve with another.")
 
 
-async def grant(url: str, role: str) -> None:
-    """Give `role` what serving needs, and no more: of the journal it may neither change nor delete anything."""
+async def grant(url: str, role: str) -> list[str]:
+    """Give `role` what serving needs, and no more: of the journal it may neither change nor delete anything.
 
-    async def work(connection: AsyncConnection) -> None:
+    The statements that are left for who may alter the role. They give its sessions the limits that a connection
+    through a pooler cannot bring along; without a pooler nothing is missing.
+    """
+
+    async def work(connection: AsyncConnection) -> list[str]:
         name = connection.dialect.identifier_preparer.quote(role)
         statements = [
             f"GRANT USAGE ON SCHEMA public, extensions TO {name}",
@@ -98,11 +104,23 @@ async def grant(url: str, role: str) -> None:
             statements += [f"REVOKE ALL ON {table.name} FROM {name}", f"GRANT {rights} ON {table.name} TO {name}"]
         for statement in statements:
             await connection.execute(text(statement))
+        database_name = (await connection.execute(text("SELECT current_database()"))).scalar_one()
+        quoted = connection.dialect.identifier_preparer.quote(database_name)
+        settings = [f"ALTER ROLE {name} IN DATABASE {quoted} SET {key} = '{value}'" for key, value in SESSION.items()]
+        try:
+            async with connection.begin_nested():
+                for setting in settings:
+                    await connection.execute(text(setting))
+        except ProgrammingError as error:
+            if getattr(error.orig, "sqlstate", None) != INSUFFICIENT_PRIVILEGE:
+                raise
+            return settings
+        return []
 
     async with Database(url, pool_size=1, limited=False) as database:
         async with database.read() as connection:
             await connection.run_sync(await_turn)  # the only connection of the pool: the transaction has it too
-        await database.transaction(work)
+        return await database.transaction(work)
 
 
 async def schema_is_current(connection: AsyncConnection) -> bool:

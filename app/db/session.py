@@ -6,38 +6,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager
 from typing import Any, Self, TypeVar
 
-import asyncpg
 from sqlalchemy import Executable, func, literal_column, select
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.db.connecting import create_engine
 from app.errors import ConflictError, ServiceError, UnavailableError
 
 T = TypeVar("T")
 
-CONNECT_TIMEOUT = 1.0
-"""Seconds that connecting may take."""
 WORK_TIMEOUT = 1.8
 """Seconds that one read or transaction may take; a server that has frozen tells nothing of itself."""
-GOODBYE_TIMEOUT = 0.2
-"""Seconds that a server has to take note that a connection is closed."""
-PLANNING = {
-    # the planner's estimate for a page is far above what it costs, and compiling takes longer than running
-    "jit": "off",
-    # disks do not turn any more: by the default of 4, each part of a whole list reads all links of all patients
-    "random_page_cost": "1.1",
-    # our statements are prepared once and alike for all values; planning a page takes longer than running it
-    "plan_cache_mode": "force_generic_plan",
-}
-"""What PostgreSQL assumes when it plans."""
-LIMITS = {
-    # who holds a lock for longer is no request of ours
-    "lock_timeout": "1500ms",
-    # the server's own limits, for when this process is the one that has frozen
-    "statement_timeout": "2s",
-    "idle_in_transaction_session_timeout": "10s",
-}
-"""What PostgreSQL lets a request's session do."""
 FIND_TIMEOUT = 0.95
 """Seconds that finding may take, all statements of it together."""
 FINDING = {
@@ -48,8 +27,6 @@ FINDING = {
     "statement_timeout": "900ms",
 }
 """What differs where lists are filtered, ordered or searched."""
-STATEMENTS = 200
-"""That are kept compiled: each takes a quarter of a megabyte, and filters and searches are of many shapes."""
 ATTEMPTS = 3
 """How often a transaction is tried that collides with others."""
 STALLED = 0.9
@@ -60,42 +37,6 @@ Who waits this long and then for a connection in vain still hears within two sec
 
 
 _FINDING = select(*(func.set_config(name, value, literal_column("true")) for name, value in FINDING.items()))
-
-
-_ZONE = {"timezone": "UTC"}
-"""A day begins for all servers and replicas at the same moment."""
-
-
-class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no type information
-    """asyncpg's, but that closing it does not wait long for a server that does not answer."""
-
-    async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109  # asyncpg's own parameter
-        await super().close(timeout=min(timeout or GOODBYE_TIMEOUT, GOODBYE_TIMEOUT))
-
-
-def create_engine(url: str, *, pool_size: int, **server_settings: str) -> AsyncEngine:
-    """An engine on asyncpg, which reads `url` itself: what libpq understands (`sslmode`, sockets, several hosts) works.
-
-    Parameters stay out of error messages: they are patient data.
-    """
-
-    async def connect() -> asyncpg.Connection:
-        settings = {"application_name": "patients-api", **_ZONE, **PLANNING, **server_settings}
-        try:
-            return await asyncpg.connect(
-                url, timeout=CONNECT_TIMEOUT, server_settings=settings, connection_class=_Connection
-            )
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise UnavailableError from error
-
-    return create_async_engine(
-        "postgresql+asyncpg://",
-        async_creator=connect,
-        pool_size=pool_size,
-        max_overflow=0,
-        hide_parameters=True,
-        query_cache_size=STATEMENTS,
-    )
 
 
 _AWAY = ("08", "53", "57")
@@ -230,7 +171,7 @@ class Database:
 
     def __init__(self, url: str, *, pool_size: int, limited: bool = True) -> None:
         """Connect to `url` when needed. Requests are `limited` in time; commands that take minutes are not."""
-        self.engine = create_engine(url, pool_size=pool_size, **(LIMITS if limited else {}))
+        self.engine = create_engine(url, pool_size=pool_size, limited=limited)
         self._timeout = WORK_TIMEOUT if limited else None
         self._line = _Line(pool_size)
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")

@@ -19,8 +19,8 @@ from sqlalchemy import text
 
 import migrations
 from app.db.base import Base
+from app.db.connecting import create_engine
 from app.db.migrate import migrate
-from app.db.session import create_engine
 from tests.processes import await_migrators
 from tests.support import database_named
 

@@ -1,0 +1,166 @@
+"""How connections to PostgreSQL are made: straight, or through a pooler such as PgBouncer in transaction mode.
+
+A pooler gives each transaction whichever session is free, so nothing may be left in a session for later. The limits
+and assumptions that a straight connection brings along are then those of the role, which has them by
+`patients-api migrate --serving-role`; and statements have names only where the pooler looks after these.
+"""
+
+from itertools import count
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.util import await_
+
+from app.errors import UnavailableError
+
+CONNECT_TIMEOUT = 1.0
+"""Seconds that connecting may take."""
+GOODBYE_TIMEOUT = 0.2
+"""Seconds that a server has to take note that a connection is closed."""
+ZONE = {"timezone": "UTC"}
+"""A day begins for all servers and replicas at the same moment."""
+PLANNING = {
+    # the planner's estimate for a page is far above what it costs, and compiling takes longer than running
+    "jit": "off",
+    # disks do not turn any more: by the default of 4, each part of a whole list reads all links of all patients
+    "random_page_cost": "1.1",
+    # our statements are prepared once and alike for all values; planning a page takes longer than running it
+    "plan_cache_mode": "force_generic_plan",
+}
+"""What PostgreSQL assumes when it plans."""
+LIMITS = {
+    # who holds a lock for longer is no request of ours
+    "lock_timeout": "1500",
+    # the server's own limits, for when this process is the one that has frozen
+    "statement_timeout": "2000",
+    "idle_in_transaction_session_timeout": "10000",
+}
+"""What PostgreSQL lets a request's session do, in milliseconds."""
+STATEMENTS = 200
+"""That are kept compiled: each takes a quarter of a megabyte, and filters and searches are of many shapes."""
+
+SESSION = {**ZONE, **PLANNING, **LIMITS}
+"""All that a session has to have in which requests are served."""
+
+_TRACKED = {"application_name": "patients-api", **ZONE}
+"""What PgBouncer sets in each session that it gives us, as it was said when connecting to it."""
+_STRAIGHT = {"patients.straight": "yes"}
+"""A setting that means nothing to PostgreSQL, and that no pooler was told to ignore."""
+_REFUSED = "unsupported startup parameter"
+"""What PgBouncer says to settings that it can neither keep nor was told to ignore."""
+_POOLED = (
+    "DATABASE_URL leads to a connection pooler, through which only `patients-api serve` works: "
+    "give this command the URL of PostgreSQL itself."
+)
+_KNOWN = "SELECT EXISTS (SELECT FROM pg_prepared_statements WHERE name = $1)"
+
+
+class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no type information
+    """asyncpg's, but that closing it does not wait long for a server that does not answer."""
+
+    async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109  # asyncpg's own parameter
+        await super().close(timeout=min(timeout or GOODBYE_TIMEOUT, GOODBYE_TIMEOUT))
+
+
+class _Way:
+    """The way to PostgreSQL, found out by the first connection: a pooler refuses what belongs to a session."""
+
+    def __init__(self, url: str, *, limited: bool) -> None:
+        self._url = url
+        self._limited = limited
+        self._settings = {**_TRACKED, **PLANNING, **(LIMITS if limited else dict.fromkeys(LIMITS, "0")), **_STRAIGHT}
+        self._pooled = False
+        self._names_kept: bool | None = None
+        self._numbers = count()
+
+    async def connect(self) -> asyncpg.Connection:
+        """Connect.
+
+        Raises:
+            UnavailableError: PostgreSQL cannot be reached, or only through a pooler by who is not `limited`.
+        """
+        try:
+            if not self._pooled:
+                try:
+                    return await self._open(self._settings)
+                except asyncpg.ProtocolViolationError as error:
+                    if _REFUSED not in str(error):
+                        raise
+                self._pooled = True
+            if not self._limited:
+                raise UnavailableError(_POOLED)
+            connection = await self._open(_TRACKED, statement_cache_size=0)
+            if self._names_kept is None:
+                self._names_kept = await _keeps_names(connection)
+        except (
+            *(OSError, TimeoutError, asyncpg.PostgresError),
+            *(asyncpg.InterfaceError, asyncpg.InternalClientError),
+        ) as error:
+            raise UnavailableError from error
+        return connection
+
+    async def _open(self, settings: dict[str, str], **options: Any) -> asyncpg.Connection:
+        return await asyncpg.connect(
+            self._url, timeout=CONNECT_TIMEOUT, server_settings=settings, connection_class=_Connection, **options
+        )
+
+    def preparing(self) -> dict[str, Any]:
+        """How SQLAlchemy is to prepare statements on a connection of ours."""
+        if not self._pooled:
+            return {}
+        if not self._names_kept:
+            return {"prepared_statement_cache_size": 0}  # without names, and anew each time
+        return {"prepared_statement_name_func": lambda: f"patients_{next(self._numbers)}"}
+
+
+async def _keeps_names(connection: asyncpg.Connection) -> bool:
+    """Whether a pooler looks after prepared statements: it then has names of its own for them in PostgreSQL.
+
+    PgBouncer does from 1.21 on, where `max_prepared_statements` is not 0.
+    """
+    name = f"patients_{uuid4().hex}"
+    async with connection.transaction():
+        known = await (await connection.prepare(_KNOWN, name=name)).fetchval(name)
+        if known:
+            await connection.execute(f"DEALLOCATE {name}")
+    return not known
+
+
+def create_engine(url: str, *, pool_size: int, limited: bool = False) -> AsyncEngine:
+    """An engine on asyncpg, which reads `url` itself: what libpq understands (`sslmode`, sockets, several hosts) works.
+
+    Sessions are `limited` in time, or not at all; then `url` has to lead to PostgreSQL without a pooler in between.
+    Parameters stay out of error messages: they are patient data.
+    """
+    way = _Way(url, limited=limited)
+
+    def connect() -> Any:
+        connection = await_(way.connect())
+
+        async def connected() -> asyncpg.Connection:
+            return connection
+
+        dbapi: Any = engine.dialect.dbapi
+        return dbapi.connect(async_creator_fn=connected, **way.preparing())
+
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        creator=connect,
+        pool_size=pool_size,
+        max_overflow=0,
+        hide_parameters=True,
+        query_cache_size=STATEMENTS,
+    )
+    return engine
+
+
+_IN_FORCE = text("SELECT name, setting::bigint FROM pg_settings WHERE name = ANY(:names)")
+
+
+async def missing_limits(connection: AsyncConnection) -> list[str]:
+    """The names of LIMITS that do not hold in this session: by way of a pooler it has what its role has."""
+    in_force = await connection.execute(_IN_FORCE, {"names": list(LIMITS)})
+    return [name for name, milliseconds in in_force if not 0 < milliseconds <= int(LIMITS[name])]

@@ -16,7 +16,7 @@ def say(line: str) -> None:
 
 def run(work: Callable[[], None]) -> int:
     """Do a command's work, and stop all that it started; 0, or 1 where it cannot be done."""
-    signal.signal(signal.SIGTERM, _exit)
+    exit_on_sigterm()
     try:
         work()
     except (EmbeddedPostgresError, SideError) as error:
@@ -25,6 +25,10 @@ def run(work: Callable[[], None]) -> int:
     return 0
 
 
+def exit_on_sigterm() -> None:
+    """Have SIGTERM end the process as an error does, so that everything that was started is stopped."""
+    signal.signal(signal.SIGTERM, _exit)
+
+
 def _exit(*_: object) -> NoReturn:
-    """End as an error does, so that everything that was started is stopped."""
     sys.exit(128 + signal.SIGTERM)

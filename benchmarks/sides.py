@@ -101,6 +101,7 @@ _DJANGO = (
     # threads, not the default worker: that one closes the connection after every answer
     *("--workers", str(WORKERS), "--threads", "4"),
 )
+_POOLED = (PYTHON, "-m", "benchmarks.pgbouncer", "--port", "{port}", "--workers", str(WORKERS))
 _LIMIT = (PYTHON, "-m", "benchmarks.peers.limit", "--port", "{port}", "--workers", str(WORKERS))
 
 SIDES = {
@@ -112,6 +113,7 @@ SIDES = {
         _asked("limited", ["hos001"], audited="false"),
         _asked("limited to ten", [f"hos{n:03}" for n in range(1, 11)], audited="false"),
         _asked("limited, audited", ["hos001"], audited="true"),
+        Side("pgbouncer", _POOLED, {"PATIENTS_AUTH": "off"}),
         Side("django", _DJANGO),
         Side("limit", _LIMIT),
     )

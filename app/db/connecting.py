@@ -55,6 +55,14 @@ _POOLED = (
     "DATABASE_URL leads to a connection pooler, through which only `patients-api serve` works: "
     "give this command the URL of PostgreSQL itself."
 )
+_OUT_OF_REACH = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.TargetServerAttributeNotMatched,  # of several hosts, none is what `target_session_attrs` wants
+)
+"""Why there is no connection."""
 _KNOWN = "SELECT EXISTS (SELECT FROM pg_prepared_statements WHERE name = $1)"
 
 
@@ -92,14 +100,18 @@ class _Way:
                 self._pooled = True
             if not self._limited:
                 raise UnavailableError(_POOLED)
-            connection = await self._open(_TRACKED, statement_cache_size=0)
-            if self._names_kept is None:
-                self._names_kept = await _keeps_names(connection)
-        except (
-            *(OSError, TimeoutError, asyncpg.PostgresError),
-            *(asyncpg.InterfaceError, asyncpg.InternalClientError),
-        ) as error:
+            return await self._open_pooled()
+        except _OUT_OF_REACH as error:
             raise UnavailableError from error
+
+    async def _open_pooled(self) -> asyncpg.Connection:
+        connection = await self._open(_TRACKED, statement_cache_size=0)
+        if self._names_kept is None:
+            try:
+                self._names_kept = await _keeps_names(connection)
+            except BaseException:
+                connection.terminate()
+                raise
         return connection
 
     async def _open(self, settings: dict[str, str], **options: Any) -> asyncpg.Connection:

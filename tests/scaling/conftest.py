@@ -5,9 +5,11 @@ import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
+import httpx
 import pytest
 
 from benchmarks.pgbouncer import pgbouncer, program
@@ -16,6 +18,17 @@ from tests.processes import run_command
 
 SESSIONS = 2
 """That PgBouncer has of PostgreSQL: fewer than the service has connections."""
+
+
+class Patient(httpx.AsyncClient):
+    """A client who comes again when told to: sessions may be few, and the machine busy."""
+
+    async def request(self, *arguments: Any, **more: Any) -> httpx.Response:
+        """Send a request until there is another answer than 503."""
+        async with asyncio.timeout(60):
+            while (answer := await super().request(*arguments, **more)).status_code == 503:
+                assert "Retry-After" in answer.headers
+        return answer
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from app.db.connecting import SESSION
 from tests.conftest import free_port
 from tests.http.test_hangups import await_nobody_blocked, begin, hang_up, put
 from tests.processes import Call, at_once, await_blocked, run_command
-from tests.scaling.conftest import SESSIONS, Behind
+from tests.scaling.conftest import SESSIONS, Behind, Patient
 from tests.support import KINDS, Kind, Served, eventually
 
 pytestmark = pytest.mark.alone
@@ -27,17 +27,6 @@ Serve = Callable[..., Served]
 def serve_through(serve: Serve, url: str) -> Served:
     """The service in two processes of five connections each."""
     return serve("--workers", "2", DATABASE_URL=url, PATIENTS_POOL_SIZE="5")
-
-
-class Patient(httpx.AsyncClient):
-    """A client who comes again when told to: the sessions are few."""
-
-    async def request(self, *arguments: Any, **more: Any) -> httpx.Response:
-        """Send a request until there is another answer than 503."""
-        async with asyncio.timeout(60):
-            while (answer := await super().request(*arguments, **more)).status_code == 503:
-                assert "Retry-After" in answer.headers
-        return answer
 
 
 async def live(client: httpx.AsyncClient, kind: Kind, number: int) -> None:

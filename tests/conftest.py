@@ -135,7 +135,7 @@ def serve() -> Iterator[Callable[..., Served]]:
             except httpx.TransportError:
                 return False
 
-        eventually(ready, within=30)
+        eventually(ready, within=90)  # a busy machine takes its time to start processes
         return served
 
     yield start

@@ -62,7 +62,7 @@ def await_ready(process: subprocess.Popen[bytes], url: str) -> None:
         except httpx.TransportError:
             return False
 
-    eventually(ready, within=30)
+    eventually(ready, within=90)  # a busy machine takes its time to start processes
 
 
 @contextmanager

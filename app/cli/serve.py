@@ -37,6 +37,12 @@ log = structlog.get_logger()
 
 GRACE = 20
 """Seconds that requests in flight get to finish after SIGTERM."""
+WORKER_PATIENCE = 30
+"""Seconds after which a worker that does not answer its supervisor is replaced.
+
+It cannot answer while it imports, which takes longer than uvicorn's 5 seconds on a machine where many processes start:
+it would be replaced again and again.
+"""
 PORT_WAIT = 5.0
 """Seconds to wait for the port: workers of a server that was killed need a moment to go."""
 
@@ -176,6 +182,7 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies),
         timeout_graceful_shutdown=GRACE,
+        timeout_worker_healthcheck=WORKER_PATIENCE,
     )
     if arguments.workers == 1:
         server = uvicorn.Server(config)

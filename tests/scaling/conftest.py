@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks.pgbouncer import pgbouncer, program
 from tests.conftest import free_port
-from tests.processes import run_command
+from tests.processes import Answer, Call, at_once, run_command
 
 SESSIONS = 2
 """That PgBouncer has of PostgreSQL: fewer than the service has connections."""
@@ -29,6 +29,15 @@ class Patient(httpx.AsyncClient):
             while (answer := await super().request(*arguments, **more)).status_code == 503:
                 assert "Retry-After" in answer.headers
         return answer
+
+
+async def insist(urls: str | Sequence[str], calls: Sequence[Call]) -> list[Answer]:
+    """Send all calls in the same moment, and again those that are told to come again."""
+    answers = await at_once(urls, calls)
+    while again := [number for number, answer in enumerate(answers) if answer.status == 503]:
+        for number, answer in zip(again, await at_once(urls, [calls[number] for number in again]), strict=True):
+            answers[number] = answer
+    return answers
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ import pytest
 
 from tests.conftest import free_port
 from tests.patients.test_concurrency import PAIRS, WHOLE_PAIRS, pair, pair_shown
-from tests.processes import Call, at_once, await_ready, command_running, deadlocks, run_command
+from tests.processes import Call, await_ready, command_running, deadlocks, run_command
+from tests.scaling.conftest import Patient, insist
 from tests.support import Served, database_named, eventually
 
 pytestmark = pytest.mark.alone
@@ -61,7 +62,7 @@ async def replicas(shared_url: str) -> AsyncIterator[Replicas]:
 @pytest.fixture
 async def clients(replicas: Replicas) -> AsyncIterator[Clients]:
     """A client of each."""
-    one, other = (httpx.AsyncClient(base_url=url, timeout=60) for url in replicas)
+    one, other = (Patient(base_url=url, timeout=60) for url in replicas)
     async with one, other:
         yield one, other
 
@@ -102,7 +103,7 @@ async def test_one_tag_is_good_for_one_change(replicas: Replicas, clients: Clien
     created = await create(clients[0])
     path, tag = created.headers["Location"], created.headers["ETag"]
     calls = [Call("PUT", path, {"patient_race": str(number)}, {"If-Match": tag}) for number in range(40)]
-    answers = await at_once(replicas, calls)
+    answers = await insist(replicas, calls)
     assert Counter(answer.status for answer in answers) == {200: 1, 412: 39}
     (winner,) = (answer.json() for answer in answers if answer.status == 200)
     for client in clients:
@@ -113,7 +114,7 @@ async def test_a_key_is_answered_once(replicas: Replicas, clients: Clients) -> N
     """A POST sent 20 times with one Idempotency-Key to both replicas at once makes one patient; each repeats it."""
     key = {"Idempotency-Key": secrets.token_hex(8)}
     body = {"patient_last_name": "Doe", "patient_profile": {"unique_id": f"prof-{key['Idempotency-Key']}"}}
-    answers = await at_once(replicas, [Call("POST", PATIENTS, body, key)] * 20)
+    answers = await insist(replicas, [Call("POST", PATIENTS, body, key)] * 20)
     assert {answer.status for answer in answers} == {201}
     assert len({answer.content for answer in answers}) == 1
     assert sum("idempotency-replayed" not in answer.headers for answer in answers) == 1
@@ -130,7 +131,7 @@ async def test_pages_go_on_at_the_other(replicas: Replicas, clients: Clients) ->
         Call("POST", PATIENTS, {"unique_id": unique_id, "patient_last_name": "Paged", "patient_race": "P"})
         for unique_id in ids
     ]
-    assert {answer.status for answer in await at_once(replicas, made)} == {201}
+    assert {answer.status for answer in await insist(replicas, made)} == {201}
     turns = cycle(clients)
     link = f"{PATIENTS}?patient_race=P&limit=2"
     listed = []
@@ -156,7 +157,7 @@ async def test_profiles_upserted_at_both(replicas: Replicas) -> None:
     for number in range(200):
         profile = {"unique_id": f"upserted{number % 20}", "first_name": f"Given by {number}"}
         calls.append(Call("POST", PATIENTS, {"patient_last_name": "Doe", "patient_profile": profile}))
-    answers = await at_once(replicas, calls)
+    answers = await insist(replicas, calls)
     assert Counter(answer.status for answer in answers) == {201: 200}
     for call, answer in zip(calls, answers, strict=True):
         assert call.body is not None
@@ -167,9 +168,9 @@ async def test_sets_replaced_at_both(replicas: Replicas, clients: Clients) -> No
     """200 PUTs of a patient's hospitals and doctors over both replicas at once: each answer, and the end, was sent."""
     made = [Call("POST", "/hospitals/hospitals/", {"unique_id": f"hos{n}", "hospital_name": "H"}) for n in range(9)]
     made += [Call("POST", "/doctors/doctors/", {"unique_id": f"doc{n}", "doctor_first_name": "D"}) for n in range(9)]
-    assert {answer.status for answer in await at_once(replicas, made)} == {201}
+    assert {answer.status for answer in await insist(replicas, made)} == {201}
     path = (await create(clients[0], **pair(0))).headers["Location"]
-    answers = await at_once(replicas, [Call("PUT", path, pair(number % PAIRS)) for number in range(200)])
+    answers = await insist(replicas, [Call("PUT", path, pair(number % PAIRS)) for number in range(200)])
     assert Counter(answer.status for answer in answers) == {200: 200}
     for number, answer in enumerate(answers):
         assert pair_shown(answer.json()) == WHOLE_PAIRS[number % PAIRS]
@@ -205,7 +206,7 @@ async def test_lines_of_two_workers_stay_whole(serve: Callable[..., Served], dat
     served = serve("--workers", "2", DATABASE_URL=database_url, PYTHONUNBUFFERED="1")
     for number in range(20):
         body = {"unique_id": f"hos{number}", "hospital_name": "General"}
-        await at_once(served.url, [Call("POST", "/hospitals/hospitals/", body)] * 100)
+        await insist(served.url, [Call("POST", "/hospitals/hospitals/", body)] * 100)
     served.process.terminate()
     await asyncio.to_thread(served.process.wait, 30)
     assert sum(line.get("method") == "POST" for line in served.log()) == 2000

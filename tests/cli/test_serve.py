@@ -228,8 +228,8 @@ async def test_log_has_a_line_a_request_and_no_patient_data(
 
 
 def test_workers_may_take_their_time_to_start(serve: Serve, database_url: str, tmp_path: Path) -> None:
-    """Workers that need eight seconds before they can answer, as where many processes start at once, are awaited."""
-    late = "import sys, time\nif '--multiprocessing-fork' in sys.orig_argv:\n    time.sleep(8)\n"
+    """Workers that need twelve seconds before they can answer, as where many processes start at once, are awaited."""
+    late = "import sys, time\nif '--multiprocessing-fork' in sys.orig_argv:\n    time.sleep(12)\n"
     (tmp_path / "sitecustomize.py").write_text(late)
     served = serve("--workers", "2", DATABASE_URL=database_url, PYTHONPATH=str(tmp_path))
     assert httpx.get(f"{served.url}/readyz").status_code == 204

@@ -67,6 +67,12 @@ async def test_primary_dies_and_the_standby_takes_over(
         (answer,) = await at_once(reading.url, [Call("POST", PATIENTS, {"patient_last_name": "Roe"})])
         assert answer.status == 503, "the standby itself takes no writes"
 
+        asked = await asyncio.to_thread(
+            run_command, "journal", "verify", DATABASE_URL=f"{standby.url}&target_session_attrs=read-write"
+        )
+        assert asked.returncode == 1
+        assert asked.stderr.startswith("The database cannot be reached"), "no host is what is wanted"
+
         hosts = ",".join(quote(str(directory)) for directory in (here, there))
         url = f"postgresql://patients@/patients?host={hosts}&port=5432,5432&target_session_attrs={wanted}"
         served = serve("--workers", "2", DATABASE_URL=url)

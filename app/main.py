@@ -21,6 +21,9 @@ from app.hospitals.routes import router as hospitals
 from app.http.hangups import Hangups
 from app.http.middleware import CORS, BodyLimit, Hosts, Paths, Problems, RequestContext
 from app.observability.health import router as health
+from app.observability.metrics import POOL
+from app.observability.statements import Statements
+from app.observability.telemetry import Telemetry
 from app.patients.routes import router as patients
 from app.profiles.routes import router as profiles
 from app.resource.cursors import Cursors
@@ -54,7 +57,10 @@ EXPOSED_HEADERS = (
 def create_app(settings: Settings) -> FastAPI:
     """The service on the database that `settings` name."""
     assert settings.database_url is not None, "the command starts the embedded server and sets its URL"  # noqa: S101
-    database = Database(settings.database_url.get_secret_value(), pool_size=settings.pool_size)
+    telemetry = Telemetry()
+    statements = Statements(settings.slow_query_ms / 1000, telemetry.tracer)
+    database = Database(settings.database_url.get_secret_value(), pool_size=settings.pool_size, statements=statements)
+    POOL.set(settings.pool_size)
 
     authenticator = Authenticator(settings, database)
 
@@ -68,6 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
         await asyncio.gather(*chores, return_exceptions=True)
         await authenticator.close()
         await database.close()
+        await telemetry.close()
 
     app = FastAPI(
         **openapi.DESCRIPTION,
@@ -76,6 +83,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         middleware=_middleware(settings),
+        telemetry=telemetry.config,
     )
     app.state.database = database
     app.state.authenticator = authenticator

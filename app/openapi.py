@@ -51,6 +51,7 @@ _WORDS = {
     "delete": ("Delete a {}", "The {} is deleted."),
     "livez": ("Tell whether the process lives", "It lives."),
     "readyz": ("Tell whether the service can serve", "It can."),
+    "metrics": ("Tell what is measured", "The metrics."),
 }
 """The summary of an operation and the description of its success, by its operationId without the resource."""
 

@@ -88,6 +88,9 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(default=1.0, ge=0, le=300)
     """Seconds for which a service that was told to stop still serves, but answers `/readyz` with 503."""
 
+    slow_query_ms: int = Field(default=500, ge=1, le=60_000)
+    """Milliseconds from which on a statement to the database is logged as a warning."""
+
     audit_reads: bool | None = None
     """Whether reading patients and profiles is put on record, as changing them always is."""
 

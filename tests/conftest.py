@@ -31,7 +31,7 @@ def _environment() -> Iterator[None]:
     """Tests see the defaults, whatever is set where they run."""
     with pytest.MonkeyPatch.context() as patch:
         for name in os.environ:
-            if name.startswith("DATABASE_URL") or name.upper().startswith("PATIENTS_"):
+            if name.upper().startswith(("DATABASE_URL", "PATIENTS_", "OTEL_", "NO_COLOR")):
                 patch.delenv(name)
         patch.setenv("PATIENTS_AUTH", "off")  # who asks is the matter of tests/auth
         yield

@@ -41,6 +41,7 @@ OPERATIONS = {
     "list_audit_entries": ("get", "/audit/", "audit"),
     "livez": ("get", "/livez", "health"),
     "readyz": ("get", "/readyz", "health"),
+    "metrics": ("get", "/metrics", "health"),
 }
 """All operations by their operationId: `create_patient`, `list_patients`, …"""
 REQUESTS = {
@@ -132,7 +133,7 @@ def test_the_committed_document_is_current(document: Json) -> None:
 
 def test_paths_end_with_a_slash(document: Json) -> None:
     """Of the two forms that are served the document shows the contract's."""
-    assert [path for path in document["paths"] if not path.endswith("/")] == ["/livez", "/readyz"]
+    assert [path for path in document["paths"] if not path.endswith("/")] == ["/livez", "/readyz", "/metrics"]
 
 
 def test_schemas_are_json_schemas(document: Json) -> None:
@@ -188,6 +189,7 @@ def test_every_status_is_named(document: Json) -> None:
         "restore": {"200", "409", "412", "428", *body, *one},
         "livez": {"204"},
         "readyz": {"204"},
+        "metrics": {"200"},
     }
     conflicts = {"update_patient", "patch_patient", "delete_profile", "delete_hospital", "delete_doctor"}
     for _, _, operation in operations(document):

@@ -5,9 +5,10 @@ import dataclasses
 import hashlib
 import time
 from collections.abc import Collection
+from datetime import datetime
 
 import structlog
-from cachetools import TTLCache
+from cachetools import LRUCache, TTLCache
 from sqlalchemy.exc import DBAPIError
 from starlette.requests import HTTPConnection
 
@@ -39,6 +40,8 @@ class Authenticator:
         self.limits = RateLimits(settings.effective_rate_limit)
         self.provider = make_provider(settings)
         self._verified: TTLCache[bytes, tuple[Principal, float]] = TTLCache(maxsize=10_000, ttl=TRUSTED_FOR)
+        self._known: LRUCache[bytes, tuple[Principal, datetime | None]] = LRUCache(maxsize=100)
+        """Keys that may read metrics and nothing else."""
         self._used: set[str] = set()
 
     async def authenticate(self, request: HTTPConnection, request_id: str, scope: Scope) -> Principal:
@@ -76,20 +79,28 @@ class Authenticator:
         if verified is not None and time.time() < until:
             return verified
         if credentials.startswith(keys.PREFIX):
-            principal, until = await self._of_key(credentials)
+            principal, until = await self._of_key(credentials, digest)
         else:
             principal, until = await self._of_token(credentials, request_id)
         self._verified[digest] = (principal, until)
         return principal
 
-    async def _of_key(self, key: str) -> tuple[Principal, float]:
+    async def _of_key(self, key: str, digest: bytes) -> tuple[Principal, float]:
         if not keys.is_key(key):
             raise UnauthorizedError(invalid=True)
-        async with self.database.read() as connection:
-            found = await keys.find(connection, key)
+        known = self._known.pop(digest, None)
+        try:
+            async with self.database.read() as connection:
+                found = await keys.find(connection, key)
+        except UnavailableError:
+            if known is None:
+                raise
+            found = known  # metrics are needed most while the database is away
         if found is None:
             raise UnauthorizedError(invalid=True)
         principal, expires = found
+        if principal.scopes == {Scope.METRICS_READ}:
+            self._known[digest] = found
         return principal, expires.timestamp() if expires else float("inf")
 
     async def _of_token(self, token: str, request_id: str) -> tuple[Principal, float]:

@@ -19,6 +19,7 @@ class Scope(StrEnum):
     PROFILES_READ = "profiles:read"
     PROFILES_WRITE = "profiles:write"
     AUDIT_READ = "audit:read"
+    METRICS_READ = "metrics:read"
     ADMIN = "admin"
     """Everything that the others grant."""
 

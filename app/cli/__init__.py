@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import keyword
+import os
 import sys
 
 COMMANDS = {
@@ -33,6 +34,8 @@ def main() -> int:
     parser.add_argument("options", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
 
+    # `serve` makes a directory of its own for several workers; one that is not there would stop every command
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     module = chosen.command.replace("-", "_") + ("_" if keyword.iskeyword(chosen.command) else "")
     command = importlib.import_module(f"app.cli.{module}")
     options = argparse.ArgumentParser(prog=f"patients-api {chosen.command}", description=COMMANDS[chosen.command])

@@ -30,6 +30,7 @@ from app.db.migrate import LockTimeoutError, migrate, schema_is_current
 from app.db.session import Database
 from app.errors import UnavailableError
 from app.main import create_app
+from app.observability import metrics
 from app.observability.logging import configure_logging
 from app.settings import InvalidSettingsError, Settings
 
@@ -154,7 +155,19 @@ async def _fill(url: str) -> None:
 
 
 class _Workers(Multiprocess):
-    """uvicorn's supervisor, but that a second signal reaches workers that take their time to end."""
+    """uvicorn's supervisor, but that a second signal reaches workers that take their time to end.
+
+    What a worker that has ended had in use is no longer counted.
+    """
+
+    _pids: frozenset[int] = frozenset()
+
+    def keep_subprocess_alive(self) -> None:
+        super().keep_subprocess_alive()
+        pids = frozenset(worker.pid for worker in self.processes if worker.pid is not None)
+        for ended in self._pids - pids:
+            metrics.forget(ended)
+        self._pids = pids
 
     def terminate_all(self) -> None:
         super().terminate_all()
@@ -189,7 +202,12 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
         server.run()
         return 0 if server.started else 1
     workers = _Workers(config, sockets=[_SocketOfItsOwn(arguments.host, arguments.port)])  # type: ignore[list-item]
-    workers.run()
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(metrics.share())
+        except OSError as error:
+            raise CannotServeError("Several workers need a place for temporary files: set TMPDIR.") from error
+        workers.run()
     return 1 if any(worker.exitcode == STARTUP_FAILURE for worker in workers.processes) else 0
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import Any, Self, TypeVar
 
 import asyncpg
@@ -13,6 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.db.connecting import create_engine
 from app.errors import ConflictError, ServiceError, UnavailableError
+from app.observability.metrics import IN_USE, WAITING
+from app.observability.statements import Statements
 
 T = TypeVar("T")
 
@@ -95,9 +97,11 @@ class _Line:
             await self._wait()
         else:
             await self._free.acquire()  # does not wait
+        IN_USE.inc()
         try:
             yield
         finally:
+            IN_USE.dec()
             self._free.release()
 
     def move(self) -> None:
@@ -108,12 +112,15 @@ class _Line:
         loop = asyncio.get_running_loop()
         joined = loop.time()
         place = asyncio.ensure_future(self._free.acquire())
+        WAITING.inc()
         try:
             while not place.done() and (patience := max(joined, self._moved) + STALLED - loop.time()) > 0:
                 await asyncio.wait({place}, timeout=patience)
         except asyncio.CancelledError:
             self._leave(place)
             raise
+        finally:
+            WAITING.dec()
         if not place.done():
             self._leave(place)
             raise UnavailableError
@@ -172,9 +179,16 @@ class Database:
     An async context manager, which closes all connections at its end.
     """
 
-    def __init__(self, url: str, *, pool_size: int, limited: bool = True) -> None:
-        """Connect to `url` when needed. Requests are `limited` in time; commands that take minutes are not."""
+    def __init__(self, url: str, *, pool_size: int, limited: bool = True, statements: Statements | None = None) -> None:
+        """Connect to `url` when needed. Requests are `limited` in time; commands that take minutes are not.
+
+        What it asks PostgreSQL is measured by `statements`, if given.
+        """
         self.engine = create_engine(url, pool_size=pool_size, limited=limited)
+        self._committing: Callable[[], AbstractContextManager[None]] = nullcontext
+        if statements is not None:
+            statements.watch(self.engine)
+            self._committing = statements.committing
         self._timeout = WORK_TIMEOUT if limited else None
         self._line = _Line(pool_size)
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -214,7 +228,8 @@ class Database:
         async def attempt() -> T:
             async with self._connected(self.engine) as connection:
                 result = await work(connection)
-                await connection.commit()
+                with self._committing():
+                    await connection.commit()
                 return result
 
         return await _again(attempt)

@@ -17,7 +17,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import BODY_TOO_LARGE, UNEXPECTED, ProblemResponse
-from app.observability.logging import describe
+from app.observability.logging import QUIET, describe
+from app.observability.metrics import count_request
+from app.observability.statements import request_state
 from app.resource.identifiers import new_identifier
 
 log = structlog.get_logger()
@@ -30,6 +32,7 @@ BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 """Of the others nobody reads the body."""
 
 _PROBES = frozenset({"/livez", "/readyz"})
+_FINE = frozenset({HTTPStatus.OK, HTTPStatus.NO_CONTENT})
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -44,9 +47,9 @@ _SECURITY = {
 
 
 class RequestContext:
-    """Give each request an id, in `X-Request-ID` and every log line, and log it in one line when it ends.
+    """Give each request an id, in `X-Request-ID` and every log line; log it in one line when it ends, and count it.
 
-    The line holds the route's template, never the path, the query or a body: ids may be identity numbers.
+    Line and metrics hold the route's template, never the path, the query or a body: ids may be identity numbers.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -69,7 +72,7 @@ class RequestContext:
         async def send_with_id(message: Message) -> None:
             nonlocal status, complete
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status = int(message["status"])  # a member of HTTPStatus reads otherwise on a terminal
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
                 for name, value in _SECURITY.items():
@@ -78,12 +81,15 @@ class RequestContext:
                 complete = not message.get("more_body", False)
             await send(message)
 
+        context = request_state.set(state)
         try:
             await self.app(scope, receive, send_with_id)
         finally:
+            request_state.reset(context)
+            seconds = time.perf_counter() - started
             route = state.get("route", "(none)")
-            # probes come every few seconds, and only where they fail do they tell something
-            write = log.debug if route in _PROBES and status == HTTPStatus.NO_CONTENT else log.info
+            count_request(scope["method"], route, status, seconds, complete=complete)
+            write = log.debug if route in QUIET and status in _FINE else log.info
             write(
                 "request",
                 request_id=request_id,
@@ -92,7 +98,7 @@ class RequestContext:
                 principal=state.get("who"),
                 status=status,
                 complete=complete,
-                duration_ms=round((time.perf_counter() - started) * 1000, 1),
+                duration_ms=round(seconds * 1000, 1),
             )
 
 

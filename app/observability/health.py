@@ -1,12 +1,15 @@
-"""Whether the process lives, and whether it can serve."""
+"""Whether the process lives, whether it can serve, and what is measured of it."""
+
+import asyncio
 
 from fastapi import Request, Response
 
-from app.auth.scopes import OPEN
+from app.auth.scopes import OPEN, Scope, needs
 from app.db.migrate import schema_is_current
 from app.db.session import Database
 from app.errors import UnavailableError
 from app.http.routing import make_router, problems
+from app.observability.metrics import exposition
 
 router = make_router("", tag="health")
 
@@ -27,3 +30,18 @@ async def readyz(request: Request) -> Response:
         if not await schema_is_current(connection):
             raise UnavailableError("The database lacks migrations: run `patients-api migrate`.")
     return Response(status_code=204)
+
+
+_TEXT = {"schema": {"type": "string"}}
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    openapi_extra=needs(Scope.METRICS_READ),
+    responses=problems() | {200: {"content": {"text/plain": _TEXT, "application/openmetrics-text": _TEXT}}},
+)
+async def metrics(request: Request) -> Response:
+    """What is measured, of all worker processes, as Prometheus reads it (or OpenMetrics, by `Accept`)."""
+    content, media_type = await asyncio.to_thread(exposition, request.headers.get("accept", ""))
+    return Response(content, media_type=media_type)

@@ -1,17 +1,33 @@
-"""Log lines: JSON on stdout, one a line, ours and the server's alike."""
+"""Log lines on stdout, ours and the server's alike: JSON, one a line; on a terminal for people."""
 
 import logging
 import logging.config
+import os
+import sys
 import traceback
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
 import structlog
+from opentelemetry import trace
+
+QUIET = frozenset({"/livez", "/readyz", "/metrics"})
+"""Routes that are asked every few seconds, and tell something only where they fail."""
+
+
+def _add_trace_id(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Name the trace that a line belongs to, where there is one, as tools for traces write its id."""
+    context = trace.get_current_span().get_span_context()
+    if context.is_valid:
+        event["trace_id"] = trace.format_trace_id(context.trace_id)
+    return event
+
 
 _SHARED: list[structlog.typing.Processor] = [
     structlog.stdlib.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
+    _add_trace_id,
 ]
 
 
@@ -36,10 +52,18 @@ def _describe_exception(_: object, __: str, event: MutableMapping[str, Any]) -> 
     return event
 
 
+def _renderer() -> structlog.typing.Processor:
+    """For people where they look on, in colours unless they said NO_COLOR (no-color.org); else JSON."""
+    if sys.stdout.isatty():
+        return structlog.dev.ConsoleRenderer(colors=not os.environ.get("NO_COLOR"))
+    return structlog.processors.JSONRenderer()
+
+
 def configure_logging() -> None:
-    """Send everything to stdout as JSON. uvicorn's access log is off: its lines hold paths and queries."""
+    """Send everything to stdout. uvicorn's access log is off: its lines hold paths and queries."""
+    renderer = _renderer()
     structlog.configure(
-        processors=[*_SHARED, structlog.processors.JSONRenderer()],
+        processors=[*_SHARED, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         # a line in one piece: several workers write to one stdout
         logger_factory=structlog.WriteLoggerFactory(),
@@ -51,21 +75,24 @@ def configure_logging() -> None:
         "processors": [
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             _describe_exception,
-            structlog.processors.JSONRenderer(),
+            renderer,
         ],
     }
     logging.config.dictConfig(
         {
             "version": 1,
             "disable_existing_loggers": False,
-            "formatters": {"json": formatter},
+            "formatters": {"line": formatter},
             "handlers": {
-                "stdout": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "json"}
+                "stdout": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "line"}
             },
             "root": {"handlers": ["stdout"], "level": "WARNING"},
             "loggers": {
                 "uvicorn": {"level": "WARNING"},
                 "uvicorn.access": {"propagate": False},
+                # they warn of every attempt; that they have given up is enough
+                "opentelemetry.exporter.otlp.proto.http.trace_exporter": {"level": "ERROR"},
+                "opentelemetry.exporter.otlp.proto.http.metric_exporter": {"level": "ERROR"},
             },
         }
     )

@@ -59,6 +59,7 @@ RESOURCES |= {
     "search_patients": Rule("POST", "/patients/patients/search/", "patients:read", {"search": "doe"}),
     "list_patient_access": Rule("GET", "/patients/patients/one/access/", "audit:read"),
     "list_audit_entries": Rule("GET", "/audit/", "audit:read"),
+    "metrics": Rule("GET", "/metrics", "metrics:read"),
 }
 OPEN = {
     "livez": Rule("GET", "/livez", None, None, 204),
@@ -82,6 +83,7 @@ SCOPES = (
     "profiles:read",
     "profiles:write",
     "audit:read",
+    "metrics:read",
     "admin",
 )
 STRANGERS = ("nobody", "wrong", "misspelt", "expired", "revoked")

@@ -179,7 +179,7 @@ async def test_methods(client: httpx.AsyncClient, slash: str) -> None:
     """Another method is a 405 that names all methods of the path, with and without the last slash."""
     expected = {f"{path[:-1]}{slash}": {"GET", "HEAD", "POST"} for path in LISTS}
     expected |= {f"{path}own-1{slash}": {"GET", "HEAD", "PUT", "PATCH", "DELETE"} for path in LISTS}
-    expected |= {f"/{name}{slash}": {"GET", "HEAD"} for name in ("livez", "readyz", "docs", "openapi.json")}
+    expected |= {f"/{name}{slash}": {"GET", "HEAD"} for name in ("livez", "readyz", "metrics", "docs", "openapi.json")}
     for path, allowed in expected.items():
         for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"} - allowed:
             answer = await client.request(method, path)
@@ -202,7 +202,7 @@ async def test_both_slash_forms(client: httpx.AsyncClient) -> None:
             assert (await client.get(f"{collection}?limit=1")).status_code == 200
             for method, status in {"HEAD": 200, "PUT": 200, "PATCH": 200, "DELETE": 204, "GET": 404}.items():
                 assert (await client.request(method, one, json=body)).status_code == status
-    for name in ("livez", "readyz", "docs", "openapi.json"):
+    for name in ("livez", "readyz", "metrics", "docs", "openapi.json"):
         assert [(await client.get(f"/{name}{slash}")).status_code < 300 for slash in ("", "/")] == [True, True]
 
 

@@ -1,4 +1,4 @@
-"""Markers in every personal field of requests by every route: none in the log, in problems, or in the audit."""
+"""Markers in every personal field of requests by every route: none in problems, the audit, or what operators see."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -14,8 +14,11 @@ from app.main import create_app
 from app.settings import Settings
 from tests.auth.support import HOSPITALS, PATIENTS, PROFILES, make_key
 from tests.auth.test_matrix import RESOURCES, RULES
+from tests.observability.support import Collector, collected
 from tests.support import Served
 from tests.walls.world import Marker
+
+__all__ = ["collected"]
 
 MARKER = Marker(7777)
 TEXT = MARKER.values["text"]
@@ -153,14 +156,24 @@ class Canary:
 
 
 async def test_no_marker_where_none_belongs(
-    serve: Callable[..., Served], database_url: str, connection: asyncpg.Connection, capfd: pytest.CaptureFixture[str]
+    serve: Callable[..., Served],
+    database_url: str,
+    connection: asyncpg.Connection,
+    capfd: pytest.CaptureFixture[str],
+    collected: Collector,
 ) -> None:
     """After requests of every kind by every route, by who is limited and who is not, and failures of the database."""
     everything = await make_key(database_url, Scope.ADMIN, name="free")
     limited = await make_key(
         database_url, *(scope for scope in Scope if scope != Scope.ADMIN), name="a", hospitals=["hosA"]
     )
-    served = serve(DATABASE_URL=database_url, PATIENTS_AUTH="required", PATIENTS_RATE_LIMIT="off")
+    served = serve(
+        DATABASE_URL=database_url,
+        PATIENTS_AUTH="required",
+        PATIENTS_RATE_LIMIT="off",
+        PATIENTS_SLOW_QUERY_MS="1",
+        **collected.environment(),
+    )
     async with (
         httpx.AsyncClient(base_url=served.url, headers={"X-API-Key": everything}) as free,
         httpx.AsyncClient(base_url=served.url, headers={"X-API-Key": limited}) as a,
@@ -173,6 +186,7 @@ async def test_no_marker_where_none_belongs(
         await canary.send_all()
         await canary.end()
         await canary.fail(connection)
+        metrics = (await free.get("/metrics")).text
     served.process.terminate()
     await asyncio.to_thread(served.process.wait, 20)
     assert {200, 201, 204, 400, 401, 403, 404, 405, 409, 412, 413, 415, 422, 500, 503} <= canary.statuses
@@ -182,6 +196,8 @@ async def test_no_marker_where_none_belongs(
         "log": "".join(served.lines) + capfd.readouterr().err,
         "problems": "\n".join(canary.problems),
         "audit": "\n".join(str({**row, "ids": None, "reason": None}) for row in rows),
+        "metrics": metrics,
+        "exported": b"".join(body for _, body in collected.received).decode("latin-1"),
         # another place where nothing of a person belongs is one more line here
     }
     for place, text in told.items():
@@ -192,5 +208,7 @@ async def test_no_marker_where_none_belongs(
     assert {unique_id for row in rows for unique_id in row["ids"]} <= made | {"one"}
     assert {row["reason"] for row in rows} == {None, REASON}
     app = create_app(Settings.model_validate({"database_url": "postgresql://never-asked/"}))
+    assert {path for path, _ in collected.received} == {"/v1/traces", "/v1/metrics"}
+    assert "slow statement" in {line["event"] for line in served.log()}
     templates = {str(route.path) for route in iter_route_contexts(app.routes)} - {"/livez", "/readyz", "/docs/assets"}
     assert templates <= {line.get("route") for line in served.log()}, "each route was asked"

@@ -1,0 +1,143 @@
+"""Prometheus metrics: what is counted and measured, and how it is read (`docs/observability.md` explains each).
+
+Each worker process writes its values into files of its own, in the directory that `share` makes; whichever is asked
+adds up all of them. Labels are templates, names and codes that this program has, never what a request holds.
+"""
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import version
+from tempfile import TemporaryDirectory
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
+"""Where it names a directory as this module is imported, the values are in there. The library's own name for it."""
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # with several processes there are none
+REGISTRY = CollectorRegistry()
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_OTHER = "_OTHER"
+"""A method that no route has, by OpenTelemetry's word for it."""
+_UNANSWERED = "none"
+"""The status of what was not answered, because the client had gone."""
+
+_REQUESTS = Counter("http_requests", "Requests, when they ended.", ["route", "method", "status"], registry=REGISTRY)
+_DURATION = Histogram(
+    "http_request_duration_seconds",
+    "Time from a request's arrival until its answer was sent.",
+    ["route", "method"],
+    buckets=(0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+    registry=REGISTRY,
+)
+_BROKEN = Counter(
+    "http_responses_incomplete", "Answers that broke off, or never came.", ["route", "method"], registry=REGISTRY
+)
+_STATEMENTS = Histogram(
+    "database_statement_duration_seconds",
+    "Time from sending a statement to PostgreSQL until its answer, or its failure.",
+    ["operation", "table"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
+    registry=REGISTRY,
+)
+IN_USE = Gauge(
+    "database_connections_in_use",
+    "Connections that work for a request.",
+    registry=REGISTRY,
+    multiprocess_mode="livesum",
+)
+WAITING = Gauge(
+    "database_requests_waiting",
+    "Requests that wait for a connection to come free.",
+    registry=REGISTRY,
+    multiprocess_mode="livesum",
+)
+POOL = Gauge(
+    "database_connections_max",
+    "The most connections that may be in use.",
+    registry=REGISTRY,
+    multiprocess_mode="livesum",
+)
+_BUILD = Gauge(
+    "patients_api_build_info",
+    "1; which version it is, and of Python.",
+    ["version", "python"],
+    registry=REGISTRY,
+    multiprocess_mode="livemax",
+)
+_BUILD.labels(version("patients-api"), platform.python_version()).set(1)
+
+# of this process alone: where there are several, they are not shown
+ProcessCollector(registry=REGISTRY)
+PlatformCollector(registry=REGISTRY)
+GCCollector(registry=REGISTRY)
+
+
+def count_request(method: str, route: str, status: int | None, seconds: float, *, complete: bool) -> None:
+    """Count a request that has ended; `route` is a template."""
+    method = method if method in _METHODS else _OTHER
+    requests, duration = _of_request(route, method, status)
+    requests.inc()
+    duration.observe(seconds)
+    if not complete:
+        _BROKEN.labels(route, method).inc()
+
+
+@cache  # finding a metric by its labels takes longer than adding to it
+def _of_request(route: str, method: str, status: int | None) -> tuple[Counter, Histogram]:
+    requests = _REQUESTS.labels(route, method, _UNANSWERED if status is None else status)
+    return requests, _DURATION.labels(route, method)
+
+
+@cache
+def of_statement(operation: str, table: str) -> Histogram:
+    """Where the seconds of a statement are noted, by what it does first, and to which table."""
+    return _STATEMENTS.labels(operation, table)
+
+
+def exposition(accept: str) -> tuple[bytes, str]:
+    """All metrics, of all workers, in the format that an `Accept` header asks for; and its media type.
+
+    It reads files: not in the event loop.
+    """
+    registry = REGISTRY
+    if directory := os.environ.get(_DIRECTORY):
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, directory)  # type: ignore[no-untyped-call]
+    encode, media_type = choose_encoder(accept)
+    return encode(registry), media_type
+
+
+@contextmanager
+def share() -> Iterator[None]:
+    """Have the processes that are started meanwhile share their values, in a directory that is new and removed after.
+
+    Raises:
+        OSError: there is no place for temporary files.
+    """
+    with TemporaryDirectory(prefix="patients-api-metrics-") as directory:
+        os.environ[_DIRECTORY] = directory
+        try:
+            yield
+        finally:
+            del os.environ[_DIRECTORY]
+
+
+def forget(pid: int) -> None:
+    """Note that a process which shared its values has ended: it has nothing in use any more. What it counted stays."""
+    mark_process_dead(pid, os.environ[_DIRECTORY])  # type: ignore[no-untyped-call]

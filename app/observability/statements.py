@@ -1,0 +1,152 @@
+"""What PostgreSQL is asked: each statement is measured once, for the metrics, for the log and for the trace.
+
+Of a statement only its text is looked at, where values are placeholders.
+"""
+
+import hashlib
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import structlog
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind, StatusCode, Tracer
+from sqlalchemy import event
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.db.base import Base
+from app.observability import metrics
+
+log = structlog.get_logger()
+
+request_state: ContextVar[Mapping[str, Any]] = ContextVar("request_state")
+"""The state of the request at hand: its `request_id`, and its `route` as soon as that is known."""
+
+_WRITE = re.compile(r"\b(?:(INSERT)\s+INTO\s+(\w+)|(DELETE)\s+FROM\s+(\w+)|(UPDATE)\s+(\w+)\s+SET)\b")
+_FROM = re.compile(r"\bFROM\s+(\w+)")
+_MOST_TEXTS = 1000
+"""Texts of slow statements that are remembered as told: filters are of many shapes."""
+
+
+class _Name(NamedTuple):
+    """What a statement is called: by what it does first, and to which table. Many do more."""
+
+    operation: str
+    table: str
+
+    def __str__(self) -> str:
+        return f"{self.operation} {self.table}".rstrip()
+
+
+_COMMIT = _Name("COMMIT", "")
+
+
+@lru_cache(maxsize=256)  # there are more texts than names, and the compiled statements that hold them are as many
+def _name(text: str) -> _Name:
+    """The name of a statement: what it writes first, or else reads first."""
+    if (write := _WRITE.search(text)) is not None:
+        operation, table = filter(None, write.groups())
+        return _Name(operation, table)
+    tables = (table for table in _FROM.findall(text) if table in Base.metadata.tables)
+    return _Name("SELECT", next(tables, ""))
+
+
+class Statements:
+    """Measures the statements of an engine.
+
+    `slow` is the time in seconds from which on one is logged as a warning; with a `tracer`, each becomes a span of the
+    request that it is for, where that is traced.
+    """
+
+    def __init__(self, slow: float, tracer: Tracer | None = None) -> None:
+        self._slow = slow
+        self._tracer = tracer
+        self._told: set[str] = set()
+
+    def watch(self, engine: AsyncEngine) -> None:
+        """Measure all statements of `engine` from now on. BEGIN counts to the first of its transaction."""
+        event.listen(engine.sync_engine, "before_cursor_execute", self._begin)
+        event.listen(engine.sync_engine, "after_cursor_execute", self._end)
+        event.listen(engine.sync_engine, "handle_error", self._fail)
+
+    @contextmanager
+    def committing(self) -> Iterator[None]:
+        """Measure a commit, which the engine does not tell of when it has ended."""
+        began = time.perf_counter()
+        error: BaseException | None = None
+        try:
+            yield
+        except BaseException as failure:
+            error = failure
+            raise
+        finally:
+            self._note(_COMMIT, "COMMIT", began, error)
+
+    @staticmethod
+    def _begin(_: object, __: object, ___: object, ____: object, context: Any, _____: object) -> None:
+        context.began = time.perf_counter()
+
+    def _end(self, _: object, __: object, statement: str, ___: object, context: Any, ____: object) -> None:
+        self._note_executed(context, statement, None)
+
+    def _fail(self, failure: ExceptionContext) -> None:
+        context: Any = failure.execution_context
+        if hasattr(context, "began"):  # it is there where a statement failed, and not only a connection
+            self._note_executed(context, failure.statement or "", failure.original_exception)
+
+    def _note_executed(self, context: Any, statement: str, error: BaseException | None) -> None:
+        # as it was compiled, before limits, which are no placeholders, came into it
+        text = statement if context.compiled is None else context.compiled.string
+        self._note(_name(text), text, context.began, error)
+        del context.began  # fetching rows may fail yet, and is no second statement
+
+    def _note(self, name: _Name, text: str, began: float, error: BaseException | None) -> None:
+        seconds = time.perf_counter() - began
+        metrics.of_statement(*name).observe(seconds)
+        if seconds >= self._slow:
+            self._warn(name, text, seconds)
+        if self._tracer is not None and trace.get_current_span().is_recording():
+            self._trace(self._tracer, name, seconds, error)
+
+    def _warn(self, name: _Name, text: str, seconds: float) -> None:
+        """Log a slow statement; with its text, which may be long, the first time in this process."""
+        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+        once = {}
+        if digest not in self._told and len(self._told) < _MOST_TEXTS:
+            self._told.add(digest)
+            once = {"text": " ".join(text.split())}
+        state = request_state.get({})
+        log.warning(
+            "slow statement",
+            request_id=state.get("request_id"),
+            route=state.get("route"),
+            statement=str(name),
+            digest=digest,
+            duration_ms=round(seconds * 1000, 1),
+            **once,
+        )
+
+    @staticmethod
+    def _trace(tracer: Tracer, name: _Name, seconds: float, error: BaseException | None) -> None:
+        """Write the span of a statement that has just ended, by OpenTelemetry's conventions for databases."""
+        attributes = {
+            "db.system.name": "postgresql",
+            "db.operation.name": name.operation,
+            "db.query.summary": str(name),
+            **({"db.collection.name": name.table} if name.table else {}),
+        }
+        ended = time.time_ns()
+        span = tracer.start_span(
+            str(name), kind=SpanKind.CLIENT, attributes=attributes, start_time=ended - int(seconds * 1e9)
+        )
+        if error is not None:
+            if sqlstate := getattr(error, "sqlstate", None):
+                span.set_attribute("db.response.status_code", sqlstate)
+            span.set_attribute("error.type", sqlstate or f"{type(error).__module__}.{type(error).__qualname__}")
+            span.set_status(StatusCode.ERROR)
+        span.end(ended)

@@ -1,0 +1,131 @@
+"""A collector that keeps what it is sent, and metrics as they are scraped."""
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from prometheus_client.parser import text_string_to_metric_families
+
+
+class Sent(NamedTuple):
+    """A span, with the attributes of the process that sent it."""
+
+    span: Span
+    resource: dict[str, Any]
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        return values(self.span.attributes)
+
+
+def values(attributes: Any) -> dict[str, Any]:
+    """Attributes as they are read."""
+    found: dict[str, Any] = {}
+    attribute: KeyValue
+    for attribute in attributes:
+        kind = attribute.value.WhichOneof("value")
+        assert kind is not None
+        found[attribute.key] = getattr(attribute.value, kind)
+    return found
+
+
+class Collector:
+    """Receives OTLP by HTTP, and keeps every byte."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.received: list[tuple[str, bytes]] = []
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """What a service needs to export to it, soon."""
+        return {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": self.url,
+            "OTEL_BSP_SCHEDULE_DELAY": "50",
+            "OTEL_METRIC_EXPORT_INTERVAL": "100",
+            **more,
+        }
+
+    def spans(self) -> list[Sent]:
+        """All spans so far."""
+        return [
+            Sent(span, values(batch.resource.attributes))
+            for path, body in list(self.received)
+            if path == "/v1/traces"
+            for batch in ExportTraceServiceRequest.FromString(body).resource_spans
+            for scope in batch.scope_spans
+            for span in scope.spans
+        ]
+
+    def metrics(self) -> dict[str, list[dict[str, Any]]]:
+        """The attributes of all points so far, by the name of the metric."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for path, body in list(self.received):
+            if path != "/v1/metrics":
+                continue
+            for batch in ExportMetricsServiceRequest.FromString(body).resource_metrics:
+                for metric in (metric for scope in batch.scope_metrics for metric in scope.metrics):
+                    points = getattr(metric, metric.WhichOneof("data") or "").data_points
+                    found.setdefault(metric.name, []).extend(values(point.attributes) for point in points)
+        return found
+
+
+@pytest.fixture
+def collected() -> Iterator[Collector]:
+    """A collector on a port of its own."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            kept.received.append((self.path, body))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Write nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        kept = Collector(f"http://127.0.0.1:{server.server_port}")
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield kept
+        server.shutdown()
+        thread.join()
+
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+class Metrics:
+    """What one scrape found."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.families = {family.name: family for family in text_string_to_metric_families(text)}
+        self.samples: Samples = {
+            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+            for family in self.families.values()
+            for sample in family.samples
+        }
+
+    def value(self, name: str, **labels: str) -> float:
+        """One value; 0 where there is none yet."""
+        return self.samples.get((name, tuple(sorted(labels.items()))), 0)
+
+    def labels(self, label: str) -> set[str]:
+        """All values that a label has anywhere."""
+        return {dict(labels)[label] for _, labels in self.samples if label in dict(labels)}
+
+
+def scrape(url: str, **headers: str) -> Metrics:
+    """The metrics of a service, over a connection of its own: any worker answers."""
+    answer = httpx.get(f"{url}/metrics", headers=headers)
+    assert answer.status_code == 200, answer.text
+    return Metrics(answer.text)

@@ -1,0 +1,273 @@
+"""`/metrics`: what is counted, and that it is true whichever worker is asked."""
+
+import asyncio
+import os
+import platform
+import signal
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import asyncpg
+import httpx
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from app.auth.scopes import Scope
+from app.db.embedded import EmbeddedPostgres
+from tests.auth.support import make_key
+from tests.observability.support import Metrics, scrape
+from tests.processes import (
+    Call,
+    at_once,
+    await_blocked,
+    data_directory,
+    descendants,
+    is_running,
+    postgres_pid,
+    run_command,
+)
+from tests.support import Served, eventually
+
+HOSPITALS = "/hospitals/hospitals/"
+ONE = "/hospitals/hospitals/{unique_id}/"
+PATIENTS = "/patients/patients/"
+Serve = Callable[..., Served]
+
+
+def scrapes(served: Served) -> Iterator[Metrics]:
+    """Several, of which some reach each worker: the kernel spreads connections."""
+    return (scrape(served.url) for _ in range(12))
+
+
+def workers(served: Served) -> set[int]:
+    """The processes that serve."""
+    return {
+        pid
+        for pid in descendants(served.process.pid)
+        if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text() and is_running(pid)
+    }
+
+
+@pytest.mark.alone
+async def test_counts_are_exact_whichever_worker_is_asked(serve: Serve, database_url: str) -> None:
+    """Of two workers each answers for both, also after one was killed and another came in its place."""
+    served = serve("--workers", "2", DATABASE_URL=database_url)
+    missing = [Call("GET", f"{HOSPITALS}none/")]
+    expected = 0
+
+    def exact() -> bool:
+        return all(
+            metrics.value("http_requests_total", route=ONE, method="GET", status="404") == expected
+            and metrics.value("http_request_duration_seconds_count", route=ONE, method="GET") == expected
+            and metrics.value("database_statement_duration_seconds_count", operation="SELECT", table="hospitals")
+            == expected
+            for metrics in scrapes(served)
+        )
+
+    async def ask() -> None:
+        nonlocal expected
+        await at_once(served.url, missing * 40)
+        expected += 40
+        await asyncio.to_thread(eventually, exact)
+
+    await ask()
+    before = workers(served)
+    os.kill(min(before), signal.SIGKILL)
+    await asyncio.to_thread(eventually, lambda: len(workers(served) - before) == 1, within=60)
+    await ask()
+    (fresh,) = workers(served) - before
+    await asyncio.to_thread(eventually, lambda: any(shared(fresh)), within=60)
+    await ask()
+    (directory,) = {path.parent for path in shared(fresh)}
+    assert len(list(directory.glob("gauge_live*"))) == 4, "of two workers, two files each: the killed one's are gone"
+    served.process.terminate()
+    await asyncio.to_thread(served.process.wait, 30)
+    assert not directory.exists(), "nothing is left behind"
+
+
+def shared(pid: int) -> list[Path]:
+    """The files in which a process shares its values: they are mapped into its memory."""
+    lines = [line.split(maxsplit=5) for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
+    return [Path(fields[5]) for fields in lines if fields[-1].endswith(f"_{pid}.db")]
+
+
+@pytest.mark.alone
+async def test_what_killed_workers_had_in_use_is_not_counted(
+    serve: Serve, database_url: str, connection: asyncpg.Connection
+) -> None:
+    """Their connections are gone with them."""
+    served = serve("--workers", "2", DATABASE_URL=database_url, PATIENTS_POOL_SIZE="3")
+    async with connection.transaction(), httpx.AsyncClient(base_url=served.url, timeout=30) as client:
+        await connection.execute("LOCK TABLE hospitals IN ACCESS EXCLUSIVE MODE")
+        request = asyncio.create_task(client.get(f"{HOSPITALS}none/"))
+        await await_blocked(connection)
+        assert (await asyncio.to_thread(scrape, served.url)).value("database_connections_in_use") == 1
+        for pid in workers(served):
+            os.kill(pid, signal.SIGKILL)
+        with pytest.raises(httpx.TransportError):
+            await request
+
+    def forgotten() -> bool:
+        try:
+            metrics = scrape(served.url)
+        except httpx.TransportError:  # not serving yet
+            return False
+        return metrics.value("database_connections_in_use") == 0 and metrics.value("database_connections_max") == 6
+
+    await asyncio.to_thread(eventually, forgotten, within=60)
+
+
+async def test_pool_in_use_and_waiting(serve: Serve, database_url: str, connection: asyncpg.Connection) -> None:
+    """While all connections are in use, it tells how many requests wait for one; afterwards neither."""
+    served = serve(DATABASE_URL=database_url, PATIENTS_POOL_SIZE="2")
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE hospitals IN ACCESS EXCLUSIVE MODE")
+        requests = asyncio.create_task(at_once(served.url, [Call("GET", f"{HOSPITALS}none/")] * 5))
+        await await_blocked(connection, 2)
+        metrics = await asyncio.to_thread(scrape, served.url)
+    assert metrics.value("database_connections_max") == 2
+    assert metrics.value("database_connections_in_use") == 2
+    assert metrics.value("database_requests_waiting") == 3
+    assert {answer.status for answer in await requests} == {404}
+
+    def free() -> bool:
+        metrics = scrape(served.url)
+        return metrics.value("database_connections_in_use") == metrics.value("database_requests_waiting") == 0
+
+    await asyncio.to_thread(eventually, free)
+
+
+async def test_statements_that_fail_or_are_given_up_take_time_too(
+    client: httpx.AsyncClient, connection: asyncpg.Connection
+) -> None:
+    """A lock that is not had in time costs the database's time, and what was given up is no longer in use."""
+    await client.post(HOSPITALS, json={"unique_id": "hos1", "hospital_name": "General"})
+    before = Metrics((await client.get("/metrics")).text)
+    async with connection.transaction():
+        await connection.execute("SELECT FROM hospitals FOR UPDATE")
+        answer = await client.put(f"{HOSPITALS}hos1/", json={"hospital_name": "New"})
+    assert answer.status_code == 503
+    after = Metrics((await client.get("/metrics")).text)
+    spent = {
+        name: after.value(name, operation="SELECT", table="hospitals")
+        - before.value(name, operation="SELECT", table="hospitals")
+        for name in ("database_statement_duration_seconds_sum", "database_statement_duration_seconds_count")
+    }
+    assert spent["database_statement_duration_seconds_count"] == 1
+    assert 1.4 < spent["database_statement_duration_seconds_sum"] < 2
+    assert after.value("database_connections_in_use") == before.value("database_connections_in_use")
+
+
+async def test_statements_are_named_by_what_they_do_first(client: httpx.AsyncClient) -> None:
+    """By operation and table, the commit among them; each once."""
+    names = {
+        ("INSERT", "hospitals"): 1,
+        ("INSERT", "journal"): 1,
+        ("COMMIT", ""): 1,
+    }
+    before = Metrics((await client.get("/metrics")).text)
+    assert (await client.post(HOSPITALS, json={"hospital_name": "General"})).status_code == 201
+    after = Metrics((await client.get("/metrics")).text)
+    name = "database_statement_duration_seconds_count"
+    changed = {
+        (dict(labels)["operation"], dict(labels)["table"]): value - before.samples.get((sample, labels), 0)
+        for (sample, labels), value in after.samples.items()
+        if sample == name and value != before.samples.get((sample, labels), 0)
+    }
+    assert changed == names
+
+
+async def test_labels_are_bounded(client: httpx.AsyncClient) -> None:
+    """Whatever clients make up, methods and paths become no new labels."""
+    for number in range(5):
+        await client.request(f"BREW{number}", f"/nowhere/{number}")
+        await client.get(f"{HOSPITALS}made-up-{number}/", params={"made-up": str(number)})
+    metrics = Metrics((await client.get("/metrics")).text)
+    assert metrics.value("http_requests_total", route="(none)", method="_OTHER", status="404") >= 5
+    assert "BREW" not in metrics.text
+    assert "made-up" not in metrics.text
+    assert "nowhere" not in metrics.text
+    app_routes = {route for route in metrics.labels("route") if route != "(none)"}
+    assert {ONE, "/metrics"} <= app_routes
+
+
+async def test_answers_that_break_off(serve: Serve, database_url: str, connection: asyncpg.Connection) -> None:
+    """A client that hangs up before its answer: the request counts as unanswered, and as incomplete."""
+    served = serve(DATABASE_URL=database_url)
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE hospitals IN ACCESS EXCLUSIVE MODE")
+        _, writer = await asyncio.open_connection("127.0.0.1", int(served.url.rpartition(":")[2]))
+        writer.write(Call("GET", f"{HOSPITALS}none/").encoded())
+        await await_blocked(connection)
+        writer.close()
+
+        def broken() -> bool:
+            metrics = scrape(served.url)
+            return (
+                metrics.value("http_responses_incomplete_total", route=ONE, method="GET") == 1
+                and metrics.value("http_requests_total", route=ONE, method="GET", status="none") == 1
+            )
+
+        await asyncio.to_thread(eventually, broken)
+
+
+async def test_both_formats_parse(client: httpx.AsyncClient) -> None:
+    """The text format, and OpenMetrics for who asks for it, as Prometheus does."""
+    await client.get(HOSPITALS)
+    plain = await client.get("/metrics")
+    assert plain.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert (
+        Metrics(plain.text).value(
+            "patients_api_build_info", version=version("patients-api"), python=platform.python_version()
+        )
+        == 1
+    )
+    prometheus = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+    answer = await client.get("/metrics", headers={"Accept": prometheus})
+    assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    parsed = text_string_to_metric_families(answer.text)  # type: ignore[no-untyped-call]
+    families = {family.name: family for family in parsed}
+    assert {"http_requests", "http_request_duration_seconds", "database_connections_in_use"} <= families.keys()
+    assert all(family.documentation for family in families.values())
+
+
+def test_one_worker_tells_of_its_process(serve: Serve, database_url: str) -> None:
+    """Memory and CPU time, where there is one process to tell of; whatever other programs share."""
+    served = serve(DATABASE_URL=database_url, PROMETHEUS_MULTIPROC_DIR="/nowhere")
+    metrics = scrape(served.url)
+    assert metrics.value("process_resident_memory_bytes") > 10_000_000
+    assert metrics.value("process_cpu_seconds_total") > 0
+
+
+async def test_scrapes_and_probes_are_no_news(serve: Serve, database_url: str) -> None:
+    """A successful scrape is not logged, as a probe is not; one that is refused is."""
+    served = serve(DATABASE_URL=database_url, PATIENTS_AUTH="required")
+    key = await make_key(database_url, Scope.METRICS_READ)
+    scrape(served.url, Authorization=f"Bearer {key}")
+    with pytest.raises(AssertionError, match="Send an API key"):
+        scrape(served.url)
+    await asyncio.to_thread(eventually, lambda: bool(served.log()))
+    served.process.terminate()
+    await asyncio.to_thread(served.process.wait, 30)
+    assert [(line["route"], line["status"]) for line in served.log()] == [("/metrics", 401)]
+
+
+@pytest.mark.alone
+async def test_metrics_while_the_database_is_away(serve: Serve) -> None:
+    """Then they are needed most: a key for them alone, which was good before, still is; no other."""
+    with data_directory() as data_dir, EmbeddedPostgres(data_dir, options={"fsync": "off"}) as database:
+        assert run_command("migrate", DATABASE_URL=database.url).returncode == 0
+        scraper, admin, unknown = [
+            await make_key(database.url, scope, name=name)
+            for name, scope in {"a": Scope.METRICS_READ, "b": Scope.ADMIN, "c": Scope.METRICS_READ}.items()
+        ]
+        served = serve(DATABASE_URL=database.url, PATIENTS_AUTH="required")
+
+        def status(key: str) -> int:
+            return httpx.get(f"{served.url}/metrics", headers={"X-API-Key": key}).status_code
+
+        assert [status(scraper), status(admin)] == [200, 200]
+        os.kill(postgres_pid(data_dir), signal.SIGKILL)
+        eventually(lambda: status(admin) == 503, within=20)  # it is verified again
+        assert [status(scraper), status(unknown)] == [200, 503]

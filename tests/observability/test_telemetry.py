@@ -1,0 +1,251 @@
+"""OpenTelemetry: what is exported, what is not, and that serving goes on whatever the collector does."""
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.conftest import free_port
+from tests.observability.support import Collector, Sent, collected
+from tests.support import Served, eventually
+
+HOSPITALS = "/hospitals/hospitals/"
+ONE = "/hospitals/hospitals/{unique_id}/"
+TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
+"""The example of W3C's recommendation."""
+SERVER, CLIENT = 2, 3
+"""Kinds of spans."""
+ERROR = 2
+Serve = Callable[..., Served]
+__all__ = ["collected"]
+
+
+def stop(served: Served) -> float:
+    """End a service; how many seconds that took."""
+    began = time.monotonic()
+    served.process.send_signal(signal.SIGTERM)
+    served.process.wait(30)
+    return time.monotonic() - began
+
+
+def spans_of(collected: Collector, trace: str) -> list[Sent]:
+    return [sent for sent in collected.spans() if sent.span.trace_id.hex() == trace]
+
+
+async def test_a_request_is_a_trace_with_its_statements(serve: Serve, database_url: str, collected: Collector) -> None:
+    """It goes on the caller's trace, holds a span for each statement and the commit, and its log line names it."""
+    served = serve(DATABASE_URL=database_url, **collected.environment())
+    async with httpx.AsyncClient(base_url=served.url, headers={"traceparent": TRACEPARENT}) as client:
+        body = {"unique_id": "hos1", "hospital_name": "General"}
+        assert (await client.post(HOSPITALS, json=body)).status_code == 201
+    await asyncio.to_thread(stop, served)
+    spans = spans_of(collected, TRACE)
+    (request,) = [sent for sent in spans if sent.span.kind == SERVER]
+    assert request.span.name == f"POST {HOSPITALS}"
+    assert request.span.parent_span_id.hex() == PARENT
+    assert request.attributes == {
+        "http.request.method": "POST",
+        "http.response.status_code": 201,
+        "http.route": HOSPITALS,
+        "network.protocol.version": "1.1",
+        "url.path": HOSPITALS,
+        "url.scheme": "http",
+    }
+    statements = sorted(
+        (sent for sent in spans if sent is not request), key=lambda sent: sent.span.start_time_unix_nano
+    )
+    assert [sent.span.name for sent in statements] == ["INSERT hospitals", "INSERT journal", "COMMIT"]
+    for sent in statements:
+        assert sent.span.kind == CLIENT
+        assert sent.span.parent_span_id == request.span.span_id
+        assert request.span.start_time_unix_nano < sent.span.start_time_unix_nano < sent.span.end_time_unix_nano
+    assert statements[0].attributes == {
+        "db.system.name": "postgresql",
+        "db.operation.name": "INSERT",
+        "db.collection.name": "hospitals",
+        "db.query.summary": "INSERT hospitals",
+    }
+    (line,) = [line for line in served.log() if line["event"] == "request"]
+    assert line["trace_id"] == TRACE
+
+
+async def test_a_statement_that_fails_is_an_error_without_its_message(
+    serve: Serve, database_url: str, collected: Collector, connection: asyncpg.Connection
+) -> None:
+    """Its span has the SQLSTATE; the request's has the status, and no event, which would hold the message."""
+    served = serve(DATABASE_URL=database_url, **collected.environment())
+    await connection.execute("ALTER TABLE hospitals RENAME TO gone")
+    async with httpx.AsyncClient(base_url=served.url, headers={"traceparent": TRACEPARENT}) as client:
+        assert (await client.get(f"{HOSPITALS}M4rker/")).status_code == 500
+    await asyncio.to_thread(stop, served)
+    statement, request = sorted(spans_of(collected, TRACE), key=lambda sent: -sent.span.kind)
+    assert statement.attributes["db.response.status_code"] == statement.attributes["error.type"] == "42P01"
+    assert request.attributes["error.type"] == "500" or "Error" in request.attributes["error.type"]
+    for sent in (statement, request):
+        assert (sent.span.status.code, sent.span.status.message) == (ERROR, "")
+        assert not sent.span.events
+    assert b"M4rker" not in b"".join(body for _, body in collected.received)
+
+
+async def test_nothing_that_a_client_writes_leaves(serve: Serve, database_url: str, collected: Collector) -> None:
+    """Paths, queries, headers, the trace's state and baggage stay here, whatever answers them."""
+    served = serve(DATABASE_URL=database_url, **collected.environment())
+    headers = {
+        "Host": "m4rker.example.org",
+        "User-Agent": "M4rker",
+        "traceparent": TRACEPARENT,
+        "tracestate": "m4rker=M4rker",
+        "baggage": "m4rker=M4rker",
+        "X-Request-ID": "M4rker",
+        "X-Forwarded-For": "M4rker",
+    }
+    async with httpx.AsyncClient(base_url=served.url, headers=headers) as client:
+        for method, path in (("GET", f"{HOSPITALS}M4rker/"), ("GET", "/M4rker"), ("PURGE", f"{HOSPITALS}M4rker/")):
+            await client.request(method, path, params={"M4rker": "M4rker"})
+        await client.post("/patients/patients/search/", json={"search": "M4rker"})
+    await asyncio.to_thread(stop, served)
+    names = sorted(sent.span.name for sent in spans_of(collected, TRACE) if sent.span.kind == SERVER)
+    assert names == ["GET", f"GET {ONE}", f"HTTP {ONE}", "POST /patients/patients/search/"]
+    assert len({path for path, _ in collected.received}) == 2
+    assert b"m4rker" not in b"".join(body for _, body in collected.received).lower()
+
+
+async def test_metrics_by_template(serve: Serve, database_url: str, collected: Collector) -> None:
+    """FastAPI's metrics, with templates; probes are not among them."""
+    served = serve(DATABASE_URL=database_url, **collected.environment(OTEL_TRACES_EXPORTER="none"))
+    async with httpx.AsyncClient(base_url=served.url) as client:
+        await client.get(f"{HOSPITALS}none/")
+    await asyncio.to_thread(stop, served)
+    assert {path for path, _ in collected.received} == {"/v1/metrics"}
+    durations = collected.metrics()["http.server.request.duration"]
+    assert {point["http.route"] for point in durations} == {ONE}
+    assert durations[-1] == {
+        "http.request.method": "GET",
+        "http.response.status_code": 404,
+        "http.route": ONE,
+        "network.protocol.version": "1.1",
+        "url.scheme": "http",
+    }
+    (line,) = [line for line in served.log() if line["event"] == "request"]
+    assert "trace_id" not in line
+
+
+@pytest.mark.alone
+async def test_each_worker_exports_for_itself(serve: Serve, database_url: str, collected: Collector) -> None:
+    """Two workers are two instances of one service, whose name and attributes the environment may give."""
+    served = serve(
+        "--workers",
+        "2",
+        DATABASE_URL=database_url,
+        **collected.environment(
+            OTEL_SERVICE_NAME="clinic", OTEL_RESOURCE_ATTRIBUTES="deployment.environment.name=test"
+        ),
+    )
+
+    def instances() -> set[str]:
+        httpx.get(f"{served.url}{HOSPITALS}")
+        return {sent.resource["service.instance.id"] for sent in collected.spans()}
+
+    await asyncio.to_thread(eventually, lambda: len(instances()) == 2, within=30)
+    for sent in collected.spans():
+        assert sent.resource["service.name"] == "clinic"
+        assert sent.resource["deployment.environment.name"] == "test"
+    await asyncio.to_thread(stop, served)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"OTEL_SDK_DISABLED": "true"},
+        {"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": ""},
+    ],
+    ids=["disabled", "none", "no endpoint"],
+)
+async def test_off(serve: Serve, database_url: str, collected: Collector, environment: dict[str, str]) -> None:
+    """Where the environment wants none, nothing is sent, and no line names a trace."""
+    served = serve(DATABASE_URL=database_url, **{**collected.environment(), **environment})
+    async with httpx.AsyncClient(base_url=served.url, headers={"traceparent": TRACEPARENT}) as client:
+        await client.get(HOSPITALS)
+    await asyncio.to_thread(stop, served)
+    assert collected.received == []
+    assert all("trace_id" not in line for line in served.log())
+
+
+async def test_the_sampler_decides(serve: Serve, database_url: str, collected: Collector) -> None:
+    """Nothing of a trace that the standard's sampler leaves out, but its id in the log."""
+    environment = collected.environment(OTEL_TRACES_SAMPLER="always_off", OTEL_METRICS_EXPORTER="none")
+    served = serve(DATABASE_URL=database_url, **environment)
+    async with httpx.AsyncClient(base_url=served.url, headers={"traceparent": TRACEPARENT}) as client:
+        await client.get(HOSPITALS)
+    await asyncio.to_thread(stop, served)
+    assert collected.received == []
+    assert [line["trace_id"] for line in served.log() if line["event"] == "request"] == [TRACE]
+
+
+@pytest.mark.alone
+async def test_a_collector_that_is_away_is_no_harm(serve: Serve, database_url: str) -> None:
+    """Requests are served, it ends in time, and the log says in a few lines what is wrong."""
+    away = f"http://127.0.0.1:{free_port()}"
+    served = serve(
+        DATABASE_URL=database_url,
+        OTEL_EXPORTER_OTLP_ENDPOINT=away,
+        OTEL_BSP_SCHEDULE_DELAY="50",
+        OTEL_METRIC_EXPORT_INTERVAL="100",
+        OTEL_EXPORTER_OTLP_TIMEOUT="1",
+    )
+
+    def failed() -> bool:
+        assert httpx.get(f"{served.url}{HOSPITALS}M4rker/").status_code == 404
+        events = "\n".join(line["event"] for line in served.log())
+        return "export spans batch" in events and "export metrics batch" in events
+
+    await asyncio.to_thread(eventually, failed, within=30)
+    assert await asyncio.to_thread(stop, served) < 10
+    others = [line for line in served.log() if line["event"] != "request"]
+    assert {line["level"] for line in others} == {"error", "warning"}
+    text = "".join(served.lines)
+    assert "Traceback" not in text
+    assert "M4rker" not in text
+
+
+@pytest.mark.alone
+async def test_it_ends_although_the_collector_never_answers(serve: Serve, database_url: str) -> None:
+    """One that takes connections and says nothing: what is left to send is given up."""
+    silent = await asyncio.start_server(lambda _, __: None, "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    served = serve(
+        DATABASE_URL=database_url,
+        OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{port}",
+    )
+    async with httpx.AsyncClient(base_url=served.url) as client:
+        assert (await client.get(HOSPITALS)).status_code == 200
+    assert await asyncio.to_thread(stop, served) < 10
+    silent.close()
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"OTEL_TRACES_EXPORTER": "zipkin"},
+        {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
+        {"OTEL_EXPORTER_OTLP_TIMEOUT": "M4rker"},
+        {"OTEL_BSP_MAX_QUEUE_SIZE": "-1"},
+        {"OTEL_TRACES_SAMPLER": "M4rker"},
+    ],
+    ids=lambda environment: next(iter(environment)),
+)
+async def test_variables_that_cannot_be_used(
+    serve: Serve, database_url: str, collected: Collector, environment: dict[str, str]
+) -> None:
+    """A warning says so, and the service serves: telemetry must not stop it, by the standard."""
+    served = serve(DATABASE_URL=database_url, **{**collected.environment(), **environment})
+    async with httpx.AsyncClient(base_url=served.url) as client:
+        assert (await client.get(HOSPITALS)).status_code == 200
+    await asyncio.to_thread(stop, served)
+    assert any(word in line["event"] for line in served.log() for word in ("telemetry", "sampler", "timeout"))

@@ -14,7 +14,7 @@ from benchmarks.command import say
 from benchmarks.measuring import Meter, Sample, require_wrk
 from benchmarks.operations import OPERATIONS, WHOLE_LIST, Operation, operations_on
 from benchmarks.report import Series
-from benchmarks.sides import SIDES, Running, running
+from benchmarks.sides import SIDES, Running, other_version, running
 
 QUICK = {"patients": 5_000, "connections": [16], "rounds": 2, "seconds": 1}
 FULL = {"patients": 100_000, "connections": [1, 16, 64], "rounds": 5, "seconds": 2}
@@ -33,6 +33,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="in which each side is measured once (5)")
     parser.add_argument("--seconds", type=int, help="of each measurement (2)")
     parser.add_argument("--sides", nargs="+", choices=SIDES, metavar="SIDE", help=f"of: {', '.join(SIDES)}")
+    parser.add_argument("--against", type=Path, metavar="DIRECTORY", help="measure another clone's service beside")
     parser.add_argument(
         "--operations", nargs="+", choices=OPERATIONS, metavar="OPERATION", help=f"of: {', '.join(OPERATIONS)}"
     )
@@ -53,12 +54,15 @@ def _arguments() -> argparse.Namespace:
 
 def _run(arguments: argparse.Namespace) -> None:
     require_wrk()
+    sides = [SIDES[name] for name in arguments.sides]
+    if arguments.against is not None:
+        sides.append(other_version(arguments.against))
     say(f"a register of {arguments.patients:,} patients")
     options = dict(setting.split("=", 1) for setting in arguments.postgres)
     with (
         database.copied(database.register(arguments.patients), options) as served,
         tempfile.TemporaryDirectory() as scratch,
-        running([SIDES[name] for name in arguments.sides], served.url, Path(scratch)) as runs,
+        running(sides, served.url, Path(scratch)) as runs,
     ):
         asked = {
             run.side.name: [

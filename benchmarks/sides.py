@@ -69,6 +69,12 @@ def service(
     return Side(name, command, {"PATIENTS_AUTH": "off", **environment}, headers, hospitals)
 
 
+def other_version(directory: Path) -> Side:
+    """The service as another clone of it has it, in this environment."""
+    here = service("against")
+    return Side(here.name, ("env", "--chdir", str(directory), *here.command), here.environment)
+
+
 def api_key(*options: str) -> Headers:
     """The header of a key that `patients-api keys create` makes with these options."""
 

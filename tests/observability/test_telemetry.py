@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 import time
 from collections.abc import Callable
 
@@ -217,16 +218,15 @@ async def test_a_collector_that_is_away_is_no_harm(serve: Serve, database_url: s
 @pytest.mark.alone
 async def test_it_ends_although_the_collector_never_answers(serve: Serve, database_url: str) -> None:
     """One that takes connections and says nothing: what is left to send is given up."""
-    silent = await asyncio.start_server(lambda _, __: None, "127.0.0.1", 0)
-    port = silent.sockets[0].getsockname()[1]
-    served = serve(
-        DATABASE_URL=database_url,
-        OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{port}",
-    )
-    async with httpx.AsyncClient(base_url=served.url) as client:
-        assert (await client.get(HOSPITALS)).status_code == 200
-    assert await asyncio.to_thread(stop, served) < 10
-    silent.close()
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        served = serve(
+            DATABASE_URL=database_url, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{silent.getsockname()[1]}"
+        )
+        async with httpx.AsyncClient(base_url=served.url) as client:
+            assert (await client.get(HOSPITALS)).status_code == 200
+        assert await asyncio.to_thread(stop, served) < 10
 
 
 @pytest.mark.parametrize(

@@ -29,3 +29,9 @@ def test_links_within_lead_somewhere() -> None:
     headings = re.findall("^#+ (.*)$", TEXT, re.MULTILINE)
     anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
     assert set(re.findall(r"\]\(#([^)]+)\)", TEXT)) <= anchors
+
+
+def test_each_alert_is_explained() -> None:
+    """Every rule of docs/alerts.yml has a line in the table, and no other has."""
+    rules = re.findall("- alert: (.*)$", (ROOT / "docs/alerts.yml").read_text(), re.MULTILINE)
+    assert sorted(re.findall("`(PatientsApi[A-Za-z]+)`", TEXT)) == sorted(rules)

@@ -143,7 +143,7 @@ def test_service_and_document_agree(serve: Callable[..., Served], database_url: 
         str(report),
     ]
     run = subprocess.run(
-        [*command, *options, f"{served.url}/openapi.json"], check=False, stdout=subprocess.PIPE, text=True, timeout=180
+        [*command, *options, f"{served.url}/openapi.json"], check=False, stdout=subprocess.PIPE, text=True, timeout=600
     )
     assert run.returncode == 0, run.stdout
     outcome = json.loads(report.read_text())

@@ -47,6 +47,10 @@ def main() -> int:
         cause = f" ({type(error.__cause__).__name__})" if error.__cause__ else ""
         print(f"{error}{cause}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        # Python flushes once more when it ends (its documentation of SIGPIPE)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         return 130  # as a shell has it for SIGINT
     return status

@@ -30,7 +30,7 @@ OUT_OF_REACH = (NotAllowedError, EmbeddedPostgresError, InvalidSettingsError, No
 
 
 def in_transaction(work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-    """Do `work` in one transaction, as `on_database` does."""
+    """Do `work` in one transaction, as `on_database` does; again, where it collides with others."""
     return on_database(lambda database: database.transaction(work))
 
 

@@ -3,12 +3,14 @@
 import argparse
 import gzip
 import os
+import signal
 import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, aclosing, contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from pydantic import ValidationError
 
@@ -39,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare its options."""
     parser.add_argument("--resource", choices=RESOURCES, default="patients", help="what to export (%(default)s)")
     parser.add_argument(
-        "--format", choices=FORMATS, default="ndjson", help="a document a line, or a table (%(default)s)"
+        "--format", choices=FORMATS, help="a document a line, or a table (by the file's name; else ndjson)"
     )
     parser.add_argument(
         "--filter",
@@ -56,6 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Export as of one moment; 0."""
     settings = Settings.load()
+    signal.signal(signal.SIGTERM, _exit)  # what is not whole is removed
+    form_name: str = arguments.format or _named(arguments.output)
     names = list(RESOURCES) if arguments.directory else [arguments.resource]
     if arguments.directory and arguments.filter:
         raise CannotExportError("A filter is of one resource: it does not go with --directory.")
@@ -64,14 +68,14 @@ def run(arguments: argparse.Namespace) -> int:
     with ExitStack() as stack:
         to_terminal = not (arguments.directory or arguments.output) and sys.stdout.isatty()
         bar = stack.enter_context(progress(hidden=to_terminal))
-        files = {name: stack.enter_context(_opened(_path(arguments, name))) for name in names}
+        files = {name: stack.enter_context(_opened(_path(arguments, name, form_name))) for name in names}
 
         async def work(database: Database) -> None:
             trail = Trail(database)
             async with database.snapshot() as connection:
                 for name, file in files.items():
                     export = Export(connection, RESOURCES[name], wanted)
-                    form = FORMATS[arguments.format](Layout(RESOURCES[name].service.repository_class))
+                    form = FORMATS[form_name](Layout(RESOURCES[name].service.repository_class))
                     task = bar.add_task(name, total=await export.count(), records=0)
                     file.write(form.heading.encode())
                     counts[name] = 0
@@ -87,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         # a second connection puts looks on record, for the snapshot only reads
         on_database(work, connections=2)
     for name, count in counts.items():
-        print(f"{_path(arguments, name) or name}: {count:,} records", file=sys.stderr)
+        print(f"{_path(arguments, name, form_name) or name}: {count:,} records", file=sys.stderr)
     return 0
 
 
@@ -108,28 +112,49 @@ def _wanted(parameters: type[ListParameters], filters: list[str], phone_region: 
         raise CannotExportError("\n".join(places)) from None
 
 
-def _path(arguments: argparse.Namespace, name: str) -> Path | None:
+def _exit(*_: object) -> NoReturn:
+    sys.exit(128 + signal.SIGTERM)
+
+
+def _named(output: Path | None) -> str:
+    """The format that a file's name tells."""
+    return "csv" if output is not None and ".csv" in output.suffixes else "ndjson"
+
+
+def _path(arguments: argparse.Namespace, name: str, form: str) -> Path | None:
     directory: Path | None = arguments.directory
     output: Path | None = arguments.output
-    return directory / f"{name}.{arguments.format}" if directory else output
+    return directory / f"{name}.{form}" if directory else output
 
 
 @contextmanager
 def _opened(path: Path | None) -> Iterator[BinaryIO]:
     """A file that only its owner may read, and that has its name only once it is whole."""
-    if path is None:
-        try:
+    try:
+        if path is None:
             yield sys.stdout.buffer
             sys.stdout.buffer.flush()
-        except BrokenPipeError:
+        elif path.exists() and not path.is_file():  # a pipe or a device
+            with path.open("wb") as file:
+                yield file
+        else:
+            with _replacing(path.resolve()) as file:
+                yield file
+    except BrokenPipeError:
+        if path is None:
             # Python flushes once more when it ends (its documentation of SIGPIPE)
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise CannotExportError("Whoever was to read it has gone: the export is not whole.") from None
-        return
-    part = path.with_name(f"{path.name}.part")
+        raise CannotExportError("Whoever was to read it has gone: the export is not whole.") from None
+    except OSError as error:
+        raise CannotExportError(f"{path or 'The output'} cannot be written: {error.strerror}.") from None
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # a name of its own, which nobody else writes; for its owner alone
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with open(descriptor, "wb") as file:  # noqa: PTH123  # of a descriptor
             if path.suffix == ".gz":
                 # without a time: the same records are the same bytes
@@ -137,8 +162,8 @@ def _opened(path: Path | None) -> Iterator[BinaryIO]:
                     yield packed  # type: ignore[misc]  # a file for writing
             else:
                 yield file
-        part.replace(path)
-    except OSError as error:
-        raise CannotExportError(f"{path} cannot be written: {error.strerror}.") from None
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
     finally:
-        part.unlink(missing_ok=True)
+        Path(name).unlink(missing_ok=True)

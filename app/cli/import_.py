@@ -4,18 +4,22 @@ import argparse
 import csv
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import BinaryIO, TextIO
 
 from rich.progress import Progress
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.cli.database import OUT_OF_REACH, in_transaction
+from app.cli.database import OUT_OF_REACH, on_database
 from app.cli.progress import progress
+from app.db.session import Database
 from app.errors import ConflictError
+from app.models import journal
+from app.transfer.exporting import FORMATS
 from app.transfer.importing import Tally, load
 from app.transfer.layout import Layout
 from app.transfer.reading import Source, UnreadableFileError
@@ -59,23 +63,37 @@ def run(arguments: argparse.Namespace) -> int:
     """Import all files in one transaction; 0, or 1 where lines are wrong."""
     files = list(_files(arguments.file, arguments.resource))
     with ExitStack() as stack:
-        errors = _Errors(stack.enter_context(_written(arguments.errors)) if arguments.errors else None)
+        errors = _Errors(_written(arguments.errors, [path for _, path in files]) if arguments.errors else None)
+        stack.callback(errors.show)
         shown = _Import(errors, stack.enter_context(progress()))
 
-        async def work(connection: AsyncConnection) -> None:
+        async def store(connection: AsyncConnection) -> None:
             for resource, path in files:
                 await shown.load(connection, resource, path, update=arguments.update)
+            errors.close()  # before anything is stored: where it cannot be written nothing is
             if arguments.dry_run or (shown.wrong and arguments.on_error == "stop"):
                 raise _UndoneError
 
+        async def work(database: Database) -> None:
+            # once: what was read from a pipe cannot be read again
+            await database.transaction(store, attempts=1)
+            # what others have planned was for tables without these records; PostgreSQL ignores it of who may not
+            await database.write(text(f"ANALYZE {', '.join(_tables(files))}"), {})
+
         try:
-            in_transaction(work)
+            on_database(work)
             stored = True
         except _UndoneError:
             stored = False
-    errors.end()
     shown.conclude(stored=stored)
     return 1 if shown.wrong else 0
+
+
+def _tables(files: Iterable[tuple[str, str]]) -> set[str]:
+    """The tables that are written."""
+    repositories = [RESOURCES[resource].service.repository_class for resource, _ in files]
+    links = {relation.link.name for repository in repositories for relation in repository.links.values()}
+    return {repository.table.name for repository in repositories} | links | {journal.name}
 
 
 class _Import:
@@ -120,13 +138,19 @@ class _Import:
 def _files(given: str, resource: str | None) -> Iterator[tuple[str, str]]:
     """The files to import, each with what it holds, in the order in which they refer to each other."""
     directory = Path(given)
+    if given != STANDARD_INPUT and not directory.exists():
+        raise UnreadableFileError(f"{given} cannot be read: there is no such file.")
     if given == STANDARD_INPUT or not directory.is_dir():
         name = directory.name.partition(".")[0]
         yield resource or (name if name in RESOURCES else "patients"), given
         return
-    found = [(name, str(path)) for name in RESOURCES for path in sorted(directory.glob(f"{name}.*"))]
+    # nothing else that may lie about: what a killed export has left, or an editor
+    names = {name: [f"{name}.{form}{packed}" for form in FORMATS for packed in ("", ".gz")] for name in RESOURCES}
+    found = [(name, str(directory / file)) for name in names for file in names[name] if (directory / file).is_file()]
     if not found:
-        raise UnreadableFileError(f"{given} has none of: {', '.join(f'{name}.…' for name in RESOURCES)}")
+        raise UnreadableFileError(
+            f"{given} has none of: {', '.join(f'{name}.csv' for name in RESOURCES)} (or .ndjson)."
+        )
     if len(found) > len(dict(found)):
         raise UnreadableFileError(f"{given} has several files of one resource: import them one by one.")
     yield from found
@@ -139,40 +163,63 @@ def _opened(path: str) -> Iterator[tuple[BinaryIO, int | None]]:
         yield FileIO(0, closefd=False), None
         return
     try:
-        with Path(path).open("rb", buffering=0) as file:
-            yield file, os.fstat(file.fileno()).st_size
+        file = Path(path).open("rb", buffering=0)  # noqa: SIM115  # closed below, where errors are not of opening it
     except OSError as error:
         raise UnreadableFileError(f"{path} cannot be read: {error.strerror}.") from None
+    with file:
+        yield file, os.fstat(file.fileno()).st_size
 
 
-@contextmanager
-def _written(path: Path) -> Iterator[TextIO]:
+def _written(path: Path, files: Sequence[str]) -> TextIO:
+    """The file for errors; none of those that are imported."""
+    if path.exists() and any(path.samefile(file) for file in files if file != STANDARD_INPUT):
+        raise UnreadableFileError(f"{path} is to be imported: write the errors into another file.")
     try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            yield file
+        return path.open("w", newline="", encoding="utf-8")
     except OSError as error:
-        raise UnreadableFileError(f"{path} cannot be written: {error.strerror}.") from None
+        raise _cannot_be_written(path.name, error) from None
+
+
+def _cannot_be_written(name: str, error: OSError) -> UnreadableFileError:
+    return UnreadableFileError(f"{name} cannot be written: {error.strerror}. Nothing was stored.")
 
 
 class _Errors:
-    """Shows the first errors, and writes all of them where that is wanted."""
+    """Keeps the first errors for the terminal, and writes all of them where that is wanted."""
 
     def __init__(self, file: TextIO | None) -> None:
         self._count = 0
-        self._writer: Any = csv.writer(file) if file is not None else None
-        if self._writer is not None:
-            self._writer.writerow(["file", "line", "field", "message", "type"])
+        self._first: list[str] = []
+        self._file = file
+        self._write([["file", "line", "field", "message", "type"]])
 
     def add(self, path: str, faults: Sequence[Fault]) -> None:
-        for line, (loc, message, kind) in faults:
+        """Take the errors of a file."""
+        for line, (loc, message, _) in faults[: MOST_SHOWN - len(self._first)]:
             place = ".".join(map(str, loc))
-            if self._count < MOST_SHOWN:
-                print(f"{path}: line {line}: {f'{place}: ' if place else ''}{message}", file=sys.stderr)
-            if self._writer is not None:
-                self._writer.writerow([path, line, place, message, kind])
-            self._count += 1
+            self._first.append(f"{path}: line {line}: {f'{place}: ' if place else ''}{message}")
+        self._write([[path, line, ".".join(map(str, loc)), message, kind] for line, (loc, message, kind) in faults])
+        self._count += len(faults)
 
-    def end(self) -> None:
-        if self._count > MOST_SHOWN:
-            rest = "" if self._writer is not None else "; --errors FILE lists them all"
-            print(f"… and {self._count - MOST_SHOWN:,} more errors{rest}.", file=sys.stderr)
+    def close(self) -> None:
+        """Write what is not written yet."""
+        if self._file is not None:
+            try:
+                self._file.close()
+            except OSError as error:
+                raise _cannot_be_written(self._file.name, error) from None
+
+    def show(self) -> None:
+        """Show the first ones, when no progress is shown any more."""
+        for line in self._first:
+            print(line, file=sys.stderr)
+        if self._count > len(self._first):
+            rest = "" if self._file is not None else "; --errors FILE lists them all"
+            print(f"… and {self._count - len(self._first):,} more errors{rest}.", file=sys.stderr)
+
+    def _write(self, rows: list[list[object]]) -> None:
+        if self._file is not None:
+            try:
+                csv.writer(self._file).writerows(rows)
+            except OSError as error:
+                raise _cannot_be_written(self._file.name, error) from None

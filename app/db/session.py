@@ -130,14 +130,14 @@ class _Line:
             self._free.release()  # it had just been given
 
 
-async def _again(attempt: Callable[[], Awaitable[T]]) -> T:
+async def _again(attempt: Callable[[], Awaitable[T]], attempts: int = ATTEMPTS) -> T:
     """Attempt something again where it collides with other transactions."""
     number = 1
     while True:
         try:
             return await attempt()
         except CollisionError:
-            if number == ATTEMPTS:
+            if number == attempts:
                 raise
             # apart from whom it collided with
             await asyncio.sleep(random.uniform(0, 0.02) * 2**number)  # noqa: S311  # no secret
@@ -161,12 +161,11 @@ async def copy_in(
     driver: Any = (await connection.get_raw_connection()).driver_connection
     try:
         await driver.copy_records_to_table(table, records=rows, columns=columns)
-    except (
-        OSError,
-        asyncpg.PostgresConnectionError,
-        asyncpg.OperatorInterventionError,
-        asyncpg.InterfaceError,
-    ) as error:
+    except asyncpg.PostgresError as error:
+        if not (error.sqlstate or "").startswith(_AWAY):
+            raise
+        raise UnavailableError from error
+    except (OSError, asyncpg.InterfaceError) as error:
         raise UnavailableError from error
 
 
@@ -218,11 +217,11 @@ class Database:
         async with self._connected(self._autocommit) as connection:
             await connection.execute(statement, parameters)
 
-    async def transaction(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async def transaction(self, work: Callable[[AsyncConnection], Awaitable[T]], *, attempts: int = ATTEMPTS) -> T:
         """Run `work` in one transaction and commit it: all of it is stored, or, if anything raises, nothing.
 
         The result is to be answered only after this returns: what was answered is stored. Where the transaction
-        collides with another, the whole of it is tried again: `work` may run several times.
+        collides with another, the whole of it is tried again: `work` may run up to `attempts` times.
         """
 
         async def attempt() -> T:
@@ -232,7 +231,7 @@ class Database:
                     await connection.commit()
                 return result
 
-        return await _again(attempt)
+        return await _again(attempt, attempts)
 
     @asynccontextmanager
     async def _connected(self, engine: AsyncEngine, most: float | None = None) -> AsyncIterator[AsyncConnection]:

@@ -174,3 +174,22 @@ async def meant(connection: AsyncConnection, words: Sequence[str], *, limited: b
     ):
         found[n][Likeness(likeness)].append(word)
     return [Meant.of(found[n]) for n in sorted(found)]
+
+
+LEARN_LATER = text("SET LOCAL patients.learn_words = 'later'")
+"""Have the rest of a transaction learn no words by itself; it has to, before it ends, by `LEARN`.
+
+Who is first to have a word holds up all others who have it, until its transaction ends.
+"""
+NOTE = text(
+    """
+    INSERT INTO staged_words
+    SELECT DISTINCT word FROM patients JOIN staged_patients USING (unique_id),
+        unnest(tsvector_to_array(patient_search)) AS word
+    WHERE fate IN ('created', 'updated')
+    ON CONFLICT DO NOTHING
+    """
+)
+"""Note the words of patients that are staged (`app.transfer`)."""
+LEARN = text("INSERT INTO name_words SELECT word FROM staged_words ORDER BY word ON CONFLICT DO NOTHING")
+"""Learn the words that were noted, in the order in which all others learn them."""

@@ -3,10 +3,12 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from threading import Thread
+from typing import NamedTuple, TypeVar, cast
 
-from sqlalchemy import text
+from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth.principal import Principal
@@ -18,8 +20,14 @@ from app.transfer.reading import Source
 from app.transfer.resources import RESOURCES
 from app.transfer.staging import Batch, Fault, Staging
 
+T = TypeVar("T")
+
 BATCH = 2000
 """Lines that are written at once: some megabytes, and more gain little."""
+MOST_LINKS = 20_000
+"""Links that are written at once: a line may have thousands, each of which may be wrong."""
+ADVISORY_LOCK = 0x696D706F7274
+"""Any number that all versions agree on, held by who imports; this one spells `import`."""
 IMPORT = Principal("import")
 """Under this name the journal has what an import has done."""
 
@@ -52,7 +60,11 @@ def _portions(source: Source, bodies: Bodies, staging: Staging) -> Iterator[_Por
     batch, faults, lines = staging.batch(), list[Fault](), 0
     for line in source.lines():
         checked = bodies.check(line)
-        if lines == BATCH or (isinstance(checked, Body) and not batch.has_room_for(checked)):
+        if (
+            lines == BATCH
+            or batch.links > MOST_LINKS
+            or (isinstance(checked, Body) and not batch.has_room_for(checked))
+        ):
             yield _Portion(batch, lines, faults, source.position)
             batch, faults, lines = staging.batch(), [], 0
         lines += 1
@@ -74,6 +86,8 @@ async def load(connection: AsyncConnection, name: str, source: Source, report: R
         UnreadableFileError: the file cannot be read to its end.
         ConflictError: other transactions were in the way again and again.
     """
+    # one import after the other: two that have the same records, in another order, would end each other
+    await connection.execute(select(func.pg_advisory_xact_lock(ADVISORY_LOCK)))
     # plans are kept, those of foreign keys' checks too, and the first ones are made when the tables are still empty
     await connection.execute(text("SET LOCAL enable_seqscan = off"))
     transferred = RESOURCES[name]
@@ -94,17 +108,41 @@ async def load(connection: AsyncConnection, name: str, source: Source, report: R
         tally.wrong += len({fault.line for fault in faults})
         report(tally, faults, portion.position)
 
-    coming = asyncio.create_task(asyncio.to_thread(next, portions, None))
     try:
+        coming = _in_thread(lambda: next(portions, None))
         while (portion := await coming) is not None:
-            coming = asyncio.create_task(asyncio.to_thread(next, portions, None))
+            coming = _in_thread(lambda: next(portions, None))
             await store(portion)
         await staging.close()
     except (CollisionError, ConflictError) as error:
         raise ConflictError("Others changed the same records at the same moment. Nothing was stored.") from error
-    finally:
-        await asyncio.gather(coming, return_exceptions=True)
     return tally
+
+
+def _in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
+    """Do `work` in a thread that nobody waits for where the command ends before: it may wait for a pipe for ever."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def end(result: T | None, error: Exception | None) -> None:
+        if future.done():  # given up
+            return
+        if error is None:
+            future.set_result(cast("T", result))
+        else:
+            future.set_exception(error)
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = work()
+        except Exception as raised:  # noqa: BLE001  # whoever waits raises it
+            error = raised
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(end, result, error)
+
+    Thread(target=run, daemon=True).start()
+    return future
 
 
 async def _store(staging: Staging, batch: Batch) -> tuple[dict[str, int], list[Fault]]:

@@ -4,17 +4,27 @@ from collections.abc import AsyncIterator
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import Delete, Select, and_, case, delete, select
+from sqlalchemy import Column, Delete, MetaData, Select, Table, and_, case, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.schema import CreateTable, DropTable
 
 from app.auth.principal import Principal
+from app.db.base import ID
 from app.errors import FieldError
 from app.patients.schemas import NAME_MISSING
 from app.patients.service import PatientService
 from app.profiles.service import ProfileService
+from app.search.words import LEARN, LEARN_LATER, NOTE
 from app.transfer.bodies import Body
 from app.transfer.staging import Batch, Fate, Fault, Staging, retired
 
+_WORDS = Table(
+    "staged_words",
+    MetaData(),
+    Column("word", ID, primary_key=True),
+    prefixes=["TEMPORARY"],
+    postgresql_on_commit="DROP",
+)
 NAMES = ("patient_first_name", "patient_last_name")
 
 
@@ -54,12 +64,16 @@ class PatientStaging(Staging):
         self.profiles = Staging(connection, principal, ProfileService.repository_class, overwrite=True)
 
     async def open(self) -> None:
-        """Make the staging tables."""
+        """Make the staging tables, another one for the words of names, and have these learnt at the end."""
         await super().open()
         await self.profiles.open()
+        await self.connection.execute(CreateTable(_WORDS))
+        await self.connection.execute(LEARN_LATER)
 
     async def close(self) -> None:
-        """Drop them before the transaction ends."""
+        """Learn the words of names, and drop the tables, as the last of the transaction."""
+        await self.connection.execute(LEARN)
+        await self.connection.execute(DropTable(_WORDS))
         await self.profiles.close()
         await super().close()
 
@@ -95,7 +109,9 @@ class PatientStaging(Staging):
         """Profiles first, to which patients refer."""
         await self.connection.execute(self._drop_profiles)
         await self.profiles.write()
-        return await super().write()
+        counts = await super().write()
+        await self.connection.execute(NOTE)
+        return counts
 
     @cached_property
     def _drop_profiles(self) -> Delete:

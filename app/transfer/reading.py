@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import re
+import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
@@ -17,6 +18,7 @@ MOST_BYTES = MAX_BODY
 _GZIP = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+NOT_UTF_8 = "Is not in UTF-8. Save the file in UTF-8: in Excel, as “CSV UTF-8”"
 _COLUMN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,63}")
 
 
@@ -58,7 +60,7 @@ class Source:
             UnreadableFileError: the rest of the file cannot be told apart.
         """
         raw = self._raw_lines()
-        first = next(raw, b"")
+        first = next((line for line in raw if line.removeprefix(_BOM).strip()), b"")
         if first.startswith(_UTF_16):
             raise UnreadableFileError("The file is in UTF-16. Save it in UTF-8: in Excel, as “CSV UTF-8”.")
         first = first.removeprefix(_BOM)
@@ -77,7 +79,7 @@ class Source:
                 if len(line) > MOST_BYTES:
                     raise self._unreadable("is longer than 1 MiB")
                 yield line
-        except (gzip.BadGzipFile, EOFError):
+        except (gzip.BadGzipFile, EOFError, zlib.error):
             raise self._unreadable("is the last that can be unpacked: the file is damaged or cut off") from None
 
     def _unreadable(self, what: str) -> UnreadableFileError:
@@ -104,23 +106,35 @@ class Source:
             header = self._decode(next(rest, b""))
         separator = max(";", "\t", ",", key=header.count)
 
+        csv.field_size_limit(MOST_BYTES)
+        row_bytes = 0
+
         def text() -> Iterator[str]:
+            nonlocal row_bytes
             yield header
             for line in rest:
-                yield self._decode(line)
+                row_bytes += len(line)
+                if row_bytes > MOST_BYTES:
+                    raise self._unreadable(
+                        "belongs to a record that is longer than 1 MiB: its quotation marks are wrong"
+                    )
+                yield line.decode(errors="surrogateescape")
 
         rows = csv.reader(text(), delimiter=separator, strict=True)
         try:
             names = self._names(next(rows, []))
             while True:
-                begins = self._number + 1
+                begins, row_bytes = self._number + 1, 0
                 cells = next(rows, None)
                 if cells is None:
                     return
                 if any(cell.strip() for cell in cells):  # spreadsheets end with rows of nothing
                     yield self._of_csv(begins, names, cells)
         except csv.Error:
-            message = "has a cell whose quotation marks are wrong: they go around the whole cell, and are doubled in it"
+            message = (
+                "has a cell whose quotation marks or line ends are wrong: marks go around the whole cell and are "
+                "doubled in it, and a line ends with LF or CRLF"
+            )
             raise self._unreadable(message) from None
 
     def _decode(self, line: bytes) -> str:
@@ -131,6 +145,8 @@ class Source:
 
     def _names(self, cells: list[str]) -> list[str]:
         names = [cell.strip() for cell in cells]
+        while names and not names[-1]:  # spreadsheets have columns of nothing, too
+            names.pop()
         allowed = self._layout.columns
         for place, name in enumerate(names, start=1):
             # what is no column's name may be somebody's data: a file without a header
@@ -144,7 +160,12 @@ class Source:
         return names
 
     def _of_csv(self, number: int, names: list[str], cells: list[str]) -> Line:
+        while len(cells) > len(names) and not cells[-1].strip():
+            cells.pop()
         if len(cells) != len(names):
             message = f"Has {len(cells)} cells, and there are {len(names)} columns"
             return Line(number, None, (FieldError((), message, "cells"),))
+        for name, cell in zip(names, cells, strict=True):
+            if not cell.isascii() and any("\udc80" <= character <= "\udcff" for character in cell):
+                return Line(number, None, (FieldError((name,), NOT_UTF_8, "encoding"),))
         return Line(number, self._layout.record(dict(zip(names, cells, strict=True))))

@@ -75,6 +75,8 @@ class Batch:
     def __init__(self, staging: "Staging") -> None:
         self._staging = staging
         self.rows: list[tuple[Any, ...]] = []
+        self.links = 0
+        """How many ids of other records its lines name."""
         self._ids: set[str] = set()
 
     def has_room_for(self, body: Body) -> bool:
@@ -89,6 +91,7 @@ class Batch:
         given = sum(bit for name, bit in self._staging.bits.items() if name in values)
         moments = [values.get(name) for name in MOMENTS]
         own = [values.get(name) for name in self._staging.bits]
+        self.links += sum(len(values.get(name, ())) for name in self._staging.repository.links)
         self.rows.append((body.line, unique_id, given, *moments, *own))
 
 

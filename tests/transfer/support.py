@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import os
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import httpx
 
 from app.transfer.layout import Layout
 from app.transfer.resources import RESOURCES
-from tests.processes import run_command
+from tests.processes import COMMAND, run_command
 
 PATIENTS = "/patients/patients/"
 SAMPLES = Path(__file__).parents[2] / "docs" / "samples"
@@ -55,3 +57,22 @@ async def patient(client: httpx.AsyncClient, unique_id: str) -> dict[str, Any]:
     assert answer.status_code == 200, unique_id
     found: dict[str, Any] = answer.json()
     return found
+
+
+@contextmanager
+def running(
+    *arguments: str,
+    url: str,
+    stderr: int = subprocess.DEVNULL,
+    stdin: int | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `patients-api` in the background, and read what it writes."""
+    with subprocess.Popen(
+        [*COMMAND, *arguments],
+        env={**os.environ, **(environment or {}), "DATABASE_URL": url},
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+    ) as process:
+        yield process

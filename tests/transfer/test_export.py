@@ -1,14 +1,14 @@
 """Exports: whole, of one moment, into files that can be imported; and on record."""
 
+import asyncio
 import csv
 import gzip
 import io
 import json
 import os
+import signal
 import stat
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.processes import COMMAND, run_command
+from tests.processes import run_command
 from tests.support import EXAMPLE
-from tests.transfer.support import COLUMNS, PATIENTS, command, imported, ndjson, patient, people
+from tests.transfer.support import COLUMNS, PATIENTS, command, imported, ndjson, patient, people, running
 
 pytestmark = pytest.mark.usefixtures("directory")
 
@@ -45,14 +45,9 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
-@contextmanager
-def running(*arguments: str, url: str, stderr: int, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `patients-api` in the background, and read what it writes."""
-    environment |= {"DATABASE_URL": url}
-    with subprocess.Popen(
-        [*COMMAND, *arguments], env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=stderr
-    ) as process:
-        yield process
+def names(directory: Path) -> set[str]:
+    """What a directory holds."""
+    return {path.name for path in directory.iterdir()}
 
 
 @pytest.mark.parametrize("form", ["ndjson", "csv"])
@@ -166,6 +161,33 @@ async def test_a_broken_export_leaves_no_file(database_url: str, tmp_path: Path)
     assert contents(tmp_path) == {}
 
 
+async def test_where_a_file_goes(database_url: str, tmp_path: Path) -> None:
+    """Into what a symlink leads to, whoever made it; into a pipe; and nothing is left of what was interrupted."""
+    await imported(database_url, "-", given=ndjson(people(30)))
+    target, link = tmp_path / "target.csv", tmp_path / "link.csv"
+    target.touch(0o666)
+    link.symlink_to(target)
+    assert (await command(database_url, "export", "--output", link)).returncode == 0
+    assert link.is_symlink()
+    assert target.read_text().startswith("unique_id,"), "and in the format of its name"
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reading = asyncio.create_task(asyncio.to_thread(pipe.read_text))
+    assert (await command(database_url, "export", "--output", pipe)).returncode == 0
+    assert len((await reading).splitlines()) == 30
+    full = await command(database_url, "export", "--output", "/dev/full")
+    assert full.stderr == "/dev/full cannot be written: No space left on device.\n"
+    await imported(database_url, "-", given=ndjson(people(20_000)))
+    whole = tmp_path / "whole.ndjson"
+    with running("export", "--output", str(whole), url=database_url, stderr=subprocess.DEVNULL) as process:
+        while not any(name.startswith(".whole") for name in names(tmp_path)):
+            await asyncio.to_thread(process.poll)
+        process.terminate()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert names(tmp_path) == {"target.csv", "link.csv", "pipe"}
+
+
 async def test_a_reader_that_goes(database_url: str) -> None:
     """`export | head` ends with a word, not with a traceback."""
     await imported(database_url, "-", given=ndjson(people(5000)))
@@ -205,7 +227,7 @@ async def test_progress_on_a_terminal(database_url: str, tmp_path: Path) -> None
     file.write_text(ndjson(people(4000)))
     shown, terminal = os.openpty()
     wide = {"TERM": "xterm", "COLUMNS": "120"}
-    with running("import", str(file), "--dry-run", url=database_url, stderr=terminal, **wide) as process:
+    with running("import", str(file), "--dry-run", url=database_url, stderr=terminal, environment=wide) as process:
         os.close(terminal)
         drawn = b""
         while True:

@@ -32,6 +32,7 @@ def table(separator: str, *, ends: str = "\n", order: int = 1) -> str:
     )
 
 
+SHORT = table(",").replace("Line one\n", "Line one ")
 FILES = {
     "comma": table(",").encode(),
     "semicolon": table(";").encode(),
@@ -39,6 +40,8 @@ FILES = {
     "other order": table(",", order=-1).encode(),
     "Excel": b"\xef\xbb\xbf" + table(";", ends="\r\n").encode(),
     "Excel, naming its separator": b"sep=;\r\n" + table(";", ends="\r\n").encode(),
+    "blank lines first": b"\n \n" + table(",").encode(),
+    "columns of nothing": "".join(f"{line},,\n" for line in SHORT.splitlines()).encode(),
     "rows of nothing": table(",").encode() + b",,,,,\n\n , ,,,,\n",
     "no last line end": table(",").rstrip("\n").encode(),
     "gzip": gzip.compress(table(",").encode()),
@@ -62,6 +65,7 @@ FILES = {
         ]
     ).encode(),
 }
+FILES |= {"ndjson, blank lines": b"\n\n" + FILES["ndjson"] + b"\n"}
 FILES |= {"ndjson, gzip, byte order mark": gzip.compress(b"\xef\xbb\xbf" + FILES["ndjson"] + b"\n")}
 
 
@@ -80,7 +84,7 @@ async def test_all_ways_to_write_a_file(
     assert [hospital["unique_id"] for hospital in a["patient_hospital"]] == ["hos123", "hos456"]
     assert a["patient_profile"]["email"] == "zoe@example.com"
     assert b["patient_first_name"] == 'Ann "Nan"'
-    assert b["patient_physical_address"] == "Line one\nLine two; more"
+    assert b["patient_physical_address"] in {"Line one\nLine two; more", "Line one Line two; more"}
     assert b["patient_hospital"] == []
     assert b["patient_profile"] is None
 
@@ -114,20 +118,27 @@ async def test_other_resources(database_url: str, client: httpx.AsyncClient, tmp
     assert (await client.get("/profiles/profiles/prof1/")).json()["email"] == "ann@example.com"
 
 
+PACKED = gzip.compress(ndjson(people(3000)).encode())
+DAMAGED = PACKED[:2000] + bytes(byte ^ 255 for byte in PACKED[2000:2008]) + PACKED[2008:]
 UNREADABLE = {
     "UTF-16": ("unique_id\tpatient_last_name\na\tDoe\n".encode("utf-16"), "The file is in UTF-16. Save it in UTF-8"),
-    "Latin-1": ("unique_id,patient_last_name\na,Doe\nb,Zoë\n".encode("latin-1"), "Line 3 is not in UTF-8"),
+    "Latin-1 columns": ("unique_id,Straße\na,Doe\n".encode("latin-1"), "Line 1 is not in UTF-8"),
     "an array": (b'[{"unique_id": "a", "patient_last_name": "Doe"}]', "The file is one JSON array"),
     "no header": (b"a,Doe\nb,Roe\n", "Line 1 has to name the columns. Column 1, a, is none of: unique_id, "),
     "no header, personal": (b"Doe Roe,a\n", "Line 1 has to name the columns. Column 1 is none of: "),
     "mistyped": (b"unique_id,patient_lastname\na,Doe\n", "Column 2, patient_lastname, is none of: "),
     "twice": (b"unique_id,patient_last_name,unique_id\na,Doe,b\n", "Line 1 names column unique_id twice"),
-    "quotes": (b'unique_id,patient_last_name\na,"Doe" or so\n', "Line 2 has a cell whose quotation marks are wrong"),
+    "quotes": (b'unique_id,patient_last_name\na,"Doe" or so\n', "Line 2 has a cell whose quotation marks or line ends"),
     "open quotes": (
         b'unique_id,patient_last_name\na,"Doe\nb,Roe\n',
-        "Line 3 has a cell whose quotation marks are wrong",
+        "Line 3 has a cell whose quotation marks or line ends",
     ),
     "a long line": (b'{"unique_id": "a", "patient_town": "' + b"x" * 1_100_000, "Line 1 is longer than 1 MiB"),
+    "a row without end": (
+        b"unique_id,patient_last_name\n" + b'"Doe\n",' * 200_000,
+        "belongs to a record that is longer",
+    ),
+    "damaged": (DAMAGED, "the file is damaged or cut off"),
     "cut off": (gzip.compress(ndjson(people(3000)).encode())[:-300], "the file is damaged or cut off"),
 }
 
@@ -153,10 +164,43 @@ async def test_files_that_are_not_there(database_url: str, tmp_path: Path) -> No
     """Neither the file to read nor a place for the errors."""
     missing = await command(database_url, "import", tmp_path / "none.csv")
     assert missing.returncode == 1
-    assert missing.stderr == f"{tmp_path}/none.csv cannot be read: No such file or directory.\n"
+    assert missing.stderr == f"{tmp_path}/none.csv cannot be read: there is no such file.\n"
     (tmp_path / "patients.csv").write_text("unique_id\n")
     nowhere = await command(database_url, "import", tmp_path / "patients.csv", "--errors", tmp_path / "no" / "e.csv")
     assert nowhere.returncode == 1
     assert "cannot be written" in nowhere.stderr
-    empty = await command(database_url, "import", tmp_path.joinpath("empty"))
-    assert empty.returncode == 1
+    input_ = tmp_path / "patients.csv"
+    itself = await command(database_url, "import", input_, "--errors", input_)
+    assert itself.returncode == 1
+    assert "write the errors into another file" in itself.stderr
+    assert input_.read_text() == "unique_id\n"
+
+
+async def test_a_full_disk_for_the_errors(database_url: str, connection: asyncpg.Connection) -> None:
+    """Where errors cannot be written nothing is stored: who was to know of them would not."""
+    lines = ndjson([*people(3), {"patient_last_name": 7}])
+    run = await command(database_url, "import", "-", "--on-error", "skip", "--errors", "/dev/full", given=lines)
+    assert run.returncode == 1
+    assert "cannot be written: No space left on device. Nothing was stored." in run.stderr
+    assert await connection.fetchval("SELECT count(*) FROM patients") == 0
+
+
+async def test_a_directory_with_other_files(database_url: str, client: httpx.AsyncClient, tmp_path: Path) -> None:
+    """What a killed export or an editor has left there is not taken."""
+    (tmp_path / "patients.ndjson").write_text(ndjson(people(2)))
+    for name in (".patients.ndjson.x1", "patients.ndjson.part", "patients.csv.bak", "patients.csv~"):
+        (tmp_path / name).write_text(ndjson([{"unique_id": "other", "patient_last_name": "Doe"}]))
+    run = await imported(database_url, tmp_path)
+    assert run.stdout.count(" records") == 1
+    assert len(await patients(client)) == 2
+
+
+async def test_lines_that_are_not_in_utf_8(database_url: str, client: httpx.AsyncClient, tmp_path: Path) -> None:
+    """They are wrong lines; and a cell that is too long is no more than that."""
+    file = tmp_path / "patients.csv"
+    rows = ["unique_id,patient_last_name", "a,Doe", "b,Zoë", f"c,{'x' * 200_000}", "d,Roe"]
+    file.write_bytes("".join(f"{row}\n" for row in rows).encode("latin-1"))
+    run = await command(database_url, "import", file, "--on-error", "skip")
+    assert f"{file}: line 3: patient_last_name: Is not in UTF-8." in run.stderr
+    assert f"{file}: line 4: patient_last_name: Must have at most 150 characters" in run.stderr
+    assert {one["unique_id"] for one in await patients(client)} == {"a", "d"}

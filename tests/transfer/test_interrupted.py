@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import subprocess
 from pathlib import Path
 
 import asyncpg
@@ -11,7 +12,7 @@ import pytest
 
 from tests.processes import command_running, deadlocks
 from tests.support import dump
-from tests.transfer.support import PATIENTS, command, imported, ndjson, patients, people
+from tests.transfer.support import PATIENTS, command, imported, ndjson, patients, people, running
 
 pytestmark = pytest.mark.usefixtures("directory")
 
@@ -63,13 +64,13 @@ async def test_a_connection_that_breaks(database_url: str, connection: asyncpg.C
     """It is told, in a line, and nothing is there."""
     file = tmp_path / "patients.ndjson"
     file.write_text(ndjson(people(MANY)))
-    running = asyncio.create_task(command(database_url, "import", file))
+    importing = asyncio.create_task(command(database_url, "import", file))
     await writing(connection)
     await connection.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE datname = current_database() AND query ~ 'staged_patients' AND pid <> pg_backend_pid()"
     )
-    run = await running
+    run = await importing
     assert run.returncode == 1
     assert run.stderr.startswith("The database cannot be reached")
     assert "Traceback" not in run.stderr
@@ -126,3 +127,49 @@ async def test_the_same_patients_at_once(database_url: str, client: httpx.AsyncC
         (True, False),
     ]
     assert len(await patients(client)) == 3000
+
+
+async def test_the_service_goes_on(
+    database_url: str, client: httpx.AsyncClient, connection: asyncpg.Connection, tmp_path: Path
+) -> None:
+    """While an import runs, others of the same names are created and found; and those that it brought, afterwards."""
+    file = tmp_path / "patients.ndjson"
+    lines = [{"unique_id": "one", "patient_last_name": "Xolotlan"}, *people(MANY, patient_first_name="Quetzal")]
+    file.write_text(ndjson(lines))
+    importing = asyncio.create_task(command(database_url, "import", file))
+    await writing(connection)
+    answer = await client.post(PATIENTS, json={"patient_first_name": "Quetzal", "patient_last_name": "Doe"})
+    assert answer.status_code == 201, answer.text
+    assert not importing.done(), "the import was over too soon for this test"
+    found = await client.post(f"{PATIENTS}search/", json={"search": "quetzla"})
+    assert [one["unique_id"] for one in found.json()] == [answer.json()["unique_id"]]
+    assert (await importing).returncode == 0
+    found = await client.post(f"{PATIENTS}search/", json={"search": "xolotlna"})
+    assert [one["unique_id"] for one in found.json()] == ["one"]
+
+
+async def test_imports_follow_each_other(database_url: str, client: httpx.AsyncClient) -> None:
+    """Two that change the same patients in opposite order both end well."""
+    await imported(database_url, "-", given=ndjson(people(4000)))
+    first = people(4000, patient_town="One", patient_profile={"unique_id": "parent", "email": "one@example.com"})
+    second = people(4000, patient_region="Two", patient_profile={"unique_id": "parent", "email": "two@example.com"})
+    await asyncio.gather(
+        imported(database_url, "-", "--update", given=ndjson(first)),
+        imported(database_url, "-", "--update", given=ndjson(reversed(second))),
+    )
+    assert {(one["patient_town"], one["patient_region"]) for one in await patients(client)} == {("One", "Two")}
+
+
+async def test_interrupted_while_a_pipe_says_nothing(database_url: str, connection: asyncpg.Connection) -> None:
+    """Ctrl-C ends it at once, and its transaction with it."""
+    with running("import", "-", url=database_url, stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.write(ndjson(people(3000)).encode())
+        process.stdin.flush()
+        async with asyncio.timeout(60):
+            while not await connection.fetchval("SELECT pg_relation_size('patients') > 100000"):
+                await connection.execute("SELECT pg_sleep(0.02)")
+        process.send_signal(signal.SIGINT)
+        assert await asyncio.to_thread(process.wait, 20) == 130
+    await alone(connection)
+    assert await connection.fetchval("SELECT count(*) FROM patients") == 0

@@ -1,6 +1,7 @@
 """The memory of imports and exports does not grow with the file."""
 
 import asyncio
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -17,13 +18,17 @@ MOST = 150_000_000
 """Bytes of a process; the file alone has a third of it, and in Python's objects would have more than all."""
 
 
-def run(url: str, *arguments: str) -> int:
+WRONG = json.dumps({"patient_last_name": "Doe", "hospital_ids": [f"hos{number}" for number in range(1000)]}) + "\n"
+"""A patient with a thousand hospitals that do not exist."""
+
+
+def run(url: str, *arguments: str, status: int = 0) -> int:
     """Run `patients-api` to its end; the most memory that it had, in bytes."""
     environment = {**os.environ, "DATABASE_URL": url}
     with subprocess.Popen([*COMMAND, *arguments], env=environment, stdout=subprocess.DEVNULL) as process:
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0
+        _, ended, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(ended)
+    assert process.returncode == status
     return usage.ru_maxrss * 1024
 
 
@@ -43,5 +48,9 @@ async def test_constant_memory(database_url: str, tmp_path: Path) -> None:
     await asyncio.to_thread(write, file)
     imported = await asyncio.to_thread(run, database_url, "import", str(file))
     exported = await asyncio.to_thread(run, database_url, "export", "--resource", "hospitals")
+    wrong = tmp_path / "patients.ndjson"
+    await asyncio.to_thread(wrong.write_text, WRONG * 1000)
+    checked = await asyncio.to_thread(run, database_url, "import", str(wrong), "--dry-run", status=1)
+    assert checked < MOST, "a million errors"
     assert imported < MOST
     assert exported < MOST

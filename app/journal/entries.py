@@ -6,13 +6,13 @@ from typing import Any
 from sqlalchemy import (
     CTE,
     ColumnElement,
+    Exists,
     FromClause,
     Select,
     String,
     Table,
     Text,
     bindparam,
-    exists,
     func,
     literal_column,
     not_,
@@ -50,15 +50,21 @@ def state(table: Table, row: FromClause, links: Mapping[str, ToMany]) -> ColumnE
     return whole.scalar_subquery()
 
 
+def is_known(table: Table, unique_id: ColumnElement[str]) -> Exists:
+    """Whether the journal has entries of an id.
+
+    Looked up one by one, which OFFSET has PostgreSQL do: for many ids at once it would read the whole journal.
+    """
+    of_this = journal.c.resource == literal_column(f"'{table.name}'"), journal.c.unique_id == unique_id
+    return select(literal_column("1")).select_from(journal).where(*of_this).offset(literal_column("0")).exists()
+
+
 def entry(table: Table, row: FromClause, links: Mapping[str, ToMany], action: ColumnElement[str]) -> CTE:
     """Write down that `row`, as `table` has it now, came to be by `action`.
 
     Answers the version; nothing where it is the first, and the journal has the id already.
     """
-    earlier = exists().where(
-        journal.c.resource == literal_column(f"'{table.name}'"), journal.c.unique_id == row.c.unique_id
-    )
-    new = or_(row.c.version > literal_column("1"), not_(earlier.correlate(row)))
+    new = or_(row.c.version > literal_column("1"), not_(is_known(table, row.c.unique_id).correlate(row)))
     return _write(table, select(row.c.unique_id, row.c.version, action, state(table, row, links)).where(new))
 
 

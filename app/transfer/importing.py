@@ -88,8 +88,9 @@ async def load(connection: AsyncConnection, name: str, source: Source, report: R
     """
     # one import after the other: two that have the same records, in another order, would end each other
     await connection.execute(select(func.pg_advisory_xact_lock(ADVISORY_LOCK)))
-    # plans are kept, those of foreign keys' checks too, and the first ones are made when the tables are still empty
-    await connection.execute(text("SET LOCAL enable_seqscan = off"))
+    # a batch is small and the tables grow: all is looked up by index, one by one
+    for way in ("seqscan", "hashjoin", "mergejoin"):
+        await connection.execute(text(f"SET LOCAL enable_{way} = off"))
     transferred = RESOURCES[name]
     staging = (
         PatientStaging(connection, IMPORT, overwrite=update)
@@ -146,6 +147,8 @@ def _in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
 
 
 async def _store(staging: Staging, batch: Batch) -> tuple[dict[str, int], list[Fault]]:
+    # plans are kept, those of foreign keys' checks too, and the first ones were made when the tables were empty
+    await staging.connection.execute(text("DISCARD PLANS"))
     await staging.stage(batch)
     await staging.compare()
     faults = [fault async for fault in staging.faults()]

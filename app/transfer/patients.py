@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import Column, Delete, MetaData, Select, Table, and_, case, delete, select
+from sqlalchemy import Column, ColumnElement, Delete, MetaData, Select, Table, and_, case, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.schema import CreateTable, DropTable
 
@@ -97,8 +97,9 @@ class PatientStaging(Staging):
         """As for all resources; and patients have a name, and profiles that are not deleted ones."""
         async for fault in super().faults():
             yield fault
-        for line in await self._lines(self._nameless):
-            yield Fault(line, FieldError(("patient_last_name",), NAME_MISSING, "name_missing"))
+        if self.overwrite:  # else each line has one, by itself
+            for line in await self._lines(self._nameless):
+                yield Fault(line, FieldError(("patient_last_name",), NAME_MISSING, "name_missing"))
         for line in await self._lines(self._retired_profiles):
             error = FieldError(
                 ("patient_profile", "unique_id"), retired(self.profiles.repository), "identifier_retired"
@@ -122,9 +123,12 @@ class PatientStaging(Staging):
 
     @cached_property
     def _nameless(self) -> Select[Any]:
-        names = [case((self.gives(name), self.staged.c[name]), else_=self.table.c[name]) for name in NAMES]
-        lines = select(self.staged.c.line).select_from(self.staged.outerjoin(self.table, self._same))
-        return lines.where(and_(*(name.is_(None) for name in names)))
+        names = [case((self.gives(name), self.staged.c[name]), else_=self._there(name)) for name in NAMES]
+        return select(self.staged.c.line).where(and_(*(name.is_(None) for name in names)))
+
+    def _there(self, name: str) -> ColumnElement[Any]:
+        there = select(self.table.c[name]).where(self.table.c.unique_id == self.staged.c.unique_id)
+        return there.correlate(self.staged).scalar_subquery()
 
     @cached_property
     def _retired_profiles(self) -> Select[Any]:

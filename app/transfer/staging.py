@@ -46,8 +46,7 @@ from app.auth.principal import Principal
 from app.db.base import ID
 from app.db.session import CollisionError, copy_in
 from app.errors import FieldError, IdentifierRetiredError
-from app.journal.entries import author, entry
-from app.models import journal
+from app.journal.entries import author, entry, is_known
 from app.resource.identifiers import new_identifier
 from app.resource.links import unknown_link
 from app.resource.repository import Repository
@@ -245,10 +244,7 @@ class Staging:
     @property
     def once_there(self) -> ColumnElement[bool]:
         """Whether a line is to create a record under the id of a deleted one."""
-        earlier = exists().where(
-            journal.c.resource == literal_column(f"'{self.table.name}'"), journal.c.unique_id == self.staged.c.unique_id
-        )
-        return and_(self.has(Fate.CREATED), earlier)
+        return and_(self.has(Fate.CREATED), is_known(self.table, self.staged.c.unique_id).correlate(self.staged))
 
     @cached_property
     def _retired(self) -> Select[Any]:

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 BATCH = 2000
 """Lines that are written at once: some megabytes, and more gain little."""
-MOST_LINKS = 20_000
+MOST_LINKS = 8000
 """Links that are written at once: a line may have thousands, each of which may be wrong."""
 ADVISORY_LOCK = 0x696D706F7274
 """Any number that all versions agree on, held by who imports; this one spells `import`."""

@@ -4,12 +4,11 @@ import asyncio
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from tests.processes import COMMAND
 
 pytestmark = pytest.mark.alone
 
@@ -22,14 +21,29 @@ WRONG = json.dumps({"patient_last_name": "Doe", "hospital_ids": [f"hos{number}" 
 """A patient with a thousand hospitals that do not exist."""
 
 
+PROGRAM = """
+import sys
+from pathlib import Path
+from app.cli import main
+status = main()
+print(Path("/proc/self/status").read_text(), file=sys.stderr)
+sys.exit(status)
+"""
+"""The command, which at its end tells of its process; what wait4 tells has the memory of who forked it in it."""
+
+
 def run(url: str, *arguments: str, status: int = 0) -> int:
     """Run `patients-api` to its end; the most memory that it had, in bytes."""
-    environment = {**os.environ, "DATABASE_URL": url}
-    with subprocess.Popen([*COMMAND, *arguments], env=environment, stdout=subprocess.DEVNULL) as process:
-        _, ended, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(ended)
-    assert process.returncode == status
-    return usage.ru_maxrss * 1024
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments],
+        env={**os.environ, "DATABASE_URL": url},
+        check=False,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert run.returncode == status
+    return next(int(line.split()[1]) for line in run.stderr.splitlines() if line.startswith("VmHWM:")) * 1024
 
 
 def write(file: Path) -> None:

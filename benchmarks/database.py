@@ -64,12 +64,13 @@ def copied(directory: Path, options: Mapping[str, str]) -> Iterator[Served]:
         parts = urlsplit(original.url)
         postgres, copy = (urlunsplit(parts._replace(path=f"/{name}")) for name in ("postgres", COPY))
         drop = f"DROP DATABASE IF EXISTS {COPY} WITH (FORCE)"
-        asyncio.run(_execute(postgres, drop, f"CREATE DATABASE {COPY} TEMPLATE patients STRATEGY file_copy"))
+        asyncio.run(execute(postgres, drop, f"CREATE DATABASE {COPY} TEMPLATE patients STRATEGY file_copy"))
         yield Served(copy, original.postmaster)
-        asyncio.run(_execute(postgres, drop))
+        asyncio.run(execute(postgres, drop))
 
 
-async def _execute(url: str, *statements: str) -> None:
+async def execute(url: str, *statements: str) -> None:
+    """Execute statements, each a transaction of its own."""
     connection = await asyncpg.connect(url)
     try:
         for statement in statements:

@@ -158,13 +158,15 @@ class _Bench:
         """The URL of a database with hospitals and doctors alone."""
         parts = urlsplit(self._served.url)
         postgres, url = (urlunsplit(parts._replace(path=f"/{name}")) for name in ("postgres", "transfer"))
-        asyncio.run(_execute(postgres, "DROP DATABASE IF EXISTS transfer WITH (FORCE)", "CREATE DATABASE transfer"))
+        asyncio.run(
+            database.execute(postgres, "DROP DATABASE IF EXISTS transfer WITH (FORCE)", "CREATE DATABASE transfer")
+        )
         migrate(url)
         for name in DIRECTORY:
             self._command(url, "import", str(self._scratch / f"{name}.ndjson"))
-        asyncio.run(_execute(postgres, "CHECKPOINT"))
+        asyncio.run(database.execute(postgres, "CHECKPOINT"))
         yield url
-        asyncio.run(_execute(postgres, "DROP DATABASE transfer WITH (FORCE)"))
+        asyncio.run(database.execute(postgres, "DROP DATABASE transfer WITH (FORCE)"))
 
     def _command(self, url: str, *arguments: str) -> Sample:
         before = processes.cpu_seconds(self._served.postmaster)
@@ -190,13 +192,6 @@ class _Bench:
     def _sample(self, seconds: float, client: float, before: float, memory: float = 0) -> Sample:
         server = processes.cpu_seconds(self._served.postmaster) - before
         return Sample(self._patients / seconds, client / self._patients * 1e6, server / self._patients * 1e6, memory)
-
-
-async def _execute(url: str, *statements: str) -> None:
-    connection = await asyncpg.connect(url)
-    for statement in statements:
-        await connection.execute(statement)
-    await connection.close()
 
 
 def _table(found: Mapping[str, Sequence[Sample]]) -> str:

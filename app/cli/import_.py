@@ -195,10 +195,12 @@ class _Errors:
 
     def add(self, path: str, faults: Sequence[Fault]) -> None:
         """Take the errors of a file."""
-        for line, (loc, message, _) in faults[: MOST_SHOWN - len(self._first)]:
-            place = ".".join(map(str, loc))
+        rows: list[list[object]] = [
+            [path, line, ".".join(map(str, loc)), message, kind] for line, (loc, message, kind) in faults
+        ]
+        for _, line, place, message, _ in rows[: MOST_SHOWN - len(self._first)]:
             self._first.append(f"{path}: line {line}: {f'{place}: ' if place else ''}{message}")
-        self._write([[path, line, ".".join(map(str, loc)), message, kind] for line, (loc, message, kind) in faults])
+        self._write(rows)
         self._count += len(faults)
 
     def close(self) -> None:

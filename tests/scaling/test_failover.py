@@ -10,11 +10,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import quote
 
-import asyncpg
 import httpx
 import pytest
 
 from app.db.embedded import EmbeddedPostgres
+from benchmarks.database import execute
 from tests.processes import Call, at_once, data_directory, is_running, postgres_pid, run_command
 from tests.scaling.conftest import Patient
 from tests.support import Served, eventually
@@ -37,15 +37,6 @@ def copy_server(url: str, directory: Path) -> None:
     )
 
 
-async def run(url: str, *statements: str) -> None:
-    connection = await asyncpg.connect(url)
-    try:
-        for statement in statements:
-            await connection.execute(statement)
-    finally:
-        await connection.close()
-
-
 @pytest.mark.parametrize(("wanted", "meanwhile"), [("read-write", {503}), ("any", {200, 503})])
 async def test_primary_dies_and_the_standby_takes_over(
     serve: Callable[..., Served], wanted: str, meanwhile: set[int]
@@ -59,7 +50,7 @@ async def test_primary_dies_and_the_standby_takes_over(
         assert run_command("migrate", DATABASE_URL=primary.url).returncode == 0
         copy_server(primary.url, there)
         standby = stack.enter_context(EmbeddedPostgres(there, options=OPTIONS))
-        await run(primary.url, "ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()")
+        await execute(primary.url, "ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()")
 
         reading = serve(DATABASE_URL=standby.url)
         async with Patient(base_url=reading.url) as client:
@@ -92,7 +83,7 @@ async def test_primary_dies_and_the_standby_takes_over(
             assert max(answer.seconds for answer in answers) < 2
         assert {answer.status for answer in answers} == meanwhile
 
-        await run(standby.url, "SELECT pg_promote()")
+        await execute(standby.url, "SELECT pg_promote()")
         eventually(lambda: {httpx.get(f"{served.url}/readyz").status_code for _ in range(8)} == {204})
         async with Patient(base_url=served.url, timeout=60) as client:
             for n in range(50):

@@ -235,9 +235,13 @@ class Database:
 
     @asynccontextmanager
     async def _connected(self, engine: AsyncEngine, most: float | None = None) -> AsyncIterator[AsyncConnection]:
-        patience = asyncio.timeout(most or self._timeout)
         try:
-            async with self._line.turn(), patience, _translated(), engine.connect() as connection:
+            async with (
+                self._line.turn(),
+                asyncio.timeout(most or self._timeout),  # made here: it counts from when it is made, not entered
+                _translated(),
+                engine.connect() as connection,
+            ):
                 yield connection
                 self._line.move()
         except TimeoutError as error:

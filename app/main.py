@@ -28,6 +28,7 @@ from app.patients.routes import router as patients
 from app.profiles.routes import router as profiles
 from app.resource.cursors import Cursors
 from app.resource.idempotency import keep_pruned, prune
+from app.resource.lookups import Lookups
 from app.settings import Settings
 
 RESOURCES = (patients, profiles, hospitals, doctors, audit)
@@ -88,6 +89,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.database = database
     app.state.authenticator = authenticator
     app.state.trail = Trail(database)
+    app.state.lookups = Lookups(database)
     app.state.cursors = Cursors(database)
     app.state.settings = settings
     app.state.stopping = False

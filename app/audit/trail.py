@@ -1,11 +1,8 @@
 """The trail: a durable row for each request for patients and profiles, before its answer leaves."""
 
-import asyncio
-from bisect import bisect_right
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from itertools import accumulate
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -29,8 +26,8 @@ from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth.principal import Principal
+from app.db.gathering import Gathering
 from app.db.session import Database
-from app.errors import UnavailableError
 from app.models import audit, journal
 from app.models.audit import WRITTEN
 from app.resource.identifiers import is_identifier
@@ -87,8 +84,7 @@ class Trail:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._waiting: list[tuple[Row, asyncio.Future[None]]] = []
-        self._writing: asyncio.Task[None] | None = None
+        self._gathering = Gathering(self._write, most=MOST_IDS, weight=lambda row: len(row["ids"]))
 
     async def write(self, row: Row) -> None:
         """Write a row; it is durable when this returns.
@@ -97,44 +93,11 @@ class Trail:
             UnavailableError: the database is away or too busy.
             sqlalchemy.exc.DBAPIError: it refuses the row.
         """
-        written = asyncio.get_running_loop().create_future()
-        self._waiting.append((row, written))
-        if self._writing is None:
-            self._writing = asyncio.create_task(self._write_all())
-        await written
+        await self._gathering.ask(row)
 
-    async def _write_all(self) -> None:
-        while self._waiting:
-            batch = self._next_batch()
-            error: Exception | None = None
-            try:
-                await self._database.write(_INSERT, {"rows": [row for row, _ in batch]})
-            except Exception as raised:  # noqa: BLE001  # whoever waits raises it
-                error = raised
-            for _, written in batch:
-                if written.done():  # its client has gone
-                    continue
-                if error is None:
-                    written.set_result(None)
-                else:
-                    written.set_exception(_another(error))
-        self._writing = None
-
-    def _next_batch(self) -> list[tuple[Row, asyncio.Future[None]]]:
-        """Take those who have waited longest, at least one."""
-        ids = list(accumulate(len(row["ids"]) for row, _ in self._waiting))
-        number = max(1, bisect_right(ids, MOST_IDS))
-        batch, self._waiting = self._waiting[:number], self._waiting[number:]
-        return batch
-
-
-def _another(error: Exception) -> Exception:
-    """The same error for another request: one that is raised again and again grows with each."""
-    if not isinstance(error, UnavailableError):
-        return error
-    another = UnavailableError()
-    another.__cause__ = error.__cause__
-    return another
+    async def _write(self, rows: list[Row]) -> list[None]:
+        await self._database.write(_INSERT, {"rows": rows})
+        return [None] * len(rows)
 
 
 @dataclass

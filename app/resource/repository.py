@@ -3,12 +3,13 @@
 Statements are built once for each class, with bound parameters: building one costs more than running it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any, ClassVar, NamedTuple, Self
 
 from sqlalchemy import (
+    ARRAY,
     Column,
     ColumnElement,
     Executable,
@@ -16,6 +17,7 @@ from sqlalchemy import (
     Table,
     Update,
     and_,
+    any_,
     bindparam,
     delete,
     func,
@@ -107,7 +109,14 @@ class Repository:
     @classmethod
     @cache
     def _get(cls, *, limited: bool) -> Select[str, str]:
-        return cls.document.of(cls.document.rows().where(cls._visible_one(limited=limited)))
+        wanted = cls.table.c.unique_id == any_(bindparam("ids", type_=ARRAY(ID)))
+        return cls.document.of(cls.document.rows().where(wanted, cls.visible(limited=limited)))
+
+    async def get_many(self, ids: Sequence[str]) -> dict[str, Record]:
+        """Read the records that there are of some ids, by these."""
+        parameters = {"ids": ids, **walls.parameters(self.principal)}
+        rows = await self.connection.execute(self._get(limited=self.limited), parameters)
+        return {record.unique_id: record for record in map(Record._make, rows)}
 
     async def get(self, unique_id: str) -> Record:
         """Read one record.
@@ -115,10 +124,10 @@ class Repository:
         Raises:
             NotFoundError: there is none of this id.
         """
-        row = (await self.connection.execute(self._get(limited=self.limited), self._id(unique_id))).one_or_none()
-        if row is None:
+        records = await self.get_many([self._id(unique_id)["id"]])
+        if unique_id not in records:
             raise NotFoundError(self.name)
-        return Record._make(row)
+        return records[unique_id]
 
     async def few_visible(self) -> dict[str, Any] | None:
         """All that the principal may see, as parameters of `walls.is_one_of_few`; None where there is no such way."""

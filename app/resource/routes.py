@@ -13,6 +13,7 @@ from app.db.session import Database
 from app.resource.idempotency import IdempotencyKey, Outcome, S, once
 from app.resource.identifiers import PATTERN
 from app.resource.listing import Listing
+from app.resource.lookups import Lookups
 from app.resource.pages import ListParameters, Source, list_answer
 from app.resource.preconditions import Precondition, entity_tag, names
 from app.resource.repository import Record, Repository
@@ -93,8 +94,8 @@ async def list_records(
 
 async def get_record(request: Request, repository: type[Repository], principal: Principal, unique_id: str) -> Response:
     """200 and the record, or 304."""
-    async with database(request).read() as connection:
-        record = await repository(connection, principal).get(unique_id)
+    lookups: Lookups = request.app.state.lookups
+    record = await lookups.get(repository, principal, unique_id)
     return answer(request, record.document)
 
 

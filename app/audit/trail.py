@@ -65,7 +65,7 @@ def _insert() -> Executable:
         .where(entry.resource == row.resource, entry.unique_id == row.ids[literal_column("1")])
         .where(entry.actor == row.principal, entry.request_id == row.request_id, entry.time >= func.now())
     )
-    version = case((and_(row.method.not_in(READS), row.status < REFUSED), made.scalar_subquery()))
+    version = case((and_(*(row.method != read for read in READS), row.status < REFUSED), made.scalar_subquery()))
     values = {**{name.name: row[name.name] for name in _GIVEN}, "ids": ids, "version": version}
     return insert(audit).from_select(WRITTEN, select(*(values[name] for name in WRITTEN)).select_from(given))
 

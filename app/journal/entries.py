@@ -42,8 +42,8 @@ def state(table: Table, row: FromClause, links: Mapping[str, ToMany]) -> ColumnE
     """
     fields: list[ColumnElement[Any]] = [rendered(row.c[name]).label(name) for name in own_columns(table)]
     for name, relation in links.items():
-        key = relation.key
-        ids = select(func.json_agg(aggregate_order_by(key, key))).where(relation.owner == row.c.unique_id)
+        _, owner, key = relation.pairs
+        ids = select(func.json_agg(aggregate_order_by(key, key))).where(owner == row.c.unique_id)
         fields.append(func.coalesce(ids.correlate(row).scalar_subquery(), literal_column("'[]'::json")).label(name))
     record = select(*fields).correlate(row).subquery("state")
     whole = select(func.json_strip_nulls(func.row_to_json(record.table_valued()), type_=JSON)).correlate(row)

@@ -10,7 +10,7 @@ from app.patients.schemas import NAME_MISSING, PatientCreate, PatientUpdate
 from app.profiles.repository import ProfileRepository
 from app.resource.links import Linking, unknown_link
 from app.resource.preconditions import UNCONDITIONAL, Precondition
-from app.resource.repository import Record
+from app.resource.repository import Record, Repository
 from app.resource.service import Erased, Service, missing, refuse, renaming
 
 
@@ -44,10 +44,9 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
         await self.expect_new(values.get("unique_id"), precondition)  # before the profile's own errors
         links = self._take_links(values)
         await self._upsert_profile(values)
-        unique_id = await self._insert(values.pop("unique_id", None), values, precondition)
-        linking = await self.repository.link(unique_id, links)
-        refuse([*self._unknown(linking), *self._homeless(linking)])
-        return await self.repository.record(unique_id, "created")
+        written = await self._create(values, links, precondition)
+        refuse([*self._unknown(written.linking), *self._homeless(written.linking)])
+        return await self._finish(written, "created")
 
     async def update(self, unique_id: str, body: PatientUpdate, precondition: Precondition = UNCONDITIONAL) -> Record:
         """Change what is given of a patient.
@@ -69,12 +68,13 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
         await self._check(unique_id, precondition)
         values = body.given()
         links = self._take_links(values)
-        linking = await self.repository.link(unique_id, links)
-        refuse([*renaming(unique_id, body), *_nameless({**locked, **values}), *self._unknown(linking)])
-        self._keep(linking)
+        if errors := [*renaming(unique_id, body), *_nameless({**locked, **values})]:
+            refuse([*errors, *self._unknown(await self.repository.known(unique_id, links))])
         await self._upsert_profile(values, locked["profile_id"])
-        changed = await self.repository.update(locked, values, touch=linking.changed)
-        return await self._read_back(unique_id, "updated", changed=changed)
+        written = await self.repository.change(locked, values, links)
+        refuse(self._unknown(written.linking))
+        self._keep(written.linking)
+        return await self._finish(written, "updated")
 
     async def erase(self, unique_id: str, reason: str) -> Erased:
         """Remove a person's data everywhere: the patient, its profile unless other patients have it, their histories.
@@ -141,17 +141,17 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
         values["profile_id"] = None
         return [missing("profile", unique_id)]
 
-    async def _relink(self, unique_id: str, links: Mapping[str, list[str]], last: Mapping[str, Any] | None) -> Linking:
+    def _relinking(
+        self, links: Mapping[str, list[str]], last: Mapping[str, Any] | None
+    ) -> tuple[Repository, Mapping[str, list[str]]]:
         own = self.principal.hospitals
         if own is None:
-            return await super()._relink(unique_id, links, last)
+            return super()._relinking(links, last)
         hospitals = own.intersection(links["hospital_ids"])
         # a patient that is there keeps the hospitals that are not the principal's; one that was deleted gets them back
         repository = self.repository if last is None else self.repository.unwalled
         hospitals |= frozenset(last["hospital_ids"] if last else ()) - own
-        linking = await repository.link(unique_id, {**links, "hospital_ids": sorted(hospitals)})
-        self._keep(linking)
-        return linking
+        return repository, {**links, "hospital_ids": sorted(hospitals)}
 
     def _unknown(self, linking: Linking) -> Iterator[FieldError]:
         for name, place, unique_id in linking.unknown():

@@ -12,6 +12,7 @@ from app.profiles.schemas import Profile
 from app.resource.document import Document
 from app.resource.repository import Repository
 from app.resource.walls import has_own
+from app.resource.writing import next_version
 
 
 class ProfileRepository(Repository):
@@ -43,7 +44,7 @@ class ProfileRepository(Repository):
             new = statement.excluded
             statement = statement.on_conflict_do_update(
                 index_elements=key,
-                set_={**{name: new[name] for name in fields}, **cls.next_version()},
+                set_={**{name: new[name] for name in fields}, **next_version(cls.table)},
                 where=or_(*(cls.table.c[name].is_distinct_from(new[name]) for name in fields)),
             )
         else:

@@ -1,9 +1,24 @@
-"""Sets of links, such as the hospitals of a patient, replaced in one statement, however many links."""
+"""Sets of links, such as the hospitals of a patient, replaced as a whole, however many links."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from sqlalchemy import ARRAY, ColumnElement, Select, all_, any_, bindparam, delete, exists, func, or_, select
+from sqlalchemy import (
+    ARRAY,
+    CTE,
+    ColumnElement,
+    FromClause,
+    Select,
+    all_,
+    any_,
+    bindparam,
+    delete,
+    func,
+    or_,
+    select,
+    true,
+)
 from sqlalchemy.dialects.postgresql import insert
 
 from app.db.base import ID
@@ -18,7 +33,6 @@ class Linking(NamedTuple):
     wanted: Mapping[str, list[str]]
     known: Mapping[str, frozenset[str]]
     """Of each set, the wanted ids that exist and that the principal may link; only these are linked."""
-    changed: bool
 
     def unknown(self) -> Iterator[tuple[str, int, str]]:
         """The wanted ids that are not linked, each with its set and its place there."""
@@ -34,30 +48,101 @@ def unknown_link(name: str, place: int, unique_id: str) -> FieldError:
     return FieldError((name, place), f"There is no {target} of the unique_id {unique_id}", f"unknown_{target}")
 
 
-def replacing(relations: Mapping[str, ToMany], record_id: ColumnElement[str], *, limited: bool) -> Select[Any]:
-    """A statement that makes each set of links of a record what is wanted: `{name}` among its parameters.
+@dataclass(frozen=True)
+class _Set:
+    """One set of links of a record, `{name}` among the parameters of the statement; for who is `limited` or not."""
 
-    It removes what is not wanted, adds what is wanted, exists and is not there, and answers the columns `{name}`, the
-    ids that are known, and `changed`. Added in the order of the ids, in which every transaction then locks the targets
-    (by the foreign key's check). On behalf of who is `limited` a walled set keeps the links to what is not its own.
-    """
-    columns: list[ColumnElement[Any]] = []
-    changes: list[ColumnElement[bool]] = []
-    for name, relation in sorted(relations.items()):
-        wanted = bindparam(name, type_=ARRAY(ID))
-        target, key = relation.target.c.unique_id, relation.key
-        may_link = select(target).where(target == any_(wanted))
-        unwanted = delete(relation.link).where(relation.owner == record_id, key != all_(wanted))
-        if limited and relation.walled:
-            linked = select(key).where(relation.owner == record_id)
+    name: str
+    relation: ToMany
+    limited: bool
+
+    @property
+    def _wanted(self) -> ColumnElement[Any]:
+        return bindparam(self.name, type_=ARRAY(ID))
+
+    @property
+    def _walled(self) -> bool:
+        return self.limited and self.relation.walled
+
+    def known(self, record_id: ColumnElement[str]) -> CTE:
+        """The wanted ids that exist and that the principal may link, or that it finds linked."""
+        target = self.relation.target.c.unique_id
+        may_link = select(target).where(target == any_(self._wanted))
+        if self._walled:
+            linked = select(self.relation.key).where(self.relation.owner == record_id)
             may_link = may_link.where(or_(is_own(target), target.in_(linked)))
+        return may_link.cte(f"known_{self.name}")
+
+    def removed(self, record_id: ColumnElement[str]) -> CTE:
+        """Remove what is not wanted; behind walls, of the principal's own only."""
+        owner, key = self.relation.owner, self.relation.key
+        unwanted = delete(self.relation.link).where(owner == record_id, key != all_(self._wanted))
+        if self._walled:
             unwanted = unwanted.where(is_own(key))
-        known = may_link.cte(f"known_{name}")
-        rows = select(record_id, known.c.unique_id).order_by(known.c.unique_id)
-        missing = insert(relation.link).from_select([relation.owner, key], rows).on_conflict_do_nothing()
-        columns.append(func.array(select(known.c.unique_id).scalar_subquery(), type_=ARRAY(ID)).label(name))
-        changes += [
-            exists(select(unwanted.returning(key).cte(f"removed_{name}"))),
-            exists(select(missing.returning(key).cte(f"added_{name}"))),
-        ]
-    return select(*columns, or_(*changes).label("changed"))
+        return unwanted.returning(key).cte(f"removed_{self.name}")
+
+    def added(self, record: FromClause, known: CTE) -> CTE:
+        """Add what is known and is not there.
+
+        In the order of the ids, in which every transaction then locks the targets (by the foreign key's check).
+        """
+        rows = self._links(record, known).order_by(known.c.unique_id)
+        missing = insert(self.relation.link).from_select([self.relation.owner, self.relation.key], rows)
+        return missing.on_conflict_do_nothing().returning(self.relation.key).cte(f"added_{self.name}")
+
+    def now(self, record: FromClause, known: CTE) -> ToMany:
+        """The relation as it is after this statement, which itself sees the table as it was before."""
+        links: Any = self._links(record, known)
+        if self._walled:
+            link, key = self.relation.link, self.relation.key
+            kept = select(link).where(self.relation.owner.in_(select(record.c.unique_id)), ~is_own(key))
+            links = links.union(kept)
+        return replace(self.relation, changed=links.cte(f"now_{self.name}"))
+
+    def _links(self, record: FromClause, known: CTE) -> Select[str, str]:
+        owner, key = self.relation.owner, self.relation.key
+        ids = select(record.c.unique_id.label(owner.name), known.c.unique_id.label(key.name))
+        return ids.select_from(record.join(known, true()))
+
+
+class Replacement(NamedTuple):
+    """The replacement of some sets of links of a record, as parts of the statement that writes the record."""
+
+    relations: Mapping[ToMany, ToMany]
+    """Each relation as it is afterwards."""
+    columns: list[ColumnElement[Any]]
+    """`{name}` of each set: the ids that are known."""
+    changes: list[CTE]
+    """What changes them; each answers the links that it changes."""
+
+
+def known_of(relations: Mapping[str, ToMany], record_id: ColumnElement[str], *, limited: bool) -> Select[Any]:
+    """A statement that answers of each set, `{name}`, which of the wanted ids are known."""
+    sets = (_Set(name, relation, limited) for name, relation in sorted(relations.items()))
+    return select(*(_array(each.name, each.known(record_id)) for each in sets))
+
+
+def replacing(
+    relations: Mapping[str, ToMany], record: FromClause, record_id: ColumnElement[str], *, new: bool, limited: bool
+) -> Replacement:
+    """Make each set of links of a record what is wanted: `{name}` among the parameters of the statement.
+
+    `record` is a row of it with its `unique_id`, if it is there; what is `new` has no links yet. On behalf of who is
+    `limited` a walled set keeps the links to what is not its own.
+    """
+    now: dict[ToMany, ToMany] = {}
+    columns: list[ColumnElement[Any]] = []
+    changes: list[CTE] = []
+    for name, relation in sorted(relations.items()):
+        links = _Set(name, relation, limited)
+        known = links.known(record_id)
+        columns.append(_array(name, known))
+        changes.append(links.added(record, known))
+        if not new:
+            changes.append(links.removed(record_id))
+        now[relation] = links.now(record, known)
+    return Replacement(now, columns, changes)
+
+
+def _array(name: str, known: CTE) -> ColumnElement[Any]:
+    return func.array(select(known.c.unique_id).scalar_subquery(), type_=ARRAY(ID)).label(name)

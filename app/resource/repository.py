@@ -15,7 +15,6 @@ from sqlalchemy import (
     Executable,
     Select,
     Table,
-    Update,
     and_,
     any_,
     bindparam,
@@ -23,26 +22,22 @@ from sqlalchemy import (
     func,
     literal_column,
     select,
-    text,
     true,
-    update,
 )
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth.principal import Principal
 from app.db.base import ID
 from app.errors import ConflictError, IdentifierRetiredError, IdentifierTakenError, InUseError, NotFoundError
-from app.journal.entries import author, entry, farewell
+from app.journal.entries import author, farewell
 from app.journal.erasure import forget
 from app.models import journal
-from app.resource import walls
+from app.resource import walls, writing
 from app.resource.document import Document, ToMany
 from app.resource.identifiers import is_identifier, new_identifier
-from app.resource.links import Linking, replacing
-
-_ID = bindparam("id", type_=ID)
+from app.resource.links import Linking, known_of
+from app.resource.writing import RECORD_ID
 
 
 class Record(NamedTuple):
@@ -51,6 +46,18 @@ class Record(NamedTuple):
     unique_id: str
     document: str
     """JSON text."""
+
+
+class Written(NamedTuple):
+    """What writing a record came to."""
+
+    record: Record
+    """As it is now."""
+    linking: Linking
+    changed: bool
+    """Whether it is another than before."""
+    entered: bool
+    """Whether the journal has taken that."""
 
 
 class Repository:
@@ -94,7 +101,7 @@ class Repository:
 
     @classmethod
     def _this(cls) -> ColumnElement[bool]:
-        return cls.table.c.unique_id == _ID
+        return cls.table.c.unique_id == RECORD_ID
 
     @classmethod
     def _visible_one(cls, *, limited: bool) -> ColumnElement[bool]:
@@ -141,21 +148,35 @@ class Repository:
 
     @classmethod
     @cache
-    def _insert(cls) -> Executable:
-        key = cls.table.c.unique_id
-        return insert(cls.table).on_conflict_do_nothing(index_elements=[key]).returning(key)
+    def _creation(cls, action: str, given: frozenset[str], *, limited: bool) -> Select[Any]:
+        return writing.creation(cls.document, cls.links, action, given, limited=limited)
 
-    async def insert(self, unique_id: str | None, values: dict[str, Any]) -> str:
-        """Insert a row under `unique_id`, or a new id; the id. `record` is to follow.
+    async def create(
+        self, unique_id: str | None, values: Mapping[str, Any], links: Mapping[str, list[str]], action: str = "created"
+    ) -> Written:
+        """Write a new record under `unique_id`, or a new id.
 
         Raises:
             IdentifierTakenError: a record has the id.
         """
-        unique_id = unique_id or new_identifier(self.prefix)
-        inserted = await self.connection.execute(self._insert(), {"unique_id": unique_id, **values})
-        if inserted.one_or_none() is None:
+        every = dict.fromkeys(self.values()) | dict(values)
+        statement = self._creation(action, frozenset(every).difference(self.values()), limited=self.limited)
+        parameters = {"unique_id": unique_id or new_identifier(self.prefix), **every}
+        written = await self._write(statement, parameters, {name: links.get(name, []) for name in self.links})
+        if written is None:
             raise IdentifierTakenError(self.name)
-        return unique_id
+        return written
+
+    async def _write(
+        self, statement: Select[Any], parameters: Mapping[str, Any], links: Mapping[str, list[str]]
+    ) -> Written | None:
+        sets = {name: sorted(set(ids)) for name, ids in links.items()}
+        context = {**author(self.principal), **walls.parameters(self.principal)}
+        result = await self.connection.execute(statement, {**parameters, **sets, **context})
+        if (row := result.one_or_none()) is None:
+            return None
+        linking = Linking(links, {name: frozenset(getattr(row, name)) for name in links})
+        return Written(Record(row[0], row[1]), linking, row.changed, bool(row.entered))
 
     @classmethod
     @cache
@@ -198,67 +219,52 @@ class Repository:
         return row
 
     @classmethod
-    def next_version(cls) -> dict[str, ColumnElement[Any]]:
-        """What each change of a row sets beside its values. Time does not stand still between two changes."""
-        tick = cls.table.c.last_updated + text("interval '1 microsecond'")
-        return {
-            "version": cls.table.c.version + literal_column("1"),
-            "last_updated": func.greatest(func.clock_timestamp(), tick),
-        }
+    @cache
+    def values(cls) -> tuple[str, ...]:
+        """The columns of which a request decides."""
+        return tuple(writing.own_values(cls.table))
 
     @classmethod
     @cache
-    def _update(cls) -> Update:
-        return update(cls.table).where(cls._this()).values(cls.next_version())
+    def _change(cls, action: str, names: frozenset[str], *, limited: bool) -> Select[Any]:
+        return writing.change(cls.document, cls.links, action, names, limited=limited)
 
-    async def update(self, locked: RowMapping, values: dict[str, Any], *, touch: bool = False) -> bool:
-        """Write what differs from the `locked` row; nothing where nothing does, unless `touch` says that links did.
+    async def change(
+        self, locked: RowMapping, values: Mapping[str, Any], links: Mapping[str, list[str]], action: str = "updated"
+    ) -> Written:
+        """Write what differs from the `locked` row, and make sets of links exactly what they are to be.
 
-        Whether anything was written; then `record` is to follow.
+        Links, as far as the principal may. Where nothing differs nothing is written.
         """
-        changed = {name: value for name, value in values.items() if locked[name] != value}
-        if changed or touch:
-            await self.connection.execute(self._update(), {"id": locked["unique_id"], **changed})
-        return bool(changed or touch)
+        every = {name: values.get(name, locked[name]) for name in self.values()}
+        differs = any(locked[name] != value for name, value in every.items())
+        statement = self._change(action, frozenset(links), limited=self.limited)
+        written = await self._write(statement, {"id": locked["unique_id"], "differs": differs, **every}, links)
+        assert written is not None, "it is locked"  # noqa: S101
+        return written
 
     @classmethod
     @cache
-    def _replace(cls, names: frozenset[str], *, limited: bool) -> Select[Any]:
-        return replacing({name: cls.links[name] for name in names}, _ID, limited=limited)
+    def _known(cls, names: frozenset[str], *, limited: bool) -> Select[Any]:
+        return known_of({name: cls.links[name] for name in names}, RECORD_ID, limited=limited)
 
-    async def link(self, unique_id: str, wanted: Mapping[str, list[str]]) -> Linking:
-        """Make each set of links of a record exactly what is `wanted`, as far as the principal may.
+    async def known(self, unique_id: str, links: Mapping[str, list[str]]) -> Linking:
+        """Which of the ids that a record is to be linked to the principal may link it to."""
+        if not links:
+            return Linking({}, {})
+        statement = self._known(frozenset(links), limited=self.limited)
+        row = (await self.connection.execute(statement, self._id(unique_id) | dict(links))).mappings().one()
+        return Linking(links, {name: frozenset(row[name]) for name in links})
 
-        The record must be locked, or new in this transaction.
-        """
-        if not wanted:
-            return Linking({}, {}, changed=False)
-        statement = self._replace(frozenset(wanted), limited=self.limited)
-        sets = {name: sorted(set(ids)) for name, ids in wanted.items()}
-        row = (await self.connection.execute(statement, self._id(unique_id) | sets)).mappings().one()
-        return Linking(wanted, {name: frozenset(row[name]) for name in wanted}, row["changed"])
-
-    @classmethod
-    @cache
-    def _record(cls, action: str) -> Select[str, str, int]:
-        one = cls.document.rows().where(cls._this())
-        written = entry(cls.table, one.cte("changed"), cls.links, literal_column(f"'{action}'"))
-        return cls.document.of(one).add_columns(select(func.count()).select_from(written).scalar_subquery())
-
-    async def record(self, unique_id: str, action: str) -> Record:
-        """Write a record that this transaction has `created`, `updated` or `restored` into the journal; read it back.
+    async def refuse_unentered(self, written: Written, action: str) -> None:
+        """Refuse to go on where the journal did not take what was written.
 
         Raises:
-            IdentifierRetiredError: it was created under the id of a deleted one.
-            ConflictError: its entry could not be written.
+            IdentifierRetiredError: it was created under the id of a deleted record.
+            ConflictError: another change was faster.
         """
-        result = await self.connection.execute(self._record(action), {"id": unique_id, **author(self.principal)})
-        *record, written = result.one()
-        if not written:
-            if action == "created":
-                raise await self.retired(unique_id)
-            raise self.changed()
-        return Record._make(record)
+        if written.changed and not written.entered:
+            raise await self.retired(written.record.unique_id) if action == "created" else self.changed()
 
     def changed(self) -> ConflictError:
         """The error of a change that another one was faster than."""
@@ -267,7 +273,7 @@ class Repository:
     @classmethod
     @cache
     def _last_version(cls) -> Select[int | None]:
-        of_this = and_(journal.c.resource == cls.table.name, journal.c.unique_id == _ID)
+        of_this = and_(journal.c.resource == cls.table.name, journal.c.unique_id == RECORD_ID)
         return select(func.max(journal.c.version)).where(of_this, journal.c.record.is_not(None))
 
     async def retired(self, unique_id: str) -> IdentifierRetiredError:
@@ -278,7 +284,7 @@ class Repository:
     @classmethod
     @cache
     def _lock_id(cls) -> Select[Any]:
-        name = literal_column(f"'{cls.table.name}/'").concat(_ID)
+        name = literal_column(f"'{cls.table.name}/'").concat(RECORD_ID)
         return select(func.pg_advisory_xact_lock(func.hashtextextended(name, literal_column("0"))))
 
     async def lock_id(self, unique_id: str) -> None:
@@ -303,7 +309,7 @@ class Repository:
     @classmethod
     @cache
     def _count_patients(cls, reference: Column[Any]) -> Select[int]:
-        return select(func.count()).where(reference == _ID)
+        return select(func.count()).where(reference == RECORD_ID)
 
     async def refuse_in_use(self, unique_id: str) -> None:
         """Refuse to go on where patients refer to a record, which is locked for deletion.

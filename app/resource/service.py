@@ -13,7 +13,7 @@ from app.journal.repository import JournalRepository
 from app.journal.schemas import Restore
 from app.resource.links import Linking
 from app.resource.preconditions import UNCONDITIONAL, Precondition, entity_tag
-from app.resource.repository import Record, Repository
+from app.resource.repository import Record, Repository, Written
 from app.resource.schemas import CreateBody, UpdateBody
 
 C = TypeVar("C", bound=CreateBody)
@@ -50,9 +50,7 @@ class Service(Generic[C, U]):
             IdentifierRetiredError: a deleted record had it.
             PreconditionFailedError: a record has the id, and the precondition is that there is none.
         """
-        values = body.given()
-        unique_id = await self._insert(values.pop("unique_id", None), {**values, **(moments or {})}, precondition)
-        return await self.repository.record(unique_id, "created")
+        return await self._finish(await self._create({**body.given(), **(moments or {})}, {}, precondition), "created")
 
     async def update(self, unique_id: str, body: U, precondition: Precondition = UNCONDITIONAL) -> Record:
         """Change what is given of a record. Where nothing differs nothing is written.
@@ -65,8 +63,7 @@ class Service(Generic[C, U]):
         locked = await self.repository.lock(unique_id)
         await self._check(unique_id, precondition)
         refuse(renaming(unique_id, body))
-        changed = await self.repository.update(locked, body.given())
-        return await self._read_back(unique_id, "updated", changed=changed)
+        return await self._finish(await self.repository.change(locked, body.given(), {}), "updated")
 
     async def delete(self, unique_id: str, precondition: Precondition = UNCONDITIONAL) -> None:
         """Delete a record; the journal keeps what it was, and its id is never used for another.
@@ -101,13 +98,16 @@ class Service(Generic[C, U]):
         last = None if locked is not None else await self.journal.last_record(unique_id)
         values = past.columns
         lost = await self._unlink_missing(values, last or {} if locked is None else dict(locked))
+        repository, links = self._relinking(past.links, last)
         if locked is None:
-            await self.repository.insert(unique_id, {**values, "version": newest + 1})
-        linking = await self._relink(unique_id, past.links, last)
+            written = await repository.create(unique_id, {**values, "version": newest + 1}, links, "restored")
+        else:
+            written = await repository.change(locked, values, links, "restored")
+        self._keep(written.linking)
         if not body.skip_missing:
-            refuse([*lost, *(missing(name.removesuffix("_ids"), target) for name, _, target in linking.unknown())])
-        changed = locked is None or await self.repository.update(locked, values, touch=linking.changed)
-        return await self._read_back(unique_id, "restored", changed=changed)
+            unknown = written.linking.unknown()
+            refuse([*lost, *(missing(name.removesuffix("_ids"), target) for name, _, target in unknown)])
+        return await self._finish(written, "restored")
 
     async def erase(self, unique_id: str, reason: str) -> Erased:
         """Remove the data of a record everywhere, its history included; it may have been deleted before.
@@ -130,12 +130,19 @@ class Service(Generic[C, U]):
             raise NotFoundError(self.repository.name)
         return last
 
-    async def _insert(self, unique_id: str | None, values: dict[str, Any], precondition: Precondition) -> str:
+    async def _create(
+        self, values: dict[str, Any], links: Mapping[str, list[str]], precondition: Precondition
+    ) -> Written:
+        unique_id = values.pop("unique_id", None)
         try:
-            return await self.repository.insert(unique_id, values)
+            return await self.repository.create(unique_id, values, links)
         except IdentifierTakenError:
             await self.expect_new(unique_id, precondition)
             raise
+
+    async def _finish(self, written: Written, action: str) -> Record:
+        await self.repository.refuse_unentered(written, action)
+        return written.record
 
     async def expect_new(self, unique_id: str | None, precondition: Precondition) -> None:
         """Refuse to go on where there is a record of this id, and the precondition is that there is none."""
@@ -148,9 +155,6 @@ class Service(Generic[C, U]):
         tag = entity_tag((await self.repository.get(unique_id)).document) if precondition.asks else None
         precondition.check(tag)
 
-    async def _read_back(self, unique_id: str, action: str, *, changed: bool) -> Record:
-        return await (self.repository.record(unique_id, action) if changed else self.repository.get(unique_id))
-
     async def _unlink_missing(self, _: dict[str, Any], __: Mapping[str, Any]) -> list[FieldError]:
         """Take out of a former state's values the references to what is gone, and say which; links come later.
 
@@ -158,9 +162,14 @@ class Service(Generic[C, U]):
         """
         return []
 
-    async def _relink(self, unique_id: str, links: Mapping[str, list[str]], _: Mapping[str, Any] | None) -> Linking:
-        """Give a record the links of a former state; the last is what it was before it was deleted, if it was."""
-        return await self.repository.link(unique_id, links)
+    def _relinking(
+        self, links: Mapping[str, list[str]], _: Mapping[str, Any] | None
+    ) -> tuple[Repository, Mapping[str, list[str]]]:
+        """Who gives a record the links of a former state, and which; the last is what it was before its deletion."""
+        return self.repository, links
+
+    def _keep(self, _: Linking) -> None:
+        """Refuse to have the principal lose sight of a record."""
 
 
 def refuse(errors: Iterable[FieldError]) -> None:

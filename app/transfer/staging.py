@@ -50,6 +50,7 @@ from app.journal.entries import author, entry, is_known
 from app.resource.identifiers import new_identifier
 from app.resource.links import unknown_link
 from app.resource.repository import Repository
+from app.resource.writing import next_version
 from app.transfer.bodies import MOMENTS, Body
 
 
@@ -283,9 +284,7 @@ class Staging:
             name: case((self.gives(name), self.staged.c[name]), else_=self.table.c[name]) for name in self.settable
         }
         return (
-            update(self.table)
-            .values({**values, **self.repository.next_version()})
-            .where(self._same, self.has(Fate.UPDATED))
+            update(self.table).values({**values, **next_version(self.table)}).where(self._same, self.has(Fate.UPDATED))
         )
 
     def _unlink(self, name: str) -> Delete:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 from app.audit.accesses import entry
 from app.audit.repository import Place, accesses, page
 from app.audit.schemas import AccessEntry, AuditEntry, AuditParameters
-from app.auth.principal import CurrentPrincipal
+from app.auth.principal import Principal
 from app.auth.scopes import Scope, needs
 from app.errors import ForbiddenError
 from app.http.routing import make_router, problems
@@ -27,11 +27,9 @@ router = make_router("/audit", tag="audit", audited=True)
     openapi_extra=needs(Scope.AUDIT_READ),
     responses=problems(422),
 )
-async def list_audit_entries(
-    request: Request, principal: CurrentPrincipal, wanted: Annotated[AuditParameters, Query()]
-) -> Response:
+async def list_audit_entries(request: Request, wanted: Annotated[AuditParameters, Query()]) -> Response:
     """List who has asked for which patients and profiles, newest first."""
-    if principal.hospitals is not None:
+    if Principal.of(request).hospitals is not None:
         raise ForbiddenError(
             "The audit is of all hospitals, and you are limited to some. Of one patient, access/ tells who has seen it."
         )
@@ -53,12 +51,13 @@ def add_access_route(router: APIRouter, patients: type[Repository]) -> None:
         openapi_extra=needs(Scope.AUDIT_READ),
         responses=problems(404, 422),
     )
-    async def list_access(request: Request, principal: CurrentPrincipal, unique_id: PathId, wanted: Page) -> Response:
+    async def list_access(request: Request, unique_id: PathId, wanted: Page) -> Response:
         """List who has seen or changed a patient's record, newest first; that of a deleted one too."""
 
         async def read(_: PageParameters, after: str | None, limit: int) -> list[Item]:
             async with database(request).read() as connection:
-                await JournalRepository(patients(connection, principal)).newest_version(unique_id)  # is there one?
+                history = JournalRepository(patients(connection, Principal.of(request)))
+                await history.newest_version(unique_id)  # is there one?
                 found = await accesses(connection, unique_id, Place.of(after), limit)
             return [Item(Record(unique_id, entry(access).model_dump_json()), str(access.place)) for access in found]
 

@@ -16,13 +16,14 @@ HEADER = "X-Break-Glass"
 MOST_CHARACTERS = 500
 
 
-def break_glass(request: Request, principal: Principal) -> Principal:
+def break_glass(request: Request) -> Principal:
     """The principal, without walls where the request says why in `X-Break-Glass`.
 
     Raises:
         MissingScopeError: it lacks `patients:break-glass`.
         InvalidError: the reason says nothing.
     """
+    principal = Principal.of(request)
     lines = request.headers.getlist(HEADER)
     if not lines:
         return principal

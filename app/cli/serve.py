@@ -2,37 +2,31 @@
 
 import argparse
 import asyncio
-import gc
 import ipaddress
-import multiprocessing
 import os
 import signal
 import socket
 import sys
-import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager, suppress
-from types import FrameType
-from typing import Any, NoReturn
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from typing import NoReturn
 
 import structlog
 import uvicorn
-from fastapi import FastAPI
 from sqlalchemy.exc import ProgrammingError
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
-from app import demo
 from app.db.connecting import missing_limits
 from app.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from app.db.migrate import LockTimeoutError, migrate, schema_is_current
 from app.db.session import Database
 from app.errors import UnavailableError
-from app.main import create_app
 from app.observability import metrics
 from app.observability.logging import configure_logging
 from app.settings import InvalidSettingsError, Settings
+from app.supervision import end_after
 
 log = structlog.get_logger()
 
@@ -101,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
                 os.environ["PATIENTS_AUTH"] = "off"
                 # a page that rebinds its name to 127.0.0.1 would be let in by any name
                 os.environ["PATIENTS_ALLOWED_HOSTS"] = f"localhost,127.0.0.1,[::1],{arguments.host}"
-            _end_after(server.wait)
+            end_after(server.wait)
             stack.callback(signal.signal, signal.SIGINT, signal.SIG_IGN)  # its end at ours is no news
             if not asyncio.run(_is_current(url)):
                 migrate(url)
@@ -150,6 +144,8 @@ async def _is_current(url: str) -> bool:
 
 
 async def _fill(url: str) -> None:
+    from app import demo  # noqa: PLC0415  # all of the application: a supervisor of workers does without
+
     async with Database(url, pool_size=1) as database:
         await database.transaction(demo.fill)
 
@@ -183,7 +179,7 @@ class _Workers(Multiprocess):
 def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
     """Serve until told to stop; 0, or 1 where it did not come to serving."""
     config = uvicorn.Config(
-        "app.cli.serve:application",
+        "app.worker:application",
         factory=True,
         host=arguments.host,
         port=arguments.port,
@@ -209,61 +205,6 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
             raise CannotServeError("Several workers need a place for temporary files: set TMPDIR.") from error
         workers.run()
     return 1 if any(worker.exitcode == STARTUP_FAILURE for worker in workers.processes) else 0
-
-
-def application() -> FastAPI:
-    """The application of one server process, on the environment's settings."""
-    configure_logging()
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        _end_after(parent.join)  # a worker without its supervisor would hold the port
-    settings = Settings.load()
-    app = create_app(settings)
-    _drain_first(app, settings.drain_seconds)
-    _collect_rarely()
-    return app
-
-
-def _collect_rarely() -> None:
-    """Leave what is there at the start out of garbage collections, and have few: each full one stops all requests."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 50, 100)
-
-
-def _drain_first(app: FastAPI, seconds: float) -> None:
-    """On SIGTERM, serve on for some `seconds` and say that the service is not ready: who sends requests can turn away.
-
-    A second SIGTERM, and SIGINT, end it at once.
-    """
-    lifespan = app.router.lifespan_context
-
-    @asynccontextmanager
-    async def draining(app: FastAPI) -> AsyncIterator[Any]:
-        end = signal.getsignal(signal.SIGTERM)  # the server's own handler, which is there by now
-        assert callable(end), "the server handles SIGTERM"  # noqa: S101
-        loop = asyncio.get_running_loop()
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            wait = 0 if app.state.stopping else seconds
-            app.state.stopping = True
-            loop.call_soon_threadsafe(loop.call_later, wait, end, number, frame)
-
-        signal.signal(signal.SIGTERM, stop)
-        async with lifespan(app) as state:
-            yield state
-
-    app.router.lifespan_context = draining
-
-
-def _end_after(other_ended: Callable[[], None]) -> None:
-    """End this process gracefully as soon as another, which it cannot do without, has ended; without draining."""
-
-    def end() -> None:
-        other_ended()
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=end, daemon=True).start()
 
 
 class _SocketOfItsOwn:

@@ -1,6 +1,5 @@
 from fastapi import Request, Response
 
-from app.auth.principal import CurrentPrincipal
 from app.auth.scopes import Scope, needs
 from app.doctors.repository import DoctorRepository
 from app.doctors.schemas import Doctor, DoctorCreate, DoctorUpdate
@@ -24,9 +23,9 @@ router = make_router("/doctors/doctors", tag="doctors")
 
 
 @router.get("/", response_model=list[Doctor], openapi_extra=needs(Scope.DIRECTORY_READ), responses=problems(422))
-async def list_doctors(request: Request, principal: CurrentPrincipal, wanted: Listed) -> Response:
+async def list_doctors(request: Request, wanted: Listed) -> Response:
     """List all doctors in the order of their `unique_id`, or a page of them with `limit` and `cursor`."""
-    return await list_records(request, DoctorRepository, principal, wanted)
+    return await list_records(request, DoctorRepository, wanted)
 
 
 @router.post(
@@ -36,15 +35,15 @@ async def list_doctors(request: Request, principal: CurrentPrincipal, wanted: Li
     openapi_extra=needs(Scope.DIRECTORY_WRITE),
     responses=problems(*CREATE_PROBLEMS),
 )
-async def create_doctor(request: Request, principal: CurrentPrincipal, body: DoctorCreate) -> Response:
+async def create_doctor(request: Request, body: DoctorCreate) -> Response:
     """Create a doctor."""
-    return await create_record(request, DoctorService, principal, body)
+    return await create_record(request, DoctorService, body)
 
 
 @router.get("/{unique_id}/", response_model=Doctor, openapi_extra=needs(Scope.DIRECTORY_READ), responses=problems(404))
-async def get_doctor(request: Request, principal: CurrentPrincipal, unique_id: PathId) -> Response:
+async def get_doctor(request: Request, unique_id: PathId) -> Response:
     """Get one doctor."""
-    return await get_record(request, DoctorRepository, principal, unique_id)
+    return await get_record(request, DoctorRepository, unique_id)
 
 
 @router.patch(
@@ -60,11 +59,9 @@ async def get_doctor(request: Request, principal: CurrentPrincipal, unique_id: P
     openapi_extra=needs(Scope.DIRECTORY_WRITE),
     responses=problems(*UPDATE_PROBLEMS),
 )
-async def update_doctor(
-    request: Request, principal: CurrentPrincipal, unique_id: PathId, body: DoctorUpdate
-) -> Response:
+async def update_doctor(request: Request, unique_id: PathId, body: DoctorUpdate) -> Response:
     """Change what is given of a doctor; what is absent stays as it is."""
-    return await update_record(request, DoctorService, principal, unique_id, body)
+    return await update_record(request, DoctorService, unique_id, body)
 
 
 @router.delete(
@@ -73,9 +70,9 @@ async def update_doctor(
     openapi_extra=needs(Scope.DIRECTORY_WRITE),
     responses=problems(*DELETE_PROBLEMS, 409),
 )
-async def delete_doctor(request: Request, principal: CurrentPrincipal, unique_id: PathId) -> Response:
+async def delete_doctor(request: Request, unique_id: PathId) -> Response:
     """Delete a doctor that no patient is linked to."""
-    return await delete_record(request, DoctorService, principal, unique_id)
+    return await delete_record(request, DoctorService, unique_id)
 
 
 add_history_routes(router, DoctorService, Doctor, Scope.DIRECTORY_WRITE)

@@ -1,6 +1,5 @@
 from fastapi import Request, Response
 
-from app.auth.principal import CurrentPrincipal
 from app.auth.scopes import Scope, needs
 from app.hospitals.repository import HospitalRepository
 from app.hospitals.schemas import Hospital, HospitalCreate, HospitalUpdate
@@ -24,9 +23,9 @@ router = make_router("/hospitals/hospitals", tag="hospitals")
 
 
 @router.get("/", response_model=list[Hospital], openapi_extra=needs(Scope.DIRECTORY_READ), responses=problems(422))
-async def list_hospitals(request: Request, principal: CurrentPrincipal, wanted: Listed) -> Response:
+async def list_hospitals(request: Request, wanted: Listed) -> Response:
     """List all hospitals in the order of their `unique_id`, or a page of them with `limit` and `cursor`."""
-    return await list_records(request, HospitalRepository, principal, wanted)
+    return await list_records(request, HospitalRepository, wanted)
 
 
 @router.post(
@@ -36,17 +35,17 @@ async def list_hospitals(request: Request, principal: CurrentPrincipal, wanted: 
     openapi_extra=needs(Scope.DIRECTORY_WRITE),
     responses=problems(*CREATE_PROBLEMS),
 )
-async def create_hospital(request: Request, principal: CurrentPrincipal, body: HospitalCreate) -> Response:
+async def create_hospital(request: Request, body: HospitalCreate) -> Response:
     """Create a hospital."""
-    return await create_record(request, HospitalService, principal, body)
+    return await create_record(request, HospitalService, body)
 
 
 @router.get(
     "/{unique_id}/", response_model=Hospital, openapi_extra=needs(Scope.DIRECTORY_READ), responses=problems(404)
 )
-async def get_hospital(request: Request, principal: CurrentPrincipal, unique_id: PathId) -> Response:
+async def get_hospital(request: Request, unique_id: PathId) -> Response:
     """Get one hospital."""
-    return await get_record(request, HospitalRepository, principal, unique_id)
+    return await get_record(request, HospitalRepository, unique_id)
 
 
 @router.patch(
@@ -62,11 +61,9 @@ async def get_hospital(request: Request, principal: CurrentPrincipal, unique_id:
     openapi_extra=needs(Scope.DIRECTORY_WRITE),
     responses=problems(*UPDATE_PROBLEMS),
 )
-async def update_hospital(
-    request: Request, principal: CurrentPrincipal, unique_id: PathId, body: HospitalUpdate
-) -> Response:
+async def update_hospital(request: Request, unique_id: PathId, body: HospitalUpdate) -> Response:
     """Change what is given of a hospital; what is absent stays as it is."""
-    return await update_record(request, HospitalService, principal, unique_id, body)
+    return await update_record(request, HospitalService, unique_id, body)
 
 
 @router.delete(
@@ -75,9 +72,9 @@ async def update_hospital(
     openapi_extra=needs(Scope.DIRECTORY_WRITE),
     responses=problems(*DELETE_PROBLEMS, 409),
 )
-async def delete_hospital(request: Request, principal: CurrentPrincipal, unique_id: PathId) -> Response:
+async def delete_hospital(request: Request, unique_id: PathId) -> Response:
     """Delete a hospital that no patient is linked to."""
-    return await delete_record(request, HospitalService, principal, unique_id)
+    return await delete_record(request, HospitalService, unique_id)
 
 
 add_history_routes(router, HospitalService, Hospital, Scope.DIRECTORY_WRITE)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -36,13 +36,13 @@ _FINE = frozenset({HTTPStatus.OK, HTTPStatus.NO_CONTENT})
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-_SECURITY = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
+_SECURITY = (
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+)
 """On every answer that does not say otherwise (OWASP REST Security Cheat Sheet)."""
 
 
@@ -73,10 +73,9 @@ class RequestContext:
             nonlocal status, complete
             if message["type"] == "http.response.start":
                 status = int(message["status"])  # a member of HTTPStatus reads otherwise on a terminal
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = request_id
-                for name, value in _SECURITY.items():
-                    headers.setdefault(name, value)
+                said = {name for name, _ in message["headers"]}
+                message["headers"].append((b"x-request-id", request_id.encode()))
+                message["headers"] += [header for header in _SECURITY if header[0] not in said]
             elif message["type"] == "http.response.body":
                 complete = not message.get("more_body", False)
             await send(message)

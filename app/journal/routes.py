@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 
-from app.auth.principal import CurrentPrincipal
+from app.auth.principal import Principal
 from app.auth.scopes import Scope, needs
 from app.http.routing import problems
 from app.journal.repository import JournalRepository
@@ -33,12 +33,12 @@ def add_history_routes(
         openapi_extra=needs(Scope.HISTORY_READ),
         responses=problems(404, 422),
     )
-    async def list_history(request: Request, principal: CurrentPrincipal, unique_id: PathId, page: Page) -> Response:
+    async def list_history(request: Request, unique_id: PathId, page: Page) -> Response:
         """List what was done to a record, newest first; that of a deleted one too."""
 
         async def read(_: PageParameters, after: str | None, limit: int) -> list[Item]:
             async with database(request).read() as connection:
-                history = JournalRepository(repository(connection, principal))
+                history = JournalRepository(repository(connection, Principal.of(request)))
                 entries = await history.page(unique_id, int(after or MAX_VERSION), limit)
                 if not entries:
                     await history.newest_version(unique_id)  # is there such a record at all?
@@ -53,12 +53,10 @@ def add_history_routes(
         openapi_extra=needs(Scope.HISTORY_READ),
         responses=problems(404, 422),
     )
-    async def get_version(
-        request: Request, principal: CurrentPrincipal, unique_id: PathId, version: Version
-    ) -> Response:
+    async def get_version(request: Request, unique_id: PathId, version: Version) -> Response:
         """Get one version of a record."""
         async with database(request).read() as connection:
-            entry = await JournalRepository(repository(connection, principal)).get(unique_id, version)
+            entry = await JournalRepository(repository(connection, Principal.of(request))).get(unique_id, version)
         return answer(request, entry.document)
 
     @router.post(
@@ -68,9 +66,9 @@ def add_history_routes(
         openapi_extra=needs(write),
         responses=problems(*CREATE_PROBLEMS, 404, 428),
     )
-    async def restore(request: Request, principal: CurrentPrincipal, unique_id: PathId, body: Restore) -> Response:
+    async def restore(request: Request, unique_id: PathId, body: Restore) -> Response:
         """Bring back a deleted record, or an earlier state of one that is there, as a new version."""
         record, headers = await post(
-            request, service, principal, body, lambda own, condition: own.restore(unique_id, body, condition)
+            request, service, body, lambda own, condition: own.restore(unique_id, body, condition)
         )
         return answer(request, record.document, headers=headers)

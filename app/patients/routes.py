@@ -4,7 +4,6 @@ from fastapi import Query, Request, Response
 
 from app.audit.routes import add_access_route
 from app.auth.break_glass import break_glass
-from app.auth.principal import CurrentPrincipal
 from app.auth.scopes import Scope, needs
 from app.http.routing import make_router, problems
 from app.journal.routes import add_history_routes
@@ -28,14 +27,12 @@ router = make_router("/patients/patients", tag="patients", audited=True)
 
 
 @router.get("/", response_model=list[Patient], openapi_extra=needs(Scope.PATIENTS_READ), responses=problems(422))
-async def list_patients(
-    request: Request, principal: CurrentPrincipal, wanted: Annotated[PatientParameters, Query()]
-) -> Response:
+async def list_patients(request: Request, wanted: Annotated[PatientParameters, Query()]) -> Response:
     """List all patients in the order of their `unique_id`, or those that are wanted; a page of them with `limit`.
 
     What is in a URL may be logged on its way: to ask for persons, use `search_patients`.
     """
-    return await list_records(request, PatientRepository, principal, wanted, PatientListing)
+    return await list_records(request, PatientRepository, wanted, PatientListing)
 
 
 @router.post(
@@ -44,9 +41,9 @@ async def list_patients(
     openapi_extra=needs(Scope.PATIENTS_READ),
     responses=problems(400, 413, 415, 422),
 )
-async def search_patients(request: Request, principal: CurrentPrincipal, wanted: PatientSearch) -> Response:
+async def search_patients(request: Request, wanted: PatientSearch) -> Response:
     """List the patients that are wanted, as `list_patients` does, without a trace of them in the URL."""
-    return await list_records(request, PatientRepository, principal, wanted, PatientListing)
+    return await list_records(request, PatientRepository, wanted, PatientListing)
 
 
 @router.post(
@@ -56,17 +53,17 @@ async def search_patients(request: Request, principal: CurrentPrincipal, wanted:
     openapi_extra=needs(Scope.PATIENTS_WRITE),
     responses=problems(*CREATE_PROBLEMS),
 )
-async def create_patient(request: Request, principal: CurrentPrincipal, body: PatientCreate) -> Response:
+async def create_patient(request: Request, body: PatientCreate) -> Response:
     """Create a patient, with its profile and its links to hospitals and doctors."""
-    return await create_record(request, PatientService, principal, body)
+    return await create_record(request, PatientService, body)
 
 
 @router.get(
     "/{unique_id}/", response_model=Patient, openapi_extra=needs(Scope.PATIENTS_READ), responses=problems(404, 422)
 )
-async def get_patient(request: Request, principal: CurrentPrincipal, unique_id: PathId) -> Response:
+async def get_patient(request: Request, unique_id: PathId) -> Response:
     """Get one patient."""
-    return await get_record(request, PatientRepository, break_glass(request, principal), unique_id)
+    return await get_record(request, PatientRepository, unique_id, break_glass(request))
 
 
 @router.patch(
@@ -82,19 +79,17 @@ async def get_patient(request: Request, principal: CurrentPrincipal, unique_id: 
     openapi_extra=needs(Scope.PATIENTS_WRITE),
     responses=problems(*UPDATE_PROBLEMS, 409),
 )
-async def update_patient(
-    request: Request, principal: CurrentPrincipal, unique_id: PathId, body: PatientUpdate
-) -> Response:
+async def update_patient(request: Request, unique_id: PathId, body: PatientUpdate) -> Response:
     """Change what is given of a patient: absent stays, `null` clears, ids replace the whole set."""
-    return await update_record(request, PatientService, principal, unique_id, body)
+    return await update_record(request, PatientService, unique_id, body)
 
 
 @router.delete(
     "/{unique_id}/", status_code=204, openapi_extra=needs(Scope.PATIENTS_DELETE), responses=problems(*DELETE_PROBLEMS)
 )
-async def delete_patient(request: Request, principal: CurrentPrincipal, unique_id: PathId) -> Response:
+async def delete_patient(request: Request, unique_id: PathId) -> Response:
     """Delete a patient for good, with all links; the profile stays."""
-    return await delete_record(request, PatientService, principal, unique_id)
+    return await delete_record(request, PatientService, unique_id)
 
 
 add_history_routes(router, PatientService, Patient, Scope.PATIENTS_WRITE)

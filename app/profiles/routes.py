@@ -1,6 +1,5 @@
 from fastapi import Request, Response
 
-from app.auth.principal import CurrentPrincipal
 from app.auth.scopes import Scope, needs
 from app.http.routing import make_router, problems
 from app.journal.routes import add_history_routes
@@ -24,9 +23,9 @@ router = make_router("/profiles/profiles", tag="profiles", audited=True)
 
 
 @router.get("/", response_model=list[Profile], openapi_extra=needs(Scope.PROFILES_READ), responses=problems(422))
-async def list_profiles(request: Request, principal: CurrentPrincipal, wanted: Listed) -> Response:
+async def list_profiles(request: Request, wanted: Listed) -> Response:
     """List all profiles in the order of their `unique_id`, or a page of them with `limit` and `cursor`."""
-    return await list_records(request, ProfileRepository, principal, wanted)
+    return await list_records(request, ProfileRepository, wanted)
 
 
 @router.post(
@@ -36,15 +35,15 @@ async def list_profiles(request: Request, principal: CurrentPrincipal, wanted: L
     openapi_extra=needs(Scope.PROFILES_WRITE),
     responses=problems(*CREATE_PROBLEMS),
 )
-async def create_profile(request: Request, principal: CurrentPrincipal, body: ProfileCreate) -> Response:
+async def create_profile(request: Request, body: ProfileCreate) -> Response:
     """Create a profile."""
-    return await create_record(request, ProfileService, principal, body)
+    return await create_record(request, ProfileService, body)
 
 
 @router.get("/{unique_id}/", response_model=Profile, openapi_extra=needs(Scope.PROFILES_READ), responses=problems(404))
-async def get_profile(request: Request, principal: CurrentPrincipal, unique_id: PathId) -> Response:
+async def get_profile(request: Request, unique_id: PathId) -> Response:
     """Get one profile."""
-    return await get_record(request, ProfileRepository, principal, unique_id)
+    return await get_record(request, ProfileRepository, unique_id)
 
 
 @router.patch(
@@ -60,11 +59,9 @@ async def get_profile(request: Request, principal: CurrentPrincipal, unique_id: 
     openapi_extra=needs(Scope.PROFILES_WRITE),
     responses=problems(*UPDATE_PROBLEMS),
 )
-async def update_profile(
-    request: Request, principal: CurrentPrincipal, unique_id: PathId, body: ProfileUpdate
-) -> Response:
+async def update_profile(request: Request, unique_id: PathId, body: ProfileUpdate) -> Response:
     """Change what is given of a profile; what is absent stays as it is."""
-    return await update_record(request, ProfileService, principal, unique_id, body)
+    return await update_record(request, ProfileService, unique_id, body)
 
 
 @router.delete(
@@ -73,9 +70,9 @@ async def update_profile(
     openapi_extra=needs(Scope.PROFILES_WRITE),
     responses=problems(*DELETE_PROBLEMS, 409),
 )
-async def delete_profile(request: Request, principal: CurrentPrincipal, unique_id: PathId) -> Response:
+async def delete_profile(request: Request, unique_id: PathId) -> Response:
     """Delete a profile that no patient is linked to."""
-    return await delete_record(request, ProfileService, principal, unique_id)
+    return await delete_record(request, ProfileService, unique_id)
 
 
 add_history_routes(router, ProfileService, Profile, Scope.PROFILES_WRITE)

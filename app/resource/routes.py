@@ -60,12 +60,11 @@ def answer(request: Request, document: str, status: int = 200, headers: dict[str
 async def list_records(
     request: Request,
     repository: type[Repository],
-    principal: Principal,
     parameters: ListParameters,
     listing: type[Listing] = Listing,
 ) -> Response:
     """200 and all records that are wanted, or a page of them."""
-    region = settings(request).phone_region
+    principal, region = Principal.of(request), settings(request).phone_region
 
     @asynccontextmanager
     async def connected(wanted: Wanted) -> AsyncIterator[Listing]:
@@ -92,21 +91,23 @@ async def list_records(
     return await list_answer(request, Source(read, show, count), parameters, settings(request).list_cap)
 
 
-async def get_record(request: Request, repository: type[Repository], principal: Principal, unique_id: str) -> Response:
-    """200 and the record, or 304."""
+async def get_record(
+    request: Request, repository: type[Repository], unique_id: str, principal: Principal | None = None
+) -> Response:
+    """200 and the record, or 304; as the `principal` sees it, which is the request's, if nothing else is said."""
     lookups: Lookups = request.app.state.lookups
-    record = await lookups.get(repository, principal, unique_id)
+    record = await lookups.get(repository, principal or Principal.of(request), unique_id)
     return answer(request, record.document)
 
 
 async def post(
     request: Request,
     service: type[S],
-    principal: Principal,
     body: BaseModel,
     work: Callable[[S, Precondition], Awaitable[Record]],
 ) -> tuple[Record, dict[str, str]]:
     """Do `work` in a transaction, once for each Idempotency-Key; the record, and headers of its answer."""
+    principal = Principal.of(request)
     key = IdempotencyKey.of(request, principal, body)
     precondition = _precondition(request)
 
@@ -118,29 +119,25 @@ async def post(
     return outcome.record, {"Idempotency-Replayed": "true"} if outcome.replayed else {}
 
 
-async def create_record(request: Request, service: type[Service[C, Any]], principal: Principal, body: C) -> Response:
+async def create_record(request: Request, service: type[Service[C, Any]], body: C) -> Response:
     """201, the record, and where it is."""
-    record, headers = await post(request, service, principal, body, lambda own, condition: own.create(body, condition))
+    record, headers = await post(request, service, body, lambda own, condition: own.create(body, condition))
     location = f"{request.scope['path']}{record.unique_id}/"
     return answer(request, record.document, 201, {"Location": location, **headers})
 
 
-async def update_record(
-    request: Request, service: type[Service[Any, U]], principal: Principal, unique_id: str, body: U
-) -> Response:
+async def update_record(request: Request, service: type[Service[Any, U]], unique_id: str, body: U) -> Response:
     """200 and the record as it is now."""
-    precondition = _precondition(request)
+    principal, precondition = Principal.of(request), _precondition(request)
     record = await Access.of(request).change(
         database(request), lambda connection: service(connection, principal).update(unique_id, body, precondition)
     )
     return answer(request, record.document)
 
 
-async def delete_record(
-    request: Request, service: type[Service[Any, Any]], principal: Principal, unique_id: str
-) -> Response:
+async def delete_record(request: Request, service: type[Service[Any, Any]], unique_id: str) -> Response:
     """204."""
-    precondition = _precondition(request)
+    principal, precondition = Principal.of(request), _precondition(request)
     await Access.of(request).change(
         database(request), lambda connection: service(connection, principal).delete(unique_id, precondition)
     )

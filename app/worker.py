@@ -1,0 +1,65 @@
+"""A process that serves: the application as the server runs it, one or several beside each other.
+
+Nobody else imports this: with several workers the supervisor holds none of the application in memory.
+"""
+
+import asyncio
+import gc
+import multiprocessing
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import FrameType
+from typing import Any
+
+from fastapi import FastAPI
+
+from app.main import create_app
+from app.observability.logging import configure_logging
+from app.settings import Settings
+from app.supervision import end_after
+
+
+def application() -> FastAPI:
+    """The application of one server process, on the environment's settings."""
+    configure_logging()
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        end_after(parent.join)  # a worker without its supervisor would hold the port
+    settings = Settings.load()
+    app = create_app(settings)
+    _drain_first(app, settings.drain_seconds)
+    _collect_rarely()
+    return app
+
+
+def _collect_rarely() -> None:
+    """Leave what is there at the start out of garbage collections, and have few: each full one stops all requests."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 100)
+
+
+def _drain_first(app: FastAPI, seconds: float) -> None:
+    """On SIGTERM, serve on for some `seconds` and say that the service is not ready: who sends requests can turn away.
+
+    A second SIGTERM, and SIGINT, end it at once.
+    """
+    lifespan = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def draining(app: FastAPI) -> AsyncIterator[Any]:
+        end = signal.getsignal(signal.SIGTERM)  # the server's own handler, which is there by now
+        assert callable(end), "the server handles SIGTERM"  # noqa: S101
+        loop = asyncio.get_running_loop()
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            wait = 0 if app.state.stopping else seconds
+            app.state.stopping = True
+            loop.call_soon_threadsafe(loop.call_later, wait, end, number, frame)
+
+        signal.signal(signal.SIGTERM, stop)
+        async with lifespan(app) as state:
+            yield state
+
+    app.router.lifespan_context = draining

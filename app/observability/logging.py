@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 from opentelemetry import trace
+from pydantic_core import to_json
 
 QUIET = frozenset({"/livez", "/readyz", "/metrics"})
 """Routes that are asked every few seconds, and tell something only where they fail."""
@@ -56,7 +57,12 @@ def _renderer() -> structlog.typing.Processor:
     """For people where they look on, in colours unless they said NO_COLOR (no-color.org); else JSON."""
     if sys.stdout.isatty():
         return structlog.dev.ConsoleRenderer(colors=not os.environ.get("NO_COLOR"))
-    return structlog.processors.JSONRenderer()
+    return structlog.processors.JSONRenderer(_json)
+
+
+def _json(event: object, **_: object) -> str:
+    """Write JSON as Pydantic does, in a fifth of the time of Python's own module."""
+    return to_json(event, fallback=repr).decode()
 
 
 def configure_logging() -> None:

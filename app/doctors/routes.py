@@ -4,9 +4,10 @@ from app.auth.scopes import Scope, needs
 from app.doctors.repository import DoctorRepository
 from app.doctors.schemas import Doctor, DoctorCreate, DoctorUpdate
 from app.doctors.service import DoctorService
+from app.http.query import read_query, takes
 from app.http.routing import make_router, problems
 from app.journal.routes import add_history_routes
-from app.resource.pages import Listed
+from app.resource.pages import ListParameters
 from app.resource.routes import (
     CREATE_PROBLEMS,
     DELETE_PROBLEMS,
@@ -22,10 +23,15 @@ from app.resource.routes import (
 router = make_router("/doctors/doctors", tag="doctors")
 
 
-@router.get("/", response_model=list[Doctor], openapi_extra=needs(Scope.DIRECTORY_READ), responses=problems(422))
-async def list_doctors(request: Request, wanted: Listed) -> Response:
+@router.get(
+    "/",
+    response_model=list[Doctor],
+    openapi_extra=needs(Scope.DIRECTORY_READ) | takes(ListParameters),
+    responses=problems(422),
+)
+async def list_doctors(request: Request) -> Response:
     """List all doctors in the order of their `unique_id`, or a page of them with `limit` and `cursor`."""
-    return await list_records(request, DoctorRepository, wanted)
+    return await list_records(request, DoctorRepository, read_query(request, ListParameters))
 
 
 @router.post(

@@ -4,9 +4,10 @@ from app.auth.scopes import Scope, needs
 from app.hospitals.repository import HospitalRepository
 from app.hospitals.schemas import Hospital, HospitalCreate, HospitalUpdate
 from app.hospitals.service import HospitalService
+from app.http.query import read_query, takes
 from app.http.routing import make_router, problems
 from app.journal.routes import add_history_routes
-from app.resource.pages import Listed
+from app.resource.pages import ListParameters
 from app.resource.routes import (
     CREATE_PROBLEMS,
     DELETE_PROBLEMS,
@@ -22,10 +23,15 @@ from app.resource.routes import (
 router = make_router("/hospitals/hospitals", tag="hospitals")
 
 
-@router.get("/", response_model=list[Hospital], openapi_extra=needs(Scope.DIRECTORY_READ), responses=problems(422))
-async def list_hospitals(request: Request, wanted: Listed) -> Response:
+@router.get(
+    "/",
+    response_model=list[Hospital],
+    openapi_extra=needs(Scope.DIRECTORY_READ) | takes(ListParameters),
+    responses=problems(422),
+)
+async def list_hospitals(request: Request) -> Response:
     """List all hospitals in the order of their `unique_id`, or a page of them with `limit` and `cursor`."""
-    return await list_records(request, HospitalRepository, wanted)
+    return await list_records(request, HospitalRepository, read_query(request, ListParameters))
 
 
 @router.post(

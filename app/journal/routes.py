@@ -6,10 +6,11 @@ from fastapi import APIRouter, Path, Request, Response
 
 from app.auth.principal import Principal
 from app.auth.scopes import Scope, needs
+from app.http.query import read_query, takes
 from app.http.routing import problems
 from app.journal.repository import JournalRepository
 from app.journal.schemas import MAX_VERSION, Entry, Restore
-from app.resource.pages import Page, PageParameters, Source, list_answer
+from app.resource.pages import PageParameters, Source, list_answer
 from app.resource.routes import CREATE_PROBLEMS, PathId, answer, database, post, settings
 from app.resource.schemas import Representation
 from app.resource.service import Service
@@ -30,10 +31,10 @@ def add_history_routes(
         "/{unique_id}/history/",
         name=f"list_{name}_history",
         response_model=list[Entry],
-        openapi_extra=needs(Scope.HISTORY_READ),
+        openapi_extra=needs(Scope.HISTORY_READ) | takes(PageParameters),
         responses=problems(404, 422),
     )
-    async def list_history(request: Request, unique_id: PathId, page: Page) -> Response:
+    async def list_history(request: Request, unique_id: PathId) -> Response:
         """List what was done to a record, newest first; that of a deleted one too."""
 
         async def read(_: PageParameters, after: str | None, limit: int) -> list[Item]:
@@ -44,7 +45,7 @@ def add_history_routes(
                     await history.newest_version(unique_id)  # is there such a record at all?
             return [Item(entry, entry.unique_id) for entry in entries]
 
-        return await list_answer(request, Source(read), page, settings(request).list_cap)
+        return await list_answer(request, Source(read), read_query(request, PageParameters), settings(request).list_cap)
 
     @router.get(
         "/{unique_id}/history/{version}/",

@@ -1,10 +1,9 @@
-from typing import Annotated
-
-from fastapi import Query, Request, Response
+from fastapi import Request, Response
 
 from app.audit.routes import add_access_route
 from app.auth.break_glass import break_glass
 from app.auth.scopes import Scope, needs
+from app.http.query import read_query, takes
 from app.http.routing import make_router, problems
 from app.journal.routes import add_history_routes
 from app.patients.repository import PatientRepository
@@ -26,13 +25,18 @@ from app.search.listing import PatientListing
 router = make_router("/patients/patients", tag="patients", audited=True)
 
 
-@router.get("/", response_model=list[Patient], openapi_extra=needs(Scope.PATIENTS_READ), responses=problems(422))
-async def list_patients(request: Request, wanted: Annotated[PatientParameters, Query()]) -> Response:
+@router.get(
+    "/",
+    response_model=list[Patient],
+    openapi_extra=needs(Scope.PATIENTS_READ) | takes(PatientParameters),
+    responses=problems(422),
+)
+async def list_patients(request: Request) -> Response:
     """List all patients in the order of their `unique_id`, or those that are wanted; a page of them with `limit`.
 
     What is in a URL may be logged on its way: to ask for persons, use `search_patients`.
     """
-    return await list_records(request, PatientRepository, wanted, PatientListing)
+    return await list_records(request, PatientRepository, read_query(request, PatientParameters), PatientListing)
 
 
 @router.post(

@@ -1,12 +1,13 @@
 from fastapi import Request, Response
 
 from app.auth.scopes import Scope, needs
+from app.http.query import read_query, takes
 from app.http.routing import make_router, problems
 from app.journal.routes import add_history_routes
 from app.profiles.repository import ProfileRepository
 from app.profiles.schemas import Profile, ProfileCreate, ProfileUpdate
 from app.profiles.service import ProfileService
-from app.resource.pages import Listed
+from app.resource.pages import ListParameters
 from app.resource.routes import (
     CREATE_PROBLEMS,
     DELETE_PROBLEMS,
@@ -22,10 +23,15 @@ from app.resource.routes import (
 router = make_router("/profiles/profiles", tag="profiles", audited=True)
 
 
-@router.get("/", response_model=list[Profile], openapi_extra=needs(Scope.PROFILES_READ), responses=problems(422))
-async def list_profiles(request: Request, wanted: Listed) -> Response:
+@router.get(
+    "/",
+    response_model=list[Profile],
+    openapi_extra=needs(Scope.PROFILES_READ) | takes(ListParameters),
+    responses=problems(422),
+)
+async def list_profiles(request: Request) -> Response:
     """List all profiles in the order of their `unique_id`, or a page of them with `limit` and `cursor`."""
-    return await list_records(request, ProfileRepository, wanted)
+    return await list_records(request, ProfileRepository, read_query(request, ListParameters))
 
 
 @router.post(

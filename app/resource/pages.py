@@ -1,13 +1,14 @@
 """Lists: a page of records, or all of them as a stream."""
 
-from collections import Counter
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
-from fastapi import Query, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -51,8 +52,6 @@ class ListParameters(PageParameters):
         return Wanted()
 
 
-Page = Annotated[PageParameters, Query()]
-Listed = Annotated[ListParameters, Query()]
 P = TypeVar("P", bound=PageParameters)
 Read = Callable[[P, Any, int], Awaitable[list[Item]]]
 """Reads up to so many records of what is wanted, after a place (None is before all)."""
@@ -104,7 +103,7 @@ async def list_answer(request: Request, source: Source[P], parameters: P, cap: i
 
     An array, or where the client accepts that, one record a line.
     """
-    _refuse_ambiguous(request, parameters)
+    _refuse_query(request)
     cursors: Cursors = request.app.state.cursors
     after, parameters = await cursors.open(_path(request), parameters.cursor, parameters, _where(request))
     read_wanted = partial(source.read, parameters)
@@ -133,22 +132,12 @@ def _records(items: list[Item]) -> list[Record]:
     return [item.record for item in items]
 
 
-def _refuse_ambiguous(request: Request, parameters: BaseModel) -> None:
-    """Refuse parameters that are given twice, but filters, and those in the query of who sends a body.
-
-    Which one counts, two programs may see differently.
-    """
-    given = Counter(name for name, _ in request.query_params.multi_items())
-    if _where(request) == "body":
-        errors = [FieldError(("query", name), "Must be in the body", "extra_forbidden") for name in given]
-    else:
-        errors = [
-            FieldError(("query", name), "Must be given once", "repeated")
-            for name, times in given.items()
-            if times > 1 and not isinstance(getattr(parameters, name), list)
-        ]
-    if errors:
-        raise InvalidError(errors)
+def _refuse_query(request: Request) -> None:
+    """Refuse parameters in the query of who sends a body."""
+    if _where(request) == "body" and request.query_params:
+        raise InvalidError(
+            [FieldError(("query", name), "Must be in the body", "extra_forbidden") for name in request.query_params]
+        )
 
 
 def _where(request: Request) -> str:
@@ -187,11 +176,27 @@ async def _stream(
 ) -> AsyncIterator[str]:
     opening = form.opening
     while True:
-        yield opening + form.of(_records(items))
-        if len(items) < BATCH:
+        async with _meanwhile(read(items[-1].place, BATCH) if len(items) == BATCH else _no_more()) as reading:
+            yield opening + form.of(_records(items))
+            items = await reading
+        if not items:
             break
-        items = await read(items[-1].place, BATCH)
-        if items:
-            await show(_records(items))
-        opening = form.separator if items else ""
+        await show(_records(items))
+        opening = form.separator
     yield form.closing
+
+
+async def _no_more() -> list[Item]:
+    return []
+
+
+@asynccontextmanager
+async def _meanwhile(reading: Awaitable[list[Item]]) -> AsyncIterator[asyncio.Future[list[Item]]]:
+    """Read while the client takes what was read before: it and PostgreSQL then work at the same time."""
+    task = asyncio.ensure_future(reading)
+    try:
+        yield task
+    finally:
+        if not task.done():
+            task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import re
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ import pytest
 
 from app.db.connecting import SESSION
 from tests.conftest import free_port
+from tests.documents import commands
 from tests.http.test_hangups import await_nobody_blocked, begin, hang_up, put
 from tests.processes import Call, at_once, await_blocked, run_command
 from tests.scaling.conftest import SESSIONS, Behind, Patient
@@ -77,6 +79,21 @@ async def test_everything_works(serve: Serve, behind: Behind, connection: asyncp
         assert [line for line in served.log() if line["level"] == "error"] == []
     verified = await asyncio.to_thread(run_command, "journal", "verify", DATABASE_URL=behind.straight_url)
     assert verified.returncode == 0, verified.stdout
+
+
+async def test_the_file_of_the_documentation(serve: Serve, behind: Behind) -> None:
+    """PgBouncer takes its settings as they stand there, whichever version it is, and serves by them; addresses and
+    passwords are those of the test.
+    """
+    (file,) = commands("scaling.md", "PgBouncer", "ini")
+    settings = dict(re.findall("^([a-z_]+) = (.*)$", file.partition("[pgbouncer]")[2], re.MULTILINE))
+    assert {"pool_mode", "default_pool_size", "max_client_conn"} < settings.keys()
+    for ours in ("listen_addr", "listen_port", "auth_type", "auth_file"):
+        del settings[ours]
+    with behind.pooler(**settings) as url:
+        served = serve_through(serve, url)
+        (answer,) = await at_once(served.url, [Call("POST", PATIENTS, {"patient_last_name": "Doe"})])
+    assert answer.status == 201
 
 
 async def test_no_update_is_lost(serve: Serve, behind: Behind) -> None:

@@ -13,8 +13,20 @@ CODE = "".join(path.read_text() for path in ROOT.glob("app/**/*.py"))
 
 @pytest.mark.parametrize("block", commands("operations.md", "When an alert fires", "sql"))
 async def test_what_an_alert_has_one_ask_can_be_asked(block: str, connection: asyncpg.Connection) -> None:
-    """Each statement is one that PostgreSQL and our tables understand."""
+    """Each statement is one that PostgreSQL and our tables understand, also of an owner with the rights named there."""
+    (rights,) = re.findall("`GRANT (.*) TO`", TEXT)
+    undone = connection.transaction()
+    await undone.start()
+    await connection.execute(
+        f"""
+        CREATE ROLE watching;
+        GRANT SELECT ON ALL TABLES IN SCHEMA public TO watching;
+        GRANT {rights} TO watching;
+        SET LOCAL ROLE watching;
+        """
+    )
     await connection.execute(block)
+    await undone.rollback()
 
 
 def test_log_lines_are_called_so() -> None:

@@ -187,11 +187,15 @@ async def test_a_blank_cell_clears(database_url: str, client: httpx.AsyncClient,
     await client.post(PATIENTS, json={**EXAMPLE, "unique_id": "a"})
     before = await patient(client, "a")
     file = tmp_path / "patients.csv"
-    file.write_text("unique_id,patient_town,hospital_ids,patient_profile.unique_id,date_created\na,,,,2001-01-01\n")
+    file.write_text(
+        "unique_id,patient_town,hospital_ids,patient_profile.unique_id,date_created,last_updated\n"
+        "a,,,,2001-01-01,2001-01-02\n"
+    )
     await imported(database_url, file, "--update")
     after = await patient(client, "a")
     cleared: dict[str, Any] = {"patient_town": None, "patient_hospital": [], "patient_profile": None}
     assert after == {**before, **cleared, "last_updated": after["last_updated"]}, "nor is it created anew"
+    assert after["last_updated"] > before["last_updated"], "it was changed now, whatever the file says"
 
 
 async def test_profiles(database_url: str, client: httpx.AsyncClient) -> None:

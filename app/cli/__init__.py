@@ -5,6 +5,7 @@ import importlib
 import keyword
 import os
 import sys
+from typing import Any
 
 COMMANDS = {
     "serve": "serve on the database of DATABASE_URL, or on an embedded PostgreSQL",
@@ -37,7 +38,17 @@ def main() -> int:
     # `serve` makes a directory of its own for several workers; one that is not there would stop every command
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     module = chosen.command.replace("-", "_") + ("_" if keyword.iskeyword(chosen.command) else "")
-    command = importlib.import_module(f"app.cli.{module}")
+    try:
+        return _run(importlib.import_module(f"app.cli.{module}"), chosen)
+    except BrokenPipeError:
+        # Python flushes once more when it ends (its documentation of SIGPIPE)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130  # as a shell has it for SIGINT
+
+
+def _run(command: Any, chosen: argparse.Namespace) -> int:
     options = argparse.ArgumentParser(prog=f"patients-api {chosen.command}", description=COMMANDS[chosen.command])
     command.add_arguments(options)
     arguments = options.parse_args(chosen.options)
@@ -47,10 +58,4 @@ def main() -> int:
         cause = f" ({type(error.__cause__).__name__})" if error.__cause__ else ""
         print(f"{error}{cause}", file=sys.stderr)
         return 1
-    except BrokenPipeError:
-        # Python flushes once more when it ends (its documentation of SIGPIPE)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except KeyboardInterrupt:
-        return 130  # as a shell has it for SIGINT
     return status

@@ -3,19 +3,19 @@
 import argparse
 import gzip
 import os
-import signal
 import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, aclosing, contextmanager
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO
 
 from pydantic import ValidationError
 
 from app.audit.trail import Trail, command_row
 from app.cli.database import OUT_OF_REACH, on_database
+from app.cli.interruption import end_as_on_ctrl_c
 from app.cli.progress import progress
 from app.db.session import Database
 from app.errors import field_errors
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Export as of one moment; 0."""
     settings = Settings.load()
-    signal.signal(signal.SIGTERM, _exit)  # what is not whole is removed
+    end_as_on_ctrl_c()  # what is not whole is removed
     form_name: str = arguments.format or _named(arguments.output)
     names = list(RESOURCES) if arguments.directory else [arguments.resource]
     if arguments.directory and arguments.filter:
@@ -110,10 +110,6 @@ def _wanted(parameters: type[ListParameters], filters: list[str], phone_region: 
     except ValidationError as error:
         places = [f"--filter {'.'.join(map(str, item.loc))}: {item.msg}" for item in field_errors(error)]
         raise CannotExportError("\n".join(places)) from None
-
-
-def _exit(*_: object) -> NoReturn:
-    sys.exit(128 + signal.SIGTERM)
 
 
 def _named(output: Path | None) -> str:

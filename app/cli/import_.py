@@ -6,15 +6,17 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from enum import StrEnum
 from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import BinaryIO, Self, TextIO
 
 from rich.progress import Progress
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.cli.database import OUT_OF_REACH, on_database
+from app.cli.interruption import end_as_on_ctrl_c
 from app.cli.progress import progress
 from app.db.session import Database
 from app.errors import ConflictError
@@ -34,6 +36,27 @@ STANDARD_INPUT = "-"
 
 class _UndoneError(Exception):
     """The transaction is to be undone; all that is to be said of it is known."""
+
+
+class _Left(StrEnum):
+    """What there is of an import that was interrupted."""
+
+    NOTHING = "nothing was stored."
+    UNKNOWN = "it was just being stored. Look whether it is there: all of it is, or nothing."
+    EVERYTHING = "all that is right was stored before."
+
+
+class _Interruption:
+    """Says what is left where an import is interrupted."""
+
+    left = _Left.NOTHING
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            print(f"Interrupted: {self.left}", file=sys.stderr)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,8 +84,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Import all files in one transaction; 0, or 1 where lines are wrong."""
+    end_as_on_ctrl_c()
     files = list(_files(arguments.file, arguments.resource))
     with ExitStack() as stack:
+        interruption = stack.enter_context(_Interruption())
         errors = _Errors(_written(arguments.errors, [path for _, path in files]) if arguments.errors else None)
         stack.callback(errors.show)
         shown = _Import(errors, stack.enter_context(progress()))
@@ -73,10 +98,12 @@ def run(arguments: argparse.Namespace) -> int:
             errors.close()  # before anything is stored: where it cannot be written nothing is
             if arguments.dry_run or (shown.wrong and arguments.on_error == "stop"):
                 raise _UndoneError
+            interruption.left = _Left.UNKNOWN
 
         async def work(database: Database) -> None:
             # once: what was read from a pipe cannot be read again
             await database.transaction(store, attempts=1)
+            interruption.left = _Left.EVERYTHING
             # what others have planned was for tables without these records; PostgreSQL ignores it of who may not
             await database.write(text(f"ANALYZE {', '.join(_tables(files))}"), {})
 

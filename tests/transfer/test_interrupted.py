@@ -10,7 +10,7 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.processes import command_running, deadlocks
+from tests.processes import await_blocked, deadlocks, run_command
 from tests.support import dump
 from tests.transfer.support import PATIENTS, command, imported, ndjson, patients, people, running
 
@@ -40,24 +40,67 @@ async def alone(connection: asyncpg.Connection) -> None:
             await connection.execute("SELECT pg_sleep(0.02)")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+ENDS = {
+    signal.SIGKILL: (-signal.SIGKILL, b""),
+    signal.SIGINT: (130, b"Interrupted: nothing was stored.\n"),
+    signal.SIGTERM: (143, b"Interrupted: nothing was stored.\n"),
+}
+"""The status with which each signal ends an import, and what it says."""
+
+
+@pytest.mark.parametrize("number", ENDS)
 async def test_killed_halfway(
     number: int, database_url: str, client: httpx.AsyncClient, connection: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    """Nothing is there, not of a single line; the same file is then imported as if nothing had been."""
+    """Nothing is there, not of a single line, and it says so if it can; the same file is then imported as if nothing
+    had been.
+    """
     file = tmp_path / "patients.ndjson"
     file.write_text(ndjson(people(MANY, hospital_ids=["hos123"], patient_profile={"unique_id": "parent"})))
     before = await dump(connection)
-    with command_running("import", str(file), DATABASE_URL=database_url) as process:
+    with running("import", str(file), "--on-error", "skip", url=database_url, stderr=subprocess.PIPE) as process:
         await writing(connection)
         process.send_signal(number)
-        await asyncio.to_thread(process.wait, 30)
-    assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130)
+        _, stderr = await asyncio.to_thread(process.communicate, timeout=30)
+    assert (process.returncode, stderr) == ENDS[signal.Signals(number)]
     await alone(connection)
     assert await dump(connection) == before
     run = await imported(database_url, file)
     assert f"{MANY:,} created" in run.stdout
     assert len(await patients(client)) == MANY
+
+
+async def test_interrupted_after_it_was_stored(database_url: str, connection: asyncpg.Connection) -> None:
+    """It says so: while statistics are gathered nothing is undone any more."""
+    with running("import", "-", url=database_url, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE patients IN SHARE UPDATE EXCLUSIVE MODE")  # as ANALYZE does
+            assert process.stdin is not None
+            process.stdin.write(ndjson(people(3)).encode())
+            process.stdin.close()
+            await await_blocked(connection)
+            process.send_signal(signal.SIGINT)
+            assert await asyncio.to_thread(process.wait, 30) == 130
+        assert process.stderr is not None
+        assert process.stderr.read() == b"Interrupted: all that is right was stored before.\n"
+    assert await connection.fetchval("SELECT count(*) FROM patients") == 3
+
+
+def test_interrupted_while_it_starts(database_url: str, tmp_path: Path) -> None:
+    """Ctrl-C while its modules are loaded ends it, without a traceback."""
+    early = """
+import os, signal, sys
+
+class CtrlC:
+    def find_spec(self, name, *_):
+        if name == "app.cli.import_":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, CtrlC())
+"""
+    (tmp_path / "sitecustomize.py").write_text(early)
+    run = run_command("import", "-", given="", DATABASE_URL=database_url, PYTHONPATH=str(tmp_path))
+    assert (run.returncode, run.stdout, run.stderr) == (130, "", "")
 
 
 async def test_a_connection_that_breaks(database_url: str, connection: asyncpg.Connection, tmp_path: Path) -> None:

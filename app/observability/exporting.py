@@ -35,6 +35,9 @@ _EXPORTED = frozenset(
 )
 """The attributes of spans that leave. Not `url.path`, `url.query`, `server.address` and others: clients write them."""
 
+_INSTANCE = str(uuid.uuid4())
+"""Of this process, in traces and metrics alike: each worker counts for itself, and imports this anew."""
+
 P = TypeVar("P", bound="_Provider")
 
 
@@ -124,6 +127,6 @@ def _resource() -> Resource:
     ours = {
         "service.name": "patients-api",
         "service.version": version("patients-api"),
-        "service.instance.id": str(uuid.uuid4()),  # each worker counts for itself
+        "service.instance.id": _INSTANCE,
     }
     return Resource.create({name: value for name, value in ours.items() if name not in named})

@@ -10,6 +10,7 @@ import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.metrics.v1.metrics_pb2 import ResourceMetrics
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -66,14 +67,20 @@ class Collector:
     def metrics(self) -> dict[str, list[dict[str, Any]]]:
         """The attributes of all points so far, by the name of the metric."""
         found: dict[str, list[dict[str, Any]]] = {}
-        for path, body in list(self.received):
-            if path != "/v1/metrics":
-                continue
-            for batch in ExportMetricsServiceRequest.FromString(body).resource_metrics:
-                for metric in (metric for scope in batch.scope_metrics for metric in scope.metrics):
-                    points = getattr(metric, metric.WhichOneof("data") or "").data_points
-                    found.setdefault(metric.name, []).extend(values(point.attributes) for point in points)
+        for batch in self._metrics():
+            for metric in (metric for scope in batch.scope_metrics for metric in scope.metrics):
+                points = getattr(metric, metric.WhichOneof("data") or "").data_points
+                found.setdefault(metric.name, []).extend(values(point.attributes) for point in points)
         return found
+
+    def measuring(self) -> set[str]:
+        """The instances that have sent metrics so far."""
+        return {values(batch.resource.attributes)["service.instance.id"] for batch in self._metrics()}
+
+    def _metrics(self) -> Iterator[ResourceMetrics]:
+        for path, body in list(self.received):
+            if path == "/v1/metrics":
+                yield from ExportMetricsServiceRequest.FromString(body).resource_metrics
 
 
 @pytest.fixture

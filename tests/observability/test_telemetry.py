@@ -138,7 +138,9 @@ async def test_metrics_by_template(serve: Serve, database_url: str, collected: C
 
 @pytest.mark.alone
 async def test_each_worker_exports_for_itself(serve: Serve, database_url: str, collected: Collector) -> None:
-    """Two workers are two instances of one service, whose name and attributes the environment may give."""
+    """Two workers are two instances of one service, whose name and attributes the environment may give; traces and
+    metrics tell of the same two.
+    """
     served = serve(
         "--workers",
         "2",
@@ -153,6 +155,7 @@ async def test_each_worker_exports_for_itself(serve: Serve, database_url: str, c
         return {sent.resource["service.instance.id"] for sent in collected.spans()}
 
     await asyncio.to_thread(eventually, lambda: len(instances()) == 2, within=30)
+    await asyncio.to_thread(eventually, lambda: collected.measuring() == instances(), within=30)
     for sent in collected.spans():
         assert sent.resource["service.name"] == "clinic"
         assert sent.resource["deployment.environment.name"] == "test"

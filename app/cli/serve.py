@@ -8,8 +8,9 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from types import MappingProxyType
 from typing import NoReturn
 
 import structlog
@@ -17,6 +18,7 @@ import uvicorn
 from sqlalchemy.exc import ProgrammingError
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Process
 
 from app.db.connecting import missing_limits
 from app.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
@@ -153,17 +155,22 @@ async def _fill(url: str) -> None:
 class _Workers(Multiprocess):
     """uvicorn's supervisor, but that a second signal reaches workers that take their time to end.
 
-    What a worker that has ended had in use is no longer counted.
+    What a worker that has ended had in use is no longer counted, and the log tells of it and of who takes its place.
     """
 
-    _pids: frozenset[int] = frozenset()
+    _known: Mapping[int, Process] = MappingProxyType({})
+    """The workers when this was last looked at, by their pids."""
 
     def keep_subprocess_alive(self) -> None:
         super().keep_subprocess_alive()
-        pids = frozenset(worker.pid for worker in self.processes if worker.pid is not None)
-        for ended in self._pids - pids:
+        there = {worker.pid: worker for worker in self.processes if worker.pid is not None}
+        for ended in self._known.keys() - there.keys():
             metrics.forget(ended)
-        self._pids = pids
+            log.warning("worker ended", pid=ended, exit_code=self._known[ended].exitcode)
+        if self._known:  # that the first ones start is no news
+            for started in there.keys() - self._known.keys():
+                log.info("worker started", pid=started)
+        self._known = there
 
     def terminate_all(self) -> None:
         super().terminate_all()

@@ -96,14 +96,15 @@ def shared(pid: int) -> list[Path]:
 async def test_what_killed_workers_had_in_use_is_not_counted(
     serve: Serve, database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """Their connections are gone with them."""
+    """Their connections are gone with them; the log tells of them, and of those in their place."""
     served = serve("--workers", "2", DATABASE_URL=database_url, PATIENTS_POOL_SIZE="3")
     async with connection.transaction(), httpx.AsyncClient(base_url=served.url, timeout=30) as client:
         await connection.execute("LOCK TABLE hospitals IN ACCESS EXCLUSIVE MODE")
         request = asyncio.create_task(client.get(f"{HOSPITALS}none/"))
         await await_blocked(connection)
         assert (await asyncio.to_thread(scrape, served.url)).value("database_connections_in_use") == 1
-        for pid in workers(served):
+        killed = workers(served)
+        for pid in killed:
             os.kill(pid, signal.SIGKILL)
         with pytest.raises(httpx.TransportError):
             await request
@@ -116,6 +117,18 @@ async def test_what_killed_workers_had_in_use_is_not_counted(
         return metrics.value("database_connections_in_use") == 0 and metrics.value("database_connections_max") == 6
 
     await asyncio.to_thread(eventually, forgotten, within=60)
+    fresh = workers(served)
+
+    def logged(event: str) -> list[tuple[str, int, int | None]]:
+        lines = [line for line in served.log() if line["event"] == event]
+        return sorted((line["level"], line["pid"], line.get("exit_code")) for line in lines)
+
+    def told() -> bool:
+        return len(logged("worker started")) == 2
+
+    await asyncio.to_thread(eventually, told)
+    assert logged("worker ended") == [("warning", pid, -signal.SIGKILL) for pid in sorted(killed)]
+    assert logged("worker started") == [("info", pid, None) for pid in sorted(fresh)]
 
 
 async def test_pool_in_use_and_waiting(serve: Serve, database_url: str, connection: asyncpg.Connection) -> None:

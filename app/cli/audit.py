@@ -4,6 +4,7 @@ import argparse
 
 from app.audit.retention import prune
 from app.cli.database import OUT_OF_REACH, in_transaction
+from app.cli.wording import noun
 from app.settings import Settings
 
 EXPECTED = OUT_OF_REACH
@@ -18,5 +19,5 @@ def run(_: argparse.Namespace) -> int:
     """Remove, and say how much; 0."""
     days = Settings.load().audit_days
     removed = in_transaction(lambda connection: prune(connection, days))
-    print(f"Removed {removed} {'entry' if removed == 1 else 'entries'} of more than {days} days ago.")
+    print(f"Removed {removed} {noun(removed, 'entry', 'entries')} of more than {days} days ago.")
     return 0

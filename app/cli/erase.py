@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth.principal import Principal
 from app.cli.database import OUT_OF_REACH, in_transaction
+from app.cli.wording import noun
 from app.errors import ConflictError, NotFoundError
 from app.patients.service import PatientService
 from app.profiles.service import ProfileService
@@ -43,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     erased = in_transaction(work)
     for what, entries in erased.records:
-        print(f"Removed the {what} and its history of {entries} {'version' if entries == 1 else 'versions'}.")
+        print(f"Removed the {what} and its history of {entries} {noun(entries, 'version')}.")
     for profile_id in sorted(erased.left):
         print(f"The patient once had the profile {profile_id}, which no patient has now.")
         print(f"If it is the person's: patients-api erase profile {profile_id} --reason …")

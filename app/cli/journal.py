@@ -5,6 +5,7 @@ import argparse
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.cli.database import OUT_OF_REACH, in_transaction
+from app.cli.wording import noun
 from app.doctors.service import DoctorService
 from app.hospitals.service import HospitalService
 from app.journal.verification import Verdict, verify
@@ -24,10 +25,13 @@ def run(_: argparse.Namespace) -> int:
     """Print a line for each resource; 0 if all is well, else 1."""
     verdicts = in_transaction(_verify)
     for resource, verdict in verdicts.items():
-        print(f"{resource}: {verdict.records} records, {verdict.entries} entries")
+        records, entries = noun(verdict.records, "record"), noun(verdict.entries, "entry", "entries")
+        print(f"{resource}: {verdict.records} {records}, {verdict.entries} {entries}")
         for unique_id, what in verdict.flaws:
             print(f"  {unique_id} {what}")
-    flawed = any(verdict.flaws for verdict in verdicts.values())
+        if more := verdict.flawed - len(verdict.flaws):
+            print(f"  … and {more:,} more")
+    flawed = any(verdict.flawed for verdict in verdicts.values())
     print("The journal does not agree with the records." if flawed else "Every record is what its newest entry says.")
     return 1 if flawed else 0
 

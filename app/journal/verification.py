@@ -11,6 +11,7 @@ from app.models import journal
 from app.resource.repository import Repository
 
 MOST_LISTED = 20
+"""Flaws of a resource: after a restore that went wrong each record has one."""
 
 
 class Flaw(NamedTuple):
@@ -26,7 +27,9 @@ class Verdict(NamedTuple):
     records: int
     entries: int
     flaws: list[Flaw]
-    """The first 20."""
+    """The first ones."""
+    flawed: int
+    """How many there are, of which a record may have two."""
 
 
 async def verify(connection: AsyncConnection, repository: type[Repository]) -> Verdict:
@@ -61,7 +64,9 @@ async def verify(connection: AsyncConnection, repository: type[Repository]) -> V
         .where(or_(*(condition for condition, _ in kinds)))
     )
     missing = select(gaps.subquery().c.unique_id, literal_column("'lacks versions in between'"))
-    flaws = await connection.execute(compared.union_all(missing).limit(MOST_LISTED))
+    # counted before the limit: each row has the number of all
+    found = compared.union_all(missing).subquery()
+    flaws = (await connection.execute(select(*found.c, func.count().over()).limit(MOST_LISTED))).all()
     records = (await connection.execute(select(func.count()).select_from(table))).scalar_one()
     written = (await connection.execute(select(func.count()).select_from(entries))).scalar_one()
-    return Verdict(records, written, [Flaw._make(row) for row in flaws])
+    return Verdict(records, written, [Flaw(*row[:2]) for row in flaws], flaws[0][2] if flaws else 0)

@@ -131,12 +131,13 @@ async def test_what_was_done_past_the_service(
 
 
 async def test_many_flaws(connection: asyncpg.Connection, command: Command) -> None:
-    """However many are wrong, the first 20 of each resource are listed."""
+    """However many are wrong, the first 20 of each resource are listed, and it says how many more there are."""
     await connection.execute("INSERT INTO profiles (unique_id) SELECT 'prof' || n FROM generate_series(1, 1000) n")
     done = await command("journal", "verify")
     assert done.status == 1
     assert len(re.findall("^  prof[0-9]+ is not in the journal$", done.out, re.MULTILINE)) == 20
     assert "profiles: 1000 records, 0 entries" in done.out
+    assert done.out.count("  … and 980 more\n") == done.out.count("…") == 1
 
 
 async def test_the_command_itself(database_url: str, connection: asyncpg.Connection) -> None:

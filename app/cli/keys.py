@@ -62,8 +62,9 @@ def _create(arguments: argparse.Namespace) -> int:
 
 
 def _list(_: argparse.Namespace) -> int:
+    listed = in_transaction(keys.listed)
     print(FORM.format("name", "created", "expires", "last used", "scopes"))
-    for key in in_transaction(keys.listed):
+    for key in listed:
         days = [key[name].date().isoformat() if key[name] else "-" for name in ("created", "expires", "last_used")]
         notes = [f"hospitals: {' '.join(key['hospitals'])}"] if key["hospitals"] is not None else []
         notes += ["REVOKED"] if key["revoked"] else []

@@ -219,7 +219,7 @@ async def test_commands_go_straight(behind: Behind, connection: asyncpg.Connecti
             ("erase", "patient", "pat123", "--reason", "x", "--yes"),
         ):
             done = await asyncio.to_thread(run_command, *command, DATABASE_URL=as_owner)
-            assert done.returncode == 1, command
+            assert (done.returncode, done.stdout) == (1, ""), command
             assert "connection pooler" in done.stderr
             assert "PostgreSQL itself" in done.stderr
             assert "Traceback" not in done.stderr

@@ -35,7 +35,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.serving_role is not None:
         left = asyncio.run(grant(url, arguments.serving_role))
         if left:
-            print(f"The role {arguments.serving_role} is for who made it to alter.", file=sys.stderr)
-            print("To serve through a connection pooler, and only for that, let them run:", file=sys.stderr)
+            print(f"Done: {arguments.serving_role} may serve.", file=sys.stderr)
+            print("The rest is no error, and matters only with a connection pooler such as PgBouncer.", file=sys.stderr)
+            print("Through one, time limits come from the role, and only who made it may alter it.", file=sys.stderr)
+            print("For a pooler have an administrator run:", file=sys.stderr)
             print(*(f"{statement};" for statement in left), sep="\n", file=sys.stderr)
     return 0

@@ -17,6 +17,7 @@ from app.audit.trail import Trail, command_row
 from app.cli.database import OUT_OF_REACH, on_database
 from app.cli.interruption import end_as_on_ctrl_c
 from app.cli.progress import progress
+from app.cli.wording import noun
 from app.db.session import Database
 from app.errors import field_errors
 from app.resource.pages import ListParameters
@@ -51,8 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only what a filter of the list lets through, as hospital_id=hos123; may be repeated",
     )
     to = parser.add_mutually_exclusive_group()
-    to.add_argument("--output", type=Path, metavar="FILE", help="where to (standard output); .gz is packed")
+    to.add_argument("--output", type=_file, metavar="FILE", help="where to (-, standard output); .gz is packed")
     to.add_argument("--directory", type=Path, help="everything, a file for each resource, for `import DIRECTORY`")
+
+
+def _file(text: str) -> Path | None:
+    return None if text == "-" else Path(text)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -65,6 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise CannotExportError("A filter is of one resource: it does not go with --directory.")
     wanted = _wanted(RESOURCES[arguments.resource].parameters, arguments.filter, settings.phone_region)
     counts: dict[str, int] = {}
+    if arguments.directory:
+        _make(arguments.directory)
     with ExitStack() as stack:
         to_terminal = not (arguments.directory or arguments.output) and sys.stdout.isatty()
         bar = stack.enter_context(progress(hidden=to_terminal))
@@ -91,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
         # a second connection puts looks on record, for the snapshot only reads
         on_database(work, connections=2)
     for name, count in counts.items():
-        print(f"{_path(arguments, name, form_name) or name}: {count:,} records", file=sys.stderr)
+        print(f"{_path(arguments, name, form_name) or name}: {count:,} {noun(count, 'record')}", file=sys.stderr)
     return 0
 
 
@@ -123,6 +130,17 @@ def _path(arguments: argparse.Namespace, name: str, form: str) -> Path | None:
     return directory / f"{name}.{form}" if directory else output
 
 
+def _make(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_be_written(directory, error) from None
+
+
+def _cannot_be_written(path: Path | None, error: OSError) -> CannotExportError:
+    return CannotExportError(f"{path or 'The output'} cannot be written: {error.strerror}.")
+
+
 @contextmanager
 def _opened(path: Path | None) -> Iterator[BinaryIO]:
     """A file that only its owner may read, and that has its name only once it is whole."""
@@ -142,12 +160,11 @@ def _opened(path: Path | None) -> Iterator[BinaryIO]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise CannotExportError("Whoever was to read it has gone: the export is not whole.") from None
     except OSError as error:
-        raise CannotExportError(f"{path or 'The output'} cannot be written: {error.strerror}.") from None
+        raise _cannot_be_written(path, error) from None
 
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[BinaryIO]:
-    path.parent.mkdir(parents=True, exist_ok=True)
     # a name of its own, which nobody else writes; for its owner alone
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:

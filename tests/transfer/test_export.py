@@ -78,6 +78,10 @@ async def test_what_is_written(database_url: str, client: httpx.AsyncClient) -> 
     exported = await command(database_url, "export")
     assert exported.stdout == streamed.text
     assert exported.stderr == "patients: 3 records\n"
+    as_said = await command(database_url, "export", "--output", "-")
+    assert (as_said.stdout, as_said.stderr) == (exported.stdout, exported.stderr)
+    one = await command(database_url, "export", "--filter", "patient_last_name==1+1")
+    assert one.stderr == "patients: 1 record\n"
     rows = list(csv.reader(io.StringIO((await command(database_url, "export", "--format", "csv")).stdout, newline="")))
     assert rows[0] == list(COLUMNS)
     cells = [dict(zip(COLUMNS, row, strict=True)) for row in rows[1:]]
@@ -146,6 +150,12 @@ async def test_files(database_url: str, client: httpx.AsyncClient, tmp_path: Pat
     refused = await command(database_url, "export", "--output", tmp_path / "file" / "patients.csv")
     assert refused.returncode == 1
     assert "cannot be written" in refused.stderr
+    for option in ("--output", "--directory"):
+        nowhere = tmp_path / ("no" if option == "--output" else "file") / "here"
+        refused = await command(database_url, "export", option, nowhere)
+        assert refused.returncode == 1
+        assert refused.stderr.startswith(f"{nowhere} cannot be written: No")
+        assert not nowhere.parent.is_dir()
     both = await command(database_url, "export", "--directory", tmp_path, "--filter", "patient_town=x")
     assert both.returncode == 1
 

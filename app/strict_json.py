@@ -22,8 +22,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def parse(raw: bytes) -> Any:
-    """Parse a text.
+def parse(raw: bytes, *, one_line: bool = False) -> Any:
+    """Parse a text. Of one line, what is wrong is told with its column alone: the line has a number of its own.
 
     Raises:
         NotJSONError: it is no JSON, not in UTF-8, nested too deeply, or has a number of thousands of digits.
@@ -33,7 +33,8 @@ def parse(raw: bytes) -> Any:
     except UnicodeDecodeError:
         raise NotJSONError("is not in UTF-8") from None
     except json.JSONDecodeError as error:
-        raise NotJSONError(f"is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+        place = f"column {error.colno}" if one_line else f"line {error.lineno}, column {error.colno}"
+        raise NotJSONError(f"is not valid JSON: {error.msg} at {place}") from None
     except RecursionError:
         raise NotJSONError("is nested too deeply") from None
     except ValueError:

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.cli.database import OUT_OF_REACH, on_database
 from app.cli.interruption import end_as_on_ctrl_c
 from app.cli.progress import progress
+from app.cli.wording import noun
 from app.db.session import Database
 from app.errors import ConflictError
 from app.models import journal
@@ -155,7 +156,7 @@ class _Import:
         """Say what has become of it."""
         for path, tally in self._tallies.items():
             fates = ", ".join(f"{tally.fates[fate]:,} {'' if stored else 'to be '}{fate}" for fate in Fate)
-            print(f"{path}: {tally.lines:,} records: {fates}, {tally.wrong:,} wrong")
+            print(f"{path}: {tally.lines:,} {noun(tally.lines, 'record')}: {fates}, {tally.wrong:,} wrong")
         if stored:
             print("Stored, but for what is wrong." if self.wrong else "Stored.")
         else:
@@ -204,7 +205,7 @@ def _written(path: Path, files: Sequence[str]) -> TextIO:
     try:
         return path.open("w", newline="", encoding="utf-8")
     except OSError as error:
-        raise _cannot_be_written(path.name, error) from None
+        raise _cannot_be_written(str(path), error) from None
 
 
 def _cannot_be_written(name: str, error: OSError) -> UnreadableFileError:
@@ -244,7 +245,8 @@ class _Errors:
             print(line, file=sys.stderr)
         if self._count > len(self._first):
             rest = "" if self._file is not None else "; --errors FILE lists them all"
-            print(f"… and {self._count - len(self._first):,} more errors{rest}.", file=sys.stderr)
+            more = self._count - len(self._first)
+            print(f"… and {more:,} more {noun(more, 'error')}{rest}.", file=sys.stderr)
 
     def _write(self, rows: list[list[object]]) -> None:
         if self._file is not None:

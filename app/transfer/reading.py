@@ -18,6 +18,8 @@ MOST_BYTES = MAX_BODY
 _GZIP = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_ZIP = b"PK\x03\x04"
+"""With which a workbook of Excel begins: it is an archive."""
 NOT_UTF_8 = "Is not in UTF-8. Save the file in UTF-8: in Excel, as “CSV UTF-8”"
 _COLUMN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,63}")
 
@@ -61,6 +63,8 @@ class Source:
         """
         raw = self._raw_lines()
         first = next((line for line in raw if line.removeprefix(_BOM).strip()), b"")
+        if first.startswith(_ZIP):
+            raise UnreadableFileError("The file is an Excel workbook. Save it as “CSV UTF-8”.")
         if first.startswith(_UTF_16):
             raise UnreadableFileError("The file is in UTF-16. Save it in UTF-8: in Excel, as “CSV UTF-8”.")
         first = first.removeprefix(_BOM)
@@ -90,7 +94,7 @@ class Source:
         while line:
             if line.strip():
                 try:
-                    yield self._of_json(parse(line))
+                    yield self._of_json(parse(line.rstrip(), one_line=True))
                 except NotJSONError as error:
                     yield Line(self._number, None, (FieldError((), f"The line {error}", "json"),))
             line = next(rest, b"")
@@ -148,10 +152,11 @@ class Source:
         while names and not names[-1]:  # spreadsheets have columns of nothing, too
             names.pop()
         allowed = self._layout.columns
+        # a file without a header begins with somebody's data: what is said of it is where it stands
+        is_header = 2 * sum(name in allowed for name in names) >= len(names)
         for place, name in enumerate(names, start=1):
-            # what is no column's name may be somebody's data: a file without a header
-            shown = f", {name}," if _COLUMN_NAME.fullmatch(name) else ""
             if name not in allowed:
+                shown = f", {name}," if is_header and _COLUMN_NAME.fullmatch(name) else ""
                 raise self._unreadable(
                     f"has to name the columns. Column {place}{shown} is none of: {', '.join(allowed)}"
                 )

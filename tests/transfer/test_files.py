@@ -124,7 +124,9 @@ UNREADABLE = {
     "UTF-16": ("unique_id\tpatient_last_name\na\tDoe\n".encode("utf-16"), "The file is in UTF-16. Save it in UTF-8"),
     "Latin-1 columns": ("unique_id,Straße\na,Doe\n".encode("latin-1"), "Line 1 is not in UTF-8"),
     "an array": (b'[{"unique_id": "a", "patient_last_name": "Doe"}]', "The file is one JSON array"),
-    "no header": (b"a,Doe\nb,Roe\n", "Line 1 has to name the columns. Column 1, a, is none of: unique_id, "),
+    "no header": (b"a,Doe\nb,Roe\n", "Line 1 has to name the columns. Column 1 is none of: unique_id, "),
+    "no header, and an id that is a column's": (b"unique_id,Roe,Jo\n", "Column 2 is none of: "),
+    "a workbook": (b"PK\x03\x04\x14\x00Roe", "The file is an Excel workbook. Save it as “CSV UTF-8”."),
     "no header, personal": (b"Doe Roe,a\n", "Line 1 has to name the columns. Column 1 is none of: "),
     "mistyped": (b"unique_id,patient_lastname\na,Doe\n", "Column 2, patient_lastname, is none of: "),
     "twice": (b"unique_id,patient_last_name,unique_id\na,Doe,b\n", "Line 1 names column unique_id twice"),
@@ -160,15 +162,25 @@ async def test_files_that_cannot_be_read(
     assert await dump(connection) == before
 
 
+async def test_lines_that_are_no_json(database_url: str) -> None:
+    """They are told with one number of a line, that in the file."""
+    run = await command(database_url, "import", "-", given=f'{ndjson(people(1))}\n{{"a":\n{{a\n')
+    assert run.stderr.splitlines() == [
+        "-: line 3: The line is not valid JSON: Expecting value at column 6",
+        "-: line 4: The line is not valid JSON: Expecting property name enclosed in double quotes at column 2",
+    ]
+
+
 async def test_files_that_are_not_there(database_url: str, tmp_path: Path) -> None:
     """Neither the file to read nor a place for the errors."""
     missing = await command(database_url, "import", tmp_path / "none.csv")
     assert missing.returncode == 1
     assert missing.stderr == f"{tmp_path}/none.csv cannot be read: there is no such file.\n"
     (tmp_path / "patients.csv").write_text("unique_id\n")
-    nowhere = await command(database_url, "import", tmp_path / "patients.csv", "--errors", tmp_path / "no" / "e.csv")
+    errors = tmp_path / "no" / "e.csv"
+    nowhere = await command(database_url, "import", tmp_path / "patients.csv", "--errors", errors)
     assert nowhere.returncode == 1
-    assert "cannot be written" in nowhere.stderr
+    assert nowhere.stderr == f"{errors} cannot be written: No such file or directory. Nothing was stored.\n"
     input_ = tmp_path / "patients.csv"
     itself = await command(database_url, "import", input_, "--errors", input_)
     assert itself.returncode == 1

@@ -132,6 +132,7 @@ def _in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
             future.set_result(cast("T", result))
         else:
             future.set_exception(error)
+            future.exception()  # seen: where nobody waits any more asyncio would print it
 
     def run() -> None:
         result, error = None, None

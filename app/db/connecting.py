@@ -14,6 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util import await_
 
+from app.db.compiled import CompiledCache
 from app.errors import UnavailableError
 
 CONNECT_TIMEOUT = 1.0
@@ -164,9 +165,8 @@ def create_engine(url: str, *, pool_size: int, limited: bool = False) -> AsyncEn
         pool_size=pool_size,
         max_overflow=0,
         hide_parameters=True,
-        query_cache_size=STATEMENTS,
     )
-    return engine
+    return engine.execution_options(compiled_cache=CompiledCache(STATEMENTS))
 
 
 _IN_FORCE = text("SELECT name, setting::bigint FROM pg_settings WHERE name = ANY(:names)")

@@ -23,6 +23,8 @@ SEARCH = "search/"
 """What follows the path of a list where it is searched by a request with a body."""
 BATCH = 500
 """Records that the stream reads at once: about half a megabyte, a few milliseconds of a connection."""
+SENT = 0.001
+"""Seconds in which a statement is sent."""
 
 
 class PageParameters(BaseModel):
@@ -195,6 +197,7 @@ async def _meanwhile(reading: Awaitable[list[Item]]) -> AsyncIterator[asyncio.Fu
     """Read while the client takes what was read before: it and PostgreSQL then work at the same time."""
     task = asyncio.ensure_future(reading)
     try:
+        await asyncio.wait({task}, timeout=SENT)  # until the statement is on its way
         yield task
     finally:
         if not task.done():

@@ -42,6 +42,11 @@ def settings(request: Request) -> Settings:
     return loaded
 
 
+def _lookups(request: Request) -> Lookups:
+    lookups: Lookups = request.app.state.lookups
+    return lookups
+
+
 def _precondition(request: Request) -> Precondition:
     return Precondition.of(request.headers, required=settings(request).require_if_match)
 
@@ -68,15 +73,15 @@ async def list_records(
 
     @asynccontextmanager
     async def connected(wanted: Wanted) -> AsyncIterator[Listing]:
-        # a connection for each batch: a client that reads slowly holds none
-        reading = database(request).read() if wanted.everything else database(request).find()
-        async with reading as connection:
+        async with database(request).read() if wanted.everything else database(request).find() as connection:
             yield listing(repository(connection, principal))
 
     async def read(parameters: ListParameters, after: Any, limit: int) -> list[Item]:
-        wanted = parameters.wanted(region)
+        wanted, place = parameters.wanted(region), after and Place._make(after)
+        if wanted.everything:
+            return await _lookups(request).page(repository, principal, place, limit)
         async with connected(wanted) as records:
-            return await records.page(wanted, after and Place._make(after), limit)
+            return await records.page(wanted, place, limit)
 
     async def count(parameters: ListParameters) -> int | None:
         if parameters.count is None:
@@ -95,8 +100,7 @@ async def get_record(
     request: Request, repository: type[Repository], unique_id: str, principal: Principal | None = None
 ) -> Response:
     """200 and the record, or 304; as the `principal` sees it, which is the request's, if nothing else is said."""
-    lookups: Lookups = request.app.state.lookups
-    record = await lookups.get(repository, principal or Principal.of(request), unique_id)
+    record = await _lookups(request).get(repository, principal or Principal.of(request), unique_id)
     return answer(request, record.document)
 
 

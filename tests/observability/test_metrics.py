@@ -51,18 +51,24 @@ def workers(served: Served) -> set[int]:
 
 @pytest.mark.alone
 async def test_counts_are_exact_whichever_worker_is_asked(serve: Serve, database_url: str) -> None:
-    """Of two workers each answers for both, also after one was killed and another came in its place."""
+    """Of two workers each answers for both, also after one was killed and another came in its place.
+
+    Requests of the same moment share statements: of these there are fewer, but as many whichever worker tells.
+    """
     served = serve("--workers", "2", DATABASE_URL=database_url)
     missing = [Call("GET", f"{HOSPITALS}none/")]
     expected = 0
 
     def exact() -> bool:
-        return all(
+        told = list(scrapes(served))
+        statements = {
+            metrics.value("database_statement_duration_seconds_count", operation="SELECT", table="hospitals")
+            for metrics in told
+        }
+        return (len(statements) == 1 and 0 < statements.pop() <= expected) and all(
             metrics.value("http_requests_total", route=ONE, method="GET", status="404") == expected
             and metrics.value("http_request_duration_seconds_count", route=ONE, method="GET") == expected
-            and metrics.value("database_statement_duration_seconds_count", operation="SELECT", table="hospitals")
-            == expected
-            for metrics in scrapes(served)
+            for metrics in told
         )
 
     async def ask() -> None:
@@ -136,7 +142,8 @@ async def test_pool_in_use_and_waiting(serve: Serve, database_url: str, connecti
     served = serve(DATABASE_URL=database_url, PATIENTS_POOL_SIZE="2")
     async with connection.transaction():
         await connection.execute("LOCK TABLE hospitals IN ACCESS EXCLUSIVE MODE")
-        requests = asyncio.create_task(at_once(served.url, [Call("GET", f"{HOSPITALS}none/")] * 5))
+        change = Call("PUT", f"{HOSPITALS}none/", {"hospital_name": "New"})
+        requests = asyncio.create_task(at_once(served.url, [change] * 5))
         await await_blocked(connection, 2)
         metrics = await asyncio.to_thread(scrape, served.url)
     assert metrics.value("database_connections_max") == 2
@@ -174,11 +181,7 @@ async def test_statements_that_fail_or_are_given_up_take_time_too(
 
 async def test_statements_are_named_by_what_they_do_first(client: httpx.AsyncClient) -> None:
     """By operation and table, the commit among them; each once."""
-    names = {
-        ("INSERT", "hospitals"): 1,
-        ("INSERT", "journal"): 1,
-        ("COMMIT", ""): 1,
-    }
+    names = {("INSERT", "hospitals"): 1, ("COMMIT", ""): 1}
     before = Metrics((await client.get("/metrics")).text)
     assert (await client.post(HOSPITALS, json={"hospital_name": "General"})).status_code == 201
     after = Metrics((await client.get("/metrics")).text)

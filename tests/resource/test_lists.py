@@ -16,8 +16,8 @@ from fastapi import FastAPI
 from app.main import create_app
 from app.resource.pages import BATCH
 from app.settings import Settings
-
 from tests.support import eventually
+
 PATIENTS = "/patients/patients/"
 PATHS = [PATIENTS, "/profiles/profiles/", "/hospitals/hospitals/", "/doctors/doctors/"]
 

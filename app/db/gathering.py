@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context, copy_context
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from app.db.session import STALLED
@@ -9,6 +11,13 @@ from app.errors import UnavailableError
 
 W = TypeVar("W")
 R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked(Generic[W, R]):
+    wanted: W
+    result: asyncio.Future[R]
+    context: Context
 
 
 class Gathering(Generic[W, R]):
@@ -21,7 +30,7 @@ class Gathering(Generic[W, R]):
         self._work = work
         self._most = most
         self._weight = weight
-        self._waiting: list[tuple[W, asyncio.Future[R]]] = []
+        self._waiting: list[_Asked[W, R]] = []
         self._working: asyncio.Task[None] | None = None
 
     async def ask(self, wanted: W) -> R:
@@ -31,37 +40,45 @@ class Gathering(Generic[W, R]):
             UnavailableError: the database is away or too busy.
             sqlalchemy.exc.DBAPIError: it refuses what was wanted in the same moment.
         """
-        result: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._waiting.append((wanted, result))
+        asked: _Asked[W, R] = _Asked(wanted, asyncio.get_running_loop().create_future(), copy_context())
+        self._waiting.append(asked)
         if self._working is None:
-            self._working = asyncio.create_task(self._work_on())
-        return await result
+            self._begin()
+        return await asked.result
 
-    async def _work_on(self) -> None:
+    def _begin(self) -> None:
+        batch = self._next()
+        # what is logged and traced of the statement belongs to who has waited longest
+        self._working = asyncio.create_task(self._do(batch), context=batch[0].context)
+
+    async def _do(self, batch: list["_Asked[W, R]"]) -> None:
         loop = asyncio.get_running_loop()
-        while self._waiting:
-            batch = self._next()
-            began = loop.time()
-            try:
-                results = await self._work([wanted for wanted, _ in batch])
-            except Exception as error:  # noqa: BLE001  # whoever waits raises it
-                if loop.time() - began > STALLED:  # who came since then would wait as long again
-                    batch += self._waiting
-                    self._waiting = []
-                for _, result in batch:
-                    if not result.done():
-                        result.set_exception(_another(error))
-                continue
-            for (_, result), done in zip(batch, results, strict=True):
-                if not result.done():  # else its client has gone
-                    result.set_result(done)
-        self._working = None
+        began = loop.time()
+        try:
+            results = await self._work([asked.wanted for asked in batch])
+        except Exception as error:  # noqa: BLE001  # whoever waits raises it
+            if loop.time() - began > STALLED:  # who came since then would wait as long again
+                batch += self._waiting
+                self._waiting = []
+            for asked in batch:
+                if not asked.result.done():
+                    asked.result.set_exception(_another(error))
+        else:
+            for asked, result in zip(batch, results, strict=True):
+                if not asked.result.done():  # else its client has gone
+                    asked.result.set_result(result)
+        finally:
+            for asked in batch:
+                asked.result.cancel()  # nobody waits for work that was cancelled
+            self._working = None
+            if self._waiting:
+                self._begin()
 
-    def _next(self) -> list[tuple[W, asyncio.Future[R]]]:
+    def _next(self) -> list["_Asked[W, R]"]:
         """Take those who have waited longest, at least one."""
         number, weight = 0, 0
-        for wanted, _ in self._waiting:
-            weight += self._weight(wanted)
+        for asked in self._waiting:
+            weight += self._weight(asked.wanted)
             if number and weight > self._most:
                 break
             number += 1

@@ -1,0 +1,67 @@
+"""Requests of the same moment share statements: each is answered as if it were alone."""
+
+import asyncio
+from typing import Any
+
+import httpx
+from sqlalchemy import event
+
+from tests.auth.support import PATIENTS
+from tests.walls.conftest import Register
+
+IDS = ("pat-a", "pat-b", "pat-shared", "pat-none", "pat-gone", "pat-never")
+CLIENTS = ("a", "b", "both", "free")
+
+
+def seen(answer: httpx.Response) -> tuple[int, Any]:
+    body = answer.json()
+    return answer.status_code, body if answer.status_code == 200 else body["detail"]
+
+
+async def test_nobody_sees_across_a_wall_because_others_ask_too(register: Register) -> None:
+    """Whoever asks for one patient or a page, at the same time as others with other walls, gets what they get alone."""
+    asked = [
+        (getattr(register, client), path)
+        for client in CLIENTS
+        for path in (*(f"{PATIENTS}{unique_id}/" for unique_id in IDS), f"{PATIENTS}?limit=3", PATIENTS)
+    ]
+    alone = [seen(await client.get(path)) for client, path in asked]
+    assert {status for status, _ in alone} == {200, 404}
+    for _ in range(5):
+        together = await asyncio.gather(*(client.get(path) for client, path in asked))
+        assert [seen(answer) for answer in together] == alone
+
+
+async def test_requests_of_a_moment_share_statements(register: Register) -> None:
+    """20 requests for patients and 20 for a page take fewer than half as many statements."""
+    await register.free.get(PATIENTS)  # the key is known now
+    statements = []
+    transport = register.free._transport  # noqa: SLF001  # the application that the client asks
+    engine = transport.app.state.database.engine.sync_engine  # type: ignore[attr-defined]
+    event.listen(engine, "after_cursor_execute", lambda *arguments: statements.append(arguments[2]))
+    paths = [f"{PATIENTS}{unique_id}/" for unique_id in IDS[:4] * 5] + [f"{PATIENTS}?limit=2"] * 20
+    answers = await asyncio.gather(*(register.free.get(path) for path in paths))
+    assert {answer.status_code for answer in answers} == {200}
+    for unique_id, answer in zip(IDS[:4] * 5, answers, strict=False):
+        assert answer.json()["unique_id"] == unique_id
+    assert 2 <= len([statement for statement in statements if "patients" in statement]) < 20
+
+
+async def test_what_was_written_is_read(register: Register) -> None:
+    """While others read the same patient and page all the time, whoever has changed it reads the change."""
+    done = asyncio.Event()
+
+    async def keep_reading(path: str) -> None:
+        while not done.is_set():
+            await register.both.get(path)
+            await register.free.get(path)
+
+    one, page = f"{PATIENTS}pat-shared/", f"{PATIENTS}?limit=5"
+    others = [asyncio.create_task(keep_reading(path)) for path in (one, page) * 3]
+    for number in range(30):
+        changed = await register.free.put(one, json={"patient_race": str(number)})
+        assert changed.status_code == 200
+        assert (await register.both.get(one)).json() == changed.json()
+        assert changed.json() in (await register.free.get(page)).json()
+    done.set()
+    await asyncio.gather(*others)

@@ -65,6 +65,10 @@ class ServiceError(Exception):
         self.headers = headers
 
 
+class InvalidTokenError(Exception):
+    """An access token is not to be trusted; the message is for the log, and holds nothing of the token."""
+
+
 class UnauthorizedError(ServiceError):
     status = HTTPStatus.UNAUTHORIZED
 

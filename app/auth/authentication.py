@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Collection
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import structlog
 from cachetools import LRUCache, TTLCache
@@ -14,12 +15,14 @@ from starlette.requests import HTTPConnection
 
 from app.auth import keys
 from app.auth.limiting import RateLimits
-from app.auth.oidc import InvalidTokenError, make_provider
 from app.auth.principal import Principal
 from app.auth.scopes import Scope
 from app.db.session import Database
-from app.errors import UnauthorizedError, UnavailableError
+from app.errors import InvalidTokenError, UnauthorizedError, UnavailableError
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.auth.oidc import Provider
 
 log = structlog.get_logger()
 
@@ -38,7 +41,7 @@ class Authenticator:
         self.settings = settings
         self.database = database
         self.limits = RateLimits(settings.effective_rate_limit)
-        self.provider = make_provider(settings)
+        self.provider = _provider(settings)
         self._verified: TTLCache[bytes, tuple[Principal, float]] = TTLCache(maxsize=10_000, ttl=TRUSTED_FOR)
         self._known: LRUCache[bytes, tuple[Principal, datetime | None]] = LRUCache(maxsize=100)
         """Keys that may read metrics and nothing else."""
@@ -144,6 +147,15 @@ class Authenticator:
         """Close what it holds open."""
         if self.provider is not None:
             await self.provider.close()
+
+
+def _provider(settings: Settings) -> "Provider | None":
+    """The identity provider that the settings name, if they do."""
+    if settings.oidc_issuer is None or settings.oidc_audience is None:
+        return None
+    from app.auth.oidc import Provider  # noqa: PLC0415  # its libraries take five megabytes of each process
+
+    return Provider(settings.oidc_issuer, settings.oidc_audience)
 
 
 def _credentials(request: HTTPConnection) -> str | None:

@@ -10,8 +10,8 @@ import httpx
 import jwt
 import structlog
 
-from app.errors import UnavailableError
-from app.settings import Settings, is_safe
+from app.errors import InvalidTokenError, UnavailableError
+from app.settings import is_safe
 
 log = structlog.get_logger()
 
@@ -31,10 +31,6 @@ TIMEOUT = 3
 
 _SUBJECT = re.compile(r"[\x21-\x7e]{1,255}")
 """OpenID Connect Core, section 2: at most 255 ASCII characters."""
-
-
-class InvalidTokenError(Exception):
-    """The token is not to be trusted; the message is for the log, and holds nothing of the token."""
 
 
 class _UntrustedError(ValueError):
@@ -145,10 +141,3 @@ def _usable(keys: list[Any]) -> dict[str, jwt.PyJWK]:
             with suppress(jwt.PyJWTError, LookupError, TypeError, ValueError):
                 usable[key["kid"]] = jwt.PyJWK(key)
     return usable
-
-
-def make_provider(settings: Settings) -> Provider | None:
-    """The provider that the settings name, if they do."""
-    if settings.oidc_issuer is None or settings.oidc_audience is None:
-        return None
-    return Provider(settings.oidc_issuer, settings.oidc_audience)

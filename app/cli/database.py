@@ -9,7 +9,8 @@ from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.embedded import EmbeddedPostgres, EmbeddedPostgresError, running_url
-from app.db.migrate import INSUFFICIENT_PRIVILEGE, schema_is_current
+from app.db.migrate import INSUFFICIENT_PRIVILEGE
+from app.db.schema import schema_is_current
 from app.db.session import Database
 from app.errors import UnavailableError
 from app.settings import InvalidSettingsError, Settings

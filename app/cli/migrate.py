@@ -5,7 +5,8 @@ import asyncio
 import sys
 
 import app.models  # noqa: F401  # declares the tables to which rights are given
-from app.db.migrate import LockTimeoutError, UnfitRoleError, check_role, grant, migrate
+from app.db.migrate import UnfitRoleError, check_role, grant, migrate
+from app.db.schema import LockTimeoutError
 from app.errors import UnavailableError
 from app.settings import InvalidSettingsError, Settings
 

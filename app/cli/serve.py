@@ -22,7 +22,7 @@ from uvicorn.supervisors.multiprocess import Process
 
 from app.db.connecting import missing_limits
 from app.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
-from app.db.migrate import LockTimeoutError, migrate, schema_is_current
+from app.db.schema import LockTimeoutError, schema_is_current
 from app.db.session import Database
 from app.errors import UnavailableError
 from app.observability import metrics
@@ -100,6 +100,8 @@ def run(arguments: argparse.Namespace) -> int:
             end_after(server.wait)
             stack.callback(signal.signal, signal.SIGINT, signal.SIG_IGN)  # its end at ours is no news
             if not asyncio.run(_is_current(url)):
+                from app.db.migrate import migrate  # noqa: PLC0415  # Alembic takes ten megabytes
+
                 migrate(url)
         else:
             url = settings.database_url.get_secret_value()

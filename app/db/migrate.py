@@ -1,11 +1,10 @@
-"""Migrations: bring a database to this version's schema, tell whether it is there, and who may do what in it."""
+"""Migrations: bring a database to this version's schema, and who may do what in it."""
 
 import time
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -13,16 +12,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 import migrations
 from app.db.base import Base
 from app.db.connecting import SESSION
+from app.db.schema import LockTimeoutError
 from app.db.session import Database
 
-UNDEFINED_TABLE = "42P01"
 LOCK_NOT_AVAILABLE = "55P03"
 INSUFFICIENT_PRIVILEGE = "42501"
 ADVISORY_LOCK = 0x70617469656E7473
 """Any number that all versions agree on, held by who migrates; this one spells `patients`."""
 _PAUSE = 0.1
 """Seconds between two questions whether it is our turn."""
-_SCRIPTS = ScriptDirectory(str(Path(migrations.__file__).parent))
 
 
 def migrate(url: str) -> None:
@@ -32,7 +30,7 @@ def migrate(url: str) -> None:
         LockTimeoutError: others have held a lock for too long; all revisions before are done.
     """
     config = Config()
-    config.set_main_option("script_location", _SCRIPTS.dir)
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
     config.attributes["url"] = url
     try:
         command.upgrade(config, "head")
@@ -43,10 +41,6 @@ def migrate(url: str) -> None:
             "A migration gave up waiting for a lock, so that requests need not wait behind it: a long transaction, "
             "such as a dump, is under way. The revisions before it are done. Run this again when that has ended."
         ) from None
-
-
-class LockTimeoutError(Exception):
-    """A migration did not get a lock in time; the message tells the operator what to do."""
 
 
 def await_turn(connection: Connection) -> None:
@@ -121,18 +115,3 @@ async def grant(url: str, role: str) -> list[str]:
         async with database.read() as connection:
             await connection.run_sync(await_turn)  # the only connection of the pool: the transaction has it too
         return await database.transaction(work)
-
-
-async def schema_is_current(connection: AsyncConnection) -> bool:
-    """Whether the database has this version's head revision, or one that this version does not know: a newer one.
-
-    Deployments expand first and contract later, so that a version runs on the schema of the next.
-    """
-    try:
-        revisions = (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalars().all()
-    except ProgrammingError as error:
-        if getattr(error.orig, "sqlstate", None) == UNDEFINED_TABLE:  # never migrated
-            return False
-        raise
-    known = {script.revision for script in _SCRIPTS.walk_revisions()}
-    return any(revision == _SCRIPTS.get_current_head() or revision not in known for revision in revisions)

@@ -5,7 +5,7 @@ import asyncio
 from fastapi import Request, Response
 
 from app.auth.scopes import OPEN, Scope, needs
-from app.db.migrate import schema_is_current
+from app.db.schema import schema_is_current
 from app.db.session import Database
 from app.errors import UnavailableError
 from app.http.routing import make_router, problems

@@ -18,6 +18,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 import migrations
+from app.db import schema
 from app.db.base import Base
 from app.db.connecting import create_engine
 from app.db.migrate import migrate
@@ -270,3 +271,9 @@ async def test_migrating_twice_changes_nothing(database_url: str) -> None:
     before = await schema(database_url)
     await asyncio.to_thread(migrate, database_url)
     assert await schema(database_url) == before
+
+
+def test_the_files_of_migrations_are_named_after_them() -> None:
+    """What the service takes for the newest revision, and for all that it knows, is what Alembic does."""
+    assert schema.REVISIONS[::-1] == REVISIONS
+    assert schema.REVISIONS[-1] == SCRIPTS.get_current_head()

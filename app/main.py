@@ -16,10 +16,10 @@ from app.db.session import Database
 from app.docs.routes import assets
 from app.docs.routes import router as docs
 from app.doctors.routes import router as doctors
-from app.errors import add_error_handlers
 from app.hospitals.routes import router as hospitals
 from app.http.hangups import Hangups
 from app.http.middleware import CORS, BodyLimit, Hosts, Paths, Problems, RequestContext
+from app.http.problems import add_error_handlers
 from app.observability.health import router as health
 from app.observability.metrics import POOL
 from app.observability.statements import Statements

@@ -9,7 +9,8 @@ from pydantic.json_schema import models_json_schema
 
 from app.auth.break_glass import MOST_CHARACTERS
 from app.auth.scopes import SCHEMES, needed
-from app.errors import IdentifierRetiredError, InUseError, MissingScopeError, NotFoundError, Problem, title
+from app.errors import IdentifierRetiredError, InUseError, MissingScopeError, NotFoundError
+from app.http.problems import Problem, title
 from app.resource.idempotency import PATTERN
 from app.resource.schemas import Schema, untitle
 

@@ -11,7 +11,7 @@ import httpx
 import jsonschema_rs
 import pytest
 
-from app.errors import MEDIA_TYPE
+from app.http.problems import MEDIA_TYPE
 from app.main import create_app
 from app.settings import Settings
 from tests.support import EXAMPLE

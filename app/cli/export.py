@@ -19,7 +19,7 @@ from app.cli.interruption import end_as_on_ctrl_c
 from app.cli.progress import progress
 from app.cli.wording import noun
 from app.db.session import Database
-from app.errors import field_errors
+from app.http.problems import field_errors
 from app.resource.pages import ListParameters
 from app.resource.wanted import Wanted
 from app.settings import Settings

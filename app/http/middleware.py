@@ -16,7 +16,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import BODY_TOO_LARGE, UNEXPECTED, ProblemResponse
+from app.http.problems import BODY_TOO_LARGE, UNEXPECTED, ProblemResponse
 from app.observability.logging import QUIET, describe
 from app.observability.metrics import count_request
 from app.observability.statements import request_state

@@ -13,9 +13,6 @@ from app.audit.trail import Access, requested
 from app.auth.authentication import Authenticator
 from app.auth.scopes import Scope, needed
 from app.errors import (
-    BODY_TOO_LARGE,
-    MEDIA_TYPE,
-    UNEXPECTED,
     IdentifierTakenError,
     InvalidError,
     MissingScopeError,
@@ -28,10 +25,8 @@ from app.errors import (
     UnavailableError,
     UnreadableBodyError,
     UnsupportedMediaTypeError,
-    problem_content,
-    status_of,
-    title,
 )
+from app.http.problems import BODY_TOO_LARGE, MEDIA_TYPE, UNEXPECTED, problem_content, status_of, title
 from app.strict_json import NotJSONError, parse
 
 _JSON_TYPE = re.compile(r'application/json\s*(?:;\s*charset=(?:utf-8|"utf-8")\s*)?;?', re.IGNORECASE)

@@ -4,7 +4,8 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError, create_model
 
-from app.errors import FieldError, field_errors
+from app.errors import FieldError
+from app.http.problems import field_errors
 from app.resource.schemas import RequestBody
 from app.resource.values import Identifier, Recorded
 from app.transfer.reading import Line

@@ -54,6 +54,11 @@ class Resource(Base):
                 cls.__table__.append_constraint(CheckConstraint(fits, name=f"{column.name}_length"))
 
 
+def stored(table: Table) -> list[Column[Any]]:
+    """The columns of a table that are given values; PostgreSQL computes the others of these."""
+    return [column for column in table.columns if column.computed is None]
+
+
 def text_column(max_length: int, *, nullable: bool = True) -> MappedColumn[Any]:
     """A column of people's text, of at most `max_length` characters by a named CHECK constraint."""
     return mapped_column(PEOPLE_TEXT, nullable=nullable, info={"max_length": max_length})

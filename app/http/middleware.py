@@ -74,8 +74,8 @@ class RequestContext:
             if message["type"] == "http.response.start":
                 status = int(message["status"])  # a member of HTTPStatus reads otherwise on a terminal
                 said = {name for name, _ in message["headers"]}
-                message["headers"].append((b"x-request-id", request_id.encode()))
-                message["headers"] += [header for header in _SECURITY if header[0] not in said]
+                ours = [(b"x-request-id", request_id.encode()), *(pair for pair in _SECURITY if pair[0] not in said)]
+                message["headers"] = [*message["headers"], *ours]
             elif message["type"] == "http.response.body":
                 complete = not message.get("more_body", False)
             await send(message)

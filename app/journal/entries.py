@@ -23,6 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSON, aggregate_order_by, insert
 
 from app.auth.principal import Principal
+from app.db.base import stored
 from app.models import journal
 from app.resource.document import ToMany, rendered
 
@@ -32,7 +33,7 @@ KEPT_BESIDE = frozenset({"unique_id", "version"})
 
 def own_columns(table: Table) -> list[str]:
     """What of a row an entry's record holds: what is not computed, and not kept beside it."""
-    return [column.name for column in table.columns if column.name not in KEPT_BESIDE and column.computed is None]
+    return [column.name for column in stored(table) if column.name not in KEPT_BESIDE]
 
 
 def state(table: Table, row: FromClause, links: Mapping[str, ToMany]) -> ColumnElement[Any]:

@@ -28,6 +28,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSON, aggregate_order_by
 
+from app.db.base import stored
+
 _SECONDS = 'YYYY-MM-DD"T"HH24:MI:SS"Z"'
 _MICROSECONDS = 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'
 
@@ -126,7 +128,7 @@ class Document:
 
     def rows(self) -> Select[Any]:
         """All rows of the table, with the columns of which documents are made."""
-        return select(*(column for column in self.table.columns if column.computed is None))
+        return select(*stored(self.table))
 
     def of(self, rows: Select[Any]) -> Select[str, str]:
         """A statement that answers `(unique_id, document)`, both text, of `rows`, a selection from the table."""

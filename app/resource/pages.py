@@ -177,19 +177,14 @@ async def _stream(
     items: list[Item], read: Callable[[Any, int], Awaitable[list[Item]]], show: Show, form: Form
 ) -> AsyncIterator[str]:
     opening = form.opening
-    while True:
-        async with _meanwhile(read(items[-1].place, BATCH) if len(items) == BATCH else _no_more()) as reading:
+    while len(items) == BATCH:
+        async with _meanwhile(read(items[-1].place, BATCH)) as reading:
             yield opening + form.of(_records(items))
             items = await reading
-        if not items:
-            break
-        await show(_records(items))
-        opening = form.separator
-    yield form.closing
-
-
-async def _no_more() -> list[Item]:
-    return []
+        if items:
+            await show(_records(items))
+        opening = form.separator if items else ""
+    yield opening + form.of(_records(items)) + form.closing
 
 
 @asynccontextmanager
@@ -200,6 +195,5 @@ async def _meanwhile(reading: Awaitable[list[Item]]) -> AsyncIterator[asyncio.Fu
         await asyncio.wait({task}, timeout=SENT)  # until the statement is on its way
         yield task
     finally:
-        if not task.done():
-            task.cancel()
+        task.cancel()  # where it is not done
         await asyncio.gather(task, return_exceptions=True)

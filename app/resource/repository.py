@@ -54,10 +54,8 @@ class Written(NamedTuple):
     record: Record
     """As it is now."""
     linking: Linking
-    changed: bool
-    """Whether it is another than before."""
     entered: bool
-    """Whether the journal has taken that."""
+    """Whether the journal has taken what was written, if anything was."""
 
 
 class Repository:
@@ -159,8 +157,9 @@ class Repository:
         Raises:
             IdentifierTakenError: a record has the id.
         """
-        every = dict.fromkeys(self.values()) | dict(values)
-        statement = self._creation(action, frozenset(every).difference(self.values()), limited=self.limited)
+        decided = writing.own_values(self.table)
+        every = dict.fromkeys(decided) | dict(values)
+        statement = self._creation(action, frozenset(every).difference(decided), limited=self.limited)
         parameters = {"unique_id": unique_id or new_identifier(self.prefix), **every}
         written = await self._write(statement, parameters, {name: links.get(name, []) for name in self.links})
         if written is None:
@@ -176,7 +175,7 @@ class Repository:
         if (row := result.one_or_none()) is None:
             return None
         linking = Linking(links, {name: frozenset(getattr(row, name)) for name in links})
-        return Written(Record(row[0], row[1]), linking, row.changed, bool(row.entered))
+        return Written(Record(row[0], row[1]), linking, row.entered)
 
     @classmethod
     @cache
@@ -220,12 +219,6 @@ class Repository:
 
     @classmethod
     @cache
-    def values(cls) -> tuple[str, ...]:
-        """The columns of which a request decides."""
-        return tuple(writing.own_values(cls.table))
-
-    @classmethod
-    @cache
     def _change(cls, action: str, names: frozenset[str], *, limited: bool) -> Select[Any]:
         return writing.change(cls.document, cls.links, action, names, limited=limited)
 
@@ -236,7 +229,7 @@ class Repository:
 
         Links, as far as the principal may. Where nothing differs nothing is written.
         """
-        every = {name: values.get(name, locked[name]) for name in self.values()}
+        every = {name: values.get(name, locked[name]) for name in writing.own_values(self.table)}
         differs = any(locked[name] != value for name, value in every.items())
         statement = self._change(action, frozenset(links), limited=self.limited)
         written = await self._write(statement, {"id": locked["unique_id"], "differs": differs, **every}, links)
@@ -263,7 +256,7 @@ class Repository:
             IdentifierRetiredError: it was created under the id of a deleted record.
             ConflictError: another change was faster.
         """
-        if written.changed and not written.entered:
+        if not written.entered:
             raise await self.retired(written.record.unique_id) if action == "created" else self.changed()
 
     def changed(self) -> ConflictError:

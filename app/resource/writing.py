@@ -5,12 +5,12 @@ row that was written, and the links as they are then.
 """
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
     CTE,
     Boolean,
-    Column,
     ColumnElement,
     Exists,
     Select,
@@ -22,13 +22,12 @@ from sqlalchemy import (
     or_,
     select,
     text,
-    true,
     union_all,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
 
-from app.db.base import ID
+from app.db.base import ID, stored
 from app.journal.entries import entry
 from app.resource.document import Document, ToMany
 from app.resource.links import Replacement, replacing
@@ -38,13 +37,11 @@ _KEPT_BY_THE_DATABASE = frozenset({"version", "date_created", "last_updated"})
 """The columns that have values of their own where none are given."""
 
 
-def own_values(table: Table) -> list[str]:
+@cache
+def own_values(table: Table) -> tuple[str, ...]:
     """The columns that a request decides."""
-    return [column.name for column in _stored(table) if column.name not in _KEPT_BY_THE_DATABASE | {"unique_id"}]
-
-
-def _stored(table: Table) -> list[Column[Any]]:
-    return [column for column in table.columns if column.computed is None]
+    decided_otherwise = _KEPT_BY_THE_DATABASE | {"unique_id"}
+    return tuple(column.name for column in stored(table) if column.name not in decided_otherwise)
 
 
 def next_version(table: Table) -> dict[str, ColumnElement[Any]]:
@@ -61,20 +58,20 @@ def creation(
 ) -> Select[Any]:
     """A statement that inserts a row and its links, given all `own_values`, and what is `given` beside these.
 
-    It answers the `unique_id` and document of the record, the ids that are known of each set of links, `changed`, and
-    `entered`: whether the journal has taken it. Nothing where there is a row of its id.
+    It answers the `unique_id` and document of the record, the ids that are known of each set of links, and `entered`:
+    whether the journal has taken what was written. Nothing where there is a row of its id.
     """
     table = document.table
     written = (
         insert(table)
         .values({name: bindparam(name) for name in ("unique_id", *own_values(table), *sorted(given))})
         .on_conflict_do_nothing(index_elements=[table.c.unique_id])
-        .returning(*_stored(table))
+        .returning(*stored(table))
         .cte("written")
     )
     record_id: ColumnElement[str] = bindparam("unique_id", type_=ID)
     replaced = replacing(links, written, record_id, new=True, limited=limited)
-    return _answer(document, links, action, _Parts(written, written, replaced, true()))
+    return _answer(document, links, action, _Parts(written, written, replaced))
 
 
 def change(
@@ -93,13 +90,12 @@ def change(
         update(table)
         .where(this, or_(bindparam("differs", type_=Boolean), *map(_any, linked.changes)))
         .values({name: bindparam(name) for name in own_values(table)} | next_version(table))
-        .returning(*_stored(table))
+        .returning(*stored(table))
         .cte("written")
     )
-    changed = _any(written)
-    before = select(*_stored(table)).where(this, ~changed)
+    before = select(*stored(table)).where(this, ~_any(written))
     page = union_all(select(written), before).cte("page")
-    return _answer(document, links, action, _Parts(written, page, linked, changed))
+    return _answer(document, links, action, _Parts(written, page, linked))
 
 
 def _any(part: CTE) -> Exists:
@@ -112,13 +108,12 @@ class _Parts(NamedTuple):
     page: CTE
     """The row as it is then."""
     replaced: Replacement
-    changed: ColumnElement[bool]
 
 
 def _answer(document: Document, links: Mapping[str, ToMany], action: str, parts: _Parts) -> Select[Any]:
     now = parts.replaced.relations
     sets = {name: now.get(relation, relation) for name, relation in links.items()}
-    entered = entry(document.table, parts.written, sets, literal_column(f"'{action}'"))
-    count = select(func.count()).select_from(entered).scalar_subquery()
-    columns = (*parts.replaced.columns, parts.changed.label("changed"), count.label("entered"))
+    entries = entry(document.table, parts.written, sets, literal_column(f"'{action}'"))
+    entered = or_(~_any(parts.written), _any(entries)).label("entered")
+    columns = (*parts.replaced.columns, entered)
     return document.with_relations(now).of_page(parts.page).add_columns(*columns).add_cte(*parts.replaced.changes)

@@ -50,7 +50,7 @@ from app.journal.entries import author, entry, is_known
 from app.resource.identifiers import new_identifier
 from app.resource.links import unknown_link
 from app.resource.repository import Repository
-from app.resource.writing import next_version
+from app.resource.writing import next_version, own_values
 from app.transfer.bodies import MOMENTS, Body
 
 
@@ -107,15 +107,10 @@ class Staging:
         self.overwrite = overwrite
         """Whether records that are there and differ are changed; else their lines are wrong."""
         self.table = repository.table
-        settable = [
-            column
-            for column in self.table.columns
-            if column.computed is None and column.name not in {"unique_id", "version", *MOMENTS}
-        ]
-        names = [*(column.name for column in settable), *repository.links]
+        self.settable = own_values(self.table)
+        names = [*self.settable, *repository.links]
         self.bits: Mapping[str, int] = {name: 1 << place for place, name in enumerate(names)}
         """Of what a line may give, columns and links: where they stand in the number that says which it gives."""
-        self.settable: Sequence[str] = names[: len(settable)]
         self.staged = Table(
             f"staged_{self.table.name}",
             MetaData(),
@@ -123,7 +118,7 @@ class Staging:
             Column("unique_id", ID, primary_key=True),
             Column("given", BigInteger),
             *(Column(name, DateTime(timezone=True)) for name in MOMENTS),
-            *(Column(column.name, column.type) for column in settable),
+            *(Column(name, self.table.c[name].type) for name in self.settable),
             *(Column(name, ARRAY(ID)) for name in repository.links),
             Column("fate", ID, server_default=Fate.CREATED),
             prefixes=["TEMPORARY"],

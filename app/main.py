@@ -13,6 +13,7 @@ from app.audit.routes import router as audit
 from app.audit.trail import Trail
 from app.auth.authentication import Authenticator
 from app.db.session import Database
+from app.db.together import Together
 from app.docs.routes import assets
 from app.docs.routes import router as docs
 from app.doctors.routes import router as doctors
@@ -90,6 +91,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.authenticator = authenticator
     app.state.trail = Trail(database)
     app.state.lookups = Lookups(database)
+    app.state.together = Together(database)
     app.state.cursors = Cursors(database)
     app.state.settings = settings
     app.state.stopping = False

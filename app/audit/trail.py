@@ -1,6 +1,6 @@
 """The trail: a durable row for each request for patients and profiles, before its answer leaves."""
 
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -13,7 +13,6 @@ from sqlalchemy import (
     SmallInteger,
     Text,
     and_,
-    bindparam,
     case,
     column,
     exists,
@@ -22,12 +21,12 @@ from sqlalchemy import (
     literal_column,
     select,
 )
-from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth.principal import Principal
 from app.db.gathering import Gathering
 from app.db.session import Database
+from app.db.together import Transaction, Work, execute_for, given
 from app.models import audit, journal
 from app.models.audit import WRITTEN
 from app.resource.identifiers import is_identifier
@@ -54,8 +53,8 @@ REFUSED = 400
 
 def _insert() -> Executable:
     # one statement for any number of rows, so that it is planned once; arrays of arrays would have to be rectangular
-    given = func.json_to_recordset(bindparam("rows", type_=JSON)).table_valued(*_GIVEN).render_derived(with_types=True)
-    row, entry = given.c, journal.c
+    rows = given(*_GIVEN, most=None)
+    row, entry = rows.c, journal.c
     asked = func.unnest(row.ids).column_valued("asked")
     # what is no record's id may be anything that somebody typed
     known = exists().where(entry.resource == row.resource, entry.unique_id == asked)
@@ -67,7 +66,7 @@ def _insert() -> Executable:
     )
     version = case((and_(*(row.method != read for read in READS), row.status < REFUSED), made.scalar_subquery()))
     values = {**{name.name: row[name.name] for name in _GIVEN}, "ids": ids, "version": version}
-    return insert(audit).from_select(WRITTEN, select(*(values[name] for name in WRITTEN)).select_from(given))
+    return insert(audit).from_select(WRITTEN, select(*(values[name] for name in WRITTEN)).select_from(rows))
 
 
 _INSERT = _insert()
@@ -76,7 +75,7 @@ Row = dict[str, Any]
 
 async def write(connection: AsyncConnection, row: Row) -> None:
     """Write a row in the transaction of `connection`."""
-    await connection.execute(_INSERT, {"rows": [row]})
+    await execute_for(connection, _INSERT, row)
 
 
 class Trail:
@@ -154,8 +153,8 @@ class Access:
 
     async def change(
         self,
-        database: Database,
-        work: Callable[[AsyncConnection], Awaitable[T]],
+        transaction: Transaction,
+        work: Work[T],
         about: Callable[[T], Sequence[str]] | None = None,
     ) -> T:
         """Do the `work` of a change and write it down, in one transaction; `about` tells whose ids, if no path does."""
@@ -168,7 +167,7 @@ class Access:
                 await write(connection, {**self.row(self.success), "ids": list(ids)})
             return result
 
-        result = await database.transaction(audited)
+        result = await transaction(audited)
         self.written = True
         return result
 

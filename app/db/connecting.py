@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import asyncpg
+from pydantic_core import to_json
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util import await_
@@ -165,8 +166,13 @@ def create_engine(url: str, *, pool_size: int, limited: bool = False) -> AsyncEn
         pool_size=pool_size,
         max_overflow=0,
         hide_parameters=True,
+        json_serializer=_json,
     )
     return engine.execution_options(compiled_cache=CompiledCache(STATEMENTS))
+
+
+def _json(value: Any) -> str:
+    return to_json(value).decode()  # it knows dates and decimals, and is fast
 
 
 _IN_FORCE = text("SELECT name, setting::bigint FROM pg_settings WHERE name = ANY(:names)")

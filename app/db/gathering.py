@@ -1,40 +1,62 @@
-"""What requests want of the database in the same moment, done for all of them by one statement."""
+"""What requests want of the database in the same moment, done for all of them at once."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Hashable, Sequence
 from contextvars import Context, copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from app.db.session import STALLED
 from app.errors import UnavailableError
 
+TURNS = 3
+"""Of the event loop, in which those come along whose requests are here already: microseconds where there are none."""
+
 W = TypeVar("W")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class _Asked(Generic[W, R]):
     wanted: W
     result: asyncio.Future[R]
     context: Context
+    batch: "_Batch[W, R] | None" = None
+
+
+@dataclass(eq=False, slots=True)
+class _Batch(Generic[W, R]):
+    asked: list[_Asked[W, R]] = field(default_factory=list)
+    task: asyncio.Task[None] | None = None
 
 
 class Gathering(Generic[W, R]):
-    """Collects what is wanted while a statement runs; the next does all of it. Nobody waits for others to come."""
+    """Collects what is wanted while work is done; the next work is all of it. Nobody waits for who is not here yet."""
 
     def __init__(
-        self, work: Callable[[list[W]], Awaitable[Sequence[R]]], *, most: int, weight: Callable[[W], int] = lambda _: 1
+        self,
+        work: Callable[[list[W]], Awaitable[Sequence[R]]],
+        *,
+        most: int,
+        weight: Callable[[W], int] = lambda _: 1,
+        touched: Callable[[W], Collection[Hashable]] = lambda _: (),
+        patience: float | None = None,
     ) -> None:
-        """Have `work` done, which answers a result for each in their order, of up to `most` at once by `weight`."""
+        """Have `work` done, which answers a result for each in their order, of up to `most` at once by `weight`.
+
+        Two that have something `touched` in common follow each other. Who waits longer than `patience`, in seconds,
+        for what is being done does not wait for it any more.
+        """
         self._work = work
         self._most = most
         self._weight = weight
+        self._touched = touched
+        self._patience = patience
         self._waiting: list[_Asked[W, R]] = []
-        self._working: asyncio.Task[None] | None = None
+        self._current: _Batch[W, R] | None = None
 
     async def ask(self, wanted: W) -> R:
-        """Have it done; the result.
+        """Have it done; the result. What everybody who asked for it has given up is stopped.
 
         Raises:
             UnavailableError: the database is away or too busy.
@@ -42,48 +64,75 @@ class Gathering(Generic[W, R]):
         """
         asked: _Asked[W, R] = _Asked(wanted, asyncio.get_running_loop().create_future(), copy_context())
         self._waiting.append(asked)
-        if self._working is None:
-            self._begin()
-        return await asked.result
+        self._go_on()
+        try:
+            return await asked.result
+        finally:
+            if asked.result.cancelled():
+                self._give_up(asked)
 
-    def _begin(self) -> None:
-        batch = self._next()
-        # what is logged and traced of the statement belongs to who has waited longest
-        self._working = asyncio.create_task(self._do(batch), context=batch[0].context)
+    def _go_on(self) -> None:
+        if self._waiting and self._current is None:
+            self._current = batch = _Batch[W, R]()
+            # what is logged and traced of it belongs to who has waited longest
+            batch.task = asyncio.create_task(self._do(batch), context=self._waiting[0].context)
 
-    async def _do(self, batch: list["_Asked[W, R]"]) -> None:
+    def _end(self, batch: _Batch[W, R]) -> None:
+        if self._current is batch:
+            self._current = None
+            self._go_on()
+
+    async def _do(self, batch: _Batch[W, R]) -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
+        timer = None if self._patience is None else loop.call_later(self._patience, self._end, batch)
         try:
-            results = await self._work([asked.wanted for asked in batch])
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
+            self._take(batch)
+            results = await self._work([asked.wanted for asked in batch.asked]) if batch.asked else ()
         except Exception as error:  # noqa: BLE001  # whoever waits raises it
-            if loop.time() - began > STALLED:  # who came since then would wait as long again
-                batch += self._waiting
-                self._waiting = []
-            for asked in batch:
-                if not asked.result.done():
-                    asked.result.set_exception(_another(error))
+            self._fail(batch, error, stalled=loop.time() - began > STALLED)
         else:
-            for asked, result in zip(batch, results, strict=True):
+            for asked, result in zip(batch.asked, results, strict=True):
                 if not asked.result.done():  # else its client has gone
                     asked.result.set_result(result)
         finally:
-            for asked in batch:
+            if timer is not None:
+                timer.cancel()
+            for asked in batch.asked:
                 asked.result.cancel()  # nobody waits for work that was cancelled
-            self._working = None
-            if self._waiting:
-                self._begin()
+            self._end(batch)
 
-    def _next(self) -> list["_Asked[W, R]"]:
+    def _fail(self, batch: _Batch[W, R], error: Exception, *, stalled: bool) -> None:
+        if stalled and isinstance(error, UnavailableError):
+            batch.asked += self._waiting  # they would wait as long again
+            self._waiting = []
+        for asked in batch.asked:
+            if not asked.result.done():
+                asked.result.set_exception(_another(error))
+
+    def _take(self, batch: _Batch[W, R]) -> None:
         """Take those who have waited longest, at least one."""
-        number, weight = 0, 0
+        left: list[_Asked[W, R]] = []
+        touched: set[Hashable] = set()
+        weight = 0
         for asked in self._waiting:
             weight += self._weight(asked.wanted)
-            if number and weight > self._most:
-                break
-            number += 1
-        batch, self._waiting = self._waiting[:number], self._waiting[number:]
-        return batch
+            touches = self._touched(asked.wanted)
+            if batch.asked and (weight > self._most or not touched.isdisjoint(touches)):
+                left.append(asked)
+            else:
+                asked.batch = batch
+                batch.asked.append(asked)
+            touched.update(touches)
+        self._waiting = left
+
+    def _give_up(self, asked: _Asked[W, R]) -> None:
+        if asked.batch is None:
+            self._waiting.remove(asked)
+        elif all(other.result.cancelled() for other in asked.batch.asked) and asked.batch.task is not None:
+            asked.batch.task.cancel()
 
 
 def _another(error: Exception) -> Exception:

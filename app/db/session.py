@@ -53,7 +53,11 @@ _FOREIGN_KEY = ("23503", "23001")
 """SQLSTATEs: foreign key violation, restrict violation."""
 
 
-class CollisionError(UnavailableError):
+class InTheWayError(UnavailableError):
+    """Another transaction was in the way for too long."""
+
+
+class CollisionError(InTheWayError):
     """Transactions were in each other's way, and this one was chosen to give way."""
 
 
@@ -66,7 +70,9 @@ async def _translated() -> AsyncIterator[None]:
         sqlstate = getattr(error.orig, "sqlstate", None) or ""
         if sqlstate in _COLLISIONS:
             raise CollisionError from error
-        if error.connection_invalidated or sqlstate.startswith(_AWAY) or sqlstate in {_LOCK_TIMEOUT, _READ_ONLY}:
+        if sqlstate == _LOCK_TIMEOUT:
+            raise InTheWayError from error
+        if error.connection_invalidated or sqlstate.startswith(_AWAY) or sqlstate == _READ_ONLY:
             raise UnavailableError from error
         if sqlstate in _FOREIGN_KEY:
             raise ConflictError(

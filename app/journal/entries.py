@@ -13,6 +13,7 @@ from sqlalchemy import (
     Table,
     Text,
     bindparam,
+    column,
     func,
     literal_column,
     not_,
@@ -60,32 +61,40 @@ def is_known(table: Table, unique_id: ColumnElement[str]) -> Exists:
     return select(literal_column("1")).select_from(journal).where(*of_this).offset(literal_column("0")).exists()
 
 
-def entry(table: Table, row: FromClause, links: Mapping[str, ToMany], action: ColumnElement[str]) -> CTE:
-    """Write down that `row`, as `table` has it now, came to be by `action`.
+AUTHOR = (column("actor", Text), column("request_id", String))
+"""What rows have with them of which each is by somebody else (`signed`)."""
 
-    Answers the version; nothing where it is the first, and the journal has the id already.
+
+def signed(row: FromClause, given: CTE) -> CTE:
+    """The same rows, each with the author of the one that it was `given` as."""
+    by = (given.c[name.name] for name in AUTHOR)
+    return select(*row.c, *by).join_from(row, given, given.c.unique_id == row.c.unique_id).cte("signed")
+
+
+def entry(table: Table, row: FromClause, links: Mapping[str, ToMany], action: ColumnElement[str]) -> CTE:
+    """Write down that `row`, as `table` has it now, came to be by `action`; by its author, or that of the parameters.
+
+    Answers the id and the version; nothing where it is the first, and the journal has the id already.
     """
     new = or_(row.c.version > literal_column("1"), not_(is_known(table, row.c.unique_id).correlate(row)))
-    return _write(table, select(row.c.unique_id, row.c.version, action, state(table, row, links)).where(new))
+    return _write(table, row, select(row.c.unique_id, row.c.version, action, state(table, row, links)).where(new))
 
 
 def farewell(table: Table, row: FromClause) -> CTE:
     """Write down that `row` of `table` was deleted."""
-    return _write(
-        table, select(row.c.unique_id, row.c.version + literal_column("1"), literal_column("'deleted'"), null())
-    )
+    version = row.c.version + literal_column("1")
+    return _write(table, row, select(row.c.unique_id, version, literal_column("'deleted'"), null()))
 
 
-def _write(table: Table, what: Select[Any]) -> CTE:
-    about = what.add_columns(
-        literal_column(f"'{table.name}'"), bindparam("actor", type_=Text), bindparam("request_id", type_=String)
-    )
+def _write(table: Table, row: FromClause, what: Select[Any]) -> CTE:
+    by = (row.c.get(name.name, bindparam(name.name, type_=name.type)) for name in AUTHOR)
+    about = what.add_columns(literal_column(f"'{table.name}'"), *by)
     names = ("unique_id", "version", "action", "record", "resource", "actor", "request_id")
     # where another transaction has just deleted a record of this id, only the key knows
-    statement = insert(journal).from_select(names, about).on_conflict_do_nothing().returning(journal.c.version)
-    return statement.cte("entry")
+    statement = insert(journal).from_select(names, about).on_conflict_do_nothing()
+    return statement.returning(journal.c.unique_id, journal.c.version).cte("entry")
 
 
 def author(principal: Principal) -> dict[str, Any]:
-    """The parameters of statements that have an entry in them."""
+    """The author of entries: parameters of statements that have one in them, or columns of the rows that are given."""
     return {"actor": principal.name, "request_id": principal.request_id}

@@ -69,7 +69,8 @@ def add_history_routes(
     )
     async def restore(request: Request, unique_id: PathId, body: Restore) -> Response:
         """Bring back a deleted record, or an earlier state of one that is there, as a new version."""
+        transaction = database(request).transaction
         record, headers = await post(
-            request, service, body, lambda own, condition: own.restore(unique_id, body, condition)
+            request, transaction, service, body, lambda own, condition: own.restore(unique_id, body, condition)
         )
         return answer(request, record.document, headers=headers)

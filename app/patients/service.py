@@ -19,6 +19,12 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
 
     repository_class = PatientRepository
 
+    @classmethod
+    def touched(cls, body: PatientCreate | PatientUpdate) -> frozenset[str]:
+        """The patient and its profile."""
+        profile = body.patient_profile
+        return super().touched(body) | ({profile.unique_id} if profile else set())
+
     async def create(
         self,
         body: PatientCreate,

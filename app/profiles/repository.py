@@ -1,11 +1,12 @@
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, bindparam, case, exists, false, func, literal_column, or_, select
+from sqlalchemy import ColumnElement, Select, case, column, exists, false, literal_column, or_, select
 from sqlalchemy.dialects.postgresql import insert
 
+from app.db.together import execute_for, given
 from app.errors import UnavailableProfileError
-from app.journal.entries import author, entry
+from app.journal.entries import AUTHOR, author, entry, signed
 from app.models import Patient
 from app.models import Profile as Row
 from app.profiles.schemas import Profile
@@ -37,9 +38,12 @@ class ProfileRepository(Repository):
 
     @classmethod
     @cache
-    def _upsert(cls, fields: frozenset[str], *, overwrite: bool) -> Select[int | None, int]:
+    def _upsert(cls, fields: frozenset[str], *, overwrite: bool) -> Select[Any]:
         key = [cls.table.c.unique_id]
-        statement = insert(cls.table)
+        names = ("unique_id", *sorted(fields))
+        wanted = given(*(column(name, cls.table.c[name].type) for name in names), *AUTHOR)
+        rows = select(*(wanted.c[name] for name in names)).order_by(wanted.c.unique_id)
+        statement = insert(cls.table).from_select(names, rows)
         if fields and overwrite:
             new = statement.excluded
             statement = statement.on_conflict_do_update(
@@ -49,14 +53,13 @@ class ProfileRepository(Repository):
             )
         else:
             statement = statement.on_conflict_do_nothing(index_elements=key)
-        changed = statement.values({name: bindparam(name) for name in ("unique_id", *fields)}).returning(cls.table)
-        row = changed.cte("changed")
+        row = signed(statement.returning(cls.table).cte("changed"), wanted)
         action = case(
             (row.c.version == literal_column("1"), literal_column("'created'")), else_=literal_column("'updated'")
         )
         written = entry(cls.table, row, cls.links, action)
-        count = select(func.count()).select_from(written).scalar_subquery()
-        return select(select(row.c.version).scalar_subquery(), count)
+        entered = row.c.unique_id.in_(select(written.c.unique_id)).label("entered")
+        return select(row.c.unique_id, row.c.version, entered)
 
     async def upsert(self, unique_id: str, values: dict[str, Any]) -> bool:
         """Create the profile, or overwrite the given `values` of it. Any number of requests may do so at once.
@@ -70,10 +73,10 @@ class ProfileRepository(Repository):
         """
         seen = not self.limited or await self.sees(unique_id)
         statement = self._upsert(frozenset(values), overwrite=seen)
-        parameters = {"unique_id": unique_id, **values, **author(self.principal)}
-        changed, written = (await self.connection.execute(statement, parameters)).one()
-        if self.limited and not (seen or written):
+        row = {"unique_id": unique_id, **values, **author(self.principal)}
+        changed = await execute_for(self.connection, statement, row)
+        if self.limited and not (seen or (changed is not None and changed.entered)):
             raise UnavailableProfileError
-        if changed and not written:
-            raise await self.retired(unique_id) if changed == 1 else self.changed()
-        return bool(changed)
+        if changed is not None and not changed.entered:
+            raise await self.retired(unique_id) if changed.version == 1 else self.changed()
+        return changed is not None

@@ -145,5 +145,5 @@ class Document:
                 field = rendered(page.c[name])
             fields.append(field.label(name))
         record = select(*fields).select_from(source).subquery("record")
-        document = cast(func.row_to_json(record.table_valued()), Text)
+        document = cast(func.row_to_json(record.table_valued()), Text).label("document")
         return select(record.c.unique_id, document)

@@ -11,10 +11,9 @@ from sqlalchemy import (
     FromClause,
     Select,
     all_,
-    any_,
-    bindparam,
     delete,
     func,
+    literal_column,
     or_,
     select,
     true,
@@ -50,99 +49,111 @@ def unknown_link(name: str, place: int, unique_id: str) -> FieldError:
 
 @dataclass(frozen=True)
 class _Set:
-    """One set of links of a record, `{name}` among the parameters of the statement; for who is `limited` or not."""
+    """One set of links of each record that is `given`, in the column `{name}`; for who is `limited` or not."""
 
     name: str
     relation: ToMany
+    given: CTE
     limited: bool
 
     @property
     def _wanted(self) -> ColumnElement[Any]:
-        return bindparam(self.name, type_=ARRAY(ID))
+        return self.given.c[self.name]
 
     @property
     def _walled(self) -> bool:
         return self.limited and self.relation.walled
 
-    def known(self, record_id: ColumnElement[str]) -> CTE:
-        """The wanted ids that exist and that the principal may link, or that it finds linked."""
-        target = self.relation.target.c.unique_id
-        may_link = select(target).where(target == any_(self._wanted))
-        if self._walled:
-            linked = select(self.relation.key).where(self.relation.owner == record_id)
-            may_link = may_link.where(or_(is_own(target), target.in_(linked)))
-        return may_link.cte(f"known_{self.name}")
+    def known(self) -> CTE:
+        """The wanted links to what exists and what the principal may link, or finds linked.
 
-    def removed(self, record_id: ColumnElement[str]) -> CTE:
+        Each is looked up by itself, which OFFSET has PostgreSQL do: it would read all doctors for a few otherwise.
+        """
+        owner, key = self.relation.owner, self.relation.key
+        target = self.relation.target.c.unique_id
+        asked = func.unnest(self._wanted).table_valued("unique_id", name="asked").render_derived()
+        may_link = select(target).where(target == asked.c.unique_id)
+        if self._walled:
+            linked = select(key).where(owner == self.given.c.unique_id)
+            may_link = may_link.where(or_(is_own(target), target.in_(linked.correlate(self.given))))
+        one = may_link.correlate(asked, self.given).offset(literal_column("0")).lateral("one")
+        ids = select(self.given.c.unique_id.label(owner.name), one.c.unique_id.label(key.name))
+        return ids.select_from(self.given.join(asked, true()).join(one, true())).cte(f"known_{self.name}")
+
+    def removed(self) -> CTE:
         """Remove what is not wanted; behind walls, of the principal's own only."""
         owner, key = self.relation.owner, self.relation.key
-        unwanted = delete(self.relation.link).where(owner == record_id, key != all_(self._wanted))
+        unwanted = delete(self.relation.link).where(owner == self.given.c.unique_id, key != all_(self._wanted))
         if self._walled:
             unwanted = unwanted.where(is_own(key))
-        return unwanted.returning(key).cte(f"removed_{self.name}")
+        return unwanted.returning(owner).cte(f"removed_{self.name}")
 
-    def added(self, record: FromClause, known: CTE) -> CTE:
+    def added(self, known: FromClause) -> CTE:
         """Add what is known and is not there.
 
         In the order of the ids, in which every transaction then locks the targets (by the foreign key's check).
         """
-        rows = self._links(record, known).order_by(known.c.unique_id)
+        owner, key = known.c
+        rows = select(owner, key).order_by(key, owner)
         missing = insert(self.relation.link).from_select([self.relation.owner, self.relation.key], rows)
-        return missing.on_conflict_do_nothing().returning(self.relation.key).cte(f"added_{self.name}")
+        return missing.on_conflict_do_nothing().returning(self.relation.owner).cte(f"added_{self.name}")
 
-    def now(self, record: FromClause, known: CTE) -> ToMany:
+    def now(self, known: FromClause) -> ToMany:
         """The relation as it is after this statement, which itself sees the table as it was before."""
-        links: Any = self._links(record, known)
+        links: Any = select(*known.c)
         if self._walled:
             link, key = self.relation.link, self.relation.key
-            kept = select(link).where(self.relation.owner.in_(select(record.c.unique_id)), ~is_own(key))
+            kept = select(link).where(self.relation.owner.in_(select(self.given.c.unique_id)), ~is_own(key))
             links = links.union(kept)
         return replace(self.relation, changed=links.cte(f"now_{self.name}"))
 
-    def _links(self, record: FromClause, known: CTE) -> Select[str, str]:
-        owner, key = self.relation.owner, self.relation.key
-        ids = select(record.c.unique_id.label(owner.name), known.c.unique_id.label(key.name))
-        return ids.select_from(record.join(known, true()))
-
 
 class Replacement(NamedTuple):
-    """The replacement of some sets of links of a record, as parts of the statement that writes the record."""
+    """The replacement of some sets of links of the records that are given, as parts of the statement that writes them.
+
+    Of what is `known`, `changes` and `now` the first columns are the records' ids.
+    """
 
     relations: Mapping[ToMany, ToMany]
     """Each relation as it is afterwards."""
-    columns: list[ColumnElement[Any]]
-    """`{name}` of each set: the ids that are known."""
+    known: Mapping[str, CTE]
+    """Of each set the wanted links that are known."""
     changes: list[CTE]
-    """What changes them; each answers the links that it changes."""
+    """What changes them; each answers the ids of the records whose links it changes."""
 
 
-def known_of(relations: Mapping[str, ToMany], record_id: ColumnElement[str], *, limited: bool) -> Select[Any]:
-    """A statement that answers of each set, `{name}`, which of the wanted ids are known."""
-    sets = (_Set(name, relation, limited) for name, relation in sorted(relations.items()))
-    return select(*(_array(each.name, each.known(record_id)) for each in sets))
+def known_of(relations: Mapping[str, ToMany], given: CTE, *, limited: bool) -> Select[Any]:
+    """A statement that answers which of the wanted ids are known: `{name}` of each set, beside the `unique_id`."""
+    known = {name: _Set(name, relation, given, limited).known() for name, relation in sorted(relations.items())}
+    return select(given.c.unique_id, *ids_of(known, given.c.unique_id))
 
 
 def replacing(
-    relations: Mapping[str, ToMany], record: FromClause, record_id: ColumnElement[str], *, new: bool, limited: bool
+    relations: Mapping[str, ToMany], given: CTE, written: FromClause | None = None, *, limited: bool
 ) -> Replacement:
-    """Make each set of links of a record what is wanted: `{name}` among the parameters of the statement.
+    """Make each set of links of the `given` records what is wanted; of the new ones that are `written`, if any are new.
 
-    `record` is a row of it with its `unique_id`, if it is there; what is `new` has no links yet. On behalf of who is
-    `limited` a walled set keeps the links to what is not its own.
+    What is new has no links yet. On behalf of who is `limited` a walled set keeps the links to what is not its own.
     """
     now: dict[ToMany, ToMany] = {}
-    columns: list[ColumnElement[Any]] = []
+    known: dict[str, CTE] = {}
     changes: list[CTE] = []
     for name, relation in sorted(relations.items()):
-        links = _Set(name, relation, limited)
-        known = links.known(record_id)
-        columns.append(_array(name, known))
-        changes.append(links.added(record, known))
-        if not new:
-            changes.append(links.removed(record_id))
-        now[relation] = links.now(record, known)
-    return Replacement(now, columns, changes)
+        links = _Set(name, relation, given, limited)
+        all_known = known[name] = links.known()
+        owned: FromClause = all_known
+        if written is not None:
+            owner, _ = all_known.c
+            owned = select(*all_known.c).join(written, written.c.unique_id == owner).subquery(f"new_{name}")
+        changes.append(links.added(owned))
+        if written is None:
+            changes.append(links.removed())
+        now[relation] = links.now(owned)
+    return Replacement(now, known, changes)
 
 
-def _array(name: str, known: CTE) -> ColumnElement[Any]:
-    return func.array(select(known.c.unique_id).scalar_subquery(), type_=ARRAY(ID)).label(name)
+def ids_of(known: Mapping[str, CTE], record_id: ColumnElement[str]) -> Iterator[ColumnElement[Any]]:
+    """`{name}` of each set: the ids that are known of a record."""
+    for name, links in known.items():
+        owner, key = links.c
+        yield func.array(select(key).where(owner == record_id).scalar_subquery(), type_=ARRAY(ID)).label(name)

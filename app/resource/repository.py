@@ -13,11 +13,13 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Executable,
+    Row,
     Select,
     Table,
     and_,
     any_,
     bindparam,
+    column,
     delete,
     func,
     literal_column,
@@ -29,6 +31,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth.principal import Principal
 from app.db.base import ID
+from app.db.together import execute_for, given
 from app.errors import ConflictError, IdentifierRetiredError, IdentifierTakenError, InUseError, NotFoundError
 from app.journal.entries import author, farewell
 from app.journal.erasure import forget
@@ -37,7 +40,9 @@ from app.resource import walls, writing
 from app.resource.document import Document, ToMany
 from app.resource.identifiers import is_identifier, new_identifier
 from app.resource.links import Linking, known_of
-from app.resource.writing import RECORD_ID
+from app.resource.writing import own_values
+
+_ID = bindparam("id", type_=ID)
 
 
 class Record(NamedTuple):
@@ -99,7 +104,7 @@ class Repository:
 
     @classmethod
     def _this(cls) -> ColumnElement[bool]:
-        return cls.table.c.unique_id == RECORD_ID
+        return cls.table.c.unique_id == _ID
 
     @classmethod
     def _visible_one(cls, *, limited: bool) -> ColumnElement[bool]:
@@ -146,8 +151,8 @@ class Repository:
 
     @classmethod
     @cache
-    def _creation(cls, action: str, given: frozenset[str], *, limited: bool) -> Select[Any]:
-        return writing.creation(cls.document, cls.links, action, given, limited=limited)
+    def _creation(cls, action: str, beside: frozenset[str], *, limited: bool) -> Select[Any]:
+        return writing.creation(cls.document, cls.links, action, beside, limited=limited)
 
     async def create(
         self, unique_id: str | None, values: Mapping[str, Any], links: Mapping[str, list[str]], action: str = "created"
@@ -157,37 +162,43 @@ class Repository:
         Raises:
             IdentifierTakenError: a record has the id.
         """
-        decided = writing.own_values(self.table)
-        every = dict.fromkeys(decided) | dict(values)
-        statement = self._creation(action, frozenset(every).difference(decided), limited=self.limited)
-        parameters = {"unique_id": unique_id or new_identifier(self.prefix), **every}
-        written = await self._write(statement, parameters, {name: links.get(name, []) for name in self.links})
+        statement = self._creation(action, frozenset(values).difference(own_values(self.table)), limited=self.limited)
+        row = {"unique_id": unique_id or new_identifier(self.prefix), **values}
+        written = await self._write(statement, row, {name: links.get(name, []) for name in self.links})
         if written is None:
             raise IdentifierTakenError(self.name)
         return written
 
+    async def _execute_for(self, statement: Select[Any], row: Mapping[str, Any]) -> Row[Any] | None:
+        return await execute_for(self.connection, statement, row, walls.parameters(self.principal))
+
     async def _write(
-        self, statement: Select[Any], parameters: Mapping[str, Any], links: Mapping[str, list[str]]
+        self, statement: Select[Any], row: Mapping[str, Any], links: Mapping[str, list[str]]
     ) -> Written | None:
         sets = {name: sorted(set(ids)) for name, ids in links.items()}
-        context = {**author(self.principal), **walls.parameters(self.principal)}
-        result = await self.connection.execute(statement, {**parameters, **sets, **context})
-        if (row := result.one_or_none()) is None:
+        written = await self._execute_for(statement, {**row, **sets, **author(self.principal)})
+        if written is None:
             return None
-        linking = Linking(links, {name: frozenset(getattr(row, name)) for name in links})
-        return Written(Record(row[0], row[1]), linking, row.entered)
+        record = Record(written.unique_id, written.document)
+        return Written(record, _linking(links, written), written.entered)
 
     @classmethod
     @cache
     def _lock(cls, *, limited: bool) -> Select[Any]:
+        wanted = given(column("unique_id", ID))
+        this = cls.table.c.unique_id == wanted.c.unique_id
+        rows = (
+            cls.document.rows().join(wanted, this).where(cls.visible(limited=limited)).order_by(cls.table.c.unique_id)
+        )
         # not FOR UPDATE, which would deadlock with foreign-key checks of other transactions
-        return cls.document.rows().where(cls._visible_one(limited=limited)).with_for_update(key_share=True)
+        return rows.where(cls.visible(limited=limited)).with_for_update(key_share=True, of=cls.table)
 
     async def lock_if_there(self, unique_id: str) -> RowMapping | None:
         """Lock one record against other changes and read its columns as they are then; none if there is none."""
-        locked = await self.connection.execute(self._lock(limited=self.limited), self._id(unique_id))
-        row: RowMapping | None = locked.mappings().one_or_none()
-        return row if row is not None and await self._still_visible(unique_id) else None
+        locked = await self._execute_for(self._lock(limited=self.limited), {"unique_id": self._id(unique_id)["id"]})
+        if locked is None or not await self._still_visible(unique_id):
+            return None
+        return locked._mapping  # noqa: SLF001  # public, so named that no column has its name
 
     @classmethod
     @cache
@@ -229,25 +240,28 @@ class Repository:
 
         Links, as far as the principal may. Where nothing differs nothing is written.
         """
-        every = {name: values.get(name, locked[name]) for name in writing.own_values(self.table)}
+        every = {name: values.get(name, locked[name]) for name in own_values(self.table)}
         differs = any(locked[name] != value for name, value in every.items())
         statement = self._change(action, frozenset(links), limited=self.limited)
-        written = await self._write(statement, {"id": locked["unique_id"], "differs": differs, **every}, links)
+        row = {"unique_id": locked["unique_id"], "differs": differs, **every}
+        written = await self._write(statement, row, links)
         assert written is not None, "it is locked"  # noqa: S101
         return written
 
     @classmethod
     @cache
     def _known(cls, names: frozenset[str], *, limited: bool) -> Select[Any]:
-        return known_of({name: cls.links[name] for name in names}, RECORD_ID, limited=limited)
+        wanted = given(column("unique_id", ID), *(column(name, ARRAY(ID)) for name in sorted(names)))
+        return known_of({name: cls.links[name] for name in names}, wanted, limited=limited)
 
     async def known(self, unique_id: str, links: Mapping[str, list[str]]) -> Linking:
         """Which of the ids that a record is to be linked to the principal may link it to."""
         if not links:
             return Linking({}, {})
         statement = self._known(frozenset(links), limited=self.limited)
-        row = (await self.connection.execute(statement, self._id(unique_id) | dict(links))).mappings().one()
-        return Linking(links, {name: frozenset(row[name]) for name in links})
+        known = await self._execute_for(statement, {"unique_id": unique_id, **links})
+        assert known is not None, "it answers a row for each that it is given"  # noqa: S101
+        return _linking(links, known)
 
     async def refuse_unentered(self, written: Written, action: str) -> None:
         """Refuse to go on where the journal did not take what was written.
@@ -266,7 +280,7 @@ class Repository:
     @classmethod
     @cache
     def _last_version(cls) -> Select[int | None]:
-        of_this = and_(journal.c.resource == cls.table.name, journal.c.unique_id == RECORD_ID)
+        of_this = and_(journal.c.resource == cls.table.name, journal.c.unique_id == _ID)
         return select(func.max(journal.c.version)).where(of_this, journal.c.record.is_not(None))
 
     async def retired(self, unique_id: str) -> IdentifierRetiredError:
@@ -277,7 +291,7 @@ class Repository:
     @classmethod
     @cache
     def _lock_id(cls) -> Select[Any]:
-        name = literal_column(f"'{cls.table.name}/'").concat(RECORD_ID)
+        name = literal_column(f"'{cls.table.name}/'").concat(_ID)
         return select(func.pg_advisory_xact_lock(func.hashtextextended(name, literal_column("0"))))
 
     async def lock_id(self, unique_id: str) -> None:
@@ -302,7 +316,7 @@ class Repository:
     @classmethod
     @cache
     def _count_patients(cls, reference: Column[Any]) -> Select[int]:
-        return select(func.count()).where(reference == RECORD_ID)
+        return select(func.count()).where(reference == _ID)
 
     async def refuse_in_use(self, unique_id: str) -> None:
         """Refuse to go on where patients refer to a record, which is locked for deletion.
@@ -340,3 +354,7 @@ class Repository:
         """Remove one record, if it is there, and all that is stored of it; the number of journal entries removed."""
         await self.connection.execute(self._remove(), {"id": unique_id})
         return await forget(self.connection, self.table.name, unique_id, reason, self.principal)
+
+
+def _linking(wanted: Mapping[str, list[str]], row: Row[Any]) -> Linking:
+    return Linking(wanted, {name: frozenset(getattr(row, name)) for name in wanted})

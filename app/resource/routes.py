@@ -10,12 +10,13 @@ from pydantic import BaseModel
 from app.audit.trail import Access
 from app.auth.principal import Principal
 from app.db.session import Database
+from app.db.together import Together, Transaction
 from app.resource.idempotency import IdempotencyKey, Outcome, S, once
 from app.resource.identifiers import PATTERN
 from app.resource.listing import Listing
 from app.resource.lookups import Lookups
 from app.resource.pages import ListParameters, Source, list_answer
-from app.resource.preconditions import Precondition, entity_tag, names
+from app.resource.preconditions import UNCONDITIONAL, Precondition, entity_tag, names
 from app.resource.repository import Record, Repository
 from app.resource.service import C, Service, U
 from app.resource.wanted import Item, Place, Wanted
@@ -104,19 +105,33 @@ async def get_record(
     return answer(request, record.document)
 
 
+def _shared(request: Request, service: type[Service[Any, Any]], body: BaseModel, *touched: str) -> Transaction:
+    """A transaction that is shared with other requests of the same kind, unless this is a special one.
+
+    What a principal limited to hospitals may do is asked by each statement; and what has conditions, or happens once,
+    takes statements of its own, for which others would have to wait.
+    """
+    special = Principal.of(request).hospitals is not None or _precondition(request) != UNCONDITIONAL
+    if special or "idempotency-key" in request.headers:
+        return database(request).transaction
+    together: Together = request.app.state.together
+    return together.transaction(request.scope["endpoint"], service.touched(body).union(touched), service.weight(body))
+
+
 async def post(
     request: Request,
+    transaction: Transaction,
     service: type[S],
     body: BaseModel,
     work: Callable[[S, Precondition], Awaitable[Record]],
 ) -> tuple[Record, dict[str, str]]:
-    """Do `work` in a transaction, once for each Idempotency-Key; the record, and headers of its answer."""
+    """Do `work` in the transaction, once for each Idempotency-Key; the record, and headers of its answer."""
     principal = Principal.of(request)
     key = IdempotencyKey.of(request, principal, body)
     precondition = _precondition(request)
 
     outcome: Outcome = await Access.of(request).change(
-        database(request),
+        transaction,
         lambda connection: once(key, service(connection, principal), lambda own: work(own, precondition)),
         about=lambda outcome: [outcome.record.unique_id],
     )
@@ -125,7 +140,10 @@ async def post(
 
 async def create_record(request: Request, service: type[Service[C, Any]], body: C) -> Response:
     """201, the record, and where it is."""
-    record, headers = await post(request, service, body, lambda own, condition: own.create(body, condition))
+    transaction = _shared(request, service, body)
+    record, headers = await post(
+        request, transaction, service, body, lambda own, condition: own.create(body, condition)
+    )
     location = f"{request.scope['path']}{record.unique_id}/"
     return answer(request, record.document, 201, {"Location": location, **headers})
 
@@ -134,7 +152,8 @@ async def update_record(request: Request, service: type[Service[Any, U]], unique
     """200 and the record as it is now."""
     principal, precondition = Principal.of(request), _precondition(request)
     record = await Access.of(request).change(
-        database(request), lambda connection: service(connection, principal).update(unique_id, body, precondition)
+        _shared(request, service, body, unique_id),
+        lambda connection: service(connection, principal).update(unique_id, body, precondition),
     )
     return answer(request, record.document)
 
@@ -143,6 +162,7 @@ async def delete_record(request: Request, service: type[Service[Any, Any]], uniq
     """204."""
     principal, precondition = Principal.of(request), _precondition(request)
     await Access.of(request).change(
-        database(request), lambda connection: service(connection, principal).delete(unique_id, precondition)
+        database(request).transaction,
+        lambda connection: service(connection, principal).delete(unique_id, precondition),
     )
     return Response(status_code=204)

@@ -16,6 +16,9 @@ from app.resource.preconditions import UNCONDITIONAL, Precondition, entity_tag
 from app.resource.repository import Record, Repository, Written
 from app.resource.schemas import CreateBody, UpdateBody
 
+LINKS = 20
+"""That are about as much work as another record."""
+
 C = TypeVar("C", bound=CreateBody)
 U = TypeVar("U", bound=UpdateBody)
 
@@ -39,6 +42,16 @@ class Service(Generic[C, U]):
         self.principal = principal
         self.repository = self.repository_class(connection, principal)
         self.journal = JournalRepository(self.repository)
+
+    @classmethod
+    def touched(cls, body: C | U) -> frozenset[str]:
+        """The ids of records that a request may change, as its body names them."""
+        return frozenset() if not body.unique_id else frozenset({str(body.unique_id)})
+
+    @classmethod
+    def weight(cls, body: C | U) -> int:
+        """How many ordinary requests one is like, by the links it names."""
+        return 1 + sum(len(getattr(body, name)) for name in cls.repository_class.links) // LINKS
 
     async def create(
         self, body: C, precondition: Precondition = UNCONDITIONAL, moments: Mapping[str, Any] | None = None

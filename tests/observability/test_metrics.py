@@ -142,8 +142,8 @@ async def test_pool_in_use_and_waiting(serve: Serve, database_url: str, connecti
     served = serve(DATABASE_URL=database_url, PATIENTS_POOL_SIZE="2")
     async with connection.transaction():
         await connection.execute("LOCK TABLE hospitals IN ACCESS EXCLUSIVE MODE")
-        change = Call("PUT", f"{HOSPITALS}none/", {"hospital_name": "New"})
-        requests = asyncio.create_task(at_once(served.url, [change] * 5))
+        deletion = Call("DELETE", f"{HOSPITALS}none/")
+        requests = asyncio.create_task(at_once(served.url, [deletion] * 5))
         await await_blocked(connection, 2)
         metrics = await asyncio.to_thread(scrape, served.url)
     assert metrics.value("database_connections_max") == 2

@@ -1,0 +1,250 @@
+"""Changes of the same moment share a transaction: each comes to what it would come to alone."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import event
+
+from app.auth.scopes import Scope
+from tests.auth.support import PATIENTS, PROFILES, client_of, make_key, secured
+from tests.journal.conftest import command, serving_url
+from tests.processes import await_blocked
+
+__all__ = ["command", "serving_url"]
+
+MANY = 20
+Body = dict[str, Any]
+
+
+@contextmanager
+def commits(app: FastAPI) -> Iterator[list[None]]:
+    """The transactions that were committed."""
+    committed: list[None] = []
+    engine = app.state.database.engine.sync_engine
+
+    def note(_: Any) -> None:
+        committed.append(None)
+
+    event.listen(engine, "commit", note)
+    yield committed
+    event.remove(engine, "commit", note)
+
+
+def new(number: int, **more: Any) -> Body:
+    """A patient with a profile and links."""
+    return {
+        "unique_id": f"pat-{number:02}",
+        "patient_last_name": f"Doe {number}",
+        "patient_profile": {"unique_id": f"prof-{number}", "email": f"doe{number}@example.com"},
+        "hospital_ids": ["hos123", "hos456"] if number % 2 else ["hos789"],
+        "doctor_ids": ["doc123"],
+        **more,
+    }
+
+
+async def post_all(client: httpx.AsyncClient, bodies: list[Body]) -> list[httpx.Response]:
+    return await asyncio.gather(*(client.post(PATIENTS, json=body) for body in bodies))
+
+
+@pytest.mark.usefixtures("directory")
+async def test_creations_of_a_moment(app: FastAPI, client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
+    """20 at once take few transactions; each is answered as it is read then, and has its entry in the journal."""
+    with commits(app) as committed:
+        answers = await post_all(client, [new(number) for number in range(MANY)])
+    assert 1 <= len(committed) <= MANY // 4
+    for number, answer in enumerate(answers):
+        assert answer.status_code == 201
+        patient = answer.json()
+        sent = new(number)
+        assert patient["unique_id"] == sent["unique_id"]
+        assert patient["patient_profile"]["email"] == sent["patient_profile"]["email"]
+        assert [hospital["unique_id"] for hospital in patient["patient_hospital"]] == sent["hospital_ids"]
+        assert answer.headers["Location"] == f"{PATIENTS}{sent['unique_id']}/"
+        assert (await client.get(answer.headers["Location"])).text == answer.text
+        entry = await connection.fetchrow(
+            "SELECT request_id, action FROM journal WHERE resource = 'patients' AND unique_id = $1", sent["unique_id"]
+        )
+        assert tuple(entry) == (answer.headers["X-Request-ID"], "created")
+
+
+@pytest.mark.usefixtures("directory")
+async def test_updates_of_a_moment(app: FastAPI, client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
+    """20 at once, some of which change nothing, and some the links alone: each patient is as it would be alone."""
+    await post_all(client, [new(number) for number in range(MANY)])
+    changes: list[Body] = [
+        {"patient_race": "x", "hospital_ids": ["hos123"]},
+        {},
+        {"hospital_ids": ["hos456"]},
+        {"patient_last_name": "Doe 3", "hospital_ids": ["hos123", "hos456"]},
+        {"patient_profile": {"unique_id": "prof-4", "first_name": "Jane"}},
+    ]
+    paths = [f"{PATIENTS}pat-{number:02}/" for number in range(MANY)]
+    bodies = [changes[number % 5] if number % 5 != 4 else {} for number in range(MANY)]
+    bodies[3], bodies[4] = changes[3], changes[4]
+    before = [(await client.get(path)).json() for path in paths]
+    with commits(app) as committed:
+        answers = await asyncio.gather(*(client.put(path, json=body) for path, body in zip(paths, bodies, strict=True)))
+    assert 1 <= len(committed) <= MANY // 3
+    for path, body, old, answer in zip(paths, bodies, before, answers, strict=True):
+        assert answer.status_code == 200
+        patient = answer.json()
+        assert (await client.get(path)).text == answer.text
+        hospitals = body.get("hospital_ids", [hospital["unique_id"] for hospital in old["patient_hospital"]])
+        assert [hospital["unique_id"] for hospital in patient["patient_hospital"]] == hospitals
+        assert patient["patient_race"] == body.get("patient_race", old["patient_race"])
+        same = patient | {"patient_profile": None} == old | {"patient_profile": None}
+        version = await connection.fetchval("SELECT version FROM patients WHERE unique_id = $1", old["unique_id"])
+        assert (same and version == 1) or (patient["last_updated"] > old["last_updated"] and version == 2)
+    assert answers[4].json()["patient_profile"] == before[4]["patient_profile"] | {"first_name": "Jane"}
+
+
+@pytest.mark.usefixtures("directory")
+async def test_what_is_refused_spoils_nothing(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
+    """Among many, some are refused, each for a reason of its own; all are answered and stored as if each were alone."""
+    await client.post(PATIENTS, json=new(90))
+    await client.post(PATIENTS, json=new(91))
+    await client.delete(f"{PATIENTS}pat-91/")
+    await client.post(PROFILES, json={"unique_id": "prof-gone"})
+    await client.delete(f"{PROFILES}prof-gone/")
+    refused: dict[int, tuple[Body, int, str]] = {
+        3: (new(3, hospital_ids=["hos123", "hos-none"]), 422, "hos-none"),
+        7: (new(90), 409, "unique_id"),
+        11: (new(91), 409, "deleted"),
+        13: (new(13, patient_profile={"unique_id": "prof-gone"}), 409, "profile"),
+        17: (new(17, patient_last_name=None), 422, "patient_last_name"),
+    }
+    bodies = [refused[number][0] if number in refused else new(number) for number in range(MANY)]
+    answers = await post_all(client, bodies)
+    for number, answer in enumerate(answers):
+        _, status, said = refused.get(number, (None, 201, ""))
+        assert answer.status_code == status
+        assert said in answer.text
+    good = {f"pat-{number:02}" for number in range(MANY) if number not in refused} | {"pat-90"}
+    assert set(await connection.fetch("SELECT unique_id FROM patients")) == {(unique_id,) for unique_id in good}
+    profiles = {row[0] for row in await connection.fetch("SELECT unique_id FROM profiles")}
+    assert profiles == {f"prof-{unique_id.removeprefix('pat-').lstrip('0') or 0}" for unique_id in good} | {"prof-91"}
+    entries = await connection.fetchval("SELECT count(*) FROM journal WHERE resource = 'patients'")
+    assert entries == len(good) + 2
+
+
+@pytest.mark.usefixtures("directory")
+async def test_the_same_record_in_one_moment(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
+    """Changes of one patient, and of one profile by several patients, follow each other: none is lost."""
+    await post_all(client, [new(number) for number in range(5)])
+    same = [client.put(f"{PATIENTS}pat-00/", json={"patient_race": f"race {number}"}) for number in range(10)]
+    shared = [
+        client.put(f"{PATIENTS}pat-0{number % 4 + 1}/", json={"patient_profile": {"unique_id": "prof", "email": email}})
+        for number, email in enumerate(f"{number}@example.com" for number in range(12))
+    ]
+    answers = await asyncio.gather(*same, *shared)
+    assert Counter(answer.status_code for answer in answers) == {200: 22}
+    races = [answer.json()["patient_race"] for answer in answers[:10]]
+    assert races == [f"race {number}" for number in range(10)]
+    assert await connection.fetchval("SELECT version FROM patients WHERE unique_id = 'pat-00'") == 11
+    assert await connection.fetchval("SELECT version FROM profiles WHERE unique_id = 'prof'") == 12
+    of_both = "SELECT array_agg(version ORDER BY version) FROM journal WHERE unique_id = $1 AND resource = $2"
+    assert await connection.fetchval(of_both, "pat-00", "patients") == list(range(1, 12))
+    assert await connection.fetchval(of_both, "prof", "profiles") == list(range(1, 13))
+
+
+@pytest.mark.usefixtures("directory")
+async def test_a_commit_that_fails_fails_nobody_else(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
+    """Where the database refuses one of many only when it commits, that one is an error, and the others are stored."""
+    await connection.execute(
+        """
+        CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF NEW.patient_race = 'refused' THEN RAISE EXCEPTION 'no'; END IF; RETURN NULL;
+        END $$;
+        CREATE CONSTRAINT TRIGGER fail AFTER INSERT ON patients DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW EXECUTE FUNCTION fail()
+        """
+    )
+    answers = await post_all(
+        client, [new(number, **({"patient_race": "refused"} if number == 5 else {})) for number in range(MANY)]
+    )
+    assert [answer.status_code for answer in answers] == [500 if number == 5 else 201 for number in range(MANY)]
+    assert await connection.fetchval("SELECT count(*) FROM patients") == MANY - 1
+    assert await connection.fetchval("SELECT count(*) FROM journal WHERE unique_id = 'pat-05'") == 0
+
+
+@pytest.mark.usefixtures("directory")
+async def test_who_waits_for_a_lock_holds_up_nobody(
+    client: httpx.AsyncClient, connection: asyncpg.Connection, database_url: str
+) -> None:
+    """While one of many waits for somebody's lock, the others are answered; and it is, when the lock is gone."""
+    await post_all(client, [new(number) for number in range(MANY)])
+    holder = await asyncpg.connect(database_url)
+    async with holder.transaction():
+        await holder.execute("SELECT FROM patients WHERE unique_id = 'pat-05' FOR UPDATE")
+        puts = [
+            asyncio.create_task(client.put(f"{PATIENTS}pat-{number:02}/", json={"patient_race": "new"}))
+            for number in range(MANY)
+        ]
+        others = await asyncio.gather(*(put for number, put in enumerate(puts) if number != 5))
+        assert Counter(answer.status_code for answer in others) == {200: MANY - 1}
+        await await_blocked(connection, 1)
+        assert not puts[5].done()
+    assert (await puts[5]).json()["patient_race"] == "new"
+    await holder.close()
+
+
+@pytest.mark.usefixtures("directory")
+async def test_who_gives_up_takes_nobody_along(client: httpx.AsyncClient) -> None:
+    """Of many requests some are given up at any time; all the others are answered, and what they wrote is there."""
+    for pause in range(8):
+        posts = [asyncio.create_task(client.post(PATIENTS, json=new(100 * pause + n + 100))) for n in range(MANY)]
+        for _ in range(pause * 3):
+            await asyncio.sleep(0)
+        for post in posts[::3]:
+            post.cancel()
+        answers = await asyncio.gather(*posts, return_exceptions=True)
+        for number, answer in enumerate(answers):
+            if number % 3:
+                assert isinstance(answer, httpx.Response)
+                assert answer.status_code == 201
+                assert (await client.get(answer.headers["Location"])).text == answer.text
+
+
+@pytest.fixture
+async def two(database_url: str) -> AsyncIterator[tuple[httpx.AsyncClient, httpx.AsyncClient]]:
+    """Clients with keys of their own; the second may not write profiles."""
+    scopes = [scope for scope in Scope if scope not in {Scope.ADMIN, Scope.BREAK_GLASS}]
+    fewer = [scope for scope in scopes if not scope.startswith("profiles")]
+    async with (
+        secured(database_url, rate_limit="off") as app,
+        client_of(app, await make_key(database_url, *scopes, name="all")) as first,
+        client_of(app, await make_key(database_url, *fewer, name="fewer")) as second,
+    ):
+        yield first, second
+
+
+async def test_each_by_its_own_principal(
+    two: tuple[httpx.AsyncClient, httpx.AsyncClient], connection: asyncpg.Connection
+) -> None:
+    """Requests of several principals share a transaction: journal and audit name each its own, and so do the scopes."""
+
+    def body(number: int) -> Body:
+        return {"unique_id": f"pat-{number}", "patient_last_name": "Doe"}
+
+    answers = await asyncio.gather(*(two[number % 2].post(PATIENTS, json=body(number)) for number in range(MANY)))
+    assert {answer.status_code for answer in answers} == {201}
+    for number, answer in enumerate(answers):
+        expected = (("all", "fewer")[number % 2], answer.headers["X-Request-ID"])
+        journaled = "SELECT split_part(actor, ':', 2), request_id FROM journal WHERE unique_id = $1"
+        assert tuple(await connection.fetchrow(journaled, f"pat-{number}")) == expected
+        audited = "SELECT split_part(principal, ':', 2), request_id FROM audit WHERE ids = ARRAY[$1::text]"
+        assert tuple(await connection.fetchrow(audited, f"pat-{number}")) == expected
+    profiles = [
+        two[number % 2].put(f"{PATIENTS}pat-{number}/", json={"patient_profile": {"unique_id": f"prof-{number}"}})
+        for number in range(MANY)
+    ]
+    answers = await asyncio.gather(*profiles)
+    assert [answer.status_code for answer in answers] == [200, 403] * (MANY // 2)
+    assert await connection.fetchval("SELECT count(*) FROM profiles") == MANY // 2

@@ -131,7 +131,12 @@ async def test_limits_hold(serve: Serve, behind: Behind, connection: asyncpg.Con
         async with Patient(base_url=served.url, timeout=60) as client:
             create = ("/hospitals/hospitals/", {"hospital_name": "General"})
             find = (f"{PATIENTS}search/", {"search": "doe", "limit": 5})
-            answers = await asyncio.gather(*(client.post(path, json=body) for path, body in [create, find] * 20))
+            # with a key each: what shares a transaction has another lock_timeout
+            calls = [
+                client.post(path, json=body, headers={"Idempotency-Key": str(number)})
+                for number, (path, body) in enumerate([create, find] * 20)
+            ]
+            answers = await asyncio.gather(*calls)
         assert [answer.status_code for answer in answers] == [201, 200] * 20
     seen = await connection.fetch(
         "SELECT DISTINCT key, value FROM seen, json_each_text(settings) WHERE key = ANY($1)", list(SESSION)

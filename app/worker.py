@@ -37,7 +37,7 @@ def _collect_rarely() -> None:
     """Leave what is there at the start out of garbage collections, and have few: each full one stops all requests."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 50, 100)
+    gc.set_threshold(5_000, 20, 50)
 
 
 def _drain_first(app: FastAPI, seconds: float) -> None:

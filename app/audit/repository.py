@@ -33,7 +33,6 @@ from app.db.base import ID
 from app.models import Patient, Profile, audit, journal
 from app.models.audit import MANY, ONE
 from app.resource.document import rendered
-from app.resource.repository import Record
 from app.resource.wanted import Item
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -112,7 +111,7 @@ async def page(connection: AsyncConnection, wanted: AuditParameters, before: Pla
     statement = select(found.c.time, found.c.id, document).order_by(found.c.time.desc(), found.c.id.desc())
     parameters = {"time": before.time, "number": before.number, "id": wanted.patient, "limit": limit}
     return [
-        Item(Record(str(number), text), str(Place(time, 0, number)))
+        Item(str(number), text, str(Place(time, 0, number)))
         for time, number, text in await connection.execute(statement, parameters)
     ]
 

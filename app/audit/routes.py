@@ -12,7 +12,7 @@ from app.http.query import read_query, takes
 from app.http.routing import make_router, problems
 from app.journal.repository import JournalRepository
 from app.resource.pages import PageParameters, Source, list_answer
-from app.resource.repository import Record, Repository
+from app.resource.repository import Repository
 from app.resource.routes import PathId, database, settings
 from app.resource.wanted import Item
 
@@ -58,6 +58,6 @@ def add_access_route(router: APIRouter, patients: type[Repository]) -> None:
                 history = JournalRepository(patients(connection, Principal.of(request)))
                 await history.newest_version(unique_id)  # is there one?
                 found = await accesses(connection, unique_id, Place.of(after), limit)
-            return [Item(Record(unique_id, entry(access).model_dump_json()), str(access.place)) for access in found]
+            return [Item(unique_id, entry(access).model_dump_json(), str(access.place)) for access in found]
 
         return await list_answer(request, Source(read), read_query(request, PageParameters), settings(request).list_cap)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Hashable, Sequence
 from contextvars import Context, copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from app.db.session import STALLED
@@ -17,17 +17,20 @@ R = TypeVar("R")
 
 
 @dataclass(eq=False, slots=True)
+class _Batch:
+    """What is done at once. It does not hold who asked, who hold it: nothing would be freed at its end."""
+
+    task: asyncio.Task[None] | None = None
+    left: int = 0
+    """Of those who asked, how many have not given up."""
+
+
+@dataclass(eq=False, slots=True)
 class _Asked(Generic[W, R]):
     wanted: W
     result: asyncio.Future[R]
     context: Context
-    batch: "_Batch[W, R] | None" = None
-
-
-@dataclass(eq=False, slots=True)
-class _Batch(Generic[W, R]):
-    asked: list[_Asked[W, R]] = field(default_factory=list)
-    task: asyncio.Task[None] | None = None
+    batch: _Batch | None = None
 
 
 class Gathering(Generic[W, R]):
@@ -53,7 +56,7 @@ class Gathering(Generic[W, R]):
         self._touched = touched
         self._patience = patience
         self._waiting: list[_Asked[W, R]] = []
-        self._current: _Batch[W, R] | None = None
+        self._current: _Batch | None = None
 
     async def ask(self, wanted: W) -> R:
         """Have it done; the result. What everybody who asked for it has given up is stopped.
@@ -73,66 +76,73 @@ class Gathering(Generic[W, R]):
 
     def _go_on(self) -> None:
         if self._waiting and self._current is None:
-            self._current = batch = _Batch[W, R]()
+            self._current = batch = _Batch()
             # what is logged and traced of it belongs to who has waited longest
             batch.task = asyncio.create_task(self._do(batch), context=self._waiting[0].context)
 
-    def _end(self, batch: _Batch[W, R]) -> None:
+    def _end(self, batch: _Batch) -> None:
         if self._current is batch:
             self._current = None
             self._go_on()
 
-    async def _do(self, batch: _Batch[W, R]) -> None:
+    async def _do(self, batch: _Batch) -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
         timer = None if self._patience is None else loop.call_later(self._patience, self._end, batch)
+        taken: list[_Asked[W, R]] = []
         try:
             for _ in range(TURNS):
                 await asyncio.sleep(0)
-            self._take(batch)
-            results = await self._work([asked.wanted for asked in batch.asked]) if batch.asked else ()
+            taken = self._take(batch)
+            results = await self._work([asked.wanted for asked in taken]) if taken else ()
         except Exception as error:  # noqa: BLE001  # whoever waits raises it
-            self._fail(batch, error, stalled=loop.time() - began > STALLED)
+            self._fail(taken, error, stalled=loop.time() - began > STALLED)
         else:
-            for asked, result in zip(batch.asked, results, strict=True):
+            for asked, result in zip(taken, results, strict=True):
                 if not asked.result.done():  # else its client has gone
                     asked.result.set_result(result)
         finally:
             if timer is not None:
                 timer.cancel()
-            for asked in batch.asked:
+            for asked in taken:
                 asked.result.cancel()  # nobody waits for work that was cancelled
             self._end(batch)
 
-    def _fail(self, batch: _Batch[W, R], error: Exception, *, stalled: bool) -> None:
+    def _fail(self, taken: list[_Asked[W, R]], error: Exception, *, stalled: bool) -> None:
         if stalled and isinstance(error, UnavailableError):
-            batch.asked += self._waiting  # they would wait as long again
+            taken += self._waiting  # they would wait as long again
             self._waiting = []
-        for asked in batch.asked:
+        for asked in taken:
             if not asked.result.done():
                 asked.result.set_exception(_another(error))
 
-    def _take(self, batch: _Batch[W, R]) -> None:
+    def _take(self, batch: _Batch) -> list[_Asked[W, R]]:
         """Take those who have waited longest, at least one."""
+        taken: list[_Asked[W, R]] = []
         left: list[_Asked[W, R]] = []
         touched: set[Hashable] = set()
         weight = 0
         for asked in self._waiting:
             weight += self._weight(asked.wanted)
             touches = self._touched(asked.wanted)
-            if batch.asked and (weight > self._most or not touched.isdisjoint(touches)):
+            if taken and (weight > self._most or not touched.isdisjoint(touches)):
                 left.append(asked)
             else:
                 asked.batch = batch
-                batch.asked.append(asked)
+                taken.append(asked)
             touched.update(touches)
         self._waiting = left
+        batch.left = len(taken)
+        return taken
 
     def _give_up(self, asked: _Asked[W, R]) -> None:
-        if asked.batch is None:
+        batch = asked.batch
+        if batch is None:
             self._waiting.remove(asked)
-        elif all(other.result.cancelled() for other in asked.batch.asked) and asked.batch.task is not None:
-            asked.batch.task.cancel()
+            return
+        batch.left -= 1
+        if not batch.left and batch.task is not None:
+            batch.task.cancel()
 
 
 def _another(error: Exception) -> Exception:

@@ -43,7 +43,7 @@ def add_history_routes(
                 entries = await history.page(unique_id, int(after or MAX_VERSION), limit)
                 if not entries:
                     await history.newest_version(unique_id)  # is there such a record at all?
-            return [Item(entry, entry.unique_id) for entry in entries]
+            return [Item(*entry, place=entry.unique_id) for entry in entries]
 
         return await list_answer(request, Source(read), read_query(request, PageParameters), settings(request).list_cap)
 

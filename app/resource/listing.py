@@ -10,8 +10,8 @@ from sqlalchemy import ColumnElement, CursorResult, Select, bindparam, func, lit
 from app.db.base import ID
 from app.resource import walls
 from app.resource.finding import LIMIT, Part, condition, found, found_by_month, ordered, page_of, values_of
-from app.resource.repository import Record, Repository
-from app.resource.wanted import Item, Place, Wanted
+from app.resource.repository import Repository
+from app.resource.wanted import Found, Place, Wanted
 
 MOST_STATEMENTS = 32
 """That are kept built, of all that the combinations of parameters make."""
@@ -51,7 +51,7 @@ class Listing:
         self.connection = repository.connection
         self._own = walls.parameters(repository.principal)
 
-    async def page(self, wanted: Wanted, after: Place | None, limit: int) -> list[Item]:
+    async def page(self, wanted: Wanted, after: Place | None, limit: int) -> list[Found]:
         """Read up to `limit` records of what is wanted, from after a place in that list, or from its beginning."""
         if wanted.everything:
             statement = _plain(Selection(type(self.repository), self.repository.limited))
@@ -81,14 +81,11 @@ class Listing:
 
     async def items(
         self, statement: Select[Any], parameters: Mapping[str, Any], after: Place | None, limit: int
-    ) -> list[Item]:
+    ) -> list[Found]:
         """The records that a statement finds, whose columns are those of `page_of`."""
         place = {} if after is None else {"after_key": after.key, "after_id": after.unique_id}
-        return [
-            # the key as JSON can have it
-            Item(Record(unique_id, text), Place(part, key.isoformat() if isinstance(key, date) else key, unique_id))
-            for part, key, unique_id, text in await self._execute(statement, {**parameters, **place, "limit": limit})
-        ]
+        rows = await self._execute(statement, {**parameters, **place, "limit": limit})
+        return list(map(Found._make, rows))
 
     async def number(self, statement: Select[Any], parameters: Mapping[str, Any]) -> int:
         """The number that a statement answers."""

@@ -12,7 +12,7 @@ from app.errors import NotFoundError
 from app.resource.identifiers import is_identifier
 from app.resource.listing import Listing
 from app.resource.repository import Record, Repository
-from app.resource.wanted import Item, Place, Wanted
+from app.resource.wanted import Found, Place, Wanted
 
 MOST = 100
 """Records that are looked up by one statement: some milliseconds of work."""
@@ -55,17 +55,17 @@ class Lookups:
 
     async def page(
         self, repository: type[Repository], principal: Principal, after: Place | None, limit: int
-    ) -> list[Item]:
+    ) -> list[Found]:
         """Read up to `limit` of all records that the principal may see, after a place; once for all who ask for it."""
 
-        async def read(alike: list[None]) -> Sequence[list[Item]]:
+        async def read(alike: list[None]) -> Sequence[list[Found]]:
             async with self._database.read() as connection:
                 items = await Listing(repository(connection, principal)).page(_EVERYTHING, after, limit)
             return [items] * len(alike)
 
         key = repository, principal.hospitals, after, limit
         gathering = self._gathering(key, lambda: Gathering(read, most=MOST))
-        items: list[Item] = await gathering.ask(None)
+        items: list[Found] = await gathering.ask(None)
         return items
 
     def _gathering(self, key: Hashable, make: Callable[[], Gathering[Any, Any]]) -> Gathering[Any, Any]:

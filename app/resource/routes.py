@@ -1,6 +1,6 @@
 """What the routes of every resource do: list, get, create, update, delete. A resource's own routes.py declares them."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
@@ -19,7 +19,7 @@ from app.resource.pages import ListParameters, Source, list_answer
 from app.resource.preconditions import UNCONDITIONAL, Precondition, entity_tag, names
 from app.resource.repository import Record, Repository
 from app.resource.service import C, Service, U
-from app.resource.wanted import Item, Place, Wanted
+from app.resource.wanted import Found, Listed, Place, Wanted
 from app.settings import Settings
 
 PathId = Annotated[str, Path(json_schema_extra={"maxLength": 64, "pattern": PATTERN})]
@@ -77,7 +77,7 @@ async def list_records(
         async with database(request).read() if wanted.everything else database(request).find() as connection:
             yield listing(repository(connection, principal))
 
-    async def read(parameters: ListParameters, after: Any, limit: int) -> list[Item]:
+    async def read(parameters: ListParameters, after: Any, limit: int) -> list[Found]:
         wanted, place = parameters.wanted(region), after and Place._make(after)
         if wanted.everything:
             return await _lookups(request).page(repository, principal, place, limit)
@@ -91,7 +91,7 @@ async def list_records(
         async with connected(wanted) as records:
             return await records.count(wanted)
 
-    async def show(records: list[Record]) -> None:
+    async def show(records: Sequence[Listed]) -> None:
         await Access.of(request).show([record.unique_id for record in records])
 
     return await list_answer(request, Source(read, show, count), parameters, settings(request).list_cap)

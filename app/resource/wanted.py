@@ -1,9 +1,9 @@
 """What of a list is wanted, and what stands where in it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from datetime import date
+from typing import Any, NamedTuple, Protocol
 
-from app.resource.repository import Record
 from app.search.typed import Typed
 
 
@@ -33,9 +33,39 @@ class Place(NamedTuple):
     unique_id: str
 
 
-class Item(NamedTuple):
+class Listed(Protocol):
     """A record in a list."""
 
-    record: Record
+    @property
+    def unique_id(self) -> str: ...
+
+    @property
+    def document(self) -> str:
+        """JSON text."""
+
+    @property
+    def place(self) -> Any:
+        """Where it stands, as JSON has it: what the cursor of the page after it holds."""
+
+
+class Item(NamedTuple):
+    """A record in a list whose places are of its own kind."""
+
+    unique_id: str
+    document: str
     place: Any
-    """Where it stands, as JSON has it: what the cursor of the page after it holds."""
+
+
+class Found(NamedTuple):
+    """A record as statements find it (`app.resource.finding.page_of`)."""
+
+    part: int
+    key: Any
+    unique_id: str
+    document: str
+
+    @property
+    def place(self) -> Place:
+        """Where it stands; worked out for the last of a page alone."""
+        key = self.key.isoformat() if isinstance(self.key, date) else self.key  # as JSON can have it
+        return Place(self.part, key, self.unique_id)

@@ -8,7 +8,7 @@ from sqlalchemy import Select, func, select
 
 from app.resource.finding import LIMIT, found, page_of, values_of
 from app.resource.listing import MOST_STATEMENTS, Listing, Selection, in_order, with_conditions
-from app.resource.wanted import Item, Place, Wanted
+from app.resource.wanted import Found, Place, Wanted
 from app.search.conditions import Shape, matching, parts, understood
 from app.search.typed import Typed
 from app.search.words import meant
@@ -23,13 +23,13 @@ That is decided once, at the first page: who is created later must not hide who 
 class PatientListing(Listing):
     """Who is found by a search, best match first; or the list without one."""
 
-    async def page(self, wanted: Wanted, after: Place | None, limit: int) -> list[Item]:
+    async def page(self, wanted: Wanted, after: Place | None, limit: int) -> list[Found]:
         """Read up to `limit` records of what is wanted, from after a place in that list, or from its beginning."""
         if wanted.search is None:
             return await super().page(wanted, after, limit)
         first, part = divmod(after.part, _READING) if after else (0, 0)
         place = after and after._replace(part=part)
-        items: list[Item] = []
+        items: list[Found] = []
         for number, reading in enumerate(wanted.search[first:], first):
             if (search := await self._search(reading, wanted)) is not None:
                 items = [_moved(item, number * _READING) for item in await search.page(place, limit)]
@@ -59,9 +59,9 @@ class PatientListing(Listing):
         return _Search(self, await self.selection(wanted), wanted, *understood(typed, words))
 
 
-def _moved(item: Item, parts: int) -> Item:
+def _moved(item: Found, parts: int) -> Found:
     """A record in a list, so many parts further on."""
-    return item._replace(place=item.place._replace(part=item.place.part + parts))
+    return item._replace(part=item.part + parts)
 
 
 class _Search:
@@ -81,7 +81,7 @@ class _Search:
         self._shape = shape
         self._parameters = {**parameters, **values_of(wanted.filters)}
 
-    async def page(self, after: Place | None, limit: int) -> list[Item]:
+    async def page(self, after: Place | None, limit: int) -> list[Found]:
         if self._ordering is not None:
             return await self._in_order(self._ordering, after, limit)
         near, _ = parts(self._shape)
@@ -103,11 +103,11 @@ class _Search:
         statement = _counted(self._selection, self._shape, reach, at_most=most is not None)
         return await self._listing.number(statement, {**self._parameters, "limit": most})
 
-    async def _best_first(self, after: Place | None, limit: int, *, far: bool = False) -> list[Item]:
+    async def _best_first(self, after: Place | None, limit: int, *, far: bool = False) -> list[Found]:
         statement = _best_first(self._selection, self._shape, after.part if after else None, far=far)
         return await self._listing.items(statement, self._parameters, after, limit)
 
-    async def _in_order(self, ordering: str, after: Place | None, limit: int) -> list[Item]:
+    async def _in_order(self, ordering: str, after: Place | None, limit: int) -> list[Found]:
         far = await self._goes_far() if after is None else after.part >= _FAR
         place = after and self._listing.opened(ordering, after._replace(part=after.part % _FAR))
         first = place.part if place else None

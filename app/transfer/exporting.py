@@ -11,8 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth.principal import Principal
 from app.resource.listing import Listing
-from app.resource.repository import Record
-from app.resource.wanted import Item, Place, Wanted
+from app.resource.wanted import Found, Listed, Place, Wanted
 from app.transfer.layout import Layout
 from app.transfer.resources import Transferred
 
@@ -34,7 +33,7 @@ class Export:
         """Count what is wanted."""
         return await self._listing.count(self._wanted)
 
-    async def batches(self) -> AsyncGenerator[list[Record]]:
+    async def batches(self) -> AsyncGenerator[list[Found]]:
         """Read all that is wanted, in the order of `unique_id`."""
         if self._wanted.filters:
             # what is rare and what is not is found in different ways
@@ -44,12 +43,12 @@ class Export:
             while items := await coming:
                 # PostgreSQL reads on while these are written
                 coming = asyncio.create_task(self._page(items[-1].place))
-                yield [item.record for item in items]
+                yield items
         finally:
             coming.cancel()
             await asyncio.gather(coming, return_exceptions=True)
 
-    async def _page(self, after: Place | None) -> list[Item]:
+    async def _page(self, after: Place | None) -> list[Found]:
         return await self._listing.page(self._wanted, after, BATCH)
 
 
@@ -60,7 +59,7 @@ class Ndjson:
 
     def __init__(self, _: Layout) -> None: ...
 
-    def text(self, records: Sequence[Record]) -> str:
+    def text(self, records: Sequence[Listed]) -> str:
         """Some records of the file."""
         return "".join([f"{record.document}\n" for record in records])
 
@@ -72,7 +71,7 @@ class Csv:
         self._layout = layout
         self.heading = _rows([layout.columns])
 
-    def text(self, records: Sequence[Record]) -> str:
+    def text(self, records: Sequence[Listed]) -> str:
         """Some records of the file."""
         return _rows(self._layout.cells(json.loads(record.document)) for record in records)
 

@@ -54,11 +54,28 @@ class Listing:
     async def page(self, wanted: Wanted, after: Place | None, limit: int) -> list[Found]:
         """Read up to `limit` records of what is wanted, from after a place in that list, or from its beginning."""
         if wanted.everything:
-            statement = _plain(Selection(type(self.repository), self.repository.limited))
+            statement = _plain(self._everything)
             return await self.items(statement, {}, after or Place(0, None, ""), limit)
         ordering = wanted.ordering or "unique_id"
         statement = _ordered(await self.selection(wanted), ordering, after.part if after else None)
         return await self.items(statement, values_of(wanted.filters), self.opened(ordering, after), limit)
+
+    async def skip(self, after: Place, number: int) -> Place | None:
+        """The place of the record so many after another in the plain list, if there is one, and it is soon found."""
+        if self.repository.limited:
+            return None
+        skipped = await self._execute(_skip(self._everything, number), {"after_id": after.unique_id})
+        unique_id: str | None = skipped.scalar_one_or_none()
+        return None if unique_id is None else Place(0, None, unique_id)
+
+    async def between(self, after: Place, last: Place) -> list[Found]:
+        """Read the records of the plain list from after a place up to the `last`, for who is not limited."""
+        places = {"after_id": after.unique_id, "last_id": last.unique_id}
+        return list(map(Found._make, await self._execute(_between(self._everything), places)))
+
+    @property
+    def _everything(self) -> Selection:
+        return Selection(type(self.repository), self.repository.limited)
 
     async def count(self, wanted: Wanted) -> int:
         """Count the records of what is wanted."""
@@ -91,18 +108,38 @@ class Listing:
         """The number that a statement answers."""
         return int((await self._execute(statement, parameters)).scalar_one())
 
-    async def _execute(self, statement: Select[Any], parameters: Mapping[str, Any]) -> CursorResult[int, Any, str, str]:
-        rows: CursorResult[int, Any, str, str] = await self.connection.execute(statement, {**parameters, **self._own})
+    async def _execute(self, statement: Select[Any], parameters: Mapping[str, Any]) -> CursorResult[Any, Any, Any, Any]:
+        rows: CursorResult[Any, Any, Any, Any] = await self.connection.execute(statement, {**parameters, **self._own})
         return rows
+
+
+_AFTER = bindparam("after_id", type_=ID)
 
 
 @cache
 def _plain(selection: Selection) -> Select[Any]:
-    resource = selection.resource
-    rows = resource.next_visible(bindparam("after_id", type_=ID), LIMIT, limited=selection.limited)
+    rows = selection.resource.next_visible(_AFTER, LIMIT, limited=selection.limited)
+    return _in_plain_order(selection.resource, rows)
+
+
+@cache
+def _between(selection: Selection) -> Select[Any]:
+    key = selection.resource.table.c.unique_id
+    rows = selection.resource.document.rows().where(key > _AFTER, key <= bindparam("last_id", type_=ID))
+    return _in_plain_order(selection.resource, rows)
+
+
+def _in_plain_order(resource: type[Repository], rows: Select[Any]) -> Select[Any]:
     of_page = resource.document.of(rows).subquery("of_page")
     unique_id, text = of_page.c
     return select(literal_column("0"), null(), unique_id, text).order_by(unique_id)
+
+
+@cache
+def _skip(selection: Selection, number: int) -> Select[str]:
+    key = selection.resource.table.c.unique_id
+    skipped = select(key).where(key > _AFTER).order_by(key).offset(literal_column(str(number - 1)))
+    return skipped.limit(literal_column("1"))
 
 
 @lru_cache(MOST_STATEMENTS)

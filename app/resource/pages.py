@@ -1,8 +1,9 @@
 """Lists: a page of records, or all of them as a stream."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
@@ -22,6 +23,8 @@ SEARCH = "search/"
 """What follows the path of a list where it is searched by a request with a body."""
 BATCH = 500
 """Records that the stream reads at once: about half a megabyte, a few milliseconds of a connection."""
+AHEAD = 3
+"""Batches that are read while one is sent."""
 SENT = 0.001
 """Seconds in which a statement is sent."""
 
@@ -66,6 +69,10 @@ async def _nothing(_: Sequence[Listed]) -> None:
     """Where the request itself says what is shown."""
 
 
+async def _unknown(_: PageParameters, __: Any) -> None:
+    """Where a place is known only when the records before it are read."""
+
+
 async def _uncounted(_: PageParameters) -> None:
     """Where lists are not counted."""
 
@@ -77,6 +84,10 @@ class Source(Generic[P]):
     read: Read[P]
     show: Show = _nothing
     count: Count[P] = _uncounted
+    skip: Callable[[P, Any], Awaitable[Any]] = _unknown
+    """The place of the record that is `BATCH` after another in the whole list; None where it is not known."""
+    between: Callable[[Any, Any], Awaitable[Sequence[Listed]]] | None = None
+    """Reads the records from after one place up to another that `skip` knew."""
 
 
 class Form(NamedTuple):
@@ -122,9 +133,8 @@ async def list_answer(request: Request, source: Source[P], parameters: P, cap: i
     if limit is None:
         first = await read_wanted(None, BATCH)  # before the answer begins: a failure here is still a problem
         await source.show(first)
-        return StreamingResponse(
-            _stream(first, read_wanted, source.show, form), headers=headers, media_type=form.media_type
-        )
+        batches = _Batches(source, parameters, first)
+        return StreamingResponse(_stream(batches, source.show, form), headers=headers, media_type=form.media_type)
     items = await read_wanted(after, limit + 1)  # one more tells whether there is a next page
     page, more = items[:limit], len(items) > limit
     await source.show(page)
@@ -172,27 +182,54 @@ async def _ways_on(request: Request, after: Any, limit: int, parameters: PagePar
     return {"Link": ", ".join(links)}
 
 
-async def _stream(
-    items: Sequence[Listed], read: Callable[[Any, int], Awaitable[Sequence[Listed]]], show: Show, form: Form
-) -> AsyncIterator[bytes]:
-    opening = form.opening
-    while len(items) == BATCH:
-        async with _meanwhile(read(items[-1].place, BATCH)) as reading:
+async def _stream(batches: "_Batches[P]", show: Show, form: Form) -> AsyncIterator[bytes]:
+    items, opening = batches.first, form.opening
+    async with aclosing(batches.following()) as following:
+        async for more in following:
+            if not more:
+                continue
             yield opening + form.of(items)
-            items = await reading
-        if items:
-            await show(items)
-        opening = form.separator if items else b""
+            await show(more)
+            items, opening = more, form.separator
     yield opening + form.of(items) + form.closing
 
 
-@asynccontextmanager
-async def _meanwhile(reading: Awaitable[Sequence[Listed]]) -> AsyncIterator[asyncio.Future[Sequence[Listed]]]:
-    """Read while the client takes what was read before: it and PostgreSQL then work at the same time."""
-    task = asyncio.ensure_future(reading)
-    try:
-        await asyncio.wait({task}, timeout=SENT)  # until the statement is on its way
-        yield task
-    finally:
-        task.cancel()  # where it is not done
-        await asyncio.gather(task, return_exceptions=True)
+class _Batches(Generic[P]):
+    """The batches of a whole list, read while the client takes what was read before.
+
+    Where their places are known beforehand several are read at once: of all steps PostgreSQL's takes longest.
+    """
+
+    def __init__(self, source: Source[P], parameters: P, first: Sequence[Listed]) -> None:
+        self.first = first
+        self._source = source
+        self._parameters = parameters
+        self._place = first[-1].place if len(first) == BATCH else None
+        self._coming: deque[asyncio.Task[Sequence[Listed]]] = deque()
+
+    async def following(self) -> AsyncGenerator[Sequence[Listed]]:
+        """All after the first."""
+        try:
+            await self._read_ahead()
+            while self._coming:
+                items = await self._coming.popleft()
+                if self._place is None and not self._coming and len(items) >= BATCH:
+                    self._place = items[-1].place
+                await self._read_ahead()
+                yield items
+        finally:
+            for task in self._coming:
+                task.cancel()  # where it is not done
+            await asyncio.gather(*self._coming, return_exceptions=True)
+
+    async def _read_ahead(self) -> None:
+        while self._place is not None and len(self._coming) < AHEAD:
+            after, self._place = self._place, await self._source.skip(self._parameters, self._place)
+            self._coming.append(asyncio.create_task(self._read(after, self._place)))
+        if self._coming:
+            await asyncio.wait(self._coming, timeout=SENT)  # until the statements are on their way
+
+    async def _read(self, after: Any, last: Any) -> Sequence[Listed]:
+        if last is None or self._source.between is None:
+            return await self._source.read(self._parameters, after, BATCH)
+        return await self._source.between(after, last)

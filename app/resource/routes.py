@@ -15,7 +15,7 @@ from app.resource.idempotency import IdempotencyKey, Outcome, S, once
 from app.resource.identifiers import PATTERN
 from app.resource.listing import Listing
 from app.resource.lookups import Lookups
-from app.resource.pages import ListParameters, Source, list_answer
+from app.resource.pages import BATCH, ListParameters, Source, list_answer
 from app.resource.preconditions import UNCONDITIONAL, Precondition, entity_tag, names
 from app.resource.repository import Record, Repository
 from app.resource.service import C, Service, U
@@ -84,6 +84,17 @@ async def list_records(
         async with connected(wanted) as records:
             return await records.page(wanted, place, limit)
 
+    async def skip(parameters: ListParameters, after: Any) -> Place | None:
+        wanted = parameters.wanted(region)
+        if not wanted.everything:
+            return None
+        async with connected(wanted) as records:
+            return await records.skip(after, BATCH)
+
+    async def between(after: Any, last: Any) -> list[Found]:
+        async with connected(Wanted()) as records:
+            return await records.between(after, last)
+
     async def count(parameters: ListParameters) -> int | None:
         if parameters.count is None:
             return None
@@ -94,7 +105,7 @@ async def list_records(
     async def show(records: Sequence[Listed]) -> None:
         await Access.of(request).show([record.unique_id for record in records])
 
-    return await list_answer(request, Source(read, show, count), parameters, settings(request).list_cap)
+    return await list_answer(request, Source(read, show, count, skip, between), parameters, settings(request).list_cap)
 
 
 async def get_record(

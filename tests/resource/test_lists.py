@@ -14,7 +14,7 @@ import pytest
 from fastapi import FastAPI
 
 from app.main import create_app
-from app.resource.pages import BATCH
+from app.resource.pages import AHEAD, BATCH
 from app.settings import Settings
 from tests.support import eventually
 
@@ -306,7 +306,7 @@ async def test_stream_under_changes(app: FastAPI, connection: asyncpg.Connection
 
 async def test_stream_that_fails_midway_is_not_a_shorter_list(app: FastAPI, connection: asyncpg.Connection) -> None:
     """A failure after the answer has begun leaves it incomplete, so that the server breaks the connection."""
-    await fill(connection, 2 * BATCH)
+    await fill(connection, (AHEAD + 3) * BATCH)
 
     async def fail(number: int) -> None:
         if number == 2:

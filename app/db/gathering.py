@@ -96,7 +96,10 @@ class Gathering(Generic[W, R]):
             taken = self._take(batch)
             results = await self._work([asked.wanted for asked in taken]) if taken else ()
         except Exception as error:  # noqa: BLE001  # whoever waits raises it
-            self._fail(taken, error, stalled=loop.time() - began > STALLED)
+            if self._current is batch and loop.time() - began > STALLED and isinstance(error, UnavailableError):
+                taken += self._waiting  # for this; they would wait as long again
+                self._waiting = []
+            _fail(taken, error)
         else:
             for asked, result in zip(taken, results, strict=True):
                 if not asked.result.done():  # else its client has gone
@@ -108,29 +111,23 @@ class Gathering(Generic[W, R]):
                 asked.result.cancel()  # nobody waits for work that was cancelled
             self._end(batch)
 
-    def _fail(self, taken: list[_Asked[W, R]], error: Exception, *, stalled: bool) -> None:
-        if stalled and isinstance(error, UnavailableError):
-            taken += self._waiting  # they would wait as long again
-            self._waiting = []
-        for asked in taken:
-            if not asked.result.done():
-                asked.result.set_exception(_another(error))
-
     def _take(self, batch: _Batch) -> list[_Asked[W, R]]:
-        """Take those who have waited longest, at least one."""
+        """Take those who have waited longest, at least one. Who is too heavy is not overtaken."""
         taken: list[_Asked[W, R]] = []
         left: list[_Asked[W, R]] = []
         touched: set[Hashable] = set()
         weight = 0
         for asked in self._waiting:
-            weight += self._weight(asked.wanted)
             touches = self._touched(asked.wanted)
-            if taken and (weight > self._most or not touched.isdisjoint(touches)):
-                left.append(asked)
-            else:
+            free = touched.isdisjoint(touches)
+            touched.update(touches)
+            if free:
+                weight += self._weight(asked.wanted)
+            if free and (weight <= self._most or not taken):
                 asked.batch = batch
                 taken.append(asked)
-            touched.update(touches)
+            else:
+                left.append(asked)
         self._waiting = left
         batch.left = len(taken)
         return taken
@@ -138,11 +135,17 @@ class Gathering(Generic[W, R]):
     def _give_up(self, asked: _Asked[W, R]) -> None:
         batch = asked.batch
         if batch is None:
-            self._waiting.remove(asked)
+            self._waiting = [other for other in self._waiting if other is not asked]
             return
         batch.left -= 1
         if not batch.left and batch.task is not None:
             batch.task.cancel()
+
+
+def _fail(taken: list[_Asked[W, R]], error: Exception) -> None:
+    for asked in taken:
+        if not asked.result.done():
+            asked.result.set_exception(_another(error))
 
 
 def _another(error: Exception) -> Exception:

@@ -42,8 +42,9 @@ Who waits this long and then for a connection in vain still hears within two sec
 _FINDING = select(*(func.set_config(name, value, literal_column("true")) for name, value in FINDING.items()))
 
 
-_AWAY = ("08", "53", "57")
-"""SQLSTATE classes: connection exception, insufficient resources, operator intervention (shutdown, cancel)."""
+_AWAY = ("08", "53", "57", "40003")
+"""SQLSTATE classes: connection exception, insufficient resources, operator intervention (shutdown, cancel); and that it
+is not known whether a statement was completed."""
 _COLLISIONS = ("40001", "40P01")
 """SQLSTATEs: serialization failure, deadlock. The same transaction may succeed in a moment."""
 _LOCK_TIMEOUT = "55P03"

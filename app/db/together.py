@@ -16,11 +16,12 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from sqlalchemy import CTE, ColumnClause, Executable, Row, bindparam, func, literal_column, select
 from sqlalchemy.dialects.postgresql import JSON
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.gathering import Gathering
 from app.db.session import Database, InTheWayError
-from app.errors import UnavailableError
+from app.errors import ConflictError, UnavailableError
 
 T = TypeVar("T")
 Work = Callable[[AsyncConnection], Awaitable[T]]
@@ -83,7 +84,7 @@ class _Shared(AsyncConnection):
         self._all_have_come = asyncio.Event()
         self._refused = False
 
-    async def execute(self, statement: Any, parameters: Any = None, **_: Any) -> Any:
+    async def execute(self, statement: Any, parameters: Any = None) -> Any:  # type: ignore[override]
         """Execute a statement, in its turn."""
         return await self._come_to(statement, parameters, None)
 
@@ -202,9 +203,25 @@ class Together:
     async def _do(self, changes: list[_Change]) -> Sequence[Any]:
         if len(changes) == 1:
             return [await self._database.transaction(changes[0].work)]
+        committing = False
+
+        async def share(connection: AsyncConnection) -> list[Any]:
+            nonlocal committing
+            results = await _Shared(connection).share(changes)
+            committing = True
+            return results
+
         try:
-            return await self._database.transaction(lambda connection: _Shared(connection).share(changes), attempts=1)
+            return await self._database.transaction(share, attempts=1)
         except Exception as error:
-            if isinstance(error, UnavailableError) and not isinstance(error, InTheWayError):
-                raise
+            if not _rolled_back(error, committing=committing):
+                raise  # done again it might be done twice
             return [_Apart.APART] * len(changes)  # whoever's error it is meets it again
+
+
+def _rolled_back(error: Exception, *, committing: bool) -> bool:
+    """Whether it is certain that a transaction has stored nothing, and another may succeed."""
+    if isinstance(error, UnavailableError):
+        return isinstance(error, InTheWayError)
+    refused = isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) is not None
+    return not committing or refused or isinstance(error, ConflictError)

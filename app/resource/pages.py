@@ -183,15 +183,17 @@ async def _ways_on(request: Request, after: Any, limit: int, parameters: PagePar
 
 
 async def _stream(batches: "_Batches[P]", show: Show, form: Form) -> AsyncIterator[bytes]:
-    items, opening = batches.first, form.opening
+    first = form.opening + form.of(batches.first)
+    if batches.whole:
+        yield first + form.closing
+        return
+    yield first
     async with aclosing(batches.following()) as following:
         async for more in following:
-            if not more:
-                continue
-            yield opening + form.of(items)
-            await show(more)
-            items, opening = more, form.separator
-    yield opening + form.of(items) + form.closing
+            if more:
+                await show(more)
+                yield form.separator + form.of(more)
+    yield form.closing
 
 
 class _Batches(Generic[P]):
@@ -204,7 +206,9 @@ class _Batches(Generic[P]):
         self.first = first
         self._source = source
         self._parameters = parameters
-        self._place = first[-1].place if len(first) == BATCH else None
+        self.whole = len(first) < BATCH
+        """Whether nothing follows."""
+        self._place = None if self.whole else first[-1].place
         self._coming: deque[asyncio.Task[Sequence[Listed]]] = deque()
 
     async def following(self) -> AsyncGenerator[Sequence[Listed]]:

@@ -10,9 +10,9 @@ from pydantic import BaseModel
 from app.audit.trail import Access
 from app.auth.principal import Principal
 from app.db.session import Database
-from app.db.together import Together, Transaction
+from app.db.together import MOST, Together, Transaction
 from app.resource.idempotency import IdempotencyKey, Outcome, S, once
-from app.resource.identifiers import PATTERN
+from app.resource.identifiers import PATTERN, is_identifier
 from app.resource.listing import Listing
 from app.resource.lookups import Lookups
 from app.resource.pages import BATCH, ListParameters, Source, list_answer
@@ -119,14 +119,15 @@ async def get_record(
 def _shared(request: Request, service: type[Service[Any, Any]], body: BaseModel, *touched: str) -> Transaction:
     """A transaction that is shared with other requests of the same kind, unless this is a special one.
 
-    What a principal limited to hospitals may do is asked by each statement; and what has conditions, or happens once,
-    takes statements of its own, for which others would have to wait.
+    What has conditions, or happens once, takes statements of its own, for which others would have to wait; those of who
+    is limited to hospitals have these as parameters. What is heavy, or refused at once, is no help to others.
     """
     special = Principal.of(request).hospitals is not None or _precondition(request) != UNCONDITIONAL
-    if special or "idempotency-key" in request.headers:
+    weight = service.weight(body)
+    if special or weight >= MOST or "idempotency-key" in request.headers or not all(map(is_identifier, touched)):
         return database(request).transaction
     together: Together = request.app.state.together
-    return together.transaction(request.scope["endpoint"], service.touched(body).union(touched), service.weight(body))
+    return together.transaction(request.scope["endpoint"], service.touched(body).union(touched), weight)
 
 
 async def post(

@@ -248,3 +248,42 @@ async def test_each_by_its_own_principal(
     answers = await asyncio.gather(*profiles)
     assert [answer.status_code for answer in answers] == [200, 403] * (MANY // 2)
     assert await connection.fetchval("SELECT count(*) FROM profiles") == MANY // 2
+
+
+@pytest.mark.usefixtures("directory")
+async def test_who_waits_alone_for_a_lock_fails_alone(client: httpx.AsyncClient, database_url: str) -> None:
+    """A change that waits for a lock in vain is a 503; those that come meanwhile, and when it fails, are not."""
+    await post_all(client, [new(number) for number in range(MANY)])
+    holder = await asyncpg.connect(database_url)
+    async with holder.transaction():
+        await holder.execute("SELECT FROM patients WHERE unique_id = 'pat-00' FOR UPDATE")
+        locked = asyncio.create_task(client.put(f"{PATIENTS}pat-00/", json={"patient_race": "new"}))
+        others = []
+        while not locked.done():
+            paths = [f"{PATIENTS}pat-{number:02}/" for number in range(1, MANY)]
+            others += await asyncio.gather(
+                *(client.put(path, json={"patient_race": f"{len(others)}"}) for path in paths)
+            )
+        assert (await locked).status_code == 503
+    assert Counter(answer.status_code for answer in others) == {200: len(others)}
+    await holder.close()
+
+
+@pytest.mark.usefixtures("directory")
+async def test_many_of_one_record_leave_room_for_others(app: FastAPI, client: httpx.AsyncClient) -> None:
+    """However many changes of one patient stand before them, those of others share the first transactions."""
+    await post_all(client, [new(number) for number in range(MANY)])
+    same = [client.put(f"{PATIENTS}pat-00/", json={"patient_race": str(number)}) for number in range(2 * MANY)]
+    others = [client.put(f"{PATIENTS}pat-{number:02}/", json={"patient_race": "new"}) for number in range(1, 16)]
+    with commits(app) as committed:
+        done: list[int] = []
+
+        async def note(request: Any) -> None:
+            assert (await request).status_code == 200
+            done.append(len(committed))
+
+        first = [asyncio.create_task(note(request)) for request in same]
+        rest = [asyncio.create_task(note(request)) for request in others]
+        await asyncio.gather(*rest)
+        assert max(done) <= MANY // 2
+        await asyncio.gather(*first)

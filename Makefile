@@ -23,7 +23,7 @@ chaos: .venv/dev ## kill the server, its workers and PostgreSQL under load, and 
 bench: .venv/bench ## measure the service beside its peers; a quarter of an hour
 	@$(BIN)/python -m benchmarks.run
 
-bench-quick: .venv/bench ## the same in less than a minute, roughly
+bench-quick: .venv/bench ## less of the same, in less than a minute
 	@$(BIN)/python -m benchmarks.run --quick
 
 install: .venv/run .venv/dev ## make the environment in .venv

@@ -1,6 +1,6 @@
 """Transactions that are asked for in the same moment, done as one.
 
-What a transaction costs is its statements, not the rows these write: for eight patients a quarter of what it is one by
+What a transaction costs is its statements, not the rows these write: for eight patients a third of what it is one by
 one. So a statement of a change takes any number of rows (`given`), and is executed for all requests that share the
 transaction and have come to it (`execute_for`). Requests know nothing of each other: where anything is refused,
 whatever it is, all of it is rolled back, and each is done by itself.

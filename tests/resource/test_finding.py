@@ -1,5 +1,6 @@
 """Filters, orderings and cursors: what each lets through, in what order, and by what way on."""
 
+import asyncio
 import base64
 import json
 import re
@@ -182,8 +183,16 @@ async def walk(
     """The ids of all pages, by links, or by the cursors of answers to bodies; without a limit, of the whole list."""
     found: list[str] = []
     more = {} if limit is None else {"limit": limit}
+
+    async def ask(method: str, url: str, **what: Any) -> httpx.Response:
+        async with asyncio.timeout(60):
+            # on a busy machine it may take longer than finding is given
+            while (answer := await client.request(method, url, **what)).status_code == 503:
+                assert "Retry-After" in answer.headers
+        return answer
+
     answer = await (
-        client.post(SEARCH, json={**wanted, **more}) if body else client.get(PATIENTS, params={**wanted, **more})
+        ask("POST", SEARCH, json={**wanted, **more}) if body else ask("GET", PATIENTS, params={**wanted, **more})
     )
     while True:
         assert answer.status_code == 200, answer.text
@@ -191,9 +200,9 @@ async def walk(
         found += page
         assert limit is None or len(page) <= limit
         if body and "Next-Cursor" in answer.headers:
-            answer = await client.post(SEARCH, json={"cursor": answer.headers["Next-Cursor"], **more})
+            answer = await ask("POST", SEARCH, json={"cursor": answer.headers["Next-Cursor"], **more})
         elif "next" in answer.links:
-            answer = await client.get(answer.links["next"]["url"])
+            answer = await ask("GET", answer.links["next"]["url"])
         else:
             return found
 

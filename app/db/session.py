@@ -39,7 +39,12 @@ Who waits this long and then for a connection in vain still hears within two sec
 """
 
 
-_FINDING = select(*(func.set_config(name, value, literal_column("true")) for name, value in FINDING.items()))
+def setting_locally(settings: Mapping[str, str]) -> Executable:
+    """A statement that gives settings of the session other values until its transaction ends."""
+    return select(*(func.set_config(name, value, literal_column("true")) for name, value in settings.items()))
+
+
+_FINDING = setting_locally(FINDING)
 
 
 _AWAY = ("08", "53", "57", "40003")

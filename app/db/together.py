@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.gathering import Gathering
-from app.db.session import Database, InTheWayError
+from app.db.session import Database, InTheWayError, setting_locally
 from app.errors import ConflictError, UnavailableError
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ MOST = 16
 """Requests that share a transaction."""
 PATIENCE = 0.05
 """Seconds that a request waits for a transaction that it does not share."""
-_GIVE_WAY = select(func.set_config("lock_timeout", "100ms", literal_column("true")))
+_GIVE_WAY = setting_locally({"lock_timeout": "100ms"})
 """Who waits for somebody's lock does so by itself, and holds up nobody."""
 
 

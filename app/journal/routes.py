@@ -11,7 +11,7 @@ from app.http.routing import problems
 from app.journal.repository import JournalRepository
 from app.journal.schemas import MAX_VERSION, Entry, Restore
 from app.resource.pages import PageParameters, Source, list_answer
-from app.resource.routes import CREATE_PROBLEMS, PathId, answer, database, post, settings
+from app.resource.routes import CREATE_PROBLEMS, PathId, answer, database, post, precondition_of, settings
 from app.resource.schemas import Representation
 from app.resource.service import Service
 from app.resource.wanted import Item
@@ -69,8 +69,8 @@ def add_history_routes(
     )
     async def restore(request: Request, unique_id: PathId, body: Restore) -> Response:
         """Bring back a deleted record, or an earlier state of one that is there, as a new version."""
-        transaction = database(request).transaction
+        transaction, precondition = database(request).transaction, precondition_of(request)
         record, headers = await post(
-            request, transaction, service, body, lambda own, condition: own.restore(unique_id, body, condition)
+            request, transaction, service, body, lambda own: own.restore(unique_id, body, precondition)
         )
         return answer(request, record.document, headers=headers)

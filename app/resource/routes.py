@@ -48,7 +48,8 @@ def _lookups(request: Request) -> Lookups:
     return lookups
 
 
-def _precondition(request: Request) -> Precondition:
+def precondition_of(request: Request) -> Precondition:
+    """What the request asks of the record before it is changed."""
     return Precondition.of(request.headers, required=settings(request).require_if_match)
 
 
@@ -116,13 +117,15 @@ async def get_record(
     return answer(request, record.document)
 
 
-def _shared(request: Request, service: type[Service[Any, Any]], body: BaseModel, *touched: str) -> Transaction:
+def _shared(
+    request: Request, precondition: Precondition, service: type[Service[Any, Any]], body: BaseModel, *touched: str
+) -> Transaction:
     """A transaction that is shared with other requests of the same kind, unless this is a special one.
 
     What has conditions, or happens once, takes statements of its own, for which others would have to wait; those of who
     is limited to hospitals have these as parameters. What is heavy, or refused at once, is no help to others.
     """
-    special = Principal.of(request).hospitals is not None or _precondition(request) != UNCONDITIONAL
+    special = Principal.of(request).hospitals is not None or precondition != UNCONDITIONAL
     weight = service.weight(body)
     if special or weight >= MOST or "idempotency-key" in request.headers or not all(map(is_identifier, touched)):
         return database(request).transaction
@@ -135,16 +138,15 @@ async def post(
     transaction: Transaction,
     service: type[S],
     body: BaseModel,
-    work: Callable[[S, Precondition], Awaitable[Record]],
+    work: Callable[[S], Awaitable[Record]],
 ) -> tuple[Record, dict[str, str]]:
     """Do `work` in the transaction, once for each Idempotency-Key; the record, and headers of its answer."""
     principal = Principal.of(request)
     key = IdempotencyKey.of(request, principal, body)
-    precondition = _precondition(request)
 
     outcome: Outcome = await Access.of(request).change(
         transaction,
-        lambda connection: once(key, service(connection, principal), lambda own: work(own, precondition)),
+        lambda connection: once(key, service(connection, principal), work),
         about=lambda outcome: [outcome.record.unique_id],
     )
     return outcome.record, {"Idempotency-Replayed": "true"} if outcome.replayed else {}
@@ -152,19 +154,18 @@ async def post(
 
 async def create_record(request: Request, service: type[Service[C, Any]], body: C) -> Response:
     """201, the record, and where it is."""
-    transaction = _shared(request, service, body)
-    record, headers = await post(
-        request, transaction, service, body, lambda own, condition: own.create(body, condition)
-    )
+    precondition = precondition_of(request)
+    transaction = _shared(request, precondition, service, body)
+    record, headers = await post(request, transaction, service, body, lambda own: own.create(body, precondition))
     location = f"{request.scope['path']}{record.unique_id}/"
     return answer(request, record.document, 201, {"Location": location, **headers})
 
 
 async def update_record(request: Request, service: type[Service[Any, U]], unique_id: str, body: U) -> Response:
     """200 and the record as it is now."""
-    principal, precondition = Principal.of(request), _precondition(request)
+    principal, precondition = Principal.of(request), precondition_of(request)
     record = await Access.of(request).change(
-        _shared(request, service, body, unique_id),
+        _shared(request, precondition, service, body, unique_id),
         lambda connection: service(connection, principal).update(unique_id, body, precondition),
     )
     return answer(request, record.document)
@@ -172,7 +173,7 @@ async def update_record(request: Request, service: type[Service[Any, U]], unique
 
 async def delete_record(request: Request, service: type[Service[Any, Any]], unique_id: str) -> Response:
     """204."""
-    principal, precondition = Principal.of(request), _precondition(request)
+    principal, precondition = Principal.of(request), precondition_of(request)
     await Access.of(request).change(
         database(request).transaction,
         lambda connection: service(connection, principal).delete(unique_id, precondition),

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import asyncpg
@@ -35,6 +35,18 @@ def commits(app: FastAPI) -> Iterator[list[None]]:
     event.listen(engine, "commit", note)
     yield committed
     event.remove(engine, "commit", note)
+
+
+@asynccontextmanager
+async def locked_by_somebody(database_url: str, unique_id: str) -> AsyncIterator[None]:
+    """A patient is locked, as by a long transaction."""
+    holder = await asyncpg.connect(database_url)
+    try:
+        async with holder.transaction():
+            await holder.execute("SELECT FROM patients WHERE unique_id = $1 FOR UPDATE", unique_id)
+            yield
+    finally:
+        await holder.close()
 
 
 def new(number: int, **more: Any) -> Body:
@@ -180,9 +192,7 @@ async def test_who_waits_for_a_lock_holds_up_nobody(
 ) -> None:
     """While one of many waits for somebody's lock, the others are answered; and it is, when the lock is gone."""
     await post_all(client, [new(number) for number in range(MANY)])
-    holder = await asyncpg.connect(database_url)
-    async with holder.transaction():
-        await holder.execute("SELECT FROM patients WHERE unique_id = 'pat-05' FOR UPDATE")
+    async with locked_by_somebody(database_url, "pat-05"):
         puts = [
             asyncio.create_task(client.put(f"{PATIENTS}pat-{number:02}/", json={"patient_race": "new"}))
             for number in range(MANY)
@@ -192,7 +202,6 @@ async def test_who_waits_for_a_lock_holds_up_nobody(
         await await_blocked(connection, 1)
         assert not puts[5].done()
     assert (await puts[5]).json()["patient_race"] == "new"
-    await holder.close()
 
 
 @pytest.mark.usefixtures("directory")
@@ -256,9 +265,7 @@ async def test_who_waits_alone_for_a_lock_fails_alone(
 ) -> None:
     """A change that waits for a lock in vain is a 503; those that come meanwhile, and when it fails, are not."""
     await post_all(client, [new(number) for number in range(MANY)])
-    holder = await asyncpg.connect(database_url)
-    async with holder.transaction():
-        await holder.execute("SELECT FROM patients WHERE unique_id = 'pat-00' FOR UPDATE")
+    async with locked_by_somebody(database_url, "pat-00"):
         locked = asyncio.create_task(client.put(f"{PATIENTS}pat-00/", json={"patient_race": "new"}))
         await await_blocked(connection, 1)
         others: list[int] = []
@@ -272,7 +279,6 @@ async def test_who_waits_alone_for_a_lock_fails_alone(
         await asyncio.gather(*(keep_changing(1 + number % 4) for number in range(MANY)))
         assert (await locked).status_code == 503
     assert Counter(others) == {200: len(others)}
-    await holder.close()
 
 
 @pytest.mark.usefixtures("directory")

@@ -109,6 +109,15 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
+def workers(supervisor: int) -> set[int]:
+    """The processes that serve; the supervisor's other child only keeps track of resources."""
+    return {
+        pid
+        for pid in descendants(supervisor)
+        if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text() and is_running(pid)
+    }
+
+
 def resident_bytes(pid: int, *, peak: bool = False) -> int:
     """The memory of a process now, or the most it had since `forget_peak`."""
     name = "VmHWM:" if peak else "VmRSS:"

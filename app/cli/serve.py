@@ -157,13 +157,17 @@ async def _fill(url: str) -> None:
 class _Workers(Multiprocess):
     """uvicorn's supervisor, but that a second signal reaches workers that take their time to end.
 
-    What a worker that has ended had in use is no longer counted, and the log tells of it and of who takes its place.
+    A worker that dies is replaced at once, whatever it was doing. What it had in use is no longer counted, and the log
+    tells of it and of who takes its place.
     """
 
     _known: Mapping[int, Process] = MappingProxyType({})
     """The workers when this was last looked at, by their pids."""
 
     def keep_subprocess_alive(self) -> None:
+        for worker in self.processes:
+            # its end, not ours: held here too, the answer of a worker that died meanwhile would be awaited to the last
+            worker.child_conn.close()
         super().keep_subprocess_alive()
         there = {worker.pid: worker for worker in self.processes if worker.pid is not None}
         for ended in self._known.keys() - there.keys():

@@ -17,7 +17,7 @@ import pytest
 from app.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from tests.chaos.load import HOSPITALS, Promises, Writers
 from tests.conftest import free_port
-from tests.processes import COMMAND, Call, at_once, data_directory, descendants, postgres_pid, run_command
+from tests.processes import COMMAND, Call, at_once, data_directory, postgres_pid, run_command, workers
 from tests.support import eventually
 
 pytestmark = pytest.mark.chaos
@@ -136,16 +136,10 @@ async def test_one_of_two_workers_is_killed() -> None:
         async with under_load(url, workers=2) as (service, writers):
             for _ in range(KILLS):
                 await writers.until(BETWEEN)
-                os.kill(worker(service.process.pid), signal.SIGKILL)
+                os.kill(min(workers(service.process.pid)), signal.SIGKILL)
                 back.append(await service.ready())
             await writers.until(BETWEEN)
         await audit("kill -9 of a worker", url, writers.promises, back)
-
-
-def worker(supervisor: int) -> int:
-    """A process that serves; the supervisor's other child only keeps track of resources."""
-    children = [pid for pid in descendants(supervisor) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    return max(children)
 
 
 class Server:

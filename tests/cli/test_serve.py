@@ -28,6 +28,7 @@ from tests.processes import (
     port_of,
     postgres_pid,
     run_command,
+    workers,
 )
 from tests.support import Served, eventually
 
@@ -233,3 +234,27 @@ def test_workers_may_take_their_time_to_start(serve: Serve, database_url: str, t
     (tmp_path / "sitecustomize.py").write_text(late)
     served = serve("--workers", "2", DATABASE_URL=database_url, PYTHONPATH=str(tmp_path))
     assert httpx.get(f"{served.url}/readyz").status_code == 204
+
+
+def test_a_worker_that_dies_while_it_starts_is_replaced_at_once(
+    serve: Serve, database_url: str, tmp_path: Path
+) -> None:
+    """Its supervisor, which waits for it to answer, does not go on waiting for the dead."""
+    doomed = tmp_path / "doomed"
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, pathlib, sys, time\n"
+        f"doomed = pathlib.Path({str(doomed)!r})\n"
+        "if '--multiprocessing-fork' in sys.orig_argv and doomed.exists():\n"
+        "    doomed.unlink()\n"
+        "    time.sleep(2)\n"  # its supervisor looks after it every half second
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    served = serve("--workers", "2", DATABASE_URL=database_url, PYTHONPATH=str(tmp_path))
+    doomed.touch()
+    os.kill(min(workers(served.process.pid)), signal.SIGKILL)
+
+    def ended() -> int:
+        return "".join(served.lines).count("worker ended")
+
+    eventually(lambda: ended() == 2, within=20)
+    eventually(lambda: len(workers(served.process.pid)) == 2, within=20)

@@ -22,10 +22,9 @@ from tests.processes import (
     at_once,
     await_blocked,
     data_directory,
-    descendants,
-    is_running,
     postgres_pid,
     run_command,
+    workers,
 )
 from tests.support import Served, eventually
 
@@ -38,15 +37,6 @@ Serve = Callable[..., Served]
 def scrapes(served: Served) -> Iterator[Metrics]:
     """Several, of which some reach each worker: the kernel spreads connections."""
     return (scrape(served.url) for _ in range(12))
-
-
-def workers(served: Served) -> set[int]:
-    """The processes that serve."""
-    return {
-        pid
-        for pid in descendants(served.process.pid)
-        if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text() and is_running(pid)
-    }
 
 
 @pytest.mark.alone
@@ -78,11 +68,11 @@ async def test_counts_are_exact_whichever_worker_is_asked(serve: Serve, database
         await asyncio.to_thread(eventually, exact)
 
     await ask()
-    before = workers(served)
+    before = workers(served.process.pid)
     os.kill(min(before), signal.SIGKILL)
-    await asyncio.to_thread(eventually, lambda: len(workers(served) - before) == 1, within=60)
+    await asyncio.to_thread(eventually, lambda: len(workers(served.process.pid) - before) == 1, within=60)
     await ask()
-    (fresh,) = workers(served) - before
+    (fresh,) = workers(served.process.pid) - before
     await asyncio.to_thread(eventually, lambda: any(shared(fresh)), within=60)
     await ask()
     (directory,) = {path.parent for path in shared(fresh)}
@@ -109,7 +99,7 @@ async def test_what_killed_workers_had_in_use_is_not_counted(
         request = asyncio.create_task(client.get(f"{HOSPITALS}none/"))
         await await_blocked(connection)
         assert (await asyncio.to_thread(scrape, served.url)).value("database_connections_in_use") == 1
-        killed = workers(served)
+        killed = workers(served.process.pid)
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
         with pytest.raises(httpx.TransportError):
@@ -123,7 +113,7 @@ async def test_what_killed_workers_had_in_use_is_not_counted(
         return metrics.value("database_connections_in_use") == 0 and metrics.value("database_connections_max") == 6
 
     await asyncio.to_thread(eventually, forgotten, within=60)
-    fresh = workers(served)
+    fresh = workers(served.process.pid)
 
     def logged(event: str) -> list[tuple[str, int, int | None]]:
         lines = [line for line in served.log() if line["event"] == event]

@@ -6,6 +6,7 @@ README's table against this file.
 
 import os
 import re
+from functools import cached_property
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -184,12 +185,12 @@ class Settings(BaseSettings):
         """Whether nothing that is set says that others than this machine's user are to reach the service."""
         return self.auth is None and not (self.oidc_issuer or self.trusted_proxies or self.allowed_hosts)
 
-    @property
+    @cached_property  # asked for at each request
     def auth_required(self) -> bool:
         """Whether requests need credentials."""
         return self.auth != "off"
 
-    @property
+    @cached_property
     def reads_audited(self) -> bool:
         """Whether reading is put on record: by default where it is known who reads."""
         return self.auth_required if self.audit_reads is None else self.audit_reads

@@ -56,7 +56,7 @@ class Authenticator:
             TooManyRequestsError: it, or its address, asks too often.
             UnavailableError: its credentials cannot be verified at the moment.
         """
-        address = request.client.host if request.client else ""
+        address, _ = request.scope.get("client") or ("", 0)
         if not self.settings.auth_required:
             await self.limits.count_request(address)
             return Principal("local", request_id)

@@ -194,6 +194,7 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
     config = uvicorn.Config(
         "app.worker:application",
         factory=True,
+        http="app.http.sending:Protocol",  # a name: what it needs is for workers only
         host=arguments.host,
         port=arguments.port,
         workers=arguments.workers,

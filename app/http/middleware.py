@@ -54,13 +54,14 @@ class RequestContext:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
+        self._log = log.bind()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        request_id = Headers(scope=scope).get("x-request-id", "")
+        request_id = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
         if _SANE_REQUEST_ID.fullmatch(request_id) is None:
             request_id = new_identifier("req")
         state = scope.setdefault("state", {})
@@ -74,8 +75,8 @@ class RequestContext:
             if message["type"] == "http.response.start":
                 status = int(message["status"])  # a member of HTTPStatus reads otherwise on a terminal
                 said = {name for name, _ in message["headers"]}
-                ours = [(b"x-request-id", request_id.encode()), *(pair for pair in _SECURITY if pair[0] not in said)]
-                message["headers"] = [*message["headers"], *ours]
+                ours = [pair for pair in _SECURITY if pair[0] not in said]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *ours]
             elif message["type"] == "http.response.body":
                 complete = not message.get("more_body", False)
             await send(message)
@@ -88,7 +89,7 @@ class RequestContext:
             seconds = time.perf_counter() - started
             route = state.get("route", "(none)")
             count_request(scope["method"], route, status, seconds, complete=complete)
-            write = log.debug if route in QUIET and status in _FINE else log.info
+            write = self._log.debug if route in QUIET and status in _FINE else self._log.info
             write(
                 "request",
                 request_id=request_id,

@@ -1,13 +1,17 @@
 """How routes are declared, and how a request's body is read before it is validated."""
 
+import inspect
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, MutableMapping
 from typing import Any, ClassVar
 
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as ASGIScope
 
 from app.audit.trail import Access, requested
 from app.auth.authentication import Authenticator
@@ -30,6 +34,7 @@ from app.http.problems import BODY_TOO_LARGE, MEDIA_TYPE, UNEXPECTED, problem_co
 from app.strict_json import NotJSONError, parse
 
 _JSON_TYPE = re.compile(r'application/json\s*(?:;\s*charset=(?:utf-8|"utf-8")\s*)?;?', re.IGNORECASE)
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class JSONRequest(Request):
@@ -63,32 +68,36 @@ class Route(APIRoute):
         if self.needed is not None:
             keywords["responses"] = {**problems(401, 403, 429), **(keywords.get("responses") or {})}
         super().__init__(path, endpoint, **keywords)
+        if _takes_its_path_only(self):
+            self.app = _serving(self._guarded(self._call))
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    def matches(self, scope: MutableMapping[str, Any]) -> tuple[Match, MutableMapping[str, Any]]:
+        """Whether a request is for this route; where its path has no parameters, a comparison tells."""
+        if not self.param_convertors and scope["path"] != self.path:
+            return Match.NONE, {}
+        return super().matches(scope)
+
+    def get_route_handler(self) -> Handler:
         """FastAPI's hook: wrap the handler."""
         handler = super().get_route_handler()
-        takes_body = self.body_field is not None
-        scope = self.needed
+        return self._guarded(handler if self.body_field is None else _reading_json(handler))
 
-        async def answer(request: Request) -> Response:
-            state = request.scope["state"]
-            if scope is not None:
-                authenticator: Authenticator = request.app.state.authenticator
-                state["principal"] = await authenticator.authenticate(request, state["request_id"], scope)
-            if takes_body:
-                request = JSONRequest(request.scope, request.receive)
-                if await request.body():
-                    if _JSON_TYPE.fullmatch(request.headers.get("content-type", "")) is None:
-                        raise UnsupportedMediaTypeError
-                    await request.json()  # here, because the framework turns errors of its own call into a bare 400
-            return await handler(request)
+    async def _call(self, request: Request) -> Response:
+        response: Response = await self.endpoint(request, **request.path_params)
+        return response
+
+    def _guarded(self, handler: Handler) -> Handler:
+        scope = self.needed
 
         async def handle(request: Request) -> Response:
             state = request.scope["state"]
             state["route"] = self.path_format
             access = state["access"] = self._access(request)
             try:
-                response = await answer(request)
+                if scope is not None:
+                    authenticator: Authenticator = request.app.state.authenticator
+                    state["principal"] = await authenticator.authenticate(request, state["request_id"], scope)
+                response = await handler(request)
             except (ServiceError, HTTPException, RequestValidationError) as error:
                 await access.refuse(status_of(error))
                 raise
@@ -103,6 +112,37 @@ class Route(APIRoute):
         looks = self.needed is not None and self.needed.reads
         on_record = self.audited and (not looks or settings.reads_audited)
         return Access(request.app.state.trail, state, on_record, requested(request), self.status_code or 200)
+
+
+def _takes_its_path_only(route: APIRoute) -> bool:
+    """Whether the endpoint takes the request, and parts of its path as they are, and answers itself."""
+    takes = route.dependant
+    others = takes.query_params or takes.header_params or takes.cookie_params or takes.body_params or takes.dependencies
+    as_they_are = all(part.field_info.annotation is str and not part.field_info.metadata for part in takes.path_params)
+    answers = inspect.signature(route.endpoint).return_annotation is Response
+    return answers and as_they_are and not others and takes.request_param_name == "request"
+
+
+def _serving(handler: Handler) -> ASGIApp:
+    """An application of what has nothing to validate or to close: FastAPI would look for it at each request."""
+
+    async def serve(scope: ASGIScope, receive: Receive, send: Send) -> None:
+        response = await handler(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+    return serve
+
+
+def _reading_json(handler: Handler) -> Handler:
+    async def read(request: Request) -> Response:
+        request = JSONRequest(request.scope, request.receive)
+        if await request.body():
+            if _JSON_TYPE.fullmatch(request.headers.get("content-type", "")) is None:
+                raise UnsupportedMediaTypeError
+            await request.json()  # here, because the framework turns errors of its own call into a bare 400
+        return await handler(request)
+
+    return read
 
 
 class AuditedRoute(Route):

@@ -19,9 +19,9 @@ QUIET = frozenset({"/livez", "/readyz", "/metrics"})
 
 def _add_trace_id(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Name the trace that a line belongs to, where there is one, as tools for traces write its id."""
-    context = trace.get_current_span().get_span_context()
-    if context.is_valid:
-        event["trace_id"] = trace.format_trace_id(context.trace_id)
+    span = trace.get_current_span()
+    if span is not trace.INVALID_SPAN:
+        event["trace_id"] = trace.format_trace_id(span.get_span_context().trace_id)
     return event
 
 

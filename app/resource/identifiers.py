@@ -10,6 +10,10 @@ PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._~:@-]{0,63}$"
 _IDENTIFIER = re.compile(PATTERN[1:-1])
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 """Crockford's base32 in lowercase: its order is that of the bytes, and no letter is mistaken for a digit."""
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
+"""Of all values of ten bits."""
+_ANY = "".join(_ALPHABET[byte & 31] for byte in range(256)).encode()
+"""Of a byte five bits."""
 
 
 def is_identifier(value: str) -> bool:
@@ -22,5 +26,7 @@ def new_identifier(prefix: str) -> str:
 
     Ids made later sort later, so new rows go to the end of the primary key's index.
     """
-    number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
-    return f"{prefix}_{''.join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))}"
+    now = time.time_ns() // 1_000_000
+    # every request has one: a tenth of its time would be shifting 128 bits
+    moment = _PAIRS[now >> 40] + _PAIRS[now >> 30 & 1023] + _PAIRS[now >> 20 & 1023] + _PAIRS[now >> 10 & 1023]
+    return f"{prefix}_{moment}{_PAIRS[now & 1023]}{secrets.token_bytes(16).translate(_ANY).decode()}"

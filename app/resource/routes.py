@@ -58,8 +58,8 @@ def answer(request: Request, document: str, status: int = 200, headers: dict[str
     tag = entity_tag(document)
     # a cache may keep it, but has to ask before it uses it
     headers = {"ETag": tag, "Cache-Control": "private, no-cache", **(headers or {})}
-    known = Precondition.of(request.headers).if_none_match
-    if request.method == "GET" and known is not None and names(known, tag):
+    known = Precondition.of(request.headers).if_none_match if request.method == "GET" else None
+    if known is not None and names(known, tag):
         return Response(None, 304, headers)
     return Response(document, status, headers, media_type="application/json")
 

@@ -1,11 +1,7 @@
-"""A process that serves: the application as the server runs it, one or several beside each other.
-
-Nobody else imports this: with several workers the supervisor holds none of the application in memory.
-"""
+"""A process that serves: the application as the server runs it, one or several beside each other."""
 
 import asyncio
 import gc
-import multiprocessing
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,15 +13,11 @@ from fastapi import FastAPI
 from app.main import create_app
 from app.observability.logging import configure_logging
 from app.settings import Settings
-from app.supervision import end_after
 
 
 def application() -> FastAPI:
     """The application of one server process, on the environment's settings."""
     configure_logging()
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        end_after(parent.join)  # a worker without its supervisor would hold the port
     settings = Settings.load()
     app = create_app(settings)
     _drain_first(app, settings.drain_seconds)

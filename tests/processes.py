@@ -110,12 +110,15 @@ def descendants(pid: int) -> set[int]:
 
 
 def workers(supervisor: int) -> set[int]:
-    """The processes that serve; the supervisor's other child only keeps track of resources."""
-    return {
-        pid
-        for pid in descendants(supervisor)
-        if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text() and is_running(pid)
-    }
+    """The processes that serve under a supervisor: those that were forked from it."""
+    return {pid for pid in descendants(supervisor) if is_running(pid) and _command(pid) == _command(supervisor)}
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 def resident_bytes(pid: int, *, peak: bool = False) -> int:

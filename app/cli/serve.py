@@ -2,44 +2,33 @@
 
 import argparse
 import asyncio
+import gc
 import ipaddress
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from types import MappingProxyType
 from typing import NoReturn
 
 import structlog
 import uvicorn
 from sqlalchemy.exc import ProgrammingError
-from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import Multiprocess
-from uvicorn.supervisors.multiprocess import Process
 
 from app.db.connecting import missing_limits
 from app.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from app.db.schema import LockTimeoutError, schema_is_current
-from app.db.session import Database
 from app.errors import UnavailableError
-from app.observability import metrics
 from app.observability.logging import configure_logging
+from app.observability.sharing import share
 from app.settings import InvalidSettingsError, Settings
-from app.supervision import end_after
+from app.supervision import Workers, end_after
 
 log = structlog.get_logger()
 
 GRACE = 20
 """Seconds that requests in flight get to finish after SIGTERM."""
-WORKER_PATIENCE = 30
-"""Seconds after which a worker that does not answer its supervisor is replaced.
-
-It cannot answer while it imports, which takes longer than uvicorn's 5 seconds on a machine where many processes start:
-it would be replaced again and again.
-"""
 PORT_WAIT = 5.0
 """Seconds to wait for the port: workers of a server that was killed need a moment to go."""
 
@@ -88,6 +77,11 @@ def run(arguments: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, _exit)
     configure_logging()
     with ExitStack() as stack:
+        if arguments.workers > 1:
+            try:
+                stack.enter_context(share())
+            except OSError as error:
+                raise CannotServeError("Several workers need a place for temporary files: set TMPDIR.") from error
         _await_port(arguments.host, arguments.port)
         if settings.database_url is None:
             server = stack.enter_context(EmbeddedPostgres(settings.data_dir))
@@ -132,6 +126,8 @@ def _is_loopback(host: str) -> bool:
 
 
 async def _is_current(url: str) -> bool:
+    from app.db.session import Database  # noqa: PLC0415  # it has metrics, of which is known by now where they are
+
     try:
         async with Database(url, pool_size=1) as database, database.read() as connection:
             if missing := await missing_limits(connection):
@@ -148,56 +144,26 @@ async def _is_current(url: str) -> bool:
 
 
 async def _fill(url: str) -> None:
-    from app import demo  # noqa: PLC0415  # all of the application: a supervisor of workers does without
+    from app import demo  # noqa: PLC0415  # as above
+    from app.db.session import Database  # noqa: PLC0415
 
     async with Database(url, pool_size=1) as database:
         await database.transaction(demo.fill)
 
 
-class _Workers(Multiprocess):
-    """uvicorn's supervisor, but that a second signal reaches workers that take their time to end.
-
-    A worker that dies is replaced at once, whatever it was doing. What it had in use is no longer counted, and the log
-    tells of it and of who takes its place.
-    """
-
-    _known: Mapping[int, Process] = MappingProxyType({})
-    """The workers when this was last looked at, by their pids."""
-
-    def keep_subprocess_alive(self) -> None:
-        for worker in self.processes:
-            # its end, not ours: held here too, the answer of a worker that died meanwhile would be awaited to the last
-            worker.child_conn.close()
-        super().keep_subprocess_alive()
-        there = {worker.pid: worker for worker in self.processes if worker.pid is not None}
-        for ended in self._known.keys() - there.keys():
-            metrics.forget(ended)
-            log.warning("worker ended", pid=ended, exit_code=self._known[ended].exitcode)
-        if self._known:  # that the first ones start is no news
-            for started in there.keys() - self._known.keys():
-                log.info("worker started", pid=started)
-        self._known = there
-
-    def terminate_all(self) -> None:
-        super().terminate_all()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._hurry)
-
-    def _hurry(self, *_: object) -> None:
-        for worker in self.processes:
-            if worker.pid is not None and worker.process.is_alive():
-                os.kill(worker.pid, signal.SIGTERM)
-
-
 def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
     """Serve until told to stop; 0, or 1 where it did not come to serving."""
+    # not earlier, as above; and not in the workers: loaded here, it is in memory once for all of them
+    from app.http.sending import Protocol  # noqa: PLC0415
+    from app.observability.metrics import forget  # noqa: PLC0415
+    from app.worker import application  # noqa: PLC0415
+
     config = uvicorn.Config(
-        "app.worker:application",
+        application,
         factory=True,
-        http="app.http.sending:Protocol",  # a name: what it needs is for workers only
+        http=Protocol,
         host=arguments.host,
         port=arguments.port,
-        workers=arguments.workers,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -205,36 +171,22 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies),
         timeout_graceful_shutdown=GRACE,
-        timeout_worker_healthcheck=WORKER_PATIENCE,
     )
     if arguments.workers == 1:
         server = uvicorn.Server(config)
         server.run()
         return 0 if server.started else 1
-    workers = _Workers(config, sockets=[_SocketOfItsOwn(arguments.host, arguments.port)])  # type: ignore[list-item]
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(metrics.share())
-        except OSError as error:
-            raise CannotServeError("Several workers need a place for temporary files: set TMPDIR.") from error
-        workers.run()
-    return 1 if any(worker.exitcode == STARTUP_FAILURE for worker in workers.processes) else 0
+
+    def work() -> None:
+        # a socket of its own: of one that all share, the busiest takes most of the connections
+        uvicorn.Server(config).run([_bind((arguments.host, arguments.port), reuse_port=True)])
+
+    gc.collect()
+    gc.freeze()  # or each worker would write to all of it
+    return Workers(arguments.workers, work, forget=forget).run()
 
 
-class _SocketOfItsOwn:
-    """Becomes a socket of the worker's own on its way there: the kernel then spreads connections over the workers.
-
-    Of one socket that all workers share, the busiest takes most of the connections.
-    """
-
-    def __init__(self, host: str, port: int) -> None:
-        self.address = (host, port)
-
-    def __reduce__(self) -> tuple[Callable[..., socket.socket], tuple[tuple[str, int], bool]]:
-        return _bind, (self.address, True)
-
-
-def _bind(address: tuple[str, int], reuse_port: bool) -> socket.socket:  # noqa: FBT001  # pickled by position
+def _bind(address: tuple[str, int], *, reuse_port: bool) -> socket.socket:
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
     bound = socket.socket(family)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -257,7 +209,7 @@ def _await_port(host: str, port: int) -> None:
     deadline = time.monotonic() + PORT_WAIT
     while True:
         try:
-            _bind((host, port), False).close()
+            _bind((host, port), reuse_port=False).close()
         except OSError as error:
             if time.monotonic() > deadline:
                 raise CannotServeError(

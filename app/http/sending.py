@@ -10,8 +10,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 class Protocol(HttpToolsProtocol):
     """uvicorn's, whose head and body of an answer leave together.
 
-    It writes one after the other, and since uvloop 0.22 each is sent at once: two system calls of ours, and two packets
-    for who receives them.
+    It writes one after the other, and uvloop sends each at once: two system calls of ours, and two packets for who
+    receives them.
     """
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as it is there

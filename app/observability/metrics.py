@@ -1,16 +1,13 @@
 """Prometheus metrics: what is counted and measured, and how it is read (`docs/observability.md` explains each).
 
-Each worker process writes its values into files of its own, in the directory that `share` makes; whichever is asked
-adds up all of them. Labels are templates, names and codes that this program has, never what a request holds.
+Each of several workers writes its values into files of its own, in the directory that `sharing` makes; whichever is
+asked adds up all of them. Labels are templates, names and codes that this program has, never what a request holds.
 """
 
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
-from tempfile import TemporaryDirectory
 
 from prometheus_client import (
     CollectorRegistry,
@@ -25,8 +22,7 @@ from prometheus_client import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
-"""Where it names a directory as this module is imported, the values are in there. The library's own name for it."""
+from app.observability.sharing import DIRECTORY
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # with several processes there are none
 REGISTRY = CollectorRegistry()
@@ -116,28 +112,13 @@ def exposition(accept: str) -> tuple[bytes, str]:
     It reads files: not in the event loop.
     """
     registry = REGISTRY
-    if directory := os.environ.get(_DIRECTORY):
+    if directory := os.environ.get(DIRECTORY):
         registry = CollectorRegistry()
         MultiProcessCollector(registry, directory)  # type: ignore[no-untyped-call]
     encode, media_type = choose_encoder(accept)
     return encode(registry), media_type
 
 
-@contextmanager
-def share() -> Iterator[None]:
-    """Have the processes that are started meanwhile share their values, in a directory that is new and removed after.
-
-    Raises:
-        OSError: there is no place for temporary files.
-    """
-    with TemporaryDirectory(prefix="patients-api-metrics-") as directory:
-        os.environ[_DIRECTORY] = directory
-        try:
-            yield
-        finally:
-            del os.environ[_DIRECTORY]
-
-
 def forget(pid: int) -> None:
     """Note that a process which shared its values has ended: it has nothing in use any more. What it counted stays."""
-    mark_process_dead(pid, os.environ[_DIRECTORY])  # type: ignore[no-untyped-call]
+    mark_process_dead(pid, os.environ[DIRECTORY])  # type: ignore[no-untyped-call]

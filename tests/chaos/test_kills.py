@@ -142,6 +142,21 @@ async def test_one_of_two_workers_is_killed() -> None:
         await audit("kill -9 of a worker", url, writers.promises, back)
 
 
+async def test_a_worker_that_has_stopped_is_replaced() -> None:
+    """It takes its share of the connections and answers none: after half a minute it is ended."""
+    with postgres() as (_, url):
+        back = []
+        async with under_load(url, workers=2) as (service, writers):
+            await writers.until(BETWEEN)
+            stopped = min(workers(service.process.pid))
+            os.kill(stopped, signal.SIGSTOP)
+            began = time.monotonic()
+            await asyncio.to_thread(eventually, lambda: stopped not in workers(service.process.pid), within=90)
+            back.append(time.monotonic() - began)
+            await writers.until(BETWEEN)
+        await audit("SIGSTOP to a worker", url, writers.promises, back)
+
+
 class Server:
     """An embedded PostgreSQL that can be killed and started anew on its data, under the same URL."""
 

@@ -228,33 +228,28 @@ async def test_log_has_a_line_a_request_and_no_patient_data(
     assert "m4rker" not in ("".join(served.lines) + capfd.readouterr().err).lower()
 
 
-def test_workers_may_take_their_time_to_start(serve: Serve, database_url: str, tmp_path: Path) -> None:
-    """Workers that need twelve seconds before they can answer, as where many processes start at once, are awaited."""
-    late = "import sys, time\nif '--multiprocessing-fork' in sys.orig_argv:\n    time.sleep(12)\n"
-    (tmp_path / "sitecustomize.py").write_text(late)
-    served = serve("--workers", "2", DATABASE_URL=database_url, PYTHONPATH=str(tmp_path))
-    assert httpx.get(f"{served.url}/readyz").status_code == 204
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_that_end_are_replaced_at_once(serve: Serve, database_url: str, number: signal.Signals) -> None:
+    """Again and again, also those that have not come to serving yet."""
+    served = serve("--workers", "2", DATABASE_URL=database_url)
+    for _ in range(5):
+        before = workers(served.process.pid)
+        os.kill(max(before), number)
+        eventually(partial(others, served, before), within=5)
+    eventually(lambda: httpx.get(f"{served.url}/readyz").status_code == 204)
 
 
-def test_a_worker_that_dies_while_it_starts_is_replaced_at_once(
-    serve: Serve, database_url: str, tmp_path: Path
-) -> None:
-    """Its supervisor, which waits for it to answer, does not go on waiting for the dead."""
-    doomed = tmp_path / "doomed"
-    (tmp_path / "sitecustomize.py").write_text(
-        "import os, pathlib, sys, time\n"
-        f"doomed = pathlib.Path({str(doomed)!r})\n"
-        "if '--multiprocessing-fork' in sys.orig_argv and doomed.exists():\n"
-        "    doomed.unlink()\n"
-        "    time.sleep(2)\n"  # its supervisor looks after it every half second
-        "    os.kill(os.getpid(), 9)\n"
-    )
-    served = serve("--workers", "2", DATABASE_URL=database_url, PYTHONPATH=str(tmp_path))
-    doomed.touch()
-    os.kill(min(workers(served.process.pid)), signal.SIGKILL)
+def others(served: Served, before: set[int]) -> bool:
+    """Whether there are as many workers as before, and not the same."""
+    now = workers(served.process.pid)
+    return len(now) == len(before) and now != before
 
-    def ended() -> int:
-        return "".join(served.lines).count("worker ended")
 
-    eventually(lambda: ended() == 2, within=20)
-    eventually(lambda: len(workers(served.process.pid)) == 2, within=20)
+async def test_workers_end_with_their_supervisor(serve: Serve, database_url: str) -> None:
+    """Whatever ended it, each for itself: nobody is left who holds the port."""
+    served = serve("--workers", "3", DATABASE_URL=database_url)
+    started = workers(served.process.pid)
+    assert len(started) == 3
+    served.process.kill()
+    await asyncio.to_thread(eventually, lambda: not any(map(is_running, started)))
+    assert is_free(port_of(served.url))

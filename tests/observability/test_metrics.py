@@ -76,7 +76,8 @@ async def test_counts_are_exact_whichever_worker_is_asked(serve: Serve, database
     await asyncio.to_thread(eventually, lambda: any(shared(fresh)), within=60)
     await ask()
     (directory,) = {path.parent for path in shared(fresh)}
-    assert len(list(directory.glob("gauge_live*"))) == 4, "of two workers, two files each: the killed one's are gone"
+    assert len(list(directory.glob("gauge_live*"))) == 6, "two files each of two workers and their supervisor"
+    assert not list(directory.glob(f"gauge_live*_{min(before)}.db")), "the killed one's are gone"
     served.process.terminate()
     await asyncio.to_thread(served.process.wait, 30)
     assert not directory.exists(), "nothing is left behind"

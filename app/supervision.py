@@ -67,6 +67,10 @@ class Workers:
         self._forget = forget
         self._workers: dict[int, _Worker] = {}
         """By what becomes readable when they end."""
+        self._not_before = 0.0
+        """When the next may be started."""
+        self._ended = False
+        """Whether any has: that the first ones start is no news."""
         self._stopping = False
         self._failed = False
         self._alive, self._alive_here = os.pipe()
@@ -77,25 +81,52 @@ class Workers:
 
         The second signal is a hurry.
         """
-        with _signals() as signals:
-            for _ in range(self._number):
-                self._start()
-            looked = time.monotonic()
-            while self._workers:
-                for ready in wait([signals, *self._workers], BEAT):
-                    if isinstance(ready, int):
-                        self._replace(self._workers.pop(ready), signals)
-                    elif not set(_STOP).isdisjoint(signals.recv(64)):
-                        self._stop()
-                if time.monotonic() >= looked + BEAT:
-                    looked = time.monotonic()
-                    self._feel()
+        try:
+            with _signals() as signals:
+                self._supervise(signals)
+        finally:
+            os.close(self._alive_here)  # whatever happened here, nobody is left behind
         return 1 if self._failed else 0
+
+    def _supervise(self, signals: socket.socket) -> None:
+        self._fill()
+        looked = time.monotonic()
+        while self._workers or not self._stopping:
+            for ready in wait([signals, *self._workers], PACE if self._lacking else BEAT):
+                if isinstance(ready, int):
+                    self._bury(self._workers.pop(ready))
+                elif not set(_STOP).isdisjoint(signals.recv(64)):
+                    self._stop()
+            self._fill()
+            if time.monotonic() >= looked + BEAT:
+                looked = time.monotonic()
+                self._feel()
+
+    @property
+    def _lacking(self) -> int:
+        return 0 if self._stopping else self._number - len(self._workers)
+
+    def _fill(self) -> None:
+        """Start those that are lacking, unless the last one that ended, or was to be started, failed just now."""
+        while self._lacking and time.monotonic() >= self._not_before:
+            try:
+                pid = self._start()
+            except OSError as error:  # there are too many processes, or too little memory
+                log.error("worker not started", error=type(error).__name__)  # noqa: TRY400  # of no use with its trace
+                self._not_before = time.monotonic() + PACE
+            else:
+                if self._ended:
+                    log.info("worker started", pid=pid)
 
     def _start(self) -> int:
         pulse = mmap(-1, 1)
         process = _FORK.Process(target=self._work, args=[pulse])
-        process.start()
+        # what the worker is told before it can listen waits until it can, and is not taken for told to its supervisor
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)
         assert process.pid is not None, "it was started"  # noqa: S101
         self._workers[process.sentinel] = _Worker(process, process.pid, pulse)
         return process.pid
@@ -105,9 +136,10 @@ class Workers:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.close(self._alive_here)
-        end_after(lambda: os.read(self._alive, 1))  # without its supervisor it would hold the port
-        threading.Thread(target=_beat, args=[pulse], daemon=True).start()
         with suppress(KeyboardInterrupt):  # the server has shut down gracefully, and passes the signal on
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)
+            end_after(lambda: os.read(self._alive, 1))  # without its supervisor it would hold the port
+            threading.Thread(target=_beat, args=[pulse], daemon=True).start()
             self._serve()
 
     def _feel(self) -> None:
@@ -116,26 +148,25 @@ class Workers:
             worker.missed = worker.missed + 1 if worker.pulse[0] == worker.felt else 0
             worker.felt = worker.pulse[0]
             if worker.missed == PATIENCE:
-                os.kill(worker.pid, signal.SIGKILL)
+                worker.process.kill()
 
-    def _replace(self, worker: _Worker, signals: socket.socket) -> None:
+    def _bury(self, worker: _Worker) -> None:
         worker.process.join()
         self._forget(worker.pid)
         if self._stopping:
             return
+        self._ended = True
         log.warning("worker ended", pid=worker.pid, exit_code=worker.process.exitcode)
         if worker.process.exitcode == CANNOT_START:
             self._failed = True
             self._stop()
-            return
-        if time.monotonic() < worker.started + PACE:
-            wait([signals], PACE)
-        log.info("worker started", pid=self._start())
+        elif time.monotonic() < worker.started + PACE:
+            self._not_before = time.monotonic() + PACE
 
     def _stop(self) -> None:
         self._stopping = True
         for worker in self._workers.values():
-            os.kill(worker.pid, signal.SIGTERM)
+            worker.process.terminate()
 
 
 def _beat(pulse: mmap) -> None:

@@ -23,7 +23,7 @@ from app.errors import UnavailableError
 from app.observability.logging import configure_logging
 from app.observability.sharing import share
 from app.settings import InvalidSettingsError, Settings
-from app.supervision import Workers, end_after
+from app.supervision import CANNOT_START, Workers, end_after
 
 log = structlog.get_logger()
 
@@ -162,6 +162,8 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
         application,
         factory=True,
         http=Protocol,
+        ws="none",
+        workers=1,  # of this configuration; without it WEB_CONCURRENCY is read
         host=arguments.host,
         port=arguments.port,
         log_config=None,
@@ -178,8 +180,13 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
         return 0 if server.started else 1
 
     def work() -> None:
-        # a socket of its own: of one that all share, the busiest takes most of the connections
-        uvicorn.Server(config).run([_bind((arguments.host, arguments.port), reuse_port=True)])
+        try:
+            # a socket of its own: of one that all share, the busiest takes most of the connections
+            bound = _bind((arguments.host, arguments.port), reuse_port=True)
+        except OSError as error:
+            log.error("the port is taken", error=type(error).__name__)  # noqa: TRY400  # the operator's matter
+            sys.exit(CANNOT_START)
+        uvicorn.Server(config).run([bound])
 
     gc.collect()
     gc.freeze()  # or each worker would write to all of it

@@ -61,7 +61,8 @@ class RequestContext:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        request_id = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        # of several the first
+        request_id = dict(reversed(scope["headers"])).get(b"x-request-id", b"").decode("latin-1")
         if _SANE_REQUEST_ID.fullmatch(request_id) is None:
             request_id = new_identifier("req")
         state = scope.setdefault("state", {})

@@ -18,6 +18,10 @@ class Protocol(HttpToolsProtocol):
         """Have what is written to a new connection go through `_Joining`."""
         super().connection_made(_Joining(transport, self.loop))
 
+    def eof_received(self) -> None:
+        """Close, as without this, but not before what is held has been sent."""
+        self.transport.close()
+
 
 class _Joining(Transport):
     """A transport that holds a piece back until the next one comes, or until this turn of the event loop ends."""

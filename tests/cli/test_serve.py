@@ -237,6 +237,27 @@ def test_workers_that_end_are_replaced_at_once(serve: Serve, database_url: str, 
         os.kill(max(before), number)
         eventually(partial(others, served, before), within=5)
     eventually(lambda: httpx.get(f"{served.url}/readyz").status_code == 204)
+    for pid in workers(served.process.pid):
+        os.kill(pid, number)
+    served.process.terminate()
+    assert served.process.wait(10) == 0, "it stops while it is about to replace them"
+
+
+def test_workers_that_find_their_port_taken_end_the_service(serve: Serve, database_url: str) -> None:
+    """Who came in between keeps the port; it is not tried again and again."""
+    served = serve("--workers", "2", DATABASE_URL=database_url)
+    port = port_of(served.url)
+    served.process.send_signal(signal.SIGSTOP)
+    try:
+        for pid in workers(served.process.pid):
+            os.kill(pid, signal.SIGKILL)
+        eventually(lambda: is_free(port))
+        other = socket.create_server(("127.0.0.1", port))
+    finally:
+        served.process.send_signal(signal.SIGCONT)
+    with other:
+        assert served.process.wait(10) == 1
+    eventually(lambda: any(line["event"] == "the port is taken" for line in served.log()))
 
 
 def others(served: Served, before: set[int]) -> bool:

@@ -243,6 +243,8 @@ async def test_request_ids(client: httpx.AsyncClient) -> None:
         made.add(problem(answer, 404)["request_id"])
         assert MARKER not in answer.headers["x-request-id"]
     assert len(made) == len(others)
+    answer = await client.get("/livez", headers=[(b"X-Request-ID", b"first"), (b"X-Request-ID", b"second")])
+    assert answer.headers["x-request-id"] == "first"
     problem(await client.post(PATIENTS, content=body_of(2 * MEGABYTE), headers={**JSON, "X-Request-ID": "a"}), 413)
 
 

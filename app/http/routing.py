@@ -116,11 +116,15 @@ class Route(APIRoute):
 
 def _takes_its_path_only(route: APIRoute) -> bool:
     """Whether the endpoint takes the request, and parts of its path as they are, and answers itself."""
-    takes = route.dependant
-    others = takes.query_params or takes.header_params or takes.cookie_params or takes.body_params or takes.dependencies
-    as_they_are = all(part.field_info.annotation is str and not part.field_info.metadata for part in takes.path_params)
-    answers = inspect.signature(route.endpoint).return_annotation is Response
-    return answers and as_they_are and not others and takes.request_param_name == "request"
+    signature = inspect.signature(route.endpoint)
+    parts = route.dependant.path_params
+    return (
+        inspect.iscoroutinefunction(route.endpoint)
+        and signature.return_annotation is Response
+        and signature.parameters.keys() == {"request", *(part.name for part in parts)}
+        and all(part.field_info.annotation is str and not part.field_info.metadata for part in parts)
+        and not route.dependencies
+    )
 
 
 def _serving(handler: Handler) -> ASGIApp:

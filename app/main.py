@@ -30,6 +30,7 @@ from app.profiles.routes import router as profiles
 from app.resource.cursors import Cursors
 from app.resource.idempotency import keep_pruned, prune
 from app.resource.lookups import Lookups
+from app.search.dictionary import keep_forgetting
 from app.settings import Settings
 
 RESOURCES = (patients, profiles, hospitals, doctors, audit)
@@ -69,7 +70,10 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await prune(database)
-        chores = [asyncio.create_task(keep_pruned(database)), asyncio.create_task(authenticator.note_uses())]
+        chores = [
+            asyncio.create_task(chore)
+            for chore in (keep_pruned(database), keep_forgetting(database), authenticator.note_uses())
+        ]
         yield
         for chore in chores:
             chore.cancel()

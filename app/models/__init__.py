@@ -6,7 +6,7 @@ from app.models.doctor import Doctor
 from app.models.hospital import Hospital
 from app.models.idempotency_key import idempotency_keys
 from app.models.journal import journal
-from app.models.name_word import name_words
+from app.models.name_word import hospital_words, name_words, stale_words
 from app.models.patient import Patient, patient_doctors, patient_hospitals
 from app.models.profile import Profile
 from app.models.secret import secrets
@@ -18,10 +18,12 @@ __all__ = [
     "Profile",
     "api_keys",
     "audit",
+    "hospital_words",
     "idempotency_keys",
     "journal",
     "name_words",
     "patient_doctors",
     "patient_hospitals",
     "secrets",
+    "stale_words",
 ]

@@ -1,17 +1,27 @@
-from sqlalchemy import Column, Index, Table, func, literal_column
+"""The words in names of patients, folded: typing errors are looked up among these, and never among patients.
+
+Triggers add the words of what is written, and note in `stale_words` those that a patient no longer has; what nobody has
+any more is removed in the background (`app.search.dictionary`).
+"""
+
+from sqlalchemy import Column, DateTime, Index, Table, func, literal_column
 
 from app.db.base import ID, UNBUFFERED, Base
+
+
+def _since() -> Column[object]:
+    """Since when some patient has had the word without interruption."""
+    return Column("since", DateTime(timezone=True), nullable=False, server_default=func.statement_timestamp())
+
 
 name_words = Table(
     "name_words",
     Base.metadata,
     Column("word", ID, primary_key=True),
+    _since(),
     info={"serving_rights": "SELECT, INSERT"},
 )
-"""The words in names of patients, each once, folded: typing errors are looked up here, and never among patients.
-
-A trigger adds to it what is written to `patients`; what no patient has any more stays until somebody is erased.
-"""
+"""The words of all patients, each once."""
 Index(
     "ix_name_words_typing_keys_word_2",
     func.typing_keys(name_words.c.word, literal_column("2")),
@@ -25,3 +35,22 @@ Index(
     postgresql_ops={"word": "extensions.gin_trgm_ops"},
     postgresql_with=UNBUFFERED,
 )
+
+hospital_words = Table(
+    "hospital_words",
+    Base.metadata,
+    Column("word", ID, primary_key=True),
+    Column("hospital_id", ID, primary_key=True),
+    _since(),
+    Index(None, "hospital_id", "word", "since"),
+    info={"serving_rights": "SELECT, INSERT"},
+)
+"""The words of each hospital's patients: all that a principal limited to hospitals ever searches."""
+
+stale_words = Table(
+    "stale_words",
+    Base.metadata,
+    Column("word", ID, nullable=False),
+    info={"serving_rights": "SELECT"},
+)
+"""Words that some patient, or some patient of a hospital, no longer has: they may be nobody's any more. A queue."""

@@ -8,7 +8,7 @@ from app.patients.schemas import Patient, PatientDoctor, PatientHospital, Patien
 from app.resource.document import Document, ToMany, ToOne
 from app.resource.repository import Repository
 from app.resource.walls import few_own, had_own, has_own, next_own
-from app.search.words import forget, words_of
+from app.search.dictionary import forget, words_of
 
 _HOSPITALS = ToMany(PatientHospital, Hospital.__table__, patient_hospitals, walled=True)
 _DOCTORS = ToMany(PatientDoctor, Doctor.__table__, patient_doctors)

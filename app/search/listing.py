@@ -53,7 +53,7 @@ class PatientListing(Listing):
         """The search for what was typed; none where that cannot be anybody."""
         if typed.is_nobody:
             return None
-        words = await meant(self.connection, typed.words, limited=self.repository.limited) if typed.words else []
+        words = await meant(self.connection, typed.words, self.repository.principal.hospitals) if typed.words else []
         if len(words) < len(typed.words):
             return None
         return _Search(self, await self.selection(wanted), wanted, *understood(typed, words))

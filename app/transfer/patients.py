@@ -14,16 +14,19 @@ from app.errors import FieldError
 from app.patients.schemas import NAME_MISSING
 from app.patients.service import PatientService
 from app.profiles.service import ProfileService
-from app.search.words import LEARN, LEARN_LATER, NOTE
+from app.search.dictionary import LEARN, LEARN_LATER, NOTE
 from app.transfer.bodies import Body
 from app.transfer.staging import Batch, Fate, Fault, Staging, retired
 
-_WORDS = Table(
-    "staged_words",
-    MetaData(),
-    Column("word", ID, primary_key=True),
-    prefixes=["TEMPORARY"],
-    postgresql_on_commit="DROP",
+_WORDS, _HOSPITAL_WORDS = (
+    Table(
+        name,
+        MetaData(),
+        *(Column(column, ID, primary_key=True) for column in columns),
+        prefixes=["TEMPORARY"],
+        postgresql_on_commit="DROP",
+    )
+    for name, columns in (("staged_words", ["word"]), ("staged_hospital_words", ["hospital_id", "word"]))
 )
 NAMES = ("patient_first_name", "patient_last_name")
 
@@ -64,16 +67,19 @@ class PatientStaging(Staging):
         self.profiles = Staging(connection, principal, ProfileService.repository_class, overwrite=True)
 
     async def open(self) -> None:
-        """Make the staging tables, another one for the words of names, and have these learnt at the end."""
+        """Make the staging tables, others for the words of names, and have these learnt at the end."""
         await super().open()
         await self.profiles.open()
-        await self.connection.execute(CreateTable(_WORDS))
+        for words in (_WORDS, _HOSPITAL_WORDS):
+            await self.connection.execute(CreateTable(words))
         await self.connection.execute(LEARN_LATER)
 
     async def close(self) -> None:
         """Learn the words of names, and drop the tables, as the last of the transaction."""
-        await self.connection.execute(LEARN)
-        await self.connection.execute(DropTable(_WORDS))
+        for learn in LEARN:
+            await self.connection.execute(learn)
+        for words in (_WORDS, _HOSPITAL_WORDS):
+            await self.connection.execute(DropTable(words))
         await self.profiles.close()
         await super().close()
 
@@ -111,7 +117,8 @@ class PatientStaging(Staging):
         await self.connection.execute(self._drop_profiles)
         await self.profiles.write()
         counts = await super().write()
-        await self.connection.execute(NOTE)
+        for note in NOTE:
+            await self.connection.execute(note)
         return counts
 
     @cached_property

@@ -32,7 +32,7 @@ def moment(column: str) -> str:
 
 def ids(link: str, key: str) -> str:
     """The ids to which a patient is linked."""
-    gathered = f"(SELECT json_agg({key} ORDER BY {key}) FROM {link} WHERE patient_id = patients.unique_id)"  # noqa: S608
+    gathered = f"(SELECT json_agg({key} ORDER BY {key}) FROM {link} WHERE patient_id = patients.unique_id)"
     return f"coalesce({gathered}, '[]'::json) AS {key}s"
 
 
@@ -97,7 +97,7 @@ def upgrade() -> None:
             SELECT '{resource}', {resource}.unique_id, {resource}.version, 'created', {resource}.last_updated,
                 'migration', json_strip_nulls(row_to_json(state))
             FROM {resource}, LATERAL (SELECT {", ".join(fields)}) AS state
-            """  # noqa: S608
+            """
         )
     op.execute(
         """

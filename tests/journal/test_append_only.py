@@ -159,12 +159,13 @@ async def test_rights_of_the_serving_role(serving_url: str) -> None:
         await serving.close()
     rights = {table: set(given) for table, given in rows}
     assert {
-        rights.pop(name) == {"SELECT"} for name in ("journal", "audit", "alembic_version", "api_keys", "secrets")
+        rights.pop(name) == {"SELECT"}
+        for name in ("journal", "audit", "alembic_version", "api_keys", "secrets", "stale_words")
     } == {True}
     # the time of an entry is the server's
     own = ["action", "actor", "record", "request_id", "resource", "unique_id", "version"]
     assert {right: list(names) for right, names in columns} == {"INSERT": own}
-    assert rights.pop("name_words") == {"SELECT", "INSERT"}
+    assert rights.pop("name_words") == rights.pop("hospital_words") == {"SELECT", "INSERT"}
     assert {table: given for table, given in rights.items() if given != everything} == {}
     assert len(rights) == 7
 

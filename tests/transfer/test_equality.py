@@ -18,6 +18,7 @@ STATE = (
     "SELECT to_jsonb(l) FROM patient_hospitals l ORDER BY patient_id, hospital_id",
     "SELECT to_jsonb(l) FROM patient_doctors l ORDER BY patient_id, doctor_id",
     "SELECT word FROM name_words ORDER BY word",
+    "SELECT to_jsonb(w) - 'since' FROM hospital_words w ORDER BY hospital_id, word",
     """
     SELECT jsonb_build_array(
         resource, unique_id, version, action, record::jsonb - '{date_created,last_updated}'::text[])

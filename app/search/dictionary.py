@@ -1,0 +1,100 @@
+"""The dictionary of names: learning its words from imports, and forgetting those that no patient has any more.
+
+Triggers of the database learn the words of everything else that is written (see `app.models.name_word`).
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+from sqlalchemy import ARRAY, Text, bindparam, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.db.session import Database, setting_locally
+from app.errors import UnavailableError
+
+log = structlog.get_logger()
+
+FORGET_INTERVAL_SECONDS = 10
+"""How often words are looked at that patients no longer have."""
+_GIVE_WAY = setting_locally({"lock_timeout": "100ms"})
+"""Forgetting excludes writers for a moment, and never waits long for its turn: all writers would wait behind it."""
+
+_WORDS_OF = text(
+    """
+    SELECT DISTINCT word
+    FROM journal, unnest(tsvector_to_array(spellings(
+        record->>'patient_last_name', record->>'patient_first_name',
+        record->>'patient_initials', record->>'patient_title'
+    ))) AS word
+    WHERE resource = 'patients' AND unique_id = :id
+    """
+)
+_FORGET = text("SELECT forget_words(:words)").bindparams(bindparam("words", type_=ARRAY(Text)))
+_ANY_STALE = text("SELECT EXISTS (SELECT FROM stale_words) AND NOT pg_is_in_recovery()")
+_FORGET_STALE = text("SELECT forget_stale_words()")
+
+
+async def words_of(connection: AsyncConnection, patient_id: str) -> Sequence[str]:
+    """All words of all names that a patient has had."""
+    return (await connection.execute(_WORDS_OF, {"id": patient_id})).scalars().all()
+
+
+async def forget(connection: AsyncConnection, words: Sequence[str]) -> None:
+    """Remove those of some words that no patient, or no patient of a hospital, has any more."""
+    await connection.execute(_FORGET, {"words": words})
+
+
+async def forget_stale(database: Database) -> None:
+    """Remove the words that no patient has any more since a name changed, a patient was deleted or a link removed.
+
+    What cannot be done now, since writers or another process are in the way, is left for the next time.
+    """
+
+    async def work(connection: AsyncConnection) -> int:
+        await connection.execute(_GIVE_WAY)
+        return int((await connection.execute(_FORGET_STALE)).scalar_one())
+
+    try:
+        async with database.read() as connection:
+            stale = (await connection.execute(_ANY_STALE)).scalar_one()
+        while stale:
+            stale = await database.transaction(work, attempts=1)
+    except (DBAPIError, UnavailableError) as error:
+        log.info("words were not forgotten yet", error=type(error).__name__)
+
+
+async def keep_forgetting(database: Database) -> None:
+    """Forget stale words from time to time, until cancelled."""
+    while True:
+        await asyncio.sleep(FORGET_INTERVAL_SECONDS)
+        await forget_stale(database)
+
+
+LEARN_LATER = text("SET LOCAL patients.learn_words = 'later'")
+"""Have the triggers learn no words in the rest of a transaction, which has to do it at its end, by `LEARN`.
+
+The first transaction that has a word holds up all others that have it too, until it ends.
+"""
+_STAGED = """
+    FROM patients JOIN staged_patients USING (unique_id) {links}, unnest(tsvector_to_array(patient_search)) AS word
+    WHERE fate IN ('created', 'updated')
+    ON CONFLICT DO NOTHING
+"""
+NOTE = (
+    text("INSERT INTO staged_words SELECT DISTINCT word" + _STAGED.format(links="")),
+    text(
+        "INSERT INTO staged_hospital_words SELECT DISTINCT hospital_id, word"
+        + _STAGED.format(links="JOIN patient_hospitals ON patient_id = unique_id")
+    ),
+)
+"""Note the words of patients that are staged (`app.transfer`), and of their hospitals."""
+LEARN = (
+    text("INSERT INTO name_words (word) SELECT word FROM staged_words ORDER BY word ON CONFLICT DO NOTHING"),
+    text(
+        "INSERT INTO hospital_words (hospital_id, word) SELECT hospital_id, word FROM staged_hospital_words"
+        " ORDER BY hospital_id, word ON CONFLICT DO NOTHING"
+    ),
+)
+"""Learn the words that were noted, in the order in which the triggers learn them."""

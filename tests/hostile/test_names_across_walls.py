@@ -1,0 +1,196 @@
+"""Names that somebody adds, or has, across a wall: they hide nobody, tell nothing, and break no search."""
+
+from collections.abc import Iterator
+
+import asyncpg
+import httpx
+import pytest
+
+from app.db.session import Database
+from app.search.dictionary import forget_stale
+from app.search.words import MOST_ALIKE, MOST_RANKED
+from tests.search.conftest import PATIENTS, SEARCH
+from tests.walls.conftest import Register, patient, register
+
+__all__ = ["register"]
+
+WORDS_OF_A_NAME = 18
+"""With eight letters and a blank each, about what one field of 150 characters takes."""
+
+
+def one_error_from(word: str) -> Iterator[str]:
+    """Other words with one letter more, or another letter, in the order of the alphabet."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    inserted = {word[:place] + letter + word[place:] for letter in letters for place in range(len(word) + 1)}
+    replaced = {word[:place] + letter + word[place + 1 :] for letter in letters for place in range(len(word))}
+    yield from sorted({other for other in inserted | replaced if not other.startswith((word, "dlamini"))})
+
+
+def names(words: list[str]) -> Iterator[dict[str, str]]:
+    """The words as names of patients, as many in each as there is room for."""
+    for start in range(0, len(words), 2 * WORDS_OF_A_NAME):
+        some = words[start : start + 2 * WORDS_OF_A_NAME]
+        yield {
+            "patient_first_name": " ".join(some[:WORDS_OF_A_NAME]),
+            "patient_last_name": " ".join(some[WORDS_OF_A_NAME:]) or "x",
+        }
+
+
+async def found(client: httpx.AsyncClient, text: str) -> list[str]:
+    answer = await client.post(SEARCH, json={"search": text, "limit": 1000})
+    assert answer.status_code == 200, answer.text
+    return [record["unique_id"] for record in answer.json()]
+
+
+async def count(connection: asyncpg.Connection, table: str, words: list[str]) -> int:
+    known: int = await connection.fetchval(f"SELECT count(*) FROM {table} WHERE word = ANY ($1)", words)  # noqa: S608
+    return known
+
+
+async def forget(database_url: str) -> None:
+    async with Database(database_url, pool_size=1) as database:
+        await forget_stale(database)
+
+
+@pytest.fixture
+async def dlaminis(connection: asyncpg.Connection, register: Register) -> list[str]:
+    """Thirty patients of that name, in another hospital."""
+    del register
+    await connection.execute(
+        "INSERT INTO patients (unique_id, patient_last_name) SELECT 'd' || n, 'Dlamini' FROM generate_series(10, 39) n"
+    )
+    await connection.execute(
+        "INSERT INTO patient_hospitals SELECT unique_id, 'hosB' FROM patients WHERE unique_id ~ '^d'"
+    )
+    return [f"d{number}" for number in range(10, 40)]
+
+
+async def test_names_that_were_given_and_taken_back_hide_nobody(
+    register: Register, connection: asyncpg.Connection, dlaminis: list[str], database_url: str
+) -> None:
+    """A key limited to one hospital renames its own patient again and again; others' typing errors still find."""
+    words = list(one_error_from("dlamni"))[: MOST_ALIKE + 24]
+    for name in names(words):
+        assert (await register.a.patch(f"{PATIENTS}pat-a/", json=name)).status_code == 200
+        assert set(dlaminis) <= set(await found(register.free, "dlamni"))
+    await register.a.patch(f"{PATIENTS}pat-a/", json={"patient_first_name": None, "patient_last_name": "a"})
+    assert set(dlaminis) <= set(await found(register.free, "dlamni"))
+    await forget(database_url)
+    assert await count(connection, "name_words", words) == await count(connection, "hospital_words", words) == 0
+    assert await found(register.free, "dlamni") == dlaminis
+
+
+@pytest.mark.parametrize("first", ["attacker", "others"])
+async def test_names_that_are_there_hide_no_frequent_one(
+    register: Register, connection: asyncpg.Connection, first: str
+) -> None:
+    """Whichever came first: what many patients have is meant before what one has."""
+    words = list(one_error_from("dlamni"))[: 2 * MOST_ALIKE]
+    others = (
+        "INSERT INTO patients (unique_id, patient_last_name) SELECT 'd' || n, 'Dlamini' FROM generate_series(1, 8) n"
+    )
+    if first == "others":
+        await connection.execute(others)
+    for number, name in enumerate(names(words)):
+        body = {"unique_id": f"w{number}", "hospital_ids": ["hosA"], **name}
+        assert (await register.free.post(PATIENTS, json=body)).status_code == 201
+    if first == "attacker":
+        await connection.execute(others)
+    assert {f"d{number}" for number in range(1, 9)} <= set(await found(register.free, "dlamni"))
+
+
+async def test_names_that_are_there_hide_no_rare_one_from_before(
+    register: Register, connection: asyncpg.Connection
+) -> None:
+    """However many are added later, with one patient each: what was there before comes before them."""
+    assert (await register.free.post(PATIENTS, json=patient("Qwandela", "hosB"))).status_code == 201
+    await connection.execute(
+        "INSERT INTO patients (unique_id, patient_last_name) "
+        "SELECT 'p' || n, 'Qwandel' || chr(19968 + n) FROM generate_series(0, $1) n",
+        MOST_RANKED + 20,
+    )
+    assert "pat-Qwandela" in await found(register.free, "qwandel1")
+
+
+async def test_a_limited_principal_depends_on_no_dictionary_but_its_own(
+    register: Register, connection: asyncpg.Connection
+) -> None:
+    """With the words of all patients gone, and with those of all other hospitals gone, it finds the same."""
+    for client, name in ((register.a, "Kruisenberg"), (register.b, "Kruisenburg")):
+        body = patient(name, "hosA" if client is register.a else "hosB")
+        assert (await register.free.post(PATIENTS, json=body)).status_code == 201
+    texts = ("kruisenborg", "kruisenbrug", "uisenb", "krusienbegr")
+    before = [await found(register.a, text) for text in texts]
+    assert before == [["pat-Kruisenberg"]] * 4
+    await connection.execute("ALTER TABLE name_words RENAME TO nothing")
+    await connection.execute("DELETE FROM hospital_words WHERE hospital_id <> 'hosA'")
+    assert [await found(register.a, text) for text in texts] == before
+
+
+async def test_words_across_the_wall_change_no_answer(register: Register, connection: asyncpg.Connection) -> None:
+    """At the very number of own words from which one is left out: a similar word of others leaves out none."""
+    await connection.execute(
+        "INSERT INTO patients (unique_id, patient_last_name) "
+        "SELECT 'p' || n, 'Qwandel' || chr(19968 + n) FROM generate_series(1, $1) n",
+        MOST_ALIKE,
+    )
+    await connection.execute(
+        "INSERT INTO patient_hospitals SELECT unique_id, 'hosA' FROM patients WHERE unique_id ~ '^p[0-9]'"
+    )
+    before = [await found(register.a, text) for text in ("qwandelx", "wande", "qwnadelx")]
+    assert [len(ids) for ids in before] == [MOST_ALIKE] * 3
+    for name in ("Qwandela", "Qwandel", "Wande", "Qwandelxy"):
+        assert (await register.free.post(PATIENTS, json=patient(name, "hosB"))).status_code == 201
+    assert [await found(register.a, text) for text in ("qwandelx", "wande", "qwnadelx")] == before
+
+
+@pytest.mark.parametrize("letters", ["long", "wide"])
+async def test_no_names_make_a_search_too_large(
+    register: Register, connection: asyncpg.Connection, letters: str
+) -> None:
+    """Thousands of similar words, and the longest that there can be: every search is answered, everybody's."""
+    filler = {"long": "repeat('z', 130)", "wide": "repeat(chr(131072), 50)"}[letters]
+    await connection.execute(
+        f"""
+        INSERT INTO patients (unique_id, patient_last_name)
+        SELECT 'p' || n, 'abcd' || chr(131072 + n) || {filler} FROM generate_series(1, 3000) n
+        """  # noqa: S608  # our own words
+    )
+    await connection.execute(
+        "INSERT INTO patient_hospitals SELECT unique_id, 'hosA' FROM patients WHERE unique_id ~ '^p[0-9]'"
+    )
+    text = "abcd bcd abc zzzz zzzzz abcde abdc acbd"
+    for client in register:
+        assert (await client.post(SEARCH, json={"search": text, "limit": 1})).status_code == 200
+        assert (await client.post(SEARCH, json={"search": "bcd", "limit": 1})).status_code == 200
+
+
+@pytest.mark.parametrize("character", ["\ufdfa", "\u33af", "\u2100", "\U0002a6b2"])
+async def test_letters_that_unfold_into_many(register: Register, character: str) -> None:
+    """Some characters become many letters where they are folded: names and searches of them are taken all the same."""
+    body = {"unique_id": "many", "patient_last_name": character * 150, "patient_first_name": character * 150}
+    assert (await register.free.post(PATIENTS, json=body)).status_code == 201
+    assert (await register.free.post(SEARCH, json={"search": character * 200})).status_code == 200
+
+
+async def test_words_go_with_their_last_patient(
+    register: Register, connection: asyncpg.Connection, database_url: str
+) -> None:
+    """Of a hospital with the last patient of that hospital, of all with the last of all."""
+    for name, *hospitals in (("Zorrilla", "hosA", "hosB"), ("Quixote", "hosA"), ("Sancho", "hosA")):
+        assert (await register.free.post(PATIENTS, json=patient(name, *hospitals))).status_code == 201
+    assert await count(connection, "hospital_words", ["zorrilla", "quixote", "sancho"]) == 4
+    await register.free.patch(f"{PATIENTS}pat-Zorrilla/", json={"hospital_ids": ["hosB"]})
+    await register.free.patch(f"{PATIENTS}pat-Quixote/", json={"patient_last_name": "Sancho"})
+    await register.free.delete(f"{PATIENTS}pat-Sancho/")
+    await forget(database_url)
+    rows = await connection.fetch("SELECT word, hospital_id FROM hospital_words WHERE length(word) > 4")
+    assert {tuple(row) for row in rows} >= {("zorrilla", "hosB"), ("sancho", "hosA")}
+    assert ("zorrilla", "hosA") not in {tuple(row) for row in rows}
+    assert (
+        await count(connection, "hospital_words", ["quixote"])
+        == await count(connection, "name_words", ["quixote"])
+        == 0
+    )
+    assert await count(connection, "name_words", ["zorrilla", "sancho"]) == 2
+    assert await connection.fetchval("SELECT count(*) FROM stale_words") == 0

@@ -12,6 +12,7 @@ from app import openapi
 from app.audit.routes import router as audit
 from app.audit.trail import Trail
 from app.auth.authentication import Authenticator
+from app.db.bulkhead import Bulkhead
 from app.db.session import Database
 from app.db.together import Together
 from app.docs.routes import assets
@@ -30,6 +31,7 @@ from app.profiles.routes import router as profiles
 from app.resource.cursors import Cursors
 from app.resource.idempotency import keep_pruned, prune
 from app.resource.lookups import Lookups
+from app.resource.pages import MOST_STREAMS, MOST_STREAMS_OF_ONE
 from app.search.dictionary import keep_forgetting
 from app.settings import Settings
 
@@ -97,6 +99,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.lookups = Lookups(database)
     app.state.together = Together(database)
     app.state.cursors = Cursors(database)
+    app.state.streams = Bulkhead(MOST_STREAMS, MOST_STREAMS_OF_ONE)
     app.state.settings = settings
     app.state.stopping = False
     add_error_handlers(app)

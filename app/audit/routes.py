@@ -34,7 +34,7 @@ async def list_audit_entries(request: Request) -> Response:
         )
 
     async def read(wanted: AuditParameters, after: str | None, limit: int) -> list[Item]:
-        async with database(request).read() as connection:
+        async with database(request).find(Principal.of(request).name) as connection:
             return await page(connection, wanted, Place.of(after), limit)
 
     return await list_answer(request, Source(read), read_query(request, AuditParameters), settings(request).list_cap)
@@ -54,8 +54,9 @@ def add_access_route(router: APIRouter, patients: type[Repository]) -> None:
         """List who has seen or changed a patient's record, newest first; that of a deleted one too."""
 
         async def read(_: PageParameters, after: str | None, limit: int) -> list[Item]:
-            async with database(request).read() as connection:
-                history = JournalRepository(patients(connection, Principal.of(request)))
+            principal = Principal.of(request)
+            async with database(request).find(principal.name) as connection:
+                history = JournalRepository(patients(connection, principal))
                 await history.newest_version(unique_id)  # is there one?
                 found = await accesses(connection, unique_id, Place.of(after), limit)
             return [Item(unique_id, entry(access).model_dump_json(), str(access.place)) for access in found]

@@ -25,8 +25,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth.principal import Principal
 from app.db.gathering import Gathering
-from app.db.session import Database
-from app.db.together import Transaction, Work, execute_for, given
+from app.db.session import Database, Transaction, Work
+from app.db.together import execute_for, given
 from app.models import audit, journal
 from app.models.audit import WRITTEN
 from app.resource.identifiers import is_identifier

@@ -4,13 +4,14 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import asyncpg
 from sqlalchemy import Executable, func, literal_column, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.db.bulkhead import Bulkhead
 from app.db.connecting import create_engine
 from app.errors import ConflictError, ServiceError, UnavailableError
 from app.observability.metrics import IN_USE, WAITING
@@ -99,14 +100,14 @@ class _Line:
         self._moved = 0.0
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait for a place, and give it back.
+    async def turn(self, joined: float | None = None) -> AsyncIterator[None]:
+        """Wait for a place, and give it back; `joined` is when the request began to wait, by the event loop's clock.
 
         Raises:
             UnavailableError: the line stands still.
         """
         if self._free.locked():
-            await self._wait()
+            await self._wait(joined)
         else:
             await self._free.acquire()  # does not wait
         IN_USE.inc()
@@ -120,9 +121,9 @@ class _Line:
         """Note that PostgreSQL answered who had a turn."""
         self._moved = asyncio.get_running_loop().time()
 
-    async def _wait(self) -> None:
+    async def _wait(self, joined: float | None) -> None:
         loop = asyncio.get_running_loop()
-        joined = loop.time()
+        joined = loop.time() if joined is None else joined
         place = asyncio.ensure_future(self._free.acquire())
         WAITING.inc()
         try:
@@ -181,11 +182,20 @@ async def copy_in(
         raise UnavailableError from error
 
 
+Work = Callable[[AsyncConnection], Awaitable[T]]
+
+
+class Transaction(Protocol):
+    """Runs work in one transaction, as `Database.transaction` does."""
+
+    async def __call__(self, work: Work[T], /) -> T: ...
+
+
 class Database:
     """What routes and commands use of PostgreSQL.
 
-    `read` for a single SELECT, `find` for several, `snapshot` for any number, `write` for a single statement that
-    writes, `transaction` for everything else.
+    `read` for a single SELECT, `find` for several or for what may take long, `snapshot` for any number, `write` for a
+    single statement that writes, `transaction` for everything else.
 
     An async context manager, which closes all connections at its end.
     """
@@ -202,6 +212,9 @@ class Database:
             self._committing = statements.committing
         self._timeout = WORK_TIMEOUT if limited else None
         self._line = _Line(pool_size)
+        # what is cheap finds connections free, whatever one principal has under way
+        self._searches = Bulkhead(max(1, pool_size // 2), max(1, pool_size // 4))
+        self._changes = Bulkhead(pool_size, max(1, pool_size * 3 // 4))
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._snapshot = self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
@@ -212,9 +225,19 @@ class Database:
             yield connection
 
     @asynccontextmanager
-    async def find(self) -> AsyncIterator[AsyncConnection]:
-        """A connection for several SELECTs that see one moment, each planned for its values, all within a second."""
-        async with self._connected(self._snapshot, FIND_TIMEOUT) as connection:
+    async def find(self, principal: str) -> AsyncIterator[AsyncConnection]:
+        """A connection for several SELECTs that see one moment, each planned for its values, all within a second.
+
+        Half of the pool is for these, and a quarter for those of one principal: others wait for their turn.
+
+        Raises:
+            TooManyRequestsError: the principal has too many under way.
+        """
+        joined = asyncio.get_running_loop().time()
+        async with (
+            self._searches.place(principal),
+            self._connected(self._snapshot, FIND_TIMEOUT, joined) as connection,
+        ):
             await connection.execute(_FINDING)
             yield connection
 
@@ -245,11 +268,26 @@ class Database:
 
         return await _again(attempt, attempts)
 
+    def transaction_of(self, principal: str) -> Transaction:
+        """`transaction` on behalf of a principal, which has at most three quarters of the pool for these at once.
+
+        Raises:
+            TooManyRequestsError: its own transactions wait for each other for too long.
+        """
+
+        async def transaction(work: Work[T], /) -> T:
+            async with self._changes.place(principal):
+                return await self.transaction(work)
+
+        return transaction
+
     @asynccontextmanager
-    async def _connected(self, engine: AsyncEngine, most: float | None = None) -> AsyncIterator[AsyncConnection]:
+    async def _connected(
+        self, engine: AsyncEngine, most: float | None = None, joined: float | None = None
+    ) -> AsyncIterator[AsyncConnection]:
         try:
             async with (
-                self._line.turn(),
+                self._line.turn(joined),
                 asyncio.timeout(most or self._timeout),  # made here: it counts from when it is made, not entered
                 _translated(),
                 engine.connect() as connection,

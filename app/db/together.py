@@ -7,36 +7,36 @@ whatever it is, all of it is rolled back, and each is done by itself.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from enum import Enum
 from operator import attrgetter
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+from cachetools import TTLCache
 from sqlalchemy import CTE, ColumnClause, Executable, Row, bindparam, func, literal_column, select
 from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.gathering import Gathering
-from app.db.session import Database, InTheWayError, setting_locally
-from app.errors import ConflictError, UnavailableError
+from app.db.session import Database, InTheWayError, Transaction, Work, setting_locally
+from app.errors import ConflictError, ServiceError, UnavailableError
 
 T = TypeVar("T")
-Work = Callable[[AsyncConnection], Awaitable[T]]
-
-
-class Transaction(Protocol):
-    """Runs work in one transaction, as `Database.transaction` does."""
-
-    async def __call__(self, work: Work[T], /) -> T: ...
-
-
 MOST = 16
 """Requests that share a transaction."""
 PATIENCE = 0.05
 """Seconds that a request waits for a transaction that it does not share."""
+ACCEPTED_FOR_REFUSED = 5
+"""Changes of a principal that have to be accepted for each that was refused, before it shares transactions again."""
+MOST_REFUSALS = 10
+"""Refusals that are held against a principal at once."""
+REFUSAL_SECONDS = 10
+"""How long refusals are held against a principal that asks for nothing more."""
+MOST_PRINCIPALS = 10_000
+"""Principals whose refusals are remembered."""
 _GIVE_WAY = setting_locally({"lock_timeout": "100ms"})
 """Who waits for somebody's lock does so by itself, and holds up nobody."""
 
@@ -174,22 +174,54 @@ class _Apart(Enum):
     APART = 0
 
 
+class _Refusals:
+    """How much of what a principal asks for is refused: in a shared transaction that is done twice, by all that share.
+
+    Each refusal weighs as much as `ACCEPTED_FOR_REFUSED` changes that are accepted, so a client that is refused now and
+    then hardly notices; one that is refused always shares nothing.
+    """
+
+    def __init__(self) -> None:
+        self._scores: TTLCache[str, float] = TTLCache(MOST_PRINCIPALS, REFUSAL_SECONDS)
+
+    def may_share(self, principal: str) -> bool:
+        return self._scores.get(principal, 0.0) <= 0
+
+    def note(self, principal: str, *, refused: bool) -> None:
+        score = self._scores.get(principal, 0.0)
+        if refused:
+            self._scores[principal] = min(score + 1, MOST_REFUSALS)
+        elif score > 0:
+            self._scores[principal] = score - 1 / ACCEPTED_FOR_REFUSED
+
+
 class Together:
     """Runs transactions, those that are asked for while another one runs together."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._gatherings: dict[Hashable, Gathering[_Change, Any]] = {}
+        self._refusals = _Refusals()
 
-    def transaction(self, kind: Hashable, touched: frozenset[str], weight: int = 1) -> Transaction:
+    def transaction(self, principal: str, kind: Hashable, touched: frozenset[str], weight: int = 1) -> Transaction:
         """A transaction that is run with others of its `kind`, of all together `MOST` by weight.
 
         No two have in common what is `touched`: the ids of records that may be locked, which happens in their order.
+        A principal whose changes were refused just now gets one of its own.
         """
 
         async def transaction(work: Work[T], /) -> T:
-            result: T | _Apart = await self._gathering(kind).ask(_Change(work, touched, weight, copy_context()))
-            return await self._database.transaction(work) if isinstance(result, _Apart) else result
+            result: T | _Apart = _Apart.APART
+            try:
+                if self._refusals.may_share(principal):
+                    result = await self._gathering(kind).ask(_Change(work, touched, weight, copy_context()))
+                if isinstance(result, _Apart):
+                    result = await self._database.transaction_of(principal)(work)
+            except ServiceError as error:
+                self._refusals.note(principal, refused=not isinstance(error, UnavailableError))
+                raise
+            self._refusals.note(principal, refused=False)
+            return result
 
         return transaction
 

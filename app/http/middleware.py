@@ -87,6 +87,8 @@ class RequestContext:
             await self.app(scope, receive, send_with_id)
         finally:
             request_state.reset(context)
+            if (leave := state.get("leave")) is not None:
+                leave()  # the place that the request has held until its answer was sent, or given up
             seconds = time.perf_counter() - started
             route = state.get("route", "(none)")
             count_request(scope["method"], route, status, seconds, complete=complete)

@@ -38,8 +38,9 @@ def add_history_routes(
         """List what was done to a record, newest first; that of a deleted one too."""
 
         async def read(_: PageParameters, after: str | None, limit: int) -> list[Item]:
-            async with database(request).read() as connection:
-                history = JournalRepository(repository(connection, Principal.of(request)))
+            principal = Principal.of(request)
+            async with database(request).find(principal.name) as connection:
+                history = JournalRepository(repository(connection, principal))
                 entries = await history.page(unique_id, int(after or MAX_VERSION), limit)
                 if not entries:
                     await history.newest_version(unique_id)  # is there such a record at all?
@@ -69,7 +70,8 @@ def add_history_routes(
     )
     async def restore(request: Request, unique_id: PathId, body: Restore) -> Response:
         """Bring back a deleted record, or an earlier state of one that is there, as a new version."""
-        transaction, precondition = database(request).transaction, precondition_of(request)
+        precondition = precondition_of(request)
+        transaction = database(request).transaction_of(Principal.of(request).name)
         record, headers = await post(
             request, transaction, service, body, lambda own: own.restore(unique_id, body, precondition)
         )

@@ -13,6 +13,8 @@ from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.auth.principal import Principal
+from app.db.bulkhead import Bulkhead
 from app.errors import FieldError, InvalidError
 from app.resource.cursors import CURSOR, LONGEST, Cursors, wanted
 from app.resource.wanted import Listed, Wanted
@@ -23,6 +25,10 @@ SEARCH = "search/"
 """What follows the path of a list where it is searched by a request with a body."""
 BATCH = 500
 """Records that the stream reads at once: about half a megabyte, a few milliseconds of a connection."""
+MOST_STREAMS = 12
+"""Whole lists that a process sends at once: each has some megabytes in memory."""
+MOST_STREAMS_OF_ONE = 4
+"""Of these, those of one principal."""
 AHEAD = 3
 """Batches that are read while one is sent."""
 SENT = 0.001
@@ -131,6 +137,8 @@ async def list_answer(request: Request, source: Source[P], parameters: P, cap: i
     if limit is None:
         limit = DEFAULT_LIMIT if parameters.cursor is not None or parameters.always_in_pages else cap
     if limit is None:
+        streams: Bulkhead = request.app.state.streams
+        request.scope["state"]["leave"] = await streams.enter(Principal.of(request).name)
         first = await read_wanted(None, BATCH)  # before the answer begins: a failure here is still a problem
         await source.show(first)
         batches = _Batches(source, parameters, first)

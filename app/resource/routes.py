@@ -9,8 +9,8 @@ from pydantic import BaseModel
 
 from app.audit.trail import Access
 from app.auth.principal import Principal
-from app.db.session import Database
-from app.db.together import MOST, Together, Transaction
+from app.db.session import Database, Transaction
+from app.db.together import MOST, Together
 from app.resource.idempotency import IdempotencyKey, Outcome, S, once
 from app.resource.identifiers import PATTERN, is_identifier
 from app.resource.listing import Listing
@@ -75,7 +75,8 @@ async def list_records(
 
     @asynccontextmanager
     async def connected(wanted: Wanted) -> AsyncIterator[Listing]:
-        async with database(request).read() if wanted.everything else database(request).find() as connection:
+        reading = database(request).read() if wanted.everything else database(request).find(principal.name)
+        async with reading as connection:
             yield listing(repository(connection, principal))
 
     async def read(parameters: ListParameters, after: Any, limit: int) -> list[Found]:
@@ -99,9 +100,8 @@ async def list_records(
     async def count(parameters: ListParameters) -> int | None:
         if parameters.count is None:
             return None
-        wanted = parameters.wanted(region)
-        async with connected(wanted) as records:
-            return await records.count(wanted)
+        async with database(request).find(principal.name) as connection:
+            return await listing(repository(connection, principal)).count(parameters.wanted(region))
 
     async def show(records: Sequence[Listed]) -> None:
         await Access.of(request).show([record.unique_id for record in records])
@@ -125,12 +125,14 @@ def _shared(
     What has conditions, or happens once, takes statements of its own, for which others would have to wait; those of who
     is limited to hospitals have these as parameters. What is heavy, or refused at once, is no help to others.
     """
-    special = Principal.of(request).hospitals is not None or precondition != UNCONDITIONAL
+    principal = Principal.of(request)
+    special = principal.hospitals is not None or precondition != UNCONDITIONAL
     weight = service.weight(body)
     if special or weight >= MOST or "idempotency-key" in request.headers or not all(map(is_identifier, touched)):
-        return database(request).transaction
+        return database(request).transaction_of(principal.name)
     together: Together = request.app.state.together
-    return together.transaction(request.scope["endpoint"], service.touched(body).union(touched), weight)
+    ids = service.touched(body).union(touched)
+    return together.transaction(principal.name, request.scope["endpoint"], ids, weight)
 
 
 async def post(
@@ -175,7 +177,7 @@ async def delete_record(request: Request, service: type[Service[Any, Any]], uniq
     """204."""
     principal, precondition = Principal.of(request), precondition_of(request)
     await Access.of(request).change(
-        database(request).transaction,
+        database(request).transaction_of(principal.name),
         lambda connection: service(connection, principal).delete(unique_id, precondition),
     )
     return Response(status_code=204)

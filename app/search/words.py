@@ -15,9 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 MOST_ALIKE = 100
 """Words of each likeness, to one that was typed: what they ask of the index is bounded, whatever names there are."""
-MOST_RANKED = 500
+MOST_RANKED = 200
 """Words that are ranked by their use where more than `MOST_ALIKE` are alike."""
-MOST_COUNTED = 1024
+MOST_COUNTED = 64
 """Patients up to which the use of a word is counted."""
 _LONGEST = 64
 """Letters of a typed word in which errors are looked for, and of a word in whose middle it is."""
@@ -53,11 +53,11 @@ FAR = (Likeness.SHORT_ERROR, Likeness.INSIDE, Likeness.TWO_ERRORS)
 
 
 def _best(alike: str, *, limited: bool) -> str:
-    """The words of the dictionary that are `alike`, a condition; the most used first, then those known for longest.
+    """SQL of the words that meet the condition `alike`: the most used first, then those known for longest.
 
-    Use comes before age, so that adding rare names hides no frequent one, and age before all else, so that it hides no
-    rare one that was there: words are ranked by powers of four of their patients. A limited principal has few words to
-    choose from; their use is the number of its hospitals that have them: what others have must not be told by time.
+    Use is counted in powers of four of the patients that have a word. Names that somebody adds hide no frequent name,
+    since that is used more, and no rare name from before, since that is known for longer. For a limited principal use
+    is the number of its hospitals that have the word: counting patients would tell by its time what others have.
     """
     if limited:
         return f"""

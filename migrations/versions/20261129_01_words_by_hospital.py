@@ -96,7 +96,7 @@ FUNCTIONS = {
     # the whole table
     "patients_with_word(text, integer)": """
     CREATE FUNCTION public.patients_with_word(word text, most integer) RETURNS bigint
-    LANGUAGE plpgsql STABLE STRICT SET enable_seqscan = off AS $$
+    LANGUAGE plpgsql STABLE STRICT SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
     BEGIN
         RETURN (
             SELECT count(*)
@@ -108,7 +108,8 @@ FUNCTIONS = {
     # thousands of patients have is no hospital's secret, and not worth the search
     "unused_words(text[])": """
     CREATE FUNCTION public.unused_words(words text[]) RETURNS TABLE (hospital_id text, word text)
-    LANGUAGE plpgsql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, public SET enable_seqscan = off AS $$
+    LANGUAGE plpgsql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, public
+    SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
     #variable_conflict use_column
     BEGIN
         RETURN QUERY

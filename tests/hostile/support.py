@@ -39,8 +39,8 @@ async def _read_by_other_side(plain: socket.socket) -> None:
     except OSError:
         return
     async with asyncio.timeout(30):
-        while _is_unread(f"{theirs} {ours} {ESTABLISHED} "):
-            await asyncio.sleep(0)  # noqa: ASYNC110  # the kernel tells nobody
+        while _is_unread(f"{theirs} {ours} {ESTABLISHED} "):  # noqa: ASYNC110  # the kernel tells nobody
+            await asyncio.sleep(0)
 
 
 def _is_unread(connection: str) -> bool:

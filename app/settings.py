@@ -89,6 +89,9 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(default=1.0, ge=0, le=300)
     """Seconds for which a service that was told to stop still serves, but answers `/readyz` with 503."""
 
+    client_timeout_seconds: float = Field(default=30.0, gt=0, le=3600)
+    """Seconds that a client has for sending a request, and for taking some of its answer; at most twice as many."""
+
     slow_query_ms: int = Field(default=500, ge=1, le=60_000)
     """Milliseconds from which on a statement to the database is logged as a warning."""
 

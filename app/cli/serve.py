@@ -10,7 +10,8 @@ import socket
 import sys
 import time
 from contextlib import ExitStack, suppress
-from typing import NoReturn
+from functools import partial
+from typing import NoReturn, cast
 
 import structlog
 import uvicorn
@@ -154,14 +155,14 @@ async def _fill(url: str) -> None:
 def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
     """Serve until told to stop; 0, or 1 where it did not come to serving."""
     # not earlier, as above; and not in the workers: loaded here, it is in memory once for all of them
-    from app.http.sending import Protocol  # noqa: PLC0415
+    from app.http.protocol import Protocol  # noqa: PLC0415
     from app.observability.metrics import forget  # noqa: PLC0415
     from app.worker import application  # noqa: PLC0415
 
     config = uvicorn.Config(
         application,
         factory=True,
-        http=Protocol,
+        http=cast("type[Protocol]", partial(Protocol, client_timeout_seconds=settings.client_timeout_seconds)),
         ws="none",
         workers=1,  # of this configuration; without it WEB_CONCURRENCY is read
         host=arguments.host,

@@ -16,7 +16,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.http.problems import BODY_TOO_LARGE, UNEXPECTED, ProblemResponse
+from app.http.problems import BODY_TOO_LARGE, NOTHING_HERE, UNEXPECTED, ProblemResponse
 from app.observability.logging import QUIET, describe
 from app.observability.metrics import count_request
 from app.observability.statements import request_state
@@ -33,10 +33,12 @@ BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 
 _PROBES = frozenset({"/livez", "/readyz"})
 _FINE = frozenset({HTTPStatus.OK, HTTPStatus.NO_CONTENT})
+CLIENT_GONE = "client_gone"
+"""In the state of a request: a function that tells whether its client has hung up, where the server knows."""
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-_SECURITY = (
+SECURITY_HEADERS = (
     (b"cache-control", b"no-store"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"cross-origin-resource-policy", b"same-origin"),
@@ -67,6 +69,7 @@ class RequestContext:
             request_id = new_identifier("req")
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
+        client_gone = state.get(CLIENT_GONE, _never)
         state["method"] = scope["method"]  # HEAD is served as GET
         status: int | None = None
         complete = False
@@ -76,10 +79,10 @@ class RequestContext:
             if message["type"] == "http.response.start":
                 status = int(message["status"])  # a member of HTTPStatus reads otherwise on a terminal
                 said = {name for name, _ in message["headers"]}
-                ours = [pair for pair in _SECURITY if pair[0] not in said]
+                ours = [pair for pair in SECURITY_HEADERS if pair[0] not in said]
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *ours]
             elif message["type"] == "http.response.body":
-                complete = not message.get("more_body", False)
+                complete = not message.get("more_body", False) and not client_gone()
             await send(message)
 
         context = request_state.set(state)
@@ -103,6 +106,10 @@ class RequestContext:
                 complete=complete,
                 duration_ms=round(seconds * 1000, 1),
             )
+
+
+def _never() -> bool:
+    return False
 
 
 class Problems:
@@ -212,7 +219,8 @@ class BodyLimit:
 class Paths:
     """Serve every path with and without its last slash, and HEAD wherever GET is.
 
-    Never by a redirect: that drops bodies and trusts the Host header.
+    Never by a redirect: that drops bodies and trusts the Host header. A path with an escaped slash is nobody's: no id
+    has a slash, and routes are matched against the unescaped path, in which it would separate two parts.
     """
 
     def __init__(self, app: ASGIApp, slashed: Iterable[str]) -> None:
@@ -223,6 +231,9 @@ class Paths:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
+            return
+        if b"%" in scope["raw_path"] and b"%2f" in scope["raw_path"].lower():
+            await ProblemResponse(scope, 404, NOTHING_HERE)(scope, receive, send)
             return
         path = scope["path"].removesuffix("/")
         path = f"{path}/" if path.startswith(self.slashed) or not path else path

@@ -88,6 +88,7 @@ class ProblemResponse(JSONResponse):
 MAX_ERRORS = 100
 """The most errors that an answer lists."""
 BODY_TOO_LARGE = "The body is larger than 1 MiB. Send less at once."
+NOTHING_HERE = "There is nothing at this path."
 UNEXPECTED = "Something went wrong on our side. Tell the operators the request_id."
 
 _TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
@@ -100,7 +101,7 @@ def title(status: int) -> str:
 
 
 _DETAILS = {
-    404: "There is nothing at this path.",
+    404: NOTHING_HERE,
     405: "This path does not answer this method; see the Allow header.",
     413: BODY_TOO_LARGE,
 }

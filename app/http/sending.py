@@ -4,35 +4,29 @@ import asyncio
 from asyncio.transports import Transport
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+class JoiningTransport(Transport):
+    """A transport by which the head and the body of an answer leave together.
 
-class Protocol(HttpToolsProtocol):
-    """uvicorn's, whose head and body of an answer leave together.
+    uvicorn writes one after the other, and uvloop sends each at once: two system calls of ours, and two packets for who
+    receives them. So a piece is held back until the next one comes, or until this turn of the event loop ends.
 
-    It writes one after the other, and uvloop sends each at once: two system calls of ours, and two packets for who
-    receives them.
+    uvloop raises errors where what is closed is used; the protocol hears of that a turn later. Here it has no effect.
     """
-
-    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as it is there
-        """Have what is written to a new connection go through `_Joining`."""
-        super().connection_made(_Joining(transport, self.loop))
-
-    def eof_received(self) -> None:
-        """Close, as without this, but not before what is held has been sent."""
-        self.transport.close()
-
-
-class _Joining(Transport):
-    """A transport that holds a piece back until the next one comes, or until this turn of the event loop ends."""
 
     def __init__(self, transport: Transport, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
         self._transport = transport
         self._loop = loop
         self._held = b""
+        self.written = 0
+        """Bytes that were given to it so far."""
 
     def write(self, data: Any) -> None:
+        if self._transport.is_closing():
+            self._held = b""
+            return
+        self.written += len(data)
         if self._held:
             pieces, self._held = (self._held, data), b""
             self._transport.writelines(pieces)
@@ -49,14 +43,23 @@ class _Joining(Transport):
         self._send()
         self._transport.close()
 
+    def abort(self) -> None:
+        self._held = b""
+        self._transport.abort()
+
     def is_closing(self) -> bool:
         return self._transport.is_closing()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return self._transport.get_extra_info(name, default)
 
+    def get_write_buffer_size(self) -> int:
+        return len(self._held) + self._transport.get_write_buffer_size()
+
     def pause_reading(self) -> None:
-        self._transport.pause_reading()
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        self._transport.resume_reading()
+        if not self._transport.is_closing():
+            self._transport.resume_reading()

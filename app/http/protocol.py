@@ -1,0 +1,253 @@
+"""How the bytes of a connection become requests, and when a connection ends.
+
+The parser is llhttp, by httptools, in uvicorn's protocol. This module adds that no byte of a request is read as a part
+of another, that no client keeps a connection by doing nothing, and that connections do not use up all descriptors.
+"""
+
+import asyncio
+import fcntl
+import resource
+import sys
+import termios
+from asyncio.transports import Transport
+from collections import deque
+from collections.abc import MutableSequence
+from typing import Any, ClassVar
+
+import structlog
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from uvicorn._types import ASGI3Application
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from app.http.middleware import CLIENT_GONE, SECURITY_HEADERS
+from app.http.problems import ProblemResponse
+from app.http.sending import JoiningTransport
+from app.observability.metrics import count_request
+from app.resource.identifiers import new_identifier
+
+log = structlog.get_logger()
+
+MAX_HEAD_SIZE_BYTES = 32 * 1024
+"""The largest head of a request; also what may come in one piece between bytes of a body: extensions, trailers."""
+MIN_TAKEN_BYTES = 16 * 1024
+"""What a client takes of its answer at least within the time it has."""
+RESERVED_DESCRIPTORS = 64
+"""File descriptors that connections of clients leave to the rest of the process: its database, files, name lookups."""
+REPORT_INTERVAL_SECONDS = 10.0
+"""The least time between two lines in the log that say that descriptors have run out."""
+
+_HOP_BY_HOP = frozenset({b"connection", b"upgrade", b"http2-settings"})
+_VERSIONS = frozenset({"1.0", "1.1"})
+_NOWHERE: MutableSequence[tuple[bytes, bytes]] = deque(maxlen=0)
+"""Where trailers go: they would be taken for headers of the request."""
+
+
+class RefusedError(Exception):
+    """A request that is not served; the message tells the client what to change."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+
+
+class HeadTooLargeError(RefusedError):
+    """A head, or what is neither head nor body, is larger than `MAX_HEAD_SIZE_BYTES`."""
+
+    def __init__(self) -> None:
+        super().__init__(431, f"The head of a request may have {MAX_HEAD_SIZE_BYTES // 1024} KiB.")
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's, without upgrades, with strict framing, and with an end for connections whose client does nothing."""
+
+    _reported_at: ClassVar[float] = -REPORT_INTERVAL_SECONDS
+    """When the log last said, for the whole process, that descriptors have run out."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        client_timeout_seconds: float,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.parser = HttpRequestParser(self)  # uvicorn's own reads on after `Connection: close`
+        self._ended = False
+        """Whether no further byte is read: what was sent cannot be told apart into requests any more."""
+        self._framing_size = 0
+        """Bytes in the reads since a head was complete, or since the last byte of a body."""
+        self._answering: RequestResponseCycle | None = None
+        """The request that is being answered, or was last; `cycle` is the one that was read last."""
+        self._client_timeout_seconds = client_timeout_seconds
+        self._owed: object = None
+        """What the client owed the service when that was last looked at."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as it is there
+        """Have answers leave in one piece, begin to watch the client; or end at once where descriptors run out."""
+        self._joining = JoiningTransport(transport, self.loop)
+        super().connection_made(self._joining)
+        self._timer = self.loop.call_later(self._client_timeout_seconds, self._look_at_client)
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # the system gives the lowest number that is free
+        if descriptors != resource.RLIM_INFINITY and self._descriptor() >= descriptors - RESERVED_DESCRIPTORS:
+            self._joining.abort()
+            if self.loop.time() - Protocol._reported_at >= REPORT_INTERVAL_SECONDS:
+                Protocol._reported_at = self.loop.time()
+                log.error(
+                    "connections are refused: the process is at its limit of file descriptors",
+                    limit=descriptors,
+                    connections=len(self.connections),
+                )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the request that is being answered; uvicorn tells the one that was read last."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._answering is not None and not self._answering.response_complete:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
+        super().connection_lost(exc)
+
+    def eof_received(self) -> None:
+        """Close, as without this, but not before what is held has been sent."""
+        self.transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what was sent, and serve each request that is complete enough for it."""
+        if self._ended:
+            return
+        self._unset_keepalive_if_required()
+        self._framing_size += len(data)
+        try:
+            self._parse(data)
+            if self._framing_size > MAX_HEAD_SIZE_BYTES:
+                raise HeadTooLargeError
+        except RefusedError as error:
+            self._refuse(error)
+        except HttpParserError as error:
+            context = error.__context__
+            unreadable = RefusedError(400, f"This is not valid HTTP: {error}.")
+            self._refuse(context if isinstance(context, RefusedError) else unreadable)
+
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser.
+
+        httptools takes a request that asks for an upgrade as one without a body, and what follows as another protocol,
+        or as the next request. There are no upgrades here: another parser gets the same head without what asks for one,
+        and with `Connection: close`, after which it takes nothing for a request.
+        """
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade as upgrade:
+            version = self.parser.get_http_version().encode()
+            lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
+            lines += [b"%b: %b" % (name, value) for name, value in self.headers if name not in _HOP_BY_HOP]
+            self.parser = HttpRequestParser(self)
+            rest = data[upgrade.args[0] :]
+            self.parser.feed_data(b"\r\n".join([*lines, b"Connection: close", b"\r\n"]) + rest)
+
+    def on_headers_complete(self) -> None:
+        """Serve the request, if its head is one; not yet if it asks for an upgrade, see `_parse`."""
+        self._check_head()
+        self._framing_size = 0
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
+            self.scope["state"][CLIENT_GONE] = self.transport.is_closing
+            self.headers = _NOWHERE  # type: ignore[assignment]  # nothing but `append` is called
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _check_head(self) -> None:
+        """Check what the parser does not.
+
+        Raises:
+            RefusedError: the head is too large, its version is none of ours, it names no host or several, it has a body
+                that is encoded in other ways than `chunked`, or asks for a tunnel.
+        """
+        names = [name for name, _ in self.headers]
+        version = self.parser.get_http_version()
+        if version not in _VERSIONS:
+            raise RefusedError(400, "This service speaks HTTP/1.1.")
+        hosts = names.count(b"host")
+        if hosts != 1 and (hosts or version != "1.0"):
+            raise RefusedError(400, "Send one Host header.")
+        if b"transfer-encoding" in names:
+            codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
+            if codings != [b"chunked"] or version == "1.0":
+                raise RefusedError(400, "The only Transfer-Encoding is `chunked`, once, in HTTP/1.1.")
+        if self._framing_size > MAX_HEAD_SIZE_BYTES:  # or a body came with it
+            size = len(self.url) + sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
+            if size > MAX_HEAD_SIZE_BYTES:
+                raise HeadTooLargeError
+        if self.parser.should_upgrade() and self.parser.get_method() == b"CONNECT":
+            raise RefusedError(400, "This service is no proxy.")
+
+    def on_body(self, body: bytes) -> None:
+        """Pass a part of a body on."""
+        self._framing_size = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Note that a request is complete, which one that asks for an upgrade is not yet: see `_parse`."""
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
+    def _refuse(self, error: RefusedError) -> None:
+        """Answer what is no request, where it is its turn to be answered, and end the connection."""
+        self._ended = True
+        request_id = new_identifier("req")
+        log.warning("request refused", request_id=request_id, status=error.status, reason=error.detail)
+        cycle: RequestResponseCycle | None = self.cycle
+        in_head = cycle is None or cycle.scope is not self.scope
+        if cycle is not None and not cycle.response_complete and (in_head or not cycle.more_body):
+            cycle.keep_alive = False  # this answer, which is on its way, is the last
+            return
+        # an answer to a request that has one already would be taken for the answer to the next
+        if in_head or cycle is None or not (cycle.response_started or self.pipeline):
+            count_request("", "(none)", error.status, 0, complete=True)
+            answer = ProblemResponse({"state": {"request_id": request_id}}, error.status, error.detail)
+            headers = [*answer.raw_headers, (b"connection", b"close"), (b"x-request-id", request_id.encode())]
+            lines = [b"%b: %b\r\n" % header for header in (*headers, *SECURITY_HEADERS)]
+            self.transport.write(b"".join([STATUS_LINE[error.status], *lines, b"\r\n", bytes(answer.body)]))
+        self.transport.close()
+
+    def _look_at_client(self) -> None:
+        """End the connection if the client has owed the same for a whole period."""
+        owed = self._what_client_owes()
+        if owed is not None and owed == self._owed:
+            self._joining.abort()
+            return
+        self._owed = owed
+        self._timer = self.loop.call_later(self._client_timeout_seconds, self._look_at_client)
+
+    def _what_client_owes(self) -> object:
+        """What the client has to do next, which changes when it has done it; None if it is the service's turn.
+
+        A request is owed until it is complete, however many bytes of it come; of an answer, some bytes must be taken.
+        """
+        if self.flow.write_paused or self.transport.is_closing():
+            return "answer", (self._joining.written - self._not_taken()) // MIN_TAKEN_BYTES
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or cycle.response_complete:
+            return "request", cycle
+        if cycle.more_body and not (self.flow.read_paused or cycle.waiting_for_100_continue):
+            return "body", cycle
+        return None
+
+    def _not_taken(self) -> int:
+        """Bytes of answers that have not reached the client's side, here and in the kernel."""
+        in_kernel = bytearray(4)
+        fcntl.ioctl(self._descriptor(), termios.TIOCOUTQ, in_kernel)
+        return self._joining.get_write_buffer_size() + int.from_bytes(in_kernel, sys.byteorder)
+
+    def _descriptor(self) -> int:
+        descriptor: int = self._joining.get_extra_info("socket").fileno()
+        return descriptor

@@ -1,0 +1,127 @@
+"""Proxies before the service, as operators set them up: Caddy as docs/proxy.md has it, nginx, HAProxy."""
+
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.documents import ROOT
+from tests.processes import port_of
+from tests.support import eventually
+
+STRIPPING = "request_header -Upgrade"
+"""The line of the Caddyfile that keeps what asks for an upgrade from the service."""
+
+NGINX = """
+daemon off;
+worker_processes 1;
+pid {directory}/nginx.pid;
+error_log stderr crit;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {directory}/bodies;
+    proxy_temp_path {directory}/proxied;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
+    upstream api {{
+        server 127.0.0.1:{upstream};
+        keepalive 1;
+    }}
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{
+            proxy_pass http://api;
+            proxy_http_version 1.1;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection "upgrade";
+        }}
+    }}
+}}
+"""
+HAPROXY = """
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 30s
+    timeout server 30s
+    http-reuse always
+frontend all
+    bind 127.0.0.1:{port}
+    default_backend api
+backend api
+    server api 127.0.0.1:{upstream}
+"""
+
+
+def caddyfile() -> str:
+    """The Caddyfile of docs/proxy.md."""
+    _, found, rest = (ROOT / "docs" / "proxy.md").read_text().partition("```\n# Caddyfile\n")
+    assert found, "docs/proxy.md has a Caddyfile"
+    return rest.partition("```")[0]
+
+
+def _caddy(directory: Path, upstream: int, port: int, *, stripping: bool) -> list[str]:
+    text = caddyfile()
+    for ours, theirs in {
+        "patients.example.org": f"http://:{port}",
+        "api:8000": f"127.0.0.1:{upstream}",
+        "auto_https disable_redirects": "admin off\n\tauto_https off",
+    }.items():
+        assert ours in text
+        text = text.replace(ours, theirs)
+    assert STRIPPING in text
+    if not stripping:
+        text = text.replace(STRIPPING, "")
+    (directory / "Caddyfile").write_text(text)
+    return ["caddy", "run", "--adapter", "caddyfile", "--config", str(directory / "Caddyfile")]
+
+
+def _nginx(directory: Path, upstream: int, port: int) -> list[str]:
+    (directory / "nginx.conf").write_text(NGINX.format(directory=directory, upstream=upstream, port=port))
+    return ["nginx", "-p", str(directory), "-c", str(directory / "nginx.conf")]
+
+
+def _haproxy(directory: Path, upstream: int, port: int) -> list[str]:
+    (directory / "haproxy.cfg").write_text(HAPROXY.format(upstream=upstream, port=port))
+    return ["haproxy", "-f", str(directory / "haproxy.cfg")]
+
+
+PROXIES: dict[str, Callable[[Path, int, int], list[str]]] = {
+    "caddy": lambda *arguments: _caddy(*arguments, stripping=True),
+    "caddy-passing-upgrades-on": lambda *arguments: _caddy(*arguments, stripping=False),
+    "nginx": _nginx,
+    "haproxy": _haproxy,
+}
+"""By name: what writes its configuration and returns the command that runs it."""
+
+
+@contextmanager
+def proxy_before(url: str, name: str, directory: Path, port: int) -> Iterator[str]:
+    """The URL of a proxy before a service; the test is skipped where the program is missing."""
+    command = PROXIES[name](directory, port_of(url), port)
+    program = shutil.which(command[0], path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
+    if program is None:
+        pytest.skip(f"there is no {command[0]}")
+    process = subprocess.Popen(
+        [program, *command[1:]],
+        env={"HOME": str(directory), "XDG_DATA_HOME": str(directory), "XDG_CONFIG_HOME": str(directory)},
+        stderr=subprocess.PIPE,
+    )
+
+    def accepts() -> bool:
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    try:
+        eventually(accepts, within=30)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)

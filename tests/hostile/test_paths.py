@@ -1,0 +1,66 @@
+"""Paths that are written in other ways: they reach what they name, or nothing."""
+
+from collections.abc import Callable
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.hostile.support import connected, everything, send, statuses
+from tests.http.test_hangups import insert_patients
+from tests.support import KINDS, Kind, Served
+
+ELSEWHERE = (
+    "own%2Fhistory/",
+    "own%2fhistory/",
+    "own/history%2F",
+    "own%2Frestore/",
+    "own/%2F",
+    "%2Fown/",
+    "..%2Fpatients/",
+)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+async def test_an_escaped_slash_reaches_no_route(client: httpx.AsyncClient, kind: Kind) -> None:
+    """No id has one: it is a 404, whatever the path would be without the escape, and nothing is written."""
+    assert (await client.post(kind.path, json=kind.own)).status_code == 201
+    before = (await client.get(kind.one)).json()
+    for path in (*(f"{kind.path}{end}" for end in ELSEWHERE), f"{kind.one[:-1]}%2F", kind.one.replace("/", "%2F")):
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"):
+            answer = await client.request(method, f"/{path.removeprefix('/')}", json={"version": 1})
+            assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json"), path
+    assert (await client.get(kind.one)).json() == before
+
+
+async def test_other_spellings_of_a_path_over_a_socket(
+    serve: Callable[..., Served], database_url: str, connection: asyncpg.Connection
+) -> None:
+    """Nothing takes away dots, doubles of slashes or backslashes; a URL in place of a path is its path."""
+    await insert_patients(connection, 1)
+    served = serve(DATABASE_URL=database_url)
+    one = "/patients/patients/pat0/"
+    spellings = {
+        one: 200,
+        "/patients/%70atients/pat%30/": 200,
+        f"http://patients.test{one}": 200,
+        "/patients/patients/./pat0/": 404,
+        "/patients/patients/x/../pat0/": 404,
+        "/patients/patients/%2e%2e/patients/pat0/": 404,
+        "/patients//patients/pat0/": 404,
+        f"/{one}": 404,
+        f"{one}/": 404,
+        "/patients/patients/pat0%5Chistory/": 404,
+        "/patients\\patients/pat0/": 404,
+        "/patients/patients/pat0%00/": 404,
+        "/patients/patients/pat0%0d%0a/": 404,
+        "/patients/patients/pat0;x=y/": 404,
+        "/patients/patients/pat0%252Fhistory/": 404,
+        "/docs/assets%2F..%2F..%2Fmain.py": 404,
+        "*": 404,
+    }
+    for spelling, status in spellings.items():
+        async with connected(served.url) as plain:
+            head = f"GET {spelling} HTTP/1.1\r\nHost: patients.test\r\nConnection: close\r\n\r\n"
+            await send(plain, head.encode())
+            assert statuses(await everything(plain)) == [status], spelling

@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 MAX_SEPARATORS = 50_000
 """Commas and opening brackets in a text: each value but the first follows one. A patient with a thousand hospitals and
 a thousand doctors has some ten thousand."""
-MAX_MEMBERS = 100
-"""Members of an object: several times the fields of the largest schema."""
+MAX_MEMBERS = 1000
+"""Members of an object: many times the fields of the largest schema, and more than claims of a token have."""
 
 
 class NotJSONError(Exception):

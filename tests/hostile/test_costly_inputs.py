@@ -76,14 +76,14 @@ async def test_bodies_of_many_values_are_not_built(client: httpx.AsyncClient) ->
 
 
 async def test_objects_of_many_members(client: httpx.AsyncClient) -> None:
-    """A hundred members are validated, more are not; at any depth."""
+    """A thousand members are validated, more are not; at any depth."""
     forms = ("%s", '{"patient_profile": %s}', '{"unknown": [%s]}')
     for path, form, members in product((PATIENTS, SEARCH), forms, (MAX_MEMBERS, MAX_MEMBERS + 1)):
         named = ", ".join(f'"key_{number}": 1' for number in range(members))
         answer = await client.post(path, content=form % f"{{{named}}}", headers=JSON)
         too_many = members > MAX_MEMBERS
         assert answer.status_code == (400 if too_many else 422), answer.text
-        assert ("of more than 100 members" in answer.json()["detail"]) == too_many
+        assert ("of more than 1000 members" in answer.json()["detail"]) == too_many
 
 
 async def test_no_schema_comes_near_the_bound(app: FastAPI) -> None:

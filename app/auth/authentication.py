@@ -4,7 +4,6 @@ import asyncio
 import dataclasses
 import hashlib
 import time
-from collections.abc import Collection
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -114,14 +113,10 @@ class Authenticator:
         except InvalidTokenError as error:
             log.info("token refused", request_id=request_id, reason=str(error))
             raise UnauthorizedError(invalid=True) from None
-        granted = _words(claims.get(self.settings.oidc_scope_claim))
-        scopes = frozenset(scope for scope in Scope if scope in granted)
-        hospitals = None
-        if (claim := self.settings.oidc_hospitals_claim) is not None and not (
-            Scope.ADMIN in scopes and claim not in claims
-        ):
-            hospitals = frozenset(_words(claims.get(claim)))
-        return Principal(f"oidc:{claims['sub']}", scopes=scopes, hospitals=hospitals), float(claims["exp"])
+        scopes = frozenset(scope for scope in Scope if scope in claims.scope)
+        unlimited = self.settings.oidc_hospitals_claim is None or (Scope.ADMIN in scopes and not claims.says_hospitals)
+        hospitals = None if unlimited else frozenset(claims.hospitals)
+        return Principal(f"oidc:{claims.sub}", scopes=scopes, hospitals=hospitals), claims.exp
 
     async def note_uses(self) -> None:
         """Write down from time to time, until cancelled, which keys were used: not with each request."""
@@ -155,7 +150,10 @@ def _provider(settings: Settings) -> "Provider | None":
         return None
     from app.auth.oidc import Provider  # noqa: PLC0415  # its libraries take five megabytes of each process
 
-    return Provider(settings.oidc_issuer, settings.oidc_audience)
+    names = {"scope": settings.oidc_scope_claim}
+    if settings.oidc_hospitals_claim is not None:
+        names["hospitals"] = settings.oidc_hospitals_claim
+    return Provider(settings.oidc_issuer, settings.oidc_audience, names)
 
 
 def _credentials(request: HTTPConnection) -> str | None:
@@ -166,10 +164,3 @@ def _credentials(request: HTTPConnection) -> str | None:
     if len(sent) > 1 or any(len(credentials) > MOST_CHARACTERS for credentials in sent):
         raise UnauthorizedError(invalid=True)
     return sent[0] if sent else None
-
-
-def _words(claim: object) -> Collection[str]:
-    """The values of a claim: a list of them, or a string with spaces between (RFC 8693, section 4.2)."""
-    if isinstance(claim, str):
-        return claim.split()
-    return [word for word in claim if isinstance(word, str)] if isinstance(claim, list) else ()

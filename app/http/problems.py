@@ -79,8 +79,11 @@ class ProblemResponse(JSONResponse):
         errors: Iterable[FieldError] = (),
         headers: Mapping[str, str] | None = None,
     ) -> None:
+        errors = list(errors)
+        if len(errors) > MAX_ERRORS:
+            detail += f" Here are the first {MAX_ERRORS} of {len(errors)} errors."
         content = problem_content(status, detail, scope["state"]["request_id"])
-        if listed := [error._asdict() for error in errors]:
+        if listed := [error._asdict() for error in errors[:MAX_ERRORS]]:
             content["errors"] = listed
         super().__init__(content, status, headers)
 
@@ -168,12 +171,7 @@ def status_of(error: ServiceError | HTTPException | RequestValidationError) -> i
 
 async def _validation_error(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101  # as above
-    errors = field_errors(error)
-    invalid = InvalidError(errors)
-    if len(errors) > MAX_ERRORS:
-        invalid.detail += f" Here are the first {MAX_ERRORS} of {len(errors)} errors."
-        del errors[MAX_ERRORS:]
-    return ProblemResponse(request.scope, invalid.status, invalid.detail, errors)
+    return await _service_error(request, InvalidError(field_errors(error)))
 
 
 def add_error_handlers(app: FastAPI) -> None:

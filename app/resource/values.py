@@ -38,11 +38,26 @@ def _blank_to_none(value: object) -> object:
     return None if isinstance(value, str) and not value.strip() else value
 
 
+MAX_MARKS = 30
+"""Combining marks in a row, as in Unicode's Stream-Safe Text Format (UAX #15, section 13)."""
+
+
+def _is_stream_safe(text: str) -> bool:
+    marks = 0
+    for character in text:
+        marks = marks + 1 if unicodedata.combining(character) else 0
+        if marks > MAX_MARKS:
+            return False
+    return True
+
+
 def _clean(text: str, max_length: int) -> str:
     text = text.strip()
-    # before NFC, whose cost is quadratic in combining marks; a character has at most four code points more before it
+    # before NFC, whose cost is quadratic in the marks of a character; one has at most four code points more before it
     if len(text) > 5 * max_length:
         raise refuse("string_too_long", f"Must have at most {max_length} characters")
+    if len(text) > max_length and not _is_stream_safe(text):
+        raise refuse("string_marks", f"Must have at most {MAX_MARKS} combining marks in a row")
     if "\0" in text:
         raise refuse("string_nul", "Must not contain NUL characters")
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
@@ -311,5 +326,6 @@ def _listed(value: object) -> object:
 
 
 T = TypeVar("T")
-Several = Annotated[list[T], BeforeValidator(_listed), Field(min_length=1, max_length=MOST_VALUES)]
+# the bounds before the validator: so they are the list's own, which is counted before its items are validated
+Several = Annotated[list[T], Field(min_length=1, max_length=MOST_VALUES), BeforeValidator(_listed)]
 """The values of a filter, of which one has to match: one in a query as `name=a&name=b`, in a body also by itself."""

@@ -16,7 +16,7 @@ from app.db.session import CollisionError, in_savepoint
 from app.errors import ConflictError
 from app.transfer.bodies import Bodies, Body
 from app.transfer.patients import PatientStaging
-from app.transfer.reading import Source
+from app.transfer.reading import Source, UnreadableFileError
 from app.transfer.resources import RESOURCES
 from app.transfer.staging import Batch, Fault, Staging
 
@@ -26,6 +26,8 @@ BATCH = 2000
 """Lines that are written at once: some megabytes, and more gain little."""
 MOST_LINKS = 8000
 """Links that are written at once: a line may have thousands, each of which may be wrong."""
+MAX_WRONG_LINES = 100_000
+"""After so many the rest of a file is not looked at: it is not what it seems to be."""
 ADVISORY_LOCK = 0x696D706F7274
 """Any number that all versions agree on, held by who imports; this one spells `import`."""
 IMPORT = Principal("import")
@@ -83,7 +85,7 @@ async def load(connection: AsyncConnection, name: str, source: Source, report: R
     PostgreSQL writes the one before.
 
     Raises:
-        UnreadableFileError: the file cannot be read to its end.
+        UnreadableFileError: the file cannot be read to its end, or too much of it is wrong.
         ConflictError: other transactions were in the way again and again.
     """
     # one import after the other: two that have the same records, in another order, would end each other
@@ -108,6 +110,8 @@ async def load(connection: AsyncConnection, name: str, source: Source, report: R
         tally.fates.update(stored)
         tally.wrong += len({fault.line for fault in faults})
         report(tally, faults, portion.position)
+        if tally.wrong > MAX_WRONG_LINES:
+            raise UnreadableFileError(f"More than {MAX_WRONG_LINES:,} lines are wrong: mend these first.")
 
     try:
         coming = _in_thread(lambda: next(portions, None))

@@ -15,6 +15,11 @@ from app.transfer.layout import Layout
 
 MOST_BYTES = MAX_BODY
 """Of one line: what the API takes as one body."""
+MAX_BLANK_LINES = 1_048_576
+"""In a file: as many rows as a worksheet of Excel has, all of which a spreadsheet may save."""
+FREE_BYTES = 16 * 1024 * 1024
+MAX_EXPANSION = 100
+"""Of a gzip, bytes to which each byte may expand, beyond `FREE_BYTES`: whole registers have 5 to 20, bombs 1,000."""
 _GZIP = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
@@ -38,22 +43,55 @@ class Line(NamedTuple):
     errors: tuple[FieldError, ...] = ()
 
 
+class _Counted(io.RawIOBase):
+    """A file, with how many bytes of it were read: a pipe cannot tell."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.count = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        read: int = self._file.readinto(buffer)
+        self.count += read
+        return read
+
+
+class _Unpacked(_Counted):
+    """What a gzip expands to, which is bounded by how much of it was read."""
+
+    def __init__(self, packed: "io.BufferedReader[_Counted]", source: _Counted) -> None:
+        super().__init__(gzip.GzipFile(fileobj=packed))
+        self._source = source
+
+    def readinto(self, buffer: Any) -> int:
+        read = super().readinto(buffer)
+        if self.count > FREE_BYTES + MAX_EXPANSION * self._source.count:
+            raise UnreadableFileError(
+                f"The file expands to more than {MAX_EXPANSION} times its size. If that is right, unpack it first."
+            )
+        return read
+
+
 class Source:
     """A file that is read once, from its beginning to its end."""
 
     def __init__(self, file: BinaryIO, layout: Layout) -> None:
-        self._file = file
+        self._file = _Counted(file)
         self._layout = layout
         # a pipe has no place to go back to, so that what was looked at must stay in a buffer
-        whole = io.BufferedReader(file)  # type: ignore[type-var]  # anything with readinto
+        whole = io.BufferedReader(self._file)
         packed = whole.peek(2).startswith(_GZIP)
-        self._text = io.BufferedReader(gzip.GzipFile(fileobj=whole)) if packed else whole
+        self._text = io.BufferedReader(_Unpacked(whole, self._file)) if packed else whole
         self._number = 0
+        self._blank_lines = 0
 
     @property
     def position(self) -> int:
         """How many bytes of the file have been read."""
-        return self._file.tell() if self._file.seekable() else 0
+        return self._file.count
 
     def lines(self) -> Iterator[Line]:
         """All records.
@@ -62,7 +100,9 @@ class Source:
             UnreadableFileError: the rest of the file cannot be told apart.
         """
         raw = self._raw_lines()
-        first = next((line for line in raw if line.removeprefix(_BOM).strip()), b"")
+        first = next((line for line in raw if self._says_something(line.removeprefix(_BOM).strip())), b"")
+        if first.startswith(_GZIP):
+            raise UnreadableFileError("The file is packed twice. Unpack it once.")
         if first.startswith(_ZIP):
             raise UnreadableFileError("The file is an Excel workbook. Save it as “CSV UTF-8”.")
         if first.startswith(_UTF_16):
@@ -86,13 +126,25 @@ class Source:
         except (gzip.BadGzipFile, EOFError, zlib.error):
             raise self._unreadable("is the last that can be unpacked: the file is damaged or cut off") from None
 
+    def _says_something(self, content: object) -> bool:
+        """Whether a line has a record. Those that have none are counted: each costs time, and takes a bit of a gzip.
+
+        Raises:
+            UnreadableFileError: they are too many.
+        """
+        if not content:
+            self._blank_lines += 1
+            if self._blank_lines > MAX_BLANK_LINES:
+                raise self._unreadable(f"is one of more than {MAX_BLANK_LINES:,} blank lines. Remove them")
+        return bool(content)
+
     def _unreadable(self, what: str) -> UnreadableFileError:
         return UnreadableFileError(f"Line {self._number} {what}.")
 
     def _from_json(self, first: bytes, rest: Iterator[bytes]) -> Iterator[Line]:
         line = first
         while line:
-            if line.strip():
+            if self._says_something(line.strip()):
                 try:
                     yield self._of_json(parse(line.rstrip(), one_line=True))
                 except NotJSONError as error:
@@ -132,7 +184,7 @@ class Source:
                 cells = next(rows, None)
                 if cells is None:
                     return
-                if any(cell.strip() for cell in cells):  # spreadsheets end with rows of nothing
+                if self._says_something("".join(cells).strip()):  # spreadsheets end with rows of nothing
                     yield self._of_csv(begins, names, cells)
         except csv.Error:
             message = (

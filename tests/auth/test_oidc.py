@@ -61,7 +61,9 @@ async def principal_of(app: Any, token: str) -> Principal:
         ("patients:read history:read", {"patients:read", "history:read"}),
         (["patients:read", "directory:read"], {"patients:read", "directory:read"}),
         ("openid patients:read patients:everything PATIENTS:WRITE", {"patients:read"}),
-        (["patients:read", 1, None, ["admin"]], {"patients:read"}),
+        ("  patients:read   history:read ", {"patients:read", "history:read"}),
+        ("patients:read history:read\nadmin\u2003admin\tadmin", {"patients:read"}),
+        (["patients:read", "history:read admin", " admin", "ADMIN", "ａｄｍｉｎ"], {"patients:read"}),
         ("admin", {"admin"}),
     ],
 )
@@ -77,7 +79,7 @@ async def test_scopes_are_those_of_the_claim(
         assert principal.scopes == granted
 
 
-@pytest.mark.parametrize("claim", [None, "", {"admin": True}, True, 7, "patients:write"])
+@pytest.mark.parametrize("claim", [None, "", [], "patients:write"])
 async def test_no_scope_is_no_access(database_url: str, issuer: Issuer, claim: object) -> None:
     """A good token that grants nothing, or something else, is a 403."""
     async with secured(database_url, **settings_of(issuer)) as app:
@@ -157,6 +159,7 @@ def bad_tokens(issuer: Issuer, now: int) -> dict[str, str]:
         "brings its own key": jwt.encode(
             issuer.claims(), other, "RS256", {"kid": "key-1", "jwk": published("key-1", other)}
         ),
+        "critical extension, in another header": by_hand({"alg": "RS256", "kid": "key-1", "crit": None}),
         "critical extension": jwt.encode(issuer.claims(), RSA, "RS256", {"kid": "key-1", "crit": ["x"], "x": 1}),
         "other claims": f"{head}.{everything}.{signature}",
         "no signature": f"{head}.{body}.",

@@ -1,18 +1,53 @@
 """Forgetting: what stays of a record whose data have to go is that there was one, and why they went."""
 
-from sqlalchemy import Text, case, cast, delete, func, insert, null, select, update
-from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by
+from sqlalchemy import Text, bindparam, case, cast, delete, func, insert, null, select, text, update
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, aggregate_order_by
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth.principal import Principal
 from app.journal.chain import content, hexadecimal, microseconds
 from app.journal.entries import author
-from app.models import Patient, Profile, audit, idempotency_keys, journal
+from app.models import (
+    Patient,
+    Profile,
+    audit,
+    idempotency_keys,
+    journal,
+    name_words,
+    patient_doctors,
+    patient_hospitals,
+)
 from app.resource.identifiers import new_identifier
 
 PERMIT = select(func.set_config("patients.erasing", "yes", True))
 FORBID = select(func.set_config("patients.erasing", "", True))
 """What the triggers of the journal and the audit ask; for the rest of the transaction."""
+
+PERSONAL = (
+    Patient.__tablename__,
+    Profile.__tablename__,
+    *(table.name for table in (patient_hospitals, patient_doctors, journal, audit, idempotency_keys, name_words)),
+)
+"""The tables that hold something of persons."""
+_CLEAR = text(
+    """
+    SELECT pg_clear_attribute_stats(schemaname, tablename, attname, inherited) FROM pg_stats
+    WHERE schemaname = 'public' AND tablename = ANY (:tables)
+    """
+).bindparams(bindparam("tables", list(PERSONAL), type_=ARRAY(Text)))
+_CLEARS = text("SELECT current_setting('server_version_num')::integer >= 180000")
+_ANALYZE = text(f"ANALYZE {', '.join(PERSONAL)}")
+
+
+async def renew_statistics(connection: AsyncConnection) -> None:
+    """Have the planner's statistics tell nothing of what was erased; only after that was committed.
+
+    They hold values of columns, for everybody who may read these. Cleared first, because of a table that is empty
+    ANALYZE keeps the old ones; before PostgreSQL 18 nothing can clear them.
+    """
+    if (await connection.execute(_CLEARS)).scalar_one():
+        await connection.execute(_CLEAR)
+    await connection.execute(_ANALYZE)
 
 
 async def forget(connection: AsyncConnection, resource: str, unique_id: str, reason: str, principal: Principal) -> int:

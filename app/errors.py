@@ -113,6 +113,15 @@ class InUseError(ConflictError):
         super().__init__(f"{count} linked to this {resource}. Unlink first, then delete.")
 
 
+class FormerProfilesError(ConflictError):
+    def __init__(self, profiles: int) -> None:
+        had = "1 other profile" if profiles == 1 else f"{profiles} other profiles"
+        super().__init__(
+            f"The patient once had {had} that no patient has now; its history tells which. Say what becomes of it all: "
+            "--former-profiles erase, or keep."
+        )
+
+
 class LastHospitalError(ConflictError):
     def __init__(self) -> None:
         super().__init__(

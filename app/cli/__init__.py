@@ -13,7 +13,7 @@ COMMANDS = {
     "import": "bring records in from a CSV or NDJSON file",
     "export": "write records into a CSV or NDJSON file",
     "keys": "create, list and revoke API keys",
-    "journal": "verify: prove that each record is what its newest journal entry says",
+    "journal": "verify: prove that the journal tells the truth; head: print a line to keep elsewhere",
     "audit": "prune: remove what has been on record for longer than it is kept",
     "access-report": "print who has seen or changed a patient's record",
     "erase": "remove a person's data everywhere, for good",

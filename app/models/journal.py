@@ -1,4 +1,4 @@
-from sqlalchemy import BigInteger, CheckConstraint, Column, DateTime, Table, func
+from sqlalchemy import BigInteger, CheckConstraint, Column, DateTime, LargeBinary, Table, Uuid, func
 from sqlalchemy.dialects.postgresql import JSON
 
 from app.db.base import ID, PEOPLE_TEXT, Base
@@ -18,6 +18,9 @@ journal = Table(
     Column("request_id", ID),
     Column("reason", PEOPLE_TEXT),
     Column("record", JSON),
+    Column("salt", Uuid),
+    Column("hash", LargeBinary, nullable=False),
+    Column("erasure", JSON),
     CheckConstraint(f"action IN ({_LIST})", name="action"),
     CheckConstraint("(record IS NULL) = (action IN ('deleted', 'erased'))", name="record"),
     info={"serving_rights": "SELECT, INSERT (resource, unique_id, version, action, actor, request_id, record)"},
@@ -26,4 +29,22 @@ journal = Table(
 
 `resource` is the table's name; `record` is what the record was after the change, without what was null.
 The key is what keeps an id from being used again: a second first version has no place.
+
+A trigger chains the entries of a record: `hash` is the SHA-256 of the hash before it and of the SHA-256 of the other
+columns (`journal_content`). `salt` is random, so that no hash confirms a guess of what was erased. `erasure` is what an
+erasure leaves, so that chains go on: in its own entry and in those that it has redacted (`app.journal.erasure`).
 """
+HASHED = (
+    "salt",
+    "resource",
+    "unique_id",
+    "version",
+    "action",
+    "time",
+    "actor",
+    "request_id",
+    "reason",
+    "record",
+    "erasure",
+)
+"""What an entry's content is, in the order of the parameters of `journal_content`."""

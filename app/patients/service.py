@@ -3,7 +3,7 @@ from contextlib import suppress
 from typing import Any
 
 from app.auth.scopes import Scope
-from app.errors import FieldError, ForbiddenError, InUseError, LastHospitalError, NotFoundError
+from app.errors import FieldError, ForbiddenError, FormerProfilesError, InUseError, LastHospitalError, NotFoundError
 from app.journal.repository import JournalRepository
 from app.patients.repository import PatientRepository
 from app.patients.schemas import NAME_MISSING, PatientCreate, PatientUpdate
@@ -11,7 +11,7 @@ from app.profiles.repository import ProfileRepository
 from app.resource.links import Linking, unknown_link
 from app.resource.preconditions import UNCONDITIONAL, Precondition
 from app.resource.repository import Record, Repository
-from app.resource.service import Erased, Service, missing, refuse, renaming
+from app.resource.service import Erased, Former, Service, missing, refuse, renaming
 
 
 class PatientService(Service[PatientCreate, PatientUpdate]):
@@ -82,24 +82,26 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
         self._keep(written.linking)
         return await self._finish(written, "updated")
 
-    async def erase(self, unique_id: str, reason: str) -> Erased:
+    async def erase(self, unique_id: str, reason: str, former: Former | None = None) -> Erased:
         """Remove a person's data everywhere: the patient, its profile unless other patients have it, their histories.
 
         Raises:
             NotFoundError: there never was a patient of this id.
+            FormerProfilesError: the patient had other profiles that nobody has now, and `former` does not say what
+                becomes of them.
         """
         last = await self._lock_for_erasure(unique_id)
-        profiles = await self.journal.values(unique_id, "profile_id")
+        had = await self.journal.values(unique_id, "profile_id")
         records = [(self.repository.name, await self.repository.erase(unique_id, reason))]
-        left = set()
-        for profile_id in sorted(profiles):
-            if not await self._nobody_has(profile_id):
-                continue
-            if profile_id == last.get("profile_id"):
-                records.append((self._profiles.name, await self._profiles.erase(profile_id, reason)))
-            else:
-                left.add(profile_id)
-        return Erased(records, frozenset(left))
+        profiles = [profile_id for profile_id in sorted(had) if await self._nobody_has(profile_id)]
+        others = {profile_id for profile_id in profiles if profile_id != last.get("profile_id")}
+        if others and former is None:
+            raise FormerProfilesError(len(others))
+        kept = others if former is Former.KEEP else set()
+        for profile_id in profiles:
+            if profile_id not in kept:
+                records.append((self._profiles.name, await self._profiles.erase(profile_id, reason)))  # noqa: PERF401
+        return Erased(records, len(kept))
 
     async def _nobody_has(self, profile_id: str) -> bool:
         """Whether there is something of a profile, and no patient has it; it is locked, so that none gets it."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from enum import StrEnum
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -28,8 +29,15 @@ class Erased(NamedTuple):
 
     records: list[tuple[str, int]]
     """Each by what it is called, and how many entries of the journal it had."""
-    left: frozenset[str] = frozenset()
-    """Profiles that the patient had earlier and nobody has now: whose they are, only people can tell."""
+    kept: int = 0
+    """How many profiles stay that the patient had earlier and nobody has now."""
+
+
+class Former(StrEnum):
+    """What becomes of profiles that a patient had earlier and nobody has now: whose they are, only people can tell."""
+
+    KEEP = "keep"
+    ERASE = "erase"
 
 
 class Service(Generic[C, U]):
@@ -122,8 +130,10 @@ class Service(Generic[C, U]):
             refuse([*lost, *(missing(name.removesuffix("_ids"), target) for name, _, target in unknown)])
         return await self._finish(written, "restored")
 
-    async def erase(self, unique_id: str, reason: str) -> Erased:
+    async def erase(self, unique_id: str, reason: str, _: Former | None = None) -> Erased:
         """Remove the data of a record everywhere, its history included; it may have been deleted before.
+
+        Only patients have `former` profiles, the last.
 
         Raises:
             NotFoundError: there never was one of this id.

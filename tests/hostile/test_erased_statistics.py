@@ -1,0 +1,153 @@
+"""What the serving role can read in the planner's statistics of a person who was erased: nothing."""
+
+from collections.abc import AsyncIterator
+
+import asyncpg
+import httpx
+import pytest
+
+from app.journal.erasure import PERSONAL
+from app.models import Patient
+from tests.journal import conftest as fixtures
+from tests.journal.conftest import Command
+from tests.support import EXAMPLE
+
+command = fixtures.command
+serving_url = fixtures.serving_url
+
+PATIENTS = "/patients/patients/"
+STATISTICS = """
+    SELECT tablename || '.' || attname, concat_ws(' ', most_common_vals, histogram_bounds, most_common_elems)
+    FROM pg_stats WHERE schemaname = 'public'
+"""
+PERSON = {
+    "unique_id": "marker-id-1",
+    "patient_profile": {"unique_id": "marker-profile", "email": "marker@example.com", "last_name": "Marker-Account"},
+    "patient_first_name": "Marker-First",
+    "patient_last_name": "Marker-Last",
+    "patient_email_address": "marker-own@example.com",
+    "patient_mobile_number": "+27 82 123 4567",
+    "patient_physical_address": "1 Marker Street",
+    "patient_town": "Markertown",
+    "patient_date_of_birth": "1981-02-03",
+    "hospital_ids": ["hos123"],
+}
+MARKERS = ("marker", "27821234567", "27 82 123", "1981-02-03")
+
+
+@pytest.fixture
+async def serving(serving_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of the serving role."""
+    serving = await asyncpg.connect(serving_url)
+    yield serving
+    await serving.close()
+
+
+async def told(serving: asyncpg.Connection) -> set[str]:
+    """The columns of which the statistics tell something of the person."""
+    rows = await serving.fetch(STATISTICS)
+    return {column for column, values in rows if any(marker in values.lower() for marker in MARKERS)}
+
+
+async def enter(client: httpx.AsyncClient, *, others: int) -> None:
+    """The person, with stored answers, changes and looks, beside so many others."""
+    for number in range(others):
+        person = {"patient_last_name": f"Other-{number}", "hospital_ids": ["hos456"]}
+        assert (await client.post(PATIENTS, json=person)).status_code == 201
+    body = {**EXAMPLE, **PERSON}
+    for unique_id in ("marker-id-1", "marker-id-2"):
+        key = {"Idempotency-Key": f"{unique_id}-key"}
+        answer = await client.post(PATIENTS, json={**body, "unique_id": unique_id}, headers=key)
+        assert answer.status_code == 201, answer.text
+        one = f"{PATIENTS}{unique_id}/"
+        assert (await client.get(one)).status_code == 200
+        assert (await client.post(f"{one}restore/", json={"version": 1}, headers=key)).status_code == 200
+
+
+@pytest.mark.usefixtures("directory")
+@pytest.mark.parametrize("others", [0, 5])
+async def test_nothing_is_left_in_statistics(
+    client: httpx.AsyncClient,
+    connection: asyncpg.Connection,
+    command: Command,
+    serving: asyncpg.Connection,
+    others: int,
+) -> None:
+    """Statistics of names, ids and words tell of the person before and not after, be there other patients or not."""
+    await enter(client, others=others)
+    await connection.execute("ANALYZE")
+    before = await told(serving)
+    assert before >= {
+        "patients.unique_id",
+        "patients.patient_last_name_folded",
+        "patients.patient_date_of_birth",
+        "patients.patient_mobile_digits",
+        "patient_hospitals.patient_id",
+        "journal.unique_id",
+        "audit.ids",
+        "name_words.word",
+    }
+    for unique_id in ("marker-id-1", "marker-id-2"):
+        done = await command("erase", "patient", unique_id, "--reason", "asked", "--yes")
+        assert (done.status, done.err) == (0, "")
+        assert not any(marker in done.out.lower() for marker in MARKERS)
+    assert await told(serving) == set()
+    kept = await connection.fetchval("SELECT count(*) FROM pg_stats WHERE tablename = 'patients'")
+    assert (kept > 10) is bool(others)
+
+
+async def test_which_columns_have_statistics(
+    client: httpx.AsyncClient,
+    directory: None,  # noqa: ARG001
+    connection: asyncpg.Connection,
+) -> None:
+    """Text as people have written it, stored answers and reasons have none; what is filtered, sorted, searched has."""
+    await enter(client, others=20)
+    await connection.execute("ANALYZE")
+    rows = await connection.fetch(
+        "SELECT attrelid::regclass::text AS table, attname AS column, attstattarget IS DISTINCT FROM 0 AS kept,"
+        " (SELECT concat(most_common_vals, histogram_bounds) FROM pg_stats"
+        "  WHERE tablename = attrelid::regclass::text AND pg_stats.attname = pg_attribute.attname) AS values"
+        " FROM pg_attribute WHERE attrelid = ANY ($1::text[]::regclass[]) AND attnum > 0",
+        PERSONAL,
+    )
+    kept = {(row["table"], row["column"]) for row in rows if row["kept"]}
+    told = {(row["table"], row["column"]) for row in rows if row["values"]}
+    assert {column.name for column in Patient.__table__.columns if ("patients", column.name) in kept} == {
+        column.name
+        for column in Patient.__table__.columns
+        if "max_length" not in column.info and column.name not in {"patient_latitude", "patient_longitude"}
+    }
+    assert not kept & {
+        ("profiles", "email"),
+        ("audit", "reason"),
+        ("journal", "reason"),
+        ("idempotency_keys", "document"),
+    }
+    assert told <= kept
+    assert not told & {("journal", "record"), ("journal", "erasure")}, "of JSON there never are any"
+
+
+@pytest.mark.usefixtures("directory")
+async def test_former_profiles(client: httpx.AsyncClient, connection: asyncpg.Connection, command: Command) -> None:
+    """Whether they go is decided beforehand; what is printed names none, nor does the refusal without a decision."""
+    counts = "SELECT (SELECT count(*) FROM patients), array(SELECT unique_id FROM profiles ORDER BY 1)"
+    for unique_id in ("one", "two"):
+        for profile in ("a@marker.org", "b@marker.org", "c@marker.org"):
+            body = {"patient_last_name": "Doe", "patient_profile": {"unique_id": f"{unique_id}-{profile}"}}
+            path = f"{PATIENTS}{unique_id}/"
+            answer = await client.put(path, json=body)
+            if answer.status_code == 404:
+                answer = await client.post(PATIENTS, json={"unique_id": unique_id, **body})
+            assert answer.is_success
+    before = await connection.fetchrow(counts)
+    refused = await command("erase", "patient", "one", "--reason", "asked", "--yes")
+    assert (refused.status, "2 other profiles that no patient has now" in refused.err) == (1, True)
+    assert await connection.fetchrow(counts) == before
+    kept = await command("erase", "patient", "one", "--reason", "asked", "--yes", "--former-profiles", "keep")
+    assert (kept.status, "Kept 2 profiles that the patient had earlier." in kept.out) == (0, True)
+    erased = await command("erase", "patient", "two", "--reason", "asked", "--yes", "--former-profiles", "erase")
+    assert (erased.status, erased.out.count("Removed the profile")) == (0, 3)
+    assert tuple(await connection.fetchrow(counts)) == (0, ["one-a@marker.org", "one-b@marker.org"])
+    assert "marker" not in refused.out + refused.err + kept.out + kept.err + erased.out + erased.err
+    assert (await command("journal", "verify")).status == 0

@@ -11,11 +11,13 @@ from app.models import (
     Patient,
     Profile,
     audit,
+    hospital_words,
     idempotency_keys,
     journal,
     name_words,
     patient_doctors,
     patient_hospitals,
+    stale_words,
 )
 from app.resource.identifiers import new_identifier
 
@@ -26,7 +28,8 @@ FORBID = select(func.set_config("patients.erasing", "", True))
 PERSONAL = (
     Patient.__tablename__,
     Profile.__tablename__,
-    *(table.name for table in (patient_hospitals, patient_doctors, journal, audit, idempotency_keys, name_words)),
+    *(table.name for table in (patient_hospitals, patient_doctors, journal, audit, idempotency_keys)),
+    *(table.name for table in (name_words, hospital_words, stale_words)),
 )
 """The tables that hold something of persons."""
 _CLEAR = text(

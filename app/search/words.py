@@ -15,9 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 MOST_ALIKE = 100
 """Words of each likeness, to one that was typed: what they ask of the index is bounded, whatever names there are."""
-MOST_RANKED = 200
+MOST_RANKED = 300
 """Words that are ranked by their use where more than `MOST_ALIKE` are alike."""
-MOST_COUNTED = 64
+MOST_COUNTED = 63
 """Patients up to which the use of a word is counted."""
 _LONGEST = 64
 """Letters of a typed word in which errors are looked for, and of a word in whose middle it is."""
@@ -70,8 +70,12 @@ def _best(alike: str, *, limited: bool) -> str:
             SELECT word, since, count(*) OVER () > {MOST_ALIKE} AS too_many
             FROM (SELECT word, since FROM name_words WHERE {alike} ORDER BY since LIMIT {MOST_RANKED}) AS known
         ) AS known
-        ORDER BY CASE WHEN too_many THEN floor(log(4, 1 + patients_with_word(word, {MOST_COUNTED}))) END DESC,
-            since, hashtext(word)
+        ORDER BY CASE WHEN too_many THEN floor(log(4, 1 + (
+                SELECT count(*) FROM (
+                    SELECT FROM patients WHERE patient_search @@ CAST(quote_literal(word) AS tsquery)
+                    LIMIT {MOST_COUNTED}
+                ) AS having_it
+            ))) END DESC, since, hashtext(word)
         LIMIT {MOST_ALIKE}
     """  # noqa: S608  # as above
 

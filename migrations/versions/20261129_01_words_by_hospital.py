@@ -92,18 +92,6 @@ FUNCTIONS = {
         RETURN NULL;
     END $$
     """,
-    # how many patients have a word, at most so many; without indexes PostgreSQL would take LIMIT for a reason to read
-    # the whole table
-    "patients_with_word(text, integer)": """
-    CREATE FUNCTION public.patients_with_word(word text, most integer) RETURNS bigint
-    LANGUAGE plpgsql STABLE STRICT SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
-    BEGIN
-        RETURN (
-            SELECT count(*)
-            FROM (SELECT FROM public.patients WHERE patient_search @@ quote_literal(word)::tsquery LIMIT most) AS found
-        );
-    END $$
-    """,
     # of some words, those that no patient has (without a hospital), and those that no patient of a hospital has; what
     # thousands of patients have is no hospital's secret, and not worth the search
     "unused_words(text[])": """

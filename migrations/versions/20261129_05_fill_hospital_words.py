@@ -6,7 +6,7 @@ In transactions of its own, and as often as it takes: one that is cut off midway
 from alembic import op
 
 revision = "20261129_05"
-down_revision = "20261129_01"
+down_revision = "20261129_04"
 
 # a transaction for each hospital: writers of the same new words wait for one of these, not for all
 FILL = """

@@ -12,6 +12,7 @@ import termios
 from asyncio.transports import Transport
 from collections import deque
 from collections.abc import MutableSequence
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import structlog
@@ -125,7 +126,10 @@ class Protocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._framing_size += len(data)
         try:
-            self._parse(data)
+            try:
+                self.parser.feed_data(data)
+            except HttpParserUpgrade as upgrade:
+                self._read_without_upgrade(data[upgrade.args[0] :])
             if self._framing_size > MAX_HEAD_SIZE_BYTES:
                 raise HeadTooLargeError
         except RefusedError as error:
@@ -135,31 +139,29 @@ class Protocol(HttpToolsProtocol):
             unreadable = RefusedError(400, f"This is not valid HTTP: {error}.")
             self._refuse(context if isinstance(context, RefusedError) else unreadable)
 
-    def _parse(self, data: bytes) -> None:
-        """Feed the parser.
+    def _read_without_upgrade(self, rest: bytes) -> None:
+        """Read a request anew that asks for an upgrade, as one that does not, and the `rest` that follows its head.
 
-        httptools takes a request that asks for an upgrade as one without a body, and what follows as another protocol,
-        or as the next request. There are no upgrades here: another parser gets the same head without what asks for one,
-        and with `Connection: close`, after which it takes nothing for a request.
+        httptools takes it for one without a body, and what follows for another protocol, or the next request. There are
+        no upgrades here: another parser gets the same head without what asks for one, and with `Connection: close`,
+        after which it takes nothing for a request.
         """
-        try:
-            self.parser.feed_data(data)
-        except HttpParserUpgrade as upgrade:
-            version = self.parser.get_http_version().encode()
-            lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
-            lines += [b"%b: %b" % (name, value) for name, value in self.headers if name not in _HOP_BY_HOP]
-            self.parser = HttpRequestParser(self)
-            rest = data[upgrade.args[0] :]
-            self.parser.feed_data(b"\r\n".join([*lines, b"Connection: close", b"\r\n"]) + rest)
+        version = self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
+        lines += [b"%b: %b" % (name, value) for name, value in self.headers if name not in _HOP_BY_HOP]
+        self.parser = HttpRequestParser(self)
+        self.parser.feed_data(b"\r\n".join([*lines, b"Connection: close", b"\r\n"]) + rest)
 
     def on_headers_complete(self) -> None:
-        """Serve the request, if its head is one; not yet if it asks for an upgrade, see `_parse`."""
+        """Serve the request, if its head is one; not yet if it asks for an upgrade, see `_read_without_upgrade`."""
         self._check_head()
         self._framing_size = 0
         if not self.parser.should_upgrade():
             super().on_headers_complete()
             self.scope["state"][CLIENT_GONE] = self.transport.is_closing
             self.headers = _NOWHERE  # type: ignore[assignment]  # nothing but `append` is called
+        elif self.parser.get_method() == b"CONNECT":
+            raise RefusedError(400, "This service is no proxy.")
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answering = cycle
@@ -169,8 +171,8 @@ class Protocol(HttpToolsProtocol):
         """Check what the parser does not.
 
         Raises:
-            RefusedError: the head is too large, its version is none of ours, it names no host or several, it has a body
-                that is encoded in other ways than `chunked`, or asks for a tunnel.
+            RefusedError: the head is too large, its version is none of ours, it names no host or several, or it has a
+                body that is encoded in other ways than `chunked`.
         """
         names = [name for name, _ in self.headers]
         version = self.parser.get_http_version()
@@ -187,8 +189,6 @@ class Protocol(HttpToolsProtocol):
             size = len(self.url) + sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
             if size > MAX_HEAD_SIZE_BYTES:
                 raise HeadTooLargeError
-        if self.parser.should_upgrade() and self.parser.get_method() == b"CONNECT":
-            raise RefusedError(400, "This service is no proxy.")
 
     def on_body(self, body: bytes) -> None:
         """Pass a part of a body on."""
@@ -196,7 +196,7 @@ class Protocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Note that a request is complete, which one that asks for an upgrade is not yet: see `_parse`."""
+        """Note that a request is complete, which one that asks for an upgrade is not yet."""
         if not self.parser.should_upgrade():
             super().on_message_complete()
 
@@ -245,7 +245,8 @@ class Protocol(HttpToolsProtocol):
     def _not_taken(self) -> int:
         """Bytes of answers that have not reached the client's side, here and in the kernel."""
         in_kernel = bytearray(4)
-        fcntl.ioctl(self._descriptor(), termios.TIOCOUTQ, in_kernel)
+        with suppress(OSError):  # it has just been closed, or is no Linux socket
+            fcntl.ioctl(self._descriptor(), termios.TIOCOUTQ, in_kernel)
         return self._joining.get_write_buffer_size() + int.from_bytes(in_kernel, sys.byteorder)
 
     def _descriptor(self) -> int:

@@ -16,6 +16,8 @@ from tests.walls.conftest import AUDIT
 ONE = "{unique_id}/"
 HANG_UPS = 0.06
 """The share of requests whose client hangs up."""
+REDRAWN = 0.8
+"""The share of requests for which their principal lacks the scope, and another request is made up instead."""
 CHECKED_AT_ONCE = 0.05
 """The share of answers whose audit rows are looked for as soon as the head of the answer has arrived."""
 HOT = 40
@@ -136,10 +138,15 @@ class Asker:
 
     async def send_any(self, wire: Wire) -> None:
         """Send one request of some kind by somebody."""
-        caller = self.callers[self.random.choice(list(self.callers))]
         kind = self.random.choices(list(KINDS), [weight for weight, _ in KINDS.values()])[0]
+        asked = KINDS[kind][1](self, self._caller())
+        if not asked.caller.may(asked.scope) and self.random.random() < REDRAWN:
+            return
         when = self.random.choice(list(HangUp)) if self.random.random() < HANG_UPS else None
-        await self.send(wire, KINDS[kind][1](self, caller), when)
+        await self.send(wire, asked, when)
+
+    def _caller(self) -> Caller:
+        return self.random.choice(list(self.callers.values()))
 
     async def send(self, wire: Wire, asked: Asked, when: HangUp | None = None) -> Asked:
         asked = replace(asked, request_id=f"{self._name}-{len(self.asked)}", hang_up=when)
@@ -170,9 +177,9 @@ class Asker:
             return
         if asked.call.method == "POST" and asked.route == PATIENTS:
             self.patients.append(heard.document["unique_id"])
-        if "etag" in heard.headers and asked.kind in {"create", "get", "update", "restore"}:
+        if heard.content and "etag" in heard.headers and asked.kind in {"create", "get", "update", "restore"}:
             self._tags[asked.about or heard.document["unique_id"]].append(heard.headers["etag"])
-        if 'rel="next"' in heard.headers.get("link", ""):
+        if heard.content and 'rel="next"' in heard.headers.get("link", ""):
             self._cursors[asked.caller.name].append(asked)
 
     def asking(self, caller: Caller, kind: str, scope: Scope, route: str, method: str = "GET", **more: Any) -> Asked:
@@ -307,7 +314,7 @@ class Asker:
             return self.list(caller)
         before = self.random.choice(self._cursors[caller.name])
         target = before.heard.headers["link"].split(">")[0].removeprefix("<")
-        by_ids = before.kind == "list" and not before.filtered and before.heard.content
+        by_ids = before.kind == "list" and not before.filtered
         after = before.heard.document[-1]["unique_id"] if by_ids else None
         return replace(before, call=Call("GET", target), after=after, heard=Heard(0.0), rows_at_head=None)
 

@@ -107,7 +107,10 @@ def _sent(asked: Asked, record: Mapping[str, Any]) -> Iterator[str]:
 def _audit(asked: Asked, main: list[Version], ledger: Ledger) -> Iterator[str]:
     """Whether the audit has the rows that it has to have of a request, and no others."""
     rows = ledger.rows.get(asked.request_id, [])
-    if asked.resource not in AUDITED or asked.status in NOT_ON_RECORD or asked.hang_up is HangUp.CUT:
+    # of what was not sent in full nothing is read but the head, which may be refused
+    unread = asked.hang_up is HangUp.CUT and any(row.status < 400 for row in rows)
+    misplaced = asked.resource not in AUDITED or asked.status in NOT_ON_RECORD
+    if unread or misplaced:
         if rows:
             yield "it is in the audit, where it does not belong"
         return

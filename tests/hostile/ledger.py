@@ -100,6 +100,9 @@ class Ledger:
         for values in audit:
             row = Row._make(values)
             ledger.rows[row.request_id].append(row)
+            one = ledger.asked.get(row.request_id)
+            if one is not None and one.hang_up is not None:  # the service was at work after nobody listened any more
+                one.heard.ended = max(one.heard.ended, row.time)
         for resource in {resource for resource, _ in ledger.versions}:
             ledger.ids[resource] = sorted(unique_id for kind, unique_id in ledger.versions if kind == resource)
         return ledger

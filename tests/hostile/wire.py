@@ -63,8 +63,9 @@ OnHead = Callable[[], Awaitable[None]]
 class Wire:
     """A connection that is opened when it is needed, and again after it was closed."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, timeout_seconds: float = ANSWER_TIMEOUT_SECONDS) -> None:
         self._port = port
+        self._timeout = timeout_seconds
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -89,7 +90,7 @@ class Wire:
         reader, writer = await self._open()
         heard = Heard(time.time())
         try:
-            async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
+            async with asyncio.timeout(self._timeout):
                 writer.write(call.encoded(keep_alive=True))
                 await self._read_head(reader, heard)
                 if on_head is not None:
@@ -115,7 +116,7 @@ class Wire:
             if when in {HangUp.CUT, HangUp.SENT}:
                 await writer.drain()
             else:
-                wait = ANSWER_TIMEOUT_SECONDS if when is HangUp.BEGUN else random.random() * LONGEST_WAIT_SECONDS
+                wait = self._timeout if when is HangUp.BEGUN else random.random() * LONGEST_WAIT_SECONDS
                 with suppress(TimeoutError):
                     async with asyncio.timeout(wait):
                         await self._read_head(reader, heard)

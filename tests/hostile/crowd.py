@@ -21,10 +21,11 @@ from urllib.parse import urlencode
 
 import uvloop
 
-from tests.auth.support import PATIENTS
 from tests.hostile.wire import Wire
 from tests.processes import Call
+from tests.support import KINDS
 
+PATIENTS = KINDS[0].path
 ALLOWED_A_SECOND = 40
 """Requests of one key, by the default rate limit of two workers."""
 ASKED_BEFORE_RECONNECTING = 20

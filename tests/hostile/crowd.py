@@ -202,9 +202,10 @@ def hold(connections: int, port: int, request: bytes) -> None:
     for _ in range(connections):
         held = socket.socket()
         held.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        held.connect(("127.0.0.1", port))
-        held.sendall(request)
         sockets.append(held)
+        with suppress(OSError):  # a service that has had enough of them may refuse the rest
+            held.connect(("127.0.0.1", port))
+            held.sendall(request)
     signal.sigwait({signal.SIGTERM})
     for held in sockets:
         held.close()

@@ -166,7 +166,11 @@ async def test_answers_are_what_journal_and_audit_say(serve: Serve, database_url
 
 @pytest.mark.chaos
 async def test_twenty_thousand_requests(serve: Serve, database_url: str, pool: asyncpg.Pool) -> None:
-    """The same for minutes; compared at quiet moments in between, and all of it at the end."""
+    """The same for minutes; compared at quiet moments in between, and all of it at the end.
+
+    Each run has another seed, which it prints; DIFFERENTIAL_SEED makes up the same requests again, though not in the
+    same moments.
+    """
     seed = int(os.environ.get("DIFFERENTIAL_SEED") or secrets.randbits(32))
     began = time.monotonic()
     run = await differential(serve, database_url, pool, seed, until=list(range(2_000, 20_001, 2_000)))

@@ -17,8 +17,8 @@ test: .venv/dev ## run all tests
 	@$(BIN)/pytest --numprocesses auto --dist worksteal -m "not chaos and not alone"
 	@$(BIN)/pytest -m alone
 
-chaos: .venv/dev ## kill the server, its workers and PostgreSQL under load, and restore a backup; some minutes
-	@$(BIN)/pytest -m chaos --capture=no tests/chaos
+chaos: .venv/dev ## kill the server, its workers and PostgreSQL under load, restore a backup, attack it; a quarter of an hour
+	@$(BIN)/pytest -m chaos --capture=no tests/chaos tests/hostile
 
 bench: .venv/bench ## measure the service beside its peers; a quarter of an hour
 	@$(BIN)/python -m benchmarks.run

@@ -158,14 +158,16 @@ class Call:
     path: str
     body: Mapping[str, Any] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    content: bytes = b""
+    """What is sent as the body where `body` is None, as it stands here."""
 
-    def encoded(self) -> bytes:
-        """Everything that goes over the wire."""
-        head = f"{self.method} {self.path} HTTP/1.1\r\nHost: patients.test\r\nConnection: close\r\n"
+    def encoded(self, *, keep_alive: bool = False) -> bytes:
+        """Everything that goes over the wire; the server closes the connection unless it is to `keep_alive`."""
+        head = f"{self.method} {self.path} HTTP/1.1\r\nHost: patients.test\r\n"
+        head += "" if keep_alive else "Connection: close\r\n"
         head += "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
-        content = b""
-        if self.body is not None:
-            content = json.dumps(self.body).encode()
+        content = self.content if self.body is None else json.dumps(self.body).encode()
+        if content:
             head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"
         return head.encode() + b"\r\n" + content
 
@@ -196,9 +198,15 @@ async def _send(url: str, call: Call, everybody_connected: asyncio.Barrier) -> A
         writer.close()
         await writer.wait_closed()
     head, _, content = raw.partition(b"\r\n\r\n")
-    first, *lines = head.decode("latin-1").split("\r\n")
+    status, headers = read_head(head)
+    return Answer(status, content, seconds, headers)
+
+
+def read_head(head: bytes) -> tuple[int, dict[str, str]]:
+    """The status of an answer, and its headers under their names in lowercase."""
+    first, *lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-    return Answer(int(first.split(maxsplit=2)[1]), content, seconds, headers)
+    return int(first.split(maxsplit=2)[1]), headers
 
 
 async def at_once(url: str | Sequence[str], calls: Iterable[Call]) -> list[Answer]:

@@ -19,7 +19,7 @@ from app.docs.routes import router as docs
 from app.doctors.routes import router as doctors
 from app.hospitals.routes import router as hospitals
 from app.http.hangups import Hangups
-from app.http.middleware import CORS, Hosts, Paths, Problems, RequestContext, SizeLimits
+from app.http.middleware import CORS, BodyLimit, Hosts, Paths, Problems, RequestContext
 from app.http.problems import add_error_handlers
 from app.observability.health import router as health
 from app.observability.metrics import POOL
@@ -123,6 +123,6 @@ def _middleware(settings: Settings) -> list[Middleware]:
         Middleware(Problems),
         *([Middleware(Hosts, settings.allowed_hosts)] if settings.allowed_hosts else []),
         Middleware(Hangups),
-        Middleware(SizeLimits),
+        Middleware(BodyLimit),
         Middleware(Paths, slashed=[router.prefix for router in RESOURCES]),
     ]

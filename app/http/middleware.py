@@ -1,6 +1,6 @@
 """The edges every request passes, outermost first. Pure ASGI: a BaseHTTPMiddleware halves the throughput and more.
 
-RequestContext → (CORS) → Problems → (Hosts) → Hangups → SizeLimits → Paths → the application
+RequestContext → (CORS) → Problems → (Hosts) → Hangups → BodyLimit → Paths → the application
 """
 
 import re
@@ -16,7 +16,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.http.problems import BODY_TOO_LARGE, HEAD_TOO_LARGE, UNEXPECTED, ProblemResponse
+from app.http.problems import BODY_TOO_LARGE, UNEXPECTED, ProblemResponse
 from app.observability.logging import QUIET, describe
 from app.observability.metrics import count_request
 from app.observability.statements import request_state
@@ -26,9 +26,6 @@ log = structlog.get_logger()
 
 MAX_BODY = 1024 * 1024
 """Bytes of the largest body: a patient with a thousand links needs a twentieth of it."""
-
-MAX_HEAD = 64 * 1024
-"""Bytes of the largest head: path, query and headers. A cursor has 4,000, a token at most 16 KiB."""
 
 _MAX_BODY_DIGITS = len(str(MAX_BODY))
 BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
@@ -180,26 +177,16 @@ async def _discard(_: Message) -> None:
     """Send nothing."""
 
 
-def _head_size(scope: Scope) -> int:
-    """The bytes of a request's head, without its first line's method and version."""
-    lines = sum([len(name) + len(value) + len(b": \r\n") for name, value in scope["headers"]])
-    return len(scope["path"]) + len(scope["query_string"]) + lines
+class BodyLimit:
+    """Refuse bodies of more than `MAX_BODY` bytes, declared or not, with a problem.
 
-
-class SizeLimits:
-    """Refuse heads of more than `MAX_HEAD` bytes, and bodies of more than `MAX_BODY`, declared or not, with a problem.
-
-    What the framework parses of a head, for whatever route, takes half a second for a mebibyte of parameters; its own
-    limit of bodies answers a declared length in plain text.
+    The framework's own limit answers a declared length in plain text.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and _head_size(scope) > MAX_HEAD:
-            await ProblemResponse(scope, 431, HEAD_TOO_LARGE)(scope, receive, send)
-            return
         if scope["type"] != "http" or scope["method"] not in BODY_METHODS:
             await self.app(scope, receive, send)
             return

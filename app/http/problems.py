@@ -91,7 +91,6 @@ class ProblemResponse(JSONResponse):
 MAX_ERRORS = 100
 """The most errors that an answer lists."""
 BODY_TOO_LARGE = "The body is larger than 1 MiB. Send less at once."
-HEAD_TOO_LARGE = "Path, query and headers are larger than 64 KiB. Send less; what is searched for may stand in a body."
 UNEXPECTED = "Something went wrong on our side. Tell the operators the request_id."
 
 _TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}

@@ -8,7 +8,6 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from app.http.middleware import MAX_HEAD
 from app.strict_json import MAX_MEMBERS, MAX_SEPARATORS
 
 JSON = {"Content-Type": "application/json"}
@@ -106,23 +105,6 @@ async def test_the_largest_patient_is_within_the_bounds(client: httpx.AsyncClien
     answer = await client.post(PATIENTS, json=body)
     assert {error["type"] for error in answer.json()["errors"]} == {"unknown_hospital"}
     assert "of 2000 errors" in answer.json()["detail"]
-
-
-async def test_heads_have_a_bound(client: httpx.AsyncClient) -> None:
-    """Path, query and headers: 431 on every route, also one that looks at none of them; just below, as ever."""
-    half = MAX_HEAD // 2
-    heads: list[tuple[str, list[tuple[str, str]]]] = [
-        (f"/livez?{'a&' * (half // 2)}", [("X-Rest", "r" * half)]),
-        (f"{PATIENTS}{'a' * half}/", [("X-Rest", "r" * half)]),
-        (PATIENTS, [("If-None-Match", '"a",' * (MEGABYTE // 4))]),
-        (PATIENTS, [("Cookie", "a=1;" * (MEGABYTE // 4))]),
-        (PATIENTS, [("Accept", "")] * 10_000),
-    ]
-    for path, headers in heads:
-        answer = await client.get(path, headers=headers)
-        assert (answer.status_code, answer.headers["content-type"]) == (431, "application/problem+json")
-        assert "larger than 64 KiB" in answer.json()["detail"]
-    assert (await client.get(PATIENTS, headers={"X-Rest": "r" * (MAX_HEAD - 1000)})).status_code == 200
 
 
 async def test_errors_of_parameters_are_listed_to_a_hundred(client: httpx.AsyncClient) -> None:

@@ -139,8 +139,8 @@ _KEY = {
 }
 _BREAK_GLASS = {
     "name": "X-Break-Glass",
-    "description": "In an emergency: why a patient of other hospitals has to be read. It is put on record, with who "
-    "and when, and needs the scope `patients:break-glass`.",
+    "description": "In an emergency: why a patient of other hospitals has to be read, in at least two words of ten "
+    "letters in all. It is put on record, with who and when, and needs the scope `patients:break-glass`.",
     "schema": {"type": "string", "maxLength": MOST_CHARACTERS},
 }
 _ACCEPTED = {

@@ -14,6 +14,10 @@ log = structlog.get_logger()
 
 HEADER = "X-Break-Glass"
 MOST_CHARACTERS = 500
+MIN_WORDS = 2
+MIN_LETTERS = 10
+MIN_DIFFERENT_LETTERS = 4
+"""Of a reason: less says nothing to who asks later why the glass was broken."""
 
 
 def break_glass(request: Request) -> Principal:
@@ -29,13 +33,24 @@ def break_glass(request: Request) -> Principal:
         return principal
     principal.require(Scope.BREAK_GLASS)
     reason = _text(" ".join(lines))
-    if not any(character.isalpha() for character in reason) or not reason.isprintable():
-        raise _refuse("Say in words why, without line breaks")
+    if not _says_why(reason):
+        raise _refuse(f"Say in words why: at least {MIN_WORDS}, of {MIN_LETTERS} letters in all, without line breaks")
     if len(reason) > MOST_CHARACTERS:
         raise _refuse(f"Must have at most {MOST_CHARACTERS} characters")
     Access.of(request).break_glass(reason)
     log.warning("glass broken", request_id=principal.request_id, principal=principal.name)
     return dataclasses.replace(principal, hospitals=None)
+
+
+def _says_why(reason: str) -> bool:
+    letters = [character for character in reason.casefold() if character.isalpha()]
+    words = [word for word in reason.split() if any(character.isalpha() for character in word)]
+    return (
+        reason.isprintable()
+        and len(words) >= MIN_WORDS
+        and len(letters) >= MIN_LETTERS
+        and len(set(letters)) >= MIN_DIFFERENT_LETTERS
+    )
 
 
 def _text(header: str) -> str:

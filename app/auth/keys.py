@@ -6,9 +6,8 @@ import secrets
 from collections.abc import Collection
 from datetime import datetime
 
-from sqlalchemy import bindparam, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, func, insert, literal, or_, select, update
 from sqlalchemy.engine import RowMapping
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth.principal import Principal
@@ -21,7 +20,10 @@ PREFIX = "papi_"
 
 ACTOR = "key:"
 """What the names of principals that are keys begin with."""
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._@-]{0,63}")
+NAME = re.compile(r"(?=.{1,64}$)[A-Za-z0-9](?: ?[A-Za-z0-9._@-])*")
+"""Of a key: no space before or after it, nor two in a row, which nobody sees."""
+ADVISORY_LOCK = 0x6B657973
+"""Any number that all versions agree on, held by who makes a key; this one spells `keys`."""
 _KEY = re.compile(PREFIX + r"[A-Za-z0-9_-]{43}")
 
 
@@ -49,15 +51,21 @@ async def create(
     """Make a key of 256 random bits; it is not stored, and cannot be shown again.
 
     Raises:
-        KeyNameTakenError: the name was used before.
+        KeyNameTakenError: the name was used before, or one that people would take for it.
     """
+    await connection.execute(select(func.pg_advisory_xact_lock(ADVISORY_LOCK)))
+    alike = select(api_keys.c.name).where(_alike(api_keys.c.name) == _alike(literal(name)))
+    if (taken := (await connection.execute(alike.limit(1))).scalar_one_or_none()) is not None:
+        raise KeyNameTakenError(f"There is, or was, a key of the name {taken}: choose another.")
     key = PREFIX + secrets.token_urlsafe(32)
     values = {"name": name, "digest": digest(key), "scopes": sorted(scopes), "expires": expires}
-    try:
-        await connection.execute(insert(api_keys).values(**values, hospitals=hospitals and sorted(hospitals)))
-    except IntegrityError:
-        raise KeyNameTakenError(f"There is, or was, a key of the name {name}: choose another.") from None
+    await connection.execute(insert(api_keys).values(**values, hospitals=hospitals and sorted(hospitals)))
     return key
+
+
+def _alike(name: ColumnElement[str]) -> ColumnElement[str]:
+    """What two names have in common that differ only in capital letters or spaces."""
+    return func.lower(func.replace(name, " ", ""))
 
 
 async def revoke(connection: AsyncConnection, name: str) -> bool:

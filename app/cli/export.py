@@ -1,6 +1,7 @@
 """`patients-api export`: write records into files."""
 
 import argparse
+import errno
 import gzip
 import os
 import sys
@@ -18,6 +19,7 @@ from app.cli.database import OUT_OF_REACH, on_database
 from app.cli.interruption import end_as_on_ctrl_c
 from app.cli.progress import progress
 from app.cli.wording import noun
+from app.cli.writing import LINK, without_links
 from app.db.session import Database
 from app.http.problems import field_errors
 from app.resource.pages import ListParameters
@@ -149,10 +151,10 @@ def _opened(path: Path | None) -> Iterator[BinaryIO]:
             yield sys.stdout.buffer
             sys.stdout.buffer.flush()
         elif path.exists() and not path.is_file():  # a pipe or a device
-            with path.open("wb") as file:
+            with open(path, "wb", opener=without_links) as file:  # Path's has no opener
                 yield file
         else:
-            with _replacing(path.resolve()) as file:
+            with _replacing(path.absolute()) as file:
                 yield file
     except BrokenPipeError:
         if path is None:
@@ -165,6 +167,8 @@ def _opened(path: Path | None) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[BinaryIO]:
+    if path.is_symlink():  # one that comes later is replaced, not followed
+        raise OSError(errno.ELOOP, LINK)
     # a name of its own, which nobody else writes; for its owner alone
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:

@@ -19,6 +19,7 @@ from app.cli.database import OUT_OF_REACH, on_database
 from app.cli.interruption import end_as_on_ctrl_c
 from app.cli.progress import progress
 from app.cli.wording import noun
+from app.cli.writing import without_links
 from app.db.session import Database
 from app.errors import ConflictError
 from app.models import journal
@@ -203,7 +204,7 @@ def _written(path: Path, files: Sequence[str]) -> TextIO:
     if path.exists() and any(path.samefile(file) for file in files if file != STANDARD_INPUT):
         raise UnreadableFileError(f"{path} is to be imported: write the errors into another file.")
     try:
-        return path.open("w", newline="", encoding="utf-8")
+        return open(path, "w", newline="", encoding="utf-8", opener=without_links)  # Path's has no opener
     except OSError as error:
         raise _cannot_be_written(str(path), error) from None
 

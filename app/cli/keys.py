@@ -34,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _name(text: str) -> str:
     if keys.NAME.fullmatch(text) is None:
-        raise argparse.ArgumentTypeError("must be 1 to 64 letters, digits, spaces or . _ @ -")
+        raise argparse.ArgumentTypeError(
+            "must be 1 to 64 letters, digits, single spaces or . _ @ -, not begin with a sign, not end with a space"
+        )
     return text
 
 

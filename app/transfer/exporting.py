@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.auth.principal import Principal
 from app.resource.listing import Listing
 from app.resource.wanted import Found, Listed, Place, Wanted
+from app.transfer.formulas import guarded
 from app.transfer.layout import Layout
 from app.transfer.resources import Transferred
 
@@ -81,5 +82,5 @@ FORMATS: dict[str, type[Ndjson] | type[Csv]] = {"ndjson": Ndjson, "csv": Csv}
 
 def _rows(rows: Iterable[Sequence[str | None]]) -> str:
     written = io.StringIO()
-    csv.writer(written).writerows(rows)
+    csv.writer(written).writerows([cell and guarded(cell) for cell in row] for row in rows)
     return written.getvalue()

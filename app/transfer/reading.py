@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, NamedTuple
 from app.errors import FieldError
 from app.http.middleware import MAX_BODY
 from app.strict_json import NotJSONError, parse
+from app.transfer.formulas import unguarded
 from app.transfer.layout import Layout
 
 MOST_BYTES = MAX_BODY
@@ -225,4 +226,4 @@ class Source:
         for name, cell in zip(names, cells, strict=True):
             if not cell.isascii() and any("\udc80" <= character <= "\udcff" for character in cell):
                 return Line(number, None, (FieldError((name,), NOT_UTF_8, "encoding"),))
-        return Line(number, self._layout.record(dict(zip(names, cells, strict=True))))
+        return Line(number, self._layout.record(dict(zip(names, map(unguarded, cells), strict=True))))

@@ -1,5 +1,6 @@
 """API keys: what the command makes of them, how they are sent, and how they end."""
 
+import asyncio
 import base64
 import hashlib
 import re
@@ -91,6 +92,24 @@ async def test_a_name_is_never_used_again(database_url: str, connection: asyncpg
     assert "REVOKED" in run_command("keys", "list", DATABASE_URL=database_url).stdout
     ran = run_command("keys", "revoke", "billing", DATABASE_URL=database_url)
     assert (ran.returncode, ran.stdout) == (1, "There is no key of this name that is not revoked.\n")
+
+
+async def test_a_name_is_not_mistaken_for_another(database_url: str) -> None:
+    """Neither by spaces that nobody sees, nor by capital letters; not that of a revoked key, nor at the same moment."""
+    for name in ("billing ", " billing", "front  desk", "bill\ting", "billing\u00a0", "key:billing", "-billing", ""):
+        ran = run_command("keys", "create", f"--name={name}", "--scope", "admin", DATABASE_URL=database_url)
+        assert (ran.returncode, "single spaces" in ran.stderr) == (2, True), name
+    await make_key(database_url, Scope.PATIENTS_READ, name="front desk")
+    await revoke_key(database_url, "front desk")
+    for name in ("Front Desk", "frontdesk", "FRONT DESK", "f ront desk"):
+        with pytest.raises(keys.KeyNameTakenError, match="a key of the name front desk: choose another"):
+            await make_key(database_url, Scope.ADMIN, name=name)
+    names = ("ward", "Ward", "WARD", "w ard")
+    making = (make_key(database_url, Scope.ADMIN, name=name) for name in names)
+    made = await asyncio.gather(*making, return_exceptions=True)
+    assert sum(isinstance(key, str) for key in made) == 1
+    assert sum(isinstance(key, keys.KeyNameTakenError) for key in made) == 3
+    await make_key(database_url, Scope.ADMIN, name="front-desk")
 
 
 @pytest.mark.parametrize(

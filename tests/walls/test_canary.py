@@ -26,7 +26,7 @@ KEY = f"{TEXT}, Ann"
 """A key that nobody asked for. One that reads as a field's name is repeated to its sender, and this is no such one."""
 ID, PROFILE_ID = "canary-patient", "canary-profile"
 """May stand in the audit, among the ids, and nowhere else."""
-REASON = "reasoncanary"
+REASON = "reasoncanary flies"
 """May stand in the audit, as the reason, and nowhere else."""
 PERSONAL = {PATIENTS: MARKER.fields(PATIENTS), PROFILES: MARKER.fields(PROFILES)}
 FAILURES = ("P0001", "57014", "40001", "23503", "23514", "22001", "42501")

@@ -169,7 +169,7 @@ def requests_about(operation: str, rule: Rule, tag: str) -> Iterator[tuple[dict[
         {"Idempotency-Key": "once", "If-Match": tag},
     ):
         yield {**valid, "headers": headers}, 404
-    yield {**valid, "headers": {"X-Break-Glass": "Unconscious"}}, 403 if operation == "get_patient" else 404
+    yield {**valid, "headers": {"X-Break-Glass": "Unconscious, brought in"}}, 403 if operation == "get_patient" else 404
     if rule.path == "restore/":
         bodies: tuple[tuple[object, int], ...] = (
             ({"version": 2, "skip_missing": True}, 404),

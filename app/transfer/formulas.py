@@ -1,0 +1,26 @@
+"""Cells of CSV files that a spreadsheet would run: text that begins like a formula (CWE-1236).
+
+An apostrophe before it makes it text. It is put there and taken away by the same rule, which sees through apostrophes
+that are there already: so what is exported and imported again is what it was, whatever it was.
+"""
+
+import re
+
+_BEGINNINGS = frozenset("=+-@\t\r\n＝＋－＠")  # noqa: RUF001  # Excel takes the full-width ones too
+_HARMLESS = re.compile(r"[+-][0-9 ().-]*")
+"""A number or a telephone number, of which no function and no other program can be called."""
+
+
+def _is_formula(cell: str) -> bool:
+    text = cell.lstrip("'")
+    return text[:1] in _BEGINNINGS and text != "" and _HARMLESS.fullmatch(text) is None
+
+
+def guarded(cell: str) -> str:
+    """The cell of a file for a text."""
+    return f"'{cell}" if _is_formula(cell) else cell
+
+
+def unguarded(cell: str) -> str:
+    """The text of a cell."""
+    return cell[1:] if cell.startswith("'") and _is_formula(cell) else cell

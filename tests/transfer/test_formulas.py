@@ -1,0 +1,57 @@
+"""Cells of CSV files that a spreadsheet would run."""
+
+import csv
+from pathlib import Path
+
+import httpx
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.transfer.formulas import guarded, unguarded
+from tests.transfer.support import PATIENTS, command, imported, ndjson, patient
+
+FORMULAS = ["=1+1", "+1+1", "-1-1=2", "@SUM(A1)", "'=1", "''=1+cmd|' /C calc'!A0", "＝1+1", "-cmd|'x'!A0", "'-x", "+a"]
+HARMLESS = [
+    "O'Brien",
+    "'t Hooft",
+    "''",
+    "'",
+    "-",
+    "+27 (82) 123-45.67",
+    "a=b",
+    "'+27821234567",
+    "-25.746111",
+    "Anne-Marie",
+]
+
+
+async def test_no_cell_is_a_formula(
+    database_url: str, another_url: str, client: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    """Whatever people have typed: an apostrophe is before it in the file, and not in the record that comes back."""
+    texts = {f"pat{number}": text for number, text in enumerate(FORMULAS + HARMLESS)}
+    for unique_id, text in texts.items():
+        body = {"unique_id": unique_id, "patient_last_name": "Doe", "patient_physical_address": text}
+        assert (await client.post(PATIENTS, json=body)).status_code == 201
+    first, second = tmp_path / "patients.csv", tmp_path / "again.csv"
+    assert (await command(database_url, "export", "--output", first)).returncode == 0
+    with first.open(newline="") as file:
+        cells = {row["unique_id"]: row["patient_physical_address"] for row in csv.DictReader(file)}
+    for unique_id, text in texts.items():
+        assert cells[unique_id] == (f"'{text}" if text in FORMULAS else text)
+    await imported(another_url, first)
+    assert (await command(another_url, "export", "--output", second)).returncode == 0
+    assert second.read_bytes() == first.read_bytes()
+    await imported(
+        database_url, "-", "--update", given=ndjson([{"unique_id": "pat0", "patient_physical_address": "'=1"}])
+    )
+    assert (await patient(client, "pat0"))["patient_physical_address"] == "'=1", "NDJSON has no apostrophes of ours"
+
+
+@given(st.text(alphabet="'=+-@\t\r\n1 a.(＝", max_size=8) | st.text(max_size=20))
+def test_every_text_comes_back(text: str) -> None:
+    """And what the file has begins with nothing that would run."""
+    cell = guarded(text)
+    assert unguarded(cell) == text
+    assert cell[:1] not in set("=@\t\r\n＝＋－＠")
+    assert cell[:1] not in set("+-") or set(cell) <= set("+-0123456789 ().")

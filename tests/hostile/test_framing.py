@@ -193,3 +193,21 @@ async def test_who_asks_for_an_upgrade_may_ask_first(serve: Serve, database_url:
                 assert await asyncio.get_running_loop().sock_recv(plain, len(go_on)) == go_on
             await send(plain, *by_the_byte(case.body), NEXT)
             assert statuses(await everything(plain)) == [201]
+
+
+async def test_a_request_is_answered_once(serve: Serve, database_url: str) -> None:
+    """What is wrong with the body of a request that has its answer ends the connection, without a second answer.
+
+    What comes after a request that is being answered does not take its answer away.
+    """
+    served = serve(DATABASE_URL=database_url, PATIENTS_AUTH="required")
+    async with connected(served.url) as plain:
+        await send(plain, post(CHUNKED).head)
+        async with asyncio.timeout(30):
+            answer = await asyncio.get_running_loop().sock_recv(plain, 65_536)
+        await send(plain, b"zz\r\n", NEXT)
+        assert statuses(answer + await everything(plain)) == [401]
+    get = b"GET /patients/patients/ HTTP/1.1\r\n" + HOST + b"\r\n"
+    assert statuses(await answers(served, [get + b"GARBAGE\r\n\r\n" + NEXT])) == [401]
+    assert statuses(await answers(served, [get + get + b"GARBAGE\r\n\r\n" + NEXT])) == [401, 401]
+    assert statuses(await answers(served, [get + post(CHUNKED).head + b"zz\r\n" + NEXT])) in ([], [401])

@@ -1,5 +1,6 @@
 """The journal rewritten by whoever owns its tables, and entries by the role that serves: what is found, and when."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -9,6 +10,7 @@ import pytest
 from tests.journal import conftest as fixtures
 from tests.journal.conftest import Command
 from tests.journal.test_chain import chain
+from tests.processes import run_command
 from tests.support import EXAMPLE
 
 command = fixtures.command
@@ -240,6 +242,15 @@ async def test_what_the_serving_role_may_not_write(serving: asyncpg.Connection, 
         with pytest.raises(asyncpg.UniqueViolationError):
             await serving.execute(INSERT, version, "updated", "local", "{}")
     assert await connection.fetch("SELECT * FROM journal") == before
+
+
+async def test_the_serving_role_imports_nothing(serving: asyncpg.Connection, serving_url: str) -> None:
+    """An import under that role is exit status 1 with a sentence, and stores nothing."""
+    given = '{"unique_id": "imported", "hospital_name": "General"}'
+    words = ("import", "-", "--resource", "hospitals")
+    done = await asyncio.to_thread(run_command, *words, given=given, DATABASE_URL=serving_url)
+    assert (done.returncode, "use the DATABASE_URL of the role that migrates" in done.stderr) == (1, True)
+    assert await serving.fetchval("SELECT count(*) FROM hospitals WHERE unique_id = 'imported'") == 0
 
 
 async def test_what_the_serving_role_can_still_write(serving: asyncpg.Connection, command: Command) -> None:

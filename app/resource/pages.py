@@ -13,6 +13,7 @@ from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.auth.principal import Principal
 from app.errors import FieldError, InvalidError
 from app.resource.cursors import CURSOR, LONGEST, Cursors, wanted
 from app.resource.wanted import Listed, Wanted
@@ -121,7 +122,8 @@ async def list_answer(request: Request, source: Source[P], parameters: P, cap: i
     """
     _refuse_query(request)
     cursors: Cursors = request.app.state.cursors
-    after, parameters = await cursors.open(_path(request), parameters.cursor, parameters, _where(request))
+    path, principal = _path(request), Principal.of(request)
+    after, parameters = await cursors.open(path, principal, parameters.cursor, parameters, _where(request))
     read_wanted = partial(source.read, parameters)
     form = NDJSON if NDJSON.media_type in request.headers.get("accept", "").lower() else ARRAY
     headers = {"Vary": "Accept"}
@@ -169,11 +171,11 @@ async def _ways_on(request: Request, after: Any, limit: int, parameters: PagePar
     be a proxy's. What was asked for may name people: in links it is sealed too.
     """
     cursors: Cursors = request.app.state.cursors
-    path, where = _path(request), _where(request)
-    following = None if after is None else await cursors.seal(path, after, parameters, where)
+    path, principal, where = _path(request), Principal.of(request), _where(request)
+    following = None if after is None else await cursors.seal(path, principal, after, parameters, where)
     if where == "body":
         return {} if following is None else {"Next-Cursor": following}
-    first = await cursors.seal(path, None, parameters) if wanted(parameters) else None
+    first = await cursors.seal(path, principal, None, parameters) if wanted(parameters) else None
     places = {"first": first} if following is None else {"next": following, "first": first}
     links = []
     for relation, cursor in places.items():

@@ -50,7 +50,8 @@ class ListParameters(PageParameters):
     """Which part of a list of records is wanted, and whether they are to be counted."""
 
     count: Literal["exact"] | None = None
-    """`exact`: answer the number of all records that the list has in `X-Total-Count`."""
+    """`exact`: answer in `X-Total-Count` how many records the list has. Of those that a filter or a search finds it is
+    exact up to 1,000, who are put on record as counted; beyond, an estimate with two digits. Not with HEAD."""
 
     def wanted(self, phone_region: str) -> Wanted:  # noqa: ARG002  # of those that have telephone numbers
         """What of the list is wanted; telephone numbers without a country's code are of `phone_region`."""
@@ -136,10 +137,11 @@ async def list_answer(request: Request, source: Source[P], parameters: P, cap: i
         first = await read_wanted(None, BATCH)  # before the answer begins: a failure here is still a problem
         await source.show(first)
         batches = _Batches(source, parameters, first)
+        batches.whole |= request.scope["state"]["method"] == "HEAD"  # its headers leave with the first
         return StreamingResponse(_stream(batches, source.show, form), headers=headers, media_type=form.media_type)
     items = await read_wanted(after, limit + 1)  # one more tells whether there is a next page
     page, more = items[:limit], len(items) > limit
-    await source.show(page)
+    await source.show(items if wanted(parameters) else page)  # that there is a next tells of it what was asked for
     headers |= await _ways_on(request, page[-1].place if more else None, min(limit, MAX_LIMIT), parameters)
     body = form.opening + form.of(page) + form.closing
     return Response(body, headers=headers, media_type=form.media_type)

@@ -12,6 +12,7 @@ from app import openapi
 from app.audit.routes import router as audit
 from app.audit.trail import Trail
 from app.auth.authentication import Authenticator
+from app.chores import do_chores, keep_chores_done
 from app.db.session import Database
 from app.db.together import Together
 from app.docs.routes import assets
@@ -28,7 +29,6 @@ from app.observability.telemetry import Telemetry
 from app.patients.routes import router as patients
 from app.profiles.routes import router as profiles
 from app.resource.cursors import Cursors
-from app.resource.idempotency import keep_pruned, prune
 from app.resource.lookups import Lookups
 from app.settings import Settings
 
@@ -68,8 +68,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await prune(database)
-        chores = [asyncio.create_task(keep_pruned(database)), asyncio.create_task(authenticator.note_uses())]
+        await do_chores(database)
+        chores = [asyncio.create_task(keep_chores_done(database)), asyncio.create_task(authenticator.note_uses())]
         yield
         for chore in chores:
             chore.cancel()

@@ -16,7 +16,8 @@ DIRECTORY = Path(__file__).parent
 
 def main(message: str) -> None:
     today = f"{datetime.now(UTC):%Y%m%d}"
-    number = len(list((DIRECTORY / "versions").glob(f"{today}_*"))) + 1
+    taken = [int(path.name.split("_")[1]) for path in (DIRECTORY / "versions").glob(f"{today}_*")]
+    number = max(taken, default=0) + 1
     config = Config(DIRECTORY.parent / "alembic.ini")
     with tempfile.TemporaryDirectory() as directory, EmbeddedPostgres(Path(directory)) as server:
         os.environ["DATABASE_URL"] = server.url

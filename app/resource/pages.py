@@ -141,7 +141,8 @@ async def list_answer(request: Request, source: Source[P], parameters: P, cap: i
         return StreamingResponse(_stream(batches, source.show, form), headers=headers, media_type=form.media_type)
     items = await read_wanted(after, limit + 1)  # one more tells whether there is a next page
     page, more = items[:limit], len(items) > limit
-    await source.show(items if wanted(parameters) else page)  # that there is a next tells of it what was asked for
+    # that there is a next page tells of its first record that it is among what was asked for
+    await source.show(items if more and wanted(parameters) else page)
     headers |= await _ways_on(request, page[-1].place if more else None, min(limit, MAX_LIMIT), parameters)
     body = form.opening + form.of(page) + form.closing
     return Response(body, headers=headers, media_type=form.media_type)

@@ -12,6 +12,7 @@ from app import openapi
 from app.audit.routes import router as audit
 from app.audit.trail import Trail
 from app.auth.authentication import Authenticator
+from app.chores import do_chores, keep_chores_done
 from app.db.bulkhead import Bulkhead
 from app.db.session import Database
 from app.db.together import Together
@@ -29,7 +30,6 @@ from app.observability.telemetry import Telemetry
 from app.patients.routes import router as patients
 from app.profiles.routes import router as profiles
 from app.resource.cursors import Cursors
-from app.resource.idempotency import keep_pruned, prune
 from app.resource.lookups import Lookups
 from app.resource.pages import MOST_STREAMS, MOST_STREAMS_OF_ONE
 from app.search.dictionary import keep_forgetting
@@ -71,10 +71,10 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await prune(database)
+        await do_chores(database)
         chores = [
             asyncio.create_task(chore)
-            for chore in (keep_pruned(database), keep_forgetting(database), authenticator.note_uses())
+            for chore in (keep_chores_done(database), keep_forgetting(database), authenticator.note_uses())
         ]
         yield
         for chore in chores:

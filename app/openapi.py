@@ -298,7 +298,8 @@ def _headers(status: str, verb: str, path: str) -> Json:
         }
     if verb in {"list", "search"} and status == "200":
         headers["X-Total-Count"] = {
-            "description": "How many records the list has, where `count=exact` asked for it.",
+            "description": "How many records the list has, where `count=exact` asked for it; of more than 1,000 that a "
+            "filter or a search finds, an estimate with two digits.",
             "schema": {"type": "integer"},
             "example": 2543,
         }

@@ -5,7 +5,7 @@ index that is built under a lock. So constraints come unchecked (`NOT VALID`: wh
 second revision checks the rows that were there and builds the indexes, while everybody reads and writes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from alembic.autogenerate import renderers
@@ -14,6 +14,7 @@ from alembic.autogenerate.render import render_op
 from alembic.autogenerate.rewriter import Rewriter
 from alembic.operations import ops
 from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, text
 from sqlalchemy.sql.elements import conv
 
 _writer = Rewriter()
@@ -28,6 +29,14 @@ def _with_length(_: object, __: object, operation: ops.AddColumnOp) -> list[ops.
     name = conv(f"ck_{operation.table_name}_{column.name}_length")
     condition = f"char_length({column.name}) <= {column.info['max_length']}"
     return [operation, ops.CreateCheckConstraintOp(name, operation.table_name, condition)]
+
+
+def modelled(connection: Connection) -> Callable[..., bool]:
+    """Which names of a database the models have: not those of partitions, which come and go with the months."""
+    named = connection.execute(text("SELECT relname FROM pg_class WHERE relispartition")).scalars()
+    partitions = frozenset(named)
+    connection.commit()  # a snapshot would hold up who builds an index CONCURRENTLY
+    return lambda name, kind, _: kind != "table" or name not in partitions
 
 
 class _OutsideTransactionOp(ops.MigrateOperation):

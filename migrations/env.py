@@ -10,7 +10,7 @@ import app.models  # noqa: F401  # declares the tables
 from app.db.base import Base
 from app.db.connecting import create_engine
 from app.db.migrate import await_turn
-from migrations.autogenerate import process
+from migrations.autogenerate import modelled, process
 
 LOCK_TIMEOUT = "SET lock_timeout = '5s'"
 """A migration that waits for a lock makes all traffic behind it wait too: better that it fails and is run again."""
@@ -22,6 +22,7 @@ def run(connection: Connection) -> None:
         target_metadata=Base.metadata,
         transaction_per_migration=True,
         process_revision_directives=process,
+        include_name=modelled(connection),
     )
     with context.begin_transaction():
         context.run_migrations()

@@ -36,6 +36,14 @@ ACCEPTED: Mapping[str, Mapping[str, str]] = {
     "20261123_01": {
         "prefer-bigint-over-smallint": "an HTTP status has three digits",
     },
+    "20261129_03": {
+        "renaming-table": "in the same transaction another one takes its name, with all rows",
+        "renaming-object": "of what had the names of that table's",
+        "require-concurrent-index-deletion": "in the same transaction; of a table that is locked already",
+        "ban-drop-constraint": "another primary key takes its place, in the same transaction",
+        "ban-alter-identity": "the table of that name has it, in the same transaction, and goes on with its numbers",
+        "prefer-bigint-over-smallint": "an HTTP status has three digits",
+    },
     "20261125_01": {
         "adding-field-with-default": "older than the first release: rewrites patients, as CHANGELOG.md says",
         "require-concurrent-index-creation": "in the same transaction, when nobody can write anyway",

@@ -80,7 +80,7 @@ async def dump(connection: asyncpg.Connection) -> dict[str, list[str]]:
     But the audit, where refused requests are written too.
     """
     tables = await connection.fetch(
-        "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'audit' ORDER BY 1"
+        "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename NOT LIKE 'audit%' ORDER BY 1"
     )
     rows = "SELECT t.xmin::text || ' ' || t::text FROM {} t ORDER BY 1"
     return {table: [row for (row,) in await connection.fetch(rows.format(table))] for (table,) in tables}

@@ -6,12 +6,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.audit.repository import Access, Place, accesses
 from app.audit.schemas import AccessEntry
+from app.audit.trail import COUNT
 
 _ONE = "/patients/patients/{unique_id}/"
 _PROFILE = "/profiles/profiles/{unique_id}/"
+_COUNTED = ("counted", "Was counted among the records that a filter or a search found")
 LOOKS = {
     ("GET", "/patients/patients/"): ("listed", "Saw the record in a list of patients"),
     ("POST", "/patients/patients/search/"): ("listed", "Saw the record among those that a search found"),
+    (COUNT, "/patients/patients/"): _COUNTED,
+    (COUNT, "/patients/patients/search/"): _COUNTED,
     ("GET", _ONE): ("read", "Looked at the record"),
     ("GET", f"{_ONE}history/"): ("read_history", "Looked at the history of the record"),
     ("GET", f"{_ONE}history/{{version}}/"): ("read_history", "Looked at an earlier version of the record"),
@@ -23,7 +27,7 @@ LOOKS = {
     ("GET", f"{_PROFILE}history/"): ("read_history", "Looked at the history of the profile"),
     ("GET", f"{_PROFILE}history/{{version}}/"): ("read_history", "Looked at an earlier version of the profile"),
 }
-"""By method and route. A test walks the routes."""
+"""By method and route; HEAD tells what GET does. A test walks the routes."""
 _ANSWERED = ("read", "Was shown the record in answer to data that were sent")
 """What a request comes to that could change a record, and does not: it says what is there, or is a repeat."""
 _CHANGES = {
@@ -43,7 +47,8 @@ def entry(access: Access) -> AccessEntry:
     elif access.reason is not None:
         action, description = "read", "Looked at the record in an emergency"
     else:
-        action, description = LOOKS.get((access.method or "", access.route or ""), _ANSWERED)
+        method = "GET" if access.method == "HEAD" else access.method or ""
+        action, description = LOOKS.get((method, access.route or ""), _ANSWERED)
     shown = {name: value for name, value in access._asdict().items() if name in AccessEntry.model_fields}
     return AccessEntry.model_validate({**shown, "action": action, "description": description})
 

@@ -168,7 +168,6 @@ def _looks(
         columns.resource == resource,
         columns.status < REFUSED,
         columns.version.is_(None),
-        columns.method != "HEAD",
     )
     return looks if profiles is None else looks.where(_while_linked(columns.time, profiles))
 

@@ -28,7 +28,7 @@ class AuditEntry(Representation):
     principal: str
     """Who asked."""
     method: str
-    """`GET` for reading; `RUN` for a command."""
+    """`GET` for reading; `COUNT` for whom a number in the answer tells of; `RUN` for a command."""
     route: str
     """The template of the path."""
     status: int
@@ -51,6 +51,7 @@ class AccessEntry(Representation):
     """Who it was."""
     action: Literal[
         "listed",
+        "counted",
         "exported",
         "read",
         "read_history",

@@ -1,5 +1,6 @@
 """The trail: a durable row for each request for patients and profiles, before its answer leaves."""
 
+import asyncio
 from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -46,7 +47,9 @@ _GIVEN: list[ColumnClause[Any]] = [
     column("request_id", Text),
     column("reason", Text),
 ]
-READS = ("GET", "HEAD")
+COUNT = "COUNT"
+"""The method in a row of its own, which has the records that a number in the answer tells of."""
+READS = ("GET", "HEAD", COUNT)
 REFUSED = 400
 """Statuses from here on are refusals: nothing was seen or changed."""
 
@@ -114,12 +117,20 @@ class Access:
     """The status of the answer if all goes well."""
     reason: str | None = None
     written: bool = field(default=False, init=False)
+    counted: Sequence[str] = field(default=(), init=False)
+    """Of the records that a number in the answer tells of."""
 
     @classmethod
     def of(cls, request: Request) -> "Access":
         """That of a request at hand."""
         access: Access = request.scope["state"]["access"]
         return access
+
+    @property
+    def method(self) -> str:
+        """By which it was asked: HEAD too, which is served as GET."""
+        method: str = self.state["method"]
+        return method
 
     @property
     def principal(self) -> str | None:
@@ -131,7 +142,7 @@ class Access:
         """The row of a request that is answered with `status`."""
         return {
             "principal": self.principal,
-            "method": self.state["method"],
+            "method": self.method,
             "route": self.state["route"],
             "status": status,
             "resource": self.state["route"].split("/")[1],
@@ -145,9 +156,13 @@ class Access:
         self.reason = reason
         self.on_record = True
 
+    def count(self, ids: Sequence[str]) -> None:
+        """Note of which records a number tells that leaves with the next part of the list."""
+        self.counted = ids
+
     async def show(self, ids: Sequence[str]) -> None:
-        """Write down that a part of a list, with these records, is about to leave; to `HEAD` nothing of it does."""
-        self.ids = ids if self.state["method"] != "HEAD" else ()
+        """Write down that a part of a list is about to leave which tells of these records, if only by headers."""
+        self.ids = ids
         self.written = False
         await self.end(self.success)
 
@@ -174,8 +189,14 @@ class Access:
     async def end(self, status: int) -> None:
         """Write down, unless that has been done, that the request is about to be answered with `status`."""
         if self.on_record and not self.written:
-            await self.trail.write(self.row(status))
+            row = self.row(status)
+            if self.counted:
+                of_number = {**row, "method": COUNT, "ids": list(self.counted)}
+                await asyncio.gather(self.trail.write(of_number), self.trail.write(row))
+            else:
+                await self.trail.write(row)
         self.written = True
+        self.counted = ()
 
     async def refuse(self, status: int) -> None:
         """Write down that a principal is about to be refused; not that it asks too often, or that the service fails."""

@@ -5,8 +5,10 @@ import asyncio
 import sys
 
 import app.models  # noqa: F401  # declares the tables to which rights are given
+from app.audit.retention import add_months
 from app.db.migrate import UnfitRoleError, check_role, grant, migrate
 from app.db.schema import LockTimeoutError
+from app.db.session import Database
 from app.errors import UnavailableError
 from app.settings import InvalidSettingsError, Settings
 
@@ -23,6 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+async def _add_months(url: str) -> None:
+    async with Database(url, pool_size=1, limited=False) as database:
+        await add_months(database)
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Migrate; 0, or 1 where there is no DATABASE_URL."""
     settings = Settings.load()
@@ -33,6 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.serving_role is not None:
         asyncio.run(check_role(url, arguments.serving_role))
     migrate(url)
+    asyncio.run(_add_months(url))
     if arguments.serving_role is not None:
         left = asyncio.run(grant(url, arguments.serving_role))
         if left:

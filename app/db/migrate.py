@@ -66,6 +66,9 @@ _ROLE = text(
 )
 
 
+_PARTITIONS = text("SELECT CAST(CAST(oid AS regclass) AS text) FROM pg_class WHERE relispartition AND relkind = 'r'")
+
+
 async def check_role(url: str, role: str) -> None:
     """Go on only where `role` can serve without owning the tables.
 
@@ -96,6 +99,11 @@ async def grant(url: str, role: str) -> list[str]:
         for table in Base.metadata.sorted_tables:
             rights = table.info.get("serving_rights", "SELECT, INSERT, UPDATE, DELETE")
             statements += [f"REVOKE ALL ON {table.name} FROM {name}", f"GRANT {rights} ON {table.name} TO {name}"]
+            if (function := table.info.get("serving_function")) is not None:
+                statements.append(f"GRANT EXECUTE ON FUNCTION {function} TO {name}")
+        # what may be done is done by way of the table that they are parts of
+        partitions = (await connection.execute(_PARTITIONS)).scalars()
+        statements += [f"REVOKE ALL ON {partition} FROM {name}" for partition in partitions]
         for statement in statements:
             await connection.execute(text(statement))
         database_name = (await connection.execute(text("SELECT current_database()"))).scalar_one()

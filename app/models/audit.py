@@ -1,4 +1,15 @@
-from sqlalchemy import BigInteger, Column, DateTime, Identity, Index, SmallInteger, Table, func, literal_column
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Identity,
+    Index,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    func,
+    literal_column,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from app.db.base import ID, PEOPLE_TEXT, Base
@@ -9,7 +20,7 @@ WRITTEN = ("principal", "method", "route", "status", "resource", "ids", "request
 audit = Table(
     "audit",
     Base.metadata,
-    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("id", BigInteger, Identity(always=True), nullable=False),
     Column("time", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
     Column("principal", ID, nullable=False),
     Column("method", ID, nullable=False),
@@ -20,11 +31,14 @@ audit = Table(
     Column("request_id", ID),
     Column("reason", PEOPLE_TEXT),
     Column("version", BigInteger),
-    Index(None, "time", "id"),
+    PrimaryKeyConstraint("time", "id"),
     Index(None, "principal", "time", "id"),
-    info={"serving_rights": f"SELECT, INSERT ({', '.join(WRITTEN)})"},
+    info={"serving_rights": f"SELECT, INSERT ({', '.join(WRITTEN)})", "serving_function": "add_audit_months()"},
+    postgresql_partition_by="RANGE (time)",
 )
 """Every request for patients and profiles, and a row for each part of a list; triggers refuse all but inserts.
+
+A partition holds a month, so that what is old can be dropped; `add_audit_months()` adds those that will be needed.
 
 `resource` says of what `ids` are: those that were shown or changed, or of a refused request, that it asked for.
 `version` is the one that the request made of a record, as the journal has it; none where it changed nothing.

@@ -4,7 +4,6 @@ After draft-ietf-httpapi-idempotency-key-header. The key is inserted before all 
 repeat waits at the primary key for the first to end; it is stored with what it made, or not at all.
 """
 
-import asyncio
 import hashlib
 import re
 from collections.abc import Awaitable, Callable
@@ -31,8 +30,6 @@ from app.resource.service import Service
 log = structlog.get_logger()
 
 KEPT = timedelta(hours=24)
-PRUNED_EVERY = 3600
-"""Seconds."""
 PRUNED_AT_ONCE = 1000
 PATTERN = r'^(?:[!#-~]{1,255}|"[!#-~]{1,255}")$'
 """A key, quoted or not: visible ASCII characters without quotes inside."""
@@ -128,10 +125,3 @@ async def prune(database: Database) -> None:
             pass
     except (DBAPIError, UnavailableError) as error:
         log.warning("expired keys were not removed", error=type(error).__name__)
-
-
-async def keep_pruned(database: Database) -> None:
-    """Prune from time to time, until cancelled."""
-    while True:
-        await asyncio.sleep(PRUNED_EVERY)
-        await prune(database)

@@ -1,6 +1,6 @@
 """Lists, read from the database: pages of what is wanted, and how many records that is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, CursorResult, Select, bindparam, func, lit
 
 from app.db.base import ID
 from app.resource import walls
+from app.resource.counting import Counted, counted, sample
 from app.resource.finding import LIMIT, Part, condition, found, found_by_month, ordered, page_of, values_of
 from app.resource.repository import Repository
 from app.resource.wanted import Found, Place, Wanted
@@ -77,8 +78,14 @@ class Listing:
     def _everything(self) -> Selection:
         return Selection(type(self.repository), self.repository.limited)
 
-    async def count(self, wanted: Wanted) -> int:
-        """Count the records of what is wanted."""
+    async def count(self, wanted: Wanted) -> Counted:
+        """Count the records of what is wanted; all that the principal may see are no secret to it."""
+        if not wanted.filters:
+            return Counted(await self.total(wanted))
+        return await self.counted(_sample(await self.selection(wanted)), values_of(wanted.filters))
+
+    async def total(self, wanted: Wanted) -> int:
+        """Count the records of what is wanted one by one, for a principal that is shown all of them anyway."""
         return await self.number(_count(await self.selection(wanted)), values_of(wanted.filters))
 
     async def selection(self, wanted: Wanted) -> Selection:
@@ -103,6 +110,11 @@ class Listing:
         place = {} if after is None else {"after_key": after.key, "after_id": after.unique_id}
         rows = await self._execute(statement, {**parameters, **place, "limit": limit})
         return list(map(Found._make, rows))
+
+    async def counted(self, statement: Select[Any], parameters: Mapping[str, Any]) -> Counted:
+        """How many records there are of which a statement finds a sample."""
+        rows: Iterable[Any] = await self._execute(statement, parameters)
+        return counted([(key, unique_id) for key, unique_id in rows])
 
     async def number(self, statement: Select[Any], parameters: Mapping[str, Any]) -> int:
         """The number that a statement answers."""
@@ -155,6 +167,11 @@ def _ordered(selection: Selection, ordering: str, first: int | None) -> Select[A
 @lru_cache(MOST_STATEMENTS)
 def _count(selection: Selection) -> Select[Any]:
     return select(func.count()).select_from(selection.resource.table).where(*selection.conditions)
+
+
+@lru_cache(MOST_STATEMENTS)
+def _sample(selection: Selection) -> Select[Any]:
+    return sample(select(selection.resource.table.c.unique_id).where(*selection.conditions))
 
 
 def in_order(

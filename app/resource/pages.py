@@ -55,7 +55,8 @@ class ListParameters(PageParameters):
     """Which part of a list of records is wanted, and whether they are to be counted."""
 
     count: Literal["exact"] | None = None
-    """`exact`: answer the number of all records that the list has in `X-Total-Count`."""
+    """`exact`: answer in `X-Total-Count` how many records the list has. Of those that a filter or a search finds it is
+    exact up to 1,000, who are put on record as counted; beyond, an estimate with two digits. Not with HEAD."""
 
     def wanted(self, phone_region: str) -> Wanted:  # noqa: ARG002  # of those that have telephone numbers
         """What of the list is wanted; telephone numbers without a country's code are of `phone_region`."""
@@ -127,7 +128,8 @@ async def list_answer(request: Request, source: Source[P], parameters: P, cap: i
     """
     _refuse_query(request)
     cursors: Cursors = request.app.state.cursors
-    after, parameters = await cursors.open(_path(request), parameters.cursor, parameters, _where(request))
+    path, principal = _path(request), Principal.of(request)
+    after, parameters = await cursors.open(path, principal, parameters.cursor, parameters, _where(request))
     read_wanted = partial(source.read, parameters)
     form = NDJSON if NDJSON.media_type in request.headers.get("accept", "").lower() else ARRAY
     headers = {"Vary": "Accept"}
@@ -142,10 +144,12 @@ async def list_answer(request: Request, source: Source[P], parameters: P, cap: i
         first = await read_wanted(None, BATCH)  # before the answer begins: a failure here is still a problem
         await source.show(first)
         batches = _Batches(source, parameters, first)
+        batches.whole |= request.scope["state"]["method"] == "HEAD"  # its headers leave with the first
         return StreamingResponse(_stream(batches, source.show, form), headers=headers, media_type=form.media_type)
     items = await read_wanted(after, limit + 1)  # one more tells whether there is a next page
     page, more = items[:limit], len(items) > limit
-    await source.show(page)
+    # that there is a next page tells of its first record that it is among what was asked for
+    await source.show(items if more and wanted(parameters) else page)
     headers |= await _ways_on(request, page[-1].place if more else None, min(limit, MAX_LIMIT), parameters)
     body = form.opening + form.of(page) + form.closing
     return Response(body, headers=headers, media_type=form.media_type)
@@ -177,11 +181,11 @@ async def _ways_on(request: Request, after: Any, limit: int, parameters: PagePar
     be a proxy's. What was asked for may name people: in links it is sealed too.
     """
     cursors: Cursors = request.app.state.cursors
-    path, where = _path(request), _where(request)
-    following = None if after is None else await cursors.seal(path, after, parameters, where)
+    path, principal, where = _path(request), Principal.of(request), _where(request)
+    following = None if after is None else await cursors.seal(path, principal, after, parameters, where)
     if where == "body":
         return {} if following is None else {"Next-Cursor": following}
-    first = await cursors.seal(path, None, parameters) if wanted(parameters) else None
+    first = await cursors.seal(path, principal, None, parameters) if wanted(parameters) else None
     places = {"first": first} if following is None else {"next": following, "first": first}
     links = []
     for relation, cursor in places.items():

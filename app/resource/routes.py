@@ -11,6 +11,7 @@ from app.audit.trail import Access
 from app.auth.principal import Principal
 from app.db.session import Database, Transaction
 from app.db.together import MOST, Together
+from app.errors import FieldError, InvalidError
 from app.resource.idempotency import IdempotencyKey, Outcome, S, once
 from app.resource.identifiers import PATTERN, is_identifier
 from app.resource.listing import Listing
@@ -64,13 +65,23 @@ def answer(request: Request, document: str, status: int = 200, headers: dict[str
     return Response(document, status, headers, media_type="application/json")
 
 
+def _refuse_count_by_head(access: Access) -> None:
+    if access.method == "HEAD":
+        raise InvalidError([FieldError(("query", "count"), "Is not answered to HEAD: ask by GET", "count_by_head")])
+
+
 async def list_records(
     request: Request,
     repository: type[Repository],
     parameters: ListParameters,
     listing: type[Listing] = Listing,
 ) -> Response:
-    """200 and all records that are wanted, or a page of them."""
+    """200 and all records that are wanted, or a page of them.
+
+    Raises:
+        InvalidError: HEAD asks for a count, or the parameters are not what the list takes.
+    """
+    access = Access.of(request)
     principal, region = Principal.of(request), settings(request).phone_region
 
     @asynccontextmanager
@@ -100,11 +111,14 @@ async def list_records(
     async def count(parameters: ListParameters) -> int | None:
         if parameters.count is None:
             return None
+        _refuse_count_by_head(access)
         async with database(request).find(principal.name) as connection:
-            return await listing(repository(connection, principal)).count(parameters.wanted(region))
+            number, ids = await listing(repository(connection, principal)).count(parameters.wanted(region))
+        access.count(ids)
+        return number
 
     async def show(records: Sequence[Listed]) -> None:
-        await Access.of(request).show([record.unique_id for record in records])
+        await access.show([record.unique_id for record in records])
 
     return await list_answer(request, Source(read, show, count, skip, between), parameters, settings(request).list_cap)
 

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, func, literal_column, select
 
-from app.resource.finding import LIMIT, found, page_of, values_of
+from app.resource.counting import Counted, sample
+from app.resource.finding import found, page_of, values_of
 from app.resource.listing import MOST_STATEMENTS, Listing, Selection, in_order, with_conditions
 from app.resource.wanted import Found, Place, Wanted
 from app.search.conditions import Shape, matching, parts, understood
@@ -37,15 +38,15 @@ class PatientListing(Listing):
                 break
         return items
 
-    async def count(self, wanted: Wanted) -> int:
+    async def count(self, wanted: Wanted) -> Counted:
         """Count the records of what is wanted."""
         if wanted.search is None:
             return await super().count(wanted)
-        number = 0
+        number = Counted(0)
         for reading in wanted.search:
             search = await self._search(reading, wanted)
-            number = await search.count() if search is not None else 0
-            if number:
+            number = await search.count() if search is not None else Counted(0)
+            if number.ids:
                 break
         return number
 
@@ -92,16 +93,15 @@ class _Search:
             return items
         return await self._best_first(None, limit, far=True)
 
-    async def count(self) -> int:
-        return await self._count("far" if await self._goes_far() else "near")
+    async def count(self) -> Counted:
+        reach = "far" if await self._goes_far() else "near"
+        return await self._listing.counted(_sample(self._selection, self._shape, reach), self._parameters)
 
     async def _goes_far(self) -> bool:
         """Whether nobody is near what was typed, so that others are looked for."""
-        return bool(self._shape.short) and not await self._count("near", most=1)
-
-    async def _count(self, reach: str, most: int | None = None) -> int:
-        statement = _counted(self._selection, self._shape, reach, at_most=most is not None)
-        return await self._listing.number(statement, {**self._parameters, "limit": most})
+        if not self._shape.short:
+            return False
+        return not await self._listing.number(_any_near(self._selection, self._shape), self._parameters)
 
     async def _best_first(self, after: Place | None, limit: int, *, far: bool = False) -> list[Found]:
         statement = _best_first(self._selection, self._shape, after.part if after else None, far=far)
@@ -129,7 +129,16 @@ def _in_order(selection: Selection, shape: Shape, reach: str, ordering: str, fir
     return in_order(selection.resource, ordering, first, [*selection.conditions, *matching(shape, reach)])
 
 
+def _ids(selection: Selection, shape: Shape, reach: str) -> Select[Any]:
+    return select(selection.resource.table.c.unique_id).where(*selection.conditions, *matching(shape, reach))
+
+
 @lru_cache(MOST_STATEMENTS)
-def _counted(selection: Selection, shape: Shape, reach: str, *, at_most: bool) -> Select[Any]:
-    rows = select(selection.resource.table.c.unique_id).where(*selection.conditions, *matching(shape, reach))
-    return select(func.count()).select_from((rows.limit(LIMIT) if at_most else rows).subquery())
+def _sample(selection: Selection, shape: Shape, reach: str) -> Select[Any]:
+    return sample(_ids(selection, shape, reach))
+
+
+@lru_cache(MOST_STATEMENTS)
+def _any_near(selection: Selection, shape: Shape) -> Select[Any]:
+    one = _ids(selection, shape, "near").limit(literal_column("1"))
+    return select(func.count()).select_from(one.subquery())

@@ -32,7 +32,7 @@ class Export:
 
     async def count(self) -> int:
         """Count what is wanted."""
-        return await self._listing.count(self._wanted)
+        return await self._listing.total(self._wanted)
 
     async def batches(self) -> AsyncGenerator[list[Found]]:
         """Read all that is wanted, in the order of `unique_id`."""

@@ -7,7 +7,7 @@ that `ANALYZE` goes on replacing them.
 from alembic import op
 
 revision = "20261129_04"
-down_revision = "20261129_02"
+down_revision = "20261129_03"
 
 COLUMNS = {
     "audit": ("reason",),

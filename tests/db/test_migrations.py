@@ -38,7 +38,8 @@ COLUMNS = """
     JOIN pg_class t ON t.oid = a.attrelid
     LEFT JOIN pg_collation c ON c.oid = a.attcollation
     LEFT JOIN pg_attrdef d ON d.adrelid = t.oid AND d.adnum = a.attnum
-    WHERE t.relnamespace = 'public'::regnamespace AND t.relkind = 'r' AND t.relname <> 'alembic_version'
+    WHERE t.relnamespace = 'public'::regnamespace AND t.relkind IN ('r', 'p') AND NOT t.relispartition
+        AND t.relname <> 'alembic_version'
         AND a.attnum > 0 AND NOT a.attisdropped
 """
 CONSTRAINTS = """
@@ -46,11 +47,14 @@ CONSTRAINTS = """
     FROM pg_constraint
     WHERE connamespace = 'public'::regnamespace AND conrelid <> 0 AND contype <> 'n'
         AND conrelid IS DISTINCT FROM to_regclass('alembic_version')
+        AND NOT EXISTS (SELECT FROM pg_class WHERE oid = conrelid AND relispartition)
 """
 INDEXES = """
     SELECT indexname, tablename, indexdef FROM pg_indexes
     WHERE schemaname = 'public' AND tablename <> 'alembic_version'
+        AND NOT EXISTS (SELECT FROM pg_class WHERE oid = CAST(tablename AS regclass) AND relispartition)
 """
+"""What there is of partitions is that of their tables, under names of PostgreSQL's."""
 ROWS = (
     "INSERT INTO hospitals (unique_id, hospital_name) SELECT 'hos' || n, 'Hospital ' || n FROM generate_series(1, 9) n",
     "INSERT INTO doctors (unique_id, doctor_first_name) SELECT 'doc' || n, 'Zoë ' || n FROM generate_series(1, 9) n",
@@ -63,6 +67,11 @@ ROWS = (
     "INSERT INTO patient_hospitals SELECT 'pat' || n, 'hos' || n % 9 + 1 FROM generate_series(1, 1000) n",
     "INSERT INTO patient_doctors SELECT 'pat' || n, 'doc' || n % 7 + 1 FROM generate_series(1, 1000) n",
     "INSERT INTO journal (resource, unique_id, version, action, actor) VALUES ('patients', 'pat0', 2, 'deleted', 'me')",
+    """
+    INSERT INTO audit (time, principal, method, route, status, resource, ids)
+    SELECT now() - n * interval '1 day', 'key:me', 'GET', '/', 200, 'patients', ARRAY['pat' || n, 'pat1']
+    FROM generate_series(0, 500) n
+    """,
 )
 Row = dict[str, Any]
 

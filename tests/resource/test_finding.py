@@ -229,7 +229,7 @@ async def test_cursors_hold_what_was_asked_for(client: httpx.AsyncClient, connec
     ):
         assert [record["unique_id"] for record in answer.json()] == expected
     again = await client.get(str(links["first"]))
-    assert (again.content, again.headers["Link"]) == (first.content, first.headers["Link"])
+    assert (again.content, again.links.keys()) == (first.content, first.links.keys())
     for contradiction in (
         {"patient_town": "Durban"},
         {"ordering": "patient_last_name"},
@@ -273,8 +273,8 @@ async def test_cursors_that_would_be_too_long(client: httpx.AsyncClient, connect
 async def test_cursors_of_another_version(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
     """A walk that was begun before an upgrade is refused, and begins again."""
     key = await connection.fetchval("SELECT value FROM secrets WHERE name = 'cursors'")
-    for after in ("pat123", "abc"):
-        sealed = AESSIV(key).encrypt(json.dumps([after, {}]).encode(), [PATIENTS.encode()])
+    for bound in ([], [b"2"]):
+        sealed = AESSIV(key).encrypt(json.dumps([[0, None, "pat123"], {}]).encode(), [*bound, PATIENTS.encode()])
         cursor = base64.urlsafe_b64encode(sealed).decode().rstrip("=")
         assert (await client.get(PATIENTS, params={"cursor": cursor})).status_code == 422
 

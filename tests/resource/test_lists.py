@@ -129,7 +129,8 @@ async def test_largest_page(client: httpx.AsyncClient, connection: asyncpg.Conne
     cursor = httpx.URL(first.links["next"]["url"]).params["cursor"]
     assert ids(await client.get(PATIENTS, params={"cursor": cursor})) == expected[1000:]
     assert ids(await client.get(PATIENTS, params={"cursor": cursor, "limit": 1})) == expected[1000:]
-    assert (await client.head(f"{PATIENTS}?limit=1000")).headers["link"] == first.headers["link"]
+    head = await client.head(f"{PATIENTS}?limit=1000")
+    assert ids(await client.get(head.links["next"]["url"])) == expected[1000:]
 
 
 async def test_cursor_outlives_its_record(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
@@ -332,6 +333,6 @@ async def test_a_record_a_line(
         lines = await client.get(f"{path}{query}", headers={"Accept": "application/x-ndjson"})
         assert lines.headers["Content-Type"] == "application/x-ndjson"
         assert lines.headers["Vary"] == array.headers["Vary"] == "Accept"
-        assert lines.headers.get("Link") == array.headers.get("Link")
+        assert lines.links.keys() == array.links.keys()
         assert not lines.text or lines.text.endswith("\n")
         assert [json.loads(line) for line in lines.text.split("\n")[:-1]] == array.json()

@@ -8,6 +8,7 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from app.audit import accesses
+from app.audit.trail import COUNT
 from app.auth.scopes import Scope, needed
 from app.main import create_app
 from app.settings import Settings
@@ -104,11 +105,17 @@ async def test_the_profile_is_a_part_of_the_record(register: Register) -> None:
     ]
 
 
-async def test_headers_alone_are_no_look(register: Register) -> None:
-    """They are on record, and show nothing of the patient."""
+async def test_headers_alone_are_a_look(register: Register) -> None:
+    """They tell whether there is such a record, and whether it has changed."""
     await register.a.head(f"{PATIENTS}pat-a/")
+    await register.a.head(f"{PATIENTS}pat-a/history/1/")
     await register.a.head(PATIENTS)
-    assert [what for _, what in await actions(register.a, "pat-a")] == ["Created the record"]
+    assert [what for _, what in await actions(register.a, "pat-a")] == [
+        "Saw the record in a list of patients",
+        "Looked at an earlier version of the record",
+        "Looked at the record",
+        "Created the record",
+    ]
 
 
 @pytest.mark.parametrize("cursor", ["1.1.99999999999999999999999", "1.-1.1", "1_0.1.1", "1.1", "x", "9" * 18 + ".1.1"])
@@ -131,4 +138,7 @@ def test_the_words_are_for_routes_that_there_are() -> None:
         for method in route.methods or ()
         if (needed(route.openapi_extra) or Scope.ADMIN).reads
     }
-    assert {(method, route) for method, route in accesses.LOOKS if method != "RUN"} == reads
+    told = {(method, route) for method, route in accesses.LOOKS if method not in {"RUN", COUNT}}
+    assert told == reads
+    # whom a count tells of: of the lists that can be filtered
+    assert {route for method, route in accesses.LOOKS if method == COUNT} == {PATIENTS, f"{PATIENTS}search/"}

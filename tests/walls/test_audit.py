@@ -19,12 +19,19 @@ async def newest(register: Register, number: int = 1, **wanted: str) -> list[dic
     return [entry for entry in entries if entry["resource"] != "audit"][:number]
 
 
+BOTH = ["pat-a", "pat-shared"]
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "expected"),
     [
         ("GET", f"{PATIENTS}pat-a/", None, ("{unique_id}/", 200, ["pat-a"])),
         ("HEAD", f"{PATIENTS}pat-a", None, ("{unique_id}/", 200, ["pat-a"])),
-        ("HEAD", PATIENTS, None, ("", 200, [])),
+        ("HEAD", PATIENTS, None, ("", 200, ["pat-a", "pat-shared"])),
+        ("HEAD", f"{PATIENTS}?limit=1", None, ("", 200, ["pat-a"])),
+        ("HEAD", f"{PATIENTS}?limit=1&patient_last_name=a&patient_last_name=shared", None, ("", 200, BOTH)),
+        ("GET", f"{PATIENTS}?limit=1&ordering=patient_last_name", None, ("", 200, BOTH)),
+        ("HEAD", f"{PATIENTS}?count=exact", None, ("", 422, [])),
         ("GET", f"{PATIENTS}nandi@example.com/", None, ("{unique_id}/", 404, [])),
         ("GET", f"{PATIENTS}pat-b/", None, ("{unique_id}/", 404, ["pat-b"])),
         ("GET", f"{PATIENTS}not%20an%20id/", None, ("{unique_id}/", 404, [])),

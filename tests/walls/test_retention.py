@@ -1,11 +1,14 @@
 """The audit takes new rows and no other change; what is old is pruned; what is there is told on paper."""
 
+import asyncio
 from html.parser import HTMLParser
 
 import asyncpg
 import pytest
 
-from tests.auth.support import PATIENTS
+from app.audit.retention import add_months
+from app.chores import CHORES
+from tests.auth.support import PATIENTS, secured
 from tests.journal.conftest import Command
 from tests.walls.conftest import Register
 
@@ -43,23 +46,147 @@ async def test_the_serving_role_adds_to_it_only(serving_url: str) -> None:
     assert named == {"principal", "method", "route", "status", "resource", "ids", "request_id", "reason", "version"}
 
 
+MONTHS = "(date_trunc('month', now(), 'UTC') - make_interval(months => {}))"
+"""The beginning of a month, so many ago."""
+
+
+async def begin_months(connection: asyncpg.Connection, months_ago: int) -> None:
+    """Make the audit as if it had been kept by months since so many months ago."""
+    for partition in await partitions(connection):
+        if partition.startswith("audit_2"):
+            await connection.execute(f"DROP TABLE {partition}")
+    ends = await connection.fetchval(f"SELECT CAST({MONTHS.format(months_ago)} AS text)")
+    await connection.execute(
+        "ALTER TABLE audit DETACH PARTITION audit_before;"
+        f"ALTER TABLE audit ATTACH PARTITION audit_before FOR VALUES FROM (MINVALUE) TO ('{ends}');"
+        "SELECT add_audit_months()"
+    )
+
+
+async def partitions(connection: asyncpg.Connection) -> list[str]:
+    """The partitions of the audit, by their names."""
+    rows = await connection.fetch(
+        "SELECT CAST(CAST(inhrelid AS regclass) AS text) AS name FROM pg_inherits"
+        " WHERE inhparent = CAST('audit' AS regclass) ORDER BY name"
+    )
+    return [row["name"] for row in rows]
+
+
+async def look(connection: asyncpg.Connection, time: str) -> str:
+    """A row of some moment; in which partition it is."""
+    row = f"{time}, 'me', 'GET', '/', 200, 'patients', ARRAY['pat123']"
+    partition: str = await connection.fetchval(
+        "INSERT INTO audit (time, principal, method, route, status, resource, ids)"
+        f" SELECT {row} RETURNING CAST(CAST(tableoid AS regclass) AS text)"
+    )
+    return partition
+
+
 async def test_what_is_old_is_pruned(
     connection: asyncpg.Connection, command: Command, serving_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After the days of the setting; by the owner of the table only."""
-    await connection.execute(
-        "INSERT INTO audit (time, principal, method, route, status, resource, ids)"
-        " SELECT now() - make_interval(days => days), 'me', 'GET', '/', 200, 'patients', ARRAY['pat123']"
-        " FROM unnest(ARRAY[0, 29, 31, 2191]) days"
-    )
-    assert (await command("audit", "prune")).out == "Removed 1 entry of more than 2190 days ago.\n"
-    monkeypatch.setenv("PATIENTS_AUDIT_DAYS", "30")
+    """Months of which the newest row is older than the setting's days, and no row besides; by the owner only."""
+    await begin_months(connection, 6)
+    for months_ago in range(12):
+        for time in ("{} + interval '1 hour'", "{} + interval '1 month - 1 hour'"):
+            await look(connection, f"least(now(), {time.format(MONTHS.format(months_ago))})")
+    old = "SELECT count(*) FROM audit WHERE time < {}"
+    assert (await command("audit", "prune")).out == "Removed 0 months with 0 entries of more than 2190 days ago.\n"
+    # whatever is from before the fourth month is older than this
+    since = MONTHS.format(4)
+    days = await connection.fetchval(f"SELECT CAST(extract(day FROM now() - {since}) AS int)")  # noqa: S608
+    monkeypatch.setenv("PATIENTS_AUDIT_DAYS", str(days))
     refused = await command("audit", "prune", url=serving_url)
     assert (refused.status, refused.err.count("\n")) == (1, 1)
-    assert (await command("audit", "prune")).out == "Removed 1 entry of more than 30 days ago.\n"
-    assert await connection.fetchval("SELECT count(*) FROM audit") == 2
+    assert await connection.fetchval(old.format("now()")) >= 22
+    # the first partition has five months, then come the sixth and the fifth ago
+    done = await command("audit", "prune")
+    assert done.out == f"Removed 3 months with 14 entries of more than {days} days ago.\n", done.err
+    assert await connection.fetchval(old.format(since)) == 0
+    assert await connection.fetchval("SELECT count(*) FROM audit") == 10
+    assert "audit_before" not in await partitions(connection)
+    assert (await command("audit", "prune")).out.startswith("Removed 0 months with 0 entries")
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await connection.execute("DELETE FROM audit")
+
+
+async def test_pruning_holds_nobody_up(
+    connection: asyncpg.Connection, database_url: str, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a long dump it gives up, and says what to do; nothing is removed."""
+    await begin_months(connection, 6)
+    await look(connection, MONTHS.format(5))
+    monkeypatch.setenv("PATIENTS_AUDIT_DAYS", "30")
+    other = await asyncpg.connect(database_url)
+    async with other.transaction():
+        await other.fetch("SELECT count(*) FROM audit")
+        refused = await command("audit", "prune")
+    await other.close()
+    assert (refused.status, refused.out) == (1, "")
+    assert refused.err.startswith("Nothing was removed: the audit is in use")
+    assert await connection.fetchval("SELECT count(*) FROM audit") == 1
+    assert (await command("audit", "prune")).out.endswith("with 1 entry of more than 30 days ago.\n")
+
+
+async def test_months_are_there_before_they_begin(connection: asyncpg.Connection, serving_url: str) -> None:
+    """This one and three more, and a partition for what has no month, whose rows move when it gets one."""
+    attempt = connection.transaction()
+    await attempt.start()
+    for months_ahead in range(4):
+        assert await look(connection, MONTHS.format(-months_ahead)) != "audit_default"
+    await attempt.rollback()
+    await begin_months(connection, 1)
+    for partition in await partitions(connection):
+        if partition not in {"audit_before", "audit_default"}:
+            await connection.execute(f"DROP TABLE {partition}")
+    assert [await look(connection, MONTHS.format(months)) for months in (1, 0, -1)] == ["audit_default"] * 3
+    serving = await asyncpg.connect(serving_url)
+    assert await serving.fetchval("SELECT add_audit_months()") == 5
+    assert await serving.fetchval("SELECT add_audit_months()") == 0
+    await serving.close()
+    assert await connection.fetchval("SELECT count(*) FROM audit_default") == 0
+    assert await connection.fetchval("SELECT count(DISTINCT tableoid) FROM audit") == 3
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await connection.execute("DELETE FROM audit")  # what moved them is not permitted for the rest
+
+
+async def test_months_are_added_beside_long_readers(connection: asyncpg.Connection, database_url: str) -> None:
+    """A dump delays them, and whoever writes meanwhile waits for nothing."""
+    await begin_months(connection, 1)
+    name = await connection.fetchval("SELECT to_char(now() + interval '3 months', '\"audit_\"YYYY_MM')")
+    await connection.execute(f"DROP TABLE {name}")
+    reader, writer = await asyncpg.connect(database_url), await asyncpg.connect(database_url)
+    async with reader.transaction():
+        await reader.fetch("SELECT count(*) FROM audit")
+        adding = asyncio.create_task(connection.execute("SELECT add_audit_months()"))
+        while not await writer.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):
+            assert not adding.done()
+        await writer.execute("SET lock_timeout = '100ms'")
+        assert await look(writer, "now()") != "audit_default"
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await adding
+    assert await connection.fetchval("SELECT add_audit_months()") == 1
+    await reader.close()
+    await writer.close()
+
+
+async def test_partitions_are_as_closed_as_the_audit(connection: asyncpg.Connection, serving_url: str) -> None:
+    """Triggers refuse changes of each by its name, and the serving role may do nothing with them."""
+    await connection.execute("ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC")
+    await begin_months(connection, 1)
+    names = await partitions(connection)
+    assert len(names) == 7
+    serving = await asyncpg.connect(serving_url)
+    await serving.execute("SET patients.erasing = 'yes'")
+    for name in names:
+        for statement in CHANGES:
+            with pytest.raises(asyncpg.InsufficientPrivilegeError, match="the audit is append-only"):
+                await connection.execute(statement.replace("audit", name))
+        row = "(time, principal, method, route, status, resource, ids) VALUES (now(), 'x', 'GET', '/', 200, 'x', '{}')"
+        for statement in (f"SELECT 1 FROM {name}", f"INSERT INTO {name} {row}", f"DROP TABLE {name}"):  # noqa: S608
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await serving.execute(statement)
+    await serving.close()
 
 
 class Cells(HTMLParser):
@@ -125,3 +252,36 @@ async def test_who_is_erased_leaves_the_audit(
     token = rows[0]["ids"][0]
     assert token.startswith("erased_")
     assert [row["ids"] for row in rows] == [[token], [token, "pat-shared"]]
+
+
+async def test_the_service_and_migrate_add_months(
+    connection: asyncpg.Connection, database_url: str, serving_url: str, command: Command
+) -> None:
+    """A process that starts as the serving role, and the command, each see to it; so does each hour."""
+    await begin_months(connection, 1)
+    complete = await partitions(connection)
+    for url in (serving_url, None):
+        await connection.execute(f"DROP TABLE {complete[-3]}, {complete[-4]}")
+        if url is None:
+            assert (await command("migrate", url=database_url)).status == 0
+        else:
+            async with secured(url):
+                pass
+        assert await partitions(connection) == complete
+    assert add_months in CHORES
+
+
+async def test_who_was_looked_at_is_forgotten_in_every_month(connection: asyncpg.Connection, command: Command) -> None:
+    """Erasing puts the token in the place of the id, in old months, in this one, and where there is none."""
+    await begin_months(connection, 3)
+    assert (await command("migrate")).status == 0
+    await connection.execute(
+        "INSERT INTO journal (resource, unique_id, version, action, actor, record)"
+        " VALUES ('patients', 'pat123', 1, 'created', 'me', '{}'), ('patients', 'pat123', 2, 'deleted', 'me', NULL)"
+    )
+    found = {await look(connection, MONTHS.format(months)) for months in (9, 2, 0, -2, -30)}
+    assert len(found) == 5
+    done = await command("erase", "patient", "pat123", "--yes", "--reason", "asked for")
+    assert done.status == 0, done.err
+    assert await connection.fetchval("SELECT count(*) FROM audit WHERE 'pat123' = ANY (ids)") == 0
+    assert await connection.fetchval("SELECT count(*) FROM audit WHERE ids[1] LIKE 'erased%'") >= 5

@@ -1,0 +1,125 @@
+"""Cursors in other hands: to anybody but the principal that they were made for they are no cursors at all."""
+
+import base64
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from app.auth.scopes import Scope
+from tests.auth.support import PATIENTS, PROFILES, client_of, make_key, secured
+
+SEARCH = f"{PATIENTS}search/"
+WANTED = {"patient_town": "Soweto", "ordering": "patient_last_name"}
+NO_CURSOR = "Must be a cursor from the headers of an earlier page of this list"
+SCOPES = (Scope.PATIENTS_READ, Scope.PROFILES_READ, Scope.HISTORY_READ, Scope.AUDIT_READ)
+
+
+@pytest.fixture
+async def clients(database_url: str, connection: asyncpg.Connection) -> AsyncIterator[dict[str, httpx.AsyncClient]]:
+    """Principals without limits, and two that are limited to the same hospital, of which all patients are."""
+    await connection.execute(
+        "INSERT INTO hospitals (unique_id, hospital_name) VALUES ('hosA', 'A'), ('hosB', 'B');"
+        "INSERT INTO patients (unique_id, patient_last_name, patient_town)"
+        " SELECT 'p' || n, 'Dlamini' || n, 'Soweto' FROM generate_series(1, 5) n;"
+        "INSERT INTO patient_hospitals SELECT unique_id, 'hosA' FROM patients;"
+        "INSERT INTO profiles (unique_id) SELECT unique_id FROM patients;"
+        "INSERT INTO journal (resource, unique_id, version, action, actor, record)"
+        " SELECT 'patients', unique_id, n, 'updated', 'me', '{}' FROM patients, generate_series(2, 4) n;"
+        "INSERT INTO audit (principal, method, route, status, resource, ids)"
+        " SELECT 'me', 'GET', '/', 200, 'patients', '{p1}' FROM generate_series(1, 3)"
+    )
+    async with AsyncExitStack() as stack:
+        app = await stack.enter_async_context(secured(database_url, rate_limit="off"))
+
+        async def client(name: str, hospitals: list[str] | None) -> httpx.AsyncClient:
+            key = await make_key(database_url, *SCOPES, name=name, hospitals=hospitals)
+            return await stack.enter_async_context(client_of(app, key))
+
+        limits: dict[str, list[str] | None] = {"one": None, "other": None, "a": ["hosA"], "a2": ["hosA"]}
+        yield {name: await client(name, hospitals) for name, hospitals in limits.items()}
+
+
+def told(answer: httpx.Response) -> tuple[int, Any]:
+    """What a refusal tells, but which request it is of."""
+    body = answer.json()
+    return answer.status_code, {name: body[name] for name in ("type", "title", "detail", "errors")}
+
+
+async def cursor_of(client: httpx.AsyncClient, path: str = PATIENTS, **wanted: str) -> str:
+    """The cursor of a list's second page."""
+    page = await client.get(path, params={**wanted, "limit": 2})
+    return str(httpx.URL(page.links["next"]["url"]).params["cursor"])
+
+
+@pytest.mark.parametrize(("maker", "thief"), [("one", "other"), ("one", "a"), ("a", "one"), ("a", "a2")])
+async def test_a_stolen_cursor_is_no_cursor(clients: dict[str, httpx.AsyncClient], maker: str, thief: str) -> None:
+    """The answer is that to a text that nobody sealed, with the right filter, a wrong one, and none."""
+    stolen = await cursor_of(clients[maker], **WANTED)
+    assert (await clients[maker].get(PATIENTS, params={"cursor": stolen})).status_code == 200
+    made_up = base64.urlsafe_b64encode(bytes(len(stolen) * 3 // 4)).decode().rstrip("=")
+    guesses: list[dict[str, str]] = [
+        {},
+        WANTED,
+        {"patient_town": "Soweto"},
+        {"patient_town": "Durban"},
+        {"ordering": "-patient_last_name"},
+        {"search": "dlamini"},
+        {"date_created__gte": "2020-01-01"},
+    ]
+    for guess in guesses:
+        for answers in (
+            [await clients[thief].get(PATIENTS, params={**guess, "cursor": cursor}) for cursor in (stolen, made_up)],
+            [await clients[thief].post(SEARCH, json={**guess, "cursor": cursor}) for cursor in (stolen, made_up)],
+        ):
+            with_stolen, with_made_up = map(told, answers)
+            assert with_stolen == with_made_up
+            assert with_stolen[0] == 422
+            assert [error["msg"] for error in with_stolen[1]["errors"]] == [NO_CURSOR]
+
+
+@pytest.mark.parametrize("path", [PROFILES, f"{PATIENTS}p1/history/", f"{PATIENTS}p1/access/", "/audit/"])
+async def test_cursors_of_other_lists_are_bound_too(clients: dict[str, httpx.AsyncClient], path: str) -> None:
+    """Profiles, histories, the audit: a list is a list."""
+    stolen = await cursor_of(clients["one"], path)
+    assert (await clients["one"].get(path, params={"cursor": stolen})).status_code == 200
+    assert (await clients["other"].get(path, params={"cursor": stolen})).status_code == 422
+
+
+async def test_a_cursor_ends_with_the_hospitals_it_was_made_for(
+    database_url: str, clients: dict[str, httpx.AsyncClient], connection: asyncpg.Connection
+) -> None:
+    """Of the same name with other hospitals it is no cursor: the place in it may be of a record beyond the wall now."""
+    cursor = await cursor_of(clients["a"], **WANTED)
+    await connection.execute("UPDATE api_keys SET hospitals = ARRAY['hosB'] WHERE name = 'a'")
+    async with secured(database_url, rate_limit="off") as app:
+        key = clients["a"].headers["Authorization"].removeprefix("Bearer ")
+        async with client_of(app, key) as moved:
+            assert (await moved.get(PATIENTS, params={"cursor": cursor})).status_code == 422
+
+
+async def test_equal_pages_have_different_cursors(clients: dict[str, httpx.AsyncClient]) -> None:
+    """Byte by byte: neither the place nor the filter can be recognised, be it one's own or another's."""
+    sealed = [
+        base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        for cursor in [await cursor_of(clients[name], **WANTED) for name in ("one", "one", "other", "a") for _ in "12"]
+    ]
+    assert len({len(each) for each in sealed}) == 1
+    for place, each in enumerate(sealed):
+        for other in sealed[place + 1 :]:
+            alike = sum(one == two for one, two in zip(each, other, strict=True))
+            assert alike < len(each) // 8, "random bytes agree in one of 256 places"
+
+
+async def test_no_part_of_one_cursor_fits_another(clients: dict[str, httpx.AsyncClient]) -> None:
+    """Nonces cannot be exchanged, and a cursor cannot be shortened to what it was made of."""
+    one, two = [
+        base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        for cursor in (await cursor_of(clients["one"], **WANTED), await cursor_of(clients["one"]))
+    ]
+    for forged in (one[:16] + two[16:], two[:16] + one[16:], one[16:], one[:16], one[:17], one[:-1], b"", bytes(16)):
+        cursor = base64.urlsafe_b64encode(forged).decode().rstrip("=")
+        assert (await clients["one"].get(PATIENTS, params={"cursor": cursor})).status_code == 422

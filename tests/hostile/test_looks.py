@@ -57,7 +57,7 @@ DAYS = [BORN + timedelta(days=days) for days in (-9000, -1, 0, 1, 400)]
 
 
 def attacks() -> Iterator[Attack]:
-    """That of the issue and its siblings, for days around that of the victim's birth."""
+    """Bisection by counts, by HEAD and by decoys, and what is next to these, for days around that of the birth."""
     many = [f"Nobody{number}" for number in range(48)]
     for day in map(date.isoformat, DAYS):
         alone = {"patient_last_name": "Dlamini", "patient_date_of_birth__lte": day}

@@ -25,6 +25,11 @@ class Bulkhead:
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
         """The queue of each principal, the one first whose turn is next."""
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way."""
+        return not self._under_way
+
     @asynccontextmanager
     async def place(self, principal: str) -> AsyncIterator[None]:
         """Hold a place for the work of a principal.

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.auth.principal import Principal
 from app.db.bulkhead import Bulkhead
 from app.errors import FieldError, InvalidError
+from app.memory import give_back
 from app.resource.cursors import CURSOR, LONGEST, Cursors, wanted
 from app.resource.wanted import Listed, Wanted
 
@@ -29,6 +30,8 @@ MOST_STREAMS = 12
 """Whole lists that a process sends at once: each has some megabytes in memory."""
 MOST_STREAMS_OF_ONE = 4
 """Of these, those of one principal."""
+GIVE_BACK_SECONDS = 1
+"""After the last whole list, until the memory that lists have taken is given back: by then it is free."""
 AHEAD = 3
 """Batches that are read while one is sent."""
 SENT = 0.001
@@ -140,7 +143,8 @@ async def list_answer(request: Request, source: Source[P], parameters: P, cap: i
         limit = DEFAULT_LIMIT if parameters.cursor is not None or parameters.always_in_pages else cap
     if limit is None:
         streams: Bulkhead = request.app.state.streams
-        request.scope["state"]["leave"] = await streams.enter(Principal.of(request).name)
+        leave = await streams.enter(principal.name)
+        request.scope["state"]["leave"] = partial(_end_stream, streams, leave)
         first = await read_wanted(None, BATCH)  # before the answer begins: a failure here is still a problem
         await source.show(first)
         batches = _Batches(source, parameters, first)
@@ -153,6 +157,12 @@ async def list_answer(request: Request, source: Source[P], parameters: P, cap: i
     headers |= await _ways_on(request, page[-1].place if more else None, min(limit, MAX_LIMIT), parameters)
     body = form.opening + form.of(page) + form.closing
     return Response(body, headers=headers, media_type=form.media_type)
+
+
+def _end_stream(streams: Bulkhead, leave: Callable[[], None]) -> None:
+    leave()
+    if streams.is_idle:
+        asyncio.get_running_loop().call_later(GIVE_BACK_SECONDS, give_back)
 
 
 def _refuse_query(request: Request) -> None:

@@ -51,6 +51,9 @@ hooks = "tests.test_conformance"
 deterministic = true
 max-examples = 25
 
+[checks.negative_data_rejection]
+expected-statuses = [400, 401, 403, 404, 405, 406, 409, 415, 422, 428, 429, 431, "5xx"]
+
 [dictionaries]
 patients = { values = ["pat123"] }
 profiles = { values = ["prof123"] }

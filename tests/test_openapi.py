@@ -172,7 +172,7 @@ def test_errors_are_problems(document: Json) -> None:
 
 
 def test_every_status_is_named(document: Json) -> None:
-    """An operation names what it can answer: its success, what may be wrong with the request, 500, 503."""
+    """An operation names what it can answer: its success, what may be wrong with the request, 431, 500, 503."""
     body, one = {"400", "413", "415", "422"}, {"404"}
     expected = {
         "list": {"200", "422"},
@@ -198,7 +198,7 @@ def test_every_status_is_named(document: Json) -> None:
         conflict |= {"422"} if name == "get_patient" else set()  # X-Break-Glass
         database = set() if name == "livez" else {"503"}
         asked = {"401", "403", "429"} if operation["security"] else set()
-        assert set(operation["responses"]) == {*expected[kind(name)], *conflict, *database, *asked, "500"}, name
+        assert set(operation["responses"]) == {*expected[kind(name)], *conflict, *database, *asked, "431", "500"}, name
 
 
 def test_nothing_of_the_frameworks_own_errors_is_left(document: Json) -> None:

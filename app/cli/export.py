@@ -4,8 +4,8 @@ import argparse
 import errno
 import gzip
 import os
+import secrets
 import sys
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, aclosing, contextmanager
@@ -169,10 +169,10 @@ def _opened(path: Path | None) -> Iterator[BinaryIO]:
 def _replacing(path: Path) -> Iterator[BinaryIO]:
     if path.is_symlink():  # one that comes later is replaced, not followed
         raise OSError(errno.ELOOP, LINK)
-    # a name of its own, which nobody else writes; for its owner alone
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    # a name of its own, known before there is such a file: however early this is interrupted, it is removed
+    new = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with open(descriptor, "wb") as file:  # noqa: PTH123  # of a descriptor
+        with open(new, "xb", opener=_for_the_owner) as file:
             if path.suffix == ".gz":
                 # without a time: the same records are the same bytes
                 with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed:
@@ -181,6 +181,10 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
                 yield file
             file.flush()
             os.fsync(file.fileno())
-        Path(name).replace(path)
+        new.replace(path)
     finally:
-        Path(name).unlink(missing_ok=True)
+        new.unlink(missing_ok=True)
+
+
+def _for_the_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

@@ -3,7 +3,9 @@
 import asyncio
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
+
+from prometheus_client import Gauge
 
 from app.errors import TooManyRequestsError, UnavailableError
 
@@ -18,7 +20,9 @@ class Bulkhead:
     has waiting, takes no place from another. A plain semaphore would be taken whole by the principal that asks most.
     """
 
-    def __init__(self, places: int, places_of_one: int) -> None:
+    def __init__(self, places: int, places_of_one: int, waiting: Gauge | None = None) -> None:
+        """Admit so much at once; `waiting` is told how much waits."""
+        self._gauge = waiting
         self._places = places
         self._places_of_one = places_of_one
         self._under_way: Counter[str] = Counter()
@@ -63,8 +67,9 @@ class Bulkhead:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(principal, deque()).append(turn)
         try:
-            async with asyncio.timeout(ADMISSION_TIMEOUT_SECONDS):
-                await turn
+            with nullcontext() if self._gauge is None else self._gauge.track_inprogress():
+                async with asyncio.timeout(ADMISSION_TIMEOUT_SECONDS):
+                    await turn
         except BaseException as error:
             if turn.cancelled():
                 self._forget(principal, turn)

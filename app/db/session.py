@@ -213,8 +213,8 @@ class Database:
         self._timeout = WORK_TIMEOUT if limited else None
         self._line = _Line(pool_size)
         # what is cheap finds connections free, whatever one principal has under way
-        self._searches = Bulkhead(max(1, pool_size // 2), max(1, pool_size // 4))
-        self._changes = Bulkhead(pool_size, max(1, pool_size * 3 // 4))
+        self._searches = Bulkhead(max(1, pool_size // 2), max(1, pool_size // 4), WAITING)
+        self._changes = Bulkhead(pool_size, max(1, pool_size * 3 // 4), WAITING)
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._snapshot = self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 

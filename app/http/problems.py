@@ -91,6 +91,7 @@ class ProblemResponse(JSONResponse):
 MAX_ERRORS = 100
 """The most errors that an answer lists."""
 BODY_TOO_LARGE = "The body is larger than 1 MiB. Send less at once."
+HEAD_TOO_LARGE = "Path, query and headers are larger than 32 KiB. Send less; what is searched for may stand in a body."
 NOTHING_HERE = "There is nothing at this path."
 UNEXPECTED = "Something went wrong on our side. Tell the operators the request_id."
 

@@ -23,7 +23,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from app.http.middleware import CLIENT_GONE, SECURITY_HEADERS
-from app.http.problems import ProblemResponse
+from app.http.problems import HEAD_TOO_LARGE, ProblemResponse
 from app.http.sending import JoiningTransport
 from app.observability.metrics import count_request
 from app.resource.identifiers import new_identifier
@@ -58,7 +58,7 @@ class HeadTooLargeError(RefusedError):
     """A head, or what is neither head nor body, is larger than `MAX_HEAD_SIZE_BYTES`."""
 
     def __init__(self) -> None:
-        super().__init__(431, f"The head of a request may have {MAX_HEAD_SIZE_BYTES // 1024} KiB.")
+        super().__init__(431, HEAD_TOO_LARGE)
 
 
 class Protocol(HttpToolsProtocol):

@@ -30,7 +30,7 @@ from app.errors import (
     UnreadableBodyError,
     UnsupportedMediaTypeError,
 )
-from app.http.problems import BODY_TOO_LARGE, MEDIA_TYPE, UNEXPECTED, problem_content, status_of, title
+from app.http.problems import BODY_TOO_LARGE, HEAD_TOO_LARGE, MEDIA_TYPE, UNEXPECTED, problem_content, status_of, title
 from app.strict_json import NotJSONError, parse
 
 _JSON_TYPE = re.compile(r'application/json\s*(?:;\s*charset=(?:utf-8|"utf-8")\s*)?;?', re.IGNORECASE)
@@ -167,6 +167,7 @@ _DETAILS = {
     422: InvalidError([]).detail,
     429: TooManyRequestsError(1).detail,
     428: PreconditionRequiredError().detail,
+    431: HEAD_TOO_LARGE,
     500: UNEXPECTED,
     503: UnavailableError().detail,
 }
@@ -178,14 +179,14 @@ def _example(status: int) -> dict[str, Any]:
 
 
 def problems(*statuses: int, database: bool = True) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of an operation that may answer these problems, 500, and where it asks the `database` 503."""
+    """The `responses` of an operation that may answer these problems, 431, 500, and if it asks the `database` 503."""
     schema = {"$ref": "#/components/schemas/Problem"}
     return {
         status: {
             "description": title(status),
             "content": {MEDIA_TYPE: {"schema": schema, "example": _example(status)}},
         }
-        for status in sorted({*statuses, 500, *({503} if database else ())})
+        for status in sorted({*statuses, 431, 500, *({503} if database else ())})
     }
 
 

@@ -15,7 +15,7 @@ from tests.journal.test_chain import chain, records
 from tests.journal.test_older_data import to
 from tests.processes import await_blocked
 
-BEFORE = "20261125_02"
+BEFORE = "20261129_01"
 """The revision before the chain."""
 AFTER = "20261129_02"
 DOCTORS = "/doctors/doctors/"

@@ -35,7 +35,14 @@ class Selection(NamedTuple):
         table, links = self.resource.table, self.resource.links
         let_through = [condition(table, links, name, values) for name, values in self.filters]
         seen = walls.is_one_of_few(table.c.unique_id) if self.few else self.resource.visible(limited=self.limited)
-        return [seen, *let_through]
+        return [seen, *self.checked(let_through)]
+
+    def checked(self, conditions: Iterable[ColumnElement[bool]]) -> list[ColumnElement[bool]]:
+        """Conditions as they are asked of these records: of few, one by one.
+
+        By an index PostgreSQL would read the records of others that meet them too, and tell by its time that there are.
+        """
+        return [each.is_(literal_column("true")) if self.few else each for each in conditions]
 
     @property
     def moment(self) -> str | None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Select, func, literal_column, select
+from sqlalchemy import ColumnElement, Select, func, literal_column, select
 
 from app.resource.counting import Counted, sample
 from app.resource.finding import found, page_of, values_of
@@ -118,19 +118,28 @@ class _Search:
 
 @lru_cache(MOST_STATEMENTS)
 def _best_first(selection: Selection, shape: Shape, first: int | None, *, far: bool) -> Select[Any]:
-    chosen = [part for part in parts(shape)[far] if first is None or part.number >= first]
+    chosen = [
+        part._replace(conditions=selection.checked(part.conditions))
+        for part in parts(shape)[far]
+        if first is None or part.number >= first
+    ]
     resource = selection.resource
     rows = found(resource.table, with_conditions(chosen, selection.conditions), after=first is not None)
     return page_of(resource.document, rows)
 
 
+def _held(selection: Selection, shape: Shape, reach: str) -> list[ColumnElement[bool]]:
+    return selection.checked(matching(shape, reach))
+
+
 @lru_cache(MOST_STATEMENTS)
 def _in_order(selection: Selection, shape: Shape, reach: str, ordering: str, first: int | None) -> Select[Any]:
-    return in_order(selection.resource, ordering, first, [*selection.conditions, *matching(shape, reach)])
+    return in_order(selection.resource, ordering, first, [*selection.conditions, *_held(selection, shape, reach)])
 
 
 def _ids(selection: Selection, shape: Shape, reach: str) -> Select[Any]:
-    return select(selection.resource.table.c.unique_id).where(*selection.conditions, *matching(shape, reach))
+    held = _held(selection, shape, reach)
+    return select(selection.resource.table.c.unique_id).where(*selection.conditions, *held)
 
 
 @lru_cache(MOST_STATEMENTS)

@@ -9,6 +9,7 @@ import pytest
 from app.db.session import Database
 from app.search.dictionary import forget_stale
 from app.search.words import MOST_ALIKE, MOST_RANKED
+from tests.processes import deadlocks
 from tests.search.conftest import PATIENTS, SEARCH
 from tests.walls.conftest import Register, patient, register
 
@@ -194,3 +195,21 @@ async def test_words_go_with_their_last_patient(
     )
     assert await count(connection, "name_words", ["zorrilla", "sancho"]) == 2
     assert await connection.fetchval("SELECT count(*) FROM stale_words") == 0
+
+
+async def test_what_others_have_is_not_even_looked_at(register: Register, connection: asyncpg.Connection) -> None:
+    """On behalf of a principal that sees few patients, no index is read that has others': time tells nothing."""
+    await connection.execute(
+        "INSERT INTO patients (unique_id, patient_last_name, patient_town) "
+        "SELECT 'p' || n, 'Dlamini', 'Soweto' FROM generate_series(1, 5000) n"
+    )
+    await connection.execute(
+        "INSERT INTO patient_hospitals SELECT unique_id, 'hosB' FROM patients WHERE unique_id ~ '^p[0-9]'"
+    )
+    await connection.execute("ANALYZE")
+    indexes = ["ix_patients_patient_search", "ix_patients_patient_last_name_folded_unique_id"]
+    for wanted in ({"search": "dlamini"}, {"search": "dlamni x"}, {"patient_last_name": "dlamini", "count": "exact"}):
+        assert (await register.a.post(SEARCH, json=wanted)).json() == []
+    await deadlocks(connection)  # it has all sessions report
+    scans = "SELECT sum(idx_scan) FROM pg_stat_user_indexes WHERE indexrelname = ANY ($1)"
+    assert await connection.fetchval(scans, indexes) == 0

@@ -69,7 +69,7 @@ class CollisionError(InTheWayError):
 
 
 @asynccontextmanager
-async def _translated() -> AsyncIterator[None]:
+async def translated() -> AsyncIterator[None]:
     """Raise the service's errors for the database's, where a client can do something about them."""
     try:
         yield
@@ -161,7 +161,7 @@ async def in_savepoint(connection: AsyncConnection, work: Callable[[], Awaitable
     """Run a part of a long transaction: where it collides with others, that part alone is tried again."""
 
     async def attempt() -> T:
-        async with _translated(), connection.begin_nested():
+        async with translated(), connection.begin_nested():
             return await work()
 
     return await _again(attempt)
@@ -289,7 +289,7 @@ class Database:
             async with (
                 self._line.turn(joined),
                 asyncio.timeout(most or self._timeout),  # made here: it counts from when it is made, not entered
-                _translated(),
+                translated(),
                 engine.connect() as connection,
             ):
                 yield connection

@@ -62,9 +62,13 @@ _ERASED = journal.c.action == literal_column("'erased'")
 
 
 def _listed(name: str, entry: FromClause = journal) -> Any:
-    """What the entry of an erasure lists: `removed`, pairs of a time and a hash; `redacted`, hashes."""
+    """What an erasure's entry lists: `removed`, a time and a hash each; `redacted`, a hash and that of the content."""
     elements = func.json_array_elements(entry.c.erasure.op("->")(name))
     return elements.table_valued("value", with_ordinality="place", name=name).render_derived()
+
+
+def _text(array: ColumnElement[Any], place: int) -> ColumnElement[str]:
+    return array.op("->>", return_type=Text())(literal_column(str(place)))
 
 
 def flaws(resource: str) -> Select[Any]:
@@ -78,6 +82,7 @@ def flaws(resource: str) -> Select[Any]:
             journal.c.hash,
             func.coalesce(kept, content(journal)).label("content"),
             case((_KEPT.is_not(None), func.coalesce(profile, ""))).label("redacted_by"),
+            case((_KEPT.is_not(None), hexadecimal(content(journal)))).label("says"),
         )
         .where(journal.c.resource == resource)
         .offset(literal_column("0"))  # so that hashes are sorted below, and no records
@@ -92,7 +97,7 @@ def flaws(resource: str) -> Select[Any]:
     entry = chained.c
     redacted = _listed("redacted")
     permitted = (
-        select(journal.c.unique_id, redacted.c.value.op("#>>", return_type=Text())(literal_column("'{}'")))
+        select(journal.c.unique_id, *(_text(redacted.c.value, place) for place in (0, 1)))
         .select_from(journal.join(redacted, literal_column("true")))
         .where(_ERASED, journal.c.resource == Profile.__tablename__)
     )
@@ -102,9 +107,9 @@ def flaws(resource: str) -> Select[Any]:
         (
             and_(
                 entry.redacted_by.is_not(None),
-                not_(tuple_(entry.redacted_by, hexadecimal(entry.hash)).in_(permitted)),
+                not_(tuple_(entry.redacted_by, hexadecimal(entry.hash), entry.says).in_(permitted)),
             ),
-            "was redacted in version " + version + " by no erasure",
+            "was redacted in version " + version + " by no erasure, or changed since",
         ),
         (
             entry.hash != func.sha256(entry.previous.op("||")(entry.content)),

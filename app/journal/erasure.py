@@ -57,7 +57,8 @@ async def forget(connection: AsyncConnection, resource: str, unique_id: str, rea
     """Remove a record that is gone from the journal and from stored answers; the number of entries removed.
 
     One entry stays, under a token in the place of the id: clients may have used an identity number as id. It lists what
-    was removed, by time and hash, and which entries of other records were redacted, by hash: so chains can be verified.
+    was removed, by time and hash, and which entries of other records were redacted, by their hash and that of what they
+    say now: so chains can be verified.
 
     Raises:
         sqlalchemy.exc.ProgrammingError: the connection's role may not (SQLSTATE 42501).
@@ -100,8 +101,10 @@ async def _forget_answers(connection: AsyncConnection, path: str, unique_id: str
     )
 
 
-async def _forget_links(connection: AsyncConnection, profile_id: str, token: str) -> list[str]:
-    """Take a profile out of what is stored of patients who had it once; the hashes of entries that were redacted.
+async def _forget_links(connection: AsyncConnection, profile_id: str, token: str) -> list[list[str]]:
+    """Take a profile out of what is stored of patients who had it once.
+
+    Of each entry that was redacted, its hash and the hash of what it says now: nobody can change that afterwards.
 
     An entry keeps the hash of what it said, with which its chain goes on. Its salt goes: without it nobody can try
     which id was there.
@@ -114,9 +117,10 @@ async def _forget_links(connection: AsyncConnection, profile_id: str, token: str
     named = (journal.c.resource == patients, record.op("->>")("profile_id") == profile_id)
     kept = func.json_build_object("content", hexadecimal(content(journal)))
     redacted = update(journal).where(*named).values(record=renamed, erasure=kept, salt=null())
-    hashes = (await connection.execute(redacted.returning(hexadecimal(journal.c.hash)))).scalars().all()
+    listed = redacted.returning(hexadecimal(journal.c.hash), hexadecimal(content(journal)))
+    hashes = sorted(map(list, await connection.execute(listed)))
     columns = idempotency_keys.c
     held = cast(columns.document, JSONB)["patient_profile"]["unique_id"].astext == profile_id
     answers = update(idempotency_keys).where(columns.path.startswith(f"/{patients}/"), held).values(document=null())
     await connection.execute(answers)
-    return sorted(hashes)
+    return hashes

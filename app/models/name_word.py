@@ -50,7 +50,7 @@ hospital_words = Table(
 stale_words = Table(
     "stale_words",
     Base.metadata,
-    Column("word", ID, nullable=False),
-    info={"serving_rights": "SELECT"},
+    Column("word", ID, nullable=False, index=True),
+    info={"serving_rights": "SELECT", "serving_function": "forget_stale_words(text[])"},
 )
 """Words that some patient, or some patient of a hospital, no longer has: they may be nobody's any more. A queue."""

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.auth.principal import Principal
 from app.db.bulkhead import Bulkhead
 from app.errors import FieldError, InvalidError
-from app.memory import give_back
+from app.memory import give_back_soon
 from app.resource.cursors import CURSOR, LONGEST, Cursors, wanted
 from app.resource.wanted import Listed, Wanted
 
@@ -30,8 +30,6 @@ MOST_STREAMS = 12
 """Whole lists that a process sends at once: each has some megabytes in memory."""
 MOST_STREAMS_OF_ONE = 4
 """Of these, those of one principal."""
-GIVE_BACK_SECONDS = 1
-"""After the last whole list, until the memory that lists have taken is given back: by then it is free."""
 AHEAD = 3
 """Batches that are read while one is sent."""
 SENT = 0.001
@@ -143,9 +141,12 @@ async def list_answer(request: Request, source: Source[P], parameters: P, cap: i
         limit = DEFAULT_LIMIT if parameters.cursor is not None or parameters.always_in_pages else cap
     if limit is None:
         streams: Bulkhead = request.app.state.streams
-        leave = await streams.enter(principal.name)
-        request.scope["state"]["leave"] = partial(_end_stream, streams, leave)
         first = await read_wanted(None, BATCH)  # before the answer begins: a failure here is still a problem
+        if len(first) >= BATCH:
+            del first  # nothing is held while it waits
+            leave = await streams.enter(principal.name)
+            request.scope["state"]["leave"] = partial(_end_stream, streams, leave)
+            first = await read_wanted(None, BATCH)
         await source.show(first)
         batches = _Batches(source, parameters, first)
         batches.whole |= request.scope["state"]["method"] == "HEAD"  # its headers leave with the first
@@ -162,7 +163,7 @@ async def list_answer(request: Request, source: Source[P], parameters: P, cap: i
 def _end_stream(streams: Bulkhead, leave: Callable[[], None]) -> None:
     leave()
     if streams.is_idle:
-        asyncio.get_running_loop().call_later(GIVE_BACK_SECONDS, give_back)
+        give_back_soon()
 
 
 def _refuse_query(request: Request) -> None:

@@ -4,6 +4,7 @@ Triggers of the database learn the words of everything else that is written (see
 """
 
 import asyncio
+import random
 from collections.abc import Sequence
 
 import structlog
@@ -11,7 +12,7 @@ from sqlalchemy import ARRAY, Text, bindparam, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.db.session import Database, setting_locally
+from app.db.session import Database, InTheWayError, setting_locally, translated
 from app.errors import UnavailableError
 
 log = structlog.get_logger()
@@ -31,9 +32,20 @@ _WORDS_OF = text(
     WHERE resource = 'patients' AND unique_id = :id
     """
 )
-_FORGET = text("SELECT forget_words(:words)").bindparams(bindparam("words", type_=ARRAY(Text)))
-_ANY_STALE = text("SELECT EXISTS (SELECT FROM stale_words) AND NOT pg_is_in_recovery()")
-_FORGET_STALE = text("SELECT forget_stale_words()")
+BATCH = 50
+"""Words that are looked at in one transaction: some milliseconds."""
+LOCK_ATTEMPTS = 100
+"""Attempts to forget the words of an erased person, each of which waits for 0.1 seconds at most."""
+
+_WORDS = bindparam("words", type_=ARRAY(Text))
+_FORGET = text("SELECT forget_words(:words)").bindparams(_WORDS)
+_FORGET_STALE = text("SELECT forget_stale_words(:words)").bindparams(_WORDS)
+_STALE = text(
+    """
+    SELECT DISTINCT word FROM stale_words
+    WHERE word > CAST(:after AS text) COLLATE "C" AND NOT pg_is_in_recovery() ORDER BY word LIMIT :most
+    """
+)
 
 
 async def words_of(connection: AsyncConnection, patient_id: str) -> Sequence[str]:
@@ -42,27 +54,50 @@ async def words_of(connection: AsyncConnection, patient_id: str) -> Sequence[str
 
 
 async def forget(connection: AsyncConnection, words: Sequence[str]) -> None:
-    """Remove those of some words that no patient, or no patient of a hospital, has any more."""
-    await connection.execute(_FORGET, {"words": words})
+    """Remove those of some words that no patient, or no patient of a hospital, has any more.
+
+    Raises:
+        InTheWayError: other transactions, such as an import, write words all the time.
+    """
+    for attempt in range(LOCK_ATTEMPTS):
+        try:
+            async with translated(), connection.begin_nested():
+                await connection.execute(_GIVE_WAY)
+                await connection.execute(_FORGET, {"words": words})
+                return
+        except InTheWayError:
+            if attempt == LOCK_ATTEMPTS - 1:
+                raise
+            await asyncio.sleep(random.uniform(0.1, 0.3))  # noqa: S311  # no secret
 
 
 async def forget_stale(database: Database) -> None:
     """Remove the words that no patient has any more since a name changed, a patient was deleted or a link removed.
 
-    What cannot be done now, since writers or another process are in the way, is left for the next time.
+    A batch that cannot be done now, since writers or another process are in the way or it takes too long, is left for
+    the next time, and keeps no other back.
     """
+    after = ""
+    while words := await _stale_words(database, after):
+        after = words[-1]
 
-    async def work(connection: AsyncConnection) -> int:
-        await connection.execute(_GIVE_WAY)
-        return int((await connection.execute(_FORGET_STALE)).scalar_one())
+        async def work(connection: AsyncConnection, batch: Sequence[str] = words) -> None:
+            await connection.execute(_GIVE_WAY)
+            await connection.execute(_FORGET_STALE, {"words": batch})
 
+        try:
+            await database.transaction(work, attempts=1)
+        except (DBAPIError, UnavailableError) as error:
+            log.info("words were not forgotten yet", error=type(error).__name__)
+
+
+async def _stale_words(database: Database, after: str) -> Sequence[str]:
     try:
         async with database.read() as connection:
-            stale = (await connection.execute(_ANY_STALE)).scalar_one()
-        while stale:
-            stale = await database.transaction(work, attempts=1)
+            return (await connection.execute(_STALE, {"after": after, "most": BATCH})).scalars().all()
     except (DBAPIError, UnavailableError) as error:
         log.info("words were not forgotten yet", error=type(error).__name__)
+        return ()
 
 
 async def keep_forgetting(database: Database) -> None:
@@ -72,13 +107,14 @@ async def keep_forgetting(database: Database) -> None:
         await forget_stale(database)
 
 
-LEARN_LATER = text("SET LOCAL patients.learn_words = 'later'")
+LEARN_LATER = setting_locally({"patients.learn_words": "later", "patients.learn_hospital_words": "later"})
 """Have the triggers learn no words in the rest of a transaction, which has to do it at its end, by `LEARN`.
 
 The first transaction that has a word holds up all others that have it too, until it ends.
 """
 _STAGED = """
-    FROM patients JOIN staged_patients USING (unique_id) {links}, unnest(tsvector_to_array(patient_search)) AS word
+    FROM patients JOIN staged_patients USING (unique_id) {links},
+        unnest((tsvector_to_array(patient_search))[1 : 60]) AS word
     WHERE fate IN ('created', 'updated')
     ON CONFLICT DO NOTHING
 """

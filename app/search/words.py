@@ -10,13 +10,13 @@ from collections.abc import Collection, Iterable, Sequence
 from enum import IntEnum
 from typing import NamedTuple, Self
 
-from sqlalchemy import ARRAY, Text, TextClause, bindparam, text
+from sqlalchemy import ARRAY, Integer, Text, TextClause, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 MOST_ALIKE = 100
 """Words of each likeness, to one that was typed: what they ask of the index is bounded, whatever names there are."""
-MOST_RANKED = 300
-"""Words that are ranked by their use where more than `MOST_ALIKE` are alike."""
+MOST_RANKED = 2000
+"""Words that are ranked by their use where more than `MOST_ALIKE` are alike, shared by all that was typed."""
 MOST_COUNTED = 63
 """Patients up to which the use of a word is counted."""
 _LONGEST = 64
@@ -68,7 +68,7 @@ def _best(alike: str, *, limited: bool) -> str:
         SELECT word
         FROM (
             SELECT word, since, count(*) OVER () > {MOST_ALIKE} AS too_many
-            FROM (SELECT word, since FROM name_words WHERE {alike} ORDER BY since LIMIT {MOST_RANKED}) AS known
+            FROM (SELECT word, since FROM name_words WHERE {alike} ORDER BY since LIMIT :ranked) AS known
         ) AS known
         ORDER BY CASE WHEN too_many THEN floor(log(4, 1 + (
                 SELECT count(*) FROM (
@@ -140,7 +140,9 @@ def _alike_statement(*, limited: bool) -> TextClause:
         WHERE NOT starts_with(word, form)
         """  # noqa: S608  # put together from our own words and numbers
     ).bindparams(bindparam("words", type_=ARRAY(Text)))
-    return statement.bindparams(bindparam("hospitals", type_=ARRAY(Text))) if limited else statement
+    return statement.bindparams(
+        bindparam("hospitals", type_=ARRAY(Text)) if limited else bindparam("ranked", type_=Integer)
+    )
 
 
 _ALIKE = {limited: _alike_statement(limited=limited) for limited in (False, True)}
@@ -179,8 +181,8 @@ async def meant(connection: AsyncConnection, words: Sequence[str], hospitals: Co
     On behalf of a principal limited to `hospitals`, only the words of their patients are considered.
     """
     found: dict[int, dict[Likeness, list[str]]] = defaultdict(lambda: defaultdict(list))
-    own = {} if hospitals is None else {"hospitals": sorted(hospitals)}
-    rows = await connection.execute(_ALIKE[hospitals is not None], {"words": list(words), **own})
+    among = {"ranked": MOST_RANKED // len(words)} if hospitals is None else {"hospitals": sorted(hospitals)}
+    rows = await connection.execute(_ALIKE[hospitals is not None], {"words": list(words), **among})
     for n, likeness, word in rows:
         found[n][Likeness(likeness)].append(word)
     return [Meant.of(found[n]) for n in sorted(found)]

@@ -2,7 +2,8 @@
 
 Words that no patient has any more are removed in the background, and not only when a person is erased. The functions
 belong to the owner of the tables and run with its rights: a role that serves needs no rights to what they write, also
-while an older version of the service still runs.
+while an older version of the service still runs. So nobody else may call them or make triggers of them, and they find
+no type or function in a schema that others write to, such as `pg_temp`.
 """
 
 import sqlalchemy as sa
@@ -11,9 +12,13 @@ from alembic import op
 revision = "20261129_01"
 down_revision = "20261125_02"
 
-_TRIGGER = "RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public AS"
+_TRIGGER = "RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS"
 _LATER = "current_setting('patients.learn_words', true) = 'later'"
 """An import learns the words at its end by itself (app/search/dictionary.py)."""
+_HOSPITALS_LATER = "current_setting('patients.learn_hospital_words', true) = 'later'"
+"""Those of hospitals too; an import of an older version says this of all words only."""
+_WORDS = "unnest((tsvector_to_array({}))[1 : 60]) AS word"
+"""The words of one patient: more than any name has are somebody's who fills the dictionary."""
 
 # each inserts in one order: two transactions that have the same new words never wait for each other in a circle
 FUNCTIONS = {
@@ -24,7 +29,7 @@ FUNCTIONS = {
             RETURN NULL;
         END IF;
         INSERT INTO public.name_words (word)
-        SELECT DISTINCT word FROM written, unnest(tsvector_to_array(patient_search)) AS word ORDER BY word
+        SELECT DISTINCT word FROM written, {_WORDS.format("patient_search")} ORDER BY word
         ON CONFLICT DO NOTHING;
         RETURN NULL;
     END $$
@@ -32,12 +37,12 @@ FUNCTIONS = {
     "learn_hospital_words()": f"""
     CREATE FUNCTION public.learn_hospital_words() {_TRIGGER} $$
     BEGIN
-        IF {_LATER} THEN
+        IF {_HOSPITALS_LATER} THEN
             RETURN NULL;
         END IF;
         INSERT INTO public.hospital_words (hospital_id, word)
         SELECT DISTINCT hospital_id, word
-        FROM written JOIN public.patients ON unique_id = patient_id, unnest(tsvector_to_array(patient_search)) AS word
+        FROM written JOIN public.patients ON unique_id = patient_id, {_WORDS.format("patient_search")}
         ORDER BY hospital_id, word
         ON CONFLICT DO NOTHING;
         RETURN NULL;
@@ -56,19 +61,21 @@ FUNCTIONS = {
         END IF;
         INSERT INTO public.stale_words
         SELECT DISTINCT word
-        FROM former JOIN written USING (unique_id), unnest(tsvector_to_array(former.patient_search)) AS word
+        FROM former JOIN written USING (unique_id), {_WORDS.format("former.patient_search")}
         WHERE unique_id = ANY (renamed) AND word <> ALL (tsvector_to_array(written.patient_search));
-        IF {_LATER} THEN
+        IF {_LATER} IS NOT TRUE THEN
+            INSERT INTO public.name_words (word)
+            SELECT DISTINCT word FROM written, {_WORDS.format("patient_search")}
+            WHERE unique_id = ANY (renamed) ORDER BY word
+            ON CONFLICT DO NOTHING;
+        END IF;
+        IF {_HOSPITALS_LATER} THEN
             RETURN NULL;
         END IF;
-        INSERT INTO public.name_words (word)
-        SELECT DISTINCT word FROM written, unnest(tsvector_to_array(patient_search)) AS word
-        WHERE unique_id = ANY (renamed) ORDER BY word
-        ON CONFLICT DO NOTHING;
         INSERT INTO public.hospital_words (hospital_id, word)
         SELECT DISTINCT hospital_id, word
         FROM written JOIN public.patient_hospitals ON patient_id = unique_id,
-            unnest(tsvector_to_array(patient_search)) AS word
+            {_WORDS.format("patient_search")}
         WHERE unique_id = ANY (renamed) ORDER BY hospital_id, word
         ON CONFLICT DO NOTHING;
         RETURN NULL;
@@ -78,7 +85,7 @@ FUNCTIONS = {
     CREATE FUNCTION public.doubt_words() {_TRIGGER} $$
     BEGIN
         INSERT INTO public.stale_words
-        SELECT DISTINCT word FROM former, unnest(tsvector_to_array(patient_search)) AS word;
+        SELECT DISTINCT word FROM former, {_WORDS.format("patient_search")};
         RETURN NULL;
     END $$
     """,
@@ -88,7 +95,7 @@ FUNCTIONS = {
     BEGIN
         INSERT INTO public.stale_words
         SELECT DISTINCT word
-        FROM former JOIN public.patients ON unique_id = patient_id, unnest(tsvector_to_array(patient_search)) AS word;
+        FROM former JOIN public.patients ON unique_id = patient_id, {_WORDS.format("patient_search")};
         RETURN NULL;
     END $$
     """,
@@ -96,7 +103,7 @@ FUNCTIONS = {
     # thousands of patients have is no hospital's secret, and not worth the search
     "unused_words(text[])": """
     CREATE FUNCTION public.unused_words(words text[]) RETURNS TABLE (hospital_id text, word text)
-    LANGUAGE plpgsql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, public
+    LANGUAGE plpgsql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
     #variable_conflict use_column
     BEGIN
@@ -124,7 +131,7 @@ FUNCTIONS = {
     # writers learn words under locks that these exclude: none is forgotten that a patient is just about to have
     "forget_words(text[])": """
     CREATE FUNCTION public.forget_words(words text[]) RETURNS void
-    LANGUAGE plpgsql STRICT SECURITY DEFINER SET search_path = pg_catalog, public AS $$
+    LANGUAGE plpgsql STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
     BEGIN
         LOCK TABLE public.name_words, public.hospital_words IN SHARE ROW EXCLUSIVE MODE;
         WITH unused AS MATERIALIZED (
@@ -136,27 +143,18 @@ FUNCTIONS = {
         DELETE FROM public.stale_words WHERE word = ANY (words);
     END $$
     """,
-    # some words at a time, by one session at a time; how many there were to look at
-    "forget_stale_words()": """
-    CREATE FUNCTION public.forget_stale_words() RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public AS $$
+    # the same, without a lock where all of them are still in use
+    "forget_stale_words(text[])": """
+    CREATE FUNCTION public.forget_stale_words(words text[]) RETURNS void
+    LANGUAGE plpgsql STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
     DECLARE
-        doubtful text[];
         unused text[];
     BEGIN
-        IF NOT pg_try_advisory_xact_lock(hashtextextended('stale_words', 0)) THEN
-            RETURN 0;
-        END IF;
-        WITH taken AS (
-            DELETE FROM public.stale_words
-            WHERE ctid = ANY (ARRAY(SELECT ctid FROM public.stale_words LIMIT 50)) RETURNING word
-        )
-        SELECT array_agg(word) INTO doubtful FROM taken;
-        unused := ARRAY(SELECT DISTINCT word FROM public.unused_words(doubtful));
+        DELETE FROM public.stale_words WHERE word = ANY (words);
+        unused := ARRAY(SELECT DISTINCT word FROM public.unused_words(words));
         IF unused <> '{}' THEN
             PERFORM public.forget_words(unused);
         END IF;
-        RETURN coalesce(cardinality(doubtful), 0);
     END $$
     """,
 }
@@ -211,9 +209,10 @@ def upgrade() -> None:
         op.f("ix_hospital_words_hospital_id_word_since"), "hospital_words", ["hospital_id", "word", "since"]
     )
     op.create_table("stale_words", sa.Column("word", sa.Text(collation="C"), nullable=False))
-    for function in FUNCTIONS.values():
+    op.create_index(op.f("ix_stale_words_word"), "stale_words", ["word"])
+    for signature, function in FUNCTIONS.items():
         op.execute(function)
-    op.execute("REVOKE EXECUTE ON FUNCTION forget_words(text[]) FROM PUBLIC")
+        op.execute(f"REVOKE EXECUTE ON FUNCTION {signature} FROM PUBLIC")
     op.execute("DROP TRIGGER learn_from_update ON patients")
     for triggers in TRIGGERS.values():
         for name, trigger in triggers.items():

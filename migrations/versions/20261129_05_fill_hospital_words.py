@@ -18,7 +18,7 @@ BEGIN
         INSERT INTO hospital_words (hospital_id, word)
         SELECT DISTINCT hospital, word
         FROM patient_hospitals JOIN patients ON unique_id = patient_id,
-            unnest(tsvector_to_array(patient_search)) AS word
+            unnest((tsvector_to_array(patient_search))[1 : 60]) AS word
         WHERE hospital_id = hospital ORDER BY word
         ON CONFLICT DO NOTHING;
         COMMIT;

@@ -194,7 +194,7 @@ async def test_rows_outlive_a_step_back(revision: str, database_url: str, connec
     await alembic(command.upgrade, database_url, "head")
     up = await rows_of(connection)
     assert up.keys() == before.keys()
-    for table in down.keys() & before.keys():
+    for table in (down.keys() & before.keys()) - {"stale_words"}:  # a queue, which an upgrade fills
         rows = down[table]
         assert rows == of_columns(before[table], rows), f"{table}: the downgrade of {revision} changes rows"
         assert of_columns(up[table], rows) == rows, f"{table}: the upgrade to {revision} changes rows"

@@ -110,10 +110,10 @@ FORGERIES = (
         """,
         FIRST,
     ),
-    (REDACT, "was redacted in version 3 by no erasure"),
+    (REDACT, "was redacted in version 3 by no erasure, or changed since"),
     (
         """UPDATE journal SET erasure = '{"content": "x"}' WHERE OWN AND version = 3""",
-        "was redacted in version 3 by no erasure",
+        "was redacted in version 3 by no erasure, or changed since",
     ),
 )
 """What is done to a record's entries, and how the first entry that is wrong is named. At most as many as are listed."""
@@ -189,13 +189,36 @@ async def test_a_forged_erasure_is_counted(
     line = (await command("journal", "head")).out
     named = 'UPDATE journal SET record = (record::jsonb || \'{"profile_id": "x"}\')::json WHERE OWN AND version = 3'
     await forge(connection, f"{REDACT}; {named}", "pat")
-    erasure = "json_build_object('removed', '[]'::json, 'redacted', json_agg(encode(hash, 'hex')))"
+    says = (
+        "encode(journal_content(salt, resource, unique_id, version, action, time, actor, request_id, reason, record,"
+        " erasure), 'hex')"
+    )
+    listed = f"json_agg(json_build_array(encode(hash, 'hex'), {says}))"
+    erasure = f"json_build_object('removed', '[]'::json, 'redacted', {listed})"
     await connection.execute(
         "INSERT INTO journal (resource, unique_id, version, action, actor, erasure)"  # noqa: S608
         f" SELECT 'profiles', 'x', 1, 'erased', 'erase', {erasure} FROM journal WHERE salt IS NULL"
     )
     done = await command("journal", "verify", "--head", line)
     assert (done.status, "erased: 1 record, 0 entries removed, 1 redacted" in done.out) == (0, True)
+
+
+async def test_what_an_erasure_has_redacted_cannot_be_changed_afterwards(
+    client: httpx.AsyncClient, command: Command, connection: asyncpg.Connection
+) -> None:
+    """An entry of another patient that once had the erased profile: who did it, when, and what the record was."""
+    profile = {"patient_profile": {"unique_id": "prof"}}
+    for unique_id in ("one", "two"):
+        body = {"unique_id": unique_id, "patient_last_name": "Doe", **profile}
+        assert (await client.post("/patients/patients/", json=body)).status_code == 201
+        await client.put(f"/patients/patients/{unique_id}/", json={"patient_profile": None})
+    assert (await command("erase", "profile", "prof", "--reason", "asked", "--yes")).status == 0
+    done = await command("journal", "verify")
+    assert (done.status, "2 redacted" in done.out) == (0, True)
+    forged = "UPDATE journal SET actor = 'key:other', time = '2001-01-01', reason = 'x' WHERE OWN AND version = 1"
+    await forge(connection, forged, "one")
+    done = await command("journal", "verify")
+    assert (done.status, "one was redacted in version 1 by no erasure, or changed since" in done.out) == (1, True)
 
 
 ACTORS = ("import", "erase", "migration", "export", "", "key:", "key:nobody", "key:front%", "Local", "local ", "oidc")

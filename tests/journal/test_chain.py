@@ -100,7 +100,10 @@ async def test_hashes_of_what_was_erased(
     assert json.loads(redacted["erasure"]) == {"content": content(before["pat-b"][0]).hex()}
     assert last["erasure"] is None
     erased = {entries[0]["resource"]: entries for entries in after if entries[0]["action"] == "erased"}
-    for resource, unique_id, hashes in (("patients", "pat-a", []), ("profiles", "prof", [redacted["hash"].hex()])):
+    for resource, unique_id, hashes in (
+        ("patients", "pat-a", []),
+        ("profiles", "prof", [[redacted["hash"].hex(), content(redacted).hex()]]),
+    ):
         (entry,) = erased[resource]
         listed = json.loads(entry["erasure"])
         assert listed["redacted"] == hashes

@@ -13,7 +13,7 @@ import pytest
 
 from app.auth.scopes import Scope
 from app.resource.pages import MOST_STREAMS_OF_ONE
-from tests.auth.support import PATIENTS, client_of, make_key, secured
+from tests.auth.support import HOSPITALS, PATIENTS, client_of, make_key, secured
 from tests.processes import await_blocked, deadlocks, port_of
 from tests.search.conftest import SEARCH
 from tests.support import Served
@@ -122,6 +122,8 @@ async def test_lists_that_nobody_reads_leave_places_for_others(
             for key in (honest, greedy):  # what is no whole list waits for none
                 page = await client.get(PATIENTS, params={"limit": 5}, headers={"X-API-Key": key})
                 assert page.status_code == 200
+                small = await client.get(HOSPITALS, headers={"X-API-Key": key})
+                assert small.status_code == 200
             whole = await client.get(PATIENTS, headers={"X-API-Key": honest})
             assert len(whole.json()) == 10_000
         assert not waiting.done()

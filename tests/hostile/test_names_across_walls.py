@@ -1,5 +1,6 @@
 """Names that somebody adds, or has, across a wall: they hide nobody, tell nothing, and break no search."""
 
+import asyncio
 from collections.abc import Iterator
 
 import asyncpg
@@ -9,11 +10,12 @@ import pytest
 from app.db.session import Database
 from app.search.dictionary import forget_stale
 from app.search.words import MOST_ALIKE, MOST_RANKED
-from tests.processes import deadlocks
+from tests.journal.conftest import Command, command
+from tests.processes import await_blocked, deadlocks
 from tests.search.conftest import PATIENTS, SEARCH
 from tests.walls.conftest import Register, patient, register
 
-__all__ = ["register"]
+__all__ = ["command", "register"]
 
 WORDS_OF_A_NAME = 18
 """With eight letters and a blank each, about what one field of 150 characters takes."""
@@ -213,3 +215,38 @@ async def test_what_others_have_is_not_even_looked_at(register: Register, connec
     await deadlocks(connection)  # it has all sessions report
     scans = "SELECT sum(idx_scan) FROM pg_stat_user_indexes WHERE indexrelname = ANY ($1)"
     assert await connection.fetchval(scans, indexes) == 0
+
+
+async def test_more_stale_words_than_one_batch_has(
+    register: Register, connection: asyncpg.Connection, database_url: str
+) -> None:
+    """All of them are looked at, those that come again and again once; and one patient brings no more than 60."""
+    await connection.execute(
+        "INSERT INTO name_words (word) SELECT 'w' || n FROM generate_series(1, 1000) n;"
+        "INSERT INTO hospital_words (word, hospital_id) SELECT 'w' || n, 'hosA' FROM generate_series(1, 1000) n;"
+        "INSERT INTO stale_words SELECT 'w' || n FROM generate_series(1, 1000) n, generate_series(1, 5)"
+    )
+    words = [f"{first}{second}" for first in "abcdefghij" for second in "abcdefghi"]
+    name = {"patient_first_name": " ".join(words[:45]), "patient_last_name": " ".join(words[45:])}
+    assert (await register.a.patch(f"{PATIENTS}pat-a/", json=name)).status_code == 200
+    assert 50 < await count(connection, "hospital_words", words) <= 60
+    await forget(database_url)
+    assert await connection.fetchval("SELECT count(*) FROM stale_words") == 0
+    assert await connection.fetchval("SELECT count(*) FROM name_words WHERE word ~ '^w[0-9]'") == 0
+    assert await connection.fetchval("SELECT count(*) FROM hospital_words WHERE word ~ '^w[0-9]'") == 0
+
+
+async def test_erasing_makes_no_writer_wait(
+    register: Register, connection: asyncpg.Connection, command: Command
+) -> None:
+    """While another transaction, such as an import, has written words, whoever erases waits, and nobody behind it."""
+    async with connection.transaction():
+        await connection.execute("INSERT INTO hospital_words (word, hospital_id) VALUES ('imported', 'hosA')")
+        erasing = asyncio.ensure_future(command("erase", "patient", "pat-b", "--reason", "asked", "--yes"))
+        await await_blocked(connection)
+        for number in range(10):
+            body = {"unique_id": f"new{number}", "patient_last_name": f"New{number}"}
+            assert (await register.free.post(PATIENTS, json=body)).status_code == 201
+        assert not erasing.done()
+    assert (await erasing).status == 0
+    assert await count(connection, "name_words", ["b"]) == 0

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
+from app.resource.pages import MOST_STREAMS_OF_ONE
 from tests.processes import Call, at_once, await_blocked, port_of
 from tests.support import Served, dump, eventually
 
@@ -15,7 +16,9 @@ pytestmark = pytest.mark.alone
 
 PATIENTS = "/patients/patients/"
 CHANGE = {"patient_last_name": "Roe"}
-POOL_SIZE = 3
+POOL_SIZE = 4
+MOST_BLOCKED = 3
+"""Transactions that one principal has at once, of that many connections."""
 OURS = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'patients-api'"
 
 Serve = Callable[..., Served]
@@ -98,10 +101,11 @@ async def test_hundred_clients_that_hang_up(serve: Serve, database_url: str, con
     before = await dump(connection)
     served = serve(DATABASE_URL=database_url, PATIENTS_POOL_SIZE=str(POOL_SIZE))
     async with locked(connection):
-        lists = [await begin(served, Call("GET", PATIENTS).encoded(), read=2000) for _ in range(30)]
+        lists = [await begin(served, Call("GET", PATIENTS).encoded(), read=2000) for _ in range(MOST_STREAMS_OF_ONE)]
+        lists += [await begin(served, Call("GET", PATIENTS).encoded()) for _ in range(30 - len(lists))]  # they wait
         incomplete = [await begin(served, put(number)[:-5]) for number in range(30)]
         waiting = [await begin(served, put(number)) for number in range(100, 140)]
-        await await_blocked(connection, POOL_SIZE)
+        await await_blocked(connection, MOST_BLOCKED)
         await hang_up([*lists, *incomplete, *waiting])
         await await_nobody_blocked(connection, within=1.3)
     eventually(lambda: sum(line.get("route", "/readyz") != "/readyz" for line in served.log()) == 100)
@@ -115,5 +119,5 @@ async def test_hundred_clients_that_hang_up(serve: Serve, database_url: str, con
     async with locked(connection):
         calls = [Call("PUT", f"{PATIENTS}pat{number}/", CHANGE) for number in range(POOL_SIZE)]
         slow = asyncio.ensure_future(at_once(served.url, calls))
-        await await_blocked(connection, POOL_SIZE)
+        await await_blocked(connection, MOST_BLOCKED)
     assert [answer.status for answer in await slow] == [200] * POOL_SIZE

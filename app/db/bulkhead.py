@@ -48,17 +48,23 @@ class Bulkhead:
         finally:
             leave()
 
+    def enter_at_once(self, principal: str) -> Callable[[], None] | None:
+        """Take a place, if there is one; the function that gives it back, to be called once."""
+        if not self._has_room(principal):  # else nobody waits that could have it
+            return None
+        self._under_way[principal] += 1
+        return lambda: self._leave(principal)
+
     async def enter(self, principal: str) -> Callable[[], None]:
         """Take a place, as soon as there is one; the function that gives it back, to be called once.
 
         Raises:
             TooManyRequestsError, UnavailableError: as `place` does.
         """
-        if self._has_room(principal):  # then nobody waits that could have it
-            self._under_way[principal] += 1
-        else:
+        leave = self.enter_at_once(principal)
+        if leave is None:
             await self._wait(principal)
-        return lambda: self._leave(principal)
+        return leave or (lambda: self._leave(principal))
 
     def _has_room(self, principal: str) -> bool:
         return self._under_way.total() < self._places and self._under_way[principal] < self._places_of_one

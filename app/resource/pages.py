@@ -143,10 +143,14 @@ async def list_answer(request: Request, source: Source[P], parameters: P, cap: i
         streams: Bulkhead = request.app.state.streams
         first = await read_wanted(None, BATCH)  # before the answer begins: a failure here is still a problem
         if len(first) >= BATCH:
-            del first  # nothing is held while it waits
-            leave = await streams.enter(principal.name)
-            request.scope["state"]["leave"] = partial(_end_stream, streams, leave)
-            first = await read_wanted(None, BATCH)
+            leave = streams.enter_at_once(principal.name)
+            if leave is None:
+                del first  # nothing is held while it waits
+                leave = await streams.enter(principal.name)
+                request.scope["state"]["leave"] = partial(_end_stream, streams, leave)
+                first = await read_wanted(None, BATCH)
+            else:
+                request.scope["state"]["leave"] = partial(_end_stream, streams, leave)
         await source.show(first)
         batches = _Batches(source, parameters, first)
         batches.whole |= request.scope["state"]["method"] == "HEAD"  # its headers leave with the first

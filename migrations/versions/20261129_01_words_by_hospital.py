@@ -48,36 +48,24 @@ FUNCTIONS = {
         RETURN NULL;
     END $$
     """,
+    # row by row, since most updates change no name: for these a trigger of statements would keep both versions of a row
     "relearn_words()": f"""
     CREATE FUNCTION public.relearn_words() {_TRIGGER} $$
-    DECLARE
-        renamed text[] := ARRAY(
-            SELECT unique_id FROM former JOIN written USING (unique_id)
-            WHERE former.patient_search <> written.patient_search
-        );
     BEGIN
-        IF renamed = '{{}}' THEN
-            RETURN NULL;
-        END IF;
         INSERT INTO public.stale_words
-        SELECT DISTINCT word
-        FROM former JOIN written USING (unique_id), {_WORDS.format("former.patient_search")}
-        WHERE unique_id = ANY (renamed) AND word <> ALL (tsvector_to_array(written.patient_search));
+        SELECT word FROM {_WORDS.format("OLD.patient_search")} WHERE word <> ALL (tsvector_to_array(NEW.patient_search));
         IF {_LATER} IS NOT TRUE THEN
             INSERT INTO public.name_words (word)
-            SELECT DISTINCT word FROM written, {_WORDS.format("patient_search")}
-            WHERE unique_id = ANY (renamed) ORDER BY word
+            SELECT word FROM {_WORDS.format("NEW.patient_search")} ORDER BY word
             ON CONFLICT DO NOTHING;
         END IF;
-        IF {_HOSPITALS_LATER} THEN
-            RETURN NULL;
+        IF {_HOSPITALS_LATER} IS NOT TRUE THEN
+            INSERT INTO public.hospital_words (hospital_id, word)
+            SELECT hospital_id, word
+            FROM public.patient_hospitals, {_WORDS.format("NEW.patient_search")}
+            WHERE patient_id = NEW.unique_id ORDER BY hospital_id, word
+            ON CONFLICT DO NOTHING;
         END IF;
-        INSERT INTO public.hospital_words (hospital_id, word)
-        SELECT DISTINCT hospital_id, word
-        FROM written JOIN public.patient_hospitals ON patient_id = unique_id,
-            {_WORDS.format("patient_search")}
-        WHERE unique_id = ANY (renamed) ORDER BY hospital_id, word
-        ON CONFLICT DO NOTHING;
         RETURN NULL;
     END $$
     """,
@@ -161,8 +149,8 @@ FUNCTIONS = {
 # one for each event, since a trigger on several events gets no rows
 TRIGGERS = {
     "patients": {
-        "learn_from_update": "AFTER UPDATE ON patients REFERENCING OLD TABLE AS former NEW TABLE AS written "
-        "FOR EACH STATEMENT EXECUTE FUNCTION relearn_words()",
+        "learn_from_update": "AFTER UPDATE ON patients FOR EACH ROW "
+        "WHEN (OLD.patient_search <> NEW.patient_search) EXECUTE FUNCTION relearn_words()",
         "doubt_after_delete": "AFTER DELETE ON patients REFERENCING OLD TABLE AS former "
         "FOR EACH STATEMENT EXECUTE FUNCTION doubt_words()",
     },

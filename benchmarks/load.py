@@ -30,8 +30,9 @@ LEARN = (
     "INSERT INTO name_words (word) SELECT DISTINCT unnest(tsvector_to_array(patient_search)) FROM patients",
     """
     INSERT INTO hospital_words (hospital_id, word)
-    SELECT DISTINCT hospital_id, unnest(tsvector_to_array(patient_search))
-    FROM patients JOIN patient_hospitals ON patient_id = unique_id
+    SELECT DISTINCT hospital_id, word
+    FROM patients JOIN patient_hospitals ON patient_id = unique_id, unnest(tsvector_to_array(patient_search)) AS word
+    WHERE char_length(word) > 2
     """,
 )
 

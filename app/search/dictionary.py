@@ -115,14 +115,14 @@ The first transaction that has a word holds up all others that have it too, unti
 _STAGED = """
     FROM patients JOIN staged_patients USING (unique_id) {links},
         unnest((tsvector_to_array(patient_search))[1 : 60]) AS word
-    WHERE fate IN ('created', 'updated')
+    WHERE fate IN ('created', 'updated') AND char_length(word) > {short}
     ON CONFLICT DO NOTHING
 """
 NOTE = (
-    text("INSERT INTO staged_words SELECT DISTINCT word" + _STAGED.format(links="")),
+    text("INSERT INTO staged_words SELECT DISTINCT word" + _STAGED.format(links="", short=0)),
     text(
         "INSERT INTO staged_hospital_words SELECT DISTINCT hospital_id, word"
-        + _STAGED.format(links="JOIN patient_hospitals ON patient_id = unique_id")
+        + _STAGED.format(links="JOIN patient_hospitals ON patient_id = unique_id", short=2)
     ),
 )
 """Note the words of patients that are staged (`app.transfer`), and of their hospitals."""

@@ -19,6 +19,8 @@ _HOSPITALS_LATER = "current_setting('patients.learn_hospital_words', true) = 'la
 """Those of hospitals too; an import of an older version says this of all words only."""
 _WORDS = "unnest((tsvector_to_array({}))[1 : 60]) AS word"
 """The words of one patient: more than any name has are somebody's who fills the dictionary."""
+_LONG = "char_length(word) > 2"
+"""In hospitals' words there are no initials and short titles: nobody finds a typing error in them."""
 
 # each inserts in one order: two transactions that have the same new words never wait for each other in a circle
 FUNCTIONS = {
@@ -43,7 +45,7 @@ FUNCTIONS = {
         INSERT INTO public.hospital_words (hospital_id, word)
         SELECT DISTINCT hospital_id, word
         FROM written JOIN public.patients ON unique_id = patient_id, {_WORDS.format("patient_search")}
-        ORDER BY hospital_id, word
+        WHERE {_LONG} ORDER BY hospital_id, word
         ON CONFLICT DO NOTHING;
         RETURN NULL;
     END $$
@@ -63,7 +65,7 @@ FUNCTIONS = {
             INSERT INTO public.hospital_words (hospital_id, word)
             SELECT hospital_id, word
             FROM public.patient_hospitals, {_WORDS.format("NEW.patient_search")}
-            WHERE patient_id = NEW.unique_id ORDER BY hospital_id, word
+            WHERE patient_id = NEW.unique_id AND {_LONG} ORDER BY hospital_id, word
             ON CONFLICT DO NOTHING;
         END IF;
         RETURN NULL;
@@ -83,7 +85,8 @@ FUNCTIONS = {
     BEGIN
         INSERT INTO public.stale_words
         SELECT DISTINCT word
-        FROM former JOIN public.patients ON unique_id = patient_id, {_WORDS.format("patient_search")};
+        FROM former JOIN public.patients ON unique_id = patient_id, {_WORDS.format("patient_search")}
+        WHERE {_LONG};
         RETURN NULL;
     END $$
     """,

@@ -19,7 +19,7 @@ BEGIN
         SELECT DISTINCT hospital, word
         FROM patient_hospitals JOIN patients ON unique_id = patient_id,
             unnest((tsvector_to_array(patient_search))[1 : 60]) AS word
-        WHERE hospital_id = hospital ORDER BY word
+        WHERE hospital_id = hospital AND char_length(word) > 2 ORDER BY word
         ON CONFLICT DO NOTHING;
         COMMIT;
     END LOOP;

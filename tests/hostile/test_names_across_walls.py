@@ -226,8 +226,8 @@ async def test_more_stale_words_than_one_batch_has(
         "INSERT INTO hospital_words (word, hospital_id) SELECT 'w' || n, 'hosA' FROM generate_series(1, 1000) n;"
         "INSERT INTO stale_words SELECT 'w' || n FROM generate_series(1, 1000) n, generate_series(1, 5)"
     )
-    words = [f"{first}{second}" for first in "abcdefghij" for second in "abcdefghi"]
-    name = {"patient_first_name": " ".join(words[:45]), "patient_last_name": " ".join(words[45:])}
+    words = [f"{first}{second}z" for first in "abcdefgh" for second in "abcdefgh"]
+    name = {"patient_first_name": " ".join(words[:36]), "patient_last_name": " ".join(words[36:])}
     assert (await register.a.patch(f"{PATIENTS}pat-a/", json=name)).status_code == 200
     assert 50 < await count(connection, "hospital_words", words) <= 60
     await forget(database_url)

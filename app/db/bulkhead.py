@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 
 from prometheus_client import Gauge
 
@@ -53,7 +54,7 @@ class Bulkhead:
         if not self._has_room(principal):  # else nobody waits that could have it
             return None
         self._under_way[principal] += 1
-        return lambda: self._leave(principal)
+        return partial(self._leave, principal)
 
     async def enter(self, principal: str) -> Callable[[], None]:
         """Take a place, as soon as there is one; the function that gives it back, to be called once.
@@ -62,9 +63,10 @@ class Bulkhead:
             TooManyRequestsError, UnavailableError: as `place` does.
         """
         leave = self.enter_at_once(principal)
-        if leave is None:
-            await self._wait(principal)
-        return leave or (lambda: self._leave(principal))
+        if leave is not None:
+            return leave
+        await self._wait(principal)
+        return partial(self._leave, principal)
 
     def _has_room(self, principal: str) -> bool:
         return self._under_way.total() < self._places and self._under_way[principal] < self._places_of_one

@@ -182,17 +182,18 @@ class _Refusals:
     """
 
     def __init__(self) -> None:
-        self._scores: TTLCache[str, float] = TTLCache(MOST_PRINCIPALS, REFUSAL_SECONDS)
+        self._owed: TTLCache[str, int] = TTLCache(MOST_PRINCIPALS, REFUSAL_SECONDS)
+        """Changes that have to be accepted first, by principal."""
 
     def may_share(self, principal: str) -> bool:
-        return self._scores.get(principal, 0.0) <= 0
+        return not self._owed.get(principal)
 
     def note(self, principal: str, *, refused: bool) -> None:
-        score = self._scores.get(principal, 0.0)
+        owed = self._owed.get(principal, 0)
         if refused:
-            self._scores[principal] = min(score + 1, MOST_REFUSALS)
-        elif score > 0:
-            self._scores[principal] = score - 1 / ACCEPTED_FOR_REFUSED
+            self._owed[principal] = min(owed + ACCEPTED_FOR_REFUSED, MOST_REFUSALS * ACCEPTED_FOR_REFUSED)
+        elif owed:
+            self._owed[principal] = owed - 1
 
 
 class Together:

@@ -145,12 +145,10 @@ async def list_answer(request: Request, source: Source[P], parameters: P, cap: i
         if len(first) >= BATCH:
             leave = streams.enter_at_once(principal.name)
             if leave is None:
-                del first  # nothing is held while it waits
+                first = ()  # nothing is held while it waits
                 leave = await streams.enter(principal.name)
-                request.scope["state"]["leave"] = partial(_end_stream, streams, leave)
-                first = await read_wanted(None, BATCH)
-            else:
-                request.scope["state"]["leave"] = partial(_end_stream, streams, leave)
+            request.scope["state"]["leave"] = partial(_end_stream, streams, leave)
+            first = first or await read_wanted(None, BATCH)
         await source.show(first)
         batches = _Batches(source, parameters, first)
         batches.whole |= request.scope["state"]["method"] == "HEAD"  # its headers leave with the first

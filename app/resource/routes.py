@@ -68,9 +68,9 @@ def answer(request: Request, document: str, status: int = 200, headers: dict[str
     return Response(document, status, headers, media_type="application/json")
 
 
-def _few_hospitals(principal: Principal) -> bool:
-    """Whether a plain page costs little: it takes as many ids from each hospital as it has records."""
-    return principal.hospitals is None or len(principal.hospitals) <= FEW_HOSPITALS
+def _is_cheap(wanted: Wanted, principal: Principal) -> bool:
+    """Whether a page is a plain one, and costs little: it takes as many ids from each hospital as it has records."""
+    return wanted.everything and (principal.hospitals is None or len(principal.hospitals) <= FEW_HOSPITALS)
 
 
 def _refuse_count_by_head(access: Access) -> None:
@@ -94,14 +94,13 @@ async def list_records(
 
     @asynccontextmanager
     async def connected(wanted: Wanted) -> AsyncIterator[Listing]:
-        cheap = wanted.everything and _few_hospitals(principal)
-        reading = database(request).read() if cheap else database(request).find(principal.name)
-        async with reading as connection:
+        cheap = _is_cheap(wanted, principal)
+        async with database(request).read() if cheap else database(request).find(principal.name) as connection:
             yield listing(repository(connection, principal))
 
     async def read(parameters: ListParameters, after: Any, limit: int) -> list[Found]:
         wanted, place = parameters.wanted(region), after and Place._make(after)
-        if wanted.everything and _few_hospitals(principal):
+        if _is_cheap(wanted, principal):
             return await _lookups(request).page(repository, principal, place, limit)
         async with connected(wanted) as records:
             return await records.page(wanted, place, limit)

@@ -4,7 +4,7 @@ Triggers add the words of what is written, and note in `stale_words` those that 
 any more is removed in the background (`app.search.dictionary`).
 """
 
-from sqlalchemy import Column, DateTime, Index, Table, func, literal_column
+from sqlalchemy import Column, DateTime, Index, PrimaryKeyConstraint, Table, func, literal_column
 
 from app.db.base import ID, UNBUFFERED, Base
 
@@ -39,10 +39,10 @@ Index(
 hospital_words = Table(
     "hospital_words",
     Base.metadata,
-    Column("word", ID, primary_key=True),
-    Column("hospital_id", ID, primary_key=True),
+    Column("hospital_id", ID),
+    Column("word", ID),
     _since(),
-    Index(None, "hospital_id", "word", "since"),
+    PrimaryKeyConstraint("hospital_id", "word", postgresql_include=["since"]),
     info={"serving_rights": "SELECT, INSERT"},
 )
 """The words of each hospital's patients: all that a principal limited to hospitals ever searches."""

@@ -53,18 +53,21 @@ FUNCTIONS = {
     # row by row, since most updates change no name: for these a trigger of statements would keep both versions of a row
     "relearn_words()": f"""
     CREATE FUNCTION public.relearn_words() {_TRIGGER} $$
+    DECLARE
+        former text[] := (tsvector_to_array(OLD.patient_search))[1 : 60];
+        current text[] := (tsvector_to_array(NEW.patient_search))[1 : 60];
+        gained text[] := ARRAY(SELECT word FROM unnest(current) AS word WHERE word <> ALL (former) ORDER BY word);
     BEGIN
-        INSERT INTO public.stale_words
-        SELECT word FROM {_WORDS.format("OLD.patient_search")} WHERE word <> ALL (tsvector_to_array(NEW.patient_search));
+        INSERT INTO public.stale_words SELECT word FROM unnest(former) AS word WHERE word <> ALL (current);
+        IF gained = '{{}}' THEN
+            RETURN NULL;
+        END IF;
         IF {_LATER} IS NOT TRUE THEN
-            INSERT INTO public.name_words (word)
-            SELECT word FROM {_WORDS.format("NEW.patient_search")} ORDER BY word
-            ON CONFLICT DO NOTHING;
+            INSERT INTO public.name_words (word) SELECT unnest(gained) ON CONFLICT DO NOTHING;
         END IF;
         IF {_HOSPITALS_LATER} IS NOT TRUE THEN
             INSERT INTO public.hospital_words (hospital_id, word)
-            SELECT hospital_id, word
-            FROM public.patient_hospitals, {_WORDS.format("NEW.patient_search")}
+            SELECT hospital_id, word FROM public.patient_hospitals, unnest(gained) AS word
             WHERE patient_id = NEW.unique_id AND {_LONG} ORDER BY hospital_id, word
             ON CONFLICT DO NOTHING;
         END IF;
@@ -99,7 +102,12 @@ FUNCTIONS = {
     #variable_conflict use_column
     BEGIN
         RETURN QUERY
-        WITH asked AS (
+        WITH RECURSIVE hospital AS (
+            SELECT min(hospital_id) AS id FROM public.hospital_words
+            UNION ALL
+            SELECT (SELECT min(hospital_id) FROM public.hospital_words WHERE hospital_id > id)
+            FROM hospital WHERE id IS NOT NULL
+        ), asked AS (
             SELECT DISTINCT word FROM unnest(words) AS word
         ), holding AS MATERIALIZED (
             SELECT word, unique_id FROM asked, LATERAL (
@@ -113,10 +121,10 @@ FUNCTIONS = {
         )
         SELECT NULL, word FROM counted WHERE patients = 0
         UNION ALL
-        SELECT hospital_id, word FROM public.hospital_words JOIN counted USING (word)
-        WHERE patients <= 2000 AND NOT EXISTS (
-            SELECT FROM linked WHERE linked.word = counted.word AND linked.hospital_id = hospital_words.hospital_id
-        );
+        SELECT id, word FROM counted CROSS JOIN hospital
+        WHERE patients <= 2000
+            AND EXISTS (SELECT FROM public.hospital_words AS held WHERE held.hospital_id = id AND held.word = counted.word)
+            AND NOT EXISTS (SELECT FROM linked WHERE linked.word = counted.word AND linked.hospital_id = id);
     END $$
     """,
     # writers learn words under locks that these exclude: none is forgotten that a patient is just about to have
@@ -191,13 +199,10 @@ def upgrade() -> None:
     op.add_column("name_words", _since())
     op.create_table(
         "hospital_words",
-        sa.Column("word", sa.Text(collation="C"), nullable=False),
         sa.Column("hospital_id", sa.Text(collation="C"), nullable=False),
+        sa.Column("word", sa.Text(collation="C"), nullable=False),
         _since(),
-        sa.PrimaryKeyConstraint("word", "hospital_id", name=op.f("pk_hospital_words")),
-    )
-    op.create_index(
-        op.f("ix_hospital_words_hospital_id_word_since"), "hospital_words", ["hospital_id", "word", "since"]
+        sa.PrimaryKeyConstraint("hospital_id", "word", name=op.f("pk_hospital_words"), postgresql_include=["since"]),
     )
     op.create_table("stale_words", sa.Column("word", sa.Text(collation="C"), nullable=False))
     op.create_index(op.f("ix_stale_words_word"), "stale_words", ["word"])

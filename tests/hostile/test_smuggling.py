@@ -34,6 +34,8 @@ The blank lines before it mean nothing to a parser, and are too many to be sent 
 """
 CHUNKED = b"%x\r\n%b\r\n0\r\n\r\n" % (len(SWALLOWING), SWALLOWING)
 LENGTH = b"Content-Length: %d\r\n" % len(SWALLOWING)
+VICTIM_TIMEOUT_SECONDS = 20
+"""Longer than a slow disk takes to commit the audit of a read, shorter than the service waits for a client."""
 ENCODING = b"Transfer-Encoding: chunked\r\n"
 
 ATTACKS = {
@@ -96,7 +98,9 @@ async def test_nothing_is_done_in_the_name_of_others(
     served = serve(DATABASE_URL=database_url, PATIENTS_AUTH="required")
     name, directory = proxy
     with proxy_before(served.url, name, directory, free_port()) as url:
-        async with httpx.AsyncClient(base_url=url, headers={"X-API-Key": key}) as victim:
+        async with httpx.AsyncClient(
+            base_url=url, headers={"X-API-Key": key}, timeout=VICTIM_TIMEOUT_SECONDS
+        ) as victim:
             for attempt, sent in ATTACKS.items():
                 for pause in PAUSES_SECONDS:
                     await attack(url, *sent, pause)

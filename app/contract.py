@@ -2,7 +2,7 @@
 
 from typing import Any
 
-_FIELDS: dict[str, Any] = {
+_PATIENT_FIELDS: dict[str, Any] = {
     "patient_profile": {
         "unique_id": "prof123",
         "email": "user@example.com",
@@ -29,12 +29,12 @@ _FIELDS: dict[str, Any] = {
     "patient_longitude": "-12.345678",
     "patient_access_medical_care": "Public",
 }
-DATES = {"date_created": "2023-01-01T12:00:00Z", "last_updated": "2023-01-01T12:00:00Z"}
+TIMESTAMPS = {"date_created": "2023-01-01T12:00:00Z", "last_updated": "2023-01-01T12:00:00Z"}
 
-CREATE = {**_FIELDS, "hospital_ids": ["hos123", "hos456"], "doctor_ids": ["doc123"]}
+CREATE_BODY = {**_PATIENT_FIELDS, "hospital_ids": ["hos123", "hos456"], "doctor_ids": ["doc123"]}
 """What POST sends."""
 
-UPDATE = {
+UPDATE_BODY = {
     "patient_mobile_number": "+987654321",
     "patient_race": "African",
     "patient_province": "New Province",
@@ -45,10 +45,10 @@ UPDATE = {
 
 PATIENT = {
     "unique_id": "pat123",
-    **_FIELDS,
+    **_PATIENT_FIELDS,
     "patient_hospital": [{"unique_id": "hos123", "hospital_name": "General Hospital"}],
     "patient_doctor": [{"unique_id": "doc123", "doctor_first_name": "Dr. Smith"}],
-    **DATES,
+    **TIMESTAMPS,
 }
 """What GET answers."""
 
@@ -56,6 +56,6 @@ PROFILE_FIELDS = {"email": "user@example.com", "first_name": "John", "last_name"
 HOSPITAL_FIELDS = {"hospital_name": "General Hospital"}
 DOCTOR_FIELDS = {"doctor_first_name": "Thabo", "doctor_last_name": "Mokoena"}
 
-PROFILE = {"unique_id": "prof123", **PROFILE_FIELDS, **DATES}
-HOSPITAL = {"unique_id": "hos123", **HOSPITAL_FIELDS, **DATES}
-DOCTOR = {"unique_id": "doc-mokoena", **DOCTOR_FIELDS, **DATES}
+PROFILE = {"unique_id": "prof123", **PROFILE_FIELDS, **TIMESTAMPS}
+HOSPITAL = {"unique_id": "hos123", **HOSPITAL_FIELDS, **TIMESTAMPS}
+DOCTOR = {"unique_id": "doc-mokoena", **DOCTOR_FIELDS, **TIMESTAMPS}

@@ -17,22 +17,22 @@ from app.models import Doctor, Hospital, Patient, Profile, journal
 from app.patients.schemas import PatientCreate
 from app.patients.service import PatientService
 
-ADVISORY_LOCK = 0x64656D6F
+DEMO_DATA_LOCK_KEY = 0x64656D6F
 """Any number that all versions agree on; this one spells `demo`."""
-HOSPITALS = {
+HOSPITAL_NAMES = {
     "hos123": "General Hospital",
     "hos456": "St. Mary's Hospital",
     "hos789": "New Hospital",
     "hos-groote": "Tafelberg Clinic",
     "hos-limpopo": "Limpopo Valley Hospital",
 }
-DOCTORS = {
+DOCTOR_NAMES = {
     "doc123": ("Dr. Smith", None),
     "doc456": ("Dr. Adams", None),
     "doc-naidoo": ("Priya", "Naidoo"),
     "doc-mokoena": ("Thabo", "Mokoena"),
 }
-_PEOPLE = (
+_NAMES_AND_GENDERS = (
     ("Nomvula Dlamini", "Female"),
     ("Sipho Nkosi", "Male"),
     ("Lerato Mokoena", "Female"),
@@ -78,9 +78,9 @@ _TOWNS = (
 )
 
 
-def _fictitious() -> Iterator[dict[str, Any]]:
-    hospitals, doctors = list(HOSPITALS), list(DOCTORS)
-    for number, (name, gender) in enumerate(_PEOPLE):
+def _fictitious_patients() -> Iterator[dict[str, Any]]:
+    hospitals, doctors = list(HOSPITAL_NAMES), list(DOCTOR_NAMES)
+    for number, (name, gender) in enumerate(_NAMES_AND_GENDERS):
         first, last = name.split(" ", 1)
         town, province, postal_code, latitude, longitude = _TOWNS[number % len(_TOWNS)]
         yield {
@@ -102,24 +102,26 @@ def _fictitious() -> Iterator[dict[str, Any]]:
         }
 
 
-DEMO = Principal("demo")
+DEMO_PRINCIPAL = Principal("demo")
 
 
-async def fill(connection: AsyncConnection) -> None:
+async def insert_demo_data(connection: AsyncConnection) -> None:
     """Fill a database that is empty and always was: one that holds anything, or did, is left alone."""
     # one at a time: two services may start on one database at the same moment
-    await connection.execute(select(func.pg_advisory_xact_lock(ADVISORY_LOCK)))
+    await connection.execute(select(func.pg_advisory_xact_lock(DEMO_DATA_LOCK_KEY)))
     tables = (Patient.__table__, Profile.__table__, Hospital.__table__, Doctor.__table__, journal)
     if (await connection.execute(select(or_(*(exists(select(table)) for table in tables))))).scalar_one():
         return
-    for unique_id, name in HOSPITALS.items():
-        await HospitalService(connection, DEMO).create(HospitalCreate(unique_id=unique_id, hospital_name=name))
-    for unique_id, (first, last) in DOCTORS.items():
+    for unique_id, name in HOSPITAL_NAMES.items():
+        await HospitalService(connection, DEMO_PRINCIPAL).create(
+            HospitalCreate(unique_id=unique_id, hospital_name=name)
+        )
+    for unique_id, (first, last) in DOCTOR_NAMES.items():
         doctor = DoctorCreate(unique_id=unique_id, doctor_first_name=first, doctor_last_name=last)
-        await DoctorService(connection, DEMO).create(doctor)
-    patients = PatientService(connection, DEMO)
-    example = {**contract.CREATE, "unique_id": contract.PATIENT["unique_id"], "hospital_ids": ["hos123"]}
-    dates = {name: datetime.fromisoformat(moment) for name, moment in contract.DATES.items()}
-    await patients.create(PatientCreate.model_validate(example), moments=dates)
-    for patient in _fictitious():
+        await DoctorService(connection, DEMO_PRINCIPAL).create(doctor)
+    patients = PatientService(connection, DEMO_PRINCIPAL)
+    example = {**contract.CREATE_BODY, "unique_id": contract.PATIENT["unique_id"], "hospital_ids": ["hos123"]}
+    timestamps = {name: datetime.fromisoformat(timestamp) for name, timestamp in contract.TIMESTAMPS.items()}
+    await patients.create(PatientCreate.model_validate(example), timestamps=timestamps)
+    for patient in _fictitious_patients():
         await patients.create(PatientCreate.model_validate(patient))

@@ -83,8 +83,8 @@ class MissingScopeError(ForbiddenError):
 class NotFoundError(ServiceError):
     status = HTTPStatus.NOT_FOUND
 
-    def __init__(self, resource: str, which: str = "of this unique_id") -> None:
-        super().__init__(f"There is no {resource} {which}.")
+    def __init__(self, resource: str, qualifier: str = "of this unique_id") -> None:
+        super().__init__(f"There is no {resource} {qualifier}.")
 
 
 class ConflictError(ServiceError):
@@ -97,28 +97,29 @@ class IdentifierTakenError(ConflictError):
 
 
 class IdentifierRetiredError(ConflictError):
-    def __init__(self, resource: str, last: int | None) -> None:
+    def __init__(self, resource: str, last_version: int | None) -> None:
         detail = f"A deleted {resource} had this unique_id, and an id once used never returns to another."
-        if last is not None:
-            detail += (
-                f' To bring that one back, POST {{"version": {last}}} to its restore/ path; else choose another id.'
-            )
+        if last_version is not None:
+            detail += f' To bring that one back, POST {{"version": {last_version}}} to its restore/ path; '
+            detail += "else choose another id."
         super().__init__(detail)
 
 
 class InUseError(ConflictError):
-    def __init__(self, resource: str, patients: int | None) -> None:
+    def __init__(self, resource: str, patient_count: int | None) -> None:
         """Say how many `patients` are linked to it, if who asks may know."""
-        count = {None: "It is in use: patients are", 1: "1 patient is"}.get(patients, f"{patients} patients are")
+        count = {None: "It is in use: patients are", 1: "1 patient is"}.get(
+            patient_count, f"{patient_count} patients are"
+        )
         super().__init__(f"{count} linked to this {resource}. Unlink first, then delete.")
 
 
 class FormerProfilesError(ConflictError):
-    def __init__(self, profiles: int) -> None:
-        had = "1 other profile" if profiles == 1 else f"{profiles} other profiles"
+    def __init__(self, profile_count: int) -> None:
+        former_profiles = "1 other profile" if profile_count == 1 else f"{profile_count} other profiles"
         super().__init__(
-            f"The patient once had {had} that no patient has now; its history tells which. Say what becomes of it all: "
-            "--former-profiles erase, or keep."
+            f"The patient once had {former_profiles} that no patient has now; its history tells which. "
+            "Say what becomes of it all: --former-profiles erase, or keep."
         )
 
 
@@ -149,25 +150,27 @@ class PreconditionRequiredError(ServiceError):
         super().__init__("Send If-Match with the ETag of what you have read, so that nobody's change is overwritten.")
 
 
-class InvalidError(ServiceError):
+class ValidationFailedError(ServiceError):
     status = HTTPStatus.UNPROCESSABLE_ENTITY
 
     def __init__(self, errors: Iterable[FieldError]) -> None:
         super().__init__("The request has errors; nothing of it was stored.", errors)
 
 
-class UnavailableProfileError(InvalidError):
+class ProfileNotAccessibleError(ValidationFailedError):
     def __init__(self) -> None:
-        place = ("body", "patient_profile", "unique_id")
+        location = ("body", "patient_profile", "unique_id")
         message = "Is not available to you: leave the profile out, or choose another unique_id for a new one"
-        super().__init__([FieldError(place, message, "profile_unavailable")])
+        super().__init__([FieldError(location, message, "profile_unavailable")])
 
 
 class TooManyRequestsError(ServiceError):
     status = HTTPStatus.TOO_MANY_REQUESTS
 
-    def __init__(self, seconds: int) -> None:
-        super().__init__("Too many requests. Wait, then go on more slowly.", headers={"Retry-After": str(seconds)})
+    def __init__(self, retry_after_seconds: int) -> None:
+        super().__init__(
+            "Too many requests. Wait, then go on more slowly.", headers={"Retry-After": str(retry_after_seconds)}
+        )
 
 
 class UnreadableBodyError(ServiceError):

@@ -8,35 +8,35 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.responses import RedirectResponse
 
-from app import openapi
-from app.audit.routes import router as audit
-from app.audit.trail import Trail
+from app.api import openapi
+from app.api.audit import router as audit_router
+from app.api.cursors import Cursors
+from app.api.docs import assets
+from app.api.docs import router as docs_router
+from app.api.health import router as health_router
+from app.api.pages import MAX_STREAMS, MAX_STREAMS_PER_PRINCIPAL
+from app.audit.recorder import AuditRecorder
 from app.auth.authentication import Authenticator
-from app.chores import do_chores, keep_chores_done
+from app.background_tasks import run_background_tasks, run_background_tasks_periodically
 from app.db.bulkhead import Bulkhead
-from app.db.session import Database
-from app.db.together import Together
-from app.docs.routes import assets
-from app.docs.routes import router as docs
-from app.doctors.routes import router as doctors
-from app.hospitals.routes import router as hospitals
-from app.http.hangups import Hangups
-from app.http.middleware import CORS, BodyLimit, Hosts, Paths, Problems, RequestContext
+from app.db.database import Database
+from app.db.transaction_batching import TransactionBatcher
+from app.doctors.routes import router as doctors_router
+from app.hospitals.routes import router as hospitals_router
+from app.http.disconnects import CancelOnDisconnect
+from app.http.middleware import CORS, BodyLimit, RequestContext, TrailingSlashAndHead, TrustedHosts, UnhandledErrors
 from app.http.problems import add_error_handlers
-from app.observability.health import router as health
-from app.observability.metrics import POOL
-from app.observability.statements import Statements
+from app.listing.batched_reads import BatchedReads
+from app.observability.metrics import CONNECTIONS_MAX
+from app.observability.statements import StatementInstrumentation
 from app.observability.telemetry import Telemetry
-from app.patients.routes import router as patients
-from app.profiles.routes import router as profiles
-from app.resource.cursors import Cursors
-from app.resource.lookups import Lookups
-from app.resource.pages import MOST_STREAMS, MOST_STREAMS_OF_ONE
-from app.search.dictionary import keep_forgetting
+from app.patients.routes import router as patients_router
+from app.profiles.routes import router as profiles_router
+from app.search.dictionary import delete_stale_words_periodically
 from app.settings import Settings
 
-RESOURCES = (patients, profiles, hospitals, doctors, audit)
-ACCEPTED_HEADERS = (
+RESOURCE_ROUTERS = (patients_router, profiles_router, hospitals_router, doctors_router, audit_router)
+CORS_ALLOWED_HEADERS = (
     "Authorization",
     "Content-Type",
     "Idempotency-Key",
@@ -46,7 +46,7 @@ ACCEPTED_HEADERS = (
     "X-Break-Glass",
     "X-Request-ID",
 )
-EXPOSED_HEADERS = (
+CORS_EXPOSED_HEADERS = (
     "Link",
     "Next-Cursor",
     "X-Total-Count",
@@ -63,29 +63,35 @@ def create_app(settings: Settings) -> FastAPI:
     """The service on the database that `settings` name."""
     assert settings.database_url is not None, "the command starts the embedded server and sets its URL"  # noqa: S101
     telemetry = Telemetry()
-    statements = Statements(settings.slow_query_ms / 1000, telemetry.tracer)
-    database = Database(settings.database_url.get_secret_value(), pool_size=settings.pool_size, statements=statements)
-    POOL.set(settings.pool_size)
+    instrumentation = StatementInstrumentation(settings.slow_query_ms / 1000, telemetry.tracer)
+    database = Database(
+        settings.database_url.get_secret_value(), pool_size=settings.pool_size, instrumentation=instrumentation
+    )
+    CONNECTIONS_MAX.set(settings.pool_size)
 
     authenticator = Authenticator(settings, database)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await do_chores(database)
-        chores = [
-            asyncio.create_task(chore)
-            for chore in (keep_chores_done(database), keep_forgetting(database), authenticator.note_uses())
+        await run_background_tasks(database)
+        background_tasks = [
+            asyncio.create_task(task)
+            for task in (
+                run_background_tasks_periodically(database),
+                delete_stale_words_periodically(database),
+                authenticator.flush_last_used_periodically(),
+            )
         ]
         yield
-        for chore in chores:
+        for chore in background_tasks:
             chore.cancel()
-        await asyncio.gather(*chores, return_exceptions=True)
+        await asyncio.gather(*background_tasks, return_exceptions=True)
         await authenticator.close()
         await database.close()
         await telemetry.close()
 
     app = FastAPI(
-        **openapi.DESCRIPTION,
+        **openapi.API_METADATA,
         lifespan=lifespan,
         redirect_slashes=False,
         docs_url=None,
@@ -95,23 +101,23 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.database = database
     app.state.authenticator = authenticator
-    app.state.trail = Trail(database)
-    app.state.lookups = Lookups(database)
-    app.state.together = Together(database)
+    app.state.trail = AuditRecorder(database)
+    app.state.lookups = BatchedReads(database)
+    app.state.together = TransactionBatcher(database)
     app.state.cursors = Cursors(database)
-    app.state.streams = Bulkhead(MOST_STREAMS, MOST_STREAMS_OF_ONE)
+    app.state.streams = Bulkhead(MAX_STREAMS, MAX_STREAMS_PER_PRINCIPAL)
     app.state.settings = settings
     app.state.stopping = False
     add_error_handlers(app)
-    for router in (*RESOURCES, health, docs):
+    for router in (*RESOURCE_ROUTERS, health_router, docs_router):
         app.router.routes += router.routes  # a router that is included matches each request against its routes twice
     app.router.routes.append(assets)
-    app.add_api_route("/", _to_docs, include_in_schema=False)
+    app.add_api_route("/", _redirect_to_docs, include_in_schema=False)
     openapi.install(app)
     return app
 
 
-async def _to_docs() -> RedirectResponse:
+async def _redirect_to_docs() -> RedirectResponse:
     return RedirectResponse("docs")
 
 
@@ -120,16 +126,16 @@ def _middleware(settings: Settings) -> list[Middleware]:
         CORS,
         allow_origins=settings.cors_origins,
         allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
-        allow_headers=ACCEPTED_HEADERS,
-        expose_headers=EXPOSED_HEADERS,
+        allow_headers=CORS_ALLOWED_HEADERS,
+        expose_headers=CORS_EXPOSED_HEADERS,
         max_age=600,
     )
     return [
         Middleware(RequestContext),
         *([cors] if settings.cors_origins else []),
-        Middleware(Problems),
-        *([Middleware(Hosts, settings.allowed_hosts)] if settings.allowed_hosts else []),
-        Middleware(Hangups),
+        Middleware(UnhandledErrors),
+        *([Middleware(TrustedHosts, settings.allowed_hosts)] if settings.allowed_hosts else []),
+        Middleware(CancelOnDisconnect),
         Middleware(BodyLimit),
-        Middleware(Paths, slashed=[router.prefix for router in RESOURCES]),
+        Middleware(TrailingSlashAndHead, slash_prefixes=[router.prefix for router in RESOURCE_ROUTERS]),
     ]

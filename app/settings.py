@@ -15,16 +15,16 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app.resource.phones import REGIONS
+from app.fields.phones import SUPPORTED_REGIONS
 
-PREFIX = "PATIENTS_"
+ENVIRONMENT_PREFIX = "PATIENTS_"
 
 
-def is_safe(url: str) -> bool:
+def is_secure_url(url: str) -> bool:
     """Whether what is fetched from a URL comes from there: by https, or from this machine."""
     parts = urlsplit(url)
-    local = parts.scheme == "http" and parts.hostname in {"127.0.0.1", "::1", "localhost"}
-    return bool(parts.netloc) and (parts.scheme == "https" or local)
+    is_local = parts.scheme == "http" and parts.hostname in {"127.0.0.1", "::1", "localhost"}
+    return bool(parts.netloc) and (parts.scheme == "https" or is_local)
 
 
 class InvalidSettingsError(Exception):
@@ -34,7 +34,9 @@ class InvalidSettingsError(Exception):
 class Settings(BaseSettings):
     """What the environment may set. Read once, at start, by `Settings.load()`."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX, extra="ignore", frozen=True, hide_input_in_errors=True
+    )
 
     database_url: SecretStr | None = Field(default=None, validation_alias=AliasChoices("DATABASE_URL", "database_url"))
     """PostgreSQL to use, `postgresql://…` or `postgres://…`, as libpq reads it; without it, an embedded one."""
@@ -103,14 +105,14 @@ class Settings(BaseSettings):
 
     @field_validator("phone_region")
     @classmethod
-    def _country(cls, region: str) -> str:
-        if region.upper() not in REGIONS:
+    def _check_phone_region(cls, region: str) -> str:
+        if region.upper() not in SUPPORTED_REGIONS:
             raise ValueError("must be a country's two letters, such as ZA")
         return region.upper()
 
     @field_validator("database_url")
     @classmethod
-    def _postgresql(cls, url: SecretStr | None) -> SecretStr | None:
+    def _check_database_url(cls, url: SecretStr | None) -> SecretStr | None:
         if url is not None and not url.get_secret_value().startswith(("postgresql://", "postgres://")):
             raise ValueError("must begin with postgresql:// or postgres://")
         try:
@@ -122,14 +124,14 @@ class Settings(BaseSettings):
 
     @field_validator("data_dir", mode="before")
     @classmethod
-    def _named(cls, path: object) -> object:
+    def _check_data_dir(cls, path: object) -> object:
         if path == "":
             raise ValueError("must not be empty")
         return path
 
     @model_validator(mode="before")
     @classmethod
-    def _read_url(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def _read_database_url_file(cls, values: dict[str, Any]) -> dict[str, Any]:
         path = values.get("DATABASE_URL_FILE")
         if not path:
             return values
@@ -142,19 +144,19 @@ class Settings(BaseSettings):
 
     @field_validator("allowed_hosts", "trusted_proxies", mode="before")
     @classmethod
-    def _listed(cls, value: object) -> object:
+    def _split_commas(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("allowed_hosts")
     @classmethod
-    def _hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_allowed_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
         if not all(re.fullmatch(r"(\*\.)?[A-Za-z0-9.:\[\]-]+", host) for host in hosts):
             raise ValueError("must be names such as patients.example.org or *.example.org")
         return hosts
 
     @field_validator("trusted_proxies")
     @classmethod
-    def _networks(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_trusted_proxies(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
         try:
             parsed = [ip_network(network) for network in networks]
         except ValueError:
@@ -165,26 +167,26 @@ class Settings(BaseSettings):
 
     @field_validator("rate_limit")
     @classmethod
-    def _limit(cls, value: str | None) -> str | None:
+    def _check_rate_limit(cls, value: str | None) -> str | None:
         if value is not None and value != "off" and re.fullmatch(r"[1-9][0-9]*/(second|minute|hour)", value) is None:
             raise ValueError("must be a number of requests and a time, such as 1200/minute, or off")
         return value
 
     @field_validator("oidc_issuer")
     @classmethod
-    def _issuer(cls, value: str | None) -> str | None:
-        if value is not None and not is_safe(value):
+    def _check_oidc_issuer(cls, value: str | None) -> str | None:
+        if value is not None and not is_secure_url(value):
             raise ValueError("must be an https:// URL")
         return value
 
     @model_validator(mode="after")
-    def _audience(self) -> Self:
+    def _check_oidc_audience(self) -> Self:
         if (self.oidc_issuer is None) != (self.oidc_audience is None):
             raise ValueError("PATIENTS_OIDC_ISSUER and PATIENTS_OIDC_AUDIENCE go together")
         return self
 
     @property
-    def for_this_machine(self) -> bool:
+    def is_local_only(self) -> bool:
         """Whether nothing that is set says that others than this machine's user are to reach the service."""
         return self.auth is None and not (self.oidc_issuer or self.trusted_proxies or self.allowed_hosts)
 
@@ -206,7 +208,7 @@ class Settings(BaseSettings):
 
     @field_validator("cors_origins", mode="before")
     @classmethod
-    def _origins(cls, value: object) -> object:
+    def _split_cors_origins(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
         origins = tuple(origin.strip() for origin in value.split(",") if origin.strip())
@@ -223,9 +225,15 @@ class Settings(BaseSettings):
         Raises:
             InvalidSettingsError: a value cannot be used, or a `PATIENTS_…` variable is unknown (it may be mistyped).
         """
-        known = {f"{PREFIX}{name}".upper() for name in cls.model_fields if not name.startswith("database_url")}
-        unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
-        problems = [f"{name}: there is no such setting" for name in unknown]
+        valid_names = {
+            f"{ENVIRONMENT_PREFIX}{name}".upper() for name in cls.model_fields if not name.startswith("database_url")
+        }
+        unknown_names = sorted(
+            name
+            for name in os.environ
+            if name.upper().startswith(ENVIRONMENT_PREFIX) and name.upper() not in valid_names
+        )
+        error_messages = [f"{name}: there is no such setting" for name in unknown_names]
         try:
             settings = cls()
         except ValidationError as error:
@@ -233,9 +241,9 @@ class Settings(BaseSettings):
                 message = item["msg"].removeprefix("Value error, ")
                 name = str(item["loc"][0]).upper() if item["loc"] else ""
                 if name and not name.startswith("DATABASE_URL"):
-                    name = f"{PREFIX}{name.removeprefix(PREFIX)}"
-                problems.append(f"{name}: {message}" if name else message)
-            raise InvalidSettingsError("\n".join(problems)) from None
-        if problems:
-            raise InvalidSettingsError("\n".join(problems))
+                    name = f"{ENVIRONMENT_PREFIX}{name.removeprefix(ENVIRONMENT_PREFIX)}"
+                error_messages.append(f"{name}: {message}" if name else message)
+            raise InvalidSettingsError("\n".join(error_messages)) from None
+        if error_messages:
+            raise InvalidSettingsError("\n".join(error_messages))
         return settings

@@ -9,7 +9,7 @@ from app.db.embedded import EmbeddedPostgresError
 from benchmarks.sides import SideError
 
 
-def say(line: str) -> None:
+def print_progress(line: str) -> None:
     """Tell the terminal, while the tables go to stdout."""
     print(line, file=sys.stderr, flush=True)
 
@@ -20,7 +20,7 @@ def run(work: Callable[[], None]) -> int:
     try:
         work()
     except (EmbeddedPostgresError, SideError) as error:
-        say(str(error))
+        print_progress(str(error))
         return 1
     return 0
 

@@ -15,10 +15,10 @@ import migrations
 from app.db.embedded import EmbeddedPostgres
 from benchmarks import load
 
-HERE = Path(__file__).parent
-DATA = HERE / ".data"
-COPY = "benchmark"
-PATIENTS_OF = """
+BENCHMARKS_DIRECTORY = Path(__file__).parent
+DATA_DIRECTORY = BENCHMARKS_DIRECTORY / ".data"
+COPY_DATABASE_NAME = "benchmark"
+SELECT_PATIENT_IDS = """
     SELECT unique_id FROM patients
     WHERE $1::text[] IS NULL
     OR EXISTS (SELECT FROM patient_hospitals WHERE patient_id = unique_id AND hospital_id = ANY($1))
@@ -27,46 +27,54 @@ PATIENTS_OF = """
 
 
 @dataclass(frozen=True)
-class Served:
+class DatabaseServer:
     """A database, and the process of its server."""
 
     url: str
-    postmaster: int
+    postmaster_pid: int
 
 
-def register(patients: int) -> Path:
+def ensure_register(patient_count: int) -> Path:
     """The directory of a register, which is made where there is none of this version."""
-    parts = [HERE / f"{name}.py" for name in ("folding", "load", "names", "places", "register")]
-    parts += sorted(Path(migrations.__file__).parent.glob("versions/*.py"))
-    version = hashlib.sha256(b"".join(path.read_bytes() for path in parts)).hexdigest()[:8]
-    directory = DATA / f"{patients}-{version}"
+    source_files = [BENCHMARKS_DIRECTORY / f"{name}.py" for name in ("folding", "load", "names", "places", "register")]
+    source_files += sorted(Path(migrations.__file__).parent.glob("versions/*.py"))
+    version = hashlib.sha256(b"".join(path.read_bytes() for path in source_files)).hexdigest()[:8]
+    directory = DATA_DIRECTORY / f"{patient_count}-{version}"
     if not directory.exists():
         # elsewhere first: who is interrupted leaves no half register behind
-        new = directory.with_suffix(".new")
-        shutil.rmtree(new, ignore_errors=True)
-        load.make(new, patients)
-        new.rename(directory)
+        temporary = directory.with_suffix(".new")
+        shutil.rmtree(temporary, ignore_errors=True)
+        load.make_register(temporary, patient_count)
+        temporary.rename(directory)
     return directory
 
 
 @contextmanager
-def served(directory: Path, options: Mapping[str, str]) -> Iterator[Served]:
+def register_server(directory: Path, options: Mapping[str, str]) -> Iterator[DatabaseServer]:
     """A register itself, on a server with settings of its own, for those who only read."""
     with EmbeddedPostgres(directory, options=options) as server:
         pid = (directory / "postgres" / "postmaster.pid").read_text().split()[0]
-        yield Served(server.url, int(pid))
+        yield DatabaseServer(server.url, int(pid))
 
 
 @contextmanager
-def copied(directory: Path, options: Mapping[str, str]) -> Iterator[Served]:
+def register_copy_server(directory: Path, options: Mapping[str, str]) -> Iterator[DatabaseServer]:
     """A copy of a register; dropped at the end, so that each run begins alike."""
-    with served(directory, options) as original:
+    with register_server(directory, options) as original:
         parts = urlsplit(original.url)
-        postgres, copy = (urlunsplit(parts._replace(path=f"/{name}")) for name in ("postgres", COPY))
-        drop = f"DROP DATABASE IF EXISTS {COPY} WITH (FORCE)"
-        asyncio.run(execute(postgres, drop, f"CREATE DATABASE {COPY} TEMPLATE patients STRATEGY file_copy"))
-        yield Served(copy, original.postmaster)
-        asyncio.run(execute(postgres, drop))
+        postgres_url, copy_url = (
+            urlunsplit(parts._replace(path=f"/{name}")) for name in ("postgres", COPY_DATABASE_NAME)
+        )
+        drop_statement = f"DROP DATABASE IF EXISTS {COPY_DATABASE_NAME} WITH (FORCE)"
+        asyncio.run(
+            execute(
+                postgres_url,
+                drop_statement,
+                f"CREATE DATABASE {COPY_DATABASE_NAME} TEMPLATE patients STRATEGY file_copy",
+            )
+        )
+        yield DatabaseServer(copy_url, original.postmaster_pid)
+        asyncio.run(execute(postgres_url, drop_statement))
 
 
 async def execute(url: str, *statements: str) -> None:
@@ -79,7 +87,7 @@ async def execute(url: str, *statements: str) -> None:
         await connection.close()
 
 
-def rows(url: str, statement: str, *parameters: object) -> list[asyncpg.Record]:
+def fetch_rows(url: str, statement: str, *parameters: object) -> list[asyncpg.Record]:
     """What a statement finds."""
 
     async def fetch() -> list[asyncpg.Record]:
@@ -92,6 +100,6 @@ def rows(url: str, statement: str, *parameters: object) -> list[asyncpg.Record]:
     return asyncio.run(fetch())
 
 
-def ids(url: str, statement: str, *parameters: object) -> list[str]:
+def fetch_ids(url: str, statement: str, *parameters: object) -> list[str]:
     """The ids that a statement finds."""
-    return [unique_id for (unique_id,) in rows(url, statement, *parameters)]
+    return [unique_id for (unique_id,) in fetch_rows(url, statement, *parameters)]

@@ -5,62 +5,64 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
-from benchmarks.client import ask
-from benchmarks.operations import PATIENTS, Operation
-from benchmarks.sides import Running, SideError
+from benchmarks.client import request_json
+from benchmarks.operations import PATIENTS_PATH, Operation
+from benchmarks.sides import SideError, SideServer
 
-COMPARED = 10
+COMPARED_REQUESTS = 10
 """Requests of each operation on single patients."""
-OWN = ("unique_id", "date_created", "last_updated")
+VARYING_FIELDS = ("unique_id", "date_created", "last_updated")
 """What differs between two patients that are created alike."""
 
 
-def check(reference: Running, other: Running, operations: Sequence[Operation]) -> None:
+def check(reference: SideServer, other: SideServer, operations: Sequence[Operation]) -> None:
     """Compare two sides by what is asked of the second.
 
     Raises:
         SideError: they differ.
     """
     for operation in operations:
-        if operation.lists and other.side.hospitals is not None:
+        if operation.is_list and other.side.hospitals is not None:
             continue  # it shows other patients
         random = Random(operation.name)
-        for number in range(COMPARED if len(operation.paths) > 1 or operation.bodies else 1):
+        for number in range(COMPARED_REQUESTS if len(operation.paths) > 1 or operation.bodies else 1):
             path = random.choice(operation.paths)
             if operation.method == "GET":
-                _compare(operation, other, ask(reference, "GET", path), ask(other, "GET", path))
+                _ensure_equal(operation, other, request_json(reference, "GET", path), request_json(other, "GET", path))
             elif operation.method == "POST":
                 _check_creation(reference, other, operation, random.choice(operation.bodies), number)
             else:
                 _check_update(reference, other, operation, path, random.sample(operation.bodies, 2))
 
 
-def _check_creation(reference: Running, other: Running, operation: Operation, body: str, number: int) -> None:
-    made = {
-        run.port: ask(run, "POST", PATIENTS, body.replace("UNIQUE", f"{place}-{other.port}-{number}"))
+def _check_creation(reference: SideServer, other: SideServer, operation: Operation, body: str, number: int) -> None:
+    created = {
+        run.port: request_json(run, "POST", PATIENTS_PATH, body.replace("UNIQUE", f"{place}-{other.port}-{number}"))
         for place, run in enumerate((reference, other))
     }
-    theirs = made[other.port]
-    _compare(operation, other, ask(reference, "GET", f"{PATIENTS}{theirs['unique_id']}/"), theirs)
-    _compare(operation, other, *(_without_own(patient) for patient in made.values()))
+    theirs = created[other.port]
+    _ensure_equal(operation, other, request_json(reference, "GET", f"{PATIENTS_PATH}{theirs['unique_id']}/"), theirs)
+    _ensure_equal(operation, other, *(_without_varying_fields(patient) for patient in created.values()))
 
 
-def _check_update(reference: Running, other: Running, operation: Operation, path: str, bodies: Sequence[str]) -> None:
+def _check_update(
+    reference: SideServer, other: SideServer, operation: Operation, path: str, bodies: Sequence[str]
+) -> None:
     first, second = bodies
-    ask(reference, "PUT", path, first)
-    theirs = ask(other, "PUT", path, second)
-    _compare(operation, other, ask(reference, "GET", path), theirs)
-    ask(reference, "PUT", path, first)
-    ours = ask(reference, "PUT", path, second)
-    _compare(operation, other, {**ours, "last_updated": None}, {**theirs, "last_updated": None})
+    request_json(reference, "PUT", path, first)
+    theirs = request_json(other, "PUT", path, second)
+    _ensure_equal(operation, other, request_json(reference, "GET", path), theirs)
+    request_json(reference, "PUT", path, first)
+    ours = request_json(reference, "PUT", path, second)
+    _ensure_equal(operation, other, {**ours, "last_updated": None}, {**theirs, "last_updated": None})
 
 
-def _without_own(patient: Mapping[str, Any]) -> dict[str, Any]:
+def _without_varying_fields(patient: Mapping[str, Any]) -> dict[str, Any]:
     profile = {**patient["patient_profile"], "unique_id": None, "email": None}  # UNIQUE in the request
-    return {**patient, **dict.fromkeys(OWN), "patient_profile": profile}
+    return {**patient, **dict.fromkeys(VARYING_FIELDS), "patient_profile": profile}
 
 
-def _compare(operation: Operation, other: Running, expected: Any, actual: Any) -> None:
+def _ensure_equal(operation: Operation, other: SideServer, expected: Any, actual: Any) -> None:
     # as text: the order of the keys counts
     if json.dumps(expected) != json.dumps(actual):
         pair = (

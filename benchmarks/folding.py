@@ -2,13 +2,13 @@
 
 import unicodedata
 
-_WITHOUT_DECOMPOSITION = str.maketrans({"ł": "l", "ø": "o", "æ": "ae", "ß": "ss", "đ": "d"})
+_UNDECOMPOSABLE_LETTERS = str.maketrans({"ł": "l", "ø": "o", "æ": "ae", "ß": "ss", "đ": "d"})
 
 
-def folded(text: str) -> str:
+def fold_text(text: str) -> str:
     """Small letters without accents."""
     text = text.lower()
     if text.isascii():
         return text
-    decomposed = unicodedata.normalize("NFKD", text.translate(_WITHOUT_DECOMPOSITION))
+    decomposed = unicodedata.normalize("NFKD", text.translate(_UNDECOMPOSABLE_LETTERS))
     return "".join(character for character in decomposed if not unicodedata.combining(character))

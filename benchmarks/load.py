@@ -14,19 +14,27 @@ import asyncpg
 from sqlalchemy import func, insert, literal_column, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.cli.journal import SERVICES
+from app.cli.journal import JOURNALED_SERVICES
+from app.db.database import Database
 from app.db.embedded import EmbeddedPostgres
 from app.db.migrate import migrate
-from app.db.session import Database
-from app.journal.entries import state
 from app.models import journal
-from app.resource.repository import Repository
-from benchmarks.register import OPENED, Patient, Profile, Registered, doctors, hospitals, patients
+from app.records.journal_entries import record_snapshot
+from app.records.repository import Repository
+from benchmarks.register import (
+    REGISTER_START,
+    Patient,
+    Profile,
+    RegisteredPatient,
+    doctor_names,
+    generate_patients,
+    hospital_names,
+)
 
-BATCH = 10_000
-FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_wal_size": "8GB"}
+LOAD_BATCH_SIZE = 10_000
+FAST_LOAD_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_wal_size": "8GB"}
 """Server settings while loading: who is interrupted begins anew."""
-LEARN = (
+INSERT_NAME_WORDS = (
     "INSERT INTO name_words (word) SELECT DISTINCT unnest(tsvector_to_array(patient_search)) FROM patients",
     """
     INSERT INTO hospital_words (hospital_id, word)
@@ -36,10 +44,12 @@ LEARN = (
     """,
 )
 
-Row = Sequence[str | None]
+RowValues = Sequence[str | None]
 
 
-async def _copy(connection: asyncpg.Connection, table: str, columns: Sequence[str], rows: Iterable[Row]) -> None:
+async def _copy_rows(
+    connection: asyncpg.Connection, table: str, columns: Sequence[str], rows: Iterable[RowValues]
+) -> None:
     """COPY in PostgreSQL's text format; no value of a register has a character that it would escape."""
 
     async def lines() -> AsyncIterator[bytes]:
@@ -49,30 +59,30 @@ async def _copy(connection: asyncpg.Connection, table: str, columns: Sequence[st
     await connection.copy_to_table(table, source=lines(), columns=columns)
 
 
-def _batches(count: int, seed: int) -> Iterator[list[Registered]]:
-    drawn = patients(count, seed)
-    while batch := list(islice(drawn, BATCH)):
+def _batches(count: int, seed: int) -> Iterator[list[RegisteredPatient]]:
+    generated = generate_patients(count, seed)
+    while batch := list(islice(generated, LOAD_BATCH_SIZE)):
         yield batch
 
 
 async def _copy_register(connection: asyncpg.Connection, count: int, seed: int) -> None:
-    opened = (OPENED.isoformat(),) * 2
+    opening_dates = (REGISTER_START.isoformat(),) * 2
     dates = ("date_created", "last_updated")
-    clinics = [(unique_id, name, *opened) for unique_id, name in hospitals().items()]
-    await _copy(connection, "hospitals", ("unique_id", "hospital_name", *dates), clinics)
-    staff = [(unique_id, *names, *opened) for unique_id, names in doctors().items()]
-    await _copy(connection, "doctors", ("unique_id", "doctor_first_name", "doctor_last_name", *dates), staff)
+    hospital_rows = [(unique_id, name, *opening_dates) for unique_id, name in hospital_names().items()]
+    await _copy_rows(connection, "hospitals", ("unique_id", "hospital_name", *dates), hospital_rows)
+    doctor_rows = [(unique_id, *names, *opening_dates) for unique_id, names in doctor_names().items()]
+    await _copy_rows(connection, "doctors", ("unique_id", "doctor_first_name", "doctor_last_name", *dates), doctor_rows)
     for batch in _batches(count, seed):
         profiles = [registered.profile for registered in batch if registered.profile is not None]
-        await _copy(connection, "profiles", Profile._fields, profiles)
-        await _copy(connection, "patients", Patient._fields, [registered.patient for registered in batch])
+        await _copy_rows(connection, "profiles", Profile._fields, profiles)
+        await _copy_rows(connection, "patients", Patient._fields, [registered.patient for registered in batch])
         for name in ("hospital", "doctor"):
             links = [
                 (registered.patient.unique_id, key)
                 for registered in batch
                 for key in (registered.hospital_ids if name == "hospital" else registered.doctor_ids)
             ]
-            await _copy(connection, f"patient_{name}s", ("patient_id", f"{name}_id"), links)
+            await _copy_rows(connection, f"patient_{name}s", ("patient_id", f"{name}_id"), links)
 
 
 async def _write_journal(connection: AsyncConnection, repository: type[Repository]) -> None:
@@ -86,13 +96,13 @@ async def _write_journal(connection: AsyncConnection, repository: type[Repositor
         "action": literal_column("'created'"),
         "time": row.last_updated,
         "actor": literal_column("'register'"),
-        "record": state(table, table, repository.links),
+        "record": record_snapshot(table, table, repository.link_relations),
     }
     entries = select(*values.values()).order_by(row.unique_id)
     await connection.execute(insert(journal).from_select(list(values), entries))
 
 
-async def load(url: str, count: int, seed: int = 1) -> None:
+async def load_register(url: str, count: int, seed: int = 1) -> None:
     """Fill a migrated, empty database, whose superuser `url` names, in one transaction."""
 
     async def work(connection: AsyncConnection) -> None:
@@ -100,31 +110,31 @@ async def load(url: str, count: int, seed: int = 1) -> None:
         await connection.execute(text("SET LOCAL session_replication_role = replica"))
         raw = await connection.get_raw_connection()
         await _copy_register(raw.driver_connection, count, seed)
-        for learn in LEARN:  # in place of the triggers, which are off
-            await connection.execute(text(learn))
+        for statement in INSERT_NAME_WORDS:  # in place of the triggers, which are off
+            await connection.execute(text(statement))
         await connection.execute(text("SET LOCAL session_replication_role = origin"))  # a trigger chains the journal
-        for service in SERVICES:
+        for service in JOURNALED_SERVICES:
             await _write_journal(connection, service.repository_class)
 
-    async with Database(url, pool_size=1, limited=False) as database:
+    async with Database(url, pool_size=1, with_timeouts=False) as database:
         await database.transaction(work)
         async with database.read() as connection:
             await connection.execute(text("VACUUM ANALYZE"))
 
 
-async def loaded(url: str) -> int:
+async def count_patients(url: str) -> int:
     """How many patients a migrated database holds."""
-    async with Database(url, pool_size=1, limited=False) as database, database.read() as connection:
+    async with Database(url, pool_size=1, with_timeouts=False) as database, database.read() as connection:
         return int((await connection.execute(select(func.count()).select_from(text("patients")))).scalar_one())
 
 
-def make(directory: Path, count: int, seed: int = 1) -> None:
+def make_register(directory: Path, count: int, seed: int = 1) -> None:
     """Have a register of `count` patients in the embedded PostgreSQL of a directory, if there is none yet."""
     directory.mkdir(parents=True, exist_ok=True)
-    with EmbeddedPostgres(directory, options=FAST) as server:
+    with EmbeddedPostgres(directory, options=FAST_LOAD_SETTINGS) as server:
         migrate(server.url)
-        if asyncio.run(loaded(server.url)) == 0:
-            asyncio.run(load(server.url, count, seed))
+        if asyncio.run(count_patients(server.url)) == 0:
+            asyncio.run(load_register(server.url, count, seed))
 
 
 def main() -> None:
@@ -134,9 +144,9 @@ def main() -> None:
     parser.add_argument("--patients", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1, help="another seed is another register")
     arguments = parser.parse_args()
-    began = time.monotonic()
-    make(arguments.directory, arguments.patients, arguments.seed)
-    print(f"{arguments.patients:,} patients in {arguments.directory}, after {time.monotonic() - began:.0f} seconds")
+    started = time.monotonic()
+    make_register(arguments.directory, arguments.patients, arguments.seed)
+    print(f"{arguments.patients:,} patients in {arguments.directory}, after {time.monotonic() - started:.0f} seconds")
 
 
 if __name__ == "__main__":

@@ -6,29 +6,29 @@ Composed by hand for this benchmark; no list of real persons stands behind it.
 from typing import NamedTuple
 
 
-class People(NamedTuple):
+class Population(NamedTuple):
     """Those among whom names are given alike."""
 
     share: float
     """Of all patients, in proportion to the others' shares."""
     race: str
     """In the terms of South Africa's census."""
-    female: list[str]
-    male: list[str]
-    last: list[str]
+    female_names: list[str]
+    male_names: list[str]
+    last_names: list[str]
 
 
-def listed(text: str) -> list[str]:
+def split_names(text: str) -> list[str]:
     """The names in running text, separated by commas: many have several words."""
     return [" ".join(name.split()) for name in text.split(",")]
 
 
-def _people(share: float, race: str, female: str, male: str, last: str) -> People:
-    return People(share, race, listed(female), listed(male), listed(last))
+def _population(share: float, race: str, female: str, male: str, last: str) -> Population:
+    return Population(share, race, split_names(female), split_names(male), split_names(last))
 
 
-PEOPLES = {
-    "Zulu": _people(
+POPULATIONS = {
+    "Zulu": _population(
         0.21,
         "Black African",
         """Nomvula, Thandiwe, Nokuthula, Zanele, Nomusa, Ntombi, Sibongile, Thembi, Nonhlanhla, Lindiwe, Bongiwe,
@@ -49,7 +49,7 @@ PEOPLES = {
         Hlatshwayo, Hlongwane, Jali, Kunene, Linda, Mavuso, Mbonambi, Mthethwa, Mkhwanazi, Ndwandwe, Nhleko, Qwabe,
         Sibisi, Makhanya""",
     ),
-    "Xhosa": _people(
+    "Xhosa": _population(
         0.15,
         "Black African",
         """Nomsa, Nosipho, Noluthando, Nomfundo, Lulama, Nolwazi, Thandeka, Zukiswa, Nomonde, Nombulelo, Bulelwa,
@@ -69,7 +69,7 @@ PEOPLES = {
         Nomvete, Nqakula, Ntantala, Ntloko, Nyoka, Peter, Qhina, Rala, Saliwa, Sandi, Sihlali, Sisulu, Skweyiya,
         Sontonga, Tambo, Tutu, Vena, Zibi""",
     ),
-    "Sotho and Tswana": _people(
+    "Sotho and Tswana": _population(
         0.18,
         "Black African",
         """Lerato, Dineo, Palesa, Refilwe, Mpho, Boitumelo, Kelebogile, Keitumetse, Tebogo, Naledi, Puleng, Mamello,
@@ -88,7 +88,7 @@ PEOPLES = {
         Maluleka, Mamabolo, Manamela, Marumo, Masemola, Mathabatha, Matlala, Mojapelo, Mokwena, Monyai, Moshoeshoe,
         Mosala, Motloung, Nchabeleng, Khoabane, Kgosana, Kgomo, Dikgale, Choshi, Aphane""",
     ),
-    "Venda and Tsonga": _people(
+    "Venda and Tsonga": _population(
         0.06,
         "Black African",
         """Tsakani, Rirhandzu, Nyeleti, Khensani, Tintswalo, Ndivhuwo, Rudzani, Azwindini, Livhuwani, Mashudu,
@@ -102,7 +102,7 @@ PEOPLES = {
         Makhubele, Makhubela, Manganyi, Mashele, Mkhabela, Mushwana, Ngobeni, Nkuna, Rikhotso, Shirinda, Shivambu,
         Sambo, Valoyi, Mtileni, Mabasa, Nxumalo, Khosa, Ndlovu, Mdaka""",
     ),
-    "Afrikaans": _people(
+    "Afrikaans": _population(
         0.13,
         "White",
         """Anika, Elize, Annelie, Marlene, Hester, Johanna, Maria, Susanna, Petronella, Magdalena, Elsabé, Zoë,
@@ -122,7 +122,7 @@ PEOPLES = {
         Jordaan, Kotzé, Laubscher, Lötter, Maritz, Mostert, Müller, Naudé, Olivier, Opperman, Pienaar, Prinsloo,
         Rossouw, Scheepers, Schoeman, Snyman, Terblanche, Truter, Uys, Vosloo, Wolmarans, Öhlschläger""",
     ),
-    "Cape": _people(
+    "Cape": _population(
         0.07,
         "Coloured",
         """Fatima, Shireen, Charmaine, Bronwyn, Chantal, Denise, Desiree, Faiza, Gadija, Ilhaam, Jolene, Lameez,
@@ -137,7 +137,7 @@ PEOPLES = {
         Philander, Plaatjies, Rhoda, Samaai, Samsodien, Swarts, Titus, van der Ross, van Rooyen, Waggie, Witbooi,
         Salie, Kamaldien""",
     ),
-    "English": _people(
+    "English": _population(
         0.08,
         "White",
         """Mary, Jennifer, Susan, Elizabeth, Sarah, Margaret, Emma, Kate, Catherine, Nicola, Michelle, Samantha,
@@ -154,7 +154,7 @@ PEOPLES = {
         Stewart, MacDonald, McKenzie, O'Brien, O'Connor, O'Neill, Murphy, Kelly, Ryan, Johnston, Johnstone, Jonson,
         Fitzgerald, Whitehead, Pringle""",
     ),
-    "Indian": _people(
+    "Indian": _population(
         0.05,
         "Indian or Asian",
         """Priya, Kavitha, Anjali, Nirmala, Shanti, Saras, Pooja, Deepa, Meera, Lalitha, Sunitha, Ayesha, Zaheera,
@@ -168,7 +168,7 @@ PEOPLES = {
         Hassan, Mohamed, Ismail, Rajah, Sewpersad, Lalla, Gopal, Harilal, Mistry, Nair, Iyer, Vadivelu, Veerasamy,
         Valodia, Nagiah""",
     ),
-    "Shona and Ndebele": _people(
+    "Shona and Ndebele": _population(
         0.03,
         "Black African",
         """Tariro, Rudo, Chipo, Tendai, Nyasha, Rutendo, Tatenda, Shamiso, Ropafadzo, Vimbai, Kudzai, Memory,
@@ -178,7 +178,7 @@ PEOPLES = {
         """Moyo, Ncube, Sibanda, Chikwanha, Mutasa, Chigumba, Mapfumo, Mugabe, Nyathi, Chirwa, Makoni, Gumbo, Zhou,
         Hove, Marufu, Chinamasa, Mukwazhi, Tshuma, Mpofu, Mhlanga, Chiweshe, Nyoni""",
     ),
-    "Portuguese": _people(
+    "Portuguese": _population(
         0.015,
         "White",
         """Maria, Ana, Conceição, Fátima, Inês, Luísa, Patrícia, Sílvia, Mónica, Joana, Cátia, Sónia, Vânia, Lúcia,
@@ -188,7 +188,7 @@ PEOPLES = {
         """da Silva, dos Santos, Ferreira, Pereira, Gonçalves, Gouveia, Rodrigues, de Sousa, Conceição, Araújo,
         Magalhães, Simões, Guimarães, Macuácua, Nhantumbo, Mondlane, Chissano, Machel, Assunção, Brandão""",
     ),
-    "Arabic": _people(
+    "Arabic": _population(
         0.02,
         "Other",
         """Fatima, Aisha, Khadija, Maryam, Zaynab, Layla, Noor, Hafsa, Amina, Yasmin, Salma, Ruqayya, Sumayya, Hanan,
@@ -198,7 +198,7 @@ PEOPLES = {
         """Hassan, al-Masri, Haddad, Khalil, Abdi, Warsame, Farah, Nur, el-Sayed, Mansour, Abdelaziz, bin Rashid,
         Osman, Jama, al-Amin, Rahman, Said, Hussein, Mahmoud, Saleh""",
     ),
-    "German": _people(
+    "German": _population(
         0.015,
         "White",
         """Annegret, Käthe, Ursula, Heike, Grete, Anneliese, Bärbel, Jördis, Sabine, Birgit, Dörte, Ulrike, Inge,
@@ -208,7 +208,7 @@ PEOPLES = {
         """Müller, Schmidt, Schröder, Krüger, Köhler, Weiß, Groß, Schäfer, Böhm, Jäger, Vögel, Günther, Lüderitz, von
         Hülsen, Strauß, Möller, Kühn, Becker, Vogt, Großmann""",
     ),
-    "Polish": _people(
+    "Polish": _population(
         0.007,
         "White",
         """Małgorzata, Agnieszka, Katarzyna, Elżbieta, Bożena, Grażyna, Łucja, Zofia, Wioletta, Kinga""",
@@ -216,7 +216,7 @@ PEOPLES = {
         """Kowalski, Wiśniewski, Wójcik, Kamiński, Lewandowski, Zieliński, Szymański, Woźniak, Dąbrowski, Kozłowski,
         Jabłoński, Król, Wróbel, Gołąb, Źródlak""",
     ),
-    "Danish": _people(
+    "Danish": _population(
         0.006,
         "White",
         """Bodil, Kirsten, Sørine, Gudrun, Åse, Dagny, Ragnhild, Solvejg, Bente, Jytte""",
@@ -224,7 +224,7 @@ PEOPLES = {
         """Ærø, Sørensen, Jørgensen, Møller, Nørgaard, Kjær, Østergaard, Bjerregård, Hansen, Nielsen, Åkjær, Højgaard,
         Smørgrav, Lærke, Skov""",
     ),
-    "French": _people(
+    "French": _population(
         0.007,
         "White",
         """Chloé, Françoise, Hélène, Amélie, Noémie, Maëlle, Anaïs, Geneviève, Thérèse, Aurélie""",
@@ -232,7 +232,7 @@ PEOPLES = {
         """Lefèvre, Dubois, Béranger, Léger, Château, D'Arcy, de la Fontaine, Gauthier, Hébert, Lemaître, Mbala,
         Tshisekedi, Ngoy, Kabongo, Ilunga""",
     ),
-    "West African": _people(
+    "West African": _population(
         0.02,
         "Black African",
         """Chidinma, Adaeze, Ngozi, Chiamaka, Funmilayo, Yetunde, Abena, Akosua, Efua, Ifeoma, Oluwaseyi, Folasade""",
@@ -243,11 +243,11 @@ PEOPLES = {
 }
 
 ENGLISH_NAMES = {
-    "Female": listed(
+    "Female": split_names(
         """Precious, Patience, Grace, Faith, Beauty, Maria, Anna, Joyce, Goodness, Elizabeth, Comfort, Princess, Ruth,
         Esther, Prudence, Sophie, Lettie, Queen, Hope, Happiness, Mercy, Blessing, Gift, Sarah, Martha"""
     ),
-    "Male": listed(
+    "Male": split_names(
         """Innocent, Gift, Wiseman, Johannes, Peter, Happy, Emmanuel, Victor, Samuel, Justice, Michael, Simon, Daniel,
         Joseph, David, Brian, Moses, Lucky, Isaac, Blessing, Given, Surprise, Solomon, Elias, Jacob"""
     ),

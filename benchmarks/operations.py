@@ -7,12 +7,12 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
-from benchmarks.database import PATIENTS_OF, ids
-from benchmarks.register import patients
+from benchmarks.database import SELECT_PATIENT_IDS, fetch_ids
+from benchmarks.register import generate_patients
 
-PATIENTS = "/patients/patients/"
-OPERATIONS = ("get one", "page of 50", "whole list", "create", "update")
-DRAWN = 5_000
+PATIENTS_PATH = "/patients/patients/"
+OPERATION_NAMES = ("get one", "page of 50", "whole list", "create", "update")
+MAX_DISTINCT_REQUESTS = 5_000
 """Different paths and bodies of an operation."""
 
 
@@ -35,11 +35,11 @@ class Operation:
     """JSON; `UNIQUE` in it is to be another word in each request."""
 
     @property
-    def lists(self) -> bool:
+    def is_list(self) -> bool:
         """Whether the answer is a list of patients."""
         return self.method == "GET" and len(self.paths) == 1
 
-    def write(self, directory: Path) -> RequestFiles:
+    def write_files(self, directory: Path) -> RequestFiles:
         """Write the requests for wrk."""
         directory.mkdir()
         paths, bodies = directory / "paths", directory / "bodies"
@@ -48,39 +48,42 @@ class Operation:
         return RequestFiles(self.method, str(paths), str(bodies) if self.bodies else "-")
 
 
-WHOLE_LIST = Operation("whole list", "GET", [PATIENTS])
+WHOLE_LIST = Operation("whole list", "GET", [PATIENTS_PATH])
 """Asked for once at a time, never under concurrency: a former service's memory would not hold it."""
 
 
 def operations_on(url: str, hospitals: Sequence[str] | None) -> list[Operation]:
     """All operations, on patients of these hospitals or on all; reads first, while the register is as it was made."""
-    known = ids(url, PATIENTS_OF, hospitals)
-    everywhere = ids(url, "SELECT unique_id FROM hospitals ORDER BY unique_id")
-    doctors = ids(url, "SELECT unique_id FROM doctors ORDER BY unique_id")
-    random = Random(len(known))
-    paths = [f"{PATIENTS}{unique_id}/" for unique_id in random.sample(known, min(DRAWN, len(known)))]
-    choice = _Choice(hospitals or everywhere, doctors)
+    patient_ids = fetch_ids(url, SELECT_PATIENT_IDS, hospitals)
+    all_hospital_ids = fetch_ids(url, "SELECT unique_id FROM hospitals ORDER BY unique_id")
+    doctor_ids = fetch_ids(url, "SELECT unique_id FROM doctors ORDER BY unique_id")
+    random = Random(len(patient_ids))
+    paths = [
+        f"{PATIENTS_PATH}{unique_id}/"
+        for unique_id in random.sample(patient_ids, min(MAX_DISTINCT_REQUESTS, len(patient_ids)))
+    ]
+    body_generator = _BodyGenerator(hospitals or all_hospital_ids, doctor_ids)
     return [
         Operation("get one", "GET", paths),
-        Operation("page of 50", "GET", [f"{PATIENTS}?limit=50"]),
+        Operation("page of 50", "GET", [f"{PATIENTS_PATH}?limit=50"]),
         WHOLE_LIST,
-        Operation("create", "POST", [PATIENTS], choice.creations(random)),
-        Operation("update", "PUT", paths, choice.updates(random)),
+        Operation("create", "POST", [PATIENTS_PATH], body_generator.create_bodies(random)),
+        Operation("update", "PUT", paths, body_generator.update_bodies(random)),
     ]
 
 
 @dataclass(frozen=True)
-class _Choice:
-    hospitals: Sequence[str]
-    doctors: Sequence[str]
+class _BodyGenerator:
+    hospital_ids: Sequence[str]
+    doctor_ids: Sequence[str]
 
-    def _two(self, random: Random) -> list[str]:
-        return random.sample(self.hospitals, min(2, len(self.hospitals)))
+    def _two_hospitals(self, random: Random) -> list[str]:
+        return random.sample(self.hospital_ids, min(2, len(self.hospital_ids)))
 
-    def creations(self, random: Random) -> list[str]:
+    def create_bodies(self, random: Random) -> list[str]:
         """Bodies of POST: all fields, a new profile, two hospitals and a doctor."""
         bodies = []
-        for patient, _, _, _ in patients(DRAWN, seed=2):
+        for patient, _, _, _ in generate_patients(MAX_DISTINCT_REQUESTS, seed=2):
             fields = {name: value for name, value in patient._asdict().items() if name.startswith("patient_")}
             profile = {
                 "unique_id": "prof-UNIQUE",
@@ -88,24 +91,24 @@ class _Choice:
                 "first_name": patient.patient_first_name,
                 "last_name": patient.patient_last_name,
             }
-            links = {"hospital_ids": self._two(random), "doctor_ids": [random.choice(self.doctors)]}
-            bodies.append(_json({"patient_profile": profile, **fields, **links}))
+            links = {"hospital_ids": self._two_hospitals(random), "doctor_ids": [random.choice(self.doctor_ids)]}
+            bodies.append(_compact_json({"patient_profile": profile, **fields, **links}))
         return bodies
 
-    def updates(self, random: Random) -> list[str]:
+    def update_bodies(self, random: Random) -> list[str]:
         """Bodies of PUT: other hospitals and three other values. Drawn apart from the patient, so that they differ."""
         return [
-            _json(
+            _compact_json(
                 {
                     "patient_mobile_number": f"+27 8{random.randrange(10**8):08d}",
                     "patient_race": "African",
                     "patient_province": random.choice(("Gauteng", "Limpopo", "Western Cape", "Free State")),
-                    "hospital_ids": self._two(random),
+                    "hospital_ids": self._two_hospitals(random),
                 }
             )
-            for _ in range(DRAWN)
+            for _ in range(MAX_DISTINCT_REQUESTS)
         ]
 
 
-def _json(body: Mapping[str, Any]) -> str:
+def _compact_json(body: Mapping[str, Any]) -> str:
     return json.dumps(body, ensure_ascii=False, separators=(",", ":"))

@@ -22,28 +22,30 @@ import asyncpg
 
 from benchmarks.command import exit_on_sigterm
 
-PROGRAM = os.environ.get("PGBOUNCER", "pgbouncer")
-ROLE = "patients_api"
-NOBODY = 65534
-START_SECONDS = 10
-COMMAND = (sys.executable, "-m", "app.cli")
+PGBOUNCER_PROGRAM = os.environ.get("PGBOUNCER", "pgbouncer")
+SERVING_ROLE = "patients_api"
+NOBODY_UID = 65534
+START_TIMEOUT_SECONDS = 10
+CLI_COMMAND = (sys.executable, "-m", "app.cli")
 
 
-def program() -> str | None:
+def find_pgbouncer() -> str | None:
     """The path of PgBouncer, if it is installed; Debian's is where only root's PATH leads."""
-    return shutil.which(PROGRAM, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+    return shutil.which(PGBOUNCER_PROGRAM, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
 
 
 @contextmanager
-def pgbouncer(server_url: str, port: int, roles: Sequence[str], pool_size: int, **settings: str) -> Iterator[str]:
+def running_pgbouncer(
+    server_url: str, port: int, roles: Sequence[str], pool_size: int, **settings: str
+) -> Iterator[str]:
     """PgBouncer before an embedded server, with `pool_size` sessions for each role and database.
 
     Yields `127.0.0.1:port`, where each of the `roles` is believed without a password and may use the console too.
     """
-    path = program()
+    path = find_pgbouncer()
     assert path is not None, "PgBouncer is not installed"  # noqa: S101
     query = parse_qs(urlsplit(server_url).query)
-    everything = {
+    configuration = {
         "listen_addr": "127.0.0.1",
         "listen_port": str(port),
         "unix_socket_dir": "",
@@ -57,35 +59,35 @@ def pgbouncer(server_url: str, port: int, roles: Sequence[str], pool_size: int, 
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         directory.chmod(0o755)
-        everything["auth_file"] = str(directory / "users")
+        configuration["auth_file"] = str(directory / "users")
         (directory / "users").write_text("".join(f'"{role}" ""\n' for role in roles))
         (directory / "ini").write_text(
             f"[databases]\n* = host={query['host'][0]} port={query['port'][0]}\n[pgbouncer]\n"
-            + "".join(f"{key} = {value}\n" for key, value in everything.items())
+            + "".join(f"{key} = {value}\n" for key, value in configuration.items())
         )
-        prefix, account = _unprivileged(Path(query["host"][0]))
+        prefix, popen_options = _unprivileged_command(Path(query["host"][0]))
         with (directory / "log").open("wb") as log:
-            process = subprocess.Popen([*prefix, path, str(directory / "ini")], stdout=log, stderr=log, **account)
+            process = subprocess.Popen([*prefix, path, str(directory / "ini")], stdout=log, stderr=log, **popen_options)
         try:
-            _await(process, port, directory / "log")
+            _wait_until_listening(process, port, directory / "log")
             yield f"127.0.0.1:{port}"
         finally:
             process.kill()  # SIGTERM means another thing in each version
             process.wait()
 
 
-def _unprivileged(socket_dir: Path) -> tuple[list[str], dict[str, Any]]:
+def _unprivileged_command(socket_dir: Path) -> tuple[list[str], dict[str, Any]]:
     """How to start it for a socket that only its owner reaches: like PostgreSQL, it refuses to be root."""
     if os.geteuid() != 0:
         return [], {}
     owner = socket_dir.stat().st_uid
     if owner == 0:  # the embedded server is in such a namespace too
-        return ["unshare", "--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}"], {}
+        return ["unshare", "--user", f"--map-user={NOBODY_UID}", f"--map-group={NOBODY_UID}"], {}
     return [], {"user": owner}
 
 
-def _await(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
+def _wait_until_listening(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while True:
         try:
             create_connection(("127.0.0.1", port), timeout=1).close()
@@ -97,11 +99,11 @@ def _await(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
             return
 
 
-async def _make_role(url: str) -> None:
+async def _create_role(url: str) -> None:
     connection = await asyncpg.connect(url)
     try:
-        if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", ROLE):
-            await connection.execute(f"CREATE ROLE {ROLE} LOGIN")
+        if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", SERVING_ROLE):
+            await connection.execute(f"CREATE ROLE {SERVING_ROLE} LOGIN")
     finally:
         await connection.close()
 
@@ -114,15 +116,15 @@ def main() -> int:
     parser.add_argument("--pool-size", type=int, default=8, help="PgBouncer's sessions (%(default)s)")
     arguments = parser.parse_args()
     exit_on_sigterm()
-    direct = os.environ["DATABASE_URL"]
-    asyncio.run(_make_role(direct))
-    subprocess.run([*COMMAND, "migrate", "--serving-role", ROLE], check=True)
+    database_url = os.environ["DATABASE_URL"]
+    asyncio.run(_create_role(database_url))
+    subprocess.run([*CLI_COMMAND, "migrate", "--serving-role", SERVING_ROLE], check=True)
     with socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with pgbouncer(direct, port, [ROLE], arguments.pool_size) as place:
-        url = f"postgresql://{ROLE}@{place}{urlsplit(direct).path}"
-        serve = [*COMMAND, "serve", "--port", arguments.port, "--workers", arguments.workers]
+    with running_pgbouncer(database_url, port, [SERVING_ROLE], arguments.pool_size) as address:
+        url = f"postgresql://{SERVING_ROLE}@{address}{urlsplit(database_url).path}"
+        serve = [*CLI_COMMAND, "serve", "--port", arguments.port, "--workers", arguments.workers]
         with subprocess.Popen(serve, env={**os.environ, "DATABASE_URL": url}) as process:
             try:
                 return process.wait()

@@ -7,18 +7,18 @@ from itertools import accumulate
 from random import Random
 from typing import Generic, NamedTuple, TypeVar
 
-from benchmarks.folding import folded
-from benchmarks.names import ENGLISH_NAMES, PEOPLES, People
-from benchmarks.places import PLACES, STREET_KINDS, STREETS
+from benchmarks.folding import fold_text
+from benchmarks.names import ENGLISH_NAMES, POPULATIONS, Population
+from benchmarks.towns import STREET_NAMES, STREET_TYPES, TOWNS
 
 T = TypeVar("T")
 
-HOSPITALS = 200
-DOCTORS = 2000
-TODAY = date(2026, 11, 1)
+HOSPITAL_COUNT = 200
+DOCTOR_COUNT = 2000
+REFERENCE_DATE = date(2026, 11, 1)
 """The register's own: a register that is made tomorrow is the same."""
-OPENED = datetime(2021, 11, 1, 6, tzinfo=UTC)
-OPEN_FOR = timedelta(days=5 * 365)
+REGISTER_START = datetime(2021, 11, 1, 6, tzinfo=UTC)
+REGISTER_DURATION = timedelta(days=5 * 365)
 
 
 class Profile(NamedTuple):
@@ -60,7 +60,7 @@ class Patient(NamedTuple):
     last_updated: str
 
 
-class Registered(NamedTuple):
+class RegisteredPatient(NamedTuple):
     """A patient with everything that is written along with it."""
 
     patient: Patient
@@ -70,45 +70,48 @@ class Registered(NamedTuple):
     doctor_ids: Sequence[str]
 
 
-class _Lot(Generic[T]):
+class _WeightedChoice(Generic[T]):
     """Something to draw, some of it more often."""
 
     def __init__(self, weights: Iterable[tuple[T, float]]) -> None:
         pairs = list(weights)
         self._items = [item for item, _ in pairs]
-        self._sums = list(accumulate(weight for _, weight in pairs))
+        self._cumulative_weights = list(accumulate(weight for _, weight in pairs))
 
     def draw(self, random: Random) -> T:
-        return self._items[bisect(self._sums, random.random() * self._sums[-1])]
+        return self._items[bisect(self._cumulative_weights, random.random() * self._cumulative_weights[-1])]
 
 
-def _ranked(items: Iterable[T], head: float) -> _Lot[T]:
+def _zipf_choice(items: Iterable[T], rank_offset: float) -> _WeightedChoice[T]:
     """A lot in which the first are drawn most often, as in Zipf's law; the less so, the greater `head`."""
-    return _Lot((item, 1 / (rank + head)) for rank, item in enumerate(items))
+    return _WeightedChoice((item, 1 / (rank + rank_offset)) for rank, item in enumerate(items))
 
 
-_ENGLISH = {gender: _ranked(names, 8) for gender, names in ENGLISH_NAMES.items()}
+_ENGLISH_FIRST_NAMES = {gender: _zipf_choice(names, 8) for gender, names in ENGLISH_NAMES.items()}
 
 
-class _Names:
+class _PopulationNames:
     """The lots of one people."""
 
-    def __init__(self, people: People) -> None:
-        self.race = people.race
-        self.first = {"Female": _ranked(people.female, 8), "Male": _ranked(people.male, 8)}
-        self.second = _ENGLISH if people.race == "Black African" else self.first
-        self.last = _ranked(people.last, 8)
+    def __init__(self, population: Population) -> None:
+        self.race = population.race
+        self.first_names = {
+            "Female": _zipf_choice(population.female_names, 8),
+            "Male": _zipf_choice(population.male_names, 8),
+        }
+        self.second_first_names = _ENGLISH_FIRST_NAMES if population.race == "Black African" else self.first_names
+        self.last_names = _zipf_choice(population.last_names, 8)
 
 
-_NAMES = _Lot((_Names(people), people.share) for people in PEOPLES.values())
-_GENDERS = _Lot([("Female", 52), ("Male", 46.5), ("Other", 0.5), ("Unknown", 1)])
-_AGES = _Lot(
+_POPULATION_NAMES = _WeightedChoice((_PopulationNames(people), people.share) for people in POPULATIONS.values())
+_GENDERS = _WeightedChoice([("Female", 52), ("Male", 46.5), ("Other", 0.5), ("Unknown", 1)])
+_AGE_RANGES = _WeightedChoice(
     ((years, years + 10), weight)
     for years, weight in zip(range(0, 100, 10), (16, 13, 15, 17, 13, 10, 8, 5, 2.5, 0.5), strict=True)
 )
-_PLACES = _Lot((place, place.thousands) for place in PLACES)
-_STREETS = _ranked(STREETS, 4)
-_MOBILE_SPELLINGS = _Lot(
+_TOWNS = _WeightedChoice((place, place.population_thousands) for place in TOWNS)
+_STREET_NAMES = _zipf_choice(STREET_NAMES, 4)
+_MOBILE_SPELLINGS = _WeightedChoice(
     [
         ("0{0}{1}{2}", 45),
         ("0{0} {1} {2}", 22),
@@ -124,75 +127,75 @@ _MOBILE_SPELLINGS = _Lot(
 _MOBILE_NETWORKS = ("60", "61", "62", "63", "71", "72", "73", "74", "76", "78", "79", "81", "82", "83", "84")
 _EMAIL_FORMS = ("{0}.{1}", "{0}{1}", "{1}.{0}", "{0}_{1}")
 _EMAIL_DOMAINS = ("example.com", "example.org", "example.net", "mail.example.com", "post.example.org")
-_HOSPITAL_KINDS = ("Provincial Hospital", "District Hospital", "Clinic", "Day Hospital", "Medi-Care Centre")
+_HOSPITAL_TYPES = ("Provincial Hospital", "District Hospital", "Clinic", "Day Hospital", "Medi-Care Centre")
 
 _BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
-_PAIRS = [first + second for first in _BASE32 for second in _BASE32]
+_BASE32_PAIRS = [first + second for first in _BASE32 for second in _BASE32]
 
 
-def _identifier(prefix: str, moment: datetime, random: Random) -> str:
-    """An id as the service makes them (`app.resource.identifiers`), but of a given moment."""
-    number = int(moment.timestamp() * 1000) << 80 | random.getrandbits(80)
-    return prefix + "".join([_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)])
+def _identifier_at(prefix: str, timestamp: datetime, random: Random) -> str:
+    """An id as the service makes them (`app.identifiers`), but of a given moment."""
+    number = int(timestamp.timestamp() * 1000) << 80 | random.getrandbits(80)
+    return prefix + "".join([_BASE32_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)])
 
 
-def _plain(name: str) -> str:
+def _ascii_letters(name: str) -> str:
     """A name as it stands in an e-mail address."""
-    return "".join(character for character in folded(name) if "a" <= character <= "z")
+    return "".join(character for character in fold_text(name) if "a" <= character <= "z")
 
 
-def hospitals() -> dict[str, str]:
+def hospital_names() -> dict[str, str]:
     """The hospitals' names by their ids."""
-    random = Random(HOSPITALS)
-    lot = _ranked((place.town for place in PLACES), 20)
+    random = Random(HOSPITAL_COUNT)
+    towns = _zipf_choice((place.name for place in TOWNS), 20)
     return {
-        f"hos{number:03d}": f"{lot.draw(random)} {random.choice(_HOSPITAL_KINDS)} {number}"
-        for number in range(1, HOSPITALS + 1)
+        f"hos{number:03d}": f"{towns.draw(random)} {random.choice(_HOSPITAL_TYPES)} {number}"
+        for number in range(1, HOSPITAL_COUNT + 1)
     }
 
 
-def doctors() -> dict[str, tuple[str, str]]:
+def doctor_names() -> dict[str, tuple[str, str]]:
     """The doctors' first and last names by their ids."""
-    random = Random(DOCTORS)
-    found = {}
-    for number in range(1, DOCTORS + 1):
-        names = _NAMES.draw(random)
+    random = Random(DOCTOR_COUNT)
+    names_by_id = {}
+    for number in range(1, DOCTOR_COUNT + 1):
+        names = _POPULATION_NAMES.draw(random)
         gender = random.choice(("Female", "Male"))
-        found[f"doc{number:04d}"] = (names.first[gender].draw(random), names.last.draw(random))
-    return found
+        names_by_id[f"doc{number:04d}"] = (names.first_names[gender].draw(random), names.last_names.draw(random))
+    return names_by_id
 
 
-class _Register:
+class _RegisterGenerator:
     """Draws one patient after another."""
 
     def __init__(self, count: int, seed: int) -> None:
         self._random = Random(seed)
-        self._step = OPEN_FOR / count
-        self._hospitals = _ranked(hospitals(), 40)
-        self._doctors = _ranked(doctors(), 400)
-        self._plain: dict[str, str] = {}
+        self._step = REGISTER_DURATION / count
+        self._hospitals = _zipf_choice(hospital_names(), 40)
+        self._doctors = _zipf_choice(doctor_names(), 400)
+        self._ascii_names: dict[str, str] = {}
 
-    def patients(self, count: int) -> Iterator[Registered]:
+    def patients(self, count: int) -> Iterator[RegisteredPatient]:
         parent: Profile | None = None
         for number in range(count):
-            registered = self._patient(OPENED + self._step * (number + self._random.random()), parent)
+            registered = self._patient(REGISTER_START + self._step * (number + self._random.random()), parent)
             parent = registered.profile  # families come together
             yield registered
 
-    def _patient(self, created: datetime, parent: Profile | None) -> Registered:
+    def _patient(self, created: datetime, parent: Profile | None) -> RegisteredPatient:
         random = self._random
-        names = _NAMES.draw(random)
+        names = _POPULATION_NAMES.draw(random)
         gender = _GENDERS.draw(random)
         first, last = self._name(names, gender)
-        born = self._date_of_birth(created)
-        email = self._email(first, last, born)
-        place = _PLACES.draw(random)
-        age = TODAY.year - born.year
-        moments = self._moments(created)
-        profile, profile_id = self._profile(created, (email, first, last, *moments), parent if age < 18 else None)
-        detailed = random.random() < 0.8
+        birth_date = self._date_of_birth(created)
+        email = self._email(first, last, birth_date)
+        town = _TOWNS.draw(random)
+        age = REFERENCE_DATE.year - birth_date.year
+        timestamps = self._timestamps(created)
+        profile, profile_id = self._profile(created, (email, first, last, *timestamps), parent if age < 18 else None)
+        has_details = random.random() < 0.8
         patient = Patient(
-            unique_id=_identifier("pat_", created, random),
+            unique_id=_identifier_at("pat_", created, random),
             profile_id=profile_id,
             patient_email_address=email,
             patient_mobile_number=self._mobile() if random.random() < 0.9 else None,
@@ -200,60 +203,62 @@ class _Register:
             patient_first_name=first,
             patient_initials="".join([name[0] for name in first.replace("-", " ").split()]) if first else None,
             patient_last_name=last,
-            patient_date_of_birth=born.isoformat() if random.random() < 0.985 else None,
+            patient_date_of_birth=birth_date.isoformat() if random.random() < 0.985 else None,
             patient_gender=gender,
             patient_race=names.race if random.random() < 0.9 else None,
-            patient_physical_address=self._street() if detailed else None,
+            patient_physical_address=self._street() if has_details else None,
             patient_address_line_1=f"Flat {random.randint(1, 90)}" if random.random() < 0.2 else None,
-            patient_town=place.town,
-            patient_region=place.region if detailed else None,
-            patient_province=place.province,
-            patient_country=place.country,
-            patient_postal_code=place.postal_code,
-            patient_latitude=f"{place.latitude + random.gauss(0, 0.04):.6f}" if detailed else None,
-            patient_longitude=f"{place.longitude + random.gauss(0, 0.04):.6f}" if detailed else None,
+            patient_town=town.name,
+            patient_region=town.region if has_details else None,
+            patient_province=town.province,
+            patient_country=town.country,
+            patient_postal_code=town.postal_code,
+            patient_latitude=f"{town.latitude + random.gauss(0, 0.04):.6f}" if has_details else None,
+            patient_longitude=f"{town.longitude + random.gauss(0, 0.04):.6f}" if has_details else None,
             patient_access_medical_care="Private" if random.random() < 0.18 else "Public",
-            date_created=moments[0],
-            last_updated=moments[1],
+            date_created=timestamps[0],
+            last_updated=timestamps[1],
         )
-        return Registered(patient, profile, self._one_or_two(self._hospitals), self._one_or_two(self._doctors))
+        return RegisteredPatient(
+            patient, profile, self._draw_one_or_two(self._hospitals), self._draw_one_or_two(self._doctors)
+        )
 
-    def _name(self, names: _Names, gender: str) -> tuple[str | None, str]:
+    def _name(self, names: _PopulationNames, gender: str) -> tuple[str | None, str]:
         random = self._random
-        if gender not in names.first:
+        if gender not in names.first_names:
             gender = random.choice(("Female", "Male"))
-        last = names.last.draw(random)
+        last = names.last_names.draw(random)
         chance = random.random()
         if chance < 0.005:
             return None, last
-        first = names.first[gender].draw(random)
+        first = names.first_names[gender].draw(random)
         if chance < 0.2:
-            first = f"{first} {names.second[gender].draw(random)}"
+            first = f"{first} {names.second_first_names[gender].draw(random)}"
         elif chance < 0.28:
-            first = names.second[gender].draw(random)
+            first = names.second_first_names[gender].draw(random)
         if chance > 0.98:
-            last = f"{last}-{names.last.draw(random)}"
+            last = f"{last}-{names.last_names.draw(random)}"
         return first, last
 
     def _date_of_birth(self, created: datetime) -> date:
         """Nobody is registered before birth."""
-        least, most = _AGES.draw(self._random)
-        days = int((least + (most - least) * self._random.random()) * 365.25)
+        min_age, max_age = _AGE_RANGES.draw(self._random)
+        days = int((min_age + (max_age - min_age) * self._random.random()) * 365.25)
         return created.date() - timedelta(days=days)
 
-    def _email(self, first: str | None, last: str, born: date) -> str | None:
+    def _email(self, first: str | None, last: str, birth_date: date) -> str | None:
         random = self._random
         if first is None or random.random() < 0.4:
             return None
-        parts = [self._cached_plain(name) for name in (first, last)]
-        number = str(born.year % 100) if random.random() < 0.5 else ""
+        parts = [self._cached_ascii_letters(name) for name in (first, last)]
+        number = str(birth_date.year % 100) if random.random() < 0.5 else ""
         return f"{random.choice(_EMAIL_FORMS).format(*parts)}{number}@{random.choice(_EMAIL_DOMAINS)}"
 
-    def _cached_plain(self, name: str) -> str:
-        plain = self._plain.get(name)
-        if plain is None:
-            plain = self._plain[name] = _plain(name)
-        return plain
+    def _cached_ascii_letters(self, name: str) -> str:
+        ascii_name = self._ascii_names.get(name)
+        if ascii_name is None:
+            ascii_name = self._ascii_names[name] = _ascii_letters(name)
+        return ascii_name
 
     def _mobile(self) -> str:
         random = self._random
@@ -274,13 +279,13 @@ class _Register:
 
     def _street(self) -> str:
         random = self._random
-        return f"{random.randint(1, 400)} {_STREETS.draw(random)} {random.choice(STREET_KINDS)}"
+        return f"{random.randint(1, 400)} {_STREET_NAMES.draw(random)} {random.choice(STREET_TYPES)}"
 
-    def _moments(self, created: datetime) -> tuple[str, str]:
+    def _timestamps(self, created: datetime) -> tuple[str, str]:
         random = self._random
         updated = created
         if random.random() < 0.4:
-            updated += (OPENED + OPEN_FOR - created) * random.random()
+            updated += (REGISTER_START + REGISTER_DURATION - created) * random.random()
         return created.isoformat(), updated.isoformat()
 
     def _profile(
@@ -291,15 +296,15 @@ class _Register:
             return None, None
         if chance < 0.3 and parent is not None:
             return None, parent.unique_id
-        profile = Profile(_identifier("prof_", created, self._random), *values)
+        profile = Profile(_identifier_at("prof_", created, self._random), *values)
         return profile, profile.unique_id
 
-    def _one_or_two(self, lot: _Lot[str]) -> Sequence[str]:
-        first = lot.draw(self._random)
-        second = lot.draw(self._random)
+    def _draw_one_or_two(self, choice: _WeightedChoice[str]) -> Sequence[str]:
+        first = choice.draw(self._random)
+        second = choice.draw(self._random)
         return (first,) if self._random.random() < 0.5 or first == second else (first, second)
 
 
-def patients(count: int, seed: int = 1) -> Iterator[Registered]:
+def generate_patients(count: int, seed: int = 1) -> Iterator[RegisteredPatient]:
     """Draw `count` patients in the order of their ids, registered over five years."""
-    return _Register(count, seed).patients(count)
+    return _RegisterGenerator(count, seed).patients(count)

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.measuring import Sample
+from benchmarks.measurement import Sample
 from benchmarks.operations import WHOLE_LIST
 
 
@@ -23,26 +23,26 @@ class Series:
     side: str
     samples: Sequence[Sample]
 
-    def median(self, value: Callable[[Sample], float]) -> float:
+    def median(self, metric: Callable[[Sample], float]) -> float:
         """The median over the rounds."""
-        return median(map(value, self.samples))
+        return median(map(metric, self.samples))
 
-    def shown(self, value: Callable[[Sample], float]) -> str:
+    def format_spread(self, metric: Callable[[Sample], float]) -> str:
         """The median, and in parentheses the least and the most."""
-        return spread([value(sample) for sample in self.samples])
+        return format_spread([metric(sample) for sample in self.samples])
 
     @property
-    def cpu(self) -> float:
+    def total_cpu(self) -> float:
         """The median of all CPU time a request."""
         return self.median(lambda sample: sample.server_cpu + sample.database_cpu)
 
 
-def spread(found: Sequence[float]) -> str:
+def format_spread(values: Sequence[float]) -> str:
     """The median, and in parentheses the least and the most."""
-    return f"{number(median(found))} ({number(min(found))}–{number(max(found))})"
+    return f"{format_number(median(values))} ({format_number(min(values))}–{format_number(max(values))})"
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """Three digits, or all before the point."""
     digits = len(str(int(round(value, 2))))
     return f"{value:,.{max(0, 3 - digits)}f}"
@@ -56,75 +56,83 @@ HEADINGS = (
 LIST_HEADINGS = ("side", "patients/s", "seconds", "server CPU ms", "PostgreSQL CPU ms", "memory MB")
 
 
-def tables(found: Sequence[Series]) -> str:
+def comparison_tables(all_series: Sequence[Series]) -> str:
     """Markdown. The last columns compare each side with the first, whose name stands over them."""
-    loads = [series for series in found if series.operation != WHOLE_LIST.name]
-    lists = [series for series in found if series.operation == WHOLE_LIST.name]
+    loads = [series for series in all_series if series.operation != WHOLE_LIST.name]
+    lists = [series for series in all_series if series.operation == WHOLE_LIST.name]
     parts = []
     if loads:
-        parts += [*_head(HEADINGS, loads[0].side), *(line for group in _groups(loads) for line in _rows(group)), ""]
+        parts += [
+            *_comparison_head(HEADINGS, loads[0].side),
+            *(line for group in _group_series(loads) for line in _series_rows(group)),
+            "",
+        ]
     if lists:
         parts += ["The whole list, one request at a time; CPU time is of a thousand patients.", ""]
-        parts += [*_head(LIST_HEADINGS, lists[0].side), *_list_rows(lists)]
+        parts += [*_comparison_head(LIST_HEADINGS, lists[0].side), *_list_rows(lists)]
     return "\n".join(parts)
 
 
-def _rows(group: Sequence[Series]) -> Iterator[str]:
+def _series_rows(group: Sequence[Series]) -> Iterator[str]:
     for series in group:
-        cells = [series.operation, str(series.connections), series.side, series.shown(lambda s: s.per_second)]
-        cells += [series.shown(lambda s: s.p50), series.shown(lambda s: s.p99)]
-        yield row([*cells, *_costs(series), *_against(group[0], series)])
+        cells = [series.operation, str(series.connections), series.side, series.format_spread(lambda s: s.per_second)]
+        cells += [series.format_spread(lambda s: s.p50), series.format_spread(lambda s: s.p99)]
+        yield table_row([*cells, *_cost_cells(series), *_comparison_cells(group[0], series)])
 
 
 def _list_rows(lists: Sequence[Series]) -> Iterator[str]:
     for series in lists:
-        cells = [series.side, series.shown(lambda s: s.per_second), series.shown(lambda s: s.p50 / 1000)]
-        yield row([*cells, *_costs(series, 1000), *_against(lists[0], series)])
+        cells = [
+            series.side,
+            series.format_spread(lambda s: s.per_second),
+            series.format_spread(lambda s: s.p50 / 1000),
+        ]
+        yield table_row([*cells, *_cost_cells(series, 1000), *_comparison_cells(lists[0], series)])
 
 
-def _head(headings: Sequence[str], first: str) -> list[str]:
-    return head([*headings, f"{first}: speed ×", "thrift ×"])
+def _comparison_head(headings: Sequence[str], reference_side: str) -> list[str]:
+    return table_head([*headings, f"{reference_side}: speed ×", "thrift ×"])
 
 
-def head(headings: Sequence[str]) -> list[str]:
+def table_head(headings: Sequence[str]) -> list[str]:
     """The first lines of a Markdown table."""
-    return [row(headings), row(["---"] * len(headings))]
+    return [table_row(headings), table_row(["---"] * len(headings))]
 
 
-def row(cells: Sequence[str]) -> str:
+def table_row(cells: Sequence[str]) -> str:
     """A line of a Markdown table."""
     return f"| {' | '.join(cells)} |"
 
 
-def _costs(series: Series, unit: int = 1) -> list[str]:
+def _cost_cells(series: Series, unit: int = 1) -> list[str]:
     return [
-        series.shown(lambda sample: sample.server_cpu * unit),
-        series.shown(lambda sample: sample.database_cpu * unit),
-        number(series.median(lambda sample: sample.memory)),
+        series.format_spread(lambda sample: sample.server_cpu * unit),
+        series.format_spread(lambda sample: sample.database_cpu * unit),
+        format_number(series.median(lambda sample: sample.memory)),
     ]
 
 
-def _against(first: Series, series: Series) -> list[str]:
-    if series is first:
+def _comparison_cells(reference: Series, series: Series) -> list[str]:
+    if series is reference:
         return ["", ""]
-    speed = first.median(lambda sample: sample.per_second) / series.median(lambda sample: sample.per_second)
-    return [f"{speed:.2f}", f"{series.cpu / first.cpu:.2f}"]
+    speed = reference.median(lambda sample: sample.per_second) / series.median(lambda sample: sample.per_second)
+    return [f"{speed:.2f}", f"{series.total_cpu / reference.total_cpu:.2f}"]
 
 
-def _groups(found: Sequence[Series]) -> Iterator[list[Series]]:
+def _group_series(all_series: Sequence[Series]) -> Iterator[list[Series]]:
     """What stands beside each other: one operation at one number of connections."""
-    for key in dict.fromkeys((series.operation, series.connections) for series in found):
-        yield [series for series in found if (series.operation, series.connections) == key]
+    for key in dict.fromkeys((series.operation, series.connections) for series in all_series):
+        yield [series for series in all_series if (series.operation, series.connections) == key]
 
 
 def write_json(path: Path, arguments: argparse.Namespace, measurements: Sequence[dict[str, Any]]) -> None:
     """Write down every sample, what was asked for, and on what machine it was measured."""
     parameters = {name: value for name, value in vars(arguments).items() if name != "json"}
-    found = {"machine": machine(), "parameters": parameters, "measurements": measurements}
-    path.write_text(json.dumps(found, indent=1, default=str) + "\n")
+    document = {"machine": describe_machine(), "parameters": parameters, "measurements": measurements}
+    path.write_text(json.dumps(document, indent=1, default=str) + "\n")
 
 
-def machine() -> dict[str, str]:
+def describe_machine() -> dict[str, str]:
     """The processor, the system and Python."""
     info = Path("/proc/cpuinfo").read_text()
     models = [line.partition(":")[2].strip() for line in info.splitlines() if line.startswith("model name")]

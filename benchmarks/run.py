@@ -10,28 +10,28 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import command, database, equality, report
-from benchmarks.command import say
-from benchmarks.measuring import Meter, Sample, require_wrk
-from benchmarks.operations import OPERATIONS, WHOLE_LIST, Operation, operations_on
+from benchmarks.command import print_progress
+from benchmarks.measurement import Meter, Sample, require_wrk
+from benchmarks.operations import OPERATION_NAMES, WHOLE_LIST, Operation, operations_on
 from benchmarks.report import Series
-from benchmarks.sides import SIDES, Running, other_version, running
+from benchmarks.sides import SIDES, SideServer, other_version_side, running_sides
 
-QUICK = {
+QUICK_DEFAULTS = {
     "patients": 2_000,
     "connections": [16],
     "rounds": 2,
     "seconds": 1,
-    "operations": [name for name in OPERATIONS if name != "update"],  # much as create is
+    "operations": [name for name in OPERATION_NAMES if name != "update"],  # much as create is
 }
-FULL = {"patients": 100_000, "connections": [1, 16, 64], "rounds": 5, "seconds": 2}
+FULL_DEFAULTS = {"patients": 100_000, "connections": [1, 16, 64], "rounds": 5, "seconds": 2}
 
 
 def main() -> int:
     """Measure what the command line asks for; 0, or 1 where that cannot be done."""
-    return command.run(partial(_run, _arguments()))
+    return command.run(partial(_run_benchmark, _parse_arguments()))
 
 
-def _arguments() -> argparse.Namespace:
+def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description="Measure sides beside each other.")
     parser.add_argument("--quick", action="store_true", help="less of everything, in less than a minute")
     parser.add_argument("--patients", type=int, help="in the register (100,000)")
@@ -41,90 +41,105 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--sides", nargs="+", choices=SIDES, metavar="SIDE", help=f"of: {', '.join(SIDES)}")
     parser.add_argument("--against", type=Path, metavar="DIRECTORY", help="measure another clone's service beside")
     parser.add_argument(
-        "--operations", nargs="+", choices=OPERATIONS, metavar="OPERATION", help=f"of: {', '.join(OPERATIONS)}"
+        "--operations",
+        nargs="+",
+        choices=OPERATION_NAMES,
+        metavar="OPERATION",
+        help=f"of: {', '.join(OPERATION_NAMES)}",
     )
     parser.add_argument("--postgres", nargs="+", metavar="NAME=VALUE", help="settings of PostgreSQL")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
     arguments = parser.parse_args()
-    chosen = {
+    defaults = {
         "sides": ["service", "django", "limit"],
-        "operations": OPERATIONS,
+        "operations": OPERATION_NAMES,
         "postgres": [],
-        **(QUICK if arguments.quick else FULL),
+        **(QUICK_DEFAULTS if arguments.quick else FULL_DEFAULTS),
     }
-    for name, value in chosen.items():
+    for name, value in defaults.items():
         if getattr(arguments, name) is None:
             setattr(arguments, name, value)
     return arguments
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _run_benchmark(arguments: argparse.Namespace) -> None:
     require_wrk()
     sides = [SIDES[name] for name in arguments.sides]
     if arguments.against is not None:
-        sides.append(other_version(arguments.against))
-    say(f"a register of {arguments.patients:,} patients")
+        sides.append(other_version_side(arguments.against))
+    print_progress(f"a register of {arguments.patients:,} patients")
     options = dict(setting.split("=", 1) for setting in arguments.postgres)
     with (
-        database.copied(database.register(arguments.patients), options) as served,
+        database.register_copy_server(database.ensure_register(arguments.patients), options) as database_server,
         tempfile.TemporaryDirectory() as scratch,
-        running(sides, served.url, Path(scratch)) as runs,
+        running_sides(sides, database_server.url, Path(scratch)) as servers,
     ):
-        asked = {
+        operations_by_side = {
             run.side.name: [
                 operation
-                for operation in operations_on(served.url, run.side.hospitals)
+                for operation in operations_on(database_server.url, run.side.hospitals)
                 if operation.name in arguments.operations
             ]
-            for run in runs
+            for run in servers
         }
-        for other in runs[1:]:
-            say(f"do the answers of {other.side.name} equal those of {runs[0].side.name}?")
-            equality.check(runs[0], other, asked[other.side.name])
-        found = list(_Bench(runs, served, arguments).measure(asked, Path(scratch)))
-    print(report.tables(found))
+        for other in servers[1:]:
+            print_progress(f"do the answers of {other.side.name} equal those of {servers[0].side.name}?")
+            equality.check(servers[0], other, operations_by_side[other.side.name])
+        all_series = list(
+            _SideBenchmark(servers, database_server, arguments).measure(operations_by_side, Path(scratch))
+        )
+    print(report.comparison_tables(all_series))
     if arguments.json is not None:
-        report.write_json(arguments.json, arguments, [asdict(series) for series in found])
+        report.write_json(arguments.json, arguments, [asdict(series) for series in all_series])
 
 
-class _Bench:
+class _SideBenchmark:
     """Takes all sides through the operations in turns, A B A B, so that what slows the machine slows all of them."""
 
-    def __init__(self, runs: Sequence[Running], served: database.Served, arguments: argparse.Namespace) -> None:
-        self._runs = runs
-        self._url = served.url
-        self._meter = Meter(served.postmaster)
+    def __init__(
+        self, servers: Sequence[SideServer], database_server: database.DatabaseServer, arguments: argparse.Namespace
+    ) -> None:
+        self._servers = servers
+        self._url = database_server.url
+        self._meter = Meter(database_server.postmaster_pid)
         self._arguments = arguments
 
-    def measure(self, asked: Mapping[str, Sequence[Operation]], scratch: Path) -> Iterator[Series]:
+    def measure(self, operations_by_side: Mapping[str, Sequence[Operation]], scratch: Path) -> Iterator[Series]:
         """Measure what is asked of each side, by its name; all are asked for the same operations."""
-        for number, operations in enumerate(zip(*asked.values(), strict=True)):
+        for number, operations in enumerate(zip(*operations_by_side.values(), strict=True)):
             name = operations[0].name
             if name == WHOLE_LIST.name:
-                yield from self._in_turns(name, 1, partial(self._meter.whole_list, patients=self._patients()))
+                yield from self._measure_in_turns(
+                    name, 1, partial(self._meter.measure_whole_list, patient_counts=self._patient_counts())
+                )
                 continue
             files = {
                 side: operation.write(scratch / f"{number}-{place}")
-                for place, (side, operation) in enumerate(zip(asked, operations, strict=True))
+                for place, (side, operation) in enumerate(zip(operations_by_side, operations, strict=True))
             }
             for connections in self._arguments.connections:
-                load = partial(self._meter.load, files=files, connections=connections, seconds=self._arguments.seconds)
-                yield from self._in_turns(name, connections, load)
+                measure_load = partial(
+                    self._meter.measure_load, files=files, connections=connections, seconds=self._arguments.seconds
+                )
+                yield from self._measure_in_turns(name, connections, measure_load)
 
-    def _patients(self) -> dict[str, int]:
+    def _patient_counts(self) -> dict[str, int]:
         """How many patients each side's list has."""
-        lists = {run.side.name: database.ids(self._url, database.PATIENTS_OF, run.side.hospitals) for run in self._runs}
-        return {side: len(ids) for side, ids in lists.items()}
+        ids_by_side = {
+            run.side.name: database.fetch_ids(self._url, database.SELECT_PATIENT_IDS, run.side.hospitals)
+            for run in self._servers
+        }
+        return {side: len(ids) for side, ids in ids_by_side.items()}
 
-    def _in_turns(self, name: str, connections: int, measure: Callable[[Running], Sample]) -> list[Series]:
-        say(f"{name}, {connections} at once")
-        with ThreadPoolExecutor(len(self._runs)) as warm_up:  # all at once: what it takes is not looked at
-            for run in self._runs:
+    def _measure_in_turns(self, name: str, connections: int, measure: Callable[[SideServer], Sample]) -> list[Series]:
+        print_progress(f"{name}, {connections} at once")
+        with ThreadPoolExecutor(len(self._servers)) as warm_up:  # all at once: what it takes is not looked at
+            for run in self._servers:
                 warm_up.submit(measure, run)  # nor whether it fails: in its turn it would again
-        taken = [[measure(run) for run in self._runs] for _ in range(self._arguments.rounds)]
+        rounds = [[measure(run) for run in self._servers] for _ in range(self._arguments.rounds)]
         return [
             Series(name, connections, run.side.name, samples)
-            for run, samples in zip(self._runs, zip(*taken, strict=True), strict=True)
+            for run, samples in zip(self._servers, zip(*rounds, strict=True), strict=True)
         ]
 
 

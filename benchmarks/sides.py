@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from socket import socket
 
-WORKERS = 2
-START_SECONDS = 60
-STOP_SECONDS = 30
-PYTHON = sys.executable
+WORKER_COUNT = 2
+START_TIMEOUT_SECONDS = 60
+STOP_TIMEOUT_SECONDS = 30
+PYTHON_EXECUTABLE = sys.executable
 
-Headers = Callable[[str], Mapping[str, str]]
+HeadersFactory = Callable[[str], Mapping[str, str]]
 """Makes the headers that every request carries, in the database of a URL."""
 
 
@@ -36,13 +36,13 @@ class Side:
     """`{port}` stands for the port on which it is to listen."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Beside DATABASE_URL."""
-    headers: Headers = lambda _: {}
+    make_headers: HeadersFactory = lambda _: {}
     hospitals: Sequence[str] | None = None
     """Only patients of these are asked for, where it shows no others; its lists then differ from the other sides'."""
 
 
 @dataclass(frozen=True)
-class Running:
+class SideServer:
     """A side that serves."""
 
     side: Side
@@ -56,86 +56,96 @@ class Running:
         return self.process.pid
 
 
-def service(
+def service_side(
     name: str,
     *,
-    headers: Headers = lambda _: {},
+    make_headers: HeadersFactory = lambda _: {},
     hospitals: Sequence[str] | None = None,
-    workers: int = WORKERS,
+    workers: int = WORKER_COUNT,
     **environment: str,
 ) -> Side:
     """The service under settings of its own; with authentication only where they say so."""
-    command = (PYTHON, "-m", "app.cli", "serve", "--port", "{port}", "--workers", str(workers))
-    return Side(name, command, {"PATIENTS_AUTH": "off", **environment}, headers, hospitals)
+    command = (PYTHON_EXECUTABLE, "-m", "app.cli", "serve", "--port", "{port}", "--workers", str(workers))
+    return Side(name, command, {"PATIENTS_AUTH": "off", **environment}, make_headers, hospitals)
 
 
-def other_version(directory: Path) -> Side:
+def other_version_side(directory: Path) -> Side:
     """The service as another clone of it has it, in this environment."""
-    here = service("against")
-    return Side(here.name, ("env", "--chdir", str(directory), *here.command), here.environment)
+    this_version = service_side("against")
+    return Side(this_version.name, ("env", "--chdir", str(directory), *this_version.command), this_version.environment)
 
 
-def api_key(*options: str) -> Headers:
+def api_key_headers(*options: str) -> HeadersFactory:
     """The header of a key that `patients-api keys create` makes with these options."""
 
     def make(database_url: str) -> Mapping[str, str]:
         name = f"benchmark-{time.monotonic_ns()}"
-        command = (PYTHON, "-m", "app.cli", "keys", "create", "--name", name, *options)
-        made = subprocess.run(command, env=_environment(database_url), check=False, capture_output=True, text=True)
-        if made.returncode != 0:
-            raise SideError(made.stderr)
-        return {"X-API-Key": made.stdout.strip()}
+        command = (PYTHON_EXECUTABLE, "-m", "app.cli", "keys", "create", "--name", name, *options)
+        result = subprocess.run(
+            command, env=_clean_environment(database_url), check=False, capture_output=True, text=True
+        )
+        if result.returncode != 0:
+            raise SideError(result.stderr)
+        return {"X-API-Key": result.stdout.strip()}
 
     return make
 
 
-def _asked(name: str, hospitals: Sequence[str] | None, *, audited: str) -> Side:
+def _authenticated_side(name: str, hospitals: Sequence[str] | None, *, audit_reads: str) -> Side:
     """The service where it is known who asks, by a key that may be limited to hospitals, and looks may be on record."""
-    limits = [f"--hospital={hospital}" for hospital in hospitals or ()]
-    return service(
+    hospital_options = [f"--hospital={hospital}" for hospital in hospitals or ()]
+    return service_side(
         name,
-        headers=api_key("--scope", "admin", *limits),
+        make_headers=api_key_headers("--scope", "admin", *hospital_options),
         hospitals=hospitals,
         PATIENTS_AUTH="required",
         PATIENTS_RATE_LIMIT="off",
-        PATIENTS_AUDIT_READS=audited,
+        PATIENTS_AUDIT_READS=audit_reads,
     )
 
 
-_DJANGO = (
-    *(PYTHON, "-m", "gunicorn", "benchmarks.peers.drf.wsgi", "--bind", "127.0.0.1:{port}"),
+_DJANGO_COMMAND = (
+    *(PYTHON_EXECUTABLE, "-m", "gunicorn", "benchmarks.peers.drf.wsgi", "--bind", "127.0.0.1:{port}"),
     # threads, not the default worker: that one closes the connection after every answer
-    *("--workers", str(WORKERS), "--threads", "4"),
+    *("--workers", str(WORKER_COUNT), "--threads", "4"),
 )
-_POOLED = (PYTHON, "-m", "benchmarks.pgbouncer", "--port", "{port}", "--workers", str(WORKERS))
-_LIMIT = (PYTHON, "-m", "benchmarks.peers.limit", "--port", "{port}", "--workers", str(WORKERS))
+_PGBOUNCER_COMMAND = (
+    PYTHON_EXECUTABLE,
+    "-m",
+    "benchmarks.pgbouncer",
+    "--port",
+    "{port}",
+    "--workers",
+    str(WORKER_COUNT),
+)
+_LIMIT_COMMAND = (PYTHON_EXECUTABLE, "-m", "benchmarks.peers.limit", "--port", "{port}", "--workers", str(WORKER_COUNT))
 
 SIDES = {
     side.name: side
     for side in (
-        service("service"),
-        _asked("key", None, audited="false"),
-        _asked("audited", None, audited="true"),
-        _asked("limited", ["hos001"], audited="false"),
-        _asked("limited to ten", [f"hos{n:03}" for n in range(1, 11)], audited="false"),
-        _asked("limited, audited", ["hos001"], audited="true"),
-        Side("pgbouncer", _POOLED, {"PATIENTS_AUTH": "off"}),
-        Side("django", _DJANGO),
-        Side("limit", _LIMIT),
+        service_side("service"),
+        _authenticated_side("key", None, audit_reads="false"),
+        _authenticated_side("audited", None, audit_reads="true"),
+        _authenticated_side("limited", ["hos001"], audit_reads="false"),
+        _authenticated_side("limited to ten", [f"hos{n:03}" for n in range(1, 11)], audit_reads="false"),
+        _authenticated_side("limited, audited", ["hos001"], audit_reads="true"),
+        Side("pgbouncer", _PGBOUNCER_COMMAND, {"PATIENTS_AUTH": "off"}),
+        Side("django", _DJANGO_COMMAND),
+        Side("limit", _LIMIT_COMMAND),
     )
 }
 
 
-def _environment(database_url: str) -> dict[str, str]:
+def _clean_environment(database_url: str) -> dict[str, str]:
     """This process's own, without what would set the service otherwise."""
-    kept = {
+    inherited = {
         name: value for name, value in os.environ.items() if not name.upper().startswith(("PATIENTS_", "DATABASE_URL"))
     }
-    return {**kept, "DATABASE_URL": database_url}
+    return {**inherited, "DATABASE_URL": database_url}
 
 
 @contextmanager
-def running(sides: Sequence[Side], database_url: str, logs: Path) -> Iterator[list[Running]]:
+def running_sides(sides: Sequence[Side], database_url: str, logs: Path) -> Iterator[list[SideServer]]:
     """Start all sides at once, and stop them at the end.
 
     Raises:
@@ -144,30 +154,30 @@ def running(sides: Sequence[Side], database_url: str, logs: Path) -> Iterator[li
     with ExitStack() as stack:
         started = []
         for number, side in enumerate(sides):
-            log = logs / f"{number}.log"
-            started.append((stack.enter_context(_started(side, database_url, log)), log))
-        for run, log in started:
-            _await(run, log)
+            log_path = logs / f"{number}.log"
+            started.append((stack.enter_context(_running_side(side, database_url, log_path)), log_path))
+        for server, log_path in started:
+            _wait_until_serving(server, log_path)
         yield [run for run, _ in started]
 
 
 @contextmanager
-def _started(side: Side, database_url: str, log: Path) -> Iterator[Running]:
+def _running_side(side: Side, database_url: str, log_path: Path) -> Iterator[SideServer]:
     port = _free_port()
-    headers = side.headers(database_url)
-    with log.open("wb") as output:
+    headers = side.make_headers(database_url)
+    with log_path.open("wb") as output:
         process = subprocess.Popen(
             [word.format(port=port) for word in side.command],
-            env={**_environment(database_url), **side.environment},
+            env={**_clean_environment(database_url), **side.environment},
             stdout=output,  # written down, as operators do
             stderr=subprocess.STDOUT,
         )
     try:
-        yield Running(side, port, process, headers)
+        yield SideServer(side, port, process, headers)
     finally:
         process.terminate()
         try:
-            process.wait(STOP_SECONDS)
+            process.wait(STOP_TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -179,14 +189,14 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _await(run: Running, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and run.process.poll() is None:
-        connection = http.client.HTTPConnection("127.0.0.1", run.port, timeout=START_SECONDS)
+def _wait_until_serving(server: SideServer, log_path: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_SECONDS
+    while time.monotonic() < deadline and server.process.poll() is None:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=START_TIMEOUT_SECONDS)
         with closing(connection), suppress(OSError):
-            connection.request("GET", "/patients/patients/?limit=1", headers=dict(run.headers))
+            connection.request("GET", "/patients/patients/?limit=1", headers=dict(server.headers))
             if connection.getresponse().status == http.client.OK:
                 return
         time.sleep(0.1)
-    tail = "\n".join(log.read_text(errors="replace").splitlines()[-10:])
-    raise SideError(f"{run.side.name} does not serve. Its last lines:\n{tail}")
+    tail = "\n".join(log_path.read_text(errors="replace").splitlines()[-10:])
+    raise SideError(f"{server.side.name} does not serve. Its last lines:\n{tail}")

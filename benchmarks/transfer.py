@@ -24,14 +24,14 @@ import asyncpg
 
 from app.db.migrate import migrate
 from benchmarks import command, database, processes, report
-from benchmarks.command import say
-from benchmarks.measuring import Meter, require_wrk
+from benchmarks.command import print_progress
+from benchmarks.measurement import Meter, require_wrk
 from benchmarks.operations import operations_on
-from benchmarks.peers.limit.statements import ALL
+from benchmarks.peers.limit.statements import SELECT_ALL_PATIENTS
 from benchmarks.register import Patient, Profile
-from benchmarks.sides import PYTHON, SIDES, SideError, running
+from benchmarks.sides import PYTHON_EXECUTABLE, SIDES, SideError, running_sides
 
-TABLES: Mapping[str, Sequence[str]] = {
+TABLE_COLUMNS: Mapping[str, Sequence[str]] = {
     "hospitals": ("unique_id", "hospital_name"),
     "doctors": ("unique_id", "doctor_first_name", "doctor_last_name"),
     "profiles": Profile._fields,
@@ -39,14 +39,14 @@ TABLES: Mapping[str, Sequence[str]] = {
     "patient_hospitals": ("patient_id", "hospital_id"),
     "patient_doctors": ("patient_id", "doctor_id"),
 }
-DIRECTORY = ("hospitals", "doctors")
-BESIDE = {"export": ("COPY (SELECT json)",), "import": ("COPY", "posting")}
+REFERENCE_RESOURCES = ("hospitals", "doctors")
+BASELINES = {"export": ("COPY (SELECT json)",), "import": ("COPY", "posting")}
 HEADINGS = ("", "patients/s", "ratio", "client CPU µs", "PostgreSQL CPU µs", "memory MB")
-CONNECTIONS = 16
+CONNECTION_COUNT = 16
 POSTING_SECONDS = 10
 
 
-class Sample(NamedTuple):
+class TransferSample(NamedTuple):
     """What one run took."""
 
     per_second: float
@@ -65,149 +65,161 @@ def main() -> int:
     parser.add_argument("--patients", type=int, default=100_000, help="in the register (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="in which each way is measured once (%(default)s)")
     parser.add_argument("--out", action="store_true", help="measure exports alone")
-    return command.run(partial(_run, parser.parse_args()))
+    return command.run(partial(_run_benchmark, parser.parse_args()))
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _run_benchmark(arguments: argparse.Namespace) -> None:
     require_wrk()
-    say(f"a register of {arguments.patients:,} patients")
-    found: dict[str, list[Sample]] = {}
-    directory = database.register(arguments.patients)
-    with database.served(directory, {}) as served, tempfile.TemporaryDirectory() as scratch:
-        bench = _Bench(served, Path(scratch), arguments.patients)
-        ways = {"export": bench.export, "COPY (SELECT json)": bench.copy_out}
+    print_progress(f"a register of {arguments.patients:,} patients")
+    samples: dict[str, list[TransferSample]] = {}
+    directory = database.ensure_register(arguments.patients)
+    with database.register_server(directory, {}) as database_server, tempfile.TemporaryDirectory() as scratch:
+        benchmark = _TransferBenchmark(database_server, Path(scratch), arguments.patients)
+        measurements = {"export": benchmark.run_export, "COPY (SELECT json)": benchmark.copy_out}
         if not arguments.out:
-            bench.write_files()
-            ways |= {"import": bench.load, "COPY": bench.copy_in, "posting": bench.post}
+            benchmark.write_files()
+            measurements |= {"import": benchmark.run_import, "COPY": benchmark.copy_in, "posting": benchmark.post}
         for number in range(arguments.rounds):
-            for name, measure in ways.items():
-                say(f"round {number + 1}: {name}")
-                found.setdefault(name, []).append(measure())
-    print(_table(found))
+            for name, measure in measurements.items():
+                print_progress(f"round {number + 1}: {name}")
+                samples.setdefault(name, []).append(measure())
+    print(_table(samples))
 
 
-class _Bench:
+class _TransferBenchmark:
     """The ways in and out of one register."""
 
-    def __init__(self, served: database.Served, scratch: Path, patients: int) -> None:
-        self._served = served
+    def __init__(self, database_server: database.DatabaseServer, scratch: Path, patient_count: int) -> None:
+        self._database_server = database_server
         self._scratch = scratch
-        self._patients = patients
+        self._patient_count = patient_count
 
     def write_files(self) -> None:
         """Write the register's rows, as COPY reads them, and its patients, as `import` does."""
         asyncio.run(self._copy_to_files())
-        for name in ("patients", *DIRECTORY):
+        for name in ("patients", *REFERENCE_RESOURCES):
             file = self._scratch / f"{name}.ndjson"
-            self._command(self._served.url, "export", "--resource", name, "--output", str(file))
+            self._measure_command(self._database_server.url, "export", "--resource", name, "--output", str(file))
 
     async def _copy_to_files(self) -> None:
-        connection = await asyncpg.connect(self._served.url)
-        for table, columns in TABLES.items():
+        connection = await asyncpg.connect(self._database_server.url)
+        for table, columns in TABLE_COLUMNS.items():
             await connection.copy_from_table(table, columns=columns, output=self._scratch / f"{table}.copy")
         await connection.close()
 
-    def export(self) -> Sample:
+    def run_export(self) -> TransferSample:
         """`patients-api export`."""
-        return self._command(self._served.url, "export")
+        return self._measure_command(self._database_server.url, "export")
 
-    def copy_out(self) -> Sample:
+    def copy_out(self) -> TransferSample:
         """The same JSON by COPY, by a client that throws it away."""
 
         async def copy() -> None:
-            connection = await asyncpg.connect(self._served.url)
-            await connection.copy_from_query(ALL, output="/dev/null")
+            connection = await asyncpg.connect(self._database_server.url)
+            await connection.copy_from_query(SELECT_ALL_PATIENTS, output="/dev/null")
             await connection.close()
 
-        return self._timed(copy)
+        return self._measure(copy)
 
-    def load(self) -> Sample:
+    def run_import(self) -> TransferSample:
         """`patients-api import`."""
-        with self._empty() as url:
-            return self._command(url, "import", str(self._scratch / "patients.ndjson"))
+        with self._empty_database() as url:
+            return self._measure_command(url, "import", str(self._scratch / "patients.ndjson"))
 
-    def copy_in(self) -> Sample:
+    def copy_in(self) -> TransferSample:
         """COPY of the same rows in one transaction."""
-        with self._empty() as url:
+        with self._empty_database() as url:
 
             async def copy() -> None:
                 connection = await asyncpg.connect(url)
                 async with connection.transaction():
-                    for table, columns in TABLES.items():
-                        if table not in DIRECTORY:
+                    for table, columns in TABLE_COLUMNS.items():
+                        if table not in REFERENCE_RESOURCES:
                             source = self._scratch / f"{table}.copy"
                             await connection.copy_to_table(table, source=source, columns=columns)
                 await connection.close()
 
-            return self._timed(copy)
+            return self._measure(copy)
 
-    def post(self) -> Sample:
+    def post(self) -> TransferSample:
         """POST by 16 connections, to two workers, for some seconds."""
         with (
-            self._empty() as url,
+            self._empty_database() as url,
             tempfile.TemporaryDirectory() as logs,
-            running([SIDES["service"]], url, Path(logs)) as [run],
+            running_sides([SIDES["service"]], url, Path(logs)) as [server],
         ):
             [create] = [operation for operation in operations_on(url, None) if operation.name == "create"]
-            files = {run.side.name: create.write(Path(logs) / "requests")}
-            found = Meter(self._served.postmaster).load(run, files, CONNECTIONS, POSTING_SECONDS)
-        return Sample(found.per_second, found.server_cpu * 1000, found.database_cpu * 1000, found.memory)
+            files = {server.side.name: create.write_files(Path(logs) / "requests")}
+            sample = Meter(self._database_server.postmaster_pid).measure_load(
+                server, files, CONNECTION_COUNT, POSTING_SECONDS
+            )
+        return TransferSample(sample.per_second, sample.server_cpu * 1000, sample.database_cpu * 1000, sample.memory)
 
     @contextmanager
-    def _empty(self) -> Iterator[str]:
+    def _empty_database(self) -> Iterator[str]:
         """The URL of a database with hospitals and doctors alone."""
-        parts = urlsplit(self._served.url)
+        parts = urlsplit(self._database_server.url)
         postgres, url = (urlunsplit(parts._replace(path=f"/{name}")) for name in ("postgres", "transfer"))
         asyncio.run(
             database.execute(postgres, "DROP DATABASE IF EXISTS transfer WITH (FORCE)", "CREATE DATABASE transfer")
         )
         migrate(url)
-        for name in DIRECTORY:
-            self._command(url, "import", str(self._scratch / f"{name}.ndjson"))
+        for name in REFERENCE_RESOURCES:
+            self._measure_command(url, "import", str(self._scratch / f"{name}.ndjson"))
         asyncio.run(database.execute(postgres, "CHECKPOINT"))
         yield url
         asyncio.run(database.execute(postgres, "DROP DATABASE transfer WITH (FORCE)"))
 
-    def _command(self, url: str, *arguments: str) -> Sample:
-        before = processes.cpu_seconds(self._served.postmaster)
-        began = time.perf_counter()
+    def _measure_command(self, url: str, *arguments: str) -> TransferSample:
+        before = processes.cpu_seconds(self._database_server.postmaster_pid)
+        started = time.perf_counter()
         environment = {**os.environ, "DATABASE_URL": url}
         with subprocess.Popen(
-            (PYTHON, "-m", "app.cli", *arguments), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            (PYTHON_EXECUTABLE, "-m", "app.cli", *arguments),
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
         ) as process:
-            told = process.stderr.read() if process.stderr is not None else b""
+            stderr = process.stderr.read() if process.stderr is not None else b""
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode != 0:
-            raise SideError(f"{arguments[0]} fails: {told.decode()}")
-        seconds = time.perf_counter() - began
+            raise SideError(f"{arguments[0]} fails: {stderr.decode()}")
+        seconds = time.perf_counter() - started
         return self._sample(seconds, usage.ru_utime + usage.ru_stime, before, usage.ru_maxrss / 1000)
 
-    def _timed(self, work: Callable[[], Coroutine[Any, Any, None]]) -> Sample:
-        before, own = processes.cpu_seconds(self._served.postmaster), time.process_time()
-        began = time.perf_counter()
+    def _measure(self, work: Callable[[], Coroutine[Any, Any, None]]) -> TransferSample:
+        before, own_cpu_before = processes.cpu_seconds(self._database_server.postmaster_pid), time.process_time()
+        started = time.perf_counter()
         asyncio.run(work())
-        return self._sample(time.perf_counter() - began, time.process_time() - own, before)
+        return self._sample(time.perf_counter() - started, time.process_time() - own_cpu_before, before)
 
-    def _sample(self, seconds: float, client: float, before: float, memory: float = 0) -> Sample:
-        server = processes.cpu_seconds(self._served.postmaster) - before
-        return Sample(self._patients / seconds, client / self._patients * 1e6, server / self._patients * 1e6, memory)
+    def _sample(self, seconds: float, client: float, before: float, memory: float = 0) -> TransferSample:
+        server = processes.cpu_seconds(self._database_server.postmaster_pid) - before
+        return TransferSample(
+            self._patient_count / seconds,
+            client / self._patient_count * 1e6,
+            server / self._patient_count * 1e6,
+            memory,
+        )
 
 
-def _table(found: Mapping[str, Sequence[Sample]]) -> str:
-    rates = {name: statistics.median(sample.per_second for sample in samples) for name, samples in found.items()}
-    lines = report.head(HEADINGS)
-    for name, samples in found.items():
-        against = [f"{rates[name] / rates[other]:.2f} of {other}" for other in BESIDE.get(name, ()) if other in rates]
-        used = [statistics.median(sample[place] for sample in samples) for place in (1, 2)]
+def _table(samples_by_name: Mapping[str, Sequence[TransferSample]]) -> str:
+    rates = {
+        name: statistics.median(sample.per_second for sample in samples) for name, samples in samples_by_name.items()
+    }
+    lines = report.table_head(HEADINGS)
+    for name, samples in samples_by_name.items():
+        ratios = [f"{rates[name] / rates[other]:.2f} of {other}" for other in BASELINES.get(name, ()) if other in rates]
+        cpu_times = [statistics.median(sample[place] for sample in samples) for place in (1, 2)]
         memory = max(sample.memory for sample in samples)
         lines.append(
-            report.row(
+            report.table_row(
                 [
                     name,
-                    report.spread([sample.per_second for sample in samples]),
-                    ", ".join(against),
-                    *(f"{each:.0f}" for each in used),
+                    report.format_spread([sample.per_second for sample in samples]),
+                    ", ".join(ratios),
+                    *(f"{each:.0f}" for each in cpu_times),
                     f"{memory:.0f}" if memory else "",
                 ]
             )

@@ -11,14 +11,14 @@ from alembic.config import Config
 
 from app.db.embedded import EmbeddedPostgres
 
-DIRECTORY = Path(__file__).parent
+MIGRATIONS_DIRECTORY = Path(__file__).parent
 
 
 def main(message: str) -> None:
     today = f"{datetime.now(UTC):%Y%m%d}"
-    numbers = [int(path.name.split("_")[1]) for path in (DIRECTORY / "versions").glob(f"{today}_*")]
+    numbers = [int(path.name.split("_")[1]) for path in (MIGRATIONS_DIRECTORY / "versions").glob(f"{today}_*")]
     number = max(numbers, default=0) + 1
-    config = Config(DIRECTORY.parent / "alembic.ini")
+    config = Config(MIGRATIONS_DIRECTORY.parent / "alembic.ini")
     with tempfile.TemporaryDirectory() as directory, EmbeddedPostgres(Path(directory)) as server:
         os.environ["DATABASE_URL"] = server.url
         command.upgrade(config, "head")

@@ -21,7 +21,7 @@ _writer = Rewriter()
 
 
 @_writer.rewrites(ops.AddColumnOp)
-def _with_length(_: object, __: object, operation: ops.AddColumnOp) -> list[ops.MigrateOperation]:
+def _add_length_check(_: object, __: object, operation: ops.AddColumnOp) -> list[ops.MigrateOperation]:
     """Have the length check of a new column written, which Alembic does not see."""
     column = operation.column
     if "max_length" not in column.info:
@@ -31,10 +31,10 @@ def _with_length(_: object, __: object, operation: ops.AddColumnOp) -> list[ops.
     return [operation, ops.CreateCheckConstraintOp(name, operation.table_name, condition)]
 
 
-def modelled(connection: Connection) -> Callable[..., bool]:
+def exclude_partitions(connection: Connection) -> Callable[..., bool]:
     """Which names of a database the models have: not those of partitions, which come and go with the months."""
-    named = connection.execute(text("SELECT relname FROM pg_class WHERE relispartition")).scalars()
-    partitions = frozenset(named)
+    partition_names = connection.execute(text("SELECT relname FROM pg_class WHERE relispartition")).scalars()
+    partitions = frozenset(partition_names)
     connection.commit()  # a snapshot would hold up who builds an index CONCURRENTLY
     return lambda name, kind, _: kind != "table" or name not in partitions
 
@@ -47,23 +47,25 @@ class _OutsideTransactionOp(ops.MigrateOperation):
 
 
 @renderers.dispatch_for(_OutsideTransactionOp)
-def _render(context: AutogenContext, operation: _OutsideTransactionOp) -> list[str]:
+def _render_autocommit_block(context: AutogenContext, operation: _OutsideTransactionOp) -> list[str]:
     lines = [line for inner in operation.ops for line in render_op(context, inner)]
     return ["with op.get_context().autocommit_block():", *lines, ""]  # the empty line ends the block
 
 
-def process(context: MigrationContext, revision: Any, directives: list[ops.MigrationScript]) -> None:
+def split_revision(context: MigrationContext, revision: Any, directives: list[ops.MigrationScript]) -> None:
     """Split what is to be written into a revision that is done in a moment and, where needed, one that is not."""
     _writer(context, revision, directives)
-    (first,) = directives
-    assert first.upgrade_ops is not None  # noqa: S101  # one database: one container of operations
-    assert first.downgrade_ops is not None  # noqa: S101
-    made = {operation.table_name for operation in first.upgrade_ops.ops if isinstance(operation, ops.CreateTableOp)}
-    tables = [operation for operation in first.upgrade_ops.ops if isinstance(operation, ops.ModifyTableOps)]
+    (first_script,) = directives
+    assert first_script.upgrade_ops is not None  # noqa: S101  # one database: one container of operations
+    assert first_script.downgrade_ops is not None  # noqa: S101
+    created_tables = {
+        operation.table_name for operation in first_script.upgrade_ops.ops if isinstance(operation, ops.CreateTableOp)
+    }
+    tables = [operation for operation in first_script.upgrade_ops.ops if isinstance(operation, ops.ModifyTableOps)]
     indexes: list[ops.CreateIndexOp] = []
-    checks: list[ops.MigrateOperation] = []
+    validations: list[ops.MigrateOperation] = []
     for table in tables:
-        if table.table_name in made:  # nobody uses it yet
+        if table.table_name in created_tables:  # nobody uses it yet
             continue
         for operation in list(table.ops):
             if isinstance(operation, ops.CreateIndexOp):
@@ -71,30 +73,34 @@ def process(context: MigrationContext, revision: Any, directives: list[ops.Migra
                 indexes.append(operation)
             elif isinstance(operation, ops.CreateCheckConstraintOp | ops.CreateForeignKeyOp):
                 operation.kw["postgresql_not_valid"] = True
-                checks.append(
+                validations.append(
                     ops.ExecuteSQLOp(f"ALTER TABLE {table.table_name} VALIDATE CONSTRAINT {operation.constraint_name}")
                 )
-    if not indexes and not checks:
+    if not indexes and not validations:
         return
-    undo: list[ops.MigrateOperation] = [index.reverse() for index in indexes]
-    later: list[ops.MigrateOperation] = []
+    drop_indexes: list[ops.MigrateOperation] = [index.reverse() for index in indexes]
+    concurrent_steps: list[ops.MigrateOperation] = []
     if indexes:
-        later.append(_OutsideTransactionOp(step for index in indexes for step in _concurrently(index)))
+        concurrent_steps.append(
+            _OutsideTransactionOp(step for index in indexes for step in _concurrent_index_steps(index))
+        )
     directives.append(
         ops.MigrationScript(
-            rev_id=_next(first.rev_id),
-            message=f"{first.message}, what takes its time",
-            upgrade_ops=ops.UpgradeOps([*later, *checks]),
-            downgrade_ops=ops.DowngradeOps(undo),
-            head=first.rev_id,
+            rev_id=_next_revision_id(first_script.rev_id),
+            message=f"{first_script.message}, what takes its time",
+            upgrade_ops=ops.UpgradeOps([*concurrent_steps, *validations]),
+            downgrade_ops=ops.DowngradeOps(drop_indexes),
+            head=first_script.rev_id,
         )
     )
-    for undone in first.downgrade_ops.ops:
-        if isinstance(undone, ops.ModifyTableOps) and undone.table_name not in made:
-            undone.ops = [operation for operation in undone.ops if not isinstance(operation, ops.DropIndexOp)]
+    for table_operations in first_script.downgrade_ops.ops:
+        if isinstance(table_operations, ops.ModifyTableOps) and table_operations.table_name not in created_tables:
+            table_operations.ops = [
+                operation for operation in table_operations.ops if not isinstance(operation, ops.DropIndexOp)
+            ]
 
 
-def _concurrently(index: ops.CreateIndexOp) -> list[ops.MigrateOperation]:
+def _concurrent_index_steps(index: ops.CreateIndexOp) -> list[ops.MigrateOperation]:
     """Steps that can be repeated: an attempt that fails leaves an index that is kept up, and never used."""
     index.kw["postgresql_concurrently"] = True
     index.if_not_exists = True
@@ -103,6 +109,6 @@ def _concurrently(index: ops.CreateIndexOp) -> list[ops.MigrateOperation]:
     return [drop, index]
 
 
-def _next(revision: str | None) -> str:
+def _next_revision_id(revision: str | None) -> str:
     day, _, number = str(revision).partition("_")
     return f"{day}_{int(number) + 1:02}"

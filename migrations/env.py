@@ -8,39 +8,39 @@ from sqlalchemy import Connection, text
 
 import app.models  # noqa: F401  # declares the tables
 from app.db.base import Base
-from app.db.connecting import create_engine
-from app.db.migrate import await_turn
-from migrations.autogenerate import modelled, process
+from app.db.engine import create_engine
+from app.db.migrate import acquire_migration_lock
+from migrations.autogenerate import exclude_partitions, split_revision
 
-LOCK_TIMEOUT = "SET lock_timeout = '5s'"
+SET_LOCK_TIMEOUT = "SET lock_timeout = '5s'"
 """A migration that waits for a lock makes all traffic behind it wait too: better that it fails and is run again."""
 
 
-def run(connection: Connection) -> None:
+def run_migrations(connection: Connection) -> None:
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,
         transaction_per_migration=True,
-        process_revision_directives=process,
-        include_name=modelled(connection),
+        process_revision_directives=split_revision,
+        include_name=exclude_partitions(connection),
     )
     with context.begin_transaction():
         context.run_migrations()
 
 
-async def main() -> None:
+async def run_migrations_online() -> None:
     engine = create_engine(context.config.attributes.get("url") or os.environ["DATABASE_URL"], pool_size=1)
     async with engine.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
-        await connection.run_sync(await_turn)
-        await connection.execute(text(LOCK_TIMEOUT))
+        await connection.run_sync(acquire_migration_lock)
+        await connection.execute(text(SET_LOCK_TIMEOUT))
         await connection.commit()
         await connection.execution_options(isolation_level="READ COMMITTED")
-        await connection.run_sync(run)
+        await connection.run_sync(run_migrations)
     await engine.dispose()
 
 
-def write_sql() -> None:
+def run_migrations_offline() -> None:
     """Write what the revisions would execute, for who reads or checks it; asks no database."""
     context.configure(
         dialect_name="postgresql",
@@ -48,12 +48,12 @@ def write_sql() -> None:
         literal_binds=True,
         transaction_per_migration=True,
     )
-    context.execute(LOCK_TIMEOUT)
+    context.execute(SET_LOCK_TIMEOUT)
     with context.begin_transaction():
         context.run_migrations()
 
 
 if context.is_offline_mode():
-    write_sql()
+    run_migrations_offline()
 else:
-    asyncio.run(main())
+    asyncio.run(run_migrations_online())

@@ -17,16 +17,16 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import Script, ScriptDirectory
 
-DIRECTORY = Path(__file__).parent
-SQUAWK = Path(sysconfig.get_path("scripts"), "squawk")
-POSTGRESQL = "17"
+MIGRATIONS_DIRECTORY = Path(__file__).parent
+SQUAWK_PATH = Path(sysconfig.get_path("scripts"), "squawk")
+OLDEST_POSTGRESQL_VERSION = "17"
 """The oldest version that is supported."""
 
-NOWHERE = {
+IGNORED_RULES = {
     "require-statement-timeout": "indexes and batches take their time; what holds up requests ends by lock_timeout",
 }
 """Rules that no revision has to obey, and why."""
-ACCEPTED: Mapping[str, Mapping[str, str]] = {
+ACCEPTED_VIOLATIONS: Mapping[str, Mapping[str, str]] = {
     "20261122_01": {
         "prefer-text-field": "Alembic's own table, made by Alembic",
     },
@@ -56,48 +56,52 @@ ACCEPTED: Mapping[str, Mapping[str, str]] = {
 """By revision: the rules that it breaks, and why that is right."""
 
 
-def configuration(*more: Path, written: TextIO = sys.stdout) -> Config:
+def alembic_config(*extra_directories: Path, output: TextIO = sys.stdout) -> Config:
     """Alembic's, of our revisions and those of `more` directories; SQL is `written` there."""
-    config = Config(output_buffer=written)
-    config.set_main_option("script_location", str(DIRECTORY))
-    config.set_main_option("version_locations", "\n".join([str(DIRECTORY / "versions"), *map(str, more)]))
+    config = Config(output_buffer=output)
+    config.set_main_option("script_location", str(MIGRATIONS_DIRECTORY))
+    config.set_main_option(
+        "version_locations", "\n".join([str(MIGRATIONS_DIRECTORY / "versions"), *map(str, extra_directories)])
+    )
     config.set_main_option("path_separator", "newline")
     return config
 
 
-def scripts(*more: Path) -> ScriptDirectory:
+def script_directory(*extra_directories: Path) -> ScriptDirectory:
     """Our revisions, and those of `more` directories."""
-    return ScriptDirectory.from_config(configuration(*more))
+    return ScriptDirectory.from_config(alembic_config(*extra_directories))
 
 
-def sql(script: Script, *more: Path) -> str:
+def upgrade_sql(script: Script, *extra_directories: Path) -> str:
     """The statements of one revision's upgrade."""
-    written = io.StringIO()
-    config = configuration(*more, written=written)
+    output = io.StringIO()
+    config = alembic_config(*extra_directories, output=output)
     command.upgrade(config, f"{script.down_revision or 'base'}:{script.revision}", sql=True)
-    return written.getvalue()
+    return output.getvalue()
 
 
-def complaint(text: str, name: str, accepted: Sequence[str]) -> str | None:
+def squawk_report(statements: str, name: str, accepted_rules: Sequence[str]) -> str | None:
     """What squawk has to say of the statements of a revision; nothing where it is content."""
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory, name).with_suffix(".sql")
-        file.write_text(text)
-        rules = ",".join([*NOWHERE, *accepted])
-        words = [str(SQUAWK), "--pg-version", POSTGRESQL, "--exclude", rules, file.name]
-        read = subprocess.run(words, check=False, capture_output=True, text=True, cwd=directory)  # noqa: S603  # fixed words
-    return None if read.returncode == 0 else read.stdout + read.stderr
+        file.write_text(statements)
+        rules = ",".join([*IGNORED_RULES, *accepted_rules])
+        arguments = [str(SQUAWK_PATH), "--pg-version", OLDEST_POSTGRESQL_VERSION, "--exclude", rules, file.name]
+        result = subprocess.run(arguments, check=False, capture_output=True, text=True, cwd=directory)  # noqa: S603  # fixed words
+    return None if result.returncode == 0 else result.stdout + result.stderr
 
 
-def main(*more: Path) -> int:
+def main(*extra_directories: Path) -> int:
     """Check all revisions, and those of `more` directories; 0, or 1 where one would hold requests up."""
     status = 0
-    for script in scripts(*more).walk_revisions():
+    for script in script_directory(*extra_directories).walk_revisions():
         path = Path(script.path)
-        said = complaint(sql(script, *more), path.name, list(ACCEPTED.get(script.revision, ())))
-        if said is not None:
+        violations = squawk_report(
+            upgrade_sql(script, *extra_directories), path.name, list(ACCEPTED_VIOLATIONS.get(script.revision, ()))
+        )
+        if violations is not None:
             status = 1
-            print(said)  # noqa: T201  # it talks to its terminal
+            print(violations)  # noqa: T201  # it talks to its terminal
             print(  # noqa: T201
                 f"{path}: a database in use would be held up, or a running version would break. docs/operations.md, "
                 '"Writing a migration", shows how to do it in steps.'

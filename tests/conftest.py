@@ -19,15 +19,15 @@ from app.db.embedded import EmbeddedPostgres
 from app.db.migrate import migrate
 from app.main import create_app
 from app.settings import Settings
-from tests.processes import is_free
-from tests.support import Served, database_named, eventually
+from tests.processes import is_port_free
+from tests.support import ServiceProcess, database_url_for, eventually
 
-FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+NON_DURABLE_SERVER_OPTIONS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 """Server settings for data that nobody will miss."""
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _environment() -> Iterator[None]:
+def _clean_environment() -> Iterator[None]:
     """Tests see the defaults, whatever is set where they run."""
     with pytest.MonkeyPatch.context() as patch:
         for name in os.environ:
@@ -38,21 +38,24 @@ def _environment() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[str]:
+def postgres_url() -> Iterator[str]:
     """The URL of a PostgreSQL server's own database, which is migrated: the template of every test's."""
-    with tempfile.TemporaryDirectory() as directory, EmbeddedPostgres(Path(directory), options=FAST) as server:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        EmbeddedPostgres(Path(directory), options=NON_DURABLE_SERVER_OPTIONS) as server,
+    ):
         migrate(server.url)
         yield server.url
 
 
 @pytest.fixture
-async def database_url(server: str) -> AsyncIterator[str]:
+async def database_url(postgres_url: str) -> AsyncIterator[str]:
     """The URL of a migrated, empty database that is the test's own."""
     name = f"test_{secrets.token_hex(4)}"
-    connection = await asyncpg.connect(database_named(server, "postgres"))
+    connection = await asyncpg.connect(database_url_for(postgres_url, "postgres"))
     try:
         await connection.execute(f"CREATE DATABASE {name} TEMPLATE patients")
-        yield database_named(server, name)
+        yield database_url_for(postgres_url, name)
         await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
     finally:
         await connection.close()
@@ -83,7 +86,7 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.fixture
-async def directory(client: httpx.AsyncClient) -> None:
+async def hospitals_and_doctors(client: httpx.AsyncClient) -> None:
     """The hospitals and doctors of the contract's examples."""
     for unique_id, name in {"hos123": "General Hospital", "hos456": "St. Mary's", "hos789": "New Hospital"}.items():
         body = {"unique_id": unique_id, "hospital_name": name}
@@ -93,49 +96,51 @@ async def directory(client: httpx.AsyncClient) -> None:
         assert (await client.post("/doctors/doctors/", json=body)).status_code == 201
 
 
-WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-PORTS = iter(secrets.SystemRandom().sample(range(10_000 + WORKER, 32_000, WORKERS), 500))
+XDIST_WORKER_INDEX = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+XDIST_WORKER_COUNT = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+PORT_CANDIDATES = iter(
+    secrets.SystemRandom().sample(range(10_000 + XDIST_WORKER_INDEX, 32_000, XDIST_WORKER_COUNT), 500)
+)
 """Below those that the system gives to clients, in no order, and no other worker has the same."""
 
 
 def free_port() -> int:
     """A port that nobody listens on, and nobody gets before the test does."""
-    return next(filter(is_free, PORTS))
+    return next(filter(is_port_free, PORT_CANDIDATES))
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[..., Served]]:
+def serve() -> Iterator[Callable[..., ServiceProcess]]:
     """Starts `patients-api serve` in a process: `serve("--workers", "2", DATABASE_URL=…)`; it is ready on return.
 
     It does not drain where a test does not say for how long.
     """
-    started: list[Served] = []
+    started: list[ServiceProcess] = []
     readers: list[threading.Thread] = []
 
-    def start(*arguments: str, **environment: str) -> Served:
+    def start(*arguments: str, **environment: str) -> ServiceProcess:
         port = free_port()
         process = subprocess.Popen(
             [sys.executable, "-m", "app.cli", "serve", "--port", str(port), *arguments],
             env={**os.environ, "PATIENTS_DRAIN_SECONDS": "0", **environment},
             stdout=subprocess.PIPE,
         )
-        served = Served(f"http://127.0.0.1:{port}", process)
+        served = ServiceProcess(f"http://127.0.0.1:{port}", process)
         assert process.stdout is not None
         lines = iter(process.stdout.readline, b"")
-        reader = threading.Thread(target=lambda: served.lines.extend(line.decode() for line in lines))
+        reader = threading.Thread(target=lambda: served.stdout_lines.extend(line.decode() for line in lines))
         reader.start()
         started.append(served)
         readers.append(reader)
 
-        def ready() -> bool:
-            assert process.poll() is None, f"it ended with {process.returncode}: {served.lines}"
+        def is_ready() -> bool:
+            assert process.poll() is None, f"it ended with {process.returncode}: {served.stdout_lines}"
             try:
                 return httpx.get(f"{served.url}/readyz").status_code == 204
             except httpx.TransportError:
                 return False
 
-        eventually(ready, within=90)  # a busy machine takes its time to start processes
+        eventually(is_ready, within_seconds=90)  # a busy machine takes its time to start processes
         return served
 
     yield start

@@ -21,27 +21,27 @@ import httpx
 
 from tests.support import eventually
 
-COMMAND = (sys.executable, "-m", "app.cli")
+CLI_COMMAND = (sys.executable, "-m", "app.cli")
 
 
-def run_command(*arguments: str, given: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_cli(*arguments: str, stdin_text: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `patients-api` to its end; `given` is its standard input."""
     return subprocess.run(
-        [*COMMAND, *arguments],
+        [*CLI_COMMAND, *arguments],
         env={**os.environ, **environment},
         check=False,
         capture_output=True,
-        input=given,
+        input=stdin_text,
         text=True,
         timeout=60,
     )
 
 
 @contextmanager
-def command_running(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def running_cli(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run `patients-api` in the background; killed at the end, if it is still there. What it writes is dropped."""
     with subprocess.Popen(
-        [*COMMAND, *arguments],
+        [*CLI_COMMAND, *arguments],
         env={**os.environ, **environment},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -52,17 +52,17 @@ def command_running(*arguments: str, **environment: str) -> Iterator[subprocess.
             process.kill()
 
 
-def await_ready(process: subprocess.Popen[bytes], url: str) -> None:
+def wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
     """Wait until a service that was started answers that it is ready."""
 
-    def ready() -> bool:
+    def is_ready() -> bool:
         assert process.poll() is None, f"it ended with {process.returncode}"
         try:
             return httpx.get(f"{url}/readyz").status_code == 204
         except httpx.TransportError:
             return False
 
-    eventually(ready, within=90)  # a busy machine takes its time to start processes
+    eventually(is_ready, within_seconds=90)  # a busy machine takes its time to start processes
 
 
 @contextmanager
@@ -79,42 +79,48 @@ def postgres_pid(data_dir: Path) -> int:
     return int((data_dir / "postgres" / "postmaster.pid").read_text().split()[0])
 
 
-class _Stat(NamedTuple):
+class _ProcessStat(NamedTuple):
     state: str
-    parent: int
+    parent_pid: int
 
 
-def _stat(pid: int) -> _Stat | None:
+def _process_stat(pid: int) -> _ProcessStat | None:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return _Stat(fields[0], int(fields[1]))
+    return _ProcessStat(fields[0], int(fields[1]))
 
 
 def is_running(pid: int) -> bool:
     """Whether the process runs; one that has ended and was not waited for does not."""
-    stat = _stat(pid)
+    stat = _process_stat(pid)
     return stat is not None and stat.state not in {"Z", "X"}
 
 
-def descendants(pid: int) -> set[int]:
+def descendant_pids(pid: int) -> set[int]:
     """The processes that a process started, and those that they started."""
-    parents = {int(path.name): _stat(int(path.name)) for path in Path("/proc").iterdir() if path.name.isdecimal()}
-    found: set[int] = set()
+    parents = {
+        int(path.name): _process_stat(int(path.name)) for path in Path("/proc").iterdir() if path.name.isdecimal()
+    }
+    pids: set[int] = set()
     generation = {pid}
     while generation:
-        generation = {child for child, stat in parents.items() if stat is not None and stat.parent in generation}
-        found |= generation
-    return found
+        generation = {child for child, stat in parents.items() if stat is not None and stat.parent_pid in generation}
+        pids |= generation
+    return pids
 
 
-def workers(supervisor: int) -> set[int]:
+def worker_pids(supervisor_pid: int) -> set[int]:
     """The processes that serve under a supervisor: those that were forked from it."""
-    return {pid for pid in descendants(supervisor) if is_running(pid) and _command(pid) == _command(supervisor)}
+    return {
+        pid
+        for pid in descendant_pids(supervisor_pid)
+        if is_running(pid) and _command_line(pid) == _command_line(supervisor_pid)
+    }
 
 
-def _command(pid: int) -> bytes:
+def _command_line(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
@@ -128,12 +134,12 @@ def resident_bytes(pid: int, *, peak: bool = False) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
-def forget_peak(pid: int) -> None:
+def reset_peak_memory(pid: int) -> None:
     """Begin measuring the peak of a process's memory anew."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
-def is_free(port: int) -> bool:
+def is_port_free(port: int) -> bool:
     """Whether a server could listen on the port."""
     with closing(socket.socket()) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -151,7 +157,7 @@ def port_of(url: str) -> int:
 
 
 @dataclass(frozen=True)
-class Call:
+class RawRequest:
     """A request that is yet to be sent."""
 
     method: str
@@ -161,7 +167,7 @@ class Call:
     content: bytes = b""
     """What is sent as the body where `body` is None, as it stands here."""
 
-    def encoded(self, *, keep_alive: bool = False) -> bytes:
+    def to_bytes(self, *, keep_alive: bool = False) -> bytes:
         """Everything that goes over the wire; the server closes the connection unless it is to `keep_alive`."""
         head = f"{self.method} {self.path} HTTP/1.1\r\nHost: patients.test\r\n"
         head += "" if keep_alive else "Connection: close\r\n"
@@ -173,7 +179,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Answer:
+class TimedResponse:
     """What came back, and after how many seconds."""
 
     status: int
@@ -186,56 +192,56 @@ class Answer:
         return json.loads(self.content)
 
 
-async def _send(url: str, call: Call, everybody_connected: asyncio.Barrier) -> Answer:
+async def _send(url: str, request: RawRequest, all_connected: asyncio.Barrier) -> TimedResponse:
     reader, writer = await asyncio.open_connection("127.0.0.1", port_of(url))
     try:
-        await everybody_connected.wait()
+        await all_connected.wait()
         began = time.perf_counter()
-        writer.write(call.encoded())
+        writer.write(request.to_bytes())
         raw = await reader.read()
         seconds = time.perf_counter() - began
     finally:
         writer.close()
         await writer.wait_closed()
     head, _, content = raw.partition(b"\r\n\r\n")
-    status, headers = read_head(head)
-    return Answer(status, content, seconds, headers)
+    status, headers = parse_response_head(head)
+    return TimedResponse(status, content, seconds, headers)
 
 
-def read_head(head: bytes) -> tuple[int, dict[str, str]]:
+def parse_response_head(head: bytes) -> tuple[int, dict[str, str]]:
     """The status of an answer, and its headers under their names in lowercase."""
     first, *lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
     return int(first.split(maxsplit=2)[1]), headers
 
 
-async def at_once(url: str | Sequence[str], calls: Iterable[Call]) -> list[Answer]:
+async def send_concurrently(url: str | Sequence[str], requests: Iterable[RawRequest]) -> list[TimedResponse]:
     """Send all calls in the same moment, each on a connection of its own that is open already; in their order.
 
     Of several services each gets calls in its turn.
     """
-    calls = list(calls)
-    barrier = asyncio.Barrier(len(calls))
+    requests = list(requests)
+    barrier = asyncio.Barrier(len(requests))
     urls = itertools.cycle([url] if isinstance(url, str) else url)
-    return await asyncio.gather(*(_send(next(urls), call, barrier) for call in calls))
+    return await asyncio.gather(*(_send(next(urls), call, barrier) for call in requests))
 
 
-async def await_blocked(connection: asyncpg.Connection, sessions: int = 1) -> None:
+async def wait_until_blocked(connection: asyncpg.Connection, session_count: int = 1) -> None:
     """Wait until so many sessions of the server wait for a lock; in a transaction of `connection` too."""
     async with asyncio.timeout(30):
-        while await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < sessions:
+        while await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < session_count:
             await connection.execute("SELECT pg_sleep(0.02)")
 
 
-async def await_migrators(connection: asyncpg.Connection, sessions: int) -> None:
+async def wait_until_migrators_queue(connection: asyncpg.Connection, session_count: int) -> None:
     """Wait until so many sessions of the database have asked in vain whether it is their turn to migrate."""
-    asked = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE $1"
+    count_statement = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE $1"
     async with asyncio.timeout(30):
-        while await connection.fetchval(asked, "SELECT pg_try_advisory_lock%") < sessions:
+        while await connection.fetchval(count_statement, "SELECT pg_try_advisory_lock%") < session_count:
             await connection.execute("SELECT pg_sleep(0.02)")
 
 
-async def deadlocks(connection: asyncpg.Connection) -> object:
+async def count_deadlocks(connection: asyncpg.Connection) -> object:
     """How many deadlocks there have been in the database; its other sessions are ended, which is when they report."""
     await connection.execute(
         "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
-EXAMPLE: dict[str, Any] = {
+EXAMPLE_PATIENT: dict[str, Any] = {
     "patient_profile": {
         "unique_id": "prof123",
         "email": "user@example.com",
@@ -42,39 +42,39 @@ EXAMPLE: dict[str, Any] = {
 """The contract's POST example, word for word."""
 
 
-class Kind(NamedTuple):
+class ResourceExample(NamedTuple):
     """A resource, with a record of it and a change of that."""
 
     path: str
     name: str
-    least: dict[str, Any]
+    minimal_body: dict[str, Any]
     """The least that creates one."""
-    change: dict[str, Any]
+    update_body: dict[str, Any]
 
     @property
     def table(self) -> str:
         return f"{self.name}s"
 
     @property
-    def own(self) -> dict[str, Any]:
+    def create_body(self) -> dict[str, Any]:
         """What creates the record `own`."""
-        return {"unique_id": "own", **self.least}
+        return {"unique_id": "own", **self.minimal_body}
 
     @property
-    def one(self) -> str:
+    def record_path(self) -> str:
         """The path of the record `own`."""
         return f"{self.path}own/"
 
 
-KINDS = (
-    Kind("/patients/patients/", "patient", {"patient_last_name": "Doe"}, {"patient_last_name": "Roe"}),
-    Kind("/profiles/profiles/", "profile", {"first_name": "John"}, {"first_name": "Jane"}),
-    Kind("/hospitals/hospitals/", "hospital", {"hospital_name": "Old"}, {"hospital_name": "New"}),
-    Kind("/doctors/doctors/", "doctor", {"doctor_first_name": "Ann"}, {"doctor_first_name": "Eve"}),
+RESOURCE_EXAMPLES = (
+    ResourceExample("/patients/patients/", "patient", {"patient_last_name": "Doe"}, {"patient_last_name": "Roe"}),
+    ResourceExample("/profiles/profiles/", "profile", {"first_name": "John"}, {"first_name": "Jane"}),
+    ResourceExample("/hospitals/hospitals/", "hospital", {"hospital_name": "Old"}, {"hospital_name": "New"}),
+    ResourceExample("/doctors/doctors/", "doctor", {"doctor_first_name": "Ann"}, {"doctor_first_name": "Eve"}),
 )
 
 
-async def dump(connection: asyncpg.Connection) -> dict[str, list[str]]:
+async def dump_tables(connection: asyncpg.Connection) -> dict[str, list[str]]:
     """All rows of all tables as text, each with the transaction that wrote it: equal as long as nothing is written.
 
     But the audit, where refused requests are written too.
@@ -86,28 +86,28 @@ async def dump(connection: asyncpg.Connection) -> dict[str, list[str]]:
     return {table: [row for (row,) in await connection.fetch(rows.format(table))] for (table,) in tables}
 
 
-def database_named(url: str, name: str) -> str:
+def database_url_for(url: str, database: str) -> str:
     """The URL of another database of the same server."""
-    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+    return urlunsplit(urlsplit(url)._replace(path=f"/{database}"))
 
 
-def eventually(condition: Callable[[], bool], *, within: float = 10.0) -> None:
+def eventually(condition: Callable[[], bool], *, within_seconds: float = 10.0) -> None:
     """Wait until `condition` holds; fail where it does not within so many seconds."""
-    deadline = time.monotonic() + within
+    deadline = time.monotonic() + within_seconds
     while not condition():
-        assert time.monotonic() < deadline, f"not within {within} seconds"
+        assert time.monotonic() < deadline, f"not within {within_seconds} seconds"
         time.sleep(0.02)
 
 
 @dataclass
-class Served:
+class ServiceProcess:
     """A service in a process of its own."""
 
     url: str
     process: subprocess.Popen[bytes]
-    lines: list[str] = field(default_factory=list)
+    stdout_lines: list[str] = field(default_factory=list)
     """What it has written to stdout so far."""
 
-    def log(self) -> list[dict[str, Any]]:
+    def log_entries(self) -> list[dict[str, Any]]:
         """Its log lines so far."""
-        return [json.loads(line) for line in self.lines]
+        return [json.loads(line) for line in self.stdout_lines]

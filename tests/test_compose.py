@@ -6,24 +6,24 @@ from typing import Any
 import pytest
 import yaml
 
-SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((Path(__file__).parents[1] / "docker-compose.yml").read_text())[
-    "services"
-]
-CAPABILITIES = {"db": {"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"}}
+COMPOSE_SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(
+    (Path(__file__).parents[1] / "docker-compose.yml").read_text()
+)["services"]
+EXPECTED_CAPABILITIES = {"db": {"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"}}
 """Those of the official image's entrypoint: it gives the volume to the user postgres, and becomes that user."""
 
 
-def test_the_services_are_these() -> None:
+def test_compose_services_are_db_migrate_and_api() -> None:
     """So that each of them is looked at."""
-    assert SERVICES.keys() == {"db", "migrate", "api"}
+    assert COMPOSE_SERVICES.keys() == {"db", "migrate", "api"}
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", COMPOSE_SERVICES)
 def test_a_service_has_no_rights_that_it_does_not_need(name: str) -> None:
     """No capabilities but those, none to be had later, and nothing of the host."""
-    service = SERVICES[name]
+    service = COMPOSE_SERVICES[name]
     assert service["cap_drop"] == ["ALL"]
-    assert set(service.get("cap_add", ())) == CAPABILITIES.get(name, set())
+    assert set(service.get("cap_add", ())) == EXPECTED_CAPABILITIES.get(name, set())
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert not service.keys() & {"privileged", "devices", "pid", "ipc", "network_mode", "userns_mode", "user"}
     assert service.get("read_only", name == "db"), "but PostgreSQL writes its socket and its files"

@@ -19,10 +19,10 @@ from schemathesis.core.failures import AcceptedNegativeData, Failure
 from schemathesis.core.parameters import ParameterLocation
 from schemathesis.openapi.checks import RejectedPositiveData
 
-from tests.processes import run_command
-from tests.support import Served
+from tests.processes import run_cli
+from tests.support import ServiceProcess
 
-BEYOND_JSON_SCHEMA = {
+ERROR_TYPES_BEYOND_JSON_SCHEMA = {
     "cursor": "a cursor holds the id that a page ended with; a pattern cannot say which texts hold one",
     "unknown_hospital": "which hospitals exist is not in the document",
     "unknown_doctor": "which doctors exist is not in the document",
@@ -44,7 +44,7 @@ BEYOND_JSON_SCHEMA = {
 }
 """Types of errors by which a request that fits the document is refused nevertheless, and why it cannot say so."""
 
-ON_EXISTING_RECORDS = """
+SCHEMATHESIS_CONFIGURATION = """
 hooks = "tests.test_conformance"
 
 [generation]
@@ -101,13 +101,13 @@ def filter_failure(
         return False  # where it expects a 401 of the thirty-first request that fails to say who asks
     if isinstance(failure, RejectedPositiveData):
         errors = {error["type"] for error in response.json().get("errors", [])}
-        return not errors or not errors <= BEYOND_JSON_SCHEMA.keys()
+        return not errors or not errors <= ERROR_TYPES_BEYOND_JSON_SCHEMA.keys()
     if isinstance(failure, AcceptedNegativeData):
-        return not fits_the_document(case)
+        return not is_valid_per_document(case)
     return True
 
 
-def fits_the_document(case: schemathesis.Case[Any]) -> bool:
+def is_valid_per_document(case: schemathesis.Case[Any]) -> bool:
     r"""Whether only schemathesis, not the document, forbids the body.
 
     It takes the pattern `\S`, a character that is no blank, together with a length for `^\S{1,255}$`.
@@ -122,17 +122,19 @@ def fits_the_document(case: schemathesis.Case[Any]) -> bool:
     return validator.is_valid(case.body)
 
 
-def test_service_and_document_agree(serve: Callable[..., Served], database_url: str, tmp_path: Path) -> None:
+def test_service_conforms_to_its_openapi_document(
+    serve: Callable[..., ServiceProcess], database_url: str, tmp_path: Path
+) -> None:
     """No request that schemathesis thinks of gets an answer that the OpenAPI document does not promise.
 
     It goes through all operations with boundary values, random data and sequences of requests, on the demo data, and
     ends with at least one success of each operation: agreement on refusals alone would prove little.
     """
-    made = run_command("keys", "create", "--name", "schemathesis", "--scope", "admin", DATABASE_URL=database_url)
+    made = run_cli("keys", "create", "--name", "schemathesis", "--scope", "admin", DATABASE_URL=database_url)
     key = made.stdout.strip()
     served = serve("--demo", DATABASE_URL=database_url, PATIENTS_AUTH="required", PATIENTS_RATE_LIMIT="off")
     configuration, report = tmp_path / "schemathesis.toml", tmp_path / "report.json"
-    configuration.write_text(ON_EXISTING_RECORDS)
+    configuration.write_text(SCHEMATHESIS_CONFIGURATION)
     command = [sys.executable, "-m", "schemathesis.cli", "--no-color", "--config-file", str(configuration), "run"]
     options = [
         "--header",

@@ -11,16 +11,16 @@ import httpx
 import jsonschema_rs
 import pytest
 
-from app.http.problems import MEDIA_TYPE
+from app.http.problems import PROBLEM_MEDIA_TYPE
 from app.main import create_app
 from app.settings import Settings
-from tests.support import EXAMPLE
+from tests.support import EXAMPLE_PATIENT
 
 Json = dict[str, Any]
 
-COMMITTED = Path(__file__).parents[1] / "openapi.json"
-RESOURCES = {"patient": "patients", "profile": "profiles", "hospital": "hospitals", "doctor": "doctors"}
-METHODS = {
+COMMITTED_DOCUMENT_PATH = Path(__file__).parents[1] / "openapi.json"
+RESOURCE_PLURALS = {"patient": "patients", "profile": "profiles", "hospital": "hospitals", "doctor": "doctors"}
+OPERATION_ROUTES = {
     ("list", "s"): ("get", ""),
     ("create", ""): ("post", ""),
     ("get", ""): ("get", "{unique_id}/"),
@@ -31,10 +31,10 @@ METHODS = {
     ("get", "_version"): ("get", "{unique_id}/history/{version}/"),
     ("restore", ""): ("post", "{unique_id}/restore/"),
 }
-OPERATIONS = {
+EXPECTED_OPERATIONS = {
     f"{verb}_{one}{ending}": (method, f"/{many}/{many}/{rest}", many)
-    for one, many in RESOURCES.items()
-    for (verb, ending), (method, rest) in METHODS.items()
+    for one, many in RESOURCE_PLURALS.items()
+    for (verb, ending), (method, rest) in OPERATION_ROUTES.items()
 } | {
     "search_patients": ("post", "/patients/patients/search/", "patients"),
     "list_patient_access": ("get", "/patients/patients/{unique_id}/access/", "patients"),
@@ -44,7 +44,7 @@ OPERATIONS = {
     "metrics": ("get", "/metrics", "health"),
 }
 """All operations by their operationId: `create_patient`, `list_patients`, …"""
-REQUESTS = {
+REQUEST_SCHEMAS = {
     "patients": ["PatientCreate", "PatientUpdate"],
     "profiles": ["ProfileCreate", "ProfileUpdate", "ProfileUpsert"],
     "hospitals": ["HospitalCreate", "HospitalUpdate"],
@@ -70,18 +70,18 @@ def operations(document: Json) -> Iterator[tuple[str, str, Json]]:
             yield method, path, {**operation, "responses": responses}
 
 
-def objects(node: Any, place: str = "#") -> Iterator[tuple[str, Json]]:
+def walk_objects(node: Any, pointer: str = "#") -> Iterator[tuple[str, Json]]:
     """All objects inside `node`, each with its place."""
     if isinstance(node, dict):
-        yield place, node
+        yield pointer, node
         for key, value in node.items():
-            yield from objects(value, f"{place}/{key}")
+            yield from walk_objects(value, f"{pointer}/{key}")
     elif isinstance(node, list):
         for index, value in enumerate(node):
-            yield from objects(value, f"{place}/{index}")
+            yield from walk_objects(value, f"{pointer}/{index}")
 
 
-def kind(operation_id: str) -> str:
+def operation_kind(operation_id: str) -> str:
     """What an operation does, whatever the resource: `list_history` of `list_patient_history`."""
     verb, *rest = operation_id.split("_")
     return "_".join([verb, *rest[1:]])
@@ -93,26 +93,26 @@ def text_schema(schema: Json) -> Json:
     return next((branch for branch in branches if branch.get("type") in ("string", ["string", "null"])), {})
 
 
-def test_operations_are_these(document: Json) -> None:
+def test_operations_keep_their_names_paths_and_tags(document: Json) -> None:
     """Names, methods, paths and tags of operations are what generated clients call: they stay."""
     found = [(o["operationId"], (method, path, *o["tags"])) for method, path, o in operations(document)]
-    assert dict(found) == OPERATIONS
-    assert len(found) == len(OPERATIONS)
+    assert dict(found) == EXPECTED_OPERATIONS
+    assert len(found) == len(EXPECTED_OPERATIONS)
 
 
 def test_tags_are_described(document: Json) -> None:
     """Every tag that an operation has is described, and no other."""
     described = [tag["name"] for tag in document["tags"] if tag["description"]]
-    assert described == [*RESOURCES.values(), "audit", "health"]
+    assert described == [*RESOURCE_PLURALS.values(), "audit", "health"]
 
 
-def test_every_operation_says_what_it_does(document: Json) -> None:
+def test_every_operation_has_a_summary_and_a_description(document: Json) -> None:
     """Each operation has a summary and a description."""
     silent = [o["operationId"] for *_, o in operations(document) if not o.get("summary") or not o.get("description")]
     assert silent == []
 
 
-def test_served_document_is_this_one(document: Json) -> None:
+def test_document_is_json_and_openapi_3_1(document: Json) -> None:
     """The document is JSON that reads as it was written, and is OpenAPI 3.1."""
     assert json.loads(json.dumps(document)) == document
     assert document["openapi"].startswith("3.1.")
@@ -127,8 +127,8 @@ async def test_the_document_is_served(client: httpx.AsyncClient, document: Json)
 
 def test_the_committed_document_is_current(document: Json) -> None:
     """`openapi.json` in the repository is the document: a change of the interface is seen in its diff."""
-    assert COMMITTED.exists(), "write it: make openapi"
-    assert json.loads(COMMITTED.read_text()) == document, "write it anew: make openapi"
+    assert COMMITTED_DOCUMENT_PATH.exists(), "write it: make openapi"
+    assert json.loads(COMMITTED_DOCUMENT_PATH.read_text()) == document, "write it anew: make openapi"
 
 
 def test_paths_end_with_a_slash(document: Json) -> None:
@@ -136,7 +136,7 @@ def test_paths_end_with_a_slash(document: Json) -> None:
     assert [path for path in document["paths"] if not path.endswith("/")] == ["/livez", "/readyz", "/metrics"]
 
 
-def test_schemas_are_json_schemas(document: Json) -> None:
+def test_schemas_are_valid_json_schema_2020_12(document: Json) -> None:
     """Each schema is one that JSON Schema 2020-12, OpenAPI 3.1's dialect, allows."""
     for name, schema in document["components"]["schemas"].items():
         assert jsonschema_rs.meta.is_valid({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}), name
@@ -144,7 +144,7 @@ def test_schemas_are_json_schemas(document: Json) -> None:
 
 def test_references_resolve(document: Json) -> None:
     """Every `$ref` leads to something in the document, and every schema and header is led to."""
-    references = {value["$ref"] for _, value in objects(document) if "$ref" in value}
+    references = {value["$ref"] for _, value in walk_objects(document) if "$ref" in value}
     for reference in references:
         node: Any = document
         for step in reference.removeprefix("#/").split("/"):
@@ -165,13 +165,13 @@ def test_errors_are_problems(document: Json) -> None:
         for status, response in operation["responses"].items():
             if int(status) >= 400:
                 schemas = {media_type: content["schema"] for media_type, content in response["content"].items()}
-                expected = {MEDIA_TYPE: {"$ref": "#/components/schemas/Problem"}}
+                expected = {PROBLEM_MEDIA_TYPE: {"$ref": "#/components/schemas/Problem"}}
                 assert schemas == expected, (operation["operationId"], status)
                 seen += 1
     assert seen > 100
 
 
-def test_every_status_is_named(document: Json) -> None:
+def test_every_operation_lists_its_statuses(document: Json) -> None:
     """An operation names what it can answer: its success, what may be wrong with the request, 431, 500, 503."""
     body, one = {"400", "413", "415", "422"}, {"404"}
     expected = {
@@ -198,33 +198,40 @@ def test_every_status_is_named(document: Json) -> None:
         conflict |= {"422"} if name == "get_patient" else set()  # X-Break-Glass
         database = set() if name == "livez" else {"503"}
         asked = {"401", "403", "429"} if operation["security"] else set()
-        assert set(operation["responses"]) == {*expected[kind(name)], *conflict, *database, *asked, "431", "500"}, name
+        assert set(operation["responses"]) == {
+            *expected[operation_kind(name)],
+            *conflict,
+            *database,
+            *asked,
+            "431",
+            "500",
+        }, name
 
 
-def test_nothing_of_the_frameworks_own_errors_is_left(document: Json) -> None:
+def test_fastapi_validation_errors_are_not_documented(document: Json) -> None:
     """FastAPI's form of validation errors, which the service never answers, is not documented."""
     assert not {"HTTPValidationError", "ValidationError"} & document["components"]["schemas"].keys()
     assert "HTTPValidationError" not in json.dumps(document)
 
 
-def test_no_defaults(document: Json) -> None:
+def test_no_schema_has_a_default(document: Json) -> None:
     """No schema has a `default`: a generated client would send it, and absent is not null."""
     assert [
-        place for place, value in objects(document) if "default" in value and not place.endswith("properties")
+        place for place, value in walk_objects(document) if "default" in value and not place.endswith("properties")
     ] == []
 
 
 @pytest.mark.parametrize("name", ["patient_latitude", "patient_longitude"])
 @pytest.mark.parametrize("schema", ["Patient", "PatientCreate", "PatientUpdate"])
-def test_decimals_are_patterned_strings(document: Json, schema: str, name: str) -> None:
+def test_degrees_are_strings_with_a_pattern(document: Json, schema: str, name: str) -> None:
     """Degrees are strings of a pattern, which six decimals fit, never binary fractions."""
     pattern = text_schema(document["components"]["schemas"][schema]["properties"][name])["pattern"]
-    assert re.search(pattern, EXAMPLE[name])
+    assert re.search(pattern, EXAMPLE_PATIENT[name])
     assert not re.search(pattern, "north")
 
 
 @pytest.mark.parametrize(("limit", "name"), [(90, "patient_latitude"), (180, "patient_longitude")])
-def test_degrees_as_text_have_their_range(document: Json, limit: int, name: str) -> None:
+def test_degree_patterns_accept_exactly_the_valid_range(document: Json, limit: int, name: str) -> None:
     """The pattern of degrees sent as text takes what the service takes, and no more."""
     pattern = text_schema(document["components"]["schemas"]["PatientCreate"]["properties"][name])["pattern"]
     for fits in (f"{limit}", f"-{limit}.000000", f"+{limit - 1}.999999", "0", "00.5", "7."):
@@ -233,8 +240,8 @@ def test_degrees_as_text_have_their_range(document: Json, limit: int, name: str)
         assert not re.search(pattern, wrong), wrong
 
 
-def optional_texts(document: Json) -> Iterator[tuple[str, Json]]:
-    for name in (name for names in REQUESTS.values() for name in names):
+def optional_text_fields(document: Json) -> Iterator[tuple[str, Json]]:
+    for name in (name for names in REQUEST_SCHEMAS.values() for name in names):
         for field, schema in document["components"]["schemas"][name]["properties"].items():
             typed = "$ref" in str(schema) or "format" in schema  # a blank would cost clients the type
             if field != "unique_id" and "null" in str(schema) and text_schema(schema) and not typed:
@@ -243,13 +250,15 @@ def optional_texts(document: Json) -> Iterator[tuple[str, Json]]:
 
 def test_blanks_are_allowed_where_they_mean_null(document: Json) -> None:
     """HTML forms send `""` for what was left empty, and the service takes it for null: the document says so."""
-    fields = dict(optional_texts(document))
+    fields = dict(optional_text_fields(document))
     assert len(fields) > 40
     assert [name for name, schema in fields.items() if not jsonschema_rs.is_valid(schema, "")] == []
 
 
-@pytest.mark.parametrize("table", REQUESTS)
-async def test_lengths_are_the_databases(document: Json, connection: asyncpg.Connection, table: str) -> None:
+@pytest.mark.parametrize("table", REQUEST_SCHEMAS)
+async def test_max_lengths_match_the_database_checks(
+    document: Json, connection: asyncpg.Connection, table: str
+) -> None:
     """The `maxLength` of each text field of a request is what the CHECK constraint of its column allows."""
     columns = await connection.fetch(
         "SELECT column_name FROM information_schema.columns WHERE table_name = $1 AND collation_name = 'pg_c_utf8'",
@@ -262,7 +271,7 @@ async def test_lengths_are_the_databases(document: Json, connection: asyncpg.Con
     lengths = {match[1]: int(match[2]) for match in found if match}
     assert lengths.pop("unique_id") == 64
     assert lengths.keys() == {column[0] for column in columns}
-    for name in REQUESTS[table]:
+    for name in REQUEST_SCHEMAS[table]:
         properties = document["components"]["schemas"][name]["properties"]
         assert {field: text_schema(properties[field]).get("maxLength") for field in lengths} == lengths, name
 
@@ -271,7 +280,9 @@ async def test_lengths_are_the_databases(document: Json, connection: asyncpg.Con
     ("header", "verb", "status"),
     [("Location", "create", "201"), ("Link", "list", "200"), ("Next-Cursor", "search", "200")],
 )
-def test_headers_are_documented_alike(document: Json, header: str, verb: str, status: str) -> None:
+def test_location_link_and_next_cursor_headers_are_documented(
+    document: Json, header: str, verb: str, status: str
+) -> None:
     """The operations that answer these headers say so, as strings; no other does."""
     documented = {
         operation["operationId"]: (code, response["headers"][header]["schema"]["type"])
@@ -279,11 +290,11 @@ def test_headers_are_documented_alike(document: Json, header: str, verb: str, st
         for code, response in operation["responses"].items()
         if header in response.get("headers", {})
     }
-    answering = [name for name in OPERATIONS if name.startswith(f"{verb}_")]
+    answering = [name for name in EXPECTED_OPERATIONS if name.startswith(f"{verb}_")]
     assert documented == dict.fromkeys(answering, (status, "string"))
 
 
-def test_headers_of_all_answers_are_documented(document: Json) -> None:
+def test_request_id_and_retry_headers_are_documented(document: Json) -> None:
     """Every answer has the request's id, and every 503 says when to try again."""
     for _, _, operation in operations(document):
         for status, response in operation["responses"].items():
@@ -298,7 +309,7 @@ def test_headers_of_all_answers_are_documented(document: Json) -> None:
             assert response["headers"].keys() - some == expected, (operation["operationId"], status)
 
 
-def test_security_is_declared(document: Json) -> None:
+def test_every_operation_declares_its_scope(document: Json) -> None:
     """Each operation but the probes names the scope it needs, for each way to send credentials."""
     schemes = document["components"]["securitySchemes"].keys()
     for _, _, operation in operations(document):
@@ -310,7 +321,7 @@ def test_security_is_declared(document: Json) -> None:
             assert f"`{scope}`" in operation["description"]
 
 
-def test_summaries_differ(document: Json) -> None:
+def test_operation_summaries_are_unique(document: Json) -> None:
     """No two operations have one summary: PUT and PATCH are told apart in a list of them."""
     summaries = [operation["summary"] for *_, operation in operations(document)]
     assert len(set(summaries)) == len(summaries)
@@ -323,14 +334,14 @@ def test_parameters_are_never_null(document: Json) -> None:
     assert all(parameter["description"] for *_, o in operations(document) for parameter in o.get("parameters", ()))
 
 
-def test_the_gender_of_answers_is_a_named_enum(document: Json) -> None:
+def test_response_gender_is_a_named_enum(document: Json) -> None:
     """Generated clients have one type for it, by a name that a person would choose."""
     gender = document["components"]["schemas"]["Patient"]["properties"]["patient_gender"]
     assert gender["anyOf"] == [{"$ref": "#/components/schemas/Gender"}, {"type": "null"}]
     assert document["components"]["schemas"]["Gender"]["enum"] == ["Male", "Female", "Other", "Unknown"]
 
 
-def examples(document: Json, method: str, path: str) -> list[Json]:
+def request_examples(document: Json, method: str, path: str) -> list[Json]:
     """The examples of a request's body, beside its schema or in it."""
     content = document["paths"][path][method]["requestBody"]["content"]["application/json"]
     beside = [content["example"]] if "example" in content else []
@@ -339,7 +350,7 @@ def examples(document: Json, method: str, path: str) -> list[Json]:
     return [*beside, *named, *schema.get("examples", [])]
 
 
-def test_the_contracts_requests_are_the_examples(document: Json) -> None:
+def test_contract_requests_are_the_documented_examples(document: Json) -> None:
     """Who tries the service from `/docs` sends what the contract prints."""
     change = {
         "patient_mobile_number": "+987654321",
@@ -348,13 +359,13 @@ def test_the_contracts_requests_are_the_examples(document: Json) -> None:
         "hospital_ids": ["hos789"],
         "doctor_ids": ["doc456"],
     }
-    assert EXAMPLE in examples(document, "post", "/patients/patients/")
-    assert change in examples(document, "put", "/patients/patients/{unique_id}/")
+    assert EXAMPLE_PATIENT in request_examples(document, "post", "/patients/patients/")
+    assert change in request_examples(document, "put", "/patients/patients/{unique_id}/")
 
 
 def test_examples_fit_their_schemas(document: Json) -> None:
     """Every example in the document is one that its schema allows."""
-    found = [(place, value, example) for place, value in objects(document) for example in listed(value)]
+    found = [(place, value, example) for place, value in walk_objects(document) for example in schema_examples(value)]
     assert len(found) > 100
     wrong = []
     for place, value, example in found:
@@ -365,7 +376,7 @@ def test_examples_fit_their_schemas(document: Json) -> None:
     assert wrong == []
 
 
-def listed(value: Json) -> list[Any]:
+def schema_examples(value: Json) -> list[Any]:
     """The examples of a schema, or of the content that a schema is for."""
     examples = value.get("examples", [])
     beside = [value["example"]] if "example" in value and "schema" in value else []

@@ -8,20 +8,20 @@ import pytest
 from pydantic import SecretStr
 
 import app.settings
-from app.settings import PREFIX, InvalidSettingsError, Settings
-from tests.processes import run_command
+from app.settings import ENVIRONMENT_PREFIX, InvalidSettingsError, Settings
+from tests.processes import run_cli
 
-README = Path(__file__).parents[1] / "README.md"
+README_PATH = Path(__file__).parents[1] / "README.md"
 PASSWORD = "s3cret-PASSWORD"  # noqa: S105  # that it is told from the rest is all that matters
 
 
-def variable(field: str) -> str:
+def environment_variable(field: str) -> str:
     """The environment variable of a field."""
-    return field.upper() if field.startswith("database_url") else f"{PREFIX}{field.upper()}"
+    return field.upper() if field.startswith("database_url") else f"{ENVIRONMENT_PREFIX}{field.upper()}"
 
 
-VARIABLES = [variable(field) for field in Settings.model_fields]
-INVALID = {
+ENVIRONMENT_VARIABLES = [environment_variable(field) for field in Settings.model_fields]
+INVALID_VALUES = {
     "DATABASE_URL": f"mysql://user:{PASSWORD}@host/patients",
     "PATIENTS_POOL_SIZE": PASSWORD,
     "PATIENTS_LIST_CAP": f"0{PASSWORD}",
@@ -37,12 +37,12 @@ def test_each_setting_is_documented_where_it_is_declared(field: str) -> None:
     """A docstring stands under each field, and is a sentence."""
     tree = ast.parse(Path(app.settings.__file__).read_text())
     body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Settings")
-    place = next(
+    field_index = next(
         index
         for index, node in enumerate(body)
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == field
     )
-    below = body[place + 1] if place + 1 < len(body) else None
+    below = body[field_index + 1] if field_index + 1 < len(body) else None
     assert isinstance(below, ast.Expr), f"write a docstring under {field}"
     assert isinstance(below.value, ast.Constant), f"write a docstring under {field}"
     assert re.fullmatch(r"[A-Z].+\.", str(below.value.value), re.DOTALL), f"a sentence for {field}"
@@ -50,10 +50,10 @@ def test_each_setting_is_documented_where_it_is_declared(field: str) -> None:
 
 def test_readme_names_the_settings_that_exist() -> None:
     """The README's table has one row for each setting, in the order of their declaration, with default and meaning."""
-    section = re.search(r"^## Settings\n(.*?)(?=^## |\Z)", README.read_text(), re.DOTALL | re.MULTILINE)
+    section = re.search(r"^## Settings\n(.*?)(?=^## |\Z)", README_PATH.read_text(), re.DOTALL | re.MULTILINE)
     assert section is not None, "the README has no heading `## Settings`"
     rows = re.findall(r"^\| `(\w+)` \| (\S.*?) \| (\S.*?) \|$", section[1], re.MULTILINE)
-    assert [row[0] for row in rows] == VARIABLES
+    assert [row[0] for row in rows] == ENVIRONMENT_VARIABLES
 
 
 @pytest.mark.parametrize("write", [repr, str, lambda settings: repr(settings.model_dump()), Settings.model_dump_json])
@@ -66,23 +66,23 @@ def test_the_databases_password_is_not_shown(write: object) -> None:
     assert PASSWORD in settings.database_url.get_secret_value(), "the URL is not the one that was set"
 
 
-@pytest.mark.parametrize("name", INVALID)
-def test_what_cannot_be_used_is_named_without_its_value(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", INVALID_VALUES)
+def test_invalid_variable_is_named_without_its_value(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An invalid or unknown variable is named; its value, which may be a secret, is not."""
-    monkeypatch.setenv(name, INVALID[name])
+    monkeypatch.setenv(name, INVALID_VALUES[name])
     with pytest.raises(InvalidSettingsError, match=rf"^{name}: ") as caught:
         Settings.load()
     assert PASSWORD not in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_all_that_cannot_be_used_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_invalid_variables_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A start that fails names every variable to mend, one a line."""
-    for name, value in INVALID.items():
+    for name, value in INVALID_VALUES.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(InvalidSettingsError) as caught:
         Settings.load()
-    assert {line.split(":")[0] for line in str(caught.value).splitlines()} == set(INVALID)
+    assert {line.split(":")[0] for line in str(caught.value).splitlines()} == set(INVALID_VALUES)
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "1001", "", "4.5", "many"])
@@ -94,7 +94,7 @@ def test_pool_sizes_have_bounds(value: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("url", ["postgresql://user@host/patients", "postgres://user@host/patients?sslmode=require"])
-def test_both_schemes_of_postgresql_are_taken(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_postgresql_url_schemes_are_accepted(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """`postgres://`, which hosting services give out, is as good as `postgresql://`."""
     monkeypatch.setenv("DATABASE_URL", url)
     loaded = Settings.load().database_url
@@ -109,7 +109,7 @@ def test_origins_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("origin", ["*", "app.example.org", "https://", "https://a.example/path", "ftp://a.example"])
-def test_what_is_no_origin_is_refused(origin: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_origins_are_refused(origin: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An origin is a scheme, a host and perhaps a port: anything else would silently allow nobody."""
     monkeypatch.setenv("PATIENTS_CORS_ORIGINS", origin)
     with pytest.raises(InvalidSettingsError, match=r"^PATIENTS_CORS_ORIGINS: "):
@@ -118,15 +118,15 @@ def test_what_is_no_origin_is_refused(origin: str, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("name", ["PATIENTS_PASSWORT", "PATIENTS_POOL_SIZE", "DATABASE_URL"])
 @pytest.mark.parametrize("command", ["serve", "migrate"])
-def test_a_command_ends_with_1_and_names_the_variable(command: str, name: str) -> None:
+def test_command_exits_with_1_and_names_the_invalid_variable(command: str, name: str) -> None:
     """A command that finds a variable it cannot use exits with 1, naming it on stderr, without its value."""
-    ended = run_command(command, **{name: INVALID[name]})
+    ended = run_cli(command, **{name: INVALID_VALUES[name]})
     assert ended.returncode == 1
     assert f"{name}: " in ended.stderr
     assert PASSWORD not in ended.stderr + ended.stdout
 
 
-def test_url_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_database_url_is_read_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file may hold the URL, with a line's end; one that cannot be read, or beside DATABASE_URL, is named."""
     secret = tmp_path / "url"
     secret.write_text(f"postgresql://user:{PASSWORD}@host/patients\n")
@@ -142,7 +142,7 @@ def test_url_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("url", [f"postgresql://user:{PASSWORD}/x@host/patients", f"postgresql://[{PASSWORD}/patients"])
-def test_url_that_is_none(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_malformed_database_url_is_refused_without_repeating_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A URL whose password is not percent-encoded is refused by name, with what to do, and none of it is repeated."""
     monkeypatch.setenv("DATABASE_URL", url)
     with pytest.raises(InvalidSettingsError, match=r"^DATABASE_URL: is no URL: in a password, write") as caught:

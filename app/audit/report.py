@@ -6,7 +6,7 @@ from html import escape
 
 from app.audit.schemas import AccessEntry
 
-_PAGE = """<!DOCTYPE html>
+_PAGE_TEMPLATE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -39,28 +39,28 @@ as long as the clinic had the system keep them; changes for as long as the recor
 </body>
 </html>
 """
-_ROW = "<tr><td>{when}</td><td>{who}</td><td>{what}{why}</td></tr>"
+_ROW_TEMPLATE = "<tr><td>{when}</td><td>{who}</td><td>{what}{why}</td></tr>"
 
 
-def page(patient_id: str, accesses: Iterable[AccessEntry], days: int) -> str:
+def render_report(patient_id: str, entries: Iterable[AccessEntry], retention_days: int) -> str:
     """The report as an HTML document that needs nothing else; looks are kept for so many `days`."""
     rows = [
-        _ROW.format(
-            when=_moment(access.time),
-            who=escape(access.principal),
-            what=escape(access.description),
-            why="" if access.reason is None else f'<br><span class="why">Reason given: {escape(access.reason)}</span>',
+        _ROW_TEMPLATE.format(
+            when=_format_timestamp(entry.time),
+            who=escape(entry.principal),
+            what=escape(entry.description),
+            why="" if entry.reason is None else f'<br><span class="why">Reason given: {escape(entry.reason)}</span>',
         )
-        for access in accesses
+        for entry in entries
     ]
-    return _PAGE.format(
+    return _PAGE_TEMPLATE.format(
         patient=escape(patient_id),
         today=f"{datetime.now(UTC):%d %B %Y}",
         count="One entry." if len(rows) == 1 else f"{len(rows)} entries.",
-        days=days,
+        days=retention_days,
         rows="\n".join(rows),
     )
 
 
-def _moment(time: datetime) -> str:
+def _format_timestamp(time: datetime) -> str:
     return f"{time.astimezone(UTC):%d %b %Y, %H:%M:%S}"

@@ -27,19 +27,19 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.audit.recorder import FIRST_ERROR_STATUS
 from app.audit.schemas import AuditEntry, AuditParameters
-from app.audit.trail import REFUSED
-from app.db.base import ID
+from app.db.base import ID_TEXT
+from app.listing.query import SimpleListItem
 from app.models import Patient, Profile, audit, journal
-from app.models.audit import MANY, ONE
-from app.resource.document import rendered
-from app.resource.wanted import Item
+from app.models.audit import MANY_RECORDS, SINGLE_RECORD
+from app.records.documents import as_contract_json
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-class Place(NamedTuple):
+class AuditPosition(NamedTuple):
     """Where something stands in a list by time, newest first."""
 
     time: datetime = datetime(9999, 1, 1, tzinfo=UTC)
@@ -48,7 +48,7 @@ class Place(NamedTuple):
     number: int = 0
 
     @classmethod
-    def of(cls, text: str | None) -> "Place":
+    def from_text(cls, text: str | None) -> "AuditPosition":
         """The place that a text stands for; none is before all others."""
         if not text:
             return cls()
@@ -60,63 +60,67 @@ class Place(NamedTuple):
         return f"{(self.time - _EPOCH) // _MICROSECOND}.{self.source}.{self.number}"
 
 
-_TIME, _SOURCE, _NUMBER = (
+_TIME_PARAMETER, _SOURCE_PARAMETER, _NUMBER_PARAMETER = (
     bindparam("time", type_=DateTime(timezone=True)),
     bindparam("source", type_=Integer),
     bindparam("number", type_=BigInteger),
 )
-_ID = bindparam("id", type_=ID)
-_LIMIT = bindparam("limit", type_=Integer, literal_execute=True)
-_ZERO, _ONE, _TWO = (literal_column(text, Integer) for text in ("0", "1", "2"))
+_ID_PARAMETER = bindparam("id", type_=ID_TEXT)
+_LIMIT_PARAMETER = bindparam("limit", type_=Integer, literal_execute=True)
+_ZERO_LITERAL, _ONE_LITERAL, _TWO_LITERAL = (literal_column(text, Integer) for text in ("0", "1", "2"))
 
 
-def _is(unique_id: ColumnElement[str]) -> ColumnElement[bool]:
+def _about_one(unique_id: ColumnElement[str]) -> ColumnElement[bool]:
     """Of one record, by an index in the order of time."""
-    return and_(ONE, audit.c.ids[_ONE] == unique_id)
+    return and_(SINGLE_RECORD, audit.c.ids[_ONE_LITERAL] == unique_id)
 
 
-def _has(unique_id: ColumnElement[str]) -> ColumnElement[bool]:
+def _about_many(unique_id: ColumnElement[str]) -> ColumnElement[bool]:
     """Of several records, and this among them, by an index of the ids."""
-    return and_(MANY, audit.c.ids.contains(cast(array([unique_id]), ARRAY(Text))))
+    return and_(MANY_RECORDS, audit.c.ids.contains(cast(array([unique_id]), ARRAY(Text))))
 
 
-def _conditions(wanted: AuditParameters) -> Iterator[ColumnElement[bool]]:
-    yield tuple_(audit.c.time, audit.c.id) < tuple_(_TIME, _NUMBER)
-    if wanted.principal is not None:
-        yield audit.c.principal == wanted.principal
-    if wanted.time__gte is not None:
-        yield audit.c.time >= wanted.time__gte
+def _filter_conditions(query: AuditParameters) -> Iterator[ColumnElement[bool]]:
+    yield tuple_(audit.c.time, audit.c.id) < tuple_(_TIME_PARAMETER, _NUMBER_PARAMETER)
+    if query.principal is not None:
+        yield audit.c.principal == query.principal
+    if query.time__gte is not None:
+        yield audit.c.time >= query.time__gte
 
 
-def _newest(rows: Select[Any]) -> Select[Any]:
+def _newest_first(rows: Select[Any]) -> Select[Any]:
     columns = rows.selected_columns
-    return rows.order_by(columns.time.desc(), columns.id.desc()).limit(_LIMIT)
+    return rows.order_by(columns.time.desc(), columns.id.desc()).limit(_LIMIT_PARAMETER)
 
 
-async def page(connection: AsyncConnection, wanted: AuditParameters, before: Place, limit: int) -> list[Item]:
+async def list_entries(
+    connection: AsyncConnection, query: AuditParameters, before: AuditPosition, limit: int
+) -> list[SimpleListItem]:
     """Read up to `limit` entries from before a place, newest first."""
-    if wanted.time__lt is not None:
-        before = min(before, Place(wanted.time__lt))
-    rows = select(audit).where(*_conditions(wanted))
-    if wanted.patient is not None:
+    if query.time__lt is not None:
+        before = min(before, AuditPosition(query.time__lt))
+    rows = select(audit).where(*_filter_conditions(query))
+    if query.patient is not None:
         rows = rows.where(audit.c.resource == Patient.__tablename__)
-        alone = _newest(rows.where(_is(_ID))).subquery()
+        single_record_rows = _newest_first(rows.where(_about_one(_ID_PARAMETER))).subquery()
         # apart: else all of the audit is walked by time, in the hope that a list with the patient soon comes
-        in_lists = rows.where(_has(_ID)).cte("in_lists").prefix_with("MATERIALIZED")
-        rows = select(union_all(select(alone), select(in_lists)).subquery())
-    found = _newest(rows).subquery("found")
-    fields = [rendered(found.c[name]).label(name) for name in AuditEntry.model_fields]
-    entry = select(*fields).correlate(found).subquery("entry")
-    document = select(cast(func.row_to_json(entry.table_valued()), Text)).correlate(found).scalar_subquery()
-    statement = select(found.c.time, found.c.id, document).order_by(found.c.time.desc(), found.c.id.desc())
-    parameters = {"time": before.time, "number": before.number, "id": wanted.patient, "limit": limit}
+        many_records_rows = rows.where(_about_many(_ID_PARAMETER)).cte("in_lists").prefix_with("MATERIALIZED")
+        rows = select(union_all(select(single_record_rows), select(many_records_rows)).subquery())
+    page_rows = _newest_first(rows).subquery("found")
+    fields = [as_contract_json(page_rows.c[name]).label(name) for name in AuditEntry.model_fields]
+    entry = select(*fields).correlate(page_rows).subquery("entry")
+    document = select(cast(func.row_to_json(entry.table_valued()), Text)).correlate(page_rows).scalar_subquery()
+    statement = select(page_rows.c.time, page_rows.c.id, document).order_by(
+        page_rows.c.time.desc(), page_rows.c.id.desc()
+    )
+    parameters = {"time": before.time, "number": before.number, "id": query.patient, "limit": limit}
     return [
-        Item(str(number), text, str(Place(time, 0, number)))
+        SimpleListItem(str(number), text, str(AuditPosition(time, 0, number)))
         for time, number, text in await connection.execute(statement, parameters)
     ]
 
 
-class Access(NamedTuple):
+class AccessEvent(NamedTuple):
     """A look at a patient, or a change."""
 
     time: datetime
@@ -134,25 +138,25 @@ class Access(NamedTuple):
     request_id: str | None
 
     @property
-    def place(self) -> Place:
+    def position(self) -> AuditPosition:
         """Where it stands."""
-        return Place(self.time, self.source, self.number)
+        return AuditPosition(self.time, self.source, self.number)
 
 
-def _profiles() -> FromClause:
+def _linked_profile_spans() -> FromClause:
     """The profiles that the patient has had, each `since` and `until` when."""
     profile_id = journal.c.record.op("->>")("profile_id")
-    of_patient = and_(journal.c.resource == Patient.__tablename__, journal.c.unique_id == _ID)
+    is_of_patient = and_(journal.c.resource == Patient.__tablename__, journal.c.unique_id == _ID_PARAMETER)
     until = func.lead(journal.c.time).over(order_by=journal.c.version)
     spans = select(profile_id.label("profile_id"), journal.c.time.label("since"), until.label("until"))
-    return spans.where(of_patient).cte("profiles")
+    return spans.where(is_of_patient).cte("profiles")
 
 
-def _looks(
-    source: ColumnElement[int], concern: ColumnElement[bool], resource: str, profiles: FromClause | None = None
+def _read_events(
+    source: ColumnElement[int], condition: ColumnElement[bool], resource: str, profile_spans: FromClause | None = None
 ) -> Select[Any]:
     columns = audit.c
-    looks = select(
+    reads = select(
         columns.time,
         source.label("source"),
         columns.id.label("number"),
@@ -164,20 +168,20 @@ def _looks(
         columns.reason,
         columns.request_id,
     ).where(
-        concern,
+        condition,
         columns.resource == resource,
-        columns.status < REFUSED,
+        columns.status < FIRST_ERROR_STATUS,
         columns.version.is_(None),
     )
-    return looks if profiles is None else looks.where(_while_linked(columns.time, profiles))
+    return reads if profile_spans is None else reads.where(_while_linked(columns.time, profile_spans))
 
 
-def _while_linked(time: ColumnElement[datetime], profiles: FromClause) -> ColumnElement[bool]:
-    until = func.coalesce(profiles.c.until, literal_column("'infinity'::timestamptz"))
-    return and_(time >= profiles.c.since, time < until)
+def _while_linked(time: ColumnElement[datetime], profile_spans: FromClause) -> ColumnElement[bool]:
+    until = func.coalesce(profile_spans.c.until, literal_column("'infinity'::timestamptz"))
+    return and_(time >= profile_spans.c.since, time < until)
 
 
-def _changes(source: ColumnElement[int], *concern: ColumnElement[bool]) -> Select[Any]:
+def _change_events(source: ColumnElement[int], *conditions: ColumnElement[bool]) -> Select[Any]:
     columns = journal.c
     return select(
         columns.time,
@@ -190,41 +194,49 @@ def _changes(source: ColumnElement[int], *concern: ColumnElement[bool]) -> Selec
         columns.action,
         null().label("reason"),
         columns.request_id,
-    ).where(*concern)
+    ).where(*conditions)
 
 
 @cache
-def _accesses() -> Select[Any]:
+def _access_events_statement() -> Select[Any]:
     """Each part by an index, in the order of time and no further than the limit, however much there is of it."""
     patients, profiles = Patient.__tablename__, Profile.__tablename__
-    had = _profiles()
-    parts = [
-        _looks(_ZERO, _is(_ID), patients),
-        _looks(_ZERO, _has(_ID), patients),
-        _looks(_ZERO, _is(had.c.profile_id), profiles, had),
-        _looks(_ZERO, _has(had.c.profile_id), profiles, had),
-        _changes(_ONE, journal.c.resource == patients, journal.c.unique_id == _ID),
-        _changes(
-            _TWO,
+    profile_spans = _linked_profile_spans()
+    event_queries = [
+        _read_events(_ZERO_LITERAL, _about_one(_ID_PARAMETER), patients),
+        _read_events(_ZERO_LITERAL, _about_many(_ID_PARAMETER), patients),
+        _read_events(_ZERO_LITERAL, _about_one(profile_spans.c.profile_id), profiles, profile_spans),
+        _read_events(_ZERO_LITERAL, _about_many(profile_spans.c.profile_id), profiles, profile_spans),
+        _change_events(_ONE_LITERAL, journal.c.resource == patients, journal.c.unique_id == _ID_PARAMETER),
+        _change_events(
+            _TWO_LITERAL,
             journal.c.resource == profiles,
-            journal.c.unique_id == had.c.profile_id,
-            _while_linked(journal.c.time, had),
+            journal.c.unique_id == profile_spans.c.profile_id,
+            _while_linked(journal.c.time, profile_spans),
         ),
     ]
-    limited = []
-    for part in parts:
-        named = part.selected_columns
-        place = tuple_(named.time, named.source, named.number) < tuple_(_TIME, _SOURCE, _NUMBER)
-        newest = (named.time.desc(), named.source.desc(), named.number.desc())
+    newest_per_query = []
+    for event_query in event_queries:
+        columns = event_query.selected_columns
+        is_before_position = tuple_(columns.time, columns.source, columns.number) < tuple_(
+            _TIME_PARAMETER, _SOURCE_PARAMETER, _NUMBER_PARAMETER
+        )
+        newest_first = (columns.time.desc(), columns.source.desc(), columns.number.desc())
         # the time by itself too: an index has it, and not the source
-        nearest = part.where(named.time <= _TIME, place).order_by(*newest).limit(_LIMIT)
-        limited.append(select(nearest.subquery()))
-    every = union_all(*limited).subquery("access")
-    newest = (every.c.time.desc(), every.c.source.desc(), every.c.number.desc())
-    return select(every).order_by(*newest).limit(_LIMIT)
+        nearest_rows = (
+            event_query.where(columns.time <= _TIME_PARAMETER, is_before_position)
+            .order_by(*newest_first)
+            .limit(_LIMIT_PARAMETER)
+        )
+        newest_per_query.append(select(nearest_rows.subquery()))
+    events = union_all(*newest_per_query).subquery("access")
+    newest_first = (events.c.time.desc(), events.c.source.desc(), events.c.number.desc())
+    return select(events).order_by(*newest_first).limit(_LIMIT_PARAMETER)
 
 
-async def accesses(connection: AsyncConnection, patient_id: str, before: Place, limit: int) -> list[Access]:
+async def list_access_events(
+    connection: AsyncConnection, patient_id: str, before: AuditPosition, limit: int
+) -> list[AccessEvent]:
     """Read up to `limit` looks at a patient or its profile, and changes of them, from before a place, newest first."""
     parameters = {"id": patient_id, "limit": limit, **before._asdict()}
-    return [Access._make(row) for row in await connection.execute(_accesses(), parameters)]
+    return [AccessEvent._make(row) for row in await connection.execute(_access_events_statement(), parameters)]

@@ -8,15 +8,15 @@ from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.db.session import Database, setting_locally
+from app.db.database import Database, set_local
 from app.errors import UnavailableError
 
 log = structlog.get_logger()
 
-LOCK_TIMEOUT = {"lock_timeout": "1s"}
+LOCK_TIMEOUT_SETTING = {"lock_timeout": "1s"}
 """Whoever waits to drop a table makes all wait that come to look or to write."""
-_ADD = text("SELECT public.add_audit_months()")
-_OVER = text(
+_ADD_MONTHS_STATEMENT = text("SELECT public.add_audit_months()")
+_SELECT_PAST_MONTHS = text(
     r"""
     SELECT CAST(CAST(oid AS regclass) AS text), ends
     FROM pg_inherits
@@ -29,7 +29,7 @@ _OVER = text(
 """Months to which no row is added any more, each with its end."""
 
 
-class Pruned(NamedTuple):
+class PruneResult(NamedTuple):
     """What was removed."""
 
     months: int
@@ -37,32 +37,32 @@ class Pruned(NamedTuple):
     rows: int
 
 
-async def prune(connection: AsyncConnection, days: int) -> Pruned:
+async def drop_expired_months(connection: AsyncConnection, retention_days: int) -> PruneResult:
     """Drop the months all of whose rows are more than so many days old.
 
     Raises:
-        app.db.session.InTheWayError: the audit is in use without a break.
+        app.db.database.InTheWayError: the audit is in use without a break.
         sqlalchemy.exc.ProgrammingError: the connection's role may not (SQLSTATE 42501).
     """
     now: datetime = (await connection.execute(select(func.statement_timestamp()))).scalar_one()
-    kept_since = now - timedelta(days=days)
-    dropped, rows = [], 0
-    for month, ends in (await connection.execute(_OVER)).all():
-        newest = (await connection.execute(text(f"SELECT max(time) FROM {month}"))).scalar_one()  # noqa: S608
-        if (newest or ends) < kept_since:
+    retention_start = now - timedelta(days=retention_days)
+    expired_months, rows = [], 0
+    for month, month_end in (await connection.execute(_SELECT_PAST_MONTHS)).all():
+        newest_row_time = (await connection.execute(text(f"SELECT max(time) FROM {month}"))).scalar_one()  # noqa: S608
+        if (newest_row_time or month_end) < retention_start:
             rows += (await connection.execute(text(f"SELECT count(*) FROM {month}"))).scalar_one()  # noqa: S608
-            dropped.append(month)
-    await connection.execute(setting_locally(LOCK_TIMEOUT))
-    for month in dropped:
+            expired_months.append(month)
+    await connection.execute(set_local(LOCK_TIMEOUT_SETTING))
+    for month in expired_months:
         await connection.execute(text(f"DROP TABLE {month}"))
-    return Pruned(len(dropped), rows)
+    return PruneResult(len(expired_months), rows)
 
 
 async def add_months(database: Database) -> None:
     """Have a partition for this month and the next three; until there is one, its rows are in `audit_default`."""
 
     async def work(connection: AsyncConnection) -> int:
-        added: int = (await connection.execute(_ADD)).scalar_one()
+        added: int = (await connection.execute(_ADD_MONTHS_STATEMENT)).scalar_one()
         return added
 
     try:

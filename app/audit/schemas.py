@@ -2,22 +2,22 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from app.resource.identifiers import PATTERN
-from app.resource.pages import PageParameters
-from app.resource.schemas import Representation
-from app.resource.values import Moment, Timestamp
+from app.api.pages import PageParameters
+from app.fields.schemas import Representation
+from app.fields.types import Timestamp, TimestampParameter
+from app.identifiers import IDENTIFIER_PATTERN
 
 
 class AuditParameters(PageParameters):
     """Which entries are wanted; all conditions have to hold."""
 
-    patient: Annotated[str | None, Field(pattern=PATTERN)] = None
+    patient: Annotated[str | None, Field(pattern=IDENTIFIER_PATTERN)] = None
     """Entries about the patient of this `unique_id`."""
     principal: Annotated[str | None, Field(pattern=r"^[ -~]{1,400}$")] = None
     """Entries of the principal of this name, as `key:front-desk`."""
-    time__gte: Moment | None = None
+    time__gte: TimestampParameter | None = None
     """Entries of this moment or later."""
-    time__lt: Moment | None = None
+    time__lt: TimestampParameter | None = None
     """Entries from before this moment."""
 
 

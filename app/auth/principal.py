@@ -19,16 +19,16 @@ class Principal:
     """The hospitals that it is limited to, if it is."""
 
     @classmethod
-    def of(cls, request: Request) -> "Principal":
+    def from_request(cls, request: Request) -> "Principal":
         """That of a request at hand, whom `Route` has authenticated. As a dependency it would take a tenth longer."""
         principal: Principal = request.scope["state"]["principal"]
         return principal
 
-    def require(self, scope: Scope, *others: Scope) -> None:
+    def require(self, scope: Scope, *alternatives: Scope) -> None:
         """Go on only where it has the scope, or one of the `others` that do as well.
 
         Raises:
             MissingScopeError: the principal lacks the scope.
         """
-        if self.scopes.isdisjoint({scope, *others, Scope.ADMIN}):
+        if self.scopes.isdisjoint({scope, *alternatives, Scope.ADMIN}):
             raise MissingScopeError(scope)

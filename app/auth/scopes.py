@@ -24,12 +24,12 @@ class Scope(StrEnum):
     """Everything that the others grant."""
 
     @property
-    def reads(self) -> bool:
+    def is_read_only(self) -> bool:
         """Whether it lets one look, and change nothing."""
         return self.endswith(":read")
 
 
-SCHEMES = {
+SECURITY_SCHEMES = {
     "apiKey": {
         "type": "apiKey",
         "in": "header",
@@ -45,21 +45,21 @@ SCHEMES = {
 """How credentials may be sent, as OpenAPI's security schemes."""
 
 
-def needs(scope: Scope) -> dict[str, Any]:
+def requires(scope: Scope) -> dict[str, Any]:
     """The `openapi_extra` of a route that needs `scope`: `Route` asks for what the document says."""
-    return {"security": [{scheme: [scope.value]} for scheme in SCHEMES]}
+    return {"security": [{scheme: [scope.value]} for scheme in SECURITY_SCHEMES]}
 
 
-OPEN: dict[str, Any] = {"security": []}
+PUBLIC_ROUTE: dict[str, Any] = {"security": []}
 """The `openapi_extra` of a route that needs no credentials."""
 
 
-def needed(extra: dict[str, Any] | None) -> Scope | None:
+def required_scope(openapi_extra: dict[str, Any] | None) -> Scope | None:
     """The scope that a route declares by its `openapi_extra`; none for an open one.
 
     Raises:
         ValueError: it declares nothing.
     """
-    if extra is None or "security" not in extra:
+    if openapi_extra is None or "security" not in openapi_extra:
         raise ValueError("A route declares openapi_extra=needs(Scope.…), or OPEN.")
-    return Scope(next(iter(extra["security"][0].values()))[0]) if extra["security"] else None
+    return Scope(next(iter(openapi_extra["security"][0].values()))[0]) if openapi_extra["security"] else None

@@ -24,22 +24,22 @@ COMMANDS = {
 
 def main() -> int:
     """Run the subcommand that the command line names; its exit status."""
-    listed = "\n".join(f"  {name:<15}{purpose}" for name, purpose in COMMANDS.items())
+    command_list = "\n".join(f"  {name:<15}{purpose}" for name, purpose in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="patients-api",
         description="Keeps a clinic group's patients.",
-        epilog=f"commands:\n{listed}\n\n`patients-api COMMAND --help` tells more.",
+        epilog=f"commands:\n{command_list}\n\n`patients-api COMMAND --help` tells more.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="what to do, with its own options")
     parser.add_argument("options", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
+    command_line = parser.parse_args()
 
     # `serve` makes a directory of its own for several workers; one that is not there would stop every command
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
-    module = chosen.command.replace("-", "_") + ("_" if keyword.iskeyword(chosen.command) else "")
+    module_name = command_line.command.replace("-", "_") + ("_" if keyword.iskeyword(command_line.command) else "")
     try:
-        return _run(importlib.import_module(f"app.cli.{module}"), chosen)
+        return _run_command(importlib.import_module(f"app.cli.{module_name}"), command_line)
     except BrokenPipeError:
         # Python flushes once more when it ends (its documentation of SIGPIPE)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -48,13 +48,15 @@ def main() -> int:
         return 130  # as a shell has it for SIGINT
 
 
-def _run(command: Any, chosen: argparse.Namespace) -> int:
-    options = argparse.ArgumentParser(prog=f"patients-api {chosen.command}", description=COMMANDS[chosen.command])
-    command.add_arguments(options)
-    arguments = options.parse_args(chosen.options)
+def _run_command(command_module: Any, command_line: argparse.Namespace) -> int:
+    parser = argparse.ArgumentParser(
+        prog=f"patients-api {command_line.command}", description=COMMANDS[command_line.command]
+    )
+    command_module.add_arguments(parser)
+    arguments = parser.parse_args(command_line.options)
     try:
-        status: int = command.run(arguments)
-    except command.EXPECTED as error:
+        status: int = command_module.run(arguments)
+    except command_module.USER_ERRORS as error:
         cause = f" ({type(error.__cause__).__name__})" if error.__cause__ else ""
         print(f"{error}{cause}", file=sys.stderr)
         return 1

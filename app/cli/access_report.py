@@ -4,17 +4,17 @@ import argparse
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.audit import trail
-from app.audit.accesses import every
-from app.audit.report import page
+from app.audit import recorder as trail
+from app.audit.disclosures import iter_disclosures
+from app.audit.report import render_report
 from app.audit.schemas import AccessEntry
 from app.auth.principal import Principal
-from app.cli.database import OUT_OF_REACH, in_transaction
+from app.cli.database import DATABASE_ERRORS, run_in_transaction
 from app.errors import NotFoundError
 from app.patients.service import PatientService
 from app.settings import Settings
 
-EXPECTED = (*OUT_OF_REACH, NotFoundError)
+USER_ERRORS = (*DATABASE_ERRORS, NotFoundError)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,10 +30,12 @@ def run(arguments: argparse.Namespace) -> int:
     async def work(connection: AsyncConnection) -> list[AccessEntry]:
         principal = Principal("access-report")
         patients = PatientService(connection, principal)
-        await patients.journal.newest_version(unique_id)  # is there such a patient at all?
-        await trail.write(connection, trail.command_row(principal, patients.repository.table.name, [unique_id]))
-        return [access async for access in every(connection, unique_id)]
+        await patients.history.newest_version(unique_id)  # is there such a patient at all?
+        await trail.insert_audit_row(
+            connection, trail.command_row(principal, patients.repository.table.name, [unique_id])
+        )
+        return [access async for access in iter_disclosures(connection, unique_id)]
 
-    entries = in_transaction(work)
-    print(page(unique_id, entries, settings.audit_days))
+    entries = run_in_transaction(work)
+    print(render_report(unique_id, entries, settings.audit_days))
     return 0

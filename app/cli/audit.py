@@ -2,14 +2,14 @@
 
 import argparse
 
-from app.audit.retention import prune
-from app.cli.database import OUT_OF_REACH, in_transaction
-from app.cli.wording import noun
-from app.db.schema import LockTimeoutError
-from app.db.session import InTheWayError
+from app.audit.retention import drop_expired_months
+from app.cli.database import DATABASE_ERRORS, run_in_transaction
+from app.cli.text import pluralize
+from app.db.database import LockNotAvailableError
+from app.db.schema_version import LockTimeoutError
 from app.settings import Settings
 
-EXPECTED = (*OUT_OF_REACH, LockTimeoutError)
+USER_ERRORS = (*DATABASE_ERRORS, LockTimeoutError)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,12 +25,12 @@ def run(_: argparse.Namespace) -> int:
     """
     days = Settings.load().audit_days
     try:
-        months, rows = in_transaction(lambda connection: prune(connection, days))
-    except InTheWayError:
+        months, rows = run_in_transaction(lambda connection: drop_expired_months(connection, days))
+    except LockNotAvailableError:
         raise LockTimeoutError(
             "Nothing was removed: the audit is in use by a long transaction, such as a dump, and whoever comes to look "
             "or to write would have to wait. Run this again when that has ended."
         ) from None
-    what = f"{months} {noun(months, 'month', 'months')} with {rows:,} {noun(rows, 'entry', 'entries')}"
-    print(f"Removed {what} of more than {days} days ago.")
+    removed = f"{months} {pluralize(months, 'month', 'months')} with {rows:,} {pluralize(rows, 'entry', 'entries')}"
+    print(f"Removed {removed} of more than {days} days ago.")
     return 0

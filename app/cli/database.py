@@ -8,10 +8,10 @@ from typing import TypeVar
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.db.embedded import EmbeddedPostgres, EmbeddedPostgresError, running_url
+from app.db.database import Database
+from app.db.embedded import EmbeddedPostgres, EmbeddedPostgresError, running_server_url
 from app.db.migrate import INSUFFICIENT_PRIVILEGE
-from app.db.schema import schema_is_current
-from app.db.session import Database
+from app.db.schema_version import schema_is_current
 from app.errors import UnavailableError
 from app.settings import InvalidSettingsError, Settings
 
@@ -22,20 +22,26 @@ class NoDatabaseError(Exception):
     """There is none, or its schema is older than this version; the message tells the operator what to do."""
 
 
-class NotAllowedError(Exception):
+class InsufficientPrivilegeError(Exception):
     """The database's role has no right to do it; the message tells the operator what to do."""
 
 
-OUT_OF_REACH = (NotAllowedError, EmbeddedPostgresError, InvalidSettingsError, NoDatabaseError, UnavailableError)
+DATABASE_ERRORS = (
+    InsufficientPrivilegeError,
+    EmbeddedPostgresError,
+    InvalidSettingsError,
+    NoDatabaseError,
+    UnavailableError,
+)
 """What `on_database` may raise that an operator can mend."""
 
 
-def in_transaction(work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+def run_in_transaction(work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
     """Do `work` in one transaction, as `on_database` does; again, where it collides with others."""
-    return on_database(lambda database: database.transaction(work))
+    return run_on_database(lambda database: database.transaction(work))
 
 
-def on_database(work: Callable[[Database], Awaitable[T]], *, connections: int = 1) -> T:
+def run_on_database(work: Callable[[Database], Awaitable[T]], *, pool_size: int = 1) -> T:
     """Do `work` on the database of DATABASE_URL, or on the embedded server, be it running or not.
 
     Raises:
@@ -52,19 +58,19 @@ def on_database(work: Callable[[Database], Awaitable[T]], *, connections: int = 
         else:
             if not (settings.data_dir / "postgres").is_dir():
                 raise NoDatabaseError(f"There is no database in {settings.data_dir}: set DATABASE_URL, or serve first.")
-            url = running_url(settings.data_dir) or stack.enter_context(EmbeddedPostgres(settings.data_dir)).url
+            url = running_server_url(settings.data_dir) or stack.enter_context(EmbeddedPostgres(settings.data_dir)).url
         try:
-            return asyncio.run(_run(url, work, connections))
+            return asyncio.run(_connect_and_run(url, work, pool_size))
         except ProgrammingError as error:
             if getattr(error.orig, "sqlstate", None) != INSUFFICIENT_PRIVILEGE:
                 raise
-            raise NotAllowedError(
+            raise InsufficientPrivilegeError(
                 "This role may not do that: use the DATABASE_URL of the role that migrates."
             ) from None
 
 
-async def _run(url: str, work: Callable[[Database], Awaitable[T]], connections: int) -> T:
-    async with Database(url, pool_size=connections, limited=False) as database:
+async def _connect_and_run(url: str, work: Callable[[Database], Awaitable[T]], pool_size: int) -> T:
+    async with Database(url, pool_size=pool_size, with_timeouts=False) as database:
         async with database.read() as connection:
             if not await schema_is_current(connection):
                 remedy = "run `patients-api migrate`, or for the embedded one `patients-api serve`"

@@ -8,10 +8,10 @@ import http.client
 import sys
 from urllib.parse import urlsplit
 
-TIMEOUT = 3
+TIMEOUT_SECONDS = 3
 """Seconds."""
 
-EXPECTED = ()
+USER_ERRORS = ()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,13 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Ask `/readyz`; 0 if it is ready, or 1 with the reason on stderr."""
     try:
-        connection = http.client.HTTPConnection(urlsplit(arguments.url).netloc, timeout=TIMEOUT)
+        connection = http.client.HTTPConnection(urlsplit(arguments.url).netloc, timeout=TIMEOUT_SECONDS)
         connection.request("GET", "/readyz")
-        answer = connection.getresponse()
+        response = connection.getresponse()
     except (OSError, http.client.HTTPException, ValueError) as error:
         print(f"{arguments.url}: {error}", file=sys.stderr)
         return 1
-    if answer.status != http.client.NO_CONTENT:
-        print(f"{answer.status} {answer.reason}", file=sys.stderr)
+    if response.status != http.client.NO_CONTENT:
+        print(f"{response.status} {response.reason}", file=sys.stderr)
         return 1
     return 0

@@ -3,18 +3,25 @@
 import argparse
 from typing import NamedTuple
 
-from app.cli.database import OUT_OF_REACH, on_database
-from app.cli.wording import noun
-from app.db.session import Database
+from app.cli.database import DATABASE_ERRORS, run_on_database
+from app.cli.text import pluralize
+from app.db.database import Database
 from app.doctors.service import DoctorService
 from app.hospitals.service import HospitalService
-from app.journal.chain import Erasures, Head, MalformedHeadError, erasures, head, head_at
-from app.journal.verification import Verdict, verify
 from app.patients.service import PatientService
 from app.profiles.service import ProfileService
+from app.records.chain import (
+    ErasureCounts,
+    JournalHead,
+    MalformedJournalHeadError,
+    count_erasures,
+    read_journal_head,
+    read_journal_head_at,
+)
+from app.records.verification import VerificationResult, verify_journal
 
-EXPECTED = (*OUT_OF_REACH, MalformedHeadError)
-SERVICES = (PatientService, ProfileService, HospitalService, DoctorService)
+USER_ERRORS = (*DATABASE_ERRORS, MalformedJournalHeadError)
+JOURNALED_SERVICES = (PatientService, ProfileService, HospitalService, DoctorService)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,68 +38,77 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the line; or for each resource one, and what is wrong: 0 if all is well, else 1."""
     if arguments.what == "head":
-        print(on_database(_head))
+        print(run_on_database(_read_head))
         return 0
-    findings = on_database(lambda database: _verify(database, arguments.head and Head.read(arguments.head)))
-    for resource, verdict in findings.verdicts.items():
-        records, entries = verdict.records, verdict.entries
-        print(f"{resource}: {records} {noun(records, 'record')}, {entries} {noun(entries, 'entry', 'entries')}")
-        for unique_id, what in verdict.flaws:
-            print(f"  {unique_id} {what}")
-        if more := verdict.flawed - len(verdict.flaws):
+    report = run_on_database(
+        lambda database: _verify_journal(database, arguments.head and JournalHead.parse(arguments.head))
+    )
+    for resource, result in report.results.items():
+        records, entries = result.record_count, result.entry_count
+        print(
+            f"{resource}: {records} {pluralize(records, 'record')}, {entries} {pluralize(entries, 'entry', 'entries')}"
+        )
+        for unique_id, discrepancy in result.discrepancies:
+            print(f"  {unique_id} {discrepancy}")
+        if more := result.discrepancy_count - len(result.discrepancies):
             print(f"  … and {more:,} more")
-    records, removed, redacted = findings.erasures
+    records, removed, redacted = report.erasures
     print(
-        f"erased: {records} {noun(records, 'record')}, {removed} {noun(removed, 'entry', 'entries')} removed,"
+        f"erased: {records} {pluralize(records, 'record')}, {removed} {pluralize(removed, 'entry', 'entries')} removed,"
         f" {redacted} redacted"
     )
-    flawed = any(verdict.flawed for verdict in findings.verdicts.values())
-    if flawed:
+    has_discrepancies = any(verdict.discrepancy_count for verdict in report.results.values())
+    if has_discrepancies:
         print("The journal does not agree with the records or with itself.")
     else:
         print("Every record is what its newest entry says. No entry was changed, added or removed in between.")
-    return 1 if _compare(findings.then) or flawed else 0
+    return 1 if _report_head_mismatch(report.head_comparison) or has_discrepancies else 0
 
 
-class _Then(NamedTuple):
-    told: Head
-    found: Head
-    removed: int
+class _HeadComparison(NamedTuple):
+    expected: JournalHead
+    actual: JournalHead
+    erased_entries: int
     """Entries, by erasures since."""
 
 
-class _Findings(NamedTuple):
-    verdicts: dict[str, Verdict]
-    erasures: Erasures
-    then: _Then | None
+class _VerificationReport(NamedTuple):
+    results: dict[str, VerificationResult]
+    erasures: ErasureCounts
+    head_comparison: _HeadComparison | None
 
 
-async def _head(database: Database) -> Head:
+async def _read_head(database: Database) -> JournalHead:
     async with database.read() as connection:
-        return await head(connection)
+        return await read_journal_head(connection)
 
 
-async def _verify(database: Database, told: Head | None) -> _Findings:
-    repositories = [service.repository_class for service in SERVICES]
+async def _verify_journal(database: Database, expected_head: JournalHead | None) -> _VerificationReport:
+    repositories = [service.repository_class for service in JOURNALED_SERVICES]
     async with database.read() as connection:
-        return _Findings(
-            {repository.table.name: await verify(connection, repository) for repository in repositories},
-            await erasures(connection),
-            _Then(told, *await head_at(connection, told.time)) if told else None,
+        return _VerificationReport(
+            {repository.table.name: await verify_journal(connection, repository) for repository in repositories},
+            await count_erasures(connection),
+            _HeadComparison(expected_head, *await read_journal_head_at(connection, expected_head.time))
+            if expected_head
+            else None,
         )
 
 
-def _compare(then: _Then | None) -> bool:
+def _report_head_mismatch(comparison: _HeadComparison | None) -> bool:
     """Say whether the journal still holds what a line tells, if there is one; whether it does not."""
-    if then is None:
+    if comparison is None:
         return False
-    moment = then.told.time.isoformat()
-    if then.found == then.told:
-        gone = f", but for {then.removed} removed by erasures since" if then.removed else ""
-        print(f"The journal holds all {then.told.entries} entries of {moment}{gone}.")
+    timestamp = comparison.expected.time.isoformat()
+    if comparison.actual == comparison.expected:
+        erasure_note = (
+            f", but for {comparison.erased_entries} removed by erasures since" if comparison.erased_entries else ""
+        )
+        print(f"The journal holds all {comparison.expected.entry_count} entries of {timestamp}{erasure_note}.")
         return False
     print(
-        f"The journal is not that of {moment}: it had {then.told.entries} entries then, and has {then.found.entries}"
-        " of that time now. Entries of then were removed, added or written anew."
+        f"The journal is not that of {timestamp}: it had {comparison.expected.entry_count} entries then, "
+        f"and has {comparison.actual.entry_count} of that time now. "
+        "Entries of then were removed, added or written anew."
     )
     return True

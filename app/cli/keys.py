@@ -7,24 +7,30 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth import keys
 from app.auth.scopes import Scope
-from app.cli.database import OUT_OF_REACH, in_transaction
-from app.resource.identifiers import is_identifier
+from app.cli.database import DATABASE_ERRORS, run_in_transaction
+from app.identifiers import is_identifier
 
-EXPECTED = (*OUT_OF_REACH, keys.KeyNameTakenError)
-FORM = "{:<24}{:<12}{:<12}{:<12}{}"
+USER_ERRORS = (*DATABASE_ERRORS, keys.KeyNameTakenError)
+ROW_FORMAT = "{:<24}{:<12}{:<12}{:<12}{}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare its options."""
     actions = parser.add_subparsers(dest="action", required=True)
     create = actions.add_parser("create", help="make a key, and show it once")
-    create.add_argument("--name", type=_name, required=True, help="who will use it; the journal names changes by it")
+    create.add_argument(
+        "--name", type=_key_name, required=True, help="who will use it; the journal names changes by it"
+    )
     names = [scope.value for scope in Scope]
     create.add_argument(
         "--scope", action="append", required=True, choices=names, metavar="SCOPE", help=", ".join(names)
     )
     create.add_argument(
-        "--hospital", action="append", type=_hospital, metavar="ID", help="a hospital that it is limited to; or several"
+        "--hospital",
+        action="append",
+        type=_hospital_id,
+        metavar="ID",
+        help="a hospital that it is limited to; or several",
     )
     create.add_argument("--expires", type=date.fromisoformat, metavar="YYYY-MM-DD", help="its last day, in UTC")
     actions.add_parser("list", help="show all keys, without what would open anything")
@@ -32,15 +38,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     revoke.add_argument("name")
 
 
-def _name(text: str) -> str:
-    if keys.NAME.fullmatch(text) is None:
+def _key_name(text: str) -> str:
+    if keys.NAME_PATTERN.fullmatch(text) is None:
         raise argparse.ArgumentTypeError(
             "must be 1 to 64 letters, digits, single spaces or . _ @ -, not begin with a sign, not end with a space"
         )
     return text
 
 
-def _hospital(text: str) -> str:
+def _hospital_id(text: str) -> str:
     if not is_identifier(text):
         raise argparse.ArgumentTypeError("must be the unique_id of a hospital; several are given by several --hospital")
     return text
@@ -59,23 +65,23 @@ def _create(arguments: argparse.Namespace) -> int:
     async def work(connection: AsyncConnection) -> str:
         return await keys.create(connection, arguments.name, scopes, arguments.hospital, expires)
 
-    print(in_transaction(work))
+    print(run_in_transaction(work))
     return 0
 
 
 def _list(_: argparse.Namespace) -> int:
-    listed = in_transaction(keys.listed)
-    print(FORM.format("name", "created", "expires", "last used", "scopes"))
-    for key in listed:
-        days = [key[name].date().isoformat() if key[name] else "-" for name in ("created", "expires", "last_used")]
+    api_keys = run_in_transaction(keys.list_keys)
+    print(ROW_FORMAT.format("name", "created", "expires", "last used", "scopes"))
+    for key in api_keys:
+        dates = [key[name].date().isoformat() if key[name] else "-" for name in ("created", "expires", "last_used")]
         notes = [f"hospitals: {' '.join(key['hospitals'])}"] if key["hospitals"] is not None else []
         notes += ["REVOKED"] if key["revoked"] else []
-        print(FORM.format(key["name"], *days, ", ".join([" ".join(key["scopes"]), *notes])))
+        print(ROW_FORMAT.format(key["name"], *dates, ", ".join([" ".join(key["scopes"]), *notes])))
     return 0
 
 
 def _revoke(arguments: argparse.Namespace) -> int:
-    if in_transaction(lambda connection: keys.revoke(connection, arguments.name)):
+    if run_in_transaction(lambda connection: keys.revoke(connection, arguments.name)):
         print("Revoked.")
         return 0
     print("There is no key of this name that is not revoked.")

@@ -6,13 +6,13 @@ import sys
 
 import app.models  # noqa: F401  # declares the tables to which rights are given
 from app.audit.retention import add_months
-from app.db.migrate import UnfitRoleError, check_role, grant, migrate
-from app.db.schema import LockTimeoutError
-from app.db.session import Database
+from app.db.database import Database
+from app.db.migrate import UnsuitableRoleError, check_serving_role, grant_serving_rights, migrate
+from app.db.schema_version import LockTimeoutError
 from app.errors import UnavailableError
 from app.settings import InvalidSettingsError, Settings
 
-EXPECTED = (InvalidSettingsError, LockTimeoutError, UnfitRoleError, UnavailableError)
+USER_ERRORS = (InvalidSettingsError, LockTimeoutError, UnsuitableRoleError, UnavailableError)
 """What may go wrong that an operator can mend."""
 
 
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def _add_months(url: str) -> None:
-    async with Database(url, pool_size=1, limited=False) as database:
+    async with Database(url, pool_size=1, with_timeouts=False) as database:
         await add_months(database)
 
 
@@ -38,15 +38,15 @@ def run(arguments: argparse.Namespace) -> int:
         return 1
     url = settings.database_url.get_secret_value()
     if arguments.serving_role is not None:
-        asyncio.run(check_role(url, arguments.serving_role))
+        asyncio.run(check_serving_role(url, arguments.serving_role))
     migrate(url)
     asyncio.run(_add_months(url))
     if arguments.serving_role is not None:
-        left = asyncio.run(grant(url, arguments.serving_role))
-        if left:
+        unapplied_statements = asyncio.run(grant_serving_rights(url, arguments.serving_role))
+        if unapplied_statements:
             print(f"Done: {arguments.serving_role} may serve.", file=sys.stderr)
             print("The rest is no error, and matters only with a connection pooler such as PgBouncer.", file=sys.stderr)
             print("Through one, time limits come from the role, and only who made it may alter it.", file=sys.stderr)
             print("For a pooler have an administrator run:", file=sys.stderr)
-            print(*(f"{statement};" for statement in left), sep="\n", file=sys.stderr)
+            print(*(f"{statement};" for statement in unapplied_statements), sep="\n", file=sys.stderr)
     return 0

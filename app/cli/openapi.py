@@ -8,7 +8,7 @@ from pydantic import SecretStr
 from app.main import create_app
 from app.settings import InvalidSettingsError, Settings
 
-EXPECTED = (InvalidSettingsError,)
+USER_ERRORS = (InvalidSettingsError,)
 
 
 def add_arguments(_: argparse.ArgumentParser) -> None:
@@ -17,6 +17,6 @@ def add_arguments(_: argparse.ArgumentParser) -> None:
 
 def run(_: argparse.Namespace) -> int:
     """Print the document; 0."""
-    nowhere = Settings.load().model_copy(update={"database_url": SecretStr("postgresql://")})
-    print(json.dumps(create_app(nowhere).openapi(), indent=2, ensure_ascii=False))
+    settings = Settings.load().model_copy(update={"database_url": SecretStr("postgresql://")})
+    print(json.dumps(create_app(settings).openapi(), indent=2, ensure_ascii=False))
     return 0

@@ -7,20 +7,20 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgres
 from rich.text import Text
 
 
-class _Rate(ProgressColumn):
+class _RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
         records = task.fields["records"]
         rate = records / task.elapsed if task.elapsed else 0
         return Text(f"{records:,} records, {rate:,.0f}/s")
 
 
-def progress(*, hidden: bool = False) -> Progress:
+def progress_bar(*, hidden: bool = False) -> Progress:
     """A progress bar on stderr, for tasks with the field `records`; it goes away at its end."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
-        _Rate(),
+        _RateColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,

@@ -17,20 +17,20 @@ import structlog
 import uvicorn
 from sqlalchemy.exc import ProgrammingError
 
-from app.db.connecting import missing_limits
 from app.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
-from app.db.schema import LockTimeoutError, schema_is_current
+from app.db.engine import missing_timeouts
+from app.db.schema_version import LockTimeoutError, schema_is_current
 from app.errors import UnavailableError
 from app.observability.logging import configure_logging
-from app.observability.sharing import share
+from app.observability.multiprocess import multiprocess_directory
+from app.server.supervisor import STARTUP_FAILURE, Supervisor, exit_after
 from app.settings import InvalidSettingsError, Settings
-from app.supervision import CANNOT_START, Workers, end_after
 
 log = structlog.get_logger()
 
-GRACE = 20
+SHUTDOWN_GRACE_SECONDS = 20
 """Seconds that requests in flight get to finish after SIGTERM."""
-PORT_WAIT = 5.0
+PORT_TIMEOUT_SECONDS = 5.0
 """Seconds to wait for the port: workers of a server that was killed need a moment to go."""
 
 
@@ -38,26 +38,26 @@ class CannotServeError(Exception):
     """The service cannot start; the message tells the operator what to do."""
 
 
-EXPECTED = (CannotServeError, EmbeddedPostgresError, InvalidSettingsError, LockTimeoutError, UnavailableError)
+USER_ERRORS = (CannotServeError, EmbeddedPostgresError, InvalidSettingsError, LockTimeoutError, UnavailableError)
 """What may go wrong that an operator can mend."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare its options."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=_port, default=8000, help="port to listen on (%(default)s)")
-    parser.add_argument("--workers", type=_workers, default=1, help="processes (%(default)s)")
+    parser.add_argument("--port", type=_port_number, default=8000, help="port to listen on (%(default)s)")
+    parser.add_argument("--workers", type=_worker_count, default=1, help="processes (%(default)s)")
     parser.add_argument("--demo", action="store_true", help="fill an empty database with fictitious patients")
 
 
-def _port(text: str) -> int:
+def _port_number(text: str) -> int:
     port = int(text)
     if not 0 < port < 2**16:
         raise argparse.ArgumentTypeError("must be 1 to 65535")
     return port
 
 
-def _workers(text: str) -> int:
+def _worker_count(text: str) -> int:
     workers = int(text)
     if workers < 1:
         raise argparse.ArgumentTypeError("must be 1 or more")
@@ -80,32 +80,32 @@ def run(arguments: argparse.Namespace) -> int:
     with ExitStack() as stack:
         if arguments.workers > 1:
             try:
-                stack.enter_context(share())
+                stack.enter_context(multiprocess_directory())
             except OSError as error:
                 raise CannotServeError("Several workers need a place for temporary files: set TMPDIR.") from error
-        _await_port(arguments.host, arguments.port)
+        _wait_for_port(arguments.host, arguments.port)
         if settings.database_url is None:
             server = stack.enter_context(EmbeddedPostgres(settings.data_dir))
             url = server.url
             os.environ["DATABASE_URL"] = url  # all that the application and its workers get to know of it
-            if settings.for_this_machine and _is_loopback(arguments.host):
+            if settings.is_local_only and _is_loopback(arguments.host):
                 os.environ["PATIENTS_AUTH"] = "off"
                 # a page that rebinds its name to 127.0.0.1 would be let in by any name
                 os.environ["PATIENTS_ALLOWED_HOSTS"] = f"localhost,127.0.0.1,[::1],{arguments.host}"
-            end_after(server.wait)
+            exit_after(server.wait)
             stack.callback(signal.signal, signal.SIGINT, signal.SIG_IGN)  # its end at ours is no news
-            if not asyncio.run(_is_current(url)):
+            if not asyncio.run(_is_schema_current(url)):
                 from app.db.migrate import migrate  # noqa: PLC0415  # Alembic takes ten megabytes
 
                 migrate(url)
         else:
             url = settings.database_url.get_secret_value()
-            if not asyncio.run(_is_current(url)):
+            if not asyncio.run(_is_schema_current(url)):
                 raise CannotServeError(
                     "The database lacks migrations of this version. Run `patients-api migrate`, then start again."
                 )
         if arguments.demo:
-            asyncio.run(_fill(url))
+            asyncio.run(_load_demo_data(url))
         if settings.auth == "off":
             log.warning("authentication is off: who reaches this service may read and change everything")
         print(f"Patients API: http://{arguments.host}:{arguments.port}/docs (Ctrl-C stops)", file=sys.stderr)
@@ -126,12 +126,12 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-async def _is_current(url: str) -> bool:
-    from app.db.session import Database  # noqa: PLC0415  # it has metrics, of which is known by now where they are
+async def _is_schema_current(url: str) -> bool:
+    from app.db.database import Database  # noqa: PLC0415  # it has metrics, of which is known by now where they are
 
     try:
         async with Database(url, pool_size=1) as database, database.read() as connection:
-            if missing := await missing_limits(connection):
+            if missing := await missing_timeouts(connection):
                 raise CannotServeError(
                     "Through a connection pooler the role itself has to limit its sessions, and lacks "
                     f"{', '.join(missing)}. Run `patients-api migrate --serving-role …` with the URL of PostgreSQL "
@@ -144,25 +144,28 @@ async def _is_current(url: str) -> bool:
         ) from error
 
 
-async def _fill(url: str) -> None:
+async def _load_demo_data(url: str) -> None:
     from app import demo  # noqa: PLC0415  # as above
-    from app.db.session import Database  # noqa: PLC0415
+    from app.db.database import Database  # noqa: PLC0415
 
     async with Database(url, pool_size=1) as database:
-        await database.transaction(demo.fill)
+        await database.transaction(demo.insert_demo_data)
 
 
 def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
     """Serve until told to stop; 0, or 1 where it did not come to serving."""
     # not earlier, as above; and not in the workers: loaded here, it is in memory once for all of them
-    from app.http.protocol import Protocol  # noqa: PLC0415
-    from app.observability.metrics import forget  # noqa: PLC0415
-    from app.worker import application  # noqa: PLC0415
+    from app.observability.metrics import mark_worker_dead  # noqa: PLC0415
+    from app.server.protocol import StrictHttpProtocol  # noqa: PLC0415
+    from app.server.worker import create_worker_app  # noqa: PLC0415
 
     config = uvicorn.Config(
-        application,
+        create_worker_app,
         factory=True,
-        http=cast("type[Protocol]", partial(Protocol, client_timeout_seconds=settings.client_timeout_seconds)),
+        http=cast(
+            "type[StrictHttpProtocol]",
+            partial(StrictHttpProtocol, client_timeout_seconds=settings.client_timeout_seconds),
+        ),
         ws="none",
         workers=1,  # of this configuration; without it WEB_CONCURRENCY is read
         host=arguments.host,
@@ -173,48 +176,48 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
         lifespan="on",
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies),
-        timeout_graceful_shutdown=GRACE,
+        timeout_graceful_shutdown=SHUTDOWN_GRACE_SECONDS,
     )
     if arguments.workers == 1:
         server = uvicorn.Server(config)
         server.run()
         return 0 if server.started else 1
 
-    def work() -> None:
+    def run_worker() -> None:
         try:
             # a socket of its own: of one that all share, the busiest takes most of the connections
-            bound = _bind((arguments.host, arguments.port), reuse_port=True)
+            bound_socket = _bind((arguments.host, arguments.port), reuse_port=True)
         except OSError as error:
             log.error("the port is taken", error=type(error).__name__)  # noqa: TRY400  # the operator's matter
-            sys.exit(CANNOT_START)
-        uvicorn.Server(config).run([bound])
+            sys.exit(STARTUP_FAILURE)
+        uvicorn.Server(config).run([bound_socket])
 
     gc.collect()
     gc.freeze()  # or each worker would write to all of it
-    return Workers(arguments.workers, work, forget=forget).run()
+    return Supervisor(arguments.workers, run_worker, on_exit=mark_worker_dead).run()
 
 
 def _bind(address: tuple[str, int], *, reuse_port: bool) -> socket.socket:
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    bound = socket.socket(family)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound_socket = socket.socket(family)
+    bound_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if reuse_port:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
-        bound.bind(address)
+        bound_socket.bind(address)
     except OSError:
-        bound.close()
+        bound_socket.close()
         raise
-    return bound
+    return bound_socket
 
 
-def _await_port(host: str, port: int) -> None:
+def _wait_for_port(host: str, port: int) -> None:
     """Wait until the port is free.
 
     Raises:
         CannotServeError: it is not free in time, or cannot be had.
     """
-    deadline = time.monotonic() + PORT_WAIT
+    deadline = time.monotonic() + PORT_TIMEOUT_SECONDS
     while True:
         try:
             _bind((host, port), reuse_port=False).close()

@@ -6,16 +6,16 @@ from typing import Any, ClassVar
 from sqlalchemy import BigInteger, CheckConstraint, Column, Computed, DateTime, MetaData, Table, Text, func
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column
 
-ID = Text(collation="C")
+ID_TEXT = Text(collation="C")
 """Identifiers sort by their bytes on every server, whatever its locale."""
 
-PEOPLE_TEXT = Text(collation="pg_c_utf8")
+HUMAN_TEXT = Text(collation="pg_c_utf8")
 """People's text sorts and folds alike on every server (a collation built into PostgreSQL 17 and newer)."""
 
-KEY = Text(collation="C")
+FOLDED_TEXT = Text(collation="C")
 """People's text, folded by the database's `fold`: compared without regard to case and accents, sorted by its bytes."""
 
-UNBUFFERED = {"fastupdate": "off"}
+NO_FASTUPDATE = {"fastupdate": "off"}
 """Of a GIN index: rows enter it as they are written, not at some later search's cost."""
 
 
@@ -39,7 +39,7 @@ class Resource(Base):
     __abstract__ = True
     __table__: ClassVar[Table]
 
-    unique_id: Mapped[str] = mapped_column(ID, primary_key=True, sort_order=-2)
+    unique_id: Mapped[str] = mapped_column(ID_TEXT, primary_key=True, sort_order=-2)
     version: Mapped[int] = mapped_column(BigInteger, server_default="1", sort_order=-1)
     """Counts the changes of the record, from 1."""
     date_created: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.statement_timestamp())
@@ -50,23 +50,23 @@ class Resource(Base):
         cls.__table__.append_constraint(CheckConstraint("char_length(unique_id) <= 64", name="unique_id"))
         for column in cls.__table__.columns:
             if "max_length" in column.info:
-                fits = func.char_length(column) <= column.info["max_length"]
-                cls.__table__.append_constraint(CheckConstraint(fits, name=f"{column.name}_length"))
+                is_within_length = func.char_length(column) <= column.info["max_length"]
+                cls.__table__.append_constraint(CheckConstraint(is_within_length, name=f"{column.name}_length"))
 
 
-def stored(table: Table) -> list[Column[Any]]:
+def non_generated_columns(table: Table) -> list[Column[Any]]:
     """The columns of a table that are given values; PostgreSQL computes the others of these."""
     return [column for column in table.columns if column.computed is None]
 
 
 def text_column(max_length: int, *, nullable: bool = True) -> MappedColumn[Any]:
     """A column of people's text, of at most `max_length` characters by a named CHECK constraint."""
-    return mapped_column(PEOPLE_TEXT, nullable=nullable, info={"max_length": max_length})
+    return mapped_column(HUMAN_TEXT, nullable=nullable, info={"max_length": max_length})
 
 
 def folded_column(name: str) -> MappedColumn[Any]:
     """A column that holds another one folded, for filters and orderings; by convention `{name}_folded`."""
-    return mapped_column(KEY, Computed(f"fold({name})", persisted=True))
+    return mapped_column(FOLDED_TEXT, Computed(f"fold({name})", persisted=True))
 
 
 def max_length(column: Column[Any]) -> int:

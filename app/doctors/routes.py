@@ -1,14 +1,6 @@
 from fastapi import Request, Response
 
-from app.auth.scopes import Scope, needs
-from app.doctors.repository import DoctorRepository
-from app.doctors.schemas import Doctor, DoctorCreate, DoctorUpdate
-from app.doctors.service import DoctorService
-from app.http.query import read_query, takes
-from app.http.routing import make_router, problems
-from app.journal.routes import add_history_routes
-from app.resource.pages import ListParameters
-from app.resource.routes import (
+from app.api.endpoints import (
     CREATE_PROBLEMS,
     DELETE_PROBLEMS,
     UPDATE_PROBLEMS,
@@ -19,6 +11,14 @@ from app.resource.routes import (
     list_records,
     update_record,
 )
+from app.api.history import add_history_routes
+from app.api.pages import ListParameters
+from app.api.query_parameters import openapi_query_parameters, parse_query
+from app.api.routing import make_router, problem_responses
+from app.auth.scopes import Scope, requires
+from app.doctors.repository import DoctorRepository
+from app.doctors.schemas import Doctor, DoctorCreate, DoctorUpdate
+from app.doctors.service import DoctorService
 
 router = make_router("/doctors/doctors", tag="doctors")
 
@@ -26,27 +26,32 @@ router = make_router("/doctors/doctors", tag="doctors")
 @router.get(
     "/",
     response_model=list[Doctor],
-    openapi_extra=needs(Scope.DIRECTORY_READ) | takes(ListParameters),
-    responses=problems(422),
+    openapi_extra=requires(Scope.DIRECTORY_READ) | openapi_query_parameters(ListParameters),
+    responses=problem_responses(422),
 )
 async def list_doctors(request: Request) -> Response:
     """List all doctors in the order of their `unique_id`, or a page of them with `limit` and `cursor`."""
-    return await list_records(request, DoctorRepository, read_query(request, ListParameters))
+    return await list_records(request, DoctorRepository, parse_query(request, ListParameters))
 
 
 @router.post(
     "/",
     status_code=201,
     response_model=Doctor,
-    openapi_extra=needs(Scope.DIRECTORY_WRITE),
-    responses=problems(*CREATE_PROBLEMS),
+    openapi_extra=requires(Scope.DIRECTORY_WRITE),
+    responses=problem_responses(*CREATE_PROBLEMS),
 )
 async def create_doctor(request: Request, body: DoctorCreate) -> Response:
     """Create a doctor."""
     return await create_record(request, DoctorService, body)
 
 
-@router.get("/{unique_id}/", response_model=Doctor, openapi_extra=needs(Scope.DIRECTORY_READ), responses=problems(404))
+@router.get(
+    "/{unique_id}/",
+    response_model=Doctor,
+    openapi_extra=requires(Scope.DIRECTORY_READ),
+    responses=problem_responses(404),
+)
 async def get_doctor(request: Request, unique_id: PathId) -> Response:
     """Get one doctor."""
     return await get_record(request, DoctorRepository, unique_id)
@@ -56,14 +61,14 @@ async def get_doctor(request: Request, unique_id: PathId) -> Response:
     "/{unique_id}/",
     name="patch_doctor",
     response_model=Doctor,
-    openapi_extra=needs(Scope.DIRECTORY_WRITE),
-    responses=problems(*UPDATE_PROBLEMS),
+    openapi_extra=requires(Scope.DIRECTORY_WRITE),
+    responses=problem_responses(*UPDATE_PROBLEMS),
 )
 @router.put(
     "/{unique_id}/",
     response_model=Doctor,
-    openapi_extra=needs(Scope.DIRECTORY_WRITE),
-    responses=problems(*UPDATE_PROBLEMS),
+    openapi_extra=requires(Scope.DIRECTORY_WRITE),
+    responses=problem_responses(*UPDATE_PROBLEMS),
 )
 async def update_doctor(request: Request, unique_id: PathId, body: DoctorUpdate) -> Response:
     """Change what is given of a doctor; what is absent stays as it is."""
@@ -73,8 +78,8 @@ async def update_doctor(request: Request, unique_id: PathId, body: DoctorUpdate)
 @router.delete(
     "/{unique_id}/",
     status_code=204,
-    openapi_extra=needs(Scope.DIRECTORY_WRITE),
-    responses=problems(*DELETE_PROBLEMS, 409),
+    openapi_extra=requires(Scope.DIRECTORY_WRITE),
+    responses=problem_responses(*DELETE_PROBLEMS, 409),
 )
 async def delete_doctor(request: Request, unique_id: PathId) -> Response:
     """Delete a doctor that no patient is linked to."""

@@ -1,11 +1,11 @@
 from typing import Annotated
 
 from app import contract
-from app.models import Doctor as Row
-from app.resource.schemas import CreateBody, Representation, UpdateBody
-from app.resource.values import Identifier, Text, Timestamp
+from app.fields.schemas import CreateBody, Representation, UpdateBody
+from app.fields.types import Identifier, Text, Timestamp
+from app.models import Doctor as DoctorRow
 
-columns = Row.__table__.c
+columns = DoctorRow.__table__.c
 
 
 class Doctor(Representation):

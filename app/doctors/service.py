@@ -1,6 +1,6 @@
 from app.doctors.repository import DoctorRepository
 from app.doctors.schemas import DoctorCreate, DoctorUpdate
-from app.resource.service import Service
+from app.records.service import Service
 
 
 class DoctorService(Service[DoctorCreate, DoctorUpdate]):

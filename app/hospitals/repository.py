@@ -1,13 +1,13 @@
 from app.hospitals.schemas import Hospital
-from app.models import Hospital as Row
+from app.models import Hospital as HospitalRow
 from app.models import patient_hospitals
-from app.resource.document import Document
-from app.resource.repository import Repository
+from app.records.documents import Document
+from app.records.repository import Repository
 
 
 class HospitalRepository(Repository):
     name = "hospital"
     prefix = "hos"
-    table = Row.__table__
+    table = HospitalRow.__table__
     document = Document(Hospital, table)
-    patient_reference = patient_hospitals.c.hospital_id
+    patient_reference_column = patient_hospitals.c.hospital_id

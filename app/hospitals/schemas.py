@@ -1,11 +1,11 @@
 from typing import Annotated
 
 from app import contract
-from app.models import Hospital as Row
-from app.resource.schemas import CreateBody, Representation, UpdateBody
-from app.resource.values import Identifier, Text, Timestamp
+from app.fields.schemas import CreateBody, Representation, UpdateBody
+from app.fields.types import Identifier, Text, Timestamp
+from app.models import Hospital as HospitalRow
 
-columns = Row.__table__.c
+columns = HospitalRow.__table__.c
 
 
 class Hospital(Representation):

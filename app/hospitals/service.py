@@ -1,6 +1,6 @@
 from app.hospitals.repository import HospitalRepository
 from app.hospitals.schemas import HospitalCreate, HospitalUpdate
-from app.resource.service import Service
+from app.records.service import Service
 
 
 class HospitalService(Service[HospitalCreate, HospitalUpdate]):

@@ -18,11 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from app.errors import FieldError, InvalidError, ServiceError, UnavailableError
+from app.errors import FieldError, ServiceError, UnavailableError, ValidationFailedError
 
 log = structlog.get_logger()
 
-MEDIA_TYPE = "application/problem+json"
+PROBLEM_MEDIA_TYPE = "application/problem+json"
 
 
 class ProblemError(BaseModel):
@@ -58,7 +58,7 @@ def problem_content(status: int, detail: str, request_id: str) -> dict[str, Any]
     """A problem's members. `type` is `about:blank`: the status says it all (RFC 9457, section 4.2.1)."""
     return {
         "type": "about:blank",
-        "title": title(status),
+        "title": status_phrase(status),
         "status": status,
         "detail": detail,
         "instance": f"urn:request:{request_id}",
@@ -69,7 +69,7 @@ def problem_content(status: int, detail: str, request_id: str) -> dict[str, Any]
 class ProblemResponse(JSONResponse):
     """A problem."""
 
-    media_type = MEDIA_TYPE
+    media_type = PROBLEM_MEDIA_TYPE
 
     def __init__(
         self,
@@ -80,38 +80,40 @@ class ProblemResponse(JSONResponse):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         errors = list(errors)
-        if len(errors) > MAX_ERRORS:
-            detail += f" Here are the first {MAX_ERRORS} of {len(errors)} errors."
+        if len(errors) > MAX_LISTED_ERRORS:
+            detail += f" Here are the first {MAX_LISTED_ERRORS} of {len(errors)} errors."
         content = problem_content(status, detail, scope["state"]["request_id"])
-        if listed := [error._asdict() for error in errors[:MAX_ERRORS]]:
-            content["errors"] = listed
+        if listed_errors := [error._asdict() for error in errors[:MAX_LISTED_ERRORS]]:
+            content["errors"] = listed_errors
         super().__init__(content, status, headers)
 
 
-MAX_ERRORS = 100
+MAX_LISTED_ERRORS = 100
 """The most errors that an answer lists."""
-BODY_TOO_LARGE = "The body is larger than 1 MiB. Send less at once."
-HEAD_TOO_LARGE = "Path, query and headers are larger than 32 KiB. Send less; what is searched for may stand in a body."
-NOTHING_HERE = "There is nothing at this path."
-UNEXPECTED = "Something went wrong on our side. Tell the operators the request_id."
+BODY_TOO_LARGE_DETAIL = "The body is larger than 1 MiB. Send less at once."
+HEAD_TOO_LARGE_DETAIL = (
+    "Path, query and headers are larger than 32 KiB. Send less; what is searched for may stand in a body."
+)
+NOT_FOUND_DETAIL = "There is nothing at this path."
+UNEXPECTED_ERROR_DETAIL = "Something went wrong on our side. Tell the operators the request_id."
 
-_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
+_STATUS_PHRASES = {413: "Content Too Large", 422: "Unprocessable Content"}
 """RFC 9110's names where Python 3.11 and 3.12 have older ones."""
 
 
-def title(status: int) -> str:
+def status_phrase(status: int) -> str:
     """The name of a status."""
-    return _TITLES.get(status) or HTTPStatus(status).phrase
+    return _STATUS_PHRASES.get(status) or HTTPStatus(status).phrase
 
 
-_DETAILS = {
-    404: NOTHING_HERE,
+_DETAIL_BY_STATUS = {
+    404: NOT_FOUND_DETAIL,
     405: "This path does not answer this method; see the Allow header.",
-    413: BODY_TOO_LARGE,
+    413: BODY_TOO_LARGE_DETAIL,
 }
 
 
-async def _service_error(request: Request, error: Exception) -> ProblemResponse:
+async def _handle_service_error(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, ServiceError)  # noqa: S101  # Starlette passes only what the handler is registered for
     if isinstance(error, UnavailableError):
         request_id = request.scope["state"]["request_id"]
@@ -119,18 +121,18 @@ async def _service_error(request: Request, error: Exception) -> ProblemResponse:
     return ProblemResponse(request.scope, error.status, error.detail, error.errors, error.headers)
 
 
-async def _http_error(request: Request, error: Exception) -> ProblemResponse:
+async def _handle_http_error(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, HTTPException)  # noqa: S101  # as above
     headers = dict(error.headers or {})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        template, methods = _at_this_path(request)
+        template, methods = _template_and_methods_at_path(request)
         request.scope["state"]["route"] = template
         headers["Allow"] = ", ".join(methods)
-    detail = _DETAILS.get(error.status_code, title(error.status_code))
+    detail = _DETAIL_BY_STATUS.get(error.status_code, status_phrase(error.status_code))
     return ProblemResponse(request.scope, error.status_code, detail, headers=headers)
 
 
-def _at_this_path(request: Request) -> tuple[str, list[str]]:
+def _template_and_methods_at_path(request: Request) -> tuple[str, list[str]]:
     """The template of the request's path, and all its methods: the framework names those of its first route alone."""
     template = ""
     methods: set[str] = set()
@@ -143,40 +145,44 @@ def _at_this_path(request: Request) -> tuple[str, list[str]]:
     return template, sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
 
-_MESSAGES = {
+_FIELD_ERROR_MESSAGES = {
     "missing": "Must be given",
     "extra_forbidden": "There is no such field or parameter",
 }
-_FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_FIELD_NAME_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
-def _place(part: str | int) -> str | int:
+def _safe_location_part(part: str | int) -> str | int:
     """A step of an error's way. A key of the client's own that is no field's name may be data: it is not repeated."""
-    return part if isinstance(part, int) or _FIELD_NAME.fullmatch(part) else "(a key that is no field's name)"
+    return part if isinstance(part, int) or _FIELD_NAME_PATTERN.fullmatch(part) else "(a key that is no field's name)"
 
 
 def field_errors(error: ValidationError | RequestValidationError) -> list[FieldError]:
     """What validation found, in our words; nothing in it repeats the input."""
     return [
-        FieldError(tuple(_place(part) for part in item["loc"]), _MESSAGES.get(item["type"], item["msg"]), item["type"])
+        FieldError(
+            tuple(_safe_location_part(part) for part in item["loc"]),
+            _FIELD_ERROR_MESSAGES.get(item["type"], item["msg"]),
+            item["type"],
+        )
         for item in error.errors()
     ]
 
 
-def status_of(error: ServiceError | HTTPException | RequestValidationError) -> int:
+def status_for(error: ServiceError | HTTPException | RequestValidationError) -> int:
     """The status with which an error is answered."""
     if isinstance(error, RequestValidationError):
-        return InvalidError.status
+        return ValidationFailedError.status
     return error.status if isinstance(error, ServiceError) else error.status_code
 
 
-async def _validation_error(request: Request, error: Exception) -> ProblemResponse:
+async def _handle_validation_error(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101  # as above
-    return await _service_error(request, InvalidError(field_errors(error)))
+    return await _handle_service_error(request, ValidationFailedError(field_errors(error)))
 
 
 def add_error_handlers(app: FastAPI) -> None:
     """Make problems of the errors that routes and the framework raise."""
-    app.add_exception_handler(ServiceError, _service_error)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(ServiceError, _handle_service_error)
+    app.add_exception_handler(HTTPException, _handle_http_error)
+    app.add_exception_handler(RequestValidationError, _handle_validation_error)

@@ -9,7 +9,7 @@ from app.models.journal import journal
 from app.models.name_word import hospital_words, name_words, stale_words
 from app.models.patient import Patient, patient_doctors, patient_hospitals
 from app.models.profile import Profile
-from app.models.secret import secrets
+from app.models.secret import service_secrets
 
 __all__ = [
     "Doctor",
@@ -24,6 +24,6 @@ __all__ = [
     "name_words",
     "patient_doctors",
     "patient_hospitals",
-    "secrets",
+    "service_secrets",
     "stale_words",
 ]

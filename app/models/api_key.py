@@ -1,14 +1,14 @@
 from sqlalchemy import ARRAY, Column, DateTime, LargeBinary, Table, func
 
-from app.db.base import ID, PEOPLE_TEXT, Base
+from app.db.base import HUMAN_TEXT, ID_TEXT, Base
 
 api_keys = Table(
     "api_keys",
     Base.metadata,
-    Column("name", PEOPLE_TEXT, primary_key=True),
+    Column("name", HUMAN_TEXT, primary_key=True),
     Column("digest", LargeBinary, nullable=False, unique=True),
-    Column("scopes", ARRAY(ID), nullable=False),
-    Column("hospitals", ARRAY(ID)),
+    Column("scopes", ARRAY(ID_TEXT), nullable=False),
+    Column("hospitals", ARRAY(ID_TEXT)),
     Column("created", DateTime(timezone=True), nullable=False, server_default=func.statement_timestamp()),
     Column("expires", DateTime(timezone=True)),
     Column("revoked", DateTime(timezone=True)),

@@ -12,9 +12,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from app.db.base import ID, PEOPLE_TEXT, Base
+from app.db.base import HUMAN_TEXT, ID_TEXT, Base
 
-WRITTEN = ("principal", "method", "route", "status", "resource", "ids", "request_id", "reason", "version")
+WRITABLE_COLUMNS = ("principal", "method", "route", "status", "resource", "ids", "request_id", "reason", "version")
 """The columns that the service writes; the others are the database's."""
 
 audit = Table(
@@ -22,18 +22,21 @@ audit = Table(
     Base.metadata,
     Column("id", BigInteger, Identity(always=True), nullable=False),
     Column("time", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
-    Column("principal", ID, nullable=False),
-    Column("method", ID, nullable=False),
-    Column("route", ID, nullable=False),
+    Column("principal", ID_TEXT, nullable=False),
+    Column("method", ID_TEXT, nullable=False),
+    Column("route", ID_TEXT, nullable=False),
     Column("status", SmallInteger, nullable=False),
-    Column("resource", ID, nullable=False),
-    Column("ids", ARRAY(ID), nullable=False),
-    Column("request_id", ID),
-    Column("reason", PEOPLE_TEXT),
+    Column("resource", ID_TEXT, nullable=False),
+    Column("ids", ARRAY(ID_TEXT), nullable=False),
+    Column("request_id", ID_TEXT),
+    Column("reason", HUMAN_TEXT),
     Column("version", BigInteger),
     PrimaryKeyConstraint("time", "id"),
     Index(None, "principal", "time", "id"),
-    info={"serving_rights": f"SELECT, INSERT ({', '.join(WRITTEN)})", "serving_function": "add_audit_months()"},
+    info={
+        "serving_rights": f"SELECT, INSERT ({', '.join(WRITABLE_COLUMNS)})",
+        "serving_function": "add_audit_months()",
+    },
     postgresql_partition_by="RANGE (time)",
 )
 """Every request for patients and profiles, and a row for each part of a list; triggers refuse all but inserts.
@@ -43,8 +46,8 @@ A partition holds a month, so that what is old can be dropped; `add_audit_months
 `resource` says of what `ids` are: those that were shown or changed, or of a refused request, that it asked for.
 `version` is the one that the request made of a record, as the journal has it; none where it changed nothing.
 """
-ONE = func.cardinality(audit.c.ids) == literal_column("1")
-MANY = func.cardinality(audit.c.ids) > literal_column("1")
+SINGLE_RECORD = func.cardinality(audit.c.ids) == literal_column("1")
+MANY_RECORDS = func.cardinality(audit.c.ids) > literal_column("1")
 # looks at one record in the order of time: a page of them is a range, however many there are; lists by their ids
-Index("ix_audit_one", audit.c.ids[literal_column("1")], audit.c.time, audit.c.id, postgresql_where=ONE)
-Index("ix_audit_many", audit.c.ids, postgresql_using="gin", postgresql_where=MANY)
+Index("ix_audit_one", audit.c.ids[literal_column("1")], audit.c.time, audit.c.id, postgresql_where=SINGLE_RECORD)
+Index("ix_audit_many", audit.c.ids, postgresql_using="gin", postgresql_where=MANY_RECORDS)

@@ -1,17 +1,17 @@
 from sqlalchemy import Column, DateTime, LargeBinary, Table, func
 
-from app.db.base import ID, PEOPLE_TEXT, Base
+from app.db.base import HUMAN_TEXT, ID_TEXT, Base
 
 idempotency_keys = Table(
     "idempotency_keys",
     Base.metadata,
-    Column("principal", ID, primary_key=True),
-    Column("method", ID, primary_key=True),
-    Column("path", ID, primary_key=True),
-    Column("key", ID, primary_key=True),
+    Column("principal", ID_TEXT, primary_key=True),
+    Column("method", ID_TEXT, primary_key=True),
+    Column("path", ID_TEXT, primary_key=True),
+    Column("key", ID_TEXT, primary_key=True),
     Column("fingerprint", LargeBinary, nullable=False),
     Column("time", DateTime(timezone=True), nullable=False, server_default=func.statement_timestamp(), index=True),
-    Column("unique_id", ID),
-    Column("document", PEOPLE_TEXT),
+    Column("unique_id", ID_TEXT),
+    Column("document", HUMAN_TEXT),
 )
 """Answers to requests that carried an Idempotency-Key. Within its transaction a row is there before its answer is."""

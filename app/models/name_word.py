@@ -6,10 +6,10 @@ any more is removed in the background (`app.search.dictionary`).
 
 from sqlalchemy import Column, DateTime, Index, PrimaryKeyConstraint, Table, func, literal_column
 
-from app.db.base import ID, UNBUFFERED, Base
+from app.db.base import ID_TEXT, NO_FASTUPDATE, Base
 
 
-def _since() -> Column[object]:
+def _since_column() -> Column[object]:
     """Since when some patient has had the word without interruption."""
     return Column("since", DateTime(timezone=True), nullable=False, server_default=func.statement_timestamp())
 
@@ -17,8 +17,8 @@ def _since() -> Column[object]:
 name_words = Table(
     "name_words",
     Base.metadata,
-    Column("word", ID, primary_key=True),
-    _since(),
+    Column("word", ID_TEXT, primary_key=True),
+    _since_column(),
     info={"serving_rights": "SELECT, INSERT"},
 )
 """The words of all patients, each once."""
@@ -26,22 +26,22 @@ Index(
     "ix_name_words_typing_keys_word_2",
     func.typing_keys(name_words.c.word, literal_column("2")),
     postgresql_using="gin",
-    postgresql_with=UNBUFFERED,
+    postgresql_with=NO_FASTUPDATE,
 )
 Index(
     "ix_name_words_word_extensions_gin_trgm_ops",
     name_words.c.word,
     postgresql_using="gin",
     postgresql_ops={"word": "extensions.gin_trgm_ops"},
-    postgresql_with=UNBUFFERED,
+    postgresql_with=NO_FASTUPDATE,
 )
 
 hospital_words = Table(
     "hospital_words",
     Base.metadata,
-    Column("hospital_id", ID),
-    Column("word", ID),
-    _since(),
+    Column("hospital_id", ID_TEXT),
+    Column("word", ID_TEXT),
+    _since_column(),
     PrimaryKeyConstraint("hospital_id", "word", postgresql_include=["since"]),
     info={"serving_rights": "SELECT, INSERT"},
 )
@@ -50,7 +50,7 @@ hospital_words = Table(
 stale_words = Table(
     "stale_words",
     Base.metadata,
-    Column("word", ID, nullable=False, index=True),
+    Column("word", ID_TEXT, nullable=False, index=True),
     info={"serving_rights": "SELECT", "serving_function": "forget_stale_words(text[])"},
 )
 """Words that some patient, or some patient of a hospital, no longer has: they may be nobody's any more. A queue."""

@@ -5,7 +5,7 @@ from sqlalchemy import CheckConstraint, Column, Computed, Date, ForeignKey, Inde
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.db.base import ID, UNBUFFERED, Base, Resource, folded_column, text_column
+from app.db.base import ID_TEXT, NO_FASTUPDATE, Base, Resource, folded_column, text_column
 
 
 class Patient(Resource):
@@ -20,14 +20,14 @@ class Patient(Resource):
     )
 
     profile_id: Mapped[str | None] = mapped_column(
-        ID, ForeignKey("profiles.unique_id", ondelete="RESTRICT"), index=True
+        ID_TEXT, ForeignKey("profiles.unique_id", ondelete="RESTRICT"), index=True
     )
     patient_email_address: Mapped[str | None] = text_column(254)
     patient_mobile_number: Mapped[str | None] = text_column(40)
     patient_mobile_digits: Mapped[str | None] = mapped_column(
         Text(collation="C"), Computed("regexp_replace(patient_mobile_number, '[^0-9]', '', 'g')", persisted=True)
     )
-    """The mobile number's digits alone: people write one number in many ways (`app.resource.phones`)."""
+    """The mobile number's digits alone: people write one number in many ways (`app.fields.phones`)."""
     patient_title: Mapped[str | None] = text_column(50)
     patient_first_name: Mapped[str | None] = text_column(150)
     patient_initials: Mapped[str | None] = text_column(20)
@@ -62,8 +62,10 @@ class Patient(Resource):
     """The words by which the patient is found, folded: `o`, `brien` and `obrien` of O'Brien."""
 
 
-_PATIENTS = Patient.__table__.c
-Index("ix_patients_patient_search", _PATIENTS.patient_search, postgresql_using="gin", postgresql_with=UNBUFFERED)
+_PATIENT_COLUMNS = Patient.__table__.c
+Index(
+    "ix_patients_patient_search", _PATIENT_COLUMNS.patient_search, postgresql_using="gin", postgresql_with=NO_FASTUPDATE
+)
 # what lists are ordered by, and filters with many values: a page is a range of the index
 for _name in (
     "patient_last_name_folded",
@@ -77,7 +79,7 @@ for _name in (
     "patient_region_folded",
     "patient_postal_code_folded",
 ):
-    Index(None, _PATIENTS[_name], _PATIENTS.unique_id)
+    Index(None, _PATIENT_COLUMNS[_name], _PATIENT_COLUMNS.unique_id)
 # filters with few values: what is frequent is soon found by the primary key, and these are small
 for _name in (
     "patient_province_folded",
@@ -86,27 +88,27 @@ for _name in (
     "patient_access_medical_care_folded",
     "patient_gender",
 ):
-    Index(None, _PATIENTS[_name])
+    Index(None, _PATIENT_COLUMNS[_name])
 # when: a page in the order of ids, of who was created at some time, is taken from the first ids of each month
 for _name in ("date_created", "last_updated"):
     Index(
         f"ix_patients_month_of_{_name}_unique_id_{_name}",
-        func.month_of(_PATIENTS[_name]),
-        _PATIENTS.unique_id,
-        _PATIENTS[_name],
+        func.month_of(_PATIENT_COLUMNS[_name]),
+        _PATIENT_COLUMNS.unique_id,
+        _PATIENT_COLUMNS[_name],
     )
 
 
-def _link(name: str, target: str, key: str) -> Table:
+def _link_table(name: str, target_table: str, target_key: str) -> Table:
     """A link table: gone with its patient, and holding its target in the directory for as long as it is there."""
     return Table(
         name,
         Base.metadata,
-        Column("patient_id", ID, ForeignKey("patients.unique_id", ondelete="CASCADE"), primary_key=True),
-        Column(key, ID, ForeignKey(f"{target}.unique_id", ondelete="RESTRICT"), primary_key=True),
-        Index(None, key, "patient_id"),
+        Column("patient_id", ID_TEXT, ForeignKey("patients.unique_id", ondelete="CASCADE"), primary_key=True),
+        Column(target_key, ID_TEXT, ForeignKey(f"{target_table}.unique_id", ondelete="RESTRICT"), primary_key=True),
+        Index(None, target_key, "patient_id"),
     )
 
 
-patient_hospitals = _link("patient_hospitals", "hospitals", "hospital_id")
-patient_doctors = _link("patient_doctors", "doctors", "doctor_id")
+patient_hospitals = _link_table("patient_hospitals", "hospitals", "hospital_id")
+patient_doctors = _link_table("patient_doctors", "doctors", "doctor_id")

@@ -1,11 +1,11 @@
 from sqlalchemy import Column, LargeBinary, Table
 
-from app.db.base import ID, Base
+from app.db.base import ID_TEXT, Base
 
-secrets = Table(
+service_secrets = Table(
     "secrets",
     Base.metadata,
-    Column("name", ID, primary_key=True),
+    Column("name", ID_TEXT, primary_key=True),
     Column("value", LargeBinary, nullable=False),
     info={"serving_rights": "SELECT"},
 )

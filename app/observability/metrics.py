@@ -22,61 +22,63 @@ from prometheus_client import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from app.observability.sharing import DIRECTORY
+from app.observability.multiprocess import MULTIPROCESS_DIRECTORY_ENV
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # with several processes there are none
 REGISTRY = CollectorRegistry()
 
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_OTHER = "_OTHER"
+_KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_OTHER_METHOD = "_OTHER"
 """A method that no route has, by OpenTelemetry's word for it."""
-_UNANSWERED = "none"
+_NO_STATUS = "none"
 """The status of what was not answered, because the client had gone."""
 
-_REQUESTS = Counter("http_requests", "Requests, when they ended.", ["route", "method", "status"], registry=REGISTRY)
-_DURATION = Histogram(
+_REQUEST_COUNT = Counter(
+    "http_requests", "Requests, when they ended.", ["route", "method", "status"], registry=REGISTRY
+)
+_REQUEST_DURATION = Histogram(
     "http_request_duration_seconds",
     "Time from a request's arrival until its answer was sent.",
     ["route", "method"],
     buckets=(0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
     registry=REGISTRY,
 )
-_BROKEN = Counter(
+_INCOMPLETE_RESPONSES = Counter(
     "http_responses_incomplete", "Answers that broke off, or never came.", ["route", "method"], registry=REGISTRY
 )
-_STATEMENTS = Histogram(
+_STATEMENT_DURATION = Histogram(
     "database_statement_duration_seconds",
     "Time from sending a statement to PostgreSQL until its answer, or its failure.",
     ["operation", "table"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
     registry=REGISTRY,
 )
-IN_USE = Gauge(
+CONNECTIONS_IN_USE = Gauge(
     "database_connections_in_use",
     "Connections that work for a request.",
     registry=REGISTRY,
     multiprocess_mode="livesum",
 )
-WAITING = Gauge(
+REQUESTS_WAITING = Gauge(
     "database_requests_waiting",
     "Requests that wait for a connection to come free.",
     registry=REGISTRY,
     multiprocess_mode="livesum",
 )
-POOL = Gauge(
+CONNECTIONS_MAX = Gauge(
     "database_connections_max",
     "The most connections that may be in use.",
     registry=REGISTRY,
     multiprocess_mode="livesum",
 )
-_BUILD = Gauge(
+_BUILD_INFO = Gauge(
     "patients_api_build_info",
     "1; which version it is, and of Python.",
     ["version", "python"],
     registry=REGISTRY,
     multiprocess_mode="livemax",
 )
-_BUILD.labels(version("patients-api"), platform.python_version()).set(1)
+_BUILD_INFO.labels(version("patients-api"), platform.python_version()).set(1)
 
 # of this process alone: where there are several, they are not shown
 ProcessCollector(registry=REGISTRY)
@@ -84,41 +86,41 @@ PlatformCollector(registry=REGISTRY)
 GCCollector(registry=REGISTRY)
 
 
-def count_request(method: str, route: str, status: int | None, seconds: float, *, complete: bool) -> None:
+def observe_request(method: str, route: str, status: int | None, seconds: float, *, is_complete: bool) -> None:
     """Count a request that has ended; `route` is a template."""
-    method = method if method in _METHODS else _OTHER
-    requests, duration = _of_request(route, method, status)
+    method = method if method in _KNOWN_METHODS else _OTHER_METHOD
+    requests, duration = _request_metrics(route, method, status)
     requests.inc()
     duration.observe(seconds)
-    if not complete:
-        _BROKEN.labels(route, method).inc()
+    if not is_complete:
+        _INCOMPLETE_RESPONSES.labels(route, method).inc()
 
 
 @cache  # finding a metric by its labels takes longer than adding to it
-def _of_request(route: str, method: str, status: int | None) -> tuple[Counter, Histogram]:
-    requests = _REQUESTS.labels(route, method, _UNANSWERED if status is None else status)
-    return requests, _DURATION.labels(route, method)
+def _request_metrics(route: str, method: str, status: int | None) -> tuple[Counter, Histogram]:
+    requests = _REQUEST_COUNT.labels(route, method, _NO_STATUS if status is None else status)
+    return requests, _REQUEST_DURATION.labels(route, method)
 
 
 @cache
-def of_statement(operation: str, table: str) -> Histogram:
+def statement_histogram(operation: str, table: str) -> Histogram:
     """Where the seconds of a statement are noted, by what it does first, and to which table."""
-    return _STATEMENTS.labels(operation, table)
+    return _STATEMENT_DURATION.labels(operation, table)
 
 
-def exposition(accept: str) -> tuple[bytes, str]:
+def render_metrics(accept: str) -> tuple[bytes, str]:
     """All metrics, of all workers, in the format that an `Accept` header asks for; and its media type.
 
     It reads files: not in the event loop.
     """
     registry = REGISTRY
-    if directory := os.environ.get(DIRECTORY):
+    if directory := os.environ.get(MULTIPROCESS_DIRECTORY_ENV):
         registry = CollectorRegistry()
         MultiProcessCollector(registry, directory)  # type: ignore[no-untyped-call]
     encode, media_type = choose_encoder(accept)
     return encode(registry), media_type
 
 
-def forget(pid: int) -> None:
+def mark_worker_dead(pid: int) -> None:
     """Note that a process which shared its values has ended: it has nothing in use any more. What it counted stays."""
-    mark_process_dead(pid, os.environ[DIRECTORY])  # type: ignore[no-untyped-call]
+    mark_process_dead(pid, os.environ[MULTIPROCESS_DIRECTORY_ENV])  # type: ignore[no-untyped-call]

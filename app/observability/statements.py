@@ -24,16 +24,16 @@ from app.observability import metrics
 
 log = structlog.get_logger()
 
-request_state: ContextVar[Mapping[str, Any]] = ContextVar("request_state")
+current_request_state: ContextVar[Mapping[str, Any]] = ContextVar("request_state")
 """The state of the request at hand: its `request_id`, and its `route` as soon as that is known."""
 
-_WRITE = re.compile(r"\b(?:(INSERT)\s+INTO\s+(\w+)|(DELETE)\s+FROM\s+(\w+)|(UPDATE)\s+(\w+)\s+SET)\b")
-_FROM = re.compile(r"\bFROM\s+(\w+)")
-_MOST_TEXTS = 1000
+_WRITE_PATTERN = re.compile(r"\b(?:(INSERT)\s+INTO\s+(\w+)|(DELETE)\s+FROM\s+(\w+)|(UPDATE)\s+(\w+)\s+SET)\b")
+_FROM_PATTERN = re.compile(r"\bFROM\s+(\w+)")
+_MAX_LOGGED_DIGESTS = 1000
 """Texts of slow statements that are remembered as told: filters are of many shapes."""
 
 
-class _Name(NamedTuple):
+class _StatementName(NamedTuple):
     """What a statement is called: by what it does first, and to which table. Many do more."""
 
     operation: str
@@ -43,39 +43,39 @@ class _Name(NamedTuple):
         return f"{self.operation} {self.table}".rstrip()
 
 
-_COMMIT = _Name("COMMIT", "")
+_COMMIT_NAME = _StatementName("COMMIT", "")
 
 
 @lru_cache(maxsize=256)  # there are more texts than names, and the compiled statements that hold them are as many
-def _name(text: str) -> _Name:
+def _statement_name(text: str) -> _StatementName:
     """The name of a statement: what it writes first, or else reads first."""
-    if (write := _WRITE.search(text)) is not None:
+    if (write := _WRITE_PATTERN.search(text)) is not None:
         operation, table = filter(None, write.groups())
-        return _Name(operation, table)
-    tables = (table for table in _FROM.findall(text) if table in Base.metadata.tables)
-    return _Name("SELECT", next(tables, ""))
+        return _StatementName(operation, table)
+    tables = (table for table in _FROM_PATTERN.findall(text) if table in Base.metadata.tables)
+    return _StatementName("SELECT", next(tables, ""))
 
 
-class Statements:
+class StatementInstrumentation:
     """Measures the statements of an engine.
 
     `slow` is the time in seconds from which on one is logged as a warning; with a `tracer`, each becomes a span of the
     request that it is for, where that is traced.
     """
 
-    def __init__(self, slow: float, tracer: Tracer | None = None) -> None:
-        self._slow = slow
+    def __init__(self, slow_threshold_seconds: float, tracer: Tracer | None = None) -> None:
+        self._slow_threshold_seconds = slow_threshold_seconds
         self._tracer = tracer
-        self._told: set[str] = set()
+        self._logged_digests: set[str] = set()
 
-    def watch(self, engine: AsyncEngine) -> None:
+    def instrument(self, engine: AsyncEngine) -> None:
         """Measure all statements of `engine` from now on. BEGIN counts to the first of its transaction."""
-        event.listen(engine.sync_engine, "before_cursor_execute", self._begin)
-        event.listen(engine.sync_engine, "after_cursor_execute", self._end)
-        event.listen(engine.sync_engine, "handle_error", self._fail)
+        event.listen(engine.sync_engine, "before_cursor_execute", self._before_execute)
+        event.listen(engine.sync_engine, "after_cursor_execute", self._after_execute)
+        event.listen(engine.sync_engine, "handle_error", self._handle_error)
 
     @contextmanager
-    def committing(self) -> Iterator[None]:
+    def measure_commit(self) -> Iterator[None]:
         """Measure a commit, which the engine does not tell of when it has ended."""
         began = time.perf_counter()
         error: BaseException | None = None
@@ -85,42 +85,42 @@ class Statements:
             error = failure
             raise
         finally:
-            self._note(_COMMIT, "COMMIT", began, error)
+            self._record(_COMMIT_NAME, "COMMIT", began, error)
 
     @staticmethod
-    def _begin(_: object, __: object, ___: object, ____: object, context: Any, _____: object) -> None:
+    def _before_execute(_: object, __: object, ___: object, ____: object, context: Any, _____: object) -> None:
         context.began = time.perf_counter()
 
-    def _end(self, _: object, __: object, statement: str, ___: object, context: Any, ____: object) -> None:
-        self._note_executed(context, statement, None)
+    def _after_execute(self, _: object, __: object, statement: str, ___: object, context: Any, ____: object) -> None:
+        self._record_executed(context, statement, None)
 
-    def _fail(self, failure: ExceptionContext) -> None:
+    def _handle_error(self, failure: ExceptionContext) -> None:
         context: Any = failure.execution_context
         if hasattr(context, "began"):  # it is there where a statement failed, and not only a connection
-            self._note_executed(context, failure.statement or "", failure.original_exception)
+            self._record_executed(context, failure.statement or "", failure.original_exception)
 
-    def _note_executed(self, context: Any, statement: str, error: BaseException | None) -> None:
+    def _record_executed(self, context: Any, statement: str, error: BaseException | None) -> None:
         # as it was compiled, before limits, which are no placeholders, came into it
         text = statement if context.compiled is None else context.compiled.string
-        self._note(_name(text), text, context.began, error)
+        self._record(_statement_name(text), text, context.began, error)
         del context.began  # fetching rows may fail yet, and is no second statement
 
-    def _note(self, name: _Name, text: str, began: float, error: BaseException | None) -> None:
+    def _record(self, name: _StatementName, text: str, began: float, error: BaseException | None) -> None:
         seconds = time.perf_counter() - began
-        metrics.of_statement(*name).observe(seconds)
-        if seconds >= self._slow:
-            self._warn(name, text, seconds)
+        metrics.statement_histogram(*name).observe(seconds)
+        if seconds >= self._slow_threshold_seconds:
+            self._warn_slow(name, text, seconds)
         if self._tracer is not None and trace.get_current_span().is_recording():
-            self._trace(self._tracer, name, seconds, error)
+            self._write_span(self._tracer, name, seconds, error)
 
-    def _warn(self, name: _Name, text: str, seconds: float) -> None:
+    def _warn_slow(self, name: _StatementName, text: str, seconds: float) -> None:
         """Log a slow statement; with its text, which may be long, the first time in this process."""
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-        once = {}
-        if digest not in self._told and len(self._told) < _MOST_TEXTS:
-            self._told.add(digest)
-            once = {"text": " ".join(text.split())}
-        state = request_state.get({})
+        first_time_fields = {}
+        if digest not in self._logged_digests and len(self._logged_digests) < _MAX_LOGGED_DIGESTS:
+            self._logged_digests.add(digest)
+            first_time_fields = {"text": " ".join(text.split())}
+        state = current_request_state.get({})
         log.warning(
             "slow statement",
             request_id=state.get("request_id"),
@@ -128,11 +128,11 @@ class Statements:
             statement=str(name),
             digest=digest,
             duration_ms=round(seconds * 1000, 1),
-            **once,
+            **first_time_fields,
         )
 
     @staticmethod
-    def _trace(tracer: Tracer, name: _Name, seconds: float, error: BaseException | None) -> None:
+    def _write_span(tracer: Tracer, name: _StatementName, seconds: float, error: BaseException | None) -> None:
         """Write the span of a statement that has just ended, by OpenTelemetry's conventions for databases."""
         attributes = {
             "db.system.name": "postgresql",

@@ -16,11 +16,11 @@ from fastapi.telemetry import TelemetryConfig
 from opentelemetry.trace import Tracer
 from starlette.types import Scope
 
-from app.observability.logging import QUIET, describe
+from app.observability.logging import UNLOGGED_ROUTES, describe_error
 
 log = structlog.get_logger()
 
-CLOSING = 2.0
+FINAL_EXPORT_TIMEOUT_SECONDS = 2.0
 """Seconds that a process which ends has for what is not exported yet: the collector may be away."""
 
 
@@ -29,76 +29,80 @@ class Telemetry:
 
     def __init__(self) -> None:
         """Read the environment and begin. What cannot be used is logged, and the service goes without."""
-        self._traces = _pipeline("traces")
-        self._metrics = _pipeline("metrics")
+        self._trace_pipeline = _create_pipeline("traces")
+        self._metric_pipeline = _create_pipeline("metrics")
 
     @property
     def config(self) -> TelemetryConfig:
         """What FastAPI is to do."""
         return {
-            "tracing": self._traces is not None,
-            "tracer_provider": self._traces and self._traces.provider,
-            "metrics": self._metrics is not None,
-            "meter_provider": self._metrics and self._metrics.provider,
+            "tracing": self._trace_pipeline is not None,
+            "tracer_provider": self._trace_pipeline and self._trace_pipeline.provider,
+            "metrics": self._metric_pipeline is not None,
+            "meter_provider": self._metric_pipeline and self._metric_pipeline.provider,
             "logs": False,  # they hold messages and stack traces of errors
             "operation_spans": False,  # the request's and the database's tell where the time goes
             "auto_configure": False,  # its exporters would neither redact nor end in time
-            "exclude": _is_quiet,
+            "exclude": _is_excluded,
         }
 
     @property
     def tracer(self) -> Tracer | None:
         """What makes our own spans, where traces are exported."""
-        if self._traces is None:
+        if self._trace_pipeline is None:
             return None
-        tracer: Tracer = self._traces.provider.get_tracer("patients-api", version("patients-api"))
+        tracer: Tracer = self._trace_pipeline.provider.get_tracer("patients-api", version("patients-api"))
         return tracer
 
     async def close(self) -> None:
         """Export what is left, for no longer than `CLOSING`."""
-        pipelines = [pipeline for pipeline in (self._traces, self._metrics) if pipeline is not None]
-        threads = [threading.Thread(target=pipeline.finish, daemon=True) for pipeline in pipelines]
+        pipelines = [pipeline for pipeline in (self._trace_pipeline, self._metric_pipeline) if pipeline is not None]
+        threads = [threading.Thread(target=pipeline.flush, daemon=True) for pipeline in pipelines]
         for thread in threads:
             thread.start()
-        await asyncio.gather(*(asyncio.to_thread(thread.join, CLOSING) for thread in threads))
+        await asyncio.gather(*(asyncio.to_thread(thread.join, FINAL_EXPORT_TIMEOUT_SECONDS) for thread in threads))
         for pipeline in pipelines:
-            pipeline.give_up()
+            pipeline.abort()
 
 
-def _pipeline(signal: str) -> Any:
+def _create_pipeline(signal: str) -> Any:
     """The `Pipeline` of `traces` or `metrics`; none where none is wanted, or it cannot be had."""
-    if not _is_wanted(signal.upper()):
+    if not _is_enabled(signal.upper()):
         return None
-    exporting = importlib.import_module("app.observability.exporting")
+    otlp = importlib.import_module("app.observability.otlp")
     try:
-        return getattr(exporting, signal)()
+        return getattr(otlp, signal)()
     except (OSError, ValueError) as error:
-        log.warning("telemetry is not exported: a variable OTEL_… is of no use", signal=signal, **describe(error))
+        log.warning("telemetry is not exported: a variable OTEL_… is of no use", signal=signal, **describe_error(error))
         return None
 
 
-def _is_wanted(signal: str) -> bool:
+def _is_enabled(signal: str) -> bool:
     """Whether the environment asks for `TRACES` or `METRICS` to be exported.
 
     As the standard has it, but that nothing is exported where it names neither an exporter nor an endpoint
     (https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/).
     """
-    if _variable("OTEL_SDK_DISABLED") == "true":
+    if _environment_value("OTEL_SDK_DISABLED") == "true":
         return False
-    endpoint = _variable(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT") or _variable("OTEL_EXPORTER_OTLP_ENDPOINT")
-    exporter = _variable(f"OTEL_{signal}_EXPORTER") or ("otlp" if endpoint else "none")
+    endpoint = _environment_value(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT") or _environment_value(
+        "OTEL_EXPORTER_OTLP_ENDPOINT"
+    )
+    exporter = _environment_value(f"OTEL_{signal}_EXPORTER") or ("otlp" if endpoint else "none")
     if exporter == "none":
         return False
-    protocol = _variable(f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL") or _variable("OTEL_EXPORTER_OTLP_PROTOCOL")
+    protocol = _environment_value(f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL") or _environment_value(
+        "OTEL_EXPORTER_OTLP_PROTOCOL"
+    )
     if exporter != "otlp" or protocol not in {"", "http/protobuf"}:
         log.warning("telemetry is not exported: only otlp by http/protobuf is there", signal=signal.lower())
         return False
     return True
 
 
-def _variable(name: str) -> str:
+def _environment_value(name: str) -> str:
     return os.environ.get(name, "").strip().lower()
 
 
-def _is_quiet(scope: Scope) -> bool:
-    return scope.get("path", "").rstrip("/") in QUIET
+def _is_excluded(scope: Scope) -> bool:
+    return scope.get("path", "").rstrip("/") in UNLOGGED_ROUTES

@@ -3,21 +3,21 @@ from typing import Any, ClassVar
 from sqlalchemy import ColumnElement, Select
 
 from app.models import Doctor, Hospital, Profile, patient_doctors, patient_hospitals
-from app.models import Patient as Row
+from app.models import Patient as PatientRow
 from app.patients.schemas import Patient, PatientDoctor, PatientHospital, PatientProfile
-from app.resource.document import Document, ToMany, ToOne
-from app.resource.repository import Repository
-from app.resource.walls import few_own, had_own, has_own, next_own
-from app.search.dictionary import forget, words_of
+from app.records.documents import Document, ToMany, ToOne
+from app.records.hospital_scope import next_patients_in_scope, patient_in_scope, record_was_in_scope, scoped_ids_if_few
+from app.records.repository import Repository
+from app.search.dictionary import delete_unused_words, words_in_history
 
-_HOSPITALS = ToMany(PatientHospital, Hospital.__table__, patient_hospitals, walled=True)
+_HOSPITALS = ToMany(PatientHospital, Hospital.__table__, patient_hospitals, scoped=True)
 _DOCTORS = ToMany(PatientDoctor, Doctor.__table__, patient_doctors)
 
 
 class PatientRepository(Repository):
     name = "patient"
     prefix = "pat"
-    table = Row.__table__
+    table = PatientRow.__table__
     document = Document(
         Patient,
         table,
@@ -25,33 +25,39 @@ class PatientRepository(Repository):
         patient_hospital=_HOSPITALS,
         patient_doctor=_DOCTORS,
     )
-    moments = frozenset({"date_created", "last_updated"})
-    links: ClassVar = {"hospital_ids": _HOSPITALS, "doctor_ids": _DOCTORS}
+    month_indexed_columns = frozenset({"date_created", "last_updated"})
+    link_relations: ClassVar = {"hospital_ids": _HOSPITALS, "doctor_ids": _DOCTORS}
 
     @classmethod
-    def visible(cls, *, limited: bool) -> ColumnElement[bool]:
+    def visibility_condition(cls, *, restricted: bool) -> ColumnElement[bool]:
         """Whoever is limited sees the patients of its own hospitals."""
-        return has_own(cls.table.c.unique_id) if limited else super().visible(limited=limited)
+        return (
+            patient_in_scope(cls.table.c.unique_id)
+            if restricted
+            else super().visibility_condition(restricted=restricted)
+        )
 
     @classmethod
-    def next_visible(cls, after: ColumnElement[str], limit: ColumnElement[int], *, limited: bool) -> Select[Any]:
+    def next_visible_rows(
+        cls, after: ColumnElement[str], limit: ColumnElement[int], *, restricted: bool
+    ) -> Select[Any]:
         """Whoever is limited is led by its own hospitals' links."""
-        if not limited:
-            return super().next_visible(after, limit, limited=limited)
-        return cls.document.rows().where(cls.table.c.unique_id.in_(next_own(after, limit)))
+        if not restricted:
+            return super().next_visible_rows(after, limit, restricted=restricted)
+        return cls.document.select_rows().where(cls.table.c.unique_id.in_(next_patients_in_scope(after, limit)))
 
-    async def few_visible(self) -> dict[str, Any] | None:
+    async def visible_ids_if_few(self) -> dict[str, Any] | None:
         """Whoever is limited to small hospitals sees few."""
-        return await few_own(self.connection, self.principal) if self.limited else None
+        return await scoped_ids_if_few(self.connection, self.principal) if self.restricted else None
 
     @classmethod
     def was_visible(cls, record: ColumnElement[Any]) -> ColumnElement[bool]:
         """Whoever is limited saw what was linked to its own hospitals."""
-        return had_own(record)
+        return record_was_in_scope(record)
 
     async def erase(self, unique_id: str, reason: str) -> int:
         """Remove a patient, if it is there, and all that is stored of it: words of its names that nobody has, too."""
-        words = await words_of(self.connection, unique_id)
+        words = await words_in_history(self.connection, unique_id)
         entries = await super().erase(unique_id, reason)
-        await forget(self.connection, words)
+        await delete_unused_words(self.connection, words)
         return entries

@@ -1,15 +1,8 @@
 from fastapi import Request, Response
 
-from app.audit.routes import add_access_route
-from app.auth.break_glass import break_glass
-from app.auth.scopes import Scope, needs
-from app.http.query import read_query, takes
-from app.http.routing import make_router, problems
-from app.journal.routes import add_history_routes
-from app.patients.repository import PatientRepository
-from app.patients.schemas import Patient, PatientCreate, PatientParameters, PatientSearch, PatientUpdate
-from app.patients.service import PatientService
-from app.resource.routes import (
+from app.api.audit import add_access_route
+from app.api.break_glass import break_glass
+from app.api.endpoints import (
     CREATE_PROBLEMS,
     DELETE_PROBLEMS,
     UPDATE_PROBLEMS,
@@ -20,6 +13,13 @@ from app.resource.routes import (
     list_records,
     update_record,
 )
+from app.api.history import add_history_routes
+from app.api.query_parameters import openapi_query_parameters, parse_query
+from app.api.routing import make_router, problem_responses
+from app.auth.scopes import Scope, requires
+from app.patients.repository import PatientRepository
+from app.patients.schemas import Patient, PatientCreate, PatientParameters, PatientSearch, PatientUpdate
+from app.patients.service import PatientService
 from app.search.listing import PatientListing
 
 router = make_router("/patients/patients", tag="patients", audited=True)
@@ -28,34 +28,34 @@ router = make_router("/patients/patients", tag="patients", audited=True)
 @router.get(
     "/",
     response_model=list[Patient],
-    openapi_extra=needs(Scope.PATIENTS_READ) | takes(PatientParameters),
-    responses=problems(422),
+    openapi_extra=requires(Scope.PATIENTS_READ) | openapi_query_parameters(PatientParameters),
+    responses=problem_responses(422),
 )
 async def list_patients(request: Request) -> Response:
     """List all patients in the order of their `unique_id`, or those that are wanted; a page of them with `limit`.
 
     What is in a URL may be logged on its way: to ask for persons, use `search_patients`.
     """
-    return await list_records(request, PatientRepository, read_query(request, PatientParameters), PatientListing)
+    return await list_records(request, PatientRepository, parse_query(request, PatientParameters), PatientListing)
 
 
 @router.post(
     "/search/",
     response_model=list[Patient],
-    openapi_extra=needs(Scope.PATIENTS_READ),
-    responses=problems(400, 413, 415, 422),
+    openapi_extra=requires(Scope.PATIENTS_READ),
+    responses=problem_responses(400, 413, 415, 422),
 )
-async def search_patients(request: Request, wanted: PatientSearch) -> Response:
+async def search_patients(request: Request, body: PatientSearch) -> Response:
     """List the patients that are wanted, as `list_patients` does, without a trace of them in the URL."""
-    return await list_records(request, PatientRepository, wanted, PatientListing)
+    return await list_records(request, PatientRepository, body, PatientListing)
 
 
 @router.post(
     "/",
     status_code=201,
     response_model=Patient,
-    openapi_extra=needs(Scope.PATIENTS_WRITE),
-    responses=problems(*CREATE_PROBLEMS),
+    openapi_extra=requires(Scope.PATIENTS_WRITE),
+    responses=problem_responses(*CREATE_PROBLEMS),
 )
 async def create_patient(request: Request, body: PatientCreate) -> Response:
     """Create a patient, with its profile and its links to hospitals and doctors."""
@@ -63,7 +63,10 @@ async def create_patient(request: Request, body: PatientCreate) -> Response:
 
 
 @router.get(
-    "/{unique_id}/", response_model=Patient, openapi_extra=needs(Scope.PATIENTS_READ), responses=problems(404, 422)
+    "/{unique_id}/",
+    response_model=Patient,
+    openapi_extra=requires(Scope.PATIENTS_READ),
+    responses=problem_responses(404, 422),
 )
 async def get_patient(request: Request, unique_id: PathId) -> Response:
     """Get one patient."""
@@ -74,14 +77,14 @@ async def get_patient(request: Request, unique_id: PathId) -> Response:
     "/{unique_id}/",
     name="patch_patient",
     response_model=Patient,
-    openapi_extra=needs(Scope.PATIENTS_WRITE),
-    responses=problems(*UPDATE_PROBLEMS, 409),
+    openapi_extra=requires(Scope.PATIENTS_WRITE),
+    responses=problem_responses(*UPDATE_PROBLEMS, 409),
 )
 @router.put(
     "/{unique_id}/",
     response_model=Patient,
-    openapi_extra=needs(Scope.PATIENTS_WRITE),
-    responses=problems(*UPDATE_PROBLEMS, 409),
+    openapi_extra=requires(Scope.PATIENTS_WRITE),
+    responses=problem_responses(*UPDATE_PROBLEMS, 409),
 )
 async def update_patient(request: Request, unique_id: PathId, body: PatientUpdate) -> Response:
     """Change what is given of a patient: absent stays, `null` clears, ids replace the whole set."""
@@ -89,7 +92,10 @@ async def update_patient(request: Request, unique_id: PathId, body: PatientUpdat
 
 
 @router.delete(
-    "/{unique_id}/", status_code=204, openapi_extra=needs(Scope.PATIENTS_DELETE), responses=problems(*DELETE_PROBLEMS)
+    "/{unique_id}/",
+    status_code=204,
+    openapi_extra=requires(Scope.PATIENTS_DELETE),
+    responses=problem_responses(*DELETE_PROBLEMS),
 )
 async def delete_patient(request: Request, unique_id: PathId) -> Response:
     """Delete a patient for good, with all links; the profile stays."""

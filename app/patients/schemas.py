@@ -3,34 +3,34 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from app import contract
-from app.models import Patient as Row
-from app.profiles.schemas import ProfileUpsert
-from app.resource.pages import ListParameters
-from app.resource.phones import spellings
-from app.resource.schemas import CreateBody, ReadOnly, Representation, RequestBody, Schema, UpdateBody, publish
-from app.resource.values import (
-    AnyGender,
+from app.api.pages import ListParameters
+from app.fields.phones import equivalent_numbers
+from app.fields.schemas import CreateBody, ReadOnly, Representation, RequestBody, Schema, UpdateBody, tidy_json_schema
+from app.fields.types import (
     DateOfBirth,
-    Day,
-    Degrees,
+    DateParameter,
+    DegreesText,
     Email,
     Gender,
     Identifier,
     IdentifierSet,
-    KnownGender,
     Latitude,
     Longitude,
-    Mobile,
-    Moment,
-    Several,
+    MobileNumber,
+    OneOrMany,
+    OptionalGender,
+    RequiredGender,
     Text,
     Timestamp,
-    refuse,
+    TimestampParameter,
+    validation_error,
 )
-from app.resource.wanted import Wanted
-from app.search.typed import MOST_CHARACTERS, MOST_WORDS, understand
+from app.listing.query import ListQuery
+from app.models import Patient as PatientRow
+from app.profiles.schemas import ProfileUpsert
+from app.search.parser import MAX_SEARCH_CHARACTERS, MAX_TERMS_PER_KIND, parse_search
 
-columns = Row.__table__.c
+columns = PatientRow.__table__.c
 
 
 class PatientProfile(Representation):
@@ -80,9 +80,9 @@ class Patient(Representation):
     patient_province: str | None
     patient_country: str | None
     patient_postal_code: str | None
-    patient_latitude: Degrees | None
+    patient_latitude: DegreesText | None
     """Degrees north, with six decimals."""
-    patient_longitude: Degrees | None
+    patient_longitude: DegreesText | None
     """Degrees east, with six decimals."""
     patient_access_medical_care: str | None
     patient_hospital: list[PatientHospital]
@@ -99,13 +99,13 @@ class PatientFields(RequestBody):
     patient_profile: ProfileUpsert | None = None
     """The account to link the patient to; `null` unlinks, the profile itself stays."""
     patient_email_address: Annotated[str | None, Email(columns.patient_email_address)] = None
-    patient_mobile_number: Annotated[str | None, Mobile(columns.patient_mobile_number)] = None
+    patient_mobile_number: Annotated[str | None, MobileNumber(columns.patient_mobile_number)] = None
     patient_title: Annotated[str | None, Text(columns.patient_title)] = None
     patient_first_name: Annotated[str | None, Text(columns.patient_first_name)] = None
     patient_initials: Annotated[str | None, Text(columns.patient_initials)] = None
     patient_last_name: Annotated[str | None, Text(columns.patient_last_name)] = None
     patient_date_of_birth: DateOfBirth = None
-    patient_gender: AnyGender = None
+    patient_gender: OptionalGender = None
     patient_race: Annotated[str | None, Text(columns.patient_race)] = None
     patient_physical_address: Annotated[str | None, Text(columns.patient_physical_address)] = None
     patient_address_line_1: Annotated[str | None, Text(columns.patient_address_line_1)] = None
@@ -128,42 +128,42 @@ class PatientFields(RequestBody):
 class PatientCreate(CreateBody, PatientFields):
     """A new patient: a first or a last name, and whatever else is known. Blank text is `null`."""
 
-    example = contract.CREATE
+    example = contract.CREATE_BODY
 
     # validated even where absent, and as a field, so that its error stands among those of the others
     patient_last_name: Annotated[str | None, Text(columns.patient_last_name), Field(validate_default=True)] = None
 
     @field_validator("patient_last_name")
     @classmethod
-    def _named(cls, last_name: str | None, others: ValidationInfo) -> str | None:
-        if last_name is None and others.data.get("patient_first_name", "") is None:
-            raise refuse("name_missing", NAME_MISSING)
+    def _require_name(cls, last_name: str | None, info: ValidationInfo) -> str | None:
+        if last_name is None and info.data.get("patient_first_name", "") is None:
+            raise validation_error("name_missing", NAME_MISSING_MESSAGE)
         return last_name
 
 
 class PatientUpdate(UpdateBody, PatientFields):
     """What to change of a patient: absent stays, `null` or blank clears, ids replace the whole set."""
 
-    example = contract.UPDATE
+    example = contract.UPDATE_BODY
 
 
-def _searchable(text: str) -> str:
-    if any(typed.size > MOST_WORDS for typed in understand(text)):
-        raise refuse("search_words", f"Must have at most {MOST_WORDS} words")
+def _check_word_count(text: str) -> str:
+    if any(parsed.largest_kind_size > MAX_TERMS_PER_KIND for parsed in parse_search(text)):
+        raise validation_error("search_words", f"Must have at most {MAX_TERMS_PER_KIND} words")
     return text
 
 
-NAME_MISSING = "Give patient_first_name or patient_last_name: a patient has at least one of them"
+NAME_MISSING_MESSAGE = "Give patient_first_name or patient_last_name: a patient has at least one of them"
 
 
 class PatientParameters(ListParameters):
     """Which patients are wanted, and in what order; all conditions have to hold.
 
-    Each filter is a column, Django's way with or without a comparison behind it (`app.resource.finding`).
+    Each filter is a column, Django's way with or without a comparison behind it (`app.listing.keyset`).
     """
 
     # the length first: what comes after takes longer than the text is long
-    search: Annotated[str, Field(max_length=MOST_CHARACTERS), AfterValidator(_searchable)] | None = None
+    search: Annotated[str, Field(max_length=MAX_SEARCH_CHARACTERS), AfterValidator(_check_word_count)] | None = None
     """What somebody knows of a patient, in any order: names or parts of them, a date of birth, a mobile number, an
     e-mail address, a `unique_id`. Best match first; without `limit`, the best 100."""
     ordering: (
@@ -184,74 +184,74 @@ class PatientParameters(ListParameters):
         | None
     ) = None
     """By what the list is sorted, then by `unique_id`; `-` for descending. What is not known comes last both ways."""
-    hospital_id: Several[Identifier] | None = None
+    hospital_id: OneOrMany[Identifier] | None = None
     """Patients of this hospital; any of these, where it is given several times, as for all filters."""
-    doctor_id: Several[Identifier] | None = None
+    doctor_id: OneOrMany[Identifier] | None = None
     """Patients of this doctor."""
-    profile_id: Several[Identifier] | None = None
+    profile_id: OneOrMany[Identifier] | None = None
     """Patients that are linked to this profile."""
-    patient_first_name: Several[Annotated[str, Text(columns.patient_first_name)]] | None = None
+    patient_first_name: OneOrMany[Annotated[str, Text(columns.patient_first_name)]] | None = None
     """All of it, without regard to case and accents, as for all texts."""
-    patient_last_name: Several[Annotated[str, Text(columns.patient_last_name)]] | None = None
+    patient_last_name: OneOrMany[Annotated[str, Text(columns.patient_last_name)]] | None = None
     """All of it."""
-    patient_last_name__startswith: Several[Annotated[str, Text(columns.patient_last_name)]] | None = None
+    patient_last_name__startswith: OneOrMany[Annotated[str, Text(columns.patient_last_name)]] | None = None
     """With what it begins."""
-    patient_town: Several[Annotated[str, Text(columns.patient_town)]] | None = None
+    patient_town: OneOrMany[Annotated[str, Text(columns.patient_town)]] | None = None
     """All of it."""
-    patient_region: Several[Annotated[str, Text(columns.patient_region)]] | None = None
+    patient_region: OneOrMany[Annotated[str, Text(columns.patient_region)]] | None = None
     """All of it."""
-    patient_province: Several[Annotated[str, Text(columns.patient_province)]] | None = None
+    patient_province: OneOrMany[Annotated[str, Text(columns.patient_province)]] | None = None
     """All of it."""
-    patient_country: Several[Annotated[str, Text(columns.patient_country)]] | None = None
+    patient_country: OneOrMany[Annotated[str, Text(columns.patient_country)]] | None = None
     """All of it."""
-    patient_race: Several[Annotated[str, Text(columns.patient_race)]] | None = None
+    patient_race: OneOrMany[Annotated[str, Text(columns.patient_race)]] | None = None
     """All of it."""
-    patient_access_medical_care: Several[Annotated[str, Text(columns.patient_access_medical_care)]] | None = None
+    patient_access_medical_care: OneOrMany[Annotated[str, Text(columns.patient_access_medical_care)]] | None = None
     """All of it."""
-    patient_gender: Several[KnownGender] | None = None
+    patient_gender: OneOrMany[RequiredGender] | None = None
     """Male, Female, Other or Unknown, or M, F, O, U."""
-    patient_postal_code: Several[Annotated[str, Text(columns.patient_postal_code)]] | None = None
+    patient_postal_code: OneOrMany[Annotated[str, Text(columns.patient_postal_code)]] | None = None
     """Without regard to case."""
-    patient_email_address: Several[Annotated[str, Email(columns.patient_email_address)]] | None = None
+    patient_email_address: OneOrMany[Annotated[str, Email(columns.patient_email_address)]] | None = None
     """Without regard to case."""
-    patient_mobile_number: Several[Annotated[str, Mobile(columns.patient_mobile_number)]] | None = None
+    patient_mobile_number: OneOrMany[Annotated[str, MobileNumber(columns.patient_mobile_number)]] | None = None
     """In any spelling of the same number."""
-    patient_date_of_birth: Several[Day] | None = None
+    patient_date_of_birth: OneOrMany[DateParameter] | None = None
     """Born on this day."""
-    patient_date_of_birth__gte: Several[Day] | None = None
+    patient_date_of_birth__gte: OneOrMany[DateParameter] | None = None
     """Born on this day or later."""
-    patient_date_of_birth__lte: Several[Day] | None = None
+    patient_date_of_birth__lte: OneOrMany[DateParameter] | None = None
     """Born on this day or before."""
-    date_created__gte: Several[Moment] | None = None
+    date_created__gte: OneOrMany[TimestampParameter] | None = None
     """Created at this moment or later; a date is its first moment, in UTC."""
-    date_created__lt: Several[Moment] | None = None
+    date_created__lt: OneOrMany[TimestampParameter] | None = None
     """Created before this moment."""
-    last_updated__gte: Several[Moment] | None = None
+    last_updated__gte: OneOrMany[TimestampParameter] | None = None
     """Changed, or created, at this moment or later."""
-    last_updated__lt: Several[Moment] | None = None
+    last_updated__lt: OneOrMany[TimestampParameter] | None = None
     """Changed, or created, for the last time before this moment."""
 
     @property
-    def always_in_pages(self) -> bool:
+    def is_paged_by_default(self) -> bool:
         """Who searches wants the best."""
         return self.search is not None
 
-    def wanted(self, phone_region: str) -> Wanted:
+    def to_query(self, phone_region: str) -> ListQuery:
         """What of the list is wanted; telephone numbers without a country's code are of `phone_region`."""
         filters = {name: value for name, value in self if isinstance(value, list)}
         if numbers := filters.pop("patient_mobile_number", None):
-            spelt = {digits for number in numbers for digits in spellings(number, phone_region)}
-            filters["patient_mobile_digits"] = sorted(spelt)
-        return Wanted(filters, self.ordering, understand(self.search or "", phone_region) or None)
+            equivalents = {digits for number in numbers for digits in equivalent_numbers(number, phone_region)}
+            filters["patient_mobile_digits"] = sorted(equivalents)
+        return ListQuery(filters, self.ordering, parse_search(self.search or "", phone_region) or None)
 
 
-def _publish_search(schema: dict[str, Any]) -> None:
+def _tidy_search_json_schema(schema: dict[str, Any]) -> None:
     """Say that one value needs no list around it."""
     for field in schema["properties"].values():
         for branch in list(field.get("anyOf", ())):
             if branch.get("type") == "array":
                 field["anyOf"].insert(0, branch["items"])
-    publish(schema)
+    tidy_json_schema(schema)
 
 
 class PatientSearch(PatientParameters, Schema):
@@ -260,6 +260,6 @@ class PatientSearch(PatientParameters, Schema):
     A filter's value may be a list, of which one has to match.
     """
 
-    model_config = ConfigDict(strict=True, hide_input_in_errors=True, json_schema_extra=_publish_search)
+    model_config = ConfigDict(strict=True, hide_input_in_errors=True, json_schema_extra=_tidy_search_json_schema)
 
     example: ClassVar = {"search": "dlamini 1984-02-17", "limit": 20}

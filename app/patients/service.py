@@ -4,14 +4,21 @@ from typing import Any
 
 from app.auth.scopes import Scope
 from app.errors import FieldError, ForbiddenError, FormerProfilesError, InUseError, LastHospitalError, NotFoundError
-from app.journal.repository import JournalRepository
 from app.patients.repository import PatientRepository
-from app.patients.schemas import NAME_MISSING, PatientCreate, PatientUpdate
+from app.patients.schemas import NAME_MISSING_MESSAGE, PatientCreate, PatientUpdate
 from app.profiles.repository import ProfileRepository
-from app.resource.links import Linking, unknown_link
-from app.resource.preconditions import UNCONDITIONAL, Precondition
-from app.resource.repository import Record, Repository
-from app.resource.service import Erased, Former, Service, missing, refuse, renaming
+from app.records.history import History
+from app.records.links import LinkResult, unknown_link_error
+from app.records.preconditions import NO_PRECONDITION, Precondition
+from app.records.repository import Record, Repository
+from app.records.service import (
+    ErasureResult,
+    FormerProfilePolicy,
+    Service,
+    dangling_link_error,
+    id_change_errors,
+    raise_if_any,
+)
 
 
 class PatientService(Service[PatientCreate, PatientUpdate]):
@@ -20,16 +27,16 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
     repository_class = PatientRepository
 
     @classmethod
-    def touched(cls, body: PatientCreate | PatientUpdate) -> frozenset[str]:
+    def conflict_keys(cls, body: PatientCreate | PatientUpdate) -> frozenset[str]:
         """The patient and its profile."""
         profile = body.patient_profile
-        return super().touched(body) | ({profile.unique_id} if profile else set())
+        return super().conflict_keys(body) | ({profile.unique_id} if profile else set())
 
     async def create(
         self,
         body: PatientCreate,
-        precondition: Precondition = UNCONDITIONAL,
-        moments: Mapping[str, Any] | None = None,
+        precondition: Precondition = NO_PRECONDITION,
+        timestamps: Mapping[str, Any] | None = None,
     ) -> Record:
         """Create a patient; its profile is created or changed, its hospitals and doctors are linked.
 
@@ -42,19 +49,21 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
             ForbiddenError: the profile would change, or be another, and the principal may not; or it may not choose
                 the id.
         """
-        values = {**body.given(), **(moments or {})}
-        if self.repository.limited and "unique_id" in values:
+        values = {**body.sent_fields(), **(timestamps or {})}
+        if self.repository.restricted and "unique_id" in values:
             raise ForbiddenError(
                 "Who is limited to hospitals cannot choose the unique_id of a patient: leave it out, and one is made."
             )
-        await self.expect_new(values.get("unique_id"), precondition)  # before the profile's own errors
-        links = self._take_links(values)
+        await self.check_creation_precondition(values.get("unique_id"), precondition)  # before the profile's own errors
+        links = self._pop_links(values)
         await self._upsert_profile(values)
-        written = await self._create(values, links, precondition)
-        refuse([*self._unknown(written.linking), *self._homeless(written.linking)])
-        return await self._finish(written, "created")
+        result = await self._create(values, links, precondition)
+        raise_if_any(
+            [*self._unknown_link_errors(result.link_result), *self._missing_own_hospital_errors(result.link_result)]
+        )
+        return await self._ensure_journaled(result, "created")
 
-    async def update(self, unique_id: str, body: PatientUpdate, precondition: Precondition = UNCONDITIONAL) -> Record:
+    async def update(self, unique_id: str, body: PatientUpdate, precondition: Precondition = NO_PRECONDITION) -> Record:
         """Change what is given of a patient.
 
         Raises:
@@ -68,21 +77,23 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
         """
         # the patient before all else: requests for one patient follow each other, and none waits in a circle
         locked = await self.repository.lock(unique_id)
-        if precondition.asks and locked["profile_id"] is not None:
+        if precondition.needs_current_etag and locked["profile_id"] is not None:
             # a part of the representation that this may overwrite: it must not change after it was compared
             await self._profiles.lock(locked["profile_id"])
-        await self._check(unique_id, precondition)
-        values = body.given()
-        links = self._take_links(values)
-        if errors := [*renaming(unique_id, body), *_nameless({**locked, **values})]:
-            refuse([*errors, *self._unknown(await self.repository.known(unique_id, links))])
+        await self._check_precondition(unique_id, precondition)
+        values = body.sent_fields()
+        links = self._pop_links(values)
+        if errors := [*id_change_errors(unique_id, body), *_missing_name_errors({**locked, **values})]:
+            raise_if_any([*errors, *self._unknown_link_errors(await self.repository.linkable_ids(unique_id, links))])
         await self._upsert_profile(values, locked["profile_id"])
-        written = await self.repository.change(locked, values, links)
-        refuse(self._unknown(written.linking))
-        self._keep(written.linking)
-        return await self._finish(written, "updated")
+        result = await self.repository.update(locked, values, links)
+        raise_if_any(self._unknown_link_errors(result.link_result))
+        self._ensure_still_visible(result.link_result)
+        return await self._ensure_journaled(result, "updated")
 
-    async def erase(self, unique_id: str, reason: str, former: Former | None = None) -> Erased:
+    async def erase(
+        self, unique_id: str, reason: str, former_profiles: FormerProfilePolicy | None = None
+    ) -> ErasureResult:
         """Remove a person's data everywhere: the patient, its profile unless other patients have it, their histories.
 
         Raises:
@@ -90,38 +101,42 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
             FormerProfilesError: the patient had other profiles that nobody has now, and `former` does not say what
                 becomes of them.
         """
-        last = await self._lock_for_erasure(unique_id)
-        had = await self.journal.values(unique_id, "profile_id")
+        latest_snapshot = await self._lock_for_erasure(unique_id)
+        past_profile_ids = await self.history.distinct_values(unique_id, "profile_id")
         records = [(self.repository.name, await self.repository.erase(unique_id, reason))]
-        profiles = [profile_id for profile_id in sorted(had) if await self._nobody_has(profile_id)]
-        others = {profile_id for profile_id in profiles if profile_id != last.get("profile_id")}
-        if others and former is None:
-            raise FormerProfilesError(len(others))
-        kept = others if former is Former.KEEP else set()
-        for profile_id in profiles:
-            if profile_id not in kept:
+        unused_profile_ids = [
+            profile_id for profile_id in sorted(past_profile_ids) if await self._lock_if_unused(profile_id)
+        ]
+        former_profile_ids = {
+            profile_id for profile_id in unused_profile_ids if profile_id != latest_snapshot.get("profile_id")
+        }
+        if former_profile_ids and former_profiles is None:
+            raise FormerProfilesError(len(former_profile_ids))
+        kept_profile_ids = former_profile_ids if former_profiles is FormerProfilePolicy.KEEP else set()
+        for profile_id in unused_profile_ids:
+            if profile_id not in kept_profile_ids:
                 records.append((self._profiles.name, await self._profiles.erase(profile_id, reason)))  # noqa: PERF401
-        return Erased(records, len(kept))
+        return ErasureResult(records, len(kept_profile_ids))
 
-    async def _nobody_has(self, profile_id: str) -> bool:
+    async def _lock_if_unused(self, profile_id: str) -> bool:
         """Whether there is something of a profile, and no patient has it; it is locked, so that none gets it."""
-        await self._profiles.lock_id(profile_id)
+        await self._profiles.advisory_lock(profile_id)
         with suppress(NotFoundError):
             await self._profiles.lock_for_deletion(profile_id)
         try:
-            await self._profiles.refuse_in_use(profile_id)
+            await self._profiles.ensure_not_in_use(profile_id)
         except InUseError:
             return False
-        return await JournalRepository(self._profiles).last_record(profile_id) is not None
+        return await History(self._profiles).latest_snapshot(profile_id) is not None
 
     @property
     def _profiles(self) -> ProfileRepository:
         return ProfileRepository(self.connection, self.principal)
 
-    def _take_links(self, values: dict[str, Any]) -> dict[str, list[str]]:
-        return {name: values.pop(name) for name in self.repository.links if name in values}
+    def _pop_links(self, values: dict[str, Any]) -> dict[str, list[str]]:
+        return {name: values.pop(name) for name in self.repository.link_relations if name in values}
 
-    async def _upsert_profile(self, values: dict[str, Any], linked: str | None = None) -> None:
+    async def _upsert_profile(self, values: dict[str, Any], linked_profile_id: str | None = None) -> None:
         """Write the profile that `values` holds, and put its id in its place; `linked` is the patient's until now.
 
         Putting back what is there needs no scope; who links another profile gets to see it.
@@ -130,58 +145,58 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
             return
         profile = values.pop("patient_profile")
         values["profile_id"] = profile and profile.pop("unique_id")
-        self._allow_profile(values["profile_id"], linked)
+        self._require_profile_scopes(values["profile_id"], linked_profile_id)
         if profile is not None and await self._profiles.upsert(values["profile_id"], profile):
             self.principal.require(Scope.PROFILES_WRITE)
 
-    def _allow_profile(self, profile_id: str | None, linked: str | None) -> None:
+    def _require_profile_scopes(self, profile_id: str | None, linked_profile_id: str | None) -> None:
         """Refuse to link another profile where the principal may not see profiles, before it could tell anything."""
-        if profile_id not in {None, linked}:
+        if profile_id not in {None, linked_profile_id}:
             self.principal.require(Scope.PROFILES_READ, Scope.PROFILES_WRITE)
 
-    async def _unlink_missing(self, values: dict[str, Any], before: Mapping[str, Any]) -> list[FieldError]:
-        unique_id, linked = values["profile_id"], before.get("profile_id")
-        self._allow_profile(unique_id, linked)
+    async def _drop_dangling_references(self, values: dict[str, Any], before: Mapping[str, Any]) -> list[FieldError]:
+        profile_id, linked_profile_id = values["profile_id"], before.get("profile_id")
+        self._require_profile_scopes(profile_id, linked_profile_id)
         # the patient's own was visible with it, though after a deletion nothing shows that any more
-        profiles = self._profiles.unwalled if unique_id == linked else self._profiles
-        if unique_id is None or await profiles.sees(unique_id):
+        profiles = self._profiles.unrestricted if profile_id == linked_profile_id else self._profiles
+        if profile_id is None or await profiles.is_visible(profile_id):
             return []
         values["profile_id"] = None
-        return [missing("profile", unique_id)]
+        return [dangling_link_error("profile", profile_id)]
 
-    def _relinking(
-        self, links: Mapping[str, list[str]], last: Mapping[str, Any] | None
+    def _links_to_restore(
+        self, links: Mapping[str, list[str]], latest_snapshot: Mapping[str, Any] | None
     ) -> tuple[Repository, Mapping[str, list[str]]]:
-        own = self.principal.hospitals
-        if own is None:
-            return super()._relinking(links, last)
-        hospitals = own.intersection(links["hospital_ids"])
+        own_hospitals = self.principal.hospitals
+        if own_hospitals is None:
+            return super()._links_to_restore(links, latest_snapshot)
+        hospitals = own_hospitals.intersection(links["hospital_ids"])
         # a patient that is there keeps the hospitals that are not the principal's; one that was deleted gets them back
-        repository = self.repository if last is None else self.repository.unwalled
-        hospitals |= frozenset(last["hospital_ids"] if last else ()) - own
+        repository = self.repository if latest_snapshot is None else self.repository.unrestricted
+        hospitals |= frozenset(latest_snapshot["hospital_ids"] if latest_snapshot else ()) - own_hospitals
         return repository, {**links, "hospital_ids": sorted(hospitals)}
 
-    def _unknown(self, linking: Linking) -> Iterator[FieldError]:
-        for name, place, unique_id in linking.unknown():
-            error = unknown_link(name, place, unique_id)
+    def _unknown_link_errors(self, link_result: LinkResult) -> Iterator[FieldError]:
+        for name, index, unique_id in link_result.unlinkable_ids():
+            error = unknown_link_error(name, index, unique_id)
             message = error.msg
-            if self.repository.limited and self.repository.links[name].walled:
+            if self.repository.restricted and self.repository.link_relations[name].scoped:
                 message += ", or you may not link it"
             yield error._replace(loc=("body", *error.loc), msg=message)
 
-    def _homeless(self, linking: Linking) -> Iterator[FieldError]:
+    def _missing_own_hospital_errors(self, link_result: LinkResult) -> Iterator[FieldError]:
         """The error of a new patient that its creator could not see."""
-        own = self.principal.hospitals
-        if own is not None and own.isdisjoint(linking.known.get("hospital_ids", ())):
+        own_hospitals = self.principal.hospitals
+        if own_hospitals is not None and own_hospitals.isdisjoint(link_result.linkable_ids.get("hospital_ids", ())):
             message = "Name at least one of the hospitals that you are limited to"
             yield FieldError(("body", "hospital_ids"), message, "own_hospital_missing")
 
-    def _keep(self, linking: Linking) -> None:
+    def _ensure_still_visible(self, link_result: LinkResult) -> None:
         """Refuse to have the principal lose sight of a patient."""
-        if "hospital_ids" in linking.known and any(self._homeless(linking)):
+        if "hospital_ids" in link_result.linkable_ids and any(self._missing_own_hospital_errors(link_result)):
             raise LastHospitalError
 
 
-def _nameless(patient: Mapping[str, Any]) -> Iterator[FieldError]:
+def _missing_name_errors(patient: Mapping[str, Any]) -> Iterator[FieldError]:
     if patient["patient_first_name"] is None and patient["patient_last_name"] is None:
-        yield FieldError(("body", "patient_last_name"), NAME_MISSING, "name_missing")
+        yield FieldError(("body", "patient_last_name"), NAME_MISSING_MESSAGE, "name_missing")

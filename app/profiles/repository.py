@@ -4,32 +4,32 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, case, column, exists, false, literal_column, or_, select
 from sqlalchemy.dialects.postgresql import insert
 
-from app.db.together import execute_for, given
-from app.errors import UnavailableProfileError
-from app.journal.entries import AUTHOR, author, entry, signed
+from app.db.transaction_batching import execute_row, input_rows
+from app.errors import ProfileNotAccessibleError
 from app.models import Patient
-from app.models import Profile as Row
+from app.models import Profile as ProfileRow
 from app.profiles.schemas import Profile
-from app.resource.document import Document
-from app.resource.repository import Repository
-from app.resource.walls import has_own
-from app.resource.writing import next_version
+from app.records.documents import Document
+from app.records.hospital_scope import patient_in_scope
+from app.records.journal_entries import AUTHOR_COLUMNS, author_parameters, insert_entry, with_author
+from app.records.repository import Repository
+from app.records.write_statements import next_version_values
 
 
 class ProfileRepository(Repository):
     name = "profile"
     prefix = "prof"
-    table = Row.__table__
+    table = ProfileRow.__table__
     document = Document(Profile, table)
-    patient_reference = Patient.__table__.c.profile_id
+    patient_reference_column = Patient.__table__.c.profile_id
 
     @classmethod
-    def visible(cls, *, limited: bool) -> ColumnElement[bool]:
+    def visibility_condition(cls, *, restricted: bool) -> ColumnElement[bool]:
         """Whoever is limited sees the profiles of the patients that it sees."""
-        if not limited:
-            return super().visible(limited=limited)
+        if not restricted:
+            return super().visibility_condition(restricted=restricted)
         patients = Patient.__table__.c
-        return exists().where(patients.profile_id == cls.table.c.unique_id, has_own(patients.unique_id))
+        return exists().where(patients.profile_id == cls.table.c.unique_id, patient_in_scope(patients.unique_id))
 
     @classmethod
     def was_visible(cls, _: ColumnElement[Any]) -> ColumnElement[bool]:
@@ -38,28 +38,28 @@ class ProfileRepository(Repository):
 
     @classmethod
     @cache
-    def _upsert(cls, fields: frozenset[str], *, overwrite: bool) -> Select[Any]:
+    def _upsert_statement(cls, fields: frozenset[str], *, overwrite: bool) -> Select[Any]:
         key = [cls.table.c.unique_id]
         names = ("unique_id", *sorted(fields))
-        wanted = given(*(column(name, cls.table.c[name].type) for name in names), *AUTHOR)
-        rows = select(*(wanted.c[name] for name in names)).order_by(wanted.c.unique_id)
+        inputs = input_rows(*(column(name, cls.table.c[name].type) for name in names), *AUTHOR_COLUMNS)
+        rows = select(*(inputs.c[name] for name in names)).order_by(inputs.c.unique_id)
         statement = insert(cls.table).from_select(names, rows)
         if fields and overwrite:
-            new = statement.excluded
+            excluded = statement.excluded
             statement = statement.on_conflict_do_update(
                 index_elements=key,
-                set_={**{name: new[name] for name in fields}, **next_version(cls.table)},
-                where=or_(*(cls.table.c[name].is_distinct_from(new[name]) for name in fields)),
+                set_={**{name: excluded[name] for name in fields}, **next_version_values(cls.table)},
+                where=or_(*(cls.table.c[name].is_distinct_from(excluded[name]) for name in fields)),
             )
         else:
             statement = statement.on_conflict_do_nothing(index_elements=key)
-        row = signed(statement.returning(cls.table).cte("changed"), wanted)
+        row = with_author(statement.returning(cls.table).cte("changed"), inputs)
         action = case(
             (row.c.version == literal_column("1"), literal_column("'created'")), else_=literal_column("'updated'")
         )
-        written = entry(cls.table, row, cls.links, action)
-        entered = row.c.unique_id.in_(select(written.c.unique_id)).label("entered")
-        return select(row.c.unique_id, row.c.version, entered)
+        entries = insert_entry(cls.table, row, cls.link_relations, action)
+        journaled = row.c.unique_id.in_(select(entries.c.unique_id)).label("entered")
+        return select(row.c.unique_id, row.c.version, journaled)
 
     async def upsert(self, unique_id: str, values: dict[str, Any]) -> bool:
         """Create the profile, or overwrite the given `values` of it. Any number of requests may do so at once.
@@ -71,12 +71,12 @@ class ProfileRepository(Repository):
             UnavailableProfileError: the same, or there is one, for a principal that is limited to hospitals.
             ConflictError: its entry could not be written.
         """
-        seen = not self.limited or await self.sees(unique_id)
-        statement = self._upsert(frozenset(values), overwrite=seen)
-        row = {"unique_id": unique_id, **values, **author(self.principal)}
-        changed = await execute_for(self.connection, statement, row)
-        if self.limited and not (seen or (changed is not None and changed.entered)):
-            raise UnavailableProfileError
-        if changed is not None and not changed.entered:
-            raise await self.retired(unique_id) if changed.version == 1 else self.changed()
-        return changed is not None
+        visible = not self.restricted or await self.is_visible(unique_id)
+        statement = self._upsert_statement(frozenset(values), overwrite=visible)
+        row = {"unique_id": unique_id, **values, **author_parameters(self.principal)}
+        result_row = await execute_row(self.connection, statement, row)
+        if self.restricted and not (visible or (result_row is not None and result_row.entered)):
+            raise ProfileNotAccessibleError
+        if result_row is not None and not result_row.entered:
+            raise await self.retired_error(unique_id) if result_row.version == 1 else self.conflict_error()
+        return result_row is not None

@@ -1,14 +1,6 @@
 from fastapi import Request, Response
 
-from app.auth.scopes import Scope, needs
-from app.http.query import read_query, takes
-from app.http.routing import make_router, problems
-from app.journal.routes import add_history_routes
-from app.profiles.repository import ProfileRepository
-from app.profiles.schemas import Profile, ProfileCreate, ProfileUpdate
-from app.profiles.service import ProfileService
-from app.resource.pages import ListParameters
-from app.resource.routes import (
+from app.api.endpoints import (
     CREATE_PROBLEMS,
     DELETE_PROBLEMS,
     UPDATE_PROBLEMS,
@@ -19,6 +11,14 @@ from app.resource.routes import (
     list_records,
     update_record,
 )
+from app.api.history import add_history_routes
+from app.api.pages import ListParameters
+from app.api.query_parameters import openapi_query_parameters, parse_query
+from app.api.routing import make_router, problem_responses
+from app.auth.scopes import Scope, requires
+from app.profiles.repository import ProfileRepository
+from app.profiles.schemas import Profile, ProfileCreate, ProfileUpdate
+from app.profiles.service import ProfileService
 
 router = make_router("/profiles/profiles", tag="profiles", audited=True)
 
@@ -26,27 +26,32 @@ router = make_router("/profiles/profiles", tag="profiles", audited=True)
 @router.get(
     "/",
     response_model=list[Profile],
-    openapi_extra=needs(Scope.PROFILES_READ) | takes(ListParameters),
-    responses=problems(422),
+    openapi_extra=requires(Scope.PROFILES_READ) | openapi_query_parameters(ListParameters),
+    responses=problem_responses(422),
 )
 async def list_profiles(request: Request) -> Response:
     """List all profiles in the order of their `unique_id`, or a page of them with `limit` and `cursor`."""
-    return await list_records(request, ProfileRepository, read_query(request, ListParameters))
+    return await list_records(request, ProfileRepository, parse_query(request, ListParameters))
 
 
 @router.post(
     "/",
     status_code=201,
     response_model=Profile,
-    openapi_extra=needs(Scope.PROFILES_WRITE),
-    responses=problems(*CREATE_PROBLEMS),
+    openapi_extra=requires(Scope.PROFILES_WRITE),
+    responses=problem_responses(*CREATE_PROBLEMS),
 )
 async def create_profile(request: Request, body: ProfileCreate) -> Response:
     """Create a profile."""
     return await create_record(request, ProfileService, body)
 
 
-@router.get("/{unique_id}/", response_model=Profile, openapi_extra=needs(Scope.PROFILES_READ), responses=problems(404))
+@router.get(
+    "/{unique_id}/",
+    response_model=Profile,
+    openapi_extra=requires(Scope.PROFILES_READ),
+    responses=problem_responses(404),
+)
 async def get_profile(request: Request, unique_id: PathId) -> Response:
     """Get one profile."""
     return await get_record(request, ProfileRepository, unique_id)
@@ -56,14 +61,14 @@ async def get_profile(request: Request, unique_id: PathId) -> Response:
     "/{unique_id}/",
     name="patch_profile",
     response_model=Profile,
-    openapi_extra=needs(Scope.PROFILES_WRITE),
-    responses=problems(*UPDATE_PROBLEMS),
+    openapi_extra=requires(Scope.PROFILES_WRITE),
+    responses=problem_responses(*UPDATE_PROBLEMS),
 )
 @router.put(
     "/{unique_id}/",
     response_model=Profile,
-    openapi_extra=needs(Scope.PROFILES_WRITE),
-    responses=problems(*UPDATE_PROBLEMS),
+    openapi_extra=requires(Scope.PROFILES_WRITE),
+    responses=problem_responses(*UPDATE_PROBLEMS),
 )
 async def update_profile(request: Request, unique_id: PathId, body: ProfileUpdate) -> Response:
     """Change what is given of a profile; what is absent stays as it is."""
@@ -73,8 +78,8 @@ async def update_profile(request: Request, unique_id: PathId, body: ProfileUpdat
 @router.delete(
     "/{unique_id}/",
     status_code=204,
-    openapi_extra=needs(Scope.PROFILES_WRITE),
-    responses=problems(*DELETE_PROBLEMS, 409),
+    openapi_extra=requires(Scope.PROFILES_WRITE),
+    responses=problem_responses(*DELETE_PROBLEMS, 409),
 )
 async def delete_profile(request: Request, unique_id: PathId) -> Response:
     """Delete a profile that no patient is linked to."""

@@ -1,11 +1,11 @@
 from typing import Annotated
 
 from app import contract
-from app.models import Profile as Row
-from app.resource.schemas import CreateBody, ReadOnly, Representation, RequestBody, UpdateBody
-from app.resource.values import Email, Identifier, Text, Timestamp
+from app.fields.schemas import CreateBody, ReadOnly, Representation, RequestBody, UpdateBody
+from app.fields.types import Email, Identifier, Text, Timestamp
+from app.models import Profile as ProfileRow
 
-columns = Row.__table__.c
+columns = ProfileRow.__table__.c
 
 
 class ProfileFields(RequestBody):

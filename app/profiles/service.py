@@ -4,9 +4,9 @@ from typing import Any
 from app.errors import ForbiddenError
 from app.profiles.repository import ProfileRepository
 from app.profiles.schemas import ProfileCreate, ProfileUpdate
-from app.resource.preconditions import UNCONDITIONAL, Precondition
-from app.resource.repository import Record
-from app.resource.service import Service
+from app.records.preconditions import NO_PRECONDITION, Precondition
+from app.records.repository import Record
+from app.records.service import Service
 
 
 class ProfileService(Service[ProfileCreate, ProfileUpdate]):
@@ -15,8 +15,8 @@ class ProfileService(Service[ProfileCreate, ProfileUpdate]):
     async def create(
         self,
         body: ProfileCreate,
-        precondition: Precondition = UNCONDITIONAL,
-        moments: Mapping[str, Any] | None = None,
+        precondition: Precondition = NO_PRECONDITION,
+        timestamps: Mapping[str, Any] | None = None,
     ) -> Record:
         """Create a profile that no patient is linked to yet.
 
@@ -24,8 +24,8 @@ class ProfileService(Service[ProfileCreate, ProfileUpdate]):
             ForbiddenError: the principal is limited to hospitals, and would not see it.
             IdentifierTakenError, IdentifierRetiredError, PreconditionFailedError: as `Service.create`.
         """
-        if self.repository.limited:
+        if self.repository.restricted:
             raise ForbiddenError(
                 "Who is limited to hospitals creates profiles with their patients: send it as patient_profile."
             )
-        return await super().create(body, precondition, moments)
+        return await super().create(body, precondition, timestamps)

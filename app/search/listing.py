@@ -6,15 +6,15 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, func, literal_column, select
 
-from app.resource.counting import Counted, sample
-from app.resource.finding import found, page_of, values_of
-from app.resource.listing import MOST_STATEMENTS, Listing, Selection, in_order, with_conditions
-from app.resource.wanted import Found, Place, Wanted
-from app.search.conditions import Shape, matching, parts, understood
-from app.search.typed import Typed
-from app.search.words import meant
+from app.listing.counting import RecordCount, sample_statement
+from app.listing.keyset import filter_parameters, keyset_page, page_documents
+from app.listing.listing import MAX_CACHED_STATEMENTS, Listing, ListShape, add_conditions, ordered_page
+from app.listing.query import KeysetRow, ListQuery, Position
+from app.search.parser import ParsedQuery
+from app.search.ranking import QueryShape, bind_query, match_conditions, ranked_segments
+from app.search.vocabulary import expand
 
-_READING, _FAR = 20, 10
+_SEGMENTS_PER_READING, _DISTANT_OFFSET = 20, 10
 """What the number of a part has besides: the reading of what was typed; and in an order of its own, that it is far.
 
 That is decided once, at the first page: who is created later must not hide who was there.
@@ -24,130 +24,156 @@ That is decided once, at the first page: who is created later must not hide who 
 class PatientListing(Listing):
     """Who is found by a search, best match first; or the list without one."""
 
-    async def page(self, wanted: Wanted, after: Place | None, limit: int) -> list[Found]:
+    async def page(self, query: ListQuery, after: Position | None, limit: int) -> list[KeysetRow]:
         """Read up to `limit` records of what is wanted, from after a place in that list, or from its beginning."""
-        if wanted.search is None:
-            return await super().page(wanted, after, limit)
-        first, part = divmod(after.part, _READING) if after else (0, 0)
-        place = after and after._replace(part=part)
-        items: list[Found] = []
-        for number, reading in enumerate(wanted.search[first:], first):
-            if (search := await self._search(reading, wanted)) is not None:
-                items = [_moved(item, number * _READING) for item in await search.page(place, limit)]
-            if items or place is not None:
+        if query.search is None:
+            return await super().page(query, after, limit)
+        first_reading, segment = divmod(after.segment, _SEGMENTS_PER_READING) if after else (0, 0)
+        position = after and after._replace(segment=segment)
+        items: list[KeysetRow] = []
+        for reading_index, reading in enumerate(query.search[first_reading:], first_reading):
+            if (search := await self._build_search(reading, query)) is not None:
+                items = [
+                    _shift_segment(item, reading_index * _SEGMENTS_PER_READING)
+                    for item in await search.page(position, limit)
+                ]
+            if items or position is not None:
                 break
         return items
 
-    async def count(self, wanted: Wanted) -> Counted:
+    async def count(self, query: ListQuery) -> RecordCount:
         """Count the records of what is wanted."""
-        if wanted.search is None:
-            return await super().count(wanted)
-        number = Counted(0)
-        for reading in wanted.search:
-            search = await self._search(reading, wanted)
-            number = await search.count() if search is not None else Counted(0)
-            if number.ids:
+        if query.search is None:
+            return await super().count(query)
+        result = RecordCount(0)
+        for reading in query.search:
+            search = await self._build_search(reading, query)
+            result = await search.count() if search is not None else RecordCount(0)
+            if result.ids:
                 break
-        return number
+        return result
 
-    async def _search(self, typed: Typed, wanted: Wanted) -> "_Search | None":
+    async def _build_search(self, parsed: ParsedQuery, query: ListQuery) -> "_PatientSearch | None":
         """The search for what was typed; none where that cannot be anybody."""
-        if typed.is_nobody:
+        if parsed.matches_nothing:
             return None
-        words = await meant(self.connection, typed.words, self.repository.principal.hospitals) if typed.words else []
-        if len(words) < len(typed.words):
+        expanded_words = (
+            await expand(self.connection, parsed.words, self.repository.principal.hospitals) if parsed.words else []
+        )
+        if len(expanded_words) < len(parsed.words):
             return None
-        return _Search(self, await self.selection(wanted), wanted, *understood(typed, words))
+        return _PatientSearch(self, await self.build_shape(query), query, *bind_query(parsed, expanded_words))
 
 
-def _moved(item: Found, parts: int) -> Found:
+def _shift_segment(item: KeysetRow, offset: int) -> KeysetRow:
     """A record in a list, so many parts further on."""
-    return item._replace(part=item.part + parts)
+    return item._replace(segment=item.segment + offset)
 
 
-class _Search:
+class _PatientSearch:
     """One search."""
 
     def __init__(
         self,
         listing: PatientListing,
-        selection: Selection,
-        wanted: Wanted,
-        shape: Shape,
+        list_shape: ListShape,
+        query: ListQuery,
+        query_shape: QueryShape,
         parameters: Mapping[str, Any],
     ) -> None:
         self._listing = listing
-        self._selection = selection
-        self._ordering = wanted.ordering
-        self._shape = shape
-        self._parameters = {**parameters, **values_of(wanted.filters)}
+        self._list_shape = list_shape
+        self._ordering = query.ordering
+        self._query_shape = query_shape
+        self._parameters = {**parameters, **filter_parameters(query.filters)}
 
-    async def page(self, after: Place | None, limit: int) -> list[Found]:
+    async def page(self, after: Position | None, limit: int) -> list[KeysetRow]:
         if self._ordering is not None:
-            return await self._in_order(self._ordering, after, limit)
-        near, _ = parts(self._shape)
-        if after is not None and after.part >= len(near):
-            return await self._best_first(after, limit, far=True)
-        items = await self._best_first(after, limit)
-        if items or after is not None or not self._shape.short:
+            return await self._page_by_column(self._ordering, after, limit)
+        close_segments, _ = ranked_segments(self._query_shape)
+        if after is not None and after.segment >= len(close_segments):
+            return await self._page_by_relevance(after, limit, distant=True)
+        items = await self._page_by_relevance(after, limit)
+        if items or after is not None or not self._query_shape.prefix_only:
             return items
-        return await self._best_first(None, limit, far=True)
+        return await self._page_by_relevance(None, limit, distant=True)
 
-    async def count(self) -> Counted:
-        reach = "far" if await self._goes_far() else "near"
-        return await self._listing.counted(_sample(self._selection, self._shape, reach), self._parameters)
+    async def count(self) -> RecordCount:
+        reach = "far" if await self._needs_distant_matches() else "near"
+        return await self._listing.fetch_sampled_count(
+            _sample_statement(self._list_shape, self._query_shape, reach), self._parameters
+        )
 
-    async def _goes_far(self) -> bool:
+    async def _needs_distant_matches(self) -> bool:
         """Whether nobody is near what was typed, so that others are looked for."""
-        if not self._shape.short:
+        if not self._query_shape.prefix_only:
             return False
-        return not await self._listing.number(_any_near(self._selection, self._shape), self._parameters)
+        return not await self._listing.fetch_count(
+            _has_close_match_statement(self._list_shape, self._query_shape), self._parameters
+        )
 
-    async def _best_first(self, after: Place | None, limit: int, *, far: bool = False) -> list[Found]:
-        statement = _best_first(self._selection, self._shape, after.part if after else None, far=far)
-        return await self._listing.items(statement, self._parameters, after, limit)
+    async def _page_by_relevance(self, after: Position | None, limit: int, *, distant: bool = False) -> list[KeysetRow]:
+        statement = _relevance_statement(
+            self._list_shape, self._query_shape, after.segment if after else None, distant=distant
+        )
+        return await self._listing.fetch_rows(statement, self._parameters, after, limit)
 
-    async def _in_order(self, ordering: str, after: Place | None, limit: int) -> list[Found]:
-        far = await self._goes_far() if after is None else after.part >= _FAR
-        place = after and self._listing.opened(ordering, after._replace(part=after.part % _FAR))
-        first = place.part if place else None
-        statement = _in_order(self._selection, self._shape, "far" if far else "near", ordering, first)
-        items = await self._listing.items(statement, self._parameters, place, limit)
-        return [_moved(item, _FAR) for item in items] if far else items
+    async def _page_by_column(self, ordering: str, after: Position | None, limit: int) -> list[KeysetRow]:
+        distant = await self._needs_distant_matches() if after is None else after.segment >= _DISTANT_OFFSET
+        position = after and self._listing.decode_position(
+            ordering, after._replace(segment=after.segment % _DISTANT_OFFSET)
+        )
+        first_segment = position.segment if position else None
+        statement = _ordered_statement(
+            self._list_shape, self._query_shape, "far" if distant else "near", ordering, first_segment
+        )
+        items = await self._listing.fetch_rows(statement, self._parameters, position, limit)
+        return [_shift_segment(item, _DISTANT_OFFSET) for item in items] if distant else items
 
 
-@lru_cache(MOST_STATEMENTS)
-def _best_first(selection: Selection, shape: Shape, first: int | None, *, far: bool) -> Select[Any]:
-    chosen = [
-        part._replace(conditions=selection.checked(part.conditions))
-        for part in parts(shape)[far]
-        if first is None or part.number >= first
+@lru_cache(MAX_CACHED_STATEMENTS)
+def _relevance_statement(
+    list_shape: ListShape, query_shape: QueryShape, first_segment: int | None, *, distant: bool
+) -> Select[Any]:
+    segments = [
+        segment._replace(conditions=list_shape.without_index_use(segment.conditions))
+        for segment in ranked_segments(query_shape)[distant]
+        if first_segment is None or segment.number >= first_segment
     ]
-    resource = selection.resource
-    rows = found(resource.table, with_conditions(chosen, selection.conditions), after=first is not None)
-    return page_of(resource.document, rows)
+    resource = list_shape.repository_class
+    rows = keyset_page(
+        resource.table, add_conditions(segments, list_shape.conditions), is_continuation=first_segment is not None
+    )
+    return page_documents(resource.document, rows)
 
 
-def _held(selection: Selection, shape: Shape, reach: str) -> list[ColumnElement[bool]]:
-    return selection.checked(matching(shape, reach))
+def _match_conditions(list_shape: ListShape, query_shape: QueryShape, reach: str) -> list[ColumnElement[bool]]:
+    return list_shape.without_index_use(match_conditions(query_shape, reach))
 
 
-@lru_cache(MOST_STATEMENTS)
-def _in_order(selection: Selection, shape: Shape, reach: str, ordering: str, first: int | None) -> Select[Any]:
-    return in_order(selection.resource, ordering, first, [*selection.conditions, *_held(selection, shape, reach)])
+@lru_cache(MAX_CACHED_STATEMENTS)
+def _ordered_statement(
+    list_shape: ListShape, query_shape: QueryShape, reach: str, ordering: str, first_segment: int | None
+) -> Select[Any]:
+    return ordered_page(
+        list_shape.repository_class,
+        ordering,
+        first_segment,
+        [*list_shape.conditions, *_match_conditions(list_shape, query_shape, reach)],
+    )
 
 
-def _ids(selection: Selection, shape: Shape, reach: str) -> Select[Any]:
-    held = _held(selection, shape, reach)
-    return select(selection.resource.table.c.unique_id).where(*selection.conditions, *held)
+def _matching_ids(list_shape: ListShape, query_shape: QueryShape, reach: str) -> Select[Any]:
+    conditions = _match_conditions(list_shape, query_shape, reach)
+    return select(list_shape.repository_class.table.c.unique_id).where(*list_shape.conditions, *conditions)
 
 
-@lru_cache(MOST_STATEMENTS)
-def _sample(selection: Selection, shape: Shape, reach: str) -> Select[Any]:
-    return sample(_ids(selection, shape, reach))
+@lru_cache(MAX_CACHED_STATEMENTS)
+def _sample_statement(list_shape: ListShape, query_shape: QueryShape, reach: str) -> Select[Any]:
+    return sample_statement(_matching_ids(list_shape, query_shape, reach))
 
 
-@lru_cache(MOST_STATEMENTS)
-def _any_near(selection: Selection, shape: Shape) -> Select[Any]:
-    one = _ids(selection, shape, "near").limit(literal_column("1"))
-    return select(func.count()).select_from(one.subquery())
+@lru_cache(MAX_CACHED_STATEMENTS)
+def _has_close_match_statement(list_shape: ListShape, query_shape: QueryShape) -> Select[Any]:
+    first_match = _matching_ids(list_shape, query_shape, "near").limit(literal_column("1"))
+    return select(func.count()).select_from(first_match.subquery())

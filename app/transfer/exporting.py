@@ -10,77 +10,77 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth.principal import Principal
-from app.resource.listing import Listing
-from app.resource.wanted import Found, Listed, Place, Wanted
-from app.transfer.formulas import guarded
+from app.listing.listing import Listing
+from app.listing.query import KeysetRow, ListItem, ListQuery, Position
+from app.transfer.formulas import escape_formula
 from app.transfer.layout import Layout
-from app.transfer.resources import Transferred
+from app.transfer.resources import TransferableResource
 
-BATCH = 1000
+EXPORT_BATCH_SIZE = 1000
 """Records that are read at once: about a megabyte."""
-EXPORT = Principal("export")
+EXPORT_PRINCIPAL = Principal("export")
 """Under this name the audit has what an export has shown."""
 
 
 class Export:
     """An export of one resource, on the connection of a snapshot."""
 
-    def __init__(self, connection: AsyncConnection, transferred: Transferred, wanted: Wanted) -> None:
+    def __init__(self, connection: AsyncConnection, resource: TransferableResource, query: ListQuery) -> None:
         self._connection = connection
-        self._listing = Listing(transferred.service.repository_class(connection, EXPORT))
-        self._wanted = wanted
+        self._listing = Listing(resource.service_class.repository_class(connection, EXPORT_PRINCIPAL))
+        self._query = query
 
     async def count(self) -> int:
         """Count what is wanted."""
-        return await self._listing.total(self._wanted)
+        return await self._listing.total(self._query)
 
-    async def batches(self) -> AsyncGenerator[list[Found]]:
+    async def batches(self) -> AsyncGenerator[list[KeysetRow]]:
         """Read all that is wanted, in the order of `unique_id`."""
-        if self._wanted.filters:
+        if self._query.filters:
             # what is rare and what is not is found in different ways
             await self._connection.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))
-        coming = asyncio.create_task(self._page(None))
+        next_page = asyncio.create_task(self._read_page(None))
         try:
-            while items := await coming:
+            while items := await next_page:
                 # PostgreSQL reads on while these are written
-                coming = asyncio.create_task(self._page(items[-1].place))
+                next_page = asyncio.create_task(self._read_page(items[-1].position))
                 yield items
         finally:
-            coming.cancel()
-            await asyncio.gather(coming, return_exceptions=True)
+            next_page.cancel()
+            await asyncio.gather(next_page, return_exceptions=True)
 
-    async def _page(self, after: Place | None) -> list[Found]:
-        return await self._listing.page(self._wanted, after, BATCH)
+    async def _read_page(self, after: Position | None) -> list[KeysetRow]:
+        return await self._listing.page(self._query, after, EXPORT_BATCH_SIZE)
 
 
-class Ndjson:
+class NdjsonFormat:
     """One document a line, as the list streams them."""
 
-    heading = ""
+    header = ""
 
     def __init__(self, _: Layout) -> None: ...
 
-    def text(self, records: Sequence[Listed]) -> str:
+    def render(self, records: Sequence[ListItem]) -> str:
         """Some records of the file."""
         return "".join([f"{record.document}\n" for record in records])
 
 
-class Csv:
+class CsvFormat:
     """One record a row, as `import` and spreadsheets read them."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self.heading = _rows([layout.columns])
+        self.header = _csv_text([layout.columns])
 
-    def text(self, records: Sequence[Listed]) -> str:
+    def render(self, records: Sequence[ListItem]) -> str:
         """Some records of the file."""
-        return _rows(self._layout.cells(json.loads(record.document)) for record in records)
+        return _csv_text(self._layout.to_csv_row(json.loads(record.document)) for record in records)
 
 
-FORMATS: dict[str, type[Ndjson] | type[Csv]] = {"ndjson": Ndjson, "csv": Csv}
+FORMATS: dict[str, type[NdjsonFormat] | type[CsvFormat]] = {"ndjson": NdjsonFormat, "csv": CsvFormat}
 
 
-def _rows(rows: Iterable[Sequence[str | None]]) -> str:
-    written = io.StringIO()
-    csv.writer(written).writerows([cell and guarded(cell) for cell in row] for row in rows)
-    return written.getvalue()
+def _csv_text(rows: Iterable[Sequence[str | None]]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer).writerows([cell and escape_formula(cell) for cell in row] for row in rows)
+    return buffer.getvalue()

@@ -7,10 +7,10 @@ the name by which requests replace them, `hospital_ids`, the ids separated by `|
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from app.resource.document import ToMany, ToOne
-from app.resource.repository import Repository
+from app.records.documents import ToMany, ToOne
+from app.records.repository import Repository
 
-BETWEEN_IDS = "|"
+ID_SEPARATOR = "|"
 
 
 class Layout:
@@ -18,63 +18,65 @@ class Layout:
 
     def __init__(self, repository: type[Repository]) -> None:
         document = repository.document
-        self.links = {
+        self.link_id_fields = {
             field: name
-            for name, link in repository.links.items()
+            for name, link in repository.link_relations.items()
             for field, relation in document.relations.items()
             if relation is link
         }
         """The names by which requests replace links, by those of the document's fields."""
-        self.nested = {
+        self.nested_fields = {
             field: tuple(relation.schema.model_fields)
             for field, relation in document.relations.items()
             if isinstance(relation, ToOne)
         }
         """The fields inside each nested object."""
-        self.columns: Sequence[str] = tuple(self._columns(document.schema.model_fields, document.relations))
+        self.columns: Sequence[str] = tuple(self._csv_columns(document.schema.model_fields, document.relations))
         """Of a CSV file, in the order of the document."""
 
-    def _columns(self, fields: Mapping[str, Any], relations: Mapping[str, ToOne | ToMany]) -> Iterator[str]:
+    def _csv_columns(self, fields: Mapping[str, Any], relations: Mapping[str, ToOne | ToMany]) -> Iterator[str]:
         for field in fields:
-            if field in self.nested:
-                yield from (f"{field}.{name}" for name in self.nested[field])
+            if field in self.nested_fields:
+                yield from (f"{field}.{name}" for name in self.nested_fields[field])
             else:
-                yield self.links[field] if field in relations else field
+                yield self.link_id_fields[field] if field in relations else field
 
-    def record(self, cells: Mapping[str, str]) -> dict[str, Any]:
+    def from_csv_row(self, cells: Mapping[str, str]) -> dict[str, Any]:
         """The body of a request that says what a row of a CSV file does. A blank cell says that there is nothing."""
         record: dict[str, Any] = {name: cell for name, cell in cells.items() if "." not in name}
-        for name in self.links.values():
+        for name in self.link_id_fields.values():
             if name in record:
-                record[name] = [part.strip() for part in record[name].split(BETWEEN_IDS) if part.strip()]
-        for field, names in self.nested.items():
-            inside = {name: cells[f"{field}.{name}"] for name in names if f"{field}.{name}" in cells}
-            if inside:
-                record[field] = _identified(inside) if any(cell.strip() for cell in inside.values()) else None
-        return _identified(record)
+                record[name] = [part.strip() for part in record[name].split(ID_SEPARATOR) if part.strip()]
+        for field, names in self.nested_fields.items():
+            nested_cells = {name: cells[f"{field}.{name}"] for name in names if f"{field}.{name}" in cells}
+            if nested_cells:
+                record[field] = (
+                    _without_blank_id(nested_cells) if any(cell.strip() for cell in nested_cells.values()) else None
+                )
+        return _without_blank_id(record)
 
-    def relinked(self, record: dict[str, Any]) -> dict[str, Any]:
+    def with_link_ids(self, record: dict[str, Any]) -> dict[str, Any]:
         """A record as the list streams it, with its links as requests replace them: their ids alone."""
-        for field, name in self.links.items():
+        for field, name in self.link_id_fields.items():
             if name not in record and isinstance(linked := record.get(field), list):
                 record[name] = [one.get("unique_id") if isinstance(one, dict) else one for one in linked]
         return record
 
-    def cells(self, document: Mapping[str, Any]) -> list[str | None]:
+    def to_csv_row(self, document: Mapping[str, Any]) -> list[str | None]:
         """The row of a CSV file that says what a document does."""
         cells: list[str | None] = []
         for field, value in document.items():
-            if field in self.nested:
-                inside = value or {}
-                cells += [inside.get(name) for name in self.nested[field]]
-            elif field in self.links:
-                cells.append(BETWEEN_IDS.join(linked["unique_id"] for linked in value))
+            if field in self.nested_fields:
+                nested_values = value or {}
+                cells += [nested_values.get(name) for name in self.nested_fields[field]]
+            elif field in self.link_id_fields:
+                cells.append(ID_SEPARATOR.join(linked["unique_id"] for linked in value))
             else:
                 cells.append(value)
         return cells
 
 
-def _identified(record: dict[str, Any]) -> dict[str, Any]:
+def _without_blank_id(record: dict[str, Any]) -> dict[str, Any]:
     """A record whose id, if its cell is blank, is not there: a new one is made."""
     if "unique_id" in record:
         record["unique_id"] = record["unique_id"].strip()

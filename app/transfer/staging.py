@@ -43,18 +43,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.schema import CreateTable, DropTable
 
 from app.auth.principal import Principal
-from app.db.base import ID
-from app.db.session import CollisionError, copy_in
+from app.db.base import ID_TEXT
+from app.db.database import SerializationError, copy_rows
 from app.errors import FieldError, IdentifierRetiredError
-from app.journal.entries import author, entry, is_known
-from app.resource.identifiers import new_identifier
-from app.resource.links import unknown_link
-from app.resource.repository import Repository
-from app.resource.writing import next_version, own_values
-from app.transfer.bodies import MOMENTS, Body
+from app.identifiers import new_identifier
+from app.records.journal_entries import author_parameters, has_journal_entries, insert_entry
+from app.records.links import unknown_link_error
+from app.records.repository import Repository
+from app.records.write_statements import client_columns, next_version_values
+from app.transfer.bodies import TIMESTAMP_FIELDS, ValidLine
 
 
-class Fate(StrEnum):
+class RowStatus(StrEnum):
     """What becomes of a line."""
 
     CREATED = "created"
@@ -62,37 +62,37 @@ class Fate(StrEnum):
     UNCHANGED = "unchanged"
 
 
-class Fault(NamedTuple):
+class RowError(NamedTuple):
     """What is wrong with a line."""
 
-    line: int
+    line_number: int
     error: FieldError
 
 
-class Batch:
+class StagedBatch:
     """Some bodies, of as many records: what has an id that is in it already has to go into the next one."""
 
     def __init__(self, staging: "Staging") -> None:
         self._staging = staging
         self.rows: list[tuple[Any, ...]] = []
-        self.links = 0
+        self.link_count = 0
         """How many ids of other records its lines name."""
         self._ids: set[str] = set()
 
-    def has_room_for(self, body: Body) -> bool:
+    def can_add(self, line: ValidLine) -> bool:
         """Whether its record is not in it yet."""
-        return body.values.get("unique_id") not in self._ids
+        return line.values.get("unique_id") not in self._ids
 
-    def add(self, body: Body) -> None:
+    def add(self, line: ValidLine) -> None:
         """Take a body, under a new id if it has none."""
-        values = body.values
+        values = line.values
         unique_id = values.get("unique_id") or new_identifier(self._staging.repository.prefix)
         self._ids.add(unique_id)
-        given = sum(bit for name, bit in self._staging.bits.items() if name in values)
-        moments = [values.get(name) for name in MOMENTS]
-        own = [values.get(name) for name in self._staging.bits]
-        self.links += sum(len(values.get(name, ())) for name in self._staging.repository.links)
-        self.rows.append((body.line, unique_id, given, *moments, *own))
+        field_mask = sum(bit for name, bit in self._staging.field_bits.items() if name in values)
+        timestamps = [values.get(name) for name in TIMESTAMP_FIELDS]
+        column_values = [values.get(name) for name in self._staging.field_bits]
+        self.link_count += sum(len(values.get(name, ())) for name in self._staging.repository.link_relations)
+        self.rows.append((line.line_number, unique_id, field_mask, *timestamps, *column_values))
 
 
 class Staging:
@@ -102,73 +102,77 @@ class Staging:
         self, connection: AsyncConnection, principal: Principal, repository: type[Repository], *, overwrite: bool
     ) -> None:
         self.connection = connection
-        self.author = author(principal)
+        self.author_parameters = author_parameters(principal)
         self.repository = repository
         self.overwrite = overwrite
         """Whether records that are there and differ are changed; else their lines are wrong."""
         self.table = repository.table
-        self.settable = own_values(self.table)
-        names = [*self.settable, *repository.links]
-        self.bits: Mapping[str, int] = {name: 1 << place for place, name in enumerate(names)}
+        self.client_columns = client_columns(self.table)
+        names = [*self.client_columns, *repository.link_relations]
+        self.field_bits: Mapping[str, int] = {name: 1 << place for place, name in enumerate(names)}
         """Of what a line may give, columns and links: where they stand in the number that says which it gives."""
-        self.staged = Table(
+        self.staging_table = Table(
             f"staged_{self.table.name}",
             MetaData(),
             Column("line", Integer),
-            Column("unique_id", ID, primary_key=True),
+            Column("unique_id", ID_TEXT, primary_key=True),
             Column("given", BigInteger),
-            *(Column(name, DateTime(timezone=True)) for name in MOMENTS),
-            *(Column(name, self.table.c[name].type) for name in self.settable),
-            *(Column(name, ARRAY(ID)) for name in repository.links),
-            Column("fate", ID, server_default=Fate.CREATED),
+            *(Column(name, DateTime(timezone=True)) for name in TIMESTAMP_FIELDS),
+            *(Column(name, self.table.c[name].type) for name in self.client_columns),
+            *(Column(name, ARRAY(ID_TEXT)) for name in repository.link_relations),
+            Column("fate", ID_TEXT, server_default=RowStatus.CREATED),
             prefixes=["TEMPORARY"],
             postgresql_on_commit="DROP",
         )
 
-    async def open(self) -> None:
+    async def create_tables(self) -> None:
         """Make the staging table, which goes with the transaction."""
-        await self.connection.execute(CreateTable(self.staged))
+        await self.connection.execute(CreateTable(self.staging_table))
 
-    async def close(self) -> None:
+    async def finish(self) -> None:
         """Drop it before that: a second file may be of the same resource."""
-        await self.connection.execute(DropTable(self.staged))
+        await self.connection.execute(DropTable(self.staging_table))
 
-    def batch(self) -> Batch:
+    def new_batch(self) -> StagedBatch:
         """An empty one."""
-        return Batch(self)
+        return StagedBatch(self)
 
-    async def stage(self, batch: Batch) -> None:
+    async def stage(self, batch: StagedBatch) -> None:
         """Have a batch, and nothing else, in the staging table."""
-        await self.connection.execute(text(f"TRUNCATE {self.staged.name}"))
-        columns = [column.name for column in self.staged.columns if column.name != "fate"]
-        await copy_in(self.connection, self.staged.name, columns, batch.rows)
+        await self.connection.execute(text(f"TRUNCATE {self.staging_table.name}"))
+        columns = [column.name for column in self.staging_table.columns if column.name != "fate"]
+        await copy_rows(self.connection, self.staging_table.name, columns, batch.rows)
 
-    async def compare(self) -> None:
+    async def classify(self) -> None:
         """Say of each line what would become of it; what is to be changed is locked."""
         if self.overwrite:
-            await self.connection.execute(self._lock)
-        await self.connection.execute(self._compare)
+            await self.connection.execute(self._lock_statement)
+        await self.connection.execute(self._classify_statement)
 
-    async def faults(self) -> AsyncIterator[Fault]:
+    async def find_errors(self) -> AsyncIterator[RowError]:
         """All that is wrong with the lines, beside what could be told without the database."""
         if not self.overwrite:
-            for line in await self._lines(self._differing):
+            for line_number in await self._line_numbers(self._differing_statement):
                 message = f"Another {self.repository.name} has this unique_id, with other data: --update changes it"
-                yield Fault(line, FieldError(("unique_id",), message, "identifier_taken"))
-        for line in await self._lines(self._retired):
-            yield Fault(line, FieldError(("unique_id",), retired(self.repository), "identifier_retired"))
-        for name in self.settable:
+                yield RowError(line_number, FieldError(("unique_id",), message, "identifier_taken"))
+        for line_number in await self._line_numbers(self._retired_statement):
+            yield RowError(
+                line_number, FieldError(("unique_id",), retired_id_message(self.repository), "identifier_retired")
+            )
+        for name in self.client_columns:
             if not self.table.c[name].nullable:
-                for line in await self._lines(self._lacking(name)):
-                    yield Fault(line, FieldError((name,), "Must be given", "missing"))
-        for name in self.repository.links:
-            for line, place, unique_id in await self.connection.execute(self._unknown(name)):
-                yield Fault(line, unknown_link(name, place, unique_id))
+                for line_number in await self._line_numbers(self._missing_value_statement(name)):
+                    yield RowError(line_number, FieldError((name,), "Must be given", "missing"))
+        for name in self.repository.link_relations:
+            for line_number, index, unique_id in await self.connection.execute(self._unknown_links_statement(name)):
+                yield RowError(line_number, unknown_link_error(name, index, unique_id))
 
-    async def discard(self, lines: Iterable[int]) -> None:
+    async def discard(self, line_numbers: Iterable[int]) -> None:
         """Forget lines."""
-        statement = delete(self.staged).where(self.staged.c.line == any_(bindparam("lines", type_=ARRAY(Integer))))
-        await self.connection.execute(statement, {"lines": sorted(lines)})
+        statement = delete(self.staging_table).where(
+            self.staging_table.c.line == any_(bindparam("lines", type_=ARRAY(Integer)))
+        )
+        await self.connection.execute(statement, {"lines": sorted(line_numbers)})
 
     async def write(self) -> dict[str, int]:
         """Create and change what is to be, with its links and its journal entries; how many lines of each fate.
@@ -176,138 +180,165 @@ class Staging:
         Raises:
             CollisionError: somebody else was faster.
         """
-        counts = {fate: int(number) for fate, number in await self.connection.execute(self._fates)}
-        created, updated = (counts.get(fate, 0) for fate in (Fate.CREATED, Fate.UPDATED))
+        counts = {fate: int(number) for fate, number in await self.connection.execute(self._status_counts_statement)}
+        created, updated = (counts.get(fate, 0) for fate in (RowStatus.CREATED, RowStatus.UPDATED))
         written = 0
         if created:
-            written += (await self.connection.execute(self._insert)).rowcount
+            written += (await self.connection.execute(self._insert_statement)).rowcount
         if updated:
-            written += (await self.connection.execute(self._update)).rowcount
+            written += (await self.connection.execute(self._update_statement)).rowcount
         if created or updated:
-            for name in self.repository.links:
+            for name in self.repository.link_relations:
                 if updated:
-                    await self.connection.execute(self._unlink(name))
-                await self.connection.execute(self._link(name))
-            entries = (await self.connection.execute(self._record, self.author)).scalar_one()
+                    await self.connection.execute(self._delete_links_statement(name))
+                await self.connection.execute(self._insert_links_statement(name))
+            entries = (await self.connection.execute(self._journal_statement, self.author_parameters)).scalar_one()
             if not created + updated == written == entries:
-                raise CollisionError
+                raise SerializationError
         return counts
 
-    async def _lines(self, statement: Select[Any]) -> Sequence[int]:
-        lines: Sequence[int] = (await self.connection.execute(statement)).scalars().all()
-        return lines
+    async def _line_numbers(self, statement: Select[Any]) -> Sequence[int]:
+        line_numbers: Sequence[int] = (await self.connection.execute(statement)).scalars().all()
+        return line_numbers
 
-    def gives(self, name: str) -> ColumnElement[bool]:
+    def sets_field(self, name: str) -> ColumnElement[bool]:
         """Whether a line gives a column or links."""
-        return self.staged.c.given.bitwise_and(literal_column(str(self.bits[name]))) != literal_column("0")
+        return self.staging_table.c.given.bitwise_and(literal_column(str(self.field_bits[name]))) != literal_column("0")
 
-    def has(self, *fates: Fate) -> ColumnElement[bool]:
+    def has_status(self, *statuses: RowStatus) -> ColumnElement[bool]:
         """Whether a line has one of these fates."""
-        return self.staged.c.fate.in_([literal_column(f"'{fate}'") for fate in fates])
+        return self.staging_table.c.fate.in_([literal_column(f"'{fate}'") for fate in statuses])
 
     @property
-    def _same(self) -> ColumnElement[bool]:
-        return self.table.c.unique_id == self.staged.c.unique_id
+    def _same_record(self) -> ColumnElement[bool]:
+        return self.table.c.unique_id == self.staging_table.c.unique_id
 
     @cached_property
-    def _lock(self) -> Select[Any]:
-        there: Select[Any] = select(literal_column("1")).select_from(self.staged.join(self.table, self._same))
+    def _lock_statement(self) -> Select[Any]:
+        stored_records: Select[Any] = select(literal_column("1")).select_from(
+            self.staging_table.join(self.table, self._same_record)
+        )
         # not FOR UPDATE, which would deadlock with foreign-key checks of other transactions
-        return there.order_by(self.table.c.unique_id).with_for_update(key_share=True, of=self.table)
+        return stored_records.order_by(self.table.c.unique_id).with_for_update(key_share=True, of=self.table)
 
     @cached_property
-    def _compare(self) -> Update:
+    def _classify_statement(self) -> Update:
         differences = [
-            and_(self.gives(name), self.table.c[name].is_distinct_from(self.staged.c[name])) for name in self.settable
+            and_(self.sets_field(name), self.table.c[name].is_distinct_from(self.staging_table.c[name]))
+            for name in self.client_columns
         ]
-        for name, relation in self.repository.links.items():
-            asked = func.unnest(self.staged.c[name]).column_valued("asked")
-            wanted = func.array(select(asked).distinct().order_by(asked).scalar_subquery())
-            linked = select(relation.key).where(relation.owner == self.table.c.unique_id).order_by(relation.key)
-            differs = wanted.is_distinct_from(func.array(linked.correlate(self.table).scalar_subquery()))
-            differences.append(and_(self.gives(name), differs))
-        fate = case((or_(*differences), literal_column("'updated'")), else_=literal_column("'unchanged'"))
-        return update(self.staged).values(fate=fate).where(self._same)
+        for name, relation in self.repository.link_relations.items():
+            requested_id = func.unnest(self.staging_table.c[name]).column_valued("asked")
+            requested_ids = func.array(select(requested_id).distinct().order_by(requested_id).scalar_subquery())
+            linked_ids = (
+                select(relation.target_column)
+                .where(relation.owner_column == self.table.c.unique_id)
+                .order_by(relation.target_column)
+            )
+            differs = requested_ids.is_distinct_from(func.array(linked_ids.correlate(self.table).scalar_subquery()))
+            differences.append(and_(self.sets_field(name), differs))
+        status = case((or_(*differences), literal_column("'updated'")), else_=literal_column("'unchanged'"))
+        return update(self.staging_table).values(fate=status).where(self._same_record)
 
     @cached_property
-    def _fates(self) -> Select[Any]:
-        return select(self.staged.c.fate, func.count()).group_by(self.staged.c.fate)
+    def _status_counts_statement(self) -> Select[Any]:
+        return select(self.staging_table.c.fate, func.count()).group_by(self.staging_table.c.fate)
 
     @cached_property
-    def _differing(self) -> Select[Any]:
-        return select(self.staged.c.line).where(self.has(Fate.UPDATED))
+    def _differing_statement(self) -> Select[Any]:
+        return select(self.staging_table.c.line).where(self.has_status(RowStatus.UPDATED))
 
     @property
-    def once_there(self) -> ColumnElement[bool]:
+    def reuses_retired_id(self) -> ColumnElement[bool]:
         """Whether a line is to create a record under the id of a deleted one."""
-        return and_(self.has(Fate.CREATED), is_known(self.table, self.staged.c.unique_id).correlate(self.staged))
+        return and_(
+            self.has_status(RowStatus.CREATED),
+            has_journal_entries(self.table, self.staging_table.c.unique_id).correlate(self.staging_table),
+        )
 
     @cached_property
-    def _retired(self) -> Select[Any]:
-        return select(self.staged.c.line).where(self.once_there)
+    def _retired_statement(self) -> Select[Any]:
+        return select(self.staging_table.c.line).where(self.reuses_retired_id)
 
-    def _lacking(self, name: str) -> Select[Any]:
-        return select(self.staged.c.line).where(self.has(Fate.CREATED), self.staged.c[name].is_(None))
+    def _missing_value_statement(self, name: str) -> Select[Any]:
+        return select(self.staging_table.c.line).where(
+            self.has_status(RowStatus.CREATED), self.staging_table.c[name].is_(None)
+        )
 
-    def _unknown(self, name: str) -> Select[Any]:
-        asked = (
-            func.unnest(self.staged.c[name])
+    def _unknown_links_statement(self, name: str) -> Select[Any]:
+        requested = (
+            func.unnest(self.staging_table.c[name])
             .table_valued("unique_id", with_ordinality="place", name="asked")
             .render_derived()
         )
-        target = self.repository.links[name].target
-        known = exists().where(target.c.unique_id == asked.c.unique_id)
-        place = asked.c.place - literal_column("1")
-        lines = self.staged.join(asked, true())
-        return select(self.staged.c.line, place, asked.c.unique_id).select_from(lines).where(~known)
+        target = self.repository.link_relations[name].target
+        target_exists = exists().where(target.c.unique_id == requested.c.unique_id)
+        index = requested.c.place - literal_column("1")
+        lines = self.staging_table.join(requested, true())
+        return select(self.staging_table.c.line, index, requested.c.unique_id).select_from(lines).where(~target_exists)
 
     @cached_property
-    def _insert(self) -> Insert:
-        staged, now = self.staged.c, func.statement_timestamp()
+    def _insert_statement(self) -> Insert:
+        staged_columns, now = self.staging_table.c, func.statement_timestamp()
         values = {
-            "unique_id": staged.unique_id,
-            **{name: staged[name] for name in self.settable},
-            "date_created": func.coalesce(staged.date_created, staged.last_updated, now),
-            "last_updated": func.coalesce(staged.last_updated, now),
+            "unique_id": staged_columns.unique_id,
+            **{name: staged_columns[name] for name in self.client_columns},
+            "date_created": func.coalesce(staged_columns.date_created, staged_columns.last_updated, now),
+            "last_updated": func.coalesce(staged_columns.last_updated, now),
         }
-        rows = select(*values.values()).where(self.has(Fate.CREATED)).order_by(staged.unique_id)
+        rows = select(*values.values()).where(self.has_status(RowStatus.CREATED)).order_by(staged_columns.unique_id)
         return insert(self.table).from_select(list(values), rows).on_conflict_do_nothing()
 
     @cached_property
-    def _update(self) -> Update:
+    def _update_statement(self) -> Update:
         values = {
-            name: case((self.gives(name), self.staged.c[name]), else_=self.table.c[name]) for name in self.settable
+            name: case((self.sets_field(name), self.staging_table.c[name]), else_=self.table.c[name])
+            for name in self.client_columns
         }
         return (
-            update(self.table).values({**values, **next_version(self.table)}).where(self._same, self.has(Fate.UPDATED))
+            update(self.table)
+            .values({**values, **next_version_values(self.table)})
+            .where(self._same_record, self.has_status(RowStatus.UPDATED))
         )
 
-    def _unlink(self, name: str) -> Delete:
-        relation, wanted = self.repository.links[name], self.staged.c[name]
-        unwanted = and_(relation.owner == self.staged.c.unique_id, relation.key != all_(wanted))
-        return delete(relation.link).where(unwanted, self.has(Fate.UPDATED), self.gives(name))
+    def _delete_links_statement(self, name: str) -> Delete:
+        relation, requested_ids = self.repository.link_relations[name], self.staging_table.c[name]
+        is_unrequested = and_(
+            relation.owner_column == self.staging_table.c.unique_id, relation.target_column != all_(requested_ids)
+        )
+        return delete(relation.link_table).where(
+            is_unrequested, self.has_status(RowStatus.UPDATED), self.sets_field(name)
+        )
 
-    def _link(self, name: str) -> Insert:
-        relation = self.repository.links[name]
-        keys = func.unnest(self.staged.c[name]).table_valued("unique_id", name="keys").render_derived()
+    def _insert_links_statement(self, name: str) -> Insert:
+        relation = self.repository.link_relations[name]
+        keys = func.unnest(self.staging_table.c[name]).table_valued("unique_id", name="keys").render_derived()
         key = keys.c.unique_id
         # in the order of the targets, in which every transaction locks them by the foreign key's check
         rows = (
-            select(self.staged.c.unique_id, key)
-            .select_from(self.staged.join(keys, true()))
-            .where(self.has(Fate.CREATED, Fate.UPDATED))
-            .order_by(key, self.staged.c.unique_id)
+            select(self.staging_table.c.unique_id, key)
+            .select_from(self.staging_table.join(keys, true()))
+            .where(self.has_status(RowStatus.CREATED, RowStatus.UPDATED))
+            .order_by(key, self.staging_table.c.unique_id)
         )
-        return insert(relation.link).from_select([relation.owner, relation.key], rows).on_conflict_do_nothing()
+        return (
+            insert(relation.link_table)
+            .from_select([relation.owner_column, relation.target_column], rows)
+            .on_conflict_do_nothing()
+        )
 
     @cached_property
-    def _record(self) -> Select[Any]:
-        rows = self.repository.document.rows().join(self.staged, self._same).add_columns(self.staged.c.fate)
-        changed: CTE = rows.where(self.has(Fate.CREATED, Fate.UPDATED)).cte("changed")
-        written = entry(self.table, changed, self.repository.links, changed.c.fate)
-        return select(func.count()).select_from(written)
+    def _journal_statement(self) -> Select[Any]:
+        rows = (
+            self.repository.document.select_rows()
+            .join(self.staging_table, self._same_record)
+            .add_columns(self.staging_table.c.fate)
+        )
+        changed_records: CTE = rows.where(self.has_status(RowStatus.CREATED, RowStatus.UPDATED)).cte("changed")
+        entries = insert_entry(self.table, changed_records, self.repository.link_relations, changed_records.c.fate)
+        return select(func.count()).select_from(entries)
 
 
-def retired(repository: type[Repository]) -> str:
+def retired_id_message(repository: type[Repository]) -> str:
     """What is wrong with using the id of a deleted record again."""
     return IdentifierRetiredError(repository.name, None).detail

@@ -13,16 +13,16 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 AUDIENCE = "patients-api"
-DISCOVERY = "/.well-known/openid-configuration"
-JWKS = "/keys"
-Private = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+DISCOVERY_PATH = "/.well-known/openid-configuration"
+JWKS_PATH = "/keys"
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 def new_key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
 
 
-def published(kid: str, key: Private) -> dict[str, Any]:
+def public_jwk(kid: str, key: PrivateKey) -> dict[str, Any]:
     """A key's public half, as a JWKS has it."""
     if isinstance(key, rsa.RSAPrivateKey):
         public: dict[str, Any] = jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
@@ -36,23 +36,23 @@ class Issuer:
     """What it answers, and what it was asked."""
 
     url: str = ""
-    key: Private = field(default_factory=new_key)
+    key: PrivateKey = field(default_factory=new_key)
     jwks: list[Any] = field(default_factory=list)
-    answers: dict[str, tuple[int, dict[str, str], Any]] = field(default_factory=dict)
+    response_overrides: dict[str, tuple[int, dict[str, str], Any]] = field(default_factory=dict)
     """By path: what it answers instead."""
-    asked: list[str] = field(default_factory=list)
+    requested_paths: list[str] = field(default_factory=list)
 
-    open: threading.Event = field(default_factory=threading.Event)
+    may_respond: threading.Event = field(default_factory=threading.Event)
     """Unset, it keeps who asks waiting."""
 
     def __post_init__(self) -> None:
-        self.open.set()
-        self.jwks = self.jwks or [published("key-1", self.key)]
+        self.may_respond.set()
+        self.jwks = self.jwks or [public_jwk("key-1", self.key)]
 
-    def claims(self, **others: Any) -> dict[str, Any]:
+    def claims(self, **overrides: Any) -> dict[str, Any]:
         """Those of a good token, with `others` set; None leaves one out."""
         now = int(time.time())
-        good = {
+        defaults = {
             "iss": self.url,
             "aud": AUDIENCE,
             "sub": "alice",
@@ -60,28 +60,33 @@ class Issuer:
             "iat": now,
             "scope": "patients:read",
         }
-        return {name: value for name, value in {**good, **others}.items() if value is not None}
+        return {name: value for name, value in {**defaults, **overrides}.items() if value is not None}
 
-    def token(self, *, key: Any = None, kid: Any = "key-1", algorithm: str | None = None, **others: Any) -> str:
+    def token(self, *, key: Any = None, kid: Any = "key-1", algorithm: str | None = None, **overrides: Any) -> str:
         """A signed token."""
         algorithm = algorithm or ("RS256" if isinstance(self.key, rsa.RSAPrivateKey) else "ES256")
         headers = {} if kid is None else {"kid": kid}
-        return jwt.encode(self.claims(**others), key or self.key, algorithm, headers)
+        return jwt.encode(self.claims(**overrides), key or self.key, algorithm, headers)
 
-    def answer(self, path: str) -> tuple[int, dict[str, str], Any]:
-        self.asked.append(path)
-        assert self.open.wait(10)
-        documents = {DISCOVERY: {"issuer": self.url, "jwks_uri": f"{self.url}{JWKS}"}, JWKS: {"keys": self.jwks}}
-        return self.answers.get(path) or ((200, {}, documents[path]) if path in documents else (404, {}, None))
+    def response_for(self, path: str) -> tuple[int, dict[str, str], Any]:
+        self.requested_paths.append(path)
+        assert self.may_respond.wait(10)
+        documents = {
+            DISCOVERY_PATH: {"issuer": self.url, "jwks_uri": f"{self.url}{JWKS_PATH}"},
+            JWKS_PATH: {"keys": self.jwks},
+        }
+        return self.response_overrides.get(path) or (
+            (200, {}, documents[path]) if path in documents else (404, {}, None)
+        )
 
 
 @contextmanager
-def listening(issuer: Issuer, port: int = 0) -> Iterator[ThreadingHTTPServer]:
+def run_issuer(issuer: Issuer, port: int = 0) -> Iterator[ThreadingHTTPServer]:
     """Have it listen, until the end: then nobody answers on its port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            status, headers, document = issuer.answer(self.path)
+            status, headers, document = issuer.response_for(self.path)
             content = json.dumps(document).encode()
             self.send_response(status)
             for name, value in headers.items():

@@ -14,16 +14,16 @@ import pytest
 
 from app.auth import authentication, keys
 from app.auth.scopes import Scope
-from app.db.migrate import grant
-from app.db.session import Database
-from tests.auth.support import HOSPITALS, PATIENTS, client_of, make_key, revoke_key, secured
-from tests.processes import run_command
-from tests.support import Served, eventually
+from app.db.database import Database
+from app.db.migrate import grant_serving_rights
+from tests.auth.support import HOSPITALS, PATIENTS, client_for, make_key, revoke_key, secured_app
+from tests.processes import run_cli
+from tests.support import ServiceProcess, eventually
 
-Serve = Callable[..., Served]
+Serve = Callable[..., ServiceProcess]
 
 
-async def dumped(connection: asyncpg.Connection) -> str:
+async def database_as_text(connection: asyncpg.Connection) -> str:
     """All that the database holds, as text; bytes in hexadecimal."""
     tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     rows = [
@@ -40,7 +40,7 @@ async def test_a_key_is_shown_once(database_url: str, connection: asyncpg.Connec
     scopes = ("--scope", "patients:read", "--scope", "history:read")
     # the last day is one in UTC, wherever the command runs
     elsewhere = {"DATABASE_URL": database_url, "TZ": "Pacific/Kiritimati"}
-    made = run_command("keys", "create", "--name", "billing", *scopes, *limits, **elsewhere)
+    made = run_cli("keys", "create", "--name", "billing", *scopes, *limits, **elsewhere)
     assert made.returncode == 0
     (key,) = made.stdout.splitlines()
     assert re.fullmatch(r"papi_[A-Za-z0-9_-]{43}", key)
@@ -48,26 +48,26 @@ async def test_a_key_is_shown_once(database_url: str, connection: asyncpg.Connec
     assert len(random) * 8 == 256
     stored = await connection.fetchrow("SELECT * FROM api_keys")
     assert stored is not None
-    moment = stored["created"]
-    assert abs((datetime.now(UTC) - moment).total_seconds()) < 60
+    created_at = stored["created"]
+    assert abs((datetime.now(UTC) - created_at).total_seconds()) < 60
     assert dict(stored) == {
         "name": "billing",
         "digest": hashlib.sha256(key.encode()).digest(),
         "scopes": ["history:read", "patients:read"],
         "hospitals": ["hos123", "hos456"],
-        "created": moment,
+        "created": created_at,
         "expires": datetime(2099, 1, 31, 23, 59, 59, 999999, UTC),
         "revoked": None,
         "last_used": None,
     }
-    listed = run_command("keys", "list", DATABASE_URL=database_url)
+    listed = run_cli("keys", "list", DATABASE_URL=database_url)
     assert listed.returncode == 0
     line = listed.stdout.splitlines()[1]
-    today = moment.date().isoformat()
+    today = created_at.date().isoformat()
     assert line.split(maxsplit=4) == [
         "billing", today, "2099-01-31", "-", "history:read patients:read, hospitals: hos123 hos456"
     ]  # fmt: skip
-    everything = await dumped(connection) + listed.stdout + listed.stderr
+    everything = await database_as_text(connection) + listed.stdout + listed.stderr
     assert "billing" in everything, "the dump does not see the keys: mend this test"
     for form in (key.removeprefix("papi_"), key.encode().hex(), random.hex()):
         assert form.lower() not in everything.lower()
@@ -79,25 +79,25 @@ async def test_no_two_keys_are_alike(database_url: str) -> None:
     assert len({key[:15] for key in made}) == 5
 
 
-async def test_a_name_is_never_used_again(database_url: str, connection: asyncpg.Connection) -> None:
+async def test_a_key_name_is_never_reused(database_url: str, connection: asyncpg.Connection) -> None:
     """The journal names actors by it: neither while there is a key of the name, nor after it was revoked."""
     await make_key(database_url, Scope.PATIENTS_READ, name="billing")
     taken = "There is, or was, a key of the name billing: choose another.\n"
     with pytest.raises(keys.KeyNameTakenError):
         await make_key(database_url, Scope.ADMIN, name="billing")
     await revoke_key(database_url, "billing")
-    ran = run_command("keys", "create", "--name", "billing", "--scope", "admin", DATABASE_URL=database_url)
+    ran = run_cli("keys", "create", "--name", "billing", "--scope", "admin", DATABASE_URL=database_url)
     assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", taken)
     assert await connection.fetchval("SELECT scopes FROM api_keys") == ["patients:read"]
-    assert "REVOKED" in run_command("keys", "list", DATABASE_URL=database_url).stdout
-    ran = run_command("keys", "revoke", "billing", DATABASE_URL=database_url)
+    assert "REVOKED" in run_cli("keys", "list", DATABASE_URL=database_url).stdout
+    ran = run_cli("keys", "revoke", "billing", DATABASE_URL=database_url)
     assert (ran.returncode, ran.stdout) == (1, "There is no key of this name that is not revoked.\n")
 
 
-async def test_a_name_is_not_mistaken_for_another(database_url: str) -> None:
+async def test_key_names_that_look_alike_are_refused(database_url: str) -> None:
     """Neither by spaces that nobody sees, nor by capital letters; not that of a revoked key, nor at the same moment."""
     for name in ("billing ", " billing", "front  desk", "bill\ting", "billing\u00a0", "key:billing", "-billing", ""):
-        ran = run_command("keys", "create", f"--name={name}", "--scope", "admin", DATABASE_URL=database_url)
+        ran = run_cli("keys", "create", f"--name={name}", "--scope", "admin", DATABASE_URL=database_url)
         assert (ran.returncode, "single spaces" in ran.stderr) == (2, True), name
     await make_key(database_url, Scope.PATIENTS_READ, name="front desk")
     await revoke_key(database_url, "front desk")
@@ -115,11 +115,11 @@ async def test_a_name_is_not_mistaken_for_another(database_url: str) -> None:
 @pytest.mark.parametrize(
     ("options", "reason"), [(("--scope", "patients:reed"), "patients:read"), (("--expires", "31.01.2099"), "--expires")]
 )
-async def test_a_key_that_makes_no_sense_is_not_made(
+async def test_invalid_key_options_create_no_key(
     database_url: str, connection: asyncpg.Connection, options: Collection[str], reason: str
 ) -> None:
     """A clear error that names the option, or the scopes that there are; nothing is stored."""
-    ran = run_command("keys", "create", "--name", "a", "--scope", "admin", *options, DATABASE_URL=database_url)
+    ran = run_cli("keys", "create", "--name", "a", "--scope", "admin", *options, DATABASE_URL=database_url)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert reason in ran.stderr.splitlines()[-1]
     assert "Traceback" not in ran.stderr
@@ -142,7 +142,7 @@ async def test_a_key_is_sent_in_either_header(database_url: str) -> None:
         ({"X-API-Key": f"Bearer {key}"}, 401),
         ({"Cookie": f"X-API-Key={key}"}, 401),
     ]
-    async with secured(database_url) as app, client_of(app) as client:
+    async with secured_app(database_url) as app, client_for(app) as client:
         got = [(headers, (await client.get(PATIENTS, headers=headers)).status_code) for headers, _ in sent]
         assert got == sent
         assert (await client.get(PATIENTS, params={"api_key": key})).status_code == 401
@@ -161,20 +161,20 @@ async def test_a_revoked_key_ends_on_every_worker(serve: Serve, database_url: st
         return {client.get(PATIENTS).status_code for _ in range(20)}
 
     with client:
-        eventually(lambda: statuses() == {200}, within=10)
-        ran = run_command("keys", "revoke", "billing", DATABASE_URL=database_url)
+        eventually(lambda: statuses() == {200}, within_seconds=10)
+        ran = run_cli("keys", "revoke", "billing", DATABASE_URL=database_url)
         assert (ran.returncode, ran.stdout, ran.stderr) == (0, "Revoked.\n", "")
-        eventually(lambda: statuses() <= {401, 429}, within=10)
+        eventually(lambda: statuses() <= {401, 429}, within_seconds=10)
 
 
-async def test_the_last_use_is_noted_without_a_write_a_request(
+async def test_last_used_is_recorded_without_a_write_per_request(
     database_url: str, connection: asyncpg.Connection
 ) -> None:
     """A hundred requests by two keys are one statement, when the service stops at the latest."""
     one = await make_key(database_url, Scope.PATIENTS_READ, name="one")
     other = await make_key(database_url, Scope.ADMIN, name="other")
     await make_key(database_url, Scope.ADMIN, name="unused")
-    async with secured(database_url) as app, client_of(app, one) as client, client_of(app, other) as another:
+    async with secured_app(database_url) as app, client_for(app, one) as client, client_for(app, other) as another:
         for _ in range(50):
             assert (await client.get(PATIENTS)).status_code == 200
             assert (await another.get(PATIENTS)).status_code == 200
@@ -182,25 +182,25 @@ async def test_the_last_use_is_noted_without_a_write_a_request(
         began = await connection.fetchval("SELECT clock_timestamp()")
     used = await connection.fetch("SELECT name FROM api_keys WHERE last_used >= $1 ORDER BY name", began)
     assert [row["name"] for row in used] == ["one", "other"]
-    await others_gone(connection)
+    await await_other_sessions_ended(connection)
     counted = "SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = 'api_keys'"
     assert await connection.fetchval(counted) == 2
 
 
-async def others_gone(connection: asyncpg.Connection) -> None:
+async def await_other_sessions_ended(connection: asyncpg.Connection) -> None:
     """Wait until other sessions have ended, which is when they report what they wrote."""
     others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     while await connection.fetchval(others):
         await connection.execute("SELECT pg_sleep(0.02)")
 
 
-async def test_the_last_use_is_noted_while_the_service_runs(
+async def test_last_used_is_flushed_periodically(
     database_url: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From time to time, which is shortened here; a list shows the day."""
-    monkeypatch.setattr(authentication, "NOTED_EVERY", 0.1)
+    monkeypatch.setattr(authentication, "LAST_USED_FLUSH_INTERVAL_SECONDS", 0.1)
     key = await make_key(database_url, Scope.PATIENTS_READ)
-    async with secured(database_url) as app, client_of(app, key) as client:
+    async with secured_app(database_url) as app, client_for(app, key) as client:
         for _ in range(2):
             await connection.execute("UPDATE api_keys SET last_used = NULL")
             assert (await client.get(PATIENTS)).status_code == 200
@@ -211,15 +211,15 @@ async def test_the_last_use_is_noted_while_the_service_runs(
             assert await connection.fetchval("SELECT last_used FROM api_keys") is not None
 
 
-async def test_the_role_that_serves_cannot_make_keys(database_url: str, connection: asyncpg.Connection) -> None:
+async def test_the_serving_role_cannot_create_keys(database_url: str, connection: asyncpg.Connection) -> None:
     """Who breaks into the service finds no way to a key: it verifies them and notes their use, no more."""
     role = f"serving_{secrets.token_hex(4)}"
     key = await make_key(database_url, Scope.PATIENTS_READ, hospitals=["hos123"])
     await connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'secret'")
     try:
-        await grant(database_url, role)
+        await grant_serving_rights(database_url, role)
         url = re.sub(r"//[^@/]*@", f"//{role}:secret@", database_url)
-        async with secured(url) as app, client_of(app, key) as client:
+        async with secured_app(url) as app, client_for(app, key) as client:
             assert (await client.get(PATIENTS)).status_code == 200
         assert await connection.fetchval("SELECT last_used FROM api_keys") is not None
         thief = await asyncpg.connect(url)
@@ -242,24 +242,24 @@ async def test_the_role_that_serves_cannot_make_keys(database_url: str, connecti
         await connection.execute(f"DROP ROLE {role}")
 
 
-async def test_a_keys_hospitals_are_its_principals(database_url: str) -> None:
+async def test_principals_have_the_hospitals_of_their_key(database_url: str) -> None:
     """None at all, which is every one; or those that were said."""
     free = await make_key(database_url, Scope.PATIENTS_READ, name="free")
     bound = await make_key(database_url, Scope.PATIENTS_READ, name="bound", hospitals=["hos456", "hos123"])
     async with Database(database_url, pool_size=1) as database, database.read() as session:
-        principals = [await keys.find(session, key) for key in (free, bound)]
+        principals = [await keys.find_active(session, key) for key in (free, bound)]
     assert [found and (found[0].name, found[0].hospitals) for found in principals] == [
         ("key:free", None),
         ("key:bound", frozenset({"hos123", "hos456"})),
     ]
 
 
-async def test_keys_are_not_mixed_up(database_url: str) -> None:
+async def test_cached_keys_keep_their_own_scopes(database_url: str) -> None:
     """Scopes and hospitals of one key are not those of another that was verified before."""
     reader = await make_key(database_url, Scope.DIRECTORY_READ, name="reader")
     writer = await make_key(database_url, Scope.DIRECTORY_WRITE, name="writer")
     body = {"hospital_name": "General Hospital"}
-    async with secured(database_url) as app, client_of(app) as client:
+    async with secured_app(database_url) as app, client_for(app) as client:
         for _ in range(2):
             answers = [await client.post(HOSPITALS, json=body, headers={"X-API-Key": key}) for key in (writer, reader)]
             assert [answer.status_code for answer in answers] == [201, 403]

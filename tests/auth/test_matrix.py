@@ -12,13 +12,13 @@ from fastapi.routing import iter_route_contexts
 from app.auth.scopes import Scope
 from app.main import create_app
 from app.settings import Settings
-from tests.auth.support import client_of, make_key, revoke_key, secured
+from tests.auth.support import client_for, make_key, revoke_key, secured_app
 
 HOSPITAL = {"hospital_name": "General Hospital"}
 DOCTOR = {"doctor_first_name": "Smith"}
 PROFILE = {"email": "user@example.com"}
 PATIENT = {"patient_last_name": "Doe"}
-OLD = {"version": 1}
+RESTORE_BODY = {"version": 1}
 
 
 class Rule(NamedTuple):
@@ -31,7 +31,7 @@ class Rule(NamedTuple):
     status: int = 200
 
 
-def _of_resource(path: str, name: str, body: dict[str, Any], *scopes: str) -> dict[str, Rule]:
+def _resource_rules(path: str, name: str, body: dict[str, Any], *scopes: str) -> dict[str, Rule]:
     read, write, delete = scopes
     one = f"{path}one/"
     return {
@@ -42,35 +42,35 @@ def _of_resource(path: str, name: str, body: dict[str, Any], *scopes: str) -> di
         f"patch_{name}": Rule("PATCH", one, write, body),
         f"list_{name}_history": Rule("GET", f"{one}history/", "history:read"),
         f"get_{name}_version": Rule("GET", f"{one}history/1/", "history:read"),
-        f"restore_{name}": Rule("POST", f"{one}restore/", write, OLD),
+        f"restore_{name}": Rule("POST", f"{one}restore/", write, RESTORE_BODY),
         f"delete_{name}": Rule("DELETE", one, delete, None, 204),
     }
 
 
-RESOURCES = {
-    **_of_resource("/patients/patients/", "patient", PATIENT, "patients:read", "patients:write", "patients:delete"),
-    **_of_resource("/profiles/profiles/", "profile", PROFILE, "profiles:read", "profiles:write", "profiles:write"),
-    **_of_resource(
+RESOURCE_RULES = {
+    **_resource_rules("/patients/patients/", "patient", PATIENT, "patients:read", "patients:write", "patients:delete"),
+    **_resource_rules("/profiles/profiles/", "profile", PROFILE, "profiles:read", "profiles:write", "profiles:write"),
+    **_resource_rules(
         "/hospitals/hospitals/", "hospital", HOSPITAL, "directory:read", "directory:write", "directory:write"
     ),
-    **_of_resource("/doctors/doctors/", "doctor", DOCTOR, "directory:read", "directory:write", "directory:write"),
+    **_resource_rules("/doctors/doctors/", "doctor", DOCTOR, "directory:read", "directory:write", "directory:write"),
 }
-RESOURCES |= {
+RESOURCE_RULES |= {
     "search_patients": Rule("POST", "/patients/patients/search/", "patients:read", {"search": "doe"}),
     "list_patient_access": Rule("GET", "/patients/patients/one/access/", "audit:read"),
     "list_audit_entries": Rule("GET", "/audit/", "audit:read"),
     "metrics": Rule("GET", "/metrics", "metrics:read"),
 }
-OPEN = {
+PUBLIC_RULES = {
     "livez": Rule("GET", "/livez", None, None, 204),
     "readyz": Rule("GET", "/readyz", None, None, 204),
     "docs": Rule("GET", "/docs", None),
     "openapi": Rule("GET", "/openapi.json", None),
-    "_to_docs": Rule("GET", "/", None, None, 307),
+    "_redirect_to_docs": Rule("GET", "/", None, None, 307),
     "/docs/assets": Rule("GET", "/docs/assets/swagger-ui.css", None),
 }
 """What is there for everybody."""
-RULES = {**RESOURCES, **OPEN}
+RULES = {**RESOURCE_RULES, **PUBLIC_RULES}
 
 SCOPES = (
     "patients:read",
@@ -86,94 +86,94 @@ SCOPES = (
     "metrics:read",
     "admin",
 )
-STRANGERS = ("nobody", "wrong", "misspelt", "expired", "revoked")
+UNAUTHENTICATED_CALLERS = ("nobody", "wrong", "misspelt", "expired", "revoked")
 """Without credentials, or with ones that are good for nothing."""
 
 
-async def credentials_of(who: str, url: str) -> str | None:
+async def credentials_for(caller: str, url: str) -> str | None:
     """The credentials of one column of the matrix."""
-    if who == "nobody":
+    if caller == "nobody":
         return None
-    if who == "wrong":
+    if caller == "wrong":
         return "not a key at all"
-    if who == "misspelt":
+    if caller == "misspelt":
         key = await make_key(url, Scope.ADMIN)
         return f"{key[:-2]}{key[-2:].swapcase()}" if key[-2:].swapcase() != key[-2:] else f"{key}x"
-    if who == "expired":
+    if caller == "expired":
         return await make_key(url, Scope.ADMIN, expires=datetime.now(UTC) - timedelta(seconds=1))
-    key = await make_key(url, Scope.ADMIN if who == "revoked" else Scope(who))
-    if who == "revoked":
+    key = await make_key(url, Scope.ADMIN if caller == "revoked" else Scope(caller))
+    if caller == "revoked":
         await revoke_key(url, "service")
     return key
 
 
-def expected(who: str, rule: Rule) -> int:
+def expected_status(caller: str, rule: Rule) -> int:
     if rule.scope is None:
         return rule.status
-    if who in STRANGERS:
+    if caller in UNAUTHENTICATED_CALLERS:
         return 401
-    return rule.status if who in {rule.scope, "admin"} else 403
+    return rule.status if caller in {rule.scope, "admin"} else 403
 
 
-def addresses() -> Iterator[str]:
+def client_addresses() -> Iterator[str]:
     """Another one for each request: failures are limited for each."""
     first = ip_address("198.51.100.1")
     return (str(first + number) for number in range(200))
 
 
-@pytest.mark.parametrize("who", [*STRANGERS, *SCOPES])
-async def test_every_route_answers_everybody_as_the_table_says(database_url: str, who: str) -> None:
+@pytest.mark.parametrize("caller", [*UNAUTHENTICATED_CALLERS, *SCOPES])
+async def test_every_route_answers_everybody_as_the_table_says(database_url: str, caller: str) -> None:
     """Exactly the status that is expected, and a challenge that says what is missing."""
     got: dict[str, int] = {}
-    async with secured(database_url) as app:
-        async with client_of(app, await make_key(database_url, Scope.ADMIN, name="preparing")) as admin:
-            for operation, rule in RESOURCES.items():
+    async with secured_app(database_url) as app:
+        async with client_for(app, await make_key(database_url, Scope.ADMIN, name="preparing")) as admin:
+            for operation, rule in RESOURCE_RULES.items():
                 if operation.startswith("create_"):
                     answer = await admin.post(rule.path, json={**(rule.body or {}), "unique_id": "one"})
                     assert answer.status_code == 201, operation
-        credentials = await credentials_of(who, database_url)
-        sources = addresses()
+        credentials = await credentials_for(caller, database_url)
+        sources = client_addresses()
         for operation, rule in RULES.items():
-            async with client_of(app, credentials, address=next(sources)) as client:
+            async with client_for(app, credentials, address=next(sources)) as client:
                 answer = await client.request(rule.method, rule.path, json=rule.body)
             got[operation] = answer.status_code
-            check_challenge(answer, who, rule)
-            if rule.method == "GET" and who in {"nobody", "wrong", "patients:read", "admin"}:
-                async with client_of(app, credentials, address=next(sources)) as client:
+            check_challenge(answer, caller, rule)
+            if rule.method == "GET" and caller in {"nobody", "wrong", "patients:read", "admin"}:
+                async with client_for(app, credentials, address=next(sources)) as client:
                     head = await client.head(rule.path.rstrip("/") or "/")
                 assert (operation, head.status_code) == (operation, answer.status_code)
-    assert got == {operation: expected(who, rule) for operation, rule in RULES.items()}
+    assert got == {operation: expected_status(caller, rule) for operation, rule in RULES.items()}
 
 
-def check_challenge(answer: httpx.Response, who: str, rule: Rule) -> None:
+def check_challenge(response: httpx.Response, caller: str, rule: Rule) -> None:
     """What a 401 and a 403 have to say (RFC 6750, section 3)."""
-    challenge = answer.headers.get("WWW-Authenticate")
-    if answer.status_code == 401:
-        assert challenge == 'Bearer realm="patients-api"' + ("" if who == "nobody" else ', error="invalid_token"')
-    elif answer.status_code == 403:
+    challenge = response.headers.get("WWW-Authenticate")
+    if response.status_code == 401:
+        assert challenge == 'Bearer realm="patients-api"' + ("" if caller == "nobody" else ', error="invalid_token"')
+    elif response.status_code == 403:
         assert challenge == f'Bearer realm="patients-api", error="insufficient_scope", scope="{rule.scope}"'
-        assert answer.json()["detail"] == f"This needs the scope {rule.scope}."
+        assert response.json()["detail"] == f"This needs the scope {rule.scope}."
     else:
         assert challenge is None
-    if answer.status_code in {401, 403}:
-        assert answer.headers["Content-Type"] == "application/problem+json"
+    if response.status_code in {401, 403}:
+        assert response.headers["Content-Type"] == "application/problem+json"
 
 
-async def test_who_is_refused_changes_nothing(database_url: str) -> None:
+async def test_a_refused_request_changes_nothing(database_url: str) -> None:
     """Unlike a status, which could be wrong after the fact: after all refused changes the records are as they were."""
     key = await make_key(database_url, Scope.ADMIN, name="admin")
     reads = [scope for scope in Scope if scope.endswith(":read")]
     reader = await make_key(database_url, *reads, name="reader")
-    created = [rule for operation, rule in RESOURCES.items() if operation.startswith("create_")]
-    sources = addresses()
-    async with secured(database_url) as app, client_of(app, key) as admin:
+    created = [rule for operation, rule in RESOURCE_RULES.items() if operation.startswith("create_")]
+    sources = client_addresses()
+    async with secured_app(database_url) as app, client_for(app, key) as admin:
         for rule in created:
             await admin.post(rule.path, json={**(rule.body or {}), "unique_id": "one"})
         before = [(await admin.get(rule.path)).json() for rule in created]
         for credentials, status in ((None, 401), (reader, 403)):
-            for rule in RESOURCES.values():
+            for rule in RESOURCE_RULES.values():
                 if rule.method != "GET" and (rule.scope not in reads or credentials is None):
-                    async with client_of(app, credentials, address=next(sources)) as client:
+                    async with client_for(app, credentials, address=next(sources)) as client:
                         answer = await client.request(rule.method, rule.path, json=rule.body)
                     assert answer.status_code == status
         assert [(await admin.get(rule.path)).json() for rule in created] == before
@@ -182,13 +182,13 @@ async def test_who_is_refused_changes_nothing(database_url: str) -> None:
 def test_the_table_has_every_route() -> None:
     """A route that the table does not know fails here: say what it needs, or that it is open to everybody."""
     app = create_app(Settings.model_validate({"database_url": "postgresql://never-asked/"}))
-    found = {
+    routes_by_name = {
         route.name or str(route.path): (sorted((route.methods or {"GET"}) - {"HEAD"}), route.path)
         for route in iter_route_contexts(app.routes)
     }
-    assert len(found) == len(list(iter_route_contexts(app.routes))), "each has a name of its own"
-    assert sorted(found) == sorted(RULES)
-    for operation, (methods, _) in found.items():
+    assert len(routes_by_name) == len(list(iter_route_contexts(app.routes))), "each has a name of its own"
+    assert sorted(routes_by_name) == sorted(RULES)
+    for operation, (methods, _) in routes_by_name.items():
         assert methods == [RULES[operation].method]
 
 

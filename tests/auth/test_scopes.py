@@ -4,44 +4,44 @@ import pytest
 from fastapi import Response
 from fastapi.routing import iter_route_contexts
 
-from app.auth.scopes import OPEN, Scope, needs
-from app.http.routing import make_router
+from app.api.routing import make_router
+from app.auth.scopes import PUBLIC_ROUTE, Scope, requires
 from app.main import create_app
 from app.settings import Settings
 
-EVERYBODYS = {"/", "/docs", "/docs/assets", "/livez", "/openapi.json", "/readyz"}
+PUBLIC_PATHS = {"/", "/docs", "/docs/assets", "/livez", "/openapi.json", "/readyz"}
 """The paths that need no credentials. None of them tells anything of a patient: keep it so."""
 
 
-async def nothing() -> Response:
+async def empty_endpoint() -> Response:
     return Response()
 
 
-def test_a_route_declares_a_scope_or_is_known_to_be_open() -> None:
+def test_every_route_declares_a_scope_or_is_listed_as_public() -> None:
     """Whatever serves a path, a route of ours or the framework's, needs a scope, or stands in the list."""
     app = create_app(Settings.model_validate({"database_url": "postgresql://never-asked/"}))
     declared = [
-        (route.path, getattr(route.original_route, "needed", None)) for route in iter_route_contexts(app.routes)
+        (route.path, getattr(route.original_route, "required_scope", None)) for route in iter_route_contexts(app.routes)
     ]
     unguarded = {path for path, scope in declared if scope is None}
-    assert unguarded == EVERYBODYS, "declare openapi_extra=needs(Scope.…), or add the path to the list here"
-    assert not any(scope for path, scope in declared if path in EVERYBODYS)
+    assert unguarded == PUBLIC_PATHS, "declare openapi_extra=needs(Scope.…), or add the path to the list here"
+    assert not any(scope for path, scope in declared if path in PUBLIC_PATHS)
 
 
 @pytest.mark.parametrize("extra", [None, {}, {"x-internal": True}])
-def test_a_route_that_declares_nothing_cannot_be_made(extra: dict[str, object] | None) -> None:
+def test_a_route_without_a_declared_scope_cannot_be_created(extra: dict[str, object] | None) -> None:
     """It fails where it is declared, which is at import: the service does not start."""
     router = make_router("/secrets", tag="secrets")
     with pytest.raises(ValueError, match="A route declares"):
-        router.get("/", openapi_extra=extra)(nothing)
+        router.get("/", openapi_extra=extra)(empty_endpoint)
     assert router.routes == []
 
 
-@pytest.mark.parametrize("extra", [OPEN, needs(Scope.AUDIT_READ)])
-def test_a_route_that_declares_something_can(extra: dict[str, object]) -> None:
+@pytest.mark.parametrize("extra", [PUBLIC_ROUTE, requires(Scope.AUDIT_READ)])
+def test_a_route_with_a_declared_scope_can_be_created(extra: dict[str, object]) -> None:
     """The counterpart: it is the declaration that is missing above, and nothing else."""
     router = make_router("/secrets", tag="secrets")
-    router.get("/", openapi_extra=extra)(nothing)
+    router.get("/", openapi_extra=extra)(empty_endpoint)
     assert len(router.routes) == 1
 
 
@@ -49,4 +49,4 @@ def test_a_scope_that_does_not_exist_cannot_be_declared() -> None:
     """A mistyped scope would lock everybody out but admins; it fails at import too."""
     router = make_router("/secrets", tag="secrets")
     with pytest.raises(ValueError, match="patient:read"):
-        router.get("/", openapi_extra={"security": [{"bearer": ["patient:read"]}]})(nothing)
+        router.get("/", openapi_extra={"security": [{"bearer": ["patient:read"]}]})(empty_endpoint)

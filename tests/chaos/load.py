@@ -13,10 +13,10 @@ HOSPITALS = ("hos0", "hos1")
 
 
 @dataclass
-class Promises:
+class WriteLog:
     """What the service was asked for, and what it has acknowledged, so far."""
 
-    begun: set[str] = field(default_factory=set)
+    attempted: set[str] = field(default_factory=set)
     """All writes that it was asked for: `create <key>`, `count <counter> <goal>`, `delete <id>`."""
     created: dict[str, str] = field(default_factory=dict)
     """The id that each Idempotency-Key was answered."""
@@ -24,11 +24,11 @@ class Promises:
     """How often each counter was raised, by the answers."""
     deleted: set[str] = field(default_factory=set)
     statuses: Counter[int] = field(default_factory=Counter)
-    broken: int = 0
+    broken_connections: int = 0
     """Connections that ended without an answer."""
 
     @property
-    def acknowledged(self) -> int:
+    def acknowledged_count(self) -> int:
         """All writes that were answered as done."""
         return len(self.created) + sum(self.counts.values()) + len(self.deleted)
 
@@ -37,7 +37,7 @@ class Writers:
     """Clients that write until they are told to stop, and try again what was not answered."""
 
     def __init__(self, url: str, clients: int) -> None:
-        self.promises = Promises()
+        self.write_log = WriteLog()
         self._client = httpx.AsyncClient(base_url=url, timeout=10)
         self._clients = clients
         self._stopping = False
@@ -53,15 +53,15 @@ class Writers:
         await asyncio.gather(*self._tasks)
         await self._client.aclose()
 
-    def move(self, url: str) -> None:
+    def switch_to(self, url: str) -> None:
         """Send all further requests to another service."""
         self._client.base_url = httpx.URL(url)
 
-    async def until(self, more: int) -> None:
+    async def await_acknowledged(self, additional: int) -> None:
         """Wait until so many more writes were acknowledged."""
-        goal = self.promises.acknowledged + more
+        goal = self.write_log.acknowledged_count + additional
         async with asyncio.timeout(60):
-            while self.promises.acknowledged < goal:
+            while self.write_log.acknowledged_count < goal:
                 done = [task for task in self._tasks if task.done()]
                 assert not done, [task.exception() for task in done]
                 await asyncio.sleep(0.01)
@@ -73,17 +73,17 @@ class Writers:
         for number in range(self._clients):
             body = {"unique_id": f"counter{number}", "patient_last_name": "Doe", "patient_race": "0"}
             assert (await self._client.post(PATIENTS, json=body)).status_code == 201
-            self.promises.counts[f"counter{number}"] = 0
+            self.write_log.counts[f"counter{number}"] = 0
 
     async def _send(self, method: str, path: str, **more: Any) -> httpx.Response | None:
         """An answer that is final; none where the connection broke or the service was not available."""
         try:
             answer = await self._client.request(method, path, **more)
         except httpx.TransportError:
-            self.promises.broken += 1
+            self.write_log.broken_connections += 1
             await asyncio.sleep(0.02)
             return None
-        self.promises.statuses[answer.status_code] += 1
+        self.write_log.statuses[answer.status_code] += 1
         if answer.status_code == 503:
             assert "Retry-After" in answer.headers
             await asyncio.sleep(0.02)
@@ -95,29 +95,29 @@ class Writers:
             if self._stopping:
                 return
             await self._create(f"{number}-{turn}")
-            await self._count(f"counter{number}")
+            await self._increment_counter(f"counter{number}")
             if turn % 3 == 0:
-                await self._delete(self.promises.created[f"{number}-{turn}"])
+                await self._delete(self.write_log.created[f"{number}-{turn}"])
 
     @staticmethod
-    def patient(key: str) -> dict[str, Any]:
+    def patient_body(key: str) -> dict[str, Any]:
         """What is sent with an Idempotency-Key."""
         profile = {"unique_id": f"prof-{key}", "first_name": key}
         return {"patient_last_name": key, "patient_profile": profile, "hospital_ids": HOSPITALS}
 
     async def _create(self, key: str) -> None:
-        self.promises.begun.add(f"create {key}")
-        body, headers = self.patient(key), {"Idempotency-Key": key}
+        self.write_log.attempted.add(f"create {key}")
+        body, headers = self.patient_body(key), {"Idempotency-Key": key}
         while (answer := await self._send("POST", PATIENTS, json=body, headers=headers)) is None:
             pass
         assert answer.status_code == 201, answer.text
-        self.promises.created[key] = answer.json()["unique_id"]
+        self.write_log.created[key] = answer.json()["unique_id"]
 
-    async def _count(self, counter: str) -> None:
+    async def _increment_counter(self, counter: str) -> None:
         """Raise a counter by one, whatever becomes of the connection: what was answered last is what If-Match says."""
         path = f"{PATIENTS}{counter}/"
-        goal = self.promises.counts[counter] + 1
-        self.promises.begun.add(f"count {counter} {goal}")
+        goal = self.write_log.counts[counter] + 1
+        self.write_log.attempted.add(f"count {counter} {goal}")
         while True:
             got = await self._send("GET", path)
             if got is None:
@@ -130,11 +130,11 @@ class Writers:
             if put is not None and put.status_code == 200:
                 break
             assert put is None or put.status_code == 412, put.text
-        self.promises.counts[counter] = goal
+        self.write_log.counts[counter] = goal
 
     async def _delete(self, unique_id: str) -> None:
-        self.promises.begun.add(f"delete {unique_id}")
+        self.write_log.attempted.add(f"delete {unique_id}")
         while (answer := await self._send("DELETE", f"{PATIENTS}{unique_id}/")) is None:
             pass
         assert answer.status_code in {204, 404}, answer.text  # 404: deleted by a request whose answer was lost
-        self.promises.deleted.add(unique_id)
+        self.write_log.deleted.add(unique_id)

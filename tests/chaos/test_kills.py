@@ -15,15 +15,23 @@ import httpx
 import pytest
 
 from app.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
-from tests.chaos.load import HOSPITALS, Promises, Writers
+from tests.chaos.load import HOSPITALS, WriteLog, Writers
 from tests.conftest import free_port
-from tests.processes import COMMAND, Call, at_once, data_directory, postgres_pid, run_command, workers
+from tests.processes import (
+    CLI_COMMAND,
+    RawRequest,
+    data_directory,
+    postgres_pid,
+    run_cli,
+    send_concurrently,
+    worker_pids,
+)
 from tests.support import eventually
 
 pytestmark = pytest.mark.chaos
 
-KILLS = 5
-BETWEEN = 60
+KILL_COUNT = 5
+WRITES_BETWEEN_KILLS = 60
 """Writes that are acknowledged between two kills."""
 
 
@@ -33,7 +41,7 @@ class Service:
     def __init__(self, database_url: str, workers: int) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._arguments = [*COMMAND, "serve", "--port", str(self.port), "--workers", str(workers)]
+        self._arguments = [*CLI_COMMAND, "serve", "--port", str(self.port), "--workers", str(workers)]
         self._environment = {**os.environ, "DATABASE_URL": database_url, "PATIENTS_DRAIN_SECONDS": "0"}
         self.start()
 
@@ -42,7 +50,7 @@ class Service:
             self._arguments, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
 
-    async def ready(self) -> float:
+    async def await_ready(self) -> float:
         """Wait until it is ready; the seconds that it took."""
         began = time.monotonic()
         async with asyncio.timeout(30), httpx.AsyncClient() as client:
@@ -60,10 +68,10 @@ class Service:
 
 
 @contextmanager
-def postgres() -> Iterator[tuple[Path, str]]:
+def migrated_postgres() -> Iterator[tuple[Path, str]]:
     """A PostgreSQL that keeps what it has acknowledged, and its data directory."""
     with data_directory() as directory, EmbeddedPostgres(directory) as server:
-        run_command("migrate", DATABASE_URL=server.url)
+        run_cli("migrate", DATABASE_URL=server.url)
         yield directory, server.url
 
 
@@ -71,14 +79,14 @@ def postgres() -> Iterator[tuple[Path, str]]:
 async def under_load(url: str, workers: int) -> AsyncIterator[tuple[Service, Writers]]:
     service = Service(url, workers)
     try:
-        await service.ready()
+        await service.await_ready()
         async with Writers(service.url, clients=8) as writers:
             yield service, writers
     finally:
         service.stop()
 
 
-async def audit(name: str, database_url: str, promises: Promises, back: list[float]) -> None:
+async def check_writes(name: str, database_url: str, write_log: WriteLog, recovery_seconds: list[float]) -> None:
     """Compare what was promised with what is stored, and print a line about it."""
     connection = await asyncpg.connect(database_url)
     patients = {row["unique_id"]: row for row in await connection.fetch("SELECT * FROM patients")}
@@ -90,74 +98,77 @@ async def audit(name: str, database_url: str, promises: Promises, back: list[flo
     )
     await connection.close()
 
-    lost = [key for key, made in promises.created.items() if made not in patients and made not in promises.deleted]
-    lost += [counter for counter, count in promises.counts.items() if int(patients[counter]["patient_race"]) != count]
-    lost += [made for made in promises.deleted if made in patients or journal[made, "deleted"] != 1]
-    names = Counter(row["patient_last_name"] for row in patients.values() if row["unique_id"] not in promises.counts)
-    doubled = [name for name, count in names.items() if count > 1]
-    doubled += [counter for counter, count in promises.counts.items() if journal[counter, "updated"] != count]
-    halves = [
+    lost = [key for key, made in write_log.created.items() if made not in patients and made not in write_log.deleted]
+    lost += [counter for counter, count in write_log.counts.items() if int(patients[counter]["patient_race"]) != count]
+    lost += [made for made in write_log.deleted if made in patients or journal[made, "deleted"] != 1]
+    names = Counter(row["patient_last_name"] for row in patients.values() if row["unique_id"] not in write_log.counts)
+    duplicated = [name for name, count in names.items() if count > 1]
+    duplicated += [counter for counter, count in write_log.counts.items() if journal[counter, "updated"] != count]
+    incomplete = [
         row["unique_id"]
         for row in patients.values()
-        if row["unique_id"] not in promises.counts
+        if row["unique_id"] not in write_log.counts
         and (links[row["unique_id"]] != len(HOSPITALS) or row["profile_id"] not in profiles)
     ]
-    statuses = ", ".join(f"{count} x {status}" for status, count in sorted(promises.statuses.items()))
+    statuses = ", ".join(f"{count} x {status}" for status, count in sorted(write_log.statuses.items()))
     print(
-        f"\n{name}: {promises.acknowledged} writes acknowledged, {len(lost)} lost, {len(doubled)} doubled, "
-        f"{len(halves)} half done; back after {max(back):.1f} s at most; {promises.broken} connections broken; "
+        f"\n{name}: {write_log.acknowledged_count} writes acknowledged, {len(lost)} lost, {len(duplicated)} doubled, "
+        f"{len(incomplete)} half done; back after {max(recovery_seconds):.1f} s at most; "
+        f"{write_log.broken_connections} connections broken; "
         f"{statuses}"
     )
-    assert (lost, doubled, halves) == ([], [], [])
-    assert promises.statuses.keys() <= {200, 201, 204, 404, 412, 503}
-    verified = run_command("journal", "verify", DATABASE_URL=database_url)
+    assert (lost, duplicated, incomplete) == ([], [], [])
+    assert write_log.statuses.keys() <= {200, 201, 204, 404, 412, 503}
+    verified = run_cli("journal", "verify", DATABASE_URL=database_url)
     assert verified.returncode == 0, verified.stdout
 
 
-async def test_server_is_killed() -> None:
+async def test_writes_survive_killing_the_server() -> None:
     """`kill -9` of the only process, which is then started anew."""
-    with postgres() as (_, url):
-        back = []
+    with migrated_postgres() as (_, url):
+        recovery_seconds = []
         async with under_load(url, workers=1) as (service, writers):
-            for _ in range(KILLS):
-                await writers.until(BETWEEN)
+            for _ in range(KILL_COUNT):
+                await writers.await_acknowledged(WRITES_BETWEEN_KILLS)
                 service.process.kill()
                 service.process.wait()
                 service.start()
-                back.append(await service.ready())
-            await writers.until(BETWEEN)
-        await audit("kill -9 of the server", url, writers.promises, back)
+                recovery_seconds.append(await service.await_ready())
+            await writers.await_acknowledged(WRITES_BETWEEN_KILLS)
+        await check_writes("kill -9 of the server", url, writers.write_log, recovery_seconds)
 
 
-async def test_one_of_two_workers_is_killed() -> None:
+async def test_writes_survive_killing_one_of_two_workers() -> None:
     """`kill -9` of a worker, whom the supervisor replaces."""
-    with postgres() as (_, url):
-        back = []
+    with migrated_postgres() as (_, url):
+        recovery_seconds = []
         async with under_load(url, workers=2) as (service, writers):
-            for _ in range(KILLS):
-                await writers.until(BETWEEN)
-                os.kill(min(workers(service.process.pid)), signal.SIGKILL)
-                back.append(await service.ready())
-            await writers.until(BETWEEN)
-        await audit("kill -9 of a worker", url, writers.promises, back)
+            for _ in range(KILL_COUNT):
+                await writers.await_acknowledged(WRITES_BETWEEN_KILLS)
+                os.kill(min(worker_pids(service.process.pid)), signal.SIGKILL)
+                recovery_seconds.append(await service.await_ready())
+            await writers.await_acknowledged(WRITES_BETWEEN_KILLS)
+        await check_writes("kill -9 of a worker", url, writers.write_log, recovery_seconds)
 
 
-async def test_a_worker_that_has_stopped_is_replaced() -> None:
+async def test_a_hung_worker_is_replaced_without_losing_writes() -> None:
     """It takes its share of the connections and answers none: after half a minute it is ended."""
-    with postgres() as (_, url):
-        back = []
+    with migrated_postgres() as (_, url):
+        recovery_seconds = []
         async with under_load(url, workers=2) as (service, writers):
-            await writers.until(BETWEEN)
-            stopped = min(workers(service.process.pid))
+            await writers.await_acknowledged(WRITES_BETWEEN_KILLS)
+            stopped = min(worker_pids(service.process.pid))
             os.kill(stopped, signal.SIGSTOP)
             began = time.monotonic()
-            await asyncio.to_thread(eventually, lambda: stopped not in workers(service.process.pid), within=90)
-            back.append(time.monotonic() - began)
-            await writers.until(BETWEEN)
-        await audit("SIGSTOP to a worker", url, writers.promises, back)
+            await asyncio.to_thread(
+                eventually, lambda: stopped not in worker_pids(service.process.pid), within_seconds=90
+            )
+            recovery_seconds.append(time.monotonic() - began)
+            await writers.await_acknowledged(WRITES_BETWEEN_KILLS)
+        await check_writes("SIGSTOP to a worker", url, writers.write_log, recovery_seconds)
 
 
-class Server:
+class RestartablePostgres:
     """An embedded PostgreSQL that can be killed and started anew on its data, under the same URL."""
 
     def __init__(self, directory: Path) -> None:
@@ -175,7 +186,7 @@ class Server:
                 return False
             return True
 
-        eventually(started, within=30)
+        eventually(started, within_seconds=30)
         self.url = self._server.url
 
     def kill(self, number: signal.Signals) -> None:
@@ -188,44 +199,44 @@ class Server:
 
 
 @pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGKILL], ids=["immediate stop", "kill -9"])
-async def test_postgresql_is_killed(number: signal.Signals) -> None:
+async def test_writes_survive_killing_postgresql(number: signal.Signals) -> None:
     """PostgreSQL ends at once, and is started anew on the same data."""
     with data_directory() as directory:
-        server = Server(directory)
+        server = RestartablePostgres(directory)
         try:
-            run_command("migrate", DATABASE_URL=server.url)
-            back = []
+            run_cli("migrate", DATABASE_URL=server.url)
+            recovery_seconds = []
             async with under_load(server.url, workers=1) as (service, writers):
-                for _ in range(KILLS):
-                    await writers.until(BETWEEN)
+                for _ in range(KILL_COUNT):
+                    await writers.await_acknowledged(WRITES_BETWEEN_KILLS)
                     await asyncio.to_thread(server.kill, number)
                     await asyncio.to_thread(server.start)
-                    back.append(await service.ready())
-                await writers.until(BETWEEN)
-            await audit(f"{number.name} to PostgreSQL", server.url, writers.promises, back)
+                    recovery_seconds.append(await service.await_ready())
+                await writers.await_acknowledged(WRITES_BETWEEN_KILLS)
+            await check_writes(f"{number.name} to PostgreSQL", server.url, writers.write_log, recovery_seconds)
         finally:
             server.stop()
 
 
-async def test_a_crowd_before_a_small_pool() -> None:
+async def test_a_thousand_concurrent_requests_on_a_small_pool_leak_nothing() -> None:
     """1,000 requests at once on a pool of 5: done, refused or told to come back; nothing leaks."""
-    with postgres() as (_, url), pytest.MonkeyPatch.context() as patch:
+    with migrated_postgres() as (_, url), pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATIENTS_POOL_SIZE", "5")
         service = Service(url, workers=1)
         try:
-            await service.ready()
+            await service.await_ready()
             patient = {"unique_id": "pat0", "patient_last_name": "Doe"}
-            await at_once(service.url, [Call("POST", "/patients/patients/", patient)])
+            await send_concurrently(service.url, [RawRequest("POST", "/patients/patients/", patient)])
             one = "/patients/patients/pat0/"
             kinds = (
-                Call("GET", one),
-                Call("GET", "/patients/patients/?limit=50"),
-                Call("POST", "/patients/patients/", {"patient_last_name": "Doe"}),
-                Call("PUT", one, {"patient_race": "1"}),
-                Call("DELETE", "/patients/patients/nobody/"),
+                RawRequest("GET", one),
+                RawRequest("GET", "/patients/patients/?limit=50"),
+                RawRequest("POST", "/patients/patients/", {"patient_last_name": "Doe"}),
+                RawRequest("PUT", one, {"patient_race": "1"}),
+                RawRequest("DELETE", "/patients/patients/nobody/"),
             )
             began = time.monotonic()
-            answers = await at_once(service.url, [kinds[number % len(kinds)] for number in range(1000)])
+            answers = await send_concurrently(service.url, [kinds[number % len(kinds)] for number in range(1000)])
             statuses = Counter(answer.status for answer in answers)
             print(f"\n1,000 on a pool of 5: {dict(statuses)} in {time.monotonic() - began:.1f} s")
             assert statuses.keys() <= {200, 201, 304, 404, 409, 412, 503}
@@ -235,7 +246,7 @@ async def test_a_crowd_before_a_small_pool() -> None:
             )
             assert sessions == []
             await connection.close()
-            (again,) = await at_once(service.url, [kinds[0]])
+            (again,) = await send_concurrently(service.url, [kinds[0]])
             assert again.status == 200
         finally:
             service.stop()

@@ -10,8 +10,8 @@ import asyncpg
 import httpx
 
 from tests.conftest import free_port
-from tests.processes import await_blocked, await_ready, command_running
-from tests.support import EXAMPLE, Served
+from tests.processes import running_cli, wait_until_blocked, wait_until_ready
+from tests.support import EXAMPLE_PATIENT, ServiceProcess
 
 PATIENTS = "/patients/patients/"
 GET_EXAMPLE: dict[str, Any] = json.loads(
@@ -37,7 +37,7 @@ PUT_EXAMPLE = {
     "doctor_ids": ["doc456"],
 }
 """The contract's PUT example, word for word."""
-PUT_ANSWER = GET_EXAMPLE | {
+PUT_RESPONSE = GET_EXAMPLE | {
     "patient_mobile_number": "+987654321",
     "patient_race": "African",
     "patient_province": "New Province",
@@ -45,12 +45,14 @@ PUT_ANSWER = GET_EXAMPLE | {
     "patient_doctor": [{"unique_id": "doc456", "doctor_first_name": "Dr. Adams"}],
 }
 
-Serve = Callable[..., Served]
+Serve = Callable[..., ServiceProcess]
 
 
-async def test_demo_is_the_contract(serve: Serve, database_url: str, connection: asyncpg.Connection) -> None:
+async def test_demo_responses_match_the_contracts_examples(
+    serve: Serve, database_url: str, connection: asyncpg.Connection
+) -> None:
     """With --demo the contract's examples answer as it prints them; starting so again changes nothing."""
-    answered: dict[str, Any] = {}
+    changed_patient: dict[str, Any] = {}
     for changed in (False, True):
         served = serve("--demo", DATABASE_URL=database_url)
         async with httpx.AsyncClient(base_url=served.url) as client:
@@ -59,13 +61,15 @@ async def test_demo_is_the_contract(serve: Serve, database_url: str, connection:
             assert len(everybody) > 20
             assert shown in everybody
             if changed:
-                assert shown == answered
+                assert shown == changed_patient
                 break
             assert json.dumps(shown) == json.dumps(GET_EXAMPLE), "keys, order and values"
-            answered = (await client.put(f"{PATIENTS}pat123/", json=PUT_EXAMPLE)).json()
-            assert list(answered.items()) == list((PUT_ANSWER | {"last_updated": answered["last_updated"]}).items())
-            assert answered["last_updated"] > GET_EXAMPLE["last_updated"]
-            posted = await client.post(PATIENTS, json=EXAMPLE)
+            changed_patient = (await client.put(f"{PATIENTS}pat123/", json=PUT_EXAMPLE)).json()
+            assert list(changed_patient.items()) == list(
+                (PUT_RESPONSE | {"last_updated": changed_patient["last_updated"]}).items()
+            )
+            assert changed_patient["last_updated"] > GET_EXAMPLE["last_updated"]
+            posted = await client.post(PATIENTS, json=EXAMPLE_PATIENT)
             assert posted.status_code == 201
             own = {key: posted.json()[key] for key in ("unique_id", "patient_hospital", "date_created", "last_updated")}
             assert [hospital["unique_id"] for hospital in own["patient_hospital"]] == ["hos123", "hos456"]
@@ -85,7 +89,7 @@ async def test_demo_leaves_a_database_with_patients_alone(
     assert await connection.fetch("SELECT FROM hospitals UNION ALL SELECT FROM doctors") == []
 
 
-async def test_demo_after_all_its_patients_were_deleted(
+async def test_demo_starts_after_all_its_patients_were_deleted(
     serve: Serve, database_url: str, connection: asyncpg.Connection
 ) -> None:
     """Who deletes the demo patients one by one and starts with --demo again gets a service, not a refusal."""
@@ -97,17 +101,19 @@ async def test_demo_after_all_its_patients_were_deleted(
     serve("--demo", DATABASE_URL=database_url)
 
 
-async def test_two_that_fill_one_database_at_once(database_url: str, connection: asyncpg.Connection) -> None:
+async def test_two_replicas_with_demo_fill_an_empty_database_once(
+    database_url: str, connection: asyncpg.Connection
+) -> None:
     """Two replicas that start with --demo on one empty database: both serve, and the demo is there once."""
     with ExitStack() as stack:
         ports = [free_port(), free_port()]
         async with connection.transaction():
             await connection.execute("LOCK TABLE hospitals IN SHARE MODE")  # both have seen that it is empty
             both = [
-                stack.enter_context(command_running("serve", "--demo", "--port", str(port), DATABASE_URL=database_url))
+                stack.enter_context(running_cli("serve", "--demo", "--port", str(port), DATABASE_URL=database_url))
                 for port in ports
             ]
-            await await_blocked(connection, sessions=2)
+            await wait_until_blocked(connection, session_count=2)
         for port, process in zip(ports, both, strict=True):
-            await asyncio.to_thread(await_ready, process, f"http://127.0.0.1:{port}")
+            await asyncio.to_thread(wait_until_ready, process, f"http://127.0.0.1:{port}")
     assert await connection.fetchval("SELECT count(*) FROM patients WHERE unique_id = 'pat123'") == 1

@@ -9,49 +9,57 @@ from collections.abc import Callable
 import asyncpg
 import pytest
 
-from tests.processes import Call, at_once, port_of
-from tests.support import Served, eventually
+from tests.processes import RawRequest, port_of, send_concurrently
+from tests.support import ServiceProcess, eventually
 
 PATIENTS = "/patients/patients/"
-LONG = "60"
+LONG_DRAIN_SECONDS = "60"
 """Seconds of draining that no test waits for."""
-END = b"\r\n0\r\n\r\n"
+LAST_CHUNK = b"\r\n0\r\n\r\n"
 """What ends an answer in chunks."""
 
-Serve = Callable[..., Served]
-WORKERS = pytest.mark.parametrize("workers", ["1", "2"])
+Serve = Callable[..., ServiceProcess]
+EACH_WORKER_COUNT = pytest.mark.parametrize("workers", ["1", "2"])
 
 
-async def await_not_ready(served: Served) -> None:
+async def await_not_ready(served: ServiceProcess) -> None:
     """Wait until all workers say that they stop; the kernel spreads the connections over them."""
     async with asyncio.timeout(10):
-        while {answer.status for answer in await at_once(served.url, [Call("GET", "/readyz")] * 16)} != {503}:
+        while {
+            answer.status for answer in await send_concurrently(served.url, [RawRequest("GET", "/readyz")] * 16)
+        } != {503}:
             pass
 
 
-@WORKERS
-async def test_draining(serve: Serve, database_url: str, workers: str) -> None:
+@EACH_WORKER_COUNT
+async def test_drain_answers_readyz_503_and_serves_everything_else(
+    serve: Serve, database_url: str, workers: str
+) -> None:
     """After SIGTERM `/readyz` answers 503 and all else is served, until the drain is over: exit status 0."""
     served = serve("--workers", workers, DATABASE_URL=database_url, PATIENTS_DRAIN_SECONDS="3")
     began = time.monotonic()
     served.process.terminate()
     await await_not_ready(served)
-    (ready,) = await at_once(served.url, [Call("GET", "/readyz")])
+    (ready,) = await send_concurrently(served.url, [RawRequest("GET", "/readyz")])
     assert (ready.status, ready.headers["content-type"]) == (503, "application/problem+json")
     assert int(ready.headers["retry-after"]) >= 1
-    live, read, created = await at_once(
+    live, read, created = await send_concurrently(
         served.url,
-        [Call("GET", "/livez"), Call("GET", PATIENTS), Call("POST", PATIENTS, {"patient_last_name": "Doe"})],
+        [
+            RawRequest("GET", "/livez"),
+            RawRequest("GET", PATIENTS),
+            RawRequest("POST", PATIENTS, {"patient_last_name": "Doe"}),
+        ],
     )
     assert (live.status, read.status, created.status) == (204, 200, 201)
     assert await asyncio.to_thread(served.process.wait, 10) == 0
     assert time.monotonic() - began > 3
 
 
-@WORKERS
+@EACH_WORKER_COUNT
 async def test_second_signal_ends_the_drain(serve: Serve, database_url: str, workers: str) -> None:
     """A second SIGTERM is a hurry: the service ends at once."""
-    served = serve("--workers", workers, DATABASE_URL=database_url, PATIENTS_DRAIN_SECONDS=LONG)
+    served = serve("--workers", workers, DATABASE_URL=database_url, PATIENTS_DRAIN_SECONDS=LONG_DRAIN_SECONDS)
     served.process.terminate()
     await await_not_ready(served)
     assert served.process.poll() is None
@@ -61,13 +69,13 @@ async def test_second_signal_ends_the_drain(serve: Serve, database_url: str, wor
 
 def test_interrupt_does_not_drain(serve: Serve, database_url: str) -> None:
     """Ctrl-C is somebody who waits: the service ends at once."""
-    served = serve(DATABASE_URL=database_url, PATIENTS_DRAIN_SECONDS=LONG)
+    served = serve(DATABASE_URL=database_url, PATIENTS_DRAIN_SECONDS=LONG_DRAIN_SECONDS)
     served.process.send_signal(signal.SIGINT)
     assert served.process.wait(8) == 0
 
 
 @pytest.mark.parametrize("hurried", [False, True], ids=["in-time", "hurried"])
-async def test_list_that_is_being_read(
+async def test_a_list_in_progress_is_completed_unless_hurried(
     serve: Serve, database_url: str, connection: asyncpg.Connection, *, hurried: bool
 ) -> None:
     """A list in the middle at the end of the drain is completed, or broken off where that is not waited for."""
@@ -80,25 +88,25 @@ async def test_list_that_is_being_read(
         reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         reader.settimeout(10)
         reader.connect(("127.0.0.1", port_of(served.url)))
-        reader.sendall(Call("GET", PATIENTS).encoded())
+        reader.sendall(RawRequest("GET", PATIENTS).to_bytes())
         received = reader.recv(2000)
         served.process.terminate()
-        eventually(lambda: not accepts(served))
+        eventually(lambda: not accepts_connections(served))
         assert served.process.poll() is None, "it waits for the reader"
         if hurried:
             served.process.send_signal(signal.SIGINT)
             served.process.send_signal(signal.SIGINT)
             assert await asyncio.to_thread(served.process.wait, 8) == 0
-        received += rest(reader)
+        received += read_rest(reader)
     if hurried:
-        assert not received.endswith(END), "cut off, for all to see"
+        assert not received.endswith(LAST_CHUNK), "cut off, for all to see"
     else:
-        assert received.endswith(END)
+        assert received.endswith(LAST_CHUNK)
         assert received.count(b'"unique_id":"pat') == 20_000
         assert await asyncio.to_thread(served.process.wait, 10) == 0
 
 
-def accepts(served: Served) -> bool:
+def accepts_connections(served: ServiceProcess) -> bool:
     try:
         with socket.create_connection(("127.0.0.1", port_of(served.url)), timeout=1):
             return True
@@ -106,7 +114,7 @@ def accepts(served: Served) -> bool:
         return False
 
 
-def rest(reader: socket.socket) -> bytes:
+def read_rest(reader: socket.socket) -> bytes:
     """Everything that still comes."""
     received = b""
     try:

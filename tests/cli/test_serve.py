@@ -16,25 +16,25 @@ import pytest
 
 from tests.conftest import free_port
 from tests.processes import (
-    Call,
-    at_once,
-    await_blocked,
-    await_ready,
-    command_running,
+    RawRequest,
     data_directory,
-    descendants,
-    is_free,
+    descendant_pids,
+    is_port_free,
     is_running,
     port_of,
     postgres_pid,
-    run_command,
-    workers,
+    run_cli,
+    running_cli,
+    send_concurrently,
+    wait_until_blocked,
+    wait_until_ready,
+    worker_pids,
 )
-from tests.support import Served, eventually
+from tests.support import ServiceProcess, eventually
 
 HOSPITALS = "/hospitals/hospitals/"
 PATIENTS = "/patients/patients/"
-Serve = Callable[..., Served]
+Serve = Callable[..., ServiceProcess]
 
 
 @pytest.fixture
@@ -57,14 +57,14 @@ def test_stopping_and_starting_again_works_however_it_stopped(
     before: set[int] = set()
     for generation, number in enumerate(signals):
         arguments = ("serve", "--port", str(port), "--workers", workers)
-        with command_running(*arguments, PATIENTS_DATA_DIR=str(data_dir)) as process:
-            eventually(partial(all_ended, before), within=5)  # nor do they answer in place of it
-            await_ready(process, url)
+        with running_cli(*arguments, PATIENTS_DATA_DIR=str(data_dir)) as process:
+            eventually(partial(have_all_ended, before), within_seconds=5)  # nor do they answer in place of it
+            wait_until_ready(process, url)
             names = [hospital["hospital_name"] for hospital in httpx.get(url + HOSPITALS).json()]
             assert names == [f"Hospital {n}" for n in range(generation)]
             hospital = {"unique_id": f"hos{generation}", "hospital_name": f"Hospital {generation}"}
             assert httpx.post(url + HOSPITALS, json=hospital).status_code == 201
-            before = descendants(process.pid)
+            before = descendant_pids(process.pid)
             postgres = postgres_pid(data_dir)
             assert postgres in before
             group = [pid for pid in before if os.getpgid(pid) == os.getpgid(process.pid)]
@@ -73,8 +73,8 @@ def test_stopping_and_starting_again_works_however_it_stopped(
             assert process.wait(20) == (-signal.SIGKILL if number == signal.SIGKILL else 0)
             if number != signal.SIGKILL:
                 assert not is_running(postgres), "it waits for its server"
-    eventually(partial(all_ended, before), within=5)
-    assert is_free(port)
+    eventually(partial(have_all_ended, before), within_seconds=5)
+    assert is_port_free(port)
 
 
 @pytest.mark.alone
@@ -89,9 +89,9 @@ async def test_request_in_flight_is_finished(
         async with connection.transaction():
             await connection.execute("SELECT FROM patients FOR UPDATE")
             change = asyncio.ensure_future(client.put(f"{PATIENTS}pat123/", json={"patient_last_name": "Roe"}))
-            await await_blocked(connection)
+            await wait_until_blocked(connection)
             served.process.terminate()
-            eventually(lambda: not accepts(served), within=5)
+            eventually(lambda: not accepts_connections(served), within_seconds=5)
             await connection.execute("SELECT pg_sleep(0.5)")  # longer than it takes to drop a request
             assert served.process.poll() is None
             assert not change.done()
@@ -102,11 +102,11 @@ async def test_request_in_flight_is_finished(
     assert await asyncio.to_thread(served.process.wait, 10) == 0
 
 
-def all_ended(pids: set[int]) -> bool:
+def have_all_ended(pids: set[int]) -> bool:
     return not any(map(is_running, pids))
 
 
-def accepts(served: Served) -> bool:
+def accepts_connections(served: ServiceProcess) -> bool:
     try:
         with socket.create_connection(("127.0.0.1", port_of(served.url)), timeout=1):
             return True
@@ -120,16 +120,18 @@ async def test_schema_that_lacks_migrations_is_refused(
 ) -> None:
     """With DATABASE_URL nothing is migrated by itself: exit status 1, and the command to run."""
     await connection.execute("DELETE FROM alembic_version" if schema == "older" else "DROP TABLE alembic_version")
-    answer = await asyncio.to_thread(run_command, "serve", "--port", str(free_port()), DATABASE_URL=database_url)
-    assert answer.returncode == 1
-    assert "patients-api migrate" in answer.stderr
-    assert "Traceback" not in answer.stderr
+    result = await asyncio.to_thread(run_cli, "serve", "--port", str(free_port()), DATABASE_URL=database_url)
+    assert result.returncode == 1
+    assert "patients-api migrate" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 async def test_newer_schema_is_accepted(serve: Serve, database_url: str, connection: asyncpg.Connection) -> None:
     """A revision that this version does not know is a later version's, which has expanded the schema: it serves."""
     await connection.execute("UPDATE alembic_version SET version_num = '29991231_07'")
-    (answer,) = await at_once(serve(DATABASE_URL=database_url).url, [Call("GET", f"{PATIENTS}?limit=1")])
+    (answer,) = await send_concurrently(
+        serve(DATABASE_URL=database_url).url, [RawRequest("GET", f"{PATIENTS}?limit=1")]
+    )
     assert answer.json() == []
 
 
@@ -145,23 +147,23 @@ async def test_newer_schema_is_accepted(serve: Serve, database_url: str, connect
 )
 def test_unusable_settings_are_named_without_their_values(environment: dict[str, str]) -> None:
     """Settings that are unknown or cannot be used: exit status 1 and each one's name, but no value."""
-    answer = run_command("serve", "--port", str(free_port()), **environment)
-    assert answer.returncode == 1
-    assert {line.partition(":")[0] for line in answer.stderr.splitlines()} == set(environment)
+    result = run_cli("serve", "--port", str(free_port()), **environment)
+    assert result.returncode == 1
+    assert {line.partition(":")[0] for line in result.stderr.splitlines()} == set(environment)
     for secret in ("s3cret", "77777"):
-        assert secret not in answer.stderr + answer.stdout
+        assert secret not in result.stderr + result.stdout
 
 
 def test_database_out_of_reach_is_one_clear_line() -> None:
     """A database that cannot be reached at start: exit status 1 and a sentence, soon, without the password."""
     began = time.monotonic()
     url = "postgresql://patients:hunter2@127.0.0.1:1/patients"
-    answer = run_command("serve", "--port", str(free_port()), DATABASE_URL=url)
+    result = run_cli("serve", "--port", str(free_port()), DATABASE_URL=url)
     assert time.monotonic() - began < 10
-    assert answer.returncode == 1
-    assert "database cannot be reached" in answer.stderr
+    assert result.returncode == 1
+    assert "database cannot be reached" in result.stderr
     for internal in ("hunter2", "Traceback"):
-        assert internal not in answer.stderr + answer.stdout
+        assert internal not in result.stderr + result.stdout
 
 
 def test_port_in_use_is_one_clear_line(database_url: str) -> None:
@@ -171,10 +173,10 @@ def test_port_in_use_is_one_clear_line(database_url: str) -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        answer = run_command("serve", "--port", str(port), "--workers", "2", DATABASE_URL=database_url)
-    assert answer.returncode == 1
-    assert answer.stderr.startswith(f"Cannot listen on 127.0.0.1 port {port}: Address already in use")
-    assert "Traceback" not in answer.stderr
+        result = run_cli("serve", "--port", str(port), "--workers", "2", DATABASE_URL=database_url)
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"Cannot listen on 127.0.0.1 port {port}: Address already in use")
+    assert "Traceback" not in result.stderr
 
 
 async def test_log_has_a_line_a_request_and_no_patient_data(
@@ -207,7 +209,7 @@ async def test_log_has_a_line_a_request_and_no_patient_data(
             assert plain.recv(65536).startswith(b"HTTP/1.1 4")
     served.process.terminate()
     await asyncio.to_thread(served.process.wait, 20)
-    lines = {line["request_id"]: line for line in served.log() if line["event"] == "request"}
+    lines = {line["request_id"]: line for line in served.log_entries() if line["event"] == "request"}
     for number, (method, _, route, status, _) in enumerate(requests):
         line = lines[f"request-{number}"]
         keys = {
@@ -225,7 +227,7 @@ async def test_log_has_a_line_a_request_and_no_patient_data(
         assert set(line) == keys
         assert (line["method"], line["route"], line["status"], line["complete"]) == (method, route, status, True)
         assert 0 <= line["duration_ms"] < 5000
-    assert "m4rker" not in ("".join(served.lines) + capfd.readouterr().err).lower()
+    assert "m4rker" not in ("".join(served.stdout_lines) + capfd.readouterr().err).lower()
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -233,11 +235,11 @@ def test_workers_that_end_are_replaced_at_once(serve: Serve, database_url: str, 
     """Again and again, also those that have not come to serving yet."""
     served = serve("--workers", "2", DATABASE_URL=database_url)
     for _ in range(5):
-        before = workers(served.process.pid)
+        before = worker_pids(served.process.pid)
         os.kill(max(before), number)
-        eventually(partial(others, served, before), within=5)
+        eventually(partial(workers_were_replaced, served, before), within_seconds=5)
     eventually(lambda: httpx.get(f"{served.url}/readyz").status_code == 204)
-    for pid in workers(served.process.pid):
+    for pid in worker_pids(served.process.pid):
         os.kill(pid, number)
     served.process.terminate()
     assert served.process.wait(10) == 0, "it stops while it is about to replace them"
@@ -249,28 +251,28 @@ def test_workers_that_find_their_port_taken_end_the_service(serve: Serve, databa
     port = port_of(served.url)
     served.process.send_signal(signal.SIGSTOP)
     try:
-        for pid in workers(served.process.pid):
+        for pid in worker_pids(served.process.pid):
             os.kill(pid, signal.SIGKILL)
-        eventually(lambda: is_free(port))
+        eventually(lambda: is_port_free(port))
         other = socket.create_server(("127.0.0.1", port))
     finally:
         served.process.send_signal(signal.SIGCONT)
     with other:
         assert served.process.wait(10) == 1
-    eventually(lambda: any(line["event"] == "the port is taken" for line in served.log()))
+    eventually(lambda: any(line["event"] == "the port is taken" for line in served.log_entries()))
 
 
-def others(served: Served, before: set[int]) -> bool:
+def workers_were_replaced(served: ServiceProcess, before: set[int]) -> bool:
     """Whether there are as many workers as before, and not the same."""
-    now = workers(served.process.pid)
+    now = worker_pids(served.process.pid)
     return len(now) == len(before) and now != before
 
 
 async def test_workers_end_with_their_supervisor(serve: Serve, database_url: str) -> None:
     """Whatever ended it, each for itself: nobody is left who holds the port."""
     served = serve("--workers", "3", DATABASE_URL=database_url)
-    started = workers(served.process.pid)
+    started = worker_pids(served.process.pid)
     assert len(started) == 3
     served.process.kill()
     await asyncio.to_thread(eventually, lambda: not any(map(is_running, started)))
-    assert is_free(port_of(served.url))
+    assert is_port_free(port_of(served.url))

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import Served
+from tests.support import ServiceProcess
 
 HERE = Path(__file__).parent
-DOCUMENT = HERE.parents[1] / "openapi.json"
-NO_PACKAGES = re.compile(
+OPENAPI_DOCUMENT = HERE.parents[1] / "openapi.json"
+NPM_NETWORK_ERROR_PATTERN = re.compile(
     "code (E40[134]|E5|EAI_AGAIN|ECONN|EHOSTUNREACH|ENETUNREACH|ENOTCACHED|ENOTFOUND|ETIMEDOUT"
     "|ERR_SOCKET_TIMEOUT|SELF_SIGNED|UNABLE_TO|CERT_)\\w*"
 )
@@ -36,7 +36,7 @@ def run(directory: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def client_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with this one's files, the packages of its lock, and the document."""
     if shutil.which("npm") is None or shutil.which("node") is None:
         pytest.skip("Node is not at hand")
@@ -47,32 +47,40 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     version = run(directory, "node", "--version").stdout.strip()
     if int(version.removeprefix("v").partition(".")[0]) < 20:
         pytest.skip(f"the tools need Node 20 or newer; this is {version}")
-    shutil.copy(DOCUMENT, directory)
+    shutil.copy(OPENAPI_DOCUMENT, directory)
     install = run(directory, "npm", "ci", "--prefer-offline", "--no-audit", "--no-fund", "--fetch-retries=0")
-    if install.returncode != 0 and (found := NO_PACKAGES.search(install.stdout)):
+    if install.returncode != 0 and (found := NPM_NETWORK_ERROR_PATTERN.search(install.stdout)):
         pytest.skip(f"npm cannot get the packages: {found[0]}")
     assert install.returncode == 0, install.stdout
     return directory
 
 
-def test_the_linter_has_no_complaint(workshop: Path) -> None:
+def test_redocly_finds_no_problems(client_project: Path) -> None:
     """Redocly's recommended rules find nothing but the exceptions, which `redocly.yaml` gives reasons for."""
     lint = run(
-        workshop, "npx", "redocly", "lint", "--config", "redocly.yaml", "--format", "github-actions", DOCUMENT.name
+        client_project,
+        "npx",
+        "redocly",
+        "lint",
+        "--config",
+        "redocly.yaml",
+        "--format",
+        "github-actions",
+        OPENAPI_DOCUMENT.name,
     )
     assert lint.returncode == 0, lint.stdout
     assert "::" not in lint.stdout, lint.stdout
 
 
 def test_a_generated_client_does_what_the_contract_shows(
-    workshop: Path, serve: Callable[..., Served], database_url: str
+    client_project: Path, serve: Callable[..., ServiceProcess], database_url: str
 ) -> None:
     """`contract.ts` compiles, strictly, with the types made of the document, and gets the contract's answers."""
-    generated = run(workshop, "npx", "openapi-typescript", DOCUMENT.name, "--output", "schema.d.ts")
+    generated = run(client_project, "npx", "openapi-typescript", OPENAPI_DOCUMENT.name, "--output", "schema.d.ts")
     assert generated.returncode == 0, generated.stdout
-    compiled = run(workshop, "npx", "tsc")
+    compiled = run(client_project, "npx", "tsc")
     assert compiled.returncode == 0, compiled.stdout
     served = serve("--demo", DATABASE_URL=database_url)
-    ran = run(workshop, "node", "contract.js", served.url)
+    ran = run(client_project, "node", "contract.js", served.url)
     assert ran.returncode == 0, ran.stdout
     assert ran.stdout == "as the contract has it\n"

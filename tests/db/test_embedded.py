@@ -16,9 +16,9 @@ import pytest
 
 from app.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
 
-FAST = {"fsync": "off"}
+FAST_OPTIONS = {"fsync": "off"}
 DEADLINE_SECONDS = 20.0
-OWNER = """
+OWNER_SCRIPT = """
 import signal; signal.signal(signal.SIGINT, signal.default_int_handler)  # as at a terminal
 import sys, threading
 from pathlib import Path
@@ -38,14 +38,14 @@ def tmp_path() -> Iterator[Path]:
         yield path
 
 
-def wait_until(condition: Callable[[], bool], what: str) -> None:
+def wait_until(condition: Callable[[], bool], description: str) -> None:
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not condition():
-        assert time.monotonic() < deadline, f"still waiting until {what}"
+        assert time.monotonic() < deadline, f"still waiting until {description}"
         time.sleep(0.01)
 
 
-def keeper_pid(data_dir: Path) -> int:
+def watchdog_pid(data_dir: Path) -> int:
     return int((data_dir / "lock").read_text().split()[0])
 
 
@@ -62,7 +62,9 @@ def is_running(pid: int) -> bool:
 @contextlib.contextmanager
 def owner_process(data_dir: Path, *, await_ready: bool = True) -> Iterator[subprocess.Popen[str]]:
     """Another process that owns a server, by default one that is running."""
-    with subprocess.Popen([sys.executable, "-c", OWNER, str(data_dir)], stdout=subprocess.PIPE, text=True) as owner:
+    with subprocess.Popen(
+        [sys.executable, "-c", OWNER_SCRIPT, str(data_dir)], stdout=subprocess.PIPE, text=True
+    ) as owner:
         try:
             assert owner.stdout is not None
             assert not await_ready or owner.stdout.readline().startswith("postgresql://")
@@ -72,7 +74,7 @@ def owner_process(data_dir: Path, *, await_ready: bool = True) -> Iterator[subpr
 
 
 @contextlib.contextmanager
-def bystander() -> Iterator[subprocess.Popen[bytes]]:
+def unrelated_process() -> Iterator[subprocess.Popen[bytes]]:
     """A process that has nothing to do with any server."""
     with subprocess.Popen(["sleep", "600"]) as process:
         try:
@@ -85,7 +87,7 @@ def permissions(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-async def query(server: EmbeddedPostgres, sql: str) -> object:
+async def fetch_value(server: EmbeddedPostgres, sql: str) -> object:
     connection = await asyncpg.connect(server.url)
     try:
         return await connection.fetchval(sql)
@@ -93,11 +95,11 @@ async def query(server: EmbeddedPostgres, sql: str) -> object:
         await connection.close()
 
 
-async def test_start_gives_the_promised_cluster(tmp_path: Path) -> None:
+async def test_first_start_creates_a_private_utf8_cluster_in_utc(tmp_path: Path) -> None:
     """A first start makes a UTF-8 cluster with the built-in C.UTF-8 locale, in UTC, without TCP, in private."""
-    with EmbeddedPostgres(tmp_path / "data", options={**FAST, "work_mem": "7MB"}) as server:
-        assert await query(server, "SELECT current_database() || ' ' || current_user") == "patients patients"
-        locale = await query(
+    with EmbeddedPostgres(tmp_path / "data", options={**FAST_OPTIONS, "work_mem": "7MB"}) as server:
+        assert await fetch_value(server, "SELECT current_database() || ' ' || current_user") == "patients patients"
+        locale = await fetch_value(
             server,
             "SELECT concat_ws(' ', pg_encoding_to_char(encoding), datlocprovider, datlocale, datcollate, datctype)"
             " FROM pg_database WHERE datname = current_database()",
@@ -111,28 +113,28 @@ async def test_start_gives_the_promised_cluster(tmp_path: Path) -> None:
             "max_connections": "200",
             "work_mem": "7MB",
         }
-        assert {name: await query(server, f"SHOW {name}") for name in expected} == expected
+        assert {name: await fetch_value(server, f"SHOW {name}") for name in expected} == expected
         assert permissions(tmp_path / "data") == 0o700
 
 
 async def test_data_survive_a_stop_and_a_start(tmp_path: Path) -> None:
     """What was committed before a stop is there after the next start, and a stop leaves no process."""
-    with EmbeddedPostgres(tmp_path, options=FAST) as server:
-        await query(server, "CREATE TABLE kept AS SELECT 42 AS answer")
-        pids = [keeper_pid(tmp_path), server_pid(tmp_path)]
+    with EmbeddedPostgres(tmp_path, options=FAST_OPTIONS) as server:
+        await fetch_value(server, "CREATE TABLE kept AS SELECT 42 AS answer")
+        pids = [watchdog_pid(tmp_path), server_pid(tmp_path)]
     assert not any(map(is_running, pids))
-    with EmbeddedPostgres(tmp_path, options=FAST) as server:
-        assert await query(server, "SELECT answer FROM kept") == 42
+    with EmbeddedPostgres(tmp_path, options=FAST_OPTIONS) as server:
+        assert await fetch_value(server, "SELECT answer FROM kept") == 42
 
 
 async def test_missing_database_is_made_again(tmp_path: Path) -> None:
     """A database dropped by hand is there again, empty, after the next start."""
-    with EmbeddedPostgres(tmp_path, options=FAST) as server:
+    with EmbeddedPostgres(tmp_path, options=FAST_OPTIONS) as server:
         connection = await asyncpg.connect(server.url, database="postgres")
         await connection.execute("DROP DATABASE patients")
         await connection.close()
-    with EmbeddedPostgres(tmp_path, options=FAST) as server:
-        assert await query(server, "SELECT 1") == 1
+    with EmbeddedPostgres(tmp_path, options=FAST_OPTIONS) as server:
+        assert await fetch_value(server, "SELECT 1") == 1
 
 
 def test_directory_in_use_is_refused_and_its_user_named(tmp_path: Path) -> None:
@@ -140,7 +142,7 @@ def test_directory_in_use_is_refused_and_its_user_named(tmp_path: Path) -> None:
     with owner_process(tmp_path) as owner:
         began = time.monotonic()
         with pytest.raises(EmbeddedPostgresError, match=rf"in use by process {owner.pid}\b"):
-            EmbeddedPostgres(tmp_path, options=FAST).__enter__()
+            EmbeddedPostgres(tmp_path, options=FAST_OPTIONS).__enter__()
         assert time.monotonic() - began < 5
         assert is_running(server_pid(tmp_path))
 
@@ -149,62 +151,64 @@ def test_directory_in_use_is_refused_and_its_user_named(tmp_path: Path) -> None:
 async def test_end_of_the_owner_stops_the_server(tmp_path: Path, number: signal.Signals) -> None:
     """Whatever signal ends the owner, the server stops cleanly, and starting again at once works."""
     with owner_process(tmp_path) as owner:
-        pids = [keeper_pid(tmp_path), server_pid(tmp_path)]
+        pids = [watchdog_pid(tmp_path), server_pid(tmp_path)]
         owner.send_signal(number)
         owner.wait(DEADLINE_SECONDS)
-    with EmbeddedPostgres(tmp_path, options=FAST) as server:
+    with EmbeddedPostgres(tmp_path, options=FAST_OPTIONS) as server:
         assert not any(map(is_running, pids))
-        assert await query(server, "SELECT 1") == 1
+        assert await fetch_value(server, "SELECT 1") == 1
     assert "not properly shut down" not in (tmp_path / "postgres.log").read_text()
 
 
-def test_signals_to_the_group_of_the_owner_spare_the_keeper(tmp_path: Path) -> None:
+def test_signals_to_the_group_of_the_owner_spare_the_watchdog(tmp_path: Path) -> None:
     """The keeper is in a session of its own and deaf to SIGINT and SIGHUP, so it always gets to stop its server."""
     with owner_process(tmp_path) as owner:
-        keeper, postgres = keeper_pid(tmp_path), server_pid(tmp_path)
-        assert os.getsid(keeper) == keeper != os.getsid(owner.pid)
+        watchdog, postgres = watchdog_pid(tmp_path), server_pid(tmp_path)
+        assert os.getsid(watchdog) == watchdog != os.getsid(owner.pid)
         for number in (signal.SIGINT, signal.SIGHUP):
-            os.kill(keeper, number)
-        assert is_running(keeper)
+            os.kill(watchdog, number)
+        assert is_running(watchdog)
         assert is_running(postgres)
-        os.kill(keeper, signal.SIGTERM)
-        wait_until(lambda: not is_running(keeper) and not is_running(postgres), "SIGTERM has stopped both")
+        os.kill(watchdog, signal.SIGTERM)
+        wait_until(lambda: not is_running(watchdog) and not is_running(postgres), "SIGTERM has stopped both")
 
 
-async def test_killed_keeper_takes_the_server_down(tmp_path: Path) -> None:
+async def test_killing_the_watchdog_stops_the_server(tmp_path: Path) -> None:
     """A `kill -9` of the keeper leaves nothing that prevents the next start, nor (on Linux) a server."""
-    with EmbeddedPostgres(tmp_path, options=FAST):
-        keeper, postgres = keeper_pid(tmp_path), server_pid(tmp_path)
-        os.kill(keeper, signal.SIGKILL)
+    with EmbeddedPostgres(tmp_path, options=FAST_OPTIONS):
+        watchdog, postgres = watchdog_pid(tmp_path), server_pid(tmp_path)
+        os.kill(watchdog, signal.SIGKILL)
         if sys.platform == "linux":
             wait_until(lambda: not is_running(postgres), "the kernel has stopped the server")
-    with EmbeddedPostgres(tmp_path, options=FAST) as server:
+    with EmbeddedPostgres(tmp_path, options=FAST_OPTIONS) as server:
         assert not is_running(postgres)
-        assert await query(server, "SELECT 1") == 1
+        assert await fetch_value(server, "SELECT 1") == 1
 
 
-async def test_killed_server_ends_the_keeper(tmp_path: Path) -> None:
+async def test_killing_the_server_ends_the_watchdog(tmp_path: Path) -> None:
     """When the server dies by itself the keeper ends too, and the next start recovers."""
-    with EmbeddedPostgres(tmp_path, options=FAST):
-        keeper = keeper_pid(tmp_path)
+    with EmbeddedPostgres(tmp_path, options=FAST_OPTIONS):
+        watchdog = watchdog_pid(tmp_path)
         os.kill(server_pid(tmp_path), signal.SIGKILL)
-        wait_until(lambda: not is_running(keeper), "the keeper has ended")
-    with EmbeddedPostgres(tmp_path, options=FAST) as server:
-        assert await query(server, "SELECT 1") == 1
+        wait_until(lambda: not is_running(watchdog), "the keeper has ended")
+    with EmbeddedPostgres(tmp_path, options=FAST_OPTIONS) as server:
+        assert await fetch_value(server, "SELECT 1") == 1
 
 
-async def test_everything_killed_at_once(tmp_path: Path) -> None:
+async def test_everything_killed_at_once_does_not_prevent_a_start(tmp_path: Path) -> None:
     """Owner, keeper and server all killed at once are no obstacle to starting again."""
     with owner_process(tmp_path) as owner:
-        for pid in (server_pid(tmp_path), keeper_pid(tmp_path), owner.pid):
+        for pid in (server_pid(tmp_path), watchdog_pid(tmp_path), owner.pid):
             os.kill(pid, signal.SIGKILL)
-    with EmbeddedPostgres(tmp_path, options=FAST) as server:
-        assert await query(server, "SELECT 1") == 1
+    with EmbeddedPostgres(tmp_path, options=FAST_OPTIONS) as server:
+        assert await fetch_value(server, "SELECT 1") == 1
 
 
 def test_forked_child_does_not_keep_the_server_alive(tmp_path: Path) -> None:
     """A child that was forked without an exec, and outlives the owner, does not hold the keeper's pipe."""
-    script = OWNER.replace("threading.Event", "import os; os.fork() or print(os.getpid(), flush=True); threading.Event")
+    script = OWNER_SCRIPT.replace(
+        "threading.Event", "import os; os.fork() or print(os.getpid(), flush=True); threading.Event"
+    )
     command = [sys.executable, "-c", script, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
@@ -220,39 +224,39 @@ def test_forked_child_does_not_keep_the_server_alive(tmp_path: Path) -> None:
             os.kill(child, signal.SIGKILL)
 
 
-async def test_stale_pid_files_with_a_recycled_pid(tmp_path: Path) -> None:
+async def test_stale_pid_files_with_a_recycled_pid_do_not_prevent_a_start(tmp_path: Path) -> None:
     """Left-over pid files that name a running process, which is not ours to stop, do not prevent a start."""
     pid_files = [tmp_path / "postgres" / "postmaster.pid", tmp_path / ".s.PGSQL.5432.lock"]
-    with EmbeddedPostgres(tmp_path, options=FAST):
+    with EmbeddedPostgres(tmp_path, options=FAST_OPTIONS):
         left_over = [file.read_text().partition("\n")[2] for file in pid_files]
-    with bystander() as process:
+    with unrelated_process() as process:
         for file, rest in zip(pid_files, left_over, strict=True):
             file.write_text(f"{process.pid}\n{rest}")
-        with EmbeddedPostgres(tmp_path, options=FAST) as server:
-            assert await query(server, "SELECT 1") == 1
+        with EmbeddedPostgres(tmp_path, options=FAST_OPTIONS) as server:
+            assert await fetch_value(server, "SELECT 1") == 1
         assert process.poll() is None
 
 
-async def test_kill_during_initdb(tmp_path: Path) -> None:
+async def test_kill_during_initdb_does_not_prevent_a_start(tmp_path: Path) -> None:
     """An owner killed while the cluster is being made leaves nothing half-made that prevents a start."""
     with owner_process(tmp_path, await_ready=False) as owner:
         wait_until((tmp_path / "postgres.new" / "PG_VERSION").exists, "initdb is at work")
         owner.kill()
     (tmp_path / "postgres.new").mkdir(exist_ok=True)
     (tmp_path / "postgres.new" / "left-over").touch()
-    with EmbeddedPostgres(tmp_path, options=FAST) as server:
-        assert await query(server, "SELECT 1") == 1
+    with EmbeddedPostgres(tmp_path, options=FAST_OPTIONS) as server:
+        assert await fetch_value(server, "SELECT 1") == 1
     assert not (tmp_path / "postgres.new").exists()
 
 
 @pytest.mark.parametrize(
     ("name", "fits"), [("long-" * 25, False), ("comma, that is", False), ("ünïcode & 100% +?", True)]
 )
-async def test_awkward_path(tmp_path: Path, name: str, *, fits: bool) -> None:
+async def test_long_or_special_paths_work_and_stay_private(tmp_path: Path, name: str, *, fits: bool) -> None:
     """A path too long for a socket, or with characters that mean something in a URL, works and stays private."""
-    with EmbeddedPostgres(tmp_path / name, options=FAST) as server:
-        assert await query(server, "SELECT 1") == 1
-        socket_dir = Path(str(await query(server, "SHOW unix_socket_directories")))
+    with EmbeddedPostgres(tmp_path / name, options=FAST_OPTIONS) as server:
+        assert await fetch_value(server, "SELECT 1") == 1
+        socket_dir = Path(str(await fetch_value(server, "SHOW unix_socket_directories")))
         assert permissions(socket_dir) == 0o700
     assert (socket_dir == tmp_path / name) is fits
     assert os.access(socket_dir, os.F_OK) is fits, "a directory made for the socket goes with it"
@@ -260,7 +264,7 @@ async def test_awkward_path(tmp_path: Path, name: str, *, fits: bool) -> None:
 
 async def test_row_values_stay_out_of_the_log(tmp_path: Path) -> None:
     """Neither violated constraints, nor malformed values, nor statements cut short put values into the log."""
-    with EmbeddedPostgres(tmp_path, options=FAST) as server:
+    with EmbeddedPostgres(tmp_path, options=FAST_OPTIONS) as server:
         connection = await asyncpg.connect(server.url)
         await connection.execute("CREATE TABLE patient (name text UNIQUE, born date CHECK (born > '1900-01-01'))")
         await connection.execute("INSERT INTO patient VALUES ('Secret Name', '1980-01-01')")
@@ -290,7 +294,7 @@ def test_cluster_of_another_major_version_is_refused(tmp_path: Path) -> None:
     (tmp_path / "postgres").mkdir()
     (tmp_path / "postgres" / "PG_VERSION").write_text("17\n")
     with pytest.raises(EmbeddedPostgresError, match=r"PostgreSQL 17, the installed binaries are of 18"):
-        EmbeddedPostgres(tmp_path, options=FAST).__enter__()
+        EmbeddedPostgres(tmp_path, options=FAST_OPTIONS).__enter__()
 
 
 def test_unusable_directory_is_refused(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from migrations import lint
-from tests.db.versions import environment, with_column
+from tests.db.versions import version_environment, version_with_column
 
-REVISION = """
+REVISION_TEMPLATE = """
 import sqlalchemy as sa
 from alembic import op
 
@@ -20,8 +20,8 @@ down_revision = "{head}"
 def upgrade():
     {upgrade}
 """
-HEAD = lint.scripts().get_current_head()
-BAD = {
+HEAD_REVISION = lint.script_directory().get_current_head()
+UNSAFE_UPGRADES = {
     "a required column": (
         'op.add_column("patients", sa.Column("x", sa.Text(), nullable=False))',
         "Make the field nullable",
@@ -54,9 +54,9 @@ BAD = {
 }
 
 
-def written(directory: Path, upgrade: str) -> Path:
+def write_revision(directory: Path, upgrade: str) -> Path:
     """A directory with a revision that does this, after all of ours."""
-    text = REVISION.format(revision="29991231_01", head=HEAD, upgrade=upgrade)
+    text = REVISION_TEMPLATE.format(revision="29991231_01", head=HEAD_REVISION, upgrade=upgrade)
     (directory / "29991231_01_later.py").write_text(text)
     return directory
 
@@ -66,43 +66,49 @@ def test_all_revisions_pass(capsys: pytest.CaptureFixture[str]) -> None:
     assert lint.main() == 0, capsys.readouterr().out
 
 
-@pytest.mark.parametrize("kind", BAD)
-def test_what_holds_requests_up_is_found(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("kind", UNSAFE_UPGRADES)
+def test_blocking_migrations_are_found_with_their_remedy(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Each kind of revision that would, in one that is not accepted, is told: what, where, and what to do instead."""
-    upgrade, remedy = BAD[kind]
-    assert lint.main(written(tmp_path, upgrade)) == 1
-    said = capsys.readouterr().out
-    assert remedy in said
-    assert "29991231_01_later.py" in said
-    assert "docs/operations.md" in said
+    upgrade, remedy = UNSAFE_UPGRADES[kind]
+    assert lint.main(write_revision(tmp_path, upgrade)) == 1
+    output = capsys.readouterr().out
+    assert remedy in output
+    assert "29991231_01_later.py" in output
+    assert "docs/operations.md" in output
 
 
-def test_a_revision_that_nobody_notices_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_harmless_revision_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A column that may be empty is no finding."""
-    assert lint.main(written(tmp_path, 'op.add_column("patients", sa.Column("x", sa.Text()))')) == 0
+    assert lint.main(write_revision(tmp_path, 'op.add_column("patients", sa.Column("x", sa.Text()))')) == 0
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("revision", lint.ACCEPTED)
-def test_no_exception_outlives_its_reason(revision: str) -> None:
+@pytest.mark.parametrize("revision", lint.ACCEPTED_VIOLATIONS)
+def test_every_accepted_violation_still_exists(revision: str) -> None:
     """Each rule that a revision may break is broken by it."""
-    script = lint.scripts().get_revision(revision)
-    for rule in lint.ACCEPTED[revision]:
-        others = [other for other in lint.ACCEPTED[revision] if other != rule]
-        said = lint.complaint(lint.sql(script), "revision", others)
-        assert said is not None
-        assert rule in said
+    script = lint.script_directory().get_revision(revision)
+    for rule in lint.ACCEPTED_VIOLATIONS[revision]:
+        others = [other for other in lint.ACCEPTED_VIOLATIONS[revision] if other != rule]
+        complaint = lint.squawk_report(lint.upgrade_sql(script), "revision", others)
+        assert complaint is not None
+        assert rule in complaint
 
 
-def test_what_make_migration_writes_passes(tmp_path: Path) -> None:
+def test_generated_migrations_pass_the_linter(tmp_path: Path) -> None:
     """A new field with its length check and an index becomes two revisions: what is done in a moment, and the rest."""
-    version = with_column(tmp_path)
+    version = version_with_column(tmp_path)
     quick, slow = sorted((version / "migrations/versions").glob("*nickname*"))
     assert "postgresql_not_valid=True" in quick.read_text()
     assert "create_index" not in quick.read_text()
     for step in ("autocommit_block", "postgresql_concurrently=True", "VALIDATE CONSTRAINT"):
         assert step in slow.read_text()
     checked = subprocess.run(
-        [sys.executable, "-m", "migrations.lint"], env=environment(version), check=False, capture_output=True, text=True
+        [sys.executable, "-m", "migrations.lint"],
+        env=version_environment(version),
+        check=False,
+        capture_output=True,
+        text=True,
     )
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")

@@ -19,11 +19,11 @@ from sqlalchemy import text
 
 import migrations
 from app.db.base import Base
-from app.db.connecting import create_engine
+from app.db.engine import create_engine
 from app.db.migrate import migrate
-from app.db.schema import REVISIONS as KNOWN
-from tests.processes import await_migrators
-from tests.support import database_named
+from app.db.schema_version import REVISIONS as KNOWN_REVISIONS
+from tests.processes import wait_until_migrators_queue
+from tests.support import database_url_for
 
 SCRIPTS = ScriptDirectory(str(Path(migrations.__file__).parent))
 REVISIONS = [script.revision for script in SCRIPTS.walk_revisions()]
@@ -31,7 +31,7 @@ REVISIONS = [script.revision for script in SCRIPTS.walk_revisions()]
 ADVISORY_LOCK = 0x70617469656E7473
 """All versions of the service must agree on it: it never changes."""
 
-COLUMNS = """
+SELECT_COLUMNS = """
     SELECT format('%s.%s', t.relname, a.attname), format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attgenerated,
         c.collname, pg_get_expr(d.adbin, d.adrelid)
     FROM pg_attribute a
@@ -42,20 +42,20 @@ COLUMNS = """
         AND t.relname <> 'alembic_version'
         AND a.attnum > 0 AND NOT a.attisdropped
 """
-CONSTRAINTS = """
+SELECT_CONSTRAINTS = """
     SELECT conname, conrelid::regclass::text, contype, pg_get_constraintdef(oid)
     FROM pg_constraint
     WHERE connamespace = 'public'::regnamespace AND conrelid <> 0 AND contype <> 'n'
         AND conrelid IS DISTINCT FROM to_regclass('alembic_version')
         AND NOT EXISTS (SELECT FROM pg_class WHERE oid = conrelid AND relispartition)
 """
-INDEXES = """
+SELECT_INDEXES = """
     SELECT indexname, tablename, indexdef FROM pg_indexes
     WHERE schemaname = 'public' AND tablename <> 'alembic_version'
         AND NOT EXISTS (SELECT FROM pg_class WHERE oid = CAST(tablename AS regclass) AND relispartition)
 """
 """What there is of partitions is that of their tables, under names of PostgreSQL's."""
-ROWS = (
+INSERT_ROWS = (
     "INSERT INTO hospitals (unique_id, hospital_name) SELECT 'hos' || n, 'Hospital ' || n FROM generate_series(1, 9) n",
     "INSERT INTO doctors (unique_id, doctor_first_name) SELECT 'doc' || n, 'Zoë ' || n FROM generate_series(1, 9) n",
     "INSERT INTO profiles (unique_id, email) SELECT 'prof' || n, n || '@example.com' FROM generate_series(1, 100) n",
@@ -76,35 +76,39 @@ ROWS = (
 Row = dict[str, Any]
 
 
-def configuration(url: str) -> Config:
+def alembic_config(url: str) -> Config:
     config = Config()
     config.set_main_option("script_location", SCRIPTS.dir)
     config.attributes["url"] = url
     return config
 
 
-async def alembic(step: Callable[..., Any], url: str, *arguments: str) -> None:
+async def run_alembic(alembic_command: Callable[..., Any], url: str, *arguments: str) -> None:
     """Run a command of Alembic; in a thread, because its environment starts an event loop."""
-    await asyncio.to_thread(step, configuration(url), *arguments)
+    await asyncio.to_thread(alembic_command, alembic_config(url), *arguments)
 
 
 @pytest.fixture
-async def empty_url(server: str) -> AsyncIterator[str]:
+async def empty_url(postgres_url: str) -> AsyncIterator[str]:
     """The URL of a database without tables."""
     name = f"empty_{secrets.token_hex(4)}"
-    connection = await asyncpg.connect(database_named(server, "postgres"))
+    connection = await asyncpg.connect(database_url_for(postgres_url, "postgres"))
     await connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")
-    yield database_named(server, name)
+    yield database_url_for(postgres_url, name)
     await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
     await connection.close()
 
 
-async def schema(url: str) -> dict[str, set[tuple[Any, ...]]]:
+async def describe_schema(url: str) -> dict[str, set[tuple[Any, ...]]]:
     """Columns, constraints and indexes of a database, as PostgreSQL describes them."""
     connection = await asyncpg.connect(url)
     try:
         described = {}
-        for kind, query in {"columns": COLUMNS, "constraints": CONSTRAINTS, "indexes": INDEXES}.items():
+        for kind, query in {
+            "columns": SELECT_COLUMNS,
+            "constraints": SELECT_CONSTRAINTS,
+            "indexes": SELECT_INDEXES,
+        }.items():
             rows = await connection.fetch(query)
             described[kind] = {tuple(row) for row in rows}
         return described
@@ -112,7 +116,7 @@ async def schema(url: str) -> dict[str, set[tuple[Any, ...]]]:
         await connection.close()
 
 
-async def functions(url: str) -> list[str]:
+async def function_definitions(url: str) -> list[str]:
     """The statements that create what `public` has of functions, in the order in which they were created."""
     connection = await asyncpg.connect(url)
     try:
@@ -124,35 +128,35 @@ async def functions(url: str) -> list[str]:
         await connection.close()
 
 
-async def rows_of(connection: asyncpg.Connection) -> dict[str, list[Row]]:
+async def all_rows(connection: asyncpg.Connection) -> dict[str, list[Row]]:
     """All rows of all tables, each table's in the order of its key."""
     tables = [
         row[0]
         for row in await connection.fetch("SELECT DISTINCT tablename FROM pg_indexes WHERE schemaname = 'public'")
     ]
     return {
-        table: sorted(map(dict, await connection.fetch(f"SELECT * FROM {table}")), key=_key)  # noqa: S608
+        table: sorted(map(dict, await connection.fetch(f"SELECT * FROM {table}")), key=_sort_key)  # noqa: S608
         for table in tables
         if table != "alembic_version"
     }
 
 
-def _key(row: Row) -> list[Any]:
+def _sort_key(row: Row) -> list[Any]:
     return list(row.values())[:2]
 
 
-def of_columns(rows: list[Row], columns: list[Row]) -> list[Row]:
+def with_columns_of(rows: list[Row], other_rows: list[Row]) -> list[Row]:
     """The rows, with only those columns that the other rows have too."""
-    kept = columns[0].keys() if columns else ()
-    return [{name: value for name, value in row.items() if name in kept} for row in rows]
+    column_names = other_rows[0].keys() if other_rows else ()
+    return [{name: value for name, value in row.items() if name in column_names} for row in rows]
 
 
 async def test_models_and_migrations_agree(database_url: str) -> None:
     """Alembic finds nothing that a migration would still have to do."""
-    await alembic(command.check, database_url)
+    await run_alembic(command.check, database_url)
 
 
-async def test_migrations_make_what_the_models_say(database_url: str, empty_url: str) -> None:
+async def test_migrations_create_the_schema_of_the_models(database_url: str, empty_url: str) -> None:
     """CHECKs, collations, defaults and names, which Alembic does not compare, are the models' too."""
     engine = create_engine(empty_url, pool_size=1)
     async with engine.begin() as connection:
@@ -160,49 +164,51 @@ async def test_migrations_make_what_the_models_say(database_url: str, empty_url:
         await connection.execute(text("CREATE SCHEMA extensions"))
         for extension in ("pg_trgm", "unaccent"):
             await connection.execute(text(f"CREATE EXTENSION {extension} SCHEMA extensions"))
-        for function in await functions(database_url):
+        for function in await function_definitions(database_url):
             await connection.exec_driver_sql(function)
         await connection.run_sync(Base.metadata.create_all)
     await engine.dispose()
-    migrated, modelled = await schema(database_url), await schema(empty_url)
+    migrated, modelled = await describe_schema(database_url), await describe_schema(empty_url)
     assert modelled["columns"], "the comparison below would compare nothing"
     for kind, described in modelled.items():
         assert migrated[kind] - described == set(), f"{kind} that only the migrations make"
         assert described - migrated[kind] == set(), f"{kind} that only the models have: write a migration"
 
 
-async def test_down_to_nothing_and_up_again(empty_url: str, database_url: str) -> None:
+async def test_all_migrations_can_be_undone_and_redone(empty_url: str, database_url: str) -> None:
     """All migrations can be undone, leave nothing behind, and can be done again."""
-    await alembic(command.upgrade, empty_url, "head")
-    await alembic(command.downgrade, empty_url, "base")
-    assert await schema(empty_url) == {"columns": set(), "constraints": set(), "indexes": set()}
-    await alembic(command.upgrade, empty_url, "head")
-    assert await schema(empty_url) == await schema(database_url)
+    await run_alembic(command.upgrade, empty_url, "head")
+    await run_alembic(command.downgrade, empty_url, "base")
+    assert await describe_schema(empty_url) == {"columns": set(), "constraints": set(), "indexes": set()}
+    await run_alembic(command.upgrade, empty_url, "head")
+    assert await describe_schema(empty_url) == await describe_schema(database_url)
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
-async def test_rows_outlive_a_step_back(revision: str, database_url: str, connection: asyncpg.Connection) -> None:
+async def test_rows_survive_each_downgrade_and_upgrade(
+    revision: str, database_url: str, connection: asyncpg.Connection
+) -> None:
     """Back to before a revision and up again: what the older schema can hold is unchanged."""
-    for statement in ROWS:
+    for statement in INSERT_ROWS:
         await connection.execute(statement)
-    before = await rows_of(connection)
+    before = await all_rows(connection)
     assert len(before["patients"]) == 1000
     below = SCRIPTS.get_revision(revision).down_revision or "base"
     assert isinstance(below, str)
-    await alembic(command.downgrade, database_url, below)
-    down = await rows_of(connection)
-    await alembic(command.upgrade, database_url, "head")
-    up = await rows_of(connection)
+    await run_alembic(command.downgrade, database_url, below)
+    down = await all_rows(connection)
+    await run_alembic(command.upgrade, database_url, "head")
+    up = await all_rows(connection)
     assert up.keys() == before.keys()
     for table in (down.keys() & before.keys()) - {"stale_words"}:  # a queue, which an upgrade fills
         rows = down[table]
-        assert rows == of_columns(before[table], rows), f"{table}: the downgrade of {revision} changes rows"
-        assert of_columns(up[table], rows) == rows, f"{table}: the upgrade to {revision} changes rows"
+        assert rows == with_columns_of(before[table], rows), f"{table}: the downgrade of {revision} changes rows"
+        assert with_columns_of(up[table], rows) == rows, f"{table}: the upgrade to {revision} changes rows"
 
 
 async def test_constraints_are_named_by_the_convention(database_url: str) -> None:
     """Each constraint and index is named after its table and columns, so that a migration can name what it changes."""
-    described = await schema(database_url)
+    described = await describe_schema(database_url)
     wrong = []
     for name, table, kind, definition in described["constraints"]:
         columns = re.findall(r"\w+", definition.partition("(")[2].partition(")")[0])
@@ -223,7 +229,7 @@ async def test_constraints_are_named_by_the_convention(database_url: str) -> Non
     assert wrong == []
 
 
-async def test_text_names_its_collation(connection: asyncpg.Connection) -> None:
+async def test_every_text_column_declares_its_collation(connection: asyncpg.Connection) -> None:
     """Ids sort by their bytes and people's text by `pg_c_utf8`, whatever the server's locale is."""
     collations = {
         (row["table_name"], row["column_name"]): row["collation_name"]
@@ -246,7 +252,7 @@ async def test_text_names_its_collation(connection: asyncpg.Connection) -> None:
     assert unnamed == [], 'text without a collation sorts by the server\'s locale: Text(collation="C")'
 
 
-async def test_two_replicas_migrate_at_once(empty_url: str, database_url: str) -> None:
+async def test_concurrent_migrations_of_an_empty_database_succeed(empty_url: str, database_url: str) -> None:
     """Both of two processes that find an empty database succeed: one migrates, the other waits for it."""
     held = await asyncpg.connect(empty_url)
     await held.execute("SELECT pg_advisory_lock($1)", ADVISORY_LOCK)
@@ -255,11 +261,11 @@ async def test_two_replicas_migrate_at_once(empty_url: str, database_url: str) -
         await asyncio.create_subprocess_exec(sys.executable, "-m", "app.cli", "migrate", env=environment)
         for _ in range(2)
     ]
-    await await_migrators(held, len(replicas))
+    await wait_until_migrators_queue(held, len(replicas))
     assert [replica.returncode for replica in replicas] == [None, None]
     await held.close()
     assert [await asyncio.wait_for(replica.wait(), 30) for replica in replicas] == [0, 0]
-    assert await schema(empty_url) == await schema(database_url)
+    assert await describe_schema(empty_url) == await describe_schema(database_url)
 
 
 async def test_a_migration_does_not_wait_long_for_locks(database_url: str) -> None:
@@ -270,19 +276,19 @@ async def test_a_migration_does_not_wait_long_for_locks(database_url: str) -> No
         seen.append(context.connection.execute(text("SHOW lock_timeout")).scalar_one())
         return []
 
-    with EnvironmentContext(configuration(database_url), SCRIPTS, fn=revisions):
+    with EnvironmentContext(alembic_config(database_url), SCRIPTS, fn=revisions):
         await asyncio.to_thread(SCRIPTS.run_env)
     assert seen == ["5s"]
 
 
 async def test_migrating_twice_changes_nothing(database_url: str) -> None:
     """A database at the head revision is left as it is."""
-    before = await schema(database_url)
+    before = await describe_schema(database_url)
     await asyncio.to_thread(migrate, database_url)
-    assert await schema(database_url) == before
+    assert await describe_schema(database_url) == before
 
 
-def test_the_files_of_migrations_are_named_after_them() -> None:
+def test_known_revisions_are_those_of_alembic() -> None:
     """What the service takes for the newest revision, and for all that it knows, is what Alembic does."""
-    assert KNOWN[::-1] == REVISIONS
-    assert KNOWN[-1] == SCRIPTS.get_current_head()
+    assert KNOWN_REVISIONS[::-1] == REVISIONS
+    assert KNOWN_REVISIONS[-1] == SCRIPTS.get_current_head()

@@ -7,9 +7,9 @@ import asyncpg
 import httpx
 import pytest
 
-from app.db.session import ATTEMPTS
-from tests.processes import await_blocked, deadlocks
-from tests.support import dump
+from app.db.database import MAX_ATTEMPTS
+from tests.processes import count_deadlocks, wait_until_blocked
+from tests.support import dump_tables
 
 PATIENTS = "/patients/patients/"
 BODY = {
@@ -18,17 +18,23 @@ BODY = {
     "patient_last_name": "Doe",
 }
 CHANGE = {"patient_last_name": "Roe", "patient_profile": {"unique_id": "prof123", "first_name": "Jane"}}
-COLLISIONS = pytest.mark.parametrize("sqlstate", ["40001", "40P01"], ids=["serialization-failure", "deadlock"])
-MOMENTS = pytest.mark.parametrize("timing", ["IMMEDIATE", "DEFERRED"], ids=["at-once", "at-commit"])
+EACH_SERIALIZATION_ERROR = pytest.mark.parametrize(
+    "sqlstate", ["40001", "40P01"], ids=["serialization-failure", "deadlock"]
+)
+EACH_TIMING = pytest.mark.parametrize("timing", ["IMMEDIATE", "DEFERRED"], ids=["at-once", "at-commit"])
 
 
-async def collide(connection: asyncpg.Connection, sqlstate: str, timing: str, *, times: int) -> None:
+async def fail_first_transactions(
+    connection: asyncpg.Connection, sqlstate: str, timing: str, *, failure_count: int
+) -> None:
     """Make the first transactions that write a patient fail; the sequence `tries` counts them, as none is undone."""
     await connection.execute(
         f"""
         CREATE SEQUENCE tries;
         CREATE FUNCTION collide() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-            IF nextval('tries') <= {times} THEN RAISE EXCEPTION 'collision' USING ERRCODE = '{sqlstate}'; END IF;
+            IF nextval('tries') <= {failure_count} THEN
+                RAISE EXCEPTION 'collision' USING ERRCODE = '{sqlstate}';
+            END IF;
             RETURN NULL;
         END $$;
         CREATE CONSTRAINT TRIGGER collide AFTER INSERT OR UPDATE OR DELETE ON patients
@@ -37,7 +43,7 @@ async def collide(connection: asyncpg.Connection, sqlstate: str, timing: str, *,
     )
 
 
-async def tries(connection: asyncpg.Connection) -> object:
+async def attempt_count(connection: asyncpg.Connection) -> object:
     return await connection.fetchval("SELECT last_value FROM tries")
 
 
@@ -49,16 +55,16 @@ async def patient(client: httpx.AsyncClient, connection: asyncpg.Connection) -> 
     await connection.execute("SET deadlock_timeout = '60s'")
 
 
-@COLLISIONS
-@MOMENTS
-async def test_collision_is_tried_again(
+@EACH_SERIALIZATION_ERROR
+@EACH_TIMING
+async def test_serialization_errors_are_retried_as_one_success(
     client: httpx.AsyncClient, connection: asyncpg.Connection, sqlstate: str, timing: str
 ) -> None:
     """Two failures and then a success are one success: one patient, one profile, and one journal entry of each."""
-    await collide(connection, sqlstate, timing, times=2)
+    await fail_first_transactions(connection, sqlstate, timing, failure_count=2)
     answer = await client.post(PATIENTS, json=BODY)
     assert answer.status_code == 201
-    assert await tries(connection) == 3
+    assert await attempt_count(connection) == 3
     assert [tuple(row) for row in await connection.fetch("SELECT unique_id, profile_id FROM patients")] == [
         ("pat456", "prof456")
     ]
@@ -70,37 +76,39 @@ async def test_collision_is_tried_again(
     ]
 
 
-@COLLISIONS
-@MOMENTS
-async def test_collision_without_end_is_told(
+@EACH_SERIALIZATION_ERROR
+@EACH_TIMING
+async def test_repeated_serialization_errors_are_503_and_store_nothing(
     client: httpx.AsyncClient, connection: asyncpg.Connection, sqlstate: str, timing: str
 ) -> None:
     """After so many failures the client is told to come back, and nothing is stored; when it does, all is well."""
-    await collide(connection, sqlstate, timing, times=ATTEMPTS)
-    before = await dump(connection)
+    await fail_first_transactions(connection, sqlstate, timing, failure_count=MAX_ATTEMPTS)
+    before = await dump_tables(connection)
     answer = await client.post(PATIENTS, json=BODY)
     assert answer.status_code == 503
     assert int(answer.headers["Retry-After"]) >= 1
     assert "Location" not in answer.headers
-    assert await tries(connection) == ATTEMPTS
-    assert await dump(connection) == before
+    assert await attempt_count(connection) == MAX_ATTEMPTS
+    assert await dump_tables(connection) == before
     assert (await client.post(PATIENTS, json=BODY)).status_code == 201
 
 
-async def test_other_errors_are_not_tried_again(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
+async def test_other_errors_are_not_retried(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
     """What would fail in the same way again is tried once."""
-    await collide(connection, "P0001", "IMMEDIATE", times=1)
+    await fail_first_transactions(connection, "P0001", "IMMEDIATE", failure_count=1)
     assert (await client.post(PATIENTS, json=BODY)).status_code == 500
-    assert await tries(connection) == 1
+    assert await attempt_count(connection) == 1
 
 
 @pytest.mark.usefixtures("patient")
-async def test_deadlock_ends_well(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
+async def test_the_deadlock_victim_is_retried_and_succeeds(
+    client: httpx.AsyncClient, connection: asyncpg.Connection
+) -> None:
     """A request that PostgreSQL chose to end a deadlock with is tried again, on what the other has stored."""
     async with connection.transaction():
         await connection.execute("UPDATE profiles SET last_name = 'Outside'")
         change = asyncio.ensure_future(client.put(f"{PATIENTS}pat123/", json=CHANGE))
-        await await_blocked(connection)  # it has the patient, and wants the profile
+        await wait_until_blocked(connection)  # it has the patient, and wants the profile
         await connection.execute("UPDATE patients SET patient_town = 'Outside'")
     answer = await change
     assert answer.status_code == 200
@@ -108,23 +116,23 @@ async def test_deadlock_ends_well(client: httpx.AsyncClient, connection: asyncpg
     assert answer.json()["patient_town"] == "Outside"
     profile = await connection.fetchrow("SELECT first_name, last_name FROM profiles")
     assert tuple(profile) == ("Jane", "Outside")
-    assert await deadlocks(connection) == 1, "there was one"
+    assert await count_deadlocks(connection) == 1, "there was one"
 
 
 @pytest.mark.alone
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
-async def test_lock_that_is_never_released(
+async def test_a_lock_that_is_never_released_is_503_in_time(
     client: httpx.AsyncClient, connection: asyncpg.Connection, method: str
 ) -> None:
     """Who waits for a lock that others keep is told to come back within 2.5 seconds, and nothing is stored."""
     async with connection.transaction():
         await connection.execute("SELECT FROM patients FOR UPDATE")
-        before = await dump(connection)
+        before = await dump_tables(connection)
         began = time.perf_counter()
         answer = await client.request(method, f"{PATIENTS}pat123/", json=CHANGE if method == "PUT" else None)
         assert time.perf_counter() - began < 2.5
         assert answer.status_code == 503
         assert int(answer.headers["Retry-After"]) >= 1
         assert await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") == 0
-    assert await dump(connection) == before
+    assert await dump_tables(connection) == before

@@ -9,18 +9,20 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def with_column(directory: Path) -> Path:
+def version_with_column(directory: Path) -> Path:
     """A version whose patients have a nickname, indexed, that no client sees yet; its migrations are written."""
     version = directory / "with-column"
     for part in ("app", "migrations"):
         shutil.copytree(ROOT / part, version / part, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "alembic.ini", version)
     model = version / "app/models/patient.py"
-    _insert(model, before="    patient_title: ", line="    patient_nickname: Mapped[str | None] = text_column(100)")
-    _insert(model, before='for _name in ("date_created",', line="Index(None, _PATIENTS.patient_nickname)")
+    _insert_before(
+        model, before="    patient_title: ", line="    patient_nickname: Mapped[str | None] = text_column(100)"
+    )
+    _insert_before(model, before='for _name in ("date_created",', line="Index(None, _PATIENT_COLUMNS.patient_nickname)")
     written = subprocess.run(
         [sys.executable, "-m", "migrations", "patient nickname"],
-        env={**os.environ, **environment(version)},
+        env={**os.environ, **version_environment(version)},
         check=False,
         capture_output=True,
         text=True,
@@ -30,23 +32,23 @@ def with_column(directory: Path) -> Path:
     return version
 
 
-def with_field(earlier: Path) -> Path:
+def version_with_field(earlier: Path) -> Path:
     """The version after it: clients read and write the nickname."""
     version = earlier.with_name("with-field")
     shutil.copytree(earlier, version)
     schemas = version / "app/patients/schemas.py"
     field = "    patient_nickname: Annotated[str | None, Text(columns.patient_nickname)] = None"
-    _insert(schemas, before="    patient_title: str | None", line="    patient_nickname: str | None")
-    _insert(schemas, before="    patient_title: Annotated[", line=field)
+    _insert_before(schemas, before="    patient_title: str | None", line="    patient_nickname: str | None")
+    _insert_before(schemas, before="    patient_title: Annotated[", line=field)
     return version
 
 
-def environment(version: Path) -> dict[str, str]:
+def version_environment(version: Path) -> dict[str, str]:
     """Has a process run that version, wherever it is started."""
     return {"PYTHONPATH": str(version), "PYTHONSAFEPATH": "1"}
 
 
-def _insert(file: Path, *, before: str, line: str) -> None:
+def _insert_before(file: Path, *, before: str, line: str) -> None:
     text = file.read_text()
     assert text.count(before) == 1
     file.write_text(text.replace(before, f"{line}\n{before}"))

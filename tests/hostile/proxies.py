@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.documents import ROOT
+from tests.doc_commands import REPOSITORY_ROOT
 from tests.processes import port_of
 from tests.support import eventually
 
-STRIPPING = "request_header -Upgrade"
+STRIP_UPGRADE_LINE = "request_header -Upgrade"
 """The line of the Caddyfile that keeps what asks for an upgrade from the service."""
 
-NGINX = """
+NGINX_CONFIG = """
 daemon off;
 worker_processes 1;
 pid {directory}/nginx.pid;
@@ -44,7 +44,7 @@ http {{
     }}
 }}
 """
-HAPROXY = """
+HAPROXY_CONFIG = """
 defaults
     mode http
     timeout connect 5s
@@ -59,15 +59,15 @@ backend api
 """
 
 
-def caddyfile() -> str:
+def documented_caddyfile() -> str:
     """The Caddyfile of docs/proxy.md."""
-    _, found, rest = (ROOT / "docs" / "proxy.md").read_text().partition("```\n# Caddyfile\n")
+    _, found, rest = (REPOSITORY_ROOT / "docs" / "proxy.md").read_text().partition("```\n# Caddyfile\n")
     assert found, "docs/proxy.md has a Caddyfile"
     return rest.partition("```")[0]
 
 
-def _caddy(directory: Path, upstream: int, port: int, *, stripping: bool) -> list[str]:
-    text = caddyfile()
+def _caddy(directory: Path, upstream: int, port: int, *, strip_upgrades: bool) -> list[str]:
+    text = documented_caddyfile()
     for ours, theirs in {
         "patients.example.org": f"http://:{port}",
         "api:8000": f"127.0.0.1:{upstream}",
@@ -75,26 +75,26 @@ def _caddy(directory: Path, upstream: int, port: int, *, stripping: bool) -> lis
     }.items():
         assert ours in text
         text = text.replace(ours, theirs)
-    assert STRIPPING in text
-    if not stripping:
-        text = text.replace(STRIPPING, "")
+    assert STRIP_UPGRADE_LINE in text
+    if not strip_upgrades:
+        text = text.replace(STRIP_UPGRADE_LINE, "")
     (directory / "Caddyfile").write_text(text)
     return ["caddy", "run", "--adapter", "caddyfile", "--config", str(directory / "Caddyfile")]
 
 
 def _nginx(directory: Path, upstream: int, port: int) -> list[str]:
-    (directory / "nginx.conf").write_text(NGINX.format(directory=directory, upstream=upstream, port=port))
+    (directory / "nginx.conf").write_text(NGINX_CONFIG.format(directory=directory, upstream=upstream, port=port))
     return ["nginx", "-p", str(directory), "-c", str(directory / "nginx.conf")]
 
 
 def _haproxy(directory: Path, upstream: int, port: int) -> list[str]:
-    (directory / "haproxy.cfg").write_text(HAPROXY.format(upstream=upstream, port=port))
+    (directory / "haproxy.cfg").write_text(HAPROXY_CONFIG.format(upstream=upstream, port=port))
     return ["haproxy", "-f", str(directory / "haproxy.cfg")]
 
 
-PROXIES: dict[str, Callable[[Path, int, int], list[str]]] = {
-    "caddy": lambda *arguments: _caddy(*arguments, stripping=True),
-    "caddy-passing-upgrades-on": lambda *arguments: _caddy(*arguments, stripping=False),
+PROXY_COMMANDS: dict[str, Callable[[Path, int, int], list[str]]] = {
+    "caddy": lambda *arguments: _caddy(*arguments, strip_upgrades=True),
+    "caddy-passing-upgrades-on": lambda *arguments: _caddy(*arguments, strip_upgrades=False),
     "nginx": _nginx,
     "haproxy": _haproxy,
 }
@@ -102,9 +102,9 @@ PROXIES: dict[str, Callable[[Path, int, int], list[str]]] = {
 
 
 @contextmanager
-def proxy_before(url: str, name: str, directory: Path, port: int) -> Iterator[str]:
+def proxy_in_front_of(url: str, name: str, directory: Path, port: int) -> Iterator[str]:
     """The URL of a proxy before a service; the test is skipped where the program is missing."""
-    command = PROXIES[name](directory, port_of(url), port)
+    command = PROXY_COMMANDS[name](directory, port_of(url), port)
     program = shutil.which(command[0], path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
     if program is None:
         pytest.skip(f"there is no {command[0]}")
@@ -114,13 +114,13 @@ def proxy_before(url: str, name: str, directory: Path, port: int) -> Iterator[st
         stderr=subprocess.PIPE,
     )
 
-    def accepts() -> bool:
+    def accepts_connections() -> bool:
         assert process.poll() is None, process.stderr and process.stderr.read()
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
     try:
-        eventually(accepts, within=30)
+        eventually(accepts_connections, within_seconds=30)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()

@@ -8,71 +8,76 @@ import asyncpg
 import pytest
 
 from app.transfer.layout import Layout
-from app.transfer.reading import MAX_BLANK_LINES, Source, UnreadableFileError
+from app.transfer.reading import MAX_BLANK_LINES, RecordFile, UnreadableFileError
 from app.transfer.resources import RESOURCES
-from tests.support import dump
-from tests.transfer.support import command
+from tests.support import dump_tables
+from tests.transfer.support import run_cli_on
 
 MEGABYTE = 1024 * 1024
-HEADER = b"patient_last_name,patient_first_name\n"
-LAYOUT = Layout(RESOURCES["patients"].service.repository_class)
+CSV_HEADER = b"patient_last_name,patient_first_name\n"
+LAYOUT = Layout(RESOURCES["patients"].service_class.repository_class)
 
-BLANK = "is one of more than 1,048,576 blank lines"
-LONG = "is longer than 1 MiB"
-FILES = {
-    "blank lines": (b"\n" * (MAX_BLANK_LINES + 1), BLANK),
-    "blank lines, packed": (gzip.compress(b"\n" * 16 * MEGABYTE), BLANK),
-    "rows of nothing": (HEADER + b",\n" * (MAX_BLANK_LINES + 1), BLANK),
-    "blank lines between records": (b'{"patient_last_name": "Doe"}\n' + b" \n" * (MAX_BLANK_LINES + 1), BLANK),
-    "members of a gzip": (gzip.compress(b"") * 1000 + gzip.compress(b"x" * 64 * MEGABYTE), LONG),
+BLANK_LINES_ERROR = "is one of more than 1,048,576 blank lines"
+LONG_LINE_ERROR = "is longer than 1 MiB"
+ENDLESS_FILES = {
+    "blank lines": (b"\n" * (MAX_BLANK_LINES + 1), BLANK_LINES_ERROR),
+    "blank lines, packed": (gzip.compress(b"\n" * 16 * MEGABYTE), BLANK_LINES_ERROR),
+    "rows of nothing": (CSV_HEADER + b",\n" * (MAX_BLANK_LINES + 1), BLANK_LINES_ERROR),
+    "blank lines between records": (
+        b'{"patient_last_name": "Doe"}\n' + b" \n" * (MAX_BLANK_LINES + 1),
+        BLANK_LINES_ERROR,
+    ),
+    "members of a gzip": (gzip.compress(b"") * 1000 + gzip.compress(b"x" * 64 * MEGABYTE), LONG_LINE_ERROR),
     "packed twice": (gzip.compress(gzip.compress(b"\n" * MEGABYTE)), "is packed twice"),
-    "a line without end": (b"a" * 2 * MEGABYTE, LONG),
-    "a cell without end": (HEADER + b'"' + b"a\n" * MEGABYTE, "its quotation marks are wrong"),
+    "a line without end": (b"a" * 2 * MEGABYTE, LONG_LINE_ERROR),
+    "a cell without end": (CSV_HEADER + b'"' + b"a\n" * MEGABYTE, "its quotation marks are wrong"),
     "a header without end": (b'"' + b"\n" * 2 * MEGABYTE, "quotation marks or line ends are wrong"),
-    "columns by the million": (b"," * 2 * MEGABYTE, LONG),
+    "columns by the million": (b"," * 2 * MEGABYTE, LONG_LINE_ERROR),
     "one column many times": (b"patient_last_name," * 50_000 + b"\n", "twice"),
-    "carriage returns alone": (b"patient_last_name\r" + b"a\r" * MEGABYTE, LONG),
-    "NUL": (b"\0" * 2 * MEGABYTE, LONG),
+    "carriage returns alone": (b"patient_last_name\r" + b"a\r" * MEGABYTE, LONG_LINE_ERROR),
+    "NUL": (b"\0" * 2 * MEGABYTE, LONG_LINE_ERROR),
 }
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_files_that_do_not_end(name: str) -> None:
+@pytest.mark.parametrize("name", ENDLESS_FILES)
+def test_endless_files_are_read_only_up_to_a_limit(name: str) -> None:
     """What is read of them is bounded, in memory and in lines."""
-    content, expected = FILES[name]
-    source = Source(io.BytesIO(content), LAYOUT)
+    content, expected = ENDLESS_FILES[name]
+    source = RecordFile(io.BytesIO(content), LAYOUT)
     with pytest.raises(UnreadableFileError, match=expected):
         assert len(list(source.lines())) < 2
 
 
-async def test_as_many_blank_rows_as_a_worksheet_has(tmp_path: Path) -> None:
+async def test_blank_rows_of_a_full_worksheet_are_accepted(tmp_path: Path) -> None:
     """Spreadsheets save them; and they take no memory."""
     file = tmp_path / "patients.csv"
-    file.write_bytes(HEADER + b"Doe,Ann\n" + b",\n" * MAX_BLANK_LINES)
+    file.write_bytes(CSV_HEADER + b"Doe,Ann\n" + b",\n" * MAX_BLANK_LINES)
     with file.open("rb", buffering=0) as opened:
-        (line,) = Source(opened, LAYOUT).lines()
+        (line,) = RecordFile(opened, LAYOUT).lines()
     assert line.record == {"patient_last_name": "Doe", "patient_first_name": "Ann"}
 
 
-async def test_a_gzip_expands_within_bounds(database_url: str, connection: asyncpg.Connection, tmp_path: Path) -> None:
+async def test_a_gzip_bomb_is_refused_and_stores_nothing(
+    database_url: str, connection: asyncpg.Connection, tmp_path: Path
+) -> None:
     """A bomb of identical records is 97 kB, and expands a thousandfold: nothing of it is stored."""
-    before = await dump(connection)
+    before = await dump_tables(connection)
     bomb = tmp_path / "patients.ndjson.gz"
     bomb.write_bytes(gzip.compress(b'{"patient_last_name": "Doe"}\n' + b"0\n" * 48 * MEGABYTE))
-    for way in ((), ("--on-error", "skip")):
-        run = await command(database_url, "import", bomb, *way)
+    for options in ((), ("--on-error", "skip")):
+        run = await run_cli_on(database_url, "import", bomb, *options)
         assert run.returncode == 1
         assert f"{bomb}: More than 100,000 lines are wrong: mend these first. Nothing was stored." in run.stderr
     bomb.write_bytes(gzip.compress(b'{"patient_last_name": "%s"}\n' % (b"a" * 1_000_000) * 100))
-    run = await command(database_url, "import", bomb)
+    run = await run_cli_on(database_url, "import", bomb)
     expected = (
         "The file expands to more than 100 times its size. If that is right, unpack it first. Nothing was stored."
     )
     assert (run.returncode, f"{bomb}: {expected}" in run.stderr) == (1, True), run.stderr
-    assert await dump(connection) == before
+    assert await dump_tables(connection) == before
 
 
-def test_what_honest_files_expand_to() -> None:
+def test_ordinary_files_stay_below_the_expansion_limit() -> None:
     """Documents with every field that is null, one after another, are far from the bound."""
     record = '{"unique_id": "pat%d", "patient_last_name": "Doe %d", ' + ", ".join(
         f'"{name}": null' for name in LAYOUT.columns[5:]
@@ -80,4 +85,4 @@ def test_what_honest_files_expand_to() -> None:
     text = "".join(f"{record % (number, number)}}}\n" for number in range(50_000)).encode()
     packed = gzip.compress(text)
     assert len(text) > 20 * MEGABYTE
-    assert sum(1 for _ in Source(io.BytesIO(packed), LAYOUT).lines()) == 50_000
+    assert sum(1 for _ in RecordFile(io.BytesIO(packed), LAYOUT).lines()) == 50_000

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from app.strict_json import MAX_MEMBERS, MAX_SEPARATORS
+from app.http.strict_json import MAX_MEMBERS, MAX_SEPARATORS
 
 JSON = {"Content-Type": "application/json"}
 PATIENTS = "/patients/patients/"
@@ -16,7 +16,7 @@ SEARCH = f"{PATIENTS}search/"
 MEGABYTE = 1024 * 1024
 
 
-def filled(item: bytes) -> bytes:
+def array_body(item: bytes) -> bytes:
     """An array of a mebibyte."""
     return b"[" + b",".join([item] * ((MEGABYTE - 2) // (len(item) + 1))) + b"]"
 
@@ -25,7 +25,7 @@ def _branches(schema: dict[str, Any]) -> list[dict[str, Any]]:
     return [schema, *schema.get("anyOf", ())]
 
 
-def _lists(document: dict[str, Any]) -> Iterator[tuple[str, str, str, int]]:
+def _list_fields(document: dict[str, Any]) -> Iterator[tuple[str, str, str, int]]:
     """Method, path, name and greatest length of every list that a body may have."""
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
@@ -41,28 +41,28 @@ def _lists(document: dict[str, Any]) -> Iterator[tuple[str, str, str, int]]:
 async def test_lists_are_counted_before_their_items(client: httpx.AsyncClient, app: FastAPI) -> None:
     """Of a list of forty thousand wrong items one error is made, that of its length; every list of every body."""
     document = app.openapi()
-    found = list(_lists(document))
-    assert {(path, name) for _, path, name, _ in found} >= {(SEARCH, "patient_town"), (PATIENTS, "hospital_ids")}
-    for method, path, name, most in found:
+    list_fields = list(_list_fields(document))
+    assert {(path, name) for _, path, name, _ in list_fields} >= {(SEARCH, "patient_town"), (PATIENTS, "hospital_ids")}
+    for method, path, name, most in list_fields:
         answer = await client.request(method, path, json={name: [1] * 40_000})
         message = f"List should have at most {most} items after validation, not 40000"
         wrong = [error for error in answer.json()["errors"] if error["type"] != "name_missing"]
         assert wrong == [{"loc": ["body", name], "msg": message, "type": "too_long"}], (method, path)
 
 
-BODIES = {
-    "numbers": filled(b"1"),
-    "arrays": filled(b"[]"),
-    "objects": filled(b"{}"),
-    "members": filled(b'{"a":1}'),
-    "nested": filled(b"[" * 300 + b"]" * 300),
+DENSE_BODIES = {
+    "numbers": array_body(b"1"),
+    "arrays": array_body(b"[]"),
+    "objects": array_body(b"{}"),
+    "members": array_body(b'{"a":1}'),
+    "nested": array_body(b"[" * 300 + b"]" * 300),
     "unknown keys": b"{" + b",".join(b'"k%d":1' % number for number in range(90_000)) + b"}",
 }
 
 
-async def test_bodies_of_many_values_are_not_built(client: httpx.AsyncClient) -> None:
+async def test_bodies_of_too_many_values_are_refused_before_parsing(client: httpx.AsyncClient) -> None:
     """A mebibyte of them would be tens of mebibytes of Python's objects."""
-    for name, body in BODIES.items():
+    for name, body in DENSE_BODIES.items():
         tracemalloc.start()
         try:
             answer = await client.post(SEARCH, content=body, headers=JSON)
@@ -74,7 +74,7 @@ async def test_bodies_of_many_values_are_not_built(client: httpx.AsyncClient) ->
         assert peak < 4 * MEGABYTE, f"{name}: beside the body itself"
 
 
-async def test_objects_of_many_members(client: httpx.AsyncClient) -> None:
+async def test_objects_of_too_many_members_are_refused(client: httpx.AsyncClient) -> None:
     """A thousand members are validated, more are not; at any depth."""
     forms = ("%s", '{"patient_profile": %s}', '{"unknown": [%s]}')
     for path, form, members in product((PATIENTS, SEARCH), forms, (MAX_MEMBERS, MAX_MEMBERS + 1)):
@@ -85,13 +85,13 @@ async def test_objects_of_many_members(client: httpx.AsyncClient) -> None:
         assert ("of more than 1000 members" in answer.json()["detail"]) == too_many
 
 
-async def test_no_schema_comes_near_the_bound(app: FastAPI) -> None:
+async def test_no_schema_comes_near_the_member_limit(app: FastAPI) -> None:
     """So that a field more never makes a valid body an unreadable one."""
     schemas = app.openapi()["components"]["schemas"]
     assert max(len(schema.get("properties", ())) for schema in schemas.values()) < MAX_MEMBERS / 2
 
 
-async def test_the_largest_patient_is_within_the_bounds(client: httpx.AsyncClient) -> None:
+async def test_the_largest_patient_is_within_the_limits(client: httpx.AsyncClient) -> None:
     """A thousand hospitals and doctors, put back as they were read: nothing is wrong but that they are unknown."""
     ids = [f"hos{number}" for number in range(1000)]
     nested = [{"unique_id": unique_id, "hospital_name": "St. Mary's, North, Ward 1"} for unique_id in ids]
@@ -107,7 +107,7 @@ async def test_the_largest_patient_is_within_the_bounds(client: httpx.AsyncClien
     assert "of 2000 errors" in answer.json()["detail"]
 
 
-async def test_errors_of_parameters_are_listed_to_a_hundred(client: httpx.AsyncClient) -> None:
+async def test_at_most_a_hundred_parameter_errors_are_listed(client: httpx.AsyncClient) -> None:
     """As those of a body: unknown ones, repeated ones, and those that should stand in the body."""
     unknown = "&".join(f"k{number}=1" for number in range(3000))
     answers = [
@@ -121,7 +121,7 @@ async def test_errors_of_parameters_are_listed_to_a_hundred(client: httpx.AsyncC
         assert "the first 100 of 3000 errors" in problem["detail"]
 
 
-async def test_marks_in_a_row(client: httpx.AsyncClient) -> None:
+async def test_too_many_combining_marks_in_a_row_are_refused(client: httpx.AsyncClient) -> None:
     """Unicode's normal form costs their number squared: thirty are allowed where a text may have to shrink by it."""
     name = "\u1112\u1161\u11ab" * 100 + "\u0316\u0301" * 20
     for marks, status in ((30, 201), (31, 422)):

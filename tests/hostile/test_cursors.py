@@ -10,11 +10,11 @@ import httpx
 import pytest
 
 from app.auth.scopes import Scope
-from tests.auth.support import PATIENTS, PROFILES, client_of, make_key, secured
+from tests.auth.support import PATIENTS, PROFILES, client_for, make_key, secured_app
 
 SEARCH = f"{PATIENTS}search/"
-WANTED = {"patient_town": "Soweto", "ordering": "patient_last_name"}
-NO_CURSOR = "Must be a cursor from the headers of an earlier page of this list"
+LIST_PARAMETERS = {"patient_town": "Soweto", "ordering": "patient_last_name"}
+INVALID_CURSOR_MESSAGE = "Must be a cursor from the headers of an earlier page of this list"
 SCOPES = (Scope.PATIENTS_READ, Scope.PROFILES_READ, Scope.HISTORY_READ, Scope.AUDIT_READ)
 
 
@@ -33,37 +33,37 @@ async def clients(database_url: str, connection: asyncpg.Connection) -> AsyncIte
         " SELECT 'me', 'GET', '/', 200, 'patients', '{p1}' FROM generate_series(1, 3)"
     )
     async with AsyncExitStack() as stack:
-        app = await stack.enter_async_context(secured(database_url, rate_limit="off"))
+        app = await stack.enter_async_context(secured_app(database_url, rate_limit="off"))
 
         async def client(name: str, hospitals: list[str] | None) -> httpx.AsyncClient:
             key = await make_key(database_url, *SCOPES, name=name, hospitals=hospitals)
-            return await stack.enter_async_context(client_of(app, key))
+            return await stack.enter_async_context(client_for(app, key))
 
         limits: dict[str, list[str] | None] = {"one": None, "other": None, "a": ["hosA"], "a2": ["hosA"]}
         yield {name: await client(name, hospitals) for name, hospitals in limits.items()}
 
 
-def told(answer: httpx.Response) -> tuple[int, Any]:
+def refusal_details(response: httpx.Response) -> tuple[int, Any]:
     """What a refusal tells, but which request it is of."""
-    body = answer.json()
-    return answer.status_code, {name: body[name] for name in ("type", "title", "detail", "errors")}
+    body = response.json()
+    return response.status_code, {name: body[name] for name in ("type", "title", "detail", "errors")}
 
 
-async def cursor_of(client: httpx.AsyncClient, path: str = PATIENTS, **wanted: str) -> str:
+async def second_page_cursor(client: httpx.AsyncClient, path: str = PATIENTS, **parameters: str) -> str:
     """The cursor of a list's second page."""
-    page = await client.get(path, params={**wanted, "limit": 2})
+    page = await client.get(path, params={**parameters, "limit": 2})
     return str(httpx.URL(page.links["next"]["url"]).params["cursor"])
 
 
 @pytest.mark.parametrize(("maker", "thief"), [("one", "other"), ("one", "a"), ("a", "one"), ("a", "a2")])
 async def test_a_stolen_cursor_is_no_cursor(clients: dict[str, httpx.AsyncClient], maker: str, thief: str) -> None:
     """The answer is that to a text that nobody sealed, with the right filter, a wrong one, and none."""
-    stolen = await cursor_of(clients[maker], **WANTED)
+    stolen = await second_page_cursor(clients[maker], **LIST_PARAMETERS)
     assert (await clients[maker].get(PATIENTS, params={"cursor": stolen})).status_code == 200
     made_up = base64.urlsafe_b64encode(bytes(len(stolen) * 3 // 4)).decode().rstrip("=")
     guesses: list[dict[str, str]] = [
         {},
-        WANTED,
+        LIST_PARAMETERS,
         {"patient_town": "Soweto"},
         {"patient_town": "Durban"},
         {"ordering": "-patient_last_name"},
@@ -75,29 +75,31 @@ async def test_a_stolen_cursor_is_no_cursor(clients: dict[str, httpx.AsyncClient
             [await clients[thief].get(PATIENTS, params={**guess, "cursor": cursor}) for cursor in (stolen, made_up)],
             [await clients[thief].post(SEARCH, json={**guess, "cursor": cursor}) for cursor in (stolen, made_up)],
         ):
-            with_stolen, with_made_up = map(told, answers)
+            with_stolen, with_made_up = map(refusal_details, answers)
             assert with_stolen == with_made_up
             assert with_stolen[0] == 422
-            assert [error["msg"] for error in with_stolen[1]["errors"]] == [NO_CURSOR]
+            assert [error["msg"] for error in with_stolen[1]["errors"]] == [INVALID_CURSOR_MESSAGE]
 
 
 @pytest.mark.parametrize("path", [PROFILES, f"{PATIENTS}p1/history/", f"{PATIENTS}p1/access/", "/audit/"])
-async def test_cursors_of_other_lists_are_bound_too(clients: dict[str, httpx.AsyncClient], path: str) -> None:
+async def test_cursors_of_every_list_are_bound_to_their_principal(
+    clients: dict[str, httpx.AsyncClient], path: str
+) -> None:
     """Profiles, histories, the audit: a list is a list."""
-    stolen = await cursor_of(clients["one"], path)
+    stolen = await second_page_cursor(clients["one"], path)
     assert (await clients["one"].get(path, params={"cursor": stolen})).status_code == 200
     assert (await clients["other"].get(path, params={"cursor": stolen})).status_code == 422
 
 
-async def test_a_cursor_ends_with_the_hospitals_it_was_made_for(
+async def test_a_cursor_is_invalid_after_its_principals_hospitals_change(
     database_url: str, clients: dict[str, httpx.AsyncClient], connection: asyncpg.Connection
 ) -> None:
     """Of the same name with other hospitals it is no cursor: the place in it may be of a record beyond the wall now."""
-    cursor = await cursor_of(clients["a"], **WANTED)
+    cursor = await second_page_cursor(clients["a"], **LIST_PARAMETERS)
     await connection.execute("UPDATE api_keys SET hospitals = ARRAY['hosB'] WHERE name = 'a'")
-    async with secured(database_url, rate_limit="off") as app:
+    async with secured_app(database_url, rate_limit="off") as app:
         key = clients["a"].headers["Authorization"].removeprefix("Bearer ")
-        async with client_of(app, key) as moved:
+        async with client_for(app, key) as moved:
             assert (await moved.get(PATIENTS, params={"cursor": cursor})).status_code == 422
 
 
@@ -105,7 +107,11 @@ async def test_equal_pages_have_different_cursors(clients: dict[str, httpx.Async
     """Byte by byte: neither the place nor the filter can be recognised, be it one's own or another's."""
     sealed = [
         base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-        for cursor in [await cursor_of(clients[name], **WANTED) for name in ("one", "one", "other", "a") for _ in "12"]
+        for cursor in [
+            await second_page_cursor(clients[name], **LIST_PARAMETERS)
+            for name in ("one", "one", "other", "a")
+            for _ in "12"
+        ]
     ]
     assert len({len(each) for each in sealed}) == 1
     for place, each in enumerate(sealed):
@@ -114,11 +120,14 @@ async def test_equal_pages_have_different_cursors(clients: dict[str, httpx.Async
             assert alike < len(each) // 8, "random bytes agree in one of 256 places"
 
 
-async def test_no_part_of_one_cursor_fits_another(clients: dict[str, httpx.AsyncClient]) -> None:
+async def test_spliced_or_truncated_cursors_are_refused(clients: dict[str, httpx.AsyncClient]) -> None:
     """Nonces cannot be exchanged, and a cursor cannot be shortened to what it was made of."""
     one, two = [
         base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-        for cursor in (await cursor_of(clients["one"], **WANTED), await cursor_of(clients["one"]))
+        for cursor in (
+            await second_page_cursor(clients["one"], **LIST_PARAMETERS),
+            await second_page_cursor(clients["one"]),
+        )
     ]
     for forged in (one[:16] + two[16:], two[:16] + one[16:], one[16:], one[:16], one[:17], one[:-1], b"", bytes(16)):
         cursor = base64.urlsafe_b64encode(forged).decode().rstrip("=")

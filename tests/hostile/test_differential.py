@@ -16,36 +16,48 @@ import pytest
 
 from app.auth.scopes import Scope
 from tests.auth.support import HOSPITALS, PROFILES, make_key
-from tests.hostile import changes, showing
-from tests.hostile.asking import CALLERS, DOCTOR_IDS, HOSPITAL_IDS, HOT, PROFILE_IDS, Asked, Asker, Caller
+from tests.hostile import journal_and_audit_checks as changes
+from tests.hostile import response_checks as showing
+from tests.hostile.client_connection import ClientConnection
 from tests.hostile.ledger import Ledger
-from tests.hostile.wire import Wire
-from tests.processes import port_of, run_command
-from tests.support import Served
+from tests.hostile.random_requests import (
+    CALLER_RIGHTS,
+    DOCTOR_IDS,
+    HOSPITAL_IDS,
+    HOT_PATIENT_COUNT,
+    PROFILE_IDS,
+    Caller,
+    RequestGenerator,
+    SentRequest,
+)
+from tests.processes import port_of, run_cli
+from tests.support import ServiceProcess
 
-CONNECTIONS = 12
+CONNECTION_COUNT = 12
 DOCTORS = "/doctors/doctors/"
-OURS = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'patients-api'"
-LISTED_FLAWS = 20
+FROM_SERVICE_SESSIONS = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'patients-api'"
+MAX_LISTED_DISCREPANCIES = 20
 
-Serve = Callable[..., Served]
+Serve = Callable[..., ServiceProcess]
 
 
-class Run:
+class DifferentialRun:
     """Requests to a served process, and what is found wrong with them."""
 
-    def __init__(self, asker: Asker, served: Served, database_url: str, pool: asyncpg.Pool) -> None:
-        self.asker = asker
+    def __init__(
+        self, generator: RequestGenerator, served: ServiceProcess, database_url: str, pool: asyncpg.Pool
+    ) -> None:
+        self.generator = generator
         self._served = served
         self._url = database_url
         self._pool = pool
         self._compared = 0
-        self.flaws: list[str] = []
+        self.discrepancies: list[str] = []
 
-    async def fill(self) -> None:
+    async def create_initial_records(self) -> None:
         """What is there at first, made by requests that are compared as all others are."""
-        admin, wire = self.asker.callers["admin"], Wire(port_of(self._served.url))
-        make = self.asker.asking
+        admin, wire = self.generator.callers["admin"], ClientConnection(port_of(self._served.url))
+        make = self.generator.make_request
         for route, scope, name, ids in (
             (HOSPITALS, Scope.DIRECTORY_WRITE, "hospital_name", HOSPITAL_IDS),
             (DOCTORS, Scope.DIRECTORY_WRITE, "doctor_first_name", DOCTOR_IDS),
@@ -53,78 +65,79 @@ class Run:
         ):
             for unique_id in ids:
                 body = {"unique_id": unique_id, name: unique_id}
-                await self.asker.send(wire, make(admin, "create", scope, route, "POST", body=body))
-        while len(self.asker.patients) < HOT:
-            await self.asker.send(wire, self.asker.create(admin))
+                await self.generator.send(wire, make(admin, "create", scope, route, "POST", body=body))
+        while len(self.generator.patients) < HOT_PATIENT_COUNT:
+            await self.generator.send(wire, self.generator.create(admin))
         await wire.close()
 
-    async def send(self, requests: int) -> None:
+    async def send(self, total_requests: int) -> None:
         """Send random requests on several connections, until there are so many in all."""
 
         async def client() -> None:
-            wire = Wire(port_of(self._served.url))
-            while len(self.asker.asked) < requests:
-                await self.asker.send_any(wire)
+            wire = ClientConnection(port_of(self._served.url))
+            while len(self.generator.sent_requests) < total_requests:
+                await self.generator.send_random(wire)
             await wire.close()
 
         async with asyncio.TaskGroup() as clients:
-            for _ in range(CONNECTIONS):
+            for _ in range(CONNECTION_COUNT):
                 clients.create_task(client())
 
-    async def quiet(self) -> None:
+    async def await_quiet(self) -> None:
         """Wait until nothing is done any more, for clients that have hung up either."""
         lines = -1
         async with asyncio.timeout(30):
-            while lines != len(self._served.lines) or await self._pool.fetchval(
-                f"SELECT count(*) {OURS} AND state <> 'idle'"
+            while lines != len(self._served.stdout_lines) or await self._pool.fetchval(
+                f"SELECT count(*) {FROM_SERVICE_SESSIONS} AND state <> 'idle'"
             ):
-                lines = len(self._served.lines)
+                lines = len(self._served.stdout_lines)
                 await self._pool.execute("SELECT pg_sleep(0.3)")
 
     async def compare(self, *, everything: bool = False) -> None:
         """Compare the requests since the last time, or all, with journal and audit."""
         async with self._pool.acquire() as connection:
-            ledger = await Ledger.read(connection, self.asker.asked)
-        asked = self.asker.asked[0 if everything else self._compared :]
-        self._compared = len(self.asker.asked)
-        self.flaws += self._found(asked, ledger)
-        verified = await asyncio.to_thread(run_command, "journal", "verify", DATABASE_URL=self._url)
+            ledger = await Ledger.read(connection, self.generator.sent_requests)
+        requests = self.generator.sent_requests[0 if everything else self._compared :]
+        self._compared = len(self.generator.sent_requests)
+        self.discrepancies += self._discrepancies(requests, ledger)
+        verified = await asyncio.to_thread(run_cli, "journal", "verify", DATABASE_URL=self._url)
         if verified.returncode != 0:
-            self.flaws.append(f"the journal is not what the records are: {verified.stdout}")
+            self.discrepancies.append(f"the journal is not what the records are: {verified.stdout}")
 
-    def _found(self, requests: list[Asked], ledger: Ledger) -> Iterator[str]:
-        tags = showing.Tags(self.asker.asked)
+    def _discrepancies(self, requests: list[SentRequest], ledger: Ledger) -> Iterator[str]:
+        tags = showing.TaggedDocuments(self.generator.sent_requests)
         for asked in requests:
-            for flaw in (*changes.flaws(asked, ledger), *showing.flaws(asked, ledger, tags)):
+            for flaw in (*changes.find_discrepancies(asked, ledger), *showing.find_discrepancies(asked, ledger, tags)):
                 yield f"{asked}: {flaw}"
         groups = defaultdict(list)
-        for asked in self.asker.asked:
+        for asked in self.generator.sent_requests:
             if asked.group is not None:
                 groups[asked.caller.name, asked.call.path, asked.group].append(asked)
         for group in groups.values():
-            for flaw in changes.repeats(group, ledger):
+            for flaw in changes.find_repeat_discrepancies(group, ledger):
                 yield f"{', '.join(map(str, group))}: {flaw}"
-        for known in (ledger.entries, ledger.rows):
-            yield from (f"{request_id}: nobody sent it" for request_id in known.keys() - ledger.asked.keys())
+        for known in (ledger.entries, ledger.audit_rows):
+            yield from (f"{request_id}: nobody sent it" for request_id in known.keys() - ledger.requests.keys())
 
-    def figures(self) -> str:
-        asked = self.asker.asked
-        hung_up = [one for one in asked if one.hang_up is not None]
-        accepted = [one for one in asked if one.accepted]
-        unavailable = sum(one.status == 503 for one in asked)
+    def summary(self) -> str:
+        requests = self.generator.sent_requests
+        disconnected = [one for one in requests if one.hang_up is not None]
+        accepted = [one for one in requests if one.is_accepted]
+        unavailable = sum(one.status == 503 for one in requests)
         return (
-            f"{len(asked)} requests, {len(hung_up)} hang-ups ({sum(one.status is None for one in hung_up)} of them "
-            f"before any answer), {sum(one.changes for one in accepted)} changes, "
-            f"{sum(not one.changes for one in accepted)} looks, {unavailable} times unavailable, "
-            f"{len(set(self.flaws))} flaws"
+            f"{len(requests)} requests, {len(disconnected)} hang-ups "
+            f"({sum(one.status is None for one in disconnected)} of them before any answer), "
+            f"{sum(one.is_change for one in accepted)} changes, "
+            f"{sum(not one.is_change for one in accepted)} looks, {unavailable} times unavailable, "
+            f"{len(set(self.discrepancies))} flaws"
         )
 
-    def verdict(self) -> str:
+    def failure_report(self) -> str:
         """Nothing, or what is wrong."""
-        if not self.flaws:
+        if not self.discrepancies:
             return ""
-        listed = list(dict.fromkeys(self.flaws))[:LISTED_FLAWS]
-        return "\n".join((self.figures(), *listed))
+        listed = list(dict.fromkeys(self.discrepancies))[:MAX_LISTED_DISCREPANCIES]
+        return "\n".join((self.summary(), *listed))
 
 
 @pytest.fixture
@@ -133,10 +146,12 @@ async def pool(database_url: str) -> AsyncIterator[asyncpg.Pool]:
         yield pool
 
 
-async def differential(serve: Serve, database_url: str, pool: asyncpg.Pool, seed: int, *, until: list[int]) -> Run:
+async def run_differential(
+    serve: Serve, database_url: str, pool: asyncpg.Pool, seed: int, *, checkpoints: list[int]
+) -> DifferentialRun:
     """Send random requests, and compare whenever there are so many."""
     callers = {}
-    for name, (scopes, hospitals) in CALLERS.items():
+    for name, (scopes, hospitals) in CALLER_RIGHTS.items():
         limits = None if hospitals is None else list(hospitals)
         key = await make_key(database_url, *scopes, name=name, hospitals=limits)
         callers[name] = Caller(name, key, scopes, None if hospitals is None else frozenset(hospitals))
@@ -146,26 +161,28 @@ async def differential(serve: Serve, database_url: str, pool: asyncpg.Pool, seed
         statement = "SELECT count(*) FROM audit WHERE time >= to_timestamp($1) AND request_id = $2"
         return int(await pool.fetchval(statement, since, request_id))
 
-    run = Run(Asker(f"d{seed}", seed, callers, count_rows), served, database_url, pool)
-    await run.fill()
-    for number in until:
+    run = DifferentialRun(RequestGenerator(f"d{seed}", seed, callers, count_rows), served, database_url, pool)
+    await run.create_initial_records()
+    for number in checkpoints:
         await run.send(number)
-        await run.quiet()
-        await run.compare(everything=number == until[-1])
+        await run.await_quiet()
+        await run.compare(everything=number == checkpoints[-1])
     return run
 
 
-async def test_answers_are_what_journal_and_audit_say(serve: Serve, database_url: str, pool: asyncpg.Pool) -> None:
+async def test_responses_agree_with_journal_and_audit(serve: Serve, database_url: str, pool: asyncpg.Pool) -> None:
     """A few hundred requests of all kinds, so that the comparison itself stays sound."""
-    run = await differential(serve, database_url, pool, 18, until=[600])
-    assert run.verdict() == ""
-    kinds = Counter(one.kind for one in run.asker.asked if one.accepted)
+    run = await run_differential(serve, database_url, pool, 18, checkpoints=[600])
+    assert run.failure_report() == ""
+    kinds = Counter(one.kind for one in run.generator.sent_requests if one.is_accepted)
     assert kinds.keys() >= {"create", "update", "delete", "restore", "get", "list", "history", "version", "audit"}
-    assert sum(one.hang_up is not None for one in run.asker.asked) > 10
+    assert sum(one.hang_up is not None for one in run.generator.sent_requests) > 10
 
 
 @pytest.mark.chaos
-async def test_twenty_thousand_requests(serve: Serve, database_url: str, pool: asyncpg.Pool) -> None:
+async def test_twenty_thousand_requests_agree_with_journal_and_audit(
+    serve: Serve, database_url: str, pool: asyncpg.Pool
+) -> None:
     """The same for minutes; compared at quiet moments in between, and all of it at the end.
 
     Each run has another seed, which it prints; DIFFERENTIAL_SEED makes up the same requests again, though not in the
@@ -173,7 +190,7 @@ async def test_twenty_thousand_requests(serve: Serve, database_url: str, pool: a
     """
     seed = int(os.environ.get("DIFFERENTIAL_SEED") or secrets.randbits(32))
     began = time.monotonic()
-    run = await differential(serve, database_url, pool, seed, until=list(range(2_000, 20_001, 2_000)))
-    print(f"\ndifferential test, DIFFERENTIAL_SEED={seed}: {run.figures()}; {time.monotonic() - began:.0f} s")
-    assert run.verdict() == "", f"DIFFERENTIAL_SEED={seed}\n{run.verdict()}"
-    assert len(run.asker.asked) >= 20_000
+    run = await run_differential(serve, database_url, pool, seed, checkpoints=list(range(2_000, 20_001, 2_000)))
+    print(f"\ndifferential test, DIFFERENTIAL_SEED={seed}: {run.summary()}; {time.monotonic() - began:.0f} s")
+    assert run.failure_report() == "", f"DIFFERENTIAL_SEED={seed}\n{run.failure_report()}"
+    assert len(run.generator.sent_requests) >= 20_000

@@ -6,17 +6,17 @@ import asyncpg
 import httpx
 import pytest
 
-from app.journal.erasure import PERSONAL
 from app.models import Patient
+from app.records.erasure import PERSONAL_DATA_TABLES
 from tests.journal import conftest as fixtures
 from tests.journal.conftest import Command
-from tests.support import EXAMPLE
+from tests.support import EXAMPLE_PATIENT
 
 command = fixtures.command
 serving_url = fixtures.serving_url
 
 PATIENTS = "/patients/patients/"
-STATISTICS = """
+SELECT_STATISTICS = """
     SELECT tablename || '.' || attname, concat_ws(' ', most_common_vals, histogram_bounds, most_common_elems)
     FROM pg_stats WHERE schemaname = 'public'
 """
@@ -36,25 +36,25 @@ MARKERS = ("marker", "27821234567", "27 82 123", "1981-02-03")
 
 
 @pytest.fixture
-async def serving(serving_url: str) -> AsyncIterator[asyncpg.Connection]:
+async def serving_connection(serving_url: str) -> AsyncIterator[asyncpg.Connection]:
     """A connection of the serving role."""
-    serving = await asyncpg.connect(serving_url)
-    yield serving
-    await serving.close()
+    connection = await asyncpg.connect(serving_url)
+    yield connection
+    await connection.close()
 
 
-async def told(serving: asyncpg.Connection) -> set[str]:
+async def columns_with_markers(connection: asyncpg.Connection) -> set[str]:
     """The columns of which the statistics tell something of the person."""
-    rows = await serving.fetch(STATISTICS)
+    rows = await connection.fetch(SELECT_STATISTICS)
     return {column for column, values in rows if any(marker in values.lower() for marker in MARKERS)}
 
 
-async def enter(client: httpx.AsyncClient, *, others: int) -> None:
+async def create_person(client: httpx.AsyncClient, *, others: int) -> None:
     """The person, with stored answers, changes and looks, beside so many others."""
     for number in range(others):
         person = {"patient_last_name": f"Other-{number}", "hospital_ids": ["hos456"]}
         assert (await client.post(PATIENTS, json=person)).status_code == 201
-    body = {**EXAMPLE, **PERSON}
+    body = {**EXAMPLE_PATIENT, **PERSON}
     for unique_id in ("marker-id-1", "marker-id-2"):
         key = {"Idempotency-Key": f"{unique_id}-key"}
         answer = await client.post(PATIENTS, json={**body, "unique_id": unique_id}, headers=key)
@@ -64,19 +64,19 @@ async def enter(client: httpx.AsyncClient, *, others: int) -> None:
         assert (await client.post(f"{one}restore/", json={"version": 1}, headers=key)).status_code == 200
 
 
-@pytest.mark.usefixtures("directory")
+@pytest.mark.usefixtures("hospitals_and_doctors")
 @pytest.mark.parametrize("others", [0, 5])
-async def test_nothing_is_left_in_statistics(
+async def test_erasure_leaves_nothing_in_planner_statistics(
     client: httpx.AsyncClient,
     connection: asyncpg.Connection,
     command: Command,
-    serving: asyncpg.Connection,
+    serving_connection: asyncpg.Connection,
     others: int,
 ) -> None:
     """Statistics of names, ids and words tell of the person before and not after, be there other patients or not."""
-    await enter(client, others=others)
+    await create_person(client, others=others)
     await connection.execute("ANALYZE")
-    before = await told(serving)
+    before = await columns_with_markers(serving_connection)
     assert before >= {
         "patients.unique_id",
         "patients.patient_last_name_folded",
@@ -91,45 +91,49 @@ async def test_nothing_is_left_in_statistics(
         done = await command("erase", "patient", unique_id, "--reason", "asked", "--yes")
         assert (done.status, done.err) == (0, "")
         assert not any(marker in done.out.lower() for marker in MARKERS)
-    assert await told(serving) == set()
+    assert await columns_with_markers(serving_connection) == set()
     kept = await connection.fetchval("SELECT count(*) FROM pg_stats WHERE tablename = 'patients'")
     assert (kept > 10) is bool(others)
 
 
-async def test_which_columns_have_statistics(
+async def test_only_filtered_and_sorted_columns_have_statistics(
     client: httpx.AsyncClient,
-    directory: None,  # noqa: ARG001
+    hospitals_and_doctors: None,  # noqa: ARG001
     connection: asyncpg.Connection,
 ) -> None:
     """Text as people have written it, stored answers and reasons have none; what is filtered, sorted, searched has."""
-    await enter(client, others=20)
+    await create_person(client, others=20)
     await connection.execute("ANALYZE")
     rows = await connection.fetch(
         "SELECT attrelid::regclass::text AS table, attname AS column, attstattarget IS DISTINCT FROM 0 AS kept,"
         " (SELECT concat(most_common_vals, histogram_bounds) FROM pg_stats"
         "  WHERE tablename = attrelid::regclass::text AND pg_stats.attname = pg_attribute.attname) AS values"
         " FROM pg_attribute WHERE attrelid = ANY ($1::text[]::regclass[]) AND attnum > 0",
-        PERSONAL,
+        PERSONAL_DATA_TABLES,
     )
-    kept = {(row["table"], row["column"]) for row in rows if row["kept"]}
-    told = {(row["table"], row["column"]) for row in rows if row["values"]}
-    assert {column.name for column in Patient.__table__.columns if ("patients", column.name) in kept} == {
+    columns_with_statistics = {(row["table"], row["column"]) for row in rows if row["kept"]}
+    columns_with_values = {(row["table"], row["column"]) for row in rows if row["values"]}
+    assert {
+        column.name for column in Patient.__table__.columns if ("patients", column.name) in columns_with_statistics
+    } == {
         column.name
         for column in Patient.__table__.columns
         if "max_length" not in column.info and column.name not in {"patient_latitude", "patient_longitude"}
     }
-    assert not kept & {
+    assert not columns_with_statistics & {
         ("profiles", "email"),
         ("audit", "reason"),
         ("journal", "reason"),
         ("idempotency_keys", "document"),
     }
-    assert told <= kept
-    assert not told & {("journal", "record"), ("journal", "erasure")}, "of JSON there never are any"
+    assert columns_with_values <= columns_with_statistics
+    assert not columns_with_values & {("journal", "record"), ("journal", "erasure")}, "of JSON there never are any"
 
 
-@pytest.mark.usefixtures("directory")
-async def test_former_profiles(client: httpx.AsyncClient, connection: asyncpg.Connection, command: Command) -> None:
+@pytest.mark.usefixtures("hospitals_and_doctors")
+async def test_erasing_former_profiles_has_to_be_decided(
+    client: httpx.AsyncClient, connection: asyncpg.Connection, command: Command
+) -> None:
     """Whether they go is decided beforehand; what is printed names none, nor does the refusal without a decision."""
     counts = "SELECT (SELECT count(*) FROM patients), array(SELECT unique_id FROM profiles ORDER BY 1)"
     for unique_id in ("one", "two"):

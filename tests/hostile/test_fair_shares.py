@@ -11,17 +11,17 @@ import asyncpg
 import httpx
 import pytest
 
+from app.api.pages import MAX_STREAMS_PER_PRINCIPAL
 from app.auth.scopes import Scope
-from app.resource.pages import MOST_STREAMS_OF_ONE
-from tests.auth.support import HOSPITALS, PATIENTS, client_of, make_key, secured
-from tests.processes import await_blocked, deadlocks, port_of
+from tests.auth.support import HOSPITALS, PATIENTS, client_for, make_key, secured_app
+from tests.processes import count_deadlocks, port_of, wait_until_blocked
 from tests.search.conftest import SEARCH
-from tests.support import Served
+from tests.support import ServiceProcess
 
-Serve = Callable[..., Served]
+Serve = Callable[..., ServiceProcess]
 
 
-class Two(NamedTuple):
+class GreedyAndHonest(NamedTuple):
     """Clients of one service, with a key each."""
 
     greedy: httpx.AsyncClient
@@ -29,24 +29,28 @@ class Two(NamedTuple):
 
 
 @pytest.fixture
-async def two(database_url: str) -> AsyncIterator[Two]:
+async def clients(database_url: str) -> AsyncIterator[GreedyAndHonest]:
     async with AsyncExitStack() as stack:
-        app = await stack.enter_async_context(secured(database_url, rate_limit="off", pool_size=4))
-        keys = [await make_key(database_url, Scope.ADMIN, name=name) for name in Two._fields]
-        yield Two(*[await stack.enter_async_context(client_of(app, key)) for key in keys])
+        app = await stack.enter_async_context(secured_app(database_url, rate_limit="off", pool_size=4))
+        keys = [await make_key(database_url, Scope.ADMIN, name=name) for name in GreedyAndHonest._fields]
+        yield GreedyAndHonest(*[await stack.enter_async_context(client_for(app, key)) for key in keys])
 
 
-async def test_searches_of_one_leave_places_for_others(two: Two, connection: asyncpg.Connection) -> None:
+async def test_searches_of_one_principal_leave_slots_for_others(
+    clients: GreedyAndHonest, connection: asyncpg.Connection
+) -> None:
     """While all that one principal searches waits in the database, another reads, filters and changes at once."""
-    assert (await two.honest.post(PATIENTS, json={"unique_id": "one", "patient_last_name": "Nel"})).status_code == 201
+    assert (
+        await clients.honest.post(PATIENTS, json={"unique_id": "one", "patient_last_name": "Nel"})
+    ).status_code == 201
     async with connection.transaction():
         await connection.execute("LOCK TABLE name_words IN ACCESS EXCLUSIVE MODE")
-        searches = [asyncio.ensure_future(two.greedy.post(SEARCH, json={"search": "nell"})) for _ in range(16)]
-        await await_blocked(connection)
+        searches = [asyncio.ensure_future(clients.greedy.post(SEARCH, json={"search": "nell"})) for _ in range(16)]
+        await wait_until_blocked(connection)
         answers = await asyncio.gather(
-            *(two.honest.get(f"{PATIENTS}one/") for _ in range(8)),
-            *(two.honest.get(PATIENTS, params={"patient_last_name": "nel"}) for _ in range(4)),
-            two.honest.patch(f"{PATIENTS}one/", json={"patient_town": "Soweto"}),
+            *(clients.honest.get(f"{PATIENTS}one/") for _ in range(8)),
+            *(clients.honest.get(PATIENTS, params={"patient_last_name": "nel"}) for _ in range(4)),
+            clients.honest.patch(f"{PATIENTS}one/", json={"patient_town": "Soweto"}),
         )
         assert {answer.status_code for answer in answers} == {200}
         assert not any(search.done() for search in searches), "they were under way all the time"
@@ -54,39 +58,41 @@ async def test_searches_of_one_leave_places_for_others(two: Two, connection: asy
     assert set(statuses) == {200}, "and they are answered when it is their turn"
 
 
-async def test_a_search_that_is_given_up_gives_its_place_back(two: Two, connection: asyncpg.Connection) -> None:
+async def test_a_cancelled_search_frees_its_slot(clients: GreedyAndHonest, connection: asyncpg.Connection) -> None:
     """Be it under way or waiting: afterwards there are as many places as before."""
     async with connection.transaction():
         await connection.execute("LOCK TABLE name_words IN ACCESS EXCLUSIVE MODE")
-        searches = [asyncio.ensure_future(two.greedy.post(SEARCH, json={"search": "nell"})) for _ in range(8)]
-        await await_blocked(connection)
+        searches = [asyncio.ensure_future(clients.greedy.post(SEARCH, json={"search": "nell"})) for _ in range(8)]
+        await wait_until_blocked(connection)
         for search in searches:
             search.cancel()
         await asyncio.gather(*searches, return_exceptions=True)
-    answers = await asyncio.gather(*(two.greedy.post(SEARCH, json={"search": "nell"}) for _ in range(8)))
+    answers = await asyncio.gather(*(clients.greedy.post(SEARCH, json={"search": "nell"}) for _ in range(8)))
     assert {answer.status_code for answer in answers} == {200}
 
 
-async def test_changes_that_are_refused_are_no_burden_to_others(two: Two, connection: asyncpg.Connection) -> None:
+async def test_refused_changes_do_not_roll_back_others(
+    clients: GreedyAndHonest, connection: asyncpg.Connection
+) -> None:
     """Once one principal's changes are refused it shares no transactions: others' are not done twice for it."""
     wrong = {"patient_last_name": "Doe", "hospital_ids": ["nowhere"]}
     refused = 0
     for _ in range(12):
         answers = await asyncio.gather(
-            *(two.greedy.post(PATIENTS, json=wrong) for _ in range(2)),
-            *(two.honest.post(PATIENTS, json={"patient_last_name": "Roe"}) for _ in range(6)),
+            *(clients.greedy.post(PATIENTS, json=wrong) for _ in range(2)),
+            *(clients.honest.post(PATIENTS, json={"patient_last_name": "Roe"}) for _ in range(6)),
         )
         assert [answer.status_code for answer in answers] == [422] * 2 + [201] * 6
         refused += 2
     assert await connection.fetchval("SELECT count(*) FROM patients") == 72
-    await deadlocks(connection)  # it has all sessions report
+    await count_deadlocks(connection)  # it has all sessions report
     rolled_back = await connection.fetchval(
         "SELECT xact_rollback FROM pg_stat_database WHERE datname = current_database()"
     )
     assert rolled_back < refused + 6, "each by itself, and the first ones also with others"
 
 
-class Unread:
+class UnreadList:
     """A whole list whose client reads its head and nothing more."""
 
     def __init__(self, url: str, key: str) -> None:
@@ -104,7 +110,7 @@ class Unread:
         self._connection.close()
 
 
-async def test_lists_that_nobody_reads_leave_places_for_others(
+async def test_unread_lists_leave_slots_for_others(
     serve: Serve, database_url: str, connection: asyncpg.Connection
 ) -> None:
     """A principal has so many whole lists at once; one more waits until another ends, and others' lists do not wait."""
@@ -112,11 +118,11 @@ async def test_lists_that_nobody_reads_leave_places_for_others(
         "INSERT INTO patients (unique_id, patient_last_name, patient_physical_address) "
         "SELECT 'p' || n, 'Doe', repeat('x', 500) FROM generate_series(1, 10000) n"
     )
-    greedy, honest = [await make_key(database_url, Scope.ADMIN, name=name) for name in Two._fields]
+    greedy, honest = [await make_key(database_url, Scope.ADMIN, name=name) for name in GreedyAndHonest._fields]
     served = serve(DATABASE_URL=database_url, PATIENTS_AUTH="required")
-    unread = [Unread(served.url, greedy) for _ in range(MOST_STREAMS_OF_ONE)]
-    assert [one.status() for one in unread] == [200] * MOST_STREAMS_OF_ONE
-    with closing(Unread(served.url, greedy)) as one_more:
+    unread = [UnreadList(served.url, greedy) for _ in range(MAX_STREAMS_PER_PRINCIPAL)]
+    assert [one.status() for one in unread] == [200] * MAX_STREAMS_PER_PRINCIPAL
+    with closing(UnreadList(served.url, greedy)) as one_more:
         waiting = asyncio.ensure_future(asyncio.to_thread(one_more.status))
         async with httpx.AsyncClient(base_url=served.url, timeout=60) as client:
             for key in (honest, greedy):  # what is no whole list waits for none
@@ -132,7 +138,7 @@ async def test_lists_that_nobody_reads_leave_places_for_others(
         assert await waiting == 200
 
 
-async def test_one_who_waits_too_long_is_told_why(
+async def test_a_list_beyond_the_limit_is_429_after_waiting(
     serve: Serve, database_url: str, connection: asyncpg.Connection
 ) -> None:
     """A whole list too many is a 429 after some seconds."""
@@ -142,8 +148,8 @@ async def test_one_who_waits_too_long_is_told_why(
     )
     key = await make_key(database_url, Scope.ADMIN)
     served = serve(DATABASE_URL=database_url, PATIENTS_AUTH="required")
-    unread = [Unread(served.url, key) for _ in range(MOST_STREAMS_OF_ONE)]
-    assert [one.status() for one in unread] == [200] * MOST_STREAMS_OF_ONE
+    unread = [UnreadList(served.url, key) for _ in range(MAX_STREAMS_PER_PRINCIPAL)]
+    assert [one.status() for one in unread] == [200] * MAX_STREAMS_PER_PRINCIPAL
     refused = await asyncio.to_thread(httpx.get, f"{served.url}{PATIENTS}", headers={"X-API-Key": key}, timeout=30)
     assert refused.status_code == 429
     assert int(refused.headers["Retry-After"]) >= 1

@@ -7,9 +7,9 @@ from tests.journal import conftest as fixtures
 
 command, serving_url = fixtures.command, fixtures.serving_url
 
-SERVING = {"add_audit_months", "forget_stale_words"}
+SERVING_ROLE_FUNCTIONS = {"add_audit_months", "forget_stale_words"}
 """What the serving role may call."""
-TEMPORARY_TYPE = """
+CREATE_SHADOWING_TYPE = """
     CREATE FUNCTION pg_temp.evil(v pg_catalog.tsquery) RETURNS boolean LANGUAGE plpgsql AS $$
     BEGIN
         CREATE TABLE public.stolen AS SELECT current_user;
@@ -17,7 +17,7 @@ TEMPORARY_TYPE = """
     END $$;
     CREATE DOMAIN pg_temp.tsquery AS pg_catalog.tsquery CHECK (pg_temp.evil(VALUE));
 """
-TRIGGER = """
+CREATE_FOREIGN_TRIGGER = """
     CREATE TYPE pg_temp.bait AS (x text);
     CREATE FUNCTION pg_temp.evil(v pg_temp.bait) RETURNS tsvector LANGUAGE plpgsql AS $$
     BEGIN
@@ -32,27 +32,29 @@ TRIGGER = """
 """
 
 
-async def test_every_function_of_the_owner_is_closed(connection: asyncpg.Connection) -> None:
+async def test_owner_functions_fix_search_path_and_are_not_public(connection: asyncpg.Connection) -> None:
     """It looks nowhere but in the system's own schema before `pg_temp`, and PUBLIC may not call it."""
     functions = await connection.fetch(
         "SELECT proname, proconfig, has_function_privilege('public', oid, 'EXECUTE') AS anybody"
         " FROM pg_proc WHERE prosecdef AND pronamespace = 'public'::regnamespace"
     )
-    assert len(functions) > len(SERVING)
+    assert len(functions) > len(SERVING_ROLE_FUNCTIONS)
     for function in functions:
         assert "search_path=pg_catalog, pg_temp" in function["proconfig"], function["proname"]
         assert not function["anybody"], function["proname"]
 
 
-@pytest.mark.parametrize("call", ["SELECT * FROM unused_words('{x}')", "SELECT forget_stale_words('{x}')", TRIGGER])
+@pytest.mark.parametrize(
+    "call", ["SELECT * FROM unused_words('{x}')", "SELECT forget_stale_words('{x}')", CREATE_FOREIGN_TRIGGER]
+)
 async def test_the_serving_role_does_not_become_the_owner(
     serving_url: str, connection: asyncpg.Connection, call: str
 ) -> None:
     """Neither by types of its own that stand in for others, nor by triggers of its own."""
     serving = await asyncpg.connect(serving_url)
     try:
-        if call is not TRIGGER:
-            await serving.execute(TEMPORARY_TYPE)
+        if call is not CREATE_FOREIGN_TRIGGER:
+            await serving.execute(CREATE_SHADOWING_TYPE)
         if "forget_stale_words" in call:
             await serving.execute(call)
         else:
@@ -63,7 +65,7 @@ async def test_the_serving_role_does_not_become_the_owner(
     assert await connection.fetchval("SELECT to_regclass('public.stolen')") is None
 
 
-async def test_the_serving_role_calls_what_it_needs(serving_url: str) -> None:
+async def test_the_serving_role_can_call_only_the_functions_it_needs(serving_url: str) -> None:
     """And none of the others."""
     serving = await asyncpg.connect(serving_url)
     try:
@@ -72,4 +74,4 @@ async def test_the_serving_role_calls_what_it_needs(serving_url: str) -> None:
         )
     finally:
         await serving.close()
-    assert {name for (name,) in callable_} == SERVING
+    assert {name for (name,) in callable_} == SERVING_ROLE_FUNCTIONS

@@ -6,11 +6,11 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.hostile.support import connected, everything, send, statuses
-from tests.http.test_hangups import insert_patients
-from tests.support import KINDS, Kind, Served
+from tests.hostile.support import connected, read_to_end, send, statuses
+from tests.http.test_disconnects import insert_patients
+from tests.support import RESOURCE_EXAMPLES, ResourceExample, ServiceProcess
 
-ELSEWHERE = (
+ESCAPED_SLASH_PATHS = (
     "own%2Fhistory/",
     "own%2fhistory/",
     "own/history%2F",
@@ -21,20 +21,24 @@ ELSEWHERE = (
 )
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-async def test_an_escaped_slash_reaches_no_route(client: httpx.AsyncClient, kind: Kind) -> None:
+@pytest.mark.parametrize("kind", RESOURCE_EXAMPLES, ids=lambda kind: kind.name)
+async def test_an_escaped_slash_reaches_no_route(client: httpx.AsyncClient, kind: ResourceExample) -> None:
     """No id has one: it is a 404, whatever the path would be without the escape, and nothing is written."""
-    assert (await client.post(kind.path, json=kind.own)).status_code == 201
-    before = (await client.get(kind.one)).json()
-    for path in (*(f"{kind.path}{end}" for end in ELSEWHERE), f"{kind.one[:-1]}%2F", kind.one.replace("/", "%2F")):
+    assert (await client.post(kind.path, json=kind.create_body)).status_code == 201
+    before = (await client.get(kind.record_path)).json()
+    for path in (
+        *(f"{kind.path}{end}" for end in ESCAPED_SLASH_PATHS),
+        f"{kind.record_path[:-1]}%2F",
+        kind.record_path.replace("/", "%2F"),
+    ):
         for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"):
             answer = await client.request(method, f"/{path.removeprefix('/')}", json={"version": 1})
             assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json"), path
-    assert (await client.get(kind.one)).json() == before
+    assert (await client.get(kind.record_path)).json() == before
 
 
-async def test_other_spellings_of_a_path_over_a_socket(
-    serve: Callable[..., Served], database_url: str, connection: asyncpg.Connection
+async def test_path_spellings_reach_what_they_name_or_nothing(
+    serve: Callable[..., ServiceProcess], database_url: str, connection: asyncpg.Connection
 ) -> None:
     """Nothing takes away dots, doubles of slashes or backslashes; a URL in place of a path is its path."""
     await insert_patients(connection, 1)
@@ -63,4 +67,4 @@ async def test_other_spellings_of_a_path_over_a_socket(
         async with connected(served.url) as plain:
             head = f"GET {spelling} HTTP/1.1\r\nHost: patients.test\r\nConnection: close\r\n\r\n"
             await send(plain, head.encode())
-            assert statuses(await everything(plain)) == [status], spelling
+            assert statuses(await read_to_end(plain)) == [status], spelling

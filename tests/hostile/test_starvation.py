@@ -22,14 +22,14 @@ import pytest
 from app.auth.scopes import Scope
 from benchmarks import register
 from tests.auth.support import make_key
-from tests.hostile.crowd import READY
-from tests.processes import forget_peak, port_of, resident_bytes, workers
-from tests.support import Served, database_named, eventually
-from tests.transfer.support import imported, ndjson
+from tests.hostile.load_generator import READY_MESSAGE
+from tests.processes import port_of, reset_peak_memory, resident_bytes, worker_pids
+from tests.support import ServiceProcess, database_url_for, eventually
+from tests.transfer.support import ndjson, run_import
 
 pytestmark = pytest.mark.chaos
 
-PATIENTS = 20_000
+PATIENT_COUNT = 20_000
 PHASE_SECONDS = 6
 ATTACK_SECONDS = 12
 HOLD_SECONDS = 40
@@ -37,7 +37,7 @@ HOLD_SECONDS = 40
 RECOVERY_SECONDS = 15
 """After which memory is to be back."""
 MEGABYTE = 1024 * 1024
-MOST_MEMORY_KEPT = 20 * MEGABYTE
+MAX_RETAINED_MEMORY_BYTES = 20 * MEGABYTE
 """Of all workers together."""
 SCOPES = (Scope.PATIENTS_READ, Scope.PATIENTS_WRITE)
 
@@ -47,8 +47,8 @@ class Attack:
     """Whom it meets, and what company these had before."""
 
     name: str
-    crowd: str
-    company: str | None
+    attackers: str
+    baseline: str | None
     honest: str = "4 honest clients"
     seconds: int = ATTACK_SECONDS
 
@@ -63,17 +63,17 @@ ATTACKS = (
 )
 
 
-class Heard(NamedTuple):
+class PhaseResult(NamedTuple):
     """What clients heard in one phase."""
 
     seconds: float
     heard: list[tuple[float, int]]
 
     @property
-    def a_second(self) -> float:
+    def requests_per_second(self) -> float:
         return len(self.heard) / self.seconds if self.seconds else 0.0
 
-    def milliseconds(self, percent: int) -> float:
+    def latency_milliseconds(self, percent: int) -> float:
         """The time that so many per cent of the requests took at most."""
         times = sorted(seconds for seconds, _ in self.heard)
         return 1000 * times[min(len(times) - 1, len(times) * percent // 100)]
@@ -85,85 +85,88 @@ class Heard(NamedTuple):
 
     def __str__(self) -> str:
         failures = ", ".join(f"{number} x {status}" for status, number in sorted(self.failures.items())) or "none"
-        return f"{self.milliseconds(50):8.1f} {self.milliseconds(99):9.1f} {self.a_second:9.1f}   {failures}"
+        median, p99 = self.latency_milliseconds(50), self.latency_milliseconds(99)
+        return f"{median:8.1f} {p99:9.1f} {self.requests_per_second:9.1f}   {failures}"
 
 
 @contextmanager
-def crowd(name: str, port: int, key: str, seconds: float = 0) -> Iterator[subprocess.Popen[str]]:
+def client_process(name: str, port: int, key: str, seconds: float = 0) -> Iterator[subprocess.Popen[str]]:
     """Clients in a process of their own, which are ready to begin; they end after so many seconds, if not told to."""
-    arguments = [sys.executable, "-m", "tests.hostile.crowd", name, str(port), key, str(seconds)]
+    arguments = [sys.executable, "-m", "tests.hostile.load_generator", name, str(port), key, str(seconds)]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            assert process.stdout.readline() == f"{READY}\n", f"the crowd '{name}' did not come to asking"
+            assert process.stdout.readline() == f"{READY_MESSAGE}\n", f"the crowd '{name}' did not come to asking"
             yield process
         finally:
             process.kill()
 
 
-def begin(process: subprocess.Popen[str]) -> None:
+def start_clients(process: subprocess.Popen[str]) -> None:
     """Have a crowd begin."""
     assert process.stdin is not None
     process.stdin.write("\n")
     process.stdin.flush()
 
 
-def heard_by(process: subprocess.Popen[str]) -> Heard:
+def read_result(process: subprocess.Popen[str]) -> PhaseResult:
     """What a crowd heard, when it has ended."""
     assert process.stdout is not None
-    return Heard(**json.loads(process.stdout.readline()))
+    return PhaseResult(**json.loads(process.stdout.readline()))
 
 
 @dataclass
-class Field:
+class LoadTarget:
     """A served process with two workers, and keys for who is honest and who is not."""
 
-    served: Served
+    served: ServiceProcess
     honest_key: str
-    other_key: str
+    attacker_key: str
 
-    def measure(self, honest: str, seconds: float, beside: str | None = None) -> tuple[Heard, Heard | None]:
+    def measure(self, honest: str, seconds: float, beside: str | None = None) -> tuple[PhaseResult, PhaseResult | None]:
         """What honest clients hear in so many seconds, and what those beside them."""
         port = port_of(self.served.url)
         with ExitStack() as stack:
-            measured = stack.enter_context(crowd(honest, port, self.honest_key, seconds))
-            others = beside and stack.enter_context(crowd(beside, port, self.other_key))
+            measured = stack.enter_context(client_process(honest, port, self.honest_key, seconds))
+            others = beside and stack.enter_context(client_process(beside, port, self.attacker_key))
             if others:
-                begin(others)
-            begin(measured)
-            heard = heard_by(measured)
+                start_clients(others)
+            start_clients(measured)
+            heard = read_result(measured)
             if not others:
                 return heard, None
             others.terminate()
-            return heard, heard_by(others)
+            return heard, read_result(others)
 
     @property
-    def memory(self) -> int:
+    def worker_memory_bytes(self) -> int:
         """Of all workers."""
-        return sum(map(resident_bytes, workers(self.served.process.pid)))
+        return sum(map(resident_bytes, worker_pids(self.served.process.pid)))
 
-    def forget_peaks(self) -> None:
-        for pid in workers(self.served.process.pid):
-            forget_peak(pid)
+    def reset_memory_peaks(self) -> None:
+        for pid in worker_pids(self.served.process.pid):
+            reset_peak_memory(pid)
 
     @property
-    def peak(self) -> int:
+    def peak_memory_bytes(self) -> int:
         """The most that each worker had, taken together."""
-        return sum(resident_bytes(pid, peak=True) for pid in workers(self.served.process.pid))
+        return sum(resident_bytes(pid, peak=True) for pid in worker_pids(self.served.process.pid))
 
 
 @pytest.fixture(scope="module")
-async def filled(server: str) -> AsyncIterator[str]:
+async def filled_database(postgres_url: str) -> AsyncIterator[str]:
     """The name of a database with 20,000 patients, whose names are as frequent as real ones."""
     name = f"filled_{secrets.token_hex(4)}"
-    administration = await asyncpg.connect(database_named(server, "postgres"))
+    administration = await asyncpg.connect(database_url_for(postgres_url, "postgres"))
     await administration.execute(f"CREATE DATABASE {name} TEMPLATE patients")
-    url = database_named(server, name)
-    hospitals = [{"unique_id": key, "hospital_name": value} for key, value in register.hospitals().items()]
-    doctors = [{"unique_id": key, "doctor_first_name": value[0]} for key, value in register.doctors().items()]
-    await imported(url, "-", "--resource", "hospitals", given=ndjson(hospitals))
-    await imported(url, "-", "--resource", "doctors", given=ndjson(doctors))
-    await imported(url, "-", "--resource", "patients", given=ndjson(map(body, register.patients(PATIENTS))))
+    url = database_url_for(postgres_url, name)
+    hospitals = [{"unique_id": key, "hospital_name": value} for key, value in register.hospital_names().items()]
+    doctors = [{"unique_id": key, "doctor_first_name": value[0]} for key, value in register.doctor_names().items()]
+    await run_import(url, "-", "--resource", "hospitals", stdin=ndjson(hospitals))
+    await run_import(url, "-", "--resource", "doctors", stdin=ndjson(doctors))
+    await run_import(
+        url, "-", "--resource", "patients", stdin=ndjson(map(create_body, register.generate_patients(PATIENT_COUNT)))
+    )
     connection = await asyncpg.connect(url)
     await connection.execute("VACUUM ANALYZE")
     await connection.close()
@@ -172,7 +175,7 @@ async def filled(server: str) -> AsyncIterator[str]:
     await administration.close()
 
 
-def body(registered: register.Registered) -> dict[str, object]:
+def create_body(registered: register.RegisteredPatient) -> dict[str, object]:
     """What creates a patient of the register, without its profile."""
     values = registered.patient._asdict()
     del values["profile_id"]
@@ -180,15 +183,17 @@ def body(registered: register.Registered) -> dict[str, object]:
 
 
 @pytest.fixture
-async def field(server: str, filled: str, serve: Callable[..., Served]) -> AsyncIterator[Field]:
+async def load_target(
+    postgres_url: str, filled_database: str, serve: Callable[..., ServiceProcess]
+) -> AsyncIterator[LoadTarget]:
     """A service on a copy of the database; its rate limit is the attackers' matter, as honest clients hurry here."""
     name = f"test_{secrets.token_hex(4)}"
-    administration = await asyncpg.connect(database_named(server, "postgres"))
-    await administration.execute(f"CREATE DATABASE {name} TEMPLATE {filled}")
-    url = database_named(server, name)
+    administration = await asyncpg.connect(database_url_for(postgres_url, "postgres"))
+    await administration.execute(f"CREATE DATABASE {name} TEMPLATE {filled_database}")
+    url = database_url_for(postgres_url, name)
     keys = [await make_key(url, *SCOPES, name=holder) for holder in ("honest", "attacker")]
     served = serve("--workers", "2", DATABASE_URL=url, PATIENTS_AUTH="required", PATIENTS_RATE_LIMIT="1000000/minute")
-    yield Field(served, *keys)
+    yield LoadTarget(served, *keys)
     served.process.terminate()
     served.process.wait(60)
     await administration.execute(f"DROP DATABASE {name} WITH (FORCE)")
@@ -196,7 +201,7 @@ async def field(server: str, filled: str, serve: Callable[..., Served]) -> Async
 
 
 @pytest.fixture(scope="module")
-def table() -> Iterator[list[str]]:
+def report_lines() -> Iterator[list[str]]:
     """Lines that are printed together at the end."""
     lines: list[str] = []
     yield lines
@@ -204,38 +209,43 @@ def table() -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: f"{attack.name}: {attack.crowd}")
-def test_others_are_served(field: Field, table: list[str], attack: Attack) -> None:
+def test_honest_clients_are_served_during_an_attack(
+    load_target: LoadTarget, report_lines: list[str], attack: Attack
+) -> None:
     """The slowest of honest clients' requests take at most twice as long, none fails, and memory comes back."""
-    field.measure(attack.honest, 2)  # everything that is made at the first request has been made
-    alone, _ = field.measure(attack.honest, PHASE_SECONDS)
-    before = alone if attack.company is None else field.measure(attack.honest, PHASE_SECONDS, attack.company)[0]
-    memory = field.memory
-    field.forget_peaks()
-    during, attackers = field.measure(attack.honest, attack.seconds, attack.crowd)
+    load_target.measure(attack.honest, 2)  # everything that is made at the first request has been made
+    alone, _ = load_target.measure(attack.honest, PHASE_SECONDS)
+    before = alone if attack.baseline is None else load_target.measure(attack.honest, PHASE_SECONDS, attack.baseline)[0]
+    memory = load_target.worker_memory_bytes
+    load_target.reset_memory_peaks()
+    during, attackers = load_target.measure(attack.honest, attack.seconds, attack.attackers)
     ended = time.monotonic()
-    after, _ = field.measure(attack.honest, PHASE_SECONDS)
+    after, _ = load_target.measure(attack.honest, PHASE_SECONDS)
 
     def is_back() -> bool:
-        return field.memory <= memory + MOST_MEMORY_KEPT or time.monotonic() > ended + RECOVERY_SECONDS
+        return (
+            load_target.worker_memory_bytes <= memory + MAX_RETAINED_MEMORY_BYTES
+            or time.monotonic() > ended + RECOVERY_SECONDS
+        )
 
-    eventually(is_back, within=RECOVERY_SECONDS + 5)
-    kept, peak = field.memory - memory, field.peak
+    eventually(is_back, within_seconds=RECOVERY_SECONDS + 5)
+    retained, peak = load_target.worker_memory_bytes - memory, load_target.peak_memory_bytes
     phases = {"alone": alone, "attacked": during, "after": after}
-    if attack.company is not None:
-        phases = {"alone": alone, f"beside {attack.company}": before, "attacked": during, "after": after}
-    lines = [f"{attack.name}: {attack.crowd}".ljust(44) + "  p50 ms    p99 ms        /s   not 2xx"]
+    if attack.baseline is not None:
+        phases = {"alone": alone, f"beside {attack.baseline}": before, "attacked": during, "after": after}
+    lines = [f"{attack.name}: {attack.attackers}".ljust(44) + "  p50 ms    p99 ms        /s   not 2xx"]
     lines += [f"  {attack.honest}, {when}".ljust(44) + str(heard) for when, heard in phases.items()]
     if attackers is not None and attackers.heard:
         statuses = Counter(status for _, status in attackers.heard)
-        lines.append(f"  attackers: {attackers.a_second:.1f}/s, by status {dict(sorted(statuses.items()))}")
+        lines.append(f"  attackers: {attackers.requests_per_second:.1f}/s, by status {dict(sorted(statuses.items()))}")
     lines.append(
         f"  memory of the workers: {memory / MEGABYTE:.0f} MB before, {peak / MEGABYTE:.0f} MB at most, "
-        f"{(memory + kept) / MEGABYTE:.0f} MB {time.monotonic() - ended:.0f} s after"
+        f"{(memory + retained) / MEGABYTE:.0f} MB {time.monotonic() - ended:.0f} s after"
     )
-    table += lines
+    report_lines += lines
     print("\n" + "\n".join(lines))
-    slower = during.milliseconds(99) / before.milliseconds(99)
+    slower = during.latency_milliseconds(99) / before.latency_milliseconds(99)
     failures = sum((heard.failures for heard in phases.values()), Counter[int]())
-    assert (slower <= 2, dict(failures), kept <= MOST_MEMORY_KEPT) == (True, {}, True), (
-        f"p99 {slower:.1f} times as long, failures by status {dict(failures)}, {kept / MEGABYTE:.0f} MB kept"
+    assert (slower <= 2, dict(failures), retained <= MAX_RETAINED_MEMORY_BYTES) == (True, {}, True), (
+        f"p99 {slower:.1f} times as long, failures by status {dict(failures)}, {retained / MEGABYTE:.0f} MB kept"
     )

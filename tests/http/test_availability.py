@@ -13,14 +13,22 @@ import httpx
 import pytest
 
 from app.db.embedded import EmbeddedPostgres
-from tests.processes import Call, at_once, await_blocked, data_directory, is_running, postgres_pid, run_command
-from tests.support import Served, eventually
+from tests.processes import (
+    RawRequest,
+    data_directory,
+    is_running,
+    postgres_pid,
+    run_cli,
+    send_concurrently,
+    wait_until_blocked,
+)
+from tests.support import ServiceProcess, eventually
 
 pytestmark = pytest.mark.alone
 
 PATIENTS = "/patients/patients/"
-OPTIONS = {"fsync": "off"}
-REQUESTS: list[tuple[str, str, dict[str, Any] | None]] = [
+NON_DURABLE_SERVER_OPTIONS = {"fsync": "off"}
+DATABASE_REQUESTS: list[tuple[str, str, dict[str, Any] | None]] = [
     ("GET", PATIENTS, None),
     ("GET", f"{PATIENTS}?limit=1", None),
     ("GET", f"{PATIENTS}pat123/", None),
@@ -33,17 +41,17 @@ REQUESTS: list[tuple[str, str, dict[str, Any] | None]] = [
 ]
 """One of each kind that needs the database."""
 
-Serve = Callable[..., Served]
+Serve = Callable[..., ServiceProcess]
 
 
-def assert_unavailable(answer: httpx.Response) -> None:
+def assert_unavailable(response: httpx.Response) -> None:
     """The answer is a problem of status 503 that says when to come back, and nothing about the database."""
-    assert answer.status_code == 503
-    assert int(answer.headers["Retry-After"]) >= 1
-    assert answer.headers["Content-Type"] == "application/problem+json"
-    assert answer.json()["status"] == 503
+    assert response.status_code == 503
+    assert int(response.headers["Retry-After"]) >= 1
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert response.json()["status"] == 503
     for internal in ("sqlalchemy", "asyncpg", "socket", "pool", "/tmp"):  # noqa: S108  # what must not be there
-        assert internal not in answer.text.lower()
+        assert internal not in response.text.lower()
 
 
 @pytest.fixture
@@ -52,10 +60,10 @@ def data_dir() -> Iterator[Path]:
         yield path
 
 
-async def test_database_away_and_back(serve: Serve, data_dir: Path) -> None:
+async def test_database_outage_is_503_until_it_returns(serve: Serve, data_dir: Path) -> None:
     """Without its database every request is told so within 2 seconds, and served again when the database is back."""
-    with EmbeddedPostgres(data_dir, options=OPTIONS) as database:
-        assert run_command("migrate", DATABASE_URL=database.url).returncode == 0
+    with EmbeddedPostgres(data_dir, options=NON_DURABLE_SERVER_OPTIONS) as database:
+        assert run_cli("migrate", DATABASE_URL=database.url).returncode == 0
         served = serve(DATABASE_URL=database.url)
         async with httpx.AsyncClient(base_url=served.url) as client:
             created = await client.post(PATIENTS, json={"unique_id": "pat123", "patient_last_name": "Doe"})
@@ -64,45 +72,49 @@ async def test_database_away_and_back(serve: Serve, data_dir: Path) -> None:
             os.kill(postgres, signal.SIGKILL)
             eventually(lambda: not is_running(postgres))
             for _ in range(2):  # connections that were open when it died, then new ones
-                for method, path, body in REQUESTS:
+                for method, path, body in DATABASE_REQUESTS:
                     began = time.perf_counter()
                     answer = await client.request(method, path, json=body)
                     assert time.perf_counter() - began < 2
                     assert_unavailable(answer)
             assert (await client.get("/livez")).status_code == 204
             assert (await client.get("/openapi.json")).status_code == 200
-            many = await at_once(served.url, [Call("GET", f"{PATIENTS}pat123/")] * 100)
+            many = await send_concurrently(served.url, [RawRequest("GET", f"{PATIENTS}pat123/")] * 100)
             assert {answer.status for answer in many} == {503}
             assert max(answer.seconds for answer in many) < 2
-    with EmbeddedPostgres(data_dir, options=OPTIONS):
-        eventually(lambda: httpx.get(f"{served.url}/readyz").status_code == 204, within=5)
+    with EmbeddedPostgres(data_dir, options=NON_DURABLE_SERVER_OPTIONS):
+        eventually(lambda: httpx.get(f"{served.url}/readyz").status_code == 204, within_seconds=5)
         async with httpx.AsyncClient(base_url=served.url) as client:
-            for method, path, body in REQUESTS:
+            for method, path, body in DATABASE_REQUESTS:
                 assert (await client.request(method, path, json=body)).is_success
     served.process.terminate()
     assert served.process.wait(20) == 0
-    assert [line for line in served.log() if line["level"] == "error"] == []
+    assert [line for line in served.log_entries() if line["level"] == "error"] == []
 
 
-async def test_lost_connections_are_told_once(serve: Serve, database_url: str, connection: asyncpg.Connection) -> None:
+async def test_terminated_connections_cause_nothing_but_503(
+    serve: Serve, database_url: str, connection: asyncpg.Connection
+) -> None:
     """When the database drops all its connections, no request fails in any other way than to be told to come again."""
     served = serve(DATABASE_URL=database_url)
     for _ in range(3):
-        warm = await at_once(served.url, [Call("GET", "/readyz")] * 40)
+        warm = await send_concurrently(served.url, [RawRequest("GET", "/readyz")] * 40)
         assert {answer.status for answer in warm} == {204}
         await connection.execute(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
-        after = await at_once(
-            served.url, [Call("GET", PATIENTS), Call("POST", PATIENTS, {"patient_last_name": "D"})] * 4
+        after = await send_concurrently(
+            served.url, [RawRequest("GET", PATIENTS), RawRequest("POST", PATIENTS, {"patient_last_name": "D"})] * 4
         )
         assert {answer.status for answer in after} <= {200, 201, 503}
-        (ready,) = await at_once(served.url, [Call("GET", "/readyz")])
+        (ready,) = await send_concurrently(served.url, [RawRequest("GET", "/readyz")])
         assert ready.status == 204
 
 
-async def test_pool_exhausted(serve: Serve, database_url: str, connection: asyncpg.Connection) -> None:
+async def test_exhausted_pool_is_503_within_2_seconds(
+    serve: Serve, database_url: str, connection: asyncpg.Connection
+) -> None:
     """While the only connection waits for a lock, others are told to come back within 2 seconds; then all is well."""
     await connection.execute("INSERT INTO patients (unique_id, patient_last_name) VALUES ('pat123', 'Doe')")
     served = serve(DATABASE_URL=database_url, PATIENTS_POOL_SIZE="1")
@@ -111,9 +123,9 @@ async def test_pool_exhausted(serve: Serve, database_url: str, connection: async
             await connection.execute("SELECT FROM patients FOR UPDATE")
             change = {"patient_last_name": "Roe"}
             waiting = asyncio.ensure_future(client.put(f"{PATIENTS}pat123/", json=change))
-            await await_blocked(connection)
+            await wait_until_blocked(connection)
             began = time.perf_counter()
-            requests = [client.request(method, path, json=body) for method, path, body in REQUESTS]
+            requests = [client.request(method, path, json=body) for method, path, body in DATABASE_REQUESTS]
             answers = await asyncio.gather(*requests, client.get("/livez"))
             assert time.perf_counter() - began < 2
             assert answers.pop().status_code == 204
@@ -126,11 +138,13 @@ async def test_pool_exhausted(serve: Serve, database_url: str, connection: async
     assert await connection.fetchval("SELECT count(*) FROM patients") == 1, "what was refused was not done later"
 
 
-async def test_schema_taken_away(serve: Serve, database_url: str, connection: asyncpg.Connection) -> None:
+async def test_unmigrated_database_is_live_but_not_ready(
+    serve: Serve, database_url: str, connection: asyncpg.Connection
+) -> None:
     """A service whose database is not migrated is not ready, and says what to do; it lives all the same."""
     served = serve(DATABASE_URL=database_url)
     await connection.execute("DELETE FROM alembic_version")
-    ready, live = await at_once(served.url, [Call("GET", "/readyz"), Call("GET", "/livez")])
+    ready, live = await send_concurrently(served.url, [RawRequest("GET", "/readyz"), RawRequest("GET", "/livez")])
     assert ready.status == 503
     assert "patients-api migrate" in ready.json()["detail"]
     assert live.status == 204

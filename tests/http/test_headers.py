@@ -9,18 +9,18 @@ import pytest
 
 from app.auth.scopes import Scope
 from tests.auth.issuer import Issuer
-from tests.auth.support import HOSPITALS, client_of, make_key, secured
+from tests.auth.support import HOSPITALS, client_for, make_key, secured_app
 
-SECURITY = {
+SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-ONE = f"{HOSPITALS}hos123/"
-ORIGIN = "https://app.example.org"
-SETTINGS = {
-    "cors_origins": ORIGIN,
+HOSPITAL_PATH = f"{HOSPITALS}hos123/"
+ALLOWED_ORIGIN = "https://app.example.org"
+SERVICE_SETTINGS = {
+    "cors_origins": ALLOWED_ORIGIN,
     "allowed_hosts": "patients.test",
     "rate_limit": "1000/hour",
     # where nobody answers
@@ -29,7 +29,7 @@ SETTINGS = {
 }
 
 
-def preflight(origin: str) -> dict[str, str]:
+def preflight_headers(origin: str) -> dict[str, str]:
     return {"Origin": origin, "Access-Control-Request-Method": "PUT"}
 
 
@@ -39,95 +39,99 @@ async def client(database_url: str, connection: asyncpg.Connection) -> AsyncIter
     await connection.execute("INSERT INTO hospitals (unique_id, hospital_name) VALUES ('hos123', 'A'), ('hos456', 'B')")
     scopes = set(Scope) - {Scope.ADMIN, Scope.HISTORY_READ}
     key = await make_key(database_url, *scopes)
-    async with secured(database_url, **SETTINGS) as app, client_of(app, key) as client:
+    async with secured_app(database_url, **SERVICE_SETTINGS) as app, client_for(app, key) as client:
         yield client
 
 
-def received(answer: httpx.Response) -> dict[str, str]:
+def received_headers(response: httpx.Response) -> dict[str, str]:
     """What an answer has of them, and of its caching; who sends two of one has another value."""
-    return {name: answer.headers.get(name, "") for name in (*SECURITY, "Cache-Control")}
+    return {name: response.headers.get(name, "") for name in (*SECURITY_HEADERS, "Cache-Control")}
 
 
-def check(answer: httpx.Response, status: int, cached: str) -> None:
+def check_headers(response: httpx.Response, status: int, cache_control: str) -> None:
     """Hold one answer against what it should be."""
-    assert (answer.status_code, received(answer)) == (status, {**SECURITY, "Cache-Control": cached})
+    assert (response.status_code, received_headers(response)) == (
+        status,
+        {**SECURITY_HEADERS, "Cache-Control": cache_control},
+    )
 
 
-NEVER = "no-store"
-ASKED = "private, no-cache"
+NO_STORE = "no-store"
+PRIVATE_NO_CACHE = "private, no-cache"
 """A cache of the client's own may keep it, but has to ask each time."""
 
-CASES: dict[str, tuple[str, str, dict[str, str], Any, int, str]] = {
-    "a list": ("GET", HOSPITALS, {}, None, 200, NEVER),
-    "a page": ("GET", f"{HOSPITALS}?limit=1", {}, None, 200, NEVER),
-    "a record": ("GET", ONE, {}, None, 200, ASKED),
-    "its head": ("HEAD", ONE, {}, None, 200, ASKED),
-    "head of a list": ("HEAD", HOSPITALS, {}, None, 200, NEVER),
-    "created": ("POST", HOSPITALS, {}, {"hospital_name": "New"}, 201, ASKED),
-    "changed": ("PUT", ONE, {}, {"hospital_name": "New"}, 200, ASKED),
-    "deleted": ("DELETE", f"{HOSPITALS}hos456/", {}, None, 204, NEVER),
-    "lives": ("GET", "/livez", {}, None, 204, NEVER),
-    "not JSON": ("POST", HOSPITALS, {"Content-Type": "application/json"}, "{", 400, NEVER),
-    "credentials": ("GET", HOSPITALS, {"Authorization": "Bearer papi_wrong"}, None, 401, NEVER),
-    "scope": ("GET", f"{ONE}history/", {}, None, 403, NEVER),
-    "no record": ("GET", f"{HOSPITALS}none/", {}, None, 404, NEVER),
-    "no path": ("GET", "/nothing", {}, None, 404, NEVER),
-    "method": ("POST", ONE, {}, {}, 405, NEVER),
-    "taken": ("POST", HOSPITALS, {}, {"unique_id": "hos123", "hospital_name": "New"}, 409, NEVER),
-    "precondition": ("PUT", ONE, {"If-Match": '"other"'}, {"hospital_name": "New"}, 412, NEVER),
-    "too large": ("POST", HOSPITALS, {"Content-Length": "9999999"}, {}, 413, NEVER),
-    "media type": ("POST", HOSPITALS, {"Content-Type": "text/xml"}, "<a/>", 415, NEVER),
-    "fields": ("POST", HOSPITALS, {}, {}, 422, NEVER),
-    "host": ("GET", HOSPITALS, {"Host": "evil.example"}, None, 400, NEVER),
-    "preflight": ("OPTIONS", HOSPITALS, preflight(ORIGIN), None, 200, NEVER),
-    "refused preflight": ("OPTIONS", HOSPITALS, preflight("https://evil.example"), None, 400, NEVER),
-    "another origin's": ("GET", ONE, {"Origin": ORIGIN}, None, 200, ASKED),
-    "document": ("GET", "/openapi.json", {}, None, 200, NEVER),
-    "first page": ("GET", "/", {}, None, 307, NEVER),
-    "asset": ("GET", "/docs/assets/swagger-ui.css", {}, None, 200, NEVER),
-    "no asset": ("GET", "/docs/assets/nothing", {}, None, 404, NEVER),
+RESPONSE_CASES: dict[str, tuple[str, str, dict[str, str], Any, int, str]] = {
+    "a list": ("GET", HOSPITALS, {}, None, 200, NO_STORE),
+    "a page": ("GET", f"{HOSPITALS}?limit=1", {}, None, 200, NO_STORE),
+    "a record": ("GET", HOSPITAL_PATH, {}, None, 200, PRIVATE_NO_CACHE),
+    "its head": ("HEAD", HOSPITAL_PATH, {}, None, 200, PRIVATE_NO_CACHE),
+    "head of a list": ("HEAD", HOSPITALS, {}, None, 200, NO_STORE),
+    "created": ("POST", HOSPITALS, {}, {"hospital_name": "New"}, 201, PRIVATE_NO_CACHE),
+    "changed": ("PUT", HOSPITAL_PATH, {}, {"hospital_name": "New"}, 200, PRIVATE_NO_CACHE),
+    "deleted": ("DELETE", f"{HOSPITALS}hos456/", {}, None, 204, NO_STORE),
+    "lives": ("GET", "/livez", {}, None, 204, NO_STORE),
+    "not JSON": ("POST", HOSPITALS, {"Content-Type": "application/json"}, "{", 400, NO_STORE),
+    "credentials": ("GET", HOSPITALS, {"Authorization": "Bearer papi_wrong"}, None, 401, NO_STORE),
+    "scope": ("GET", f"{HOSPITAL_PATH}history/", {}, None, 403, NO_STORE),
+    "no record": ("GET", f"{HOSPITALS}none/", {}, None, 404, NO_STORE),
+    "no path": ("GET", "/nothing", {}, None, 404, NO_STORE),
+    "method": ("POST", HOSPITAL_PATH, {}, {}, 405, NO_STORE),
+    "taken": ("POST", HOSPITALS, {}, {"unique_id": "hos123", "hospital_name": "New"}, 409, NO_STORE),
+    "precondition": ("PUT", HOSPITAL_PATH, {"If-Match": '"other"'}, {"hospital_name": "New"}, 412, NO_STORE),
+    "too large": ("POST", HOSPITALS, {"Content-Length": "9999999"}, {}, 413, NO_STORE),
+    "media type": ("POST", HOSPITALS, {"Content-Type": "text/xml"}, "<a/>", 415, NO_STORE),
+    "fields": ("POST", HOSPITALS, {}, {}, 422, NO_STORE),
+    "host": ("GET", HOSPITALS, {"Host": "evil.example"}, None, 400, NO_STORE),
+    "preflight": ("OPTIONS", HOSPITALS, preflight_headers(ALLOWED_ORIGIN), None, 200, NO_STORE),
+    "refused preflight": ("OPTIONS", HOSPITALS, preflight_headers("https://evil.example"), None, 400, NO_STORE),
+    "another origin's": ("GET", HOSPITAL_PATH, {"Origin": ALLOWED_ORIGIN}, None, 200, PRIVATE_NO_CACHE),
+    "document": ("GET", "/openapi.json", {}, None, 200, NO_STORE),
+    "first page": ("GET", "/", {}, None, 307, NO_STORE),
+    "asset": ("GET", "/docs/assets/swagger-ui.css", {}, None, 200, NO_STORE),
+    "no asset": ("GET", "/docs/assets/nothing", {}, None, 404, NO_STORE),
 }
 
 
-async def test_every_kind_of_answer_has_them(client: httpx.AsyncClient) -> None:
+async def test_every_kind_of_response_has_security_headers(client: httpx.AsyncClient) -> None:
     """Whoever answers: a route, the framework, or what stands before both."""
     got = {}
-    for case, (method, path, headers, body, *_) in CASES.items():
+    for case, (method, path, headers, body, *_) in RESPONSE_CASES.items():
         sent = {"content": body} if isinstance(body, str) else {"json": body}
         answer = await client.request(method, path, headers=headers, **sent)
-        got[case] = (answer.status_code, received(answer))
+        got[case] = (answer.status_code, received_headers(answer))
     assert got == {
-        case: (status, {**SECURITY, "Cache-Control": cached}) for case, (*_, status, cached) in CASES.items()
+        case: (status, {**SECURITY_HEADERS, "Cache-Control": cached})
+        for case, (*_, status, cached) in RESPONSE_CASES.items()
     }
 
 
-async def test_what_has_not_changed_has_them(client: httpx.AsyncClient) -> None:
+async def test_not_modified_response_has_security_headers(client: httpx.AsyncClient) -> None:
     """304."""
-    tag = (await client.get(ONE)).headers["ETag"]
-    check(await client.get(ONE, headers={"If-None-Match": tag}), 304, ASKED)
+    tag = (await client.get(HOSPITAL_PATH)).headers["ETag"]
+    check_headers(await client.get(HOSPITAL_PATH, headers={"If-None-Match": tag}), 304, PRIVATE_NO_CACHE)
 
 
-async def test_the_pages_own_policy_is_stricter_than_none(client: httpx.AsyncClient) -> None:
+async def test_docs_page_has_a_strict_content_security_policy(client: httpx.AsyncClient) -> None:
     """/docs runs scripts of its own, in no frame; all else is as everywhere."""
     answer = await client.get("/docs")
     policy = answer.headers["Content-Security-Policy"].split("; ")
     assert {"default-src 'none'", "script-src 'self'", "frame-ancestors 'none'"} <= set(policy)
     assert not any("unsafe" in part or "*" in part for part in policy)
-    answer.headers["Content-Security-Policy"] = SECURITY["Content-Security-Policy"]
-    check(answer, 200, NEVER)
+    answer.headers["Content-Security-Policy"] = SECURITY_HEADERS["Content-Security-Policy"]
+    check_headers(answer, 200, NO_STORE)
 
 
-async def test_errors_of_ours_have_them(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
+async def test_server_errors_have_security_headers(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
     """500, as a table is gone; 503, as the identity provider is."""
     await connection.execute("ALTER TABLE hospitals RENAME TO hidden")
-    check(await client.get(ONE), 500, NEVER)
+    check_headers(await client.get(HOSPITAL_PATH), 500, NO_STORE)
     token = Issuer().token()
-    check(await client.get(HOSPITALS, headers={"Authorization": f"Bearer {token}"}), 503, NEVER)
+    check_headers(await client.get(HOSPITALS, headers={"Authorization": f"Bearer {token}"}), 503, NO_STORE)
 
 
-async def test_too_many_have_them(database_url: str) -> None:
+async def test_rate_limited_response_has_security_headers(database_url: str) -> None:
     """429."""
     key = await make_key(database_url, Scope.DIRECTORY_READ)
-    async with secured(database_url, rate_limit="1/hour") as app, client_of(app, key) as client:
-        check(await client.get(HOSPITALS), 200, NEVER)
-        check(await client.get(HOSPITALS), 429, NEVER)
+    async with secured_app(database_url, rate_limit="1/hour") as app, client_for(app, key) as client:
+        check_headers(await client.get(HOSPITALS), 200, NO_STORE)
+        check_headers(await client.get(HOSPITALS), 429, NO_STORE)

@@ -5,14 +5,14 @@ from collections.abc import Callable
 import asyncpg
 import pytest
 
-from tests.processes import Call, at_once
-from tests.support import Served
+from tests.processes import RawRequest, send_concurrently
+from tests.support import ServiceProcess
 
 pytestmark = pytest.mark.alone
 
 PATIENTS = "/patients/patients/"
-CHANGE = {"patient_last_name": "Roe"}
-EXPECTED = {
+UPDATE_BODY = {"patient_last_name": "Roe"}
+EXPECTED_STATUSES = {
     "GET": {200, 304, 404, 503},
     "POST": {201, 409, 503},
     "PUT": {200, 404, 412, 503},
@@ -21,35 +21,37 @@ EXPECTED = {
 """What each method may answer."""
 
 
-def calls_for(number: int, tag: str) -> list[Call]:
+def requests_for_patient(number: int, tag: str) -> list[RawRequest]:
     """Eight requests for one patient; of the two ids that are created, every tenth number has the same."""
     one = f"{PATIENTS}pat{number}/"
     return [
-        Call("GET", one),
-        Call("GET", one, headers={"If-None-Match": tag}),
-        Call("GET", f"{PATIENTS}?limit=20"),
-        Call("POST", PATIENTS, {"patient_last_name": "Doe"}),
-        Call("POST", PATIENTS, {"unique_id": f"new{number % 10}", "patient_last_name": "Doe"}),
-        Call("PUT", one, CHANGE, {"If-Match": tag}),
-        Call("PUT", one, CHANGE, {"If-Match": '"stale"'}),
-        Call("DELETE", one),
+        RawRequest("GET", one),
+        RawRequest("GET", one, headers={"If-None-Match": tag}),
+        RawRequest("GET", f"{PATIENTS}?limit=20"),
+        RawRequest("POST", PATIENTS, {"patient_last_name": "Doe"}),
+        RawRequest("POST", PATIENTS, {"unique_id": f"new{number % 10}", "patient_last_name": "Doe"}),
+        RawRequest("PUT", one, UPDATE_BODY, {"If-Match": tag}),
+        RawRequest("PUT", one, UPDATE_BODY, {"If-Match": '"stale"'}),
+        RawRequest("DELETE", one),
     ]
 
 
-async def test_four_hundred_at_once(
-    serve: Callable[..., Served], database_url: str, connection: asyncpg.Connection
+async def test_400_concurrent_requests_on_5_connections_are_answered_or_503(
+    serve: Callable[..., ServiceProcess], database_url: str, connection: asyncpg.Connection
 ) -> None:
     """400 requests on 5 connections are answered with what they mean or with 503, what was answered is stored, and
     afterwards all connections are at rest.
     """
     served = serve(DATABASE_URL=database_url, PATIENTS_POOL_SIZE="5")
-    made = [Call("POST", PATIENTS, {"unique_id": f"pat{number}", "patient_last_name": "Doe"}) for number in range(50)]
-    tags = [answer.headers["etag"] for answer in await at_once(served.url, made)]
-    calls = [call for number, tag in enumerate(tags) for call in calls_for(number, tag)]
-    answers = await at_once(served.url, calls)
+    made = [
+        RawRequest("POST", PATIENTS, {"unique_id": f"pat{number}", "patient_last_name": "Doe"}) for number in range(50)
+    ]
+    tags = [answer.headers["etag"] for answer in await send_concurrently(served.url, made)]
+    calls = [call for number, tag in enumerate(tags) for call in requests_for_patient(number, tag)]
+    answers = await send_concurrently(served.url, calls)
     assert len(answers) == 400
     for call, answer in zip(calls, answers, strict=True):
-        assert answer.status in EXPECTED[call.method], (call, answer)
+        assert answer.status in EXPECTED_STATUSES[call.method], (call, answer)
         assert answer.status != 503 or int(answer.headers["retry-after"]) >= 1
     created = sum(answer.status == 201 for answer in answers)
     deleted = sum(answer.status == 204 for answer in answers)
@@ -59,6 +61,8 @@ async def test_four_hundred_at_once(
     )
     assert len(states) <= 5
     assert {row["state"] for row in states} == {"idle"}
-    (ready, page) = await at_once(served.url, [Call("GET", "/readyz"), Call("GET", f"{PATIENTS}?limit=1")])
+    (ready, page) = await send_concurrently(
+        served.url, [RawRequest("GET", "/readyz"), RawRequest("GET", f"{PATIENTS}?limit=1")]
+    )
     assert (ready.status, page.status) == (204, 200)
-    assert [line for line in served.log() if line["level"] == "error"] == []
+    assert [line for line in served.log_entries() if line["level"] == "error"] == []

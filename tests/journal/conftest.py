@@ -14,7 +14,7 @@ import pytest
 from app.cli import main
 
 
-class Done(NamedTuple):
+class CommandResult(NamedTuple):
     """What a command came to."""
 
     status: int
@@ -22,19 +22,19 @@ class Done(NamedTuple):
     err: str
 
 
-Command = Callable[..., Awaitable[Done]]
+Command = Callable[..., Awaitable[CommandResult]]
 
 
 @pytest.fixture
 def command(database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Runs a command of `patients-api` in this process, on the test's database or another."""
 
-    async def run(*arguments: str, url: str = database_url) -> Done:
+    async def run(*arguments: str, url: str = database_url) -> CommandResult:
         monkeypatch.setattr(sys, "argv", ["patients-api", *arguments])
         monkeypatch.setitem(os.environ, "DATABASE_URL", url)
         capsys.readouterr()
         status = await asyncio.to_thread(main)
-        return Done(status, *capsys.readouterr())
+        return CommandResult(status, *capsys.readouterr())
 
     return run
 

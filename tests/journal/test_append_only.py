@@ -10,10 +10,10 @@ import pytest
 from app.main import create_app
 from app.settings import Settings
 from tests.journal.conftest import Command
-from tests.support import EXAMPLE, KINDS, dump
+from tests.support import EXAMPLE_PATIENT, RESOURCE_EXAMPLES, dump_tables
 
 PATIENTS = "/patients/patients/"
-CHANGES = (
+FORBIDDEN_STATEMENTS = (
     "UPDATE journal SET actor = 'nobody'",
     "UPDATE journal SET record = record WHERE false",
     "DELETE FROM journal",
@@ -23,13 +23,13 @@ CHANGES = (
     "INSERT INTO journal TABLE journal ON CONFLICT (resource, unique_id, version) DO UPDATE SET actor = 'nobody'",
     "MERGE INTO journal USING (SELECT 1) AS one ON true WHEN MATCHED THEN DELETE",
 )
-IDLE = (
+INEFFECTIVE_STATEMENTS = (
     "SELECT set_config('patients.erasing', 'yes', false)",
     "GRANT ALL ON journal TO CURRENT_USER",
 )
 """What anybody may do, and what is to have no effect."""
-EVASIONS = (
-    *IDLE,
+EVASION_STATEMENTS = (
+    *INEFFECTIVE_STATEMENTS,
     "ALTER TABLE journal DISABLE TRIGGER append_only",
     "ALTER TABLE journal DISABLE TRIGGER ALL",
     "DROP TRIGGER append_only ON journal",
@@ -46,13 +46,13 @@ EVASIONS = (
 @pytest.fixture
 async def _records(client: httpx.AsyncClient) -> None:
     """A record of each resource, with two versions."""
-    for kind in KINDS:
-        assert (await client.post(kind.path, json=kind.own)).status_code == 201
-        assert (await client.put(kind.one, json=kind.change)).status_code == 200
+    for kind in RESOURCE_EXAMPLES:
+        assert (await client.post(kind.path, json=kind.create_body)).status_code == 201
+        assert (await client.put(kind.record_path, json=kind.update_body)).status_code == 200
 
 
 @pytest.fixture
-async def served(serving_url: str) -> AsyncIterator[httpx.AsyncClient]:
+async def serving_role_client(serving_url: str) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a service that works under the serving role."""
     app = create_app(Settings.model_validate({"database_url": serving_url}))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
@@ -64,13 +64,13 @@ async def served(serving_url: str) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.mark.usefixtures("_records")
-async def test_nothing_is_changed_by_sql(connection: asyncpg.Connection) -> None:
+async def test_sql_cannot_change_or_delete_entries(connection: asyncpg.Connection) -> None:
     """The owner's UPDATE, DELETE and TRUNCATE are refused by the trigger, which says so; entries may be added."""
-    before = await dump(connection)
-    for statement in CHANGES:
+    before = await dump_tables(connection)
+    for statement in FORBIDDEN_STATEMENTS:
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match="the journal is append-only"):
             await connection.execute(statement)
-    assert await dump(connection) == before
+    assert await dump_tables(connection) == before
     entry = (
         "INSERT INTO journal (resource, unique_id, version, action, actor) VALUES ('patients', 'x', 1, 'deleted', '')"
     )
@@ -78,7 +78,7 @@ async def test_nothing_is_changed_by_sql(connection: asyncpg.Connection) -> None
 
 
 @pytest.mark.usefixtures("_records")
-async def test_what_erases_never_truncates(connection: asyncpg.Connection) -> None:
+async def test_the_erasure_setting_permits_no_truncate(connection: asyncpg.Connection) -> None:
     """The setting under which `patients-api erase` removes entries permits no TRUNCATE, and ends with a transaction."""
     async with connection.transaction():
         await connection.execute("SET LOCAL patients.erasing = 'yes'")
@@ -86,60 +86,66 @@ async def test_what_erases_never_truncates(connection: asyncpg.Connection) -> No
             with pytest.raises(asyncpg.InsufficientPrivilegeError, match="append-only"):
                 async with connection.transaction():
                     await connection.execute(statement)
-    for statement in CHANGES:
+    for statement in FORBIDDEN_STATEMENTS:
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match="append-only"):
             await connection.execute(statement)
 
 
-async def test_serving_role_serves(served: httpx.AsyncClient, command: Command, serving_url: str) -> None:
+async def test_serving_role_can_serve_every_request(
+    serving_role_client: httpx.AsyncClient, command: Command, serving_url: str
+) -> None:
     """Under a role of its own the service creates, reads, changes, lists, deletes, restores, and repeats answers."""
     key = {"Idempotency-Key": "key"}
-    for kind in KINDS:
-        first = await served.post(kind.path, json=kind.own, headers=key)
+    for kind in RESOURCE_EXAMPLES:
+        first = await serving_role_client.post(kind.path, json=kind.create_body, headers=key)
         assert first.status_code == 201
-        again = await served.post(kind.path, json=kind.own, headers=key)
+        again = await serving_role_client.post(kind.path, json=kind.create_body, headers=key)
         assert (again.status_code, again.headers["Idempotency-Replayed"]) == (201, "true")
-        for method, body in (("PUT", kind.change), ("PATCH", kind.least), ("PUT", kind.change)):
-            tag = (await served.get(kind.one)).headers["ETag"]
-            answer = await served.request(method, kind.one, json=body, headers={"If-Match": tag})
+        for method, body in (("PUT", kind.update_body), ("PATCH", kind.minimal_body), ("PUT", kind.update_body)):
+            tag = (await serving_role_client.get(kind.record_path)).headers["ETag"]
+            answer = await serving_role_client.request(method, kind.record_path, json=body, headers={"If-Match": tag})
             assert answer.status_code == 200
-        assert (await served.get(kind.path)).json() == [answer.json()]
-        assert (await served.delete(kind.one)).status_code == 204
-        assert (await served.post(kind.path, json=kind.own)).status_code == 409
+        assert (await serving_role_client.get(kind.path)).json() == [answer.json()]
+        assert (await serving_role_client.delete(kind.record_path)).status_code == 204
+        assert (await serving_role_client.post(kind.path, json=kind.create_body)).status_code == 409
         for _ in range(2):
-            answer = await served.post(f"{kind.one}restore/", json={"version": 2}, headers=key)
+            answer = await serving_role_client.post(f"{kind.record_path}restore/", json={"version": 2}, headers=key)
             assert answer.status_code == 200
-        assert len((await served.get(f"{kind.one}history/")).json()) == 6
-        assert (await served.get(f"{kind.one}history/6/")).json()["action"] == "restored"
+        assert len((await serving_role_client.get(f"{kind.record_path}history/")).json()) == 6
+        assert (await serving_role_client.get(f"{kind.record_path}history/6/")).json()["action"] == "restored"
     links = {"hospital_ids": ["own"], "doctor_ids": ["own"], "patient_profile": {"unique_id": "new", "email": "a@b.c"}}
-    answer = await served.post(PATIENTS, json={**EXAMPLE, **links})
+    answer = await serving_role_client.post(PATIENTS, json={**EXAMPLE_PATIENT, **links})
     assert answer.status_code == 201, answer.text
     path = answer.headers["Location"]
-    assert (await served.put(path, json={"hospital_ids": [], "patient_profile": None})).status_code == 200
-    assert (await served.delete("/profiles/profiles/new/")).status_code == 204
-    assert (await served.delete(path)).status_code == 204
-    assert (await served.get("/readyz")).status_code == 204
+    assert (await serving_role_client.put(path, json={"hospital_ids": [], "patient_profile": None})).status_code == 200
+    assert (await serving_role_client.delete("/profiles/profiles/new/")).status_code == 204
+    assert (await serving_role_client.delete(path)).status_code == 204
+    assert (await serving_role_client.get("/readyz")).status_code == 204
     assert (await command("journal", "verify", url=serving_url)).status == 0
 
 
 @pytest.mark.usefixtures("_records")
 async def test_serving_role_cannot_change_the_journal(serving_url: str, connection: asyncpg.Connection) -> None:
     """That role may not change or delete entries, whatever it had been given before and whatever it tries first."""
-    before = await dump(connection)
+    before = await dump_tables(connection)
     serving = await asyncpg.connect(serving_url)
     try:
-        for evasion in EVASIONS:
-            with nullcontext() if evasion in IDLE else pytest.raises(asyncpg.InsufficientPrivilegeError):
+        for evasion in EVASION_STATEMENTS:
+            with (
+                nullcontext()
+                if evasion in INEFFECTIVE_STATEMENTS
+                else pytest.raises(asyncpg.InsufficientPrivilegeError)
+            ):
                 await serving.execute(evasion)
-            for statement in CHANGES:
+            for statement in FORBIDDEN_STATEMENTS:
                 with pytest.raises(asyncpg.InsufficientPrivilegeError, match="permission denied"):
                     await serving.execute(statement)
     finally:
         await serving.close()
-    assert await dump(connection) == before
+    assert await dump_tables(connection) == before
 
 
-async def test_rights_of_the_serving_role(serving_url: str) -> None:
+async def test_serving_role_has_exactly_the_rights_it_needs(serving_url: str) -> None:
     """The role reads and adds entries, has what serving needs of all other tables, and reads the schema's revision."""
     everything = {"SELECT", "INSERT", "UPDATE", "DELETE"}
     serving = await asyncpg.connect(serving_url)
@@ -170,7 +176,7 @@ async def test_rights_of_the_serving_role(serving_url: str) -> None:
     assert len(rights) == 7
 
 
-async def test_role_that_is_not_there(command: Command) -> None:
+async def test_unknown_serving_role_is_explained(command: Command) -> None:
     """An unknown serving role is exit status 1, and a sentence that says how to make it."""
     done = await command("migrate", "--serving-role", "nobody_serves")
     assert done.status == 1

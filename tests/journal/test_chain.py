@@ -12,19 +12,19 @@ import httpx
 import pytest
 
 from tests.journal.conftest import Command
-from tests.processes import run_command
-from tests.support import EXAMPLE, KINDS
+from tests.processes import run_cli
+from tests.support import EXAMPLE_PATIENT, RESOURCE_EXAMPLES
 
 PATIENTS = "/patients/patients/"
-ENTRIES = (
+SELECT_ENTRIES = (
     "SELECT *, record::text AS record, erasure::text AS erasure FROM journal ORDER BY resource, unique_id, version"
 )
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def content(entry: asyncpg.Record) -> bytes:
+def content_hash(entry: asyncpg.Record) -> bytes:
     """The hash of what an entry says, as docs/journal.md has it."""
-    said = [
+    fields = [
         entry["salt"] and str(entry["salt"]),
         entry["resource"],
         entry["unique_id"],
@@ -36,53 +36,55 @@ def content(entry: asyncpg.Record) -> bytes:
         entry["reason"],
         entry["erasure"],
     ]
-    return hashlib.sha256((json.dumps(said, ensure_ascii=False) + (entry["record"] or "")).encode()).digest()
+    return hashlib.sha256((json.dumps(fields, ensure_ascii=False) + (entry["record"] or "")).encode()).digest()
 
 
-def chain(entries: list[asyncpg.Record]) -> list[bytes]:
+def chain_hashes(entries: list[asyncpg.Record]) -> list[bytes]:
     """The hashes of the entries of one record, the oldest first."""
     hashes = [b""]
     for entry in entries:
-        hashes.append(hashlib.sha256(hashes[-1] + content(entry)).digest())
+        hashes.append(hashlib.sha256(hashes[-1] + content_hash(entry)).digest())
     return hashes[1:]
 
 
-async def records(connection: asyncpg.Connection) -> list[list[asyncpg.Record]]:
+async def entries_by_record(connection: asyncpg.Connection) -> list[list[asyncpg.Record]]:
     """The entries of each record."""
-    entries = await connection.fetch(ENTRIES)
+    entries = await connection.fetch(SELECT_ENTRIES)
     return [list(own) for _, own in groupby(entries, key=lambda entry: (entry["resource"], entry["unique_id"]))]
 
 
-async def work(client: httpx.AsyncClient, count: int = 3) -> None:
+async def change_records(client: httpx.AsyncClient, count: int = 3) -> None:
     """Records that are created, changed, deleted and restored, with text that needs escaping."""
-    for kind in KINDS:
+    for kind in RESOURCE_EXAMPLES:
         for number in range(count):
             one = f"{kind.path}own-{number}/"
-            text: dict[str, Any] = dict.fromkeys(kind.least, '"\\ \u2028 \t \x7f Zoë 😀')
+            text: dict[str, Any] = dict.fromkeys(kind.minimal_body, '"\\ \u2028 \t \x7f Zoë 😀')
             assert (await client.post(kind.path, json={"unique_id": f"own-{number}", **text})).status_code == 201
-            assert (await client.put(one, json=kind.change)).status_code == 200
+            assert (await client.put(one, json=kind.update_body)).status_code == 200
             if number:
                 assert (await client.delete(one)).status_code == 204
                 assert (await client.post(f"{one}restore/", json={"version": 1})).status_code == 200
 
 
-@pytest.mark.usefixtures("directory")
-async def test_the_hash_of_each_entry(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
+@pytest.mark.usefixtures("hospitals_and_doctors")
+async def test_each_entrys_hash_covers_its_content_and_the_previous_hash(
+    client: httpx.AsyncClient, connection: asyncpg.Connection
+) -> None:
     """Whatever an entry says, its hash is that of the entry before and of all that it says; no two salts are alike."""
-    await work(client)
-    body = {**EXAMPLE, "unique_id": "pat"}
+    await change_records(client)
+    body = {**EXAMPLE_PATIENT, "unique_id": "pat"}
     assert (await client.post(PATIENTS, json=body, headers={"X-Request-ID": "mine"})).status_code == 201
     await asyncio.gather(*(client.put(f"{PATIENTS}pat/", json={"patient_title": str(n)}) for n in range(20)))
-    chains = await records(connection)
+    chains = await entries_by_record(connection)
     assert {len(entries) for entries in chains} >= {1, 2, 4, 21}
     for entries in chains:
-        assert [entry["hash"] for entry in entries] == chain(entries)
+        assert [entry["hash"] for entry in entries] == chain_hashes(entries)
     salts = [entry["salt"] for entries in chains for entry in entries]
     assert len(set(salts)) == len(salts)
     assert None not in salts
 
 
-async def test_hashes_of_what_was_erased(
+async def test_erasure_lists_removed_and_redacted_hashes(
     client: httpx.AsyncClient, connection: asyncpg.Connection, command: Command
 ) -> None:
     """An erasure's entry lists what it removed and redacted; a redacted entry keeps its hash, and loses its salt."""
@@ -90,19 +92,19 @@ async def test_hashes_of_what_was_erased(
         profile = {"patient_profile": {"unique_id": "prof"}}
         await client.post(PATIENTS, json={"unique_id": unique_id, "patient_last_name": "Doe", **profile})
     await client.put(f"{PATIENTS}pat-b/", json={"patient_profile": None})
-    before = {entries[0]["unique_id"]: entries for entries in await records(connection)}
+    before = {entries[0]["unique_id"]: entries for entries in await entries_by_record(connection)}
     assert (await command("erase", "patient", "pat-a", "--reason", "asked", "--yes")).status == 0
-    after = await records(connection)
+    after = await entries_by_record(connection)
     (of_other,) = [entries for entries in after if entries[0]["unique_id"] == "pat-b"]
     assert [entry["hash"] for entry in of_other] == [entry["hash"] for entry in before["pat-b"]]
     redacted, last = of_other
     assert redacted["salt"] is None
-    assert json.loads(redacted["erasure"]) == {"content": content(before["pat-b"][0]).hex()}
+    assert json.loads(redacted["erasure"]) == {"content": content_hash(before["pat-b"][0]).hex()}
     assert last["erasure"] is None
     erased = {entries[0]["resource"]: entries for entries in after if entries[0]["action"] == "erased"}
     for resource, unique_id, hashes in (
         ("patients", "pat-a", []),
-        ("profiles", "prof", [[redacted["hash"].hex(), content(redacted).hex()]]),
+        ("profiles", "prof", [[redacted["hash"].hex(), content_hash(redacted).hex()]]),
     ):
         (entry,) = erased[resource]
         listed = json.loads(entry["erasure"])
@@ -111,17 +113,19 @@ async def test_hashes_of_what_was_erased(
         assert listed["removed"] == [
             [time, was["hash"].hex()] for time, was in zip(times, before[unique_id], strict=True)
         ]
-        assert chain(erased[resource]) == [entry["hash"]]
+        assert chain_hashes(erased[resource]) == [entry["hash"]]
     done = await command("journal", "verify")
     assert (done.status, "erased: 2 records, 2 entries removed, 1 redacted" in done.out) == (0, True)
 
 
-@pytest.mark.usefixtures("directory")
-async def test_work_since_a_line(client: httpx.AsyncClient, command: Command) -> None:
+@pytest.mark.usefixtures("hospitals_and_doctors")
+async def test_a_journal_head_stays_valid_after_changes_and_erasures(
+    client: httpx.AsyncClient, command: Command
+) -> None:
     """What clients and erasures do after a line was taken leaves it true; it is told what is gone by erasures."""
     empty = (await command("journal", "head")).out
-    await work(client)
-    assert (await client.post(PATIENTS, json={**EXAMPLE, "unique_id": "pat"})).status_code == 201
+    await change_records(client)
+    assert (await client.post(PATIENTS, json={**EXAMPLE_PATIENT, "unique_id": "pat"})).status_code == 201
     line = (await command("journal", "head")).out
     assert (await command("journal", "verify", "--head", line)).status == 0
     for title in "ab":
@@ -139,13 +143,13 @@ async def test_work_since_a_line(client: httpx.AsyncClient, command: Command) ->
 
 
 @pytest.mark.parametrize("line", ["", "x", "2026-01-01 1 " + "0" * 64, "2026-01-01T00:00:00+00:00 1 " + "0" * 63])
-async def test_what_is_no_line(command: Command, line: str) -> None:
+async def test_a_malformed_journal_head_is_refused(command: Command, line: str) -> None:
     """A text that `head` has not printed is exit status 1 with a sentence."""
     done = await command("journal", "verify", "--head", line or " ")
     assert (done.status, done.err.startswith("That is no line of `patients-api journal head`")) == (1, True)
 
 
-async def test_head_waits_for_who_is_writing(
+async def test_journal_head_waits_for_open_transactions(
     connection: asyncpg.Connection, database_url: str, command: Command
 ) -> None:
     """An entry of before the line that is committed after the command began is in the line."""
@@ -155,7 +159,7 @@ async def test_head_waits_for_who_is_writing(
     )
     async with connection.transaction():
         await connection.execute(insert, "doc")
-        head = asyncio.create_task(asyncio.to_thread(run_command, "journal", "head", DATABASE_URL=database_url))
+        head = asyncio.create_task(asyncio.to_thread(run_cli, "journal", "head", DATABASE_URL=database_url))
         asked = (
             "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_snapshot_xmin%' AND pid <> pg_backend_pid()"
         )

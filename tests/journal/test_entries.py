@@ -7,22 +7,22 @@ import asyncpg
 import httpx
 import pytest
 
-from app.journal.schemas import Entry
-from tests.support import EXAMPLE, KINDS, Kind, dump
+from app.records.history_schemas import Entry
+from tests.support import EXAMPLE_PATIENT, RESOURCE_EXAMPLES, ResourceExample, dump_tables
 
 PATIENTS = "/patients/patients/"
 PROFILES = "/profiles/profiles/"
-ONE = f"{PATIENTS}own/"
+PATIENT_PATH = f"{PATIENTS}own/"
 EXAMPLE_RECORD = {
     "profile_id": "prof123",
-    **{name: value for name, value in EXAMPLE.items() if name != "patient_profile"},
+    **{name: value for name, value in EXAMPLE_PATIENT.items() if name != "patient_profile"},
     "hospital_ids": ["hos123", "hos456"],
     "doctor_ids": ["doc123"],
 }
 """What the journal holds of the contract's example, beside the dates."""
 
 
-async def history(client: httpx.AsyncClient, path: str) -> list[dict[str, Any]]:
+async def get_history(client: httpx.AsyncClient, path: str) -> list[dict[str, Any]]:
     """The entries of a record, newest first; each is as the OpenAPI document says."""
     answer = await client.get(f"{path}history/")
     assert answer.status_code == 200, answer.text
@@ -34,92 +34,92 @@ async def history(client: httpx.AsyncClient, path: str) -> list[dict[str, Any]]:
     return entries
 
 
-async def changed(client: httpx.AsyncClient, body: dict[str, Any]) -> dict[str, Any]:
+async def put_and_get_changes(client: httpx.AsyncClient, body: dict[str, Any]) -> dict[str, Any]:
     """The `changes` of a PUT of the patient."""
-    answer = await client.put(ONE, json=body)
+    answer = await client.put(PATIENT_PATH, json=body)
     assert answer.status_code == 200, answer.text
-    entry = (await history(client, ONE))[0]
+    entry = (await get_history(client, PATIENT_PATH))[0]
     assert entry["request_id"] == answer.headers["X-Request-ID"]
     changes: dict[str, Any] = entry["changes"]
     return changes
 
 
-async def count(connection: asyncpg.Connection) -> int:
+async def count_entries(connection: asyncpg.Connection) -> int:
     return int(await connection.fetchval("SELECT count(*) FROM journal"))
 
 
-def moment(text: str) -> datetime:
+def parse_timestamp(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
 @pytest.fixture
-async def _patient(client: httpx.AsyncClient, directory: None) -> None:  # noqa: ARG001  # its hospitals
+async def _patient(client: httpx.AsyncClient, hospitals_and_doctors: None) -> None:  # noqa: ARG001  # its hospitals
     """The patient of the contract's example, as `own`."""
-    assert (await client.post(PATIENTS, json={**EXAMPLE, "unique_id": "own"})).status_code == 201
+    assert (await client.post(PATIENTS, json={**EXAMPLE_PATIENT, "unique_id": "own"})).status_code == 201
 
 
 async def test_each_change_has_an_entry(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
     """Creating, changing, deleting and restoring any record is written down: what, when, by whom, in which request."""
-    for kind in KINDS:
+    for kind in RESOURCE_EXAMPLES:
         steps: list[tuple[str, str, str, dict[str, Any] | None]] = [
-            ("created", "POST", kind.path, kind.own),
-            ("updated", "PUT", kind.one, kind.change),
-            ("updated", "PATCH", kind.one, kind.least),
-            ("deleted", "DELETE", kind.one, None),
-            ("restored", "POST", f"{kind.one}restore/", {"version": 2}),
+            ("created", "POST", kind.path, kind.create_body),
+            ("updated", "PUT", kind.record_path, kind.update_body),
+            ("updated", "PATCH", kind.record_path, kind.minimal_body),
+            ("deleted", "DELETE", kind.record_path, None),
+            ("restored", "POST", f"{kind.record_path}restore/", {"version": 2}),
         ]
-        before = await count(connection)
+        before = await count_entries(connection)
         for version, (action, method, path, body) in enumerate(steps, 1):
             began = datetime.now(UTC)
             answer = await client.request(method, path, json=body)
             assert answer.is_success, answer.text
-            entry = (await history(client, kind.one))[0]
+            entry = (await get_history(client, kind.record_path))[0]
             assert (entry["version"], entry["action"], entry["actor"]) == (version, action, "local")
             assert entry["request_id"] == answer.headers["X-Request-ID"]
-            assert began <= moment(entry["time"]) <= datetime.now(UTC)
+            assert began <= parse_timestamp(entry["time"]) <= datetime.now(UTC)
             if action == "deleted":
                 assert entry["record"] is None
             else:
                 now = answer.json()
                 dates = {name: now[name] for name in ("date_created", "last_updated")}
-                fields = kind.change if action == "restored" or method == "PUT" else kind.least
+                fields = kind.update_body if action == "restored" or method == "PUT" else kind.minimal_body
                 links: dict[str, list[str]] = {"hospital_ids": [], "doctor_ids": []} if kind.name == "patient" else {}
                 assert entry["record"] == {**fields, **dates, **links}
-            assert await count(connection) == before + version, "one, and none of another record"
+            assert await count_entries(connection) == before + version, "one, and none of another record"
 
 
 async def test_entry_is_written_in_the_transaction_of_the_change(
     client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
     """A record and its newest entry come from one transaction."""
-    for kind in KINDS:
+    for kind in RESOURCE_EXAMPLES:
         newest = (
             f"SELECT r.xmin = j.xmin FROM {kind.table} r JOIN journal j USING (unique_id, version)"  # noqa: S608
             f" WHERE j.resource = '{kind.table}'"
         )
         for method, path, body in (
-            ("POST", kind.path, kind.own),
-            ("PUT", kind.one, kind.change),
-            ("POST", f"{kind.one}restore/", {"version": 1}),
+            ("POST", kind.path, kind.create_body),
+            ("PUT", kind.record_path, kind.update_body),
+            ("POST", f"{kind.record_path}restore/", {"version": 1}),
         ):
             assert (await client.request(method, path, json=body)).is_success
             assert [row[0] for row in await connection.fetch(newest)] == [True]
 
 
-async def test_request_id_of_the_client(client: httpx.AsyncClient) -> None:
+async def test_entry_has_the_request_id_of_the_client(client: httpx.AsyncClient) -> None:
     """An `X-Request-ID` that the client sends is the entry's."""
     await client.post(
         PATIENTS, json={"unique_id": "own", "patient_last_name": "Doe"}, headers={"X-Request-ID": "mine-1"}
     )
-    await client.delete(ONE, headers={"X-Request-ID": "mine-2"})
-    assert [entry["request_id"] for entry in await history(client, ONE)] == ["mine-2", "mine-1"]
+    await client.delete(PATIENT_PATH, headers={"X-Request-ID": "mine-2"})
+    assert [entry["request_id"] for entry in await get_history(client, PATIENT_PATH)] == ["mine-2", "mine-1"]
 
 
 @pytest.mark.usefixtures("_patient")
-async def test_record_is_what_the_patient_was(client: httpx.AsyncClient) -> None:
+async def test_entry_record_has_the_patients_fields_and_link_ids(client: httpx.AsyncClient) -> None:
     """An entry's record has the patient's own fields, and the sorted ids of what it is linked to; no nulls."""
-    (entry,) = await history(client, ONE)
-    now = (await client.get(ONE)).json()
+    (entry,) = await get_history(client, PATIENT_PATH)
+    now = (await client.get(PATIENT_PATH)).json()
     dates = {name: now[name] for name in ("date_created", "last_updated")}
     assert entry["record"] == {**EXAMPLE_RECORD, **dates}
     body = {
@@ -128,15 +128,15 @@ async def test_record_is_what_the_patient_was(client: httpx.AsyncClient) -> None
         "hospital_ids": ["hos789", "hos123", "hos456"],
         "doctor_ids": [],
     }
-    await client.put(ONE, json=body)
-    record = (await history(client, ONE))[0]["record"]
+    await client.put(PATIENT_PATH, json=body)
+    record = (await get_history(client, PATIENT_PATH))[0]["record"]
     assert "profile_id" not in record
     assert "patient_title" not in record
     assert (record["hospital_ids"], record["doctor_ids"]) == (["hos123", "hos456", "hos789"], [])
 
 
 @pytest.mark.usefixtures("_patient")
-async def test_changes_are_from_and_to(client: httpx.AsyncClient) -> None:
+async def test_entry_changes_have_old_and_new_values(client: httpx.AsyncClient) -> None:
     """An entry tells of each field that became another value what it was and what it is; `null` where there is none."""
     for body, expected in (
         ({"patient_title": "Dr."}, {"patient_title": ("Mr.", "Dr.")}),
@@ -154,16 +154,16 @@ async def test_changes_are_from_and_to(client: httpx.AsyncClient) -> None:
         }),
     ):  # fmt: skip
         changes = {field: {"from": before, "to": after} for field, (before, after) in expected.items()}
-        assert await changed(client, body) == changes
+        assert await put_and_get_changes(client, body) == changes
 
 
-async def test_changes_of_creation_and_deletion(client: httpx.AsyncClient) -> None:
+async def test_creation_and_deletion_entries_list_all_fields(client: httpx.AsyncClient) -> None:
     """A creation changes from nothing, a deletion to nothing, a restore from nothing again."""
-    for kind in KINDS:
-        await client.post(kind.path, json=kind.own)
-        await client.delete(kind.one)
-        await client.post(f"{kind.one}restore/", json={"version": 1})
-        restored, deleted, created = await history(client, kind.one)
+    for kind in RESOURCE_EXAMPLES:
+        await client.post(kind.path, json=kind.create_body)
+        await client.delete(kind.record_path)
+        await client.post(f"{kind.record_path}restore/", json={"version": 1})
+        restored, deleted, created = await get_history(client, kind.record_path)
         was = {name: value for name, value in created["record"].items() if name != "last_updated"}
         assert created["changes"] == {name: {"from": None, "to": value} for name, value in was.items()}
         assert deleted["changes"] == {name: {"from": value, "to": None} for name, value in was.items()}
@@ -171,45 +171,45 @@ async def test_changes_of_creation_and_deletion(client: httpx.AsyncClient) -> No
 
 
 @pytest.mark.usefixtures("_patient")
-async def test_later_names_do_not_change_what_was(client: httpx.AsyncClient) -> None:
+async def test_changes_of_linked_records_change_no_earlier_entry(client: httpx.AsyncClient) -> None:
     """A hospital, doctor or profile that changes later changes no entry of a patient, and writes none of it."""
-    before = (await client.get(f"{ONE}history/")).content
+    before = (await client.get(f"{PATIENT_PATH}history/")).content
     for path, change in (
         ("/hospitals/hospitals/hos123/", {"hospital_name": "Renamed"}),
         ("/doctors/doctors/doc123/", {"doctor_first_name": "Renamed"}),
         (f"{PROFILES}prof123/", {"first_name": "Renamed"}),
     ):
         assert (await client.put(path, json=change)).status_code == 200
-        assert (await client.get(f"{ONE}history/")).content == before
+        assert (await client.get(f"{PATIENT_PATH}history/")).content == before
 
 
 @pytest.mark.usefixtures("_patient")
 async def test_nested_profile_has_entries_of_its_own(client: httpx.AsyncClient) -> None:
     """A profile created or changed with its patient is written down in its own history; unchanged, it is not."""
     profile = f"{PROFILES}prof123/"
-    (first,) = await history(client, profile)
+    (first,) = await get_history(client, profile)
     assert first["action"] == "created"
-    assert first["request_id"] == (await history(client, ONE))[0]["request_id"]
+    assert first["request_id"] == (await get_history(client, PATIENT_PATH))[0]["request_id"]
     answer = await client.put(
-        ONE, json={"patient_profile": {"unique_id": "prof123", "email": None, "last_name": "Roe"}}
+        PATIENT_PATH, json={"patient_profile": {"unique_id": "prof123", "email": None, "last_name": "Roe"}}
     )
-    second = (await history(client, profile))[0]
+    second = (await get_history(client, profile))[0]
     assert (second["action"], second["actor"]) == ("updated", "local")
     assert second["request_id"] == answer.headers["X-Request-ID"]
     assert second["changes"] == {
         "email": {"from": "user@example.com", "to": None},
         "last_name": {"from": "Doe", "to": "Roe"},
     }
-    assert len(await history(client, ONE)) == 1, "the patient itself has not changed"
+    assert len(await get_history(client, PATIENT_PATH)) == 1, "the patient itself has not changed"
     answer = await client.post(
         PATIENTS, json={"patient_last_name": "Doe", "patient_profile": {"unique_id": "prof123", "email": "a@b.c"}}
     )
-    third = (await history(client, profile))[0]
+    third = (await get_history(client, profile))[0]
     assert (third["version"], third["request_id"]) == (3, answer.headers["X-Request-ID"])
     for nested in ({"unique_id": "prof123"}, {"unique_id": "prof123", "email": "a@b.c", "last_name": " Roe "}):
         assert (await client.post(PATIENTS, json={"patient_last_name": "Doe", "patient_profile": nested})).is_success
-        assert (await client.put(ONE, json={"patient_title": None, "patient_profile": nested})).is_success
-    assert len(await history(client, profile)) == 3
+        assert (await client.put(PATIENT_PATH, json={"patient_title": None, "patient_profile": nested})).is_success
+    assert len(await get_history(client, profile)) == 3
 
 
 @pytest.mark.usefixtures("_patient")
@@ -217,25 +217,35 @@ async def test_change_that_changes_nothing_has_no_entry(
     client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
     """Whatever leaves a record as it is, a refusal too, writes nothing into the journal."""
-    before = await dump(connection)
-    same: list[dict[str, Any]] = [{}, EXAMPLE, (await client.get(ONE)).json(), {"hospital_ids": ["hos456", "hos123"]}]
+    before = await dump_tables(connection)
+    same: list[dict[str, Any]] = [
+        {},
+        EXAMPLE_PATIENT,
+        (await client.get(PATIENT_PATH)).json(),
+        {"hospital_ids": ["hos456", "hos123"]},
+    ]
     for body in same:
-        assert (await client.put(ONE, json=body)).status_code == 200
-    for kind in KINDS[1:]:
+        assert (await client.put(PATIENT_PATH, json=body)).status_code == 200
+    for kind in RESOURCE_EXAMPLES[1:]:
         for unchanged in (await client.get(kind.path)).json():
             path = f"{kind.path}{unchanged['unique_id']}/"
             assert (await client.patch(path, json=unchanged)).status_code == 200
     for method, path, body, status in (
         ("POST", PATIENTS, {"unique_id": "own", "patient_last_name": "Roe"}, 409),
-        ("PUT", ONE, {"patient_title": "Dr.", "hospital_ids": ["hos9"]}, 422),
-        ("PUT", ONE, {"patient_title": "Dr.", "patient_profile": {"unique_id": "new"}, "doctor_ids": ["doc9"]}, 422),
+        ("PUT", PATIENT_PATH, {"patient_title": "Dr.", "hospital_ids": ["hos9"]}, 422),
+        (
+            "PUT",
+            PATIENT_PATH,
+            {"patient_title": "Dr.", "patient_profile": {"unique_id": "new"}, "doctor_ids": ["doc9"]},
+            422,
+        ),
         ("DELETE", f"{PROFILES}prof123/", {}, 409),
     ):
         assert (await client.request(method, path, json=body)).status_code == status
-    assert await dump(connection) == before
+    assert await dump_tables(connection) == before
 
 
-async def fail_on_journal(connection: asyncpg.Connection, resource: str) -> None:
+async def make_entries_fail(connection: asyncpg.Connection, resource: str) -> None:
     """Make every entry about a resource fail."""
     await connection.execute(
         f"""
@@ -246,45 +256,45 @@ async def fail_on_journal(connection: asyncpg.Connection, resource: str) -> None
     )
 
 
-async def mend(connection: asyncpg.Connection) -> None:
+async def remove_failure(connection: asyncpg.Connection) -> None:
     await connection.execute("DROP TRIGGER fail ON journal; DROP FUNCTION fail")
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-async def test_what_cannot_be_written_down_is_not_done(
-    client: httpx.AsyncClient, connection: asyncpg.Connection, kind: Kind
+@pytest.mark.parametrize("kind", RESOURCE_EXAMPLES, ids=lambda kind: kind.name)
+async def test_a_change_that_cannot_be_journaled_is_not_made(
+    client: httpx.AsyncClient, connection: asyncpg.Connection, kind: ResourceExample
 ) -> None:
     """Where the journal takes no entry, nothing is created, changed, deleted or restored."""
-    await client.post(kind.path, json=kind.own)
-    await client.put(kind.one, json=kind.change)
+    await client.post(kind.path, json=kind.create_body)
+    await client.put(kind.record_path, json=kind.update_body)
     steps: list[tuple[str, str, dict[str, Any] | None]] = [
-        ("POST", kind.path, kind.least),
-        ("PUT", kind.one, kind.least),
-        ("POST", f"{kind.one}restore/", {"version": 2}),
-        ("DELETE", kind.one, None),
-        ("POST", f"{kind.one}restore/", {"version": 1}),
+        ("POST", kind.path, kind.minimal_body),
+        ("PUT", kind.record_path, kind.minimal_body),
+        ("POST", f"{kind.record_path}restore/", {"version": 2}),
+        ("DELETE", kind.record_path, None),
+        ("POST", f"{kind.record_path}restore/", {"version": 1}),
     ]
     for method, path, body in steps:
-        await fail_on_journal(connection, kind.table)
-        before = await dump(connection)
+        await make_entries_fail(connection, kind.table)
+        before = await dump_tables(connection)
         answer = await client.request(method, path, json=body, headers={"Idempotency-Key": f"{method}-{path}"})
         assert answer.status_code == 500, (method, path)
-        assert await dump(connection) == before
-        await mend(connection)
+        assert await dump_tables(connection) == before
+        await remove_failure(connection)
         assert (await client.request(method, path, json=body)).is_success, "it was the trigger"
 
 
-async def test_nested_profile_that_cannot_be_written_down(
+async def test_a_nested_profile_that_cannot_be_journaled_is_not_stored(
     client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
     """Where the profile's entry cannot be written, neither the profile nor its patient is stored."""
     body = {"patient_last_name": "Doe", "patient_profile": {"unique_id": "prof", "email": "a@b.c"}}
     await client.post(PATIENTS, json={**body, "unique_id": "own"})
-    await fail_on_journal(connection, "profiles")
-    before = await dump(connection)
+    await make_entries_fail(connection, "profiles")
+    before = await dump_tables(connection)
     nested = {"patient_title": "Dr.", "patient_profile": {"unique_id": "prof", "email": None}}
-    for method, path in (("POST", PATIENTS), ("PUT", ONE)):
+    for method, path in (("POST", PATIENTS), ("PUT", PATIENT_PATH)):
         assert (await client.request(method, path, json={"patient_last_name": "Roe", **nested})).status_code == 500
-    assert await dump(connection) == before
-    await mend(connection)
-    assert (await client.put(ONE, json=nested)).status_code == 200, "it was the trigger"
+    assert await dump_tables(connection) == before
+    await remove_failure(connection)
+    assert (await client.put(PATIENT_PATH, json=nested)).status_code == 200, "it was the trigger"

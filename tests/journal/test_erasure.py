@@ -11,17 +11,17 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.journal.conftest import Command, Done
-from tests.processes import COMMAND, run_command
-from tests.support import EXAMPLE, dump
+from tests.journal.conftest import Command, CommandResult
+from tests.processes import CLI_COMMAND, run_cli
+from tests.support import EXAMPLE_PATIENT, dump_tables
 
 PATIENTS = "/patients/patients/"
 PROFILES = "/profiles/profiles/"
-ONE = f"{PATIENTS}8001015009087/"
+PATIENT_PATH = f"{PATIENTS}8001015009087/"
 """Of a client that uses identity numbers as ids."""
-OTHER = {"unique_id": "other", "patient_last_name": "Roe"}
+OTHER_PATIENT = {"unique_id": "other", "patient_last_name": "Roe"}
 PERSON: dict[str, Any] = {
-    **EXAMPLE,
+    **EXAMPLE_PATIENT,
     "unique_id": "8001015009087",
     "patient_profile": {"unique_id": "account-of-8001015009087", "email": "marker-email@example.com"},
     "patient_first_name": "Marker-First",
@@ -33,24 +33,24 @@ PERSON: dict[str, Any] = {
     "patient_latitude": "-33.925839",
 }
 MARKERS = ("8001015009087", "marker", "27 82 123", "27821234567", "1980-01-02", "33.925839", "caucasian", "account-of")
-KEY = {"Idempotency-Key": "key"}
-REASON = "asked for it on 3 May"
+IDEMPOTENCY_HEADERS = {"Idempotency-Key": "key"}
+ERASURE_REASON = "asked for it on 3 May"
 
 
-async def stored(connection: asyncpg.Connection) -> str:
+async def database_text(connection: asyncpg.Connection) -> str:
     """Everything that the database holds, in lowercase."""
-    tables = await dump(connection)
+    tables = await dump_tables(connection)
     assert tables.keys() >= {"patients", "profiles", "journal", "idempotency_keys"}
     return str(tables).lower()
 
 
-async def left(connection: asyncpg.Connection) -> list[str]:
+async def remaining_markers(connection: asyncpg.Connection) -> list[str]:
     """What is left of the person anywhere."""
-    text = await stored(connection)
+    text = await database_text(connection)
     return [marker for marker in MARKERS if marker in text]
 
 
-async def erased(connection: asyncpg.Connection, resource: str) -> list[asyncpg.Record]:
+async def erasure_entries(connection: asyncpg.Connection, resource: str) -> list[asyncpg.Record]:
     """The entries that stay of what was erased; each has a token of its own and nothing of the record."""
     entries = await connection.fetch("SELECT * FROM journal WHERE action = 'erased' AND resource = $1", resource)
     for entry in entries:
@@ -60,7 +60,7 @@ async def erased(connection: asyncpg.Connection, resource: str) -> list[asyncpg.
     return list(entries)
 
 
-async def versions(client: httpx.AsyncClient, path: str) -> list[dict[str, Any]]:
+async def get_history(client: httpx.AsyncClient, path: str) -> list[dict[str, Any]]:
     answer = await client.get(f"{path}history/")
     assert answer.status_code == 200
     entries: list[dict[str, Any]] = answer.json()
@@ -68,97 +68,108 @@ async def versions(client: httpx.AsyncClient, path: str) -> list[dict[str, Any]]
 
 
 @pytest.fixture
-async def _person(client: httpx.AsyncClient, connection: asyncpg.Connection, directory: None) -> None:  # noqa: ARG001
+async def _person(client: httpx.AsyncClient, connection: asyncpg.Connection, hospitals_and_doctors: None) -> None:  # noqa: ARG001
     """A patient with a profile, a history of changes, deletion and restoring, and stored answers to its requests."""
-    assert (await client.post(PATIENTS, json=OTHER)).status_code == 201
-    assert (await client.post(PATIENTS, json=PERSON, headers=KEY)).status_code == 201
-    assert (await client.put(ONE, json={"patient_last_name": "Marker-Later", "hospital_ids": []})).status_code == 200
+    assert (await client.post(PATIENTS, json=OTHER_PATIENT)).status_code == 201
+    assert (await client.post(PATIENTS, json=PERSON, headers=IDEMPOTENCY_HEADERS)).status_code == 201
+    assert (
+        await client.put(PATIENT_PATH, json={"patient_last_name": "Marker-Later", "hospital_ids": []})
+    ).status_code == 200
     profile = {"last_name": "Marker-Profile"}
     assert (await client.put(f"{PROFILES}account-of-8001015009087/", json=profile)).status_code == 200
-    assert (await client.delete(ONE)).status_code == 204
-    assert (await client.post(f"{ONE}restore/", json={"version": 2}, headers=KEY)).status_code == 200
-    assert await left(connection) == list(MARKERS)
+    assert (await client.delete(PATIENT_PATH)).status_code == 204
+    assert (
+        await client.post(f"{PATIENT_PATH}restore/", json={"version": 2}, headers=IDEMPOTENCY_HEADERS)
+    ).status_code == 200
+    assert await remaining_markers(connection) == list(MARKERS)
 
 
 @pytest.fixture
-async def others(client: httpx.AsyncClient, _person: None) -> dict[str, bytes]:
+async def other_histories(client: httpx.AsyncClient, _person: None) -> dict[str, bytes]:
     """The histories of other records, which are not the person's."""
     paths = (f"{PATIENTS}other/", "/hospitals/hospitals/hos123/", "/doctors/doctors/doc123/")
     return {path: (await client.get(f"{path}history/")).content for path in paths}
 
 
-async def test_nothing_is_left(
-    client: httpx.AsyncClient, connection: asyncpg.Connection, command: Command, others: dict[str, bytes]
+async def test_erasing_a_patient_leaves_no_personal_data(
+    client: httpx.AsyncClient, connection: asyncpg.Connection, command: Command, other_histories: dict[str, bytes]
 ) -> None:
     """No table holds the person's id or data, nor the profile's; one entry each stays, with the reason and a token."""
-    done = await command("erase", "patient", "8001015009087", "--reason", REASON, "--yes")
+    done = await command("erase", "patient", "8001015009087", "--reason", ERASURE_REASON, "--yes")
     assert (done.status, done.err) == (0, "")
     assert "Removed the patient and its history of 4 versions." in done.out
     assert "Removed the profile and its history of 2 versions." in done.out
     assert "Backups" in done.out
-    assert await left(connection) == []
+    assert await remaining_markers(connection) == []
     for resource, version in (("patients", 5), ("profiles", 3)):
-        (entry,) = await erased(connection, resource)
-        assert (entry["reason"], entry["version"]) == (REASON, version)
-    for path in (ONE, f"{ONE}history/", f"{ONE}history/1/", f"{PROFILES}account-of-8001015009087/history/"):
+        (entry,) = await erasure_entries(connection, resource)
+        assert (entry["reason"], entry["version"]) == (ERASURE_REASON, version)
+    for path in (
+        PATIENT_PATH,
+        f"{PATIENT_PATH}history/",
+        f"{PATIENT_PATH}history/1/",
+        f"{PROFILES}account-of-8001015009087/history/",
+    ):
         assert (await client.get(path)).status_code == 404
-    assert (await client.post(f"{ONE}restore/", json={"version": 1})).status_code == 404
-    for path, history in others.items():
+    assert (await client.post(f"{PATIENT_PATH}restore/", json={"version": 1})).status_code == 404
+    for path, history in other_histories.items():
         assert (await client.get(f"{path}history/")).content == history
         assert (await client.get(path)).status_code == 200
     assert (await command("journal", "verify")).status == 0
 
 
 @pytest.mark.usefixtures("_person")
-async def test_repeats_of_the_persons_requests(
+async def test_repeated_requests_after_erasure_recreate_nothing(
     client: httpx.AsyncClient, connection: asyncpg.Connection, command: Command
 ) -> None:
     """A POST sent again with its key finds its answer gone and makes no record anew; answers about others stay."""
-    assert (await command("erase", "patient", "8001015009087", "--reason", REASON, "--yes")).status == 0
-    before = await dump(connection)
-    assert (await client.post(PATIENTS, json=PERSON, headers=KEY)).status_code == 409
-    assert (await client.post(f"{ONE}restore/", json={"version": 2}, headers=KEY)).status_code == 404
-    assert await dump(connection) == before
+    assert (await command("erase", "patient", "8001015009087", "--reason", ERASURE_REASON, "--yes")).status == 0
+    before = await dump_tables(connection)
+    assert (await client.post(PATIENTS, json=PERSON, headers=IDEMPOTENCY_HEADERS)).status_code == 409
+    assert (
+        await client.post(f"{PATIENT_PATH}restore/", json={"version": 2}, headers=IDEMPOTENCY_HEADERS)
+    ).status_code == 404
+    assert await dump_tables(connection) == before
 
 
-async def test_repeat_of_the_very_creation(
+async def test_a_repeated_creation_after_erasure_is_409(
     client: httpx.AsyncClient, connection: asyncpg.Connection, command: Command
 ) -> None:
     """A creation under an id of ours, sent again after the erasure, is a 409; that of another record is answered."""
     person = {"patient_last_name": "Marker"}
-    first = await client.post(PATIENTS, json=person, headers=KEY)
-    other = await client.post(PATIENTS, json=OTHER, headers={"Idempotency-Key": "other"})
-    profile = await client.post(PROFILES, json={"first_name": "Marker"}, headers=KEY)
+    first = await client.post(PATIENTS, json=person, headers=IDEMPOTENCY_HEADERS)
+    other = await client.post(PATIENTS, json=OTHER_PATIENT, headers={"Idempotency-Key": "other"})
+    profile = await client.post(PROFILES, json={"first_name": "Marker"}, headers=IDEMPOTENCY_HEADERS)
     unique_id = first.json()["unique_id"]
     await client.put(f"{PATIENTS}{unique_id}/", json={"patient_profile": {"unique_id": profile.json()["unique_id"]}})
-    assert (await command("erase", "patient", unique_id, "--reason", REASON, "--yes")).status == 0
-    before = await dump(connection)
+    assert (await command("erase", "patient", unique_id, "--reason", ERASURE_REASON, "--yes")).status == 0
+    before = await dump_tables(connection)
     for path, body in ((PATIENTS, person), (PROFILES, {"first_name": "Marker"})):
-        assert (await client.post(path, json=body, headers=KEY)).status_code == 409
-    again = await client.post(PATIENTS, json=OTHER, headers={"Idempotency-Key": "other"})
+        assert (await client.post(path, json=body, headers=IDEMPOTENCY_HEADERS)).status_code == 409
+    again = await client.post(PATIENTS, json=OTHER_PATIENT, headers={"Idempotency-Key": "other"})
     assert (again.content, again.headers["Idempotency-Replayed"]) == (other.content, "true")
-    assert await dump(connection) == before
+    assert await dump_tables(connection) == before
 
 
 @pytest.mark.usefixtures("_person")
-async def test_patient_deleted_before(
+async def test_a_deleted_patient_can_be_erased(
     client: httpx.AsyncClient, connection: asyncpg.Connection, command: Command
 ) -> None:
     """A patient that was deleted before is erased just so, its profile too, be that deleted or not."""
-    await client.delete(ONE)
-    assert (await command("erase", "patient", "8001015009087", "--reason", REASON, "--yes")).status == 0
-    assert await left(connection) == []
+    await client.delete(PATIENT_PATH)
+    assert (await command("erase", "patient", "8001015009087", "--reason", ERASURE_REASON, "--yes")).status == 0
+    assert await remaining_markers(connection) == []
     assert (await client.post(PATIENTS, json=PERSON)).status_code == 201
-    await client.delete(ONE)
+    await client.delete(PATIENT_PATH)
     await client.delete(f"{PROFILES}account-of-8001015009087/")
-    assert (await command("erase", "patient", "8001015009087", "--reason", REASON, "--yes")).status == 0
-    assert await left(connection) == []
-    assert [len(await erased(connection, resource)) for resource in ("patients", "profiles")] == [2, 2]
+    assert (await command("erase", "patient", "8001015009087", "--reason", ERASURE_REASON, "--yes")).status == 0
+    assert await remaining_markers(connection) == []
+    assert [len(await erasure_entries(connection, resource)) for resource in ("patients", "profiles")] == [2, 2]
     assert (await command("journal", "verify")).status == 0
 
 
 @pytest.mark.usefixtures("_person")
-async def test_profile_that_another_patient_has(
+async def test_a_profile_shared_with_another_patient_is_kept(
     client: httpx.AsyncClient, connection: asyncpg.Connection, command: Command
 ) -> None:
     """A profile that another patient has stays, with its history; the person's own data go."""
@@ -166,22 +177,22 @@ async def test_profile_that_another_patient_has(
     child = (await client.put(f"{PATIENTS}other/", json=shared)).json()
     profile = f"{PROFILES}account-of-8001015009087/"
     before = (await client.get(f"{profile}history/")).content
-    done = await command("erase", "patient", "8001015009087", "--reason", REASON, "--yes")
+    done = await command("erase", "patient", "8001015009087", "--reason", ERASURE_REASON, "--yes")
     assert done.status == 0
     assert "profile" not in done.out
     assert (await client.get(f"{PATIENTS}other/")).json() == child
     assert (await client.get(f"{profile}history/")).content == before
-    assert await erased(connection, "profiles") == []
-    assert not {"marker-own", "marker-first", "marker street", "1980-01-02"} & set(await left(connection))
-    assert (await client.get(f"{ONE}history/")).status_code == 404
-    refused = await command("erase", "profile", "account-of-8001015009087", "--reason", REASON, "--yes")
+    assert await erasure_entries(connection, "profiles") == []
+    assert not {"marker-own", "marker-first", "marker street", "1980-01-02"} & set(await remaining_markers(connection))
+    assert (await client.get(f"{PATIENT_PATH}history/")).status_code == 404
+    refused = await command("erase", "profile", "account-of-8001015009087", "--reason", ERASURE_REASON, "--yes")
     assert refused.status == 1
     assert "1 patient is linked" in refused.err
     assert (await client.get(f"{profile}history/")).content == before
 
 
 @pytest.mark.usefixtures("_person")
-async def test_profile_in_other_histories(
+async def test_an_erased_profile_is_pseudonymized_in_other_histories(
     client: httpx.AsyncClient, connection: asyncpg.Connection, command: Command
 ) -> None:
     """Histories of other patients who once had the erased profile hold its token, and nothing else of them changes."""
@@ -197,12 +208,12 @@ async def test_profile_in_other_histories(
         assert "marker-email" in answer.text, "which is stored with the key"
     await client.put(child.headers["Location"], json={"patient_profile": None})
     await client.put(other, json={"patient_profile": None})
-    before = await versions(client, other)
-    assert (await command("erase", "patient", "8001015009087", "--reason", REASON, "--yes")).status == 0
-    assert await left(connection) == []
-    (entry,) = await erased(connection, "profiles")
+    before = await get_history(client, other)
+    assert (await command("erase", "patient", "8001015009087", "--reason", ERASURE_REASON, "--yes")).status == 0
+    assert await remaining_markers(connection) == []
+    (entry,) = await erasure_entries(connection, "profiles")
     token = entry["unique_id"]
-    assert await versions(client, other) == replaced(before, token)
+    assert await get_history(client, other) == with_token(before, token)
     answer = await client.post(f"{other}restore/", json={"version": 2})
     assert answer.status_code == 422
     assert token in answer.text
@@ -211,31 +222,31 @@ async def test_profile_in_other_histories(
     assert (await command("journal", "verify")).status == 0
 
 
-def replaced(value: Any, token: str) -> Any:
+def with_token(value: Any, token: str) -> Any:
     """The same with the token in the place of the profile's id."""
     match value:
         case dict():
-            return {name: replaced(item, token) for name, item in value.items()}
+            return {name: with_token(item, token) for name, item in value.items()}
         case list():
-            return [replaced(item, token) for item in value]
+            return [with_token(item, token) for item in value]
         case "account-of-8001015009087":
             return token
     return value
 
 
-async def test_profile_that_no_patient_has(
+async def test_an_unlinked_profile_can_be_erased(
     client: httpx.AsyncClient, connection: asyncpg.Connection, command: Command
 ) -> None:
     """A profile alone can be erased too, with what is stored of it."""
     body = {"unique_id": "8001015009087", "email": "marker@example.com"}
-    assert (await client.post(PROFILES, json=body, headers=KEY)).status_code == 201
-    assert (await command("erase", "profile", "8001015009087", "--reason", REASON, "--yes")).status == 0
-    assert await left(connection) == []
-    assert len(await erased(connection, "profiles")) == 1
+    assert (await client.post(PROFILES, json=body, headers=IDEMPOTENCY_HEADERS)).status_code == 201
+    assert (await command("erase", "profile", "8001015009087", "--reason", ERASURE_REASON, "--yes")).status == 0
+    assert await remaining_markers(connection) == []
+    assert len(await erasure_entries(connection, "profiles")) == 1
 
 
 @pytest.mark.usefixtures("_person")
-async def test_ids_are_not_patterns(
+async def test_erasure_takes_ids_literally_not_as_patterns(
     client: httpx.AsyncClient, connection: asyncpg.Connection, command: Command
 ) -> None:
     """Of `a_b` nothing of `axb` or `a_b~c` is removed, neither its history nor its stored answers."""
@@ -247,41 +258,41 @@ async def test_ids_are_not_patterns(
         assert (await client.post(f"{PATIENTS}{unique_id}/restore/", json={"version": 1}, headers=key)).is_success
     others = "SELECT * FROM idempotency_keys WHERE key <> 'a_b' ORDER BY path, key"
     before = await connection.fetch(others)
-    assert (await command("erase", "patient", "a_b", "--reason", REASON, "--yes")).status == 0
+    assert (await command("erase", "patient", "a_b", "--reason", ERASURE_REASON, "--yes")).status == 0
     assert await connection.fetch(others) == before
     for unique_id in ids[1:]:
-        assert len(await versions(client, f"{PATIENTS}{unique_id}/")) == 1
+        assert len(await get_history(client, f"{PATIENTS}{unique_id}/")) == 1
 
 
 @pytest.mark.usefixtures("_person")
-async def test_refusals(connection: asyncpg.Connection, command: Command) -> None:
+async def test_erasing_an_unknown_id_is_refused(connection: asyncpg.Connection, command: Command) -> None:
     """An unknown id, or nobody to confirm, is exit status 1 with a sentence, and nothing is removed."""
-    before = await dump(connection)
+    before = await dump_tables(connection)
     for what, unique_id in (("patient", "none"), ("patient", "a b"), ("profile", "8001015009087"), ("patient", "%")):
-        done = await command("erase", what, unique_id, "--reason", REASON, "--yes")
+        done = await command("erase", what, unique_id, "--reason", ERASURE_REASON, "--yes")
         assert done.status == 1
         assert f"There is no {what} of this unique_id." in done.err
         assert "Traceback" not in done.err
-    assert await dump(connection) == before
+    assert await dump_tables(connection) == before
 
 
 @pytest.mark.usefixtures("_person")
 async def test_serving_role_may_not_erase(connection: asyncpg.Connection, command: Command, serving_url: str) -> None:
     """Under the serving role it is exit status 1 with a sentence, and nothing is removed."""
-    before = await dump(connection)
-    done = await command("erase", "patient", "8001015009087", "--reason", REASON, "--yes", url=serving_url)
+    before = await dump_tables(connection)
+    done = await command("erase", "patient", "8001015009087", "--reason", ERASURE_REASON, "--yes", url=serving_url)
     assert done.status == 1
     assert "This role may not" in done.err
     assert "Traceback" not in done.err
-    assert await dump(connection) == before
+    assert await dump_tables(connection) == before
 
 
-def on_a_terminal(url: str, typed: str) -> Done:
+def erase_on_a_terminal(url: str, typed: str) -> CommandResult:
     """Erase the person on a terminal, where somebody types."""
     terminal, end = pty.openpty()
     try:
         process = subprocess.Popen(
-            [*COMMAND, "erase", "patient", "8001015009087", "--reason", REASON],
+            [*CLI_COMMAND, "erase", "patient", "8001015009087", "--reason", ERASURE_REASON],
             env={**os.environ, "DATABASE_URL": url},
             stdin=end,
             stdout=subprocess.PIPE,
@@ -293,24 +304,24 @@ def on_a_terminal(url: str, typed: str) -> Done:
     finally:
         os.close(terminal)
         os.close(end)
-    return Done(process.returncode, out, err)
+    return CommandResult(process.returncode, out, err)
 
 
 @pytest.mark.usefixtures("_person")
-async def test_confirmation(connection: asyncpg.Connection, database_url: str) -> None:
+async def test_erasure_needs_the_id_typed_on_a_terminal(connection: asyncpg.Connection, database_url: str) -> None:
     """On a terminal the id has to be typed; anything else, and having no terminal, removes nothing."""
-    before = await dump(connection)
+    before = await dump_tables(connection)
     wrong, alone = await asyncio.gather(
-        asyncio.to_thread(on_a_terminal, database_url, "yes\n"),
+        asyncio.to_thread(erase_on_a_terminal, database_url, "yes\n"),
         asyncio.to_thread(
-            run_command, "erase", "patient", "8001015009087", "--reason", REASON, DATABASE_URL=database_url
+            run_cli, "erase", "patient", "8001015009087", "--reason", ERASURE_REASON, DATABASE_URL=database_url
         ),
     )
     assert (wrong.status, alone.returncode) == (1, 1)
     assert "Nothing was removed." in wrong.err
     assert "--yes" in alone.stderr
-    assert await dump(connection) == before
-    done = await asyncio.to_thread(on_a_terminal, database_url, "8001015009087\n")
+    assert await dump_tables(connection) == before
+    done = await asyncio.to_thread(erase_on_a_terminal, database_url, "8001015009087\n")
     assert (done.status, done.err) == (0, "")
     assert "Nothing can bring it back" in done.out
-    assert await left(connection) == []
+    assert await remaining_markers(connection) == []

@@ -9,62 +9,72 @@ import asyncpg
 import httpx
 import pytest
 
-from app.journal.schemas import Entry
+from app.api.pages import STREAM_BATCH_SIZE
 from app.main import create_app
-from app.resource.pages import BATCH
+from app.records.history_schemas import Entry
 from app.settings import Settings
-from tests.support import KINDS, Kind
+from tests.support import RESOURCE_EXAMPLES, ResourceExample
 
 PATIENTS = "/patients/patients/"
-ONE = f"{PATIENTS}own/"
-HISTORY = f"{ONE}history/"
+PATIENT_PATH = f"{PATIENTS}own/"
+HISTORY_PATH = f"{PATIENT_PATH}history/"
 
 
-def versions(answer: httpx.Response) -> list[int]:
+def versions_on_page(response: httpx.Response) -> list[int]:
     """The versions of a page of entries, each of which is as the OpenAPI document says."""
-    assert answer.status_code == 200, answer.text
-    assert answer.headers["Content-Type"] == "application/json"
-    return [Entry.model_validate(entry).version for entry in answer.json()]
+    assert response.status_code == 200, response.text
+    assert response.headers["Content-Type"] == "application/json"
+    return [Entry.model_validate(entry).version for entry in response.json()]
 
 
-async def walk(client: httpx.AsyncClient, url: str) -> list[list[int]]:
+async def versions_by_page(client: httpx.AsyncClient, url: str) -> list[list[int]]:
     """The versions of all pages, by following the links."""
     pages = []
     while url:
         answer = await client.get(url)
-        pages.append(versions(answer))
+        pages.append(versions_on_page(answer))
         url = answer.links.get("next", {}).get("url", "")
     return pages
 
 
-async def changes(client: httpx.AsyncClient, kind: Kind, count: int) -> None:
+async def create_versions(client: httpx.AsyncClient, kind: ResourceExample, count: int) -> None:
     """Create the record `own` and change it until it has so many versions."""
-    assert (await client.post(kind.path, json=kind.own)).status_code == 201
+    assert (await client.post(kind.path, json=kind.create_body)).status_code == 201
     for number in range(count - 1):
-        assert (await client.put(kind.one, json=kind.least if number % 2 else kind.change)).status_code == 200
+        assert (
+            await client.put(kind.record_path, json=kind.minimal_body if number % 2 else kind.update_body)
+        ).status_code == 200
 
 
-def places(answer: httpx.Response) -> list[list[str | int]]:
+def error_locations(response: httpx.Response) -> list[list[str | int]]:
     """Where the errors of a 422 are."""
-    assert answer.status_code == 422, answer.text
-    return [error["loc"] for error in answer.json()["errors"]]
+    assert response.status_code == 422, response.text
+    return [error["loc"] for error in response.json()["errors"]]
 
 
-def cursor(text: str) -> str:
+def encode_cursor(text: str) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-async def test_newest_first_in_pages_or_whole(client: httpx.AsyncClient) -> None:
+async def test_history_is_newest_first_in_pages_or_whole(client: httpx.AsyncClient) -> None:
     """The history is whole without parameters; with a limit, links lead through all of it, and end."""
-    for kind in KINDS:
-        await changes(client, kind, 7)
-        history = f"{kind.one}history/"
+    for kind in RESOURCE_EXAMPLES:
+        await create_versions(client, kind, 7)
+        history = f"{kind.record_path}history/"
         whole = await client.get(history)
-        assert versions(whole) == [7, 6, 5, 4, 3, 2, 1]
+        assert versions_on_page(whole) == [7, 6, 5, 4, 3, 2, 1]
         assert "Link" not in whole.headers
-        assert await walk(client, f"{history}?limit=3") == [[7, 6, 5], [4, 3, 2], [1]]
-        assert await walk(client, f"{history}?limit=7") == [[7, 6, 5, 4, 3, 2, 1]]
-        assert await walk(client, f"{history.removesuffix('/')}?limit=1") == [[7], [6], [5], [4], [3], [2], [1]]
+        assert await versions_by_page(client, f"{history}?limit=3") == [[7, 6, 5], [4, 3, 2], [1]]
+        assert await versions_by_page(client, f"{history}?limit=7") == [[7, 6, 5, 4, 3, 2, 1]]
+        assert await versions_by_page(client, f"{history.removesuffix('/')}?limit=1") == [
+            [7],
+            [6],
+            [5],
+            [4],
+            [3],
+            [2],
+            [1],
+        ]
         next_page = (await client.get(f"{history}?limit=2")).links["next"]["url"]
         assert next_page.startswith(f"{history}?limit=2&cursor=")
         assert (await client.get(next_page)).json() == whole.json()[2:4]
@@ -72,15 +82,15 @@ async def test_newest_first_in_pages_or_whole(client: httpx.AsyncClient) -> None
 
 async def test_new_versions_do_not_move_pages(client: httpx.AsyncClient) -> None:
     """A change between two pages neither repeats nor leaves out an entry of the later one."""
-    await changes(client, KINDS[0], 4)
-    first = await client.get(f"{HISTORY}?limit=2")
-    await client.put(ONE, json={"patient_title": "Dr."})
-    assert versions(await client.get(first.links["next"]["url"])) == [2, 1]
+    await create_versions(client, RESOURCE_EXAMPLES[0], 4)
+    first = await client.get(f"{HISTORY_PATH}?limit=2")
+    await client.put(PATIENT_PATH, json={"patient_title": "Dr."})
+    assert versions_on_page(await client.get(first.links["next"]["url"])) == [2, 1]
 
 
 async def test_long_history_is_streamed_whole(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
     """Without a limit every entry comes, however many: as many as fit the batches that are read, and others."""
-    for count in (BATCH, 2 * BATCH + 1):
+    for count in (STREAM_BATCH_SIZE, 2 * STREAM_BATCH_SIZE + 1):
         await connection.execute(
             "INSERT INTO journal (resource, unique_id, version, action, actor, record)"
             " SELECT 'patients', $1, n, 'updated', 'me', '{}' FROM generate_series(1, $2) n",
@@ -88,80 +98,84 @@ async def test_long_history_is_streamed_whole(client: httpx.AsyncClient, connect
             count,
         )
         answer = await client.get(f"{PATIENTS}pat{count}/history/")
-        assert versions(answer) == list(range(count, 0, -1))
+        assert versions_on_page(answer) == list(range(count, 0, -1))
         assert "Link" not in answer.headers
 
 
-async def test_history_of_what_was_deleted(client: httpx.AsyncClient) -> None:
+async def test_history_of_deleted_records_is_kept(client: httpx.AsyncClient) -> None:
     """A deleted record's history stays, with the deletion in it, as do its versions."""
-    for kind in KINDS:
-        await changes(client, kind, 2)
-        before = (await client.get(f"{kind.one}history/")).json()
-        assert (await client.delete(kind.one)).status_code == 204
-        deleted, *others = (await client.get(f"{kind.one}history/")).json()
+    for kind in RESOURCE_EXAMPLES:
+        await create_versions(client, kind, 2)
+        before = (await client.get(f"{kind.record_path}history/")).json()
+        assert (await client.delete(kind.record_path)).status_code == 204
+        deleted, *others = (await client.get(f"{kind.record_path}history/")).json()
         assert others == before
         assert (deleted["version"], deleted["action"], deleted["record"]) == (3, "deleted", None)
         for entry in (deleted, *others):
-            answer = await client.get(f"{kind.one}history/{entry['version']}/")
+            answer = await client.get(f"{kind.record_path}history/{entry['version']}/")
             assert (answer.status_code, answer.json()) == (200, entry)
-            head = await client.head(f"{kind.one}history/{entry['version']}/")
+            head = await client.head(f"{kind.record_path}history/{entry['version']}/")
             assert (head.status_code, head.content) == (200, b"")
             assert head.headers["ETag"] == answer.headers["ETag"]
 
 
-async def test_what_was_never_there(client: httpx.AsyncClient) -> None:
+async def test_unknown_ids_and_versions_are_404(client: httpx.AsyncClient) -> None:
     """An id never used has no history, and no version beyond the newest is there; nor is one of another resource."""
-    for kind in KINDS:
-        await changes(client, kind, 2)
+    for kind in RESOURCE_EXAMPLES:
+        await create_versions(client, kind, 2)
         for other in ("none", "OWN", "own.", "%00", "a b", "a" * 65):
             for path in ("history/", "history/1/", "history/?limit=1"):
                 answer = await client.get(f"{kind.path}{other}/{path}")
                 assert (answer.status_code, answer.headers["Content-Type"]) == (404, "application/problem+json"), other
         for version in (3, 4, 2**53 - 2):
-            assert (await client.get(f"{kind.one}history/{version}/")).status_code == 404
+            assert (await client.get(f"{kind.record_path}history/{version}/")).status_code == 404
     assert (await client.post(PATIENTS, json={"unique_id": "alone", "patient_last_name": "Doe"})).status_code == 201
-    for kind in KINDS[1:]:
+    for kind in RESOURCE_EXAMPLES[1:]:
         assert (await client.get(f"{kind.path}alone/history/")).status_code == 404
 
 
-async def test_unusable_parameters(client: httpx.AsyncClient) -> None:
+async def test_invalid_history_parameters_are_422(client: httpx.AsyncClient) -> None:
     """A limit, cursor or version that cannot be is a 422 at its place; so is a cursor of another list."""
-    await changes(client, KINDS[0], 3)
+    await create_versions(client, RESOURCE_EXAMPLES[0], 3)
     for limit in ("0", "-1", "1001", "a", "1.5", ""):
-        assert places(await client.get(HISTORY, params={"limit": limit})) == [["query", "limit"]]
+        assert error_locations(await client.get(HISTORY_PATH, params={"limit": limit})) == [["query", "limit"]]
     for text in ("pat123", "-1", "1.5", "1e3", "a" * 64, "9" * 60, str(2**53), "", "\u0663"):
-        assert places(await client.get(HISTORY, params={"cursor": cursor(text)})) == [["query", "cursor"]], text
+        assert error_locations(await client.get(HISTORY_PATH, params={"cursor": encode_cursor(text)})) == [
+            ["query", "cursor"]
+        ], text
     for broken in ("*", "a", "2", "A" * 201):
-        assert places(await client.get(HISTORY, params={"cursor": broken})) == [["query", "cursor"]], broken
-    assert places(await client.get(HISTORY, params={"order": "asc"})) == [["query", "order"]]
+        assert error_locations(await client.get(HISTORY_PATH, params={"cursor": broken})) == [["query", "cursor"]], (
+            broken
+        )
+    assert error_locations(await client.get(HISTORY_PATH, params={"order": "asc"})) == [["query", "order"]]
     for version in ("0", "-1", "a", "1.5", "9" * 30, str(2**53), "null"):
-        assert places(await client.get(f"{HISTORY}{version}/")) == [["path", "version"]], version
+        assert error_locations(await client.get(f"{HISTORY_PATH}{version}/")) == [["path", "version"]], version
 
 
 @pytest.mark.parametrize("cap", [1, 2, 3])
-async def test_operators_cap(database_url: str, client: httpx.AsyncClient, cap: int) -> None:
+async def test_list_cap_limits_histories(database_url: str, client: httpx.AsyncClient, cap: int) -> None:
     """`PATIENTS_LIST_CAP` bounds a history without limit too; its links lead to the rest, and a limit is obeyed."""
-    await changes(client, KINDS[0], 3)
+    await create_versions(client, RESOURCE_EXAMPLES[0], 3)
     app = create_app(Settings.model_validate({"database_url": database_url, "list_cap": cap}))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://patients.test") as capped,
     ):
-        pages = await walk(capped, HISTORY)
+        pages = await versions_by_page(capped, HISTORY_PATH)
         assert [len(page) for page in pages] == [[1, 1, 1], [2, 1], [3]][cap - 1]
         assert list(chain.from_iterable(pages)) == [3, 2, 1]
-        assert await walk(capped, f"{HISTORY}?limit=3") == [[3, 2, 1]]
+        assert await versions_by_page(capped, f"{HISTORY_PATH}?limit=3") == [[3, 2, 1]]
 
 
-async def test_versions_of_concurrent_changes(client: httpx.AsyncClient) -> None:
+async def test_concurrent_changes_get_consecutive_versions(client: httpx.AsyncClient) -> None:
     """Changes at the same moment are versions one after the other: none is missing, none is there twice."""
-    kind = KINDS[0]
-    await client.post(kind.path, json=kind.own)
+    kind = RESOURCE_EXAMPLES[0]
+    await client.post(kind.path, json=kind.create_body)
     bodies: list[dict[str, Any]] = [{"patient_title": f"Title {number}"} for number in range(30)]
-    answers = await asyncio.gather(*(client.put(kind.one, json=body) for body in bodies))
+    answers = await asyncio.gather(*(client.put(kind.record_path, json=body) for body in bodies))
     assert {answer.status_code for answer in answers} == {200}
-    entries = (await client.get(HISTORY)).json()
+    entries = (await client.get(HISTORY_PATH)).json()
     assert [entry["version"] for entry in entries] == list(range(31, 0, -1))
     assert {entry["record"].get("patient_title") for entry in entries} == {
         None,

@@ -11,56 +11,58 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.documents import programs
+from tests.doc_commands import postgres_bin_directory
 from tests.journal.conftest import Command
-from tests.processes import run_command
-from tests.support import EXAMPLE, KINDS, database_named
+from tests.processes import run_cli
+from tests.support import EXAMPLE_PATIENT, RESOURCE_EXAMPLES, database_url_for
 
 PATIENTS = "/patients/patients/"
-WELL = "Every record is what its newest entry says."
-WRONG = "The journal does not agree with the records or with itself."
-OPEN = "ALTER TABLE journal DISABLE TRIGGER append_only;"
+SUCCESS_MESSAGE = "Every record is what its newest entry says."
+FAILURE_MESSAGE = "The journal does not agree with the records or with itself."
+DISABLE_TRIGGER = "ALTER TABLE journal DISABLE TRIGGER append_only;"
 """What nobody but the owner can do."""
-SHUT = "ALTER TABLE journal ENABLE TRIGGER append_only"
+ENABLE_TRIGGER = "ALTER TABLE journal ENABLE TRIGGER append_only"
 
 
 @pytest.fixture
-async def _workload(client: httpx.AsyncClient, directory: None, command: Command) -> None:  # noqa: ARG001
+async def _workload(client: httpx.AsyncClient, hospitals_and_doctors: None, command: Command) -> None:  # noqa: ARG001
     """Records created, changed, linked, shared, deleted, restored and erased, of all resources and in many ways."""
 
-    async def done(method: str, path: str, body: object = None, status: int = 200) -> None:
+    async def send(method: str, path: str, body: object = None, status: int = 200) -> None:
         answer = await client.request(method, path, json=body)
         assert answer.status_code == status, answer.text
 
-    for kind in KINDS:
+    for kind in RESOURCE_EXAMPLES:
         for number in range(3):
             one = f"{kind.path}own-{number}/"
-            await done("POST", kind.path, {**kind.least, "unique_id": f"own-{number}"}, 201)
-            await done("PUT", one, kind.change)
+            await send("POST", kind.path, {**kind.minimal_body, "unique_id": f"own-{number}"}, 201)
+            await send("PUT", one, kind.update_body)
             if number:
-                await done("DELETE", one, status=204)
+                await send("DELETE", one, status=204)
             if number == 1:
-                await done("POST", f"{one}restore/", {"version": 1})
+                await send("POST", f"{one}restore/", {"version": 1})
     for number in range(5):
         one = f"{PATIENTS}pat-{number}/"
-        await done("POST", PATIENTS, {**EXAMPLE, "unique_id": f"pat-{number}"}, 201)
-        await done("PUT", one, {"patient_latitude": number / 3, "hospital_ids": ["hos789", "hos123"]})
-        await done("PATCH", one, {"patient_profile": {"unique_id": "shared", "email": f"mail{number}@b.c"}})
-        await done("PUT", one, dict.fromkeys(EXAMPLE.keys() - {"patient_last_name", "hospital_ids", "doctor_ids"}))
-        await done("POST", f"{one}restore/", {"version": number % 4 + 1})
-    await done("PUT", "/hospitals/hospitals/hos789/", {"hospital_name": "Renamed"})
-    await asyncio.gather(*(done("PUT", f"{PATIENTS}pat-0/", {"patient_title": f"Title {n}"}) for n in range(9)))
-    await done("DELETE", f"{PATIENTS}pat-2/", status=204)
+        await send("POST", PATIENTS, {**EXAMPLE_PATIENT, "unique_id": f"pat-{number}"}, 201)
+        await send("PUT", one, {"patient_latitude": number / 3, "hospital_ids": ["hos789", "hos123"]})
+        await send("PATCH", one, {"patient_profile": {"unique_id": "shared", "email": f"mail{number}@b.c"}})
+        await send(
+            "PUT", one, dict.fromkeys(EXAMPLE_PATIENT.keys() - {"patient_last_name", "hospital_ids", "doctor_ids"})
+        )
+        await send("POST", f"{one}restore/", {"version": number % 4 + 1})
+    await send("PUT", "/hospitals/hospitals/hos789/", {"hospital_name": "Renamed"})
+    await asyncio.gather(*(send("PUT", f"{PATIENTS}pat-0/", {"patient_title": f"Title {n}"}) for n in range(9)))
+    await send("DELETE", f"{PATIENTS}pat-2/", status=204)
     for unique_id in ("pat-2", "pat-3", "own-1"):
         assert (await command("erase", "patient", unique_id, "--reason", "asked", "--yes")).status == 0
 
 
 @pytest.mark.usefixtures("_workload")
-async def test_all_is_well(command: Command, connection: asyncpg.Connection) -> None:
+async def test_every_record_agrees_after_a_mixed_workload(command: Command, connection: asyncpg.Connection) -> None:
     """Whatever the service and its commands did, every record agrees: exit status 0, and the count of each resource."""
     done = await command("journal", "verify")
     assert (done.status, done.err) == (0, "")
-    assert WELL in done.out
+    assert SUCCESS_MESSAGE in done.out
     for table in ("patients", "profiles", "hospitals", "doctors"):
         records = await connection.fetchval(f"SELECT count(*) FROM {table}")  # noqa: S608  # a name of ours
         entries = await connection.fetchval("SELECT count(*) FROM journal WHERE resource = $1", table)
@@ -68,14 +70,14 @@ async def test_all_is_well(command: Command, connection: asyncpg.Connection) -> 
         assert records > 1
 
 
-async def test_empty_database_is_well(command: Command) -> None:
+async def test_an_empty_database_verifies(command: Command) -> None:
     """Where there is nothing, nothing is wrong."""
     done = await command("journal", "verify")
-    assert (done.status, WELL in done.out) == (0, True)
+    assert (done.status, SUCCESS_MESSAGE in done.out) == (0, True)
 
 
-NEWEST = "unique_id = '{0}' AND version = (SELECT max(version) FROM journal WHERE unique_id = '{0}')"
-NEXT = "SELECT 'patients', '{0}', max(version) + 1, 'deleted', 'me' FROM journal WHERE unique_id = '{0}'"
+NEWEST_ENTRY_CONDITION = "unique_id = '{0}' AND version = (SELECT max(version) FROM journal WHERE unique_id = '{0}')"
+SELECT_NEXT_VERSION = "SELECT 'patients', '{0}', max(version) + 1, 'deleted', 'me' FROM journal WHERE unique_id = '{0}'"
 TAMPERING = (
     ("UPDATE patients SET patient_title = 'X' WHERE unique_id = '{0}'", "is not what its newest entry says"),
     ("UPDATE patients SET patient_gender = NULL WHERE unique_id = '{0}'", "is not what its newest entry says"),
@@ -96,7 +98,10 @@ TAMPERING = (
     ("DELETE FROM patients WHERE unique_id = '{0}'", "is in the journal only"),
     ("INSERT INTO patients (unique_id, patient_last_name) VALUES ('{0}-new', 'Doe')", "is not in the journal"),
     ("DELETE FROM journal WHERE unique_id = '{0}'", "is not in the journal"),
-    (f"INSERT INTO journal (resource, unique_id, version, action, actor) {NEXT}", "was deleted, says the journal"),
+    (
+        f"INSERT INTO journal (resource, unique_id, version, action, actor) {SELECT_NEXT_VERSION}",
+        "was deleted, says the journal",
+    ),
     ("DELETE FROM journal WHERE unique_id = '{0}' AND version = 2", "lacks the version before 3"),
     ("UPDATE profiles SET email = NULL WHERE unique_id = '{0}'", "is not what its newest entry says"),
     ("DELETE FROM hospitals WHERE unique_id = '{0}'", "is in the journal only"),
@@ -105,9 +110,9 @@ TAMPERING = (
 """What somebody may do to the record `{0}` and its journal past the service, and how that is told."""
 
 
-async def test_what_was_done_past_the_service(
+async def test_changes_by_sql_are_found(
     client: httpx.AsyncClient,
-    directory: None,  # noqa: ARG001
+    hospitals_and_doctors: None,  # noqa: ARG001
     connection: asyncpg.Connection,
     command: Command,
 ) -> None:
@@ -119,22 +124,22 @@ async def test_what_was_done_past_the_service(
         profile = {"unique_id": unique_id, "email": "a@b.c"}
         if "hospitals WHERE" in statement:
             await client.post("/hospitals/hospitals/", json={"unique_id": unique_id, "hospital_name": "General"})
-        body = {**EXAMPLE, "patient_profile": profile, "unique_id": unique_id}
+        body = {**EXAMPLE_PATIENT, "patient_profile": profile, "unique_id": unique_id}
         assert (await client.post(PATIENTS, json=body)).status_code == 201
         for title in ("Dr.", "Prof."):
             assert (await client.put(f"{PATIENTS}{unique_id}/", json={"patient_title": title})).status_code == 200
-        change = statement.format(unique_id, newest=NEWEST.format(unique_id))
+        change = statement.format(unique_id, newest=NEWEST_ENTRY_CONDITION.format(unique_id))
         if "journal" in change:
             # the patient's entries, not those of its profile, which has the same id
             change = change.replace("WHERE unique_id", "WHERE resource = 'patients' AND unique_id")
-        await connection.execute(f"{OPEN} {change}; {SHUT}")
+        await connection.execute(f"{DISABLE_TRIGGER} {change}; {ENABLE_TRIGGER}")
         expected |= {f"{unique_id}{'-new' * ('-new' in statement)} {flaw}" for flaw in flaws}
         done = await command("journal", "verify")
-        assert (done.status, WRONG in done.out, WELL in done.out) == (1, True, False), statement
+        assert (done.status, FAILURE_MESSAGE in done.out, SUCCESS_MESSAGE in done.out) == (1, True, False), statement
         assert {line.strip() for line in done.out.splitlines() if line.startswith("  ")} == expected
 
 
-async def test_many_flaws(connection: asyncpg.Connection, command: Command) -> None:
+async def test_only_the_first_twenty_discrepancies_are_listed(connection: asyncpg.Connection, command: Command) -> None:
     """However many are wrong, the first 20 of each resource are listed, and it says how many more there are."""
     await connection.execute("INSERT INTO profiles (unique_id) SELECT 'prof' || n FROM generate_series(1, 1000) n")
     done = await command("journal", "verify")
@@ -144,14 +149,14 @@ async def test_many_flaws(connection: asyncpg.Connection, command: Command) -> N
     assert done.out.count("  … and 980 more\n") == done.out.count("…") == 1
 
 
-async def test_the_command_itself(database_url: str, connection: asyncpg.Connection) -> None:
+async def test_verify_runs_in_a_process_of_its_own(database_url: str, connection: asyncpg.Connection) -> None:
     """In a process of its own it does the same."""
     await connection.execute("INSERT INTO hospitals (unique_id, hospital_name) VALUES ('hos', 'General')")
-    wrong = await asyncio.to_thread(run_command, "journal", "verify", DATABASE_URL=database_url)
+    wrong = await asyncio.to_thread(run_cli, "journal", "verify", DATABASE_URL=database_url)
     assert (wrong.returncode, "hos is not in the journal" in wrong.stdout, wrong.stderr) == (1, True, "")
 
 
-async def test_database_without_the_journal(connection: asyncpg.Connection, command: Command) -> None:
+async def test_an_unmigrated_database_is_explained(connection: asyncpg.Connection, command: Command) -> None:
     """A database that lacks migrations is exit status 1 and a sentence."""
     await connection.execute("DELETE FROM alembic_version")
     done = await command("journal", "verify")
@@ -160,12 +165,12 @@ async def test_database_without_the_journal(connection: asyncpg.Connection, comm
 
 
 @pytest.fixture
-async def copy_url(server: str) -> AsyncIterator[str]:
+async def restored_url(postgres_url: str) -> AsyncIterator[str]:
     """The URL of an empty database for a backup to be restored into."""
     name = f"copy_{secrets.token_hex(4)}"
-    connection = await asyncpg.connect(database_named(server, "postgres"))
+    connection = await asyncpg.connect(database_url_for(postgres_url, "postgres"))
     await connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")
-    yield database_named(server, name)
+    yield database_url_for(postgres_url, name)
     await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
     await connection.close()
 
@@ -176,23 +181,23 @@ def run_program(*words: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.usefixtures("_workload")
-async def test_restored_backup(
-    database_url: str, copy_url: str, connection: asyncpg.Connection, command: Command, tmp_path: Path
+async def test_a_restored_backup_verifies_like_the_original(
+    database_url: str, restored_url: str, connection: asyncpg.Connection, command: Command, tmp_path: Path
 ) -> None:
     """What `pg_restore` makes of `pg_dump`'s file agrees as the original does, and its journal is append-only too."""
     file = tmp_path / "patients.dump"
     commands: list[list[str | Path]] = [
-        [programs() / "pg_dump", "--format=custom", f"--file={file}", database_url],
-        [programs() / "pg_restore", "--exit-on-error", f"--dbname={copy_url}", file],
+        [postgres_bin_directory() / "pg_dump", "--format=custom", f"--file={file}", database_url],
+        [postgres_bin_directory() / "pg_restore", "--exit-on-error", f"--dbname={restored_url}", file],
     ]
     for words in commands:
         ran = await asyncio.to_thread(run_program, *words)
         assert ran.returncode == 0, ran.stderr
     original = await command("journal", "verify")
-    done = await command("journal", "verify", url=copy_url)
+    done = await command("journal", "verify", url=restored_url)
     assert done == original
     assert done.status == 0
-    copy = await asyncpg.connect(copy_url)
+    copy = await asyncpg.connect(restored_url)
     try:
         entries = (
             "SELECT resource, unique_id, version, action, time, actor, request_id, reason, record::text FROM journal"
@@ -204,5 +209,5 @@ async def test_restored_backup(
         await copy.execute("UPDATE hospitals SET hospital_name = 'X' WHERE unique_id = 'hos456'")
     finally:
         await copy.close()
-    done = await command("journal", "verify", url=copy_url)
+    done = await command("journal", "verify", url=restored_url)
     assert (done.status, "hos456 is not what" in done.out) == (1, True)

@@ -15,7 +15,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from prometheus_client.parser import text_string_to_metric_families
 
 
-class Sent(NamedTuple):
+class ReceivedSpan(NamedTuple):
     """A span, with the attributes of the process that sent it."""
 
     span: Span
@@ -23,18 +23,18 @@ class Sent(NamedTuple):
 
     @property
     def attributes(self) -> dict[str, Any]:
-        return values(self.span.attributes)
+        return attribute_values(self.span.attributes)
 
 
-def values(attributes: Any) -> dict[str, Any]:
+def attribute_values(attributes: Any) -> dict[str, Any]:
     """Attributes as they are read."""
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     attribute: KeyValue
     for attribute in attributes:
         kind = attribute.value.WhichOneof("value")
         assert kind is not None
-        found[attribute.key] = getattr(attribute.value, kind)
-    return found
+        result[attribute.key] = getattr(attribute.value, kind)
+    return result
 
 
 class Collector:
@@ -53,10 +53,10 @@ class Collector:
             **more,
         }
 
-    def spans(self) -> list[Sent]:
+    def spans(self) -> list[ReceivedSpan]:
         """All spans so far."""
         return [
-            Sent(span, values(batch.resource.attributes))
+            ReceivedSpan(span, attribute_values(batch.resource.attributes))
             for path, body in list(self.received)
             if path == "/v1/traces"
             for batch in ExportTraceServiceRequest.FromString(body).resource_spans
@@ -66,16 +66,16 @@ class Collector:
 
     def metrics(self) -> dict[str, list[dict[str, Any]]]:
         """The attributes of all points so far, by the name of the metric."""
-        found: dict[str, list[dict[str, Any]]] = {}
+        result: dict[str, list[dict[str, Any]]] = {}
         for batch in self._metrics():
             for metric in (metric for scope in batch.scope_metrics for metric in scope.metrics):
                 points = getattr(metric, metric.WhichOneof("data") or "").data_points
-                found.setdefault(metric.name, []).extend(values(point.attributes) for point in points)
-        return found
+                result.setdefault(metric.name, []).extend(attribute_values(point.attributes) for point in points)
+        return result
 
-    def measuring(self) -> set[str]:
+    def metric_instances(self) -> set[str]:
         """The instances that have sent metrics so far."""
-        return {values(batch.resource.attributes)["service.instance.id"] for batch in self._metrics()}
+        return {attribute_values(batch.resource.attributes)["service.instance.id"] for batch in self._metrics()}
 
     def _metrics(self) -> Iterator[ResourceMetrics]:
         for path, body in list(self.received):
@@ -84,13 +84,13 @@ class Collector:
 
 
 @pytest.fixture
-def collected() -> Iterator[Collector]:
+def collector() -> Iterator[Collector]:
     """A collector on a port of its own."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            kept.received.append((self.path, body))
+            receiver.received.append((self.path, body))
             self.send_response(200)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -99,10 +99,10 @@ def collected() -> Iterator[Collector]:
             """Write nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        kept = Collector(f"http://127.0.0.1:{server.server_port}")
+        receiver = Collector(f"http://127.0.0.1:{server.server_port}")
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield kept
+        yield receiver
         server.shutdown()
         thread.join()
 

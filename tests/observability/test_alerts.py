@@ -13,37 +13,41 @@ import yaml
 
 from tests.observability.support import Metrics
 
-RULES = Path(__file__).parents[2] / "docs" / "alerts.yml"
-OF_PROMETHEUS = {"up"}
-LABELS_OF_PROMETHEUS = {"instance", "job", "le"}
-WORDS = {"rate", "increase", "sum", "by", "histogram_quantile", "min_over_time", "or", "unless", "offset"}
-INSTANCE = 'instance="api:8000",job="patients-api"'
-ONE = f'{INSTANCE},method="GET",route="/patients/patients/{{unique_id}}/"'
-FINE = {
-    f"up{{{INSTANCE}}}": "1x60",
-    f'http_requests_total{{{ONE},status="200"}}': "0+600x60",
-    f"database_requests_waiting{{{INSTANCE}}}": "0x60",
+RULES_FILE = Path(__file__).parents[2] / "docs" / "alerts.yml"
+PROMETHEUS_METRICS = {"up"}
+PROMETHEUS_LABELS = {"instance", "job", "le"}
+PROMQL_KEYWORDS = {"rate", "increase", "sum", "by", "histogram_quantile", "min_over_time", "or", "unless", "offset"}
+INSTANCE_LABELS = 'instance="api:8000",job="patients-api"'
+REQUEST_LABELS = f'{INSTANCE_LABELS},method="GET",route="/patients/patients/{{unique_id}}/"'
+HEALTHY_SERIES = {
+    f"up{{{INSTANCE_LABELS}}}": "1x60",
+    f'http_requests_total{{{REQUEST_LABELS},status="200"}}': "0+600x60",
+    f"database_requests_waiting{{{INSTANCE_LABELS}}}": "0x60",
 }
 """Series of an hour in which all is well, a value a minute, in promtool's notation."""
 
 
-def slow(name: str, labels: str, le: str) -> dict[str, str]:
+def slow_series(name: str, labels: str, le: str) -> dict[str, str]:
     """Series of a histogram in which everything takes longer than `le`."""
     counts = {le: "0x60", "2.5": "0+600x60", "+Inf": "0+600x60"}
     return {f'{name}{{{labels},le="{bound}"}}': values for bound, values in counts.items()}
 
 
-STATEMENT = "database_statement_duration_seconds_bucket"
-WRONG: dict[str, dict[str, str]] = {
-    "PatientsApiDown": {f"up{{{INSTANCE}}}": "1x40 0x20"},
-    "PatientsApiUnavailable": {f'http_requests_total{{{ONE},status="503"}}': "0+12x60"},
-    "PatientsApiUnexpectedErrors": {f'http_requests_total{{{ONE},status="500"}}': "_x55 1x5"},
-    "PatientsApiSlow": slow("http_request_duration_seconds_bucket", ONE, "1"),
-    "PatientsApiWaiting": {f"database_requests_waiting{{{INSTANCE}}}": "0x40 3x20"},
-    "PatientsApiDatabaseSlow": slow(STATEMENT, f'{INSTANCE},operation="SELECT",table="patients"', "0.5"),
-    "PatientsApiCommitsSlow": slow(STATEMENT, f'{INSTANCE},operation="COMMIT",table=""', "0.25"),
-    "PatientsApiAnswersBreakOff": {f"http_responses_incomplete_total{{{ONE}}}": "0+60x60"},
-    "PatientsApiRefused": {f'http_requests_total{{{ONE},status="401"}}': "0+120x60"},
+STATEMENT_BUCKET_METRIC = "database_statement_duration_seconds_bucket"
+FAILURE_SERIES: dict[str, dict[str, str]] = {
+    "PatientsApiDown": {f"up{{{INSTANCE_LABELS}}}": "1x40 0x20"},
+    "PatientsApiUnavailable": {f'http_requests_total{{{REQUEST_LABELS},status="503"}}': "0+12x60"},
+    "PatientsApiUnexpectedErrors": {f'http_requests_total{{{REQUEST_LABELS},status="500"}}': "_x55 1x5"},
+    "PatientsApiSlow": slow_series("http_request_duration_seconds_bucket", REQUEST_LABELS, "1"),
+    "PatientsApiWaiting": {f"database_requests_waiting{{{INSTANCE_LABELS}}}": "0x40 3x20"},
+    "PatientsApiDatabaseSlow": slow_series(
+        STATEMENT_BUCKET_METRIC, f'{INSTANCE_LABELS},operation="SELECT",table="patients"', "0.5"
+    ),
+    "PatientsApiCommitsSlow": slow_series(
+        STATEMENT_BUCKET_METRIC, f'{INSTANCE_LABELS},operation="COMMIT",table=""', "0.25"
+    ),
+    "PatientsApiAnswersBreakOff": {f"http_responses_incomplete_total{{{REQUEST_LABELS}}}": "0+60x60"},
+    "PatientsApiRefused": {f'http_requests_total{{{REQUEST_LABELS},status="401"}}': "0+120x60"},
 }
 """What goes wrong beside, by the alert that it sets off."""
 
@@ -55,35 +59,35 @@ needs_promtool = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def rules() -> list[dict[str, Any]]:
-    (group,) = yaml.safe_load(RULES.read_text())["groups"]
+    (group,) = yaml.safe_load(RULES_FILE.read_text())["groups"]
     assert group["name"] == "patients-api"
-    found: list[dict[str, Any]] = group["rules"]
-    return found
+    alert_rules: list[dict[str, Any]] = group["rules"]
+    return alert_rules
 
 
-def names(metrics: Metrics) -> set[str]:
+def series_names(metrics: Metrics) -> set[str]:
     """The names under which values of each metric are found, whether there are values yet or not."""
     endings = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
     return {
         name + ending for name, family in metrics.families.items() for ending in endings.get(family.type, ())
-    } | OF_PROMETHEUS
+    } | PROMETHEUS_METRICS
 
 
-async def test_rules_ask_for_what_there_is(client: httpx.AsyncClient, rules: list[dict[str, Any]]) -> None:
+async def test_rules_use_existing_metrics_and_labels(client: httpx.AsyncClient, rules: list[dict[str, Any]]) -> None:
     """Each name in an expression is a metric, a label of one, or Prometheus' own."""
     await client.get("/hospitals/hospitals/")
     metrics = Metrics((await client.get("/metrics")).text)
-    labels = {label for _, pairs in metrics.samples for label, _ in pairs} | LABELS_OF_PROMETHEUS
+    labels = {label for _, pairs in metrics.samples for label, _ in pairs} | PROMETHEUS_LABELS
     asked = set()
     for rule in rules:
-        words = set(re.findall(r"[a-z_]{2,}", re.sub(r'"[^"]*"|\[\w+\]', "", rule["expr"]))) - WORDS
-        assert words & names(metrics), rule["alert"]
-        assert words <= names(metrics) | labels, rule["alert"]
+        words = set(re.findall(r"[a-z_]{2,}", re.sub(r'"[^"]*"|\[\w+\]', "", rule["expr"]))) - PROMQL_KEYWORDS
+        assert words & series_names(metrics), rule["alert"]
+        assert words <= series_names(metrics) | labels, rule["alert"]
         asked |= words
     assert {"http_requests_total", "database_requests_waiting", "up"} <= asked, "the test sees the words"
 
 
-async def test_rules_name_routes_that_there_are(client: httpx.AsyncClient, rules: list[dict[str, Any]]) -> None:
+async def test_rules_match_existing_routes(client: httpx.AsyncClient, rules: list[dict[str, Any]]) -> None:
     """Where a rule picks routes or leaves some out, there are such."""
     document = (await client.get("/openapi.json")).json()
     patterns = {pattern for rule in rules for pattern in re.findall(r'route(?:=~|!~|=)"([^"]*)"', rule["expr"])}
@@ -94,7 +98,7 @@ async def test_rules_name_routes_that_there_are(client: httpx.AsyncClient, rules
             assert any(re.fullmatch(expression, path) for path in document["paths"]), alternative
 
 
-def test_rules_say_what_they_mean(rules: list[dict[str, Any]]) -> None:
+def test_rules_have_severity_and_description(rules: list[dict[str, Any]]) -> None:
     """Each has a name of its own, how urgent it is, what is wrong, and what to look at."""
     assert len({rule["alert"] for rule in rules}) == len(rules)
     for rule in rules:
@@ -104,28 +108,30 @@ def test_rules_say_what_they_mean(rules: list[dict[str, Any]]) -> None:
         assert len(rule["annotations"]["description"]) > 80
 
 
-def promtool(told: bytes, *what: str) -> str:
+def promtool_errors(stdin: bytes, *arguments: str) -> str:
     """What Prometheus' own tool finds wrong."""
-    found = subprocess.run(["promtool", *what], input=told, check=False, capture_output=True)
-    return "" if found.returncode == 0 else f"{found.stdout.decode()}{found.stderr.decode()}{found.returncode}"
+    result = subprocess.run(["promtool", *arguments], input=stdin, check=False, capture_output=True)
+    return "" if result.returncode == 0 else f"{result.stdout.decode()}{result.stderr.decode()}{result.returncode}"
 
 
 @needs_promtool
-async def test_prometheus_takes_them(client: httpx.AsyncClient) -> None:
+async def test_promtool_accepts_rules_and_metrics(client: httpx.AsyncClient) -> None:
     """It finds nothing wrong with the rules, nor with the names of the metrics."""
     await client.get("/hospitals/hospitals/")
     metrics = (await client.get("/metrics")).content
-    assert await asyncio.to_thread(promtool, b"", "check", "rules", str(RULES)) == ""
-    assert await asyncio.to_thread(promtool, metrics, "check", "metrics") == ""
+    assert await asyncio.to_thread(promtool_errors, b"", "check", "rules", str(RULES_FILE)) == ""
+    assert await asyncio.to_thread(promtool_errors, metrics, "check", "metrics") == ""
 
 
 @needs_promtool
-@pytest.mark.parametrize("wrong", ["", *WRONG])
-def test_alerts_go_off_when_they_should(rules: list[dict[str, Any]], tmp_path: Path, wrong: str) -> None:
+@pytest.mark.parametrize("failing_alert", ["", *FAILURE_SERIES])
+def test_each_alert_fires_only_on_its_failure(rules: list[dict[str, Any]], tmp_path: Path, failing_alert: str) -> None:
     """Each when what it is about goes wrong, and only then; a single 500 too."""
-    assert {rule["alert"] for rule in rules} == set(WRONG)
-    series = FINE | WRONG.get(wrong, {})
-    quiet = [{"eval_time": "60m", "alertname": name, "exp_alerts": []} for name in WRONG if name != wrong]
+    assert {rule["alert"] for rule in rules} == set(FAILURE_SERIES)
+    series = HEALTHY_SERIES | FAILURE_SERIES.get(failing_alert, {})
+    quiet = [
+        {"eval_time": "60m", "alertname": name, "exp_alerts": []} for name in FAILURE_SERIES if name != failing_alert
+    ]
     cases = tmp_path / "cases.yml"
     case = {
         "interval": "1m",
@@ -133,11 +139,11 @@ def test_alerts_go_off_when_they_should(rules: list[dict[str, Any]], tmp_path: P
         "alert_rule_test": quiet,
         "promql_expr_test": [
             {
-                "expr": f'count(ALERTS{{alertname="{wrong}",alertstate="firing"}})',
+                "expr": f'count(ALERTS{{alertname="{failing_alert}",alertstate="firing"}})',
                 "eval_time": "60m",
-                "exp_samples": [{"labels": "{}", "value": 1}] if wrong else [],
+                "exp_samples": [{"labels": "{}", "value": 1}] if failing_alert else [],
             }
         ],
     }
-    cases.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": [case]}))
-    assert promtool(b"", "test", "rules", str(cases)) == ""
+    cases.write_text(yaml.safe_dump({"rule_files": [str(RULES_FILE)], "evaluation_interval": "1m", "tests": [case]}))
+    assert promtool_errors(b"", "test", "rules", str(cases)) == ""

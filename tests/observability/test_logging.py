@@ -14,13 +14,13 @@ import httpx
 import pytest
 
 from tests.conftest import free_port
-from tests.processes import COMMAND, await_ready
+from tests.processes import CLI_COMMAND, wait_until_ready
 
-COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+ANSI_COLOR_PATTERN = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @contextmanager
-def on_a_terminal(database_url: str, **environment: str) -> Iterator[tuple[str, list[bytes]]]:
+def serve_on_a_terminal(database_url: str, **environment: str) -> Iterator[tuple[str, list[bytes]]]:
     """A service whose stdout is a terminal: its URL, and what it writes there."""
     port = free_port()
     ours, its = pty.openpty()
@@ -32,7 +32,7 @@ def on_a_terminal(database_url: str, **environment: str) -> Iterator[tuple[str, 
                 written.append(data)
 
     with subprocess.Popen(
-        [*COMMAND, "serve", "--port", str(port)],
+        [*CLI_COMMAND, "serve", "--port", str(port)],
         env={**os.environ, "DATABASE_URL": database_url, "PATIENTS_DRAIN_SECONDS": "0", **environment},
         stdout=its,
     ) as process:
@@ -40,7 +40,7 @@ def on_a_terminal(database_url: str, **environment: str) -> Iterator[tuple[str, 
         reader = threading.Thread(target=read)
         reader.start()
         try:
-            await_ready(process, f"http://127.0.0.1:{port}")
+            wait_until_ready(process, f"http://127.0.0.1:{port}")
             yield f"http://127.0.0.1:{port}", written
         finally:
             process.send_signal(signal.SIGTERM)
@@ -50,14 +50,14 @@ def on_a_terminal(database_url: str, **environment: str) -> Iterator[tuple[str, 
 
 
 @pytest.mark.parametrize("no_color", ["", "1"])
-def test_lines_for_people(database_url: str, no_color: str) -> None:
+def test_terminal_lines_are_readable_and_colored(database_url: str, no_color: str) -> None:
     """Readable, in colours unless NO_COLOR says otherwise, one line a request, and never a traceback."""
-    with on_a_terminal(database_url, NO_COLOR=no_color) as (url, written):
+    with serve_on_a_terminal(database_url, NO_COLOR=no_color) as (url, written):
         httpx.get(f"{url}/patients/patients/M4rker/", headers={"X-Request-ID": "seen"})
         httpx.get(f"{url}/patients/patients/", headers={"Connection": "Upgrade", "Upgrade": "websocket"})
     text = b"".join(written).decode()
-    assert bool(COLOUR.search(text)) == (not no_color)
-    lines = [line for line in COLOUR.sub("", text).splitlines() if "request_id=seen" in line]
+    assert bool(ANSI_COLOR_PATTERN.search(text)) == (not no_color)
+    lines = [line for line in ANSI_COLOR_PATTERN.sub("", text).splitlines() if "request_id=seen" in line]
     assert len(lines) == 1
     assert re.match(r"\S+Z \[info +\] request ", lines[0])
     for pair in ("method=GET", "route=/patients/patients/{unique_id}/", "status=404", "complete=True", "duration_ms="):
@@ -68,7 +68,7 @@ def test_lines_for_people(database_url: str, no_color: str) -> None:
 
 async def test_an_error_on_a_terminal_has_no_traceback(database_url: str, connection: asyncpg.Connection) -> None:
     """Nor does an error of ours: its text may hold a patient's data."""
-    with on_a_terminal(database_url, NO_COLOR="1") as (url, written):
+    with serve_on_a_terminal(database_url, NO_COLOR="1") as (url, written):
         await connection.execute("DROP TABLE doctors CASCADE")
         async with httpx.AsyncClient(base_url=url) as client:
             assert (await client.get("/doctors/doctors/M4rker/")).status_code == 500

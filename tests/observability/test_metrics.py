@@ -18,23 +18,23 @@ from app.db.embedded import EmbeddedPostgres
 from tests.auth.support import make_key
 from tests.observability.support import Metrics, scrape
 from tests.processes import (
-    Call,
-    at_once,
-    await_blocked,
+    RawRequest,
     data_directory,
     postgres_pid,
-    run_command,
-    workers,
+    run_cli,
+    send_concurrently,
+    wait_until_blocked,
+    worker_pids,
 )
-from tests.support import Served, eventually
+from tests.support import ServiceProcess, eventually
 
 HOSPITALS = "/hospitals/hospitals/"
-ONE = "/hospitals/hospitals/{unique_id}/"
+HOSPITAL_ROUTE = "/hospitals/hospitals/{unique_id}/"
 PATIENTS = "/patients/patients/"
-Serve = Callable[..., Served]
+Serve = Callable[..., ServiceProcess]
 
 
-def scrapes(served: Served) -> Iterator[Metrics]:
+def repeated_scrapes(served: ServiceProcess) -> Iterator[Metrics]:
     """Several, of which some reach each worker: the kernel spreads connections."""
     return (scrape(served.url) for _ in range(12))
 
@@ -46,36 +46,36 @@ async def test_counts_are_exact_whichever_worker_is_asked(serve: Serve, database
     Requests of the same moment share statements: of these there are fewer, but as many whichever worker tells.
     """
     served = serve("--workers", "2", DATABASE_URL=database_url)
-    missing = [Call("GET", f"{HOSPITALS}none/")]
+    missing = [RawRequest("GET", f"{HOSPITALS}none/")]
     expected = 0
 
     def exact() -> bool:
-        told = list(scrapes(served))
+        scraped = list(repeated_scrapes(served))
         statements = {
             metrics.value("database_statement_duration_seconds_count", operation="SELECT", table="hospitals")
-            for metrics in told
+            for metrics in scraped
         }
         return (len(statements) == 1 and 0 < statements.pop() <= expected) and all(
-            metrics.value("http_requests_total", route=ONE, method="GET", status="404") == expected
-            and metrics.value("http_request_duration_seconds_count", route=ONE, method="GET") == expected
-            for metrics in told
+            metrics.value("http_requests_total", route=HOSPITAL_ROUTE, method="GET", status="404") == expected
+            and metrics.value("http_request_duration_seconds_count", route=HOSPITAL_ROUTE, method="GET") == expected
+            for metrics in scraped
         )
 
     async def ask() -> None:
         nonlocal expected
-        await at_once(served.url, missing * 40)
+        await send_concurrently(served.url, missing * 40)
         expected += 40
         await asyncio.to_thread(eventually, exact)
 
     await ask()
-    before = workers(served.process.pid)
+    before = worker_pids(served.process.pid)
     os.kill(min(before), signal.SIGKILL)
-    await asyncio.to_thread(eventually, lambda: len(workers(served.process.pid) - before) == 1, within=60)
+    await asyncio.to_thread(eventually, lambda: len(worker_pids(served.process.pid) - before) == 1, within_seconds=60)
     await ask()
-    (fresh,) = workers(served.process.pid) - before
-    await asyncio.to_thread(eventually, lambda: any(shared(fresh)), within=60)
+    (fresh,) = worker_pids(served.process.pid) - before
+    await asyncio.to_thread(eventually, lambda: any(shared_value_files(fresh)), within_seconds=60)
     await ask()
-    (directory,) = {path.parent for path in shared(fresh)}
+    (directory,) = {path.parent for path in shared_value_files(fresh)}
     assert len(list(directory.glob("gauge_live*"))) == 6, "two files each of two workers and their supervisor"
     assert not list(directory.glob(f"gauge_live*_{min(before)}.db")), "the killed one's are gone"
     served.process.terminate()
@@ -83,14 +83,14 @@ async def test_counts_are_exact_whichever_worker_is_asked(serve: Serve, database
     assert not directory.exists(), "nothing is left behind"
 
 
-def shared(pid: int) -> list[Path]:
+def shared_value_files(pid: int) -> list[Path]:
     """The files in which a process shares its values: they are mapped into its memory."""
     lines = [line.split(maxsplit=5) for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
     return [Path(fields[5]) for fields in lines if fields[-1].endswith(f"_{pid}.db")]
 
 
 @pytest.mark.alone
-async def test_what_killed_workers_had_in_use_is_not_counted(
+async def test_connections_of_killed_workers_are_not_counted(
     serve: Serve, database_url: str, connection: asyncpg.Connection
 ) -> None:
     """Their connections are gone with them; the log tells of them, and of those in their place."""
@@ -98,44 +98,46 @@ async def test_what_killed_workers_had_in_use_is_not_counted(
     async with connection.transaction(), httpx.AsyncClient(base_url=served.url, timeout=30) as client:
         await connection.execute("LOCK TABLE hospitals IN ACCESS EXCLUSIVE MODE")
         request = asyncio.create_task(client.get(f"{HOSPITALS}none/"))
-        await await_blocked(connection)
+        await wait_until_blocked(connection)
         assert (await asyncio.to_thread(scrape, served.url)).value("database_connections_in_use") == 1
-        killed = workers(served.process.pid)
+        killed = worker_pids(served.process.pid)
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
         with pytest.raises(httpx.TransportError):
             await request
 
-    def forgotten() -> bool:
+    def connections_released() -> bool:
         try:
             metrics = scrape(served.url)
         except httpx.TransportError:  # not serving yet
             return False
         return metrics.value("database_connections_in_use") == 0 and metrics.value("database_connections_max") == 6
 
-    await asyncio.to_thread(eventually, forgotten, within=60)
-    fresh = workers(served.process.pid)
+    await asyncio.to_thread(eventually, connections_released, within_seconds=60)
+    fresh = worker_pids(served.process.pid)
 
     def logged(event: str) -> list[tuple[str, int, int | None]]:
-        lines = [line for line in served.log() if line["event"] == event]
+        lines = [line for line in served.log_entries() if line["event"] == event]
         return sorted((line["level"], line["pid"], line.get("exit_code")) for line in lines)
 
-    def told() -> bool:
+    def both_logged() -> bool:
         return len(logged("worker started")) == 2
 
-    await asyncio.to_thread(eventually, told)
+    await asyncio.to_thread(eventually, both_logged)
     assert logged("worker ended") == [("warning", pid, -signal.SIGKILL) for pid in sorted(killed)]
     assert logged("worker started") == [("info", pid, None) for pid in sorted(fresh)]
 
 
-async def test_pool_in_use_and_waiting(serve: Serve, database_url: str, connection: asyncpg.Connection) -> None:
+async def test_pool_metrics_count_connections_in_use_and_waiting_requests(
+    serve: Serve, database_url: str, connection: asyncpg.Connection
+) -> None:
     """While a principal's connections are in use, it tells how many requests wait for one; afterwards neither."""
     served = serve(DATABASE_URL=database_url, PATIENTS_POOL_SIZE="4")
     async with connection.transaction():
         await connection.execute("LOCK TABLE hospitals IN ACCESS EXCLUSIVE MODE")
-        deletion = Call("DELETE", f"{HOSPITALS}none/")
-        requests = asyncio.create_task(at_once(served.url, [deletion] * 5))
-        await await_blocked(connection, 3)
+        deletion = RawRequest("DELETE", f"{HOSPITALS}none/")
+        requests = asyncio.create_task(send_concurrently(served.url, [deletion] * 5))
+        await wait_until_blocked(connection, 3)
         metrics = await asyncio.to_thread(scrape, served.url)
     assert metrics.value("database_connections_max") == 4
     assert metrics.value("database_connections_in_use") == 3, "all that one principal's transactions may have"
@@ -149,7 +151,7 @@ async def test_pool_in_use_and_waiting(serve: Serve, database_url: str, connecti
     await asyncio.to_thread(eventually, free)
 
 
-async def test_statements_that_fail_or_are_given_up_take_time_too(
+async def test_failed_and_cancelled_statements_are_timed_too(
     client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
     """A lock that is not had in time costs the database's time, and what was given up is no longer in use."""
@@ -170,7 +172,7 @@ async def test_statements_that_fail_or_are_given_up_take_time_too(
     assert after.value("database_connections_in_use") == before.value("database_connections_in_use")
 
 
-async def test_statements_are_named_by_what_they_do_first(client: httpx.AsyncClient) -> None:
+async def test_statement_metrics_are_labelled_by_operation_and_table(client: httpx.AsyncClient) -> None:
     """By operation and table, the commit among them; each once."""
     names = {("INSERT", "hospitals"): 1, ("COMMIT", ""): 1}
     before = Metrics((await client.get("/metrics")).text)
@@ -196,30 +198,32 @@ async def test_labels_are_bounded(client: httpx.AsyncClient) -> None:
     assert "made-up" not in metrics.text
     assert "nowhere" not in metrics.text
     app_routes = {route for route in metrics.labels("route") if route != "(none)"}
-    assert {ONE, "/metrics"} <= app_routes
+    assert {HOSPITAL_ROUTE, "/metrics"} <= app_routes
 
 
-async def test_answers_that_break_off(serve: Serve, database_url: str, connection: asyncpg.Connection) -> None:
+async def test_interrupted_responses_are_counted_as_incomplete(
+    serve: Serve, database_url: str, connection: asyncpg.Connection
+) -> None:
     """A client that hangs up before its answer: the request counts as unanswered, and as incomplete."""
     served = serve(DATABASE_URL=database_url)
     async with connection.transaction():
         await connection.execute("LOCK TABLE hospitals IN ACCESS EXCLUSIVE MODE")
         _, writer = await asyncio.open_connection("127.0.0.1", int(served.url.rpartition(":")[2]))
-        writer.write(Call("GET", f"{HOSPITALS}none/").encoded())
-        await await_blocked(connection)
+        writer.write(RawRequest("GET", f"{HOSPITALS}none/").to_bytes())
+        await wait_until_blocked(connection)
         writer.close()
 
         def broken() -> bool:
             metrics = scrape(served.url)
             return (
-                metrics.value("http_responses_incomplete_total", route=ONE, method="GET") == 1
-                and metrics.value("http_requests_total", route=ONE, method="GET", status="none") == 1
+                metrics.value("http_responses_incomplete_total", route=HOSPITAL_ROUTE, method="GET") == 1
+                and metrics.value("http_requests_total", route=HOSPITAL_ROUTE, method="GET", status="none") == 1
             )
 
         await asyncio.to_thread(eventually, broken)
 
 
-async def test_both_formats_parse(client: httpx.AsyncClient) -> None:
+async def test_text_and_openmetrics_formats_parse(client: httpx.AsyncClient) -> None:
     """The text format, and OpenMetrics for who asks for it, as Prometheus does."""
     await client.get(HOSPITALS)
     plain = await client.get("/metrics")
@@ -239,7 +243,7 @@ async def test_both_formats_parse(client: httpx.AsyncClient) -> None:
     assert all(family.documentation for family in families.values())
 
 
-def test_one_worker_tells_of_its_process(serve: Serve, database_url: str) -> None:
+def test_a_single_worker_exports_process_metrics(serve: Serve, database_url: str) -> None:
     """Memory and CPU time, where there is one process to tell of; whatever other programs share."""
     served = serve(DATABASE_URL=database_url, PROMETHEUS_MULTIPROC_DIR="/nowhere")
     metrics = scrape(served.url)
@@ -247,24 +251,24 @@ def test_one_worker_tells_of_its_process(serve: Serve, database_url: str) -> Non
     assert metrics.value("process_cpu_seconds_total") > 0
 
 
-async def test_scrapes_and_probes_are_no_news(serve: Serve, database_url: str) -> None:
+async def test_successful_scrapes_and_probes_are_not_logged(serve: Serve, database_url: str) -> None:
     """A successful scrape is not logged, as a probe is not; one that is refused is."""
     served = serve(DATABASE_URL=database_url, PATIENTS_AUTH="required")
     key = await make_key(database_url, Scope.METRICS_READ)
     scrape(served.url, Authorization=f"Bearer {key}")
     with pytest.raises(AssertionError, match="Send an API key"):
         scrape(served.url)
-    await asyncio.to_thread(eventually, lambda: bool(served.log()))
+    await asyncio.to_thread(eventually, lambda: bool(served.log_entries()))
     served.process.terminate()
     await asyncio.to_thread(served.process.wait, 30)
-    assert [(line["route"], line["status"]) for line in served.log()] == [("/metrics", 401)]
+    assert [(line["route"], line["status"]) for line in served.log_entries()] == [("/metrics", 401)]
 
 
 @pytest.mark.alone
-async def test_metrics_while_the_database_is_away(serve: Serve) -> None:
+async def test_a_metrics_key_works_while_the_database_is_down(serve: Serve) -> None:
     """Then they are needed most: a key for them alone, which was good before, still is; no other."""
     with data_directory() as data_dir, EmbeddedPostgres(data_dir, options={"fsync": "off"}) as database:
-        assert run_command("migrate", DATABASE_URL=database.url).returncode == 0
+        assert run_cli("migrate", DATABASE_URL=database.url).returncode == 0
         scraper, admin, unknown = [
             await make_key(database.url, scope, name=name)
             for name, scope in {"a": Scope.METRICS_READ, "b": Scope.ADMIN, "c": Scope.METRICS_READ}.items()
@@ -276,5 +280,5 @@ async def test_metrics_while_the_database_is_away(serve: Serve) -> None:
 
         assert [status(scraper), status(admin)] == [200, 200]
         os.kill(postgres_pid(data_dir), signal.SIGKILL)
-        eventually(lambda: status(admin) == 503, within=20)  # it is verified again
+        eventually(lambda: status(admin) == 503, within_seconds=20)  # it is verified again
         assert [status(scraper), status(unknown)] == [200, 503]

@@ -11,22 +11,22 @@ import httpx
 import pytest
 
 from tests.conftest import free_port
-from tests.observability.support import Collector, Sent, collected
-from tests.support import Served, eventually
+from tests.observability.support import Collector, ReceivedSpan, collector
+from tests.support import ServiceProcess, eventually
 
 HOSPITALS = "/hospitals/hospitals/"
-ONE = "/hospitals/hospitals/{unique_id}/"
-TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
-TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
+HOSPITAL_ROUTE = "/hospitals/hospitals/{unique_id}/"
+TRACE_ID, PARENT_SPAN_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+TRACEPARENT = f"00-{TRACE_ID}-{PARENT_SPAN_ID}-01"
 """The example of W3C's recommendation."""
-SERVER, CLIENT = 2, 3
+SERVER_SPAN_KIND, CLIENT_SPAN_KIND = 2, 3
 """Kinds of spans."""
-ERROR = 2
-Serve = Callable[..., Served]
-__all__ = ["collected"]
+ERROR_STATUS_CODE = 2
+Serve = Callable[..., ServiceProcess]
+__all__ = ["collector"]
 
 
-def stop(served: Served) -> float:
+def stop(served: ServiceProcess) -> float:
     """End a service; how many seconds that took."""
     began = time.monotonic()
     served.process.send_signal(signal.SIGTERM)
@@ -34,21 +34,21 @@ def stop(served: Served) -> float:
     return time.monotonic() - began
 
 
-def spans_of(collected: Collector, trace: str) -> list[Sent]:
-    return [sent for sent in collected.spans() if sent.span.trace_id.hex() == trace]
+def spans_of_trace(collector: Collector, trace_id: str) -> list[ReceivedSpan]:
+    return [sent for sent in collector.spans() if sent.span.trace_id.hex() == trace_id]
 
 
-async def test_a_request_is_a_trace_with_its_statements(serve: Serve, database_url: str, collected: Collector) -> None:
+async def test_a_request_is_a_trace_with_its_statements(serve: Serve, database_url: str, collector: Collector) -> None:
     """It goes on the caller's trace, holds a span for each statement and the commit, and its log line names it."""
-    served = serve(DATABASE_URL=database_url, **collected.environment())
+    served = serve(DATABASE_URL=database_url, **collector.environment())
     async with httpx.AsyncClient(base_url=served.url, headers={"traceparent": TRACEPARENT}) as client:
         body = {"unique_id": "hos1", "hospital_name": "General"}
         assert (await client.post(HOSPITALS, json=body)).status_code == 201
     await asyncio.to_thread(stop, served)
-    spans = spans_of(collected, TRACE)
-    (request,) = [sent for sent in spans if sent.span.kind == SERVER]
+    spans = spans_of_trace(collector, TRACE_ID)
+    (request,) = [sent for sent in spans if sent.span.kind == SERVER_SPAN_KIND]
     assert request.span.name == f"POST {HOSPITALS}"
-    assert request.span.parent_span_id.hex() == PARENT
+    assert request.span.parent_span_id.hex() == PARENT_SPAN_ID
     assert request.attributes == {
         "http.request.method": "POST",
         "http.response.status_code": 201,
@@ -62,7 +62,7 @@ async def test_a_request_is_a_trace_with_its_statements(serve: Serve, database_u
     )
     assert [sent.span.name for sent in statements] == ["INSERT hospitals", "COMMIT"]
     for sent in statements:
-        assert sent.span.kind == CLIENT
+        assert sent.span.kind == CLIENT_SPAN_KIND
         assert sent.span.parent_span_id == request.span.span_id
         assert request.span.start_time_unix_nano < sent.span.start_time_unix_nano < sent.span.end_time_unix_nano
     assert statements[0].attributes == {
@@ -71,31 +71,31 @@ async def test_a_request_is_a_trace_with_its_statements(serve: Serve, database_u
         "db.collection.name": "hospitals",
         "db.query.summary": "INSERT hospitals",
     }
-    (line,) = [line for line in served.log() if line["event"] == "request"]
-    assert line["trace_id"] == TRACE
+    (line,) = [line for line in served.log_entries() if line["event"] == "request"]
+    assert line["trace_id"] == TRACE_ID
 
 
 async def test_a_statement_that_fails_is_an_error_without_its_message(
-    serve: Serve, database_url: str, collected: Collector, connection: asyncpg.Connection
+    serve: Serve, database_url: str, collector: Collector, connection: asyncpg.Connection
 ) -> None:
     """Its span has the SQLSTATE; the request's has the status, and no event, which would hold the message."""
-    served = serve(DATABASE_URL=database_url, **collected.environment())
+    served = serve(DATABASE_URL=database_url, **collector.environment())
     await connection.execute("ALTER TABLE hospitals RENAME TO gone")
     async with httpx.AsyncClient(base_url=served.url, headers={"traceparent": TRACEPARENT}) as client:
         assert (await client.get(f"{HOSPITALS}M4rker/")).status_code == 500
     await asyncio.to_thread(stop, served)
-    statement, request = sorted(spans_of(collected, TRACE), key=lambda sent: -sent.span.kind)
+    statement, request = sorted(spans_of_trace(collector, TRACE_ID), key=lambda sent: -sent.span.kind)
     assert statement.attributes["db.response.status_code"] == statement.attributes["error.type"] == "42P01"
     assert request.attributes["error.type"] == "500" or "Error" in request.attributes["error.type"]
     for sent in (statement, request):
-        assert (sent.span.status.code, sent.span.status.message) == (ERROR, "")
+        assert (sent.span.status.code, sent.span.status.message) == (ERROR_STATUS_CODE, "")
         assert not sent.span.events
-    assert b"M4rker" not in b"".join(body for _, body in collected.received)
+    assert b"M4rker" not in b"".join(body for _, body in collector.received)
 
 
-async def test_nothing_that_a_client_writes_leaves(serve: Serve, database_url: str, collected: Collector) -> None:
+async def test_nothing_that_a_client_sends_is_exported(serve: Serve, database_url: str, collector: Collector) -> None:
     """Paths, queries, headers, the trace's state and baggage stay here, whatever answers them."""
-    served = serve(DATABASE_URL=database_url, **collected.environment())
+    served = serve(DATABASE_URL=database_url, **collector.environment())
     headers = {
         "Host": "m4rker.example.org",
         "User-Agent": "M4rker",
@@ -110,34 +110,34 @@ async def test_nothing_that_a_client_writes_leaves(serve: Serve, database_url: s
             await client.request(method, path, params={"M4rker": "M4rker"})
         await client.post("/patients/patients/search/", json={"search": "M4rker"})
     await asyncio.to_thread(stop, served)
-    names = sorted(sent.span.name for sent in spans_of(collected, TRACE) if sent.span.kind == SERVER)
-    assert names == ["GET", f"GET {ONE}", f"HTTP {ONE}", "POST /patients/patients/search/"]
-    assert len({path for path, _ in collected.received}) == 2
-    assert b"m4rker" not in b"".join(body for _, body in collected.received).lower()
+    names = sorted(sent.span.name for sent in spans_of_trace(collector, TRACE_ID) if sent.span.kind == SERVER_SPAN_KIND)
+    assert names == ["GET", f"GET {HOSPITAL_ROUTE}", f"HTTP {HOSPITAL_ROUTE}", "POST /patients/patients/search/"]
+    assert len({path for path, _ in collector.received}) == 2
+    assert b"m4rker" not in b"".join(body for _, body in collector.received).lower()
 
 
-async def test_metrics_by_template(serve: Serve, database_url: str, collected: Collector) -> None:
+async def test_exported_metrics_use_route_templates(serve: Serve, database_url: str, collector: Collector) -> None:
     """FastAPI's metrics, with templates; probes are not among them."""
-    served = serve(DATABASE_URL=database_url, **collected.environment(OTEL_TRACES_EXPORTER="none"))
+    served = serve(DATABASE_URL=database_url, **collector.environment(OTEL_TRACES_EXPORTER="none"))
     async with httpx.AsyncClient(base_url=served.url) as client:
         await client.get(f"{HOSPITALS}none/")
     await asyncio.to_thread(stop, served)
-    assert {path for path, _ in collected.received} == {"/v1/metrics"}
-    durations = collected.metrics()["http.server.request.duration"]
-    assert {point["http.route"] for point in durations} == {ONE}
+    assert {path for path, _ in collector.received} == {"/v1/metrics"}
+    durations = collector.metrics()["http.server.request.duration"]
+    assert {point["http.route"] for point in durations} == {HOSPITAL_ROUTE}
     assert durations[-1] == {
         "http.request.method": "GET",
         "http.response.status_code": 404,
-        "http.route": ONE,
+        "http.route": HOSPITAL_ROUTE,
         "network.protocol.version": "1.1",
         "url.scheme": "http",
     }
-    (line,) = [line for line in served.log() if line["event"] == "request"]
+    (line,) = [line for line in served.log_entries() if line["event"] == "request"]
     assert "trace_id" not in line
 
 
 @pytest.mark.alone
-async def test_each_worker_exports_for_itself(serve: Serve, database_url: str, collected: Collector) -> None:
+async def test_each_worker_exports_for_itself(serve: Serve, database_url: str, collector: Collector) -> None:
     """Two workers are two instances of one service, whose name and attributes the environment may give; traces and
     metrics tell of the same two.
     """
@@ -145,18 +145,18 @@ async def test_each_worker_exports_for_itself(serve: Serve, database_url: str, c
         "--workers",
         "2",
         DATABASE_URL=database_url,
-        **collected.environment(
+        **collector.environment(
             OTEL_SERVICE_NAME="clinic", OTEL_RESOURCE_ATTRIBUTES="deployment.environment.name=test"
         ),
     )
 
     def instances() -> set[str]:
         httpx.get(f"{served.url}{HOSPITALS}")
-        return {sent.resource["service.instance.id"] for sent in collected.spans()}
+        return {sent.resource["service.instance.id"] for sent in collector.spans()}
 
-    await asyncio.to_thread(eventually, lambda: len(instances()) == 2, within=30)
-    await asyncio.to_thread(eventually, lambda: collected.measuring() == instances(), within=30)
-    for sent in collected.spans():
+    await asyncio.to_thread(eventually, lambda: len(instances()) == 2, within_seconds=30)
+    await asyncio.to_thread(eventually, lambda: collector.metric_instances() == instances(), within_seconds=30)
+    for sent in collector.spans():
         assert sent.resource["service.name"] == "clinic"
         assert sent.resource["deployment.environment.name"] == "test"
     await asyncio.to_thread(stop, served)
@@ -171,29 +171,31 @@ async def test_each_worker_exports_for_itself(serve: Serve, database_url: str, c
     ],
     ids=["disabled", "none", "no endpoint"],
 )
-async def test_off(serve: Serve, database_url: str, collected: Collector, environment: dict[str, str]) -> None:
+async def test_telemetry_can_be_disabled(
+    serve: Serve, database_url: str, collector: Collector, environment: dict[str, str]
+) -> None:
     """Where the environment wants none, nothing is sent, and no line names a trace."""
-    served = serve(DATABASE_URL=database_url, **{**collected.environment(), **environment})
+    served = serve(DATABASE_URL=database_url, **{**collector.environment(), **environment})
     async with httpx.AsyncClient(base_url=served.url, headers={"traceparent": TRACEPARENT}) as client:
         await client.get(HOSPITALS)
     await asyncio.to_thread(stop, served)
-    assert collected.received == []
-    assert all("trace_id" not in line for line in served.log())
+    assert collector.received == []
+    assert all("trace_id" not in line for line in served.log_entries())
 
 
-async def test_the_sampler_decides(serve: Serve, database_url: str, collected: Collector) -> None:
+async def test_unsampled_traces_are_not_exported(serve: Serve, database_url: str, collector: Collector) -> None:
     """Nothing of a trace that the standard's sampler leaves out, but its id in the log."""
-    environment = collected.environment(OTEL_TRACES_SAMPLER="always_off", OTEL_METRICS_EXPORTER="none")
+    environment = collector.environment(OTEL_TRACES_SAMPLER="always_off", OTEL_METRICS_EXPORTER="none")
     served = serve(DATABASE_URL=database_url, **environment)
     async with httpx.AsyncClient(base_url=served.url, headers={"traceparent": TRACEPARENT}) as client:
         await client.get(HOSPITALS)
     await asyncio.to_thread(stop, served)
-    assert collected.received == []
-    assert [line["trace_id"] for line in served.log() if line["event"] == "request"] == [TRACE]
+    assert collector.received == []
+    assert [line["trace_id"] for line in served.log_entries() if line["event"] == "request"] == [TRACE_ID]
 
 
 @pytest.mark.alone
-async def test_a_collector_that_is_away_is_no_harm(serve: Serve, database_url: str) -> None:
+async def test_an_unreachable_collector_does_not_stop_the_service(serve: Serve, database_url: str) -> None:
     """Requests are served, it ends in time, and the log says in a few lines what is wrong."""
     away = f"http://127.0.0.1:{free_port()}"
     served = serve(
@@ -206,20 +208,20 @@ async def test_a_collector_that_is_away_is_no_harm(serve: Serve, database_url: s
 
     def failed() -> bool:
         assert httpx.get(f"{served.url}{HOSPITALS}M4rker/").status_code == 404
-        events = "\n".join(line["event"] for line in served.log())
+        events = "\n".join(line["event"] for line in served.log_entries())
         return "export spans batch" in events and "export metrics batch" in events
 
-    await asyncio.to_thread(eventually, failed, within=30)
+    await asyncio.to_thread(eventually, failed, within_seconds=30)
     assert await asyncio.to_thread(stop, served) < 10
-    others = [line for line in served.log() if line["event"] != "request"]
+    others = [line for line in served.log_entries() if line["event"] != "request"]
     assert {line["level"] for line in others} == {"error", "warning"}
-    text = "".join(served.lines)
+    text = "".join(served.stdout_lines)
     assert "Traceback" not in text
     assert "M4rker" not in text
 
 
 @pytest.mark.alone
-async def test_it_ends_although_the_collector_never_answers(serve: Serve, database_url: str) -> None:
+async def test_shutdown_does_not_wait_for_a_silent_collector(serve: Serve, database_url: str) -> None:
     """One that takes connections and says nothing: what is left to send is given up."""
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
@@ -243,12 +245,12 @@ async def test_it_ends_although_the_collector_never_answers(serve: Serve, databa
     ],
     ids=lambda environment: next(iter(environment)),
 )
-async def test_variables_that_cannot_be_used(
-    serve: Serve, database_url: str, collected: Collector, environment: dict[str, str]
+async def test_unusable_telemetry_variables_are_logged_and_ignored(
+    serve: Serve, database_url: str, collector: Collector, environment: dict[str, str]
 ) -> None:
     """A warning says so, and the service serves: telemetry must not stop it, by the standard."""
-    served = serve(DATABASE_URL=database_url, **{**collected.environment(), **environment})
+    served = serve(DATABASE_URL=database_url, **{**collector.environment(), **environment})
     async with httpx.AsyncClient(base_url=served.url) as client:
         assert (await client.get(HOSPITALS)).status_code == 200
     await asyncio.to_thread(stop, served)
-    assert any(word in line["event"] for line in served.log() for word in ("telemetry", "sampler", "timeout"))
+    assert any(word in line["event"] for line in served.log_entries() for word in ("telemetry", "sampler", "timeout"))

@@ -7,24 +7,24 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.support import EXAMPLE
+from tests.support import EXAMPLE_PATIENT
 
-pytestmark = pytest.mark.usefixtures("directory")
-PRINTED = pytest.mark.usefixtures("directory", "_patient")
+pytestmark = pytest.mark.usefixtures("hospitals_and_doctors")
+WITH_EXAMPLE_PATIENT = pytest.mark.usefixtures("hospitals_and_doctors", "_patient")
 
 PATIENTS = "/patients/patients/"
-FIELDS = {key: value for key, value in EXAMPLE.items() if not key.endswith("_ids")}
-GENERAL = {"unique_id": "hos123", "hospital_name": "General Hospital"}
-SMITH = {"unique_id": "doc123", "doctor_first_name": "Dr. Smith"}
-NOON = "2023-01-01T12:00:00Z"
+EXAMPLE_FIELDS = {key: value for key, value in EXAMPLE_PATIENT.items() if not key.endswith("_ids")}
+GENERAL_HOSPITAL = {"unique_id": "hos123", "hospital_name": "General Hospital"}
+DOCTOR_SMITH = {"unique_id": "doc123", "doctor_first_name": "Dr. Smith"}
+EXAMPLE_TIMESTAMP = "2023-01-01T12:00:00Z"
 
 GET_EXAMPLE: dict[str, Any] = {
     "unique_id": "pat123",
-    **FIELDS,
-    "patient_hospital": [GENERAL],
-    "patient_doctor": [SMITH],
-    "date_created": NOON,
-    "last_updated": NOON,
+    **EXAMPLE_FIELDS,
+    "patient_hospital": [GENERAL_HOSPITAL],
+    "patient_doctor": [DOCTOR_SMITH],
+    "date_created": EXAMPLE_TIMESTAMP,
+    "last_updated": EXAMPLE_TIMESTAMP,
 }
 """The contract's GET example, which is its list's only element too."""
 
@@ -41,60 +41,60 @@ PUT_EXAMPLE = {
 @pytest.fixture
 async def _patient(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
     """The patient of the contract's GET example, made by its POST example, at the example's time."""
-    body = {**EXAMPLE, "unique_id": "pat123", "hospital_ids": ["hos123"]}
+    body = {**EXAMPLE_PATIENT, "unique_id": "pat123", "hospital_ids": ["hos123"]}
     assert (await client.post(PATIENTS, json=body)).status_code == 201
     noon = datetime(2023, 1, 1, 12, tzinfo=UTC)
     await connection.execute("UPDATE patients SET date_created = $1, last_updated = $1", noon)
 
 
-def in_order(document: dict[str, Any]) -> list[Any]:
+def ordered_items(document: dict[str, Any]) -> list[Any]:
     """What is compared where the order of the keys matters, nested ones included."""
     return [(key, list(value.items()) if isinstance(value, dict) else value) for key, value in document.items()]
 
 
-async def test_create_answers_as_the_contract_prints_it(client: httpx.AsyncClient) -> None:
+async def test_create_response_matches_the_contract(client: httpx.AsyncClient) -> None:
     """POST of the contract's example answers its example, with both hospitals."""
-    answer = await client.post(PATIENTS, json={**EXAMPLE, "unique_id": "pat123"})
+    answer = await client.post(PATIENTS, json={**EXAMPLE_PATIENT, "unique_id": "pat123"})
     assert answer.status_code == 201
     created = answer.json()
     expected = {
         "unique_id": "pat123",
-        **FIELDS,
-        "patient_hospital": [GENERAL, {"unique_id": "hos456", "hospital_name": "St. Mary's"}],
-        "patient_doctor": [SMITH],
+        **EXAMPLE_FIELDS,
+        "patient_hospital": [GENERAL_HOSPITAL, {"unique_id": "hos456", "hospital_name": "St. Mary's"}],
+        "patient_doctor": [DOCTOR_SMITH],
         "date_created": created["date_created"],
         "last_updated": created["date_created"],
     }
-    assert in_order(created) == in_order(expected)
+    assert ordered_items(created) == ordered_items(expected)
 
 
-async def test_create_as_printed_makes_an_id(client: httpx.AsyncClient) -> None:
+async def test_create_without_unique_id_generates_one(client: httpx.AsyncClient) -> None:
     """POST of the example as it is, without a unique_id, is answered with one that GET finds."""
-    created = (await client.post(PATIENTS, json=EXAMPLE)).json()
+    created = (await client.post(PATIENTS, json=EXAMPLE_PATIENT)).json()
     assert (await client.get(f"{PATIENTS}{created['unique_id']}/")).json() == created
 
 
-@PRINTED
-async def test_get_answers_as_the_contract_prints_it(client: httpx.AsyncClient) -> None:
+@WITH_EXAMPLE_PATIENT
+async def test_get_response_matches_the_contract(client: httpx.AsyncClient) -> None:
     """GET answers the contract's example: its keys, in its order, with its values."""
     answer = await client.get(f"{PATIENTS}pat123/")
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
-    assert in_order(answer.json()) == in_order(GET_EXAMPLE)
+    assert ordered_items(answer.json()) == ordered_items(GET_EXAMPLE)
 
 
-@PRINTED
-async def test_list_answers_as_the_contract_prints_it(client: httpx.AsyncClient) -> None:
+@WITH_EXAMPLE_PATIENT
+async def test_list_response_matches_the_contract(client: httpx.AsyncClient) -> None:
     """The list is a bare array that holds the same document."""
     answer = await client.get(PATIENTS)
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
     assert answer.json() == [GET_EXAMPLE]
-    assert in_order(answer.json()[0]) == in_order(GET_EXAMPLE)
+    assert ordered_items(answer.json()[0]) == ordered_items(GET_EXAMPLE)
 
 
-@PRINTED
-async def test_put_answers_as_the_contract_prints_it(client: httpx.AsyncClient) -> None:
+@WITH_EXAMPLE_PATIENT
+async def test_put_response_matches_the_contract(client: httpx.AsyncClient) -> None:
     """PUT of the contract's five fields changes these alone, and GET then answers the same."""
     answer = await client.put(f"{PATIENTS}pat123/", json=PUT_EXAMPLE)
     assert answer.status_code == 200
@@ -107,13 +107,13 @@ async def test_put_answers_as_the_contract_prints_it(client: httpx.AsyncClient) 
         "patient_doctor": [{"unique_id": "doc456", "doctor_first_name": "Dr. Adams"}],
         "last_updated": answer.json()["last_updated"],
     }
-    assert in_order(answer.json()) == in_order(expected)
-    assert answer.json()["last_updated"] > NOON
+    assert ordered_items(answer.json()) == ordered_items(expected)
+    assert answer.json()["last_updated"] > EXAMPLE_TIMESTAMP
     assert (await client.get(f"{PATIENTS}pat123/")).json() == answer.json()
 
 
-@PRINTED
-async def test_delete_answers_as_the_contract_prints_it(client: httpx.AsyncClient) -> None:
+@WITH_EXAMPLE_PATIENT
+async def test_delete_response_matches_the_contract(client: httpx.AsyncClient) -> None:
     """DELETE answers 204 without a body; then the patient is a 404 and in no list."""
     answer = await client.delete(f"{PATIENTS}pat123/")
     assert (answer.status_code, answer.content) == (204, b"")

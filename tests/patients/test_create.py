@@ -8,21 +8,21 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support import EXAMPLE
+from tests.support import EXAMPLE_PATIENT
 
 PATIENTS = "/patients/patients/"
 PROFILES = "/profiles/profiles/"
-BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
-READ_ONLY = ("patient_hospital", "patient_doctor", "date_created", "last_updated")
+BASE32_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+READ_ONLY_FIELDS = ("patient_hospital", "patient_doctor", "date_created", "last_updated")
 
 
-def places(answer: httpx.Response) -> list[list[str | int]]:
+def error_locations(answer: httpx.Response) -> list[list[str | int]]:
     """Where the errors of a 422 are."""
     assert answer.status_code == 422, answer.text
     return [error["loc"] for error in answer.json()["errors"]]
 
 
-async def everything(client: httpx.AsyncClient) -> list[Any]:
+async def all_records(client: httpx.AsyncClient) -> list[Any]:
     """All that the service holds."""
     answers = [await client.get(f"/{name}/{name}/") for name in ("patients", "profiles", "hospitals", "doctors")]
     assert [answer.status_code for answer in answers] == [200] * 4
@@ -30,15 +30,15 @@ async def everything(client: httpx.AsyncClient) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", ["patient_first_name", "patient_last_name"])
-async def test_one_name_is_enough(client: httpx.AsyncClient, name: str) -> None:
+async def test_one_name_is_enough_to_create_a_patient(client: httpx.AsyncClient, name: str) -> None:
     """One name makes a patient; all else is null or empty, and both dates are the moment of creation."""
     answer = await client.post(PATIENTS, json={name: "Thandi"})
     assert answer.status_code == 201
     created = answer.json()
-    given = {"unique_id", name, "date_created", "last_updated"}
-    assert {key: value for key, value in created.items() if key not in given} == {
+    set_fields = {"unique_id", name, "date_created", "last_updated"}
+    assert {key: value for key, value in created.items() if key not in set_fields} == {
         "patient_profile": None,
-        **dict.fromkeys(EXAMPLE.keys() - {"patient_profile", "hospital_ids", "doctor_ids"} - given),
+        **dict.fromkeys(EXAMPLE_PATIENT.keys() - {"patient_profile", "hospital_ids", "doctor_ids"} - set_fields),
         "patient_hospital": [],
         "patient_doctor": [],
     }
@@ -57,7 +57,7 @@ async def test_one_name_is_enough(client: httpx.AsyncClient, name: str) -> None:
         {"patient_first_name": "", "patient_last_name": " \t\u2003"},
     ],
 )
-async def test_some_name_is_required(client: httpx.AsyncClient, body: dict[str, Any]) -> None:
+async def test_a_first_or_last_name_is_required(client: httpx.AsyncClient, body: dict[str, Any]) -> None:
     """Neither first nor last name, or only blanks in both, is a 422 that says what to give."""
     answer = await client.post(PATIENTS, json=body)
     assert answer.status_code == 422
@@ -67,39 +67,39 @@ async def test_some_name_is_required(client: httpx.AsyncClient, body: dict[str, 
     assert (await client.get(PATIENTS)).json() == []
 
 
-async def test_made_ids_are_ordered_by_time(client: httpx.AsyncClient) -> None:
+async def test_generated_ids_are_ordered_by_time(client: httpx.AsyncClient) -> None:
     """An id of ours is `pat_` and 128 bits in lowercase base32, the first 48 of which are the milliseconds of now."""
     before = time.time_ns() // 1_000_000
     unique_id = (await client.post(PATIENTS, json={"patient_last_name": "Doe"})).json()["unique_id"]
     after = time.time_ns() // 1_000_000
-    assert re.fullmatch(f"pat_[0-7][{BASE32}]{{25}}", unique_id)
+    assert re.fullmatch(f"pat_[0-7][{BASE32_ALPHABET}]{{25}}", unique_id)
     number = 0
     for character in unique_id.removeprefix("pat_"):
-        number = number * 32 + BASE32.index(character)
+        number = number * 32 + BASE32_ALPHABET.index(character)
     assert before <= number >> 80 <= after
 
 
-@pytest.mark.usefixtures("directory")
-async def test_taken_id_writes_nothing(client: httpx.AsyncClient) -> None:
+@pytest.mark.usefixtures("hospitals_and_doctors")
+async def test_taken_id_is_a_conflict_and_writes_nothing(client: httpx.AsyncClient) -> None:
     """The id of another patient is a 409, which leaves that patient and all profiles as they were."""
-    await client.post(PATIENTS, json={**EXAMPLE, "unique_id": "pat123"})
-    before = await everything(client)
+    await client.post(PATIENTS, json={**EXAMPLE_PATIENT, "unique_id": "pat123"})
+    before = await all_records(client)
     body = {"unique_id": "pat123", "patient_last_name": "Roe", "doctor_ids": ["doc456"]}
     for profile in ({"unique_id": "prof123", "first_name": "Jane"}, {"unique_id": "prof9"}, None):
         answer = await client.post(PATIENTS, json={**body, "patient_profile": profile})
         assert answer.status_code == 409
-    assert await everything(client) == before
+    assert await all_records(client) == before
 
 
-async def test_same_id_at_the_same_moment(client: httpx.AsyncClient) -> None:
+async def test_concurrent_creates_with_one_id_succeed_once(client: httpx.AsyncClient) -> None:
     """Of requests that create one id at the same moment one succeeds and the others are 409."""
     body = {"unique_id": "pat123", "patient_last_name": "Doe"}
     answers = await asyncio.gather(*(client.post(PATIENTS, json=body) for _ in range(6)))
     assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409, 409, 409]
 
 
-@pytest.mark.usefixtures("directory")
-async def test_links_are_sets(client: httpx.AsyncClient) -> None:
+@pytest.mark.usefixtures("hospitals_and_doctors")
+async def test_link_ids_are_deduplicated_and_sorted(client: httpx.AsyncClient) -> None:
     """Ids may repeat and come in any order; the answer has each once, in the order of their unique_id."""
     body = {"hospital_ids": ["hos789", "hos123", "hos789", "hos456"], "doctor_ids": ["doc456", "doc123", "doc456"]}
     created = (await client.post(PATIENTS, json={"patient_last_name": "Doe", **body})).json()
@@ -107,45 +107,45 @@ async def test_links_are_sets(client: httpx.AsyncClient) -> None:
     assert [doctor["unique_id"] for doctor in created["patient_doctor"]] == ["doc123", "doc456"]
 
 
-@pytest.mark.usefixtures("directory")
-async def test_unknown_links_are_all_named(client: httpx.AsyncClient) -> None:
+@pytest.mark.usefixtures("hospitals_and_doctors")
+async def test_all_unknown_hospitals_and_doctors_are_named(client: httpx.AsyncClient) -> None:
     """Every unknown hospital and doctor is named with its place, and nothing is written, the profile included."""
     await client.post(PROFILES, json={"unique_id": "prof1", "first_name": "Jane"})
-    before = await everything(client)
+    before = await all_records(client)
     links = {"hospital_ids": ["hos123", "hos8", "hos9"], "doctor_ids": ["doc9", "doc123", "doc8"]}
     for profile in ({"unique_id": "prof1", "first_name": "John"}, {"unique_id": "prof2"}):
         body = {"patient_last_name": "Doe", "patient_profile": profile, **links}
         answer = await client.post(PATIENTS, json=body)
         unknown = {"hospital_ids": {1: "hos8", 2: "hos9"}, "doctor_ids": {0: "doc9", 2: "doc8"}}
         expected = [["body", field, place] for field, ids in unknown.items() for place in ids]
-        assert places(answer) == expected
+        assert error_locations(answer) == expected
         for error in answer.json()["errors"]:
             assert unknown[error["loc"][1]][error["loc"][2]] in error["msg"]
-    assert await everything(client) == before
+    assert await all_records(client) == before
 
 
 @pytest.mark.parametrize("field", ["hospital_ids", "doctor_ids"])
-@pytest.mark.usefixtures("directory")
-async def test_links_are_arrays_of_ids(client: httpx.AsyncClient, field: str) -> None:
+@pytest.mark.usefixtures("hospitals_and_doctors")
+async def test_link_ids_must_be_an_array_of_ids(client: httpx.AsyncClient, field: str) -> None:
     """A set of links is an array of ids: null, one id alone and other types are refused, each at its place."""
     for value in (None, "hos123", {"hos123": True}, 1, True):
         answer = await client.post(PATIENTS, json={"patient_last_name": "Doe", field: value})
-        assert places(answer) == [["body", field]]
+        assert error_locations(answer) == [["body", field]]
     for item in (None, 1, True, "", " ", "a b", "é", ["hos123"], {"unique_id": "hos123"}):
         answer = await client.post(PATIENTS, json={"patient_last_name": "Doe", field: ["hos123", item]})
-        assert [place[:3] for place in places(answer)] == [["body", field, 1]]
+        assert [place[:3] for place in error_locations(answer)] == [["body", field, 1]]
     assert (await client.get(PATIENTS)).json() == []
 
 
-@pytest.mark.usefixtures("directory")
-async def test_what_was_read_can_be_posted(client: httpx.AsyncClient) -> None:
+@pytest.mark.usefixtures("hospitals_and_doctors")
+async def test_read_document_can_be_posted_as_a_copy(client: httpx.AsyncClient) -> None:
     """The read-only keys of an answer are accepted and ignored: a copy has its own id and dates, and no links."""
-    first = (await client.post(PATIENTS, json=EXAMPLE)).json()
+    first = (await client.post(PATIENTS, json=EXAMPLE_PATIENT)).json()
     body = {key: value for key, value in first.items() if key != "unique_id"}
     answer = await client.post(PATIENTS, json={**body, "date_created": "1999-01-01T00:00:00Z"})
     assert answer.status_code == 201
     second = answer.json()
-    assert {**second, **{key: first[key] for key in ("unique_id", *READ_ONLY)}} == first
+    assert {**second, **{key: first[key] for key in ("unique_id", *READ_ONLY_FIELDS)}} == first
     assert second["unique_id"] != first["unique_id"]
     assert (second["patient_hospital"], second["patient_doctor"]) == ([], [])
     assert second["date_created"] > first["date_created"]
@@ -155,11 +155,11 @@ async def test_unknown_keys_are_refused(client: httpx.AsyncClient) -> None:
     """A mistyped field, at the top or in the profile, is a 422 at its place, and nothing is written."""
     body = {"patient_last_name": "Doe", "patient_firstname": "John", "patient_profile": {"unique_id": "p1", "mail": ""}}
     answer = await client.post(PATIENTS, json=body)
-    assert sorted(places(answer)) == [["body", "patient_firstname"], ["body", "patient_profile", "mail"]]
-    assert await everything(client) == [[], [], [], []]
+    assert sorted(error_locations(answer)) == [["body", "patient_firstname"], ["body", "patient_profile", "mail"]]
+    assert await all_records(client) == [[], [], [], []]
 
 
-async def test_all_errors_at_once(client: httpx.AsyncClient) -> None:
+async def test_field_profile_and_link_errors_are_reported_together(client: httpx.AsyncClient) -> None:
     """Errors of fields, of the profile and of links are listed together."""
     body = {
         "patient_last_name": 1,
@@ -175,38 +175,38 @@ async def test_all_errors_at_once(client: httpx.AsyncClient) -> None:
     expected = [["body", key] for key in body if key not in {"patient_first_name", "patient_profile", "hospital_ids"}]
     expected += [["body", "patient_profile", key] for key in ("unique_id", "email")]
     expected += [["body", "hospital_ids", 1]]
-    assert sorted(places(await client.post(PATIENTS, json=body)), key=str) == sorted(expected, key=str)
+    assert sorted(error_locations(await client.post(PATIENTS, json=body)), key=str) == sorted(expected, key=str)
 
 
 async def test_missing_name_is_reported_with_the_other_errors(client: httpx.AsyncClient) -> None:
     """That no name is given is told together with the errors of fields, not after they have been mended."""
     answer = await client.post(PATIENTS, json={"patient_email_address": "nowhere"})
-    assert ["body", "patient_email_address"] in places(answer)
+    assert ["body", "patient_email_address"] in error_locations(answer)
     assert "patient_first_name" in answer.text
 
 
-async def test_profile_needs_its_unique_id(client: httpx.AsyncClient) -> None:
+async def test_nested_profile_needs_a_unique_id(client: httpx.AsyncClient) -> None:
     """A profile without a proper unique_id is a 422 at `body.patient_profile.unique_id`; one that is no object, too."""
     wrong_ids: list[Any] = [{}, {"email": "a@b.c"}, {"unique_id": None}, {"unique_id": ""}, {"unique_id": "a b"}]
     for profile in wrong_ids:
         answer = await client.post(PATIENTS, json={"patient_last_name": "Doe", "patient_profile": profile})
-        assert places(answer) == [["body", "patient_profile", "unique_id"]]
+        assert error_locations(answer) == [["body", "patient_profile", "unique_id"]]
     others: list[Any] = ["prof123", 1, ["prof123"], True]
     for wrong in others:
         answer = await client.post(PATIENTS, json={"patient_last_name": "Doe", "patient_profile": wrong})
-        assert places(answer) == [["body", "patient_profile"]]
+        assert error_locations(answer) == [["body", "patient_profile"]]
     assert (await client.get(PROFILES)).json() == []
 
 
-async def test_profile_is_created_or_changed(client: httpx.AsyncClient) -> None:
+async def test_nested_profile_is_created_or_updated(client: httpx.AsyncClient) -> None:
     """An unknown profile is created; of a known one given fields overwrite and others stay; patients may share it."""
     full = {"unique_id": "prof1", "email": "a@b.c", "first_name": "Ann", "last_name": "Bee"}
     changes: list[dict[str, Any]] = [full, {}, {"first_name": "Eve"}, {"email": None, "last_name": None}]
     expected = dict(full)
     for change in changes:
-        given = {"unique_id": "prof1", **change}
+        nested = {"unique_id": "prof1", **change}
         expected |= change
-        created = (await client.post(PATIENTS, json={"patient_last_name": "Doe", "patient_profile": given})).json()
+        created = (await client.post(PATIENTS, json={"patient_last_name": "Doe", "patient_profile": nested})).json()
         assert created["patient_profile"] == expected
         profile = (await client.get(f"{PROFILES}prof1/")).json()
         assert {key: profile[key] for key in full} == expected
@@ -216,7 +216,7 @@ async def test_profile_is_created_or_changed(client: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("exists", [False, True])
-async def test_one_profile_at_the_same_moment(client: httpx.AsyncClient, *, exists: bool) -> None:
+async def test_concurrent_upserts_of_one_profile_all_succeed(client: httpx.AsyncClient, *, exists: bool) -> None:
     """Requests that upsert one profile at the same moment all succeed."""
     if exists:
         await client.post(PROFILES, json={"unique_id": "prof1"})
@@ -229,14 +229,14 @@ async def test_one_profile_at_the_same_moment(client: httpx.AsyncClient, *, exis
     assert profile["first_name"] in names
 
 
-async def test_deleted_ids_never_come_back(client: httpx.AsyncClient) -> None:
+async def test_deleted_ids_cannot_be_reused(client: httpx.AsyncClient) -> None:
     """The id of a deleted patient, and that of a deleted profile in a patient, is a 409 and nothing is written."""
     body = {"unique_id": "pat1", "patient_last_name": "Doe", "patient_profile": {"unique_id": "prof1"}}
     for path, unique_id in ((PATIENTS, "pat1"), (PROFILES, "prof1")):
         if path == PATIENTS:
             assert (await client.post(PATIENTS, json=body)).status_code == 201
         assert (await client.delete(f"{path}{unique_id}/")).status_code == 204
-    before = await everything(client)
+    before = await all_records(client)
     for again in ({**body, "patient_profile": None}, {**body, "unique_id": "pat2"}, body):
         assert (await client.post(PATIENTS, json=again)).status_code == 409
-    assert await everything(client) == before
+    assert await all_records(client) == before

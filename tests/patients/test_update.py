@@ -8,16 +8,16 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.support import EXAMPLE
+from tests.support import EXAMPLE_PATIENT
 
-pytestmark = pytest.mark.usefixtures("directory", "_patient")
+pytestmark = pytest.mark.usefixtures("hospitals_and_doctors", "_patient")
 
 PATIENTS = "/patients/patients/"
 PROFILES = "/profiles/profiles/"
-PATH = f"{PATIENTS}pat123/"
-NULLABLE = EXAMPLE.keys() - {"patient_last_name", "hospital_ids", "doctor_ids"}
-METHODS = pytest.mark.parametrize("method", ["PUT", "PATCH"])
-ROWS = """
+PATIENT_PATH = f"{PATIENTS}pat123/"
+NULLABLE_FIELDS = EXAMPLE_PATIENT.keys() - {"patient_last_name", "hospital_ids", "doctor_ids"}
+UPDATE_METHODS = pytest.mark.parametrize("method", ["PUT", "PATCH"])
+SELECT_ROW_VERSIONS = """
     SELECT array_agg(row ORDER BY row) FROM (
         SELECT xmin::text || unique_id AS row FROM patients
         UNION ALL SELECT xmin::text || unique_id FROM profiles
@@ -28,13 +28,13 @@ ROWS = """
 
 
 @pytest.fixture
-async def _patient(client: httpx.AsyncClient, directory: None) -> None:  # noqa: ARG001  # its hospitals
+async def _patient(client: httpx.AsyncClient, hospitals_and_doctors: None) -> None:  # noqa: ARG001  # its hospitals
     """The patient of the contract's example."""
-    answer = await client.post(PATIENTS, json={**EXAMPLE, "unique_id": "pat123"})
+    answer = await client.post(PATIENTS, json={**EXAMPLE_PATIENT, "unique_id": "pat123"})
     assert answer.status_code == 201
 
 
-async def get(client: httpx.AsyncClient, path: str = PATH) -> dict[str, Any]:
+async def get_document(client: httpx.AsyncClient, path: str = PATIENT_PATH) -> dict[str, Any]:
     """What is stored."""
     answer = await client.get(path)
     assert answer.status_code == 200
@@ -42,23 +42,23 @@ async def get(client: httpx.AsyncClient, path: str = PATH) -> dict[str, Any]:
     return document
 
 
-async def patched(client: httpx.AsyncClient, body: dict[str, Any]) -> dict[str, Any]:
+async def patch_patient(client: httpx.AsyncClient, body: dict[str, Any]) -> dict[str, Any]:
     """The patient after a change that succeeds."""
-    answer = await client.patch(PATH, json=body)
+    answer = await client.patch(PATIENT_PATH, json=body)
     assert answer.status_code == 200, answer.text
-    assert answer.json() == await get(client)
+    assert answer.json() == await get_document(client)
     document: dict[str, Any] = answer.json()
     return document
 
 
-def places(answer: httpx.Response) -> list[list[str | int]]:
+def error_locations(answer: httpx.Response) -> list[list[str | int]]:
     """Where the errors of a 422 are."""
     assert answer.status_code == 422, answer.text
     return [error["loc"] for error in answer.json()["errors"]]
 
 
-@METHODS
-async def test_absent_fields_stay(client: httpx.AsyncClient, method: str) -> None:
+@UPDATE_METHODS
+async def test_absent_fields_keep_their_values(client: httpx.AsyncClient, method: str) -> None:
     """PUT and PATCH change the field that is given, and of all the others none but last_updated."""
     new: dict[str, Any] = {
         "patient_profile": {"unique_id": "prof9", "email": None, "first_name": "Jane", "last_name": None},
@@ -71,10 +71,10 @@ async def test_absent_fields_stay(client: httpx.AsyncClient, method: str) -> Non
         "hospital_ids": ["hos789"],
         "doctor_ids": ["doc456"],
     }
-    for field in EXAMPLE:
+    for field in EXAMPLE_PATIENT:
         value = new.get(field, "New value")
-        before = await get(client)
-        answer = await client.request(method, PATH, json={field: value})
+        before = await get_document(client)
+        answer = await client.request(method, PATIENT_PATH, json={field: value})
         assert answer.status_code == 200, answer.text
         after = answer.json()
         key = {"hospital_ids": "patient_hospital", "doctor_ids": "patient_doctor"}.get(field, field)
@@ -82,64 +82,66 @@ async def test_absent_fields_stay(client: httpx.AsyncClient, method: str) -> Non
         assert shown == value
         assert after == {**before, key: after[key], "last_updated": after["last_updated"]}
         assert after["last_updated"] > before["last_updated"]
-        assert await get(client) == after
+        assert await get_document(client) == after
 
 
-@METHODS
-async def test_null_clears(client: httpx.AsyncClient, method: str) -> None:
+@UPDATE_METHODS
+async def test_null_or_blank_clears_a_field(client: httpx.AsyncClient, method: str) -> None:
     """Null clears every field but the last name that is left, and blanks do the same."""
     for blank in (None, "", " \t"):
-        before = await get(client)
-        cleared: dict[str, Any] = dict.fromkeys(NULLABLE, blank) | {"patient_profile": None}
-        answer = await client.request(method, PATH, json=cleared)
+        before = await get_document(client)
+        cleared: dict[str, Any] = dict.fromkeys(NULLABLE_FIELDS, blank) | {"patient_profile": None}
+        answer = await client.request(method, PATIENT_PATH, json=cleared)
         assert answer.status_code == 200
-        assert answer.json() == {**before, **dict.fromkeys(NULLABLE), "last_updated": answer.json()["last_updated"]}
-        restored = await client.request(method, PATH, json=EXAMPLE)
+        assert answer.json() == {
+            **before,
+            **dict.fromkeys(NULLABLE_FIELDS),
+            "last_updated": answer.json()["last_updated"],
+        }
+        restored = await client.request(method, PATIENT_PATH, json=EXAMPLE_PATIENT)
         assert {**restored.json(), "last_updated": before["last_updated"]} == before
 
 
-async def test_sets_are_replaced(client: httpx.AsyncClient) -> None:
+async def test_link_ids_replace_the_whole_set(client: httpx.AsyncClient) -> None:
     """Ids replace the whole set in the order of their unique_id, repeats collapse, and an empty array clears."""
-    for given, expected in (
+    for sent_ids, expected in (
         (["hos789", "hos456", "hos789"], ["hos456", "hos789"]),
         (["hos123"], ["hos123"]),
         ([], []),
         (["hos789", "hos123", "hos456"], ["hos123", "hos456", "hos789"]),
     ):
-        after = await patched(client, {"hospital_ids": given})
+        after = await patch_patient(client, {"hospital_ids": sent_ids})
         assert [hospital["unique_id"] for hospital in after["patient_hospital"]] == expected
         assert [doctor["unique_id"] for doctor in after["patient_doctor"]] == ["doc123"]
-    assert (await patched(client, {"doctor_ids": []}))["patient_doctor"] == []
+    assert (await patch_patient(client, {"doctor_ids": []}))["patient_doctor"] == []
 
 
-@METHODS
-async def test_null_is_no_set(client: httpx.AsyncClient, method: str) -> None:
+@UPDATE_METHODS
+async def test_null_link_ids_are_refused(client: httpx.AsyncClient, method: str) -> None:
     """Null for a set of ids is refused at its place, and the links stay."""
-    before = await get(client)
+    before = await get_document(client)
     for field in ("hospital_ids", "doctor_ids"):
-        assert places(await client.request(method, PATH, json={field: None})) == [["body", field]]
-    assert await get(client) == before
+        assert error_locations(await client.request(method, PATIENT_PATH, json={field: None})) == [["body", field]]
+    assert await get_document(client) == before
 
 
-@METHODS
-async def test_putting_back_what_was_read_writes_nothing(
+@UPDATE_METHODS
+async def test_putting_back_a_read_document_writes_nothing(
     client: httpx.AsyncClient, connection: asyncpg.Connection, method: str
 ) -> None:
     """The very document that was read is accepted, and no row is written: last_updated stays."""
-    before, rows = await get(client), await connection.fetchval(ROWS)
-    answer = await client.request(method, PATH, json=before)
+    before, rows = await get_document(client), await connection.fetchval(SELECT_ROW_VERSIONS)
+    answer = await client.request(method, PATIENT_PATH, json=before)
     assert (answer.status_code, answer.json()) == (200, before)
-    assert await connection.fetchval(ROWS) == rows
+    assert await connection.fetchval(SELECT_ROW_VERSIONS) == rows
 
 
-async def test_change_that_changes_nothing_writes_nothing(
-    client: httpx.AsyncClient, connection: asyncpg.Connection
-) -> None:
+async def test_equivalent_values_write_nothing(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
     """Values that come to what is stored already, however they are written, write no row."""
-    before, rows = await get(client), await connection.fetchval(ROWS)
+    before, rows = await get_document(client), await connection.fetchval(SELECT_ROW_VERSIONS)
     same: list[dict[str, Any]] = [
         {},
-        EXAMPLE,
+        EXAMPLE_PATIENT,
         {"patient_first_name": "  John\n", "patient_gender": "m", "patient_title": "Mr.\u2003"},
         {"patient_latitude": 12.345678, "patient_longitude": "-12.3456780000"},
         {"hospital_ids": ["hos456", "hos123", "hos456"], "doctor_ids": ["doc123", "doc123"]},
@@ -148,70 +150,72 @@ async def test_change_that_changes_nothing_writes_nothing(
         {"patient_hospital": [], "patient_doctor": None, "date_created": 1, "last_updated": "never"},
     ]
     for body in same:
-        assert await patched(client, body) == before
-        assert await connection.fetchval(ROWS) == rows
+        assert await patch_patient(client, body) == before
+        assert await connection.fetchval(SELECT_ROW_VERSIONS) == rows
 
 
-@METHODS
+@UPDATE_METHODS
 async def test_unknown_keys_are_refused(client: httpx.AsyncClient, method: str) -> None:
     """A mistyped field is a 422 at its place, and the fields beside it are not written."""
-    before = await get(client)
+    before = await get_document(client)
     body = {"patient_titel": "Dr.", "patient_title": "Dr.", "patient_profile": {"unique_id": "prof123", "mail": "a"}}
-    answer = await client.request(method, PATH, json=body)
-    assert sorted(places(answer)) == [["body", "patient_profile", "mail"], ["body", "patient_titel"]]
-    assert await get(client) == before
+    answer = await client.request(method, PATIENT_PATH, json=body)
+    assert sorted(error_locations(answer)) == [["body", "patient_profile", "mail"], ["body", "patient_titel"]]
+    assert await get_document(client) == before
 
 
-@METHODS
+@UPDATE_METHODS
 async def test_unique_id_never_changes(client: httpx.AsyncClient, method: str) -> None:
     """The path's unique_id may stand in the body; any other value is a 422 and nothing is written."""
-    before = await get(client)
+    before = await get_document(client)
     for other in ("pat124", "PAT123", "", None, 123, ["pat123"]):
         body = {"unique_id": other, "patient_title": "Dr.", "patient_profile": {"unique_id": "new"}}
-        assert places(await client.request(method, PATH, json=body)) == [["body", "unique_id"]]
-    assert await get(client) == before
+        assert error_locations(await client.request(method, PATIENT_PATH, json=body)) == [["body", "unique_id"]]
+    assert await get_document(client) == before
     assert (await client.get(f"{PROFILES}new/")).status_code == 404
-    assert (await client.request(method, PATH, json={"unique_id": "pat123", "patient_title": "Dr."})).status_code == 200
+    assert (
+        await client.request(method, PATIENT_PATH, json={"unique_id": "pat123", "patient_title": "Dr."})
+    ).status_code == 200
 
 
-async def test_profile_is_unlinked_by_null_and_stays(client: httpx.AsyncClient) -> None:
+async def test_null_unlinks_the_profile_without_deleting_it(client: httpx.AsyncClient) -> None:
     """Null unlinks the profile, which stays and can be linked again; linking moves last_updated."""
-    before, profile = await get(client), await get(client, f"{PROFILES}prof123/")
-    unlinked = await patched(client, {"patient_profile": None})
+    before, profile = await get_document(client), await get_document(client, f"{PROFILES}prof123/")
+    unlinked = await patch_patient(client, {"patient_profile": None})
     assert unlinked == {**before, "patient_profile": None, "last_updated": unlinked["last_updated"]}
     assert unlinked["last_updated"] > before["last_updated"]
-    assert await get(client, f"{PROFILES}prof123/") == profile
-    linked = await patched(client, {"patient_profile": {"unique_id": "prof123"}})
+    assert await get_document(client, f"{PROFILES}prof123/") == profile
+    linked = await patch_patient(client, {"patient_profile": {"unique_id": "prof123"}})
     assert linked["patient_profile"] == before["patient_profile"]
     assert linked["last_updated"] > unlinked["last_updated"]
 
 
-async def test_shared_profile_changes_for_all_its_patients(client: httpx.AsyncClient) -> None:
+async def test_shared_profile_is_updated_for_all_its_patients(client: httpx.AsyncClient) -> None:
     """Given fields of a profile overwrite, others stay, and every patient that shares it shows it so."""
     shared = {"unique_id": "prof123", "first_name": "Jane", "email": None}
     await client.post(PATIENTS, json={"patient_last_name": "Doe", "patient_profile": {"unique_id": "prof123"}})
-    await patched(client, {"patient_profile": shared})
+    await patch_patient(client, {"patient_profile": shared})
     for patient in (await client.get(PATIENTS)).json():
         assert patient["patient_profile"] == {**shared, "last_name": "Doe"}
 
 
-async def test_other_profile_is_created_and_linked(client: httpx.AsyncClient) -> None:
+async def test_unknown_profile_is_created_and_linked(client: httpx.AsyncClient) -> None:
     """An unknown profile is created and takes the place of the former, which stays as it was."""
-    former = await get(client, f"{PROFILES}prof123/")
-    after = await patched(client, {"patient_profile": {"unique_id": "prof9", "email": "a@b.c"}})
+    former = await get_document(client, f"{PROFILES}prof123/")
+    after = await patch_patient(client, {"patient_profile": {"unique_id": "prof9", "email": "a@b.c"}})
     expected = {"unique_id": "prof9", "email": "a@b.c", "first_name": None, "last_name": None}
     assert after["patient_profile"] == expected
-    assert await get(client, f"{PROFILES}prof123/") == former
+    assert await get_document(client, f"{PROFILES}prof123/") == former
 
 
-@METHODS
-async def test_failing_change_writes_nothing(
+@UPDATE_METHODS
+async def test_failed_update_writes_nothing(
     client: httpx.AsyncClient, connection: asyncpg.Connection, method: str
 ) -> None:
     """Whatever fails, nothing of the request is written: no field, no link, and no profile."""
     await client.post(PROFILES, json={"unique_id": "gone"})
     await client.delete(f"{PROFILES}gone/")
-    rows = await connection.fetchval(ROWS)
+    rows = await connection.fetchval(SELECT_ROW_VERSIONS)
     failing: list[tuple[dict[str, Any], int]] = [
         ({"hospital_ids": ["hos123", "hos9"]}, 422),
         ({"hospital_ids": [], "doctor_ids": ["doc9"]}, 422),
@@ -222,19 +226,19 @@ async def test_failing_change_writes_nothing(
     for body, status in failing:
         for profile in ({"unique_id": "prof123", "first_name": "Jane"}, {"unique_id": "prof9"}):
             whole = {"patient_title": "Dr.", "patient_profile": profile, **body}
-            assert (await client.request(method, PATH, json=whole)).status_code == status
-    assert await connection.fetchval(ROWS) == rows
+            assert (await client.request(method, PATIENT_PATH, json=whole)).status_code == status
+    assert await connection.fetchval(SELECT_ROW_VERSIONS) == rows
 
 
-async def test_unknown_links_are_all_named(client: httpx.AsyncClient) -> None:
+async def test_all_unknown_hospitals_and_doctors_are_named(client: httpx.AsyncClient) -> None:
     """Every unknown hospital and doctor is listed with its place, repeats included."""
     body = {"hospital_ids": ["hos8", "hos123", "hos9", "hos8"], "doctor_ids": ["doc123", "doc9"]}
     expected = [["body", "hospital_ids", place] for place in (0, 2, 3)] + [["body", "doctor_ids", 1]]
-    assert places(await client.patch(PATH, json=body)) == expected
+    assert error_locations(await client.patch(PATIENT_PATH, json=body)) == expected
 
 
-@METHODS
-async def test_some_name_stays(client: httpx.AsyncClient, method: str) -> None:
+@UPDATE_METHODS
+async def test_both_names_cannot_be_cleared(client: httpx.AsyncClient, method: str) -> None:
     """Either name may be cleared, not both, at once or one after the other."""
     both = {"patient_first_name": "", "patient_last_name": None}
     for body, status in (
@@ -246,9 +250,9 @@ async def test_some_name_stays(client: httpx.AsyncClient, method: str) -> None:
         ({"patient_first_name": None, "patient_last_name": "Roe"}, 200),
         (both, 422),
     ):
-        answer = await client.request(method, PATH, json=body)
+        answer = await client.request(method, PATIENT_PATH, json=body)
         assert answer.status_code == status
-    after = await get(client)
+    after = await get_document(client)
     assert (after["patient_first_name"], after["patient_last_name"]) == (None, "Roe")
 
 
@@ -256,25 +260,25 @@ async def test_last_updated_is_strictly_increasing(client: httpx.AsyncClient, co
     """Each change, of links alone too, moves last_updated on, even if the clock was ahead at the one before."""
     ahead = datetime(2999, 1, 1, tzinfo=UTC)
     await connection.execute("UPDATE patients SET last_updated = $1", ahead)
-    moments = ["2999-01-01T00:00:00Z"]
+    timestamps = ["2999-01-01T00:00:00Z"]
     links: list[dict[str, Any]] = [{"hospital_ids": []}, {"doctor_ids": ["doc456"]}, {"patient_profile": None}]
     for body in [*links, {"patient_title": "Dr."}, {"patient_title": None}]:
-        moments.append((await patched(client, body))["last_updated"])  # noqa: PERF401  # one after the other
-    assert moments == ["2999-01-01T00:00:00Z", *(f"2999-01-01T00:00:00.00000{number}Z" for number in range(1, 6))]
+        timestamps.append((await patch_patient(client, body))["last_updated"])  # noqa: PERF401  # one after the other
+    assert timestamps == ["2999-01-01T00:00:00Z", *(f"2999-01-01T00:00:00.00000{number}Z" for number in range(1, 6))]
 
 
-async def test_concurrent_replacements_leave_a_set_that_was_sent(client: httpx.AsyncClient) -> None:
+async def test_concurrent_link_replacements_leave_one_of_the_sent_sets(client: httpx.AsyncClient) -> None:
     """Requests that replace the links of one patient at the same moment all succeed; one of them is what stays."""
     pairs = [(["hos123", "hos456"], ["doc123"]), (["hos789"], ["doc456"]), ([], [])] * 3
     bodies = [{"hospital_ids": hospitals, "doctor_ids": doctors} for hospitals, doctors in pairs]
-    answers = await asyncio.gather(*(client.patch(PATH, json=body) for body in bodies))
+    answers = await asyncio.gather(*(client.patch(PATIENT_PATH, json=body) for body in bodies))
     assert [answer.status_code for answer in answers] == [200] * 9
-    after = await get(client)
+    after = await get_document(client)
     shown = tuple([link["unique_id"] for link in after[key]] for key in ("patient_hospital", "patient_doctor"))
     assert shown in pairs
 
 
-async def test_unknown_patient_is_not_found(client: httpx.AsyncClient) -> None:
+async def test_unknown_patient_is_404_for_every_method(client: httpx.AsyncClient) -> None:
     """A patient that is not there cannot be read, changed or deleted, and no change makes one or a profile."""
     body = {"patient_last_name": "Doe", "patient_profile": {"unique_id": "prof9"}}
     for unique_id in ("pat124", "PAT123", "pat123.", "a b", "%00", "é", "a" * 65):
@@ -285,11 +289,11 @@ async def test_unknown_patient_is_not_found(client: httpx.AsyncClient) -> None:
     assert len((await client.get(PROFILES)).json()) == 1
 
 
-async def test_delete_frees_what_the_patient_was_linked_to(client: httpx.AsyncClient) -> None:
+async def test_delete_unlinks_profile_hospitals_and_doctors(client: httpx.AsyncClient) -> None:
     """A deleted patient is gone for every method; its profile, hospitals and doctors stay, and may now be deleted."""
-    assert (await client.delete(PATH)).status_code == 204
+    assert (await client.delete(PATIENT_PATH)).status_code == 204
     for method in ("GET", "PUT", "PATCH", "DELETE"):
-        answer = await client.request(method, PATH, json={"patient_last_name": "Doe"})
+        answer = await client.request(method, PATIENT_PATH, json={"patient_last_name": "Doe"})
         assert answer.status_code == 404
     for path in (f"{PROFILES}prof123/", "/hospitals/hospitals/hos123/", "/doctors/doctors/doc123/"):
         assert (await client.get(path)).status_code == 200

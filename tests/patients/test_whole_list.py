@@ -11,16 +11,16 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.processes import Call, at_once, forget_peak, port_of, resident_bytes
-from tests.support import Served, database_named
+from tests.processes import RawRequest, port_of, reset_peak_memory, resident_bytes, send_concurrently
+from tests.support import ServiceProcess, database_url_for
 
 pytestmark = pytest.mark.alone
 
 LIST = "/patients/patients/"
-PATIENTS = 100_000
-READER_SECONDS = 2.0
+PATIENT_COUNT = 100_000
+STALLED_READER_SECONDS = 2.0
 MEGABYTE = 1024 * 1024
-INSERT = """
+INSERT_PATIENTS = """
     INSERT INTO patients (unique_id, patient_title, patient_first_name, patient_last_name, patient_town,
         patient_physical_address, patient_date_of_birth, patient_gender, patient_latitude, patient_longitude)
     SELECT format('pat%s', to_char(n, 'FM000000')), 'Dr.', 'Zoë', 'Doe ' || n, 'Sample Town', n || ' Street Name',
@@ -28,12 +28,12 @@ INSERT = """
     FROM generate_series(0, $1 - 1) n
 """
 
-Serve = Callable[..., Served]
+Serve = Callable[..., ServiceProcess]
 
 
-async def insert_patients(connection: asyncpg.Connection, number: int) -> None:
+async def insert_patients(connection: asyncpg.Connection, count: int) -> None:
     """Patients pat000000, pat000001, …; every tenth is linked to two hospitals and a doctor."""
-    await connection.execute(INSERT, number)
+    await connection.execute(INSERT_PATIENTS, count)
     await connection.execute(
         """
         INSERT INTO hospitals (unique_id, hospital_name) VALUES ('hos1', 'General Hospital'), ('hos2', 'New Hospital');
@@ -46,59 +46,59 @@ async def insert_patients(connection: asyncpg.Connection, number: int) -> None:
     )
 
 
-def ids(body: bytes) -> list[str]:
+def listed_ids(body: bytes) -> list[str]:
     """The ids of a list, which has to be one valid JSON document."""
     listed: list[str] = json.loads(body, object_hook=lambda record: record["unique_id"])
     return listed
 
 
 @pytest.fixture(scope="module")
-async def crowded_url(server: str) -> AsyncIterator[str]:
+async def large_database_url(postgres_url: str) -> AsyncIterator[str]:
     """A database of 100,000 patients, for tests that only read."""
     name = f"test_{secrets.token_hex(4)}"
-    administration = await asyncpg.connect(database_named(server, "postgres"))
+    administration = await asyncpg.connect(database_url_for(postgres_url, "postgres"))
     await administration.execute(f"CREATE DATABASE {name} TEMPLATE patients")
     try:
-        connection = await asyncpg.connect(database_named(server, name))
-        await insert_patients(connection, PATIENTS)
+        connection = await asyncpg.connect(database_url_for(postgres_url, name))
+        await insert_patients(connection, PATIENT_COUNT)
         await connection.close()
-        yield database_named(server, name)
+        yield database_url_for(postgres_url, name)
     finally:
         await administration.execute(f"DROP DATABASE {name} WITH (FORCE)")
         await administration.close()
 
 
-def chunks_of_the_list(client: httpx.Client) -> Generator[bytes, None, None]:
+def stream_list_chunks(client: httpx.Client) -> Generator[bytes, None, None]:
     with client.stream("GET", LIST) as answer:
         assert answer.status_code == 200
         yield from answer.iter_raw(65536)
 
 
-def test_whole_list_in_constant_memory(serve: Serve, crowded_url: str) -> None:
+def test_whole_list_in_constant_memory(serve: Serve, large_database_url: str) -> None:
     """All patients exactly once and in order, the first bytes at once, in memory that does not grow with the list."""
-    served = serve(DATABASE_URL=crowded_url)
+    served = serve(DATABASE_URL=large_database_url)
     pid = served.process.pid
     first_bytes = []
     with httpx.Client(base_url=served.url, timeout=30) as client:
         for _ in range(3):
             began = time.perf_counter()
-            stream = chunks_of_the_list(client)
+            stream = stream_list_chunks(client)
             next(stream)
             first_bytes.append(time.perf_counter() - began)
             stream.close()  # reads no further, which is to harm nobody
         resident = resident_bytes(pid)
-        forget_peak(pid)
-        body = b"".join(chunks_of_the_list(client))
+        reset_peak_memory(pid)
+        body = b"".join(stream_list_chunks(client))
     grown = resident_bytes(pid, peak=True) - resident
     assert min(first_bytes) < 0.2
-    assert ids(body) == [f"pat{number:06}" for number in range(PATIENTS)]
+    assert listed_ids(body) == [f"pat{number:06}" for number in range(PATIENT_COUNT)]
     assert len(body) > 50 * MEGABYTE, "a server that held it all would have grown by more"
     assert grown < 50 * MEGABYTE
 
 
-async def test_readers_that_do_not_read_keep_nobody_waiting(serve: Serve, crowded_url: str) -> None:
+async def test_stalled_readers_hold_no_connection_and_little_memory(serve: Serve, large_database_url: str) -> None:
     """20 clients that ask for the whole list and read nothing hold no connection of the pool, and little memory."""
-    served = serve(DATABASE_URL=crowded_url, PATIENTS_POOL_SIZE="2")
+    served = serve(DATABASE_URL=large_database_url, PATIENTS_POOL_SIZE="2")
     pid = served.process.pid
     with ExitStack() as stack:
         resident = resident_bytes(pid)
@@ -106,17 +106,17 @@ async def test_readers_that_do_not_read_keep_nobody_waiting(serve: Serve, crowde
             reader = stack.enter_context(socket.socket())
             reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             reader.connect(("127.0.0.1", port_of(served.url)))
-            reader.sendall(Call("GET", LIST).encoded())
-        until = time.monotonic() + READER_SECONDS
+            reader.sendall(RawRequest("GET", LIST).to_bytes())
+        until = time.monotonic() + STALLED_READER_SECONDS
         slowest = 0.0
         while time.monotonic() < until:
             body = {"patient_last_name": "Doe"}
-            one, page, changed = await at_once(
+            one, page, changed = await send_concurrently(
                 served.url,
                 [
-                    Call("GET", f"{LIST}pat050000/"),
-                    Call("GET", f"{LIST}?limit=10"),
-                    Call("PUT", f"{LIST}pat000000/", body),
+                    RawRequest("GET", f"{LIST}pat050000/"),
+                    RawRequest("GET", f"{LIST}?limit=10"),
+                    RawRequest("PUT", f"{LIST}pat000000/", body),
                 ],
             )
             assert [one.status, page.status, changed.status] == [200, 200, 200]
@@ -126,13 +126,13 @@ async def test_readers_that_do_not_read_keep_nobody_waiting(serve: Serve, crowde
         assert grown < 100 * MEGABYTE
 
 
-async def test_loss_of_the_database_midway_breaks_the_answer(
-    serve: Serve, server: str, database_url: str, connection: asyncpg.Connection
+async def test_database_loss_midway_truncates_the_response(
+    serve: Serve, postgres_url: str, database_url: str, connection: asyncpg.Connection
 ) -> None:
     """A list that cannot be finished is an answer cut off, which every client notices, not a shorter list."""
     await insert_patients(connection, 40_000)
     served = serve(DATABASE_URL=database_url)
-    administration = await asyncpg.connect(database_named(server, "postgres"))
+    administration = await asyncpg.connect(database_url_for(postgres_url, "postgres"))
     name = await connection.fetchval("SELECT current_database()")
     received = b""
 
@@ -153,11 +153,13 @@ async def test_loss_of_the_database_midway_breaks_the_answer(
     assert received.startswith(b'[{"unique_id":"pat000000"')
     with pytest.raises(json.JSONDecodeError):
         json.loads(received)
-    entry = next(line for line in served.log() if line.get("route") == LIST)
+    entry = next(line for line in served.log_entries() if line.get("route") == LIST)
     assert entry["complete"] is False
 
 
-async def test_list_while_patients_come_and_go(serve: Serve, database_url: str, connection: asyncpg.Connection) -> None:
+async def test_whole_list_under_concurrent_inserts_and_deletes(
+    serve: Serve, database_url: str, connection: asyncpg.Connection
+) -> None:
     """Patients who are there throughout are listed once each, whoever comes and goes around them meanwhile."""
     await insert_patients(connection, 40_000)
     served = serve(DATABASE_URL=database_url)
@@ -175,27 +177,27 @@ async def test_list_while_patients_come_and_go(serve: Serve, database_url: str, 
                     " WHERE unique_id LIKE 'pat_____0'",
                     str(changes),
                 )
-    listed = ids(body)
+    listed = listed_ids(body)
     assert listed == sorted(set(listed)), "in order, and nobody twice"
     assert [unique_id for unique_id in listed if len(unique_id) == 9 and unique_id.endswith("0")] == [
         f"pat{number:06}" for number in range(0, 40_000, 10)
     ]
     assert changes == 9
-    came = {unique_id[-2:] for unique_id in listed if len(unique_id) > 9}
-    gone = sum(1 for unique_id in listed if len(unique_id) == 9)
-    assert len(came) > 2, "the changes fell into the reading"
-    assert gone < 40_000
+    new_suffixes = {unique_id[-2:] for unique_id in listed if len(unique_id) > 9}
+    original_count = sum(1 for unique_id in listed if len(unique_id) == 9)
+    assert len(new_suffixes) > 2, "the changes fell into the reading"
+    assert original_count < 40_000
 
 
-def test_reader_that_leaves_is_no_error(serve: Serve, crowded_url: str) -> None:
+def test_reader_disconnect_is_logged_as_incomplete_not_as_error(serve: Serve, large_database_url: str) -> None:
     """A client that leaves midway is noted as an incomplete answer, not as an error, and the pool stays whole."""
-    served = serve(DATABASE_URL=crowded_url, PATIENTS_POOL_SIZE="1")
+    served = serve(DATABASE_URL=large_database_url, PATIENTS_POOL_SIZE="1")
     with httpx.Client(base_url=served.url, timeout=30) as client:
         for _ in range(3):
-            stream = chunks_of_the_list(client)
+            stream = stream_list_chunks(client)
             next(stream)
             stream.close()
         assert client.get(f"{LIST}pat000001/").status_code == 200
     served.process.terminate()
     served.process.wait(20)
-    assert [line for line in served.log() if line["level"] not in {"info", "warning"}] == []
+    assert [line for line in served.log_entries() if line["level"] not in {"info", "warning"}] == []

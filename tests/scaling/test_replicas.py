@@ -13,10 +13,10 @@ import httpx
 import pytest
 
 from tests.conftest import free_port
-from tests.patients.test_concurrency import PAIRS, WHOLE_PAIRS, pair, pair_shown
-from tests.processes import Call, await_ready, command_running, deadlocks, run_command
-from tests.scaling.conftest import Patient, insist
-from tests.support import Served, database_named, eventually
+from tests.patients.test_concurrency import PAIR_COUNT, VALID_PAIRS, pair_body, shown_pair
+from tests.processes import RawRequest, count_deadlocks, run_cli, running_cli, wait_until_ready
+from tests.scaling.conftest import RetryingClient, send_until_served
+from tests.support import ServiceProcess, database_url_for, eventually
 
 pytestmark = pytest.mark.alone
 
@@ -26,18 +26,18 @@ Clients = tuple[httpx.AsyncClient, httpx.AsyncClient]
 
 
 @pytest.fixture(scope="module")
-async def shared_url(server: str) -> AsyncIterator[str]:
+async def shared_url(postgres_url: str) -> AsyncIterator[str]:
     """A database that the tests of this file share; at their end the journal agrees with it, without a deadlock."""
     name = f"test_{secrets.token_hex(4)}"
-    administration = await asyncpg.connect(database_named(server, "postgres"))
+    administration = await asyncpg.connect(database_url_for(postgres_url, "postgres"))
     await administration.execute(f"CREATE DATABASE {name} TEMPLATE patients")
-    url = database_named(server, name)
+    url = database_url_for(postgres_url, name)
     try:
         yield url
-        verified = run_command("journal", "verify", DATABASE_URL=url)
+        verified = run_cli("journal", "verify", DATABASE_URL=url)
         assert verified.returncode == 0, verified.stdout
         connection = await asyncpg.connect(url)
-        assert await deadlocks(connection) == 0
+        assert await count_deadlocks(connection) == 0
         await connection.close()
     finally:
         await administration.execute(f"DROP DATABASE {name} WITH (FORCE)")
@@ -52,22 +52,22 @@ async def replicas(shared_url: str) -> AsyncIterator[Replicas]:
         for _ in range(2):
             port = free_port()
             serve = ("serve", "--port", str(port), "--workers", "2")
-            process = stack.enter_context(command_running(*serve, DATABASE_URL=shared_url))
+            process = stack.enter_context(running_cli(*serve, DATABASE_URL=shared_url))
             urls.append((process, f"http://127.0.0.1:{port}"))
         for process, url in urls:
-            await_ready(process, url)
+            wait_until_ready(process, url)
         yield urls[0][1], urls[1][1]
 
 
 @pytest.fixture
 async def clients(replicas: Replicas) -> AsyncIterator[Clients]:
     """A client of each."""
-    one, other = (Patient(base_url=url, timeout=60) for url in replicas)
+    one, other = (RetryingClient(base_url=url, timeout=60) for url in replicas)
     async with one, other:
         yield one, other
 
 
-async def create(client: httpx.AsyncClient, **fields: Any) -> httpx.Response:
+async def create_patient(client: httpx.AsyncClient, **fields: Any) -> httpx.Response:
     """A patient of its own."""
     answer = await client.post(PATIENTS, json={"patient_last_name": "Doe", **fields})
     assert answer.status_code == 201
@@ -76,7 +76,7 @@ async def create(client: httpx.AsyncClient, **fields: Any) -> httpx.Response:
 
 async def test_no_update_is_lost(clients: Clients) -> None:
     """20 clients raise one counter five times each, each reading at one replica and writing at the other: it is 100."""
-    path = (await create(clients[0], patient_race="0")).headers["Location"]
+    path = (await create_patient(clients[0], patient_race="0")).headers["Location"]
 
     async def count(here: httpx.AsyncClient, there: httpx.AsyncClient) -> int:
         refused = 0
@@ -91,8 +91,8 @@ async def test_no_update_is_lost(clients: Clients) -> None:
                 refused += 1
         return refused
 
-    ways = cycle([clients, clients[::-1]])
-    refused = await asyncio.gather(*(count(*next(ways)) for _ in range(20)))
+    client_pairs = cycle([clients, clients[::-1]])
+    refused = await asyncio.gather(*(count(*next(client_pairs)) for _ in range(20)))
     for client in clients:
         assert (await client.get(path)).json()["patient_race"] == "100"
     assert sum(refused) > 0, "they were in each other's way"
@@ -100,21 +100,21 @@ async def test_no_update_is_lost(clients: Clients) -> None:
 
 async def test_one_tag_is_good_for_one_change(replicas: Replicas, clients: Clients) -> None:
     """Of 40 changes with the same tag, sent to both replicas at once, one is made, and the others are told so."""
-    created = await create(clients[0])
+    created = await create_patient(clients[0])
     path, tag = created.headers["Location"], created.headers["ETag"]
-    calls = [Call("PUT", path, {"patient_race": str(number)}, {"If-Match": tag}) for number in range(40)]
-    answers = await insist(replicas, calls)
+    calls = [RawRequest("PUT", path, {"patient_race": str(number)}, {"If-Match": tag}) for number in range(40)]
+    answers = await send_until_served(replicas, calls)
     assert Counter(answer.status for answer in answers) == {200: 1, 412: 39}
     (winner,) = (answer.json() for answer in answers if answer.status == 200)
     for client in clients:
         assert (await client.get(path)).json() == winner
 
 
-async def test_a_key_is_answered_once(replicas: Replicas, clients: Clients) -> None:
+async def test_an_idempotency_key_creates_one_patient_across_replicas(replicas: Replicas, clients: Clients) -> None:
     """A POST sent 20 times with one Idempotency-Key to both replicas at once makes one patient; each repeats it."""
     key = {"Idempotency-Key": secrets.token_hex(8)}
     body = {"patient_last_name": "Doe", "patient_profile": {"unique_id": f"prof-{key['Idempotency-Key']}"}}
-    answers = await insist(replicas, [Call("POST", PATIENTS, body, key)] * 20)
+    answers = await send_until_served(replicas, [RawRequest("POST", PATIENTS, body, key)] * 20)
     assert {answer.status for answer in answers} == {201}
     assert len({answer.content for answer in answers}) == 1
     assert sum("idempotency-replayed" not in answer.headers for answer in answers) == 1
@@ -124,14 +124,14 @@ async def test_a_key_is_answered_once(replicas: Replicas, clients: Clients) -> N
         assert again.content == answers[0].content
 
 
-async def test_pages_go_on_at_the_other(replicas: Replicas, clients: Clients) -> None:
+async def test_pages_continue_at_the_other_replica(replicas: Replicas, clients: Clients) -> None:
     """The next page of a list is asked for at the other replica each time, by GET and by POST; nobody is missed."""
     ids = {f"page{number}" for number in range(9)}
     made = [
-        Call("POST", PATIENTS, {"unique_id": unique_id, "patient_last_name": "Paged", "patient_race": "P"})
+        RawRequest("POST", PATIENTS, {"unique_id": unique_id, "patient_last_name": "Paged", "patient_race": "P"})
         for unique_id in ids
     ]
-    assert {answer.status for answer in await insist(replicas, made)} == {201}
+    assert {answer.status for answer in await send_until_served(replicas, made)} == {201}
     turns = cycle(clients)
     link = f"{PATIENTS}?patient_race=P&limit=2"
     listed = []
@@ -141,46 +141,52 @@ async def test_pages_go_on_at_the_other(replicas: Replicas, clients: Clients) ->
         link = answer.links.get("next", {}).get("url", "")
     assert listed == sorted(ids)
     body: dict[str, Any] = {"search": "paged"}
-    found = []
+    found_ids = []
     while body:
         answer = await next(turns).post(f"{PATIENTS}search/", json={**body, "limit": 2})
         assert answer.status_code == 200
-        found += [patient["unique_id"] for patient in answer.json()]
+        found_ids += [patient["unique_id"] for patient in answer.json()]
         cursor = answer.headers.get("Next-Cursor")
         body = {"cursor": cursor} if cursor else {}
-    assert sorted(found) == sorted(ids)
+    assert sorted(found_ids) == sorted(ids)
 
 
-async def test_profiles_upserted_at_both(replicas: Replicas) -> None:
+async def test_concurrent_profile_upserts_at_both_replicas_succeed(replicas: Replicas) -> None:
     """10 requests for each of 20 new profiles, over both replicas at once: all succeed, and show what they sent."""
     calls = []
     for number in range(200):
         profile = {"unique_id": f"upserted{number % 20}", "first_name": f"Given by {number}"}
-        calls.append(Call("POST", PATIENTS, {"patient_last_name": "Doe", "patient_profile": profile}))
-    answers = await insist(replicas, calls)
+        calls.append(RawRequest("POST", PATIENTS, {"patient_last_name": "Doe", "patient_profile": profile}))
+    answers = await send_until_served(replicas, calls)
     assert Counter(answer.status for answer in answers) == {201: 200}
     for call, answer in zip(calls, answers, strict=True):
         assert call.body is not None
         assert answer.json()["patient_profile"]["first_name"] == call.body["patient_profile"]["first_name"]
 
 
-async def test_sets_replaced_at_both(replicas: Replicas, clients: Clients) -> None:
+async def test_concurrent_link_replacements_at_both_replicas_are_atomic(replicas: Replicas, clients: Clients) -> None:
     """200 PUTs of a patient's hospitals and doctors over both replicas at once: each answer, and the end, was sent."""
-    made = [Call("POST", "/hospitals/hospitals/", {"unique_id": f"hos{n}", "hospital_name": "H"}) for n in range(9)]
-    made += [Call("POST", "/doctors/doctors/", {"unique_id": f"doc{n}", "doctor_first_name": "D"}) for n in range(9)]
-    assert {answer.status for answer in await insist(replicas, made)} == {201}
-    path = (await create(clients[0], **pair(0))).headers["Location"]
-    answers = await insist(replicas, [Call("PUT", path, pair(number % PAIRS)) for number in range(200)])
+    made = [
+        RawRequest("POST", "/hospitals/hospitals/", {"unique_id": f"hos{n}", "hospital_name": "H"}) for n in range(9)
+    ]
+    made += [
+        RawRequest("POST", "/doctors/doctors/", {"unique_id": f"doc{n}", "doctor_first_name": "D"}) for n in range(9)
+    ]
+    assert {answer.status for answer in await send_until_served(replicas, made)} == {201}
+    path = (await create_patient(clients[0], **pair_body(0))).headers["Location"]
+    answers = await send_until_served(
+        replicas, [RawRequest("PUT", path, pair_body(number % PAIR_COUNT)) for number in range(200)]
+    )
     assert Counter(answer.status for answer in answers) == {200: 200}
     for number, answer in enumerate(answers):
-        assert pair_shown(answer.json()) == WHOLE_PAIRS[number % PAIRS]
+        assert shown_pair(answer.json()) == VALID_PAIRS[number % PAIR_COUNT]
     for client in clients:
-        assert pair_shown((await client.get(path)).json()) in WHOLE_PAIRS
+        assert shown_pair((await client.get(path)).json()) in VALID_PAIRS
 
 
-async def test_a_revoked_key_is_refused_everywhere(shared_url: str) -> None:
+async def test_a_revoked_key_is_refused_at_both_replicas(shared_url: str) -> None:
     """A key works at both replicas as soon as it is made, and at neither ten seconds after it was revoked."""
-    made = run_command("keys", "create", "--name", "revoked", "--scope", "patients:read", DATABASE_URL=shared_url)
+    made = run_cli("keys", "create", "--name", "revoked", "--scope", "patients:read", DATABASE_URL=shared_url)
     headers = {"X-API-Key": made.stdout.strip()}
     with ExitStack() as stack:
         started = []
@@ -188,25 +194,27 @@ async def test_a_revoked_key_is_refused_everywhere(shared_url: str) -> None:
             port = free_port()
             serve = ("serve", "--port", str(port))
             environment = {"DATABASE_URL": shared_url, "PATIENTS_AUTH": "required"}
-            started.append((stack.enter_context(command_running(*serve, **environment)), f"http://127.0.0.1:{port}"))
+            started.append((stack.enter_context(running_cli(*serve, **environment)), f"http://127.0.0.1:{port}"))
         for process, url in started:
-            await_ready(process, url)
+            wait_until_ready(process, url)
         urls = [url for _, url in started]
 
         def statuses() -> set[int]:
             return {httpx.get(f"{url}{PATIENTS}?limit=1", headers=headers).status_code for url in urls}
 
         assert statuses() == {200}
-        assert run_command("keys", "revoke", "revoked", DATABASE_URL=shared_url).returncode == 0
-        eventually(lambda: statuses() == {401}, within=10)
+        assert run_cli("keys", "revoke", "revoked", DATABASE_URL=shared_url).returncode == 0
+        eventually(lambda: statuses() == {401}, within_seconds=10)
 
 
-async def test_lines_of_two_workers_stay_whole(serve: Callable[..., Served], database_url: str) -> None:
+async def test_log_lines_of_two_workers_are_not_interleaved(
+    serve: Callable[..., ServiceProcess], database_url: str
+) -> None:
     """Each worker writes a line of the log in one piece, also where output is not buffered, as in the image."""
     served = serve("--workers", "2", DATABASE_URL=database_url, PYTHONUNBUFFERED="1")
     for number in range(20):
         body = {"unique_id": f"hos{number}", "hospital_name": "General"}
-        await insist(served.url, [Call("POST", "/hospitals/hospitals/", body)] * 100)
+        await send_until_served(served.url, [RawRequest("POST", "/hospitals/hospitals/", body)] * 100)
     served.process.terminate()
     await asyncio.to_thread(served.process.wait, 30)
-    assert sum(line.get("method") == "POST" for line in served.log()) == 2000
+    assert sum(line.get("method") == "POST" for line in served.log_entries()) == 2000

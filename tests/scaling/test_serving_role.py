@@ -8,21 +8,21 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from app.db.connecting import SESSION
-from tests.processes import run_command
-from tests.support import database_named
+from app.db.engine import SESSION_SETTINGS
+from tests.processes import run_cli
+from tests.support import database_url_for
 
 
-def as_role(url: str, role: str) -> str:
+def url_for_role(url: str, role: str) -> str:
     return urlunsplit(urlsplit(url)._replace(netloc=f"{role}@"))
 
 
-async def settings_of(url: str) -> dict[str, str]:
+async def session_settings(url: str) -> dict[str, str]:
     """What a session that says nothing of them has."""
     connection = await asyncpg.connect(url)
     try:
         rows = await connection.fetch(
-            "SELECT lower(name), setting FROM pg_settings WHERE lower(name) = ANY($1)", list(SESSION)
+            "SELECT lower(name), setting FROM pg_settings WHERE lower(name) = ANY($1)", list(SESSION_SETTINGS)
         )
         return {name: str(setting) for name, setting in rows}
     finally:
@@ -30,48 +30,52 @@ async def settings_of(url: str) -> dict[str, str]:
 
 
 @pytest.fixture
-async def roles(database_url: str, connection: asyncpg.Connection) -> AsyncIterator[tuple[str, str, str]]:
+async def owner_and_serving_role(
+    database_url: str, connection: asyncpg.Connection
+) -> AsyncIterator[tuple[str, str, str]]:
     """The URL of an empty database of a role that is no superuser; that role; and one that another has made."""
     owner, serving = (f"{name}_{secrets.token_hex(4)}" for name in ("owner", "serving"))
     await connection.execute(f"CREATE ROLE {owner} LOGIN; CREATE ROLE {serving} LOGIN")
     await connection.execute(f"CREATE DATABASE {owner} OWNER {owner}")
-    yield as_role(database_named(database_url, owner), owner), owner, serving
+    yield url_for_role(database_url_for(database_url, owner), owner), owner, serving
     await connection.execute(f"DROP DATABASE {owner} WITH (FORCE)")
     await connection.execute(f"DROP ROLE {serving}")
     await connection.execute(f"DROP ROLE {owner}")
 
 
-async def test_sessions_of_the_role_are_limited(roles: tuple[str, str, str], connection: asyncpg.Connection) -> None:
+async def test_migrate_sets_timeouts_for_the_serving_role(
+    owner_and_serving_role: tuple[str, str, str], connection: asyncpg.Connection
+) -> None:
     """Who may alter the role has it done; sessions of the role, in this database alone, then have it all."""
-    url, owner, serving = roles
+    url, owner, serving = owner_and_serving_role
     await connection.execute(
         f"ALTER ROLE {owner} CREATEROLE; GRANT {serving} TO {owner} WITH ADMIN TRUE, INHERIT FALSE"
     )
-    elsewhere = as_role(database_named(url, "patients"), serving)
-    before = await settings_of(elsewhere)
-    done = await asyncio.to_thread(run_command, "migrate", "--serving-role", serving, DATABASE_URL=url)
+    elsewhere = url_for_role(database_url_for(url, "patients"), serving)
+    before = await session_settings(elsewhere)
+    done = await asyncio.to_thread(run_cli, "migrate", "--serving-role", serving, DATABASE_URL=url)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert await settings_of(as_role(url, serving)) == SESSION
-    assert await settings_of(elsewhere) == before
+    assert await session_settings(url_for_role(url, serving)) == SESSION_SETTINGS
+    assert await session_settings(elsewhere) == before
     await connection.execute(f"ALTER ROLE {serving} IN DATABASE {owner} SET statement_timeout = '1ms'")
-    done = await asyncio.to_thread(run_command, "journal", "verify", DATABASE_URL=as_role(url, serving))
+    done = await asyncio.to_thread(run_cli, "journal", "verify", DATABASE_URL=url_for_role(url, serving))
     assert done.returncode == 0, done.stderr
 
 
-async def test_what_the_owner_may_not_do_is_left_to_others(
-    roles: tuple[str, str, str], connection: asyncpg.Connection
+async def test_migrate_prints_settings_that_the_owner_may_not_alter(
+    owner_and_serving_role: tuple[str, str, str], connection: asyncpg.Connection
 ) -> None:
     """Who may not alter the role gets it its rights all the same, and is told what is left, and what for."""
-    url, _, serving = roles
-    done = await asyncio.to_thread(run_command, "migrate", "--serving-role", serving, DATABASE_URL=url)
+    url, _, serving = owner_and_serving_role
+    done = await asyncio.to_thread(run_cli, "migrate", "--serving-role", serving, DATABASE_URL=url)
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr.startswith(f"Done: {serving} may serve.\nThe rest is no error, ")
-    assert await settings_of(as_role(url, serving)) != SESSION
+    assert await session_settings(url_for_role(url, serving)) != SESSION_SETTINGS
     statements = [line for line in done.stderr.splitlines() if line.startswith("ALTER ROLE")]
-    assert len(statements) == len(SESSION)
+    assert len(statements) == len(SESSION_SETTINGS)
     for statement in statements:
         await connection.execute(statement)
-    assert await settings_of(as_role(url, serving)) == SESSION
-    serving_connection = await asyncpg.connect(as_role(url, serving))
+    assert await session_settings(url_for_role(url, serving)) == SESSION_SETTINGS
+    serving_connection = await asyncpg.connect(url_for_role(url, serving))
     assert await serving_connection.fetchval("SELECT count(*) FROM patients") == 0
     await serving_connection.close()

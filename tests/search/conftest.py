@@ -9,12 +9,12 @@ import pytest
 PATIENTS = "/patients/patients/"
 SEARCH = f"{PATIENTS}search/"
 
-Register = Callable[..., Awaitable[None]]
-Find = Callable[[str], Awaitable[list[str]]]
+CreatePatients = Callable[..., Awaitable[None]]
+SearchIds = Callable[[str], Awaitable[list[str]]]
 
 
 @pytest.fixture
-def register(client: httpx.AsyncClient) -> Register:
+def create_patients(client: httpx.AsyncClient) -> CreatePatients:
     """Creates patients, each given by its id and "First Last", or by all of its fields."""
 
     async def create(*bodies: dict[str, Any], **names: str) -> None:
@@ -29,7 +29,7 @@ def register(client: httpx.AsyncClient) -> Register:
 
 
 @pytest.fixture
-def find(client: httpx.AsyncClient) -> Find:
+def search_ids(client: httpx.AsyncClient) -> SearchIds:
     """Searches, by both ways, which answer the same; the ids that are found, in their order."""
 
     async def search(text: str) -> list[str]:
@@ -37,8 +37,8 @@ def find(client: httpx.AsyncClient) -> Find:
         assert answer.status_code == 200, answer.text
         by_query = await client.get(PATIENTS, params={"search": text, "count": "exact"})
         assert by_query.content == answer.content
-        found = [record["unique_id"] for record in answer.json()]
-        assert answer.headers["X-Total-Count"] == by_query.headers["X-Total-Count"] == str(len(found))
-        return found
+        ids = [record["unique_id"] for record in answer.json()]
+        assert answer.headers["X-Total-Count"] == by_query.headers["X-Total-Count"] == str(len(ids))
+        return ids
 
     return search

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from tests.search.conftest import PATIENTS, SEARCH, Find, Register
+from tests.search.conftest import PATIENTS, SEARCH, CreatePatients, SearchIds
 
 
 @pytest.mark.parametrize(
@@ -22,10 +22,14 @@ from tests.search.conftest import PATIENTS, SEARCH, Find, Register
         "ohan merwe",
     ],
 )
-async def test_names(register: Register, find: Find, text: str) -> None:
+async def test_names_match_in_any_order_in_parts_and_with_typing_errors(
+    create_patients: CreatePatients, search_ids: SearchIds, text: str
+) -> None:
     """In any order, in parts, without blanks, with typing errors; every word counts."""
-    await register(johan="Johan van der Merwe", petrus="Petrus van der Walt", botha="Johan Botha", zulu="Zama Zulu")
-    assert await find(text) == ["johan"]
+    await create_patients(
+        johan="Johan van der Merwe", petrus="Petrus van der Walt", botha="Johan Botha", zulu="Zama Zulu"
+    )
+    assert await search_ids(text) == ["johan"]
 
 
 @pytest.mark.parametrize(
@@ -49,25 +53,27 @@ async def test_names(register: Register, find: Find, text: str) -> None:
         ("Nk\u200dosi\u00ad Zulu", ["nkosi", "nk\u200bosi zulu"]),
     ],
 )
-async def test_spellings(register: Register, find: Find, name: str, texts: list[str]) -> None:
+async def test_names_match_without_accents_hyphens_and_apostrophes(
+    create_patients: CreatePatients, search_ids: SearchIds, name: str, texts: list[str]
+) -> None:
     """With accents or without, in other scripts, with and without hyphens and apostrophes."""
-    await register(one=name, other="Sipho Khumalo")
-    assert [(text, await find(text)) for text in texts] == [(text, ["one"]) for text in texts]
+    await create_patients(one=name, other="Sipho Khumalo")
+    assert [(text, await search_ids(text)) for text in texts] == [(text, ["one"]) for text in texts]
 
 
 @pytest.mark.parametrize(
     "text", ["Jonson", "Johsnon", "Jhonson", "Johnsonn", "ohnson", "Johnson-", "johnzon", "jihnsin"]
 )
-async def test_typing_errors(register: Register, find: Find, text: str) -> None:
+async def test_up_to_two_typing_errors_match(create_patients: CreatePatients, search_ids: SearchIds, text: str) -> None:
     """A letter too few, too many, or another, two swapped; also two errors, where nobody is nearer."""
-    await register(one="Amy Johnson", other="Amy Botha")
-    found = await find(text)
+    await create_patients(one="Amy Johnson", other="Amy Botha")
+    found = await search_ids(text)
     assert found == ["one"]
 
 
-async def test_best_match_first(register: Register, find: Find) -> None:
+async def test_best_match_comes_first(create_patients: CreatePatients, search_ids: SearchIds) -> None:
     """As typed, then beginnings, then one error; who has fewer other names before who has more."""
-    await register(
+    await create_patients(
         a_error="Maria Smyth",
         b_begins="Maria Smithers",
         c_longer="Maria Elizabeth Smith",
@@ -76,19 +82,21 @@ async def test_best_match_first(register: Register, find: Find) -> None:
         f_far="Marina Smyt",
         g_none="Marie Botha",
     )
-    found = await find("maria smith")
+    found = await search_ids("maria smith")
     assert found[:5] == ["d_same", "c_longer", "b_begins", "a_error", "e_both"]
     assert "g_none" not in found
-    assert (await find("smith"))[:3] == ["c_longer", "d_same", "b_begins"]
+    assert (await search_ids("smith"))[:3] == ["c_longer", "d_same", "b_begins"]
 
 
-async def test_further_only_where_nobody_is_near(register: Register, find: Find) -> None:
+async def test_distant_matches_count_only_without_close_matches(
+    create_patients: CreatePatients, search_ids: SearchIds
+) -> None:
     """Two errors, and the middle of words, count where nobody has what was typed, begins so, or is one error away."""
-    await register(two_errors="Ann Peterlin")
-    assert await find("ann peterzen") == await find("eterl") == ["two_errors"]
-    await register(one_error="Ann Petersen", begins="Eterlino Roe")
-    assert await find("ann peterzen") == ["one_error"]
-    assert await find("eterl") == ["begins"]
+    await create_patients(two_errors="Ann Peterlin")
+    assert await search_ids("ann peterzen") == await search_ids("eterl") == ["two_errors"]
+    await create_patients(one_error="Ann Petersen", begins="Eterlino Roe")
+    assert await search_ids("ann peterzen") == ["one_error"]
+    assert await search_ids("eterl") == ["begins"]
 
 
 @pytest.mark.parametrize(
@@ -110,12 +118,14 @@ async def test_further_only_where_nobody_is_near(register: Register, find: Find)
     ],
 )
 @pytest.mark.parametrize("written", ["082 123 4567", "+27 (0)82 123-4567", "27821234567", "0027821234567"])
-async def test_mobile_numbers(register: Register, find: Find, text: str, written: str) -> None:
+async def test_mobile_numbers_match_in_any_spelling(
+    create_patients: CreatePatients, search_ids: SearchIds, text: str, written: str
+) -> None:
     """However it is written, here and there; its beginning too."""
     one = {"patient_last_name": "Dube", "patient_first_name": "Thabo", "patient_mobile_number": written}
     other = {"patient_last_name": "Dube", "patient_first_name": "Thabo", "patient_mobile_number": "083 123 4567"}
-    await register({"unique_id": "one", **one}, {"unique_id": "other", **other})
-    assert await find(text) == ["one"]
+    await create_patients({"unique_id": "one", **one}, {"unique_id": "other", **other})
+    assert await search_ids(text) == ["one"]
 
 
 @pytest.mark.parametrize(
@@ -132,14 +142,16 @@ async def test_mobile_numbers(register: Register, find: Find, text: str, written
         "١٩٨٠-٠٢-٠١",  # Arabic-Indic digits
     ],
 )
-async def test_dates_of_birth(register: Register, find: Find, text: str) -> None:
+async def test_dates_of_birth_match_iso_and_day_first(
+    create_patients: CreatePatients, search_ids: SearchIds, text: str
+) -> None:
     """ISO and day first, by itself and with names."""
-    await register(
+    await create_patients(
         {"unique_id": "one", "patient_last_name": "Smith", "patient_date_of_birth": "1980-02-01"},
         {"unique_id": "month_first", "patient_last_name": "Smith", "patient_date_of_birth": "1980-01-02"},
         {"unique_id": "unknown", "patient_last_name": "Smith"},
     )
-    assert await find(text) == ["one"]
+    assert await search_ids(text) == ["one"]
 
 
 @pytest.mark.parametrize(
@@ -163,13 +175,15 @@ async def test_dates_of_birth(register: Register, find: Find, text: str) -> None
         "Dube X2",
     ],
 )
-async def test_email_addresses_and_ids(register: Register, find: Find, text: str) -> None:
+async def test_email_addresses_and_ids_match(create_patients: CreatePatients, search_ids: SearchIds, text: str) -> None:
     """E-mail addresses, ids, ids that are all digits; and what looks like an id and is a name."""
     ids = ("8001015009087", "12345678-e29b-41d4-a716-446655440000", "2024-pat1", "ab.cd", "a1@clinic")
     name = text if text in ids else "mrn-1234"
     one = {"unique_id": name, "patient_last_name": "Dube X2", "patient_email_address": "Zoe@example.com"}
-    await register(one, {"unique_id": "other", "patient_last_name": "Dube", "patient_email_address": "y@example.com"})
-    assert await find(text) == [name]
+    await create_patients(
+        one, {"unique_id": "other", "patient_last_name": "Dube", "patient_email_address": "y@example.com"}
+    )
+    assert await search_ids(text) == [name]
 
 
 @pytest.mark.parametrize(
@@ -194,20 +208,24 @@ async def test_email_addresses_and_ids(register: Register, find: Find, text: str
         "dube\0 x",
     ],
 )
-async def test_nobody(register: Register, find: Find, text: str) -> None:
+async def test_text_that_matches_nobody_finds_nobody(
+    create_patients: CreatePatients, search_ids: SearchIds, text: str
+) -> None:
     """What nobody has, is no pattern, and no query language."""
-    await register(one="Thabo Dube", two="Zanele Botha")
+    await create_patients(one="Thabo Dube", two="Zanele Botha")
     expected = ["one"] if text == "dube %" or text.startswith("dube 😀") else []
-    assert await find(text) == expected
+    assert await search_ids(text) == expected
 
 
 @pytest.mark.parametrize(
     "text",
     ["%_\\'\"" * 40, "a" * 200, "\u202e\u200f" + "ع" * 150, "é" * 200, "😀" * 200, "'" * 200, "((((("],
 )
-async def test_hostile_texts(register: Register, client: httpx.AsyncClient, text: str) -> None:
+async def test_hostile_texts_find_nobody_without_error(
+    create_patients: CreatePatients, client: httpx.AsyncClient, text: str
+) -> None:
     """Are answered."""
-    await register(one="Thabo Dube")
+    await create_patients(one="Thabo Dube")
     answer = await client.post(SEARCH, json={"search": text})
     assert answer.status_code == 200
     assert answer.json() == []
@@ -224,7 +242,7 @@ async def test_hostile_texts(register: Register, client: httpx.AsyncClient, text
         "a1 b1 c1 d1 e1 f1 g1 h1 i1",
     ],
 )
-async def test_too_much(client: httpx.AsyncClient, text: str) -> None:
+async def test_search_text_over_200_characters_or_8_words_is_422(client: httpx.AsyncClient, text: str) -> None:
     """More than 200 characters or 8 words, and what is no text: a 422 that names the parameter."""
     for place, answer in {
         "body": await client.post(SEARCH, json={"search": text}),
@@ -236,7 +254,7 @@ async def test_too_much(client: httpx.AsyncClient, text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["a" * 900_000, "1" * 900_000 + "a", "@" * 900_000, "a1 " * 300_000])
-async def test_far_too_much(client: httpx.AsyncClient, text: str) -> None:
+async def test_huge_search_text_is_refused_by_its_length(client: httpx.AsyncClient, text: str) -> None:
     """Is refused by its length, before anything that takes longer than it is long."""
     answer = await client.post(SEARCH, json={"search": text})
     assert answer.status_code == 422
@@ -244,33 +262,39 @@ async def test_far_too_much(client: httpx.AsyncClient, text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["annemarie botha", "anne-marie", "marie anne", "botha anne"])
-async def test_two_first_names(register: Register, find: Find, text: str) -> None:
+async def test_two_first_names_match_joined_or_apart(
+    create_patients: CreatePatients, search_ids: SearchIds, text: str
+) -> None:
     """Also written as one."""
-    await register(
+    await create_patients(
         {"unique_id": "one", "patient_first_name": "Anne Marie", "patient_last_name": "Botha"}, two="Ann Roe"
     )
-    assert await find(text) == ["one"]
+    assert await search_ids(text) == ["one"]
 
 
 @pytest.mark.parametrize("text", ["", "   ", "\t\n", "\u200b", "\u3000"])
-async def test_blank(register: Register, find: Find, text: str) -> None:
+async def test_blank_search_lists_everybody(create_patients: CreatePatients, search_ids: SearchIds, text: str) -> None:
     """An emptied box is no search, but still a page."""
-    await register(one="Thabo Dube", two="Zanele Botha")
-    assert await find(text) == ["one", "two"]
+    await create_patients(one="Thabo Dube", two="Zanele Botha")
+    assert await search_ids(text) == ["one", "two"]
 
 
 @pytest.mark.parametrize("text", ["J P Swanepoel", "JP Swanepoel", "j.p. swanepoel", "swanepoel p"])
-async def test_initials(register: Register, find: Find, text: str) -> None:
+async def test_initials_match_singly_and_joined(
+    create_patients: CreatePatients, search_ids: SearchIds, text: str
+) -> None:
     """Each by itself, and all of them together."""
     one = {"patient_first_name": "Johan", "patient_initials": "JP", "patient_last_name": "Swanepoel"}
-    await register({"unique_id": "one", **one}, {"unique_id": "two", **one, "patient_initials": "JR"})
-    assert await find(text) == ["one"]
+    await create_patients({"unique_id": "one", **one}, {"unique_id": "two", **one, "patient_initials": "JR"})
+    assert await search_ids(text) == ["one"]
 
 
 @pytest.mark.parametrize("text", ["aeaeaea", "muller" + "ß" * 190, "ss" * 100, "ä" * 150, "ä" * 66])
-async def test_long_words(register: Register, client: httpx.AsyncClient, text: str) -> None:
+async def test_words_longer_than_postgresql_compares_are_searched(
+    create_patients: CreatePatients, client: httpx.AsyncClient, text: str
+) -> None:
     """Names and texts that are longer when they are folded, longer than PostgreSQL compares."""
-    await register(one="ä" * 150 + " Muller", two="Ann " + "ß" * 150)
+    await create_patients(one="ä" * 150 + " Muller", two="Ann " + "ß" * 150)
     assert (await client.post(SEARCH, json={"search": text})).status_code == 200
 
 
@@ -278,20 +302,20 @@ async def test_long_words(register: Register, client: httpx.AsyncClient, text: s
     "text", ["ää j", "smith", "smyht maria", "m s", "ma", "nkosi-dlamini", "maria sith", "mrn-7 x"]
 )
 @pytest.mark.parametrize("ordering", [None, "-patient_last_name", "date_created"])
-async def test_pages_are_the_whole(
-    register: Register, client: httpx.AsyncClient, text: str, ordering: str | None
+async def test_search_pages_add_up_to_the_whole_result(
+    create_patients: CreatePatients, client: httpx.AsyncClient, text: str, ordering: str | None
 ) -> None:
     """Page after page, however small, what one page shows, and as many as are counted."""
     surnames = ("Smith", "Smyth", "Smit", "Smithers", "Äke", "Aeke", "Nkosi-Dlamini", "Sith", "Msmithx")
     names = [f"{first} {last}" for first in ("Maria", "Mario", "Jan") for last in surnames]
-    await register(**{f"p{number}": name for number, name in enumerate(names)})
-    wanted = {"search": text, **({} if ordering is None else {"ordering": ordering})}
-    whole = await client.post(SEARCH, json={**wanted, "count": "exact"})
+    await create_patients(**{f"p{number}": name for number, name in enumerate(names)})
+    query = {"search": text, **({} if ordering is None else {"ordering": ordering})}
+    whole = await client.post(SEARCH, json={**query, "count": "exact"})
     expected = [record["unique_id"] for record in whole.json()]
     assert whole.headers["X-Total-Count"] == str(len(expected))
     for limit in (1, 2, 5):
         found: list[str] = []
-        answer = await client.post(SEARCH, json={**wanted, "limit": limit})
+        answer = await client.post(SEARCH, json={**query, "limit": limit})
         while "Next-Cursor" in answer.headers:
             found += [record["unique_id"] for record in answer.json()]
             answer = await client.post(SEARCH, json={"cursor": answer.headers["Next-Cursor"], "limit": limit})
@@ -299,15 +323,15 @@ async def test_pages_are_the_whole(
 
 
 @pytest.mark.parametrize("ordering", [None, "patient_last_name"])
-async def test_who_comes_later_hides_nobody(
-    register: Register, client: httpx.AsyncClient, ordering: str | None
+async def test_close_matches_added_later_hide_no_distant_match(
+    create_patients: CreatePatients, client: httpx.AsyncClient, ordering: str | None
 ) -> None:
     """Whether a search goes far is decided at its first page: who was there then is there to the end."""
     names = ("Kroisenbergh", "Kruisenbargk", "Kruisxnberga", "Kruizenburge")
-    await register(**{f"p{number}": f"Ann {name}" for number, name in enumerate(names)})
-    wanted = {"search": "kruisenberge", "limit": 1, **({} if ordering is None else {"ordering": ordering})}
-    answer = await client.post(SEARCH, json=wanted)
-    await register(new="Ann Kruisenberge", **{f"other{number}": "Ann Kruisenbergs" for number in range(9)})
+    await create_patients(**{f"p{number}": f"Ann {name}" for number, name in enumerate(names)})
+    query = {"search": "kruisenberge", "limit": 1, **({} if ordering is None else {"ordering": ordering})}
+    answer = await client.post(SEARCH, json=query)
+    await create_patients(new="Ann Kruisenberge", **{f"other{number}": "Ann Kruisenbergs" for number in range(9)})
     found = [answer.json()[0]["unique_id"]]
     while "Next-Cursor" in answer.headers:
         answer = await client.post(SEARCH, json={"cursor": answer.headers["Next-Cursor"], "limit": 1})

@@ -13,24 +13,24 @@ import httpx
 
 from app.transfer.layout import Layout
 from app.transfer.resources import RESOURCES
-from tests.processes import COMMAND, run_command
+from tests.processes import CLI_COMMAND, run_cli
 
 PATIENTS = "/patients/patients/"
-SAMPLES = Path(__file__).parents[2] / "docs" / "samples"
-COLUMNS = Layout(RESOURCES["patients"].service.repository_class).columns
+SAMPLES_DIRECTORY = Path(__file__).parents[2] / "docs" / "samples"
+CSV_COLUMNS = Layout(RESOURCES["patients"].service_class.repository_class).columns
 
-Run = subprocess.CompletedProcess[str]
+CompletedCommand = subprocess.CompletedProcess[str]
 
 
-async def command(url: str, *arguments: object, given: str | None = None) -> Run:
+async def run_cli_on(url: str, *arguments: object, stdin: str | None = None) -> CompletedCommand:
     """Run `patients-api` on a database."""
     texts = [str(argument) for argument in arguments]
-    return await asyncio.to_thread(run_command, *texts, given=given, DATABASE_URL=url)
+    return await asyncio.to_thread(run_cli, *texts, stdin_text=stdin, DATABASE_URL=url)
 
 
-async def imported(url: str, *arguments: object, given: str | None = None) -> Run:
+async def run_import(url: str, *arguments: object, stdin: str | None = None) -> CompletedCommand:
     """Import what is right."""
-    run = await command(url, "import", *arguments, given=given)
+    run = await run_cli_on(url, "import", *arguments, stdin=stdin)
     assert run.returncode == 0, run.stdout + run.stderr
     return run
 
@@ -39,12 +39,12 @@ def ndjson(records: Iterable[Mapping[str, Any]]) -> str:
     return "".join(f"{json.dumps(record)}\n" for record in records)
 
 
-def people(number: int, **more: Any) -> list[dict[str, Any]]:
+def patient_bodies(count: int, **more: Any) -> list[dict[str, Any]]:
     """So many patients, `pat0` and so on."""
-    return [{"unique_id": f"pat{place}", "patient_last_name": f"Doe {place}", **more} for place in range(number)]
+    return [{"unique_id": f"pat{place}", "patient_last_name": f"Doe {place}", **more} for place in range(count)]
 
 
-async def patients(client: httpx.AsyncClient) -> Sequence[dict[str, Any]]:
+async def list_patients(client: httpx.AsyncClient) -> Sequence[dict[str, Any]]:
     """All patients, as the list has them."""
     answer = await client.get(PATIENTS)
     assert answer.status_code == 200
@@ -52,7 +52,7 @@ async def patients(client: httpx.AsyncClient) -> Sequence[dict[str, Any]]:
     return listed
 
 
-async def patient(client: httpx.AsyncClient, unique_id: str) -> dict[str, Any]:
+async def get_patient(client: httpx.AsyncClient, unique_id: str) -> dict[str, Any]:
     answer = await client.get(f"{PATIENTS}{unique_id}/")
     assert answer.status_code == 200, unique_id
     found: dict[str, Any] = answer.json()
@@ -60,7 +60,7 @@ async def patient(client: httpx.AsyncClient, unique_id: str) -> dict[str, Any]:
 
 
 @contextmanager
-def running(
+def cli_process(
     *arguments: str,
     url: str,
     stderr: int = subprocess.DEVNULL,
@@ -69,7 +69,7 @@ def running(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run `patients-api` in the background, and read what it writes."""
     with subprocess.Popen(
-        [*COMMAND, *arguments],
+        [*CLI_COMMAND, *arguments],
         env={**os.environ, **(environment or {}), "DATABASE_URL": url},
         stdin=stdin,
         stdout=subprocess.PIPE,

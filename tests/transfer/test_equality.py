@@ -7,12 +7,12 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.transfer.support import PATIENTS, command, ndjson
-from tests.transfer.test_import import WRONG
+from tests.transfer.support import PATIENTS, ndjson, run_cli_on
+from tests.transfer.test_import import INVALID_BODIES
 
-pytestmark = pytest.mark.usefixtures("directory")
+pytestmark = pytest.mark.usefixtures("hospitals_and_doctors")
 
-STATE = (
+SELECT_STATE = (
     "SELECT to_jsonb(p) - '{date_created,last_updated}'::text[] FROM patients p ORDER BY unique_id",
     "SELECT to_jsonb(p) - '{date_created,last_updated}'::text[] FROM profiles p ORDER BY unique_id",
     "SELECT to_jsonb(l) FROM patient_hospitals l ORDER BY patient_id, hospital_id",
@@ -28,20 +28,20 @@ STATE = (
 """All that a database holds, but when it came to be and by whom."""
 
 
-async def state(url: str) -> list[list[Any]]:
+async def database_state(url: str) -> list[list[Any]]:
     connection = await asyncpg.connect(url)
     try:
-        return [[value for (value,) in await connection.fetch(query)] for query in STATE]
+        return [[value for (value,) in await connection.fetch(query)] for query in SELECT_STATE]
     finally:
         await connection.close()
 
 
-def lines(random: Random, number: int) -> list[dict[str, Any]]:
+def random_lines(random: Random, number: int) -> list[dict[str, Any]]:
     """New patients, ids that come again, profiles that many share, what is wrong, and what is not there."""
     drawn = []
     for _ in range(number):
         if random.random() < 0.1:
-            drawn.append(dict(random.choice(WRONG)))
+            drawn.append(dict(random.choice(INVALID_BODIES)))
             continue
         body: dict[str, Any] = {
             "unique_id": f"pat{random.randrange(number)}",
@@ -66,17 +66,19 @@ def lines(random: Random, number: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_as_posting(seed: int, database_url: str, another_url: str, client: httpx.AsyncClient) -> None:
+async def test_import_equals_posting_line_by_line(
+    seed: int, database_url: str, another_url: str, client: httpx.AsyncClient
+) -> None:
     """The same records, links, profiles, words and entries, whatever the lines."""
     for resource in ("hospitals", "doctors"):
-        exported = await command(database_url, "export", "--resource", resource)
-        await command(another_url, "import", "-", "--resource", resource, given=exported.stdout)
-    drawn = lines(Random(seed), 400)  # noqa: S311  # no secret
+        exported = await run_cli_on(database_url, "export", "--resource", resource)
+        await run_cli_on(another_url, "import", "-", "--resource", resource, stdin=exported.stdout)
+    drawn = random_lines(Random(seed), 400)  # noqa: S311  # no secret
     statuses = {(await client.post(PATIENTS, json=body)).status_code for body in drawn}
     assert statuses == {201, 409, 422}
-    run = await command(another_url, "import", "-", "--on-error", "skip", given=ndjson(drawn))
+    run = await run_cli_on(another_url, "import", "-", "--on-error", "skip", stdin=ndjson(drawn))
     assert run.stdout.endswith("Stored, but for what is wrong.\n")
-    posted, imported = await state(database_url), await state(another_url)
-    for query, expected, found in zip(STATE, posted, imported, strict=True):
+    posted, imported = await database_state(database_url), await database_state(another_url)
+    for query, expected, found in zip(SELECT_STATE, posted, imported, strict=True):
         assert found == expected, query
     assert len(posted[0]) > 100

@@ -7,8 +7,8 @@ import httpx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.transfer.formulas import guarded, unguarded
-from tests.transfer.support import PATIENTS, command, imported, ndjson, patient
+from app.transfer.formulas import escape_formula, unescape_formula
+from tests.transfer.support import PATIENTS, get_patient, ndjson, run_cli_on, run_import
 
 FORMULAS = ["=1+1", "+1+1", "-1-1=2", "@SUM(A1)", "'=1", "''=1+cmd|' /C calc'!A0", "＝1+1", "-cmd|'x'!A0", "'-x", "+a"]
 HARMLESS = [
@@ -34,24 +34,24 @@ async def test_no_cell_is_a_formula(
         body = {"unique_id": unique_id, "patient_last_name": "Doe", "patient_physical_address": text}
         assert (await client.post(PATIENTS, json=body)).status_code == 201
     first, second = tmp_path / "patients.csv", tmp_path / "again.csv"
-    assert (await command(database_url, "export", "--output", first)).returncode == 0
+    assert (await run_cli_on(database_url, "export", "--output", first)).returncode == 0
     with first.open(newline="") as file:
         cells = {row["unique_id"]: row["patient_physical_address"] for row in csv.DictReader(file)}
     for unique_id, text in texts.items():
         assert cells[unique_id] == (f"'{text}" if text in FORMULAS else text)
-    await imported(another_url, first)
-    assert (await command(another_url, "export", "--output", second)).returncode == 0
+    await run_import(another_url, first)
+    assert (await run_cli_on(another_url, "export", "--output", second)).returncode == 0
     assert second.read_bytes() == first.read_bytes()
-    await imported(
-        database_url, "-", "--update", given=ndjson([{"unique_id": "pat0", "patient_physical_address": "'=1"}])
+    await run_import(
+        database_url, "-", "--update", stdin=ndjson([{"unique_id": "pat0", "patient_physical_address": "'=1"}])
     )
-    assert (await patient(client, "pat0"))["patient_physical_address"] == "'=1", "NDJSON has no apostrophes of ours"
+    assert (await get_patient(client, "pat0"))["patient_physical_address"] == "'=1", "NDJSON has no apostrophes of ours"
 
 
 @given(st.text(alphabet="'=+-@\t\r\n1 a.(＝", max_size=8) | st.text(max_size=20))
-def test_every_text_comes_back(text: str) -> None:
+def test_guarded_text_is_restored_exactly(text: str) -> None:
     """And what the file has begins with nothing that would run."""
-    cell = guarded(text)
-    assert unguarded(cell) == text
+    cell = escape_formula(text)
+    assert unescape_formula(cell) == text
     assert cell[:1] not in set("=@\t\r\n＝＋－＠")
     assert cell[:1] not in set("+-") or set(cell) <= set("+-0123456789 ().")

@@ -8,13 +8,13 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.processes import run_command
-from tests.support import EXAMPLE, dump
-from tests.transfer.support import PATIENTS, command, imported, ndjson, patient, patients, people
+from tests.processes import run_cli
+from tests.support import EXAMPLE_PATIENT, dump_tables
+from tests.transfer.support import PATIENTS, get_patient, list_patients, ndjson, patient_bodies, run_cli_on, run_import
 
-pytestmark = pytest.mark.usefixtures("directory")
+pytestmark = pytest.mark.usefixtures("hospitals_and_doctors")
 
-WRONG: tuple[dict[str, Any], ...] = (
+INVALID_BODIES: tuple[dict[str, Any], ...] = (
     {},
     {"patient_first_name": " "},
     {"patient_last_name": "x" * 151},
@@ -40,63 +40,63 @@ WRONG: tuple[dict[str, Any], ...] = (
 """Bodies that the API refuses, each for another reason or several."""
 
 
-def errors_of(file: Path) -> list[tuple[int, str, str, str]]:
+def read_errors(file: Path) -> list[tuple[int, str, str, str]]:
     """What `--errors` has written."""
     with file.open(newline="", encoding="utf-8") as opened:
         return [(int(row["line"]), row["field"], row["message"], row["type"]) for row in csv.DictReader(opened)]
 
 
-async def test_errors_are_those_of_the_api(database_url: str, client: httpx.AsyncClient, tmp_path: Path) -> None:
+async def test_import_errors_are_those_of_the_api(database_url: str, client: httpx.AsyncClient, tmp_path: Path) -> None:
     """The same errors in the same words, at the same places, as of posting each line."""
     expected = set()
-    for line, body in enumerate(WRONG, start=1):
+    for line, body in enumerate(INVALID_BODIES, start=1):
         answer = await client.post(PATIENTS, json=body)
         assert answer.status_code == 422, body
         for error in answer.json()["errors"]:
             expected.add((line, ".".join(map(str, error["loc"][1:])), error["msg"], error["type"]))
-    run = await command(database_url, "import", "-", "--errors", tmp_path / "errors.csv", given=ndjson(WRONG))
-    assert run.returncode == 1
-    assert set(errors_of(tmp_path / "errors.csv")) == expected
-    assert (
-        f"-: {len(WRONG)} records: 0 to be created, 0 to be updated, 0 to be unchanged, {len(WRONG)} wrong"
-        in run.stdout
+    run = await run_cli_on(
+        database_url, "import", "-", "--errors", tmp_path / "errors.csv", stdin=ndjson(INVALID_BODIES)
     )
+    assert run.returncode == 1
+    assert set(read_errors(tmp_path / "errors.csv")) == expected
+    count = len(INVALID_BODIES)
+    assert f"-: {count} records: 0 to be created, 0 to be updated, 0 to be unchanged, {count} wrong" in run.stdout
 
 
-async def test_a_thousand_wrong_lines(
+async def test_invalid_lines_are_reported_and_stop_the_import_or_are_skipped(
     database_url: str, client: httpx.AsyncClient, connection: asyncpg.Connection, tmp_path: Path
 ) -> None:
     """Just these are reported, and nothing is stored; or, where that is wanted, all the others."""
-    good = iter(people(4000, hospital_ids=["hos123"]))
+    good = iter(patient_bodies(4000, hospital_ids=["hos123"]))
     records: list[dict[str, Any]] = []
     wrong: set[int] = set()
     for place in range(5000):
         if place % 5 == 3:
             wrong.add(place + 1)
-            records.append(WRONG[place // 5 % len(WRONG)])
+            records.append(INVALID_BODIES[place // 5 % len(INVALID_BODIES)])
         else:
             records.append(next(good))
-    before = await dump(connection)
+    before = await dump_tables(connection)
     errors = tmp_path / "errors.csv"
-    run = await command(database_url, "import", "-", "--errors", errors, given=ndjson(records))
+    run = await run_cli_on(database_url, "import", "-", "--errors", errors, stdin=ndjson(records))
     assert run.returncode == 1
     assert len(wrong) == 1000
-    reported = [line for line, *_ in errors_of(errors)]
+    reported = [line for line, *_ in read_errors(errors)]
     assert set(reported) == wrong
     assert reported == sorted(reported)
     assert "4,000 to be created" in run.stdout
     assert "1,000 wrong" in run.stdout
     assert run.stdout.endswith("Nothing was stored. Mend what is wrong, or skip it by --on-error skip.\n")
     assert len(run.stderr.splitlines()) == 21, "the first twenty, and how many more there are"
-    assert await dump(connection) == before
+    assert await dump_tables(connection) == before
 
-    run = await command(database_url, "import", "-", "--on-error", "skip", given=ndjson(records))
+    run = await run_cli_on(database_url, "import", "-", "--on-error", "skip", stdin=ndjson(records))
     assert run.returncode == 1
     assert run.stdout.endswith("Stored, but for what is wrong.\n")
-    assert {one["unique_id"] for one in await patients(client)} == {f"pat{place}" for place in range(4000)}
+    assert {one["unique_id"] for one in await list_patients(client)} == {f"pat{place}" for place in range(4000)}
 
 
-async def test_csv_errors(database_url: str, tmp_path: Path) -> None:
+async def test_csv_errors_name_line_and_column(database_url: str, tmp_path: Path) -> None:
     """A line is named by where it begins, a field as its column."""
     file = tmp_path / "patients.csv"
     file.write_text(
@@ -109,8 +109,8 @@ async def test_csv_errors(database_url: str, tmp_path: Path) -> None:
         "f,Doe,,,,yesterday,\n",
         encoding="utf-8",
     )
-    await command(database_url, "import", file, "--errors", tmp_path / "errors.csv")
-    assert [error[:3] for error in errors_of(tmp_path / "errors.csv")] == [
+    await run_cli_on(database_url, "import", file, "--errors", tmp_path / "errors.csv")
+    assert [error[:3] for error in read_errors(tmp_path / "errors.csv")] == [
         (4, "patient_profile.unique_id", "Must be given"),
         (5, "", "Has 2 cells, and there are 7 columns"),
         (6, "date_created", "Must not be in the future"),
@@ -119,42 +119,46 @@ async def test_csv_errors(database_url: str, tmp_path: Path) -> None:
     ]
 
 
-async def test_a_whole_patient(database_url: str, client: httpx.AsyncClient) -> None:
+async def test_an_imported_patient_equals_a_posted_one_and_keeps_its_dates(
+    database_url: str, client: httpx.AsyncClient
+) -> None:
     """What is imported is what would have been posted, but that it keeps its dates; the journal has it."""
     dates = {"date_created": "2020-02-03T04:05:06Z", "last_updated": "2021-02-03T04:05:06.070809Z"}
-    posted = (await client.post(PATIENTS, json={**EXAMPLE, "unique_id": "posted"})).json()
-    await imported(database_url, "-", given=ndjson([{**EXAMPLE, "unique_id": "brought", **dates}]))
-    brought = await patient(client, "brought")
-    assert brought == {**posted, "unique_id": "brought", **dates}
+    posted = (await client.post(PATIENTS, json={**EXAMPLE_PATIENT, "unique_id": "posted"})).json()
+    await run_import(database_url, "-", stdin=ndjson([{**EXAMPLE_PATIENT, "unique_id": "brought", **dates}]))
+    imported_patient = await get_patient(client, "brought")
+    assert imported_patient == {**posted, "unique_id": "brought", **dates}
     [entry] = (await client.get(f"{PATIENTS}brought/history/")).json()
     assert (entry["version"], entry["action"], entry["actor"]) == (1, "created", "import")
     found = await client.post(f"{PATIENTS}search/", json={"search": "jon doe"})
     assert "brought" in {one["unique_id"] for one in found.json()}, "its names are learnt"
 
 
-async def test_repeating_an_import(
+async def test_repeating_an_import_changes_nothing(
     database_url: str, client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
     """Lines that say what is there already change nothing; what is missing is added."""
-    file = ndjson(people(2500, hospital_ids=["hos456", "hos123", "hos123"], patient_profile={"unique_id": "parent"}))
-    await imported(database_url, "-", given=file)
+    file = ndjson(
+        patient_bodies(2500, hospital_ids=["hos456", "hos123", "hos123"], patient_profile={"unique_id": "parent"})
+    )
+    await run_import(database_url, "-", stdin=file)
     await client.put("/profiles/profiles/parent/", json={"email": "later@example.com"})
-    before = await dump(connection)
+    before = await dump_tables(connection)
     for options in ((), ("--update",)):
-        run = await imported(database_url, "-", *options, given=file)
+        run = await run_import(database_url, "-", *options, stdin=file)
         assert "0 created, 0 updated, 2,500 unchanged, 0 wrong" in run.stdout
-        assert await dump(connection) == before
+        assert await dump_tables(connection) == before
     more = file + ndjson([{"unique_id": "new", "patient_last_name": "Doe"}])
-    assert "1 created, 0 updated, 2,500 unchanged" in (await imported(database_url, "-", given=more)).stdout
+    assert "1 created, 0 updated, 2,500 unchanged" in (await run_import(database_url, "-", stdin=more)).stdout
 
 
-async def test_what_is_there_is_changed_only_where_that_is_said(
+async def test_existing_records_change_only_with_the_update_option(
     database_url: str, client: httpx.AsyncClient, tmp_path: Path
 ) -> None:
     """Without `--update` a line with other data is wrong; with it what it gives is changed, and nothing else."""
-    await client.post(PATIENTS, json={**EXAMPLE, "unique_id": "a"})
-    await client.post(PATIENTS, json={**EXAMPLE, "unique_id": "b"})
-    before = await patient(client, "a")
+    await client.post(PATIENTS, json={**EXAMPLE_PATIENT, "unique_id": "a"})
+    await client.post(PATIENTS, json={**EXAMPLE_PATIENT, "unique_id": "b"})
+    before = await get_patient(client, "a")
     change: dict[str, Any] = {
         "unique_id": "a",
         "patient_last_name": "Doe",
@@ -163,16 +167,16 @@ async def test_what_is_there_is_changed_only_where_that_is_said(
         "patient_title": None,
     }
     errors = tmp_path / "errors.csv"
-    await command(database_url, "import", "-", "--errors", errors, given=ndjson([change]))
-    assert errors_of(errors) == [
+    await run_cli_on(database_url, "import", "-", "--errors", errors, stdin=ndjson([change]))
+    assert read_errors(errors) == [
         (1, "unique_id", "Another patient has this unique_id, with other data: --update changes it", "identifier_taken")
     ]
-    assert await patient(client, "a") == before
+    assert await get_patient(client, "a") == before
 
     lines: list[dict[str, Any]] = [change, {"unique_id": "b"}, {"unique_id": "c", "patient_last_name": "New"}]
-    run = await imported(database_url, "-", "--update", given=ndjson(lines))
+    run = await run_import(database_url, "-", "--update", stdin=ndjson(lines))
     assert "1 created, 1 updated, 1 unchanged, 0 wrong" in run.stdout
-    after = await patient(client, "a")
+    after = await get_patient(client, "a")
     assert after["last_updated"] > before["last_updated"]
     hospital = {"unique_id": "hos789", "hospital_name": "New Hospital"}
     changed = {"patient_town": "Durban", "patient_title": None, "patient_hospital": [hospital]}
@@ -182,23 +186,23 @@ async def test_what_is_there_is_changed_only_where_that_is_said(
     assert newest["version"] == 2
 
 
-async def test_a_blank_cell_clears(database_url: str, client: httpx.AsyncClient, tmp_path: Path) -> None:
+async def test_a_blank_cell_clears_its_field(database_url: str, client: httpx.AsyncClient, tmp_path: Path) -> None:
     """A column that is not there leaves its field as it is; a blank cell of one that is does not."""
-    await client.post(PATIENTS, json={**EXAMPLE, "unique_id": "a"})
-    before = await patient(client, "a")
+    await client.post(PATIENTS, json={**EXAMPLE_PATIENT, "unique_id": "a"})
+    before = await get_patient(client, "a")
     file = tmp_path / "patients.csv"
     file.write_text(
         "unique_id,patient_town,hospital_ids,patient_profile.unique_id,date_created,last_updated\n"
         "a,,,,2001-01-01,2001-01-02\n"
     )
-    await imported(database_url, file, "--update")
-    after = await patient(client, "a")
+    await run_import(database_url, file, "--update")
+    after = await get_patient(client, "a")
     cleared: dict[str, Any] = {"patient_town": None, "patient_hospital": [], "patient_profile": None}
     assert after == {**before, **cleared, "last_updated": after["last_updated"]}, "nor is it created anew"
     assert after["last_updated"] > before["last_updated"], "it was changed now, whatever the file says"
 
 
-async def test_profiles(database_url: str, client: httpx.AsyncClient) -> None:
+async def test_nested_profiles_are_imported_line_by_line(database_url: str, client: httpx.AsyncClient) -> None:
     """They are created or changed along with new patients, line by line; as posting the lines would."""
     await client.post("/profiles/profiles/", json={"unique_id": "old", "email": "old@example.com", "last_name": "Doe"})
     lines: list[dict[str, Any]] = [
@@ -213,12 +217,12 @@ async def test_profiles(database_url: str, client: httpx.AsyncClient) -> None:
         {"unique_id": "e", "patient_gender": "wrong", "patient_profile": {"unique_id": "q"}},
         {"unique_id": "f", "patient_last_name": "F", "hospital_ids": ["hos9"], "patient_profile": {"unique_id": "r"}},
     ]
-    run = await command(database_url, "import", "-", "--on-error", "skip", given=ndjson(lines))
+    run = await run_cli_on(database_url, "import", "-", "--on-error", "skip", stdin=ndjson(lines))
     assert "4 created" in run.stdout
     one = {"email": "new@example.com", "first_name": None, "last_name": "Doe"}
-    assert (await patient(client, "a"))["patient_profile"] == {"unique_id": "old", **one}
+    assert (await get_patient(client, "a"))["patient_profile"] == {"unique_id": "old", **one}
     other = {"unique_id": "p", "email": "p@example.com", "first_name": "Two", "last_name": None}
-    assert [(await patient(client, name))["patient_profile"] for name in "bcd"] == [other] * 3
+    assert [(await get_patient(client, name))["patient_profile"] for name in "bcd"] == [other] * 3
     history = (await client.get("/profiles/profiles/p/history/")).json()
     assert [entry["action"] for entry in history] == ["updated", "updated", "created"]
     for unique_id in ("q", "r"):
@@ -231,14 +235,16 @@ async def test_profiles(database_url: str, client: httpx.AsyncClient) -> None:
             "patient_profile": {"unique_id": "old", "email": "third@example.com"},
         }
     ]
-    run = await imported(database_url, "-", given=ndjson(again))
+    run = await run_import(database_url, "-", stdin=ndjson(again))
     assert "1 unchanged" in run.stdout
-    assert (await patient(client, "a"))["patient_profile"]["email"] == "new@example.com"
-    await imported(database_url, "-", "--update", given=ndjson(again))
-    assert (await patient(client, "a"))["patient_profile"]["email"] == "third@example.com"
+    assert (await get_patient(client, "a"))["patient_profile"]["email"] == "new@example.com"
+    await run_import(database_url, "-", "--update", stdin=ndjson(again))
+    assert (await get_patient(client, "a"))["patient_profile"]["email"] == "third@example.com"
 
 
-async def test_ids_of_the_deleted(database_url: str, client: httpx.AsyncClient, tmp_path: Path) -> None:
+async def test_deleted_ids_cannot_be_imported_again(
+    database_url: str, client: httpx.AsyncClient, tmp_path: Path
+) -> None:
     """They do not return to others: neither a patient's nor a profile's."""
     await client.post(PATIENTS, json={"unique_id": "a", "patient_last_name": "Doe"})
     await client.delete(f"{PATIENTS}a/")
@@ -249,14 +255,16 @@ async def test_ids_of_the_deleted(database_url: str, client: httpx.AsyncClient, 
         {"unique_id": "b", "patient_last_name": "Doe", "patient_profile": {"unique_id": "p"}},
     ]
     errors = tmp_path / "errors.csv"
-    await command(database_url, "import", "-", "--errors", errors, given=ndjson(lines))
-    assert [(line, field, kind) for line, field, _, kind in errors_of(errors)] == [
+    await run_cli_on(database_url, "import", "-", "--errors", errors, stdin=ndjson(lines))
+    assert [(line, field, kind) for line, field, _, kind in read_errors(errors)] == [
         (1, "unique_id", "identifier_retired"),
         (2, "patient_profile.unique_id", "identifier_retired"),
     ]
 
 
-async def test_what_an_update_may_not_leave(database_url: str, client: httpx.AsyncClient, tmp_path: Path) -> None:
+async def test_an_update_may_not_remove_required_names(
+    database_url: str, client: httpx.AsyncClient, tmp_path: Path
+) -> None:
     """A patient without a name, or a new hospital without one; the lines of others may leave the name out."""
     await client.post(PATIENTS, json={"unique_id": "a", "patient_last_name": "Doe"})
     await client.post(PATIENTS, json={"unique_id": "b", "patient_last_name": "Doe"})
@@ -267,8 +275,8 @@ async def test_what_an_update_may_not_leave(database_url: str, client: httpx.Asy
         {"unique_id": "d", "patient_last_name": "Doe", "patient_profile": {"email": "x"}},
     ]
     errors = tmp_path / "errors.csv"
-    run = await command(database_url, "import", "-", "--update", "--errors", errors, given=ndjson(lines))
-    assert [(line, field, kind) for line, field, _, kind in errors_of(errors)] == [
+    run = await run_cli_on(database_url, "import", "-", "--update", "--errors", errors, stdin=ndjson(lines))
+    assert [(line, field, kind) for line, field, _, kind in read_errors(errors)] == [
         (1, "patient_last_name", "name_missing"),
         (3, "patient_last_name", "name_missing"),
         (4, "patient_profile.email", "email"),
@@ -277,11 +285,13 @@ async def test_what_an_update_may_not_leave(database_url: str, client: httpx.Asy
     assert "1 to be updated" in run.stdout
     hospitals = [{"unique_id": "hos123"}, {"unique_id": "hos9"}]
     options = ("--update", "--resource", "hospitals", "--errors", errors)
-    await command(database_url, "import", "-", *options, given=ndjson(hospitals))
-    assert errors_of(errors) == [(2, "hospital_name", "Must be given", "missing")]
+    await run_cli_on(database_url, "import", "-", *options, stdin=ndjson(hospitals))
+    assert read_errors(errors) == [(2, "hospital_name", "Must be given", "missing")]
 
 
-async def test_one_id_twice(database_url: str, client: httpx.AsyncClient, tmp_path: Path) -> None:
+async def test_a_repeated_id_is_treated_as_if_lines_were_posted(
+    database_url: str, client: httpx.AsyncClient, tmp_path: Path
+) -> None:
     """As if the lines were posted one by one: the second finds the first there."""
     lines: list[dict[str, Any]] = [
         {"unique_id": "a", "patient_last_name": "One"},
@@ -289,43 +299,47 @@ async def test_one_id_twice(database_url: str, client: httpx.AsyncClient, tmp_pa
         {"unique_id": "a", "patient_last_name": "Two"},
     ]
     errors = tmp_path / "errors.csv"
-    run = await command(database_url, "import", "-", "--on-error", "skip", "--errors", errors, given=ndjson(lines))
+    run = await run_cli_on(database_url, "import", "-", "--on-error", "skip", "--errors", errors, stdin=ndjson(lines))
     assert "1 created, 0 updated, 1 unchanged, 1 wrong" in run.stdout
-    assert [(line, kind) for line, *_, kind in errors_of(errors)] == [(3, "identifier_taken")]
-    await imported(database_url, "-", "--update", given=ndjson(lines))
-    assert (await patient(client, "a"))["patient_last_name"] == "Two"
+    assert [(line, kind) for line, *_, kind in read_errors(errors)] == [(3, "identifier_taken")]
+    await run_import(database_url, "-", "--update", stdin=ndjson(lines))
+    assert (await get_patient(client, "a"))["patient_last_name"] == "Two"
 
 
-async def test_a_dry_run(database_url: str, connection: asyncpg.Connection) -> None:
+async def test_a_dry_run_checks_everything_and_stores_nothing(
+    database_url: str, connection: asyncpg.Connection
+) -> None:
     """Everything is checked, by the database too, and nothing is stored."""
-    before = await dump(connection)
-    run = await imported(database_url, "-", "--dry-run", given=ndjson(people(10)))
+    before = await dump_tables(connection)
+    run = await run_import(database_url, "-", "--dry-run", stdin=ndjson(patient_bodies(10)))
     assert (
         run.stdout
         == "-: 10 records: 10 to be created, 0 to be updated, 0 to be unchanged, 0 wrong\nNothing was stored.\n"
     )
     wrong = ndjson([{"patient_last_name": "Doe", "hospital_ids": ["hos9"]}])
-    assert (await command(database_url, "import", "-", "--dry-run", given=wrong)).returncode == 1
-    assert await dump(connection) == before
+    assert (await run_cli_on(database_url, "import", "-", "--dry-run", stdin=wrong)).returncode == 1
+    assert await dump_tables(connection) == before
 
 
-async def test_a_whole_directory(database_url: str, client: httpx.AsyncClient, tmp_path: Path) -> None:
+async def test_a_directory_is_imported_in_order_or_not_at_all(
+    database_url: str, client: httpx.AsyncClient, tmp_path: Path
+) -> None:
     """In the order in which the files refer to each other, all or nothing."""
-    (tmp_path / "patients.ndjson").write_text(ndjson(people(2, hospital_ids=["hosX"], doctor_ids=["docX"])))
+    (tmp_path / "patients.ndjson").write_text(ndjson(patient_bodies(2, hospital_ids=["hosX"], doctor_ids=["docX"])))
     (tmp_path / "doctors.csv").write_text("unique_id,doctor_first_name\ndocX,Ann\n")
     (tmp_path / "hospitals.csv").write_text("unique_id,hospital_name\nhosX,\n")
-    run = await command(database_url, "import", tmp_path)
+    run = await run_cli_on(database_url, "import", tmp_path)
     assert run.returncode == 1
     assert "hospitals.csv: line 2: hospital_name: Must not be blank" in run.stderr
     assert (await client.get("/doctors/doctors/docX/")).status_code == 404
     (tmp_path / "hospitals.csv").write_text("unique_id,hospital_name\nhosX,General\n")
-    await imported(database_url, tmp_path)
-    assert len(await patients(client)) == 2
+    await run_import(database_url, tmp_path)
+    assert len(await list_patients(client)) == 2
     (tmp_path / "patients.csv").write_text("unique_id\n")
-    assert "several files of one resource" in (await command(database_url, "import", tmp_path)).stderr
+    assert "several files of one resource" in (await run_cli_on(database_url, "import", tmp_path)).stderr
 
 
-def test_help() -> None:
+def test_help_lists_import_and_export_options() -> None:
     """Both commands are listed, and tell of their options."""
-    assert {"import", "export"} <= set(run_command("--help").stdout.split())
-    assert "--on-error {stop,skip}" in run_command("import", "--help").stdout
+    assert {"import", "export"} <= set(run_cli("--help").stdout.split())
+    assert "--on-error {stop,skip}" in run_cli("import", "--help").stdout

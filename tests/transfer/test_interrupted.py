@@ -10,16 +10,16 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.processes import await_blocked, deadlocks, run_command
-from tests.support import dump
-from tests.transfer.support import PATIENTS, command, imported, ndjson, patients, people, running
+from tests.processes import count_deadlocks, run_cli, wait_until_blocked
+from tests.support import dump_tables
+from tests.transfer.support import PATIENTS, cli_process, list_patients, ndjson, patient_bodies, run_cli_on, run_import
 
-pytestmark = pytest.mark.usefixtures("directory")
+pytestmark = pytest.mark.usefixtures("hospitals_and_doctors")
 
-MANY = 12_000
+RECORD_COUNT = 12_000
 
 
-async def writing(connection: asyncpg.Connection) -> None:
+async def await_writing(connection: asyncpg.Connection) -> None:
     """Wait until an import has written some of its patients, in a transaction that is still open."""
     async with asyncio.timeout(60):
         while not await connection.fetchval(
@@ -30,7 +30,7 @@ async def writing(connection: asyncpg.Connection) -> None:
             await connection.execute("SELECT pg_sleep(0.02)")
 
 
-async def alone(connection: asyncpg.Connection) -> None:
+async def await_import_ended(connection: asyncpg.Connection) -> None:
     """Wait until PostgreSQL has noticed that the import has gone."""
     async with asyncio.timeout(60):
         while await connection.fetchval(
@@ -40,7 +40,7 @@ async def alone(connection: asyncpg.Connection) -> None:
             await connection.execute("SELECT pg_sleep(0.02)")
 
 
-ENDS = {
+EXPECTED_EXITS = {
     signal.SIGKILL: (-signal.SIGKILL, b""),
     signal.SIGINT: (130, b"Interrupted: nothing was stored.\n"),
     signal.SIGTERM: (143, b"Interrupted: nothing was stored.\n"),
@@ -48,37 +48,41 @@ ENDS = {
 """The status with which each signal ends an import, and what it says."""
 
 
-@pytest.mark.parametrize("number", ENDS)
-async def test_killed_halfway(
+@pytest.mark.parametrize("number", EXPECTED_EXITS)
+async def test_a_killed_import_stores_nothing_and_can_be_repeated(
     number: int, database_url: str, client: httpx.AsyncClient, connection: asyncpg.Connection, tmp_path: Path
 ) -> None:
     """Nothing is there, not of a single line, and it says so if it can; the same file is then imported as if nothing
     had been.
     """
     file = tmp_path / "patients.ndjson"
-    file.write_text(ndjson(people(MANY, hospital_ids=["hos123"], patient_profile={"unique_id": "parent"})))
-    before = await dump(connection)
-    with running("import", str(file), "--on-error", "skip", url=database_url, stderr=subprocess.PIPE) as process:
-        await writing(connection)
+    file.write_text(
+        ndjson(patient_bodies(RECORD_COUNT, hospital_ids=["hos123"], patient_profile={"unique_id": "parent"}))
+    )
+    before = await dump_tables(connection)
+    with cli_process("import", str(file), "--on-error", "skip", url=database_url, stderr=subprocess.PIPE) as process:
+        await await_writing(connection)
         process.send_signal(number)
         _, stderr = await asyncio.to_thread(process.communicate, timeout=30)
-    assert (process.returncode, stderr) == ENDS[signal.Signals(number)]
-    await alone(connection)
-    assert await dump(connection) == before
-    run = await imported(database_url, file)
-    assert f"{MANY:,} created" in run.stdout
-    assert len(await patients(client)) == MANY
+    assert (process.returncode, stderr) == EXPECTED_EXITS[signal.Signals(number)]
+    await await_import_ended(connection)
+    assert await dump_tables(connection) == before
+    run = await run_import(database_url, file)
+    assert f"{RECORD_COUNT:,} created" in run.stdout
+    assert len(await list_patients(client)) == RECORD_COUNT
 
 
-async def test_interrupted_after_it_was_stored(database_url: str, connection: asyncpg.Connection) -> None:
+async def test_an_interruption_after_commit_says_that_all_is_stored(
+    database_url: str, connection: asyncpg.Connection
+) -> None:
     """It says so: while statistics are gathered nothing is undone any more."""
-    with running("import", "-", url=database_url, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with cli_process("import", "-", url=database_url, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         async with connection.transaction():
             await connection.execute("LOCK TABLE patients IN SHARE UPDATE EXCLUSIVE MODE")  # as ANALYZE does
             assert process.stdin is not None
-            process.stdin.write(ndjson(people(3)).encode())
+            process.stdin.write(ndjson(patient_bodies(3)).encode())
             process.stdin.close()
-            await await_blocked(connection)
+            await wait_until_blocked(connection)
             process.send_signal(signal.SIGINT)
             assert await asyncio.to_thread(process.wait, 30) == 130
         assert process.stderr is not None
@@ -86,7 +90,7 @@ async def test_interrupted_after_it_was_stored(database_url: str, connection: as
     assert await connection.fetchval("SELECT count(*) FROM patients") == 3
 
 
-def test_interrupted_while_it_starts(database_url: str, tmp_path: Path) -> None:
+def test_an_interruption_during_startup_has_no_traceback(database_url: str, tmp_path: Path) -> None:
     """Ctrl-C while its modules are loaded ends it, without a traceback."""
     early = """
 import os, signal, sys
@@ -99,16 +103,18 @@ class CtrlC:
 sys.meta_path.insert(0, CtrlC())
 """
     (tmp_path / "sitecustomize.py").write_text(early)
-    run = run_command("import", "-", given="", DATABASE_URL=database_url, PYTHONPATH=str(tmp_path))
+    run = run_cli("import", "-", stdin_text="", DATABASE_URL=database_url, PYTHONPATH=str(tmp_path))
     assert (run.returncode, run.stdout, run.stderr) == (130, "", "")
 
 
-async def test_a_connection_that_breaks(database_url: str, connection: asyncpg.Connection, tmp_path: Path) -> None:
+async def test_a_broken_connection_stores_nothing(
+    database_url: str, connection: asyncpg.Connection, tmp_path: Path
+) -> None:
     """It is told, in a line, and nothing is there."""
     file = tmp_path / "patients.ndjson"
-    file.write_text(ndjson(people(MANY)))
-    importing = asyncio.create_task(command(database_url, "import", file))
-    await writing(connection)
+    file.write_text(ndjson(patient_bodies(RECORD_COUNT)))
+    importing = asyncio.create_task(run_cli_on(database_url, "import", file))
+    await await_writing(connection)
     await connection.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE datname = current_database() AND query ~ 'staged_patients' AND pid <> pg_backend_pid()"
@@ -120,67 +126,70 @@ async def test_a_connection_that_breaks(database_url: str, connection: asyncpg.C
     assert await connection.fetchval("SELECT count(*) FROM patients") == 0
 
 
-async def test_beside_other_writers(
+async def test_an_import_and_concurrent_writers_both_succeed(
     database_url: str, client: httpx.AsyncClient, connection: asyncpg.Connection, tmp_path: Path
 ) -> None:
     """An import that changes patients, while the service changes the same ones the other way round: both end well."""
-    await imported(database_url, "-", given=ndjson(people(MANY // 2, hospital_ids=["hos123"])))
+    await run_import(database_url, "-", stdin=ndjson(patient_bodies(RECORD_COUNT // 2, hospital_ids=["hos123"])))
     file = tmp_path / "patients.ndjson"
-    file.write_text(ndjson(people(MANY // 2, patient_town="Imported", hospital_ids=["hos456"])))
+    file.write_text(ndjson(patient_bodies(RECORD_COUNT // 2, patient_town="Imported", hospital_ids=["hos456"])))
     answers: list[int] = []
     stop = asyncio.Event()
 
     async def change(place: int) -> None:
         while not stop.is_set():
-            place = (place - 1) % (MANY // 2)
+            place = (place - 1) % (RECORD_COUNT // 2)
             body = {"patient_region": "Changed", "patient_profile": {"unique_id": "parent", "email": f"{place}@x.org"}}
             answers.append((await client.put(f"{PATIENTS}pat{place}/", json=body)).status_code)
 
     writers = [asyncio.create_task(change(place)) for place in (1000, 3000, 5000)]
     try:
-        run = await imported(database_url, file, "--update")
+        run = await run_import(database_url, file, "--update")
     finally:
         stop.set()
         await asyncio.gather(*writers)
-    assert f"0 created, {MANY // 2:,} updated" in run.stdout
+    assert f"0 created, {RECORD_COUNT // 2:,} updated" in run.stdout
     # who waits for a patient that the import holds until its end is told to come back
     assert set(answers) <= {200, 503}
     assert answers.count(200) > 3
-    listed = await patients(client)
+    listed = await list_patients(client)
     assert {one["patient_town"] for one in listed} == {"Imported"}
     assert {json.dumps(one["patient_hospital"]) for one in listed} == {
         json.dumps([{"unique_id": "hos456", "hospital_name": "St. Mary's"}])
     }
     # both of them in the journal: as often as they were changed
-    assert await connection.fetchval("SELECT count(*) FROM patients") == MANY // 2
+    assert await connection.fetchval("SELECT count(*) FROM patients") == RECORD_COUNT // 2
     flawed = await connection.fetchval(
         "SELECT count(*) FROM patients p WHERE version <> (SELECT max(version) FROM journal j"
         " WHERE j.resource = 'patients' AND j.unique_id = p.unique_id)"
     )
     assert flawed == 0
-    await deadlocks(connection)
+    await count_deadlocks(connection)
 
 
-async def test_the_same_patients_at_once(database_url: str, client: httpx.AsyncClient) -> None:
+async def test_concurrent_imports_of_one_file_create_once(database_url: str, client: httpx.AsyncClient) -> None:
     """Two imports of one file: whoever comes second finds all of it there."""
-    file = ndjson(people(3000))
-    first, second = await asyncio.gather(*(imported(database_url, "-", given=file) for _ in range(2)))
+    file = ndjson(patient_bodies(3000))
+    first, second = await asyncio.gather(*(run_import(database_url, "-", stdin=file) for _ in range(2)))
     assert sorted(("3,000 created" in run.stdout, "3,000 unchanged" in run.stdout) for run in (first, second)) == [
         (False, True),
         (True, False),
     ]
-    assert len(await patients(client)) == 3000
+    assert len(await list_patients(client)) == 3000
 
 
-async def test_the_service_goes_on(
+async def test_names_are_created_and_found_during_an_import(
     database_url: str, client: httpx.AsyncClient, connection: asyncpg.Connection, tmp_path: Path
 ) -> None:
     """While an import runs, others of the same names are created and found; and those that it brought, afterwards."""
     file = tmp_path / "patients.ndjson"
-    lines = [{"unique_id": "one", "patient_last_name": "Xolotlan"}, *people(MANY, patient_first_name="Quetzal")]
+    lines = [
+        {"unique_id": "one", "patient_last_name": "Xolotlan"},
+        *patient_bodies(RECORD_COUNT, patient_first_name="Quetzal"),
+    ]
     file.write_text(ndjson(lines))
-    importing = asyncio.create_task(command(database_url, "import", file))
-    await writing(connection)
+    importing = asyncio.create_task(run_cli_on(database_url, "import", file))
+    await await_writing(connection)
     answer = await client.post(PATIENTS, json={"patient_first_name": "Quetzal", "patient_last_name": "Doe"})
     assert answer.status_code == 201, answer.text
     assert not importing.done(), "the import was over too soon for this test"
@@ -191,28 +200,34 @@ async def test_the_service_goes_on(
     assert [one["unique_id"] for one in found.json()] == ["one"]
 
 
-async def test_imports_follow_each_other(database_url: str, client: httpx.AsyncClient) -> None:
+async def test_imports_in_opposite_order_both_succeed(database_url: str, client: httpx.AsyncClient) -> None:
     """Two that change the same patients in opposite order both end well."""
-    await imported(database_url, "-", given=ndjson(people(4000)))
-    first = people(4000, patient_town="One", patient_profile={"unique_id": "parent", "email": "one@example.com"})
-    second = people(4000, patient_region="Two", patient_profile={"unique_id": "parent", "email": "two@example.com"})
-    await asyncio.gather(
-        imported(database_url, "-", "--update", given=ndjson(first)),
-        imported(database_url, "-", "--update", given=ndjson(reversed(second))),
+    await run_import(database_url, "-", stdin=ndjson(patient_bodies(4000)))
+    first = patient_bodies(
+        4000, patient_town="One", patient_profile={"unique_id": "parent", "email": "one@example.com"}
     )
-    assert {(one["patient_town"], one["patient_region"]) for one in await patients(client)} == {("One", "Two")}
+    second = patient_bodies(
+        4000, patient_region="Two", patient_profile={"unique_id": "parent", "email": "two@example.com"}
+    )
+    await asyncio.gather(
+        run_import(database_url, "-", "--update", stdin=ndjson(first)),
+        run_import(database_url, "-", "--update", stdin=ndjson(reversed(second))),
+    )
+    assert {(one["patient_town"], one["patient_region"]) for one in await list_patients(client)} == {("One", "Two")}
 
 
-async def test_interrupted_while_a_pipe_says_nothing(database_url: str, connection: asyncpg.Connection) -> None:
+async def test_an_interruption_while_waiting_for_input_ends_at_once(
+    database_url: str, connection: asyncpg.Connection
+) -> None:
     """Ctrl-C ends it at once, and its transaction with it."""
-    with running("import", "-", url=database_url, stdin=subprocess.PIPE) as process:
+    with cli_process("import", "-", url=database_url, stdin=subprocess.PIPE) as process:
         assert process.stdin is not None
-        process.stdin.write(ndjson(people(3000)).encode())
+        process.stdin.write(ndjson(patient_bodies(3000)).encode())
         process.stdin.flush()
         async with asyncio.timeout(60):
             while not await connection.fetchval("SELECT pg_relation_size('patients') > 100000"):
                 await connection.execute("SELECT pg_sleep(0.02)")
         process.send_signal(signal.SIGINT)
         assert await asyncio.to_thread(process.wait, 20) == 130
-    await alone(connection)
+    await await_import_ended(connection)
     assert await connection.fetchval("SELECT count(*) FROM patients") == 0

@@ -12,16 +12,18 @@ import pytest
 
 pytestmark = pytest.mark.alone
 
-MANY = 150_000
-MOST = 150_000_000
+RECORD_COUNT = 150_000
+MAX_MEMORY_BYTES = 150_000_000
 """Bytes of a process; the file alone has a third of it, and in Python's objects would have more than all."""
 
 
-WRONG = json.dumps({"patient_last_name": "Doe", "hospital_ids": [f"hos{number}" for number in range(1000)]}) + "\n"
+INVALID_LINE = (
+    json.dumps({"patient_last_name": "Doe", "hospital_ids": [f"hos{number}" for number in range(1000)]}) + "\n"
+)
 """A patient with a thousand hospitals that do not exist."""
 
 
-PROGRAM = """
+MEASURED_COMMAND = """
 import sys
 from pathlib import Path
 from app.cli import main
@@ -32,39 +34,39 @@ sys.exit(status)
 """The command, which at its end tells of its process; what wait4 tells has the memory of who forked it in it."""
 
 
-def run(url: str, *arguments: str, status: int = 0) -> int:
+def peak_memory_bytes(url: str, *arguments: str, status: int = 0) -> int:
     """Run `patients-api` to its end; the most memory that it had, in bytes."""
-    run = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *arguments],
+    result = subprocess.run(
+        [sys.executable, "-c", MEASURED_COMMAND, *arguments],
         env={**os.environ, "DATABASE_URL": url},
         check=False,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert run.returncode == status
-    return next(int(line.split()[1]) for line in run.stderr.splitlines() if line.startswith("VmHWM:")) * 1024
+    assert result.returncode == status
+    return next(int(line.split()[1]) for line in result.stderr.splitlines() if line.startswith("VmHWM:")) * 1024
 
 
-def write(file: Path) -> None:
+def write_hospitals(file: Path) -> None:
     def lines() -> Iterator[str]:
         yield "unique_id,hospital_name\n"
-        for number in range(MANY):
+        for number in range(RECORD_COUNT):
             yield f"hos{number:07d},{'General Hospital ' * 14} {number}\n"
 
     with file.open("w", encoding="utf-8") as opened:
         opened.writelines(lines())
 
 
-async def test_constant_memory(database_url: str, tmp_path: Path) -> None:
+async def test_memory_does_not_grow_with_the_file(database_url: str, tmp_path: Path) -> None:
     """Both stay below 150 MB, all of Python and its libraries included."""
     file = tmp_path / "hospitals.csv"
-    await asyncio.to_thread(write, file)
-    imported = await asyncio.to_thread(run, database_url, "import", str(file))
-    exported = await asyncio.to_thread(run, database_url, "export", "--resource", "hospitals")
+    await asyncio.to_thread(write_hospitals, file)
+    imported = await asyncio.to_thread(peak_memory_bytes, database_url, "import", str(file))
+    exported = await asyncio.to_thread(peak_memory_bytes, database_url, "export", "--resource", "hospitals")
     wrong = tmp_path / "patients.ndjson"
-    await asyncio.to_thread(wrong.write_text, WRONG * 1000)
-    checked = await asyncio.to_thread(run, database_url, "import", str(wrong), "--dry-run", status=1)
-    assert checked < MOST, "a million errors"
-    assert imported < MOST
-    assert exported < MOST
+    await asyncio.to_thread(wrong.write_text, INVALID_LINE * 1000)
+    checked = await asyncio.to_thread(peak_memory_bytes, database_url, "import", str(wrong), "--dry-run", status=1)
+    assert checked < MAX_MEMORY_BYTES, "a million errors"
+    assert imported < MAX_MEMORY_BYTES
+    assert exported < MAX_MEMORY_BYTES

@@ -2,7 +2,7 @@
 
 from django.db import models
 
-from app.resource.identifiers import new_identifier
+from app.identifiers import new_identifier
 
 
 def _patient_id() -> str:

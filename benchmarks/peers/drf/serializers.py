@@ -27,16 +27,16 @@ class DoctorSerializer(serializers.ModelSerializer):
         fields = ("unique_id", "doctor_first_name")
 
 
-def _existing(model: type[models.Model], ids: Iterable[str]) -> list[models.Model]:
+def _existing_records(model: type[models.Model], ids: Iterable[str]) -> list[models.Model]:
     """All of them in one query, where the framework's own field for many keys asks once for each."""
-    wanted = set(ids)
-    found = list(model.objects.filter(unique_id__in=wanted))
-    if len(found) < len(wanted):
+    requested_ids = set(ids)
+    records = list(model.objects.filter(unique_id__in=requested_ids))
+    if len(records) < len(requested_ids):
         raise serializers.ValidationError("There is none of this unique_id.")
-    return found
+    return records
 
 
-def _ids() -> Any:
+def _id_list_field() -> Any:
     return serializers.ListField(child=serializers.CharField(max_length=64), write_only=True, required=False)
 
 
@@ -44,8 +44,8 @@ class PatientSerializer(serializers.ModelSerializer):
     patient_profile = ProfileSerializer(required=False, allow_null=True)
     patient_hospital = HospitalSerializer(many=True, read_only=True)
     patient_doctor = DoctorSerializer(many=True, read_only=True)
-    hospital_ids = _ids()
-    doctor_ids = _ids()
+    hospital_ids = _id_list_field()
+    doctor_ids = _id_list_field()
 
     class Meta:
         model = Patient
@@ -81,10 +81,10 @@ class PatientSerializer(serializers.ModelSerializer):
         read_only_fields = ("unique_id", "date_created", "last_updated")
 
     def validate_hospital_ids(self, ids: list[str]) -> list[models.Model]:
-        return _existing(Hospital, ids)
+        return _existing_records(Hospital, ids)
 
     def validate_doctor_ids(self, ids: list[str]) -> list[models.Model]:
-        return _existing(Doctor, ids)
+        return _existing_records(Doctor, ids)
 
     @transaction.atomic
     def create(self, validated_data: dict[str, Any]) -> Patient:

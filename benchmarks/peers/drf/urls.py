@@ -9,7 +9,7 @@ from benchmarks.peers.drf.models import Patient
 from benchmarks.peers.drf.serializers import PatientSerializer
 
 
-class Page(LimitOffsetPagination):
+class ArrayPagination(LimitOffsetPagination):
     """The first records as a bare array, without the count that the framework would add: it costs a query more."""
 
     default_limit = None
@@ -25,7 +25,7 @@ class Page(LimitOffsetPagination):
 class PatientViewSet(ModelViewSet):
     queryset = Patient.objects.select_related("patient_profile").prefetch_related("patient_hospital", "patient_doctor")
     serializer_class = PatientSerializer
-    pagination_class = Page
+    pagination_class = ArrayPagination
     lookup_field = "unique_id"
 
     def update(self, request: Request, *args: object, **kwargs: object) -> Response:

@@ -11,14 +11,14 @@ import uvicorn
 from benchmarks.peers.limit.application import application
 
 
-def _serve(port: int) -> None:
+def _run_worker(port: int) -> None:
     """Be a worker, with a socket of its own: the kernel then spreads the connections evenly."""
-    own = socket.socket()
-    own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    own.bind(("127.0.0.1", port))
+    worker_socket = socket.socket()
+    worker_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    worker_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    worker_socket.bind(("127.0.0.1", port))
     config = uvicorn.Config(application, log_level="error", access_log=False, server_header=False, lifespan="on")
-    uvicorn.Server(config).run(sockets=[own])
+    uvicorn.Server(config).run(sockets=[worker_socket])
 
 
 def main() -> None:
@@ -27,15 +27,15 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--workers", type=int, required=True)
     arguments = parser.parse_args()
-    workers = [multiprocessing.Process(target=_serve, args=(arguments.port,)) for _ in range(arguments.workers)]
+    workers = [multiprocessing.Process(target=_run_worker, args=(arguments.port,)) for _ in range(arguments.workers)]
     for worker in workers:
         worker.start()
 
-    def end(*_: object) -> None:
+    def terminate_workers(*_: object) -> None:
         for worker in workers:
             worker.terminate()
 
-    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGTERM, terminate_workers)
     with contextlib.suppress(KeyboardInterrupt):
         for worker in workers:
             worker.join()

@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 
-from app.resource.identifiers import new_identifier
+from app.identifiers import new_identifier
 from benchmarks.peers.limit import statements
 
 Message = MutableMapping[str, Any]
@@ -15,10 +15,10 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 POOL_SIZE = 4
-PREFIX = "/patients/patients/"
-LIMIT = b"limit="
-JSON = (b"content-type", b"application/json")
-UNTOUCHED = {"format": "csv", "delimiter": "\x02", "quote": "\x01"}
+PATIENTS_PATH = "/patients/patients/"
+LIMIT_PARAMETER = b"limit="
+JSON_HEADER = (b"content-type", b"application/json")
+RAW_COPY_OPTIONS = {"format": "csv", "delimiter": "\x02", "quote": "\x01"}
 """How COPY leaves JSON as it is: its control characters are escaped, so that these stand nowhere in it."""
 
 _pool: asyncpg.Pool
@@ -28,18 +28,20 @@ async def application(scope: Message, receive: Receive, send: Send) -> None:
     """Answer one request, or the server's start and end."""
     if scope["type"] == "lifespan":
         await _lifespan(receive, send)
-    elif scope["path"] != PREFIX:
-        unique_id = scope["path"][len(PREFIX) : -1]
+    elif scope["path"] != PATIENTS_PATH:
+        unique_id = scope["path"][len(PATIENTS_PATH) : -1]
         if scope["method"] == "GET":
-            document = await _pool.fetchval(statements.GET, unique_id)
+            document = await _pool.fetchval(statements.SELECT_PATIENT, unique_id)
         else:
-            document = await _pool.fetchval(statements.UPDATE, unique_id, await _body(receive))
-        await _answer(send, 200 if document else 404, document or "null")
+            document = await _pool.fetchval(statements.UPDATE_PATIENT, unique_id, await _read_body(receive))
+        await _send_response(send, 200 if document else 404, document or "null")
     elif scope["method"] == "POST":
-        await _answer(send, 201, await _pool.fetchval(statements.CREATE, new_identifier("pat"), await _body(receive)))
-    elif scope["query_string"].startswith(LIMIT):
-        limit = int(scope["query_string"][len(LIMIT) :])
-        await _answer(send, 200, await _pool.fetchval(statements.page(limit)))
+        await _send_response(
+            send, 201, await _pool.fetchval(statements.INSERT_PATIENT, new_identifier("pat"), await _read_body(receive))
+        )
+    elif scope["query_string"].startswith(LIMIT_PARAMETER):
+        limit = int(scope["query_string"][len(LIMIT_PARAMETER) :])
+        await _send_response(send, 200, await _pool.fetchval(statements.select_page(limit)))
     else:
         await _stream_all(send)
 
@@ -49,7 +51,7 @@ async def _lifespan(receive: Receive, send: Send) -> None:
     await receive()
     settings = {"jit": "off"}
     async with asyncpg.create_pool(
-        os.environ["DATABASE_URL"], min_size=POOL_SIZE, max_size=POOL_SIZE, server_settings=settings, reset=_leave
+        os.environ["DATABASE_URL"], min_size=POOL_SIZE, max_size=POOL_SIZE, server_settings=settings, reset=_skip_reset
     ) as _pool:
         gc.freeze()
         await send({"type": "lifespan.startup.complete"})
@@ -57,11 +59,11 @@ async def _lifespan(receive: Receive, send: Send) -> None:
     await send({"type": "lifespan.shutdown.complete"})
 
 
-async def _leave(_: asyncpg.Connection) -> None:
+async def _skip_reset(_: asyncpg.Connection) -> None:
     """Leave a connection as it is: resetting it is a round trip more, and no session state is ever changed."""
 
 
-async def _body(receive: Receive) -> str:
+async def _read_body(receive: Receive) -> str:
     message = await receive()
     body = message["body"]
     while message.get("more_body"):
@@ -70,16 +72,16 @@ async def _body(receive: Receive) -> str:
     return str(body, "utf-8")
 
 
-async def _answer(send: Send, status: int, document: str) -> None:
+async def _send_response(send: Send, status: int, document: str) -> None:
     body = document.encode()
-    headers = [JSON, (b"content-length", str(len(body)).encode())]
+    headers = [JSON_HEADER, (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
 async def _stream_all(send: Send) -> None:
     """The whole list as PostgreSQL copies it out."""
-    await send({"type": "http.response.start", "status": 200, "headers": [JSON]})
+    await send({"type": "http.response.start", "status": 200, "headers": [JSON_HEADER]})
     opening = b"["
 
     async def forward(data: bytes) -> None:
@@ -88,5 +90,5 @@ async def _stream_all(send: Send) -> None:
         opening = b""
 
     async with _pool.acquire() as connection:
-        await connection.copy_from_query(statements.ALL, output=forward, **UNTOUCHED)
+        await connection.copy_from_query(statements.SELECT_ALL_PATIENTS, output=forward, **RAW_COPY_OPTIONS)
     await send({"type": "http.response.body", "body": b"]" if not opening else b"[]"})

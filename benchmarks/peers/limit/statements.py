@@ -1,6 +1,6 @@
 """SQL by hand. PostgreSQL reads a request's JSON and writes the answer's; nothing is checked, nothing is journalled."""
 
-FIELDS = (
+PATIENT_FIELDS = (
     "patient_email_address",
     "patient_mobile_number",
     "patient_title",
@@ -21,74 +21,78 @@ FIELDS = (
     "patient_longitude",
     "patient_access_medical_care",
 )
-_FIELDS = ", ".join(FIELDS)
+_PATIENT_COLUMNS = ", ".join(PATIENT_FIELDS)
 
 
-def _moment(column: str) -> str:
+def _timestamp_text(column: str) -> str:
     return f"""to_char({column} AT TIME ZONE 'UTC', CASE WHEN {column} = date_trunc('second', {column})
         THEN 'YYYY-MM-DD"T"HH24:MI:SS"Z"' ELSE 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"' END)"""
 
 
-_HOSPITAL = "json_build_object('unique_id', h.unique_id, 'hospital_name', h.hospital_name)"
-_DOCTOR = "json_build_object('unique_id', d.unique_id, 'doctor_first_name', d.doctor_first_name)"
-_HOSPITALS = f"coalesce(json_agg({_HOSPITAL} ORDER BY h.unique_id), '[]')"
-_DOCTORS = f"coalesce(json_agg({_DOCTOR} ORDER BY d.unique_id), '[]')"
+_HOSPITAL_JSON = "json_build_object('unique_id', h.unique_id, 'hospital_name', h.hospital_name)"
+_DOCTOR_JSON = "json_build_object('unique_id', d.unique_id, 'doctor_first_name', d.doctor_first_name)"
+_HOSPITALS_JSON = f"coalesce(json_agg({_HOSPITAL_JSON} ORDER BY h.unique_id), '[]')"
+_DOCTORS_JSON = f"coalesce(json_agg({_DOCTOR_JSON} ORDER BY d.unique_id), '[]')"
 
 
 def _document(hospitals: str, doctors: str) -> str:
     """The JSON text of row `p` of the patients and row `f` of the profiles."""
     profile = """CASE WHEN f.unique_id IS NOT NULL THEN json_build_object(
         'unique_id', f.unique_id, 'email', f.email, 'first_name', f.first_name, 'last_name', f.last_name) END"""
-    pairs = {"unique_id": "p.unique_id", "patient_profile": profile, **{name: f"p.{name}" for name in FIELDS}}
+    pairs = {"unique_id": "p.unique_id", "patient_profile": profile, **{name: f"p.{name}" for name in PATIENT_FIELDS}}
     pairs |= {name: f"p.{name}::text" for name in ("patient_latitude", "patient_longitude")}
     pairs |= {"patient_hospital": hospitals, "patient_doctor": doctors}
-    pairs |= {name: _moment(f"p.{name}") for name in ("date_created", "last_updated")}
-    listed = ", ".join(f"'{name}', {value}" for name, value in pairs.items())
-    return f"json_build_object({listed})::text"
+    pairs |= {name: _timestamp_text(f"p.{name}") for name in ("date_created", "last_updated")}
+    arguments = ", ".join(f"'{name}', {value}" for name, value in pairs.items())
+    return f"json_build_object({arguments})::text"
 
 
-_LINKED = _document(
-    f"""(SELECT {_HOSPITALS} FROM patient_hospitals l JOIN hospitals h ON h.unique_id = l.hospital_id
+_DOCUMENT_BY_SUBQUERIES = _document(
+    f"""(SELECT {_HOSPITALS_JSON} FROM patient_hospitals l JOIN hospitals h ON h.unique_id = l.hospital_id
         WHERE l.patient_id = p.unique_id)""",
-    f"""(SELECT {_DOCTORS} FROM patient_doctors l JOIN doctors d ON d.unique_id = l.doctor_id
+    f"""(SELECT {_DOCTORS_JSON} FROM patient_doctors l JOIN doctors d ON d.unique_id = l.doctor_id
         WHERE l.patient_id = p.unique_id)""",
 )
-_GATHERED = _document("coalesce(hs.nested, '[]')", "coalesce(ds.nested, '[]')")
+_DOCUMENT_BY_JOINS = _document("coalesce(hs.nested, '[]')", "coalesce(ds.nested, '[]')")
 
-GET = f"SELECT {_LINKED} FROM patients p LEFT JOIN profiles f ON f.unique_id = p.profile_id WHERE p.unique_id = $1"
+SELECT_PATIENT = f"""
+    SELECT {_DOCUMENT_BY_SUBQUERIES}
+    FROM patients p LEFT JOIN profiles f ON f.unique_id = p.profile_id WHERE p.unique_id = $1
+"""
 
 
-def _gathered(source: str, among: str = "") -> str:
+def _select_documents(source: str, link_condition: str = "") -> str:
     """All documents of patients `p`, their links gathered at once: for many that is faster than patient by patient."""
     return f"""
-        SELECT {_GATHERED} AS document, p.unique_id
+        SELECT {_DOCUMENT_BY_JOINS} AS document, p.unique_id
         FROM {source} p
         LEFT JOIN profiles f ON f.unique_id = p.profile_id
         LEFT JOIN (
-            SELECT l.patient_id, {_HOSPITALS} AS nested
-            FROM patient_hospitals l JOIN hospitals h ON h.unique_id = l.hospital_id {among} GROUP BY l.patient_id
+            SELECT l.patient_id, {_HOSPITALS_JSON} AS nested
+            FROM patient_hospitals l JOIN hospitals h ON h.unique_id = l.hospital_id {link_condition}
+            GROUP BY l.patient_id
         ) hs ON hs.patient_id = p.unique_id
         LEFT JOIN (
-            SELECT l.patient_id, {_DOCTORS} AS nested
-            FROM patient_doctors l JOIN doctors d ON d.unique_id = l.doctor_id {among} GROUP BY l.patient_id
+            SELECT l.patient_id, {_DOCTORS_JSON} AS nested
+            FROM patient_doctors l JOIN doctors d ON d.unique_id = l.doctor_id {link_condition} GROUP BY l.patient_id
         ) ds ON ds.patient_id = p.unique_id
         ORDER BY p.unique_id
         """
 
 
-def page(limit: int) -> str:
+def select_page(limit: int) -> str:
     """The first so many patients as one array. The number stands in the statement, which is planned the better."""
-    documents = _gathered("page", "WHERE l.patient_id IN (SELECT unique_id FROM page)")
+    documents = _select_documents("page", "WHERE l.patient_id IN (SELECT unique_id FROM page)")
     return f"""
         WITH page AS (SELECT * FROM patients ORDER BY unique_id LIMIT {limit})
         SELECT '[' || coalesce(string_agg(document, ',' ORDER BY unique_id), '') || ']' FROM ({documents})
         """
 
 
-ALL = f"SELECT ',' || document FROM ({_gathered('patients')})"
+SELECT_ALL_PATIENTS = f"SELECT ',' || document FROM ({_select_documents('patients')})"
 """Every patient, a comma before each: to be copied out."""
 
-_PROFILE = """
+_UPSERT_PROFILE = """
     INSERT INTO profiles (unique_id, email, first_name, last_name)
     SELECT unique_id, email, first_name, last_name
     FROM body, json_populate_record(NULL::profiles, whole->'patient_profile')
@@ -100,45 +104,46 @@ _PROFILE = """
 """
 
 
-def _ids(name: str) -> str:
+def _requested_ids(name: str) -> str:
     return f"(SELECT json_array_elements_text(whole->'{name}') FROM body)"
 
 
-CREATE = f"""
+INSERT_PATIENT = f"""
     WITH body AS (SELECT $2::json AS whole),
-    f AS ({_PROFILE}),
+    f AS ({_UPSERT_PROFILE}),
     p AS (
-        INSERT INTO patients (unique_id, profile_id, {_FIELDS})
-        SELECT $1, whole->'patient_profile'->>'unique_id', {_FIELDS}
+        INSERT INTO patients (unique_id, profile_id, {_PATIENT_COLUMNS})
+        SELECT $1, whole->'patient_profile'->>'unique_id', {_PATIENT_COLUMNS}
         FROM body, json_populate_record(NULL::patients, whole)
         RETURNING *
     ),
-    h AS (SELECT * FROM hospitals WHERE unique_id IN {_ids("hospital_ids")}),
-    d AS (SELECT * FROM doctors WHERE unique_id IN {_ids("doctor_ids")}),
+    h AS (SELECT * FROM hospitals WHERE unique_id IN {_requested_ids("hospital_ids")}),
+    d AS (SELECT * FROM doctors WHERE unique_id IN {_requested_ids("doctor_ids")}),
     hs AS (INSERT INTO patient_hospitals SELECT $1, unique_id FROM h),
     ds AS (INSERT INTO patient_doctors SELECT $1, unique_id FROM d)
-    SELECT {_document(f"(SELECT {_HOSPITALS} FROM h)", f"(SELECT {_DOCTORS} FROM d)")} FROM p LEFT JOIN f ON true
+    SELECT {_document(f"(SELECT {_HOSPITALS_JSON} FROM h)", f"(SELECT {_DOCTORS_JSON} FROM d)")}
+    FROM p LEFT JOIN f ON true
 """
 """$1: the new id, $2: the body."""
 
-_UPDATED = _document(
-    f"(SELECT {_HOSPITALS} FROM h)",
-    f"""(SELECT {_DOCTORS} FROM patient_doctors l JOIN doctors d ON d.unique_id = l.doctor_id
+_UPDATED_DOCUMENT = _document(
+    f"(SELECT {_HOSPITALS_JSON} FROM h)",
+    f"""(SELECT {_DOCTORS_JSON} FROM patient_doctors l JOIN doctors d ON d.unique_id = l.doctor_id
         WHERE l.patient_id = $1)""",
 )
-UPDATE = f"""
+UPDATE_PATIENT = f"""
     WITH body AS (SELECT $2::json AS whole),
     p AS (
-        UPDATE patients SET ({_FIELDS}, last_updated, version) = (
-            SELECT {", ".join(f"new.{name}" for name in FIELDS)}, clock_timestamp(), patients.version + 1
+        UPDATE patients SET ({_PATIENT_COLUMNS}, last_updated, version) = (
+            SELECT {", ".join(f"new.{name}" for name in PATIENT_FIELDS)}, clock_timestamp(), patients.version + 1
             FROM body, json_populate_record(patients, whole) new
         )
         WHERE unique_id = $1
         RETURNING *
     ),
-    h AS (SELECT * FROM hospitals WHERE unique_id IN {_ids("hospital_ids")}),
+    h AS (SELECT * FROM hospitals WHERE unique_id IN {_requested_ids("hospital_ids")}),
     gone AS (DELETE FROM patient_hospitals WHERE patient_id = $1 AND hospital_id NOT IN (SELECT unique_id FROM h)),
     hs AS (INSERT INTO patient_hospitals SELECT $1, unique_id FROM h ON CONFLICT DO NOTHING)
-    SELECT {_UPDATED} FROM p LEFT JOIN profiles f ON f.unique_id = p.profile_id
+    SELECT {_UPDATED_DOCUMENT} FROM p LEFT JOIN profiles f ON f.unique_id = p.profile_id
 """
 """$1: the id, $2: the body, which replaces the hospitals."""

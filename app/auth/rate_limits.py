@@ -1,0 +1,69 @@
+"""Rate limits, in the memory of each worker process."""
+
+import math
+import time
+from ipaddress import ip_address, ip_network
+
+from cachetools import TTLCache
+from limits import RateLimitItem, parse
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
+
+from app.errors import TooManyRequestsError
+
+FAILED_AUTH_LIMIT = parse("30/minute")
+"""Failed authentications of one address."""
+
+
+MAX_TRACKED_ADDRESSES = 10_000
+"""Addresses that are counted apart; more at the same moment share one count."""
+
+
+class RateLimits:
+    """How often a principal may ask, and how often an address may fail to say who it is."""
+
+    def __init__(self, request_limit: str | None) -> None:
+        """Limit each principal to `requests`, as `1200/minute`; or not at all."""
+        self._request_limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._request_limit = parse(request_limit) if request_limit else None
+        # apart, and bounded: counting costs more the more there are, and addresses are anybody's to make up
+        self._failure_limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._tracked_networks: TTLCache[str, None] = TTLCache(MAX_TRACKED_ADDRESSES, FAILED_AUTH_LIMIT.get_expiry())
+
+    async def count_request(self, principal: str) -> None:
+        """Count a request.
+
+        Raises:
+            TooManyRequestsError: it is one too many.
+        """
+        if self._request_limit is not None:
+            await _hit_or_raise(self._request_limiter, self._request_limit, principal)
+
+    async def count_failure(self, address: str) -> None:
+        """Count a failed authentication.
+
+        Raises:
+            TooManyRequestsError: it is one too many.
+        """
+        network = _client_network(address)
+        if network not in self._tracked_networks:
+            if len(self._tracked_networks) < MAX_TRACKED_ADDRESSES:
+                self._tracked_networks[network] = None
+            else:
+                network = "others"
+        await _hit_or_raise(self._failure_limiter, FAILED_AUTH_LIMIT, network)
+
+
+def _client_network(address: str) -> str:
+    """What one client has: an address of IPv4, 64 bits of one of IPv6."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    return address if parsed.version == 4 else str(ip_network((parsed, 64), strict=False))  # noqa: PLR2004
+
+
+async def _hit_or_raise(limiter: SlidingWindowCounterRateLimiter, limit: RateLimitItem, identifier: str) -> None:
+    if not await limiter.hit(limit, identifier):
+        resets_at, _ = await limiter.get_window_stats(limit, identifier)
+        raise TooManyRequestsError(max(1, math.ceil(resets_at - time.time())))

@@ -1,1 +1,0 @@
-"""The page at /docs, from assets that a package ships: it works without a network."""

@@ -1,0 +1,340 @@
+"""What a field may hold: the types that request schemas are made of.
+
+Each cleans what it is given, says in one sentence what to change where it refuses, and publishes its rule in the
+OpenAPI document. None repeats the input in its message: it is patient data.
+"""
+
+import re
+import unicodedata
+from datetime import UTC, date, datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal
+from enum import StrEnum
+from typing import Annotated, Any, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from sqlalchemy import Column
+
+from app.db.base import max_length
+from app.identifiers import IDENTIFIER_PATTERN, is_identifier
+
+
+def validation_error(error_type: str, message: str) -> PydanticCustomError:
+    """The error that a validator raises: `kind` for programs, `message` for people."""
+    return PydanticCustomError(error_type, message)
+
+
+def _blank_to_none(value: object) -> object:
+    """HTML forms send `""` for a field that was left empty."""
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+MAX_COMBINING_MARKS = 30
+"""Combining marks in a row, as in Unicode's Stream-Safe Text Format (UAX #15, section 13)."""
+
+
+def _is_stream_safe(text: str) -> bool:
+    marks = 0
+    for character in text:
+        marks = marks + 1 if unicodedata.combining(character) else 0
+        if marks > MAX_COMBINING_MARKS:
+            return False
+    return True
+
+
+def _clean(text: str, max_length: int) -> str:
+    text = text.strip()
+    # before NFC, whose cost is quadratic in the marks of a character; one has at most four code points more before it
+    if len(text) > 5 * max_length:
+        raise validation_error("string_too_long", f"Must have at most {max_length} characters")
+    if len(text) > max_length and not _is_stream_safe(text):
+        raise validation_error("string_marks", f"Must have at most {MAX_COMBINING_MARKS} combining marks in a row")
+    if "\0" in text:
+        raise validation_error("string_nul", "Must not contain NUL characters")
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise validation_error("string_unicode", "Must not contain lone surrogates, which are no characters")
+    return unicodedata.normalize("NFC", text)
+
+
+def _or_blank_pattern(pattern: str) -> str:
+    """The published pattern of an optional field: blank means `null`."""
+    return rf"^\s*$|{pattern}"
+
+
+class Text:
+    """Text as `column` holds it: trimmed, in Unicode's NFC, at most the column's length; blank is `null`, or refused.
+
+    Usage: `Annotated[str | None, Text(columns.patient_title)]`, or `Annotated[str, …]` where a value is required.
+    """
+
+    pattern: str | None = None
+    error_type: str
+    error_message: str
+    description: str | None = None
+
+    def __init__(self, column: Column[Any]) -> None:
+        self.max_length = max_length(column)
+
+    def _check(self, text: str) -> str:
+        text = _clean(text, self.max_length)
+        if not text:
+            raise validation_error("string_blank", "Must not be blank")
+        if len(text) > self.max_length:
+            raise validation_error("string_too_long", f"Must have at most {self.max_length} characters")
+        if self.pattern is not None and re.fullmatch(self.pattern, text) is None:
+            raise validation_error(self.error_type, self.error_message)
+        return text
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Pydantic's hook: wrap the type check of `str` or `str | None`."""
+        schema = handler(source)
+        optional = schema["type"] == "nullable"
+
+        def validate(value: object, check_type: ValidatorFunctionWrapHandler) -> str | None:
+            text: str | None = check_type(_blank_to_none(value) if optional else value)
+            return None if text is None else self._check(text)
+
+        return core_schema.no_info_wrap_validator_function(validate, schema)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Pydantic's hook: publish the rule beside the type."""
+        published = handler(schema)
+        text = published["anyOf"][0] if "anyOf" in published else published
+        text["maxLength"] = self.max_length
+        if text is published:
+            text |= {"minLength": 1, "pattern": self.pattern or r"\S"}
+        elif self.pattern is not None:
+            text["pattern"] = _or_blank_pattern(self.pattern)
+        if self.description is not None:
+            published["description"] = self.description
+        return published
+
+
+_DOMAIN_LABEL_PATTERN = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+
+
+class Email(Text):
+    """An e-mail address by its syntax, that of `<input type=email>`: the HTML standard, section 4.10.5.1.5."""
+
+    pattern = rf"^[A-Za-z0-9.!#$%&'*+/=?^_`{{|}}~-]+@{_DOMAIN_LABEL_PATTERN}(?:\.{_DOMAIN_LABEL_PATTERN})*$"
+    error_type = "email"
+    error_message = "Must be an e-mail address such as name@example.com"
+
+
+class MobileNumber(Text):
+    """A telephone number: an optional `+`, 4 to 15 digits (ITU-T E.164's most), spaces, dots, dashes, parentheses."""
+
+    pattern = r"^\+?(?:[ .()-]*[0-9]){4,15}[ .()-]*$"
+    error_type = "mobile_number"
+    error_message = "Must be an optional + and 4 to 15 digits; spaces, dots, dashes and parentheses may stand between"
+    description = "An optional + and 4 to 15 digits; spaces, dots, dashes and parentheses are kept as sent."
+
+
+class Gender(StrEnum):
+    """Administrative gender."""
+
+    MALE = "Male"
+    FEMALE = "Female"
+    OTHER = "Other"
+    UNKNOWN = "Unknown"
+
+
+_GENDERS_BY_SPELLING = {spelling: gender.value for gender in Gender for spelling in (gender.lower(), gender[0].lower())}
+
+
+def _parse_gender(text: str) -> str:
+    gender = _GENDERS_BY_SPELLING.get(text.strip().lower())
+    if gender is None:
+        raise validation_error("gender", "Must be Male, Female, Other or Unknown (or M, F, O, U)")
+    return gender
+
+
+_GENDER_JSON_SCHEMA = {"$ref": "#/components/schemas/Gender"}
+RequiredGender = Annotated[
+    str,
+    AfterValidator(_parse_gender),
+    WithJsonSchema(_GENDER_JSON_SCHEMA),
+]
+"""Administrative gender, as `AnyGender`, of which there has to be one."""
+OptionalGender = Annotated[
+    str | None,
+    BeforeValidator(_blank_to_none),
+    AfterValidator(lambda text: None if text is None else _parse_gender(text)),
+    WithJsonSchema(
+        {
+            "anyOf": [_GENDER_JSON_SCHEMA, {"type": "null"}],
+            "description": "In any case; HL7's M, F, O, U are taken too.",
+        }
+    ),
+]
+"""Administrative gender: HL7 table 0001's M, F, O, U or their names, in any case; kept as the name."""
+
+
+def _parse_date(value: object) -> date:
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value.strip()):
+        try:
+            day = date.fromisoformat(value.strip())
+        except ValueError:
+            day = date.min
+        # date.min is no day that PostgreSQL takes: its driver sends it as -infinity
+        if day != date.min:
+            return day
+    raise validation_error("date", "Must be a date written YYYY-MM-DD")
+
+
+DateParameter = Annotated[date, BeforeValidator(_parse_date), WithJsonSchema({"type": "string", "format": "date"})]
+"""A day, written YYYY-MM-DD."""
+
+
+def _parse_date_of_birth(value: object) -> date | None:
+    if value is None:
+        return None
+    day = _parse_date(value)
+    if day > (datetime.now(UTC) + timedelta(hours=14)).date():
+        raise validation_error("date_in_future", "Must not be in the future")
+    return day
+
+
+DateOfBirth = Annotated[
+    date | None,
+    BeforeValidator(_parse_date_of_birth),
+    BeforeValidator(_blank_to_none),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "string", "format": "date"}, {"type": "null"}],
+            "description": "YYYY-MM-DD, not in the future.",
+        }
+    ),
+]
+"""A day, not after today in UTC+14: where the day begins first, a baby may be born tomorrow."""
+
+_FRACTION_PATTERN = r"(?:\.[0-9]{0,30})?"
+_DEGREES_PATTERNS = {
+    90: rf"^[+-]?(?:0?90(?:\.0{{0,30}})?|0{{0,2}}[0-9]{_FRACTION_PATTERN}|0?[1-8][0-9]{_FRACTION_PATTERN})$",
+    180: rf"^[+-]?(?:180(?:\.0{{0,30}})?|0{{0,2}}[0-9]{_FRACTION_PATTERN}"
+    rf"|0?[1-9][0-9]{_FRACTION_PATTERN}|1[0-7][0-9]{_FRACTION_PATTERN})$",
+}
+_DEGREES_PRECISION = Decimal("0.000001")
+
+
+class _DegreesField:
+    """Degrees from `-limit` to `limit`: a number or a string holding one, rounded to six decimals; blank is `null`."""
+
+    def __init__(self, max_degrees: int) -> None:
+        self.max_degrees = max_degrees
+
+    def _check(self, value: object) -> Decimal | None:
+        value = _blank_to_none(value)
+        if value is None:
+            return None
+        number = self._parse_number(value)
+        if number is None or not number.is_finite() or abs(number) > self.max_degrees:
+            raise validation_error(
+                "degrees", f"Must be a number from -{self.max_degrees} to {self.max_degrees}, or a string holding one"
+            )
+        return number.quantize(_DEGREES_PRECISION, ROUND_HALF_UP)
+
+    def _parse_number(self, value: object) -> Decimal | None:
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            return None
+        if isinstance(value, str) and re.fullmatch(_DEGREES_PATTERNS[self.max_degrees], value.strip()) is None:
+            return None
+        return Decimal(str(value).strip())
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Pydantic's hook: this check is the whole of it."""
+        return core_schema.no_info_plain_validator_function(self._check)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Pydantic's hook: publish both forms."""
+        number = {"type": "number", "minimum": -self.max_degrees, "maximum": self.max_degrees}
+        text = {"type": "string", "pattern": _or_blank_pattern(_DEGREES_PATTERNS[self.max_degrees])}
+        description = (
+            f"Degrees from -{self.max_degrees} to {self.max_degrees} as text or a number, rounded to six decimals."
+        )
+        return {"anyOf": [text, number, {"type": "null"}], "description": description}
+
+
+Latitude = Annotated[Decimal | None, _DegreesField(90)]
+"""Degrees north, -90 to 90."""
+Longitude = Annotated[Decimal | None, _DegreesField(180)]
+"""Degrees east, -180 to 180."""
+
+
+def _require_identifier(text: str) -> str:
+    if not is_identifier(text):
+        raise validation_error(
+            "identifier", "Must be 1 to 64 letters, digits or . _ ~ : @ -, beginning with a letter or digit"
+        )
+    return text
+
+
+Identifier = Annotated[
+    str,
+    AfterValidator(_require_identifier),
+    WithJsonSchema({"type": "string", "maxLength": 64, "pattern": IDENTIFIER_PATTERN}),
+]
+"""The `unique_id` of a record."""
+
+IdentifierSet = Annotated[list[Identifier], Field(max_length=1000)]
+"""Ids in any order; repeats collapse."""
+
+DegreesText = Annotated[str, Field(pattern=r"^-?[0-9]{1,3}\.[0-9]{6}$")]
+"""Latitude or longitude in an answer: a string with six decimals, as Django REST framework writes a DecimalField."""
+
+Timestamp = Annotated[datetime, WithJsonSchema({"type": "string", "format": "date-time", "description": "In UTC."})]
+"""A moment in UTC, ISO 8601 with `Z`."""
+
+_MIN_YEAR, _MAX_YEAR = 1900, 9000
+
+
+def _parse_timestamp(value: Any) -> datetime:
+    try:
+        timestamp = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        timestamp = datetime.min.replace(tzinfo=UTC)
+    if not _MIN_YEAR <= timestamp.year <= _MAX_YEAR:
+        raise validation_error("moment", "Must be a date or a moment such as 2026-11-30 or 2026-11-30T12:00:00Z")
+    return timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)
+
+
+TimestampParameter = Annotated[
+    datetime,
+    BeforeValidator(_parse_timestamp),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+"""A moment in a query, ISO 8601; without an offset it is in UTC, and a date is its first moment."""
+
+
+def _parse_past_timestamp(value: object) -> datetime | None:
+    if value is None:
+        return None
+    timestamp = _parse_timestamp(value)
+    if timestamp > datetime.now(UTC):
+        raise validation_error("moment_in_future", "Must not be in the future")
+    return timestamp
+
+
+PastTimestamp = Annotated[datetime | None, BeforeValidator(_parse_past_timestamp), BeforeValidator(_blank_to_none)]
+"""A moment of which a record brings word from elsewhere; as `Moment`, and not in the future."""
+
+MAX_FILTER_VALUES = 50
+
+
+def _as_list(value: object) -> object:
+    return value if isinstance(value, list) else [value]
+
+
+T = TypeVar("T")
+# the bounds before the validator: so they are the list's own, which is counted before its items are validated
+OneOrMany = Annotated[list[T], Field(min_length=1, max_length=MAX_FILTER_VALUES), BeforeValidator(_as_list)]
+"""The values of a filter, of which one has to match: one in a query as `name=a&name=b`, in a body also by itself."""

@@ -1,1 +1,0 @@
-"""The journal: every change of every record, its history, undoing, and forgetting a person."""

@@ -1,0 +1,240 @@
+"""Lists, read from the database: pages of what is wanted, and how many records that is."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, CursorResult, Select, bindparam, func, literal_column, null, select
+
+from app.db.base import ID_TEXT
+from app.listing.counting import RecordCount, count_from_sample, sample_statement
+from app.listing.keyset import (
+    LIMIT_PARAMETER,
+    Segment,
+    filter_condition,
+    filter_parameters,
+    keyset_page,
+    keyset_page_by_month,
+    page_documents,
+    segments_for,
+)
+from app.listing.query import KeysetRow, ListQuery, Position
+from app.records import hospital_scope as walls
+from app.records.repository import Repository
+
+MAX_CACHED_STATEMENTS = 32
+"""That are kept built, of all that the combinations of parameters make."""
+
+
+class ListShape(NamedTuple):
+    """Of which records a list is, as far as its statement depends on it, whatever the values."""
+
+    repository_class: type[Repository]
+    restricted: bool
+    """Whether the principal is."""
+    is_id_lookup: bool = False
+    """Whether it sees so few that they are looked up one by one."""
+    filters: tuple[tuple[str, int], ...] = ()
+    """The names of filters, each with the number of its values."""
+
+    @property
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """What holds of the records that the filters let through and the principal may see."""
+        table, links = self.repository_class.table, self.repository_class.link_relations
+        filter_conditions = [filter_condition(table, links, name, values) for name, values in self.filters]
+        visible = (
+            walls.is_in_few_ids(table.c.unique_id)
+            if self.is_id_lookup
+            else self.repository_class.visibility_condition(restricted=self.restricted)
+        )
+        return [visible, *self.without_index_use(filter_conditions)]
+
+    def without_index_use(self, conditions: Iterable[ColumnElement[bool]]) -> list[ColumnElement[bool]]:
+        """Conditions as they are asked of these records: of few, one by one.
+
+        By an index PostgreSQL would read the records of others that meet them too, and tell by its time that there are.
+        """
+        return [each.is_(literal_column("true")) if self.is_id_lookup else each for each in conditions]
+
+    @property
+    def month_indexed_column(self) -> str | None:
+        """The column of which all filters are, if it says when records were created, or changed, and none is hidden."""
+        columns = {name.partition("__")[0] for name, _ in self.filters}
+        return (
+            None
+            if self.restricted or len(columns) != 1
+            else next(iter(columns & self.repository_class.month_indexed_columns), None)
+        )
+
+
+class Listing:
+    """The list of one resource, as far as the principal of its `repository` may see it."""
+
+    def __init__(self, repository: Repository) -> None:
+        self.repository = repository
+        self.connection = repository.connection
+        self._scope_parameters = walls.scope_parameters(repository.principal)
+
+    async def page(self, query: ListQuery, after: Position | None, limit: int) -> list[KeysetRow]:
+        """Read up to `limit` records of what is wanted, from after a place in that list, or from its beginning."""
+        if query.is_unfiltered:
+            statement = _unfiltered_statement(self._unfiltered_shape)
+            return await self.fetch_rows(statement, {}, after or Position(0, None, ""), limit)
+        ordering = query.ordering or "unique_id"
+        statement = _page_statement(await self.build_shape(query), ordering, after.segment if after else None)
+        return await self.fetch_rows(
+            statement, filter_parameters(query.filters), self.decode_position(ordering, after), limit
+        )
+
+    async def position_after(self, after: Position, distance: int) -> Position | None:
+        """The place of the record so many after another in the plain list, if there is one, and it is soon found."""
+        if self.repository.restricted:
+            return None
+        result = await self._execute(
+            _position_after_statement(self._unfiltered_shape, distance), {"after_id": after.unique_id}
+        )
+        unique_id: str | None = result.scalar_one_or_none()
+        return None if unique_id is None else Position(0, None, unique_id)
+
+    async def read_range(self, after: Position, last: Position) -> list[KeysetRow]:
+        """Read the records of the plain list from after a place up to the `last`, for who is not limited."""
+        bounds = {"after_id": after.unique_id, "last_id": last.unique_id}
+        return list(map(KeysetRow._make, await self._execute(_range_statement(self._unfiltered_shape), bounds)))
+
+    @property
+    def _unfiltered_shape(self) -> ListShape:
+        return ListShape(type(self.repository), self.repository.restricted)
+
+    async def count(self, query: ListQuery) -> RecordCount:
+        """Count the records of what is wanted; all that the principal may see are no secret to it."""
+        if not query.filters:
+            return RecordCount(await self.total(query))
+        return await self.fetch_sampled_count(
+            _sample_statement(await self.build_shape(query)), filter_parameters(query.filters)
+        )
+
+    async def total(self, query: ListQuery) -> int:
+        """Count the records of what is wanted one by one, for a principal that is shown all of them anyway."""
+        return await self.fetch_count(_count_statement(await self.build_shape(query)), filter_parameters(query.filters))
+
+    async def build_shape(self, query: ListQuery) -> ListShape:
+        """Of which records the list is, as far as the principal sees them."""
+        repository = self.repository
+        visible_ids = await repository.visible_ids_if_few()
+        self._scope_parameters |= visible_ids or {}
+        filters = tuple((name, len(values)) for name, values in sorted(query.filters.items()))
+        return ListShape(type(repository), repository.restricted, visible_ids is not None, filters)
+
+    def decode_position(self, ordering: str, position: Position | None) -> Position | None:
+        """A place, as JSON has it, in a list of that order."""
+        if position is None or position.key is None:
+            return position
+        python_type = self.repository.table.c[ordering.removeprefix("-")].type.python_type
+        return (
+            position._replace(key=python_type.fromisoformat(position.key))
+            if issubclass(python_type, date)
+            else position
+        )
+
+    async def fetch_rows(
+        self, statement: Select[Any], parameters: Mapping[str, Any], after: Position | None, limit: int
+    ) -> list[KeysetRow]:
+        """The records that a statement finds, whose columns are those of `page_of`."""
+        position_parameters = {} if after is None else {"after_key": after.key, "after_id": after.unique_id}
+        rows = await self._execute(statement, {**parameters, **position_parameters, "limit": limit})
+        return list(map(KeysetRow._make, rows))
+
+    async def fetch_sampled_count(self, statement: Select[Any], parameters: Mapping[str, Any]) -> RecordCount:
+        """How many records there are of which a statement finds a sample."""
+        rows: Iterable[Any] = await self._execute(statement, parameters)
+        return count_from_sample([(key, unique_id) for key, unique_id in rows])
+
+    async def fetch_count(self, statement: Select[Any], parameters: Mapping[str, Any]) -> int:
+        """The number that a statement answers."""
+        return int((await self._execute(statement, parameters)).scalar_one())
+
+    async def _execute(self, statement: Select[Any], parameters: Mapping[str, Any]) -> CursorResult[Any, Any, Any, Any]:
+        rows: CursorResult[Any, Any, Any, Any] = await self.connection.execute(
+            statement, {**parameters, **self._scope_parameters}
+        )
+        return rows
+
+
+_AFTER_ID_PARAMETER = bindparam("after_id", type_=ID_TEXT)
+
+
+@cache
+def _unfiltered_statement(list_shape: ListShape) -> Select[Any]:
+    rows = list_shape.repository_class.next_visible_rows(
+        _AFTER_ID_PARAMETER, LIMIT_PARAMETER, restricted=list_shape.restricted
+    )
+    return _documents_in_id_order(list_shape.repository_class, rows)
+
+
+@cache
+def _range_statement(list_shape: ListShape) -> Select[Any]:
+    key = list_shape.repository_class.table.c.unique_id
+    rows = list_shape.repository_class.document.select_rows().where(
+        key > _AFTER_ID_PARAMETER, key <= bindparam("last_id", type_=ID_TEXT)
+    )
+    return _documents_in_id_order(list_shape.repository_class, rows)
+
+
+def _documents_in_id_order(repository_class: type[Repository], rows: Select[Any]) -> Select[Any]:
+    documents = repository_class.document.select_documents(rows).subquery("of_page")
+    unique_id, json_text = documents.c
+    return select(literal_column("0"), null(), unique_id, json_text).order_by(unique_id)
+
+
+@cache
+def _position_after_statement(list_shape: ListShape, distance: int) -> Select[str]:
+    key = list_shape.repository_class.table.c.unique_id
+    ids = select(key).where(key > _AFTER_ID_PARAMETER).order_by(key).offset(literal_column(str(distance - 1)))
+    return ids.limit(literal_column("1"))
+
+
+@lru_cache(MAX_CACHED_STATEMENTS)
+def _page_statement(list_shape: ListShape, ordering: str, first_segment: int | None) -> Select[Any]:
+    repository_class, month_indexed_column = list_shape.repository_class, list_shape.month_indexed_column
+    if month_indexed_column is None or ordering.removeprefix("-") != "unique_id":
+        return ordered_page(repository_class, ordering, first_segment, list_shape.conditions)
+    descending = ordering.startswith("-")
+    rows = keyset_page_by_month(
+        repository_class.table,
+        month_indexed_column,
+        list_shape.filters,
+        is_continuation=first_segment is not None,
+        descending=descending,
+    )
+    return page_documents(repository_class.document, rows, descending=descending)
+
+
+@lru_cache(MAX_CACHED_STATEMENTS)
+def _count_statement(list_shape: ListShape) -> Select[Any]:
+    return select(func.count()).select_from(list_shape.repository_class.table).where(*list_shape.conditions)
+
+
+@lru_cache(MAX_CACHED_STATEMENTS)
+def _sample_statement(list_shape: ListShape) -> Select[Any]:
+    return sample_statement(select(list_shape.repository_class.table.c.unique_id).where(*list_shape.conditions))
+
+
+def ordered_page(
+    repository_class: type[Repository],
+    ordering: str,
+    first_segment: int | None,
+    conditions: Sequence[ColumnElement[bool]],
+) -> Select[Any]:
+    """The page of all of whom something holds, in the order of a column; after a place in the `first` part, if any."""
+    all_segments, descending = segments_for(repository_class.table, ordering)
+    segments = add_conditions(all_segments[first_segment or 0 :], conditions)
+    rows = keyset_page(
+        repository_class.table, segments, is_continuation=first_segment is not None, descending=descending
+    )
+    return page_documents(repository_class.document, rows, descending=descending)
+
+
+def add_conditions(segments: Sequence[Segment], conditions: Sequence[ColumnElement[bool]]) -> list[Segment]:
+    """Parts of which more has to hold."""
+    return [segment._replace(conditions=(*segment.conditions, *conditions)) for segment in segments]

@@ -1,0 +1,132 @@
+"""How spans and metrics leave, over OTLP: of a span only what cannot hold anything of a person.
+
+Imported only where something is exported: the SDK takes some memory.
+"""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Generic, Protocol, TypeVar
+
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.trace import SpanContext, Status
+
+_EXPORTED_ATTRIBUTES = frozenset(
+    {
+        "db.collection.name",
+        "db.operation.name",
+        "db.query.summary",
+        "db.response.status_code",
+        "db.system.name",
+        "error.type",
+        "http.request.method",
+        "http.response.status_code",
+        "http.route",
+        "network.protocol.version",
+        "url.scheme",
+    }
+)
+"""The attributes of spans that leave. Not `url.path`, `url.query`, `server.address` and others: clients write them."""
+
+_INSTANCE_ID = str(uuid.uuid4())
+"""Of this process, in traces and metrics alike: each worker counts for itself, and imports this anew."""
+
+P = TypeVar("P", bound="_Provider")
+
+
+class _Provider(Protocol):
+    def shutdown(self) -> None: ...
+
+
+class _Exporter(Protocol):
+    def shutdown(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Pipeline(Generic[P]):
+    """What makes spans or metrics, and what sends them in the background."""
+
+    provider: P
+    exporter: _Exporter
+
+    def flush(self) -> None:
+        """Send what is left, for as long as that takes."""
+        self.provider.shutdown()
+
+    def abort(self) -> None:
+        """Try nothing again, so that `finish` soon comes to an end."""
+        self.exporter.shutdown()
+
+
+def traces() -> Pipeline[TracerProvider]:
+    """Spans, redacted.
+
+    Raises:
+        OSError, ValueError: a variable of the environment cannot be used.
+    """
+    exporter = OTLPSpanExporter()
+    provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(_RedactingExporter(exporter)))
+    return Pipeline(provider, exporter)
+
+
+def metrics() -> Pipeline[MeterProvider]:
+    """Metrics, whose attributes are templates, methods, statuses and names of errors.
+
+    Raises:
+        OSError, ValueError: a variable of the environment cannot be used.
+    """
+    exporter = OTLPMetricExporter()
+    reader = PeriodicExportingMetricReader(exporter)
+    return Pipeline(MeterProvider([reader], resource=_resource(), shutdown_on_exit=False), exporter)
+
+
+class _RedactingExporter(SpanExporter):
+    """Exports spans without what may hold something of a person: most attributes, all events, messages and links."""
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter = exporter
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        return self._exporter.export([_redact_span(span) for span in spans])
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()
+
+
+def _redact_span(span: ReadableSpan) -> ReadableSpan:
+    context = span.get_span_context()
+    attributes = {name: value for name, value in (span.attributes or {}).items() if name in _EXPORTED_ATTRIBUTES}
+    if route := attributes.get("http.route"):
+        attributes["url.path"] = route  # the conventions require one
+    return ReadableSpan(
+        span.name,
+        # without the trace state: clients send it
+        context and SpanContext(context.trace_id, context.span_id, context.is_remote, context.trace_flags),
+        parent=span.parent,
+        resource=span.resource,
+        attributes=attributes,
+        kind=span.kind,
+        status=Status(span.status.status_code),
+        start_time=span.start_time,
+        end_time=span.end_time,
+        instrumentation_scope=span.instrumentation_scope,
+    )
+
+
+def _resource() -> Resource:
+    """What sends: this process, by its own name where the environment gives none."""
+    configured = OTELResourceDetector().detect().attributes
+    defaults = {
+        "service.name": "patients-api",
+        "service.version": version("patients-api"),
+        "service.instance.id": _INSTANCE_ID,
+    }
+    return Resource.create({name: value for name, value in defaults.items() if name not in configured})

@@ -1,0 +1,138 @@
+"""Forgetting: what stays of a record whose data have to go is that there was one, and why they went."""
+
+from sqlalchemy import Text, bindparam, case, cast, delete, func, insert, null, select, text, update
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, aggregate_order_by
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.auth.principal import Principal
+from app.identifiers import new_identifier
+from app.models import (
+    Patient,
+    Profile,
+    audit,
+    hospital_words,
+    idempotency_keys,
+    journal,
+    name_words,
+    patient_doctors,
+    patient_hospitals,
+    stale_words,
+)
+from app.records.chain import content_hash, epoch_microseconds, hex_text
+from app.records.journal_entries import author_parameters
+
+ALLOW_ERASURE = select(func.set_config("patients.erasing", "yes", True))
+DENY_ERASURE = select(func.set_config("patients.erasing", "", True))
+"""What the triggers of the journal and the audit ask; for the rest of the transaction."""
+
+PERSONAL_DATA_TABLES = (
+    Patient.__tablename__,
+    Profile.__tablename__,
+    *(table.name for table in (patient_hospitals, patient_doctors, journal, audit, idempotency_keys)),
+    *(table.name for table in (name_words, hospital_words, stale_words)),
+)
+"""The tables that hold something of persons."""
+_CLEAR_STATISTICS_STATEMENT = text(
+    """
+    SELECT pg_clear_attribute_stats(schemaname, tablename, attname, inherited) FROM pg_stats
+    WHERE schemaname = 'public' AND tablename = ANY (:tables)
+    """
+).bindparams(bindparam("tables", list(PERSONAL_DATA_TABLES), type_=ARRAY(Text)))
+_SELECT_CAN_CLEAR_STATISTICS = text("SELECT current_setting('server_version_num')::integer >= 180000")
+_ANALYZE_STATEMENT = text(f"ANALYZE {', '.join(PERSONAL_DATA_TABLES)}")
+
+
+async def renew_statistics(connection: AsyncConnection) -> None:
+    """Have the planner's statistics tell nothing of what was erased; only after that was committed.
+
+    They hold values of columns, for everybody who may read these. Cleared first, because of a table that is empty
+    ANALYZE keeps the old ones; before PostgreSQL 18 nothing can clear them.
+    """
+    if (await connection.execute(_SELECT_CAN_CLEAR_STATISTICS)).scalar_one():
+        await connection.execute(_CLEAR_STATISTICS_STATEMENT)
+    await connection.execute(_ANALYZE_STATEMENT)
+
+
+async def erase_traces(
+    connection: AsyncConnection, resource: str, unique_id: str, reason: str, principal: Principal
+) -> int:
+    """Remove a record that is gone from the journal and from stored answers; the number of entries removed.
+
+    One entry stays, under a token in the place of the id: clients may have used an identity number as id. It lists what
+    was removed, by time and hash, and which entries of other records were redacted, by their hash and that of what they
+    say now: so chains can be verified.
+
+    Raises:
+        sqlalchemy.exc.ProgrammingError: the connection's role may not (SQLSTATE 42501).
+    """
+    token = new_identifier("erased")
+    await connection.execute(ALLOW_ERASURE)
+    redacted = []
+    if resource == Profile.__tablename__:
+        redacted = await _redact_profile_links(connection, unique_id, token)
+    is_of_record = (journal.c.resource == resource, journal.c.unique_id == unique_id)
+    returned_columns = (journal.c.version, epoch_microseconds(journal.c.time), hex_text(journal.c.hash))
+    removed = sorted(
+        map(tuple, await connection.execute(delete(journal).where(*is_of_record).returning(*returned_columns)))
+    )
+    if removed:
+        version = removed[-1][0] + 1
+        erasure = {"removed": [[time, entry] for _, time, entry in removed], "redacted": redacted}
+        entry = {"resource": resource, "unique_id": token, "version": version, "action": "erased", "erasure": erasure}
+        await connection.execute(insert(journal).values(**entry, reason=reason, **author_parameters(principal)))
+    await _clear_idempotent_responses(connection, f"/{resource}/{resource}/", unique_id, token)
+    await _pseudonymize_audit(connection, resource, unique_id, token)
+    await connection.execute(DENY_ERASURE)
+    return len(removed)
+
+
+async def _pseudonymize_audit(connection: AsyncConnection, resource: str, unique_id: str, token: str) -> None:
+    """Put the token in the place of the id in the audit: that somebody looked stays, at whom does not."""
+    ids = audit.c.ids
+    is_about_record = (audit.c.resource == resource, ids.contains([unique_id]))
+    pseudonymized_ids = func.array_replace(ids, unique_id, token)
+    await connection.execute(update(audit).where(*is_about_record).values(ids=pseudonymized_ids, reason=null()))
+
+
+async def _clear_idempotent_responses(connection: AsyncConnection, path: str, unique_id: str, token: str) -> None:
+    """Empty the stored answers that tell of a record; the keys stay, so that a request sent again makes no new one."""
+    columns = idempotency_keys.c
+    is_on_record_path = columns.path.startswith(f"{path}{unique_id}/", autoescape=True)
+    await connection.execute(delete(idempotency_keys).where(is_on_record_path))
+    created_record = (columns.path == path, columns.unique_id == unique_id)
+    await connection.execute(
+        update(idempotency_keys).where(*created_record).values(unique_id=token, document=null(), fingerprint=b"")
+    )
+
+
+async def _redact_profile_links(connection: AsyncConnection, profile_id: str, token: str) -> list[list[str]]:
+    """Take a profile out of what is stored of patients who had it once.
+
+    Of each entry that was redacted, its hash and the hash of what it says now: nobody can change that afterwards.
+
+    An entry keeps the hash of what it said, with which its chain goes on. Its salt goes: without it nobody can try
+    which id was there.
+    """
+    patients = Patient.__tablename__
+    record = journal.c.record
+    fields = func.json_each(record).table_valued("key", "value", with_ordinality="place", name="field").render_derived()
+    value = case((fields.c.key == "profile_id", func.to_json(cast(token, Text))), else_=fields.c.value)
+    redacted_record = select(
+        func.json_object_agg(fields.c.key, aggregate_order_by(value, fields.c.place))
+    ).scalar_subquery()
+    links_to_profile = (journal.c.resource == patients, record.op("->>")("profile_id") == profile_id)
+    kept_hash = func.json_build_object("content", hex_text(content_hash(journal)))
+    redact_statement = (
+        update(journal).where(*links_to_profile).values(record=redacted_record, erasure=kept_hash, salt=null())
+    )
+    redact_returning_hashes = redact_statement.returning(hex_text(journal.c.hash), hex_text(content_hash(journal)))
+    hashes = sorted(map(list, await connection.execute(redact_returning_hashes)))
+    columns = idempotency_keys.c
+    contains_profile = cast(columns.document, JSONB)["patient_profile"]["unique_id"].astext == profile_id
+    clear_responses_statement = (
+        update(idempotency_keys)
+        .where(columns.path.startswith(f"/{patients}/"), contains_profile)
+        .values(document=null())
+    )
+    await connection.execute(clear_responses_statement)
+    return hashes

@@ -1,0 +1,227 @@
+from collections.abc import Callable
+from datetime import date, datetime
+from decimal import Decimal
+from functools import cache
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Date,
+    DateTime,
+    Executable,
+    FromClause,
+    Integer,
+    Numeric,
+    Select,
+    Text,
+    and_,
+    bindparam,
+    cast,
+    exists,
+    func,
+    literal_column,
+    not_,
+    or_,
+    select,
+    true,
+)
+from sqlalchemy.dialects.postgresql import JSON, JSONB, aggregate_order_by
+
+from app.db.base import ID_TEXT
+from app.errors import FieldError, NotFoundError, ValidationFailedError
+from app.identifiers import is_identifier
+from app.models import journal
+from app.records import hospital_scope as walls
+from app.records.documents import as_contract_json
+from app.records.history_schemas import Entry
+from app.records.journal_entries import snapshot_columns
+from app.records.repository import Record, Repository
+
+
+class PastState(NamedTuple):
+    """What a record was."""
+
+    columns: dict[str, Any]
+    links: dict[str, list[str]]
+
+
+class History:
+    """The history of the records of one resource, as far as the principal of its `repository` may know of it."""
+
+    def __init__(self, repository: Repository) -> None:
+        self.connection = repository.connection
+        self.repository = repository
+
+    def _parameters(self, unique_id: str, **extra: Any) -> dict[str, Any]:
+        if not is_identifier(unique_id):
+            raise NotFoundError(self.repository.name)
+        resource = {"resource": self.repository.table.name, "id": unique_id}
+        return {**resource, **walls.scope_parameters(self.repository.principal), **extra}
+
+    def _scoped_statement(self, build_statement: Callable[..., Executable]) -> Executable:
+        return build_statement(type(self.repository), restricted=self.repository.restricted)
+
+    async def list_entries(self, unique_id: str, before: int, limit: int) -> list[Record]:
+        """Read up to `limit` entries of versions below `before`, newest first; each with its version as `unique_id`."""
+        parameters = self._parameters(unique_id, before=before, limit=limit)
+        return [
+            Record._make(row)
+            for row in await self.connection.execute(self._scoped_statement(_entries_statement), parameters)
+        ]
+
+    async def get(self, unique_id: str, version: int) -> Record:
+        """Read the entry of one version.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        entries = await self.list_entries(unique_id, version + 1, 1)
+        if not entries or entries[0].unique_id != str(version):
+            raise NotFoundError(self.repository.name, "of this unique_id and version")
+        return entries[0]
+
+    async def past_state(self, unique_id: str, version: int) -> PastState:
+        """What a record, of which the principal may know, was in an earlier version.
+
+        Raises:
+            InvalidError: there is no such version, or it is a deletion.
+        """
+        row = (
+            await self.connection.execute(_SELECT_SNAPSHOT, self._parameters(unique_id, version=version))
+        ).one_or_none()
+        if row is None:
+            raise ValidationFailedError(
+                [FieldError(("body", "version"), "Must be a version of the history", "unknown_version")]
+            )
+        if row.record is None:
+            message = "Must not be a deletion: choose the version before it"
+            raise ValidationFailedError([FieldError(("body", "version"), message, "version_deleted")])
+        table, record = self.repository.table, row.record
+        columns = {
+            name: _decode_value(table.c[name], record.get(name))
+            for name in snapshot_columns(table)
+            if name != "last_updated"
+        }
+        return PastState(columns, {name: record.get(name, []) for name in self.repository.link_relations})
+
+    async def latest_snapshot(self, unique_id: str) -> dict[str, Any] | None:
+        """What a record is, or was before it was deleted; nothing where there never was one."""
+        record: dict[str, Any] | None = (
+            await self.connection.execute(_SELECT_LATEST_SNAPSHOT, self._parameters(unique_id))
+        ).scalar_one_or_none()
+        return record
+
+    async def distinct_values(self, unique_id: str, field: str) -> set[str]:
+        """All values that a text field of a record has had."""
+        value = journal.c.record.op("->>")(field)
+        distinct_statement = select(value).where(_IS_OF_RECORD, value.is_not(None)).distinct()
+        rows = await self.connection.execute(distinct_statement, self._parameters(unique_id))
+        return set(rows.scalars())
+
+    async def newest_version(self, unique_id: str) -> int:
+        """The newest version of a record, its deletion included.
+
+        Raises:
+            NotFoundError: there never was one of this id, as far as the principal may know.
+        """
+        newest = await self.connection.execute(
+            self._scoped_statement(_newest_version_statement), self._parameters(unique_id)
+        )
+        version: int | None = newest.scalar_one()
+        if version is None:
+            raise NotFoundError(self.repository.name)
+        return version
+
+
+def _decode_value(column: Column[Any], value: Any) -> Any:
+    """A value of a column as an entry's record has it."""
+    if value is None:
+        return None
+    if isinstance(column.type, DateTime):
+        return datetime.fromisoformat(value)
+    if isinstance(column.type, Date):
+        return date.fromisoformat(value)
+    return Decimal(value) if isinstance(column.type, Numeric) else value
+
+
+_IS_OF_RECORD = and_(
+    journal.c.resource == bindparam("resource", type_=ID_TEXT), journal.c.unique_id == bindparam("id", type_=ID_TEXT)
+)
+_SELECT_SNAPSHOT = select(journal.c.record).where(
+    _IS_OF_RECORD, journal.c.version == bindparam("version", type_=BigInteger)
+)
+_SELECT_LATEST_SNAPSHOT = (
+    select(journal.c.record)
+    .where(_IS_OF_RECORD, journal.c.record.is_not(None))
+    .order_by(journal.c.version.desc())
+    .limit(literal_column("1"))
+)
+
+
+def _may_know(repository_class: type[Repository], *, restricted: bool) -> ColumnElement[bool]:
+    """Whether the principal may know of the record `:id`: it sees it, or where it was deleted, would have until then.
+
+    For one row of the journal as for all: it is asked once a statement.
+    """
+    if not restricted:
+        return true()
+    unique_id = repository_class.table.c.unique_id
+    current_record = select(unique_id).where(unique_id == bindparam("id", type_=ID_TEXT))
+    latest = _SELECT_LATEST_SNAPSHOT.subquery("last")
+    return or_(
+        exists(current_record.where(repository_class.visibility_condition(restricted=True))),
+        and_(not_(exists(current_record)), exists(select(latest).where(repository_class.was_visible(latest.c.record)))),
+    )
+
+
+@cache
+def _newest_version_statement(repository_class: type[Repository], *, restricted: bool) -> Select[int | None]:
+    return select(func.max(journal.c.version)).where(_IS_OF_RECORD, _may_know(repository_class, restricted=restricted))
+
+
+def _changed_fields(earlier: FromClause, later: FromClause) -> ColumnElement[Any]:
+    """The fields in which the records of two entries differ. `last_updated` always does, and tells nothing.
+
+    Worked out when it is asked for: written down with each entry, a creation would hold all of its record twice.
+    """
+    old, new = (
+        func.json_each(side.c.record).table_valued("key", "value", name=name).render_derived()
+        for side, name in ((earlier, "old"), (later, "new"))
+    )
+    name = func.coalesce(new.c.key, old.c.key)
+    change = func.json_build_object(literal_column("'from'"), old.c.value, literal_column("'to'"), new.c.value)
+    differs = cast(old.c.value, JSONB).is_distinct_from(cast(new.c.value, JSONB))
+    changes = func.json_object_agg(name, aggregate_order_by(change, name))
+    return (
+        select(func.coalesce(changes, literal_column("'{}'::json"), type_=JSON))
+        .select_from(old.join(new, old.c.key == new.c.key, full=True))
+        .where(differs, name != literal_column("'last_updated'"))
+        .scalar_subquery()
+    )
+
+
+@cache
+def _entries_statement(repository_class: type[Repository], *, restricted: bool) -> Select[str, str]:
+    before = bindparam("before", type_=BigInteger)
+    earlier = journal.alias("earlier")
+    is_preceding_entry = and_(
+        earlier.c.resource == journal.c.resource,
+        earlier.c.unique_id == journal.c.unique_id,
+        earlier.c.version == journal.c.version - 1,
+    )
+    fields: list[ColumnElement[Any]] = [
+        (_changed_fields(earlier, journal) if name == "changes" else as_contract_json(journal.c[name])).label(name)
+        for name in Entry.model_fields
+    ]
+    page = (
+        select(*fields)
+        .select_from(journal.outerjoin(earlier, is_preceding_entry))
+        .where(_IS_OF_RECORD, journal.c.version < before, _may_know(repository_class, restricted=restricted))
+        .order_by(journal.c.version.desc())
+        .limit(bindparam("limit", type_=Integer, literal_execute=True))
+        .subquery("entry")
+    )
+    document = cast(func.row_to_json(page.table_valued()), Text)
+    return select(cast(page.c.version, Text), document).order_by(page.c.version.desc())

@@ -1,0 +1,157 @@
+"""The one statement that writes records: their rows, their links, their entries in the journal; and reads them back.
+
+Parts of a statement do not see what its other parts write. So what comes after is made of what the parts answer: the
+row that was written, and the links as they are then.
+"""
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    ARRAY,
+    CTE,
+    Boolean,
+    ColumnClause,
+    ColumnElement,
+    FromClause,
+    Select,
+    Table,
+    column,
+    func,
+    literal_column,
+    or_,
+    select,
+    text,
+    union_all,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert
+
+from app.db.base import ID_TEXT, non_generated_columns
+from app.db.transaction_batching import input_rows
+from app.records.documents import Document, ToMany
+from app.records.journal_entries import AUTHOR_COLUMNS, insert_entry, with_author
+from app.records.links import LinkReplacement, linkable_id_columns, replace_links
+
+_DATABASE_DEFAULTED_COLUMNS = frozenset({"version", "date_created", "last_updated"})
+"""The columns that have values of their own where none are given."""
+
+
+@cache
+def client_columns(table: Table) -> tuple[str, ...]:
+    """The columns that a request decides."""
+    excluded = _DATABASE_DEFAULTED_COLUMNS | {"unique_id"}
+    return tuple(column.name for column in non_generated_columns(table) if column.name not in excluded)
+
+
+def next_version_values(table: Table) -> dict[str, ColumnElement[Any]]:
+    """What each change of a row sets beside its values. Time does not stand still between two changes."""
+    just_after_previous = table.c.last_updated + text("interval '1 microsecond'")
+    return {
+        "version": table.c.version + literal_column("1"),
+        "last_updated": func.greatest(func.clock_timestamp(), just_after_previous),
+    }
+
+
+def _input_rows(table: Table, link_names: Iterable[str], extra_columns: Iterable[ColumnClause[Any]] = ()) -> CTE:
+    value_columns: list[ColumnClause[Any]] = [column(name, table.c[name].type) for name in client_columns(table)]
+    link_id_columns: list[ColumnClause[Any]] = [column(name, ARRAY(ID_TEXT)) for name in sorted(link_names)]
+    return input_rows(column("unique_id", ID_TEXT), *value_columns, *extra_columns, *link_id_columns, *AUTHOR_COLUMNS)
+
+
+def insert_records(
+    document: Document,
+    link_relations: Mapping[str, ToMany],
+    action: str,
+    extra_columns: frozenset[str],
+    *,
+    restricted: bool,
+) -> Select[Any]:
+    """A statement that inserts the rows that it is given and their links: `own_values`, and what is given `beside`.
+
+    Of each record it answers the `unique_id` and document, the ids that are known of each set of links, and `entered`:
+    whether the journal has taken what was written. Nothing where there is a row of its id.
+    """
+    table = document.table
+    inputs = _input_rows(table, link_relations, [column(name, table.c[name].type) for name in sorted(extra_columns)])
+    names = ("unique_id", *client_columns(table), *sorted(extra_columns))
+    rows = select(*(inputs.c[name] for name in names)).order_by(inputs.c.unique_id)
+    written = (
+        insert(table)
+        .from_select(names, rows)
+        .on_conflict_do_nothing(index_elements=[table.c.unique_id])
+        .returning(*non_generated_columns(table))
+        .cte("written")
+    )
+    return _returning_document(
+        document,
+        link_relations,
+        action,
+        _StatementParts(
+            inputs, written, written, replace_links(link_relations, inputs, written, restricted=restricted)
+        ),
+    )
+
+
+def update_records(
+    document: Document,
+    link_relations: Mapping[str, ToMany],
+    action: str,
+    replaced_links: frozenset[str],
+    *,
+    restricted: bool,
+) -> Select[Any]:
+    """A statement that updates the rows that it is given, which are locked, where one `differs` or links `replaced` do.
+
+    It is given all `own_values`, and always answers what a `creation` does, whether it changed anything or not.
+    """
+    table = document.table
+    inputs = _input_rows(table, replaced_links, [column("differs", Boolean)])
+    same_id = table.c.unique_id == inputs.c.unique_id
+    link_replacement = replace_links(
+        {name: link_relations[name] for name in replaced_links}, inputs, restricted=restricted
+    )
+    links_changed = (_contains_record(part, table.c.unique_id) for part in link_replacement.changes)
+    written = (
+        update(table)
+        .where(same_id, or_(inputs.c.differs, *links_changed))
+        .values({name: inputs.c[name] for name in client_columns(table)} | next_version_values(table))
+        .returning(*non_generated_columns(table))
+        .cte("written")
+    )
+    unchanged = (
+        select(*non_generated_columns(table)).join(inputs, same_id).where(~_contains_record(written, table.c.unique_id))
+    )
+    page = union_all(select(written), unchanged).cte("page")
+    return _returning_document(
+        document, link_relations, action, _StatementParts(inputs, written, page, link_replacement)
+    )
+
+
+def _contains_record(rows: FromClause, record_id: ColumnElement[str]) -> ColumnElement[bool]:
+    """Whether a part, whose first column is the records' ids, has something of a record."""
+    return record_id.in_(select(rows.c[0]))
+
+
+class _StatementParts(NamedTuple):
+    input_rows: CTE
+    written: CTE
+    """The rows, as far as they were written."""
+    page: CTE
+    """The rows as they are then."""
+    link_replacement: LinkReplacement
+
+
+def _returning_document(
+    document: Document, link_relations: Mapping[str, ToMany], action: str, parts: _StatementParts
+) -> Select[Any]:
+    replaced_relations = parts.link_replacement.relations
+    relations_after = {name: replaced_relations.get(relation, relation) for name, relation in link_relations.items()}
+    authored = with_author(parts.written, parts.input_rows)
+    entries = insert_entry(document.table, authored, relations_after, literal_column(f"'{action}'"))
+    statement = document.replace_relations(replaced_relations).select_page(parts.page)
+    unique_id, _ = statement.selected_columns
+    journaled = or_(~_contains_record(parts.written, unique_id), _contains_record(entries, unique_id)).label("entered")
+    linkable = linkable_id_columns(parts.link_replacement.linkable_pairs, unique_id)
+    return statement.add_columns(*linkable, journaled).add_cte(*parts.link_replacement.changes)

@@ -1,1 +1,0 @@
-"""What all resources share; the files have the names that every resource's have."""

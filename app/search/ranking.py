@@ -1,0 +1,170 @@
+"""What was typed, as conditions on patients; and the parts of the list of who is found, best match first."""
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache, reduce
+from itertools import chain, repeat
+from operator import add
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Date, Integer, and_, bindparam, case, func, literal_column, not_, or_
+from sqlalchemy.dialects.postgresql import TSQUERY
+
+from app.db.base import FOLDED_TEXT, ID_TEXT
+from app.listing.keyset import Segment, starts_with
+from app.listing.listing import MAX_CACHED_STATEMENTS
+from app.models import Patient
+from app.search.parser import ParsedQuery
+from app.search.vocabulary import CLOSE_MATCHES, DISTANT_MATCHES, ExpandedWord, MatchKind
+
+_PATIENT_COLUMNS = Patient.__table__.c
+_SEARCH_VECTOR = _PATIENT_COLUMNS.patient_search
+MAX_NUMBER_PREFIXES = 12
+"""Of a number; no country's plan has more than ten."""
+MAX_LENGTH_DIFFERENCE = 999
+"""Letters; from here on names are as different as they can be, so that this never weighs as much as an error."""
+
+
+class QueryShape(NamedTuple):
+    """What a statement depends on, whatever was typed."""
+
+    prefix_only: tuple[bool, ...] = ()
+    """Of each word, whether it is short."""
+    birth_dates: int = 0
+    emails: int = 0
+    identifiers: int = 0
+    numbers: int = 0
+
+
+def bind_query(parsed: ParsedQuery, expanded_words: Sequence[ExpandedWord]) -> tuple[QueryShape, dict[str, Any]]:
+    """The shape of the statements about what was typed, and their parameters."""
+    parameters: dict[str, Any] = {}
+    for index, word in enumerate(expanded_words):
+        parameters |= {f"word_{index}_{match_kind:d}": query for match_kind, query in word.queries.items()}
+    for reach, match_kinds in _REACH_KINDS.items():
+        for prefix_only in (False, True):
+            queries = [f"({word.any_of(match_kinds)})" for word in expanded_words if word.is_prefix_only is prefix_only]
+            parameters[f"all_{reach}_{prefix_only:d}"] = " & ".join(queries)
+    parameters["letters"] = sum(word.letter_count for word in expanded_words)
+    for kind in ("birth_dates", "emails", "identifiers"):
+        parameters |= {f"{kind}_{place}": value for place, value in enumerate(getattr(parsed, kind))}
+    for index, number in enumerate(parsed.numbers):
+        parameters[f"number_{index}"] = number.text
+        # as many for all, so that they are asked by one statement
+        prefixes = chain(number.digit_prefixes, repeat(number.text))
+        parameters |= {
+            f"digits_{index}_{prefix_index}": value
+            for prefix_index, value in zip(range(MAX_NUMBER_PREFIXES), prefixes, strict=False)
+        }
+    shape = QueryShape(
+        tuple(word.is_prefix_only for word in expanded_words),
+        len(parsed.birth_dates),
+        len(parsed.emails),
+        len(parsed.identifiers),
+        len(parsed.numbers),
+    )
+    return shape, parameters
+
+
+_REACH_KINDS: dict[str, Sequence[MatchKind]] = {
+    "same": CLOSE_MATCHES[:1],
+    "near": CLOSE_MATCHES[1:],
+    "far": (*CLOSE_MATCHES[1:], *DISTANT_MATCHES),
+}
+"""How far words may be from what was typed; the same begin with it, too."""
+
+
+def _matches(parameter_name: str) -> ColumnElement[bool]:
+    return _SEARCH_VECTOR.bool_op("@@")(bindparam(parameter_name, type_=TSQUERY))
+
+
+def _all_words_conditions(shape: QueryShape, reach: str) -> list[ColumnElement[bool]]:
+    """That each typed word is alike one of the patient's.
+
+    Short ones are not looked up in the index where there are longer ones: half of all patients may have them.
+    """
+    conditions = []
+    if not all(shape.prefix_only):
+        conditions.append(_matches(f"all_{reach}_0"))
+    if any(shape.prefix_only):
+        prefix_only_match = _matches(f"all_{reach}_1")
+        conditions.append(prefix_only_match.is_(literal_column("true")) if conditions else prefix_only_match)
+    return conditions
+
+
+def _non_name_conditions(shape: QueryShape) -> Iterator[ColumnElement[bool]]:
+    """That the patient has all that was typed but words."""
+    for index in range(shape.birth_dates):
+        yield _PATIENT_COLUMNS.patient_date_of_birth == bindparam(f"birth_dates_{index}", type_=Date)
+    for index in range(shape.emails):
+        email_prefix = func.fold(bindparam(f"emails_{index}", type_=FOLDED_TEXT), type_=FOLDED_TEXT)
+        yield starts_with(_PATIENT_COLUMNS.patient_email_address_folded, email_prefix)
+    for index in range(shape.identifiers):
+        yield _PATIENT_COLUMNS.unique_id == bindparam(f"identifiers_{index}", type_=ID_TEXT)
+    for index in range(shape.numbers):
+        number_prefixes = [
+            bindparam(f"digits_{index}_{prefix_index}", type_=ID_TEXT) for prefix_index in range(MAX_NUMBER_PREFIXES)
+        ]
+        mobile = _PATIENT_COLUMNS.patient_mobile_digits
+        yield or_(
+            *(starts_with(mobile, number_prefix) for number_prefix in number_prefixes),
+            _PATIENT_COLUMNS.unique_id == bindparam(f"number_{index}", type_=ID_TEXT),
+        )
+
+
+def match_conditions(shape: QueryShape, reach: str) -> list[ColumnElement[bool]]:
+    """What holds of all who are found within a reach: the `same`, `near`, or `far`."""
+    words = _all_words_conditions(shape, reach) if shape.prefix_only else []
+    return [*words, *_non_name_conditions(shape)]
+
+
+def _best_match_kind(word_index: int) -> ColumnElement[int]:
+    """How the patient's word that is most like a typed one is."""
+    tiers = [
+        (_matches(f"word_{word_index}_{match_kind:d}"), literal_column(f"{match_kind:d}", Integer))
+        for match_kind in MatchKind
+    ]
+    return case(*tiers, else_=literal_column(f"{MatchKind.TWO_EDITS:d}", Integer))
+
+
+def _length_difference() -> ColumnElement[int]:
+    """How many letters the patient's names have more or fewer than was typed."""
+    lengths = [
+        func.coalesce(func.char_length(name), 0)
+        for name in (_PATIENT_COLUMNS.patient_last_name, _PATIENT_COLUMNS.patient_first_name)
+    ]
+    difference = func.abs(lengths[0] + lengths[1] - bindparam("letters", type_=Integer), type_=Integer)
+    return func.least(difference, literal_column(str(MAX_LENGTH_DIFFERENCE)), type_=Integer)
+
+
+@lru_cache(MAX_CACHED_STATEMENTS)
+def ranked_segments(shape: QueryShape) -> tuple[list[Segment], list[Segment]]:
+    """Who is found near, and who is found far, each best match first; no patient is in two of them.
+
+    With one word a part for each likeness, in the order of `unique_id`. With several, those who have all as typed, by
+    the difference in letters; then all others by rank: the likeness of their words in thousands, and the difference.
+    """
+    non_name_conditions = list(_non_name_conditions(shape))
+    if not shape.prefix_only:
+        return [Segment(0, non_name_conditions)], []
+    if len(shape.prefix_only) == 1:
+        tiers = [_matches(f"word_0_{match_cost:d}") for match_cost in MatchKind]
+        segments = [
+            Segment(
+                number,
+                (tier, *(not_(better_tier) for better_tier in tiers[:number]), *non_name_conditions),
+                is_materialized=number > 0,
+            )
+            for number, tier in enumerate(tiers)
+        ]
+        return segments[: len(CLOSE_MATCHES)], segments[len(CLOSE_MATCHES) :]
+    exact, close, distant = (_all_words_conditions(shape, reach) for reach in _REACH_KINDS)
+    difference = _length_difference()
+    likeness = reduce(add, (_best_match_kind(word_index) for word_index in range(len(shape.prefix_only))))
+    rank = likeness * literal_column("1000") + difference
+    remaining = Segment(2, (*distant, not_(and_(*close)), *non_name_conditions), rank)
+    if all(shape.prefix_only):  # initials: whoever is near has all as typed, and these are many
+        return [Segment(0, (*exact, *non_name_conditions))], [remaining]
+    return [
+        Segment(0, (*exact, *non_name_conditions), difference),
+        Segment(1, (*close, not_(and_(*exact)), *non_name_conditions), rank),
+    ], [remaining]

@@ -1,0 +1,44 @@
+"""Measure how patients are found: `python -m benchmarks.search speed` or `quality` (see benchmarks/README.md)."""
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+
+from benchmarks import command
+from benchmarks.search import quality, speed
+
+COMMANDS = {"speed": speed.run, "quality": quality.run}
+
+
+def main() -> int:
+    """Measure what the command line asks for; 0, or 1 where that cannot be done."""
+    arguments = _parse_arguments()
+    return command.run(partial(COMMANDS[arguments.command], arguments))
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.search", description=__doc__.partition(":")[0] + ".")
+    commands = parser.add_subparsers(dest="command", required=True)
+    speed_parser = commands.add_parser("speed", help="how long answers take, in registers of several sizes")
+    speed_parser.add_argument("--sizes", type=int, nargs="+", metavar="N", default=[10_000, 100_000, 1_000_000])
+    speed_parser.add_argument(
+        "--queries", type=int, metavar="N", default=200, help="of each kind in each register (200)"
+    )
+    speed_parser.add_argument("--kinds", nargs="+", metavar="KIND", help="beginnings of names: page, 'search full', …")
+    speed_parser.add_argument("--json", type=Path, metavar="FILE", help="write every request's time there")
+    quality_parser = commands.add_parser("quality", help="whether the patient who is looked for comes first")
+    quality_parser.add_argument("--patients", type=int, metavar="N", default=100_000, help="in the register (100,000)")
+    quality_parser.add_argument("--queries", type=int, metavar="N", default=1000, help="of each kind (1,000)")
+    quality_parser.add_argument(
+        "--kinds", nargs="+", choices=quality.QUERY_KINDS, metavar="KIND", help=f"of: {', '.join(quality.QUERY_KINDS)}"
+    )
+    quality_parser.add_argument("--json", type=Path, metavar="FILE", help="write the shares there")
+    quality_parser.add_argument(
+        "--misses", type=Path, metavar="FILE", help="write there who was wanted and who came, as JSON lines"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

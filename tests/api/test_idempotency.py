@@ -1,0 +1,338 @@
+"""Idempotency-Key: a POST that is sent again is answered as it was the first time, and makes nothing a second time."""
+
+import asyncio
+import json
+from collections import Counter
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from app.main import create_app
+from app.settings import Settings
+from tests.processes import RawRequest, send_concurrently, wait_until_blocked
+from tests.support import EXAMPLE_PATIENT, RESOURCE_EXAMPLES, dump_tables
+
+PATIENTS = "/patients/patients/"
+KEY_HEADERS = {"Idempotency-Key": "0f8fad5b-d9cb-469f-a165-70867728950e"}
+MINIMAL_PATIENT = {"patient_last_name": "Doe"}
+REPLAYED_HEADER = "Idempotency-Replayed"
+
+
+async def count_rows(connection: asyncpg.Connection, table: str) -> int:
+    return int(await connection.fetchval(f"SELECT count(*) FROM {table}"))  # noqa: S608  # a name of ours
+
+
+def is_replay(first: httpx.Response, again: httpx.Response) -> bool:
+    """Whether `again` is the stored answer to the request that `first` answered."""
+    assert REPLAYED_HEADER not in first.headers
+    statuses_and_bodies = [(answer.status_code, answer.content) for answer in (first, again)]
+    names = ("Location", "ETag", "Content-Type", "Cache-Control")
+    headers = [[answer.headers.get(name) for name in names] for answer in (first, again)]
+    return (
+        statuses_and_bodies[0] == statuses_and_bodies[1]
+        and headers[0] == headers[1]
+        and again.headers.get(REPLAYED_HEADER) == "true"
+    )
+
+
+def header_error_types(response: httpx.Response) -> list[str]:
+    """What a 422 that names the header says of it, for programs."""
+    assert response.status_code == 422, response.text
+    assert [error["loc"] for error in response.json()["errors"]] == [["header", "Idempotency-Key"]]
+    return [error["type"] for error in response.json()["errors"]]
+
+
+async def test_repeated_create_is_replayed(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
+    """A creation of any resource sent again has the same answer, `Idempotency-Replayed`, and makes no second record."""
+    for kind in RESOURCE_EXAMPLES:
+        first = await client.post(kind.path, json=kind.minimal_body, headers=KEY_HEADERS)
+        assert first.status_code == 201
+        assert first.headers["Location"] == f"{kind.path}{first.json()['unique_id']}/"
+        before = await dump_tables(connection)
+        for path in (kind.path, kind.path.removesuffix("/")):
+            assert is_replay(first, await client.post(path, json=kind.minimal_body, headers=KEY_HEADERS))
+        assert await dump_tables(connection) == before
+        assert (await client.put(first.headers["Location"], json=kind.update_body)).status_code == 200
+        assert is_replay(first, await client.post(kind.path, json=kind.minimal_body, headers=KEY_HEADERS)), (
+            "as it was answered, not as it is"
+        )
+        other = await client.post(kind.path, json=kind.minimal_body, headers={"Idempotency-Key": "another"})
+        assert (other.status_code, REPLAYED_HEADER in other.headers) == (201, False)
+        assert await count_rows(connection, kind.table) == 2
+        without = await client.post(kind.path, json=kind.minimal_body)
+        assert REPLAYED_HEADER not in without.headers
+        assert await count_rows(connection, kind.table) == 3
+
+
+async def test_repeated_restore_is_replayed(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
+    """A restore sent again has the same answer and makes no second version, even after a change in between."""
+    for kind in RESOURCE_EXAMPLES:
+        await client.post(kind.path, json=kind.create_body)
+        await client.delete(kind.record_path)
+        restore = f"{kind.record_path}restore/"
+        first = await client.post(restore, json={"version": 1}, headers=KEY_HEADERS)
+        assert first.status_code == 200
+        assert (await client.put(kind.record_path, json=kind.update_body)).status_code == 200
+        before = await dump_tables(connection)
+        assert is_replay(first, await client.post(restore, json={"version": 1}, headers=KEY_HEADERS))
+        assert await dump_tables(connection) == before
+        assert (await client.get(f"{kind.record_path}history/")).json()[0]["version"] == 4
+
+
+async def test_replay_ignores_preconditions(client: httpx.AsyncClient) -> None:
+    """The condition of a request held when it was made: a repeat is answered, though it would no longer hold."""
+    for kind in RESOURCE_EXAMPLES:
+        star = {**KEY_HEADERS, "If-None-Match": "*"}
+        first = await client.post(kind.path, json=kind.create_body, headers=star)
+        assert first.status_code == 201
+        assert is_replay(first, await client.post(kind.path, json=kind.create_body, headers=star))
+        tag = (await client.put(kind.record_path, json=kind.update_body)).headers["ETag"]
+        match = {**KEY_HEADERS, "If-Match": tag}
+        restored = await client.post(f"{kind.record_path}restore/", json={"version": 1}, headers=match)
+        assert restored.status_code == 200
+        assert is_replay(restored, await client.post(f"{kind.record_path}restore/", json={"version": 1}, headers=match))
+
+
+@pytest.mark.usefixtures("hospitals_and_doctors")
+async def test_equivalent_json_is_the_same_request(client: httpx.AsyncClient) -> None:
+    """Spaces, the order of keys, and escapes make no other body."""
+    first = await client.post(PATIENTS, json=EXAMPLE_PATIENT, headers=KEY_HEADERS)
+    assert first.status_code == 201
+    backwards = dict(reversed(EXAMPLE_PATIENT.items()))
+    backwards["patient_profile"] = dict(reversed(EXAMPLE_PATIENT["patient_profile"].items()))
+    for text in (
+        json.dumps(EXAMPLE_PATIENT, indent=8),
+        json.dumps(backwards, separators=(",", ":")),
+        json.dumps(EXAMPLE_PATIENT).replace("John", "\\u004aohn"),
+    ):
+        headers = {**KEY_HEADERS, "Content-Type": "application/json"}
+        assert is_replay(first, await client.post(PATIENTS, content=text, headers=headers)), text
+    assert len((await client.get(PATIENTS)).json()) == 1
+
+
+async def test_key_with_another_body_is_422(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
+    """The same key with another body is a 422 that names the header, and nothing is stored."""
+    for kind in RESOURCE_EXAMPLES:
+        first = await client.post(kind.path, json=kind.create_body, headers=KEY_HEADERS)
+        assert first.status_code == 201
+        before = await dump_tables(connection)
+        for other in (
+            kind.minimal_body,
+            {**kind.create_body, **kind.update_body},
+            {**kind.create_body, "unique_id": "other"},
+        ):
+            assert header_error_types(await client.post(kind.path, json=other, headers=KEY_HEADERS)) == [
+                "idempotency_key_reused"
+            ]
+        assert await dump_tables(connection) == before
+        await client.put(kind.record_path, json=kind.update_body)
+        restore = f"{kind.record_path}restore/"
+        assert (await client.post(restore, json={"version": 1}, headers=KEY_HEADERS)).status_code == 200
+        for body in ({"version": 2}, {"version": 1, "skip_missing": True}):
+            assert header_error_types(await client.post(restore, json=body, headers=KEY_HEADERS)) == [
+                "idempotency_key_reused"
+            ]
+        assert is_replay(first, await client.post(kind.path, json=kind.create_body, headers=KEY_HEADERS))
+
+
+async def test_null_and_absent_fields_are_different_requests(client: httpx.AsyncClient) -> None:
+    """A field that is null is another body than one that is absent."""
+    assert (await client.post(PATIENTS, json=MINIMAL_PATIENT, headers=KEY_HEADERS)).status_code == 201
+    answer = await client.post(PATIENTS, json={**MINIMAL_PATIENT, "patient_title": None}, headers=KEY_HEADERS)
+    assert header_error_types(answer) == ["idempotency_key_reused"]
+
+
+async def test_key_is_bound_to_path_and_method(client: httpx.AsyncClient) -> None:
+    """One key on several paths stands for several requests; a PUT is none of them."""
+    for kind in RESOURCE_EXAMPLES:
+        for unique_id in ("own", "other"):
+            assert (await client.post(kind.path, json={**kind.minimal_body, "unique_id": unique_id})).status_code == 201
+            assert (await client.put(f"{kind.path}{unique_id}/", json=kind.update_body)).status_code == 200
+    answers = []
+    for kind in RESOURCE_EXAMPLES:
+        answers.append(await client.post(kind.path, json=kind.minimal_body, headers=KEY_HEADERS))
+        for unique_id in ("own", "other"):
+            restore = f"{kind.path}{unique_id}/restore/"
+            answers.append(await client.post(restore, json={"version": 1}, headers=KEY_HEADERS))
+        for change in (kind.update_body, kind.minimal_body):
+            answer = await client.put(kind.record_path, json=change, headers=KEY_HEADERS)
+            assert answer.json() == (await client.get(kind.record_path)).json()
+            assert answer.json().items() >= change.items(), "each is done"
+            answers.append(answer)
+    assert Counter(answer.status_code for answer in answers) == {201: 4, 200: 16}
+    assert not [answer for answer in answers if REPLAYED_HEADER in answer.headers]
+
+
+async def test_only_successful_responses_are_stored(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
+    """After a refusal, the corrected body under the same key is a new request."""
+    await client.post(PATIENTS, json={**MINIMAL_PATIENT, "unique_id": "taken"})
+    failing: list[tuple[dict[str, Any], dict[str, str], int]] = [
+        ({"patient_email_address": "nowhere"}, {}, 422),
+        ({**MINIMAL_PATIENT, "hospital_ids": ["hos9"]}, {}, 422),
+        ({**MINIMAL_PATIENT, "unique_id": "taken"}, {}, 409),
+        ({**MINIMAL_PATIENT, "unique_id": "taken"}, {"If-None-Match": "*"}, 412),
+    ]
+    before = await dump_tables(connection)
+    for body, headers, status in failing:
+        assert (await client.post(PATIENTS, json=body, headers={**KEY_HEADERS, **headers})).status_code == status
+        assert await dump_tables(connection) == before
+    restore = f"{PATIENTS}taken/restore/"
+    assert (await client.post(f"{PATIENTS}none/restore/", json={"version": 1}, headers=KEY_HEADERS)).status_code == 404
+    assert (await client.post(restore, json={"version": 9}, headers=KEY_HEADERS)).status_code == 422
+    assert await dump_tables(connection) == before
+    for path, corrected, status in ((PATIENTS, MINIMAL_PATIENT, 201), (restore, {"version": 1}, 200)):
+        answer = await client.post(path, json=corrected, headers=KEY_HEADERS)
+        assert answer.status_code == status
+        assert is_replay(answer, await client.post(path, json=corrected, headers=KEY_HEADERS))
+
+
+async def test_key_is_stored_in_the_transaction_of_its_record(
+    client: httpx.AsyncClient, connection: asyncpg.Connection
+) -> None:
+    """A transaction that fails when it commits leaves no key: the repeat makes the record."""
+    await connection.execute(
+        """
+        CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$;
+        CREATE CONSTRAINT TRIGGER fail AFTER INSERT ON patients DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW EXECUTE FUNCTION fail()
+        """
+    )
+    before = await dump_tables(connection)
+    assert (await client.post(PATIENTS, json=MINIMAL_PATIENT, headers=KEY_HEADERS)).status_code == 500
+    assert await dump_tables(connection) == before
+    await connection.execute("DROP TRIGGER fail ON patients")
+    first = await client.post(PATIENTS, json=MINIMAL_PATIENT, headers=KEY_HEADERS)
+    assert (first.status_code, REPLAYED_HEADER in first.headers) == (201, False)
+    transactions = "SELECT DISTINCT xmin::text FROM patients UNION SELECT xmin::text FROM idempotency_keys"
+    assert len(await connection.fetch(transactions)) == 1
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["first-succeeds", "first-fails"])
+async def test_concurrent_repeat_waits_for_the_first_request(
+    client: httpx.AsyncClient, connection: asyncpg.Connection, *, fails: bool
+) -> None:
+    """A repeat that comes while the first is under way waits; it is answered as that, or in its place if it fails."""
+    await connection.execute("INSERT INTO hospitals (unique_id, hospital_name) VALUES ('hos', 'General')")
+    body = {**MINIMAL_PATIENT, "hospital_ids": ["hos"]}
+    async with connection.transaction():
+        await connection.execute("SELECT FROM hospitals FOR UPDATE")
+        sending = asyncio.ensure_future(client.post(PATIENTS, json=body, headers=KEY_HEADERS))
+        await wait_until_blocked(connection)
+        repeating = asyncio.ensure_future(client.post(PATIENTS, json=body, headers=KEY_HEADERS))
+        await wait_until_blocked(connection, session_count=2)
+        if fails:
+            await connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))"
+            )
+            assert (await sending).status_code == 503
+    again = await repeating
+    if fails:
+        assert (again.status_code, REPLAYED_HEADER in again.headers) == (201, False)
+    else:
+        assert is_replay(await sending, again)
+    assert await count_rows(connection, "patients") == 1
+
+
+@pytest.mark.alone
+async def test_100_concurrent_requests_with_one_key_create_one_record(service_url: str) -> None:
+    """100 POSTs with one key, all at once on two processes, make one patient, and all are answered with it."""
+    body = {"patient_last_name": "Only one", "patient_profile": {"unique_id": "only-one", "email": "a@b.c"}}
+    answers = await send_concurrently(service_url, [RawRequest("POST", PATIENTS, body, KEY_HEADERS)] * 100)
+    assert Counter(answer.status for answer in answers) == {201: 100}
+    assert len({answer.content for answer in answers}) == 1
+    assert len({answer.headers["location"] for answer in answers}) == 1
+    assert Counter(answer.headers.get(REPLAYED_HEADER.lower()) for answer in answers) == {None: 1, "true": 99}
+    async with httpx.AsyncClient(base_url=service_url) as client:
+        patients = (await client.get(PATIENTS)).json()
+        assert len([patient for patient in patients if patient["patient_last_name"] == "Only one"]) == 1
+        assert len((await client.get("/profiles/profiles/only-one/history/")).json()) == 1
+
+
+async def age_keys(connection: asyncpg.Connection, interval: str) -> None:
+    """Make all keys older."""
+    await connection.execute(f"UPDATE idempotency_keys SET time = time - interval '{interval}'")  # noqa: S608
+
+
+async def test_key_is_kept_for_24_hours(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
+    """A key stands for its request for 24 hours; then the same request is a new one, of which it stands again."""
+    for kind in RESOURCE_EXAMPLES:
+        first = await client.post(kind.path, json=kind.minimal_body, headers=KEY_HEADERS)
+        await age_keys(connection, "23 hours 59 minutes")
+        assert is_replay(first, await client.post(kind.path, json=kind.minimal_body, headers=KEY_HEADERS))
+        await age_keys(connection, "2 minutes")
+        second = await client.post(kind.path, json=kind.update_body, headers=KEY_HEADERS)
+        assert (second.status_code, REPLAYED_HEADER in second.headers) == (201, False)
+        assert second.json()["unique_id"] != first.json()["unique_id"]
+        assert is_replay(second, await client.post(kind.path, json=kind.update_body, headers=KEY_HEADERS))
+        assert await count_rows(connection, kind.table) == 2
+
+
+async def test_failed_request_under_an_expired_key_stores_nothing(
+    client: httpx.AsyncClient, connection: asyncpg.Connection
+) -> None:
+    """A new request under an expired key that fails leaves nothing of itself: it is a new one the next time too."""
+    assert (await client.post(PATIENTS, json=MINIMAL_PATIENT, headers=KEY_HEADERS)).status_code == 201
+    await age_keys(connection, "25 hours")
+    before = await dump_tables(connection)
+    wrong = {**MINIMAL_PATIENT, "hospital_ids": ["hos9"]}
+    assert (await client.post(PATIENTS, json=wrong, headers=KEY_HEADERS)).status_code == 422
+    assert await dump_tables(connection) == before
+    second = await client.post(PATIENTS, json=MINIMAL_PATIENT, headers=KEY_HEADERS)
+    assert (second.status_code, REPLAYED_HEADER in second.headers) == (201, False)
+
+
+async def test_expired_keys_are_removed_when_the_service_starts(
+    client: httpx.AsyncClient, connection: asyncpg.Connection, database_url: str
+) -> None:
+    """A start forgets what is older than 24 hours, and nothing else."""
+    for age_first, key in ((True, "old"), (False, "young")):
+        await client.post(PATIENTS, json=MINIMAL_PATIENT, headers={"Idempotency-Key": key})
+        if age_first:
+            await age_keys(connection, "24 hours 1 second")
+    again: FastAPI = create_app(Settings.model_validate({"database_url": database_url}))
+    async with again.router.lifespan_context(again):
+        keys = await connection.fetch("SELECT key FROM idempotency_keys")
+    assert [row["key"] for row in keys] == ["young"]
+
+
+async def test_repeat_after_deletion_of_the_record_is_409(
+    client: httpx.AsyncClient, connection: asyncpg.Connection
+) -> None:
+    """A repeat after the record was deleted is a 409 and makes none; once that is restored, it is answered again."""
+    for kind in RESOURCE_EXAMPLES:
+        first = await client.post(kind.path, json=kind.minimal_body, headers=KEY_HEADERS)
+        one = first.headers["Location"]
+        assert (await client.delete(one)).status_code == 204
+        before = await dump_tables(connection)
+        answer = await client.post(kind.path, json=kind.minimal_body, headers=KEY_HEADERS)
+        assert (answer.status_code, REPLAYED_HEADER in answer.headers) == (409, False)
+        assert "Idempotency-Key" in answer.json()["detail"]
+        assert await dump_tables(connection) == before
+        assert (await client.post(f"{one}restore/", json={"version": 1})).status_code == 200
+        assert is_replay(first, await client.post(kind.path, json=kind.minimal_body, headers=KEY_HEADERS))
+
+
+async def test_invalid_keys_are_422(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
+    """A key that is empty, too long, or has blanks, quotes or letters beyond ASCII is a 422 that names the header."""
+    before = await dump_tables(connection)
+    for key in ("", " ", '""', "a b", 'a"b', '"a"b"', "a" * 256, f'"{"a" * 256}"', "\xe9", "a\tb", "a\x7f"):
+        headers = httpx.Headers({"Idempotency-Key": key}, encoding="latin-1")
+        for kind in RESOURCE_EXAMPLES:
+            assert header_error_types(await client.post(kind.path, json=kind.minimal_body, headers=headers)) == [
+                "idempotency_key"
+            ]
+    assert await dump_tables(connection) == before
+
+
+async def test_quoted_and_unquoted_keys_are_equal(client: httpx.AsyncClient) -> None:
+    """A key may stand in quotes, as the header's draft has it, or without; the longest has 255 characters."""
+    for key in ("a", "!#$%&'()*+,-./:;<=>?@[\\]^_`{|}~", "a" * 255):
+        first = await client.post(PATIENTS, json=MINIMAL_PATIENT, headers={"Idempotency-Key": key})
+        assert first.status_code == 201
+        assert is_replay(
+            first, await client.post(PATIENTS, json=MINIMAL_PATIENT, headers={"Idempotency-Key": f'"{key}"'})
+        )

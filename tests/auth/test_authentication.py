@@ -1,0 +1,187 @@
+"""Where credentials are required, and what becomes of a principal: in the journal, with its keys, inside a patient."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from app.auth.scopes import Scope
+from tests.auth.support import HOSPITALS, PATIENTS, client_for, make_key, secured_app
+from tests.processes import data_directory
+from tests.support import EXAMPLE_PATIENT, ServiceProcess, dump_tables
+
+Serve = Callable[..., ServiceProcess]
+AUTH_OFF_WARNING = "authentication is off: who reaches this service may read and change everything"
+
+
+@pytest.fixture(scope="module")
+def data_dir() -> Iterator[Path]:
+    """One for all: to make it takes longer than to start on it."""
+    with data_directory() as path:
+        yield path
+
+
+@pytest.fixture
+def auth_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PATIENTS_AUTH is not set."""
+    monkeypatch.delenv("PATIENTS_AUTH")
+
+
+def stop_and_find_warning(served: ServiceProcess) -> bool:
+    """Whether it said, as a warning, that everybody may do everything; after it has stopped."""
+    served.process.terminate()
+    served.process.wait(20)
+    return [line["level"] for line in served.log_entries() if line["event"] == AUTH_OFF_WARNING] == ["warning"]
+
+
+def status_without_credentials(served: ServiceProcess) -> int:
+    return httpx.get(f"{served.url}{PATIENTS}").status_code
+
+
+@pytest.mark.usefixtures("auth_unset")
+def test_embedded_database_on_loopback_needs_no_credentials(serve: Serve, data_dir: Path) -> None:
+    """The embedded database and a loopback address: off, and no word about it."""
+    served = serve(PATIENTS_DATA_DIR=str(data_dir))
+    assert status_without_credentials(served) == 200
+    assert not stop_and_find_warning(served)
+
+
+@pytest.mark.usefixtures("auth_unset")
+def test_embedded_database_on_other_addresses_needs_credentials(serve: Serve, data_dir: Path) -> None:
+    """The embedded database on another address."""
+    served = serve("--host", "0.0.0.0", PATIENTS_DATA_DIR=str(data_dir))  # noqa: S104
+    assert status_without_credentials(served) == 401
+    assert not stop_and_find_warning(served)
+
+
+@pytest.mark.usefixtures("auth_unset")
+def test_external_database_needs_credentials(serve: Serve, database_url: str) -> None:
+    """On a loopback address too: a proxy may stand before it."""
+    served = serve(DATABASE_URL=database_url)
+    assert status_without_credentials(served) == 401
+    assert not stop_and_find_warning(served)
+
+
+def test_disabling_authentication_is_explicit_and_logs_a_warning(serve: Serve, database_url: str) -> None:
+    """Then it is off, for whoever reaches it."""
+    served = serve("--host", "0.0.0.0", DATABASE_URL=database_url, PATIENTS_AUTH="off")  # noqa: S104
+    assert status_without_credentials(served) == 200
+    assert stop_and_find_warning(served)
+
+
+async def test_the_journal_names_the_key(database_url: str, connection: asyncpg.Connection) -> None:
+    """Not what anybody says who they are."""
+    key = await make_key(database_url, Scope.ADMIN, name="billing")
+    async with secured_app(database_url) as app, client_for(app, key) as client:
+        created = await client.post(HOSPITALS, json={"hospital_name": "General"}, headers={"X-Actor": "somebody"})
+        path = f"{created.headers['Location']}history/"
+        (entry,) = (await client.get(path)).json()
+        assert (entry["actor"], entry["request_id"]) == ("key:billing", created.headers["X-Request-ID"])
+    assert await connection.fetchval("SELECT actor FROM journal") == "key:billing"
+
+
+async def test_idempotency_keys_are_separate_per_principal(database_url: str) -> None:
+    """The same Idempotency-Key of another principal is another request, and shows nobody the other's answer."""
+    one, other = [await make_key(database_url, Scope.ADMIN, name=name) for name in ("one", "other")]
+    body = {"hospital_name": "General"}
+    answers = []
+    async with secured_app(database_url) as app, client_for(app) as client:
+        for key in (one, other, one):
+            headers = {"X-API-Key": key, "Idempotency-Key": "the-same"}
+            answers.append(await client.post(HOSPITALS, json=body, headers=headers))
+        assert [answer.status_code for answer in answers] == [201, 201, 201]
+        ids = [answer.json()["unique_id"] for answer in answers]
+        assert ids[0] == ids[2] != ids[1]
+        assert [answer.headers.get("Idempotency-Replayed") for answer in answers] == [None, None, "true"]
+
+
+@pytest.fixture
+async def clerk_key(database_url: str, connection: asyncpg.Connection) -> str:
+    """A key that may change patients, but no profiles; there is a patient with a profile."""
+    await connection.execute("INSERT INTO hospitals (unique_id, hospital_name) VALUES ('hos123', 'A'), ('hos456', 'B')")
+    await connection.execute("INSERT INTO doctors (unique_id, doctor_first_name) VALUES ('doc123', 'C')")
+    admin = await make_key(database_url, Scope.ADMIN, name="admin")
+    async with secured_app(database_url) as app, client_for(app, admin) as client:
+        assert (await client.post(PATIENTS, json={"unique_id": "pat123", **EXAMPLE_PATIENT})).status_code == 201
+    return await make_key(database_url, Scope.PATIENTS_READ, Scope.PATIENTS_WRITE, name="clerk")
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+async def test_writing_back_what_was_read_needs_no_profile_scope(
+    database_url: str, clerk_key: str, method: str
+) -> None:
+    """With its profile as it is, and changes of the patient's own beside it: no profiles:write is needed."""
+    path = f"{PATIENTS}pat123/"
+    async with secured_app(database_url) as app, client_for(app, clerk_key) as client:
+        body = (await client.get(path)).json()
+        assert (await client.request(method, path, json=body)).json() == body
+        answer = await client.request(method, path, json={**body, "patient_town": "Elsewhere"})
+        assert (answer.status_code, answer.json()["patient_town"]) == (200, "Elsewhere")
+        answer = await client.request(method, path, json={"patient_profile": {"unique_id": "prof123"}})
+        assert answer.status_code == 200
+        answer = await client.request(method, path, json={"patient_profile": None})
+        assert (answer.status_code, answer.json()["patient_profile"]) == (200, None)
+
+
+async def test_linking_a_profile_needs_the_scope_to_read_it(
+    database_url: str, connection: asyncpg.Connection, clerk_key: str
+) -> None:
+    """So it needs profiles:read where the patient had another, or none, though nothing of the profile changes."""
+    reader = await make_key(database_url, Scope.PATIENTS_WRITE, Scope.PROFILES_READ, name="reader")
+    body = {"patient_last_name": "Roe", "patient_profile": {"unique_id": "prof123"}}
+    async with secured_app(database_url) as app, client_for(app) as client:
+        before = await dump_tables(connection)
+        answer = await client.post(PATIENTS, json=body, headers={"X-API-Key": clerk_key})
+        assert (answer.status_code, answer.json()["detail"]) == (403, "This needs the scope profiles:read.")
+        assert await dump_tables(connection) == before
+        answer = await client.post(PATIENTS, json=body, headers={"X-API-Key": reader})
+        assert (answer.status_code, answer.json()["patient_profile"]["unique_id"]) == (201, "prof123")
+
+
+async def test_linking_a_profile_reveals_nothing_without_the_scope_to_read_it(
+    database_url: str, clerk_key: str
+) -> None:
+    """A guess of what it holds is refused alike, right or wrong; also by restoring a version that had it."""
+    async with secured_app(database_url) as app, client_for(app, clerk_key) as client:
+        for email in (EXAMPLE_PATIENT["patient_profile"]["email"], "other@example.com"):
+            profile = {"unique_id": "prof123", "email": email}
+            answer = await client.post(PATIENTS, json={"patient_last_name": "Roe", "patient_profile": profile})
+            assert (answer.status_code, answer.json()["detail"]) == (403, "This needs the scope profiles:read.")
+        unlinked = await client.put(f"{PATIENTS}pat123/", json={"patient_profile": None})
+        assert unlinked.status_code == 200
+        assert (await client.post(f"{PATIENTS}pat123/restore/", json={"version": 1})).status_code == 403
+    reader = await make_key(database_url, Scope.PATIENTS_WRITE, Scope.PROFILES_READ, name="reader")
+    async with secured_app(database_url) as app, client_for(app, reader) as client:
+        assert (await client.post(f"{PATIENTS}pat123/restore/", json={"version": 1})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("request_line", "body"),
+    [
+        (f"PUT {PATIENTS}pat123/", {"patient_profile": {"unique_id": "prof123", "email": "other@example.com"}}),
+        (f"PATCH {PATIENTS}pat123/", {"patient_profile": {"unique_id": "prof123", "first_name": None}}),
+        (f"PUT {PATIENTS}pat123/", {"patient_profile": {"unique_id": "prof999"}}),
+        (f"POST {PATIENTS}", {"patient_profile": {"unique_id": "prof123", "last_name": "Roe"}}),
+        (f"POST {PATIENTS}", {"patient_profile": {"unique_id": "prof999", "email": "new@example.com"}}),
+    ],
+)
+async def test_a_profile_inside_a_patient_needs_its_own_scope(
+    database_url: str, connection: asyncpg.Connection, clerk_key: str, request_line: str, body: dict[str, Any]
+) -> None:
+    """Changing or making one on the way is a 403 that names the scope, and nothing of the request is stored."""
+    method, path = request_line.split()
+    body = {"patient_last_name": "Roe", "hospital_ids": [], **body}
+    writer = await make_key(database_url, Scope.PATIENTS_WRITE, Scope.PROFILES_WRITE, name="writer")
+    before = await dump_tables(connection)
+    async with secured_app(database_url) as app, client_for(app, clerk_key) as client:
+        answer = await client.request(method, path, json=body, headers={"Idempotency-Key": "k"})
+        linked = "pat123" in path and body["patient_profile"]["unique_id"] == "prof123"
+        scope = "profiles:write" if linked else "profiles:read"  # first whether it may see what it links
+        assert (answer.status_code, answer.json()["detail"]) == (403, f"This needs the scope {scope}.")
+        assert f'scope="{scope}"' in answer.headers["WWW-Authenticate"]
+        assert await dump_tables(connection) == before
+        answer = await client.request(method, path, json=body, headers={"X-API-Key": writer, "Authorization": ""})
+        assert answer.is_success

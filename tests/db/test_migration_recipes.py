@@ -1,0 +1,138 @@
+"""What docs/operations.md says of writing migrations: each step passes `make check`, and works under write load."""
+
+import asyncio
+import re
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import asyncpg
+import httpx
+import pytest
+from alembic import command as alembic
+
+from migrations import lint
+from tests.chaos.load import PATIENTS, Writers
+from tests.db.test_lint import HEAD_REVISION, REVISION_TEMPLATE
+from tests.processes import run_cli, wait_until_blocked
+from tests.support import ServiceProcess
+
+ROOT = Path(__file__).parents[2]
+RECIPE_STEPS = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/operations.md").read_text(), re.DOTALL | re.MULTILINE)
+"""What the document has `upgrade` do, revision by revision: a constraint, its validation, an index, a backfill."""
+STEP_MARKERS = ("NOT VALID", "VALIDATE", "INDEX CONCURRENTLY", "DO $$")
+"""What the SQL of each has."""
+
+UPDATE_PATIENT_STATEMENT = """
+    WITH changed AS (
+        UPDATE patients SET patient_title = 'Dr.', version = 2 WHERE unique_id = 'pat1'
+    )
+    INSERT INTO journal (resource, unique_id, version, action, actor, record)
+    SELECT resource, unique_id, 2, 'updated', 'somebody', (record::jsonb || '{"patient_title": "Dr."}')::json
+    FROM journal WHERE unique_id = 'pat1'
+"""
+
+
+@pytest.fixture
+def recipe_revisions(tmp_path: Path) -> Path:
+    """A directory with a revision for each step, one after the other."""
+    before = HEAD_REVISION
+    for number, step in enumerate(RECIPE_STEPS, 1):
+        # a few records a transaction, so that there are several
+        upgrade = textwrap.indent(step.replace("LIMIT 1000", "LIMIT 7"), " " * 4).strip()
+        name = f"29991231_{number:02}"
+        text = REVISION_TEMPLATE.format(revision=name, head=before, upgrade=upgrade)
+        (tmp_path / f"{name}_step.py").write_text(text)
+        before = name
+    return tmp_path
+
+
+def test_documented_migration_steps_pass_the_linter(recipe_revisions: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """None of them holds anybody up, and they are those that this file knows."""
+    assert lint.main(recipe_revisions) == 0, capsys.readouterr().out
+    later = [
+        script
+        for script in lint.script_directory(recipe_revisions).walk_revisions()
+        if script.revision.startswith("2999")
+    ]
+    written = [lint.upgrade_sql(script, recipe_revisions) for script in reversed(later)]
+    assert [mark in sql for mark, sql in zip(STEP_MARKERS, written, strict=True)] == [True] * len(STEP_MARKERS)
+
+
+@pytest.mark.alone
+async def test_documented_migration_steps_work_under_write_load(
+    serve: Callable[..., ServiceProcess], recipe_revisions: Path, database_url: str, connection: asyncpg.Connection
+) -> None:
+    """While others write, no request fails; then the check holds, the index is used, and every record has its entry."""
+    config = lint.alembic_config(recipe_revisions)
+    config.attributes["url"] = database_url
+    async with Writers(serve(DATABASE_URL=database_url).url, clients=4) as writers:
+        await writers.await_acknowledged(60)
+        await asyncio.to_thread(alembic.upgrade, config, "heads")
+        await writers.await_acknowledged(20)
+    assert writers.write_log.statuses.keys() == {200, 201, 204}
+    assert await connection.fetchval("SELECT bool_and(convalidated) FROM pg_constraint WHERE contype = 'c'")
+    assert await connection.fetchval("SELECT bool_and(indisvalid) FROM pg_index")
+    filled = "SELECT count(*) FROM journal WHERE actor = 'migration' AND record ->> 'patient_race' = 'Unknown'"
+    assert await connection.fetchval(filled) > 10
+    verified = run_cli("journal", "verify", DATABASE_URL=database_url)
+    assert verified.returncode == 0, verified.stdout
+
+
+async def test_a_backfill_applies_after_the_concurrent_change_it_waited_for(
+    recipe_revisions: Path, client: httpx.AsyncClient, database_url: str, connection: asyncpg.Connection
+) -> None:
+    """A record that somebody is changing gets its value after that, and both changes have their entries."""
+    for number in range(3):
+        body = {"unique_id": f"pat{number}", "patient_last_name": "Doe"}
+        assert (await client.post(PATIENTS, json=body)).status_code == 201
+    config = lint.alembic_config(recipe_revisions)
+    config.attributes["url"] = database_url
+    await asyncio.to_thread(alembic.upgrade, config, "29991231_03")
+    async with connection.transaction():
+        await connection.execute(UPDATE_PATIENT_STATEMENT)
+        migrating = asyncio.create_task(asyncio.to_thread(alembic.upgrade, config, "heads"))
+        await wait_until_blocked(connection)
+    await migrating
+    entries = await connection.fetch("SELECT actor, version FROM journal WHERE unique_id = 'pat1' ORDER BY version")
+    assert [tuple(entry) for entry in entries] == [("local", 1), ("somebody", 2), ("migration", 3)]
+    verified = run_cli("journal", "verify", DATABASE_URL=database_url)
+    assert verified.returncode == 0, verified.stdout
+
+
+async def test_a_backfill_can_clear_a_field(
+    client: httpx.AsyncClient, tmp_path: Path, database_url: str, connection: asyncpg.Connection
+) -> None:
+    """The backfill, changed as the document says, takes a field out of records and their newest entries."""
+    step = RECIPE_STEPS[-1].replace("= 'Unknown'", "= NULL").replace("patient_race IS NULL", "patient_race IS NOT NULL")
+    step = step.replace("|| jsonb_build_object('patient_race', patient_race)", "- 'patient_race'")
+    text = REVISION_TEMPLATE.format(
+        revision="29991231_01", head=HEAD_REVISION, upgrade=textwrap.indent(step, " " * 4).strip()
+    )
+    (tmp_path / "29991231_01_empty.py").write_text(text)
+    for race in ("Unknown", None):
+        await client.post(PATIENTS, json={"patient_last_name": "Doe", "patient_race": race})
+    config = lint.alembic_config(tmp_path)
+    config.attributes["url"] = database_url
+    await asyncio.to_thread(alembic.upgrade, config, "heads")
+    assert await connection.fetchval("SELECT array_agg(version ORDER BY version) FROM patients") == [1, 2]
+    assert await connection.fetchval("SELECT count(patient_race) FROM patients") == 0
+    verified = run_cli("journal", "verify", DATABASE_URL=database_url)
+    assert verified.returncode == 0, verified.stdout
+
+
+async def test_a_backfill_that_is_repeated_changes_nothing(
+    recipe_revisions: Path, database_url: str, connection: asyncpg.Connection
+) -> None:
+    """One that was stopped midway is run again."""
+    await connection.execute(
+        "INSERT INTO patients (unique_id, patient_last_name) SELECT n, n FROM generate_series(1, 20) n"
+    )
+    config = lint.alembic_config(recipe_revisions)
+    config.attributes["url"] = database_url
+    await asyncio.to_thread(alembic.upgrade, config, "heads")
+    versions = "SELECT array_agg(version) FROM patients"
+    assert await connection.fetchval(versions) == [2] * 20
+    await connection.execute("UPDATE alembic_version SET version_num = '29991231_03'")
+    await asyncio.to_thread(alembic.upgrade, config, "heads")
+    assert await connection.fetchval(versions) == [2] * 20

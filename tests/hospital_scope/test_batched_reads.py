@@ -1,0 +1,69 @@
+"""Requests of the same moment share statements: each is answered as if it were alone."""
+
+import asyncio
+
+import httpx
+from sqlalchemy import event
+
+from tests.auth.support import PATIENTS
+from tests.hospital_scope.conftest import ScopedClients
+
+PATIENT_IDS = ("pat-a", "pat-b", "pat-shared", "pat-none", "pat-gone", "pat-never")
+VISIBLE_IDS = {
+    "a": {"pat-a", "pat-shared"},
+    "b": {"pat-b", "pat-shared"},
+    "both": {"pat-a", "pat-b", "pat-shared"},
+    "free": {"pat-a", "pat-b", "pat-shared", "pat-none"},
+}
+
+
+def listed_ids(response: httpx.Response) -> set[str]:
+    assert response.status_code == 200
+    return {patient["unique_id"] for patient in response.json()}
+
+
+async def test_batched_reads_keep_each_principals_scope(scoped_clients: ScopedClients) -> None:
+    """Whoever asks for one patient or a page, at the same time as others with other walls, sees their own."""
+    clients: list[tuple[str, httpx.AsyncClient]] = [(name, getattr(scoped_clients, name)) for name in VISIBLE_IDS] * 5
+    for unique_id in PATIENT_IDS:
+        answers = await asyncio.gather(*(client.get(f"{PATIENTS}{unique_id}/") for _, client in clients))
+        for (name, _), answer in zip(clients, answers, strict=True):
+            assert answer.status_code == (200 if unique_id in VISIBLE_IDS[name] else 404), (name, unique_id)
+    for path in (f"{PATIENTS}?limit=10", PATIENTS):
+        answers = await asyncio.gather(*(client.get(path) for _, client in clients))
+        assert [listed_ids(answer) for answer in answers] == [VISIBLE_IDS[name] for name, _ in clients]
+
+
+async def test_concurrent_reads_share_statements(scoped_clients: ScopedClients) -> None:
+    """20 requests for patients and 20 for a page take fewer than half as many statements."""
+    await scoped_clients.free.get(PATIENTS)  # the key is known now
+    statements = []
+    transport = scoped_clients.free._transport  # noqa: SLF001  # the application that the client asks
+    engine = transport.app.state.database.engine.sync_engine  # type: ignore[attr-defined]
+    event.listen(engine, "after_cursor_execute", lambda *arguments: statements.append(arguments[2]))
+    paths = [f"{PATIENTS}{unique_id}/" for unique_id in PATIENT_IDS[:4] * 5] + [f"{PATIENTS}?limit=2"] * 20
+    answers = await asyncio.gather(*(scoped_clients.free.get(path) for path in paths))
+    assert {answer.status_code for answer in answers} == {200}
+    for unique_id, answer in zip(PATIENT_IDS[:4] * 5, answers, strict=False):
+        assert answer.json()["unique_id"] == unique_id
+    assert 2 <= len([statement for statement in statements if "patients" in statement]) < 20
+
+
+async def test_writers_read_their_own_change_among_batched_reads(scoped_clients: ScopedClients) -> None:
+    """While others read the same patient and page all the time, whoever has changed it reads the change."""
+    done = asyncio.Event()
+
+    async def keep_reading(path: str) -> None:
+        while not done.is_set():
+            await scoped_clients.both.get(path)
+            await scoped_clients.free.get(path)
+
+    one, page = f"{PATIENTS}pat-shared/", f"{PATIENTS}?limit=5"
+    others = [asyncio.create_task(keep_reading(path)) for path in (one, page) * 3]
+    for number in range(30):
+        changed = await scoped_clients.free.put(one, json={"patient_race": str(number)})
+        assert changed.status_code == 200
+        assert (await scoped_clients.both.get(one)).json() == changed.json()
+        assert changed.json() in (await scoped_clients.free.get(page)).json()
+    done.set()
+    await asyncio.gather(*others)

@@ -1,0 +1,329 @@
+"""Changes of the same moment share a transaction: each comes to what it would come to alone."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import event
+
+from app.auth.scopes import Scope
+from tests.auth.support import PATIENTS, PROFILES, client_for, make_key, secured_app
+from tests.journal.conftest import command, serving_url
+from tests.processes import wait_until_blocked
+
+__all__ = ["command", "serving_url"]
+
+CONCURRENT_REQUESTS = 20
+Body = dict[str, Any]
+
+
+@contextmanager
+def recorded_commits(app: FastAPI) -> Iterator[list[None]]:
+    """The transactions that were committed."""
+    committed: list[None] = []
+    engine = app.state.database.engine.sync_engine
+
+    def record_commit(_: Any) -> None:
+        committed.append(None)
+
+    event.listen(engine, "commit", record_commit)
+    yield committed
+    event.remove(engine, "commit", record_commit)
+
+
+@asynccontextmanager
+async def patient_locked(database_url: str, unique_id: str) -> AsyncIterator[None]:
+    """A patient is locked, as by a long transaction."""
+    holder = await asyncpg.connect(database_url)
+    try:
+        async with holder.transaction():
+            await holder.execute("SELECT FROM patients WHERE unique_id = $1 FOR UPDATE", unique_id)
+            yield
+    finally:
+        await holder.close()
+
+
+def new_patient_body(number: int, **other_fields: Any) -> Body:
+    """A patient with a profile and links."""
+    return {
+        "unique_id": f"pat-{number:02}",
+        "patient_last_name": f"Doe {number}",
+        "patient_profile": {"unique_id": f"prof-{number}", "email": f"doe{number}@example.com"},
+        "hospital_ids": ["hos123", "hos456"] if number % 2 else ["hos789"],
+        "doctor_ids": ["doc123"],
+        **other_fields,
+    }
+
+
+async def post_all(client: httpx.AsyncClient, bodies: list[Body]) -> list[httpx.Response]:
+    return await asyncio.gather(*(client.post(PATIENTS, json=body) for body in bodies))
+
+
+@pytest.mark.usefixtures("hospitals_and_doctors")
+async def test_concurrent_creates_share_transactions(
+    app: FastAPI, client: httpx.AsyncClient, connection: asyncpg.Connection
+) -> None:
+    """20 at once take fewer transactions; each is answered as it is read then, and has its entry in the journal."""
+    with recorded_commits(app) as committed:
+        answers = await post_all(client, [new_patient_body(number) for number in range(CONCURRENT_REQUESTS)])
+    assert 1 <= len(committed) < CONCURRENT_REQUESTS
+    for number, answer in enumerate(answers):
+        assert answer.status_code == 201
+        patient = answer.json()
+        sent = new_patient_body(number)
+        assert patient["unique_id"] == sent["unique_id"]
+        assert patient["patient_profile"]["email"] == sent["patient_profile"]["email"]
+        assert [hospital["unique_id"] for hospital in patient["patient_hospital"]] == sent["hospital_ids"]
+        assert answer.headers["Location"] == f"{PATIENTS}{sent['unique_id']}/"
+        assert (await client.get(answer.headers["Location"])).text == answer.text
+        entry = await connection.fetchrow(
+            "SELECT request_id, action FROM journal WHERE resource = 'patients' AND unique_id = $1", sent["unique_id"]
+        )
+        assert tuple(entry) == (answer.headers["X-Request-ID"], "created")
+
+
+@pytest.mark.usefixtures("hospitals_and_doctors")
+async def test_concurrent_updates_share_transactions(
+    app: FastAPI, client: httpx.AsyncClient, connection: asyncpg.Connection
+) -> None:
+    """20 at once, some of which change nothing, and some the links alone: each patient is as it would be alone."""
+    await post_all(client, [new_patient_body(number) for number in range(CONCURRENT_REQUESTS)])
+    changes: list[Body] = [
+        {"patient_race": "x", "hospital_ids": ["hos123"]},
+        {},
+        {"hospital_ids": ["hos456"]},
+        {"patient_last_name": "Doe 3", "hospital_ids": ["hos123", "hos456"]},
+        {"patient_profile": {"unique_id": "prof-4", "first_name": "Jane"}},
+    ]
+    paths = [f"{PATIENTS}pat-{number:02}/" for number in range(CONCURRENT_REQUESTS)]
+    bodies = [changes[number % 5] if number % 5 != 4 else {} for number in range(CONCURRENT_REQUESTS)]
+    bodies[3], bodies[4] = changes[3], changes[4]
+    before = [(await client.get(path)).json() for path in paths]
+    with recorded_commits(app) as committed:
+        answers = await asyncio.gather(*(client.put(path, json=body) for path, body in zip(paths, bodies, strict=True)))
+    assert 1 <= len(committed) < CONCURRENT_REQUESTS
+    for path, body, old, answer in zip(paths, bodies, before, answers, strict=True):
+        assert answer.status_code == 200
+        patient = answer.json()
+        assert (await client.get(path)).text == answer.text
+        hospitals = body.get("hospital_ids", [hospital["unique_id"] for hospital in old["patient_hospital"]])
+        assert [hospital["unique_id"] for hospital in patient["patient_hospital"]] == hospitals
+        assert patient["patient_race"] == body.get("patient_race", old["patient_race"])
+        same = patient | {"patient_profile": None} == old | {"patient_profile": None}
+        version = await connection.fetchval("SELECT version FROM patients WHERE unique_id = $1", old["unique_id"])
+        assert (same and version == 1) or (patient["last_updated"] > old["last_updated"] and version == 2)
+    assert answers[4].json()["patient_profile"] == before[4]["patient_profile"] | {"first_name": "Jane"}
+
+
+@pytest.mark.usefixtures("hospitals_and_doctors")
+async def test_refused_creates_do_not_affect_their_batch(
+    client: httpx.AsyncClient, connection: asyncpg.Connection
+) -> None:
+    """Among many, some are refused, each for a reason of its own; all are answered and stored as if each were alone."""
+    await client.post(PATIENTS, json=new_patient_body(90))
+    await client.post(PATIENTS, json=new_patient_body(91))
+    await client.delete(f"{PATIENTS}pat-91/")
+    await client.post(PROFILES, json={"unique_id": "prof-gone"})
+    await client.delete(f"{PROFILES}prof-gone/")
+    refused: dict[int, tuple[Body, int, str]] = {
+        3: (new_patient_body(3, hospital_ids=["hos123", "hos-none"]), 422, "hos-none"),
+        7: (new_patient_body(90), 409, "unique_id"),
+        11: (new_patient_body(91), 409, "deleted"),
+        13: (new_patient_body(13, patient_profile={"unique_id": "prof-gone"}), 409, "profile"),
+        17: (new_patient_body(17, patient_last_name=None), 422, "patient_last_name"),
+    }
+    bodies = [
+        refused[number][0] if number in refused else new_patient_body(number) for number in range(CONCURRENT_REQUESTS)
+    ]
+    answers = await post_all(client, bodies)
+    for number, answer in enumerate(answers):
+        _, status, detail_part = refused.get(number, (None, 201, ""))
+        assert answer.status_code == status
+        assert detail_part in answer.text
+    good = {f"pat-{number:02}" for number in range(CONCURRENT_REQUESTS) if number not in refused} | {"pat-90"}
+    assert set(await connection.fetch("SELECT unique_id FROM patients")) == {(unique_id,) for unique_id in good}
+    profiles = {row[0] for row in await connection.fetch("SELECT unique_id FROM profiles")}
+    assert profiles == {f"prof-{unique_id.removeprefix('pat-').lstrip('0') or 0}" for unique_id in good} | {"prof-91"}
+    entries = await connection.fetchval("SELECT count(*) FROM journal WHERE resource = 'patients'")
+    assert entries == len(good) + 2
+
+
+@pytest.mark.usefixtures("hospitals_and_doctors")
+async def test_concurrent_changes_of_one_record_are_all_applied(
+    client: httpx.AsyncClient, connection: asyncpg.Connection
+) -> None:
+    """Changes of one patient, and of one profile by several patients, follow each other: none is lost."""
+    await post_all(client, [new_patient_body(number) for number in range(5)])
+    same = [client.put(f"{PATIENTS}pat-00/", json={"patient_race": f"race {number}"}) for number in range(10)]
+    shared = [
+        client.put(f"{PATIENTS}pat-0{number % 4 + 1}/", json={"patient_profile": {"unique_id": "prof", "email": email}})
+        for number, email in enumerate(f"{number}@example.com" for number in range(12))
+    ]
+    answers = await asyncio.gather(*same, *shared)
+    assert Counter(answer.status_code for answer in answers) == {200: 22}
+    races = [answer.json()["patient_race"] for answer in answers[:10]]
+    assert races == [f"race {number}" for number in range(10)]
+    assert await connection.fetchval("SELECT version FROM patients WHERE unique_id = 'pat-00'") == 11
+    assert await connection.fetchval("SELECT version FROM profiles WHERE unique_id = 'prof'") == 12
+    of_both = "SELECT array_agg(version ORDER BY version) FROM journal WHERE unique_id = $1 AND resource = $2"
+    assert await connection.fetchval(of_both, "pat-00", "patients") == list(range(1, 12))
+    assert await connection.fetchval(of_both, "prof", "profiles") == list(range(1, 13))
+
+
+@pytest.mark.usefixtures("hospitals_and_doctors")
+async def test_failed_commit_fails_only_its_own_request(
+    client: httpx.AsyncClient, connection: asyncpg.Connection
+) -> None:
+    """Where the database refuses one of many only when it commits, that one is an error, and the others are stored."""
+    await connection.execute(
+        """
+        CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF NEW.patient_race = 'refused' THEN RAISE EXCEPTION 'no'; END IF; RETURN NULL;
+        END $$;
+        CREATE CONSTRAINT TRIGGER fail AFTER INSERT ON patients DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW EXECUTE FUNCTION fail()
+        """
+    )
+    answers = await post_all(
+        client,
+        [
+            new_patient_body(number, **({"patient_race": "refused"} if number == 5 else {}))
+            for number in range(CONCURRENT_REQUESTS)
+        ],
+    )
+    assert [answer.status_code for answer in answers] == [
+        500 if number == 5 else 201 for number in range(CONCURRENT_REQUESTS)
+    ]
+    assert await connection.fetchval("SELECT count(*) FROM patients") == CONCURRENT_REQUESTS - 1
+    assert await connection.fetchval("SELECT count(*) FROM journal WHERE unique_id = 'pat-05'") == 0
+
+
+@pytest.mark.usefixtures("hospitals_and_doctors")
+async def test_request_waiting_for_a_lock_does_not_delay_its_batch(
+    client: httpx.AsyncClient, connection: asyncpg.Connection, database_url: str
+) -> None:
+    """While one of many waits for somebody's lock, the others are answered; and it is, when the lock is gone."""
+    await post_all(client, [new_patient_body(number) for number in range(CONCURRENT_REQUESTS)])
+    async with patient_locked(database_url, "pat-05"):
+        puts = [
+            asyncio.create_task(client.put(f"{PATIENTS}pat-{number:02}/", json={"patient_race": "new"}))
+            for number in range(CONCURRENT_REQUESTS)
+        ]
+        others = await asyncio.gather(*(put for number, put in enumerate(puts) if number != 5))
+        assert Counter(answer.status_code for answer in others) == {200: CONCURRENT_REQUESTS - 1}
+        await wait_until_blocked(connection, 1)
+        assert not puts[5].done()
+    assert (await puts[5]).json()["patient_race"] == "new"
+
+
+@pytest.mark.usefixtures("hospitals_and_doctors")
+async def test_cancelled_requests_do_not_affect_their_batch(client: httpx.AsyncClient) -> None:
+    """Of many requests some are given up at any time; all the others are answered, and what they wrote is there."""
+    for pause in range(8):
+        posts = [
+            asyncio.create_task(client.post(PATIENTS, json=new_patient_body(100 * pause + n + 100)))
+            for n in range(CONCURRENT_REQUESTS)
+        ]
+        for _ in range(pause * 3):
+            await asyncio.sleep(0)
+        for post in posts[::3]:
+            post.cancel()
+        answers = await asyncio.gather(*posts, return_exceptions=True)
+        for number, answer in enumerate(answers):
+            if number % 3:
+                assert isinstance(answer, httpx.Response)
+                assert answer.status_code == 201
+                assert (await client.get(answer.headers["Location"])).text == answer.text
+
+
+@pytest.fixture
+async def two_clients(database_url: str) -> AsyncIterator[tuple[httpx.AsyncClient, httpx.AsyncClient]]:
+    """Clients with keys of their own; the second may not write profiles."""
+    scopes = [scope for scope in Scope if scope not in {Scope.ADMIN, Scope.BREAK_GLASS}]
+    fewer = [scope for scope in scopes if not scope.startswith("profiles")]
+    async with (
+        secured_app(database_url, rate_limit="off") as app,
+        client_for(app, await make_key(database_url, *scopes, name="all")) as first,
+        client_for(app, await make_key(database_url, *fewer, name="fewer")) as second,
+    ):
+        yield first, second
+
+
+async def test_batched_writes_keep_their_own_principal_and_scopes(
+    two_clients: tuple[httpx.AsyncClient, httpx.AsyncClient], connection: asyncpg.Connection
+) -> None:
+    """Requests of several principals share a transaction: journal and audit name each its own, and so do the scopes."""
+
+    def body(number: int) -> Body:
+        return {"unique_id": f"pat-{number}", "patient_last_name": "Doe"}
+
+    answers = await asyncio.gather(
+        *(two_clients[number % 2].post(PATIENTS, json=body(number)) for number in range(CONCURRENT_REQUESTS))
+    )
+    assert {answer.status_code for answer in answers} == {201}
+    for number, answer in enumerate(answers):
+        expected = (("all", "fewer")[number % 2], answer.headers["X-Request-ID"])
+        journaled = "SELECT split_part(actor, ':', 2), request_id FROM journal WHERE unique_id = $1"
+        assert tuple(await connection.fetchrow(journaled, f"pat-{number}")) == expected
+        audited = "SELECT split_part(principal, ':', 2), request_id FROM audit WHERE ids = ARRAY[$1::text]"
+        assert tuple(await connection.fetchrow(audited, f"pat-{number}")) == expected
+    profiles = [
+        two_clients[number % 2].put(
+            f"{PATIENTS}pat-{number}/", json={"patient_profile": {"unique_id": f"prof-{number}"}}
+        )
+        for number in range(CONCURRENT_REQUESTS)
+    ]
+    answers = await asyncio.gather(*profiles)
+    assert [answer.status_code for answer in answers] == [200, 403] * (CONCURRENT_REQUESTS // 2)
+    assert await connection.fetchval("SELECT count(*) FROM profiles") == CONCURRENT_REQUESTS // 2
+
+
+@pytest.mark.usefixtures("hospitals_and_doctors")
+async def test_lock_timeout_fails_only_the_waiting_request(
+    client: httpx.AsyncClient, connection: asyncpg.Connection, database_url: str
+) -> None:
+    """A change that waits for a lock in vain is a 503; those that come meanwhile, and when it fails, are not."""
+    await post_all(client, [new_patient_body(number) for number in range(CONCURRENT_REQUESTS)])
+    async with patient_locked(database_url, "pat-00"):
+        locked = asyncio.create_task(client.put(f"{PATIENTS}pat-00/", json={"patient_race": "new"}))
+        await wait_until_blocked(connection, 1)
+        others: list[int] = []
+
+        async def keep_changing(number: int) -> None:
+            # several change the same patient, so that some are always waiting
+            while not locked.done():
+                body = {"patient_race": f"{len(others)}"}
+                others.append((await client.put(f"{PATIENTS}pat-{number:02}/", json=body)).status_code)
+
+        await asyncio.gather(*(keep_changing(1 + number % 4) for number in range(CONCURRENT_REQUESTS)))
+        assert (await locked).status_code == 503
+    assert Counter(others) == {200: len(others)}
+
+
+@pytest.mark.usefixtures("hospitals_and_doctors")
+async def test_many_changes_of_one_record_do_not_delay_other_records(app: FastAPI, client: httpx.AsyncClient) -> None:
+    """However many changes of one patient stand before them, those of others share the first transactions."""
+    await post_all(client, [new_patient_body(number) for number in range(CONCURRENT_REQUESTS)])
+    same = [
+        client.put(f"{PATIENTS}pat-00/", json={"patient_race": str(number)})
+        for number in range(2 * CONCURRENT_REQUESTS)
+    ]
+    others = [client.put(f"{PATIENTS}pat-{number:02}/", json={"patient_race": "new"}) for number in range(1, 16)]
+    with recorded_commits(app) as committed:
+        done: list[int] = []
+
+        async def record_commit_count(request: Any) -> None:
+            assert (await request).status_code == 200
+            done.append(len(committed))
+
+        first = [asyncio.create_task(record_commit_count(request)) for request in same]
+        rest = [asyncio.create_task(record_commit_count(request)) for request in others]
+        await asyncio.gather(*rest)
+        assert max(done) <= CONCURRENT_REQUESTS
+        await asyncio.gather(*first)

@@ -1,4 +1,4 @@
-"""What each process of the service does when it starts, and once an hour."""
+"""Tasks that each process of the service runs when it starts, and once an hour."""
 
 import asyncio
 
@@ -8,17 +8,17 @@ from app.db.database import Database
 
 BACKGROUND_TASK_INTERVAL_SECONDS = 3600
 BACKGROUND_TASKS = (delete_expired_keys, add_months)
-"""Each logs what it could not do, and does it the next time."""
+"""Each task logs its failures, and makes up for them at the next run."""
 
 
 async def run_background_tasks(database: Database) -> None:
-    """Do all that is to be done."""
+    """Run all background tasks once."""
     for task in BACKGROUND_TASKS:
         await task(database)
 
 
 async def run_background_tasks_periodically(database: Database) -> None:
-    """Do all of it from time to time, until cancelled."""
+    """Run all background tasks every `BACKGROUND_TASK_INTERVAL_SECONDS`, until cancelled."""
     while True:
         await asyncio.sleep(BACKGROUND_TASK_INTERVAL_SECONDS)
         await run_background_tasks(database)

@@ -32,7 +32,7 @@ _PATIENT_FIELDS: dict[str, Any] = {
 TIMESTAMPS = {"date_created": "2023-01-01T12:00:00Z", "last_updated": "2023-01-01T12:00:00Z"}
 
 CREATE_BODY = {**_PATIENT_FIELDS, "hospital_ids": ["hos123", "hos456"], "doctor_ids": ["doc123"]}
-"""What POST sends."""
+"""The body of a POST request."""
 
 UPDATE_BODY = {
     "patient_mobile_number": "+987654321",
@@ -41,7 +41,7 @@ UPDATE_BODY = {
     "hospital_ids": ["hos789"],
     "doctor_ids": ["doc456"],
 }
-"""What PUT sends."""
+"""The body of a PUT request."""
 
 PATIENT = {
     "unique_id": "pat123",
@@ -50,7 +50,7 @@ PATIENT = {
     "patient_doctor": [{"unique_id": "doc123", "doctor_first_name": "Dr. Smith"}],
     **TIMESTAMPS,
 }
-"""What GET answers."""
+"""The body of a GET response."""
 
 PROFILE_FIELDS = {"email": "user@example.com", "first_name": "John", "last_name": "Doe"}
 HOSPITAL_FIELDS = {"hospital_name": "General Hospital"}

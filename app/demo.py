@@ -1,4 +1,4 @@
-"""Demo data: the contract's example patient, and a few dozen fictitious ones."""
+"""Demo data: the example patient of the contract, and a few dozen fictitious patients."""
 
 from collections.abc import Iterator
 from datetime import date, datetime
@@ -18,7 +18,7 @@ from app.patients.schemas import PatientCreate
 from app.patients.service import PatientService
 
 DEMO_DATA_LOCK_KEY = 0x64656D6F
-"""Any number that all versions agree on; this one spells `demo`."""
+"""An arbitrary number that all versions agree on; in ASCII it spells `demo`."""
 HOSPITAL_NAMES = {
     "hos123": "General Hospital",
     "hos456": "St. Mary's Hospital",
@@ -106,8 +106,8 @@ DEMO_PRINCIPAL = Principal("demo")
 
 
 async def insert_demo_data(connection: AsyncConnection) -> None:
-    """Fill a database that is empty and always was: one that holds anything, or did, is left alone."""
-    # one at a time: two services may start on one database at the same moment
+    """Insert the demo data into a database that has always been empty; any other database is left unchanged."""
+    # one at a time: two services may start on one database concurrently
     await connection.execute(select(func.pg_advisory_xact_lock(DEMO_DATA_LOCK_KEY)))
     tables = (Patient.__table__, Profile.__table__, Hospital.__table__, Doctor.__table__, journal)
     if (await connection.execute(select(or_(*(exists(select(table)) for table in tables))))).scalar_one():

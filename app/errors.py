@@ -1,26 +1,27 @@
-"""Everything that can go wrong; `app.http.problems` makes RFC 9457 problems of it.
+"""The errors of the service; `app.http.problems` turns them into RFC 9457 problems.
 
     ServiceError                   a rule was broken; the message is for the client
     ├── UnauthorizedError          401, with WWW-Authenticate
-    ├── ForbiddenError             403
-    │   └── MissingScopeError      naming it
+    ├── ForbiddenError             403, with WWW-Authenticate
+    │   └── MissingScopeError      names the scope
     ├── NotFoundError              404
     ├── ConflictError              409
     │   ├── IdentifierTakenError
     │   ├── IdentifierRetiredError
     │   ├── InUseError
+    │   ├── FormerProfilesError
     │   └── LastHospitalError
     ├── PreconditionFailedError    412, with the current ETag
     ├── PreconditionRequiredError  428
-    ├── InvalidError               422, with the place of each error
-    │   └── UnavailableProfileError
+    ├── ValidationFailedError      422, with the location of each error
+    │   └── ProfileNotAccessibleError
     ├── TooManyRequestsError       429, with Retry-After
     ├── UnreadableBodyError        400
     ├── UnsupportedMediaTypeError  415
     └── UnavailableError           503, with Retry-After
 
-No message repeats what the client sent: it is patient data. Ids of hospitals and doctors, and names of fields and
-parameters, are not.
+Messages never repeat what the client sent, because that is patient data. Ids of hospitals and doctors, and names of
+fields and parameters, are not patient data and may appear.
 """
 
 from collections.abc import Iterable, Mapping
@@ -29,7 +30,7 @@ from typing import ClassVar, NamedTuple
 
 
 class FieldError(NamedTuple):
-    """One error in a request: `loc` is the way to it, as `("body", "hospital_ids", 1)`."""
+    """One error in a request; `loc` is the path to it, for example `("body", "hospital_ids", 1)`."""
 
     loc: tuple[str | int, ...]
     msg: str
@@ -37,7 +38,7 @@ class FieldError(NamedTuple):
 
 
 class ServiceError(Exception):
-    """A rule was broken. `detail` tells a person what to change."""
+    """A rule was broken. `detail` tells the client what to change."""
 
     status: ClassVar[HTTPStatus]
 
@@ -51,16 +52,16 @@ class ServiceError(Exception):
 
 
 class InvalidTokenError(Exception):
-    """An access token is not to be trusted; the message is for the log, and holds nothing of the token."""
+    """An access token cannot be trusted; the message is for the log and contains nothing of the token."""
 
 
 class UnauthorizedError(ServiceError):
     status = HTTPStatus.UNAUTHORIZED
 
     def __init__(self, *, invalid: bool = False) -> None:
-        detail = "Send an API key or an access token, as `Authorization: Bearer …` (a key also as `X-API-Key`)."
+        detail = "Send an API key or an access token as `Authorization: Bearer …` (an API key also as `X-API-Key`)."
         if invalid:
-            detail = "The API key or access token is not valid, or no longer."
+            detail = "The API key or access token is invalid, expired or revoked."
         challenge = 'Bearer realm="patients-api"' + (
             ', error="invalid_token"' if invalid else ""
         )  # RFC 6750, section 3
@@ -77,13 +78,13 @@ class ForbiddenError(ServiceError):
 
 class MissingScopeError(ForbiddenError):
     def __init__(self, scope: str) -> None:
-        super().__init__(f"This needs the scope {scope}.", scope)
+        super().__init__(f"This request needs the scope {scope}.", scope)
 
 
 class NotFoundError(ServiceError):
     status = HTTPStatus.NOT_FOUND
 
-    def __init__(self, resource: str, qualifier: str = "of this unique_id") -> None:
+    def __init__(self, resource: str, qualifier: str = "with this unique_id") -> None:
         super().__init__(f"There is no {resource} {qualifier}.")
 
 
@@ -93,41 +94,43 @@ class ConflictError(ServiceError):
 
 class IdentifierTakenError(ConflictError):
     def __init__(self, resource: str) -> None:
-        super().__init__(f"Another {resource} has this unique_id. Choose another, or change that one by PUT.")
+        super().__init__(
+            f"Another {resource} already has this unique_id. Choose another unique_id, or update that one with PUT."
+        )
 
 
 class IdentifierRetiredError(ConflictError):
     def __init__(self, resource: str, last_version: int | None) -> None:
-        detail = f"A deleted {resource} had this unique_id, and an id once used never returns to another."
+        detail = f"A deleted {resource} had this unique_id, and a unique_id is never reused."
         if last_version is not None:
-            detail += f' To bring that one back, POST {{"version": {last_version}}} to its restore/ path; '
-            detail += "else choose another id."
+            detail += f' To restore that record, POST {{"version": {last_version}}} to its restore/ path; '
+            detail += "otherwise choose another unique_id."
         super().__init__(detail)
 
 
 class InUseError(ConflictError):
     def __init__(self, resource: str, patient_count: int | None) -> None:
-        """Say how many `patients` are linked to it, if who asks may know."""
-        count = {None: "It is in use: patients are", 1: "1 patient is"}.get(
+        """Name `patient_count`, the number of linked patients; None if the client may not know it."""
+        count = {None: "One or more patients are", 1: "1 patient is"}.get(
             patient_count, f"{patient_count} patients are"
         )
-        super().__init__(f"{count} linked to this {resource}. Unlink first, then delete.")
+        super().__init__(f"{count} linked to this {resource}. Remove all links to it, then delete it.")
 
 
 class FormerProfilesError(ConflictError):
     def __init__(self, profile_count: int) -> None:
         former_profiles = "1 other profile" if profile_count == 1 else f"{profile_count} other profiles"
         super().__init__(
-            f"The patient once had {former_profiles} that no patient has now; its history tells which. "
-            "Say what becomes of it all: --former-profiles erase, or keep."
+            f"The patient previously had {former_profiles} that no patient has now; the patient's history shows which. "
+            "Decide what happens to all such profiles: pass --former-profiles erase or --former-profiles keep."
         )
 
 
 class LastHospitalError(ConflictError):
     def __init__(self) -> None:
         super().__init__(
-            "This would leave the patient without any of the hospitals that you are limited to, and you without the "
-            "patient. Keep one of them in hospital_ids."
+            "This change would remove the patient from every hospital that your credentials are restricted to, and you "
+            "would lose access to the patient. Keep at least one of these hospitals in hospital_ids."
         )
 
 
@@ -137,8 +140,8 @@ class PreconditionFailedError(ServiceError):
     def __init__(
         self,
         etag: str | None = None,
-        detail: str = "The record is not, or no longer, what the ETag in If-Match stands for. Nothing was stored: "
-        "read it again, and apply the change to what it is now.",
+        detail: str = "The record does not match, or no longer matches, the ETag in If-Match. Nothing was stored: read "
+        "the record again and apply your change to its current version.",
     ) -> None:
         super().__init__(detail, headers={"ETag": etag} if etag else None)
 
@@ -147,20 +150,22 @@ class PreconditionRequiredError(ServiceError):
     status = HTTPStatus.PRECONDITION_REQUIRED
 
     def __init__(self) -> None:
-        super().__init__("Send If-Match with the ETag of what you have read, so that nobody's change is overwritten.")
+        super().__init__(
+            "Send If-Match with the ETag of the record as you read it, to avoid overwriting another client's change."
+        )
 
 
 class ValidationFailedError(ServiceError):
     status = HTTPStatus.UNPROCESSABLE_ENTITY
 
     def __init__(self, errors: Iterable[FieldError]) -> None:
-        super().__init__("The request has errors; nothing of it was stored.", errors)
+        super().__init__("The request has errors, so nothing was stored.", errors)
 
 
 class ProfileNotAccessibleError(ValidationFailedError):
     def __init__(self) -> None:
         location = ("body", "patient_profile", "unique_id")
-        message = "Is not available to you: leave the profile out, or choose another unique_id for a new one"
+        message = "Is not available to you: omit the profile, or choose another unique_id to create a new one"
         super().__init__([FieldError(location, message, "profile_unavailable")])
 
 
@@ -169,7 +174,8 @@ class TooManyRequestsError(ServiceError):
 
     def __init__(self, retry_after_seconds: int) -> None:
         super().__init__(
-            "Too many requests. Wait, then go on more slowly.", headers={"Retry-After": str(retry_after_seconds)}
+            "Too many requests. Wait, then send requests more slowly.",
+            headers={"Retry-After": str(retry_after_seconds)},
         )
 
 
@@ -181,11 +187,11 @@ class UnsupportedMediaTypeError(ServiceError):
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
     def __init__(self) -> None:
-        super().__init__("Send the body as application/json, in UTF-8.")
+        super().__init__("Send the body as application/json in UTF-8.")
 
 
 class UnavailableError(ServiceError):
     status = HTTPStatus.SERVICE_UNAVAILABLE
 
-    def __init__(self, detail: str = "The database cannot be reached or is too busy at the moment. Try again.") -> None:
+    def __init__(self, detail: str = "The database cannot be reached or is currently too busy. Try again.") -> None:
         super().__init__(detail, headers={"Retry-After": "1"})

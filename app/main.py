@@ -10,14 +10,15 @@ from starlette.responses import RedirectResponse
 
 from app.api import openapi
 from app.api.audit import router as audit_router
-from app.api.cursors import Cursors
 from app.api.docs import assets
 from app.api.docs import router as docs_router
 from app.api.health import router as health_router
-from app.api.pages import MAX_STREAMS, MAX_STREAMS_PER_PRINCIPAL
+from app.api.list_response import MAX_STREAMS, MAX_STREAMS_PER_PRINCIPAL
+from app.api.services import AppServices
 from app.audit.recorder import AuditRecorder
 from app.auth.authentication import Authenticator
 from app.background_tasks import run_background_tasks, run_background_tasks_periodically
+from app.db.base import Base
 from app.db.bulkhead import Bulkhead
 from app.db.database import Database
 from app.db.transaction_batching import TransactionBatcher
@@ -27,12 +28,13 @@ from app.http.disconnects import CancelOnDisconnect
 from app.http.middleware import CORS, BodyLimit, RequestContext, TrailingSlashAndHead, TrustedHosts, UnhandledErrors
 from app.http.problems import add_error_handlers
 from app.listing.batched_reads import BatchedReads
+from app.listing.cursors import Cursors
 from app.observability.metrics import CONNECTIONS_MAX
 from app.observability.statements import StatementInstrumentation
 from app.observability.telemetry import Telemetry
 from app.patients.routes import router as patients_router
 from app.profiles.routes import router as profiles_router
-from app.search.dictionary import delete_stale_words_periodically
+from app.search.unused_words import delete_stale_words_periodically
 from app.settings import Settings
 
 RESOURCE_ROUTERS = (patients_router, profiles_router, hospitals_router, doctors_router, audit_router)
@@ -63,7 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
     """The service on the database that `settings` name."""
     assert settings.database_url is not None, "the command starts the embedded server and sets its URL"  # noqa: S101
     telemetry = Telemetry()
-    instrumentation = StatementInstrumentation(settings.slow_query_ms / 1000, telemetry.tracer)
+    instrumentation = StatementInstrumentation(Base.metadata.tables, settings.slow_query_ms / 1000, telemetry.tracer)
     database = Database(
         settings.database_url.get_secret_value(), pool_size=settings.pool_size, instrumentation=instrumentation
     )
@@ -75,16 +77,16 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await run_background_tasks(database)
         background_tasks = [
-            asyncio.create_task(task)
-            for task in (
+            asyncio.create_task(work)
+            for work in (
                 run_background_tasks_periodically(database),
                 delete_stale_words_periodically(database),
                 authenticator.flush_last_used_periodically(),
             )
         ]
         yield
-        for chore in background_tasks:
-            chore.cancel()
+        for task in background_tasks:
+            task.cancel()
         await asyncio.gather(*background_tasks, return_exceptions=True)
         await authenticator.close()
         await database.close()
@@ -99,15 +101,16 @@ def create_app(settings: Settings) -> FastAPI:
         middleware=_middleware(settings),
         telemetry=telemetry.config,
     )
-    app.state.database = database
-    app.state.authenticator = authenticator
-    app.state.trail = AuditRecorder(database)
-    app.state.lookups = BatchedReads(database)
-    app.state.together = TransactionBatcher(database)
-    app.state.cursors = Cursors(database)
-    app.state.streams = Bulkhead(MAX_STREAMS, MAX_STREAMS_PER_PRINCIPAL)
-    app.state.settings = settings
-    app.state.stopping = False
+    app.state.services = AppServices(
+        settings=settings,
+        database=database,
+        authenticator=authenticator,
+        audit_recorder=AuditRecorder(database),
+        batched_reads=BatchedReads(database),
+        transaction_batcher=TransactionBatcher(database),
+        cursors=Cursors(database),
+        stream_bulkhead=Bulkhead(MAX_STREAMS, MAX_STREAMS_PER_PRINCIPAL),
+    )
     add_error_handlers(app)
     for router in (*RESOURCE_ROUTERS, health_router, docs_router):
         app.router.routes += router.routes  # a router that is included matches each request against its routes twice

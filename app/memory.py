@@ -1,4 +1,4 @@
-"""Memory that was freed, given back to the operating system."""
+"""Returning freed memory to the operating system."""
 
 import asyncio
 import ctypes
@@ -6,19 +6,20 @@ from collections.abc import Callable
 from typing import Any
 
 _malloc_trim: Callable[[int], Any] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
-"""Of the GNU C library, the only one that keeps what lies between what is in use; None where another one is."""
+"""`malloc_trim` of the GNU C library, the only one that keeps free memory between blocks in use; None with others."""
 
 
 TRIM_DELAY_SECONDS = 1
-"""After something that took much memory has ended: by then it is free."""
+"""Seconds between the end of memory-intensive work and the trim; by then its memory is freed."""
 _scheduled: list[asyncio.TimerHandle] = []
-"""The one call that is due, if any."""
+"""The scheduled call, if any; at most one."""
 
 
 def schedule_memory_trim() -> None:
-    """Have the C library return what it keeps of freed memory: after hundreds of megabytes it would keep them for good.
+    """Make the C library return freed memory soon: it would keep hundreds of megabytes for good.
 
-    Some milliseconds of work, so for the end of what has taken much memory; once for all that ends in the same second.
+    This takes some milliseconds, so it is for the end of memory-intensive work; work that ends within the same second
+    shares one call.
     """
     if _malloc_trim is not None and not _scheduled:
         _scheduled.append(asyncio.get_running_loop().call_later(TRIM_DELAY_SECONDS, _trim_memory, _malloc_trim))

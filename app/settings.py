@@ -1,7 +1,7 @@
-"""Every setting of the service, documented where it is declared.
+"""All settings of the service, documented where they are declared.
 
-`DATABASE_URL` is the name the field uses; everything else begins with `PATIENTS_`. A test holds the
-README's table against this file.
+`DATABASE_URL` has its conventional name; all other environment variables begin with `PATIENTS_`. A test compares the
+README's table with this file.
 """
 
 import os
@@ -12,102 +12,107 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
+from phonenumbers import SUPPORTED_REGIONS
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-
-from app.fields.phones import SUPPORTED_REGIONS
 
 ENVIRONMENT_PREFIX = "PATIENTS_"
 
 
 def is_secure_url(url: str) -> bool:
-    """Whether what is fetched from a URL comes from there: by https, or from this machine."""
+    """Return whether responses from `url` are authentic, because it uses https or points to this machine."""
     parts = urlsplit(url)
     is_local = parts.scheme == "http" and parts.hostname in {"127.0.0.1", "::1", "localhost"}
     return bool(parts.netloc) and (parts.scheme == "https" or is_local)
 
 
 class InvalidSettingsError(Exception):
-    """One or more environment variables cannot be used; the message names each, never its value."""
+    """One or more environment variables are invalid. The message names each of them, but never a value."""
 
 
 class Settings(BaseSettings):
-    """What the environment may set. Read once, at start, by `Settings.load()`."""
+    """The settings that environment variables may set, read once at startup by `Settings.load()`."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENVIRONMENT_PREFIX, extra="ignore", frozen=True, hide_input_in_errors=True
     )
 
     database_url: SecretStr | None = Field(default=None, validation_alias=AliasChoices("DATABASE_URL", "database_url"))
-    """PostgreSQL to use, `postgresql://…` or `postgres://…`, as libpq reads it; without it, an embedded one."""
+    """The PostgreSQL database, as a libpq URL `postgresql://…` or `postgres://…`; if unset, an embedded server."""
 
     database_url_file: Path | None = Field(
         default=None, validation_alias=AliasChoices("DATABASE_URL_FILE", "database_url_file")
     )
-    """A file that holds the URL instead: a mounted secret, which no environment shows."""
+    """A file that contains the database URL, such as a mounted secret, which does not appear in the environment."""
 
     data_dir: Path = Path(".data")
-    """Where the embedded PostgreSQL keeps its data."""
+    """The directory in which the embedded PostgreSQL stores its data."""
 
     pool_size: int = Field(default=max(4, 2 * (os.cpu_count() or 1)), ge=1, le=1000)
-    """Database connections per worker process: twice the cores, at least 4."""
+    """Maximum number of database connections per worker process; by default twice the number of cores, at least 4."""
 
     list_cap: int | None = Field(default=None, ge=1, le=10_000)
-    """The most records that a list without `limit` returns, up to 10,000; the rest is behind its `Link`."""
+    """Maximum number of records in a list without `limit`, up to 10,000; its `Link` header leads to the rest."""
 
     phone_region: str = "ZA"
-    """The country of telephone numbers that are written without a country's code, by ISO 3166-1: `ZA`."""
+    """Country (ISO 3166-1 code, such as `ZA`) of phone numbers that are written without a country code."""
 
     require_if_match: bool = False
-    """Whether PUT, PATCH and DELETE must carry `If-Match` (428 without it)."""
+    """Whether PUT, PATCH and DELETE requests must carry `If-Match` (428 without it)."""
 
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
-    """Browser origins that may call the service, separated by commas: `https://app.example.org,http://localhost:5173`."""
+    """Browser origins that may call the service, comma-separated: `https://app.example.org,http://localhost:5173`."""
 
     auth: Literal["off", "required"] | None = None
-    """Whether requests need credentials; `off` only where it is said, or for the embedded database on this machine."""
+    """Whether requests need credentials. They do unless this is `off`, which `serve` sets by itself only for the
+    embedded database on this machine."""
 
     oidc_issuer: str | None = None
-    """The identity provider whose access tokens are accepted, by its issuer URL."""
+    """Issuer URL of the identity provider; its access tokens are accepted."""
 
     oidc_audience: str | None = None
-    """What those tokens must have as their audience; needed with `PATIENTS_OIDC_ISSUER`."""
+    """The audience that these tokens must have; required with `PATIENTS_OIDC_ISSUER`."""
 
     oidc_scope_claim: str = "scope"
-    """The claim that holds a person's scopes: a list, or text with spaces between."""
+    """The claim that contains a person's scopes, as a list or as space-separated text."""
 
     oidc_hospitals_claim: str | None = None
-    """The claim that holds the hospitals a person is limited to; set, a token without it sees no patient."""
+    """The claim that contains the hospitals a person is restricted to. If this is set, a token without the claim gives
+    access to no patient, unless it has the scope `admin`."""
 
     rate_limit: str | None = None
-    """Requests of each principal and worker process, as `1200/minute`; `off` for none."""
+    """Requests allowed per principal and worker process, such as `1200/minute`; `off` for no limit."""
 
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
-    """Names by which the service may be called, separated by commas, `*.example.org` too; without it, any."""
+    """Host names under which the service may be called, comma-separated, also as `*.example.org`; if unset, any."""
 
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
-    """Addresses or networks of proxies whose `X-Forwarded-…` headers are believed, separated by commas."""
+    """IP addresses or networks of the proxies that are trusted to send `X-Forwarded-…` headers, comma-separated."""
 
     drain_seconds: float = Field(default=1.0, ge=0, le=300)
-    """Seconds for which a service that was told to stop still serves, but answers `/readyz` with 503."""
+    """Seconds for which a stopping service still serves requests while `/readyz` returns 503."""
 
     client_timeout_seconds: float = Field(default=30.0, gt=0, le=3600)
-    """Seconds that a client has for sending a request, and for taking some of its answer; at most twice as many."""
+    """Seconds that a client has to send a request, and to receive each part of its response; a stalled client is
+    disconnected after at most twice this time."""
+
+    transaction_batching: bool = True
+    """Whether concurrent changes of the same kind share a transaction, which multiplies their rate."""
 
     slow_query_ms: int = Field(default=500, ge=1, le=60_000)
-    """Milliseconds from which on a statement to the database is logged as a warning."""
+    """Duration in milliseconds from which a database statement is logged as a warning."""
 
     audit_reads: bool | None = None
-    """Whether reading patients and profiles is put on record, as changing them always is."""
+    """Whether reads of patients and profiles are audited, as their changes always are."""
 
     audit_days: int = Field(default=2190, ge=1, le=36_500)
-    """Days for which the audit is kept, six years (HIPAA, 164.316(b)(2)); then `patients-api audit prune`."""
+    """Days for which audit entries are kept: six years (HIPAA, 164.316(b)(2)), then `patients-api audit prune`."""
 
     @field_validator("phone_region")
     @classmethod
     def _check_phone_region(cls, region: str) -> str:
         if region.upper() not in SUPPORTED_REGIONS:
-            raise ValueError("must be a country's two letters, such as ZA")
+            raise ValueError("must be a two-letter country code (ISO 3166-1), such as ZA")
         return region.upper()
 
     @field_validator("database_url")
@@ -118,8 +123,8 @@ class Settings(BaseSettings):
         try:
             _ = url and urlsplit(url.get_secret_value()).port
         except ValueError:
-            # not the error's own words: they quote a part of the password
-            raise ValueError("is no URL: in a password, write / as %2F, # as %23, ? as %3F and @ as %40") from None
+            # not the error's own message, because it quotes a part of the password
+            raise ValueError("is not a URL: in a password, write / as %2F, # as %23, ? as %3F and @ as %40") from None
         return url
 
     @field_validator("data_dir", mode="before")
@@ -140,7 +145,7 @@ class Settings(BaseSettings):
         try:
             return {**values, "DATABASE_URL": Path(path).read_text().strip()}
         except (OSError, ValueError):
-            raise ValueError("DATABASE_URL_FILE names no file that can be read") from None
+            raise ValueError("DATABASE_URL_FILE does not name a readable file") from None
 
     @field_validator("allowed_hosts", "trusted_proxies", mode="before")
     @classmethod
@@ -151,7 +156,7 @@ class Settings(BaseSettings):
     @classmethod
     def _check_allowed_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
         if not all(re.fullmatch(r"(\*\.)?[A-Za-z0-9.:\[\]-]+", host) for host in hosts):
-            raise ValueError("must be names such as patients.example.org or *.example.org")
+            raise ValueError("must be host names such as patients.example.org or *.example.org")
         return hosts
 
     @field_validator("trusted_proxies")
@@ -160,49 +165,49 @@ class Settings(BaseSettings):
         try:
             parsed = [ip_network(network) for network in networks]
         except ValueError:
-            raise ValueError("must be addresses or networks such as 10.0.0.0/8") from None
+            raise ValueError("must be IP addresses or networks such as 10.0.0.0/8") from None
         if any(network.prefixlen == 0 for network in parsed):
-            raise ValueError("must not be everybody")
+            raise ValueError("must not include a network of all addresses")
         return networks
 
     @field_validator("rate_limit")
     @classmethod
     def _check_rate_limit(cls, value: str | None) -> str | None:
         if value is not None and value != "off" and re.fullmatch(r"[1-9][0-9]*/(second|minute|hour)", value) is None:
-            raise ValueError("must be a number of requests and a time, such as 1200/minute, or off")
+            raise ValueError("must be a number of requests per second, minute or hour, such as 1200/minute, or off")
         return value
 
     @field_validator("oidc_issuer")
     @classmethod
     def _check_oidc_issuer(cls, value: str | None) -> str | None:
         if value is not None and not is_secure_url(value):
-            raise ValueError("must be an https:// URL")
+            raise ValueError("must be an https:// URL, or an http:// URL of this machine")
         return value
 
     @model_validator(mode="after")
     def _check_oidc_audience(self) -> Self:
         if (self.oidc_issuer is None) != (self.oidc_audience is None):
-            raise ValueError("PATIENTS_OIDC_ISSUER and PATIENTS_OIDC_AUDIENCE go together")
+            raise ValueError("set both PATIENTS_OIDC_ISSUER and PATIENTS_OIDC_AUDIENCE, or neither")
         return self
 
     @property
     def is_local_only(self) -> bool:
-        """Whether nothing that is set says that others than this machine's user are to reach the service."""
+        """Whether no setting implies that anyone but this machine's user can reach the service."""
         return self.auth is None and not (self.oidc_issuer or self.trusted_proxies or self.allowed_hosts)
 
-    @cached_property  # asked for at each request
+    @cached_property  # read at each request
     def auth_required(self) -> bool:
         """Whether requests need credentials."""
         return self.auth != "off"
 
     @cached_property
     def reads_audited(self) -> bool:
-        """Whether reading is put on record: by default where it is known who reads."""
+        """Whether reads are audited; by default if requests need credentials, because only then is the reader known."""
         return self.auth_required if self.audit_reads is None else self.audit_reads
 
     @property
     def effective_rate_limit(self) -> str | None:
-        """The rate limit, if there is one: not by default where nobody has to say who asks."""
+        """The rate limit, or None for no limit. By default there is none if requests need no credentials."""
         limit = self.rate_limit or ("1200/minute" if self.auth_required else "off")
         return None if limit == "off" else limit
 
@@ -220,10 +225,10 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls) -> Self:
-        """Read the environment.
+        """Return the settings that the environment variables specify.
 
         Raises:
-            InvalidSettingsError: a value cannot be used, or a `PATIENTS_…` variable is unknown (it may be mistyped).
+            InvalidSettingsError: a value is invalid, or a `PATIENTS_…` variable is unknown (it may be mistyped).
         """
         valid_names = {
             f"{ENVIRONMENT_PREFIX}{name}".upper() for name in cls.model_fields if not name.startswith("database_url")

@@ -1,1 +1,1 @@
-"""Benchmarks: the service beside its peers, on one machine in one run (see README.md)."""
+"""Benchmarks: the service and its peers, on one machine in one run (see README.md)."""

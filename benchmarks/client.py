@@ -1,4 +1,4 @@
-"""A client for one request at a time; under load wrk asks."""
+"""A client for one request at a time; wrk generates concurrent load."""
 
 import http.client
 import json
@@ -12,21 +12,21 @@ from benchmarks.operations import WHOLE_LIST
 from benchmarks.sides import SideError, SideServer
 
 RESPONSE_TIMEOUT_SECONDS = 600
-"""Seconds that an answer may take: a whole list is built in memory by some."""
+"""The timeout for a response, because some sides build the whole list in memory."""
 MAX_IDLE_SECONDS = 4
-"""Seconds after which a connection is not used again: servers hang up after five."""
+"""How long a connection may be idle before it is replaced; servers close it after five seconds."""
 CHUNK_SIZE_BYTES = 1 << 20
 
 
 class Response(NamedTuple):
-    """What came back."""
+    """The content and the headers of a response."""
 
     content: bytes
     headers: HTTPMessage
 
 
 class Client:
-    """One connection to a side, kept open from request to request."""
+    """A connection to a side, kept open between requests."""
 
     def __init__(self, server: SideServer) -> None:
         self._server = server
@@ -35,10 +35,10 @@ class Client:
         self._last_used = 0.0
 
     def send(self, method: str, path: str, body: str | None = None) -> Response:
-        """Wait for the answer to a request.
+        """Send a request and return the response.
 
         Raises:
-            SideError: it is no success.
+            SideError: the status is an error.
         """
         if time.monotonic() - self._last_used > MAX_IDLE_SECONDS:
             self.close()
@@ -48,30 +48,30 @@ class Client:
         self._last_used = time.monotonic()
         if response.status >= http.client.BAD_REQUEST:
             raise SideError(
-                f"{self._server.side.name} answers {method} {path} with {response.status}: {content[:500]!r}"
+                f"{self._server.side.name} responds to {method} {path} with {response.status}: {content[:500]!r}"
             )
         return Response(content, response.headers)
 
     def close(self) -> None:
-        """Hang up; the next request calls again."""
+        """Close the connection; the next request opens another one."""
         self._connection.close()
 
 
 def request_json(server: SideServer, method: str, path: str, body: str | None = None) -> Any:
-    """The JSON of an answer.
+    """Send a request and return the JSON of its response.
 
     Raises:
-        SideError: it is no success.
+        SideError: the status is an error.
     """
     with closing(Client(server)) as client:
         return json.loads(client.send(method, path, body).content)
 
 
 def drain_list(server: SideServer) -> None:
-    """Receive the whole list and look at nothing of it but its end, as a client that costs nothing would.
+    """Receive the whole list and check only its end, so that the client costs almost nothing.
 
     Raises:
-        SideError: it is no success, or not complete.
+        SideError: the response is an error or incomplete.
     """
     lines = [f"GET {WHOLE_LIST.paths[0]} HTTP/1.1", "Host: 127.0.0.1", "Connection: close"]
     lines += [f"{name}: {value}" for name, value in server.headers.items()]
@@ -84,6 +84,6 @@ def drain_list(server: SideServer) -> None:
         while received:
             tail = (tail + buffer[max(0, received - 16) : received])[-16:]
             received = connection.recv_into(buffer)
-    # the array's end, and that of a chunked body where it is one
+    # the end of the array, possibly followed by the end of a chunked body
     if not is_ok or b"]" not in tail:
-        raise SideError(f"{server.side.name} does not answer with the whole list")
+        raise SideError(f"{server.side.name} does not return the whole list")

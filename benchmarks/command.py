@@ -1,4 +1,4 @@
-"""What the commands of this package share: saying how far they are, and ending well."""
+"""What the commands of this package share: progress output and clean exits."""
 
 import signal
 import sys
@@ -10,12 +10,12 @@ from benchmarks.sides import SideError
 
 
 def print_progress(line: str) -> None:
-    """Tell the terminal, while the tables go to stdout."""
+    """Print progress to stderr, because the tables go to stdout."""
     print(line, file=sys.stderr, flush=True)
 
 
 def run(work: Callable[[], None]) -> int:
-    """Do a command's work, and stop all that it started; 0, or 1 where it cannot be done."""
+    """Do a command's work, stop everything it started, and return 0, or 1 if it failed."""
     exit_on_sigterm()
     try:
         work()
@@ -26,7 +26,7 @@ def run(work: Callable[[], None]) -> int:
 
 
 def exit_on_sigterm() -> None:
-    """Have SIGTERM end the process as an error does, so that everything that was started is stopped."""
+    """Make SIGTERM raise like an error, so that everything that was started is stopped."""
     signal.signal(signal.SIGTERM, _exit)
 
 

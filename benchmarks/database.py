@@ -1,4 +1,4 @@
-"""The database of a run: a copy of a register that is made once and kept."""
+"""The database of a run: a copy of a register that is created once and kept."""
 
 import asyncio
 import hashlib
@@ -35,13 +35,13 @@ class DatabaseServer:
 
 
 def ensure_register(patient_count: int) -> Path:
-    """The directory of a register, which is made where there is none of this version."""
-    source_files = [BENCHMARKS_DIRECTORY / f"{name}.py" for name in ("folding", "load", "names", "places", "register")]
+    """Return the directory of a register, after creating it if there is none of this version."""
+    source_files = [BENCHMARKS_DIRECTORY / f"{name}.py" for name in ("folding", "load", "names", "towns", "register")]
     source_files += sorted(Path(migrations.__file__).parent.glob("versions/*.py"))
     version = hashlib.sha256(b"".join(path.read_bytes() for path in source_files)).hexdigest()[:8]
     directory = DATA_DIRECTORY / f"{patient_count}-{version}"
     if not directory.exists():
-        # elsewhere first: who is interrupted leaves no half register behind
+        # in another directory first, so that an interruption leaves no partial register behind
         temporary = directory.with_suffix(".new")
         shutil.rmtree(temporary, ignore_errors=True)
         load.make_register(temporary, patient_count)
@@ -51,7 +51,7 @@ def ensure_register(patient_count: int) -> Path:
 
 @contextmanager
 def register_server(directory: Path, options: Mapping[str, str]) -> Iterator[DatabaseServer]:
-    """A register itself, on a server with settings of its own, for those who only read."""
+    """Run a server with the given settings on a register itself, for benchmarks that only read."""
     with EmbeddedPostgres(directory, options=options) as server:
         pid = (directory / "postgres" / "postmaster.pid").read_text().split()[0]
         yield DatabaseServer(server.url, int(pid))
@@ -59,7 +59,7 @@ def register_server(directory: Path, options: Mapping[str, str]) -> Iterator[Dat
 
 @contextmanager
 def register_copy_server(directory: Path, options: Mapping[str, str]) -> Iterator[DatabaseServer]:
-    """A copy of a register; dropped at the end, so that each run begins alike."""
+    """Run a server on a copy of a register that is dropped at the end, so that each run starts alike."""
     with register_server(directory, options) as original:
         parts = urlsplit(original.url)
         postgres_url, copy_url = (
@@ -78,7 +78,7 @@ def register_copy_server(directory: Path, options: Mapping[str, str]) -> Iterato
 
 
 async def execute(url: str, *statements: str) -> None:
-    """Execute statements, each a transaction of its own."""
+    """Execute statements, each in its own transaction."""
     connection = await asyncpg.connect(url)
     try:
         for statement in statements:
@@ -88,7 +88,7 @@ async def execute(url: str, *statements: str) -> None:
 
 
 def fetch_rows(url: str, statement: str, *parameters: object) -> list[asyncpg.Record]:
-    """What a statement finds."""
+    """Return the rows of a statement."""
 
     async def fetch() -> list[asyncpg.Record]:
         connection = await asyncpg.connect(url)
@@ -101,5 +101,5 @@ def fetch_rows(url: str, statement: str, *parameters: object) -> list[asyncpg.Re
 
 
 def fetch_ids(url: str, statement: str, *parameters: object) -> list[str]:
-    """The ids that a statement finds."""
+    """Return the ids that a statement selects."""
     return [unique_id for (unique_id,) in fetch_rows(url, statement, *parameters)]

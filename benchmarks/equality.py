@@ -1,4 +1,4 @@
-"""The proof that all sides do the same: their answers, key by key, and what they store."""
+"""The proof that all sides do the same: their responses, key by key, and what they store."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,16 +10,16 @@ from benchmarks.operations import PATIENTS_PATH, Operation
 from benchmarks.sides import SideError, SideServer
 
 COMPARED_REQUESTS = 10
-"""Requests of each operation on single patients."""
+"""Compared requests per operation on single patients."""
 VARYING_FIELDS = ("unique_id", "date_created", "last_updated")
-"""What differs between two patients that are created alike."""
+"""The fields that differ between two patients created alike."""
 
 
 def check(reference: SideServer, other: SideServer, operations: Sequence[Operation]) -> None:
-    """Compare two sides by what is asked of the second.
+    """Compare two sides by means of the second side's operations.
 
     Raises:
-        SideError: they differ.
+        SideError: the sides differ.
     """
     for operation in operations:
         if operation.is_list and other.side.hospitals is not None:
@@ -58,12 +58,12 @@ def _check_update(
 
 
 def _without_varying_fields(patient: Mapping[str, Any]) -> dict[str, Any]:
-    profile = {**patient["patient_profile"], "unique_id": None, "email": None}  # UNIQUE in the request
+    profile = {**patient["patient_profile"], "unique_id": None, "email": None}  # these contain UNIQUE in the request
     return {**patient, **dict.fromkeys(VARYING_FIELDS), "patient_profile": profile}
 
 
 def _ensure_equal(operation: Operation, other: SideServer, expected: Any, actual: Any) -> None:
-    # as text: the order of the keys counts
+    # as text, because the order of the keys counts
     if json.dumps(expected) != json.dumps(actual):
         pair = (
             (expected, actual)
@@ -73,4 +73,4 @@ def _ensure_equal(operation: Operation, other: SideServer, expected: Any, actual
                 (len(expected), len(actual)),
             )
         )
-        raise SideError(f"{operation.name}: {other.side.name} answers\n{pair[1]}\nand not\n{pair[0]}")
+        raise SideError(f"{operation.name}: {other.side.name} returns\n{pair[1]}\ninstead of\n{pair[0]}")

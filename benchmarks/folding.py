@@ -1,4 +1,4 @@
-"""Text as it is compared: without capitals and accents."""
+"""Text in the form in which it is compared: without capitals and accents."""
 
 import unicodedata
 
@@ -6,7 +6,7 @@ _UNDECOMPOSABLE_LETTERS = str.maketrans({"ł": "l", "ø": "o", "æ": "ae", "ß":
 
 
 def fold_text(text: str) -> str:
-    """Small letters without accents."""
+    """Return the text in lowercase without accents."""
     text = text.lower()
     if text.isascii():
         return text

@@ -1,6 +1,6 @@
 """Load a register into an embedded PostgreSQL: `python -m benchmarks.load --patients 1000000 DIRECTORY`.
 
-The service then runs on it: `PATIENTS_DATA_DIR=DIRECTORY patients-api serve`, or `journal verify`.
+The service can then run on it: `PATIENTS_DATA_DIR=DIRECTORY patients-api serve`, or `journal verify`.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from benchmarks.register import (
 
 LOAD_BATCH_SIZE = 10_000
 FAST_LOAD_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_wal_size": "8GB"}
-"""Server settings while loading: who is interrupted begins anew."""
+"""Server settings for loading, which need no durability: an interrupted load starts over."""
 INSERT_NAME_WORDS = (
     "INSERT INTO name_words (word) SELECT DISTINCT unnest(tsvector_to_array(patient_search)) FROM patients",
     """
@@ -50,7 +50,7 @@ RowValues = Sequence[str | None]
 async def _copy_rows(
     connection: asyncpg.Connection, table: str, columns: Sequence[str], rows: Iterable[RowValues]
 ) -> None:
-    """COPY in PostgreSQL's text format; no value of a register has a character that it would escape."""
+    """Copy rows in PostgreSQL's text format; no value of a register contains a character that needs escaping."""
 
     async def lines() -> AsyncIterator[bytes]:
         text = "".join(["\t".join(["\\N" if value is None else value for value in row]) + "\n" for row in rows])
@@ -86,7 +86,7 @@ async def _copy_register(connection: asyncpg.Connection, count: int, seed: int) 
 
 
 async def _write_journal(connection: AsyncConnection, repository: type[Repository]) -> None:
-    """Write the first entry of each record, as the service does when it creates one."""
+    """Insert the first entry of each record, as the service does when it creates one."""
     table = repository.table
     row = table.c
     values = {
@@ -103,10 +103,10 @@ async def _write_journal(connection: AsyncConnection, repository: type[Repositor
 
 
 async def load_register(url: str, count: int, seed: int = 1) -> None:
-    """Fill a migrated, empty database, whose superuser `url` names, in one transaction."""
+    """Fill a migrated, empty database in one transaction; `url` must name a superuser."""
 
     async def work(connection: AsyncConnection) -> None:
-        # foreign keys hold by construction; asking them row by row takes as long as everything else
+        # foreign keys hold by construction, and checking them row by row would double the time
         await connection.execute(text("SET LOCAL session_replication_role = replica"))
         raw = await connection.get_raw_connection()
         await _copy_register(raw.driver_connection, count, seed)
@@ -123,13 +123,13 @@ async def load_register(url: str, count: int, seed: int = 1) -> None:
 
 
 async def count_patients(url: str) -> int:
-    """How many patients a migrated database holds."""
+    """Return the number of patients in a migrated database."""
     async with Database(url, pool_size=1, with_timeouts=False) as database, database.read() as connection:
         return int((await connection.execute(select(func.count()).select_from(text("patients")))).scalar_one())
 
 
 def make_register(directory: Path, count: int, seed: int = 1) -> None:
-    """Have a register of `count` patients in the embedded PostgreSQL of a directory, if there is none yet."""
+    """Create a register of `count` patients in the embedded PostgreSQL of a directory, if it has none yet."""
     directory.mkdir(parents=True, exist_ok=True)
     with EmbeddedPostgres(directory, options=FAST_LOAD_SETTINGS) as server:
         migrate(server.url)
@@ -138,15 +138,15 @@ def make_register(directory: Path, count: int, seed: int = 1) -> None:
 
 
 def main() -> None:
-    """Load what the command line asks for."""
+    """Load the register that the command line describes."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__.partition("\n")[0])
-    parser.add_argument("directory", type=Path, help="of the embedded PostgreSQL; made where there is none")
+    parser.add_argument("directory", type=Path, help="of the embedded PostgreSQL; created if missing")
     parser.add_argument("--patients", type=int, default=100_000)
-    parser.add_argument("--seed", type=int, default=1, help="another seed is another register")
+    parser.add_argument("--seed", type=int, default=1, help="each seed gives a different register")
     arguments = parser.parse_args()
     started = time.monotonic()
     make_register(arguments.directory, arguments.patients, arguments.seed)
-    print(f"{arguments.patients:,} patients in {arguments.directory}, after {time.monotonic() - started:.0f} seconds")
+    print(f"{arguments.patients:,} patients in {arguments.directory}after {time.monotonic() - started:.0f} seconds")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One measurement: so many seconds of load on one side, and what it took."""
+"""One measurement: load on one side for some seconds, and its cost."""
 
 import json
 import shutil
@@ -16,38 +16,38 @@ from benchmarks.sides import SideError, SideServer
 
 WRK_SCRIPT = Path(__file__).with_name("load.lua")
 REQUEST_TIMEOUT_SECONDS = 60
-"""Seconds that a request under load may take."""
+"""The timeout for a request under load."""
 IDLE_CPU_SECONDS = 0.02
-"""Seconds of CPU time in a tenth of a second, and less, are idleness."""
+"""Up to this much CPU time in a tenth of a second counts as idle."""
 SETTLE_TIMEOUT_SECONDS = 10
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What one measurement found."""
+    """The result of one measurement."""
 
     per_second: float
-    """Requests; of the whole list: patients."""
+    """Requests per second; for the whole list, patients per second."""
     p50: float
     """Milliseconds."""
     p99: float
     server_cpu: float
-    """Milliseconds of CPU time a request (patient), of all processes of the side."""
+    """Milliseconds of CPU time per request (or patient), of all processes of the side."""
     database_cpu: float
-    """The same of PostgreSQL, its background processes included."""
+    """The same for PostgreSQL, including its background processes."""
     memory: float
-    """Megabytes that the side's processes had at most, added up."""
+    """The peak memory of the side's processes in megabytes, added up."""
 
 
 def require_wrk() -> str:
-    """The path of the load generator.
+    """Return the path of the load generator.
 
     Raises:
         SideError: it is not installed.
     """
     path = shutil.which("wrk")
     if path is None:
-        raise SideError("wrk, the load generator, is missing: apt install wrk, dnf install wrk, brew install wrk.")
+        raise SideError("The load generator wrk is missing. Run: apt install wrk, dnf install wrk or brew install wrk.")
     return path
 
 
@@ -57,13 +57,13 @@ class Meter:
     def __init__(self, postmaster_pid: int) -> None:
         self._postmaster_pid = postmaster_pid
         self._wrk = require_wrk()
-        # never the same twice: an update that has been made before by another side changes nothing, and is cheap
+        # never the same seed twice: an update that another side has made before changes nothing and is cheap
         self._seeds = count(time.time_ns() // 10**9)
 
     def measure_load(
         self, server: SideServer, files: Mapping[str, RequestFiles], connections: int, seconds: int
     ) -> Sample:
-        """Put a side under load of the requests in its files."""
+        """Measure a side under load with the requests in its files."""
         command = [self._wrk, "--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s"]
         command += ["--timeout", f"{REQUEST_TIMEOUT_SECONDS}s", "--script", str(WRK_SCRIPT)]
         for name, value in {**server.headers, "Content-Type": "application/json"}.items():
@@ -76,13 +76,13 @@ class Meter:
             if summary["failed"] or summary["broken"]:
                 raise SideError(f"{server.side.name} fails under load: {summary}")
             if not summary["requests"]:
-                raise SideError(f"{server.side.name} answers nothing in {seconds} s: give it more --seconds.")
+                raise SideError(f"{server.side.name} sends no response within {seconds} s. Increase --seconds.")
             return summary["requests"], summary["seconds"], summary["p50"], summary["p99"]
 
         return self._measure(server, work)
 
     def measure_whole_list(self, server: SideServer, patient_counts: Mapping[str, int]) -> Sample:
-        """Ask a side, whose list has so many patients, for it once."""
+        """Measure one request for the whole list of a side, given the number of patients in it."""
 
         def work() -> tuple[int, float, float, float]:
             started = time.perf_counter()
@@ -104,7 +104,7 @@ class Meter:
         )
 
     def _wait_until_idle(self, server: SideServer) -> None:
-        """Wait until nothing is left to do of the requests before, whose clients have hung up."""
+        """Wait until no work is left for earlier requests after their clients have disconnected."""
         deadline = time.monotonic() + SETTLE_TIMEOUT_SECONDS
         busy_seconds = IDLE_CPU_SECONDS + 1
         while busy_seconds > IDLE_CPU_SECONDS and time.monotonic() < deadline:

@@ -1,16 +1,16 @@
-"""Names as a South African register has them: peoples, their shares, and their names, the most frequent first.
+"""Names as in a South African register: population groups, their shares, and their names, the most frequent first.
 
-Composed by hand for this benchmark; no list of real persons stands behind it.
+They are composed by hand for this benchmark and not taken from a list of real persons.
 """
 
 from typing import NamedTuple
 
 
 class Population(NamedTuple):
-    """Those among whom names are given alike."""
+    """A population group with its own distribution of names."""
 
     share: float
-    """Of all patients, in proportion to the others' shares."""
+    """The share of all patients, relative to the shares of the others."""
     race: str
     """In the terms of South Africa's census."""
     female_names: list[str]
@@ -19,7 +19,7 @@ class Population(NamedTuple):
 
 
 def split_names(text: str) -> list[str]:
-    """The names in running text, separated by commas: many have several words."""
+    """Return the comma-separated names of a text, many of which have several words."""
     return [" ".join(name.split()) for name in text.split(",")]
 
 
@@ -252,4 +252,4 @@ ENGLISH_NAMES = {
         Joseph, David, Brian, Moses, Lucky, Isaac, Blessing, Given, Surprise, Solomon, Elias, Jacob"""
     ),
 }
-"""Given in many families of other languages, beside a name of their own or in its place."""
+"""English names that are common in families of other languages, besides or instead of a name in their own language."""

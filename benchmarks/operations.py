@@ -1,4 +1,4 @@
-"""What is asked of each side: the operations, and the requests that they are made of."""
+"""The operations requested from each side, and the requests they consist of."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from benchmarks.register import generate_patients
 PATIENTS_PATH = "/patients/patients/"
 OPERATION_NAMES = ("get one", "page of 50", "whole list", "create", "update")
 MAX_DISTINCT_REQUESTS = 5_000
-"""Different paths and bodies of an operation."""
+"""The number of distinct paths and bodies of an operation."""
 
 
 class RequestFiles(NamedTuple):
@@ -32,11 +32,11 @@ class Operation:
     method: str
     paths: Sequence[str]
     bodies: Sequence[str] = ()
-    """JSON; `UNIQUE` in it is to be another word in each request."""
+    """JSON, in which `UNIQUE` stands for a different word in each request."""
 
     @property
     def is_list(self) -> bool:
-        """Whether the answer is a list of patients."""
+        """Whether the response is a list of patients."""
         return self.method == "GET" and len(self.paths) == 1
 
     def write_files(self, directory: Path) -> RequestFiles:
@@ -49,11 +49,11 @@ class Operation:
 
 
 WHOLE_LIST = Operation("whole list", "GET", [PATIENTS_PATH])
-"""Asked for once at a time, never under concurrency: a former service's memory would not hold it."""
+"""Requested once at a time and never concurrently, because the former service's memory would not suffice."""
 
 
 def operations_on(url: str, hospitals: Sequence[str] | None) -> list[Operation]:
-    """All operations, on patients of these hospitals or on all; reads first, while the register is as it was made."""
+    """Return all operations on patients of these hospitals, or on all; reads come first, on the unchanged register."""
     patient_ids = fetch_ids(url, SELECT_PATIENT_IDS, hospitals)
     all_hospital_ids = fetch_ids(url, "SELECT unique_id FROM hospitals ORDER BY unique_id")
     doctor_ids = fetch_ids(url, "SELECT unique_id FROM doctors ORDER BY unique_id")
@@ -81,7 +81,7 @@ class _BodyGenerator:
         return random.sample(self.hospital_ids, min(2, len(self.hospital_ids)))
 
     def create_bodies(self, random: Random) -> list[str]:
-        """Bodies of POST: all fields, a new profile, two hospitals and a doctor."""
+        """Return bodies of POST: all fields, a new profile, two hospitals and a doctor."""
         bodies = []
         for patient, _, _, _ in generate_patients(MAX_DISTINCT_REQUESTS, seed=2):
             fields = {name: value for name, value in patient._asdict().items() if name.startswith("patient_")}
@@ -96,7 +96,7 @@ class _BodyGenerator:
         return bodies
 
     def update_bodies(self, random: Random) -> list[str]:
-        """Bodies of PUT: other hospitals and three other values. Drawn apart from the patient, so that they differ."""
+        """Return bodies of PUT: other hospitals and three other values, drawn independently of the patient."""
         return [
             _compact_json(
                 {

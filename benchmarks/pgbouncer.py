@@ -1,4 +1,4 @@
-"""PgBouncer in transaction mode before the embedded server; by itself, the service through it: a side to measure.
+"""PgBouncer in transaction mode in front of the embedded server and, run by itself, a side with the service behind it.
 
 `PGBOUNCER=/path/to/another python -m benchmarks.pgbouncer --port 8001 --workers 2`, on the database of DATABASE_URL.
 """
@@ -30,7 +30,7 @@ CLI_COMMAND = (sys.executable, "-m", "app.cli")
 
 
 def find_pgbouncer() -> str | None:
-    """The path of PgBouncer, if it is installed; Debian's is where only root's PATH leads."""
+    """Return the path of PgBouncer, if it is installed; Debian installs it where only root's PATH leads."""
     return shutil.which(PGBOUNCER_PROGRAM, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
 
 
@@ -38,9 +38,9 @@ def find_pgbouncer() -> str | None:
 def running_pgbouncer(
     server_url: str, port: int, roles: Sequence[str], pool_size: int, **settings: str
 ) -> Iterator[str]:
-    """PgBouncer before an embedded server, with `pool_size` sessions for each role and database.
+    """Run PgBouncer in front of an embedded server, with `pool_size` sessions for each role and database.
 
-    Yields `127.0.0.1:port`, where each of the `roles` is believed without a password and may use the console too.
+    Yields `127.0.0.1:port`, where each of the `roles` may connect without a password and may also use the console.
     """
     path = find_pgbouncer()
     assert path is not None, "PgBouncer is not installed"  # noqa: S101
@@ -72,16 +72,16 @@ def running_pgbouncer(
             _wait_until_listening(process, port, directory / "log")
             yield f"127.0.0.1:{port}"
         finally:
-            process.kill()  # SIGTERM means another thing in each version
+            process.kill()  # the meaning of SIGTERM differs between versions
             process.wait()
 
 
 def _unprivileged_command(socket_dir: Path) -> tuple[list[str], dict[str, Any]]:
-    """How to start it for a socket that only its owner reaches: like PostgreSQL, it refuses to be root."""
+    """Return how to start PgBouncer, which refuses to run as root, for a socket that only its owner can use."""
     if os.geteuid() != 0:
         return [], {}
     owner = socket_dir.stat().st_uid
-    if owner == 0:  # the embedded server is in such a namespace too
+    if owner == 0:  # the embedded server runs in such a namespace too
         return ["unshare", "--user", f"--map-user={NOBODY_UID}", f"--map-group={NOBODY_UID}"], {}
     return [], {"user": owner}
 

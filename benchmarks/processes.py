@@ -1,4 +1,4 @@
-"""What the kernel counts of processes (Linux: /proc)."""
+"""Kernel statistics of processes (Linux: /proc)."""
 
 import os
 import time
@@ -6,7 +6,7 @@ from pathlib import Path
 
 _CLOCK_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _PARENT_PID_FIELD, _CHILDREN_CPU_FIELDS = 1, slice(13, 15)
-"""Of the fields behind the name in /proc/PID/stat: ppid; cutime, cstime (proc_pid_stat(5))."""
+"""Indexes in the fields after the name in /proc/PID/stat: ppid; cutime and cstime (proc_pid_stat(5))."""
 
 
 def _stat_fields(pid: int) -> list[str]:
@@ -14,7 +14,7 @@ def _stat_fields(pid: int) -> list[str]:
 
 
 def process_tree(root: int) -> list[int]:
-    """A process with all that descend from it."""
+    """Return a process with all its descendants."""
     parents = {}
     for path in Path("/proc").iterdir():
         if path.name.isdecimal():
@@ -29,7 +29,7 @@ def process_tree(root: int) -> list[int]:
 
 
 def cpu_seconds(root: int) -> float:
-    """What a process and its descendants have computed, those that have ended included."""
+    """Return the CPU time of a process and its descendants, including those that have ended."""
     while True:
         pids = process_tree(root)
         try:
@@ -40,27 +40,27 @@ def cpu_seconds(root: int) -> float:
             seconds = children_seconds + sum(time.clock_gettime(_cpu_clock_id(pid)) for pid in pids)
         except OSError:  # one has just ended
             continue
-        # it would be missing, or be counted in its parent's sum too
+        # otherwise a process would be missing, or counted in its parent's sum too
         if process_tree(root) == pids:
             return seconds
 
 
 def _cpu_clock_id(pid: int) -> int:
-    """The clock of a process's CPU time, to the nanosecond, as clock_getcpuclockid(3) makes it; /proc counts 10 ms."""
+    """Return the clock of a process's CPU time, as clock_getcpuclockid(3) does: nanoseconds, where /proc has 10 ms."""
     return ~pid << 3 | 2
 
 
 def reset_memory_peaks(root: int) -> None:
-    """Begin to measure the peaks of memory anew."""
+    """Reset the memory peaks of a process and its descendants."""
     for pid in process_tree(root):
         Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 def peak_memory_bytes(root: int) -> int:
-    """The most memory that a process and its descendants have had since `forget_peaks`.
+    """Return the peak memory of a process and its descendants since `reset_memory_peaks`.
 
-    The kernel remembers peaks of each process with what it shares with others. What they share counts once here: the
-    proportional share now (Pss), and what the peak (VmHWM) was above the memory of now (VmRSS).
+    The kernel's peaks include memory that a process shares with others. Here shared memory counts once: the result is
+    the current proportional share (Pss) plus the difference between the peak (VmHWM) and the current memory (VmRSS).
     """
     total = 0
     for pid in process_tree(root):
@@ -70,6 +70,6 @@ def peak_memory_bytes(root: int) -> int:
 
 
 def _read_kilobytes(path: Path) -> dict[str, int]:
-    """The amounts of memory that a file of /proc names."""
+    """Return the amounts of memory in a file of /proc, in kilobytes."""
     lines = (line.partition(":") for line in path.read_text().splitlines())
     return {name: int(value.split()[0]) for name, _, value in lines if value.endswith("kB")}

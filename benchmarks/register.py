@@ -1,4 +1,4 @@
-"""A register of fictitious patients as a clinic group in South Africa has them; the same again for the same seed."""
+"""A register of fictitious patients, as a clinic group in South Africa has them, which is reproducible by its seed."""
 
 from bisect import bisect
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,13 +16,13 @@ T = TypeVar("T")
 HOSPITAL_COUNT = 200
 DOCTOR_COUNT = 2000
 REFERENCE_DATE = date(2026, 11, 1)
-"""The register's own: a register that is made tomorrow is the same."""
+"""The fixed current date of the register, so that it is the same whenever it is created."""
 REGISTER_START = datetime(2021, 11, 1, 6, tzinfo=UTC)
 REGISTER_DURATION = timedelta(days=5 * 365)
 
 
 class Profile(NamedTuple):
-    """A row of the table `profiles`, each value as text."""
+    """A row of the table `profiles`, with each value as text."""
 
     unique_id: str
     email: str | None
@@ -33,7 +33,7 @@ class Profile(NamedTuple):
 
 
 class Patient(NamedTuple):
-    """A row of the table `patients`, each value as text."""
+    """A row of the table `patients`, with each value as text."""
 
     unique_id: str
     profile_id: str | None
@@ -65,13 +65,13 @@ class RegisteredPatient(NamedTuple):
 
     patient: Patient
     profile: Profile | None
-    """None where there is none, or another patient's: a parent's account."""
+    """None if the patient has no profile, or shares another patient's, such as a parent's account."""
     hospital_ids: Sequence[str]
     doctor_ids: Sequence[str]
 
 
 class _WeightedChoice(Generic[T]):
-    """Something to draw, some of it more often."""
+    """Draws items by their weights."""
 
     def __init__(self, weights: Iterable[tuple[T, float]]) -> None:
         pairs = list(weights)
@@ -83,7 +83,7 @@ class _WeightedChoice(Generic[T]):
 
 
 def _zipf_choice(items: Iterable[T], rank_offset: float) -> _WeightedChoice[T]:
-    """A lot in which the first are drawn most often, as in Zipf's law; the less so, the greater `head`."""
+    """Return a choice with the first items drawn most often (Zipf's law); a greater `rank_offset` flattens it."""
     return _WeightedChoice((item, 1 / (rank + rank_offset)) for rank, item in enumerate(items))
 
 
@@ -91,7 +91,7 @@ _ENGLISH_FIRST_NAMES = {gender: _zipf_choice(names, 8) for gender, names in ENGL
 
 
 class _PopulationNames:
-    """The lots of one people."""
+    """The name distributions of one population group."""
 
     def __init__(self, population: Population) -> None:
         self.race = population.race
@@ -134,18 +134,18 @@ _BASE32_PAIRS = [first + second for first in _BASE32 for second in _BASE32]
 
 
 def _identifier_at(prefix: str, timestamp: datetime, random: Random) -> str:
-    """An id as the service makes them (`app.identifiers`), but of a given moment."""
+    """Return an id in the service's format (`app.identifiers`) for a given time."""
     number = int(timestamp.timestamp() * 1000) << 80 | random.getrandbits(80)
     return prefix + "".join([_BASE32_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)])
 
 
 def _ascii_letters(name: str) -> str:
-    """A name as it stands in an e-mail address."""
+    """Return a name in the form used in an e-mail address."""
     return "".join(character for character in fold_text(name) if "a" <= character <= "z")
 
 
 def hospital_names() -> dict[str, str]:
-    """The hospitals' names by their ids."""
+    """Return the hospitals' names by their ids."""
     random = Random(HOSPITAL_COUNT)
     towns = _zipf_choice((place.name for place in TOWNS), 20)
     return {
@@ -155,7 +155,7 @@ def hospital_names() -> dict[str, str]:
 
 
 def doctor_names() -> dict[str, tuple[str, str]]:
-    """The doctors' first and last names by their ids."""
+    """Return the doctors' first and last names by their ids."""
     random = Random(DOCTOR_COUNT)
     names_by_id = {}
     for number in range(1, DOCTOR_COUNT + 1):
@@ -179,7 +179,7 @@ class _RegisterGenerator:
         parent: Profile | None = None
         for number in range(count):
             registered = self._patient(REGISTER_START + self._step * (number + self._random.random()), parent)
-            parent = registered.profile  # families come together
+            parent = registered.profile  # families register together
             yield registered
 
     def _patient(self, created: datetime, parent: Profile | None) -> RegisteredPatient:
@@ -241,7 +241,7 @@ class _RegisterGenerator:
         return first, last
 
     def _date_of_birth(self, created: datetime) -> date:
-        """Nobody is registered before birth."""
+        """Return a date of birth before the registration."""
         min_age, max_age = _AGE_RANGES.draw(self._random)
         days = int((min_age + (max_age - min_age) * self._random.random()) * 365.25)
         return created.date() - timedelta(days=days)
@@ -306,5 +306,5 @@ class _RegisterGenerator:
 
 
 def generate_patients(count: int, seed: int = 1) -> Iterator[RegisteredPatient]:
-    """Draw `count` patients in the order of their ids, registered over five years."""
+    """Generate `count` patients in the order of their ids, registered over five years."""
     return _RegisterGenerator(count, seed).patients(count)

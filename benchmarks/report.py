@@ -1,4 +1,4 @@
-"""What was found, as tables for people and as JSON for programs."""
+"""The results, as tables for people and as JSON for programs."""
 
 import argparse
 import json
@@ -16,7 +16,7 @@ from benchmarks.operations import WHOLE_LIST
 
 @dataclass(frozen=True)
 class Series:
-    """The samples of one side at one operation, one of each round."""
+    """The samples of one side for one operation, one per round."""
 
     operation: str
     connections: int
@@ -24,26 +24,26 @@ class Series:
     samples: Sequence[Sample]
 
     def median(self, metric: Callable[[Sample], float]) -> float:
-        """The median over the rounds."""
+        """Return the median over the rounds."""
         return median(map(metric, self.samples))
 
     def format_spread(self, metric: Callable[[Sample], float]) -> str:
-        """The median, and in parentheses the least and the most."""
+        """Return the median with the minimum and maximum in parentheses."""
         return format_spread([metric(sample) for sample in self.samples])
 
     @property
     def total_cpu(self) -> float:
-        """The median of all CPU time a request."""
+        """The median of all CPU time per request."""
         return self.median(lambda sample: sample.server_cpu + sample.database_cpu)
 
 
 def format_spread(values: Sequence[float]) -> str:
-    """The median, and in parentheses the least and the most."""
+    """Return the median with the minimum and maximum in parentheses."""
     return f"{format_number(median(values))} ({format_number(min(values))}–{format_number(max(values))})"
 
 
 def format_number(value: float) -> str:
-    """Three digits, or all before the point."""
+    """Format a number with three significant digits, or with all digits before the decimal point."""
     digits = len(str(int(round(value, 2))))
     return f"{value:,.{max(0, 3 - digits)}f}"
 
@@ -52,12 +52,12 @@ HEADINGS = (
     *("operation", "connections", "side", "requests/s", "p50 ms", "p99 ms"),
     *("server CPU ms", "PostgreSQL CPU ms", "memory MB"),
 )
-"""CPU time is of one request."""
+"""CPU time is per request."""
 LIST_HEADINGS = ("side", "patients/s", "seconds", "server CPU ms", "PostgreSQL CPU ms", "memory MB")
 
 
 def comparison_tables(all_series: Sequence[Series]) -> str:
-    """Markdown. The last columns compare each side with the first, whose name stands over them."""
+    """Return Markdown tables; the last columns compare each side with the first one, which their heading names."""
     loads = [series for series in all_series if series.operation != WHOLE_LIST.name]
     lists = [series for series in all_series if series.operation == WHOLE_LIST.name]
     parts = []
@@ -68,7 +68,7 @@ def comparison_tables(all_series: Sequence[Series]) -> str:
             "",
         ]
     if lists:
-        parts += ["The whole list, one request at a time; CPU time is of a thousand patients.", ""]
+        parts += ["The whole list, one request at a time; CPU time is per thousand patients.", ""]
         parts += [*_comparison_head(LIST_HEADINGS, lists[0].side), *_list_rows(lists)]
     return "\n".join(parts)
 
@@ -95,12 +95,12 @@ def _comparison_head(headings: Sequence[str], reference_side: str) -> list[str]:
 
 
 def table_head(headings: Sequence[str]) -> list[str]:
-    """The first lines of a Markdown table."""
+    """Return the first lines of a Markdown table."""
     return [table_row(headings), table_row(["---"] * len(headings))]
 
 
 def table_row(cells: Sequence[str]) -> str:
-    """A line of a Markdown table."""
+    """Return a line of a Markdown table."""
     return f"| {' | '.join(cells)} |"
 
 
@@ -120,20 +120,20 @@ def _comparison_cells(reference: Series, series: Series) -> list[str]:
 
 
 def _group_series(all_series: Sequence[Series]) -> Iterator[list[Series]]:
-    """What stands beside each other: one operation at one number of connections."""
+    """Yield the series to compare: one operation with one number of connections."""
     for key in dict.fromkeys((series.operation, series.connections) for series in all_series):
         yield [series for series in all_series if (series.operation, series.connections) == key]
 
 
 def write_json(path: Path, arguments: argparse.Namespace, measurements: Sequence[dict[str, Any]]) -> None:
-    """Write down every sample, what was asked for, and on what machine it was measured."""
+    """Write every sample, the parameters, and a description of the machine."""
     parameters = {name: value for name, value in vars(arguments).items() if name != "json"}
     document = {"machine": describe_machine(), "parameters": parameters, "measurements": measurements}
     path.write_text(json.dumps(document, indent=1, default=str) + "\n")
 
 
 def describe_machine() -> dict[str, str]:
-    """The processor, the system and Python."""
+    """Return the processor, the system and the Python version."""
     info = Path("/proc/cpuinfo").read_text()
     models = [line.partition(":")[2].strip() for line in info.splitlines() if line.startswith("model name")]
     return {

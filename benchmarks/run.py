@@ -1,4 +1,4 @@
-"""Measure the service beside its peers: `python -m benchmarks.run` (see README.md)."""
+"""Measure the service and its peers: `python -m benchmarks.run` (see README.md)."""
 
 import argparse
 import sys
@@ -21,25 +21,25 @@ QUICK_DEFAULTS = {
     "connections": [16],
     "rounds": 2,
     "seconds": 1,
-    "operations": [name for name in OPERATION_NAMES if name != "update"],  # much as create is
+    "operations": [name for name in OPERATION_NAMES if name != "update"],  # costs about as much as create
 }
 FULL_DEFAULTS = {"patients": 100_000, "connections": [1, 16, 64], "rounds": 5, "seconds": 2}
 
 
 def main() -> int:
-    """Measure what the command line asks for; 0, or 1 where that cannot be done."""
+    """Run the measurements of the command line and return 0, or 1 if they failed."""
     return command.run(partial(_run_benchmark, _parse_arguments()))
 
 
 def _parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description="Measure sides beside each other.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description="Measure sides against each other.")
     parser.add_argument("--quick", action="store_true", help="less of everything, in less than a minute")
     parser.add_argument("--patients", type=int, help="in the register (100,000)")
-    parser.add_argument("--connections", type=int, nargs="+", metavar="N", help="that ask at once (1 16 64)")
-    parser.add_argument("--rounds", type=int, help="in which each side is measured once (5)")
-    parser.add_argument("--seconds", type=int, help="of each measurement (2)")
+    parser.add_argument("--connections", type=int, nargs="+", metavar="N", help="concurrent connections (1 16 64)")
+    parser.add_argument("--rounds", type=int, help="each measures every side once (5)")
+    parser.add_argument("--seconds", type=int, help="duration of each measurement (2)")
     parser.add_argument("--sides", nargs="+", choices=SIDES, metavar="SIDE", help=f"of: {', '.join(SIDES)}")
-    parser.add_argument("--against", type=Path, metavar="DIRECTORY", help="measure another clone's service beside")
+    parser.add_argument("--against", type=Path, metavar="DIRECTORY", help="also measure the service of another clone")
     parser.add_argument(
         "--operations",
         nargs="+",
@@ -48,7 +48,7 @@ def _parse_arguments() -> argparse.Namespace:
         help=f"of: {', '.join(OPERATION_NAMES)}",
     )
     parser.add_argument("--postgres", nargs="+", metavar="NAME=VALUE", help="settings of PostgreSQL")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to this file")
     arguments = parser.parse_args()
     defaults = {
         "sides": ["service", "django", "limit"],
@@ -83,7 +83,7 @@ def _run_benchmark(arguments: argparse.Namespace) -> None:
             for run in servers
         }
         for other in servers[1:]:
-            print_progress(f"do the answers of {other.side.name} equal those of {servers[0].side.name}?")
+            print_progress(f"comparing the responses of {other.side.name} with those of {servers[0].side.name}")
             equality.check(servers[0], other, operations_by_side[other.side.name])
         all_series = list(
             _SideBenchmark(servers, database_server, arguments).measure(operations_by_side, Path(scratch))
@@ -94,7 +94,7 @@ def _run_benchmark(arguments: argparse.Namespace) -> None:
 
 
 class _SideBenchmark:
-    """Takes all sides through the operations in turns, A B A B, so that what slows the machine slows all of them."""
+    """Measures all sides in turns, A B A B, so that what slows the machine slows all of them."""
 
     def __init__(
         self, servers: Sequence[SideServer], database_server: database.DatabaseServer, arguments: argparse.Namespace
@@ -105,7 +105,7 @@ class _SideBenchmark:
         self._arguments = arguments
 
     def measure(self, operations_by_side: Mapping[str, Sequence[Operation]], scratch: Path) -> Iterator[Series]:
-        """Measure what is asked of each side, by its name; all are asked for the same operations."""
+        """Measure the operations of each side, by its name; all sides have the same operations."""
         for number, operations in enumerate(zip(*operations_by_side.values(), strict=True)):
             name = operations[0].name
             if name == WHOLE_LIST.name:
@@ -114,7 +114,7 @@ class _SideBenchmark:
                 )
                 continue
             files = {
-                side: operation.write(scratch / f"{number}-{place}")
+                side: operation.write_files(scratch / f"{number}-{place}")
                 for place, (side, operation) in enumerate(zip(operations_by_side, operations, strict=True))
             }
             for connections in self._arguments.connections:
@@ -124,7 +124,7 @@ class _SideBenchmark:
                 yield from self._measure_in_turns(name, connections, measure_load)
 
     def _patient_counts(self) -> dict[str, int]:
-        """How many patients each side's list has."""
+        """Return how many patients each side's list has."""
         ids_by_side = {
             run.side.name: database.fetch_ids(self._url, database.SELECT_PATIENT_IDS, run.side.hospitals)
             for run in self._servers
@@ -132,10 +132,10 @@ class _SideBenchmark:
         return {side: len(ids) for side, ids in ids_by_side.items()}
 
     def _measure_in_turns(self, name: str, connections: int, measure: Callable[[SideServer], Sample]) -> list[Series]:
-        print_progress(f"{name}, {connections} at once")
-        with ThreadPoolExecutor(len(self._servers)) as warm_up:  # all at once: what it takes is not looked at
+        print_progress(f"{name}, {connections} concurrent")
+        with ThreadPoolExecutor(len(self._servers)) as warm_up:  # all sides at once, because the results are not used
             for run in self._servers:
-                warm_up.submit(measure, run)  # nor whether it fails: in its turn it would again
+                warm_up.submit(measure, run)  # a failure is ignored here and would recur in the measurement
         rounds = [[measure(run) for run in self._servers] for _ in range(self._arguments.rounds)]
         return [
             Series(name, connections, run.side.name, samples)

@@ -1,6 +1,6 @@
-"""What is measured beside each other: a *side* is a server with its settings.
+"""The sides of a comparison: a *side* is a server with its settings.
 
-Another one is a few lines in `SIDES`; the service itself under other settings is `service(name, VARIABLE="value")`.
+Another one is a few lines in `SIDES`; the service with other settings is `service_side(name, VARIABLE="value")`.
 """
 
 import http.client
@@ -20,11 +20,11 @@ STOP_TIMEOUT_SECONDS = 30
 PYTHON_EXECUTABLE = sys.executable
 
 HeadersFactory = Callable[[str], Mapping[str, str]]
-"""Makes the headers that every request carries, in the database of a URL."""
+"""Returns the headers that every request carries, given the URL of the database."""
 
 
 class SideError(Exception):
-    """A side does not start, or does not answer as it should; the message tells a person what is wrong."""
+    """A side does not start or does not respond as expected; the message explains the problem to the user."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,17 @@ class Side:
 
     name: str
     command: Sequence[str]
-    """`{port}` stands for the port on which it is to listen."""
+    """The command, in which `{port}` stands for the port to listen on."""
     environment: Mapping[str, str] = field(default_factory=dict)
-    """Beside DATABASE_URL."""
+    """Additional variables besides DATABASE_URL."""
     make_headers: HeadersFactory = lambda _: {}
     hospitals: Sequence[str] | None = None
-    """Only patients of these are asked for, where it shows no others; its lists then differ from the other sides'."""
+    """If set, the side shows only patients of these hospitals, and only they are requested, so its lists differ."""
 
 
 @dataclass(frozen=True)
 class SideServer:
-    """A side that serves."""
+    """A running side."""
 
     side: Side
     port: int
@@ -52,7 +52,7 @@ class SideServer:
 
     @property
     def pid(self) -> int:
-        """The process from which all others of the side descend."""
+        """The root of the side's process tree."""
         return self.process.pid
 
 
@@ -64,19 +64,19 @@ def service_side(
     workers: int = WORKER_COUNT,
     **environment: str,
 ) -> Side:
-    """The service under settings of its own; with authentication only where they say so."""
+    """Return a side for the service with these settings; authentication is off unless they turn it on."""
     command = (PYTHON_EXECUTABLE, "-m", "app.cli", "serve", "--port", "{port}", "--workers", str(workers))
     return Side(name, command, {"PATIENTS_AUTH": "off", **environment}, make_headers, hospitals)
 
 
 def other_version_side(directory: Path) -> Side:
-    """The service as another clone of it has it, in this environment."""
+    """Return a side for the service of another clone, in this environment."""
     this_version = service_side("against")
     return Side(this_version.name, ("env", "--chdir", str(directory), *this_version.command), this_version.environment)
 
 
 def api_key_headers(*options: str) -> HeadersFactory:
-    """The header of a key that `patients-api keys create` makes with these options."""
+    """Return a function that creates a key with these options of `patients-api keys create` and returns its header."""
 
     def make(database_url: str) -> Mapping[str, str]:
         name = f"benchmark-{time.monotonic_ns()}"
@@ -92,7 +92,7 @@ def api_key_headers(*options: str) -> HeadersFactory:
 
 
 def _authenticated_side(name: str, hospitals: Sequence[str] | None, *, audit_reads: str) -> Side:
-    """The service where it is known who asks, by a key that may be limited to hospitals, and looks may be on record."""
+    """Return a side for the service with authentication by a key, optionally restricted or with read auditing."""
     hospital_options = [f"--hospital={hospital}" for hospital in hospitals or ()]
     return service_side(
         name,
@@ -106,7 +106,7 @@ def _authenticated_side(name: str, hospitals: Sequence[str] | None, *, audit_rea
 
 _DJANGO_COMMAND = (
     *(PYTHON_EXECUTABLE, "-m", "gunicorn", "benchmarks.peers.drf.wsgi", "--bind", "127.0.0.1:{port}"),
-    # threads, not the default worker: that one closes the connection after every answer
+    # threads, because the default worker closes the connection after every response
     *("--workers", str(WORKER_COUNT), "--threads", "4"),
 )
 _PGBOUNCER_COMMAND = (
@@ -137,7 +137,7 @@ SIDES = {
 
 
 def _clean_environment(database_url: str) -> dict[str, str]:
-    """This process's own, without what would set the service otherwise."""
+    """Return this process's environment without settings of the service."""
     inherited = {
         name: value for name, value in os.environ.items() if not name.upper().startswith(("PATIENTS_", "DATABASE_URL"))
     }
@@ -149,7 +149,7 @@ def running_sides(sides: Sequence[Side], database_url: str, logs: Path) -> Itera
     """Start all sides at once, and stop them at the end.
 
     Raises:
-        SideError: one does not come to serving.
+        SideError: a side does not start to serve.
     """
     with ExitStack() as stack:
         started = []
@@ -169,7 +169,7 @@ def _running_side(side: Side, database_url: str, log_path: Path) -> Iterator[Sid
         process = subprocess.Popen(
             [word.format(port=port) for word in side.command],
             env={**_clean_environment(database_url), **side.environment},
-            stdout=output,  # written down, as operators do
+            stdout=output,  # logged to a file, as operators do
             stderr=subprocess.STDOUT,
         )
     try:
@@ -199,4 +199,4 @@ def _wait_until_serving(server: SideServer, log_path: Path) -> None:
                 return
         time.sleep(0.1)
     tail = "\n".join(log_path.read_text(errors="replace").splitlines()[-10:])
-    raise SideError(f"{server.side.name} does not serve. Its last lines:\n{tail}")
+    raise SideError(f"{server.side.name} does not start to serve. The end of its log:\n{tail}")

@@ -9,7 +9,7 @@ class Town(NamedTuple):
     """A town with its surroundings."""
 
     population_thousands: int
-    """Inhabitants, roughly: more patients come from larger towns."""
+    """The approximate population: more patients come from larger towns."""
     name: str
     region: str
     """The district or metropolitan municipality."""

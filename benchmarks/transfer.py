@@ -1,8 +1,8 @@
-"""How fast records come in and go out: `python -m benchmarks.transfer`.
+"""How fast records are imported and exported: `python -m benchmarks.transfer`.
 
-Coming in: `patients-api import` of a register's patients, beside a raw COPY of the same rows into the same tables
-(links and profiles too, no journal) and beside posting them one by one. Going out: `patients-api export`, beside COPY
-of the same JSON. All in turns; each round of coming in begins with hospitals and doctors alone.
+`patients-api import` of a register's patients is compared with a raw COPY of the same rows into the same tables (with
+links and profiles, without journal) and with posting them one by one; `patients-api export` with COPY of the same JSON.
+All are measured in turns, and each import starts on a database with hospitals and doctors only.
 """
 
 import argparse
@@ -47,24 +47,24 @@ POSTING_SECONDS = 10
 
 
 class TransferSample(NamedTuple):
-    """What one run took."""
+    """The result of one run."""
 
     per_second: float
-    """Patients."""
+    """Patients per second."""
     client_cpu: float
-    """Microseconds of CPU time a patient, of the process that asks (of posting: of the service)."""
+    """Microseconds of CPU time per patient, of the client process (for posting: of the service)."""
     database_cpu: float
-    """The same of PostgreSQL."""
+    """The same for PostgreSQL."""
     memory: float = 0
-    """Megabytes that the process had at most, where it is one of its own."""
+    """The peak memory in megabytes, if the work runs in a separate process."""
 
 
 def main() -> int:
-    """Measure what the command line asks for; 0, or 1 where that cannot be done."""
+    """Run the measurements of the command line and return 0, or 1 if they failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.transfer", description="Measure imports and exports.")
     parser.add_argument("--patients", type=int, default=100_000, help="in the register (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="in which each way is measured once (%(default)s)")
-    parser.add_argument("--out", action="store_true", help="measure exports alone")
+    parser.add_argument("--rounds", type=int, default=3, help="each measures every way once (%(default)s)")
+    parser.add_argument("--out", action="store_true", help="measure exports only")
     return command.run(partial(_run_benchmark, parser.parse_args()))
 
 
@@ -87,7 +87,7 @@ def _run_benchmark(arguments: argparse.Namespace) -> None:
 
 
 class _TransferBenchmark:
-    """The ways in and out of one register."""
+    """The imports and exports of one register."""
 
     def __init__(self, database_server: database.DatabaseServer, scratch: Path, patient_count: int) -> None:
         self._database_server = database_server
@@ -95,7 +95,7 @@ class _TransferBenchmark:
         self._patient_count = patient_count
 
     def write_files(self) -> None:
-        """Write the register's rows, as COPY reads them, and its patients, as `import` does."""
+        """Write the register's rows for COPY, and its patients for `import`."""
         asyncio.run(self._copy_to_files())
         for name in ("patients", *REFERENCE_RESOURCES):
             file = self._scratch / f"{name}.ndjson"
@@ -108,11 +108,11 @@ class _TransferBenchmark:
         await connection.close()
 
     def run_export(self) -> TransferSample:
-        """`patients-api export`."""
+        """Measure `patients-api export`."""
         return self._measure_command(self._database_server.url, "export")
 
     def copy_out(self) -> TransferSample:
-        """The same JSON by COPY, by a client that throws it away."""
+        """Measure COPY of the same JSON, by a client that discards it."""
 
         async def copy() -> None:
             connection = await asyncpg.connect(self._database_server.url)
@@ -122,12 +122,12 @@ class _TransferBenchmark:
         return self._measure(copy)
 
     def run_import(self) -> TransferSample:
-        """`patients-api import`."""
+        """Measure `patients-api import`."""
         with self._empty_database() as url:
             return self._measure_command(url, "import", str(self._scratch / "patients.ndjson"))
 
     def copy_in(self) -> TransferSample:
-        """COPY of the same rows in one transaction."""
+        """Measure COPY of the same rows in one transaction."""
         with self._empty_database() as url:
 
             async def copy() -> None:
@@ -142,7 +142,7 @@ class _TransferBenchmark:
             return self._measure(copy)
 
     def post(self) -> TransferSample:
-        """POST by 16 connections, to two workers, for some seconds."""
+        """Measure POST requests on 16 connections to two workers for some seconds."""
         with (
             self._empty_database() as url,
             tempfile.TemporaryDirectory() as logs,
@@ -157,7 +157,7 @@ class _TransferBenchmark:
 
     @contextmanager
     def _empty_database(self) -> Iterator[str]:
-        """The URL of a database with hospitals and doctors alone."""
+        """Create a database with only hospitals and doctors, and yield its URL."""
         parts = urlsplit(self._database_server.url)
         postgres, url = (urlunsplit(parts._replace(path=f"/{name}")) for name in ("postgres", "transfer"))
         asyncio.run(
@@ -184,7 +184,7 @@ class _TransferBenchmark:
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode != 0:
-            raise SideError(f"{arguments[0]} fails: {stderr.decode()}")
+            raise SideError(f"{arguments[0]} failed: {stderr.decode()}")
         seconds = time.perf_counter() - started
         return self._sample(seconds, usage.ru_utime + usage.ru_stime, before, usage.ru_maxrss / 1000)
 

@@ -1,4 +1,4 @@
-"""`make migration m="…"`: write a migration for what the models have and the migrations have not; needs no database."""
+"""`make migration m="…"`: write a migration for the changes of the models; needs no database."""
 
 import os
 import sys
@@ -27,5 +27,5 @@ def main(message: str) -> None:
 
 if __name__ == "__main__":
     if not sys.argv[1:] or not sys.argv[1]:
-        sys.exit('Say what it does: make migration m="patient nickname"')
+        sys.exit('Describe the change: make migration m="patient nickname"')
     main(sys.argv[1])

@@ -1,8 +1,8 @@
-"""What `make migration` writes: steps that a database in use does not notice.
+"""The steps that `make migration` writes, which do not disturb a database in use.
 
-Alembic's own would hold writers up while a table is read as a whole: for a constraint that is checked at once, for an
-index that is built under a lock. So constraints come unchecked (`NOT VALID`: what is written from now on obeys), and a
-second revision checks the rows that were there and builds the indexes, while everybody reads and writes.
+Alembic's own would block writers while a whole table is read: for a constraint that is validated at once, or an index
+that is built under a lock. Therefore constraints are added unvalidated (`NOT VALID`: only later writes are checked),
+and a second revision validates the existing rows and builds the indexes while reads and writes continue.
 """
 
 from collections.abc import Callable, Iterable
@@ -22,7 +22,7 @@ _writer = Rewriter()
 
 @_writer.rewrites(ops.AddColumnOp)
 def _add_length_check(_: object, __: object, operation: ops.AddColumnOp) -> list[ops.MigrateOperation]:
-    """Have the length check of a new column written, which Alembic does not see."""
+    """Add the length check of a new column, which Alembic does not detect."""
     column = operation.column
     if "max_length" not in column.info:
         return [operation]
@@ -32,15 +32,15 @@ def _add_length_check(_: object, __: object, operation: ops.AddColumnOp) -> list
 
 
 def exclude_partitions(connection: Connection) -> Callable[..., bool]:
-    """Which names of a database the models have: not those of partitions, which come and go with the months."""
+    """Return a filter for names that excludes partitions, which come and go monthly and are not in the models."""
     partition_names = connection.execute(text("SELECT relname FROM pg_class WHERE relispartition")).scalars()
     partitions = frozenset(partition_names)
-    connection.commit()  # a snapshot would hold up who builds an index CONCURRENTLY
+    connection.commit()  # a snapshot would block others that build an index CONCURRENTLY
     return lambda name, kind, _: kind != "table" or name not in partitions
 
 
 class _OutsideTransactionOp(ops.MigrateOperation):
-    """Operations that PostgreSQL does outside of transactions only."""
+    """Operations that PostgreSQL allows only outside of transactions."""
 
     def __init__(self, operations: Iterable[ops.MigrateOperation]) -> None:
         self.ops = list(operations)
@@ -53,7 +53,7 @@ def _render_autocommit_block(context: AutogenContext, operation: _OutsideTransac
 
 
 def split_revision(context: MigrationContext, revision: Any, directives: list[ops.MigrationScript]) -> None:
-    """Split what is to be written into a revision that is done in a moment and, where needed, one that is not."""
+    """Split a script into a revision of quick steps and, if necessary, one of slow steps."""
     _writer(context, revision, directives)
     (first_script,) = directives
     assert first_script.upgrade_ops is not None  # noqa: S101  # one database: one container of operations
@@ -65,7 +65,7 @@ def split_revision(context: MigrationContext, revision: Any, directives: list[op
     indexes: list[ops.CreateIndexOp] = []
     validations: list[ops.MigrateOperation] = []
     for table in tables:
-        if table.table_name in created_tables:  # nobody uses it yet
+        if table.table_name in created_tables:  # not in use yet
             continue
         for operation in list(table.ops):
             if isinstance(operation, ops.CreateIndexOp):
@@ -87,7 +87,7 @@ def split_revision(context: MigrationContext, revision: Any, directives: list[op
     directives.append(
         ops.MigrationScript(
             rev_id=_next_revision_id(first_script.rev_id),
-            message=f"{first_script.message}, what takes its time",
+            message=f"{first_script.message}, slow steps",
             upgrade_ops=ops.UpgradeOps([*concurrent_steps, *validations]),
             downgrade_ops=ops.DowngradeOps(drop_indexes),
             head=first_script.rev_id,
@@ -101,7 +101,7 @@ def split_revision(context: MigrationContext, revision: Any, directives: list[op
 
 
 def _concurrent_index_steps(index: ops.CreateIndexOp) -> list[ops.MigrateOperation]:
-    """Steps that can be repeated: an attempt that fails leaves an index that is kept up, and never used."""
+    """Return steps that can be repeated: a failed attempt leaves an index that is maintained but never used."""
     index.kw["postgresql_concurrently"] = True
     index.if_not_exists = True
     drop = index.reverse()

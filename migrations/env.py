@@ -1,4 +1,4 @@
-"""Alembic's environment: the async engine, one migrator at a time, and no waiting for locks that traffic holds."""
+"""Alembic's environment: the async engine, one migrator at a time, and no long waits for locks."""
 
 import asyncio
 import os
@@ -13,7 +13,7 @@ from app.db.migrate import acquire_migration_lock
 from migrations.autogenerate import exclude_partitions, split_revision
 
 SET_LOCK_TIMEOUT = "SET lock_timeout = '5s'"
-"""A migration that waits for a lock makes all traffic behind it wait too: better that it fails and is run again."""
+"""A migration that waits for a lock blocks all traffic behind it, so it had better fail and be run again."""
 
 
 def run_migrations(connection: Connection) -> None:
@@ -41,7 +41,7 @@ async def run_migrations_online() -> None:
 
 
 def run_migrations_offline() -> None:
-    """Write what the revisions would execute, for who reads or checks it; asks no database."""
+    """Print the statements of the revisions for review or checks, without a database."""
     context.configure(
         dialect_name="postgresql",
         target_metadata=Base.metadata,

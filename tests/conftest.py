@@ -1,4 +1,4 @@
-"""Fixtures: one real PostgreSQL for the run, a database of its own for each test, the service in and out of process."""
+"""Fixtures: one real PostgreSQL server per run, one database per test, the service inside and outside the process."""
 
 import os
 import secrets
@@ -23,23 +23,23 @@ from tests.processes import is_port_free
 from tests.support import ServiceProcess, database_url_for, eventually
 
 NON_DURABLE_SERVER_OPTIONS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-"""Server settings for data that nobody will miss."""
+"""PostgreSQL settings that give up durability: losing test data does no harm."""
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _clean_environment() -> Iterator[None]:
-    """Tests see the defaults, whatever is set where they run."""
+    """Remove the service's environment variables, so that tests see the defaults wherever they run."""
     with pytest.MonkeyPatch.context() as patch:
         for name in os.environ:
             if name.upper().startswith(("DATABASE_URL", "PATIENTS_", "OTEL_", "NO_COLOR")):
                 patch.delenv(name)
-        patch.setenv("PATIENTS_AUTH", "off")  # who asks is the matter of tests/auth
+        patch.setenv("PATIENTS_AUTH", "off")  # authentication is tested in tests/auth
         yield
 
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
-    """The URL of a PostgreSQL server's own database, which is migrated: the template of every test's."""
+    """Yield the URL of a PostgreSQL server's migrated database, the template of every test's database."""
     with (
         tempfile.TemporaryDirectory() as directory,
         EmbeddedPostgres(Path(directory), options=NON_DURABLE_SERVER_OPTIONS) as server,
@@ -50,7 +50,7 @@ def postgres_url() -> Iterator[str]:
 
 @pytest.fixture
 async def database_url(postgres_url: str) -> AsyncIterator[str]:
-    """The URL of a migrated, empty database that is the test's own."""
+    """Yield the URL of a migrated, empty database that belongs to the test."""
     name = f"test_{secrets.token_hex(4)}"
     connection = await asyncpg.connect(database_url_for(postgres_url, "postgres"))
     try:
@@ -63,7 +63,7 @@ async def database_url(postgres_url: str) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection to the test's database, past the service."""
+    """Yield a connection to the test's database that bypasses the service."""
     connection = await asyncpg.connect(database_url)
     yield connection
     await connection.close()
@@ -71,7 +71,7 @@ async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection]:
 
 @pytest.fixture
 async def app(database_url: str) -> AsyncIterator[FastAPI]:
-    """The application, in this process."""
+    """Yield the application, running in this process."""
     app = create_app(Settings.model_validate({"database_url": database_url, "auth": "off"}))
     async with app.router.lifespan_context(app):
         yield app
@@ -79,7 +79,7 @@ async def app(database_url: str) -> AsyncIterator[FastAPI]:
 
 @pytest.fixture
 async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the application in this process."""
+    """Yield a client of the application in this process."""
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://patients.test") as client:
         yield client
@@ -87,7 +87,7 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 async def hospitals_and_doctors(client: httpx.AsyncClient) -> None:
-    """The hospitals and doctors of the contract's examples."""
+    """Create the hospitals and doctors of the contract's examples."""
     for unique_id, name in {"hos123": "General Hospital", "hos456": "St. Mary's", "hos789": "New Hospital"}.items():
         body = {"unique_id": unique_id, "hospital_name": name}
         assert (await client.post("/hospitals/hospitals/", json=body)).status_code == 201
@@ -101,19 +101,19 @@ XDIST_WORKER_COUNT = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 PORT_CANDIDATES = iter(
     secrets.SystemRandom().sample(range(10_000 + XDIST_WORKER_INDEX, 32_000, XDIST_WORKER_COUNT), 500)
 )
-"""Below those that the system gives to clients, in no order, and no other worker has the same."""
+"""Random ports below the range that the system gives to clients; no other worker has the same ones."""
 
 
 def free_port() -> int:
-    """A port that nobody listens on, and nobody gets before the test does."""
+    """Return a port that nobody listens on and that nothing else takes before the test does."""
     return next(filter(is_port_free, PORT_CANDIDATES))
 
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., ServiceProcess]]:
-    """Starts `patients-api serve` in a process: `serve("--workers", "2", DATABASE_URL=…)`; it is ready on return.
+    """Yield a function that starts `patients-api serve` in a process and returns when the service is ready.
 
-    It does not drain where a test does not say for how long.
+    Call it as `serve("--workers", "2", DATABASE_URL=…)`. The service does not drain unless a test sets for how long.
     """
     started: list[ServiceProcess] = []
     readers: list[threading.Thread] = []
@@ -134,13 +134,13 @@ def serve() -> Iterator[Callable[..., ServiceProcess]]:
         readers.append(reader)
 
         def is_ready() -> bool:
-            assert process.poll() is None, f"it ended with {process.returncode}: {served.stdout_lines}"
+            assert process.poll() is None, f"the service exited with {process.returncode}: {served.stdout_lines}"
             try:
                 return httpx.get(f"{served.url}/readyz").status_code == 204
             except httpx.TransportError:
                 return False
 
-        eventually(is_ready, within_seconds=90)  # a busy machine takes its time to start processes
+        eventually(is_ready, within_seconds=90)  # starting processes takes long on a busy machine
         return served
 
     yield start

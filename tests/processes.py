@@ -1,4 +1,4 @@
-"""Real processes and real connections: commands that are run, what the system says of them, requests sent at once."""
+"""Real processes and real connections: running commands, reading their state from the system, concurrent requests."""
 
 import asyncio
 import itertools
@@ -25,7 +25,7 @@ CLI_COMMAND = (sys.executable, "-m", "app.cli")
 
 
 def run_cli(*arguments: str, stdin_text: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run `patients-api` to its end; `given` is its standard input."""
+    """Run `patients-api` until it exits, with `stdin_text` as its standard input."""
     return subprocess.run(
         [*CLI_COMMAND, *arguments],
         env={**os.environ, **environment},
@@ -39,7 +39,7 @@ def run_cli(*arguments: str, stdin_text: str | None = None, **environment: str) 
 
 @contextmanager
 def running_cli(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `patients-api` in the background; killed at the end, if it is still there. What it writes is dropped."""
+    """Run `patients-api` in the background without its output, and kill it at the end if it is still running."""
     with subprocess.Popen(
         [*CLI_COMMAND, *arguments],
         env={**os.environ, **environment},
@@ -53,21 +53,23 @@ def running_cli(*arguments: str, **environment: str) -> Iterator[subprocess.Pope
 
 
 def wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
-    """Wait until a service that was started answers that it is ready."""
+    """Wait until a started service responds that it is ready."""
 
     def is_ready() -> bool:
-        assert process.poll() is None, f"it ended with {process.returncode}"
+        assert process.poll() is None, f"the service exited with {process.returncode}"
         try:
             return httpx.get(f"{url}/readyz").status_code == 204
         except httpx.TransportError:
             return False
 
-    eventually(is_ready, within_seconds=90)  # a busy machine takes its time to start processes
+    eventually(is_ready, within_seconds=90)  # starting processes takes long on a busy machine
 
 
 @contextmanager
 def data_directory() -> Iterator[Path]:
-    """A directory for an embedded server; pytest's own is in one that only its owner enters, and root is not that."""
+    """Yield a directory for an embedded server. Only its owner may enter pytest's own directory, and for root
+    the server runs as another user.
+    """
     with tempfile.TemporaryDirectory() as name:
         path = Path(name).resolve()
         path.chmod(0o755)
@@ -75,7 +77,7 @@ def data_directory() -> Iterator[Path]:
 
 
 def postgres_pid(data_dir: Path) -> int:
-    """The process of the embedded server on a data directory."""
+    """Return the process id of the embedded server on a data directory."""
     return int((data_dir / "postgres" / "postmaster.pid").read_text().split()[0])
 
 
@@ -93,13 +95,13 @@ def _process_stat(pid: int) -> _ProcessStat | None:
 
 
 def is_running(pid: int) -> bool:
-    """Whether the process runs; one that has ended and was not waited for does not."""
+    """Return whether the process runs; a process that has ended but was not waited for does not."""
     stat = _process_stat(pid)
     return stat is not None and stat.state not in {"Z", "X"}
 
 
 def descendant_pids(pid: int) -> set[int]:
-    """The processes that a process started, and those that they started."""
+    """Return the ids of the processes that a process started, directly or indirectly."""
     parents = {
         int(path.name): _process_stat(int(path.name)) for path in Path("/proc").iterdir() if path.name.isdecimal()
     }
@@ -112,7 +114,7 @@ def descendant_pids(pid: int) -> set[int]:
 
 
 def worker_pids(supervisor_pid: int) -> set[int]:
-    """The processes that serve under a supervisor: those that were forked from it."""
+    """Return the ids of the worker processes that were forked from a supervisor."""
     return {
         pid
         for pid in descendant_pids(supervisor_pid)
@@ -128,19 +130,19 @@ def _command_line(pid: int) -> bytes:
 
 
 def resident_bytes(pid: int, *, peak: bool = False) -> int:
-    """The memory of a process now, or the most it had since `forget_peak`."""
+    """Return the resident memory of a process, or its peak since `reset_peak_memory`."""
     name = "VmHWM:" if peak else "VmRSS:"
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
 def reset_peak_memory(pid: int) -> None:
-    """Begin measuring the peak of a process's memory anew."""
+    """Start measuring the peak memory of a process anew."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 def is_port_free(port: int) -> bool:
-    """Whether a server could listen on the port."""
+    """Return whether a server could listen on the port."""
     with closing(socket.socket()) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -158,17 +160,17 @@ def port_of(url: str) -> int:
 
 @dataclass(frozen=True)
 class RawRequest:
-    """A request that is yet to be sent."""
+    """A request that has not been sent yet."""
 
     method: str
     path: str
     body: Mapping[str, Any] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     content: bytes = b""
-    """What is sent as the body where `body` is None, as it stands here."""
+    """The raw body, which is sent if `body` is None."""
 
     def to_bytes(self, *, keep_alive: bool = False) -> bytes:
-        """Everything that goes over the wire; the server closes the connection unless it is to `keep_alive`."""
+        """Return the bytes to send; without `keep_alive`, they ask the server to close the connection."""
         head = f"{self.method} {self.path} HTTP/1.1\r\nHost: patients.test\r\n"
         head += "" if keep_alive else "Connection: close\r\n"
         head += "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
@@ -180,13 +182,13 @@ class RawRequest:
 
 @dataclass(frozen=True)
 class TimedResponse:
-    """What came back, and after how many seconds."""
+    """A response, and the seconds it took."""
 
     status: int
     content: bytes
     seconds: float
     headers: Mapping[str, str]
-    """Under their names in lowercase."""
+    """Header values by lowercase name."""
 
     def json(self) -> Any:
         return json.loads(self.content)
@@ -209,16 +211,16 @@ async def _send(url: str, request: RawRequest, all_connected: asyncio.Barrier) -
 
 
 def parse_response_head(head: bytes) -> tuple[int, dict[str, str]]:
-    """The status of an answer, and its headers under their names in lowercase."""
+    """Return the status of a response, and its headers by lowercase name."""
     first, *lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
     return int(first.split(maxsplit=2)[1]), headers
 
 
 async def send_concurrently(url: str | Sequence[str], requests: Iterable[RawRequest]) -> list[TimedResponse]:
-    """Send all calls in the same moment, each on a connection of its own that is open already; in their order.
+    """Send all requests at once, each on its own open connection, and return the responses in order.
 
-    Of several services each gets calls in its turn.
+    Several services receive the requests in turn.
     """
     requests = list(requests)
     barrier = asyncio.Barrier(len(requests))
@@ -227,14 +229,14 @@ async def send_concurrently(url: str | Sequence[str], requests: Iterable[RawRequ
 
 
 async def wait_until_blocked(connection: asyncpg.Connection, session_count: int = 1) -> None:
-    """Wait until so many sessions of the server wait for a lock; in a transaction of `connection` too."""
+    """Wait until `session_count` sessions of the server wait for a lock, also inside a transaction."""
     async with asyncio.timeout(30):
         while await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < session_count:
             await connection.execute("SELECT pg_sleep(0.02)")
 
 
 async def wait_until_migrators_queue(connection: asyncpg.Connection, session_count: int) -> None:
-    """Wait until so many sessions of the database have asked in vain whether it is their turn to migrate."""
+    """Wait until `session_count` sessions of the database have tried in vain to take the lock for migrating."""
     count_statement = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE $1"
     async with asyncio.timeout(30):
         while await connection.fetchval(count_statement, "SELECT pg_try_advisory_lock%") < session_count:
@@ -242,7 +244,7 @@ async def wait_until_migrators_queue(connection: asyncpg.Connection, session_cou
 
 
 async def count_deadlocks(connection: asyncpg.Connection) -> object:
-    """How many deadlocks there have been in the database; its other sessions are ended, which is when they report."""
+    """Return the number of deadlocks in the database, after ending its other sessions: they report only then."""
     await connection.execute(
         "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid()"

@@ -1,4 +1,4 @@
-"""What tests share beside fixtures."""
+"""Helpers that tests share, besides fixtures."""
 
 import json
 import subprocess
@@ -43,12 +43,12 @@ EXAMPLE_PATIENT: dict[str, Any] = {
 
 
 class ResourceExample(NamedTuple):
-    """A resource, with a record of it and a change of that."""
+    """A resource with an example record and a change of it."""
 
     path: str
     name: str
     minimal_body: dict[str, Any]
-    """The least that creates one."""
+    """The smallest body that creates a record."""
     update_body: dict[str, Any]
 
     @property
@@ -57,7 +57,7 @@ class ResourceExample(NamedTuple):
 
     @property
     def create_body(self) -> dict[str, Any]:
-        """What creates the record `own`."""
+        """The body that creates the record `own`."""
         return {"unique_id": "own", **self.minimal_body}
 
     @property
@@ -75,9 +75,10 @@ RESOURCE_EXAMPLES = (
 
 
 async def dump_tables(connection: asyncpg.Connection) -> dict[str, list[str]]:
-    """All rows of all tables as text, each with the transaction that wrote it: equal as long as nothing is written.
+    """Return all rows of all tables as text, each with the transaction that wrote it.
 
-    But the audit, where refused requests are written too.
+    The result stays equal as long as nothing is written. The audit is left out, because refused requests are recorded
+    there too.
     """
     tables = await connection.fetch(
         "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename NOT LIKE 'audit%' ORDER BY 1"
@@ -87,27 +88,27 @@ async def dump_tables(connection: asyncpg.Connection) -> dict[str, list[str]]:
 
 
 def database_url_for(url: str, database: str) -> str:
-    """The URL of another database of the same server."""
+    """Return the URL of another database of the same server."""
     return urlunsplit(urlsplit(url)._replace(path=f"/{database}"))
 
 
 def eventually(condition: Callable[[], bool], *, within_seconds: float = 10.0) -> None:
-    """Wait until `condition` holds; fail where it does not within so many seconds."""
+    """Wait until `condition` holds, and fail if it does not within `within_seconds`."""
     deadline = time.monotonic() + within_seconds
     while not condition():
-        assert time.monotonic() < deadline, f"not within {within_seconds} seconds"
+        assert time.monotonic() < deadline, f"the condition did not hold within {within_seconds} seconds"
         time.sleep(0.02)
 
 
 @dataclass
 class ServiceProcess:
-    """A service in a process of its own."""
+    """A service in its own process."""
 
     url: str
     process: subprocess.Popen[bytes]
     stdout_lines: list[str] = field(default_factory=list)
-    """What it has written to stdout so far."""
+    """The lines that it has written to stdout so far."""
 
     def log_entries(self) -> list[dict[str, Any]]:
-        """Its log lines so far."""
+        """Return its log entries so far."""
         return [json.loads(line) for line in self.stdout_lines]

@@ -1,4 +1,4 @@
-"""The rules of the code's shape, read from the code itself."""
+"""Rules for the structure of the code, checked against the code itself."""
 
 import ast
 from collections.abc import Iterator
@@ -18,18 +18,52 @@ SYNTAX_TREES = {
 RESOURCE_PACKAGES = ("doctors", "hospitals", "patients", "profiles")
 RESOURCE_MODULES = ("routes", "schemas", "service", "repository")
 MAX_FILE_LINES = 400
+MAX_PACKAGE_LINES = 2000
+
+LAYERS = (
+    "cli",
+    "server",
+    "main",
+    "background_tasks",
+    "demo",
+    "transfer",
+    "patients",
+    "profiles",
+    "hospitals",
+    "doctors",
+    "api",
+    "journal",
+    "audit",
+    "search",
+    "listing",
+    "records",
+    "auth",
+    "fields",
+    "http",
+    "models",
+    "db",
+    "observability",
+    "memory",
+    "paths",
+    "request_state",
+    "contract",
+    "settings",
+    "errors",
+    "identifiers",
+)
+"""The packages and modules of `app`, in reading order: each imports only what is below it."""
 
 FORBIDDEN_IMPORTS = {
-    "routes": ("app.models", "app.db.base", "app.db.repository", "sqlalchemy"),
+    "routes": ("app.models", "app.db.base", "sqlalchemy"),
     "service": ("app.http", "fastapi", "starlette", "sqlalchemy.orm", "*.routes"),
     "repository": ("app.http", "fastapi", "starlette", "*.routes", "*.service"),
     "schemas": ("app.http", "fastapi", "starlette", "*.routes", "*.service", "*.repository"),
 }
-"""By a file's name: what it must not import. `*.routes` is any module of that name."""
+"""Modules that a file must not import, by the file's name; `*.routes` is any module of that name."""
 
 
 def module_name(file: str) -> str:
-    """The name by which a file is imported."""
+    """Return the name by which a file is imported."""
     return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
@@ -37,13 +71,13 @@ MODULE_NAMES = {module_name(file) for file in SYNTAX_TREES}
 
 
 def imported_modules(file: str) -> set[str]:
-    """The modules that a file imports, at its top or inside a function."""
+    """Return the modules that a file imports, at its top or inside a function."""
     imported: set[str] = set()
     for node in ast.walk(SYNTAX_TREES[file]):
         if isinstance(node, ast.Import):
             imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file}:{node.lineno}: import by the full name, `from app.…`"
+            assert node.level == 0, f"{file}:{node.lineno}: use an absolute import, `from app.…`"
             assert node.module is not None
             members = {f"{node.module}.{alias.name}" for alias in node.names}
             imported |= {node.module} | (members & MODULE_NAMES)
@@ -57,22 +91,49 @@ def matches_pattern(name: str, pattern: str) -> bool:
 
 
 def resource_of(name: str) -> str | None:
-    """The resource that a module belongs to, if it belongs to one."""
+    """Return the resource that a module belongs to, if any."""
     parts = name.split(".")
     return parts[1] if len(parts) > 1 and parts[1] in RESOURCE_PACKAGES else None
 
 
 def attribute_uses(name: str) -> Iterator[str]:
-    """Where an attribute of this name is used, as `file:line`."""
+    """Yield each use of an attribute of this name, as `file:line`."""
     for file, tree in SYNTAX_TREES.items():
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and node.attr == name:
                 yield f"{file}:{node.lineno}"
 
 
+def layer_of(name: str) -> str:
+    """Return the layer that a module belongs to."""
+    return name.split(".")[1]
+
+
+@pytest.mark.parametrize("file", [file for file in SYNTAX_TREES if file != "app/__init__.py"])
+def test_no_module_imports_from_a_layer_above(file: str) -> None:
+    """Every import leads from a package or module of `LAYERS` to itself or to one below it."""
+    own = layer_of(module_name(file))
+    assert own in LAYERS, f"{own} is new: add it to LAYERS above everything that it imports."
+    imported = {name for name in imported_modules(file) if name.startswith("app.")}
+    above = {name for name in imported if LAYERS.index(layer_of(name)) < LAYERS.index(own)}
+    assert not above, (
+        f"{file} imports {sorted(above)} from above it. Move the code, or pass what it needs as an argument."
+    )
+
+
+@pytest.mark.parametrize("package", sorted({file.split("/")[1] for file in SYNTAX_TREES if file.count("/") > 1}))
+def test_no_package_exceeds_the_line_limit(package: str) -> None:
+    """No package is larger than a person can read in an hour or two."""
+    files = (REPOSITORY_ROOT / "app" / package).glob("**/*.py")
+    lines = sum(len(file.read_text().splitlines()) for file in files)
+    assert lines <= MAX_PACKAGE_LINES, f"app/{package} has {lines} lines. Split it by subject."
+
+
 @pytest.mark.parametrize("file", [file for file in SYNTAX_TREES if Path(file).stem in FORBIDDEN_IMPORTS])
 def test_imports_go_one_way(file: str) -> None:
-    """Routes import services and repositories, services repositories, repositories models; never the other way."""
+    """Imports go one way: from routes to services and repositories, from services to repositories,
+    and from repositories to models.
+    """
     wrong = {
         name
         for name in imported_modules(file)
@@ -80,31 +141,22 @@ def test_imports_go_one_way(file: str) -> None:
         if matches_pattern(name, pattern)
     }
     assert not wrong, (
-        f"{file} imports {sorted(wrong)}. One way only: routes → service → repository → models; HTTP stays in routes. "
-        "Move what is needed to the layer it belongs to (design, section 4)."
+        f"{file} imports {sorted(wrong)}. Imports go one way: routes → service → repository → models, HTTP in routes. "
+        "Move the code to the layer that it belongs to."
     )
 
 
 @pytest.mark.parametrize("file", [file for file in SYNTAX_TREES if file.startswith("app/models/")])
 def test_models_import_only_db_base(file: str) -> None:
-    """The tables import of `app` only `app.db.base` and each other."""
+    """Models import nothing of `app` but `app.db.base` and each other."""
     own = {name for name in imported_modules(file) if matches_pattern(name, "app")}
     wrong = {name for name in own if name != "app.db.base" and not matches_pattern(name, "app.models")}
-    assert not wrong, f"{file} imports {sorted(wrong)}. Models are the lowest layer: they import only app.db.base."
-
-
-@pytest.mark.parametrize(
-    "file", [file for file in SYNTAX_TREES if file.startswith(("app/resource/", "app/db/", "app/http/"))]
-)
-def test_shared_code_imports_no_resource(file: str) -> None:
-    """Shared code imports no resource: it would have to change with each."""
-    wrong = {name for name in imported_modules(file) if resource_of(name)}
-    assert not wrong, f"{file} imports {sorted(wrong)}. What resources share takes them as arguments."
+    assert not wrong, f"{file} imports {sorted(wrong)}. Models are the lowest layer and import only app.db.base."
 
 
 @pytest.mark.parametrize("file", [file for file in SYNTAX_TREES if resource_of(module_name(file))])
 def test_resources_do_not_import_each_other(file: str) -> None:
-    """Resources import nothing of each other, but patients, which have the others inside them."""
+    """Resources do not import each other, except for patients, which contain the others."""
     own = resource_of(module_name(file))
     foreign = {name for name in imported_modules(file) if resource_of(name) not in {None, own}}
     allowed = {"app/patients/service.py": ".repository", "app/patients/schemas.py": ".schemas"}.get(file)
@@ -117,63 +169,63 @@ def test_resources_do_not_import_each_other(file: str) -> None:
 
 @pytest.mark.parametrize("file", [file for file in SYNTAX_TREES if not resource_of(module_name(file))])
 def test_repositories_are_imported_only_by_their_resource(file: str) -> None:
-    """Code outside of the resources asks their services: rules that a service holds cannot be gone around."""
+    """Code outside a resource uses its service, so that the service's rules cannot be bypassed."""
     wrong = {name for name in imported_modules(file) if resource_of(name) and name.endswith(".repository")}
     assert not wrong, f"{file} imports {sorted(wrong)}. Use the resource's service."
 
 
 def test_commit_is_called_in_one_place_only() -> None:
-    """`commit` stands once under app/: in `Database.transaction`."""
+    """`commit` is called only once in app/, in `Database.transaction`."""
     uses = list(attribute_uses("commit"))
     assert [place.split(":")[0] for place in uses] == ["app/db/database.py"], (
-        f"`commit` stands at {uses}. One request is one transaction: pass the work to Database.transaction."
+        f"`commit` is called at {uses}. One request is one transaction: pass the work to Database.transaction."
     )
 
 
 @pytest.mark.parametrize("name", ["begin", "rollback"])
 def test_begin_and_rollback_are_never_called(name: str) -> None:
-    """`begin` commits when it ends, and `rollback` hides what failed: neither stands under app/."""
+    """`begin` and `rollback` are never called in app/: `begin` commits at its end, and `rollback` hides the failure."""
     uses = list(attribute_uses(name))
-    assert not uses, f"`{name}` stands at {uses}. Pass the work to Database.transaction; raise to undo it."
+    assert not uses, f"`{name}` is called at {uses}. Pass the work to Database.transaction, and raise to undo it."
 
 
 @pytest.mark.parametrize("resource", RESOURCE_PACKAGES)
 def test_a_resource_has_the_four_files(resource: str) -> None:
-    """Every resource's folder reads as every other: routes, schemas, service, repository."""
+    """Every resource has the same four modules: routes, schemas, service and repository."""
     files = {path.name for path in (REPOSITORY_ROOT / "app" / resource).iterdir() if path.name != "__pycache__"}
     assert files == {"__init__.py", *(f"{part}.py" for part in RESOURCE_MODULES)}, (
         f"app/{resource} holds exactly routes.py, schemas.py, service.py, repository.py. "
-        "What all resources share belongs in app/resource, anything else in a folder of its own."
+        "Code that resources share belongs in app/api, app/listing or app/records, other code in its own package."
     )
 
 
 @pytest.mark.parametrize("file", SYNTAX_TREES)
 def test_no_file_exceeds_the_line_limit(file: str) -> None:
-    """No file under app/ is longer than a person reads at once."""
+    """No file in app/ is longer than a person reads in one sitting."""
     lines = len((REPOSITORY_ROOT / file).read_text().splitlines())
     assert lines <= MAX_FILE_LINES, (
-        f"{file} has {lines} lines. Split it by what its parts are about, below {MAX_FILE_LINES}."
+        f"{file} has {lines} lines. Split it by subject into files of at most {MAX_FILE_LINES}."
     )
 
 
 @pytest.mark.parametrize("file", [file for file in SYNTAX_TREES if not file.startswith("app/cli/")])
 def test_only_commands_print(file: str) -> None:
-    """Output of the service is its log: `print` stands only in commands."""
+    """Only commands call `print`, because the service writes its output to the log."""
     printed = [
         f"{file}:{node.lineno}"
         for node in ast.walk(SYNTAX_TREES[file])
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     ]
-    assert not printed, f"print at {printed}. Use structlog; only app/cli talks to a terminal."
+    assert not printed, f"`print` is called at {printed}. Use structlog; only app/cli writes to a terminal."
 
 
 def test_every_resource_route_declares_a_scope() -> None:
-    """Every route of a resource, six of each, is one of ours that authenticates: it says which scope it needs."""
+    """Every route of a resource, at least six for each, authenticates its caller and declares the scope it requires."""
     app = create_app(Settings.model_validate({"database_url": "postgresql://never-asked/"}))
     prefixes = tuple(f"/{resource}/" for resource in RESOURCE_PACKAGES)
     routes = [route for route in iter_route_contexts(app.routes) if str(route.path).startswith(prefixes)]
-    assert len(routes) >= 6 * len(RESOURCE_PACKAGES), "the walk does not see all routes: mend this test"
+    assert len(routes) >= 6 * len(RESOURCE_PACKAGES), "this test does not find all routes: fix it"
     without = [route.name for route in routes if getattr(route.original_route, "required_scope", None) is None]
     assert not without, (
-        f"{without} have no principal. Declare `openapi_extra=needs(Scope.…)` on a route of make_router."
+        f"{without} require no scope. Declare `openapi_extra=requires(Scope.…)` on a route of make_router."
     )

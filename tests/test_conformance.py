@@ -1,9 +1,9 @@
-"""The served OpenAPI document against the service: schemathesis sends what the document allows, and what it forbids.
+"""The service against its OpenAPI document: schemathesis sends what the document allows and what it forbids.
 
 All checks are on: not_a_server_error, status_code_conformance, content_type_conformance, response_headers_conformance,
 response_schema_conformance, negative_data_rejection, positive_data_acceptance, missing_required_header,
 unsupported_method, allow_header_conformance, use_after_free, ensure_resource_availability, ignored_auth and
-object_level_authorization. Two of them are judged again by `filter_failure`, each for its reason.
+object_level_authorization. `filter_failure` dismisses failures that are no defects, and gives the reasons.
 """
 
 import json
@@ -23,26 +23,26 @@ from tests.processes import run_cli
 from tests.support import ServiceProcess
 
 ERROR_TYPES_BEYOND_JSON_SCHEMA = {
-    "cursor": "a cursor holds the id that a page ended with; a pattern cannot say which texts hold one",
-    "unknown_hospital": "which hospitals exist is not in the document",
-    "unknown_doctor": "which doctors exist is not in the document",
-    "name_missing": "whether a change leaves a name depends on the patient as stored",
-    "date_in_future": "the document does not know today",
-    "unique_id_change": "that an id in the body is that of the path cannot be said",
-    "missing_profile": "which profiles were deleted is not in the document",
-    "missing_hospital": "which hospitals were deleted is not in the document",
-    "missing_doctor": "which doctors were deleted is not in the document",
-    "unknown_version": "which versions a record has is not in the document",
-    "version_deleted": "which of them is a deletion is not in the document",
-    "idempotency_key_reused": "which keys were sent before is not in the document",
-    "break_glass_reason": "that a reason says something, no pattern can say",
-    "moment": "a format says that it is a moment; that it is one since 1900 would need a pattern in the place of that",
-    "search_words": "how many words a text has, no pattern can say that people could read",
-    "too_long_for_pages": "that all filters together are too long for a cursor depends on all of them",
-    "string_blank": "U+001C to U+001F are blanks to Python, and none to patterns",
-    "string_nul": "a pattern without NUL on each text would hide the pattern that says something",
+    "cursor": "a cursor contains the position at which a page ended; no pattern describes the texts that contain one",
+    "unknown_hospital": "the document does not know which hospitals exist",
+    "unknown_doctor": "the document does not know which doctors exist",
+    "name_missing": "whether a change leaves a name depends on the stored patient",
+    "date_in_future": "the document does not know today's date",
+    "unique_id_change": "a schema cannot require the id in the body to be that of the path",
+    "missing_profile": "the document does not know which profiles were deleted",
+    "missing_hospital": "the document does not know which hospitals were deleted",
+    "missing_doctor": "the document does not know which doctors were deleted",
+    "unknown_version": "the document does not know which versions a record has",
+    "version_deleted": "the document does not know which versions are deletions",
+    "idempotency_key_reused": "the document does not know which keys were sent before",
+    "break_glass_reason": "no pattern can require a reason to be meaningful",
+    "moment": "the format describes a timestamp; requiring one since 1900 would need a pattern instead of the format",
+    "search_words": "a pattern that limits the number of words would be unreadable",
+    "too_long_for_pages": "whether the filters are too long for a cursor depends on all of them together",
+    "string_blank": "U+001C to U+001F are blanks to Python, but not to patterns",
+    "string_nul": "a pattern that excludes NUL in every text would hide the meaningful pattern",
 }
-"""Types of errors by which a request that fits the document is refused nevertheless, and why it cannot say so."""
+"""Error types of requests that are refused although the document allows them, and why it cannot forbid them."""
 
 SCHEMATHESIS_CONFIGURATION = """
 hooks = "tests.test_conformance"
@@ -84,21 +84,21 @@ include-path-regex = "^/doctors/"
 [operations.parameters]
 "path.unique_id" = { dictionary = "doctors", probability = 0.3 }
 """
-"""schemathesis' configuration. The ids are the demo data's: what schemathesis makes up names no record."""
+"""The configuration of schemathesis. Its ids are those of the demo data, because invented ids match no record."""
 
 
 @schemathesis.hook
 def filter_failure(
-    context: schemathesis.HookContext,  # noqa: ARG001  # schemathesis passes by name
+    context: schemathesis.HookContext,  # noqa: ARG001  # schemathesis passes it by name
     failure: Failure,
     case: schemathesis.Case[Any],
     response: schemathesis.Response,
 ) -> bool:
-    """Whether a failure of a check stands."""
+    """Return whether the failure of a check is a defect."""
     if response.status_code == 412:
-        return False  # which tags are current is not in the document
+        return False  # the document does not know the current tags
     if "429 Too Many Requests" in failure.message:
-        return False  # where it expects a 401 of the thirty-first request that fails to say who asks
+        return False  # where schemathesis expects a 401 for the thirty-first request without valid credentials
     if isinstance(failure, RejectedPositiveData):
         errors = {error["type"] for error in response.json().get("errors", [])}
         return not errors or not errors <= ERROR_TYPES_BEYOND_JSON_SCHEMA.keys()
@@ -108,9 +108,9 @@ def filter_failure(
 
 
 def is_valid_per_document(case: schemathesis.Case[Any]) -> bool:
-    r"""Whether only schemathesis, not the document, forbids the body.
+    r"""Return whether the document allows the body, which only schemathesis considers invalid.
 
-    It takes the pattern `\S`, a character that is no blank, together with a length for `^\S{1,255}$`.
+    It takes the pattern `\S`, one non-blank character, together with a length for `^\S{1,255}$`.
     """
     locations = case.meta.components if case.meta is not None else {}
     if [location for location, part in locations.items() if part.mode.is_negative] != [ParameterLocation.BODY]:
@@ -125,10 +125,10 @@ def is_valid_per_document(case: schemathesis.Case[Any]) -> bool:
 def test_service_conforms_to_its_openapi_document(
     serve: Callable[..., ServiceProcess], database_url: str, tmp_path: Path
 ) -> None:
-    """No request that schemathesis thinks of gets an answer that the OpenAPI document does not promise.
+    """The service gives every request that schemathesis generates a response that the OpenAPI document promises.
 
-    It goes through all operations with boundary values, random data and sequences of requests, on the demo data, and
-    ends with at least one success of each operation: agreement on refusals alone would prove little.
+    schemathesis exercises all operations with boundary values, random data and sequences of requests, on the demo data.
+    Each operation has to succeed at least once, because agreement on refusals alone would prove little.
     """
     made = run_cli("keys", "create", "--name", "schemathesis", "--scope", "admin", DATABASE_URL=database_url)
     key = made.stdout.strip()

@@ -1,4 +1,4 @@
-"""The OpenAPI document: what integrators read, and generate their clients from."""
+"""The OpenAPI document, which integrators read and from which they generate clients."""
 
 import json
 import re
@@ -43,7 +43,7 @@ EXPECTED_OPERATIONS = {
     "readyz": ("get", "/readyz", "health"),
     "metrics": ("get", "/metrics", "health"),
 }
-"""All operations by their operationId: `create_patient`, `list_patients`, …"""
+"""All operations by operationId: `create_patient`, `list_patients`, …"""
 REQUEST_SCHEMAS = {
     "patients": ["PatientCreate", "PatientUpdate"],
     "profiles": ["ProfileCreate", "ProfileUpdate", "ProfileUpsert"],
@@ -58,7 +58,7 @@ def document() -> Json:
 
 
 def operations(document: Json) -> Iterator[tuple[str, str, Json]]:
-    """Each operation with its method and path, and its responses in full."""
+    """Yield each operation with its method and path, and with its responses resolved."""
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             responses = {
@@ -71,7 +71,7 @@ def operations(document: Json) -> Iterator[tuple[str, str, Json]]:
 
 
 def walk_objects(node: Any, pointer: str = "#") -> Iterator[tuple[str, Json]]:
-    """All objects inside `node`, each with its place."""
+    """Yield all objects inside `node`, each with its JSON pointer."""
     if isinstance(node, dict):
         yield pointer, node
         for key, value in node.items():
@@ -82,68 +82,68 @@ def walk_objects(node: Any, pointer: str = "#") -> Iterator[tuple[str, Json]]:
 
 
 def operation_kind(operation_id: str) -> str:
-    """What an operation does, whatever the resource: `list_history` of `list_patient_history`."""
+    """Return the kind of an operation, whatever its resource: `list_history` for `list_patient_history`."""
     verb, *rest = operation_id.split("_")
     return "_".join([verb, *rest[1:]])
 
 
 def text_schema(schema: Json) -> Json:
-    """The branch of a field's schema that is for text, be it optional or not."""
+    """Return the branch of a field's schema that describes text, whether the field is optional or not."""
     branches: list[Json] = schema.get("anyOf", [schema])
     return next((branch for branch in branches if branch.get("type") in ("string", ["string", "null"])), {})
 
 
 def test_operations_keep_their_names_paths_and_tags(document: Json) -> None:
-    """Names, methods, paths and tags of operations are what generated clients call: they stay."""
+    """Operations keep their names, methods, paths and tags, because generated clients depend on them."""
     found = [(o["operationId"], (method, path, *o["tags"])) for method, path, o in operations(document)]
     assert dict(found) == EXPECTED_OPERATIONS
     assert len(found) == len(EXPECTED_OPERATIONS)
 
 
 def test_tags_are_described(document: Json) -> None:
-    """Every tag that an operation has is described, and no other."""
+    """Every tag that an operation has is described, and no other tag is."""
     described = [tag["name"] for tag in document["tags"] if tag["description"]]
     assert described == [*RESOURCE_PLURALS.values(), "audit", "health"]
 
 
 def test_every_operation_has_a_summary_and_a_description(document: Json) -> None:
-    """Each operation has a summary and a description."""
+    """Every operation has a summary and a description."""
     silent = [o["operationId"] for *_, o in operations(document) if not o.get("summary") or not o.get("description")]
     assert silent == []
 
 
 def test_document_is_json_and_openapi_3_1(document: Json) -> None:
-    """The document is JSON that reads as it was written, and is OpenAPI 3.1."""
+    """The document is OpenAPI 3.1, and is the same after a round trip through JSON."""
     assert json.loads(json.dumps(document)) == document
     assert document["openapi"].startswith("3.1.")
 
 
 async def test_the_document_is_served(client: httpx.AsyncClient, document: Json) -> None:
-    """`/openapi.json` answers the document."""
+    """`/openapi.json` returns the document."""
     answer = await client.get("/openapi.json")
     assert answer.headers["content-type"] == "application/json"
     assert answer.json() == document
 
 
 def test_the_committed_document_is_current(document: Json) -> None:
-    """`openapi.json` in the repository is the document: a change of the interface is seen in its diff."""
-    assert COMMITTED_DOCUMENT_PATH.exists(), "write it: make openapi"
-    assert json.loads(COMMITTED_DOCUMENT_PATH.read_text()) == document, "write it anew: make openapi"
+    """`openapi.json` in the repository is current, so that a change of the interface shows in its diff."""
+    assert COMMITTED_DOCUMENT_PATH.exists(), "create it with `make openapi`"
+    assert json.loads(COMMITTED_DOCUMENT_PATH.read_text()) == document, "update it with `make openapi`"
 
 
 def test_paths_end_with_a_slash(document: Json) -> None:
-    """Of the two forms that are served the document shows the contract's."""
+    """The document shows the contract's form of each path, with a trailing slash, of the two that are served."""
     assert [path for path in document["paths"] if not path.endswith("/")] == ["/livez", "/readyz", "/metrics"]
 
 
 def test_schemas_are_valid_json_schema_2020_12(document: Json) -> None:
-    """Each schema is one that JSON Schema 2020-12, OpenAPI 3.1's dialect, allows."""
+    """Each schema is valid in JSON Schema 2020-12, the dialect of OpenAPI 3.1."""
     for name, schema in document["components"]["schemas"].items():
         assert jsonschema_rs.meta.is_valid({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}), name
 
 
 def test_references_resolve(document: Json) -> None:
-    """Every `$ref` leads to something in the document, and every schema and header is led to."""
+    """Every `$ref` resolves, and every schema and header is referenced."""
     references = {value["$ref"] for _, value in walk_objects(document) if "$ref" in value}
     for reference in references:
         node: Any = document
@@ -154,12 +154,12 @@ def test_references_resolve(document: Json) -> None:
         f"#/components/{kind}/{name}"
         for kind, named in document["components"].items()
         for name in named
-        if kind != "securitySchemes"  # named by operations, without a reference
+        if kind != "securitySchemes"  # operations name them without a reference
     }
 
 
 def test_errors_are_problems(document: Json) -> None:
-    """Every error that an operation may answer is an RFC 9457 problem, in its media type only."""
+    """Every error that an operation may return is an RFC 9457 problem, in its media type only."""
     seen = 0
     for _, _, operation in operations(document):
         for status, response in operation["responses"].items():
@@ -172,7 +172,7 @@ def test_errors_are_problems(document: Json) -> None:
 
 
 def test_every_operation_lists_its_statuses(document: Json) -> None:
-    """An operation names what it can answer: its success, what may be wrong with the request, 431, 500, 503."""
+    """An operation lists exactly the statuses it can return: success, errors of the request, 431, 500 and 503."""
     body, one = {"400", "413", "415", "422"}, {"404"}
     expected = {
         "list": {"200", "422"},
@@ -209,13 +209,13 @@ def test_every_operation_lists_its_statuses(document: Json) -> None:
 
 
 def test_fastapi_validation_errors_are_not_documented(document: Json) -> None:
-    """FastAPI's form of validation errors, which the service never answers, is not documented."""
+    """FastAPI's validation errors, which the service never returns, are not documented."""
     assert not {"HTTPValidationError", "ValidationError"} & document["components"]["schemas"].keys()
     assert "HTTPValidationError" not in json.dumps(document)
 
 
 def test_no_schema_has_a_default(document: Json) -> None:
-    """No schema has a `default`: a generated client would send it, and absent is not null."""
+    """No schema has a `default`: a generated client would send it, and an absent field is not null."""
     assert [
         place for place, value in walk_objects(document) if "default" in value and not place.endswith("properties")
     ] == []
@@ -224,7 +224,7 @@ def test_no_schema_has_a_default(document: Json) -> None:
 @pytest.mark.parametrize("name", ["patient_latitude", "patient_longitude"])
 @pytest.mark.parametrize("schema", ["Patient", "PatientCreate", "PatientUpdate"])
 def test_degrees_are_strings_with_a_pattern(document: Json, schema: str, name: str) -> None:
-    """Degrees are strings of a pattern, which six decimals fit, never binary fractions."""
+    """Degrees are strings with a pattern that allows six decimals, never binary fractions."""
     pattern = text_schema(document["components"]["schemas"][schema]["properties"][name])["pattern"]
     assert re.search(pattern, EXAMPLE_PATIENT[name])
     assert not re.search(pattern, "north")
@@ -232,7 +232,7 @@ def test_degrees_are_strings_with_a_pattern(document: Json, schema: str, name: s
 
 @pytest.mark.parametrize(("limit", "name"), [(90, "patient_latitude"), (180, "patient_longitude")])
 def test_degree_patterns_accept_exactly_the_valid_range(document: Json, limit: int, name: str) -> None:
-    """The pattern of degrees sent as text takes what the service takes, and no more."""
+    """The pattern of degrees sent as text accepts exactly what the service accepts."""
     pattern = text_schema(document["components"]["schemas"]["PatientCreate"]["properties"][name])["pattern"]
     for fits in (f"{limit}", f"-{limit}.000000", f"+{limit - 1}.999999", "0", "00.5", "7."):
         assert re.search(pattern, fits), fits
@@ -243,13 +243,13 @@ def test_degree_patterns_accept_exactly_the_valid_range(document: Json, limit: i
 def optional_text_fields(document: Json) -> Iterator[tuple[str, Json]]:
     for name in (name for names in REQUEST_SCHEMAS.values() for name in names):
         for field, schema in document["components"]["schemas"][name]["properties"].items():
-            typed = "$ref" in str(schema) or "format" in schema  # a blank would cost clients the type
+            typed = "$ref" in str(schema) or "format" in schema  # allowing a blank would cost clients the type
             if field != "unique_id" and "null" in str(schema) and text_schema(schema) and not typed:
                 yield f"{name}.{field}", schema
 
 
 def test_blanks_are_allowed_where_they_mean_null(document: Json) -> None:
-    """HTML forms send `""` for what was left empty, and the service takes it for null: the document says so."""
+    """Optional text fields allow `""`, which HTML forms send for an empty input and the service takes for null."""
     fields = dict(optional_text_fields(document))
     assert len(fields) > 40
     assert [name for name, schema in fields.items() if not jsonschema_rs.is_valid(schema, "")] == []
@@ -259,7 +259,7 @@ def test_blanks_are_allowed_where_they_mean_null(document: Json) -> None:
 async def test_max_lengths_match_the_database_checks(
     document: Json, connection: asyncpg.Connection, table: str
 ) -> None:
-    """The `maxLength` of each text field of a request is what the CHECK constraint of its column allows."""
+    """The `maxLength` of each text field in a request is the limit of its column's CHECK constraint."""
     columns = await connection.fetch(
         "SELECT column_name FROM information_schema.columns WHERE table_name = $1 AND collation_name = 'pg_c_utf8'",
         table,
@@ -283,7 +283,7 @@ async def test_max_lengths_match_the_database_checks(
 def test_location_link_and_next_cursor_headers_are_documented(
     document: Json, header: str, verb: str, status: str
 ) -> None:
-    """The operations that answer these headers say so, as strings; no other does."""
+    """Exactly the operations that return these headers document them, as strings."""
     documented = {
         operation["operationId"]: (code, response["headers"][header]["schema"]["type"])
         for *_, operation in operations(document)
@@ -295,7 +295,7 @@ def test_location_link_and_next_cursor_headers_are_documented(
 
 
 def test_request_id_and_retry_headers_are_documented(document: Json) -> None:
-    """Every answer has the request's id, and every 503 says when to try again."""
+    """Every response has the request's id, and every 429 and 503 says when to retry."""
     for _, _, operation in operations(document):
         for status, response in operation["responses"].items():
             particular = {
@@ -310,7 +310,7 @@ def test_request_id_and_retry_headers_are_documented(document: Json) -> None:
 
 
 def test_every_operation_declares_its_scope(document: Json) -> None:
-    """Each operation but the probes names the scope it needs, for each way to send credentials."""
+    """Every operation except the probes names the scope it requires, for each way to send credentials."""
     schemes = document["components"]["securitySchemes"].keys()
     for _, _, operation in operations(document):
         if operation["operationId"] in {"livez", "readyz"}:
@@ -322,27 +322,27 @@ def test_every_operation_declares_its_scope(document: Json) -> None:
 
 
 def test_operation_summaries_are_unique(document: Json) -> None:
-    """No two operations have one summary: PUT and PATCH are told apart in a list of them."""
+    """No two operations share a summary, so that PUT and PATCH can be told apart in a list."""
     summaries = [operation["summary"] for *_, operation in operations(document)]
     assert len(set(summaries)) == len(summaries)
 
 
 def test_parameters_are_never_null(document: Json) -> None:
-    """A path or a query has no null, so no generated client offers it."""
+    """No parameter may be null, which neither a path nor a query can express, and each has a description."""
     schemas = [parameter["schema"] for *_, o in operations(document) for parameter in o.get("parameters", ())]
     assert [schema for schema in schemas if schema["type"] not in {"string", "integer", "array"}] == []
     assert all(parameter["description"] for *_, o in operations(document) for parameter in o.get("parameters", ()))
 
 
 def test_response_gender_is_a_named_enum(document: Json) -> None:
-    """Generated clients have one type for it, by a name that a person would choose."""
+    """The gender in responses is a named enum, so that generated clients have one type with a readable name."""
     gender = document["components"]["schemas"]["Patient"]["properties"]["patient_gender"]
     assert gender["anyOf"] == [{"$ref": "#/components/schemas/Gender"}, {"type": "null"}]
     assert document["components"]["schemas"]["Gender"]["enum"] == ["Male", "Female", "Other", "Unknown"]
 
 
 def request_examples(document: Json, method: str, path: str) -> list[Json]:
-    """The examples of a request's body, beside its schema or in it."""
+    """Return the examples of a request body, next to its schema or inside it."""
     content = document["paths"][path][method]["requestBody"]["content"]["application/json"]
     beside = [content["example"]] if "example" in content else []
     named = [example["value"] for example in content.get("examples", {}).values()]
@@ -351,7 +351,7 @@ def request_examples(document: Json, method: str, path: str) -> list[Json]:
 
 
 def test_contract_requests_are_the_documented_examples(document: Json) -> None:
-    """Who tries the service from `/docs` sends what the contract prints."""
+    """The documented examples include the contract's, so that `/docs` sends what the contract prints."""
     change = {
         "patient_mobile_number": "+987654321",
         "patient_race": "African",
@@ -364,7 +364,7 @@ def test_contract_requests_are_the_documented_examples(document: Json) -> None:
 
 
 def test_examples_fit_their_schemas(document: Json) -> None:
-    """Every example in the document is one that its schema allows."""
+    """Every example in the document is valid in its schema."""
     found = [(place, value, example) for place, value in walk_objects(document) for example in schema_examples(value)]
     assert len(found) > 100
     wrong = []
@@ -377,7 +377,7 @@ def test_examples_fit_their_schemas(document: Json) -> None:
 
 
 def schema_examples(value: Json) -> list[Any]:
-    """The examples of a schema, or of the content that a schema is for."""
+    """Return the examples of a schema, or of the content that the schema describes."""
     examples = value.get("examples", [])
     beside = [value["example"]] if "example" in value and "schema" in value else []
     return [*beside, *(examples if isinstance(examples, list) else [])]

@@ -1,4 +1,4 @@
-"""The settings: documented, checked at the start, and without secrets in what they print."""
+"""Settings are documented, checked at startup, and printed without secrets."""
 
 import ast
 import re
@@ -12,11 +12,11 @@ from app.settings import ENVIRONMENT_PREFIX, InvalidSettingsError, Settings
 from tests.processes import run_cli
 
 README_PATH = Path(__file__).parents[1] / "README.md"
-PASSWORD = "s3cret-PASSWORD"  # noqa: S105  # that it is told from the rest is all that matters
+PASSWORD = "s3cret-PASSWORD"  # noqa: S105  # it only has to be recognisable
 
 
 def environment_variable(field: str) -> str:
-    """The environment variable of a field."""
+    """Return the environment variable of a field."""
     return field.upper() if field.startswith("database_url") else f"{ENVIRONMENT_PREFIX}{field.upper()}"
 
 
@@ -34,7 +34,7 @@ INVALID_VALUES = {
 
 @pytest.mark.parametrize("field", Settings.model_fields)
 def test_each_setting_is_documented_where_it_is_declared(field: str) -> None:
-    """A docstring stands under each field, and is a sentence."""
+    """Each field is followed by a docstring that is a sentence."""
     tree = ast.parse(Path(app.settings.__file__).read_text())
     body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Settings")
     field_index = next(
@@ -45,11 +45,11 @@ def test_each_setting_is_documented_where_it_is_declared(field: str) -> None:
     below = body[field_index + 1] if field_index + 1 < len(body) else None
     assert isinstance(below, ast.Expr), f"write a docstring under {field}"
     assert isinstance(below.value, ast.Constant), f"write a docstring under {field}"
-    assert re.fullmatch(r"[A-Z].+\.", str(below.value.value), re.DOTALL), f"a sentence for {field}"
+    assert re.fullmatch(r"[A-Z].+\.", str(below.value.value), re.DOTALL), f"write a sentence for {field}"
 
 
 def test_readme_names_the_settings_that_exist() -> None:
-    """The README's table has one row for each setting, in the order of their declaration, with default and meaning."""
+    """The README's table has one row per setting, in the order of declaration, with default and meaning."""
     section = re.search(r"^## Settings\n(.*?)(?=^## |\Z)", README_PATH.read_text(), re.DOTALL | re.MULTILINE)
     assert section is not None, "the README has no heading `## Settings`"
     rows = re.findall(r"^\| `(\w+)` \| (\S.*?) \| (\S.*?) \|$", section[1], re.MULTILINE)
@@ -58,7 +58,7 @@ def test_readme_names_the_settings_that_exist() -> None:
 
 @pytest.mark.parametrize("write", [repr, str, lambda settings: repr(settings.model_dump()), Settings.model_dump_json])
 def test_the_databases_password_is_not_shown(write: object) -> None:
-    """However settings are printed, the URL's password is not in it."""
+    """Printed settings, in any form, do not contain the URL's password."""
     settings = Settings.model_validate({"database_url": f"postgresql://user:{PASSWORD}@host/patients"})
     assert callable(write)
     assert PASSWORD not in write(settings)
@@ -68,7 +68,7 @@ def test_the_databases_password_is_not_shown(write: object) -> None:
 
 @pytest.mark.parametrize("name", INVALID_VALUES)
 def test_invalid_variable_is_named_without_its_value(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An invalid or unknown variable is named; its value, which may be a secret, is not."""
+    """An invalid or unknown variable is named without its value, which may be a secret."""
     monkeypatch.setenv(name, INVALID_VALUES[name])
     with pytest.raises(InvalidSettingsError, match=rf"^{name}: ") as caught:
         Settings.load()
@@ -77,7 +77,7 @@ def test_invalid_variable_is_named_without_its_value(name: str, monkeypatch: pyt
 
 
 def test_all_invalid_variables_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A start that fails names every variable to mend, one a line."""
+    """A failed start names every invalid variable, one per line."""
     for name, value in INVALID_VALUES.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(InvalidSettingsError) as caught:
@@ -95,7 +95,7 @@ def test_pool_sizes_have_bounds(value: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("url", ["postgresql://user@host/patients", "postgres://user@host/patients?sslmode=require"])
 def test_both_postgresql_url_schemes_are_accepted(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`postgres://`, which hosting services give out, is as good as `postgresql://`."""
+    """`postgres://`, which hosting services use, is accepted like `postgresql://`."""
     monkeypatch.setenv("DATABASE_URL", url)
     loaded = Settings.load().database_url
     assert loaded is not None
@@ -103,14 +103,14 @@ def test_both_postgresql_url_schemes_are_accepted(url: str, monkeypatch: pytest.
 
 
 def test_origins_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several browser origins fit in one variable."""
+    """One variable holds several browser origins, separated by commas."""
     monkeypatch.setenv("PATIENTS_CORS_ORIGINS", "https://app.example.org, http://localhost:5173,")
     assert Settings.load().cors_origins == ("https://app.example.org", "http://localhost:5173")
 
 
 @pytest.mark.parametrize("origin", ["*", "app.example.org", "https://", "https://a.example/path", "ftp://a.example"])
 def test_invalid_origins_are_refused(origin: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An origin is a scheme, a host and perhaps a port: anything else would silently allow nobody."""
+    """An origin is a scheme, a host and an optional port: anything else would silently match no browser."""
     monkeypatch.setenv("PATIENTS_CORS_ORIGINS", origin)
     with pytest.raises(InvalidSettingsError, match=r"^PATIENTS_CORS_ORIGINS: "):
         Settings.load()
@@ -119,7 +119,7 @@ def test_invalid_origins_are_refused(origin: str, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("name", ["PATIENTS_PASSWORT", "PATIENTS_POOL_SIZE", "DATABASE_URL"])
 @pytest.mark.parametrize("command", ["serve", "migrate"])
 def test_command_exits_with_1_and_names_the_invalid_variable(command: str, name: str) -> None:
-    """A command that finds a variable it cannot use exits with 1, naming it on stderr, without its value."""
+    """A command that finds an invalid variable exits with 1 and names it on stderr without its value."""
     ended = run_cli(command, **{name: INVALID_VALUES[name]})
     assert ended.returncode == 1
     assert f"{name}: " in ended.stderr
@@ -127,7 +127,7 @@ def test_command_exits_with_1_and_names_the_invalid_variable(command: str, name:
 
 
 def test_database_url_is_read_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file may hold the URL, with a line's end; one that cannot be read, or beside DATABASE_URL, is named."""
+    """A file may hold the URL; if it is unreadable, or DATABASE_URL is set too, the variable is named."""
     secret = tmp_path / "url"
     secret.write_text(f"postgresql://user:{PASSWORD}@host/patients\n")
     monkeypatch.setenv("DATABASE_URL_FILE", str(secret))
@@ -143,8 +143,8 @@ def test_database_url_is_read_from_a_file(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("url", [f"postgresql://user:{PASSWORD}/x@host/patients", f"postgresql://[{PASSWORD}/patients"])
 def test_malformed_database_url_is_refused_without_repeating_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A URL whose password is not percent-encoded is refused by name, with what to do, and none of it is repeated."""
+    """A URL whose password is not percent-encoded is refused with advice, and none of it is repeated."""
     monkeypatch.setenv("DATABASE_URL", url)
-    with pytest.raises(InvalidSettingsError, match=r"^DATABASE_URL: is no URL: in a password, write") as caught:
+    with pytest.raises(InvalidSettingsError, match=r"^DATABASE_URL: is not a URL: in a password, write") as caught:
         Settings.load()
     assert PASSWORD not in str(caught.value)

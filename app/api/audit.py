@@ -1,17 +1,24 @@
-"""The routes of the audit, and of who has seen a patient."""
+"""The routes of the audit: its entries, and the report of who has accessed a patient's record."""
+
+from functools import partial
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from app.api.endpoints import PathId, get_database, get_settings
-from app.api.pages import ListSource, PageParameters, list_response
-from app.api.query_parameters import openapi_query_parameters, parse_query
-from app.api.routing import make_router, problem_responses
+from app.api.documentation import PAGE_ERRORS, link_header, problem_responses, request_parameters
+from app.api.list_response import list_response
+from app.api.list_source import ListSource
+from app.api.resource import ResourceApi, annotate
+from app.api.routing import make_router, passthrough
+from app.api.services import get_services
 from app.audit.disclosures import access_entry
 from app.audit.repository import AuditPosition, list_access_events, list_entries
 from app.audit.schemas import AccessEntry, AuditEntry, AuditParameters
 from app.auth.principal import Principal
 from app.auth.scopes import Scope, requires
 from app.errors import ForbiddenError
+from app.http.query_parameters import parse_query
+from app.listing.pagination import PageParameters
 from app.listing.query import SimpleListItem
 from app.records.history import History
 from app.records.repository import Repository
@@ -19,53 +26,89 @@ from app.records.repository import Repository
 router = make_router("/audit", tag="audit", audited=True)
 
 
+class AuditEntrySource(ListSource):
+    """The entries of the audit that match the parameters, newest first."""
+
+    def __init__(self, request: Request, parameters: AuditParameters) -> None:
+        self._database = get_services(request).database
+        self._principal_name = Principal.from_request(request).name
+        self._parameters = parameters
+
+    async def page(self, after: str | None, limit: int) -> list[SimpleListItem]:
+        """Return up to `limit` entries after a position."""
+        async with self._database.search_snapshot(self._principal_name) as connection:
+            return await list_entries(connection, self._parameters, AuditPosition.from_text(after), limit)
+
+
+class AccessEventSource(ListSource):
+    """The accesses to one patient's record and the changes of it, newest first; also those of a deleted patient."""
+
+    def __init__(self, request: Request, repository_class: type[Repository], unique_id: str, _: PageParameters) -> None:
+        self._database = get_services(request).database
+        self._principal = Principal.from_request(request)
+        self._repository_class = repository_class
+        self._unique_id = unique_id
+
+    async def page(self, after: str | None, limit: int) -> list[SimpleListItem]:
+        """Return up to `limit` events after a position.
+
+        Raises:
+            NotFoundError: no patient that the principal may see ever had this id.
+        """
+        async with self._database.search_snapshot(self._principal.name) as connection:
+            history = History(self._repository_class(connection, self._principal))
+            await history.newest_version(self._unique_id)
+            position = AuditPosition.from_text(after)
+            events = await list_access_events(connection, self._unique_id, position, limit)
+        return [
+            SimpleListItem(self._unique_id, access_entry(event).model_dump_json(), str(event.position))
+            for event in events
+        ]
+
+
 @router.get(
     "/",
     name="list_audit_entries",
+    summary="List the entries of the audit",
+    description="List the requests for patients and profiles, newest first.",
+    response_description="The entries, newest first.",
     response_model=list[AuditEntry],
-    openapi_extra=requires(Scope.AUDIT_READ) | openapi_query_parameters(AuditParameters),
-    responses=problem_responses(422),
+    openapi_extra=requires(Scope.AUDIT_READ) | request_parameters(query=AuditParameters),
+    responses=problem_responses(422, errors=PAGE_ERRORS) | {200: {"headers": link_header("/audit/")}},
 )
+@passthrough
 async def list_audit_entries(request: Request) -> Response:
-    """List who has asked for which patients and profiles, newest first."""
+    """Return the entries that match the query, or a page of them.
+
+    Raises:
+        ForbiddenError: the principal is restricted to some hospitals.
+    """
     if Principal.from_request(request).hospitals is not None:
         raise ForbiddenError(
-            "The audit is of all hospitals, and you are limited to some. Of one patient, access/ tells who has seen it."
+            "The audit covers all hospitals, and your credentials are restricted to some. "
+            "GET a patient's access/ to see who has accessed that patient's record."
         )
-
-    async def read_page(query: AuditParameters, after: str | None, limit: int) -> list[SimpleListItem]:
-        async with get_database(request).search_snapshot(Principal.from_request(request).name) as connection:
-            return await list_entries(connection, query, AuditPosition.from_text(after), limit)
-
-    return await list_response(
-        request, ListSource(read_page), parse_query(request, AuditParameters), get_settings(request).list_cap
-    )
+    return await list_response(request, parse_query(request, AuditParameters), partial(AuditEntrySource, request))
 
 
-def add_access_route(router: APIRouter, repository_class: type[Repository]) -> None:
-    """Add to the `router` of patients who has seen or changed one."""
+def add_access_route(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
+    """Add to the router of patients the report of who has accessed or changed one."""
+    noun = resource.noun
 
-    @router.get(
+    async def list_access(request: Request, unique_id: str) -> Response:
+        parameters = parse_query(request, PageParameters)
+        create_source = partial(AccessEventSource, request, resource.repository_class, unique_id)
+        return await list_response(request, parameters, create_source)
+
+    annotate(list_access, unique_id=resource.path_id)
+    router.get(
         "/{unique_id}/access/",
-        name="list_patient_access",
+        name=f"list_{noun}_access",
+        summary=f"List the accesses to a {noun}",
+        description=f"List who has accessed or changed a {noun}'s record, newest first. Also for a deleted {noun}.",
+        response_description="Accesses and changes, newest first.",
         response_model=list[AccessEntry],
-        openapi_extra=requires(Scope.AUDIT_READ) | openapi_query_parameters(PageParameters),
-        responses=problem_responses(404, 422),
-    )
-    async def list_access(request: Request, unique_id: PathId) -> Response:
-        """List who has seen or changed a patient's record, newest first; that of a deleted one too."""
-
-        async def read_page(_: PageParameters, after: str | None, limit: int) -> list[SimpleListItem]:
-            principal = Principal.from_request(request)
-            async with get_database(request).search_snapshot(principal.name) as connection:
-                history = History(repository_class(connection, principal))
-                await history.newest_version(unique_id)  # is there one?
-                events = await list_access_events(connection, unique_id, AuditPosition.from_text(after), limit)
-            return [
-                SimpleListItem(unique_id, access_entry(event).model_dump_json(), str(event.position))
-                for event in events
-            ]
-
-        return await list_response(
-            request, ListSource(read_page), parse_query(request, PageParameters), get_settings(request).list_cap
-        )
+        openapi_extra=requires(Scope.AUDIT_READ) | request_parameters(query=PageParameters),
+        responses=problem_responses(404, 422, noun=noun, errors=PAGE_ERRORS)
+        | {200: {"headers": link_header(f"{router.prefix}/{{unique_id}}/access/")}},
+    )(passthrough(list_access))

@@ -1,92 +1,129 @@
-"""The routes of history and undoing, the same for every resource."""
+"""The routes of a record's history: list its versions, get one, restore one. Every resource has them."""
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 
-from app.api.endpoints import (
-    CREATE_PROBLEMS,
-    PathId,
-    get_database,
-    get_precondition,
-    get_settings,
-    record_response,
-    write_once,
+from app.api.crud import CREATE_PROBLEMS
+from app.api.documentation import (
+    IDEMPOTENCY_KEY,
+    IF_MATCH,
+    IF_NONE_MATCH,
+    PAGE_ERRORS,
+    header_references,
+    link_header,
+    problem_responses,
+    request_parameters,
 )
-from app.api.pages import ListSource, PageParameters, list_response
-from app.api.query_parameters import openapi_query_parameters, parse_query
-from app.api.routing import problem_responses
+from app.api.list_response import list_response
+from app.api.list_source import ListSource
+from app.api.resource import ResourceApi, annotate
+from app.api.responses import record_response
+from app.api.routing import passthrough
+from app.api.services import get_services
+from app.api.writes import WriteRequest
 from app.auth.principal import Principal
 from app.auth.scopes import Scope, requires
-from app.fields.schemas import Representation
+from app.http.query_parameters import parse_query
+from app.listing.pagination import PageParameters
 from app.listing.query import SimpleListItem
 from app.records.history import History
 from app.records.history_schemas import MAX_VERSION, Entry, Restore
-from app.records.service import Service
+from app.records.repository import Repository
 
-PathVersion = Annotated[int, Path(ge=1, lt=MAX_VERSION)]
-"""The number of a version in a path."""
+PathVersion = Annotated[int, Path(ge=1, lt=MAX_VERSION, description="The number of a version in the history.")]
+
+_VERSION_ERRORS = [{"loc": ["path", "version"], "msg": "Input should be a valid integer", "type": "int_parsing"}]
+_RESTORE_ERRORS = [{"loc": ["body", "version"], "msg": "Must be a version of the history", "type": "unknown_version"}]
 
 
-def add_history_routes(
-    router: APIRouter, service_class: type[Service[Any, Any]], representation: type[Representation], write_scope: Scope
-) -> None:
-    """Add to a resource's `router` the history of its records, and their restoring, which needs the scope `write`."""
-    repository_class = service_class.repository_class
-    resource_name = repository_class.name
+class HistorySource(ListSource):
+    """The journal entries of one record, newest first; also those of a deleted record. A position is a version."""
 
-    @router.get(
+    def __init__(self, request: Request, repository_class: type[Repository], unique_id: str, _: PageParameters) -> None:
+        self._database = get_services(request).database
+        self._principal = Principal.from_request(request)
+        self._repository_class = repository_class
+        self._unique_id = unique_id
+
+    async def page(self, after: str | None, limit: int) -> list[SimpleListItem]:
+        """Return up to `limit` entries before a version.
+
+        Raises:
+            NotFoundError: no record that the principal may see ever had this id.
+        """
+        async with self._database.search_snapshot(self._principal.name) as connection:
+            history = History(self._repository_class(connection, self._principal))
+            entries = await history.list_entries(self._unique_id, int(after or MAX_VERSION), limit)
+            if not entries:
+                await history.newest_version(self._unique_id)
+        return [SimpleListItem(*entry, position=entry.unique_id) for entry in entries]
+
+
+def add_history_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
+    """Add the routes of a resource's history to its router."""
+    noun, repository_class = resource.noun, resource.repository_class
+    history_path = f"{router.prefix}/{{unique_id}}/history/"
+
+    async def list_history(request: Request, unique_id: str) -> Response:
+        parameters = parse_query(request, PageParameters)
+        return await list_response(request, parameters, partial(HistorySource, request, repository_class, unique_id))
+
+    annotate(list_history, unique_id=resource.path_id)
+    router.get(
         "/{unique_id}/history/",
-        name=f"list_{resource_name}_history",
+        name=f"list_{noun}_history",
+        summary=f"List the versions of a {noun}",
+        description="List the changes of a record, newest first. The history of a deleted record can be read too.",
+        response_description="The versions, newest first.",
         response_model=list[Entry],
-        openapi_extra=requires(Scope.HISTORY_READ) | openapi_query_parameters(PageParameters),
-        responses=problem_responses(404, 422),
-    )
-    async def list_history(request: Request, unique_id: PathId) -> Response:
-        """List what was done to a record, newest first; that of a deleted one too."""
+        openapi_extra=requires(Scope.HISTORY_READ) | request_parameters(query=PageParameters),
+        responses=problem_responses(404, 422, noun=noun, errors=PAGE_ERRORS)
+        | {200: {"headers": link_header(history_path)}},
+    )(passthrough(list_history))
 
-        async def read_page(_: PageParameters, after: str | None, limit: int) -> list[SimpleListItem]:
-            principal = Principal.from_request(request)
-            async with get_database(request).search_snapshot(principal.name) as connection:
-                history = History(repository_class(connection, principal))
-                entries = await history.list_entries(unique_id, int(after or MAX_VERSION), limit)
-                if not entries:
-                    await history.newest_version(unique_id)  # is there such a record at all?
-            return [SimpleListItem(*entry, position=entry.unique_id) for entry in entries]
-
-        return await list_response(
-            request, ListSource(read_page), parse_query(request, PageParameters), get_settings(request).list_cap
-        )
-
-    @router.get(
-        "/{unique_id}/history/{version}/",
-        name=f"get_{resource_name}_version",
-        response_model=Entry,
-        openapi_extra=requires(Scope.HISTORY_READ),
-        responses=problem_responses(404, 422),
-    )
-    async def get_version(request: Request, unique_id: PathId, version: PathVersion) -> Response:
-        """Get one version of a record."""
-        async with get_database(request).read() as connection:
-            entry = await History(repository_class(connection, Principal.from_request(request))).get(unique_id, version)
+    async def get_version(request: Request, unique_id: str, version: PathVersion) -> Response:
+        async with get_services(request).database.read() as connection:
+            history = History(repository_class(connection, Principal.from_request(request)))
+            entry = await history.get(unique_id, version)
         return record_response(request, entry.document)
 
-    @router.post(
+    annotate(get_version, unique_id=resource.path_id)
+    router.get(
+        "/{unique_id}/history/{version}/",
+        name=f"get_{noun}_version",
+        summary=f"Get one version of a {noun}",
+        description="Get one version of a record.",
+        response_description="The version.",
+        response_model=Entry,
+        openapi_extra=requires(Scope.HISTORY_READ) | request_parameters(headers=(IF_NONE_MATCH,)),
+        responses=problem_responses(404, 422, noun=noun, errors=_VERSION_ERRORS)
+        | {200: {"headers": header_references("ETag")}}
+        | {
+            304: {
+                "description": "The version is still the one that `If-None-Match` names.",
+                "headers": header_references("ETag"),
+            }
+        },
+    )(get_version)
+
+    async def restore_version(request: Request, unique_id: str, body: Restore) -> Response:
+        write = WriteRequest(request, resource.service_class, body=body, unique_id=unique_id)
+        write.accept_idempotency_key()
+        record = await write.run(lambda service, precondition: service.restore(unique_id, body, precondition))
+        return write.response(record)
+
+    annotate(restore_version, unique_id=resource.path_id)
+    router.post(
         "/{unique_id}/restore/",
-        name=f"restore_{resource_name}",
-        response_model=representation,
-        openapi_extra=requires(write_scope),
-        responses=problem_responses(*CREATE_PROBLEMS, 404, 428),
-    )
-    async def restore(request: Request, unique_id: PathId, body: Restore) -> Response:
-        """Bring back a deleted record, or an earlier state of one that is there, as a new version."""
-        precondition = get_precondition(request)
-        transaction = get_database(request).transaction_for(Principal.from_request(request).name)
-        record, headers = await write_once(
-            request,
-            transaction,
-            service_class,
-            body,
-            lambda resource_service: resource_service.restore(unique_id, body, precondition),
-        )
-        return record_response(request, record.document, headers=headers)
+        name=f"restore_{noun}",
+        summary=f"Restore a {noun}",
+        description="Bring back a deleted record, or an earlier state of an existing one, as a new version."
+        + resource.write_scopes_sentence,
+        response_description=f"The {noun} after the restoration.",
+        response_model=resource.representation,
+        openapi_extra=requires(resource.write_scope) | request_parameters(headers=(IF_MATCH, IDEMPOTENCY_KEY)),
+        responses=problem_responses(*CREATE_PROBLEMS, 404, 428, noun=noun, errors=_RESTORE_ERRORS)
+        | {200: {"headers": header_references("ETag", "Idempotency-Replayed")}},
+    )(restore_version)

@@ -1,21 +1,22 @@
-"""Idempotency-Key: a request that is sent again is answered as it was the first time.
+"""Idempotency-Key: a repeated request gets the response of the first one and changes nothing.
 
-After draft-ietf-httpapi-idempotency-key-header. The key is inserted before all else of the transaction, so that a
-repeat waits at the primary key for the first to end; it is stored with what it made, or not at all.
+After draft-ietf-httpapi-idempotency-key-header. The key is inserted before everything else in the transaction, so that
+a concurrent repetition waits at the primary key until the first request ends. It is stored together with the record
+that the request wrote, or not at all.
 """
 
 import hashlib
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 import structlog
 from fastapi import Request
 from pydantic import BaseModel
-from sqlalchemy import delete, func, null, select, tuple_, update
+from sqlalchemy import ColumnElement, delete, func, null, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -24,43 +25,36 @@ from app.auth.principal import Principal
 from app.db.database import Database
 from app.errors import ConflictError, FieldError, NotFoundError, UnavailableError, ValidationFailedError
 from app.models import idempotency_keys
-from app.records.repository import Record
-from app.records.service import Service
+from app.records.repository import Record, Repository
 
 log = structlog.get_logger()
 
 KEY_RETENTION = timedelta(hours=24)
 PRUNE_BATCH_SIZE = 1000
+"""Expired keys that one transaction deletes."""
 KEY_PATTERN = r'^(?:[!#-~]{1,255}|"[!#-~]{1,255}")$'
 """A key, quoted or not: visible ASCII characters without quotes inside."""
 
 _EXPIRED = idempotency_keys.c.time < func.statement_timestamp() - KEY_RETENTION
 
 
-class IdempotentResult(NamedTuple):
-    """What a request came to."""
-
-    record: Record
-    replayed: bool
-
-
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
-    """A request that may be sent again."""
+    """The key of a request that the client may repeat. It is valid for one principal, method and path."""
 
     principal_name: str
     method: str
     path: str
     key: str
     fingerprint: bytes
-    """Of the body as it was understood: spaces and the order of keys make no other request."""
+    """A hash of the validated body: white space and the order of keys do not make it another request."""
 
     @classmethod
     def from_request(cls, request: Request, principal: Principal, body: BaseModel) -> "IdempotencyKey | None":
-        """The request's key, if it has one.
+        """Return the request's key, if it has one.
 
         Raises:
-            InvalidError: it cannot be used.
+            ValidationFailedError: the header is repeated or malformed.
         """
         headers = request.headers.getlist("idempotency-key")
         if not headers:
@@ -72,48 +66,48 @@ class IdempotencyKey:
         fingerprint = hashlib.sha256(body.model_dump_json(exclude_unset=True).encode()).digest()
         return cls(principal.name, request.method, request.scope["path"], header.strip('"'), fingerprint)
 
+    async def claim(self, repository: Repository) -> Record | None:
+        """Claim the key for this request; if an earlier request has it, return the record which that one wrote.
 
-S = TypeVar("S", bound=Service[Any, Any])
+        Raises:
+            ValidationFailedError: the earlier request had another body.
+            ConflictError: the record of the earlier request is gone, or no longer visible to the principal.
+        """
+        connection = repository.connection
+        renewed_values = {"fingerprint": self.fingerprint, "time": func.statement_timestamp(), "document": null()}
+        claim = (
+            insert(idempotency_keys)
+            .values(**self._identity, fingerprint=self.fingerprint)
+            .on_conflict_do_update(index_elements=list(self._identity), set_=renewed_values, where=_EXPIRED)
+            .returning(idempotency_keys.c.key)
+        )
+        if (await connection.execute(claim)).one_or_none() is not None:
+            return None
+        stored = (await connection.execute(select(idempotency_keys).where(*self._is_this_key))).one()
+        if stored.document is not None and stored.fingerprint != self.fingerprint:
+            message = "Was sent before with another body; a new request needs a new key"
+            raise ValidationFailedError([FieldError(("header", "Idempotency-Key"), message, "idempotency_key_reused")])
+        if stored.document is not None:  # None if the record was erased
+            with suppress(NotFoundError):
+                await repository.get(stored.unique_id)
+                return Record(stored.unique_id, stored.document)
+        raise ConflictError("What the first request with this Idempotency-Key made is no longer there.")
 
+    async def store(self, connection: AsyncConnection, record: Record) -> None:
+        """Store the record that the request wrote, in the same transaction."""
+        await connection.execute(update(idempotency_keys).where(*self._is_this_key).values(record._asdict()))
 
-async def execute_idempotently(
-    key: IdempotencyKey | None, service: S, work: Callable[[S], Awaitable[Record]]
-) -> IdempotentResult:
-    """Have `service` do `work`; if the key's request was answered before, do nothing and answer as that was.
+    @property
+    def _identity(self) -> dict[str, Any]:
+        return {"principal": self.principal_name, "method": self.method, "path": self.path, "key": self.key}
 
-    Raises:
-        InvalidError: the key came with another body.
-        ConflictError: what the first made is gone, or no longer the principal's to see.
-    """
-    if key is None:
-        return IdempotentResult(await work(service), replayed=False)
-    columns = idempotency_keys.c
-    identity = {"principal": key.principal_name, "method": key.method, "path": key.path, "key": key.key}
-    same_key = [columns[name] == value for name, value in identity.items()]
-    renewed_values = {"fingerprint": key.fingerprint, "time": func.statement_timestamp(), "document": null()}
-    claim = (
-        insert(idempotency_keys)
-        .values(**identity, fingerprint=key.fingerprint)
-        .on_conflict_do_update(index_elements=list(identity), set_=renewed_values, where=_EXPIRED)
-        .returning(columns.key)
-    )
-    if (await service.connection.execute(claim)).one_or_none() is not None:
-        record = await work(service)
-        await service.connection.execute(update(idempotency_keys).where(*same_key).values(record._asdict()))
-        return IdempotentResult(record, replayed=False)
-    stored = (await service.connection.execute(select(idempotency_keys).where(*same_key))).one()
-    if stored.document is not None and stored.fingerprint != key.fingerprint:
-        message = "Was sent before with another body; a new request needs a new key"
-        raise ValidationFailedError([FieldError(("header", "Idempotency-Key"), message, "idempotency_key_reused")])
-    if stored.document is not None:  # else it was erased
-        with suppress(NotFoundError):
-            await service.repository.get(stored.unique_id)
-            return IdempotentResult(Record(stored.unique_id, stored.document), replayed=True)
-    raise ConflictError("What the first request with this Idempotency-Key made is no longer there.")
+    @property
+    def _is_this_key(self) -> Sequence[ColumnElement[bool]]:
+        return [idempotency_keys.c[name] == value for name, value in self._identity.items()]
 
 
 async def delete_expired_keys(database: Database) -> None:
-    """Forget keys that are older than 24 hours, in portions; what cannot be done now is done next time."""
+    """Delete keys older than 24 hours in batches. What fails now is left for the next run."""
     batch = select(*idempotency_keys.primary_key).where(_EXPIRED).limit(PRUNE_BATCH_SIZE)
     statement = delete(idempotency_keys).where(
         tuple_(*idempotency_keys.primary_key).in_(batch.with_for_update(skip_locked=True))

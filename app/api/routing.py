@@ -1,9 +1,9 @@
-"""How routes are declared, and how a request's body is read before it is validated."""
+"""Routes: each authenticates, audits and reads strict JSON before its endpoint runs."""
 
 import inspect
 import re
 from collections.abc import Callable, Coroutine, MutableMapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -13,46 +13,41 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as ASGIScope
 
+from app.api.documentation import access_problem_responses, header_references
+from app.api.services import get_services
 from app.audit.recorder import RequestAudit, requested_ids
-from app.auth.authentication import Authenticator
-from app.auth.scopes import Scope, required_scope
-from app.errors import (
-    IdentifierTakenError,
-    MissingScopeError,
-    NotFoundError,
-    PreconditionFailedError,
-    PreconditionRequiredError,
-    ServiceError,
-    TooManyRequestsError,
-    UnauthorizedError,
-    UnavailableError,
-    UnreadableBodyError,
-    UnsupportedMediaTypeError,
-    ValidationFailedError,
-)
-from app.http.problems import (
-    BODY_TOO_LARGE_DETAIL,
-    HEAD_TOO_LARGE_DETAIL,
-    PROBLEM_MEDIA_TYPE,
-    UNEXPECTED_ERROR_DETAIL,
-    problem_content,
-    status_for,
-    status_phrase,
-)
+from app.auth.scopes import required_scope
+from app.errors import ServiceError, UnreadableBodyError, UnsupportedMediaTypeError
+from app.http.problems import status_for
 from app.http.strict_json import InvalidJSONError, parse_json
+from app.request_state import RequestState
 
 _JSON_MEDIA_TYPE_PATTERN = re.compile(r'application/json\s*(?:;\s*charset=(?:utf-8|"utf-8")\s*)?;?', re.IGNORECASE)
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+E = TypeVar("E", bound=Callable[..., Coroutine[Any, Any, Response]])
+
+_PASSTHROUGH_ATTRIBUTE = "is_passthrough"
+
+
+def passthrough(endpoint: E) -> E:
+    """Declare that FastAPI need not process a request for this endpoint: `Route` calls it directly.
+
+    The endpoint takes the request and path parameters as text, and returns a response. Such a route serves a third more
+    requests. FastAPI #16108 proposed the same fast path; when FastAPI has it, this can go. Faster matching, which
+    `Route.matches` adds for paths without parameters, is proposed in Starlette #3339 and FastAPI #16236.
+    """
+    setattr(endpoint, _PASSTHROUGH_ATTRIBUTE, True)
+    return endpoint
 
 
 class JSONRequest(Request):
     """A request whose body is strict JSON."""
 
     async def json(self) -> Any:
-        """Parse the body.
+        """Return the parsed body.
 
         Raises:
-            UnreadableBodyError: it is not strict JSON.
+            UnreadableBodyError: the body is not strict JSON.
         """
         if not hasattr(self, "_json"):
             try:
@@ -63,30 +58,38 @@ class JSONRequest(Request):
 
 
 class Route(APIRoute):
-    """A route that asks who it is before all else, reads JSON strictly, and notes its template for the log.
+    """A route that authenticates the caller first, parses JSON strictly, and notes its path template for the log.
 
     Raises:
-        ValueError: it does not declare which scope it needs.
+        ValueError: the route does not declare the scope that it requires, or is declared `passthrough` and is not.
     """
 
     audited: ClassVar[bool] = False
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **keywords: Any) -> None:
         self.required_scope = required_scope(keywords.get("openapi_extra"))
+        responses = dict(keywords.get("responses") or {})
+        success_status = keywords.get("status_code") or 200
+        responses.setdefault(success_status, {})
+        description = keywords.get("description") or inspect.cleandoc(endpoint.__doc__ or "")
         if self.required_scope is not None:
-            keywords["responses"] = {**problem_responses(401, 403, 429), **(keywords.get("responses") or {})}
-        super().__init__(path, endpoint, **keywords)
-        if _is_passthrough(self):
+            responses = {**access_problem_responses(self.required_scope), **responses}
+            description += f" Needs the scope `{self.required_scope}`."
+        for response in responses.values():
+            response["headers"] = {**header_references("X-Request-ID"), **response.get("headers", {})}
+        super().__init__(path, endpoint, **{**keywords, "responses": responses, "description": description})
+        if getattr(endpoint, _PASSTHROUGH_ATTRIBUTE, False):
+            _check_passthrough(self)
             self.app = _as_asgi(self._authenticated_and_audited(self._call_endpoint))
 
     def matches(self, scope: MutableMapping[str, Any]) -> tuple[Match, MutableMapping[str, Any]]:
-        """Whether a request is for this route; where its path has no parameters, a comparison tells."""
+        """Match a request; a path without parameters is compared, which is faster than a regular expression."""
         if not self.param_convertors and scope["path"] != self.path:
             return Match.NONE, {}
         return super().matches(scope)
 
     def get_route_handler(self) -> Handler:
-        """FastAPI's hook: wrap the handler."""
+        """Wrap the handler; called by FastAPI."""
         handler = super().get_route_handler()
         return self._authenticated_and_audited(handler if self.body_field is None else _with_strict_json(handler))
 
@@ -98,13 +101,13 @@ class Route(APIRoute):
         scope = self.required_scope
 
         async def handle(request: Request) -> Response:
-            state = request.scope["state"]
-            state["route"] = self.path_format
-            audit = state["access"] = self._request_audit(request)
+            state = RequestState.from_scope(request.scope)
+            state.route = self.path_format
+            audit = state.audit = self._request_audit(request, state)
             try:
                 if scope is not None:
-                    authenticator: Authenticator = request.app.state.authenticator
-                    state["principal"] = await authenticator.authenticate(request, state["request_id"], scope)
+                    authenticator = get_services(request).authenticator
+                    state.principal = await authenticator.authenticate(request, state.request_id, scope)
                 response = await handler(request)
             except (ServiceError, HTTPException, RequestValidationError) as error:
                 await audit.record_denial(status_for(error))
@@ -114,29 +117,40 @@ class Route(APIRoute):
 
         return handle
 
-    def _request_audit(self, request: Request) -> RequestAudit:
-        state, settings = request.scope["state"], request.app.state.settings
-        # a search is a look too, although it is sent by POST
+    def _request_audit(self, request: Request, state: RequestState) -> RequestAudit:
+        services = get_services(request)
+        # by scope and not by method: a search is a read, although it is sent by POST
         is_read = self.required_scope is not None and self.required_scope.is_read_only
-        audited = self.audited and (not is_read or settings.reads_audited)
-        return RequestAudit(request.app.state.trail, state, audited, requested_ids(request), self.status_code or 200)
+        audited = self.audited and (not is_read or services.settings.reads_audited)
+        return RequestAudit(
+            services.audit_recorder,
+            state,
+            audited,
+            requested_ids(request),
+            self.status_code or 200,
+            str(self.tags[0]) if self.tags else "",
+        )
 
 
-def _is_passthrough(route: APIRoute) -> bool:
-    """Whether the endpoint takes the request, and parts of its path as they are, and answers itself."""
+def _check_passthrough(route: APIRoute) -> None:
+    """Raise ValueError unless the endpoint takes the request and path parameters as text and returns a response."""
     signature = inspect.signature(route.endpoint)
     path_parameters = route.dependant.path_params
-    return (
+    if not (
         inspect.iscoroutinefunction(route.endpoint)
         and signature.return_annotation is Response
-        and signature.parameters.keys() == {"request", *(part.name for part in path_parameters)}
-        and all(part.field_info.annotation is str and not part.field_info.metadata for part in path_parameters)
+        and signature.parameters.keys() == {"request", *(parameter.name for parameter in path_parameters)}
+        and all(
+            parameter.field_info.annotation is str and not parameter.field_info.metadata
+            for parameter in path_parameters
+        )
         and not route.dependencies
-    )
+    ):
+        raise ValueError(f"{route.name} is declared as passthrough, but FastAPI has to process its parameters.")
 
 
 def _as_asgi(handler: Handler) -> ASGIApp:
-    """An application of what has nothing to validate or to close: FastAPI would look for it at each request."""
+    """Return an ASGI application that calls the handler without FastAPI's search for dependencies at each request."""
 
     async def serve(scope: ASGIScope, receive: Receive, send: Send) -> None:
         response = await handler(Request(scope, receive, send))
@@ -158,48 +172,16 @@ def _with_strict_json(handler: Handler) -> Handler:
 
 
 class AuditedRoute(Route):
-    """A route whose requests are put on record before they are answered: what they show is patients' data."""
+    """A route that records each request before the response is sent, because its responses contain patients' data."""
 
     audited = True
 
 
-_EXAMPLE_DETAILS = {
-    400: "The body is not valid JSON: Expecting value at line 1, column 24.",
-    401: UnauthorizedError().detail,
-    403: MissingScopeError(Scope.PATIENTS_READ).detail,
-    404: NotFoundError("patient").detail,
-    409: IdentifierTakenError("patient").detail,
-    412: PreconditionFailedError().detail,
-    413: BODY_TOO_LARGE_DETAIL,
-    415: UnsupportedMediaTypeError().detail,
-    422: ValidationFailedError([]).detail,
-    429: TooManyRequestsError(1).detail,
-    428: PreconditionRequiredError().detail,
-    431: HEAD_TOO_LARGE_DETAIL,
-    500: UNEXPECTED_ERROR_DETAIL,
-    503: UnavailableError().detail,
-}
-"""Of examples; `app.api.openapi` knows the resource and says it for 404 and 409."""
-
-
-def _example_problem(status: int) -> dict[str, Any]:
-    return problem_content(status, _EXAMPLE_DETAILS[status], "req_01m82ajx1ew0r14nzv08mnkrmd")
-
-
-def problem_responses(*statuses: int, uses_database: bool = True) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of an operation that may answer these problems, 431, 500, and if it asks the `database` 503."""
-    schema = {"$ref": "#/components/schemas/Problem"}
-    return {
-        status: {
-            "description": status_phrase(status),
-            "content": {PROBLEM_MEDIA_TYPE: {"schema": schema, "example": _example_problem(status)}},
-        }
-        for status in sorted({*statuses, 431, 500, *({503} if uses_database else ())})
-    }
-
-
 def make_router(prefix: str, tag: str, *, audited: bool = False) -> APIRouter:
-    """A router of our routes, `audited` where they show or change patients' data. A route's name is its operationId."""
+    """Return a router for routes of this module, audited if they read or change patients' data.
+
+    `tag` is also the name of the resource in the audit. The name of a route is its operationId.
+    """
     return APIRouter(
         prefix=prefix,
         tags=[tag],

@@ -1,1 +1,1 @@
-"""The audit: who has looked at whom, and who was refused."""
+"""The audit: which principals accessed which patients and profiles, and which requests were denied."""

@@ -1,4 +1,4 @@
-"""Who has seen or changed a patient's record, in plain words (POPIA section 23; HIPAA, 45 CFR 164.528)."""
+"""Accesses to a patient's record, described in plain English (POPIA section 23; HIPAA, 45 CFR 164.528)."""
 
 from collections.abc import AsyncIterator
 
@@ -7,29 +7,37 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.audit.recorder import COUNT_METHOD
 from app.audit.repository import AccessEvent, AuditPosition, list_access_events
 from app.audit.schemas import AccessEntry
+from app.paths import SEARCH_SUFFIX, list_path, record_path
 
-_PATIENT_ROUTE = "/patients/patients/{unique_id}/"
-_PROFILE_ROUTE = "/profiles/profiles/{unique_id}/"
-_READ_BY_COUNT = ("counted", "Was counted among the records that a filter or a search found")
+_PATIENTS_ROUTE, _PATIENT_ROUTE = list_path("patients"), record_path("patients")
+_PROFILES_ROUTE, _PROFILE_ROUTE = list_path("profiles"), record_path("profiles")
+_SEARCH_ROUTE = f"{_PATIENTS_ROUTE}{SEARCH_SUFFIX}"
+_READ_BY_COUNT = ("counted", "Saw how many records match a filter or a search, including this one")
 READ_DESCRIPTIONS = {
-    ("GET", "/patients/patients/"): ("listed", "Saw the record in a list of patients"),
-    ("POST", "/patients/patients/search/"): ("listed", "Saw the record among those that a search found"),
-    (COUNT_METHOD, "/patients/patients/"): _READ_BY_COUNT,
-    (COUNT_METHOD, "/patients/patients/search/"): _READ_BY_COUNT,
-    ("GET", _PATIENT_ROUTE): ("read", "Looked at the record"),
-    ("GET", f"{_PATIENT_ROUTE}history/"): ("read_history", "Looked at the history of the record"),
-    ("GET", f"{_PATIENT_ROUTE}history/{{version}}/"): ("read_history", "Looked at an earlier version of the record"),
-    ("GET", f"{_PATIENT_ROUTE}access/"): ("read_report", "Looked up who has seen the record"),
-    ("RUN", "access-report"): ("read_report", "Printed a report of who has seen the record"),
-    ("RUN", "export"): ("exported", "Exported the record into a file"),
-    ("GET", "/profiles/profiles/"): ("listed", "Saw the profile in a list of profiles"),
-    ("GET", _PROFILE_ROUTE): ("read", "Looked at the profile"),
-    ("GET", f"{_PROFILE_ROUTE}history/"): ("read_history", "Looked at the history of the profile"),
-    ("GET", f"{_PROFILE_ROUTE}history/{{version}}/"): ("read_history", "Looked at an earlier version of the profile"),
+    ("GET", _PATIENTS_ROUTE): ("listed", "Saw the record in a list of patients"),
+    ("POST", _SEARCH_ROUTE): ("listed", "Saw the record in the results of a search"),
+    (COUNT_METHOD, _PATIENTS_ROUTE): _READ_BY_COUNT,
+    (COUNT_METHOD, _SEARCH_ROUTE): _READ_BY_COUNT,
+    ("GET", _PATIENT_ROUTE): ("read", "Viewed the record"),
+    ("GET", f"{_PATIENT_ROUTE}history/"): ("read_history", "Viewed the history of the record"),
+    ("GET", f"{_PATIENT_ROUTE}history/{{version}}/"): ("read_history", "Viewed an earlier version of the record"),
+    ("GET", f"{_PATIENT_ROUTE}access/"): ("read_report", "Checked who has seen or changed the record"),
+    ("RUN", "access-report"): ("read_report", "Printed a report of who has seen or changed the record"),
+    ("RUN", "export"): ("exported", "Exported the record to a file"),
+    ("GET", _PROFILES_ROUTE): ("listed", "Saw the profile in a list of profiles"),
+    ("GET", _PROFILE_ROUTE): ("read", "Viewed the profile"),
+    ("GET", f"{_PROFILE_ROUTE}history/"): ("read_history", "Viewed the history of the profile"),
+    ("GET", f"{_PROFILE_ROUTE}history/{{version}}/"): ("read_history", "Viewed an earlier version of the profile"),
 }
-"""By method and route; HEAD tells what GET does. A test walks the routes."""
-_READ_BY_WRITE = ("read", "Was shown the record in answer to data that were sent")
-"""What a request comes to that could change a record, and does not: it says what is there, or is a repeat."""
+"""Action and description of each read, by method and route.
+
+HEAD is described as GET, because it reveals as much. A test checks that every route that reads has a description.
+"""
+_READ_BY_WRITE = ("read", "Was shown the record after sending data that changed nothing")
+"""Action and description of a request that could have changed a record but did not.
+
+It sent the values that the record already had, or repeated an earlier request.
+"""
 _CHANGE_VERBS = {
     "created": "Created",
     "updated": "Changed",
@@ -40,12 +48,12 @@ _CHANGE_VERBS = {
 
 
 def access_entry(event: AccessEvent) -> AccessEntry:
-    """One access as it is answered."""
+    """Return the representation of one access event."""
     if event.action is not None:
         noun = "profile" if event.resource == "profiles" else "record"
         action, description = event.action, f"{_CHANGE_VERBS[event.action]} the {noun}"
     elif event.reason is not None:
-        action, description = "read", "Looked at the record in an emergency"
+        action, description = "read", "Viewed the record in an emergency"
     else:
         method = "GET" if event.method == "HEAD" else event.method or ""
         action, description = READ_DESCRIPTIONS.get((method, event.route or ""), _READ_BY_WRITE)
@@ -56,7 +64,7 @@ def access_entry(event: AccessEvent) -> AccessEntry:
 async def iter_disclosures(
     connection: AsyncConnection, patient_id: str, batch_size: int = 1000
 ) -> AsyncIterator[AccessEntry]:
-    """All accesses of a patient, newest first."""
+    """Yield all accesses to a patient's record and profile, newest first, read in batches of `batch_size`."""
     before = AuditPosition()
     while events := await list_access_events(connection, patient_id, before, batch_size):
         for event in events:

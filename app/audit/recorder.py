@@ -1,10 +1,10 @@
-"""The trail: a durable row for each request for patients and profiles, before its answer leaves."""
+"""The audit of requests: a durable row for each request about patients or profiles, before its response is sent."""
 
 import asyncio
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import Request
 from sqlalchemy import (
@@ -26,16 +26,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth.principal import Principal
 from app.db.batching import Batcher
-from app.db.database import Database, TransactionRunner, Work
+from app.db.database import Database
 from app.db.transaction_batching import execute_row, input_rows
 from app.identifiers import is_identifier
 from app.models import audit, journal
 from app.models.audit import WRITABLE_COLUMNS
-
-T = TypeVar("T")
+from app.request_state import RequestState
 
 MAX_IDS_PER_STATEMENT = 10_000
-"""Ids in the rows of one statement: about a tenth of a second of work for the index."""
+"""Maximum number of ids in the rows of one statement, which the index takes about a tenth of a second for."""
 
 _INPUT_COLUMNS: list[ColumnClause[Any]] = [
     column("principal", Text),
@@ -48,18 +47,18 @@ _INPUT_COLUMNS: list[ColumnClause[Any]] = [
     column("reason", Text),
 ]
 COUNT_METHOD = "COUNT"
-"""The method in a row of its own, which has the records that a number in the answer tells of."""
+"""The method of the additional row that contains the records on which a count in the response depends."""
 READ_METHODS = ("GET", "HEAD", COUNT_METHOD)
 FIRST_ERROR_STATUS = 400
-"""Statuses from here on are refusals: nothing was seen or changed."""
+"""From this status on a response shows and changes nothing."""
 
 
 def _insert_statement() -> Executable:
-    # one statement for any number of rows, so that it is planned once; arrays of arrays would have to be rectangular
+    # one statement for any number of rows, so that it is planned once; an array of arrays would have to be rectangular
     rows = input_rows(*_INPUT_COLUMNS, max_rows=None)
     row, entry = rows.c, journal.c
     requested_id = func.unnest(row.ids).column_valued("asked")
-    # what is no record's id may be anything that somebody typed
+    # an id that no record has may be anything that somebody typed
     record_exists = exists().where(entry.resource == row.resource, entry.unique_id == requested_id)
     ids = case(
         (row.status < FIRST_ERROR_STATUS, row.ids),
@@ -87,12 +86,12 @@ AuditRow = dict[str, Any]
 
 
 async def insert_audit_row(connection: AsyncConnection, row: AuditRow) -> None:
-    """Write a row in the transaction of `connection`."""
+    """Insert a row in the transaction of `connection`."""
     await execute_row(connection, _INSERT_AUDIT_ROWS, row)
 
 
 class AuditRecorder:
-    """Writes the rows of requests that wait at the same moment in one statement, which is a transaction of its own."""
+    """Writes audit rows in transactions of their own; one statement inserts those of concurrent requests."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -102,8 +101,8 @@ class AuditRecorder:
         """Write a row; it is durable when this returns.
 
         Raises:
-            UnavailableError: the database is away or too busy.
-            sqlalchemy.exc.DBAPIError: it refuses the row.
+            UnavailableError: the database is unreachable or overloaded.
+            sqlalchemy.exc.DBAPIError: the database rejects the row.
         """
         await self._batcher.submit(row)
 
@@ -114,90 +113,83 @@ class AuditRecorder:
 
 @dataclass
 class RequestAudit:
-    """What a request comes to see or to change: what is to be written of it, and whether it was."""
+    """The audit of one request: what it is about to show or change, and whether that was recorded."""
 
     recorder: AuditRecorder
-    request_state: MutableMapping[str, Any]
-    """The request's: what is known of it so far."""
+    request_state: RequestState
     audited: bool
-    """Whether it is written at all."""
+    """Whether the request is audited at all."""
     ids: Sequence[str]
-    """Of the records that the answer shows, or that the path names."""
+    """The ids of the records that the response shows, or that the path names."""
     success_status: int
-    """The status of the answer if all goes well."""
+    """The status of the response if the request succeeds."""
+    resource: str
+    """The name of the resource that the ids belong to."""
     reason: str | None = None
     recorded: bool = field(default=False, init=False)
     counted_ids: Sequence[str] = field(default=(), init=False)
-    """Of the records that a number in the answer tells of."""
+    """The ids of the records on which a count in the response depends."""
 
     @classmethod
     def from_request(cls, request: Request) -> "RequestAudit":
-        """That of a request at hand."""
-        request_audit: RequestAudit = request.scope["state"]["access"]
+        """Return the audit of a request that is being served."""
+        request_audit: RequestAudit = RequestState.from_scope(request.scope).audit
         return request_audit
 
     @property
     def method(self) -> str:
-        """By which it was asked: HEAD too, which is served as GET."""
-        method: str = self.request_state["method"]
-        return method
+        """The method of the request as sent; HEAD is served as GET."""
+        return self.request_state.method
 
     @property
     def principal_name(self) -> str | None:
-        """The name of who asks, as far as it is known."""
-        principal: Principal | None = self.request_state.get("principal")
-        return principal.name if principal is not None else self.request_state.get("who")
+        """The name of the caller, as far as it is known."""
+        principal: Principal | None = self.request_state.principal
+        return principal.name if principal is not None else self.request_state.principal_name
 
     def build_row(self, status: int) -> AuditRow:
-        """The row of a request that is answered with `status`."""
+        """Return the row of the request with a response of this `status`."""
         return {
             "principal": self.principal_name,
             "method": self.method,
-            "route": self.request_state["route"],
+            "route": self.request_state.route,
             "status": status,
-            "resource": self.request_state["route"].split("/")[1],
+            "resource": self.resource,
             "ids": list(self.ids),
-            "request_id": self.request_state["request_id"],
+            "request_id": self.request_state.request_id,
             "reason": self.reason,
         }
 
     def break_glass(self, reason: str) -> None:
-        """Note why the principal looks across the walls. That is put on record whatever the settings say."""
+        """Note why the principal reads beyond its hospital scope. This is audited whatever the settings are."""
         self.reason = reason
         self.audited = True
 
     def note_counted_ids(self, ids: Sequence[str]) -> None:
-        """Note of which records a number tells that leaves with the next part of the list."""
+        """Note the records on which a count in the next response depends."""
         self.counted_ids = ids
 
     async def record_page(self, ids: Sequence[str]) -> None:
-        """Write down that a part of a list is about to leave which tells of these records, if only by headers."""
+        """Record that a response, or a part of one, is about to be sent that reveals these records.
+
+        Headers alone can reveal a record too, such as the link to a next page.
+        """
         self.ids = ids
         self.recorded = False
         await self.record(self.success_status)
 
-    async def run_audited(
-        self,
-        transaction: TransactionRunner,
-        work: Work[T],
-        ids_of_result: Callable[[T], Sequence[str]] | None = None,
-    ) -> T:
-        """Do the `work` of a change and write it down, in one transaction; `about` tells whose ids, if no path does."""
+    async def insert(self, connection: AsyncConnection, unique_id: str | None) -> None:
+        """Insert the row of a change in the change's own transaction; set `recorded` after the commit.
 
-        async def audited_work(connection: AsyncConnection) -> T:
-            result = await work(connection)
-            if self.audited:
-                # kept in the row only: should the transaction fail, there is no such record
-                ids = self.ids if ids_of_result is None else ids_of_result(result)
-                await insert_audit_row(connection, {**self.build_row(self.success_status), "ids": list(ids)})
-            return result
-
-        result = await transaction(audited_work)
-        self.recorded = True
-        return result
+        `unique_id` is the record that was changed; None is the one that the path names.
+        """
+        if self.audited:
+            # not kept in `ids`: if the transaction fails, no such record exists
+            ids = self.ids if unique_id is None else [unique_id]
+            await insert_audit_row(connection, {**self.build_row(self.success_status), "ids": list(ids)})
 
     async def record(self, status: int) -> None:
-        """Write down, unless that has been done, that the request is about to be answered with `status`."""
+        """Record, unless that was done before, that a response with this `status` is about to be sent."""
         if self.audited and not self.recorded:
             row = self.build_row(status)
             if self.counted_ids:
@@ -209,7 +201,7 @@ class RequestAudit:
         self.counted_ids = ()
 
     async def record_denial(self, status: int) -> None:
-        """Write down that a principal is about to be refused; not that it asks too often, or that the service fails."""
+        """Record that a request of a principal is about to be rejected, unless for its rate or our own failure."""
         if (
             self.principal_name is not None
             and status < HTTPStatus.INTERNAL_SERVER_ERROR
@@ -222,7 +214,7 @@ _UNAUDITED_STATUSES = {HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS}
 
 
 def command_row(principal: Principal, resource: str, ids: Sequence[str]) -> AuditRow:
-    """The row of a command that shows records."""
+    """Return the row of a command that shows records."""
     return {
         "principal": principal.name,
         "method": "RUN",
@@ -234,6 +226,6 @@ def command_row(principal: Principal, resource: str, ids: Sequence[str]) -> Audi
 
 
 def requested_ids(request: Request) -> Sequence[str]:
-    """The id that the path of a request names, if it does and a record could have it."""
+    """Return the id that the request's path names, if it names one and a record could have it."""
     unique_id = request.path_params.get("unique_id")
     return [unique_id] if unique_id is not None and is_identifier(unique_id) else []

@@ -1,4 +1,4 @@
-"""The disclosure report: who has seen or changed a patient's record, as a page for printing."""
+"""The access report for patients: who has seen or changed a patient's record, as a page for printing."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -26,10 +26,11 @@ tr {{ break-inside: avoid }}
 </head>
 <body>
 <h1>Who has seen or changed the record of patient {patient}</h1>
-<p>Printed on {today}. {count} The newest comes first; times are in UTC.</p>
-<p>“key:” names a computer system that works for the clinic, “oidc:” a member of staff by the number of the account; any
-other name is what the people did who run the system. Ask the clinic who it was. Looks are kept for {days} days, and for
-as long as the clinic had the system keep them; changes for as long as the record.</p>
+<p>Printed on {today}. {count} The most recent entry comes first. All times are in Coordinated Universal Time (UTC).</p>
+<p>In the “Who” column, a name that begins with “key:” is a computer system that works for the clinic. A name that
+begins with “oidc:” is a member of staff, shown by account number. Any other name stands for work done by the people who
+run the system. You can ask the clinic who it was. The system remembers for {days} days who has seen the record, if the
+clinic had this switched on at the time. It remembers changes for as long as it keeps the record itself.</p>
 <table>
 <thead><tr><th scope="col">When</th><th scope="col">Who</th><th scope="col">What</th></tr></thead>
 <tbody>
@@ -43,7 +44,10 @@ _ROW_TEMPLATE = "<tr><td>{when}</td><td>{who}</td><td>{what}{why}</td></tr>"
 
 
 def render_report(patient_id: str, entries: Iterable[AccessEntry], retention_days: int) -> str:
-    """The report as an HTML document that needs nothing else; looks are kept for so many `days`."""
+    """Return the report as a self-contained HTML document.
+
+    `retention_days` is the number of days for which the audit keeps reads; the report mentions it.
+    """
     rows = [
         _ROW_TEMPLATE.format(
             when=_format_timestamp(entry.time),

@@ -1,4 +1,4 @@
-"""What is on record, read: all of it, and what concerns one patient."""
+"""Queries of the audit: all of its entries, and the accesses to one patient."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -32,7 +32,7 @@ from app.audit.schemas import AuditEntry, AuditParameters
 from app.db.base import ID_TEXT
 from app.listing.query import SimpleListItem
 from app.models import Patient, Profile, audit, journal
-from app.models.audit import MANY_RECORDS, SINGLE_RECORD
+from app.models.audit import HAS_MANY_RECORDS, IS_SINGLE_RECORD
 from app.records.documents import as_contract_json
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -40,23 +40,23 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class AuditPosition(NamedTuple):
-    """Where something stands in a list by time, newest first."""
+    """A position in a list that is ordered by time, newest first."""
 
     time: datetime = datetime(9999, 1, 1, tzinfo=UTC)
     source: int = 0
-    """Where it comes from: the order of what happened in the same microsecond."""
+    """The source of the event, which orders events of the same microsecond: 0 for reads, 1 and 2 for changes."""
     number: int = 0
 
     @classmethod
     def from_text(cls, text: str | None) -> "AuditPosition":
-        """The place that a text stands for; none is before all others."""
+        """Parse the text that `str` returns for a position; without a text, return the position before all others."""
         if not text:
             return cls()
         time, source, number = (int(part) for part in text.split("."))
         return cls(_EPOCH + time * _MICROSECOND, source, number)
 
     def __str__(self) -> str:
-        """As a text."""
+        """Return `time.source.number`, with the time in microseconds since 1970."""
         return f"{(self.time - _EPOCH) // _MICROSECOND}.{self.source}.{self.number}"
 
 
@@ -71,13 +71,13 @@ _ZERO_LITERAL, _ONE_LITERAL, _TWO_LITERAL = (literal_column(text, Integer) for t
 
 
 def _about_one(unique_id: ColumnElement[str]) -> ColumnElement[bool]:
-    """Of one record, by an index in the order of time."""
-    return and_(SINGLE_RECORD, audit.c.ids[_ONE_LITERAL] == unique_id)
+    """Return the condition for entries about this record alone; their index is in the order of time."""
+    return and_(IS_SINGLE_RECORD, audit.c.ids[_ONE_LITERAL] == unique_id)
 
 
 def _about_many(unique_id: ColumnElement[str]) -> ColumnElement[bool]:
-    """Of several records, and this among them, by an index of the ids."""
-    return and_(MANY_RECORDS, audit.c.ids.contains(cast(array([unique_id]), ARRAY(Text))))
+    """Return the condition for entries about several records, including this one; their index is on the ids."""
+    return and_(HAS_MANY_RECORDS, audit.c.ids.contains(cast(array([unique_id]), ARRAY(Text))))
 
 
 def _filter_conditions(query: AuditParameters) -> Iterator[ColumnElement[bool]]:
@@ -96,14 +96,14 @@ def _newest_first(rows: Select[Any]) -> Select[Any]:
 async def list_entries(
     connection: AsyncConnection, query: AuditParameters, before: AuditPosition, limit: int
 ) -> list[SimpleListItem]:
-    """Read up to `limit` entries from before a place, newest first."""
+    """Return up to `limit` matching entries that are older than a position, newest first."""
     if query.time__lt is not None:
         before = min(before, AuditPosition(query.time__lt))
     rows = select(audit).where(*_filter_conditions(query))
     if query.patient is not None:
         rows = rows.where(audit.c.resource == Patient.__tablename__)
         single_record_rows = _newest_first(rows.where(_about_one(_ID_PARAMETER))).subquery()
-        # apart: else all of the audit is walked by time, in the hope that a list with the patient soon comes
+        # materialized: PostgreSQL would otherwise walk the whole audit by time, expecting a list with the patient soon
         many_records_rows = rows.where(_about_many(_ID_PARAMETER)).cte("in_lists").prefix_with("MATERIALIZED")
         rows = select(union_all(select(single_record_rows), select(many_records_rows)).subquery())
     page_rows = _newest_first(rows).subquery("found")
@@ -121,30 +121,30 @@ async def list_entries(
 
 
 class AccessEvent(NamedTuple):
-    """A look at a patient, or a change."""
+    """A read or a change of a patient or its profile."""
 
     time: datetime
     source: int
     number: int
     principal: str
     resource: str
-    """The patient itself, or its profile."""
+    """`patients` for the patient itself, `profiles` for its profile."""
     method: str | None
-    """Of a look; of a change there is only what the journal has."""
+    """Method of a read. None for a change, as the journal does not have it."""
     route: str | None
     action: str | None
-    """Of a change."""
+    """Action of a change; None for a read."""
     reason: str | None
     request_id: str | None
 
     @property
     def position(self) -> AuditPosition:
-        """Where it stands."""
+        """The position of the event."""
         return AuditPosition(self.time, self.source, self.number)
 
 
 def _linked_profile_spans() -> FromClause:
-    """The profiles that the patient has had, each `since` and `until` when."""
+    """Return a CTE of the profiles that the patient has had: `profile_id`, `since` and `until`."""
     profile_id = journal.c.record.op("->>")("profile_id")
     is_of_patient = and_(journal.c.resource == Patient.__tablename__, journal.c.unique_id == _ID_PARAMETER)
     until = func.lead(journal.c.time).over(order_by=journal.c.version)
@@ -199,7 +199,10 @@ def _change_events(source: ColumnElement[int], *conditions: ColumnElement[bool])
 
 @cache
 def _access_events_statement() -> Select[Any]:
-    """Each part by an index, in the order of time and no further than the limit, however much there is of it."""
+    """Return the statement for a page of access events.
+
+    Each subquery uses an index and returns its newest rows up to the limit, however many events there are.
+    """
     patients, profiles = Patient.__tablename__, Profile.__tablename__
     profile_spans = _linked_profile_spans()
     event_queries = [
@@ -222,7 +225,7 @@ def _access_events_statement() -> Select[Any]:
             _TIME_PARAMETER, _SOURCE_PARAMETER, _NUMBER_PARAMETER
         )
         newest_first = (columns.time.desc(), columns.source.desc(), columns.number.desc())
-        # the time by itself too: an index has it, and not the source
+        # the time by itself too, because the index contains the time but not the source
         nearest_rows = (
             event_query.where(columns.time <= _TIME_PARAMETER, is_before_position)
             .order_by(*newest_first)
@@ -237,6 +240,6 @@ def _access_events_statement() -> Select[Any]:
 async def list_access_events(
     connection: AsyncConnection, patient_id: str, before: AuditPosition, limit: int
 ) -> list[AccessEvent]:
-    """Read up to `limit` looks at a patient or its profile, and changes of them, from before a place, newest first."""
+    """Return up to `limit` reads and changes of a patient and its profile, older than a position, newest first."""
     parameters = {"id": patient_id, "limit": limit, **before._asdict()}
     return [AccessEvent._make(row) for row in await connection.execute(_access_events_statement(), parameters)]

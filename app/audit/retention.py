@@ -1,4 +1,4 @@
-"""How long the audit is kept, by months: those that are old are dropped, and those that will be needed are added."""
+"""Retention of the audit, which has a partition per month: expired months are dropped and upcoming ones are added."""
 
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from app.errors import UnavailableError
 log = structlog.get_logger()
 
 LOCK_TIMEOUT_SETTING = {"lock_timeout": "1s"}
-"""Whoever waits to drop a table makes all wait that come to look or to write."""
+"""Short, because all reads and writes of the audit queue behind a transaction that waits to drop a table."""
 _ADD_MONTHS_STATEMENT = text("SELECT public.add_audit_months()")
 _SELECT_PAST_MONTHS = text(
     r"""
@@ -26,23 +26,23 @@ _SELECT_PAST_MONTHS = text(
     ORDER BY ends
     """
 )
-"""Months to which no row is added any more, each with its end."""
+"""Selects the partitions of past months, to which no rows are added any more, and the end of each."""
 
 
 class PruneResult(NamedTuple):
-    """What was removed."""
+    """The number of partitions and rows that were dropped."""
 
     months: int
-    """Partitions: the first has all from before there were any."""
+    """Number of partitions. The first one has all rows from before the audit was partitioned."""
     rows: int
 
 
 async def drop_expired_months(connection: AsyncConnection, retention_days: int) -> PruneResult:
-    """Drop the months all of whose rows are more than so many days old.
+    """Drop the months in which every row is more than `retention_days` days old, and return what was dropped.
 
     Raises:
-        app.db.database.InTheWayError: the audit is in use without a break.
-        sqlalchemy.exc.ProgrammingError: the connection's role may not (SQLSTATE 42501).
+        app.db.database.LockNotAvailableError: the audit is in constant use, so a table could not be locked in time.
+        sqlalchemy.exc.ProgrammingError: the connection's role lacks the privilege (SQLSTATE 42501).
     """
     now: datetime = (await connection.execute(select(func.statement_timestamp()))).scalar_one()
     retention_start = now - timedelta(days=retention_days)
@@ -59,7 +59,10 @@ async def drop_expired_months(connection: AsyncConnection, retention_days: int) 
 
 
 async def add_months(database: Database) -> None:
-    """Have a partition for this month and the next three; until there is one, its rows are in `audit_default`."""
+    """Add missing partitions for this month and the next three, and log a failure.
+
+    Rows of a month that has no partition yet are stored in `audit_default`.
+    """
 
     async def work(connection: AsyncConnection) -> int:
         added: int = (await connection.execute(_ADD_MONTHS_STATEMENT)).scalar_one()
@@ -68,7 +71,7 @@ async def add_months(database: Database) -> None:
     try:
         added = await database.transaction(work)
     except (DBAPIError, UnavailableError) as error:
-        log.warning("months of the audit were not added", error=type(error).__name__)
+        log.warning("audit partitions not added", error=type(error).__name__)
     else:
         if added:
-            log.info("months of the audit were added", months=added)
+            log.info("audit partitions added", months=added)

@@ -2,53 +2,53 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from app.api.pages import PageParameters
 from app.fields.schemas import Representation
 from app.fields.types import Timestamp, TimestampParameter
 from app.identifiers import IDENTIFIER_PATTERN
+from app.listing.pagination import PageParameters
 
 
 class AuditParameters(PageParameters):
-    """Which entries are wanted; all conditions have to hold."""
+    """Filters for audit entries; an entry has to match all of them."""
 
     patient: Annotated[str | None, Field(pattern=IDENTIFIER_PATTERN)] = None
-    """Entries about the patient of this `unique_id`."""
+    """Entries about the patient with this `unique_id`."""
     principal: Annotated[str | None, Field(pattern=r"^[ -~]{1,400}$")] = None
-    """Entries of the principal of this name, as `key:front-desk`."""
+    """Entries of the principal with this name, such as `key:front-desk`."""
     time__gte: TimestampParameter | None = None
-    """Entries of this moment or later."""
+    """Entries at or after this timestamp."""
     time__lt: TimestampParameter | None = None
-    """Entries from before this moment."""
+    """Entries before this timestamp."""
 
 
 class AuditEntry(Representation):
-    """One request for patients or profiles, or one part of a list."""
+    """One request for patients or profiles, or one batch of a streamed list."""
 
     time: Timestamp
     principal: str
-    """Who asked."""
+    """The principal that made the request."""
     method: str
-    """`GET` for reading; `COUNT` for whom a number in the answer tells of; `RUN` for a command."""
+    """The HTTP method, `COUNT` for the records that a count in the response depends on, or `RUN` for a command."""
     route: str
-    """The template of the path."""
+    """The path template; for a command, its name."""
     status: int
-    """The outcome: what the request was answered with."""
+    """The outcome: the HTTP status of the response."""
     resource: str
-    """Of what the `ids` are: `patients`, `profiles`."""
+    """The resource that the `ids` belong to: `patients` or `profiles`."""
     ids: list[str]
-    """Of the records that were shown or changed, or that a refused request asked for."""
+    """The ids of the records that were shown or changed, or that a denied request asked for."""
     request_id: str | None
-    """The request, as in its `X-Request-ID`, the log, and the history."""
+    """The id of the request, as in its `X-Request-ID` header, the log, and the history."""
     reason: str | None
-    """Why somebody looked across the walls between hospitals."""
+    """The reason given for emergency access to a patient outside the principal's hospital scope."""
 
 
 class AccessEntry(Representation):
-    """One look at a patient's record or profile, or one change of them."""
+    """One read or change of a patient's record or profile."""
 
     time: Timestamp
     principal: str
-    """Who it was."""
+    """The principal that read or changed the record."""
     action: Literal[
         "listed",
         "counted",
@@ -63,8 +63,8 @@ class AccessEntry(Representation):
         "erased",
     ]
     description: str
-    """What was done, in plain words."""
+    """A description of the access in plain English."""
     reason: str | None
-    """Why somebody looked in an emergency."""
+    """The reason given for emergency access."""
     request_id: str | None
-    """The request, as in the audit, the log, and the history."""
+    """The id of the request, as in the audit, the log, and the history."""

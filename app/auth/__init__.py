@@ -1,1 +1,1 @@
-"""Who is asking."""
+"""Authentication and authorization: credentials, principals and scopes."""

@@ -1,4 +1,4 @@
-"""Who asks: the one place where credentials become a principal."""
+"""Authentication: the only module that turns credentials into a principal."""
 
 import asyncio
 import dataclasses
@@ -18,6 +18,7 @@ from app.auth.rate_limits import RateLimits
 from app.auth.scopes import Scope
 from app.db.database import Database
 from app.errors import InvalidTokenError, UnauthorizedError, UnavailableError
+from app.request_state import RequestState
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -26,15 +27,15 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 CREDENTIAL_CACHE_SECONDS = 5
-"""Seconds for which verified credentials are not verified again: a revoked key works for at most so long."""
+"""How long verified credentials are cached, in seconds; a revoked key keeps working for at most this long."""
 MAX_CREDENTIAL_LENGTH = 16_384
-"""Of credentials: more than any token has."""
+"""Maximum length of credentials in characters; no real token is longer."""
 LAST_USED_FLUSH_INTERVAL_SECONDS = 60
-"""Seconds after which the use of keys is written down."""
+"""Interval in seconds at which the last use of keys is stored."""
 
 
 class Authenticator:
-    """Recognises principals by API key or access token."""
+    """Authenticates requests by API key or access token, and applies the rate limits."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self.settings = settings
@@ -45,17 +46,17 @@ class Authenticator:
             maxsize=10_000, ttl=CREDENTIAL_CACHE_SECONDS
         )
         self._metrics_only_keys: LRUCache[bytes, tuple[Principal, datetime | None]] = LRUCache(maxsize=100)
-        """Keys that may read metrics and nothing else."""
+        """Keys with no scope but `metrics:read`, for use while the database is unavailable."""
         self._used_since_flush: set[str] = set()
 
     async def authenticate(self, request: HTTPConnection, request_id: str, scope: Scope) -> Principal:
-        """Who sent a request, who may do what `scope` grants.
+        """Authenticate a request and return its principal, which has `scope`.
 
         Raises:
-            UnauthorizedError: there are no credentials, or they are not valid.
+            UnauthorizedError: the credentials are missing or invalid.
             MissingScopeError: the principal lacks the scope.
-            TooManyRequestsError: it, or its address, asks too often.
-            UnavailableError: its credentials cannot be verified at the moment.
+            TooManyRequestsError: the principal, or the client's address, exceeds its rate limit.
+            UnavailableError: the credentials cannot be verified at present.
         """
         address, _ = request.scope.get("client") or ("", 0)
         if not self.settings.auth_required:
@@ -64,10 +65,10 @@ class Authenticator:
         try:
             principal = await self._verify_credentials(_credentials(request), request_id)
         except UnauthorizedError:
-            # counted after the fact: behind one address may be a whole clinic, with one broken device
+            # only failures count per address: a whole clinic, with one misconfigured device, may share an address
             await self.rate_limits.count_failure(address)
             raise
-        request.scope.setdefault("state", {})["who"] = principal.name  # for the log, also where it is refused
+        RequestState.from_scope(request.scope).principal_name = principal.name  # for the log, even if it is rejected
         await self.rate_limits.count_request(principal.name)
         if principal.name.startswith(keys.PRINCIPAL_PREFIX):
             self._used_since_flush.add(principal.name)
@@ -77,7 +78,7 @@ class Authenticator:
     async def _verify_credentials(self, credentials: str | None, request_id: str) -> Principal:
         if credentials is None:
             raise UnauthorizedError
-        # not the credentials: what is in memory may end in a dump
+        # a digest instead of the credentials, because memory may end up in a dump
         digest = hashlib.sha256(credentials.encode()).digest()
         cached_principal, valid_until = self._credential_cache.get(digest, (None, 0.0))
         if cached_principal is not None and time.time() < valid_until:
@@ -99,7 +100,7 @@ class Authenticator:
         except UnavailableError:
             if cached_key is None:
                 raise
-            active_key = cached_key  # metrics are needed most while the database is away
+            active_key = cached_key  # metrics are needed most while the database is unavailable
         if active_key is None:
             raise UnauthorizedError(invalid=True)
         principal, expires = active_key
@@ -123,7 +124,7 @@ class Authenticator:
         return Principal(f"oidc:{claims.sub}", scopes=scopes, hospitals=hospitals), claims.exp
 
     async def flush_last_used_periodically(self) -> None:
-        """Write down from time to time, until cancelled, which keys were used: not with each request."""
+        """Store which keys were used, in intervals rather than with every request. Run until cancelled."""
         while True:
             try:
                 await asyncio.sleep(LAST_USED_FLUSH_INTERVAL_SECONDS)
@@ -140,19 +141,19 @@ class Authenticator:
             self._used_since_flush |= used_names
             if isinstance(error, asyncio.CancelledError):
                 raise
-            log.warning("the use of keys was not noted", error=type(error).__name__)
+            log.warning("the last use of keys was not stored", error=type(error).__name__)
 
     async def close(self) -> None:
-        """Close what it holds open."""
+        """Close the connections to the identity provider."""
         if self.provider is not None:
             await self.provider.close()
 
 
 def _identity_provider(settings: Settings) -> "IdentityProvider | None":
-    """The identity provider that the settings name, if they do."""
+    """Return the identity provider that the settings specify, if any."""
     if settings.oidc_issuer is None or settings.oidc_audience is None:
         return None
-    from app.auth.oidc import IdentityProvider  # noqa: PLC0415  # its libraries take five megabytes of each process
+    from app.auth.oidc import IdentityProvider  # noqa: PLC0415  # its libraries use five megabytes in each process
 
     claim_names = {"scope": settings.oidc_scope_claim}
     if settings.oidc_hospitals_claim is not None:
@@ -161,7 +162,13 @@ def _identity_provider(settings: Settings) -> "IdentityProvider | None":
 
 
 def _credentials(request: HTTPConnection) -> str | None:
-    """What the request sends to say who asks. Of several, a proxy may have looked at another one: none counts."""
+    """Return the credentials of a request; None if it has none.
+
+    Several credentials are rejected, because a proxy may have checked a different one.
+
+    Raises:
+        UnauthorizedError: there are several, or they are longer than `MAX_CREDENTIAL_LENGTH`.
+    """
     lines = [line.partition(" ") for line in request.headers.getlist("authorization")]
     candidates = [rest.strip() for scheme, _, rest in lines if scheme.lower() == "bearer"]
     candidates = [credentials for credentials in (*candidates, *request.headers.getlist("x-api-key")) if credentials]

@@ -1,7 +1,7 @@
-"""What an access token may say: its header and its claims, as strictly as the body of a request.
+"""The header and the claims of access tokens, validated as strictly as request bodies.
 
-PyJWT turns text and booleans into numbers, takes the last of two equal names, and passes on whatever else there is. A
-signature vouches for who made the token, not for what was put into it: names and attributes come from people.
+PyJWT converts text and booleans to numbers, uses the last of two equal keys, and passes on unknown claims. A signature
+proves who issued the token, not that its content is harmless: people enter the names and attributes in it.
 """
 
 import re
@@ -17,37 +17,38 @@ from app.fields.types import Identifier
 from app.http.strict_json import InvalidJSONError, parse_json
 
 ALLOWED_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
-"""Asymmetric ones only: with a symmetric one, the provider's public key would be the secret."""
+"""The accepted signature algorithms, all asymmetric: with a symmetric one, the public key would serve as the secret."""
 MAX_CLAIM_VALUES = 1000
-"""Of a list in a claim, hospitals among them: each statement for a limited principal has all of its hospitals."""
+"""Maximum number of values of a list in a claim, such as hospitals: each statement for a restricted principal contains
+all its hospitals."""
 MAX_TIMESTAMP_SECONDS = 253_402_300_799
-"""The last second of the year 9999, the last that Python's datetime has."""
+"""The last second of the year 9999, the latest that Python's `datetime` can represent."""
 
 _ACCESS_TOKEN_TYPE_PATTERN = re.compile(r"(?:application/)?(?:at\+)?jwt", re.IGNORECASE)
-"""RFC 9068, section 2.1, and what providers wrote before it. Other kinds of tokens must not pass for access tokens
-(RFC 8725, section 3.11): a `logout+jwt` has the same issuer, audience and keys."""
+"""The token types of RFC 9068, section 2.1, and those that providers used before it. Other kinds of tokens must not be
+accepted as access tokens (RFC 8725, section 3.11): a `logout+jwt` has the same issuer, audience and keys."""
 
 
 def _check_token_type(token_type: str) -> str:
     if _ACCESS_TOKEN_TYPE_PATTERN.fullmatch(token_type) is None:
-        raise PydanticCustomError("another_kind", "Is not an access token")
+        raise PydanticCustomError("not_an_access_token", "Is not an access token")
     return token_type
 
 
 def _check_algorithm(algorithm: str) -> str:
     if algorithm not in ALLOWED_ALGORITHMS:
-        raise PydanticCustomError("algorithm", "Is not one of the algorithms that are trusted")
+        raise PydanticCustomError("algorithm", "Is not a trusted algorithm")
     return algorithm
 
 
 def _split_values(value: object) -> object:
-    """The values of a claim: a list of them, or a string with spaces between (RFC 8693, section 4.2)."""
-    # at spaces alone: what else Unicode takes for blank is part of a word, and makes it an unknown one
+    """Split a claim that is a space-separated string into its values (RFC 8693, section 4.2); a list stays as it is."""
+    # at spaces only: other Unicode whitespace stays part of a value, which makes the value an unknown one
     return [word for word in value.split(" ") if word] if isinstance(value, str) else value
 
 
 _UNSUPPORTED_HEADER_PARAMETERS = frozenset({"b64", "crit", "zip"})
-"""Header parameters that change how the rest is to be read (RFC 7797; RFC 7515, section 4.1.11; RFC 7516)."""
+"""Header parameters that change how the rest is to be parsed (RFC 7797; RFC 7515, section 4.1.11; RFC 7516)."""
 _REGISTERED_CLAIM_NAMES = {name: name for name in ("iss", "aud", "sub", "exp", "nbf", "iat")}
 
 NumericDate = Annotated[float, Field(ge=0, le=MAX_TIMESTAMP_SECONDS, allow_inf_nan=False)]
@@ -57,7 +58,7 @@ _HospitalIds = Annotated[list[Identifier], Field(max_length=MAX_CLAIM_VALUES), B
 
 
 class TokenHeader(BaseModel):
-    """The header of a token. Parameters that it does not have here are not looked at, keys among them."""
+    """The header of a token. Parameters without a field here are ignored, embedded keys among them."""
 
     model_config = ConfigDict(strict=True, frozen=True, hide_input_in_errors=True)
 
@@ -67,14 +68,14 @@ class TokenHeader(BaseModel):
 
 
 class Claims(BaseModel):
-    """The claims of a token that the service looks at."""
+    """The claims of a token that the service uses."""
 
     model_config = ConfigDict(strict=True, frozen=True, hide_input_in_errors=True)
 
     iss: str
     aud: str | Annotated[list[str], Field(max_length=MAX_CLAIM_VALUES)]
     sub: Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,255}$")]
-    """OpenID Connect Core, section 2: at most 255 ASCII characters."""
+    """At most 255 ASCII characters (OpenID Connect Core, section 2)."""
     exp: NumericDate
     nbf: NumericDate = 0
     iat: NumericDate = 0
@@ -83,22 +84,22 @@ class Claims(BaseModel):
 
     @property
     def has_hospitals(self) -> bool:
-        """Whether there is a claim of hospitals: without one, it depends on other claims what that means."""
+        """Whether the token has a claim of hospitals, even an empty one; the caller decides what its absence means."""
         return "hospitals" in self.model_fields_set
 
 
 def read_header(token: str) -> TokenHeader:
-    """The header of a token, which nobody has signed yet.
+    """Return the header of a token before its signature is verified.
 
     Raises:
-        InvalidTokenError: it is malformed, is of another kind of token, or asks for what is not understood.
+        InvalidTokenError: the header is malformed, belongs to another kind of token, or has an unsupported parameter.
     """
     try:
         header = _parse_object(base64url_decode(token.partition(".")[0]), "header")
     except ValueError:
-        raise InvalidTokenError("header: it is not in base64url") from None
+        raise InvalidTokenError("header: not in base64url") from None
     for name in sorted(_UNSUPPORTED_HEADER_PARAMETERS & header.keys()):
-        raise InvalidTokenError(f"header {name}: it is not understood")
+        raise InvalidTokenError(f"header {name}: not supported")
     try:
         return TokenHeader.model_validate(header)
     except ValidationError as error:
@@ -106,10 +107,13 @@ def read_header(token: str) -> TokenHeader:
 
 
 def read_claims(payload: bytes, claim_names: Mapping[str, str]) -> Claims:
-    """The claims of a token. `names` has what `scope` and `hospitals` are called in it; what is not there is not read.
+    """Return the claims in the payload of a token.
+
+    `claim_names` maps `scope` and `hospitals` to the names of these claims in the token; a claim that is not in it is
+    not read.
 
     Raises:
-        InvalidTokenError: a claim is missing or malformed; it is named.
+        InvalidTokenError: a claim is missing or malformed; the message names it.
     """
     claims = _parse_object(payload, "claims")
     claim_names = {**_REGISTERED_CLAIM_NAMES, **claim_names}
@@ -123,14 +127,14 @@ def _parse_object(text: bytes, part: str) -> dict[str, Any]:
     try:
         value = parse_json(text, one_line=True)
     except InvalidJSONError:
-        raise InvalidTokenError(f"{part}: it is no JSON, or names a key twice") from None
+        raise InvalidTokenError(f"{part}: not valid JSON, or a key is repeated") from None
     if not isinstance(value, dict):
-        raise InvalidTokenError(f"{part}: it is no JSON object")
+        raise InvalidTokenError(f"{part}: not a JSON object")
     return value
 
 
 def _invalid_token_error(part: str, error: ValidationError, claim_names: Mapping[str, str]) -> InvalidTokenError:
-    """The error for the log: the name of what is wrong, and how, and nothing of the token."""
+    """Return an error for the log that names the invalid member and the type of error, but nothing of the token."""
     first_error = error.errors(include_input=False, include_url=False, include_context=False)[0]
     field = str(first_error["loc"][0])
     return InvalidTokenError(f"{part} {claim_names.get(field, field)}: {first_error['type']}")

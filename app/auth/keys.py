@@ -1,4 +1,4 @@
-"""API keys: made, listed, revoked, and recognised."""
+"""API keys: creation, listing, revocation and verification."""
 
 import hashlib
 import re
@@ -15,29 +15,29 @@ from app.auth.scopes import Scope
 from app.models import api_keys
 
 KEY_PREFIX = "papi_"
-"""What every key begins with: people, and scanners of code, recognise it."""
+"""Prefix of every key, so that people and secret scanners recognise it."""
 
 
 PRINCIPAL_PREFIX = "key:"
-"""What the names of principals that are keys begin with."""
+"""Prefix of the names of principals that are API keys."""
 NAME_PATTERN = re.compile(r"(?=.{1,64}$)[A-Za-z0-9](?: ?[A-Za-z0-9._@-])*")
-"""Of a key: no space before or after it, nor two in a row, which nobody sees."""
+"""Pattern of key names; leading, trailing and repeated spaces are not allowed, because nobody sees them."""
 KEY_CREATION_LOCK_KEY = 0x6B657973
-"""Any number that all versions agree on, held by who makes a key; this one spells `keys`."""
+"""Key of the advisory lock that serialises key creation: an arbitrary number, the same in all versions (for `keys`)."""
 _KEY_PATTERN = re.compile(KEY_PREFIX + r"[A-Za-z0-9_-]{43}")
 
 
 class KeyNameTakenError(Exception):
-    """A key has the name, or had it before it was revoked."""
+    """An active or revoked key already has the name, or a similar one."""
 
 
 def is_key(text: str) -> bool:
-    """Whether a text has the form of a key; what has not need not be looked up."""
+    """Return whether a text has the form of a key; any other text needs no database query."""
     return _KEY_PATTERN.fullmatch(text) is not None
 
 
 def key_digest(key: str) -> bytes:
-    """What is stored of a key: 256 random bits need no salt, and no slow hash."""
+    """Return the digest of a key that is stored instead of it: 256 random bits need neither a salt nor a slow hash."""
     return hashlib.sha256(key.encode()).digest()
 
 
@@ -48,15 +48,17 @@ async def create(
     hospitals: Collection[str] | None = None,
     expires: datetime | None = None,
 ) -> str:
-    """Make a key of 256 random bits; it is not stored, and cannot be shown again.
+    """Create a key of 256 random bits and return it; it is not stored and cannot be shown again.
+
+    `hospitals` are the ids of the hospitals that the key is restricted to; None leaves it unrestricted.
 
     Raises:
-        KeyNameTakenError: the name was used before, or one that people would take for it.
+        KeyNameTakenError: an active or revoked key has the name, or one that differs only in case or spaces.
     """
     await connection.execute(select(func.pg_advisory_xact_lock(KEY_CREATION_LOCK_KEY)))
     select_similar_name = select(api_keys.c.name).where(_folded_name(api_keys.c.name) == _folded_name(literal(name)))
     if (taken_name := (await connection.execute(select_similar_name.limit(1))).scalar_one_or_none()) is not None:
-        raise KeyNameTakenError(f"There is, or was, a key of the name {taken_name}: choose another.")
+        raise KeyNameTakenError(f"A key named {taken_name} exists or existed: choose another name.")
     key = KEY_PREFIX + secrets.token_urlsafe(32)
     values = {"name": name, "digest": key_digest(key), "scopes": sorted(scopes), "expires": expires}
     await connection.execute(insert(api_keys).values(**values, hospitals=hospitals and sorted(hospitals)))
@@ -64,19 +66,19 @@ async def create(
 
 
 def _folded_name(name: ColumnElement[str]) -> ColumnElement[str]:
-    """What two names have in common that differ only in capital letters or spaces."""
+    """Return a form of a name that is equal for names that differ only in case or spaces."""
     return func.lower(func.replace(name, " ", ""))
 
 
 async def revoke(connection: AsyncConnection, name: str) -> bool:
-    """Revoke a key; whether there is one of this name that was not."""
+    """Revoke a key and return whether there was an active key with this name."""
     is_active = (api_keys.c.name == name, api_keys.c.revoked.is_(None))
     statement = update(api_keys).where(*is_active).values(revoked=func.statement_timestamp()).returning(api_keys.c.name)
     return (await connection.execute(statement)).one_or_none() is not None
 
 
 async def list_keys(connection: AsyncConnection) -> list[RowMapping]:
-    """All keys, without what would open anything."""
+    """Return all keys, ordered by name, without their digests."""
     columns = [column for column in api_keys.columns if column.name != "digest"]
     return list((await connection.execute(select(*columns).order_by(api_keys.c.name))).mappings())
 
@@ -89,17 +91,17 @@ _SELECT_ACTIVE_KEY = select(api_keys.c.name, api_keys.c.scopes, api_keys.c.hospi
 
 
 async def find_active(connection: AsyncConnection, key: str) -> tuple[Principal, datetime | None] | None:
-    """Whose key this is, and until when, if it is one that is neither expired nor revoked."""
+    """Return the principal of a key and when the key expires, if ever; None if it is unknown, expired or revoked."""
     row = (await connection.execute(_SELECT_ACTIVE_KEY, {"digest": key_digest(key)})).one_or_none()
     if row is None:
         return None
     hospitals = None if row.hospitals is None else frozenset(row.hospitals)
-    scopes = frozenset(scope for scope in Scope if scope in row.scopes)  # of a newer version there may be others
+    scopes = frozenset(scope for scope in Scope if scope in row.scopes)  # a newer version may have stored other scopes
     return Principal(f"{PRINCIPAL_PREFIX}{row.name}", scopes=scopes, hospitals=hospitals), row.expires
 
 
 async def update_last_used(connection: AsyncConnection, principal_names: Collection[str]) -> None:
-    """Note that keys were used about now."""
+    """Store the current time as the last use of the keys of these principals."""
     key_names = [principal.removeprefix(PRINCIPAL_PREFIX) for principal in principal_names]
     await connection.execute(
         update(api_keys).where(api_keys.c.name.in_(key_names)).values(last_used=func.statement_timestamp())

@@ -17,43 +17,43 @@ from app.settings import is_secure_url
 log = structlog.get_logger()
 
 CLOCK_LEEWAY_SECONDS = 30
-"""Seconds by which clocks may differ."""
+"""Maximum difference in seconds between the clocks of the provider and the service."""
 JWKS_REFRESH_INTERVAL_SECONDS = 60
-"""Seconds between two fetches of the provider's keys, at least."""
+"""Minimum interval in seconds between two fetches of the provider's keys."""
 JWKS_MAX_AGE_SECONDS = 3600
-"""Seconds after which keys are fetched anew, so that one that was withdrawn is not trusted for ever."""
+"""Age in seconds after which keys are fetched again, so that a withdrawn key is not trusted forever."""
 JWKS_RETRY_SECONDS = 3
-"""Seconds between two fetches as long as there are no keys at all."""
+"""Minimum interval in seconds between two fetches while there are no keys at all."""
 FETCH_TIMEOUT_SECONDS = 3
-"""Seconds that the provider has to answer."""
+"""Maximum duration in seconds of one fetch from the provider."""
 
 
 class _UntrustedProviderError(ValueError):
-    """What answered is not the provider that the settings name, or sends elsewhere."""
+    """The response does not come from the provider that the settings specify, or redirects to another URL."""
 
 
 class _StrictPyJWT(jwt.PyJWT):
-    """PyJWT, which reads claims as strictly as `app.auth.claims` does before it looks at them."""
+    """PyJWT with claims parsed by `app.auth.claims`, so that they are validated strictly before PyJWT checks them."""
 
     def __init__(self, claim_names: Mapping[str, str]) -> None:
         super().__init__()
         self._claim_names = claim_names
 
     def _decode_payload(self, decoded: dict[str, Any]) -> dict[str, Any]:
-        """PyJWT's hook: read what was signed."""
+        """Return the claims of a verified payload (called by PyJWT)."""
         claims = decoded["claims"] = read_claims(decoded["payload"], self._claim_names)
         return claims.model_dump()
 
 
 class IdentityProvider:
-    """An identity provider, found by its issuer URL (OpenID Connect Discovery 1.0)."""
+    """An identity provider, discovered through its issuer URL (OpenID Connect Discovery 1.0)."""
 
     def __init__(self, issuer: str, audience: str, claim_names: Mapping[str, str]) -> None:
-        """`names` has what the claims `scope` and, where it counts, `hospitals` are called in its tokens."""
+        """`claim_names` maps `scope` and, if a claim restricts hospitals, `hospitals` to the claims in its tokens."""
         self.issuer = issuer
         self.audience = audience
         self._claim_names = claim_names
-        # no redirects: keys come from where the provider says they are, or not at all
+        # no redirects: keys are accepted only from the URL that the provider names
         self._client = httpx.AsyncClient(timeout=FETCH_TIMEOUT_SECONDS, follow_redirects=False)
         self._signing_keys: dict[str, jwt.PyJWK] = {}
         self._is_provider_trusted = True
@@ -62,11 +62,12 @@ class IdentityProvider:
         self._refresh_task: asyncio.Task[None] | None = None
 
     async def verify(self, token: str) -> Claims:
-        """The claims of a token.
+        """Verify a token and return its claims.
 
         Raises:
-            InvalidTokenError: it is none of this provider's for us, or not valid now; or somebody else answers as it.
-            UnavailableError: the provider's keys were never had, and cannot be had now.
+            InvalidTokenError: the token is not from this provider for this audience, or not valid now, or the provider
+                itself cannot be trusted.
+            UnavailableError: the provider's keys have never been fetched and cannot be fetched now.
         """
         header = read_header(token)
         key = await self._signing_key(header.kid)
@@ -88,9 +89,9 @@ class IdentityProvider:
         if kid not in self._signing_keys:
             self._refresh_if_due()
             if self._refresh_task is not None:
-                await asyncio.shield(self._refresh_task)  # a client that hangs up does not end it for the others
+                await asyncio.shield(self._refresh_task)  # a client that disconnects does not cancel it for others
         elif time.monotonic() - self._last_success_at > JWKS_MAX_AGE_SECONDS:
-            self._refresh_if_due()  # nobody waits for it: the provider may be away
+            self._refresh_if_due()  # not awaited, because the provider may be unavailable
         if not self._signing_keys and self._is_provider_trusted:
             raise UnavailableError("The identity provider cannot be reached. Try again.")
         if kid not in self._signing_keys:
@@ -98,7 +99,7 @@ class IdentityProvider:
         return self._signing_keys[kid]
 
     def _refresh_if_due(self) -> None:
-        """Begin to fetch the keys, if it is time."""
+        """Start fetching the keys unless a fetch is running or the last one was too recent."""
         is_idle = self._refresh_task is None or self._refresh_task.done()
         if is_idle and time.monotonic() - self._last_attempt_at > (
             JWKS_REFRESH_INTERVAL_SECONDS if self._signing_keys else JWKS_RETRY_SECONDS
@@ -106,7 +107,7 @@ class IdentityProvider:
             self._refresh_task = asyncio.create_task(self._refresh())
 
     async def _refresh(self) -> None:
-        """Fetch the keys; where that fails, go on with those that there are."""
+        """Fetch the keys; if that fails, keep those from the last fetch."""
         try:
             metadata = await self._fetch_json(
                 f"{self.issuer.rstrip('/')}/.well-known/openid-configuration", self.issuer
@@ -122,27 +123,28 @@ class IdentityProvider:
 
     async def _fetch_json(self, url: str, expected_issuer: str | None = None) -> dict[str, Any]:
         if not is_secure_url(url):
-            raise _UntrustedProviderError("its keys are not behind https")
-        async with asyncio.timeout(FETCH_TIMEOUT_SECONDS):  # in all: a provider that trickles is as good as none
+            raise _UntrustedProviderError("the URL does not use https")
+        # for the whole response: a provider that sends it byte by byte counts as unavailable
+        async with asyncio.timeout(FETCH_TIMEOUT_SECONDS):
             response = await self._client.get(url)
         if response.is_redirect:
-            raise _UntrustedProviderError("it sends elsewhere")
+            raise _UntrustedProviderError("the provider redirects to another URL")
         if response.status_code != httpx.codes.OK:
-            raise ValueError(f"it answered {response.status_code}")
+            raise ValueError(f"the provider responded with {response.status_code}")
         document: dict[str, Any] = response.json()
         if expected_issuer is not None and document["issuer"] != expected_issuer:  # Discovery 1.0, section 4.3
-            raise _UntrustedProviderError("it calls itself otherwise")
+            raise _UntrustedProviderError("the provider has another issuer URL")
         return document
 
     async def close(self) -> None:
-        """Close its connections."""
+        """Cancel a running fetch and close the connections to the provider."""
         if self._refresh_task is not None:
             self._refresh_task.cancel()
         await self._client.aclose()
 
 
 def _usable_signing_keys(jwks: list[Any]) -> dict[str, jwt.PyJWK]:
-    """The keys that verify signatures, by their kid. One that cannot be read takes none of the others away."""
+    """Return the keys that verify signatures, by `kid`; a key that cannot be parsed does not affect the others."""
     keys_by_kid = {}
     for key in jwks:
         if isinstance(key, dict) and key.get("use", "sig") == "sig" and key.get("kty") != "oct":

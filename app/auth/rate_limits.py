@@ -1,4 +1,4 @@
-"""Rate limits, in the memory of each worker process."""
+"""Rate limits, counted in the memory of each worker process."""
 
 import math
 import time
@@ -12,38 +12,38 @@ from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from app.errors import TooManyRequestsError
 
 FAILED_AUTH_LIMIT = parse("30/minute")
-"""Failed authentications of one address."""
+"""Failed authentications allowed per client network."""
 
 
 MAX_TRACKED_ADDRESSES = 10_000
-"""Addresses that are counted apart; more at the same moment share one count."""
+"""Maximum number of client networks that have a counter of their own at a time; all others share one."""
 
 
 class RateLimits:
-    """How often a principal may ask, and how often an address may fail to say who it is."""
+    """The request limit of each principal and the limit of failed authentications of each address."""
 
     def __init__(self, request_limit: str | None) -> None:
-        """Limit each principal to `requests`, as `1200/minute`; or not at all."""
+        """Limit the requests of each principal to `request_limit`, such as `1200/minute`; None for no limit."""
         self._request_limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._request_limit = parse(request_limit) if request_limit else None
-        # apart, and bounded: counting costs more the more there are, and addresses are anybody's to make up
+        # separate and bounded: counting gets slower with the number of counters, and clients can use many addresses
         self._failure_limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._tracked_networks: TTLCache[str, None] = TTLCache(MAX_TRACKED_ADDRESSES, FAILED_AUTH_LIMIT.get_expiry())
 
     async def count_request(self, principal: str) -> None:
-        """Count a request.
+        """Count a request of a principal.
 
         Raises:
-            TooManyRequestsError: it is one too many.
+            TooManyRequestsError: it exceeds the limit.
         """
         if self._request_limit is not None:
             await _hit_or_raise(self._request_limiter, self._request_limit, principal)
 
     async def count_failure(self, address: str) -> None:
-        """Count a failed authentication.
+        """Count a failed authentication from an address.
 
         Raises:
-            TooManyRequestsError: it is one too many.
+            TooManyRequestsError: it exceeds the limit.
         """
         network = _client_network(address)
         if network not in self._tracked_networks:
@@ -55,7 +55,7 @@ class RateLimits:
 
 
 def _client_network(address: str) -> str:
-    """What one client has: an address of IPv4, 64 bits of one of IPv6."""
+    """Return the network that a single client controls: an IPv4 address, or the /64 network of an IPv6 address."""
     try:
         parsed = ip_address(address)
     except ValueError:

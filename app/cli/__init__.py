@@ -1,4 +1,4 @@
-"""The command `patients-api`: one file per subcommand, each imported only when it runs."""
+"""The command `patients-api`: one module per subcommand, each imported only when it runs."""
 
 import argparse
 import importlib
@@ -8,44 +8,44 @@ import sys
 from typing import Any
 
 COMMANDS = {
-    "serve": "serve on the database of DATABASE_URL, or on an embedded PostgreSQL",
-    "migrate": "bring the database of DATABASE_URL to this version's schema",
-    "import": "bring records in from a CSV or NDJSON file",
-    "export": "write records into a CSV or NDJSON file",
+    "serve": "run the service on the database of DATABASE_URL or on an embedded PostgreSQL",
+    "migrate": "upgrade the schema of the database of DATABASE_URL to this version",
+    "import": "import records from CSV or NDJSON files",
+    "export": "export records to CSV or NDJSON files",
     "keys": "create, list and revoke API keys",
-    "journal": "verify: prove that the journal tells the truth; head: print a line to keep elsewhere",
-    "audit": "prune: remove what has been on record for longer than it is kept",
-    "access-report": "print who has seen or changed a patient's record",
-    "erase": "remove a person's data everywhere, for good",
-    "health": "exit with 0 if a service is ready, else with 1",
+    "journal": "verify: check the records and the journal; head: print the journal head to keep elsewhere",
+    "audit": "prune: remove the months that are older than PATIENTS_AUDIT_DAYS",
+    "access-report": "print who has read or changed a patient's record",
+    "erase": "permanently remove a person's data everywhere",
+    "health": "exit with 0 if a service is ready, otherwise with 1",
     "openapi": "print the OpenAPI document",
 }
 
 
 def main() -> int:
-    """Run the subcommand that the command line names; its exit status."""
+    """Run the subcommand that the command line names, and return its exit status."""
     command_list = "\n".join(f"  {name:<15}{purpose}" for name, purpose in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="patients-api",
-        description="Keeps a clinic group's patients.",
-        epilog=f"commands:\n{command_list}\n\n`patients-api COMMAND --help` tells more.",
+        description="Manage the patient records of a clinic group.",
+        epilog=f"commands:\n{command_list}\n\nRun `patients-api COMMAND --help` for the options of a command.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="what to do, with its own options")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="command to run, followed by its options")
     parser.add_argument("options", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     command_line = parser.parse_args()
 
-    # `serve` makes a directory of its own for several workers; one that is not there would stop every command
+    # `serve` creates its own directory for several workers; a missing one would make every command fail
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     module_name = command_line.command.replace("-", "_") + ("_" if keyword.iskeyword(command_line.command) else "")
     try:
         return _run_command(importlib.import_module(f"app.cli.{module_name}"), command_line)
     except BrokenPipeError:
-        # Python flushes once more when it ends (its documentation of SIGPIPE)
+        # Python flushes stdout again at exit (see the note on SIGPIPE in its documentation)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        return 130  # as a shell has it for SIGINT
+        return 130  # 128 + SIGINT, as in a shell
 
 
 def _run_command(command_module: Any, command_line: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`python -m app.cli`: the command, where it is not on the PATH."""
+"""`python -m app.cli`: the command `patients-api`, for when it is not on the PATH."""
 
 import sys
 

@@ -1,11 +1,11 @@
-"""`patients-api access-report`: who has seen or changed a patient's record, as a page for printing."""
+"""`patients-api access-report`: print who has read or changed a patient's record, as an HTML page."""
 
 import argparse
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.audit import recorder as trail
 from app.audit.disclosures import iter_disclosures
+from app.audit.recorder import command_row, insert_audit_row
 from app.audit.report import render_report
 from app.audit.schemas import AccessEntry
 from app.auth.principal import Principal
@@ -18,22 +18,20 @@ USER_ERRORS = (*DATABASE_ERRORS, NotFoundError)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare its options."""
-    parser.add_argument("unique_id", help="whose record; of a deleted one too")
+    """Add the arguments of the command to its parser."""
+    parser.add_argument("unique_id", help="unique_id of the patient, also of a deleted one")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print an HTML document; 0."""
+    """Print the HTML document and return 0."""
     settings = Settings.load()
     unique_id: str = arguments.unique_id
 
     async def work(connection: AsyncConnection) -> list[AccessEntry]:
         principal = Principal("access-report")
         patients = PatientService(connection, principal)
-        await patients.history.newest_version(unique_id)  # is there such a patient at all?
-        await trail.insert_audit_row(
-            connection, trail.command_row(principal, patients.repository.table.name, [unique_id])
-        )
+        await patients.history.newest_version(unique_id)  # fails if there never was such a patient
+        await insert_audit_row(connection, command_row(principal, patients.repository.table.name, [unique_id]))
         return [access async for access in iter_disclosures(connection, unique_id)]
 
     entries = run_in_transaction(work)

@@ -1,4 +1,4 @@
-"""`patients-api audit prune`: remove from the audit the months that are older than `PATIENTS_AUDIT_DAYS`."""
+"""`patients-api audit prune`: remove the months of the audit that are older than `PATIENTS_AUDIT_DAYS`."""
 
 import argparse
 
@@ -13,24 +13,26 @@ USER_ERRORS = (*DATABASE_ERRORS, LockTimeoutError)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare its options."""
-    parser.add_argument("what", choices=["prune"], help="remove the months that are older than PATIENTS_AUDIT_DAYS")
+    """Add the arguments of the command to its parser."""
+    parser.add_argument(
+        "what", choices=["prune"], help="prune: remove the months that are older than PATIENTS_AUDIT_DAYS"
+    )
 
 
 def run(_: argparse.Namespace) -> int:
-    """Remove, and say how much; 0.
+    """Remove the expired months, print how much was removed, and return 0.
 
     Raises:
-        LockTimeoutError: others have used the audit for too long.
+        LockTimeoutError: the audit was in use for too long.
     """
     days = Settings.load().audit_days
     try:
         months, rows = run_in_transaction(lambda connection: drop_expired_months(connection, days))
     except LockNotAvailableError:
         raise LockTimeoutError(
-            "Nothing was removed: the audit is in use by a long transaction, such as a dump, and whoever comes to look "
-            "or to write would have to wait. Run this again when that has ended."
+            "Nothing was removed: the audit is in use by a long transaction, such as a dump, and waiting for it would "
+            "block all reads and writes of the audit. Run this again when the transaction has ended."
         ) from None
     removed = f"{months} {pluralize(months, 'month', 'months')} with {rows:,} {pluralize(rows, 'entry', 'entries')}"
-    print(f"Removed {removed} of more than {days} days ago.")
+    print(f"Removed {removed} older than {days} days.")
     return 0

@@ -1,4 +1,4 @@
-"""The database on which a command works."""
+"""The database that a command works on."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -19,11 +19,11 @@ T = TypeVar("T")
 
 
 class NoDatabaseError(Exception):
-    """There is none, or its schema is older than this version; the message tells the operator what to do."""
+    """There is no database, or its schema is older than this version; the message tells the operator what to do."""
 
 
 class InsufficientPrivilegeError(Exception):
-    """The database's role has no right to do it; the message tells the operator what to do."""
+    """The database role lacks a privilege; the message tells the operator what to do."""
 
 
 DATABASE_ERRORS = (
@@ -33,22 +33,24 @@ DATABASE_ERRORS = (
     NoDatabaseError,
     UnavailableError,
 )
-"""What `on_database` may raise that an operator can mend."""
+"""The errors of `run_on_database` that an operator can fix."""
 
 
 def run_in_transaction(work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-    """Do `work` in one transaction, as `on_database` does; again, where it collides with others."""
+    """Run `work` in one transaction, as `run_on_database` does, and retry it if it conflicts with others."""
     return run_on_database(lambda database: database.transaction(work))
 
 
 def run_on_database(work: Callable[[Database], Awaitable[T]], *, pool_size: int = 1) -> T:
-    """Do `work` on the database of DATABASE_URL, or on the embedded server, be it running or not.
+    """Run `work` on the database of DATABASE_URL or on the embedded server, and return its result.
+
+    An embedded server that is not running is started, and stopped afterwards.
 
     Raises:
         EmbeddedPostgresError: the embedded server cannot run.
-        InvalidSettingsError: a setting cannot be used.
-        NotAllowedError: the database's role may not.
-        NoDatabaseError: there is no embedded one, or the schema is old.
+        InvalidSettingsError: a setting is invalid.
+        InsufficientPrivilegeError: the database role lacks a privilege.
+        NoDatabaseError: there is no embedded database, or the schema is older than this version.
         UnavailableError: the database cannot be reached.
     """
     settings = Settings.load()
@@ -57,7 +59,9 @@ def run_on_database(work: Callable[[Database], Awaitable[T]], *, pool_size: int 
             url = settings.database_url.get_secret_value()
         else:
             if not (settings.data_dir / "postgres").is_dir():
-                raise NoDatabaseError(f"There is no database in {settings.data_dir}: set DATABASE_URL, or serve first.")
+                raise NoDatabaseError(
+                    f"There is no database in {settings.data_dir}: set DATABASE_URL, or run `serve` first."
+                )
             url = running_server_url(settings.data_dir) or stack.enter_context(EmbeddedPostgres(settings.data_dir)).url
         try:
             return asyncio.run(_connect_and_run(url, work, pool_size))
@@ -65,7 +69,7 @@ def run_on_database(work: Callable[[Database], Awaitable[T]], *, pool_size: int 
             if getattr(error.orig, "sqlstate", None) != INSUFFICIENT_PRIVILEGE:
                 raise
             raise InsufficientPrivilegeError(
-                "This role may not do that: use the DATABASE_URL of the role that migrates."
+                "The database role lacks the privilege to do this: use the DATABASE_URL of the role that migrates."
             ) from None
 
 
@@ -73,6 +77,6 @@ async def _connect_and_run(url: str, work: Callable[[Database], Awaitable[T]], p
     async with Database(url, pool_size=pool_size, with_timeouts=False) as database:
         async with database.read() as connection:
             if not await schema_is_current(connection):
-                remedy = "run `patients-api migrate`, or for the embedded one `patients-api serve`"
+                remedy = "run `patients-api migrate`, or `patients-api serve` for the embedded database"
                 raise NoDatabaseError(f"The database lacks migrations of this version: {remedy}.")
         return await work(database)

@@ -1,4 +1,4 @@
-"""`patients-api erase`: remove a person's data everywhere, for good."""
+"""`patients-api erase`: permanently remove a person's data everywhere."""
 
 import argparse
 import sys
@@ -21,28 +21,28 @@ ERASABLE_SERVICES: dict[str, type[Service[Any, Any]]] = {"patient": PatientServi
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare its options."""
+    """Add the arguments of the command to its parser."""
     parser.add_argument("what", choices=ERASABLE_SERVICES, help="a patient, or a profile that no patient has")
-    parser.add_argument("unique_id", help="whose data to remove; of a deleted record too")
-    parser.add_argument("--reason", required=True, help="kept in the journal, so without personal data")
+    parser.add_argument("unique_id", help="unique_id of the record to erase, also of a deleted one")
+    parser.add_argument("--reason", required=True, help="reason to keep in the journal; do not include personal data")
     parser.add_argument(
         "--former-profiles",
         choices=[former.value for former in FormerProfilePolicy],
-        help="of a patient that had other profiles earlier, which no patient has now: whether these go too; "
-        "its history tells whose they are",
+        help="whether to erase or keep profiles that the patient had earlier and that no patient has now; required "
+        "if there are any (the patient's history shows which)",
     )
-    parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.add_argument("--yes", action="store_true", help="do not ask for confirmation")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Erase, after asking; 0, or 1 where it was not wanted."""
+    """Erase after a confirmation, and return 0, or 1 if it was not confirmed."""
     if not arguments.yes:
         profile_clause = ", its profile unless other patients have it," if arguments.what == "patient" else ""
-        print(f"This removes the {arguments.what}{profile_clause} and all history of it. Nothing can bring it back.")
+        print(f"This removes the {arguments.what}{profile_clause} and its entire history. This cannot be undone.")
         if not sys.stdin.isatty():
-            print("Nobody is there to confirm: say --yes.", file=sys.stderr)
+            print("There is no terminal to confirm this on: pass --yes.", file=sys.stderr)
             return 1
-        if input("Type the unique_id once more to confirm: ").strip() != arguments.unique_id:
+        if input("Type the unique_id again to confirm: ").strip() != arguments.unique_id:
             print("Nothing was removed.", file=sys.stderr)
             return 1
 
@@ -57,12 +57,12 @@ def run(arguments: argparse.Namespace) -> int:
         await database.transaction(renew_statistics)
 
     run_on_database(work)
-    print("Backups made before still hold the data: let them expire, or erase again after a restore.")
+    print("Earlier backups still contain the data: let them expire, or erase the data again after a restore.")
     return 0
 
 
 def _print_result(result: ErasureResult) -> None:
-    """Say what was removed, without an id: it may be an e-mail address."""
+    """Print what was removed, without ids, because an id may be an e-mail address."""
     for kind, entry_count in result.records:
         print(f"Removed the {kind} and its history of {entry_count} {pluralize(entry_count, 'version')}.")
     if result.kept_former_profiles:

@@ -1,4 +1,4 @@
-"""`patients-api export`: write records into files."""
+"""`patients-api export`: write records to files."""
 
 import argparse
 import errno
@@ -14,7 +14,6 @@ from typing import BinaryIO
 
 from pydantic import ValidationError
 
-from app.api.pages import ListParameters
 from app.audit.recorder import AuditRecorder, command_row
 from app.cli.database import DATABASE_ERRORS, run_on_database
 from app.cli.files import SYMBOLIC_LINK_MESSAGE, no_symlink_opener
@@ -23,6 +22,7 @@ from app.cli.signals import exit_on_sigterm
 from app.cli.text import pluralize
 from app.db.database import Database
 from app.http.problems import field_errors
+from app.listing.pagination import ListParameters
 from app.listing.query import ListQuery
 from app.settings import Settings
 from app.transfer.exporting import EXPORT_PRINCIPAL, FORMATS, Export
@@ -30,32 +30,36 @@ from app.transfer.layout import Layout
 from app.transfer.resources import RESOURCES
 
 AUDITED_RESOURCES = ("patients", "profiles")
-"""Looks at these are put on record."""
+"""The resources with audited reads."""
 
 
 class CannotExportError(Exception):
-    """A filter or a file cannot be used; the message tells what to change."""
+    """A filter or a file cannot be used; the message says what to change."""
 
 
 USER_ERRORS = (*DATABASE_ERRORS, CannotExportError)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare its options."""
-    parser.add_argument("--resource", choices=RESOURCES, default="patients", help="what to export (%(default)s)")
+    """Add the arguments of the command to its parser."""
     parser.add_argument(
-        "--format", choices=FORMATS, help="a document a line, or a table (by the file's name; else ndjson)"
+        "--resource", choices=RESOURCES, default="patients", help="resource to export (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--format", choices=FORMATS, help="one document per line, or a table (default: by the file name, else ndjson)"
     )
     parser.add_argument(
         "--filter",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="only what a filter of the list lets through, as hospital_id=hos123; may be repeated",
+        help="export only records that match a filter of the list, such as hospital_id=hos123; may be repeated",
     )
     to = parser.add_mutually_exclusive_group()
-    to.add_argument("--output", type=_output_path, metavar="FILE", help="where to (-, standard output); .gz is packed")
-    to.add_argument("--directory", type=Path, help="everything, a file for each resource, for `import DIRECTORY`")
+    to.add_argument(
+        "--output", type=_output_path, metavar="FILE", help="file to write (- for standard output); .gz is compressed"
+    )
+    to.add_argument("--directory", type=Path, help="write all resources, one file each, for `import DIRECTORY`")
 
 
 def _output_path(text: str) -> Path | None:
@@ -63,13 +67,13 @@ def _output_path(text: str) -> Path | None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Export as of one moment; 0."""
+    """Export from one snapshot and return 0."""
     settings = Settings.load()
-    exit_on_sigterm()  # what is not whole is removed
+    exit_on_sigterm()  # so that incomplete files are removed
     format_name: str = arguments.format or _format_of_file(arguments.output)
     resource_names = list(RESOURCES) if arguments.directory else [arguments.resource]
     if arguments.directory and arguments.filter:
-        raise CannotExportError("A filter is of one resource: it does not go with --directory.")
+        raise CannotExportError("A filter applies to one resource: do not combine --filter with --directory.")
     query = _list_query(RESOURCES[arguments.resource].parameters_model, arguments.filter, settings.phone_region)
     counts: dict[str, int] = {}
     if arguments.directory:
@@ -94,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
                     async with aclosing(export.batches()) as batches:
                         async for records in batches:
                             if name in AUDITED_RESOURCES:
-                                # on record before anybody has it
+                                # audited before the records are written
                                 await recorder.write(
                                     command_row(EXPORT_PRINCIPAL, name, [record.unique_id for record in records])
                                 )
@@ -102,7 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
                             counts[name] += len(records)
                             progress_display.update(task, completed=counts[name], records=counts[name])
 
-        # a second connection puts looks on record, for the snapshot only reads
+        # the audit is written on a second connection, because the snapshot is read-only
         run_on_database(work, pool_size=2)
     for name, count in counts.items():
         print(
@@ -117,11 +121,11 @@ def _list_query(parameters_model: type[ListParameters], filters: list[str], phon
     for filter_text in filters:
         name, separator, value = filter_text.partition("=")
         if not separator:
-            raise CannotExportError("A filter is NAME=VALUE, as hospital_id=hos123.")
+            raise CannotExportError("A filter has the form NAME=VALUE, such as hospital_id=hos123.")
         filter_values[name].append(value)
     non_filters = {"limit", "cursor", "count", "ordering", "search"}
     if unusable := sorted(non_filters & set(filter_values)):
-        raise CannotExportError(f"{unusable[0]} is no filter.")
+        raise CannotExportError(f"{unusable[0]} is not a filter.")
     try:
         return parameters_model.model_validate(dict(filter_values)).to_query(phone_region)
     except ValidationError as error:
@@ -130,7 +134,7 @@ def _list_query(parameters_model: type[ListParameters], filters: list[str], phon
 
 
 def _format_of_file(output: Path | None) -> str:
-    """The format that a file's name tells."""
+    """Return the format that the name of the output file implies."""
     return "csv" if output is not None and ".csv" in output.suffixes else "ndjson"
 
 
@@ -153,38 +157,38 @@ def _unwritable_error(path: Path | None, error: OSError) -> CannotExportError:
 
 @contextmanager
 def _open_output(path: Path | None) -> Iterator[BinaryIO]:
-    """A file that only its owner may read, and that has its name only once it is whole."""
+    """Open a file that only its owner may read, and that gets its name only when it is complete."""
     try:
         if path is None:
             yield sys.stdout.buffer
             sys.stdout.buffer.flush()
         elif path.exists() and not path.is_file():  # a pipe or a device
-            with open(path, "wb", opener=no_symlink_opener) as file:  # Path's has no opener
+            with open(path, "wb", opener=no_symlink_opener) as file:  # Path.open has no opener
                 yield file
         else:
             with _replace_atomically(path.absolute()) as file:
                 yield file
     except BrokenPipeError:
         if path is None:
-            # Python flushes once more when it ends (its documentation of SIGPIPE)
+            # Python flushes stdout again at exit (see the note on SIGPIPE in its documentation)
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise CannotExportError("Whoever was to read it has gone: the export is not whole.") from None
+        raise CannotExportError("The reader has closed the output: the export is incomplete.") from None
     except OSError as error:
         raise _unwritable_error(path, error) from None
 
 
 @contextmanager
 def _replace_atomically(path: Path) -> Iterator[BinaryIO]:
-    if path.is_symlink():  # one that comes later is replaced, not followed
+    if path.is_symlink():  # a link that is created later is replaced, not followed
         raise OSError(errno.ELOOP, SYMBOLIC_LINK_MESSAGE)
-    # a name of its own, known before there is such a file: however early this is interrupted, it is removed
+    # a unique name, known before the file exists, so that the file is removed however early this is interrupted
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with open(temporary, "xb", opener=_owner_only_opener) as file:
             if path.suffix == ".gz":
-                # without a time: the same records are the same bytes
+                # without a timestamp, so that the same records give the same bytes
                 with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as gzip_file:
-                    yield gzip_file  # type: ignore[misc]  # a file for writing
+                    yield gzip_file  # type: ignore[misc]  # a file opened for writing
             else:
                 yield file
             file.flush()

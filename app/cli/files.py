@@ -1,19 +1,19 @@
-"""Files that commands write: never through somebody else's symbolic link."""
+"""Files that commands write, never through a symbolic link that another user may have created."""
 
 import errno
 import os
 import stat
 
-SYMBOLIC_LINK_MESSAGE = "It is a symbolic link. Name the file that it leads to"
+SYMBOLIC_LINK_MESSAGE = "It is a symbolic link. Specify the file that it points to"
 
 
 def no_symlink_opener(path: str, flags: int) -> int:
-    """The `opener` of a file that is written anew, or of a pipe or a device; made where it is missing.
+    """Open a file for `open`, and return its descriptor: a new or truncated regular file, or a pipe or a device.
 
-    A link is followed only to what is no regular file: `/dev/stdout` is one.
+    A symbolic link is followed only if it does not point to a regular file: `/dev/stdout` is such a link.
 
     Raises:
-        OSError: it cannot be opened, or is a link to a file.
+        OSError: the file cannot be opened, or is a symbolic link to a regular file.
     """
     base_flags = flags & ~(os.O_CREAT | os.O_TRUNC)
     try:
@@ -24,7 +24,7 @@ def no_symlink_opener(path: str, flags: int) -> int:
             raise
         descriptor = os.open(path, base_flags)
         is_link = True
-    # of what was opened, not of what the name leads to by now
+    # checks what was opened, not what the name refers to by now
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         if is_link:
             os.close(descriptor)

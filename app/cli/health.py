@@ -1,6 +1,6 @@
-"""`patients-api health`: whether a service answers; for the container's health check.
+"""`patients-api health`: check whether a service is ready, for the health check of a container.
 
-It imports little, as it runs every few seconds, and asks no proxy for what is on this machine.
+It imports little, because it runs every few seconds, and uses no proxy, because the service is on this machine.
 """
 
 import argparse
@@ -9,18 +9,18 @@ import sys
 from urllib.parse import urlsplit
 
 TIMEOUT_SECONDS = 3
-"""Seconds."""
+"""Timeout for connecting, and for each read of the response."""
 
 USER_ERRORS = ()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare its options."""
-    parser.add_argument("--url", default="http://127.0.0.1:8000", help="where it listens (%(default)s)")
+    """Add the arguments of the command to its parser."""
+    parser.add_argument("--url", default="http://127.0.0.1:8000", help="URL of the service (default: %(default)s)")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Ask `/readyz`; 0 if it is ready, or 1 with the reason on stderr."""
+    """Request `/readyz`, and return 0 if the service is ready, or print the reason to stderr and return 1."""
     try:
         connection = http.client.HTTPConnection(urlsplit(arguments.url).netloc, timeout=TIMEOUT_SECONDS)
         connection.request("GET", "/readyz")

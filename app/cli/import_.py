@@ -1,4 +1,4 @@
-"""`patients-api import`: bring records in from files."""
+"""`patients-api import`: import records from files."""
 
 import argparse
 import csv
@@ -32,24 +32,24 @@ from app.transfer.staging import RowError, RowStatus
 
 USER_ERRORS = (*DATABASE_ERRORS, ConflictError, UnreadableFileError)
 MAX_SHOWN_ERRORS = 20
-"""Errors on the terminal; `--errors` writes all."""
+"""Maximum number of errors printed to the terminal; `--errors` writes all of them."""
 STANDARD_INPUT = "-"
 
 
 class _RollbackError(Exception):
-    """The transaction is to be undone; all that is to be said of it is known."""
+    """Raised to roll the transaction back; the summary already has all that is to be reported."""
 
 
 class _StoredState(StrEnum):
-    """What there is of an import that was interrupted."""
+    """What an interrupted import has stored; the values are messages."""
 
     NOTHING = "nothing was stored."
-    UNKNOWN = "it was just being stored. Look whether it is there: all of it is, or nothing."
-    EVERYTHING = "all that is right was stored before."
+    UNKNOWN = "the import was just being committed. Check whether its records are there: either all are, or none."
+    EVERYTHING = "all valid lines had already been stored."
 
 
 class _InterruptionNotice:
-    """Says what is left where an import is interrupted."""
+    """Prints what was stored if an import is interrupted."""
 
     stored_state = _StoredState.NOTHING
 
@@ -62,30 +62,30 @@ class _InterruptionNotice:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare its options."""
+    """Add the arguments of the command to its parser."""
     parser.add_argument(
         "file",
         metavar="FILE",
-        help="CSV or NDJSON, plain or gzip; - for standard input; or a directory that `export --directory` has made",
+        help="CSV or NDJSON, plain or gzip; - for standard input; or a directory created by `export --directory`",
     )
     parser.add_argument(
-        "--resource", choices=RESOURCES, help="what it holds (by the file's name, as doctors.csv; else patients)"
+        "--resource",
+        choices=RESOURCES,
+        help="content of the file (default: by the file name, such as doctors.csv, else patients)",
     )
-    parser.add_argument("--dry-run", action="store_true", help="check everything, store nothing")
-    parser.add_argument("--errors", type=Path, metavar="CSV", help="write all errors into this file")
+    parser.add_argument("--dry-run", action="store_true", help="check everything, but store nothing")
+    parser.add_argument("--errors", type=Path, metavar="CSV", help="write all errors to this file")
     parser.add_argument(
         "--on-error",
         choices=["stop", "skip"],
         default="stop",
-        help="where lines are wrong, store nothing, or the others (%(default)s)",
+        help="if lines are rejected, store nothing (stop) or only the other lines (skip); default: %(default)s",
     )
-    parser.add_argument(
-        "--update", action="store_true", help="change records that are there already; a blank cell clears its field"
-    )
+    parser.add_argument("--update", action="store_true", help="update existing records; a blank cell clears its field")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Import all files in one transaction; 0, or 1 where lines are wrong."""
+    """Import all files in one transaction, and return 0, or 1 if any line was rejected."""
     exit_on_sigterm()
     files = list(_input_files(arguments.file, arguments.resource))
     with ExitStack() as stack:
@@ -99,16 +99,16 @@ def run(arguments: argparse.Namespace) -> int:
         async def store(connection: AsyncConnection) -> None:
             for resource, path in files:
                 await import_run.import_file(connection, resource, path, overwrite=arguments.update)
-            error_report.close()  # before anything is stored: where it cannot be written nothing is
+            error_report.close()  # before the commit: if the errors cannot be written, nothing is stored
             if arguments.dry_run or (import_run.rejected and arguments.on_error == "stop"):
                 raise _RollbackError
             notice.stored_state = _StoredState.UNKNOWN
 
         async def work(database: Database) -> None:
-            # once: what was read from a pipe cannot be read again
+            # one attempt: what was read from a pipe cannot be read again
             await database.transaction(store, max_attempts=1)
             notice.stored_state = _StoredState.EVERYTHING
-            # what others have planned was for tables without these records; PostgreSQL ignores it of who may not
+            # others have plans for tables without these records; PostgreSQL skips tables that the role may not analyze
             await database.write(text(f"ANALYZE {', '.join(_written_tables(files))}"), {})
 
         try:
@@ -121,14 +121,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _written_tables(files: Iterable[tuple[str, str]]) -> set[str]:
-    """The tables that are written."""
+    """Return the names of the tables that the import of these files writes."""
     repositories = [RESOURCES[resource].service_class.repository_class for resource, _ in files]
     links = {relation.link_table.name for repository in repositories for relation in repository.link_relations.values()}
     return {repository.table.name for repository in repositories} | links | {journal.name}
 
 
 class _ImportRun:
-    """An import, as a person sees it."""
+    """An import with its progress display, error report and summary."""
 
     def __init__(self, error_report: "_ErrorReport", progress_display: Progress) -> None:
         self._error_report = error_report
@@ -137,11 +137,11 @@ class _ImportRun:
 
     @property
     def rejected(self) -> int:
-        """How many lines are wrong."""
-        return sum(tally.rejected for tally in self._summaries.values())
+        """The number of rejected lines in all files."""
+        return sum(summary.rejected for summary in self._summaries.values())
 
     async def import_file(self, connection: AsyncConnection, resource: str, path: str, *, overwrite: bool) -> None:
-        """Import one file."""
+        """Import one file, and report its progress and errors."""
         layout = Layout(RESOURCES[resource].service_class.repository_class)
         with _open_input(path) as (file, size):
             task = self._progress_display.add_task(resource, total=size, records=0)
@@ -158,25 +158,26 @@ class _ImportRun:
                 raise UnreadableFileError(f"{path}: {error} Nothing was stored.") from None
 
     def print_summary(self, *, stored: bool) -> None:
-        """Say what has become of it."""
+        """Print the counts of each file, and whether they were stored."""
         for path, summary in self._summaries.items():
             status_counts = ", ".join(
-                f"{summary.by_status[fate]:,} {'' if stored else 'to be '}{fate}" for fate in RowStatus
+                f"{summary.by_status[status]:,} {'' if stored else 'would be '}{status}" for status in RowStatus
             )
             print(
                 f"{path}: {summary.lines:,} {pluralize(summary.lines, 'record')}: {status_counts}, "
-                f"{summary.rejected:,} wrong"
+                f"{summary.rejected:,} rejected"
             )
         if stored:
-            print("Stored, but for what is wrong." if self.rejected else "Stored.")
+            print("Stored, except for the rejected lines." if self.rejected else "Stored.")
         else:
             print(
-                "Nothing was stored." + (" Mend what is wrong, or skip it by --on-error skip." if self.rejected else "")
+                "Nothing was stored."
+                + (" Correct the rejected lines, or skip them with --on-error skip." if self.rejected else "")
             )
 
 
 def _input_files(path: str, resource: str | None) -> Iterator[tuple[str, str]]:
-    """The files to import, each with what it holds, in the order in which they refer to each other."""
+    """Yield the resource and the path of each file, so that files come after those that they refer to."""
     directory = Path(path)
     if path != STANDARD_INPUT and not directory.exists():
         raise UnreadableFileError(f"{path} cannot be read: there is no such file.")
@@ -184,26 +185,31 @@ def _input_files(path: str, resource: str | None) -> Iterator[tuple[str, str]]:
         name = directory.name.partition(".")[0]
         yield resource or (name if name in RESOURCES else "patients"), path
         return
-    # nothing else that may lie about: what a killed export has left, or an editor
-    names = {name: [f"{name}.{form}{packed}" for form in FORMATS for packed in ("", ".gz")] for name in RESOURCES}
+    # only these names: a killed export or an editor may have left other files
+    names = {
+        name: [f"{name}.{format_name}{suffix}" for format_name in FORMATS for suffix in ("", ".gz")]
+        for name in RESOURCES
+    }
     existing_files = [
         (name, str(directory / file)) for name in names for file in names[name] if (directory / file).is_file()
     ]
     if not existing_files:
-        raise UnreadableFileError(f"{path} has none of: {', '.join(f'{name}.csv' for name in RESOURCES)} (or .ndjson).")
+        raise UnreadableFileError(
+            f"{path} contains none of: {', '.join(f'{name}.csv' for name in RESOURCES)} (or .ndjson)."
+        )
     if len(existing_files) > len(dict(existing_files)):
-        raise UnreadableFileError(f"{path} has several files of one resource: import them one by one.")
+        raise UnreadableFileError(f"{path} has several files of one resource: import them one at a time.")
     yield from existing_files
 
 
 @contextmanager
 def _open_input(path: str) -> Iterator[tuple[BinaryIO, int | None]]:
-    """A file, and how many bytes it has, if that is known."""
+    """Open a file, and yield it with its size in bytes, or None if that is unknown."""
     if path == STANDARD_INPUT:
         yield FileIO(0, closefd=False), None
         return
     try:
-        file = Path(path).open("rb", buffering=0)  # noqa: SIM115  # closed below, where errors are not of opening it
+        file = Path(path).open("rb", buffering=0)  # noqa: SIM115  # closed below, outside of the handler for errors in opening it
     except OSError as error:
         raise UnreadableFileError(f"{path} cannot be read: {error.strerror}.") from None
     with file:
@@ -211,11 +217,11 @@ def _open_input(path: str) -> Iterator[tuple[BinaryIO, int | None]]:
 
 
 def _open_errors_file(path: Path, input_paths: Sequence[str]) -> TextIO:
-    """The file for errors; none of those that are imported."""
+    """Open the file for errors, which must not be one of the imported files."""
     if path.exists() and any(path.samefile(file) for file in input_paths if file != STANDARD_INPUT):
-        raise UnreadableFileError(f"{path} is to be imported: write the errors into another file.")
+        raise UnreadableFileError(f"{path} is a file to be imported: write the errors to another file.")
     try:
-        return open(path, "w", newline="", encoding="utf-8", opener=no_symlink_opener)  # Path's has no opener
+        return open(path, "w", newline="", encoding="utf-8", opener=no_symlink_opener)  # Path.open has no opener
     except OSError as error:
         raise _unwritable_error(str(path), error) from None
 
@@ -225,7 +231,7 @@ def _unwritable_error(name: str, error: OSError) -> UnreadableFileError:
 
 
 class _ErrorReport:
-    """Keeps the first errors for the terminal, and writes all of them where that is wanted."""
+    """Keeps the first errors for the terminal, and writes all errors to a file if there is one."""
 
     def __init__(self, file: TextIO | None) -> None:
         self._count = 0
@@ -234,7 +240,7 @@ class _ErrorReport:
         self._write_rows([["file", "line", "field", "message", "type"]])
 
     def add(self, path: str, errors: Sequence[RowError]) -> None:
-        """Take the errors of a file."""
+        """Add errors of a file."""
         rows: list[list[object]] = [
             [path, line, ".".join(map(str, loc)), message, kind] for line, (loc, message, kind) in errors
         ]
@@ -244,7 +250,7 @@ class _ErrorReport:
         self._count += len(errors)
 
     def close(self) -> None:
-        """Write what is not written yet."""
+        """Write what is still buffered, and close the file."""
         if self._file is not None:
             try:
                 self._file.close()
@@ -252,7 +258,7 @@ class _ErrorReport:
                 raise _unwritable_error(self._file.name, error) from None
 
     def print_first(self) -> None:
-        """Show the first ones, when no progress is shown any more."""
+        """Print the first errors, once the progress display has ended."""
         for line in self._first_messages:
             print(line, file=sys.stderr)
         if self._count > len(self._first_messages):

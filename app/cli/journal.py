@@ -1,4 +1,4 @@
-"""`patients-api journal`: prove that it tells the truth (`verify`), or print a line to keep elsewhere (`head`)."""
+"""`patients-api journal`: verify the records and the journal (`verify`), or print the journal head (`head`)."""
 
 import argparse
 from typing import NamedTuple
@@ -8,9 +8,7 @@ from app.cli.text import pluralize
 from app.db.database import Database
 from app.doctors.service import DoctorService
 from app.hospitals.service import HospitalService
-from app.patients.service import PatientService
-from app.profiles.service import ProfileService
-from app.records.chain import (
+from app.journal.chain import (
     ErasureCounts,
     JournalHead,
     MalformedJournalHeadError,
@@ -18,25 +16,29 @@ from app.records.chain import (
     read_journal_head,
     read_journal_head_at,
 )
-from app.records.verification import VerificationResult, verify_journal
+from app.journal.verification import VerificationResult, verify_journal
+from app.patients.service import PatientService
+from app.profiles.service import ProfileService
 
 USER_ERRORS = (*DATABASE_ERRORS, MalformedJournalHeadError)
 JOURNALED_SERVICES = (PatientService, ProfileService, HospitalService, DoctorService)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare its options."""
+    """Add the arguments of the command to its parser."""
     parser.add_argument(
         "what",
         choices=["verify", "head"],
-        help="verify: prove that each record is what its newest entry says, and that no entry was changed, added or "
-        "removed; head: print a line that tells what the journal holds, to keep where nobody can change it",
+        help="verify: prove that each record matches its newest entry, and that no entry was changed, added or "
+        "removed; head: print a line that identifies the content of the journal, to keep where nobody can change it",
     )
-    parser.add_argument("--head", metavar="LINE", help="verify that the journal still holds what this line tells")
+    parser.add_argument(
+        "--head", metavar="LINE", help="verify that the journal still matches this line of `journal head`"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the line; or for each resource one, and what is wrong: 0 if all is well, else 1."""
+    """Print the journal head and return 0; or print the verification, and return 0, or 1 if it failed."""
     if arguments.what == "head":
         print(run_on_database(_read_head))
         return 0
@@ -57,11 +59,11 @@ def run(arguments: argparse.Namespace) -> int:
         f"erased: {records} {pluralize(records, 'record')}, {removed} {pluralize(removed, 'entry', 'entries')} removed,"
         f" {redacted} redacted"
     )
-    has_discrepancies = any(verdict.discrepancy_count for verdict in report.results.values())
+    has_discrepancies = any(result.discrepancy_count for result in report.results.values())
     if has_discrepancies:
-        print("The journal does not agree with the records or with itself.")
+        print("The journal does not match the records, or is inconsistent.")
     else:
-        print("Every record is what its newest entry says. No entry was changed, added or removed in between.")
+        print("Every record matches its newest entry. No entry was changed, added or removed in between.")
     return 1 if _report_head_mismatch(report.head_comparison) or has_discrepancies else 0
 
 
@@ -69,7 +71,7 @@ class _HeadComparison(NamedTuple):
     expected: JournalHead
     actual: JournalHead
     erased_entries: int
-    """Entries, by erasures since."""
+    """Number of entries that erasures have removed since `expected.time`."""
 
 
 class _VerificationReport(NamedTuple):
@@ -96,19 +98,19 @@ async def _verify_journal(database: Database, expected_head: JournalHead | None)
 
 
 def _report_head_mismatch(comparison: _HeadComparison | None) -> bool:
-    """Say whether the journal still holds what a line tells, if there is one; whether it does not."""
+    """Print whether the journal still matches the expected head, if there is one; return True if it does not."""
     if comparison is None:
         return False
     timestamp = comparison.expected.time.isoformat()
     if comparison.actual == comparison.expected:
         erasure_note = (
-            f", but for {comparison.erased_entries} removed by erasures since" if comparison.erased_entries else ""
+            f", except {comparison.erased_entries} removed by erasures since" if comparison.erased_entries else ""
         )
-        print(f"The journal holds all {comparison.expected.entry_count} entries of {timestamp}{erasure_note}.")
+        print(f"The journal contains all {comparison.expected.entry_count} entries up to {timestamp}{erasure_note}.")
         return False
     print(
-        f"The journal is not that of {timestamp}: it had {comparison.expected.entry_count} entries then, "
-        f"and has {comparison.actual.entry_count} of that time now. "
-        "Entries of then were removed, added or written anew."
+        f"The journal does not match the head of {timestamp}: it had {comparison.expected.entry_count} entries then, "
+        f"and now has {comparison.actual.entry_count} entries up to that time. "
+        "Entries up to that time were removed, added or rewritten."
     )
     return True

@@ -1,4 +1,4 @@
-"""`patients-api keys`: make, list and revoke API keys."""
+"""`patients-api keys`: create, list and revoke API keys."""
 
 import argparse
 from datetime import UTC, date, datetime, time
@@ -15,11 +15,14 @@ ROW_FORMAT = "{:<24}{:<12}{:<12}{:<12}{}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare its options."""
+    """Add the arguments of the command to its parser."""
     actions = parser.add_subparsers(dest="action", required=True)
-    create = actions.add_parser("create", help="make a key, and show it once")
+    create = actions.add_parser("create", help="create a key, and print it once")
     create.add_argument(
-        "--name", type=_key_name, required=True, help="who will use it; the journal names changes by it"
+        "--name",
+        type=_key_name,
+        required=True,
+        help="name of the user of the key; the journal records changes under it",
     )
     names = [scope.value for scope in Scope]
     create.add_argument(
@@ -30,30 +33,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         type=_hospital_id,
         metavar="ID",
-        help="a hospital that it is limited to; or several",
+        help="hospital that the key is restricted to; may be repeated",
     )
-    create.add_argument("--expires", type=date.fromisoformat, metavar="YYYY-MM-DD", help="its last day, in UTC")
-    actions.add_parser("list", help="show all keys, without what would open anything")
-    revoke = actions.add_parser("revoke", help="end a key; it works for ten seconds more at most")
+    create.add_argument("--expires", type=date.fromisoformat, metavar="YYYY-MM-DD", help="last day of the key, in UTC")
+    actions.add_parser("list", help="list all keys, without the secrets themselves")
+    revoke = actions.add_parser("revoke", help="revoke a key; it stops working within ten seconds")
     revoke.add_argument("name")
 
 
 def _key_name(text: str) -> str:
     if keys.NAME_PATTERN.fullmatch(text) is None:
         raise argparse.ArgumentTypeError(
-            "must be 1 to 64 letters, digits, single spaces or . _ @ -, not begin with a sign, not end with a space"
+            "must be 1 to 64 letters, digits, single spaces or . _ @ -; must begin with a letter or digit, "
+            "and must not end with a space"
         )
     return text
 
 
 def _hospital_id(text: str) -> str:
     if not is_identifier(text):
-        raise argparse.ArgumentTypeError("must be the unique_id of a hospital; several are given by several --hospital")
+        raise argparse.ArgumentTypeError("must be the unique_id of a hospital; for several hospitals repeat --hospital")
     return text
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do it; 0, or 1 where there is no key to revoke."""
+    """Run the action, and return 0, or 1 if there is no key to revoke."""
     status: int = {"create": _create, "list": _list, "revoke": _revoke}[arguments.action](arguments)
     return status
 
@@ -84,5 +88,5 @@ def _revoke(arguments: argparse.Namespace) -> int:
     if run_in_transaction(lambda connection: keys.revoke(connection, arguments.name)):
         print("Revoked.")
         return 0
-    print("There is no key of this name that is not revoked.")
+    print("There is no key with this name, or it is already revoked.")
     return 1

@@ -1,10 +1,10 @@
-"""`patients-api migrate`: bring the database of DATABASE_URL to this version's schema."""
+"""`patients-api migrate`: upgrade the schema of the database of DATABASE_URL to this version."""
 
 import argparse
 import asyncio
 import sys
 
-import app.models  # noqa: F401  # declares the tables to which rights are given
+import app.models  # noqa: F401  # declares the tables on which rights are granted
 from app.audit.retention import add_months
 from app.db.database import Database
 from app.db.migrate import UnsuitableRoleError, check_serving_role, grant_serving_rights, migrate
@@ -13,15 +13,15 @@ from app.errors import UnavailableError
 from app.settings import InvalidSettingsError, Settings
 
 USER_ERRORS = (InvalidSettingsError, LockTimeoutError, UnsuitableRoleError, UnavailableError)
-"""What may go wrong that an operator can mend."""
+"""The errors that an operator can fix."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare its options."""
+    """Add the arguments of the command to its parser."""
     parser.add_argument(
         "--serving-role",
         metavar="ROLE",
-        help="a role of its own for `serve`: it gets the rights that serving needs, and none to change the journal",
+        help="separate role for `serve`: grant it the rights that serving needs, and none to change the journal",
     )
 
 
@@ -31,10 +31,10 @@ async def _add_months(url: str) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Migrate; 0, or 1 where there is no DATABASE_URL."""
+    """Migrate and return 0, or return 1 if DATABASE_URL is not set."""
     settings = Settings.load()
     if settings.database_url is None:
-        print("Set DATABASE_URL. The embedded database is migrated by `patients-api serve`.", file=sys.stderr)
+        print("Set DATABASE_URL. To migrate the embedded database, run `patients-api serve`.", file=sys.stderr)
         return 1
     url = settings.database_url.get_secret_value()
     if arguments.serving_role is not None:
@@ -44,9 +44,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.serving_role is not None:
         unapplied_statements = asyncio.run(grant_serving_rights(url, arguments.serving_role))
         if unapplied_statements:
-            print(f"Done: {arguments.serving_role} may serve.", file=sys.stderr)
-            print("The rest is no error, and matters only with a connection pooler such as PgBouncer.", file=sys.stderr)
-            print("Through one, time limits come from the role, and only who made it may alter it.", file=sys.stderr)
-            print("For a pooler have an administrator run:", file=sys.stderr)
+            print(f"Done: {arguments.serving_role} can serve.", file=sys.stderr)
+            print(
+                "The rest is not an error; it matters only with a connection pooler such as PgBouncer.", file=sys.stderr
+            )
+            print("Through a pooler, timeouts come from the role, and only its creator may alter it.", file=sys.stderr)
+            print("If you use a pooler, have an administrator run:", file=sys.stderr)
             print(*(f"{statement};" for statement in unapplied_statements), sep="\n", file=sys.stderr)
     return 0

@@ -12,11 +12,11 @@ USER_ERRORS = (InvalidSettingsError,)
 
 
 def add_arguments(_: argparse.ArgumentParser) -> None:
-    """It has none."""
+    """Add nothing: the command has no arguments."""
 
 
 def run(_: argparse.Namespace) -> int:
-    """Print the document; 0."""
+    """Print the document and return 0."""
     settings = Settings.load().model_copy(update={"database_url": SecretStr("postgresql://")})
     print(json.dumps(create_app(settings).openapi(), indent=2, ensure_ascii=False))
     return 0

@@ -1,4 +1,4 @@
-"""How far a command has come, on a terminal; nothing where nobody looks."""
+"""The progress display of commands; only on a terminal."""
 
 import sys
 
@@ -15,7 +15,7 @@ class _RateColumn(ProgressColumn):
 
 
 def progress_bar(*, hidden: bool = False) -> Progress:
-    """A progress bar on stderr, for tasks with the field `records`; it goes away at its end."""
+    """Return a progress bar on stderr for tasks with the field `records`; it disappears at its end."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -1,4 +1,4 @@
-"""`patients-api serve`: serve on the database of DATABASE_URL, or on an embedded PostgreSQL."""
+"""`patients-api serve`: run the service on the database of DATABASE_URL or on an embedded PostgreSQL."""
 
 import argparse
 import asyncio
@@ -29,9 +29,9 @@ from app.settings import InvalidSettingsError, Settings
 log = structlog.get_logger()
 
 SHUTDOWN_GRACE_SECONDS = 20
-"""Seconds that requests in flight get to finish after SIGTERM."""
+"""Seconds that requests in flight have to finish after SIGTERM."""
 PORT_TIMEOUT_SECONDS = 5.0
-"""Seconds to wait for the port: workers of a server that was killed need a moment to go."""
+"""Seconds to wait for the port: the workers of a server that was killed need some time to exit."""
 
 
 class CannotServeError(Exception):
@@ -39,14 +39,14 @@ class CannotServeError(Exception):
 
 
 USER_ERRORS = (CannotServeError, EmbeddedPostgresError, InvalidSettingsError, LockTimeoutError, UnavailableError)
-"""What may go wrong that an operator can mend."""
+"""The errors that an operator can fix."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare its options."""
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=_port_number, default=8000, help="port to listen on (%(default)s)")
-    parser.add_argument("--workers", type=_worker_count, default=1, help="processes (%(default)s)")
+    """Add the arguments of the command to its parser."""
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=_port_number, default=8000, help="port to listen on (default: %(default)s)")
+    parser.add_argument("--workers", type=_worker_count, default=1, help="number of processes (default: %(default)s)")
     parser.add_argument("--demo", action="store_true", help="fill an empty database with fictitious patients")
 
 
@@ -65,13 +65,13 @@ def _worker_count(text: str) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until SIGINT or SIGTERM; 0.
+    """Serve until SIGINT or SIGTERM and return 0, or return 1 if the server cannot start.
 
     Raises:
-        CannotServeError: the port is taken, or the database lacks migrations.
+        CannotServeError: the port is taken, the database lacks migrations, or its role lacks rights or timeouts.
         EmbeddedPostgresError: the embedded server cannot run.
-        InvalidSettingsError: a setting cannot be used.
-        LockTimeoutError: others use the embedded database, so that it cannot be migrated.
+        InvalidSettingsError: a setting is invalid.
+        LockTimeoutError: the embedded database is in use, so that it cannot be migrated.
         UnavailableError: the database cannot be reached.
     """
     settings = Settings.load()
@@ -82,20 +82,22 @@ def run(arguments: argparse.Namespace) -> int:
             try:
                 stack.enter_context(multiprocess_directory())
             except OSError as error:
-                raise CannotServeError("Several workers need a place for temporary files: set TMPDIR.") from error
+                raise CannotServeError("Several workers need a directory for temporary files: set TMPDIR.") from error
         _wait_for_port(arguments.host, arguments.port)
         if settings.database_url is None:
             server = stack.enter_context(EmbeddedPostgres(settings.data_dir))
             url = server.url
-            os.environ["DATABASE_URL"] = url  # all that the application and its workers get to know of it
+            os.environ["DATABASE_URL"] = url  # where the application and its workers read it
             if settings.is_local_only and _is_loopback(arguments.host):
                 os.environ["PATIENTS_AUTH"] = "off"
-                # a page that rebinds its name to 127.0.0.1 would be let in by any name
+                # if any name were allowed, a web page that rebinds its own name to 127.0.0.1 would have access
                 os.environ["PATIENTS_ALLOWED_HOSTS"] = f"localhost,127.0.0.1,[::1],{arguments.host}"
             exit_after(server.wait)
-            stack.callback(signal.signal, signal.SIGINT, signal.SIG_IGN)  # its end at ours is no news
+            stack.callback(
+                signal.signal, signal.SIGINT, signal.SIG_IGN
+            )  # `exit_after` sends it when we stop the server
             if not asyncio.run(_is_schema_current(url)):
-                from app.db.migrate import migrate  # noqa: PLC0415  # Alembic takes ten megabytes
+                from app.db.migrate import migrate  # noqa: PLC0415  # Alembic takes ten megabytes of memory
 
                 migrate(url)
         else:
@@ -107,9 +109,9 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.demo:
             asyncio.run(_load_demo_data(url))
         if settings.auth == "off":
-            log.warning("authentication is off: who reaches this service may read and change everything")
-        print(f"Patients API: http://{arguments.host}:{arguments.port}/docs (Ctrl-C stops)", file=sys.stderr)
-        with suppress(KeyboardInterrupt):  # uvicorn has shut down gracefully and passes the signal on
+            log.warning("authentication is off: every client that reaches this service can read and change everything")
+        print(f"Patients API: http://{arguments.host}:{arguments.port}/docs (press Ctrl-C to stop)", file=sys.stderr)
+        with suppress(KeyboardInterrupt):  # uvicorn has shut down gracefully and raises the signal again
             return _serve(arguments, settings)
     return 0
 
@@ -119,7 +121,7 @@ def _exit(*_: object) -> NoReturn:
 
 
 def _is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens on `host`."""
+    """Return whether only this machine can reach a server that listens on `host`."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -127,20 +129,20 @@ def _is_loopback(host: str) -> bool:
 
 
 async def _is_schema_current(url: str) -> bool:
-    from app.db.database import Database  # noqa: PLC0415  # it has metrics, of which is known by now where they are
+    from app.db.database import Database  # noqa: PLC0415  # it creates metrics, after their directory is set
 
     try:
         async with Database(url, pool_size=1) as database, database.read() as connection:
             if missing := await missing_timeouts(connection):
                 raise CannotServeError(
-                    "Through a connection pooler the role itself has to limit its sessions, and lacks "
+                    "Through a connection pooler, timeouts have to be settings of the role, which lacks "
                     f"{', '.join(missing)}. Run `patients-api migrate --serving-role …` with the URL of PostgreSQL "
-                    "itself, then have the pooler connect anew (PgBouncer: RECONNECT)."
+                    "itself, then make the pooler reconnect (PgBouncer: RECONNECT)."
                 )
             return await schema_is_current(connection)
     except ProgrammingError as error:
         raise CannotServeError(
-            "The role of DATABASE_URL may not read the tables: `patients-api migrate --serving-role …` lets it."
+            "The role of DATABASE_URL may not read the tables: run `patients-api migrate --serving-role …` to allow it."
         ) from error
 
 
@@ -153,8 +155,8 @@ async def _load_demo_data(url: str) -> None:
 
 
 def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
-    """Serve until told to stop; 0, or 1 where it did not come to serving."""
-    # not earlier, as above; and not in the workers: loaded here, it is in memory once for all of them
+    """Serve until SIGINT or SIGTERM and return 0, or return 1 if the server cannot start."""
+    # not earlier, as above; and not in the workers, which share the memory of what is loaded here
     from app.observability.metrics import mark_worker_dead  # noqa: PLC0415
     from app.server.protocol import StrictHttpProtocol  # noqa: PLC0415
     from app.server.worker import create_worker_app  # noqa: PLC0415
@@ -167,7 +169,7 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
             partial(StrictHttpProtocol, client_timeout_seconds=settings.client_timeout_seconds),
         ),
         ws="none",
-        workers=1,  # of this configuration; without it WEB_CONCURRENCY is read
+        workers=1,  # of this configuration; without it, uvicorn reads WEB_CONCURRENCY
         host=arguments.host,
         port=arguments.port,
         log_config=None,
@@ -185,15 +187,15 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
 
     def run_worker() -> None:
         try:
-            # a socket of its own: of one that all share, the busiest takes most of the connections
+            # one socket per worker: the busiest worker would take most connections of a shared one
             bound_socket = _bind((arguments.host, arguments.port), reuse_port=True)
         except OSError as error:
-            log.error("the port is taken", error=type(error).__name__)  # noqa: TRY400  # the operator's matter
+            log.error("the port is taken", error=type(error).__name__)  # noqa: TRY400  # a traceback would not help the operator
             sys.exit(STARTUP_FAILURE)
         uvicorn.Server(config).run([bound_socket])
 
     gc.collect()
-    gc.freeze()  # or each worker would write to all of it
+    gc.freeze()  # otherwise garbage collections in each worker would write to, and thereby copy, all shared memory
     return Supervisor(arguments.workers, run_worker, on_exit=mark_worker_dead).run()
 
 
@@ -215,7 +217,7 @@ def _wait_for_port(host: str, port: int) -> None:
     """Wait until the port is free.
 
     Raises:
-        CannotServeError: it is not free in time, or cannot be had.
+        CannotServeError: the port is not free in time, or cannot be used.
     """
     deadline = time.monotonic() + PORT_TIMEOUT_SECONDS
     while True:
@@ -224,7 +226,7 @@ def _wait_for_port(host: str, port: int) -> None:
         except OSError as error:
             if time.monotonic() > deadline:
                 raise CannotServeError(
-                    f"Cannot listen on {host} port {port}: {error.strerror}. Choose another with --port."
+                    f"Cannot listen on {host} port {port}: {error.strerror}. Choose another port with --port."
                 ) from None
             time.sleep(0.1)
         else:

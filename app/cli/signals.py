@@ -1,4 +1,4 @@
-"""How commands end when they are told to before they are done."""
+"""The handling of signals that end a command before it is done."""
 
 import signal
 import sys
@@ -6,9 +6,9 @@ from typing import NoReturn
 
 
 def exit_on_sigterm() -> None:
-    """Have SIGTERM end the command as Ctrl-C does: everything is undone and closed that is not done."""
+    """Make SIGTERM end the command as Ctrl-C does: unfinished work is undone, and everything is closed."""
     signal.signal(signal.SIGTERM, _exit)
 
 
 def _exit(*_: object) -> NoReturn:
-    sys.exit(128 + signal.SIGTERM)  # as a shell has it
+    sys.exit(128 + signal.SIGTERM)  # as in a shell

@@ -1,4 +1,4 @@
-"""The declarative base: how constraints are named, and what every resource's table has."""
+"""The declarative base: constraint names, column types, and the columns that all resource tables share."""
 
 from datetime import datetime
 from typing import Any, ClassVar
@@ -7,20 +7,20 @@ from sqlalchemy import BigInteger, CheckConstraint, Column, Computed, DateTime, 
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column
 
 ID_TEXT = Text(collation="C")
-"""Identifiers sort by their bytes on every server, whatever its locale."""
+"""Type of identifiers: sorts by bytes on every server, regardless of its locale."""
 
 HUMAN_TEXT = Text(collation="pg_c_utf8")
-"""People's text sorts and folds alike on every server (a collation built into PostgreSQL 17 and newer)."""
+"""Type of people's text: sorts and folds the same on every server (a collation built into PostgreSQL 17 and newer)."""
 
 FOLDED_TEXT = Text(collation="C")
-"""People's text, folded by the database's `fold`: compared without regard to case and accents, sorted by its bytes."""
+"""Type of text folded by the database function `fold`: compared without case and accents, sorted by bytes."""
 
 NO_FASTUPDATE = {"fastupdate": "off"}
-"""Of a GIN index: rows enter it as they are written, not at some later search's cost."""
+"""Storage parameter of GIN indexes: rows enter the index when they are written, not at the cost of a later search."""
 
 
 class Base(DeclarativeBase):
-    """All tables. Constraint names follow from the convention, so that migrations can name what they change."""
+    """Base class of all tables. A convention names the constraints, so that migrations can refer to them."""
 
     metadata = MetaData(
         naming_convention={
@@ -34,14 +34,14 @@ class Base(DeclarativeBase):
 
 
 class Resource(Base):
-    """What profiles, hospitals, doctors and patients have in common."""
+    """The columns and constraints that profiles, hospitals, doctors and patients have in common."""
 
     __abstract__ = True
     __table__: ClassVar[Table]
 
     unique_id: Mapped[str] = mapped_column(ID_TEXT, primary_key=True, sort_order=-2)
     version: Mapped[int] = mapped_column(BigInteger, server_default="1", sort_order=-1)
-    """Counts the changes of the record, from 1."""
+    """Number of the record's current version; each change increments it, starting from 1."""
     date_created: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.statement_timestamp())
     last_updated: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.statement_timestamp())
 
@@ -55,20 +55,20 @@ class Resource(Base):
 
 
 def non_generated_columns(table: Table) -> list[Column[Any]]:
-    """The columns of a table that are given values; PostgreSQL computes the others of these."""
+    """Return the columns of a table that statements can set; PostgreSQL computes the generated ones."""
     return [column for column in table.columns if column.computed is None]
 
 
 def text_column(max_length: int, *, nullable: bool = True) -> MappedColumn[Any]:
-    """A column of people's text, of at most `max_length` characters by a named CHECK constraint."""
+    """Return a column for people's text, which a named CHECK constraint limits to `max_length` characters."""
     return mapped_column(HUMAN_TEXT, nullable=nullable, info={"max_length": max_length})
 
 
 def folded_column(name: str) -> MappedColumn[Any]:
-    """A column that holds another one folded, for filters and orderings; by convention `{name}_folded`."""
+    """Return a generated column with column `name` folded, for filters and sorting; it is called `{name}_folded`."""
     return mapped_column(FOLDED_TEXT, Computed(f"fold({name})", persisted=True))
 
 
 def max_length(column: Column[Any]) -> int:
-    """The most characters that a column made by `text_column` takes."""
+    """Return the maximum number of characters in a column that `text_column` made."""
     return int(column.info["max_length"])

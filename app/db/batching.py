@@ -1,4 +1,10 @@
-"""What requests want of the database in the same moment, done for all of them at once."""
+"""Batching of concurrent calls: items submitted while a batch runs form the next batch.
+
+This is the dataloader pattern of graphql/dataloader and aiodataloader. Those dispatch a batch after a tick of the event
+loop, however many are running already. They lack a single batch in flight as backpressure, cancellation of a batch when
+all of its callers have left, failing the queue together when the database stalls, and conflict keys. This module can go
+when a library has these.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Hashable, Sequence
@@ -10,7 +16,10 @@ from app.db.database import STALL_TIMEOUT_SECONDS
 from app.errors import UnavailableError
 
 COALESCE_TICKS = 3
-"""Of the event loop, in which those come along whose requests are here already: microseconds where there are none."""
+"""Event-loop iterations before a batch starts, so that requests already received can join it.
+
+If there are none, this takes microseconds.
+"""
 
 W = TypeVar("W")
 R = TypeVar("R")
@@ -18,11 +27,15 @@ R = TypeVar("R")
 
 @dataclass(eq=False, slots=True)
 class _Batch:
-    """What is done at once. It does not hold who asked, who hold it: nothing would be freed at its end."""
+    """A batch in flight.
+
+    Submissions reference the batch, never the reverse: a reference cycle would delay freeing both until the next
+    garbage collection.
+    """
 
     task: asyncio.Task[None] | None = None
     waiter_count: int = 0
-    """Of those who asked, how many have not given up."""
+    """Number of its submissions that have not been cancelled."""
 
 
 @dataclass(eq=False, slots=True)
@@ -34,7 +47,7 @@ class _Submission(Generic[W, R]):
 
 
 class Batcher(Generic[W, R]):
-    """Collects what is wanted while work is done; the next work is all of it. Nobody waits for who is not here yet."""
+    """Batches calls: items submitted while a batch runs form the next one. A call never waits for others to arrive."""
 
     def __init__(
         self,
@@ -45,10 +58,11 @@ class Batcher(Generic[W, R]):
         conflict_keys: Callable[[W], Collection[Hashable]] = lambda _: (),
         overlap_after: float | None = None,
     ) -> None:
-        """Have `work` done, which answers a result for each in their order, of up to `most` at once by `weight`.
+        """Batch calls of `batch_function`, which takes a list of items and returns one result for each, in their order.
 
-        Two that have something `touched` in common follow each other. Who waits longer than `patience`, in seconds,
-        for what is being done does not wait for it any more.
+        `max_cost` bounds the total `cost` of a batch; an item that exceeds it alone gets a batch of its own. Items that
+        share one of their `conflict_keys` never run in the same batch; the later one waits for a later batch. If a
+        batch takes longer than `overlap_after` seconds, the next one starts alongside it; with None, it never does.
         """
         self._batch_function = batch_function
         self._max_cost = max_cost
@@ -59,11 +73,11 @@ class Batcher(Generic[W, R]):
         self._current: _Batch | None = None
 
     async def submit(self, item: W) -> R:
-        """Have it done; the result. What everybody who asked for it has given up is stopped.
+        """Submit an item and return its result. A batch is cancelled once all calls that wait for it are.
 
         Raises:
-            UnavailableError: the database is away or too busy.
-            sqlalchemy.exc.DBAPIError: it refuses what was wanted in the same moment.
+            UnavailableError: the database is unavailable or too busy.
+            sqlalchemy.exc.DBAPIError: the database rejects the batch, possibly because of another item in it.
         """
         submission: _Submission[W, R] = _Submission(item, asyncio.get_running_loop().create_future(), copy_context())
         self._waiting.append(submission)
@@ -77,7 +91,7 @@ class Batcher(Generic[W, R]):
     def _start_next_batch(self) -> None:
         if self._waiting and self._current is None:
             self._current = batch = _Batch()
-            # what is logged and traced of it belongs to who has waited longest
+            # logs and traces of a batch belong to the request that has waited longest
             batch.task = asyncio.create_task(self._run_batch(batch), context=self._waiting[0].context)
 
     def _end_batch(self, batch: _Batch) -> None:
@@ -95,28 +109,28 @@ class Batcher(Generic[W, R]):
                 await asyncio.sleep(0)
             submissions = self._select_batch(batch)
             results = await self._batch_function([submission.item for submission in submissions]) if submissions else ()
-        except Exception as error:  # noqa: BLE001  # whoever waits raises it
+        except Exception as error:  # noqa: BLE001  # each caller raises it
             if (
                 self._current is batch
                 and loop.time() - started_at > STALL_TIMEOUT_SECONDS
                 and isinstance(error, UnavailableError)
             ):
-                submissions += self._waiting  # for this; they would wait as long again
+                submissions += self._waiting  # fail those that wait for this batch, too: they would wait as long again
                 self._waiting = []
             _fail_submissions(submissions, error)
         else:
-            for asked, result in zip(submissions, results, strict=True):
-                if not asked.result.done():  # else its client has gone
-                    asked.result.set_result(result)
+            for submission, result in zip(submissions, results, strict=True):
+                if not submission.result.done():  # else it was cancelled: its client has disconnected
+                    submission.result.set_result(result)
         finally:
             if timer is not None:
                 timer.cancel()
-            for asked in submissions:
-                asked.result.cancel()  # nobody waits for work that was cancelled
+            for submission in submissions:
+                submission.result.cancel()  # has an effect only if the batch was cancelled, so that no caller hangs
             self._end_batch(batch)
 
     def _select_batch(self, batch: _Batch) -> list[_Submission[W, R]]:
-        """Take those who have waited longest, at least one. Who is too heavy is not overtaken."""
+        """Take the submissions that have waited longest, at least one. One that is too costly is not overtaken."""
         selected: list[_Submission[W, R]] = []
         remaining: list[_Submission[W, R]] = []
         seen_keys: set[Hashable] = set()
@@ -153,7 +167,7 @@ def _fail_submissions(submissions: list[_Submission[W, R]], error: Exception) ->
 
 
 def _copy_error(error: Exception) -> Exception:
-    """The same error for another request: one that is raised again and again grows with each."""
+    """Return `error`, or a copy of an `UnavailableError`: the traceback of an error grows each time it is raised."""
     if not isinstance(error, UnavailableError):
         return error
     copied = UnavailableError()

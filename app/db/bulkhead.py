@@ -1,4 +1,9 @@
-"""Admission of expensive work: how much of it is under way at once, in all and for each principal."""
+"""Admission of expensive work: limits on how much of it runs concurrently, in total and for each principal.
+
+This is the Bulkhead pattern (Michael Nygard, "Release It!") with fair queueing. A plain semaphore lacks both a limit
+for each principal and fairness: the principal that asks most could take all of it. This module can go when a library
+has a semaphore with both.
+"""
 
 import asyncio
 from collections import Counter, OrderedDict, deque
@@ -11,37 +16,36 @@ from prometheus_client import Gauge
 from app.errors import TooManyRequestsError, UnavailableError
 
 ADMISSION_TIMEOUT_SECONDS = 5
-"""How long expensive work waits for its turn."""
+"""Seconds that expensive work waits for a slot before it is refused."""
 
 
 class Bulkhead:
-    """Admits expensive work up to a number at once, and up to a smaller number for each principal.
+    """Admits expensive work up to a number of concurrent slots, and up to a smaller number for each principal.
 
-    This is the bulkhead pattern, with fair queueing: principals that wait take turns, and what one has under way, or
-    has waiting, takes no place from another. A plain semaphore would be taken whole by the principal that asks most.
+    Principals that wait take turns, so the work that one has running or waiting does not use up the share of another.
     """
 
     def __init__(self, max_concurrent: int, max_per_principal: int, waiting_gauge: Gauge | None = None) -> None:
-        """Admit so much at once; `waiting` is told how much waits."""
+        """Admit `max_concurrent` in total and `max_per_principal` for each; `waiting_gauge` counts those that wait."""
         self._waiting_gauge = waiting_gauge
         self._max_concurrent = max_concurrent
         self._max_per_principal = max_per_principal
         self._active: Counter[str] = Counter()
         self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
-        """The queue of each principal, the one first whose turn is next."""
+        """The queue of each principal, in the order of their turns."""
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is under way."""
+        """Whether no work is running."""
         return not self._active
 
     @asynccontextmanager
     async def slot(self, principal: str) -> AsyncIterator[None]:
-        """Hold a place for the work of a principal.
+        """Hold a slot for the work of a principal.
 
         Raises:
-            TooManyRequestsError: the principal's own work keeps its places for too long.
-            UnavailableError: the work of others does.
+            TooManyRequestsError: the principal's own work occupies its slots for too long.
+            UnavailableError: the work of others occupies the slots for too long.
         """
         release = await self.acquire(principal)
         try:
@@ -50,17 +54,17 @@ class Bulkhead:
             release()
 
     def try_acquire(self, principal: str) -> Callable[[], None] | None:
-        """Take a place, if there is one; the function that gives it back, to be called once."""
-        if not self._has_capacity(principal):  # else nobody waits that could have it
+        """Acquire a slot if one is free and return the function that releases it, to be called once; otherwise None."""
+        if not self._has_capacity(principal):  # with capacity, there is no waiter to overtake
             return None
         self._active[principal] += 1
         return partial(self._release, principal)
 
     async def acquire(self, principal: str) -> Callable[[], None]:
-        """Take a place, as soon as there is one; the function that gives it back, to be called once.
+        """Acquire a slot as soon as one is free and return the function that releases it, to be called once.
 
         Raises:
-            TooManyRequestsError, UnavailableError: as `place` does.
+            TooManyRequestsError, UnavailableError: as in `slot`.
         """
         release = self.try_acquire(principal)
         if release is not None:
@@ -82,7 +86,7 @@ class Bulkhead:
             if waiter.cancelled():
                 self._remove_waiter(principal, waiter)
             else:
-                self._release(principal)  # the place had just been given
+                self._release(principal)  # the slot was granted just before
             if not isinstance(error, TimeoutError):
                 raise
             is_own_limit = self._active[principal] >= self._max_per_principal
@@ -102,12 +106,12 @@ class Bulkhead:
         self._admit_waiters()
 
     def _admit_waiters(self) -> None:
-        """Give what is free to those that wait, in turns."""
+        """Give free slots to those that wait, one principal after another."""
         for principal in list(self._queues):
             queue = self._queues[principal]
             while queue and self._has_capacity(principal):
                 waiter = queue.popleft()
-                if not waiter.done():  # else its request has just been given up
+                if not waiter.done():  # else it was cancelled just before
                     self._active[principal] += 1
                     waiter.set_result(None)
                     self._queues.move_to_end(principal)

@@ -1,4 +1,9 @@
-"""The connection to PostgreSQL: the pool, and the one place where work is committed."""
+"""Access to PostgreSQL: the admission queue, the pool, and the one place where work is committed.
+
+`AdmissionQueue` is an admission queue, which refuses requests only when nothing moves. SQLAlchemy's `pool_timeout`,
+psycopg_pool's `max_waiting` and PgBouncer's `query_wait_timeout` lack this: they limit the wait or the length of the
+queue, and so refuse the end of a burst that is served steadily. The class can go when the pool can do it.
+"""
 
 import asyncio
 import random
@@ -20,28 +25,29 @@ from app.observability.statements import StatementInstrumentation
 T = TypeVar("T")
 
 TRANSACTION_TIMEOUT_SECONDS = 1.8
-"""Seconds that one read or transaction may take; a server that has frozen tells nothing of itself."""
+"""Maximum duration of one read or transaction, in seconds: a frozen server reports no error itself."""
 SEARCH_TIMEOUT_SECONDS = 0.95
-"""Seconds that finding may take, all statements of it together."""
+"""Maximum duration of a search, in seconds, for all of its statements together."""
 SEARCH_SETTINGS = {
-    # what is rare and what is not is found in different ways
+    # rare and frequent values need different plans
     "plan_cache_mode": "force_custom_plan",
-    # who searches shares the server with others
+    # searches share the server with other requests
     "max_parallel_workers_per_gather": "0",
     "statement_timeout": "900ms",
 }
-"""What differs where lists are filtered, ordered or searched."""
+"""Settings that differ from those of the session when lists are filtered, sorted or searched."""
 MAX_ATTEMPTS = 3
-"""How often a transaction is tried that collides with others."""
+"""Maximum number of attempts at a transaction that conflicts with others."""
 STALL_TIMEOUT_SECONDS = 0.9
-"""Seconds without any connection coming free, after which those who wait for one are told to come back (503).
+"""Seconds without progress after which requests that wait for a connection are refused (503).
 
-Who waits this long and then for a connection in vain still hears within two seconds.
+Short enough that even a request that waits this long, and then in vain for a connection, gets its response within two
+seconds.
 """
 
 
 def set_local(settings: Mapping[str, str]) -> Executable:
-    """A statement that gives settings of the session other values until its transaction ends."""
+    """Return a statement that changes settings of the session until its transaction ends."""
     return select(*(func.set_config(name, value, literal_column("true")) for name, value in settings.items()))
 
 
@@ -49,28 +55,35 @@ _SET_SEARCH_SETTINGS = set_local(SEARCH_SETTINGS)
 
 
 _UNAVAILABLE_CLASSES = ("08", "53", "57", "40003")
-"""SQLSTATE classes: connection exception, insufficient resources, operator intervention (shutdown, cancel); and that it
-is not known whether a statement was completed."""
+"""SQLSTATE classes: connection exception, insufficient resources, operator intervention (shutdown, cancel); and the
+SQLSTATE for an unknown statement completion."""
 _RETRYABLE_STATES = ("40001", "40P01")
-"""SQLSTATEs: serialization failure, deadlock. The same transaction may succeed in a moment."""
+"""SQLSTATEs: serialization failure, deadlock. The same transaction may succeed when it is retried."""
 _LOCK_NOT_AVAILABLE = "55P03"
 _READ_ONLY_TRANSACTION = "25006"
-"""SQLSTATE: read-only transaction. The server is a standby, until it is promoted or another is."""
+"""SQLSTATE: read-only transaction. The server is a standby until it, or another one, is promoted."""
 _FOREIGN_KEY_STATES = ("23503", "23001")
 """SQLSTATEs: foreign key violation, restrict violation."""
 
 
 class LockNotAvailableError(UnavailableError):
-    """Another transaction was in the way for too long."""
+    """Another transaction held a lock for too long."""
 
 
 class SerializationError(LockNotAvailableError):
-    """Transactions were in each other's way, and this one was chosen to give way."""
+    """Concurrent transactions conflicted, and PostgreSQL aborted this one."""
 
 
 @asynccontextmanager
 async def translate_errors() -> AsyncIterator[None]:
-    """Raise the service's errors for the database's, where a client can do something about them."""
+    """Raise the service's errors in place of the database's, if a client can do something about them.
+
+    Raises:
+        SerializationError: a serialization failure or a deadlock.
+        LockNotAvailableError: a lock was not available in time.
+        UnavailableError: the connection is lost, or the server is shutting down, out of resources or read-only.
+        ConflictError: a foreign key is violated.
+    """
     try:
         yield
     except DBAPIError as error:
@@ -87,16 +100,16 @@ async def translate_errors() -> AsyncIterator[None]:
             raise UnavailableError from error
         if sqlstate in _FOREIGN_KEY_STATES:
             raise ConflictError(
-                "A record that this one is linked to was deleted or linked at the same moment."
+                "A record linked to this one was deleted or linked at the same time. Retry the request."
             ) from error
         raise
 
 
 class AdmissionQueue:
-    """The line before the pool: first come, first served, for as long as it moves.
+    """The queue in front of the pool: first come, first served, for as long as it moves.
 
-    The pool's own timeout would refuse the last of a burst that is served steadily. Here nobody is refused while
-    connections come free, and everybody soon after they no longer do.
+    The pool's own timeout would refuse the last requests of a burst that is served steadily. This queue refuses none
+    while connections are released, and all that wait soon after this stops.
     """
 
     def __init__(self, max_concurrent: int) -> None:
@@ -105,15 +118,15 @@ class AdmissionQueue:
 
     @asynccontextmanager
     async def slot(self, enqueued_at: float | None = None) -> AsyncIterator[None]:
-        """Wait for a place, and give it back; `joined` is when the request began to wait, by the event loop's clock.
+        """Wait for a slot and hold it; `enqueued_at` is when the request began to wait, by the event loop's clock.
 
         Raises:
-            UnavailableError: the line stands still.
+            UnavailableError: the queue has not moved for `STALL_TIMEOUT_SECONDS`.
         """
         if self._slots.locked():
             await self._wait_for_slot(enqueued_at)
         else:
-            await self._slots.acquire()  # does not wait
+            await self._slots.acquire()  # returns at once
         CONNECTIONS_IN_USE.inc()
         try:
             yield
@@ -122,7 +135,7 @@ class AdmissionQueue:
             self._slots.release()
 
     def note_progress(self) -> None:
-        """Note that PostgreSQL answered who had a turn."""
+        """Note that PostgreSQL has responded to a request that held a slot."""
         self._last_progress = asyncio.get_running_loop().time()
 
     async def _wait_for_slot(self, enqueued_at: float | None) -> None:
@@ -147,11 +160,11 @@ class AdmissionQueue:
 
     def _withdraw(self, acquisition: asyncio.Future[Any]) -> None:
         if not acquisition.cancel() and not acquisition.cancelled():
-            self._slots.release()  # it had just been given
+            self._slots.release()  # it was acquired just before
 
 
 async def _retry_on_conflict(attempt: Callable[[], Awaitable[T]], max_attempts: int = MAX_ATTEMPTS) -> T:
-    """Attempt something again where it collides with other transactions."""
+    """Run `attempt` and return its result; retry it if it conflicts with other transactions."""
     attempt_number = 1
     while True:
         try:
@@ -159,13 +172,13 @@ async def _retry_on_conflict(attempt: Callable[[], Awaitable[T]], max_attempts: 
         except SerializationError:
             if attempt_number == max_attempts:
                 raise
-            # apart from whom it collided with
-            await asyncio.sleep(random.uniform(0, 0.02) * 2**attempt_number)  # noqa: S311  # no secret
+            # at a different time than the transaction it conflicted with
+            await asyncio.sleep(random.uniform(0, 0.02) * 2**attempt_number)  # noqa: S311  # not a secret
             attempt_number += 1
 
 
 async def run_in_savepoint(connection: AsyncConnection, work: Callable[[], Awaitable[T]]) -> T:
-    """Run a part of a long transaction: where it collides with others, that part alone is tried again."""
+    """Run a part of a long transaction and return its result. On a conflict with others, only this part is retried."""
 
     async def attempt() -> T:
         async with translate_errors(), connection.begin_nested():
@@ -177,7 +190,12 @@ async def run_in_savepoint(connection: AsyncConnection, work: Callable[[], Await
 async def copy_rows(
     connection: AsyncConnection, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]
 ) -> None:
-    """COPY rows into a table, in the transaction of `connection`; past SQLAlchemy, which has no word for it."""
+    """COPY rows into a table, in the transaction of `connection`; SQLAlchemy has no API for it, so this bypasses it.
+
+    Raises:
+        UnavailableError: the connection is lost, or the server is shutting down or out of resources.
+        asyncpg.PostgresError: the server rejects the rows.
+    """
     driver: Any = (await connection.get_raw_connection()).driver_connection
     try:
         await driver.copy_records_to_table(table, records=rows, columns=columns)
@@ -193,18 +211,18 @@ Work = Callable[[AsyncConnection], Awaitable[T]]
 
 
 class TransactionRunner(Protocol):
-    """Runs work in one transaction, as `Database.transaction` does."""
+    """A callable that runs work in one transaction and returns its result, as `Database.transaction` does."""
 
     async def __call__(self, work: Work[T], /) -> T: ...
 
 
 class Database:
-    """What routes and commands use of PostgreSQL.
+    """Access to PostgreSQL for routes and commands.
 
-    `read` for a single SELECT, `find` for several or for what may take long, `snapshot` for any number, `write` for a
-    single statement that writes, `transaction` for everything else.
+    `read` is for a single SELECT, `search_snapshot` for several or for those that may take long, `snapshot` for any
+    number, `write` for a single statement that writes, and `transaction` for everything else.
 
-    An async context manager, which closes all connections at its end.
+    The database is an async context manager, which closes all connections on exit.
     """
 
     def __init__(
@@ -215,9 +233,10 @@ class Database:
         with_timeouts: bool = True,
         instrumentation: StatementInstrumentation | None = None,
     ) -> None:
-        """Connect to `url` when needed. Requests are `limited` in time; commands that take minutes are not.
+        """Connect to `url` when a connection is needed, with a pool of up to `pool_size` connections.
 
-        What it asks PostgreSQL is measured by `statements`, if given.
+        `with_timeouts` limits the duration of transactions: requests need it, commands that take minutes do without.
+        `instrumentation`, if given, measures all statements.
         """
         self.engine = create_engine(url, pool_size=pool_size, with_timeouts=with_timeouts)
         self._measure_commit: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -226,7 +245,7 @@ class Database:
             self._measure_commit = instrumentation.measure_commit
         self._timeout_seconds = TRANSACTION_TIMEOUT_SECONDS if with_timeouts else None
         self._admission_queue = AdmissionQueue(pool_size)
-        # what is cheap finds connections free, whatever one principal has under way
+        # cheap requests find free connections, however much one principal has running
         self._search_bulkhead = Bulkhead(max(1, pool_size // 2), max(1, pool_size // 4), REQUESTS_WAITING)
         self._transaction_bulkhead = Bulkhead(pool_size, max(1, pool_size * 3 // 4), REQUESTS_WAITING)
         self._autocommit_engine = self.engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -236,18 +255,18 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A connection for one SELECT. It is its own transaction, which saves the round trips of BEGIN and COMMIT."""
+        """Provide a connection for one SELECT, its own transaction: this saves the round trips of BEGIN and COMMIT."""
         async with self._connect(self._autocommit_engine) as connection:
             yield connection
 
     @asynccontextmanager
     async def search_snapshot(self, principal: str) -> AsyncIterator[AsyncConnection]:
-        """A connection for several SELECTs that see one moment, each planned for its values, all within a second.
+        """Provide a connection for several SELECTs on one snapshot, each planned for its values, all within a second.
 
-        Half of the pool is for these, and a quarter for those of one principal: others wait for their turn.
+        Half of the pool is available for these, and a quarter for those of one principal; further ones wait.
 
         Raises:
-            TooManyRequestsError: the principal has too many under way.
+            TooManyRequestsError: the principal has too many running.
         """
         enqueued_at = asyncio.get_running_loop().time()
         async with (
@@ -259,22 +278,22 @@ class Database:
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[AsyncConnection]:
-        """A connection for any number of SELECTs that see one moment, for commands that read long."""
+        """Provide a connection for any number of SELECTs on one snapshot, for commands that read for a long time."""
         async with self._connect(self._snapshot_engine) as connection:
             yield connection
 
     async def write(self, statement: Executable, parameters: Mapping[str, Any]) -> None:
-        """Run one statement that is a transaction of its own: what it wrote is durable when this returns."""
+        """Execute one statement as a transaction of its own; what it writes is durable when this returns."""
         async with self._connect(self._autocommit_engine) as connection:
             await connection.execute(statement, parameters)
 
     async def transaction(
         self, work: Callable[[AsyncConnection], Awaitable[T]], *, max_attempts: int = MAX_ATTEMPTS
     ) -> T:
-        """Run `work` in one transaction and commit it: all of it is stored, or, if anything raises, nothing.
+        """Run `work` in one transaction, commit it and return its result; if anything raises, nothing is stored.
 
-        The result is to be answered only after this returns: what was answered is stored. Where the transaction
-        collides with another, the whole of it is tried again: `work` may run up to `attempts` times.
+        The response must not be sent before this returns, so that what it confirms is stored. If the transaction
+        conflicts with another, all of it is retried: `work` may run up to `max_attempts` times.
         """
 
         async def attempt() -> T:
@@ -287,10 +306,10 @@ class Database:
         return await _retry_on_conflict(attempt, max_attempts)
 
     def transaction_for(self, principal: str) -> TransactionRunner:
-        """`transaction` on behalf of a principal, which has at most three quarters of the pool for these at once.
+        """Return `transaction` on behalf of a principal, which gets at most three quarters of the pool for these.
 
         Raises:
-            TooManyRequestsError: its own transactions wait for each other for too long.
+            TooManyRequestsError: when called, if the principal's own transactions wait for each other for too long.
         """
 
         async def transaction(work: Work[T], /) -> T:
@@ -306,9 +325,8 @@ class Database:
         try:
             async with (
                 self._admission_queue.slot(enqueued_at),
-                asyncio.timeout(
-                    timeout_seconds or self._timeout_seconds
-                ),  # made here: it counts from when it is made, not entered
+                # created here, after the wait for a slot: the time counts from its creation
+                asyncio.timeout(timeout_seconds or self._timeout_seconds),
                 translate_errors(),
                 engine.connect() as connection,
             ):

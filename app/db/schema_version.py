@@ -1,4 +1,4 @@
-"""Whether a database has this version's schema. Without Alembic, which takes ten megabytes of each process."""
+"""Check of a database's schema version, without Alembic, which takes ten megabytes in each process."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import migrations
 UNDEFINED_TABLE = "42P01"
 _MIGRATION_FILES = Path(migrations.__file__).parent.glob("versions/*.py")
 REVISIONS = sorted("_".join(path.stem.split("_")[:2]) for path in _MIGRATION_FILES)
-"""All that there are, by the names of their files: each follows the one before. A test compares them with Alembic's."""
+"""All revisions, from their file names, each after the one it follows. A test compares them with Alembic's."""
 
 
 class LockTimeoutError(Exception):
@@ -19,9 +19,9 @@ class LockTimeoutError(Exception):
 
 
 async def schema_is_current(connection: AsyncConnection) -> bool:
-    """Whether the database has this version's head revision, or one that this version does not know: a newer one.
+    """Return whether the database has this version's head revision, or one unknown to this version, which is newer.
 
-    Deployments expand first and contract later, so that a version runs on the schema of the next.
+    Deployments expand first and contract later, so a version also runs on the schema of the next.
     """
     try:
         revisions = (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalars().all()

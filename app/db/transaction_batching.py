@@ -1,9 +1,13 @@
-"""Transactions that are asked for in the same moment, done as one.
+"""Transaction batching: concurrent writes share one transaction and its statements.
 
-What a transaction costs is its statements, not the rows these write: for eight patients a third of what it is one by
-one. So a statement of a change takes any number of rows (`given`), and is executed for all requests that share the
-transaction and have come to it (`execute_for`). Requests know nothing of each other: where anything is refused,
-whatever it is, all of it is rolled back, and each is done by itself.
+The pattern is group commit, extended to coalesced statements. PostgreSQL's own group commit lacks the latter: it shares
+only the flush to disk. But most of a transaction's cost is its statements, not the rows that they write: eight patients
+together cost a third of what they cost one by one. This module can go if clients send their writes in bulk, or if its
+throughput is no longer needed.
+
+A statement that writes takes any number of rows (`input_rows`) and is executed once for all requests in the transaction
+that have reached it (`execute_row`). Requests know nothing of each other: if anything is rejected, for any reason, the
+whole transaction is rolled back, and each request runs in a transaction of its own.
 """
 
 import asyncio
@@ -26,25 +30,25 @@ from app.errors import ConflictError, ServiceError, UnavailableError
 
 T = TypeVar("T")
 MAX_BATCH_COST = 16
-"""Requests that share a transaction."""
+"""Maximum total cost of the requests that share a transaction; an ordinary request costs 1."""
 OVERLAP_AFTER_SECONDS = 0.05
-"""Seconds that a request waits for a transaction that it does not share."""
+"""Seconds that a request waits for a running batch before the next batch starts alongside it."""
 SUCCESSES_PER_REJECTION = 5
-"""Changes of a principal that have to be accepted for each that was refused, before it shares transactions again."""
+"""Number of a principal's writes that must succeed for each rejected one before its writes are batched again."""
 MAX_COUNTED_REJECTIONS = 10
-"""Refusals that are held against a principal at once."""
+"""Maximum number of rejections that count against a principal at once."""
 REJECTION_TTL_SECONDS = 10
-"""How long refusals are held against a principal that asks for nothing more."""
+"""Seconds that rejections count against a principal that sends no more writes."""
 MAX_TRACKED_PRINCIPALS = 10_000
-"""Principals whose refusals are remembered."""
+"""Maximum number of principals whose rejections are counted."""
 _SET_SHORT_LOCK_TIMEOUT = set_local({"lock_timeout": "100ms"})
-"""Who waits for somebody's lock does so by itself, and holds up nobody."""
+"""A batch that waits longer for a lock is rolled back and its requests retried alone: only the blocked one waits."""
 
 
 def input_rows(*columns: ColumnClause[Any], max_rows: int | None = MAX_BATCH_COST) -> CTE:
-    """The rows that a statement is given as `:rows`, up to `most` if there is a limit, as a part of it."""
+    """Return a CTE with the rows that a statement gets as parameter `rows`: up to `max_rows`, or any number if None."""
     rows = func.json_to_recordset(bindparam("rows", type_=JSON)).table_valued(*columns).render_derived(with_types=True)
-    # the limit is what PostgreSQL plans for
+    # PostgreSQL plans for as many rows as the limit allows
     return select(*rows.c).limit(None if max_rows is None else literal_column(str(max_rows))).cte("given")
 
 
@@ -54,9 +58,10 @@ async def execute_row(
     row: Mapping[str, Any],
     shared_parameters: Mapping[str, Any] | None = None,
 ) -> Row[Any] | None:
-    """Execute a statement for one row that it is `given`, which has a `unique_id`; what it answers of this.
+    """Execute `statement` with `row` as input and return the result row with the same `unique_id`, if any.
 
-    The `context` is parameters that are no row's. Statements that have such are not executed for several at once.
+    `shared_parameters` are parameters that do not belong to a row. Statements that have any are executed for this row
+    alone.
     """
     if isinstance(connection, _BatchedConnection) and not shared_parameters:
         return await connection.execute_row(statement, row)
@@ -65,19 +70,19 @@ async def execute_row(
 
 
 class _PendingStatement(NamedTuple):
-    """A statement that one of those who share a transaction has come to."""
+    """A statement that one of the requests in a batch has reached."""
 
     statement: Executable
     parameters: Any
     row: Mapping[str, Any] | None
-    """That it is executed for, if it takes any number."""
+    """The row that it is executed for, if it takes any number of rows."""
     result: asyncio.Future[Any]
 
 
 class _BatchedConnection(AsyncConnection):
-    """The connection of a transaction that several share: nothing is executed before everybody has come to something.
+    """The connection of a shared transaction: nothing is executed until each request waits for a statement or is done.
 
-    So those who do the same come to the same statement, though some have had more to do before.
+    So requests that do the same reach the same statement together, even if some have executed more before it.
     """
 
     def __init__(self, connection: AsyncConnection) -> None:
@@ -88,11 +93,11 @@ class _BatchedConnection(AsyncConnection):
         self._has_failed = False
 
     async def execute(self, statement: Any, parameters: Any = None) -> Any:  # type: ignore[override]
-        """Execute a statement, in its turn."""
+        """Execute a statement in its turn and return its result."""
         return await self._enqueue(statement, parameters, None)
 
     async def execute_row(self, statement: Executable, row: Mapping[str, Any]) -> Row[Any] | None:
-        """Execute a statement for a row, with whoever comes to the same; what it answers of this row."""
+        """Execute a statement for a row, together with requests that reach it, too; return the result for this row."""
         result: Row[Any] | None = await self._enqueue(statement, None, row)
         return result
 
@@ -108,10 +113,10 @@ class _BatchedConnection(AsyncConnection):
             self._all_waiting.set()
 
     async def run_transactions(self, transactions: Sequence["_PendingTransaction"]) -> list[Any]:
-        """Do all of it; what each comes to.
+        """Run all transactions in lock-step and return the result of each, in their order.
 
         Raises:
-            _RefusedError: something of it was refused.
+            _BatchFailedError: one of them failed.
         """
         await super().execute(_SET_SHORT_LOCK_TIMEOUT)
         self._running_count = len(transactions)
@@ -142,12 +147,12 @@ class _BatchedConnection(AsyncConnection):
             self._note_waiting()
 
     async def _execute_largest_group(self) -> None:
-        """Execute the statement that most have come to: the others may come to it, too."""
+        """Execute the statement that most requests wait for: the others may still reach it."""
         groups: dict[Any, dict[Any, _PendingStatement]] = {}
         for pending in self._pending:
             if pending.row is None:
                 groups[id(pending)] = {None: pending}
-            else:  # of two that are for the same record, the second is executed later
+            else:  # of two rows for the same record, the second is executed later
                 groups.setdefault(pending.statement, {}).setdefault(pending.row.get("unique_id", id(pending)), pending)
         group = max(groups.values(), key=len)
         first, *_ = group.values()
@@ -162,7 +167,7 @@ class _BatchedConnection(AsyncConnection):
 
 
 class _BatchFailedError(Exception):
-    """Some of what was to be done together was refused, for whatever reason."""
+    """A transaction in the batch failed, for any reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,21 +179,21 @@ class _PendingTransaction:
 
 
 class _Sentinel(Enum):
-    """What becomes of what was not done together."""
+    """The result of a transaction whose batch was rolled back."""
 
     RETRY_ALONE = 0
 
 
 class _RejectionTracker:
-    """How much of what a principal asks for is refused: in a shared transaction that is done twice, by all that share.
+    """Tracks how many of a principal's writes are rejected: a rejection makes all requests of its batch run twice.
 
-    Each refusal weighs as much as `ACCEPTED_FOR_REFUSED` changes that are accepted, so a client that is refused now and
-    then hardly notices; one that is refused always shares nothing.
+    Each rejection counts as much as `SUCCESSES_PER_REJECTION` writes that succeed, so a client that is rejected now and
+    then hardly notices; the writes of a client that is always rejected are never batched.
     """
 
     def __init__(self) -> None:
         self._required_successes: TTLCache[str, int] = TTLCache(MAX_TRACKED_PRINCIPALS, REJECTION_TTL_SECONDS)
-        """Changes that have to be accepted first, by principal."""
+        """Number of writes that must succeed before writes are batched again, by principal."""
 
     def may_batch(self, principal: str) -> bool:
         return not self._required_successes.get(principal)
@@ -204,7 +209,7 @@ class _RejectionTracker:
 
 
 class TransactionBatcher:
-    """Runs transactions, those that are asked for while another one runs together."""
+    """Runs transactions; those requested while another one runs share the next one."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -214,10 +219,10 @@ class TransactionBatcher:
     def transaction(
         self, principal: str, kind: Hashable, conflict_keys: frozenset[str], cost: int = 1
     ) -> TransactionRunner:
-        """A transaction that is run with others of its `kind`, of all together `MOST` by weight.
+        """Return a runner whose transaction is batched with others of its `kind`, up to `MAX_BATCH_COST` in total.
 
-        No two have in common what is `touched`: the ids of records that may be locked, which happens in their order.
-        A principal whose changes were refused just now gets one of its own.
+        No two in a batch share any of their `conflict_keys`: the ids of records that may be locked, which happens in
+        the order of ids. A principal whose writes were rejected recently gets a transaction of its own.
         """
 
         async def transaction(work: Work[T], /) -> T:
@@ -263,12 +268,12 @@ class TransactionBatcher:
             return await self._database.transaction(run_transactions, max_attempts=1)
         except Exception as error:
             if not _is_safe_to_retry(error, is_committing=is_committing):
-                raise  # done again it might be done twice
-            return [_Sentinel.RETRY_ALONE] * len(transactions)  # whoever's error it is meets it again
+                raise  # it may be committed: a retry could store it twice
+            return [_Sentinel.RETRY_ALONE] * len(transactions)  # the request that caused the error gets it again
 
 
 def _is_safe_to_retry(error: Exception, *, is_committing: bool) -> bool:
-    """Whether it is certain that a transaction has stored nothing, and another may succeed."""
+    """Return whether it is certain that a transaction stored nothing, and a retry may succeed."""
     if isinstance(error, UnavailableError):
         return isinstance(error, LockNotAvailableError)
     has_sqlstate = isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) is not None

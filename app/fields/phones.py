@@ -1,7 +1,7 @@
-"""Telephone numbers: all the digits under which one number may be written.
+"""Telephone numbers: all digit strings that are spellings of one number.
 
-What is stored is what people wrote, and beside it the digits alone. The other spellings are worked out when somebody
-asks: nothing that is stored depends on the default country, so it may change.
+The database stores the number as it was written, and its digits. The other spellings are computed for each query:
+nothing that is stored depends on the default country, so the default can change.
 """
 
 import re
@@ -11,20 +11,17 @@ import phonenumbers
 from phonenumbers.phonemetadata import PhoneMetadata
 from phonenumbers.phonenumberutil import ValidationResult
 
-SUPPORTED_REGIONS = phonenumbers.SUPPORTED_REGIONS
-"""The countries whose numbers can be told, by ISO 3166-1."""
-
 
 def ascii_digits(number: str) -> str:
-    """The ASCII digits of a number."""
+    """Return the ASCII digits of a number."""
     return re.sub("[^0-9]", "", number)
 
 
 def equivalent_numbers(number: str, region: str) -> list[str]:
-    """The digits of all spellings of a number, its own among them; a number without a country's code is of `region`.
+    """Return the digits of all spellings of a number, including its own; one without a country code is of `region`.
 
-    Of +27 82 123 4567: with 27 or 0027 before it, with and without the 0 after that, and if the region is South Africa,
-    0821234567 and 821234567. What is no whole number has its own spelling only.
+    For +27 82 123 4567: with 27 or 0027 in front, with and without a 0 after that, and if the region is South Africa,
+    0821234567 and 821234567. Text that is not a complete number has only its own spelling.
     """
     try:
         parsed = phonenumbers.parse(number, region)
@@ -38,10 +35,10 @@ def equivalent_numbers(number: str, region: str) -> list[str]:
 
 
 def number_prefixes(number: str, region: str) -> list[str]:
-    """The digits with which a number may begin that somebody has typed, or begun to: 082 is 2782 too."""
+    """Return the digit strings that a number may begin with if its start is typed as `number`: 082 is also 2782."""
     digits = ascii_digits(number)
     prefixes = _dialing_prefixes(phonenumbers.country_code_for_region(region), region)
-    matched_prefix = max((prefix for prefix in prefixes if digits.startswith(prefix)), key=len)  # "" at the least
+    matched_prefix = max((prefix for prefix in prefixes if digits.startswith(prefix)), key=len)  # "" always matches
     alternatives = (
         {f"{prefix}{digits.removeprefix(matched_prefix)}" for prefix in prefixes if prefix} if matched_prefix else set()
     )
@@ -49,7 +46,7 @@ def number_prefixes(number: str, region: str) -> list[str]:
 
 
 def _dialing_prefixes(country_code: int, region: str) -> set[str]:
-    """What may stand before the national part of a number with this country's code."""
+    """Return the digits that may precede the national part of a number with this country code."""
     trunk_prefix = phonenumbers.ndd_prefix_for_region(
         phonenumbers.region_code_for_country_code(country_code), strip_non_digits=True
     )

@@ -1,4 +1,4 @@
-"""What all request and response schemas share."""
+"""The base classes and common fields of all request and response schemas."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
@@ -11,14 +11,14 @@ ReadOnly = Annotated[
     Any,
     Field(
         exclude=True,
-        description="Ignored; a request may carry it so that what was read can be put back.",
+        description="Ignored; accepted so that a record can be sent back as it was read.",
     ),
 ]
-"""A key of an answer that a request may carry too and that is ignored, so that what was read can be put back."""
+"""A response field that requests may also contain, so that a record can be sent back as it was read; it is ignored."""
 
 
 def tidy_json_schema(schema: dict[str, Any]) -> None:
-    """Leave out what says nothing or misleads: titles made from names, defaults (absent is not null)."""
+    """Remove what is redundant or misleading: titles made from names, and defaults (an absent field is not null)."""
     strip_titles(schema)
     for field in schema.get("properties", {}).values():
         field.pop("default", None)
@@ -26,7 +26,7 @@ def tidy_json_schema(schema: dict[str, Any]) -> None:
 
 
 def _collapse_null(field: dict[str, Any]) -> None:
-    """Say `type: [string, null]` for what is a string or null: one line where people read it, not three."""
+    """Write `type: [string, null]` for a nullable type, so that people read one line instead of three."""
     match field.get("anyOf"):
         case [{"type": str() as kind} as branch, {"type": "null"}] if "enum" not in branch:
             del field["anyOf"]
@@ -34,29 +34,29 @@ def _collapse_null(field: dict[str, Any]) -> None:
 
 
 def strip_titles(schema: dict[str, Any]) -> None:
-    """Leave out titles made from names."""
+    """Remove titles made from names."""
     schema.pop("title", None)
     for field in schema.get("properties", {}).values():
         field.pop("title", None)
 
 
 class Schema(BaseModel):
-    """A body, in or out."""
+    """A request or response body."""
 
     example: ClassVar[Mapping[str, Any] | None] = None
-    """Shown in the OpenAPI document (`app.api.openapi`)."""
+    """The example in the OpenAPI document (see `app.api.openapi`)."""
 
 
 class Representation(Schema):
-    """An answer's body. PostgreSQL builds it from these fields (see document.py); tests validate it against them."""
+    """A response body. PostgreSQL builds it from these fields (see `app.records.documents`); tests validate it."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, json_schema_extra=tidy_json_schema)
 
 
 class RequestBody(Schema):
-    """A request's body. An unknown key is refused: a mistyped field would be lost without a word.
+    """A request body. Unknown keys are rejected, because a misspelled field would be lost silently.
 
-    Defaults in it are never used: `given()` tells what was sent.
+    Its defaults are never used: `sent_fields()` returns only what the client sent.
     """
 
     model_config = ConfigDict(
@@ -68,7 +68,7 @@ class RequestBody(Schema):
     )
 
     def sent_fields(self) -> dict[str, Any]:
-        """The fields that the client sent, cleaned. An absent one is to be left as it is."""
+        """Return the fields that the client sent, cleaned. An absent field must stay as it is."""
         return self.model_dump(exclude_unset=True)
 
 
@@ -76,15 +76,15 @@ class CreateBody(RequestBody):
     """A new record. The client may choose its `unique_id`, so that imported records keep theirs."""
 
     unique_id: Identifier = ""
-    """The client's own id, if it keeps ids; else one is made. One that was ever used is refused."""
+    """The client's own id, if it assigns ids; otherwise one is generated. An id that was ever used is rejected."""
     date_created: ReadOnly = None
     last_updated: ReadOnly = None
 
 
 class UpdateBody(RequestBody):
-    """What to change of a record; an absent field stays as it is. `unique_id` may be repeated, not changed."""
+    """The changes to a record; an absent field stays as it is. `unique_id` may be repeated, but not changed."""
 
     unique_id: Annotated[Any, Field(exclude=True, json_schema_extra={"type": "string"})] = None
-    """That of the path, or left out: it never changes."""
+    """The `unique_id` in the path, or omitted: it never changes."""
     date_created: ReadOnly = None
     last_updated: ReadOnly = None

@@ -1,7 +1,7 @@
-"""What a field may hold: the types that request schemas are made of.
+"""The field types of request schemas: what a field may contain.
 
-Each cleans what it is given, says in one sentence what to change where it refuses, and publishes its rule in the
-OpenAPI document. None repeats the input in its message: it is patient data.
+Each type cleans its input, says in one sentence what to change if it rejects the input, and publishes its rule in the
+OpenAPI document. No message repeats the input, because it is patient data.
 """
 
 import re
@@ -29,17 +29,17 @@ from app.identifiers import IDENTIFIER_PATTERN, is_identifier
 
 
 def validation_error(error_type: str, message: str) -> PydanticCustomError:
-    """The error that a validator raises: `kind` for programs, `message` for people."""
+    """Return the error for a validator to raise: `error_type` is for programs, `message` for people."""
     return PydanticCustomError(error_type, message)
 
 
 def _blank_to_none(value: object) -> object:
-    """HTML forms send `""` for a field that was left empty."""
+    """Convert blank text to None, because HTML forms send `""` for a field that was left empty."""
     return None if isinstance(value, str) and not value.strip() else value
 
 
 MAX_COMBINING_MARKS = 30
-"""Combining marks in a row, as in Unicode's Stream-Safe Text Format (UAX #15, section 13)."""
+"""Maximum number of consecutive combining marks, as in Unicode's Stream-Safe Text Format (UAX #15, section 13)."""
 
 
 def _is_stream_safe(text: str) -> bool:
@@ -53,7 +53,7 @@ def _is_stream_safe(text: str) -> bool:
 
 def _clean(text: str, max_length: int) -> str:
     text = text.strip()
-    # before NFC, whose cost is quadratic in the marks of a character; one has at most four code points more before it
+    # before NFC, whose cost is quadratic in the marks of a character, and which joins at most five code points in one
     if len(text) > 5 * max_length:
         raise validation_error("string_too_long", f"Must have at most {max_length} characters")
     if len(text) > max_length and not _is_stream_safe(text):
@@ -61,19 +61,19 @@ def _clean(text: str, max_length: int) -> str:
     if "\0" in text:
         raise validation_error("string_nul", "Must not contain NUL characters")
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise validation_error("string_unicode", "Must not contain lone surrogates, which are no characters")
+        raise validation_error("string_unicode", "Must not contain lone surrogates, which are not characters")
     return unicodedata.normalize("NFC", text)
 
 
 def _or_blank_pattern(pattern: str) -> str:
-    """The published pattern of an optional field: blank means `null`."""
+    """Return the published pattern of an optional field, which may also be blank: that means `null`."""
     return rf"^\s*$|{pattern}"
 
 
 class Text:
-    """Text as `column` holds it: trimmed, in Unicode's NFC, at most the column's length; blank is `null`, or refused.
+    """Text for `column`: trimmed, in Unicode's NFC, at most as long as the column; blank text is `null`, or rejected.
 
-    Usage: `Annotated[str | None, Text(columns.patient_title)]`, or `Annotated[str, …]` where a value is required.
+    Usage: `Annotated[str | None, Text(columns.patient_title)]`, or `Annotated[str, …]` if a value is required.
     """
 
     pattern: str | None = None
@@ -95,7 +95,7 @@ class Text:
         return text
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Pydantic's hook: wrap the type check of `str` or `str | None`."""
+        """Pydantic hook: wrap the type check of `str` or `str | None`."""
         schema = handler(source)
         optional = schema["type"] == "nullable"
 
@@ -106,7 +106,7 @@ class Text:
         return core_schema.no_info_wrap_validator_function(validate, schema)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Pydantic's hook: publish the rule beside the type."""
+        """Pydantic hook: publish the rule with the type."""
         published = handler(schema)
         text = published["anyOf"][0] if "anyOf" in published else published
         text["maxLength"] = self.max_length
@@ -123,7 +123,7 @@ _DOMAIN_LABEL_PATTERN = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 
 
 class Email(Text):
-    """An e-mail address by its syntax, that of `<input type=email>`: the HTML standard, section 4.10.5.1.5."""
+    """An e-mail address with the syntax of `<input type=email>` (HTML standard, section 4.10.5.1.5)."""
 
     pattern = rf"^[A-Za-z0-9.!#$%&'*+/=?^_`{{|}}~-]+@{_DOMAIN_LABEL_PATTERN}(?:\.{_DOMAIN_LABEL_PATTERN})*$"
     error_type = "email"
@@ -131,11 +131,11 @@ class Email(Text):
 
 
 class MobileNumber(Text):
-    """A telephone number: an optional `+`, 4 to 15 digits (ITU-T E.164's most), spaces, dots, dashes, parentheses."""
+    """A telephone number: an optional `+`, 4 to 15 digits (limit of ITU-T E.164), spaces, dots, dashes, parentheses."""
 
     pattern = r"^\+?(?:[ .()-]*[0-9]){4,15}[ .()-]*$"
     error_type = "mobile_number"
-    error_message = "Must be an optional + and 4 to 15 digits; spaces, dots, dashes and parentheses may stand between"
+    error_message = "Must be an optional + and 4 to 15 digits; spaces, dots, dashes and parentheses are allowed"
     description = "An optional + and 4 to 15 digits; spaces, dots, dashes and parentheses are kept as sent."
 
 
@@ -164,7 +164,7 @@ RequiredGender = Annotated[
     AfterValidator(_parse_gender),
     WithJsonSchema(_GENDER_JSON_SCHEMA),
 ]
-"""Administrative gender, as `AnyGender`, of which there has to be one."""
+"""Administrative gender, like `OptionalGender`, but required."""
 OptionalGender = Annotated[
     str | None,
     BeforeValidator(_blank_to_none),
@@ -172,11 +172,11 @@ OptionalGender = Annotated[
     WithJsonSchema(
         {
             "anyOf": [_GENDER_JSON_SCHEMA, {"type": "null"}],
-            "description": "In any case; HL7's M, F, O, U are taken too.",
+            "description": "In upper or lower case; HL7's M, F, O, U are accepted too.",
         }
     ),
 ]
-"""Administrative gender: HL7 table 0001's M, F, O, U or their names, in any case; kept as the name."""
+"""Administrative gender: HL7 table 0001's M, F, O, U or their names, in upper or lower case; stored as the name."""
 
 
 def _parse_date(value: object) -> date:
@@ -185,14 +185,14 @@ def _parse_date(value: object) -> date:
             day = date.fromisoformat(value.strip())
         except ValueError:
             day = date.min
-        # date.min is no day that PostgreSQL takes: its driver sends it as -infinity
+        # date.min is not a day for PostgreSQL: the driver sends it as -infinity
         if day != date.min:
             return day
     raise validation_error("date", "Must be a date written YYYY-MM-DD")
 
 
 DateParameter = Annotated[date, BeforeValidator(_parse_date), WithJsonSchema({"type": "string", "format": "date"})]
-"""A day, written YYYY-MM-DD."""
+"""A date, written YYYY-MM-DD."""
 
 
 def _parse_date_of_birth(value: object) -> date | None:
@@ -215,7 +215,7 @@ DateOfBirth = Annotated[
         }
     ),
 ]
-"""A day, not after today in UTC+14: where the day begins first, a baby may be born tomorrow."""
+"""A date, not after today in UTC+14, where the day begins first: a baby born there may have tomorrow's date in UTC."""
 
 _FRACTION_PATTERN = r"(?:\.[0-9]{0,30})?"
 _DEGREES_PATTERNS = {
@@ -227,7 +227,7 @@ _DEGREES_PRECISION = Decimal("0.000001")
 
 
 class _DegreesField:
-    """Degrees from `-limit` to `limit`: a number or a string holding one, rounded to six decimals; blank is `null`."""
+    """Degrees from `-max_degrees` to `max_degrees`, a number or a string, rounded to six decimals; blank is `null`."""
 
     def __init__(self, max_degrees: int) -> None:
         self.max_degrees = max_degrees
@@ -239,7 +239,8 @@ class _DegreesField:
         number = self._parse_number(value)
         if number is None or not number.is_finite() or abs(number) > self.max_degrees:
             raise validation_error(
-                "degrees", f"Must be a number from -{self.max_degrees} to {self.max_degrees}, or a string holding one"
+                "degrees",
+                f"Must be a number from -{self.max_degrees} to {self.max_degrees}, or a string that contains one",
             )
         return number.quantize(_DEGREES_PRECISION, ROUND_HALF_UP)
 
@@ -251,11 +252,11 @@ class _DegreesField:
         return Decimal(str(value).strip())
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Pydantic's hook: this check is the whole of it."""
+        """Pydantic hook: replace the type check with this one."""
         return core_schema.no_info_plain_validator_function(self._check)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Pydantic's hook: publish both forms."""
+        """Pydantic hook: publish both forms, text and number."""
         number = {"type": "number", "minimum": -self.max_degrees, "maximum": self.max_degrees}
         text = {"type": "string", "pattern": _or_blank_pattern(_DEGREES_PATTERNS[self.max_degrees])}
         description = (
@@ -286,13 +287,13 @@ Identifier = Annotated[
 """The `unique_id` of a record."""
 
 IdentifierSet = Annotated[list[Identifier], Field(max_length=1000)]
-"""Ids in any order; repeats collapse."""
+"""Ids in any order; duplicates count once."""
 
 DegreesText = Annotated[str, Field(pattern=r"^-?[0-9]{1,3}\.[0-9]{6}$")]
-"""Latitude or longitude in an answer: a string with six decimals, as Django REST framework writes a DecimalField."""
+"""Latitude or longitude in a response: a string with six decimals, as Django REST framework writes a DecimalField."""
 
 Timestamp = Annotated[datetime, WithJsonSchema({"type": "string", "format": "date-time", "description": "In UTC."})]
-"""A moment in UTC, ISO 8601 with `Z`."""
+"""A timestamp in UTC, in ISO 8601 with `Z`."""
 
 _MIN_YEAR, _MAX_YEAR = 1900, 9000
 
@@ -303,7 +304,7 @@ def _parse_timestamp(value: Any) -> datetime:
     except (TypeError, ValueError):
         timestamp = datetime.min.replace(tzinfo=UTC)
     if not _MIN_YEAR <= timestamp.year <= _MAX_YEAR:
-        raise validation_error("moment", "Must be a date or a moment such as 2026-11-30 or 2026-11-30T12:00:00Z")
+        raise validation_error("moment", "Must be a date or a timestamp such as 2026-11-30 or 2026-11-30T12:00:00Z")
     return timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)
 
 
@@ -312,7 +313,7 @@ TimestampParameter = Annotated[
     BeforeValidator(_parse_timestamp),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
-"""A moment in a query, ISO 8601; without an offset it is in UTC, and a date is its first moment."""
+"""A timestamp in a query, in ISO 8601; without an offset it is in UTC, and a date means 00:00 on that day."""
 
 
 def _parse_past_timestamp(value: object) -> datetime | None:
@@ -325,7 +326,7 @@ def _parse_past_timestamp(value: object) -> datetime | None:
 
 
 PastTimestamp = Annotated[datetime | None, BeforeValidator(_parse_past_timestamp), BeforeValidator(_blank_to_none)]
-"""A moment of which a record brings word from elsewhere; as `Moment`, and not in the future."""
+"""A timestamp that a record brings from another system: like `TimestampParameter`, but not in the future, or None."""
 
 MAX_FILTER_VALUES = 50
 
@@ -335,6 +336,6 @@ def _as_list(value: object) -> object:
 
 
 T = TypeVar("T")
-# the bounds before the validator: so they are the list's own, which is counted before its items are validated
+# the bounds precede the validator, so that they apply to the list, which is counted before its items are validated
 OneOrMany = Annotated[list[T], Field(min_length=1, max_length=MAX_FILTER_VALUES), BeforeValidator(_as_list)]
-"""The values of a filter, of which one has to match: one in a query as `name=a&name=b`, in a body also by itself."""
+"""The values of a filter, of which one must match: in a query `name=a&name=b`, in a body a list or a single value."""

@@ -1,1 +1,1 @@
-"""The edges that every request passes."""
+"""HTTP: middleware, problem responses and strict JSON."""

@@ -1,4 +1,4 @@
-"""Clients that hang up: their work stops."""
+"""Cancellation of requests after their client has disconnected."""
 
 import asyncio
 
@@ -8,9 +8,10 @@ from app.http.middleware import BODY_METHODS
 
 
 class CancelOnDisconnect:
-    """Stop the work for a client that has gone: its answer would reach nobody, and others wait for the connection.
+    """Cancels requests after their client has disconnected.
 
-    Looked for only where the work takes a while; once an answer has begun, the server and streams notice themselves.
+    Nobody would read the response, and other requests wait for the database connection. Only requests that take a
+    while are watched: once a response has started, the server and the streams detect the disconnect themselves.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -25,7 +26,7 @@ class CancelOnDisconnect:
         async def receive_then_watch() -> Message:
             message = await receive()
             if not message.get("more_body", False):
-                watcher.start()  # not before: it would take the body away
+                watcher.start()  # not before, because the watcher would consume the body
             return message
 
         async def send_and_stop_watching(message: Message) -> None:
@@ -45,10 +46,10 @@ class CancelOnDisconnect:
 
 
 class _DisconnectWatcher:
-    """Cancels the task that made it when the client hangs up."""
+    """Cancels the task that created it when the client disconnects."""
 
     WATCH_AFTER_SECONDS = 0.1
-    """Seconds of work after which it begins: most requests are done by then, and pay nothing."""
+    """Delay in seconds before it starts: most requests end earlier, and so cost nothing."""
 
     def __init__(self, receive: Receive) -> None:
         task = asyncio.current_task()

@@ -1,6 +1,7 @@
-"""The edges every request passes, outermost first. Pure ASGI: a BaseHTTPMiddleware halves the throughput and more.
+"""The middleware of every request, outermost first. Pure ASGI, because BaseHTTPMiddleware more than halves throughput.
 
-RequestContext → (CORS) → Problems → (Hosts) → Hangups → BodyLimit → Paths → the application
+RequestContext → (CORS) → UnhandledErrors → (TrustedHosts) → CancelOnDisconnect → BodyLimit → TrailingSlashAndHead
+→ the application
 """
 
 import re
@@ -20,21 +21,21 @@ from app.http.problems import BODY_TOO_LARGE_DETAIL, NOT_FOUND_DETAIL, UNEXPECTE
 from app.identifiers import new_identifier
 from app.observability.logging import UNLOGGED_ROUTES, describe_error
 from app.observability.metrics import observe_request
-from app.observability.statements import current_request_state
+from app.request_state import RequestState, current_request, never_gone
 
 log = structlog.get_logger()
 
 MAX_BODY_SIZE_BYTES = 1024 * 1024
-"""Bytes of the largest body: a patient with a thousand links needs a twentieth of it."""
+"""Maximum size of a request body in bytes; a patient with a thousand links needs a twentieth of it."""
 
 _MAX_CONTENT_LENGTH_DIGITS = len(str(MAX_BODY_SIZE_BYTES))
 BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
-"""Of the others nobody reads the body."""
+"""The methods that have a body; no route reads the body of any other."""
 
 _PROBE_PATHS = frozenset({"/livez", "/readyz"})
 _EXPECTED_STATUSES = frozenset({HTTPStatus.OK, HTTPStatus.NO_CONTENT})
 CLIENT_GONE_KEY = "client_gone"
-"""In the state of a request: a function that tells whether its client has hung up, where the server knows."""
+"""Key in the request state: a function that returns whether the client has disconnected, if the server provides it."""
 _REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -45,13 +46,14 @@ SECURITY_HEADERS = (
     (b"referrer-policy", b"no-referrer"),
     (b"x-content-type-options", b"nosniff"),
 )
-"""On every answer that does not say otherwise (OWASP REST Security Cheat Sheet)."""
+"""The default headers of all responses that do not set them (OWASP REST Security Cheat Sheet)."""
 
 
 class RequestContext:
-    """Give each request an id, in `X-Request-ID` and every log line; log it in one line when it ends, and count it.
+    """Gives each request an id, sent as `X-Request-ID` and logged; logs and counts each request once, when it ends.
 
-    Line and metrics hold the route's template, never the path, the query or a body: ids may be identity numbers.
+    The log line and the metrics contain the route's template, never the path, the query or a body, because ids may be
+    identity numbers.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -63,21 +65,20 @@ class RequestContext:
             await self.app(scope, receive, send)
             return
         started_at = time.perf_counter()
-        # of several the first
+        # the first, if there are several
         request_id = dict(reversed(scope["headers"])).get(b"x-request-id", b"").decode("latin-1")
         if _REQUEST_ID_PATTERN.fullmatch(request_id) is None:
             request_id = new_identifier("req")
-        state = scope.setdefault("state", {})
-        state["request_id"] = request_id
-        is_client_gone = state.get(CLIENT_GONE_KEY, _never_gone)
-        state["method"] = scope["method"]  # HEAD is served as GET
+        is_client_gone = scope.get("state", {}).get(CLIENT_GONE_KEY, never_gone)
+        state = RequestState(request_id, scope["method"], is_client_gone)
+        state.attach(scope)
         status: int | None = None
         is_complete = False
 
         async def send_with_id(message: Message) -> None:
             nonlocal status, is_complete
             if message["type"] == "http.response.start":
-                status = int(message["status"])  # a member of HTTPStatus reads otherwise on a terminal
+                status = int(message["status"])  # a console shows a member of HTTPStatus differently
                 present_names = {name for name, _ in message["headers"]}
                 default_headers = [pair for pair in SECURITY_HEADERS if pair[0] not in present_names]
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *default_headers]
@@ -85,15 +86,15 @@ class RequestContext:
                 is_complete = not message.get("more_body", False) and not is_client_gone()
             await send(message)
 
-        context_token = current_request_state.set(state)
+        context_token = current_request.set(state)
         try:
             await self.app(scope, receive, send_with_id)
         finally:
-            current_request_state.reset(context_token)
-            if (release_slot := state.get("leave")) is not None:
-                release_slot()  # the place that the request has held until its answer was sent, or given up
+            current_request.reset(context_token)
+            if state.release_stream_slot is not None:
+                state.release_stream_slot()  # held until the response was sent or abandoned
             duration_seconds = time.perf_counter() - started_at
-            route = state.get("route", "(none)")
+            route = state.route
             observe_request(scope["method"], route, status, duration_seconds, is_complete=is_complete)
             write_log_line = (
                 self._log.debug if route in UNLOGGED_ROUTES and status in _EXPECTED_STATUSES else self._log.info
@@ -103,21 +104,17 @@ class RequestContext:
                 request_id=request_id,
                 method=scope["method"],
                 route=route,
-                principal=state.get("who"),
+                principal=state.principal_name,
                 status=status,
                 complete=is_complete,
                 duration_ms=round(duration_seconds * 1000, 1),
             )
 
 
-def _never_gone() -> bool:
-    return False
-
-
 class UnhandledErrors:
-    """Answer what nobody thought of with a 500 that tells nothing, and log where it happened.
+    """Responds to unexpected errors with a 500 without details, and logs where they occurred.
 
-    Once an answer has begun it cannot become an error: it is left incomplete, and the server breaks the connection.
+    Once a response has started it cannot become an error: it is left incomplete, and the server closes the connection.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -134,35 +131,35 @@ class UnhandledErrors:
         try:
             await self.app(scope, receive, send_noting_start)
         except ClientDisconnect:
-            pass  # nobody is left to answer
-        except Exception as error:  # this is the last resort
+            pass  # there is no client left to respond to
+        except Exception as error:  # the last resort for all errors
             if scope["type"] != "http":
                 raise
-            log.error(  # noqa: TRY400  # not the traceback: it quotes values
-                "unexpected error", request_id=scope["state"]["request_id"], **describe_error(error)
+            log.error(  # noqa: TRY400  # without the traceback, because it quotes values
+                "unexpected error", request_id=RequestState.from_scope(scope).request_id, **describe_error(error)
             )
             if not response_started:
                 await ProblemResponse(scope, 500, UNEXPECTED_ERROR_DETAIL)(scope, receive, send)
 
 
 class CORS(CORSMiddleware):
-    """Starlette's, but that it answers a refused preflight with a problem."""
+    """Starlette's CORS middleware, except that it responds to a rejected preflight with a problem."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope) if scope["type"] == "http" else {}
         if "origin" in headers and "access-control-request-method" in headers and scope["method"] == "OPTIONS":
             response = self.preflight_response(request_headers=Headers(scope=scope))
             if response.status_code != HTTPStatus.OK:
-                detail = f"{bytes(response.body).decode()}: PATIENTS_CORS_ORIGINS lists the origins that may call."
+                detail = f"{bytes(response.body).decode()}: PATIENTS_CORS_ORIGINS lists the allowed origins."
                 await ProblemResponse(scope, 400, detail, headers={"Vary": "Origin"})(scope, receive, send)
                 return
         await super().__call__(scope, receive, send)
 
 
 class TrustedHosts:
-    """Refuse, with a problem, requests for names that are not ours. Starlette's middleware decides, in plain text.
+    """Rejects requests for unknown host names with a problem, where Starlette's middleware would respond in plain text.
 
-    Probes are answered by any name: they come to the address of a container, and learn nothing.
+    Health probes are accepted under any name: they are sent to the address of a container, and reveal nothing.
     """
 
     def __init__(self, app: ASGIApp, allowed_hosts: Sequence[str]) -> None:
@@ -177,7 +174,9 @@ class TrustedHosts:
         if scope["state"].get("host_accepted"):
             await self.app(scope, receive, send)
         else:
-            await ProblemResponse(scope, 400, "This service is not called by that name.")(scope, receive, send)
+            await ProblemResponse(scope, 400, "This service is not available under this host name.")(
+                scope, receive, send
+            )
 
     @staticmethod
     async def _mark_accepted(scope: Scope, _: Receive, __: Send) -> None:
@@ -185,13 +184,13 @@ class TrustedHosts:
 
 
 async def _discard_message(_: Message) -> None:
-    """Send nothing."""
+    """Discard a message."""
 
 
 class BodyLimit:
-    """Refuse bodies of more than `MAX_BODY` bytes, declared or not, with a problem.
+    """Rejects bodies larger than `MAX_BODY_SIZE_BYTES`, with or without a declared length, with a problem.
 
-    The framework's own limit answers a declared length in plain text.
+    The framework's own limit responds to a declared length in plain text.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -214,23 +213,23 @@ class BodyLimit:
             message = await receive()
             received_size += len(message.get("body", b""))
             if received_size > MAX_BODY_SIZE_BYTES:
-                raise HTTPException(413)  # what the framework lets through while it reads a body
+                raise HTTPException(413)  # the framework does not wrap this exception while it reads a body
             return message
 
         await self.app(scope, receive_limited, send)
 
 
 class TrailingSlashAndHead:
-    """Serve every path with and without its last slash, and HEAD wherever GET is.
+    """Serves every path with and without its trailing slash, and HEAD for every GET.
 
-    Never by a redirect: that drops bodies and trusts the Host header. A path with an escaped slash is nobody's: no id
-    has a slash, and routes are matched against the unescaped path, in which it would separate two parts.
+    It never redirects, because a redirect drops bodies and trusts the Host header. A path with an escaped slash is not
+    found: no id contains a slash, and routes are matched against the unescaped path, where it would separate segments.
     """
 
     def __init__(self, app: ASGIApp, slash_prefixes: Iterable[str]) -> None:
         self.app = app
         self.slash_prefixes = tuple(slash_prefixes)
-        """What the paths that routes have with a last slash begin with."""
+        """Prefixes of the paths that routes declare with a trailing slash."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

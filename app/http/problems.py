@@ -1,7 +1,7 @@
-"""The one mapping of errors to RFC 9457 problems (`application/problem+json`).
+"""The mapping of errors to RFC 9457 problems (`application/problem+json`).
 
-The framework's own errors become problems too, and what nobody thought of is a 500 without internals
-(`app.http.middleware`).
+The framework's own errors become problems too. `app.http.middleware` responds to unexpected errors with a 500 that
+reveals no internals.
 """
 
 import re
@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from app.errors import FieldError, ServiceError, UnavailableError, ValidationFailedError
+from app.request_state import RequestState
 
 log = structlog.get_logger()
 
@@ -31,31 +32,31 @@ class ProblemError(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     loc: list[str | int] = Field(examples=[["body", "hospital_ids", 1]])
-    """The way to the error."""
-    msg: str = Field(examples=["There is no hospital of the unique_id hos999"])
-    """What to change, for people."""
+    """The path to the error in the request."""
+    msg: str = Field(examples=["There is no hospital with the unique_id hos999"])
+    """A message for people that says what to change."""
     type: str = Field(examples=["unknown_hospital"])
-    """What is wrong, for programs."""
+    """A code for programs that identifies the kind of error."""
 
 
 class Problem(BaseModel):
-    """What went wrong: an RFC 9457 problem."""
+    """A description of an error as an RFC 9457 problem."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     type: str = Field(examples=["about:blank"])
     title: str = Field(examples=["Unprocessable Content"])
     status: int = Field(examples=[422])
-    detail: str = Field(examples=["The request has errors; nothing of it was stored."])
+    detail: str = Field(examples=["The request has errors, so nothing was stored."])
     instance: str = Field(examples=["urn:request:req_01jd3v4wq0c9h4t5k6m7n8p9q0"])
     request_id: str = Field(examples=["req_01jd3v4wq0c9h4t5k6m7n8p9q0"])
-    """The id of the request, as in `X-Request-ID` and the log."""
+    """The id of the request, as in `X-Request-ID` and in the log."""
     errors: list[ProblemError] = Field(default_factory=list)
-    """All errors of the fields at once, or all ids that do not exist; where the status is 422."""
+    """With status 422: all field errors at once, or all ids that do not exist."""
 
 
 def problem_content(status: int, detail: str, request_id: str) -> dict[str, Any]:
-    """A problem's members. `type` is `about:blank`: the status says it all (RFC 9457, section 4.2.1)."""
+    """Return the members of a problem. `type` is `about:blank`: the status says it all (RFC 9457, section 4.2.1)."""
     return {
         "type": "about:blank",
         "title": status_phrase(status),
@@ -67,7 +68,7 @@ def problem_content(status: int, detail: str, request_id: str) -> dict[str, Any]
 
 
 class ProblemResponse(JSONResponse):
-    """A problem."""
+    """A response with a problem; it lists the first `MAX_LISTED_ERRORS` errors."""
 
     media_type = PROBLEM_MEDIA_TYPE
 
@@ -81,42 +82,42 @@ class ProblemResponse(JSONResponse):
     ) -> None:
         errors = list(errors)
         if len(errors) > MAX_LISTED_ERRORS:
-            detail += f" Here are the first {MAX_LISTED_ERRORS} of {len(errors)} errors."
-        content = problem_content(status, detail, scope["state"]["request_id"])
+            detail += f" These are the first {MAX_LISTED_ERRORS} of {len(errors)} errors."
+        content = problem_content(status, detail, RequestState.from_scope(scope).request_id)
         if listed_errors := [error._asdict() for error in errors[:MAX_LISTED_ERRORS]]:
             content["errors"] = listed_errors
         super().__init__(content, status, headers)
 
 
 MAX_LISTED_ERRORS = 100
-"""The most errors that an answer lists."""
-BODY_TOO_LARGE_DETAIL = "The body is larger than 1 MiB. Send less at once."
+"""Maximum number of errors that a response lists."""
+BODY_TOO_LARGE_DETAIL = "The body is larger than 1 MiB. Send less data per request."
 HEAD_TOO_LARGE_DETAIL = (
-    "Path, query and headers are larger than 32 KiB. Send less; what is searched for may stand in a body."
+    "Path, query and headers together are larger than 32 KiB. Send less; search parameters can be sent in a body."
 )
 NOT_FOUND_DETAIL = "There is nothing at this path."
-UNEXPECTED_ERROR_DETAIL = "Something went wrong on our side. Tell the operators the request_id."
+UNEXPECTED_ERROR_DETAIL = "An unexpected error occurred on the server. Report the request_id to the operators."
 
 _STATUS_PHRASES = {413: "Content Too Large", 422: "Unprocessable Content"}
-"""RFC 9110's names where Python 3.11 and 3.12 have older ones."""
+"""The names of RFC 9110 for statuses that have older names in Python 3.11 and 3.12."""
 
 
 def status_phrase(status: int) -> str:
-    """The name of a status."""
+    """Return the reason phrase of a status."""
     return _STATUS_PHRASES.get(status) or HTTPStatus(status).phrase
 
 
 _DETAIL_BY_STATUS = {
     404: NOT_FOUND_DETAIL,
-    405: "This path does not answer this method; see the Allow header.",
+    405: "This path does not support this method; see the Allow header.",
     413: BODY_TOO_LARGE_DETAIL,
 }
 
 
 async def _handle_service_error(request: Request, error: Exception) -> ProblemResponse:
-    assert isinstance(error, ServiceError)  # noqa: S101  # Starlette passes only what the handler is registered for
+    assert isinstance(error, ServiceError)  # noqa: S101  # Starlette passes only the registered errors
     if isinstance(error, UnavailableError):
-        request_id = request.scope["state"]["request_id"]
+        request_id = RequestState.from_scope(request.scope).request_id
         log.warning("unavailable", request_id=request_id, cause=type(error.__cause__ or error).__name__)
     return ProblemResponse(request.scope, error.status, error.detail, error.errors, error.headers)
 
@@ -126,21 +127,24 @@ async def _handle_http_error(request: Request, error: Exception) -> ProblemRespo
     headers = dict(error.headers or {})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         template, methods = _template_and_methods_at_path(request)
-        request.scope["state"]["route"] = template
+        RequestState.from_scope(request.scope).route = template
         headers["Allow"] = ", ".join(methods)
     detail = _DETAIL_BY_STATUS.get(error.status_code, status_phrase(error.status_code))
     return ProblemResponse(request.scope, error.status_code, detail, headers=headers)
 
 
 def _template_and_methods_at_path(request: Request) -> tuple[str, list[str]]:
-    """The template of the request's path, and all its methods: the framework names those of its first route alone."""
+    """Return the template of the request's path and all methods of this template.
+
+    The framework names only the methods of the first route that matches.
+    """
     template = ""
     methods: set[str] = set()
     for route in iter_route_contexts(request.app.routes):
         regex = getattr(route, "path_regex", None)
         if regex is not None and regex.match(request.scope["path"]):
             template = template or route.path_format or ""
-            if route.path_format == template:  # `search/` is no id
+            if route.path_format == template:  # `search/` also matches the template with an id
                 methods |= route.methods or set()
     return template, sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
@@ -153,12 +157,15 @@ _FIELD_NAME_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
 def _safe_location_part(part: str | int) -> str | int:
-    """A step of an error's way. A key of the client's own that is no field's name may be data: it is not repeated."""
-    return part if isinstance(part, int) or _FIELD_NAME_PATTERN.fullmatch(part) else "(a key that is no field's name)"
+    """Return a part of an error location, or a placeholder for a key that is not a field name.
+
+    Such a key comes from the client and may be patient data.
+    """
+    return part if isinstance(part, int) or _FIELD_NAME_PATTERN.fullmatch(part) else "(a key that is not a field name)"
 
 
 def field_errors(error: ValidationError | RequestValidationError) -> list[FieldError]:
-    """What validation found, in our words; nothing in it repeats the input."""
+    """Return the errors of a validation, in the wording of this service and without any of the input."""
     return [
         FieldError(
             tuple(_safe_location_part(part) for part in item["loc"]),
@@ -170,7 +177,7 @@ def field_errors(error: ValidationError | RequestValidationError) -> list[FieldE
 
 
 def status_for(error: ServiceError | HTTPException | RequestValidationError) -> int:
-    """The status with which an error is answered."""
+    """Return the status of the response to an error."""
     if isinstance(error, RequestValidationError):
         return ValidationFailedError.status
     return error.status if isinstance(error, ServiceError) else error.status_code
@@ -182,7 +189,7 @@ async def _handle_validation_error(request: Request, error: Exception) -> Proble
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Make problems of the errors that routes and the framework raise."""
+    """Register handlers that turn the errors of routes and of the framework into problems."""
     app.add_exception_handler(ServiceError, _handle_service_error)
     app.add_exception_handler(HTTPException, _handle_http_error)
     app.add_exception_handler(RequestValidationError, _handle_validation_error)

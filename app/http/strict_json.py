@@ -1,46 +1,49 @@
-"""JSON as RFC 8259 has it: UTF-8 only, no NaN or Infinity, and no key twice, of which two programs see another each.
+"""Strict JSON (RFC 8259): UTF-8 only, no NaN or Infinity, and no repeated keys, which programs interpret differently.
 
-`json.loads` alone takes UTF-16, UTF-32, NaN and repeated keys. It also builds whatever it is given: a mebibyte of small
-arrays or unknown keys costs ten times its size in memory, and seconds where each of them becomes a validation error.
-Bounds that no valid body comes near refuse such a text before it is built.
+`json.loads` accepts UTF-16, UTF-32, NaN and repeated keys. It also builds whatever it receives: a mebibyte of small
+arrays or unknown keys takes ten times its size in memory, and seconds if each of them becomes a validation error.
+Limits far above what any valid body needs reject such a text before it is built.
 """
 
 import json
 from typing import Any, NoReturn
 
 MAX_SEPARATORS = 50_000
-"""Commas and opening brackets in a text: each value but the first follows one. A patient with a thousand hospitals and
-a thousand doctors has some ten thousand."""
+"""Maximum number of commas and opening brackets in a text: each value except the first follows one of them. A patient
+with a thousand hospitals and a thousand doctors has about ten thousand."""
 MAX_MEMBERS = 1000
-"""Members of an object: many times the fields of the largest schema, and more than claims of a token have."""
+"""Maximum number of members of an object: many times the number of fields of the largest schema, and more than the
+claims of any token."""
 
 
 class InvalidJSONError(Exception):
-    """The text is not what it should be; the message goes on after its name: "The body" + " is not in UTF-8"."""
+    """The text is not strict JSON. The message is a predicate without its subject: "The body" + " is not in UTF-8"."""
 
 
 def _reject_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(pairs) > MAX_MEMBERS:
-        raise InvalidJSONError(f"has an object of more than {MAX_MEMBERS} members")
+        raise InvalidJSONError(f"has an object with more than {MAX_MEMBERS} members")
     members = dict(pairs)
     if len(members) < len(pairs):
-        raise InvalidJSONError("has an object that names one key twice")
+        raise InvalidJSONError("has an object with a repeated key")
     return members
 
 
 def parse_json(raw: bytes, *, one_line: bool = False) -> Any:
-    """Parse a text. Of one line, what is wrong is told with its column alone: the line has a number of its own.
+    """Parse a JSON text in UTF-8 and return its value.
+
+    With `one_line`, error messages give only the column, because the caller knows the number of the line.
 
     Raises:
-        NotJSONError: it is no JSON, not in UTF-8, nested too deeply, has a number of thousands of digits, or exceeds
-            `MAX_SEPARATORS` or `MAX_MEMBERS`.
+        InvalidJSONError: the text is not valid JSON, is not in UTF-8, is nested too deeply, contains a number with
+            thousands of digits, or exceeds `MAX_SEPARATORS` or `MAX_MEMBERS`.
     """
     if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > MAX_SEPARATORS:
-        raise InvalidJSONError(f"has more than {MAX_SEPARATORS:,} commas and brackets: send less at once")
+        raise InvalidJSONError(f"has more than {MAX_SEPARATORS:,} commas and brackets: send less data at once")
     try:
         return json.loads(raw.decode("utf-8"), parse_constant=_reject_constant, object_pairs_hook=_build_object)
     except UnicodeDecodeError:
@@ -51,4 +54,4 @@ def parse_json(raw: bytes, *, one_line: bool = False) -> Any:
     except RecursionError:
         raise InvalidJSONError("is nested too deeply") from None
     except ValueError:
-        raise InvalidJSONError("is not valid JSON: it has a number that JSON does not have") from None
+        raise InvalidJSONError("is not valid JSON: it contains NaN, Infinity or a number that is too long") from None

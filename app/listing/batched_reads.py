@@ -1,4 +1,8 @@
-"""Reads of the same kind that are asked for in the same moment, done by one statement."""
+"""Reads of records and plain pages, batched across concurrent requests.
+
+The pattern is known as a dataloader (`aiodataloader.DataLoader` without a cache); see `app.db.batching` for what is
+added here. It can go when one statement costs PostgreSQL and the driver no more than a row does.
+"""
 
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
@@ -15,57 +19,57 @@ from app.listing.query import KeysetRow, ListQuery, Position
 from app.records.repository import Record, Repository
 
 MAX_BATCH_SIZE = 100
-"""Records that are looked up by one statement: some milliseconds of work."""
+"""Maximum number of records that one statement reads, which takes some milliseconds."""
 MAX_BATCHERS = 1000
-"""Kinds of reads that are kept in mind."""
+"""Maximum number of batchers that are kept, one for each kind of read."""
 
 _UNFILTERED_QUERY = ListQuery()
 
 
 class BatchedReads:
-    """Reads records by their ids, and pages of plain lists: those of one resource and one side of the walls together.
+    """Reads records by id, and pages of unfiltered lists, one statement for all concurrent calls of the same kind.
 
-    A statement costs the most by itself, not by what it reads. Each begins after it was asked for, so what was written
-    before is in it.
+    Calls are of the same kind if they read the same resource with the same hospital scope. A statement has a high fixed
+    cost compared to the rows it reads. Each statement starts after the calls it serves, so it sees everything that was
+    committed before them.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._batchers: LRUCache[Hashable, Batcher[Any, Any]] = LRUCache(MAX_BATCHERS)
 
-    async def get(self, repository_class: type[Repository], principal: Principal, unique_id: str) -> Record:
-        """Read one record that the principal may see.
+    async def get(self, repository_class: type[Repository], hospitals: frozenset[str] | None, unique_id: str) -> Record:
+        """Return one record that is visible to a principal with these `hospitals`; None means unrestricted.
 
         Raises:
-            NotFoundError: there is none of this id.
+            NotFoundError: no visible record has this id.
         """
 
         async def read(ids: list[str]) -> Sequence[Record | None]:
             async with self._database.read() as connection:
-                records = await repository_class(connection, principal).get_many(ids)
+                records = await repository_class(connection, _reader(hospitals)).get_many(ids)
             return [records.get(unique_id) for unique_id in ids]
 
         if not is_identifier(unique_id):
             raise NotFoundError(repository_class.name)
-        batcher = self._batcher_for(
-            (repository_class, principal.hospitals), lambda: Batcher(read, max_cost=MAX_BATCH_SIZE)
-        )
+        batcher = self._batcher_for((repository_class, hospitals), lambda: Batcher(read, max_cost=MAX_BATCH_SIZE))
         record: Record | None = await batcher.submit(unique_id)
         if record is None:
             raise NotFoundError(repository_class.name)
         return record
 
     async def page(
-        self, repository_class: type[Repository], principal: Principal, after: Position | None, limit: int
+        self, repository_class: type[Repository], hospitals: frozenset[str] | None, after: Position | None, limit: int
     ) -> list[KeysetRow]:
-        """Read up to `limit` of all records that the principal may see, after a place; once for all who ask for it."""
+        """Return up to `limit` visible records of the unfiltered list after a position; None is its beginning."""
 
         async def read(requests: list[None]) -> Sequence[list[KeysetRow]]:
             async with self._database.read() as connection:
-                items = await Listing(repository_class(connection, principal)).page(_UNFILTERED_QUERY, after, limit)
+                listing = Listing(repository_class(connection, _reader(hospitals)))
+                items = await listing.page(_UNFILTERED_QUERY, after, limit)
             return [items] * len(requests)
 
-        key = repository_class, principal.hospitals, after, limit
+        key = repository_class, hospitals, after, limit
         batcher = self._batcher_for(key, lambda: Batcher(read, max_cost=MAX_BATCH_SIZE))
         items: list[KeysetRow] = await batcher.submit(None)
         return items
@@ -74,3 +78,8 @@ class BatchedReads:
         if (batcher := self._batchers.get(key)) is None:
             batcher = self._batchers[key] = create()
         return batcher
+
+
+def _reader(hospitals: frozenset[str] | None) -> Principal:
+    """Return the principal of a batch: all callers share their hospital scope, and nothing else of them is known."""
+    return Principal("batched reads", scopes=frozenset(), hospitals=hospitals)

@@ -1,8 +1,9 @@
-"""Finding records: the statements of lists that are filtered, ordered or searched.
+"""Keyset pagination: the statements of lists that are filtered, ordered or searched.
 
-A parameter of a list is named after a column or a link (`hospital_id`), Django's way: `date_created__gte`. What people
-have written is compared folded, without regard to case and accents, and folded by PostgreSQL alone: a second table of
-accents would drift. A list has parts, one after the other, of which a page reads as many as it needs.
+A list parameter is named after a column or a link (`hospital_id`), with Django's suffixes for lookups:
+`date_created__gte`. Free text is compared in its folded form, that is, regardless of case and accents. Only PostgreSQL
+folds text: a second table of accents would drift apart from the first. A list consists of consecutive segments, and a
+page reads as many of them as it needs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -41,20 +42,20 @@ from app.records.documents import Document, ToMany
 Comparator = Callable[[ColumnElement[Any], ColumnElement[Any]], ColumnElement[bool]]
 
 _LAST_CHARACTER: ColumnElement[str] = literal_column("chr(1114111)")
-"""Sorts after all others, by bytes."""
-# the number stands in the statement: for `LIMIT $2` PostgreSQL plans as if a tenth of the table were wanted
+"""The character that sorts after all others in byte order."""
+# rendered as a literal: for `LIMIT $2` PostgreSQL plans as if a tenth of the table were requested
 LIMIT_PARAMETER = bindparam("limit", type_=Integer, literal_execute=True)
 _AFTER_ID_PARAMETER = bindparam("after_id", type_=ID_TEXT)
 
 
 def sort_key(column: Column[Any]) -> Column[Any]:
-    """The column by which a column is compared and sorted: where there is one, that which holds it folded."""
+    """Return the column by which `column` is compared and sorted: its folded counterpart if there is one."""
     key: Column[Any] = column.table.c.get(f"{column.name}_folded", column)
     return key
 
 
 def starts_with(key: ColumnElement[str], prefix: ColumnElement[str]) -> ColumnElement[bool]:
-    """Whether a key begins so: a range of its index, without patterns."""
+    """Return the condition that `key` starts with `prefix`, as a range that an index supports, without patterns."""
     return and_(key >= prefix, key < prefix.concat(_LAST_CHARACTER))
 
 
@@ -64,17 +65,17 @@ _LOOKUP_COMPARATORS: Mapping[str, Comparator] = {
     "lt": lambda key, value: key < value,
     "startswith": starts_with,
 }
-"""By what follows the name of a column."""
+"""Comparators by the suffix of the parameter name."""
 
 
 def equals(key: ColumnElement[Any], values: Sequence[ColumnElement[Any]]) -> ColumnElement[bool]:
-    """Whether a key is one of some values."""
+    """Return the condition that `key` is one of `values`."""
     return key == values[0] if len(values) == 1 else key == any_(array(values))
 
 
 def _value_parameters(name: str, column: Column[Any], filters: Mapping[str, int]) -> list[ColumnElement[Any]]:
-    """The values of a filter, parameters of the statement."""
-    # in the collation of what they are compared with: with another one PostgreSQL takes no index
+    """Return the bind parameters for the values of a filter."""
+    # in the collation of the compared column: with another one PostgreSQL does not use the index
     value_type = sort_key(column).type
     return [bindparam(f"{name}_{index}", type_=value_type) for index in range(filters.get(name, 0))]
 
@@ -82,9 +83,9 @@ def _value_parameters(name: str, column: Column[Any], filters: Mapping[str, int]
 def filter_condition(
     table: Table, link_relations: Mapping[str, ToMany], name: str, value_count: int
 ) -> ColumnElement[bool]:
-    """What a parameter of a list asks of the rows of `table`: that one of its `values` matches.
+    """Return the condition of a list parameter on the rows of `table`: one of its values has to match.
 
-    They are parameters of the statement, `{name}_0` and so on.
+    The `value_count` values are bind parameters of the statement: `{name}_0` and so on.
     """
     field, _, lookup = name.partition("__")
     column = link_relations[f"{field}s"].target_column if f"{field}s" in link_relations else table.c[field]
@@ -99,25 +100,28 @@ def filter_condition(
 
 
 def filter_parameters(filters: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-    """The parameters of a statement with these filters."""
+    """Return the values of the bind parameters of a statement with these filters."""
     return {f"{name}_{index}": value for name, values in filters.items() for index, value in enumerate(values)}
 
 
 class Segment(NamedTuple):
-    """A part of a list."""
+    """A part of a list that has conditions and a sort key of its own."""
 
     number: int
     conditions: Sequence[ColumnElement[bool]] = ()
     key: ColumnElement[Any] | None = None
-    """What it is ordered by, before `unique_id`."""
+    """The first sort key, before `unique_id`; None if the segment is sorted by `unique_id` alone."""
     has_constant_key: bool = False
-    """Whether the key is the same for all, and said only because an index has it."""
+    """Whether all rows have the same key. It is in the ORDER BY only because the index contains it."""
     is_materialized: bool = False
-    """Whether all are to be gathered, then sorted: where PostgreSQL would walk the primary key for long."""
+    """Whether to collect all rows and then sort them, because PostgreSQL would walk the primary key for long."""
 
 
 def segments_for(table: Table, ordering: str) -> tuple[list[Segment], bool]:
-    """The parts of a list in the order of a column, nulls last both ways, and whether it is descending."""
+    """Return the segments of a list that is ordered by a column, and whether the order is descending.
+
+    `ordering` is the name of the column, preceded by `-` for descending order. Nulls are last in both directions.
+    """
     name = ordering.removeprefix("-")
     descending = name != ordering
     column = table.c[name]
@@ -134,7 +138,7 @@ def _sort_columns(columns: Sequence[ColumnElement[Any]], *, descending: bool) ->
 
 
 def _segment_rows(table: Table, segment: Segment, *, is_continuation: bool, descending: bool) -> Select[Any]:
-    """The first rows of a part, or those after a place."""
+    """Return the statement for the first rows of a segment, or for the first rows after a position."""
     unique_id: ColumnElement[str] = table.c.unique_id
     key = cast(null(), Text) if segment.key is None else segment.key
     rows = select(literal_column(str(segment.number)).label("part"), key.label("key"), unique_id).where(
@@ -153,9 +157,10 @@ def _segment_rows(table: Table, segment: Segment, *, is_continuation: bool, desc
 
 
 def keyset_page(table: Table, segments: Sequence[Segment], *, is_continuation: bool, descending: bool = False) -> CTE:
-    """The first rows of a list, or those after a place in its first part: `part`, `key` and `unique_id` of each.
+    """Return a CTE of the first rows of a list, with the columns `part` (segment number), `key` and `unique_id`.
 
-    PostgreSQL begins with a part only when those before it have not filled the limit.
+    If `is_continuation`, the rows are those after a position in the first of the `segments`. PostgreSQL starts a
+    segment only if the segments before it have not filled the limit.
     """
     selects = [
         select(
@@ -171,17 +176,18 @@ def keyset_page(table: Table, segments: Sequence[Segment], *, is_continuation: b
 def keyset_page_by_month(
     table: Table, column_name: str, filters: Sequence[tuple[str, int]], *, is_continuation: bool, descending: bool
 ) -> CTE:
-    """The first rows in the order of `unique_id`, of those whose time in the column `name` the filters let through.
+    """Return a CTE like `keyset_page`, for a list that is filtered by one timestamp column and ordered by `unique_id`.
 
-    So many are taken of each month, by an index. Ids are often given in the order of time: along the primary key, all
-    that is older would be passed before what is wanted comes; and along the time, all that is wanted would be sorted.
+    It takes up to the limit from each month, by an index. Ids are often assigned in chronological order: a scan of the
+    primary key would pass all older rows before it reaches matching ones, and a scan by time would have to sort all
+    matching rows. `filters` are the names of parameters, each with the number of its values.
     """
     column, unique_id = table.c[column_name], table.c.unique_id
     bounds = {lookup: _value_parameters(f"{column_name}__{lookup}", column, dict(filters)) for lookup in ("gte", "lt")}
     earliest, latest = (select(aggregate(column)).scalar_subquery() for aggregate in (func.min, func.max))
     first = func.greatest(earliest, *([func.least(*bounds["gte"])] if bounds["gte"] else []))
     last = func.least(latest, *([func.greatest(*bounds["lt"])] if bounds["lt"] else []))
-    # of timestamps without a zone: with one, a month would begin when it does in the session's
+    # timestamps without a time zone: with one, months would begin at midnight in the session's time zone
     from_, to = (cast(func.month_of(timestamp), DateTime) for timestamp in (first, last))
     series = func.generate_series(from_, to, text("interval '1 month'"))
     months = series.table_valued("month", name="months").render_derived()
@@ -200,7 +206,10 @@ def keyset_page_by_month(
 
 
 def page_documents(document: Document, rows: CTE, *, descending: bool = False) -> Select[Any]:
-    """The documents of the rows that were `found`, in their order: `part`, `key`, `unique_id` and document of each."""
+    """Return the statement for the documents of `rows`, in their order: `part`, `key`, `unique_id` and the document.
+
+    `rows` is a CTE of `keyset_page` or `keyset_page_by_month`.
+    """
     documents = document.select_documents(
         document.select_rows().join(rows, rows.c.unique_id == document.table.c.unique_id)
     ).subquery("of_page")

@@ -1,4 +1,4 @@
-"""Lists, read from the database: pages of what is wanted, and how many records that is."""
+"""Lists as they are read from the database: pages of the matching records, and their number."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
@@ -20,46 +20,47 @@ from app.listing.keyset import (
     segments_for,
 )
 from app.listing.query import KeysetRow, ListQuery, Position
-from app.records import hospital_scope as walls
+from app.records import hospital_scope
 from app.records.repository import Repository
 
 MAX_CACHED_STATEMENTS = 32
-"""That are kept built, of all that the combinations of parameters make."""
+"""Maximum number of built statements in a cache, since there is one for each combination of parameters."""
 
 
 class ListShape(NamedTuple):
-    """Of which records a list is, as far as its statement depends on it, whatever the values."""
+    """The part of a list query that determines its SQL, without the parameter values."""
 
     repository_class: type[Repository]
     restricted: bool
-    """Whether the principal is."""
+    """Whether the principal is restricted to hospitals."""
     is_id_lookup: bool = False
-    """Whether it sees so few that they are looked up one by one."""
+    """Whether the principal sees so few records that they are looked up by their ids."""
     filters: tuple[tuple[str, int], ...] = ()
-    """The names of filters, each with the number of its values."""
+    """The names of the filters, each with the number of its values."""
 
     @property
     def conditions(self) -> list[ColumnElement[bool]]:
-        """What holds of the records that the filters let through and the principal may see."""
+        """Conditions for the records that match the filters and that the principal may see."""
         table, links = self.repository_class.table, self.repository_class.link_relations
         filter_conditions = [filter_condition(table, links, name, values) for name, values in self.filters]
         visible = (
-            walls.is_in_few_ids(table.c.unique_id)
+            hospital_scope.is_in_few_ids(table.c.unique_id)
             if self.is_id_lookup
             else self.repository_class.visibility_condition(restricted=self.restricted)
         )
         return [visible, *self.without_index_use(filter_conditions)]
 
     def without_index_use(self, conditions: Iterable[ColumnElement[bool]]) -> list[ColumnElement[bool]]:
-        """Conditions as they are asked of these records: of few, one by one.
+        """Return the conditions; for an id lookup, in a form that is checked record by record, without an index.
 
-        By an index PostgreSQL would read the records of others that meet them too, and tell by its time that there are.
+        With an index PostgreSQL would also read matching records outside the principal's scope, and the response time
+        would reveal that they exist.
         """
         return [each.is_(literal_column("true")) if self.is_id_lookup else each for each in conditions]
 
     @property
     def month_indexed_column(self) -> str | None:
-        """The column of which all filters are, if it says when records were created, or changed, and none is hidden."""
+        """The month-indexed column that all filters apply to; None if there is none or the principal is restricted."""
         columns = {name.partition("__")[0] for name, _ in self.filters}
         return (
             None
@@ -69,15 +70,15 @@ class ListShape(NamedTuple):
 
 
 class Listing:
-    """The list of one resource, as far as the principal of its `repository` may see it."""
+    """The list of one resource, limited to the records that the principal of `repository` may see."""
 
     def __init__(self, repository: Repository) -> None:
         self.repository = repository
         self.connection = repository.connection
-        self._scope_parameters = walls.scope_parameters(repository.principal)
+        self._scope_parameters = hospital_scope.scope_parameters(repository.principal)
 
     async def page(self, query: ListQuery, after: Position | None, limit: int) -> list[KeysetRow]:
-        """Read up to `limit` records of what is wanted, from after a place in that list, or from its beginning."""
+        """Return up to `limit` matching records, starting after a position, or at the beginning of the list."""
         if query.is_unfiltered:
             statement = _unfiltered_statement(self._unfiltered_shape)
             return await self.fetch_rows(statement, {}, after or Position(0, None, ""), limit)
@@ -88,7 +89,10 @@ class Listing:
         )
 
     async def position_after(self, after: Position, distance: int) -> Position | None:
-        """The place of the record so many after another in the plain list, if there is one, and it is soon found."""
+        """Return the position `distance` records after another in the unfiltered list.
+
+        Return None if the list ends before, or for a restricted principal, for which the position takes long to find.
+        """
         if self.repository.restricted:
             return None
         result = await self._execute(
@@ -98,7 +102,10 @@ class Listing:
         return None if unique_id is None else Position(0, None, unique_id)
 
     async def read_range(self, after: Position, last: Position) -> list[KeysetRow]:
-        """Read the records of the plain list from after a place up to the `last`, for who is not limited."""
+        """Return the records of the unfiltered list after one position, up to and including `last`.
+
+        Only for unrestricted principals.
+        """
         bounds = {"after_id": after.unique_id, "last_id": last.unique_id}
         return list(map(KeysetRow._make, await self._execute(_range_statement(self._unfiltered_shape), bounds)))
 
@@ -107,7 +114,10 @@ class Listing:
         return ListShape(type(self.repository), self.repository.restricted)
 
     async def count(self, query: ListQuery) -> RecordCount:
-        """Count the records of what is wanted; all that the principal may see are no secret to it."""
+        """Return the number of matching records, with the ids that it depends on if the list is filtered.
+
+        The number of all records that the principal may see is no secret to it, so it has no ids.
+        """
         if not query.filters:
             return RecordCount(await self.total(query))
         return await self.fetch_sampled_count(
@@ -115,11 +125,14 @@ class Listing:
         )
 
     async def total(self, query: ListQuery) -> int:
-        """Count the records of what is wanted one by one, for a principal that is shown all of them anyway."""
+        """Return the exact number of matching records, for a principal that is shown all of them anyway."""
         return await self.fetch_count(_count_statement(await self.build_shape(query)), filter_parameters(query.filters))
 
     async def build_shape(self, query: ListQuery) -> ListShape:
-        """Of which records the list is, as far as the principal sees them."""
+        """Return the shape of the list within the principal's hospital scope.
+
+        If the principal sees only a few records, their ids become parameters of all statements of this listing.
+        """
         repository = self.repository
         visible_ids = await repository.visible_ids_if_few()
         self._scope_parameters |= visible_ids or {}
@@ -127,7 +140,7 @@ class Listing:
         return ListShape(type(repository), repository.restricted, visible_ids is not None, filters)
 
     def decode_position(self, ordering: str, position: Position | None) -> Position | None:
-        """A place, as JSON has it, in a list of that order."""
+        """Return the position with its key converted from JSON to the Python type of the `ordering` column."""
         if position is None or position.key is None:
             return position
         python_type = self.repository.table.c[ordering.removeprefix("-")].type.python_type
@@ -140,18 +153,18 @@ class Listing:
     async def fetch_rows(
         self, statement: Select[Any], parameters: Mapping[str, Any], after: Position | None, limit: int
     ) -> list[KeysetRow]:
-        """The records that a statement finds, whose columns are those of `page_of`."""
+        """Return the rows of a statement that has the columns of `page_documents`."""
         position_parameters = {} if after is None else {"after_key": after.key, "after_id": after.unique_id}
         rows = await self._execute(statement, {**parameters, **position_parameters, "limit": limit})
         return list(map(KeysetRow._make, rows))
 
     async def fetch_sampled_count(self, statement: Select[Any], parameters: Mapping[str, Any]) -> RecordCount:
-        """How many records there are of which a statement finds a sample."""
+        """Return the number of records for a `sample_statement`."""
         rows: Iterable[Any] = await self._execute(statement, parameters)
         return count_from_sample([(key, unique_id) for key, unique_id in rows])
 
     async def fetch_count(self, statement: Select[Any], parameters: Mapping[str, Any]) -> int:
-        """The number that a statement answers."""
+        """Return the number that a statement selects."""
         return int((await self._execute(statement, parameters)).scalar_one())
 
     async def _execute(self, statement: Select[Any], parameters: Mapping[str, Any]) -> CursorResult[Any, Any, Any, Any]:
@@ -226,7 +239,10 @@ def ordered_page(
     first_segment: int | None,
     conditions: Sequence[ColumnElement[bool]],
 ) -> Select[Any]:
-    """The page of all of whom something holds, in the order of a column; after a place in the `first` part, if any."""
+    """Return the statement for a page of the records that meet `conditions`, in the order of a column.
+
+    If `first_segment` is given, the page starts after a position in that segment.
+    """
     all_segments, descending = segments_for(repository_class.table, ordering)
     segments = add_conditions(all_segments[first_segment or 0 :], conditions)
     rows = keyset_page(
@@ -236,5 +252,5 @@ def ordered_page(
 
 
 def add_conditions(segments: Sequence[Segment], conditions: Sequence[ColumnElement[bool]]) -> list[Segment]:
-    """Parts of which more has to hold."""
+    """Return the segments with additional conditions."""
     return [segment._replace(conditions=(*segment.conditions, *conditions)) for segment in segments]

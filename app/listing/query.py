@@ -1,55 +1,54 @@
-"""What of a list is wanted, and what stands where in it."""
+"""What a list request asks for, and the position of a record in a list."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any, NamedTuple, Protocol
 
-from app.search.parser import ParsedQuery
-
 
 class ListQuery(NamedTuple):
-    """What of a list is wanted; nothing said is everything, in the order of `unique_id`."""
+    """A list request, independent of pages. The default is every record, ordered by `unique_id`."""
 
     filters: Mapping[str, Sequence[Any]] = {}
-    """Values by the names of parameters: of each, one has to match."""
+    """Values by parameter name; a record matches if, for each name, it matches one of the values."""
     ordering: str | None = None
-    """The name of a column, after `-` where it is descending."""
-    search: Sequence[ParsedQuery] | None = None
-    """The readings of what was typed, of which the first counts in which somebody is found."""
+    """The name of a column, preceded by `-` for descending order."""
+    search: Sequence[Any] | None = None
+    """Alternative interpretations of the search text, each an `app.search.parser.ParsedQuery`; the first that matches
+    anything is used. None if nothing is searched for."""
 
     @property
     def is_unfiltered(self) -> bool:
-        """Whether this is the plain list."""
+        """Whether the query returns every record in the order of `unique_id`."""
         return not self.filters and self.ordering in {None, "unique_id"} and self.search is None
 
 
 class Position(NamedTuple):
-    """Where a record stands in a list; as JSON an array."""
+    """The position of a record in a list; in JSON an array."""
 
     segment: int
-    """Lists may have several parts, one after the other."""
+    """The index of the list's segment; a list may consist of several, one after the other."""
     key: Any
-    """What the part is ordered by, before `unique_id`; null where it is by that alone."""
+    """The sort key within the segment, before `unique_id`; null if the segment is sorted by `unique_id` alone."""
     unique_id: str
 
 
 class ListItem(Protocol):
-    """A record in a list."""
+    """An item of a list response."""
 
     @property
     def unique_id(self) -> str: ...
 
     @property
     def document(self) -> str:
-        """JSON text."""
+        """The item as JSON text."""
 
     @property
     def position(self) -> Any:
-        """Where it stands, as JSON has it: what the cursor of the page after it holds."""
+        """The position as a JSON value; the cursor of the page after this item contains it."""
 
 
 class SimpleListItem(NamedTuple):
-    """A record in a list whose places are of its own kind."""
+    """An item of a list that has positions of its own kind."""
 
     unique_id: str
     document: str
@@ -57,7 +56,7 @@ class SimpleListItem(NamedTuple):
 
 
 class KeysetRow(NamedTuple):
-    """A record as statements find it (`app.listing.keyset.page_of`)."""
+    """A record as list statements return it (`app.listing.keyset.page_documents`)."""
 
     segment: int
     key: Any
@@ -66,6 +65,6 @@ class KeysetRow(NamedTuple):
 
     @property
     def position(self) -> Position:
-        """Where it stands; worked out for the last of a page alone."""
-        key = self.key.isoformat() if isinstance(self.key, date) else self.key  # as JSON can have it
+        """The position; a property, because only the last record of a page needs it."""
+        key = self.key.isoformat() if isinstance(self.key, date) else self.key  # as JSON represents it
         return Position(self.segment, key, self.unique_id)

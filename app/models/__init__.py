@@ -1,4 +1,4 @@
-"""The tables, one file each; all of the foreign-key graph in this one place."""
+"""The tables, one file each; this package contains the whole foreign-key graph."""
 
 from app.models.api_key import api_keys
 from app.models.audit import audit

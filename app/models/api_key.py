@@ -15,4 +15,4 @@ api_keys = Table(
     Column("last_used", DateTime(timezone=True)),
     info={"serving_rights": "SELECT, UPDATE (last_used)"},
 )
-"""Keys of services: of each key only its SHA-256. A name never returns: the journal names actors by it."""
+"""API keys of services, stored only as their SHA-256. A name is never reused: the journal identifies actors by it."""

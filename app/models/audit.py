@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from app.db.base import HUMAN_TEXT, ID_TEXT, Base
 
 WRITABLE_COLUMNS = ("principal", "method", "route", "status", "resource", "ids", "request_id", "reason", "version")
-"""The columns that the service writes; the others are the database's."""
+"""The columns that the service writes; the database sets the others."""
 
 audit = Table(
     "audit",
@@ -39,15 +39,15 @@ audit = Table(
     },
     postgresql_partition_by="RANGE (time)",
 )
-"""Every request for patients and profiles, and a row for each part of a list; triggers refuse all but inserts.
+"""Every request for patients and profiles, with a row for each part of a list; triggers reject all but inserts.
 
-A partition holds a month, so that what is old can be dropped; `add_audit_months()` adds those that will be needed.
+A partition holds a month, so that old rows can be dropped; `add_audit_months()` adds the partitions needed next.
 
-`resource` says of what `ids` are: those that were shown or changed, or of a refused request, that it asked for.
-`version` is the one that the request made of a record, as the journal has it; none where it changed nothing.
+`ids` are the records that were shown or changed or, for a refused request, that it asked for; `resource` is their
+resource. `version` is the version that the request created of a record, as in the journal; null if it changed nothing.
 """
-SINGLE_RECORD = func.cardinality(audit.c.ids) == literal_column("1")
-MANY_RECORDS = func.cardinality(audit.c.ids) > literal_column("1")
-# looks at one record in the order of time: a page of them is a range, however many there are; lists by their ids
-Index("ix_audit_one", audit.c.ids[literal_column("1")], audit.c.time, audit.c.id, postgresql_where=SINGLE_RECORD)
-Index("ix_audit_many", audit.c.ids, postgresql_using="gin", postgresql_where=MANY_RECORDS)
+IS_SINGLE_RECORD = func.cardinality(audit.c.ids) == literal_column("1")
+HAS_MANY_RECORDS = func.cardinality(audit.c.ids) > literal_column("1")
+# access to single records in the order of time: a page is an index range, however many there are; lists by their ids
+Index("ix_audit_one", audit.c.ids[literal_column("1")], audit.c.time, audit.c.id, postgresql_where=IS_SINGLE_RECORD)
+Index("ix_audit_many", audit.c.ids, postgresql_using="gin", postgresql_where=HAS_MANY_RECORDS)

@@ -14,4 +14,4 @@ idempotency_keys = Table(
     Column("unique_id", ID_TEXT),
     Column("document", HUMAN_TEXT),
 )
-"""Answers to requests that carried an Idempotency-Key. Within its transaction a row is there before its answer is."""
+"""Responses to requests with an Idempotency-Key. Within its transaction, a row exists before its response does."""

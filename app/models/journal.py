@@ -25,14 +25,15 @@ journal = Table(
     CheckConstraint("(record IS NULL) = (action IN ('deleted', 'erased'))", name="record"),
     info={"serving_rights": "SELECT, INSERT (resource, unique_id, version, action, actor, request_id, record)"},
 )
-"""Every change of every record, written in the transaction of the change; triggers refuse all but inserts.
+"""Every change of every record, written in the transaction of the change; triggers reject all but inserts.
 
-`resource` is the table's name; `record` is what the record was after the change, without what was null.
-The key is what keeps an id from being used again: a second first version has no place.
+`resource` is the table's name; `record` is a snapshot of the record after the change, without null values.
+The primary key prevents an id from being reused, because there cannot be a second version 1.
 
-A trigger chains the entries of a record: `hash` is the SHA-256 of the hash before it and of the SHA-256 of the other
-columns (`journal_content`). `salt` is random, so that no hash confirms a guess of what was erased. `erasure` is what an
-erasure leaves, so that chains go on: in its own entry and in those that it has redacted (`app.records.erasure`).
+A trigger maintains the hash chain of a record: `hash` is the SHA-256 of the hash before it and of the SHA-256 of the
+other columns (`journal_content`). `salt` is random, so that no hash confirms a guess of erased data. `erasure` is what
+an erasure leaves so that the hash chain continues: in its own entry and in those that it redacted
+(`app.records.erasure`).
 """
 HASHED_COLUMNS = (
     "salt",
@@ -47,4 +48,4 @@ HASHED_COLUMNS = (
     "record",
     "erasure",
 )
-"""What an entry's content is, in the order of the parameters of `journal_content`."""
+"""The columns that are hashed as an entry's content, in the order of the parameters of `journal_content`."""

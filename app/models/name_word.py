@@ -1,7 +1,7 @@
-"""The words in names of patients, folded: typing errors are looked up among these, and never among patients.
+"""The vocabulary: folded words of patients' names. Misspelled words are looked up in it, never among patients.
 
-Triggers add the words of what is written, and note in `stale_words` those that a patient no longer has; what nobody has
-any more is removed in the background (`app.search.dictionary`).
+Triggers add the words of each record written, and note in `stale_words` those that a patient no longer has; words that
+no patient has any more are deleted in the background (`app.search.unused_words`).
 """
 
 from sqlalchemy import Column, DateTime, Index, PrimaryKeyConstraint, Table, func, literal_column
@@ -10,7 +10,7 @@ from app.db.base import ID_TEXT, NO_FASTUPDATE, Base
 
 
 def _since_column() -> Column[object]:
-    """Since when some patient has had the word without interruption."""
+    """Return a column for the time since which some patient has had the word without interruption."""
     return Column("since", DateTime(timezone=True), nullable=False, server_default=func.statement_timestamp())
 
 
@@ -45,7 +45,7 @@ hospital_words = Table(
     PrimaryKeyConstraint("hospital_id", "word", postgresql_include=["since"]),
     info={"serving_rights": "SELECT, INSERT"},
 )
-"""The words of each hospital's patients: all that a principal limited to hospitals ever searches."""
+"""The words of each hospital's patients: a principal restricted to hospitals searches only these."""
 
 stale_words = Table(
     "stale_words",
@@ -53,4 +53,4 @@ stale_words = Table(
     Column("word", ID_TEXT, nullable=False, index=True),
     info={"serving_rights": "SELECT", "serving_function": "forget_stale_words(text[])"},
 )
-"""Words that some patient, or some patient of a hospital, no longer has: they may be nobody's any more. A queue."""
+"""Queue of words that some patient, or some patient of a hospital, no longer has, and that may be unused."""

@@ -9,7 +9,7 @@ from app.db.base import ID_TEXT, NO_FASTUPDATE, Base, Resource, folded_column, t
 
 
 class Patient(Resource):
-    """A patient. Columns are named as the contract names its fields."""
+    """A patient. Columns have the names of the contract's fields."""
 
     __tablename__ = "patients"
     __table_args__ = (
@@ -27,7 +27,7 @@ class Patient(Resource):
     patient_mobile_digits: Mapped[str | None] = mapped_column(
         Text(collation="C"), Computed("regexp_replace(patient_mobile_number, '[^0-9]', '', 'g')", persisted=True)
     )
-    """The mobile number's digits alone: people write one number in many ways (`app.fields.phones`)."""
+    """Only the digits of the mobile number: people write the same number in many ways (`app.fields.phones`)."""
     patient_title: Mapped[str | None] = text_column(50)
     patient_first_name: Mapped[str | None] = text_column(150)
     patient_initials: Mapped[str | None] = text_column(20)
@@ -59,14 +59,14 @@ class Patient(Resource):
         TSVECTOR,
         Computed("spellings(patient_last_name, patient_first_name, patient_initials, patient_title)", persisted=True),
     )
-    """The words by which the patient is found, folded: `o`, `brien` and `obrien` of O'Brien."""
+    """The folded words that find the patient: `o`, `brien` and `obrien` for O'Brien."""
 
 
 _PATIENT_COLUMNS = Patient.__table__.c
 Index(
     "ix_patients_patient_search", _PATIENT_COLUMNS.patient_search, postgresql_using="gin", postgresql_with=NO_FASTUPDATE
 )
-# what lists are ordered by, and filters with many values: a page is a range of the index
+# columns that lists are sorted by, and filters with many distinct values: a page is an index range
 for _name in (
     "patient_last_name_folded",
     "patient_first_name_folded",
@@ -80,7 +80,7 @@ for _name in (
     "patient_postal_code_folded",
 ):
     Index(None, _PATIENT_COLUMNS[_name], _PATIENT_COLUMNS.unique_id)
-# filters with few values: what is frequent is soon found by the primary key, and these are small
+# filters with few distinct values: frequent values are soon found by the primary key, and these indexes are small
 for _name in (
     "patient_province_folded",
     "patient_country_folded",
@@ -89,7 +89,7 @@ for _name in (
     "patient_gender",
 ):
     Index(None, _PATIENT_COLUMNS[_name])
-# when: a page in the order of ids, of who was created at some time, is taken from the first ids of each month
+# filters by time: a page in the order of ids is taken from the first ids of each month
 for _name in ("date_created", "last_updated"):
     Index(
         f"ix_patients_month_of_{_name}_unique_id_{_name}",
@@ -100,7 +100,7 @@ for _name in ("date_created", "last_updated"):
 
 
 def _link_table(name: str, target_table: str, target_key: str) -> Table:
-    """A link table: gone with its patient, and holding its target in the directory for as long as it is there."""
+    """Return a link table: its rows are deleted with their patient, and prevent the deletion of their target."""
     return Table(
         name,
         Base.metadata,

@@ -9,4 +9,4 @@ service_secrets = Table(
     Column("value", LargeBinary, nullable=False),
     info={"serving_rights": "SELECT"},
 )
-"""What all processes of the service have to know, and nobody else: `cursors`, the key of cursors."""
+"""Secrets that only the processes of the service know: `cursors` is the key that seals cursors."""

@@ -1,1 +1,1 @@
-"""What operators see: log lines, and whether the service lives and is ready."""
+"""Observability: log lines, metrics and traces."""

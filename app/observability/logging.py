@@ -1,4 +1,4 @@
-"""Log lines on stdout, ours and the server's alike: JSON, one a line; on a terminal for people."""
+"""Logging to stdout, for the service and the server alike: one JSON object per line, or readable text on a terminal."""
 
 import logging
 import logging.config
@@ -14,11 +14,11 @@ from opentelemetry import trace
 from pydantic_core import to_json
 
 UNLOGGED_ROUTES = frozenset({"/livez", "/readyz", "/metrics"})
-"""Routes that are asked every few seconds, and tell something only where they fail."""
+"""Routes that are requested every few seconds, so that their requests are worth logging only if they fail."""
 
 
 def _add_trace_id(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Name the trace that a line belongs to, where there is one, as tools for traces write its id."""
+    """Add the id of the current trace, if there is one, in the format of tracing tools."""
     span = trace.get_current_span()
     if span is not trace.INVALID_SPAN:
         event["trace_id"] = trace.format_trace_id(span.get_span_context().trace_id)
@@ -33,7 +33,10 @@ _SHARED_PROCESSORS: list[structlog.typing.Processor] = [
 
 
 def describe_error(error: BaseException) -> dict[str, object]:
-    """An error for the log: its type, its causes' types, and where, without messages, which may hold patient data."""
+    """Describe an error for the log: its type, the types of its causes, and where it was raised.
+
+    Messages are left out, because they may contain patient data.
+    """
     types = []
     cause: BaseException | None = error
     while cause is not None:
@@ -47,31 +50,31 @@ def describe_error(error: BaseException) -> dict[str, object]:
 
 
 def _describe_exception(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Have the lines of the server and of libraries tell of an exception as ours do: its text may hold patient data."""
+    """Describe exceptions in lines of the server and libraries as in ours: their text may contain patient data."""
     if isinstance(exception := event.pop("exc_info", None), tuple) and exception[1] is not None:
         event.update(describe_error(exception[1]))
     return event
 
 
 def _renderer() -> structlog.typing.Processor:
-    """For people where they look on, in colours unless they said NO_COLOR (no-color.org); else JSON."""
+    """Return the renderer: readable on a terminal, in colour unless NO_COLOR is set (no-color.org); otherwise JSON."""
     if sys.stdout.isatty():
         return structlog.dev.ConsoleRenderer(colors=not os.environ.get("NO_COLOR"))
     return structlog.processors.JSONRenderer(_dump_json)
 
 
 def _dump_json(event: object, **_: object) -> str:
-    """Write JSON as Pydantic does, in a fifth of the time of Python's own module."""
+    """Serialise with Pydantic, in a fifth of the time of the `json` module."""
     return to_json(event, fallback=repr).decode()
 
 
 def configure_logging() -> None:
-    """Send everything to stdout. uvicorn's access log is off: its lines hold paths and queries."""
+    """Configure all loggers to write to stdout. uvicorn's access log is off: its lines contain paths and queries."""
     renderer = _renderer()
     structlog.configure(
         processors=[*_SHARED_PROCESSORS, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        # a line in one piece: several workers write to one stdout
+        # each line is written in one call, because several workers share one stdout
         logger_factory=structlog.WriteLoggerFactory(),
         cache_logger_on_first_use=True,
     )
@@ -96,7 +99,7 @@ def configure_logging() -> None:
             "loggers": {
                 "uvicorn": {"level": "WARNING"},
                 "uvicorn.access": {"propagate": False},
-                # they warn of every attempt; that they have given up is enough
+                # they warn about each attempt; their final error is enough
                 "opentelemetry.exporter.otlp.proto.http.trace_exporter": {"level": "ERROR"},
                 "opentelemetry.exporter.otlp.proto.http.metric_exporter": {"level": "ERROR"},
             },

@@ -1,4 +1,4 @@
-"""Where several processes keep their metrics, so that each can tell of all: known before `metrics` is imported."""
+"""The directory in which several processes share their metrics. It must be set before `metrics` is imported."""
 
 import os
 from collections.abc import Iterator
@@ -6,15 +6,15 @@ from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 
 MULTIPROCESS_DIRECTORY_ENV = "PROMETHEUS_MULTIPROC_DIR"
-"""Where it names a directory, values are kept in files there. The library's own name for it."""
+"""The variable with the directory, as prometheus_client names it; if set, values are stored in files there."""
 
 
 @contextmanager
 def multiprocess_directory() -> Iterator[None]:
-    """Have this process and those that it starts share their values, in a directory that is new and removed after.
+    """Make this process and its children share their metrics in a new directory, which is removed afterwards.
 
     Raises:
-        OSError: there is no place for temporary files.
+        OSError: there is no directory for temporary files.
     """
     with TemporaryDirectory(prefix="patients-api-metrics-") as directory:
         os.environ[MULTIPROCESS_DIRECTORY_ENV] = directory

@@ -1,6 +1,6 @@
-"""How spans and metrics leave, over OTLP: of a span only what cannot hold anything of a person.
+"""Export of spans and metrics over OTLP; spans contain only what cannot be personal data.
 
-Imported only where something is exported: the SDK takes some memory.
+Imported only if something is exported, because the SDK uses some memory.
 """
 
 import uuid
@@ -33,10 +33,11 @@ _EXPORTED_ATTRIBUTES = frozenset(
         "url.scheme",
     }
 )
-"""The attributes of spans that leave. Not `url.path`, `url.query`, `server.address` and others: clients write them."""
+"""The span attributes that are exported. `url.path`, `url.query`, `server.address` and others are not, because clients
+determine them."""
 
 _INSTANCE_ID = str(uuid.uuid4())
-"""Of this process, in traces and metrics alike: each worker counts for itself, and imports this anew."""
+"""The id of this process in traces and metrics. Each worker imports this module itself, and so has its own id."""
 
 P = TypeVar("P", bound="_Provider")
 
@@ -51,25 +52,25 @@ class _Exporter(Protocol):
 
 @dataclass(frozen=True)
 class Pipeline(Generic[P]):
-    """What makes spans or metrics, and what sends them in the background."""
+    """A provider that creates spans or metrics, and the exporter that sends them in the background."""
 
     provider: P
     exporter: _Exporter
 
     def flush(self) -> None:
-        """Send what is left, for as long as that takes."""
+        """Export the remaining data and shut down; this takes until the collector responds or the retries end."""
         self.provider.shutdown()
 
     def abort(self) -> None:
-        """Try nothing again, so that `finish` soon comes to an end."""
+        """Stop retrying, so that a running `flush` ends soon."""
         self.exporter.shutdown()
 
 
 def traces() -> Pipeline[TracerProvider]:
-    """Spans, redacted.
+    """Return a pipeline of redacted spans.
 
     Raises:
-        OSError, ValueError: a variable of the environment cannot be used.
+        OSError, ValueError: an environment variable is invalid.
     """
     exporter = OTLPSpanExporter()
     provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
@@ -78,10 +79,10 @@ def traces() -> Pipeline[TracerProvider]:
 
 
 def metrics() -> Pipeline[MeterProvider]:
-    """Metrics, whose attributes are templates, methods, statuses and names of errors.
+    """Return a pipeline of metrics; their attributes are templates, methods, statuses and names of errors.
 
     Raises:
-        OSError, ValueError: a variable of the environment cannot be used.
+        OSError, ValueError: an environment variable is invalid.
     """
     exporter = OTLPMetricExporter()
     reader = PeriodicExportingMetricReader(exporter)
@@ -89,7 +90,7 @@ def metrics() -> Pipeline[MeterProvider]:
 
 
 class _RedactingExporter(SpanExporter):
-    """Exports spans without what may hold something of a person: most attributes, all events, messages and links."""
+    """Exports spans without possibly personal data: without most attributes and all events, messages and links."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
@@ -105,10 +106,10 @@ def _redact_span(span: ReadableSpan) -> ReadableSpan:
     context = span.get_span_context()
     attributes = {name: value for name, value in (span.attributes or {}).items() if name in _EXPORTED_ATTRIBUTES}
     if route := attributes.get("http.route"):
-        attributes["url.path"] = route  # the conventions require one
+        attributes["url.path"] = route  # the semantic conventions require it
     return ReadableSpan(
         span.name,
-        # without the trace state: clients send it
+        # without the trace state, because clients send it
         context and SpanContext(context.trace_id, context.span_id, context.is_remote, context.trace_flags),
         parent=span.parent,
         resource=span.resource,
@@ -122,7 +123,7 @@ def _redact_span(span: ReadableSpan) -> ReadableSpan:
 
 
 def _resource() -> Resource:
-    """What sends: this process, by its own name where the environment gives none."""
+    """Return the resource that describes this process, with default values for what the environment does not set."""
     configured = OTELResourceDetector().detect().attributes
     defaults = {
         "service.name": "patients-api",

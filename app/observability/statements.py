@@ -1,14 +1,13 @@
-"""What PostgreSQL is asked: each statement is measured once, for the metrics, for the log and for the trace.
+"""Instrumentation of database statements: each is measured once, for the metrics, the log and the trace.
 
-Of a statement only its text is looked at, where values are placeholders.
+Only the text of a statement is used, in which values are placeholders.
 """
 
 import hashlib
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -19,22 +18,19 @@ from sqlalchemy import event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.db.base import Base
 from app.observability import metrics
+from app.request_state import current_request
 
 log = structlog.get_logger()
-
-current_request_state: ContextVar[Mapping[str, Any]] = ContextVar("request_state")
-"""The state of the request at hand: its `request_id`, and its `route` as soon as that is known."""
 
 _WRITE_PATTERN = re.compile(r"\b(?:(INSERT)\s+INTO\s+(\w+)|(DELETE)\s+FROM\s+(\w+)|(UPDATE)\s+(\w+)\s+SET)\b")
 _FROM_PATTERN = re.compile(r"\bFROM\s+(\w+)")
 _MAX_LOGGED_DIGESTS = 1000
-"""Texts of slow statements that are remembered as told: filters are of many shapes."""
+"""Maximum number of texts of slow statements that are remembered as logged: filters produce many different texts."""
 
 
 class _StatementName(NamedTuple):
-    """What a statement is called: by what it does first, and to which table. Many do more."""
+    """The name of a statement: its first operation and the table of this. Many statements contain more."""
 
     operation: str
     table: str
@@ -46,37 +42,38 @@ class _StatementName(NamedTuple):
 _COMMIT_NAME = _StatementName("COMMIT", "")
 
 
-@lru_cache(maxsize=256)  # there are more texts than names, and the compiled statements that hold them are as many
-def _statement_name(text: str) -> _StatementName:
-    """The name of a statement: what it writes first, or else reads first."""
+@lru_cache(maxsize=256)  # about as many texts as the cache of compiled statements holds
+def _statement_name(text: str, table_names: frozenset[str]) -> _StatementName:
+    """Return the name of a statement: its first write, or else its first read of one of the tables."""
     if (write := _WRITE_PATTERN.search(text)) is not None:
         operation, table = filter(None, write.groups())
         return _StatementName(operation, table)
-    tables = (table for table in _FROM_PATTERN.findall(text) if table in Base.metadata.tables)
+    tables = (table for table in _FROM_PATTERN.findall(text) if table in table_names)
     return _StatementName("SELECT", next(tables, ""))
 
 
 class StatementInstrumentation:
     """Measures the statements of an engine.
 
-    `slow` is the time in seconds from which on one is logged as a warning; with a `tracer`, each becomes a span of the
-    request that it is for, where that is traced.
+    A statement that takes at least `slow_threshold_seconds` is logged as a warning. With a `tracer`, each statement
+    becomes a span of its request, if that is traced.
     """
 
-    def __init__(self, slow_threshold_seconds: float, tracer: Tracer | None = None) -> None:
+    def __init__(self, table_names: Iterable[str], slow_threshold_seconds: float, tracer: Tracer | None = None) -> None:
+        self._table_names = frozenset(table_names)
         self._slow_threshold_seconds = slow_threshold_seconds
         self._tracer = tracer
         self._logged_digests: set[str] = set()
 
     def instrument(self, engine: AsyncEngine) -> None:
-        """Measure all statements of `engine` from now on. BEGIN counts to the first of its transaction."""
+        """Measure all statements of `engine` from now on. BEGIN counts towards the first statement of a transaction."""
         event.listen(engine.sync_engine, "before_cursor_execute", self._before_execute)
         event.listen(engine.sync_engine, "after_cursor_execute", self._after_execute)
         event.listen(engine.sync_engine, "handle_error", self._handle_error)
 
     @contextmanager
     def measure_commit(self) -> Iterator[None]:
-        """Measure a commit, which the engine does not tell of when it has ended."""
+        """Measure a commit; the engine has no event for its end."""
         began = time.perf_counter()
         error: BaseException | None = None
         try:
@@ -96,14 +93,14 @@ class StatementInstrumentation:
 
     def _handle_error(self, failure: ExceptionContext) -> None:
         context: Any = failure.execution_context
-        if hasattr(context, "began"):  # it is there where a statement failed, and not only a connection
+        if hasattr(context, "began"):  # only if a statement failed, rather than a connection
             self._record_executed(context, failure.statement or "", failure.original_exception)
 
     def _record_executed(self, context: Any, statement: str, error: BaseException | None) -> None:
-        # as it was compiled, before limits, which are no placeholders, came into it
+        # the compiled text, before limits, which are not placeholders, were inserted
         text = statement if context.compiled is None else context.compiled.string
-        self._record(_statement_name(text), text, context.began, error)
-        del context.began  # fetching rows may fail yet, and is no second statement
+        self._record(_statement_name(text, self._table_names), text, context.began, error)
+        del context.began  # fetching rows may still fail, and is not a second statement
 
     def _record(self, name: _StatementName, text: str, began: float, error: BaseException | None) -> None:
         seconds = time.perf_counter() - began
@@ -114,17 +111,17 @@ class StatementInstrumentation:
             self._write_span(self._tracer, name, seconds, error)
 
     def _warn_slow(self, name: _StatementName, text: str, seconds: float) -> None:
-        """Log a slow statement; with its text, which may be long, the first time in this process."""
+        """Log a slow statement; its text, which may be long, only the first time in this process."""
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         first_time_fields = {}
         if digest not in self._logged_digests and len(self._logged_digests) < _MAX_LOGGED_DIGESTS:
             self._logged_digests.add(digest)
             first_time_fields = {"text": " ".join(text.split())}
-        state = current_request_state.get({})
+        state = current_request.get(None)
         log.warning(
             "slow statement",
-            request_id=state.get("request_id"),
-            route=state.get("route"),
+            request_id=state and state.request_id,
+            route=state and state.route,
             statement=str(name),
             digest=digest,
             duration_ms=round(seconds * 1000, 1),
@@ -133,7 +130,7 @@ class StatementInstrumentation:
 
     @staticmethod
     def _write_span(tracer: Tracer, name: _StatementName, seconds: float, error: BaseException | None) -> None:
-        """Write the span of a statement that has just ended, by OpenTelemetry's conventions for databases."""
+        """Create the span of a statement that has just ended, following OpenTelemetry's conventions for databases."""
         attributes = {
             "db.system.name": "postgresql",
             "db.operation.name": name.operation,

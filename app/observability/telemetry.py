@@ -1,7 +1,7 @@
-"""OpenTelemetry: traces and metrics over OTLP, where the standard `OTEL_…` variables ask for them.
+"""OpenTelemetry: traces and metrics over OTLP, if the standard `OTEL_…` variables enable them.
 
-FastAPI makes the spans and metrics of requests, `statements` makes the spans of the database, and `exporting` redacts.
-Nothing is registered globally: no other library's spans go out with ours, and an application is like the next.
+FastAPI creates the spans and metrics of requests, `statements` creates the spans of the database, and `otlp` redacts.
+Nothing is registered globally, so that spans of other libraries are not exported and applications are independent.
 """
 
 import asyncio
@@ -21,41 +21,41 @@ from app.observability.logging import UNLOGGED_ROUTES, describe_error
 log = structlog.get_logger()
 
 FINAL_EXPORT_TIMEOUT_SECONDS = 2.0
-"""Seconds that a process which ends has for what is not exported yet: the collector may be away."""
+"""Maximum duration in seconds of the last export of a process that ends, as the collector may be unavailable."""
 
 
 class Telemetry:
-    """What this process exports; where the environment asks for nothing, nothing."""
+    """The traces and metrics that this process exports; nothing unless the environment enables it."""
 
     def __init__(self) -> None:
-        """Read the environment and begin. What cannot be used is logged, and the service goes without."""
+        """Read the environment and start the exports. Invalid variables are logged, and disable the export."""
         self._trace_pipeline = _create_pipeline("traces")
         self._metric_pipeline = _create_pipeline("metrics")
 
     @property
     def config(self) -> TelemetryConfig:
-        """What FastAPI is to do."""
+        """The telemetry configuration of the FastAPI application."""
         return {
             "tracing": self._trace_pipeline is not None,
             "tracer_provider": self._trace_pipeline and self._trace_pipeline.provider,
             "metrics": self._metric_pipeline is not None,
             "meter_provider": self._metric_pipeline and self._metric_pipeline.provider,
-            "logs": False,  # they hold messages and stack traces of errors
-            "operation_spans": False,  # the request's and the database's tell where the time goes
-            "auto_configure": False,  # its exporters would neither redact nor end in time
+            "logs": False,  # they contain messages and stack traces of errors
+            "operation_spans": False,  # the spans of requests and statements show where time is spent
+            "auto_configure": False,  # its exporters would neither redact nor shut down in time
             "exclude": _is_excluded,
         }
 
     @property
     def tracer(self) -> Tracer | None:
-        """What makes our own spans, where traces are exported."""
+        """The tracer for spans of this service; None if traces are not exported."""
         if self._trace_pipeline is None:
             return None
         tracer: Tracer = self._trace_pipeline.provider.get_tracer("patients-api", version("patients-api"))
         return tracer
 
     async def close(self) -> None:
-        """Export what is left, for no longer than `CLOSING`."""
+        """Export the remaining data, for at most `FINAL_EXPORT_TIMEOUT_SECONDS`."""
         pipelines = [pipeline for pipeline in (self._trace_pipeline, self._metric_pipeline) if pipeline is not None]
         threads = [threading.Thread(target=pipeline.flush, daemon=True) for pipeline in pipelines]
         for thread in threads:
@@ -66,21 +66,21 @@ class Telemetry:
 
 
 def _create_pipeline(signal: str) -> Any:
-    """The `Pipeline` of `traces` or `metrics`; none where none is wanted, or it cannot be had."""
+    """Return the `Pipeline` of `traces` or `metrics`; None if it is not enabled or a variable is invalid."""
     if not _is_enabled(signal.upper()):
         return None
     otlp = importlib.import_module("app.observability.otlp")
     try:
         return getattr(otlp, signal)()
     except (OSError, ValueError) as error:
-        log.warning("telemetry is not exported: a variable OTEL_… is of no use", signal=signal, **describe_error(error))
+        log.warning("telemetry is not exported: an OTEL_… variable is invalid", signal=signal, **describe_error(error))
         return None
 
 
 def _is_enabled(signal: str) -> bool:
-    """Whether the environment asks for `TRACES` or `METRICS` to be exported.
+    """Return whether the environment enables the export of `TRACES` or `METRICS`.
 
-    As the standard has it, but that nothing is exported where it names neither an exporter nor an endpoint
+    This follows the standard, except that nothing is exported if neither an exporter nor an endpoint is set
     (https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/).
     """
     if _environment_value("OTEL_SDK_DISABLED") == "true":
@@ -95,7 +95,7 @@ def _is_enabled(signal: str) -> bool:
         "OTEL_EXPORTER_OTLP_PROTOCOL"
     )
     if exporter != "otlp" or protocol not in {"", "http/protobuf"}:
-        log.warning("telemetry is not exported: only otlp by http/protobuf is there", signal=signal.lower())
+        log.warning("telemetry is not exported: only otlp over http/protobuf is supported", signal=signal.lower())
         return False
     return True
 

@@ -8,7 +8,7 @@ from app.patients.schemas import Patient, PatientDoctor, PatientHospital, Patien
 from app.records.documents import Document, ToMany, ToOne
 from app.records.hospital_scope import next_patients_in_scope, patient_in_scope, record_was_in_scope, scoped_ids_if_few
 from app.records.repository import Repository
-from app.search.dictionary import delete_unused_words, words_in_history
+from app.search.unused_words import delete_unused_words, words_in_history
 
 _HOSPITALS = ToMany(PatientHospital, Hospital.__table__, patient_hospitals, scoped=True)
 _DOCTORS = ToMany(PatientDoctor, Doctor.__table__, patient_doctors)

@@ -2,105 +2,90 @@ from fastapi import Request, Response
 
 from app.api.audit import add_access_route
 from app.api.break_glass import break_glass
-from app.api.endpoints import (
-    CREATE_PROBLEMS,
-    DELETE_PROBLEMS,
-    UPDATE_PROBLEMS,
-    PathId,
-    create_record,
-    delete_record,
-    get_record,
-    list_records,
-    update_record,
-)
+from app.api.crud import add_crud_routes, list_resource
+from app.api.documentation import BREAK_GLASS, NEXT_CURSOR_HEADER, TOTAL_COUNT_HEADER, problem_responses
 from app.api.history import add_history_routes
-from app.api.query_parameters import openapi_query_parameters, parse_query
-from app.api.routing import make_router, problem_responses
+from app.api.resource import ResourceApi
+from app.api.routing import make_router
 from app.auth.scopes import Scope, requires
-from app.patients.repository import PatientRepository
+from app.paths import SEARCH_SUFFIX, router_prefix
 from app.patients.schemas import Patient, PatientCreate, PatientParameters, PatientSearch, PatientUpdate
 from app.patients.service import PatientService
 from app.search.listing import PatientListing
 
-router = make_router("/patients/patients", tag="patients", audited=True)
+router = make_router(router_prefix("patients"), tag="patients", audited=True)
 
-
-@router.get(
-    "/",
-    response_model=list[Patient],
-    openapi_extra=requires(Scope.PATIENTS_READ) | openapi_query_parameters(PatientParameters),
-    responses=problem_responses(422),
+_PROFILE_SCOPES = (
+    " Linking another profile needs the scope `profiles:read` as well, changing one needs `profiles:write`."
 )
-async def list_patients(request: Request) -> Response:
-    """List all patients in the order of their `unique_id`, or those that are wanted; a page of them with `limit`.
+_LIST_DESCRIPTION = """\
+List all patients in the order of their `unique_id`, or those that match the parameters; a page of them with `limit`.
 
-    What is in a URL may be logged on its way: to ask for persons, use `search_patients`.
-    """
-    return await list_records(request, PatientRepository, parse_query(request, PatientParameters), PatientListing)
+URLs may be logged on their way: use `search_patients` to ask for people."""
+_UPDATE_DESCRIPTION = (
+    "Change the given fields of a patient: absent ones stay, `null` clears, ids replace the whole set."
+)
+
+resource = ResourceApi(
+    service_class=PatientService,
+    representation=Patient,
+    create_body=PatientCreate,
+    update_body=PatientUpdate,
+    read_scope=Scope.PATIENTS_READ,
+    write_scope=Scope.PATIENTS_WRITE,
+    delete_scope=Scope.PATIENTS_DELETE,
+    example_id="pat123",
+    body_errors=[
+        {"loc": ["body", "patient_date_of_birth"], "msg": "Must be a date written YYYY-MM-DD", "type": "date"},
+        {
+            "loc": ["body", "patient_email_address"],
+            "msg": "Must be an e-mail address such as name@example.com",
+            "type": "email",
+        },
+    ],
+    list_parameters=PatientParameters,
+    listing_class=PatientListing,
+    reading_principal=break_glass,
+    get_headers=[BREAK_GLASS],
+    get_errors=[
+        {
+            "loc": ["header", "X-Break-Glass"],
+            "msg": "Must have at most 500 characters",
+            "type": "break_glass_reason",
+        }
+    ],
+    patients_link_to_it=False,
+    updates_can_conflict=True,
+    descriptions={
+        "list": _LIST_DESCRIPTION,
+        "create": "Create a patient, with its profile and its links to hospitals and doctors." + _PROFILE_SCOPES,
+        "update": _UPDATE_DESCRIPTION + _PROFILE_SCOPES,
+        "delete": "Delete a patient for good, with all links; the profile stays.",
+    },
+    write_scopes_sentence=_PROFILE_SCOPES,
+)
 
 
 @router.post(
-    "/search/",
+    f"/{SEARCH_SUFFIX}",
+    name="search_patients",
+    summary="Search for patients",
+    description="List the patients that match the parameters, as `list_patients` does, without any trace of the "
+    "parameters in the URL.",
+    response_description="The matching patients, or a page of them.",
     response_model=list[Patient],
     openapi_extra=requires(Scope.PATIENTS_READ),
-    responses=problem_responses(400, 413, 415, 422),
+    responses=problem_responses(
+        *(400, 413, 415, 422),
+        errors=[{"loc": ["body", "search"], "msg": "Must have at most 8 words", "type": "search_words"}],
+    )
+    | {200: {"headers": {**NEXT_CURSOR_HEADER, **TOTAL_COUNT_HEADER}}},
 )
 async def search_patients(request: Request, body: PatientSearch) -> Response:
-    """List the patients that are wanted, as `list_patients` does, without a trace of them in the URL."""
-    return await list_records(request, PatientRepository, body, PatientListing)
+    """Return the patients that match the body."""
+    return await list_resource(request, resource, body)
 
 
-@router.post(
-    "/",
-    status_code=201,
-    response_model=Patient,
-    openapi_extra=requires(Scope.PATIENTS_WRITE),
-    responses=problem_responses(*CREATE_PROBLEMS),
-)
-async def create_patient(request: Request, body: PatientCreate) -> Response:
-    """Create a patient, with its profile and its links to hospitals and doctors."""
-    return await create_record(request, PatientService, body)
-
-
-@router.get(
-    "/{unique_id}/",
-    response_model=Patient,
-    openapi_extra=requires(Scope.PATIENTS_READ),
-    responses=problem_responses(404, 422),
-)
-async def get_patient(request: Request, unique_id: PathId) -> Response:
-    """Get one patient."""
-    return await get_record(request, PatientRepository, unique_id, break_glass(request))
-
-
-@router.patch(
-    "/{unique_id}/",
-    name="patch_patient",
-    response_model=Patient,
-    openapi_extra=requires(Scope.PATIENTS_WRITE),
-    responses=problem_responses(*UPDATE_PROBLEMS, 409),
-)
-@router.put(
-    "/{unique_id}/",
-    response_model=Patient,
-    openapi_extra=requires(Scope.PATIENTS_WRITE),
-    responses=problem_responses(*UPDATE_PROBLEMS, 409),
-)
-async def update_patient(request: Request, unique_id: PathId, body: PatientUpdate) -> Response:
-    """Change what is given of a patient: absent stays, `null` clears, ids replace the whole set."""
-    return await update_record(request, PatientService, unique_id, body)
-
-
-@router.delete(
-    "/{unique_id}/",
-    status_code=204,
-    openapi_extra=requires(Scope.PATIENTS_DELETE),
-    responses=problem_responses(*DELETE_PROBLEMS),
-)
-async def delete_patient(request: Request, unique_id: PathId) -> Response:
-    """Delete a patient for good, with all links; the profile stays."""
-    return await delete_record(request, PatientService, unique_id)
-
-
-add_history_routes(router, PatientService, Patient, Scope.PATIENTS_WRITE)
-add_access_route(router, PatientRepository)
+add_crud_routes(router, resource)
+add_history_routes(router, resource)
+add_access_route(router, resource)

@@ -3,7 +3,6 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from app import contract
-from app.api.pages import ListParameters
 from app.fields.phones import equivalent_numbers
 from app.fields.schemas import CreateBody, ReadOnly, Representation, RequestBody, Schema, UpdateBody, tidy_json_schema
 from app.fields.types import (
@@ -25,6 +24,7 @@ from app.fields.types import (
     TimestampParameter,
     validation_error,
 )
+from app.listing.pagination import ListParameters
 from app.listing.query import ListQuery
 from app.models import Patient as PatientRow
 from app.profiles.schemas import ProfileUpsert

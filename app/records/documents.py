@@ -1,8 +1,9 @@
-"""The JSON document of a record, built by PostgreSQL in one statement from the response schema's own fields.
+"""The JSON document of a record, built by PostgreSQL in one statement from the fields of the response schema.
 
-A field of the schema is the column of its name, or a relation declared here. PostgreSQL writes the JSON (`json`, which
-keeps the order of the keys, never `jsonb`) and its bytes pass through to the client. Links are gathered for the whole
-page at once, not patient by patient: 1.4 times as fast as correlated subqueries for a page of 50, as fast for one.
+A field of the schema is the column of the same name, or a relation declared here. PostgreSQL writes the JSON (`json`,
+which keeps the order of the keys, never `jsonb`), and its bytes reach the client unchanged. Links are aggregated for
+the whole page at once, not per patient: this is 1.4 times as fast as correlated subqueries for a page of 50 records,
+and as fast for one.
 """
 
 from collections.abc import Mapping
@@ -35,7 +36,7 @@ _MICROSECONDS_FORMAT = 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'
 
 
 def as_contract_json(column: ColumnElement[Any]) -> ColumnElement[Any]:
-    """A column as the contract writes it: moments in UTC with six digits or no fraction, numbers as strings."""
+    """Return a column in the contract's format: timestamps in UTC with six decimals or none, decimals as strings."""
     if isinstance(column.type, DateTime):
         is_whole_second = column == func.date_trunc(literal_column("'second'"), column)
         text_format = case(
@@ -56,14 +57,14 @@ def _json_object(schema: type[BaseModel], source: FromClause) -> ColumnElement[A
 
 @dataclass(frozen=True)
 class ToOne:
-    """A nested object: the row of `target` that column `key` names, or `null`."""
+    """A nested object: the row of `target` whose id is in the column `foreign_key_name`, or `null`."""
 
     schema: type[BaseModel]
     target: Table
     foreign_key_name: str
 
     def join(self, page: CTE, source: FromClause) -> tuple[FromClause, ColumnElement[Any]]:
-        """Join the target to `source`; the new source, and the expression of the nested object."""
+        """Join the target to `source`; return the new source and the nested object's expression."""
         target = self.target.alias()
         joined = source.outerjoin(target, target.c.unique_id == page.c[self.foreign_key_name])
         return joined, case((target.c.unique_id.is_not(None), _json_object(self.schema, target)))
@@ -71,34 +72,34 @@ class ToOne:
 
 @dataclass(frozen=True)
 class ToMany:
-    """A nested array: the rows of `target` that table `link` names, in the order of their `unique_id`."""
+    """A nested array: the rows of `target` whose ids are in `link_table`, ordered by their `unique_id`."""
 
     schema: type[BaseModel]
     target: Table
     link_table: Table
     scoped: bool = False
-    """Whether a principal that is limited to hospitals changes only its links to these."""
+    """Whether a restricted principal can change only links to the hospitals in its scope."""
     pending_links: FromClause | None = None
-    """The links as a statement leaves them that changes them: it sees the table as it was."""
+    """The links after the statement that changes them, which itself sees the table as it was before."""
 
     @property
     def owner_column(self) -> Column[Any]:
-        """The link's column that holds the id of the record whose document this is."""
+        """The column of the link table with the id of the record that the document describes."""
         return self.link_table.primary_key.columns[0]
 
     @property
     def target_column(self) -> Column[Any]:
-        """The link's column that holds the id of the target."""
+        """The column of the link table with the id of the target."""
         return self.link_table.primary_key.columns[1]
 
     @property
     def link_columns(self) -> tuple[FromClause, ColumnElement[Any], ColumnElement[Any]]:
-        """The links to read, with the ids of owner and target in them."""
+        """The links to read, and their columns with the ids of the owner and of the target."""
         links = self.link_table if self.pending_links is None else self.pending_links
         return links, links.c[self.owner_column.name], links.c[self.target_column.name]
 
     def join(self, page: CTE, source: FromClause) -> tuple[FromClause, ColumnElement[Any]]:
-        """Join the arrays of the whole page to `source`; the new source, and the expression of the nested array."""
+        """Join the arrays of the whole page to `source`; return the new source and the nested array's expression."""
         item = _json_object(self.schema, self.target)
         links, owner, key = self.link_columns
         aggregated = (
@@ -113,7 +114,7 @@ class ToMany:
 
 
 class Document:
-    """How the documents of one resource are built: `schema`'s fields, from `table` and the relations by keyword."""
+    """How the documents of one resource are built: the fields of `schema`, from `table` and the named relations."""
 
     def __init__(self, schema: type[BaseModel], table: Table, **relations: ToOne | ToMany) -> None:
         self.schema = schema
@@ -121,7 +122,7 @@ class Document:
         self.relations = relations
 
     def replace_relations(self, replacements: Mapping[ToMany, ToMany]) -> "Document":
-        """The same document, made of `others` instead of some of its relations."""
+        """Return the same document with some of its relations replaced."""
         relations = {
             name: replacements.get(relation, relation) if isinstance(relation, ToMany) else relation
             for name, relation in self.relations.items()
@@ -129,15 +130,15 @@ class Document:
         return Document(self.schema, self.table, **relations)
 
     def select_rows(self) -> Select[Any]:
-        """All rows of the table, with the columns of which documents are made."""
+        """Select all rows of the table, with the columns that documents are built from."""
         return select(*non_generated_columns(self.table))
 
     def select_documents(self, rows: Select[Any]) -> Select[str, str]:
-        """A statement that answers `(unique_id, document)`, both text, of `rows`, a selection from the table."""
+        """Build a statement that returns `(unique_id, document)`, both text, for `rows`, a selection from the table."""
         return self.select_page(rows.cte("page"))
 
     def select_page(self, page: CTE) -> Select[str, str]:
-        """The same of a part of a larger statement."""
+        """Build the same statement for `page`, a part of a larger statement."""
         source: FromClause = page
         fields: list[ColumnElement[Any]] = []
         for name in self.schema.model_fields:

@@ -1,4 +1,4 @@
-"""Forgetting: what stays of a record whose data have to go is that there was one, and why they went."""
+"""Erasure: removes a record's data and keeps only the fact that it existed and the reason for its removal."""
 
 from sqlalchemy import Text, bindparam, case, cast, delete, func, insert, null, select, text, update
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, aggregate_order_by
@@ -18,12 +18,13 @@ from app.models import (
     patient_hospitals,
     stale_words,
 )
-from app.records.chain import content_hash, epoch_microseconds, hex_text
+from app.paths import list_path, router_prefix
 from app.records.journal_entries import author_parameters
+from app.records.journal_hash import content_hash, epoch_microseconds, hex_text
 
 ALLOW_ERASURE = select(func.set_config("patients.erasing", "yes", True))
 DENY_ERASURE = select(func.set_config("patients.erasing", "", True))
-"""What the triggers of the journal and the audit ask; for the rest of the transaction."""
+"""Each sets, for the rest of the transaction, the parameter that the triggers of the journal and the audit check."""
 
 PERSONAL_DATA_TABLES = (
     Patient.__tablename__,
@@ -31,7 +32,7 @@ PERSONAL_DATA_TABLES = (
     *(table.name for table in (patient_hospitals, patient_doctors, journal, audit, idempotency_keys)),
     *(table.name for table in (name_words, hospital_words, stale_words)),
 )
-"""The tables that hold something of persons."""
+"""The tables that contain personal data."""
 _CLEAR_STATISTICS_STATEMENT = text(
     """
     SELECT pg_clear_attribute_stats(schemaname, tablename, attname, inherited) FROM pg_stats
@@ -43,10 +44,10 @@ _ANALYZE_STATEMENT = text(f"ANALYZE {', '.join(PERSONAL_DATA_TABLES)}")
 
 
 async def renew_statistics(connection: AsyncConnection) -> None:
-    """Have the planner's statistics tell nothing of what was erased; only after that was committed.
+    """Rebuild the planner's statistics without the erased data, which works only after the erasure is committed.
 
-    They hold values of columns, for everybody who may read these. Cleared first, because of a table that is empty
-    ANALYZE keeps the old ones; before PostgreSQL 18 nothing can clear them.
+    Statistics contain column values, visible to every role that may read the columns. They are cleared first, because
+    ANALYZE keeps the old ones of an empty table; before PostgreSQL 18, nothing can clear them.
     """
     if (await connection.execute(_SELECT_CAN_CLEAR_STATISTICS)).scalar_one():
         await connection.execute(_CLEAR_STATISTICS_STATEMENT)
@@ -56,14 +57,14 @@ async def renew_statistics(connection: AsyncConnection) -> None:
 async def erase_traces(
     connection: AsyncConnection, resource: str, unique_id: str, reason: str, principal: Principal
 ) -> int:
-    """Remove a record that is gone from the journal and from stored answers; the number of entries removed.
+    """Remove a deleted record from the journal, stored responses and the audit; return the number of removed entries.
 
-    One entry stays, under a token in the place of the id: clients may have used an identity number as id. It lists what
-    was removed, by time and hash, and which entries of other records were redacted, by their hash and that of what they
-    say now: so chains can be verified.
+    One journal entry remains, under a token instead of the id, because clients may have used an identity number as id.
+    It lists the removed entries by time and hash, and the redacted entries of other records by their hash and the hash
+    of their new content, so that the hash chains can still be verified.
 
     Raises:
-        sqlalchemy.exc.ProgrammingError: the connection's role may not (SQLSTATE 42501).
+        sqlalchemy.exc.ProgrammingError: the role of the connection lacks the privilege (SQLSTATE 42501).
     """
     token = new_identifier("erased")
     await connection.execute(ALLOW_ERASURE)
@@ -80,14 +81,14 @@ async def erase_traces(
         erasure = {"removed": [[time, entry] for _, time, entry in removed], "redacted": redacted}
         entry = {"resource": resource, "unique_id": token, "version": version, "action": "erased", "erasure": erasure}
         await connection.execute(insert(journal).values(**entry, reason=reason, **author_parameters(principal)))
-    await _clear_idempotent_responses(connection, f"/{resource}/{resource}/", unique_id, token)
+    await _clear_idempotent_responses(connection, list_path(resource), unique_id, token)
     await _pseudonymize_audit(connection, resource, unique_id, token)
     await connection.execute(DENY_ERASURE)
     return len(removed)
 
 
 async def _pseudonymize_audit(connection: AsyncConnection, resource: str, unique_id: str, token: str) -> None:
-    """Put the token in the place of the id in the audit: that somebody looked stays, at whom does not."""
+    """Replace the id with the token in the audit: the access stays recorded, the identity of the record does not."""
     ids = audit.c.ids
     is_about_record = (audit.c.resource == resource, ids.contains([unique_id]))
     pseudonymized_ids = func.array_replace(ids, unique_id, token)
@@ -95,7 +96,10 @@ async def _pseudonymize_audit(connection: AsyncConnection, resource: str, unique
 
 
 async def _clear_idempotent_responses(connection: AsyncConnection, path: str, unique_id: str, token: str) -> None:
-    """Empty the stored answers that tell of a record; the keys stay, so that a request sent again makes no new one."""
+    """Remove the stored responses that contain a record.
+
+    The keys of requests that created it stay, so that such a request, sent again, does not create another record.
+    """
     columns = idempotency_keys.c
     is_on_record_path = columns.path.startswith(f"{path}{unique_id}/", autoescape=True)
     await connection.execute(delete(idempotency_keys).where(is_on_record_path))
@@ -106,12 +110,12 @@ async def _clear_idempotent_responses(connection: AsyncConnection, path: str, un
 
 
 async def _redact_profile_links(connection: AsyncConnection, profile_id: str, token: str) -> list[list[str]]:
-    """Take a profile out of what is stored of patients who had it once.
+    """Replace a profile's id with the token in the journal of patients that had it, and clear responses that show it.
 
-    Of each entry that was redacted, its hash and the hash of what it says now: nobody can change that afterwards.
+    Return the hash of each redacted entry and the hash of its new content, so that a later change can be detected.
 
-    An entry keeps the hash of what it said, with which its chain goes on. Its salt goes: without it nobody can try
-    which id was there.
+    A redacted entry keeps the hash of its original content, with which its hash chain continues. Its salt is removed:
+    without it, nobody can test guesses of the removed id.
     """
     patients = Patient.__tablename__
     record = journal.c.record
@@ -131,7 +135,7 @@ async def _redact_profile_links(connection: AsyncConnection, profile_id: str, to
     contains_profile = cast(columns.document, JSONB)["patient_profile"]["unique_id"].astext == profile_id
     clear_responses_statement = (
         update(idempotency_keys)
-        .where(columns.path.startswith(f"/{patients}/"), contains_profile)
+        .where(columns.path.startswith(router_prefix(patients)), contains_profile)
         .values(document=null())
     )
     await connection.execute(clear_responses_statement)

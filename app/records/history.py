@@ -33,7 +33,7 @@ from app.db.base import ID_TEXT
 from app.errors import FieldError, NotFoundError, ValidationFailedError
 from app.identifiers import is_identifier
 from app.models import journal
-from app.records import hospital_scope as walls
+from app.records import hospital_scope
 from app.records.documents import as_contract_json
 from app.records.history_schemas import Entry
 from app.records.journal_entries import snapshot_columns
@@ -41,14 +41,14 @@ from app.records.repository import Record, Repository
 
 
 class PastState(NamedTuple):
-    """What a record was."""
+    """The columns and the link ids of a record in an earlier version."""
 
     columns: dict[str, Any]
     links: dict[str, list[str]]
 
 
 class History:
-    """The history of the records of one resource, as far as the principal of its `repository` may know of it."""
+    """The history of the records of one resource, as far as the principal of `repository` may know it."""
 
     def __init__(self, repository: Repository) -> None:
         self.connection = repository.connection
@@ -58,13 +58,13 @@ class History:
         if not is_identifier(unique_id):
             raise NotFoundError(self.repository.name)
         resource = {"resource": self.repository.table.name, "id": unique_id}
-        return {**resource, **walls.scope_parameters(self.repository.principal), **extra}
+        return {**resource, **hospital_scope.scope_parameters(self.repository.principal), **extra}
 
     def _scoped_statement(self, build_statement: Callable[..., Executable]) -> Executable:
         return build_statement(type(self.repository), restricted=self.repository.restricted)
 
     async def list_entries(self, unique_id: str, before: int, limit: int) -> list[Record]:
-        """Read up to `limit` entries of versions below `before`, newest first; each with its version as `unique_id`."""
+        """Return up to `limit` entries of versions below `before`, newest first; their `unique_id` is the version."""
         parameters = self._parameters(unique_id, before=before, limit=limit)
         return [
             Record._make(row)
@@ -72,21 +72,23 @@ class History:
         ]
 
     async def get(self, unique_id: str, version: int) -> Record:
-        """Read the entry of one version.
+        """Return the entry of one version.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: there is no such version, as far as the principal may know.
         """
         entries = await self.list_entries(unique_id, version + 1, 1)
         if not entries or entries[0].unique_id != str(version):
-            raise NotFoundError(self.repository.name, "of this unique_id and version")
+            raise NotFoundError(self.repository.name, "with this unique_id and version")
         return entries[0]
 
     async def past_state(self, unique_id: str, version: int) -> PastState:
-        """What a record, of which the principal may know, was in an earlier version.
+        """Return the state of a record in an earlier version.
+
+        The caller must have checked that the principal may know the record.
 
         Raises:
-            InvalidError: there is no such version, or it is a deletion.
+            ValidationFailedError: there is no such version, or it is a deletion.
         """
         row = (
             await self.connection.execute(_SELECT_SNAPSHOT, self._parameters(unique_id, version=version))
@@ -107,24 +109,24 @@ class History:
         return PastState(columns, {name: record.get(name, []) for name in self.repository.link_relations})
 
     async def latest_snapshot(self, unique_id: str) -> dict[str, Any] | None:
-        """What a record is, or was before it was deleted; nothing where there never was one."""
+        """Return the current record, or its last state before its deletion; None if there never was such a record."""
         record: dict[str, Any] | None = (
             await self.connection.execute(_SELECT_LATEST_SNAPSHOT, self._parameters(unique_id))
         ).scalar_one_or_none()
         return record
 
     async def distinct_values(self, unique_id: str, field: str) -> set[str]:
-        """All values that a text field of a record has had."""
+        """Return all values that a text field of a record has ever had."""
         value = journal.c.record.op("->>")(field)
         distinct_statement = select(value).where(_IS_OF_RECORD, value.is_not(None)).distinct()
         rows = await self.connection.execute(distinct_statement, self._parameters(unique_id))
         return set(rows.scalars())
 
     async def newest_version(self, unique_id: str) -> int:
-        """The newest version of a record, its deletion included.
+        """Return the newest version of a record, which may be its deletion.
 
         Raises:
-            NotFoundError: there never was one of this id, as far as the principal may know.
+            NotFoundError: there never was a record with this id, as far as the principal may know.
         """
         newest = await self.connection.execute(
             self._scoped_statement(_newest_version_statement), self._parameters(unique_id)
@@ -136,7 +138,7 @@ class History:
 
 
 def _decode_value(column: Column[Any], value: Any) -> Any:
-    """A value of a column as an entry's record has it."""
+    """Convert a value in the record of an entry to the Python type of its column."""
     if value is None:
         return None
     if isinstance(column.type, DateTime):
@@ -161,9 +163,9 @@ _SELECT_LATEST_SNAPSHOT = (
 
 
 def _may_know(repository_class: type[Repository], *, restricted: bool) -> ColumnElement[bool]:
-    """Whether the principal may know of the record `:id`: it sees it, or where it was deleted, would have until then.
+    """Return whether the principal may know the record `:id`: it can see it, or could see it until its deletion.
 
-    For one row of the journal as for all: it is asked once a statement.
+    The condition does not depend on the row of the journal, so it is evaluated once per statement.
     """
     if not restricted:
         return true()
@@ -182,9 +184,9 @@ def _newest_version_statement(repository_class: type[Repository], *, restricted:
 
 
 def _changed_fields(earlier: FromClause, later: FromClause) -> ColumnElement[Any]:
-    """The fields in which the records of two entries differ. `last_updated` always does, and tells nothing.
+    """Return the fields that differ between the records of two entries, except `last_updated`, which always differs.
 
-    Worked out when it is asked for: written down with each entry, a creation would hold all of its record twice.
+    The difference is computed on request: if each entry stored it, a creation would store its whole record twice.
     """
     old, new = (
         func.json_each(side.c.record).table_valued("key", "value", name=name).render_derived()

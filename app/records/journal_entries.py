@@ -1,4 +1,4 @@
-"""Entries of the journal, written by the statement that reads the changed record back: no round trip of their own."""
+"""Journal entries, inserted by the statement that also returns the changed record, without an extra round trip."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -29,18 +29,18 @@ from app.models import journal
 from app.records.documents import ToMany, as_contract_json
 
 ENTRY_COLUMNS = frozenset({"unique_id", "version"})
-"""The columns of a record that are columns of its entries too."""
+"""The columns of a record that are also columns of its journal entries."""
 
 
 def snapshot_columns(table: Table) -> list[str]:
-    """What of a row an entry's record holds: what is not computed, and not kept beside it."""
+    """Return the names of the columns in the record of an entry: those not generated and not in `ENTRY_COLUMNS`."""
     return [column.name for column in non_generated_columns(table) if column.name not in ENTRY_COLUMNS]
 
 
 def record_snapshot(table: Table, row: FromClause, links: Mapping[str, ToMany]) -> ColumnElement[Any]:
-    """The record of a `row` of `table` as JSON: its own columns and the sorted ids of its links, without nulls.
+    """Return the record of a `row` of `table` as JSON: its own columns and the sorted ids of its links, without nulls.
 
-    Ids, not names: a hospital that is renamed later was not named so then.
+    It contains ids, not names: a hospital that is renamed later did not have its new name then.
     """
     fields: list[ColumnElement[Any]] = [as_contract_json(row.c[name]).label(name) for name in snapshot_columns(table)]
     for name, relation in links.items():
@@ -53,20 +53,20 @@ def record_snapshot(table: Table, row: FromClause, links: Mapping[str, ToMany]) 
 
 
 def has_journal_entries(table: Table, unique_id: ColumnElement[str]) -> Exists:
-    """Whether the journal has entries of an id.
+    """Return the condition that the journal has entries of an id.
 
-    Looked up one by one, which OFFSET has PostgreSQL do: for many ids at once it would read the whole journal.
+    OFFSET makes PostgreSQL look up ids one by one: for many ids at once, it would otherwise read the whole journal.
     """
     is_of_record = journal.c.resource == literal_column(f"'{table.name}'"), journal.c.unique_id == unique_id
     return select(literal_column("1")).select_from(journal).where(*is_of_record).offset(literal_column("0")).exists()
 
 
 AUTHOR_COLUMNS = (column("actor", Text), column("request_id", String))
-"""What rows have with them of which each is by somebody else (`signed`)."""
+"""The additional columns of rows that may each have another author (see `with_author`)."""
 
 
 def with_author(row: FromClause, input_rows: CTE) -> CTE:
-    """The same rows, each with the author of the one that it was `given` as."""
+    """Return the same rows, each with the author of the input row with the same `unique_id`."""
     author_columns = (input_rows.c[name.name] for name in AUTHOR_COLUMNS)
     return (
         select(*row.c, *author_columns)
@@ -76,9 +76,10 @@ def with_author(row: FromClause, input_rows: CTE) -> CTE:
 
 
 def insert_entry(table: Table, row: FromClause, links: Mapping[str, ToMany], action: ColumnElement[str]) -> CTE:
-    """Write down that `row`, as `table` has it now, came to be by `action`; by its author, or that of the parameters.
+    """Insert an entry that `action` led to `row`, the current row of `table`.
 
-    Answers the id and the version; nothing where it is the first, and the journal has the id already.
+    The author is that of the row, if it has `AUTHOR_COLUMNS`, or that of the statement's parameters. Return the id and
+    version of the entry; nothing for a first version if the journal already has entries of the id.
     """
     is_insertable = or_(
         row.c.version > literal_column("1"), not_(has_journal_entries(table, row.c.unique_id).correlate(row))
@@ -91,7 +92,7 @@ def insert_entry(table: Table, row: FromClause, links: Mapping[str, ToMany], act
 
 
 def insert_deletion_entry(table: Table, row: FromClause) -> CTE:
-    """Write down that `row` of `table` was deleted."""
+    """Insert an entry that `row` of `table` was deleted."""
     version = row.c.version + literal_column("1")
     return _insert_into_journal(table, row, select(row.c.unique_id, version, literal_column("'deleted'"), null()))
 
@@ -100,11 +101,11 @@ def _insert_into_journal(table: Table, row: FromClause, entry_values: Select[Any
     author_columns = (row.c.get(name.name, bindparam(name.name, type_=name.type)) for name in AUTHOR_COLUMNS)
     entry_rows = entry_values.add_columns(literal_column(f"'{table.name}'"), *author_columns)
     column_names = ("unique_id", "version", "action", "record", "resource", "actor", "request_id")
-    # where another transaction has just deleted a record of this id, only the key knows
+    # if another transaction has just deleted a record with this id, only the primary key detects it
     statement = insert(journal).from_select(column_names, entry_rows).on_conflict_do_nothing()
     return statement.returning(journal.c.unique_id, journal.c.version).cte("entry")
 
 
 def author_parameters(principal: Principal) -> dict[str, Any]:
-    """The author of entries: parameters of statements that have one in them, or columns of the rows that are given."""
+    """Return the author of entries, as parameters of a statement or as `AUTHOR_COLUMNS` of its input rows."""
     return {"actor": principal.name, "request_id": principal.request_id}

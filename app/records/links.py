@@ -1,4 +1,4 @@
-"""Sets of links, such as the hospitals of a patient, replaced as a whole, however many links."""
+"""Sets of links, such as the hospitals of a patient, which requests replace as a whole, whatever their size."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -27,14 +27,14 @@ from app.records.hospital_scope import is_in_scope
 
 
 class LinkResult(NamedTuple):
-    """What replacing sets of links came to."""
+    """The result of replacing sets of links."""
 
     requested_ids: Mapping[str, list[str]]
     linkable_ids: Mapping[str, frozenset[str]]
-    """Of each set, the wanted ids that exist and that the principal may link; only these are linked."""
+    """The requested ids of each set that exist and that the principal may link; only these are linked."""
 
     def unlinkable_ids(self) -> Iterator[tuple[str, int, str]]:
-        """The wanted ids that are not linked, each with its set and its place there."""
+        """Yield each requested id that is not linked, as `(name of the set, index in it, id)`."""
         for name, ids in self.requested_ids.items():
             for index, unique_id in enumerate(ids):
                 if unique_id not in self.linkable_ids[name]:
@@ -42,14 +42,14 @@ class LinkResult(NamedTuple):
 
 
 def unknown_link_error(name: str, index: int, unique_id: str) -> FieldError:
-    """The error of naming what does not exist, at its place in a set of links."""
+    """Return the error for an id that does not exist, located by its index in a set of links."""
     target = name.removesuffix("_ids")
-    return FieldError((name, index), f"There is no {target} of the unique_id {unique_id}", f"unknown_{target}")
+    return FieldError((name, index), f"There is no {target} with the unique_id {unique_id}", f"unknown_{target}")
 
 
 @dataclass(frozen=True)
 class _LinkSet:
-    """One set of links of each record that is `given`, in the column `{name}`; for who is `limited` or not."""
+    """One set of links of each input row, whose column `name` has the requested ids."""
 
     name: str
     relation: ToMany
@@ -65,9 +65,9 @@ class _LinkSet:
         return self.restricted and self.relation.scoped
 
     def linkable_pairs(self) -> CTE:
-        """The wanted links to what exists and what the principal may link, or finds linked.
+        """Select the requested links to existing records that the principal may link or that are already linked.
 
-        Each is looked up by itself, which OFFSET has PostgreSQL do: it would read all doctors for a few otherwise.
+        OFFSET makes PostgreSQL look up each id by itself: it would otherwise read all doctors for a few ids.
         """
         owner, key = self.relation.owner_column, self.relation.target_column
         target = self.relation.target.c.unique_id
@@ -81,7 +81,7 @@ class _LinkSet:
         return ids.select_from(self.input_rows.join(requested, true()).join(one, true())).cte(f"known_{self.name}")
 
     def delete_unrequested(self) -> CTE:
-        """Remove what is not wanted; behind walls, of the principal's own only."""
+        """Delete the links that are not requested; a restricted principal deletes only scoped links in its scope."""
         owner, key = self.relation.owner_column, self.relation.target_column
         statement = delete(self.relation.link_table).where(
             owner == self.input_rows.c.unique_id, key != all_(self._requested_ids)
@@ -91,9 +91,10 @@ class _LinkSet:
         return statement.returning(owner).cte(f"removed_{self.name}")
 
     def insert_missing(self, pairs: FromClause) -> CTE:
-        """Add what is known and is not there.
+        """Insert those of the linkable `pairs` that do not exist.
 
-        In the order of the ids, in which every transaction then locks the targets (by the foreign key's check).
+        They are inserted in the order of the target ids, so that every transaction locks the targets (by the check of
+        the foreign key) in the same order.
         """
         owner, key = pairs.c
         rows = select(owner, key).order_by(key, owner)
@@ -103,7 +104,7 @@ class _LinkSet:
         return statement.on_conflict_do_nothing().returning(self.relation.owner_column).cte(f"added_{self.name}")
 
     def relation_after(self, pairs: FromClause) -> ToMany:
-        """The relation as it is after this statement, which itself sees the table as it was before."""
+        """Return the relation as it is after this statement, which itself sees the table as it was before."""
         links_after: Any = select(*pairs.c)
         if self._is_scoped:
             link, key = self.relation.link_table, self.relation.target_column
@@ -115,21 +116,21 @@ class _LinkSet:
 
 
 class LinkReplacement(NamedTuple):
-    """The replacement of some sets of links of the records that are given, as parts of the statement that writes them.
+    """The replacement of some sets of links of the input rows, as parts of the statement that writes the records.
 
-    Of what is `known`, `changes` and `now` the first columns are the records' ids.
+    The first column of each part is the id of the record.
     """
 
     relations: Mapping[ToMany, ToMany]
-    """Each relation as it is afterwards."""
+    """Each relation as it is after the statement."""
     linkable_pairs: Mapping[str, CTE]
-    """Of each set the wanted links that are known."""
+    """The linkable pairs of each set: see `_LinkSet.linkable_pairs`."""
     changes: list[CTE]
-    """What changes them; each answers the ids of the records whose links it changes."""
+    """The parts that change links; each returns the ids of the records whose links it changes."""
 
 
 def linkable_ids_statement(relations: Mapping[str, ToMany], input_rows: CTE, *, restricted: bool) -> Select[Any]:
-    """A statement that answers which of the wanted ids are known: `{name}` of each set, beside the `unique_id`."""
+    """Build a statement that returns for each input row its `unique_id` and the linkable ids of each set."""
     linkable_pairs = {
         name: _LinkSet(name, relation, input_rows, restricted).linkable_pairs()
         for name, relation in sorted(relations.items())
@@ -140,9 +141,10 @@ def linkable_ids_statement(relations: Mapping[str, ToMany], input_rows: CTE, *, 
 def replace_links(
     relations: Mapping[str, ToMany], input_rows: CTE, written: FromClause | None = None, *, restricted: bool
 ) -> LinkReplacement:
-    """Make each set of links of the `given` records what is wanted; of the new ones that are `written`, if any are new.
+    """Build the parts that make each set of links of the input rows equal to the requested ids.
 
-    What is new has no links yet. On behalf of who is `limited` a walled set keeps the links to what is not its own.
+    For new records, `written` is those that were inserted; they have no links yet. For a `restricted` principal, a
+    scoped set keeps the links to hospitals outside its scope.
     """
     relations_after: dict[ToMany, ToMany] = {}
     linkable_pairs: dict[str, CTE] = {}
@@ -164,7 +166,7 @@ def replace_links(
 def linkable_id_columns(
     linkable_pairs: Mapping[str, CTE], record_id: ColumnElement[str]
 ) -> Iterator[ColumnElement[Any]]:
-    """`{name}` of each set: the ids that are known of a record."""
+    """Yield a column for each set, with the name of the set: the linkable ids of a record."""
     for name, pairs in linkable_pairs.items():
         owner, key = pairs.c
         yield func.array(select(key).where(owner == record_id).scalar_subquery(), type_=ARRAY(ID_TEXT)).label(name)

@@ -1,6 +1,6 @@
-"""What the repositories of all resources share: reading documents, and insert, lock, link, update, delete, journal.
+"""The base class of all repositories: it reads, inserts, locks, updates, links, deletes and journals records.
 
-Statements are built once for each class, with bound parameters: building one costs more than running it.
+Statements are built once per class, with bound parameters, because building a statement costs more than executing it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,8 +35,7 @@ from app.db.transaction_batching import execute_row, input_rows
 from app.errors import ConflictError, IdentifierRetiredError, IdentifierTakenError, InUseError, NotFoundError
 from app.identifiers import is_identifier, new_identifier
 from app.models import journal
-from app.records import hospital_scope as walls
-from app.records import write_statements as writing
+from app.records import hospital_scope, write_statements
 from app.records.documents import Document, ToMany
 from app.records.erasure import erase_traces
 from app.records.journal_entries import author_parameters, insert_deletion_entry
@@ -47,38 +46,38 @@ _ID_PARAMETER = bindparam("id", type_=ID_TEXT)
 
 
 class Record(NamedTuple):
-    """A record as it is answered."""
+    """A record as responses contain it."""
 
     unique_id: str
     document: str
-    """JSON text."""
+    """The JSON text."""
 
 
 class WriteResult(NamedTuple):
-    """What writing a record came to."""
+    """The result of writing a record."""
 
     record: Record
-    """As it is now."""
+    """The record after the write."""
     link_result: LinkResult
     journaled: bool
-    """Whether the journal has taken what was written, if anything was."""
+    """Whether the journal accepted the entry of the write; true if there was nothing to write."""
 
 
 class Repository:
-    """Queries of one resource, on one connection, on behalf of one principal."""
+    """The queries of one resource, on one connection, on behalf of one principal."""
 
     name: ClassVar[str]
-    """What one record is called in messages: `patient`."""
+    """The name of one record in messages, such as `patient`."""
     prefix: ClassVar[str]
-    """What ids made by us begin with."""
+    """The prefix of the ids that the service generates."""
     table: ClassVar[Table]
     document: ClassVar[Document]
     patient_reference_column: ClassVar[Column[Any] | None] = None
-    """The column by which patients refer to records of this resource, if they do."""
+    """The column through which patients refer to records of this resource, if there is one."""
     month_indexed_columns: ClassVar[frozenset[str]] = frozenset()
-    """The columns with an index of their months, by which lists are filtered."""
+    """The columns whose months are indexed, for lists that are filtered by one of them."""
     link_relations: ClassVar[Mapping[str, ToMany]] = {}
-    """The sets of links to other records, under the names by which requests replace them."""
+    """The sets of links to other records, by the field name with which requests replace them."""
 
     def __init__(self, connection: AsyncConnection, principal: Principal) -> None:
         self.connection = connection
@@ -87,20 +86,20 @@ class Repository:
 
     @property
     def unrestricted(self) -> Self:
-        """The same on behalf of nobody who is limited: for what is right although the principal does not see it."""
+        """The same repository for an unrestricted principal: for what is permitted although this one cannot see it."""
         return type(self)(self.connection, replace(self.principal, hospitals=None))
 
     @classmethod
-    def visibility_condition(cls, *, restricted: bool) -> ColumnElement[bool]:  # noqa: ARG003  # of those that have walls
-        """Which rows the principal may see: all, but where the resource has walls and the principal is `limited`.
+    def visibility_condition(cls, *, restricted: bool) -> ColumnElement[bool]:  # noqa: ARG003  # for overrides with a scope
+        """Return the condition for visible rows: all, unless the resource is scoped and the principal is restricted.
 
-        Every request begins with a statement that asks it: look-ups by id, locks, lists, and the journal.
+        Every request begins with a statement that has this condition: reads by id, locks, lists and the journal.
         """
         return true()
 
     @classmethod
     def was_visible(cls, record: ColumnElement[Any]) -> ColumnElement[bool]:  # noqa: ARG003  # as above
-        """Which deleted records a limited principal may know of, by the last `record` that the journal has of each."""
+        """Return the condition that a restricted principal may know a deleted record, by its last snapshot `record`."""
         return true()
 
     @classmethod
@@ -112,10 +111,14 @@ class Repository:
         return and_(cls._id_condition(), cls.visibility_condition(restricted=restricted))
 
     def _id_parameters(self, unique_id: str) -> dict[str, Any]:
-        """The parameters of a statement about one record."""
+        """Return the parameters of a statement about one record.
+
+        Raises:
+            NotFoundError: the text does not have the form of an id.
+        """
         if not is_identifier(unique_id):
-            raise NotFoundError(self.name)  # no record can have it, and PostgreSQL's text could not hold it (NUL)
-        return {"id": unique_id, **walls.scope_parameters(self.principal)}
+            raise NotFoundError(self.name)  # no record has it, and PostgreSQL cannot store it if it has a NUL
+        return {"id": unique_id, **hospital_scope.scope_parameters(self.principal)}
 
     @classmethod
     @cache
@@ -126,16 +129,16 @@ class Repository:
         )
 
     async def get_many(self, ids: Sequence[str]) -> dict[str, Record]:
-        """Read the records that there are of some ids, by these."""
-        parameters = {"ids": ids, **walls.scope_parameters(self.principal)}
+        """Return the visible records among `ids`, keyed by id."""
+        parameters = {"ids": ids, **hospital_scope.scope_parameters(self.principal)}
         rows = await self.connection.execute(self._get_statement(restricted=self.restricted), parameters)
         return {record.unique_id: record for record in map(Record._make, rows)}
 
     async def get(self, unique_id: str) -> Record:
-        """Read one record.
+        """Return one record.
 
         Raises:
-            NotFoundError: there is none of this id.
+            NotFoundError: no visible record has this id.
         """
         records = await self.get_many([self._id_parameters(unique_id)["id"]])
         if unique_id not in records:
@@ -143,14 +146,17 @@ class Repository:
         return records[unique_id]
 
     async def visible_ids_if_few(self) -> dict[str, Any] | None:
-        """All that the principal may see, as parameters of `walls.is_one_of_few`; None where there is no such way."""
+        """Return the ids of all records that the principal may see, as parameters for `hospital_scope.is_in_few_ids`.
+
+        Return None if they are many, if the principal is unrestricted, or if the resource has no hospital scope.
+        """
         return None
 
     @classmethod
     def next_visible_rows(
         cls, after: ColumnElement[str], limit: ColumnElement[int], *, restricted: bool
     ) -> Select[Any]:
-        """The first rows after an id that the principal may see, up to a number, in the order of `unique_id`."""
+        """Select the first `limit` visible rows after the id `after`, ordered by `unique_id`."""
         key = cls.table.c.unique_id
         return (
             cls.document.select_rows()
@@ -162,15 +168,17 @@ class Repository:
     @classmethod
     @cache
     def _insert_statement(cls, action: str, extra_columns: frozenset[str], *, restricted: bool) -> Select[Any]:
-        return writing.insert_records(cls.document, cls.link_relations, action, extra_columns, restricted=restricted)
+        return write_statements.insert_records(
+            cls.document, cls.link_relations, action, extra_columns, restricted=restricted
+        )
 
     async def create(
         self, unique_id: str | None, values: Mapping[str, Any], links: Mapping[str, list[str]], action: str = "created"
     ) -> WriteResult:
-        """Write a new record under `unique_id`, or a new id.
+        """Insert a record with the id `unique_id`, or with a new id if that is None.
 
         Raises:
-            IdentifierTakenError: a record has the id.
+            IdentifierTakenError: another record has the id.
         """
         statement = self._insert_statement(
             action, frozenset(values).difference(client_columns(self.table)), restricted=self.restricted
@@ -182,7 +190,7 @@ class Repository:
         return result
 
     async def _execute_row(self, statement: Select[Any], row: Mapping[str, Any]) -> Row[Any] | None:
-        return await execute_row(self.connection, statement, row, walls.scope_parameters(self.principal))
+        return await execute_row(self.connection, statement, row, hospital_scope.scope_parameters(self.principal))
 
     async def _write(
         self, statement: Select[Any], row: Mapping[str, Any], links: Mapping[str, list[str]]
@@ -205,17 +213,17 @@ class Repository:
             .where(cls.visibility_condition(restricted=restricted))
             .order_by(cls.table.c.unique_id)
         )
-        # not FOR UPDATE, which would deadlock with foreign-key checks of other transactions
-        return rows.where(cls.visibility_condition(restricted=restricted)).with_for_update(key_share=True, of=cls.table)
+        # not FOR UPDATE, which would deadlock with the foreign-key checks of other transactions
+        return rows.with_for_update(key_share=True, of=cls.table)
 
     async def lock_or_none(self, unique_id: str) -> RowMapping | None:
-        """Lock one record against other changes and read its columns as they are then; none if there is none."""
+        """Lock one record against other changes and return its columns as of the lock; None if it is not visible."""
         locked = await self._execute_row(
             self._lock_statement(restricted=self.restricted), {"unique_id": self._id_parameters(unique_id)["id"]}
         )
         if locked is None or not await self._is_still_visible(unique_id):
             return None
-        return locked._mapping  # noqa: SLF001  # public, so named that no column has its name
+        return locked._mapping  # noqa: SLF001  # public; the underscore avoids clashes with column names
 
     @classmethod
     @cache
@@ -223,24 +231,24 @@ class Repository:
         return select(cls.table.c.unique_id).where(cls._visible_id_condition(restricted=restricted))
 
     async def is_visible(self, unique_id: str) -> bool:
-        """Whether there is a record of this id that the principal may see."""
+        """Return whether there is a record with this id that the principal may see."""
         result = await self.connection.execute(
             self._visible_id_statement(restricted=self.restricted), self._id_parameters(unique_id)
         )
         return result.one_or_none() is not None
 
     async def _is_still_visible(self, unique_id: str) -> bool:
-        """Whether a record that was waited for, and is locked now, is visible to the principal as it is now.
+        """Return whether a record that is now locked is still visible to the principal.
 
-        The statement that waited has looked at the links as they were before.
+        The statement that waited for the lock evaluated the links as they were before the wait.
         """
         return not self.restricted or await self.is_visible(unique_id)
 
     async def lock(self, unique_id: str) -> RowMapping:
-        """Lock one record against other changes and read its columns as they are then.
+        """Lock one record against other changes and return its columns as of the lock.
 
         Raises:
-            NotFoundError: there is none of this id.
+            NotFoundError: no visible record has this id.
         """
         row = await self.lock_or_none(unique_id)
         if row is None:
@@ -250,21 +258,23 @@ class Repository:
     @classmethod
     @cache
     def _update_statement(cls, action: str, replaced_links: frozenset[str], *, restricted: bool) -> Select[Any]:
-        return writing.update_records(cls.document, cls.link_relations, action, replaced_links, restricted=restricted)
+        return write_statements.update_records(
+            cls.document, cls.link_relations, action, replaced_links, restricted=restricted
+        )
 
     async def update(
         self, locked: RowMapping, values: Mapping[str, Any], links: Mapping[str, list[str]], action: str = "updated"
     ) -> WriteResult:
-        """Write what differs from the `locked` row, and make sets of links exactly what they are to be.
+        """Write the values that differ from the `locked` row, and replace the given sets of links.
 
-        Links, as far as the principal may. Where nothing differs nothing is written.
+        Only links that the principal may change are replaced. If nothing differs, nothing is written.
         """
         new_values = {name: values.get(name, locked[name]) for name in client_columns(self.table)}
         differs = any(locked[name] != value for name, value in new_values.items())
         statement = self._update_statement(action, frozenset(links), restricted=self.restricted)
         row = {"unique_id": locked["unique_id"], "differs": differs, **new_values}
         result = await self._write(statement, row, links)
-        assert result is not None, "it is locked"  # noqa: S101
+        assert result is not None, "the row is locked"  # noqa: S101
         return result
 
     @classmethod
@@ -274,27 +284,27 @@ class Repository:
         return linkable_ids_statement({name: cls.link_relations[name] for name in names}, inputs, restricted=restricted)
 
     async def linkable_ids(self, unique_id: str, links: Mapping[str, list[str]]) -> LinkResult:
-        """Which of the ids that a record is to be linked to the principal may link it to."""
+        """Return which of the ids in `links` the principal may link the record to."""
         if not links:
             return LinkResult({}, {})
         statement = self._linkable_ids_statement(frozenset(links), restricted=self.restricted)
         result_row = await self._execute_row(statement, {"unique_id": unique_id, **links})
-        assert result_row is not None, "it answers a row for each that it is given"  # noqa: S101
+        assert result_row is not None, "the statement returns a row for each input row"  # noqa: S101
         return _link_result(links, result_row)
 
     async def ensure_journaled(self, result: WriteResult, action: str) -> None:
-        """Refuse to go on where the journal did not take what was written.
+        """Raise an error if the journal did not accept the entry of a write.
 
         Raises:
-            IdentifierRetiredError: it was created under the id of a deleted record.
-            ConflictError: another change was faster.
+            IdentifierRetiredError: the record was created with the id of a deleted record.
+            ConflictError: a concurrent change was faster.
         """
         if not result.journaled:
             raise await self.retired_error(result.record.unique_id) if action == "created" else self.conflict_error()
 
     def conflict_error(self) -> ConflictError:
-        """The error of a change that another one was faster than."""
-        return ConflictError(f"This {self.name} was changed at the same moment. Read it again.")
+        """Return the error for a change that lost to a faster concurrent one."""
+        return ConflictError(f"This {self.name} was changed by a concurrent request. Read it again.")
 
     @classmethod
     @cache
@@ -303,7 +313,7 @@ class Repository:
         return select(func.max(journal.c.version)).where(same_record, journal.c.record.is_not(None))
 
     async def retired_error(self, unique_id: str) -> IdentifierRetiredError:
-        """The error of using the id of a deleted record again; it says how to bring that back."""
+        """Return the error for reusing the id of a deleted record; its message says how to restore that record."""
         last_version = await self.connection.execute(self._last_version_statement(), {"id": unique_id})
         return IdentifierRetiredError(self.name, last_version.scalar_one())
 
@@ -314,7 +324,7 @@ class Repository:
         return select(func.pg_advisory_xact_lock(func.hashtextextended(lock_name, literal_column("0"))))
 
     async def advisory_lock(self, unique_id: str) -> None:
-        """Lock an id against others who bring its record back or erase it, whether there is a row to lock or not."""
+        """Lock an id against concurrent restores and erasures of its record, whether or not there is a row to lock."""
         await self.connection.execute(self._advisory_lock_statement(), self._id_parameters(unique_id))
 
     @classmethod
@@ -323,10 +333,10 @@ class Repository:
         return cls._visible_id_statement(restricted=restricted).with_for_update()
 
     async def lock_for_deletion(self, unique_id: str) -> None:
-        """Lock one record so that none can refer to it until the transaction ends.
+        """Lock one record so that no other record can refer to it until the transaction ends.
 
         Raises:
-            NotFoundError: there is none of this id.
+            NotFoundError: no visible record has this id.
         """
         locked = await self.connection.execute(
             self._lock_for_deletion_statement(restricted=self.restricted), self._id_parameters(unique_id)
@@ -340,7 +350,7 @@ class Repository:
         return select(func.count()).where(reference == _ID_PARAMETER)
 
     async def ensure_not_in_use(self, unique_id: str) -> None:
-        """Refuse to go on where patients refer to a record, which is locked for deletion.
+        """Raise an error if patients refer to a record, which must be locked for deletion.
 
         Raises:
             InUseError: patients refer to it.
@@ -364,10 +374,10 @@ class Repository:
         return select(insert_deletion_entry(cls.table, deleted))
 
     async def delete(self, unique_id: str) -> None:
-        """Delete one record, which is locked; the journal's entry keeps its id from being used again.
+        """Delete one record, which must be locked; its journal entry prevents its id from being used again.
 
         Raises:
-            ConflictError: the entry could not be written.
+            ConflictError: the journal did not accept the entry.
         """
         deleted = await self.connection.execute(
             self._delete_statement(), {"id": unique_id, **author_parameters(self.principal)}
@@ -381,7 +391,7 @@ class Repository:
         return delete(cls.table).where(cls._id_condition())
 
     async def erase(self, unique_id: str, reason: str) -> int:
-        """Remove one record, if it is there, and all that is stored of it; the number of journal entries removed."""
+        """Remove one record, if it exists, and all data stored of it; return the number of removed journal entries."""
         await self.connection.execute(self._erase_statement(), {"id": unique_id})
         return await erase_traces(self.connection, self.table.name, unique_id, reason, self.principal)
 

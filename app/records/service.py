@@ -1,4 +1,4 @@
-"""What can be done to a record of any resource. Each call runs in a transaction that `Database.transaction` commits."""
+"""The operations on records of any resource. Each call runs in a transaction that `Database.transaction` commits."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -18,30 +18,33 @@ from app.records.preconditions import NO_PRECONDITION, Precondition, entity_tag
 from app.records.repository import Record, Repository, WriteResult
 
 LINKS_PER_UNIT_COST = 20
-"""That are about as much work as another record."""
+"""Number of links that cost about as much work as one more record."""
 
 C = TypeVar("C", bound=CreateBody)
 U = TypeVar("U", bound=UpdateBody)
 
 
 class ErasureResult(NamedTuple):
-    """What was erased."""
+    """The result of an erasure."""
 
     records: list[tuple[str, int]]
-    """Each by what it is called, and how many entries of the journal it had."""
+    """For each erased record, its name in messages and the number of its removed journal entries."""
     kept_former_profiles: int = 0
-    """How many profiles stay that the patient had earlier and nobody has now."""
+    """Number of profiles that stay although the patient had them earlier and no patient has them now."""
 
 
 class FormerProfilePolicy(StrEnum):
-    """What becomes of profiles that a patient had earlier and nobody has now: whose they are, only people can tell."""
+    """Whether an erasure keeps or erases the profiles that the patient had earlier and no patient has now.
+
+    Only a person can tell whose data they are.
+    """
 
     KEEP = "keep"
     ERASE = "erase"
 
 
 class Service(Generic[C, U]):
-    """Create, update, delete and restore records of one resource, on behalf of one principal."""
+    """Create, update, delete, restore and erase records of one resource, on behalf of one principal."""
 
     repository_class: ClassVar[type[Repository]]
 
@@ -53,35 +56,37 @@ class Service(Generic[C, U]):
 
     @classmethod
     def conflict_keys(cls, body: C | U) -> frozenset[str]:
-        """The ids of records that a request may change, as its body names them."""
+        """Return the ids of the records that a request may change, as its body names them."""
         return frozenset() if not body.unique_id else frozenset({str(body.unique_id)})
 
     @classmethod
     def batch_cost(cls, body: C | U) -> int:
-        """How many ordinary requests one is like, by the links it names."""
+        """Return the cost of a request, in ordinary requests, by the number of links that its body names."""
         return 1 + sum(len(getattr(body, name)) for name in cls.repository_class.link_relations) // LINKS_PER_UNIT_COST
 
     async def create(
         self, body: C, precondition: Precondition = NO_PRECONDITION, timestamps: Mapping[str, Any] | None = None
     ) -> Record:
-        """Create a record, under the client's id if there is one; `moments` are dates that it brings from elsewhere.
+        """Create a record, with the client's id if the body has one.
+
+        `timestamps` are dates that the record brings from another system, by column name.
 
         Raises:
-            IdentifierTakenError: a record has the id.
-            IdentifierRetiredError: a deleted record had it.
-            PreconditionFailedError: a record has the id, and the precondition is that there is none.
+            IdentifierTakenError: another record has the id.
+            IdentifierRetiredError: a deleted record had the id.
+            PreconditionFailedError: a record has the id, and the precondition requires that none has it.
         """
         return await self._ensure_journaled(
             await self._create({**body.sent_fields(), **(timestamps or {})}, {}, precondition), "created"
         )
 
     async def update(self, unique_id: str, body: U, precondition: Precondition = NO_PRECONDITION) -> Record:
-        """Change what is given of a record. Where nothing differs nothing is written.
+        """Change the fields of a record that the body contains. If nothing differs, nothing is written.
 
         Raises:
-            NotFoundError: there is none of this id.
-            PreconditionFailedError, PreconditionRequiredError: as the precondition says.
-            InvalidError: the body has another `unique_id`.
+            NotFoundError: no visible record has this id.
+            PreconditionFailedError, PreconditionRequiredError: see `Precondition.check`.
+            ValidationFailedError: the body has another `unique_id`.
         """
         locked = await self.repository.lock(unique_id)
         await self._check_precondition(unique_id, precondition)
@@ -89,11 +94,11 @@ class Service(Generic[C, U]):
         return await self._ensure_journaled(await self.repository.update(locked, body.sent_fields(), {}), "updated")
 
     async def delete(self, unique_id: str, precondition: Precondition = NO_PRECONDITION) -> None:
-        """Delete a record; the journal keeps what it was, and its id is never used for another.
+        """Delete a record; the journal keeps its last state, and its id is never used for another record.
 
         Raises:
-            NotFoundError: there is none of this id.
-            PreconditionFailedError, PreconditionRequiredError: as the precondition says.
+            NotFoundError: no visible record has this id.
+            PreconditionFailedError, PreconditionRequiredError: see `Precondition.check`.
             InUseError: patients are linked to it.
         """
         await self.repository.lock_for_deletion(unique_id)
@@ -102,14 +107,15 @@ class Service(Generic[C, U]):
         await self.repository.delete(unique_id)
 
     async def restore(self, unique_id: str, body: Restore, precondition: Precondition = NO_PRECONDITION) -> Record:
-        """Bring back a deleted record, or an earlier state of one that is there, as a new version.
+        """Restore a deleted record, or an earlier state of an existing one, as a new version.
 
         Raises:
-            NotFoundError: there never was one of this id.
-            PreconditionFailedError, PreconditionRequiredError: as the precondition says, of a record that is there.
-            InvalidError: there is no such version, or what the record was linked to then is gone.
+            NotFoundError: there never was a record with this id, as far as the principal may know.
+            PreconditionFailedError: see `Precondition.check`.
+            PreconditionRequiredError: the record exists, and the precondition lacks the required If-Match.
+            ValidationFailedError: there is no such version, or a record that this version links to no longer exists.
         """
-        await self.history.newest_version(unique_id)  # before the lock: nobody waits for what is hidden
+        await self.history.newest_version(unique_id)  # before the lock, so that nobody waits for a hidden record
         await self.repository.advisory_lock(unique_id)
         locked = await self.repository.lock_or_none(unique_id)
         newest_version = await self.history.newest_version(unique_id)
@@ -140,19 +146,19 @@ class Service(Generic[C, U]):
         return await self._ensure_journaled(result, "restored")
 
     async def erase(self, unique_id: str, reason: str, _: FormerProfilePolicy | None = None) -> ErasureResult:
-        """Remove the data of a record everywhere, its history included; it may have been deleted before.
+        """Remove the data of a record everywhere, including its history; the record may already be deleted.
 
-        Only patients have `former` profiles, the last.
+        The last parameter applies to patients only, which may have former profiles.
 
         Raises:
-            NotFoundError: there never was one of this id.
+            NotFoundError: there never was a record with this id.
             InUseError: patients are linked to it.
         """
         await self._lock_for_erasure(unique_id)
         return ErasureResult([(self.repository.name, await self.repository.erase(unique_id, reason))])
 
     async def _lock_for_erasure(self, unique_id: str) -> dict[str, Any]:
-        """Lock a record, or the id of a deleted one; what it is, or was at last."""
+        """Lock a record, or the id of a deleted one, and return its latest snapshot."""
         await self.repository.advisory_lock(unique_id)
         with suppress(NotFoundError):
             await self.repository.lock_for_deletion(unique_id)
@@ -177,51 +183,61 @@ class Service(Generic[C, U]):
         return result.record
 
     async def check_creation_precondition(self, unique_id: str | None, precondition: Precondition) -> None:
-        """Refuse to go on where there is a record of this id, and the precondition is that there is none."""
+        """Raise an error if a visible record has this id and the precondition does not hold for it.
+
+        Raises:
+            PreconditionFailedError: the precondition does not hold.
+        """
         if unique_id is not None and precondition.needs_current_etag:
             with suppress(NotFoundError):
                 await self._check_precondition(unique_id, replace(precondition, required=False))
 
     async def _check_precondition(self, unique_id: str, precondition: Precondition) -> None:
-        """Compare a record, which is locked, with what the client has read."""
+        """Check a precondition against the current representation of a record, which it reads only if necessary."""
         tag = entity_tag((await self.repository.get(unique_id)).document) if precondition.needs_current_etag else None
         precondition.check(tag)
 
     async def _drop_dangling_references(self, _: dict[str, Any], __: Mapping[str, Any]) -> list[FieldError]:
-        """Take out of a former state's values the references to what is gone, and say which; links come later.
+        """Remove references to missing records from the values of an earlier state, and return an error for each.
 
-        The second is what the record is, or was before it was deleted.
+        The second parameter is the current record, or its last state before its deletion. Links are checked later.
         """
         return []
 
     def _links_to_restore(
         self, links: Mapping[str, list[str]], _: Mapping[str, Any] | None
     ) -> tuple[Repository, Mapping[str, list[str]]]:
-        """Who gives a record the links of a former state, and which; the last is what it was before its deletion."""
+        """Return the repository that writes the links of an earlier state, and the links to write.
+
+        The last parameter is the last state before the deletion of the record, or None if the record exists.
+        """
         return self.repository, links
 
     def _ensure_still_visible(self, _: LinkResult) -> None:
-        """Refuse to have the principal lose sight of a record."""
+        """Raise an error if the principal could no longer see the record after the write."""
 
 
 def raise_if_any(errors: Iterable[FieldError]) -> None:
-    """Go on only where there are none.
+    """Raise one error that contains all `errors`, if there are any.
 
     Raises:
-        InvalidError: with all of them.
+        ValidationFailedError: there is at least one.
     """
     if listed := list(errors):
         raise ValidationFailedError(listed)
 
 
 def id_change_errors(unique_id: str, body: UpdateBody) -> Iterator[FieldError]:
-    """The error of a body whose `unique_id` is not that of the path."""
+    """Yield an error if the `unique_id` in the body is not the one in the path."""
     if "unique_id" in body.model_fields_set and body.unique_id != unique_id:
-        message = "Must be the unique_id of the path or left out: it never changes"
+        message = "Must be the unique_id in the path or omitted: a unique_id never changes"
         yield FieldError(("body", "unique_id"), message, "unique_id_change")
 
 
 def dangling_link_error(target: str, unique_id: str) -> FieldError:
-    """The error of restoring a version whose link leads nowhere."""
-    message = f'The {target} {unique_id}, linked to it then, is gone: restore that first, or send "skip_missing": true'
+    """Return the error for restoring a version that links to a record that no longer exists."""
+    message = (
+        f"The {target} {unique_id} that this version links to no longer exists: "
+        'restore it first, or send "skip_missing": true'
+    )
     return FieldError(("body", "version"), message, f"missing_{target}")

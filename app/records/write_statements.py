@@ -1,7 +1,7 @@
-"""The one statement that writes records: their rows, their links, their entries in the journal; and reads them back.
+"""Statements that write records: one statement writes rows, links and journal entries, and returns the documents.
 
-Parts of a statement do not see what its other parts write. So what comes after is made of what the parts answer: the
-row that was written, and the links as they are then.
+The parts of a statement do not see what its other parts write. The journal entry and the document are therefore built
+from what the parts return: the written row, and the links after the write.
 """
 
 from collections.abc import Iterable, Mapping
@@ -35,18 +35,21 @@ from app.records.journal_entries import AUTHOR_COLUMNS, insert_entry, with_autho
 from app.records.links import LinkReplacement, linkable_id_columns, replace_links
 
 _DATABASE_DEFAULTED_COLUMNS = frozenset({"version", "date_created", "last_updated"})
-"""The columns that have values of their own where none are given."""
+"""The columns that the database fills in if no value is given."""
 
 
 @cache
 def client_columns(table: Table) -> tuple[str, ...]:
-    """The columns that a request decides."""
+    """Return the names of the columns that a request can set."""
     excluded = _DATABASE_DEFAULTED_COLUMNS | {"unique_id"}
     return tuple(column.name for column in non_generated_columns(table) if column.name not in excluded)
 
 
 def next_version_values(table: Table) -> dict[str, ColumnElement[Any]]:
-    """What each change of a row sets beside its values. Time does not stand still between two changes."""
+    """Return the values that every change of a row sets in addition to the changed ones.
+
+    `last_updated` increases with every change, even if the clock does not advance between two of them.
+    """
     just_after_previous = table.c.last_updated + text("interval '1 microsecond'")
     return {
         "version": table.c.version + literal_column("1"),
@@ -68,10 +71,10 @@ def insert_records(
     *,
     restricted: bool,
 ) -> Select[Any]:
-    """A statement that inserts the rows that it is given and their links: `own_values`, and what is given `beside`.
+    """Build a statement that inserts its input rows, with the `client_columns` and `extra_columns`, and their links.
 
-    Of each record it answers the `unique_id` and document, the ids that are known of each set of links, and `entered`:
-    whether the journal has taken what was written. Nothing where there is a row of its id.
+    For each record it returns the `unique_id` and `document`, the linkable ids of each set of links, and `entered`:
+    whether the journal accepted the entry. It returns nothing for an input row with the id of an existing row.
     """
     table = document.table
     inputs = _input_rows(table, link_relations, [column(name, table.c[name].type) for name in sorted(extra_columns)])
@@ -102,9 +105,10 @@ def update_records(
     *,
     restricted: bool,
 ) -> Select[Any]:
-    """A statement that updates the rows that it is given, which are locked, where one `differs` or links `replaced` do.
+    """Build a statement that updates each row, which must be locked, if its input row `differs` or its links change.
 
-    It is given all `own_values`, and always answers what a `creation` does, whether it changed anything or not.
+    Input rows have all `client_columns`. The statement returns the same columns as that of `insert_records`, for every
+    input row, whether it changed anything or not.
     """
     table = document.table
     inputs = _input_rows(table, replaced_links, [column("differs", Boolean)])
@@ -130,16 +134,16 @@ def update_records(
 
 
 def _contains_record(rows: FromClause, record_id: ColumnElement[str]) -> ColumnElement[bool]:
-    """Whether a part, whose first column is the records' ids, has something of a record."""
+    """Return the condition that `rows`, whose first column is a record id, has a row of the record."""
     return record_id.in_(select(rows.c[0]))
 
 
 class _StatementParts(NamedTuple):
     input_rows: CTE
     written: CTE
-    """The rows, as far as they were written."""
+    """The rows that were written."""
     page: CTE
-    """The rows as they are then."""
+    """All rows as they are after the statement, written or unchanged."""
     link_replacement: LinkReplacement
 
 

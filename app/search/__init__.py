@@ -1,1 +1,1 @@
-"""The search box: what was typed, the words that are meant, and who is found, best match first."""
+"""Search: parsing the search text, expanding its words with the vocabulary, and ranking the patients that match."""

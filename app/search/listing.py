@@ -1,4 +1,4 @@
-"""The list of patients, which can be searched."""
+"""The list of patients, with search."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -14,27 +14,34 @@ from app.search.parser import ParsedQuery
 from app.search.ranking import QueryShape, bind_query, match_conditions, ranked_segments
 from app.search.vocabulary import expand
 
-_SEGMENTS_PER_READING, _DISTANT_OFFSET = 20, 10
-"""What the number of a part has besides: the reading of what was typed; and in an order of its own, that it is far.
+_SEGMENTS_PER_INTERPRETATION, _DISTANT_OFFSET = 20, 10
+"""Encoding of two decisions in the segment number of a position.
 
-That is decided once, at the first page: who is created later must not hide who was there.
+The first is the interpretation of the search text, as its index times `_SEGMENTS_PER_READING`. The second, in a list
+that is ordered by a column, is whether distant matches are included: if so, `_DISTANT_OFFSET` is added. Both are
+decided once, on the first page: patients that are created later must not hide patients that matched before.
 """
 
 
 class PatientListing(Listing):
-    """Who is found by a search, best match first; or the list without one."""
+    """The patients that match a search, best match first; without a search, the plain list of patients."""
 
     async def page(self, query: ListQuery, after: Position | None, limit: int) -> list[KeysetRow]:
-        """Read up to `limit` records of what is wanted, from after a place in that list, or from its beginning."""
+        """Return up to `limit` matching records, starting after a position, or at the beginning of the list.
+
+        The first interpretation of the search text that matches anybody is used.
+        """
         if query.search is None:
             return await super().page(query, after, limit)
-        first_reading, segment = divmod(after.segment, _SEGMENTS_PER_READING) if after else (0, 0)
+        first_interpretation, segment = divmod(after.segment, _SEGMENTS_PER_INTERPRETATION) if after else (0, 0)
         position = after and after._replace(segment=segment)
         items: list[KeysetRow] = []
-        for reading_index, reading in enumerate(query.search[first_reading:], first_reading):
-            if (search := await self._build_search(reading, query)) is not None:
+        for interpretation_index, interpretation in enumerate(
+            query.search[first_interpretation:], first_interpretation
+        ):
+            if (search := await self._build_search(interpretation, query)) is not None:
                 items = [
-                    _shift_segment(item, reading_index * _SEGMENTS_PER_READING)
+                    _shift_segment(item, interpretation_index * _SEGMENTS_PER_INTERPRETATION)
                     for item in await search.page(position, limit)
                 ]
             if items or position is not None:
@@ -42,19 +49,19 @@ class PatientListing(Listing):
         return items
 
     async def count(self, query: ListQuery) -> RecordCount:
-        """Count the records of what is wanted."""
+        """Return the number of matching records, with the ids that it depends on if there is a filter or a search."""
         if query.search is None:
             return await super().count(query)
         result = RecordCount(0)
-        for reading in query.search:
-            search = await self._build_search(reading, query)
+        for interpretation in query.search:
+            search = await self._build_search(interpretation, query)
             result = await search.count() if search is not None else RecordCount(0)
             if result.ids:
                 break
         return result
 
     async def _build_search(self, parsed: ParsedQuery, query: ListQuery) -> "_PatientSearch | None":
-        """The search for what was typed; none where that cannot be anybody."""
+        """Return the search for one interpretation of the text; None if it cannot match anybody."""
         if parsed.matches_nothing:
             return None
         expanded_words = (
@@ -66,12 +73,12 @@ class PatientListing(Listing):
 
 
 def _shift_segment(item: KeysetRow, offset: int) -> KeysetRow:
-    """A record in a list, so many parts further on."""
+    """Return the row with `offset` added to its segment number."""
     return item._replace(segment=item.segment + offset)
 
 
 class _PatientSearch:
-    """One search."""
+    """The search for one interpretation of the search text."""
 
     def __init__(
         self,
@@ -94,7 +101,7 @@ class _PatientSearch:
         if after is not None and after.segment >= len(close_segments):
             return await self._page_by_relevance(after, limit, distant=True)
         items = await self._page_by_relevance(after, limit)
-        if items or after is not None or not self._query_shape.prefix_only:
+        if items or after is not None or not self._query_shape.short_words:
             return items
         return await self._page_by_relevance(None, limit, distant=True)
 
@@ -105,8 +112,8 @@ class _PatientSearch:
         )
 
     async def _needs_distant_matches(self) -> bool:
-        """Whether nobody is near what was typed, so that others are looked for."""
-        if not self._query_shape.prefix_only:
+        """Return whether there is no close match, so that distant matches have to be included."""
+        if not self._query_shape.short_words:
             return False
         return not await self._listing.fetch_count(
             _has_close_match_statement(self._list_shape, self._query_shape), self._parameters

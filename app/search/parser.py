@@ -1,4 +1,4 @@
-"""What was typed into the search box: words of names, dates of birth, telephone numbers, e-mail addresses, ids."""
+"""Parser of search texts: name words, dates of birth, phone numbers, e-mail addresses, and ids."""
 
 import re
 import unicodedata
@@ -10,56 +10,56 @@ from app.identifiers import IDENTIFIER_PATTERN
 
 MAX_SEARCH_CHARACTERS = 200
 MAX_TERMS_PER_KIND = 8
-"""Of each kind."""
+"""Maximum number of terms of one kind in a search, such as name words."""
 
 _EMAIL_PATTERN = re.compile(r"""[^\s<>()"',;:]+@[^\s<>()"',;]*""")
 _DATE_PATTERNS = (
     re.compile(r"(?<![\w.+-])(?P<year>\d{4})([-/.])(?P<month>\d{1,2})\2(?P<day>\d{1,2})(?![\w+-])"),
     re.compile(r"(?<![\w.+-])(?P<day>\d{1,2})([-/.])(?P<month>\d{1,2})\2(?P<year>\d{4})(?![\w+-])"),
 )
-"""ISO 8601's order, and day first."""
+"""Dates with the year first, as in ISO 8601, or with the day first."""
 _NUMBER_PATTERN = re.compile(r"(?<![\w@-])\+?\(?\d(?:[\d ().+/-]*\d)?(?![\w@])")
-_APOSTROPHE_PATTERN = re.compile("['’‘`ʼ´]")  # noqa: RUF001  # these are what is meant
+_APOSTROPHE_PATTERN = re.compile("['’‘`ʼ´]")  # noqa: RUF001  # these characters are intended
 _IDENTIFIER_PATTERN = re.compile(rf"(?=.*[A-Za-z])(?=.*[^A-Za-z]){IDENTIFIER_PATTERN}")
-"""What may be a `unique_id` and is no number, date or name of one word."""
+"""Tokens that may be a `unique_id` and are not a number, a date, or a name of one word."""
 
 
 class NumberTerm(NamedTuple):
-    """A telephone number, or the beginning of one; people use numbers as ids, too."""
+    """A phone number or the beginning of one. It may also be a `unique_id`, as some clients use numbers as ids."""
 
     text: str
     digit_prefixes: tuple[str, ...]
-    """With which its spellings begin."""
+    """The digits with which the spellings of the number begin."""
 
 
 class ParsedQuery(NamedTuple):
-    """What all has to hold of a patient."""
+    """The terms of a search; a patient has to match all of them."""
 
     words: tuple[str, ...] = ()
-    """Of names: each has to be one of the patient's, or nearly."""
+    """Name words; each has to match a word of the patient's names, exactly or approximately."""
     birth_dates: tuple[date | None, ...] = ()
-    """Days; None for one that the calendar does not have."""
+    """Dates of birth; None for a date that does not exist in the calendar."""
     numbers: tuple[NumberTerm, ...] = ()
     emails: tuple[str, ...] = ()
-    """E-mail addresses, or their beginnings."""
+    """E-mail addresses or their beginnings."""
     identifiers: tuple[str, ...] = ()
 
     @property
     def largest_kind_size(self) -> int:
-        """How much there is of what there is most."""
+        """The number of terms of the most frequent kind."""
         return max(len(kind) for kind in self)
 
     @property
     def matches_nothing(self) -> bool:
-        """Whether nobody is found: nothing usable was typed, or a day that never was."""
+        """Whether the search cannot match anybody: it has no usable terms, or a date that does not exist."""
         return self.largest_kind_size == 0 or None in self.birth_dates
 
 
 def parse_search(text: str, region: str | None = None) -> list[ParsedQuery]:
-    """The readings of what was typed, in any order; none where it is blank.
+    """Return the interpretations of a search text, whose terms may be in any order; none if it is blank.
 
-    The first in which somebody is found counts: what looks like an id may be something else. Numbers without a
-    country's code are of `region`; without one, they have no other spellings.
+    The first interpretation that matches anybody is used: a token that looks like an id may be something else. Numbers
+    without a country code belong to `region`; without a `region`, numbers have no other spellings.
     """
     text = _normalize(text)
     tokens = text.split()
@@ -85,13 +85,13 @@ def _parse_terms(text: str, region: str | None) -> ParsedQuery:
 
 
 def _normalize(text: str) -> str:
-    """The text in NFC, with ASCII digits and hyphens, and without characters that nobody sees."""
+    """Return the text in NFC, with ASCII digits and hyphens, and without invisible characters."""
     characters = []
     for character in unicodedata.normalize("NFC", text):
         category = unicodedata.category(character)
         if character.isspace():
             characters.append(" ")
-        elif category == "Pd":  # as word processors write them
+        elif category == "Pd":  # word processors write other dashes
             characters.append("-")
         elif character.isdecimal():
             characters.append(str(unicodedata.decimal(character)))
@@ -101,7 +101,7 @@ def _normalize(text: str) -> str:
 
 
 def _extract(pattern: re.Pattern[str], text: str) -> tuple[list[str], str]:
-    """What matches, and the rest."""
+    """Return the matches, and the rest of the text."""
     return [match.group().strip() for match in pattern.finditer(text)], pattern.sub(" ", text)
 
 
@@ -119,6 +119,6 @@ def _parse_date(match: re.Match[str]) -> date | None:
 
 
 def _split_words(token: str) -> list[str]:
-    """The words of a text without blanks: separated by what is no letter, digit or mark; O'Brien is one."""
+    """Return the words of a token, split at punctuation and symbols but not at apostrophes: O'Brien is one word."""
     token = _APOSTROPHE_PATTERN.sub("", token)
     return "".join(" " if unicodedata.category(character)[0] in "PSZ" else character for character in token).split()

@@ -1,4 +1,4 @@
-"""What was typed, as conditions on patients; and the parts of the list of who is found, best match first."""
+"""SQL conditions for a parsed search, and the segments of its result list, best match first."""
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache, reduce
@@ -19,16 +19,16 @@ from app.search.vocabulary import CLOSE_MATCHES, DISTANT_MATCHES, ExpandedWord, 
 _PATIENT_COLUMNS = Patient.__table__.c
 _SEARCH_VECTOR = _PATIENT_COLUMNS.patient_search
 MAX_NUMBER_PREFIXES = 12
-"""Of a number; no country's plan has more than ten."""
+"""Maximum number of digit prefixes per phone number; no country's numbering plan has more than ten."""
 MAX_LENGTH_DIFFERENCE = 999
-"""Letters; from here on names are as different as they can be, so that this never weighs as much as an error."""
+"""Cap on the difference in letters that counts for the rank, so that it never outweighs a worse match kind."""
 
 
 class QueryShape(NamedTuple):
-    """What a statement depends on, whatever was typed."""
+    """The part of a parsed search that determines its SQL, without the parameter values."""
 
-    prefix_only: tuple[bool, ...] = ()
-    """Of each word, whether it is short."""
+    short_words: tuple[bool, ...] = ()
+    """For each word, whether it is short (`ExpandedWord.is_short`)."""
     birth_dates: int = 0
     emails: int = 0
     identifiers: int = 0
@@ -36,27 +36,27 @@ class QueryShape(NamedTuple):
 
 
 def bind_query(parsed: ParsedQuery, expanded_words: Sequence[ExpandedWord]) -> tuple[QueryShape, dict[str, Any]]:
-    """The shape of the statements about what was typed, and their parameters."""
+    """Return the shape of the statements for a parsed search, and the values of their bind parameters."""
     parameters: dict[str, Any] = {}
     for index, word in enumerate(expanded_words):
         parameters |= {f"word_{index}_{match_kind:d}": query for match_kind, query in word.queries.items()}
     for reach, match_kinds in _REACH_KINDS.items():
         for prefix_only in (False, True):
-            queries = [f"({word.any_of(match_kinds)})" for word in expanded_words if word.is_prefix_only is prefix_only]
+            queries = [f"({word.any_of(match_kinds)})" for word in expanded_words if word.is_short is prefix_only]
             parameters[f"all_{reach}_{prefix_only:d}"] = " & ".join(queries)
     parameters["letters"] = sum(word.letter_count for word in expanded_words)
     for kind in ("birth_dates", "emails", "identifiers"):
         parameters |= {f"{kind}_{place}": value for place, value in enumerate(getattr(parsed, kind))}
     for index, number in enumerate(parsed.numbers):
         parameters[f"number_{index}"] = number.text
-        # as many for all, so that they are asked by one statement
+        # the same number of prefixes for all numbers, so that they share one statement
         prefixes = chain(number.digit_prefixes, repeat(number.text))
         parameters |= {
             f"digits_{index}_{prefix_index}": value
             for prefix_index, value in zip(range(MAX_NUMBER_PREFIXES), prefixes, strict=False)
         }
     shape = QueryShape(
-        tuple(word.is_prefix_only for word in expanded_words),
+        tuple(word.is_short for word in expanded_words),
         len(parsed.birth_dates),
         len(parsed.emails),
         len(parsed.identifiers),
@@ -70,7 +70,7 @@ _REACH_KINDS: dict[str, Sequence[MatchKind]] = {
     "near": CLOSE_MATCHES[1:],
     "far": (*CLOSE_MATCHES[1:], *DISTANT_MATCHES),
 }
-"""How far words may be from what was typed; the same begin with it, too."""
+"""Match kinds by reach: how far words may be from the typed one. PREFIX covers EXACT: the same word has that prefix."""
 
 
 def _matches(parameter_name: str) -> ColumnElement[bool]:
@@ -78,21 +78,21 @@ def _matches(parameter_name: str) -> ColumnElement[bool]:
 
 
 def _all_words_conditions(shape: QueryShape, reach: str) -> list[ColumnElement[bool]]:
-    """That each typed word is alike one of the patient's.
+    """Return the conditions that each typed word matches a word of the patient's within a reach.
 
-    Short ones are not looked up in the index where there are longer ones: half of all patients may have them.
+    Short words do not use the index if there are longer ones, because half of all patients may have them.
     """
     conditions = []
-    if not all(shape.prefix_only):
+    if not all(shape.short_words):
         conditions.append(_matches(f"all_{reach}_0"))
-    if any(shape.prefix_only):
+    if any(shape.short_words):
         prefix_only_match = _matches(f"all_{reach}_1")
         conditions.append(prefix_only_match.is_(literal_column("true")) if conditions else prefix_only_match)
     return conditions
 
 
 def _non_name_conditions(shape: QueryShape) -> Iterator[ColumnElement[bool]]:
-    """That the patient has all that was typed but words."""
+    """Yield the conditions for the terms that are not names: dates of birth, e-mail addresses, ids, phone numbers."""
     for index in range(shape.birth_dates):
         yield _PATIENT_COLUMNS.patient_date_of_birth == bindparam(f"birth_dates_{index}", type_=Date)
     for index in range(shape.emails):
@@ -112,13 +112,13 @@ def _non_name_conditions(shape: QueryShape) -> Iterator[ColumnElement[bool]]:
 
 
 def match_conditions(shape: QueryShape, reach: str) -> list[ColumnElement[bool]]:
-    """What holds of all who are found within a reach: the `same`, `near`, or `far`."""
-    words = _all_words_conditions(shape, reach) if shape.prefix_only else []
+    """Return the conditions for all patients that match within a reach: `same`, `near`, or `far`."""
+    words = _all_words_conditions(shape, reach) if shape.short_words else []
     return [*words, *_non_name_conditions(shape)]
 
 
 def _best_match_kind(word_index: int) -> ColumnElement[int]:
-    """How the patient's word that is most like a typed one is."""
+    """Return the expression for the match kind of the patient's word that best matches a typed word."""
     tiers = [
         (_matches(f"word_{word_index}_{match_kind:d}"), literal_column(f"{match_kind:d}", Integer))
         for match_kind in MatchKind
@@ -127,7 +127,7 @@ def _best_match_kind(word_index: int) -> ColumnElement[int]:
 
 
 def _length_difference() -> ColumnElement[int]:
-    """How many letters the patient's names have more or fewer than was typed."""
+    """Return the expression for the difference in letters between the patient's names and the typed words."""
     lengths = [
         func.coalesce(func.char_length(name), 0)
         for name in (_PATIENT_COLUMNS.patient_last_name, _PATIENT_COLUMNS.patient_first_name)
@@ -138,15 +138,16 @@ def _length_difference() -> ColumnElement[int]:
 
 @lru_cache(MAX_CACHED_STATEMENTS)
 def ranked_segments(shape: QueryShape) -> tuple[list[Segment], list[Segment]]:
-    """Who is found near, and who is found far, each best match first; no patient is in two of them.
+    """Return the segments for close and for distant matches, each ordered by relevance; a patient is in only one.
 
-    With one word a part for each likeness, in the order of `unique_id`. With several, those who have all as typed, by
-    the difference in letters; then all others by rank: the likeness of their words in thousands, and the difference.
+    For one word, there is a segment for each match kind, in the order of `unique_id`. For several words, the patients
+    that have all words as typed come first, by the difference in letters; then all others by rank, which is the sum of
+    the match kinds of their words, in thousands, plus the difference.
     """
     non_name_conditions = list(_non_name_conditions(shape))
-    if not shape.prefix_only:
+    if not shape.short_words:
         return [Segment(0, non_name_conditions)], []
-    if len(shape.prefix_only) == 1:
+    if len(shape.short_words) == 1:
         tiers = [_matches(f"word_0_{match_cost:d}") for match_cost in MatchKind]
         segments = [
             Segment(
@@ -159,10 +160,10 @@ def ranked_segments(shape: QueryShape) -> tuple[list[Segment], list[Segment]]:
         return segments[: len(CLOSE_MATCHES)], segments[len(CLOSE_MATCHES) :]
     exact, close, distant = (_all_words_conditions(shape, reach) for reach in _REACH_KINDS)
     difference = _length_difference()
-    likeness = reduce(add, (_best_match_kind(word_index) for word_index in range(len(shape.prefix_only))))
+    likeness = reduce(add, (_best_match_kind(word_index) for word_index in range(len(shape.short_words))))
     rank = likeness * literal_column("1000") + difference
     remaining = Segment(2, (*distant, not_(and_(*close)), *non_name_conditions), rank)
-    if all(shape.prefix_only):  # initials: whoever is near has all as typed, and these are many
+    if all(shape.short_words):  # initials: every close match is exact, and there are too many to sort
         return [Segment(0, (*exact, *non_name_conditions))], [remaining]
     return [
         Segment(0, (*exact, *non_name_conditions), difference),

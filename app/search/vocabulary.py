@@ -1,8 +1,8 @@
-"""The words that are meant: what was typed, compared with the words that names of patients have.
+"""Query expansion: compares the typed words with the vocabulary, which is the words in the names of patients.
 
-Typing errors are looked up among different words, of which there are thousands where there are a million patients; for
-a principal limited to hospitals, among the words of its own patients alone. So what it finds, and how long that takes,
-depends on nobody else's names.
+Typing errors are matched against distinct words, of which there are thousands for a million patients. For a restricted
+principal only the words of its own hospitals' patients are considered, so that the result, and the time it takes, do
+not depend on the names of other patients.
 """
 
 from collections import defaultdict
@@ -14,56 +14,59 @@ from sqlalchemy import ARRAY, Integer, Text, TextClause, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 MAX_CANDIDATES = 100
-"""Words of each likeness, to one that was typed: what they ask of the index is bounded, whatever names there are."""
+"""Maximum number of words per match kind and typed word, so that index use is bounded, whatever names there are."""
 MAX_RANKED_CANDIDATES = 2000
-"""Words that are ranked by their use where more than `MOST_ALIKE` are alike, shared by all that was typed."""
+"""Maximum number of words that are ranked by use if more than `MAX_CANDIDATES` match, shared by all typed words."""
 MAX_COUNTED_PATIENTS = 63
-"""Patients up to which the use of a word is counted."""
+"""Maximum number of patients that are counted to measure the use of a word."""
 _MAX_FUZZY_WORD_LENGTH = 64
-"""Letters of a typed word in which errors are looked for, and of a word in whose middle it is."""
+"""Maximum number of letters of a typed word that may have typing errors, and of a word that is matched as SUBSTRING."""
 
 
 def _within_edits(word: str, form: str, max_edits: int) -> str:
-    """Whether two words are at most so many errors apart; levenshtein() refuses words of more than 255 letters."""
+    """Return the SQL condition that two words are within `max_edits` edits.
+
+    The word is cut, because levenshtein() rejects words of more than 255 letters.
+    """
     return f"extensions.levenshtein_less_equal(left({word}, 255), {form}, {max_edits}) <= {max_edits}"
 
 
 class MatchKind(IntEnum):
-    """How a word of a name is like what was typed; the number is what that costs in the rank, in thousands."""
+    """How a word of a name matches a typed word; the value is the cost of the match in the rank, in thousands."""
 
     EXACT = 0
     PREFIX = 1
-    """It begins so."""
+    """The name word begins with the typed word."""
     ONE_EDIT = 10
-    """A letter too many, too few, or another, or two in the wrong order; in words of four letters and more."""
+    """One letter is added, missing or replaced, or two neighbouring letters are swapped, in words of at least four."""
     SHORT_WORD_EDIT = 100
-    """The same in words of two and three letters."""
+    """As ONE_EDIT, in words of two or three letters."""
     SUBSTRING = 200
-    """It has what was typed somewhere inside."""
+    """The name word contains the typed word, which has three letters or more."""
     TWO_EDITS = 300
-    """In words of four letters and more."""
+    """Two errors as in ONE_EDIT, in words of at least four letters."""
 
 
-PREFIX_ONLY_LENGTH = 3
-"""Letters; words that have fewer are initials, or nearly."""
+SHORT_WORD_LENGTH = 3
+"""Words with fewer letters than this are initials or almost as short."""
 CLOSE_MATCHES = (MatchKind.EXACT, MatchKind.PREFIX, MatchKind.ONE_EDIT)
-"""What is looked for at once."""
+"""Match kinds that are always searched."""
 DISTANT_MATCHES = (MatchKind.SHORT_WORD_EDIT, MatchKind.SUBSTRING, MatchKind.TWO_EDITS)
-"""What is looked for besides, where that finds nobody."""
+"""Match kinds that are searched in addition if there are no close matches."""
 
 
 def _best_candidates_sql(condition: str, *, restricted: bool) -> str:
-    """SQL of the words that meet the condition `alike`: the most used first, then those known for longest.
+    """Return the SQL for the words that meet `condition`: the most used first, then those known for longest.
 
-    Use is counted in powers of four of the patients that have a word. Names that somebody adds hide no frequent name,
-    since that is used more, and no rare name from before, since that is known for longer. For a limited principal use
-    is the number of its hospitals that have the word: counting patients would tell by its time what others have.
+    Use is the number of patients that have the word, in powers of four. Names that somebody adds hide no frequent name,
+    which is used more, and no older rare name, which has been known for longer. For a restricted principal, use is the
+    number of its hospitals that have the word: the time to count patients would reveal the names of other patients.
     """
     if restricted:
         return f"""
             SELECT word FROM dictionary WHERE {condition}
             ORDER BY hospitals DESC, since, hashtext(word) LIMIT {MAX_CANDIDATES}
-        """  # noqa: S608  # put together from our own words and numbers
+        """  # noqa: S608  # contains only our own constants
     return f"""
         SELECT word
         FROM (
@@ -77,16 +80,16 @@ def _best_candidates_sql(condition: str, *, restricted: bool) -> str:
                 ) AS having_it
             ))) END DESC, since, hashtext(word)
         LIMIT {MAX_CANDIDATES}
-    """  # noqa: S608  # as above
+    """  # noqa: S608  # contains only our own constants
 
 
 def _candidates_statement(*, restricted: bool) -> TextClause:
-    """The statement that answers the words that are alike each typed one: `n`, `likeness` and `word`.
+    """Return the statement for the words that match each typed word: `n` (its number), `likeness` (kind) and `word`.
 
-    The words of all patients are under an index of `typing_keys`, whose `&&` finds all words with so few errors, and
-    some more. The words of a limited principal's hospitals are compared one by one, a thousand in 0.15 ms.
-    levenshtein counts two for letters in the wrong order, so words are compared with all in which two neighbours have
-    changed places, too.
+    The words of all patients have an index on `typing_keys`, whose `&&` finds all words within that many edits, and
+    some more. The words of a restricted principal's hospitals are compared one by one, a thousand in 0.15 ms.
+    levenshtein() counts swapped letters as two edits, so words are also compared with all variants of the typed word in
+    which two neighbouring letters are swapped.
     """
     index_condition = "" if restricted else "typing_keys(word, 2) && typing_keys(form, {}) AND "
     one_edit = f"""
@@ -143,7 +146,7 @@ def _candidates_statement(*, restricted: bool) -> TextClause:
             SELECT {MatchKind.TWO_EDITS:d}, word FROM ({_best_candidates_sql(two_edits, restricted=restricted)}) AS best
         ) AS alike(likeness, word)
         WHERE NOT starts_with(word, form)
-        """  # noqa: S608  # put together from our own words and numbers
+        """  # noqa: S608  # contains only our own constants
     ).bindparams(bindparam("words", type_=ARRAY(Text)))
     return statement.bindparams(
         bindparam("hospitals", type_=ARRAY(Text)) if restricted else bindparam("ranked", type_=Integer)
@@ -154,40 +157,44 @@ _SELECT_CANDIDATES = {restricted: _candidates_statement(restricted=restricted) f
 
 
 class ExpandedWord(NamedTuple):
-    """A typed word, as conditions on `patient_search`, each in the language of tsquery; "" where no word is alike."""
+    """A typed word as conditions on `patient_search`, in tsquery syntax."""
 
     letter_count: int
-    is_prefix_only: bool
-    """Whether so many names have it, or begin so, that an index helps little."""
+    is_short: bool
+    """Whether the word is so short that many names have it or begin with it, and an index helps little."""
     queries: dict[MatchKind, str]
+    """The condition for each match kind; "" if no word matches in this way."""
 
     @classmethod
     def from_candidates(cls, words_by_kind: dict[MatchKind, list[str]]) -> Self:
-        """The conditions of one typed word, whose own spellings are the `SAME`; of an initial, what begins with it."""
+        """Return the conditions for a typed word, whose own spellings are its `EXACT` words.
+
+        A short spelling, such as an initial, also matches all words that begin with it as `EXACT`.
+        """
         spellings = sorted(words_by_kind[MatchKind.EXACT], key=len)
         queries = {match_kind: _any_word(words_by_kind.get(match_kind, ())) for match_kind in MatchKind}
         queries[MatchKind.EXACT] = " | ".join(
-            _any_word([word], prefix=len(word) < PREFIX_ONLY_LENGTH) for word in spellings
+            _any_word([word], prefix=len(word) < SHORT_WORD_LENGTH) for word in spellings
         )
         queries[MatchKind.PREFIX] = _any_word(spellings, prefix=True)
-        return cls(len(spellings[0]), len(spellings[-1]) < PREFIX_ONLY_LENGTH, queries)
+        return cls(len(spellings[0]), len(spellings[-1]) < SHORT_WORD_LENGTH, queries)
 
     def any_of(self, match_kinds: Iterable[MatchKind]) -> str:
-        """The condition that a word is alike in one of these ways."""
+        """Return the condition that a word matches in one of these kinds."""
         return " | ".join(filter(None, (self.queries[match_kind] for match_kind in match_kinds)))
 
 
 def _any_word(words: Sequence[str], *, prefix: bool = False) -> str:
-    """The condition that there is one of some words, which have letters, digits and marks alone."""
+    """Return the condition for any of the words; they consist of letters, digits and marks, so need no escaping."""
     return " | ".join(f"'{word}'{':*' if prefix else ''}" for word in words)
 
 
 async def expand(
     connection: AsyncConnection, words: Sequence[str], hospitals: Collection[str] | None
 ) -> list[ExpandedWord]:
-    """What typed words mean; one that has nothing by which it could be found is left out.
+    """Return the expanded words, without those that have no characters by which they could be found.
 
-    On behalf of a principal limited to `hospitals`, only the words of their patients are considered.
+    For a principal that is restricted to `hospitals`, only the words of their patients are considered.
     """
     candidates: dict[int, dict[MatchKind, list[str]]] = defaultdict(lambda: defaultdict(list))
     scope_parameters = (

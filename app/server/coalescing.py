@@ -1,4 +1,8 @@
-"""How answers leave: in as few pieces as there can be."""
+"""Write coalescing: the head and the body of a response leave in one write.
+
+uvicorn, the upstream candidate, writes them separately. aiohttp #10991 and Bun #41341 are the same change for their
+servers; this module can go when uvicorn has it, too.
+"""
 
 import asyncio
 from asyncio.transports import Transport
@@ -6,12 +10,13 @@ from typing import Any
 
 
 class CoalescingTransport(Transport):
-    """A transport by which the head and the body of an answer leave together.
+    """A transport that sends the head and the body of a response together.
 
-    uvicorn writes one after the other, and uvloop sends each at once: two system calls of ours, and two packets for who
-    receives them. So a piece is held back until the next one comes, or until this turn of the event loop ends.
+    uvicorn writes one after the other, and uvloop sends each at once: two system calls here, and two packets for the
+    recipient. So a chunk is held until the next one arrives, or until this iteration of the event loop ends.
 
-    uvloop raises errors where what is closed is used; the protocol hears of that a turn later. Here it has no effect.
+    uvloop raises errors if a closed transport is used, and the protocol learns one iteration later that it is closed.
+    Here such a use has no effect.
     """
 
     def __init__(self, transport: Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -20,7 +25,7 @@ class CoalescingTransport(Transport):
         self._loop = loop
         self._pending = b""
         self.written_bytes = 0
-        """Bytes that were given to it so far."""
+        """Number of bytes written to this transport so far."""
 
     def write(self, data: Any) -> None:
         if self._transport.is_closing():
@@ -36,7 +41,7 @@ class CoalescingTransport(Transport):
 
     def _flush(self) -> None:
         data, self._pending = self._pending, b""
-        if data and not self._transport.is_closing():  # else the client has gone
+        if data and not self._transport.is_closing():  # else the client has disconnected
             self._transport.write(data)
 
     def close(self) -> None:

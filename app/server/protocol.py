@@ -1,7 +1,12 @@
-"""How the bytes of a connection become requests, and when a connection ends.
+"""The HTTP protocol of a connection: how its bytes become requests, and when it ends.
 
-The parser is llhttp, by httptools, in uvicorn's protocol. This module adds that no byte of a request is read as a part
-of another, that no client keeps a connection by doing nothing, and that connections do not use up all descriptors.
+The parser is llhttp, through httptools, in uvicorn's protocol. This module adds that no byte of a request is read as
+part of another, that no client keeps a connection by doing nothing, and that connections do not use up all file
+descriptors.
+
+Two parts are candidates for upstream. `_reparse_without_upgrade` can go when uvicorn #2722 and httptools #124 are
+fixed: they lose the body of a request that asks for an upgrade. Write coalescing (`app.server.coalescing`) can go when
+uvicorn has it.
 """
 
 import asyncio
@@ -26,27 +31,28 @@ from app.http.middleware import CLIENT_GONE_KEY, SECURITY_HEADERS
 from app.http.problems import HEAD_TOO_LARGE_DETAIL, ProblemResponse
 from app.identifiers import new_identifier
 from app.observability.metrics import observe_request
+from app.request_state import UNKNOWN_ROUTE, RequestState
 from app.server.coalescing import CoalescingTransport
 
 log = structlog.get_logger()
 
 MAX_HEAD_SIZE_BYTES = 32 * 1024
-"""The largest head of a request; also what may come in one piece between bytes of a body: extensions, trailers."""
-MIN_RECEIVED_BYTES = 16 * 1024
-"""What a client takes of its answer at least within the time it has."""
+"""Maximum size of a request's head, and of chunk extensions and trailers between bytes of a body or after it."""
+RECEIVE_PROGRESS_BYTES = 16 * 1024
+"""Minimum number of bytes of its response that a client must receive within the client timeout."""
 RESERVED_FILE_DESCRIPTORS = 64
-"""File descriptors that connections of clients leave to the rest of the process: its database, files, name lookups."""
+"""File descriptors that client connections leave to the rest of the process: the database, files, name lookups."""
 DESCRIPTOR_LOG_INTERVAL_SECONDS = 10.0
-"""The least time between two lines in the log that say that descriptors have run out."""
+"""Minimum time between two log events that report that file descriptors have run out."""
 
 _HOP_BY_HOP_HEADERS = frozenset({b"connection", b"upgrade", b"http2-settings"})
 _SUPPORTED_VERSIONS = frozenset({"1.0", "1.1"})
 _DISCARDED_TRAILERS: MutableSequence[tuple[bytes, bytes]] = deque(maxlen=0)
-"""Where trailers go: they would be taken for headers of the request."""
+"""Takes trailers and discards them: they would be mistaken for headers of the request."""
 
 
 class InvalidRequestError(Exception):
-    """A request that is not served; the message tells the client what to change."""
+    """A request that is rejected; the message tells the client what to change."""
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
@@ -55,17 +61,17 @@ class InvalidRequestError(Exception):
 
 
 class HeadTooLargeError(InvalidRequestError):
-    """A head, or what is neither head nor body, is larger than `MAX_HEAD_SIZE_BYTES`."""
+    """The head, or framing that is neither head nor body, is larger than `MAX_HEAD_SIZE_BYTES`."""
 
     def __init__(self) -> None:
         super().__init__(431, HEAD_TOO_LARGE_DETAIL)
 
 
 class StrictHttpProtocol(HttpToolsProtocol):
-    """uvicorn's, without upgrades, with strict framing, and with an end for connections whose client does nothing."""
+    """uvicorn's protocol, without upgrades, with strict framing, and with a timeout for clients that do nothing."""
 
     _descriptor_limit_logged_at: ClassVar[float] = -DESCRIPTOR_LOG_INTERVAL_SECONDS
-    """When the log last said, for the whole process, that descriptors have run out."""
+    """When it was last logged, for the whole process, that file descriptors have run out."""
 
     def __init__(
         self,
@@ -77,25 +83,25 @@ class StrictHttpProtocol(HttpToolsProtocol):
         client_timeout_seconds: float,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self.parser = HttpRequestParser(self)  # uvicorn's own reads on after `Connection: close`
+        self.parser = HttpRequestParser(self)  # uvicorn's parser keeps reading after `Connection: close`
         self._has_stopped_reading = False
-        """Whether no further byte is read: what was sent cannot be told apart into requests any more."""
+        """Whether further bytes are ignored, because they can no longer be separated into requests."""
         self._framing_size_bytes = 0
-        """Bytes in the reads since a head was complete, or since the last byte of a body."""
+        """Bytes in the reads since a head was complete or the last byte of a body arrived."""
         self._responding_cycle: RequestResponseCycle | None = None
-        """The request that is being answered, or was last; `cycle` is the one that was read last."""
+        """The request that is served now, or was served last; `cycle` is the one that was read last."""
         self._client_timeout_seconds = client_timeout_seconds
         self._last_client_progress: object = None
-        """What the client owed the service when that was last looked at."""
+        """What the client owed the service at the last check."""
         self._client_timer: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as it is there
-        """Have answers leave in one piece, begin to watch the client; or end at once where descriptors run out."""
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        """Set up write coalescing and the client timeout; abort the connection if file descriptors have run out."""
         self._coalescing_transport = CoalescingTransport(transport, self.loop)
         super().connection_made(self._coalescing_transport)
         self._client_timer = self.loop.call_later(self._client_timeout_seconds, self._check_client)
         descriptor_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        # the system gives the lowest number that is free
+        # the system assigns the lowest free number, which shows how many are in use
         if (
             descriptor_limit != resource.RLIM_INFINITY
             and self._file_descriptor() >= descriptor_limit - RESERVED_FILE_DESCRIPTORS
@@ -110,7 +116,7 @@ class StrictHttpProtocol(HttpToolsProtocol):
                 )
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the request that is being answered; uvicorn tells the one that was read last."""
+        """Notify the request that is being served; uvicorn notifies only the one that was read last."""
         if self._client_timer is not None:
             self._client_timer.cancel()
         if self._responding_cycle is not None and not self._responding_cycle.response_complete:
@@ -119,11 +125,11 @@ class StrictHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def eof_received(self) -> None:
-        """Close, as without this, but not before what is held has been sent."""
+        """Close the connection, as would happen without this method, but send pending bytes first."""
         self.transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Parse what was sent, and serve each request that is complete enough for it."""
+        """Parse the bytes received and serve each request as soon as its head is complete."""
         if self._has_stopped_reading:
             return
         self._unset_keepalive_if_required()
@@ -143,11 +149,11 @@ class StrictHttpProtocol(HttpToolsProtocol):
             self._reject(context if isinstance(context, InvalidRequestError) else parse_error)
 
     def _reparse_without_upgrade(self, rest: bytes) -> None:
-        """Read a request anew that asks for an upgrade, as one that does not, and the `rest` that follows its head.
+        """Parse a request that asks for an upgrade again as one that does not, with the `rest` that follows its head.
 
-        httptools takes it for one without a body, and what follows for another protocol, or the next request. There are
-        no upgrades here: another parser gets the same head without what asks for one, and with `Connection: close`,
-        after which it takes nothing for a request.
+        httptools treats it as a request without a body, and what follows as another protocol or the next request. There
+        are no upgrades here: a new parser gets the same head without the headers that ask for one, and with
+        `Connection: close`, after which it accepts no further request.
         """
         version = self.parser.get_http_version().encode()
         lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
@@ -156,74 +162,78 @@ class StrictHttpProtocol(HttpToolsProtocol):
         self.parser.feed_data(b"\r\n".join([*lines, b"Connection: close", b"\r\n"]) + rest)
 
     def on_headers_complete(self) -> None:
-        """Serve the request, if its head is one; not yet if it asks for an upgrade, see `_read_without_upgrade`."""
+        """Serve the request if its head is valid; not yet if it asks for an upgrade, see `_reparse_without_upgrade`."""
         self._check_head()
         self._framing_size_bytes = 0
         if not self.parser.should_upgrade():
             super().on_headers_complete()
             self.scope["state"][CLIENT_GONE_KEY] = self.transport.is_closing
-            self.headers = _DISCARDED_TRAILERS  # type: ignore[assignment]  # nothing but `append` is called
+            self.headers = _DISCARDED_TRAILERS  # type: ignore[assignment]  # only `append` is called
         elif self.parser.get_method() == b"CONNECT":
-            raise InvalidRequestError(400, "This service is no proxy.")
+            raise InvalidRequestError(400, "This service is not a proxy.")
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._responding_cycle = cycle
         super()._start_asgi_task(cycle, app)
 
     def _check_head(self) -> None:
-        """Check what the parser does not.
+        """Check what the parser does not check.
 
         Raises:
-            RefusedError: the head is too large, its version is none of ours, it names no host or several, or it has a
-                body that is encoded in other ways than `chunked`.
+            InvalidRequestError: the head is too large, its version is not supported, it has no Host header or several,
+                or its Transfer-Encoding is not exactly `chunked`.
         """
         header_names = [name for name, _ in self.headers]
         version = self.parser.get_http_version()
         if version not in _SUPPORTED_VERSIONS:
-            raise InvalidRequestError(400, "This service speaks HTTP/1.1.")
+            raise InvalidRequestError(400, "This service supports only HTTP/1.1. Use that version.")
         host_count = header_names.count(b"host")
         if host_count != 1 and (host_count or version != "1.0"):
-            raise InvalidRequestError(400, "Send one Host header.")
+            raise InvalidRequestError(400, "Send exactly one Host header.")
         if b"transfer-encoding" in header_names:
             codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
             if codings != [b"chunked"] or version == "1.0":
-                raise InvalidRequestError(400, "The only Transfer-Encoding is `chunked`, once, in HTTP/1.1.")
-        if self._framing_size_bytes > MAX_HEAD_SIZE_BYTES:  # or a body came with it
+                raise InvalidRequestError(
+                    400, "The only supported Transfer-Encoding is a single `chunked`, in HTTP/1.1."
+                )
+        if self._framing_size_bytes > MAX_HEAD_SIZE_BYTES:  # or part of a body came with it
             size = len(self.url) + sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
             if size > MAX_HEAD_SIZE_BYTES:
                 raise HeadTooLargeError
 
     def on_body(self, body: bytes) -> None:
-        """Pass a part of a body on."""
+        """Pass on a part of a body, and restart the count of framing bytes."""
         self._framing_size_bytes = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Note that a request is complete, which one that asks for an upgrade is not yet."""
+        """Note that a request is complete; one that asks for an upgrade is not complete yet."""
         if not self.parser.should_upgrade():
             super().on_message_complete()
 
     def _reject(self, error: InvalidRequestError) -> None:
-        """Answer what is no request, where it is its turn to be answered, and end the connection."""
+        """Reject an invalid request, with a response if one is due, and end the connection."""
         self._has_stopped_reading = True
         request_id = new_identifier("req")
         log.warning("request refused", request_id=request_id, status=error.status, reason=error.detail)
         cycle: RequestResponseCycle | None = self.cycle
         is_in_head = cycle is None or cycle.scope is not self.scope
         if cycle is not None and not cycle.response_complete and (is_in_head or not cycle.more_body):
-            cycle.keep_alive = False  # this answer, which is on its way, is the last
+            cycle.keep_alive = False  # the response that is being sent is the last one
             return
-        # an answer to a request that has one already would be taken for the answer to the next
+        # a second response to a request would be mistaken for the response to the next one
         if is_in_head or cycle is None or not (cycle.response_started or self.pipeline):
-            observe_request("", "(none)", error.status, 0, is_complete=True)
-            response = ProblemResponse({"state": {"request_id": request_id}}, error.status, error.detail)
+            observe_request("", UNKNOWN_ROUTE, error.status, 0, is_complete=True)
+            scope: dict[str, Any] = {}
+            RequestState(request_id, "").attach(scope)
+            response = ProblemResponse(scope, error.status, error.detail)
             headers = [*response.raw_headers, (b"connection", b"close"), (b"x-request-id", request_id.encode())]
             lines = [b"%b: %b\r\n" % header for header in (*headers, *SECURITY_HEADERS)]
             self.transport.write(b"".join([STATUS_LINE[error.status], *lines, b"\r\n", bytes(response.body)]))
         self.transport.close()
 
     def _check_client(self) -> None:
-        """End the connection if the client has owed the same for a whole period."""
+        """End the connection if the client has made no progress for a whole period."""
         progress = self._client_progress()
         if progress is not None and progress == self._last_client_progress:
             self._coalescing_transport.abort()
@@ -232,14 +242,15 @@ class StrictHttpProtocol(HttpToolsProtocol):
         self._client_timer = self.loop.call_later(self._client_timeout_seconds, self._check_client)
 
     def _client_progress(self) -> object:
-        """What the client has to do next, which changes when it has done it; None if it is the service's turn.
+        """Return what the client must do next, which changes once it has done so; None if it is the service's turn.
 
-        A request is owed until it is complete, however many bytes of it come; of an answer, some bytes must be taken.
+        A request is owed until it is complete, however many bytes of it arrive; of a response, the client must receive
+        `RECEIVE_PROGRESS_BYTES`.
         """
         if self.flow.write_paused or self.transport.is_closing():
             return "answer", (
                 self._coalescing_transport.written_bytes - self._undelivered_bytes()
-            ) // MIN_RECEIVED_BYTES
+            ) // RECEIVE_PROGRESS_BYTES
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is None or cycle.response_complete:
             return "request", cycle
@@ -248,9 +259,9 @@ class StrictHttpProtocol(HttpToolsProtocol):
         return None
 
     def _undelivered_bytes(self) -> int:
-        """Bytes of answers that have not reached the client's side, here and in the kernel."""
+        """Return the number of response bytes that have not reached the client's side, here and in the kernel."""
         kernel_queue_size = bytearray(4)
-        with suppress(OSError):  # it has just been closed, or is no Linux socket
+        with suppress(OSError):  # it was just closed, or is not a Linux socket
             fcntl.ioctl(self._file_descriptor(), termios.TIOCOUTQ, kernel_queue_size)
         return self._coalescing_transport.get_write_buffer_size() + int.from_bytes(kernel_queue_size, sys.byteorder)
 

@@ -1,4 +1,9 @@
-"""Processes: several that serve beside each other, and the one that supervises them; those that end with others."""
+"""A pre-fork supervisor: forks worker processes, which serve side by side, and replaces those that end.
+
+uvicorn's supervisor lacks the fork: each of its workers loads all modules itself. gunicorn's `--preload` lacks a socket
+for each worker: on a shared one, a single worker may get most of the traffic (uvicorn-worker #34). This module can go
+when uvicorn has `--preload` (uvicorn #3031) together with a `reuse_port` option.
+"""
 
 import os
 import signal
@@ -18,21 +23,24 @@ import structlog
 log = structlog.get_logger()
 
 STARTUP_FAILURE = 3
-"""The exit status of a worker that would fail in the same way again; uvicorn's."""
+"""Exit status of a worker that would fail in the same way again; the same as uvicorn's."""
 RESTART_DELAY_SECONDS = 0.5
-"""Seconds that a worker has to have run for another to take its place at once."""
+"""Seconds that a worker must have run to be replaced at once; otherwise its replacement is delayed by as long."""
 
 HEARTBEAT_INTERVAL_SECONDS = 1.0
-"""Seconds between a worker's signs of life."""
+"""Seconds between the heartbeats of a worker."""
 MAX_MISSED_HEARTBEATS = 30
-"""Beats after which a worker that gives none is ended: it would keep its share of all new connections."""
+"""Missed heartbeats after which a worker is killed: it would keep its share of all new connections."""
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _FORK_CONTEXT = get_context("fork")
 
 
 def exit_after(wait_for_end: Callable[[], object]) -> None:
-    """End this process gracefully as soon as another, which it cannot do without, has ended; without draining."""
+    """End this process gracefully, but without draining, as soon as another one that it depends on has ended.
+
+    `wait_for_end` blocks until that process has ended.
+    """
 
     def interrupt_when_ended() -> None:
         wait_for_end()
@@ -46,46 +54,46 @@ class _Worker:
     process: BaseProcess
     pid: int
     heartbeat: mmap
-    """One byte, which the worker changes at each beat."""
+    """One byte of shared memory, which the worker changes at each heartbeat."""
     started_at: float = field(default_factory=time.monotonic)
     last_heartbeat: int = 0
     missed_heartbeats: int = 0
-    """Beats that it has not given."""
+    """Number of consecutive heartbeats missed."""
 
 
 class Supervisor:
-    """Worker processes, and their supervisor, which is the process that makes this.
+    """Supervises worker processes, from the process that creates this object.
 
-    They are forked: what is loaded by then is in memory once for all of them, and they start in no time. One that ends
-    is replaced at once, one that has stopped after half a minute, and the log tells of it.
+    Workers are forked: modules loaded by then are in memory once for all of them, and workers start in no time. A
+    worker that ends is replaced at once; one that hangs is killed after half a minute and replaced. Both are logged.
     """
 
     def __init__(self, worker_count: int, serve: Callable[[], None], *, on_exit: Callable[[int], None]) -> None:
-        """So many that `serve`; `forget` is told the pid of each that has ended."""
+        """Supervise `worker_count` processes that run `serve`; call `on_exit` with the pid of each that has ended."""
         self._worker_count = worker_count
         self._serve = serve
         self._on_exit = on_exit
         self._workers: dict[int, _Worker] = {}
-        """By what becomes readable when they end."""
+        """Workers by their sentinel, which becomes readable when they end."""
         self._next_start_at = 0.0
-        """When the next may be started."""
+        """Earliest time at which the next worker may be started."""
         self._any_ended = False
-        """Whether any has: that the first ones start is no news."""
+        """Whether any worker has ended: the start of the first ones is not logged."""
         self._is_stopping = False
         self._has_failed = False
         self._lifeline_read, self._lifeline_write = os.pipe()
-        """What becomes readable when the supervisor ends, and what keeps it from that."""
+        """A pipe: its read end becomes readable when the supervisor, which holds the only write end, ends."""
 
     def run(self) -> int:
-        """Serve until SIGINT or SIGTERM, which both stop them gracefully; 0, or 1 where one cannot start.
+        """Supervise until SIGINT or SIGTERM, which stop workers gracefully; return 0, or 1 if a worker cannot start.
 
-        The second signal is a hurry.
+        A second signal makes workers skip draining.
         """
         try:
             with _signal_socket() as signals:
                 self._supervise(signals)
         finally:
-            os.close(self._lifeline_write)  # whatever happened here, nobody is left behind
+            os.close(self._lifeline_write)  # whatever happened here, no worker is left behind
         return 1 if self._has_failed else 0
 
     def _supervise(self, signals: socket.socket) -> None:
@@ -109,12 +117,12 @@ class Supervisor:
         return 0 if self._is_stopping else self._worker_count - len(self._workers)
 
     def _spawn_missing(self) -> None:
-        """Start those that are lacking, unless the last one that ended, or was to be started, failed just now."""
+        """Spawn missing workers, unless the last one ended too early, or could not be started, just now."""
         while self._missing_count and time.monotonic() >= self._next_start_at:
             try:
                 pid = self._spawn()
-            except OSError as error:  # there are too many processes, or too little memory
-                log.error("worker not started", error=type(error).__name__)  # noqa: TRY400  # of no use with its trace
+            except OSError as error:  # there are too many processes or there is too little memory
+                log.error("worker not started", error=type(error).__name__)  # noqa: TRY400  # a traceback would not help
                 self._next_start_at = time.monotonic() + RESTART_DELAY_SECONDS
             else:
                 if self._any_ended:
@@ -123,7 +131,7 @@ class Supervisor:
     def _spawn(self) -> int:
         heartbeat = mmap(-1, 1)
         process = _FORK_CONTEXT.Process(target=self._run_worker, args=[heartbeat])
-        # what the worker is told before it can listen waits until it can, and is not taken for told to its supervisor
+        # a signal to the worker before its handlers are set stays pending; the supervisor's would take it for their own
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
         try:
             process.start()
@@ -138,14 +146,17 @@ class Supervisor:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.close(self._lifeline_write)
-        with suppress(KeyboardInterrupt):  # the server has shut down gracefully, and passes the signal on
+        with suppress(KeyboardInterrupt):  # the server has shut down gracefully and raises the signal again
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
-            exit_after(lambda: os.read(self._lifeline_read, 1))  # without its supervisor it would hold the port
+            exit_after(lambda: os.read(self._lifeline_read, 1))  # without its supervisor it would keep the port
             threading.Thread(target=_send_heartbeats, args=[heartbeat], daemon=True).start()
             self._serve()
 
     def _kill_hung(self) -> None:
-        """End who has given no sign of life for too long; counted, as all may have been stopped for a while."""
+        """Kill workers that have missed too many heartbeats.
+
+        Heartbeats are counted, not timed, so that pausing the whole container kills no worker.
+        """
         for worker in self._workers.values():
             worker.missed_heartbeats = (
                 worker.missed_heartbeats + 1 if worker.heartbeat[0] == worker.last_heartbeat else 0
@@ -181,7 +192,7 @@ def _send_heartbeats(heartbeat: mmap) -> None:
 
 @contextmanager
 def _signal_socket() -> Iterator[socket.socket]:
-    """What there is a byte to read of for each signal that tells this process to stop: its number."""
+    """Provide a socket from which a byte, the signal's number, can be read for each signal to stop this process."""
     readable, writable = socket.socketpair()
     with readable, writable:
         writable.setblocking(False)
@@ -195,4 +206,4 @@ def _signal_socket() -> Iterator[socket.socket]:
 
 
 def _ignore_signal(*_: object) -> None:
-    """Nothing: that the signal has a handler has its number written."""
+    """Do nothing: Python writes a signal's number to the socket only if the signal has a handler."""

@@ -1,1 +1,1 @@
-"""Bringing records in from files, and out into files: whole registers, set by set."""
+"""Import and export of records: whole registers as files, one resource at a time."""

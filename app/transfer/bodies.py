@@ -1,4 +1,4 @@
-"""What a line of a file has to be: the body of a request, checked by the API's own schemas in their own words."""
+"""Validation of lines: each line is the body of a request, checked by the API's schemas, with their error messages."""
 
 from typing import Any, NamedTuple
 
@@ -15,17 +15,17 @@ TIMESTAMP_FIELDS = ("date_created", "last_updated")
 
 
 class ValidLine(NamedTuple):
-    """A line that is right as far as it can be told without the database."""
+    """A line that is valid as far as can be determined without the database."""
 
     line_number: int
     values: dict[str, Any]
-    """The fields that it gives, and no others."""
+    """The fields that the line sets, and no others."""
 
 
 class LineValidator:
-    """Checks lines of one resource.
+    """Validates the lines of one resource.
 
-    With `update`, what has to be there of a new record may be missing: the record may be there already.
+    With `overwrite`, fields that a new record requires may be missing, because the record may already exist.
     """
 
     def __init__(self, resource: TransferableResource, *, overwrite: bool) -> None:
@@ -40,7 +40,7 @@ class LineValidator:
         )
 
     def validate(self, line: ParsedLine) -> ValidLine | list[FieldError]:
-        """The body of a line, or all that is wrong with it."""
+        """Return the values of a line, or all of its errors."""
         if line.record is None:
             return list(line.errors)
         try:

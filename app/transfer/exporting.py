@@ -1,4 +1,4 @@
-"""Exporting records: all that is wanted of a resource, as of one moment, in constant memory."""
+"""Export of all records of a resource that match a query, from one snapshot and in constant memory."""
 
 import asyncio
 import csv
@@ -17,9 +17,9 @@ from app.transfer.layout import Layout
 from app.transfer.resources import TransferableResource
 
 EXPORT_BATCH_SIZE = 1000
-"""Records that are read at once: about a megabyte."""
+"""Maximum number of records per page that is read: about a megabyte."""
 EXPORT_PRINCIPAL = Principal("export")
-"""Under this name the audit has what an export has shown."""
+"""The principal under which the audit records what an export has read."""
 
 
 class Export:
@@ -31,18 +31,18 @@ class Export:
         self._query = query
 
     async def count(self) -> int:
-        """Count what is wanted."""
+        """Return the number of matching records."""
         return await self._listing.total(self._query)
 
     async def batches(self) -> AsyncGenerator[list[KeysetRow]]:
-        """Read all that is wanted, in the order of `unique_id`."""
+        """Yield all matching records in batches, ordered by `unique_id`."""
         if self._query.filters:
-            # what is rare and what is not is found in different ways
+            # the best plan depends on how common the filter values are, which a generic plan ignores
             await self._connection.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))
         next_page = asyncio.create_task(self._read_page(None))
         try:
             while items := await next_page:
-                # PostgreSQL reads on while these are written
+                # PostgreSQL reads the next page while the caller writes this one
                 next_page = asyncio.create_task(self._read_page(items[-1].position))
                 yield items
         finally:
@@ -54,26 +54,26 @@ class Export:
 
 
 class NdjsonFormat:
-    """One document a line, as the list streams them."""
+    """NDJSON: one document per line, as the list streams them."""
 
     header = ""
 
     def __init__(self, _: Layout) -> None: ...
 
     def render(self, records: Sequence[ListItem]) -> str:
-        """Some records of the file."""
+        """Return the lines of some records."""
         return "".join([f"{record.document}\n" for record in records])
 
 
 class CsvFormat:
-    """One record a row, as `import` and spreadsheets read them."""
+    """CSV: one record per row, for `import` and for spreadsheets."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self.header = _csv_text([layout.columns])
 
     def render(self, records: Sequence[ListItem]) -> str:
-        """Some records of the file."""
+        """Return the rows of some records."""
         return _csv_text(self._layout.to_csv_row(json.loads(record.document)) for record in records)
 
 

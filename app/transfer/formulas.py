@@ -1,14 +1,14 @@
-"""Cells of CSV files that a spreadsheet would run: text that begins like a formula (CWE-1236).
+"""Escaping of CSV cells that a spreadsheet would execute: text that begins like a formula (CWE-1236).
 
-An apostrophe before it makes it text. It is put there and taken away by the same rule, which sees through apostrophes
-that are there already: so what is exported and imported again is what it was, whatever it was.
+A leading apostrophe makes such a cell text. The same rule adds and removes it, and ignores apostrophes that are already
+there, so that an export followed by an import preserves any text.
 """
 
 import re
 
-_FORMULA_PREFIXES = frozenset("=+-@\t\r\n＝＋－＠")  # noqa: RUF001  # Excel takes the full-width ones too
+_FORMULA_PREFIXES = frozenset("=+-@\t\r\n＝＋－＠")  # noqa: RUF001  # Excel accepts the full-width characters too
 _HARMLESS_NUMBER_PATTERN = re.compile(r"[+-][0-9 ().-]*")
-"""A number or a telephone number, of which no function and no other program can be called."""
+"""Matches numbers and telephone numbers, which cannot call a function or another program."""
 
 
 def _is_formula(cell: str) -> bool:
@@ -17,10 +17,10 @@ def _is_formula(cell: str) -> bool:
 
 
 def escape_formula(cell: str) -> str:
-    """The cell of a file for a text."""
+    """Return the cell that represents a text."""
     return f"'{cell}" if _is_formula(cell) else cell
 
 
 def unescape_formula(cell: str) -> str:
-    """The text of a cell."""
+    """Return the text that a cell represents."""
     return cell[1:] if cell.startswith("'") and _is_formula(cell) else cell

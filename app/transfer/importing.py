@@ -1,4 +1,4 @@
-"""Importing a file: its lines are checked and then written by `app.transfer.staging`, all in one transaction."""
+"""Import of a file: its lines are validated, then written by `app.transfer.staging`, all in one transaction."""
 
 import asyncio
 from collections import Counter
@@ -23,38 +23,38 @@ from app.transfer.staging import RowError, StagedBatch, Staging
 T = TypeVar("T")
 
 IMPORT_BATCH_SIZE = 2000
-"""Lines that are written at once: some megabytes, and more gain little."""
-MAX_LINKS_PER_BATCH = 8000
-"""Links that are written at once: a line may have thousands, each of which may be wrong."""
+"""Maximum number of lines per batch: some megabytes; larger batches gain little."""
+BATCH_FULL_AT_LINKS = 8000
+"""Number of links above which a batch takes no more lines: a line may have thousands, and each may be an error."""
 MAX_REJECTED_LINES = 100_000
-"""After so many the rest of a file is not looked at: it is not what it seems to be."""
+"""Maximum number of rejected lines; after more, the rest of the file is not read: it is not what it seems to be."""
 IMPORT_ADVISORY_LOCK_KEY = 0x696D706F7274
-"""Any number that all versions agree on, held by who imports; this one spells `import`."""
+"""Key of the advisory lock that serialises imports: an arbitrary number, equal in all versions (`import` in ASCII)."""
 IMPORT_PRINCIPAL = Principal("import")
-"""Under this name the journal has what an import has done."""
+"""The principal under which the journal records what an import has written."""
 
 
 @dataclass
 class ImportSummary:
-    """What has become of the lines of a file so far."""
+    """Counts of the lines of a file that have been processed so far."""
 
     lines: int = 0
     by_status: Counter[str] = field(default_factory=Counter)
     rejected: int = 0
-    """Lines that are not stored, however many errors each has."""
+    """Number of lines that are not stored; a line with several errors counts once."""
 
 
 ProgressCallback = Callable[[ImportSummary, Sequence[RowError], int], None]
-"""Is told after each batch: the tally so far, what was wrong with the batch, and how many bytes were read."""
+"""Called after each batch with the summary so far, the errors of the batch, and the number of bytes read so far."""
 
 
 class _CheckedBatch(NamedTuple):
-    """What was read of a file at once."""
+    """Consecutive lines of a file that were read and validated together."""
 
     staged_batch: StagedBatch
     lines: int
     errors: list[RowError]
-    """Of lines that are not in the batch."""
+    """The errors of the lines that are not in `staged_batch`."""
     bytes_read: int
 
 
@@ -64,7 +64,7 @@ def _checked_batches(record_file: RecordFile, validator: LineValidator, staging:
         validated = validator.validate(line)
         if (
             lines == IMPORT_BATCH_SIZE
-            or batch.link_count > MAX_LINKS_PER_BATCH
+            or batch.link_count > BATCH_FULL_AT_LINKS
             or (isinstance(validated, ValidLine) and not batch.can_add(validated))
         ):
             yield _CheckedBatch(batch, lines, errors, record_file.bytes_read)
@@ -86,18 +86,18 @@ async def import_file(
     *,
     overwrite: bool,
 ) -> ImportSummary:
-    """Import the lines of a file of resource `name`, all that are right, in the transaction of `connection`.
+    """Import all valid lines of a file in the transaction of `connection`, and return the counts of all lines.
 
-    It is the caller's to undo the transaction where lines were wrong. Batches are read and checked in a thread while
-    PostgreSQL writes the one before.
+    If lines were rejected, the caller decides whether to roll the transaction back. Each batch is read and validated in
+    a thread while PostgreSQL writes the previous one.
 
     Raises:
-        UnreadableFileError: the file cannot be read to its end, or too much of it is wrong.
-        ConflictError: other transactions were in the way again and again.
+        UnreadableFileError: the file cannot be read to its end, or too many of its lines were rejected.
+        ConflictError: a batch conflicted with other transactions at every attempt.
     """
-    # one import after the other: two that have the same records, in another order, would end each other
+    # one import at a time: two with the same records in different orders would deadlock
     await connection.execute(select(func.pg_advisory_xact_lock(IMPORT_ADVISORY_LOCK_KEY)))
-    # a batch is small and the tables grow: all is looked up by index, one by one
+    # a batch is small and the tables grow, so every row is looked up by index
     for plan_node in ("seqscan", "hashjoin", "mergejoin"):
         await connection.execute(text(f"SET LOCAL enable_{plan_node} = off"))
     resource = RESOURCES[resource_name]
@@ -120,7 +120,7 @@ async def import_file(
         summary.rejected += len({fault.line_number for fault in errors})
         report_progress(summary, errors, checked_batch.bytes_read)
         if summary.rejected > MAX_REJECTED_LINES:
-            raise UnreadableFileError(f"More than {MAX_REJECTED_LINES:,} lines are wrong: mend these first.")
+            raise UnreadableFileError(f"More than {MAX_REJECTED_LINES:,} lines were rejected: correct them first.")
 
     try:
         next_batch = _run_in_thread(lambda: next(checked_batches, None))
@@ -129,31 +129,36 @@ async def import_file(
             await store(checked_batch)
         await staging.finish()
     except (SerializationError, ConflictError) as error:
-        raise ConflictError("Others changed the same records at the same moment. Nothing was stored.") from error
+        raise ConflictError(
+            "Other transactions changed the same records. Nothing was stored: run the import again."
+        ) from error
     return summary
 
 
 def _run_in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
-    """Do `work` in a thread that nobody waits for where the command ends before: it may wait for a pipe for ever."""
+    """Run `work` in a daemon thread and return a future for its result.
+
+    A command that ends early does not wait for the thread, which may be blocked on a pipe forever.
+    """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
     def resolve(result: T | None, error: Exception | None) -> None:
-        if future.done():  # given up
+        if future.done():  # cancelled
             return
         if error is None:
             future.set_result(cast("T", result))
         else:
             future.set_exception(error)
-            future.exception()  # seen: where nobody waits any more asyncio would print it
+            future.exception()  # marks it as retrieved: asyncio would log it if nothing awaits the future any more
 
     def run() -> None:
         result, error = None, None
         try:
             result = work()
-        except Exception as raised:  # noqa: BLE001  # whoever waits raises it
+        except Exception as raised:  # noqa: BLE001  # raised where the future is awaited
             error = raised
-        with suppress(RuntimeError):  # the loop has ended
+        with suppress(RuntimeError):  # the event loop is closed
             loop.call_soon_threadsafe(resolve, result, error)
 
     Thread(target=run, daemon=True).start()
@@ -161,7 +166,7 @@ def _run_in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
 
 
 async def _store_batch(staging: Staging, batch: StagedBatch) -> tuple[dict[str, int], list[RowError]]:
-    # plans are kept, those of foreign keys' checks too, and the first ones were made when the tables were empty
+    # PostgreSQL caches plans, also those of foreign-key checks, and made the first ones when the tables were empty
     await staging.connection.execute(text("DISCARD PLANS"))
     await staging.stage(batch)
     await staging.classify()

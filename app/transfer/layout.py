@@ -1,7 +1,8 @@
-"""How a record stands in a file: as the API writes it in JSON, or in the cells of a CSV file's row.
+"""The representation of a record in a file: the API's JSON document, or the cells of a CSV row.
 
-Columns are named as the contract names fields: `patient_profile.unique_id` and so on for what is nested, and for links
-the name by which requests replace them, `hospital_ids`, the ids separated by `|`, which no id has in it.
+Columns have the names of the contract's fields. Nested objects have columns such as `patient_profile.unique_id`. Links
+have a column with the name of the request field that replaces them, such as `hospital_ids`; it contains the ids,
+separated by `|`, which no id contains.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ ID_SEPARATOR = "|"
 
 
 class Layout:
-    """The fields of one resource's files."""
+    """The fields in the files of one resource."""
 
     def __init__(self, repository: type[Repository]) -> None:
         document = repository.document
@@ -24,15 +25,15 @@ class Layout:
             for field, relation in document.relations.items()
             if relation is link
         }
-        """The names by which requests replace links, by those of the document's fields."""
+        """Maps each document field with links to the request field that replaces these links."""
         self.nested_fields = {
             field: tuple(relation.schema.model_fields)
             for field, relation in document.relations.items()
             if isinstance(relation, ToOne)
         }
-        """The fields inside each nested object."""
+        """Maps each document field with a nested object to the names of the object's fields."""
         self.columns: Sequence[str] = tuple(self._csv_columns(document.schema.model_fields, document.relations))
-        """Of a CSV file, in the order of the document."""
+        """The columns of a CSV file, in the order of the document's fields."""
 
     def _csv_columns(self, fields: Mapping[str, Any], relations: Mapping[str, ToOne | ToMany]) -> Iterator[str]:
         for field in fields:
@@ -42,7 +43,7 @@ class Layout:
                 yield self.link_id_fields[field] if field in relations else field
 
     def from_csv_row(self, cells: Mapping[str, str]) -> dict[str, Any]:
-        """The body of a request that says what a row of a CSV file does. A blank cell says that there is nothing."""
+        """Return the request body that corresponds to a CSV row. A blank cell means that its field has no value."""
         record: dict[str, Any] = {name: cell for name, cell in cells.items() if "." not in name}
         for name in self.link_id_fields.values():
             if name in record:
@@ -56,14 +57,14 @@ class Layout:
         return _without_blank_id(record)
 
     def with_link_ids(self, record: dict[str, Any]) -> dict[str, Any]:
-        """A record as the list streams it, with its links as requests replace them: their ids alone."""
+        """Add the fields with link ids that requests have to a record as the list streams it, and return the record."""
         for field, name in self.link_id_fields.items():
             if name not in record and isinstance(linked := record.get(field), list):
                 record[name] = [one.get("unique_id") if isinstance(one, dict) else one for one in linked]
         return record
 
     def to_csv_row(self, document: Mapping[str, Any]) -> list[str | None]:
-        """The row of a CSV file that says what a document does."""
+        """Return the cells of the CSV row that corresponds to a document."""
         cells: list[str | None] = []
         for field, value in document.items():
             if field in self.nested_fields:
@@ -77,7 +78,7 @@ class Layout:
 
 
 def _without_blank_id(record: dict[str, Any]) -> dict[str, Any]:
-    """A record whose id, if its cell is blank, is not there: a new one is made."""
+    """Strip the `unique_id` of a record, remove it if blank, so that it counts as omitted, and return the record."""
     if "unique_id" in record:
         record["unique_id"] = record["unique_id"].strip()
         if not record["unique_id"]:

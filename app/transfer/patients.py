@@ -1,38 +1,36 @@
-"""Patients on their way in, with the profiles that their lines give."""
+"""Staging of patients together with the profiles in their lines."""
 
 from collections.abc import AsyncIterator
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Delete, MetaData, Select, Table, and_, case, delete, select
+from sqlalchemy import ColumnElement, Delete, Select, and_, case, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.schema import CreateTable, DropTable
 
 from app.auth.principal import Principal
-from app.db.base import ID_TEXT
 from app.errors import FieldError
 from app.patients.schemas import NAME_MISSING_MESSAGE
 from app.patients.service import PatientService
 from app.profiles.service import ProfileService
-from app.search.dictionary import DEFER_NAME_WORDS, INSERT_NAME_WORDS, STAGE_NAME_WORDS
 from app.transfer.bodies import ValidLine
+from app.transfer.name_words import (
+    DEFER_NAME_WORDS,
+    INSERT_NAME_WORDS,
+    STAGE_NAME_WORDS,
+    STAGED_HOSPITAL_WORDS_TABLE,
+    STAGED_WORDS_TABLE,
+)
 from app.transfer.staging import RowError, RowStatus, StagedBatch, Staging, retired_id_message
 
-_STAGED_WORDS_TABLE, _STAGED_HOSPITAL_WORDS_TABLE = (
-    Table(
-        name,
-        MetaData(),
-        *(Column(column, ID_TEXT, primary_key=True) for column in columns),
-        prefixes=["TEMPORARY"],
-        postgresql_on_commit="DROP",
-    )
-    for name, columns in (("staged_words", ["word"]), ("staged_hospital_words", ["hospital_id", "word"]))
-)
 NAME_COLUMNS = ("patient_first_name", "patient_last_name")
 
 
 class StagedPatientBatch(StagedBatch):
-    """Some bodies of patients. All that give a profile say the same of it: else what comes later counts."""
+    """A batch of patients in which all lines with the same profile have the same data for it.
+
+    A line with other data for the profile goes into the next batch, so that the last line of the file wins.
+    """
 
     def __init__(self, staging: "PatientStaging") -> None:
         super().__init__(staging)
@@ -40,14 +38,14 @@ class StagedPatientBatch(StagedBatch):
         self._profiles_by_id: dict[str, dict[str, Any]] = {}
 
     def can_add(self, line: ValidLine) -> bool:
-        """Whether neither its patient is in it yet, nor something else of its profile."""
+        """Return whether the batch has neither the line's patient nor other data for the line's profile."""
         profile = line.values.get("patient_profile")
         return super().can_add(line) and (
             profile is None or self._profiles_by_id.get(profile["unique_id"], profile) == profile
         )
 
     def add(self, line: ValidLine) -> None:
-        """Take a body, and its profile."""
+        """Add the patient of a line, and its profile if the batch does not have it yet."""
         values = dict(line.values)
         if "patient_profile" in values:
             profile = values.pop("patient_profile")
@@ -59,51 +57,51 @@ class StagedPatientBatch(StagedBatch):
 
 
 class PatientStaging(Staging):
-    """The staging tables of patients and of their profiles."""
+    """The staging tables of patients and their profiles."""
 
     def __init__(self, connection: AsyncConnection, principal: Principal, *, overwrite: bool) -> None:
         super().__init__(connection, principal, PatientService.repository_class, overwrite=overwrite)
-        # whoever creates a patient changes its profile: as the API has it
+        # a request that creates a patient may change an existing profile, and so may a line
         self.profiles = Staging(connection, principal, ProfileService.repository_class, overwrite=True)
 
     async def create_tables(self) -> None:
-        """Make the staging tables, others for the words of names, and have these learnt at the end."""
+        """Create the staging tables and those for the words of names, which are added to the vocabulary in `finish`."""
         await super().create_tables()
         await self.profiles.create_tables()
-        for table in (_STAGED_WORDS_TABLE, _STAGED_HOSPITAL_WORDS_TABLE):
+        for table in (STAGED_WORDS_TABLE, STAGED_HOSPITAL_WORDS_TABLE):
             await self.connection.execute(CreateTable(table))
         await self.connection.execute(DEFER_NAME_WORDS)
 
     async def finish(self) -> None:
-        """Learn the words of names, and drop the tables, as the last of the transaction."""
+        """Add the words of names to the vocabulary and drop the tables, as the last step of the transaction."""
         for statement in INSERT_NAME_WORDS:
             await self.connection.execute(statement)
-        for table in (_STAGED_WORDS_TABLE, _STAGED_HOSPITAL_WORDS_TABLE):
+        for table in (STAGED_WORDS_TABLE, STAGED_HOSPITAL_WORDS_TABLE):
             await self.connection.execute(DropTable(table))
         await self.profiles.finish()
         await super().finish()
 
     def new_batch(self) -> StagedPatientBatch:
-        """An empty one."""
+        """Return an empty batch."""
         return StagedPatientBatch(self)
 
     async def stage(self, batch: StagedBatch) -> None:
-        """Have a batch, and nothing else, in the staging tables."""
-        assert isinstance(batch, StagedPatientBatch)  # noqa: S101  # made by `batch`
+        """Replace the contents of the staging tables with a batch."""
+        assert isinstance(batch, StagedPatientBatch)  # noqa: S101  # created by `new_batch`
         await super().stage(batch)
         await self.profiles.stage(batch.profiles)
 
     async def classify(self) -> None:
-        """Say of each line what would become of it and its profile; patients are locked before profiles."""
+        """Set the status of each line and of its profile; patients are locked before profiles."""
         await super().classify()
         await self.connection.execute(self._delete_unused_profiles_statement)
         await self.profiles.classify()
 
     async def find_errors(self) -> AsyncIterator[RowError]:
-        """As for all resources; and patients have a name, and profiles that are not deleted ones."""
+        """Yield the errors of any resource, then patients that would have no name and profiles that were deleted."""
         async for row_error in super().find_errors():
             yield row_error
-        if self.overwrite:  # else each line has one, by itself
+        if self.overwrite:  # otherwise validation has already required a name in each line
             for line_number in await self._line_numbers(self._nameless_statement):
                 yield RowError(line_number, FieldError(("patient_last_name",), NAME_MISSING_MESSAGE, "name_missing"))
         for line_number in await self._line_numbers(self._retired_profiles_statement):
@@ -113,7 +111,7 @@ class PatientStaging(Staging):
             yield RowError(line_number, error)
 
     async def write(self) -> dict[str, int]:
-        """Profiles first, to which patients refer."""
+        """Write the profiles first, because patients refer to them; return the number of patients' lines by status."""
         await self.connection.execute(self._delete_unused_profiles_statement)
         await self.profiles.write()
         counts = await super().write()
@@ -123,7 +121,7 @@ class PatientStaging(Staging):
 
     @cached_property
     def _delete_unused_profiles_statement(self) -> Delete:
-        """Forget the profiles of lines that are forgotten, or that change nothing."""
+        """Deletes staged profiles of discarded lines and, without `overwrite`, of lines with an existing patient."""
         written_statuses = [RowStatus.CREATED, *([RowStatus.UPDATED, RowStatus.UNCHANGED] if self.overwrite else [])]
         referenced_ids = select(self.staging_table.c.profile_id).where(
             self.has_status(*written_statuses), self.staging_table.c.profile_id.is_not(None)

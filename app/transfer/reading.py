@@ -1,4 +1,4 @@
-"""Reading files of records: CSV or NDJSON, plain or gzip, from a file or a pipe, line by line in little memory."""
+"""Reading of record files: CSV or NDJSON, plain or gzip, from a file or a pipe, line by line in little memory."""
 
 import csv
 import gzip
@@ -15,37 +15,40 @@ from app.transfer.formulas import unescape_formula
 from app.transfer.layout import Layout
 
 MAX_LINE_BYTES = MAX_BODY_SIZE_BYTES
-"""Of one line: what the API takes as one body."""
+"""Maximum size of a line or a CSV record: that of a request body in the API."""
 MAX_BLANK_LINES = 1_048_576
-"""In a file: as many rows as a worksheet of Excel has, all of which a spreadsheet may save."""
+"""Maximum number of blank lines in a file: an Excel worksheet has as many rows, and a spreadsheet may save them all."""
 EXPANSION_ALLOWANCE_BYTES = 16 * 1024 * 1024
 MAX_EXPANSION_RATIO = 100
-"""Of a gzip, bytes to which each byte may expand, beyond `FREE_BYTES`: whole registers have 5 to 20, bombs 1,000."""
+"""Maximum number of bytes to which each byte of a gzip file may expand, beyond `EXPANSION_ALLOWANCE_BYTES`.
+
+Whole registers expand to 5 to 20 bytes, bombs to 1,000.
+"""
 _GZIP_MAGIC = b"\x1f\x8b"
 _UTF_8_BOM = b"\xef\xbb\xbf"
 _UTF_16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 _ZIP_MAGIC = b"PK\x03\x04"
-"""With which a workbook of Excel begins: it is an archive."""
-NOT_UTF_8_MESSAGE = "Is not in UTF-8. Save the file in UTF-8: in Excel, as “CSV UTF-8”"
+"""The first bytes of an Excel workbook, which is a ZIP archive."""
+NOT_UTF_8_MESSAGE = "Is not in UTF-8. Save the file as UTF-8; in Excel, choose “CSV UTF-8”"
 _COLUMN_NAME_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,63}")
 
 
 class UnreadableFileError(Exception):
-    """The file cannot be read as what it seems to be; the message tells where, and what to do."""
+    """The file cannot be read as what it appears to be; the message says where and what to change."""
 
 
 class ParsedLine(NamedTuple):
-    """A record as the file has it."""
+    """A record as it is in the file."""
 
     line_number: int
-    """Of the line in which it begins, from 1."""
+    """Number of the line in which the record begins, counted from 1."""
     record: dict[str, Any] | None
-    """The body of a request; none where there is only an error."""
+    """The request body, or None if the line could not be parsed."""
     errors: tuple[FieldError, ...] = ()
 
 
 class _CountingReader(io.RawIOBase):
-    """A file, with how many bytes of it were read: a pipe cannot tell."""
+    """Counts the bytes that are read from a file, because a pipe cannot report its position."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -61,7 +64,7 @@ class _CountingReader(io.RawIOBase):
 
 
 class _BoundedGzipReader(_CountingReader):
-    """What a gzip expands to, which is bounded by how much of it was read."""
+    """Decompresses a gzip file, with a limit on its output that grows with the compressed bytes read."""
 
     def __init__(self, compressed: "io.BufferedReader[_CountingReader]", compressed_file: _CountingReader) -> None:
         super().__init__(gzip.GzipFile(fileobj=compressed))
@@ -72,18 +75,18 @@ class _BoundedGzipReader(_CountingReader):
         if self.byte_count > EXPANSION_ALLOWANCE_BYTES + MAX_EXPANSION_RATIO * self._compressed_file.byte_count:
             raise UnreadableFileError(
                 f"The file expands to more than {MAX_EXPANSION_RATIO} times its size. "
-                "If that is right, unpack it first."
+                "If you expect that, decompress it first."
             )
         return size
 
 
 class RecordFile:
-    """A file that is read once, from its beginning to its end."""
+    """A file of records that is read once, from beginning to end."""
 
     def __init__(self, file: BinaryIO, layout: Layout) -> None:
         self._file = _CountingReader(file)
         self._layout = layout
-        # a pipe has no place to go back to, so that what was looked at must stay in a buffer
+        # a pipe cannot seek, so the bytes that were peeked at must stay in a buffer
         buffered = io.BufferedReader(self._file)
         is_gzip = buffered.peek(2).startswith(_GZIP_MAGIC)
         self._reader = io.BufferedReader(_BoundedGzipReader(buffered, self._file)) if is_gzip else buffered
@@ -92,27 +95,27 @@ class RecordFile:
 
     @property
     def bytes_read(self) -> int:
-        """How many bytes of the file have been read."""
+        """The number of bytes of the file that have been read, before any decompression."""
         return self._file.byte_count
 
     def lines(self) -> Iterator[ParsedLine]:
-        """All records.
+        """Return an iterator over all records.
 
         Raises:
-            UnreadableFileError: the rest of the file cannot be told apart.
+            UnreadableFileError: the file has an unsupported format, or the rest of it cannot be split into records.
         """
         raw_lines = self._raw_lines()
         first_line = next((line for line in raw_lines if self._has_content(line.removeprefix(_UTF_8_BOM).strip())), b"")
         if first_line.startswith(_GZIP_MAGIC):
-            raise UnreadableFileError("The file is packed twice. Unpack it once.")
+            raise UnreadableFileError("The file is compressed twice. Decompress it once.")
         if first_line.startswith(_ZIP_MAGIC):
             raise UnreadableFileError("The file is an Excel workbook. Save it as “CSV UTF-8”.")
         if first_line.startswith(_UTF_16_BOMS):
-            raise UnreadableFileError("The file is in UTF-16. Save it in UTF-8: in Excel, as “CSV UTF-8”.")
+            raise UnreadableFileError("The file is in UTF-16. Save it as UTF-8; in Excel, choose “CSV UTF-8”.")
         first_line = first_line.removeprefix(_UTF_8_BOM)
         if first_line.lstrip().startswith(b"["):
             raise UnreadableFileError(
-                "The file is one JSON array. Have a record a line instead: ask the list with `Accept: "
+                "The file is one JSON array. Write one record per line instead: request the list with `Accept: "
                 "application/x-ndjson`."
             )
         is_json = first_line.lstrip().startswith(b"{")
@@ -126,13 +129,17 @@ class RecordFile:
                     raise self._unreadable_error("is longer than 1 MiB")
                 yield line
         except (gzip.BadGzipFile, EOFError, zlib.error):
-            raise self._unreadable_error("is the last that can be unpacked: the file is damaged or cut off") from None
+            raise self._unreadable_error(
+                "is the last that can be decompressed: the file is damaged or cut off"
+            ) from None
 
     def _has_content(self, content: object) -> bool:
-        """Whether a line has a record. Those that have none are counted: each costs time, and takes a bit of a gzip.
+        """Return whether a line has a record, and count the lines that have none.
+
+        Their number is limited, because each costs time, and only about a bit of a gzip file.
 
         Raises:
-            UnreadableFileError: they are too many.
+            UnreadableFileError: there are more than `MAX_BLANK_LINES`.
         """
         if not content:
             self._blank_lines += 1
@@ -155,12 +162,12 @@ class RecordFile:
 
     def _line_from_json(self, record: Any) -> ParsedLine:
         if not isinstance(record, dict):
-            return ParsedLine(self._line_number, None, (FieldError((), "The line is no JSON object", "json"),))
+            return ParsedLine(self._line_number, None, (FieldError((), "The line is not a JSON object", "json"),))
         return ParsedLine(self._line_number, self._layout.with_link_ids(record))
 
     def _csv_lines(self, first: bytes, rest: Iterator[bytes]) -> Iterator[ParsedLine]:
         header = self._decode(first)
-        if header.startswith("sep="):  # Excel's own way to say it
+        if header.startswith("sep="):  # Excel's way of declaring the delimiter
             header = self._decode(next(rest, b""))
         delimiter = max(";", "\t", ",", key=header.count)
 
@@ -186,12 +193,12 @@ class RecordFile:
                 cells = next(rows, None)
                 if cells is None:
                     return
-                if self._has_content("".join(cells).strip()):  # spreadsheets end with rows of nothing
+                if self._has_content("".join(cells).strip()):  # spreadsheets save empty rows at the end
                     yield self._line_from_csv(first_line_number, names, cells)
         except csv.Error:
             message = (
-                "has a cell whose quotation marks or line ends are wrong: marks go around the whole cell and are "
-                "doubled in it, and a line ends with LF or CRLF"
+                "has a cell with wrong quotation marks or line endings: enclose the whole cell in quotation marks, "
+                "double those inside it, and end each line with LF or CRLF"
             )
             raise self._unreadable_error(message) from None
 
@@ -199,20 +206,22 @@ class RecordFile:
         try:
             return line.decode()
         except UnicodeDecodeError:
-            raise self._unreadable_error("is not in UTF-8. Save the file in UTF-8: in Excel, as “CSV UTF-8”") from None
+            raise self._unreadable_error(
+                "is not in UTF-8. Save the file as UTF-8; in Excel, choose “CSV UTF-8”"
+            ) from None
 
     def _column_names(self, cells: list[str]) -> list[str]:
         names = [cell.strip() for cell in cells]
-        while names and not names[-1]:  # spreadsheets have columns of nothing, too
+        while names and not names[-1]:  # spreadsheets save empty columns, too
             names.pop()
         allowed = self._layout.columns
-        # a file without a header begins with somebody's data: what is said of it is where it stands
+        # a file without a header begins with somebody's data: the message gives only the position of a cell
         is_header = 2 * sum(name in allowed for name in names) >= len(names)
         for column_number, name in enumerate(names, start=1):
             if name not in allowed:
                 shown_name = f", {name}," if is_header and _COLUMN_NAME_PATTERN.fullmatch(name) else ""
                 raise self._unreadable_error(
-                    f"has to name the columns. Column {column_number}{shown_name} is none of: {', '.join(allowed)}"
+                    f"must name the columns. Column {column_number}{shown_name} is not one of: {', '.join(allowed)}"
                 )
             if names.index(name) != column_number - 1:
                 raise self._unreadable_error(f"names column {name} twice")
@@ -222,7 +231,7 @@ class RecordFile:
         while len(cells) > len(names) and not cells[-1].strip():
             cells.pop()
         if len(cells) != len(names):
-            message = f"Has {len(cells)} cells, and there are {len(names)} columns"
+            message = f"Has {len(cells)} cells, but the file has {len(names)} columns"
             return ParsedLine(line_number, None, (FieldError((), message, "cells"),))
         for name, cell in zip(names, cells, strict=True):
             if not cell.isascii() and any("\udc80" <= character <= "\udcff" for character in cell):

@@ -1,14 +1,14 @@
-"""What can be imported and exported."""
+"""The resources that can be imported and exported."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from app.api.pages import ListParameters
 from app.doctors.schemas import DoctorCreate, DoctorUpdate
 from app.doctors.service import DoctorService
 from app.fields.schemas import CreateBody, UpdateBody
 from app.hospitals.schemas import HospitalCreate, HospitalUpdate
 from app.hospitals.service import HospitalService
+from app.listing.pagination import ListParameters
 from app.patients.schemas import PatientCreate, PatientParameters, PatientUpdate
 from app.patients.service import PatientService
 from app.profiles.schemas import ProfileCreate, ProfileUpdate
@@ -17,7 +17,7 @@ from app.records.service import Service
 
 
 class TransferableResource(NamedTuple):
-    """A resource, with what the API takes of it."""
+    """A resource with its service, the schemas of its request bodies and the parameters of its list."""
 
     service_class: type[Service[Any, Any]]
     create_schema: type[CreateBody]
@@ -31,4 +31,4 @@ RESOURCES: Mapping[str, TransferableResource] = {
     "profiles": TransferableResource(ProfileService, ProfileCreate, ProfileUpdate),
     "patients": TransferableResource(PatientService, PatientCreate, PatientUpdate, PatientParameters),
 }
-"""By their names, what others refer to first."""
+"""All resources by name, ordered so that a resource comes after those that it refers to."""

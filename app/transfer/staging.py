@@ -1,7 +1,7 @@
-"""Records on their way in, a batch at a time: copied into a staging table, compared with what is there, written.
+"""Bulk writes, one batch at a time: records are copied into a staging table, compared with stored records, and written.
 
-Every step is one statement for the whole batch, however many records, in the order of their keys. What the statements
-do is what the services do record by record, for a principal that is not limited.
+Each step is one statement for the whole batch, however many records it has, in the order of their keys. The statements
+have the effect that the services have record by record, for an unrestricted principal.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -55,7 +55,7 @@ from app.transfer.bodies import TIMESTAMP_FIELDS, ValidLine
 
 
 class RowStatus(StrEnum):
-    """What becomes of a line."""
+    """What an import does with the record of a line."""
 
     CREATED = "created"
     UPDATED = "updated"
@@ -63,28 +63,31 @@ class RowStatus(StrEnum):
 
 
 class RowError(NamedTuple):
-    """What is wrong with a line."""
+    """An error in a line."""
 
     line_number: int
     error: FieldError
 
 
 class StagedBatch:
-    """Some bodies, of as many records: what has an id that is in it already has to go into the next one."""
+    """The rows of some lines, each for another record.
+
+    A line with an id that the batch already has must go into the next batch.
+    """
 
     def __init__(self, staging: "Staging") -> None:
         self._staging = staging
         self.rows: list[tuple[Any, ...]] = []
         self.link_count = 0
-        """How many ids of other records its lines name."""
+        """Number of links to other records that the lines contain."""
         self._ids: set[str] = set()
 
     def can_add(self, line: ValidLine) -> bool:
-        """Whether its record is not in it yet."""
+        """Return whether the record of a line is not in the batch yet."""
         return line.values.get("unique_id") not in self._ids
 
     def add(self, line: ValidLine) -> None:
-        """Take a body, under a new id if it has none."""
+        """Add a line, with a new id if it has none."""
         values = line.values
         unique_id = values.get("unique_id") or new_identifier(self._staging.repository.prefix)
         self._ids.add(unique_id)
@@ -96,7 +99,7 @@ class StagedBatch:
 
 
 class Staging:
-    """The staging table of one resource and what is done with it, on one connection, within its transaction."""
+    """The staging table of one resource and the statements on it, within the transaction of one connection."""
 
     def __init__(
         self, connection: AsyncConnection, principal: Principal, repository: type[Repository], *, overwrite: bool
@@ -105,12 +108,12 @@ class Staging:
         self.author_parameters = author_parameters(principal)
         self.repository = repository
         self.overwrite = overwrite
-        """Whether records that are there and differ are changed; else their lines are wrong."""
+        """Whether stored records that differ from their lines are updated; otherwise these lines are errors."""
         self.table = repository.table
         self.client_columns = client_columns(self.table)
         names = [*self.client_columns, *repository.link_relations]
         self.field_bits: Mapping[str, int] = {name: 1 << place for place, name in enumerate(names)}
-        """Of what a line may give, columns and links: where they stand in the number that says which it gives."""
+        """The bit of each column and each set of links in the mask of the fields that a line sets."""
         self.staging_table = Table(
             f"staged_{self.table.name}",
             MetaData(),
@@ -126,34 +129,36 @@ class Staging:
         )
 
     async def create_tables(self) -> None:
-        """Make the staging table, which goes with the transaction."""
+        """Create the staging table, which the end of the transaction drops."""
         await self.connection.execute(CreateTable(self.staging_table))
 
     async def finish(self) -> None:
-        """Drop it before that: a second file may be of the same resource."""
+        """Drop the staging table before the transaction ends, because another file may have the same resource."""
         await self.connection.execute(DropTable(self.staging_table))
 
     def new_batch(self) -> StagedBatch:
-        """An empty one."""
+        """Return an empty batch."""
         return StagedBatch(self)
 
     async def stage(self, batch: StagedBatch) -> None:
-        """Have a batch, and nothing else, in the staging table."""
+        """Replace the contents of the staging table with a batch."""
         await self.connection.execute(text(f"TRUNCATE {self.staging_table.name}"))
         columns = [column.name for column in self.staging_table.columns if column.name != "fate"]
         await copy_rows(self.connection, self.staging_table.name, columns, batch.rows)
 
     async def classify(self) -> None:
-        """Say of each line what would become of it; what is to be changed is locked."""
+        """Set the status of each line; with `overwrite`, lock the stored records first."""
         if self.overwrite:
             await self.connection.execute(self._lock_statement)
         await self.connection.execute(self._classify_statement)
 
     async def find_errors(self) -> AsyncIterator[RowError]:
-        """All that is wrong with the lines, beside what could be told without the database."""
+        """Yield all errors in the lines that only the database can detect."""
         if not self.overwrite:
             for line_number in await self._line_numbers(self._differing_statement):
-                message = f"Another {self.repository.name} has this unique_id, with other data: --update changes it"
+                message = (
+                    f"A stored {self.repository.name} has this unique_id and other data: use --update to change it"
+                )
                 yield RowError(line_number, FieldError(("unique_id",), message, "identifier_taken"))
         for line_number in await self._line_numbers(self._retired_statement):
             yield RowError(
@@ -168,17 +173,17 @@ class Staging:
                 yield RowError(line_number, unknown_link_error(name, index, unique_id))
 
     async def discard(self, line_numbers: Iterable[int]) -> None:
-        """Forget lines."""
+        """Remove lines from the staging table."""
         statement = delete(self.staging_table).where(
             self.staging_table.c.line == any_(bindparam("lines", type_=ARRAY(Integer)))
         )
         await self.connection.execute(statement, {"lines": sorted(line_numbers)})
 
     async def write(self) -> dict[str, int]:
-        """Create and change what is to be, with its links and its journal entries; how many lines of each fate.
+        """Create and update records with their links and journal entries; return the number of lines by status.
 
         Raises:
-            CollisionError: somebody else was faster.
+            SerializationError: another transaction has created or changed one of the records first.
         """
         counts = {fate: int(number) for fate, number in await self.connection.execute(self._status_counts_statement)}
         created, updated = (counts.get(fate, 0) for fate in (RowStatus.CREATED, RowStatus.UPDATED))
@@ -202,11 +207,11 @@ class Staging:
         return line_numbers
 
     def sets_field(self, name: str) -> ColumnElement[bool]:
-        """Whether a line gives a column or links."""
+        """Return the condition that a line sets a column or a set of links."""
         return self.staging_table.c.given.bitwise_and(literal_column(str(self.field_bits[name]))) != literal_column("0")
 
     def has_status(self, *statuses: RowStatus) -> ColumnElement[bool]:
-        """Whether a line has one of these fates."""
+        """Return the condition that a line has one of these statuses."""
         return self.staging_table.c.fate.in_([literal_column(f"'{fate}'") for fate in statuses])
 
     @property
@@ -250,7 +255,7 @@ class Staging:
 
     @property
     def reuses_retired_id(self) -> ColumnElement[bool]:
-        """Whether a line is to create a record under the id of a deleted one."""
+        """The condition that a line would create a record with the id of a deleted one."""
         return and_(
             self.has_status(RowStatus.CREATED),
             has_journal_entries(self.table, self.staging_table.c.unique_id).correlate(self.staging_table),
@@ -314,7 +319,7 @@ class Staging:
         relation = self.repository.link_relations[name]
         keys = func.unnest(self.staging_table.c[name]).table_valued("unique_id", name="keys").render_derived()
         key = keys.c.unique_id
-        # in the order of the targets, in which every transaction locks them by the foreign key's check
+        # ordered by target, because foreign-key checks lock the targets and all transactions need the same lock order
         rows = (
             select(self.staging_table.c.unique_id, key)
             .select_from(self.staging_table.join(keys, true()))
@@ -340,5 +345,5 @@ class Staging:
 
 
 def retired_id_message(repository: type[Repository]) -> str:
-    """What is wrong with using the id of a deleted record again."""
+    """Return the error message for a record with the id of a deleted one."""
     return IdentifierRetiredError(repository.name, None).detail

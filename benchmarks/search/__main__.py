@@ -12,7 +12,7 @@ COMMANDS = {"speed": speed.run, "quality": quality.run}
 
 
 def main() -> int:
-    """Measure what the command line asks for; 0, or 1 where that cannot be done."""
+    """Run the command of the command line and return 0, or 1 if it failed."""
     arguments = _parse_arguments()
     return command.run(partial(COMMANDS[arguments.command], arguments))
 
@@ -20,22 +20,20 @@ def main() -> int:
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.search", description=__doc__.partition(":")[0] + ".")
     commands = parser.add_subparsers(dest="command", required=True)
-    speed_parser = commands.add_parser("speed", help="how long answers take, in registers of several sizes")
+    speed_parser = commands.add_parser("speed", help="how long responses take, in registers of several sizes")
     speed_parser.add_argument("--sizes", type=int, nargs="+", metavar="N", default=[10_000, 100_000, 1_000_000])
-    speed_parser.add_argument(
-        "--queries", type=int, metavar="N", default=200, help="of each kind in each register (200)"
-    )
-    speed_parser.add_argument("--kinds", nargs="+", metavar="KIND", help="beginnings of names: page, 'search full', …")
-    speed_parser.add_argument("--json", type=Path, metavar="FILE", help="write every request's time there")
-    quality_parser = commands.add_parser("quality", help="whether the patient who is looked for comes first")
+    speed_parser.add_argument("--queries", type=int, metavar="N", default=200, help="per kind and register (200)")
+    speed_parser.add_argument("--kinds", nargs="+", metavar="KIND", help="name prefixes: page, 'search full', …")
+    speed_parser.add_argument("--json", type=Path, metavar="FILE", help="write every request's time to this file")
+    quality_parser = commands.add_parser("quality", help="whether the expected patient ranks first")
     quality_parser.add_argument("--patients", type=int, metavar="N", default=100_000, help="in the register (100,000)")
-    quality_parser.add_argument("--queries", type=int, metavar="N", default=1000, help="of each kind (1,000)")
+    quality_parser.add_argument("--queries", type=int, metavar="N", default=1000, help="per kind (1,000)")
     quality_parser.add_argument(
         "--kinds", nargs="+", choices=quality.QUERY_KINDS, metavar="KIND", help=f"of: {', '.join(quality.QUERY_KINDS)}"
     )
-    quality_parser.add_argument("--json", type=Path, metavar="FILE", help="write the shares there")
+    quality_parser.add_argument("--json", type=Path, metavar="FILE", help="write the shares to this file")
     quality_parser.add_argument(
-        "--misses", type=Path, metavar="FILE", help="write there who was wanted and who came, as JSON lines"
+        "--misses", type=Path, metavar="FILE", help="write the missed queries to this file as JSON lines"
     )
     return parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""Where patients are looked for: a service with one worker for each size of register, all running at once."""
+"""Services to search in: one with a single worker for each size of register, all running at once."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -28,23 +28,23 @@ class Deployment:
     service: sides.SideServer
 
     def cpu_times(self) -> tuple[float, float]:
-        """Seconds that the service has computed so far, and PostgreSQL."""
+        """Return the seconds of CPU time of the service and of PostgreSQL so far."""
         return cpu_seconds(self.service.pid), cpu_seconds(self.database_server.postmaster_pid)
 
     def sample(self, count: int) -> list[RegisteredPatient]:
-        """Some patients, always the same, as they are stored; their profiles are left out."""
+        """Return some patients as they are stored, always the same ones, without their profiles."""
         rows = database.fetch_rows(self.database_server.url, SELECT_SAMPLE, count)
         return [RegisteredPatient(Patient(*row[:-2]), None, row[-2], row[-1]) for row in map(tuple, rows)]
 
 
 @contextmanager
 def running_deployments(sizes: Sequence[int]) -> Iterator[list[Deployment]]:
-    """Serve registers of so many patients, which are made first where there are none."""
+    """Serve registers of these sizes, which are created first if necessary."""
     directories = []
     for size in sizes:
         print_progress(f"a register of {size:,} patients")
         directories.append(database.ensure_register(size))
-    side = sides.service_side("service", workers=1)  # asked by one connection, which one worker serves
+    side = sides.service_side("service", workers=1)  # one connection sends the requests, and one worker serves it
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         deployments = []

@@ -1,4 +1,4 @@
-"""Filters of the list, with the values by which patients of the register are found."""
+"""Filters of the list, with values that match patients of the register."""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -9,7 +9,7 @@ from benchmarks.search.queries import reformatted_mobile
 
 FilterValues = Mapping[str, str | list[str]]
 Filter = Callable[[RegisteredPatient, Random], FilterValues | None]
-"""Makes parameters that describe a patient, and others too; None where the patient lacks what it takes."""
+"""Returns parameters that match a patient, and others too, or None if the patient lacks the required values."""
 
 EQUALITY_FILTERS = (
     *("profile_id", "patient_first_name", "patient_last_name", "patient_town", "patient_region", "patient_province"),
@@ -55,7 +55,7 @@ def _last_name_prefix_filter(registered: RegisteredPatient, _random: Random) -> 
 
 
 def _range_filter(parameter: str) -> Filter:
-    """From the patient's own value on, or up to it."""
+    """Return a filter for the range that begins, or ends, with the patient's own value."""
     name, _, _ = parameter.partition("__")
 
     def values(registered: RegisteredPatient, _random: Random) -> FilterValues | None:
@@ -80,7 +80,7 @@ def _utc_timestamp(stored: str) -> str:
 
 
 def _month_filter(name: str) -> Filter:
-    """From the patient's own moment on, for a month."""
+    """Return a filter for the month that begins with the patient's own timestamp."""
 
     def values(registered: RegisteredPatient, _random: Random) -> FilterValues:
         stored = getattr(registered.patient, name)
@@ -135,4 +135,4 @@ FILTER_COMBINATIONS: Mapping[str, Filter] = {
         _equality_filter("patient_gender"), "ordering", "patient_date_of_birth"
     ),
 }
-"""What people combine."""
+"""Typical combinations."""

@@ -1,4 +1,4 @@
-"""Whether the patient who is looked for comes first, whatever is typed wrong."""
+"""Whether the expected patient ranks first despite errors in the query."""
 
 import argparse
 import json
@@ -20,13 +20,13 @@ from benchmarks.search.requests import search_request
 from benchmarks.search.rivals import Rivals
 
 VISIBLE_RESULTS = 5
-"""Patients at whom a person looks."""
+"""The number of results that a user is expected to read."""
 FIRST_GOAL_PERCENT, VISIBLE_GOAL_PERCENT = 95.0, 99.0
-"""The goals: percent of the queries without rivals whose patient comes first, and is seen."""
+"""The goals: percentages of queries without rivals for which the patient ranks first, and is visible."""
 
 
 class QueryKind(NamedTuple):
-    """A way in which people type something else than is stored."""
+    """A way in which queries differ from the stored values."""
 
     make_query: Query
     count_rivals: Callable[[Rivals, Patient, str], int]
@@ -45,23 +45,23 @@ QUERY_KINDS: Mapping[str, QueryKind] = {
 
 @dataclass(frozen=True)
 class QueryResult:
-    """A query, whom it means, and whom it found."""
+    """A query, its expected patient, and its results."""
 
     query_text: str
     target: Patient
     rival_count: int
     results: Sequence[dict[str, Any]]
-    """The first of the answer, as the service shows them."""
+    """The first results as the service shows them."""
 
     @property
     def rank(self) -> int | None:
-        """Where the wanted patient stands, from 1 on; None: not among those who are seen."""
+        """The rank of the expected patient, from 1, or None if the patient is not among the visible results."""
         ids = [patient["unique_id"] for patient in self.results]
         return ids.index(self.target.unique_id) + 1 if self.target.unique_id in ids else None
 
 
 class Score(NamedTuple):
-    """What became of some queries."""
+    """The scores of some queries."""
 
     queries: int
     first: float
@@ -70,7 +70,7 @@ class Score(NamedTuple):
 
 
 def score(results: Sequence[QueryResult]) -> Score:
-    """Count the places; of no queries, all are as they should be."""
+    """Return the share of each rank; without queries, every goal is met."""
     ranks = [one.rank for one in results]
     share = 100 / max(1, len(ranks))
     return Score(len(ranks), 100 - share * (len(ranks) - ranks.count(1)), 100 - share * ranks.count(None))
@@ -78,27 +78,27 @@ def score(results: Sequence[QueryResult]) -> Score:
 
 @dataclass(frozen=True)
 class KindResult:
-    """What became of the queries of a kind."""
+    """The results of one kind of query."""
 
     kind: str
     results: Sequence[QueryResult]
 
     @property
     def unambiguous(self) -> Sequence[QueryResult]:
-        """Those without rivals."""
+        """The results without rivals."""
         return [one for one in self.results if one.rival_count == 0]
 
     @property
     def missed_goals(self) -> list[str]:
-        """The goals that are not reached."""
+        """The names of the goals that are missed."""
         _, first, seen = score(self.unambiguous)
         missed = [("first", first < FIRST_GOAL_PERCENT), (f"first {VISIBLE_RESULTS}", seen < VISIBLE_GOAL_PERCENT)]
         return [name for name, is_missed in missed if is_missed]
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Ask what the command line says, and print the table."""
-    print_progress("whom could each query mean?")
+    """Run the queries that the command line selects, and print the table."""
+    print_progress("counting the rivals of each query")
     all_patients = [registered.patient for registered in generate_patients(arguments.patients)]
     rivals = Rivals(all_patients)
     queries_by_kind = {
@@ -126,7 +126,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _draw_queries(
     name: str, all_patients: Sequence[Patient], count: int, rivals: Rivals
 ) -> Iterator[tuple[Patient, str, int]]:
-    """Patients of whom a kind of query can be asked, what is typed, and how many rivals there are."""
+    """Yield patients that have a query of this kind, the query, and the number of its rivals."""
     kind, random = QUERY_KINDS[name], Random(name)
     for patient, query_text in islice(
         queries.generate_queries(kind.make_query, random.sample(all_patients, len(all_patients)), random), count
@@ -140,7 +140,7 @@ def _run_query(client: Client, target: Patient, query_text: str, rival_count: in
 
 
 def _missed_queries(kind_result: KindResult) -> Iterator[dict[str, Any]]:
-    """The queries without rivals whose patient does not come first. The people are fictitious."""
+    """Yield the queries without rivals for which the patient does not rank first. The people are fictitious."""
     for result in kind_result.unambiguous:
         if result.rank != 1:
             yield {
@@ -158,7 +158,7 @@ def _describe_patient(patient: Mapping[str, Any]) -> str:
 
 
 def table(kind_results: Sequence[KindResult]) -> str:
-    """Markdown: shares of all queries, and of those without rivals."""
+    """Return a Markdown table with the shares of all queries, and of those without rivals."""
     headings = [
         "kind",
         "queries",

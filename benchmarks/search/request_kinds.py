@@ -1,4 +1,4 @@
-"""The kinds of request whose speed is measured, and how much slower each may be in a large register."""
+"""The kinds of request that are timed, and how much slower each may be in a large register."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
@@ -16,9 +16,9 @@ from benchmarks.search.requests import PAGE_SIZE, Request, list_request, request
 from benchmarks.sides import SideError
 
 DEEP_PAGES = 1000
-"""Pages before one that is deep."""
+"""The number of pages before a deep page."""
 DEEP_ORDERED_PAGES = 150
-"""The same of an ordering: as deep in a register of 10,000."""
+"""The same for an ordering, which is as deep in a register of 10,000."""
 ORDERINGS = (
     *("unique_id", "date_created", "last_updated"),
     *("patient_last_name", "patient_first_name", "patient_date_of_birth"),
@@ -26,18 +26,18 @@ ORDERINGS = (
 TEXT_ORDERINGS = ("patient_last_name", "patient_first_name")
 
 RequestFactory = Callable[[Deployment, Sequence[RegisteredPatient], int], list[Request]]
-"""Makes so many requests to a site, from a sample of its patients."""
+"""Returns the given number of requests to a deployment, from a sample of its patients."""
 
 
 @dataclass(frozen=True)
 class GoalGroup:
-    """Kinds with one goal."""
+    """A group of kinds with the same goal."""
 
     name: str
     max_ratio: float
-    """How many times the median of the smallest register that of the largest may be."""
+    """The limit for the median in the largest register, as a multiple of the median in the smallest."""
     max_p99_milliseconds: float | None = None
-    """Milliseconds, in each register."""
+    """The limit in each register."""
 
 
 PAGE_GROUP = GoalGroup("page", 1.3)
@@ -58,15 +58,15 @@ class RequestKind:
 
     @property
     def name(self) -> str:
-        """The group's, then its own."""
+        """The name of the group, followed by the description."""
         return f"{self.group.name} {self.description}"
 
 
 def _page_requests(parameters: str, depth: int) -> RequestFactory:
-    """One page, again and again."""
+    """Return a factory that repeats the request for one page."""
 
     def make_requests(deployment: Deployment, _sample: Sequence[RegisteredPatient], count: int) -> list[Request]:
-        # no deeper than the last but one that is full
+        # at most the last full page but one
         pages = min(depth, deployment.patient_count // PAGE_SIZE - 2)
         with closing(Client(deployment.service)) as client:
             return [request_after_pages(client, list_request(parameters), pages)] * count
@@ -75,7 +75,7 @@ def _page_requests(parameters: str, depth: int) -> RequestFactory:
 
 
 def _filter_requests(name: str, value_filter: Filter) -> RequestFactory:
-    """A page of those who are like one of the sample, another one each time."""
+    """Return a factory for pages of patients like one of the sample, a different one each time."""
 
     def make_requests(_site: Deployment, sample: Sequence[RegisteredPatient], count: int) -> list[Request]:
         random = Random(name)
@@ -86,7 +86,7 @@ def _filter_requests(name: str, value_filter: Filter) -> RequestFactory:
 
 
 def _search_requests(name: str, query: Query) -> RequestFactory:
-    """A page of what is found by one query after another."""
+    """Return a factory for pages of search results, with a different query each time."""
 
     def make_requests(_site: Deployment, sample: Sequence[RegisteredPatient], count: int) -> list[Request]:
         query_texts = queries.generate_queries(query, (registered.patient for registered in sample), Random(name))

@@ -15,7 +15,7 @@ _NEXT_LINK_PATTERN = re.compile(r'<([^>]*)>; rel="next"')
 
 
 class Request(NamedTuple):
-    """What `Client.send` takes."""
+    """The arguments of `Client.send`."""
 
     method: str
     path: str
@@ -23,24 +23,24 @@ class Request(NamedTuple):
 
 
 def list_request(parameters: str = "") -> Request:
-    """A page of the list, with further query parameters that name nobody."""
+    """Return the request for a page of the list, with further query parameters that contain no personal data."""
     return Request("GET", f"{PATIENTS_PATH}?limit={PAGE_SIZE}{parameters and '&' + parameters}")
 
 
 def search_request(parameters: Mapping[str, str | list[str]], limit: int = PAGE_SIZE) -> Request:
-    """A page of those whom parameters describe, which stand in no URL."""
+    """Return the request for a page of matching patients, with all parameters kept out of the URL."""
     return Request("POST", f"{PATIENTS_PATH}search/", json.dumps({**parameters, "limit": limit}))
 
 
 def request_after_pages(client: Client, request: Request, pages: int) -> Request:
-    """The page so many after another, by the links from each to the next.
+    """Return the request for the page that follows after `pages` pages, found by their links.
 
     Raises:
-        SideError: the list ends before.
+        SideError: the list ends before that page.
     """
     for _ in range(pages):
         link = _NEXT_LINK_PATTERN.search(client.send(*request).headers.get("Link", ""))
         if link is None:
-            raise SideError(f"{request.path} has less than {pages} pages behind it.")
+            raise SideError(f"{request.path} is followed by fewer than {pages} pages.")
         request = Request("GET", link[1])
     return request

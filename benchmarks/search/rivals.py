@@ -1,4 +1,4 @@
-"""Who else a query may mean: another patient whom it fits as well as the one that is wanted, or better."""
+"""Rivals: other patients that match a query as well as the expected one, or better."""
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 class Rivals:
-    """Counts the rivals of a patient in a register, by one rule for each kind of query."""
+    """Counts the rivals of a patient in a register, with a separate rule for each kind of query."""
 
     def __init__(self, patients: Sequence[Patient]) -> None:
         self._words_by_id = {patient.unique_id: _name_words(patient) for patient in patients}
@@ -35,15 +35,15 @@ class Rivals:
         self._close_words_cache: dict[tuple[str, int], Mapping[str, int]] = {}
 
     def count_same_words(self, target: Patient, _query_text: str) -> int:
-        """Others with the same words in their names, in any order and with any accents."""
+        """Return the number of others with the same words in their names, in any order and with any accents."""
         return len(self._ids_by_word_set[frozenset(self._words_by_id[target.unique_id])]) - 1
 
     def count_same_mobile(self, target: Patient, query_text: str) -> int:
-        """Others with the same mobile number, however it is written."""
+        """Return the number of others with the same mobile number in any spelling."""
         return _count_others(self._ids_by_mobile[national_number(query_text)], target, lambda _: True)
 
     def count_same_prefix(self, target: Patient, query_text: str) -> int:
-        """Others born on the same day, in whose names each word that was typed begins one."""
+        """Return the number of others born on the same day whose names have words beginning with each query word."""
         prefixes = folded_words(query_text)
 
         def fits(other: str) -> bool:
@@ -52,7 +52,7 @@ class Rivals:
         return _count_others(self._ids_by_birth_date[target.patient_date_of_birth], target, fits)
 
     def count_as_close(self, target: Patient, query_text: str) -> int:
-        """Others who are no further from what was typed: its words' errors to the nearest of their words, added up."""
+        """Return the number of others with no more errors, summed from each query word to their nearest word."""
         query_words = folded_words(query_text)
         target_words = self._words_by_id[target.unique_id]
         max_errors = sum(min(edit_distance(word, name) for name in target_words) for word in query_words)
@@ -64,12 +64,12 @@ class Rivals:
             names = self._words_by_id[other]
             return sum(min(errors.get(name, over_limit) for name in names) for errors in close_words) <= max_errors
 
-        # who is near has a name near to each word: those of the rarest are enough to look at
+        # a close patient has a name close to every query word, so it suffices to check those of the rarest word
         smallest = min(candidates, key=len)
         return _count_others(smallest, target, fits)
 
     def _words_within(self, query_word: str, max_errors: int) -> Mapping[str, int]:
-        """The errors between a word that was typed and those of the register, where they are not more than `most`."""
+        """Return the register's words with at most `max_errors` errors from a query word, with their errors."""
         key = query_word, max_errors
         if key not in self._close_words_cache:
             matches = extract(
@@ -84,7 +84,7 @@ def _name_words(patient: Patient) -> list[str]:
 
 
 def _group_by_key(pairs: Iterable[tuple[K, str]]) -> Mapping[K, list[str]]:
-    """The patients' ids under each key."""
+    """Return the patients' ids for each key."""
     groups = defaultdict(list)
     for key, unique_id in pairs:
         groups[key].append(unique_id)

@@ -1,4 +1,4 @@
-"""How long answers take in registers of several sizes, which are asked in turns."""
+"""How long responses take in registers of several sizes, measured in turns."""
 
 import argparse
 import time
@@ -17,27 +17,27 @@ from benchmarks.search.requests import Request
 from benchmarks.sides import SideError
 
 WARM_UP_REQUESTS = 20
-"""Requests of each kind, of their own, that are not measured."""
+"""Additional requests of each kind that are not measured."""
 SLOWEST_COUNT = 5
 PATIENTS_PER_REQUEST = 4
-"""Patients of whom one request is drawn: not all have everything."""
+"""Patients in the sample per request, because some lack the required values."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What one kind of request takes in one register."""
+    """The timing of one kind of request in one register."""
 
     patients: int
     milliseconds: Sequence[float]
-    """Of each request, ascending."""
+    """For each request, in ascending order."""
     slowest: Sequence[tuple[float, Request]]
-    """The milliseconds of some, and what was asked: of fictitious people, so that this may be written down."""
+    """The slowest requests with their milliseconds; as the people are fictitious, they may be written to a file."""
     service_cpu: float
-    """Milliseconds a request, on average."""
+    """Milliseconds per request, on average."""
     database_cpu: float
 
     def percentile(self, percent: int) -> float:
-        """Milliseconds that so many percent of the requests take at most."""
+        """Return the given percentile in milliseconds."""
         return self.milliseconds[-(-len(self.milliseconds) * percent // 100) - 1]
 
 
@@ -50,18 +50,18 @@ class KindTimings:
 
     @property
     def ratio(self) -> float:
-        """The median of the largest register, in medians of the smallest."""
+        """The median of the largest register divided by that of the smallest."""
         return self.timings[-1].percentile(50) / self.timings[0].percentile(50)
 
     @property
     def cpu_ratio(self) -> float:
-        """The same of all CPU time."""
+        """The same for all CPU time."""
         first, last = (timing.service_cpu + timing.database_cpu for timing in (self.timings[0], self.timings[-1]))
         return last / first
 
     @property
     def missed_goals(self) -> list[str]:
-        """The goals that are not reached."""
+        """The goals that are missed."""
         goal = self.kind.group
         missed = ["ratio"] if self.ratio > goal.max_ratio else []
         is_slow = (
@@ -72,13 +72,13 @@ class KindTimings:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Measure what the command line asks for, and print the table."""
+    """Run the measurements of the command line, and print the table."""
     kinds = select_kinds(arguments.kinds)
     rows: list[KindTimings] = []
     try:
         with running_deployments(sorted(arguments.sizes)) as deployments:
             rows.extend(_measure_kinds(deployments, kinds, arguments.queries))
-    finally:  # what was found before something failed is kept
+    finally:  # results from before a failure are kept
         _write_report(rows, arguments)
 
 
@@ -94,14 +94,14 @@ def _write_report(rows: Sequence[KindTimings], arguments: argparse.Namespace) ->
 
 
 def select_kinds(prefixes: Sequence[str] | None) -> list[RequestKind]:
-    """The kinds whose names begin so; all, where nothing is said.
+    """Return the kinds that begin with one of the prefixes, or all kinds.
 
     Raises:
-        SideError: there are none.
+        SideError: no kind matches.
     """
     kinds = [kind for kind in REQUEST_KINDS if prefixes is None or kind.name.startswith(tuple(prefixes))]
     if not kinds:
-        raise SideError(f"No kind begins so. There are: {'; '.join(kind.name for kind in REQUEST_KINDS)}.")
+        raise SideError(f"No kind has this prefix. The kinds are: {'; '.join(kind.name for kind in REQUEST_KINDS)}.")
     return kinds
 
 
@@ -131,7 +131,7 @@ def _time_requests(
                 client.send(*request)
         before = [site.cpu_times() for site in deployments]
         request_times: list[list[tuple[float, Request]]] = [[] for _ in deployments]
-        # in turns: what slows the machine for a while slows all of them
+        # in turns, so that what slows the machine for a while slows all of them
         for round_requests in rounds[WARM_UP_REQUESTS:]:
             for client, request, times in zip(clients, round_requests, request_times, strict=True):
                 started = time.perf_counter()
@@ -154,7 +154,7 @@ def _time_requests(
 
 
 def table(rows: Sequence[KindTimings]) -> str:
-    """Markdown: of each register p50 / p99 and the CPU time, then how the largest compares with the smallest."""
+    """Return a Markdown table: p50, p99 and CPU time of each register, and the largest compared with the smallest."""
     headings = ["kind"]
     for timing in rows[0].timings:
         headings += [f"{timing.patients:,}: p50 / p99 ms", "CPU ms: service + PostgreSQL"]

@@ -9,10 +9,10 @@ from rapidfuzz.distance import DamerauLevenshtein
 from benchmarks.folding import fold_text
 
 MAX_ERROR_FREE_LENGTH = 2
-"""Letters of a word in which no error is made: with one it would be any word."""
+"""Words up to this length get no error, because one could turn them into any other word."""
 _WORD_PATTERN = re.compile(r"[^\W\d_]+")
 _KEYBOARD_ROWS = (("qwertyuiop", 0.0), ("asdfghjkl", 0.25), ("zxcvbnm", 0.75))
-"""Of a keyboard, and how far each stands to the right of the first, in keys."""
+"""Rows of a keyboard, and the offset of each to the right of the first, in keys."""
 _KEY_POSITIONS = {
     letter: (x + shift, y) for y, (row, shift) in enumerate(_KEYBOARD_ROWS) for x, letter in enumerate(row)
 }
@@ -25,22 +25,22 @@ _NEIGHBOURS_BY_LETTER = {
 
 
 def folded_words(text: str) -> list[str]:
-    """The folded words of a text: runs of letters; O'Brien is one, Nkosi-Dlamini two."""
+    """Return the folded words of a text, which are runs of letters: O'Brien is one word, Nkosi-Dlamini two."""
     return _WORD_PATTERN.findall(fold_text(text).replace("'", ""))
 
 
 def edit_distance(word: str, other: str) -> int:
-    """How many errors lie between two words."""
+    """Return the number of errors between two words."""
     return int(DamerauLevenshtein.distance(word, other))
 
 
 def can_have_errors(text: str) -> bool:
-    """Whether a text has a word in which an error can be made."""
+    """Return whether a text has a word that is long enough for an error."""
     return bool(_letter_indexes(text))
 
 
 def add_errors(text: str, count: int, random: Random) -> str:
-    """A text that lies so many errors from one that `takes_errors`: none undoes another, or hides in an accent."""
+    """Return a text with exactly `count` errors; none undoes another or is hidden by folding. See `can_have_errors`."""
     while True:
         misspelt = text
         for _ in range(count):
@@ -50,7 +50,7 @@ def add_errors(text: str, count: int, random: Random) -> str:
 
 
 def _letter_indexes(text: str) -> list[int]:
-    """Where the letters of longer words stand."""
+    """Return the indexes of the letters in words that are long enough for an error."""
     return [
         at
         for word in _WORD_PATTERN.finditer(text)
@@ -65,11 +65,11 @@ def _add_error(text: str, random: Random) -> str:
 
 
 _ErrorMaker = Callable[[str, str, str, Random], str]
-"""Makes an error at a letter, given what stands before it, the letter, and what comes after."""
+"""Makes an error at a letter, given the text before it, the letter, and the text after it."""
 
 
 def _insertion(before: str, letter: str, after: str, random: Random) -> str:
-    """The key is struck twice, or a neighbour along with it."""
+    """Double a letter, or add a neighboring one."""
     return before + letter + random.choice(letter + _neighbouring_letters(letter)) + after
 
 
@@ -82,14 +82,14 @@ def _substitution(before: str, letter: str, after: str, random: Random) -> str:
 
 
 def _transposition(before: str, letter: str, after: str, _random: Random) -> str:
-    """With the letter that follows; nothing changes at the end of a word."""
+    """Swap a letter with the next one, if it is in the same word."""
     if not _WORD_PATTERN.match(after):
         return before + letter + after
     return before + after[0] + letter + after[1:]
 
 
 def _neighbouring_letters(letter: str) -> str:
-    """The neighbours on the keyboard of the key that writes a letter."""
+    """Return the neighbors of a letter's key on the keyboard."""
     return _NEIGHBOURS_BY_LETTER[fold_text(letter)[0]]
 
 

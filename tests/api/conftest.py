@@ -1,4 +1,4 @@
-"""What tests of many requests in the same moment share."""
+"""Fixtures for tests of many concurrent requests."""
 
 import secrets
 from collections.abc import AsyncIterator
@@ -13,7 +13,7 @@ from tests.support import database_url_for
 
 @pytest.fixture(scope="session")
 async def service_url(postgres_url: str) -> AsyncIterator[str]:
-    """A service of two processes on a database of its own: each test uses ids that no other does."""
+    """Yield a service of two processes on its own database; each test uses ids that no other test uses."""
     name = f"test_{secrets.token_hex(4)}"
     administration = await asyncpg.connect(database_url_for(postgres_url, "postgres"))
     await administration.execute(f"CREATE DATABASE {name} TEMPLATE patients")

@@ -1,4 +1,4 @@
-"""Idempotency-Key: a POST that is sent again is answered as it was the first time, and makes nothing a second time."""
+"""Idempotency-Key: a repeated POST gets the response of the first one, and creates nothing a second time."""
 
 import asyncio
 import json
@@ -22,11 +22,11 @@ REPLAYED_HEADER = "Idempotency-Replayed"
 
 
 async def count_rows(connection: asyncpg.Connection, table: str) -> int:
-    return int(await connection.fetchval(f"SELECT count(*) FROM {table}"))  # noqa: S608  # a name of ours
+    return int(await connection.fetchval(f"SELECT count(*) FROM {table}"))  # noqa: S608  # a table name from this file
 
 
 def is_replay(first: httpx.Response, again: httpx.Response) -> bool:
-    """Whether `again` is the stored answer to the request that `first` answered."""
+    """Return whether `again` replays the stored response `first`."""
     assert REPLAYED_HEADER not in first.headers
     statuses_and_bodies = [(answer.status_code, answer.content) for answer in (first, again)]
     names = ("Location", "ETag", "Content-Type", "Cache-Control")
@@ -39,14 +39,14 @@ def is_replay(first: httpx.Response, again: httpx.Response) -> bool:
 
 
 def header_error_types(response: httpx.Response) -> list[str]:
-    """What a 422 that names the header says of it, for programs."""
+    """Return the error types of a 422 whose errors are all about the header."""
     assert response.status_code == 422, response.text
     assert [error["loc"] for error in response.json()["errors"]] == [["header", "Idempotency-Key"]]
     return [error["type"] for error in response.json()["errors"]]
 
 
 async def test_repeated_create_is_replayed(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
-    """A creation of any resource sent again has the same answer, `Idempotency-Replayed`, and makes no second record."""
+    """A repeated creation of any resource gets the same response with `Idempotency-Replayed`, and adds no record."""
     for kind in RESOURCE_EXAMPLES:
         first = await client.post(kind.path, json=kind.minimal_body, headers=KEY_HEADERS)
         assert first.status_code == 201
@@ -57,7 +57,7 @@ async def test_repeated_create_is_replayed(client: httpx.AsyncClient, connection
         assert await dump_tables(connection) == before
         assert (await client.put(first.headers["Location"], json=kind.update_body)).status_code == 200
         assert is_replay(first, await client.post(kind.path, json=kind.minimal_body, headers=KEY_HEADERS)), (
-            "as it was answered, not as it is"
+            "the replay is the first response, not the current record"
         )
         other = await client.post(kind.path, json=kind.minimal_body, headers={"Idempotency-Key": "another"})
         assert (other.status_code, REPLAYED_HEADER in other.headers) == (201, False)
@@ -68,7 +68,7 @@ async def test_repeated_create_is_replayed(client: httpx.AsyncClient, connection
 
 
 async def test_repeated_restore_is_replayed(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
-    """A restore sent again has the same answer and makes no second version, even after a change in between."""
+    """A repeated restore gets the same response and adds no version, even after a change in between."""
     for kind in RESOURCE_EXAMPLES:
         await client.post(kind.path, json=kind.create_body)
         await client.delete(kind.record_path)
@@ -83,7 +83,7 @@ async def test_repeated_restore_is_replayed(client: httpx.AsyncClient, connectio
 
 
 async def test_replay_ignores_preconditions(client: httpx.AsyncClient) -> None:
-    """The condition of a request held when it was made: a repeat is answered, though it would no longer hold."""
+    """A repeat is replayed even if the precondition of the first request no longer holds."""
     for kind in RESOURCE_EXAMPLES:
         star = {**KEY_HEADERS, "If-None-Match": "*"}
         first = await client.post(kind.path, json=kind.create_body, headers=star)
@@ -98,7 +98,7 @@ async def test_replay_ignores_preconditions(client: httpx.AsyncClient) -> None:
 
 @pytest.mark.usefixtures("hospitals_and_doctors")
 async def test_equivalent_json_is_the_same_request(client: httpx.AsyncClient) -> None:
-    """Spaces, the order of keys, and escapes make no other body."""
+    """Whitespace, the order of keys and escapes do not make a different body."""
     first = await client.post(PATIENTS, json=EXAMPLE_PATIENT, headers=KEY_HEADERS)
     assert first.status_code == 201
     backwards = dict(reversed(EXAMPLE_PATIENT.items()))
@@ -139,14 +139,14 @@ async def test_key_with_another_body_is_422(client: httpx.AsyncClient, connectio
 
 
 async def test_null_and_absent_fields_are_different_requests(client: httpx.AsyncClient) -> None:
-    """A field that is null is another body than one that is absent."""
+    """A body with a null field differs from a body without the field."""
     assert (await client.post(PATIENTS, json=MINIMAL_PATIENT, headers=KEY_HEADERS)).status_code == 201
     answer = await client.post(PATIENTS, json={**MINIMAL_PATIENT, "patient_title": None}, headers=KEY_HEADERS)
     assert header_error_types(answer) == ["idempotency_key_reused"]
 
 
 async def test_key_is_bound_to_path_and_method(client: httpx.AsyncClient) -> None:
-    """One key on several paths stands for several requests; a PUT is none of them."""
+    """One key on several paths stands for several requests, and for no PUT."""
     for kind in RESOURCE_EXAMPLES:
         for unique_id in ("own", "other"):
             assert (await client.post(kind.path, json={**kind.minimal_body, "unique_id": unique_id})).status_code == 201
@@ -160,14 +160,14 @@ async def test_key_is_bound_to_path_and_method(client: httpx.AsyncClient) -> Non
         for change in (kind.update_body, kind.minimal_body):
             answer = await client.put(kind.record_path, json=change, headers=KEY_HEADERS)
             assert answer.json() == (await client.get(kind.record_path)).json()
-            assert answer.json().items() >= change.items(), "each is done"
+            assert answer.json().items() >= change.items(), "each PUT is applied"
             answers.append(answer)
     assert Counter(answer.status_code for answer in answers) == {201: 4, 200: 16}
     assert not [answer for answer in answers if REPLAYED_HEADER in answer.headers]
 
 
 async def test_only_successful_responses_are_stored(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
-    """After a refusal, the corrected body under the same key is a new request."""
+    """After a refused request, the corrected body under the same key is a new request."""
     await client.post(PATIENTS, json={**MINIMAL_PATIENT, "unique_id": "taken"})
     failing: list[tuple[dict[str, Any], dict[str, str], int]] = [
         ({"patient_email_address": "nowhere"}, {}, 422),
@@ -192,7 +192,7 @@ async def test_only_successful_responses_are_stored(client: httpx.AsyncClient, c
 async def test_key_is_stored_in_the_transaction_of_its_record(
     client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
-    """A transaction that fails when it commits leaves no key: the repeat makes the record."""
+    """A transaction that fails on commit stores no key, so that the repeat creates the record."""
     await connection.execute(
         """
         CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$;
@@ -214,7 +214,7 @@ async def test_key_is_stored_in_the_transaction_of_its_record(
 async def test_concurrent_repeat_waits_for_the_first_request(
     client: httpx.AsyncClient, connection: asyncpg.Connection, *, fails: bool
 ) -> None:
-    """A repeat that comes while the first is under way waits; it is answered as that, or in its place if it fails."""
+    """A repeat during the first request waits for it, and is replayed, or executed if the first request fails."""
     await connection.execute("INSERT INTO hospitals (unique_id, hospital_name) VALUES ('hos', 'General')")
     body = {**MINIMAL_PATIENT, "hospital_ids": ["hos"]}
     async with connection.transaction():
@@ -239,7 +239,7 @@ async def test_concurrent_repeat_waits_for_the_first_request(
 
 @pytest.mark.alone
 async def test_100_concurrent_requests_with_one_key_create_one_record(service_url: str) -> None:
-    """100 POSTs with one key, all at once on two processes, make one patient, and all are answered with it."""
+    """100 concurrent POSTs with one key on two processes create one patient, and all return it."""
     body = {"patient_last_name": "Only one", "patient_profile": {"unique_id": "only-one", "email": "a@b.c"}}
     answers = await send_concurrently(service_url, [RawRequest("POST", PATIENTS, body, KEY_HEADERS)] * 100)
     assert Counter(answer.status for answer in answers) == {201: 100}
@@ -253,12 +253,12 @@ async def test_100_concurrent_requests_with_one_key_create_one_record(service_ur
 
 
 async def age_keys(connection: asyncpg.Connection, interval: str) -> None:
-    """Make all keys older."""
+    """Make all keys older by this interval."""
     await connection.execute(f"UPDATE idempotency_keys SET time = time - interval '{interval}'")  # noqa: S608
 
 
 async def test_key_is_kept_for_24_hours(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
-    """A key stands for its request for 24 hours; then the same request is a new one, of which it stands again."""
+    """A key stands for its request for 24 hours, and then for the next request that uses it."""
     for kind in RESOURCE_EXAMPLES:
         first = await client.post(kind.path, json=kind.minimal_body, headers=KEY_HEADERS)
         await age_keys(connection, "23 hours 59 minutes")
@@ -274,7 +274,7 @@ async def test_key_is_kept_for_24_hours(client: httpx.AsyncClient, connection: a
 async def test_failed_request_under_an_expired_key_stores_nothing(
     client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
-    """A new request under an expired key that fails leaves nothing of itself: it is a new one the next time too."""
+    """A request that fails under an expired key stores nothing, so that the next one is a new request as well."""
     assert (await client.post(PATIENTS, json=MINIMAL_PATIENT, headers=KEY_HEADERS)).status_code == 201
     await age_keys(connection, "25 hours")
     before = await dump_tables(connection)
@@ -288,7 +288,7 @@ async def test_failed_request_under_an_expired_key_stores_nothing(
 async def test_expired_keys_are_removed_when_the_service_starts(
     client: httpx.AsyncClient, connection: asyncpg.Connection, database_url: str
 ) -> None:
-    """A start forgets what is older than 24 hours, and nothing else."""
+    """A starting service deletes the keys that are older than 24 hours, and no others."""
     for age_first, key in ((True, "old"), (False, "young")):
         await client.post(PATIENTS, json=MINIMAL_PATIENT, headers={"Idempotency-Key": key})
         if age_first:
@@ -302,7 +302,7 @@ async def test_expired_keys_are_removed_when_the_service_starts(
 async def test_repeat_after_deletion_of_the_record_is_409(
     client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
-    """A repeat after the record was deleted is a 409 and makes none; once that is restored, it is answered again."""
+    """A repeat after the record's deletion is a 409 and creates nothing; after the record's restore, it is replayed."""
     for kind in RESOURCE_EXAMPLES:
         first = await client.post(kind.path, json=kind.minimal_body, headers=KEY_HEADERS)
         one = first.headers["Location"]
@@ -317,7 +317,7 @@ async def test_repeat_after_deletion_of_the_record_is_409(
 
 
 async def test_invalid_keys_are_422(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
-    """A key that is empty, too long, or has blanks, quotes or letters beyond ASCII is a 422 that names the header."""
+    """A key that is empty, too long, or has blanks, quotes or non-ASCII letters is a 422 that names the header."""
     before = await dump_tables(connection)
     for key in ("", " ", '""', "a b", 'a"b', '"a"b"', "a" * 256, f'"{"a" * 256}"', "\xe9", "a\tb", "a\x7f"):
         headers = httpx.Headers({"Idempotency-Key": key}, encoding="latin-1")
@@ -329,7 +329,7 @@ async def test_invalid_keys_are_422(client: httpx.AsyncClient, connection: async
 
 
 async def test_quoted_and_unquoted_keys_are_equal(client: httpx.AsyncClient) -> None:
-    """A key may stand in quotes, as the header's draft has it, or without; the longest has 255 characters."""
+    """A key may be quoted, as in the header's draft, or not, and may have up to 255 characters."""
     for key in ("a", "!#$%&'()*+,-./:;<=>?@[\\]^_`{|}~", "a" * 255):
         first = await client.post(PATIENTS, json=MINIMAL_PATIENT, headers={"Idempotency-Key": key})
         assert first.status_code == 201

@@ -1,4 +1,4 @@
-"""Entity tags: what a client has is not sent again, and a change is made only to what the client has read."""
+"""Entity tags: a client's current copy is not sent again, and changes apply only to what the client has read."""
 
 import asyncio
 import re
@@ -17,31 +17,31 @@ from tests.support import EXAMPLE_PATIENT, RESOURCE_EXAMPLES, ResourceExample, d
 
 PATIENTS = "/patients/patients/"
 STRONG_ETAG_PATTERN = re.compile(r'"[\x21\x23-\x7e]+"')
-"""A strong entity tag, as RFC 9110 has it."""
+"""A strong entity tag, as RFC 9110 defines it."""
 RECORD_CACHE_CONTROL = "private, no-cache"
 UNKNOWN_ETAG = '"AAAAAAAAAAAAAAAAAAAAAA"'
-"""A tag of the right form that no record has."""
+"""A well-formed tag that no record has."""
 NON_MATCHING_ETAGS = ["", " ", "garbage", "W/", '""', '"', '"*"', '*, "a"', "W/*", ",", '"short"', "null", "\xe9"]
 NON_MATCHING_ETAGS += [UNKNOWN_ETAG, f"W/{UNKNOWN_ETAG}"]
-"""What names no record's tag."""
+"""Header values that match no record's tag."""
 
 
 def etag_spellings(tag: str) -> Iterator[str]:
-    """A tag as clients send it, and as compressing proxies change it on its way."""
+    """Yield header values that match a tag, as clients send it and as compressing proxies change it."""
     bare = tag.strip('"')
     yield from (tag, f"W/{tag}", f'"{bare}-gzip"', f'W/"{bare}-gzip"', f'"{bare}-br"', "*", " * ")
     yield from (f"{UNKNOWN_ETAG}, {tag}", f"{UNKNOWN_ETAG},W/{tag},{UNKNOWN_ETAG}", f'"a, b" , {tag} ')
 
 
 async def create_record(client: httpx.AsyncClient, kind: ResourceExample) -> str:
-    """The tag of the record `own`, which is new."""
+    """Create the record `own` and return its tag."""
     answer = await client.post(kind.path, json=kind.create_body)
     assert answer.status_code == 201
     return str(answer.headers["ETag"])
 
 
 def checked_etag(response: httpx.Response, status: int = 200) -> str:
-    """The tag of an answer that may be cached by the client alone, which has to ask before it uses it."""
+    """Return the tag of a response that only the client may cache, and that it has to revalidate before use."""
     assert response.status_code == status, response.text
     assert response.headers["Cache-Control"] == RECORD_CACHE_CONTROL
     tag: str = response.headers["ETag"]
@@ -50,7 +50,7 @@ def checked_etag(response: httpx.Response, status: int = 200) -> str:
 
 
 async def check_refused(response: httpx.Response, status: int, tag: str | None) -> None:
-    """Check a problem of this status that tells the current tag."""
+    """Check that a response is a problem of this status with the current tag."""
     assert response.status_code == status, response.text
     assert response.headers["Content-Type"] == "application/problem+json"
     assert response.json()["status"] == status
@@ -58,7 +58,7 @@ async def check_refused(response: httpx.Response, status: int, tag: str | None) 
 
 
 async def test_every_single_record_response_has_an_etag(client: httpx.AsyncClient) -> None:
-    """POST, GET, HEAD, PUT, PATCH, restore and a version's answers have strong tags: the same for the same document."""
+    """Every response with one record or version has a strong tag, which is the same for the same document."""
     for kind in RESOURCE_EXAMPLES:
         first = checked_etag(await client.post(kind.path, json=kind.create_body), 201)
         assert (
@@ -75,12 +75,12 @@ async def test_every_single_record_response_has_an_etag(client: httpx.AsyncClien
         version = checked_etag(await client.get(f"{kind.record_path}history/1/"))
         assert checked_etag(await client.get(f"{kind.record_path}history/1/")) == version
         assert len({first, second, third, fourth, version}) == 5
-        assert checked_etag(await client.put(kind.record_path, json={})) == fourth, "nothing has changed"
+        assert checked_etag(await client.put(kind.record_path, json={})) == fourth, "the document is the same"
 
 
 @pytest.mark.usefixtures("hospitals_and_doctors")
 async def test_etag_changes_with_everything_shown(client: httpx.AsyncClient) -> None:
-    """What is shown of a patient's hospitals, doctors and profile changes its tag too; what is not shown does not."""
+    """Changes of the hospitals, doctors and profile change a patient's tag exactly if the patient shows them."""
     await client.post(PATIENTS, json={**EXAMPLE_PATIENT, "unique_id": "own"})
     one = f"{PATIENTS}own/"
     tags = [checked_etag(await client.get(one))]
@@ -100,7 +100,7 @@ async def test_etag_changes_with_everything_shown(client: httpx.AsyncClient) -> 
 
 
 async def test_if_none_match_of_the_current_etag_is_304(client: httpx.AsyncClient) -> None:
-    """GET and HEAD with `If-None-Match` of the current tag are 304 without a body; with any other, 200."""
+    """GET and HEAD with the current tag in `If-None-Match` are 304 without a body; with any other, 200."""
     for kind in RESOURCE_EXAMPLES:
         await create_record(client, kind)
         for path in (kind.record_path, f"{kind.record_path}history/1/"):
@@ -121,7 +121,7 @@ async def test_if_none_match_of_the_current_etag_is_304(client: httpx.AsyncClien
 
 
 async def test_repeated_header_lines_are_one_etag_list(client: httpx.AsyncClient) -> None:
-    """The lines of a header that is sent several times are read as one list."""
+    """The lines of a repeated header are read as one list."""
     kind = RESOURCE_EXAMPLES[0]
     tag = await create_record(client, kind)
     for tags in ([UNKNOWN_ETAG, tag], [tag, UNKNOWN_ETAG]):
@@ -130,7 +130,7 @@ async def test_repeated_header_lines_are_one_etag_list(client: httpx.AsyncClient
 
 
 async def test_matching_if_match_allows_the_change(client: httpx.AsyncClient) -> None:
-    """PUT, PATCH, restore and DELETE whose `If-Match` names the current tag, in whatever form, are made."""
+    """PUT, PATCH, restore and DELETE succeed if `If-Match` names the current tag, in any spelling."""
     for kind in RESOURCE_EXAMPLES:
         tag = await create_record(client, kind)
         for number in range(len(list(etag_spellings(tag)))):
@@ -151,7 +151,7 @@ async def test_matching_if_match_allows_the_change(client: httpx.AsyncClient) ->
 async def test_other_if_match_is_412_and_writes_nothing(
     client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
-    """With any other `If-Match` they are 412 with the current tag, and nothing is stored."""
+    """PUT, PATCH, restore and DELETE with any other `If-Match` are 412 with the current tag, and write nothing."""
     for kind in RESOURCE_EXAMPLES:
         old = await create_record(client, kind)
         tag = (await client.put(kind.record_path, json=kind.update_body)).headers["ETag"]
@@ -184,7 +184,7 @@ async def test_failed_if_match_leaves_profile_and_links_unchanged(
 
 
 async def test_if_match_on_a_deleted_record_is_412(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
-    """Restoring a deleted record with `If-Match`, even of any, is 412: none is there."""
+    """Restoring a deleted record with `If-Match`, even with `*`, is 412, because no current record exists."""
     for kind in RESOURCE_EXAMPLES:
         tag = await create_record(client, kind)
         await client.delete(kind.record_path)
@@ -200,7 +200,7 @@ async def test_if_match_on_a_deleted_record_is_412(client: httpx.AsyncClient, co
 async def test_if_none_match_star_creates_only_new_records(
     client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
-    """POST with `If-None-Match: *` is 201 where the `unique_id` is free, 412 with the tag of the record that has it."""
+    """POST with `If-None-Match: *` is 201 if the `unique_id` is free, and otherwise 412 with the tag of its record."""
     star = {"If-None-Match": "*"}
     for kind in RESOURCE_EXAMPLES:
         tag = checked_etag(await client.post(kind.path, json=kind.create_body, headers=star), 201)
@@ -210,11 +210,13 @@ async def test_if_none_match_star_creates_only_new_records(
         assert await dump_tables(connection) == before
         assert (await client.post(kind.path, json=kind.minimal_body, headers=star)).status_code == 201
         await client.delete(kind.record_path)
-        assert (await client.post(kind.path, json=kind.create_body, headers=star)).status_code == 409, "it was used"
+        assert (await client.post(kind.path, json=kind.create_body, headers=star)).status_code == 409, (
+            "the id of a deleted record is not free"
+        )
 
 
 async def test_if_match_can_be_required(database_url: str) -> None:
-    """Operators may refuse PUT, PATCH and DELETE without `If-Match`; then 404 comes before 412 and 428."""
+    """Where `If-Match` is required, PUT, PATCH and DELETE without it are 428, and 404 precedes 412 and 428."""
     app: FastAPI = create_app(Settings.model_validate({"database_url": database_url, "require_if_match": True}))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
@@ -243,7 +245,7 @@ async def test_if_match_can_be_required(database_url: str) -> None:
 
 
 async def test_unknown_record_is_404_whatever_the_condition(client: httpx.AsyncClient) -> None:
-    """A record that is not there is 404 whatever the condition; one never there cannot be restored either."""
+    """A missing record is 404 under any precondition, and a record that never existed cannot be restored."""
     for kind in RESOURCE_EXAMPLES:
         for headers in ({"If-Match": "*"}, {"If-Match": UNKNOWN_ETAG}, {"If-None-Match": "*"}):
             for method in ("GET", "HEAD", "PUT", "PATCH", "DELETE"):
@@ -254,7 +256,7 @@ async def test_unknown_record_is_404_whatever_the_condition(client: httpx.AsyncC
 
 
 async def test_cors_allows_condition_headers(database_url: str) -> None:
-    """Preflights allow the headers of conditions and keys, and answers let scripts read theirs."""
+    """Preflights allow the headers of preconditions and keys, and scripts may read those of responses."""
     settings = {"database_url": database_url, "cors_origins": "https://a.example"}
     transport = httpx.ASGITransport(create_app(Settings.model_validate(settings)))
     async with httpx.AsyncClient(
@@ -273,7 +275,7 @@ async def test_cors_allows_condition_headers(database_url: str) -> None:
 
 
 async def test_condition_is_checked_under_the_lock(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
-    """A change that waits for another is compared with what that has left, be it of the record or of its profile."""
+    """A change that waits for another is checked against the record and the profile that the other change leaves."""
     body = {"unique_id": "own", "patient_last_name": "Doe", "patient_profile": {"unique_id": "prof", "email": "a@b.c"}}
     await client.post(PATIENTS, json=body)
     one = f"{PATIENTS}own/"
@@ -296,7 +298,7 @@ async def test_condition_is_checked_under_the_lock(client: httpx.AsyncClient, co
 
 @pytest.mark.alone
 async def test_concurrent_puts_with_one_etag_succeed_once(service_url: str) -> None:
-    """Two PUTs of each of 40 records with the same `If-Match`, all at once: one of each is made, the other is 412."""
+    """Of two concurrent PUTs with the same `If-Match`, for each of 40 records, one succeeds and the other is 412."""
     paths = [f"{kind.path}two-{number}/" for kind in RESOURCE_EXAMPLES for number in range(10)]
     kinds = [kind for kind in RESOURCE_EXAMPLES for _ in range(10)]
     made = await send_concurrently(
@@ -324,7 +326,7 @@ async def test_concurrent_puts_with_one_etag_succeed_once(service_url: str) -> N
 
 @pytest.mark.alone
 async def test_concurrent_puts_of_patient_and_its_profile_succeed_once(service_url: str) -> None:
-    """A PUT of a patient with its profile and one of the profile, each of what was read: one of the two is made."""
+    """Of concurrent PUTs of a patient with its profile and of that profile, each with its tag, one succeeds."""
     ids = [f"beside-{number}" for number in range(40)]
     patients = await send_concurrently(
         service_url,
@@ -348,7 +350,7 @@ async def test_concurrent_puts_of_patient_and_its_profile_succeed_once(service_u
     answers = await send_concurrently(service_url, calls)
     now = await send_concurrently(service_url, [RawRequest("GET", f"/profiles/profiles/{i}/") for i in ids])
     for number, stored in enumerate(now):
-        # the PUT of the profile asks for the profile alone: it is refused only where the patient's was first
+        # the PUT of the profile depends on the profile alone: it is refused only if the patient's came first
         through, itself = (answer.status for answer in answers[2 * number : 2 * number + 2])
         assert sorted([through, itself]) == [200, 412]
         assert stored.json()["first_name"] == ("Itself" if itself == 200 else "Through the patient")
@@ -356,7 +358,7 @@ async def test_concurrent_puts_of_patient_and_its_profile_succeed_once(service_u
 
 @pytest.mark.alone
 async def test_read_modify_write_loses_nothing(service_url: str) -> None:
-    """10 clients count to 100 together, each adding to what it has read, and reading anew where it was too late."""
+    """10 clients that count to 100, adding to what they read and rereading after a 412, lose no increment."""
     path = "/hospitals/hospitals/counter/"
     refusals = 0
     async with httpx.AsyncClient(base_url=service_url, limits=httpx.Limits(max_connections=10)) as client:
@@ -375,4 +377,4 @@ async def test_read_modify_write_loses_nothing(service_url: str) -> None:
         await asyncio.gather(*(add(10) for _ in range(10)))
         assert (await client.get(path)).json()["hospital_name"] == "100"
         assert (await client.get(f"{path}history/?limit=1")).json()[0]["version"] == 101
-    assert refusals, "they were in each other's way"
+    assert refusals, "the clients did not conflict"

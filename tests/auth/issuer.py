@@ -1,4 +1,4 @@
-"""An identity provider that does what one should not: it listens on a port of its own, and the test turns the knobs."""
+"""A configurable, misbehaving identity provider that listens on its own port."""
 
 import json
 import threading
@@ -23,7 +23,7 @@ def new_key() -> ec.EllipticCurvePrivateKey:
 
 
 def public_jwk(kid: str, key: PrivateKey) -> dict[str, Any]:
-    """A key's public half, as a JWKS has it."""
+    """Return the public half of a key, as a JWKS lists it."""
     if isinstance(key, rsa.RSAPrivateKey):
         public: dict[str, Any] = jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
         return {**public, "kid": kid, "use": "sig", "alg": "RS256"}
@@ -33,24 +33,24 @@ def public_jwk(kid: str, key: PrivateKey) -> dict[str, Any]:
 
 @dataclass
 class Issuer:
-    """What it answers, and what it was asked."""
+    """The responses of the issuer, and the paths that were requested from it."""
 
     url: str = ""
     key: PrivateKey = field(default_factory=new_key)
     jwks: list[Any] = field(default_factory=list)
     response_overrides: dict[str, tuple[int, dict[str, str], Any]] = field(default_factory=dict)
-    """By path: what it answers instead."""
+    """The status, headers and document to return instead, by path."""
     requested_paths: list[str] = field(default_factory=list)
 
     may_respond: threading.Event = field(default_factory=threading.Event)
-    """Unset, it keeps who asks waiting."""
+    """While it is not set, every request waits."""
 
     def __post_init__(self) -> None:
         self.may_respond.set()
         self.jwks = self.jwks or [public_jwk("key-1", self.key)]
 
     def claims(self, **overrides: Any) -> dict[str, Any]:
-        """Those of a good token, with `others` set; None leaves one out."""
+        """Return the claims of a valid token, with `overrides` applied; a value of None omits the claim."""
         now = int(time.time())
         defaults = {
             "iss": self.url,
@@ -63,7 +63,7 @@ class Issuer:
         return {name: value for name, value in {**defaults, **overrides}.items() if value is not None}
 
     def token(self, *, key: Any = None, kid: Any = "key-1", algorithm: str | None = None, **overrides: Any) -> str:
-        """A signed token."""
+        """Return a signed token."""
         algorithm = algorithm or ("RS256" if isinstance(self.key, rsa.RSAPrivateKey) else "ES256")
         headers = {} if kid is None else {"kid": kid}
         return jwt.encode(self.claims(**overrides), key or self.key, algorithm, headers)
@@ -82,7 +82,7 @@ class Issuer:
 
 @contextmanager
 def run_issuer(issuer: Issuer, port: int = 0) -> Iterator[ThreadingHTTPServer]:
-    """Have it listen, until the end: then nobody answers on its port."""
+    """Run the issuer until the context ends; after that, nothing listens on its port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -96,7 +96,7 @@ def run_issuer(issuer: Issuer, port: int = 0) -> Iterator[ThreadingHTTPServer]:
             self.wfile.write(content)
 
         def log_message(self, *_: object) -> None:
-            """Be silent."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
         issuer.url = f"http://127.0.0.1:{server.server_port}"

@@ -1,4 +1,4 @@
-"""An identity provider, from a package, in a process of its own: `python -m tests.auth.provider PORT`."""
+"""An identity provider from a package, run in its own process: `python -m tests.auth.provider PORT`."""
 
 import sys
 
@@ -7,7 +7,7 @@ from oidc_provider_mock._app import OpenIDCode, storage
 
 
 def header_with_key_id(_: OpenIDCode, __: object) -> dict[str, str]:
-    """The header of a token. The package's own leaves out which key signed: it has but one."""
+    """Return the header of a token with the key id, which the package omits because it has only one key."""
     return {"alg": "RS256", "kid": storage.jwk.thumbprint()}
 
 

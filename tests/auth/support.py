@@ -19,19 +19,19 @@ PATIENTS = "/patients/patients/"
 PROFILES = "/profiles/profiles/"
 HOSPITALS = "/hospitals/hospitals/"
 CLIENT_ADDRESS = "203.0.113.1"
-"""Where requests come from, if nothing else is said."""
+"""The address that requests come from by default."""
 
 
 @asynccontextmanager
 async def secured_app(database_url: str, **settings: Any) -> AsyncIterator[FastAPI]:
-    """The application in this process, with authentication."""
+    """Run the application with authentication in this process."""
     app = create_app(Settings.model_validate({"database_url": database_url, "auth": "required", **settings}))
     async with app.router.lifespan_context(app):
         yield app
 
 
 def client_for(app: FastAPI, credentials: str | None = None, *, address: str = CLIENT_ADDRESS) -> httpx.AsyncClient:
-    """A client of the application that sends a key or token as Bearer, if any, from an address."""
+    """Return a client that connects from `address` and sends `credentials`, if any, as a Bearer token."""
     transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=(address, 50000))
     headers = {} if credentials is None else {"Authorization": f"Bearer {credentials}"}
     return httpx.AsyncClient(transport=transport, base_url="http://patients.test", headers=headers)
@@ -44,7 +44,7 @@ async def make_key(
     hospitals: list[str] | None = None,
     expires: datetime | None = None,
 ) -> str:
-    """A key in the database."""
+    """Create a key in the database and return it."""
     async with Database(database_url, pool_size=1) as database:
         return await database.transaction(lambda connection: keys.create(connection, name, scopes, hospitals, expires))
 
@@ -55,5 +55,5 @@ async def revoke_key(database_url: str, name: str) -> None:
 
 
 async def count_rows(connection: asyncpg.Connection, table: str) -> int:
-    """How many rows a table has."""
+    """Return the number of rows in a table."""
     return int(await connection.fetchval(f"SELECT count(*) FROM {table}"))  # noqa: S608  # a test's own name

@@ -1,4 +1,4 @@
-"""Where credentials are required, and what becomes of a principal: in the journal, with its keys, inside a patient."""
+"""Where credentials are required, and how principals affect the journal, idempotency keys and nested profiles."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,24 +14,24 @@ from tests.processes import data_directory
 from tests.support import EXAMPLE_PATIENT, ServiceProcess, dump_tables
 
 Serve = Callable[..., ServiceProcess]
-AUTH_OFF_WARNING = "authentication is off: who reaches this service may read and change everything"
+AUTH_OFF_WARNING = "authentication is off: every client that reaches this service can read and change everything"
 
 
 @pytest.fixture(scope="module")
 def data_dir() -> Iterator[Path]:
-    """One for all: to make it takes longer than to start on it."""
+    """Share one data directory: creating it takes longer than starting on it."""
     with data_directory() as path:
         yield path
 
 
 @pytest.fixture
 def auth_unset(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PATIENTS_AUTH is not set."""
+    """Leave PATIENTS_AUTH unset."""
     monkeypatch.delenv("PATIENTS_AUTH")
 
 
 def stop_and_find_warning(served: ServiceProcess) -> bool:
-    """Whether it said, as a warning, that everybody may do everything; after it has stopped."""
+    """Stop the service and return whether it logged the warning that authentication is off."""
     served.process.terminate()
     served.process.wait(20)
     return [line["level"] for line in served.log_entries() if line["event"] == AUTH_OFF_WARNING] == ["warning"]
@@ -43,7 +43,7 @@ def status_without_credentials(served: ServiceProcess) -> int:
 
 @pytest.mark.usefixtures("auth_unset")
 def test_embedded_database_on_loopback_needs_no_credentials(serve: Serve, data_dir: Path) -> None:
-    """The embedded database and a loopback address: off, and no word about it."""
+    """With the embedded database on a loopback address, authentication is off and no warning is logged."""
     served = serve(PATIENTS_DATA_DIR=str(data_dir))
     assert status_without_credentials(served) == 200
     assert not stop_and_find_warning(served)
@@ -51,7 +51,7 @@ def test_embedded_database_on_loopback_needs_no_credentials(serve: Serve, data_d
 
 @pytest.mark.usefixtures("auth_unset")
 def test_embedded_database_on_other_addresses_needs_credentials(serve: Serve, data_dir: Path) -> None:
-    """The embedded database on another address."""
+    """With the embedded database on any other address, credentials are required."""
     served = serve("--host", "0.0.0.0", PATIENTS_DATA_DIR=str(data_dir))  # noqa: S104
     assert status_without_credentials(served) == 401
     assert not stop_and_find_warning(served)
@@ -59,21 +59,21 @@ def test_embedded_database_on_other_addresses_needs_credentials(serve: Serve, da
 
 @pytest.mark.usefixtures("auth_unset")
 def test_external_database_needs_credentials(serve: Serve, database_url: str) -> None:
-    """On a loopback address too: a proxy may stand before it."""
+    """With an external database credentials are required even on loopback, because a proxy may be in front of it."""
     served = serve(DATABASE_URL=database_url)
     assert status_without_credentials(served) == 401
     assert not stop_and_find_warning(served)
 
 
 def test_disabling_authentication_is_explicit_and_logs_a_warning(serve: Serve, database_url: str) -> None:
-    """Then it is off, for whoever reaches it."""
+    """PATIENTS_AUTH=off turns authentication off for every client, on every address, and logs a warning."""
     served = serve("--host", "0.0.0.0", DATABASE_URL=database_url, PATIENTS_AUTH="off")  # noqa: S104
     assert status_without_credentials(served) == 200
     assert stop_and_find_warning(served)
 
 
 async def test_the_journal_names_the_key(database_url: str, connection: asyncpg.Connection) -> None:
-    """Not what anybody says who they are."""
+    """The journal records the principal of the key, not a name that the client claims in a header."""
     key = await make_key(database_url, Scope.ADMIN, name="billing")
     async with secured_app(database_url) as app, client_for(app, key) as client:
         created = await client.post(HOSPITALS, json={"hospital_name": "General"}, headers={"X-Actor": "somebody"})
@@ -84,7 +84,7 @@ async def test_the_journal_names_the_key(database_url: str, connection: asyncpg.
 
 
 async def test_idempotency_keys_are_separate_per_principal(database_url: str) -> None:
-    """The same Idempotency-Key of another principal is another request, and shows nobody the other's answer."""
+    """The same Idempotency-Key from another principal is another request and never replays the first one's response."""
     one, other = [await make_key(database_url, Scope.ADMIN, name=name) for name in ("one", "other")]
     body = {"hospital_name": "General"}
     answers = []
@@ -100,7 +100,7 @@ async def test_idempotency_keys_are_separate_per_principal(database_url: str) ->
 
 @pytest.fixture
 async def clerk_key(database_url: str, connection: asyncpg.Connection) -> str:
-    """A key that may change patients, but no profiles; there is a patient with a profile."""
+    """Return a key that may change patients but not profiles; a patient with a profile exists."""
     await connection.execute("INSERT INTO hospitals (unique_id, hospital_name) VALUES ('hos123', 'A'), ('hos456', 'B')")
     await connection.execute("INSERT INTO doctors (unique_id, doctor_first_name) VALUES ('doc123', 'C')")
     admin = await make_key(database_url, Scope.ADMIN, name="admin")
@@ -113,7 +113,7 @@ async def clerk_key(database_url: str, connection: asyncpg.Connection) -> str:
 async def test_writing_back_what_was_read_needs_no_profile_scope(
     database_url: str, clerk_key: str, method: str
 ) -> None:
-    """With its profile as it is, and changes of the patient's own beside it: no profiles:write is needed."""
+    """A patient can be written back with its unchanged profile, along with other changes, without profiles:write."""
     path = f"{PATIENTS}pat123/"
     async with secured_app(database_url) as app, client_for(app, clerk_key) as client:
         body = (await client.get(path)).json()
@@ -129,13 +129,13 @@ async def test_writing_back_what_was_read_needs_no_profile_scope(
 async def test_linking_a_profile_needs_the_scope_to_read_it(
     database_url: str, connection: asyncpg.Connection, clerk_key: str
 ) -> None:
-    """So it needs profiles:read where the patient had another, or none, though nothing of the profile changes."""
+    """Linking an existing profile to a patient needs profiles:read, even if the profile itself does not change."""
     reader = await make_key(database_url, Scope.PATIENTS_WRITE, Scope.PROFILES_READ, name="reader")
     body = {"patient_last_name": "Roe", "patient_profile": {"unique_id": "prof123"}}
     async with secured_app(database_url) as app, client_for(app) as client:
         before = await dump_tables(connection)
         answer = await client.post(PATIENTS, json=body, headers={"X-API-Key": clerk_key})
-        assert (answer.status_code, answer.json()["detail"]) == (403, "This needs the scope profiles:read.")
+        assert (answer.status_code, answer.json()["detail"]) == (403, "This request needs the scope profiles:read.")
         assert await dump_tables(connection) == before
         answer = await client.post(PATIENTS, json=body, headers={"X-API-Key": reader})
         assert (answer.status_code, answer.json()["patient_profile"]["unique_id"]) == (201, "prof123")
@@ -144,12 +144,12 @@ async def test_linking_a_profile_needs_the_scope_to_read_it(
 async def test_linking_a_profile_reveals_nothing_without_the_scope_to_read_it(
     database_url: str, clerk_key: str
 ) -> None:
-    """A guess of what it holds is refused alike, right or wrong; also by restoring a version that had it."""
+    """A guess of a profile's data is refused whether right or wrong, and so is restoring a version that links it."""
     async with secured_app(database_url) as app, client_for(app, clerk_key) as client:
         for email in (EXAMPLE_PATIENT["patient_profile"]["email"], "other@example.com"):
             profile = {"unique_id": "prof123", "email": email}
             answer = await client.post(PATIENTS, json={"patient_last_name": "Roe", "patient_profile": profile})
-            assert (answer.status_code, answer.json()["detail"]) == (403, "This needs the scope profiles:read.")
+            assert (answer.status_code, answer.json()["detail"]) == (403, "This request needs the scope profiles:read.")
         unlinked = await client.put(f"{PATIENTS}pat123/", json={"patient_profile": None})
         assert unlinked.status_code == 200
         assert (await client.post(f"{PATIENTS}pat123/restore/", json={"version": 1})).status_code == 403
@@ -171,7 +171,7 @@ async def test_linking_a_profile_reveals_nothing_without_the_scope_to_read_it(
 async def test_a_profile_inside_a_patient_needs_its_own_scope(
     database_url: str, connection: asyncpg.Connection, clerk_key: str, request_line: str, body: dict[str, Any]
 ) -> None:
-    """Changing or making one on the way is a 403 that names the scope, and nothing of the request is stored."""
+    """Changing or creating a profile in a patient without its scope is a 403 with the scope and stores nothing."""
     method, path = request_line.split()
     body = {"patient_last_name": "Roe", "hospital_ids": [], **body}
     writer = await make_key(database_url, Scope.PATIENTS_WRITE, Scope.PROFILES_WRITE, name="writer")
@@ -179,8 +179,8 @@ async def test_a_profile_inside_a_patient_needs_its_own_scope(
     async with secured_app(database_url) as app, client_for(app, clerk_key) as client:
         answer = await client.request(method, path, json=body, headers={"Idempotency-Key": "k"})
         linked = "pat123" in path and body["patient_profile"]["unique_id"] == "prof123"
-        scope = "profiles:write" if linked else "profiles:read"  # first whether it may see what it links
-        assert (answer.status_code, answer.json()["detail"]) == (403, f"This needs the scope {scope}.")
+        scope = "profiles:write" if linked else "profiles:read"  # linking needs read access, which is checked first
+        assert (answer.status_code, answer.json()["detail"]) == (403, f"This request needs the scope {scope}.")
         assert f'scope="{scope}"' in answer.headers["WWW-Authenticate"]
         assert await dump_tables(connection) == before
         answer = await client.request(method, path, json=body, headers={"X-API-Key": writer, "Authorization": ""})

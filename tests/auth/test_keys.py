@@ -1,4 +1,4 @@
-"""API keys: what the command makes of them, how they are sent, and how they end."""
+"""API keys: what the command creates, how clients send them, and how they expire or are revoked."""
 
 import asyncio
 import base64
@@ -24,21 +24,21 @@ Serve = Callable[..., ServiceProcess]
 
 
 async def database_as_text(connection: asyncpg.Connection) -> str:
-    """All that the database holds, as text; bytes in hexadecimal."""
+    """Return all contents of the database as text, with bytes in hexadecimal."""
     tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     rows = [
         str(row[0])
         for table in tables
-        for row in await connection.fetch(f'SELECT t::text FROM "{table["tablename"]}" t')  # noqa: S608  # its own names
+        for row in await connection.fetch(f'SELECT t::text FROM "{table["tablename"]}" t')  # noqa: S608  # own names
     ]
     return "\n".join(rows)
 
 
 async def test_a_key_is_shown_once(database_url: str, connection: asyncpg.Connection) -> None:
-    """256 bits behind a prefix that scanners know; what is stored and listed opens nothing."""
+    """A key has 256 random bits and a recognizable prefix, and neither stored nor listed data contain it."""
     limits = ("--hospital", "hos456", "--hospital", "hos123", "--expires", "2099-01-31")
     scopes = ("--scope", "patients:read", "--scope", "history:read")
-    # the last day is one in UTC, wherever the command runs
+    # the last day is a day in UTC, whatever the time zone of the command
     elsewhere = {"DATABASE_URL": database_url, "TZ": "Pacific/Kiritimati"}
     made = run_cli("keys", "create", "--name", "billing", *scopes, *limits, **elsewhere)
     assert made.returncode == 0
@@ -68,21 +68,21 @@ async def test_a_key_is_shown_once(database_url: str, connection: asyncpg.Connec
         "billing", today, "2099-01-31", "-", "history:read patients:read, hospitals: hos123 hos456"
     ]  # fmt: skip
     everything = await database_as_text(connection) + listed.stdout + listed.stderr
-    assert "billing" in everything, "the dump does not see the keys: mend this test"
+    assert "billing" in everything, "the dump does not contain the keys: fix this test"
     for form in (key.removeprefix("papi_"), key.encode().hex(), random.hex()):
         assert form.lower() not in everything.lower()
 
 
 async def test_no_two_keys_are_alike(database_url: str) -> None:
-    """Each is random."""
+    """Keys created one after the other have no common beginning."""
     made = [await make_key(database_url, Scope.ADMIN, name=f"service {number}") for number in range(5)]
     assert len({key[:15] for key in made}) == 5
 
 
 async def test_a_key_name_is_never_reused(database_url: str, connection: asyncpg.Connection) -> None:
-    """The journal names actors by it: neither while there is a key of the name, nor after it was revoked."""
+    """A key name stays taken even after the key is revoked, because the journal names actors by it."""
     await make_key(database_url, Scope.PATIENTS_READ, name="billing")
-    taken = "There is, or was, a key of the name billing: choose another.\n"
+    taken = "A key named billing exists or existed: choose another name.\n"
     with pytest.raises(keys.KeyNameTakenError):
         await make_key(database_url, Scope.ADMIN, name="billing")
     await revoke_key(database_url, "billing")
@@ -91,18 +91,18 @@ async def test_a_key_name_is_never_reused(database_url: str, connection: asyncpg
     assert await connection.fetchval("SELECT scopes FROM api_keys") == ["patients:read"]
     assert "REVOKED" in run_cli("keys", "list", DATABASE_URL=database_url).stdout
     ran = run_cli("keys", "revoke", "billing", DATABASE_URL=database_url)
-    assert (ran.returncode, ran.stdout) == (1, "There is no key of this name that is not revoked.\n")
+    assert (ran.returncode, ran.stdout) == (1, "There is no key with this name, or it is already revoked.\n")
 
 
 async def test_key_names_that_look_alike_are_refused(database_url: str) -> None:
-    """Neither by spaces that nobody sees, nor by capital letters; not that of a revoked key, nor at the same moment."""
+    """Names that differ from a taken one only in spaces or case are refused, even if that is revoked or concurrent."""
     for name in ("billing ", " billing", "front  desk", "bill\ting", "billing\u00a0", "key:billing", "-billing", ""):
         ran = run_cli("keys", "create", f"--name={name}", "--scope", "admin", DATABASE_URL=database_url)
         assert (ran.returncode, "single spaces" in ran.stderr) == (2, True), name
     await make_key(database_url, Scope.PATIENTS_READ, name="front desk")
     await revoke_key(database_url, "front desk")
     for name in ("Front Desk", "frontdesk", "FRONT DESK", "f ront desk"):
-        with pytest.raises(keys.KeyNameTakenError, match="a key of the name front desk: choose another"):
+        with pytest.raises(keys.KeyNameTakenError, match="A key named front desk exists or existed"):
             await make_key(database_url, Scope.ADMIN, name=name)
     names = ("ward", "Ward", "WARD", "w ard")
     making = (make_key(database_url, Scope.ADMIN, name=name) for name in names)
@@ -118,7 +118,7 @@ async def test_key_names_that_look_alike_are_refused(database_url: str) -> None:
 async def test_invalid_key_options_create_no_key(
     database_url: str, connection: asyncpg.Connection, options: Collection[str], reason: str
 ) -> None:
-    """A clear error that names the option, or the scopes that there are; nothing is stored."""
+    """An invalid option is reported with its name or the valid scopes, and no key is stored."""
     ran = run_cli("keys", "create", "--name", "a", "--scope", "admin", *options, DATABASE_URL=database_url)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert reason in ran.stderr.splitlines()[-1]
@@ -127,7 +127,7 @@ async def test_invalid_key_options_create_no_key(
 
 
 async def test_a_key_is_sent_in_either_header(database_url: str) -> None:
-    """As Bearer, however that is written, or as X-API-Key; nowhere else."""
+    """A key is accepted as a Bearer token or in X-API-Key, and nowhere else."""
     key = await make_key(database_url, Scope.PATIENTS_READ)
     sent: list[tuple[dict[str, str], int]] = [
         ({"Authorization": f"Bearer {key}"}, 200),
@@ -149,11 +149,11 @@ async def test_a_key_is_sent_in_either_header(database_url: str) -> None:
 
 
 async def test_a_revoked_key_ends_on_every_worker(serve: Serve, database_url: str) -> None:
-    """Within ten seconds, though each worker remembers what it verified."""
+    """A revoked key is refused by every worker within ten seconds, although each worker caches verified keys."""
     key = await make_key(database_url, Scope.PATIENTS_READ, name="billing")
     served = serve("--workers", "2", DATABASE_URL=database_url, PATIENTS_AUTH="required")
 
-    # each request on a connection of its own: the kernel spreads them over the workers
+    # a connection per request, so that the kernel spreads them over the workers
     apart = httpx.Limits(max_keepalive_connections=0)
     client = httpx.Client(base_url=served.url, headers={"X-API-Key": key}, limits=apart)
 
@@ -170,7 +170,7 @@ async def test_a_revoked_key_ends_on_every_worker(serve: Serve, database_url: st
 async def test_last_used_is_recorded_without_a_write_per_request(
     database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """A hundred requests by two keys are one statement, when the service stops at the latest."""
+    """One hundred requests by two keys update `last_used` in one statement, at the latest when the service stops."""
     one = await make_key(database_url, Scope.PATIENTS_READ, name="one")
     other = await make_key(database_url, Scope.ADMIN, name="other")
     await make_key(database_url, Scope.ADMIN, name="unused")
@@ -188,7 +188,7 @@ async def test_last_used_is_recorded_without_a_write_per_request(
 
 
 async def await_other_sessions_ended(connection: asyncpg.Connection) -> None:
-    """Wait until other sessions have ended, which is when they report what they wrote."""
+    """Wait until all other sessions have ended, because a session reports its statistics when it ends."""
     others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     while await connection.fetchval(others):
         await connection.execute("SELECT pg_sleep(0.02)")
@@ -197,7 +197,7 @@ async def await_other_sessions_ended(connection: asyncpg.Connection) -> None:
 async def test_last_used_is_flushed_periodically(
     database_url: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From time to time, which is shortened here; a list shows the day."""
+    """`last_used` is written periodically while the service runs (the interval is shortened here)."""
     monkeypatch.setattr(authentication, "LAST_USED_FLUSH_INTERVAL_SECONDS", 0.1)
     key = await make_key(database_url, Scope.PATIENTS_READ)
     async with secured_app(database_url) as app, client_for(app, key) as client:
@@ -212,7 +212,7 @@ async def test_last_used_is_flushed_periodically(
 
 
 async def test_the_serving_role_cannot_create_keys(database_url: str, connection: asyncpg.Connection) -> None:
-    """Who breaks into the service finds no way to a key: it verifies them and notes their use, no more."""
+    """The serving role can verify keys and record their use, but can neither create nor change one."""
     role = f"serving_{secrets.token_hex(4)}"
     key = await make_key(database_url, Scope.PATIENTS_READ, hospitals=["hos123"])
     await connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'secret'")
@@ -243,7 +243,7 @@ async def test_the_serving_role_cannot_create_keys(database_url: str, connection
 
 
 async def test_principals_have_the_hospitals_of_their_key(database_url: str) -> None:
-    """None at all, which is every one; or those that were said."""
+    """A key without hospitals makes an unrestricted principal; any other restricts the principal to its hospitals."""
     free = await make_key(database_url, Scope.PATIENTS_READ, name="free")
     bound = await make_key(database_url, Scope.PATIENTS_READ, name="bound", hospitals=["hos456", "hos123"])
     async with Database(database_url, pool_size=1) as database, database.read() as session:
@@ -255,7 +255,7 @@ async def test_principals_have_the_hospitals_of_their_key(database_url: str) -> 
 
 
 async def test_cached_keys_keep_their_own_scopes(database_url: str) -> None:
-    """Scopes and hospitals of one key are not those of another that was verified before."""
+    """A cached key never gets the scopes of another key that was verified before it."""
     reader = await make_key(database_url, Scope.DIRECTORY_READ, name="reader")
     writer = await make_key(database_url, Scope.DIRECTORY_WRITE, name="writer")
     body = {"hospital_name": "General Hospital"}

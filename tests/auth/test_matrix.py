@@ -1,4 +1,4 @@
-"""Every route by every kind of credentials: who may do what, written down, and held against every answer."""
+"""Every route with every kind of credentials, checked against a table of the expected statuses."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -22,7 +22,7 @@ RESTORE_BODY = {"version": 1}
 
 
 class Rule(NamedTuple):
-    """What an operation needs, what is sent to it, and its answer to whoever may."""
+    """The scope an operation needs, the request to send, and the status if the caller is authorized."""
 
     method: str
     path: str
@@ -69,7 +69,7 @@ PUBLIC_RULES = {
     "_redirect_to_docs": Rule("GET", "/", None, None, 307),
     "/docs/assets": Rule("GET", "/docs/assets/swagger-ui.css", None),
 }
-"""What is there for everybody."""
+"""The routes that need no credentials."""
 RULES = {**RESOURCE_RULES, **PUBLIC_RULES}
 
 SCOPES = (
@@ -87,11 +87,11 @@ SCOPES = (
     "admin",
 )
 UNAUTHENTICATED_CALLERS = ("nobody", "wrong", "misspelt", "expired", "revoked")
-"""Without credentials, or with ones that are good for nothing."""
+"""Callers without credentials, or with credentials that are not valid."""
 
 
 async def credentials_for(caller: str, url: str) -> str | None:
-    """The credentials of one column of the matrix."""
+    """Return the credentials for one column of the matrix."""
     if caller == "nobody":
         return None
     if caller == "wrong":
@@ -116,14 +116,14 @@ def expected_status(caller: str, rule: Rule) -> int:
 
 
 def client_addresses() -> Iterator[str]:
-    """Another one for each request: failures are limited for each."""
+    """Return a different address for each request, because failed authentications are limited per address."""
     first = ip_address("198.51.100.1")
     return (str(first + number) for number in range(200))
 
 
 @pytest.mark.parametrize("caller", [*UNAUTHENTICATED_CALLERS, *SCOPES])
 async def test_every_route_answers_everybody_as_the_table_says(database_url: str, caller: str) -> None:
-    """Exactly the status that is expected, and a challenge that says what is missing."""
+    """Every route returns the status in the table to each kind of caller, and its challenge says what is missing."""
     got: dict[str, int] = {}
     async with secured_app(database_url) as app:
         async with client_for(app, await make_key(database_url, Scope.ADMIN, name="preparing")) as admin:
@@ -146,13 +146,13 @@ async def test_every_route_answers_everybody_as_the_table_says(database_url: str
 
 
 def check_challenge(response: httpx.Response, caller: str, rule: Rule) -> None:
-    """What a 401 and a 403 have to say (RFC 6750, section 3)."""
+    """Check what a 401 and a 403 must contain (RFC 6750, section 3)."""
     challenge = response.headers.get("WWW-Authenticate")
     if response.status_code == 401:
         assert challenge == 'Bearer realm="patients-api"' + ("" if caller == "nobody" else ', error="invalid_token"')
     elif response.status_code == 403:
         assert challenge == f'Bearer realm="patients-api", error="insufficient_scope", scope="{rule.scope}"'
-        assert response.json()["detail"] == f"This needs the scope {rule.scope}."
+        assert response.json()["detail"] == f"This request needs the scope {rule.scope}."
     else:
         assert challenge is None
     if response.status_code in {401, 403}:
@@ -160,7 +160,7 @@ def check_challenge(response: httpx.Response, caller: str, rule: Rule) -> None:
 
 
 async def test_a_refused_request_changes_nothing(database_url: str) -> None:
-    """Unlike a status, which could be wrong after the fact: after all refused changes the records are as they were."""
+    """Refused requests leave all records unchanged, which the status alone would not prove."""
     key = await make_key(database_url, Scope.ADMIN, name="admin")
     reads = [scope for scope in Scope if scope.endswith(":read")]
     reader = await make_key(database_url, *reads, name="reader")
@@ -180,18 +180,18 @@ async def test_a_refused_request_changes_nothing(database_url: str) -> None:
 
 
 def test_the_table_has_every_route() -> None:
-    """A route that the table does not know fails here: say what it needs, or that it is open to everybody."""
+    """Every route is in the table: for a new one, state the scope it needs or that it is public."""
     app = create_app(Settings.model_validate({"database_url": "postgresql://never-asked/"}))
     routes_by_name = {
         route.name or str(route.path): (sorted((route.methods or {"GET"}) - {"HEAD"}), route.path)
         for route in iter_route_contexts(app.routes)
     }
-    assert len(routes_by_name) == len(list(iter_route_contexts(app.routes))), "each has a name of its own"
+    assert len(routes_by_name) == len(list(iter_route_contexts(app.routes))), "route names are unique"
     assert sorted(routes_by_name) == sorted(RULES)
     for operation, (methods, _) in routes_by_name.items():
         assert methods == [RULES[operation].method]
 
 
 def test_the_table_has_every_scope() -> None:
-    """A scope that is new has a column."""
+    """Every scope is a column of the table."""
     assert sorted(SCOPES) == sorted(Scope)

@@ -1,4 +1,4 @@
-"""Access tokens against an issuer that listens on a port: which are good, and what becomes of all others."""
+"""Access tokens of an issuer that listens on a port: which are valid, and how all others are refused."""
 
 import asyncio
 import base64
@@ -24,7 +24,7 @@ from tests.auth.issuer import AUDIENCE, DISCOVERY_PATH, JWKS_PATH, Issuer, new_k
 from tests.auth.support import CLIENT_ADDRESS, PATIENTS, client_for, secured_app
 from tests.support import eventually
 
-INVALID_TOKEN_CHALLENGE = 'Bearer realm="patients-api", error="invalid_token"'  # noqa: S105  # no password
+INVALID_TOKEN_CHALLENGE = 'Bearer realm="patients-api", error="invalid_token"'  # noqa: S105  # not a password
 RSA_KEY = rsa.generate_private_key(65537, 2048)
 
 
@@ -40,7 +40,7 @@ def oidc_settings(issuer: Issuer, **overrides: Any) -> dict[str, Any]:
 
 
 async def get_with_token(app: Any, token: str, address: str = CLIENT_ADDRESS) -> httpx.Response:
-    """Ask for patients with a token."""
+    """List patients with a token, and check that exactly a 401 carries the challenge."""
     async with client_for(app, token, address=address) as client:
         answer = await client.get(PATIENTS)
     assert (answer.headers.get("WWW-Authenticate") == INVALID_TOKEN_CHALLENGE) == (answer.status_code == 401)
@@ -48,12 +48,12 @@ async def get_with_token(app: Any, token: str, address: str = CLIENT_ADDRESS) ->
 
 
 async def authenticated_principal(app: Any, token: str) -> Principal:
-    """Whom the service takes the bearer of a token for."""
+    """Return the principal that the service derives from a token."""
     headers = [(b"authorization", f"Bearer {token}".encode())]
     request = Request(
         {"type": "http", "method": "GET", "path": PATIENTS, "headers": headers, "client": (CLIENT_ADDRESS, 1)}
     )
-    principal: Principal = await app.state.authenticator.authenticate(request, "req_1", Scope.PATIENTS_READ)
+    principal: Principal = await app.state.services.authenticator.authenticate(request, "req_1", Scope.PATIENTS_READ)
     return principal
 
 
@@ -72,7 +72,7 @@ async def authenticated_principal(app: Any, token: str) -> Principal:
 async def test_scopes_are_those_of_the_claim(
     database_url: str, issuer: Issuer, claim: object, granted: set[str]
 ) -> None:
-    """Text or a list, by a name that operators choose; what is no scope of ours grants nothing."""
+    """Scopes come from the configured claim, as text or a list, and unknown scopes grant nothing."""
     async with secured_app(database_url, **oidc_settings(issuer)) as app:
         assert (await authenticated_principal(app, issuer.token(scope=claim))).scopes == granted
     async with secured_app(database_url, **oidc_settings(issuer, oidc_scope_claim="roles")) as app:
@@ -83,13 +83,13 @@ async def test_scopes_are_those_of_the_claim(
 
 @pytest.mark.parametrize("claim", [None, "", [], "patients:write"])
 async def test_a_token_without_a_matching_scope_is_forbidden(database_url: str, issuer: Issuer, claim: object) -> None:
-    """A good token that grants nothing, or something else, is a 403."""
+    """A valid token that grants no scope, or a different one, gets a 403."""
     async with secured_app(database_url, **oidc_settings(issuer)) as app:
         assert (await get_with_token(app, issuer.token(scope=claim))).status_code == 403
 
 
 async def test_hospitals_are_those_of_the_claim(database_url: str, issuer: Issuer) -> None:
-    """Where operators name a claim, a person without it is limited to none, but for an admin."""
+    """If a hospitals claim is configured, a user without it is restricted to no hospital at all, unless an admin."""
     seen: dict[str, object] = {}
     async with secured_app(database_url, **oidc_settings(issuer, oidc_hospitals_claim="clinics")) as app:
         people: dict[str, dict[str, Any]] = {
@@ -115,7 +115,7 @@ def base64url_segment(value: Any) -> str:
 
 
 def invalid_tokens(issuer: Issuer, now: int) -> dict[str, str]:
-    """Tokens that must not be believed, by what is wrong with them; the issuer's key is RSA."""
+    """Return tokens that must be refused, keyed by their defect; the issuer's key is RSA."""
     other = rsa.generate_private_key(65537, 2048)
     pem = RSA_KEY.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     good = issuer.token()
@@ -126,7 +126,7 @@ def invalid_tokens(issuer: Issuer, now: int) -> dict[str, str]:
         return f"{base64url_segment(header)}.{everything}.{signature}"
 
     def hmac(secret: bytes) -> str:
-        """PyJWT refuses to sign with a PEM: an attacker's library does not."""
+        """Sign with a PEM as the secret, which PyJWT refuses to do but an attacker's library does not."""
         signing = f"{base64url_segment({'alg': 'HS256', 'kid': 'key-1'})}.{everything}"
         algorithm = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256)
         return f"{signing}.{base64url_segment(algorithm.sign(signing.encode(), secret))}"
@@ -174,7 +174,7 @@ def invalid_tokens(issuer: Issuer, now: int) -> dict[str, str]:
 
 
 async def test_invalid_tokens_are_refused_without_details(database_url: str, issuer: Issuer) -> None:
-    """Each a 401 with a challenge, and a word in the answer about nothing of it."""
+    """Every invalid token gets the same 401 with a challenge, which does not reveal the defect."""
     issuer.key = RSA_KEY
     secret = {"kty": "oct", "kid": "secret", "k": base64url_segment(b"0" * 32), "alg": "HS256"}
     issuer.jwks = [public_jwk("key-1", RSA_KEY), secret, {**public_jwk("encryption", RSA_KEY), "use": "enc"}]
@@ -188,11 +188,11 @@ async def test_invalid_tokens_are_refused_without_details(database_url: str, iss
             got[name] = answer.status_code
             details.add(answer.json().get("detail"))
     assert got == dict.fromkeys(bad, 401)
-    assert details == {"The API key or access token is not valid, or no longer."}
+    assert details == {"The API key or access token is invalid, expired or revoked."}
 
 
 async def test_clocks_may_differ_by_half_a_minute(database_url: str, issuer: Issuer) -> None:
-    """Just expired, just not yet valid."""
+    """A token that expired, or becomes valid, within 25 seconds is accepted."""
     now = issuer.claims()["iat"]
     async with secured_app(database_url, **oidc_settings(issuer)) as app:
         for others in ({"exp": now - 25}, {"nbf": now + 25}, {"iat": now + 25}):
@@ -200,7 +200,7 @@ async def test_clocks_may_differ_by_half_a_minute(database_url: str, issuer: Iss
 
 
 async def test_without_an_issuer_every_token_is_refused(database_url: str, issuer: Issuer) -> None:
-    """Where no provider is set, a token is as good as none."""
+    """If no issuer is configured, every token is refused."""
     async with secured_app(database_url) as app:
         assert (await get_with_token(app, issuer.token())).status_code == 401
     assert issuer.requested_paths == []
@@ -223,7 +223,7 @@ def _name_another_issuer(issuer: Issuer, other_url: str) -> None:
 
 @pytest.mark.parametrize("tamper", [_redirect_jwks, _redirect_discovery, _name_another_issuer])
 async def test_keys_come_from_the_issuer_or_not_at_all(database_url: str, issuer: Issuer, tamper: Tamper) -> None:
-    """A redirect is not followed, and a document of another issuer is not believed: 401, not even for a good token."""
+    """A redirect is not followed and a document of another issuer is not trusted: even a valid token gets a 401."""
     other = Issuer(key=issuer.key)
     with run_issuer(other):
         tamper(issuer, other.url)
@@ -233,7 +233,7 @@ async def test_keys_come_from_the_issuer_or_not_at_all(database_url: str, issuer
 
 
 async def test_unusable_keys_in_the_jwks_are_skipped(database_url: str, issuer: Issuer) -> None:
-    """Providers publish keys of kinds that are new, or for other ends."""
+    """Keys of unknown types or for other purposes do not prevent the use of the valid ones."""
     good = public_jwk("key-1", issuer.key)
     issuer.jwks = [
         {"kty": "LATTICE", "kid": "new", "use": "sig"},
@@ -247,7 +247,7 @@ async def test_unusable_keys_in_the_jwks_are_skipped(database_url: str, issuer: 
 
 
 async def test_an_unknown_kid_asks_the_issuer_once_a_minute(database_url: str, issuer: Issuer) -> None:
-    """Who makes up tokens cannot make the service ask for each of them."""
+    """A client that makes up key ids cannot cause more than one request to the issuer per minute."""
     assert oidc.JWKS_REFRESH_INTERVAL_SECONDS == 60
     async with secured_app(database_url, **oidc_settings(issuer)) as app:
         for number in range(20):
@@ -259,7 +259,7 @@ async def test_an_unknown_kid_asks_the_issuer_once_a_minute(database_url: str, i
 async def test_rotated_keys_are_fetched_and_old_ones_dropped(
     database_url: str, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once the minute is over; it is shortened here."""
+    """After the refresh interval (shortened here) new keys are fetched and removed keys are no longer accepted."""
     async with secured_app(database_url, **oidc_settings(issuer)) as app:
         assert (await get_with_token(app, issuer.token())).status_code == 200
         old, issuer.key = issuer.key, new_key()
@@ -273,20 +273,20 @@ async def test_rotated_keys_are_fetched_and_old_ones_dropped(
 async def test_a_withdrawn_key_is_dropped_when_keys_are_stale(
     database_url: str, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Though nobody asks for another; the hour is shortened here."""
+    """A withdrawn key is dropped after its maximum age (shortened here), even if no unknown key id is seen."""
     monkeypatch.setattr(oidc, "JWKS_REFRESH_INTERVAL_SECONDS", 0)
     async with secured_app(database_url, **oidc_settings(issuer)) as app:
         assert (await get_with_token(app, issuer.token())).status_code == 200
         issuer.jwks = [public_jwk("key-2", new_key())]
         assert (await get_with_token(app, issuer.token(jti="1"))).status_code == 200
         monkeypatch.setattr(oidc, "JWKS_MAX_AGE_SECONDS", 0)
-        async with asyncio.timeout(5):  # nobody waits for the keys that are fetched meanwhile
+        async with asyncio.timeout(5):  # requests do not wait for this refresh
             while (await get_with_token(app, issuer.token(jti=secrets.token_hex(4)))).status_code != 401:
                 pass
 
 
 async def test_an_outage_of_the_issuer_is_survived(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keys that were had go on, even stale ones; an unknown kid is still a 401."""
+    """Fetched keys stay in use during an outage, even when stale, and an unknown key id is still a 401."""
     monkeypatch.setattr(oidc, "JWKS_REFRESH_INTERVAL_SECONDS", 0)
     issuer = Issuer()
     async with AsyncExitStack() as stack:
@@ -299,7 +299,7 @@ async def test_an_outage_of_the_issuer_is_survived(database_url: str, monkeypatc
 
 
 async def test_tokens_are_503_until_keys_were_fetched(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """503 with Retry-After while they were never had; and as soon as they are, all is well."""
+    """Tokens get a 503 with Retry-After until the keys have been fetched once."""
     issuer = Issuer()
     with run_issuer(issuer) as server:
         port = server.server_port
@@ -319,7 +319,7 @@ async def test_tokens_are_503_until_keys_were_fetched(database_url: str, monkeyp
 async def test_a_silent_issuer_delays_requests_only_until_the_timeout(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has three seconds, fewer here; requests that come meanwhile do not ask it one after the other."""
+    """Concurrent requests share one fetch, which gives up on a silent issuer after the timeout (shortened here)."""
     monkeypatch.setattr(oidc, "FETCH_TIMEOUT_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         issuer = Issuer(url=f"http://127.0.0.1:{silent.getsockname()[1]}")
@@ -333,7 +333,7 @@ async def test_a_silent_issuer_delays_requests_only_until_the_timeout(
 
 
 async def test_concurrent_first_requests_fetch_keys_once(database_url: str, issuer: Issuer) -> None:
-    """They wait for the one that asks."""
+    """Concurrent first requests wait for the same fetch."""
     async with secured_app(database_url, **oidc_settings(issuer)) as app:
         answers = await asyncio.gather(*(get_with_token(app, issuer.token(jti=str(number))) for number in range(20)))
     assert {answer.status_code for answer in answers} == {200}
@@ -341,7 +341,7 @@ async def test_concurrent_first_requests_fetch_keys_once(database_url: str, issu
 
 
 async def test_a_disconnect_does_not_cancel_the_shared_key_fetch(database_url: str, issuer: Issuer) -> None:
-    """The request that asks the issuer is given up; the next has the keys all the same, asked for once."""
+    """If the request that started the fetch is cancelled, the next request uses the same fetch."""
     issuer.may_respond.clear()
     async with secured_app(database_url, **oidc_settings(issuer)) as app:
         gone = asyncio.create_task(get_with_token(app, issuer.token()))

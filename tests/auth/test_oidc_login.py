@@ -1,4 +1,4 @@
-"""A person, an identity provider and the service, each a process of its own."""
+"""A user, an identity provider and the service, each in its own process."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ CLIENT_ID = "patients-frontend"
 
 @pytest.fixture
 def provider_url() -> Iterator[str]:
-    """The issuer's URL."""
+    """Run the provider and return the issuer's URL."""
     port = free_port()
     url = f"http://localhost:{port}"
 
@@ -41,7 +41,7 @@ def provider_url() -> Iterator[str]:
 
 
 def log_in(provider_url: str, person: str, **claims: object) -> str:
-    """Come by a token as a frontend does: the authorization code flow."""
+    """Obtain a token as a frontend does, by the authorization code flow."""
     assert httpx.put(f"{provider_url}/users/{person}", json=claims).is_success
     redirect_uri = "http://localhost/back"
     authorization_parameters = {
@@ -64,7 +64,7 @@ async def test_oidc_users_are_authorized_and_no_credentials_are_logged(
     provider_url: str,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """Logged in at the provider, people do what their claims say; the journal has their names, the log no token."""
+    """Logged-in users may do what their claims allow, the journal names them, and no credentials are logged."""
     key = await make_key(database_url, Scope.DIRECTORY_READ)
     settings = {"DATABASE_URL": database_url, "PATIENTS_OIDC_ISSUER": provider_url, "PATIENTS_OIDC_AUDIENCE": CLIENT_ID}
     served = serve(PATIENTS_AUTH="required", **settings)

@@ -1,4 +1,4 @@
-"""How often one may ask, and from where: principals, addresses, proxies, and the names the service is called by."""
+"""Rate limits per principal and per address, trusted proxies, and allowed host names."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from app.settings import Settings
 from tests.auth.support import PATIENTS, client_for, make_key, secured_app
 from tests.support import ServiceProcess
 
-TOO_MANY_REQUESTS_DETAIL = "Too many requests. Wait, then go on more slowly."
+TOO_MANY_REQUESTS_DETAIL = "Too many requests. Wait, then send requests more slowly."
 
 
 async def get_statuses(client: httpx.AsyncClient, request_count: int) -> list[int]:
@@ -20,7 +20,7 @@ async def get_statuses(client: httpx.AsyncClient, request_count: int) -> list[in
 
 
 def check_too_many_requests(response: httpx.Response, window_seconds: int) -> None:
-    """A problem that says when to come back."""
+    """Check for a problem that says when to retry."""
     assert response.status_code == 429
     assert response.headers["Content-Type"] == "application/problem+json"
     assert (response.json()["title"], response.json()["detail"]) == ("Too Many Requests", TOO_MANY_REQUESTS_DETAIL)
@@ -29,7 +29,7 @@ def check_too_many_requests(response: httpx.Response, window_seconds: int) -> No
 
 
 async def test_each_principal_has_a_limit_of_its_own(database_url: str) -> None:
-    """Wherever it asks from, and whatever for: also where it lacks the scope. Others are not held up."""
+    """A principal's requests count towards one limit from every address and even if refused; others are unaffected."""
     one = await make_key(database_url, Scope.PATIENTS_READ, name="one")
     other = await make_key(database_url, Scope.DIRECTORY_READ, name="other")
     async with secured_app(database_url, rate_limit="5/hour") as app:
@@ -44,7 +44,7 @@ async def test_each_principal_has_a_limit_of_its_own(database_url: str) -> None:
 
 
 async def test_requests_pass_again_after_retry_after(database_url: str, connection: asyncpg.Connection) -> None:
-    """After what Retry-After says, it goes on."""
+    """After the delay given by Retry-After, requests succeed again."""
     key = await make_key(database_url, Scope.PATIENTS_READ)
     async with secured_app(database_url, rate_limit="1/second") as app, client_for(app, key) as client:
         answers = [await client.get(PATIENTS) for _ in range(3)]
@@ -55,7 +55,7 @@ async def test_requests_pass_again_after_retry_after(database_url: str, connecti
 
 
 async def test_failed_authentications_are_limited_by_address(database_url: str) -> None:
-    """After thirty a minute 429, not 401; valid credentials from there still pass, and so do other addresses."""
+    """After 30 failures a minute an address gets 429, not 401; valid keys from there and other addresses still pass."""
     key = await make_key(database_url, Scope.PATIENTS_READ)
     async with secured_app(database_url) as app:
         async with client_for(app, "papi_wrong") as client, client_for(app) as stranger:
@@ -71,7 +71,7 @@ async def test_failed_authentications_are_limited_by_address(database_url: str) 
 
 
 def test_rate_limits_are_on_by_default_unless_authentication_is_off() -> None:
-    """1200 a minute; `off`, and one's own, can be said."""
+    """The limit is 1200 per minute by default, and can be changed or turned off."""
     limits = {
         (auth, said): Settings.model_validate({"auth": auth, "rate_limit": said}).effective_rate_limit
         for auth in ("off", "required", None)
@@ -91,7 +91,7 @@ def test_rate_limits_are_on_by_default_unless_authentication_is_off() -> None:
 
 
 async def test_without_authentication_the_rate_limit_is_per_address(database_url: str) -> None:
-    """Where a limit is said all the same."""
+    """Without authentication, a configured limit applies per address."""
     app = create_app(Settings.model_validate({"database_url": database_url, "auth": "off", "rate_limit": "2/hour"}))
     async with app.router.lifespan_context(app):
         async with client_for(app) as client:
@@ -115,20 +115,20 @@ async def test_without_authentication_the_rate_limit_is_per_address(database_url
     ],
 )
 async def test_requests_for_other_host_names_are_refused(database_url: str, host: str, status: int) -> None:
-    """Others are refused by a problem, before anybody is asked for credentials."""
+    """A request for another host name gets a problem before its credentials are checked."""
     key = await make_key(database_url, Scope.PATIENTS_READ)
     hosts = "api.example.org, *.clinic.example"
     async with secured_app(database_url, allowed_hosts=hosts) as app, client_for(app, key) as client:
         answer = await client.get(PATIENTS, headers={"Host": host})
         assert answer.status_code == status
         if status == 400:
-            assert answer.json()["detail"] == "This service is not called by that name."
+            assert answer.json()["detail"] == "This service is not available under this host name."
             assert answer.headers["Content-Type"] == "application/problem+json"
             assert (await client.get(PATIENTS, headers={"Host": host, "X-API-Key": ""})).status_code == 400
 
 
 async def test_probes_accept_any_host_name(database_url: str) -> None:
-    """The container's health check calls 127.0.0.1, an orchestrator the address of the container."""
+    """Probes accept any host name, because health checks call 127.0.0.1 and orchestrators the container's address."""
     async with secured_app(database_url, allowed_hosts="api.example.org") as app, client_for(app) as client:
         for path, status in {"/livez": 204, "/readyz": 204, "/docs": 400, "/nothing": 400}.items():
             assert (await client.get(path, headers={"Host": "127.0.0.1:8000"})).status_code == status
@@ -141,7 +141,7 @@ def test_forwarded_for_is_believed_from_trusted_proxies_only(
     trusted: str,
     is_distinguished: bool,  # noqa: FBT001  # parametrized
 ) -> None:
-    """Whose failures they are is said by X-Forwarded-For, where a trusted proxy sends it; anybody can write one."""
+    """X-Forwarded-For sets the limited address only if a trusted proxy sends it, because any client can set it."""
     served = serve(DATABASE_URL=database_url, PATIENTS_AUTH="required", PATIENTS_TRUSTED_PROXIES=trusted)
     with httpx.Client(base_url=served.url) as client:
 
@@ -150,5 +150,5 @@ def test_forwarded_for_is_believed_from_trusted_proxies_only(
 
         assert [status_for("198.51.100.1") for _ in range(31)] == [401] * 30 + [429]
         assert status_for("198.51.100.2") == (401 if is_distinguished else 429)
-        # what the client wrote stands before what the proxy saw
+        # the client's own value comes before the address that the proxy adds
         assert status_for("198.51.100.3, 198.51.100.1") == 429

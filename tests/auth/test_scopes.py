@@ -1,4 +1,4 @@
-"""Deny by default: a route declares what it needs, or stands in a list of a few."""
+"""Deny by default: every route declares its scope or is in a short list of public paths."""
 
 import pytest
 from fastapi import Response
@@ -10,7 +10,7 @@ from app.main import create_app
 from app.settings import Settings
 
 PUBLIC_PATHS = {"/", "/docs", "/docs/assets", "/livez", "/openapi.json", "/readyz"}
-"""The paths that need no credentials. None of them tells anything of a patient: keep it so."""
+"""The paths that need no credentials. None of them may reveal anything about a patient."""
 
 
 async def empty_endpoint() -> Response:
@@ -18,35 +18,35 @@ async def empty_endpoint() -> Response:
 
 
 def test_every_route_declares_a_scope_or_is_listed_as_public() -> None:
-    """Whatever serves a path, a route of ours or the framework's, needs a scope, or stands in the list."""
+    """Every route, of the application or of the framework, declares a scope or is listed as public."""
     app = create_app(Settings.model_validate({"database_url": "postgresql://never-asked/"}))
     declared = [
         (route.path, getattr(route.original_route, "required_scope", None)) for route in iter_route_contexts(app.routes)
     ]
     unguarded = {path for path, scope in declared if scope is None}
-    assert unguarded == PUBLIC_PATHS, "declare openapi_extra=needs(Scope.…), or add the path to the list here"
+    assert unguarded == PUBLIC_PATHS, "declare openapi_extra=requires(Scope.…), or add the path to the list here"
     assert not any(scope for path, scope in declared if path in PUBLIC_PATHS)
 
 
 @pytest.mark.parametrize("extra", [None, {}, {"x-internal": True}])
 def test_a_route_without_a_declared_scope_cannot_be_created(extra: dict[str, object] | None) -> None:
-    """It fails where it is declared, which is at import: the service does not start."""
+    """A route without a declaration fails at import, so the service does not start."""
     router = make_router("/secrets", tag="secrets")
-    with pytest.raises(ValueError, match="A route declares"):
+    with pytest.raises(ValueError, match="A route must declare"):
         router.get("/", openapi_extra=extra)(empty_endpoint)
     assert router.routes == []
 
 
 @pytest.mark.parametrize("extra", [PUBLIC_ROUTE, requires(Scope.AUDIT_READ)])
 def test_a_route_with_a_declared_scope_can_be_created(extra: dict[str, object]) -> None:
-    """The counterpart: it is the declaration that is missing above, and nothing else."""
+    """A route with a declaration is created, so the missing declaration is what fails above."""
     router = make_router("/secrets", tag="secrets")
     router.get("/", openapi_extra=extra)(empty_endpoint)
     assert len(router.routes) == 1
 
 
 def test_a_scope_that_does_not_exist_cannot_be_declared() -> None:
-    """A mistyped scope would lock everybody out but admins; it fails at import too."""
+    """A misspelled scope, which would lock out everyone but admins, fails at import."""
     router = make_router("/secrets", tag="secrets")
     with pytest.raises(ValueError, match="patient:read"):
         router.get("/", openapi_extra={"security": [{"bearer": ["patient:read"]}]})(empty_endpoint)

@@ -1,4 +1,4 @@
-"""Writers that remember what they were promised."""
+"""Clients that write and remember what the service acknowledged."""
 
 import asyncio
 import itertools
@@ -14,27 +14,27 @@ HOSPITALS = ("hos0", "hos1")
 
 @dataclass
 class WriteLog:
-    """What the service was asked for, and what it has acknowledged, so far."""
+    """What was requested from the service, and what it has acknowledged so far."""
 
     attempted: set[str] = field(default_factory=set)
-    """All writes that it was asked for: `create <key>`, `count <counter> <goal>`, `delete <id>`."""
+    """All requested writes: `create <key>`, `count <counter> <goal>`, `delete <id>`."""
     created: dict[str, str] = field(default_factory=dict)
-    """The id that each Idempotency-Key was answered."""
+    """The id in the response to each Idempotency-Key."""
     counts: dict[str, int] = field(default_factory=dict)
-    """How often each counter was raised, by the answers."""
+    """The value each counter has reached according to the responses."""
     deleted: set[str] = field(default_factory=set)
     statuses: Counter[int] = field(default_factory=Counter)
     broken_connections: int = 0
-    """Connections that ended without an answer."""
+    """Connections that ended without a response."""
 
     @property
     def acknowledged_count(self) -> int:
-        """All writes that were answered as done."""
+        """The number of acknowledged writes."""
         return len(self.created) + sum(self.counts.values()) + len(self.deleted)
 
 
 class Writers:
-    """Clients that write until they are told to stop, and try again what was not answered."""
+    """Clients that write until they are stopped, and retry requests that got no response."""
 
     def __init__(self, url: str, clients: int) -> None:
         self.write_log = WriteLog()
@@ -58,7 +58,7 @@ class Writers:
         self._client.base_url = httpx.URL(url)
 
     async def await_acknowledged(self, additional: int) -> None:
-        """Wait until so many more writes were acknowledged."""
+        """Wait until `additional` more writes are acknowledged."""
         goal = self.write_log.acknowledged_count + additional
         async with asyncio.timeout(60):
             while self.write_log.acknowledged_count < goal:
@@ -76,7 +76,7 @@ class Writers:
             self.write_log.counts[f"counter{number}"] = 0
 
     async def _send(self, method: str, path: str, **more: Any) -> httpx.Response | None:
-        """An answer that is final; none where the connection broke or the service was not available."""
+        """Return a final response, or None if the connection broke or the service was unavailable."""
         try:
             answer = await self._client.request(method, path, **more)
         except httpx.TransportError:
@@ -101,7 +101,7 @@ class Writers:
 
     @staticmethod
     def patient_body(key: str) -> dict[str, Any]:
-        """What is sent with an Idempotency-Key."""
+        """Return the body sent with an Idempotency-Key."""
         profile = {"unique_id": f"prof-{key}", "first_name": key}
         return {"patient_last_name": key, "patient_profile": profile, "hospital_ids": HOSPITALS}
 
@@ -114,7 +114,7 @@ class Writers:
         self.write_log.created[key] = answer.json()["unique_id"]
 
     async def _increment_counter(self, counter: str) -> None:
-        """Raise a counter by one, whatever becomes of the connection: what was answered last is what If-Match says."""
+        """Increment a counter exactly once with If-Match, even if connections break and responses are lost."""
         path = f"{PATIENTS}{counter}/"
         goal = self.write_log.counts[counter] + 1
         self.write_log.attempted.add(f"count {counter} {goal}")
@@ -122,9 +122,9 @@ class Writers:
             got = await self._send("GET", path)
             if got is None:
                 continue
-            if int(got.json()["patient_race"]) == goal:  # an answer that was lost
+            if int(got.json()["patient_race"]) == goal:  # the response was lost
                 break
-            assert int(got.json()["patient_race"]) == goal - 1, "an acknowledged change is gone"
+            assert int(got.json()["patient_race"]) == goal - 1, "an acknowledged change is lost"
             headers = {"If-Match": got.headers["ETag"]}
             put = await self._send("PUT", path, json={"patient_race": str(goal)}, headers=headers)
             if put is not None and put.status_code == 200:
@@ -136,5 +136,5 @@ class Writers:
         self.write_log.attempted.add(f"delete {unique_id}")
         while (answer := await self._send("DELETE", f"{PATIENTS}{unique_id}/")) is None:
             pass
-        assert answer.status_code in {204, 404}, answer.text  # 404: deleted by a request whose answer was lost
+        assert answer.status_code in {204, 404}, answer.text  # 404: deleted by a request that lost its response
         self.write_log.deleted.add(unique_id)

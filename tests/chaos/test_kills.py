@@ -1,4 +1,4 @@
-"""Kills under write load: what was acknowledged is there, once, with its journal entry. `make chaos` runs them."""
+"""Kills under write load: acknowledged writes are stored once, with their journal entry. Run by `make chaos`."""
 
 import asyncio
 import os
@@ -36,7 +36,7 @@ WRITES_BETWEEN_KILLS = 60
 
 
 class Service:
-    """A service that is started anew whenever it has ended."""
+    """A service that can be restarted on the same port."""
 
     def __init__(self, database_url: str, workers: int) -> None:
         self.port = free_port()
@@ -51,7 +51,7 @@ class Service:
         )
 
     async def await_ready(self) -> float:
-        """Wait until it is ready; the seconds that it took."""
+        """Wait until the service is ready and return the seconds it took."""
         began = time.monotonic()
         async with asyncio.timeout(30), httpx.AsyncClient() as client:
             while True:
@@ -69,7 +69,7 @@ class Service:
 
 @contextmanager
 def migrated_postgres() -> Iterator[tuple[Path, str]]:
-    """A PostgreSQL that keeps what it has acknowledged, and its data directory."""
+    """Run a migrated PostgreSQL that keeps what it acknowledged; yield its data directory and its URL."""
     with data_directory() as directory, EmbeddedPostgres(directory) as server:
         run_cli("migrate", DATABASE_URL=server.url)
         yield directory, server.url
@@ -87,7 +87,7 @@ async def under_load(url: str, workers: int) -> AsyncIterator[tuple[Service, Wri
 
 
 async def check_writes(name: str, database_url: str, write_log: WriteLog, recovery_seconds: list[float]) -> None:
-    """Compare what was promised with what is stored, and print a line about it."""
+    """Compare the acknowledged writes with the database, and print a summary."""
     connection = await asyncpg.connect(database_url)
     patients = {row["unique_id"]: row for row in await connection.fetch("SELECT * FROM patients")}
     links = Counter(row["patient_id"] for row in await connection.fetch("SELECT patient_id FROM patient_hospitals"))
@@ -112,8 +112,8 @@ async def check_writes(name: str, database_url: str, write_log: WriteLog, recove
     ]
     statuses = ", ".join(f"{count} x {status}" for status, count in sorted(write_log.statuses.items()))
     print(
-        f"\n{name}: {write_log.acknowledged_count} writes acknowledged, {len(lost)} lost, {len(duplicated)} doubled, "
-        f"{len(incomplete)} half done; back after {max(recovery_seconds):.1f} s at most; "
+        f"\n{name}: {write_log.acknowledged_count} writes acknowledged, {len(lost)} lost, "
+        f"{len(duplicated)} duplicated, {len(incomplete)} incomplete; recovered in {max(recovery_seconds):.1f} s; "
         f"{write_log.broken_connections} connections broken; "
         f"{statuses}"
     )
@@ -124,7 +124,7 @@ async def check_writes(name: str, database_url: str, write_log: WriteLog, recove
 
 
 async def test_writes_survive_killing_the_server() -> None:
-    """`kill -9` of the only process, which is then started anew."""
+    """Acknowledged writes survive a `kill -9` of the only process, which is then restarted."""
     with migrated_postgres() as (_, url):
         recovery_seconds = []
         async with under_load(url, workers=1) as (service, writers):
@@ -139,7 +139,7 @@ async def test_writes_survive_killing_the_server() -> None:
 
 
 async def test_writes_survive_killing_one_of_two_workers() -> None:
-    """`kill -9` of a worker, whom the supervisor replaces."""
+    """Acknowledged writes survive a `kill -9` of a worker, which the supervisor replaces."""
     with migrated_postgres() as (_, url):
         recovery_seconds = []
         async with under_load(url, workers=2) as (service, writers):
@@ -152,7 +152,7 @@ async def test_writes_survive_killing_one_of_two_workers() -> None:
 
 
 async def test_a_hung_worker_is_replaced_without_losing_writes() -> None:
-    """It takes its share of the connections and answers none: after half a minute it is ended."""
+    """A worker that accepts connections but never responds is replaced after half a minute, and no write is lost."""
     with migrated_postgres() as (_, url):
         recovery_seconds = []
         async with under_load(url, workers=2) as (service, writers):
@@ -169,14 +169,14 @@ async def test_a_hung_worker_is_replaced_without_losing_writes() -> None:
 
 
 class RestartablePostgres:
-    """An embedded PostgreSQL that can be killed and started anew on its data, under the same URL."""
+    """An embedded PostgreSQL that can be killed and restarted on its data, with the same URL."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.start()
 
     def start(self) -> None:
-        """Start it; what a killed one has left behind may have to end first."""
+        """Start the server; processes left behind by a killed one may have to end first."""
 
         def started() -> bool:
             self._server = EmbeddedPostgres(self.directory)
@@ -200,7 +200,7 @@ class RestartablePostgres:
 
 @pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGKILL], ids=["immediate stop", "kill -9"])
 async def test_writes_survive_killing_postgresql(number: signal.Signals) -> None:
-    """PostgreSQL ends at once, and is started anew on the same data."""
+    """Acknowledged writes survive an abrupt end of PostgreSQL and its restart on the same data."""
     with data_directory() as directory:
         server = RestartablePostgres(directory)
         try:
@@ -219,7 +219,7 @@ async def test_writes_survive_killing_postgresql(number: signal.Signals) -> None
 
 
 async def test_a_thousand_concurrent_requests_on_a_small_pool_leak_nothing() -> None:
-    """1,000 requests at once on a pool of 5: done, refused or told to come back; nothing leaks."""
+    """1,000 concurrent requests on a pool of 5 succeed, are refused or get a 503, and no connection leaks."""
     with migrated_postgres() as (_, url), pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATIENTS_POOL_SIZE", "5")
         service = Service(url, workers=1)

@@ -1,4 +1,4 @@
-"""Back to a moment: a copy taken under write load, a disaster, and what docs/operations.md says to do then."""
+"""Point-in-time recovery: a backup taken under write load, a disaster, and the procedure of docs/operations.md."""
 
 import asyncio
 import time
@@ -26,7 +26,7 @@ RESTORE_POINT_NAME = "before the import"
 
 @dataclass(frozen=True)
 class RecoveryPoint:
-    """A moment, and what was promised and begun just before it and just after."""
+    """A recovery target, with the write log just before and just after it."""
 
     before: WriteLog
     timestamp: str
@@ -44,7 +44,7 @@ class RecoveryPoint:
 
 
 async def archive_all_changes(database_url: str) -> None:
-    """Have all changes archived, and wait until they are."""
+    """Switch the WAL segment and wait until all changes are archived."""
     connection = await asyncpg.connect(database_url)
     last = await connection.fetchval("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")
     await asyncio.to_thread(run_shell_block, SWITCH_WAL_COMMANDS, DATABASE_URL=database_url)
@@ -55,7 +55,7 @@ async def archive_all_changes(database_url: str) -> None:
 
 
 async def await_promotion(database_url: str) -> None:
-    """Wait until the server has reached the moment and takes writes."""
+    """Wait until the server has reached the recovery target and accepts writes."""
     connection = await asyncpg.connect(database_url)
     async with asyncio.timeout(60):
         while await connection.fetchval("SELECT pg_is_in_recovery()"):
@@ -65,10 +65,10 @@ async def await_promotion(database_url: str) -> None:
 
 @pytest.mark.parametrize("target", ["time", "name"])
 async def test_point_in_time_recovery_restores_exactly_the_acknowledged_writes(target: str) -> None:
-    """All that was acknowledged before is there, once, with its entries; nothing that was asked for after it is."""
+    """All writes acknowledged before the target are restored once, with their entries, and no later ones."""
     with data_directory() as directory:
         (directory / "wal").mkdir()
-        (directory / "wal").chmod(0o777)  # PostgreSQL's account may be another
+        (directory / "wal").chmod(0o777)  # PostgreSQL may run as another account
         live = RestartablePostgres(directory / "live")
         try:
             await asyncio.to_thread(run_shell_block, ARCHIVE_COMMANDS, DATABASE_URL=live.url, BACKUPS=directory)
@@ -117,7 +117,7 @@ async def test_point_in_time_recovery_restores_exactly_the_acknowledged_writes(t
 async def compare_with_writes(
     database_url: str, recovery_point: RecoveryPoint, final_log: WriteLog, recovery_seconds: float
 ) -> None:
-    """Compare what is stored with what was promised around the moment, and print a line about it."""
+    """Compare the database with the writes around the recovery target, and print a summary."""
     connection = await asyncpg.connect(database_url)
     rows = await connection.fetch("SELECT unique_id, patient_last_name, patient_race FROM patients")
     audit_rows = await connection.fetch("SELECT ids[1] FROM audit WHERE resource = 'patients' AND method = 'POST'")
@@ -137,10 +137,10 @@ async def compare_with_writes(
         unexpected += [counter] if value != "0" and f"count {counter} {value}" not in attempted else []
     audited_ids = {unique_id for (unique_id,) in audit_rows}
     print(
-        f"\nback to a moment: {recovery_point.before.acknowledged_count} writes acknowledged before it, "
-        f"{len(lost)} lost, {len(duplicated)} doubled; "
-        f"{final_log.acknowledged_count - recovery_point.after.acknowledged_count} after it, {len(unexpected)} there; "
-        f"{len(kept)} patients are back; restored and verified in {recovery_seconds:.1f} s"
+        f"\npoint-in-time recovery: {recovery_point.before.acknowledged_count} writes acknowledged before it, "
+        f"{len(lost)} lost, {len(duplicated)} duplicated; "
+        f"{final_log.acknowledged_count - recovery_point.after.acknowledged_count} after, {len(unexpected)} restored; "
+        f"{len(kept)} patients restored; recovered and verified in {recovery_seconds:.1f} s"
     )
     assert (lost, duplicated, unexpected) == ([], [], [])
     assert kept
@@ -148,7 +148,7 @@ async def compare_with_writes(
 
 
 async def second_page_path(url: str) -> str:
-    """The path of a second page."""
+    """Return the path of a second page."""
     async with httpx.AsyncClient() as client:
         answer = await client.get(f"{url}{PATIENTS}?limit=2")
         return str(answer.links["next"]["url"])
@@ -157,7 +157,7 @@ async def second_page_path(url: str) -> str:
 async def check_service_on_restored_data(
     database_url: str, recovery_point: RecoveryPoint, final_log: WriteLog, cursor: str
 ) -> None:
-    """A service on what was restored: cursors go on, keys of before are replayed, and keys of after begin anew."""
+    """Check that cursors and idempotency keys from before the target work, and that keys from after it start afresh."""
     service = Service(database_url, workers=1)
     try:
         await service.await_ready()
@@ -179,7 +179,7 @@ async def check_service_on_restored_data(
 
 
 async def repeat_creation(client: httpx.AsyncClient, key: str) -> httpx.Response:
-    """The answer to a creation that is sent again."""
+    """Return the response to a repeated creation."""
     answer = await client.post(PATIENTS, json=Writers.patient_body(key), headers={"Idempotency-Key": key})
     assert answer.status_code == 201, answer.text
     return answer

@@ -1,4 +1,4 @@
-"""From the embedded database to a server, and its passwords and keys changed: as docs/operations.md says."""
+"""Moving from the embedded database to a server and rotating its credentials, as docs/operations.md describes."""
 
 import asyncio
 import secrets
@@ -19,14 +19,14 @@ PATIENT_PATH = "/patients/patients/pat123/"
 
 
 def url_for_role(url: str, role: str) -> str:
-    """The URL of a database for another role."""
+    """Return the URL of a database for another role."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=f"{role}@{parts.netloc.rpartition('@')[2]}"))
 
 
 @pytest.fixture
 async def target_url(postgres_url: str) -> AsyncIterator[str]:
-    """The URL of an empty database for its owner, who may create roles and is no superuser; `patients_api` is there."""
+    """Return the URL of an empty database for its owner, a role with CREATEROLE only; `patients_api` exists too."""
     name = f"moved_{secrets.token_hex(4)}"
     connection = await asyncpg.connect(database_url_for(postgres_url, "postgres"))
     await connection.execute(f"CREATE ROLE {name} LOGIN CREATEROLE")
@@ -41,7 +41,7 @@ async def target_url(postgres_url: str) -> AsyncIterator[str]:
 async def test_moving_from_the_embedded_database_keeps_everything(
     serve: Serve, target_url: str, tmp_path: Path
 ) -> None:
-    """All of it arrives: records, ETags, histories; requests need a key; the role that serves has its rights only."""
+    """Records, ETags and histories survive the move, requests need a key, and the serving role has only its rights."""
     dump, first_key = code_blocks("operations.md", "From `.data` to a server")
     _, restore = code_blocks("operations.md", "A dump")
     with data_directory() as directory:
@@ -73,7 +73,7 @@ async def test_moving_from_the_embedded_database_keeps_everything(
 
 @pytest.fixture
 async def migrated_url(target_url: str) -> str:
-    """The URL of a migrated database for its owner; `patients_api` serves it."""
+    """Return the owner's URL of a migrated database that `patients_api` serves."""
     await asyncio.to_thread(
         run_shell_block, "patients-api migrate --serving-role patients_api", DATABASE_URL=target_url
     )
@@ -81,7 +81,7 @@ async def migrated_url(target_url: str) -> str:
 
 
 async def test_api_key_is_rotated(migrated_url: str) -> None:
-    """The new key is there beside the old one, and the old one is revoked."""
+    """During a rotation both keys exist side by side until the old one is revoked."""
     (block,) = code_blocks("operations.md", "API keys")
     create = "patients-api keys create --name front-desk --scope patients:read\n"
     written = await asyncio.to_thread(run_shell_block, create + block, DATABASE_URL=migrated_url)
@@ -95,7 +95,7 @@ async def test_api_key_is_rotated(migrated_url: str) -> None:
 
 
 async def test_serving_role_is_replaced_without_downtime(serve: Serve, migrated_url: str, postgres_url: str) -> None:
-    """Both roles serve side by side; then the first is gone, and the second goes on."""
+    """Both roles serve side by side, and the second keeps serving after the first was dropped."""
     new_role, drop = code_blocks("operations.md", "The role that serves")
     urls = {
         "DATABASE_URL": migrated_url,
@@ -118,7 +118,7 @@ async def test_serving_role_is_replaced_without_downtime(serve: Serve, migrated_
 
 
 async def test_changing_the_cursor_key_invalidates_old_cursors(serve: Serve, migrated_url: str) -> None:
-    """A process that is started anew refuses cursors of before, and its own go on."""
+    """After the cursor key was changed and the process restarted, old cursors are refused and new ones work."""
     (change,) = code_blocks("operations.md", "The key of cursors")
     before = serve(DATABASE_URL=migrated_url)
     async with httpx.AsyncClient() as client:
@@ -135,6 +135,6 @@ async def test_changing_the_cursor_key_invalidates_old_cursors(serve: Serve, mig
 
 
 async def second_page_path(client: httpx.AsyncClient, url: str) -> str:
-    """The path of a list's second page."""
+    """Return the path of a list's second page."""
     answer = await client.get(f"{url}/patients/patients/?limit=1")
     return str(answer.links["next"]["url"])

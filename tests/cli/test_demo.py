@@ -1,4 +1,4 @@
-"""`patients-api serve --demo`: the contract's examples, for who tries the service out."""
+"""`patients-api serve --demo`: the contract's examples for anyone who tries out the service."""
 
 import asyncio
 import json
@@ -51,7 +51,7 @@ Serve = Callable[..., ServiceProcess]
 async def test_demo_responses_match_the_contracts_examples(
     serve: Serve, database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """With --demo the contract's examples answer as it prints them; starting so again changes nothing."""
+    """With --demo the contract's example requests get the responses it prints; starting so again changes nothing."""
     changed_patient: dict[str, Any] = {}
     for changed in (False, True):
         served = serve("--demo", DATABASE_URL=database_url)
@@ -82,7 +82,7 @@ async def test_demo_responses_match_the_contracts_examples(
 async def test_demo_leaves_a_database_with_patients_alone(
     serve: Serve, database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """--demo on a database that holds a patient adds nothing to it."""
+    """--demo adds nothing to a database that has a patient."""
     await connection.execute("INSERT INTO patients (unique_id, patient_last_name) VALUES ('mine', 'Doe')")
     serve("--demo", DATABASE_URL=database_url)
     assert [row["unique_id"] for row in await connection.fetch("SELECT unique_id FROM patients")] == ["mine"]
@@ -92,7 +92,7 @@ async def test_demo_leaves_a_database_with_patients_alone(
 async def test_demo_starts_after_all_its_patients_were_deleted(
     serve: Serve, database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """Who deletes the demo patients one by one and starts with --demo again gets a service, not a refusal."""
+    """After all demo patients were deleted one by one, the service still starts with --demo."""
     served = serve("--demo", DATABASE_URL=database_url)
     async with httpx.AsyncClient(base_url=served.url) as client:
         for patient in (await client.get(PATIENTS)).json():
@@ -104,7 +104,7 @@ async def test_demo_starts_after_all_its_patients_were_deleted(
 async def test_two_replicas_with_demo_fill_an_empty_database_once(
     database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """Two replicas that start with --demo on one empty database: both serve, and the demo is there once."""
+    """If two replicas start with --demo on an empty database, both serve and the demo data are inserted once."""
     with ExitStack() as stack:
         ports = [free_port(), free_port()]
         async with connection.transaction():

@@ -1,4 +1,4 @@
-"""Stopping: the service says that it is not ready and serves on for a while; whoever is in a hurry says it twice."""
+"""Stopping: `/readyz` reports 503 while the service drains, and a second signal ends the drain."""
 
 import asyncio
 import signal
@@ -14,16 +14,16 @@ from tests.support import ServiceProcess, eventually
 
 PATIENTS = "/patients/patients/"
 LONG_DRAIN_SECONDS = "60"
-"""Seconds of draining that no test waits for."""
+"""A drain that is too long for any test to wait for."""
 LAST_CHUNK = b"\r\n0\r\n\r\n"
-"""What ends an answer in chunks."""
+"""The end of a chunked response."""
 
 Serve = Callable[..., ServiceProcess]
 EACH_WORKER_COUNT = pytest.mark.parametrize("workers", ["1", "2"])
 
 
 async def await_not_ready(served: ServiceProcess) -> None:
-    """Wait until all workers say that they stop; the kernel spreads the connections over them."""
+    """Wait until all workers report that they are stopping; the kernel spreads the connections over them."""
     async with asyncio.timeout(10):
         while {
             answer.status for answer in await send_concurrently(served.url, [RawRequest("GET", "/readyz")] * 16)
@@ -35,7 +35,7 @@ async def await_not_ready(served: ServiceProcess) -> None:
 async def test_drain_answers_readyz_503_and_serves_everything_else(
     serve: Serve, database_url: str, workers: str
 ) -> None:
-    """After SIGTERM `/readyz` answers 503 and all else is served, until the drain is over: exit status 0."""
+    """After SIGTERM `/readyz` returns 503 and everything else is served until the drain ends with exit status 0."""
     served = serve("--workers", workers, DATABASE_URL=database_url, PATIENTS_DRAIN_SECONDS="3")
     began = time.monotonic()
     served.process.terminate()
@@ -58,7 +58,7 @@ async def test_drain_answers_readyz_503_and_serves_everything_else(
 
 @EACH_WORKER_COUNT
 async def test_second_signal_ends_the_drain(serve: Serve, database_url: str, workers: str) -> None:
-    """A second SIGTERM is a hurry: the service ends at once."""
+    """A second SIGTERM ends the drain at once."""
     served = serve("--workers", workers, DATABASE_URL=database_url, PATIENTS_DRAIN_SECONDS=LONG_DRAIN_SECONDS)
     served.process.terminate()
     await await_not_ready(served)
@@ -68,7 +68,7 @@ async def test_second_signal_ends_the_drain(serve: Serve, database_url: str, wor
 
 
 def test_interrupt_does_not_drain(serve: Serve, database_url: str) -> None:
-    """Ctrl-C is somebody who waits: the service ends at once."""
+    """Ctrl-C stops the service without a drain, because a person is waiting for it."""
     served = serve(DATABASE_URL=database_url, PATIENTS_DRAIN_SECONDS=LONG_DRAIN_SECONDS)
     served.process.send_signal(signal.SIGINT)
     assert served.process.wait(8) == 0
@@ -78,7 +78,7 @@ def test_interrupt_does_not_drain(serve: Serve, database_url: str) -> None:
 async def test_a_list_in_progress_is_completed_unless_hurried(
     serve: Serve, database_url: str, connection: asyncpg.Connection, *, hurried: bool
 ) -> None:
-    """A list in the middle at the end of the drain is completed, or broken off where that is not waited for."""
+    """A list that is being sent when the drain ends is completed, unless further signals cut it off."""
     await connection.execute(
         "INSERT INTO patients (unique_id, patient_last_name)"
         " SELECT 'pat' || n, repeat('x', 100) FROM generate_series(1, 20_000) n"
@@ -92,14 +92,14 @@ async def test_a_list_in_progress_is_completed_unless_hurried(
         received = reader.recv(2000)
         served.process.terminate()
         eventually(lambda: not accepts_connections(served))
-        assert served.process.poll() is None, "it waits for the reader"
+        assert served.process.poll() is None, "the service does not wait for the reader"
         if hurried:
             served.process.send_signal(signal.SIGINT)
             served.process.send_signal(signal.SIGINT)
             assert await asyncio.to_thread(served.process.wait, 8) == 0
         received += read_rest(reader)
     if hurried:
-        assert not received.endswith(LAST_CHUNK), "cut off, for all to see"
+        assert not received.endswith(LAST_CHUNK), "the response must be recognizable as cut off"
     else:
         assert received.endswith(LAST_CHUNK)
         assert received.count(b'"unique_id":"pat') == 20_000
@@ -115,7 +115,7 @@ def accepts_connections(served: ServiceProcess) -> bool:
 
 
 def read_rest(reader: socket.socket) -> bytes:
-    """Everything that still comes."""
+    """Read everything that is still sent."""
     received = b""
     try:
         while part := reader.recv(65536):

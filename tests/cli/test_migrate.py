@@ -1,4 +1,4 @@
-"""`patients-api migrate` in processes of its own."""
+"""`patients-api migrate`, run in separate processes."""
 
 import asyncio
 import subprocess
@@ -10,22 +10,22 @@ import pytest
 from tests.processes import run_cli, running_cli, wait_until_blocked, wait_until_migrators_queue
 
 ADVISORY_LOCK = 0x70617469656E7473
-"""What migrations of all versions lock; a migrator that took another would not wait for the others."""
+"""The lock that migrations of all versions take; a version with another lock would not wait for the others."""
 
 
 @pytest.fixture
 async def unmigrated_url(database_url: str, connection: asyncpg.Connection) -> str:
-    """The URL of an empty database."""
+    """Return the URL of an empty database."""
     await connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
     return database_url
 
 
 async def test_concurrent_migrations_both_succeed(unmigrated_url: str, connection: asyncpg.Connection) -> None:
-    """Two replicas that migrate at once: one waits for the other, both succeed, the schema is there once."""
+    """If two replicas migrate at once, one waits for the other, both succeed, and the schema is created once."""
     await connection.execute("SELECT pg_advisory_lock($1)", ADVISORY_LOCK)
     with ExitStack() as stack:
         both = [stack.enter_context(running_cli("migrate", DATABASE_URL=unmigrated_url)) for _ in range(2)]
-        await wait_until_migrators_queue(connection, 2)  # now both are at the same point
+        await wait_until_migrators_queue(connection, 2)  # now both wait for the same lock
         assert await connection.fetch("SELECT FROM pg_tables WHERE schemaname = 'public'") == []
         await connection.execute("SELECT pg_advisory_unlock($1)", ADVISORY_LOCK)
         assert [await asyncio.to_thread(process.wait, 30) for process in both] == [0, 0]
@@ -34,7 +34,7 @@ async def test_concurrent_migrations_both_succeed(unmigrated_url: str, connectio
 
 
 async def test_migrating_again_keeps_schema_and_data(database_url: str, connection: asyncpg.Connection) -> None:
-    """Migrating a database that is up to date succeeds and keeps its data."""
+    """Migrating an up-to-date database succeeds and keeps its data."""
     await connection.execute("INSERT INTO hospitals (unique_id, hospital_name) VALUES ('hos', 'General Hospital')")
     before = await connection.fetch("SELECT * FROM alembic_version, hospitals")
     assert run_cli("migrate", DATABASE_URL=database_url).returncode == 0
@@ -42,15 +42,15 @@ async def test_migrating_again_keeps_schema_and_data(database_url: str, connecti
 
 
 async def test_interrupted_migration_can_be_repeated(unmigrated_url: str, connection: asyncpg.Connection) -> None:
-    """A migration that fails, or is killed, leaves nothing half-made and no lock; the next one succeeds."""
-    await connection.execute("CREATE TABLE doctors ()")  # in the way: the first revision fails on it
+    """A migration that fails or is killed leaves no partial schema and no lock, and the next one succeeds."""
+    await connection.execute("CREATE TABLE doctors ()")  # makes the first revision fail
     failed = run_cli("migrate", DATABASE_URL=unmigrated_url)
     assert failed.returncode != 0
     tables = [row[0] for row in await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
     assert set(tables) <= {"doctors", "alembic_version"}
     await connection.execute("DROP TABLE doctors")
     async with connection.transaction():
-        await connection.execute("CREATE TABLE patients ()")  # uncommitted: the migrator waits for its fate
+        await connection.execute("CREATE TABLE patients ()")  # uncommitted: the migrator waits for its outcome
         with running_cli("migrate", DATABASE_URL=unmigrated_url) as migrator:
             await wait_until_blocked(connection)
             migrator.kill()
@@ -61,7 +61,7 @@ async def test_interrupted_migration_can_be_repeated(unmigrated_url: str, connec
 
 
 def test_missing_database_url_is_named() -> None:
-    """Without DATABASE_URL there is nothing to migrate: exit status 1, and the name of what is missing."""
+    """Without DATABASE_URL, the command exits with status 1 and names the missing setting."""
     result = run_cli("migrate")
     assert result.returncode == 1
     assert "DATABASE_URL" in result.stderr
@@ -69,7 +69,7 @@ def test_missing_database_url_is_named() -> None:
 
 
 def test_database_out_of_reach_is_one_clear_line() -> None:
-    """A database that cannot be reached is exit status 1 and a sentence, without a traceback or the password."""
+    """An unreachable database is exit status 1 and one sentence, without a traceback or the password."""
     result: subprocess.CompletedProcess[str] = run_cli(
         "migrate", DATABASE_URL="postgresql://patients:hunter2@127.0.0.1:1/patients"
     )

@@ -1,4 +1,4 @@
-"""`patients-api serve` in processes of its own: starting, refusing to start, stopping, and being killed."""
+"""`patients-api serve` in separate processes: starting, refusing to start, stopping, and being killed."""
 
 import asyncio
 import os
@@ -51,14 +51,14 @@ def data_dir() -> Iterator[Path]:
 def test_stopping_and_starting_again_works_however_it_stopped(
     data_dir: Path, workers: str, signals: tuple[signal.Signals, ...]
 ) -> None:
-    """Ctrl-C, SIGTERM or kill -9: the next start, on the same port and data and at once, works and has all data."""
+    """After Ctrl-C, SIGTERM or kill -9, an immediate restart on the same port and data works and has all data."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     before: set[int] = set()
     for generation, number in enumerate(signals):
         arguments = ("serve", "--port", str(port), "--workers", workers)
         with running_cli(*arguments, PATIENTS_DATA_DIR=str(data_dir)) as process:
-            eventually(partial(have_all_ended, before), within_seconds=5)  # nor do they answer in place of it
+            eventually(partial(have_all_ended, before), within_seconds=5)  # and do not respond in its place
             wait_until_ready(process, url)
             names = [hospital["hospital_name"] for hospital in httpx.get(url + HOSPITALS).json()]
             assert names == [f"Hospital {n}" for n in range(generation)]
@@ -72,7 +72,7 @@ def test_stopping_and_starting_again_works_however_it_stopped(
                 os.kill(pid, number)
             assert process.wait(20) == (-signal.SIGKILL if number == signal.SIGKILL else 0)
             if number != signal.SIGKILL:
-                assert not is_running(postgres), "it waits for its server"
+                assert not is_running(postgres), "the service does not wait for its server to stop"
     eventually(partial(have_all_ended, before), within_seconds=5)
     assert is_port_free(port)
 
@@ -82,7 +82,7 @@ def test_stopping_and_starting_again_works_however_it_stopped(
 async def test_request_in_flight_is_finished(
     serve: Serve, database_url: str, connection: asyncpg.Connection, workers: str
 ) -> None:
-    """After SIGTERM a request that waits for a lock is still answered, while new connections are refused."""
+    """After SIGTERM a request that waits for a lock still gets its response, while new connections are refused."""
     await connection.execute("INSERT INTO patients (unique_id, patient_last_name) VALUES ('pat123', 'Doe')")
     served = serve("--workers", workers, DATABASE_URL=database_url)
     async with httpx.AsyncClient(base_url=served.url, timeout=30) as client:
@@ -118,7 +118,7 @@ def accepts_connections(served: ServiceProcess) -> bool:
 async def test_schema_that_lacks_migrations_is_refused(
     database_url: str, connection: asyncpg.Connection, schema: str
 ) -> None:
-    """With DATABASE_URL nothing is migrated by itself: exit status 1, and the command to run."""
+    """With DATABASE_URL the service never migrates by itself: it exits with status 1 and names the command to run."""
     await connection.execute("DELETE FROM alembic_version" if schema == "older" else "DROP TABLE alembic_version")
     result = await asyncio.to_thread(run_cli, "serve", "--port", str(free_port()), DATABASE_URL=database_url)
     assert result.returncode == 1
@@ -127,7 +127,7 @@ async def test_schema_that_lacks_migrations_is_refused(
 
 
 async def test_newer_schema_is_accepted(serve: Serve, database_url: str, connection: asyncpg.Connection) -> None:
-    """A revision that this version does not know is a later version's, which has expanded the schema: it serves."""
+    """The service accepts an unknown revision, because it is from a later version that has expanded the schema."""
     await connection.execute("UPDATE alembic_version SET version_num = '29991231_07'")
     (answer,) = await send_concurrently(
         serve(DATABASE_URL=database_url).url, [RawRequest("GET", f"{PATIENTS}?limit=1")]
@@ -146,7 +146,7 @@ async def test_newer_schema_is_accepted(serve: Serve, database_url: str, connect
     ids=["unknown", "invalid", "out-of-range", "database"],
 )
 def test_unusable_settings_are_named_without_their_values(environment: dict[str, str]) -> None:
-    """Settings that are unknown or cannot be used: exit status 1 and each one's name, but no value."""
+    """Unknown or unusable settings are exit status 1, and each is named without its value."""
     result = run_cli("serve", "--port", str(free_port()), **environment)
     assert result.returncode == 1
     assert {line.partition(":")[0] for line in result.stderr.splitlines()} == set(environment)
@@ -155,7 +155,7 @@ def test_unusable_settings_are_named_without_their_values(environment: dict[str,
 
 
 def test_database_out_of_reach_is_one_clear_line() -> None:
-    """A database that cannot be reached at start: exit status 1 and a sentence, soon, without the password."""
+    """An unreachable database at start is exit status 1 and one sentence within seconds, without the password."""
     began = time.monotonic()
     url = "postgresql://patients:hunter2@127.0.0.1:1/patients"
     result = run_cli("serve", "--port", str(free_port()), DATABASE_URL=url)
@@ -167,7 +167,7 @@ def test_database_out_of_reach_is_one_clear_line() -> None:
 
 
 def test_port_in_use_is_one_clear_line(database_url: str) -> None:
-    """A port that somebody else serves, though they would share it: exit status 1, and which port it is."""
+    """A port in use, even with SO_REUSEPORT, is exit status 1 and a message that names the port."""
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         other.bind(("127.0.0.1", 0))
@@ -182,7 +182,7 @@ def test_port_in_use_is_one_clear_line(database_url: str) -> None:
 async def test_log_has_a_line_a_request_and_no_patient_data(
     serve: Serve, database_url: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Each line is JSON; a request's has its id, method, route, status and duration, and nothing that it held."""
+    """Every line is JSON; a request line has id, method, route, status and duration, but nothing from its content."""
     served = serve(DATABASE_URL=database_url)
     requests: list[tuple[str, str, str, int, Any]] = [
         ("GET", f"{PATIENTS}M4rker/", f"{PATIENTS}{{unique_id}}/", 404, None),
@@ -232,7 +232,7 @@ async def test_log_has_a_line_a_request_and_no_patient_data(
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_workers_that_end_are_replaced_at_once(serve: Serve, database_url: str, number: signal.Signals) -> None:
-    """Again and again, also those that have not come to serving yet."""
+    """Workers that end are replaced at once, any number of times, even while they are still starting."""
     served = serve("--workers", "2", DATABASE_URL=database_url)
     for _ in range(5):
         before = worker_pids(served.process.pid)
@@ -242,11 +242,11 @@ def test_workers_that_end_are_replaced_at_once(serve: Serve, database_url: str, 
     for pid in worker_pids(served.process.pid):
         os.kill(pid, number)
     served.process.terminate()
-    assert served.process.wait(10) == 0, "it stops while it is about to replace them"
+    assert served.process.wait(10) == 0, "the service does not stop while it is replacing workers"
 
 
 def test_workers_that_find_their_port_taken_end_the_service(serve: Serve, database_url: str) -> None:
-    """Who came in between keeps the port; it is not tried again and again."""
+    """If another process takes the port while workers are replaced, the service exits instead of retrying forever."""
     served = serve("--workers", "2", DATABASE_URL=database_url)
     port = port_of(served.url)
     served.process.send_signal(signal.SIGSTOP)
@@ -263,13 +263,13 @@ def test_workers_that_find_their_port_taken_end_the_service(serve: Serve, databa
 
 
 def workers_were_replaced(served: ServiceProcess, before: set[int]) -> bool:
-    """Whether there are as many workers as before, and not the same."""
+    """Return whether there are as many workers as before, but not the same ones."""
     now = worker_pids(served.process.pid)
     return len(now) == len(before) and now != before
 
 
 async def test_workers_end_with_their_supervisor(serve: Serve, database_url: str) -> None:
-    """Whatever ended it, each for itself: nobody is left who holds the port."""
+    """Workers end by themselves when their supervisor is killed, and none keeps the port."""
     served = serve("--workers", "3", DATABASE_URL=database_url)
     started = worker_pids(served.process.pid)
     assert len(started) == 3

@@ -1,4 +1,4 @@
-"""openapi.json as its readers have it: a linter of such documents, and a client generated from it, in TypeScript."""
+"""openapi.json as its consumers use it: checked by a linter, and turned into a TypeScript client."""
 
 import os
 import re
@@ -17,11 +17,11 @@ NPM_NETWORK_ERROR_PATTERN = re.compile(
     "code (E40[134]|E5|EAI_AGAIN|ECONN|EHOSTUNREACH|ENETUNREACH|ENOTCACHED|ENOTFOUND|ETIMEDOUT"
     "|ERR_SOCKET_TIMEOUT|SELF_SIGNED|UNABLE_TO|CERT_)\\w*"
 )
-"""npm's codes where it cannot get the packages. Any other is a fault in package.json or its lock, which fails."""
+"""npm's error codes if it cannot get the packages; any other error is a fault in package.json or its lock and fails."""
 
 
 def run(directory: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; what it says on either stream is in `stdout`."""
+    """Run a command to its end; both of its output streams are in `stdout`."""
     quiet = {"REDOCLY_TELEMETRY": "off", "REDOCLY_SUPPRESS_UPDATE_NOTICE": "true", "NO_COLOR": "1"}
     return subprocess.run(
         command,
@@ -37,9 +37,9 @@ def run(directory: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def client_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with this one's files, the packages of its lock, and the document."""
+    """Return a directory with the files of this one, the packages of its lock file, and the document."""
     if shutil.which("npm") is None or shutil.which("node") is None:
-        pytest.skip("Node is not at hand")
+        pytest.skip("Node is not installed")
     directory = tmp_path_factory.mktemp("typescript")
     for file in HERE.iterdir():
         if file.suffix in {".json", ".ts", ".yaml"}:
@@ -56,7 +56,7 @@ def client_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_redocly_finds_no_problems(client_project: Path) -> None:
-    """Redocly's recommended rules find nothing but the exceptions, which `redocly.yaml` gives reasons for."""
+    """Redocly's recommended rules report nothing except the exceptions that `redocly.yaml` gives reasons for."""
     lint = run(
         client_project,
         "npx",
@@ -75,7 +75,7 @@ def test_redocly_finds_no_problems(client_project: Path) -> None:
 def test_a_generated_client_does_what_the_contract_shows(
     client_project: Path, serve: Callable[..., ServiceProcess], database_url: str
 ) -> None:
-    """`contract.ts` compiles, strictly, with the types made of the document, and gets the contract's answers."""
+    """`contract.ts` compiles strictly with the types generated from the document, and gets the contract's responses."""
     generated = run(client_project, "npx", "openapi-typescript", OPENAPI_DOCUMENT.name, "--output", "schema.d.ts")
     assert generated.returncode == 0, generated.stdout
     compiled = run(client_project, "npx", "tsc")

@@ -1,4 +1,4 @@
-"""The audit of before there were months: the migration moves no row, changes no number, and keeps all rights."""
+"""Existing audit rows when the audit is partitioned: no row moves, no number changes, and all rights remain."""
 
 import asyncio
 import secrets
@@ -19,7 +19,7 @@ INSERT_READ = (
 
 @pytest.fixture
 async def role(connection: asyncpg.Connection) -> AsyncIterator[str]:
-    """A role that may add to the audit of before, and read it."""
+    """Create a role for the rights that the unpartitioned audit table has."""
     role = f"Serving-{secrets.token_hex(4)}"
     await connection.execute(f'CREATE ROLE "{role}"')
     yield role
@@ -29,7 +29,7 @@ async def role(connection: asyncpg.Connection) -> AsyncIterator[str]:
 async def test_existing_audit_becomes_the_first_partition_beside_writers(
     database_url: str, connection: asyncpg.Connection, role: str
 ) -> None:
-    """Same file, same rows, same rights: a service of the version before goes on meanwhile."""
+    """The existing table becomes the first partition, with its file, rows and rights, while a service keeps writing."""
     await run_alembic(command.downgrade, database_url, REVISION_BEFORE)
     columns = "principal, method, route, status, resource, ids"
     await connection.execute(f'GRANT SELECT, INSERT ({columns}) ON audit TO "{role}"')
@@ -54,7 +54,7 @@ async def test_existing_audit_becomes_the_first_partition_beside_writers(
     assert await connection.fetchval("SELECT pg_relation_filenode('audit_before')") == file
     assert (await connection.fetch("SELECT * FROM audit ORDER BY id"))[: len(rows)] == rows
     last = rows[-1]["id"]
-    assert written == list(range(last + 1, last + 1 + len(written))), "numbers go on, and none is given twice"
+    assert written == list(range(last + 1, last + 1 + len(written))), "the numbering has a gap or a duplicate"
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await writer.fetch("SELECT 1 FROM audit_before")
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
@@ -64,13 +64,13 @@ async def test_existing_audit_becomes_the_first_partition_beside_writers(
     valid = await connection.fetchval(
         "SELECT bool_and(indisvalid) FROM pg_index WHERE indrelid = CAST('audit' AS regclass)"
     )
-    assert valid, "an index of the audit that a partition lacks"
+    assert valid, "a partition lacks an index of the audit table"
 
 
 async def test_downgrade_merges_partitions_into_one_table(
     database_url: str, connection: asyncpg.Connection, role: str
 ) -> None:
-    """Back to before: rows of all months, numbers, rights, and that nothing can be changed."""
+    """A downgrade keeps the rows of all months, the numbering and the rights, and rows still cannot be changed."""
     await connection.execute(f'GRANT SELECT ON audit TO "{role}"')
     await connection.execute(
         "INSERT INTO audit (time, principal, method, route, status, resource, ids)"

@@ -1,4 +1,4 @@
-"""The supervisor of the embedded PostgreSQL, against real servers, real signals and real kills."""
+"""The supervisor of the embedded PostgreSQL, tested with real servers, signals and kills."""
 
 import contextlib
 import os
@@ -31,7 +31,7 @@ with EmbeddedPostgres(Path(sys.argv[1]), options={"fsync": "off"}) as server:
 
 @pytest.fixture
 def tmp_path() -> Iterator[Path]:
-    """Like pytest's own, which is in a directory that only its owner enters; under root the server may be nobody."""
+    """Replace pytest's `tmp_path`, which only its owner may enter: under root the server runs as another account."""
     with tempfile.TemporaryDirectory() as name:
         path = Path(name).resolve()
         path.chmod(0o755)
@@ -54,14 +54,14 @@ def server_pid(data_dir: Path) -> int:
 
 
 def is_running(pid: int) -> bool:
-    """Whether the process runs; one that has ended and was not waited for does not."""
+    """Return whether the process runs; a zombie does not."""
     ps = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], check=False, capture_output=True, text=True)
     return ps.stdout.strip()[:1] not in {"", "Z"}
 
 
 @contextlib.contextmanager
 def owner_process(data_dir: Path, *, await_ready: bool = True) -> Iterator[subprocess.Popen[str]]:
-    """Another process that owns a server, by default one that is running."""
+    """Start another process that owns a server, by default one that is running."""
     with subprocess.Popen(
         [sys.executable, "-c", OWNER_SCRIPT, str(data_dir)], stdout=subprocess.PIPE, text=True
     ) as owner:
@@ -75,7 +75,7 @@ def owner_process(data_dir: Path, *, await_ready: bool = True) -> Iterator[subpr
 
 @contextlib.contextmanager
 def unrelated_process() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that has nothing to do with any server."""
+    """Start a process that has nothing to do with any server."""
     with subprocess.Popen(["sleep", "600"]) as process:
         try:
             yield process
@@ -96,7 +96,7 @@ async def fetch_value(server: EmbeddedPostgres, sql: str) -> object:
 
 
 async def test_first_start_creates_a_private_utf8_cluster_in_utc(tmp_path: Path) -> None:
-    """A first start makes a UTF-8 cluster with the built-in C.UTF-8 locale, in UTC, without TCP, in private."""
+    """The first start creates a private UTF-8 cluster with the built-in C.UTF-8 locale, in UTC and without TCP."""
     with EmbeddedPostgres(tmp_path / "data", options={**FAST_OPTIONS, "work_mem": "7MB"}) as server:
         assert await fetch_value(server, "SELECT current_database() || ' ' || current_user") == "patients patients"
         locale = await fetch_value(
@@ -118,7 +118,7 @@ async def test_first_start_creates_a_private_utf8_cluster_in_utc(tmp_path: Path)
 
 
 async def test_data_survive_a_stop_and_a_start(tmp_path: Path) -> None:
-    """What was committed before a stop is there after the next start, and a stop leaves no process."""
+    """Committed data are there after a stop and the next start, and a stop leaves no process."""
     with EmbeddedPostgres(tmp_path, options=FAST_OPTIONS) as server:
         await fetch_value(server, "CREATE TABLE kept AS SELECT 42 AS answer")
         pids = [watchdog_pid(tmp_path), server_pid(tmp_path)]
@@ -128,7 +128,7 @@ async def test_data_survive_a_stop_and_a_start(tmp_path: Path) -> None:
 
 
 async def test_missing_database_is_made_again(tmp_path: Path) -> None:
-    """A database dropped by hand is there again, empty, after the next start."""
+    """A database that was dropped by hand is created again, empty, by the next start."""
     with EmbeddedPostgres(tmp_path, options=FAST_OPTIONS) as server:
         connection = await asyncpg.connect(server.url, database="postgres")
         await connection.execute("DROP DATABASE patients")
@@ -138,7 +138,7 @@ async def test_missing_database_is_made_again(tmp_path: Path) -> None:
 
 
 def test_directory_in_use_is_refused_and_its_user_named(tmp_path: Path) -> None:
-    """A second start on a directory in use fails soon, names the process that uses it and does it no harm."""
+    """A second start on a directory in use fails soon, names the process that uses it, and does not disturb it."""
     with owner_process(tmp_path) as owner:
         began = time.monotonic()
         with pytest.raises(EmbeddedPostgresError, match=rf"in use by process {owner.pid}\b"):
@@ -149,7 +149,7 @@ def test_directory_in_use_is_refused_and_its_user_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
 async def test_end_of_the_owner_stops_the_server(tmp_path: Path, number: signal.Signals) -> None:
-    """Whatever signal ends the owner, the server stops cleanly, and starting again at once works."""
+    """Whatever signal ends the owner, the server stops cleanly and can be started again at once."""
     with owner_process(tmp_path) as owner:
         pids = [watchdog_pid(tmp_path), server_pid(tmp_path)]
         owner.send_signal(number)
@@ -161,7 +161,7 @@ async def test_end_of_the_owner_stops_the_server(tmp_path: Path, number: signal.
 
 
 def test_signals_to_the_group_of_the_owner_spare_the_watchdog(tmp_path: Path) -> None:
-    """The keeper is in a session of its own and deaf to SIGINT and SIGHUP, so it always gets to stop its server."""
+    """The watchdog has its own session and ignores SIGINT and SIGHUP, so it always gets to stop its server."""
     with owner_process(tmp_path) as owner:
         watchdog, postgres = watchdog_pid(tmp_path), server_pid(tmp_path)
         assert os.getsid(watchdog) == watchdog != os.getsid(owner.pid)
@@ -174,7 +174,7 @@ def test_signals_to_the_group_of_the_owner_spare_the_watchdog(tmp_path: Path) ->
 
 
 async def test_killing_the_watchdog_stops_the_server(tmp_path: Path) -> None:
-    """A `kill -9` of the keeper leaves nothing that prevents the next start, nor (on Linux) a server."""
+    """A `kill -9` of the watchdog leaves nothing that prevents the next start and, on Linux, no server."""
     with EmbeddedPostgres(tmp_path, options=FAST_OPTIONS):
         watchdog, postgres = watchdog_pid(tmp_path), server_pid(tmp_path)
         os.kill(watchdog, signal.SIGKILL)
@@ -186,17 +186,17 @@ async def test_killing_the_watchdog_stops_the_server(tmp_path: Path) -> None:
 
 
 async def test_killing_the_server_ends_the_watchdog(tmp_path: Path) -> None:
-    """When the server dies by itself the keeper ends too, and the next start recovers."""
+    """If the server dies by itself, the watchdog ends too, and the next start recovers."""
     with EmbeddedPostgres(tmp_path, options=FAST_OPTIONS):
         watchdog = watchdog_pid(tmp_path)
         os.kill(server_pid(tmp_path), signal.SIGKILL)
-        wait_until(lambda: not is_running(watchdog), "the keeper has ended")
+        wait_until(lambda: not is_running(watchdog), "the watchdog has ended")
     with EmbeddedPostgres(tmp_path, options=FAST_OPTIONS) as server:
         assert await fetch_value(server, "SELECT 1") == 1
 
 
 async def test_everything_killed_at_once_does_not_prevent_a_start(tmp_path: Path) -> None:
-    """Owner, keeper and server all killed at once are no obstacle to starting again."""
+    """After owner, watchdog and server were all killed at once, the next start works."""
     with owner_process(tmp_path) as owner:
         for pid in (server_pid(tmp_path), watchdog_pid(tmp_path), owner.pid):
             os.kill(pid, signal.SIGKILL)
@@ -205,7 +205,7 @@ async def test_everything_killed_at_once_does_not_prevent_a_start(tmp_path: Path
 
 
 def test_forked_child_does_not_keep_the_server_alive(tmp_path: Path) -> None:
-    """A child that was forked without an exec, and outlives the owner, does not hold the keeper's pipe."""
+    """A child that was forked without exec and outlives the owner does not hold the watchdog's pipe open."""
     script = OWNER_SCRIPT.replace(
         "threading.Event", "import os; os.fork() or print(os.getpid(), flush=True); threading.Event"
     )
@@ -225,7 +225,7 @@ def test_forked_child_does_not_keep_the_server_alive(tmp_path: Path) -> None:
 
 
 async def test_stale_pid_files_with_a_recycled_pid_do_not_prevent_a_start(tmp_path: Path) -> None:
-    """Left-over pid files that name a running process, which is not ours to stop, do not prevent a start."""
+    """Stale pid files that name a running, unrelated process neither prevent a start nor harm that process."""
     pid_files = [tmp_path / "postgres" / "postmaster.pid", tmp_path / ".s.PGSQL.5432.lock"]
     with EmbeddedPostgres(tmp_path, options=FAST_OPTIONS):
         left_over = [file.read_text().partition("\n")[2] for file in pid_files]
@@ -238,9 +238,9 @@ async def test_stale_pid_files_with_a_recycled_pid_do_not_prevent_a_start(tmp_pa
 
 
 async def test_kill_during_initdb_does_not_prevent_a_start(tmp_path: Path) -> None:
-    """An owner killed while the cluster is being made leaves nothing half-made that prevents a start."""
+    """An owner killed during initdb leaves nothing that prevents a start."""
     with owner_process(tmp_path, await_ready=False) as owner:
-        wait_until((tmp_path / "postgres.new" / "PG_VERSION").exists, "initdb is at work")
+        wait_until((tmp_path / "postgres.new" / "PG_VERSION").exists, "initdb is running")
         owner.kill()
     (tmp_path / "postgres.new").mkdir(exist_ok=True)
     (tmp_path / "postgres.new" / "left-over").touch()
@@ -253,17 +253,17 @@ async def test_kill_during_initdb_does_not_prevent_a_start(tmp_path: Path) -> No
     ("name", "fits"), [("long-" * 25, False), ("comma, that is", False), ("ünïcode & 100% +?", True)]
 )
 async def test_long_or_special_paths_work_and_stay_private(tmp_path: Path, name: str, *, fits: bool) -> None:
-    """A path too long for a socket, or with characters that mean something in a URL, works and stays private."""
+    """A path that is too long for a socket or has characters special in URLs works, and stays private."""
     with EmbeddedPostgres(tmp_path / name, options=FAST_OPTIONS) as server:
         assert await fetch_value(server, "SELECT 1") == 1
         socket_dir = Path(str(await fetch_value(server, "SHOW unix_socket_directories")))
         assert permissions(socket_dir) == 0o700
     assert (socket_dir == tmp_path / name) is fits
-    assert os.access(socket_dir, os.F_OK) is fits, "a directory made for the socket goes with it"
+    assert os.access(socket_dir, os.F_OK) is fits, "a directory created for the socket must be removed with it"
 
 
 async def test_row_values_stay_out_of_the_log(tmp_path: Path) -> None:
-    """Neither violated constraints, nor malformed values, nor statements cut short put values into the log."""
+    """Neither constraint violations nor malformed values nor interrupted statements put row values into the log."""
     with EmbeddedPostgres(tmp_path, options=FAST_OPTIONS) as server:
         connection = await asyncpg.connect(server.url)
         await connection.execute("CREATE TABLE patient (name text UNIQUE, born date CHECK (born > '1900-01-01'))")
@@ -284,28 +284,28 @@ async def test_row_values_stay_out_of_the_log(tmp_path: Path) -> None:
 
 
 def test_failed_start_shows_the_end_of_the_log(tmp_path: Path) -> None:
-    """A server that does not start makes an error that says why and where to read on."""
+    """A server that does not start raises an error that says why and where the log is."""
     with pytest.raises(EmbeddedPostgresError, match=r'(?s)postgres\.log.*FATAL: .*"fsync" requires a Boolean'):
         EmbeddedPostgres(tmp_path, options={"fsync": "perhaps"}).__enter__()
 
 
 def test_cluster_of_another_major_version_is_refused(tmp_path: Path) -> None:
-    """A cluster of another PostgreSQL is left alone, and the error says which it is."""
+    """A cluster of another major version is left alone, and the error names both versions."""
     (tmp_path / "postgres").mkdir()
     (tmp_path / "postgres" / "PG_VERSION").write_text("17\n")
-    with pytest.raises(EmbeddedPostgresError, match=r"PostgreSQL 17, the installed binaries are of 18"):
+    with pytest.raises(EmbeddedPostgresError, match=r"PostgreSQL 17, but the installed binaries are of version 18"):
         EmbeddedPostgres(tmp_path, options=FAST_OPTIONS).__enter__()
 
 
 def test_unusable_directory_is_refused(tmp_path: Path) -> None:
-    """A path that cannot be a directory makes an error that names it and offers a way out."""
+    """A path that cannot be a directory raises an error that names it and suggests an alternative."""
     (tmp_path / "file").touch()
     with pytest.raises(EmbeddedPostgresError, match=r"cannot use .*/file/data.* DATABASE_URL"):
         EmbeddedPostgres(tmp_path / "file" / "data").__enter__()
 
 
 def test_missing_wheel_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the wheel the error says what to install."""
+    """Without the wheel, the error says what to install."""
     bare = tmp_path / "python"
     bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n')  # sees no installed package
     bare.chmod(0o700)
@@ -315,7 +315,7 @@ def test_missing_wheel_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_directory_of_other_files_is_left_alone(tmp_path: Path) -> None:
-    """A directory that holds something else is refused, and neither written to nor closed to others."""
+    """A directory with other files is refused, nothing is written to it, and its permissions stay the same."""
     (tmp_path / "letter.txt").touch()
     tmp_path.chmod(0o755)
     with pytest.raises(EmbeddedPostgresError, match="choose another data directory"), EmbeddedPostgres(tmp_path):

@@ -1,4 +1,4 @@
-"""`make check` finds what a migration would do to a database in use; what `make migration` writes passes."""
+"""`make check` reports what would make a migration unsafe on a database in use; what `make migration` writes passes."""
 
 import subprocess
 import sys
@@ -26,16 +26,16 @@ UNSAFE_UPGRADES = {
         'op.add_column("patients", sa.Column("x", sa.Text(), nullable=False))',
         "Make the field nullable",
     ),
-    "a default that is another for each row": (
+    "a default that differs for each row": (
         'op.add_column("patients", sa.Column("x", sa.DateTime(), server_default=sa.func.clock_timestamp()))',
         "Add the column as nullable",
     ),
-    "an index under a lock": ('op.create_index("ix_x", "patients", ["patient_race"])', "Use `concurrently`"),
-    "a foreign key that is checked at once": (
+    "an index built under a lock": ('op.create_index("ix_x", "patients", ["patient_race"])', "Use `concurrently`"),
+    "a foreign key that is validated at once": (
         'op.create_foreign_key("fk_x", "patients", "hospitals", ["patient_race"], ["unique_id"])',
         "Add `NOT VALID`",
     ),
-    "a check that is made at once": (
+    "a check that is validated at once": (
         'op.create_check_constraint("ck_x", "patients", "version > 0")',
         "Use `NOT VALID`",
     ),
@@ -44,8 +44,8 @@ UNSAFE_UPGRADES = {
         'op.alter_column("patients", "patient_race", new_column_name="race")',
         "may break existing",
     ),
-    "a table that is written anew": ('op.alter_column("patients", "version", type_=sa.Numeric())', "rewritten"),
-    "steps of which the first stay when a later one fails": (
+    "a table that is rewritten": ('op.alter_column("patients", "version", type_=sa.Numeric())', "rewritten"),
+    "steps that remain applied if a later one fails": (
         """op.add_column("patients", sa.Column("x", sa.Text()))
     with op.get_context().autocommit_block():
         op.create_index("ix_x", "patients", ["x"], postgresql_concurrently=True)""",
@@ -55,14 +55,14 @@ UNSAFE_UPGRADES = {
 
 
 def write_revision(directory: Path, upgrade: str) -> Path:
-    """A directory with a revision that does this, after all of ours."""
+    """Write a revision with this `upgrade` that follows the current head, and return its directory."""
     text = REVISION_TEMPLATE.format(revision="29991231_01", head=HEAD_REVISION, upgrade=upgrade)
     (directory / "29991231_01_later.py").write_text(text)
     return directory
 
 
 def test_all_revisions_pass(capsys: pytest.CaptureFixture[str]) -> None:
-    """What is there is content, and so is a new revision that nobody notices."""
+    """All existing revisions pass, so a violation in a new one is reported."""
     assert lint.main() == 0, capsys.readouterr().out
 
 
@@ -70,7 +70,7 @@ def test_all_revisions_pass(capsys: pytest.CaptureFixture[str]) -> None:
 def test_blocking_migrations_are_found_with_their_remedy(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each kind of revision that would, in one that is not accepted, is told: what, where, and what to do instead."""
+    """Each kind of unsafe revision is reported with its file, its problem and the remedy."""
     upgrade, remedy = UNSAFE_UPGRADES[kind]
     assert lint.main(write_revision(tmp_path, upgrade)) == 1
     output = capsys.readouterr().out
@@ -80,14 +80,14 @@ def test_blocking_migrations_are_found_with_their_remedy(
 
 
 def test_a_harmless_revision_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A column that may be empty is no finding."""
+    """Adding a nullable column is not reported."""
     assert lint.main(write_revision(tmp_path, 'op.add_column("patients", sa.Column("x", sa.Text()))')) == 0
     assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("revision", lint.ACCEPTED_VIOLATIONS)
 def test_every_accepted_violation_still_exists(revision: str) -> None:
-    """Each rule that a revision may break is broken by it."""
+    """Every accepted violation is really a violation in its revision."""
     script = lint.script_directory().get_revision(revision)
     for rule in lint.ACCEPTED_VIOLATIONS[revision]:
         others = [other for other in lint.ACCEPTED_VIOLATIONS[revision] if other != rule]
@@ -97,7 +97,7 @@ def test_every_accepted_violation_still_exists(revision: str) -> None:
 
 
 def test_generated_migrations_pass_the_linter(tmp_path: Path) -> None:
-    """A new field with its length check and an index becomes two revisions: what is done in a moment, and the rest."""
+    """A new column with a length check and an index becomes two revisions: the quick steps, and the slow ones."""
     version = version_with_column(tmp_path)
     quick, slow = sorted((version / "migrations/versions").glob("*nickname*"))
     assert "postgresql_not_valid=True" in quick.read_text()

@@ -1,4 +1,4 @@
-"""What docs/operations.md says of writing migrations: each step passes `make check`, and works under write load."""
+"""The recipes for migrations in docs/operations.md: each step passes `make check` and works under write load."""
 
 import asyncio
 import re
@@ -19,9 +19,9 @@ from tests.support import ServiceProcess
 
 ROOT = Path(__file__).parents[2]
 RECIPE_STEPS = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/operations.md").read_text(), re.DOTALL | re.MULTILINE)
-"""What the document has `upgrade` do, revision by revision: a constraint, its validation, an index, a backfill."""
+"""The body of `upgrade` in each documented revision: a constraint, its validation, an index, a backfill."""
 STEP_MARKERS = ("NOT VALID", "VALIDATE", "INDEX CONCURRENTLY", "DO $$")
-"""What the SQL of each has."""
+"""What the SQL of each step contains."""
 
 UPDATE_PATIENT_STATEMENT = """
     WITH changed AS (
@@ -35,10 +35,10 @@ UPDATE_PATIENT_STATEMENT = """
 
 @pytest.fixture
 def recipe_revisions(tmp_path: Path) -> Path:
-    """A directory with a revision for each step, one after the other."""
+    """Write one revision per step, each following the previous one, and return their directory."""
     before = HEAD_REVISION
     for number, step in enumerate(RECIPE_STEPS, 1):
-        # a few records a transaction, so that there are several
+        # a small batch size, so that the backfill takes several transactions
         upgrade = textwrap.indent(step.replace("LIMIT 1000", "LIMIT 7"), " " * 4).strip()
         name = f"29991231_{number:02}"
         text = REVISION_TEMPLATE.format(revision=name, head=before, upgrade=upgrade)
@@ -48,7 +48,7 @@ def recipe_revisions(tmp_path: Path) -> Path:
 
 
 def test_documented_migration_steps_pass_the_linter(recipe_revisions: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """None of them holds anybody up, and they are those that this file knows."""
+    """The documented steps pass the linter, and they are the ones that this file expects."""
     assert lint.main(recipe_revisions) == 0, capsys.readouterr().out
     later = [
         script
@@ -63,7 +63,7 @@ def test_documented_migration_steps_pass_the_linter(recipe_revisions: Path, caps
 async def test_documented_migration_steps_work_under_write_load(
     serve: Callable[..., ServiceProcess], recipe_revisions: Path, database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """While others write, no request fails; then the check holds, the index is used, and every record has its entry."""
+    """Under write load no request fails, and the check, the index and each record's journal entry are in place."""
     config = lint.alembic_config(recipe_revisions)
     config.attributes["url"] = database_url
     async with Writers(serve(DATABASE_URL=database_url).url, clients=4) as writers:
@@ -82,7 +82,7 @@ async def test_documented_migration_steps_work_under_write_load(
 async def test_a_backfill_applies_after_the_concurrent_change_it_waited_for(
     recipe_revisions: Path, client: httpx.AsyncClient, database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """A record that somebody is changing gets its value after that, and both changes have their entries."""
+    """A record that another transaction is changing gets its value after that change, and both have their entries."""
     for number in range(3):
         body = {"unique_id": f"pat{number}", "patient_last_name": "Doe"}
         assert (await client.post(PATIENTS, json=body)).status_code == 201
@@ -103,7 +103,7 @@ async def test_a_backfill_applies_after_the_concurrent_change_it_waited_for(
 async def test_a_backfill_can_clear_a_field(
     client: httpx.AsyncClient, tmp_path: Path, database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """The backfill, changed as the document says, takes a field out of records and their newest entries."""
+    """The backfill, adapted as documented, removes a field from records and their newest entries."""
     step = RECIPE_STEPS[-1].replace("= 'Unknown'", "= NULL").replace("patient_race IS NULL", "patient_race IS NOT NULL")
     step = step.replace("|| jsonb_build_object('patient_race', patient_race)", "- 'patient_race'")
     text = REVISION_TEMPLATE.format(
@@ -124,7 +124,7 @@ async def test_a_backfill_can_clear_a_field(
 async def test_a_backfill_that_is_repeated_changes_nothing(
     recipe_revisions: Path, database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """One that was stopped midway is run again."""
+    """A backfill that was interrupted can be run again."""
     await connection.execute(
         "INSERT INTO patients (unique_id, patient_last_name) SELECT n, n FROM generate_series(1, 20) n"
     )

@@ -1,4 +1,4 @@
-"""Migrations against a real server: they make what the models say, can be undone, and keep the rows."""
+"""Migrations on a real server: they create the schema of the models, can be undone, and keep the rows."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ SCRIPTS = ScriptDirectory(str(Path(migrations.__file__).parent))
 REVISIONS = [script.revision for script in SCRIPTS.walk_revisions()]
 """All revisions, the newest first."""
 ADVISORY_LOCK = 0x70617469656E7473
-"""All versions of the service must agree on it: it never changes."""
+"""The lock that all versions of the service share, so it never changes."""
 
 SELECT_COLUMNS = """
     SELECT format('%s.%s', t.relname, a.attname), format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attgenerated,
@@ -54,7 +54,7 @@ SELECT_INDEXES = """
     WHERE schemaname = 'public' AND tablename <> 'alembic_version'
         AND NOT EXISTS (SELECT FROM pg_class WHERE oid = CAST(tablename AS regclass) AND relispartition)
 """
-"""What there is of partitions is that of their tables, under names of PostgreSQL's."""
+"""Indexes, except those of partitions, which follow from their tables and have names chosen by PostgreSQL."""
 INSERT_ROWS = (
     "INSERT INTO hospitals (unique_id, hospital_name) SELECT 'hos' || n, 'Hospital ' || n FROM generate_series(1, 9) n",
     "INSERT INTO doctors (unique_id, doctor_first_name) SELECT 'doc' || n, 'Zoë ' || n FROM generate_series(1, 9) n",
@@ -84,13 +84,13 @@ def alembic_config(url: str) -> Config:
 
 
 async def run_alembic(alembic_command: Callable[..., Any], url: str, *arguments: str) -> None:
-    """Run a command of Alembic; in a thread, because its environment starts an event loop."""
+    """Run an Alembic command in a thread, because its environment starts an event loop."""
     await asyncio.to_thread(alembic_command, alembic_config(url), *arguments)
 
 
 @pytest.fixture
 async def empty_url(postgres_url: str) -> AsyncIterator[str]:
-    """The URL of a database without tables."""
+    """Return the URL of a database without tables."""
     name = f"empty_{secrets.token_hex(4)}"
     connection = await asyncpg.connect(database_url_for(postgres_url, "postgres"))
     await connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")
@@ -100,7 +100,7 @@ async def empty_url(postgres_url: str) -> AsyncIterator[str]:
 
 
 async def describe_schema(url: str) -> dict[str, set[tuple[Any, ...]]]:
-    """Columns, constraints and indexes of a database, as PostgreSQL describes them."""
+    """Return the columns, constraints and indexes of a database, as PostgreSQL describes them."""
     connection = await asyncpg.connect(url)
     try:
         described = {}
@@ -117,7 +117,7 @@ async def describe_schema(url: str) -> dict[str, set[tuple[Any, ...]]]:
 
 
 async def function_definitions(url: str) -> list[str]:
-    """The statements that create what `public` has of functions, in the order in which they were created."""
+    """Return the statements that create the functions of `public`, in the order of their creation."""
     connection = await asyncpg.connect(url)
     try:
         rows = await connection.fetch(
@@ -129,7 +129,7 @@ async def function_definitions(url: str) -> list[str]:
 
 
 async def all_rows(connection: asyncpg.Connection) -> dict[str, list[Row]]:
-    """All rows of all tables, each table's in the order of its key."""
+    """Return all rows of all tables, each table ordered by its key."""
     tables = [
         row[0]
         for row in await connection.fetch("SELECT DISTINCT tablename FROM pg_indexes WHERE schemaname = 'public'")
@@ -146,21 +146,21 @@ def _sort_key(row: Row) -> list[Any]:
 
 
 def with_columns_of(rows: list[Row], other_rows: list[Row]) -> list[Row]:
-    """The rows, with only those columns that the other rows have too."""
+    """Return `rows` with only the columns that `other_rows` have too."""
     column_names = other_rows[0].keys() if other_rows else ()
     return [{name: value for name, value in row.items() if name in column_names} for row in rows]
 
 
 async def test_models_and_migrations_agree(database_url: str) -> None:
-    """Alembic finds nothing that a migration would still have to do."""
+    """Alembic finds no difference between models and migrations."""
     await run_alembic(command.check, database_url)
 
 
 async def test_migrations_create_the_schema_of_the_models(database_url: str, empty_url: str) -> None:
-    """CHECKs, collations, defaults and names, which Alembic does not compare, are the models' too."""
+    """CHECKs, collations, defaults and names, which Alembic does not compare, are those of the models."""
     engine = create_engine(empty_url, pool_size=1)
     async with engine.begin() as connection:
-        # functions stand in the migrations alone
+        # only the migrations create the functions
         await connection.execute(text("CREATE SCHEMA extensions"))
         for extension in ("pg_trgm", "unaccent"):
             await connection.execute(text(f"CREATE EXTENSION {extension} SCHEMA extensions"))
@@ -169,14 +169,14 @@ async def test_migrations_create_the_schema_of_the_models(database_url: str, emp
         await connection.run_sync(Base.metadata.create_all)
     await engine.dispose()
     migrated, modelled = await describe_schema(database_url), await describe_schema(empty_url)
-    assert modelled["columns"], "the comparison below would compare nothing"
+    assert modelled["columns"], "the comparison below would be empty"
     for kind, described in modelled.items():
-        assert migrated[kind] - described == set(), f"{kind} that only the migrations make"
+        assert migrated[kind] - described == set(), f"{kind} that only the migrations create"
         assert described - migrated[kind] == set(), f"{kind} that only the models have: write a migration"
 
 
 async def test_all_migrations_can_be_undone_and_redone(empty_url: str, database_url: str) -> None:
-    """All migrations can be undone, leave nothing behind, and can be done again."""
+    """All migrations can be undone, leave nothing behind, and can be applied again."""
     await run_alembic(command.upgrade, empty_url, "head")
     await run_alembic(command.downgrade, empty_url, "base")
     assert await describe_schema(empty_url) == {"columns": set(), "constraints": set(), "indexes": set()}
@@ -188,7 +188,7 @@ async def test_all_migrations_can_be_undone_and_redone(empty_url: str, database_
 async def test_rows_survive_each_downgrade_and_upgrade(
     revision: str, database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """Back to before a revision and up again: what the older schema can hold is unchanged."""
+    """A downgrade by one revision and an upgrade back keep all rows, as far as the older schema can hold them."""
     for statement in INSERT_ROWS:
         await connection.execute(statement)
     before = await all_rows(connection)
@@ -207,7 +207,7 @@ async def test_rows_survive_each_downgrade_and_upgrade(
 
 
 async def test_constraints_are_named_by_the_convention(database_url: str) -> None:
-    """Each constraint and index is named after its table and columns, so that a migration can name what it changes."""
+    """Each constraint and index is named after its table and columns, so that migrations can name what they change."""
     described = await describe_schema(database_url)
     wrong = []
     for name, table, kind, definition in described["constraints"]:
@@ -222,7 +222,7 @@ async def test_constraints_are_named_by_the_convention(database_url: str) -> Non
             wrong.append(f"{table}: {name}, expected {expected}")
     for name, table, definition in described["indexes"]:
         columns = re.findall(r"\w+", definition.partition(" WITH ")[0].partition("(")[2])
-        # of a part of the rows, the name says which part
+        # a partial index is named after its condition
         expected = f"ix_{table}_" if " WHERE " in definition else f"ix_{table}_{'_'.join(columns)}$"
         if not re.match(f"pk_|uq_|{expected}", name):
             wrong.append(f"{table}: {name}, expected {expected}")
@@ -230,7 +230,7 @@ async def test_constraints_are_named_by_the_convention(database_url: str) -> Non
 
 
 async def test_every_text_column_declares_its_collation(connection: asyncpg.Connection) -> None:
-    """Ids sort by their bytes and people's text by `pg_c_utf8`, whatever the server's locale is."""
+    """Ids sort by their bytes and people's text by `pg_c_utf8`, whatever the server's locale."""
     collations = {
         (row["table_name"], row["column_name"]): row["collation_name"]
         for row in await connection.fetch(
@@ -253,7 +253,7 @@ async def test_every_text_column_declares_its_collation(connection: asyncpg.Conn
 
 
 async def test_concurrent_migrations_of_an_empty_database_succeed(empty_url: str, database_url: str) -> None:
-    """Both of two processes that find an empty database succeed: one migrates, the other waits for it."""
+    """If two processes find an empty database, one migrates, the other waits for it, and both succeed."""
     held = await asyncpg.connect(empty_url)
     await held.execute("SELECT pg_advisory_lock($1)", ADVISORY_LOCK)
     environment = {**os.environ, "DATABASE_URL": empty_url}
@@ -269,7 +269,7 @@ async def test_concurrent_migrations_of_an_empty_database_succeed(empty_url: str
 
 
 async def test_a_migration_does_not_wait_long_for_locks(database_url: str) -> None:
-    """A revision runs under a `lock_timeout`: traffic would wait behind a migration that waits."""
+    """A revision runs with a `lock_timeout`, because traffic queues behind a migration that waits for a lock."""
     seen: list[str] = []
 
     def revisions(_: object, context: Any) -> list[Any]:
@@ -282,13 +282,13 @@ async def test_a_migration_does_not_wait_long_for_locks(database_url: str) -> No
 
 
 async def test_migrating_twice_changes_nothing(database_url: str) -> None:
-    """A database at the head revision is left as it is."""
+    """Migrating a database at the head revision changes nothing."""
     before = await describe_schema(database_url)
     await asyncio.to_thread(migrate, database_url)
     assert await describe_schema(database_url) == before
 
 
 def test_known_revisions_are_those_of_alembic() -> None:
-    """What the service takes for the newest revision, and for all that it knows, is what Alembic does."""
+    """The revisions that the service knows, and the one it takes for the newest, are Alembic's."""
     assert KNOWN_REVISIONS[::-1] == REVISIONS
     assert KNOWN_REVISIONS[-1] == SCRIPTS.get_current_head()

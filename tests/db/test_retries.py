@@ -1,4 +1,4 @@
-"""Transactions that collide with others are tried again as a whole, a few times; then clients are told to come back."""
+"""Transactions that fail with a serialization error are retried as a whole a few times, then get a 503."""
 
 import asyncio
 import time
@@ -27,7 +27,7 @@ EACH_TIMING = pytest.mark.parametrize("timing", ["IMMEDIATE", "DEFERRED"], ids=[
 async def fail_first_transactions(
     connection: asyncpg.Connection, sqlstate: str, timing: str, *, failure_count: int
 ) -> None:
-    """Make the first transactions that write a patient fail; the sequence `tries` counts them, as none is undone."""
+    """Make the first transactions that write a patient fail; the sequence `tries` counts them despite rollbacks."""
     await connection.execute(
         f"""
         CREATE SEQUENCE tries;
@@ -49,7 +49,7 @@ async def attempt_count(connection: asyncpg.Connection) -> object:
 
 @pytest.fixture
 async def patient(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
-    """A patient that has a profile; of two sessions in a deadlock, the service's gives way."""
+    """Create a patient with a profile, and make the service's session the victim of a deadlock."""
     body = {**BODY, "unique_id": "pat123", "patient_profile": {"unique_id": "prof123", "first_name": "John"}}
     assert (await client.post(PATIENTS, json=body)).status_code == 201
     await connection.execute("SET deadlock_timeout = '60s'")
@@ -60,7 +60,7 @@ async def patient(client: httpx.AsyncClient, connection: asyncpg.Connection) -> 
 async def test_serialization_errors_are_retried_as_one_success(
     client: httpx.AsyncClient, connection: asyncpg.Connection, sqlstate: str, timing: str
 ) -> None:
-    """Two failures and then a success are one success: one patient, one profile, and one journal entry of each."""
+    """Two failures followed by a success store one patient and one profile, with one journal entry each."""
     await fail_first_transactions(connection, sqlstate, timing, failure_count=2)
     answer = await client.post(PATIENTS, json=BODY)
     assert answer.status_code == 201
@@ -81,7 +81,7 @@ async def test_serialization_errors_are_retried_as_one_success(
 async def test_repeated_serialization_errors_are_503_and_store_nothing(
     client: httpx.AsyncClient, connection: asyncpg.Connection, sqlstate: str, timing: str
 ) -> None:
-    """After so many failures the client is told to come back, and nothing is stored; when it does, all is well."""
+    """After the last attempt fails, the response is a 503 and nothing is stored; the client can retry later."""
     await fail_first_transactions(connection, sqlstate, timing, failure_count=MAX_ATTEMPTS)
     before = await dump_tables(connection)
     answer = await client.post(PATIENTS, json=BODY)
@@ -94,7 +94,7 @@ async def test_repeated_serialization_errors_are_503_and_store_nothing(
 
 
 async def test_other_errors_are_not_retried(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
-    """What would fail in the same way again is tried once."""
+    """An error that would occur again is not retried."""
     await fail_first_transactions(connection, "P0001", "IMMEDIATE", failure_count=1)
     assert (await client.post(PATIENTS, json=BODY)).status_code == 500
     assert await attempt_count(connection) == 1
@@ -104,11 +104,11 @@ async def test_other_errors_are_not_retried(client: httpx.AsyncClient, connectio
 async def test_the_deadlock_victim_is_retried_and_succeeds(
     client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
-    """A request that PostgreSQL chose to end a deadlock with is tried again, on what the other has stored."""
+    """The request that PostgreSQL aborts to resolve a deadlock is retried on top of what the other one stored."""
     async with connection.transaction():
         await connection.execute("UPDATE profiles SET last_name = 'Outside'")
         change = asyncio.ensure_future(client.put(f"{PATIENTS}pat123/", json=CHANGE))
-        await wait_until_blocked(connection)  # it has the patient, and wants the profile
+        await wait_until_blocked(connection)  # it has locked the patient and waits for the profile
         await connection.execute("UPDATE patients SET patient_town = 'Outside'")
     answer = await change
     assert answer.status_code == 200
@@ -116,7 +116,7 @@ async def test_the_deadlock_victim_is_retried_and_succeeds(
     assert answer.json()["patient_town"] == "Outside"
     profile = await connection.fetchrow("SELECT first_name, last_name FROM profiles")
     assert tuple(profile) == ("Jane", "Outside")
-    assert await count_deadlocks(connection) == 1, "there was one"
+    assert await count_deadlocks(connection) == 1, "expected one deadlock"
 
 
 @pytest.mark.alone
@@ -125,7 +125,7 @@ async def test_the_deadlock_victim_is_retried_and_succeeds(
 async def test_a_lock_that_is_never_released_is_503_in_time(
     client: httpx.AsyncClient, connection: asyncpg.Connection, method: str
 ) -> None:
-    """Who waits for a lock that others keep is told to come back within 2.5 seconds, and nothing is stored."""
+    """A request that waits for a lock gets a 503 within 2.5 seconds, and nothing is stored."""
     async with connection.transaction():
         await connection.execute("SELECT FROM patients FOR UPDATE")
         before = await dump_tables(connection)

@@ -1,4 +1,4 @@
-"""Deploying a later version while the one before serves: nobody waits, nothing fails, nothing is lost."""
+"""Deploying a later version while the previous one serves: no request waits or fails, and no write is lost."""
 
 import asyncio
 import signal
@@ -26,14 +26,14 @@ SELECT_INDEX_BUILD_PHASE = "SELECT phase FROM pg_stat_progress_create_index"
 
 @pytest.fixture(scope="module")
 def later_versions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The version after this one, which brings a column, and the one after that, where clients use it."""
+    """Return the next version, which adds a column, and the one after it, which publishes the field."""
     later = version_with_column(tmp_path_factory.mktemp("versions"))
     return later, version_with_field(later)
 
 
 @asynccontextmanager
 async def long_transaction(database_url: str) -> AsyncIterator[None]:
-    """A transaction that has seen the database and goes on, as a dump does: an index is not finished before it ends."""
+    """Hold a snapshot open, as a dump does: no concurrent index build finishes before it ends."""
     connection = await asyncpg.connect(database_url)
     try:
         async with connection.transaction(isolation="repeatable_read"):
@@ -44,7 +44,7 @@ async def long_transaction(database_url: str) -> AsyncIterator[None]:
 
 
 async def await_index_build(connection: asyncpg.Connection) -> None:
-    """Wait until an index is being built, and waits for transactions that are older."""
+    """Wait until an index build waits for older transactions."""
     async with asyncio.timeout(30):
         while await connection.fetchval(SELECT_INDEX_BUILD_PHASE) != "waiting for old snapshots":
             await connection.execute("SELECT pg_sleep(0.02)")
@@ -54,9 +54,9 @@ async def await_index_build(connection: asyncpg.Connection) -> None:
 async def test_no_request_fails_during_a_rolling_deployment(
     serve: Serve, later_versions: tuple[Path, Path], database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """Under write load: the migrations of the next version, it beside the old one, and then the version after it.
+    """All requests succeed while the next version migrates, serves beside this one, and gives way to the one after it.
 
-    Every request is answered as it is without a deployment, and the journal agrees with what both have written.
+    The journal agrees with what all versions have written.
     """
     next_version, last_version = later_versions
     settings = {"DATABASE_URL": database_url, "PATIENTS_DRAIN_SECONDS": "2"}
@@ -78,7 +78,8 @@ async def test_no_request_fails_during_a_rolling_deployment(
         await check_versions_side_by_side(later.url, last.url)
         await move_writers(writers, later, last)
     write_log = writers.write_log
-    # an ETag stands for the whole answer: one of the version without the field does not match, and is asked for anew
+    # an ETag covers the whole representation: one from the version without the field does not match and is requested
+    # again
     assert write_log.statuses[412] <= CLIENT_COUNT
     assert write_log.statuses.keys() - {412} == {200, 201, 204}
     assert write_log.broken_connections == 0
@@ -90,9 +91,9 @@ async def test_no_request_fails_during_a_rolling_deployment(
 
 
 async def move_writers(writers: Writers, old: ServiceProcess, new: ServiceProcess) -> None:
-    """Have the writers go from a version to the next, as a proxy does, and stop the one that they have left.
+    """Switch the writers to the new version, as a proxy does, and stop the old one.
 
-    It drains, so that what was sent to it just before is still answered.
+    The old one drains, so that requests sent to it just before still get their responses.
     """
     writers.switch_to(new.url)
     old.process.send_signal(signal.SIGTERM)
@@ -101,7 +102,7 @@ async def move_writers(writers: Writers, old: ServiceProcess, new: ServiceProces
 
 
 async def check_versions_side_by_side(earlier: str, later: str) -> None:
-    """What the later version wrote into the new field outlives changes by the earlier, which does not show it."""
+    """Check that a value in a new field survives changes by the earlier version, which does not show it."""
     async with httpx.AsyncClient() as client:
         body = {"unique_id": "nick", "patient_last_name": "Doe", "patient_nickname": "Nick"}
         assert (await client.post(f"{later}{PATIENTS}", json=body)).status_code == 201
@@ -114,11 +115,11 @@ async def check_versions_side_by_side(earlier: str, later: str) -> None:
 async def test_concurrent_migrations_that_build_an_index_both_succeed(
     later_versions: tuple[Path, Path], database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """Who waits for its turn to migrate is nothing that the index of the other waits for."""
+    """A process that waits for its turn to migrate does not block the other's concurrent index build."""
     environ = {"DATABASE_URL": database_url, **version_environment(later_versions[0])}
     await connection.execute("SELECT pg_advisory_lock($1)", MIGRATION_LOCK_KEY)
     with running_cli("migrate", **environ) as first, running_cli("migrate", **environ) as second:
-        await wait_until_migrators_queue(connection, 2)  # now both are at the same point
+        await wait_until_migrators_queue(connection, 2)  # now both wait for the same lock
         await connection.execute("SELECT pg_advisory_unlock($1)", MIGRATION_LOCK_KEY)
         assert [await asyncio.to_thread(each.wait, 30) for each in (first, second)] == [0, 0]
     assert await connection.fetchval(SELECT_INDEX_IS_VALID)
@@ -127,7 +128,7 @@ async def test_concurrent_migrations_that_build_an_index_both_succeed(
 async def test_migration_gives_up_behind_a_long_transaction_and_can_be_repeated(
     later_versions: tuple[Path, Path], database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """The migration gives up and says why; what it leaves is no obstacle when it is run again."""
+    """A migration behind a long transaction gives up and says why, and what it leaves does not prevent another run."""
     environ = {"DATABASE_URL": database_url, **version_environment(later_versions[0])}
     async with long_transaction(database_url):
         stopped = await asyncio.to_thread(lambda: run_cli("migrate", **environ))

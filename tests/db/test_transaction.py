@@ -1,4 +1,4 @@
-"""What was answered is stored, and what failed anywhere has stored nothing: triggers of the database make it fail."""
+"""A successful response means that the change is stored, and a failure in any step, by a trigger, stores nothing."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from tests.support import EXAMPLE_PATIENT, ServiceProcess
 
 PATIENTS = "/patients/patients/"
 MARKER = "Mrs. Secret of 12 Hidden Lane"
-"""Patient data in the message of the database's error."""
+"""Patient data in the database's error message."""
 TABLES = (
     "patients",
     "profiles",
@@ -27,13 +27,13 @@ CHANGE = {
     "hospital_ids": ["hos789"],
     "doctor_ids": ["doc456"],
 }
-"""A PUT that changes each of the tables that a patient is in."""
+"""A PUT that changes every table that a patient is in."""
 
 Contents = dict[str, list[str]]
 
 
 async def table_contents(connection: asyncpg.Connection) -> Contents:
-    """All rows of all tables."""
+    """Return all rows of all tables."""
     return {
         table: [row[0] for row in await connection.fetch(f"SELECT to_json(t)::text FROM {table} t ORDER BY 1")]  # noqa: S608
         for table in TABLES
@@ -41,7 +41,7 @@ async def table_contents(connection: asyncpg.Connection) -> Contents:
 
 
 async def create_failing_trigger(connection: asyncpg.Connection, table: str, action: str, *, at_commit: bool) -> None:
-    """Make every change of a table fail, at once or only when the transaction commits."""
+    """Make every change of a table fail, either at once or when the transaction commits."""
     timing = "DEFERRABLE INITIALLY DEFERRED" if at_commit else "NOT DEFERRABLE"
     await connection.execute(
         f"""
@@ -57,7 +57,7 @@ def raise_exception_statement(sqlstate: str) -> str:
 
 
 async def send_change(client: httpx.AsyncClient, method: str) -> httpx.Response:
-    """A request that creates the contract's patient, or changes it in all its tables, or deletes it."""
+    """Send a request that creates the contract's patient, changes it in all its tables, or deletes it."""
     if method == "POST":
         return await client.post(PATIENTS, json={**EXAMPLE_PATIENT, "unique_id": "pat456"})
     return await client.request(method, f"{PATIENTS}pat123/", json=None if method == "DELETE" else CHANGE)
@@ -69,7 +69,7 @@ async def contents_before(
     connection: asyncpg.Connection,
     hospitals_and_doctors: None,  # noqa: ARG001
 ) -> Contents:
-    """The database's contents, with the contract's patient, which has a profile of another name, in it."""
+    """Return the contents of a database with the contract's patient, whose profile has a different name."""
     assert (await client.post(PATIENTS, json={**EXAMPLE_PATIENT, "unique_id": "pat123"})).status_code == 201
     profile = {"first_name": "Jonathan"}
     assert (await client.put("/profiles/profiles/prof123/", json=profile)).status_code == 200
@@ -80,7 +80,7 @@ async def contents_before(
 async def test_without_a_failure_the_change_is_stored(
     client: httpx.AsyncClient, connection: asyncpg.Connection, contents_before: Contents, method: str
 ) -> None:
-    """The requests that the other tests let fail change every table of a patient's where nothing fails."""
+    """Without a failure, the requests of these tests change every table that a patient is in."""
     assert (await send_change(client, method)).is_success
     after = await table_contents(connection)
     unchanged = {"hospitals", "doctors"} | ({"profiles"} if method == "DELETE" else set())
@@ -105,7 +105,7 @@ async def test_failing_commit_is_never_answered_as_a_success(  # noqa: PLR0913, 
     action: str,
     status: int,
 ) -> None:
-    """A transaction that fails only when it commits is answered with an error, and nothing of it is stored."""
+    """A transaction that fails only at its commit gets an error response, and nothing of it is stored."""
     await create_failing_trigger(connection, "patients", action, at_commit=True)
     answer = await send_change(client, method)
     assert answer.status_code == status
@@ -117,7 +117,7 @@ async def test_failing_commit_is_never_answered_as_a_success(  # noqa: PLR0913, 
 async def test_failure_in_any_step_stores_nothing(
     client: httpx.AsyncClient, connection: asyncpg.Connection, contents_before: Contents, method: str
 ) -> None:
-    """Whichever of the tables that a request changes cannot be written, all are as they were before."""
+    """If any of the tables that a request changes cannot be written, all of them stay as they were."""
     changed = {"patients", "patient_hospitals", "patient_doctors", "journal"} | (
         set() if method == "DELETE" else {"profiles"}
     )
@@ -127,13 +127,13 @@ async def test_failure_in_any_step_stores_nothing(
         assert (table, answer.status_code) == (table, 500)
         assert await table_contents(connection) == contents_before, table
         await connection.execute(f"DROP TRIGGER fail ON {table}; DROP FUNCTION fail")
-    assert (await send_change(client, method)).is_success, "it was the triggers"
+    assert (await send_change(client, method)).is_success, "the trigger was not the cause"
 
 
 async def test_next_request_works_after_a_failure(
     client: httpx.AsyncClient, connection: asyncpg.Connection, contents_before: Contents
 ) -> None:
-    """More failed requests than there are connections leave none of these unusable, and none in a transaction."""
+    """More failed requests than there are connections leave no connection unusable or in a transaction."""
     await create_failing_trigger(connection, "patients", raise_exception_statement("P0001"), at_commit=True)
     for _ in range(20):
         assert (await send_change(client, "PUT")).status_code == 500
@@ -152,7 +152,7 @@ async def test_next_request_works_after_a_failure(
 async def test_error_response_reveals_no_internals(
     client: httpx.AsyncClient, connection: asyncpg.Connection, method: str, *, at_commit: bool
 ) -> None:
-    """The problem of an unexpected failure has the request's id for the operators, and nothing of the database's."""
+    """The problem of an unexpected failure has the request id for operators and reveals nothing of the database."""
     await create_failing_trigger(connection, "patients", raise_exception_statement("P0001"), at_commit=at_commit)
     answer = await send_change(client, method)
     assert answer.status_code == 500
@@ -177,7 +177,7 @@ async def test_error_log_names_the_place_and_no_data(
     connection: asyncpg.Connection,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """The log names the request and the place in the code; the database's message, which quotes values, is nowhere."""
+    """The log names the request and the place in the code, but not the database's message, which quotes values."""
     served = serve(DATABASE_URL=database_url)
     await create_failing_trigger(connection, "patients", raise_exception_statement("P0001"), at_commit=True)
     async with httpx.AsyncClient(base_url=served.url) as client:

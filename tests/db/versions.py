@@ -1,4 +1,4 @@
-"""Later versions of the service, made of this one: with a field more."""
+"""Later versions of the service, derived from this one by adding a field."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def version_with_column(directory: Path) -> Path:
-    """A version whose patients have a nickname, indexed, that no client sees yet; its migrations are written."""
+    """Return a version with an indexed nickname column that clients do not see yet, and its generated migrations."""
     version = directory / "with-column"
     for part in ("app", "migrations"):
         shutil.copytree(ROOT / part, version / part, ignore=shutil.ignore_patterns("__pycache__"))
@@ -33,7 +33,7 @@ def version_with_column(directory: Path) -> Path:
 
 
 def version_with_field(earlier: Path) -> Path:
-    """The version after it: clients read and write the nickname."""
+    """Return the version after it, in which clients read and write the nickname."""
     version = earlier.with_name("with-field")
     shutil.copytree(earlier, version)
     schemas = version / "app/patients/schemas.py"
@@ -44,7 +44,7 @@ def version_with_field(earlier: Path) -> Path:
 
 
 def version_environment(version: Path) -> dict[str, str]:
-    """Has a process run that version, wherever it is started."""
+    """Return environment variables that make a process run this version, wherever it is started."""
     return {"PYTHONPATH": str(version), "PYTHONSAFEPATH": "1"}
 
 

@@ -1,4 +1,4 @@
-"""The page at /docs as a browser shows it: Chromium, on a service in a process of its own."""
+"""The page at /docs in a browser: Chromium, with the service in its own process."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ from tests.support import EXAMPLE_PATIENT, ServiceProcess
 CHROMIUM_COMMANDS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM_FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
 TIMEOUT_MILLISECONDS = 15_000
-"""Milliseconds to wait for anything on the page; all of it takes two seconds."""
+"""The timeout for anything on the page, all of which loads within two seconds."""
 READ_OPERATIONS_SCRIPT = """sections => sections.flatMap(section =>
     Array.from(section.querySelectorAll(".opblock"), operation => [
         section.querySelector(".opblock-tag").dataset.tag,
@@ -26,11 +26,11 @@ READ_OPERATIONS_SCRIPT = """sections => sections.flatMap(section =>
         operation.querySelector(".opblock-summary-path").dataset.path,
         operation.querySelector(".opblock-summary-description").innerText,
     ]))"""
-"""Tag, method, path and summary of each operation on the page, from top to bottom."""
+"""Returns tag, method, path and summary of each operation on the page, from top to bottom."""
 
 
 def find_chromium() -> str | None:
-    """The first Chromium that starts; Ubuntu has a command of the name that only says where to get one."""
+    """Return the first Chromium that starts; on Ubuntu the command may only print how to install it."""
     for path in filter(None, map(shutil.which, CHROMIUM_COMMANDS)):
         if subprocess.run([path, "--version"], check=False, capture_output=True, timeout=30).returncode == 0:
             return path
@@ -41,7 +41,7 @@ def find_chromium() -> str | None:
 async def browser() -> AsyncIterator[Browser]:
     path = find_chromium()
     if path is None:
-        pytest.skip("Chromium is not at hand")
+        pytest.skip("Chromium is not installed")
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
         yield browser
@@ -49,14 +49,14 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 class DocsPage:
-    """The page, opened, and what the browser asked for and complained of since."""
+    """The opened page, with the hosts requested and the errors logged since."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
         self.requested_hosts: set[str] = set()
-        """Of all requests."""
+        """The hosts of all requests."""
         self.console_errors: list[str] = []
-        """Errors and warnings as the console has them; what the policy blocks is among them."""
+        """Errors and warnings of the console, including what the content security policy blocks."""
         self.tolerated_messages: set[str] = set()
         page.on("request", lambda request: self.requested_hosts.add(urlsplit(request.url).netloc))
         page.on("console", self._on_console_message)
@@ -67,11 +67,11 @@ class DocsPage:
             self.console_errors.append(f"{message.type}: {message.text}")
 
     async def get_json(self, path: str) -> Any:
-        """What the service answers, past the page."""
+        """Return JSON directly from the service, without the page."""
         return await (await self.page.request.get(path)).json()
 
     async def open_operation(self, operation: str) -> Locator:
-        """Open an operation: its parameters, its body to edit, the button that sends it."""
+        """Expand an operation to show its parameters, its editable body and the button that sends it."""
         section = self.page.locator(f"#operations-{operation}")
         await section.locator(".opblock-summary-control").click()
         return section
@@ -79,13 +79,13 @@ class DocsPage:
 
 @pytest.fixture
 def served(serve: Callable[..., ServiceProcess], database_url: str, request: pytest.FixtureRequest) -> ServiceProcess:
-    """The service with demo data; a test's parameter says whether it asks for credentials."""
+    """Run the service with demo data; the fixture's parameter, if any, is PATIENTS_AUTH."""
     return serve("--demo", DATABASE_URL=database_url, PATIENTS_AUTH=getattr(request, "param", "off"))
 
 
 @pytest.fixture
 async def docs_page(browser: Browser, served: ServiceProcess) -> AsyncIterator[DocsPage]:
-    """At its end, nothing came from anywhere else, and the browser had no complaint."""
+    """Open the page; at the end, check that nothing was requested from another host and the console has no error."""
     page = await browser.new_page(base_url=served.url, viewport={"width": 1200, "height": 1500})
     page.set_default_timeout(TIMEOUT_MILLISECONDS)
     opened_page = DocsPage(page)
@@ -97,7 +97,7 @@ async def docs_page(browser: Browser, served: ServiceProcess) -> AsyncIterator[D
 
 
 async def execute(operation: Locator) -> Locator:
-    """Press the button, and wait for the answer: the row with its status and body."""
+    """Press the button, and return the row with the status and the body once the response is shown."""
     await operation.get_by_role("button", name="Execute").click()
     response_row = operation.locator(".live-responses-table tbody .response")
     await response_row.wait_for()
@@ -105,7 +105,7 @@ async def execute(operation: Locator) -> Locator:
 
 
 def expected_operations(document: dict[str, Any]) -> list[list[str]]:
-    """What the page has to show, resource by resource."""
+    """Return the operations that the page must show, grouped by resource."""
     return [
         [tag["name"], method.upper(), path, operation["summary"]]
         for tag in document["tags"]
@@ -116,14 +116,14 @@ def expected_operations(document: dict[str, Any]) -> list[list[str]]:
 
 
 async def test_page_shows_every_operation_under_its_resource(docs_page: DocsPage) -> None:
-    """All that the document has, in its order."""
+    """The page shows all operations of the document in its order."""
     expected = expected_operations(await docs_page.get_json("/openapi.json"))
     await expect(docs_page.page.locator(".opblock")).to_have_count(len(expected), timeout=TIMEOUT_MILLISECONDS)
     assert await docs_page.page.locator(".opblock-tag-section").evaluate_all(READ_OPERATIONS_SCRIPT) == expected
 
 
 async def test_the_contracts_example_can_be_sent_as_it_stands(docs_page: DocsPage) -> None:
-    """`create_patient` is prefilled with the contract's example, and the demo data take it."""
+    """`create_patient` is prefilled with the contract's example, and sending it unchanged succeeds on the demo data."""
     operation = await docs_page.open_operation("patients-create_patient")
     assert json.loads(await operation.locator("textarea").input_value()) == EXAMPLE_PATIENT
     answer = await execute(operation)
@@ -133,7 +133,7 @@ async def test_the_contracts_example_can_be_sent_as_it_stands(docs_page: DocsPag
 
 
 async def test_validation_errors_are_shown_on_the_page(docs_page: DocsPage) -> None:
-    """The problem can be read on the page; the one line that Chromium itself has on an answer of 422 is tolerated."""
+    """The page shows a validation problem, and Chromium's console has nothing but its own line about the 422."""
     status = f"the server responded with a status of 422 ({HTTPStatus(422).phrase})"
     docs_page.tolerated_messages.add(f"Failed to load resource: {status}")
     operation = await docs_page.open_operation("patients-create_patient")
@@ -148,7 +148,7 @@ async def test_validation_errors_are_shown_on_the_page(docs_page: DocsPage) -> N
 
 @pytest.mark.parametrize("served", ["required"], indirect=True)
 async def test_authorize_button_accepts_an_api_key(docs_page: DocsPage, database_url: str) -> None:
-    """Where credentials are required, a key given to the Authorize button opens what was refused before."""
+    """If credentials are required, a key entered with the Authorize button makes a refused request succeed."""
     key = await make_key(database_url, Scope.PATIENTS_READ)
     status = f"the server responded with a status of 401 ({HTTPStatus(401).phrase})"
     docs_page.tolerated_messages.add(f"Failed to load resource: {status}")

@@ -1,4 +1,4 @@
-"""Whoever adds a field touches the model, a migration, the schemas and the factory. This names what was forgotten."""
+"""A new field has to be in the model, a migration, the schemas and the example: these tests name the missing places."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,21 +20,21 @@ from app.profiles.schemas import Profile, ProfileCreate, ProfileUpdate, ProfileU
 from tests.support import EXAMPLE_PATIENT
 
 READ_ONLY_FIELDS = {"unique_id", "date_created", "last_updated"}
-"""Fields that the factory does not give, because the service makes them."""
+"""Fields that the example does not have, because the service generates them."""
 
 
 @dataclass(frozen=True)
 class FieldLocations:
-    """Where the fields of a resource stand."""
+    """The places that define the fields of a resource."""
 
     row_class: type[Resource]
     response: type[BaseModel]
     create: type[BaseModel]
     update: type[BaseModel]
     internal: frozenset[str] = frozenset({"version"})
-    """Columns that no client sees. Add a column here only if it is not to be a field."""
+    """Columns that no client sees. Add a column here only if it is not meant to be a field."""
     relations: Mapping[str, str] = field(default_factory=dict)
-    """Fields of the response that are no column, and the field of requests by which a client sets them."""
+    """Response fields that are not columns, and the request field with which a client sets each."""
 
 
 FIELD_LOCATIONS = {
@@ -55,7 +55,7 @@ FIELD_LOCATIONS = {
 
 
 def missing_fields(fields_by_location: Mapping[str, set[str]]) -> list[str]:
-    """One line for each field and place where it is missing, although another place has it."""
+    """Return a line for each field and each place that lacks it although another place has it."""
     all_fields = set().union(*fields_by_location.values())
     return [
         f"{name} is missing in {place}"
@@ -74,12 +74,12 @@ async def migrated_columns(connection: asyncpg.Connection, table: str) -> set[st
 
 
 def test_missing_fields_names_each_field_and_its_location() -> None:
-    """The comparison names the field and each place that lacks it, and nothing else."""
+    """The comparison names each field and each place that lacks it, and nothing else."""
     assert missing_fields({"the model": {"a", "b"}, "a migration": {"a"}, "the schema": {"a", "b"}}) == [
         "b is missing in a migration"
     ]
-    assert missing_fields({"the model": {"a"}, "the factory": {"a", "b"}}) == ["b is missing in the model"]
-    assert missing_fields({"the model": {"a"}, "the factory": {"a"}}) == []
+    assert missing_fields({"the model": {"a"}, "the example": {"a", "b"}}) == ["b is missing in the model"]
+    assert missing_fields({"the model": {"a"}, "the example": {"a"}}) == []
 
 
 @pytest.mark.parametrize("table", FIELD_LOCATIONS)
@@ -109,7 +109,7 @@ async def test_every_field_is_in_model_migration_and_schemas(table: str, connect
 
 @pytest.mark.parametrize("table", FIELD_LOCATIONS)
 async def test_internal_columns_exist_and_are_not_published(table: str, connection: asyncpg.Connection) -> None:
-    """The exceptions above are columns, in the model and the database: none outlives its reason."""
+    """The internal columns exist in model and database and are unpublished, so that no exception is obsolete."""
     locations = FIELD_LOCATIONS[table]
     assert locations.internal <= set(locations.row_class.__table__.columns.keys())
     assert locations.internal <= await migrated_columns(connection, table)
@@ -118,30 +118,30 @@ async def test_internal_columns_exist_and_are_not_published(table: str, connecti
 
 @pytest.mark.parametrize("schema", [PatientCreate, PatientUpdate])
 def test_each_relation_can_be_set_in_requests(schema: type[BaseModel]) -> None:
-    """Each relation of a patient's answer has the field of requests that sets it."""
+    """Each relation in a patient's response has a request field that sets it."""
     missing = sorted(set(FIELD_LOCATIONS["patients"].relations.values()) - field_names(schema))
     assert not missing, f"{missing} missing in {schema.__name__}"
 
 
 def test_example_patient_has_every_field() -> None:
-    """The tests' example patient has each field that a client may give, so that each test of it covers new ones."""
+    """The example patient has every field that a client may send, so that each test that uses it covers new fields."""
     relations = FIELD_LOCATIONS["patients"].relations
     settable_fields = field_names(PatientCreate) - READ_ONLY_FIELDS - (set(relations) - set(relations.values()))
     missing = missing_fields(
-        {"the factory (tests/support.py, EXAMPLE_PATIENT)": set(EXAMPLE_PATIENT), "PatientCreate": settable_fields}
+        {"the example (tests/support.py, EXAMPLE_PATIENT)": set(EXAMPLE_PATIENT), "PatientCreate": settable_fields}
     )
     assert not missing, "\n".join(missing)
 
 
 def test_nested_profile_has_every_profile_field() -> None:
-    """A profile's fields are the same by itself, inside a patient, in the upsert of a patient's, and in the factory."""
+    """A profile has the same fields on its own, inside a patient, in a patient's upsert, and in the example."""
     missing = missing_fields(
         {
             "the profile inside a patient (app/patients/schemas.py, PatientProfile)": field_names(PatientProfile),
-            "the upsert of a patient's (app/profiles/schemas.py, ProfileUpsert)": field_names(ProfileUpsert)
+            "the upsert of a patient's profile (app/profiles/schemas.py, ProfileUpsert)": field_names(ProfileUpsert)
             - {"date_created", "last_updated"},
             "the response (app/profiles/schemas.py, Profile)": field_names(Profile) - {"date_created", "last_updated"},
-            "the factory (tests/support.py, EXAMPLE_PATIENT)": set(EXAMPLE_PATIENT["patient_profile"]),
+            "the example (tests/support.py, EXAMPLE_PATIENT)": set(EXAMPLE_PATIENT["patient_profile"]),
         }
     )
     assert not missing, "\n".join(missing)
@@ -149,7 +149,7 @@ def test_nested_profile_has_every_profile_field() -> None:
 
 @pytest.mark.usefixtures("hospitals_and_doctors")
 async def test_every_field_is_stored_and_returned(client: httpx.AsyncClient) -> None:
-    """What the factory gives is stored and answered, field by field, by POST, PUT and GET."""
+    """POST, PUT and GET store and return every field of the example."""
     created = (await client.post("/patients/patients/", json=EXAMPLE_PATIENT)).json()
     one = f"/patients/patients/{created['unique_id']}/"
     for answer in (created, (await client.get(one)).json(), (await client.put(one, json=EXAMPLE_PATIENT)).json()):
@@ -162,7 +162,7 @@ async def test_every_field_is_stored_and_returned(client: httpx.AsyncClient) -> 
 
 @pytest.mark.usefixtures("hospitals_and_doctors")
 async def test_every_optional_field_can_be_cleared(client: httpx.AsyncClient) -> None:
-    """Each optional field of the factory can be cleared by itself; the name that is left identifies the patient."""
+    """Each optional field of the example can be cleared on its own; the remaining name identifies the patient."""
     created = (await client.post("/patients/patients/", json=EXAMPLE_PATIENT)).json()
     one = f"/patients/patients/{created['unique_id']}/"
     optional = EXAMPLE_PATIENT.keys() - FIELD_LOCATIONS["patients"].relations.values() - {"patient_last_name"} | {

@@ -1,4 +1,4 @@
-"""What fields take, what they refuse, and how they keep it."""
+"""The values that fields accept and refuse, and the form in which they store them."""
 
 import json
 import re
@@ -39,7 +39,7 @@ MARKER = "Zzmarker"
 
 
 def published_lengths(app: FastAPI, schema: str) -> dict[str, int]:
-    """The `maxLength` of each text field, from the OpenAPI document."""
+    """Return the `maxLength` of each text field in the OpenAPI document."""
     lengths = {}
     for name, field in app.openapi()["components"]["schemas"][schema]["properties"].items():
         for form in field.get("anyOf", [field]):
@@ -49,7 +49,7 @@ def published_lengths(app: FastAPI, schema: str) -> dict[str, int]:
 
 
 def value_of_length(name: str, length: int) -> str:
-    """A value of exactly so many characters."""
+    """Return a valid value of exactly `length` characters."""
     if "email" in name:
         domain = ".".join(["d" * 61] * 2)
         return f"{'a' * (length - len(domain) - 1)}@{domain}"
@@ -59,12 +59,12 @@ def value_of_length(name: str, length: int) -> str:
 
 
 async def post_patient(client: httpx.AsyncClient, body: dict[str, Any]) -> httpx.Response:
-    """Create a patient, with lone surrogates and other things that httpx's own JSON does not send."""
+    """Create a patient, also with lone surrogates and other values that httpx's own JSON does not send."""
     return await client.post(PATIENTS, content=json.dumps(body), headers=JSON_HEADERS)
 
 
 def error_locations(response: httpx.Response) -> list[list[str | int]]:
-    """Where the errors of a 422 are; none repeats what was sent."""
+    """Return the locations of a 422's errors, after checking that it does not repeat what was sent."""
     assert response.status_code == 422, response.text
     assert MARKER not in response.text
     return [error["loc"] for error in response.json()["errors"]]
@@ -92,7 +92,7 @@ async def test_published_lengths_are_check_constraints(
 
 
 async def test_text_up_to_the_published_length_is_accepted(client: httpx.AsyncClient, app: FastAPI) -> None:
-    """Text of exactly the published length is kept; one character more is refused in every field at once."""
+    """Text of the published length is stored; with one character more it is refused, in all fields at once."""
     lengths = published_lengths(app, "PatientCreate")
     assert lengths.keys() == {*FREE_TEXT_FIELDS, "patient_email_address", "patient_mobile_number"}
     fitting = {name: value_of_length(name, length) for name, length in lengths.items()}
@@ -105,7 +105,7 @@ async def test_text_up_to_the_published_length_is_accepted(client: httpx.AsyncCl
 
 
 async def test_length_is_counted_after_nfc_normalisation(client: httpx.AsyncClient) -> None:
-    """Length is counted in characters after NFC, which joins some and takes others apart."""
+    """Length is counted in characters after NFC, which joins some characters and splits others."""
     answer = await post_patient(client, {"patient_first_name": "e\u0301" * 150})
     assert answer.json()["patient_first_name"] == "é" * 150
     taken_apart = "\ufb2c"  # Hebrew shin with dagesh and shin dot: three characters in NFC
@@ -139,7 +139,7 @@ ACCEPTED_VALUES: list[tuple[str, dict[str, str | None]]] = [
 async def test_accepted_values_are_stored_in_normalised_form(
     client: httpx.AsyncClient, field: str, expected_by_value: dict[str, str | None]
 ) -> None:
-    """Values are trimmed and brought to one form; blank is null; what is free is kept as written."""
+    """Values are trimmed and normalised, blanks become null, and free text is stored as written."""
     for value, expected in expected_by_value.items():
         answer = await post_patient(client, {"patient_last_name": "Doe", field: value})
         assert answer.status_code == 201, value
@@ -213,7 +213,7 @@ REFUSED_VALUES: list[tuple[str, list[Any]]] = [
 
 @pytest.mark.parametrize(("field", "values"), REFUSED_VALUES)
 async def test_invalid_values_are_422_and_not_stored(client: httpx.AsyncClient, field: str, values: list[Any]) -> None:
-    """What a field does not take is a 422 at its place, on create and on change; it is not repeated, nor stored."""
+    """An invalid value is a 422 at its field, on create and on change, and is neither repeated nor stored."""
     patient = (await post_patient(client, {"patient_last_name": "Doe"})).json()
     path = f"{PATIENTS}{patient['unique_id']}/"
     for value in values:
@@ -228,7 +228,7 @@ async def test_invalid_values_are_422_and_not_stored(client: httpx.AsyncClient, 
 
 
 async def test_every_free_text_field_follows_the_text_rules(client: httpx.AsyncClient) -> None:
-    """Every field of free text trims, normalises, takes blanks for null, and refuses what is no text."""
+    """Every free text field trims, normalises, stores blanks as null, and refuses values that are not text."""
     answer = await post_patient(client, dict.fromkeys(FREE_TEXT_FIELDS, " e\u0301\n"))
     assert {name: answer.json()[name] for name in FREE_TEXT_FIELDS} == dict.fromkeys(FREE_TEXT_FIELDS, "é")
     blanks = await post_patient(client, {**dict.fromkeys(FREE_TEXT_FIELDS, " "), "patient_last_name": "Doe"})
@@ -251,7 +251,7 @@ async def test_every_free_text_field_follows_the_text_rules(client: httpx.AsyncC
 async def test_hospital_doctor_and_profile_text_follows_the_text_rules(
     client: httpx.AsyncClient, path: str, minimal_body: dict[str, Any], texts: list[str]
 ) -> None:
-    """Text of hospitals, doctors and profiles follows the same rules."""
+    """Text of hospitals, doctors and profiles follows the same rules as that of patients."""
     answer = await client.post(path, json={**minimal_body, **dict.fromkeys(texts, " Zoe\u0308 ")})
     assert answer.status_code == 201
     for name in texts:
@@ -271,7 +271,7 @@ async def test_date_of_birth_may_be_today_in_utc_plus_14(client: httpx.AsyncClie
 
 
 async def test_mobile_digits_are_stored_for_search(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
-    """Beside the number as written stand its digits alone, which follow its changes."""
+    """The digits of a mobile number are stored beside the number as written, and follow its changes."""
     query = "SELECT patient_mobile_digits FROM patients"
     answer = await post_patient(client, {"patient_last_name": "Doe", "patient_mobile_number": "+27 (0)21-555.1234"})
     assert await connection.fetchval(query) == "270215551234"
@@ -310,7 +310,7 @@ PATIENT_BODY_STRATEGY = st.fixed_dictionaries(
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=PATIENT_BODY_STRATEGY)
 async def test_accepted_documents_can_be_put_back_unchanged(client: httpx.AsyncClient, body: dict[str, Any]) -> None:
-    """What is not named in the errors is accepted; what was read is accepted and unchanged, by PUT and by POST."""
+    """Fields without errors are accepted, and a document as read is accepted unchanged, by PUT and by POST."""
     answer = await post_patient(client, body)
     if answer.status_code == 422:
         refused = {error["loc"][1] for error in answer.json()["errors"] if len(error["loc"]) > 1}

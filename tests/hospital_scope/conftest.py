@@ -1,4 +1,4 @@
-"""A register of two hospitals, and principals that are limited to one of them, to both, or to none."""
+"""Patients of two hospitals, and principals that are restricted to one of them, to both, or to none."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -18,20 +18,20 @@ REGULAR_SCOPES = tuple(scope for scope in Scope if scope not in {Scope.ADMIN, Sc
 
 
 class ScopedClients(NamedTuple):
-    """Clients of one service."""
+    """Clients of one service, by their hospital scope."""
 
     a: httpx.AsyncClient
-    """Limited to the hospital `hosA`."""
+    """Restricted to the hospital `hosA`."""
     b: httpx.AsyncClient
-    """Limited to `hosB`."""
+    """Restricted to `hosB`."""
     both: httpx.AsyncClient
-    """Limited to both."""
+    """Restricted to both."""
     free: httpx.AsyncClient
-    """Not limited."""
+    """Unrestricted."""
 
 
 def patient_body(name: str, *hospitals: str, **other_fields: Any) -> dict[str, Any]:
-    """A new patient with a profile, both named after `name`."""
+    """Return the body of a new patient with a profile, both named after `name`."""
     profile = {"unique_id": f"prof-{name}", "email": f"{name}@example.com"}
     body = {"unique_id": f"pat-{name}", "patient_last_name": name, "patient_profile": profile}
     return {**body, "hospital_ids": list(hospitals), **other_fields}
@@ -39,7 +39,7 @@ def patient_body(name: str, *hospitals: str, **other_fields: Any) -> dict[str, A
 
 @pytest.fixture
 async def scoped_clients(database_url: str) -> AsyncIterator[ScopedClients]:
-    """Patients of A, B, several (`shared`) and no hospital (`none`), and one of A that is deleted (`gone`)."""
+    """Yield clients with patients of A, B, several (`shared`), no hospital (`none`), and a deleted one (`gone`)."""
     hospitals_by_principal: dict[str, list[str] | None] = {
         "a": ["hosA"],
         "b": ["hosB"],
@@ -73,7 +73,7 @@ async def scoped_clients(database_url: str) -> AsyncIterator[ScopedClients]:
 
 @pytest.fixture
 async def deleted_records(scoped_clients: ScopedClients) -> None:
-    """Besides the register's: a deleted patient of B, and a deleted profile."""
+    """Add a deleted patient of B and a deleted profile."""
     assert (await scoped_clients.free.post(PATIENTS, json=patient_body("lost", "hosB"))).status_code == 201
     assert (await scoped_clients.free.delete(f"{PATIENTS}pat-lost/")).status_code == 204
     assert (await scoped_clients.free.post(PROFILES, json={"unique_id": "prof-retired"})).status_code == 201

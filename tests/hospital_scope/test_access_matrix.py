@@ -1,4 +1,4 @@
-"""Every route by every principal and every record: who gets what, and that hidden ones are as absent ones."""
+"""Every route for every principal and every record: its status, and that hidden records equal absent ones."""
 
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from tests.hospital_scope.conftest import ScopedClients
 
 
 class Rule(NamedTuple):
-    """A request about one record, and its answer by what the record is to the principal; hidden ones are a 404."""
+    """A request about one record, and its status by the record's relation to the principal; hidden ones are 404."""
 
     method: str
     path: str
@@ -48,7 +48,7 @@ RECORD_RULES = {
     },
     PROFILES: _record_rules("profile", {"first_name": "Ann"}, {"there": 409, "spare": 204}),
 }
-"""By the path of the resource, and the route's name."""
+"""Rules by the path of the resource and the name of the route."""
 ID_PREFIXES = {PATIENTS: "pat", PROFILES: "prof"}
 RELATIONS_BY_PRINCIPAL = {
     PATIENTS: {
@@ -66,7 +66,7 @@ RELATIONS_BY_PRINCIPAL = {
         | {"retired": "deleted"},
     },
 }
-"""What of each resource each principal sees, and how; the rest is hidden."""
+"""The records of each resource that each principal sees, and their state; all others are hidden."""
 RECORD_NAMES = {name for seen in RELATIONS_BY_PRINCIPAL.values() for name in seen["free"]}
 COLLECTION_ROUTES = {
     "list_patients",
@@ -77,16 +77,16 @@ COLLECTION_ROUTES = {
     "list_audit_entries",
 }
 ROUTES_WITHOUT_RECORDS = {"metrics"}
-"""They tell of no record."""
+"""Routes that reveal no record."""
 DIRECTORY_RULES = {
     name: rule for name, rule in RESOURCE_RULES.items() if rule.scope and rule.path[1:4] in {"hos", "doc"}
 }
-"""Hospitals and doctors are nobody's secret: they are behind no wall."""
+"""Rules for hospitals and doctors, which are public to all principals and have no hospital scope."""
 PRINCIPAL_NAMES = ("a", "b", "both", "free")
 
 
 def test_matrix_covers_every_route() -> None:
-    """A route that is new fails here: say who sees what by it."""
+    """Every route is in the matrix, so that a new one fails here until its visibility is defined."""
     app = create_app(Settings.model_validate({"database_url": "postgresql://never-asked/"}))
     found = [route.name or str(route.path) for route in iter_route_contexts(app.routes)]
     assert sorted(found) == sorted(
@@ -103,7 +103,7 @@ def test_matrix_covers_every_route() -> None:
 
 @pytest.fixture
 async def clients_requiring_if_match(scoped_clients: ScopedClients, database_url: str) -> AsyncIterator[ScopedClients]:
-    """The same principals at a service that requires If-Match."""
+    """Yield clients of the same principals, for a service that requires If-Match."""
     async with secured_app(database_url, rate_limit="off", require_if_match=True) as app:
         keys = [client.headers["Authorization"].removeprefix("Bearer ") for client in scoped_clients]
         clients = [client_for(app, key) for key in keys]
@@ -115,7 +115,7 @@ async def clients_requiring_if_match(scoped_clients: ScopedClients, database_url
 async def undo_change(
     unrestricted: httpx.AsyncClient, response: httpx.Response, rule: Rule, record_path: str, relation: str
 ) -> None:
-    """Undo a deletion, or the restoring of what was deleted."""
+    """Undo a deletion, or the restore of a deleted record."""
     if response.status_code == 204:
         assert (await unrestricted.post(f"{record_path}restore/", json={"version": 1})).status_code == 200
     elif rule.path == "restore/" and relation == "deleted" and response.status_code == 200:
@@ -123,7 +123,7 @@ async def undo_change(
 
 
 def comparable_response(response: httpx.Response) -> tuple[int, object, dict[str, str]]:
-    """All that an answer tells, but which request it is of, and when."""
+    """Return all that a response reveals, except for its request's id and its date."""
     body: object = response.text
     if response.content and response.headers["Content-Type"] == "application/problem+json":
         body = {key: value for key, value in response.json().items() if key not in {"request_id", "instance"}}
@@ -140,7 +140,7 @@ def comparable_response(response: httpx.Response) -> tuple[int, object, dict[str
 async def test_every_principal_gets_the_status_in_the_matrix(
     scoped_clients: ScopedClients, principal: str, resource: str
 ) -> None:
-    """Each route about one record, for each principal and each record: exactly this status."""
+    """Each route about one record has exactly this status, for each principal and each record."""
     client: httpx.AsyncClient = getattr(scoped_clients, principal)
     got, expected = {}, {}
     for name in sorted(RECORD_NAMES | {"never"}):
@@ -161,7 +161,7 @@ async def test_every_principal_gets_the_status_in_the_matrix(
 async def test_missing_if_match_is_428_for_visible_records_only(
     scoped_clients: ScopedClients, clients_requiring_if_match: ScopedClients, principal: str
 ) -> None:
-    """428 for a change of what is there, if it is seen; what was deleted is restored without."""
+    """A change without `If-Match` is 428 for a visible record; a deleted record can be restored without it."""
     client: httpx.AsyncClient = getattr(clients_requiring_if_match, principal)
     for resource, rules in RECORD_RULES.items():
         for name in sorted(RECORD_NAMES | {"never"}):
@@ -178,7 +178,7 @@ async def test_missing_if_match_is_428_for_visible_records_only(
 
 
 def hidden_record_requests(operation: str, rule: Rule, tag: str) -> Iterator[tuple[dict[str, Any], int]]:
-    """Requests by one route, and the status that all of them have where the record is hidden."""
+    """Yield requests by one route, each with its status if the record is hidden."""
     valid = {} if rule.body is None else {"json": rule.body}
     yield valid, 404
     for headers in (
@@ -224,7 +224,7 @@ async def test_hidden_records_are_indistinguishable_from_absent_ones(
     principal: str,
     if_match_required: bool,  # noqa: FBT001
 ) -> None:
-    """Whatever is asked of it, and under whatever condition: the same status, body and headers."""
+    """Any request about a hidden record has the status, body and headers that it has for an absent record."""
     client: httpx.AsyncClient = getattr(clients_requiring_if_match if if_match_required else scoped_clients, principal)
     for resource, rules in RECORD_RULES.items():
         absent = f"{resource}{ID_PREFIXES[resource]}-never/"

@@ -1,4 +1,4 @@
-"""Who has seen or changed a patient: looks from the audit, changes from the journal, in plain words."""
+"""The access report of a patient: reads from the audit and changes from the journal, in plain words."""
 
 import base64
 
@@ -17,13 +17,13 @@ from tests.hospital_scope.conftest import AUDIT_PATH, ScopedClients
 
 
 async def access_actions(client: httpx.AsyncClient, unique_id: str) -> list[tuple[str, str]]:
-    """Who did what to a patient's record, newest first."""
+    """Return who did what to a patient's record, newest first."""
     entries = (await client.get(f"{PATIENTS}{unique_id}/access/")).json()
     return [(entry["principal"].removeprefix("key:"), entry["description"]) for entry in entries]
 
 
 async def test_access_report_lists_reads_and_changes_newest_first(scoped_clients: ScopedClients) -> None:
-    """Who has seen or changed a record, newest first; and not who was refused."""
+    """The report lists the principals that read or changed a record, newest first, and no refused requests."""
     await scoped_clients.b.get(f"{PATIENTS}pat-a/")
     await scoped_clients.a.get(f"{PATIENTS}pat-a/")
     await scoped_clients.a.put(f"{PATIENTS}pat-a/", json={"patient_title": "Dr."})
@@ -32,7 +32,7 @@ async def test_access_report_lists_reads_and_changes_newest_first(scoped_clients
     assert [(entry["principal"], entry["action"], entry["description"]) for entry in entries] == [
         ("key:a", "listed", "Saw the record in a list of patients"),
         ("key:a", "updated", "Changed the record"),
-        ("key:a", "read", "Looked at the record"),
+        ("key:a", "read", "Viewed the record"),
         ("key:free", "created", "Created the record"),
     ]
     walked, url = [], f"{PATIENTS}pat-a/access/?limit=1"
@@ -52,7 +52,7 @@ async def test_access_report_lists_reads_and_changes_newest_first(scoped_clients
 async def test_changes_made_outside_the_api_are_reported(
     scoped_clients: ScopedClients, connection: asyncpg.Connection
 ) -> None:
-    """What a command or a migration did is in the journal only, and so is what was done before there was an audit."""
+    """Changes by commands or migrations, and those from before the audit existed, are reported from the journal."""
     await connection.execute(
         "INSERT INTO journal (resource, unique_id, version, action, actor, record)"
         " VALUES ('patients', 'pat-a', 2, 'updated', 'import', '{}')"
@@ -65,29 +65,29 @@ async def test_changes_made_outside_the_api_are_reported(
 
 
 async def test_reused_request_id_hides_no_access(scoped_clients: ScopedClients) -> None:
-    """Clients choose it; a change is told by the version that it made."""
+    """A request id that a client reuses hides no access: a change is identified by the version that it made."""
     headers = {"X-Request-ID": "the-same"}
     for title in ("Dr.", "Dr.", "Prof."):
         await scoped_clients.a.put(f"{PATIENTS}pat-a/", json={"patient_title": title}, headers=headers)
     assert (await access_actions(scoped_clients.a, "pat-a"))[:3] == [
         ("a", "Changed the record"),
-        ("a", "Was shown the record in answer to data that were sent"),
+        ("a", "Was shown the record after sending data that changed nothing"),
         ("a", "Changed the record"),
     ]
 
 
 async def test_idempotent_replay_is_reported_as_a_read(scoped_clients: ScopedClients) -> None:
-    """It changed nothing the second time."""
+    """A replay is reported as a read, because it changes nothing."""
     body = {"patient_last_name": "New", "hospital_ids": ["hosA"]}
     made = [await scoped_clients.a.post(PATIENTS, json=body, headers={"Idempotency-Key": "once"}) for _ in range(2)]
     assert await access_actions(scoped_clients.a, made[0].json()["unique_id"]) == [
-        ("a", "Was shown the record in answer to data that were sent"),
+        ("a", "Was shown the record after sending data that changed nothing"),
         ("a", "Created the record"),
     ]
 
 
 async def test_profile_accesses_are_reported_while_it_is_linked(scoped_clients: ScopedClients) -> None:
-    """Looks at it and changes of it are told for as long as the patient has it, whoever came to it and however."""
+    """Reads and changes of a profile are reported as long as the patient has it, for any principal and any route."""
     await scoped_clients.free.get(f"{PROFILES}prof-new/")
     nested = {"unique_id": "prof-shared", "first_name": "Ann"}
     await scoped_clients.a.put(f"{PATIENTS}pat-shared/", json={"patient_profile": nested})
@@ -100,29 +100,29 @@ async def test_profile_accesses_are_reported_while_it_is_linked(scoped_clients: 
         ("a", "Changed the record"),
         ("b", "Changed the profile"),
         ("b", "Saw the profile in a list of profiles"),
-        ("b", "Looked at the profile"),
-        ("a", "Was shown the record in answer to data that were sent"),
+        ("b", "Viewed the profile"),
+        ("a", "Was shown the record after sending data that changed nothing"),
         ("a", "Changed the profile"),
         ("free", "Created the record"),
     ]
 
 
 async def test_head_requests_are_reported_as_reads(scoped_clients: ScopedClients) -> None:
-    """They tell whether there is such a record, and whether it has changed."""
+    """HEAD is reported as a read, because it reveals whether a record exists and whether it has changed."""
     await scoped_clients.a.head(f"{PATIENTS}pat-a/")
     await scoped_clients.a.head(f"{PATIENTS}pat-a/history/1/")
     await scoped_clients.a.head(PATIENTS)
     assert [what for _, what in await access_actions(scoped_clients.a, "pat-a")] == [
         "Saw the record in a list of patients",
-        "Looked at an earlier version of the record",
-        "Looked at the record",
+        "Viewed an earlier version of the record",
+        "Viewed the record",
         "Created the record",
     ]
 
 
 @pytest.mark.parametrize("cursor", ["1.1.99999999999999999999999", "1.-1.1", "1_0.1.1", "1.1", "x", "9" * 18 + ".1.1"])
 async def test_invalid_access_and_audit_cursors_are_refused(scoped_clients: ScopedClients, cursor: str) -> None:
-    """A 422, whatever numbers are in it."""
+    """An invalid cursor is a 422, whatever numbers it contains."""
     text = base64.urlsafe_b64encode(cursor.encode()).decode().rstrip("=")
     for path in (f"{PATIENTS}pat-a/access/", AUDIT_PATH):
         answer = await scoped_clients.free.get(f"{path}?cursor={text}")
@@ -131,7 +131,7 @@ async def test_invalid_access_and_audit_cursors_are_refused(scoped_clients: Scop
 
 
 def test_every_read_route_has_a_description() -> None:
-    """Every reading route of patients and profiles has its words, and no other."""
+    """Exactly the read routes of patients and profiles have a description."""
     app = create_app(Settings.model_validate({"database_url": "postgresql://never-asked/"}))
     reads = {
         (method, str(route.path))
@@ -144,7 +144,7 @@ def test_every_read_route_has_a_description() -> None:
         (method, route) for method, route in disclosures.READ_DESCRIPTIONS if method not in {"RUN", COUNT_METHOD}
     }
     assert described_routes == reads
-    # whom a count tells of: of the lists that can be filtered
+    # counts reveal patients only for lists that can be filtered
     assert {route for method, route in disclosures.READ_DESCRIPTIONS if method == COUNT_METHOD} == {
         PATIENTS,
         f"{PATIENTS}search/",

@@ -1,4 +1,4 @@
-"""The audit: who has looked at whom is on record before the answer leaves, or there is no answer."""
+"""The audit: each access is recorded before its response is sent, and fails if it cannot be recorded."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ from tests.support import EXAMPLE_PATIENT, ServiceProcess, dump_tables
 
 
 async def newest_entries(register: ScopedClients, count: int = 1, **filters: str) -> list[dict[str, Any]]:
-    """The newest entries but those of looking at the audit."""
+    """Return the newest audit entries, except for those about reading the audit."""
     entries = (await register.free.get(AUDIT_PATH, params=filters)).json()
     return [entry for entry in entries if entry["resource"] != "audit"][:count]
 
@@ -55,7 +55,7 @@ BOTH_VISIBLE_IDS = ["pat-a", "pat-shared"]
 async def test_each_request_is_audited_with_its_outcome(
     scoped_clients: ScopedClients, method: str, path: str, body: object, expected: tuple[str, int, list[str]]
 ) -> None:
-    """Who, what, whom, when, with which outcome; where it was refused, whom it asked for."""
+    """An entry has principal, route, ids, time and status, and for a refused request the ids that it asked for."""
     headers = {"X-Request-ID": "the-request"}
     answer = await scoped_clients.a.request(method, path, json=body, headers=headers)
     (entry,) = await newest_entries(scoped_clients, principal="key:a")
@@ -75,7 +75,7 @@ async def test_each_request_is_audited_with_its_outcome(
 
 
 async def test_later_history_page_of_a_hidden_patient_is_not_audited_as_a_read(scoped_clients: ScopedClients) -> None:
-    """The cursor is from before the patient was moved: a 404 as for the first page, and nobody is told of a look."""
+    """A history cursor from before the patient was hidden is a 404 like the first page, and not audited as a read."""
     await scoped_clients.a.put(f"{PATIENTS}pat-a/", json={"patient_title": "Dr."})
     page = await scoped_clients.a.get(f"{PATIENTS}pat-a/history/?limit=1")
     await scoped_clients.free.put(f"{PATIENTS}pat-a/", json={"hospital_ids": ["hosB"]})
@@ -85,7 +85,7 @@ async def test_later_history_page_of_a_hidden_patient_is_not_audited_as_a_read(s
 
 
 async def test_creation_and_its_replay_are_audited_with_the_new_id(scoped_clients: ScopedClients) -> None:
-    """Under the id that it got; answered again for its Idempotency-Key, too."""
+    """A creation and its replay for an Idempotency-Key are audited with the new id."""
     body = {"patient_last_name": "New", "hospital_ids": ["hosA"]}
     made = [await scoped_clients.a.post(PATIENTS, json=body, headers={"Idempotency-Key": "once"}) for _ in range(2)]
     entries = await newest_entries(scoped_clients, 2, principal="key:a")
@@ -97,7 +97,7 @@ async def test_creation_and_its_replay_are_audited_with_the_new_id(scoped_client
 async def test_failed_commit_is_audited_without_an_id(
     scoped_clients: ScopedClients, connection: asyncpg.Connection
 ) -> None:
-    """Where the commit fails, the refusal names no id: nobody ever had it."""
+    """A creation that fails on commit is audited without an id, because no client ever received one."""
     await connection.execute(
         "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE foreign_key_violation; END $$;"
         "CREATE CONSTRAINT TRIGGER fail AFTER INSERT ON patients DEFERRABLE INITIALLY DEFERRED"
@@ -110,14 +110,14 @@ async def test_failed_commit_is_audited_without_an_id(
 
 
 async def test_not_modified_is_audited_as_a_read(scoped_clients: ScopedClients) -> None:
-    """Who asks whether a record is still what it knows learns that it is."""
+    """A 304 is audited as a read, because it tells the client that its copy is current."""
     tag = (await scoped_clients.a.get(f"{PATIENTS}pat-a/")).headers["ETag"]
     assert (await scoped_clients.a.get(f"{PATIENTS}pat-a/", headers={"If-None-Match": tag})).status_code == 304
     assert [entry["status"] for entry in await newest_entries(scoped_clients, 2, principal="key:a")] == [304, 200]
 
 
 async def test_profile_reads_are_audited_and_hospital_reads_are_not(scoped_clients: ScopedClients) -> None:
-    """Hospitals and doctors are no patients' data; their changes are in the journal."""
+    """Reads of hospitals and doctors are not audited: they are no patient data, and changes are in the journal."""
     await scoped_clients.a.get(f"{PROFILES}prof-a/")
     await scoped_clients.a.get(HOSPITALS)
     (entry,) = await newest_entries(scoped_clients, principal="key:a")
@@ -125,7 +125,7 @@ async def test_profile_reads_are_audited_and_hospital_reads_are_not(scoped_clien
 
 
 async def test_request_without_the_scope_is_audited(database_url: str) -> None:
-    """Whom it asked for, though it was not even looked up; nobody's credentials are nobody's."""
+    """A request without the scope is audited with the id it asks for, and one without credentials is not audited."""
     key = await make_key(database_url, Scope.DIRECTORY_READ, name="clerk")
     admin = await make_key(database_url, Scope.ADMIN, name="admin")
     async with secured_app(database_url) as app, client_for(app, key) as clerk, client_for(app, admin) as reader:
@@ -141,7 +141,7 @@ async def test_request_without_the_scope_is_audited(database_url: str) -> None:
 
 
 async def test_whole_list_is_audited_batch_by_batch(database_url: str) -> None:
-    """All ids of all parts, each in a row; the last one has what the list ends with."""
+    """A whole list is audited with all its ids, one row per batch."""
     async with asyncpg.create_pool(database_url, min_size=1) as pool:
         await pool.execute(
             "INSERT INTO patients (unique_id, patient_last_name) SELECT 'p' || lpad(n::text, 4, '0'), 'Doe'"
@@ -159,7 +159,7 @@ async def test_whole_list_is_audited_batch_by_batch(database_url: str) -> None:
 async def test_list_breaks_off_before_a_batch_that_cannot_be_audited(
     serve: Callable[..., ServiceProcess], database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """The list breaks off before it, with what is on record."""
+    """A list breaks off before a batch that cannot be audited, so that only audited records are sent."""
     await connection.execute(
         "INSERT INTO patients (unique_id, patient_last_name) SELECT 'p' || lpad(n::text, 4, '0'), 'Doe'"
         " FROM generate_series(1, 600) n;"
@@ -171,7 +171,7 @@ async def test_list_breaks_off_before_a_batch_that_cannot_be_audited(
 
     async def read_on() -> None:
         async for part in answer.aiter_raw():
-            received.append(part)  # noqa: PERF401  # what came before it broke off
+            received.append(part)  # noqa: PERF401  # keeps what was received before the failure
 
     async with (
         httpx.AsyncClient(base_url=served.url, headers={"X-API-Key": key}) as reader,
@@ -187,7 +187,7 @@ async def test_list_breaks_off_before_a_batch_that_cannot_be_audited(
 async def test_request_that_cannot_be_audited_fails_without_effect(
     scoped_clients: ScopedClients, connection: asyncpg.Connection, method: str
 ) -> None:
-    """No answer that shows anything, and nothing stored."""
+    """A request that cannot be audited shows no record and stores nothing."""
     path = PATIENTS if method in {"POST", "list"} else f"{PATIENTS}pat-a/"
     body = {"patient_last_name": "Changed", "hospital_ids": ["hosA"]}
     await connection.execute("ALTER TABLE audit ADD CONSTRAINT none CHECK (false) NOT VALID")
@@ -199,7 +199,7 @@ async def test_request_that_cannot_be_audited_fails_without_effect(
 
 
 async def test_auditing_of_reads_can_be_switched_off(database_url: str) -> None:
-    """By a setting: then only changes are on record, and what is refused of them; and broken glass."""
+    """Without `audit_reads`, only changes, refused changes and break-glass reads are audited."""
     admin = await make_key(database_url, Scope.ADMIN, name="admin")
     async with secured_app(database_url, audit_reads=False) as app, client_for(app, admin) as client:
         await client.post(PATIENTS, json={"unique_id": "one", "patient_last_name": "Doe"})
@@ -212,7 +212,7 @@ async def test_auditing_of_reads_can_be_switched_off(database_url: str) -> None:
 
 
 async def test_audit_is_filtered_and_paged(scoped_clients: ScopedClients) -> None:
-    """By patient, by principal, by time, in pages that keep what was asked for."""
+    """The audit can be filtered by patient, principal and time, and its pages keep the filters."""
     await scoped_clients.a.get(f"{PATIENTS}pat-shared/")
     await scoped_clients.b.get(f"{PATIENTS}pat-shared/")
     await scoped_clients.b.get(f"{PATIENTS}pat-b/")
@@ -259,14 +259,14 @@ async def test_audit_is_filtered_and_paged(scoped_clients: ScopedClients) -> Non
     ],
 )
 async def test_invalid_audit_filters_are_refused(scoped_clients: ScopedClients, query: str) -> None:
-    """A 422 that names the parameter."""
+    """An invalid filter is a 422 that names the parameter."""
     answer = await scoped_clients.free.get(f"{AUDIT_PATH}?{query}")
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["loc"] == ["query", query.partition("=")[0]]
 
 
 async def test_restricted_principals_cannot_read_the_audit(scoped_clients: ScopedClients) -> None:
-    """It would tell of patients across the wall."""
+    """A restricted principal cannot read the audit, which would reveal patients outside its hospital scope."""
     answer = await scoped_clients.a.get(AUDIT_PATH)
     assert answer.status_code == 403
     assert "access/" in answer.json()["detail"]
@@ -275,7 +275,7 @@ async def test_restricted_principals_cannot_read_the_audit(scoped_clients: Scope
 async def test_break_glass_read_is_audited_and_logged(
     database_url: str, scoped_clients: ScopedClients, capsys: Any
 ) -> None:
-    """With the scope: one patient is read across the wall, and the reason is on record and in the log."""
+    """With its scope, break-glass reads any patient, and is audited with its reason and logged without it."""
     scopes = (Scope.PATIENTS_READ, Scope.BREAK_GLASS)
     key = await make_key(database_url, *scopes, name="emergency", hospitals=["hosA"])
     async with secured_app(database_url) as app, client_for(app, key) as emergency:
@@ -293,7 +293,7 @@ async def test_break_glass_read_is_audited_and_logged(
     assert (entry["reason"], entry["principal"]) == ("Bewusstlos, Zoë fährt mit", "key:emergency")
     seen = (await scoped_clients.b.get(f"{PATIENTS}pat-b/access/")).json()[0]
     assert (seen["action"], seen["reason"]) == ("read", "Bewusstlos, Zoë fährt mit")
-    assert seen["description"].startswith("Looked at the record in an emergency")
+    assert seen["description"].startswith("Viewed the record in an emergency")
 
 
 INVALID_REASONS = [
@@ -313,7 +313,7 @@ INVALID_REASONS = [
 async def test_break_glass_without_a_meaningful_reason_is_refused(
     scoped_clients: ScopedClients, database_url: str
 ) -> None:
-    """A reason that tells nothing is a 422 that says what would be one; without the scope it is a 403 that names it."""
+    """A meaningless reason is a 422 that says what it lacks, and a request without the scope is a 403."""
     assert (await scoped_clients.a.get(f"{PATIENTS}pat-b/", headers={"X-Break-Glass": "x"})).status_code == 403
     key = await make_key(database_url, Scope.PATIENTS_READ, Scope.BREAK_GLASS, name="emergency", hospitals=["hosA"])
     too_few = "Say in words why: at least 2, of 10 letters in all, without line breaks"
@@ -327,7 +327,7 @@ async def test_break_glass_without_a_meaningful_reason_is_refused(
 
 
 async def test_audit_holds_no_personal_data(scoped_clients: ScopedClients, connection: asyncpg.Connection) -> None:
-    """Ids, and nothing else of anybody."""
+    """The audit contains ids, and no other personal data."""
     body = patient_body(
         "secret", "hosA", **{key: value for key, value in EXAMPLE_PATIENT.items() if key.startswith("patient_")}
     )

@@ -1,4 +1,4 @@
-"""The audit takes new rows and no other change; what is old is pruned; what is there is told on paper."""
+"""The audit is append-only, its old months are pruned, and its entries about a patient can be printed."""
 
 import asyncio
 from html.parser import HTMLParser
@@ -22,14 +22,14 @@ FORBIDDEN_STATEMENTS = (
 
 
 async def test_audit_rows_cannot_be_changed_even_by_the_owner(connection: asyncpg.Connection) -> None:
-    """Not even who owns the table, unless by what the commands for it do."""
+    """Nobody can change audit rows, not even the table's owner, except through the commands for it."""
     for statement in FORBIDDEN_STATEMENTS:
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match="the audit is append-only"):
             await connection.execute(statement)
 
 
 async def test_serving_role_can_only_insert_audit_rows(serving_url: str) -> None:
-    """It cannot say when, and cannot do what the commands do."""
+    """The serving role can neither set the time of audit rows nor do what the commands do."""
     serving = await asyncpg.connect(serving_url)
     try:
         columns = await serving.fetch(
@@ -47,11 +47,11 @@ async def test_serving_role_can_only_insert_audit_rows(serving_url: str) -> None
 
 
 MONTH_START_SQL = "(date_trunc('month', now(), 'UTC') - make_interval(months => {}))"
-"""The beginning of a month, so many ago."""
+"""SQL for the start of the month that was so many months ago."""
 
 
 async def start_monthly_partitions(connection: asyncpg.Connection, months_ago: int) -> None:
-    """Make the audit as if it had been kept by months since so many months ago."""
+    """Change the audit as if it had been partitioned by month since `months_ago`."""
     for partition in await audit_partitions(connection):
         if partition.startswith("audit_2"):
             await connection.execute(f"DROP TABLE {partition}")
@@ -64,7 +64,7 @@ async def start_monthly_partitions(connection: asyncpg.Connection, months_ago: i
 
 
 async def audit_partitions(connection: asyncpg.Connection) -> list[str]:
-    """The partitions of the audit, by their names."""
+    """Return the names of the audit's partitions."""
     rows = await connection.fetch(
         "SELECT CAST(CAST(inhrelid AS regclass) AS text) AS name FROM pg_inherits"
         " WHERE inhparent = CAST('audit' AS regclass) ORDER BY name"
@@ -73,7 +73,7 @@ async def audit_partitions(connection: asyncpg.Connection) -> list[str]:
 
 
 async def insert_audit_row(connection: asyncpg.Connection, time_sql: str) -> str:
-    """A row of some moment; in which partition it is."""
+    """Insert a row with this time, and return the name of its partition."""
     row = f"{time_sql}, 'me', 'GET', '/', 200, 'patients', ARRAY['pat123']"
     partition: str = await connection.fetchval(
         "INSERT INTO audit (time, principal, method, route, status, resource, ids)"
@@ -85,23 +85,23 @@ async def insert_audit_row(connection: asyncpg.Connection, time_sql: str) -> str
 async def test_prune_removes_whole_months_past_retention(
     connection: asyncpg.Connection, command: Command, serving_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Months of which the newest row is older than the setting's days, and no row besides; by the owner only."""
+    """Pruning removes months whose newest row is older than the retention, no other rows, and only for the owner."""
     await start_monthly_partitions(connection, 6)
     for months_ago in range(12):
         for time in ("{} + interval '1 hour'", "{} + interval '1 month - 1 hour'"):
             await insert_audit_row(connection, f"least(now(), {time.format(MONTH_START_SQL.format(months_ago))})")
     old = "SELECT count(*) FROM audit WHERE time < {}"
-    assert (await command("audit", "prune")).out == "Removed 0 months with 0 entries of more than 2190 days ago.\n"
-    # whatever is from before the fourth month is older than this
+    assert (await command("audit", "prune")).out == "Removed 0 months with 0 entries older than 2190 days.\n"
+    # rows from before the fourth month ago are older than this
     since = MONTH_START_SQL.format(4)
     days = await connection.fetchval(f"SELECT CAST(extract(day FROM now() - {since}) AS int)")  # noqa: S608
     monkeypatch.setenv("PATIENTS_AUDIT_DAYS", str(days))
     refused = await command("audit", "prune", url=serving_url)
     assert (refused.status, refused.err.count("\n")) == (1, 1)
     assert await connection.fetchval(old.format("now()")) >= 22
-    # the first partition has five months, then come the sixth and the fifth ago
+    # the first partition has five months, and the next two are the sixth and the fifth month ago
     done = await command("audit", "prune")
-    assert done.out == f"Removed 3 months with 14 entries of more than {days} days ago.\n", done.err
+    assert done.out == f"Removed 3 months with 14 entries older than {days} days.\n", done.err
     assert await connection.fetchval(old.format(since)) == 0
     assert await connection.fetchval("SELECT count(*) FROM audit") == 10
     assert "audit_before" not in await audit_partitions(connection)
@@ -113,7 +113,7 @@ async def test_prune_removes_whole_months_past_retention(
 async def test_prune_gives_up_while_the_audit_is_in_use(
     connection: asyncpg.Connection, database_url: str, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beside a long dump it gives up, and says what to do; nothing is removed."""
+    """Pruning during a long dump gives up, says what to do, and removes nothing."""
     await start_monthly_partitions(connection, 6)
     await insert_audit_row(connection, MONTH_START_SQL.format(5))
     monkeypatch.setenv("PATIENTS_AUDIT_DAYS", "30")
@@ -125,11 +125,11 @@ async def test_prune_gives_up_while_the_audit_is_in_use(
     assert (refused.status, refused.out) == (1, "")
     assert refused.err.startswith("Nothing was removed: the audit is in use")
     assert await connection.fetchval("SELECT count(*) FROM audit") == 1
-    assert (await command("audit", "prune")).out.endswith("with 1 entry of more than 30 days ago.\n")
+    assert (await command("audit", "prune")).out.endswith("with 1 entry older than 30 days.\n")
 
 
 async def test_monthly_partitions_are_created_ahead(connection: asyncpg.Connection, serving_url: str) -> None:
-    """This one and three more, and a partition for what has no month, whose rows move when it gets one."""
+    """This month and the next three have partitions, and rows without one move to theirs when it is created."""
     attempt = connection.transaction()
     await attempt.start()
     for months_ahead in range(4):
@@ -149,11 +149,11 @@ async def test_monthly_partitions_are_created_ahead(connection: asyncpg.Connecti
     assert await connection.fetchval("SELECT count(*) FROM audit_default") == 0
     assert await connection.fetchval("SELECT count(DISTINCT tableoid) FROM audit") == 3
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        await connection.execute("DELETE FROM audit")  # what moved them is not permitted for the rest
+        await connection.execute("DELETE FROM audit")  # moving rows does not permit other deletions
 
 
 async def test_adding_months_blocks_no_writer(connection: asyncpg.Connection, database_url: str) -> None:
-    """A dump delays them, and whoever writes meanwhile waits for nothing."""
+    """A dump delays adding months, and writers do not wait meanwhile."""
     await start_monthly_partitions(connection, 1)
     name = await connection.fetchval("SELECT to_char(now() + interval '3 months', '\"audit_\"YYYY_MM')")
     await connection.execute(f"DROP TABLE {name}")
@@ -175,7 +175,7 @@ async def test_adding_months_blocks_no_writer(connection: asyncpg.Connection, da
 async def test_partitions_are_append_only_and_closed_to_the_serving_role(
     connection: asyncpg.Connection, serving_url: str
 ) -> None:
-    """Triggers refuse changes of each by its name, and the serving role may do nothing with them."""
+    """Triggers refuse changes of each partition by its name, and the serving role has no rights on partitions."""
     await connection.execute("ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC")
     await start_monthly_partitions(connection, 1)
     names = await audit_partitions(connection)
@@ -194,7 +194,7 @@ async def test_partitions_are_append_only_and_closed_to_the_serving_role(
 
 
 class TableTexts(HTMLParser):
-    """The texts of a page's table."""
+    """The texts of a page, including those of its table."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -208,15 +208,15 @@ class TableTexts(HTMLParser):
 
 
 async def test_access_report_is_a_self_contained_html_page(scoped_clients: ScopedClients, command: Command) -> None:
-    """Everything that the route tells, escaped, and nothing to load from elsewhere; printing it is on record too."""
+    """The page has all entries of the route, escaped and without external resources, and printing it is audited."""
     await scoped_clients.a.get(f"{PATIENTS}pat-a/")
     await scoped_clients.b.get(f"{PATIENTS}pat-a/")  # refused
     first = await command("access-report", "pat-a")
     assert first.status == 0
     texts = TableTexts(first.out).texts
-    assert texts.count("Looked at the record") == 1
+    assert texts.count("Viewed the record") == 1
     assert "key:a" in texts
-    assert "Printed a report of who has seen the record" in texts
+    assert "Printed a report of who has seen or changed the record" in texts
     assert "http" not in first.out
     assert "2 entries" not in first.out
     entries = (await scoped_clients.free.get(f"{PATIENTS}pat-a/access/")).json()
@@ -225,16 +225,16 @@ async def test_access_report_is_a_self_contained_html_page(scoped_clients: Scope
 
 @pytest.mark.usefixtures("scoped_clients")
 async def test_access_report_covers_deleted_patients_and_refuses_unknown_ids(command: Command) -> None:
-    """Who was deleted may ask as well; whom there never was is an error."""
+    """A deleted patient has a report, and an unknown id is an error."""
     assert "Deleted the record" in TableTexts((await command("access-report", "pat-gone")).out).texts
     for unique_id in ("pat-never", "not an id"):
         never = await command("access-report", unique_id)
-        assert (never.status, never.err) == (1, "There is no patient of this unique_id.\n")
+        assert (never.status, never.err) == (1, "There is no patient with this unique_id.\n")
 
 
 @pytest.mark.usefixtures("scoped_clients")
 async def test_access_report_escapes_reasons_and_principals(connection: asyncpg.Connection, command: Command) -> None:
-    """They are what somebody typed."""
+    """Reasons and principals, which people typed, are escaped."""
     await connection.execute(
         "INSERT INTO audit (principal, method, route, status, resource, ids, reason) VALUES"
         " ('key:<x>', 'GET', '/patients/patients/{unique_id}/', 200, 'patients', ARRAY['pat-a'], '<b>fell & broke</b>')"
@@ -248,7 +248,7 @@ async def test_access_report_escapes_reasons_and_principals(connection: asyncpg.
 async def test_erasure_replaces_the_id_in_the_audit(
     scoped_clients: ScopedClients, command: Command, connection: asyncpg.Connection
 ) -> None:
-    """That somebody looked stays, at whom does not."""
+    """An erasure keeps the accesses in the audit, but replaces the patient's id."""
     await scoped_clients.a.get(f"{PATIENTS}pat-a/")
     await scoped_clients.a.get(PATIENTS)
     assert (await command("erase", "patient", "pat-a", "--reason", "asked for it", "--yes")).status == 0
@@ -261,7 +261,7 @@ async def test_erasure_replaces_the_id_in_the_audit(
 async def test_service_start_and_migrate_add_months(
     connection: asyncpg.Connection, database_url: str, serving_url: str, command: Command
 ) -> None:
-    """A process that starts as the serving role, and the command, each see to it; so does each hour."""
+    """A service that starts as the serving role and `migrate` both add missing months, and so does an hourly task."""
     await start_monthly_partitions(connection, 1)
     complete = await audit_partitions(connection)
     for url in (serving_url, None):
@@ -278,7 +278,7 @@ async def test_service_start_and_migrate_add_months(
 async def test_erasure_replaces_the_id_in_every_audit_partition(
     connection: asyncpg.Connection, command: Command
 ) -> None:
-    """Erasing puts the token in the place of the id, in old months, in this one, and where there is none."""
+    """An erasure replaces the id by a token in old months, in the current one, and where no month has a partition."""
     await start_monthly_partitions(connection, 3)
     assert (await command("migrate")).status == 0
     await connection.execute(

@@ -1,4 +1,4 @@
-"""Requests of the same moment share statements: each is answered as if it were alone."""
+"""Concurrent reads share statements, and each has the result that it would have alone."""
 
 import asyncio
 
@@ -23,7 +23,7 @@ def listed_ids(response: httpx.Response) -> set[str]:
 
 
 async def test_batched_reads_keep_each_principals_scope(scoped_clients: ScopedClients) -> None:
-    """Whoever asks for one patient or a page, at the same time as others with other walls, sees their own."""
+    """Concurrent reads of a patient or a page by principals with different scopes return what each may see."""
     clients: list[tuple[str, httpx.AsyncClient]] = [(name, getattr(scoped_clients, name)) for name in VISIBLE_IDS] * 5
     for unique_id in PATIENT_IDS:
         answers = await asyncio.gather(*(client.get(f"{PATIENTS}{unique_id}/") for _, client in clients))
@@ -36,10 +36,10 @@ async def test_batched_reads_keep_each_principals_scope(scoped_clients: ScopedCl
 
 async def test_concurrent_reads_share_statements(scoped_clients: ScopedClients) -> None:
     """20 requests for patients and 20 for a page take fewer than half as many statements."""
-    await scoped_clients.free.get(PATIENTS)  # the key is known now
+    await scoped_clients.free.get(PATIENTS)  # so that the key is cached
     statements = []
-    transport = scoped_clients.free._transport  # noqa: SLF001  # the application that the client asks
-    engine = transport.app.state.database.engine.sync_engine  # type: ignore[attr-defined]
+    transport = scoped_clients.free._transport  # noqa: SLF001  # the application behind the client
+    engine = transport.app.state.services.database.engine.sync_engine  # type: ignore[attr-defined]
     event.listen(engine, "after_cursor_execute", lambda *arguments: statements.append(arguments[2]))
     paths = [f"{PATIENTS}{unique_id}/" for unique_id in PATIENT_IDS[:4] * 5] + [f"{PATIENTS}?limit=2"] * 20
     answers = await asyncio.gather(*(scoped_clients.free.get(path) for path in paths))
@@ -50,7 +50,7 @@ async def test_concurrent_reads_share_statements(scoped_clients: ScopedClients) 
 
 
 async def test_writers_read_their_own_change_among_batched_reads(scoped_clients: ScopedClients) -> None:
-    """While others read the same patient and page all the time, whoever has changed it reads the change."""
+    """A client reads its own change of a patient while others read the same patient and page all the time."""
     done = asyncio.Event()
 
     async def keep_reading(path: str) -> None:

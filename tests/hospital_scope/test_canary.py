@@ -1,4 +1,4 @@
-"""Markers in every personal field of requests by every route: none in problems, the audit, or what operators see."""
+"""Markers in every personal field of requests by every route: none reaches problems, the audit, logs or telemetry."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -23,14 +23,14 @@ __all__ = ["collector"]
 MARKER = Marker(7777)
 MARKER_TEXT = MARKER.values["text"]
 UNKNOWN_KEY = f"{MARKER_TEXT}, Ann"
-"""A key that nobody asked for. One that reads as a field's name is repeated to its sender, and this is no such one."""
+"""An unknown key. A problem repeats only keys that read like a field's name to their sender, and this does not."""
 PATIENT_ID, PROFILE_ID = "canary-patient", "canary-profile"
-"""May stand in the audit, among the ids, and nowhere else."""
+"""May appear in the audit as an id, and nowhere else."""
 BREAK_GLASS_REASON = "reasoncanary flies"
-"""May stand in the audit, as the reason, and nowhere else."""
+"""May appear in the audit as the reason, and nowhere else."""
 MARKED_FIELDS = {PATIENTS: MARKER.fields(PATIENTS), PROFILES: MARKER.fields(PROFILES)}
 FAILURE_SQLSTATES = ("P0001", "57014", "40001", "23503", "23514", "22001", "42501")
-"""SQLSTATEs with which the database fails; the message holds the whole row."""
+"""SQLSTATEs with which the database fails; the error message contains the whole row."""
 _CREATE_FAILING_FUNCTION = """
 CREATE OR REPLACE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS
 $$ BEGIN RAISE EXCEPTION '%', NEW USING ERRCODE = TG_ARGV[0], DETAIL = NEW::text, HINT = NEW::text; END $$
@@ -38,7 +38,7 @@ $$ BEGIN RAISE EXCEPTION '%', NEW USING ERRCODE = TG_ARGV[0], DETAIL = NEW::text
 
 
 def marked_body(path: str) -> dict[str, Any]:
-    """A body with a marker in every field that says something of a person, and in what it is linked to."""
+    """Return a body with a marker in every personal field, also of the profile that it links."""
     if path.startswith(PROFILES):
         return MARKED_FIELDS[PROFILES]
     if path.startswith(PATIENTS):
@@ -48,7 +48,7 @@ def marked_body(path: str) -> dict[str, Any]:
 
 
 def invalid_body_arguments(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Bodies that are refused, each for another reason, as arguments of a request."""
+    """Yield bodies that are refused for different reasons, as arguments of a request."""
     as_json = {"Content-Type": "application/json"}
     yield {
         "json": {
@@ -78,7 +78,7 @@ def invalid_body_arguments(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def marked_requests() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Requests by every route: with markers wherever there is room for one."""
+    """Yield requests by every route, with markers in every place that can hold one."""
     odd = {
         "If-Match": f'"{MARKER_TEXT}"',
         "X-Request-ID": f"{MARKER_TEXT} !",
@@ -149,7 +149,7 @@ def marked_requests() -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 class CanarySender:
-    """Sends requests, and keeps the problems that they are answered with."""
+    """Sends requests, and keeps the problems with which they are refused."""
 
     def __init__(self, *clients: httpx.AsyncClient) -> None:
         self.clients = clients
@@ -168,7 +168,7 @@ class CanarySender:
             await self.send(method, path, **keywords)
 
     async def delete_and_restore(self) -> None:
-        """Delete what there is, and bring it back."""
+        """Delete the existing records and restore them."""
         body = marked_body(PATIENTS)
         for path in (f"{PATIENTS}{PATIENT_ID}/", f"{PROFILES}{PROFILE_ID}/"):
             await self.send("DELETE", path, headers={"If-Match": f'"{MARKER_TEXT}"'})
@@ -180,7 +180,7 @@ class CanarySender:
             await self.send("DELETE", path)
 
     async def provoke_database_failures(self, connection: asyncpg.Connection) -> None:
-        """Have the database fail in the middle of changes, and as they are committed."""
+        """Make the database fail in the middle of changes and on commit."""
         await connection.execute(_CREATE_FAILING_FUNCTION)
         for trigger_template in (
             "TRIGGER fail BEFORE INSERT OR UPDATE ON {} ",
@@ -206,7 +206,7 @@ async def test_personal_data_stays_out_of_errors_audit_logs_and_metrics(
     capfd: pytest.CaptureFixture[str],
     collector: Collector,
 ) -> None:
-    """After requests of every kind by every route, by who is limited and who is not, and failures of the database."""
+    """Requests of every kind, route and principal, and database failures, leave no personal data in any output."""
     admin_key = await make_key(database_url, Scope.ADMIN, name="free")
     restricted_key = await make_key(
         database_url, *(scope for scope in Scope if scope != Scope.ADMIN), name="a", hospitals=["hosA"]
@@ -242,7 +242,7 @@ async def test_personal_data_stays_out_of_errors_audit_logs_and_metrics(
         "audit": "\n".join(str({**row, "ids": None, "reason": None}) for row in rows),
         "metrics": metrics,
         "exported": b"".join(body for _, body in collector.received).decode("latin-1"),
-        # another place where nothing of a person belongs is one more line here
+        # add each further output that must not contain personal data
     }
     for output, text in outputs.items():
         assert text, output
@@ -255,4 +255,4 @@ async def test_personal_data_stays_out_of_errors_audit_logs_and_metrics(
     assert {path for path, _ in collector.received} == {"/v1/traces", "/v1/metrics"}
     assert "slow statement" in {line["event"] for line in served.log_entries()}
     templates = {str(route.path) for route in iter_route_contexts(app.routes)} - {"/livez", "/readyz", "/docs/assets"}
-    assert templates <= {line.get("route") for line in served.log_entries()}, "each route was asked"
+    assert templates <= {line.get("route") for line in served.log_entries()}, "some routes were not requested"

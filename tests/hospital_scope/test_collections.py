@@ -1,4 +1,4 @@
-"""Lists, creating and the directory, by every principal; pages of what is hidden."""
+"""Lists, creation and the directory for every principal, and pages about hidden records."""
 
 import httpx
 import pytest
@@ -20,7 +20,7 @@ from tests.hospital_scope.test_access_matrix import (
 async def test_history_pages_of_hidden_and_absent_records_are_identical(
     scoped_clients: ScopedClients, query: str
 ) -> None:
-    """Also in the middle of a history, and with parameters that are wrong."""
+    """Pages about hidden records equal those about absent ones, also within a history and with invalid parameters."""
     for name in ("b", "lost", "none"):
         for path in (f"{PATIENTS}pat-{{}}/history/", f"{PATIENTS}pat-{{}}/access/", f"{PROFILES}prof-{{}}/history/"):
             hidden, absent = [await scoped_clients.a.get(path.format(which) + query) for which in (name, "never")]
@@ -31,7 +31,7 @@ async def test_history_pages_of_hidden_and_absent_records_are_identical(
 @pytest.mark.usefixtures("deleted_records")
 @pytest.mark.parametrize("principal", PRINCIPAL_NAMES)
 async def test_lists_and_creation_reveal_no_hidden_record(scoped_clients: ScopedClients, principal: str) -> None:
-    """Lists hold what is seen and nothing else; taken and free ids are the same to who may not choose them."""
+    """Lists have exactly the visible records, and a principal that may not choose ids gets the same 403 for all."""
     client: httpx.AsyncClient = getattr(scoped_clients, principal)
     for resource, prefix in ID_PREFIXES.items():
         seen = [
@@ -64,7 +64,7 @@ async def test_lists_and_creation_reveal_no_hidden_record(scoped_clients: Scoped
 
 
 async def test_hospitals_and_doctors_are_not_scoped(scoped_clients: ScopedClients) -> None:
-    """Hospitals and doctors, there for everybody alike."""
+    """All principals have the same access to hospitals and doctors."""
     for principal, client in scoped_clients._asdict().items():
         for operation, rule in DIRECTORY_RULES.items():
             if operation.startswith("create_"):
@@ -78,7 +78,7 @@ async def test_hospitals_and_doctors_are_not_scoped(scoped_clients: ScopedClient
 
 
 async def test_patients_of_several_hospitals_are_listed_once(scoped_clients: ScopedClients) -> None:
-    """However many of a principal's hospitals a patient has, pages are full and end where the list does."""
+    """A patient of several of a principal's hospitals is listed once, in pages that are full until the list ends."""
     for name in ("0", "1", "2"):
         assert (await scoped_clients.free.post(PATIENTS, json=patient_body(name, "hosA", "hosB"))).status_code == 201
     whole = [record["unique_id"] for record in (await scoped_clients.both.get(PATIENTS)).json()]

@@ -1,4 +1,4 @@
-"""Random requests by who is limited, among random changes by who is not: nothing comes across the wall."""
+"""Random requests of a restricted principal, among random changes by an unrestricted one, reveal no hidden record."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from random import Random
@@ -39,17 +39,17 @@ RESTRICTED_ACTIONS = (
     "create",
     "repeat",
     "repeat",
-    "elsewhere",
+    "refused_requests",
 )
 
 
 HOSPITAL_BIT_CHOICES = (1, 1, 1, 1, 3, 7, 0, 2)
-"""Of hospitals, as bits: mostly the own one."""
+"""Sets of hospitals as bits, most of them the principal's own hospital."""
 
 
 def generate_steps(seed: int, length: int) -> Iterator[Step]:
-    """Steps of all kinds alike. Hypothesis itself would choose the same small numbers again and again."""
-    random = Random(seed)  # noqa: S311  # nobody is to be kept from guessing
+    """Yield random steps of all kinds. Hypothesis itself would choose the same small numbers again and again."""
+    random = Random(seed)  # noqa: S311  # the numbers need not be secret
     for _ in range(length):
         yield Step(
             random.choice(RESTRICTED_ACTIONS + UNRESTRICTED_ACTIONS),
@@ -59,7 +59,7 @@ def generate_steps(seed: int, length: int) -> Iterator[Step]:
 
 
 class SentRequest(NamedTuple):
-    """A request with an Idempotency-Key that was answered."""
+    """A request with an Idempotency-Key, and its response."""
 
     path: str
     keywords: dict[str, Any]
@@ -67,7 +67,7 @@ class SentRequest(NamedTuple):
 
 
 class PropertyRun(UnrestrictedChanges):
-    """The steps of one example, and what has to hold of each answer."""
+    """The steps of one example, and the properties that each response must have."""
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
@@ -83,18 +83,18 @@ class PropertyRun(UnrestrictedChanges):
             restorable_profiles = {(PROFILES, profile) for profile in self.state.deleted_patients.values()}
             for record in self.state.hidden_versions.keys() - restorable_profiles:
                 assert after.hidden_versions.get(record) == self.state.hidden_versions[record], (
-                    f"{record} was reached by {step}"
+                    f"{record} was changed by {step}"
                 )
 
     async def request_restricted(self, method: str, path: str, **keywords: Any) -> httpx.Response:
-        """Send a request of the limited principal; its answer, without a trace of anything hidden."""
+        """Send a request of the restricted principal, and return its response without traces of hidden records."""
         answer = await self.world.restricted.request(method, path, **keywords)
         assert answer.status_code < 500, (method, path, keywords)
         assert list(self.world.leaked_traces(answer)) == [], (method, path, keywords, answer.text)
         return answer
 
     async def condition_headers(self, step: Step, one: str) -> dict[str, str]:
-        """Headers, among them the real tag of a record."""
+        """Return headers with a condition or a key, some with the real tag of a record."""
         tag = (await self.world.unrestricted.get(one)).headers.get("ETag", '"AAAAAAAAAAAAAAAAAAAAAA"')
         key = f"key-{self.world.number}-{len(self.sent_requests)}-{step.record_number}"
         choices: list[dict[str, str]] = [
@@ -109,7 +109,7 @@ class PropertyRun(UnrestrictedChanges):
         return choices[step.condition_number % len(choices)]
 
     def body(self, step: Step) -> dict[str, Any]:
-        """What to set of a patient: its name, its hospitals, its profile, or several of these."""
+        """Return a body that sets one or more of a patient's town, hospitals and profile."""
         body: dict[str, Any] = {"patient_town": f"Town {step.other_number}"} if step.variant & 1 else {}
         if step.variant & 2:
             body["hospital_ids"] = self.world.hospitals_from_bits(HOSPITAL_BIT_CHOICES[step.condition_number % 8])
@@ -125,7 +125,7 @@ class PropertyRun(UnrestrictedChanges):
         return body
 
     def names_hidden_profile(self, body: dict[str, Any]) -> bool:
-        """Whether a body names a profile that is hidden."""
+        """Return whether a body names a hidden profile."""
         profile = body.get("patient_profile", {}).get("unique_id")
         return (PROFILES, profile) in self.state.hidden_versions
 
@@ -152,7 +152,7 @@ class PropertyRun(UnrestrictedChanges):
         if resource == PATIENTS and self.names_hidden_profile(keywords.get("json", {})):
             assert answer.status_code in {409, 412, 422}
         if method == "DELETE" and answer.status_code == 409:
-            assert answer.json()["detail"].startswith("It is in use: patients are linked")
+            assert answer.json()["detail"].startswith("One or more patients are linked")
         if "Idempotency-Key" in keywords["headers"] and method == "POST" and answer.is_success:
             self.sent_requests.append(SentRequest(f"{one}{path}", keywords, answer))
 
@@ -163,7 +163,7 @@ class PropertyRun(UnrestrictedChanges):
         await self.request_record(PROFILES, step)
 
     async def list(self, step: Step) -> None:
-        """Exactly what is seen, in the order in which who sees all sees it; whole, or page after page."""
+        """Check that the list, whole or in pages, has exactly the visible records in the unrestricted order."""
         resource = (PATIENTS, PROFILES)[step.variant % 2]
         everything = (await self.world.unrestricted.get(resource)).json()
         expected = [record for record in everything if record["unique_id"] in self.state.visible_ids[resource]]
@@ -192,7 +192,7 @@ class PropertyRun(UnrestrictedChanges):
             self.sent_requests.append(SentRequest(PATIENTS, keywords, answer))
 
     async def repeat(self, step: Step) -> None:
-        """The first answer, as long as what it made is seen; then the same, be it deleted or moved."""
+        """Check that a repeat is replayed while its record is visible, and then is one and the same 409."""
         if not self.sent_requests:
             return
         path, keywords, first = self.sent_requests[step.record_number % len(self.sent_requests)]
@@ -206,7 +206,7 @@ class PropertyRun(UnrestrictedChanges):
             assert comparable_response(answer) == self.gone_response
 
     async def refused_requests(self, step: Step) -> None:
-        """What is refused whoever is hidden: to choose an id, to make a profile, to read the audit, to count."""
+        """Check what is refused whatever is hidden: choosing an id, creating a profile, reading the audit, counting."""
         for resource, prefix in ID_PREFIXES.items():
             body = (
                 {"patient_last_name": "New", "hospital_ids": self.world.hospitals_from_bits(1)}
@@ -226,7 +226,7 @@ class PropertyRun(UnrestrictedChanges):
             )
         ).status_code == 403
         answer = await self.request_restricted("DELETE", f"{HOSPITALS}{self.world.hospitals[step.variant % 3]}/")
-        assert answer.json()["detail"].startswith("It is in use: patients are linked")
+        assert answer.json()["detail"].startswith("One or more patients are linked")
 
 
 WorldFactory = Callable[[], Awaitable[World]]
@@ -234,7 +234,7 @@ WorldFactory = Callable[[], Awaitable[World]]
 
 @pytest.fixture
 async def create_world(database_url: str, connection: asyncpg.Connection) -> AsyncIterator[WorldFactory]:
-    """Makes a new world for each example, all at one service."""
+    """Yield a function that creates a new world for each example, all in one service."""
     free = await make_key(database_url, *REGULAR_SCOPES, name="free")
     async with secured_app(database_url, rate_limit="off") as app:
         yield lambda: World.create(app, database_url, connection, free)
@@ -251,7 +251,7 @@ async def create_world(database_url: str, connection: asyncpg.Connection) -> Asy
 async def test_restricted_principal_never_reaches_hidden_records(
     create_world: WorldFactory, seed: int, length: int
 ) -> None:
-    """Whatever is asked, by whatever route, after whatever has happened."""
+    """No request, by any route and after any changes, reads or changes a hidden record."""
     world = await create_world()
     async with world.stack:
         run = PropertyRun(world)

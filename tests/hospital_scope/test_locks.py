@@ -1,4 +1,4 @@
-"""Nobody waits for what is hidden: a lock on it, seen from across the wall, is as no lock on nothing."""
+"""Requests never wait for locks on hidden records: a wait would reveal that the record exists."""
 
 import asyncpg
 import pytest
@@ -23,12 +23,12 @@ from tests.hospital_scope.test_access_matrix import comparable_response
 async def test_requests_do_not_wait_for_locks_on_hidden_records(
     scoped_clients: ScopedClients, connection: asyncpg.Connection, method: str, path: str
 ) -> None:
-    """Who would wait at the lock of a hidden record learns that it is there, and after a while gets a 503."""
+    """A request for a locked hidden record is the 404 of an absent one at once, not a wait and then a 503."""
     body = {"version": 1} if method == "POST" else {}
     async with connection.transaction():
         await connection.execute("SELECT FROM patients FOR UPDATE")
         await connection.execute("SELECT FROM profiles FOR UPDATE")
-        for name in ("patients/pat-b", "profiles/prof-b"):  # as who restores or erases them does
+        for name in ("patients/pat-b", "profiles/prof-b"):  # like a restore or an erasure
             await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", name)
         answer = await scoped_clients.a.request(method, path.format("b"), json=body)
     assert answer.status_code == 404
@@ -40,7 +40,7 @@ async def test_requests_do_not_wait_for_locks_on_hidden_records(
 async def test_requests_do_not_wait_for_a_lock_on_a_hidden_nested_profile(
     scoped_clients: ScopedClients, connection: asyncpg.Connection
 ) -> None:
-    """Nor is it touched: it is as unavailable as one that nobody holds."""
+    """A locked hidden profile is not locked in turn, and is as unavailable as an unlocked one."""
     nested = {"unique_id": "prof-b", "email": "new@example.com"}
     body = {"patient_last_name": "New", "hospital_ids": ["hosA"], "patient_profile": nested}
     async with connection.transaction():

@@ -1,4 +1,4 @@
-"""Restoring what was linked to a profile that has gone across the wall since."""
+"""Restoring patients whose links have changed since, partly outside the hospital scope."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from tests.hospital_scope.test_access_matrix import comparable_response
 
 @pytest.mark.parametrize("deleted", [False, True])
 async def test_restore_treats_a_hidden_profile_as_deleted(scoped_clients: ScopedClients, deleted: bool) -> None:  # noqa: FBT001
-    """To who restores, it is as if it had been deleted; the patient is restored without."""
+    """For a restore, a hidden profile is like a deleted one, and the patient can be restored without it."""
     one, other = f"{PATIENTS}pat-a/", f"{PATIENTS}pat-b/"
     for path, profile in ((one, {"unique_id": "prof-later"}), (other, {"unique_id": "prof-a", "email": "b@x.org"})):
         assert (await scoped_clients.free.put(path, json={"patient_profile": profile})).status_code == 200
@@ -27,7 +27,7 @@ async def test_restore_treats_a_hidden_profile_as_deleted(scoped_clients: Scoped
 
 
 async def test_restore_of_an_existing_patient_keeps_its_other_hospitals(scoped_clients: ScopedClients) -> None:
-    """Those of today, not those of then: neither is one taken away nor brought back."""
+    """A restore keeps the current hospitals outside the scope: it removes none and brings none back."""
     one = f"{PATIENTS}pat-shared/"
     assert (await scoped_clients.free.put(one, json={"hospital_ids": ["hosA", "hosB"]})).status_code == 200
     assert (await scoped_clients.free.put(one, json={"hospital_ids": ["hosA", "hosC"]})).status_code == 200

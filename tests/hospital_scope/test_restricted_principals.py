@@ -1,4 +1,4 @@
-"""What a principal that is limited to hospitals sees and does: the patients of these hospitals, and no others."""
+"""Restricted principals see and change the patients of their hospitals, and no others."""
 
 import asyncio
 from typing import Any
@@ -14,17 +14,17 @@ from tests.support import dump_tables
 
 
 async def list_ids(client: httpx.AsyncClient, path: str) -> list[str]:
-    """The ids of a list."""
+    """Return the ids of a list."""
     return [record["unique_id"] for record in (await client.get(path)).json()]
 
 
 def hospital_ids_of(response: httpx.Response) -> list[str]:
-    """The ids of the hospitals of a patient that was answered."""
+    """Return the ids of the hospitals in a patient's response."""
     return [hospital["unique_id"] for hospital in response.json()["patient_hospital"]]
 
 
 async def test_lists_counts_and_pages_hold_only_visible_records(scoped_clients: ScopedClients) -> None:
-    """Whole, and in pages; profiles where a visible patient has them."""
+    """Lists, counts and pages have only visible records; a profile is visible if a visible patient has it."""
     assert await list_ids(scoped_clients.a, PATIENTS) == ["pat-a", "pat-shared"]
     assert await list_ids(scoped_clients.b, PATIENTS) == ["pat-b", "pat-shared"]
     assert await list_ids(scoped_clients.both, PATIENTS) == ["pat-a", "pat-b", "pat-shared"]
@@ -46,12 +46,12 @@ async def test_lists_counts_and_pages_hold_only_visible_records(scoped_clients: 
 
 
 async def test_all_hospitals_of_a_visible_patient_are_shown(scoped_clients: ScopedClients) -> None:
-    """Who treats a patient has to know who else does."""
+    """A visible patient shows all its hospitals, because those treating it have to know who else does."""
     assert hospital_ids_of(await scoped_clients.a.get(f"{PATIENTS}pat-shared/")) == ["hosA", "hosB", "hosC"]
 
 
 async def test_replacing_links_keeps_hospitals_outside_the_scope(scoped_clients: ScopedClients) -> None:
-    """Own ones are added and removed; nobody else's are, not even by `[]`."""
+    """Replacing links adds and removes only hospitals in the scope."""
     path = f"{PATIENTS}pat-shared/"
     answer = await scoped_clients.both.put(path, json={"hospital_ids": ["hosA"]})
     assert (answer.status_code, hospital_ids_of(answer)) == (200, ["hosA", "hosC"])
@@ -65,7 +65,7 @@ async def test_replacing_links_keeps_hospitals_outside_the_scope(scoped_clients:
 async def test_putting_back_a_read_patient_writes_nothing(
     scoped_clients: ScopedClients, connection: asyncpg.Connection
 ) -> None:
-    """With the links of others in it, which are there already."""
+    """Putting back a patient as read, with its hospitals outside the scope, writes nothing."""
     record = (await scoped_clients.a.get(f"{PATIENTS}pat-shared/")).json()
     before = await dump_tables(connection)
     body = {**record, "hospital_ids": ["hosA", "hosB", "hosC"]}
@@ -76,7 +76,7 @@ async def test_putting_back_a_read_patient_writes_nothing(
 async def test_hospitals_outside_the_scope_cannot_be_linked(
     scoped_clients: ScopedClients, connection: asyncpg.Connection
 ) -> None:
-    """Another one, there or not, is an error at its place, and nothing is stored."""
+    """A hospital outside the scope, existing or not, is an error at its position, and nothing is stored."""
     before = await dump_tables(connection)
     for method, path in (("PUT", f"{PATIENTS}pat-a/"), ("POST", PATIENTS)):
         body = {"patient_first_name": "New", "hospital_ids": ["hosB", "hosA", "hosX"]}
@@ -85,7 +85,7 @@ async def test_hospitals_outside_the_scope_cannot_be_linked(
         assert answer.json()["errors"] == [
             {
                 "loc": ["body", "hospital_ids", place],
-                "msg": f"There is no hospital of the unique_id {unique_id}, or you may not link it",
+                "msg": f"There is no hospital with the unique_id {unique_id}, or you may not link it",
                 "type": "unknown_hospital",
             }
             for place, unique_id in ((0, "hosB"), (2, "hosX"))
@@ -95,16 +95,16 @@ async def test_hospitals_outside_the_scope_cannot_be_linked(
 
 @pytest.mark.parametrize("hospital_ids", [[], ["hosB"], ["hosB", "hosC"]])
 async def test_last_hospital_in_scope_cannot_be_removed(scoped_clients: ScopedClients, hospital_ids: list[str]) -> None:
-    """Who took it away could not bring it back: 409, which says why."""
+    """Removing the last hospital in the scope, which the principal could not undo, is a 409 that says why."""
     answer = await scoped_clients.a.put(f"{PATIENTS}pat-shared/", json={"hospital_ids": hospital_ids})
     assert answer.status_code == 409
-    assert "limited to" in answer.json()["detail"]
+    assert "restricted to" in answer.json()["detail"]
     assert hospital_ids_of(await scoped_clients.a.get(f"{PATIENTS}pat-shared/")) == ["hosA", "hosB", "hosC"]
 
 
 @pytest.mark.parametrize("links", [{}, {"hospital_ids": []}, {"hospital_ids": ["hosX"]}])
 async def test_new_patient_needs_a_hospital_in_scope(scoped_clients: ScopedClients, links: dict[str, Any]) -> None:
-    """Else its creator could not see it."""
+    """A new patient needs a hospital in the scope, because its creator could not see it otherwise."""
     answer = await scoped_clients.a.post(PATIENTS, json={"patient_last_name": "New", **links})
     assert answer.status_code == 422
     assert answer.json()["errors"][-1]["type"] == "own_hospital_missing"
@@ -114,7 +114,7 @@ async def test_new_patient_needs_a_hospital_in_scope(scoped_clients: ScopedClien
 
 @pytest.mark.parametrize("unique_id", ["pat-b", "pat-gone", "pat-new"])
 async def test_restricted_principal_cannot_choose_a_patient_id(scoped_clients: ScopedClients, unique_id: str) -> None:
-    """Taken, retired or free: a 403 that does not tell which."""
+    """Choosing an id is the same 403 whether the id is taken, retired or free."""
     body = patient_body("x", "hosA", unique_id=unique_id)
     answer = await scoped_clients.a.post(PATIENTS, json=body, headers={"If-None-Match": "*"})
     assert answer.status_code == 403
@@ -124,7 +124,7 @@ async def test_restricted_principal_cannot_choose_a_patient_id(scoped_clients: S
 
 @pytest.mark.parametrize("profile", ["prof-b", "prof-free", "prof-gone", "prof-retired"])
 async def test_hidden_profile_cannot_be_linked(scoped_clients: ScopedClients, profile: str) -> None:
-    """Whoever has it, or had it before it was deleted; a right guess of its data is no better than a wrong one."""
+    """A hidden profile is the same 422 whatever its state, and whether its data are guessed right or wrong."""
     assert (await scoped_clients.free.post(PROFILES, json={"unique_id": "prof-retired"})).status_code == 201
     assert (await scoped_clients.free.delete(f"{PROFILES}prof-retired/")).status_code == 204
     answers = []
@@ -141,7 +141,7 @@ async def test_hidden_profile_cannot_be_linked(scoped_clients: ScopedClients, pr
         [
             {
                 "loc": ["body", "patient_profile", "unique_id"],
-                "msg": "Is not available to you: leave the profile out, or choose another unique_id for a new one",
+                "msg": "Is not available to you: omit the profile, or choose another unique_id to create a new one",
                 "type": "profile_unavailable",
             }
         ]
@@ -149,7 +149,7 @@ async def test_hidden_profile_cannot_be_linked(scoped_clients: ScopedClients, pr
 
 
 async def test_visible_or_new_nested_profile_is_written(scoped_clients: ScopedClients) -> None:
-    """Nested in a patient; on its own, none is created."""
+    """A visible or new profile is written inside a patient, but cannot be created on its own."""
     nested = {"unique_id": "prof-shared", "first_name": "Ann"}
     answer = await scoped_clients.a.put(f"{PATIENTS}pat-a/", json={"patient_profile": nested})
     assert (answer.status_code, answer.json()["patient_profile"]["first_name"]) == (200, "Ann")
@@ -161,16 +161,16 @@ async def test_visible_or_new_nested_profile_is_written(scoped_clients: ScopedCl
 
 
 async def test_in_use_errors_hide_counts_from_restricted_principals(scoped_clients: ScopedClients) -> None:
-    """A record in use cannot be deleted; by how many it is used only who sees all learns."""
+    """A record in use cannot be deleted, and only unrestricted principals learn by how many it is used."""
     for path in (f"{HOSPITALS}hosA/", f"{PROFILES}prof-shared/"):
         limited, free = await scoped_clients.a.delete(path), await scoped_clients.free.delete(path)
         assert limited.status_code == free.status_code == 409
-        assert limited.json()["detail"].startswith("It is in use: patients are linked")
+        assert limited.json()["detail"].startswith("One or more patients are linked")
         assert free.json()["detail"][0].isdecimal()
 
 
 async def test_deleted_patient_stays_in_the_scope_of_its_hospitals(scoped_clients: ScopedClients) -> None:
-    """Its history, and to restore it: with its profile, and with the hospitals of others."""
+    """A deleted patient's history stays visible, and it can be restored with its profile and all its hospitals."""
     assert (await scoped_clients.both.delete(f"{PATIENTS}pat-shared/")).status_code == 204
     for name in ("pat-gone", "pat-shared"):
         assert (await scoped_clients.a.get(f"{PATIENTS}{name}/history/")).status_code == 200
@@ -183,7 +183,7 @@ async def test_deleted_patient_stays_in_the_scope_of_its_hospitals(scoped_client
 
 
 async def test_restore_keeps_hospitals_outside_the_scope(scoped_clients: ScopedClients) -> None:
-    """An earlier state brings back the own ones only; without any of these it is a 409."""
+    """Restoring a version brings back only hospitals in the scope, and is a 409 if the version has none of them."""
     path = f"{PATIENTS}pat-shared/"
     assert hospital_ids_of(await scoped_clients.free.put(path, json={"hospital_ids": ["hosB"]})) == ["hosB"]
     assert hospital_ids_of(await scoped_clients.both.put(path, json={"hospital_ids": ["hosA"]})) == ["hosA"]
@@ -193,7 +193,7 @@ async def test_restore_keeps_hospitals_outside_the_scope(scoped_clients: ScopedC
     assert (answer.status_code, hospital_ids_of(answer)) == (200, ["hosA"])
     answer = await scoped_clients.a.post(f"{path}restore/", json={"version": 2})
     assert answer.status_code == 409
-    assert "limited to" in answer.json()["detail"]
+    assert "restricted to" in answer.json()["detail"]
     assert hospital_ids_of(await scoped_clients.both.post(f"{path}restore/", json={"version": 2})) == ["hosB"]
 
 
@@ -201,7 +201,7 @@ async def test_restore_keeps_hospitals_outside_the_scope(scoped_clients: ScopedC
 async def test_scope_is_checked_again_after_waiting_for_a_lock(
     scoped_clients: ScopedClients, connection: asyncpg.Connection, method: str
 ) -> None:
-    """A change that waits for the patient's lock looks again: it was moved to another hospital meanwhile."""
+    """A change that waited for a patient's lock checks the scope again: the patient may have been moved meanwhile."""
     path = f"{PATIENTS}pat-a/"
     body = {"version": 1} if method == "POST" else {"patient_last_name": "Changed"}
     async with connection.transaction():

@@ -1,4 +1,4 @@
-"""A small register with hospitals of its own, in which all that may be hidden has a marker in each of its fields."""
+"""A small world of hospitals and patients in which every field that may be hidden contains a marker."""
 
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
@@ -28,7 +28,7 @@ _UNIQUE_NUMBERS = count(1)
 
 
 class Marker(NamedTuple):
-    """Values for all fields of a record, by which it is found wherever they come to stand."""
+    """Unique values for all fields of a record, which identify it wherever they appear."""
 
     number: int
 
@@ -57,17 +57,17 @@ _TRACED_FIELDS = ("mobile_number", "date_of_birth", "latitude")
 
 
 class VisibleState(NamedTuple):
-    """What the limited principal may know of, as the tables say."""
+    """What the restricted principal may know, according to the tables."""
 
     visible_ids: dict[str, set[str]]
-    """Ids of the records that it sees, by their resource."""
+    """Ids of the visible records, by resource."""
     deleted_patients: dict[str, str | None]
-    """Ids of deleted patients that it knew, with the profile that each had."""
+    """Ids of the deleted patients that were visible, with the profile that each had."""
     hidden_versions: dict[tuple[str, str], int]
     """Versions of all other records."""
 
     def may_read(self, resource: str, unique_id: str, path: str) -> bool:
-        """Whether the principal is answered by a route about a record."""
+        """Return whether the principal may use a route about a record."""
         was_readable = resource == PATIENTS and path != "" and unique_id in self.deleted_patients
         return was_readable or unique_id in self.visible_ids[resource]
 
@@ -91,7 +91,7 @@ SELECT DISTINCT record->>'profile_id' FROM journal WHERE resource = 'patients' A
 
 @dataclass
 class World:
-    """Hospitals A, B and C, a principal limited to A, and one that is not limited."""
+    """Hospitals A, B and C, a principal that is restricted to A, and an unrestricted principal."""
 
     number: int
     restricted: httpx.AsyncClient
@@ -99,17 +99,17 @@ class World:
     connection: asyncpg.Connection
     stack: AsyncExitStack
     ids: dict[str, list[str]] = field(default_factory=lambda: {PATIENTS: [], PROFILES: []})
-    """Of records that requests are about; the first of each is that of a record that never was."""
+    """Ids of the records that requests target; the first of each resource belongs to a record that never existed."""
     traces_by_record: dict[tuple[str, str], set[str]] = field(default_factory=dict)
-    """Traces of each record's markers, of now and earlier."""
+    """Traces of the current and earlier markers of each record."""
     shown_traces: set[str] = field(default_factory=set)
-    """Traces that the limited principal could have come to know rightly."""
+    """Traces that the restricted principal may legitimately know."""
 
     @classmethod
     async def create(
         cls, app: FastAPI, database_url: str, connection: asyncpg.Connection, unrestricted_key: str
     ) -> Self:
-        """A world with patients of A, of B, of several hospitals and of none, and deleted ones."""
+        """Create a world with patients of A, of B, of several hospitals and of none, and with deleted ones."""
         number = next(_UNIQUE_NUMBERS)
         stack = AsyncExitStack()
         key = await make_key(database_url, *REGULAR_SCOPES, name=f"limited{number}", hospitals=[f"A{number}"])
@@ -148,7 +148,7 @@ class World:
         return [hospital for index, hospital in enumerate(self.hospitals) if bits >> index & 1]
 
     def new_marked_fields(self, resource: str, unique_id: str) -> dict[str, str]:
-        """Values with a new marker for a record."""
+        """Return field values with a new marker for a record."""
         if unique_id not in self.ids[resource]:
             self.ids[resource].append(unique_id)
         marker = Marker(next(_UNIQUE_NUMBERS))
@@ -156,7 +156,7 @@ class World:
         return marker.fields(resource)
 
     async def read_visible_state(self) -> VisibleState:
-        """What is there now, and which of it the limited principal sees."""
+        """Return which of the current records the restricted principal sees."""
         own_hospital = self.hospitals[0]
         patients = await self.connection.fetch(_SELECT_PATIENTS, own_hospital)
         profiles = await self.connection.fetch("SELECT unique_id, version FROM profiles")
@@ -175,7 +175,7 @@ class World:
         return VisibleState(seen, deleted, hidden)
 
     async def note_shown_traces(self, state: VisibleState) -> None:
-        """Note what the limited principal may know from now on: all of a record that it sees, with its history."""
+        """Note what the restricted principal may know from now on: each visible record with its history."""
         readable_patient_ids = {*state.visible_ids[PATIENTS], *state.deleted_patients}
         whole = [(PATIENTS, unique_id) for unique_id in readable_patient_ids]
         whole += [
@@ -190,17 +190,17 @@ class World:
         }
 
     def leaked_traces(self, answer: httpx.Response) -> Iterator[str]:
-        """Traces of hidden records in an answer."""
+        """Yield the traces of hidden records in a response."""
         text = f"{answer.text}\n{answer.headers}"
         for traces in self.traces_by_record.values():
             yield from (trace for trace in traces - self.shown_traces if trace in text)
 
 
-UNRESTRICTED_ACTIONS = ("move", "move", "rewrite", "link", "delete", "restore", "forget")
+UNRESTRICTED_ACTIONS = ("move", "move", "rewrite", "link", "delete", "restore", "delete_profile")
 
 
 class Step(NamedTuple):
-    """One request: what it does, and numbers by which it chooses to whom and how."""
+    """One request: its action, and numbers that choose its record and its variant."""
 
     action: str
     record_number: int
@@ -210,26 +210,26 @@ class Step(NamedTuple):
 
 
 class UnrestrictedChanges:
-    """What the principal without limits does."""
+    """The actions of the unrestricted principal."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.state: VisibleState
 
     def pick_id(self, resource: str, number: int) -> str:
-        """An id of a record of any kind; every other time, of one that is seen."""
+        """Return the id of any record; for every other number, that of a visible one."""
         seen = sorted(self.state.visible_ids[resource].intersection(self.world.ids[resource]))
         ids = seen if number % 2 and seen else self.world.ids[resource]
         return ids[number // 2 % len(ids)]
 
     def linkable_profile_id(self, number: int) -> str:
-        """The id of a profile to link: not that of the one that never was, and shall not be."""
+        """Return the id of a profile to link, but not of the one that never existed and must not."""
         unused_id, *others = self.world.ids[PROFILES]
         picked = self.pick_id(PROFILES, number)
         return others[0] if picked == unused_id else picked
 
     async def move(self, step: Step) -> None:
-        """Across the wall or not, with new data, and those of its profile."""
+        """Move a patient into, out of or within the hospital scope, with new data for it and its profile."""
         unique_id = self.pick_id(PATIENTS, step.record_number)
         path = f"{PATIENTS}{unique_id}/"
         record = await self.world.unrestricted.get(path)

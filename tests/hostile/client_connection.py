@@ -1,4 +1,4 @@
-"""Connections that carry one request after another, and clients that hang up in the middle of one."""
+"""Keep-alive connections for one request after another, and clients that disconnect in the middle of one."""
 
 import asyncio
 import json
@@ -15,31 +15,34 @@ from tests.processes import RawRequest, parse_response_head
 
 RESPONSE_TIMEOUT_SECONDS = 60
 MAX_WAIT_SECONDS = 0.03
-"""How long a client that hangs up while it waits does so; most answers begin earlier, and are left half read."""
+"""How long a client waits at most before it disconnects; most responses begin earlier and are left half read."""
 BODYLESS_STATUSES = frozenset({204, 304})
 
 
 class Disconnect(Enum):
-    """The moment in which a client closes its connection."""
+    """When a client closes its connection."""
 
     DURING_REQUEST = "before the request was sent in full"
     AFTER_REQUEST = "as soon as the request was sent"
-    WHILE_WAITING = "after waiting a moment for the answer"
-    DURING_RESPONSE = "after the answer began"
+    WHILE_WAITING = "shortly after the request was sent"
+    DURING_RESPONSE = "after the response began"
 
 
 @dataclass
 class TimedResponse:
-    """What a client heard in answer to one request. Moments are seconds since 1970, as PostgreSQL's clock has them."""
+    """The response to one request as the client saw it.
+
+    Timestamps are seconds since 1970, like those of PostgreSQL's clock.
+    """
 
     started_at: float
     status: int | None = None
-    """None where the answer did not begin."""
+    """None if the response did not begin."""
     headers: dict[str, str] = field(default_factory=dict)
-    """Under their names in lowercase."""
+    """By their lowercase names."""
     head_at: float | None = None
     content: bytes | None = None
-    """The body; None where the client hung up or the connection broke before its end."""
+    """The body; None if the client disconnected or the connection broke before its end."""
     ended_at: float = 0.0
 
     @property
@@ -52,16 +55,16 @@ class TimedResponse:
 
     @cached_property
     def document(self) -> Any:
-        """The body, parsed."""
+        """The parsed JSON body."""
         return json.loads(self.text)
 
 
 OnHead = Callable[[], Awaitable[None]]
-"""Called when the head of an answer has arrived, before its body is read."""
+"""Called when the head of a response has arrived, before its body is read."""
 
 
 class ClientConnection:
-    """A connection that is opened when it is needed, and again after it was closed."""
+    """A connection that is opened on demand, and again after it was closed."""
 
     def __init__(self, port: int, timeout_seconds: float = RESPONSE_TIMEOUT_SECONDS) -> None:
         self._port = port
@@ -74,7 +77,7 @@ class ClientConnection:
         return self._streams
 
     async def close(self, *, reset: bool = False) -> None:
-        """Close the connection, if it is open; with a reset, what has been sent may not arrive."""
+        """Close the connection if it is open; with a reset, sent data may not arrive."""
         if self._streams is not None:
             _, writer = self._streams
             self._streams = None
@@ -86,7 +89,7 @@ class ClientConnection:
                 await writer.wait_closed()
 
     async def send(self, call: RawRequest, on_head: OnHead | None = None) -> TimedResponse:
-        """Send a request and read its answer; where the connection breaks, the answer is incomplete."""
+        """Send a request and read its response, which is incomplete if the connection breaks."""
         reader, writer = await self._open()
         response = TimedResponse(time.time())
         try:
@@ -104,13 +107,13 @@ class ClientConnection:
         return response
 
     async def send_and_disconnect(self, call: RawRequest, disconnect: Disconnect, random: Random) -> TimedResponse:
-        """Send a request and hang up at some point before the end of its answer."""
+        """Send a request and disconnect at some point before the end of its response."""
         reader, writer = await self._open()
         response = TimedResponse(time.time())
         sent = call.to_bytes(keep_alive=True)
         if disconnect is Disconnect.DURING_REQUEST:
             sent = sent[: random.randrange(1, len(sent))]
-        # a connection that was reset by the server ends the request as well
+        # a reset by the server ends the request as well
         with suppress(OSError, EOFError):
             writer.write(sent)
             if disconnect in {Disconnect.DURING_REQUEST, Disconnect.AFTER_REQUEST}:

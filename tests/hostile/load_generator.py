@@ -1,9 +1,7 @@
-"""Honest and hostile clients in a process of their own.
+"""Honest and hostile clients in a separate process: `python -m tests.hostile.load_generator NAME PORT KEY SECONDS`.
 
-Run it by `python -m tests.hostile.load_generator NAME PORT KEY SECONDS`.
-
-It writes a line when it is ready, begins when it is given one, and writes what it heard: after so many seconds, or
-after SIGTERM where that is 0.
+The process prints a line when it is ready, starts when it reads one, and prints its results after the given seconds or,
+if those are 0, after SIGTERM.
 """
 
 import asyncio
@@ -30,20 +28,22 @@ from tests.support import RESOURCE_EXAMPLES
 
 PATIENTS = RESOURCE_EXAMPLES[0].path
 MAX_REQUESTS_PER_SECOND = 40
-"""Requests of one key, by the default rate limit of two workers."""
+"""The request rate of one key with the default rate limit and two workers."""
 REQUESTS_PER_CONNECTION = 20
-"""Requests on one connection: which worker has it is chance, on which no phase of a measurement is to depend."""
+"""Requests per connection: the kernel chooses its worker by chance, and no phase of a measurement may depend on that.
+
+"""
 MEBIBYTE = 1024 * 1024
 LONG_LIST_BODY = b'{"patient_first_name": [' + b",".join([b"1"] * (MEBIBYTE // 2 - 20)) + b"]}"
 UNREAD_LIST_COUNT = 300
 SILENT_CONNECTION_COUNT = 500
 RESPONSE_TIMEOUT_SECONDS = 20
-"""After which a client gives up an answer."""
+"""The timeout after which a client gives up on a response."""
 READY_MESSAGE = "ready"
 
 
 class RegisterSample(NamedTuple):
-    """What a client knows of the register, from a page of it."""
+    """A page of the register as a client knows it."""
 
     ids: Sequence[str]
     names: Sequence[str]
@@ -54,20 +54,20 @@ Calls = Iterator[RawRequest]
 
 
 def get_calls(random: Random, sample: RegisterSample) -> Calls:
-    """One patient after another."""
+    """Yield reads of random single patients."""
     while True:
         yield RawRequest("GET", f"{PATIENTS}{random.choice(sample.ids)}/")
 
 
 def create_calls(random: Random, sample: RegisterSample) -> Calls:
-    """Patients that nothing is wrong with."""
+    """Yield creations of valid patients."""
     while True:
         names = {"patient_first_name": random.choice(sample.names), "patient_last_name": random.choice(sample.names)}
         yield RawRequest("POST", PATIENTS, {**names, "hospital_ids": [sample.hospital]})
 
 
 def clerk_calls(random: Random, sample: RegisterSample) -> Calls:
-    """What clerks do: one patient, a page, a new patient."""
+    """Yield a clerk's requests: read a patient, list a page, create a patient."""
     one, new = get_calls(random, sample), create_calls(random, sample)
     while True:
         yield next(one)
@@ -76,12 +76,12 @@ def clerk_calls(random: Random, sample: RegisterSample) -> Calls:
 
 
 def long_list_calls(_: Random, __: RegisterSample) -> Calls:
-    """Bodies as long as bodies may be, each item of which is wrong."""
+    """Yield bodies of the maximum length in which every item is invalid."""
     return itertools.repeat(RawRequest("POST", f"{PATIENTS}search/", content=LONG_LIST_BODY))
 
 
 def search_calls(random: Random, sample: RegisterSample) -> Calls:
-    """Eight words of four letters, each but one or two errors apart from many names: of all words these cost most."""
+    """Yield searches for eight four-letter words one or two edits from many names, the costliest to expand."""
     pairs = Counter(name[place : place + 2].lower() for name in sample.names for place in range(1, len(name) - 1))
     ((pair, _),) = pairs.most_common(1)
     while True:
@@ -90,7 +90,7 @@ def search_calls(random: Random, sample: RegisterSample) -> Calls:
 
 
 def refused_create_calls(random: Random, sample: RegisterSample, *, unknown_hospitals: int) -> Calls:
-    """Patients of hospitals that there are not."""
+    """Yield creations of patients with hospitals that do not exist."""
     for new in create_calls(random, sample):
         hospitals = [f"hos-none-{random.randrange(10**9)}" for _ in range(unknown_hospitals)]
         yield RawRequest("POST", PATIENTS, {**(new.body or {}), "hospital_ids": hospitals})
@@ -98,7 +98,7 @@ def refused_create_calls(random: Random, sample: RegisterSample, *, unknown_hosp
 
 @dataclass(frozen=True)
 class ClientGroup:
-    """So many connections, each of which asks as soon as it was answered, all together no faster than the pace."""
+    """A number of connections, each sending its next request after a response, together at most at the given rate."""
 
     connections: int
     make_calls: Callable[[Random, RegisterSample], Calls]
@@ -123,7 +123,7 @@ CLIENT_GROUPS = {
 
 
 class RunningClients:
-    """A crowd at work."""
+    """Clients of a group while they run."""
 
     def __init__(self, group: ClientGroup, port: int, key: str) -> None:
         self._group = group
@@ -132,7 +132,7 @@ class RunningClients:
         self._next = 0.0
         self._stopping = False
         self.results: list[tuple[float, int]] = []
-        """The seconds that each request took, and its status; 0 where there was none."""
+        """The seconds that each request took, and its status, or 0 if there was none."""
 
     async def sample_register(self) -> RegisterSample:
         response = await ClientConnection(self._port).send(
@@ -151,7 +151,7 @@ class RunningClients:
     async def run(self, sample: RegisterSample) -> None:
         async with asyncio.TaskGroup() as clients:
             for number in range(self._group.connections):
-                random = Random(number)  # noqa: S311  # nobody is to be kept from guessing
+                random = Random(number)  # noqa: S311  # no secrets: the seed makes runs repeatable
                 clients.create_task(self._client(self._group.make_calls(random, sample)))
 
     async def _client(self, calls: Calls) -> None:
@@ -171,7 +171,7 @@ class RunningClients:
         await wire.close()
 
     async def _await_turn(self) -> None:
-        """Wait for this request's turn."""
+        """Wait so that the group keeps to its request rate."""
         if self._group.requests_per_second is None:
             return
         now = time.monotonic()
@@ -187,7 +187,7 @@ async def run_clients(group: ClientGroup, port: int, key: str, seconds: float) -
     began = time.perf_counter()
     work = asyncio.create_task(clients.run(sample))
     if seconds:
-        loop.call_later(seconds, clients.stop)  # what was asked until then is still answered
+        loop.call_later(seconds, clients.stop)  # requests sent until then still get their responses
     else:
         loop.add_signal_handler(signal.SIGTERM, work.cancel)
     with suppress(asyncio.CancelledError):
@@ -205,7 +205,7 @@ def report(seconds: float, results: list[tuple[float, int]]) -> None:
 
 
 def hold_connections(connections: int, port: int, request: bytes) -> None:
-    """Open connections, send the same on each, and read nothing, until SIGTERM."""
+    """Open connections, send the same bytes on each, and read nothing until SIGTERM."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     await_start()
     sockets = []
@@ -213,7 +213,7 @@ def hold_connections(connections: int, port: int, request: bytes) -> None:
         held = socket.socket()
         held.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sockets.append(held)
-        with suppress(OSError):  # a service that has had enough of them may refuse the rest
+        with suppress(OSError):  # a service with too many connections may refuse the rest
             held.connect(("127.0.0.1", port))
             held.sendall(request)
     signal.sigwait({signal.SIGTERM})

@@ -1,4 +1,4 @@
-"""Proxies before the service, as operators set them up: Caddy as docs/proxy.md has it, nginx, HAProxy."""
+"""Reverse proxies in front of the service: Caddy as docs/proxy.md configures it, nginx, and HAProxy."""
 
 import shutil
 import socket
@@ -14,7 +14,7 @@ from tests.processes import port_of
 from tests.support import eventually
 
 STRIP_UPGRADE_LINE = "request_header -Upgrade"
-"""The line of the Caddyfile that keeps what asks for an upgrade from the service."""
+"""The line of the Caddyfile that keeps upgrade requests from the service."""
 
 NGINX_CONFIG = """
 daemon off;
@@ -60,9 +60,9 @@ backend api
 
 
 def documented_caddyfile() -> str:
-    """The Caddyfile of docs/proxy.md."""
+    """Return the Caddyfile in docs/proxy.md."""
     _, found, rest = (REPOSITORY_ROOT / "docs" / "proxy.md").read_text().partition("```\n# Caddyfile\n")
-    assert found, "docs/proxy.md has a Caddyfile"
+    assert found, "docs/proxy.md has no Caddyfile"
     return rest.partition("```")[0]
 
 
@@ -98,16 +98,16 @@ PROXY_COMMANDS: dict[str, Callable[[Path, int, int], list[str]]] = {
     "nginx": _nginx,
     "haproxy": _haproxy,
 }
-"""By name: what writes its configuration and returns the command that runs it."""
+"""By name: a function that writes the configuration and returns the command to run."""
 
 
 @contextmanager
 def proxy_in_front_of(url: str, name: str, directory: Path, port: int) -> Iterator[str]:
-    """The URL of a proxy before a service; the test is skipped where the program is missing."""
+    """Run a proxy in front of a service and return its URL; skip the test if the program is not installed."""
     command = PROXY_COMMANDS[name](directory, port_of(url), port)
     program = shutil.which(command[0], path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
     if program is None:
-        pytest.skip(f"there is no {command[0]}")
+        pytest.skip(f"{command[0]} is not installed")
     process = subprocess.Popen(
         [program, *command[1:]],
         env={"HOME": str(directory), "XDG_DATA_HOME": str(directory), "XDG_CONFIG_HOME": str(directory)},

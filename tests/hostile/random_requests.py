@@ -1,4 +1,4 @@
-"""Random requests by eight principals, and what each was and heard."""
+"""Random requests by eight principals, with their responses."""
 
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,13 +15,13 @@ from tests.processes import RawRequest
 
 RECORD_ROUTE_SUFFIX = "{unique_id}/"
 DISCONNECT_SHARE = 0.06
-"""The share of requests whose client hangs up."""
+"""The share of requests that the client abandons by disconnecting."""
 REDRAW_SHARE = 0.8
-"""The share of requests for which their principal lacks the scope, and another request is made up instead."""
+"""The share of requests without the required scope that are replaced by another request."""
 IMMEDIATE_CHECK_SHARE = 0.05
-"""The share of answers whose audit rows are looked for as soon as the head of the answer has arrived."""
+"""The share of requests for which audit rows are counted as soon as the head of the response has arrived."""
 HOT_PATIENT_COUNT = 40
-"""Patients that every other request is about, so that requests meet."""
+"""The number of patients that every second request is about, so that requests collide."""
 HOSPITAL_IDS = ("hosA", "hosB", "hosC", "hosD", "hosE")
 DOCTOR_IDS = ("docA", "docB", "docC")
 PROFILE_IDS = tuple(f"prof{number:02}" for number in range(20))
@@ -32,7 +32,7 @@ BREAK_GLASS_REASON = "Unconscious after a fall, allergies unknown"
 
 
 class Caller(NamedTuple):
-    """A principal, and what it may do."""
+    """A principal with its scopes and hospitals."""
 
     name: str
     key: str
@@ -66,12 +66,12 @@ CALLER_RIGHTS: Mapping[str, tuple[frozenset[Scope], tuple[str, ...] | None]] = {
     "emergency": (frozenset({Scope.PATIENTS_READ, Scope.HISTORY_READ, Scope.BREAK_GLASS}), ("hosC",)),
     "auditor": (frozenset({Scope.AUDIT_READ, Scope.PROFILES_READ}), None),
 }
-"""The scopes and hospitals of each principal, by its name."""
+"""The scopes and hospitals of each principal, by name."""
 
 
 @dataclass
 class SentRequest:
-    """One request, and what was heard of it."""
+    """A request and its response."""
 
     request_id: str
     caller: Caller
@@ -82,15 +82,15 @@ class SentRequest:
     about: str | None = None
     """The id in its path."""
     group: str | None = None
-    """Requests that are repeats of each other have the same; it is the Idempotency-Key."""
+    """The Idempotency-Key, which repeated requests share."""
     filtered: bool = False
-    """Whether a list was asked for with conditions, a search, or an order of its own."""
+    """Whether it is a list with conditions, a search or an ordering."""
     after: str | None = None
-    """The id that ends the page before, in an unfiltered list."""
+    """The last id of the previous page of an unfiltered list."""
     hang_up: Disconnect | None = None
     heard: TimedResponse = field(default_factory=lambda: TimedResponse(0.0))
     rows_at_head: int | None = None
-    """How many audit rows the request had when the head of its answer had arrived, if they were looked for."""
+    """The number of audit rows of the request when the head of its response had arrived, if they were counted."""
 
     @property
     def resource(self) -> str:
@@ -98,7 +98,7 @@ class SentRequest:
 
     @property
     def is_change(self) -> bool:
-        """Whether it is to change something."""
+        """Whether it is a write."""
         return not self.scope.is_read_only
 
     @property
@@ -107,7 +107,7 @@ class SentRequest:
 
     @property
     def is_accepted(self) -> bool:
-        """Whether the answer said, or began to say, that it was done."""
+        """Whether the response began with a success status."""
         return self.status is not None and self.status < 400
 
     @property
@@ -119,14 +119,14 @@ class SentRequest:
 
 
 CountRows = Callable[[str, float], Awaitable[int]]
-"""Counts the audit rows of a request id since a moment."""
+"""Counts the audit rows of a request id since a time."""
 
 
 class RequestGenerator:
-    """Makes up requests, sends them, and remembers what answers told."""
+    """Generates random requests, sends them, and remembers ids, tags and cursors from the responses."""
 
     def __init__(self, name: str, seed: int, callers: Mapping[str, Caller], count_rows: CountRows) -> None:
-        self.random = Random(seed)  # noqa: S311  # nobody is to be kept from guessing
+        self.random = Random(seed)  # noqa: S311  # no secrets: the seed makes runs repeatable
         self.callers = callers
         self.sent_requests: list[SentRequest] = []
         self._name = name
@@ -137,7 +137,7 @@ class RequestGenerator:
         self._idempotent_requests: deque[SentRequest] = deque(maxlen=200)
 
     async def send_random(self, wire: ClientConnection) -> None:
-        """Send one request of some kind by somebody."""
+        """Send a random request by a random principal."""
         kind = self.random.choices(list(REQUEST_KINDS), [weight for weight, _ in REQUEST_KINDS.values()])[0]
         request = REQUEST_KINDS[kind][1](self, self._random_caller())
         if not request.caller.has_scope(request.scope) and self.random.random() < REDRAW_SHARE:
@@ -187,7 +187,7 @@ class RequestGenerator:
     def make_request(
         self, caller: Caller, kind: str, scope: Scope, route: str, method: str = "GET", **more: Any
     ) -> SentRequest:
-        """A request that is yet to be sent; `about` is the id in its path, `query` follows that."""
+        """Return a request that is not sent yet; `about` is the id in its path, and `query` follows the path."""
         path = route.replace("{unique_id}", more.get("about") or "").replace("{version}", more.pop("version", ""))
         path += more.pop("query", "")
         call = RawRequest(method, path, more.pop("body", None), more.pop("headers", {}), more.pop("content", b""))
@@ -220,7 +220,7 @@ class RequestGenerator:
         return self.random.sample(HOSPITAL_IDS, self.random.randint(0, 3))
 
     def _random_body(self, caller: Caller, *, new: bool) -> dict[str, Any]:
-        """What to write of a patient: something that no other request writes, and more."""
+        """Return random fields of a patient, with at least one value that no other request writes."""
         random, number = self.random, len(self.sent_requests)
         body: dict[str, Any] = {"patient_town": f"Town {number}"}
         if new or random.random() < 0.2:
@@ -254,7 +254,7 @@ class RequestGenerator:
         return self.make_request(caller, "create", Scope.PATIENTS_WRITE, PATIENTS, "POST", body=body, **more)
 
     def repeat(self, caller: Caller) -> SentRequest:
-        """A request with an Idempotency-Key once more, perhaps while the first is under way."""
+        """Return an earlier request with an Idempotency-Key again, perhaps while the first one still runs."""
         if not self._idempotent_requests:
             return self.create(caller)
         recent = (
@@ -317,7 +317,7 @@ class RequestGenerator:
         return self.make_request(caller, "list", scope, PATIENTS, method, query=query, filtered=filtered)
 
     def page(self, caller: Caller) -> SentRequest:
-        """The page after one that the caller was shown."""
+        """Return a request for the page after one that the caller received."""
         if not self._cursors[caller.name]:
             return self.list(caller)
         before = self.random.choice(self._cursors[caller.name])
@@ -398,4 +398,4 @@ REQUEST_KINDS: Mapping[str, tuple[float, Callable[[RequestGenerator, Caller], Se
     "profile": (6, RequestGenerator.profile),
     "hospital": (2, RequestGenerator.hospital),
 }
-"""How often each kind of request is made, and by what."""
+"""The weight of each kind of request and the method that generates it."""

@@ -1,4 +1,4 @@
-"""What an answer shows, compared with the versions of records that the journal has."""
+"""The content of responses, compared with the versions of records in the journal."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
@@ -9,11 +9,11 @@ from tests.hostile.ledger import Ledger, Version, record_from_document
 from tests.hostile.random_requests import SentRequest
 
 SINGLE_RECORD_KINDS = frozenset({"get", "create", "update", "restore"})
-"""Kinds of requests that are answered with one record."""
+"""Kinds of requests that return one record."""
 
 
 class TaggedDocuments:
-    """The documents that tags were answered with."""
+    """The documents that were sent with each ETag."""
 
     def __init__(self, requests: Iterable[SentRequest]) -> None:
         self._documents: dict[str, Mapping[str, Any]] = {}
@@ -31,7 +31,7 @@ class TaggedDocuments:
 
 
 def find_discrepancies(request: SentRequest, ledger: Ledger, tags: TaggedDocuments) -> Iterator[str]:
-    """What is wrong with what a request was shown."""
+    """Yield the defects in the content of a response."""
     response = request.heard
     yield from _check_audited_ids(request, ledger)
     if response.status == 404 and request.kind == "get":
@@ -41,13 +41,13 @@ def find_discrepancies(request: SentRequest, ledger: Ledger, tags: TaggedDocumen
             yield from _check_not_modified(request, ledger, tags)
         elif request.call.method == "HEAD" or response.status == 204:
             if response.content:
-                yield "its answer has a body"
+                yield "its response has a body"
         else:
             yield from _check_body(request, ledger, tags)
 
 
 def _check_body(request: SentRequest, ledger: Ledger, tags: TaggedDocuments) -> Iterator[str]:
-    """What is wrong with the body of an answer."""
+    """Yield the defects in the body of a response."""
     shown = request.heard.document
     if request.kind in SINGLE_RECORD_KINDS:
         if request.heard.headers.get("etag") != entity_tag(request.heard.text):
@@ -68,7 +68,7 @@ def _is_restricted(request: SentRequest) -> bool:
 
 
 def _may_be_shown(request: SentRequest, resource: str, version: Version, ledger: Ledger) -> bool:
-    """Whether a request may show a version of a record, walls being where they are."""
+    """Return whether a request may show a version of a record in the caller's hospital scope."""
     if not _is_restricted(request) or resource not in {"patients", "profiles"}:
         return True
     if resource == "profiles":
@@ -77,27 +77,27 @@ def _may_be_shown(request: SentRequest, resource: str, version: Version, ledger:
 
 
 def _check_document(request: SentRequest, document: Mapping[str, Any], ledger: Ledger) -> Iterator[str]:
-    """Whether a document is a version of its record that was there, whole, and to be seen, while it was asked for."""
+    """Check that a document is a complete version of its record that was current and visible during the request."""
     name = document["unique_id"]
     version = ledger.matching_version(request.resource, document)
     if version is None:
-        yield f"it shows what no version of {name} was"
+        yield f"it shows {name} in a state that no version has"
         return
     if "idempotency-replayed" in request.heard.headers:
         versions = ledger.possible_versions(request.resource, name, request)
         if not any(_may_be_shown(request, request.resource, one, ledger) for one in versions):
-            yield f"it shows {name} again, which its caller does not see"
+            yield f"it replays {name}, which is outside its caller's hospital scope"
         return
     if not ledger.may_have_been_current(version, request):
         yield f"it shows version {version.version} of {name}, which was not current"
     if not _may_be_shown(request, request.resource, version, ledger):
-        yield f"it shows {name}, which its caller does not see"
+        yield f"it shows {name}, which is outside its caller's hospital scope"
     for resource, nested in _nested_records(document):
         versions = ledger.possible_versions(resource, nested["unique_id"], request)
         if not any(
             nested.items() <= {"unique_id": one.unique_id, **_with_nulls(nested, one)}.items() for one in versions
         ):
-            yield f"it shows {nested['unique_id']} inside {name} as it was not"
+            yield f"it shows {nested['unique_id']} in {name} in a state that no version has"
 
 
 def _nested_records(document: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -108,52 +108,52 @@ def _nested_records(document: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[
 
 
 def _with_nulls(nested: Mapping[str, Any], version: Version) -> Mapping[str, Any]:
-    """A version's record with the nulls that a document has."""
+    """Return a version's record with the nulls that a document has."""
     return {**dict.fromkeys(nested), **(version.record or {}), "unique_id": version.unique_id}
 
 
 def _check_change_response(request: SentRequest, ledger: Ledger, tags: TaggedDocuments) -> Iterator[str]:
-    """Whether the answer to a change is the version that it made, of one that was what If-Match said."""
+    """Check that the response to a change is the new version, and that the version before it satisfied If-Match."""
     entries = ledger.entries.get(request.request_id, [])
     made = [entry for entry in entries if entry.unique_id == request.heard.document["unique_id"]]
     made = [entry for entry in made if entry.resource == request.resource]
     if made and made[0].record != record_from_document(request.heard.document):
-        yield "its answer is not the version that it made"
+        yield "its response is not the version that it made"
     before = made and ledger.previous_version(made[0])
     tagged_document = tags.document(request.call.headers.get("If-Match", ""))
-    # what a deleted record's tag was is nothing that a condition could be held against
+    # a precondition cannot be checked against the version before a deletion
     if (
         before
         and tagged_document is not None
         and before.version == made[0].version - 1
         and before.record != record_from_document(tagged_document)
     ):
-        yield "it changed what was not the version of its If-Match"
+        yield "it changed a version that does not match its If-Match"
 
 
 def _check_not_modified(request: SentRequest, ledger: Ledger, tags: TaggedDocuments) -> Iterator[str]:
-    """Whether a record was what a 304 says that it still is."""
+    """Check that a record was still what a 304 says."""
     tagged_document = tags.document(request.call.headers["If-None-Match"])
     if tagged_document is None or tagged_document["unique_id"] != request.about:
-        yield "its 304 is about a tag that this record never had"
+        yield "its 304 is for a tag that this record never had"
         return
     yield from _check_document(request, tagged_document, ledger)
 
 
 def _check_not_found(request: SentRequest, ledger: Ledger) -> Iterator[str]:
-    """Whether a record that was not found was certainly there to be seen."""
+    """Check that a record that was not found was not certainly there and visible."""
     version = ledger.certain_version(request.resource, str(request.about), request)
     if version is None or version.record is None or request.resource == "profiles":
         return
     if not _is_restricted(request) or version.is_visible_to(request.caller):
-        yield "the record was there, and was not found"
+        yield "the record was there but was not found"
 
 
 def _check_list_is_complete(request: SentRequest, ledger: Ledger) -> Iterator[str]:
-    """Whether an unfiltered list, or a page of one, lacks a record that was certainly there to be seen."""
+    """Check that an unfiltered list or page lacks no record that was certainly there and visible."""
     shown = [document["unique_id"] for document in request.heard.document]
     if shown != sorted(set(shown)):
-        yield "it is not in the order of the ids, each once"
+        yield "the ids are not sorted or not unique"
     if request.resource != "patients" or not shown:
         return
     ends = 'rel="next"' not in request.heard.headers.get("link", "")
@@ -164,26 +164,26 @@ def _check_list_is_complete(request: SentRequest, ledger: Ledger) -> Iterator[st
 
 
 def _check_history(request: SentRequest, entries: Iterable[Mapping[str, Any]], ledger: Ledger) -> Iterator[str]:
-    """Whether entries are the journal's, of a record of which the caller may know."""
+    """Check that entries are those of the journal, and of a record that the caller may know."""
     of_record = ledger.versions.get((request.resource, str(request.about)), [])
     for entry in entries:
         version = of_record[entry["version"] - 1]
         shown_entry = (entry["action"], entry["actor"], entry["request_id"], entry["record"])
         if shown_entry != (version.action, version.actor, version.request_id, version.record):
-            yield f"it shows version {version.version} otherwise than the journal has it"
-        if abs(datetime.fromisoformat(entry["time"]).timestamp() - version.since) > 0.001:
+            yield f"it shows version {version.version} differently from the journal"
+        if abs(datetime.fromisoformat(entry["time"]).timestamp() - version.written_at) > 0.001:
             yield f"it shows another time of version {version.version}"
     possible = list(ledger.possible_versions(request.resource, str(request.about), request))
-    # of a deleted record, who saw it until then knows
+    # a caller who could see a record before its deletion may know its history
     states = [one if one.record is not None else ledger.previous_version(one) for one in possible]
     if _is_restricted(request) and not any(
         state is not None and state.is_visible_to(request.caller) for state in states
     ):
-        yield "it shows the history of a record that its caller does not know"
+        yield "it shows the history of a record outside its caller's hospital scope"
 
 
 def _check_audited_ids(request: SentRequest, ledger: Ledger) -> Iterator[str]:
-    """Whether the audit says of a look, be its client still there or not, that it showed what was hidden."""
+    """Check that the audit rows of a read, even after a disconnect, name no record that was hidden from its caller."""
     if (
         request.caller.hospitals is None
         or request.is_change
@@ -197,4 +197,4 @@ def _check_audited_ids(request: SentRequest, ledger: Ledger) -> Iterator[str]:
         for unique_id in row.ids:
             versions = ledger.possible_versions("patients", unique_id, request)
             if not any(one.is_visible_to(request.caller) for one in versions):
-                yield f"the audit says that it was shown {unique_id}, which its caller does not see"
+                yield f"the audit says it showed {unique_id}, which is outside its caller's hospital scope"

@@ -1,4 +1,4 @@
-"""Bytes on a connection, past all libraries, in as many reads as a test says."""
+"""Raw bytes on a connection, in as many separate reads as a test chooses."""
 
 import asyncio
 import re
@@ -12,7 +12,7 @@ from tests.processes import port_of
 
 @asynccontextmanager
 async def connected(url: str, *, receive_buffer: int | None = None) -> AsyncIterator[socket.socket]:
-    """A connection to a service, with so many bytes for what has arrived and was not read."""
+    """Open a connection to a service, with a receive buffer of the given size."""
     with socket.socket() as connection:
         if receive_buffer is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -23,7 +23,7 @@ async def connected(url: str, *, receive_buffer: int | None = None) -> AsyncIter
 
 
 async def send(connection: socket.socket, *pieces: bytes) -> None:
-    """Send pieces, each when the other side has read those before, as long as it reads any."""
+    """Send pieces, each after the peer has read the ones before, as long as it reads."""
     loop = asyncio.get_running_loop()
     for piece in pieces:
         try:
@@ -39,18 +39,18 @@ async def _await_read_by_peer(connection: socket.socket) -> None:
     except OSError:
         return
     async with asyncio.timeout(30):
-        while _is_unread(f"{theirs} {ours} {ESTABLISHED_STATE} "):  # noqa: ASYNC110  # the kernel tells nobody
+        while _is_unread(f"{theirs} {ours} {ESTABLISHED_STATE} "):  # noqa: ASYNC110  # the kernel has no notification
             await asyncio.sleep(0)
 
 
 def _is_unread(connection: str) -> bool:
-    """Whether the kernel holds bytes that the owner of this end of a connection has not read."""
+    """Return whether the kernel holds bytes that the owner of this end of a connection has not read."""
     match = re.search(rf"{connection}\w+:(\w+)", Path("/proc/net/tcp").read_text())
     return match is not None and int(match[1], 16) > 0
 
 
 ESTABLISHED_STATE = "01"
-"""As `/proc/net/tcp` writes it."""
+"""The state in the notation of `/proc/net/tcp`."""
 
 
 def _proc_net_address(host: str, port: int) -> str:
@@ -58,7 +58,7 @@ def _proc_net_address(host: str, port: int) -> str:
 
 
 async def read_to_end(connection: socket.socket) -> bytes:
-    """All that still comes, until the other side closes the connection."""
+    """Read everything until the peer closes the connection."""
     received = b""
     try:
         async with asyncio.timeout(30):
@@ -70,10 +70,10 @@ async def read_to_end(connection: socket.socket) -> bytes:
 
 
 def statuses(received: bytes) -> list[int]:
-    """The statuses of the answers in what was received, in their order."""
+    """Return the statuses of the responses in the received bytes, in order."""
     return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", received)]
 
 
 def single_bytes(content: bytes) -> list[bytes]:
-    """One piece for each byte."""
+    """Split content into pieces of one byte each."""
     return [content[place : place + 1] for place in range(len(content))]

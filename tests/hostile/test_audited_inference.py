@@ -1,7 +1,8 @@
-"""Looks that name nobody: whatever an answer tells of a patient, the patient's id is on record with it.
+"""Indirect reads: if a response depends on a patient, the patient's id is audited with it.
 
-Each attack is asked twice: while the victim is there, and when it is gone. Where the two answers differ, the first one
-told something of the victim, and both the audit and the disclosure report have to name it with that very request.
+Each attack is sent twice: while the victim exists, and after its deletion. If the two responses differ, the first one
+revealed something about the victim, and both the audit and the access report must name the victim with that very
+request.
 """
 
 import json
@@ -31,7 +32,7 @@ NDJSON_HEADERS = {"Accept": "application/x-ndjson"}
 
 
 class InferenceAttempt(NamedTuple):
-    """A request that could tell of the victim."""
+    """A request that could reveal something about the victim."""
 
     method: str
     parameters: dict[str, Any]
@@ -45,7 +46,7 @@ class InferenceAttempt(NamedTuple):
 
 
 def observable(response: httpx.Response) -> tuple[int, str, dict[str, str], set[str]]:
-    """All that an answer tells: where links lead is sealed."""
+    """Return everything observable in a response except where its links lead, which is encrypted."""
     left_out = {"x-request-id", "date", "link", "next-cursor", "content-length"}
     headers = {name: value for name, value in response.headers.items() if name not in left_out}
     body = response.text if response.is_success else json.dumps(response.json()["errors"]) if response.content else ""
@@ -57,7 +58,7 @@ BOUNDARY_DAYS = [VICTIM_BIRTH_DATE + timedelta(days=days) for days in (-9000, -1
 
 
 def inference_attempts() -> Iterator[InferenceAttempt]:
-    """Bisection by counts, by HEAD and by decoys, and what is next to these, for days around that of the birth."""
+    """Yield bisections by counts, by HEAD and by decoys, and related attacks, for days around the victim's birth."""
     many = [f"Nobody{number}" for number in range(48)]
     for day in map(date.isoformat, BOUNDARY_DAYS):
         alone = {"patient_last_name": "Dlamini", "patient_date_of_birth__lte": day}
@@ -81,14 +82,14 @@ def inference_attempts() -> Iterator[InferenceAttempt]:
         for method in ("GET", "HEAD", "POST"):
             yield InferenceAttempt(method, {"patient_mobile_number": [digits, "082 000 0000"], "limit": 1})
         yield InferenceAttempt("GET", {"patient_mobile_number": digits, "limit": 1, "count": "exact"})
-    # sorted behind all others, or before them: that there is a next page, or not, tells where the victim stands
+    # the victim sorts first or last, so that the presence of a next page reveals its position
     for ordering in ("patient_date_of_birth", "-patient_date_of_birth", "-unique_id"):
         for limit in (1, 2, 3):
             for method in ("GET", "HEAD", "POST"):
                 yield InferenceAttempt(method, {"ordering": ordering, "limit": limit})
                 names = ["Aardvark", "Dlamini"]
                 yield InferenceAttempt(method, {"patient_last_name": names, "ordering": ordering, "limit": limit})
-    # a cursor of a next page may be too long where the first one is not: a refusal tells as much as a link
+    # a next page's cursor may be too long although the first one is not, and a refusal reveals as much as a link
     long = [f"{number:02}{'😀' * 140}" for number in range(40)]
     for length in range(100, 150, 10):
         names = [*long[:-1], "x" * length, "D", "A"]
@@ -97,7 +98,7 @@ def inference_attempts() -> Iterator[InferenceAttempt]:
 
 @pytest.fixture
 async def thief_and_clinic(database_url: str) -> AsyncIterator[tuple[httpx.AsyncClient, httpx.AsyncClient]]:
-    """Who attacks, with `patients:read` alone, and the clinic; of patients there are the victim and two decoys."""
+    """Return clients of an attacker with only `patients:read` and of the clinic; a victim and two decoys exist."""
     async with AsyncExitStack() as stack:
         app = await stack.enter_async_context(secured_app(database_url, rate_limit="off"))
         thief, clinic = [
@@ -116,7 +117,7 @@ async def thief_and_clinic(database_url: str) -> AsyncIterator[tuple[httpx.Async
 async def test_every_response_that_reveals_a_patient_is_audited(
     thief_and_clinic: tuple[httpx.AsyncClient, httpx.AsyncClient], connection: asyncpg.Connection
 ) -> None:
-    """By HEAD, by counts, by decoys, by orderings, by refusals: whatever differs names the victim."""
+    """Every attack with a response that depends on the victim is audited and reported with the victim's id."""
     thief, clinic = thief_and_clinic
     attempts = list(inference_attempts())
     with_victim = [observable(await attack.send(thief, f"there.{place}")) for place, attack in enumerate(attempts)]
@@ -131,7 +132,7 @@ async def test_every_response_that_reveals_a_patient_is_audited(
         row["request_id"]
         for row in await connection.fetch("SELECT request_id FROM audit WHERE status < 400 AND 'victim' = ANY (ids)")
     }
-    assert {method for method, *_ in revealing.values()} == {"GET", "HEAD", "POST"}, "the attacks told nothing"
+    assert {method for method, *_ in revealing.values()} == {"GET", "HEAD", "POST"}, "the attacks revealed nothing"
     assert len(revealing) > 60
     assert {name: attack for name, attack in revealing.items() if name not in audited} == {}
     report = (await clinic.get(f"{PATIENTS}victim/access/", params={"limit": 1000})).json()
@@ -143,7 +144,7 @@ async def test_every_response_that_reveals_a_patient_is_audited(
 async def test_bisecting_a_birth_date_by_counts_is_reported(
     thief_and_clinic: tuple[httpx.AsyncClient, httpx.AsyncClient],
 ) -> None:
-    """Fifteen requests find it, as they must: the report has each that found the victim, and none is by HEAD."""
+    """A bisection of the birth date by counts finds it, and the report has every request that counted the victim."""
     thief, clinic = thief_and_clinic
     low, high, match_count = date(1950, 1, 1), date(2020, 1, 1), 0
     while low < high:
@@ -164,12 +165,12 @@ async def test_bisecting_a_birth_date_by_counts_is_reported(
     assert low == VICTIM_BIRTH_DATE
     report = (await clinic.get(f"{PATIENTS}victim/access/", params={"limit": 1000})).json()
     descriptions = [entry["description"] for entry in report if entry["principal"] == "key:thief"]
-    assert descriptions.count("Was counted among the records that a filter or a search found") == match_count
-    assert descriptions.count("Saw the record among those that a search found") == match_count
+    assert descriptions.count("Saw how many records match a filter or a search, including this one") == match_count
+    assert descriptions.count("Saw the record in the results of a search") == match_count
 
 
 async def add_patients(connection: asyncpg.Connection, patient_count: int) -> None:
-    """So many patients of one town besides."""
+    """Add patients of one town."""
     await connection.execute(
         "INSERT INTO patients (unique_id, patient_last_name, patient_town)"
         " SELECT 'p' || n, 'Doe', 'Soweto' FROM generate_series(1, $1::int) n",
@@ -178,13 +179,13 @@ async def add_patients(connection: asyncpg.Connection, patient_count: int) -> No
 
 
 async def total_count(client: httpx.AsyncClient, **parameters: Any) -> int:
-    """The number of those that are wanted."""
+    """Return the total number of matches."""
     answer = await client.post(SEARCH, json={**parameters, "limit": 1, "count": "exact"})
     return int(answer.headers["X-Total-Count"])
 
 
 async def audited_by_newest_count(connection: asyncpg.Connection) -> set[str]:
-    """Those on record with the newest count, if it was one."""
+    """Return the ids audited with the newest request, which must be a count."""
     method, ids = await connection.fetchrow("SELECT method, ids FROM audit ORDER BY method <> 'COUNT', id DESC LIMIT 1")
     assert method == "COUNT"
     return set(ids)
@@ -193,9 +194,10 @@ async def audited_by_newest_count(connection: asyncpg.Connection) -> set[str]:
 async def test_large_counts_depend_only_on_audited_patients(
     thief_and_clinic: tuple[httpx.AsyncClient, httpx.AsyncClient], connection: asyncpg.Connection
 ) -> None:
-    """Whoever else comes or goes changes nothing, however it is asked, so that no average of many answers tells either.
+    """A large count depends only on the patients audited with it, which are the same for every principal.
 
-    Who is on record with it is the same for every principal: nobody gets another sample, or another error, to compare.
+    Other patients change no count, so averaging many responses reveals nothing, and no principal gets another sample or
+    another error to compare.
     """
     thief, clinic = thief_and_clinic
     await add_patients(connection, 3000)
@@ -204,12 +206,12 @@ async def test_large_counts_depend_only_on_audited_patients(
     assert len(sample) == MAX_EXACT_COUNT + 1
     assert 2600 <= first <= 3400
     assert first % 100 == 0
-    # decoy values and other filters that all of these pass: the same records, hence the same number
+    # decoy values and other filters that all of these patients pass match the same records, so the number is the same
     for more in ({"patient_town": ["Soweto", "Nowhere"]}, {"patient_last_name": ["Doe", "Poe"]}, {"search": "doe"}):
         for client in (thief, clinic):
             assert await total_count(client, **{"patient_town": "Soweto", **more}) == first
             assert await audited_by_newest_count(connection) == sample
-    # all but one of those that are not on record go, and then that one
+    # all patients but one that are not audited leave, and then that one does
     others = {f"p{number}" for number in range(1, 3001)} - sample
     last = others.pop()
     await connection.execute("UPDATE patients SET patient_town = 'Durban' WHERE unique_id = ANY ($1)", others)
@@ -222,7 +224,7 @@ async def test_large_counts_depend_only_on_audited_patients(
 async def test_a_count_at_the_exactness_limit_audits_every_patient(
     thief_and_clinic: tuple[httpx.AsyncClient, httpx.AsyncClient], connection: asyncpg.Connection
 ) -> None:
-    """A decoy that brings the number from what is exact to what is not finds all of them on record."""
+    """A decoy that turns an exact count into a rounded one is audited with all other matches."""
     thief, _ = thief_and_clinic
     await add_patients(connection, MAX_EXACT_COUNT)
     assert await total_count(thief, patient_town="Soweto") == MAX_EXACT_COUNT
@@ -233,14 +235,14 @@ async def test_a_count_at_the_exactness_limit_audits_every_patient(
         "decoy",
         *(f"p{number}" for number in range(1, MAX_EXACT_COUNT + 1)),
     }
-    # the whole list is no secret, and names nobody
+    # the size of the whole list is no secret, and its count names no patient
     assert await total_count(thief) == MAX_EXACT_COUNT + 3
     newest = await connection.fetch("SELECT method, cardinality(ids) FROM audit ORDER BY id DESC LIMIT 1")
     assert [tuple(row) for row in newest] == [("POST", 1)]
 
 
 async def test_head_outside_the_hospital_scope_is_in_the_access_report(database_url: str) -> None:
-    """HEAD with a broken glass, and of a record and its history: the report has them as it has GET."""
+    """HEAD requests, also with X-Break-Glass, are in the access report like GET."""
     emergency = (Scope.PATIENTS_READ, Scope.BREAK_GLASS, Scope.HISTORY_READ)
     async with AsyncExitStack() as stack:
         app = await stack.enter_async_context(secured_app(database_url, rate_limit="off", audit_reads=False))
@@ -252,7 +254,7 @@ async def test_head_outside_the_hospital_scope_is_in_the_access_report(database_
         assert (await er.head(f"{PATIENTS}victim/")).status_code == 404
         assert (await er.head(f"{PATIENTS}victim/", headers=glass)).status_code == 200
         report = (await clinic.get(f"{PATIENTS}victim/access/")).json()
-        # reads are not put on record here: counts are no more exact for that
+        # without read auditing, only the break-glass read is recorded
     assert [(entry["principal"], entry["action"], entry["reason"]) for entry in report] == [
         ("key:er", "read", "Unconscious at the door"),
         ("key:c", "created", None),
@@ -262,7 +264,7 @@ async def test_head_outside_the_hospital_scope_is_in_the_access_report(database_
 async def test_counts_are_equally_coarse_without_read_auditing(
     database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """`PATIENTS_AUDIT_READS=false` leaves out who was counted; the number is the same."""
+    """`PATIENTS_AUDIT_READS=false` leaves out the audit of counts, and the counts stay as coarse."""
     await add_patients(connection, 1500)
     numbers = set()
     for audit_reads in (True, False):

@@ -1,4 +1,4 @@
-"""What a client can do to others by its connections alone: keep them, fill them, drop them, open all there can be."""
+"""What a client can do to others with connections alone: hold, fill, drop, or exhaust them."""
 
 import asyncio
 import resource
@@ -25,7 +25,7 @@ POST_HEAD = b"POST /patients/patients/ HTTP/1.1\r\nHost: patients.test\r\nConten
 MEGABYTE = 1024 * 1024
 CLIENT_TIMEOUT_SECONDS = 0.5
 MAX_WAIT_SECONDS = 2 * CLIENT_TIMEOUT_SECONDS + 4
-"""Seconds; the last ones are a busy machine's."""
+"""Seconds, including some for a busy machine."""
 
 UNFINISHED_REQUESTS = {
     "nothing": (b"", b""),
@@ -41,11 +41,11 @@ UNFINISHED_REQUESTS = {
         b" ",
     ),
 }
-"""What is sent first, and what is sent again and again."""
+"""The bytes that are sent first, and those that are sent repeatedly."""
 
 
 async def test_clients_that_send_no_complete_request_are_disconnected(serve: Serve, database_url: str) -> None:
-    """Whatever part of a request it sends, and however steadily, its connection ends; the log has no error."""
+    """A client that sends only part of a request, however steadily, is disconnected without an error in the log."""
     served = serve(DATABASE_URL=database_url, PATIENTS_CLIENT_TIMEOUT_SECONDS=str(CLIENT_TIMEOUT_SECONDS))
 
     async def ended(first: bytes, again: bytes) -> None:
@@ -63,7 +63,7 @@ async def test_clients_that_send_no_complete_request_are_disconnected(serve: Ser
 
 
 async def test_heads_and_trailers_have_a_size_limit(serve: Serve, database_url: str) -> None:
-    """A path, a header, a chunk's extension or a trailer without an end is refused after some reads."""
+    """An endless path, header, chunk extension or trailer is refused once it exceeds the limit."""
     served = serve(DATABASE_URL=database_url)
     unending = [UNFINISHED_REQUESTS[f"{name} by the byte"][0] for name in ("head", "chunk extension", "trailer")]
     for begun in (b"GET /", *unending):
@@ -75,7 +75,7 @@ async def test_heads_and_trailers_have_a_size_limit(serve: Serve, database_url: 
 async def test_clients_that_read_nothing_are_disconnected(
     serve: Serve, database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """Its list ends, and what was held for it is free; one that reads slowly gets all of it."""
+    """The list of a client that reads nothing ends and frees its resources, and a slow reader gets the whole list."""
     await insert_patients(connection, 12_000)
     served = serve(DATABASE_URL=database_url, PATIENTS_CLIENT_TIMEOUT_SECONDS="1")
     async with AsyncExitStack() as stack:
@@ -85,7 +85,7 @@ async def test_clients_that_read_nothing_are_disconnected(
         slow = await stack.enter_async_context(connected(served.url, receive_buffer=65_536))
         await send(slow, LIST_REQUEST.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
         received = b""
-        while len(received) < 2.5 * MEGABYTE:  # for more than two looks at it
+        while len(received) < 2.5 * MEGABYTE:  # for more than two progress checks
             received += await asyncio.get_running_loop().sock_recv(slow, 65_536)
             await connection.execute("SELECT pg_sleep(0.1)")
         eventually(lambda: len([line for line in served.log_entries() if line.get("route") == PATIENTS]) == 10)
@@ -98,14 +98,14 @@ async def test_clients_that_read_nothing_are_disconnected(
 
 
 async def test_a_client_disconnect_is_no_error(serve: Serve, database_url: str, connection: asyncpg.Connection) -> None:
-    """One that has sent several requests at once, too: the work for it stops, and its lines say `complete: false`."""
+    """A disconnect stops the work for all pipelined requests, which are logged with `complete: false` and no error."""
     await insert_patients(connection, 2)
     served = serve(DATABASE_URL=database_url)
     async with all_patients_locked(connection):
         async with connected(served.url) as plain:
             await send(plain, put_request(0).replace(b"Connection: close\r\n", b"") + put_request(1))
             await wait_until_blocked(connection)
-            plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # as a reset
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # makes the close a reset
         await wait_until_nothing_blocked(connection, within_seconds=1.0)
     for number in range(20):
         async with connected(served.url) as plain:
@@ -120,14 +120,14 @@ async def test_a_client_disconnect_is_no_error(serve: Serve, database_url: str, 
 
 
 def open_descriptor_count(pid: int) -> int:
-    """How many files a process has open."""
+    """Return the number of open file descriptors of a process."""
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 async def test_descriptors_are_reserved_when_connections_reach_the_limit(
     serve: Serve, database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """A process at its limit says so once, serves those that are connected, database and all, and recovers."""
+    """A process at its descriptor limit logs this once, keeps serving connected clients, and recovers."""
     await insert_patients(connection, 1)
     served = serve(DATABASE_URL=database_url)
     pid = served.process.pid

@@ -1,4 +1,4 @@
-"""Small files that would cost much: an import stops before the cost arises, says why, and stores nothing."""
+"""Small files that would be costly: an import stops before the cost arises, says why, and stores nothing."""
 
 import gzip
 import io
@@ -21,17 +21,17 @@ BLANK_LINES_ERROR = "is one of more than 1,048,576 blank lines"
 LONG_LINE_ERROR = "is longer than 1 MiB"
 ENDLESS_FILES = {
     "blank lines": (b"\n" * (MAX_BLANK_LINES + 1), BLANK_LINES_ERROR),
-    "blank lines, packed": (gzip.compress(b"\n" * 16 * MEGABYTE), BLANK_LINES_ERROR),
-    "rows of nothing": (CSV_HEADER + b",\n" * (MAX_BLANK_LINES + 1), BLANK_LINES_ERROR),
+    "blank lines, gzipped": (gzip.compress(b"\n" * 16 * MEGABYTE), BLANK_LINES_ERROR),
+    "blank rows": (CSV_HEADER + b",\n" * (MAX_BLANK_LINES + 1), BLANK_LINES_ERROR),
     "blank lines between records": (
         b'{"patient_last_name": "Doe"}\n' + b" \n" * (MAX_BLANK_LINES + 1),
         BLANK_LINES_ERROR,
     ),
     "members of a gzip": (gzip.compress(b"") * 1000 + gzip.compress(b"x" * 64 * MEGABYTE), LONG_LINE_ERROR),
-    "packed twice": (gzip.compress(gzip.compress(b"\n" * MEGABYTE)), "is packed twice"),
+    "gzipped twice": (gzip.compress(gzip.compress(b"\n" * MEGABYTE)), "is compressed twice"),
     "a line without end": (b"a" * 2 * MEGABYTE, LONG_LINE_ERROR),
     "a cell without end": (CSV_HEADER + b'"' + b"a\n" * MEGABYTE, "its quotation marks are wrong"),
-    "a header without end": (b'"' + b"\n" * 2 * MEGABYTE, "quotation marks or line ends are wrong"),
+    "a header without end": (b'"' + b"\n" * 2 * MEGABYTE, "wrong quotation marks or line endings"),
     "columns by the million": (b"," * 2 * MEGABYTE, LONG_LINE_ERROR),
     "one column many times": (b"patient_last_name," * 50_000 + b"\n", "twice"),
     "carriage returns alone": (b"patient_last_name\r" + b"a\r" * MEGABYTE, LONG_LINE_ERROR),
@@ -41,7 +41,7 @@ ENDLESS_FILES = {
 
 @pytest.mark.parametrize("name", ENDLESS_FILES)
 def test_endless_files_are_read_only_up_to_a_limit(name: str) -> None:
-    """What is read of them is bounded, in memory and in lines."""
+    """Reading a pathological file stops within limits for memory and lines."""
     content, expected = ENDLESS_FILES[name]
     source = RecordFile(io.BytesIO(content), LAYOUT)
     with pytest.raises(UnreadableFileError, match=expected):
@@ -49,7 +49,7 @@ def test_endless_files_are_read_only_up_to_a_limit(name: str) -> None:
 
 
 async def test_blank_rows_of_a_full_worksheet_are_accepted(tmp_path: Path) -> None:
-    """Spreadsheets save them; and they take no memory."""
+    """Blank rows, which spreadsheets save, are accepted, because they take no memory."""
     file = tmp_path / "patients.csv"
     file.write_bytes(CSV_HEADER + b"Doe,Ann\n" + b",\n" * MAX_BLANK_LINES)
     with file.open("rb", buffering=0) as opened:
@@ -60,25 +60,25 @@ async def test_blank_rows_of_a_full_worksheet_are_accepted(tmp_path: Path) -> No
 async def test_a_gzip_bomb_is_refused_and_stores_nothing(
     database_url: str, connection: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    """A bomb of identical records is 97 kB, and expands a thousandfold: nothing of it is stored."""
+    """A small file that expands a thousandfold is refused, and nothing of it is stored."""
     before = await dump_tables(connection)
     bomb = tmp_path / "patients.ndjson.gz"
     bomb.write_bytes(gzip.compress(b'{"patient_last_name": "Doe"}\n' + b"0\n" * 48 * MEGABYTE))
     for options in ((), ("--on-error", "skip")):
         run = await run_cli_on(database_url, "import", bomb, *options)
         assert run.returncode == 1
-        assert f"{bomb}: More than 100,000 lines are wrong: mend these first. Nothing was stored." in run.stderr
+        assert f"{bomb}: More than 100,000 lines were rejected: correct them first. Nothing was stored." in run.stderr
     bomb.write_bytes(gzip.compress(b'{"patient_last_name": "%s"}\n' % (b"a" * 1_000_000) * 100))
     run = await run_cli_on(database_url, "import", bomb)
     expected = (
-        "The file expands to more than 100 times its size. If that is right, unpack it first. Nothing was stored."
+        "The file expands to more than 100 times its size. If you expect that, decompress it first. Nothing was stored."
     )
     assert (run.returncode, f"{bomb}: {expected}" in run.stderr) == (1, True), run.stderr
     assert await dump_tables(connection) == before
 
 
 def test_ordinary_files_stay_below_the_expansion_limit() -> None:
-    """Documents with every field that is null, one after another, are far from the bound."""
+    """Documents with null in every field compress well but stay below the limit."""
     record = '{"unique_id": "pat%d", "patient_last_name": "Doe %d", ' + ", ".join(
         f'"{name}": null' for name in LAYOUT.columns[5:]
     )

@@ -1,4 +1,4 @@
-"""Small requests that would cost much: they are refused before the cost arises, and the refusal says what to change."""
+"""Small requests that would be costly are refused before the cost arises, and the refusal says what to change."""
 
 import tracemalloc
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ MEGABYTE = 1024 * 1024
 
 
 def array_body(item: bytes) -> bytes:
-    """An array of a mebibyte."""
+    """Return a JSON array of a mebibyte."""
     return b"[" + b",".join([item] * ((MEGABYTE - 2) // (len(item) + 1))) + b"]"
 
 
@@ -26,7 +26,7 @@ def _branches(schema: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _list_fields(document: dict[str, Any]) -> Iterator[tuple[str, str, str, int]]:
-    """Method, path, name and greatest length of every list that a body may have."""
+    """Yield method, path, name and maximum length of every list in a request body."""
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             if "requestBody" in operation:
@@ -39,7 +39,7 @@ def _list_fields(document: dict[str, Any]) -> Iterator[tuple[str, str, str, int]
 
 
 async def test_lists_are_counted_before_their_items(client: httpx.AsyncClient, app: FastAPI) -> None:
-    """Of a list of forty thousand wrong items one error is made, that of its length; every list of every body."""
+    """A list of 40,000 invalid items is a single error about its length, in every body."""
     document = app.openapi()
     list_fields = list(_list_fields(document))
     assert {(path, name) for _, path, name, _ in list_fields} >= {(SEARCH, "patient_town"), (PATIENTS, "hospital_ids")}
@@ -61,7 +61,7 @@ DENSE_BODIES = {
 
 
 async def test_bodies_of_too_many_values_are_refused_before_parsing(client: httpx.AsyncClient) -> None:
-    """A mebibyte of them would be tens of mebibytes of Python's objects."""
+    """A body of a mebibyte with too many values is refused before parsing makes tens of mebibytes of objects of it."""
     for name, body in DENSE_BODIES.items():
         tracemalloc.start()
         try:
@@ -71,28 +71,28 @@ async def test_bodies_of_too_many_values_are_refused_before_parsing(client: http
             tracemalloc.stop()
         assert answer.status_code == 400, name
         assert f"more than {MAX_SEPARATORS:,} commas and brackets" in answer.json()["detail"]
-        assert peak < 4 * MEGABYTE, f"{name}: beside the body itself"
+        assert peak < 4 * MEGABYTE, f"{name}: peak memory besides the body"
 
 
 async def test_objects_of_too_many_members_are_refused(client: httpx.AsyncClient) -> None:
-    """A thousand members are validated, more are not; at any depth."""
+    """Objects of a thousand members are validated, and larger ones are refused at any depth."""
     forms = ("%s", '{"patient_profile": %s}', '{"unknown": [%s]}')
     for path, form, members in product((PATIENTS, SEARCH), forms, (MAX_MEMBERS, MAX_MEMBERS + 1)):
         named = ", ".join(f'"key_{number}": 1' for number in range(members))
         answer = await client.post(path, content=form % f"{{{named}}}", headers=JSON)
         too_many = members > MAX_MEMBERS
         assert answer.status_code == (400 if too_many else 422), answer.text
-        assert ("of more than 1000 members" in answer.json()["detail"]) == too_many
+        assert ("with more than 1000 members" in answer.json()["detail"]) == too_many
 
 
 async def test_no_schema_comes_near_the_member_limit(app: FastAPI) -> None:
-    """So that a field more never makes a valid body an unreadable one."""
+    """No schema has half as many fields as the member limit, so a new field never makes a valid body unreadable."""
     schemas = app.openapi()["components"]["schemas"]
     assert max(len(schema.get("properties", ())) for schema in schemas.values()) < MAX_MEMBERS / 2
 
 
 async def test_the_largest_patient_is_within_the_limits(client: httpx.AsyncClient) -> None:
-    """A thousand hospitals and doctors, put back as they were read: nothing is wrong but that they are unknown."""
+    """The largest possible patient, sent back as it was read, is within the limits."""
     ids = [f"hos{number}" for number in range(1000)]
     nested = [{"unique_id": unique_id, "hospital_name": "St. Mary's, North, Ward 1"} for unique_id in ids]
     body = {
@@ -108,7 +108,7 @@ async def test_the_largest_patient_is_within_the_limits(client: httpx.AsyncClien
 
 
 async def test_at_most_a_hundred_parameter_errors_are_listed(client: httpx.AsyncClient) -> None:
-    """As those of a body: unknown ones, repeated ones, and those that should stand in the body."""
+    """At most a hundred errors of unknown, repeated or misplaced query parameters are listed, as for a body."""
     unknown = "&".join(f"k{number}=1" for number in range(3000))
     answers = [
         await client.get(f"{PATIENTS}?{unknown}"),
@@ -122,7 +122,7 @@ async def test_at_most_a_hundred_parameter_errors_are_listed(client: httpx.Async
 
 
 async def test_too_many_combining_marks_in_a_row_are_refused(client: httpx.AsyncClient) -> None:
-    """Unicode's normal form costs their number squared: thirty are allowed where a text may have to shrink by it."""
+    """At most thirty combining marks in a row are allowed, as Unicode normalization is quadratic in their number."""
     name = "\u1112\u1161\u11ab" * 100 + "\u0316\u0301" * 20
     for marks, status in ((30, 201), (31, 422)):
         answer = await client.post(PATIENTS, json={"patient_last_name": name[: 300 + marks]})

@@ -1,4 +1,4 @@
-"""Cursors in other hands: to anybody but the principal that they were made for they are no cursors at all."""
+"""Cursors are valid only for the principal that they were issued to."""
 
 import base64
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ SCOPES = (Scope.PATIENTS_READ, Scope.PROFILES_READ, Scope.HISTORY_READ, Scope.AU
 
 @pytest.fixture
 async def clients(database_url: str, connection: asyncpg.Connection) -> AsyncIterator[dict[str, httpx.AsyncClient]]:
-    """Principals without limits, and two that are limited to the same hospital, of which all patients are."""
+    """Return clients of unrestricted principals, and of two restricted to the hospital of all patients."""
     await connection.execute(
         "INSERT INTO hospitals (unique_id, hospital_name) VALUES ('hosA', 'A'), ('hosB', 'B');"
         "INSERT INTO patients (unique_id, patient_last_name, patient_town)"
@@ -44,20 +44,20 @@ async def clients(database_url: str, connection: asyncpg.Connection) -> AsyncIte
 
 
 def refusal_details(response: httpx.Response) -> tuple[int, Any]:
-    """What a refusal tells, but which request it is of."""
+    """Return the content of a refusal that does not depend on the request id."""
     body = response.json()
     return response.status_code, {name: body[name] for name in ("type", "title", "detail", "errors")}
 
 
 async def second_page_cursor(client: httpx.AsyncClient, path: str = PATIENTS, **parameters: str) -> str:
-    """The cursor of a list's second page."""
+    """Return the cursor of a list's second page."""
     page = await client.get(path, params={**parameters, "limit": 2})
     return str(httpx.URL(page.links["next"]["url"]).params["cursor"])
 
 
 @pytest.mark.parametrize(("maker", "thief"), [("one", "other"), ("one", "a"), ("a", "one"), ("a", "a2")])
 async def test_a_stolen_cursor_is_no_cursor(clients: dict[str, httpx.AsyncClient], maker: str, thief: str) -> None:
-    """The answer is that to a text that nobody sealed, with the right filter, a wrong one, and none."""
+    """Another principal's cursor gets the same response as random text, whether the filter is right or wrong."""
     stolen = await second_page_cursor(clients[maker], **LIST_PARAMETERS)
     assert (await clients[maker].get(PATIENTS, params={"cursor": stolen})).status_code == 200
     made_up = base64.urlsafe_b64encode(bytes(len(stolen) * 3 // 4)).decode().rstrip("=")
@@ -85,7 +85,7 @@ async def test_a_stolen_cursor_is_no_cursor(clients: dict[str, httpx.AsyncClient
 async def test_cursors_of_every_list_are_bound_to_their_principal(
     clients: dict[str, httpx.AsyncClient], path: str
 ) -> None:
-    """Profiles, histories, the audit: a list is a list."""
+    """Cursors of profiles, histories and audit lists are bound to their principal too."""
     stolen = await second_page_cursor(clients["one"], path)
     assert (await clients["one"].get(path, params={"cursor": stolen})).status_code == 200
     assert (await clients["other"].get(path, params={"cursor": stolen})).status_code == 422
@@ -94,7 +94,7 @@ async def test_cursors_of_every_list_are_bound_to_their_principal(
 async def test_a_cursor_is_invalid_after_its_principals_hospitals_change(
     database_url: str, clients: dict[str, httpx.AsyncClient], connection: asyncpg.Connection
 ) -> None:
-    """Of the same name with other hospitals it is no cursor: the place in it may be of a record beyond the wall now."""
+    """A cursor becomes invalid when its principal's hospitals change, because its position may be out of scope now."""
     cursor = await second_page_cursor(clients["a"], **LIST_PARAMETERS)
     await connection.execute("UPDATE api_keys SET hospitals = ARRAY['hosB'] WHERE name = 'a'")
     async with secured_app(database_url, rate_limit="off") as app:
@@ -104,7 +104,7 @@ async def test_a_cursor_is_invalid_after_its_principals_hospitals_change(
 
 
 async def test_equal_pages_have_different_cursors(clients: dict[str, httpx.AsyncClient]) -> None:
-    """Byte by byte: neither the place nor the filter can be recognised, be it one's own or another's."""
+    """Equal pages get different bytes as their cursors, so neither position nor filter can be recognized."""
     sealed = [
         base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
         for cursor in [
@@ -117,11 +117,11 @@ async def test_equal_pages_have_different_cursors(clients: dict[str, httpx.Async
     for place, each in enumerate(sealed):
         for other in sealed[place + 1 :]:
             alike = sum(one == two for one, two in zip(each, other, strict=True))
-            assert alike < len(each) // 8, "random bytes agree in one of 256 places"
+            assert alike < len(each) // 8, "random bytes agree in one of 256 positions"
 
 
 async def test_spliced_or_truncated_cursors_are_refused(clients: dict[str, httpx.AsyncClient]) -> None:
-    """Nonces cannot be exchanged, and a cursor cannot be shortened to what it was made of."""
+    """Cursors with exchanged nonces, or shortened ones, are refused."""
     one, two = [
         base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
         for cursor in (

@@ -1,7 +1,7 @@
-"""Random requests by eight principals, some of whose clients hang up, compared one by one with journal and audit.
+"""Random requests by eight principals, with some disconnects, compared one by one with journal and audit.
 
-Each acknowledged change has one journal entry, each refused one none, each that nobody waited for all or nothing; each
-look is in the audit with exactly the records that it showed, which are versions that its principal could see then.
+An acknowledged change has one journal entry, a refused one has none, and an abandoned one is all or nothing. Each read
+is audited with exactly the records that it showed, in versions that its principal could see at that time.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ Serve = Callable[..., ServiceProcess]
 
 
 class DifferentialRun:
-    """Requests to a served process, and what is found wrong with them."""
+    """Requests to a served process, and the discrepancies found."""
 
     def __init__(
         self, generator: RequestGenerator, served: ServiceProcess, database_url: str, pool: asyncpg.Pool
@@ -55,7 +55,7 @@ class DifferentialRun:
         self.discrepancies: list[str] = []
 
     async def create_initial_records(self) -> None:
-        """What is there at first, made by requests that are compared as all others are."""
+        """Create the initial records by requests that are compared like all others."""
         admin, wire = self.generator.callers["admin"], ClientConnection(port_of(self._served.url))
         make = self.generator.make_request
         for route, scope, name, ids in (
@@ -71,7 +71,7 @@ class DifferentialRun:
         await wire.close()
 
     async def send(self, total_requests: int) -> None:
-        """Send random requests on several connections, until there are so many in all."""
+        """Send random requests on several connections until there are `total_requests` in all."""
 
         async def client() -> None:
             wire = ClientConnection(port_of(self._served.url))
@@ -84,7 +84,7 @@ class DifferentialRun:
                 clients.create_task(client())
 
     async def await_quiet(self) -> None:
-        """Wait until nothing is done any more, for clients that have hung up either."""
+        """Wait until no work is left, also for clients that have disconnected."""
         lines = -1
         async with asyncio.timeout(30):
             while lines != len(self._served.stdout_lines) or await self._pool.fetchval(
@@ -94,7 +94,7 @@ class DifferentialRun:
                 await self._pool.execute("SELECT pg_sleep(0.3)")
 
     async def compare(self, *, everything: bool = False) -> None:
-        """Compare the requests since the last time, or all, with journal and audit."""
+        """Compare the requests since the last comparison, or all, with journal and audit."""
         async with self._pool.acquire() as connection:
             ledger = await Ledger.read(connection, self.generator.sent_requests)
         requests = self.generator.sent_requests[0 if everything else self._compared :]
@@ -102,7 +102,7 @@ class DifferentialRun:
         self.discrepancies += self._discrepancies(requests, ledger)
         verified = await asyncio.to_thread(run_cli, "journal", "verify", DATABASE_URL=self._url)
         if verified.returncode != 0:
-            self.discrepancies.append(f"the journal is not what the records are: {verified.stdout}")
+            self.discrepancies.append(f"the journal disagrees with the records: {verified.stdout}")
 
     def _discrepancies(self, requests: list[SentRequest], ledger: Ledger) -> Iterator[str]:
         tags = showing.TaggedDocuments(self.generator.sent_requests)
@@ -117,7 +117,7 @@ class DifferentialRun:
             for flaw in changes.find_repeat_discrepancies(group, ledger):
                 yield f"{', '.join(map(str, group))}: {flaw}"
         for known in (ledger.entries, ledger.audit_rows):
-            yield from (f"{request_id}: nobody sent it" for request_id in known.keys() - ledger.requests.keys())
+            yield from (f"{request_id}: no client sent it" for request_id in known.keys() - ledger.requests.keys())
 
     def summary(self) -> str:
         requests = self.generator.sent_requests
@@ -125,15 +125,15 @@ class DifferentialRun:
         accepted = [one for one in requests if one.is_accepted]
         unavailable = sum(one.status == 503 for one in requests)
         return (
-            f"{len(requests)} requests, {len(disconnected)} hang-ups "
-            f"({sum(one.status is None for one in disconnected)} of them before any answer), "
+            f"{len(requests)} requests, {len(disconnected)} disconnects "
+            f"({sum(one.status is None for one in disconnected)} of them before any response), "
             f"{sum(one.is_change for one in accepted)} changes, "
-            f"{sum(not one.is_change for one in accepted)} looks, {unavailable} times unavailable, "
-            f"{len(set(self.discrepancies))} flaws"
+            f"{sum(not one.is_change for one in accepted)} reads, {unavailable} times unavailable, "
+            f"{len(set(self.discrepancies))} discrepancies"
         )
 
     def failure_report(self) -> str:
-        """Nothing, or what is wrong."""
+        """Return the discrepancies with a summary, or nothing."""
         if not self.discrepancies:
             return ""
         listed = list(dict.fromkeys(self.discrepancies))[:MAX_LISTED_DISCREPANCIES]
@@ -149,7 +149,7 @@ async def pool(database_url: str) -> AsyncIterator[asyncpg.Pool]:
 async def run_differential(
     serve: Serve, database_url: str, pool: asyncpg.Pool, seed: int, *, checkpoints: list[int]
 ) -> DifferentialRun:
-    """Send random requests, and compare whenever there are so many."""
+    """Send random requests and compare at each checkpoint."""
     callers = {}
     for name, (scopes, hospitals) in CALLER_RIGHTS.items():
         limits = None if hospitals is None else list(hospitals)
@@ -171,7 +171,7 @@ async def run_differential(
 
 
 async def test_responses_agree_with_journal_and_audit(serve: Serve, database_url: str, pool: asyncpg.Pool) -> None:
-    """A few hundred requests of all kinds, so that the comparison itself stays sound."""
+    """A few hundred requests of all kinds agree with journal and audit, so that the comparison itself stays tested."""
     run = await run_differential(serve, database_url, pool, 18, checkpoints=[600])
     assert run.failure_report() == ""
     kinds = Counter(one.kind for one in run.generator.sent_requests if one.is_accepted)
@@ -183,10 +183,9 @@ async def test_responses_agree_with_journal_and_audit(serve: Serve, database_url
 async def test_twenty_thousand_requests_agree_with_journal_and_audit(
     serve: Serve, database_url: str, pool: asyncpg.Pool
 ) -> None:
-    """The same for minutes; compared at quiet moments in between, and all of it at the end.
+    """Twenty thousand requests agree with journal and audit, both at quiet checkpoints and all together at the end.
 
-    Each run has another seed, which it prints; DIFFERENTIAL_SEED makes up the same requests again, though not in the
-    same moments.
+    Each run prints its seed; DIFFERENTIAL_SEED repeats the same requests, though with different timing.
     """
     seed = int(os.environ.get("DIFFERENTIAL_SEED") or secrets.randbits(32))
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""What the serving role can read in the planner's statistics of a person who was erased: nothing."""
+"""The planner statistics that the serving role can read contain nothing about an erased person."""
 
 from collections.abc import AsyncIterator
 
@@ -37,20 +37,20 @@ MARKERS = ("marker", "27821234567", "27 82 123", "1981-02-03")
 
 @pytest.fixture
 async def serving_connection(serving_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection of the serving role."""
+    """Open a connection as the serving role."""
     connection = await asyncpg.connect(serving_url)
     yield connection
     await connection.close()
 
 
 async def columns_with_markers(connection: asyncpg.Connection) -> set[str]:
-    """The columns of which the statistics tell something of the person."""
+    """Return the columns with statistics that contain data of the person."""
     rows = await connection.fetch(SELECT_STATISTICS)
     return {column for column, values in rows if any(marker in values.lower() for marker in MARKERS)}
 
 
 async def create_person(client: httpx.AsyncClient, *, others: int) -> None:
-    """The person, with stored answers, changes and looks, beside so many others."""
+    """Create the person with stored responses, changes and audited reads, beside `others` other patients."""
     for number in range(others):
         person = {"patient_last_name": f"Other-{number}", "hospital_ids": ["hos456"]}
         assert (await client.post(PATIENTS, json=person)).status_code == 201
@@ -73,7 +73,7 @@ async def test_erasure_leaves_nothing_in_planner_statistics(
     serving_connection: asyncpg.Connection,
     others: int,
 ) -> None:
-    """Statistics of names, ids and words tell of the person before and not after, be there other patients or not."""
+    """Planner statistics contain the person's data only before the erasure, with or without other patients."""
     await create_person(client, others=others)
     await connection.execute("ANALYZE")
     before = await columns_with_markers(serving_connection)
@@ -101,7 +101,7 @@ async def test_only_filtered_and_sorted_columns_have_statistics(
     hospitals_and_doctors: None,  # noqa: ARG001
     connection: asyncpg.Connection,
 ) -> None:
-    """Text as people have written it, stored answers and reasons have none; what is filtered, sorted, searched has."""
+    """Only columns for filters, sorting and searches have statistics; text as entered, responses and reasons do not."""
     await create_person(client, others=20)
     await connection.execute("ANALYZE")
     rows = await connection.fetch(
@@ -127,14 +127,14 @@ async def test_only_filtered_and_sorted_columns_have_statistics(
         ("idempotency_keys", "document"),
     }
     assert columns_with_values <= columns_with_statistics
-    assert not columns_with_values & {("journal", "record"), ("journal", "erasure")}, "of JSON there never are any"
+    assert not columns_with_values & {("journal", "record"), ("journal", "erasure")}, "JSON never has statistics"
 
 
 @pytest.mark.usefixtures("hospitals_and_doctors")
 async def test_erasing_former_profiles_has_to_be_decided(
     client: httpx.AsyncClient, connection: asyncpg.Connection, command: Command
 ) -> None:
-    """Whether they go is decided beforehand; what is printed names none, nor does the refusal without a decision."""
+    """Erasing or keeping former profiles must be decided in advance, and no output names them."""
     counts = "SELECT (SELECT count(*) FROM patients), array(SELECT unique_id FROM profiles ORDER BY 1)"
     for unique_id in ("one", "two"):
         for profile in ("a@marker.org", "b@marker.org", "c@marker.org"):

@@ -1,4 +1,4 @@
-"""What one principal has under way, however much that is, takes no place from another."""
+"""One principal's work, however much, takes no capacity that is reserved for others."""
 
 import asyncio
 import socket
@@ -11,7 +11,7 @@ import asyncpg
 import httpx
 import pytest
 
-from app.api.pages import MAX_STREAMS_PER_PRINCIPAL
+from app.api.list_response import MAX_STREAMS_PER_PRINCIPAL
 from app.auth.scopes import Scope
 from tests.auth.support import HOSPITALS, PATIENTS, client_for, make_key, secured_app
 from tests.processes import count_deadlocks, port_of, wait_until_blocked
@@ -22,7 +22,7 @@ Serve = Callable[..., ServiceProcess]
 
 
 class GreedyAndHonest(NamedTuple):
-    """Clients of one service, with a key each."""
+    """Clients of one service, each with a key."""
 
     greedy: httpx.AsyncClient
     honest: httpx.AsyncClient
@@ -39,7 +39,7 @@ async def clients(database_url: str) -> AsyncIterator[GreedyAndHonest]:
 async def test_searches_of_one_principal_leave_slots_for_others(
     clients: GreedyAndHonest, connection: asyncpg.Connection
 ) -> None:
-    """While all that one principal searches waits in the database, another reads, filters and changes at once."""
+    """While all searches of one principal wait in the database, another principal reads, filters and writes at once."""
     assert (
         await clients.honest.post(PATIENTS, json={"unique_id": "one", "patient_last_name": "Nel"})
     ).status_code == 201
@@ -53,13 +53,13 @@ async def test_searches_of_one_principal_leave_slots_for_others(
             clients.honest.patch(f"{PATIENTS}one/", json={"patient_town": "Soweto"}),
         )
         assert {answer.status_code for answer in answers} == {200}
-        assert not any(search.done() for search in searches), "they were under way all the time"
+        assert not any(search.done() for search in searches), "the searches must have been running all the time"
     statuses = [answer.status_code for answer in await asyncio.gather(*searches)]
-    assert set(statuses) == {200}, "and they are answered when it is their turn"
+    assert set(statuses) == {200}, "the searches must succeed in the end"
 
 
 async def test_a_cancelled_search_frees_its_slot(clients: GreedyAndHonest, connection: asyncpg.Connection) -> None:
-    """Be it under way or waiting: afterwards there are as many places as before."""
+    """A cancelled search frees its slot, whether it was running or waiting."""
     async with connection.transaction():
         await connection.execute("LOCK TABLE name_words IN ACCESS EXCLUSIVE MODE")
         searches = [asyncio.ensure_future(clients.greedy.post(SEARCH, json={"search": "nell"})) for _ in range(8)]
@@ -74,7 +74,7 @@ async def test_a_cancelled_search_frees_its_slot(clients: GreedyAndHonest, conne
 async def test_refused_changes_do_not_roll_back_others(
     clients: GreedyAndHonest, connection: asyncpg.Connection
 ) -> None:
-    """Once one principal's changes are refused it shares no transactions: others' are not done twice for it."""
+    """A principal with refused changes shares no more transactions, so others' changes are not rolled back with it."""
     wrong = {"patient_last_name": "Doe", "hospital_ids": ["nowhere"]}
     refused = 0
     for _ in range(12):
@@ -85,15 +85,15 @@ async def test_refused_changes_do_not_roll_back_others(
         assert [answer.status_code for answer in answers] == [422] * 2 + [201] * 6
         refused += 2
     assert await connection.fetchval("SELECT count(*) FROM patients") == 72
-    await count_deadlocks(connection)  # it has all sessions report
+    await count_deadlocks(connection)  # makes all sessions report their statistics
     rolled_back = await connection.fetchval(
         "SELECT xact_rollback FROM pg_stat_database WHERE datname = current_database()"
     )
-    assert rolled_back < refused + 6, "each by itself, and the first ones also with others"
+    assert rolled_back < refused + 6, "refused changes were rolled back together with others"
 
 
 class UnreadList:
-    """A whole list whose client reads its head and nothing more."""
+    """A whole list of which the client reads only the head."""
 
     def __init__(self, url: str, key: str) -> None:
         self._connection = HTTPConnection("127.0.0.1", port_of(url), timeout=30)
@@ -113,7 +113,7 @@ class UnreadList:
 async def test_unread_lists_leave_slots_for_others(
     serve: Serve, database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """A principal has so many whole lists at once; one more waits until another ends, and others' lists do not wait."""
+    """A principal's concurrent whole lists are limited: another one waits for one to end, those of others do not."""
     await connection.execute(
         "INSERT INTO patients (unique_id, patient_last_name, patient_physical_address) "
         "SELECT 'p' || n, 'Doe', repeat('x', 500) FROM generate_series(1, 10000) n"
@@ -125,7 +125,7 @@ async def test_unread_lists_leave_slots_for_others(
     with closing(UnreadList(served.url, greedy)) as one_more:
         waiting = asyncio.ensure_future(asyncio.to_thread(one_more.status))
         async with httpx.AsyncClient(base_url=served.url, timeout=60) as client:
-            for key in (honest, greedy):  # what is no whole list waits for none
+            for key in (honest, greedy):  # other requests do not wait for whole lists
                 page = await client.get(PATIENTS, params={"limit": 5}, headers={"X-API-Key": key})
                 assert page.status_code == 200
                 small = await client.get(HOSPITALS, headers={"X-API-Key": key})
@@ -141,7 +141,7 @@ async def test_unread_lists_leave_slots_for_others(
 async def test_a_list_beyond_the_limit_is_429_after_waiting(
     serve: Serve, database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """A whole list too many is a 429 after some seconds."""
+    """A whole list beyond the limit is a 429 after some seconds of waiting."""
     await connection.execute(
         "INSERT INTO patients (unique_id, patient_last_name, patient_physical_address) "
         "SELECT 'p' || n, 'Doe', repeat('x', 500) FROM generate_series(1, 10000) n"

@@ -1,4 +1,4 @@
-"""Where one request ends and the next begins: what the service reads is what it was sent, or it is refused."""
+"""Message framing: the service reads exactly the request that was sent, or refuses it."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -20,13 +20,13 @@ LAST_CHUNK = b"0\r\n\r\n"
 H2C_UPGRADE_HEADERS = (
     b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQBAAAAAAIAAAAA\r\n"
 )
-"""What Java's client offers with its first request on a connection."""
+"""The headers that Java's client offers with its first request on a connection."""
 NEXT_REQUEST = b"GET /livez HTTP/1.1\r\nHost: patients.test\r\nX-Request-ID: next\r\nConnection: close\r\n\r\n"
 PATIENTS = b"/patients/patients/"
 
 
 class RawRequest(NamedTuple):
-    """A request: what of it comes first, and what then."""
+    """The head and the body of a request."""
 
     head: bytes
     body: bytes = b""
@@ -35,7 +35,7 @@ class RawRequest(NamedTuple):
 def post_request(
     headers: bytes, body: bytes = BODY, *, host: bytes = HOST_HEADER, version: bytes = b"HTTP/1.1"
 ) -> RawRequest:
-    """A request that creates a patient."""
+    """Return a request that creates a patient."""
     first = b"POST %b %b\r\n" % (PATIENTS, version)
     return RawRequest(first + host + b"Content-Type: application/json\r\n" + headers + b"\r\n", body)
 
@@ -55,7 +55,7 @@ SERVED_REQUESTS = {
     "upgrade that Connection does not name": post_request(b"Upgrade: h2c\r\n" + CONTENT_LENGTH_HEADER),
     "blank lines before it": RawRequest(b"\r\n\r\n" + post_request(CONTENT_LENGTH_HEADER).head, BODY),
 }
-"""They create a patient, and the next request on the connection is served."""
+"""These create a patient, and the next request on the connection is served."""
 
 SERVED_AS_LAST_REQUESTS = {
     "h2c and length": post_request(H2C_UPGRADE_HEADERS + CONTENT_LENGTH_HEADER),
@@ -78,7 +78,7 @@ SERVED_AS_LAST_REQUESTS = {
     ),
     "close": post_request(b"Connection: close\r\n" + CONTENT_LENGTH_HEADER),
 }
-"""They create a patient, and nothing that follows is taken for a request."""
+"""These create a patient, and nothing that follows is treated as a request."""
 
 REFUSED_REQUESTS = {
     "both lengths": post_request(CONTENT_LENGTH_HEADER + TRANSFER_ENCODING_HEADER, CHUNK + LAST_CHUNK),
@@ -160,11 +160,11 @@ REFUSED_REQUESTS = {
     "many headers": post_request(b"X-A: a\r\n" * 4_200 + CONTENT_LENGTH_HEADER),
     "long path": RawRequest(b"GET /%b HTTP/1.1\r\n" % (b"a" * 33_000) + HOST_HEADER + b"\r\n"),
 }
-"""They are answered by a problem, create nothing, and nothing that follows is taken for a request."""
+"""These get a problem and create nothing, and nothing that follows is treated as a request."""
 
 
 def deliveries(case: RawRequest, *, bytewise_too: bool) -> Iterator[list[bytes]]:
-    """All at once; the body in a later read than the head, and what follows in one later still; and by the byte."""
+    """Yield the pieces to send: all at once; head, body and next request separately; and byte by byte."""
     yield [case.head + case.body + NEXT_REQUEST]
     yield [case.head, case.body, NEXT_REQUEST] if case.body else [case.head, NEXT_REQUEST]
     if bytewise_too:
@@ -172,14 +172,14 @@ def deliveries(case: RawRequest, *, bytewise_too: bool) -> Iterator[list[bytes]]
 
 
 async def exchange(served: ServiceProcess, pieces: list[bytes]) -> bytes:
-    """All that is answered until the service closes the connection."""
+    """Send pieces and return everything received until the service closes the connection."""
     async with connected(served.url) as plain:
         await send(plain, *pieces)
         return await read_to_end(plain)
 
 
 async def test_each_request_ends_where_it_says(serve: Serve, database_url: str, connection: asyncpg.Connection) -> None:
-    """Every way of saying where a request ends, and of being wrong about it."""
+    """Every valid way to delimit a request is served, and every invalid one is refused."""
     served = serve(DATABASE_URL=database_url)
     created = 0
     for cases, expected in ((SERVED_REQUESTS, [201, 204]), (SERVED_AS_LAST_REQUESTS, [201])):
@@ -200,7 +200,7 @@ async def test_each_request_ends_where_it_says(serve: Serve, database_url: str, 
 
 
 async def test_a_body_that_looks_like_a_request_is_a_body(serve: Serve, database_url: str) -> None:
-    """Also where it comes after an upgrade was asked for, by the byte, and where it is not waited for."""
+    """A body that looks like a request is read as a body, even after an upgrade offer, byte by byte, or unawaited."""
     served = serve(DATABASE_URL=database_url, PATIENTS_AUTH="required")
     for headers in (H2C_UPGRADE_HEADERS, b"", b"Connection: close\r\n"):
         case = post_request(headers + b"Content-Length: %d\r\n" % len(NEXT_REQUEST), NEXT_REQUEST)
@@ -211,7 +211,7 @@ async def test_a_body_that_looks_like_a_request_is_a_body(serve: Serve, database
 
 
 async def test_expect_continue_works_with_an_upgrade(serve: Serve, database_url: str) -> None:
-    """`Expect: 100-continue` together with an upgrade, the body sent when it is wanted; then the connection ends."""
+    """`Expect: 100-continue` works together with an upgrade offer, and the connection then ends."""
     served = serve(DATABASE_URL=database_url)
     go_on = b"HTTP/1.1 100 Continue\r\n\r\n"
     for headers, body in ((CONTENT_LENGTH_HEADER, BODY), (TRANSFER_ENCODING_HEADER, CHUNK + LAST_CHUNK)):
@@ -225,10 +225,7 @@ async def test_expect_continue_works_with_an_upgrade(serve: Serve, database_url:
 
 
 async def test_a_request_is_answered_once(serve: Serve, database_url: str) -> None:
-    """What is wrong with the body of a request that has its answer ends the connection, without a second answer.
-
-    What comes after a request that is being answered does not take its answer away.
-    """
+    """A request gets one response: later errors in its body, or bytes after it, cause no second response."""
     served = serve(DATABASE_URL=database_url, PATIENTS_AUTH="required")
     async with connected(served.url) as plain:
         await send(plain, post_request(TRANSFER_ENCODING_HEADER).head)

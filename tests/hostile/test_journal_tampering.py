@@ -1,4 +1,4 @@
-"""The journal rewritten by whoever owns its tables, and entries by the role that serves: what is found, and when."""
+"""Tampering by the owner of the journal's tables and by the serving role: what verification finds."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -24,7 +24,7 @@ SELECT_ENTRIES = """
 
 
 async def tamper(connection: asyncpg.Connection, statements: str, unique_id: str) -> None:
-    """What the owner can do to a record, which the statements call `OWN` and `'pat'`; triggers are off meanwhile."""
+    """Run `statements` as the owner with triggers off; in them, `OWN` and `'pat'` stand for the record."""
     own = f"resource = 'patients' AND unique_id = '{unique_id}'"
     forged = statements.replace("OWN", own).replace("'pat'", f"'{unique_id}'")
     await connection.execute(
@@ -33,7 +33,7 @@ async def tamper(connection: asyncpg.Connection, statements: str, unique_id: str
 
 
 async def rehash(connection: asyncpg.Connection, unique_id: str) -> None:
-    """Compute all hashes of a record's chain anew, as anybody can who has read the documentation."""
+    """Recompute all hashes of a record's chain, which anyone who knows the documentation can do."""
     entries = await connection.fetch(SELECT_ENTRIES, unique_id)
     new = (
         f"UPDATE journal SET hash = '\\x{forged.hex()}' WHERE OWN AND version = {entry['version']}"  # noqa: S608
@@ -43,7 +43,7 @@ async def rehash(connection: asyncpg.Connection, unique_id: str) -> None:
 
 
 async def create_patient_with_history(client: httpx.AsyncClient, unique_id: str) -> None:
-    """A patient with five entries."""
+    """Create a patient with five entries."""
     body = {**EXAMPLE_PATIENT, "patient_profile": None, "unique_id": unique_id}
     assert (await client.post(PATIENTS, json=body)).status_code == 201
     for title in "abcd":
@@ -55,8 +55,8 @@ REDACT_STATEMENT = """
         salt, resource, unique_id, version, action, time, actor, request_id, reason, record, erasure), 'hex'))
     WHERE OWN AND version = 3
 """
-CHANGED_ENTRY_MESSAGE = "has a version 3 that is not as it was written"
-FIRST_ENTRY_MESSAGE = "has lost versions before 1, or that is not as it was written"
+CHANGED_ENTRY_MESSAGE = "has a version 3 that was altered"
+FIRST_ENTRY_MESSAGE = "has lost versions before 1, or that version was altered"
 FORGERIES = (
     ("UPDATE journal SET actor = 'key:other' WHERE OWN AND version = 3", CHANGED_ENTRY_MESSAGE),
     ("UPDATE journal SET time = time - interval '1 microsecond' WHERE OWN AND version = 3", CHANGED_ENTRY_MESSAGE),
@@ -74,7 +74,7 @@ FORGERIES = (
     ("UPDATE journal SET actor = 'x' WHERE OWN AND version = 1", FIRST_ENTRY_MESSAGE),
     (
         "DELETE FROM journal WHERE OWN AND version = 1",
-        "has lost versions before 2, or that is not as it was written",
+        "has lost versions before 2, or that version was altered",
     ),
     ("DELETE FROM journal WHERE OWN AND version = 2", "lacks the version before 3"),
     (
@@ -113,13 +113,13 @@ FORGERIES = (
         """,
         FIRST_ENTRY_MESSAGE,
     ),
-    (REDACT_STATEMENT, "was redacted in version 3 by no erasure, or changed since"),
+    (REDACT_STATEMENT, "was redacted in version 3 without an erasure, or changed since"),
     (
         """UPDATE journal SET erasure = '{"content": "x"}' WHERE OWN AND version = 3""",
-        "was redacted in version 3 by no erasure, or changed since",
+        "was redacted in version 3 without an erasure, or changed since",
     ),
 )
-"""What is done to a record's entries, and how the first entry that is wrong is named. At most as many as are listed."""
+"""Statements that tamper with a record's entries, and how the first wrong entry is reported."""
 
 
 async def test_forgeries_are_found(
@@ -128,7 +128,7 @@ async def test_forgeries_are_found(
     command: Command,
     connection: asyncpg.Connection,
 ) -> None:
-    """Whatever is changed, removed or inserted, the first entry that is wrong is named; no other record is."""
+    """For each change, removal or insertion the first wrong entry is reported, and no other record is."""
     await create_patient_with_history(client, "other")
     expected = set()
     for number, (statements, flaw) in enumerate(FORGERIES):
@@ -161,7 +161,7 @@ REWRITES = (
     DELETE FROM patients WHERE unique_id = 'pat'
     """,
 )
-"""What is done before all hashes are computed anew; the last two with an entry that was never written."""
+"""Statements to run before all hashes are recomputed; the last two add an entry that the service never wrote."""
 
 
 async def test_a_rehashed_chain_is_found_only_with_a_journal_head(
@@ -170,7 +170,7 @@ async def test_a_rehashed_chain_is_found_only_with_a_journal_head(
     command: Command,
     connection: asyncpg.Connection,
 ) -> None:
-    """With all hashes computed anew `verify` finds nothing, and with a line that was taken before it finds it all."""
+    """If all hashes are recomputed, only a journal head from before reveals the tampering."""
     for number, statements in enumerate(REWRITES):
         await create_patient_with_history(client, f"pat-{number}")
         line = (await command("journal", "head")).out
@@ -178,7 +178,8 @@ async def test_a_rehashed_chain_is_found_only_with_a_journal_head(
         await rehash(connection, f"pat-{number}")
         assert (await command("journal", "verify")).status == 0, statements
         done = await command("journal", "verify", "--head", line)
-        assert (done.status, f"The journal is not that of {line.split()[0]}" in done.out) == (1, True), statements
+        message = f"The journal does not match the head of {line.split()[0]}"
+        assert (done.status, message in done.out) == (1, True), statements
 
 
 async def test_a_forged_erasure_is_counted(
@@ -187,7 +188,7 @@ async def test_a_forged_erasure_is_counted(
     command: Command,
     connection: asyncpg.Connection,
 ) -> None:
-    """A change that is passed off as redacted, by an erasure that is made up for it, is counted as such."""
+    """A change that is disguised as a redaction by a forged erasure is counted as a redaction."""
     await create_patient_with_history(client, "pat")
     line = (await command("journal", "head")).out
     named = 'UPDATE journal SET record = (record::jsonb || \'{"profile_id": "x"}\')::json WHERE OWN AND version = 3'
@@ -209,7 +210,7 @@ async def test_a_forged_erasure_is_counted(
 async def test_changes_of_redacted_entries_are_found(
     client: httpx.AsyncClient, command: Command, connection: asyncpg.Connection
 ) -> None:
-    """An entry of another patient that once had the erased profile: who did it, when, and what the record was."""
+    """A change of the actor, time or reason of a redacted entry is found."""
     profile = {"patient_profile": {"unique_id": "prof"}}
     for unique_id in ("one", "two"):
         body = {"unique_id": unique_id, "patient_last_name": "Doe", **profile}
@@ -221,7 +222,7 @@ async def test_changes_of_redacted_entries_are_found(
     forged = "UPDATE journal SET actor = 'key:other', time = '2001-01-01', reason = 'x' WHERE OWN AND version = 1"
     await tamper(connection, forged, "one")
     done = await command("journal", "verify")
-    assert (done.status, "one was redacted in version 1 by no erasure, or changed since" in done.out) == (1, True)
+    assert (done.status, "one was redacted in version 1 without an erasure, or changed since" in done.out) == (1, True)
 
 
 FORBIDDEN_ACTORS = (
@@ -241,7 +242,7 @@ INSERT_ENTRY = """
     INSERT INTO journal (resource, unique_id, version, action, actor, record) VALUES ('patients', 'pat', $1, $2, $3, $4)
 """
 FORBIDDEN_COLUMNS = {"time": "now()", "hash": "''", "salt": "gen_random_uuid()", "erasure": "'{}'", "reason": "''"}
-"""Which are the database's, or the owner's."""
+"""Columns that only the database or the owner may set."""
 
 
 @pytest.fixture
@@ -251,7 +252,7 @@ async def serving_connection(
     serving_url: str,
     connection: asyncpg.Connection,
 ) -> AsyncIterator[asyncpg.Connection]:
-    """A connection of the serving role; there is a patient, and a key."""
+    """Open a connection as the serving role, with a patient and a key in the database."""
     await create_patient_with_history(client, "pat")
     await connection.execute("INSERT INTO api_keys (name, digest, scopes) VALUES ('front desk', '', '{}')")
     serving_role_connection = await asyncpg.connect(serving_url)
@@ -262,7 +263,7 @@ async def serving_connection(
 async def test_the_serving_role_cannot_write_forged_entries(
     serving_connection: asyncpg.Connection, connection: asyncpg.Connection
 ) -> None:
-    """Entries of commands, of keys that there are not and of erasures are refused; so are its own times and hashes."""
+    """The serving role cannot write entries of commands, unknown keys or erasures, or set times, hashes, versions."""
     before = await connection.fetch("SELECT * FROM journal")
     for actor in FORBIDDEN_ACTORS:
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match="this role writes no such entry"):
@@ -285,10 +286,10 @@ async def test_the_serving_role_cannot_write_forged_entries(
 
 
 async def test_the_serving_role_cannot_import(serving_connection: asyncpg.Connection, serving_url: str) -> None:
-    """An import under that role is exit status 1 with a sentence, and stores nothing."""
+    """An import as the serving role is exit status 1 and one sentence, and stores nothing."""
     lines = '{"unique_id": "imported", "hospital_name": "General"}'
     words = ("import", "-", "--resource", "hospitals")
-    done = await asyncio.to_thread(run_cli, *words, given=lines, DATABASE_URL=serving_url)
+    done = await asyncio.to_thread(run_cli, *words, stdin_text=lines, DATABASE_URL=serving_url)
     assert (done.returncode, "use the DATABASE_URL of the role that migrates" in done.stderr) == (1, True)
     assert await serving_connection.fetchval("SELECT count(*) FROM hospitals WHERE unique_id = 'imported'") == 0
 
@@ -296,11 +297,11 @@ async def test_the_serving_role_cannot_import(serving_connection: asyncpg.Connec
 async def test_entries_forged_by_the_serving_role_disagree_with_the_record(
     serving_connection: asyncpg.Connection, command: Command
 ) -> None:
-    """Entries in the name of any key that there is: nothing prevents it, but no record agrees with them."""
+    """Entries that the serving role forges with an existing actor are accepted, but disagree with the record."""
     for version, actor in enumerate(("key:front desk", "local", "demo", "oidc:anybody"), 6):
         await serving_connection.execute(INSERT_ENTRY, version, "updated", actor, "{}")
     done = await command("journal", "verify")
-    assert (done.status, "pat has another version than its newest entry" in done.out) == (1, True)
+    assert (done.status, "pat has a different version than its newest entry" in done.out) == (1, True)
 
 
 async def test_a_record_with_an_unjournaled_version_takes_no_change(
@@ -309,7 +310,7 @@ async def test_a_record_with_an_unjournaled_version_takes_no_change(
     command: Command,
     connection: asyncpg.Connection,
 ) -> None:
-    """A record of which SQL has changed the version takes no change until that is the journal's; then it does."""
+    """A record with a version changed by SQL takes no change until its version is the journal's again."""
     await create_patient_with_history(client, "pat")
     await connection.execute("UPDATE patients SET patient_title = 'X', version = 9 WHERE unique_id = 'pat'")
     assert (await client.put(f"{PATIENTS}pat/", json={"patient_title": "Y"})).status_code == 500

@@ -1,4 +1,4 @@
-"""Functions that run with the rights of the tables' owner: nobody gets these by way of them."""
+"""Functions that run with the rights of the tables' owner: no role can gain these rights through them."""
 
 import asyncpg
 import pytest
@@ -8,7 +8,7 @@ from tests.journal import conftest as fixtures
 command, serving_url = fixtures.command, fixtures.serving_url
 
 SERVING_ROLE_FUNCTIONS = {"add_audit_months", "forget_stale_words"}
-"""What the serving role may call."""
+"""The functions that the serving role may call."""
 CREATE_SHADOWING_TYPE = """
     CREATE FUNCTION pg_temp.evil(v pg_catalog.tsquery) RETURNS boolean LANGUAGE plpgsql AS $$
     BEGIN
@@ -33,7 +33,7 @@ CREATE_FOREIGN_TRIGGER = """
 
 
 async def test_owner_functions_fix_search_path_and_are_not_public(connection: asyncpg.Connection) -> None:
-    """It looks nowhere but in the system's own schema before `pg_temp`, and PUBLIC may not call it."""
+    """Every such function searches `pg_catalog` before `pg_temp`, and PUBLIC may not call it."""
     functions = await connection.fetch(
         "SELECT proname, proconfig, has_function_privilege('public', oid, 'EXECUTE') AS anybody"
         " FROM pg_proc WHERE prosecdef AND pronamespace = 'public'::regnamespace"
@@ -50,7 +50,7 @@ async def test_owner_functions_fix_search_path_and_are_not_public(connection: as
 async def test_the_serving_role_does_not_become_the_owner(
     serving_url: str, connection: asyncpg.Connection, call: str
 ) -> None:
-    """Neither by types of its own that stand in for others, nor by triggers of its own."""
+    """The serving role gains no rights of the owner through its own types or triggers."""
     serving = await asyncpg.connect(serving_url)
     try:
         if call is not CREATE_FOREIGN_TRIGGER:
@@ -66,7 +66,7 @@ async def test_the_serving_role_does_not_become_the_owner(
 
 
 async def test_the_serving_role_can_call_only_the_functions_it_needs(serving_url: str) -> None:
-    """And none of the others."""
+    """The serving role may call the functions it needs and no others."""
     serving = await asyncpg.connect(serving_url)
     try:
         callable_ = await serving.fetch(

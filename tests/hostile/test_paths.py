@@ -1,4 +1,4 @@
-"""Paths that are written in other ways: they reach what they name, or nothing."""
+"""Unusual spellings of paths reach the resource that they name, or none."""
 
 from collections.abc import Callable
 
@@ -23,7 +23,7 @@ ESCAPED_SLASH_PATHS = (
 
 @pytest.mark.parametrize("kind", RESOURCE_EXAMPLES, ids=lambda kind: kind.name)
 async def test_an_escaped_slash_reaches_no_route(client: httpx.AsyncClient, kind: ResourceExample) -> None:
-    """No id has one: it is a 404, whatever the path would be without the escape, and nothing is written."""
+    """A path with an escaped slash is a 404 and changes nothing, whatever it means unescaped: no id has a slash."""
     assert (await client.post(kind.path, json=kind.create_body)).status_code == 201
     before = (await client.get(kind.record_path)).json()
     for path in (
@@ -40,7 +40,7 @@ async def test_an_escaped_slash_reaches_no_route(client: httpx.AsyncClient, kind
 async def test_path_spellings_reach_what_they_name_or_nothing(
     serve: Callable[..., ServiceProcess], database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """Nothing takes away dots, doubles of slashes or backslashes; a URL in place of a path is its path."""
+    """Dots, double slashes and backslashes are not normalized, and a URL in place of a path means its path."""
     await insert_patients(connection, 1)
     served = serve(DATABASE_URL=database_url)
     one = "/patients/patients/pat0/"

@@ -1,4 +1,4 @@
-"""Names that somebody adds, or has, across a wall: they hide nobody, tell nothing, and break no search."""
+"""Names of patients in one hospital hide no patients of others in searches, reveal nothing, and break no search."""
 
 import asyncio
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from app.db.database import Database
-from app.search.dictionary import delete_stale_words
+from app.search.unused_words import delete_stale_words
 from app.search.vocabulary import MAX_CANDIDATES, MAX_RANKED_CANDIDATES
 from tests.hospital_scope.conftest import ScopedClients, patient_body, scoped_clients
 from tests.journal.conftest import Command, command
@@ -18,11 +18,11 @@ from tests.search.conftest import PATIENTS, SEARCH
 __all__ = ["command", "scoped_clients"]
 
 WORDS_OF_A_NAME = 18
-"""With eight letters and a blank each, about what one field of 150 characters takes."""
+"""With words of eight letters and a blank each, about what a field of 150 characters holds."""
 
 
 def words_one_edit_from(word: str) -> Iterator[str]:
-    """Other words with one letter more, or another letter, in the order of the alphabet."""
+    """Yield other words with one letter inserted or replaced, in alphabetical order."""
     letters = "abcdefghijklmnopqrstuvwxyz"
     inserted = {word[:place] + letter + word[place:] for letter in letters for place in range(len(word) + 1)}
     replaced = {word[:place] + letter + word[place + 1 :] for letter in letters for place in range(len(word))}
@@ -30,7 +30,7 @@ def words_one_edit_from(word: str) -> Iterator[str]:
 
 
 def name_fields(words: list[str]) -> Iterator[dict[str, str]]:
-    """The words as names of patients, as many in each as there is room for."""
+    """Yield the words as names of patients, as many in each name as fit."""
     for start in range(0, len(words), 2 * WORDS_OF_A_NAME):
         some = words[start : start + 2 * WORDS_OF_A_NAME]
         yield {
@@ -57,7 +57,7 @@ async def delete_unused_words(database_url: str) -> None:
 
 @pytest.fixture
 async def dlamini_ids(connection: asyncpg.Connection, scoped_clients: ScopedClients) -> list[str]:
-    """Thirty patients of that name, in another hospital."""
+    """Create thirty patients of that name in another hospital, and return their ids."""
     del scoped_clients
     await connection.execute(
         "INSERT INTO patients (unique_id, patient_last_name) SELECT 'd' || n, 'Dlamini' FROM generate_series(10, 39) n"
@@ -71,7 +71,7 @@ async def dlamini_ids(connection: asyncpg.Connection, scoped_clients: ScopedClie
 async def test_names_added_and_removed_hide_no_patient_from_search(
     scoped_clients: ScopedClients, connection: asyncpg.Connection, dlamini_ids: list[str], database_url: str
 ) -> None:
-    """A key limited to one hospital renames its own patient again and again; others' typing errors still find."""
+    """Renaming a patient again and again with a restricted key hides no patients from misspelled searches of others."""
     words = list(words_one_edit_from("dlamni"))[: MAX_CANDIDATES + 24]
     for name in name_fields(words):
         assert (await scoped_clients.a.patch(f"{PATIENTS}pat-a/", json=name)).status_code == 200
@@ -91,7 +91,7 @@ async def test_names_added_and_removed_hide_no_patient_from_search(
 async def test_similar_names_do_not_hide_a_frequent_one(
     scoped_clients: ScopedClients, connection: asyncpg.Connection, first: str
 ) -> None:
-    """Whichever came first: what many patients have is meant before what one has."""
+    """A name of many patients outranks similar names of one patient each, whichever was added first."""
     words = list(words_one_edit_from("dlamni"))[: 2 * MAX_CANDIDATES]
     others = (
         "INSERT INTO patients (unique_id, patient_last_name) SELECT 'd' || n, 'Dlamini' FROM generate_series(1, 8) n"
@@ -109,7 +109,7 @@ async def test_similar_names_do_not_hide_a_frequent_one(
 async def test_later_names_do_not_hide_an_earlier_rare_one(
     scoped_clients: ScopedClients, connection: asyncpg.Connection
 ) -> None:
-    """However many are added later, with one patient each: what was there before comes before them."""
+    """However many similar names of one patient each are added later, an earlier one still ranks before them."""
     assert (await scoped_clients.free.post(PATIENTS, json=patient_body("Qwandela", "hosB"))).status_code == 201
     await connection.execute(
         "INSERT INTO patients (unique_id, patient_last_name) "
@@ -122,7 +122,7 @@ async def test_later_names_do_not_hide_an_earlier_rare_one(
 async def test_a_restricted_principal_searches_only_the_words_of_its_hospitals(
     scoped_clients: ScopedClients, connection: asyncpg.Connection
 ) -> None:
-    """With the words of all patients gone, and with those of all other hospitals gone, it finds the same."""
+    """A restricted principal finds the same without the words of all patients and of all other hospitals."""
     for client, name in ((scoped_clients.a, "Kruisenberg"), (scoped_clients.b, "Kruisenburg")):
         body = patient_body(name, "hosA" if client is scoped_clients.a else "hosB")
         assert (await scoped_clients.free.post(PATIENTS, json=body)).status_code == 201
@@ -137,7 +137,7 @@ async def test_a_restricted_principal_searches_only_the_words_of_its_hospitals(
 async def test_words_of_other_hospitals_change_no_result(
     scoped_clients: ScopedClients, connection: asyncpg.Connection
 ) -> None:
-    """At the very number of own words from which one is left out: a similar word of others leaves out none."""
+    """Similar words of other hospitals displace no word even if a hospital has exactly as many as are considered."""
     await connection.execute(
         "INSERT INTO patients (unique_id, patient_last_name) "
         "SELECT 'p' || n, 'Qwandel' || chr(19968 + n) FROM generate_series(1, $1) n",
@@ -157,13 +157,13 @@ async def test_words_of_other_hospitals_change_no_result(
 async def test_no_names_make_a_search_fail(
     scoped_clients: ScopedClients, connection: asyncpg.Connection, letters: str
 ) -> None:
-    """Thousands of similar words, and the longest that there can be: every search is answered, everybody's."""
+    """Thousands of similar words of the maximum length make no search fail, for any principal."""
     filler = {"long": "repeat('z', 130)", "wide": "repeat(chr(131072), 50)"}[letters]
     await connection.execute(
         f"""
         INSERT INTO patients (unique_id, patient_last_name)
         SELECT 'p' || n, 'abcd' || chr(131072 + n) || {filler} FROM generate_series(1, 3000) n
-        """  # noqa: S608  # our own words
+        """  # noqa: S608  # the test's own words
     )
     await connection.execute(
         "INSERT INTO patient_hospitals SELECT unique_id, 'hosA' FROM patients WHERE unique_id ~ '^p[0-9]'"
@@ -178,7 +178,7 @@ async def test_no_names_make_a_search_fail(
 async def test_characters_that_fold_into_many_letters_are_accepted(
     scoped_clients: ScopedClients, character: str
 ) -> None:
-    """Some characters become many letters where they are folded: names and searches of them are taken all the same."""
+    """Names and searches with characters that fold into many letters are accepted."""
     body = {"unique_id": "many", "patient_last_name": character * 150, "patient_first_name": character * 150}
     assert (await scoped_clients.free.post(PATIENTS, json=body)).status_code == 201
     assert (await scoped_clients.free.post(SEARCH, json={"search": character * 200})).status_code == 200
@@ -187,7 +187,7 @@ async def test_characters_that_fold_into_many_letters_are_accepted(
 async def test_words_are_deleted_with_their_last_patient(
     scoped_clients: ScopedClients, connection: asyncpg.Connection, database_url: str
 ) -> None:
-    """Of a hospital with the last patient of that hospital, of all with the last of all."""
+    """A word leaves a hospital with its last patient of that name there, and the vocabulary with the last of all."""
     for name, *hospitals in (("Zorrilla", "hosA", "hosB"), ("Quixote", "hosA"), ("Sancho", "hosA")):
         assert (await scoped_clients.free.post(PATIENTS, json=patient_body(name, *hospitals))).status_code == 201
     assert await count_words(connection, "hospital_words", ["zorrilla", "quixote", "sancho"]) == 4
@@ -210,7 +210,7 @@ async def test_words_are_deleted_with_their_last_patient(
 async def test_a_restricted_search_reads_no_index_of_other_hospitals(
     scoped_clients: ScopedClients, connection: asyncpg.Connection
 ) -> None:
-    """On behalf of a principal that sees few patients, no index is read that has others': time tells nothing."""
+    """The search of a principal with few visible patients reads no index with others', so timing reveals nothing."""
     await connection.execute(
         "INSERT INTO patients (unique_id, patient_last_name, patient_town) "
         "SELECT 'p' || n, 'Dlamini', 'Soweto' FROM generate_series(1, 5000) n"
@@ -222,7 +222,7 @@ async def test_a_restricted_search_reads_no_index_of_other_hospitals(
     indexes = ["ix_patients_patient_search", "ix_patients_patient_last_name_folded_unique_id"]
     for query in ({"search": "dlamini"}, {"search": "dlamni x"}, {"patient_last_name": "dlamini", "count": "exact"}):
         assert (await scoped_clients.a.post(SEARCH, json=query)).json() == []
-    await count_deadlocks(connection)  # it has all sessions report
+    await count_deadlocks(connection)  # makes all sessions report their statistics
     scans = "SELECT sum(idx_scan) FROM pg_stat_user_indexes WHERE indexrelname = ANY ($1)"
     assert await connection.fetchval(scans, indexes) == 0
 
@@ -230,7 +230,7 @@ async def test_a_restricted_search_reads_no_index_of_other_hospitals(
 async def test_stale_words_beyond_one_batch_are_deleted(
     scoped_clients: ScopedClients, connection: asyncpg.Connection, database_url: str
 ) -> None:
-    """All of them are looked at, those that come again and again once; and one patient brings no more than 60."""
+    """All stale words are processed across batches, repeated ones once, and one patient adds at most 60 words."""
     await connection.execute(
         "INSERT INTO name_words (word) SELECT 'w' || n FROM generate_series(1, 1000) n;"
         "INSERT INTO hospital_words (word, hospital_id) SELECT 'w' || n, 'hosA' FROM generate_series(1, 1000) n;"
@@ -249,7 +249,7 @@ async def test_stale_words_beyond_one_batch_are_deleted(
 async def test_erasure_blocks_no_writer(
     scoped_clients: ScopedClients, connection: asyncpg.Connection, command: Command
 ) -> None:
-    """While another transaction, such as an import, has written words, whoever erases waits, and nobody behind it."""
+    """While another transaction, such as an import, has written words, an erasure waits and blocks no other writer."""
     async with connection.transaction():
         await connection.execute("INSERT INTO hospital_words (word, hospital_id) VALUES ('imported', 'hosA')")
         erasing = asyncio.ensure_future(command("erase", "patient", "pat-b", "--reason", "asked", "--yes"))

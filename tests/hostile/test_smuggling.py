@@ -1,6 +1,6 @@
-"""A client without credentials behind a proxy that others use too acts in nobody's name.
+"""Request smuggling: a client without credentials behind a shared proxy cannot act as another client.
 
-Where the service takes a body for a request, that swallows the next request on the connection that the proxy shares.
+If the service mistook a body for a request, that request would swallow the next one on the proxy's shared connection.
 """
 
 import asyncio
@@ -24,18 +24,18 @@ Serve = Callable[..., ServiceProcess]
 
 PATIENTS = "/patients/patients/"
 PAUSES_SECONDS = (0.0, 0.01)
-"""Between a head and its body: the proxy passes the head on before the body comes, and the answer is not over yet."""
+"""Between a head and its body: the proxy forwards the head before the body arrives, while no response has ended."""
 SMUGGLED_REQUEST = b"\r\n" * 20_000 + (
     b"DELETE /patients/patients/pat0/ HTTP/1.1\r\nHost: patients.test\r\nX-Request-ID: smuggled\r\nX-Swallowed: "
 )
-"""A request without an end, whose last header takes the first line of the next one.
+"""An incomplete request with a last header that takes in the first line of the next request.
 
 The blank lines before it mean nothing to a parser, and are too many to be sent or read together with a head.
 """
 CHUNKED_BODY = b"%x\r\n%b\r\n0\r\n\r\n" % (len(SMUGGLED_REQUEST), SMUGGLED_REQUEST)
 CONTENT_LENGTH_HEADER = b"Content-Length: %d\r\n" % len(SMUGGLED_REQUEST)
 VICTIM_TIMEOUT_SECONDS = 20
-"""Longer than a slow disk takes to commit the audit of a read, shorter than the service waits for a client."""
+"""Longer than a slow disk takes to commit an audit row, and shorter than the service waits for a client."""
 TRANSFER_ENCODING_HEADER = b"Transfer-Encoding: chunked\r\n"
 
 ATTACKS = {
@@ -66,20 +66,20 @@ ATTACKS = {
 
 @pytest.fixture(params=PROXY_COMMANDS)
 def proxy(request: pytest.FixtureRequest) -> Iterator[tuple[str, Path]]:
-    """The name of a proxy, and a directory for its files, which it may enter whoever it runs as."""
+    """Return the name of a proxy, and a directory for its files that any account may enter."""
     with data_directory() as directory:
         yield request.param, directory
 
 
 @pytest.fixture
 async def victim_key(database_url: str, connection: asyncpg.Connection) -> str:
-    """A key of somebody who may delete patients, of whom there is one."""
+    """Return a key that may read and write patients, with one patient stored."""
     await insert_patients(connection, 1)
     return await make_key(database_url, Scope.PATIENTS_READ, Scope.PATIENTS_WRITE)
 
 
 async def attack(url: str, headers: bytes, body: bytes, pause: float) -> None:
-    """Send a request without credentials, its body in a later read, and hang up when it is answered."""
+    """Send a request without credentials, its body in a later read, and disconnect after the response."""
     head = b"POST /patients/patients/ HTTP/1.1\r\nHost: patients.test\r\nContent-Type: application/json\r\n"
     async with connected(url) as plain:
         await send(plain, head + headers + b"\r\n")
@@ -90,7 +90,7 @@ async def attack(url: str, headers: bytes, body: bytes, pause: float) -> None:
 
 
 async def get_patient(victim: httpx.AsyncClient) -> httpx.Response:
-    """Read the patient; again, where the proxy sent that on a connection which the service was closing."""
+    """Read the patient, and retry if the proxy used a connection that the service was closing."""
     try:
         return await victim.get(f"{PATIENTS}pat0/")
     except httpx.RemoteProtocolError:
@@ -100,7 +100,7 @@ async def get_patient(victim: httpx.AsyncClient) -> httpx.Response:
 async def test_no_request_is_smuggled_into_anothers_connection(
     serve: Serve, database_url: str, connection: asyncpg.Connection, proxy: tuple[str, Path], victim_key: str
 ) -> None:
-    """After each attack others get their own answers, and the patient is there."""
+    """After each attack other clients get their own responses, and the patient still exists."""
     served = serve(DATABASE_URL=database_url, PATIENTS_AUTH="required")
     name, directory = proxy
     with proxy_in_front_of(served.url, name, directory, free_port()) as url:

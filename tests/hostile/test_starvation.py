@@ -1,8 +1,8 @@
-"""What one client can do to all others: honest clients are measured before, beside and after those that attack.
+"""The effect of one client on all others: honest clients are measured before, during and after each attack.
 
-An attacker has a key of its own and keeps to its rate limit. Its load generator shares the machine with the service;
-so honest clients are compared with themselves beside company of as many connections that ask as often, and for nothing
-that is dear. `make chaos` runs this, and prints the table.
+An attacker has its own key and keeps to its rate limit. Because the load generator shares the machine with the service,
+honest clients are compared with themselves beside as many harmless connections at the same rate. `make chaos` runs this
+and prints the table.
 """
 
 import json
@@ -35,16 +35,16 @@ ATTACK_SECONDS = 12
 HOLD_SECONDS = 40
 """How long lists are left unread."""
 RECOVERY_SECONDS = 15
-"""After which memory is to be back."""
+"""The time after which memory must be released."""
 MEGABYTE = 1024 * 1024
 MAX_RETAINED_MEMORY_BYTES = 20 * MEGABYTE
-"""Of all workers together."""
+"""For all workers together."""
 SCOPES = (Scope.PATIENTS_READ, Scope.PATIENTS_WRITE)
 
 
 @dataclass(frozen=True)
 class Attack:
-    """Whom it meets, and what company these had before."""
+    """The attackers, the honest clients they affect, and the harmless clients of the baseline."""
 
     name: str
     attackers: str
@@ -64,7 +64,7 @@ ATTACKS = (
 
 
 class PhaseResult(NamedTuple):
-    """What clients heard in one phase."""
+    """The results of one group of clients in one phase."""
 
     seconds: float
     heard: list[tuple[float, int]]
@@ -74,13 +74,13 @@ class PhaseResult(NamedTuple):
         return len(self.heard) / self.seconds if self.seconds else 0.0
 
     def latency_milliseconds(self, percent: int) -> float:
-        """The time that so many per cent of the requests took at most."""
+        """Return the given percentile of the latency."""
         times = sorted(seconds for seconds, _ in self.heard)
         return 1000 * times[min(len(times) - 1, len(times) * percent // 100)]
 
     @property
     def failures(self) -> Counter[int]:
-        """Statuses that are no success; 0 is no answer."""
+        """The counts of statuses other than 2xx, where 0 is no response."""
         return Counter(status for _, status in self.heard if not 200 <= status < 300)
 
     def __str__(self) -> str:
@@ -91,40 +91,40 @@ class PhaseResult(NamedTuple):
 
 @contextmanager
 def client_process(name: str, port: int, key: str, seconds: float = 0) -> Iterator[subprocess.Popen[str]]:
-    """Clients in a process of their own, which are ready to begin; they end after so many seconds, if not told to."""
+    """Start clients in a separate process, ready to begin; they end after `seconds`, or on SIGTERM if that is 0."""
     arguments = [sys.executable, "-m", "tests.hostile.load_generator", name, str(port), key, str(seconds)]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            assert process.stdout.readline() == f"{READY_MESSAGE}\n", f"the crowd '{name}' did not come to asking"
+            assert process.stdout.readline() == f"{READY_MESSAGE}\n", f"the clients '{name}' did not become ready"
             yield process
         finally:
             process.kill()
 
 
 def start_clients(process: subprocess.Popen[str]) -> None:
-    """Have a crowd begin."""
+    """Make the clients begin."""
     assert process.stdin is not None
     process.stdin.write("\n")
     process.stdin.flush()
 
 
 def read_result(process: subprocess.Popen[str]) -> PhaseResult:
-    """What a crowd heard, when it has ended."""
+    """Wait for the clients to end and return their results."""
     assert process.stdout is not None
     return PhaseResult(**json.loads(process.stdout.readline()))
 
 
 @dataclass
 class LoadTarget:
-    """A served process with two workers, and keys for who is honest and who is not."""
+    """A service with two workers, and keys for honest clients and attackers."""
 
     served: ServiceProcess
     honest_key: str
     attacker_key: str
 
     def measure(self, honest: str, seconds: float, beside: str | None = None) -> tuple[PhaseResult, PhaseResult | None]:
-        """What honest clients hear in so many seconds, and what those beside them."""
+        """Measure honest clients for some seconds, optionally beside others, and return the results of both."""
         port = port_of(self.served.url)
         with ExitStack() as stack:
             measured = stack.enter_context(client_process(honest, port, self.honest_key, seconds))
@@ -140,7 +140,7 @@ class LoadTarget:
 
     @property
     def worker_memory_bytes(self) -> int:
-        """Of all workers."""
+        """The resident memory of all workers."""
         return sum(map(resident_bytes, worker_pids(self.served.process.pid)))
 
     def reset_memory_peaks(self) -> None:
@@ -149,13 +149,13 @@ class LoadTarget:
 
     @property
     def peak_memory_bytes(self) -> int:
-        """The most that each worker had, taken together."""
+        """The sum of the peak memory of all workers."""
         return sum(resident_bytes(pid, peak=True) for pid in worker_pids(self.served.process.pid))
 
 
 @pytest.fixture(scope="module")
 async def filled_database(postgres_url: str) -> AsyncIterator[str]:
-    """The name of a database with 20,000 patients, whose names are as frequent as real ones."""
+    """Return the name of a database with 20,000 patients whose names have realistic frequencies."""
     name = f"filled_{secrets.token_hex(4)}"
     administration = await asyncpg.connect(database_url_for(postgres_url, "postgres"))
     await administration.execute(f"CREATE DATABASE {name} TEMPLATE patients")
@@ -176,7 +176,7 @@ async def filled_database(postgres_url: str) -> AsyncIterator[str]:
 
 
 def create_body(registered: register.RegisteredPatient) -> dict[str, object]:
-    """What creates a patient of the register, without its profile."""
+    """Return the body that creates a patient of the register, without a profile."""
     values = registered.patient._asdict()
     del values["profile_id"]
     return {**values, "hospital_ids": registered.hospital_ids, "doctor_ids": registered.doctor_ids}
@@ -186,7 +186,7 @@ def create_body(registered: register.RegisteredPatient) -> dict[str, object]:
 async def load_target(
     postgres_url: str, filled_database: str, serve: Callable[..., ServiceProcess]
 ) -> AsyncIterator[LoadTarget]:
-    """A service on a copy of the database; its rate limit is the attackers' matter, as honest clients hurry here."""
+    """Run a service on a copy of the database, with a limit that only attackers keep to by themselves."""
     name = f"test_{secrets.token_hex(4)}"
     administration = await asyncpg.connect(database_url_for(postgres_url, "postgres"))
     await administration.execute(f"CREATE DATABASE {name} TEMPLATE {filled_database}")
@@ -208,12 +208,12 @@ def report_lines() -> Iterator[list[str]]:
     print("\n" + "\n".join(lines))
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: f"{attack.name}: {attack.crowd}")
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: f"{attack.name}: {attack.attackers}")
 def test_honest_clients_are_served_during_an_attack(
     load_target: LoadTarget, report_lines: list[str], attack: Attack
 ) -> None:
-    """The slowest of honest clients' requests take at most twice as long, none fails, and memory comes back."""
-    load_target.measure(attack.honest, 2)  # everything that is made at the first request has been made
+    """During an attack no honest request fails, p99 latency at most doubles, and the memory is released afterwards."""
+    load_target.measure(attack.honest, 2)  # a warm-up for everything that the first request creates
     alone, _ = load_target.measure(attack.honest, PHASE_SECONDS)
     before = alone if attack.baseline is None else load_target.measure(attack.honest, PHASE_SECONDS, attack.baseline)[0]
     memory = load_target.worker_memory_bytes
@@ -247,5 +247,5 @@ def test_honest_clients_are_served_during_an_attack(
     slower = during.latency_milliseconds(99) / before.latency_milliseconds(99)
     failures = sum((heard.failures for heard in phases.values()), Counter[int]())
     assert (slower <= 2, dict(failures), retained <= MAX_RETAINED_MEMORY_BYTES) == (True, {}, True), (
-        f"p99 {slower:.1f} times as long, failures by status {dict(failures)}, {retained / MEGABYTE:.0f} MB kept"
+        f"p99 {slower:.1f} times as long, failures by status {dict(failures)}, {retained / MEGABYTE:.0f} MB retained"
     )

@@ -1,4 +1,4 @@
-"""Files that a command writes where somebody else may write too."""
+"""Files that a command writes to a place where others may write too."""
 
 import asyncio
 import os
@@ -7,11 +7,11 @@ from pathlib import Path
 from tests.transfer.support import run_cli_on
 
 INVALID_LINE = '{"patient_title": "Dr"}\n'
-SYMBOLIC_LINK_ERROR = "cannot be written: It is a symbolic link. Name the file that it leads to"
+SYMBOLIC_LINK_ERROR = "cannot be written: It is a symbolic link. Specify the file that it points to"
 
 
 async def test_symbolic_links_to_files_are_not_followed(database_url: str, tmp_path: Path) -> None:
-    """What it leads to stays as it was, or is not made; what is one's own is written anew."""
+    """A link to a file is refused and its target neither changed nor created; a regular file is overwritten."""
     theirs, link, nowhere = tmp_path / "theirs.csv", tmp_path / "link.csv", tmp_path / "nowhere.csv"
     theirs.write_text("precious")
     link.symlink_to(theirs)
@@ -37,7 +37,7 @@ async def test_symbolic_links_to_files_are_not_followed(database_url: str, tmp_p
 
 
 async def test_symbolic_links_to_pipes_are_followed(database_url: str, tmp_path: Path) -> None:
-    """As `/dev/stdout` is one."""
+    """A link to a pipe is followed, because `/dev/stdout` is such a link."""
     pipe, link = tmp_path / "pipe", tmp_path / "link"
     os.mkfifo(pipe)
     link.symlink_to(pipe)

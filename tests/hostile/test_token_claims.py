@@ -1,4 +1,4 @@
-"""Tokens that the provider has signed, whose claims are not what claims are: a 401, never a 500, never more rights."""
+"""Tokens with a valid signature and malformed claims get a 401, never a 500 or more rights."""
 
 import json
 from collections.abc import Iterator
@@ -83,7 +83,7 @@ MALFORMED_CLAIMS: dict[str, tuple[str, ...]] = {
         DEEPLY_NESTED_JSON,
     ),
 }
-"""By claim: JSON that must not be believed, `{later}` a moment at which the token would still be good."""
+"""By claim: JSON that must be refused; `{later}` is an expiry for which the token would still be valid."""
 
 PYJWT_ERRORS = {
     "exp: 0": "ExpiredSignatureError",
@@ -91,7 +91,7 @@ PYJWT_ERRORS = {
     "aud: []": "MissingRequiredClaimError",
     'aud: "patients-api "': "InvalidAudienceError",
 }
-"""Of these, what PyJWT says to what they claim."""
+"""The errors of PyJWT for claims that it refuses itself."""
 
 REFUSED_HEADERS: dict[str, tuple[Any, ...]] = {
     "typ": ("logout+jwt", "dpop+jwt", "id_token", "", "JWTs", "application/", "application/text/jwt", None, 7, ["JWT"]),
@@ -113,7 +113,7 @@ def oidc_settings(issuer: Issuer) -> dict[str, Any]:
 
 
 def sign_token(issuer: Issuer, payload: str, **header: Any) -> str:
-    """A token of any text; PyJWT signs no header that it would refuse itself."""
+    """Return a token with any payload and header, which PyJWT would refuse to sign."""
     algorithm = jwt.get_algorithm_by_name("ES256")
     head = {"alg": "ES256", "kid": "key-1", "typ": "JWT", **header}
     parts = [jwt.utils.base64url_encode(part.encode()).decode() for part in (json.dumps(head), payload)]
@@ -122,7 +122,7 @@ def sign_token(issuer: Issuer, payload: str, **header: Any) -> str:
 
 
 def claims_with(issuer: Issuer, name: str, value: str) -> str:
-    """The claims of a good token as JSON, in which one is another text."""
+    """Return the claims of a valid token as JSON, with one value replaced."""
     good = issuer.claims(clinics=["hos123"])
     text = value.format(later=good["exp"]) if value != DEEPLY_NESTED_JSON else value
     rest = json.dumps({other: kept for other, kept in good.items() if other != name})
@@ -132,7 +132,7 @@ def claims_with(issuer: Issuer, name: str, value: str) -> str:
 async def refusal_reasons(
     issuer: Issuer, database_url: str, tokens: dict[str, str]
 ) -> dict[str, tuple[int, list[str]]]:
-    """By name: the status, and the reasons in the log."""
+    """Return the status and the logged reasons for each token."""
     results = {}
     async with secured_app(database_url, **oidc_settings(issuer)) as app:
         assert (
@@ -148,7 +148,7 @@ async def refusal_reasons(
 
 
 async def test_malformed_claims_are_named_and_refused(database_url: str, issuer: Issuer) -> None:
-    """Each 401, with the claim in the log; and the signature is good: with another value the token is."""
+    """Each malformed claim is a 401, and the log names the claim; the signature is valid."""
     tokens, named = {}, {}
     for claim, values in MALFORMED_CLAIMS.items():
         for value in values:
@@ -157,7 +157,7 @@ async def test_malformed_claims_are_named_and_refused(database_url: str, issuer:
             named[name] = claim
     results = await refusal_reasons(issuer, database_url, tokens)
     assert {name: status for name, (status, _) in results.items() if status != 401} == {}
-    ours = ("NaN", "Infinity", "-Infinity", "9" * 50, "[" * 50)  # is no JSON at all
+    ours = ("NaN", "Infinity", "-Infinity", "9" * 50, "[" * 50)  # not JSON at all
     for name, (_, reasons) in results.items():
         expected = "claims: " if name.partition(": ")[2] in ours else f"claim {named[name]}: "
         theirs = {
@@ -171,7 +171,7 @@ async def test_malformed_claims_are_named_and_refused(database_url: str, issuer:
 
 
 async def test_only_access_tokens_without_extensions_are_accepted(database_url: str, issuer: Issuer) -> None:
-    """Access tokens alone, and nothing that has to be understood to read the rest."""
+    """Only access tokens are accepted, and none with a header that changes how the rest is read."""
     payload = json.dumps(issuer.claims())
     tokens, named = {}, {}
     for parameter, values in REFUSED_HEADERS.items():
@@ -189,7 +189,7 @@ async def test_only_access_tokens_without_extensions_are_accepted(database_url: 
 
 
 async def test_duplicate_names_in_claims_or_header_are_refused(database_url: str, issuer: Issuer) -> None:
-    """Two programs see another value each: neither counts, in claims and in the header."""
+    """A duplicate name in claims or header is refused, because two programs may read different values."""
     good = json.dumps(issuer.claims())
     twice = f'{good[:-1]}, "scope": "admin"}}'
     head = '{"alg": "ES256", "kid": "key-1", "kid": "key-1"}'
@@ -198,11 +198,11 @@ async def test_duplicate_names_in_claims_or_header_are_refused(database_url: str
     in_header = ".".join([*parts, jwt.utils.base64url_encode(signature).decode()])
     results = await refusal_reasons(issuer, database_url, {"claims": sign_token(issuer, twice), "header": in_header})
     for what, (status, reasons) in results.items():
-        assert (status, reasons) == (401, [f"{what}: it is no JSON, or names a key twice"])
+        assert (status, reasons) == (401, [f"{what}: not valid JSON, or a key is repeated"])
 
 
 async def test_valid_claims_at_the_limits_are_accepted(database_url: str, issuer: Issuer) -> None:
-    """A thousand hospitals in a token of nearly 16 KiB, none, fractions of seconds, and claims that nobody reads."""
+    """A thousand hospitals, none, fractional times and unknown claims are accepted."""
     many = [f"h{number}" for number in range(MAX_CLAIM_VALUES)]
     now = issuer.claims()["iat"]
     seen: dict[str, frozenset[str] | None] = {}

@@ -1,4 +1,4 @@
-"""What clients are told while the database is away or too busy: 503, soon, and when to come back."""
+"""Responses while the database is unavailable or too busy: 503, soon, and with the time to retry."""
 
 import asyncio
 import os
@@ -39,18 +39,18 @@ DATABASE_REQUESTS: list[tuple[str, str, dict[str, Any] | None]] = [
     ("GET", "/hospitals/hospitals/", None),
     ("GET", "/readyz", None),
 ]
-"""One of each kind that needs the database."""
+"""One request of each kind that needs the database."""
 
 Serve = Callable[..., ServiceProcess]
 
 
 def assert_unavailable(response: httpx.Response) -> None:
-    """The answer is a problem of status 503 that says when to come back, and nothing about the database."""
+    """Check that a response is a 503 problem that says when to retry, and reveals nothing about the database."""
     assert response.status_code == 503
     assert int(response.headers["Retry-After"]) >= 1
     assert response.headers["Content-Type"] == "application/problem+json"
     assert response.json()["status"] == 503
-    for internal in ("sqlalchemy", "asyncpg", "socket", "pool", "/tmp"):  # noqa: S108  # what must not be there
+    for internal in ("sqlalchemy", "asyncpg", "socket", "pool", "/tmp"):  # noqa: S108  # must not be there
         assert internal not in response.text.lower()
 
 
@@ -61,7 +61,7 @@ def data_dir() -> Iterator[Path]:
 
 
 async def test_database_outage_is_503_until_it_returns(serve: Serve, data_dir: Path) -> None:
-    """Without its database every request is told so within 2 seconds, and served again when the database is back."""
+    """Without its database, every request is a 503 within 2 seconds, and succeeds when the database is back."""
     with EmbeddedPostgres(data_dir, options=NON_DURABLE_SERVER_OPTIONS) as database:
         assert run_cli("migrate", DATABASE_URL=database.url).returncode == 0
         served = serve(DATABASE_URL=database.url)
@@ -71,7 +71,7 @@ async def test_database_outage_is_503_until_it_returns(serve: Serve, data_dir: P
             postgres = postgres_pid(data_dir)
             os.kill(postgres, signal.SIGKILL)
             eventually(lambda: not is_running(postgres))
-            for _ in range(2):  # connections that were open when it died, then new ones
+            for _ in range(2):  # first with connections from before the crash, then with new ones
                 for method, path, body in DATABASE_REQUESTS:
                     began = time.perf_counter()
                     answer = await client.request(method, path, json=body)
@@ -95,7 +95,7 @@ async def test_database_outage_is_503_until_it_returns(serve: Serve, data_dir: P
 async def test_terminated_connections_cause_nothing_but_503(
     serve: Serve, database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """When the database drops all its connections, no request fails in any other way than to be told to come again."""
+    """When the database drops all its connections, requests fail with 503 and in no other way."""
     served = serve(DATABASE_URL=database_url)
     for _ in range(3):
         warm = await send_concurrently(served.url, [RawRequest("GET", "/readyz")] * 40)
@@ -115,7 +115,7 @@ async def test_terminated_connections_cause_nothing_but_503(
 async def test_exhausted_pool_is_503_within_2_seconds(
     serve: Serve, database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """While the only connection waits for a lock, others are told to come back within 2 seconds; then all is well."""
+    """While the only connection waits for a lock, other requests are a 503 within 2 seconds; then all succeed."""
     await connection.execute("INSERT INTO patients (unique_id, patient_last_name) VALUES ('pat123', 'Doe')")
     served = serve(DATABASE_URL=database_url, PATIENTS_POOL_SIZE="1")
     async with httpx.AsyncClient(base_url=served.url, timeout=30) as client:
@@ -135,13 +135,13 @@ async def test_exhausted_pool_is_503_within_2_seconds(
         assert (await waiting).status_code == 200
         assert (await client.get(f"{PATIENTS}pat123/")).json()["patient_last_name"] == "Roe"
         assert (await client.get("/readyz")).status_code == 204
-    assert await connection.fetchval("SELECT count(*) FROM patients") == 1, "what was refused was not done later"
+    assert await connection.fetchval("SELECT count(*) FROM patients") == 1, "a refused request was executed later"
 
 
 async def test_unmigrated_database_is_live_but_not_ready(
     serve: Serve, database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """A service whose database is not migrated is not ready, and says what to do; it lives all the same."""
+    """A service whose database is not migrated is live but not ready, and names the command to run."""
     served = serve(DATABASE_URL=database_url)
     await connection.execute("DELETE FROM alembic_version")
     ready, live = await send_concurrently(served.url, [RawRequest("GET", "/readyz"), RawRequest("GET", "/livez")])

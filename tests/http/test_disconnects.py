@@ -1,4 +1,4 @@
-"""Clients that hang up: the work for them stops, wherever it was, and nothing of them is left behind."""
+"""Client disconnects: the work for the client stops, wherever it was, and leaves nothing behind."""
 
 import asyncio
 import socket
@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
-from app.api.pages import MAX_STREAMS_PER_PRINCIPAL
+from app.api.list_response import MAX_STREAMS_PER_PRINCIPAL
 from tests.processes import RawRequest, port_of, send_concurrently, wait_until_blocked
 from tests.support import ServiceProcess, dump_tables, eventually
 
@@ -18,7 +18,7 @@ PATIENTS = "/patients/patients/"
 UPDATE_BODY = {"patient_last_name": "Roe"}
 POOL_SIZE = 4
 MAX_BLOCKED_TRANSACTIONS = 3
-"""Transactions that one principal has at once, of that many connections."""
+"""Transactions that one principal may run at once on that many connections."""
 FROM_SERVICE_SESSIONS = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'patients-api'"
 
 Serve = Callable[..., ServiceProcess]
@@ -34,7 +34,7 @@ async def insert_patients(connection: asyncpg.Connection, count: int) -> None:
 
 
 async def wait_until_nothing_blocked(connection: asyncpg.Connection, within_seconds: float) -> None:
-    """Wait until no session waits for a lock; fail where one still does after so many seconds."""
+    """Wait until no session waits for a lock, and fail if one still does after `within_seconds`."""
     async with asyncio.timeout(within_seconds):
         while await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
             await connection.execute("SELECT pg_sleep(0.02)")
@@ -42,14 +42,14 @@ async def wait_until_nothing_blocked(connection: asyncpg.Connection, within_seco
 
 @asynccontextmanager
 async def all_patients_locked(connection: asyncpg.Connection) -> AsyncIterator[None]:
-    """All patients are locked."""
+    """Hold the locks of all patients."""
     async with connection.transaction():
         await connection.execute("SELECT FROM patients FOR UPDATE")
         yield
 
 
 async def send_request(served: ServiceProcess, request: bytes, *, read_bytes: int = 0) -> Writer:
-    """Send a request, and read only so many bytes of the answer."""
+    """Send a request, read only `read_bytes` of the response, and return the writer of the open connection."""
     plain = socket.socket()
     plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     plain.setblocking(False)
@@ -61,7 +61,7 @@ async def send_request(served: ServiceProcess, request: bytes, *, read_bytes: in
 
 
 async def disconnect(writers: list[Writer]) -> None:
-    """Close the connections, every other with a reset."""
+    """Close the connections, every other one with a reset."""
     for number, writer in enumerate(writers):
         if number % 2:
             writer.transport.abort()
@@ -77,7 +77,7 @@ def put_request(number: int) -> bytes:
 async def test_lock_wait_is_cancelled_on_disconnect(
     serve: Serve, database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """A change that waits for a lock is given up when its client hangs up, long before the wait would have ended."""
+    """A change that waits for a lock is cancelled when its client disconnects, long before the wait would end."""
     await insert_patients(connection, 1)
     before = await dump_tables(connection)
     served = serve(DATABASE_URL=database_url)
@@ -91,14 +91,14 @@ async def test_lock_wait_is_cancelled_on_disconnect(
     assert line["event"] == "request"
     assert line["status"] is None
     assert line["complete"] is False
-    assert line["duration_ms"] < 1400, "not the wait's own end"
+    assert line["duration_ms"] < 1400, "the wait ended by its own timeout"
     assert await dump_tables(connection) == before
 
 
 async def test_hundred_disconnects_leave_the_pool_whole_and_idle(
     serve: Serve, database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """Before the body is complete, in the line, at a lock or within a list: afterwards the pool is whole and idle."""
+    """Disconnects during the body, in the queue, at a lock and within a list leave the pool whole and idle."""
     await insert_patients(connection, 10_000)
     before = await dump_tables(connection)
     served = serve(DATABASE_URL=database_url, PATIENTS_POOL_SIZE=str(POOL_SIZE))
@@ -109,7 +109,7 @@ async def test_hundred_disconnects_leave_the_pool_whole_and_idle(
         ]
         lists += [
             await send_request(served, RawRequest("GET", PATIENTS).to_bytes()) for _ in range(30 - len(lists))
-        ]  # they wait
+        ]  # these wait to be admitted
         incomplete = [await send_request(served, put_request(number)[:-5]) for number in range(30)]
         waiting = [await send_request(served, put_request(number)) for number in range(100, 140)]
         await wait_until_blocked(connection, MAX_BLOCKED_TRANSACTIONS)

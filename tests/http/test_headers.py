@@ -1,4 +1,4 @@
-"""Headers that keep browsers and caches from doing what they should not, on every kind of answer."""
+"""Security headers and caching headers, on every kind of response."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -23,7 +23,7 @@ SERVICE_SETTINGS = {
     "cors_origins": ALLOWED_ORIGIN,
     "allowed_hosts": "patients.test",
     "rate_limit": "1000/hour",
-    # where nobody answers
+    # nothing listens there
     "oidc_issuer": "http://127.0.0.1:1",
     "oidc_audience": "patients-api",
 }
@@ -35,7 +35,7 @@ def preflight_headers(origin: str) -> dict[str, str]:
 
 @pytest.fixture
 async def client(database_url: str, connection: asyncpg.Connection) -> AsyncIterator[httpx.AsyncClient]:
-    """Of a service that has a hospital, with a key that may do all but history."""
+    """Yield a client of a service with two hospitals, whose key has all scopes but those of admin and history."""
     await connection.execute("INSERT INTO hospitals (unique_id, hospital_name) VALUES ('hos123', 'A'), ('hos456', 'B')")
     scopes = set(Scope) - {Scope.ADMIN, Scope.HISTORY_READ}
     key = await make_key(database_url, *scopes)
@@ -44,12 +44,12 @@ async def client(database_url: str, connection: asyncpg.Connection) -> AsyncIter
 
 
 def received_headers(response: httpx.Response) -> dict[str, str]:
-    """What an answer has of them, and of its caching; who sends two of one has another value."""
+    """Return the security and caching headers of a response; one that is sent twice has another value."""
     return {name: response.headers.get(name, "") for name in (*SECURITY_HEADERS, "Cache-Control")}
 
 
 def check_headers(response: httpx.Response, status: int, cache_control: str) -> None:
-    """Hold one answer against what it should be."""
+    """Check the status, the security headers and the caching of a response."""
     assert (response.status_code, received_headers(response)) == (
         status,
         {**SECURITY_HEADERS, "Cache-Control": cache_control},
@@ -58,7 +58,7 @@ def check_headers(response: httpx.Response, status: int, cache_control: str) -> 
 
 NO_STORE = "no-store"
 PRIVATE_NO_CACHE = "private, no-cache"
-"""A cache of the client's own may keep it, but has to ask each time."""
+"""The client's own cache may keep the response, but has to revalidate it each time."""
 
 RESPONSE_CASES: dict[str, tuple[str, str, dict[str, str], Any, int, str]] = {
     "a list": ("GET", HOSPITALS, {}, None, 200, NO_STORE),
@@ -93,7 +93,7 @@ RESPONSE_CASES: dict[str, tuple[str, str, dict[str, str], Any, int, str]] = {
 
 
 async def test_every_kind_of_response_has_security_headers(client: httpx.AsyncClient) -> None:
-    """Whoever answers: a route, the framework, or what stands before both."""
+    """Responses of routes, of the framework, and of the middleware before both have the headers."""
     got = {}
     for case, (method, path, headers, body, *_) in RESPONSE_CASES.items():
         sent = {"content": body} if isinstance(body, str) else {"json": body}
@@ -106,13 +106,13 @@ async def test_every_kind_of_response_has_security_headers(client: httpx.AsyncCl
 
 
 async def test_not_modified_response_has_security_headers(client: httpx.AsyncClient) -> None:
-    """304."""
+    """A 304 has the headers."""
     tag = (await client.get(HOSPITAL_PATH)).headers["ETag"]
     check_headers(await client.get(HOSPITAL_PATH, headers={"If-None-Match": tag}), 304, PRIVATE_NO_CACHE)
 
 
 async def test_docs_page_has_a_strict_content_security_policy(client: httpx.AsyncClient) -> None:
-    """/docs runs scripts of its own, in no frame; all else is as everywhere."""
+    """/docs runs only its own scripts, in no frame, and its other headers are as everywhere."""
     answer = await client.get("/docs")
     policy = answer.headers["Content-Security-Policy"].split("; ")
     assert {"default-src 'none'", "script-src 'self'", "frame-ancestors 'none'"} <= set(policy)
@@ -122,7 +122,7 @@ async def test_docs_page_has_a_strict_content_security_policy(client: httpx.Asyn
 
 
 async def test_server_errors_have_security_headers(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
-    """500, as a table is gone; 503, as the identity provider is."""
+    """A 500 for a missing table and a 503 for an unreachable identity provider have the headers."""
     await connection.execute("ALTER TABLE hospitals RENAME TO hidden")
     check_headers(await client.get(HOSPITAL_PATH), 500, NO_STORE)
     token = Issuer().token()
@@ -130,7 +130,7 @@ async def test_server_errors_have_security_headers(client: httpx.AsyncClient, co
 
 
 async def test_rate_limited_response_has_security_headers(database_url: str) -> None:
-    """429."""
+    """A 429 has the headers."""
     key = await make_key(database_url, Scope.DIRECTORY_READ)
     async with secured_app(database_url, rate_limit="1/hour") as app, client_for(app, key) as client:
         check_headers(await client.get(HOSPITALS), 200, NO_STORE)

@@ -1,4 +1,4 @@
-"""What every request passes: errors as problems, both slash forms, HEAD, CORS, request ids, hostile input."""
+"""Rules for every request: errors as problems, both slash forms, HEAD, CORS, request ids and hostile input."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ MINIMAL_PATIENT = {"unique_id": "own-1", "patient_last_name": "Doe"}
 
 
 def check_problem(response: httpx.Response, status: int) -> dict[str, Any]:
-    """An RFC 9457 problem of that status, which repeats nothing of what was sent."""
+    """Check that a response is an RFC 9457 problem of this status that repeats nothing sent, and return its body."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     assert MARKER not in response.text
@@ -41,7 +41,7 @@ def check_problem(response: httpx.Response, status: int) -> dict[str, Any]:
 
 @pytest.fixture
 async def _patient(client: httpx.AsyncClient) -> None:
-    """The patient and the hospital `own-1`."""
+    """Create the patient and the hospital `own-1`."""
     assert (await client.post(PATIENTS, json=MINIMAL_PATIENT)).status_code == 201
     assert (await client.post(HOSPITALS, json={"unique_id": "own-1", "hospital_name": "General"})).status_code == 201
 
@@ -82,7 +82,7 @@ HOSTILE_BODIES: dict[str, tuple[bytes, set[int]]] = {
 
 @pytest.mark.usefixtures("_patient")
 async def test_hostile_bodies_are_client_errors_and_write_nothing(client: httpx.AsyncClient) -> None:
-    """Whatever is sent as a body is a problem of the client's, repeats nothing, and writes nothing."""
+    """Any hostile body is a client error that repeats nothing and writes nothing."""
     before = [(await client.get(path)).json() for path in LIST_PATHS]
     for name, (content, statuses) in HOSTILE_BODIES.items():
         for method, path in (("POST", ""), ("PUT", "own-1/"), ("PATCH", "own-1/")):
@@ -94,7 +94,7 @@ async def test_hostile_bodies_are_client_errors_and_write_nothing(client: httpx.
 
 
 async def test_json_nesting_is_never_a_server_error(client: httpx.AsyncClient) -> None:
-    """At no depth does nesting become an error of ours, nor in a key that is ignored."""
+    """Nesting of any depth is never a server error, not even in an ignored key."""
     keys = ["patient_last_name", "patient_hospital", "hospital_ids", "patient_profile", "other"]
     for key, depth in product(keys, (*range(200, 1100, 50), *range(900, 1010, 5), 2_000, 10_000, 50_000)):
         for opening, closing in ((b"[", b"]"), (b'{"a":', b"}")):
@@ -104,19 +104,19 @@ async def test_json_nesting_is_never_a_server_error(client: httpx.AsyncClient) -
 
 
 def body_of_size(size_bytes: int) -> bytes:
-    """A body that is valid but for its size."""
+    """Return a body that is valid except for its size."""
     start, end = b'{"patient_last_name": "Zzmarker"', b"}"
     return start + b" " * (size_bytes - len(start) - len(end)) + end
 
 
 async def chunked_body(content: bytes) -> AsyncIterator[bytes]:
-    """A body of undeclared length."""
+    """Yield a body in chunks, without a declared length."""
     for start in range(0, len(content), 65_536):
         yield content[start : start + 65_536]
 
 
 async def test_bodies_over_1_mib_are_413(client: httpx.AsyncClient) -> None:
-    """A body may have 1 MiB; a byte more, declared or in chunks, is a 413, and nothing is written."""
+    """A body may have 1 MiB; with one byte more, declared or in chunks, it is a 413, and nothing is written."""
     for size in (MEGABYTE + 1, 5_000_000):
         for content in (body_of_size(size), chunked_body(body_of_size(size))):
             check_problem(await client.post(PATIENTS, content=content, headers=JSON_HEADERS), 413)
@@ -131,13 +131,13 @@ async def test_bodies_over_1_mib_are_413(client: httpx.AsyncClient) -> None:
 
 
 async def test_absurd_content_length_is_413(client: httpx.AsyncClient) -> None:
-    """A declared length of thousands of digits is too large, not an error of ours."""
+    """A declared length of thousands of digits is a 413, not a server error."""
     headers = {**JSON_HEADERS, "Content-Length": "9" * 5000}
     check_problem(await client.post(PATIENTS, content=b"{}", headers=headers), 413)
 
 
 async def test_media_types_other_than_json_are_415(client: httpx.AsyncClient) -> None:
-    """Bodies are application/json in UTF-8, which may be said in any case; anything else is a 415."""
+    """Bodies are application/json in UTF-8, written in any case; any other media type is a 415."""
     content = json.dumps({"patient_last_name": MARKER})
     refused = [
         "text/plain",
@@ -161,7 +161,7 @@ async def test_media_types_other_than_json_are_415(client: httpx.AsyncClient) ->
 
 
 async def test_unknown_paths_are_404(client: httpx.AsyncClient) -> None:
-    """What is at no path is a 404, whatever the method, and the path is not repeated."""
+    """An unknown path is a 404 for every method, and is not repeated."""
     for path in (f"/{MARKER}", "/patients/", f"{PATIENTS}own-1/{MARKER}/", "/admin", f"{PATIENTS}a/b", "/docs/x"):
         for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"):
             check_problem(await client.request(method, path, json=MINIMAL_PATIENT), 404)
@@ -169,7 +169,7 @@ async def test_unknown_paths_are_404(client: httpx.AsyncClient) -> None:
 
 @pytest.mark.usefixtures("_patient")
 async def test_impossible_ids_are_404(client: httpx.AsyncClient) -> None:
-    """An id that no record can have, with NUL, wrong UTF-8 or blanks in it, is a 404 as any unknown one."""
+    """An id that no record can have, with NUL, invalid UTF-8 or blanks, is a 404 like any unknown id."""
     ids = [MARKER, "%00", "own-1%00", "%ff", "%C0%80", "%ED%A0%80", "%20own-1", "own-1%0A", "%F0%9F%98%80", "é"]
     ids += ["a" * 65, "a" * 5000, "-", "..%2F", "%2e%2e", "own-1;x", "'--", "%", "%zz", "OWN-1", "%25", "{unique_id}"]
     for path in LIST_PATHS:
@@ -180,7 +180,7 @@ async def test_impossible_ids_are_404(client: httpx.AsyncClient) -> None:
 
 @pytest.mark.parametrize("slash", ["/", ""])
 async def test_unsupported_methods_are_405_with_allow(client: httpx.AsyncClient, slash: str) -> None:
-    """Another method is a 405 that names all methods of the path, with and without the last slash."""
+    """An unsupported method is a 405 that names all methods of the path, with and without the trailing slash."""
     expected = {f"{path[:-1]}{slash}": {"GET", "HEAD", "POST"} for path in LIST_PATHS}
     expected |= {f"{path}own-1{slash}": {"GET", "HEAD", "PUT", "PATCH", "DELETE"} for path in LIST_PATHS}
     expected |= {f"/{name}{slash}": {"GET", "HEAD"} for name in ("livez", "readyz", "metrics", "docs", "openapi.json")}
@@ -192,7 +192,7 @@ async def test_unsupported_methods_are_405_with_allow(client: httpx.AsyncClient,
 
 
 async def test_paths_are_served_with_and_without_trailing_slash(client: httpx.AsyncClient) -> None:
-    """Every path is served with and without its last slash, for all methods, and never redirects."""
+    """Every path is served with and without its trailing slash, for all methods, and never redirects."""
     bodies = [{"patient_last_name": "Doe"}, {}, {"hospital_name": "General"}, {"doctor_first_name": "Ann"}]
     for path, body in zip(LIST_PATHS, bodies, strict=True):
         for slash in ("", "/"):
@@ -211,7 +211,7 @@ async def test_paths_are_served_with_and_without_trailing_slash(client: httpx.As
 
 
 async def test_root_leads_to_the_documentation(client: httpx.AsyncClient) -> None:
-    """`/` leads to `/docs`."""
+    """`/` redirects to `/docs`."""
     answer = await client.get("/", follow_redirects=True)
     assert (answer.status_code, answer.url.path) == (200, "/docs")
     assert answer.headers["content-type"].startswith("text/html")
@@ -219,7 +219,7 @@ async def test_root_leads_to_the_documentation(client: httpx.AsyncClient) -> Non
 
 @pytest.mark.usefixtures("_patient")
 async def test_head_matches_get_without_a_body(client: httpx.AsyncClient) -> None:
-    """HEAD answers wherever GET does: the same status and headers, without a body."""
+    """HEAD works wherever GET does, with the same status and headers and without a body."""
     paths = [
         *LIST_PATHS,
         f"{PATIENTS}?limit=1",
@@ -240,7 +240,7 @@ async def test_head_matches_get_without_a_body(client: httpx.AsyncClient) -> Non
 
 
 async def test_valid_request_ids_are_kept_and_others_replaced(client: httpx.AsyncClient) -> None:
-    """A sane X-Request-ID is taken over, any other replaced; it is in every answer, and problems repeat it."""
+    """A valid X-Request-ID is kept and any other replaced; every response has it, and problems repeat it."""
     paths = (PATIENTS, f"{PATIENTS}own-1/", "/nowhere", "/livez", "/docs", "/openapi.json", "/", f"{PATIENTS}?limit=0")
     for path in paths:
         for sane in ("a", "7f9c24e8-3b12-4fef-91d0-2bb2d1a5cdd1", "A.b_c-1", "x" * 64):
@@ -265,7 +265,7 @@ async def test_valid_request_ids_are_kept_and_others_replaced(client: httpx.Asyn
 
 @pytest.fixture
 async def cors_client(database_url: str) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an application that browsers may call from one origin."""
+    """Yield a client of an application that browsers may call from one origin."""
     settings = Settings.model_validate({"database_url": database_url, "cors_origins": "https://a.example"})
     transport = httpx.ASGITransport(app := create_app(settings), raise_app_exceptions=False)
     async with (
@@ -282,7 +282,7 @@ PREFLIGHT_HEADERS = {
 
 
 async def test_cors_allows_listed_origins_only(cors_client: httpx.AsyncClient) -> None:
-    """An origin on the list may read every answer, errors too, and use all methods; another origin may not."""
+    """A listed origin may read every response, including errors, and use all methods; another origin may not."""
     for origin, allowed in (("https://a.example", "https://a.example"), ("https://b.example", None), ("null", None)):
         for path in (PATIENTS, f"{PATIENTS}own-1/", "/nowhere", f"{PATIENTS}?limit=0", "/livez"):
             answer = await cors_client.get(path, headers={"Origin": origin})
@@ -304,7 +304,7 @@ async def test_cors_allows_listed_origins_only(cors_client: httpx.AsyncClient) -
 
 
 async def test_refused_preflight_is_a_problem(cors_client: httpx.AsyncClient) -> None:
-    """A preflight that is refused is a problem as any other error."""
+    """A refused preflight is a problem like any other error."""
     for headers in ({"Origin": f"https://{MARKER}.example"}, {"Origin": "https://a.example", "X-Not-Allowed": MARKER}):
         asked = {**PREFLIGHT_HEADERS, "Access-Control-Request-Headers": ",".join(headers)}
         answer = await cors_client.options(PATIENTS, headers={**asked, **headers})
@@ -313,7 +313,7 @@ async def test_refused_preflight_is_a_problem(cors_client: httpx.AsyncClient) ->
 
 
 async def test_no_origin_is_allowed_by_default(client: httpx.AsyncClient) -> None:
-    """Without the setting no origin is allowed, and a preflight is a method that no path has."""
+    """Without the setting no origin is allowed, and a preflight is a 405."""
     origin = {"Origin": "https://a.example"}
     answers = [
         await client.get(PATIENTS, headers=origin),
@@ -324,7 +324,7 @@ async def test_no_origin_is_allowed_by_default(client: httpx.AsyncClient) -> Non
 
 
 async def test_server_error_reveals_no_internals(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
-    """What nobody thought of is a 500 with a request_id and no word of internals, on every operation."""
+    """An unexpected error is a 500 with a request_id and without internals, on every operation."""
     await connection.execute("ALTER TABLE patients RENAME COLUMN patient_town TO zzmarker_town")
     body = {"patient_last_name": MARKER}
     for method, path in (("GET", ""), ("GET", "a/"), ("POST", ""), ("PUT", "a/"), ("PATCH", "a/")):
@@ -334,7 +334,7 @@ async def test_server_error_reveals_no_internals(client: httpx.AsyncClient, conn
 
 
 async def test_edge_cases_over_a_real_socket(serve: Callable[..., ServiceProcess], database_url: str) -> None:
-    """The server in front changes nothing of this: paths as they are on the wire, HEAD, large and deep bodies."""
+    """The server in front changes none of these rules: raw paths, HEAD, large and deep bodies."""
     served = serve(DATABASE_URL=database_url)
     async with httpx.AsyncClient(base_url=served.url) as client:
         for unique_id in ("%00", "%ff", "%F0%9F%98%80", "%2F", "own%0d%0aX-Bad:%201"):
@@ -354,7 +354,7 @@ async def test_edge_cases_over_a_real_socket(serve: Callable[..., ServiceProcess
 
 
 async def test_overlong_text_is_refused_before_normalisation(client: httpx.AsyncClient) -> None:
-    """Text far too long is refused before it is normalised, which would take minutes: its cost is quadratic."""
+    """Overlong text is refused before it is normalised, which has quadratic cost and would take minutes."""
     marks = "a" + "\u0301\u0316" * 100_000
     async with asyncio.timeout(5):
         answer = await client.post("/patients/patients/", json={"patient_first_name": marks, "patient_gender": marks})
@@ -362,14 +362,14 @@ async def test_overlong_text_is_refused_before_normalisation(client: httpx.Async
 
 
 async def test_duplicate_json_key_is_refused(client: httpx.AsyncClient) -> None:
-    """An object that names a key twice is refused: one of the values would be lost."""
+    """An object that names a key twice is refused, because one of the values would be lost."""
     body = b'{"patient_first_name": "Ann", "hospital_ids": ["hos123"], "hospital_ids": []}'
     answer = await client.post("/patients/patients/", content=body, headers={"Content-Type": "application/json"})
-    assert (answer.status_code, "twice" in answer.json()["detail"]) == (400, True)
+    assert (answer.status_code, "repeated key" in answer.json()["detail"]) == (400, True)
 
 
 async def test_at_most_100_errors_are_listed(client: httpx.AsyncClient) -> None:
-    """An answer lists the first hundred errors and says how many there are."""
+    """A response lists the first 100 errors, and says how many there are."""
     body = {"patient_first_name": "Ann", "hospital_ids": ["#"] * 1000, "doctor_ids": ["#"] * 1000}
     problem = (await client.post("/patients/patients/", json=body)).json()
     assert len(problem["errors"]) == 100

@@ -1,4 +1,4 @@
-"""Many more requests in one moment than there are connections: each is answered in order, or told to come back."""
+"""Many more concurrent requests than connections: each gets its regular response or a 503."""
 
 from collections.abc import Callable
 
@@ -18,11 +18,11 @@ EXPECTED_STATUSES = {
     "PUT": {200, 404, 412, 503},
     "DELETE": {204, 404, 503},
 }
-"""What each method may answer."""
+"""The statuses that each method may return."""
 
 
 def requests_for_patient(number: int, tag: str) -> list[RawRequest]:
-    """Eight requests for one patient; of the two ids that are created, every tenth number has the same."""
+    """Return eight requests for one patient; one of them creates an id that every tenth number shares."""
     one = f"{PATIENTS}pat{number}/"
     return [
         RawRequest("GET", one),
@@ -39,8 +39,8 @@ def requests_for_patient(number: int, tag: str) -> list[RawRequest]:
 async def test_400_concurrent_requests_on_5_connections_are_answered_or_503(
     serve: Callable[..., ServiceProcess], database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """400 requests on 5 connections are answered with what they mean or with 503, what was answered is stored, and
-    afterwards all connections are at rest.
+    """400 requests on 5 connections get their regular responses or 503, what was confirmed is stored, and
+    afterwards all connections are idle.
     """
     served = serve(DATABASE_URL=database_url, PATIENTS_POOL_SIZE="5")
     made = [

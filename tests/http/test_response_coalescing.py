@@ -1,4 +1,4 @@
-"""How answers leave the server: whole, in order, and at once."""
+"""How responses leave the server: whole, in order, and at once."""
 
 import asyncio
 import socket
@@ -19,14 +19,14 @@ UNKNOWN_PATIENT_PATH = "/patients/patients/none/"
 
 @pytest.fixture
 async def served(serve: Serve, database_url: str, connection: asyncpg.Connection) -> ServiceProcess:
-    """A service with one patient."""
+    """Return a service with one patient."""
     await connection.execute("INSERT INTO patients (unique_id, patient_last_name) VALUES ('pat1', 'Doe')")
     return serve(DATABASE_URL=database_url)
 
 
 @asynccontextmanager
 async def connected_socket(served: ServiceProcess) -> AsyncIterator[socket.socket]:
-    """A connection to the service, past all libraries."""
+    """Yield a plain socket that is connected to the service, without any HTTP library."""
     with socket.socket() as plain:
         plain.setblocking(False)
         await asyncio.get_running_loop().sock_connect(plain, ("127.0.0.1", port_of(served.url)))
@@ -38,13 +38,13 @@ def encode_request(method: str, path: str, *headers: str) -> bytes:
 
 
 async def receive(plain: socket.socket) -> bytes:
-    """What there is to be received, as soon as there is anything; nothing where the connection was closed."""
+    """Return the received bytes as soon as there are any, or none if the connection was closed."""
     async with asyncio.timeout(30):
         return await asyncio.get_running_loop().sock_recv(plain, 65_536)
 
 
 async def test_response_arrives_in_one_piece(served: ServiceProcess) -> None:
-    """Small devices read once; and each piece costs us, and who receives it, as much as reading the patient."""
+    """A response is one piece: small devices read once, and each piece costs both sides as much as the query."""
     loop = asyncio.get_running_loop()
     async with connected_socket(served) as plain:
         for _ in range(50):
@@ -56,7 +56,7 @@ async def test_response_arrives_in_one_piece(served: ServiceProcess) -> None:
 
 
 async def test_responses_without_a_body_are_sent_immediately(served: ServiceProcess) -> None:
-    """A HEAD, a 304 and a 204 on one connection, each asked for when the one before is answered."""
+    """A HEAD, a 304 and a 204 on one connection are sent at once, each before the next request."""
     loop = asyncio.get_running_loop()
     async with connected_socket(served) as plain:
         await loop.sock_sendall(plain, encode_request("HEAD", PATIENT_PATH))
@@ -75,7 +75,7 @@ async def test_responses_without_a_body_are_sent_immediately(served: ServiceProc
 
 
 async def test_pipelined_requests_are_answered_in_order(served: ServiceProcess) -> None:
-    """Requests sent one after another without reading; the last asks for the connection to be closed."""
+    """Requests sent one after another without reading are answered in order, and the last closes the connection."""
     requests = (
         encode_request("GET", PATIENT_PATH),
         encode_request("HEAD", PATIENT_PATH),
@@ -94,7 +94,7 @@ async def test_pipelined_requests_are_answered_in_order(served: ServiceProcess) 
 
 
 async def test_expect_100_continue_is_answered_before_the_body(served: ServiceProcess) -> None:
-    """`Expect: 100-continue`: the body is sent when the service has said that it wants it."""
+    """A client that sends `Expect: 100-continue` gets the 100 before it sends the body."""
     loop = asyncio.get_running_loop()
     body = b'{"patient_last_name": "Roe"}'
     headers = ("Content-Type: application/json", f"Content-Length: {len(body)}", "Expect: 100-continue")

@@ -1,4 +1,4 @@
-"""What tests of the journal share."""
+"""Fixtures that tests of the journal share."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ from app.cli import main
 
 
 class CommandResult(NamedTuple):
-    """What a command came to."""
+    """The exit status and the output of a command."""
 
     status: int
     out: str
@@ -27,7 +27,7 @@ Command = Callable[..., Awaitable[CommandResult]]
 
 @pytest.fixture
 def command(database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs a command of `patients-api` in this process, on the test's database or another."""
+    """Return a function that runs a `patients-api` command in this process, by default on the test's database."""
 
     async def run(*arguments: str, url: str = database_url) -> CommandResult:
         monkeypatch.setattr(sys, "argv", ["patients-api", *arguments])
@@ -41,7 +41,7 @@ def command(database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
 @pytest.fixture
 async def serving_url(database_url: str, connection: asyncpg.Connection, command: Command) -> AsyncIterator[str]:
-    """The database's URL for a role of its own that serves; it was given too much before."""
+    """Return the URL for a serving role that had excessive rights before `migrate --serving-role`."""
     role = f"Serving-{secrets.token_hex(4)}"
     await connection.execute(f'CREATE ROLE "{role}" LOGIN; GRANT ALL ON journal, patients TO "{role}"')
     assert (await command("migrate", "--serving-role", role)).status == 0

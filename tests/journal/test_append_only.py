@@ -1,4 +1,4 @@
-"""The journal takes new entries and no other change: by a trigger, and by the rights of the role that serves."""
+"""The journal accepts only new entries, enforced by a trigger and by the rights of the serving role."""
 
 from collections.abc import AsyncIterator
 from contextlib import nullcontext
@@ -27,7 +27,7 @@ INEFFECTIVE_STATEMENTS = (
     "SELECT set_config('patients.erasing', 'yes', false)",
     "GRANT ALL ON journal TO CURRENT_USER",
 )
-"""What anybody may do, and what is to have no effect."""
+"""Statements that any role may run, and that must have no effect."""
 EVASION_STATEMENTS = (
     *INEFFECTIVE_STATEMENTS,
     "ALTER TABLE journal DISABLE TRIGGER append_only",
@@ -40,12 +40,12 @@ EVASION_STATEMENTS = (
     "DROP TABLE journal",
     "CREATE TABLE mine ()",
 )
-"""What somebody would try first."""
+"""What an attacker might try first."""
 
 
 @pytest.fixture
 async def _records(client: httpx.AsyncClient) -> None:
-    """A record of each resource, with two versions."""
+    """Create a record of each resource, with two versions."""
     for kind in RESOURCE_EXAMPLES:
         assert (await client.post(kind.path, json=kind.create_body)).status_code == 201
         assert (await client.put(kind.record_path, json=kind.update_body)).status_code == 200
@@ -53,7 +53,7 @@ async def _records(client: httpx.AsyncClient) -> None:
 
 @pytest.fixture
 async def serving_role_client(serving_url: str) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a service that works under the serving role."""
+    """Return a client of a service that runs as the serving role."""
     app = create_app(Settings.model_validate({"database_url": serving_url}))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
@@ -65,7 +65,7 @@ async def serving_role_client(serving_url: str) -> AsyncIterator[httpx.AsyncClie
 
 @pytest.mark.usefixtures("_records")
 async def test_sql_cannot_change_or_delete_entries(connection: asyncpg.Connection) -> None:
-    """The owner's UPDATE, DELETE and TRUNCATE are refused by the trigger, which says so; entries may be added."""
+    """A trigger refuses UPDATE, DELETE and TRUNCATE even for the owner, and still lets entries be added."""
     before = await dump_tables(connection)
     for statement in FORBIDDEN_STATEMENTS:
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match="the journal is append-only"):
@@ -79,7 +79,7 @@ async def test_sql_cannot_change_or_delete_entries(connection: asyncpg.Connectio
 
 @pytest.mark.usefixtures("_records")
 async def test_the_erasure_setting_permits_no_truncate(connection: asyncpg.Connection) -> None:
-    """The setting under which `patients-api erase` removes entries permits no TRUNCATE, and ends with a transaction."""
+    """The setting that lets `patients-api erase` remove entries permits no TRUNCATE and ends with its transaction."""
     async with connection.transaction():
         await connection.execute("SET LOCAL patients.erasing = 'yes'")
         for statement in ("TRUNCATE journal", "TRUNCATE patients, journal CASCADE"):
@@ -94,7 +94,7 @@ async def test_the_erasure_setting_permits_no_truncate(connection: asyncpg.Conne
 async def test_serving_role_can_serve_every_request(
     serving_role_client: httpx.AsyncClient, command: Command, serving_url: str
 ) -> None:
-    """Under a role of its own the service creates, reads, changes, lists, deletes, restores, and repeats answers."""
+    """As the serving role, the service can create, read, change, list, delete, restore and replay responses."""
     key = {"Idempotency-Key": "key"}
     for kind in RESOURCE_EXAMPLES:
         first = await serving_role_client.post(kind.path, json=kind.create_body, headers=key)
@@ -126,7 +126,7 @@ async def test_serving_role_can_serve_every_request(
 
 @pytest.mark.usefixtures("_records")
 async def test_serving_role_cannot_change_the_journal(serving_url: str, connection: asyncpg.Connection) -> None:
-    """That role may not change or delete entries, whatever it had been given before and whatever it tries first."""
+    """The serving role cannot change or delete entries, whatever rights it had before and whatever it tries first."""
     before = await dump_tables(connection)
     serving = await asyncpg.connect(serving_url)
     try:
@@ -146,7 +146,7 @@ async def test_serving_role_cannot_change_the_journal(serving_url: str, connecti
 
 
 async def test_serving_role_has_exactly_the_rights_it_needs(serving_url: str) -> None:
-    """The role reads and adds entries, has what serving needs of all other tables, and reads the schema's revision."""
+    """The serving role has exactly the rights it needs on each table, and may only read and add journal entries."""
     everything = {"SELECT", "INSERT", "UPDATE", "DELETE"}
     serving = await asyncpg.connect(serving_url)
     try:
@@ -168,7 +168,7 @@ async def test_serving_role_has_exactly_the_rights_it_needs(serving_url: str) ->
         rights.pop(name) == {"SELECT"}
         for name in ("journal", "audit", "alembic_version", "api_keys", "secrets", "stale_words")
     } == {True}
-    # the time of an entry is the server's
+    # the server sets the time of an entry
     own = ["action", "actor", "record", "request_id", "resource", "unique_id", "version"]
     assert {right: list(names) for right, names in columns} == {"INSERT": own}
     assert rights.pop("name_words") == rights.pop("hospital_words") == {"SELECT", "INSERT"}
@@ -177,7 +177,7 @@ async def test_serving_role_has_exactly_the_rights_it_needs(serving_url: str) ->
 
 
 async def test_unknown_serving_role_is_explained(command: Command) -> None:
-    """An unknown serving role is exit status 1, and a sentence that says how to make it."""
+    """An unknown serving role is exit status 1 and a message that says how to create it."""
     done = await command("migrate", "--serving-role", "nobody_serves")
     assert done.status == 1
     assert "There is no role nobody_serves" in done.err

@@ -1,4 +1,4 @@
-"""The hash chain of each record's entries, recomputed without the database, and the line that is kept elsewhere."""
+"""The hash chain of each record's entries, recomputed outside the database, and the journal head."""
 
 import asyncio
 import hashlib
@@ -23,7 +23,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def content_hash(entry: asyncpg.Record) -> bytes:
-    """The hash of what an entry says, as docs/journal.md has it."""
+    """Return the hash of an entry's content, as docs/journal.md defines it."""
     fields = [
         entry["salt"] and str(entry["salt"]),
         entry["resource"],
@@ -40,7 +40,7 @@ def content_hash(entry: asyncpg.Record) -> bytes:
 
 
 def chain_hashes(entries: list[asyncpg.Record]) -> list[bytes]:
-    """The hashes of the entries of one record, the oldest first."""
+    """Return the hashes of one record's entries, oldest first."""
     hashes = [b""]
     for entry in entries:
         hashes.append(hashlib.sha256(hashes[-1] + content_hash(entry)).digest())
@@ -48,13 +48,13 @@ def chain_hashes(entries: list[asyncpg.Record]) -> list[bytes]:
 
 
 async def entries_by_record(connection: asyncpg.Connection) -> list[list[asyncpg.Record]]:
-    """The entries of each record."""
+    """Return the entries of each record."""
     entries = await connection.fetch(SELECT_ENTRIES)
     return [list(own) for _, own in groupby(entries, key=lambda entry: (entry["resource"], entry["unique_id"]))]
 
 
 async def change_records(client: httpx.AsyncClient, count: int = 3) -> None:
-    """Records that are created, changed, deleted and restored, with text that needs escaping."""
+    """Create, change, delete and restore records with text that needs escaping."""
     for kind in RESOURCE_EXAMPLES:
         for number in range(count):
             one = f"{kind.path}own-{number}/"
@@ -70,7 +70,7 @@ async def change_records(client: httpx.AsyncClient, count: int = 3) -> None:
 async def test_each_entrys_hash_covers_its_content_and_the_previous_hash(
     client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
-    """Whatever an entry says, its hash is that of the entry before and of all that it says; no two salts are alike."""
+    """An entry's hash covers the previous entry's hash and its own whole content, and every salt is unique."""
     await change_records(client)
     body = {**EXAMPLE_PATIENT, "unique_id": "pat"}
     assert (await client.post(PATIENTS, json=body, headers={"X-Request-ID": "mine"})).status_code == 201
@@ -87,7 +87,7 @@ async def test_each_entrys_hash_covers_its_content_and_the_previous_hash(
 async def test_erasure_lists_removed_and_redacted_hashes(
     client: httpx.AsyncClient, connection: asyncpg.Connection, command: Command
 ) -> None:
-    """An erasure's entry lists what it removed and redacted; a redacted entry keeps its hash, and loses its salt."""
+    """An erasure's entry lists what was removed and redacted; a redacted entry keeps its hash and loses its salt."""
     for unique_id in ("pat-a", "pat-b"):
         profile = {"patient_profile": {"unique_id": "prof"}}
         await client.post(PATIENTS, json={"unique_id": unique_id, "patient_last_name": "Doe", **profile})
@@ -122,7 +122,7 @@ async def test_erasure_lists_removed_and_redacted_hashes(
 async def test_a_journal_head_stays_valid_after_changes_and_erasures(
     client: httpx.AsyncClient, command: Command
 ) -> None:
-    """What clients and erasures do after a line was taken leaves it true; it is told what is gone by erasures."""
+    """Later changes and erasures leave a journal head valid, and verification counts the erased entries."""
     empty = (await command("journal", "head")).out
     await change_records(client)
     assert (await client.post(PATIENTS, json={**EXAMPLE_PATIENT, "unique_id": "pat"})).status_code == 201
@@ -135,24 +135,24 @@ async def test_a_journal_head_stays_valid_after_changes_and_erasures(
     for what, unique_id in (("patient", "pat"), ("patient", "own-0"), ("patient", "own-1")):
         assert (await command("erase", what, unique_id, "--reason", "asked", "--yes")).status == 0
     last = (await command("journal", "head")).out
-    for text, removed in ((empty, ""), (line, ", but for 8 removed"), (later, ", but for 11 removed"), (last, "")):
+    for text, removed in ((empty, ""), (line, ", except 8 removed"), (later, ", except 11 removed"), (last, "")):
         done = await command("journal", "verify", "--head", text)
-        assert (done.status, f"entries of {text.split()[0]}{removed}" in done.out) == (0, True), done.out
+        assert (done.status, f"entries up to {text.split()[0]}{removed}" in done.out) == (0, True), done.out
     assert len({text.split()[2] for text in (empty, line, later, last)}) == 4
     assert [int(text.split()[1]) for text in (empty, line, later)] == [5, 47, 50]
 
 
 @pytest.mark.parametrize("line", ["", "x", "2026-01-01 1 " + "0" * 64, "2026-01-01T00:00:00+00:00 1 " + "0" * 63])
 async def test_a_malformed_journal_head_is_refused(command: Command, line: str) -> None:
-    """A text that `head` has not printed is exit status 1 with a sentence."""
+    """Text that `journal head` has not printed is exit status 1 and one sentence."""
     done = await command("journal", "verify", "--head", line or " ")
-    assert (done.status, done.err.startswith("That is no line of `patients-api journal head`")) == (1, True)
+    assert (done.status, done.err.startswith("This is not a line from `patients-api journal head`")) == (1, True)
 
 
 async def test_journal_head_waits_for_open_transactions(
     connection: asyncpg.Connection, database_url: str, command: Command
 ) -> None:
-    """An entry of before the line that is committed after the command began is in the line."""
+    """An entry that was inserted before the head was taken and committed only afterwards is included in the head."""
     other = await asyncpg.connect(database_url)
     insert = (
         "INSERT INTO journal (resource, unique_id, version, action, actor) VALUES ('doctors', $1, 1, 'deleted', '')"
@@ -170,4 +170,4 @@ async def test_journal_head_waits_for_open_transactions(
     line = (await head).stdout
     assert line.split()[1] == "1"
     done = await command("journal", "verify", "--head", line)
-    assert (done.status, "The journal holds all 1 entries" in done.out) == (0, True)
+    assert (done.status, "The journal contains all 1 entries" in done.out) == (0, True)

@@ -1,4 +1,4 @@
-"""The migration that chains older entries: beside a service that writes, cut off midway, and run again."""
+"""The migration that chains older entries: alongside a service that writes, interrupted, and run again."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ REVISION_BEFORE = "20261129_01"
 CHAIN_REVISION = "20261129_02"
 DOCTORS = "/doctors/doctors/"
 FIRST_DOCTOR_PATH, LAST_DOCTOR_PATH = f"{DOCTORS}000/", f"{DOCTORS}zzz/"
-"""Of which the entries are chained before all others, and after them."""
+"""Doctors with entries that are chained before and after all others."""
 INSERT_OLDER_ENTRIES = """
     INSERT INTO journal (resource, unique_id, version, action, actor, record)
     SELECT 'doctors', 'gone-' || to_char(n, 'FM0000'), 1, 'created', 'local', '{}'::json FROM generate_series(1, 1500) n
@@ -45,7 +45,7 @@ CREATE_WAIT_TRIGGER = """
 async def paused_migration(
     connection: asyncpg.Connection, url: str, unique_id: str
 ) -> AsyncIterator[asyncio.Task[None]]:
-    """Chain the older entries; the migration waits at those of this id while this lasts."""
+    """Start to chain the older entries; the migration waits at those of `unique_id` until the context ends."""
     await connection.execute(CREATE_WAIT_TRIGGER.format(unique_id))
     await connection.execute("SELECT pg_advisory_lock(1)")
     migrating = asyncio.create_task(migrate_to(alembic.upgrade, url, CHAIN_REVISION))
@@ -55,7 +55,7 @@ async def paused_migration(
 
 
 async def rename_doctors(client: httpx.AsyncClient, name: str) -> None:
-    """Change the first doctor and the last one."""
+    """Change the first and the last doctor."""
     for path in (FIRST_DOCTOR_PATH, LAST_DOCTOR_PATH):
         assert (await client.put(path, json={"doctor_first_name": name})).status_code == 200
 
@@ -63,7 +63,7 @@ async def rename_doctors(client: httpx.AsyncClient, name: str) -> None:
 async def test_an_interrupted_chain_migration_is_resumed_beside_writers(
     client: httpx.AsyncClient, database_url: str, connection: asyncpg.Connection, command: Command
 ) -> None:
-    """What is done stays done, what is written meanwhile is chained too, and the rest is when it is run again."""
+    """An interrupted migration keeps its progress, new entries are chained too, and another run chains the rest."""
     await migrate_to(alembic.downgrade, database_url, REVISION_BEFORE)
     for path in (FIRST_DOCTOR_PATH, LAST_DOCTOR_PATH):
         body = {"unique_id": path.split("/")[-2], "doctor_first_name": "Ann"}

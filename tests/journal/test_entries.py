@@ -1,4 +1,4 @@
-"""Entries of the journal: each change of each record has one, written with it or not at all."""
+"""Journal entries: each change of a record has exactly one, written in the same transaction."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -19,11 +19,11 @@ EXAMPLE_RECORD = {
     "hospital_ids": ["hos123", "hos456"],
     "doctor_ids": ["doc123"],
 }
-"""What the journal holds of the contract's example, beside the dates."""
+"""The record in the journal for the contract's example, without the dates."""
 
 
 async def get_history(client: httpx.AsyncClient, path: str) -> list[dict[str, Any]]:
-    """The entries of a record, newest first; each is as the OpenAPI document says."""
+    """Return a record's entries, newest first, and check each against the OpenAPI document's model."""
     answer = await client.get(f"{path}history/")
     assert answer.status_code == 200, answer.text
     entries: list[dict[str, Any]] = answer.json()
@@ -35,7 +35,7 @@ async def get_history(client: httpx.AsyncClient, path: str) -> list[dict[str, An
 
 
 async def put_and_get_changes(client: httpx.AsyncClient, body: dict[str, Any]) -> dict[str, Any]:
-    """The `changes` of a PUT of the patient."""
+    """Send a PUT to the patient and return the `changes` of its entry."""
     answer = await client.put(PATIENT_PATH, json=body)
     assert answer.status_code == 200, answer.text
     entry = (await get_history(client, PATIENT_PATH))[0]
@@ -53,13 +53,13 @@ def parse_timestamp(text: str) -> datetime:
 
 
 @pytest.fixture
-async def _patient(client: httpx.AsyncClient, hospitals_and_doctors: None) -> None:  # noqa: ARG001  # its hospitals
-    """The patient of the contract's example, as `own`."""
+async def _patient(client: httpx.AsyncClient, hospitals_and_doctors: None) -> None:  # noqa: ARG001  # hospitals
+    """Create the patient of the contract's example as `own`."""
     assert (await client.post(PATIENTS, json={**EXAMPLE_PATIENT, "unique_id": "own"})).status_code == 201
 
 
 async def test_each_change_has_an_entry(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
-    """Creating, changing, deleting and restoring any record is written down: what, when, by whom, in which request."""
+    """Every creation, change, deletion and restore has an entry with the action, time, actor and request."""
     for kind in RESOURCE_EXAMPLES:
         steps: list[tuple[str, str, str, dict[str, Any] | None]] = [
             ("created", "POST", kind.path, kind.create_body),
@@ -85,13 +85,13 @@ async def test_each_change_has_an_entry(client: httpx.AsyncClient, connection: a
                 fields = kind.update_body if action == "restored" or method == "PUT" else kind.minimal_body
                 links: dict[str, list[str]] = {"hospital_ids": [], "doctor_ids": []} if kind.name == "patient" else {}
                 assert entry["record"] == {**fields, **dates, **links}
-            assert await count_entries(connection) == before + version, "one, and none of another record"
+            assert await count_entries(connection) == before + version, "exactly one entry, and none of another record"
 
 
 async def test_entry_is_written_in_the_transaction_of_the_change(
     client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
-    """A record and its newest entry come from one transaction."""
+    """A record and its newest entry are written by the same transaction."""
     for kind in RESOURCE_EXAMPLES:
         newest = (
             f"SELECT r.xmin = j.xmin FROM {kind.table} r JOIN journal j USING (unique_id, version)"  # noqa: S608
@@ -107,7 +107,7 @@ async def test_entry_is_written_in_the_transaction_of_the_change(
 
 
 async def test_entry_has_the_request_id_of_the_client(client: httpx.AsyncClient) -> None:
-    """An `X-Request-ID` that the client sends is the entry's."""
+    """An entry has the `X-Request-ID` that the client sends."""
     await client.post(
         PATIENTS, json={"unique_id": "own", "patient_last_name": "Doe"}, headers={"X-Request-ID": "mine-1"}
     )
@@ -117,7 +117,7 @@ async def test_entry_has_the_request_id_of_the_client(client: httpx.AsyncClient)
 
 @pytest.mark.usefixtures("_patient")
 async def test_entry_record_has_the_patients_fields_and_link_ids(client: httpx.AsyncClient) -> None:
-    """An entry's record has the patient's own fields, and the sorted ids of what it is linked to; no nulls."""
+    """An entry's record has the patient's own fields and the sorted ids of its links, without nulls."""
     (entry,) = await get_history(client, PATIENT_PATH)
     now = (await client.get(PATIENT_PATH)).json()
     dates = {name: now[name] for name in ("date_created", "last_updated")}
@@ -137,7 +137,7 @@ async def test_entry_record_has_the_patients_fields_and_link_ids(client: httpx.A
 
 @pytest.mark.usefixtures("_patient")
 async def test_entry_changes_have_old_and_new_values(client: httpx.AsyncClient) -> None:
-    """An entry tells of each field that became another value what it was and what it is; `null` where there is none."""
+    """An entry has the old and the new value of each changed field, with `null` for no value."""
     for body, expected in (
         ({"patient_title": "Dr."}, {"patient_title": ("Mr.", "Dr.")}),
         ({"patient_title": None}, {"patient_title": ("Dr.", None)}),
@@ -158,7 +158,7 @@ async def test_entry_changes_have_old_and_new_values(client: httpx.AsyncClient) 
 
 
 async def test_creation_and_deletion_entries_list_all_fields(client: httpx.AsyncClient) -> None:
-    """A creation changes from nothing, a deletion to nothing, a restore from nothing again."""
+    """A creation and a restore change every field from `null`, and a deletion changes every field to `null`."""
     for kind in RESOURCE_EXAMPLES:
         await client.post(kind.path, json=kind.create_body)
         await client.delete(kind.record_path)
@@ -172,7 +172,7 @@ async def test_creation_and_deletion_entries_list_all_fields(client: httpx.Async
 
 @pytest.mark.usefixtures("_patient")
 async def test_changes_of_linked_records_change_no_earlier_entry(client: httpx.AsyncClient) -> None:
-    """A hospital, doctor or profile that changes later changes no entry of a patient, and writes none of it."""
+    """A later change of a linked hospital, doctor or profile neither changes nor adds an entry of the patient."""
     before = (await client.get(f"{PATIENT_PATH}history/")).content
     for path, change in (
         ("/hospitals/hospitals/hos123/", {"hospital_name": "Renamed"}),
@@ -185,7 +185,7 @@ async def test_changes_of_linked_records_change_no_earlier_entry(client: httpx.A
 
 @pytest.mark.usefixtures("_patient")
 async def test_nested_profile_has_entries_of_its_own(client: httpx.AsyncClient) -> None:
-    """A profile created or changed with its patient is written down in its own history; unchanged, it is not."""
+    """A profile created or changed with its patient gets an entry in its own history; an unchanged one does not."""
     profile = f"{PROFILES}prof123/"
     (first,) = await get_history(client, profile)
     assert first["action"] == "created"
@@ -200,7 +200,7 @@ async def test_nested_profile_has_entries_of_its_own(client: httpx.AsyncClient) 
         "email": {"from": "user@example.com", "to": None},
         "last_name": {"from": "Doe", "to": "Roe"},
     }
-    assert len(await get_history(client, PATIENT_PATH)) == 1, "the patient itself has not changed"
+    assert len(await get_history(client, PATIENT_PATH)) == 1, "the patient itself does not change"
     answer = await client.post(
         PATIENTS, json={"patient_last_name": "Doe", "patient_profile": {"unique_id": "prof123", "email": "a@b.c"}}
     )
@@ -216,7 +216,7 @@ async def test_nested_profile_has_entries_of_its_own(client: httpx.AsyncClient) 
 async def test_change_that_changes_nothing_has_no_entry(
     client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
-    """Whatever leaves a record as it is, a refusal too, writes nothing into the journal."""
+    """A request that leaves a record as it is, or is refused, writes no journal entry."""
     before = await dump_tables(connection)
     same: list[dict[str, Any]] = [
         {},
@@ -264,7 +264,7 @@ async def remove_failure(connection: asyncpg.Connection) -> None:
 async def test_a_change_that_cannot_be_journaled_is_not_made(
     client: httpx.AsyncClient, connection: asyncpg.Connection, kind: ResourceExample
 ) -> None:
-    """Where the journal takes no entry, nothing is created, changed, deleted or restored."""
+    """If the journal entry cannot be written, nothing is created, changed, deleted or restored."""
     await client.post(kind.path, json=kind.create_body)
     await client.put(kind.record_path, json=kind.update_body)
     steps: list[tuple[str, str, dict[str, Any] | None]] = [
@@ -281,13 +281,13 @@ async def test_a_change_that_cannot_be_journaled_is_not_made(
         assert answer.status_code == 500, (method, path)
         assert await dump_tables(connection) == before
         await remove_failure(connection)
-        assert (await client.request(method, path, json=body)).is_success, "it was the trigger"
+        assert (await client.request(method, path, json=body)).is_success, "the trigger was not the cause"
 
 
 async def test_a_nested_profile_that_cannot_be_journaled_is_not_stored(
     client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
-    """Where the profile's entry cannot be written, neither the profile nor its patient is stored."""
+    """If the profile's entry cannot be written, neither the profile nor its patient is stored."""
     body = {"patient_last_name": "Doe", "patient_profile": {"unique_id": "prof", "email": "a@b.c"}}
     await client.post(PATIENTS, json={**body, "unique_id": "own"})
     await make_entries_fail(connection, "profiles")
@@ -297,4 +297,4 @@ async def test_a_nested_profile_that_cannot_be_journaled_is_not_stored(
         assert (await client.request(method, path, json={"patient_last_name": "Roe", **nested})).status_code == 500
     assert await dump_tables(connection) == before
     await remove_failure(connection)
-    assert (await client.put(PATIENT_PATH, json=nested)).status_code == 200, "it was the trigger"
+    assert (await client.put(PATIENT_PATH, json=nested)).status_code == 200, "the trigger was not the cause"

@@ -1,4 +1,4 @@
-"""`patients-api erase`: a person's data go everywhere, and one entry says that they went, and why."""
+"""`patients-api erase`: a person's data are removed everywhere, and one entry records that they were and why."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ from tests.support import EXAMPLE_PATIENT, dump_tables
 PATIENTS = "/patients/patients/"
 PROFILES = "/profiles/profiles/"
 PATIENT_PATH = f"{PATIENTS}8001015009087/"
-"""Of a client that uses identity numbers as ids."""
+"""The path of a patient with an identity number as its id, as some clients choose."""
 OTHER_PATIENT = {"unique_id": "other", "patient_last_name": "Roe"}
 PERSON: dict[str, Any] = {
     **EXAMPLE_PATIENT,
@@ -38,20 +38,20 @@ ERASURE_REASON = "asked for it on 3 May"
 
 
 async def database_text(connection: asyncpg.Connection) -> str:
-    """Everything that the database holds, in lowercase."""
+    """Return everything in the database as lowercase text."""
     tables = await dump_tables(connection)
     assert tables.keys() >= {"patients", "profiles", "journal", "idempotency_keys"}
     return str(tables).lower()
 
 
 async def remaining_markers(connection: asyncpg.Connection) -> list[str]:
-    """What is left of the person anywhere."""
+    """Return the markers of the person that are still anywhere in the database."""
     text = await database_text(connection)
     return [marker for marker in MARKERS if marker in text]
 
 
 async def erasure_entries(connection: asyncpg.Connection, resource: str) -> list[asyncpg.Record]:
-    """The entries that stay of what was erased; each has a token of its own and nothing of the record."""
+    """Return the entries left of erased records, and check that each has a token as its id and no record."""
     entries = await connection.fetch("SELECT * FROM journal WHERE action = 'erased' AND resource = $1", resource)
     for entry in entries:
         assert re.fullmatch("erased_[0-9a-hjkmnp-tv-z]{26}", entry["unique_id"])
@@ -69,7 +69,7 @@ async def get_history(client: httpx.AsyncClient, path: str) -> list[dict[str, An
 
 @pytest.fixture
 async def _person(client: httpx.AsyncClient, connection: asyncpg.Connection, hospitals_and_doctors: None) -> None:  # noqa: ARG001
-    """A patient with a profile, a history of changes, deletion and restoring, and stored answers to its requests."""
+    """Create a patient with a profile, a history with a deletion and a restore, and stored responses."""
     assert (await client.post(PATIENTS, json=OTHER_PATIENT)).status_code == 201
     assert (await client.post(PATIENTS, json=PERSON, headers=IDEMPOTENCY_HEADERS)).status_code == 201
     assert (
@@ -86,7 +86,7 @@ async def _person(client: httpx.AsyncClient, connection: asyncpg.Connection, hos
 
 @pytest.fixture
 async def other_histories(client: httpx.AsyncClient, _person: None) -> dict[str, bytes]:
-    """The histories of other records, which are not the person's."""
+    """Return the histories of other records."""
     paths = (f"{PATIENTS}other/", "/hospitals/hospitals/hos123/", "/doctors/doctors/doc123/")
     return {path: (await client.get(f"{path}history/")).content for path in paths}
 
@@ -94,7 +94,7 @@ async def other_histories(client: httpx.AsyncClient, _person: None) -> dict[str,
 async def test_erasing_a_patient_leaves_no_personal_data(
     client: httpx.AsyncClient, connection: asyncpg.Connection, command: Command, other_histories: dict[str, bytes]
 ) -> None:
-    """No table holds the person's id or data, nor the profile's; one entry each stays, with the reason and a token."""
+    """No table keeps the person's or the profile's id or data; one entry of each remains, with reason and token."""
     done = await command("erase", "patient", "8001015009087", "--reason", ERASURE_REASON, "--yes")
     assert (done.status, done.err) == (0, "")
     assert "Removed the patient and its history of 4 versions." in done.out
@@ -122,7 +122,7 @@ async def test_erasing_a_patient_leaves_no_personal_data(
 async def test_repeated_requests_after_erasure_recreate_nothing(
     client: httpx.AsyncClient, connection: asyncpg.Connection, command: Command
 ) -> None:
-    """A POST sent again with its key finds its answer gone and makes no record anew; answers about others stay."""
+    """A POST repeated with its key after the erasure finds no stored response and creates nothing."""
     assert (await command("erase", "patient", "8001015009087", "--reason", ERASURE_REASON, "--yes")).status == 0
     before = await dump_tables(connection)
     assert (await client.post(PATIENTS, json=PERSON, headers=IDEMPOTENCY_HEADERS)).status_code == 409
@@ -135,7 +135,7 @@ async def test_repeated_requests_after_erasure_recreate_nothing(
 async def test_a_repeated_creation_after_erasure_is_409(
     client: httpx.AsyncClient, connection: asyncpg.Connection, command: Command
 ) -> None:
-    """A creation under an id of ours, sent again after the erasure, is a 409; that of another record is answered."""
+    """After the erasure, a repeated creation with a generated id is a 409, and other responses are replayed."""
     person = {"patient_last_name": "Marker"}
     first = await client.post(PATIENTS, json=person, headers=IDEMPOTENCY_HEADERS)
     other = await client.post(PATIENTS, json=OTHER_PATIENT, headers={"Idempotency-Key": "other"})
@@ -155,7 +155,7 @@ async def test_a_repeated_creation_after_erasure_is_409(
 async def test_a_deleted_patient_can_be_erased(
     client: httpx.AsyncClient, connection: asyncpg.Connection, command: Command
 ) -> None:
-    """A patient that was deleted before is erased just so, its profile too, be that deleted or not."""
+    """A deleted patient can be erased like any other, with its profile, whether that is deleted or not."""
     await client.delete(PATIENT_PATH)
     assert (await command("erase", "patient", "8001015009087", "--reason", ERASURE_REASON, "--yes")).status == 0
     assert await remaining_markers(connection) == []
@@ -172,7 +172,7 @@ async def test_a_deleted_patient_can_be_erased(
 async def test_a_profile_shared_with_another_patient_is_kept(
     client: httpx.AsyncClient, connection: asyncpg.Connection, command: Command
 ) -> None:
-    """A profile that another patient has stays, with its history; the person's own data go."""
+    """A profile that is linked to another patient is kept with its history, and the person's own data are removed."""
     shared = {"patient_profile": {"unique_id": "account-of-8001015009087"}}
     child = (await client.put(f"{PATIENTS}other/", json=shared)).json()
     profile = f"{PROFILES}account-of-8001015009087/"
@@ -195,7 +195,7 @@ async def test_a_profile_shared_with_another_patient_is_kept(
 async def test_an_erased_profile_is_pseudonymized_in_other_histories(
     client: httpx.AsyncClient, connection: asyncpg.Connection, command: Command
 ) -> None:
-    """Histories of other patients who once had the erased profile hold its token, and nothing else of them changes."""
+    """In histories of other patients, a token replaces the id of the erased profile and nothing else changes."""
     other = f"{PATIENTS}other/"
     shared = {"patient_profile": {"unique_id": "account-of-8001015009087"}, "patient_title": "Dr."}
     await client.put(other, json=shared)
@@ -205,7 +205,7 @@ async def test_an_erased_profile_is_pseudonymized_in_other_histories(
         PATIENTS, json={**shared, "patient_last_name": "Roe"}, headers={"Idempotency-Key": "child"}
     )
     for answer in (with_it, child):
-        assert "marker-email" in answer.text, "which is stored with the key"
+        assert "marker-email" in answer.text, "the stored response must contain the profile"
     await client.put(child.headers["Location"], json={"patient_profile": None})
     await client.put(other, json={"patient_profile": None})
     before = await get_history(client, other)
@@ -223,7 +223,7 @@ async def test_an_erased_profile_is_pseudonymized_in_other_histories(
 
 
 def with_token(value: Any, token: str) -> Any:
-    """The same with the token in the place of the profile's id."""
+    """Return `value` with the token in place of the profile's id."""
     match value:
         case dict():
             return {name: with_token(item, token) for name, item in value.items()}
@@ -237,7 +237,7 @@ def with_token(value: Any, token: str) -> Any:
 async def test_an_unlinked_profile_can_be_erased(
     client: httpx.AsyncClient, connection: asyncpg.Connection, command: Command
 ) -> None:
-    """A profile alone can be erased too, with what is stored of it."""
+    """A profile without a patient can be erased, with its stored response."""
     body = {"unique_id": "8001015009087", "email": "marker@example.com"}
     assert (await client.post(PROFILES, json=body, headers=IDEMPOTENCY_HEADERS)).status_code == 201
     assert (await command("erase", "profile", "8001015009087", "--reason", ERASURE_REASON, "--yes")).status == 0
@@ -249,7 +249,7 @@ async def test_an_unlinked_profile_can_be_erased(
 async def test_erasure_takes_ids_literally_not_as_patterns(
     client: httpx.AsyncClient, connection: asyncpg.Connection, command: Command
 ) -> None:
-    """Of `a_b` nothing of `axb` or `a_b~c` is removed, neither its history nor its stored answers."""
+    """Erasing `a_b` removes neither the history nor the stored responses of `axb` or `a_b~c`."""
     ids = ("a_b", "axb", "a_b~c", "a_")
     for unique_id in ids:
         body = {"unique_id": unique_id, "patient_last_name": "Doe"}
@@ -266,29 +266,29 @@ async def test_erasure_takes_ids_literally_not_as_patterns(
 
 @pytest.mark.usefixtures("_person")
 async def test_erasing_an_unknown_id_is_refused(connection: asyncpg.Connection, command: Command) -> None:
-    """An unknown id, or nobody to confirm, is exit status 1 with a sentence, and nothing is removed."""
+    """An unknown id is exit status 1 and one sentence, and nothing is removed."""
     before = await dump_tables(connection)
     for what, unique_id in (("patient", "none"), ("patient", "a b"), ("profile", "8001015009087"), ("patient", "%")):
         done = await command("erase", what, unique_id, "--reason", ERASURE_REASON, "--yes")
         assert done.status == 1
-        assert f"There is no {what} of this unique_id." in done.err
+        assert f"There is no {what} with this unique_id." in done.err
         assert "Traceback" not in done.err
     assert await dump_tables(connection) == before
 
 
 @pytest.mark.usefixtures("_person")
 async def test_serving_role_may_not_erase(connection: asyncpg.Connection, command: Command, serving_url: str) -> None:
-    """Under the serving role it is exit status 1 with a sentence, and nothing is removed."""
+    """As the serving role, `erase` is exit status 1 and one sentence, and nothing is removed."""
     before = await dump_tables(connection)
     done = await command("erase", "patient", "8001015009087", "--reason", ERASURE_REASON, "--yes", url=serving_url)
     assert done.status == 1
-    assert "This role may not" in done.err
+    assert "The database role lacks the privilege" in done.err
     assert "Traceback" not in done.err
     assert await dump_tables(connection) == before
 
 
 def erase_on_a_terminal(url: str, typed: str) -> CommandResult:
-    """Erase the person on a terminal, where somebody types."""
+    """Erase the person on a pseudo-terminal with typed input."""
     terminal, end = pty.openpty()
     try:
         process = subprocess.Popen(
@@ -309,7 +309,7 @@ def erase_on_a_terminal(url: str, typed: str) -> CommandResult:
 
 @pytest.mark.usefixtures("_person")
 async def test_erasure_needs_the_id_typed_on_a_terminal(connection: asyncpg.Connection, database_url: str) -> None:
-    """On a terminal the id has to be typed; anything else, and having no terminal, removes nothing."""
+    """`erase` needs the id typed on a terminal; other input, or no terminal, removes nothing."""
     before = await dump_tables(connection)
     wrong, alone = await asyncio.gather(
         asyncio.to_thread(erase_on_a_terminal, database_url, "yes\n"),
@@ -323,5 +323,5 @@ async def test_erasure_needs_the_id_typed_on_a_terminal(connection: asyncpg.Conn
     assert await dump_tables(connection) == before
     done = await asyncio.to_thread(erase_on_a_terminal, database_url, "8001015009087\n")
     assert (done.status, done.err) == (0, "")
-    assert "Nothing can bring it back" in done.out
+    assert "This cannot be undone" in done.out
     assert await remaining_markers(connection) == []

@@ -1,4 +1,4 @@
-"""The history of a record: newest first, in pages or whole, of deleted records too."""
+"""The history of a record: newest first, paged or whole, also for deleted records."""
 
 import asyncio
 import base64
@@ -9,7 +9,7 @@ import asyncpg
 import httpx
 import pytest
 
-from app.api.pages import STREAM_BATCH_SIZE
+from app.api.list_source import STREAM_BATCH_SIZE
 from app.main import create_app
 from app.records.history_schemas import Entry
 from app.settings import Settings
@@ -21,14 +21,14 @@ HISTORY_PATH = f"{PATIENT_PATH}history/"
 
 
 def versions_on_page(response: httpx.Response) -> list[int]:
-    """The versions of a page of entries, each of which is as the OpenAPI document says."""
+    """Return the versions on a page, and check each entry against the OpenAPI document's model."""
     assert response.status_code == 200, response.text
     assert response.headers["Content-Type"] == "application/json"
     return [Entry.model_validate(entry).version for entry in response.json()]
 
 
 async def versions_by_page(client: httpx.AsyncClient, url: str) -> list[list[int]]:
-    """The versions of all pages, by following the links."""
+    """Return the versions of all pages, following the links."""
     pages = []
     while url:
         answer = await client.get(url)
@@ -38,7 +38,7 @@ async def versions_by_page(client: httpx.AsyncClient, url: str) -> list[list[int
 
 
 async def create_versions(client: httpx.AsyncClient, kind: ResourceExample, count: int) -> None:
-    """Create the record `own` and change it until it has so many versions."""
+    """Create the record `own` and change it until it has `count` versions."""
     assert (await client.post(kind.path, json=kind.create_body)).status_code == 201
     for number in range(count - 1):
         assert (
@@ -47,7 +47,7 @@ async def create_versions(client: httpx.AsyncClient, kind: ResourceExample, coun
 
 
 def error_locations(response: httpx.Response) -> list[list[str | int]]:
-    """Where the errors of a 422 are."""
+    """Return the locations of the errors in a 422."""
     assert response.status_code == 422, response.text
     return [error["loc"] for error in response.json()["errors"]]
 
@@ -57,7 +57,7 @@ def encode_cursor(text: str) -> str:
 
 
 async def test_history_is_newest_first_in_pages_or_whole(client: httpx.AsyncClient) -> None:
-    """The history is whole without parameters; with a limit, links lead through all of it, and end."""
+    """Without parameters the history is whole, and with a limit the links lead through all of it."""
     for kind in RESOURCE_EXAMPLES:
         await create_versions(client, kind, 7)
         history = f"{kind.record_path}history/"
@@ -81,7 +81,7 @@ async def test_history_is_newest_first_in_pages_or_whole(client: httpx.AsyncClie
 
 
 async def test_new_versions_do_not_move_pages(client: httpx.AsyncClient) -> None:
-    """A change between two pages neither repeats nor leaves out an entry of the later one."""
+    """A change between two page requests neither repeats nor skips an entry on the later page."""
     await create_versions(client, RESOURCE_EXAMPLES[0], 4)
     first = await client.get(f"{HISTORY_PATH}?limit=2")
     await client.put(PATIENT_PATH, json={"patient_title": "Dr."})
@@ -89,7 +89,7 @@ async def test_new_versions_do_not_move_pages(client: httpx.AsyncClient) -> None
 
 
 async def test_long_history_is_streamed_whole(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
-    """Without a limit every entry comes, however many: as many as fit the batches that are read, and others."""
+    """Without a limit every entry is sent, whether or not their number is a multiple of the batch size."""
     for count in (STREAM_BATCH_SIZE, 2 * STREAM_BATCH_SIZE + 1):
         await connection.execute(
             "INSERT INTO journal (resource, unique_id, version, action, actor, record)"
@@ -103,7 +103,7 @@ async def test_long_history_is_streamed_whole(client: httpx.AsyncClient, connect
 
 
 async def test_history_of_deleted_records_is_kept(client: httpx.AsyncClient) -> None:
-    """A deleted record's history stays, with the deletion in it, as do its versions."""
+    """A deleted record keeps its history and versions, with the deletion as the newest entry."""
     for kind in RESOURCE_EXAMPLES:
         await create_versions(client, kind, 2)
         before = (await client.get(f"{kind.record_path}history/")).json()
@@ -120,7 +120,7 @@ async def test_history_of_deleted_records_is_kept(client: httpx.AsyncClient) -> 
 
 
 async def test_unknown_ids_and_versions_are_404(client: httpx.AsyncClient) -> None:
-    """An id never used has no history, and no version beyond the newest is there; nor is one of another resource."""
+    """Unknown ids, ids of other resources and versions beyond the newest are 404."""
     for kind in RESOURCE_EXAMPLES:
         await create_versions(client, kind, 2)
         for other in ("none", "OWN", "own.", "%00", "a b", "a" * 65):
@@ -135,7 +135,7 @@ async def test_unknown_ids_and_versions_are_404(client: httpx.AsyncClient) -> No
 
 
 async def test_invalid_history_parameters_are_422(client: httpx.AsyncClient) -> None:
-    """A limit, cursor or version that cannot be is a 422 at its place; so is a cursor of another list."""
+    """An invalid limit, cursor, parameter or version is a 422 that names its location."""
     await create_versions(client, RESOURCE_EXAMPLES[0], 3)
     for limit in ("0", "-1", "1001", "a", "1.5", ""):
         assert error_locations(await client.get(HISTORY_PATH, params={"limit": limit})) == [["query", "limit"]]
@@ -154,7 +154,7 @@ async def test_invalid_history_parameters_are_422(client: httpx.AsyncClient) -> 
 
 @pytest.mark.parametrize("cap", [1, 2, 3])
 async def test_list_cap_limits_histories(database_url: str, client: httpx.AsyncClient, cap: int) -> None:
-    """`PATIENTS_LIST_CAP` bounds a history without limit too; its links lead to the rest, and a limit is obeyed."""
+    """`PATIENTS_LIST_CAP` limits a history without a limit; its links lead to the rest; an explicit limit is obeyed."""
     await create_versions(client, RESOURCE_EXAMPLES[0], 3)
     app = create_app(Settings.model_validate({"database_url": database_url, "list_cap": cap}))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
@@ -169,7 +169,7 @@ async def test_list_cap_limits_histories(database_url: str, client: httpx.AsyncC
 
 
 async def test_concurrent_changes_get_consecutive_versions(client: httpx.AsyncClient) -> None:
-    """Changes at the same moment are versions one after the other: none is missing, none is there twice."""
+    """Concurrent changes get consecutive versions without gaps or duplicates."""
     kind = RESOURCE_EXAMPLES[0]
     await client.post(kind.path, json=kind.create_body)
     bodies: list[dict[str, Any]] = [{"patient_title": f"Title {number}"} for number in range(30)]

@@ -1,4 +1,4 @@
-"""Records that were there before the journal: the migration enters them, and all that holds of others holds of them."""
+"""Records older than the journal: the migration adds their entries, and they then behave like any other record."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from tests.support import RESOURCE_EXAMPLES
 REVISION_BEFORE = "20261122_01"
 """The revision before the journal."""
 COMPUTED_COLUMNS = [column.name for column in Patient.__table__.columns if column.computed is not None]
-"""Columns that the database computes, and later revisions add to."""
+"""Computed columns, which later revisions add to."""
 TABLES = ("patients", "profiles", "hospitals", "doctors", "patient_hospitals", "patient_doctors")
 INSERT_RECORDS = """
     INSERT INTO hospitals (unique_id, version, hospital_name, date_created, last_updated)
@@ -45,7 +45,7 @@ INSERT_RECORDS = """
 
 
 async def migrate_to(alembic_command: Callable[[Config, str], None], url: str, revision: str) -> None:
-    """Bring the schema to a revision; in a thread, because migrations start an event loop."""
+    """Bring the schema to a revision, in a thread, because migrations start an event loop."""
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))
     config.attributes["url"] = url
@@ -53,13 +53,13 @@ async def migrate_to(alembic_command: Callable[[Config, str], None], url: str, r
 
 
 async def insert_older_records(url: str, connection: asyncpg.Connection, count: int) -> None:
-    """So many records of each resource, in the schema before the journal."""
+    """Insert `count` records of each resource into the schema before the journal."""
     await migrate_to(alembic.downgrade, url, REVISION_BEFORE)
     await connection.execute(INSERT_RECORDS.format(f"generate_series(1, {count})"))
 
 
 async def checksums(connection: asyncpg.Connection) -> dict[str, str]:
-    """A hash of all rows of each table of records and links, but for what came later."""
+    """Return a hash of all rows of each table of records and links, without columns that came later."""
     whole = (
         "SELECT md5(string_agg(r::text, E'\\n' ORDER BY r)) FROM (SELECT to_jsonb(t) - $1::text[] FROM {} t) AS t(r)"
     )
@@ -68,7 +68,7 @@ async def checksums(connection: asyncpg.Connection) -> dict[str, str]:
 
 @pytest.fixture
 async def _older_records(database_url: str, connection: asyncpg.Connection) -> None:
-    """Ten records of each resource that are older than the journal, at versions 1 to 5."""
+    """Create ten records of each resource that are older than the journal, at versions 1 to 5."""
     await insert_older_records(database_url, connection, 10)
     await migrate_to(alembic.upgrade, database_url, "head")
 
@@ -76,7 +76,7 @@ async def _older_records(database_url: str, connection: asyncpg.Connection) -> N
 async def test_upgrade_and_downgrade_keep_10_000_records(
     database_url: str, connection: asyncpg.Connection, command: Command
 ) -> None:
-    """Up, down and up again leave 10,000 records as they were, and the journal agrees with each of them."""
+    """Upgrading, downgrading and upgrading again keeps 10,000 records, and the journal agrees with each."""
     await insert_older_records(database_url, connection, 2500)
     before = await checksums(connection)
     assert len(set(before.values())) == len(TABLES)
@@ -97,7 +97,7 @@ async def test_upgrade_and_downgrade_keep_10_000_records(
 async def test_downgrade_keeps_deleted_ids_retired(
     database_url: str, connection: asyncpg.Connection, client: httpx.AsyncClient
 ) -> None:
-    """Ids of records deleted under the journal are retired before it too; those of restored ones are not."""
+    """A downgrade retires the ids of records deleted with the journal, but not of restored ones."""
     for kind in RESOURCE_EXAMPLES:
         for unique_id, restored in (("gone", False), ("back", True)):
             one = f"{kind.path}{unique_id}/"
@@ -112,7 +112,7 @@ async def test_downgrade_keeps_deleted_ids_retired(
 
 @pytest.mark.usefixtures("_older_records")
 async def test_older_records_get_a_first_entry(client: httpx.AsyncClient, command: Command) -> None:
-    """Its first entry is what it was when the journal came, under the version that it had, and more follow."""
+    """An older record's first entry has its state and version at the migration, and later entries follow."""
     for kind in RESOURCE_EXAMPLES:
         for number in range(1, 11):
             one = f"{kind.path}own{number}/"
@@ -123,7 +123,7 @@ async def test_older_records_get_a_first_entry(client: httpx.AsyncClient, comman
             assert (await client.put(one, json=kind.update_body)).status_code == 200
             newest = Entry.model_validate((await client.get(f"{one}history/")).json()[0])
             assert (newest.version, newest.changes.keys()) == (entry.version + 1, kind.update_body.keys())
-            assert (await client.delete(one)).status_code in {204, 409}, "patients are linked to some"
+            assert (await client.delete(one)).status_code in {204, 409}, "only linked records may be a 409"
             answer = await client.post(f"{one}restore/", json={"version": entry.version})
             after: dict[str, Any] = answer.json()
             assert (answer.status_code, after) == (200, {**before, "last_updated": after["last_updated"]})
@@ -132,7 +132,7 @@ async def test_older_records_get_a_first_entry(client: httpx.AsyncClient, comman
 
 @pytest.mark.usefixtures("_older_records")
 async def test_a_deleted_older_record_can_be_restored_as_the_409_says(client: httpx.AsyncClient) -> None:
-    """POST of its id is a 409, whatever its version was, and says which version to restore; that brings it back."""
+    """A POST with a deleted older record's id is a 409 that names the version to restore, and restoring it works."""
     for kind in RESOURCE_EXAMPLES:
         for number in range(6, 11):
             unique_id = f"own{number}"
@@ -149,7 +149,7 @@ async def test_a_deleted_older_record_can_be_restored_as_the_409_says(client: ht
 
 @pytest.mark.usefixtures("_older_records")
 async def test_an_older_profile_is_changed_and_retired_as_any_other(client: httpx.AsyncClient) -> None:
-    """An older profile is changed with its patient as any other, and its id is retired when it is deleted."""
+    """An older profile changes with its patient like any other, and its id is retired when it is deleted."""
     one = "/profiles/profiles/own10/"
     body = {"patient_last_name": "Doe", "patient_profile": {"unique_id": "own10", "email": "new@b.c"}}
     patient = (await client.post("/patients/patients/", json=body)).headers["Location"]
@@ -162,7 +162,7 @@ async def test_an_older_profile_is_changed_and_retired_as_any_other(client: http
 
 @pytest.mark.usefixtures("_older_records")
 async def test_ids_deleted_before_the_journal_stay_retired(client: httpx.AsyncClient) -> None:
-    """The id of a record that was deleted before the journal stays retired; of what it was, nothing is known."""
+    """The id of a record that was deleted before the journal stays retired, and its data are unknown."""
     for kind in RESOURCE_EXAMPLES:
         for restored in (False, True):
             answer = await client.post(kind.path, json={**kind.minimal_body, "unique_id": "gone"})

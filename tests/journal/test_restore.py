@@ -1,4 +1,4 @@
-"""Restoring: a deleted record, or an earlier state of one that is there, comes back as a new version."""
+"""Restoring: a deleted record, or an earlier version of an existing one, comes back as a new version."""
 
 import asyncio
 import re
@@ -15,13 +15,13 @@ from tests.support import EXAMPLE_PATIENT, RESOURCE_EXAMPLES, ResourceExample, d
 PATIENTS = "/patients/patients/"
 PROFILES = "/profiles/profiles/"
 PATIENT_PATH = f"{PATIENTS}own/"
-RESTORE_HINT_PATTERN = re.compile(r'To bring that one back, POST (\{"version": \d+\}) to its restore/ path')
+RESTORE_HINT_PATTERN = re.compile(r'To restore that record, POST (\{"version": \d+\}) to its restore/ path')
 
 Json = dict[str, Any]
 
 
 async def get_record(client: httpx.AsyncClient, path: str = PATIENT_PATH) -> Json:
-    """What is stored."""
+    """Return a record as it is stored."""
     answer = await client.get(path)
     assert answer.status_code == 200, answer.text
     document: Json = answer.json()
@@ -29,7 +29,7 @@ async def get_record(client: httpx.AsyncClient, path: str = PATIENT_PATH) -> Jso
 
 
 async def restore(client: httpx.AsyncClient, path: str, version: int, **more: object) -> Json:
-    """The record after a restore that succeeds, and is what is stored then."""
+    """Restore a record, check that the response equals the stored record, and return it."""
     answer = await client.post(f"{path}restore/", json={"version": version, **more})
     assert answer.status_code == 200, answer.text
     assert answer.json() == await get_record(client, path)
@@ -38,31 +38,31 @@ async def restore(client: httpx.AsyncClient, path: str, version: int, **more: ob
 
 
 async def newest_entry(client: httpx.AsyncClient, path: str = PATIENT_PATH) -> Entry:
-    """The newest entry."""
+    """Return the newest entry."""
     answer = await client.get(f"{path}history/", params={"limit": 1})
     return Entry.model_validate(answer.json()[0])
 
 
 def without_last_updated(document: Json) -> Json:
-    """What does not move with every change."""
+    """Return the document without the field that every change updates."""
     return {name: value for name, value in document.items() if name != "last_updated"}
 
 
 def error_types(response: httpx.Response) -> list[str]:
-    """What is wrong with the version that a restore asked for, for programs."""
+    """Return the error types of a 422, and check that all errors are about the version."""
     assert response.status_code == 422, response.text
     assert {tuple(error["loc"]) for error in response.json()["errors"]} == {("body", "version")}
     return [error["type"] for error in response.json()["errors"]]
 
 
 @pytest.fixture
-async def _patient(client: httpx.AsyncClient, hospitals_and_doctors: None) -> None:  # noqa: ARG001  # its hospitals
-    """The patient of the contract's example, as `own`."""
+async def _patient(client: httpx.AsyncClient, hospitals_and_doctors: None) -> None:  # noqa: ARG001  # hospitals
+    """Create the patient of the contract's example as `own`."""
     assert (await client.post(PATIENTS, json={**EXAMPLE_PATIENT, "unique_id": "own"})).status_code == 201
 
 
 async def test_a_deleted_record_is_restored_as_it_was(client: httpx.AsyncClient) -> None:
-    """A deleted record is restored as it was, `date_created` too, as the version after its deletion; time and again."""
+    """A deleted record is restored as it was, with `date_created`, as the version after its deletion, repeatedly."""
     for kind in RESOURCE_EXAMPLES:
         await client.post(kind.path, json=kind.create_body)
         before = (await client.put(kind.record_path, json=kind.update_body)).json()
@@ -83,7 +83,7 @@ async def test_a_deleted_record_is_restored_as_it_was(client: httpx.AsyncClient)
 
 @pytest.mark.usefixtures("_patient")
 async def test_every_version_of_a_patient_can_be_restored(client: httpx.AsyncClient) -> None:
-    """Whichever version is restored, deleted or not, the patient is just what it was then, links and profile too."""
+    """Restoring any version, deleted or not, gives the patient exactly that version's values, links and profile."""
     steps: list[Json] = [
         {"patient_profile": None},
         {"patient_profile": {"unique_id": "prof9", "email": "a@b.c"}},
@@ -115,11 +115,11 @@ async def test_every_version_of_a_patient_can_be_restored(client: httpx.AsyncCli
 async def test_restore_keeps_date_created_to_the_microsecond(
     client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
-    """`date_created` is kept to the microsecond, be it a whole second, long ago, or far ahead."""
+    """A restore keeps `date_created` to the microsecond, even of a whole second or before 1970."""
     for kind in RESOURCE_EXAMPLES:
         await client.post(kind.path, json=kind.create_body)
         for timestamp in ("1970-01-01T00:00:00Z", "2024-02-29T23:59:59.999999Z", "1899-12-31T00:00:00.000001Z"):
-            # as a record brought from elsewhere
+            # as an import may set it
             await connection.execute(f"UPDATE {kind.table} SET date_created = '{timestamp}'")  # noqa: S608
             await client.put(kind.record_path, json=kind.update_body)
             await client.put(kind.record_path, json=kind.minimal_body)
@@ -131,7 +131,7 @@ async def test_restore_keeps_date_created_to_the_microsecond(
 async def test_restoring_the_current_state_changes_nothing(
     client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
-    """Restoring what the record is already writes nothing, not even `last_updated`."""
+    """Restoring the current values writes nothing, not even `last_updated`."""
     for kind in RESOURCE_EXAMPLES:
         await client.post(kind.path, json=kind.create_body)
         await client.put(kind.record_path, json=kind.update_body)
@@ -145,7 +145,7 @@ async def test_restoring_the_current_state_changes_nothing(
 async def test_unknown_or_deleted_versions_cannot_be_restored(
     client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
-    """A version that is not in the history, or is a deletion, is a 422; a record never there is a 404."""
+    """A version that is unknown or a deletion is a 422, and an unknown record is a 404."""
     for kind in RESOURCE_EXAMPLES:
         await client.post(kind.path, json=kind.create_body)
         await client.delete(kind.record_path)
@@ -171,7 +171,7 @@ async def test_unknown_or_deleted_versions_cannot_be_restored(
 
 
 async def delete_linked_records(client: httpx.AsyncClient) -> None:
-    """Delete what the contract's patient is linked to, all but hospital hos456."""
+    """Delete the records that the contract's patient is linked to, except hospital hos456."""
     body: Json = {"patient_profile": None, "hospital_ids": [], "doctor_ids": []}
     if (await client.get(PATIENT_PATH)).status_code == 200:
         assert (await client.put(PATIENT_PATH, json=body)).status_code == 200
@@ -184,7 +184,7 @@ async def delete_linked_records(client: httpx.AsyncClient) -> None:
 async def test_restore_names_missing_links_or_skips_them(
     client: httpx.AsyncClient, connection: asyncpg.Connection, *, deleted: bool
 ) -> None:
-    """Of a state whose hospital, doctor and profile are gone all are named; asked to, it is restored without them."""
+    """A restore names all missing hospitals, doctors and profiles, and skips them if `skip_missing` is set."""
     before = await get_record(client)
     if deleted:
         await client.delete(PATIENT_PATH)
@@ -207,13 +207,13 @@ async def test_restore_names_missing_links_or_skips_them(
     for path in (f"{PROFILES}prof123/", "/hospitals/hospitals/hos123/", "/doctors/doctors/doc123/"):
         await restore(client, path, 1)
     assert without_last_updated(await restore(client, PATIENT_PATH, 1)) == without_last_updated(before), (
-        "once they are back, all of it can be"
+        "with its links restored, the whole version can be"
     )
 
 
 @pytest.mark.usefixtures("_patient")
 async def test_skip_missing_keeps_existing_links(client: httpx.AsyncClient) -> None:
-    """`skip_missing` leaves out nothing that is there."""
+    """`skip_missing` keeps every link to an existing record."""
     before = await get_record(client)
     await client.delete(PATIENT_PATH)
     assert without_last_updated(await restore(client, PATIENT_PATH, 1, skip_missing=True)) == without_last_updated(
@@ -223,7 +223,7 @@ async def test_skip_missing_keeps_existing_links(client: httpx.AsyncClient) -> N
 
 @pytest.mark.parametrize("deleted", [False, True], ids=["changed", "deleted"])
 async def test_concurrent_restores_make_one_version(client: httpx.AsyncClient, *, deleted: bool) -> None:
-    """Of restores at the same moment one makes a version; the others find it done, or are told of the conflict."""
+    """One of several concurrent restores makes a version, and the others find it done or get a 409."""
     for kind in RESOURCE_EXAMPLES:
         for number in range(5):
             one = f"{kind.path}own-{number}/"
@@ -243,7 +243,7 @@ async def test_concurrent_restores_make_one_version(client: httpx.AsyncClient, *
 async def test_a_restore_blocked_by_another_makes_no_second_version(
     client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
-    """A restore of a deleted record that another transaction is restoring waits for it, and makes no second version."""
+    """A restore that waits for another one of the same deleted record makes no second version."""
     await client.post(PATIENTS, json={"unique_id": "own", "patient_last_name": "Doe"})
     await client.delete(PATIENT_PATH)
     async with connection.transaction():
@@ -261,7 +261,7 @@ async def test_a_restore_blocked_by_another_makes_no_second_version(
 
 
 async def follow_restore_hint(client: httpx.AsyncClient, refusal: httpx.Response, kind: ResourceExample) -> Json:
-    """The record after doing what the refusal of its id says."""
+    """Follow the instructions in a 409 and return the restored record."""
     assert refusal.status_code == 409, refusal.text
     detail = refusal.json()["detail"]
     assert kind.name in detail
@@ -276,7 +276,7 @@ async def follow_restore_hint(client: httpx.AsyncClient, refusal: httpx.Response
 async def test_posting_a_deleted_id_says_how_to_restore_it(
     client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
-    """POST of a deleted record's id is a 409 that says how to bring that back, and doing so does."""
+    """A POST with a deleted record's id is a 409, and its instructions restore the record."""
     for kind in RESOURCE_EXAMPLES:
         await client.post(kind.path, json=kind.create_body)
         before = (await client.put(kind.record_path, json=kind.update_body)).json()
@@ -293,7 +293,7 @@ async def test_posting_a_deleted_id_says_how_to_restore_it(
 async def test_linking_a_deleted_profile_says_how_to_restore_it(
     client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
-    """So it is for the id of a deleted profile in a patient's POST or PUT, which then succeeds."""
+    """A deleted profile's id in a patient's write is a 409 that says how to restore it; a retry then works."""
     kind = RESOURCE_EXAMPLES[1]
     await client.post(PATIENTS, json={"unique_id": "own", "patient_last_name": "Doe"})
     for method, path, nested in (

@@ -1,4 +1,4 @@
-"""`patients-api journal verify`: whether each record is what its newest entry says, and no version is missing."""
+"""`patients-api journal verify`: each record must equal its newest entry, and no version may be missing."""
 
 import asyncio
 import re
@@ -17,16 +17,16 @@ from tests.processes import run_cli
 from tests.support import EXAMPLE_PATIENT, RESOURCE_EXAMPLES, database_url_for
 
 PATIENTS = "/patients/patients/"
-SUCCESS_MESSAGE = "Every record is what its newest entry says."
-FAILURE_MESSAGE = "The journal does not agree with the records or with itself."
+SUCCESS_MESSAGE = "Every record matches its newest entry."
+FAILURE_MESSAGE = "The journal does not match the records, or is inconsistent."
 DISABLE_TRIGGER = "ALTER TABLE journal DISABLE TRIGGER append_only;"
-"""What nobody but the owner can do."""
+"""Only the owner can disable the trigger."""
 ENABLE_TRIGGER = "ALTER TABLE journal ENABLE TRIGGER append_only"
 
 
 @pytest.fixture
 async def _workload(client: httpx.AsyncClient, hospitals_and_doctors: None, command: Command) -> None:  # noqa: ARG001
-    """Records created, changed, linked, shared, deleted, restored and erased, of all resources and in many ways."""
+    """Create, change, link, share, delete, restore and erase records of all resources."""
 
     async def send(method: str, path: str, body: object = None, status: int = 200) -> None:
         answer = await client.request(method, path, json=body)
@@ -59,19 +59,19 @@ async def _workload(client: httpx.AsyncClient, hospitals_and_doctors: None, comm
 
 @pytest.mark.usefixtures("_workload")
 async def test_every_record_agrees_after_a_mixed_workload(command: Command, connection: asyncpg.Connection) -> None:
-    """Whatever the service and its commands did, every record agrees: exit status 0, and the count of each resource."""
+    """After any mix of requests and commands every record agrees: exit status 0, and the counts of each resource."""
     done = await command("journal", "verify")
     assert (done.status, done.err) == (0, "")
     assert SUCCESS_MESSAGE in done.out
     for table in ("patients", "profiles", "hospitals", "doctors"):
-        records = await connection.fetchval(f"SELECT count(*) FROM {table}")  # noqa: S608  # a name of ours
+        records = await connection.fetchval(f"SELECT count(*) FROM {table}")  # noqa: S608  # a table name
         entries = await connection.fetchval("SELECT count(*) FROM journal WHERE resource = $1", table)
         assert f"{table}: {records} records, {entries} entries" in done.out
         assert records > 1
 
 
 async def test_an_empty_database_verifies(command: Command) -> None:
-    """Where there is nothing, nothing is wrong."""
+    """An empty database verifies."""
     done = await command("journal", "verify")
     assert (done.status, SUCCESS_MESSAGE in done.out) == (0, True)
 
@@ -79,35 +79,38 @@ async def test_an_empty_database_verifies(command: Command) -> None:
 NEWEST_ENTRY_CONDITION = "unique_id = '{0}' AND version = (SELECT max(version) FROM journal WHERE unique_id = '{0}')"
 SELECT_NEXT_VERSION = "SELECT 'patients', '{0}', max(version) + 1, 'deleted', 'me' FROM journal WHERE unique_id = '{0}'"
 TAMPERING = (
-    ("UPDATE patients SET patient_title = 'X' WHERE unique_id = '{0}'", "is not what its newest entry says"),
-    ("UPDATE patients SET patient_gender = NULL WHERE unique_id = '{0}'", "is not what its newest entry says"),
-    ("UPDATE patients SET profile_id = 'other' WHERE unique_id = '{0}'", "is not what its newest entry says"),
+    ("UPDATE patients SET patient_title = 'X' WHERE unique_id = '{0}'", "differs from its newest entry"),
+    ("UPDATE patients SET patient_gender = NULL WHERE unique_id = '{0}'", "differs from its newest entry"),
+    ("UPDATE patients SET profile_id = 'other' WHERE unique_id = '{0}'", "differs from its newest entry"),
     (
         "UPDATE patients SET last_updated = last_updated + interval '1 microsecond' WHERE unique_id = '{0}'",
-        "is not what its newest entry says",
+        "differs from its newest entry",
     ),
-    ("INSERT INTO patient_hospitals VALUES ('{0}', 'hos789')", "is not what its newest entry says"),
-    ("DELETE FROM patient_doctors WHERE patient_id = '{0}'", "is not what its newest entry says"),
+    ("INSERT INTO patient_hospitals VALUES ('{0}', 'hos789')", "differs from its newest entry"),
+    ("DELETE FROM patient_doctors WHERE patient_id = '{0}'", "differs from its newest entry"),
     (
         "UPDATE journal SET record = '{{}}' WHERE {newest}",
-        "is not what its newest entry says",
-        "has a version 3 that is not as it was written",
+        "differs from its newest entry",
+        "has a version 3 that was altered",
     ),
-    ("UPDATE patients SET version = version + 1 WHERE unique_id = '{0}'", "has another version than its newest entry"),
-    ("DELETE FROM journal WHERE {newest}", "has another version than its newest entry"),
-    ("DELETE FROM patients WHERE unique_id = '{0}'", "is in the journal only"),
+    (
+        "UPDATE patients SET version = version + 1 WHERE unique_id = '{0}'",
+        "has a different version than its newest entry",
+    ),
+    ("DELETE FROM journal WHERE {newest}", "has a different version than its newest entry"),
+    ("DELETE FROM patients WHERE unique_id = '{0}'", "exists only in the journal"),
     ("INSERT INTO patients (unique_id, patient_last_name) VALUES ('{0}-new', 'Doe')", "is not in the journal"),
     ("DELETE FROM journal WHERE unique_id = '{0}'", "is not in the journal"),
     (
         f"INSERT INTO journal (resource, unique_id, version, action, actor) {SELECT_NEXT_VERSION}",
-        "was deleted, says the journal",
+        "was deleted according to the journal",
     ),
     ("DELETE FROM journal WHERE unique_id = '{0}' AND version = 2", "lacks the version before 3"),
-    ("UPDATE profiles SET email = NULL WHERE unique_id = '{0}'", "is not what its newest entry says"),
-    ("DELETE FROM hospitals WHERE unique_id = '{0}'", "is in the journal only"),
+    ("UPDATE profiles SET email = NULL WHERE unique_id = '{0}'", "differs from its newest entry"),
+    ("DELETE FROM hospitals WHERE unique_id = '{0}'", "exists only in the journal"),
     ("INSERT INTO doctors (unique_id, doctor_first_name) VALUES ('{0}-new', 'Ann')", "is not in the journal"),
 )
-"""What somebody may do to the record `{0}` and its journal past the service, and how that is told."""
+"""Changes of the record `{0}` or its journal that bypass the service, and how they are reported."""
 
 
 async def test_changes_by_sql_are_found(
@@ -116,7 +119,7 @@ async def test_changes_by_sql_are_found(
     connection: asyncpg.Connection,
     command: Command,
 ) -> None:
-    """Each change by SQL, of a record, a link or the journal, is told with the record's name: exit status 1."""
+    """Each change by SQL of a record, a link or the journal is reported with the record's id, with exit status 1."""
     await client.post("/profiles/profiles/", json={"unique_id": "other"})
     expected: set[str] = set()
     for number, (statement, *flaws) in enumerate(TAMPERING):
@@ -140,7 +143,7 @@ async def test_changes_by_sql_are_found(
 
 
 async def test_only_the_first_twenty_discrepancies_are_listed(connection: asyncpg.Connection, command: Command) -> None:
-    """However many are wrong, the first 20 of each resource are listed, and it says how many more there are."""
+    """The first 20 discrepancies of each resource are listed, followed by the number of the others."""
     await connection.execute("INSERT INTO profiles (unique_id) SELECT 'prof' || n FROM generate_series(1, 1000) n")
     done = await command("journal", "verify")
     assert done.status == 1
@@ -150,14 +153,14 @@ async def test_only_the_first_twenty_discrepancies_are_listed(connection: asyncp
 
 
 async def test_verify_runs_in_a_process_of_its_own(database_url: str, connection: asyncpg.Connection) -> None:
-    """In a process of its own it does the same."""
+    """`journal verify` works in a separate process."""
     await connection.execute("INSERT INTO hospitals (unique_id, hospital_name) VALUES ('hos', 'General')")
     wrong = await asyncio.to_thread(run_cli, "journal", "verify", DATABASE_URL=database_url)
     assert (wrong.returncode, "hos is not in the journal" in wrong.stdout, wrong.stderr) == (1, True, "")
 
 
 async def test_an_unmigrated_database_is_explained(connection: asyncpg.Connection, command: Command) -> None:
-    """A database that lacks migrations is exit status 1 and a sentence."""
+    """A database that lacks migrations is exit status 1 and one sentence."""
     await connection.execute("DELETE FROM alembic_version")
     done = await command("journal", "verify")
     assert done.status == 1
@@ -166,7 +169,7 @@ async def test_an_unmigrated_database_is_explained(connection: asyncpg.Connectio
 
 @pytest.fixture
 async def restored_url(postgres_url: str) -> AsyncIterator[str]:
-    """The URL of an empty database for a backup to be restored into."""
+    """Return the URL of an empty database to restore a backup into."""
     name = f"copy_{secrets.token_hex(4)}"
     connection = await asyncpg.connect(database_url_for(postgres_url, "postgres"))
     await connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")
@@ -184,7 +187,7 @@ def run_program(*words: str | Path) -> subprocess.CompletedProcess[str]:
 async def test_a_restored_backup_verifies_like_the_original(
     database_url: str, restored_url: str, connection: asyncpg.Connection, command: Command, tmp_path: Path
 ) -> None:
-    """What `pg_restore` makes of `pg_dump`'s file agrees as the original does, and its journal is append-only too."""
+    """A database restored from `pg_dump` verifies like the original, and its journal is append-only too."""
     file = tmp_path / "patients.dump"
     commands: list[list[str | Path]] = [
         [postgres_bin_directory() / "pg_dump", "--format=custom", f"--file={file}", database_url],
@@ -210,4 +213,4 @@ async def test_a_restored_backup_verifies_like_the_original(
     finally:
         await copy.close()
     done = await command("journal", "verify", url=restored_url)
-    assert (done.status, "hos456 is not what" in done.out) == (1, True)
+    assert (done.status, "hos456 differs from" in done.out) == (1, True)

@@ -1,4 +1,4 @@
-"""Filters, orderings and cursors: what each lets through, in what order, and by what way on."""
+"""Filters, orderings and cursors: which patients they return, in which order, and how pages continue."""
 
 import asyncio
 import base64
@@ -45,7 +45,7 @@ MATCHING_VALUES = {
     "last_updated__gte": ["2020-01-01"],
     "last_updated__lt": ["2100-01-01"],
 }
-"""Values of each filter that find the patient."""
+"""Values of each filter that match the patient."""
 NON_MATCHING_VALUES = {
     "hospital_id": "hos789",
     "doctor_id": "doc456",
@@ -62,7 +62,7 @@ NON_MATCHING_VALUES = {
     "last_updated__gte": "2100-01-01",
     "last_updated__lt": "2020-01-01",
 }
-"""A value of each filter that does not; of a text, a part of it."""
+"""A value of each filter that does not match; for the other text filters, the test cuts off a matching text."""
 INVALID_PARAMETERS = {
     "hospital_id": "hos 1",
     "patient_town": " ",
@@ -84,7 +84,7 @@ INVALID_PARAMETERS = {
 
 @pytest.mark.usefixtures("hospitals_and_doctors")
 async def test_each_filter_finds_matching_patients_only(client: httpx.AsyncClient) -> None:
-    """Each lets through who has it, whatever case, accents and spelling, in a query and in a body; and nobody else."""
+    """Each filter, in a query or a body, matches in any case, accents and spelling, and matches no other patient."""
     names = {"patient_first_name": "Zoë", "patient_last_name": "Ærø", "patient_postal_code": "Ab 12"}
     one = {**EXAMPLE_PATIENT, **names, "unique_id": "one", "patient_mobile_number": "082 123 4567"}
     assert (await client.post(PATIENTS, json=one)).status_code == 201
@@ -113,7 +113,7 @@ async def test_each_filter_finds_matching_patients_only(client: httpx.AsyncClien
 
 @pytest.mark.parametrize(("name", "value"), INVALID_PARAMETERS.items())
 async def test_invalid_filter_values_are_422(client: httpx.AsyncClient, name: str, value: str) -> None:
-    """A 422 that names the parameter, and not what was sent."""
+    """An invalid value is a 422 that names the parameter and does not repeat the value."""
     for place, answer in {
         "query": await client.get(PATIENTS, params={name: value}),
         "body": await client.post(SEARCH, json={name: value}),
@@ -125,7 +125,7 @@ async def test_invalid_filter_values_are_422(client: httpx.AsyncClient, name: st
 
 
 async def test_search_bodies_of_wrong_types_are_422(client: httpx.AsyncClient) -> None:
-    """Numbers are no texts, texts no numbers, and a filter has a value."""
+    """A search body with values of a wrong type or number, or with parameters in the query, is a 422."""
     bodies: list[Any] = [
         {"limit": "5"},
         {"patient_town": 5},
@@ -148,7 +148,7 @@ async def test_search_bodies_of_wrong_types_are_422(client: httpx.AsyncClient) -
 
 
 async def test_orderings_ignore_case_and_accents_with_nulls_last(client: httpx.AsyncClient) -> None:
-    """As people expect: case and accents aside, ties by id, and what is not known last, both ways."""
+    """Orderings ignore case and accents, break ties by id, and put missing values last in both directions."""
     for unique_id, last, first, born in (
         ("a", "émile", "Zoe", "1990-01-01"),
         ("b", "Emile", "anna", "1980-01-01"),
@@ -180,13 +180,13 @@ async def test_orderings_ignore_case_and_accents_with_nulls_last(client: httpx.A
 async def walk_pages(
     client: httpx.AsyncClient, query: dict[str, Any], limit: int | None, *, body: bool = False
 ) -> list[str]:
-    """The ids of all pages, by links, or by the cursors of answers to bodies; without a limit, of the whole list."""
+    """Return the ids of all pages, by links or, with `body`, by cursors; without a limit, of the whole list."""
     found: list[str] = []
     limit_parameter = {} if limit is None else {"limit": limit}
 
     async def request_until_available(method: str, url: str, **options: Any) -> httpx.Response:
         async with asyncio.timeout(60):
-            # on a busy machine it may take longer than finding is given
+            # on a busy machine a search may exceed its time limit
             while (answer := await client.request(method, url, **options)).status_code == 503:
                 assert "Retry-After" in answer.headers
         return answer
@@ -214,7 +214,7 @@ async def walk_pages(
 async def test_cursors_carry_filters_and_ordering_sealed(
     client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
-    """So that links need not; who says it again says the same, by whichever way; nothing of it can be read."""
+    """A cursor carries the filters and the ordering, which may be repeated but not changed, and cannot be read."""
     await connection.execute(
         "INSERT INTO patients (unique_id, patient_last_name, patient_town) "
         "SELECT 'p' || n, 'Dlamini', 'Soweto' FROM generate_series(1, 5) n"
@@ -268,7 +268,7 @@ async def test_cursor_length_does_not_reveal_name_length(
 
 
 async def test_query_too_long_for_a_cursor_is_422(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
-    """Are refused where they would be made, with the parameter that is too much, and not by a proxy later."""
+    """A query too long for a cursor is a 422 that names the parameter, instead of failing later at a proxy."""
     await connection.execute("INSERT INTO patients (unique_id, patient_last_name) VALUES ('a', 'Doe'), ('b', 'Doe')")
     query = {"patient_last_name__startswith": [f"{number:02}{'😀' * 140}" for number in range(49)] + ["D"], "limit": 1}
     answer = await client.post(SEARCH, json=query)
@@ -277,7 +277,7 @@ async def test_query_too_long_for_a_cursor_is_422(client: httpx.AsyncClient, con
 
 
 async def test_cursors_of_another_version_are_422(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
-    """A walk that was begun before an upgrade is refused, and begins again."""
+    """A cursor from before an upgrade is a 422, and the client starts again."""
     key = await connection.fetchval("SELECT value FROM secrets WHERE name = 'cursors'")
     for bound in ([], [b"2"]):
         sealed = AESSIV(key).encrypt(json.dumps([[0, None, "pat123"], {}]).encode(), [*bound, PATIENTS.encode()])
@@ -289,7 +289,7 @@ async def test_cursors_of_another_version_are_422(client: httpx.AsyncClient, con
 async def test_creation_month_filters_use_utc_in_any_database_time_zone(
     database_url: str, connection: asyncpg.Connection, zone: str
 ) -> None:
-    """Whatever the database's time zone is, and whether its days have a midnight."""
+    """Months are those of UTC in any time zone of the database, even if some of its days have no midnight."""
     await connection.execute(
         "INSERT INTO patients (unique_id, patient_last_name, date_created) "
         "SELECT 'p' || n, 'Doe', timestamptz '2015-01-01 00:00:00+00' + n * interval '9.9 days' "
@@ -311,7 +311,7 @@ async def test_creation_month_filters_use_utc_in_any_database_time_zone(
 async def test_pages_under_concurrent_changes_list_each_patient_once(
     client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
-    """Whoever is there throughout is there once, whatever is created and deleted between pages, in any order."""
+    """In any ordering, a patient that stays is listed once, whatever is created and deleted between pages."""
     for ordering in ("patient_last_name", "-patient_last_name", "-date_created", "unique_id"):
         await connection.execute("DELETE FROM patients")
         await connection.execute(
@@ -342,7 +342,7 @@ async def test_pages_under_concurrent_changes_list_each_patient_once(
 
 
 async def test_filtered_lists_can_be_read_as_ndjson(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
-    """Any filter, ordering and search may be read line by line, all of it."""
+    """A list with any filter, ordering or search can be read completely, line by line."""
     await connection.execute(
         "INSERT INTO patients (unique_id, patient_last_name, patient_town) "
         "SELECT 'p' || lpad(n::text, 4, '0'), 'Dube', CASE WHEN n % 2 = 0 THEN 'Soweto' END "
@@ -358,13 +358,13 @@ async def test_filtered_lists_can_be_read_as_ndjson(client: httpx.AsyncClient, c
 
 
 async def test_slow_search_is_503_with_retry_after(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
-    """Within a second, with Retry-After: PostgreSQL gives up."""
+    """A search that PostgreSQL gives up is a 503 with `Retry-After` within about a second."""
     async with connection.transaction():
         await connection.execute("LOCK TABLE patients IN ACCESS EXCLUSIVE MODE")
         answer = await client.post(SEARCH, json={"search": "dube"})
     assert answer.status_code == 503
     assert answer.headers["Retry-After"] == "1"
-    assert answer.elapsed.total_seconds() < 1.4  # what else is limited takes 1.5 s and more
+    assert answer.elapsed.total_seconds() < 1.4  # all other time limits are 1.5 s or more
     assert (await client.post(SEARCH, json={"search": "dube"})).status_code == 200
 
 
@@ -372,7 +372,7 @@ async def test_slow_search_is_503_with_retry_after(client: httpx.AsyncClient, co
 async def test_each_filter_uses_an_index(
     name: str, client: httpx.AsyncClient, connection: asyncpg.Connection, app: FastAPI
 ) -> None:
-    """With a collation, or a function, that the index has not, PostgreSQL would look at every patient instead."""
+    """Each filter uses an index; with a collation or function that it lacks, PostgreSQL would read every patient."""
     await connection.execute(
         "INSERT INTO patients (unique_id, patient_last_name, patient_town) "
         "SELECT 'p' || n, 'Dube ' || n, 'Town ' || n FROM generate_series(1, 3000) n"
@@ -383,7 +383,7 @@ async def test_each_filter_uses_an_index(
     def record_statement(_: object, __: object, statement: str, parameters: tuple[Any, ...], *___: object) -> None:
         statements.append((statement, parameters))
 
-    event.listen(app.state.database.engine.sync_engine, "before_cursor_execute", record_statement)
+    event.listen(app.state.services.database.engine.sync_engine, "before_cursor_execute", record_statement)
     assert (await client.post(SEARCH, json={name: MATCHING_VALUES[name][0], "limit": 50})).status_code == 200
     ((statement, parameters),) = [each for each in statements if "found AS" in each[0]]
     await connection.execute("SET plan_cache_mode = force_custom_plan; SET enable_seqscan = off")

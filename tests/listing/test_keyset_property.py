@@ -1,4 +1,4 @@
-"""Pages of any filters and ordering are what a plain query answers, for who is limited to hospitals too."""
+"""Pages for any filters and ordering match the result of a plain query, for restricted principals too."""
 
 from collections.abc import AsyncIterator, Callable
 from random import Random
@@ -16,7 +16,7 @@ from tests.listing.test_filters_and_cursors import SEARCH, walk_pages
 
 
 class PlainFilter(NamedTuple):
-    """How a plain query says what a parameter does, and values to draw from."""
+    """The condition of a parameter in a plain query, and values to draw from."""
 
     condition: Callable[[str], str]
     values: list[str]
@@ -79,18 +79,18 @@ IN_SCOPE_CONDITION = (
 
 
 class ListClients(NamedTuple):
-    """Clients of one register, and a connection past the service."""
+    """Clients of one service, and a connection that bypasses it."""
 
     unrestricted: httpx.AsyncClient
     restricted: httpx.AsyncClient
-    """To the hospitals A and B."""
+    """Restricted to the hospitals A and B."""
     connection: asyncpg.Connection
 
 
 @pytest.fixture
 async def list_clients(database_url: str, connection: asyncpg.Connection) -> AsyncIterator[ListClients]:
-    """A register of 150 patients with few different values, so that many are alike, and some unknown."""
-    random = Random(7)  # noqa: S311  # nobody is to be kept from guessing
+    """Yield clients of a service with 150 patients that have few distinct values, some of them missing."""
+    random = Random(7)  # noqa: S311  # the numbers need not be secret
     await connection.execute(
         "INSERT INTO hospitals (unique_id, hospital_name) SELECT id, id FROM unnest(ARRAY['hosA', 'hosB', 'hosC']) id"
     )
@@ -122,7 +122,7 @@ async def list_clients(database_url: str, connection: asyncpg.Connection) -> Asy
 
 
 def _draw_filters_and_ordering(random: Random) -> tuple[dict[str, list[str]], str | None]:
-    """Filters and an ordering."""
+    """Return random filters and a random ordering."""
     names = random.sample(sorted(PLAIN_FILTERS), random.choice((0, 1, 1, 2, 3)))
     if random.random() < 0.2:
         names = [name for name in PLAIN_FILTERS if name.startswith("date_created")][random.randrange(2) :]
@@ -140,8 +140,8 @@ def _draw_filters_and_ordering(random: Random) -> tuple[dict[str, list[str]], st
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 async def test_pages_match_a_plain_query_for_any_filters_and_ordering(list_clients: ListClients, seed: int) -> None:
-    """For any filters, ordering and size, for who is limited to hospitals too, by links and by cursors in bodies."""
-    random = Random(seed)  # noqa: S311  # nobody is to be kept from guessing
+    """Pages match a plain query for any filters, ordering, size and principal, by links and by cursors in bodies."""
+    random = Random(seed)  # noqa: S311  # the numbers need not be secret
     filters, ordering = _draw_filters_and_ordering(random)
     restricted = random.random() < 0.5
     conditions = [

@@ -1,4 +1,4 @@
-"""Lists: pages that walk everything once, and the whole list as a stream."""
+"""Lists: pages that return each record once, and the whole list as a stream."""
 
 import asyncio
 import base64
@@ -13,7 +13,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from app.api.pages import PREFETCH_BATCHES, STREAM_BATCH_SIZE
+from app.api.list_source import STREAM_BATCH_SIZE
+from app.api.streaming import PREFETCH_BATCHES
 from app.main import create_app
 from app.settings import Settings
 from tests.support import eventually
@@ -23,7 +24,7 @@ LIST_PATHS = [PATIENTS, "/profiles/profiles/", "/hospitals/hospitals/", "/doctor
 
 
 async def insert_records(connection: asyncpg.Connection, count: int) -> list[str]:
-    """So many records of each resource; their ids in order."""
+    """Insert `count` records of each resource and return their ids in order."""
     await connection.execute(f"""
         CREATE TEMPORARY TABLE ids AS SELECT 'id' || lpad(n::text, 5, '0') AS id FROM generate_series(1, {count}) n;
         INSERT INTO patients (unique_id, patient_last_name) SELECT id, 'Doe' FROM ids;
@@ -35,14 +36,14 @@ async def insert_records(connection: asyncpg.Connection, count: int) -> list[str
 
 
 def listed_ids(response: httpx.Response) -> list[str]:
-    """The ids of a list, which is a bare array."""
+    """Return the ids of a list, which is a bare array."""
     assert response.status_code == 200, response.text
     assert response.headers["content-type"] == "application/json"
     return [record["unique_id"] for record in response.json()]
 
 
 async def walk_pages(client: httpx.AsyncClient, url: str) -> list[list[str]]:
-    """The ids of all pages, by following the links."""
+    """Return the ids of all pages, by following the links."""
     pages = []
     while url:
         answer = await client.get(url)
@@ -54,7 +55,7 @@ async def walk_pages(client: httpx.AsyncClient, url: str) -> list[list[str]]:
 
 
 def flatten(pages: list[list[str]]) -> list[str]:
-    """The ids of all pages as one list."""
+    """Return the ids of all pages as one list."""
     return list(chain.from_iterable(pages))
 
 
@@ -62,7 +63,7 @@ def flatten(pages: list[list[str]]) -> list[str]:
 async def test_following_links_lists_each_record_once(
     client: httpx.AsyncClient, connection: asyncpg.Connection, count: int
 ) -> None:
-    """Following the links shows each record once, in order; a page is full as long as there is a next one."""
+    """Following the links returns each record once and in order, and every page before the last is full."""
     expected = await insert_records(connection, count)
     for path in LIST_PATHS:
         for limit in (1, 3, 1000):
@@ -74,7 +75,7 @@ async def test_following_links_lists_each_record_once(
 async def test_page_link_has_path_limit_and_opaque_cursor(
     client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
-    """The link of a page names the path with a slash, the limit, and a cursor that does not show the id."""
+    """The link to the next page has the path with a slash, the limit, and an opaque cursor."""
     await insert_records(connection, 3)
     for path in (PATIENTS, PATIENTS.removesuffix("/")):
         links = (await client.get(f"{path}?limit=2")).links
@@ -88,7 +89,7 @@ async def test_page_link_has_path_limit_and_opaque_cursor(
 async def test_cursors_are_opaque_and_bound_to_their_list(
     client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
-    """Neither the id nor anything that can be read; and each is for its own list."""
+    """A cursor contains neither the id nor anything else that can be read, and works only for its own list."""
     await insert_records(connection, 3)
     cursors = {}
     for path in LIST_PATHS:
@@ -104,7 +105,7 @@ async def test_cursors_are_opaque_and_bound_to_their_list(
 async def test_cursor_key_is_shared_through_the_database(
     client: httpx.AsyncClient, connection: asyncpg.Connection, database_url: str
 ) -> None:
-    """Their key is in the database; that of another database does not open them."""
+    """The key of cursors is in the database, and the key of another database does not open them."""
     await insert_records(connection, 3)
     url = (await client.get(f"{PATIENTS}?limit=2")).links["next"]["url"]
     for status in (200, 422):
@@ -120,7 +121,7 @@ async def test_cursor_key_is_shared_through_the_database(
 async def test_exact_count_is_returned_on_request(
     client: httpx.AsyncClient, connection: asyncpg.Connection, query: str
 ) -> None:
-    """All records of the list are counted where that is asked for, on every page."""
+    """With `count=exact`, every page has the number of all records of the list."""
     await insert_records(connection, 3)
     for path in LIST_PATHS:
         answer = await client.get(f"{path}?{query}count=exact")
@@ -132,7 +133,7 @@ async def test_exact_count_is_returned_on_request(
 async def test_largest_page_has_1000_records_and_a_usable_cursor(
     client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
-    """A page of the largest limit holds 1000; the cursor works without a limit, with one of its own, and for HEAD."""
+    """The largest page has 1000 records, and its cursor works without a limit, with another limit, and after HEAD."""
     expected = await insert_records(connection, 1001)
     first = await client.get(f"{PATIENTS}?limit=1000")
     assert listed_ids(first) == expected[:1000]
@@ -144,7 +145,7 @@ async def test_largest_page_has_1000_records_and_a_usable_cursor(
 
 
 async def test_cursor_outlives_its_record(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
-    """A page begins where the one before ended, also where records were deleted and created between them."""
+    """A page begins where the one before ended, even if records were deleted and created in between."""
     await insert_records(connection, 5)
     answer = await client.get(f"{PATIENTS}?limit=2")
     await client.delete(f"{PATIENTS}id00002/")
@@ -155,7 +156,7 @@ async def test_cursor_outlives_its_record(client: httpx.AsyncClient, connection:
 
 @pytest.mark.parametrize("path", LIST_PATHS)
 async def test_invalid_list_parameters_are_422(client: httpx.AsyncClient, path: str) -> None:
-    """A limit out of 1 to 1000, a cursor that is none of ours, and unknown parameters are 422, each at its place."""
+    """A limit outside 1 to 1000, a forged cursor, and a repeated or unknown parameter are 422, each at its location."""
     refused: dict[str, list[str]] = {
         "limit": ["0", "-1", "1001", "", "ten", "1.5", "1e2", "NaN", "\u0661", "9" * 5000, "1 0", "null", "\0"],
         "cursor": [
@@ -189,7 +190,7 @@ async def test_invalid_list_parameters_are_422(client: httpx.AsyncClient, path: 
 
 
 async def test_tampered_cursors_are_422(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
-    """A cursor that was cut, or had characters added that its alphabet lacks, is no cursor."""
+    """A cursor that was cut, or that got characters outside its alphabet, is a 422."""
     await insert_records(connection, 3)
     link = (await client.get(f"{PATIENTS}?limit=2")).links["next"]["url"]
     cursor = httpx.URL(link).params["cursor"]
@@ -207,7 +208,7 @@ async def test_tampered_cursors_are_422(client: httpx.AsyncClient, connection: a
 
 @asynccontextmanager
 async def capped_client(database_url: str, cap: int) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an application with a cap."""
+    """Yield a client of an application with a list cap."""
     app = create_app(Settings.model_validate({"database_url": database_url, "list_cap": cap}))
     async with (
         app.router.lifespan_context(app),
@@ -220,7 +221,7 @@ async def capped_client(database_url: str, cap: int) -> AsyncIterator[httpx.Asyn
 async def test_list_cap_limits_lists_without_limit(
     database_url: str, connection: asyncpg.Connection, count: int
 ) -> None:
-    """With a cap a list without limit is a page of that size with a link to the rest; a limit still rules."""
+    """With a cap, a list without a limit is a page of that size with a link to the rest; a limit still applies."""
     expected = await insert_records(connection, count)
     async with capped_client(database_url, 3) as client:
         for path in LIST_PATHS:
@@ -233,7 +234,7 @@ async def test_list_cap_limits_lists_without_limit(
 async def test_list_cap_above_the_largest_page_can_be_followed(
     database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """The link of a capped list can be followed, also where the cap is larger than the largest limit."""
+    """The link of a capped list works even if the cap is larger than the largest limit."""
     expected = await insert_records(connection, 1502)
     async with capped_client(database_url, 1500) as client:
         first = await client.get(PATIENTS)
@@ -257,7 +258,7 @@ async def test_list_cap_above_the_largest_page_can_be_followed(
 async def test_list_without_parameters_has_all_records(
     client: httpx.AsyncClient, connection: asyncpg.Connection, count: int
 ) -> None:
-    """Without parameters a list is all records in order, however many, as one array."""
+    """A list without parameters has all records in order, however many, in one array."""
     expected = await insert_records(connection, count)
     for path in LIST_PATHS:
         assert listed_ids(await client.get(path)) == expected
@@ -267,13 +268,13 @@ Messages = list[dict[str, Any]]
 
 
 async def stream_list(app: FastAPI, after_message: Callable[[int], Awaitable[None]]) -> Messages:
-    """Read the whole list of patients from the application; `meanwhile` runs after each message with its number."""
+    """Read the whole list of patients from the application and call `after_message` with each message's number."""
     messages: Messages = []
     requests = [{"type": "http.request", "body": b"", "more_body": False}]
 
     async def receive() -> dict[str, Any]:
         if not requests:
-            await asyncio.Event().wait()  # the client stays: who listens for its leaving waits, as with a real server
+            await asyncio.Event().wait()  # the client stays: waiting for its disconnect blocks, as with a real server
         return requests.pop()
 
     async def send(message: Any) -> None:
@@ -294,19 +295,21 @@ async def stream_list(app: FastAPI, after_message: Callable[[int], Awaitable[Non
 
 
 def streamed_ids(messages: Messages) -> list[str]:
-    """The ids in the messages of a stream that ended well."""
+    """Return the ids in the messages of a stream that ended normally."""
     assert messages[0]["status"] == 200
     assert not messages[-1].get("more_body", False)
     return [record["unique_id"] for record in json.loads(b"".join(message["body"] for message in messages[1:]))]
 
 
 async def test_stream_sends_batches_and_holds_no_connection(app: FastAPI, connection: asyncpg.Connection) -> None:
-    """The whole list leaves batch by batch, and while the reader takes its time no connection is held."""
+    """The whole list is sent in batches, and holds no connection while the client takes its time to read."""
     expected = await insert_records(connection, 3 * STREAM_BATCH_SIZE + 1)
 
     async def await_release(_: int) -> None:
-        # what comes next is read ahead, whatever the reader does
-        await asyncio.to_thread(eventually, lambda: app.state.database.engine.pool.checkedout() == 0, within_seconds=2)
+        # the next batches are prefetched, whatever the client does
+        await asyncio.to_thread(
+            eventually, lambda: app.state.services.database.engine.pool.checkedout() == 0, within_seconds=2
+        )
 
     messages = await stream_list(app, await_release)
     assert streamed_ids(messages) == expected
@@ -317,7 +320,7 @@ async def test_stream_sends_batches_and_holds_no_connection(app: FastAPI, connec
 async def test_stream_under_concurrent_changes_lists_each_record_once(
     app: FastAPI, connection: asyncpg.Connection
 ) -> None:
-    """Each patient present throughout is there exactly once, whatever is created and deleted meanwhile."""
+    """A patient that stays is streamed exactly once, whatever is created and deleted meanwhile."""
     expected = await insert_records(connection, 2 * STREAM_BATCH_SIZE + 5)
     gone = {
         expected[0],
@@ -328,7 +331,7 @@ async def test_stream_under_concurrent_changes_lists_each_record_once(
     }
 
     async def change(number: int) -> None:
-        if number == 2:  # the first batch is on its way
+        if number == 2:  # the first batch has been sent
             await connection.execute("DELETE FROM patients WHERE unique_id = ANY ($1)", gone)
             new = "INSERT INTO patients (unique_id, patient_last_name) SELECT 'id00' || n || 'x', 'Roe' FROM "
             await connection.execute(f"{new} generate_series(100, 999) n")
@@ -341,7 +344,7 @@ async def test_stream_under_concurrent_changes_lists_each_record_once(
 
 
 async def test_stream_that_fails_midway_is_truncated_json(app: FastAPI, connection: asyncpg.Connection) -> None:
-    """A failure after the answer has begun leaves it incomplete, so that the server breaks the connection."""
+    """A failure after the response has begun leaves it incomplete, so that the server breaks the connection."""
     await insert_records(connection, (PREFETCH_BATCHES + 3) * STREAM_BATCH_SIZE)
 
     async def fail(number: int) -> None:
@@ -360,7 +363,7 @@ async def test_stream_that_fails_midway_is_truncated_json(app: FastAPI, connecti
 async def test_ndjson_list_has_one_record_a_line(
     client: httpx.AsyncClient, connection: asyncpg.Connection, count: int, query: str
 ) -> None:
-    """What the array has, in lines, where the client accepts that; in pages as well."""
+    """A client that accepts NDJSON gets the records of the array as lines, in pages too."""
     await insert_records(connection, count)
     await connection.execute("UPDATE patients SET patient_town = E'two\nlines\u2028\u0085'")
     for path in LIST_PATHS:

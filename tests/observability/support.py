@@ -1,4 +1,4 @@
-"""A collector that keeps what it is sent, and metrics as they are scraped."""
+"""A collector that keeps what it receives, and metrics as Prometheus scrapes them."""
 
 import threading
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 
 class ReceivedSpan(NamedTuple):
-    """A span, with the attributes of the process that sent it."""
+    """A span, with the resource attributes of the process that sent it."""
 
     span: Span
     resource: dict[str, Any]
@@ -27,7 +27,7 @@ class ReceivedSpan(NamedTuple):
 
 
 def attribute_values(attributes: Any) -> dict[str, Any]:
-    """Attributes as they are read."""
+    """Convert attributes to a dictionary."""
     result: dict[str, Any] = {}
     attribute: KeyValue
     for attribute in attributes:
@@ -38,14 +38,14 @@ def attribute_values(attributes: Any) -> dict[str, Any]:
 
 
 class Collector:
-    """Receives OTLP by HTTP, and keeps every byte."""
+    """Receives OTLP over HTTP and keeps every byte."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.received: list[tuple[str, bytes]] = []
 
     def environment(self, **more: str) -> dict[str, str]:
-        """What a service needs to export to it, soon."""
+        """Return environment variables that make a service export to this collector with short delays."""
         return {
             "OTEL_EXPORTER_OTLP_ENDPOINT": self.url,
             "OTEL_BSP_SCHEDULE_DELAY": "50",
@@ -54,7 +54,7 @@ class Collector:
         }
 
     def spans(self) -> list[ReceivedSpan]:
-        """All spans so far."""
+        """Return all spans received so far."""
         return [
             ReceivedSpan(span, attribute_values(batch.resource.attributes))
             for path, body in list(self.received)
@@ -65,7 +65,7 @@ class Collector:
         ]
 
     def metrics(self) -> dict[str, list[dict[str, Any]]]:
-        """The attributes of all points so far, by the name of the metric."""
+        """Return the attributes of all points received so far, by the name of the metric."""
         result: dict[str, list[dict[str, Any]]] = {}
         for batch in self._metrics():
             for metric in (metric for scope in batch.scope_metrics for metric in scope.metrics):
@@ -74,7 +74,7 @@ class Collector:
         return result
 
     def metric_instances(self) -> set[str]:
-        """The instances that have sent metrics so far."""
+        """Return the instances that have sent metrics so far."""
         return {attribute_values(batch.resource.attributes)["service.instance.id"] for batch in self._metrics()}
 
     def _metrics(self) -> Iterator[ResourceMetrics]:
@@ -85,7 +85,7 @@ class Collector:
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    """A collector on a port of its own."""
+    """Run a collector on its own port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -111,7 +111,7 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 class Metrics:
-    """What one scrape found."""
+    """The result of one scrape."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -123,16 +123,16 @@ class Metrics:
         }
 
     def value(self, name: str, **labels: str) -> float:
-        """One value; 0 where there is none yet."""
+        """Return one value, or 0 if there is none yet."""
         return self.samples.get((name, tuple(sorted(labels.items()))), 0)
 
     def labels(self, label: str) -> set[str]:
-        """All values that a label has anywhere."""
+        """Return all values of a label."""
         return {dict(labels)[label] for _, labels in self.samples if label in dict(labels)}
 
 
 def scrape(url: str, **headers: str) -> Metrics:
-    """The metrics of a service, over a connection of its own: any worker answers."""
+    """Scrape the metrics of a service on a new connection, which reaches any worker."""
     answer = httpx.get(f"{url}/metrics", headers=headers)
     assert answer.status_code == 200, answer.text
     return Metrics(answer.text)

@@ -1,4 +1,4 @@
-"""The rules for alerts, `docs/alerts.yml`: they ask for metrics and labels that there are, and say what to do."""
+"""The alert rules in `docs/alerts.yml` use existing metrics and labels, and say what to do."""
 
 import asyncio
 import re
@@ -24,11 +24,11 @@ HEALTHY_SERIES = {
     f'http_requests_total{{{REQUEST_LABELS},status="200"}}': "0+600x60",
     f"database_requests_waiting{{{INSTANCE_LABELS}}}": "0x60",
 }
-"""Series of an hour in which all is well, a value a minute, in promtool's notation."""
+"""Series of an hour without problems, with a value per minute, in promtool's notation."""
 
 
 def slow_series(name: str, labels: str, le: str) -> dict[str, str]:
-    """Series of a histogram in which everything takes longer than `le`."""
+    """Return the series of a histogram in which all observations are longer than `le`."""
     counts = {le: "0x60", "2.5": "0+600x60", "+Inf": "0+600x60"}
     return {f'{name}{{{labels},le="{bound}"}}': values for bound, values in counts.items()}
 
@@ -49,7 +49,7 @@ FAILURE_SERIES: dict[str, dict[str, str]] = {
     "PatientsApiAnswersBreakOff": {f"http_responses_incomplete_total{{{REQUEST_LABELS}}}": "0+60x60"},
     "PatientsApiRefused": {f'http_requests_total{{{REQUEST_LABELS},status="401"}}': "0+120x60"},
 }
-"""What goes wrong beside, by the alert that it sets off."""
+"""The series of a failure, by the alert that it triggers."""
 
 
 needs_promtool = pytest.mark.skipif(
@@ -66,7 +66,7 @@ def rules() -> list[dict[str, Any]]:
 
 
 def series_names(metrics: Metrics) -> set[str]:
-    """The names under which values of each metric are found, whether there are values yet or not."""
+    """Return the names of the series of each metric, whether they have values yet or not."""
     endings = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
     return {
         name + ending for name, family in metrics.families.items() for ending in endings.get(family.type, ())
@@ -74,7 +74,7 @@ def series_names(metrics: Metrics) -> set[str]:
 
 
 async def test_rules_use_existing_metrics_and_labels(client: httpx.AsyncClient, rules: list[dict[str, Any]]) -> None:
-    """Each name in an expression is a metric, a label of one, or Prometheus' own."""
+    """Each name in an expression is a metric, a label of one, or one of Prometheus itself."""
     await client.get("/hospitals/hospitals/")
     metrics = Metrics((await client.get("/metrics")).text)
     labels = {label for _, pairs in metrics.samples for label, _ in pairs} | PROMETHEUS_LABELS
@@ -84,11 +84,11 @@ async def test_rules_use_existing_metrics_and_labels(client: httpx.AsyncClient, 
         assert words & series_names(metrics), rule["alert"]
         assert words <= series_names(metrics) | labels, rule["alert"]
         asked |= words
-    assert {"http_requests_total", "database_requests_waiting", "up"} <= asked, "the test sees the words"
+    assert {"http_requests_total", "database_requests_waiting", "up"} <= asked, "the test must extract the names"
 
 
 async def test_rules_match_existing_routes(client: httpx.AsyncClient, rules: list[dict[str, Any]]) -> None:
-    """Where a rule picks routes or leaves some out, there are such."""
+    """Each route that a rule selects or excludes exists."""
     document = (await client.get("/openapi.json")).json()
     patterns = {pattern for rule in rules for pattern in re.findall(r'route(?:=~|!~|=)"([^"]*)"', rule["expr"])}
     assert patterns
@@ -99,7 +99,7 @@ async def test_rules_match_existing_routes(client: httpx.AsyncClient, rules: lis
 
 
 def test_rules_have_severity_and_description(rules: list[dict[str, Any]]) -> None:
-    """Each has a name of its own, how urgent it is, what is wrong, and what to look at."""
+    """Each rule has a unique name, a severity, a summary and a description."""
     assert len({rule["alert"] for rule in rules}) == len(rules)
     for rule in rules:
         assert re.fullmatch(r"PatientsApi[A-Za-z]+", rule["alert"])
@@ -109,14 +109,14 @@ def test_rules_have_severity_and_description(rules: list[dict[str, Any]]) -> Non
 
 
 def promtool_errors(stdin: bytes, *arguments: str) -> str:
-    """What Prometheus' own tool finds wrong."""
+    """Return the errors that promtool reports."""
     result = subprocess.run(["promtool", *arguments], input=stdin, check=False, capture_output=True)
     return "" if result.returncode == 0 else f"{result.stdout.decode()}{result.stderr.decode()}{result.returncode}"
 
 
 @needs_promtool
 async def test_promtool_accepts_rules_and_metrics(client: httpx.AsyncClient) -> None:
-    """It finds nothing wrong with the rules, nor with the names of the metrics."""
+    """The rules and the names of the metrics pass promtool."""
     await client.get("/hospitals/hospitals/")
     metrics = (await client.get("/metrics")).content
     assert await asyncio.to_thread(promtool_errors, b"", "check", "rules", str(RULES_FILE)) == ""
@@ -126,7 +126,7 @@ async def test_promtool_accepts_rules_and_metrics(client: httpx.AsyncClient) -> 
 @needs_promtool
 @pytest.mark.parametrize("failing_alert", ["", *FAILURE_SERIES])
 def test_each_alert_fires_only_on_its_failure(rules: list[dict[str, Any]], tmp_path: Path, failing_alert: str) -> None:
-    """Each when what it is about goes wrong, and only then; a single 500 too."""
+    """Each alert fires on its own failure, even on a single 500, and on no other."""
     assert {rule["alert"] for rule in rules} == set(FAILURE_SERIES)
     series = HEALTHY_SERIES | FAILURE_SERIES.get(failing_alert, {})
     quiet = [

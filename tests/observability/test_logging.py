@@ -21,13 +21,13 @@ ANSI_COLOR_PATTERN = re.compile(r"\x1b\[[0-9;]*m")
 
 @contextmanager
 def serve_on_a_terminal(database_url: str, **environment: str) -> Iterator[tuple[str, list[bytes]]]:
-    """A service whose stdout is a terminal: its URL, and what it writes there."""
+    """Run a service with a terminal as its stdout, and yield its URL and its output."""
     port = free_port()
     ours, its = pty.openpty()
     written: list[bytes] = []
 
     def read() -> None:
-        with suppress(OSError):  # its other end is closed
+        with suppress(OSError):  # the other end is closed
             while data := os.read(ours, 65536):
                 written.append(data)
 
@@ -51,7 +51,7 @@ def serve_on_a_terminal(database_url: str, **environment: str) -> Iterator[tuple
 
 @pytest.mark.parametrize("no_color", ["", "1"])
 def test_terminal_lines_are_readable_and_colored(database_url: str, no_color: str) -> None:
-    """Readable, in colours unless NO_COLOR says otherwise, one line a request, and never a traceback."""
+    """Terminal lines are readable, one per request, colored unless NO_COLOR is set, and without tracebacks."""
     with serve_on_a_terminal(database_url, NO_COLOR=no_color) as (url, written):
         httpx.get(f"{url}/patients/patients/M4rker/", headers={"X-Request-ID": "seen"})
         httpx.get(f"{url}/patients/patients/", headers={"Connection": "Upgrade", "Upgrade": "websocket"})
@@ -67,7 +67,7 @@ def test_terminal_lines_are_readable_and_colored(database_url: str, no_color: st
 
 
 async def test_an_error_on_a_terminal_has_no_traceback(database_url: str, connection: asyncpg.Connection) -> None:
-    """Nor does an error of ours: its text may hold a patient's data."""
+    """An unexpected error has no traceback on a terminal either, because its text may contain a patient's data."""
     with serve_on_a_terminal(database_url, NO_COLOR="1") as (url, written):
         await connection.execute("DROP TABLE doctors CASCADE")
         async with httpx.AsyncClient(base_url=url) as client:

@@ -1,4 +1,4 @@
-"""`/metrics`: what is counted, and that it is true whichever worker is asked."""
+"""`/metrics`: the metrics, and that their values are correct whichever worker responds."""
 
 import asyncio
 import os
@@ -35,15 +35,15 @@ Serve = Callable[..., ServiceProcess]
 
 
 def repeated_scrapes(served: ServiceProcess) -> Iterator[Metrics]:
-    """Several, of which some reach each worker: the kernel spreads connections."""
+    """Yield several scrapes, so that some reach each worker: the kernel spreads connections."""
     return (scrape(served.url) for _ in range(12))
 
 
 @pytest.mark.alone
 async def test_counts_are_exact_whichever_worker_is_asked(serve: Serve, database_url: str) -> None:
-    """Of two workers each answers for both, also after one was killed and another came in its place.
+    """Each of two workers reports exact totals for both, also after one was killed and replaced.
 
-    Requests of the same moment share statements: of these there are fewer, but as many whichever worker tells.
+    Concurrent requests share statements, so there are fewer of these, but every worker reports the same number.
     """
     served = serve("--workers", "2", DATABASE_URL=database_url)
     missing = [RawRequest("GET", f"{HOSPITALS}none/")]
@@ -76,15 +76,15 @@ async def test_counts_are_exact_whichever_worker_is_asked(serve: Serve, database
     await asyncio.to_thread(eventually, lambda: any(shared_value_files(fresh)), within_seconds=60)
     await ask()
     (directory,) = {path.parent for path in shared_value_files(fresh)}
-    assert len(list(directory.glob("gauge_live*"))) == 6, "two files each of two workers and their supervisor"
-    assert not list(directory.glob(f"gauge_live*_{min(before)}.db")), "the killed one's are gone"
+    assert len(list(directory.glob("gauge_live*"))) == 6, "two files for each of two workers and the supervisor"
+    assert not list(directory.glob(f"gauge_live*_{min(before)}.db")), "files of the killed worker remain"
     served.process.terminate()
     await asyncio.to_thread(served.process.wait, 30)
-    assert not directory.exists(), "nothing is left behind"
+    assert not directory.exists(), "the directory must be removed"
 
 
 def shared_value_files(pid: int) -> list[Path]:
-    """The files in which a process shares its values: they are mapped into its memory."""
+    """Return the files that a process maps into its memory to share its values."""
     lines = [line.split(maxsplit=5) for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
     return [Path(fields[5]) for fields in lines if fields[-1].endswith(f"_{pid}.db")]
 
@@ -93,7 +93,7 @@ def shared_value_files(pid: int) -> list[Path]:
 async def test_connections_of_killed_workers_are_not_counted(
     serve: Serve, database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """Their connections are gone with them; the log tells of them, and of those in their place."""
+    """Connections of killed workers are no longer counted, and the log names these workers and their replacements."""
     served = serve("--workers", "2", DATABASE_URL=database_url, PATIENTS_POOL_SIZE="3")
     async with connection.transaction(), httpx.AsyncClient(base_url=served.url, timeout=30) as client:
         await connection.execute("LOCK TABLE hospitals IN ACCESS EXCLUSIVE MODE")
@@ -131,7 +131,7 @@ async def test_connections_of_killed_workers_are_not_counted(
 async def test_pool_metrics_count_connections_in_use_and_waiting_requests(
     serve: Serve, database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """While a principal's connections are in use, it tells how many requests wait for one; afterwards neither."""
+    """The pool metrics count the connections in use and the requests that wait for one, and both return to zero."""
     served = serve(DATABASE_URL=database_url, PATIENTS_POOL_SIZE="4")
     async with connection.transaction():
         await connection.execute("LOCK TABLE hospitals IN ACCESS EXCLUSIVE MODE")
@@ -140,7 +140,7 @@ async def test_pool_metrics_count_connections_in_use_and_waiting_requests(
         await wait_until_blocked(connection, 3)
         metrics = await asyncio.to_thread(scrape, served.url)
     assert metrics.value("database_connections_max") == 4
-    assert metrics.value("database_connections_in_use") == 3, "all that one principal's transactions may have"
+    assert metrics.value("database_connections_in_use") == 3, "the limit for one principal's transactions"
     assert metrics.value("database_requests_waiting") == 2
     assert {answer.status for answer in await requests} == {404}
 
@@ -154,7 +154,7 @@ async def test_pool_metrics_count_connections_in_use_and_waiting_requests(
 async def test_failed_and_cancelled_statements_are_timed_too(
     client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
-    """A lock that is not had in time costs the database's time, and what was given up is no longer in use."""
+    """A lock timeout counts as time of the statement, and its connection is no longer in use afterwards."""
     await client.post(HOSPITALS, json={"unique_id": "hos1", "hospital_name": "General"})
     before = Metrics((await client.get("/metrics")).text)
     async with connection.transaction():
@@ -173,7 +173,7 @@ async def test_failed_and_cancelled_statements_are_timed_too(
 
 
 async def test_statement_metrics_are_labelled_by_operation_and_table(client: httpx.AsyncClient) -> None:
-    """By operation and table, the commit among them; each once."""
+    """Each statement is counted once by operation and table, including the commit."""
     names = {("INSERT", "hospitals"): 1, ("COMMIT", ""): 1}
     before = Metrics((await client.get("/metrics")).text)
     assert (await client.post(HOSPITALS, json={"hospital_name": "General"})).status_code == 201
@@ -188,7 +188,7 @@ async def test_statement_metrics_are_labelled_by_operation_and_table(client: htt
 
 
 async def test_labels_are_bounded(client: httpx.AsyncClient) -> None:
-    """Whatever clients make up, methods and paths become no new labels."""
+    """Unknown methods and paths create no new label values."""
     for number in range(5):
         await client.request(f"BREW{number}", f"/nowhere/{number}")
         await client.get(f"{HOSPITALS}made-up-{number}/", params={"made-up": str(number)})
@@ -204,7 +204,7 @@ async def test_labels_are_bounded(client: httpx.AsyncClient) -> None:
 async def test_interrupted_responses_are_counted_as_incomplete(
     serve: Serve, database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """A client that hangs up before its answer: the request counts as unanswered, and as incomplete."""
+    """A request abandoned by its client before the response counts as incomplete, with the status `none`."""
     served = serve(DATABASE_URL=database_url)
     async with connection.transaction():
         await connection.execute("LOCK TABLE hospitals IN ACCESS EXCLUSIVE MODE")
@@ -224,7 +224,7 @@ async def test_interrupted_responses_are_counted_as_incomplete(
 
 
 async def test_text_and_openmetrics_formats_parse(client: httpx.AsyncClient) -> None:
-    """The text format, and OpenMetrics for who asks for it, as Prometheus does."""
+    """`/metrics` returns the text format by default, and OpenMetrics if Prometheus asks for it."""
     await client.get(HOSPITALS)
     plain = await client.get("/metrics")
     assert plain.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
@@ -244,7 +244,7 @@ async def test_text_and_openmetrics_formats_parse(client: httpx.AsyncClient) -> 
 
 
 def test_a_single_worker_exports_process_metrics(serve: Serve, database_url: str) -> None:
-    """Memory and CPU time, where there is one process to tell of; whatever other programs share."""
+    """A single worker exports its memory and CPU time, even if PROMETHEUS_MULTIPROC_DIR is set."""
     served = serve(DATABASE_URL=database_url, PROMETHEUS_MULTIPROC_DIR="/nowhere")
     metrics = scrape(served.url)
     assert metrics.value("process_resident_memory_bytes") > 10_000_000
@@ -252,7 +252,7 @@ def test_a_single_worker_exports_process_metrics(serve: Serve, database_url: str
 
 
 async def test_successful_scrapes_and_probes_are_not_logged(serve: Serve, database_url: str) -> None:
-    """A successful scrape is not logged, as a probe is not; one that is refused is."""
+    """A successful scrape is not logged, like a probe, but a refused one is."""
     served = serve(DATABASE_URL=database_url, PATIENTS_AUTH="required")
     key = await make_key(database_url, Scope.METRICS_READ)
     scrape(served.url, Authorization=f"Bearer {key}")
@@ -266,7 +266,7 @@ async def test_successful_scrapes_and_probes_are_not_logged(serve: Serve, databa
 
 @pytest.mark.alone
 async def test_a_metrics_key_works_while_the_database_is_down(serve: Serve) -> None:
-    """Then they are needed most: a key for them alone, which was good before, still is; no other."""
+    """A key for metrics only that was valid before still works while the database is down, and no other key does."""
     with data_directory() as data_dir, EmbeddedPostgres(data_dir, options={"fsync": "off"}) as database:
         assert run_cli("migrate", DATABASE_URL=database.url).returncode == 0
         scraper, admin, unknown = [
@@ -280,5 +280,5 @@ async def test_a_metrics_key_works_while_the_database_is_down(serve: Serve) -> N
 
         assert [status(scraper), status(admin)] == [200, 200]
         os.kill(postgres_pid(data_dir), signal.SIGKILL)
-        eventually(lambda: status(admin) == 503, within_seconds=20)  # it is verified again
+        eventually(lambda: status(admin) == 503, within_seconds=20)  # its cached verification has expired
         assert [status(scraper), status(unknown)] == [200, 503]

@@ -1,4 +1,4 @@
-"""Slow statements, as they are logged."""
+"""Slow statements in the log."""
 
 import asyncio
 from collections.abc import Callable
@@ -18,7 +18,7 @@ Serve = Callable[..., ServiceProcess]
 async def test_a_slow_statement_is_logged_without_its_values(
     serve: Serve, database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """With the request that it is for, what it does, for how long, and, once, its text; never with a value of it."""
+    """A slow statement is logged with its request, operation and duration, its text once, and none of its values."""
     served = serve(DATABASE_URL=database_url, PATIENTS_SLOW_QUERY_MS="300")
     async with httpx.AsyncClient(base_url=served.url) as client:
         await client.post(PATIENTS, json={"unique_id": "M4rker", "patient_last_name": "M4rker"})
@@ -51,7 +51,7 @@ async def test_a_slow_statement_is_logged_without_its_values(
 
 
 async def test_fast_statements_are_not_logged(serve: Serve, database_url: str) -> None:
-    """The counterpart."""
+    """A statement below the threshold is not logged."""
     served = serve(DATABASE_URL=database_url, PATIENTS_SLOW_QUERY_MS="60000")
     async with httpx.AsyncClient(base_url=served.url) as client:
         assert (await client.post(PATIENTS, json={"patient_last_name": "Doe"})).status_code == 201

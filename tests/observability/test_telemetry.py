@@ -1,4 +1,4 @@
-"""OpenTelemetry: what is exported, what is not, and that serving goes on whatever the collector does."""
+"""OpenTelemetry: which data are exported, and that the service keeps serving whatever the collector does."""
 
 import asyncio
 import signal
@@ -18,7 +18,7 @@ HOSPITALS = "/hospitals/hospitals/"
 HOSPITAL_ROUTE = "/hospitals/hospitals/{unique_id}/"
 TRACE_ID, PARENT_SPAN_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 TRACEPARENT = f"00-{TRACE_ID}-{PARENT_SPAN_ID}-01"
-"""The example of W3C's recommendation."""
+"""The example of the W3C recommendation."""
 SERVER_SPAN_KIND, CLIENT_SPAN_KIND = 2, 3
 """Kinds of spans."""
 ERROR_STATUS_CODE = 2
@@ -27,7 +27,7 @@ __all__ = ["collector"]
 
 
 def stop(served: ServiceProcess) -> float:
-    """End a service; how many seconds that took."""
+    """Stop a service and return the seconds it took."""
     began = time.monotonic()
     served.process.send_signal(signal.SIGTERM)
     served.process.wait(30)
@@ -39,7 +39,7 @@ def spans_of_trace(collector: Collector, trace_id: str) -> list[ReceivedSpan]:
 
 
 async def test_a_request_is_a_trace_with_its_statements(serve: Serve, database_url: str, collector: Collector) -> None:
-    """It goes on the caller's trace, holds a span for each statement and the commit, and its log line names it."""
+    """A request continues the caller's trace with a span per statement and commit, and its log line names it."""
     served = serve(DATABASE_URL=database_url, **collector.environment())
     async with httpx.AsyncClient(base_url=served.url, headers={"traceparent": TRACEPARENT}) as client:
         body = {"unique_id": "hos1", "hospital_name": "General"}
@@ -78,7 +78,7 @@ async def test_a_request_is_a_trace_with_its_statements(serve: Serve, database_u
 async def test_a_statement_that_fails_is_an_error_without_its_message(
     serve: Serve, database_url: str, collector: Collector, connection: asyncpg.Connection
 ) -> None:
-    """Its span has the SQLSTATE; the request's has the status, and no event, which would hold the message."""
+    """A failed statement's span has the SQLSTATE; the request's span has the status and no event with the message."""
     served = serve(DATABASE_URL=database_url, **collector.environment())
     await connection.execute("ALTER TABLE hospitals RENAME TO gone")
     async with httpx.AsyncClient(base_url=served.url, headers={"traceparent": TRACEPARENT}) as client:
@@ -94,7 +94,7 @@ async def test_a_statement_that_fails_is_an_error_without_its_message(
 
 
 async def test_nothing_that_a_client_sends_is_exported(serve: Serve, database_url: str, collector: Collector) -> None:
-    """Paths, queries, headers, the trace's state and baggage stay here, whatever answers them."""
+    """Paths, queries, headers, trace state and baggage of clients are not exported, whatever the response."""
     served = serve(DATABASE_URL=database_url, **collector.environment())
     headers = {
         "Host": "m4rker.example.org",
@@ -117,7 +117,7 @@ async def test_nothing_that_a_client_sends_is_exported(serve: Serve, database_ur
 
 
 async def test_exported_metrics_use_route_templates(serve: Serve, database_url: str, collector: Collector) -> None:
-    """FastAPI's metrics, with templates; probes are not among them."""
+    """Exported metrics are those of FastAPI with route templates, and exclude probes."""
     served = serve(DATABASE_URL=database_url, **collector.environment(OTEL_TRACES_EXPORTER="none"))
     async with httpx.AsyncClient(base_url=served.url) as client:
         await client.get(f"{HOSPITALS}none/")
@@ -138,9 +138,7 @@ async def test_exported_metrics_use_route_templates(serve: Serve, database_url: 
 
 @pytest.mark.alone
 async def test_each_worker_exports_for_itself(serve: Serve, database_url: str, collector: Collector) -> None:
-    """Two workers are two instances of one service, whose name and attributes the environment may give; traces and
-    metrics tell of the same two.
-    """
+    """Two workers are two instances of one service, in traces and metrics alike, with the configured attributes."""
     served = serve(
         "--workers",
         "2",
@@ -174,7 +172,7 @@ async def test_each_worker_exports_for_itself(serve: Serve, database_url: str, c
 async def test_telemetry_can_be_disabled(
     serve: Serve, database_url: str, collector: Collector, environment: dict[str, str]
 ) -> None:
-    """Where the environment wants none, nothing is sent, and no line names a trace."""
+    """If the environment disables telemetry, nothing is sent and no log line names a trace."""
     served = serve(DATABASE_URL=database_url, **{**collector.environment(), **environment})
     async with httpx.AsyncClient(base_url=served.url, headers={"traceparent": TRACEPARENT}) as client:
         await client.get(HOSPITALS)
@@ -184,7 +182,7 @@ async def test_telemetry_can_be_disabled(
 
 
 async def test_unsampled_traces_are_not_exported(serve: Serve, database_url: str, collector: Collector) -> None:
-    """Nothing of a trace that the standard's sampler leaves out, but its id in the log."""
+    """Nothing of an unsampled trace is exported, and only the log has its id."""
     environment = collector.environment(OTEL_TRACES_SAMPLER="always_off", OTEL_METRICS_EXPORTER="none")
     served = serve(DATABASE_URL=database_url, **environment)
     async with httpx.AsyncClient(base_url=served.url, headers={"traceparent": TRACEPARENT}) as client:
@@ -196,7 +194,7 @@ async def test_unsampled_traces_are_not_exported(serve: Serve, database_url: str
 
 @pytest.mark.alone
 async def test_an_unreachable_collector_does_not_stop_the_service(serve: Serve, database_url: str) -> None:
-    """Requests are served, it ends in time, and the log says in a few lines what is wrong."""
+    """With an unreachable collector requests succeed, the service stops in time, and the log states the problem."""
     away = f"http://127.0.0.1:{free_port()}"
     served = serve(
         DATABASE_URL=database_url,
@@ -222,7 +220,7 @@ async def test_an_unreachable_collector_does_not_stop_the_service(serve: Serve, 
 
 @pytest.mark.alone
 async def test_shutdown_does_not_wait_for_a_silent_collector(serve: Serve, database_url: str) -> None:
-    """One that takes connections and says nothing: what is left to send is given up."""
+    """If the collector accepts connections but never responds, the service drops unsent data and stops in time."""
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -248,7 +246,7 @@ async def test_shutdown_does_not_wait_for_a_silent_collector(serve: Serve, datab
 async def test_unusable_telemetry_variables_are_logged_and_ignored(
     serve: Serve, database_url: str, collector: Collector, environment: dict[str, str]
 ) -> None:
-    """A warning says so, and the service serves: telemetry must not stop it, by the standard."""
+    """Unusable telemetry variables cause a warning and no failure, as the OpenTelemetry specification requires."""
     served = serve(DATABASE_URL=database_url, **{**collector.environment(), **environment})
     async with httpx.AsyncClient(base_url=served.url) as client:
         assert (await client.get(HOSPITALS)).status_code == 200

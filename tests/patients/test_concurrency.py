@@ -1,4 +1,4 @@
-"""Many requests in the same moment, over real connections to services in processes of their own."""
+"""Many concurrent requests, over real connections to services in their own processes."""
 
 import asyncio
 import secrets
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.alone
 
 PATIENTS = "/patients/patients/"
 PAIR_COUNT = 8
-"""How many pairs of hospitals and doctors there are to choose from."""
+"""Number of pairs of hospitals and doctors to choose from."""
 
 Serve = Callable[..., ServiceProcess]
 JsonObject = dict[str, Any]
@@ -34,7 +34,7 @@ JsonObject = dict[str, Any]
 
 @pytest.fixture(scope="module")
 async def shared_url(postgres_url: str) -> AsyncIterator[str]:
-    """A database that the tests of this file share; no deadlock happens in it."""
+    """Yield a database that the tests of this file share, and check that no deadlock happened in it."""
     name = f"test_{secrets.token_hex(4)}"
     administration = await asyncpg.connect(database_url_for(postgres_url, "postgres"))
     await administration.execute(f"CREATE DATABASE {name} TEMPLATE patients")
@@ -50,7 +50,7 @@ async def shared_url(postgres_url: str) -> AsyncIterator[str]:
 
 @pytest.fixture(scope="module")
 def service_url(shared_url: str) -> Iterator[str]:
-    """A service of two processes on it."""
+    """Yield a service of two processes on the shared database."""
     port = free_port()
     with running_cli("serve", "--port", str(port), "--workers", "2", DATABASE_URL=shared_url) as process:
         wait_until_ready(process, f"http://127.0.0.1:{port}")
@@ -59,7 +59,7 @@ def service_url(shared_url: str) -> Iterator[str]:
 
 @pytest.fixture
 async def shared_connection(shared_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection to the shared database, which is empty."""
+    """Yield a connection to the shared database, which it empties first."""
     connection = await asyncpg.connect(shared_url)
     await connection.execute(
         """
@@ -73,7 +73,7 @@ async def shared_connection(shared_url: str) -> AsyncIterator[asyncpg.Connection
 
 
 async def insert_pairs(connection: asyncpg.Connection) -> None:
-    """Hospitals and doctors 0 to 8, and the patient who is to be linked to them."""
+    """Insert hospitals and doctors 0 to 8, and the patient to link to them."""
     await connection.execute(
         """
         INSERT INTO hospitals (unique_id, hospital_name) SELECT 'hos' || n, 'Hospital' FROM generate_series(0, 8) n;
@@ -86,7 +86,7 @@ async def insert_pairs(connection: asyncpg.Connection) -> None:
 
 
 def pair_body(number: int) -> JsonObject:
-    """A body that moves a patient to one pair of hospitals and doctors, and says which one in a field of its own."""
+    """Return a body that links a patient to one pair of hospitals and doctors, and has its number in a field."""
     return {
         "patient_race": str(number),
         "hospital_ids": [f"hos{number + 1}", f"hos{number}"],
@@ -109,7 +109,7 @@ def count_statuses(answers: list[TimedResponse]) -> Counter[int]:
 async def read_while_running(
     task: Awaitable[list[TimedResponse]], read: Callable[[], Awaitable[None]], reader_count: int
 ) -> list[TimedResponse]:
-    """Await the task with so many readers reading again and again beside it."""
+    """Await the task while `reader_count` readers keep reading, and return its result."""
     running = asyncio.ensure_future(task)
 
     async def keep_reading() -> None:
@@ -123,7 +123,7 @@ async def read_while_running(
 async def test_concurrent_upserts_create_each_profile_once(
     service_url: str, shared_connection: asyncpg.Connection
 ) -> None:
-    """20 requests for each of 20 new profiles, all at once: 400 patients are created, and each profile once."""
+    """20 requests for each of 20 new profiles, all at once, create 400 patients, and each profile once."""
     calls = [
         RawRequest(
             "POST",
@@ -139,7 +139,9 @@ async def test_concurrent_upserts_create_each_profile_once(
     assert count_statuses(answers) == {201: 400}
     for number, answer in enumerate(answers):
         assert answer.json()["patient_last_name"] == f"Doe {number}"
-        assert answer.json()["patient_profile"]["first_name"] == f"Given by {number}", "what was sent is answered"
+        assert answer.json()["patient_profile"]["first_name"] == f"Given by {number}", (
+            "the response does not show what was sent"
+        )
     by_profile = await shared_connection.fetch(
         "SELECT pr.unique_id, count(*) AS patients FROM profiles pr JOIN patients p ON p.profile_id = pr.unique_id"
         " GROUP BY 1"
@@ -150,7 +152,7 @@ async def test_concurrent_upserts_create_each_profile_once(
 
 
 async def replace_links_400_times(url: str) -> None:
-    """400 PUTs in flight at once, and reads beside them: every answer and every read shows a pair as it was sent."""
+    """Send 400 concurrent PUTs and reads beside them, and check that each response shows a pair as it was sent."""
     seen: list[tuple[str, list[str], list[str]]] = []
     async with httpx.AsyncClient(base_url=url, timeout=30) as client:
 
@@ -166,13 +168,13 @@ async def replace_links_400_times(url: str) -> None:
         assert shown_pair(answer.json()) == VALID_PAIRS[number % PAIR_COUNT]
     assert len(seen) >= 10
     assert [shown for shown in seen if shown not in VALID_PAIRS] == []
-    assert len({race for race, _, _ in seen}) > 1, "the reads fell between the writes"
+    assert len({race for race, _, _ in seen}) > 1, "the reads did not happen between the writes"
 
 
 async def test_concurrent_link_replacements_are_never_mixed(
     serve: Serve, database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """In one process, the default, 400 concurrent replacements of hospitals and doctors succeed, and none is mixed."""
+    """In one process, the default, 400 concurrent replacements of hospitals and doctors succeed and are never mixed."""
     await insert_pairs(connection)
     await replace_links_400_times(serve(DATABASE_URL=database_url).url)
     assert await connection.fetchval("SELECT version FROM patients") > 1
@@ -182,7 +184,7 @@ async def test_concurrent_link_replacements_are_never_mixed(
 async def test_concurrent_link_replacements_through_two_processes_are_never_mixed(
     service_url: str, shared_connection: asyncpg.Connection
 ) -> None:
-    """In two processes too."""
+    """In two processes, 400 concurrent replacements of hospitals and doctors succeed and are never mixed."""
     await insert_pairs(shared_connection)
     await replace_links_400_times(service_url)
 
@@ -190,7 +192,7 @@ async def test_concurrent_link_replacements_through_two_processes_are_never_mixe
 async def test_concurrent_creates_with_one_id_create_one_patient(
     service_url: str, shared_connection: asyncpg.Connection
 ) -> None:
-    """Of 50 POSTs of one unique_id one creates the patient; the others are conflicts, and nothing of them is stored."""
+    """Of 50 concurrent POSTs of one unique_id, one creates the patient; the others are conflicts and store nothing."""
     answers = await send_concurrently(
         service_url,
         [
@@ -213,7 +215,7 @@ async def test_concurrent_creates_with_one_id_create_one_patient(
 async def test_concurrent_linking_and_deletion_stay_consistent(
     service_url: str, shared_connection: asyncpg.Connection
 ) -> None:
-    """Hospitals and doctors deleted while patients are linked to them: one or the other happens, and says so."""
+    """If a hospital or doctor is deleted while patients are linked to it, the deletion or the links are refused."""
     await shared_connection.execute(
         """
         INSERT INTO hospitals (unique_id, hospital_name) SELECT 'hos' || n, 'Hospital' FROM generate_series(0, 19) n;
@@ -239,14 +241,16 @@ async def test_concurrent_linking_and_deletion_stay_consistent(
         created, deleted, changed = (answer.status for answer in answers[3 * number : 3 * number + 3])
         assert created in {201, 409, 422}
         assert changed in {200, 409, 422}
-        assert links[target] == (created == 201) + (changed == 200), "what was answered is stored, and nothing else"
+        assert links[target] == (created == 201) + (changed == 200), (
+            "the stored links are not those of the successful responses"
+        )
         assert deleted == (409 if links[target] else 204)
 
 
 async def test_link_waits_for_a_hospital_deletion_and_is_refused(
     client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
-    """A patient linked to a hospital that another transaction is deleting waits for it, and is then refused."""
+    """A link to a hospital that another transaction is deleting waits for it, and is then refused."""
     await connection.execute("INSERT INTO hospitals (unique_id, hospital_name) VALUES ('hos', 'Hospital')")
     async with connection.transaction():
         await connection.execute("DELETE FROM hospitals")
@@ -261,7 +265,7 @@ async def test_link_waits_for_a_hospital_deletion_and_is_refused(
 async def test_hospital_deletion_waits_for_a_link_and_is_refused(
     client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
-    """The deletion of a hospital that another transaction links waits for it, and then says how many are linked."""
+    """Deleting a hospital that another transaction links waits for it, and then says how many patients are linked."""
     await connection.execute(
         "INSERT INTO hospitals (unique_id, hospital_name) VALUES ('hos', 'Hospital');"
         "INSERT INTO patients (unique_id, patient_last_name) VALUES ('pat', 'Doe')"
@@ -278,7 +282,7 @@ async def test_hospital_deletion_waits_for_a_link_and_is_refused(
 async def test_concurrent_updates_and_deletions_of_patients_stay_consistent(
     service_url: str, shared_connection: asyncpg.Connection
 ) -> None:
-    """Patients changed and deleted at once: each is deleted once, its changes are made before that or not found."""
+    """Patients changed and deleted at once are deleted once, and each change is made before that or is a 404."""
     await insert_pairs(shared_connection)
     await shared_connection.execute(
         "INSERT INTO patients (unique_id, patient_last_name) SELECT 'pat' || n, 'Doe' FROM generate_series(0, 19) n"
@@ -300,14 +304,14 @@ async def test_concurrent_updates_and_deletions_of_patients_stay_consistent(
         assert sorted([deleted, deleted_too]) == [204, 404]
         assert {first, second} <= {200, 404}
         profiles = await shared_connection.fetchval("SELECT count(*) FROM profiles WHERE unique_id = $1", f"prof{n}")
-        assert profiles == (first == 200), "a change that was not made leaves no profile behind"
+        assert profiles == (first == 200), "a refused change left its profile behind"
     assert [row["unique_id"] for row in await shared_connection.fetch("SELECT unique_id FROM patients")] == ["pat"]
 
 
 async def test_concurrent_upserts_and_deletions_of_profiles_stay_consistent(
     service_url: str, shared_connection: asyncpg.Connection
 ) -> None:
-    """Profiles deleted while patients are created with them: deleted and nobody has it, or kept and somebody has."""
+    """Profiles deleted while patients are created with them are either deleted and unused, or kept and in use."""
     made = await send_concurrently(
         service_url, [RawRequest("POST", "/profiles/profiles/", {"unique_id": f"prof{n}"}) for n in range(40)]
     )

@@ -26,7 +26,7 @@ GET_EXAMPLE: dict[str, Any] = {
     "date_created": EXAMPLE_TIMESTAMP,
     "last_updated": EXAMPLE_TIMESTAMP,
 }
-"""The contract's GET example, which is its list's only element too."""
+"""The contract's GET example, which is also the only element of its list."""
 
 PUT_EXAMPLE = {
     "patient_mobile_number": "+987654321",
@@ -40,7 +40,7 @@ PUT_EXAMPLE = {
 
 @pytest.fixture
 async def _patient(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
-    """The patient of the contract's GET example, made by its POST example, at the example's time."""
+    """Create the patient of the contract's GET example with its POST example, at the example's time."""
     body = {**EXAMPLE_PATIENT, "unique_id": "pat123", "hospital_ids": ["hos123"]}
     assert (await client.post(PATIENTS, json=body)).status_code == 201
     noon = datetime(2023, 1, 1, 12, tzinfo=UTC)
@@ -48,12 +48,12 @@ async def _patient(client: httpx.AsyncClient, connection: asyncpg.Connection) ->
 
 
 def ordered_items(document: dict[str, Any]) -> list[Any]:
-    """What is compared where the order of the keys matters, nested ones included."""
+    """Return the document in a form that compares the order of its keys too, also of nested ones."""
     return [(key, list(value.items()) if isinstance(value, dict) else value) for key, value in document.items()]
 
 
 async def test_create_response_matches_the_contract(client: httpx.AsyncClient) -> None:
-    """POST of the contract's example answers its example, with both hospitals."""
+    """POST of the contract's example returns its example response, with both hospitals."""
     answer = await client.post(PATIENTS, json={**EXAMPLE_PATIENT, "unique_id": "pat123"})
     assert answer.status_code == 201
     created = answer.json()
@@ -69,14 +69,14 @@ async def test_create_response_matches_the_contract(client: httpx.AsyncClient) -
 
 
 async def test_create_without_unique_id_generates_one(client: httpx.AsyncClient) -> None:
-    """POST of the example as it is, without a unique_id, is answered with one that GET finds."""
+    """POST of the example as it is, without a unique_id, returns a generated one, which GET finds."""
     created = (await client.post(PATIENTS, json=EXAMPLE_PATIENT)).json()
     assert (await client.get(f"{PATIENTS}{created['unique_id']}/")).json() == created
 
 
 @WITH_EXAMPLE_PATIENT
 async def test_get_response_matches_the_contract(client: httpx.AsyncClient) -> None:
-    """GET answers the contract's example: its keys, in its order, with its values."""
+    """GET returns the contract's example: its keys, in its order, with its values."""
     answer = await client.get(f"{PATIENTS}pat123/")
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
@@ -85,7 +85,7 @@ async def test_get_response_matches_the_contract(client: httpx.AsyncClient) -> N
 
 @WITH_EXAMPLE_PATIENT
 async def test_list_response_matches_the_contract(client: httpx.AsyncClient) -> None:
-    """The list is a bare array that holds the same document."""
+    """The list is a bare array with the same document."""
     answer = await client.get(PATIENTS)
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
@@ -95,7 +95,7 @@ async def test_list_response_matches_the_contract(client: httpx.AsyncClient) -> 
 
 @WITH_EXAMPLE_PATIENT
 async def test_put_response_matches_the_contract(client: httpx.AsyncClient) -> None:
-    """PUT of the contract's five fields changes these alone, and GET then answers the same."""
+    """PUT of the contract's five fields changes only these, and GET then returns the same document."""
     answer = await client.put(f"{PATIENTS}pat123/", json=PUT_EXAMPLE)
     assert answer.status_code == 200
     expected = {
@@ -114,7 +114,7 @@ async def test_put_response_matches_the_contract(client: httpx.AsyncClient) -> N
 
 @WITH_EXAMPLE_PATIENT
 async def test_delete_response_matches_the_contract(client: httpx.AsyncClient) -> None:
-    """DELETE answers 204 without a body; then the patient is a 404 and in no list."""
+    """DELETE returns 204 without a body; then the patient is a 404 and in no list."""
     answer = await client.delete(f"{PATIENTS}pat123/")
     assert (answer.status_code, answer.content) == (204, b"")
     assert (await client.get(f"{PATIENTS}pat123/")).status_code == 404

@@ -1,4 +1,4 @@
-"""Creating patients, with their profile and their links."""
+"""Creating patients, with their profiles and links."""
 
 import asyncio
 import re
@@ -17,13 +17,13 @@ READ_ONLY_FIELDS = ("patient_hospital", "patient_doctor", "date_created", "last_
 
 
 def error_locations(answer: httpx.Response) -> list[list[str | int]]:
-    """Where the errors of a 422 are."""
+    """Return the locations of a 422's errors."""
     assert answer.status_code == 422, answer.text
     return [error["loc"] for error in answer.json()["errors"]]
 
 
 async def all_records(client: httpx.AsyncClient) -> list[Any]:
-    """All that the service holds."""
+    """Return all records of the service."""
     answers = [await client.get(f"/{name}/{name}/") for name in ("patients", "profiles", "hospitals", "doctors")]
     assert [answer.status_code for answer in answers] == [200] * 4
     return [answer.json() for answer in answers]
@@ -31,7 +31,7 @@ async def all_records(client: httpx.AsyncClient) -> list[Any]:
 
 @pytest.mark.parametrize("name", ["patient_first_name", "patient_last_name"])
 async def test_one_name_is_enough_to_create_a_patient(client: httpx.AsyncClient, name: str) -> None:
-    """One name makes a patient; all else is null or empty, and both dates are the moment of creation."""
+    """A patient needs only one name; all other fields are null or empty, and both dates are the time of creation."""
     answer = await client.post(PATIENTS, json={name: "Thandi"})
     assert answer.status_code == 201
     created = answer.json()
@@ -58,7 +58,7 @@ async def test_one_name_is_enough_to_create_a_patient(client: httpx.AsyncClient,
     ],
 )
 async def test_a_first_or_last_name_is_required(client: httpx.AsyncClient, body: dict[str, Any]) -> None:
-    """Neither first nor last name, or only blanks in both, is a 422 that says what to give."""
+    """A body without a first or last name, or with only blanks in both, is a 422 that names both fields."""
     answer = await client.post(PATIENTS, json=body)
     assert answer.status_code == 422
     (error,) = answer.json()["errors"]
@@ -68,7 +68,7 @@ async def test_a_first_or_last_name_is_required(client: httpx.AsyncClient, body:
 
 
 async def test_generated_ids_are_ordered_by_time(client: httpx.AsyncClient) -> None:
-    """An id of ours is `pat_` and 128 bits in lowercase base32, the first 48 of which are the milliseconds of now."""
+    """A generated id is `pat_` and 128 bits in lowercase base32, of which the first 48 are the current milliseconds."""
     before = time.time_ns() // 1_000_000
     unique_id = (await client.post(PATIENTS, json={"patient_last_name": "Doe"})).json()["unique_id"]
     after = time.time_ns() // 1_000_000
@@ -81,7 +81,7 @@ async def test_generated_ids_are_ordered_by_time(client: httpx.AsyncClient) -> N
 
 @pytest.mark.usefixtures("hospitals_and_doctors")
 async def test_taken_id_is_a_conflict_and_writes_nothing(client: httpx.AsyncClient) -> None:
-    """The id of another patient is a 409, which leaves that patient and all profiles as they were."""
+    """The id of another patient is a 409 that leaves this patient and all profiles unchanged."""
     await client.post(PATIENTS, json={**EXAMPLE_PATIENT, "unique_id": "pat123"})
     before = await all_records(client)
     body = {"unique_id": "pat123", "patient_last_name": "Roe", "doctor_ids": ["doc456"]}
@@ -92,7 +92,7 @@ async def test_taken_id_is_a_conflict_and_writes_nothing(client: httpx.AsyncClie
 
 
 async def test_concurrent_creates_with_one_id_succeed_once(client: httpx.AsyncClient) -> None:
-    """Of requests that create one id at the same moment one succeeds and the others are 409."""
+    """Of concurrent requests that create one id, one succeeds and the others are 409."""
     body = {"unique_id": "pat123", "patient_last_name": "Doe"}
     answers = await asyncio.gather(*(client.post(PATIENTS, json=body) for _ in range(6)))
     assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409, 409, 409]
@@ -100,7 +100,7 @@ async def test_concurrent_creates_with_one_id_succeed_once(client: httpx.AsyncCl
 
 @pytest.mark.usefixtures("hospitals_and_doctors")
 async def test_link_ids_are_deduplicated_and_sorted(client: httpx.AsyncClient) -> None:
-    """Ids may repeat and come in any order; the answer has each once, in the order of their unique_id."""
+    """Ids may repeat and come in any order; the response has each once, sorted by unique_id."""
     body = {"hospital_ids": ["hos789", "hos123", "hos789", "hos456"], "doctor_ids": ["doc456", "doc123", "doc456"]}
     created = (await client.post(PATIENTS, json={"patient_last_name": "Doe", **body})).json()
     assert [hospital["unique_id"] for hospital in created["patient_hospital"]] == ["hos123", "hos456", "hos789"]
@@ -109,7 +109,7 @@ async def test_link_ids_are_deduplicated_and_sorted(client: httpx.AsyncClient) -
 
 @pytest.mark.usefixtures("hospitals_and_doctors")
 async def test_all_unknown_hospitals_and_doctors_are_named(client: httpx.AsyncClient) -> None:
-    """Every unknown hospital and doctor is named with its place, and nothing is written, the profile included."""
+    """Every unknown hospital and doctor is named at its position, and nothing is written, not even the profile."""
     await client.post(PROFILES, json={"unique_id": "prof1", "first_name": "Jane"})
     before = await all_records(client)
     links = {"hospital_ids": ["hos123", "hos8", "hos9"], "doctor_ids": ["doc9", "doc123", "doc8"]}
@@ -127,7 +127,7 @@ async def test_all_unknown_hospitals_and_doctors_are_named(client: httpx.AsyncCl
 @pytest.mark.parametrize("field", ["hospital_ids", "doctor_ids"])
 @pytest.mark.usefixtures("hospitals_and_doctors")
 async def test_link_ids_must_be_an_array_of_ids(client: httpx.AsyncClient, field: str) -> None:
-    """A set of links is an array of ids: null, one id alone and other types are refused, each at its place."""
+    """Links are an array of ids: null, a single id and other types are refused, each at its position."""
     for value in (None, "hos123", {"hos123": True}, 1, True):
         answer = await client.post(PATIENTS, json={"patient_last_name": "Doe", field: value})
         assert error_locations(answer) == [["body", field]]
@@ -139,7 +139,7 @@ async def test_link_ids_must_be_an_array_of_ids(client: httpx.AsyncClient, field
 
 @pytest.mark.usefixtures("hospitals_and_doctors")
 async def test_read_document_can_be_posted_as_a_copy(client: httpx.AsyncClient) -> None:
-    """The read-only keys of an answer are accepted and ignored: a copy has its own id and dates, and no links."""
+    """The read-only keys of a response are ignored in a POST: the copy has its own id and dates, and no links."""
     first = (await client.post(PATIENTS, json=EXAMPLE_PATIENT)).json()
     body = {key: value for key, value in first.items() if key != "unique_id"}
     answer = await client.post(PATIENTS, json={**body, "date_created": "1999-01-01T00:00:00Z"})
@@ -152,7 +152,7 @@ async def test_read_document_can_be_posted_as_a_copy(client: httpx.AsyncClient) 
 
 
 async def test_unknown_keys_are_refused(client: httpx.AsyncClient) -> None:
-    """A mistyped field, at the top or in the profile, is a 422 at its place, and nothing is written."""
+    """A mistyped field, at the top or in the profile, is a 422 at its position, and nothing is written."""
     body = {"patient_last_name": "Doe", "patient_firstname": "John", "patient_profile": {"unique_id": "p1", "mail": ""}}
     answer = await client.post(PATIENTS, json=body)
     assert sorted(error_locations(answer)) == [["body", "patient_firstname"], ["body", "patient_profile", "mail"]]
@@ -160,7 +160,7 @@ async def test_unknown_keys_are_refused(client: httpx.AsyncClient) -> None:
 
 
 async def test_field_profile_and_link_errors_are_reported_together(client: httpx.AsyncClient) -> None:
-    """Errors of fields, of the profile and of links are listed together."""
+    """Errors of fields, of the profile and of links are reported together."""
     body = {
         "patient_last_name": 1,
         "patient_first_name": "John",
@@ -179,14 +179,14 @@ async def test_field_profile_and_link_errors_are_reported_together(client: httpx
 
 
 async def test_missing_name_is_reported_with_the_other_errors(client: httpx.AsyncClient) -> None:
-    """That no name is given is told together with the errors of fields, not after they have been mended."""
+    """A missing name is reported together with the errors of other fields, not after they are fixed."""
     answer = await client.post(PATIENTS, json={"patient_email_address": "nowhere"})
     assert ["body", "patient_email_address"] in error_locations(answer)
     assert "patient_first_name" in answer.text
 
 
 async def test_nested_profile_needs_a_unique_id(client: httpx.AsyncClient) -> None:
-    """A profile without a proper unique_id is a 422 at `body.patient_profile.unique_id`; one that is no object, too."""
+    """A profile without a valid unique_id, or that is not an object, is a 422 at its position."""
     wrong_ids: list[Any] = [{}, {"email": "a@b.c"}, {"unique_id": None}, {"unique_id": ""}, {"unique_id": "a b"}]
     for profile in wrong_ids:
         answer = await client.post(PATIENTS, json={"patient_last_name": "Doe", "patient_profile": profile})
@@ -199,7 +199,7 @@ async def test_nested_profile_needs_a_unique_id(client: httpx.AsyncClient) -> No
 
 
 async def test_nested_profile_is_created_or_updated(client: httpx.AsyncClient) -> None:
-    """An unknown profile is created; of a known one given fields overwrite and others stay; patients may share it."""
+    """An unknown profile is created; in a known one sent fields overwrite and others stay; patients may share it."""
     full = {"unique_id": "prof1", "email": "a@b.c", "first_name": "Ann", "last_name": "Bee"}
     changes: list[dict[str, Any]] = [full, {}, {"first_name": "Eve"}, {"email": None, "last_name": None}]
     expected = dict(full)
@@ -217,7 +217,7 @@ async def test_nested_profile_is_created_or_updated(client: httpx.AsyncClient) -
 
 @pytest.mark.parametrize("exists", [False, True])
 async def test_concurrent_upserts_of_one_profile_all_succeed(client: httpx.AsyncClient, *, exists: bool) -> None:
-    """Requests that upsert one profile at the same moment all succeed."""
+    """Concurrent requests that upsert one profile all succeed."""
     if exists:
         await client.post(PROFILES, json={"unique_id": "prof1"})
     names = [f"Name{number}" for number in range(8)]
@@ -230,7 +230,7 @@ async def test_concurrent_upserts_of_one_profile_all_succeed(client: httpx.Async
 
 
 async def test_deleted_ids_cannot_be_reused(client: httpx.AsyncClient) -> None:
-    """The id of a deleted patient, and that of a deleted profile in a patient, is a 409 and nothing is written."""
+    """The id of a deleted patient, or of a deleted profile in a patient, is a 409, and nothing is written."""
     body = {"unique_id": "pat1", "patient_last_name": "Doe", "patient_profile": {"unique_id": "prof1"}}
     for path, unique_id in ((PATIENTS, "pat1"), (PROFILES, "prof1")):
         if path == PATIENTS:

@@ -1,4 +1,4 @@
-"""Changing and deleting patients, with their profile and their links."""
+"""Changing and deleting patients, with their profiles and links."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -24,18 +24,18 @@ SELECT_ROW_VERSIONS = """
         UNION ALL SELECT xmin::text || patient_id || hospital_id FROM patient_hospitals
         UNION ALL SELECT xmin::text || patient_id || doctor_id FROM patient_doctors)
 """
-"""Every row with the transaction that wrote it: equal as long as nothing is written."""
+"""Every row with the transaction that wrote it, which stays equal as long as nothing is written."""
 
 
 @pytest.fixture
-async def _patient(client: httpx.AsyncClient, hospitals_and_doctors: None) -> None:  # noqa: ARG001  # its hospitals
-    """The patient of the contract's example."""
+async def _patient(client: httpx.AsyncClient, hospitals_and_doctors: None) -> None:  # noqa: ARG001  # creates its hospitals
+    """Create the patient of the contract's example."""
     answer = await client.post(PATIENTS, json={**EXAMPLE_PATIENT, "unique_id": "pat123"})
     assert answer.status_code == 201
 
 
 async def get_document(client: httpx.AsyncClient, path: str = PATIENT_PATH) -> dict[str, Any]:
-    """What is stored."""
+    """Return the stored document."""
     answer = await client.get(path)
     assert answer.status_code == 200
     document: dict[str, Any] = answer.json()
@@ -43,7 +43,7 @@ async def get_document(client: httpx.AsyncClient, path: str = PATIENT_PATH) -> d
 
 
 async def patch_patient(client: httpx.AsyncClient, body: dict[str, Any]) -> dict[str, Any]:
-    """The patient after a change that succeeds."""
+    """Change the patient, which must succeed, and return it."""
     answer = await client.patch(PATIENT_PATH, json=body)
     assert answer.status_code == 200, answer.text
     assert answer.json() == await get_document(client)
@@ -52,14 +52,14 @@ async def patch_patient(client: httpx.AsyncClient, body: dict[str, Any]) -> dict
 
 
 def error_locations(answer: httpx.Response) -> list[list[str | int]]:
-    """Where the errors of a 422 are."""
+    """Return the locations of a 422's errors."""
     assert answer.status_code == 422, answer.text
     return [error["loc"] for error in answer.json()["errors"]]
 
 
 @UPDATE_METHODS
 async def test_absent_fields_keep_their_values(client: httpx.AsyncClient, method: str) -> None:
-    """PUT and PATCH change the field that is given, and of all the others none but last_updated."""
+    """PUT and PATCH change the field that is sent, and no other field but last_updated."""
     new: dict[str, Any] = {
         "patient_profile": {"unique_id": "prof9", "email": None, "first_name": "Jane", "last_name": None},
         "patient_date_of_birth": "1999-12-31",
@@ -87,7 +87,7 @@ async def test_absent_fields_keep_their_values(client: httpx.AsyncClient, method
 
 @UPDATE_METHODS
 async def test_null_or_blank_clears_a_field(client: httpx.AsyncClient, method: str) -> None:
-    """Null clears every field but the last name that is left, and blanks do the same."""
+    """Null or a blank clears every field except the last remaining name."""
     for blank in (None, "", " \t"):
         before = await get_document(client)
         cleared: dict[str, Any] = dict.fromkeys(NULLABLE_FIELDS, blank) | {"patient_profile": None}
@@ -103,7 +103,7 @@ async def test_null_or_blank_clears_a_field(client: httpx.AsyncClient, method: s
 
 
 async def test_link_ids_replace_the_whole_set(client: httpx.AsyncClient) -> None:
-    """Ids replace the whole set in the order of their unique_id, repeats collapse, and an empty array clears."""
+    """Ids replace the whole set, sorted by unique_id and without repeats, and an empty array clears it."""
     for sent_ids, expected in (
         (["hos789", "hos456", "hos789"], ["hos456", "hos789"]),
         (["hos123"], ["hos123"]),
@@ -118,7 +118,7 @@ async def test_link_ids_replace_the_whole_set(client: httpx.AsyncClient) -> None
 
 @UPDATE_METHODS
 async def test_null_link_ids_are_refused(client: httpx.AsyncClient, method: str) -> None:
-    """Null for a set of ids is refused at its place, and the links stay."""
+    """Null for a set of ids is refused at its position, and the links stay."""
     before = await get_document(client)
     for field in ("hospital_ids", "doctor_ids"):
         assert error_locations(await client.request(method, PATIENT_PATH, json={field: None})) == [["body", field]]
@@ -129,7 +129,7 @@ async def test_null_link_ids_are_refused(client: httpx.AsyncClient, method: str)
 async def test_putting_back_a_read_document_writes_nothing(
     client: httpx.AsyncClient, connection: asyncpg.Connection, method: str
 ) -> None:
-    """The very document that was read is accepted, and no row is written: last_updated stays."""
+    """Putting back a document exactly as read writes no row, so that last_updated stays."""
     before, rows = await get_document(client), await connection.fetchval(SELECT_ROW_VERSIONS)
     answer = await client.request(method, PATIENT_PATH, json=before)
     assert (answer.status_code, answer.json()) == (200, before)
@@ -137,7 +137,7 @@ async def test_putting_back_a_read_document_writes_nothing(
 
 
 async def test_equivalent_values_write_nothing(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
-    """Values that come to what is stored already, however they are written, write no row."""
+    """Values that are equivalent to the stored ones, however they are written, write no row."""
     before, rows = await get_document(client), await connection.fetchval(SELECT_ROW_VERSIONS)
     same: list[dict[str, Any]] = [
         {},
@@ -156,7 +156,7 @@ async def test_equivalent_values_write_nothing(client: httpx.AsyncClient, connec
 
 @UPDATE_METHODS
 async def test_unknown_keys_are_refused(client: httpx.AsyncClient, method: str) -> None:
-    """A mistyped field is a 422 at its place, and the fields beside it are not written."""
+    """A mistyped field is a 422 at its position, and the fields beside it are not written."""
     before = await get_document(client)
     body = {"patient_titel": "Dr.", "patient_title": "Dr.", "patient_profile": {"unique_id": "prof123", "mail": "a"}}
     answer = await client.request(method, PATIENT_PATH, json=body)
@@ -166,7 +166,7 @@ async def test_unknown_keys_are_refused(client: httpx.AsyncClient, method: str) 
 
 @UPDATE_METHODS
 async def test_unique_id_never_changes(client: httpx.AsyncClient, method: str) -> None:
-    """The path's unique_id may stand in the body; any other value is a 422 and nothing is written."""
+    """The body may repeat the path's unique_id; any other value is a 422, and nothing is written."""
     before = await get_document(client)
     for other in ("pat124", "PAT123", "", None, 123, ["pat123"]):
         body = {"unique_id": other, "patient_title": "Dr.", "patient_profile": {"unique_id": "new"}}
@@ -179,7 +179,7 @@ async def test_unique_id_never_changes(client: httpx.AsyncClient, method: str) -
 
 
 async def test_null_unlinks_the_profile_without_deleting_it(client: httpx.AsyncClient) -> None:
-    """Null unlinks the profile, which stays and can be linked again; linking moves last_updated."""
+    """Null unlinks the profile, which stays and can be linked again; both changes increase last_updated."""
     before, profile = await get_document(client), await get_document(client, f"{PROFILES}prof123/")
     unlinked = await patch_patient(client, {"patient_profile": None})
     assert unlinked == {**before, "patient_profile": None, "last_updated": unlinked["last_updated"]}
@@ -191,7 +191,7 @@ async def test_null_unlinks_the_profile_without_deleting_it(client: httpx.AsyncC
 
 
 async def test_shared_profile_is_updated_for_all_its_patients(client: httpx.AsyncClient) -> None:
-    """Given fields of a profile overwrite, others stay, and every patient that shares it shows it so."""
+    """Sent fields of a profile overwrite, others stay, and every patient that shares the profile shows it."""
     shared = {"unique_id": "prof123", "first_name": "Jane", "email": None}
     await client.post(PATIENTS, json={"patient_last_name": "Doe", "patient_profile": {"unique_id": "prof123"}})
     await patch_patient(client, {"patient_profile": shared})
@@ -200,7 +200,7 @@ async def test_shared_profile_is_updated_for_all_its_patients(client: httpx.Asyn
 
 
 async def test_unknown_profile_is_created_and_linked(client: httpx.AsyncClient) -> None:
-    """An unknown profile is created and takes the place of the former, which stays as it was."""
+    """An unknown profile is created and replaces the former one, which stays unchanged."""
     former = await get_document(client, f"{PROFILES}prof123/")
     after = await patch_patient(client, {"patient_profile": {"unique_id": "prof9", "email": "a@b.c"}})
     expected = {"unique_id": "prof9", "email": "a@b.c", "first_name": None, "last_name": None}
@@ -212,7 +212,7 @@ async def test_unknown_profile_is_created_and_linked(client: httpx.AsyncClient) 
 async def test_failed_update_writes_nothing(
     client: httpx.AsyncClient, connection: asyncpg.Connection, method: str
 ) -> None:
-    """Whatever fails, nothing of the request is written: no field, no link, and no profile."""
+    """If any part of a request fails, nothing of it is written: no field, no link and no profile."""
     await client.post(PROFILES, json={"unique_id": "gone"})
     await client.delete(f"{PROFILES}gone/")
     rows = await connection.fetchval(SELECT_ROW_VERSIONS)
@@ -231,7 +231,7 @@ async def test_failed_update_writes_nothing(
 
 
 async def test_all_unknown_hospitals_and_doctors_are_named(client: httpx.AsyncClient) -> None:
-    """Every unknown hospital and doctor is listed with its place, repeats included."""
+    """Every unknown hospital and doctor is listed with its position, including repeats."""
     body = {"hospital_ids": ["hos8", "hos123", "hos9", "hos8"], "doctor_ids": ["doc123", "doc9"]}
     expected = [["body", "hospital_ids", place] for place in (0, 2, 3)] + [["body", "doctor_ids", 1]]
     assert error_locations(await client.patch(PATIENT_PATH, json=body)) == expected
@@ -239,7 +239,7 @@ async def test_all_unknown_hospitals_and_doctors_are_named(client: httpx.AsyncCl
 
 @UPDATE_METHODS
 async def test_both_names_cannot_be_cleared(client: httpx.AsyncClient, method: str) -> None:
-    """Either name may be cleared, not both, at once or one after the other."""
+    """Either name may be cleared, but not both, neither at once nor one after the other."""
     both = {"patient_first_name": "", "patient_last_name": None}
     for body, status in (
         (both, 422),
@@ -257,18 +257,18 @@ async def test_both_names_cannot_be_cleared(client: httpx.AsyncClient, method: s
 
 
 async def test_last_updated_is_strictly_increasing(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
-    """Each change, of links alone too, moves last_updated on, even if the clock was ahead at the one before."""
+    """Each change, even of links alone, increases last_updated, even if the clock was ahead at the previous one."""
     ahead = datetime(2999, 1, 1, tzinfo=UTC)
     await connection.execute("UPDATE patients SET last_updated = $1", ahead)
     timestamps = ["2999-01-01T00:00:00Z"]
     links: list[dict[str, Any]] = [{"hospital_ids": []}, {"doctor_ids": ["doc456"]}, {"patient_profile": None}]
     for body in [*links, {"patient_title": "Dr."}, {"patient_title": None}]:
-        timestamps.append((await patch_patient(client, body))["last_updated"])  # noqa: PERF401  # one after the other
+        timestamps.append((await patch_patient(client, body))["last_updated"])  # noqa: PERF401  # one request after the other
     assert timestamps == ["2999-01-01T00:00:00Z", *(f"2999-01-01T00:00:00.00000{number}Z" for number in range(1, 6))]
 
 
 async def test_concurrent_link_replacements_leave_one_of_the_sent_sets(client: httpx.AsyncClient) -> None:
-    """Requests that replace the links of one patient at the same moment all succeed; one of them is what stays."""
+    """Concurrent requests that replace the links of one patient all succeed, and one of the sent sets remains."""
     pairs = [(["hos123", "hos456"], ["doc123"]), (["hos789"], ["doc456"]), ([], [])] * 3
     bodies = [{"hospital_ids": hospitals, "doctor_ids": doctors} for hospitals, doctors in pairs]
     answers = await asyncio.gather(*(client.patch(PATIENT_PATH, json=body) for body in bodies))
@@ -279,7 +279,7 @@ async def test_concurrent_link_replacements_leave_one_of_the_sent_sets(client: h
 
 
 async def test_unknown_patient_is_404_for_every_method(client: httpx.AsyncClient) -> None:
-    """A patient that is not there cannot be read, changed or deleted, and no change makes one or a profile."""
+    """An unknown patient cannot be read, changed or deleted, and changing it creates no patient and no profile."""
     body = {"patient_last_name": "Doe", "patient_profile": {"unique_id": "prof9"}}
     for unique_id in ("pat124", "PAT123", "pat123.", "a b", "%00", "é", "a" * 65):
         for method in ("GET", "PUT", "PATCH", "DELETE"):
@@ -290,7 +290,7 @@ async def test_unknown_patient_is_404_for_every_method(client: httpx.AsyncClient
 
 
 async def test_delete_unlinks_profile_hospitals_and_doctors(client: httpx.AsyncClient) -> None:
-    """A deleted patient is gone for every method; its profile, hospitals and doctors stay, and may now be deleted."""
+    """A deleted patient is a 404 for every method; its profile, hospitals and doctors stay and can now be deleted."""
     assert (await client.delete(PATIENT_PATH)).status_code == 204
     for method in ("GET", "PUT", "PATCH", "DELETE"):
         answer = await client.request(method, PATIENT_PATH, json={"patient_last_name": "Doe"})

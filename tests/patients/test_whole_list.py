@@ -1,4 +1,4 @@
-"""The list of all patients, 100,000 of them: whole, in constant memory, and never a tidy part of it."""
+"""The list of all patients, 100,000 of them: whole, in constant memory, and never a well-formed part of it."""
 
 import json
 import secrets
@@ -32,7 +32,7 @@ Serve = Callable[..., ServiceProcess]
 
 
 async def insert_patients(connection: asyncpg.Connection, count: int) -> None:
-    """Patients pat000000, pat000001, …; every tenth is linked to two hospitals and a doctor."""
+    """Insert patients pat000000, pat000001, …, of which every tenth is linked to two hospitals and a doctor."""
     await connection.execute(INSERT_PATIENTS, count)
     await connection.execute(
         """
@@ -47,14 +47,14 @@ async def insert_patients(connection: asyncpg.Connection, count: int) -> None:
 
 
 def listed_ids(body: bytes) -> list[str]:
-    """The ids of a list, which has to be one valid JSON document."""
+    """Return the ids of a list, which has to be one valid JSON document."""
     listed: list[str] = json.loads(body, object_hook=lambda record: record["unique_id"])
     return listed
 
 
 @pytest.fixture(scope="module")
 async def large_database_url(postgres_url: str) -> AsyncIterator[str]:
-    """A database of 100,000 patients, for tests that only read."""
+    """Yield a database of 100,000 patients, for tests that add and delete none."""
     name = f"test_{secrets.token_hex(4)}"
     administration = await asyncpg.connect(database_url_for(postgres_url, "postgres"))
     await administration.execute(f"CREATE DATABASE {name} TEMPLATE patients")
@@ -75,7 +75,7 @@ def stream_list_chunks(client: httpx.Client) -> Generator[bytes, None, None]:
 
 
 def test_whole_list_in_constant_memory(serve: Serve, large_database_url: str) -> None:
-    """All patients exactly once and in order, the first bytes at once, in memory that does not grow with the list."""
+    """The whole list has all patients once and in order, begins at once, and needs memory independent of it."""
     served = serve(DATABASE_URL=large_database_url)
     pid = served.process.pid
     first_bytes = []
@@ -85,19 +85,19 @@ def test_whole_list_in_constant_memory(serve: Serve, large_database_url: str) ->
             stream = stream_list_chunks(client)
             next(stream)
             first_bytes.append(time.perf_counter() - began)
-            stream.close()  # reads no further, which is to harm nobody
+            stream.close()  # reads no further, which must harm nobody
         resident = resident_bytes(pid)
         reset_peak_memory(pid)
         body = b"".join(stream_list_chunks(client))
     grown = resident_bytes(pid, peak=True) - resident
     assert min(first_bytes) < 0.2
     assert listed_ids(body) == [f"pat{number:06}" for number in range(PATIENT_COUNT)]
-    assert len(body) > 50 * MEGABYTE, "a server that held it all would have grown by more"
+    assert len(body) > 50 * MEGABYTE, "the list is too short to notice a server that holds it all"
     assert grown < 50 * MEGABYTE
 
 
 async def test_stalled_readers_hold_no_connection_and_little_memory(serve: Serve, large_database_url: str) -> None:
-    """20 clients that ask for the whole list and read nothing hold no connection of the pool, and little memory."""
+    """20 clients that request the whole list and read nothing hold no connection of the pool and little memory."""
     served = serve(DATABASE_URL=large_database_url, PATIENTS_POOL_SIZE="2")
     pid = served.process.pid
     with ExitStack() as stack:
@@ -129,7 +129,7 @@ async def test_stalled_readers_hold_no_connection_and_little_memory(serve: Serve
 async def test_database_loss_midway_truncates_the_response(
     serve: Serve, postgres_url: str, database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """A list that cannot be finished is an answer cut off, which every client notices, not a shorter list."""
+    """A list that cannot be finished is a truncated response, which every client notices, not a shorter list."""
     await insert_patients(connection, 40_000)
     served = serve(DATABASE_URL=database_url)
     administration = await asyncpg.connect(database_url_for(postgres_url, "postgres"))
@@ -160,7 +160,7 @@ async def test_database_loss_midway_truncates_the_response(
 async def test_whole_list_under_concurrent_inserts_and_deletes(
     serve: Serve, database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """Patients who are there throughout are listed once each, whoever comes and goes around them meanwhile."""
+    """Patients that stay are listed once each, whatever is inserted and deleted around them meanwhile."""
     await insert_patients(connection, 40_000)
     served = serve(DATABASE_URL=database_url)
     body = b""
@@ -168,7 +168,7 @@ async def test_whole_list_under_concurrent_inserts_and_deletes(
     async with httpx.AsyncClient(base_url=served.url, timeout=30) as client, client.stream("GET", LIST) as answer:
         async for chunk in answer.aiter_bytes(2 * MEGABYTE):
             body += chunk
-            if changes < 9:  # patients whose number ends on 1 go, then on 2, …; new ones come in before and after each
+            if changes < 9:  # delete the numbers that end in 1, then in 2, …, and insert new ids beside the others
                 changes += 1
                 await connection.execute("DELETE FROM patients WHERE unique_id LIKE 'pat%' || $1", str(changes))
                 await connection.execute(
@@ -178,19 +178,19 @@ async def test_whole_list_under_concurrent_inserts_and_deletes(
                     str(changes),
                 )
     listed = listed_ids(body)
-    assert listed == sorted(set(listed)), "in order, and nobody twice"
+    assert listed == sorted(set(listed)), "the list is in order and without duplicates"
     assert [unique_id for unique_id in listed if len(unique_id) == 9 and unique_id.endswith("0")] == [
         f"pat{number:06}" for number in range(0, 40_000, 10)
     ]
     assert changes == 9
     new_suffixes = {unique_id[-2:] for unique_id in listed if len(unique_id) > 9}
     original_count = sum(1 for unique_id in listed if len(unique_id) == 9)
-    assert len(new_suffixes) > 2, "the changes fell into the reading"
+    assert len(new_suffixes) > 2, "the changes did not happen during the read"
     assert original_count < 40_000
 
 
 def test_reader_disconnect_is_logged_as_incomplete_not_as_error(serve: Serve, large_database_url: str) -> None:
-    """A client that leaves midway is noted as an incomplete answer, not as an error, and the pool stays whole."""
+    """A client that disconnects midway is logged as an incomplete response, not an error; the pool stays whole."""
     served = serve(DATABASE_URL=large_database_url, PATIENTS_POOL_SIZE="1")
     with httpx.Client(base_url=served.url, timeout=30) as client:
         for _ in range(3):

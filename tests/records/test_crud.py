@@ -1,4 +1,4 @@
-"""What hospitals, doctors and profiles have in common, and the ids of all resources."""
+"""Behaviour that hospitals, doctors and profiles have in common, and rules for the ids of all resources."""
 
 import re
 from dataclasses import dataclass, field
@@ -12,17 +12,17 @@ PATIENTS = "/patients/patients/"
 
 @dataclass(frozen=True)
 class CrudExample:
-    """One resource of the directory."""
+    """A resource with example bodies."""
 
     path: str
     id_prefix: str
     minimal_body: dict[str, Any]
-    """The least that creates one."""
+    """The smallest body that creates a record."""
     full_body: dict[str, Any]
     update_body: dict[str, Any]
     required_fields: tuple[str, ...]
     linking_body: dict[str, Any] = field(default_factory=dict)
-    """What links a patient to the record `own-1`."""
+    """Fields that link a patient to the record `own-1`."""
     unlinking_body: dict[str, Any] = field(default_factory=dict)
 
 
@@ -59,16 +59,16 @@ PROFILE_EXAMPLE = CrudExample(
 PATIENT_EXAMPLE = CrudExample(PATIENTS, "pat", {"patient_last_name": "Doe"}, {}, {}, ())
 
 FOR_LINKABLE_RESOURCES = pytest.mark.parametrize(
-    "kind", [HOSPITAL_EXAMPLE, DOCTOR_EXAMPLE, PROFILE_EXAMPLE], ids=lambda kind: kind.prefix
+    "kind", [HOSPITAL_EXAMPLE, DOCTOR_EXAMPLE, PROFILE_EXAMPLE], ids=lambda kind: kind.id_prefix
 )
 FOR_ALL_RESOURCES = pytest.mark.parametrize(
-    "kind", [PATIENT_EXAMPLE, HOSPITAL_EXAMPLE, DOCTOR_EXAMPLE, PROFILE_EXAMPLE], ids=lambda kind: kind.prefix
+    "kind", [PATIENT_EXAMPLE, HOSPITAL_EXAMPLE, DOCTOR_EXAMPLE, PROFILE_EXAMPLE], ids=lambda kind: kind.id_prefix
 )
 
 
 @pytest.fixture
 async def record(client: httpx.AsyncClient, kind: CrudExample) -> dict[str, Any]:
-    """The record `own-1` of the kind."""
+    """Create the record `own-1` of the kind and return it."""
     answer = await client.post(kind.path, json={"unique_id": "own-1", **kind.full_body})
     assert answer.status_code == 201
     document: dict[str, Any] = answer.json()
@@ -77,7 +77,7 @@ async def record(client: httpx.AsyncClient, kind: CrudExample) -> dict[str, Any]
 
 @FOR_LINKABLE_RESOURCES
 async def test_create_returns_201_location_and_record(client: httpx.AsyncClient, kind: CrudExample) -> None:
-    """POST answers 201, where the record is, and the record, with an id of ours and null for what is not known."""
+    """POST returns 201, the Location and the record, with a generated id and null for each field that was not sent."""
     answer = await client.post(kind.path, json=kind.minimal_body)
     assert answer.status_code == 201
     created = answer.json()
@@ -97,7 +97,7 @@ async def test_create_returns_201_location_and_record(client: httpx.AsyncClient,
 async def test_get_and_list_return_the_record(
     client: httpx.AsyncClient, kind: CrudExample, record: dict[str, Any]
 ) -> None:
-    """GET answers the record, the list all records, and each has the keys of the request in its order."""
+    """GET returns the record and the list all records, each with the keys of the request in its order."""
     assert list(record) == ["unique_id", *kind.full_body, "date_created", "last_updated"]
     assert {key: record[key] for key in kind.full_body} == kind.full_body
     assert (await client.get(f"{kind.path}own-1/")).json() == record
@@ -109,7 +109,7 @@ async def test_get_and_list_return_the_record(
 async def test_put_and_patch_change_only_sent_fields(
     client: httpx.AsyncClient, kind: CrudExample, record: dict[str, Any], method: str
 ) -> None:
-    """PUT and PATCH change what is given, null clears, absent stays; putting back what was read changes nothing."""
+    """PUT and PATCH change the sent fields, null clears one, and putting back a document as read changes nothing."""
     path = f"{kind.path}own-1/"
     for same in ({}, record, {"unique_id": "own-1", "date_created": None, "last_updated": 5}):
         answer = await client.request(method, path, json=same)
@@ -125,7 +125,7 @@ async def test_put_and_patch_change_only_sent_fields(
 async def test_invalid_changes_are_422_and_write_nothing(
     client: httpx.AsyncClient, kind: CrudExample, record: dict[str, Any], method: str
 ) -> None:
-    """Another unique_id, unknown keys, and null or blanks for what is required are 422, and nothing is written."""
+    """Another unique_id, unknown keys, and null or blanks for a required field are 422, and nothing is written."""
     refused: list[dict[str, Any]] = [{"unique_id": other} for other in ("own-2", "", None, 1)]
     refused += [{"naem": "x"}, {"patient_title": "Dr."}, {"version": 2}]
     refused += [{key: value} for key in kind.required_fields for value in (None, "", " \n", 1, True, ["x"])]
@@ -138,7 +138,7 @@ async def test_invalid_changes_are_422_and_write_nothing(
 
 @FOR_LINKABLE_RESOURCES
 async def test_required_fields_must_be_sent_and_not_blank(client: httpx.AsyncClient, kind: CrudExample) -> None:
-    """A field that is required must be given and not be blank; all errors are told at once."""
+    """A required field must be sent and not be blank, and all errors are reported at once."""
     for key in kind.required_fields:
         for value in ({}, {key: None}, {key: ""}, {key: " "}, {key: 1}):
             answer = await client.post(kind.path, json={**value, "unique_id": "a b", "naem": "x"})
@@ -152,7 +152,7 @@ async def test_required_fields_must_be_sent_and_not_blank(client: httpx.AsyncCli
 async def test_deleted_record_is_404_and_its_id_stays_retired(
     client: httpx.AsyncClient, kind: CrudExample, record: dict[str, Any]
 ) -> None:
-    """DELETE answers 204 without a body; then the record is a 404 for every method, and its id never comes back."""
+    """DELETE returns 204 without a body; then every method is a 404, and the id cannot be used again."""
     path = f"{kind.path}own-1/"
     answer = await client.delete(path)
     assert (answer.status_code, answer.content) == (204, b"")
@@ -167,7 +167,7 @@ async def test_deleted_record_is_404_and_its_id_stays_retired(
 async def test_record_linked_to_patients_cannot_be_deleted(
     client: httpx.AsyncClient, kind: CrudExample, record: dict[str, Any]
 ) -> None:
-    """A record that patients are linked to cannot be deleted: 409 with their number, until the last is unlinked."""
+    """Deleting a record with linked patients is a 409 with their number, until the last one is unlinked."""
     path = f"{kind.path}own-1/"
     patients = []
     for number in range(1, 4):
@@ -187,7 +187,7 @@ async def test_record_linked_to_patients_cannot_be_deleted(
 
 @FOR_ALL_RESOURCES
 async def test_client_may_choose_a_valid_id(client: httpx.AsyncClient, kind: CrudExample) -> None:
-    """A client may give an id of 1 to 64 letters, digits and ._~:@-, beginning with a letter or digit; it works."""
+    """A client may choose an id of 1 to 64 letters, digits and ._~:@- that begins with a letter or digit."""
     for unique_id in ("a", "0", "Z" * 64, "pat123", "8001015009087", "A._~:@-", "a--", "urn:oid:1.2", "x@example.org"):
         answer = await client.post(kind.path, json={**kind.minimal_body, "unique_id": unique_id})
         assert answer.status_code == 201
@@ -199,7 +199,7 @@ async def test_client_may_choose_a_valid_id(client: httpx.AsyncClient, kind: Cru
 
 @FOR_ALL_RESOURCES
 async def test_ids_are_case_sensitive_and_sorted_by_bytes(client: httpx.AsyncClient, kind: CrudExample) -> None:
-    """Ids that differ in case alone are different, and lists sort ids by their bytes."""
+    """Ids that differ only in case are different, and lists sort ids by their bytes."""
     ids = ["b", "B", "a1", "a", "A", "a.", "a_", "a-", "a~", "0"]
     for unique_id in ids:
         await client.post(kind.path, json={**kind.minimal_body, "unique_id": unique_id})
@@ -209,7 +209,7 @@ async def test_ids_are_case_sensitive_and_sorted_by_bytes(client: httpx.AsyncCli
 
 @FOR_ALL_RESOURCES
 async def test_invalid_ids_are_422(client: httpx.AsyncClient, kind: CrudExample) -> None:
-    """Any other id, the empty one included, is a 422 at `body.unique_id`, and nothing is written."""
+    """Any other id, including the empty one, is a 422 at `body.unique_id`, and nothing is written."""
     refused: list[Any] = ["", " ", "a b", " a", "a ", "a\n", "-a", ".a", "_a", "~", "a/b", "a%20", "a?", "a#", "a,b"]
     refused += ["é", "\uff41", "\u0661", "a\0", "a\u200b", "a" * 65, 1, 1.5, True, ["a"], {"a": 1}]
     for unique_id in refused:
@@ -221,7 +221,7 @@ async def test_invalid_ids_are_422(client: httpx.AsyncClient, kind: CrudExample)
 
 @FOR_ALL_RESOURCES
 async def test_taken_id_is_409_and_leaves_the_record(client: httpx.AsyncClient, kind: CrudExample) -> None:
-    """An id that is taken is a 409, and the record that has it stays as it is; another resource may have the same."""
+    """A taken id is a 409 that leaves its record unchanged; another resource may have the same id."""
     body = {**kind.minimal_body, "unique_id": "own-1"}
     first = (await client.post(kind.path, json=body)).json()
     assert (await client.post(kind.path, json={**body, **kind.full_body})).status_code == 409

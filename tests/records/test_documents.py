@@ -1,4 +1,4 @@
-"""The documents that PostgreSQL builds, against the schemas that declare them, and what they cost."""
+"""The documents that PostgreSQL builds: their schemas, their formats, and the number of statements they cost."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -31,7 +31,7 @@ NESTED_SCHEMAS: dict[str, type[BaseModel]] = {
 
 
 def validate_document(document: dict[str, Any], schema: type[BaseModel]) -> None:
-    """A document has the schema's fields, in its order, with values of their types."""
+    """Check that a document has the schema's fields, in its order, with values of their types."""
     schema.model_validate(document)
     assert list(document) == list(schema.model_fields)
     for key, nested in NESTED_SCHEMAS.items():
@@ -43,7 +43,7 @@ def validate_document(document: dict[str, Any], schema: type[BaseModel]) -> None
 
 @pytest.mark.usefixtures("hospitals_and_doctors")
 async def test_documents_match_their_response_schemas(client: httpx.AsyncClient) -> None:
-    """Whatever answers with a record — create, get, change, list, page — answers what the schema declares."""
+    """Every response with a record (create, get, change, list, page) matches the schema that declares it."""
     bodies: dict[str, list[dict[str, Any]]] = {
         PATIENTS: [
             EXAMPLE_PATIENT,
@@ -72,7 +72,7 @@ async def test_documents_match_their_response_schemas(client: httpx.AsyncClient)
 async def test_timestamps_are_utc_with_z_in_any_time_zone(
     client: httpx.AsyncClient, connection: asyncpg.Connection, path: str
 ) -> None:
-    """Moments are UTC with Z, without a fraction if it is zero, else with six digits, whatever the server's zone."""
+    """Timestamps are UTC with Z, without a fraction if it is zero and else with six digits, in any server time zone."""
     await connection.execute(
         "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET timezone TO ''Asia/Kathmandu''', current_database()); END $$"
     )
@@ -114,7 +114,7 @@ async def test_degrees_are_strings_with_six_decimals(client: httpx.AsyncClient, 
 
 
 async def test_nested_hospitals_and_doctors_are_sorted_by_id(client: httpx.AsyncClient) -> None:
-    """Hospitals and doctors inside a patient are in the order of their unique_id, by its bytes."""
+    """Hospitals and doctors in a patient are sorted by the bytes of their unique_id."""
     ids = ["b", "a1", "B", "a", "A", "a-", "0"]
     for unique_id in ids:
         await client.post("/hospitals/hospitals/", json={"unique_id": unique_id, "hospital_name": f"H {unique_id}"})
@@ -128,15 +128,15 @@ async def test_nested_hospitals_and_doctors_are_sorted_by_id(client: httpx.Async
 
 @pytest.fixture
 def sent_statements(app: FastAPI) -> Iterator[list[str]]:
-    """The statements sent to PostgreSQL so far; of a transaction BEGIN and COMMIT too."""
-    engine = app.state.database.engine.sync_engine
+    """Yield the statements sent to PostgreSQL so far, including BEGIN and COMMIT of transactions."""
+    engine = app.state.services.database.engine.sync_engine
     sent: list[str] = []
 
     def executing(_: object, __: object, statement: str, *___: object) -> None:
         sent.append(statement)
 
     def beginning(connection: Any) -> None:
-        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":  # which sends none
+        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":  # autocommit sends no BEGIN
             sent.append("BEGIN")
 
     def committing(_: object) -> None:
@@ -156,7 +156,7 @@ def sent_statements(app: FastAPI) -> Iterator[list[str]]:
 
 @pytest.fixture
 async def _linked_records(connection: asyncpg.Connection) -> None:
-    """300 hospitals, doctors and patients, and the first patient linked to all hospitals and doctors."""
+    """Insert 300 hospitals, doctors and patients, and link the first patient to all hospitals and doctors."""
     await connection.execute("""
         INSERT INTO hospitals (unique_id, hospital_name) SELECT 'h' || n, 'Hospital' FROM generate_series(1, 300) n;
         INSERT INTO doctors (unique_id, doctor_first_name) SELECT 'd' || n, 'Doctor' FROM generate_series(1, 300) n;
@@ -170,8 +170,8 @@ async def _linked_records(connection: asyncpg.Connection) -> None:
 
 @pytest.mark.usefixtures("_linked_records")
 async def test_reads_are_one_statement(client: httpx.AsyncClient, sent_statements: list[str]) -> None:
-    """One patient, with no link or with 600, and a page of any size each cost one statement."""
-    await client.get(f"{PATIENTS}?limit=1")  # which reads the key of cursors, once a process
+    """A patient, with no links or with 600, and a page of any size cost one statement each."""
+    await client.get(f"{PATIENTS}?limit=1")  # reads the key of cursors, once per process
     for path in ("p1/", "p2/", "?limit=1", "?limit=50", "?limit=300", "?limit=1000", ""):
         sent_statements.clear()
         assert (await client.get(f"{PATIENTS}{path}")).status_code == 200
@@ -184,7 +184,7 @@ async def test_reads_are_one_statement(client: httpx.AsyncClient, sent_statement
 async def test_writes_are_at_most_eight_statements(
     client: httpx.AsyncClient, sent_statements: list[str], profile: str, links: int
 ) -> None:
-    """Creating or changing a patient, profile and links, costs at most eight statements, BEGIN and COMMIT included."""
+    """Creating or changing a patient with profile and links costs at most eight statements, with BEGIN and COMMIT."""
     body = {
         "patient_last_name": "Roe",
         "hospital_ids": [f"h{number}" for number in range(1, links + 1)],

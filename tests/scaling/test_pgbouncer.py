@@ -29,12 +29,12 @@ Serve = Callable[..., ServiceProcess]
 
 
 def serve_through(serve: Serve, url: str) -> ServiceProcess:
-    """The service in two processes of five connections each."""
+    """Start the service with two workers and five connections each."""
     return serve("--workers", "2", DATABASE_URL=url, PATIENTS_POOL_SIZE="5")
 
 
 async def run_record_lifecycle(client: httpx.AsyncClient, kind: ResourceExample, number: int) -> None:
-    """Take a record through all that can be done with it; each answer is about this record, as it is then."""
+    """Send every kind of request for one record, and check that each response shows its current state."""
     one = f"{kind.path}own{number}/"
     key = {"Idempotency-Key": f"{kind.name}-{number}"}
     body = {**kind.minimal_body, "unique_id": f"own{number}"}
@@ -58,7 +58,7 @@ async def run_record_lifecycle(client: httpx.AsyncClient, kind: ResourceExample,
 
 
 async def search_with_typo(client: httpx.AsyncClient, number: int) -> None:
-    """Find a patient by a name with a typing error, in pages."""
+    """Find a patient by a misspelled name, and another time by a filter."""
     name = "".join(chr(ord("a") + int(digit)) for digit in f"{number:06}") + "son"
     body = {"patient_last_name": f"Quill{name}", "patient_town": "Soweto"}
     created = (await client.post(PATIENTS, json=body)).json()
@@ -70,8 +70,9 @@ async def search_with_typo(client: httpx.AsyncClient, number: int) -> None:
 async def test_thirty_clients_do_everything_over_two_sessions(
     serve: Serve, pooled_database: PooledDatabase, connection: asyncpg.Connection
 ) -> None:
-    """30 clients at once, each of whom does everything, on ten connections over two sessions: nothing goes wrong, and
-    the journal agrees in the end.
+    """Thirty concurrent clients send every kind of request on ten connections over two sessions without an error.
+
+    Afterwards the journal agrees with the records.
     """
     with pooled_database.pooler() as url:
         served = serve_through(serve, url)
@@ -91,9 +92,7 @@ async def test_thirty_clients_do_everything_over_two_sessions(
 
 
 async def test_documented_pgbouncer_settings_work(serve: Serve, pooled_database: PooledDatabase) -> None:
-    """PgBouncer takes its settings as they stand there, whichever version it is, and serves by them; addresses and
-    passwords are those of the test.
-    """
+    """PgBouncer accepts the documented settings and serves with them, except for the test's addresses and passwords."""
     (file,) = code_blocks("scaling.md", "PgBouncer", "ini")
     settings = dict(re.findall("^([a-z_]+) = (.*)$", file.partition("[pgbouncer]")[2], re.MULTILINE))
     assert {"pool_mode", "default_pool_size", "max_client_conn"} < settings.keys()
@@ -106,7 +105,7 @@ async def test_documented_pgbouncer_settings_work(serve: Serve, pooled_database:
 
 
 async def test_no_update_is_lost(serve: Serve, pooled_database: PooledDatabase) -> None:
-    """Of 40 changes with one tag, one is made; of 40 creations with one Idempotency-Key, one."""
+    """Of 40 changes with one tag exactly one succeeds, and 40 creations with one Idempotency-Key create one record."""
     with pooled_database.pooler() as url:
         served = serve_through(serve, url)
         key = {"Idempotency-Key": "once"}
@@ -124,9 +123,7 @@ async def test_no_update_is_lost(serve: Serve, pooled_database: PooledDatabase) 
 async def test_session_settings_hold_through_pgbouncer(
     serve: Serve, pooled_database: PooledDatabase, connection: asyncpg.Connection
 ) -> None:
-    """What a request's session may do, and what PostgreSQL assumes in it, is what it would be without PgBouncer; what a
-    search sets for itself stays with the search.
-    """
+    """Timeouts and planner settings are the same with and without PgBouncer; a search's own settings end with it."""
     await connection.execute(
         """
         CREATE TABLE seen (settings json);
@@ -142,7 +139,7 @@ async def test_session_settings_hold_through_pgbouncer(
         async with RetryingClient(base_url=served.url, timeout=60) as client:
             create = ("/hospitals/hospitals/", {"hospital_name": "General"})
             find = (f"{PATIENTS}search/", {"search": "doe", "limit": 5})
-            # with a key each: what shares a transaction has another lock_timeout
+            # with a key each, because requests that share a transaction have another lock_timeout
             calls = [
                 client.post(path, json=body, headers={"Idempotency-Key": str(number)})
                 for number, (path, body) in enumerate([create, find] * 20)
@@ -159,8 +156,9 @@ async def test_session_settings_hold_through_pgbouncer(
 async def test_a_locked_row_is_503_in_time(
     serve: Serve, pooled_database: PooledDatabase, connection: asyncpg.Connection
 ) -> None:
-    """Changes of a row that somebody else has locked, in all sessions that there are, are 503 within two seconds, and
-    so may be what needs a session meanwhile; then nobody waits in PostgreSQL, and without the lock all is well.
+    """Changes of a locked row in all sessions get a 503 within two seconds, and so may other requests meanwhile.
+
+    Afterwards no statement waits in PostgreSQL, and once the lock is released requests succeed.
     """
     with pooled_database.pooler() as url:
         served = serve_through(serve, url)
@@ -186,9 +184,7 @@ async def test_a_locked_row_is_503_in_time(
 async def test_a_disconnect_cancels_only_its_own_statement(
     serve: Serve, pooled_database: PooledDatabase, connection: asyncpg.Connection
 ) -> None:
-    """PostgreSQL stops to wait for a lock when the client has gone: PgBouncer passes on what cancels a statement, and
-    to no other session.
-    """
+    """A disconnect cancels the client's statement through PgBouncer, and no statement of another session."""
     with pooled_database.pooler() as url:
         served = serve_through(serve, url)
         made = [RawRequest("POST", PATIENTS, {"unique_id": f"pat{n}", "patient_last_name": "D"}) for n in range(2)]
@@ -207,7 +203,7 @@ async def test_a_disconnect_cancels_only_its_own_statement(
 
 
 async def test_requests_recover_after_the_pooler_restarts(serve: Serve, pooled_database: PooledDatabase) -> None:
-    """Without PgBouncer requests are 503, soon; when it is back they are served again, on new sessions."""
+    """Without PgBouncer requests get a 503 quickly, and when it is back they are served on new sessions."""
     port = free_port()
     calls = [RawRequest("GET", f"{PATIENTS}?limit=1"), RawRequest("POST", PATIENTS, {"patient_last_name": "D"})] * 5
     with pooled_database.pooler(port=port) as url:
@@ -229,8 +225,9 @@ async def test_requests_recover_after_the_pooler_restarts(serve: Serve, pooled_d
 async def test_commands_refuse_to_work_through_pgbouncer(
     pooled_database: PooledDatabase, connection: asyncpg.Connection, settings: dict[str, Any]
 ) -> None:
-    """Every other command refuses to work through PgBouncer, also where that was told to ignore all that would be lost,
-    and says what to do; no lock of a migration is left with a session that others get.
+    """All other commands refuse to work through PgBouncer and say what to do, even if it ignores lost settings.
+
+    No migration lock is left on a session that other clients get.
     """
     before = await connection.fetch("TABLE alembic_version")
     with pooled_database.pooler(**settings) as url:
@@ -256,9 +253,7 @@ async def test_commands_refuse_to_work_through_pgbouncer(
 async def test_serve_refuses_a_role_without_timeouts(
     pooled_database: PooledDatabase, connection: asyncpg.Connection
 ) -> None:
-    """Where the role does not bring the limits that get lost on the way, `serve` ends with what is missing and the
-    remedy; a limit that is too long is none.
-    """
+    """If the role lacks the timeouts that a pooler drops, or has longer ones, `serve` exits and names the remedy."""
     database = urlsplit(pooled_database.direct_url).path.removeprefix("/")
     role = f"ALTER ROLE {pooled_database.role} IN DATABASE {database}"
     serve = ("serve", "--port", str(free_port()))

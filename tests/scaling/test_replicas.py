@@ -1,4 +1,4 @@
-"""Two replicas, each of two processes, on one database: together they are as right as one process is."""
+"""Two replicas with two workers each on one database give the same guarantees as a single process."""
 
 import asyncio
 import secrets
@@ -27,7 +27,7 @@ Clients = tuple[httpx.AsyncClient, httpx.AsyncClient]
 
 @pytest.fixture(scope="module")
 async def shared_url(postgres_url: str) -> AsyncIterator[str]:
-    """A database that the tests of this file share; at their end the journal agrees with it, without a deadlock."""
+    """Create a database for the tests of this file, and at the end check its journal and that there was no deadlock."""
     name = f"test_{secrets.token_hex(4)}"
     administration = await asyncpg.connect(database_url_for(postgres_url, "postgres"))
     await administration.execute(f"CREATE DATABASE {name} TEMPLATE patients")
@@ -46,7 +46,7 @@ async def shared_url(postgres_url: str) -> AsyncIterator[str]:
 
 @pytest.fixture(scope="module")
 async def replicas(shared_url: str) -> AsyncIterator[Replicas]:
-    """The URLs of two services on it."""
+    """The URLs of two services on that database."""
     with ExitStack() as stack:
         urls = []
         for _ in range(2):
@@ -61,21 +61,21 @@ async def replicas(shared_url: str) -> AsyncIterator[Replicas]:
 
 @pytest.fixture
 async def clients(replicas: Replicas) -> AsyncIterator[Clients]:
-    """A client of each."""
+    """A client for each replica."""
     one, other = (RetryingClient(base_url=url, timeout=60) for url in replicas)
     async with one, other:
         yield one, other
 
 
 async def create_patient(client: httpx.AsyncClient, **fields: Any) -> httpx.Response:
-    """A patient of its own."""
+    """Create a separate patient."""
     answer = await client.post(PATIENTS, json={"patient_last_name": "Doe", **fields})
     assert answer.status_code == 201
     return answer
 
 
 async def test_no_update_is_lost(clients: Clients) -> None:
-    """20 clients raise one counter five times each, each reading at one replica and writing at the other: it is 100."""
+    """If 20 clients increment a counter five times each, reading at one replica and writing at the other, it is 100."""
     path = (await create_patient(clients[0], patient_race="0")).headers["Location"]
 
     async def count(here: httpx.AsyncClient, there: httpx.AsyncClient) -> int:
@@ -95,11 +95,11 @@ async def test_no_update_is_lost(clients: Clients) -> None:
     refused = await asyncio.gather(*(count(*next(client_pairs)) for _ in range(20)))
     for client in clients:
         assert (await client.get(path)).json()["patient_race"] == "100"
-    assert sum(refused) > 0, "they were in each other's way"
+    assert sum(refused) > 0, "the clients did not conflict"
 
 
 async def test_one_tag_is_good_for_one_change(replicas: Replicas, clients: Clients) -> None:
-    """Of 40 changes with the same tag, sent to both replicas at once, one is made, and the others are told so."""
+    """Of 40 changes with the same tag, sent to both replicas concurrently, one succeeds and the others get a 412."""
     created = await create_patient(clients[0])
     path, tag = created.headers["Location"], created.headers["ETag"]
     calls = [RawRequest("PUT", path, {"patient_race": str(number)}, {"If-Match": tag}) for number in range(40)]
@@ -111,7 +111,7 @@ async def test_one_tag_is_good_for_one_change(replicas: Replicas, clients: Clien
 
 
 async def test_an_idempotency_key_creates_one_patient_across_replicas(replicas: Replicas, clients: Clients) -> None:
-    """A POST sent 20 times with one Idempotency-Key to both replicas at once makes one patient; each repeats it."""
+    """A POST sent 20 times with one Idempotency-Key to both replicas creates one patient, and both replay it."""
     key = {"Idempotency-Key": secrets.token_hex(8)}
     body = {"patient_last_name": "Doe", "patient_profile": {"unique_id": f"prof-{key['Idempotency-Key']}"}}
     answers = await send_until_served(replicas, [RawRequest("POST", PATIENTS, body, key)] * 20)
@@ -125,7 +125,7 @@ async def test_an_idempotency_key_creates_one_patient_across_replicas(replicas: 
 
 
 async def test_pages_continue_at_the_other_replica(replicas: Replicas, clients: Clients) -> None:
-    """The next page of a list is asked for at the other replica each time, by GET and by POST; nobody is missed."""
+    """Each next page can be requested from the other replica, by GET and by POST, and no patient is skipped."""
     ids = {f"page{number}" for number in range(9)}
     made = [
         RawRequest("POST", PATIENTS, {"unique_id": unique_id, "patient_last_name": "Paged", "patient_race": "P"})
@@ -152,7 +152,7 @@ async def test_pages_continue_at_the_other_replica(replicas: Replicas, clients: 
 
 
 async def test_concurrent_profile_upserts_at_both_replicas_succeed(replicas: Replicas) -> None:
-    """10 requests for each of 20 new profiles, over both replicas at once: all succeed, and show what they sent."""
+    """Ten concurrent upserts of each of 20 new profiles at both replicas succeed and show what they sent."""
     calls = []
     for number in range(200):
         profile = {"unique_id": f"upserted{number % 20}", "first_name": f"Given by {number}"}
@@ -165,7 +165,7 @@ async def test_concurrent_profile_upserts_at_both_replicas_succeed(replicas: Rep
 
 
 async def test_concurrent_link_replacements_at_both_replicas_are_atomic(replicas: Replicas, clients: Clients) -> None:
-    """200 PUTs of a patient's hospitals and doctors over both replicas at once: each answer, and the end, was sent."""
+    """With 200 concurrent replacements of links at both replicas, each response and the final state were sent."""
     made = [
         RawRequest("POST", "/hospitals/hospitals/", {"unique_id": f"hos{n}", "hospital_name": "H"}) for n in range(9)
     ]
@@ -185,7 +185,7 @@ async def test_concurrent_link_replacements_at_both_replicas_are_atomic(replicas
 
 
 async def test_a_revoked_key_is_refused_at_both_replicas(shared_url: str) -> None:
-    """A key works at both replicas as soon as it is made, and at neither ten seconds after it was revoked."""
+    """A key works at both replicas as soon as it is created, and at neither ten seconds after it was revoked."""
     made = run_cli("keys", "create", "--name", "revoked", "--scope", "patients:read", DATABASE_URL=shared_url)
     headers = {"X-API-Key": made.stdout.strip()}
     with ExitStack() as stack:
@@ -210,7 +210,7 @@ async def test_a_revoked_key_is_refused_at_both_replicas(shared_url: str) -> Non
 async def test_log_lines_of_two_workers_are_not_interleaved(
     serve: Callable[..., ServiceProcess], database_url: str
 ) -> None:
-    """Each worker writes a line of the log in one piece, also where output is not buffered, as in the image."""
+    """Each worker writes a log line in one piece, even if output is not buffered, as in the container image."""
     served = serve("--workers", "2", DATABASE_URL=database_url, PYTHONUNBUFFERED="1")
     for number in range(20):
         body = {"unique_id": f"hos{number}", "hospital_name": "General"}

@@ -1,4 +1,4 @@
-"""What `migrate --serving-role` leaves in the role, for sessions that come by way of a pooler."""
+"""The settings that `migrate --serving-role` stores with the role, for sessions through a pooler."""
 
 import asyncio
 import secrets
@@ -18,7 +18,7 @@ def url_for_role(url: str, role: str) -> str:
 
 
 async def session_settings(url: str) -> dict[str, str]:
-    """What a session that says nothing of them has."""
+    """Return the settings of a session that sets none itself."""
     connection = await asyncpg.connect(url)
     try:
         rows = await connection.fetch(
@@ -33,7 +33,7 @@ async def session_settings(url: str) -> dict[str, str]:
 async def owner_and_serving_role(
     database_url: str, connection: asyncpg.Connection
 ) -> AsyncIterator[tuple[str, str, str]]:
-    """The URL of an empty database of a role that is no superuser; that role; and one that another has made."""
+    """Return the URL of an empty database owned by an ordinary role, this role, and a role created by another one."""
     owner, serving = (f"{name}_{secrets.token_hex(4)}" for name in ("owner", "serving"))
     await connection.execute(f"CREATE ROLE {owner} LOGIN; CREATE ROLE {serving} LOGIN")
     await connection.execute(f"CREATE DATABASE {owner} OWNER {owner}")
@@ -46,7 +46,7 @@ async def owner_and_serving_role(
 async def test_migrate_sets_timeouts_for_the_serving_role(
     owner_and_serving_role: tuple[str, str, str], connection: asyncpg.Connection
 ) -> None:
-    """Who may alter the role has it done; sessions of the role, in this database alone, then have it all."""
+    """If the owner may alter the role, its sessions in this database, and in no other, get all settings."""
     url, owner, serving = owner_and_serving_role
     await connection.execute(
         f"ALTER ROLE {owner} CREATEROLE; GRANT {serving} TO {owner} WITH ADMIN TRUE, INHERIT FALSE"
@@ -65,11 +65,11 @@ async def test_migrate_sets_timeouts_for_the_serving_role(
 async def test_migrate_prints_settings_that_the_owner_may_not_alter(
     owner_and_serving_role: tuple[str, str, str], connection: asyncpg.Connection
 ) -> None:
-    """Who may not alter the role gets it its rights all the same, and is told what is left, and what for."""
+    """If the owner may not alter the role, it still gets its rights, and the remaining statements are printed."""
     url, _, serving = owner_and_serving_role
     done = await asyncio.to_thread(run_cli, "migrate", "--serving-role", serving, DATABASE_URL=url)
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr.startswith(f"Done: {serving} may serve.\nThe rest is no error, ")
+    assert done.stderr.startswith(f"Done: {serving} can serve.\nThe rest is not an error; ")
     assert await session_settings(url_for_role(url, serving)) != SESSION_SETTINGS
     statements = [line for line in done.stderr.splitlines() if line.startswith("ALTER ROLE")]
     assert len(statements) == len(SESSION_SETTINGS)

@@ -1,4 +1,4 @@
-"""What tests of finding patients share."""
+"""Fixtures for tests of searching patients."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -15,7 +15,7 @@ SearchIds = Callable[[str], Awaitable[list[str]]]
 
 @pytest.fixture
 def create_patients(client: httpx.AsyncClient) -> CreatePatients:
-    """Creates patients, each given by its id and "First Last", or by all of its fields."""
+    """Return a function that creates patients, each from its id and "First Last" or from all of its fields."""
 
     async def create(*bodies: dict[str, Any], **names: str) -> None:
         for unique_id, name in names.items():
@@ -30,7 +30,7 @@ def create_patients(client: httpx.AsyncClient) -> CreatePatients:
 
 @pytest.fixture
 def search_ids(client: httpx.AsyncClient) -> SearchIds:
-    """Searches, by both ways, which answer the same; the ids that are found, in their order."""
+    """Return a function that searches by GET and by POST, which must agree, and returns the found ids in order."""
 
     async def search(text: str) -> list[str]:
         answer = await client.post(SEARCH, json={"search": text, "count": "exact"})

@@ -1,4 +1,4 @@
-"""The search box: who is found by what was typed, and who comes first."""
+"""The search text: which patients it finds, and in which order."""
 
 import httpx
 import pytest
@@ -25,7 +25,7 @@ from tests.search.conftest import PATIENTS, SEARCH, CreatePatients, SearchIds
 async def test_names_match_in_any_order_in_parts_and_with_typing_errors(
     create_patients: CreatePatients, search_ids: SearchIds, text: str
 ) -> None:
-    """In any order, in parts, without blanks, with typing errors; every word counts."""
+    """Names match in any order, in parts, without blanks and with typing errors, and every word has to match."""
     await create_patients(
         johan="Johan van der Merwe", petrus="Petrus van der Walt", botha="Johan Botha", zulu="Zama Zulu"
     )
@@ -56,7 +56,7 @@ async def test_names_match_in_any_order_in_parts_and_with_typing_errors(
 async def test_names_match_without_accents_hyphens_and_apostrophes(
     create_patients: CreatePatients, search_ids: SearchIds, name: str, texts: list[str]
 ) -> None:
-    """With accents or without, in other scripts, with and without hyphens and apostrophes."""
+    """Names in any script match with and without accents, hyphens and apostrophes."""
     await create_patients(one=name, other="Sipho Khumalo")
     assert [(text, await search_ids(text)) for text in texts] == [(text, ["one"]) for text in texts]
 
@@ -65,14 +65,14 @@ async def test_names_match_without_accents_hyphens_and_apostrophes(
     "text", ["Jonson", "Johsnon", "Jhonson", "Johnsonn", "ohnson", "Johnson-", "johnzon", "jihnsin"]
 )
 async def test_up_to_two_typing_errors_match(create_patients: CreatePatients, search_ids: SearchIds, text: str) -> None:
-    """A letter too few, too many, or another, two swapped; also two errors, where nobody is nearer."""
+    """A letter missing, added, replaced or swapped still matches, and two such errors match if no name is closer."""
     await create_patients(one="Amy Johnson", other="Amy Botha")
     found = await search_ids(text)
     assert found == ["one"]
 
 
 async def test_best_match_comes_first(create_patients: CreatePatients, search_ids: SearchIds) -> None:
-    """As typed, then beginnings, then one error; who has fewer other names before who has more."""
+    """Exact matches come first, then prefixes, then one error; for several words, the closest in length comes first."""
     await create_patients(
         a_error="Maria Smyth",
         b_begins="Maria Smithers",
@@ -91,7 +91,7 @@ async def test_best_match_comes_first(create_patients: CreatePatients, search_id
 async def test_distant_matches_count_only_without_close_matches(
     create_patients: CreatePatients, search_ids: SearchIds
 ) -> None:
-    """Two errors, and the middle of words, count where nobody has what was typed, begins so, or is one error away."""
+    """Two errors and the middle of words match only if no name matches exactly, as a prefix, or with one error."""
     await create_patients(two_errors="Ann Peterlin")
     assert await search_ids("ann peterzen") == await search_ids("eterl") == ["two_errors"]
     await create_patients(one_error="Ann Petersen", begins="Eterlino Roe")
@@ -121,7 +121,7 @@ async def test_distant_matches_count_only_without_close_matches(
 async def test_mobile_numbers_match_in_any_spelling(
     create_patients: CreatePatients, search_ids: SearchIds, text: str, written: str
 ) -> None:
-    """However it is written, here and there; its beginning too."""
+    """A mobile number matches in any spelling of either side, and by its beginning."""
     one = {"patient_last_name": "Dube", "patient_first_name": "Thabo", "patient_mobile_number": written}
     other = {"patient_last_name": "Dube", "patient_first_name": "Thabo", "patient_mobile_number": "083 123 4567"}
     await create_patients({"unique_id": "one", **one}, {"unique_id": "other", **other})
@@ -145,7 +145,7 @@ async def test_mobile_numbers_match_in_any_spelling(
 async def test_dates_of_birth_match_iso_and_day_first(
     create_patients: CreatePatients, search_ids: SearchIds, text: str
 ) -> None:
-    """ISO and day first, by itself and with names."""
+    """Dates of birth match as ISO dates and with the day first, alone and with names."""
     await create_patients(
         {"unique_id": "one", "patient_last_name": "Smith", "patient_date_of_birth": "1980-02-01"},
         {"unique_id": "month_first", "patient_last_name": "Smith", "patient_date_of_birth": "1980-01-02"},
@@ -176,7 +176,7 @@ async def test_dates_of_birth_match_iso_and_day_first(
     ],
 )
 async def test_email_addresses_and_ids_match(create_patients: CreatePatients, search_ids: SearchIds, text: str) -> None:
-    """E-mail addresses, ids, ids that are all digits; and what looks like an id and is a name."""
+    """E-mail addresses and ids match, also ids that are all digits and names that could be ids."""
     ids = ("8001015009087", "12345678-e29b-41d4-a716-446655440000", "2024-pat1", "ab.cd", "a1@clinic")
     name = text if text in ids else "mrn-1234"
     one = {"unique_id": name, "patient_last_name": "Dube X2", "patient_email_address": "Zoe@example.com"}
@@ -211,7 +211,7 @@ async def test_email_addresses_and_ids_match(create_patients: CreatePatients, se
 async def test_text_that_matches_nobody_finds_nobody(
     create_patients: CreatePatients, search_ids: SearchIds, text: str
 ) -> None:
-    """What nobody has, is no pattern, and no query language."""
+    """Text that no patient has finds nobody, and is neither a pattern nor a query language."""
     await create_patients(one="Thabo Dube", two="Zanele Botha")
     expected = ["one"] if text == "dube %" or text.startswith("dube 😀") else []
     assert await search_ids(text) == expected
@@ -224,7 +224,7 @@ async def test_text_that_matches_nobody_finds_nobody(
 async def test_hostile_texts_find_nobody_without_error(
     create_patients: CreatePatients, client: httpx.AsyncClient, text: str
 ) -> None:
-    """Are answered."""
+    """A hostile text finds nobody and causes no error."""
     await create_patients(one="Thabo Dube")
     answer = await client.post(SEARCH, json={"search": text})
     assert answer.status_code == 200
@@ -243,7 +243,7 @@ async def test_hostile_texts_find_nobody_without_error(
     ],
 )
 async def test_search_text_over_200_characters_or_8_words_is_422(client: httpx.AsyncClient, text: str) -> None:
-    """More than 200 characters or 8 words, and what is no text: a 422 that names the parameter."""
+    """More than 200 characters or 8 words are a 422 that names the parameter and does not repeat the text."""
     for place, answer in {
         "body": await client.post(SEARCH, json={"search": text}),
         "query": await client.get(PATIENTS, params={"search": text}),
@@ -255,7 +255,7 @@ async def test_search_text_over_200_characters_or_8_words_is_422(client: httpx.A
 
 @pytest.mark.parametrize("text", ["a" * 900_000, "1" * 900_000 + "a", "@" * 900_000, "a1 " * 300_000])
 async def test_huge_search_text_is_refused_by_its_length(client: httpx.AsyncClient, text: str) -> None:
-    """Is refused by its length, before anything that takes longer than it is long."""
+    """A huge text is refused by its length, before any work that takes more than linear time."""
     answer = await client.post(SEARCH, json={"search": text})
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["type"] == "string_too_long"
@@ -265,7 +265,7 @@ async def test_huge_search_text_is_refused_by_its_length(client: httpx.AsyncClie
 async def test_two_first_names_match_joined_or_apart(
     create_patients: CreatePatients, search_ids: SearchIds, text: str
 ) -> None:
-    """Also written as one."""
+    """Two first names match joined, hyphenated, and in any order."""
     await create_patients(
         {"unique_id": "one", "patient_first_name": "Anne Marie", "patient_last_name": "Botha"}, two="Ann Roe"
     )
@@ -274,7 +274,7 @@ async def test_two_first_names_match_joined_or_apart(
 
 @pytest.mark.parametrize("text", ["", "   ", "\t\n", "\u200b", "\u3000"])
 async def test_blank_search_lists_everybody(create_patients: CreatePatients, search_ids: SearchIds, text: str) -> None:
-    """An emptied box is no search, but still a page."""
+    """A blank search text is no search and lists all patients, but still in pages."""
     await create_patients(one="Thabo Dube", two="Zanele Botha")
     assert await search_ids(text) == ["one", "two"]
 
@@ -283,7 +283,7 @@ async def test_blank_search_lists_everybody(create_patients: CreatePatients, sea
 async def test_initials_match_singly_and_joined(
     create_patients: CreatePatients, search_ids: SearchIds, text: str
 ) -> None:
-    """Each by itself, and all of them together."""
+    """Initials match one by one and all together."""
     one = {"patient_first_name": "Johan", "patient_initials": "JP", "patient_last_name": "Swanepoel"}
     await create_patients({"unique_id": "one", **one}, {"unique_id": "two", **one, "patient_initials": "JR"})
     assert await search_ids(text) == ["one"]
@@ -293,7 +293,7 @@ async def test_initials_match_singly_and_joined(
 async def test_words_longer_than_postgresql_compares_are_searched(
     create_patients: CreatePatients, client: httpx.AsyncClient, text: str
 ) -> None:
-    """Names and texts that are longer when they are folded, longer than PostgreSQL compares."""
+    """Names and texts that folding makes longer than PostgreSQL can compare are searched without error."""
     await create_patients(one="ä" * 150 + " Muller", two="Ann " + "ß" * 150)
     assert (await client.post(SEARCH, json={"search": text})).status_code == 200
 
@@ -305,7 +305,7 @@ async def test_words_longer_than_postgresql_compares_are_searched(
 async def test_search_pages_add_up_to_the_whole_result(
     create_patients: CreatePatients, client: httpx.AsyncClient, text: str, ordering: str | None
 ) -> None:
-    """Page after page, however small, what one page shows, and as many as are counted."""
+    """Pages of any size add up to the whole result, and to the number that is counted."""
     surnames = ("Smith", "Smyth", "Smit", "Smithers", "Äke", "Aeke", "Nkosi-Dlamini", "Sith", "Msmithx")
     names = [f"{first} {last}" for first in ("Maria", "Mario", "Jan") for last in surnames]
     await create_patients(**{f"p{number}": name for number, name in enumerate(names)})
@@ -326,7 +326,7 @@ async def test_search_pages_add_up_to_the_whole_result(
 async def test_close_matches_added_later_hide_no_distant_match(
     create_patients: CreatePatients, client: httpx.AsyncClient, ordering: str | None
 ) -> None:
-    """Whether a search goes far is decided at its first page: who was there then is there to the end."""
+    """The first page decides whether a search finds distant matches, so that later close matches hide none of them."""
     names = ("Kroisenbergh", "Kruisenbargk", "Kruisxnberga", "Kruizenburge")
     await create_patients(**{f"p{number}": f"Ann {name}" for number, name in enumerate(names)})
     query = {"search": "kruisenberge", "limit": 1, **({} if ordering is None else {"ordering": ordering})}

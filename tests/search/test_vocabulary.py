@@ -1,4 +1,4 @@
-"""The words of names: learnt by whoever writes, forgotten with the person, and told across no wall."""
+"""The vocabulary of name words: every write adds to it, erasure deletes from it, and it reveals no hidden patient."""
 
 import asyncio
 
@@ -21,7 +21,7 @@ async def name_words(connection: asyncpg.Connection) -> set[str]:
 async def test_every_written_name_word_is_recorded(
     client: httpx.AsyncClient, connection: asyncpg.Connection, create_patients: CreatePatients
 ) -> None:
-    """By creating, changing, restoring, and what is written past the service."""
+    """Creating, changing and writing past the service record the words of names."""
     await create_patients(one="Zoë O'Brien")
     assert await name_words(connection) == {"zoe", "o", "brien", "obrien"}
     await client.patch(f"{PATIENTS}one/", json={"patient_last_name": "Mokoena"})
@@ -37,7 +37,7 @@ async def test_every_written_name_word_is_recorded(
 async def test_concurrent_writes_of_the_same_words_do_not_deadlock(
     client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
-    """Whoever writes them in whatever order, nobody waits in a circle."""
+    """Concurrent writes of the same words, in any order, do not deadlock."""
     names = ["Aab", "Bbc", "Ccd", "Dde"]
     bodies = [
         {"patient_first_name": " ".join(names[n % 4 :] + names[: n % 4]), "patient_last_name": f"New {n % 3}"}
@@ -53,7 +53,7 @@ async def test_concurrent_writes_of_the_same_words_do_not_deadlock(
 async def test_erasure_deletes_unused_words(
     client: httpx.AsyncClient, connection: asyncpg.Connection, create_patients: CreatePatients, command: Command
 ) -> None:
-    """All that the person ever had, but those that somebody else has."""
+    """An erasure deletes all words that the patient ever had, except those that another patient has."""
     await create_patients(one="Anna Qwertz", two="Anna Botha")
     await client.patch(f"{PATIENTS}one/", json={"patient_last_name": "Asdfgh"})
     assert {"anna", "qwertz", "asdfgh", "botha"} <= await name_words(connection)
@@ -63,7 +63,7 @@ async def test_erasure_deletes_unused_words(
 
 
 async def test_search_finds_no_patient_outside_the_scope(scoped_clients: ScopedClients) -> None:
-    """Neither by name, nor by number, date, address or id; nor does who is hidden change what is found, or counted."""
+    """A hidden patient is not found by any of its data, and changes neither what others find nor what is counted."""
     hidden = patient_body("Kruisenberge", "hosB", patient_first_name="Ann", patient_date_of_birth="1980-01-01")
     await scoped_clients.free.post(
         PATIENTS, json={**hidden, "patient_mobile_number": "0821234567", "patient_email_address": "k@example.com"}
@@ -80,16 +80,16 @@ async def test_search_finds_no_patient_outside_the_scope(scoped_clients: ScopedC
         assert {who: int(answer.headers["X-Total-Count"]) for who, answer in responses.items()} == {
             who: len(ids) for who, ids in visible_ids.items()
         }
-    assert [record["unique_id"] for record in (await scoped_clients.a.post(SEARCH, json={"search": "kruisenberge"})).json()] == [
-        "pat-Kruisenbargk"
-    ]
+    assert [
+        record["unique_id"] for record in (await scoped_clients.a.post(SEARCH, json={"search": "kruisenberge"})).json()
+    ] == ["pat-Kruisenbargk"]
 
 
 @pytest.mark.parametrize("principal", ["a", "b"])
 async def test_hidden_words_do_not_change_search_results(
     scoped_clients: ScopedClients, connection: asyncpg.Connection, principal: str
 ) -> None:
-    """However many similar names there are: else, by adding names until one is left out, one would learn of others."""
+    """Hidden words change no result, however many similar names exist: adding names would reveal them otherwise."""
     hospital = {"a": "hosA", "b": "hosB"}[principal]
     await connection.execute(
         "INSERT INTO patients (unique_id, patient_last_name) "

@@ -29,7 +29,7 @@ async def run_cli_on(url: str, *arguments: object, stdin: str | None = None) -> 
 
 
 async def run_import(url: str, *arguments: object, stdin: str | None = None) -> CompletedCommand:
-    """Import what is right."""
+    """Run an import that must succeed."""
     run = await run_cli_on(url, "import", *arguments, stdin=stdin)
     assert run.returncode == 0, run.stdout + run.stderr
     return run
@@ -40,12 +40,12 @@ def ndjson(records: Iterable[Mapping[str, Any]]) -> str:
 
 
 def patient_bodies(count: int, **more: Any) -> list[dict[str, Any]]:
-    """So many patients, `pat0` and so on."""
+    """Return the bodies of `count` patients with the ids `pat0` and so on."""
     return [{"unique_id": f"pat{place}", "patient_last_name": f"Doe {place}", **more} for place in range(count)]
 
 
 async def list_patients(client: httpx.AsyncClient) -> Sequence[dict[str, Any]]:
-    """All patients, as the list has them."""
+    """Return all patients as the list shows them."""
     answer = await client.get(PATIENTS)
     assert answer.status_code == 200
     listed: list[dict[str, Any]] = answer.json()
@@ -67,7 +67,7 @@ def cli_process(
     stdin: int | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `patients-api` in the background, and read what it writes."""
+    """Run `patients-api` in the background with pipes to it."""
     with subprocess.Popen(
         [*CLI_COMMAND, *arguments],
         env={**os.environ, **(environment or {}), "DATABASE_URL": url},

@@ -1,4 +1,4 @@
-"""An import comes to the same as posting its lines one by one."""
+"""An import has the same result as posting its lines one by one."""
 
 from random import Random
 from typing import Any
@@ -25,7 +25,7 @@ SELECT_STATE = (
     FROM journal WHERE resource IN ('patients', 'profiles') ORDER BY resource, unique_id, version
     """,
 )
-"""All that a database holds, but when it came to be and by whom."""
+"""Everything a database stores, except timestamps and actors."""
 
 
 async def database_state(url: str) -> list[list[Any]]:
@@ -37,7 +37,7 @@ async def database_state(url: str) -> list[list[Any]]:
 
 
 def random_lines(random: Random, number: int) -> list[dict[str, Any]]:
-    """New patients, ids that come again, profiles that many share, what is wrong, and what is not there."""
+    """Return lines with new patients, repeated ids, shared profiles, invalid values and unknown links."""
     drawn = []
     for _ in range(number):
         if random.random() < 0.1:
@@ -59,7 +59,7 @@ def random_lines(random: Random, number: int) -> list[dict[str, Any]]:
                     profile[name] = random.choice(values)
             body["patient_profile"] = profile
         for name in random.sample(sorted(body), random.randrange(3)):
-            if name != "unique_id":  # with one of our own the databases could not be compared
+            if name != "unique_id":  # with generated ids the databases could not be compared
                 del body[name]
         drawn.append(body)
     return drawn
@@ -69,7 +69,7 @@ def random_lines(random: Random, number: int) -> list[dict[str, Any]]:
 async def test_import_equals_posting_line_by_line(
     seed: int, database_url: str, another_url: str, client: httpx.AsyncClient
 ) -> None:
-    """The same records, links, profiles, words and entries, whatever the lines."""
+    """An import stores the same records, links, profiles, words and journal entries as posting its lines."""
     for resource in ("hospitals", "doctors"):
         exported = await run_cli_on(database_url, "export", "--resource", resource)
         await run_cli_on(another_url, "import", "-", "--resource", resource, stdin=exported.stdout)
@@ -77,7 +77,7 @@ async def test_import_equals_posting_line_by_line(
     statuses = {(await client.post(PATIENTS, json=body)).status_code for body in drawn}
     assert statuses == {201, 409, 422}
     run = await run_cli_on(another_url, "import", "-", "--on-error", "skip", stdin=ndjson(drawn))
-    assert run.stdout.endswith("Stored, but for what is wrong.\n")
+    assert run.stdout.endswith("Stored, except for the rejected lines.\n")
     posted, imported = await database_state(database_url), await database_state(another_url)
     for query, expected, found in zip(SELECT_STATE, posted, imported, strict=True):
         assert found == expected, query

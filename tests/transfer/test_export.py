@@ -1,4 +1,4 @@
-"""Exports: whole, of one moment, into files that can be imported; and on record."""
+"""Exports: complete snapshots that can be imported again, and that are audited."""
 
 import asyncio
 import csv
@@ -42,7 +42,7 @@ ODD_PATIENT: dict[str, Any] = {
 
 
 async def create_records(client: httpx.AsyncClient) -> None:
-    """Records with everything and nothing, changed and not."""
+    """Create records with every field and with few, changed and unchanged."""
     for body in (
         {**EXAMPLE_PATIENT, "unique_id": "all"},
         ODD_PATIENT,
@@ -54,12 +54,12 @@ async def create_records(client: httpx.AsyncClient) -> None:
 
 
 def file_contents(directory: Path) -> dict[str, bytes]:
-    """The files of a directory."""
+    """Return the contents of the files in a directory."""
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
 def file_names(directory: Path) -> set[str]:
-    """What a directory holds."""
+    """Return the names of the files in a directory."""
     return {path.name for path in directory.iterdir()}
 
 
@@ -67,7 +67,7 @@ def file_names(directory: Path) -> set[str]:
 async def test_export_and_import_round_trip(
     file_format: str, database_url: str, another_url: str, client: httpx.AsyncClient, tmp_path: Path
 ) -> None:
-    """What is exported makes the same records in an empty database, whose journal verifies; its export is the same."""
+    """An export makes the same records in an empty database; its journal verifies and its export is identical."""
     await create_records(client)
     await run_import(
         database_url, "-", stdin=ndjson(patient_bodies(2500, hospital_ids=["hos123"], doctor_ids=["doc456"]))
@@ -87,7 +87,7 @@ async def test_export_and_import_round_trip(
 
 
 async def test_ndjson_equals_the_list_and_csv_has_its_cells(database_url: str, client: httpx.AsyncClient) -> None:
-    """NDJSON is what the list streams, byte for byte; CSV the same in cells."""
+    """NDJSON equals the streamed list byte for byte, and CSV has the same values in cells."""
     await create_records(client)
     streamed = await client.get(PATIENTS, headers={"Accept": "application/x-ndjson"})
     exported = await run_cli_on(database_url, "export")
@@ -105,11 +105,11 @@ async def test_ndjson_equals_the_list_and_csv_has_its_cells(database_url: str, c
     assert cells[0]["hospital_ids"] == "hos123|hos456"
     assert cells[0]["patient_profile.email"] == "user@example.com"
     assert cells[1]["patient_profile.unique_id"] == ""
-    assert cells[2]["patient_last_name"] == "'=1+1", "which no spreadsheet runs"
+    assert cells[2]["patient_last_name"] == "'=1+1", "the formula must be escaped"
 
 
 async def test_export_takes_the_filters_of_the_list(database_url: str, client: httpx.AsyncClient) -> None:
-    """Those of the list; and the same errors."""
+    """An export accepts the filters of the list and reports the same errors."""
     await create_records(client)
     await run_import(
         database_url, "-", stdin=ndjson(patient_bodies(1200, patient_town="Soweto", hospital_ids=["hos123"]))
@@ -127,8 +127,8 @@ async def test_export_takes_the_filters_of_the_list(database_url: str, client: h
     for wrong, message in {
         "patient_twon=Soweto": "--filter patient_twon: There is no such field or parameter\n",
         "patient_gender=x": "--filter patient_gender.0: Must be Male, Female, Other or Unknown (or M, F, O, U)\n",
-        "limit=10": "limit is no filter.\n",
-        "Soweto": "A filter is NAME=VALUE, as hospital_id=hos123.\n",
+        "limit=10": "limit is not a filter.\n",
+        "Soweto": "A filter has the form NAME=VALUE, such as hospital_id=hos123.\n",
     }.items():
         refused = await run_cli_on(database_url, "export", "--filter", wrong)
         assert (refused.returncode, refused.stdout, refused.stderr) == (1, "", message)
@@ -137,7 +137,7 @@ async def test_export_takes_the_filters_of_the_list(database_url: str, client: h
 
 
 async def test_export_is_a_snapshot(database_url: str, client: httpx.AsyncClient) -> None:
-    """What is changed, created or deleted while it is written changes nothing of an export that has begun."""
+    """Records that are changed, created or deleted during an export do not affect it."""
     await run_import(database_url, "-", stdin=ndjson(patient_bodies(5000, patient_race="x" * 100)))
     before = (await client.get(PATIENTS, headers={"Accept": "application/x-ndjson"})).text
     with cli_process("export", url=database_url, stderr=subprocess.DEVNULL) as process:
@@ -156,7 +156,7 @@ async def test_export_is_a_snapshot(database_url: str, client: httpx.AsyncClient
 async def test_exported_files_are_private_and_reproducible(
     database_url: str, client: httpx.AsyncClient, tmp_path: Path
 ) -> None:
-    """They are their owner's alone, packed where their name says so, and alike where the records are."""
+    """Exported files are readable by their owner only, compressed if so named, and identical for identical records."""
     await create_records(client)
     for name in ("one.csv.gz", "two.csv.gz"):
         run = await run_cli_on(database_url, "export", "--format", "csv", "--output", tmp_path / name)
@@ -182,7 +182,7 @@ async def test_exported_files_are_private_and_reproducible(
 
 
 async def test_a_broken_export_leaves_no_file(database_url: str, tmp_path: Path) -> None:
-    """A file that has its name is whole."""
+    """A failed export leaves no file under its name."""
     await run_import(database_url, "-", stdin=ndjson(patient_bodies(10)))
     connection = await asyncpg.connect(database_url)
     await connection.execute("REVOKE ALL ON audit FROM PUBLIC; ALTER TABLE audit RENAME TO gone")
@@ -193,12 +193,12 @@ async def test_a_broken_export_leaves_no_file(database_url: str, tmp_path: Path)
 
 
 async def test_export_replaces_files_and_leaves_none_when_interrupted(database_url: str, tmp_path: Path) -> None:
-    """In place of a file that is there; into a pipe; and nothing is left of what was interrupted."""
+    """An export replaces an existing file, writes into a pipe, and leaves nothing if interrupted."""
     await run_import(database_url, "-", stdin=ndjson(patient_bodies(30)))
     target = tmp_path / "target.csv"
     target.touch(0o666)
     assert (await run_cli_on(database_url, "export", "--output", target)).returncode == 0
-    assert target.read_text().startswith("unique_id,"), "and in the format of its name"
+    assert target.read_text().startswith("unique_id,"), "the format must follow from the file name"
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -218,21 +218,24 @@ async def test_export_replaces_files_and_leaves_none_when_interrupted(database_u
 
 
 async def test_a_closed_pipe_ends_the_export_with_a_message(database_url: str) -> None:
-    """`export | head` ends with a word, not with a traceback."""
+    """`export
+
+    head` ends with a message and without a traceback.
+    """
     await run_import(database_url, "-", stdin=ndjson(patient_bodies(5000)))
     with cli_process("export", url=database_url, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.read(100)
         process.stdout.close()
-        assert process.stderr.read().decode() == "Whoever was to read it has gone: the export is not whole.\n"
+        assert process.stderr.read().decode() == "The reader has closed the output: the export is incomplete.\n"
     assert process.returncode == 1
 
 
 async def test_exports_are_audited_and_in_the_access_report(
     database_url: str, client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
-    """Who asks who has seen a patient hears of it."""
+    """An export is audited and in the access report of each exported patient."""
     await create_records(client)
     await run_cli_on(database_url, "export")
     await run_cli_on(database_url, "export", "--resource", "hospitals")
@@ -241,11 +244,11 @@ async def test_exports_are_audited_and_in_the_access_report(
     )
     assert [tuple(row) for row in rows] == [("export", "RUN", "export", "patients", ["all", "none", "odd"])]
     report = await run_cli_on(database_url, "access-report", "odd")
-    assert "Exported the record into a file" in report.stdout
+    assert "Exported the record to a file" in report.stdout
 
 
 def test_commands_need_a_database(tmp_path: Path) -> None:
-    """Where there is none they say so."""
+    """Without a database, import and export say so."""
     for arguments in (("export",), ("import", "-")):
         run = run_cli(*arguments, PATIENTS_DATA_DIR=str(tmp_path))
         assert run.returncode == 1
@@ -253,7 +256,7 @@ def test_commands_need_a_database(tmp_path: Path) -> None:
 
 
 async def test_progress_is_shown_on_a_terminal(database_url: str, tmp_path: Path) -> None:
-    """A bar with the rate and the time left, where somebody looks; elsewhere only what it comes to."""
+    """On a terminal, a progress bar with the rate is shown."""
     file = tmp_path / "patients.ndjson"
     file.write_text(ndjson(patient_bodies(4000)))
     shown, terminal = os.openpty()
@@ -267,7 +270,7 @@ async def test_progress_is_shown_on_a_terminal(database_url: str, tmp_path: Path
             except OSError:  # the other end is closed
                 break
         assert process.stdout is not None
-        assert b"4,000 to be created" in process.stdout.read()
+        assert b"4,000 would be created" in process.stdout.read()
     os.close(shown)
     assert "2,000 records" in drawn.decode()
     assert "/s" in drawn.decode()

@@ -1,4 +1,4 @@
-"""Cells of CSV files that a spreadsheet would run."""
+"""Cells of CSV files that a spreadsheet would run as formulas."""
 
 import csv
 from pathlib import Path
@@ -28,7 +28,7 @@ HARMLESS = [
 async def test_no_cell_is_a_formula(
     database_url: str, another_url: str, client: httpx.AsyncClient, tmp_path: Path
 ) -> None:
-    """Whatever people have typed: an apostrophe is before it in the file, and not in the record that comes back."""
+    """Text that would run as a formula has an apostrophe before it in the file, but not in an imported record."""
     texts = {f"pat{number}": text for number, text in enumerate(FORMULAS + HARMLESS)}
     for unique_id, text in texts.items():
         body = {"unique_id": unique_id, "patient_last_name": "Doe", "patient_physical_address": text}
@@ -45,12 +45,12 @@ async def test_no_cell_is_a_formula(
     await run_import(
         database_url, "-", "--update", stdin=ndjson([{"unique_id": "pat0", "patient_physical_address": "'=1"}])
     )
-    assert (await get_patient(client, "pat0"))["patient_physical_address"] == "'=1", "NDJSON has no apostrophes of ours"
+    assert (await get_patient(client, "pat0"))["patient_physical_address"] == "'=1", "NDJSON is not unescaped"
 
 
 @given(st.text(alphabet="'=+-@\t\r\n1 a.(＝", max_size=8) | st.text(max_size=20))
 def test_guarded_text_is_restored_exactly(text: str) -> None:
-    """And what the file has begins with nothing that would run."""
+    """Escaping is reversible, and no escaped cell begins with a character that would start a formula."""
     cell = escape_formula(text)
     assert unescape_formula(cell) == text
     assert cell[:1] not in set("=@\t\r\n＝＋－＠")

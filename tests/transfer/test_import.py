@@ -1,4 +1,4 @@
-"""What an import does to records that are new, there already, changed, deleted or wrong."""
+"""Imports of records that are new, existing, changed, deleted or invalid."""
 
 import csv
 from pathlib import Path
@@ -37,17 +37,17 @@ INVALID_BODIES: tuple[dict[str, Any], ...] = (
     {"patient_last_name": "Doe", "patient_profile": {"unique_id": "p", "email": "nobody", "age": 7}},
     {"patient_last_name": "Doe", "patient_profile": "p"},
 )
-"""Bodies that the API refuses, each for another reason or several."""
+"""Bodies that the API refuses, each for one or several other reasons."""
 
 
 def read_errors(file: Path) -> list[tuple[int, str, str, str]]:
-    """What `--errors` has written."""
+    """Return the rows of the file written by `--errors`."""
     with file.open(newline="", encoding="utf-8") as opened:
         return [(int(row["line"]), row["field"], row["message"], row["type"]) for row in csv.DictReader(opened)]
 
 
 async def test_import_errors_are_those_of_the_api(database_url: str, client: httpx.AsyncClient, tmp_path: Path) -> None:
-    """The same errors in the same words, at the same places, as of posting each line."""
+    """An import reports the same errors with the same messages and locations as posting each line."""
     expected = set()
     for line, body in enumerate(INVALID_BODIES, start=1):
         answer = await client.post(PATIENTS, json=body)
@@ -60,13 +60,14 @@ async def test_import_errors_are_those_of_the_api(database_url: str, client: htt
     assert run.returncode == 1
     assert set(read_errors(tmp_path / "errors.csv")) == expected
     count = len(INVALID_BODIES)
-    assert f"-: {count} records: 0 to be created, 0 to be updated, 0 to be unchanged, {count} wrong" in run.stdout
+    counts = f"0 would be created, 0 would be updated, 0 would be unchanged, {count} rejected"
+    assert f"-: {count} records: {counts}" in run.stdout
 
 
 async def test_invalid_lines_are_reported_and_stop_the_import_or_are_skipped(
     database_url: str, client: httpx.AsyncClient, connection: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    """Just these are reported, and nothing is stored; or, where that is wanted, all the others."""
+    """Exactly the invalid lines are reported, and nothing is stored or, with `--on-error skip`, all other lines are."""
     good = iter(patient_bodies(4000, hospital_ids=["hos123"]))
     records: list[dict[str, Any]] = []
     wrong: set[int] = set()
@@ -84,20 +85,20 @@ async def test_invalid_lines_are_reported_and_stop_the_import_or_are_skipped(
     reported = [line for line, *_ in read_errors(errors)]
     assert set(reported) == wrong
     assert reported == sorted(reported)
-    assert "4,000 to be created" in run.stdout
-    assert "1,000 wrong" in run.stdout
-    assert run.stdout.endswith("Nothing was stored. Mend what is wrong, or skip it by --on-error skip.\n")
-    assert len(run.stderr.splitlines()) == 21, "the first twenty, and how many more there are"
+    assert "4,000 would be created" in run.stdout
+    assert "1,000 rejected" in run.stdout
+    assert run.stdout.endswith("Nothing was stored. Correct the rejected lines, or skip them with --on-error skip.\n")
+    assert len(run.stderr.splitlines()) == 21, "the first twenty errors, and the number of the others"
     assert await dump_tables(connection) == before
 
     run = await run_cli_on(database_url, "import", "-", "--on-error", "skip", stdin=ndjson(records))
     assert run.returncode == 1
-    assert run.stdout.endswith("Stored, but for what is wrong.\n")
+    assert run.stdout.endswith("Stored, except for the rejected lines.\n")
     assert {one["unique_id"] for one in await list_patients(client)} == {f"pat{place}" for place in range(4000)}
 
 
 async def test_csv_errors_name_line_and_column(database_url: str, tmp_path: Path) -> None:
-    """A line is named by where it begins, a field as its column."""
+    """An error names the line on which the record begins, and the column as its field."""
     file = tmp_path / "patients.csv"
     file.write_text(
         "unique_id,patient_last_name,patient_profile.unique_id,patient_profile.email,hospital_ids,date_created,last_updated\n"
@@ -112,17 +113,17 @@ async def test_csv_errors_name_line_and_column(database_url: str, tmp_path: Path
     await run_cli_on(database_url, "import", file, "--errors", tmp_path / "errors.csv")
     assert [error[:3] for error in read_errors(tmp_path / "errors.csv")] == [
         (4, "patient_profile.unique_id", "Must be given"),
-        (5, "", "Has 2 cells, and there are 7 columns"),
+        (5, "", "Has 2 cells, but the file has 7 columns"),
         (6, "date_created", "Must not be in the future"),
         (7, "last_updated", "Must not be before date_created"),
-        (8, "date_created", "Must be a date or a moment such as 2026-11-30 or 2026-11-30T12:00:00Z"),
+        (8, "date_created", "Must be a date or a timestamp such as 2026-11-30 or 2026-11-30T12:00:00Z"),
     ]
 
 
 async def test_an_imported_patient_equals_a_posted_one_and_keeps_its_dates(
     database_url: str, client: httpx.AsyncClient
 ) -> None:
-    """What is imported is what would have been posted, but that it keeps its dates; the journal has it."""
+    """An imported patient equals a posted one except that it keeps its dates, and it has a journal entry."""
     dates = {"date_created": "2020-02-03T04:05:06Z", "last_updated": "2021-02-03T04:05:06.070809Z"}
     posted = (await client.post(PATIENTS, json={**EXAMPLE_PATIENT, "unique_id": "posted"})).json()
     await run_import(database_url, "-", stdin=ndjson([{**EXAMPLE_PATIENT, "unique_id": "brought", **dates}]))
@@ -131,13 +132,13 @@ async def test_an_imported_patient_equals_a_posted_one_and_keeps_its_dates(
     [entry] = (await client.get(f"{PATIENTS}brought/history/")).json()
     assert (entry["version"], entry["action"], entry["actor"]) == (1, "created", "import")
     found = await client.post(f"{PATIENTS}search/", json={"search": "jon doe"})
-    assert "brought" in {one["unique_id"] for one in found.json()}, "its names are learnt"
+    assert "brought" in {one["unique_id"] for one in found.json()}, "its names must be in the vocabulary"
 
 
 async def test_repeating_an_import_changes_nothing(
     database_url: str, client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
-    """Lines that say what is there already change nothing; what is missing is added."""
+    """Lines equal to the stored records change nothing, and missing records are added."""
     file = ndjson(
         patient_bodies(2500, hospital_ids=["hos456", "hos123", "hos123"], patient_profile={"unique_id": "parent"})
     )
@@ -146,7 +147,7 @@ async def test_repeating_an_import_changes_nothing(
     before = await dump_tables(connection)
     for options in ((), ("--update",)):
         run = await run_import(database_url, "-", *options, stdin=file)
-        assert "0 created, 0 updated, 2,500 unchanged, 0 wrong" in run.stdout
+        assert "0 created, 0 updated, 2,500 unchanged, 0 rejected" in run.stdout
         assert await dump_tables(connection) == before
     more = file + ndjson([{"unique_id": "new", "patient_last_name": "Doe"}])
     assert "1 created, 0 updated, 2,500 unchanged" in (await run_import(database_url, "-", stdin=more)).stdout
@@ -155,7 +156,7 @@ async def test_repeating_an_import_changes_nothing(
 async def test_existing_records_change_only_with_the_update_option(
     database_url: str, client: httpx.AsyncClient, tmp_path: Path
 ) -> None:
-    """Without `--update` a line with other data is wrong; with it what it gives is changed, and nothing else."""
+    """Without `--update` a line with other data is an error; with it the given fields change and no others."""
     await client.post(PATIENTS, json={**EXAMPLE_PATIENT, "unique_id": "a"})
     await client.post(PATIENTS, json={**EXAMPLE_PATIENT, "unique_id": "b"})
     before = await get_patient(client, "a")
@@ -168,14 +169,13 @@ async def test_existing_records_change_only_with_the_update_option(
     }
     errors = tmp_path / "errors.csv"
     await run_cli_on(database_url, "import", "-", "--errors", errors, stdin=ndjson([change]))
-    assert read_errors(errors) == [
-        (1, "unique_id", "Another patient has this unique_id, with other data: --update changes it", "identifier_taken")
-    ]
+    message = "A stored patient has this unique_id and other data: use --update to change it"
+    assert read_errors(errors) == [(1, "unique_id", message, "identifier_taken")]
     assert await get_patient(client, "a") == before
 
     lines: list[dict[str, Any]] = [change, {"unique_id": "b"}, {"unique_id": "c", "patient_last_name": "New"}]
     run = await run_import(database_url, "-", "--update", stdin=ndjson(lines))
-    assert "1 created, 1 updated, 1 unchanged, 0 wrong" in run.stdout
+    assert "1 created, 1 updated, 1 unchanged, 0 rejected" in run.stdout
     after = await get_patient(client, "a")
     assert after["last_updated"] > before["last_updated"]
     hospital = {"unique_id": "hos789", "hospital_name": "New Hospital"}
@@ -187,7 +187,7 @@ async def test_existing_records_change_only_with_the_update_option(
 
 
 async def test_a_blank_cell_clears_its_field(database_url: str, client: httpx.AsyncClient, tmp_path: Path) -> None:
-    """A column that is not there leaves its field as it is; a blank cell of one that is does not."""
+    """A missing column leaves its field as it is, and a blank cell clears its field."""
     await client.post(PATIENTS, json={**EXAMPLE_PATIENT, "unique_id": "a"})
     before = await get_patient(client, "a")
     file = tmp_path / "patients.csv"
@@ -198,12 +198,12 @@ async def test_a_blank_cell_clears_its_field(database_url: str, client: httpx.As
     await run_import(database_url, file, "--update")
     after = await get_patient(client, "a")
     cleared: dict[str, Any] = {"patient_town": None, "patient_hospital": [], "patient_profile": None}
-    assert after == {**before, **cleared, "last_updated": after["last_updated"]}, "nor is it created anew"
-    assert after["last_updated"] > before["last_updated"], "it was changed now, whatever the file says"
+    assert after == {**before, **cleared, "last_updated": after["last_updated"]}, "date_created must not change"
+    assert after["last_updated"] > before["last_updated"], "last_updated must be the time of the import"
 
 
 async def test_nested_profiles_are_imported_line_by_line(database_url: str, client: httpx.AsyncClient) -> None:
-    """They are created or changed along with new patients, line by line; as posting the lines would."""
+    """Nested profiles are created or changed line by line, as if the lines were posted."""
     await client.post("/profiles/profiles/", json={"unique_id": "old", "email": "old@example.com", "last_name": "Doe"})
     lines: list[dict[str, Any]] = [
         {
@@ -226,7 +226,7 @@ async def test_nested_profiles_are_imported_line_by_line(database_url: str, clie
     history = (await client.get("/profiles/profiles/p/history/")).json()
     assert [entry["action"] for entry in history] == ["updated", "updated", "created"]
     for unique_id in ("q", "r"):
-        assert (await client.get(f"/profiles/profiles/{unique_id}/")).status_code == 404, "of lines that are wrong"
+        assert (await client.get(f"/profiles/profiles/{unique_id}/")).status_code == 404, "of invalid lines"
 
     again = [
         {
@@ -245,7 +245,7 @@ async def test_nested_profiles_are_imported_line_by_line(database_url: str, clie
 async def test_deleted_ids_cannot_be_imported_again(
     database_url: str, client: httpx.AsyncClient, tmp_path: Path
 ) -> None:
-    """They do not return to others: neither a patient's nor a profile's."""
+    """The id of a deleted patient or profile cannot be imported."""
     await client.post(PATIENTS, json={"unique_id": "a", "patient_last_name": "Doe"})
     await client.delete(f"{PATIENTS}a/")
     await client.post("/profiles/profiles/", json={"unique_id": "p"})
@@ -265,7 +265,7 @@ async def test_deleted_ids_cannot_be_imported_again(
 async def test_an_update_may_not_remove_required_names(
     database_url: str, client: httpx.AsyncClient, tmp_path: Path
 ) -> None:
-    """A patient without a name, or a new hospital without one; the lines of others may leave the name out."""
+    """An update may leave out a required name but not remove it, and new records need one."""
     await client.post(PATIENTS, json={"unique_id": "a", "patient_last_name": "Doe"})
     await client.post(PATIENTS, json={"unique_id": "b", "patient_last_name": "Doe"})
     lines: list[dict[str, Any]] = [
@@ -282,7 +282,7 @@ async def test_an_update_may_not_remove_required_names(
         (4, "patient_profile.email", "email"),
         (4, "patient_profile.unique_id", "missing"),
     ]
-    assert "1 to be updated" in run.stdout
+    assert "1 would be updated" in run.stdout
     hospitals = [{"unique_id": "hos123"}, {"unique_id": "hos9"}]
     options = ("--update", "--resource", "hospitals", "--errors", errors)
     await run_cli_on(database_url, "import", "-", *options, stdin=ndjson(hospitals))
@@ -292,7 +292,7 @@ async def test_an_update_may_not_remove_required_names(
 async def test_a_repeated_id_is_treated_as_if_lines_were_posted(
     database_url: str, client: httpx.AsyncClient, tmp_path: Path
 ) -> None:
-    """As if the lines were posted one by one: the second finds the first there."""
+    """A repeated id is handled as if the lines were posted: the second line finds the first record."""
     lines: list[dict[str, Any]] = [
         {"unique_id": "a", "patient_last_name": "One"},
         {"unique_id": "a", "patient_last_name": "One"},
@@ -300,7 +300,7 @@ async def test_a_repeated_id_is_treated_as_if_lines_were_posted(
     ]
     errors = tmp_path / "errors.csv"
     run = await run_cli_on(database_url, "import", "-", "--on-error", "skip", "--errors", errors, stdin=ndjson(lines))
-    assert "1 created, 0 updated, 1 unchanged, 1 wrong" in run.stdout
+    assert "1 created, 0 updated, 1 unchanged, 1 rejected" in run.stdout
     assert [(line, kind) for line, *_, kind in read_errors(errors)] == [(3, "identifier_taken")]
     await run_import(database_url, "-", "--update", stdin=ndjson(lines))
     assert (await get_patient(client, "a"))["patient_last_name"] == "Two"
@@ -309,13 +309,11 @@ async def test_a_repeated_id_is_treated_as_if_lines_were_posted(
 async def test_a_dry_run_checks_everything_and_stores_nothing(
     database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """Everything is checked, by the database too, and nothing is stored."""
+    """A dry run checks everything, also in the database, and stores nothing."""
     before = await dump_tables(connection)
     run = await run_import(database_url, "-", "--dry-run", stdin=ndjson(patient_bodies(10)))
-    assert (
-        run.stdout
-        == "-: 10 records: 10 to be created, 0 to be updated, 0 to be unchanged, 0 wrong\nNothing was stored.\n"
-    )
+    counts = "10 would be created, 0 would be updated, 0 would be unchanged, 0 rejected"
+    assert run.stdout == f"-: 10 records: {counts}\nNothing was stored.\n"
     wrong = ndjson([{"patient_last_name": "Doe", "hospital_ids": ["hos9"]}])
     assert (await run_cli_on(database_url, "import", "-", "--dry-run", stdin=wrong)).returncode == 1
     assert await dump_tables(connection) == before
@@ -324,7 +322,7 @@ async def test_a_dry_run_checks_everything_and_stores_nothing(
 async def test_a_directory_is_imported_in_order_or_not_at_all(
     database_url: str, client: httpx.AsyncClient, tmp_path: Path
 ) -> None:
-    """In the order in which the files refer to each other, all or nothing."""
+    """The files of a directory are imported in the order of their references, and all or none are stored."""
     (tmp_path / "patients.ndjson").write_text(ndjson(patient_bodies(2, hospital_ids=["hosX"], doctor_ids=["docX"])))
     (tmp_path / "doctors.csv").write_text("unique_id,doctor_first_name\ndocX,Ann\n")
     (tmp_path / "hospitals.csv").write_text("unique_id,hospital_name\nhosX,\n")
@@ -340,6 +338,6 @@ async def test_a_directory_is_imported_in_order_or_not_at_all(
 
 
 def test_help_lists_import_and_export_options() -> None:
-    """Both commands are listed, and tell of their options."""
+    """The help lists both commands and their options."""
     assert {"import", "export"} <= set(run_cli("--help").stdout.split())
     assert "--on-error {stop,skip}" in run_cli("import", "--help").stdout

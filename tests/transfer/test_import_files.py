@@ -1,4 +1,4 @@
-"""What files may look like, and what is said of those that cannot be read."""
+"""File formats that an import reads, and its messages for files that it cannot read."""
 
 import gzip
 from pathlib import Path
@@ -31,7 +31,7 @@ EXPECTED_CELLS = {
 
 
 def csv_table(separator: str, *, ends: str = "\n", order: int = 1) -> str:
-    """The rows as a spreadsheet saves them."""
+    """Return the rows as a spreadsheet saves them."""
     columns = list(EXPECTED_CELLS.items())[::order]
     rows = [[name for name, _ in columns], *([cells[place] for _, cells in columns] for place in (0, 1))]
     return "".join(
@@ -49,8 +49,8 @@ READABLE_FILES = {
     "Excel": b"\xef\xbb\xbf" + csv_table(";", ends="\r\n").encode(),
     "Excel, naming its separator": b"sep=;\r\n" + csv_table(";", ends="\r\n").encode(),
     "blank lines first": b"\n \n" + csv_table(",").encode(),
-    "columns of nothing": "".join(f"{line},,\n" for line in ONE_LINE_TABLE.splitlines()).encode(),
-    "rows of nothing": csv_table(",").encode() + b",,,,,\n\n , ,,,,\n",
+    "blank columns": "".join(f"{line},,\n" for line in ONE_LINE_TABLE.splitlines()).encode(),
+    "blank rows": csv_table(",").encode() + b",,,,,\n\n , ,,,,\n",
     "no last line end": csv_table(",").rstrip("\n").encode(),
     "gzip": gzip.compress(csv_table(",").encode()),
     "ndjson": ndjson(
@@ -81,11 +81,11 @@ READABLE_FILES |= {"ndjson, gzip, byte order mark": gzip.compress(b"\xef\xbb\xbf
 async def test_every_file_format_imports_the_same_patients(
     name: str, database_url: str, client: httpx.AsyncClient, tmp_path: Path
 ) -> None:
-    """Whatever a spreadsheet or a program makes of the same two patients."""
+    """The same two patients are imported from every supported file format."""
     file = tmp_path / "any.name"
     file.write_bytes(READABLE_FILES[name])
     run = await run_import(database_url, file)
-    assert f"{file}: 2 records: 2 created, 0 updated, 0 unchanged, 0 wrong\nStored.\n" in run.stdout
+    assert f"{file}: 2 records: 2 created, 0 updated, 0 unchanged, 0 rejected\nStored.\n" in run.stdout
     a, b = await get_patient(client, "a"), await get_patient(client, "b")
     assert a["patient_first_name"] == "Zoë"
     assert a["patient_physical_address"] == "4 Main Road, Durban"
@@ -98,14 +98,14 @@ async def test_every_file_format_imports_the_same_patients(
 
 
 async def test_import_reads_standard_input(database_url: str, client: httpx.AsyncClient) -> None:
-    """A pipe, in which nobody can go back."""
+    """An import reads standard input, which cannot be read a second time."""
     run = await run_import(database_url, "-", stdin=ndjson(patient_bodies(3000)))
     assert "3,000 created" in run.stdout
     assert len(await list_patients(client)) == 3000
 
 
 async def test_documented_samples_can_be_imported(database_url: str, client: httpx.AsyncClient) -> None:
-    """What the documentation shows can be imported; hospitals and doctors that are there already stay."""
+    """The documented samples can be imported, also where their hospitals and doctors already exist."""
     for name in ("hospitals", "doctors"):
         await run_import(database_url, SAMPLES_DIRECTORY / f"{name}.csv", "--update")
     run = await run_import(database_url, SAMPLES_DIRECTORY / "patients.csv")
@@ -119,7 +119,7 @@ async def test_documented_samples_can_be_imported(database_url: str, client: htt
 async def test_resource_is_taken_from_file_name_or_option(
     database_url: str, client: httpx.AsyncClient, tmp_path: Path
 ) -> None:
-    """By the name of the file, or as it is said."""
+    """The resource is taken from the file name, or from `--resource`."""
     (tmp_path / "doctors.csv").write_text("doctor_first_name,unique_id\nAnn,doc1\n")
     (tmp_path / "accounts.csv").write_text("unique_id,email\nprof1,ann@example.com\n")
     await run_import(database_url, tmp_path / "doctors.csv")
@@ -131,19 +131,19 @@ async def test_resource_is_taken_from_file_name_or_option(
 GZIPPED_FILE = gzip.compress(ndjson(patient_bodies(3000)).encode())
 DAMAGED_GZIP_FILE = GZIPPED_FILE[:2000] + bytes(byte ^ 255 for byte in GZIPPED_FILE[2000:2008]) + GZIPPED_FILE[2008:]
 UNREADABLE_FILES = {
-    "UTF-16": ("unique_id\tpatient_last_name\na\tDoe\n".encode("utf-16"), "The file is in UTF-16. Save it in UTF-8"),
+    "UTF-16": ("unique_id\tpatient_last_name\na\tDoe\n".encode("utf-16"), "The file is in UTF-16. Save it as UTF-8"),
     "Latin-1 columns": ("unique_id,Straße\na,Doe\n".encode("latin-1"), "Line 1 is not in UTF-8"),
     "an array": (b'[{"unique_id": "a", "patient_last_name": "Doe"}]', "The file is one JSON array"),
-    "no header": (b"a,Doe\nb,Roe\n", "Line 1 has to name the columns. Column 1 is none of: unique_id, "),
-    "no header, and an id that is a column's": (b"unique_id,Roe,Jo\n", "Column 2 is none of: "),
+    "no header": (b"a,Doe\nb,Roe\n", "Line 1 must name the columns. Column 1 is not one of: unique_id, "),
+    "no header, and an id that is a column's": (b"unique_id,Roe,Jo\n", "Column 2 is not one of: "),
     "a workbook": (b"PK\x03\x04\x14\x00Roe", "The file is an Excel workbook. Save it as “CSV UTF-8”."),
-    "no header, personal": (b"Doe Roe,a\n", "Line 1 has to name the columns. Column 1 is none of: "),
-    "mistyped": (b"unique_id,patient_lastname\na,Doe\n", "Column 2, patient_lastname, is none of: "),
+    "no header, personal": (b"Doe Roe,a\n", "Line 1 must name the columns. Column 1 is not one of: "),
+    "mistyped": (b"unique_id,patient_lastname\na,Doe\n", "Column 2, patient_lastname, is not one of: "),
     "twice": (b"unique_id,patient_last_name,unique_id\na,Doe,b\n", "Line 1 names column unique_id twice"),
-    "quotes": (b'unique_id,patient_last_name\na,"Doe" or so\n', "Line 2 has a cell whose quotation marks or line ends"),
+    "quotes": (b'unique_id,patient_last_name\na,"Doe" or so\n', "Line 2 has a cell with wrong quotation marks"),
     "open quotes": (
         b'unique_id,patient_last_name\na,"Doe\nb,Roe\n',
-        "Line 3 has a cell whose quotation marks or line ends",
+        "Line 3 has a cell with wrong quotation marks",
     ),
     "a long line": (b'{"unique_id": "a", "patient_town": "' + b"x" * 1_100_000, "Line 1 is longer than 1 MiB"),
     "a row without end": (
@@ -159,7 +159,7 @@ UNREADABLE_FILES = {
 async def test_unreadable_files_are_explained_and_store_nothing(
     name: str, database_url: str, connection: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    """It is said where, and what to do; nothing is stored, whatever came before."""
+    """The message says where the problem is and what to do, and nothing is stored, whatever preceded it."""
     content, message = UNREADABLE_FILES[name]
     file = tmp_path / "patients.csv"
     file.write_bytes(content)
@@ -173,7 +173,7 @@ async def test_unreadable_files_are_explained_and_store_nothing(
 
 
 async def test_invalid_json_lines_are_reported_with_their_number(database_url: str) -> None:
-    """They are told with one number of a line, that in the file."""
+    """An error in a JSON line has only the line number of the file."""
     run = await run_cli_on(database_url, "import", "-", stdin=f'{ndjson(patient_bodies(1))}\n{{"a":\n{{a\n')
     assert run.stderr.splitlines() == [
         "-: line 3: The line is not valid JSON: Expecting value at column 6",
@@ -182,7 +182,7 @@ async def test_invalid_json_lines_are_reported_with_their_number(database_url: s
 
 
 async def test_missing_files_are_explained(database_url: str, tmp_path: Path) -> None:
-    """Neither the file to read nor a place for the errors."""
+    """A missing input file, or an errors file that cannot be written, is named."""
     missing = await run_cli_on(database_url, "import", tmp_path / "none.csv")
     assert missing.returncode == 1
     assert missing.stderr == f"{tmp_path}/none.csv cannot be read: there is no such file.\n"
@@ -194,12 +194,12 @@ async def test_missing_files_are_explained(database_url: str, tmp_path: Path) ->
     input_ = tmp_path / "patients.csv"
     itself = await run_cli_on(database_url, "import", input_, "--errors", input_)
     assert itself.returncode == 1
-    assert "write the errors into another file" in itself.stderr
+    assert "write the errors to another file" in itself.stderr
     assert input_.read_text() == "unique_id\n"
 
 
 async def test_nothing_is_stored_if_errors_cannot_be_written(database_url: str, connection: asyncpg.Connection) -> None:
-    """Where errors cannot be written nothing is stored: who was to know of them would not."""
+    """If the errors cannot be written nothing is stored, because the user would not learn of them."""
     lines = ndjson([*patient_bodies(3), {"patient_last_name": 7}])
     run = await run_cli_on(database_url, "import", "-", "--on-error", "skip", "--errors", "/dev/full", stdin=lines)
     assert run.returncode == 1
@@ -210,7 +210,7 @@ async def test_nothing_is_stored_if_errors_cannot_be_written(database_url: str, 
 async def test_other_files_in_a_directory_are_ignored(
     database_url: str, client: httpx.AsyncClient, tmp_path: Path
 ) -> None:
-    """What a killed export or an editor has left there is not taken."""
+    """Files that a killed export or an editor left in a directory are ignored."""
     (tmp_path / "patients.ndjson").write_text(ndjson(patient_bodies(2)))
     for name in (".patients.ndjson.x1", "patients.ndjson.part", "patients.csv.bak", "patients.csv~"):
         (tmp_path / name).write_text(ndjson([{"unique_id": "other", "patient_last_name": "Doe"}]))
@@ -222,7 +222,7 @@ async def test_other_files_in_a_directory_are_ignored(
 async def test_lines_that_are_not_utf_8_are_reported(
     database_url: str, client: httpx.AsyncClient, tmp_path: Path
 ) -> None:
-    """They are wrong lines; and a cell that is too long is no more than that."""
+    """A line that is not UTF-8 is reported as an invalid line, and so is a cell that is too long."""
     file = tmp_path / "patients.csv"
     rows = ["unique_id,patient_last_name", "a,Doe", "b,Zoë", f"c,{'x' * 200_000}", "d,Roe"]
     file.write_bytes("".join(f"{row}\n" for row in rows).encode("latin-1"))

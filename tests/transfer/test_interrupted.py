@@ -1,4 +1,4 @@
-"""Imports that are killed, and imports beside the service's own writes."""
+"""Imports that are killed, and imports that run beside the service's own writes."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ RECORD_COUNT = 12_000
 
 
 async def await_writing(connection: asyncpg.Connection) -> None:
-    """Wait until an import has written some of its patients, in a transaction that is still open."""
+    """Wait until an import has written some of its patients in a transaction that is still open."""
     async with asyncio.timeout(60):
         while not await connection.fetchval(
             "SELECT pg_relation_size('patients') > 500000 AND EXISTS (SELECT FROM pg_stat_activity"
@@ -31,7 +31,7 @@ async def await_writing(connection: asyncpg.Connection) -> None:
 
 
 async def await_import_ended(connection: asyncpg.Connection) -> None:
-    """Wait until PostgreSQL has noticed that the import has gone."""
+    """Wait until PostgreSQL has noticed that the import has ended."""
     async with asyncio.timeout(60):
         while await connection.fetchval(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query ~ 'staged_patients'"
@@ -45,16 +45,14 @@ EXPECTED_EXITS = {
     signal.SIGINT: (130, b"Interrupted: nothing was stored.\n"),
     signal.SIGTERM: (143, b"Interrupted: nothing was stored.\n"),
 }
-"""The status with which each signal ends an import, and what it says."""
+"""The exit status and the message of an import for each signal."""
 
 
 @pytest.mark.parametrize("number", EXPECTED_EXITS)
 async def test_a_killed_import_stores_nothing_and_can_be_repeated(
     number: int, database_url: str, client: httpx.AsyncClient, connection: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    """Nothing is there, not of a single line, and it says so if it can; the same file is then imported as if nothing
-    had been.
-    """
+    """A killed import stores nothing and says so if it can, and the same file can then be imported."""
     file = tmp_path / "patients.ndjson"
     file.write_text(
         ndjson(patient_bodies(RECORD_COUNT, hospital_ids=["hos123"], patient_profile={"unique_id": "parent"}))
@@ -75,7 +73,7 @@ async def test_a_killed_import_stores_nothing_and_can_be_repeated(
 async def test_an_interruption_after_commit_says_that_all_is_stored(
     database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """It says so: while statistics are gathered nothing is undone any more."""
+    """An interruption after the commit, while statistics are gathered, says that everything is stored."""
     with cli_process("import", "-", url=database_url, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         async with connection.transaction():
             await connection.execute("LOCK TABLE patients IN SHARE UPDATE EXCLUSIVE MODE")  # as ANALYZE does
@@ -86,12 +84,12 @@ async def test_an_interruption_after_commit_says_that_all_is_stored(
             process.send_signal(signal.SIGINT)
             assert await asyncio.to_thread(process.wait, 30) == 130
         assert process.stderr is not None
-        assert process.stderr.read() == b"Interrupted: all that is right was stored before.\n"
+        assert process.stderr.read() == b"Interrupted: all valid lines had already been stored.\n"
     assert await connection.fetchval("SELECT count(*) FROM patients") == 3
 
 
 def test_an_interruption_during_startup_has_no_traceback(database_url: str, tmp_path: Path) -> None:
-    """Ctrl-C while its modules are loaded ends it, without a traceback."""
+    """Ctrl-C while modules are loaded ends the import without a traceback."""
     early = """
 import os, signal, sys
 
@@ -110,7 +108,7 @@ sys.meta_path.insert(0, CtrlC())
 async def test_a_broken_connection_stores_nothing(
     database_url: str, connection: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    """It is told, in a line, and nothing is there."""
+    """If its connection breaks, an import says so in one line and stores nothing."""
     file = tmp_path / "patients.ndjson"
     file.write_text(ndjson(patient_bodies(RECORD_COUNT)))
     importing = asyncio.create_task(run_cli_on(database_url, "import", file))
@@ -129,7 +127,7 @@ async def test_a_broken_connection_stores_nothing(
 async def test_an_import_and_concurrent_writers_both_succeed(
     database_url: str, client: httpx.AsyncClient, connection: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    """An import that changes patients, while the service changes the same ones the other way round: both end well."""
+    """An import and concurrent writers that change the same patients in the opposite order all succeed."""
     await run_import(database_url, "-", stdin=ndjson(patient_bodies(RECORD_COUNT // 2, hospital_ids=["hos123"])))
     file = tmp_path / "patients.ndjson"
     file.write_text(ndjson(patient_bodies(RECORD_COUNT // 2, patient_town="Imported", hospital_ids=["hos456"])))
@@ -149,7 +147,7 @@ async def test_an_import_and_concurrent_writers_both_succeed(
         stop.set()
         await asyncio.gather(*writers)
     assert f"0 created, {RECORD_COUNT // 2:,} updated" in run.stdout
-    # who waits for a patient that the import holds until its end is told to come back
+    # a write that waits for a patient that the import has locked until its end gets a 503
     assert set(answers) <= {200, 503}
     assert answers.count(200) > 3
     listed = await list_patients(client)
@@ -157,7 +155,7 @@ async def test_an_import_and_concurrent_writers_both_succeed(
     assert {json.dumps(one["patient_hospital"]) for one in listed} == {
         json.dumps([{"unique_id": "hos456", "hospital_name": "St. Mary's"}])
     }
-    # both of them in the journal: as often as they were changed
+    # both are in the journal, once per change
     assert await connection.fetchval("SELECT count(*) FROM patients") == RECORD_COUNT // 2
     flawed = await connection.fetchval(
         "SELECT count(*) FROM patients p WHERE version <> (SELECT max(version) FROM journal j"
@@ -168,7 +166,7 @@ async def test_an_import_and_concurrent_writers_both_succeed(
 
 
 async def test_concurrent_imports_of_one_file_create_once(database_url: str, client: httpx.AsyncClient) -> None:
-    """Two imports of one file: whoever comes second finds all of it there."""
+    """Of two concurrent imports of one file, the second finds all records unchanged."""
     file = ndjson(patient_bodies(3000))
     first, second = await asyncio.gather(*(run_import(database_url, "-", stdin=file) for _ in range(2)))
     assert sorted(("3,000 created" in run.stdout, "3,000 unchanged" in run.stdout) for run in (first, second)) == [
@@ -181,7 +179,7 @@ async def test_concurrent_imports_of_one_file_create_once(database_url: str, cli
 async def test_names_are_created_and_found_during_an_import(
     database_url: str, client: httpx.AsyncClient, connection: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    """While an import runs, others of the same names are created and found; and those that it brought, afterwards."""
+    """During an import others can create and find the same names, and the imported names are found afterwards."""
     file = tmp_path / "patients.ndjson"
     lines = [
         {"unique_id": "one", "patient_last_name": "Xolotlan"},
@@ -192,7 +190,7 @@ async def test_names_are_created_and_found_during_an_import(
     await await_writing(connection)
     answer = await client.post(PATIENTS, json={"patient_first_name": "Quetzal", "patient_last_name": "Doe"})
     assert answer.status_code == 201, answer.text
-    assert not importing.done(), "the import was over too soon for this test"
+    assert not importing.done(), "the import ended too early for this test"
     found = await client.post(f"{PATIENTS}search/", json={"search": "quetzla"})
     assert [one["unique_id"] for one in found.json()] == [answer.json()["unique_id"]]
     assert (await importing).returncode == 0
@@ -201,7 +199,7 @@ async def test_names_are_created_and_found_during_an_import(
 
 
 async def test_imports_in_opposite_order_both_succeed(database_url: str, client: httpx.AsyncClient) -> None:
-    """Two that change the same patients in opposite order both end well."""
+    """Two imports that change the same patients in opposite order both succeed."""
     await run_import(database_url, "-", stdin=ndjson(patient_bodies(4000)))
     first = patient_bodies(
         4000, patient_town="One", patient_profile={"unique_id": "parent", "email": "one@example.com"}
@@ -219,7 +217,7 @@ async def test_imports_in_opposite_order_both_succeed(database_url: str, client:
 async def test_an_interruption_while_waiting_for_input_ends_at_once(
     database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """Ctrl-C ends it at once, and its transaction with it."""
+    """Ctrl-C ends an import that waits for input, and its transaction, at once."""
     with cli_process("import", "-", url=database_url, stdin=subprocess.PIPE) as process:
         assert process.stdin is not None
         process.stdin.write(ndjson(patient_bodies(3000)).encode())

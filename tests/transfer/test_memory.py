@@ -14,7 +14,7 @@ pytestmark = pytest.mark.alone
 
 RECORD_COUNT = 150_000
 MAX_MEMORY_BYTES = 150_000_000
-"""Bytes of a process; the file alone has a third of it, and in Python's objects would have more than all."""
+"""The limit for one process; the file alone is a third of it, and as Python objects would exceed it."""
 
 
 INVALID_LINE = (
@@ -31,11 +31,11 @@ status = main()
 print(Path("/proc/self/status").read_text(), file=sys.stderr)
 sys.exit(status)
 """
-"""The command, which at its end tells of its process; what wait4 tells has the memory of who forked it in it."""
+"""A command that prints the status of its own process at the end, because wait4 includes memory of the parent."""
 
 
 def peak_memory_bytes(url: str, *arguments: str, status: int = 0) -> int:
-    """Run `patients-api` to its end; the most memory that it had, in bytes."""
+    """Run `patients-api` to its end and return its peak memory in bytes."""
     result = subprocess.run(
         [sys.executable, "-c", MEASURED_COMMAND, *arguments],
         env={**os.environ, "DATABASE_URL": url},
@@ -59,7 +59,7 @@ def write_hospitals(file: Path) -> None:
 
 
 async def test_memory_does_not_grow_with_the_file(database_url: str, tmp_path: Path) -> None:
-    """Both stay below 150 MB, all of Python and its libraries included."""
+    """Import and export stay below 150 MB, including Python and its libraries."""
     file = tmp_path / "hospitals.csv"
     await asyncio.to_thread(write_hospitals, file)
     imported = await asyncio.to_thread(peak_memory_bytes, database_url, "import", str(file))
@@ -67,6 +67,6 @@ async def test_memory_does_not_grow_with_the_file(database_url: str, tmp_path: P
     wrong = tmp_path / "patients.ndjson"
     await asyncio.to_thread(wrong.write_text, INVALID_LINE * 1000)
     checked = await asyncio.to_thread(peak_memory_bytes, database_url, "import", str(wrong), "--dry-run", status=1)
-    assert checked < MAX_MEMORY_BYTES, "a million errors"
+    assert checked < MAX_MEMORY_BYTES, "with a million errors"
     assert imported < MAX_MEMORY_BYTES
     assert exported < MAX_MEMORY_BYTES

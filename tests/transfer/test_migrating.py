@@ -1,4 +1,4 @@
-"""The former service's data, brought over by the statements of the documentation."""
+"""The former service's data, imported by means of the documented statements."""
 
 import re
 from datetime import datetime
@@ -23,7 +23,7 @@ CREATE TABLE patients_patient (id int, unique_id text, patient_profile_id int, {
 CREATE TABLE patients_patient_patient_hospital (id int, patient_id int, hospital_id int);
 CREATE TABLE patients_patient_patient_doctor (id int, patient_id int, doctor_id int);
 """
-"""The tables that Django makes of the former models; a date, a number, are text here, which COPY writes alike."""
+"""The tables that Django creates for the former models; dates and numbers are text here, which COPY writes alike."""
 TIMESTAMPS = (
     datetime.fromisoformat("2019-05-06T07:08:09.101112+02:00"),
     datetime.fromisoformat("2020-05-06T07:08:09+00:00"),
@@ -31,7 +31,7 @@ TIMESTAMPS = (
 
 
 async def fill_former_tables(connection: asyncpg.Connection) -> None:
-    """Put the contract's example into the former tables."""
+    """Insert the contract's example into the former tables."""
     await connection.execute(CREATE_FORMER_TABLES)
     profile = EXAMPLE_PATIENT["patient_profile"]
     hospitals = list(enumerate(EXAMPLE_PATIENT["hospital_ids"], start=7))
@@ -50,7 +50,7 @@ async def fill_former_tables(connection: asyncpg.Connection) -> None:
 async def test_documented_statements_bring_over_the_former_data(
     database_url: str, client: httpx.AsyncClient, connection: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    """What they write is imported as it is: ids, dates, links."""
+    """The files that the documented statements write are imported with the same ids, dates and links."""
     await fill_former_tables(connection)
     statements = re.findall(r"`(\w+\.csv)`\n\n```sql\n(.*?)```", GUIDE_PATH.read_text(encoding="utf-8"), re.DOTALL)
     assert [name for name, _ in statements] == ["hospitals.csv", "doctors.csv", "profiles.csv", "patients.csv"]

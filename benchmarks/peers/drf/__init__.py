@@ -1,1 +1,1 @@
-"""The former stack: Django REST framework, as its own documentation has one write such a service."""
+"""The former stack: Django REST framework, written as its documentation recommends."""

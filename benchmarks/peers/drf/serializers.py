@@ -11,7 +11,7 @@ class ProfileSerializer(serializers.ModelSerializer):
     class Meta:
         model = Profile
         fields = ("unique_id", "email", "first_name", "last_name")
-        # its own validator refuses ids that exist; here they mean the profile to change
+        # its own validator refuses existing ids, which here name the profile to change
         extra_kwargs: ClassVar[dict[str, Any]] = {"unique_id": {"validators": []}}
 
 
@@ -28,7 +28,7 @@ class DoctorSerializer(serializers.ModelSerializer):
 
 
 def _existing_records(model: type[models.Model], ids: Iterable[str]) -> list[models.Model]:
-    """All of them in one query, where the framework's own field for many keys asks once for each."""
+    """Fetch all records in one query, where the framework's own field for many keys has one query for each."""
     requested_ids = set(ids)
     records = list(model.objects.filter(unique_id__in=requested_ids))
     if len(records) < len(requested_ids):
@@ -112,7 +112,7 @@ class PatientSerializer(serializers.ModelSerializer):
 
 
 def _upsert_profile(validated_data: dict[str, Any]) -> None:
-    """Write the profile that the data hold, and put it in their place."""
+    """Write the nested profile, and replace the data by the saved profile."""
     profile = validated_data.get("patient_profile")
     if profile is not None:
         unique_id = profile.pop("unique_id")

@@ -19,7 +19,7 @@ DATABASES = {
         "PORT": _url.port or _query["port"][0],
         "OPTIONS": {
             "pool": {"min_size": POOL_SIZE, "max_size": POOL_SIZE},
-            "options": "-c jit=off",  # as the service has it
+            "options": "-c jit=off",  # as in the service
         },
     }
 }

@@ -10,7 +10,7 @@ from benchmarks.peers.drf.serializers import PatientSerializer
 
 
 class ArrayPagination(LimitOffsetPagination):
-    """The first records as a bare array, without the count that the framework would add: it costs a query more."""
+    """Returns the first records as a bare array, without the framework's count, which would cost another query."""
 
     default_limit = None
 
@@ -29,7 +29,7 @@ class PatientViewSet(ModelViewSet):
     lookup_field = "unique_id"
 
     def update(self, request: Request, *args: object, **kwargs: object) -> Response:
-        """The contract's PUT sends five fields: the others stay."""
+        """Update partially, because the contract's PUT sends five fields and leaves the others unchanged."""
         return super().update(request, *args, **{**kwargs, "partial": True})
 
 

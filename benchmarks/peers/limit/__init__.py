@@ -1,1 +1,1 @@
-"""The limit: what is left when nothing but HTTP, the driver and one statement a request is left."""
+"""The limit: only HTTP, the driver and one statement per request."""

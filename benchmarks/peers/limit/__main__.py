@@ -12,7 +12,7 @@ from benchmarks.peers.limit.application import application
 
 
 def _run_worker(port: int) -> None:
-    """Be a worker, with a socket of its own: the kernel then spreads the connections evenly."""
+    """Run a worker with its own socket, so that the kernel spreads the connections evenly."""
     worker_socket = socket.socket()
     worker_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     worker_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

@@ -1,4 +1,4 @@
-"""A bare ASGI application: no framework, no validation, one statement a request."""
+"""A bare ASGI application: no framework, no validation, and one statement per request."""
 
 import gc
 import os
@@ -19,13 +19,13 @@ PATIENTS_PATH = "/patients/patients/"
 LIMIT_PARAMETER = b"limit="
 JSON_HEADER = (b"content-type", b"application/json")
 RAW_COPY_OPTIONS = {"format": "csv", "delimiter": "\x02", "quote": "\x01"}
-"""How COPY leaves JSON as it is: its control characters are escaped, so that these stand nowhere in it."""
+"""COPY options that leave JSON unchanged: JSON escapes control characters, so these do not occur in it."""
 
 _pool: asyncpg.Pool
 
 
 async def application(scope: Message, receive: Receive, send: Send) -> None:
-    """Answer one request, or the server's start and end."""
+    """Handle one request, or the lifespan of the server."""
     if scope["type"] == "lifespan":
         await _lifespan(receive, send)
     elif scope["path"] != PATIENTS_PATH:
@@ -60,7 +60,7 @@ async def _lifespan(receive: Receive, send: Send) -> None:
 
 
 async def _skip_reset(_: asyncpg.Connection) -> None:
-    """Leave a connection as it is: resetting it is a round trip more, and no session state is ever changed."""
+    """Leave a connection as it is: a reset would cost another round trip, and no session state is ever changed."""
 
 
 async def _read_body(receive: Receive) -> str:
@@ -80,7 +80,7 @@ async def _send_response(send: Send, status: int, document: str) -> None:
 
 
 async def _stream_all(send: Send) -> None:
-    """The whole list as PostgreSQL copies it out."""
+    """Stream the whole list as PostgreSQL copies it out."""
     await send({"type": "http.response.start", "status": 200, "headers": [JSON_HEADER]})
     opening = b"["
 

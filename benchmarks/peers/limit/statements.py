@@ -1,4 +1,4 @@
-"""SQL by hand. PostgreSQL reads a request's JSON and writes the answer's; nothing is checked, nothing is journalled."""
+"""Handwritten SQL: PostgreSQL parses the request's JSON and builds the response's; nothing is checked or journaled."""
 
 PATIENT_FIELDS = (
     "patient_email_address",
@@ -36,7 +36,7 @@ _DOCTORS_JSON = f"coalesce(json_agg({_DOCTOR_JSON} ORDER BY d.unique_id), '[]')"
 
 
 def _document(hospitals: str, doctors: str) -> str:
-    """The JSON text of row `p` of the patients and row `f` of the profiles."""
+    """Return an expression for the JSON text of row `p` of the patients and row `f` of the profiles."""
     profile = """CASE WHEN f.unique_id IS NOT NULL THEN json_build_object(
         'unique_id', f.unique_id, 'email', f.email, 'first_name', f.first_name, 'last_name', f.last_name) END"""
     pairs = {"unique_id": "p.unique_id", "patient_profile": profile, **{name: f"p.{name}" for name in PATIENT_FIELDS}}
@@ -62,7 +62,7 @@ SELECT_PATIENT = f"""
 
 
 def _select_documents(source: str, link_condition: str = "") -> str:
-    """All documents of patients `p`, their links gathered at once: for many that is faster than patient by patient."""
+    """Select the documents of patients `p` with their links aggregated together, which is faster for many patients."""
     return f"""
         SELECT {_DOCUMENT_BY_JOINS} AS document, p.unique_id
         FROM {source} p
@@ -81,7 +81,7 @@ def _select_documents(source: str, link_condition: str = "") -> str:
 
 
 def select_page(limit: int) -> str:
-    """The first so many patients as one array. The number stands in the statement, which is planned the better."""
+    """Select the first patients as one array. The limit is a literal in the statement, so that it is planned better."""
     documents = _select_documents("page", "WHERE l.patient_id IN (SELECT unique_id FROM page)")
     return f"""
         WITH page AS (SELECT * FROM patients ORDER BY unique_id LIMIT {limit})
@@ -90,7 +90,7 @@ def select_page(limit: int) -> str:
 
 
 SELECT_ALL_PATIENTS = f"SELECT ',' || document FROM ({_select_documents('patients')})"
-"""Every patient, a comma before each: to be copied out."""
+"""Every patient with a comma before it, to be copied out."""
 
 _UPSERT_PROFILE = """
     INSERT INTO profiles (unique_id, email, first_name, last_name)
@@ -124,7 +124,7 @@ INSERT_PATIENT = f"""
     SELECT {_document(f"(SELECT {_HOSPITALS_JSON} FROM h)", f"(SELECT {_DOCTORS_JSON} FROM d)")}
     FROM p LEFT JOIN f ON true
 """
-"""$1: the new id, $2: the body."""
+"""Parameters: $1 is the new id and $2 the body."""
 
 _UPDATED_DOCUMENT = _document(
     f"(SELECT {_HOSPITALS_JSON} FROM h)",
@@ -146,4 +146,4 @@ UPDATE_PATIENT = f"""
     hs AS (INSERT INTO patient_hospitals SELECT $1, unique_id FROM h ON CONFLICT DO NOTHING)
     SELECT {_UPDATED_DOCUMENT} FROM p LEFT JOIN profiles f ON f.unique_id = p.profile_id
 """
-"""$1: the id, $2: the body, which replaces the hospitals."""
+"""Parameters: $1 is the id and $2 the body, which replaces the hospitals."""

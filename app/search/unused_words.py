@@ -1,6 +1,6 @@
-"""The dictionary of names: learning its words from imports, and forgetting those that no patient has any more.
+"""Deletion of name words that no patient has any more, in the background and when a patient is erased.
 
-Triggers of the database learn the words of everything else that is written (see `app.models.name_word`).
+Database triggers add words (`app.models.name_word`), and imports add theirs at their end (`app.transfer.name_words`).
 """
 
 import asyncio
@@ -18,9 +18,9 @@ from app.errors import UnavailableError
 log = structlog.get_logger()
 
 STALE_WORDS_INTERVAL_SECONDS = 10
-"""How often words are looked at that patients no longer have."""
+"""Seconds between two deletions of the words that patients no longer have."""
 _SHORT_LOCK_TIMEOUT = set_local({"lock_timeout": "100ms"})
-"""Forgetting excludes writers for a moment, and never waits long for its turn: all writers would wait behind it."""
+"""Deleting words locks out writers briefly, and must not wait long for its locks: all writers would queue behind it."""
 
 _SELECT_WORDS_IN_HISTORY = text(
     """
@@ -33,9 +33,9 @@ _SELECT_WORDS_IN_HISTORY = text(
     """
 )
 STALE_WORDS_BATCH_SIZE = 50
-"""Words that are looked at in one transaction: some milliseconds."""
+"""Maximum number of words that one transaction checks, so that it takes only some milliseconds."""
 MAX_LOCK_ATTEMPTS = 100
-"""Attempts to forget the words of an erased person, each of which waits for 0.1 seconds at most."""
+"""Maximum number of attempts to delete the words of an erased patient; each waits up to 0.1 seconds for a lock."""
 
 _WORDS_PARAMETER = bindparam("words", type_=ARRAY(Text))
 _DELETE_UNUSED_WORDS = text("SELECT forget_words(:words)").bindparams(_WORDS_PARAMETER)
@@ -49,15 +49,15 @@ _SELECT_STALE_WORDS = text(
 
 
 async def words_in_history(connection: AsyncConnection, patient_id: str) -> Sequence[str]:
-    """All words of all names that a patient has had."""
+    """Return all words of all names that a patient has ever had, from the journal."""
     return (await connection.execute(_SELECT_WORDS_IN_HISTORY, {"id": patient_id})).scalars().all()
 
 
 async def delete_unused_words(connection: AsyncConnection, words: Sequence[str]) -> None:
-    """Remove those of some words that no patient, or no patient of a hospital, has any more.
+    """Delete those of the words that no patient, or no patient of a hospital, has any more.
 
     Raises:
-        InTheWayError: other transactions, such as an import, write words all the time.
+        LockNotAvailableError: other transactions, such as an import, write words all the time.
     """
     for attempt in range(MAX_LOCK_ATTEMPTS):
         try:
@@ -68,14 +68,14 @@ async def delete_unused_words(connection: AsyncConnection, words: Sequence[str])
         except LockNotAvailableError:
             if attempt == MAX_LOCK_ATTEMPTS - 1:
                 raise
-            await asyncio.sleep(random.uniform(0.1, 0.3))  # noqa: S311  # no secret
+            await asyncio.sleep(random.uniform(0.1, 0.3))  # noqa: S311  # jitter, not a secret
 
 
 async def delete_stale_words(database: Database) -> None:
-    """Remove the words that no patient has any more since a name changed, a patient was deleted or a link removed.
+    """Delete the words that no patient has any more after a name changed, a patient was deleted or a link was removed.
 
-    A batch that cannot be done now, since writers or another process are in the way or it takes too long, is left for
-    the next time, and keeps no other back.
+    A batch that fails, because writers or another process hold the locks or because it takes too long, is left for the
+    next run and does not hold up other batches.
     """
     after, failure = "", None
     while words := await _select_stale_words(database, after):
@@ -89,8 +89,8 @@ async def delete_stale_words(database: Database) -> None:
             await database.transaction(work, max_attempts=1)
         except (DBAPIError, UnavailableError) as error:
             failure = type(error).__name__
-    if failure is not None:  # said once: a role without the right fails at each batch
-        log.info("words were not forgotten yet", error=failure)
+    if failure is not None:  # logged once: a role without the privilege fails at each batch
+        log.info("unused name words not deleted yet", error=failure)
 
 
 async def _select_stale_words(database: Database, after: str) -> Sequence[str]:
@@ -102,41 +102,12 @@ async def _select_stale_words(database: Database, after: str) -> Sequence[str]:
                 .all()
             )
     except (DBAPIError, UnavailableError) as error:
-        log.info("words were not forgotten yet", error=type(error).__name__)
+        log.info("unused name words not deleted yet", error=type(error).__name__)
         return ()
 
 
 async def delete_stale_words_periodically(database: Database) -> None:
-    """Forget stale words from time to time, until cancelled."""
+    """Delete stale words every `STALE_WORDS_INTERVAL_SECONDS`, until cancelled."""
     while True:
         await asyncio.sleep(STALE_WORDS_INTERVAL_SECONDS)
         await delete_stale_words(database)
-
-
-DEFER_NAME_WORDS = set_local({"patients.learn_words": "later", "patients.learn_hospital_words": "later"})
-"""Have the triggers learn no words in the rest of a transaction, which has to do it at its end, by `LEARN`.
-
-The first transaction that has a word holds up all others that have it too, until it ends.
-"""
-_STAGED_WORDS_SQL = """
-    FROM patients JOIN staged_patients USING (unique_id) {links},
-        unnest((tsvector_to_array(patient_search))[1 : 60]) AS word
-    WHERE fate IN ('created', 'updated') AND char_length(word) > {short}
-    ON CONFLICT DO NOTHING
-"""
-STAGE_NAME_WORDS = (
-    text("INSERT INTO staged_words SELECT DISTINCT word" + _STAGED_WORDS_SQL.format(links="", short=0)),
-    text(
-        "INSERT INTO staged_hospital_words SELECT DISTINCT hospital_id, word"
-        + _STAGED_WORDS_SQL.format(links="JOIN patient_hospitals ON patient_id = unique_id", short=2)
-    ),
-)
-"""Note the words of patients that are staged (`app.transfer`), and of their hospitals."""
-INSERT_NAME_WORDS = (
-    text("INSERT INTO name_words (word) SELECT word FROM staged_words ORDER BY word ON CONFLICT DO NOTHING"),
-    text(
-        "INSERT INTO hospital_words (hospital_id, word) SELECT hospital_id, word FROM staged_hospital_words"
-        " ORDER BY hospital_id, word ON CONFLICT DO NOTHING"
-    ),
-)
-"""Learn the words that were noted, in the order in which the triggers learn them."""

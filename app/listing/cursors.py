@@ -20,15 +20,12 @@ from sqlalchemy import select
 from app.auth.principal import Principal
 from app.db.database import Database
 from app.errors import FieldError, ValidationFailedError
+from app.listing.pagination import MAX_CURSOR_LENGTH
 from app.models import service_secrets
 
 P = TypeVar("P", bound=BaseModel)
 CURSOR_VERSION = b"3"
 """Of what is sealed; cursors of another version of the service are no cursors to this one."""
-MAX_CURSOR_LENGTH = 4000
-"""Characters: with more, links would be refused on their way."""
-CURSOR_PATTERN = "^[A-Za-z0-9_-]+$"
-"""Of what cursors consist; published only, as what has another character is no cursor all the same."""
 NONCE_SIZE_BYTES = 16
 """Before what is sealed; RFC 5297, section 3, has the nonce as the last of the associated data."""
 PADDING_BLOCK_SIZE_BYTES = 64

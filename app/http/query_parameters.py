@@ -1,6 +1,8 @@
-"""The query of a request, read into a model: what FastAPI does too, by looking for each parameter that there could be.
+"""Query strings, parsed into models.
 
-A list of patients takes 28, of which a request has one or two: reading them took longer than reading the patients.
+FastAPI does this by looking up each parameter that the model has. A list of patients has 28, of which a request sends
+one or two, and the lookups took longer than reading the patients: a millisecond of 3.4 for a page. This module looks at
+the parameters that were sent, and rejects those that are repeated.
 """
 
 from functools import cache
@@ -16,30 +18,28 @@ from app.errors import FieldError, ValidationFailedError
 M = TypeVar("M", bound=BaseModel)
 
 
-def openapi_query_parameters(model: type[BaseModel]) -> dict[str, Any]:
-    """The `openapi_extra` of a route whose query `read_query` reads into `model`."""
+def query_parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
+    """Return the OpenAPI parameters of a query that `parse_query` reads into `model`."""
     _, schemas = models_json_schema([(model, "validation")], ref_template="#/components/schemas/{model}")
     fields = schemas["$defs"][model.__name__]["properties"]
-    return {
-        "parameters": [
-            {
-                "name": name,
-                "in": "query",
-                "required": False,
-                "schema": schema,
-                **({"description": schema["description"]} if "description" in schema else {}),
-            }
-            for name, schema in fields.items()
-        ]
-    }
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "schema": schema,
+            **({"description": schema["description"]} if "description" in schema else {}),
+        }
+        for name, schema in fields.items()
+    ]
 
 
 def parse_query(request: Request, model: type[M]) -> M:
-    """Read the query of a request.
+    """Return the query of a request as a `model`.
 
     Raises:
-        InvalidError: a parameter that takes one value has two: which one counts, two programs may see differently.
-        RequestValidationError: a parameter is none that there is, or a value is not what it takes.
+        ValidationFailedError: a parameter that takes one value is repeated: programs differ in which one they use.
+        RequestValidationError: a parameter is unknown or has an invalid value.
     """
     values_by_name: dict[str, Any] = {}
     for name, value in request.query_params.multi_items():
@@ -63,12 +63,12 @@ def parse_query(request: Request, model: type[M]) -> M:
 
 @cache
 def _multi_valued_parameters(model: type[BaseModel]) -> frozenset[str]:
-    """The names of the parameters that take several values."""
+    """Return the names of the parameters that take several values."""
     return frozenset(
         name for name, field in model.model_fields.items() if list in _annotation_origins(field.annotation)
     )
 
 
 def _annotation_origins(annotation: Any) -> set[Any]:
-    """What an annotation is made of: `list` and `str` of `list[str] | None`."""
+    """Return the origins of an annotation and of its arguments, such as `list` for `list[str] | None`."""
     return {get_origin(annotation)}.union(*map(_annotation_origins, get_args(annotation)))

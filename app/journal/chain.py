@@ -1,4 +1,4 @@
-"""The chains of the journal's entries: whether they are whole, and a digest of them all to be kept elsewhere."""
+"""The hash chains of the journal: checks that they are intact, and the journal head, a digest to keep elsewhere."""
 
 import asyncio
 import re
@@ -33,36 +33,24 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by, distinct_on
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.models import Profile, journal
-from app.models.journal import HASHED_COLUMNS
+from app.records.journal_hash import content_hash, epoch_microseconds, hex_text
 
 TRANSACTION_POLL_SECONDS = 0.1
-"""Between two questions whether transactions have ended."""
+"""Seconds between two checks whether running transactions have ended."""
 _DIGEST_PATTERN = "[0-9a-f]{64}"
 _HASH_PATTERN = f"^{_DIGEST_PATTERN}$"
 
 
-def content_hash(entry: FromClause) -> ColumnElement[bytes]:
-    """The hash of what an entry says."""
-    return func.journal_content(*(entry.c[name] for name in HASHED_COLUMNS), type_=LargeBinary)
-
-
-def hex_text(value: ColumnElement[bytes]) -> ColumnElement[str]:
-    """A hash as JSON has it."""
-    return func.encode(value, literal_column("'hex'"), type_=Text)
-
-
-def epoch_microseconds(time: ColumnElement[datetime]) -> ColumnElement[int]:
-    """A moment as JSON has it: since 1970, in UTC."""
-    return cast(func.extract("epoch", time) * literal_column("1000000"), BigInteger)
-
-
 _KEPT_CONTENT_HASH = journal.c.erasure.op("->>", return_type=Text())("content")
-"""Of an entry that an erasure has redacted: the hash of what it said, in hexadecimal."""
+"""The hash of the original content of an entry that an erasure has redacted, in hexadecimal."""
 _IS_ERASURE = journal.c.action == literal_column("'erased'")
 
 
 def _erasure_elements(name: str, entry: FromClause = journal) -> Any:
-    """What an erasure's entry lists: `removed`, a time and a hash each; `redacted`, a hash and that of the content."""
+    """Return the elements of a list in the entry of an erasure.
+
+    An element of `removed` is the time and the hash of an entry; one of `redacted` is its hash and its content hash.
+    """
     elements = func.json_array_elements(entry.c.erasure.op("->")(name))
     return elements.table_valued("value", with_ordinality="place", name=name).render_derived()
 
@@ -72,7 +60,7 @@ def _element_text(array: ColumnElement[Any], index: int) -> ColumnElement[str]:
 
 
 def select_discrepancies(resource: str) -> Select[Any]:
-    """The first entry of each record's chain that is wrong: the record's `unique_id`, and what is wrong, in words."""
+    """Select the first wrong entry of each record's chain: the record's `unique_id` and a description of the error."""
     kept_hash = case(
         (
             _KEPT_CONTENT_HASH.regexp_match(_HASH_PATTERN),
@@ -90,7 +78,7 @@ def select_discrepancies(resource: str) -> Select[Any]:
             case((_KEPT_CONTENT_HASH.is_not(None), hex_text(content_hash(journal)))).label("says"),
         )
         .where(journal.c.resource == resource)
-        .offset(literal_column("0"))  # so that hashes are sorted below, and no records
+        .offset(literal_column("0"))  # so that the sort below carries hashes, not records
         .subquery("entries")
     )
 
@@ -114,13 +102,13 @@ def select_discrepancies(resource: str) -> Select[Any]:
                 entry.redacted_by.is_not(None),
                 not_(tuple_(entry.redacted_by, hex_text(entry.hash), entry.says).in_(permitted_redactions)),
             ),
-            "was redacted in version " + version + " by no erasure, or changed since",
+            "was redacted in version " + version + " without an erasure, or changed since",
         ),
         (
             entry.hash != func.sha256(entry.previous.op("||")(entry.content)),
             case(
-                (entry.earlier.is_(None), "has lost versions before " + version + ", or that is not as it was written"),
-                else_="has a version " + version + " that is not as it was written",
+                (entry.earlier.is_(None), "has lost versions before " + version + ", or that version was altered"),
+                else_="has a version " + version + " that was altered",
             ),
         ),
     )
@@ -133,17 +121,17 @@ def select_discrepancies(resource: str) -> Select[Any]:
 
 
 class ErasureCounts(NamedTuple):
-    """What erasures have taken from the journal, by what it says itself."""
+    """How much erasures have removed from the journal, according to the journal itself."""
 
     erased_records: int
     removed_entries: int
-    """Entries of these."""
+    """Entries of the erased records."""
     redacted_entries: int
-    """Entries of other records, of which a part was replaced."""
+    """Entries of other records, each with a part replaced."""
 
 
 async def count_erasures(connection: AsyncConnection) -> ErasureCounts:
-    """Count what is not to be verified, as it is gone by an erasure."""
+    """Count what cannot be verified because an erasure has removed it."""
     removed = func.json_array_length(journal.c.erasure.op("->")("removed"))
     counts = select(
         func.count().filter(_IS_ERASURE),
@@ -154,11 +142,11 @@ async def count_erasures(connection: AsyncConnection) -> ErasureCounts:
 
 
 class MalformedJournalHeadError(Exception):
-    """A text is not a line of `journal head`; the message tells the operator what one looks like."""
+    """A text is not a line that `journal head` printed; the message tells the operator what such a line contains."""
 
 
 class JournalHead(NamedTuple):
-    """The journal at a moment: how many entries it had, and a digest of the newest of each record."""
+    """The journal at one time: the number of its entries, and a digest of the newest entry of each record."""
 
     time: datetime
     entry_count: int
@@ -166,10 +154,10 @@ class JournalHead(NamedTuple):
 
     @classmethod
     def parse(cls, line: str) -> Self:
-        """Read what `str` has written.
+        """Parse a line in the format that `str` returns.
 
         Raises:
-            MalformedHeadError: it is something else.
+            MalformedJournalHeadError: the line has another format.
         """
         match = re.fullmatch(
             f"(?P<time>\\S+[+]00:00) (?P<entries>[0-9]{{1,18}}) (?P<digest>{_DIGEST_PATTERN})", line.strip()
@@ -178,7 +166,7 @@ class JournalHead(NamedTuple):
             if match is not None:
                 return cls(datetime.fromisoformat(match["time"]), int(match["entries"]), match["digest"])
         raise MalformedJournalHeadError(
-            "That is no line of `patients-api journal head`: a time, a number of entries and a digest."
+            "This is not a line from `patients-api journal head`: a time, a number of entries and a digest."
         )
 
     def __str__(self) -> str:
@@ -189,7 +177,10 @@ _TIME_PARAMETER = bindparam("time", type_=DateTime(timezone=True))
 
 
 def _head_statement() -> Select[Any]:
-    """How many entries there were at `:time`, and the digest; as many as are removed since, by what erasures list."""
+    """Select the number of entries at `:time`, their digest, and how many of them were removed since.
+
+    Removed entries are included: erasures list their times and hashes in the journal.
+    """
     existed_then = journal.c.time <= _TIME_PARAMETER
     newest_hashes = (
         select(journal.c.hash)
@@ -207,7 +198,7 @@ def _head_statement() -> Select[Any]:
     )
     heads = union_all(select(newest_hashes.c[0]), select(last_removed_hashes.c[0])).subquery("heads")
     (head_hash,) = heads.c
-    # by their first bytes: all in one value would be too large for a value, with a few million records
+    # grouped by first byte: with a few million records, all hashes together would be too large for one value
     first_byte = func.substring(head_hash, literal_column("1"), literal_column("1"), type_=LargeBinary).label("part")
     digests_by_first_byte = (
         select(
@@ -230,7 +221,7 @@ def _head_statement() -> Select[Any]:
 
 
 def _entries_removed_since() -> CTE:
-    """The entries of `:time` that erasures have removed since."""
+    """Select the entries that existed at `:time` and that erasures have removed since."""
     removed = _erasure_elements("removed")
     time, entry = (removed.c.value.op("->>", return_type=Text())(literal_column(index)) for index in ("0", "1"))
     return (
@@ -244,20 +235,21 @@ def _entries_removed_since() -> CTE:
 
 
 async def read_journal_head(connection: AsyncConnection) -> JournalHead:
-    """The journal as it is now. `connection` is in no transaction: each statement sees what was committed before it.
+    """Return the journal head as of now.
 
-    It waits for the transactions under way: they may have written entries of before now that nobody sees yet.
+    `connection` must not be in a transaction, so that each statement sees what was committed before it. The function
+    waits for running transactions to end: they may have written entries before now that are not visible yet.
     """
     time: datetime = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
     current_transaction_id = (await connection.execute(text("SELECT pg_current_xact_id()::text"))).scalar_one()
     transactions_ended = text("SELECT pg_snapshot_xmin(pg_current_snapshot()) > CAST(CAST(:until AS text) AS xid8)")
-    while not (await connection.execute(transactions_ended, {"until": current_transaction_id})).scalar_one():  # noqa: ASYNC110  # of PostgreSQL's
+    while not (await connection.execute(transactions_ended, {"until": current_transaction_id})).scalar_one():  # noqa: ASYNC110  # PostgreSQL offers no event
         await asyncio.sleep(TRANSACTION_POLL_SECONDS)
     journal_head, _ = await read_journal_head_at(connection, time)
     return journal_head
 
 
 async def read_journal_head_at(connection: AsyncConnection, time: datetime) -> tuple[JournalHead, int]:
-    """The journal as it was at a moment, and how many entries of then erasures have removed since."""
+    """Return the journal head as of `time`, and how many of the entries at that time erasures have removed since."""
     entries, digest, removed = (await connection.execute(_head_statement(), {"time": time})).one()
     return JournalHead(time, entries, digest), removed

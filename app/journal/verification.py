@@ -1,4 +1,4 @@
-"""The proof that the journal tells the truth: each record is what its newest entry says, and its chain is whole."""
+"""Verification of the journal: each record is equal to its newest entry, and its hash chain is intact."""
 
 from typing import NamedTuple
 
@@ -6,35 +6,35 @@ from sqlalchemy import ColumnElement, and_, case, cast, func, literal_column, or
 from sqlalchemy.dialects.postgresql import JSONB, distinct_on
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.journal import chain
 from app.models import journal
-from app.records import chain
 from app.records.journal_entries import record_snapshot
 from app.records.repository import Repository
 
 MAX_LISTED_DISCREPANCIES = 20
-"""Flaws of a resource: after a restore that went wrong each record has one."""
+"""Maximum number of discrepancies listed per resource: after a failed restore, every record has one."""
 
 
 class Discrepancy(NamedTuple):
-    """A record of which the journal does not tell the truth."""
+    """A record that does not agree with its journal entries."""
 
     unique_id: str
     description: str
 
 
 class VerificationResult(NamedTuple):
-    """What verifying one resource came to."""
+    """The result of verifying one resource."""
 
     record_count: int
     entry_count: int
     discrepancies: list[Discrepancy]
-    """The first ones."""
+    """The first discrepancies, up to `MAX_LISTED_DISCREPANCIES`."""
     discrepancy_count: int
-    """How many there are, of which a record may have two."""
+    """Number of all discrepancies, of which a record may have two."""
 
 
 async def verify_journal(connection: AsyncConnection, repository_class: type[Repository]) -> VerificationResult:
-    """Compare all records of a resource, in one statement's snapshot, with the journal."""
+    """Compare all records of a resource with the journal, in the snapshot of one statement."""
     table = repository_class.table
     current = select(
         table.c.unique_id,
@@ -54,10 +54,12 @@ async def verify_journal(connection: AsyncConnection, repository_class: type[Rep
 
     checks = (
         check(newest.c.unique_id.is_(None), "is not in the journal"),
-        check(and_(current.c.unique_id.is_(None), newest.c.record.is_not(None)), "is in the journal only"),
-        check(and_(current.c.unique_id.is_not(None), newest.c.record.is_(None)), "was deleted, says the journal"),
-        check(current.c.version != newest.c.version, "has another version than its newest entry"),
-        check(current.c.record != newest.c.record, "is not what its newest entry says"),
+        check(and_(current.c.unique_id.is_(None), newest.c.record.is_not(None)), "exists only in the journal"),
+        check(
+            and_(current.c.unique_id.is_not(None), newest.c.record.is_(None)), "was deleted according to the journal"
+        ),
+        check(current.c.version != newest.c.version, "has a different version than its newest entry"),
+        check(current.c.record != newest.c.record, "differs from its newest entry"),
     )
     mismatches = (
         select(func.coalesce(current.c.unique_id, newest.c.unique_id), case(*checks))
@@ -65,7 +67,7 @@ async def verify_journal(connection: AsyncConnection, repository_class: type[Rep
         .where(or_(*(condition for condition, _ in checks)))
     )
     broken_chains = chain.select_discrepancies(table.name).subquery("broken")
-    # counted before the limit: each row has the number of all
+    # the window function counts all rows before the limit applies
     all_discrepancies = mismatches.union_all(select(*broken_chains.c)).subquery()
     discrepancy_rows = (
         await connection.execute(select(*all_discrepancies.c, func.count().over()).limit(MAX_LISTED_DISCREPANCIES))

@@ -1,0 +1,167 @@
+"""The routes that every resource has: list, create, get, update and delete."""
+
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from app.api.documentation import (
+    IDEMPOTENCY_KEY,
+    IF_MATCH,
+    IF_NONE_MATCH,
+    IF_NONE_MATCH_ANY,
+    PAGE_ERRORS,
+    TOTAL_COUNT_HEADER,
+    header_references,
+    link_header,
+    location_header,
+    problem_responses,
+    request_parameters,
+)
+from app.api.list_response import list_response
+from app.api.list_source import RecordListSource
+from app.api.resource import ResourceApi, annotate
+from app.api.responses import record_response
+from app.api.routing import passthrough
+from app.api.services import get_services
+from app.api.writes import WriteRequest
+from app.auth.scopes import requires
+from app.errors import IdentifierRetiredError, InUseError
+from app.http.query_parameters import parse_query
+from app.listing.pagination import ListParameters
+
+CREATE_PROBLEMS = (400, 409, 412, 413, 415, 422)
+UPDATE_PROBLEMS = (400, 404, 412, 413, 415, 422, 428)
+DELETE_PROBLEMS = (404, 412, 428)
+"""The statuses that these operations of any resource may fail with."""
+
+
+async def list_resource(request: Request, resource: ResourceApi[Any, Any], parameters: ListParameters) -> Response:
+    """Return the records of a resource that match the parameters, or a page of them."""
+    return await list_response(
+        request, parameters, partial(RecordListSource, request, resource.repository_class, resource.listing_class)
+    )
+
+
+def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
+    """Add the routes of a resource to its router."""
+    noun, path = resource.noun, f"{router.prefix}/"
+    service_class, representation = resource.service_class, resource.representation
+
+    @router.get(
+        "/",
+        name=f"list_{noun}s",
+        summary=f"List {noun}s",
+        description=resource.description(
+            "list", f"List all {noun}s in the order of their `unique_id`, or a page of them with `limit` and `cursor`."
+        ),
+        response_description=f"All {noun}s, or a page of them.",
+        response_model=list[representation],  # type: ignore[valid-type]
+        openapi_extra=requires(resource.read_scope) | request_parameters(query=resource.list_parameters),
+        responses=problem_responses(422, errors=PAGE_ERRORS)
+        | {200: {"headers": {**link_header(path), **TOTAL_COUNT_HEADER}}},
+    )
+    @passthrough
+    async def list_records(request: Request) -> Response:
+        return await list_resource(request, resource, parse_query(request, resource.list_parameters))
+
+    async def create_record(request: Request, body: Any) -> Response:
+        write = WriteRequest(request, service_class, body=body)
+        write.accept_idempotency_key()
+        record = await write.run(lambda service, precondition: service.create(body, precondition), batched=True)
+        return write.response(record, 201, {"Location": f"{request.scope['path']}{record.unique_id}/"})
+
+    annotate(create_record, body=resource.create_body)
+    router.post(
+        "/",
+        name=f"create_{noun}",
+        summary=f"Create a {noun}",
+        description=resource.description("create", f"Create a {noun}."),
+        response_description=f"The new {noun}.",
+        status_code=201,
+        response_model=representation,
+        openapi_extra=requires(resource.write_scope) | request_parameters(headers=(IF_NONE_MATCH_ANY, IDEMPOTENCY_KEY)),
+        responses=problem_responses(*CREATE_PROBLEMS, noun=noun, errors=resource.body_errors)
+        | {201: {"headers": {**header_references("ETag", "Idempotency-Replayed"), **location_header(path)}}},
+    )(create_record)
+
+    async def get_record(request: Request, unique_id: str) -> Response:
+        hospitals = resource.reading_principal(request).hospitals
+        reads = get_services(request).batched_reads
+        record = await reads.get(resource.repository_class, hospitals, unique_id)
+        return record_response(request, record.document)
+
+    annotate(get_record, unique_id=resource.path_id)
+    router.get(
+        "/{unique_id}/",
+        name=f"get_{noun}",
+        summary=f"Get a {noun}",
+        description=resource.description("get", f"Get one {noun}."),
+        response_description=f"The {noun}.",
+        response_model=representation,
+        openapi_extra=requires(resource.read_scope)
+        | request_parameters(headers=(IF_NONE_MATCH, *resource.get_headers)),
+        responses=problem_responses(
+            404, *((422,) if resource.get_errors else ()), noun=noun, errors=resource.get_errors
+        )
+        | {200: {"headers": header_references("ETag")}}
+        | {304: {"description": "The record is still the one that `If-None-Match` names.", **_etag_header()}},
+    )(passthrough(get_record))
+
+    async def update_record(request: Request, unique_id: str, body: Any) -> Response:
+        write = WriteRequest(request, service_class, body=body, unique_id=unique_id)
+        record = await write.run(
+            lambda service, precondition: service.update(unique_id, body, precondition), batched=True
+        )
+        return write.response(record)
+
+    annotate(update_record, unique_id=resource.path_id, body=resource.update_body)
+    for method, verb, summary in (
+        ("PATCH", "patch", f"Update a {noun}, as PUT does"),
+        ("PUT", "update", f"Update a {noun}"),
+    ):
+        router.add_api_route(
+            "/{unique_id}/",
+            update_record,
+            methods=[method],
+            name=f"{verb}_{noun}",
+            summary=summary,
+            description=resource.description("update", f"Change the given fields of a {noun}; absent ones stay."),
+            response_description=f"The {noun} after the update.",
+            response_model=representation,
+            openapi_extra=requires(resource.write_scope) | request_parameters(headers=(IF_MATCH,)),
+            responses=problem_responses(
+                *UPDATE_PROBLEMS,
+                *((409,) if resource.updates_can_conflict else ()),
+                noun=noun,
+                conflict=IdentifierRetiredError("profile", 3),
+                errors=resource.body_errors,
+            )
+            | {200: {"headers": header_references("ETag")}},
+        )
+
+    async def delete_record(request: Request, unique_id: str) -> Response:
+        write = WriteRequest(request, service_class, unique_id=unique_id)
+        await write.run(lambda service, precondition: service.delete(unique_id, precondition))
+        return Response(status_code=204)
+
+    annotate(delete_record, unique_id=resource.path_id)
+    router.delete(
+        "/{unique_id}/",
+        name=f"delete_{noun}",
+        summary=f"Delete a {noun}",
+        description=resource.description("delete", f"Delete a {noun} that no patient is linked to."),
+        response_description=f"The {noun} is deleted.",
+        status_code=204,
+        openapi_extra=requires(resource.delete_scope) | request_parameters(headers=(IF_MATCH,)),
+        responses=problem_responses(
+            *DELETE_PROBLEMS,
+            *((409,) if resource.patients_link_to_it else ()),
+            noun=noun,
+            conflict=InUseError(noun, patient_count=2),
+        ),
+    )(passthrough(delete_record))
+
+
+def _etag_header() -> dict[str, Any]:
+    return {"headers": header_references("ETag")}

@@ -1,0 +1,212 @@
+"""The parts of an operation's OpenAPI description that routes declare: headers, parameters, problem responses."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from app.api.break_glass import MAX_REASON_LENGTH
+from app.api.idempotency import KEY_PATTERN
+from app.auth.scopes import Scope
+from app.errors import (
+    IdentifierRetiredError,
+    MissingScopeError,
+    NotFoundError,
+    PreconditionFailedError,
+    PreconditionRequiredError,
+    ServiceError,
+    TooManyRequestsError,
+    UnauthorizedError,
+    UnavailableError,
+    UnsupportedMediaTypeError,
+    ValidationFailedError,
+)
+from app.http.problems import (
+    BODY_TOO_LARGE_DETAIL,
+    HEAD_TOO_LARGE_DETAIL,
+    PROBLEM_MEDIA_TYPE,
+    UNEXPECTED_ERROR_DETAIL,
+    problem_content,
+    status_phrase,
+)
+from app.http.query_parameters import query_parameters
+
+JsonObject = dict[str, Any]
+
+_EXAMPLE_REQUEST_ID = "req_01m82ajx1ew0r14nzv08mnkrmd"
+
+RESPONSE_HEADERS: JsonObject = {
+    "X-Request-ID": {
+        "description": "The id of the request in the log: the request's own `X-Request-ID` if it sent a usable one.",
+        "required": True,
+        "schema": {"type": "string"},
+        "example": _EXAMPLE_REQUEST_ID,
+    },
+    "Retry-After": {
+        "description": "The number of seconds after which to try again.",
+        "required": True,
+        "schema": {"type": "integer"},
+        "example": 1,
+    },
+    "ETag": {
+        "description": "Identifies this exact representation: send it as `If-Match` with a change, or as "
+        "`If-None-Match` to ask whether it has changed.",
+        "required": True,
+        "schema": {"type": "string"},
+        "example": '"9Jd3v4wq0c9h4t5k6m7n8p"',
+    },
+    "Idempotency-Replayed": {
+        "description": "`true` if this is the stored response to an earlier request with the same `Idempotency-Key`.",
+        "schema": {"type": "string", "enum": ["true"]},
+    },
+    "WWW-Authenticate": {
+        "description": "What is missing: credentials, valid credentials, or a scope (RFC 6750).",
+        "required": True,
+        "schema": {"type": "string"},
+        "example": 'Bearer realm="patients-api", error="invalid_token"',
+    },
+}
+"""The headers that several operations return, as `components.headers`."""
+
+IF_MATCH: JsonObject = {
+    "name": "If-Match",
+    "description": "The `ETag` of the representation you read: the change is made only if the record is still the "
+    "same, otherwise the response is 412. Operators may require this header (428).",
+}
+IF_NONE_MATCH: JsonObject = {
+    "name": "If-None-Match",
+    "description": "The `ETag` of the representation you have: the response is 304 without a body if it is still "
+    "current.",
+}
+IF_NONE_MATCH_ANY: JsonObject = {
+    "name": "If-None-Match",
+    "description": "`*`: create the record only if none has this `unique_id`, otherwise the response is 412.",
+}
+IDEMPOTENCY_KEY: JsonObject = {
+    "name": "Idempotency-Key",
+    "description": "A text of up to 255 characters that is unique for each request, such as a UUID. A request repeated "
+    "with the same key within 24 hours gets the response of the first one, and changes nothing.",
+    "schema": {"type": "string", "pattern": KEY_PATTERN},
+}
+BREAK_GLASS: JsonObject = {
+    "name": "X-Break-Glass",
+    "description": "In an emergency, the reason for reading a patient of other hospitals, in at least two words of ten "
+    "letters in all. It is audited, with the caller and the time, and needs the scope `patients:break-glass`.",
+    "schema": {"type": "string", "maxLength": MAX_REASON_LENGTH},
+}
+
+
+def request_parameters(
+    *, query: type[BaseModel] | None = None, headers: Iterable[JsonObject] = ()
+) -> dict[str, list[JsonObject]]:
+    """Return the `openapi_extra` of an operation that reads these headers, and its query into the model `query`."""
+    parameters = [] if query is None else query_parameters(query)
+    return {"parameters": [*parameters, *({"in": "header", "schema": {"type": "string"}, **one} for one in headers)]}
+
+
+def header_references(*names: str) -> JsonObject:
+    """Return the `headers` of a response, as references to the components of these names."""
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+def location_header(path: str) -> JsonObject:
+    """Return the `Location` header of the response to a creation below `path`."""
+    return {
+        "Location": {
+            "description": "The path of the new record.",
+            "required": True,
+            "schema": {"type": "string"},
+            "example": f"{path}an-id/",
+        }
+    }
+
+
+def link_header(path: str) -> JsonObject:
+    """Return the `Link` header of a page of the list at `path`."""
+    return {
+        "Link": {
+            "description": 'On a page: the URL of the next page, as `<…>; rel="next"`, if there is one, and of the '
+            "first.",
+            "schema": {"type": "string"},
+            "example": f'<{path}?limit=100&cursor=t1Q9Zk3m0aXl>; rel="next", <{path}?limit=100>; rel="first"',
+        }
+    }
+
+
+NEXT_CURSOR_HEADER: JsonObject = {
+    "Next-Cursor": {
+        "description": "On a page: the `cursor` of the next page, if there is one.",
+        "schema": {"type": "string"},
+        "example": "t1Q9Zk3m0aXl",
+    }
+}
+TOTAL_COUNT_HEADER: JsonObject = {
+    "X-Total-Count": {
+        "description": "The number of records in the list, if requested by `count=exact`; for more than 1,000 matches "
+        "of a filter or a search, an estimate with two digits.",
+        "schema": {"type": "integer"},
+        "example": 2543,
+    }
+}
+
+PAGE_ERRORS: Sequence[JsonObject] = [
+    {"loc": ["query", "limit"], "msg": "Input should be less than or equal to 1000", "type": "less_than_equal"}
+]
+"""An example of the errors of a list."""
+
+_DETAILS: dict[int, str] = {
+    400: "The body is not valid JSON: Expecting value at line 1, column 24.",
+    401: UnauthorizedError().detail,
+    412: PreconditionFailedError().detail,
+    413: BODY_TOO_LARGE_DETAIL,
+    415: UnsupportedMediaTypeError().detail,
+    422: ValidationFailedError([]).detail,
+    429: TooManyRequestsError(1).detail,
+    428: PreconditionRequiredError().detail,
+    431: HEAD_TOO_LARGE_DETAIL,
+    500: UNEXPECTED_ERROR_DETAIL,
+    503: UnavailableError().detail,
+}
+"""The example details of problems that say the same for every operation."""
+_PROBLEM_HEADERS = {
+    401: ("WWW-Authenticate",),
+    403: ("WWW-Authenticate",),
+    429: ("Retry-After",),
+    503: ("Retry-After",),
+}
+
+
+def problem_responses(
+    *statuses: int,
+    noun: str = "record",
+    conflict: ServiceError | None = None,
+    errors: Sequence[JsonObject] = (),
+    uses_database: bool = True,
+) -> dict[int | str, JsonObject]:
+    """Return the `responses` of an operation that may fail with these statuses, with 431, 500 and, by default, 503.
+
+    `noun` is what a 404 does not find, `conflict` an example of a 409, and `errors` of what a 422 lists.
+    """
+    details = {404: NotFoundError(noun).detail, 409: (conflict or IdentifierRetiredError(noun, 3)).detail}
+    all_statuses = sorted({*statuses, 431, 500, *({503} if uses_database else ())})
+    return {status: _problem_response(status, details.get(status), errors) for status in all_statuses}
+
+
+def access_problem_responses(scope: Scope) -> dict[int | str, JsonObject]:
+    """Return the `responses` of an operation that needs `scope`: it may fail with 401, 403 and 429."""
+    return {
+        401: _problem_response(401),
+        403: _problem_response(403, MissingScopeError(scope).detail),
+        429: _problem_response(429),
+    }
+
+
+def _problem_response(status: int, detail: str | None = None, errors: Sequence[JsonObject] = ()) -> JsonObject:
+    example = problem_content(status, detail or _DETAILS[status], _EXAMPLE_REQUEST_ID)
+    if status == 422 and errors:  # noqa: PLR2004  # the status that lists errors
+        example["errors"] = errors
+    return {
+        "description": status_phrase(status),
+        "content": {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "example": example}},
+        "headers": header_references(*_PROBLEM_HEADERS.get(status, ())),
+    }

@@ -1,0 +1,134 @@
+"""List responses: a page of a list with the headers that lead to other pages, or the whole list as a stream."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+from fastapi import Request, Response
+from fastapi.responses import StreamingResponse
+
+from app.api.list_source import STREAM_BATCH_SIZE, ListSource
+from app.api.services import get_services
+from app.api.streaming import JSON_ARRAY, NDJSON, ListFormat, stream_list
+from app.auth.principal import Principal
+from app.db.bulkhead import Bulkhead
+from app.errors import FieldError, ValidationFailedError
+from app.listing.cursors import non_paging_parameters
+from app.listing.pagination import DEFAULT_LIMIT, MAX_LIMIT, PageParameters
+from app.memory import schedule_memory_trim
+from app.paths import SEARCH_SUFFIX
+from app.request_state import RequestState
+
+MAX_STREAMS = 12
+"""Whole lists that a process sends concurrently; each holds some megabytes of memory."""
+MAX_STREAMS_PER_PRINCIPAL = 4
+"""The maximum number of these for one principal."""
+
+P = TypeVar("P", bound=PageParameters)
+
+
+async def list_response(request: Request, parameters: P, create_source: Callable[[P], ListSource]) -> Response:
+    """Return the page that the parameters or the setting `list_cap` ask for, or else the whole list as a stream.
+
+    The response is a JSON array, or one record per line if the client accepts `application/x-ndjson`. The source is
+    created with the parameters that the cursor contains, if there is one.
+
+    Raises:
+        ValidationFailedError: the cursor or a parameter is invalid.
+    """
+    _reject_query_parameters(request)
+    services = get_services(request)
+    after, parameters = await services.cursors.open(
+        _list_path(request),
+        Principal.from_request(request),
+        parameters.cursor,
+        parameters,
+        _parameters_location(request),
+    )
+    source = create_source(parameters)
+    list_format = NDJSON if NDJSON.media_type in request.headers.get("accept", "").lower() else JSON_ARRAY
+    headers = {"Vary": "Accept"}
+    if (total := await source.count()) is not None:
+        headers["X-Total-Count"] = str(total)
+    limit = parameters.limit
+    if limit is None:
+        is_page = parameters.cursor is not None or parameters.is_paged_by_default
+        limit = DEFAULT_LIMIT if is_page else services.settings.list_cap
+    if limit is None:
+        return await _stream_response(request, source, list_format, headers)
+    items = await source.page(after, limit + 1)  # one more than the page, to know whether there is a next one
+    page, has_next = items[:limit], len(items) > limit
+    # the link to a next page reveals that its first record matches the query, so that record counts as sent
+    await source.before_send(items if has_next and non_paging_parameters(parameters) else page)
+    headers |= await _pagination_headers(
+        request, page[-1].position if has_next else None, min(limit, MAX_LIMIT), parameters
+    )
+    body = list_format.opening + list_format.encode(page) + list_format.closing
+    return Response(body, headers=headers, media_type=list_format.media_type)
+
+
+async def _stream_response(
+    request: Request, source: ListSource, list_format: ListFormat, headers: dict[str, str]
+) -> Response:
+    state = RequestState.from_scope(request.scope)
+    # read before the response starts: a failure here still becomes a problem response
+    first_batch = await source.page(None, STREAM_BATCH_SIZE)
+    if len(first_batch) >= STREAM_BATCH_SIZE:
+        streams, name = get_services(request).stream_bulkhead, Principal.from_request(request).name
+        release = streams.try_acquire(name)
+        if release is None:
+            first_batch = ()  # hold no records while waiting for a slot
+            release = await streams.acquire(name)
+        state.release_stream_slot = partial(_end_stream, streams, release)
+        first_batch = first_batch or await source.page(None, STREAM_BATCH_SIZE)
+    await source.before_send(first_batch)
+    chunks = stream_list(source, list_format, first_batch, first_only=state.method == "HEAD")
+    return StreamingResponse(chunks, headers=headers, media_type=list_format.media_type)
+
+
+def _end_stream(streams: Bulkhead, release: Callable[[], None]) -> None:
+    release()
+    if streams.is_idle:
+        schedule_memory_trim()
+
+
+def _reject_query_parameters(request: Request) -> None:
+    """Reject query parameters of a request that has to send its parameters in the body."""
+    if _parameters_location(request) == "body" and request.query_params:
+        raise ValidationFailedError(
+            [FieldError(("query", name), "Must be in the body", "extra_forbidden") for name in request.query_params]
+        )
+
+
+def _parameters_location(request: Request) -> str:
+    """Return whether the parameters of the list are in the `query` or, for a search, in the `body`."""
+    return "body" if request.method == "POST" else "query"
+
+
+def _list_path(request: Request) -> str:
+    """Return the path of the list, also for its search."""
+    path: str = request.scope["path"]
+    return path.removesuffix(SEARCH_SUFFIX)
+
+
+async def _pagination_headers(request: Request, after: Any, limit: int, parameters: PageParameters) -> dict[str, str]:
+    """Return the headers that lead to other pages; `after` is the end of this page, or None if it is the last.
+
+    A request with parameters in the body gets a cursor to send there. Links are relative to this service, because the
+    name it is called by may be a proxy's. The parameters may name people: in links they are sealed in the cursor.
+    """
+    cursors = get_services(request).cursors
+    path, principal, location = _list_path(request), Principal.from_request(request), _parameters_location(request)
+    next_cursor = None if after is None else await cursors.seal(path, principal, after, parameters, location)
+    if location == "body":
+        return {} if next_cursor is None else {"Next-Cursor": next_cursor}
+    first_cursor = await cursors.seal(path, principal, None, parameters) if non_paging_parameters(parameters) else None
+    cursors_by_relation = (
+        {"first": first_cursor} if next_cursor is None else {"next": next_cursor, "first": first_cursor}
+    )
+    links = []
+    for relation, cursor in cursors_by_relation.items():
+        query = {"limit": str(limit)} if cursor is None else {"limit": str(limit), "cursor": cursor}
+        links.append(f'<{path}?{urlencode(query)}>; rel="{relation}"')
+    return {"Link": ", ".join(links)}

@@ -1,0 +1,18 @@
+"""Responses with one record."""
+
+from fastapi import Request, Response
+
+from app.records.preconditions import Precondition, entity_tag, etag_matches
+
+
+def record_response(
+    request: Request, document: str, status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    """Return a response with one JSON object and its ETag, or 304 if `If-None-Match` of a GET names that tag."""
+    tag = entity_tag(document)
+    # a cache may store the response, but has to revalidate it before each use
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache", **(headers or {})}
+    if_none_match = Precondition.from_headers(request.headers).if_none_match if request.method == "GET" else None
+    if if_none_match is not None and etag_matches(if_none_match, tag):
+        return Response(None, 304, headers)
+    return Response(document, status, headers, media_type="application/json")

@@ -1,0 +1,48 @@
+"""The words of imported names: collected during an import, and added to the vocabulary at its end.
+
+Triggers add the words of all other changes (see `app.models.name_word`).
+"""
+
+from sqlalchemy import Column, MetaData, Table, text
+
+from app.db.base import ID_TEXT
+from app.db.database import set_local
+
+STAGED_WORDS_TABLE, STAGED_HOSPITAL_WORDS_TABLE = (
+    Table(
+        name,
+        MetaData(),
+        *(Column(column, ID_TEXT, primary_key=True) for column in columns),
+        prefixes=["TEMPORARY"],
+        postgresql_on_commit="DROP",
+    )
+    for name, columns in (("staged_words", ["word"]), ("staged_hospital_words", ["hospital_id", "word"]))
+)
+DEFER_NAME_WORDS = set_local({"patients.learn_words": "later", "patients.learn_hospital_words": "later"})
+"""Makes the triggers add no words in the rest of a transaction, which has to add them at its end.
+
+For this it executes `STAGE_NAME_WORDS` and `INSERT_NAME_WORDS`. The first transaction that adds a word blocks all
+others that add the same word until it ends.
+"""
+_STAGED_WORDS_SQL = """
+    FROM patients JOIN staged_patients USING (unique_id) {links},
+        unnest((tsvector_to_array(patient_search))[1 : 60]) AS word
+    WHERE fate IN ('created', 'updated') AND char_length(word) > {short}
+    ON CONFLICT DO NOTHING
+"""
+STAGE_NAME_WORDS = (
+    text("INSERT INTO staged_words SELECT DISTINCT word" + _STAGED_WORDS_SQL.format(links="", short=0)),
+    text(
+        "INSERT INTO staged_hospital_words SELECT DISTINCT hospital_id, word"
+        + _STAGED_WORDS_SQL.format(links="JOIN patient_hospitals ON patient_id = unique_id", short=2)
+    ),
+)
+"""Collect the words of staged patients, and those of their hospitals, in temporary tables."""
+INSERT_NAME_WORDS = (
+    text("INSERT INTO name_words (word) SELECT word FROM staged_words ORDER BY word ON CONFLICT DO NOTHING"),
+    text(
+        "INSERT INTO hospital_words (hospital_id, word) SELECT hospital_id, word FROM staged_hospital_words"
+        " ORDER BY hospital_id, word ON CONFLICT DO NOTHING"
+    ),
+)
+"""Add the collected words, in the order in which the triggers add words, so that transactions cannot deadlock."""

@@ -1,4 +1,4 @@
-"""Tasks that each process of the service runs when it starts, and once an hour."""
+"""Background tasks that each process of the service runs when it starts and then once an hour."""
 
 import asyncio
 
@@ -8,17 +8,20 @@ from app.db.database import Database
 
 BACKGROUND_TASK_INTERVAL_SECONDS = 3600
 BACKGROUND_TASKS = (delete_expired_keys, add_months)
-"""Each task logs its failures, and makes up for them at the next run."""
+"""The background tasks. Each task logs its own failures and makes up for them in its next run."""
 
 
 async def run_background_tasks(database: Database) -> None:
-    """Run all background tasks once."""
+    """Run all background tasks once, one after the other."""
     for task in BACKGROUND_TASKS:
         await task(database)
 
 
 async def run_background_tasks_periodically(database: Database) -> None:
-    """Run all background tasks every `BACKGROUND_TASK_INTERVAL_SECONDS`, until cancelled."""
+    """Run all background tasks every `BACKGROUND_TASK_INTERVAL_SECONDS`, until this coroutine is cancelled.
+
+    The first run is after one interval.
+    """
     while True:
         await asyncio.sleep(BACKGROUND_TASK_INTERVAL_SECONDS)
         await run_background_tasks(database)

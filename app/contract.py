@@ -1,4 +1,4 @@
-"""The examples of the contract that frontends were written against, word for word."""
+"""The examples in the API contract that frontends were written against, word for word."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ _PATIENT_FIELDS: dict[str, Any] = {
 TIMESTAMPS = {"date_created": "2023-01-01T12:00:00Z", "last_updated": "2023-01-01T12:00:00Z"}
 
 CREATE_BODY = {**_PATIENT_FIELDS, "hospital_ids": ["hos123", "hos456"], "doctor_ids": ["doc123"]}
-"""The body of a POST request."""
+"""The contract's example for the body of a POST request, which creates a patient."""
 
 UPDATE_BODY = {
     "patient_mobile_number": "+987654321",
@@ -41,7 +41,7 @@ UPDATE_BODY = {
     "hospital_ids": ["hos789"],
     "doctor_ids": ["doc456"],
 }
-"""The body of a PUT request."""
+"""The contract's example for the body of a PUT request, which updates a patient."""
 
 PATIENT = {
     "unique_id": "pat123",
@@ -50,7 +50,7 @@ PATIENT = {
     "patient_doctor": [{"unique_id": "doc123", "doctor_first_name": "Dr. Smith"}],
     **TIMESTAMPS,
 }
-"""The body of a GET response."""
+"""The contract's example for the body of a GET response with one patient."""
 
 PROFILE_FIELDS = {"email": "user@example.com", "first_name": "John", "last_name": "Doe"}
 HOSPITAL_FIELDS = {"hospital_name": "General Hospital"}

@@ -1,4 +1,4 @@
-"""Demo data: the example patient of the contract, and a few dozen fictitious patients."""
+"""Demo data: the example patient of the API contract, and a few dozen fictitious patients."""
 
 from collections.abc import Iterator
 from datetime import date, datetime
@@ -18,7 +18,8 @@ from app.patients.schemas import PatientCreate
 from app.patients.service import PatientService
 
 DEMO_DATA_LOCK_KEY = 0x64656D6F
-"""An arbitrary number that all versions agree on; in ASCII it spells `demo`."""
+"""Key of the advisory lock under which demo data is inserted. The number is arbitrary (`demo` in ASCII), but all
+versions of the service must use the same one."""
 HOSPITAL_NAMES = {
     "hos123": "General Hospital",
     "hos456": "St. Mary's Hospital",
@@ -106,8 +107,8 @@ DEMO_PRINCIPAL = Principal("demo")
 
 
 async def insert_demo_data(connection: AsyncConnection) -> None:
-    """Insert the demo data into a database that has always been empty; any other database is left unchanged."""
-    # one at a time: two services may start on one database concurrently
+    """Insert the demo data if the database has never contained any record. Otherwise, leave the database unchanged."""
+    # two services that start on the same database must not both insert the demo data
     await connection.execute(select(func.pg_advisory_xact_lock(DEMO_DATA_LOCK_KEY)))
     tables = (Patient.__table__, Profile.__table__, Hospital.__table__, Doctor.__table__, journal)
     if (await connection.execute(select(or_(*(exists(select(table)) for table in tables))))).scalar_one():

@@ -1,6 +1,6 @@
-"""The errors of the service; `app.http.problems` turns them into RFC 9457 problems.
+"""The errors of the service. `app.http.problems` turns each of them into an RFC 9457 problem response.
 
-    ServiceError                   a rule was broken; the message is for the client
+    ServiceError                   the base class; the message is sent to the client
     ├── UnauthorizedError          401, with WWW-Authenticate
     ├── ForbiddenError             403, with WWW-Authenticate
     │   └── MissingScopeError      names the scope
@@ -20,8 +20,8 @@
     ├── UnsupportedMediaTypeError  415
     └── UnavailableError           503, with Retry-After
 
-Messages never repeat what the client sent, because that is patient data. Ids of hospitals and doctors, and names of
-fields and parameters, are not patient data and may appear.
+Messages never repeat input of the client, because it may be patient data. Ids of hospitals and doctors, and names of
+fields and parameters, are not patient data and may appear in messages.
 """
 
 from collections.abc import Iterable, Mapping
@@ -30,7 +30,11 @@ from typing import ClassVar, NamedTuple
 
 
 class FieldError(NamedTuple):
-    """One error in a request; `loc` is the path to it, for example `("body", "hospital_ids", 1)`."""
+    """One error in a field or parameter of a request.
+
+    `loc` is the location of the error, such as `("body", "hospital_ids", 1)`. `msg` is a message for people, and `type`
+    is a code for programs.
+    """
 
     loc: tuple[str | int, ...]
     msg: str
@@ -38,7 +42,10 @@ class FieldError(NamedTuple):
 
 
 class ServiceError(Exception):
-    """A rule was broken. `detail` tells the client what to change."""
+    """An error that becomes a problem response with the HTTP status `status`.
+
+    The response contains `detail`, which tells the client what to do, the list `errors`, and the `headers`.
+    """
 
     status: ClassVar[HTTPStatus]
 
@@ -52,7 +59,7 @@ class ServiceError(Exception):
 
 
 class InvalidTokenError(Exception):
-    """An access token cannot be trusted; the message is for the log and contains nothing of the token."""
+    """An access token cannot be trusted. The message is intended for the log and quotes no part of the token."""
 
 
 class UnauthorizedError(ServiceError):
@@ -110,7 +117,10 @@ class IdentifierRetiredError(ConflictError):
 
 class InUseError(ConflictError):
     def __init__(self, resource: str, patient_count: int | None) -> None:
-        """Name `patient_count`, the number of linked patients; None if the client may not know it."""
+        """State the number of linked patients in the message.
+
+        `patient_count` is None if the client may not learn the number.
+        """
         count = {None: "One or more patients are", 1: "1 patient is"}.get(
             patient_count, f"{patient_count} patients are"
         )

@@ -1,4 +1,4 @@
-"""The application: the table of contents."""
+"""Builds the FastAPI application from its routers, middleware and error handlers; the place to start reading."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -62,7 +62,7 @@ CORS_EXPOSED_HEADERS = (
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The service on the database that `settings` name."""
+    """Return the application of the service, configured by `settings`. `settings.database_url` must be set."""
     assert settings.database_url is not None, "the command starts the embedded server and sets its URL"  # noqa: S101
     telemetry = Telemetry()
     instrumentation = StatementInstrumentation(Base.metadata.tables, settings.slow_query_ms / 1000, telemetry.tracer)
@@ -113,7 +113,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     add_error_handlers(app)
     for router in (*RESOURCE_ROUTERS, health_router, docs_router):
-        app.router.routes += router.routes  # a router that is included matches each request against its routes twice
+        app.router.routes += router.routes  # `include_router` would match each request against the routes twice
     app.router.routes.append(assets)
     app.add_api_route("/", _redirect_to_docs, include_in_schema=False)
     openapi.install(app)

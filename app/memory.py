@@ -1,4 +1,4 @@
-"""Returning freed memory to the operating system."""
+"""Returns freed memory from the C library to the operating system."""
 
 import asyncio
 import ctypes
@@ -6,20 +6,22 @@ from collections.abc import Callable
 from typing import Any
 
 _malloc_trim: Callable[[int], Any] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
-"""`malloc_trim` of the GNU C library, the only one that keeps free memory between blocks in use; None with others."""
+"""The function `malloc_trim` of the GNU C library, or None with another C library. Only the GNU C library keeps free
+memory that lies between blocks in use."""
 
 
 TRIM_DELAY_SECONDS = 1
-"""Seconds between the end of memory-intensive work and the trim; by then its memory is freed."""
+"""Seconds between the end of memory-intensive work and the call to `malloc_trim`. By then, the memory of the work is
+freed."""
 _scheduled: list[asyncio.TimerHandle] = []
-"""The scheduled call, if any; at most one."""
+"""The scheduled call to `malloc_trim`. The list is empty or contains one call."""
 
 
 def schedule_memory_trim() -> None:
-    """Make the C library return freed memory soon: it would keep hundreds of megabytes for good.
+    """Make the C library return freed memory to the operating system soon.
 
-    This takes some milliseconds, so it is for the end of memory-intensive work; work that ends within the same second
-    shares one call.
+    Otherwise, the C library would keep hundreds of megabytes permanently. Call this only at the end of memory-intensive
+    work, because it takes some milliseconds. Calls within the same second have the effect of one call.
     """
     if _malloc_trim is not None and not _scheduled:
         _scheduled.append(asyncio.get_running_loop().call_later(TRIM_DELAY_SECONDS, _trim_memory, _malloc_trim))

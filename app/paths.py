@@ -1,19 +1,20 @@
-"""The URL layout of the API. No other module builds or parses a path."""
+"""The URL layout of resources: where their routes begin, and the paths of their lists and records."""
 
 SEARCH_SUFFIX = "search/"
-"""What follows a list's path in the path of its search, whose parameters are in the body."""
+"""Suffix that turns the path of a list into the path of its search endpoint. That endpoint takes the parameters of the
+list in the request body."""
 
 
 def router_prefix(resource: str) -> str:
-    """Return the prefix of the routes of a resource, as `/hospitals/hospitals` for `hospitals`."""
+    """Return the path prefix of all routes of a resource, such as `/hospitals/hospitals` for `hospitals`."""
     return f"/{resource}/{resource}"
 
 
 def list_path(resource: str) -> str:
-    """Return the path of the list of a resource."""
+    """Return the path of the list of a resource, such as `/hospitals/hospitals/` for `hospitals`."""
     return f"{router_prefix(resource)}/"
 
 
 def record_path(resource: str, unique_id: str = "{unique_id}") -> str:
-    """Return the path of one record, or by default the template of such paths."""
+    """Return the path of one record. Without `unique_id`, return the path template of such records."""
     return f"{list_path(resource)}{unique_id}/"

@@ -1,7 +1,7 @@
-"""All settings of the service, documented where they are declared.
+"""All settings of the service, each documented where it is declared.
 
-`DATABASE_URL` has its conventional name; all other environment variables begin with `PATIENTS_`. A test compares the
-README's table with this file.
+The environment variables `DATABASE_URL` and `DATABASE_URL_FILE` have their conventional names. The names of all others
+begin with `PATIENTS_`. A test checks that the README's table lists the settings of this file in the same order.
 """
 
 import os
@@ -20,30 +20,31 @@ ENVIRONMENT_PREFIX = "PATIENTS_"
 
 
 def is_secure_url(url: str) -> bool:
-    """Return whether responses from `url` are authentic, because it uses https or points to this machine."""
+    """Return whether responses from `url` are authentic, because the URL uses https or points to this machine."""
     parts = urlsplit(url)
     is_local = parts.scheme == "http" and parts.hostname in {"127.0.0.1", "::1", "localhost"}
     return bool(parts.netloc) and (parts.scheme == "https" or is_local)
 
 
 class InvalidSettingsError(Exception):
-    """One or more environment variables are invalid. The message names each of them, but never a value."""
+    """One or more environment variables are invalid. The message names each of these variables, but not its value."""
 
 
 class Settings(BaseSettings):
-    """The settings that environment variables may set, read once at startup by `Settings.load()`."""
+    """The settings of the service. `Settings.load()` reads them once, at startup, from environment variables."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENVIRONMENT_PREFIX, extra="ignore", frozen=True, hide_input_in_errors=True
     )
 
     database_url: SecretStr | None = Field(default=None, validation_alias=AliasChoices("DATABASE_URL", "database_url"))
-    """The PostgreSQL database, as a libpq URL `postgresql://…` or `postgres://…`; if unset, an embedded server."""
+    """The PostgreSQL database, as a libpq URL `postgresql://…` or `postgres://…`. If this is unset, an embedded
+    server is used."""
 
     database_url_file: Path | None = Field(
         default=None, validation_alias=AliasChoices("DATABASE_URL_FILE", "database_url_file")
     )
-    """A file that contains the database URL, such as a mounted secret, which does not appear in the environment."""
+    """A file with the database URL, such as a mounted secret, so that the URL does not appear in the environment."""
 
     data_dir: Path = Path(".data")
     """The directory in which the embedded PostgreSQL stores its data."""
@@ -52,61 +53,63 @@ class Settings(BaseSettings):
     """Maximum number of database connections per worker process; by default twice the number of cores, at least 4."""
 
     list_cap: int | None = Field(default=None, ge=1, le=10_000)
-    """Maximum number of records in a list without `limit`, up to 10,000; its `Link` header leads to the rest."""
+    """Maximum number of records in the response to a list request without `limit`, up to 10,000. The `Link` header of
+    the response leads to the next records. If this is unset, the response contains the whole list."""
 
     phone_region: str = "ZA"
-    """Country (ISO 3166-1 code, such as `ZA`) of phone numbers that are written without a country code."""
+    """Country (ISO 3166-1 code, such as `ZA`) that is assumed for phone numbers without a country code."""
 
     require_if_match: bool = False
-    """Whether PUT, PATCH and DELETE requests must carry `If-Match` (428 without it)."""
+    """Whether PUT, PATCH and DELETE requests must have an `If-Match` header. Without it, the response is a 428."""
 
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Browser origins that may call the service, comma-separated: `https://app.example.org,http://localhost:5173`."""
 
     auth: Literal["off", "required"] | None = None
-    """Whether requests need credentials. They do unless this is `off`, which `serve` sets by itself only for the
-    embedded database on this machine."""
+    """Whether requests need credentials: `required`, the default, or `off`. `serve` sets `off` by itself only if it
+    uses the embedded database, listens only on this machine, and no setting implies remote clients."""
 
     oidc_issuer: str | None = None
-    """Issuer URL of the identity provider; its access tokens are accepted."""
+    """Issuer URL of the identity provider whose access tokens are accepted. If unset, only API keys are accepted."""
 
     oidc_audience: str | None = None
-    """The audience that these tokens must have; required with `PATIENTS_OIDC_ISSUER`."""
+    """The audience that access tokens must have. It must be set if and only if `PATIENTS_OIDC_ISSUER` is set."""
 
     oidc_scope_claim: str = "scope"
-    """The claim that contains a person's scopes, as a list or as space-separated text."""
+    """Name of the token claim that contains a person's scopes, as a list or as space-separated text."""
 
     oidc_hospitals_claim: str | None = None
-    """The claim that contains the hospitals a person is restricted to. If this is set, a token without the claim gives
-    access to no patient, unless it has the scope `admin`."""
+    """Name of the token claim that contains the hospitals to which a person is restricted. If this is set, a token
+    without the claim gives access to no patient, unless the token has the scope `admin`."""
 
     rate_limit: str | None = None
-    """Requests allowed per principal and worker process, such as `1200/minute`; `off` for no limit."""
+    """Maximum rate of requests per principal in each worker process, such as `1200/minute`, or `off` for no limit."""
 
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
-    """Host names under which the service may be called, comma-separated, also as `*.example.org`; if unset, any."""
+    """Host names under which clients may call the service, comma-separated, also as `*.example.org`. If unset, any."""
 
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
     """IP addresses or networks of the proxies that are trusted to send `X-Forwarded-…` headers, comma-separated."""
 
     drain_seconds: float = Field(default=1.0, ge=0, le=300)
-    """Seconds for which a stopping service still serves requests while `/readyz` returns 503."""
+    """Seconds for which a stopping service still serves requests, while `/readyz` already returns 503."""
 
     client_timeout_seconds: float = Field(default=30.0, gt=0, le=3600)
-    """Seconds that a client has to send a request, and to receive each part of its response; a stalled client is
+    """Seconds that a client has to send a request, and to receive each 16 KiB of its response. A stalled client is
     disconnected after at most twice this time."""
 
     transaction_batching: bool = True
-    """Whether concurrent changes of the same kind share a transaction, which multiplies their rate."""
+    """Whether concurrent changes of the same kind share a transaction, which multiplies the rate of changes."""
 
     slow_query_ms: int = Field(default=500, ge=1, le=60_000)
-    """Duration in milliseconds from which a database statement is logged as a warning."""
+    """Minimum duration in milliseconds for which a database statement is logged as a warning."""
 
     audit_reads: bool | None = None
-    """Whether reads of patients and profiles are audited, as their changes always are."""
+    """Whether reads of patients and profiles are audited. Changes to them are always audited."""
 
     audit_days: int = Field(default=2190, ge=1, le=36_500)
-    """Days for which audit entries are kept: six years (HIPAA, 164.316(b)(2)), then `patients-api audit prune`."""
+    """Minimum number of days for which audit entries are kept, by default six years (HIPAA, 164.316(b)(2)). The
+    command `patients-api audit prune` removes a month once all its entries are older."""
 
     @field_validator("phone_region")
     @classmethod
@@ -123,7 +126,7 @@ class Settings(BaseSettings):
         try:
             _ = url and urlsplit(url.get_secret_value()).port
         except ValueError:
-            # not the error's own message, because it quotes a part of the password
+            # the message of the error is not used, because it quotes a part of the password
             raise ValueError("is not a URL: in a password, write / as %2F, # as %23, ? as %3F and @ as %40") from None
         return url
 
@@ -192,22 +195,31 @@ class Settings(BaseSettings):
 
     @property
     def is_local_only(self) -> bool:
-        """Whether no setting implies that anyone but this machine's user can reach the service."""
+        """Whether the settings for authentication, proxies and host names are all unset.
+
+        If any of them is set, clients on other machines are expected.
+        """
         return self.auth is None and not (self.oidc_issuer or self.trusted_proxies or self.allowed_hosts)
 
-    @cached_property  # read at each request
+    @cached_property  # cached because every request reads it
     def auth_required(self) -> bool:
-        """Whether requests need credentials."""
+        """Whether requests need credentials, which is the case unless `auth` is `off`."""
         return self.auth != "off"
 
     @cached_property
     def reads_audited(self) -> bool:
-        """Whether reads are audited; by default if requests need credentials, because only then is the reader known."""
+        """Whether reads are audited.
+
+        By default, they are audited only if requests need credentials, because otherwise the reader is not known.
+        """
         return self.auth_required if self.audit_reads is None else self.audit_reads
 
     @property
     def effective_rate_limit(self) -> str | None:
-        """The rate limit, or None for no limit. By default there is none if requests need no credentials."""
+        """The rate limit that applies, such as `1200/minute`; None for no limit.
+
+        By default, there is no limit if requests need no credentials.
+        """
         limit = self.rate_limit or ("1200/minute" if self.auth_required else "off")
         return None if limit == "off" else limit
 
@@ -228,7 +240,8 @@ class Settings(BaseSettings):
         """Return the settings that the environment variables specify.
 
         Raises:
-            InvalidSettingsError: a value is invalid, or a `PATIENTS_…` variable is unknown (it may be mistyped).
+            InvalidSettingsError: a value is invalid, or a `PATIENTS_…` variable is not the name of any setting and may
+                be mistyped.
         """
         valid_names = {
             f"{ENVIRONMENT_PREFIX}{name}".upper() for name in cls.model_fields if not name.startswith("database_url")

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from fastapi.routing import iter_route_contexts
 
+from app.api.routing import AuditedRoute
+from app.db.base import Base
 from app.main import create_app
 from app.settings import Settings
 
@@ -229,3 +231,12 @@ def test_every_resource_route_declares_a_scope() -> None:
     assert not without, (
         f"{without} require no scope. Declare `openapi_extra=requires(Scope.…)` on a route of make_router."
     )
+
+
+def test_audited_routes_are_tagged_with_their_table() -> None:
+    """The tag of an audited route is the resource in its audit rows, which are compared with the journal by that name."""
+    app = create_app(Settings.model_validate({"database_url": "postgresql://never-asked/"}))
+    routes = [route.original_route for route in iter_route_contexts(app.routes)]
+    tags = {str(route.tags[0]) for route in routes if isinstance(route, AuditedRoute)}
+    assert tags == {"patients", "profiles", "audit"}
+    assert tags - {"audit"} <= Base.metadata.tables.keys()

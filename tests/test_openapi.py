@@ -120,9 +120,9 @@ def test_document_is_json_and_openapi_3_1(document: Json) -> None:
 
 async def test_the_document_is_served(client: httpx.AsyncClient, document: Json) -> None:
     """`/openapi.json` returns the document."""
-    answer = await client.get("/openapi.json")
-    assert answer.headers["content-type"] == "application/json"
-    assert answer.json() == document
+    response = await client.get("/openapi.json")
+    assert response.headers["content-type"] == "application/json"
+    assert response.json() == document
 
 
 def test_the_committed_document_is_current(document: Json) -> None:

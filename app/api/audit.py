@@ -1,4 +1,4 @@
-"""The routes of the audit: its entries, and the report of who has accessed a patient's record."""
+"""The routes of the audit: its entries, and the report of who accessed or changed a patient's record."""
 
 from functools import partial
 from typing import Any
@@ -27,7 +27,7 @@ router = make_router("/audit", tag="audit", audited=True)
 
 
 class AuditEntrySource(ListSource):
-    """The entries of the audit that match the parameters, newest first."""
+    """The audit entries that match the query parameters of a request, newest first."""
 
     def __init__(self, request: Request, parameters: AuditParameters) -> None:
         self._database = get_services(request).database
@@ -35,13 +35,13 @@ class AuditEntrySource(ListSource):
         self._parameters = parameters
 
     async def page(self, after: str | None, limit: int) -> list[SimpleListItem]:
-        """Return up to `limit` entries after a position."""
+        """Return up to `limit` entries that are older than the position `after`; None starts with the newest entry."""
         async with self._database.search_snapshot(self._principal_name) as connection:
             return await list_entries(connection, self._parameters, AuditPosition.from_text(after), limit)
 
 
 class AccessEventSource(ListSource):
-    """The accesses to one patient's record and the changes of it, newest first; also those of a deleted patient."""
+    """The reads of and changes to one patient and its profile, newest first. The patient may have been deleted."""
 
     def __init__(self, request: Request, repository_class: type[Repository], unique_id: str, _: PageParameters) -> None:
         self._database = get_services(request).database
@@ -50,10 +50,10 @@ class AccessEventSource(ListSource):
         self._unique_id = unique_id
 
     async def page(self, after: str | None, limit: int) -> list[SimpleListItem]:
-        """Return up to `limit` events after a position.
+        """Return up to `limit` events that are older than the position `after`; None starts with the newest event.
 
         Raises:
-            NotFoundError: no patient that the principal may see ever had this id.
+            NotFoundError: there never was a patient with this id, or it is not visible to the principal.
         """
         async with self._database.search_snapshot(self._principal.name) as connection:
             history = History(self._repository_class(connection, self._principal))
@@ -78,10 +78,10 @@ class AccessEventSource(ListSource):
 )
 @passthrough
 async def list_audit_entries(request: Request) -> Response:
-    """Return the entries that match the query, or a page of them.
+    """Return the audit entries that match the query parameters, as a page or as the whole list.
 
     Raises:
-        ForbiddenError: the principal is restricted to some hospitals.
+        ForbiddenError: the principal is restricted to some hospitals, and the audit covers all of them.
     """
     if Principal.from_request(request).hospitals is not None:
         raise ForbiddenError(
@@ -92,7 +92,7 @@ async def list_audit_entries(request: Request) -> Response:
 
 
 def add_access_route(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
-    """Add to the router of patients the report of who has accessed or changed one."""
+    """Add to the patients' router the route that lists who accessed or changed a patient's record."""
     noun = resource.noun
 
     async def list_access(request: Request, unique_id: str) -> Response:

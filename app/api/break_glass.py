@@ -1,4 +1,4 @@
-"""Break glass: in an emergency, to read one patient across the walls between hospitals, loudly."""
+"""Break glass: emergency access to one patient outside the principal's hospital scope, always audited and logged."""
 
 import dataclasses
 
@@ -14,18 +14,23 @@ log = structlog.get_logger()
 
 BREAK_GLASS_HEADER = "X-Break-Glass"
 MAX_REASON_LENGTH = 500
+"""Maximum number of characters in a reason."""
 MIN_REASON_WORDS = 2
+"""Minimum number of words in a reason. One word does not explain to a later reviewer why access was necessary."""
 MIN_REASON_LETTERS = 10
+"""Minimum number of letters in a reason, so that a few characters do not pass as an explanation."""
 MIN_DISTINCT_REASON_LETTERS = 4
-"""Of a reason: less says nothing to who asks later why the glass was broken."""
+"""Minimum number of different letters in a reason, so that `aaaaa aaaaa` does not pass as an explanation."""
 
 
 def break_glass(request: Request) -> Principal:
-    """The principal, without walls where the request says why in `X-Break-Glass`.
+    """Return the principal of the request, without its hospital restriction if `X-Break-Glass` contains a reason.
+
+    A request with this header is audited with its reason, and a warning is logged.
 
     Raises:
-        MissingScopeError: it lacks `patients:break-glass`.
-        InvalidError: the reason says nothing.
+        MissingScopeError: the request has the header, but the principal lacks the scope `patients:break-glass`.
+        ValidationFailedError: the reason is too long, or too short to explain anything.
     """
     principal = Principal.from_request(request)
     header_values = request.headers.getlist(BREAK_GLASS_HEADER)
@@ -57,7 +62,10 @@ def _is_meaningful(reason: str) -> bool:
 
 
 def _decode_header(header: str) -> str:
-    """What a header says: UTF-8, where it is that, else what browsers send (ISO 8859-1)."""
+    """Return the text of a header.
+
+    It is decoded as UTF-8 if it is valid UTF-8, and otherwise as ISO 8859-1, which browsers send.
+    """
     try:
         return header.encode("latin-1").decode("utf-8").strip()
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""The routes that every resource has: list, create, get, update and delete."""
+"""The routes that list, create, get, update and delete records, declared once for all resources."""
 
 from functools import partial
 from typing import Any
@@ -31,20 +31,22 @@ from app.http.query_parameters import parse_query
 from app.listing.pagination import ListParameters
 
 CREATE_PROBLEMS = (400, 409, 412, 413, 415, 422)
+"""Error statuses that creating a record of any resource can return, besides those that all operations have."""
 UPDATE_PROBLEMS = (400, 404, 412, 413, 415, 422, 428)
+"""Error statuses that updating a record of any resource can return, besides those that all operations have."""
 DELETE_PROBLEMS = (404, 412, 428)
-"""The statuses that these operations of any resource may fail with."""
+"""Error statuses that deleting a record of any resource can return, besides those that all operations have."""
 
 
 async def list_resource(request: Request, resource: ResourceApi[Any, Any], parameters: ListParameters) -> Response:
-    """Return the records of a resource that match the parameters, or a page of them."""
+    """Return the records of a resource that match `parameters`, as a page or as the whole list."""
     return await list_response(
         request, parameters, partial(RecordListSource, request, resource.repository_class, resource.listing_class)
     )
 
 
 def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
-    """Add the routes of a resource to its router."""
+    """Add to a router the routes that list, create, get, update and delete the records of `resource`."""
     noun, path = resource.noun, f"{router.prefix}/"
     service_class, representation = resource.service_class, resource.representation
 
@@ -66,8 +68,7 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
         return await list_resource(request, resource, parse_query(request, resource.list_parameters))
 
     async def create_record(request: Request, body: Any) -> Response:
-        write = WriteRequest(request, service_class, body=body)
-        write.accept_idempotency_key()
+        write = WriteRequest(request, service_class, body=body, accepts_key=True)
         record = await write.run(lambda service, precondition: service.create(body, precondition), batched=True)
         return write.response(record, 201, {"Location": f"{request.scope['path']}{record.unique_id}/"})
 

@@ -1,3 +1,5 @@
+"""The page with the API documentation (Swagger UI). All of its scripts and styles are served by this application."""
+
 from pathlib import Path
 
 from fastapi import Response
@@ -19,10 +21,10 @@ _PAGE_HEADERS = {
 router = make_router("", tag="docs")
 
 assets = Mount("/docs/assets", StaticFiles(directory=_STATIC_DIRECTORY, packages=[("fastapi_offline", "static")]))
-"""Swagger UI, as the package ships it, and our own files beside the page."""
+"""Static files of the documentation page: Swagger UI from the package `fastapi_offline`, and the project's own."""
 
 
 @router.get("/docs", include_in_schema=False, openapi_extra=PUBLIC_ROUTE)
 async def docs() -> Response:
-    """The page for people who write clients."""
+    """Return the HTML page on which client developers read the API documentation and try out requests."""
     return Response(_PAGE_HTML, media_type="text/html", headers=_PAGE_HEADERS)

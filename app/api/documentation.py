@@ -1,4 +1,4 @@
-"""The parts of an operation's OpenAPI description that routes declare: headers, parameters, problem responses."""
+"""The parts of OpenAPI descriptions that routes share: headers, parameters and problem responses."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -66,7 +66,7 @@ RESPONSE_HEADERS: JsonObject = {
         "example": 'Bearer realm="patients-api", error="invalid_token"',
     },
 }
-"""The headers that several operations return, as `components.headers`."""
+"""Response headers that several operations return, for `components.headers` of the OpenAPI document."""
 
 IF_MATCH: JsonObject = {
     "name": "If-Match",
@@ -99,18 +99,21 @@ BREAK_GLASS: JsonObject = {
 def request_parameters(
     *, query: type[BaseModel] | None = None, headers: Iterable[JsonObject] = ()
 ) -> dict[str, list[JsonObject]]:
-    """Return the `openapi_extra` of an operation that reads these headers, and its query into the model `query`."""
+    """Return the `openapi_extra` that describes the query parameters and the request headers of an operation.
+
+    `query` is the model of the query parameters. `headers` are OpenAPI parameters such as `IF_MATCH`.
+    """
     parameters = [] if query is None else query_parameters(query)
     return {"parameters": [*parameters, *({"in": "header", "schema": {"type": "string"}, **one} for one in headers)]}
 
 
 def header_references(*names: str) -> JsonObject:
-    """Return the `headers` of a response, as references to the components of these names."""
+    """Return the `headers` of a response, with one reference to `components.headers` for each name."""
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
 def location_header(path: str) -> JsonObject:
-    """Return the `Location` header of the response to a creation below `path`."""
+    """Return the OpenAPI description of the `Location` header for a record that is created below `path`."""
     return {
         "Location": {
             "description": "The path of the new record.",
@@ -122,7 +125,7 @@ def location_header(path: str) -> JsonObject:
 
 
 def link_header(path: str) -> JsonObject:
-    """Return the `Link` header of a page of the list at `path`."""
+    """Return the OpenAPI description of the `Link` header for a page of the list at `path`."""
     return {
         "Link": {
             "description": 'On a page: the URL of the next page, as `<…>; rel="next"`, if there is one, and of the '
@@ -152,7 +155,7 @@ TOTAL_COUNT_HEADER: JsonObject = {
 PAGE_ERRORS: Sequence[JsonObject] = [
     {"loc": ["query", "limit"], "msg": "Input should be less than or equal to 1000", "type": "less_than_equal"}
 ]
-"""An example of the errors of a list."""
+"""Example of the `errors` in a 422 problem, for operations that return a list."""
 
 _DETAILS: dict[int, str] = {
     400: "The body is not valid JSON: Expecting value at line 1, column 24.",
@@ -167,7 +170,7 @@ _DETAILS: dict[int, str] = {
     500: UNEXPECTED_ERROR_DETAIL,
     503: UnavailableError().detail,
 }
-"""The example details of problems that say the same for every operation."""
+"""Example of the `detail` for each status whose problem is documented identically for every operation."""
 _PROBLEM_HEADERS = {
     401: ("WWW-Authenticate",),
     403: ("WWW-Authenticate",),
@@ -183,9 +186,10 @@ def problem_responses(
     errors: Sequence[JsonObject] = (),
     uses_database: bool = True,
 ) -> dict[int | str, JsonObject]:
-    """Return the `responses` of an operation that may fail with these statuses, with 431, 500 and, by default, 503.
+    """Return the `responses` of an operation for `statuses` and for 431, 500 and, if it uses the database, 503.
 
-    `noun` is what a 404 does not find, `conflict` an example of a 409, and `errors` of what a 422 lists.
+    `noun` names the missing record in the example of a 404 problem. `conflict` is the error in the example of a 409
+    problem. `errors` are the errors that the example of a 422 problem lists.
     """
     details = {404: NotFoundError(noun).detail, 409: (conflict or IdentifierRetiredError(noun, 3)).detail}
     all_statuses = sorted({*statuses, 431, 500, *({503} if uses_database else ())})
@@ -193,7 +197,7 @@ def problem_responses(
 
 
 def access_problem_responses(scope: Scope) -> dict[int | str, JsonObject]:
-    """Return the `responses` of an operation that needs `scope`: it may fail with 401, 403 and 429."""
+    """Return the 401, 403 and 429 `responses` of an operation that requires `scope`."""
     return {
         401: _problem_response(401),
         403: _problem_response(403, MissingScopeError(scope).detail),
@@ -202,8 +206,8 @@ def access_problem_responses(scope: Scope) -> dict[int | str, JsonObject]:
 
 
 def _problem_response(status: int, detail: str | None = None, errors: Sequence[JsonObject] = ()) -> JsonObject:
-    example = problem_content(status, detail or _DETAILS[status], _EXAMPLE_REQUEST_ID)
-    if status == 422 and errors:  # noqa: PLR2004  # the status that lists errors
+    example = problem_content(status, detail or _DETAILS.get(status) or status_phrase(status), _EXAMPLE_REQUEST_ID)
+    if status == 422 and errors:  # noqa: PLR2004  # only this status lists errors
         example["errors"] = errors
     return {
         "description": status_phrase(status),

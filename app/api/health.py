@@ -1,4 +1,4 @@
-"""Probes and metrics."""
+"""The routes for operators: liveness and readiness probes, and metrics."""
 
 import asyncio
 
@@ -27,7 +27,7 @@ _TEXT_CONTENT = {"schema": {"type": "string"}}
     responses=problem_responses(uses_database=False),
 )
 async def livez() -> Response:
-    """Respond, which is all the probe asks for."""
+    """Return 204 without checking anything, because any response shows that the process is alive."""
     return Response(status_code=204)
 
 
@@ -43,7 +43,7 @@ async def livez() -> Response:
 )
 @passthrough
 async def readyz(request: Request) -> Response:
-    """Check that the service can serve.
+    """Return 204 if the service can handle requests.
 
     Raises:
         UnavailableError: the process is stopping, the database does not respond, or its schema is outdated.
@@ -70,6 +70,6 @@ async def readyz(request: Request) -> Response:
 )
 @passthrough
 async def metrics(request: Request) -> Response:
-    """Return the metrics in the format that the client accepts."""
+    """Return the metrics of all worker processes, in the format that the `Accept` header asks for."""
     content, media_type = await asyncio.to_thread(render_metrics, request.headers.get("accept", ""))
     return Response(content, media_type=media_type)

@@ -1,4 +1,4 @@
-"""The routes of a record's history: list its versions, get one, restore one. Every resource has them."""
+"""The routes that list the versions of a record, get one version and restore one, declared once for all resources."""
 
 from functools import partial
 from typing import Annotated, Any
@@ -39,7 +39,10 @@ _RESTORE_ERRORS = [{"loc": ["body", "version"], "msg": "Must be a version of the
 
 
 class HistorySource(ListSource):
-    """The journal entries of one record, newest first; also those of a deleted record. A position is a version."""
+    """The journal entries of one record, newest first. The record may have been deleted.
+
+    The position of an entry in this list is the version of the record that the entry describes.
+    """
 
     def __init__(self, request: Request, repository_class: type[Repository], unique_id: str, _: PageParameters) -> None:
         self._database = get_services(request).database
@@ -48,10 +51,10 @@ class HistorySource(ListSource):
         self._unique_id = unique_id
 
     async def page(self, after: str | None, limit: int) -> list[SimpleListItem]:
-        """Return up to `limit` entries before a version.
+        """Return up to `limit` entries with versions below `after`; None starts with the newest entry.
 
         Raises:
-            NotFoundError: no record that the principal may see ever had this id.
+            NotFoundError: there never was a record with this id, or it is not visible to the principal.
         """
         async with self._database.search_snapshot(self._principal.name) as connection:
             history = History(self._repository_class(connection, self._principal))
@@ -62,7 +65,7 @@ class HistorySource(ListSource):
 
 
 def add_history_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
-    """Add the routes of a resource's history to its router."""
+    """Add to a router the routes that list, get and restore versions of the records of `resource`."""
     noun, repository_class = resource.noun, resource.repository_class
     history_path = f"{router.prefix}/{{unique_id}}/history/"
 
@@ -109,8 +112,7 @@ def add_history_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> No
     )(get_version)
 
     async def restore_version(request: Request, unique_id: str, body: Restore) -> Response:
-        write = WriteRequest(request, resource.service_class, body=body, unique_id=unique_id)
-        write.accept_idempotency_key()
+        write = WriteRequest(request, resource.service_class, body=body, unique_id=unique_id, accepts_key=True)
         record = await write.run(lambda service, precondition: service.restore(unique_id, body, precondition))
         return write.response(record)
 

@@ -1,8 +1,8 @@
-"""Idempotency-Key: a repeated request gets the response of the first one and changes nothing.
+"""Idempotency-Key: a repeated request gets the response to the first one and changes nothing.
 
-After draft-ietf-httpapi-idempotency-key-header. The key is inserted before everything else in the transaction, so that
-a concurrent repetition waits at the primary key until the first request ends. It is stored together with the record
-that the request wrote, or not at all.
+This follows draft-ietf-httpapi-idempotency-key-header. Inserting the key is the first statement of the transaction. A
+concurrent repetition therefore waits at the primary key until the first request ends. The key is committed together
+with the record that the request wrote, or not at all.
 """
 
 import hashlib
@@ -25,33 +25,40 @@ from app.auth.principal import Principal
 from app.db.database import Database
 from app.errors import ConflictError, FieldError, NotFoundError, UnavailableError, ValidationFailedError
 from app.models import idempotency_keys
-from app.records.repository import Record, Repository
+from app.records.repository import Repository
+from app.records.results import Record
 
 log = structlog.get_logger()
 
 KEY_RETENTION = timedelta(hours=24)
+"""Age at which a key expires. A request that is sent with an expired key counts as a new request."""
 PRUNE_BATCH_SIZE = 1000
-"""Expired keys that one transaction deletes."""
+"""Maximum number of expired keys that one transaction deletes."""
 KEY_PATTERN = r'^(?:[!#-~]{1,255}|"[!#-~]{1,255}")$'
-"""A key, quoted or not: visible ASCII characters without quotes inside."""
+"""Regular expression for the header: 1 to 255 visible ASCII characters except `"`, optionally in double quotes."""
 
 _EXPIRED = idempotency_keys.c.time < func.statement_timestamp() - KEY_RETENTION
 
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
-    """The key of a request that the client may repeat. It is valid for one principal, method and path."""
+    """The Idempotency-Key of a request that the client may repeat.
+
+    The same text from a different principal, or with a different method or path, is a different key.
+    """
 
     principal_name: str
     method: str
     path: str
     key: str
     fingerprint: bytes
-    """A hash of the validated body: white space and the order of keys do not make it another request."""
+    """SHA-256 digest of the validated body. White space and the order of JSON keys do not affect it."""
 
     @classmethod
     def from_request(cls, request: Request, principal: Principal, body: BaseModel) -> "IdempotencyKey | None":
-        """Return the request's key, if it has one.
+        """Return the key in the Idempotency-Key header of a request, or None if the request has no such header.
+
+        `body` is the validated body of the request.
 
         Raises:
             ValidationFailedError: the header is repeated or malformed.
@@ -67,11 +74,11 @@ class IdempotencyKey:
         return cls(principal.name, request.method, request.scope["path"], header.strip('"'), fingerprint)
 
     async def claim(self, repository: Repository) -> Record | None:
-        """Claim the key for this request; if an earlier request has it, return the record which that one wrote.
+        """Claim the key for this request and return None, or return the record that an earlier request with it wrote.
 
         Raises:
-            ValidationFailedError: the earlier request had another body.
-            ConflictError: the record of the earlier request is gone, or no longer visible to the principal.
+            ValidationFailedError: the earlier request had a different body.
+            ConflictError: the record that the earlier request wrote is gone, or no longer visible to the principal.
         """
         connection = repository.connection
         renewed_values = {"fingerprint": self.fingerprint, "time": func.statement_timestamp(), "document": null()}
@@ -94,7 +101,10 @@ class IdempotencyKey:
         raise ConflictError("What the first request with this Idempotency-Key made is no longer there.")
 
     async def store(self, connection: AsyncConnection, record: Record) -> None:
-        """Store the record that the request wrote, in the same transaction."""
+        """Store the record that the request wrote together with its key.
+
+        `connection` must be in the transaction that wrote the record.
+        """
         await connection.execute(update(idempotency_keys).where(*self._is_this_key).values(record._asdict()))
 
     @property
@@ -107,7 +117,10 @@ class IdempotencyKey:
 
 
 async def delete_expired_keys(database: Database) -> None:
-    """Delete keys older than 24 hours in batches. What fails now is left for the next run."""
+    """Delete the keys that are older than 24 hours, in batches.
+
+    A database error is logged and not raised. The next run deletes the keys that remain.
+    """
     batch = select(*idempotency_keys.primary_key).where(_EXPIRED).limit(PRUNE_BATCH_SIZE)
     statement = delete(idempotency_keys).where(
         tuple_(*idempotency_keys.primary_key).in_(batch.with_for_update(skip_locked=True))

@@ -1,4 +1,4 @@
-"""List responses: a page of a list with the headers that lead to other pages, or the whole list as a stream."""
+"""Responses to list requests: one page with headers that lead to other pages, or the whole list as a stream."""
 
 from collections.abc import Callable
 from functools import partial
@@ -21,18 +21,19 @@ from app.paths import SEARCH_SUFFIX
 from app.request_state import RequestState
 
 MAX_STREAMS = 12
-"""Whole lists that a process sends concurrently; each holds some megabytes of memory."""
+"""Maximum number of whole lists that one process streams concurrently. Each takes some megabytes of memory."""
 MAX_STREAMS_PER_PRINCIPAL = 4
-"""The maximum number of these for one principal."""
+"""Maximum number of whole lists that one process streams concurrently to the same principal."""
 
 P = TypeVar("P", bound=PageParameters)
 
 
 async def list_response(request: Request, parameters: P, create_source: Callable[[P], ListSource]) -> Response:
-    """Return the page that the parameters or the setting `list_cap` ask for, or else the whole list as a stream.
+    """Return one page of a list, or the whole list as a stream.
 
-    The response is a JSON array, or one record per line if the client accepts `application/x-ndjson`. The source is
-    created with the parameters that the cursor contains, if there is one.
+    The response is a page if the request has a `limit` or a `cursor`, if it searches for a text, or if the setting
+    `list_cap` is set. Its body is a JSON array, or one record per line if the client accepts `application/x-ndjson`.
+    `create_source` is called with `parameters` or, if they contain a cursor, with the parameters stored in the cursor.
 
     Raises:
         ValidationFailedError: the cursor or a parameter is invalid.
@@ -57,9 +58,9 @@ async def list_response(request: Request, parameters: P, create_source: Callable
         limit = DEFAULT_LIMIT if is_page else services.settings.list_cap
     if limit is None:
         return await _stream_response(request, source, list_format, headers)
-    items = await source.page(after, limit + 1)  # one more than the page, to know whether there is a next one
+    items = await source.page(after, limit + 1)  # one more, to find out whether there is a next page
     page, has_next = items[:limit], len(items) > limit
-    # the link to a next page reveals that its first record matches the query, so that record counts as sent
+    # the link to the next page reveals that its first record matches the query, so that record is audited as well
     await source.before_send(items if has_next and non_paging_parameters(parameters) else page)
     headers |= await _pagination_headers(
         request, page[-1].position if has_next else None, min(limit, MAX_LIMIT), parameters
@@ -72,7 +73,7 @@ async def _stream_response(
     request: Request, source: ListSource, list_format: ListFormat, headers: dict[str, str]
 ) -> Response:
     state = RequestState.from_scope(request.scope)
-    # read before the response starts: a failure here still becomes a problem response
+    # read before the response starts, so that a failure can still become a problem response
     first_batch = await source.page(None, STREAM_BATCH_SIZE)
     if len(first_batch) >= STREAM_BATCH_SIZE:
         streams, name = get_services(request).stream_bulkhead, Principal.from_request(request).name
@@ -94,7 +95,7 @@ def _end_stream(streams: Bulkhead, release: Callable[[], None]) -> None:
 
 
 def _reject_query_parameters(request: Request) -> None:
-    """Reject query parameters of a request that has to send its parameters in the body."""
+    """Raise ValidationFailedError if a request that must send its parameters in the body has query parameters."""
     if _parameters_location(request) == "body" and request.query_params:
         raise ValidationFailedError(
             [FieldError(("query", name), "Must be in the body", "extra_forbidden") for name in request.query_params]
@@ -102,21 +103,22 @@ def _reject_query_parameters(request: Request) -> None:
 
 
 def _parameters_location(request: Request) -> str:
-    """Return whether the parameters of the list are in the `query` or, for a search, in the `body`."""
+    """Return `body` for a search, which has its parameters in the body, and otherwise `query`."""
     return "body" if request.method == "POST" else "query"
 
 
 def _list_path(request: Request) -> str:
-    """Return the path of the list, also for its search."""
+    """Return the path of the requested list. For a search, this is the path of the list that is searched."""
     path: str = request.scope["path"]
     return path.removesuffix(SEARCH_SUFFIX)
 
 
 async def _pagination_headers(request: Request, after: Any, limit: int, parameters: PageParameters) -> dict[str, str]:
-    """Return the headers that lead to other pages; `after` is the end of this page, or None if it is the last.
+    """Return the headers that lead to other pages; `after` is the position of the last item, or None on the last page.
 
-    A request with parameters in the body gets a cursor to send there. Links are relative to this service, because the
-    name it is called by may be a proxy's. The parameters may name people: in links they are sealed in the cursor.
+    If a request has its parameters in the body, it gets a cursor to send in the body of the next request. Otherwise it
+    gets links. These are relative, because a proxy may expose this service under a different host name. The parameters
+    may contain people's names, so links contain them only encrypted, as a part of the cursor.
     """
     cursors = get_services(request).cursors
     path, principal, location = _list_path(request), Principal.from_request(request), _parameters_location(request)

@@ -1,4 +1,4 @@
-"""Where the items of a list response come from."""
+"""The sources of list responses: how the items of a list are read and counted, and audited before they are sent."""
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
@@ -17,32 +17,47 @@ from app.listing.query import KeysetRow, ListItem, Position
 from app.records.repository import Repository
 
 STREAM_BATCH_SIZE = 500
-"""Rows that the stream of a whole list reads at once: about half a megabyte and a few milliseconds of a connection."""
+"""Number of rows that are read at a time when a whole list is streamed.
+
+They take about half a megabyte, and occupy a database connection for a few milliseconds.
+"""
 MAX_HOSPITALS_FOR_CHEAP_PAGES = 50
-"""With more hospitals, unfiltered pages of a principal are admitted like searches: one reads a page's worth of ids from
-each hospital."""
+"""Maximum number of hospitals that a principal may be restricted to for its unfiltered pages to count as cheap.
+
+Such a page reads a page's worth of ids from each hospital. With more hospitals, the page therefore is subject to
+the same concurrency limits as a search.
+"""
 
 
 class ListSource(ABC):
-    """The items that one list request asks for. A position is what `ListItem.position` returns; None is the start."""
+    """The items of the list that one request asks for.
+
+    A position is a value of `ListItem.position`; None is the position before the first item.
+    """
 
     @abstractmethod
     async def page(self, after: Any, limit: int) -> Sequence[ListItem]:
-        """Return up to `limit` items after a position."""
+        """Return up to `limit` items that follow the position `after`."""
 
     async def before_send(self, items: Sequence[ListItem]) -> None:  # noqa: B027  # most lists have nothing to do
-        """Do what has to be done before a response with these items is sent; by default nothing."""
+        """Do the work that is necessary before these items are sent, such as auditing them. By default, do nothing."""
 
     async def count(self) -> int | None:
-        """Return the number of items in the list if the request asks for it and the list supports it, else None."""
+        """Return the number of items if the request asks for it and the list supports it, otherwise None."""
         return None
 
     async def position_after(self, after: Any) -> Any:  # noqa: ARG002  # used by overrides
-        """Return the position `STREAM_BATCH_SIZE` items after another, or None if it is unknown without reading."""
+        """Return the position `STREAM_BATCH_SIZE` items after the position `after`, or None if the source cannot tell.
+
+        A source cannot tell if it would have to read the items first, or if the list ends before that position.
+        """
         return None
 
     async def range(self, after: Any, last: Any) -> Sequence[ListItem]:
-        """Return the items after one position up to another, which `position_after` has returned."""
+        """Return the items after the position `after`, up to and including the position `last`.
+
+        `last` is a result of `position_after`. A source for which that is always None need not implement this method.
+        """
         raise NotImplementedError
 
 
@@ -65,7 +80,7 @@ class RecordListSource(ListSource):
         self._query = parameters.to_query(self._services.settings.phone_region)
 
     async def page(self, after: Any, limit: int) -> list[KeysetRow]:
-        """Return up to `limit` records after a position."""
+        """Return up to `limit` records that follow the position `after`."""
         position = after and Position._make(after)
         if self._is_cheap:
             return await self._services.batched_reads.page(
@@ -75,20 +90,23 @@ class RecordListSource(ListSource):
             return await listing.page(self._query, position, limit)
 
     async def before_send(self, items: Sequence[ListItem]) -> None:
-        """Audit that a response with these records is about to be sent."""
+        """Record in the audit that these records are about to be revealed, by a response or by a part of one."""
         await self._audit.record_page([record.unique_id for record in items])
 
     async def count(self) -> int | None:
-        """Return the number of records, and note the ids that the number depends on for the audit.
+        """Return the number of matching records, or None if the request does not ask for it.
+
+        If the list is filtered, the ids of the records that the number depends on are noted for the audit.
 
         Raises:
-            ValidationFailedError: the count is requested by HEAD, whose response must not differ from that to GET.
+            ValidationFailedError: a HEAD request asks for the number. The response to HEAD must be the same as to GET,
+                so the number cannot simply be left out.
         """
         if not self._is_count_requested:
             return None
         if self._audit.method == "HEAD":
             raise ValidationFailedError(
-                [FieldError(("query", "count"), "Is not answered to HEAD: ask by GET", "count_by_head")]
+                [FieldError(("query", "count"), "Is not supported with HEAD; use GET", "count_by_head")]
             )
         async with self._services.database.search_snapshot(self._principal.name) as connection:
             listing = self._listing_class(self._repository_class(connection, self._principal))
@@ -97,20 +115,24 @@ class RecordListSource(ListSource):
         return number
 
     async def position_after(self, after: Any) -> Position | None:
-        """Return the position of the record `STREAM_BATCH_SIZE` after another, of unfiltered lists only."""
+        """Return the position `STREAM_BATCH_SIZE` records after the position `after` in an unfiltered list.
+
+        Return None if the list is filtered, searched or not ordered by `unique_id`, if the principal is restricted to
+        hospitals, or if the list ends before that position.
+        """
         if not self._query.is_unfiltered:
             return None
         async with self._open_listing() as listing:
             return await listing.position_after(after, STREAM_BATCH_SIZE)
 
     async def range(self, after: Any, last: Any) -> list[KeysetRow]:
-        """Return the records of an unfiltered list after one position up to another."""
+        """Return the records of an unfiltered list after the position `after`, up to and including `last`."""
         async with self._open_listing() as listing:
             return await listing.read_range(after, last)
 
     @property
     def _is_cheap(self) -> bool:
-        """Whether a page costs little, so that it need not be admitted like a search."""
+        """Whether a page costs so little that it is exempt from the concurrency limits for searches."""
         hospitals = self._principal.hospitals
         return self._query.is_unfiltered and (hospitals is None or len(hospitals) <= MAX_HOSPITALS_FOR_CHEAP_PAGES)
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI derives from the routes, and what it cannot express."""
+"""The OpenAPI document. FastAPI derives it from the routes; this module adds what FastAPI cannot express."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -34,11 +34,11 @@ API_METADATA: JsonObject = {
 }
 
 _SHARED_STATUSES = frozenset({"400", "401", "412", "413", "415", "428", "429", "500", "503"})
-"""The problems that say the same for every operation."""
+"""Statuses whose problems are documented identically for every operation, so that operations share one component."""
 
 
 def install(app: FastAPI) -> None:
-    """Have `app` publish the complete document."""
+    """Make `app` serve the completed OpenAPI document instead of the one that FastAPI generates."""
 
     def document() -> JsonObject:
         if app.openapi_schema is None:
@@ -64,7 +64,7 @@ def _build_document(app: FastAPI) -> JsonObject:
         strip_titles(schema)
     for model in _subclasses(Schema):
         if model.example is not None:
-            schemas[model.__name__]["examples"] = [model.example]  # in its own order: Pydantic sorts the keys
+            schemas[model.__name__]["examples"] = [model.example]  # set here because Pydantic would sort its keys
     components["headers"] = RESPONSE_HEADERS
     components["responses"] = {}
     for operations in document["paths"].values():
@@ -85,15 +85,15 @@ def _subclasses(base: type[Schema]) -> Iterator[type[Schema]]:
 def _tidy_parameter(parameter: JsonObject) -> None:
     schema: dict[str, Any] = parameter["schema"]
     schema.pop("title", None)
-    schema.pop("description", None)  # the parameter has it
-    if "example" in schema:  # FastAPI deprecates examples of parameters, which Swagger UI fills in
+    schema.pop("description", None)  # the parameter has the same description
+    if "example" in schema:  # Swagger UI fills in this one, but FastAPI deprecates it
         parameter["example"] = schema.pop("example")
     if "anyOf" in schema:  # a query cannot contain null
         (parameter["schema"],) = (branch for branch in schema["anyOf"] if branch != {"type": "null"})
 
 
 def _tidy_responses(responses: JsonObject) -> None:
-    """Remove FastAPI's own description of validation errors, and generated titles."""
+    """Remove the titles of schemas and the responses to validation errors, both of which FastAPI generates."""
     for status, response in list(responses.items()):
         for media_type in response.get("content", {}).values():
             media_type["schema"].pop("title", None)
@@ -102,7 +102,10 @@ def _tidy_responses(responses: JsonObject) -> None:
 
 
 def _deduplicate_responses(responses: JsonObject, shared_responses: JsonObject) -> None:
-    """Replace problems that say the same for every operation by references to one component each."""
+    """Replace the problems that are the same for every operation with references to shared components.
+
+    The components are added to `shared_responses`, one for each status.
+    """
     for status in sorted(_SHARED_STATUSES & responses.keys()):
         name = status_phrase(int(status)).replace(" ", "")
         shared_responses.setdefault(name, responses[status])

@@ -1,4 +1,4 @@
-"""What the routes of a resource are derived from."""
+"""The declaration of a resource, from which its routes are built."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,9 +22,9 @@ U = TypeVar("U", bound=UpdateBody)
 
 @dataclass(frozen=True, slots=True)
 class ResourceApi(Generic[C, U]):
-    """A resource as its routes see it: `app.api.crud` and `app.api.history` declare the routes that all resources have.
+    """The declaration of a resource, from which `app.api.crud` and `app.api.history` build its routes.
 
-    The texts and examples are those of the OpenAPI document.
+    The texts and examples appear in the OpenAPI document.
     """
 
     service_class: type[Service[C, U]]
@@ -35,47 +35,56 @@ class ResourceApi(Generic[C, U]):
     write_scope: Scope
     delete_scope: Scope
     example_id: str
-    """The `unique_id` of a record of the demo data, so that "Try it out" finds something."""
+    """The `unique_id` of a record in the demo data, so that "Try it out" in the documentation finds a record."""
     body_errors: Sequence[JsonObject]
-    """An example of what a 422 to a create or update lists."""
+    """Example of the `errors` in the 422 problem of a create or update request."""
     list_parameters: type[ListParameters] = ListParameters
     listing_class: type[Listing] = Listing
     reading_principal: Callable[[Request], Principal] = Principal.from_request
-    """Returns the principal on whose behalf a single record is read."""
+    """Function that returns the principal on whose behalf a request reads a single record."""
     get_headers: Sequence[JsonObject] = ()
-    """Request headers that reading a single record accepts besides `If-None-Match`."""
+    """OpenAPI parameters for the request headers that reading a single record accepts besides `If-None-Match`."""
     get_errors: Sequence[JsonObject] = ()
-    """An example of what a 422 to reading a single record lists, if that can be the response."""
+    """Example of the `errors` in the 422 problem of reading a single record; empty if that cannot fail with 422."""
     patients_link_to_it: bool = True
     """Whether deleting a record can fail because patients are linked to it."""
     updates_can_conflict: bool = False
-    """Whether an update can fail because it names the id of another record, which was deleted."""
+    """Whether an update can fail with 409 because its body contains the id of a deleted profile."""
     descriptions: Mapping[str, str] = field(default_factory=dict)
-    """Descriptions of operations, by their verb, that say more than the general ones."""
+    """Descriptions of operations by verb, such as `create`. They replace the descriptions that all resources share."""
     write_scopes_sentence: str = ""
-    """What the descriptions of changes say about further scopes."""
+    """Sentence about further required scopes, which is appended to the description of the restore operation."""
 
     @property
     def repository_class(self) -> type[Repository]:
-        """The repository of the resource."""
+        """The repository class of the resource."""
         return self.service_class.repository_class
 
     @property
     def noun(self) -> str:
-        """The name of one record, as `hospital`."""
+        """The singular name of the resource, such as `hospital`."""
         return self.repository_class.name
 
     @property
     def path_id(self) -> Any:
-        """The annotation of a `unique_id` in a path. An id that no record can have is a 404, like any unknown id."""
+        """The type annotation of the path parameter `unique_id`.
+
+        The pattern is documented but not enforced: a malformed id results in 404, like any id that does not exist.
+        """
         schema = {"maxLength": 64, "pattern": IDENTIFIER_PATTERN, "example": self.example_id}
         return Annotated[str, Path(description=f"The `unique_id` of the {self.noun}.", json_schema_extra=schema)]
 
     def description(self, verb: str, general: str) -> str:
-        """Return the description of the operation with this verb; `general` is the one that all resources share."""
+        """Return the resource's own description of the operation `verb`, such as `create`, or else `general`.
+
+        `general` is the description that all resources share.
+        """
         return self.descriptions.get(verb, general)
 
 
 def annotate(endpoint: Callable[..., Any], **annotations: Any) -> None:
-    """Set annotations that depend on the resource, from which FastAPI takes the parameters of an endpoint."""
+    """Set annotations of an endpoint's parameters, from which FastAPI derives how to parse and document them.
+
+    They depend on the resource, so they cannot be written in the signature.
+    """
     endpoint.__annotations__.update(annotations)

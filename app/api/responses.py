@@ -1,4 +1,4 @@
-"""Responses with one record."""
+"""Responses that contain one record, including conditional ones (304)."""
 
 from fastapi import Request, Response
 
@@ -8,7 +8,10 @@ from app.records.preconditions import Precondition, entity_tag, etag_matches
 def record_response(
     request: Request, document: str, status: int = 200, headers: dict[str, str] | None = None
 ) -> Response:
-    """Return a response with one JSON object and its ETag, or 304 if `If-None-Match` of a GET names that tag."""
+    """Return a response with a record and its ETag, or a 304 response if `If-None-Match` of a GET contains this ETag.
+
+    `document` is the record as JSON text.
+    """
     tag = entity_tag(document)
     # a cache may store the response, but has to revalidate it before each use
     headers = {"ETag": tag, "Cache-Control": "private, no-cache", **(headers or {})}

@@ -1,4 +1,4 @@
-"""Routes: each authenticates, audits and reads strict JSON before its endpoint runs."""
+"""Route classes that authenticate and audit each request and parse its body as strict JSON."""
 
 import inspect
 import re
@@ -30,18 +30,19 @@ _PASSTHROUGH_ATTRIBUTE = "is_passthrough"
 
 
 def passthrough(endpoint: E) -> E:
-    """Declare that FastAPI need not process a request for this endpoint: `Route` calls it directly.
+    """Declare that FastAPI need not process requests for this endpoint, so that `Route` calls it directly.
 
-    The endpoint takes the request and path parameters as text, and returns a response. Such a route serves a third more
-    requests. FastAPI #16108 proposed the same fast path; when FastAPI has it, this can go. Faster matching, which
-    `Route.matches` adds for paths without parameters, is proposed in Starlette #3339 and FastAPI #16236.
+    The endpoint must take only the request and its path parameters as text, and return a `Response`. Such a route
+    handles a third more requests. FastAPI #16108 proposes the same fast path; when FastAPI has it, this decorator can
+    be removed. Starlette #3339 and FastAPI #16236 propose faster matching, which `Route.matches` adds for paths without
+    parameters.
     """
     setattr(endpoint, _PASSTHROUGH_ATTRIBUTE, True)
     return endpoint
 
 
 class JSONRequest(Request):
-    """A request whose body is strict JSON."""
+    """A request whose body is parsed as strict JSON."""
 
     async def json(self) -> Any:
         """Return the parsed body.
@@ -58,13 +59,17 @@ class JSONRequest(Request):
 
 
 class Route(APIRoute):
-    """A route that authenticates the caller first, parses JSON strictly, and notes its path template for the log.
+    """A route that authenticates the caller before anything else, and parses JSON strictly.
+
+    It also notes its path template for the log.
 
     Raises:
-        ValueError: the route does not declare the scope that it requires, or is declared `passthrough` and is not.
+        ValueError: the route does not declare which scope it requires, or its endpoint is declared `passthrough` but
+            FastAPI has to process its parameters.
     """
 
     audited: ClassVar[bool] = False
+    """Whether requests are audited. Reads are audited only if the setting `reads_audited` is on as well."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **keywords: Any) -> None:
         self.required_scope = required_scope(keywords.get("openapi_extra"))
@@ -83,13 +88,19 @@ class Route(APIRoute):
             self.app = _as_asgi(self._authenticated_and_audited(self._call_endpoint))
 
     def matches(self, scope: MutableMapping[str, Any]) -> tuple[Match, MutableMapping[str, Any]]:
-        """Match a request; a path without parameters is compared, which is faster than a regular expression."""
+        """Match a request with the path of the route.
+
+        A path without parameters is compared as text, which is faster than Starlette's regular expression.
+        """
         if not self.param_convertors and scope["path"] != self.path:
             return Match.NONE, {}
         return super().matches(scope)
 
     def get_route_handler(self) -> Handler:
-        """Wrap the handler; called by FastAPI."""
+        """Return FastAPI's handler, wrapped with authentication, auditing and strict JSON parsing.
+
+        FastAPI calls this method.
+        """
         handler = super().get_route_handler()
         return self._authenticated_and_audited(handler if self.body_field is None else _with_strict_json(handler))
 
@@ -119,7 +130,7 @@ class Route(APIRoute):
 
     def _request_audit(self, request: Request, state: RequestState) -> RequestAudit:
         services = get_services(request)
-        # by scope and not by method: a search is a read, although it is sent by POST
+        # the scope decides and not the method, because a search is a read although it is sent by POST
         is_read = self.required_scope is not None and self.required_scope.is_read_only
         audited = self.audited and (not is_read or services.settings.reads_audited)
         return RequestAudit(
@@ -133,7 +144,7 @@ class Route(APIRoute):
 
 
 def _check_passthrough(route: APIRoute) -> None:
-    """Raise ValueError unless the endpoint takes the request and path parameters as text and returns a response."""
+    """Raise ValueError unless the endpoint takes the request and path parameters as text and returns a `Response`."""
     signature = inspect.signature(route.endpoint)
     path_parameters = route.dependant.path_params
     if not (
@@ -150,7 +161,7 @@ def _check_passthrough(route: APIRoute) -> None:
 
 
 def _as_asgi(handler: Handler) -> ASGIApp:
-    """Return an ASGI application that calls the handler without FastAPI's search for dependencies at each request."""
+    """Return an ASGI application that calls the handler directly, without resolving FastAPI dependencies."""
 
     async def serve(scope: ASGIScope, receive: Receive, send: Send) -> None:
         response = await handler(Request(scope, receive, send))
@@ -165,22 +176,23 @@ def _with_strict_json(handler: Handler) -> Handler:
         if await request.body():
             if _JSON_MEDIA_TYPE_PATTERN.fullmatch(request.headers.get("content-type", "")) is None:
                 raise UnsupportedMediaTypeError
-            await request.json()  # here, because the framework turns errors of its own call into a bare 400
+            await request.json()  # FastAPI would turn errors into a 400 without details
         return await handler(request)
 
     return read_json
 
 
 class AuditedRoute(Route):
-    """A route that records each request before the response is sent, because its responses contain patients' data."""
+    """A route whose responses contain patients' data, so that it records each request before it sends the response."""
 
     audited = True
 
 
 def make_router(prefix: str, tag: str, *, audited: bool = False) -> APIRouter:
-    """Return a router for routes of this module, audited if they read or change patients' data.
+    """Return a router for the routes of the calling module, audited if they read or change patients' data.
 
-    `tag` is also the name of the resource in the audit. The name of a route is its operationId.
+    `tag` is the OpenAPI tag, and the name of the resource in the audit. The name of each route is also its OpenAPI
+    `operationId`.
     """
     return APIRouter(
         prefix=prefix,

@@ -1,4 +1,4 @@
-"""What the application shares among its requests."""
+"""The objects that all requests of an application share, such as the database and the authenticator."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,10 @@ from app.settings import Settings
 
 @dataclass(slots=True)
 class AppServices:
-    """The services of one application, `app.state.services`: one instance each, made by `app.main.create_app`."""
+    """The objects that all requests of an application share.
+
+    `app.main.create_app` creates one instance of each. Requests find them at `app.state.services`.
+    """
 
     settings: Settings
     database: Database
@@ -27,10 +30,10 @@ class AppServices:
     cursors: Cursors
     stream_bulkhead: Bulkhead
     is_stopping: bool = False
-    """Whether the process drains: it still serves, but reports that it is not ready."""
+    """Whether the process is shutting down. It still handles requests, but its readiness probe fails."""
 
 
 def get_services(request: Request) -> AppServices:
-    """Return the services of the application that serves `request`."""
+    """Return the services of the application that handles `request`."""
     services: AppServices = request.app.state.services
     return services

@@ -1,4 +1,4 @@
-"""Whole lists, streamed in batches while the next ones are read."""
+"""Streaming of whole lists in batches; the next batches are read while one is sent."""
 
 import asyncio
 from collections import deque
@@ -10,25 +10,28 @@ from app.api.list_source import STREAM_BATCH_SIZE, ListSource
 from app.listing.query import ListItem
 
 PREFETCH_BATCHES = 3
-"""Batches that are read while one is sent."""
+"""Maximum number of batches that are read ahead while the client receives an earlier one."""
 STATEMENT_SEND_SECONDS = 0.001
-"""Seconds that the driver gets to send the statements of prefetched batches, before the next batch is encoded."""
+"""Maximum pause in seconds before the next batch is encoded.
+
+The pause lets the driver send the statements of prefetched batches, because encoding blocks the event loop.
+"""
 
 
 class ListFormat(NamedTuple):
-    """How the items of a list are written."""
+    """A format for the items of a list, such as a JSON array or one record per line."""
 
     media_type: str
     opening: bytes
     record_suffix: bytes
-    """Bytes after each record."""
+    """Bytes that follow each record."""
     separator: bytes
-    """Bytes between two records."""
+    """Bytes between two consecutive records."""
     closing: bytes
 
     def encode(self, items: Sequence[ListItem]) -> bytes:
-        """Return some items of a list as bytes, without opening and closing."""
-        # each by itself: a single character beyond ASCII would make the encoding of the whole text slow
+        """Return the items as bytes in this format, without `opening` and `closing`."""
+        # each by itself, because a single non-ASCII character would slow down the encoding of a joined text
         documents = [item.document.encode() for item in items]
         if self.record_suffix:
             documents = [document + self.record_suffix for document in documents]
@@ -37,15 +40,15 @@ class ListFormat(NamedTuple):
 
 JSON_ARRAY = ListFormat("application/json", b"[", b"", b",", b"]")
 NDJSON = ListFormat("application/x-ndjson", b"", b"\n", b"", b"")
-"""One record per line, for tools that process records as they arrive."""
+"""The format with one JSON record per line, for tools that process records as they arrive."""
 
 
 async def stream_list(
     source: ListSource, list_format: ListFormat, first_batch: Sequence[ListItem], *, first_only: bool
 ) -> AsyncIterator[bytes]:
-    """Yield a whole list that begins with `first_batch`, whose sending the caller has already announced.
+    """Yield a whole list that starts with `first_batch`, for which the caller has already called `before_send`.
 
-    `first_only` ends the list after that batch, for a response whose body is not sent.
+    `first_only` ends the list after that batch. This is for HEAD requests, whose response has no body.
     """
     first_chunk = list_format.opening + list_format.encode(first_batch)
     if first_only or len(first_batch) < STREAM_BATCH_SIZE:
@@ -61,20 +64,23 @@ async def stream_list(
 
 
 class Prefetcher:
-    """Reads the batches of a list after a position while the client receives earlier ones.
+    """Reads the batches of a list that follow a position, while the client receives earlier batches.
 
-    Where the source knows the positions of later batches, several are read concurrently: of all steps, PostgreSQL's
-    takes longest. Otherwise each batch is read after the one before it.
+    If the source knows the positions of later batches, several batches are read concurrently, because reading from
+    PostgreSQL is the slowest step. Otherwise each batch is read after the previous one.
     """
 
     def __init__(self, source: ListSource, after: Any) -> None:
         self._source = source
         self._position = after
-        """The position after which the next batch begins; None while it is unknown, and at the end of the list."""
+        """The position after which the next batch begins. None while this is unknown, and after the end of the list."""
         self._pending: deque[asyncio.Task[Sequence[ListItem]]] = deque()
 
     async def batches(self) -> AsyncGenerator[Sequence[ListItem]]:
-        """Yield all batches in order; the last may be empty. Closing the generator cancels what is still being read."""
+        """Yield all batches in order; the last one may be empty.
+
+        Closing the generator cancels the reads that are still running.
+        """
         try:
             await self._prefetch()
             while self._pending:

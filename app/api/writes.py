@@ -1,4 +1,4 @@
-"""The sequence of a change, from a validated request to the committed transaction."""
+"""Requests that change a record, from the validated body to the committed transaction."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar, cast
@@ -16,7 +16,7 @@ from app.db.database import TransactionRunner
 from app.db.transaction_batching import MAX_BATCH_COST
 from app.identifiers import is_identifier
 from app.records.preconditions import NO_PRECONDITION, Precondition
-from app.records.repository import Record
+from app.records.results import Record
 from app.records.service import Service
 
 S = TypeVar("S", bound=Service[Any, Any])
@@ -24,12 +24,25 @@ R = TypeVar("R", bound=Record | None)
 
 
 class WriteRequest(Generic[S]):
-    """One change of a record of a resource. `run` executes it; `response` answers the request afterwards."""
+    """A request that changes one record. Call `run` to make the change, then `response` to build the response."""
 
     def __init__(
-        self, request: Request, service_class: type[S], *, body: BaseModel | None = None, unique_id: str | None = None
+        self,
+        request: Request,
+        service_class: type[S],
+        *,
+        body: BaseModel | None = None,
+        unique_id: str | None = None,
+        accepts_key: bool = False,
     ) -> None:
-        """Describe a change with this body, of the record `unique_id` or, if that is None, of a new one."""
+        """Prepare a change to the record `unique_id`, or the creation of a record if `unique_id` is None.
+
+        `body` is the validated body; a deletion has none. With `accepts_key`, a request that repeats an earlier one,
+        recognised by its Idempotency-Key, changes nothing.
+
+        Raises:
+            ValidationFailedError: the Idempotency-Key is repeated or malformed.
+        """
         services = get_services(request)
         self._request = request
         self._service_class = service_class
@@ -37,26 +50,21 @@ class WriteRequest(Generic[S]):
         self._unique_id = unique_id
         self._principal = Principal.from_request(request)
         self._audit = RequestAudit.from_request(request)
-        # a new record has no earlier state that it could overwrite
+        # a creation cannot overwrite an earlier state, so it needs no If-Match
         is_required = services.settings.require_if_match and unique_id is not None
         self._precondition = Precondition.from_headers(request.headers, required=is_required)
         self._key: IdempotencyKey | None = None
+        if accepts_key and body is not None:
+            self._key = IdempotencyKey.from_request(request, self._principal, body)
         self._is_replayed = False
 
-    def accept_idempotency_key(self) -> None:
-        """Have a repetition of the request, recognised by its Idempotency-Key, change nothing.
-
-        Raises:
-            ValidationFailedError: the header is repeated or malformed.
-        """
-        assert self._body is not None, "only requests with a body can be told apart"  # noqa: S101
-        self._key = IdempotencyKey.from_request(self._request, self._principal, self._body)
-
     async def run(self, operation: Callable[[S, Precondition], Awaitable[R]], *, batched: bool = False) -> R:
-        """Execute the operation and everything that belongs to it in one transaction, and commit it.
+        """Execute `operation` in one transaction with everything that belongs to it, commit, and return the record.
 
-        The operation is a method of the service; its result, which is the record as it is then, or None after a
-        deletion, is returned. `batched` allows concurrent requests of the same kind to share the transaction.
+        `operation` calls a method of the service and returns the record in its new state, or None after a deletion. If
+        an earlier request had the same Idempotency-Key, `operation` is not called, and the record that the earlier
+        request wrote is returned. The transaction also inserts the audit row and stores the key. `batched` allows
+        concurrent requests of the same kind to share the transaction.
         """
 
         async def work(connection: AsyncConnection) -> Record | None:
@@ -76,7 +84,10 @@ class WriteRequest(Generic[S]):
         return cast("R", record)
 
     def response(self, record: Record, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-        """Return the response with the record that `run` has returned."""
+        """Return the response with `record`, which `run` returned.
+
+        The header `Idempotency-Replayed` is added if the record was written by an earlier request.
+        """
         replayed = {"Idempotency-Replayed": "true"} if self._is_replayed else {}
         return record_response(self._request, record.document, status, {**(headers or {}), **replayed})
 
@@ -84,11 +95,12 @@ class WriteRequest(Generic[S]):
         return get_services(self._request).database.transaction_for(self._principal.name)
 
     def _batched_transaction(self) -> TransactionRunner | None:
-        """Return a runner that shares transactions among requests, or None if this request needs its own.
+        """Return a runner that shares transactions among requests, or None if this request needs its own transaction.
 
-        A request with a precondition or an Idempotency-Key takes statements of its own, for which the others would have
-        to wait; the statements of restricted principals have their hospitals as parameters. A request that is costly,
-        or rejected at once, does not benefit the others.
+        A request with a precondition or an Idempotency-Key executes additional statements, for which the other requests
+        would have to wait. The statements of restricted principals have their hospitals as parameters, so they cannot
+        be executed for several requests at once. Sharing a transaction with a request that is costly or rejected at
+        once has no benefit for the other requests.
         """
         assert self._body is not None  # noqa: S101  # a deletion is not batched
         cost = self._service_class.batch_cost(self._body)
@@ -99,7 +111,7 @@ class WriteRequest(Generic[S]):
             or self._precondition != NO_PRECONDITION
             or self._key is not None
             or cost >= MAX_BATCH_COST
-            or not is_identifier(self._unique_id or "new")
+            or (self._unique_id is not None and not is_identifier(self._unique_id))
         ):
             return None
         conflict_keys = self._service_class.conflict_keys(self._body)

@@ -1,1 +1,1 @@
-"""The audit: which principals accessed which patients and profiles, and which requests were denied."""
+"""The audit: records which principals accessed which patients and profiles, and which requests were denied."""

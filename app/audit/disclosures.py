@@ -1,4 +1,4 @@
-"""Accesses to a patient's record, described in plain English (POPIA section 23; HIPAA, 45 CFR 164.528)."""
+"""Lists the accesses to a patient's record in plain English (POPIA section 23; HIPAA, 45 CFR 164.528)."""
 
 from collections.abc import AsyncIterator
 
@@ -29,14 +29,15 @@ READ_DESCRIPTIONS = {
     ("GET", f"{_PROFILE_ROUTE}history/"): ("read_history", "Viewed the history of the profile"),
     ("GET", f"{_PROFILE_ROUTE}history/{{version}}/"): ("read_history", "Viewed an earlier version of the profile"),
 }
-"""Action and description of each read, by method and route.
+"""Action and English description of each kind of read, by method and route.
 
-HEAD is described as GET, because it reveals as much. A test checks that every route that reads has a description.
+HEAD requests are described like GET requests, because they reveal as much. A test checks that every route that reads
+records has a description.
 """
 _READ_BY_WRITE = ("read", "Was shown the record after sending data that changed nothing")
 """Action and description of a request that could have changed a record but did not.
 
-It sent the values that the record already had, or repeated an earlier request.
+The request contained the values that the record already had, or it repeated an earlier request.
 """
 _CHANGE_VERBS = {
     "created": "Created",
@@ -48,7 +49,7 @@ _CHANGE_VERBS = {
 
 
 def access_entry(event: AccessEvent) -> AccessEntry:
-    """Return the representation of one access event."""
+    """Return the representation of an access event in responses and reports, with an English description."""
     if event.action is not None:
         noun = "profile" if event.resource == "profiles" else "record"
         action, description = event.action, f"{_CHANGE_VERBS[event.action]} the {noun}"
@@ -64,7 +65,10 @@ def access_entry(event: AccessEvent) -> AccessEntry:
 async def iter_disclosures(
     connection: AsyncConnection, patient_id: str, batch_size: int = 1000
 ) -> AsyncIterator[AccessEntry]:
-    """Yield all accesses to a patient's record and profile, newest first, read in batches of `batch_size`."""
+    """Yield all accesses to a patient's record and profile, newest first.
+
+    The accesses are read from the database in batches of `batch_size`.
+    """
     before = AuditPosition()
     while events := await list_access_events(connection, patient_id, before, batch_size):
         for event in events:

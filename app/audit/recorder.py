@@ -1,4 +1,4 @@
-"""The audit of requests: a durable row for each request about patients or profiles, before its response is sent."""
+"""Audit of requests: stores a row for each request about patients or profiles before its response is sent."""
 
 import asyncio
 from collections.abc import Sequence
@@ -34,7 +34,10 @@ from app.models.audit import WRITABLE_COLUMNS
 from app.request_state import RequestState
 
 MAX_IDS_PER_STATEMENT = 10_000
-"""Maximum number of ids in the rows of one statement, which the index takes about a tenth of a second for."""
+"""Maximum number of ids in all rows that one statement inserts.
+
+PostgreSQL takes about a tenth of a second to add this many ids to the index.
+"""
 
 _INPUT_COLUMNS: list[ColumnClause[Any]] = [
     column("principal", Text),
@@ -47,18 +50,22 @@ _INPUT_COLUMNS: list[ColumnClause[Any]] = [
     column("reason", Text),
 ]
 COUNT_METHOD = "COUNT"
-"""The method of the additional row that contains the records on which a count in the response depends."""
+"""Value of `method` in the additional audit row for a count in the response, in place of an HTTP method.
+
+This row contains the ids of the records on which the count depends.
+"""
 READ_METHODS = ("GET", "HEAD", COUNT_METHOD)
 FIRST_ERROR_STATUS = 400
-"""From this status on a response shows and changes nothing."""
+"""Lowest HTTP status of an error. A response with this or a higher status shows no record and changes none."""
 
 
 def _insert_statement() -> Executable:
-    # one statement for any number of rows, so that it is planned once; an array of arrays would have to be rectangular
+    # One statement takes any number of rows, so that it is planned once. The rows are passed as JSON, because an array
+    # of arrays would have to be rectangular.
     rows = input_rows(*_INPUT_COLUMNS, max_rows=None)
     row, entry = rows.c, journal.c
     requested_id = func.unnest(row.ids).column_valued("asked")
-    # an id that no record has may be anything that somebody typed
+    # An error response keeps only ids in the journal, because any other id may be arbitrary text that somebody typed.
     record_exists = exists().where(entry.resource == row.resource, entry.unique_id == requested_id)
     ids = case(
         (row.status < FIRST_ERROR_STATUS, row.ids),
@@ -86,19 +93,22 @@ AuditRow = dict[str, Any]
 
 
 async def insert_audit_row(connection: AsyncConnection, row: AuditRow) -> None:
-    """Insert a row in the transaction of `connection`."""
+    """Insert an audit row in the transaction of `connection`."""
     await execute_row(connection, _INSERT_AUDIT_ROWS, row)
 
 
 class AuditRecorder:
-    """Writes audit rows in transactions of their own; one statement inserts those of concurrent requests."""
+    """Writes audit rows in transactions of its own, separate from those of the requests.
+
+    One statement inserts the rows of concurrent requests.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._batcher = Batcher(self._write_batch, max_cost=MAX_IDS_PER_STATEMENT, cost=lambda row: len(row["ids"]))
 
     async def write(self, row: AuditRow) -> None:
-        """Write a row; it is durable when this returns.
+        """Write an audit row. The row is committed when this method returns.
 
         Raises:
             UnavailableError: the database is unreachable or overloaded.
@@ -113,18 +123,18 @@ class AuditRecorder:
 
 @dataclass
 class RequestAudit:
-    """The audit of one request: what it is about to show or change, and whether that was recorded."""
+    """The audit of one request: which records the request is about to show or change, and whether this was recorded."""
 
     recorder: AuditRecorder
     request_state: RequestState
     audited: bool
-    """Whether the request is audited at all."""
+    """Whether the request is audited. If not, nothing is recorded."""
     ids: Sequence[str]
-    """The ids of the records that the response shows, or that the path names."""
+    """The ids of the records that the response shows, or the id in the request path."""
     success_status: int
-    """The status of the response if the request succeeds."""
+    """The HTTP status of the response if the request succeeds."""
     resource: str
-    """The name of the resource that the ids belong to."""
+    """The name of the resource that the `ids` belong to."""
     reason: str | None = None
     recorded: bool = field(default=False, init=False)
     counted_ids: Sequence[str] = field(default=(), init=False)
@@ -132,23 +142,26 @@ class RequestAudit:
 
     @classmethod
     def from_request(cls, request: Request) -> "RequestAudit":
-        """Return the audit of a request that is being served."""
+        """Return the audit of the request that is being served."""
         request_audit: RequestAudit = RequestState.from_scope(request.scope).audit
         return request_audit
 
     @property
     def method(self) -> str:
-        """The method of the request as sent; HEAD is served as GET."""
+        """The HTTP method that the client sent. It may be HEAD, although HEAD requests are served as GET."""
         return self.request_state.method
 
     @property
     def principal_name(self) -> str | None:
-        """The name of the caller, as far as it is known."""
+        """The name of the principal that sent the request; None if the principal could not be identified.
+
+        The name is also set if the principal was identified but its request is rejected.
+        """
         principal: Principal | None = self.request_state.principal
         return principal.name if principal is not None else self.request_state.principal_name
 
     def build_row(self, status: int) -> AuditRow:
-        """Return the row of the request with a response of this `status`."""
+        """Return the audit row for this request, given the `status` of its response."""
         return {
             "principal": self.principal_name,
             "method": self.method,
@@ -161,35 +174,42 @@ class RequestAudit:
         }
 
     def break_glass(self, reason: str) -> None:
-        """Note why the principal reads beyond its hospital scope. This is audited whatever the settings are."""
+        """Set the reason for emergency access to records outside the principal's hospital scope.
+
+        The request is then audited even if the settings disable the audit of reads.
+        """
         self.reason = reason
         self.audited = True
 
     def note_counted_ids(self, ids: Sequence[str]) -> None:
-        """Note the records on which a count in the next response depends."""
+        """Set the ids of the records on which a count in the response depends.
+
+        They are recorded together with the response.
+        """
         self.counted_ids = ids
 
     async def record_page(self, ids: Sequence[str]) -> None:
-        """Record that a response, or a part of one, is about to be sent that reveals these records.
+        """Record that the response, or a part of it, is about to reveal these records.
 
-        Headers alone can reveal a record too, such as the link to a next page.
+        Headers alone can also reveal a record. For example, the link to a next page shows that another record matches.
         """
         self.ids = ids
         self.recorded = False
         await self.record(self.success_status)
 
     async def insert(self, connection: AsyncConnection, unique_id: str | None) -> None:
-        """Insert the row of a change in the change's own transaction; set `recorded` after the commit.
+        """Insert the audit row of a change in the transaction that makes the change.
 
-        `unique_id` is the record that was changed; None is the one that the path names.
+        The caller has to set `recorded` after the commit. `unique_id` is the id of the changed record; None means the
+        id in the request path.
         """
         if self.audited:
-            # not kept in `ids`: if the transaction fails, no such record exists
+            # not stored in `self.ids`, because if the transaction fails, no such record exists
             ids = self.ids if unique_id is None else [unique_id]
             await insert_audit_row(connection, {**self.build_row(self.success_status), "ids": list(ids)})
 
     async def record(self, status: int) -> None:
-        """Record, unless that was done before, that a response with this `status` is about to be sent."""
+        """Record that a response with this `status` is about to be sent, unless the request is already recorded."""
         if self.audited and not self.recorded:
             row = self.build_row(status)
             if self.counted_ids:
@@ -201,7 +221,11 @@ class RequestAudit:
         self.counted_ids = ()
 
     async def record_denial(self, status: int) -> None:
-        """Record that a request of a principal is about to be rejected, unless for its rate or our own failure."""
+        """Record that the request is about to be rejected with this `status`.
+
+        Nothing is recorded if the principal is unknown, the request is unauthenticated or exceeds a rate limit, or the
+        service itself has failed.
+        """
         if (
             self.principal_name is not None
             and status < HTTPStatus.INTERNAL_SERVER_ERROR
@@ -214,7 +238,7 @@ _UNAUDITED_STATUSES = {HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS}
 
 
 def command_row(principal: Principal, resource: str, ids: Sequence[str]) -> AuditRow:
-    """Return the row of a command that shows records."""
+    """Return the audit row of a command that shows records. `principal` has the name of the command."""
     return {
         "principal": principal.name,
         "method": "RUN",
@@ -226,6 +250,9 @@ def command_row(principal: Principal, resource: str, ids: Sequence[str]) -> Audi
 
 
 def requested_ids(request: Request) -> Sequence[str]:
-    """Return the id that the request's path names, if it names one and a record could have it."""
+    """Return the id in the path of the request, as a sequence of one id.
+
+    The sequence is empty if the path contains no id, or one that no record can have.
+    """
     unique_id = request.path_params.get("unique_id")
     return [unique_id] if unique_id is not None and is_identifier(unique_id) else []

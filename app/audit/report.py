@@ -1,4 +1,4 @@
-"""The access report for patients: who has seen or changed a patient's record, as a page for printing."""
+"""The access report for patients: a printable page that lists who has seen or changed a patient's record."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -44,9 +44,9 @@ _ROW_TEMPLATE = "<tr><td>{when}</td><td>{who}</td><td>{what}{why}</td></tr>"
 
 
 def render_report(patient_id: str, entries: Iterable[AccessEntry], retention_days: int) -> str:
-    """Return the report as a self-contained HTML document.
+    """Return the access report of a patient as a self-contained HTML document.
 
-    `retention_days` is the number of days for which the audit keeps reads; the report mentions it.
+    `retention_days` is the number of days for which the audit keeps reads. The report tells the patient this number.
     """
     rows = [
         _ROW_TEMPLATE.format(

@@ -1,4 +1,4 @@
-"""Queries of the audit: all of its entries, and the accesses to one patient."""
+"""Queries of the audit: the list of all entries, and the list of accesses to one patient."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -40,16 +40,22 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class AuditPosition(NamedTuple):
-    """A position in a list that is ordered by time, newest first."""
+    """A position in a list of audit entries or access events, which is ordered by time, newest first."""
 
     time: datetime = datetime(9999, 1, 1, tzinfo=UTC)
     source: int = 0
-    """The source of the event, which orders events of the same microsecond: 0 for reads, 1 and 2 for changes."""
+    """The source of the event: 0 for a read, 1 for a change to the patient, 2 for a change to a profile.
+
+    It determines the order of events with the same timestamp.
+    """
     number: int = 0
 
     @classmethod
     def from_text(cls, text: str | None) -> "AuditPosition":
-        """Parse the text that `str` returns for a position; without a text, return the position before all others."""
+        """Return the position whose text form, as `str` returns it, is `text`.
+
+        If there is no text, return the position before all entries.
+        """
         if not text:
             return cls()
         time, source, number = (int(part) for part in text.split("."))
@@ -71,12 +77,18 @@ _ZERO_LITERAL, _ONE_LITERAL, _TWO_LITERAL = (literal_column(text, Integer) for t
 
 
 def _about_one(unique_id: ColumnElement[str]) -> ColumnElement[bool]:
-    """Return the condition for entries about this record alone; their index is in the order of time."""
+    """Return the condition for audit entries about this record alone.
+
+    For these entries PostgreSQL can use an index that is ordered by time.
+    """
     return and_(IS_SINGLE_RECORD, audit.c.ids[_ONE_LITERAL] == unique_id)
 
 
 def _about_many(unique_id: ColumnElement[str]) -> ColumnElement[bool]:
-    """Return the condition for entries about several records, including this one; their index is on the ids."""
+    """Return the condition for audit entries about several records, including this one.
+
+    For these entries PostgreSQL can use an index on the ids, which is not ordered by time.
+    """
     return and_(HAS_MANY_RECORDS, audit.c.ids.contains(cast(array([unique_id]), ARRAY(Text))))
 
 
@@ -96,14 +108,14 @@ def _newest_first(rows: Select[Any]) -> Select[Any]:
 async def list_entries(
     connection: AsyncConnection, query: AuditParameters, before: AuditPosition, limit: int
 ) -> list[SimpleListItem]:
-    """Return up to `limit` matching entries that are older than a position, newest first."""
+    """Return up to `limit` audit entries that match the query and are older than `before`, newest first."""
     if query.time__lt is not None:
         before = min(before, AuditPosition(query.time__lt))
     rows = select(audit).where(*_filter_conditions(query))
     if query.patient is not None:
         rows = rows.where(audit.c.resource == Patient.__tablename__)
         single_record_rows = _newest_first(rows.where(_about_one(_ID_PARAMETER))).subquery()
-        # materialized: PostgreSQL would otherwise walk the whole audit by time, expecting a list with the patient soon
+        # materialized, because PostgreSQL would otherwise scan the audit by time, expecting to find the patient soon
         many_records_rows = rows.where(_about_many(_ID_PARAMETER)).cte("in_lists").prefix_with("MATERIALIZED")
         rows = select(union_all(select(single_record_rows), select(many_records_rows)).subquery())
     page_rows = _newest_first(rows).subquery("found")
@@ -121,30 +133,34 @@ async def list_entries(
 
 
 class AccessEvent(NamedTuple):
-    """A read or a change of a patient or its profile."""
+    """A read of a patient or its profile, or a change to one of them."""
 
     time: datetime
     source: int
     number: int
     principal: str
     resource: str
-    """`patients` for the patient itself, `profiles` for its profile."""
+    """The resource that was accessed: `patients` for the patient itself, `profiles` for its profile."""
     method: str | None
-    """Method of a read. None for a change, as the journal does not have it."""
+    """The method of a read. None for a change, because the journal does not store methods."""
     route: str | None
     action: str | None
-    """Action of a change; None for a read."""
+    """The action of a change, such as `updated`. None for a read."""
     reason: str | None
     request_id: str | None
 
     @property
     def position(self) -> AuditPosition:
-        """The position of the event."""
+        """The position of the event in the list of accesses."""
         return AuditPosition(self.time, self.source, self.number)
 
 
 def _linked_profile_spans() -> FromClause:
-    """Return a CTE of the profiles that the patient has had: `profile_id`, `since` and `until`."""
+    """Return a CTE with the profiles that the patient has been linked to, according to the journal.
+
+    Each row is a version of the patient. Its columns are `profile_id`, `since` and `until`, which is null for the
+    newest version.
+    """
     profile_id = journal.c.record.op("->>")("profile_id")
     is_of_patient = and_(journal.c.resource == Patient.__tablename__, journal.c.unique_id == _ID_PARAMETER)
     until = func.lead(journal.c.time).over(order_by=journal.c.version)
@@ -201,7 +217,7 @@ def _change_events(source: ColumnElement[int], *conditions: ColumnElement[bool])
 def _access_events_statement() -> Select[Any]:
     """Return the statement for a page of access events.
 
-    Each subquery uses an index and returns its newest rows up to the limit, however many events there are.
+    Each subquery uses an index and returns only its newest rows, up to the limit, however many events there are.
     """
     patients, profiles = Patient.__tablename__, Profile.__tablename__
     profile_spans = _linked_profile_spans()
@@ -225,7 +241,7 @@ def _access_events_statement() -> Select[Any]:
             _TIME_PARAMETER, _SOURCE_PARAMETER, _NUMBER_PARAMETER
         )
         newest_first = (columns.time.desc(), columns.source.desc(), columns.number.desc())
-        # the time by itself too, because the index contains the time but not the source
+        # compares the time also on its own, because the index contains the time but not the source
         nearest_rows = (
             event_query.where(columns.time <= _TIME_PARAMETER, is_before_position)
             .order_by(*newest_first)
@@ -240,6 +256,9 @@ def _access_events_statement() -> Select[Any]:
 async def list_access_events(
     connection: AsyncConnection, patient_id: str, before: AuditPosition, limit: int
 ) -> list[AccessEvent]:
-    """Return up to `limit` reads and changes of a patient and its profile, older than a position, newest first."""
+    """Return up to `limit` reads of a patient and its profile and changes to them, newest first.
+
+    Only events that are older than the position `before` are returned.
+    """
     parameters = {"id": patient_id, "limit": limit, **before._asdict()}
     return [AccessEvent._make(row) for row in await connection.execute(_access_events_statement(), parameters)]

@@ -1,4 +1,4 @@
-"""Retention of the audit, which has a partition per month: expired months are dropped and upcoming ones are added."""
+"""Retention of the audit: drops the partitions of expired months and adds those of upcoming months."""
 
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -14,7 +14,10 @@ from app.errors import UnavailableError
 log = structlog.get_logger()
 
 LOCK_TIMEOUT_SETTING = {"lock_timeout": "1s"}
-"""Short, because all reads and writes of the audit queue behind a transaction that waits to drop a table."""
+"""Timeout for the locks that are needed to drop partitions.
+
+It is short because all reads and writes of the audit queue behind a transaction that waits for such a lock.
+"""
 _ADD_MONTHS_STATEMENT = text("SELECT public.add_audit_months()")
 _SELECT_PAST_MONTHS = text(
     r"""
@@ -26,22 +29,28 @@ _SELECT_PAST_MONTHS = text(
     ORDER BY ends
     """
 )
-"""Selects the partitions of past months, to which no rows are added any more, and the end of each."""
+"""Selects the partitions of past months, which receive no more rows, and the end of each month."""
 
 
 class PruneResult(NamedTuple):
-    """The number of partitions and rows that were dropped."""
+    """The numbers of partitions and rows that `drop_expired_months` has dropped."""
 
     months: int
-    """Number of partitions. The first one has all rows from before the audit was partitioned."""
+    """Number of partitions.
+
+    Each contains one month, except the oldest, which contains all rows from before the audit was partitioned.
+    """
     rows: int
 
 
 async def drop_expired_months(connection: AsyncConnection, retention_days: int) -> PruneResult:
-    """Drop the months in which every row is more than `retention_days` days old, and return what was dropped.
+    """Drop the monthly partitions in which every row is more than `retention_days` days old.
+
+    Return how many partitions and rows were dropped.
 
     Raises:
-        app.db.database.LockNotAvailableError: the audit is in constant use, so a table could not be locked in time.
+        app.db.database.LockNotAvailableError: a partition could not be locked in time, because the audit is in constant
+            use.
         sqlalchemy.exc.ProgrammingError: the connection's role lacks the privilege (SQLSTATE 42501).
     """
     now: datetime = (await connection.execute(select(func.statement_timestamp()))).scalar_one()
@@ -59,9 +68,9 @@ async def drop_expired_months(connection: AsyncConnection, retention_days: int) 
 
 
 async def add_months(database: Database) -> None:
-    """Add missing partitions for this month and the next three, and log a failure.
+    """Add the missing partitions for this month and the next three. A failure is logged and not raised.
 
-    Rows of a month that has no partition yet are stored in `audit_default`.
+    If a month has no partition yet, its rows are stored in `audit_default`.
     """
 
     async def work(connection: AsyncConnection) -> int:

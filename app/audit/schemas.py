@@ -9,46 +9,48 @@ from app.listing.pagination import PageParameters
 
 
 class AuditParameters(PageParameters):
-    """Filters for audit entries; an entry has to match all of them."""
+    """Filters for audit entries. An entry has to match all filters."""
 
     patient: Annotated[str | None, Field(pattern=IDENTIFIER_PATTERN)] = None
-    """Entries about the patient with this `unique_id`."""
+    """Return only entries about the patient with this `unique_id`."""
     principal: Annotated[str | None, Field(pattern=r"^[ -~]{1,400}$")] = None
-    """Entries of the principal with this name, such as `key:front-desk`."""
+    """Return only entries about requests of the principal with this name, such as `key:front-desk`."""
     time__gte: TimestampParameter | None = None
-    """Entries at or after this timestamp."""
+    """Return only entries at or after this timestamp."""
     time__lt: TimestampParameter | None = None
-    """Entries before this timestamp."""
+    """Return only entries before this timestamp."""
 
 
 class AuditEntry(Representation):
-    """One request for patients or profiles, or one batch of a streamed list."""
+    """An audit entry about one request for patients or profiles, one batch of a streamed list, or one command."""
 
     time: Timestamp
     principal: str
-    """The principal that made the request."""
+    """The name of the principal that made the request."""
     method: str
-    """The HTTP method, `COUNT` for the records that a count in the response depends on, or `RUN` for a command."""
+    """The HTTP method of the request. `COUNT` means that the entry lists the records on which a count in the
+    response depends, and `RUN` means that a command was run."""
     route: str
-    """The path template; for a command, its name."""
+    """The path template of the request, or the name of the command."""
     status: int
-    """The outcome: the HTTP status of the response."""
+    """The HTTP status of the response. It is 200 for a command."""
     resource: str
     """The resource that the `ids` belong to: `patients` or `profiles`."""
     ids: list[str]
-    """The ids of the records that were shown or changed, or that a denied request asked for."""
+    """The ids of the records that were shown, counted or changed, or that a denied request asked for."""
     request_id: str | None
-    """The id of the request, as in its `X-Request-ID` header, the log, and the history."""
+    """The id of the request. The `X-Request-ID` header, the log and the history contain the same id."""
     reason: str | None
-    """The reason given for emergency access to a patient outside the principal's hospital scope."""
+    """The reason that the principal gave for emergency access to a patient outside its hospital scope; `null` for
+    other requests."""
 
 
 class AccessEntry(Representation):
-    """One read or change of a patient's record or profile."""
+    """One read of, or change to, a patient's record or profile."""
 
     time: Timestamp
     principal: str
-    """The principal that read or changed the record."""
+    """The name of the principal that read or changed the record."""
     action: Literal[
         "listed",
         "counted",
@@ -65,6 +67,6 @@ class AccessEntry(Representation):
     description: str
     """A description of the access in plain English."""
     reason: str | None
-    """The reason given for emergency access."""
+    """The reason that the principal gave for emergency access; `null` for other accesses."""
     request_id: str | None
-    """The id of the request, as in the audit, the log, and the history."""
+    """The id of the request. The audit, the log and the history contain the same id."""

@@ -1,4 +1,4 @@
-"""Authentication: the only module that turns credentials into a principal."""
+"""Authentication of requests. This is the only module that turns credentials into a principal."""
 
 import asyncio
 import dataclasses
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 CREDENTIAL_CACHE_SECONDS = 5
-"""How long verified credentials are cached, in seconds; a revoked key keeps working for at most this long."""
+"""Seconds for which verified credentials are cached. A revoked key keeps working for at most this long."""
 MAX_CREDENTIAL_LENGTH = 16_384
-"""Maximum length of credentials in characters; no real token is longer."""
+"""Maximum length of the credentials in a request, in characters. No real token is longer."""
 LAST_USED_FLUSH_INTERVAL_SECONDS = 60
-"""Interval in seconds at which the last use of keys is stored."""
+"""Seconds between two writes to the database that store which API keys were used."""
 
 
 class Authenticator:
-    """Authenticates requests by API key or access token, and applies the rate limits."""
+    """Authenticates requests by API key or access token, and enforces the rate limits."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self.settings = settings
@@ -46,17 +46,22 @@ class Authenticator:
             maxsize=10_000, ttl=CREDENTIAL_CACHE_SECONDS
         )
         self._metrics_only_keys: LRUCache[bytes, tuple[Principal, datetime | None]] = LRUCache(maxsize=100)
-        """Keys with no scope but `metrics:read`, for use while the database is unavailable."""
+        """The verified API keys whose only scope is `metrics:read`. Maps the key's digest to its principal and expiry.
+
+        These keys are also accepted while the database is unavailable.
+        """
         self._used_since_flush: set[str] = set()
 
     async def authenticate(self, request: HTTPConnection, request_id: str, scope: Scope) -> Principal:
-        """Authenticate a request and return its principal, which has `scope`.
+        """Authenticate a request, check that its principal has `scope`, and return the principal.
 
         Raises:
             UnauthorizedError: the credentials are missing or invalid.
             MissingScopeError: the principal lacks the scope.
-            TooManyRequestsError: the principal, or the client's address, exceeds its rate limit.
-            UnavailableError: the credentials cannot be verified at present.
+            TooManyRequestsError: the principal exceeds its limit on requests, or the client's address exceeds its limit
+                on failed authentications.
+            UnavailableError: the credentials cannot be verified, because the database or the identity provider is
+                unavailable.
         """
         address, _ = request.scope.get("client") or ("", 0)
         if not self.settings.auth_required:
@@ -65,10 +70,10 @@ class Authenticator:
         try:
             principal = await self._verify_credentials(_credentials(request), request_id)
         except UnauthorizedError:
-            # only failures count per address: a whole clinic, with one misconfigured device, may share an address
+            # only failures count per address, because a whole clinic may share one, with a single misconfigured device
             await self.rate_limits.count_failure(address)
             raise
-        RequestState.from_scope(request.scope).principal_name = principal.name  # for the log, even if it is rejected
+        RequestState.from_scope(request.scope).principal_name = principal.name  # logged even for rejections
         await self.rate_limits.count_request(principal.name)
         if principal.name.startswith(keys.PRINCIPAL_PREFIX):
             self._used_since_flush.add(principal.name)
@@ -78,7 +83,7 @@ class Authenticator:
     async def _verify_credentials(self, credentials: str | None, request_id: str) -> Principal:
         if credentials is None:
             raise UnauthorizedError
-        # a digest instead of the credentials, because memory may end up in a dump
+        # the cache contains digests instead of credentials, because memory may end up in a dump
         digest = hashlib.sha256(credentials.encode()).digest()
         cached_principal, valid_until = self._credential_cache.get(digest, (None, 0.0))
         if cached_principal is not None and time.time() < valid_until:
@@ -100,7 +105,7 @@ class Authenticator:
         except UnavailableError:
             if cached_key is None:
                 raise
-            active_key = cached_key  # metrics are needed most while the database is unavailable
+            active_key = cached_key  # metrics are most useful while the database is unavailable
         if active_key is None:
             raise UnauthorizedError(invalid=True)
         principal, expires = active_key
@@ -124,7 +129,10 @@ class Authenticator:
         return Principal(f"oidc:{claims.sub}", scopes=scopes, hospitals=hospitals), claims.exp
 
     async def flush_last_used_periodically(self) -> None:
-        """Store which keys were used, in intervals rather than with every request. Run until cancelled."""
+        """Store which API keys were used, every `LAST_USED_FLUSH_INTERVAL_SECONDS` instead of with every request.
+
+        This runs until it is cancelled, and then stores the remaining uses.
+        """
         while True:
             try:
                 await asyncio.sleep(LAST_USED_FLUSH_INTERVAL_SECONDS)
@@ -144,16 +152,16 @@ class Authenticator:
             log.warning("the last use of keys was not stored", error=type(error).__name__)
 
     async def close(self) -> None:
-        """Close the connections to the identity provider."""
+        """Close the connections to the identity provider, if there is one."""
         if self.provider is not None:
             await self.provider.close()
 
 
 def _identity_provider(settings: Settings) -> "IdentityProvider | None":
-    """Return the identity provider that the settings specify, if any."""
+    """Return the identity provider that the settings specify; None if they specify none."""
     if settings.oidc_issuer is None or settings.oidc_audience is None:
         return None
-    from app.auth.oidc import IdentityProvider  # noqa: PLC0415  # its libraries use five megabytes in each process
+    from app.auth.oidc import IdentityProvider  # noqa: PLC0415  # its libraries take five megabytes in each process
 
     claim_names = {"scope": settings.oidc_scope_claim}
     if settings.oidc_hospitals_claim is not None:
@@ -162,12 +170,12 @@ def _identity_provider(settings: Settings) -> "IdentityProvider | None":
 
 
 def _credentials(request: HTTPConnection) -> str | None:
-    """Return the credentials of a request; None if it has none.
+    """Return the API key or access token that a request carries; None if it carries neither.
 
-    Several credentials are rejected, because a proxy may have checked a different one.
+    A request with several credentials is rejected, because a proxy may have checked others than this service would.
 
     Raises:
-        UnauthorizedError: there are several, or they are longer than `MAX_CREDENTIAL_LENGTH`.
+        UnauthorizedError: the request has several credentials, or one that is longer than `MAX_CREDENTIAL_LENGTH`.
     """
     lines = [line.partition(" ") for line in request.headers.getlist("authorization")]
     candidates = [rest.strip() for scheme, _, rest in lines if scheme.lower() == "bearer"]

@@ -1,7 +1,8 @@
-"""The header and the claims of access tokens, validated as strictly as request bodies.
+"""Parsing of the header and the claims of access tokens, which are validated as strictly as request bodies.
 
-PyJWT converts text and booleans to numbers, uses the last of two equal keys, and passes on unknown claims. A signature
-proves who issued the token, not that its content is harmless: people enter the names and attributes in it.
+PyJWT alone is not strict enough: it converts text and booleans to numbers, uses the last of two equal keys, and passes
+on unknown claims. A signature proves which provider issued a token, but not that the content is harmless, because
+people enter the names and attributes that a token contains.
 """
 
 import re
@@ -17,16 +18,18 @@ from app.fields.types import Identifier
 from app.http.strict_json import InvalidJSONError, parse_json
 
 ALLOWED_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
-"""The accepted signature algorithms, all asymmetric: with a symmetric one, the public key would serve as the secret."""
+"""The signature algorithms that are accepted. All are asymmetric, because with a symmetric algorithm a token could be
+signed with the provider's public key as the secret."""
 MAX_CLAIM_VALUES = 1000
-"""Maximum number of values of a list in a claim, such as hospitals: each statement for a restricted principal contains
-all its hospitals."""
+"""Maximum number of values in one claim, such as the hospitals of a principal. The number is bounded because every SQL
+statement for a restricted principal contains all its hospitals."""
 MAX_TIMESTAMP_SECONDS = 253_402_300_799
-"""The last second of the year 9999, the latest that Python's `datetime` can represent."""
+"""Unix timestamp of the last second of the year 9999, which is the latest that Python's `datetime` can represent."""
 
 _ACCESS_TOKEN_TYPE_PATTERN = re.compile(r"(?:application/)?(?:at\+)?jwt", re.IGNORECASE)
-"""The token types of RFC 9068, section 2.1, and those that providers used before it. Other kinds of tokens must not be
-accepted as access tokens (RFC 8725, section 3.11): a `logout+jwt` has the same issuer, audience and keys."""
+"""Pattern of the `typ` header parameter of access tokens. It matches the types of RFC 9068, section 2.1, and the types
+that providers used before it. Other kinds of tokens must not be accepted as access tokens (RFC 8725, section 3.11),
+although a `logout+jwt`, for example, has the same issuer, audience and keys."""
 
 
 def _check_token_type(token_type: str) -> str:
@@ -42,23 +45,24 @@ def _check_algorithm(algorithm: str) -> str:
 
 
 def _split_values(value: object) -> object:
-    """Split a claim that is a space-separated string into its values (RFC 8693, section 4.2); a list stays as it is."""
-    # at spaces only: other Unicode whitespace stays part of a value, which makes the value an unknown one
+    """Split a space-separated string (RFC 8693, section 4.2) into its values. Return any other value unchanged."""
+    # split at spaces only: a value that contains other Unicode whitespace is not split, and so matches no scope
     return [word for word in value.split(" ") if word] if isinstance(value, str) else value
 
 
 _UNSUPPORTED_HEADER_PARAMETERS = frozenset({"b64", "crit", "zip"})
-"""Header parameters that change how the rest is to be parsed (RFC 7797; RFC 7515, section 4.1.11; RFC 7516)."""
+"""Header parameters that change how the rest of a token must be parsed (RFC 7797; RFC 7515, section 4.1.11; RFC 7516).
+Tokens that have one are rejected."""
 _REGISTERED_CLAIM_NAMES = {name: name for name in ("iss", "aud", "sub", "exp", "nbf", "iat")}
 
 NumericDate = Annotated[float, Field(ge=0, le=MAX_TIMESTAMP_SECONDS, allow_inf_nan=False)]
-"""Seconds since 1970 (RFC 7519, section 2)."""
+"""A timestamp in a claim, in seconds since the beginning of 1970 in UTC (RFC 7519, section 2)."""
 _ClaimValues = Annotated[list[str], Field(max_length=MAX_CLAIM_VALUES), BeforeValidator(_split_values)]
 _HospitalIds = Annotated[list[Identifier], Field(max_length=MAX_CLAIM_VALUES), BeforeValidator(_split_values)]
 
 
 class TokenHeader(BaseModel):
-    """The header of a token. Parameters without a field here are ignored, embedded keys among them."""
+    """The header parameters of a token that the service uses. All others are ignored, including embedded keys."""
 
     model_config = ConfigDict(strict=True, frozen=True, hide_input_in_errors=True)
 
@@ -75,7 +79,7 @@ class Claims(BaseModel):
     iss: str
     aud: str | Annotated[list[str], Field(max_length=MAX_CLAIM_VALUES)]
     sub: Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,255}$")]
-    """At most 255 ASCII characters (OpenID Connect Core, section 2)."""
+    """The subject of the token, with at most 255 ASCII characters (OpenID Connect Core, section 2)."""
     exp: NumericDate
     nbf: NumericDate = 0
     iat: NumericDate = 0
@@ -84,15 +88,15 @@ class Claims(BaseModel):
 
     @property
     def has_hospitals(self) -> bool:
-        """Whether the token has a claim of hospitals, even an empty one; the caller decides what its absence means."""
+        """Whether the token has a hospitals claim, even an empty one. The caller decides what a missing claim means."""
         return "hospitals" in self.model_fields_set
 
 
 def read_header(token: str) -> TokenHeader:
-    """Return the header of a token before its signature is verified.
+    """Parse and return the header of a token whose signature has not been verified yet.
 
     Raises:
-        InvalidTokenError: the header is malformed, belongs to another kind of token, or has an unsupported parameter.
+        InvalidTokenError: the header is malformed, has an unsupported parameter, or is not that of an access token.
     """
     try:
         header = _parse_object(base64url_decode(token.partition(".")[0]), "header")
@@ -107,13 +111,13 @@ def read_header(token: str) -> TokenHeader:
 
 
 def read_claims(payload: bytes, claim_names: Mapping[str, str]) -> Claims:
-    """Return the claims in the payload of a token.
+    """Parse and return the claims in the payload of a token.
 
-    `claim_names` maps `scope` and `hospitals` to the names of these claims in the token; a claim that is not in it is
-    not read.
+    `claim_names` maps `scope` and `hospitals` to the names that these two claims have in the token. If one of the two
+    is not in `claim_names`, it is not read from the token.
 
     Raises:
-        InvalidTokenError: a claim is missing or malformed; the message names it.
+        InvalidTokenError: a claim is missing or malformed. The message names this claim.
     """
     claims = _parse_object(payload, "claims")
     claim_names = {**_REGISTERED_CLAIM_NAMES, **claim_names}
@@ -134,7 +138,7 @@ def _parse_object(text: bytes, part: str) -> dict[str, Any]:
 
 
 def _invalid_token_error(part: str, error: ValidationError, claim_names: Mapping[str, str]) -> InvalidTokenError:
-    """Return an error for the log that names the invalid member and the type of error, but nothing of the token."""
+    """Return an error whose message names the first invalid claim or parameter and the error type, but no value."""
     first_error = error.errors(include_input=False, include_url=False, include_context=False)[0]
     field = str(first_error["loc"][0])
     return InvalidTokenError(f"{part} {claim_names.get(field, field)}: {first_error['type']}")

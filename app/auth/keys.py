@@ -1,4 +1,4 @@
-"""API keys: creation, listing, revocation and verification."""
+"""Creation, listing, revocation and verification of API keys."""
 
 import hashlib
 import re
@@ -15,29 +15,30 @@ from app.auth.scopes import Scope
 from app.models import api_keys
 
 KEY_PREFIX = "papi_"
-"""Prefix of every key, so that people and secret scanners recognise it."""
+"""Prefix of every API key, so that people and secret scanners recognise keys."""
 
 
 PRINCIPAL_PREFIX = "key:"
-"""Prefix of the names of principals that are API keys."""
+"""Prefix of the principal name of an API key. The rest of the principal name is the name of the key."""
 NAME_PATTERN = re.compile(r"(?=.{1,64}$)[A-Za-z0-9](?: ?[A-Za-z0-9._@-])*")
-"""Pattern of key names; leading, trailing and repeated spaces are not allowed, because nobody sees them."""
+"""Pattern of valid key names. Leading, trailing and repeated spaces are not allowed, because people overlook them."""
 KEY_CREATION_LOCK_KEY = 0x6B657973
-"""Key of the advisory lock that serialises key creation: an arbitrary number, the same in all versions (for `keys`)."""
+"""Key of the PostgreSQL advisory lock that serialises the creation of API keys. The number is arbitrary (`keys` in
+ASCII), but must be the same in all versions of the service."""
 _KEY_PATTERN = re.compile(KEY_PREFIX + r"[A-Za-z0-9_-]{43}")
 
 
 class KeyNameTakenError(Exception):
-    """An active or revoked key already has the name, or a similar one."""
+    """A key, active or revoked, already has the same name or one that differs only in case or spaces."""
 
 
 def is_key(text: str) -> bool:
-    """Return whether a text has the form of a key; any other text needs no database query."""
+    """Return whether a text has the form of an API key. Any other text is rejected without a database query."""
     return _KEY_PATTERN.fullmatch(text) is not None
 
 
 def key_digest(key: str) -> bytes:
-    """Return the digest of a key that is stored instead of it: 256 random bits need neither a salt nor a slow hash."""
+    """Return the digest that is stored in place of a key. Keys have 256 random bits and need no salt or slow hash."""
     return hashlib.sha256(key.encode()).digest()
 
 
@@ -48,12 +49,13 @@ async def create(
     hospitals: Collection[str] | None = None,
     expires: datetime | None = None,
 ) -> str:
-    """Create a key of 256 random bits and return it; it is not stored and cannot be shown again.
+    """Create a key of 256 random bits and return it. Only its digest is stored, so the key cannot be shown again.
 
-    `hospitals` are the ids of the hospitals that the key is restricted to; None leaves it unrestricted.
+    `hospitals` contains the ids of the hospitals that the key is restricted to. If it is None, the key is unrestricted.
+    If `expires` is None, the key never expires.
 
     Raises:
-        KeyNameTakenError: an active or revoked key has the name, or one that differs only in case or spaces.
+        KeyNameTakenError: an active or revoked key has the same name, or one that differs only in case or spaces.
     """
     await connection.execute(select(func.pg_advisory_xact_lock(KEY_CREATION_LOCK_KEY)))
     select_similar_name = select(api_keys.c.name).where(_folded_name(api_keys.c.name) == _folded_name(literal(name)))
@@ -66,19 +68,19 @@ async def create(
 
 
 def _folded_name(name: ColumnElement[str]) -> ColumnElement[str]:
-    """Return a form of a name that is equal for names that differ only in case or spaces."""
+    """Return an SQL expression for a name without spaces and in lower case, to compare similar names."""
     return func.lower(func.replace(name, " ", ""))
 
 
 async def revoke(connection: AsyncConnection, name: str) -> bool:
-    """Revoke a key and return whether there was an active key with this name."""
+    """Revoke the key with this name. Return False if no key has the name, or if the key is already revoked."""
     is_active = (api_keys.c.name == name, api_keys.c.revoked.is_(None))
     statement = update(api_keys).where(*is_active).values(revoked=func.statement_timestamp()).returning(api_keys.c.name)
     return (await connection.execute(statement)).one_or_none() is not None
 
 
 async def list_keys(connection: AsyncConnection) -> list[RowMapping]:
-    """Return all keys, ordered by name, without their digests."""
+    """Return the table rows of all keys, including revoked and expired ones, ordered by name and without digests."""
     columns = [column for column in api_keys.columns if column.name != "digest"]
     return list((await connection.execute(select(*columns).order_by(api_keys.c.name))).mappings())
 
@@ -91,7 +93,10 @@ _SELECT_ACTIVE_KEY = select(api_keys.c.name, api_keys.c.scopes, api_keys.c.hospi
 
 
 async def find_active(connection: AsyncConnection, key: str) -> tuple[Principal, datetime | None] | None:
-    """Return the principal of a key and when the key expires, if ever; None if it is unknown, expired or revoked."""
+    """Return the principal of an active key and the time at which the key expires, which is None if it never expires.
+
+    Return None if the key does not exist, has expired or is revoked.
+    """
     row = (await connection.execute(_SELECT_ACTIVE_KEY, {"digest": key_digest(key)})).one_or_none()
     if row is None:
         return None
@@ -101,7 +106,7 @@ async def find_active(connection: AsyncConnection, key: str) -> tuple[Principal,
 
 
 async def update_last_used(connection: AsyncConnection, principal_names: Collection[str]) -> None:
-    """Store the current time as the last use of the keys of these principals."""
+    """Store the current time as the last use of the API keys of these principals."""
     key_names = [principal.removeprefix(PRINCIPAL_PREFIX) for principal in principal_names]
     await connection.execute(
         update(api_keys).where(api_keys.c.name.in_(key_names)).values(last_used=func.statement_timestamp())

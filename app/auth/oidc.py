@@ -1,4 +1,4 @@
-"""OpenID Connect: access tokens of people, signed by an identity provider (RFC 9068, RFC 8725)."""
+"""Verification of access tokens, which an OpenID Connect identity provider issues to people (RFC 9068, RFC 8725)."""
 
 import asyncio
 import time
@@ -17,30 +17,30 @@ from app.settings import is_secure_url
 log = structlog.get_logger()
 
 CLOCK_LEEWAY_SECONDS = 30
-"""Maximum difference in seconds between the clocks of the provider and the service."""
+"""Seconds by which the clocks of the provider and of this service may differ without a token being rejected."""
 JWKS_REFRESH_INTERVAL_SECONDS = 60
-"""Minimum interval in seconds between two fetches of the provider's keys."""
+"""Minimum number of seconds between two fetches of the provider's signing keys."""
 JWKS_MAX_AGE_SECONDS = 3600
-"""Age in seconds after which keys are fetched again, so that a withdrawn key is not trusted forever."""
+"""Age in seconds after which signing keys are fetched again, so that a withdrawn key is not trusted forever."""
 JWKS_RETRY_SECONDS = 3
-"""Minimum interval in seconds between two fetches while there are no keys at all."""
+"""Minimum number of seconds between two fetches while no signing keys are available."""
 FETCH_TIMEOUT_SECONDS = 3
-"""Maximum duration in seconds of one fetch from the provider."""
+"""Maximum number of seconds that one HTTP request to the provider may take."""
 
 
 class _UntrustedProviderError(ValueError):
-    """The response does not come from the provider that the settings specify, or redirects to another URL."""
+    """The provider uses an insecure URL, redirects, or has a different issuer URL than the one in the settings."""
 
 
 class _StrictPyJWT(jwt.PyJWT):
-    """PyJWT with claims parsed by `app.auth.claims`, so that they are validated strictly before PyJWT checks them."""
+    """PyJWT, except that `app.auth.claims` strictly validates the claims before PyJWT checks them."""
 
     def __init__(self, claim_names: Mapping[str, str]) -> None:
         super().__init__()
         self._claim_names = claim_names
 
     def _decode_payload(self, decoded: dict[str, Any]) -> dict[str, Any]:
-        """Return the claims of a verified payload (called by PyJWT)."""
+        """Return the claims of a payload whose signature PyJWT has verified. PyJWT calls this method."""
         claims = decoded["claims"] = read_claims(decoded["payload"], self._claim_names)
         return claims.model_dump()
 
@@ -49,11 +49,15 @@ class IdentityProvider:
     """An identity provider, discovered through its issuer URL (OpenID Connect Discovery 1.0)."""
 
     def __init__(self, issuer: str, audience: str, claim_names: Mapping[str, str]) -> None:
-        """`claim_names` maps `scope` and, if a claim restricts hospitals, `hospitals` to the claims in its tokens."""
+        """Prepare to verify tokens that `issuer` has issued for `audience`; nothing is fetched yet.
+
+        `claim_names` maps `scope` to the name of the claim with the scopes. If tokens may restrict people to hospitals,
+        it also maps `hospitals` to the name of that claim.
+        """
         self.issuer = issuer
         self.audience = audience
         self._claim_names = claim_names
-        # no redirects: keys are accepted only from the URL that the provider names
+        # redirects are not followed, because keys are accepted only from the URL that the provider names
         self._client = httpx.AsyncClient(timeout=FETCH_TIMEOUT_SECONDS, follow_redirects=False)
         self._signing_keys: dict[str, jwt.PyJWK] = {}
         self._is_provider_trusted = True
@@ -65,9 +69,9 @@ class IdentityProvider:
         """Verify a token and return its claims.
 
         Raises:
-            InvalidTokenError: the token is not from this provider for this audience, or not valid now, or the provider
-                itself cannot be trusted.
-            UnavailableError: the provider's keys have never been fetched and cannot be fetched now.
+            InvalidTokenError: the token is malformed, was not issued by this provider for this audience, is expired or
+                not valid yet, or the provider itself cannot be trusted.
+            UnavailableError: the service has no keys of the provider yet and cannot fetch them now.
         """
         header = read_header(token)
         key = await self._signing_key(header.kid)
@@ -99,7 +103,7 @@ class IdentityProvider:
         return self._signing_keys[kid]
 
     def _refresh_if_due(self) -> None:
-        """Start fetching the keys unless a fetch is running or the last one was too recent."""
+        """Start to fetch the keys in the background, unless a fetch is running or the last fetch was too recent."""
         is_idle = self._refresh_task is None or self._refresh_task.done()
         if is_idle and time.monotonic() - self._last_attempt_at > (
             JWKS_REFRESH_INTERVAL_SECONDS if self._signing_keys else JWKS_RETRY_SECONDS
@@ -107,7 +111,7 @@ class IdentityProvider:
             self._refresh_task = asyncio.create_task(self._refresh())
 
     async def _refresh(self) -> None:
-        """Fetch the keys; if that fails, keep those from the last fetch."""
+        """Fetch the provider's signing keys. If that fails, log a warning and keep the keys of the previous fetch."""
         try:
             metadata = await self._fetch_json(
                 f"{self.issuer.rstrip('/')}/.well-known/openid-configuration", self.issuer
@@ -124,7 +128,7 @@ class IdentityProvider:
     async def _fetch_json(self, url: str, expected_issuer: str | None = None) -> dict[str, Any]:
         if not is_secure_url(url):
             raise _UntrustedProviderError("the URL does not use https")
-        # for the whole response: a provider that sends it byte by byte counts as unavailable
+        # the timeout covers the whole response, so that a provider that sends it byte by byte counts as unavailable
         async with asyncio.timeout(FETCH_TIMEOUT_SECONDS):
             response = await self._client.get(url)
         if response.is_redirect:
@@ -144,7 +148,7 @@ class IdentityProvider:
 
 
 def _usable_signing_keys(jwks: list[Any]) -> dict[str, jwt.PyJWK]:
-    """Return the keys that verify signatures, by `kid`; a key that cannot be parsed does not affect the others."""
+    """Return the signature keys of a JWK set by their `kid`. Keys that cannot be parsed are skipped."""
     keys_by_kid = {}
     for key in jwks:
         if isinstance(key, dict) and key.get("use", "sig") == "sig" and key.get("kty") != "oct":

@@ -1,4 +1,4 @@
-"""The principal for which a request runs. Every query of patients is scoped to its hospitals."""
+"""The principal of a request. Queries for patients on behalf of a restricted principal cover only its hospitals."""
 
 from dataclasses import dataclass
 
@@ -11,28 +11,28 @@ from app.request_state import RequestState
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The client of a request and the id of the request, as the journal records them with each change."""
+    """An authenticated client, together with the id of its request. The journal records both with each change."""
 
     name: str
     request_id: str | None = None
     scopes: frozenset[Scope] = frozenset({Scope.ADMIN})
     hospitals: frozenset[str] | None = None
-    """The hospitals that the principal is restricted to; None if it is unrestricted."""
+    """Ids of the hospitals that the principal is restricted to; None if the principal is unrestricted."""
 
     @classmethod
     def from_request(cls, request: Request) -> "Principal":
-        """Return the principal of a request that `Route` has authenticated.
+        """Return the principal of a request that `app.api.routing.Route` has authenticated.
 
-        It is not a FastAPI dependency, because that would take a tenth longer.
+        This is not a FastAPI dependency, because requests would then take a tenth longer.
         """
         principal: Principal = RequestState.from_scope(request.scope).principal
         return principal
 
     def require(self, scope: Scope, *alternatives: Scope) -> None:
-        """Check that the principal has `scope`, or one of the `alternatives` that are accepted instead.
+        """Check that the principal has `scope`, any of the `alternatives`, or `admin`.
 
         Raises:
-            MissingScopeError: the principal has none of them, nor `admin`.
+            MissingScopeError: the principal has none of these scopes. The error names `scope`.
         """
         if self.scopes.isdisjoint({scope, *alternatives, Scope.ADMIN}):
             raise MissingScopeError(scope)

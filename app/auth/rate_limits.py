@@ -1,4 +1,4 @@
-"""Rate limits, counted in the memory of each worker process."""
+"""Rate limits. Each worker process counts in its own memory, so each limit applies per worker."""
 
 import math
 import time
@@ -12,38 +12,39 @@ from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from app.errors import TooManyRequestsError
 
 FAILED_AUTH_LIMIT = parse("30/minute")
-"""Failed authentications allowed per client network."""
+"""Maximum rate of failed authentications per client IP address, or per /64 network for IPv6."""
 
 
 MAX_TRACKED_ADDRESSES = 10_000
-"""Maximum number of client networks that have a counter of their own at a time; all others share one."""
+"""Maximum number of client networks that have their own counter of failed authentications. All others share one."""
 
 
 class RateLimits:
-    """The request limit of each principal and the limit of failed authentications of each address."""
+    """The request limit per principal, and the limit on failed authentications per client IP address."""
 
     def __init__(self, request_limit: str | None) -> None:
-        """Limit the requests of each principal to `request_limit`, such as `1200/minute`; None for no limit."""
+        """Limit the requests per principal to `request_limit`, such as `1200/minute`. None means no limit."""
         self._request_limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._request_limit = parse(request_limit) if request_limit else None
-        # separate and bounded: counting gets slower with the number of counters, and clients can use many addresses
+        # a limiter of its own, with a bounded number of counters: clients can use many addresses, and counting becomes
+        # slower with each counter
         self._failure_limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._tracked_networks: TTLCache[str, None] = TTLCache(MAX_TRACKED_ADDRESSES, FAILED_AUTH_LIMIT.get_expiry())
 
     async def count_request(self, principal: str) -> None:
-        """Count a request of a principal.
+        """Count one request of the principal with this name.
 
         Raises:
-            TooManyRequestsError: it exceeds the limit.
+            TooManyRequestsError: the request exceeds the principal's limit.
         """
         if self._request_limit is not None:
             await _hit_or_raise(self._request_limiter, self._request_limit, principal)
 
     async def count_failure(self, address: str) -> None:
-        """Count a failed authentication from an address.
+        """Count one failed authentication from a client IP address.
 
         Raises:
-            TooManyRequestsError: it exceeds the limit.
+            TooManyRequestsError: the failure exceeds the limit of the address, or of its /64 network for IPv6.
         """
         network = _client_network(address)
         if network not in self._tracked_networks:
@@ -55,7 +56,10 @@ class RateLimits:
 
 
 def _client_network(address: str) -> str:
-    """Return the network that a single client controls: an IPv4 address, or the /64 network of an IPv6 address."""
+    """Return the network whose addresses a single client can use.
+
+    This is an IPv4 address itself, or the /64 network of an IPv6 address. Any other text is returned unchanged.
+    """
     try:
         parsed = ip_address(address)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Scopes: what a principal may do. Each route must declare the scope it requires, or that it is public."""
+"""Scopes, which are the permissions of principals. Each route must declare the scope that it requires, or be public."""
 
 from enum import StrEnum
 from typing import Any
@@ -11,21 +11,21 @@ class Scope(StrEnum):
     PATIENTS_WRITE = "patients:write"
     PATIENTS_DELETE = "patients:delete"
     BREAK_GLASS = "patients:break-glass"
-    """Reading a patient outside the hospital scope, for a reason that is recorded in the audit."""
+    """Permits reading a patient outside the principal's hospital scope, for a reason that the audit records."""
     HISTORY_READ = "history:read"
     DIRECTORY_READ = "directory:read"
-    """Reading hospitals and doctors."""
+    """Permits reading hospitals and doctors."""
     DIRECTORY_WRITE = "directory:write"
     PROFILES_READ = "profiles:read"
     PROFILES_WRITE = "profiles:write"
     AUDIT_READ = "audit:read"
     METRICS_READ = "metrics:read"
     ADMIN = "admin"
-    """Everything that the other scopes grant."""
+    """Permits everything that the other scopes permit."""
 
     @property
     def is_read_only(self) -> bool:
-        """Whether the scope permits only reading."""
+        """Whether the scope permits reading but no changes."""
         return self.endswith(":read")
 
 
@@ -42,23 +42,23 @@ SECURITY_SCHEMES = {
         "description": "A service's API key, or a person's access token from the identity provider (a JWT).",
     },
 }
-"""The ways to send credentials, as OpenAPI security schemes."""
+"""The ways in which a client can send credentials, as OpenAPI security schemes by name."""
 
 
 def requires(scope: Scope) -> dict[str, Any]:
-    """Return the `openapi_extra` of a route that requires `scope`; `Route` enforces what it declares."""
+    """Return the `openapi_extra` with which a route declares that it requires `scope`. `Route` enforces the scope."""
     return {"security": [{scheme: [scope.value]} for scheme in SECURITY_SCHEMES]}
 
 
 PUBLIC_ROUTE: dict[str, Any] = {"security": []}
-"""The `openapi_extra` of a route that needs no credentials."""
+"""The `openapi_extra` with which a route declares that it needs no credentials."""
 
 
 def required_scope(openapi_extra: dict[str, Any] | None) -> Scope | None:
-    """Return the scope that a route declares in its `openapi_extra`; None for a public route.
+    """Return the scope that a route requires according to its `openapi_extra`; None if the route is public.
 
     Raises:
-        ValueError: the route declares no security.
+        ValueError: the route declares neither a scope nor that it is public.
     """
     if openapi_extra is None or "security" not in openapi_extra:
         raise ValueError("A route must declare openapi_extra=requires(Scope.…) or PUBLIC_ROUTE.")

@@ -1,4 +1,4 @@
-"""The command `patients-api`: one module per subcommand, each imported only when it runs."""
+"""The command `patients-api`. Each subcommand has its own module, which is imported only when the subcommand runs."""
 
 import argparse
 import importlib
@@ -35,13 +35,13 @@ def main() -> int:
     parser.add_argument("options", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     command_line = parser.parse_args()
 
-    # `serve` creates its own directory for several workers; a missing one would make every command fail
+    # a directory that does not exist would make every command fail; `serve` creates its own for several workers
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     module_name = command_line.command.replace("-", "_") + ("_" if keyword.iskeyword(command_line.command) else "")
     try:
         return _run_command(importlib.import_module(f"app.cli.{module_name}"), command_line)
     except BrokenPipeError:
-        # Python flushes stdout again at exit (see the note on SIGPIPE in its documentation)
+        # otherwise the flush of stdout at exit would fail, too (see the note on SIGPIPE in the Python documentation)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:

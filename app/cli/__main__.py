@@ -1,4 +1,4 @@
-"""`python -m app.cli`: the command `patients-api`, for when it is not on the PATH."""
+"""`python -m app.cli`: run the command `patients-api` even if it is not on the PATH."""
 
 import sys
 

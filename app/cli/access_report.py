@@ -23,14 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the HTML document and return 0."""
+    """Record in the audit that the report is read, print the report as an HTML document, and return 0."""
     settings = Settings.load()
     unique_id: str = arguments.unique_id
 
     async def work(connection: AsyncConnection) -> list[AccessEntry]:
         principal = Principal("access-report")
         patients = PatientService(connection, principal)
-        await patients.history.newest_version(unique_id)  # fails if there never was such a patient
+        await patients.history.newest_version(unique_id)  # raises NotFoundError if no patient ever had this id
         await insert_audit_row(connection, command_row(principal, patients.repository.table.name, [unique_id]))
         return [access async for access in iter_disclosures(connection, unique_id)]
 

@@ -1,4 +1,4 @@
-"""`patients-api audit prune`: remove the months of the audit that are older than `PATIENTS_AUDIT_DAYS`."""
+"""`patients-api audit prune`: remove each month of the audit in which all rows are older than `PATIENTS_AUDIT_DAYS`."""
 
 import argparse
 
@@ -20,10 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(_: argparse.Namespace) -> int:
-    """Remove the expired months, print how much was removed, and return 0.
+    """Remove the expired months of the audit, print the number of removed months and rows, and return 0.
 
     Raises:
-        LockTimeoutError: the audit was in use for too long.
+        LockTimeoutError: other transactions used the audit for too long, so that it could not be locked.
     """
     days = Settings.load().audit_days
     try:

@@ -1,4 +1,4 @@
-"""The database that a command works on."""
+"""Database access for commands, on the database of DATABASE_URL or on the embedded server."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -19,11 +19,11 @@ T = TypeVar("T")
 
 
 class NoDatabaseError(Exception):
-    """There is no database, or its schema is older than this version; the message tells the operator what to do."""
+    """There is no database, or its schema is older than this version. The message says what the operator can do."""
 
 
 class InsufficientPrivilegeError(Exception):
-    """The database role lacks a privilege; the message tells the operator what to do."""
+    """The database role lacks a privilege. The message says what the operator can do."""
 
 
 DATABASE_ERRORS = (
@@ -33,18 +33,22 @@ DATABASE_ERRORS = (
     NoDatabaseError,
     UnavailableError,
 )
-"""The errors of `run_on_database` that an operator can fix."""
+"""The errors that `run_on_database` raises and that an operator can fix."""
 
 
 def run_in_transaction(work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-    """Run `work` in one transaction, as `run_on_database` does, and retry it if it conflicts with others."""
+    """Run `work` in one transaction on the database that `run_on_database` uses, and return its result.
+
+    `work` may run several times, because a transaction that conflicts with others is retried. The same errors are
+    raised as by `run_on_database`.
+    """
     return run_on_database(lambda database: database.transaction(work))
 
 
 def run_on_database(work: Callable[[Database], Awaitable[T]], *, pool_size: int = 1) -> T:
-    """Run `work` on the database of DATABASE_URL or on the embedded server, and return its result.
+    """Run `work` on the database of DATABASE_URL or, without DATABASE_URL, on the embedded server. Return its result.
 
-    An embedded server that is not running is started, and stopped afterwards.
+    If the embedded server is not running, it is started before `work` and stopped afterwards.
 
     Raises:
         EmbeddedPostgresError: the embedded server cannot run.

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Erase after a confirmation, and return 0, or 1 if it was not confirmed."""
+    """Ask for confirmation, and erase the record. Return 0, or 1 if the erasure was not confirmed."""
     if not arguments.yes:
         profile_clause = ", its profile unless other patients have it," if arguments.what == "patient" else ""
         print(f"This removes the {arguments.what}{profile_clause} and its entire history. This cannot be undone.")
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _print_result(result: ErasureResult) -> None:
-    """Print what was removed, without ids, because an id may be an e-mail address."""
+    """Print what was removed, but no ids, because an id may be an e-mail address."""
     for kind, entry_count in result.records:
         print(f"Removed the {kind} and its history of {entry_count} {pluralize(entry_count, 'version')}.")
     if result.kept_former_profiles:

@@ -30,11 +30,11 @@ from app.transfer.layout import Layout
 from app.transfer.resources import RESOURCES
 
 AUDITED_RESOURCES = ("patients", "profiles")
-"""The resources with audited reads."""
+"""Names of the resources for which reads are audited."""
 
 
 class CannotExportError(Exception):
-    """A filter or a file cannot be used; the message says what to change."""
+    """A filter or an output file cannot be used. The message says what to change."""
 
 
 USER_ERRORS = (*DATABASE_ERRORS, CannotExportError)
@@ -67,9 +67,9 @@ def _output_path(text: str) -> Path | None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Export from one snapshot and return 0."""
+    """Export the records of one or all resources from one snapshot of the database, and return 0."""
     settings = Settings.load()
-    exit_on_sigterm()  # so that incomplete files are removed
+    exit_on_sigterm()  # so that SIGTERM leaves no incomplete files
     format_name: str = arguments.format or _format_of_file(arguments.output)
     resource_names = list(RESOURCES) if arguments.directory else [arguments.resource]
     if arguments.directory and arguments.filter:
@@ -98,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
                     async with aclosing(export.batches()) as batches:
                         async for records in batches:
                             if name in AUDITED_RESOURCES:
-                                # audited before the records are written
+                                # recorded in the audit before the records are written to the file
                                 await recorder.write(
                                     command_row(EXPORT_PRINCIPAL, name, [record.unique_id for record in records])
                                 )
@@ -106,7 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
                             counts[name] += len(records)
                             progress_display.update(task, completed=counts[name], records=counts[name])
 
-        # the audit is written on a second connection, because the snapshot is read-only
+        # the audit rows are written on a second connection, because the snapshot is read-only
         run_on_database(work, pool_size=2)
     for name, count in counts.items():
         print(
@@ -134,7 +134,7 @@ def _list_query(parameters_model: type[ListParameters], filters: list[str], phon
 
 
 def _format_of_file(output: Path | None) -> str:
-    """Return the format that the name of the output file implies."""
+    """Return `csv` if the name of the output file contains the suffix `.csv`, otherwise `ndjson`."""
     return "csv" if output is not None and ".csv" in output.suffixes else "ndjson"
 
 
@@ -157,7 +157,10 @@ def _unwritable_error(path: Path | None, error: OSError) -> CannotExportError:
 
 @contextmanager
 def _open_output(path: Path | None) -> Iterator[BinaryIO]:
-    """Open a file that only its owner may read, and that gets its name only when it is complete."""
+    """Open an output file, or standard output if `path` is None.
+
+    A regular file is readable only by its owner. It gets its final name only when it is complete.
+    """
     try:
         if path is None:
             yield sys.stdout.buffer
@@ -170,7 +173,7 @@ def _open_output(path: Path | None) -> Iterator[BinaryIO]:
                 yield file
     except BrokenPipeError:
         if path is None:
-            # Python flushes stdout again at exit (see the note on SIGPIPE in its documentation)
+            # otherwise the flush at exit would fail, too (see the note on SIGPIPE in the Python documentation)
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise CannotExportError("The reader has closed the output: the export is incomplete.") from None
     except OSError as error:
@@ -179,14 +182,14 @@ def _open_output(path: Path | None) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _replace_atomically(path: Path) -> Iterator[BinaryIO]:
-    if path.is_symlink():  # a link that is created later is replaced, not followed
+    if path.is_symlink():  # a link that is created after this check is replaced, not followed
         raise OSError(errno.ELOOP, SYMBOLIC_LINK_MESSAGE)
-    # a unique name, known before the file exists, so that the file is removed however early this is interrupted
+    # the name is chosen before the file is created, so that the file is removed however early this is interrupted
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with open(temporary, "xb", opener=_owner_only_opener) as file:
             if path.suffix == ".gz":
-                # without a timestamp, so that the same records give the same bytes
+                # no timestamp, so that exports of the same records are identical
                 with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as gzip_file:
                     yield gzip_file  # type: ignore[misc]  # a file opened for writing
             else:

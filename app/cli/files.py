@@ -1,4 +1,7 @@
-"""Files that commands write, never through a symbolic link that another user may have created."""
+"""Opening of the files that commands write.
+
+A symbolic link to a regular file is rejected, because another user may have created it.
+"""
 
 import errno
 import os
@@ -8,12 +11,13 @@ SYMBOLIC_LINK_MESSAGE = "It is a symbolic link. Specify the file that it points 
 
 
 def no_symlink_opener(path: str, flags: int) -> int:
-    """Open a file for `open`, and return its descriptor: a new or truncated regular file, or a pipe or a device.
+    """Open a file for writing, and return its file descriptor. Pass this function as the `opener` of `open`.
 
-    A symbolic link is followed only if it does not point to a regular file: `/dev/stdout` is such a link.
+    The file may be a pipe or a device. A regular file is created, or truncated if it exists. A symbolic link is
+    followed only if it does not point to a regular file. For example, `/dev/stdout` may be such a link.
 
     Raises:
-        OSError: the file cannot be opened, or is a symbolic link to a regular file.
+        OSError: the file cannot be opened, or the path is a symbolic link to a regular file.
     """
     base_flags = flags & ~(os.O_CREAT | os.O_TRUNC)
     try:
@@ -24,7 +28,7 @@ def no_symlink_opener(path: str, flags: int) -> int:
             raise
         descriptor = os.open(path, base_flags)
         is_link = True
-    # checks what was opened, not what the name refers to by now
+    # checks the file that was opened, because the name may refer to a different file by now
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         if is_link:
             os.close(descriptor)

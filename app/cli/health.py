@@ -1,6 +1,7 @@
 """`patients-api health`: check whether a service is ready, for the health check of a container.
 
-It imports little, because it runs every few seconds, and uses no proxy, because the service is on this machine.
+It imports only a few modules, because it runs every few seconds. It uses no proxy, because the service is on this
+machine.
 """
 
 import argparse
@@ -9,7 +10,7 @@ import sys
 from urllib.parse import urlsplit
 
 TIMEOUT_SECONDS = 3
-"""Timeout for connecting, and for each read of the response."""
+"""Seconds after which the connection attempt or a read of the response fails."""
 
 USER_ERRORS = ()
 

@@ -32,16 +32,16 @@ from app.transfer.staging import RowError, RowStatus
 
 USER_ERRORS = (*DATABASE_ERRORS, ConflictError, UnreadableFileError)
 MAX_SHOWN_ERRORS = 20
-"""Maximum number of errors printed to the terminal; `--errors` writes all of them."""
+"""Maximum number of errors that are printed. With `--errors`, all errors are also written to a file."""
 STANDARD_INPUT = "-"
 
 
 class _RollbackError(Exception):
-    """Raised to roll the transaction back; the summary already has all that is to be reported."""
+    """Raised to roll back the transaction of an import. It has no message, because the summary is printed instead."""
 
 
 class _StoredState(StrEnum):
-    """What an interrupted import has stored; the values are messages."""
+    """How much an interrupted import has stored. Each value is the text that is printed about it."""
 
     NOTHING = "nothing was stored."
     UNKNOWN = "the import was just being committed. Check whether its records are there: either all are, or none."
@@ -49,7 +49,7 @@ class _StoredState(StrEnum):
 
 
 class _InterruptionNotice:
-    """Prints what was stored if an import is interrupted."""
+    """A context manager that prints how much was stored if Ctrl-C or SIGTERM interrupts the import."""
 
     stored_state = _StoredState.NOTHING
 
@@ -85,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Import all files in one transaction, and return 0, or 1 if any line was rejected."""
+    """Import all files in one transaction. Return 0, or 1 if any line was rejected."""
     exit_on_sigterm()
     files = list(_input_files(arguments.file, arguments.resource))
     with ExitStack() as stack:
@@ -99,16 +99,17 @@ def run(arguments: argparse.Namespace) -> int:
         async def store(connection: AsyncConnection) -> None:
             for resource, path in files:
                 await import_run.import_file(connection, resource, path, overwrite=arguments.update)
-            error_report.close()  # before the commit: if the errors cannot be written, nothing is stored
+            error_report.close()  # before the commit, so that nothing is stored if the errors cannot be written
             if arguments.dry_run or (import_run.rejected and arguments.on_error == "stop"):
                 raise _RollbackError
             notice.stored_state = _StoredState.UNKNOWN
 
         async def work(database: Database) -> None:
-            # one attempt: what was read from a pipe cannot be read again
+            # no retries, because data that was read from a pipe cannot be read again
             await database.transaction(store, max_attempts=1)
             notice.stored_state = _StoredState.EVERYTHING
-            # others have plans for tables without these records; PostgreSQL skips tables that the role may not analyze
+            # other connections have cached plans for tables without these records, which ANALYZE invalidates;
+            # PostgreSQL skips tables that the role may not analyze
             await database.write(text(f"ANALYZE {', '.join(_written_tables(files))}"), {})
 
         try:
@@ -121,14 +122,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _written_tables(files: Iterable[tuple[str, str]]) -> set[str]:
-    """Return the names of the tables that the import of these files writes."""
+    """Return the names of the tables that contain the imported records, their links and their journal entries."""
     repositories = [RESOURCES[resource].service_class.repository_class for resource, _ in files]
     links = {relation.link_table.name for repository in repositories for relation in repository.link_relations.values()}
     return {repository.table.name for repository in repositories} | links | {journal.name}
 
 
 class _ImportRun:
-    """An import with its progress display, error report and summary."""
+    """An import of one or more files, with its progress display, error report and summary."""
 
     def __init__(self, error_report: "_ErrorReport", progress_display: Progress) -> None:
         self._error_report = error_report
@@ -137,11 +138,11 @@ class _ImportRun:
 
     @property
     def rejected(self) -> int:
-        """The number of rejected lines in all files."""
+        """Number of rejected lines in all files that have been imported."""
         return sum(summary.rejected for summary in self._summaries.values())
 
     async def import_file(self, connection: AsyncConnection, resource: str, path: str, *, overwrite: bool) -> None:
-        """Import one file, and report its progress and errors."""
+        """Import one file in the transaction of `connection`, and report the progress and the rejected lines."""
         layout = Layout(RESOURCES[resource].service_class.repository_class)
         with _open_input(path) as (file, size):
             task = self._progress_display.add_task(resource, total=size, records=0)
@@ -158,7 +159,7 @@ class _ImportRun:
                 raise UnreadableFileError(f"{path}: {error} Nothing was stored.") from None
 
     def print_summary(self, *, stored: bool) -> None:
-        """Print the counts of each file, and whether they were stored."""
+        """Print the number of lines per status for each file. `stored` says whether the transaction was committed."""
         for path, summary in self._summaries.items():
             status_counts = ", ".join(
                 f"{summary.by_status[status]:,} {'' if stored else 'would be '}{status}" for status in RowStatus
@@ -177,7 +178,10 @@ class _ImportRun:
 
 
 def _input_files(path: str, resource: str | None) -> Iterator[tuple[str, str]]:
-    """Yield the resource and the path of each file, so that files come after those that they refer to."""
+    """Yield the resource and the path of each file to import. `path` is a file, a directory or `-`.
+
+    Files from a directory are ordered so that records are imported after the records that they refer to.
+    """
     directory = Path(path)
     if path != STANDARD_INPUT and not directory.exists():
         raise UnreadableFileError(f"{path} cannot be read: there is no such file.")
@@ -185,7 +189,7 @@ def _input_files(path: str, resource: str | None) -> Iterator[tuple[str, str]]:
         name = directory.name.partition(".")[0]
         yield resource or (name if name in RESOURCES else "patients"), path
         return
-    # only these names: a killed export or an editor may have left other files
+    # other names are ignored, because a killed export or an editor may have left such files
     names = {
         name: [f"{name}.{format_name}{suffix}" for format_name in FORMATS for suffix in ("", ".gz")]
         for name in RESOURCES
@@ -204,7 +208,7 @@ def _input_files(path: str, resource: str | None) -> Iterator[tuple[str, str]]:
 
 @contextmanager
 def _open_input(path: str) -> Iterator[tuple[BinaryIO, int | None]]:
-    """Open a file, and yield it with its size in bytes, or None if that is unknown."""
+    """Open an input file, and yield it with its size in bytes. The size of standard input is None."""
     if path == STANDARD_INPUT:
         yield FileIO(0, closefd=False), None
         return
@@ -217,7 +221,7 @@ def _open_input(path: str) -> Iterator[tuple[BinaryIO, int | None]]:
 
 
 def _open_errors_file(path: Path, input_paths: Sequence[str]) -> TextIO:
-    """Open the file for errors, which must not be one of the imported files."""
+    """Open the file to which all errors are written. It must not be one of the input files."""
     if path.exists() and any(path.samefile(file) for file in input_paths if file != STANDARD_INPUT):
         raise UnreadableFileError(f"{path} is a file to be imported: write the errors to another file.")
     try:
@@ -231,7 +235,7 @@ def _unwritable_error(name: str, error: OSError) -> UnreadableFileError:
 
 
 class _ErrorReport:
-    """Keeps the first errors for the terminal, and writes all errors to a file if there is one."""
+    """Keeps the first errors of an import for the terminal. Writes all errors to a CSV file if there is one."""
 
     def __init__(self, file: TextIO | None) -> None:
         self._count = 0
@@ -240,7 +244,7 @@ class _ErrorReport:
         self._write_rows([["file", "line", "field", "message", "type"]])
 
     def add(self, path: str, errors: Sequence[RowError]) -> None:
-        """Add errors of a file."""
+        """Add errors in the lines of the input file at `path`."""
         rows: list[list[object]] = [
             [path, line, ".".join(map(str, loc)), message, kind] for line, (loc, message, kind) in errors
         ]
@@ -250,7 +254,7 @@ class _ErrorReport:
         self._count += len(errors)
 
     def close(self) -> None:
-        """Write what is still buffered, and close the file."""
+        """Write the errors that are still buffered, and close the file if there is one."""
         if self._file is not None:
             try:
                 self._file.close()
@@ -258,7 +262,7 @@ class _ErrorReport:
                 raise _unwritable_error(self._file.name, error) from None
 
     def print_first(self) -> None:
-        """Print the first errors, once the progress display has ended."""
+        """Print the first errors and the number of further errors. Call this after the progress display has ended."""
         for line in self._first_messages:
             print(line, file=sys.stderr)
         if self._count > len(self._first_messages):

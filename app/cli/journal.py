@@ -38,7 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the journal head and return 0; or print the verification, and return 0, or 1 if it failed."""
+    """Run the action `head` or `verify`.
+
+    `head` prints the journal head and returns 0. `verify` prints the result of the verification, and returns 0, or 1 if
+    the verification failed.
+    """
     if arguments.what == "head":
         print(run_on_database(_read_head))
         return 0
@@ -71,7 +75,7 @@ class _HeadComparison(NamedTuple):
     expected: JournalHead
     actual: JournalHead
     erased_entries: int
-    """Number of entries that erasures have removed since `expected.time`."""
+    """Number of entries up to `expected.time` that erasures have removed since then."""
 
 
 class _VerificationReport(NamedTuple):
@@ -98,7 +102,10 @@ async def _verify_journal(database: Database, expected_head: JournalHead | None)
 
 
 def _report_head_mismatch(comparison: _HeadComparison | None) -> bool:
-    """Print whether the journal still matches the expected head, if there is one; return True if it does not."""
+    """Print whether the journal still matches the expected head, and return True if it does not.
+
+    If no head is expected (`comparison` is None), print nothing and return False.
+    """
     if comparison is None:
         return False
     timestamp = comparison.expected.time.isoformat()

@@ -57,7 +57,7 @@ def _hospital_id(text: str) -> str:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the action, and return 0, or 1 if there is no key to revoke."""
+    """Create, list or revoke keys. Return 0, or 1 if there is no key to revoke."""
     status: int = {"create": _create, "list": _list, "revoke": _revoke}[arguments.action](arguments)
     return status
 

@@ -13,7 +13,7 @@ from app.errors import UnavailableError
 from app.settings import InvalidSettingsError, Settings
 
 USER_ERRORS = (InvalidSettingsError, LockTimeoutError, UnsuitableRoleError, UnavailableError)
-"""The errors that an operator can fix."""
+"""The errors that an operator can fix. Only their messages are printed, without a traceback."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +31,7 @@ async def _add_months(url: str) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Migrate and return 0, or return 1 if DATABASE_URL is not set."""
+    """Upgrade the schema, and grant rights to the serving role if there is one. Return 0, or 1 without DATABASE_URL."""
     settings = Settings.load()
     if settings.database_url is None:
         print("Set DATABASE_URL. To migrate the embedded database, run `patients-api serve`.", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`patients-api openapi`: print the OpenAPI document, for client generators; needs no database."""
+"""`patients-api openapi`: print the OpenAPI document for client generators. It needs no database."""
 
 import argparse
 import json
@@ -16,7 +16,7 @@ def add_arguments(_: argparse.ArgumentParser) -> None:
 
 
 def run(_: argparse.Namespace) -> int:
-    """Print the document and return 0."""
+    """Print the OpenAPI document as JSON, and return 0."""
     settings = Settings.load().model_copy(update={"database_url": SecretStr("postgresql://")})
     print(json.dumps(create_app(settings).openapi(), indent=2, ensure_ascii=False))
     return 0

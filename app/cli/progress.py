@@ -1,4 +1,4 @@
-"""The progress display of commands; only on a terminal."""
+"""The progress bar of long-running commands, which is shown only on a terminal."""
 
 import sys
 
@@ -15,7 +15,11 @@ class _RateColumn(ProgressColumn):
 
 
 def progress_bar(*, hidden: bool = False) -> Progress:
-    """Return a progress bar on stderr for tasks with the field `records`; it disappears at its end."""
+    """Return a progress bar on stderr, which disappears when it ends.
+
+    Each task needs a field `records` with the number of records processed so far. Nothing is shown if `hidden` is true
+    or stderr is not a terminal.
+    """
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -29,17 +29,17 @@ from app.settings import InvalidSettingsError, Settings
 log = structlog.get_logger()
 
 SHUTDOWN_GRACE_SECONDS = 20
-"""Seconds that requests in flight have to finish after SIGTERM."""
+"""Maximum number of seconds for which requests in flight may continue after SIGTERM."""
 PORT_TIMEOUT_SECONDS = 5.0
-"""Seconds to wait for the port: the workers of a server that was killed need some time to exit."""
+"""Seconds to wait for the port to become free, because the workers of a killed server need some time to exit."""
 
 
 class CannotServeError(Exception):
-    """The service cannot start; the message tells the operator what to do."""
+    """The service cannot start. The message says what the operator can do."""
 
 
 USER_ERRORS = (CannotServeError, EmbeddedPostgresError, InvalidSettingsError, LockTimeoutError, UnavailableError)
-"""The errors that an operator can fix."""
+"""The errors that an operator can fix. Only their messages are printed, without a traceback."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,13 +65,13 @@ def _worker_count(text: str) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until SIGINT or SIGTERM and return 0, or return 1 if the server cannot start.
+    """Run the service until SIGINT or SIGTERM. Return 0, or 1 if the server cannot start.
 
     Raises:
         CannotServeError: the port is taken, the database lacks migrations, or its role lacks rights or timeouts.
         EmbeddedPostgresError: the embedded server cannot run.
         InvalidSettingsError: a setting is invalid.
-        LockTimeoutError: the embedded database is in use, so that it cannot be migrated.
+        LockTimeoutError: the embedded database cannot be migrated, because other transactions are using it.
         UnavailableError: the database cannot be reached.
     """
     settings = Settings.load()
@@ -87,15 +87,15 @@ def run(arguments: argparse.Namespace) -> int:
         if settings.database_url is None:
             server = stack.enter_context(EmbeddedPostgres(settings.data_dir))
             url = server.url
-            os.environ["DATABASE_URL"] = url  # where the application and its workers read it
+            os.environ["DATABASE_URL"] = url  # read by the application and its workers
             if settings.is_local_only and _is_loopback(arguments.host):
                 os.environ["PATIENTS_AUTH"] = "off"
-                # if any name were allowed, a web page that rebinds its own name to 127.0.0.1 would have access
+                # if any host name were allowed, a web page could rebind its own name to 127.0.0.1 and get access
                 os.environ["PATIENTS_ALLOWED_HOSTS"] = f"localhost,127.0.0.1,[::1],{arguments.host}"
             exit_after(server.wait)
             stack.callback(
                 signal.signal, signal.SIGINT, signal.SIG_IGN
-            )  # `exit_after` sends it when we stop the server
+            )  # `exit_after` sends SIGINT when the embedded server stops
             if not asyncio.run(_is_schema_current(url)):
                 from app.db.migrate import migrate  # noqa: PLC0415  # Alembic takes ten megabytes of memory
 
@@ -111,7 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
         if settings.auth == "off":
             log.warning("authentication is off: every client that reaches this service can read and change everything")
         print(f"Patients API: http://{arguments.host}:{arguments.port}/docs (press Ctrl-C to stop)", file=sys.stderr)
-        with suppress(KeyboardInterrupt):  # uvicorn has shut down gracefully and raises the signal again
+        with suppress(KeyboardInterrupt):  # uvicorn raises the signal again after its graceful shutdown
             return _serve(arguments, settings)
     return 0
 
@@ -121,7 +121,7 @@ def _exit(*_: object) -> NoReturn:
 
 
 def _is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach a server that listens on `host`."""
+    """Return whether a server that listens on `host` can be reached only from this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -129,7 +129,7 @@ def _is_loopback(host: str) -> bool:
 
 
 async def _is_schema_current(url: str) -> bool:
-    from app.db.database import Database  # noqa: PLC0415  # it creates metrics, after their directory is set
+    from app.db.database import Database  # noqa: PLC0415  # it creates metrics, so their directory must be set first
 
     try:
         async with Database(url, pool_size=1) as database, database.read() as connection:
@@ -147,7 +147,7 @@ async def _is_schema_current(url: str) -> bool:
 
 
 async def _load_demo_data(url: str) -> None:
-    from app import demo  # noqa: PLC0415  # as above
+    from app import demo  # noqa: PLC0415  # see `_is_schema_current`
     from app.db.database import Database  # noqa: PLC0415
 
     async with Database(url, pool_size=1) as database:
@@ -155,8 +155,8 @@ async def _load_demo_data(url: str) -> None:
 
 
 def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
-    """Serve until SIGINT or SIGTERM and return 0, or return 1 if the server cannot start."""
-    # not earlier, as above; and not in the workers, which share the memory of what is loaded here
+    """Run the web server until SIGINT or SIGTERM. Return 0, or 1 if the server cannot start."""
+    # not imported earlier (see `_is_schema_current`), but before the workers start, so that they share its memory
     from app.observability.metrics import mark_worker_dead  # noqa: PLC0415
     from app.server.protocol import StrictHttpProtocol  # noqa: PLC0415
     from app.server.worker import create_worker_app  # noqa: PLC0415
@@ -169,7 +169,7 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
             partial(StrictHttpProtocol, client_timeout_seconds=settings.client_timeout_seconds),
         ),
         ws="none",
-        workers=1,  # of this configuration; without it, uvicorn reads WEB_CONCURRENCY
+        workers=1,  # otherwise uvicorn reads WEB_CONCURRENCY
         host=arguments.host,
         port=arguments.port,
         log_config=None,
@@ -187,7 +187,7 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
 
     def run_worker() -> None:
         try:
-            # one socket per worker: the busiest worker would take most connections of a shared one
+            # one socket per worker, because the busiest worker would take most connections of a shared socket
             bound_socket = _bind((arguments.host, arguments.port), reuse_port=True)
         except OSError as error:
             log.error("the port is taken", error=type(error).__name__)  # noqa: TRY400  # a traceback would not help the operator
@@ -195,7 +195,7 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
         uvicorn.Server(config).run([bound_socket])
 
     gc.collect()
-    gc.freeze()  # otherwise garbage collections in each worker would write to, and thereby copy, all shared memory
+    gc.freeze()  # otherwise garbage collection in a worker would write to all shared memory and so copy it
     return Supervisor(arguments.workers, run_worker, on_exit=mark_worker_dead).run()
 
 
@@ -214,10 +214,10 @@ def _bind(address: tuple[str, int], *, reuse_port: bool) -> socket.socket:
 
 
 def _wait_for_port(host: str, port: int) -> None:
-    """Wait until the port is free.
+    """Wait until the service can listen on the port.
 
     Raises:
-        CannotServeError: the port is not free in time, or cannot be used.
+        CannotServeError: the port does not become free in time, or cannot be used.
     """
     deadline = time.monotonic() + PORT_TIMEOUT_SECONDS
     while True:

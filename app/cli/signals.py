@@ -1,4 +1,4 @@
-"""The handling of signals that end a command before it is done."""
+"""Handling of the signals that end a command before it is finished."""
 
 import signal
 import sys
@@ -6,7 +6,7 @@ from typing import NoReturn
 
 
 def exit_on_sigterm() -> None:
-    """Make SIGTERM end the command as Ctrl-C does: unfinished work is undone, and everything is closed."""
+    """Make SIGTERM end the command as Ctrl-C does. Unfinished work is undone, and files and connections are closed."""
     signal.signal(signal.SIGTERM, _exit)
 
 

@@ -1,4 +1,4 @@
-"""The declarative base: constraint names, column types, and the columns that all resource tables share."""
+"""The declarative base of all tables: constraint names, column types, and the columns that resource tables share."""
 
 from datetime import datetime
 from typing import Any, ClassVar
@@ -7,20 +7,22 @@ from sqlalchemy import BigInteger, CheckConstraint, Column, Computed, DateTime, 
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column
 
 ID_TEXT = Text(collation="C")
-"""Type of identifiers: sorts by bytes on every server, regardless of its locale."""
+"""Column type of identifiers. They sort by bytes, so their order is the same on every server, whatever its locale."""
 
 HUMAN_TEXT = Text(collation="pg_c_utf8")
-"""Type of people's text: sorts and folds the same on every server (a collation built into PostgreSQL 17 and newer)."""
+"""Column type of text that people write. Every server sorts it and changes its case in the same way, because the
+collation is built into PostgreSQL 17 and newer."""
 
 FOLDED_TEXT = Text(collation="C")
-"""Type of text folded by the database function `fold`: compared without case and accents, sorted by bytes."""
+"""Column type of case- and accent-folded text, the result of the database function `fold`. It sorts by bytes."""
 
 NO_FASTUPDATE = {"fastupdate": "off"}
-"""Storage parameter of GIN indexes: rows enter the index when they are written, not at the cost of a later search."""
+"""Storage parameter of GIN indexes that makes each write add its rows to the index at once. By default, PostgreSQL
+postpones this, and a later search bears the cost."""
 
 
 class Base(DeclarativeBase):
-    """Base class of all tables. A convention names the constraints, so that migrations can refer to them."""
+    """Base class of all tables. Constraints are named by a convention, so that migrations can refer to them."""
 
     metadata = MetaData(
         naming_convention={
@@ -34,14 +36,14 @@ class Base(DeclarativeBase):
 
 
 class Resource(Base):
-    """The columns and constraints that profiles, hospitals, doctors and patients have in common."""
+    """Base class of the profile, hospital, doctor and patient tables: the columns and constraints that they share."""
 
     __abstract__ = True
     __table__: ClassVar[Table]
 
     unique_id: Mapped[str] = mapped_column(ID_TEXT, primary_key=True, sort_order=-2)
     version: Mapped[int] = mapped_column(BigInteger, server_default="1", sort_order=-1)
-    """Number of the record's current version; each change increments it, starting from 1."""
+    """Number of the record's current version. It starts at 1, and each change increments it."""
     date_created: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.statement_timestamp())
     last_updated: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.statement_timestamp())
 
@@ -55,20 +57,23 @@ class Resource(Base):
 
 
 def non_generated_columns(table: Table) -> list[Column[Any]]:
-    """Return the columns of a table that statements can set; PostgreSQL computes the generated ones."""
+    """Return the columns of a table that statements can set: all but generated columns, which PostgreSQL computes."""
     return [column for column in table.columns if column.computed is None]
 
 
 def text_column(max_length: int, *, nullable: bool = True) -> MappedColumn[Any]:
-    """Return a column for people's text, which a named CHECK constraint limits to `max_length` characters."""
+    """Return a column for text that people write. A named CHECK constraint limits it to `max_length` characters."""
     return mapped_column(HUMAN_TEXT, nullable=nullable, info={"max_length": max_length})
 
 
 def folded_column(name: str) -> MappedColumn[Any]:
-    """Return a generated column with column `name` folded, for filters and sorting; it is called `{name}_folded`."""
+    """Return a generated column for filters and sorting: the case- and accent-folded value of the column `name`.
+
+    By convention, the generated column is called `{name}_folded`.
+    """
     return mapped_column(FOLDED_TEXT, Computed(f"fold({name})", persisted=True))
 
 
 def max_length(column: Column[Any]) -> int:
-    """Return the maximum number of characters in a column that `text_column` made."""
+    """Return the maximum number of characters in a column that `text_column` returned."""
     return int(column.info["max_length"])

@@ -1,9 +1,9 @@
 """Batching of concurrent calls: items submitted while a batch runs form the next batch.
 
-This is the dataloader pattern of graphql/dataloader and aiodataloader. Those dispatch a batch after a tick of the event
-loop, however many are running already. They lack a single batch in flight as backpressure, cancellation of a batch when
-all of its callers have left, failing the queue together when the database stalls, and conflict keys. This module can go
-when a library has these.
+This is the dataloader pattern of graphql/dataloader and aiodataloader. Those libraries dispatch a batch after one tick
+of the event loop, even if many batches are still running. They lack four features: a limit of one running batch as
+backpressure, cancellation of a batch that no caller waits for any more, failing all waiting items together when the
+database stalls, and conflict keys. This module can be removed when a library has these features.
 """
 
 import asyncio
@@ -16,9 +16,9 @@ from app.db.database import STALL_TIMEOUT_SECONDS
 from app.errors import UnavailableError
 
 COALESCE_TICKS = 3
-"""Event-loop iterations before a batch starts, so that requests already received can join it.
+"""Number of event-loop iterations before a batch starts, so that requests that were already received can join it.
 
-If there are none, this takes microseconds.
+If there are no such requests, the iterations take microseconds.
 """
 
 W = TypeVar("W")
@@ -27,15 +27,15 @@ R = TypeVar("R")
 
 @dataclass(eq=False, slots=True)
 class _Batch:
-    """A batch in flight.
+    """A running batch.
 
-    Submissions reference the batch, never the reverse: a reference cycle would delay freeing both until the next
-    garbage collection.
+    Submissions refer to their batch, but a batch does not refer to its submissions: a reference cycle would keep both
+    in memory until the next garbage collection.
     """
 
     task: asyncio.Task[None] | None = None
     waiter_count: int = 0
-    """Number of its submissions that have not been cancelled."""
+    """Number of submissions in this batch that have not been cancelled."""
 
 
 @dataclass(eq=False, slots=True)
@@ -47,7 +47,7 @@ class _Submission(Generic[W, R]):
 
 
 class Batcher(Generic[W, R]):
-    """Batches calls: items submitted while a batch runs form the next one. A call never waits for others to arrive."""
+    """Batches calls: items submitted while a batch runs form the next batch. No call waits for others to arrive."""
 
     def __init__(
         self,
@@ -58,11 +58,12 @@ class Batcher(Generic[W, R]):
         conflict_keys: Callable[[W], Collection[Hashable]] = lambda _: (),
         overlap_after: float | None = None,
     ) -> None:
-        """Batch calls of `batch_function`, which takes a list of items and returns one result for each, in their order.
+        """Batch calls of `batch_function`, which takes a list of items and returns one result per item, in their order.
 
-        `max_cost` bounds the total `cost` of a batch; an item that exceeds it alone gets a batch of its own. Items that
-        share one of their `conflict_keys` never run in the same batch; the later one waits for a later batch. If a
-        batch takes longer than `overlap_after` seconds, the next one starts alongside it; with None, it never does.
+        `max_cost` is the maximum total `cost` of a batch; an item that costs more gets a batch of its own. Two items
+        with a common conflict key never run in the same batch: the later item waits for a later batch. If a batch takes
+        longer than `overlap_after` seconds, the next batch starts while it is still running. If `overlap_after` is
+        None, the next batch always waits until the running batch has ended.
         """
         self._batch_function = batch_function
         self._max_cost = max_cost
@@ -73,7 +74,7 @@ class Batcher(Generic[W, R]):
         self._current: _Batch | None = None
 
     async def submit(self, item: W) -> R:
-        """Submit an item and return its result. A batch is cancelled once all calls that wait for it are.
+        """Submit an item and return its result. A batch is cancelled once all calls that wait for it are cancelled.
 
         Raises:
             UnavailableError: the database is unavailable or too busy.
@@ -91,7 +92,7 @@ class Batcher(Generic[W, R]):
     def _start_next_batch(self) -> None:
         if self._waiting and self._current is None:
             self._current = batch = _Batch()
-            # logs and traces of a batch belong to the request that has waited longest
+            # the logs and traces of a batch are attributed to the request that has waited longest
             batch.task = asyncio.create_task(self._run_batch(batch), context=self._waiting[0].context)
 
     def _end_batch(self, batch: _Batch) -> None:
@@ -109,28 +110,32 @@ class Batcher(Generic[W, R]):
                 await asyncio.sleep(0)
             submissions = self._select_batch(batch)
             results = await self._batch_function([submission.item for submission in submissions]) if submissions else ()
-        except Exception as error:  # noqa: BLE001  # each caller raises it
+        except Exception as error:  # noqa: BLE001  # each caller gets the error
             if (
                 self._current is batch
                 and loop.time() - started_at > STALL_TIMEOUT_SECONDS
                 and isinstance(error, UnavailableError)
             ):
-                submissions += self._waiting  # fail those that wait for this batch, too: they would wait as long again
+                submissions += self._waiting  # these fail as well: they would otherwise wait just as long again
                 self._waiting = []
             _fail_submissions(submissions, error)
         else:
             for submission, result in zip(submissions, results, strict=True):
-                if not submission.result.done():  # else it was cancelled: its client has disconnected
+                if not submission.result.done():  # otherwise it was cancelled: its client disconnected
                     submission.result.set_result(result)
         finally:
             if timer is not None:
                 timer.cancel()
             for submission in submissions:
-                submission.result.cancel()  # has an effect only if the batch was cancelled, so that no caller hangs
+                submission.result.cancel()  # only has an effect if the batch was cancelled: no caller may hang
             self._end_batch(batch)
 
     def _select_batch(self, batch: _Batch) -> list[_Submission[W, R]]:
-        """Take the submissions that have waited longest, at least one. One that is too costly is not overtaken."""
+        """Remove the submissions for `batch` from the queue and return them: at least one, unless the queue is empty.
+
+        They are those that have waited longest. If the next submission would exceed the maximum cost, no later
+        submission is selected in its place, so that costly submissions do not wait forever.
+        """
         selected: list[_Submission[W, R]] = []
         remaining: list[_Submission[W, R]] = []
         seen_keys: set[Hashable] = set()
@@ -167,7 +172,10 @@ def _fail_submissions(submissions: list[_Submission[W, R]], error: Exception) ->
 
 
 def _copy_error(error: Exception) -> Exception:
-    """Return `error`, or a copy of an `UnavailableError`: the traceback of an error grows each time it is raised."""
+    """Return the error for one of several callers to raise: a copy if it is an `UnavailableError`, otherwise `error`.
+
+    Callers do not share one object, because the traceback of an error grows each time the error is raised.
+    """
     if not isinstance(error, UnavailableError):
         return error
     copied = UnavailableError()

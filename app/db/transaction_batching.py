@@ -1,13 +1,13 @@
 """Transaction batching: concurrent writes share one transaction and its statements.
 
-The pattern is group commit, extended to coalesced statements. PostgreSQL's own group commit lacks the latter: it shares
-only the flush to disk. But most of a transaction's cost is its statements, not the rows that they write: eight patients
-together cost a third of what they cost one by one. This module can go if clients send their writes in bulk, or if its
-throughput is no longer needed.
+The pattern is group commit, extended to statements: equal statements of several requests are executed as one. In
+PostgreSQL's own group commit, transactions share only the flush to disk. But most of a transaction's cost is due to its
+statements, not to the rows that they write: writing eight patients together costs a third of writing them one by one.
+This module can be removed if clients send their writes in bulk, or if its throughput is no longer needed.
 
-A statement that writes takes any number of rows (`input_rows`) and is executed once for all requests in the transaction
-that have reached it (`execute_row`). Requests know nothing of each other: if anything is rejected, for any reason, the
-whole transaction is rolled back, and each request runs in a transaction of its own.
+A statement that writes takes several rows (`input_rows`). It is executed once for all requests in the transaction that
+have reached it (`execute_row`). Requests do not affect each other's results: if anything is rejected, for any reason,
+the whole transaction is rolled back, and each request runs again in a transaction of its own.
 """
 
 import asyncio
@@ -30,25 +30,29 @@ from app.errors import ConflictError, ServiceError, UnavailableError
 
 T = TypeVar("T")
 MAX_BATCH_COST = 16
-"""Maximum total cost of the requests that share a transaction; an ordinary request costs 1."""
+"""Maximum total cost of the requests that share a transaction. An ordinary request has the cost 1."""
 OVERLAP_AFTER_SECONDS = 0.05
-"""Seconds that a request waits for a running batch before the next batch starts alongside it."""
+"""Seconds after which the next batch may start although the current batch is still running."""
 SUCCESSES_PER_REJECTION = 5
-"""Number of a principal's writes that must succeed for each rejected one before its writes are batched again."""
+"""Number of writes that must succeed for each rejected write of a principal, before its writes are batched again."""
 MAX_COUNTED_REJECTIONS = 10
-"""Maximum number of rejections that count against a principal at once."""
+"""Maximum number of rejections that count against a principal at the same time, however many there were."""
 REJECTION_TTL_SECONDS = 10
-"""Seconds that rejections count against a principal that sends no more writes."""
+"""Seconds without writes of a principal after which its rejections no longer count."""
 MAX_TRACKED_PRINCIPALS = 10_000
-"""Maximum number of principals whose rejections are counted."""
+"""Maximum number of principals whose rejected writes are counted, which bounds the memory that the counts take."""
 _SET_SHORT_LOCK_TIMEOUT = set_local({"lock_timeout": "100ms"})
-"""A batch that waits longer for a lock is rolled back and its requests retried alone: only the blocked one waits."""
+"""Statement that shortens the lock timeout of a batch. A batch that waits longer for a lock is rolled back, and each of
+its requests is retried in a transaction of its own, so that only the blocked request waits."""
 
 
 def input_rows(*columns: ColumnClause[Any], max_rows: int | None = MAX_BATCH_COST) -> CTE:
-    """Return a CTE with the rows that a statement gets as parameter `rows`: up to `max_rows`, or any number if None."""
+    """Return a CTE with the rows that a statement gets as its parameter `rows`, a list of mappings from column names.
+
+    A statement may get up to `max_rows` rows, or any number of rows if `max_rows` is None.
+    """
     rows = func.json_to_recordset(bindparam("rows", type_=JSON)).table_valued(*columns).render_derived(with_types=True)
-    # PostgreSQL plans for as many rows as the limit allows
+    # PostgreSQL's planner expects as many rows as the limit allows
     return select(*rows.c).limit(None if max_rows is None else literal_column(str(max_rows))).cte("given")
 
 
@@ -58,9 +62,10 @@ async def execute_row(
     row: Mapping[str, Any],
     shared_parameters: Mapping[str, Any] | None = None,
 ) -> Row[Any] | None:
-    """Execute `statement` with `row` as input and return the result row with the same `unique_id`, if any.
+    """Execute `statement` with `row` as its input row and return the result row with the same `unique_id`, if any.
 
-    `shared_parameters` are parameters that do not belong to a row. Statements that have any are executed for this row
+    In a batch, one execution of the statement may serve the rows of several requests. `shared_parameters` are
+    parameters that belong to the statement rather than to a row. A statement that has any is executed for this row
     alone.
     """
     if isinstance(connection, _BatchedConnection) and not shared_parameters:
@@ -70,19 +75,20 @@ async def execute_row(
 
 
 class _PendingStatement(NamedTuple):
-    """A statement that one of the requests in a batch has reached."""
+    """A statement that one of the requests in a batch waits for."""
 
     statement: Executable
     parameters: Any
     row: Mapping[str, Any] | None
-    """The row that it is executed for, if it takes any number of rows."""
+    """The request's input row for the statement, or None if the statement does not take input rows."""
     result: asyncio.Future[Any]
 
 
 class _BatchedConnection(AsyncConnection):
-    """The connection of a shared transaction: nothing is executed until each request waits for a statement or is done.
+    """The connection of a transaction that several requests share.
 
-    So requests that do the same reach the same statement together, even if some have executed more before it.
+    It executes nothing until each request either waits for a statement or has finished. Requests of the same kind
+    therefore reach the same statement together, even if some of them have executed more statements before it.
     """
 
     def __init__(self, connection: AsyncConnection) -> None:
@@ -93,11 +99,11 @@ class _BatchedConnection(AsyncConnection):
         self._has_failed = False
 
     async def execute(self, statement: Any, parameters: Any = None) -> Any:  # type: ignore[override]
-        """Execute a statement in its turn and return its result."""
+        """Execute a statement as soon as it is its turn, and return its result."""
         return await self._enqueue(statement, parameters, None)
 
     async def execute_row(self, statement: Executable, row: Mapping[str, Any]) -> Row[Any] | None:
-        """Execute a statement for a row, together with requests that reach it, too; return the result for this row."""
+        """Execute a statement for `row` and for the rows of other waiting requests. Return the result for `row`."""
         result: Row[Any] | None = await self._enqueue(statement, None, row)
         return result
 
@@ -113,10 +119,11 @@ class _BatchedConnection(AsyncConnection):
             self._all_waiting.set()
 
     async def run_transactions(self, transactions: Sequence["_PendingTransaction"]) -> list[Any]:
-        """Run all transactions in lock-step and return the result of each, in their order.
+        """Run all transactions of a batch in lock-step and return their results, in the same order.
 
         Raises:
-            _BatchFailedError: one of them failed.
+            _BatchFailedError: one of the transactions failed.
+            sqlalchemy.exc.DBAPIError: the database rejected a statement.
         """
         await super().execute(_SET_SHORT_LOCK_TIMEOUT)
         self._running_count = len(transactions)
@@ -147,12 +154,15 @@ class _BatchedConnection(AsyncConnection):
             self._note_waiting()
 
     async def _execute_largest_group(self) -> None:
-        """Execute the statement that most requests wait for: the others may still reach it."""
+        """Execute the statement that the most requests wait for.
+
+        The other statements are not executed yet, because more requests may still reach them.
+        """
         groups: dict[Any, dict[Any, _PendingStatement]] = {}
         for pending in self._pending:
             if pending.row is None:
                 groups[id(pending)] = {None: pending}
-            else:  # of two rows for the same record, the second is executed later
+            else:  # if two rows are for the same record, the second row waits
                 groups.setdefault(pending.statement, {}).setdefault(pending.row.get("unique_id", id(pending)), pending)
         group = max(groups.values(), key=len)
         first, *_ = group.values()
@@ -167,7 +177,7 @@ class _BatchedConnection(AsyncConnection):
 
 
 class _BatchFailedError(Exception):
-    """A transaction in the batch failed, for any reason."""
+    """One of the transactions in a batch failed, for any reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,21 +189,22 @@ class _PendingTransaction:
 
 
 class _Sentinel(Enum):
-    """The result of a transaction whose batch was rolled back."""
+    """Stands for the result of a transaction if its batch was rolled back, so that it has to run again."""
 
     RETRY_ALONE = 0
 
 
 class _RejectionTracker:
-    """Tracks how many of a principal's writes are rejected: a rejection makes all requests of its batch run twice.
+    """Tracks the rejected writes of each principal, because a rejected write makes all requests of its batch run twice.
 
-    Each rejection counts as much as `SUCCESSES_PER_REJECTION` writes that succeed, so a client that is rejected now and
-    then hardly notices; the writes of a client that is always rejected are never batched.
+    After each rejection, `SUCCESSES_PER_REJECTION` writes must succeed before the principal's writes are batched again.
+    A client whose writes are rejected only now and then is therefore hardly affected. If all writes of a client are
+    rejected, its writes are not batched.
     """
 
     def __init__(self) -> None:
         self._required_successes: TTLCache[str, int] = TTLCache(MAX_TRACKED_PRINCIPALS, REJECTION_TTL_SECONDS)
-        """Number of writes that must succeed before writes are batched again, by principal."""
+        """Number of writes per principal that must succeed before the principal's writes are batched again."""
 
     def may_batch(self, principal: str) -> bool:
         return not self._required_successes.get(principal)
@@ -209,7 +220,7 @@ class _RejectionTracker:
 
 
 class TransactionBatcher:
-    """Runs transactions; those requested while another one runs share the next one."""
+    """Runs transactions in batches: transactions requested while a batch runs share the next database transaction."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -219,10 +230,11 @@ class TransactionBatcher:
     def transaction(
         self, principal: str, kind: Hashable, conflict_keys: frozenset[str], cost: int = 1
     ) -> TransactionRunner:
-        """Return a runner whose transaction is batched with others of its `kind`, up to `MAX_BATCH_COST` in total.
+        """Return a function that runs work of a principal in a batch with other work of the same `kind`.
 
-        No two in a batch share any of their `conflict_keys`: the ids of records that may be locked, which happens in
-        the order of ids. A principal whose writes were rejected recently gets a transaction of its own.
+        The total `cost` of a batch is at most `MAX_BATCH_COST`. `conflict_keys` are the ids of the records that the
+        work may lock; it locks them in the order of their ids. Work that has a conflict key in common never runs in the
+        same batch. A principal whose writes were rejected recently gets a transaction of its own.
         """
 
         async def transaction(work: Work[T], /) -> T:
@@ -268,12 +280,12 @@ class TransactionBatcher:
             return await self._database.transaction(run_transactions, max_attempts=1)
         except Exception as error:
             if not _is_safe_to_retry(error, is_committing=is_committing):
-                raise  # it may be committed: a retry could store it twice
-            return [_Sentinel.RETRY_ALONE] * len(transactions)  # the request that caused the error gets it again
+                raise  # the batch may be committed, so a retry could store its changes twice
+            return [_Sentinel.RETRY_ALONE] * len(transactions)  # only the cause fails again
 
 
 def _is_safe_to_retry(error: Exception, *, is_committing: bool) -> bool:
-    """Return whether it is certain that a transaction stored nothing, and a retry may succeed."""
+    """Return whether a transaction that failed has certainly stored nothing and may succeed if it is retried."""
     if isinstance(error, UnavailableError):
         return isinstance(error, LockNotAvailableError)
     has_sqlstate = isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) is not None

@@ -30,7 +30,7 @@ class DoctorCreate(CreateBody):
 
 
 class DoctorUpdate(UpdateBody):
-    """What to change of a doctor; what is absent stays."""
+    """The changes to a doctor. Absent fields are left unchanged."""
 
     example = contract.DOCTOR_FIELDS
 

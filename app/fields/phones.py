@@ -1,7 +1,7 @@
-"""Telephone numbers: all digit strings that are spellings of one number.
+"""Telephone numbers: finds all digit strings that are spellings of the same number.
 
-The database stores the number as it was written, and its digits. The other spellings are computed for each query:
-nothing that is stored depends on the default country, so the default can change.
+The database stores a number as it was written, and its digits. The other spellings are computed for each query. Nothing
+that is stored depends on the default country, so that the default can change.
 """
 
 import re
@@ -13,15 +13,16 @@ from phonenumbers.phonenumberutil import ValidationResult
 
 
 def ascii_digits(number: str) -> str:
-    """Return the ASCII digits of a number."""
+    """Return the ASCII digits of a telephone number, without all other characters."""
     return re.sub("[^0-9]", "", number)
 
 
 def equivalent_numbers(number: str, region: str) -> list[str]:
-    """Return the digits of all spellings of a number, including its own; one without a country code is of `region`.
+    """Return the digits of all spellings of a telephone number, including those of `number` itself.
 
-    For +27 82 123 4567: with 27 or 0027 in front, with and without a 0 after that, and if the region is South Africa,
-    0821234567 and 821234567. Text that is not a complete number has only its own spelling.
+    A number without a country code belongs to `region`, such as `ZA`. If `number` is +27 82 123 4567, the spellings are
+    821234567 preceded by 27 or 0027, each with and without a 0 after it. If `region` is South Africa, 0821234567 and
+    821234567 are spellings too. For text that is not a complete number, only the digits of the text are returned.
     """
     try:
         parsed = phonenumbers.parse(number, region)
@@ -35,7 +36,10 @@ def equivalent_numbers(number: str, region: str) -> list[str]:
 
 
 def number_prefixes(number: str, region: str) -> list[str]:
-    """Return the digit strings that a number may begin with if its start is typed as `number`: 082 is also 2782."""
+    """Return the digit strings with which a stored number may begin if a user types its beginning as `number`.
+
+    In South Africa, for example, a number that a user begins to type as 082 may be stored with the prefix 2782.
+    """
     digits = ascii_digits(number)
     prefixes = _dialing_prefixes(phonenumbers.country_code_for_region(region), region)
     matched_prefix = max((prefix for prefix in prefixes if digits.startswith(prefix)), key=len)  # "" always matches
@@ -46,7 +50,7 @@ def number_prefixes(number: str, region: str) -> list[str]:
 
 
 def _dialing_prefixes(country_code: int, region: str) -> set[str]:
-    """Return the digits that may precede the national part of a number with this country code."""
+    """Return the digit strings that people in `region` may write before the national part of a number."""
     trunk_prefix = phonenumbers.ndd_prefix_for_region(
         phonenumbers.region_code_for_country_code(country_code), strip_non_digits=True
     )

@@ -1,4 +1,4 @@
-"""The base classes and common fields of all request and response schemas."""
+"""The base classes and common fields of all request and response bodies."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
@@ -14,11 +14,15 @@ ReadOnly = Annotated[
         description="Ignored; accepted so that a record can be sent back as it was read.",
     ),
 ]
-"""A response field that requests may also contain, so that a record can be sent back as it was read; it is ignored."""
+"""A response field that requests may also contain, so that a client can send a record back as it read it. The value in
+a request is ignored."""
 
 
 def tidy_json_schema(schema: dict[str, Any]) -> None:
-    """Remove what is redundant or misleading: titles made from names, and defaults (an absent field is not null)."""
+    """Remove redundant titles and misleading defaults from a JSON schema, and shorten its nullable types, in place.
+
+    The titles repeat the field names. The default `null` is misleading, because an absent field is not set to `null`.
+    """
     strip_titles(schema)
     for field in schema.get("properties", {}).values():
         field.pop("default", None)
@@ -26,7 +30,7 @@ def tidy_json_schema(schema: dict[str, Any]) -> None:
 
 
 def _collapse_null(field: dict[str, Any]) -> None:
-    """Write `type: [string, null]` for a nullable type, so that people read one line instead of three."""
+    """Shorten a nullable type to `type: [string, null]`, in place, so that people read one line instead of three."""
     match field.get("anyOf"):
         case [{"type": str() as kind} as branch, {"type": "null"}] if "enum" not in branch:
             del field["anyOf"]
@@ -34,29 +38,33 @@ def _collapse_null(field: dict[str, Any]) -> None:
 
 
 def strip_titles(schema: dict[str, Any]) -> None:
-    """Remove titles made from names."""
+    """Remove the titles that Pydantic derives from the names of a model and its fields, in place."""
     schema.pop("title", None)
     for field in schema.get("properties", {}).values():
         field.pop("title", None)
 
 
 class Schema(BaseModel):
-    """A request or response body."""
+    """The base class of all request and response bodies."""
 
     example: ClassVar[Mapping[str, Any] | None] = None
-    """The example in the OpenAPI document (see `app.api.openapi`)."""
+    """The example in the OpenAPI document, which `app.api.openapi` adds. None if there is no example."""
 
 
 class Representation(Schema):
-    """A response body. PostgreSQL builds it from these fields (see `app.records.documents`); tests validate it."""
+    """The base class of response bodies.
+
+    PostgreSQL builds responses from the fields of this class (see `app.records.documents`). Only tests validate
+    responses.
+    """
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, json_schema_extra=tidy_json_schema)
 
 
 class RequestBody(Schema):
-    """A request body. Unknown keys are rejected, because a misspelled field would be lost silently.
+    """The base class of request bodies. Unknown keys are rejected; otherwise a misspelled field would be lost silently.
 
-    Its defaults are never used: `sent_fields()` returns only what the client sent.
+    The defaults of fields are never used, because `sent_fields()` returns only the fields that the client sent.
     """
 
     model_config = ConfigDict(
@@ -68,23 +76,31 @@ class RequestBody(Schema):
     )
 
     def sent_fields(self) -> dict[str, Any]:
-        """Return the fields that the client sent, cleaned. An absent field must stay as it is."""
+        """Return the validated fields that the client sent.
+
+        Absent fields are omitted, because they must stay unchanged.
+        """
         return self.model_dump(exclude_unset=True)
 
 
 class CreateBody(RequestBody):
-    """A new record. The client may choose its `unique_id`, so that imported records keep theirs."""
+    """The base class of bodies that create a record.
+
+    A client may choose the `unique_id`, so that imports keep their ids.
+    """
 
     unique_id: Identifier = ""
-    """The client's own id, if it assigns ids; otherwise one is generated. An id that was ever used is rejected."""
+    """Your own id for the record, if you assign ids. If you omit it, an id is generated. An id that has ever been used
+    is rejected."""
     date_created: ReadOnly = None
     last_updated: ReadOnly = None
 
 
 class UpdateBody(RequestBody):
-    """The changes to a record; an absent field stays as it is. `unique_id` may be repeated, but not changed."""
+    """The base class of bodies that update a record. Absent fields are left unchanged."""
 
     unique_id: Annotated[Any, Field(exclude=True, json_schema_extra={"type": "string"})] = None
-    """The `unique_id` in the path, or omitted: it never changes."""
+    """The `unique_id` in the path. You can omit it. Any other value is rejected, because a `unique_id` never
+    changes."""
     date_created: ReadOnly = None
     last_updated: ReadOnly = None

@@ -1,7 +1,7 @@
-"""The field types of request schemas: what a field may contain.
+"""The field types of requests. Each type defines which values a field may have.
 
-Each type cleans its input, says in one sentence what to change if it rejects the input, and publishes its rule in the
-OpenAPI document. No message repeats the input, because it is patient data.
+A type cleans its input. If it rejects the input, its message says in one sentence what to change. It also publishes its
+rule in the OpenAPI document. No message repeats the input, because the input is patient data.
 """
 
 import re
@@ -29,12 +29,12 @@ from app.identifiers import IDENTIFIER_PATTERN, is_identifier
 
 
 def validation_error(error_type: str, message: str) -> PydanticCustomError:
-    """Return the error for a validator to raise: `error_type` is for programs, `message` for people."""
+    """Return an error for a validator to raise. Programs read `error_type`, and people read `message`."""
     return PydanticCustomError(error_type, message)
 
 
 def _blank_to_none(value: object) -> object:
-    """Convert blank text to None, because HTML forms send `""` for a field that was left empty."""
+    """Convert blank text to None, because HTML forms send `""` for an empty field. Return any other value unchanged."""
     return None if isinstance(value, str) and not value.strip() else value
 
 
@@ -53,7 +53,8 @@ def _is_stream_safe(text: str) -> bool:
 
 def _clean(text: str, max_length: int) -> str:
     text = text.strip()
-    # before NFC, whose cost is quadratic in the marks of a character, and which joins at most five code points in one
+    # checked before NFC, which takes time that is quadratic in the number of combining marks of a character;
+    # NFC joins at most five code points into one
     if len(text) > 5 * max_length:
         raise validation_error("string_too_long", f"Must have at most {max_length} characters")
     if len(text) > max_length and not _is_stream_safe(text):
@@ -66,14 +67,15 @@ def _clean(text: str, max_length: int) -> str:
 
 
 def _or_blank_pattern(pattern: str) -> str:
-    """Return the published pattern of an optional field, which may also be blank: that means `null`."""
+    """Return the pattern to publish for an optional field. It also matches blank text, which means `null`."""
     return rf"^\s*$|{pattern}"
 
 
 class Text:
-    """Text for `column`: trimmed, in Unicode's NFC, at most as long as the column; blank text is `null`, or rejected.
+    """The type of a text field for `column`: trimmed, in Unicode's NFC, and at most as long as the column allows.
 
-    Usage: `Annotated[str | None, Text(columns.patient_title)]`, or `Annotated[str, …]` if a value is required.
+    Blank text is `null` if the field is optional, and rejected if it is required. Write `Annotated[str | None,
+    Text(columns.patient_title)]` for an optional field, and `Annotated[str, …]` for a required one.
     """
 
     pattern: str | None = None
@@ -95,7 +97,7 @@ class Text:
         return text
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Pydantic hook: wrap the type check of `str` or `str | None`."""
+        """Pydantic hook: add the cleaning and the checks of this class to the type check of `str` or `str | None`."""
         schema = handler(source)
         optional = schema["type"] == "nullable"
 
@@ -106,7 +108,7 @@ class Text:
         return core_schema.no_info_wrap_validator_function(validate, schema)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Pydantic hook: publish the rule with the type."""
+        """Pydantic hook: add the length limit, pattern and description of this class to the JSON schema of the type."""
         published = handler(schema)
         text = published["anyOf"][0] if "anyOf" in published else published
         text["maxLength"] = self.max_length
@@ -123,7 +125,7 @@ _DOMAIN_LABEL_PATTERN = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 
 
 class Email(Text):
-    """An e-mail address with the syntax of `<input type=email>` (HTML standard, section 4.10.5.1.5)."""
+    """An e-mail address in the syntax of `<input type=email>` (HTML standard, section 4.10.5.1.5)."""
 
     pattern = rf"^[A-Za-z0-9.!#$%&'*+/=?^_`{{|}}~-]+@{_DOMAIN_LABEL_PATTERN}(?:\.{_DOMAIN_LABEL_PATTERN})*$"
     error_type = "email"
@@ -131,7 +133,10 @@ class Email(Text):
 
 
 class MobileNumber(Text):
-    """A telephone number: an optional `+`, 4 to 15 digits (limit of ITU-T E.164), spaces, dots, dashes, parentheses."""
+    """A telephone number: an optional `+` and 4 to 15 digits. ITU-T E.164 allows no more than 15.
+
+    Spaces, dots, dashes and parentheses are allowed.
+    """
 
     pattern = r"^\+?(?:[ .()-]*[0-9]){4,15}[ .()-]*$"
     error_type = "mobile_number"
@@ -164,7 +169,7 @@ RequiredGender = Annotated[
     AfterValidator(_parse_gender),
     WithJsonSchema(_GENDER_JSON_SCHEMA),
 ]
-"""Administrative gender, like `OptionalGender`, but required."""
+"""Administrative gender, in the same spellings as `OptionalGender`. A value is required."""
 OptionalGender = Annotated[
     str | None,
     BeforeValidator(_blank_to_none),
@@ -176,7 +181,8 @@ OptionalGender = Annotated[
         }
     ),
 ]
-"""Administrative gender: HL7 table 0001's M, F, O, U or their names, in upper or lower case; stored as the name."""
+"""Administrative gender: one of the names or a code from HL7 table 0001 (M, F, O or U), in upper or lower case. The
+name is stored."""
 
 
 def _parse_date(value: object) -> date:
@@ -185,14 +191,14 @@ def _parse_date(value: object) -> date:
             day = date.fromisoformat(value.strip())
         except ValueError:
             day = date.min
-        # date.min is not a day for PostgreSQL: the driver sends it as -infinity
+        # the driver sends date.min as -infinity, which is not a day in PostgreSQL
         if day != date.min:
             return day
     raise validation_error("date", "Must be a date written YYYY-MM-DD")
 
 
 DateParameter = Annotated[date, BeforeValidator(_parse_date), WithJsonSchema({"type": "string", "format": "date"})]
-"""A date, written YYYY-MM-DD."""
+"""A date in a query, written YYYY-MM-DD."""
 
 
 def _parse_date_of_birth(value: object) -> date | None:
@@ -215,7 +221,8 @@ DateOfBirth = Annotated[
         }
     ),
 ]
-"""A date, not after today in UTC+14, where the day begins first: a baby born there may have tomorrow's date in UTC."""
+"""A date of birth, which may be at most the current date in UTC+14. Days begin there first, so a baby born there may
+have a date of birth that is tomorrow in UTC."""
 
 _FRACTION_PATTERN = r"(?:\.[0-9]{0,30})?"
 _DEGREES_PATTERNS = {
@@ -227,7 +234,10 @@ _DEGREES_PRECISION = Decimal("0.000001")
 
 
 class _DegreesField:
-    """Degrees from `-max_degrees` to `max_degrees`, a number or a string, rounded to six decimals; blank is `null`."""
+    """The type of a field for degrees from `-max_degrees` to `max_degrees`, as a number or as text.
+
+    The value is rounded to six decimals. Blank text is `null`.
+    """
 
     def __init__(self, max_degrees: int) -> None:
         self.max_degrees = max_degrees
@@ -252,11 +262,11 @@ class _DegreesField:
         return Decimal(str(value).strip())
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Pydantic hook: replace the type check with this one."""
+        """Pydantic hook: replace the type check with the check of this class."""
         return core_schema.no_info_plain_validator_function(self._check)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Pydantic hook: publish both forms, text and number."""
+        """Pydantic hook: publish that the field may be text or a number."""
         number = {"type": "number", "minimum": -self.max_degrees, "maximum": self.max_degrees}
         text = {"type": "string", "pattern": _or_blank_pattern(_DEGREES_PATTERNS[self.max_degrees])}
         description = (
@@ -266,9 +276,9 @@ class _DegreesField:
 
 
 Latitude = Annotated[Decimal | None, _DegreesField(90)]
-"""Degrees north, -90 to 90."""
+"""Latitude: degrees north, from -90 to 90."""
 Longitude = Annotated[Decimal | None, _DegreesField(180)]
-"""Degrees east, -180 to 180."""
+"""Longitude: degrees east, from -180 to 180."""
 
 
 def _require_identifier(text: str) -> str:
@@ -284,16 +294,16 @@ Identifier = Annotated[
     AfterValidator(_require_identifier),
     WithJsonSchema({"type": "string", "maxLength": 64, "pattern": IDENTIFIER_PATTERN}),
 ]
-"""The `unique_id` of a record."""
+"""The `unique_id` of a record. The rule is in `app.identifiers`."""
 
 IdentifierSet = Annotated[list[Identifier], Field(max_length=1000)]
-"""Ids in any order; duplicates count once."""
+"""A set of record ids, at most 1000. Their order does not matter, and duplicates count once."""
 
 DegreesText = Annotated[str, Field(pattern=r"^-?[0-9]{1,3}\.[0-9]{6}$")]
-"""Latitude or longitude in a response: a string with six decimals, as Django REST framework writes a DecimalField."""
+"""Latitude or longitude in a response: text with six decimals, as Django REST framework writes a DecimalField."""
 
 Timestamp = Annotated[datetime, WithJsonSchema({"type": "string", "format": "date-time", "description": "In UTC."})]
-"""A timestamp in UTC, in ISO 8601 with `Z`."""
+"""A timestamp in a response: in UTC, in ISO 8601 with `Z`."""
 
 _MIN_YEAR, _MAX_YEAR = 1900, 9000
 
@@ -313,7 +323,7 @@ TimestampParameter = Annotated[
     BeforeValidator(_parse_timestamp),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
-"""A timestamp in a query, in ISO 8601; without an offset it is in UTC, and a date means 00:00 on that day."""
+"""A timestamp in a query, in ISO 8601. A timestamp without an offset is in UTC. A date means 00:00 UTC on that day."""
 
 
 def _parse_past_timestamp(value: object) -> datetime | None:
@@ -326,9 +336,11 @@ def _parse_past_timestamp(value: object) -> datetime | None:
 
 
 PastTimestamp = Annotated[datetime | None, BeforeValidator(_parse_past_timestamp), BeforeValidator(_blank_to_none)]
-"""A timestamp that a record brings from another system: like `TimestampParameter`, but not in the future, or None."""
+"""A timestamp that an imported record has in another system, or None. It has the format of `TimestampParameter` and
+must not be in the future."""
 
 MAX_FILTER_VALUES = 50
+"""Maximum number of values of one filter."""
 
 
 def _as_list(value: object) -> object:
@@ -336,6 +348,15 @@ def _as_list(value: object) -> object:
 
 
 T = TypeVar("T")
-# the bounds precede the validator, so that they apply to the list, which is counted before its items are validated
+# the length limits precede the validator, so that the list is counted before its items are validated
 OneOrMany = Annotated[list[T], Field(min_length=1, max_length=MAX_FILTER_VALUES), BeforeValidator(_as_list)]
-"""The values of a filter, of which one must match: in a query `name=a&name=b`, in a body a list or a single value."""
+"""The values of a filter. A record matches if it matches one of them. A query repeats the parameter (`name=a&name=b`).
+A body contains a list or a single value."""
+
+
+def _integral_float_as_int(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+ACCEPT_INTEGRAL_FLOAT = BeforeValidator(_integral_float_as_int)
+"""Makes an integer field accept numbers such as 1.0, because they are integers in JSON."""

@@ -28,7 +28,7 @@ class HospitalCreate(CreateBody):
 
 
 class HospitalUpdate(UpdateBody):
-    """What to change of a hospital; what is absent stays."""
+    """The changes to a hospital. Absent fields are left unchanged."""
 
     example = contract.HOSPITAL_FIELDS
 

@@ -1,1 +1,1 @@
-"""HTTP: middleware, problem responses and strict JSON."""
+"""HTTP: middleware, problem responses, query parameters and strict JSON."""

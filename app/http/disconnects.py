@@ -10,8 +10,9 @@ from app.http.middleware import BODY_METHODS
 class CancelOnDisconnect:
     """Cancels requests after their client has disconnected.
 
-    Nobody would read the response, and other requests wait for the database connection. Only requests that take a
-    while are watched: once a response has started, the server and the streams detect the disconnect themselves.
+    Nobody would read the response, and other requests may be waiting for its database connection. Only requests that
+    take longer than a tenth of a second are watched. They are watched until the response starts, because from then on
+    the server and the streams detect a disconnect themselves.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -26,7 +27,7 @@ class CancelOnDisconnect:
         async def receive_then_watch() -> Message:
             message = await receive()
             if not message.get("more_body", False):
-                watcher.start()  # not before, because the watcher would consume the body
+                watcher.start()  # only now, because the watcher would have consumed the body
             return message
 
         async def send_and_stop_watching(message: Message) -> None:
@@ -46,10 +47,10 @@ class CancelOnDisconnect:
 
 
 class _DisconnectWatcher:
-    """Cancels the task that created it when the client disconnects."""
+    """Waits for the client to disconnect, and then cancels the task that created the watcher."""
 
     WATCH_AFTER_SECONDS = 0.1
-    """Delay in seconds before it starts: most requests end earlier, and so cost nothing."""
+    """Seconds from `start` until watching begins. Most requests end earlier and so cost no second task."""
 
     def __init__(self, receive: Receive) -> None:
         task = asyncio.current_task()

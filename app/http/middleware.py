@@ -1,4 +1,7 @@
-"""The middleware of every request, outermost first. Pure ASGI, because BaseHTTPMiddleware more than halves throughput.
+"""The middleware that every request passes through.
+
+It is pure ASGI, because Starlette's BaseHTTPMiddleware more than halves throughput. This is the order from the
+outermost to the innermost, with the optional ones in parentheses:
 
 RequestContext → (CORS) → UnhandledErrors → (TrustedHosts) → CancelOnDisconnect → BodyLimit → TrailingSlashAndHead
 → the application
@@ -26,16 +29,17 @@ from app.request_state import RequestState, current_request, never_gone
 log = structlog.get_logger()
 
 MAX_BODY_SIZE_BYTES = 1024 * 1024
-"""Maximum size of a request body in bytes; a patient with a thousand links needs a twentieth of it."""
+"""Maximum size of a request body in bytes. A patient with a thousand links needs a twentieth of this size."""
 
 _MAX_CONTENT_LENGTH_DIGITS = len(str(MAX_BODY_SIZE_BYTES))
 BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
-"""The methods that have a body; no route reads the body of any other."""
+"""The HTTP methods with a request body. No route reads the body of a request that has any other method."""
 
 _PROBE_PATHS = frozenset({"/livez", "/readyz"})
 _EXPECTED_STATUSES = frozenset({HTTPStatus.OK, HTTPStatus.NO_CONTENT})
 CLIENT_GONE_KEY = "client_gone"
-"""Key in the request state: a function that returns whether the client has disconnected, if the server provides it."""
+"""Key in the `state` of an ASGI scope. The server may store a function there that returns whether the client has
+disconnected."""
 _REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -46,14 +50,15 @@ SECURITY_HEADERS = (
     (b"referrer-policy", b"no-referrer"),
     (b"x-content-type-options", b"nosniff"),
 )
-"""The default headers of all responses that do not set them (OWASP REST Security Cheat Sheet)."""
+"""Headers that are added to every response that does not set them itself (OWASP REST Security Cheat Sheet)."""
 
 
 class RequestContext:
-    """Gives each request an id, sent as `X-Request-ID` and logged; logs and counts each request once, when it ends.
+    """Assigns an id to each request, and logs and counts the request once, when it ends.
 
-    The log line and the metrics contain the route's template, never the path, the query or a body, because ids may be
-    identity numbers.
+    The id is the request's own `X-Request-ID` if that is well-formed, and otherwise a new one. The id is logged and
+    returned in the `X-Request-ID` header of the response. The log line and the metrics contain the route's path
+    template, but never the path, the query or a body, because ids of records may be identity numbers.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -65,7 +70,7 @@ class RequestContext:
             await self.app(scope, receive, send)
             return
         started_at = time.perf_counter()
-        # the first, if there are several
+        # if there are several, the first one counts
         request_id = dict(reversed(scope["headers"])).get(b"x-request-id", b"").decode("latin-1")
         if _REQUEST_ID_PATTERN.fullmatch(request_id) is None:
             request_id = new_identifier("req")
@@ -78,7 +83,7 @@ class RequestContext:
         async def send_with_id(message: Message) -> None:
             nonlocal status, is_complete
             if message["type"] == "http.response.start":
-                status = int(message["status"])  # a console shows a member of HTTPStatus differently
+                status = int(message["status"])  # a member of HTTPStatus would be shown differently on a console
                 present_names = {name for name, _ in message["headers"]}
                 default_headers = [pair for pair in SECURITY_HEADERS if pair[0] not in present_names]
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *default_headers]
@@ -92,7 +97,7 @@ class RequestContext:
         finally:
             current_request.reset(context_token)
             if state.release_stream_slot is not None:
-                state.release_stream_slot()  # held until the response was sent or abandoned
+                state.release_stream_slot()  # the slot is held until the response has been sent or abandoned
             duration_seconds = time.perf_counter() - started_at
             route = state.route
             observe_request(scope["method"], route, status, duration_seconds, is_complete=is_complete)
@@ -112,9 +117,10 @@ class RequestContext:
 
 
 class UnhandledErrors:
-    """Responds to unexpected errors with a 500 without details, and logs where they occurred.
+    """Responds to an unexpected error with a 500 that reveals no details, and logs where the error occurred.
 
-    Once a response has started it cannot become an error: it is left incomplete, and the server closes the connection.
+    If the response has already started, its status can no longer change. The response is then left incomplete, and the
+    server closes the connection.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -132,10 +138,10 @@ class UnhandledErrors:
             await self.app(scope, receive, send_noting_start)
         except ClientDisconnect:
             pass  # there is no client left to respond to
-        except Exception as error:  # the last resort for all errors
+        except Exception as error:  # this is the last resort for any error
             if scope["type"] != "http":
                 raise
-            log.error(  # noqa: TRY400  # without the traceback, because it quotes values
+            log.error(  # noqa: TRY400  # no traceback, because it would quote values
                 "unexpected error", request_id=RequestState.from_scope(scope).request_id, **describe_error(error)
             )
             if not response_started:
@@ -157,9 +163,10 @@ class CORS(CORSMiddleware):
 
 
 class TrustedHosts:
-    """Rejects requests for unknown host names with a problem, where Starlette's middleware would respond in plain text.
+    """Rejects requests for host names that are not allowed, with a problem response.
 
-    Health probes are accepted under any name: they are sent to the address of a container, and reveal nothing.
+    Starlette's middleware makes the check, but would respond in plain text. Health probes are accepted under any host
+    name, because they are sent to the address of a container and their responses reveal nothing.
     """
 
     def __init__(self, app: ASGIApp, allowed_hosts: Sequence[str]) -> None:
@@ -184,13 +191,14 @@ class TrustedHosts:
 
 
 async def _discard_message(_: Message) -> None:
-    """Discard a message."""
+    """Discard an ASGI message instead of sending it to the client."""
 
 
 class BodyLimit:
-    """Rejects bodies larger than `MAX_BODY_SIZE_BYTES`, with or without a declared length, with a problem.
+    """Rejects requests whose body is larger than `MAX_BODY_SIZE_BYTES`, with a problem response.
 
-    The framework's own limit responds to a declared length in plain text.
+    The limit also applies to bodies without a declared length. The framework has a limit of its own, but responds in
+    plain text if the declared length exceeds it.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -213,7 +221,7 @@ class BodyLimit:
             message = await receive()
             received_size += len(message.get("body", b""))
             if received_size > MAX_BODY_SIZE_BYTES:
-                raise HTTPException(413)  # the framework does not wrap this exception while it reads a body
+                raise HTTPException(413)  # the framework does not wrap this exception in another while it reads a body
             return message
 
         await self.app(scope, receive_limited, send)
@@ -222,14 +230,15 @@ class BodyLimit:
 class TrailingSlashAndHead:
     """Serves every path with and without its trailing slash, and HEAD for every GET.
 
-    It never redirects, because a redirect drops bodies and trusts the Host header. A path with an escaped slash is not
-    found: no id contains a slash, and routes are matched against the unescaped path, where it would separate segments.
+    It never redirects, because a redirect loses the body and trusts the Host header. The response to a path with an
+    escaped slash is 404. No id contains a slash, and routes are matched against the unescaped path, in which the slash
+    would separate two segments.
     """
 
     def __init__(self, app: ASGIApp, slash_prefixes: Iterable[str]) -> None:
         self.app = app
         self.slash_prefixes = tuple(slash_prefixes)
-        """Prefixes of the paths that routes declare with a trailing slash."""
+        """Prefixes of the resources. Routes below these prefixes declare their paths with a trailing slash."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

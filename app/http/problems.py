@@ -1,7 +1,7 @@
-"""The mapping of errors to RFC 9457 problems (`application/problem+json`).
+"""Problem responses according to RFC 9457 (`application/problem+json`), and the handlers that turn errors into them.
 
-The framework's own errors become problems too. `app.http.middleware` responds to unexpected errors with a 500 that
-reveals no internals.
+The framework's own errors become problems, too. Unexpected errors are handled by `app.http.middleware`, which responds
+with a 500 that reveals no internals.
 """
 
 import re
@@ -27,16 +27,16 @@ PROBLEM_MEDIA_TYPE = "application/problem+json"
 
 
 class ProblemError(BaseModel):
-    """One error in a request."""
+    """One error in a field, parameter or header of a request."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     loc: list[str | int] = Field(examples=[["body", "hospital_ids", 1]])
-    """The path to the error in the request."""
+    """The location of the error in the request, as a path of names and list indexes."""
     msg: str = Field(examples=["There is no hospital with the unique_id hos999"])
-    """A message for people that says what to change."""
+    """A message that tells people what is wrong or what to change."""
     type: str = Field(examples=["unknown_hospital"])
-    """A code for programs that identifies the kind of error."""
+    """A code that identifies the kind of error, for use by programs."""
 
 
 class Problem(BaseModel):
@@ -50,13 +50,16 @@ class Problem(BaseModel):
     detail: str = Field(examples=["The request has errors, so nothing was stored."])
     instance: str = Field(examples=["urn:request:req_01jd3v4wq0c9h4t5k6m7n8p9q0"])
     request_id: str = Field(examples=["req_01jd3v4wq0c9h4t5k6m7n8p9q0"])
-    """The id of the request, as in `X-Request-ID` and in the log."""
+    """The id of the request, which is also in the `X-Request-ID` header and in the service's log."""
     errors: list[ProblemError] = Field(default_factory=list)
-    """With status 422: all field errors at once, or all ids that do not exist."""
+    """The errors in the request, at most 100 of them. Only problems with status 422 have this list."""
 
 
 def problem_content(status: int, detail: str, request_id: str) -> dict[str, Any]:
-    """Return the members of a problem. `type` is `about:blank`: the status says it all (RFC 9457, section 4.2.1)."""
+    """Return the members of a problem, without a list of errors.
+
+    Its `type` is `about:blank`, which means that the status alone identifies the problem (RFC 9457, section 4.2.1).
+    """
     return {
         "type": "about:blank",
         "title": status_phrase(status),
@@ -68,7 +71,7 @@ def problem_content(status: int, detail: str, request_id: str) -> dict[str, Any]
 
 
 class ProblemResponse(JSONResponse):
-    """A response with a problem; it lists the first `MAX_LISTED_ERRORS` errors."""
+    """A response that contains a problem, with the first `MAX_LISTED_ERRORS` of its errors."""
 
     media_type = PROBLEM_MEDIA_TYPE
 
@@ -90,7 +93,7 @@ class ProblemResponse(JSONResponse):
 
 
 MAX_LISTED_ERRORS = 100
-"""Maximum number of errors that a response lists."""
+"""Maximum number of errors that a problem response lists."""
 BODY_TOO_LARGE_DETAIL = "The body is larger than 1 MiB. Send less data per request."
 HEAD_TOO_LARGE_DETAIL = (
     "Path, query and headers together are larger than 32 KiB. Send less; search parameters can be sent in a body."
@@ -99,11 +102,11 @@ NOT_FOUND_DETAIL = "There is nothing at this path."
 UNEXPECTED_ERROR_DETAIL = "An unexpected error occurred on the server. Report the request_id to the operators."
 
 _STATUS_PHRASES = {413: "Content Too Large", 422: "Unprocessable Content"}
-"""The names of RFC 9110 for statuses that have older names in Python 3.11 and 3.12."""
+"""Reason phrases according to RFC 9110, for the statuses that have an older phrase in Python 3.11 and 3.12."""
 
 
 def status_phrase(status: int) -> str:
-    """Return the reason phrase of a status."""
+    """Return the reason phrase of an HTTP status, such as `Not Found` for 404."""
     return _STATUS_PHRASES.get(status) or HTTPStatus(status).phrase
 
 
@@ -134,9 +137,9 @@ async def _handle_http_error(request: Request, error: Exception) -> ProblemRespo
 
 
 def _template_and_methods_at_path(request: Request) -> tuple[str, list[str]]:
-    """Return the template of the request's path and all methods of this template.
+    """Return the path template that matches the request's path, and all methods that are supported for this template.
 
-    The framework names only the methods of the first route that matches.
+    This is needed for the `Allow` header, because the framework lists only the methods of the first matching route.
     """
     template = ""
     methods: set[str] = set()
@@ -144,7 +147,7 @@ def _template_and_methods_at_path(request: Request) -> tuple[str, list[str]]:
         regex = getattr(route, "path_regex", None)
         if regex is not None and regex.match(request.scope["path"]):
             template = template or route.path_format or ""
-            if route.path_format == template:  # `search/` also matches the template with an id
+            if route.path_format == template:  # `search/` also matches the template in which an id follows
                 methods |= route.methods or set()
     return template, sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
@@ -157,7 +160,7 @@ _FIELD_NAME_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
 def _safe_location_part(part: str | int) -> str | int:
-    """Return a part of an error location, or a placeholder for a key that is not a field name.
+    """Return a part of an error's location, or a placeholder if the part is a key that does not look like a field name.
 
     Such a key comes from the client and may be patient data.
     """
@@ -165,7 +168,7 @@ def _safe_location_part(part: str | int) -> str | int:
 
 
 def field_errors(error: ValidationError | RequestValidationError) -> list[FieldError]:
-    """Return the errors of a validation, in the wording of this service and without any of the input."""
+    """Return the field errors of a failed validation. They contain no input, and some messages are reworded."""
     return [
         FieldError(
             tuple(_safe_location_part(part) for part in item["loc"]),
@@ -177,7 +180,7 @@ def field_errors(error: ValidationError | RequestValidationError) -> list[FieldE
 
 
 def status_for(error: ServiceError | HTTPException | RequestValidationError) -> int:
-    """Return the status of the response to an error."""
+    """Return the HTTP status with which the service responds to an error."""
     if isinstance(error, RequestValidationError):
         return ValidationFailedError.status
     return error.status if isinstance(error, ServiceError) else error.status_code
@@ -189,7 +192,7 @@ async def _handle_validation_error(request: Request, error: Exception) -> Proble
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Register handlers that turn the errors of routes and of the framework into problems."""
+    """Register the handlers that turn errors of routes and of the framework into problem responses."""
     app.add_exception_handler(ServiceError, _handle_service_error)
     app.add_exception_handler(HTTPException, _handle_http_error)
     app.add_exception_handler(RequestValidationError, _handle_validation_error)

@@ -1,23 +1,28 @@
-"""Strict JSON (RFC 8259): UTF-8 only, no NaN or Infinity, and no repeated keys, which programs interpret differently.
+"""A parser for strict JSON (RFC 8259): UTF-8 only, without NaN, Infinity and repeated keys.
 
-`json.loads` accepts UTF-16, UTF-32, NaN and repeated keys. It also builds whatever it receives: a mebibyte of small
-arrays or unknown keys takes ten times its size in memory, and seconds if each of them becomes a validation error.
-Limits far above what any valid body needs reject such a text before it is built.
+Repeated keys are rejected because programs interpret them differently. `json.loads` would accept them, as well as
+UTF-16, UTF-32 and NaN. It also has no limits: a mebibyte of small arrays or unknown keys becomes objects that take ten
+times as much memory, and takes seconds if each of them becomes a validation error. This parser rejects such a text
+before it creates the objects. Its limits are far above the needs of any valid body.
 """
 
 import json
 from typing import Any, NoReturn
 
 MAX_SEPARATORS = 50_000
-"""Maximum number of commas and opening brackets in a text: each value except the first follows one of them. A patient
-with a thousand hospitals and a thousand doctors has about ten thousand."""
+"""Maximum number of commas, opening brackets and opening braces in a JSON text. Every nested value needs one of them,
+so this also limits the number of values. A patient with a thousand hospitals and a thousand doctors has about ten
+thousand."""
 MAX_MEMBERS = 1000
-"""Maximum number of members of an object: many times the number of fields of the largest schema, and more than the
-claims of any token."""
+"""Maximum number of members in one JSON object. This is many times the number of fields of the largest schema, and more
+than the number of claims of any token."""
 
 
 class InvalidJSONError(Exception):
-    """The text is not strict JSON. The message is a predicate without its subject: "The body" + " is not in UTF-8"."""
+    """The text is not strict JSON. The message is a predicate, such as "is not in UTF-8".
+
+    Callers put a subject in front of it, such as "The body".
+    """
 
 
 def _reject_constant(name: str) -> NoReturn:
@@ -36,7 +41,7 @@ def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def parse_json(raw: bytes, *, one_line: bool = False) -> Any:
     """Parse a JSON text in UTF-8 and return its value.
 
-    With `one_line`, error messages give only the column, because the caller knows the number of the line.
+    With `one_line`, error messages contain only a column and no line number, for texts that consist of one line.
 
     Raises:
         InvalidJSONError: the text is not valid JSON, is not in UTF-8, is nested too deeply, contains a number with

@@ -1,1 +1,1 @@
-"""The proof that the journal is complete: its hash chain, and the comparison of records with their entries."""
+"""The verification that the journal is complete: checks its hash chains, and compares records with their entries."""

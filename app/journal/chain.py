@@ -1,4 +1,7 @@
-"""The hash chains of the journal: checks that they are intact, and the journal head, a digest to keep elsewhere."""
+"""The hash chains of the journal: checks that they are intact, and computes the journal head.
+
+The journal head is a digest that operators keep elsewhere, to detect later changes to the journal.
+"""
 
 import asyncio
 import re
@@ -36,20 +39,21 @@ from app.models import Profile, journal
 from app.records.journal_hash import content_hash, epoch_microseconds, hex_text
 
 TRANSACTION_POLL_SECONDS = 0.1
-"""Seconds between two checks whether running transactions have ended."""
+"""Seconds between two checks whether the transactions that were running have ended."""
 _DIGEST_PATTERN = "[0-9a-f]{64}"
 _HASH_PATTERN = f"^{_DIGEST_PATTERN}$"
 
 
 _KEPT_CONTENT_HASH = journal.c.erasure.op("->>", return_type=Text())("content")
-"""The hash of the original content of an entry that an erasure has redacted, in hexadecimal."""
+"""SQL expression for the hash, in hexadecimal, of a redacted entry's original content. It is null for other entries."""
 _IS_ERASURE = journal.c.action == literal_column("'erased'")
 
 
 def _erasure_elements(name: str, entry: FromClause = journal) -> Any:
-    """Return the elements of a list in the entry of an erasure.
+    """Return the elements of the list `name` in the journal entry of an erasure, as rows.
 
-    An element of `removed` is the time and the hash of an entry; one of `redacted` is its hash and its content hash.
+    An element of `removed` is `[time, hash]` of a removed entry. An element of `redacted` is `[hash, hash of the new
+    content]` of a redacted entry.
     """
     elements = func.json_array_elements(entry.c.erasure.op("->")(name))
     return elements.table_valued("value", with_ordinality="place", name=name).render_derived()
@@ -60,7 +64,10 @@ def _element_text(array: ColumnElement[Any], index: int) -> ColumnElement[str]:
 
 
 def select_discrepancies(resource: str) -> Select[Any]:
-    """Select the first wrong entry of each record's chain: the record's `unique_id` and a description of the error."""
+    """Return a statement that selects the first invalid journal entry of each record of a resource.
+
+    For each such record, the statement returns the `unique_id` and a description of the error.
+    """
     kept_hash = case(
         (
             _KEPT_CONTENT_HASH.regexp_match(_HASH_PATTERN),
@@ -78,7 +85,7 @@ def select_discrepancies(resource: str) -> Select[Any]:
             case((_KEPT_CONTENT_HASH.is_not(None), hex_text(content_hash(journal)))).label("says"),
         )
         .where(journal.c.resource == resource)
-        .offset(literal_column("0"))  # so that the sort below carries hashes, not records
+        .offset(literal_column("0"))  # makes the sort below carry hashes, not records
         .subquery("entries")
     )
 
@@ -125,13 +132,13 @@ class ErasureCounts(NamedTuple):
 
     erased_records: int
     removed_entries: int
-    """Entries of the erased records."""
+    """Number of journal entries of erased records that were removed."""
     redacted_entries: int
-    """Entries of other records, each with a part replaced."""
+    """Number of journal entries of other records in which the mentions of an erased record were redacted."""
 
 
 async def count_erasures(connection: AsyncConnection) -> ErasureCounts:
-    """Count what cannot be verified because an erasure has removed it."""
+    """Count what erasures have removed from the journal. These parts of the journal can no longer be verified."""
     removed = func.json_array_length(journal.c.erasure.op("->")("removed"))
     counts = select(
         func.count().filter(_IS_ERASURE),
@@ -142,11 +149,14 @@ async def count_erasures(connection: AsyncConnection) -> ErasureCounts:
 
 
 class MalformedJournalHeadError(Exception):
-    """A text is not a line that `journal head` printed; the message tells the operator what such a line contains."""
+    """A text is not a line that `journal head` printed. The message says what such a line contains."""
 
 
 class JournalHead(NamedTuple):
-    """The journal at one time: the number of its entries, and a digest of the newest entry of each record."""
+    """The state of the journal at a point in time.
+
+    It consists of the number of entries and one digest of the newest entries of all records.
+    """
 
     time: datetime
     entry_count: int
@@ -154,10 +164,10 @@ class JournalHead(NamedTuple):
 
     @classmethod
     def parse(cls, line: str) -> Self:
-        """Parse a line in the format that `str` returns.
+        """Return the journal head in a line that has the format of `str(journal_head)`.
 
         Raises:
-            MalformedJournalHeadError: the line has another format.
+            MalformedJournalHeadError: the line has a different format.
         """
         match = re.fullmatch(
             f"(?P<time>\\S+[+]00:00) (?P<entries>[0-9]{{1,18}}) (?P<digest>{_DIGEST_PATTERN})", line.strip()
@@ -177,9 +187,11 @@ _TIME_PARAMETER = bindparam("time", type_=DateTime(timezone=True))
 
 
 def _head_statement() -> Select[Any]:
-    """Select the number of entries at `:time`, their digest, and how many of them were removed since.
+    """Return a statement that computes the journal head at `:time`.
 
-    Removed entries are included: erasures list their times and hashes in the journal.
+    It returns the number of entries at that time, their digest, and the number of these entries that erasures have
+    removed since. The number and the digest include the removed entries, because erasures list their times and hashes
+    in the journal.
     """
     existed_then = journal.c.time <= _TIME_PARAMETER
     newest_hashes = (
@@ -198,7 +210,7 @@ def _head_statement() -> Select[Any]:
     )
     heads = union_all(select(newest_hashes.c[0]), select(last_removed_hashes.c[0])).subquery("heads")
     (head_hash,) = heads.c
-    # grouped by first byte: with a few million records, all hashes together would be too large for one value
+    # grouped by first byte, because the hashes of a few million records together would be too large for one value
     first_byte = func.substring(head_hash, literal_column("1"), literal_column("1"), type_=LargeBinary).label("part")
     digests_by_first_byte = (
         select(
@@ -221,7 +233,7 @@ def _head_statement() -> Select[Any]:
 
 
 def _entries_removed_since() -> CTE:
-    """Select the entries that existed at `:time` and that erasures have removed since."""
+    """Return a CTE with the entries that existed at `:time` and that erasures have removed since."""
     removed = _erasure_elements("removed")
     time, entry = (removed.c.value.op("->>", return_type=Text())(literal_column(index)) for index in ("0", "1"))
     return (
@@ -235,10 +247,11 @@ def _entries_removed_since() -> CTE:
 
 
 async def read_journal_head(connection: AsyncConnection) -> JournalHead:
-    """Return the journal head as of now.
+    """Return the current journal head.
 
-    `connection` must not be in a transaction, so that each statement sees what was committed before it. The function
-    waits for running transactions to end: they may have written entries before now that are not visible yet.
+    `connection` must not be in a transaction, so that each statement sees everything that was committed before it. This
+    function waits until the transactions that are running have ended, because they may have written entries with
+    earlier timestamps that are not visible yet.
     """
     time: datetime = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
     current_transaction_id = (await connection.execute(text("SELECT pg_current_xact_id()::text"))).scalar_one()
@@ -250,6 +263,6 @@ async def read_journal_head(connection: AsyncConnection) -> JournalHead:
 
 
 async def read_journal_head_at(connection: AsyncConnection, time: datetime) -> tuple[JournalHead, int]:
-    """Return the journal head as of `time`, and how many of the entries at that time erasures have removed since."""
+    """Return the journal head as of `time`, and the number of its entries that erasures have removed since."""
     entries, digest, removed = (await connection.execute(_head_statement(), {"time": time})).one()
     return JournalHead(time, entries, digest), removed

@@ -1,4 +1,4 @@
-"""Verification of the journal: each record is equal to its newest entry, and its hash chain is intact."""
+"""Verifies the journal: each record must equal its newest entry, and its hash chain must be intact."""
 
 from typing import NamedTuple
 
@@ -12,29 +12,32 @@ from app.records.journal_entries import record_snapshot
 from app.records.repository import Repository
 
 MAX_LISTED_DISCREPANCIES = 20
-"""Maximum number of discrepancies listed per resource: after a failed restore, every record has one."""
+"""Maximum number of discrepancies that are listed per resource, because after a failed restore every record has one."""
 
 
 class Discrepancy(NamedTuple):
-    """A record that does not agree with its journal entries."""
+    """A record that does not agree with its journal entries, and a description of the difference."""
 
     unique_id: str
     description: str
 
 
 class VerificationResult(NamedTuple):
-    """The result of verifying one resource."""
+    """The result of verifying the records and journal entries of one resource."""
 
     record_count: int
     entry_count: int
     discrepancies: list[Discrepancy]
     """The first discrepancies, up to `MAX_LISTED_DISCREPANCIES`."""
     discrepancy_count: int
-    """Number of all discrepancies, of which a record may have two."""
+    """Number of all discrepancies. A record may have two: in its data and in its hash chain."""
 
 
 async def verify_journal(connection: AsyncConnection, repository_class: type[Repository]) -> VerificationResult:
-    """Compare all records of a resource with the journal, in the snapshot of one statement."""
+    """Compare all records of a resource with their newest journal entries, and verify their hash chains.
+
+    One statement finds all discrepancies, so that it compares records and entries in the same snapshot.
+    """
     table = repository_class.table
     current = select(
         table.c.unique_id,

@@ -1,7 +1,8 @@
-"""Reads of records and plain pages, batched across concurrent requests.
+"""Reads of single records and of unfiltered pages, batched across concurrent requests.
 
-The pattern is known as a dataloader (`aiodataloader.DataLoader` without a cache); see `app.db.batching` for what is
-added here. It can go when one statement costs PostgreSQL and the driver no more than a row does.
+The pattern is known as a dataloader (`aiodataloader.DataLoader` without a cache). `app.db.batching` lists what it adds
+to the pattern. This module can be removed once a statement costs PostgreSQL and the driver no more than reading one row
+does.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -16,22 +17,24 @@ from app.errors import NotFoundError
 from app.identifiers import is_identifier
 from app.listing.listing import Listing
 from app.listing.query import KeysetRow, ListQuery, Position
-from app.records.repository import Record, Repository
+from app.records.repository import Repository
+from app.records.results import Record
 
 MAX_BATCH_SIZE = 100
-"""Maximum number of records that one statement reads, which takes some milliseconds."""
+"""Maximum number of requests that one statement serves. Reading a record for each takes some milliseconds."""
 MAX_BATCHERS = 1000
-"""Maximum number of batchers that are kept, one for each kind of read."""
+"""Maximum number of batchers that are kept in memory. There is one batcher for each kind of read."""
 
 _UNFILTERED_QUERY = ListQuery()
 
 
 class BatchedReads:
-    """Reads records by id, and pages of unfiltered lists, one statement for all concurrent calls of the same kind.
+    """Reads records by id, and pages of unfiltered lists, with one statement for all concurrent calls of the same kind.
 
-    Calls are of the same kind if they read the same resource with the same hospital scope. A statement has a high fixed
-    cost compared to the rows it reads. Each statement starts after the calls it serves, so it sees everything that was
-    committed before them.
+    Batching saves time because a statement has a high fixed cost compared to the rows that it reads. Calls are of the
+    same kind if they read the same resource with the same hospital scope and, for pages, the same position and limit. A
+    statement starts only after all calls that it serves were made, so each caller sees everything that was committed
+    before its call.
     """
 
     def __init__(self, database: Database) -> None:
@@ -39,7 +42,9 @@ class BatchedReads:
         self._batchers: LRUCache[Hashable, Batcher[Any, Any]] = LRUCache(MAX_BATCHERS)
 
     async def get(self, repository_class: type[Repository], hospitals: frozenset[str] | None, unique_id: str) -> Record:
-        """Return one record that is visible to a principal with these `hospitals`; None means unrestricted.
+        """Return one record that is visible to a principal with these `hospitals`.
+
+        None means an unrestricted principal.
 
         Raises:
             NotFoundError: no visible record has this id.
@@ -61,7 +66,11 @@ class BatchedReads:
     async def page(
         self, repository_class: type[Repository], hospitals: frozenset[str] | None, after: Position | None, limit: int
     ) -> list[KeysetRow]:
-        """Return up to `limit` visible records of the unfiltered list after a position; None is its beginning."""
+        """Return up to `limit` visible records of the unfiltered list, starting after the position `after`.
+
+        If `after` is None, the page starts at the beginning of the list. `hospitals` is the hospital scope of the
+        principal; None means an unrestricted principal.
+        """
 
         async def read(requests: list[None]) -> Sequence[list[KeysetRow]]:
             async with self._database.read() as connection:
@@ -81,5 +90,9 @@ class BatchedReads:
 
 
 def _reader(hospitals: frozenset[str] | None) -> Principal:
-    """Return the principal of a batch: all callers share their hospital scope, and nothing else of them is known."""
+    """Return a principal that stands for all callers of a batch.
+
+    The callers may be different principals with the same hospital scope, so the returned principal has this scope, a
+    generic name and no scopes for operations.
+    """
     return Principal("batched reads", scopes=frozenset(), hospitals=hospitals)

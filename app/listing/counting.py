@@ -1,9 +1,10 @@
-"""Counts of the records that match a filter or a search; each count depends only on records that are audited with it.
+"""Counts of the records that match a filter or a search. A count depends only on records that are audited with it.
 
-An unaudited count would bypass the audit: filters can find a date of birth by bisection. So each number depends only on
-the records whose ids are recorded with it. Up to `MAX_EXACT_COUNT` these are all matching records. Beyond that, the
-number is estimated from a sample of `MAX_EXACT_COUNT` + 1 records, those whose ids have the lowest hashes: the longer
-the list, the closer together the hashes are (k minimum values; Bar-Yossef et al., 2002).
+A count that is not audited would bypass the audit, because filters can find a date of birth by bisection. For this
+reason, each count depends only on records whose ids are audited together with the count. Up to `MAX_EXACT_COUNT`, these
+are all matching records. A larger count is estimated from a sample of `MAX_EXACT_COUNT` + 1 records, which are the
+records whose ids have the lowest hashes. The more records match, the closer together these hashes are (k minimum
+values; Bar-Yossef et al., 2002).
 """
 
 from collections.abc import Sequence
@@ -12,28 +13,32 @@ from typing import Any, NamedTuple
 from sqlalchemy import BigInteger, Select, func, literal_column, select
 
 MAX_EXACT_COUNT = 1000
-"""Maximum number of records of a filtered list that are counted exactly; beyond it the count is an estimate.
+"""Maximum number of matching records that are counted exactly. A larger number is estimated.
 
 The standard error of the estimate is about 3 %.
 """
 ESTIMATE_SIGNIFICANT_DIGITS = 2
-"""Significant digits of an estimate; more would suggest a precision that it does not have."""
+"""Number of significant digits in an estimate. More digits would suggest a precision that it does not have."""
 HASH_SPACE_SIZE = 2**64
 
 
 class RecordCount(NamedTuple):
-    """The number of records in a list."""
+    """The number of records in a list, with the ids of the records on which this number depends."""
 
     number: int
     ids: Sequence[str] = ()
-    """Ids of the records that the number of a filtered or searched list depends on; no other record affects it."""
+    """Ids of the records on which the number of a filtered or searched list depends.
+
+    No other record affects the number. For an unfiltered list there are no ids.
+    """
 
 
 def sample_statement(rows: Select[Any]) -> Select[Any]:
-    """Return the statement that selects the sample for `count_from_sample`.
+    """Return the statement that selects a sample of the matching records for `count_from_sample`.
 
-    `rows` selects the `unique_id` of all matching records. The sample has the columns `hash` and `unique_id`, and up to
-    `MAX_EXACT_COUNT` + 1 rows in the order of the hash.
+    `rows` selects the `unique_id` of all matching records. The statement selects the columns `hash` and `unique_id` of
+    the `MAX_EXACT_COUNT` + 1 records with the lowest hashes, ordered by hash. If fewer records match, it selects all of
+    them.
     """
     matching_rows = rows.subquery("found")
     id_hash = func.hashtextextended(matching_rows.c.unique_id, literal_column("0"), type_=BigInteger).label("hash")
@@ -41,11 +46,14 @@ def sample_statement(rows: Select[Any]) -> Select[Any]:
 
 
 def count_from_sample(sampled: Sequence[tuple[int, str]]) -> RecordCount:
-    """Return the count for the rows of a `sample_statement`: exact if it found them all, else an estimate."""
+    """Return the number of matching records, calculated from the rows of a `sample_statement`.
+
+    The number is exact if the sample contains all matching records. Otherwise it is an estimate.
+    """
     ids = [unique_id for _, unique_id in sampled]
     if len(sampled) <= MAX_EXACT_COUNT:
         return RecordCount(len(sampled), ids)
-    highest_hash, _ = sampled[-1]  # hashes are signed
+    highest_hash, _ = sampled[-1]  # a signed 64-bit integer
     share = (highest_hash + HASH_SPACE_SIZE // 2 + 1) / HASH_SPACE_SIZE
     estimate = int(MAX_EXACT_COUNT / share)
     return RecordCount(max(MAX_EXACT_COUNT, round(estimate, ESTIMATE_SIGNIFICANT_DIGITS - len(str(estimate)))), ids)

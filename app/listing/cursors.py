@@ -1,8 +1,10 @@
-"""Cursors: where a page begins, sealed so that they tell nothing and cannot be made up (AES-SIV, RFC 5297).
+"""Cursors: opaque tokens that say where a page of a list begins.
 
-A cursor holds what the list was asked for besides, so that the links to other pages need not: filters may name people.
-It is bound to the path of its list and to the principal that asked: for any other it is no cursor at all, whatever else
-the request says. Each has a nonce of its own, so that two cursors do not tell whether they are of the same place.
+Cursors are sealed (encrypted and authenticated with AES-SIV, RFC 5297), so that clients can neither read nor forge
+them. A cursor also contains the parameters of the list, such as its filters. Links to other pages therefore do not
+repeat the filters, which may contain people's names. A cursor is bound to the path of the list and to the principal
+that requested it: with any other path or principal it is rejected, whatever else the request contains. Each cursor has
+its own nonce, so that two cursors do not reveal whether they have the same content.
 """
 
 import base64
@@ -25,24 +27,33 @@ from app.models import service_secrets
 
 P = TypeVar("P", bound=BaseModel)
 CURSOR_VERSION = b"3"
-"""Of what is sealed; cursors of another version of the service are no cursors to this one."""
+"""Version of the cursor format. Cursors of a service with a different version are rejected."""
 NONCE_SIZE_BYTES = 16
-"""Before what is sealed; RFC 5297, section 3, has the nonce as the last of the associated data."""
+"""Size of the nonce, which precedes the encrypted content of a cursor.
+
+The nonce is the last component of the associated data, as RFC 5297, section 3, specifies.
+"""
 PADDING_BLOCK_SIZE_BYTES = 64
-"""Bytes: what is sealed has a multiple of it, so that the length of a cursor tells no length of a name."""
+"""Block size to which the content of a cursor is padded.
+
+Without padding, the length of a cursor would reveal the length of the names in its filters.
+"""
 
 _SELECT_KEY = select(service_secrets.c.value).where(service_secrets.c.name == "cursors")
 PAGING_PARAMETERS = {"limit", "cursor", "count"}
-"""The parameters that say how much of a list is wanted, not of what."""
+"""The parameters that control paging and counting and do not select records. Cursors do not contain them."""
 
 
 def non_paging_parameters(parameters: BaseModel) -> dict[str, Any]:
-    """What of a list is wanted, as JSON has it."""
+    """Return the parameters that select and order the records of a list, as JSON values by name.
+
+    Parameters that are None are left out.
+    """
     return parameters.model_dump(mode="json", exclude=PAGING_PARAMETERS, exclude_none=True)
 
 
 class Cursors:
-    """Seals and opens cursors, with a key that is in the database, so that all processes have the same."""
+    """Creates and opens cursors. The key is stored in the database, so that all processes use the same key."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -57,15 +68,19 @@ class Cursors:
     async def seal(
         self, path: str, principal: Principal, after: Any, parameters: BaseModel, location: str = "query"
     ) -> str:
-        """The `principal`'s cursor of the page after a place, as JSON has it, in the list that `parameters` ask for.
+        """Return a cursor for the page that starts after the position `after`, which is a JSON value.
+
+        If `after` is None, the page starts at the beginning of the list. Only requests of `principal` for the list at
+        `path` can use the cursor. It contains the list's `parameters`. `location` is the part of the request that
+        contains them, `query` or `body`; error messages refer to it.
 
         Raises:
-            InvalidError: it would be too long; the parameters are `where`.
+            ValidationFailedError: the parameters are so long that the cursor would exceed `MAX_CURSOR_LENGTH`.
         """
         content = json.dumps([after, non_paging_parameters(parameters)], ensure_ascii=False).encode()
         content = content.ljust(
             -(-len(content) // PADDING_BLOCK_SIZE_BYTES) * PADDING_BLOCK_SIZE_BYTES
-        )  # with blanks, which JSON leaves out of account
+        )  # with spaces, which JSON parsers ignore
         nonce = randomness.token_bytes(NONCE_SIZE_BYTES)
         sealed = (await self._get_cipher()).encrypt(content, [*_associated_data(path, principal), nonce])
         cursor = base64.urlsafe_b64encode(nonce + sealed).decode().rstrip("=")
@@ -78,11 +93,14 @@ class Cursors:
     async def open(
         self, path: str, principal: Principal, cursor: str | None, parameters: P, location: str = "query"
     ) -> tuple[Any, P]:
-        """The place after which the page begins, None for the beginning, and what was asked for, if not said again.
+        """Return the position after which the page of a request begins, and the parameters of the list.
+
+        The position is None if the page begins at the start of the list. Parameters that the request omits are taken
+        from the cursor. If `cursor` is None, `parameters` are returned unchanged. `location` is the part of the request
+        that contains the parameters, `query` or `body`; error messages refer to it.
 
         Raises:
-            InvalidError: it is no cursor of this list and `principal`, or `parameters`, which are `where`, contradict
-                it.
+            ValidationFailedError: the cursor is not valid for this list and `principal`, or `parameters` contradict it.
         """
         if cursor is None:
             return None, parameters
@@ -109,6 +127,9 @@ class Cursors:
 
 
 def _associated_data(path: str, principal: Principal) -> Sequence[bytes]:
-    """What a cursor is bound to: as associated data, each its own, so that none can pass for a part of another."""
+    """Return the associated data, which binds a cursor to the cursor version, the path and the principal.
+
+    Each value is a separate component, so that no value can be mistaken for a part of another one.
+    """
     hospitals = None if principal.hospitals is None else sorted(principal.hospitals)
     return [CURSOR_VERSION, path.encode(), principal.name.encode(), json.dumps(hospitals).encode()]

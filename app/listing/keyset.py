@@ -1,9 +1,9 @@
-"""Keyset pagination: the statements of lists that are filtered, ordered or searched.
+"""Keyset pagination: builds the SQL statements for pages of lists that are filtered, ordered or searched.
 
-A list parameter is named after a column or a link (`hospital_id`), with Django's suffixes for lookups:
-`date_created__gte`. Free text is compared in its folded form, that is, regardless of case and accents. Only PostgreSQL
-folds text: a second table of accents would drift apart from the first. A list consists of consecutive segments, and a
-page reads as many of them as it needs.
+A list parameter is named after a column or a link (`hospital_id`). As in Django, a suffix such as `__gte` selects the
+comparison: `date_created__gte`. Free text is compared case- and accent-folded, so that case and accents make no
+difference. Only PostgreSQL folds text, because a second folding table in Python would drift apart from the first. A
+list consists of consecutive segments, and a page reads as many of them as it needs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -42,20 +42,26 @@ from app.records.documents import Document, ToMany
 Comparator = Callable[[ColumnElement[Any], ColumnElement[Any]], ColumnElement[bool]]
 
 _LAST_CHARACTER: ColumnElement[str] = literal_column("chr(1114111)")
-"""The character that sorts after all others in byte order."""
-# rendered as a literal: for `LIMIT $2` PostgreSQL plans as if a tenth of the table were requested
+"""The last Unicode character. In byte order it sorts after all other characters."""
+# rendered as a literal, because for `LIMIT $2` PostgreSQL plans as if a tenth of the table were requested
 LIMIT_PARAMETER = bindparam("limit", type_=Integer, literal_execute=True)
 _AFTER_ID_PARAMETER = bindparam("after_id", type_=ID_TEXT)
 
 
 def sort_key(column: Column[Any]) -> Column[Any]:
-    """Return the column by which `column` is compared and sorted: its folded counterpart if there is one."""
+    """Return the column that stands for `column` in comparisons and in the sort order.
+
+    This is the case- and accent-folded counterpart of `column` if the table has one, otherwise `column` itself.
+    """
     key: Column[Any] = column.table.c.get(f"{column.name}_folded", column)
     return key
 
 
 def starts_with(key: ColumnElement[str], prefix: ColumnElement[str]) -> ColumnElement[bool]:
-    """Return the condition that `key` starts with `prefix`, as a range that an index supports, without patterns."""
+    """Return the condition that `key` starts with `prefix`.
+
+    The condition is a range comparison and not a pattern match, so that PostgreSQL can use an index on `key`.
+    """
     return and_(key >= prefix, key < prefix.concat(_LAST_CHARACTER))
 
 
@@ -65,17 +71,17 @@ _LOOKUP_COMPARATORS: Mapping[str, Comparator] = {
     "lt": lambda key, value: key < value,
     "startswith": starts_with,
 }
-"""Comparators by the suffix of the parameter name."""
+"""Functions that build a comparison, by the suffix of the list parameter (`gte` in `date_created__gte`)."""
 
 
 def equals(key: ColumnElement[Any], values: Sequence[ColumnElement[Any]]) -> ColumnElement[bool]:
-    """Return the condition that `key` is one of `values`."""
+    """Return the condition that `key` equals one of `values`."""
     return key == values[0] if len(values) == 1 else key == any_(array(values))
 
 
 def _value_parameters(name: str, column: Column[Any], filters: Mapping[str, int]) -> list[ColumnElement[Any]]:
-    """Return the bind parameters for the values of a filter."""
-    # in the collation of the compared column: with another one PostgreSQL does not use the index
+    """Return the bind parameters for the values of the filter `name`. `filters` has the number of values per filter."""
+    # with the collation of the compared column, because PostgreSQL uses no index that has a different collation
     value_type = sort_key(column).type
     return [bindparam(f"{name}_{index}", type_=value_type) for index in range(filters.get(name, 0))]
 
@@ -83,9 +89,9 @@ def _value_parameters(name: str, column: Column[Any], filters: Mapping[str, int]
 def filter_condition(
     table: Table, link_relations: Mapping[str, ToMany], name: str, value_count: int
 ) -> ColumnElement[bool]:
-    """Return the condition of a list parameter on the rows of `table`: one of its values has to match.
+    """Return the condition that a row of `table` matches at least one value of the list parameter `name`.
 
-    The `value_count` values are bind parameters of the statement: `{name}_0` and so on.
+    The statement takes the values, `value_count` in number, from the bind parameters `{name}_0`, `{name}_1` and so on.
     """
     field, _, lookup = name.partition("__")
     column = link_relations[f"{field}s"].target_column if f"{field}s" in link_relations else table.c[field]
@@ -100,27 +106,34 @@ def filter_condition(
 
 
 def filter_parameters(filters: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-    """Return the values of the bind parameters of a statement with these filters."""
+    """Return the values of the bind parameters in a statement with these filters."""
     return {f"{name}_{index}": value for name, values in filters.items() for index, value in enumerate(values)}
 
 
 class Segment(NamedTuple):
-    """A part of a list that has conditions and a sort key of its own."""
+    """One of the consecutive parts of a list. It has its own conditions and sort key."""
 
     number: int
     conditions: Sequence[ColumnElement[bool]] = ()
     key: ColumnElement[Any] | None = None
-    """The first sort key, before `unique_id`; None if the segment is sorted by `unique_id` alone."""
+    """The expression to sort by first, before `unique_id`. None if the segment is sorted by `unique_id` alone."""
     has_constant_key: bool = False
-    """Whether all rows have the same key. It is in the ORDER BY only because the index contains it."""
+    """Whether all rows have the same key.
+
+    Such a key is in the ORDER BY clause only so that PostgreSQL can use an index that contains it.
+    """
     is_materialized: bool = False
-    """Whether to collect all rows and then sort them, because PostgreSQL would walk the primary key for long."""
+    """Whether the statement makes PostgreSQL collect all matching rows before it sorts them.
+
+    Otherwise PostgreSQL would scan the primary key in order, which would take too long.
+    """
 
 
 def segments_for(table: Table, ordering: str) -> tuple[list[Segment], bool]:
     """Return the segments of a list that is ordered by a column, and whether the order is descending.
 
-    `ordering` is the name of the column, preceded by `-` for descending order. Nulls are last in both directions.
+    `ordering` is the name of the column, preceded by `-` for descending order. Null values come last in both
+    directions.
     """
     name = ordering.removeprefix("-")
     descending = name != ordering
@@ -138,7 +151,10 @@ def _sort_columns(columns: Sequence[ColumnElement[Any]], *, descending: bool) ->
 
 
 def _segment_rows(table: Table, segment: Segment, *, is_continuation: bool, descending: bool) -> Select[Any]:
-    """Return the statement for the first rows of a segment, or for the first rows after a position."""
+    """Return the statement for the first rows of a segment.
+
+    If `is_continuation`, these are the first rows after the position in the bind parameters `after_key` and `after_id`.
+    """
     unique_id: ColumnElement[str] = table.c.unique_id
     key = cast(null(), Text) if segment.key is None else segment.key
     rows = select(literal_column(str(segment.number)).label("part"), key.label("key"), unique_id).where(
@@ -159,8 +175,8 @@ def _segment_rows(table: Table, segment: Segment, *, is_continuation: bool, desc
 def keyset_page(table: Table, segments: Sequence[Segment], *, is_continuation: bool, descending: bool = False) -> CTE:
     """Return a CTE of the first rows of a list, with the columns `part` (segment number), `key` and `unique_id`.
 
-    If `is_continuation`, the rows are those after a position in the first of the `segments`. PostgreSQL starts a
-    segment only if the segments before it have not filled the limit.
+    If `is_continuation`, the rows start after a position in the first of the `segments`. PostgreSQL reads a segment
+    only if the segments before it have fewer rows than the limit.
     """
     selects = [
         select(
@@ -178,16 +194,17 @@ def keyset_page_by_month(
 ) -> CTE:
     """Return a CTE like `keyset_page`, for a list that is filtered by one timestamp column and ordered by `unique_id`.
 
-    It takes up to the limit from each month, by an index. Ids are often assigned in chronological order: a scan of the
-    primary key would pass all older rows before it reaches matching ones, and a scan by time would have to sort all
-    matching rows. `filters` are the names of parameters, each with the number of its values.
+    The statement uses an index to read, from each month, at most as many rows as the page needs. Both alternatives are
+    slower. Ids are often assigned in chronological order, so a scan of the primary key would pass all older rows before
+    it reached a match. A scan by time would have to sort all matching rows. `filters` contains the names of list
+    parameters, each with the number of its values.
     """
     column, unique_id = table.c[column_name], table.c.unique_id
     bounds = {lookup: _value_parameters(f"{column_name}__{lookup}", column, dict(filters)) for lookup in ("gte", "lt")}
     earliest, latest = (select(aggregate(column)).scalar_subquery() for aggregate in (func.min, func.max))
     first = func.greatest(earliest, *([func.least(*bounds["gte"])] if bounds["gte"] else []))
     last = func.least(latest, *([func.greatest(*bounds["lt"])] if bounds["lt"] else []))
-    # timestamps without a time zone: with one, months would begin at midnight in the session's time zone
+    # without a time zone, because otherwise months would begin at midnight in the session's time zone
     from_, to = (cast(func.month_of(timestamp), DateTime) for timestamp in (first, last))
     series = func.generate_series(from_, to, text("interval '1 month'"))
     months = series.table_valued("month", name="months").render_derived()
@@ -206,9 +223,10 @@ def keyset_page_by_month(
 
 
 def page_documents(document: Document, rows: CTE, *, descending: bool = False) -> Select[Any]:
-    """Return the statement for the documents of `rows`, in their order: `part`, `key`, `unique_id` and the document.
+    """Return the statement that selects the documents of a page, in the order of the list.
 
-    `rows` is a CTE of `keyset_page` or `keyset_page_by_month`.
+    `rows` is a CTE that `keyset_page` or `keyset_page_by_month` has returned. The selected columns are `part`, `key`,
+    `unique_id` and the document as JSON text.
     """
     documents = document.select_documents(
         document.select_rows().join(rows, rows.c.unique_id == document.table.c.unique_id)

@@ -1,4 +1,4 @@
-"""Lists as they are read from the database: pages of the matching records, and their number."""
+"""Lists of records in the database: reads their pages and counts the matching records."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
@@ -24,7 +24,10 @@ from app.records import hospital_scope
 from app.records.repository import Repository
 
 MAX_CACHED_STATEMENTS = 32
-"""Maximum number of built statements in a cache, since there is one for each combination of parameters."""
+"""Maximum number of statements in each cache of built statements.
+
+The number needs a bound because each combination of query parameters has a statement of its own.
+"""
 
 
 class ListShape(NamedTuple):
@@ -32,15 +35,15 @@ class ListShape(NamedTuple):
 
     repository_class: type[Repository]
     restricted: bool
-    """Whether the principal is restricted to hospitals."""
+    """Whether the principal is restricted to certain hospitals."""
     is_id_lookup: bool = False
-    """Whether the principal sees so few records that they are looked up by their ids."""
+    """Whether the principal can see so few records that the statement looks them up by their ids."""
     filters: tuple[tuple[str, int], ...] = ()
-    """The names of the filters, each with the number of its values."""
+    """The name of each filter, with the number of its values."""
 
     @property
     def conditions(self) -> list[ColumnElement[bool]]:
-        """Conditions for the records that match the filters and that the principal may see."""
+        """SQL conditions for the records that match the filters and are visible to the principal."""
         table, links = self.repository_class.table, self.repository_class.link_relations
         filter_conditions = [filter_condition(table, links, name, values) for name, values in self.filters]
         visible = (
@@ -51,16 +54,19 @@ class ListShape(NamedTuple):
         return [visible, *self.without_index_use(filter_conditions)]
 
     def without_index_use(self, conditions: Iterable[ColumnElement[bool]]) -> list[ColumnElement[bool]]:
-        """Return the conditions; for an id lookup, in a form that is checked record by record, without an index.
+        """Return the conditions, rewritten in an id lookup so that PostgreSQL checks them per record and uses no index.
 
-        With an index PostgreSQL would also read matching records outside the principal's scope, and the response time
-        would reveal that they exist.
+        If PostgreSQL used an index, it would also read matching records outside the principal's hospital scope, and the
+        response time would reveal that these records exist. In other statements the conditions are unchanged.
         """
         return [each.is_(literal_column("true")) if self.is_id_lookup else each for each in conditions]
 
     @property
     def month_indexed_column(self) -> str | None:
-        """The month-indexed column that all filters apply to; None if there is none or the principal is restricted."""
+        """The month-indexed column to which all filters apply.
+
+        None if the filters do not all apply to one such column, or if the principal is restricted.
+        """
         columns = {name.partition("__")[0] for name, _ in self.filters}
         return (
             None
@@ -70,7 +76,7 @@ class ListShape(NamedTuple):
 
 
 class Listing:
-    """The list of one resource, limited to the records that the principal of `repository` may see."""
+    """The list of one resource, restricted to the records that are visible to the principal of `repository`."""
 
     def __init__(self, repository: Repository) -> None:
         self.repository = repository
@@ -78,7 +84,10 @@ class Listing:
         self._scope_parameters = hospital_scope.scope_parameters(repository.principal)
 
     async def page(self, query: ListQuery, after: Position | None, limit: int) -> list[KeysetRow]:
-        """Return up to `limit` matching records, starting after a position, or at the beginning of the list."""
+        """Return up to `limit` records that match the query, starting after the position `after`.
+
+        If `after` is None, the page starts at the beginning of the list.
+        """
         if query.is_unfiltered:
             statement = _unfiltered_statement(self._unfiltered_shape)
             return await self.fetch_rows(statement, {}, after or Position(0, None, ""), limit)
@@ -89,9 +98,10 @@ class Listing:
         )
 
     async def position_after(self, after: Position, distance: int) -> Position | None:
-        """Return the position `distance` records after another in the unfiltered list.
+        """Return the position that is `distance` records after the position `after` in the unfiltered list.
 
-        Return None if the list ends before, or for a restricted principal, for which the position takes long to find.
+        Return None if fewer records follow. Return None also for a restricted principal, because finding the position
+        would take too long.
         """
         if self.repository.restricted:
             return None
@@ -102,9 +112,9 @@ class Listing:
         return None if unique_id is None else Position(0, None, unique_id)
 
     async def read_range(self, after: Position, last: Position) -> list[KeysetRow]:
-        """Return the records of the unfiltered list after one position, up to and including `last`.
+        """Return the records of the unfiltered list after the position `after`, up to and including `last`.
 
-        Only for unrestricted principals.
+        The hospital scope is not applied, so call this method only for unrestricted principals.
         """
         bounds = {"after_id": after.unique_id, "last_id": last.unique_id}
         return list(map(KeysetRow._make, await self._execute(_range_statement(self._unfiltered_shape), bounds)))
@@ -114,9 +124,11 @@ class Listing:
         return ListShape(type(self.repository), self.repository.restricted)
 
     async def count(self, query: ListQuery) -> RecordCount:
-        """Return the number of matching records, with the ids that it depends on if the list is filtered.
+        """Return the number of records that match the query.
 
-        The number of all records that the principal may see is no secret to it, so it has no ids.
+        For a filtered list, the result also contains the ids of the records on which the number depends, so that they
+        can be audited. For an unfiltered list it contains no ids, because a principal may know how many records it can
+        see.
         """
         if not query.filters:
             return RecordCount(await self.total(query))
@@ -125,13 +137,18 @@ class Listing:
         )
 
     async def total(self, query: ListQuery) -> int:
-        """Return the exact number of matching records, for a principal that is shown all of them anyway."""
+        """Return the exact number of records that match the query, without ids for the audit.
+
+        Use it only if the principal may know the number anyway: for an unfiltered list, or if it is shown all matching
+        records.
+        """
         return await self.fetch_count(_count_statement(await self.build_shape(query)), filter_parameters(query.filters))
 
     async def build_shape(self, query: ListQuery) -> ListShape:
-        """Return the shape of the list within the principal's hospital scope.
+        """Return the shape of the list for a query, within the hospital scope of the principal.
 
-        If the principal sees only a few records, their ids become parameters of all statements of this listing.
+        If the principal can see only a few records, this also adds their ids to the parameters of all later statements
+        of this listing.
         """
         repository = self.repository
         visible_ids = await repository.visible_ids_if_few()
@@ -140,7 +157,10 @@ class Listing:
         return ListShape(type(repository), repository.restricted, visible_ids is not None, filters)
 
     def decode_position(self, ordering: str, position: Position | None) -> Position | None:
-        """Return the position with its key converted from JSON to the Python type of the `ordering` column."""
+        """Return the position, with its key converted from JSON to the type of the column that `ordering` names.
+
+        Only dates and timestamps are converted; cursors contain them as text.
+        """
         if position is None or position.key is None:
             return position
         python_type = self.repository.table.c[ordering.removeprefix("-")].type.python_type
@@ -153,18 +173,21 @@ class Listing:
     async def fetch_rows(
         self, statement: Select[Any], parameters: Mapping[str, Any], after: Position | None, limit: int
     ) -> list[KeysetRow]:
-        """Return the rows of a statement that has the columns of `page_documents`."""
+        """Execute a statement that selects the columns of `page_documents`, and return its rows.
+
+        The position `after` and `limit` are passed to the statement in addition to `parameters`.
+        """
         position_parameters = {} if after is None else {"after_key": after.key, "after_id": after.unique_id}
         rows = await self._execute(statement, {**parameters, **position_parameters, "limit": limit})
         return list(map(KeysetRow._make, rows))
 
     async def fetch_sampled_count(self, statement: Select[Any], parameters: Mapping[str, Any]) -> RecordCount:
-        """Return the number of records for a `sample_statement`."""
+        """Execute a statement that `sample_statement` has built, and return the count that results from the sample."""
         rows: Iterable[Any] = await self._execute(statement, parameters)
         return count_from_sample([(key, unique_id) for key, unique_id in rows])
 
     async def fetch_count(self, statement: Select[Any], parameters: Mapping[str, Any]) -> int:
-        """Return the number that a statement selects."""
+        """Execute a statement that selects a single number, and return this number."""
         return int((await self._execute(statement, parameters)).scalar_one())
 
     async def _execute(self, statement: Select[Any], parameters: Mapping[str, Any]) -> CursorResult[Any, Any, Any, Any]:
@@ -239,9 +262,10 @@ def ordered_page(
     first_segment: int | None,
     conditions: Sequence[ColumnElement[bool]],
 ) -> Select[Any]:
-    """Return the statement for a page of the records that meet `conditions`, in the order of a column.
+    """Return the statement for a page of the records that meet `conditions`.
 
-    If `first_segment` is given, the page starts after a position in that segment.
+    The records are ordered by the column that `ordering` names; a preceding `-` means descending order. If
+    `first_segment` is given, the page starts after a position in the segment with this number.
     """
     all_segments, descending = segments_for(repository_class.table, ordering)
     segments = add_conditions(all_segments[first_segment or 0 :], conditions)
@@ -252,5 +276,5 @@ def ordered_page(
 
 
 def add_conditions(segments: Sequence[Segment], conditions: Sequence[ColumnElement[bool]]) -> list[Segment]:
-    """Return the segments with additional conditions."""
+    """Return copies of the segments, with `conditions` added to the conditions of each segment."""
     return [segment._replace(conditions=(*segment.conditions, *conditions)) for segment in segments]

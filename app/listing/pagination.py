@@ -1,45 +1,60 @@
-"""The parameters that every list takes."""
+"""Parameters that every list accepts."""
 
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.fields.types import ACCEPT_INTEGRAL_FLOAT
 from app.listing.query import ListQuery
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
 MAX_CURSOR_LENGTH = 4000
-"""Characters; longer URLs would be rejected by servers and proxies on their way."""
+"""Maximum number of characters in a cursor. Servers and proxies would reject the URLs of longer cursors."""
 CURSOR_PATTERN = "^[A-Za-z0-9_-]+$"
-"""Pattern for the OpenAPI document. Not enforced: a value with other characters fails to decrypt anyway."""
+"""Pattern of cursors in the OpenAPI document.
+
+It is not enforced, because a value with other characters cannot be decrypted anyway.
+"""
 
 
 class PageParameters(BaseModel):
-    """Which part of a list to return. Without parameters, the whole list."""
+    """Parameters that select a page of a list.
+
+    Without them, the response is the whole list, unless the list is paged by default or the setting `list_cap` limits
+    it.
+    """
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
-    limit: Annotated[int | None, Field(ge=1, le=MAX_LIMIT)] = None
-    """The maximum number of records on a page."""
+    limit: Annotated[int | None, Field(ge=1, le=MAX_LIMIT), ACCEPT_INTEGRAL_FLOAT] = None
+    """The maximum number of items on the page."""
     cursor: Annotated[
         str | None, Field(min_length=1, max_length=MAX_CURSOR_LENGTH, json_schema_extra={"pattern": CURSOR_PATTERN})
     ] = None
-    """Where the page begins: copied from the `Link` or `Next-Cursor` header of the previous page. It repeats the
-    other parameters."""
+    """The cursor from the `Link` or `Next-Cursor` header of the previous page. It says where the page begins. It
+    also contains the filters and the ordering of the list, so you can omit them."""
 
     @property
     def is_paged_by_default(self) -> bool:
-        """Whether the list is a page even without a limit, as a search is: it asks for the best matches."""
+        """Whether a request without `limit` returns one page of the list instead of the whole list.
+
+        This applies to a search, because a client that searches asks for the best matches.
+        """
         return False
 
 
 class ListParameters(PageParameters):
-    """Which records of a list to return, and whether to count them."""
+    """Parameters of a list of records: which page to return, and whether to count the records."""
 
     count: Literal["exact"] | None = None
-    """`exact`: return the number of records of the list in `X-Total-Count`. For filters and searches it is exact up to
-    1,000, and these records are audited as counted; above, it is an estimate with two digits. Not with HEAD."""
+    """Set this to `exact` to get the number of records in the list in the `X-Total-Count` header. For a filtered or
+    searched list, a number up to 1,000 is exact, and a larger number is an estimate with two significant digits. The
+    audit then lists the records that the number depends on as counted. HEAD requests cannot use this parameter."""
 
     def to_query(self, phone_region: str) -> ListQuery:  # noqa: ARG002  # used by lists that have telephone numbers
-        """Return the query of the list; telephone numbers without a country code belong to `phone_region`."""
+        """Return the list query that these parameters ask for.
+
+        `phone_region` is the region, such as `ZA`, of telephone numbers without a country code.
+        """
         return ListQuery()

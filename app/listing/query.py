@@ -1,4 +1,4 @@
-"""What a list request asks for, and the position of a record in a list."""
+"""Types for list requests and their results: the query, the position of a record in a list, and the items of a page."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -6,34 +6,42 @@ from typing import Any, NamedTuple, Protocol
 
 
 class ListQuery(NamedTuple):
-    """A list request, independent of pages. The default is every record, ordered by `unique_id`."""
+    """The filters, ordering and search of a list request, without its page.
+
+    The default query returns every record, ordered by `unique_id`.
+    """
 
     filters: Mapping[str, Sequence[Any]] = {}
-    """Values by parameter name; a record matches if, for each name, it matches one of the values."""
+    """Filter values by parameter name. For each name, a record has to match at least one of the values."""
     ordering: str | None = None
-    """The name of a column, preceded by `-` for descending order."""
+    """Name of the column to order by, preceded by `-` for descending order. None means the list's default order."""
     search: Sequence[Any] | None = None
-    """Alternative interpretations of the search text, each an `app.search.parser.ParsedQuery`; the first that matches
-    anything is used. None if nothing is searched for."""
+    """Alternative interpretations of the search text, each an `app.search.parser.ParsedQuery`.
+
+    The first interpretation that matches any record is used. None means that the request contains no search.
+    """
 
     @property
     def is_unfiltered(self) -> bool:
-        """Whether the query returns every record in the order of `unique_id`."""
+        """Whether the query returns every record, ordered by `unique_id`."""
         return not self.filters and self.ordering in {None, "unique_id"} and self.search is None
 
 
 class Position(NamedTuple):
-    """The position of a record in a list; in JSON an array."""
+    """The position of a record in a list. Cursors contain it as a JSON array."""
 
     segment: int
-    """The index of the list's segment; a list may consist of several, one after the other."""
+    """Number of the segment that contains the record. A list consists of one or more consecutive segments."""
     key: Any
-    """The sort key within the segment, before `unique_id`; null if the segment is sorted by `unique_id` alone."""
+    """The value by which the segment is sorted first, before `unique_id`.
+
+    None if the segment is sorted by `unique_id` alone.
+    """
     unique_id: str
 
 
 class ListItem(Protocol):
-    """An item of a list response."""
+    """Interface of the items in a list response."""
 
     @property
     def unique_id(self) -> str: ...
@@ -44,11 +52,11 @@ class ListItem(Protocol):
 
     @property
     def position(self) -> Any:
-        """The position as a JSON value; the cursor of the page after this item contains it."""
+        """The position of the item, as a JSON value. The cursor of the page after this item contains it."""
 
 
 class SimpleListItem(NamedTuple):
-    """An item of a list that has positions of its own kind."""
+    """An item of a list whose positions are plain JSON values and not of the type `Position`."""
 
     unique_id: str
     document: str
@@ -56,7 +64,7 @@ class SimpleListItem(NamedTuple):
 
 
 class KeysetRow(NamedTuple):
-    """A record as list statements return it (`app.listing.keyset.page_documents`)."""
+    """A record as a row of a list statement, with the columns that `app.listing.keyset.page_documents` selects."""
 
     segment: int
     key: Any
@@ -65,6 +73,9 @@ class KeysetRow(NamedTuple):
 
     @property
     def position(self) -> Position:
-        """The position; a property, because only the last record of a page needs it."""
-        key = self.key.isoformat() if isinstance(self.key, date) else self.key  # as JSON represents it
+        """The position of the record in the list.
+
+        It is computed on access, because it is needed only for the last record of a page.
+        """
+        key = self.key.isoformat() if isinstance(self.key, date) else self.key  # JSON has no dates
         return Position(self.segment, key, self.unique_id)

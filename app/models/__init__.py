@@ -1,4 +1,4 @@
-"""The tables, one file each; this package contains the whole foreign-key graph."""
+"""The tables of the database. All foreign keys are between tables of this package."""
 
 from app.models.api_key import api_keys
 from app.models.audit import audit

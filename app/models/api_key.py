@@ -15,4 +15,5 @@ api_keys = Table(
     Column("last_used", DateTime(timezone=True)),
     info={"serving_rights": "SELECT, UPDATE (last_used)"},
 )
-"""API keys of services, stored only as their SHA-256. A name is never reused: the journal identifies actors by it."""
+"""API keys of services. Only the SHA-256 digest of a key is stored. A name is never reused, because journal entries
+identify their actor by it."""

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from app.db.base import HUMAN_TEXT, ID_TEXT, Base
 
 WRITABLE_COLUMNS = ("principal", "method", "route", "status", "resource", "ids", "request_id", "reason", "version")
-"""The columns that the service writes; the database sets the others."""
+"""Columns of the audit table that the service writes. The database sets the other columns."""
 
 audit = Table(
     "audit",
@@ -39,15 +39,18 @@ audit = Table(
     },
     postgresql_partition_by="RANGE (time)",
 )
-"""Every request for patients and profiles, with a row for each part of a list; triggers reject all but inserts.
+"""The audit of all requests for patients and profiles. Triggers reject every change to the table except inserts.
 
-A partition holds a month, so that old rows can be dropped; `add_audit_months()` adds the partitions needed next.
+A list that is sent in parts has one row for each part. Each partition contains one month, so that old rows can be
+dropped. The database function `add_audit_months()` adds the partitions that are needed next.
 
-`ids` are the records that were shown or changed or, for a refused request, that it asked for; `resource` is their
-resource. `version` is the version that the request created of a record, as in the journal; null if it changed nothing.
+`ids` are the ids of the records that the request showed or changed or, if it was refused, of the records that it asked
+for. `resource` is the resource of these records. `version` is the record's version that the request created, as in the
+journal; it is null if the request changed nothing.
 """
 IS_SINGLE_RECORD = func.cardinality(audit.c.ids) == literal_column("1")
 HAS_MANY_RECORDS = func.cardinality(audit.c.ids) > literal_column("1")
-# access to single records in the order of time: a page is an index range, however many there are; lists by their ids
+# Rows about a single record are indexed by record and time, so that a page of them is one range of the index, however
+# many rows there are. Rows about several records are indexed by each of their ids.
 Index("ix_audit_one", audit.c.ids[literal_column("1")], audit.c.time, audit.c.id, postgresql_where=IS_SINGLE_RECORD)
 Index("ix_audit_many", audit.c.ids, postgresql_using="gin", postgresql_where=HAS_MANY_RECORDS)

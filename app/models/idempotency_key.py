@@ -14,4 +14,5 @@ idempotency_keys = Table(
     Column("unique_id", ID_TEXT),
     Column("document", HUMAN_TEXT),
 )
-"""Responses to requests with an Idempotency-Key. Within its transaction, a row exists before its response does."""
+"""Responses to requests with an Idempotency-Key. The transaction of a request inserts the row first, and adds the
+response to the row later."""

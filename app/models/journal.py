@@ -25,15 +25,17 @@ journal = Table(
     CheckConstraint("(record IS NULL) = (action IN ('deleted', 'erased'))", name="record"),
     info={"serving_rights": "SELECT, INSERT (resource, unique_id, version, action, actor, request_id, record)"},
 )
-"""Every change of every record, written in the transaction of the change; triggers reject all but inserts.
+"""The journal: one entry for every change to a record, written in the transaction of the change. Triggers reject every
+change to the table except inserts.
 
-`resource` is the table's name; `record` is a snapshot of the record after the change, without null values.
-The primary key prevents an id from being reused, because there cannot be a second version 1.
+`resource` is the name of the record's table. `record` is a snapshot of the record after the change, without null
+values. The primary key prevents an id from being reused, because the new record would need a second version 1.
 
-A trigger maintains the hash chain of a record: `hash` is the SHA-256 of the hash before it and of the SHA-256 of the
-other columns (`journal_content`). `salt` is random, so that no hash confirms a guess of erased data. `erasure` is what
-an erasure leaves so that the hash chain continues: in its own entry and in those that it redacted
-(`app.records.erasure`).
+A trigger maintains a hash chain for each record. `hash` is the SHA-256 of two concatenated values: the `hash` of the
+record's previous entry, and the SHA-256 of the other columns of this entry (database function `journal_content`).
+`salt` is random, so that no hash confirms a guess of erased data. `erasure` contains the hashes that keep the hash
+chains verifiable after an erasure. It is set in the entry of the erasure itself and in the entries that the erasure
+redacted (`app.records.erasure`).
 """
 HASHED_COLUMNS = (
     "salt",
@@ -48,4 +50,5 @@ HASHED_COLUMNS = (
     "record",
     "erasure",
 )
-"""The columns that are hashed as an entry's content, in the order of the parameters of `journal_content`."""
+"""Columns of a journal entry that are hashed as its content, in the parameter order of the database function
+`journal_content`."""

@@ -1,7 +1,8 @@
-"""The vocabulary: folded words of patients' names. Misspelled words are looked up in it, never among patients.
+"""The search vocabulary: the words in patients' names, case- and accent-folded. A search for a misspelled word compares
+it with the vocabulary and not with all patients.
 
-Triggers add the words of each record written, and note in `stale_words` those that a patient no longer has; words that
-no patient has any more are deleted in the background (`app.search.unused_words`).
+Triggers add the words of each patient that is written. When a patient no longer has a word, they add the word to
+`stale_words`. A background task deletes the words that no patient has any more (`app.search.unused_words`).
 """
 
 from sqlalchemy import Column, DateTime, Index, PrimaryKeyConstraint, Table, func, literal_column
@@ -10,7 +11,7 @@ from app.db.base import ID_TEXT, NO_FASTUPDATE, Base
 
 
 def _since_column() -> Column[object]:
-    """Return a column for the time since which some patient has had the word without interruption."""
+    """Return the column `since`: the time since which at least one patient has had the word at any time."""
     return Column("since", DateTime(timezone=True), nullable=False, server_default=func.statement_timestamp())
 
 
@@ -21,7 +22,7 @@ name_words = Table(
     _since_column(),
     info={"serving_rights": "SELECT, INSERT"},
 )
-"""The words of all patients, each once."""
+"""The words in the names of all patients. Each word has one row."""
 Index(
     "ix_name_words_typing_keys_word_2",
     func.typing_keys(name_words.c.word, literal_column("2")),
@@ -45,7 +46,8 @@ hospital_words = Table(
     PrimaryKeyConstraint("hospital_id", "word", postgresql_include=["since"]),
     info={"serving_rights": "SELECT, INSERT"},
 )
-"""The words of each hospital's patients: a principal restricted to hospitals searches only these."""
+"""The words in the names of each hospital's patients. Each pair of a hospital and a word has one row. The search of a
+principal that is restricted to hospitals reads this table instead of `name_words`."""
 
 stale_words = Table(
     "stale_words",
@@ -53,4 +55,5 @@ stale_words = Table(
     Column("word", ID_TEXT, nullable=False, index=True),
     info={"serving_rights": "SELECT", "serving_function": "forget_stale_words(text[])"},
 )
-"""Queue of words that some patient, or some patient of a hospital, no longer has, and that may be unused."""
+"""Queue of words to check, because they may be unused. A word is added when a patient no longer has it, or when a
+patient that has it is no longer linked to a hospital."""

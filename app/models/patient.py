@@ -9,7 +9,7 @@ from app.db.base import ID_TEXT, NO_FASTUPDATE, Base, Resource, folded_column, t
 
 
 class Patient(Resource):
-    """A patient. Columns have the names of the contract's fields."""
+    """A patient. The columns have the names of the fields in the API contract."""
 
     __tablename__ = "patients"
     __table_args__ = (
@@ -27,7 +27,8 @@ class Patient(Resource):
     patient_mobile_digits: Mapped[str | None] = mapped_column(
         Text(collation="C"), Computed("regexp_replace(patient_mobile_number, '[^0-9]', '', 'g')", persisted=True)
     )
-    """Only the digits of the mobile number: people write the same number in many ways (`app.fields.phones`)."""
+    """The digits of the mobile number without other characters, because people write the same number in many ways
+    (`app.fields.phones`)."""
     patient_title: Mapped[str | None] = text_column(50)
     patient_first_name: Mapped[str | None] = text_column(150)
     patient_initials: Mapped[str | None] = text_column(20)
@@ -59,14 +60,14 @@ class Patient(Resource):
         TSVECTOR,
         Computed("spellings(patient_last_name, patient_first_name, patient_initials, patient_title)", persisted=True),
     )
-    """The folded words that find the patient: `o`, `brien` and `obrien` for O'Brien."""
+    """The case- and accent-folded words by which a search finds the patient: `o`, `brien` and `obrien` for O'Brien."""
 
 
 _PATIENT_COLUMNS = Patient.__table__.c
 Index(
     "ix_patients_patient_search", _PATIENT_COLUMNS.patient_search, postgresql_using="gin", postgresql_with=NO_FASTUPDATE
 )
-# columns that lists are sorted by, and filters with many distinct values: a page is an index range
+# sort columns, and filters with many distinct values: with these indexes, a page is one range of an index
 for _name in (
     "patient_last_name_folded",
     "patient_first_name_folded",
@@ -80,7 +81,7 @@ for _name in (
     "patient_postal_code_folded",
 ):
     Index(None, _PATIENT_COLUMNS[_name], _PATIENT_COLUMNS.unique_id)
-# filters with few distinct values: frequent values are soon found by the primary key, and these indexes are small
+# filters with few distinct values: these indexes are small, and a scan of the primary key soon finds frequent values
 for _name in (
     "patient_province_folded",
     "patient_country_folded",
@@ -100,7 +101,10 @@ for _name in ("date_created", "last_updated"):
 
 
 def _link_table(name: str, target_table: str, target_key: str) -> Table:
-    """Return a link table: its rows are deleted with their patient, and prevent the deletion of their target."""
+    """Return a table of links from patients to records of `target_table`.
+
+    The links of a patient are deleted together with the patient. A record that a patient links to cannot be deleted.
+    """
     return Table(
         name,
         Base.metadata,

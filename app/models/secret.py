@@ -9,4 +9,5 @@ service_secrets = Table(
     Column("value", LargeBinary, nullable=False),
     info={"serving_rights": "SELECT"},
 )
-"""Secrets that only the processes of the service know: `cursors` is the key that seals cursors."""
+"""Secrets that only the processes of the service use. The secret named `cursors` is the key that encrypts and
+authenticates pagination cursors."""

@@ -1,4 +1,4 @@
-"""Logging to stdout, for the service and the server alike: one JSON object per line, or readable text on a terminal."""
+"""Logging to stdout for the service, the server and libraries: JSON objects, one per line, or text on a terminal."""
 
 import logging
 import logging.config
@@ -14,11 +14,11 @@ from opentelemetry import trace
 from pydantic_core import to_json
 
 UNLOGGED_ROUTES = frozenset({"/livez", "/readyz", "/metrics"})
-"""Routes that are requested every few seconds, so that their requests are worth logging only if they fail."""
+"""Routes whose successful requests are not logged, because monitoring systems request them every few seconds."""
 
 
 def _add_trace_id(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Add the id of the current trace, if there is one, in the format of tracing tools."""
+    """Add the id of the current trace to a log event, in the format of tracing tools, if there is a trace."""
     span = trace.get_current_span()
     if span is not trace.INVALID_SPAN:
         event["trace_id"] = trace.format_trace_id(span.get_span_context().trace_id)
@@ -33,9 +33,9 @@ _SHARED_PROCESSORS: list[structlog.typing.Processor] = [
 
 
 def describe_error(error: BaseException) -> dict[str, object]:
-    """Describe an error for the log: its type, the types of its causes, and where it was raised.
+    """Return fields that describe an error in the log: its type, the types of its causes, and where it was raised.
 
-    Messages are left out, because they may contain patient data.
+    The error messages are left out, because they may contain patient data.
     """
     types = []
     cause: BaseException | None = error
@@ -50,26 +50,32 @@ def describe_error(error: BaseException) -> dict[str, object]:
 
 
 def _describe_exception(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Describe exceptions in lines of the server and libraries as in ours: their text may contain patient data."""
+    """Replace the exception in a log event of the server or a library with the fields of `describe_error`.
+
+    The text of the exception may contain patient data.
+    """
     if isinstance(exception := event.pop("exc_info", None), tuple) and exception[1] is not None:
         event.update(describe_error(exception[1]))
     return event
 
 
 def _renderer() -> structlog.typing.Processor:
-    """Return the renderer: readable on a terminal, in colour unless NO_COLOR is set (no-color.org); otherwise JSON."""
+    """Return the renderer of log lines: text if stdout is a terminal, otherwise JSON.
+
+    The text is coloured unless NO_COLOR is set (no-color.org).
+    """
     if sys.stdout.isatty():
         return structlog.dev.ConsoleRenderer(colors=not os.environ.get("NO_COLOR"))
     return structlog.processors.JSONRenderer(_dump_json)
 
 
 def _dump_json(event: object, **_: object) -> str:
-    """Serialise with Pydantic, in a fifth of the time of the `json` module."""
+    """Serialise a log event as JSON. Pydantic takes a fifth of the time that the `json` module takes."""
     return to_json(event, fallback=repr).decode()
 
 
 def configure_logging() -> None:
-    """Configure all loggers to write to stdout. uvicorn's access log is off: its lines contain paths and queries."""
+    """Make all loggers write to stdout. uvicorn's access log is turned off, because it contains paths and queries."""
     renderer = _renderer()
     structlog.configure(
         processors=[*_SHARED_PROCESSORS, renderer],
@@ -99,7 +105,7 @@ def configure_logging() -> None:
             "loggers": {
                 "uvicorn": {"level": "WARNING"},
                 "uvicorn.access": {"propagate": False},
-                # they warn about each attempt; their final error is enough
+                # they warn about each failed attempt, but their final error is enough
                 "opentelemetry.exporter.otlp.proto.http.trace_exporter": {"level": "ERROR"},
                 "opentelemetry.exporter.otlp.proto.http.metric_exporter": {"level": "ERROR"},
             },

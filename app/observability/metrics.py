@@ -1,7 +1,8 @@
-"""Prometheus metrics: their definitions and their export (`docs/observability.md` explains each).
+"""Definition and export of the Prometheus metrics. `docs/observability.md` explains each metric.
 
-If there are several workers, each writes its values to its own files in the directory that `multiprocess` creates, and
-any of them can report the sums. Labels are templates, names and codes from this program, never content of a request.
+If there are several workers, each of them writes its values to its own files in the directory that `multiprocess`
+creates, so that any worker can report the values of all. Label values are path templates, names and codes that this
+program defines, and never content of a request.
 """
 
 import os
@@ -24,14 +25,14 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from app.observability.multiprocess import MULTIPROCESS_DIRECTORY_ENV
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # they do not exist with several processes
+disable_created_metrics()  # type: ignore[no-untyped-call]  # they are not available with several processes
 REGISTRY = CollectorRegistry()
 
 _KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _OTHER_METHOD = "_OTHER"
-"""The label of methods that no route has, as OpenTelemetry names them."""
+"""The value of the `method` label for methods outside `_KNOWN_METHODS`. OpenTelemetry uses the same value."""
 _NO_STATUS = "none"
-"""The label of requests without a response, because the client had disconnected."""
+"""The value of the `status` label for requests without a response, because the client had disconnected."""
 
 _REQUEST_COUNT = Counter("http_requests", "Completed requests.", ["route", "method", "status"], registry=REGISTRY)
 _REQUEST_DURATION = Histogram(
@@ -78,16 +79,17 @@ _BUILD_INFO = Gauge(
 )
 _BUILD_INFO.labels(version("patients-api"), platform.python_version()).set(1)
 
-# for this process only: with several processes they are not exported
+# these describe only this process, so they are not exported if there are several
 ProcessCollector(registry=REGISTRY)
 PlatformCollector(registry=REGISTRY)
 GCCollector(registry=REGISTRY)
 
 
 def observe_request(method: str, route: str, status: int | None, seconds: float, *, is_complete: bool) -> None:
-    """Record the metrics of a request that has ended.
+    """Update the metrics with a request that has ended.
 
-    `route` is a template; `status` is None if no response was sent.
+    `route` is the path template of the route. `status` is None if no response was sent. `is_complete` is whether the
+    whole response was sent.
     """
     method = method if method in _KNOWN_METHODS else _OTHER_METHOD
     requests, duration = _request_metrics(route, method, status)
@@ -105,14 +107,15 @@ def _request_metrics(route: str, method: str, status: int | None) -> tuple[Count
 
 @cache
 def statement_histogram(operation: str, table: str) -> Histogram:
-    """Return the histogram of the durations of statements with this name: their first operation, and its table."""
+    """Return the histogram of the durations of statements that are named after this operation and table."""
     return _STATEMENT_DURATION.labels(operation, table)
 
 
 def render_metrics(accept: str) -> tuple[bytes, str]:
-    """Return the metrics of all workers in the format that an `Accept` header asks for, and its media type.
+    """Return the metrics of all workers and their media type.
 
-    This reads files, so it must not run in the event loop.
+    `accept` is the `Accept` header of the request, which determines the format. This function reads files, so it must
+    not run in the event loop.
     """
     registry = REGISTRY
     if directory := os.environ.get(MULTIPROCESS_DIRECTORY_ENV):
@@ -123,5 +126,5 @@ def render_metrics(accept: str) -> tuple[bytes, str]:
 
 
 def mark_worker_dead(pid: int) -> None:
-    """Remove the current values of a worker that has ended, as it no longer uses anything. Its counters are kept."""
+    """Remove the gauges of a worker that has ended, because it no longer uses connections. Its counters are kept."""
     mark_process_dead(pid, os.environ[MULTIPROCESS_DIRECTORY_ENV])  # type: ignore[no-untyped-call]

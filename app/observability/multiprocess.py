@@ -1,4 +1,7 @@
-"""The directory in which several processes share their metrics. It must be set before `metrics` is imported."""
+"""The directory in which several processes share their metrics.
+
+The environment variable with its path must be set before `app.observability.metrics` is imported.
+"""
 
 import os
 from collections.abc import Iterator
@@ -6,15 +9,16 @@ from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 
 MULTIPROCESS_DIRECTORY_ENV = "PROMETHEUS_MULTIPROC_DIR"
-"""The variable with the directory, as prometheus_client names it; if set, values are stored in files there."""
+"""Environment variable with the path of the directory, defined by prometheus_client. If it is set, prometheus_client
+stores the values of metrics in files in this directory."""
 
 
 @contextmanager
 def multiprocess_directory() -> Iterator[None]:
-    """Make this process and its children share their metrics in a new directory, which is removed afterwards.
+    """Create a directory in which this process and its children share their metrics, and remove it at the end.
 
     Raises:
-        OSError: there is no directory for temporary files.
+        OSError: no directory for temporary files is available.
     """
     with TemporaryDirectory(prefix="patients-api-metrics-") as directory:
         os.environ[MULTIPROCESS_DIRECTORY_ENV] = directory

@@ -1,6 +1,6 @@
-"""Export of spans and metrics over OTLP; spans contain only what cannot be personal data.
+"""Export of spans and metrics over OTLP. Data that may be personal are removed from the spans.
 
-Imported only if something is exported, because the SDK uses some memory.
+This module is imported only if spans or metrics are exported, because the OpenTelemetry SDK takes memory.
 """
 
 import uuid
@@ -33,11 +33,11 @@ _EXPORTED_ATTRIBUTES = frozenset(
         "url.scheme",
     }
 )
-"""The span attributes that are exported. `url.path`, `url.query`, `server.address` and others are not, because clients
-determine them."""
+"""The span attributes that are exported unchanged. Others, such as `url.query` and `server.address`, are removed
+because clients determine their values. `url.path` is replaced with the path template of the route."""
 
 _INSTANCE_ID = str(uuid.uuid4())
-"""The id of this process in traces and metrics. Each worker imports this module itself, and so has its own id."""
+"""The id of this process in traces and metrics. Each worker imports this module itself, and so has a different id."""
 
 P = TypeVar("P", bound="_Provider")
 
@@ -52,13 +52,13 @@ class _Exporter(Protocol):
 
 @dataclass(frozen=True)
 class Pipeline(Generic[P]):
-    """A provider that creates spans or metrics, and the exporter that sends them in the background."""
+    """A provider that creates spans or metrics, and an exporter that sends them in the background."""
 
     provider: P
     exporter: _Exporter
 
     def flush(self) -> None:
-        """Export the remaining data and shut down; this takes until the collector responds or the retries end."""
+        """Export the remaining data and shut down. This blocks until the collector responds or the retries end."""
         self.provider.shutdown()
 
     def abort(self) -> None:
@@ -67,7 +67,7 @@ class Pipeline(Generic[P]):
 
 
 def traces() -> Pipeline[TracerProvider]:
-    """Return a pipeline of redacted spans.
+    """Return a new pipeline that exports redacted spans.
 
     Raises:
         OSError, ValueError: an environment variable is invalid.
@@ -79,7 +79,9 @@ def traces() -> Pipeline[TracerProvider]:
 
 
 def metrics() -> Pipeline[MeterProvider]:
-    """Return a pipeline of metrics; their attributes are templates, methods, statuses and names of errors.
+    """Return a new pipeline that exports metrics.
+
+    The attributes of metrics are path templates, methods, statuses and names of errors, so nothing is redacted.
 
     Raises:
         OSError, ValueError: an environment variable is invalid.
@@ -90,7 +92,10 @@ def metrics() -> Pipeline[MeterProvider]:
 
 
 class _RedactingExporter(SpanExporter):
-    """Exports spans without possibly personal data: without most attributes and all events, messages and links."""
+    """Exports spans without data that may be personal.
+
+    It removes most attributes, the trace state, and all events, links and status messages.
+    """
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
@@ -106,10 +111,10 @@ def _redact_span(span: ReadableSpan) -> ReadableSpan:
     context = span.get_span_context()
     attributes = {name: value for name, value in (span.attributes or {}).items() if name in _EXPORTED_ATTRIBUTES}
     if route := attributes.get("http.route"):
-        attributes["url.path"] = route  # the semantic conventions require it
+        attributes["url.path"] = route  # the semantic conventions require this attribute
     return ReadableSpan(
         span.name,
-        # without the trace state, because clients send it
+        # the trace state is left out, because it comes from the client
         context and SpanContext(context.trace_id, context.span_id, context.is_remote, context.trace_flags),
         parent=span.parent,
         resource=span.resource,
@@ -123,7 +128,7 @@ def _redact_span(span: ReadableSpan) -> ReadableSpan:
 
 
 def _resource() -> Resource:
-    """Return the resource that describes this process, with default values for what the environment does not set."""
+    """Return the resource that describes this process. Attributes that the environment does not set have defaults."""
     configured = OTELResourceDetector().detect().attributes
     defaults = {
         "service.name": "patients-api",

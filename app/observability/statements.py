@@ -1,6 +1,6 @@
-"""Instrumentation of database statements: each is measured once, for the metrics, the log and the trace.
+"""Instrumentation of database statements. Each statement is measured once, for the metrics, the log and the trace.
 
-Only the text of a statement is used, in which values are placeholders.
+Only the text of a statement is recorded, in which placeholders stand for the values.
 """
 
 import hashlib
@@ -26,11 +26,15 @@ log = structlog.get_logger()
 _WRITE_PATTERN = re.compile(r"\b(?:(INSERT)\s+INTO\s+(\w+)|(DELETE)\s+FROM\s+(\w+)|(UPDATE)\s+(\w+)\s+SET)\b")
 _FROM_PATTERN = re.compile(r"\bFROM\s+(\w+)")
 _MAX_LOGGED_DIGESTS = 1000
-"""Maximum number of texts of slow statements that are remembered as logged: filters produce many different texts."""
+"""Maximum number of slow statements whose text each process logs. The number is bounded because filters can produce any
+number of different texts."""
 
 
 class _StatementName(NamedTuple):
-    """The name of a statement: its first operation and the table of this. Many statements contain more."""
+    """The short name of a statement in metrics, logs and traces: one operation and its table.
+
+    Many statements contain more operations and tables than these. The table may be empty.
+    """
 
     operation: str
     table: str
@@ -42,9 +46,12 @@ class _StatementName(NamedTuple):
 _COMMIT_NAME = _StatementName("COMMIT", "")
 
 
-@lru_cache(maxsize=256)  # about as many texts as the cache of compiled statements holds
+@lru_cache(maxsize=256)  # about as many as SQLAlchemy's cache of compiled statements holds
 def _statement_name(text: str, table_names: frozenset[str]) -> _StatementName:
-    """Return the name of a statement: its first write, or else its first read of one of the tables."""
+    """Return the name of a statement with this text: its first write, if it has one, and otherwise `SELECT`.
+
+    The table of a `SELECT` is the first of `table_names` that it reads.
+    """
     if (write := _WRITE_PATTERN.search(text)) is not None:
         operation, table = filter(None, write.groups())
         return _StatementName(operation, table)
@@ -53,10 +60,10 @@ def _statement_name(text: str, table_names: frozenset[str]) -> _StatementName:
 
 
 class StatementInstrumentation:
-    """Measures the statements of an engine.
+    """Measures the database statements of an engine.
 
-    A statement that takes at least `slow_threshold_seconds` is logged as a warning. With a `tracer`, each statement
-    becomes a span of its request, if that is traced.
+    A statement that takes at least `slow_threshold_seconds` is logged as a warning. If there is a `tracer`, each
+    statement of a traced request becomes a span of the request.
     """
 
     def __init__(self, table_names: Iterable[str], slow_threshold_seconds: float, tracer: Tracer | None = None) -> None:
@@ -66,14 +73,17 @@ class StatementInstrumentation:
         self._logged_digests: set[str] = set()
 
     def instrument(self, engine: AsyncEngine) -> None:
-        """Measure all statements of `engine` from now on. BEGIN counts towards the first statement of a transaction."""
+        """Measure all statements that `engine` executes from now on.
+
+        The time for BEGIN is included in the first statement of a transaction.
+        """
         event.listen(engine.sync_engine, "before_cursor_execute", self._before_execute)
         event.listen(engine.sync_engine, "after_cursor_execute", self._after_execute)
         event.listen(engine.sync_engine, "handle_error", self._handle_error)
 
     @contextmanager
     def measure_commit(self) -> Iterator[None]:
-        """Measure a commit; the engine has no event for its end."""
+        """Measure the commit in the body of the `with` statement. The engine has no event for the end of a commit."""
         began = time.perf_counter()
         error: BaseException | None = None
         try:
@@ -93,14 +103,14 @@ class StatementInstrumentation:
 
     def _handle_error(self, failure: ExceptionContext) -> None:
         context: Any = failure.execution_context
-        if hasattr(context, "began"):  # only if a statement failed, rather than a connection
+        if hasattr(context, "began"):  # it is missing if a connection failed rather than a statement
             self._record_executed(context, failure.statement or "", failure.original_exception)
 
     def _record_executed(self, context: Any, statement: str, error: BaseException | None) -> None:
-        # the compiled text, before limits, which are not placeholders, were inserted
+        # the compiled text: limits, which have no placeholders, are inserted into it only afterwards
         text = statement if context.compiled is None else context.compiled.string
         self._record(_statement_name(text, self._table_names), text, context.began, error)
-        del context.began  # fetching rows may still fail, and is not a second statement
+        del context.began  # if fetching the rows fails, it must not count as a second statement
 
     def _record(self, name: _StatementName, text: str, began: float, error: BaseException | None) -> None:
         seconds = time.perf_counter() - began
@@ -111,7 +121,7 @@ class StatementInstrumentation:
             self._write_span(self._tracer, name, seconds, error)
 
     def _warn_slow(self, name: _StatementName, text: str, seconds: float) -> None:
-        """Log a slow statement; its text, which may be long, only the first time in this process."""
+        """Log a slow statement. Its text may be long, so only the first log line has it."""
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         first_time_fields = {}
         if digest not in self._logged_digests and len(self._logged_digests) < _MAX_LOGGED_DIGESTS:
@@ -130,7 +140,7 @@ class StatementInstrumentation:
 
     @staticmethod
     def _write_span(tracer: Tracer, name: _StatementName, seconds: float, error: BaseException | None) -> None:
-        """Create the span of a statement that has just ended, following OpenTelemetry's conventions for databases."""
+        """Create the span of a statement that has just ended. It follows OpenTelemetry's conventions for databases."""
         attributes = {
             "db.system.name": "postgresql",
             "db.operation.name": name.operation,

@@ -1,7 +1,8 @@
-"""OpenTelemetry: traces and metrics over OTLP, if the standard `OTEL_…` variables enable them.
+"""OpenTelemetry: the export of traces and metrics over OTLP, if the standard `OTEL_…` variables enable it.
 
-FastAPI creates the spans and metrics of requests, `statements` creates the spans of the database, and `otlp` redacts.
-Nothing is registered globally, so that spans of other libraries are not exported and applications are independent.
+FastAPI creates the spans and metrics of requests, `statements` creates the spans of database statements, and `otlp`
+redacts and exports them. No provider is registered globally, so that spans of other libraries are not exported and
+several applications in one process are independent of each other.
 """
 
 import asyncio
@@ -21,26 +22,26 @@ from app.observability.logging import UNLOGGED_ROUTES, describe_error
 log = structlog.get_logger()
 
 FINAL_EXPORT_TIMEOUT_SECONDS = 2.0
-"""Maximum duration in seconds of the last export of a process that ends, as the collector may be unavailable."""
+"""Maximum number of seconds that the last export of a stopping process may take if the collector is unavailable."""
 
 
 class Telemetry:
-    """The traces and metrics that this process exports; nothing unless the environment enables it."""
+    """The export of this process's traces and metrics, each of which is off unless environment variables enable it."""
 
     def __init__(self) -> None:
-        """Read the environment and start the exports. Invalid variables are logged, and disable the export."""
+        """Start the exports that the environment enables. If a variable is invalid, log a warning and do not export."""
         self._trace_pipeline = _create_pipeline("traces")
         self._metric_pipeline = _create_pipeline("metrics")
 
     @property
     def config(self) -> TelemetryConfig:
-        """The telemetry configuration of the FastAPI application."""
+        """The configuration with which FastAPI creates the spans and metrics of requests."""
         return {
             "tracing": self._trace_pipeline is not None,
             "tracer_provider": self._trace_pipeline and self._trace_pipeline.provider,
             "metrics": self._metric_pipeline is not None,
             "meter_provider": self._metric_pipeline and self._metric_pipeline.provider,
-            "logs": False,  # they contain messages and stack traces of errors
+            "logs": False,  # they would contain messages and stack traces of errors
             "operation_spans": False,  # the spans of requests and statements show where time is spent
             "auto_configure": False,  # its exporters would neither redact nor shut down in time
             "exclude": _is_excluded,
@@ -48,14 +49,14 @@ class Telemetry:
 
     @property
     def tracer(self) -> Tracer | None:
-        """The tracer for spans of this service; None if traces are not exported."""
+        """The tracer that creates this service's own spans; None if traces are not exported."""
         if self._trace_pipeline is None:
             return None
         tracer: Tracer = self._trace_pipeline.provider.get_tracer("patients-api", version("patients-api"))
         return tracer
 
     async def close(self) -> None:
-        """Export the remaining data, for at most `FINAL_EXPORT_TIMEOUT_SECONDS`."""
+        """Export the remaining data, but stop after `FINAL_EXPORT_TIMEOUT_SECONDS`."""
         pipelines = [pipeline for pipeline in (self._trace_pipeline, self._metric_pipeline) if pipeline is not None]
         threads = [threading.Thread(target=pipeline.flush, daemon=True) for pipeline in pipelines]
         for thread in threads:
@@ -66,7 +67,7 @@ class Telemetry:
 
 
 def _create_pipeline(signal: str) -> Any:
-    """Return the `Pipeline` of `traces` or `metrics`; None if it is not enabled or a variable is invalid."""
+    """Return the `Pipeline` for `traces` or `metrics`; None if its export is not enabled or a variable is invalid."""
     if not _is_enabled(signal.upper()):
         return None
     otlp = importlib.import_module("app.observability.otlp")
@@ -80,8 +81,8 @@ def _create_pipeline(signal: str) -> Any:
 def _is_enabled(signal: str) -> bool:
     """Return whether the environment enables the export of `TRACES` or `METRICS`.
 
-    This follows the standard, except that nothing is exported if neither an exporter nor an endpoint is set
-    (https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/).
+    This follows the standard (https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/), with
+    one exception: the export is off if the environment sets neither an exporter nor an endpoint.
     """
     if _environment_value("OTEL_SDK_DISABLED") == "true":
         return False

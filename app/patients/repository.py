@@ -1,3 +1,5 @@
+"""Patient rows: which of them a principal restricted to hospitals can see, and what an erasure removes."""
+
 from typing import Any, ClassVar
 
 from sqlalchemy import ColumnElement, Select
@@ -30,7 +32,10 @@ class PatientRepository(Repository):
 
     @classmethod
     def visibility_condition(cls, *, restricted: bool) -> ColumnElement[bool]:
-        """Whoever is limited sees the patients of its own hospitals."""
+        """Return the condition that a patient is visible.
+
+        An unrestricted principal sees all patients. A restricted principal sees only the patients of its hospitals.
+        """
         return (
             patient_in_scope(cls.table.c.unique_id)
             if restricted
@@ -41,22 +46,32 @@ class PatientRepository(Repository):
     def next_visible_rows(
         cls, after: ColumnElement[str], limit: ColumnElement[int], *, restricted: bool
     ) -> Select[Any]:
-        """Whoever is limited is led by its own hospitals' links."""
+        """Return a statement that selects the first `limit` visible patients, by `unique_id`, after the id `after`.
+
+        For a restricted principal, the statement starts from the links of the principal's hospitals, not from all
+        patients.
+        """
         if not restricted:
             return super().next_visible_rows(after, limit, restricted=restricted)
         return cls.document.select_rows().where(cls.table.c.unique_id.in_(next_patients_in_scope(after, limit)))
 
     async def visible_ids_if_few(self) -> dict[str, Any] | None:
-        """Whoever is limited to small hospitals sees few."""
+        """Return the ids of all patients that a restricted principal can see, or None if there are too many.
+
+        Return None for an unrestricted principal too.
+        """
         return await scoped_ids_if_few(self.connection, self.principal) if self.restricted else None
 
     @classmethod
     def was_visible(cls, record: ColumnElement[Any]) -> ColumnElement[bool]:
-        """Whoever is limited saw what was linked to its own hospitals."""
+        """Return the condition that a deleted patient was last linked to one of the principal's hospitals."""
         return record_was_in_scope(record)
 
     async def erase(self, unique_id: str, reason: str) -> int:
-        """Remove a patient, if it is there, and all that is stored of it: words of its names that nobody has, too."""
+        """Remove a patient, if it still exists, and all data stored about it.
+
+        Name words that no patient has any more are deleted too. Return the number of removed journal entries.
+        """
         words = await words_in_history(self.connection, unique_id)
         entries = await super().erase(unique_id, reason)
         await delete_unused_words(self.connection, words)

@@ -1,3 +1,5 @@
+"""The routes of patients, with three features that only patients have: search, break glass and access lists."""
+
 from fastapi import Request, Response
 
 from app.api.audit import add_access_route
@@ -16,14 +18,17 @@ from app.search.listing import PatientListing
 router = make_router(router_prefix("patients"), tag="patients", audited=True)
 
 _PROFILE_SCOPES = (
-    " Linking another profile needs the scope `profiles:read` as well, changing one needs `profiles:write`."
+    " Linking a different profile also needs the scope `profiles:read`. Changing a profile needs `profiles:write`."
 )
 _LIST_DESCRIPTION = """\
-List all patients in the order of their `unique_id`, or those that match the parameters; a page of them with `limit`.
+List all patients in the order of their `unique_id`, or the patients that match the parameters. With `limit`, the
+response is one page of the list.
 
-URLs may be logged on their way: use `search_patients` to ask for people."""
+Servers and proxies may log URLs. To look for a person, use `search_patients`, which takes the parameters in its
+body."""
 _UPDATE_DESCRIPTION = (
-    "Change the given fields of a patient: absent ones stay, `null` clears, ids replace the whole set."
+    "Update a patient with the fields that the body contains. Absent fields are left unchanged, and `null` clears a "
+    "field. `hospital_ids` and `doctor_ids` each replace the whole set of links."
 )
 
 resource = ResourceApi(
@@ -60,7 +65,7 @@ resource = ResourceApi(
         "list": _LIST_DESCRIPTION,
         "create": "Create a patient, with its profile and its links to hospitals and doctors." + _PROFILE_SCOPES,
         "update": _UPDATE_DESCRIPTION + _PROFILE_SCOPES,
-        "delete": "Delete a patient for good, with all links; the profile stays.",
+        "delete": "Delete a patient and all of its links. The profile of the patient is not deleted.",
     },
     write_scopes_sentence=_PROFILE_SCOPES,
 )
@@ -70,8 +75,8 @@ resource = ResourceApi(
     f"/{SEARCH_SUFFIX}",
     name="search_patients",
     summary="Search for patients",
-    description="List the patients that match the parameters, as `list_patients` does, without any trace of the "
-    "parameters in the URL.",
+    description="List the patients that match the parameters, as `list_patients` does. The parameters are in the body, "
+    "so that URLs and the logs of proxies do not contain them.",
     response_description="The matching patients, or a page of them.",
     response_model=list[Patient],
     openapi_extra=requires(Scope.PATIENTS_READ),
@@ -82,7 +87,7 @@ resource = ResourceApi(
     | {200: {"headers": {**NEXT_CURSOR_HEADER, **TOTAL_COUNT_HEADER}}},
 )
 async def search_patients(request: Request, body: PatientSearch) -> Response:
-    """Return the patients that match the body."""
+    """Return the patients that match the parameters in the body."""
     return await list_resource(request, resource, body)
 
 

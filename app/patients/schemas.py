@@ -1,3 +1,5 @@
+"""Request and response bodies of patients, and the parameters that filter, search and sort their list."""
+
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator
@@ -34,7 +36,7 @@ columns = PatientRow.__table__.c
 
 
 class PatientProfile(Representation):
-    """The profile of a patient; several patients may share one."""
+    """The profile of a patient. Several patients may have the same profile."""
 
     unique_id: Identifier
     email: str | None
@@ -43,27 +45,27 @@ class PatientProfile(Representation):
 
 
 class PatientHospital(Representation):
-    """A hospital of a patient."""
+    """A hospital that a patient is linked to."""
 
     unique_id: Identifier
     hospital_name: str
 
 
 class PatientDoctor(Representation):
-    """A doctor of a patient."""
+    """A doctor that a patient is linked to."""
 
     unique_id: Identifier
     doctor_first_name: str
 
 
 class Patient(Representation):
-    """A patient. The keys and their order are the contract's; what is not known is `null`."""
+    """A patient. The API contract defines the keys and their order. Unknown values are `null`."""
 
     example = contract.PATIENT
 
     unique_id: Identifier
     patient_profile: PatientProfile | None
-    """The account that the patient is linked to."""
+    """The profile, which is an account, that the patient is linked to."""
     patient_email_address: str | None
     patient_mobile_number: str | None
     patient_title: str | None
@@ -86,18 +88,19 @@ class Patient(Representation):
     """Degrees east, with six decimals."""
     patient_access_medical_care: str | None
     patient_hospital: list[PatientHospital]
-    """In the order of their ids; requests say `hospital_ids`."""
+    """The patient's hospitals, sorted by `unique_id`. Requests set them with `hospital_ids`."""
     patient_doctor: list[PatientDoctor]
-    """In the order of their ids; requests say `doctor_ids`."""
+    """The patient's doctors, sorted by `unique_id`. Requests set them with `doctor_ids`."""
     date_created: Timestamp
     last_updated: Timestamp
 
 
 class PatientFields(RequestBody):
-    """What a client may set of a patient."""
+    """The fields of a patient that clients can set."""
 
     patient_profile: ProfileUpsert | None = None
-    """The account to link the patient to; `null` unlinks, the profile itself stays."""
+    """The profile, which is an account, to link the patient to. `null` removes the link but does not delete the
+    profile."""
     patient_email_address: Annotated[str | None, Email(columns.patient_email_address)] = None
     patient_mobile_number: Annotated[str | None, MobileNumber(columns.patient_mobile_number)] = None
     patient_title: Annotated[str | None, Text(columns.patient_title)] = None
@@ -118,19 +121,22 @@ class PatientFields(RequestBody):
     patient_longitude: Longitude = None
     patient_access_medical_care: Annotated[str | None, Text(columns.patient_access_medical_care)] = None
     hospital_ids: IdentifierSet = Field(default_factory=list)
-    """All hospitals of the patient, which must exist; `[]` is none."""
+    """The ids of all hospitals of the patient. The hospitals must exist. An empty list means no hospitals."""
     doctor_ids: IdentifierSet = Field(default_factory=list)
-    """All doctors of the patient, who must exist; `[]` is none."""
+    """The ids of all doctors of the patient. The doctors must exist. An empty list means no doctors."""
     patient_hospital: ReadOnly = None
     patient_doctor: ReadOnly = None
 
 
 class PatientCreate(CreateBody, PatientFields):
-    """A new patient: a first or a last name, and whatever else is known. Blank text is `null`."""
+    """A new patient.
+
+    A first name or a last name is required; all other fields are optional. Blank text means `null`.
+    """
 
     example = contract.CREATE_BODY
 
-    # validated even where absent, and as a field, so that its error stands among those of the others
+    # validated as a field, even if absent, so that a missing name is reported together with the errors of other fields
     patient_last_name: Annotated[str | None, Text(columns.patient_last_name), Field(validate_default=True)] = None
 
     @field_validator("patient_last_name")
@@ -142,7 +148,10 @@ class PatientCreate(CreateBody, PatientFields):
 
 
 class PatientUpdate(UpdateBody, PatientFields):
-    """What to change of a patient: absent stays, `null` or blank clears, ids replace the whole set."""
+    """The changes to a patient. Absent fields are left unchanged, and `null` or blank text clears a field.
+
+    `hospital_ids` and `doctor_ids` each replace the whole set of links.
+    """
 
     example = contract.UPDATE_BODY
 
@@ -157,15 +166,16 @@ NAME_MISSING_MESSAGE = "Give patient_first_name or patient_last_name: a patient 
 
 
 class PatientParameters(ListParameters):
-    """Which patients are wanted, and in what order; all conditions have to hold.
+    """The parameters that select and sort the patients of a list. A patient must meet all conditions.
 
-    Each filter is a column, Django's way with or without a comparison behind it (`app.listing.keyset`).
+    Each filter is named after a column. As in Django, a suffix such as `__gte` selects a comparison other than equality
+    (see `app.listing.keyset`).
     """
 
-    # the length first: what comes after takes longer than the text is long
+    # the length is checked first, because the time of the next check grows faster than the length of the text
     search: Annotated[str, Field(max_length=MAX_SEARCH_CHARACTERS), AfterValidator(_check_word_count)] | None = None
-    """What somebody knows of a patient, in any order: names or parts of them, a date of birth, a mobile number, an
-    e-mail address, a `unique_id`. Best match first; without `limit`, the best 100."""
+    """Words that describe a patient, in any order: names or parts of names, a date of birth, a mobile number, an e-mail
+    address or a `unique_id`. The best matches come first. Without `limit`, the response contains the best 100."""
     ordering: (
         Literal[
             "unique_id",
@@ -183,61 +193,70 @@ class PatientParameters(ListParameters):
         ]
         | None
     ) = None
-    """By what the list is sorted, then by `unique_id`; `-` for descending. What is not known comes last both ways."""
+    """The field to sort the list by. Patients with equal values are sorted by `unique_id`. A leading `-` means
+    descending order. Patients without a value come last in either order."""
     hospital_id: OneOrMany[Identifier] | None = None
-    """Patients of this hospital; any of these, where it is given several times, as for all filters."""
+    """Patients of the hospital with this id. You can give this filter, like every other filter, several times. Patients
+    then need to match only one of the values."""
     doctor_id: OneOrMany[Identifier] | None = None
-    """Patients of this doctor."""
+    """Patients of the doctor with this id."""
     profile_id: OneOrMany[Identifier] | None = None
-    """Patients that are linked to this profile."""
+    """Patients that are linked to the profile with this id."""
     patient_first_name: OneOrMany[Annotated[str, Text(columns.patient_first_name)]] | None = None
-    """All of it, without regard to case and accents, as for all texts."""
+    """Patients with this first name. The whole value must match. Case and accents are ignored, as in every text
+    filter."""
     patient_last_name: OneOrMany[Annotated[str, Text(columns.patient_last_name)]] | None = None
-    """All of it."""
+    """Patients with this last name. The whole value must match."""
     patient_last_name__startswith: OneOrMany[Annotated[str, Text(columns.patient_last_name)]] | None = None
-    """With what it begins."""
+    """Patients with a last name that starts with this text."""
     patient_town: OneOrMany[Annotated[str, Text(columns.patient_town)]] | None = None
-    """All of it."""
+    """Patients with this town. The whole value must match."""
     patient_region: OneOrMany[Annotated[str, Text(columns.patient_region)]] | None = None
-    """All of it."""
+    """Patients with this region. The whole value must match."""
     patient_province: OneOrMany[Annotated[str, Text(columns.patient_province)]] | None = None
-    """All of it."""
+    """Patients with this province. The whole value must match."""
     patient_country: OneOrMany[Annotated[str, Text(columns.patient_country)]] | None = None
-    """All of it."""
+    """Patients with this country. The whole value must match."""
     patient_race: OneOrMany[Annotated[str, Text(columns.patient_race)]] | None = None
-    """All of it."""
+    """Patients with this race. The whole value must match."""
     patient_access_medical_care: OneOrMany[Annotated[str, Text(columns.patient_access_medical_care)]] | None = None
-    """All of it."""
+    """Patients with this access to medical care. The whole value must match."""
     patient_gender: OneOrMany[RequiredGender] | None = None
-    """Male, Female, Other or Unknown, or M, F, O, U."""
+    """Patients with this gender: Male, Female, Other or Unknown, or the codes M, F, O or U."""
     patient_postal_code: OneOrMany[Annotated[str, Text(columns.patient_postal_code)]] | None = None
-    """Without regard to case."""
+    """Patients with this postal code. The whole value must match. Case is ignored."""
     patient_email_address: OneOrMany[Annotated[str, Email(columns.patient_email_address)]] | None = None
-    """Without regard to case."""
+    """Patients with this e-mail address. The whole value must match. Case is ignored."""
     patient_mobile_number: OneOrMany[Annotated[str, MobileNumber(columns.patient_mobile_number)]] | None = None
-    """In any spelling of the same number."""
+    """Patients with this mobile number. Different spellings of the same number match."""
     patient_date_of_birth: OneOrMany[DateParameter] | None = None
-    """Born on this day."""
+    """Patients born on this day."""
     patient_date_of_birth__gte: OneOrMany[DateParameter] | None = None
-    """Born on this day or later."""
+    """Patients born on or after this day."""
     patient_date_of_birth__lte: OneOrMany[DateParameter] | None = None
-    """Born on this day or before."""
+    """Patients born on or before this day."""
     date_created__gte: OneOrMany[TimestampParameter] | None = None
-    """Created at this moment or later; a date is its first moment, in UTC."""
+    """Patients created at or after this time. A date means 00:00 UTC on that day."""
     date_created__lt: OneOrMany[TimestampParameter] | None = None
-    """Created before this moment."""
+    """Patients created before this time. A date means 00:00 UTC on that day."""
     last_updated__gte: OneOrMany[TimestampParameter] | None = None
-    """Changed, or created, at this moment or later."""
+    """Patients last changed at or after this time. The creation counts as a change."""
     last_updated__lt: OneOrMany[TimestampParameter] | None = None
-    """Changed, or created, for the last time before this moment."""
+    """Patients last changed before this time. The creation counts as a change."""
 
     @property
     def is_paged_by_default(self) -> bool:
-        """Who searches wants the best."""
+        """Whether a request without `limit` returns one page of the list instead of the whole list.
+
+        This applies to a search, because a client that searches asks for the best matches.
+        """
         return self.search is not None
 
     def to_query(self, phone_region: str) -> ListQuery:
-        """What of the list is wanted; telephone numbers without a country's code are of `phone_region`."""
+        """Return the list query that these parameters ask for.
+
+        `phone_region` is the region, such as `ZA`, of telephone numbers without a country code.
+        """
         filters = {name: value for name, value in self if isinstance(value, list)}
         if numbers := filters.pop("patient_mobile_number", None):
             equivalents = {digits for number in numbers for digits in equivalent_numbers(number, phone_region)}
@@ -246,7 +265,10 @@ class PatientParameters(ListParameters):
 
 
 def _tidy_search_json_schema(schema: dict[str, Any]) -> None:
-    """Say that one value needs no list around it."""
+    """Tidy the JSON schema of `PatientSearch`, in place.
+
+    Publish that a filter accepts a single value without a list.
+    """
     for field in schema["properties"].values():
         for branch in list(field.get("anyOf", ())):
             if branch.get("type") == "array":
@@ -255,9 +277,9 @@ def _tidy_search_json_schema(schema: dict[str, Any]) -> None:
 
 
 class PatientSearch(PatientParameters, Schema):
-    """The same as `list_patients` takes in its query, for what must not stand in a URL: names, numbers, dates of birth.
+    """The parameters of `list_patients`, but in the body. Names, numbers and dates of birth must not appear in a URL.
 
-    A filter's value may be a list, of which one has to match.
+    The value of a filter may be a list. A patient then needs to match only one of its values.
     """
 
     model_config = ConfigDict(strict=True, hide_input_in_errors=True, json_schema_extra=_tidy_search_json_schema)

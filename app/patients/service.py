@@ -1,3 +1,5 @@
+"""Changes to patients, each in one transaction with the changes to their profiles and their links."""
+
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
@@ -10,7 +12,8 @@ from app.profiles.repository import ProfileRepository
 from app.records.history import History
 from app.records.links import LinkResult, unknown_link_error
 from app.records.preconditions import NO_PRECONDITION, Precondition
-from app.records.repository import Record, Repository
+from app.records.repository import Repository
+from app.records.results import Record
 from app.records.service import (
     ErasureResult,
     FormerProfilePolicy,
@@ -22,13 +25,16 @@ from app.records.service import (
 
 
 class PatientService(Service[PatientCreate, PatientUpdate]):
-    """Patients with their profile and their links, each call in one transaction."""
+    """The operations on patients, including their profiles and their links to hospitals and doctors.
+
+    Each call runs in one transaction.
+    """
 
     repository_class = PatientRepository
 
     @classmethod
     def conflict_keys(cls, body: PatientCreate | PatientUpdate) -> frozenset[str]:
-        """The patient and its profile."""
+        """Return the ids of the patient and of the profile that the request body contains."""
         profile = body.patient_profile
         return super().conflict_keys(body) | ({profile.unique_id} if profile else set())
 
@@ -38,21 +44,24 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
         precondition: Precondition = NO_PRECONDITION,
         timestamps: Mapping[str, Any] | None = None,
     ) -> Record:
-        """Create a patient; its profile is created or changed, its hospitals and doctors are linked.
+        """Create a patient, create or change its profile, and link the patient to its hospitals and doctors.
+
+        `timestamps` contains timestamps that the patient has in another system, by column name.
 
         Raises:
-            IdentifierTakenError: a patient has the id.
-            IdentifierRetiredError: a deleted patient (or for its profile, a deleted profile) had the id.
-            PreconditionFailedError: a patient has the id, and the precondition is that there is none.
-            InvalidError: hospitals or doctors do not exist, or are not the principal's, or none of these is; or the
-                profile is not.
-            ForbiddenError: the profile would change, or be another, and the principal may not; or it may not choose
-                the id.
+            IdentifierTakenError: another patient has the id.
+            IdentifierRetiredError: a deleted patient had the id, or a deleted profile had the id of the profile.
+            PreconditionFailedError: a patient has the id, and it does not meet the precondition.
+            ValidationFailedError: hospitals or doctors do not exist or may not be linked by the principal, a restricted
+                principal would not see the patient, or the principal may not use the profile.
+            ForbiddenError: the principal lacks the scope to link or change the profile, or it is restricted and the
+                body contains a `unique_id`.
         """
         values = {**body.sent_fields(), **(timestamps or {})}
         if self.repository.restricted and "unique_id" in values:
             raise ForbiddenError(
-                "Who is limited to hospitals cannot choose the unique_id of a patient: leave it out, and one is made."
+                "Your credentials are restricted to hospitals, so you cannot choose the unique_id of a patient. "
+                "Omit it, and one is generated."
             )
         await self.check_creation_precondition(values.get("unique_id"), precondition)  # before the profile's own errors
         links = self._pop_links(values)
@@ -64,21 +73,22 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
         return await self._ensure_journaled(result, "created")
 
     async def update(self, unique_id: str, body: PatientUpdate, precondition: Precondition = NO_PRECONDITION) -> Record:
-        """Change what is given of a patient.
+        """Update a patient with the fields that the body contains.
 
         Raises:
-            NotFoundError: there is none of this id.
-            PreconditionFailedError, PreconditionRequiredError: as the precondition says.
-            IdentifierRetiredError: a deleted profile had the profile's id.
-            InvalidError: hospitals or doctors do not exist, or are not the principal's to link, or the profile is
-                not; no name would be left, or the body has another `unique_id`.
+            NotFoundError: no visible patient has this id.
+            PreconditionFailedError, PreconditionRequiredError: see `Precondition.check`.
+            IdentifierRetiredError: a deleted profile had the id of the profile.
+            ValidationFailedError: hospitals or doctors do not exist or may not be linked by the principal, the
+                principal may not use the profile, the patient would have no name, or the body contains a different
+                `unique_id`.
             LastHospitalError: the principal would no longer see the patient.
-            ForbiddenError: the profile would change, or be another, and the principal may not.
+            ForbiddenError: the principal lacks the scope to link or change the profile.
         """
-        # the patient before all else: requests for one patient follow each other, and none waits in a circle
+        # the patient is locked first, so that requests for the same patient run one after the other, without deadlocks
         locked = await self.repository.lock(unique_id)
         if precondition.needs_current_etag and locked["profile_id"] is not None:
-            # a part of the representation that this may overwrite: it must not change after it was compared
+            # the profile is part of the representation, and it must not change after the comparison of the entity tags
             await self._profiles.lock(locked["profile_id"])
         await self._check_precondition(unique_id, precondition)
         values = body.sent_fields()
@@ -94,12 +104,14 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
     async def erase(
         self, unique_id: str, reason: str, former_profiles: FormerProfilePolicy | None = None
     ) -> ErasureResult:
-        """Remove a person's data everywhere: the patient, its profile unless other patients have it, their histories.
+        """Remove the data of a patient everywhere, including the history.
+
+        The patient's profile is removed too, with its history, unless another patient has it.
 
         Raises:
-            NotFoundError: there never was a patient of this id.
-            FormerProfilesError: the patient had other profiles that nobody has now, and `former` does not say what
-                becomes of them.
+            NotFoundError: there never was a patient with this id.
+            FormerProfilesError: the patient once had other profiles, which no patient has now, and `former_profiles` is
+                None.
         """
         latest_snapshot = await self._lock_for_erasure(unique_id)
         past_profile_ids = await self.history.distinct_values(unique_id, "profile_id")
@@ -119,7 +131,10 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
         return ErasureResult(records, len(kept_profile_ids))
 
     async def _lock_if_unused(self, profile_id: str) -> bool:
-        """Whether there is something of a profile, and no patient has it; it is locked, so that none gets it."""
+        """Lock a profile, so that no patient can be linked to it. Return whether it can be erased.
+
+        A profile can be erased if no patient has it and the journal contains data about it. It may already be deleted.
+        """
         await self._profiles.advisory_lock(profile_id)
         with suppress(NotFoundError):
             await self._profiles.lock_for_deletion(profile_id)
@@ -137,9 +152,11 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
         return {name: values.pop(name) for name in self.repository.link_relations if name in values}
 
     async def _upsert_profile(self, values: dict[str, Any], linked_profile_id: str | None = None) -> None:
-        """Write the profile that `values` holds, and put its id in its place; `linked` is the patient's until now.
+        """Write the profile that `values` contains, and put `profile_id` in place of `patient_profile` in `values`.
 
-        Putting back what is there needs no scope; who links another profile gets to see it.
+        `linked_profile_id` is the id of the patient's current profile. A request that sends this profile unchanged
+        needs no scope. A request that links a different profile needs a profile scope, because the response shows that
+        profile.
         """
         if "patient_profile" not in values:
             return
@@ -150,14 +167,19 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
             self.principal.require(Scope.PROFILES_WRITE)
 
     def _require_profile_scopes(self, profile_id: str | None, linked_profile_id: str | None) -> None:
-        """Refuse to link another profile where the principal may not see profiles, before it could tell anything."""
+        """Check that the principal may link the profile, before the response can reveal anything about it.
+
+        Raises:
+            MissingScopeError: `profile_id` is not the id of the patient's current profile, and the principal has no
+                profile scope.
+        """
         if profile_id not in {None, linked_profile_id}:
             self.principal.require(Scope.PROFILES_READ, Scope.PROFILES_WRITE)
 
     async def _drop_dangling_references(self, values: dict[str, Any], before: Mapping[str, Any]) -> list[FieldError]:
         profile_id, linked_profile_id = values["profile_id"], before.get("profile_id")
         self._require_profile_scopes(profile_id, linked_profile_id)
-        # the patient's own was visible with it, though after a deletion nothing shows that any more
+        # the patient's current profile was visible with the patient, but after a deletion no row shows this any more
         profiles = self._profiles.unrestricted if profile_id == linked_profile_id else self._profiles
         if profile_id is None or await profiles.is_visible(profile_id):
             return []
@@ -171,7 +193,7 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
         if own_hospitals is None:
             return super()._links_to_restore(links, latest_snapshot)
         hospitals = own_hospitals.intersection(links["hospital_ids"])
-        # a patient that is there keeps the hospitals that are not the principal's; one that was deleted gets them back
+        # an existing patient keeps its hospitals outside the principal's scope; a deleted one gets them back
         repository = self.repository if latest_snapshot is None else self.repository.unrestricted
         hospitals |= frozenset(latest_snapshot["hospital_ids"] if latest_snapshot else ()) - own_hospitals
         return repository, {**links, "hospital_ids": sorted(hospitals)}
@@ -185,14 +207,21 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
             yield error._replace(loc=("body", *error.loc), msg=message)
 
     def _missing_own_hospital_errors(self, link_result: LinkResult) -> Iterator[FieldError]:
-        """The error of a new patient that its creator could not see."""
+        """Yield an error if a restricted principal could not see the patient after the write.
+
+        This is so if the patient is linked to none of the principal's hospitals.
+        """
         own_hospitals = self.principal.hospitals
         if own_hospitals is not None and own_hospitals.isdisjoint(link_result.linkable_ids.get("hospital_ids", ())):
-            message = "Name at least one of the hospitals that you are limited to"
+            message = "Include at least one of the hospitals that your credentials are restricted to"
             yield FieldError(("body", "hospital_ids"), message, "own_hospital_missing")
 
     def _ensure_still_visible(self, link_result: LinkResult) -> None:
-        """Refuse to have the principal lose sight of a patient."""
+        """Raise an error if a restricted principal could no longer see the patient after the write.
+
+        Raises:
+            LastHospitalError: the write would leave the patient in none of the principal's hospitals.
+        """
         if "hospital_ids" in link_result.linkable_ids and any(self._missing_own_hospital_errors(link_result)):
             raise LastHospitalError
 

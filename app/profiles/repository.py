@@ -1,3 +1,5 @@
+"""Profile rows: which of them restricted principals can see, and how the profile of a patient is written."""
+
 from functools import cache
 from typing import Any
 
@@ -25,7 +27,11 @@ class ProfileRepository(Repository):
 
     @classmethod
     def visibility_condition(cls, *, restricted: bool) -> ColumnElement[bool]:
-        """Whoever is limited sees the profiles of the patients that it sees."""
+        """Return the condition that a profile is visible.
+
+        An unrestricted principal sees all profiles. A restricted principal sees only the profiles of the patients that
+        it sees.
+        """
         if not restricted:
             return super().visibility_condition(restricted=restricted)
         patients = Patient.__table__.c
@@ -33,7 +39,7 @@ class ProfileRepository(Repository):
 
     @classmethod
     def was_visible(cls, _: ColumnElement[Any]) -> ColumnElement[bool]:
-        """Nobody was linked to it when it was deleted."""
+        """Return a condition that is always false, because no patient was linked to a profile when it was deleted."""
         return false()
 
     @classmethod
@@ -62,14 +68,15 @@ class ProfileRepository(Repository):
         return select(row.c.unique_id, row.c.version, journaled)
 
     async def upsert(self, unique_id: str, values: dict[str, Any]) -> bool:
-        """Create the profile, or overwrite the given `values` of it. Any number of requests may do so at once.
+        """Create a profile, or overwrite the given `values` of an existing one. Return whether anything was written.
 
-        Whether anything was written. One that the principal does not see is as good as one that was deleted.
+        Any number of requests may do this concurrently. For a restricted principal, the error for a profile that it
+        cannot see is the same as for a deleted profile.
 
         Raises:
             IdentifierRetiredError: a deleted profile had the id.
-            UnavailableProfileError: the same, or there is one, for a principal that is limited to hospitals.
-            ConflictError: its entry could not be written.
+            ProfileNotAccessibleError: the principal is restricted, and the profile is deleted or not visible to it.
+            ConflictError: a concurrent request changed the profile first.
         """
         visible = not self.restricted or await self.is_visible(unique_id)
         statement = self._upsert_statement(frozenset(values), overwrite=visible)

@@ -1,3 +1,5 @@
+"""Request and response bodies of profiles, including the profile that is sent as a part of a patient."""
+
 from typing import Annotated
 
 from app import contract
@@ -9,7 +11,7 @@ columns = ProfileRow.__table__.c
 
 
 class ProfileFields(RequestBody):
-    """What a client may set of a profile."""
+    """The fields of a profile that clients can set."""
 
     email: Annotated[str | None, Email(columns.email)] = None
     first_name: Annotated[str | None, Text(columns.first_name)] = None
@@ -17,7 +19,7 @@ class ProfileFields(RequestBody):
 
 
 class Profile(Representation):
-    """A profile: an account that patients are linked to."""
+    """A profile, which is an account that patients can be linked to."""
 
     example = contract.PROFILE
 
@@ -36,15 +38,18 @@ class ProfileCreate(CreateBody, ProfileFields):
 
 
 class ProfileUpdate(UpdateBody, ProfileFields):
-    """What to change of a profile; what is absent stays."""
+    """The changes to a profile. Absent fields are left unchanged."""
 
     example = contract.PROFILE_FIELDS
 
 
 class ProfileUpsert(ProfileFields):
-    """The profile of a patient: created if its `unique_id` is unknown, else given fields overwrite and others stay."""
+    """A patient's profile. If no profile has its `unique_id`, it is created.
+
+    Otherwise, the given fields are updated, and absent fields are left unchanged.
+    """
 
     unique_id: Identifier
-    """Says which profile; an e-mail address or names alone do not."""
+    """The id of the profile. It is required, because an e-mail address or a name does not identify a profile."""
     date_created: ReadOnly = None
     last_updated: ReadOnly = None

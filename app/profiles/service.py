@@ -5,7 +5,7 @@ from app.errors import ForbiddenError
 from app.profiles.repository import ProfileRepository
 from app.profiles.schemas import ProfileCreate, ProfileUpdate
 from app.records.preconditions import NO_PRECONDITION, Precondition
-from app.records.repository import Record
+from app.records.results import Record
 from app.records.service import Service
 
 
@@ -18,14 +18,15 @@ class ProfileService(Service[ProfileCreate, ProfileUpdate]):
         precondition: Precondition = NO_PRECONDITION,
         timestamps: Mapping[str, Any] | None = None,
     ) -> Record:
-        """Create a profile that no patient is linked to yet.
+        """Create a profile that is not linked to any patient yet.
 
         Raises:
-            ForbiddenError: the principal is limited to hospitals, and would not see it.
-            IdentifierTakenError, IdentifierRetiredError, PreconditionFailedError: as `Service.create`.
+            ForbiddenError: the principal is restricted to hospitals, so that it could not see the profile.
+            IdentifierTakenError, IdentifierRetiredError, PreconditionFailedError: see `Service.create`.
         """
         if self.repository.restricted:
             raise ForbiddenError(
-                "Who is limited to hospitals creates profiles with their patients: send it as patient_profile."
+                "Your credentials are restricted to hospitals, so you cannot create a profile by itself. "
+                "Send it as patient_profile."
             )
         return await super().create(body, precondition, timestamps)

@@ -1,9 +1,9 @@
-"""The JSON document of a record, built by PostgreSQL in one statement from the fields of the response schema.
+"""Builds the JSON documents of records in PostgreSQL, in one statement, from the fields of the response schema.
 
-A field of the schema is the column of the same name, or a relation declared here. PostgreSQL writes the JSON (`json`,
-which keeps the order of the keys, never `jsonb`), and its bytes reach the client unchanged. Links are aggregated for
-the whole page at once, not per patient: this is 1.4 times as fast as correlated subqueries for a page of 50 records,
-and as fast for one.
+A field of the schema is filled from the column of the same name, or from a relation (`ToOne` or `ToMany`). PostgreSQL
+builds the JSON with the type `json`, because `jsonb` does not keep the order of the keys, and the client receives its
+bytes unchanged. Links are aggregated for the whole page at once, not with a subquery for each patient. For a page of 50
+records this is 1.4 times as fast, and for a single record it is equally fast.
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,10 @@ _MICROSECONDS_FORMAT = 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'
 
 
 def as_contract_json(column: ColumnElement[Any]) -> ColumnElement[Any]:
-    """Return a column in the contract's format: timestamps in UTC with six decimals or none, decimals as strings."""
+    """Return the SQL expression for a column in the format of the API contract.
+
+    Timestamps are in UTC, with six decimals, or with none if they are whole seconds. Decimal numbers become strings.
+    """
     if isinstance(column.type, DateTime):
         is_whole_second = column == func.date_trunc(literal_column("'second'"), column)
         text_format = case(
@@ -57,14 +60,17 @@ def _json_object(schema: type[BaseModel], source: FromClause) -> ColumnElement[A
 
 @dataclass(frozen=True)
 class ToOne:
-    """A nested object: the row of `target` whose id is in the column `foreign_key_name`, or `null`."""
+    """A nested object in a document: the row of `target` with the id in the column `foreign_key_name`, or `null`."""
 
     schema: type[BaseModel]
     target: Table
     foreign_key_name: str
 
     def join(self, page: CTE, source: FromClause) -> tuple[FromClause, ColumnElement[Any]]:
-        """Join the target to `source`; return the new source and the nested object's expression."""
+        """Return `source` joined to the target, and the nested object's SQL expression.
+
+        `page` contains the records, with their foreign keys.
+        """
         target = self.target.alias()
         joined = source.outerjoin(target, target.c.unique_id == page.c[self.foreign_key_name])
         return joined, case((target.c.unique_id.is_not(None), _json_object(self.schema, target)))
@@ -72,34 +78,36 @@ class ToOne:
 
 @dataclass(frozen=True)
 class ToMany:
-    """A nested array: the rows of `target` whose ids are in `link_table`, ordered by their `unique_id`."""
+    """A nested array in a document: the rows of `target` that `link_table` links to the record, sorted by id."""
 
     schema: type[BaseModel]
     target: Table
     link_table: Table
     scoped: bool = False
-    """Whether a restricted principal can change only links to the hospitals in its scope."""
+    """Whether the targets are hospitals, so that a restricted principal can change only links to hospitals in its
+    scope."""
     pending_links: FromClause | None = None
-    """The links after the statement that changes them, which itself sees the table as it was before."""
+    """The links as they are after the statement that changes them, or None to read `link_table`. The statement itself
+    sees the table as it was before the change."""
 
     @property
     def owner_column(self) -> Column[Any]:
-        """The column of the link table with the id of the record that the document describes."""
+        """The column of `link_table` with the id of the record that has the links, for example `patient_id`."""
         return self.link_table.primary_key.columns[0]
 
     @property
     def target_column(self) -> Column[Any]:
-        """The column of the link table with the id of the target."""
+        """The column of `link_table` with the id of the linked record, for example `hospital_id`."""
         return self.link_table.primary_key.columns[1]
 
     @property
     def link_columns(self) -> tuple[FromClause, ColumnElement[Any], ColumnElement[Any]]:
-        """The links to read, and their columns with the ids of the owner and of the target."""
+        """The links to read (`pending_links` or `link_table`), then their owner column and their target column."""
         links = self.link_table if self.pending_links is None else self.pending_links
         return links, links.c[self.owner_column.name], links.c[self.target_column.name]
 
     def join(self, page: CTE, source: FromClause) -> tuple[FromClause, ColumnElement[Any]]:
-        """Join the arrays of the whole page to `source`; return the new source and the nested array's expression."""
+        """Return `source` joined to the arrays of all records on the page, and the nested array's SQL expression."""
         item = _json_object(self.schema, self.target)
         links, owner, key = self.link_columns
         aggregated = (
@@ -114,7 +122,10 @@ class ToMany:
 
 
 class Document:
-    """How the documents of one resource are built: the fields of `schema`, from `table` and the named relations."""
+    """Builds the documents of one resource.
+
+    Each field of `schema` is filled from the column of `table` with the same name, or from the relation with this name.
+    """
 
     def __init__(self, schema: type[BaseModel], table: Table, **relations: ToOne | ToMany) -> None:
         self.schema = schema
@@ -122,7 +133,10 @@ class Document:
         self.relations = relations
 
     def replace_relations(self, replacements: Mapping[ToMany, ToMany]) -> "Document":
-        """Return the same document with some of its relations replaced."""
+        """Return a copy of this document with other relations.
+
+        Each relation that is a key of `replacements` is replaced by the corresponding value.
+        """
         relations = {
             name: replacements.get(relation, relation) if isinstance(relation, ToMany) else relation
             for name, relation in self.relations.items()
@@ -130,15 +144,18 @@ class Document:
         return Document(self.schema, self.table, **relations)
 
     def select_rows(self) -> Select[Any]:
-        """Select all rows of the table, with the columns that documents are built from."""
+        """Return a statement that selects all rows of the table, with every column that is not generated."""
         return select(*non_generated_columns(self.table))
 
     def select_documents(self, rows: Select[Any]) -> Select[str, str]:
-        """Build a statement that returns `(unique_id, document)`, both text, for `rows`, a selection from the table."""
+        """Return a statement that builds the documents of `rows`, a selection from the table.
+
+        The statement returns `(unique_id, document)` for each row, both as text.
+        """
         return self.select_page(rows.cte("page"))
 
     def select_page(self, page: CTE) -> Select[str, str]:
-        """Build the same statement for `page`, a part of a larger statement."""
+        """Return the statement of `select_documents` for `page`, a CTE of a larger statement that contains the rows."""
         source: FromClause = page
         fields: list[ColumnElement[Any]] = []
         for name in self.schema.model_fields:

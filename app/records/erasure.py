@@ -1,4 +1,4 @@
-"""Erasure: removes a record's data and keeps only the fact that it existed and the reason for its removal."""
+"""Erases records: removes all data of a record except for the fact that it existed and the reason for the erasure."""
 
 from sqlalchemy import Text, bindparam, case, cast, delete, func, insert, null, select, text, update
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, aggregate_order_by
@@ -24,7 +24,8 @@ from app.records.journal_hash import content_hash, epoch_microseconds, hex_text
 
 ALLOW_ERASURE = select(func.set_config("patients.erasing", "yes", True))
 DENY_ERASURE = select(func.set_config("patients.erasing", "", True))
-"""Each sets, for the rest of the transaction, the parameter that the triggers of the journal and the audit check."""
+"""Statements that allow and forbid erasure for the rest of the transaction. They set a parameter that the triggers of
+the journal and the audit check."""
 
 PERSONAL_DATA_TABLES = (
     Patient.__tablename__,
@@ -32,7 +33,7 @@ PERSONAL_DATA_TABLES = (
     *(table.name for table in (patient_hospitals, patient_doctors, journal, audit, idempotency_keys)),
     *(table.name for table in (name_words, hospital_words, stale_words)),
 )
-"""The tables that contain personal data."""
+"""Names of the tables that contain personal data. Their planner statistics are rebuilt after an erasure."""
 _CLEAR_STATISTICS_STATEMENT = text(
     """
     SELECT pg_clear_attribute_stats(schemaname, tablename, attname, inherited) FROM pg_stats
@@ -44,10 +45,12 @@ _ANALYZE_STATEMENT = text(f"ANALYZE {', '.join(PERSONAL_DATA_TABLES)}")
 
 
 async def renew_statistics(connection: AsyncConnection) -> None:
-    """Rebuild the planner's statistics without the erased data, which works only after the erasure is committed.
+    """Rebuild PostgreSQL's planner statistics of all tables with personal data, so that no erased value remains in
+    them.
 
-    Statistics contain column values, visible to every role that may read the columns. They are cleared first, because
-    ANALYZE keeps the old ones of an empty table; before PostgreSQL 18, nothing can clear them.
+    Call this function after the erasure is committed, because it has no effect before. Statistics contain column
+    values, and every role that may read the columns can read them. The statistics are cleared first, because ANALYZE
+    keeps the old statistics of a table that is now empty. Before PostgreSQL 18, they cannot be cleared.
     """
     if (await connection.execute(_SELECT_CAN_CLEAR_STATISTICS)).scalar_one():
         await connection.execute(_CLEAR_STATISTICS_STATEMENT)
@@ -57,11 +60,12 @@ async def renew_statistics(connection: AsyncConnection) -> None:
 async def erase_traces(
     connection: AsyncConnection, resource: str, unique_id: str, reason: str, principal: Principal
 ) -> int:
-    """Remove a deleted record from the journal, stored responses and the audit; return the number of removed entries.
+    """Remove a deleted record from the journal, the stored responses and the audit.
 
-    One journal entry remains, under a token instead of the id, because clients may have used an identity number as id.
-    It lists the removed entries by time and hash, and the redacted entries of other records by their hash and the hash
-    of their new content, so that the hash chains can still be verified.
+    Return the number of removed journal entries. One entry, about the erasure, remains. It has a token in place of the
+    record's id, because clients may have used an identity number as the id. It lists the removed entries by time and
+    hash. It also lists each redacted entry of another record by its hash and the hash of its new content. The hash
+    chains can therefore still be verified.
 
     Raises:
         sqlalchemy.exc.ProgrammingError: the role of the connection lacks the privilege (SQLSTATE 42501).
@@ -88,7 +92,11 @@ async def erase_traces(
 
 
 async def _pseudonymize_audit(connection: AsyncConnection, resource: str, unique_id: str, token: str) -> None:
-    """Replace the id with the token in the audit: the access stays recorded, the identity of the record does not."""
+    """Replace the record's id with the token in the audit, so that accesses stay recorded but do not identify the
+    record.
+
+    The reasons that were given for these accesses are removed.
+    """
     ids = audit.c.ids
     is_about_record = (audit.c.resource == resource, ids.contains([unique_id]))
     pseudonymized_ids = func.array_replace(ids, unique_id, token)
@@ -96,9 +104,10 @@ async def _pseudonymize_audit(connection: AsyncConnection, resource: str, unique
 
 
 async def _clear_idempotent_responses(connection: AsyncConnection, path: str, unique_id: str, token: str) -> None:
-    """Remove the stored responses that contain a record.
+    """Remove the stored responses that contain the erased record.
 
-    The keys of requests that created it stay, so that such a request, sent again, does not create another record.
+    The idempotency keys of the requests that created the record are kept. Otherwise, sending such a request again would
+    create another record.
     """
     columns = idempotency_keys.c
     is_on_record_path = columns.path.startswith(f"{path}{unique_id}/", autoescape=True)
@@ -110,12 +119,13 @@ async def _clear_idempotent_responses(connection: AsyncConnection, path: str, un
 
 
 async def _redact_profile_links(connection: AsyncConnection, profile_id: str, token: str) -> list[list[str]]:
-    """Replace a profile's id with the token in the journal of patients that had it, and clear responses that show it.
+    """Replace the id of an erased profile with the token in the journal entries of the patients that had the profile.
 
-    Return the hash of each redacted entry and the hash of its new content, so that a later change can be detected.
+    Stored responses that contain the profile are cleared. Return `[hash, hash of the new content]`, both in
+    hexadecimal, for each redacted entry, so that a later change to the entry can be detected.
 
-    A redacted entry keeps the hash of its original content, with which its hash chain continues. Its salt is removed:
-    without it, nobody can test guesses of the removed id.
+    A redacted entry keeps the hash of its original content, because the hash chain continues from it. The entry's salt
+    is removed, so that nobody can use this hash to test guesses of the removed id.
     """
     patients = Patient.__tablename__
     record = journal.c.record

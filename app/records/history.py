@@ -37,18 +37,23 @@ from app.records import hospital_scope
 from app.records.documents import as_contract_json
 from app.records.history_schemas import Entry
 from app.records.journal_entries import snapshot_columns
-from app.records.repository import Record, Repository
+from app.records.repository import Repository
+from app.records.results import Record
 
 
 class PastState(NamedTuple):
-    """The columns and the link ids of a record in an earlier version."""
+    """The column values of a record in an earlier version, and the ids that it was linked to, by set of links."""
 
     columns: dict[str, Any]
     links: dict[str, list[str]]
 
 
 class History:
-    """The history of the records of one resource, as far as the principal of `repository` may know it."""
+    """Reads the history of the records of one resource from the journal.
+
+    `list_entries`, `get` and `newest_version` return only what the principal of `repository` may see. Callers of the
+    other methods must check this themselves.
+    """
 
     def __init__(self, repository: Repository) -> None:
         self.connection = repository.connection
@@ -64,7 +69,10 @@ class History:
         return build_statement(type(self.repository), restricted=self.repository.restricted)
 
     async def list_entries(self, unique_id: str, before: int, limit: int) -> list[Record]:
-        """Return up to `limit` entries of versions below `before`, newest first; their `unique_id` is the version."""
+        """Return up to `limit` journal entries of a record, newest first, whose versions are below `before`.
+
+        Each entry is returned as a `Record` with the version number, as text, for its `unique_id`.
+        """
         parameters = self._parameters(unique_id, before=before, limit=limit)
         return [
             Record._make(row)
@@ -72,10 +80,10 @@ class History:
         ]
 
     async def get(self, unique_id: str, version: int) -> Record:
-        """Return the entry of one version.
+        """Return the journal entry of a record for one version.
 
         Raises:
-            NotFoundError: there is no such version, as far as the principal may know.
+            NotFoundError: the record has no such version, or the principal may not see its history.
         """
         entries = await self.list_entries(unique_id, version + 1, 1)
         if not entries or entries[0].unique_id != str(version):
@@ -83,12 +91,12 @@ class History:
         return entries[0]
 
     async def past_state(self, unique_id: str, version: int) -> PastState:
-        """Return the state of a record in an earlier version.
+        """Return the column values and links of a record in an earlier version.
 
-        The caller must have checked that the principal may know the record.
+        The caller must have checked that the principal may see the history of the record.
 
         Raises:
-            ValidationFailedError: there is no such version, or it is a deletion.
+            ValidationFailedError: the record has no such version, or this version is its deletion.
         """
         row = (
             await self.connection.execute(_SELECT_SNAPSHOT, self._parameters(unique_id, version=version))
@@ -109,24 +117,27 @@ class History:
         return PastState(columns, {name: record.get(name, []) for name in self.repository.link_relations})
 
     async def latest_snapshot(self, unique_id: str) -> dict[str, Any] | None:
-        """Return the current record, or its last state before its deletion; None if there never was such a record."""
+        """Return the newest snapshot of a record in the journal, or None if there never was such a record.
+
+        For a deleted record, the snapshot is its last state before the deletion.
+        """
         record: dict[str, Any] | None = (
             await self.connection.execute(_SELECT_LATEST_SNAPSHOT, self._parameters(unique_id))
         ).scalar_one_or_none()
         return record
 
     async def distinct_values(self, unique_id: str, field: str) -> set[str]:
-        """Return all values that a text field of a record has ever had."""
+        """Return all values that the text field `field` of a record has had in any version."""
         value = journal.c.record.op("->>")(field)
         distinct_statement = select(value).where(_IS_OF_RECORD, value.is_not(None)).distinct()
         rows = await self.connection.execute(distinct_statement, self._parameters(unique_id))
         return set(rows.scalars())
 
     async def newest_version(self, unique_id: str) -> int:
-        """Return the newest version of a record, which may be its deletion.
+        """Return the number of a record's newest version. For a deleted record, this version is the deletion.
 
         Raises:
-            NotFoundError: there never was a record with this id, as far as the principal may know.
+            NotFoundError: there never was a record with this id, or the principal may not see its history.
         """
         newest = await self.connection.execute(
             self._scoped_statement(_newest_version_statement), self._parameters(unique_id)
@@ -138,7 +149,7 @@ class History:
 
 
 def _decode_value(column: Column[Any], value: Any) -> Any:
-    """Convert a value in the record of an entry to the Python type of its column."""
+    """Convert a JSON value from the `record` of a journal entry to the Python type of its column."""
     if value is None:
         return None
     if isinstance(column.type, DateTime):
@@ -163,9 +174,11 @@ _SELECT_LATEST_SNAPSHOT = (
 
 
 def _may_know(repository_class: type[Repository], *, restricted: bool) -> ColumnElement[bool]:
-    """Return whether the principal may know the record `:id`: it can see it, or could see it until its deletion.
+    """Return the condition that the principal may see the history of the record `:id`.
 
-    The condition does not depend on the row of the journal, so it is evaluated once per statement.
+    A restricted principal may see it if the record is visible to the principal, or if the record is deleted and was
+    visible to the principal in its last state. The condition does not refer to rows of the journal, so PostgreSQL
+    evaluates it once per statement.
     """
     if not restricted:
         return true()
@@ -184,9 +197,10 @@ def _newest_version_statement(repository_class: type[Repository], *, restricted:
 
 
 def _changed_fields(earlier: FromClause, later: FromClause) -> ColumnElement[Any]:
-    """Return the fields that differ between the records of two entries, except `last_updated`, which always differs.
+    """Return a JSON object of the fields that differ between the records of two entries, with `from` and `to` for each.
 
-    The difference is computed on request: if each entry stored it, a creation would store its whole record twice.
+    `last_updated` is omitted, because it always differs. The differences are computed when they are requested. If
+    entries stored them, the entry of a creation would contain its whole record twice.
     """
     old, new = (
         func.json_each(side.c.record).table_valued("key", "value", name=name).render_derived()

@@ -1,48 +1,46 @@
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from app.fields.schemas import Representation, RequestBody
-from app.fields.types import Timestamp
+from app.fields.types import ACCEPT_INTEGRAL_FLOAT, Timestamp
 
 MAX_VERSION = 2**53 - 1
-"""The largest integer that every JSON reader represents exactly (RFC 8259, section 6)."""
-
-
-def _integral_float_as_int(value: object) -> object:
-    """Convert an integral float to an integer, because 1.0 is an integer in JSON too."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+"""Maximum version number in a request: every JSON parser represents integers up to this one exactly (RFC 8259, section
+6)."""
 
 
 class Change(Representation):
-    """The value of a field before and after a change; `null` if it had no value."""
+    """The values of a field before and after a change. A value is `null` if the field had none."""
 
     before: Any = Field(alias="from")
     after: Any = Field(alias="to")
 
 
 class Entry(Representation):
-    """One version of a record: the change, its time and author, and the record after the change."""
+    """One version in the history of a record: the change, its time and author, and the record after the change."""
 
     version: int
-    """The number of the change, counted from the creation of the record; its deletion is counted too."""
+    """The number of the version. The creation of the record is version 1. Each later change, including a deletion, adds
+    1."""
     action: Literal["created", "updated", "deleted", "restored", "erased"]
     time: Timestamp
     actor: str
     """The name of the principal that made the change."""
     request_id: str | None
-    """The id of the request that made the change, as in its `X-Request-ID` header and in the log."""
+    """The id of the request that made the change. It is the same id as in the header `X-Request-ID` and in the log."""
     changes: dict[str, Change]
-    """The fields whose values changed, each with `from` and `to`."""
+    """The fields that changed, each with its value before (`from`) and after (`to`) the change."""
     record: dict[str, Any] | None
-    """The record's fields and the ids of its links after the change. Fields that are `null` are omitted. The whole
-    value is `null` if the record was deleted."""
+    """The record after the change: its fields, and the ids of the records that it is linked to. Fields that are `null`
+    are omitted. If the change is a deletion, `record` is `null`."""
 
 
 class Restore(RequestBody):
-    """The version to restore."""
+    """A request to restore an earlier version of a record."""
 
-    version: Annotated[int, Field(ge=1, le=MAX_VERSION, strict=True), BeforeValidator(_integral_float_as_int)]
-    """A version number from the history of the record."""
+    version: Annotated[int, Field(ge=1, le=MAX_VERSION, strict=True), ACCEPT_INTEGRAL_FLOAT]
+    """The number of the version to restore, from the history of the record."""
     skip_missing: bool = Field(default=False, strict=True)
-    """Whether to omit links to records that no longer exist; otherwise they are an error."""
+    """Whether to leave out links to records that no longer exist. If `false`, such links are an error, and nothing is
+    restored."""

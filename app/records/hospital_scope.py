@@ -1,4 +1,4 @@
-"""The hospital scope: what a principal that is restricted to certain hospitals may know."""
+"""The hospital scope: SQL conditions that limit a restricted principal to the patients of certain hospitals."""
 
 from typing import Any
 
@@ -25,27 +25,29 @@ from app.db.base import ID_TEXT
 from app.models import patient_hospitals
 
 HOSPITALS_PARAMETER = bindparam("hospitals", type_=ARRAY(ID_TEXT))
-"""The hospitals that the principal is restricted to. Statements for unrestricted principals do not have it."""
+"""Bind parameter: the ids of the hospitals that the principal is restricted to. Statements for unrestricted principals
+do not have this parameter."""
 
 
 def scope_parameters(principal: Principal) -> dict[str, Any]:
-    """Return the parameters that statements on behalf of a principal need for its hospital scope."""
+    """Return the bind parameters that contain the principal's hospital scope; none if the principal is unrestricted."""
     return {} if principal.hospitals is None else {"hospitals": sorted(principal.hospitals)}
 
 
 def is_in_scope(hospital_id: ColumnElement[str]) -> ColumnElement[bool]:
-    """Return the condition that a hospital is in the principal's scope."""
+    """Return the condition that a hospital is in the principal's hospital scope."""
     return hospital_id == any_(HOSPITALS_PARAMETER)
 
 
 def patient_in_scope(patient_id: Column[Any]) -> ColumnElement[bool]:
-    """Return the condition that a patient is linked to one of the principal's hospitals."""
+    """Return the condition that a patient is linked to at least one hospital in the principal's hospital scope."""
     link = patient_hospitals.c
     return exists().where(link.patient_id == patient_id, is_in_scope(link.hospital_id))
 
 
 MAX_ID_LOOKUPS = 2000
-"""Maximum number of patients looked up one by one: any other plan would read more index pages for so few."""
+"""Maximum number of patients that are looked up one by one. For so few patients, any other query plan would read more
+index pages."""
 _FEW_IDS_PARAMETER = bindparam("few", type_=ARRAY(ID_TEXT))
 _SELECT_SCOPED_IDS = (
     select(patient_hospitals.c.patient_id)
@@ -56,24 +58,26 @@ _SELECT_SCOPED_IDS = (
 
 
 def is_in_few_ids(patient_id: ColumnElement[str]) -> ColumnElement[bool]:
-    """Return the condition that a patient is one of those that `scoped_ids_if_few` returned."""
+    """Return the condition that a patient's id is among the ids that `scoped_ids_if_few` returned."""
     return patient_id == any_(_FEW_IDS_PARAMETER)
 
 
 async def scoped_ids_if_few(connection: AsyncConnection, principal: Principal) -> dict[str, Any] | None:
-    """Return the ids of all patients in scope as parameters for `is_in_few_ids`; None if they exceed `MAX_ID_LOOKUPS`.
+    """Return the ids of all patients in the principal's hospital scope, as the bind parameter for `is_in_few_ids`.
 
-    Otherwise, the few patients of a small hospital would be searched for among all patients.
+    Return None if there are more than `MAX_ID_LOOKUPS`. Without these ids, PostgreSQL would search all patients to find
+    the few patients of a small hospital.
     """
     scoped_ids = (await connection.execute(_SELECT_SCOPED_IDS, scope_parameters(principal))).scalars().all()
     return None if len(scoped_ids) > MAX_ID_LOOKUPS else {"few": scoped_ids}
 
 
 def next_patients_in_scope(after: ColumnElement[str], limit: ColumnElement[int]) -> Select[str]:
-    """Select the ids of the first `limit` patients in scope after the id `after`.
+    """Return a statement that selects the first `limit` ids after the id `after` of patients in the principal's scope.
 
-    Up to `limit` ids are read from each hospital's part of the index, however many patients of other hospitals lie
-    between them. Otherwise, a small hospital in a register of a million patients would wait for all of these.
+    PostgreSQL reads up to `limit` ids from each hospital's part of the index, and skips the patients of other
+    hospitals. Otherwise, a list for a small hospital would have to read all patients of other hospitals between its
+    own, which can be a million.
     """
     own_hospitals = func.unnest(HOSPITALS_PARAMETER).table_valued("hospital_id", name="own").render_derived()
     link = patient_hospitals.c
@@ -86,6 +90,6 @@ def next_patients_in_scope(after: ColumnElement[str], limit: ColumnElement[int])
 
 
 def record_was_in_scope(record: ColumnElement[Any]) -> ColumnElement[bool]:
-    """Return the condition that, by the `record` of a journal entry, a patient was linked to a hospital in scope."""
+    """Return the condition that, in the `record` of a journal entry, a patient is linked to a hospital in scope."""
     overlaps: ColumnElement[bool] = cast(record, JSONB)["hospital_ids"].has_any(cast(HOSPITALS_PARAMETER, ARRAY(Text)))
     return overlaps

@@ -1,4 +1,4 @@
-"""Journal entries, inserted by the statement that also returns the changed record, without an extra round trip."""
+"""Inserts journal entries in the same statement that writes and returns the record, without an extra round trip."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -29,18 +29,19 @@ from app.models import journal
 from app.records.documents import ToMany, as_contract_json
 
 ENTRY_COLUMNS = frozenset({"unique_id", "version"})
-"""The columns of a record that are also columns of its journal entries."""
+"""Names of the record columns that the journal also has as columns. They are therefore left out of an entry's
+`record`."""
 
 
 def snapshot_columns(table: Table) -> list[str]:
-    """Return the names of the columns in the record of an entry: those not generated and not in `ENTRY_COLUMNS`."""
+    """Return the names of the columns that an entry's `record` contains: neither generated nor in `ENTRY_COLUMNS`."""
     return [column.name for column in non_generated_columns(table) if column.name not in ENTRY_COLUMNS]
 
 
 def record_snapshot(table: Table, row: FromClause, links: Mapping[str, ToMany]) -> ColumnElement[Any]:
-    """Return the record of a `row` of `table` as JSON: its own columns and the sorted ids of its links, without nulls.
+    """Return the snapshot of a `row` of `table` as JSON: its columns and the sorted ids of its links, without nulls.
 
-    It contains ids, not names: a hospital that is renamed later did not have its new name then.
+    Links are stored as ids, not as names. If a hospital is renamed later, no earlier snapshot shows the new name.
     """
     fields: list[ColumnElement[Any]] = [as_contract_json(row.c[name]).label(name) for name in snapshot_columns(table)]
     for name, relation in links.items():
@@ -53,20 +54,21 @@ def record_snapshot(table: Table, row: FromClause, links: Mapping[str, ToMany]) 
 
 
 def has_journal_entries(table: Table, unique_id: ColumnElement[str]) -> Exists:
-    """Return the condition that the journal has entries of an id.
+    """Return the condition that the journal contains entries for an id.
 
-    OFFSET makes PostgreSQL look up ids one by one: for many ids at once, it would otherwise read the whole journal.
+    `OFFSET 0` makes PostgreSQL look up each id separately. Otherwise, it would read the whole journal if there are many
+    ids.
     """
     is_of_record = journal.c.resource == literal_column(f"'{table.name}'"), journal.c.unique_id == unique_id
     return select(literal_column("1")).select_from(journal).where(*is_of_record).offset(literal_column("0")).exists()
 
 
 AUTHOR_COLUMNS = (column("actor", Text), column("request_id", String))
-"""The additional columns of rows that may each have another author (see `with_author`)."""
+"""The author of a journal entry, as columns of the rows of a statement that writes for several authors."""
 
 
 def with_author(row: FromClause, input_rows: CTE) -> CTE:
-    """Return the same rows, each with the author of the input row with the same `unique_id`."""
+    """Return the rows of `row` with `AUTHOR_COLUMNS` added from the input row with the same `unique_id`."""
     author_columns = (input_rows.c[name.name] for name in AUTHOR_COLUMNS)
     return (
         select(*row.c, *author_columns)
@@ -76,10 +78,11 @@ def with_author(row: FromClause, input_rows: CTE) -> CTE:
 
 
 def insert_entry(table: Table, row: FromClause, links: Mapping[str, ToMany], action: ColumnElement[str]) -> CTE:
-    """Insert an entry that `action` led to `row`, the current row of `table`.
+    """Return a CTE that inserts a journal entry for each row of `row`, which contains rows of `table` after `action`.
 
-    The author is that of the row, if it has `AUTHOR_COLUMNS`, or that of the statement's parameters. Return the id and
-    version of the entry; nothing for a first version if the journal already has entries of the id.
+    The author is in the row's `AUTHOR_COLUMNS`. If the row has no such columns, the author is in bind parameters. The
+    CTE returns `(unique_id, version)` of each inserted entry. No entry is inserted for a first version if the journal
+    already has entries for its id.
     """
     is_insertable = or_(
         row.c.version > literal_column("1"), not_(has_journal_entries(table, row.c.unique_id).correlate(row))
@@ -92,7 +95,7 @@ def insert_entry(table: Table, row: FromClause, links: Mapping[str, ToMany], act
 
 
 def insert_deletion_entry(table: Table, row: FromClause) -> CTE:
-    """Insert an entry that `row` of `table` was deleted."""
+    """Return a CTE that inserts a journal entry for the deletion of each row of `row`, which were rows of `table`."""
     version = row.c.version + literal_column("1")
     return _insert_into_journal(table, row, select(row.c.unique_id, version, literal_column("'deleted'"), null()))
 
@@ -101,11 +104,11 @@ def _insert_into_journal(table: Table, row: FromClause, entry_values: Select[Any
     author_columns = (row.c.get(name.name, bindparam(name.name, type_=name.type)) for name in AUTHOR_COLUMNS)
     entry_rows = entry_values.add_columns(literal_column(f"'{table.name}'"), *author_columns)
     column_names = ("unique_id", "version", "action", "record", "resource", "actor", "request_id")
-    # if another transaction has just deleted a record with this id, only the primary key detects it
+    # only the primary key detects that another transaction has just deleted a record with this id
     statement = insert(journal).from_select(column_names, entry_rows).on_conflict_do_nothing()
     return statement.returning(journal.c.unique_id, journal.c.version).cte("entry")
 
 
 def author_parameters(principal: Principal) -> dict[str, Any]:
-    """Return the author of entries, as parameters of a statement or as `AUTHOR_COLUMNS` of its input rows."""
+    """Return the author of journal entries, as bind parameters or as the values of `AUTHOR_COLUMNS` in an input row."""
     return {"actor": principal.name, "request_id": principal.request_id}

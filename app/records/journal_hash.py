@@ -1,4 +1,4 @@
-"""SQL expressions for the hash chain of the journal, shared by its verification and by erasures."""
+"""SQL expressions for the hashes in the journal, shared by the verification of the journal and by erasures."""
 
 from datetime import datetime
 
@@ -8,15 +8,15 @@ from app.models.journal import HASHED_COLUMNS
 
 
 def content_hash(entry: FromClause) -> ColumnElement[bytes]:
-    """Return the hash of an entry's content."""
+    """Return the SQL expression for the hash of a journal entry's content, which is its `HASHED_COLUMNS`."""
     return func.journal_content(*(entry.c[name] for name in HASHED_COLUMNS), type_=LargeBinary)
 
 
 def hex_text(value: ColumnElement[bytes]) -> ColumnElement[str]:
-    """Return a hash in hexadecimal, as JSON contains it."""
+    """Return the SQL expression for a hash as hexadecimal text, because JSON has no type for bytes."""
     return func.encode(value, literal_column("'hex'"), type_=Text)
 
 
 def epoch_microseconds(time: ColumnElement[datetime]) -> ColumnElement[int]:
-    """Return a timestamp as microseconds since 1970 in UTC, as JSON contains it."""
+    """Return the SQL expression for a timestamp as the number of microseconds since 1970-01-01 00:00 UTC."""
     return cast(func.extract("epoch", time) * literal_column("1000000"), BigInteger)

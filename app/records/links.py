@@ -1,4 +1,4 @@
-"""Sets of links, such as the hospitals of a patient, which requests replace as a whole, whatever their size."""
+"""Sets of links, such as the hospitals of a patient. A request always replaces a whole set, whatever its size."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -9,6 +9,7 @@ from sqlalchemy import (
     CTE,
     ColumnElement,
     FromClause,
+    Row,
     Select,
     all_,
     delete,
@@ -27,29 +28,34 @@ from app.records.hospital_scope import is_in_scope
 
 
 class LinkResult(NamedTuple):
-    """The result of replacing sets of links."""
+    """The ids that a request asks to link, by set of links, and those of them that can be linked."""
 
     requested_ids: Mapping[str, list[str]]
     linkable_ids: Mapping[str, frozenset[str]]
-    """The requested ids of each set that exist and that the principal may link; only these are linked."""
+    """The requested ids that exist and that the principal may link, by set of links. Only these are linked."""
 
     def unlinkable_ids(self) -> Iterator[tuple[str, int, str]]:
-        """Yield each requested id that is not linked, as `(name of the set, index in it, id)`."""
+        """Yield `(name of the set, index in the set, id)` for each requested id that cannot be linked."""
         for name, ids in self.requested_ids.items():
             for index, unique_id in enumerate(ids):
                 if unique_id not in self.linkable_ids[name]:
                     yield name, index, unique_id
 
+    @classmethod
+    def from_row(cls, requested_ids: Mapping[str, list[str]], row: Row[Any]) -> "LinkResult":
+        """Return the result of requesting these links, from the row of the statement that wrote them."""
+        return cls(requested_ids, {name: frozenset(getattr(row, name)) for name in requested_ids})
+
 
 def unknown_link_error(name: str, index: int, unique_id: str) -> FieldError:
-    """Return the error for an id that does not exist, located by its index in a set of links."""
+    """Return the error for a requested id that does not exist, located by the name of its set and its index in it."""
     target = name.removesuffix("_ids")
     return FieldError((name, index), f"There is no {target} with the unique_id {unique_id}", f"unknown_{target}")
 
 
 @dataclass(frozen=True)
 class _LinkSet:
-    """One set of links of each input row, whose column `name` has the requested ids."""
+    """One of the sets of links that each input row has. The input column called `name` contains the requested ids."""
 
     name: str
     relation: ToMany
@@ -65,9 +71,10 @@ class _LinkSet:
         return self.restricted and self.relation.scoped
 
     def linkable_pairs(self) -> CTE:
-        """Select the requested links to existing records that the principal may link or that are already linked.
+        """Return a CTE with the requested links that can be made, as pairs of a record's id and a target's id.
 
-        OFFSET makes PostgreSQL look up each id by itself: it would otherwise read all doctors for a few ids.
+        The target must exist, and the principal must be allowed to link it unless the link already exists. `OFFSET 0`
+        makes PostgreSQL look up each id separately. Otherwise, it would read all doctors to find a few ids.
         """
         owner, key = self.relation.owner_column, self.relation.target_column
         target = self.relation.target.c.unique_id
@@ -81,7 +88,10 @@ class _LinkSet:
         return ids.select_from(self.input_rows.join(requested, true()).join(one, true())).cte(f"known_{self.name}")
 
     def delete_unrequested(self) -> CTE:
-        """Delete the links that are not requested; a restricted principal deletes only scoped links in its scope."""
+        """Return a CTE that deletes the links that are not requested.
+
+        If a restricted principal replaces links to hospitals, only links to hospitals in its scope are deleted.
+        """
         owner, key = self.relation.owner_column, self.relation.target_column
         statement = delete(self.relation.link_table).where(
             owner == self.input_rows.c.unique_id, key != all_(self._requested_ids)
@@ -91,10 +101,10 @@ class _LinkSet:
         return statement.returning(owner).cte(f"removed_{self.name}")
 
     def insert_missing(self, pairs: FromClause) -> CTE:
-        """Insert those of the linkable `pairs` that do not exist.
+        """Return a CTE that inserts those of the linkable `pairs` that are not linked yet.
 
-        They are inserted in the order of the target ids, so that every transaction locks the targets (by the check of
-        the foreign key) in the same order.
+        The links are inserted in the order of the target ids. Each insert locks its target, to check the foreign key.
+        This order makes every transaction lock the targets in the same order.
         """
         owner, key = pairs.c
         rows = select(owner, key).order_by(key, owner)
@@ -104,7 +114,10 @@ class _LinkSet:
         return statement.on_conflict_do_nothing().returning(self.relation.owner_column).cte(f"added_{self.name}")
 
     def relation_after(self, pairs: FromClause) -> ToMany:
-        """Return the relation as it is after this statement, which itself sees the table as it was before."""
+        """Return the relation with the links as they are after this statement.
+
+        The links are computed from `pairs`, because the statement itself sees the table as it was before.
+        """
         links_after: Any = select(*pairs.c)
         if self._is_scoped:
             link, key = self.relation.link_table, self.relation.target_column
@@ -116,21 +129,21 @@ class _LinkSet:
 
 
 class LinkReplacement(NamedTuple):
-    """The replacement of some sets of links of the input rows, as parts of the statement that writes the records.
+    """The CTEs that replace sets of links of the input rows, as parts of the statement that writes the records.
 
-    The first column of each part is the id of the record.
+    The first column of each CTE is the id of the record.
     """
 
     relations: Mapping[ToMany, ToMany]
-    """Each relation as it is after the statement."""
+    """Maps each replaced relation to the same relation with the links as they are after the statement."""
     linkable_pairs: Mapping[str, CTE]
-    """The linkable pairs of each set: see `_LinkSet.linkable_pairs`."""
+    """The CTE of `_LinkSet.linkable_pairs` for each set of links, by the name of the set."""
     changes: list[CTE]
-    """The parts that change links; each returns the ids of the records whose links it changes."""
+    """The CTEs that insert or delete links. Each returns the ids of the records for which it changed a link."""
 
 
 def linkable_ids_statement(relations: Mapping[str, ToMany], input_rows: CTE, *, restricted: bool) -> Select[Any]:
-    """Build a statement that returns for each input row its `unique_id` and the linkable ids of each set."""
+    """Return a statement that selects, for each input row, `unique_id` and the linkable ids of each set of links."""
     linkable_pairs = {
         name: _LinkSet(name, relation, input_rows, restricted).linkable_pairs()
         for name, relation in sorted(relations.items())
@@ -141,10 +154,10 @@ def linkable_ids_statement(relations: Mapping[str, ToMany], input_rows: CTE, *, 
 def replace_links(
     relations: Mapping[str, ToMany], input_rows: CTE, written: FromClause | None = None, *, restricted: bool
 ) -> LinkReplacement:
-    """Build the parts that make each set of links of the input rows equal to the requested ids.
+    """Build the CTEs that replace each set of links of the input rows with the requested ids.
 
-    For new records, `written` is those that were inserted; they have no links yet. For a `restricted` principal, a
-    scoped set keeps the links to hospitals outside its scope.
+    If the records are new, `written` contains the inserted rows, which have no links yet. If the principal is
+    `restricted`, links to hospitals outside its scope are kept.
     """
     relations_after: dict[ToMany, ToMany] = {}
     linkable_pairs: dict[str, CTE] = {}
@@ -166,7 +179,7 @@ def replace_links(
 def linkable_id_columns(
     linkable_pairs: Mapping[str, CTE], record_id: ColumnElement[str]
 ) -> Iterator[ColumnElement[Any]]:
-    """Yield a column for each set, with the name of the set: the linkable ids of a record."""
+    """Yield a column for each set of links, with the name of the set: the array of the record's linkable ids."""
     for name, pairs in linkable_pairs.items():
         owner, key = pairs.c
         yield func.array(select(key).where(owner == record_id).scalar_subquery(), type_=ARRAY(ID_TEXT)).label(name)

@@ -1,4 +1,4 @@
-"""Entity tags, and the preconditions of a request on the current record (RFC 9110, sections 8.8.3 and 13.1)."""
+"""Entity tags, and the preconditions that a request sets for the current record (RFC 9110, sections 8.8.3 and 13.1)."""
 
 import base64
 import hashlib
@@ -11,19 +11,23 @@ from starlette.datastructures import Headers
 from app.errors import PreconditionFailedError, PreconditionRequiredError
 
 _TAG_PATTERN = re.compile(r'(?:W/)?"([A-Za-z0-9_-]{22})(?:-+[a-z]+)?"')
-"""A tag from `entity_tag`, also as compressing proxies change it: `W/"…"` (nginx) or `"…-gzip"` (Apache, Caddy)."""
+"""Matches a tag from `entity_tag`, even if a compressing proxy has changed it to `W/"…"` (nginx) or `"…-gzip"` (Apache,
+Caddy)."""
 
 
 def entity_tag(document: str) -> str:
-    """Return the strong tag of a representation: a hash of its bytes, so that renaming a hospital changes it too."""
+    """Return the strong entity tag of a representation: a hash of the bytes of `document`.
+
+    The tag of a patient therefore also changes if a hospital of the patient is renamed.
+    """
     digest = hashlib.blake2b(document.encode(), digest_size=16).digest()
     return f'"{base64.urlsafe_b64encode(digest).decode().rstrip("=")}"'
 
 
 def etag_matches(header: str, tag: str | None) -> bool:
-    """Return whether the list of tags in a header contains `tag`, that of the representation; `*` matches any tag.
+    """Return whether the list of entity tags in a header contains `tag`, the tag of the current representation.
 
-    Nothing matches if `tag` is None: there is no representation.
+    The header `*` matches any tag. If `tag` is None, there is no representation, and nothing matches.
     """
     if tag is None:
         return False
@@ -32,16 +36,16 @@ def etag_matches(header: str, tag: str | None) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Precondition:
-    """The conditions that a record must meet before it is changed."""
+    """The conditions that a record must meet before a request may change it."""
 
     if_match: str | None = None
     if_none_match: str | None = None
     required: bool = False
-    """Whether a change without If-Match is refused."""
+    """Whether a change without If-Match is rejected."""
 
     @classmethod
     def from_headers(cls, headers: Headers, *, required: bool = False) -> Self:
-        """Return the preconditions in the headers of a request."""
+        """Return the preconditions in the If-Match and If-None-Match headers of a request."""
         # several lines of a header form one list (RFC 9110, section 5.3)
         if_match = ", ".join(headers.getlist("if-match")) if "if-match" in headers else None
         if_none_match = ", ".join(headers.getlist("if-none-match")) if "if-none-match" in headers else None
@@ -49,15 +53,15 @@ class Precondition:
 
     @property
     def needs_current_etag(self) -> bool:
-        """Whether the check needs the tag of the current representation."""
+        """Whether `check` needs the entity tag of the current representation."""
         return self.if_match is not None or self.if_none_match is not None
 
     def check(self, tag: str | None) -> None:
-        """Check the conditions against the representation with `tag`; None means that there is no representation.
+        """Check the conditions against `tag`, the entity tag of the current representation, or None if there is none.
 
         Raises:
             PreconditionFailedError: a condition does not hold.
-            PreconditionRequiredError: If-Match is required and missing.
+            PreconditionRequiredError: If-Match is required, but the request does not have it.
         """
         if self.if_match is not None and not etag_matches(self.if_match, tag):
             raise PreconditionFailedError(tag)

@@ -1,12 +1,12 @@
-"""The base class of all repositories: it reads, inserts, locks, updates, links, deletes and journals records.
+"""The base class of all repositories: reads, inserts, locks, updates, links, deletes and journals records.
 
-Statements are built once per class, with bound parameters, because building a statement costs more than executing it.
+Statements are built once per class, with bind parameters, because building a statement takes longer than executing it.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 from sqlalchemy import (
     ARRAY,
@@ -40,44 +40,28 @@ from app.records.documents import Document, ToMany
 from app.records.erasure import erase_traces
 from app.records.journal_entries import author_parameters, insert_deletion_entry
 from app.records.links import LinkResult, linkable_ids_statement
+from app.records.results import Record, WriteResult
 from app.records.write_statements import client_columns
 
 _ID_PARAMETER = bindparam("id", type_=ID_TEXT)
 
 
-class Record(NamedTuple):
-    """A record as responses contain it."""
-
-    unique_id: str
-    document: str
-    """The JSON text."""
-
-
-class WriteResult(NamedTuple):
-    """The result of writing a record."""
-
-    record: Record
-    """The record after the write."""
-    link_result: LinkResult
-    journaled: bool
-    """Whether the journal accepted the entry of the write; true if there was nothing to write."""
-
-
 class Repository:
-    """The queries of one resource, on one connection, on behalf of one principal."""
+    """Reads and writes the records of one resource, on one connection, on behalf of one principal."""
 
     name: ClassVar[str]
-    """The name of one record in messages, such as `patient`."""
+    """The singular name of the resource in messages, such as `patient`."""
     prefix: ClassVar[str]
-    """The prefix of the ids that the service generates."""
+    """The prefix of the ids that the service generates, such as `pat`."""
     table: ClassVar[Table]
     document: ClassVar[Document]
     patient_reference_column: ClassVar[Column[Any] | None] = None
-    """The column through which patients refer to records of this resource, if there is one."""
+    """The column by which patients refer to records of this resource, or None if patients cannot refer to them."""
     month_indexed_columns: ClassVar[frozenset[str]] = frozenset()
-    """The columns whose months are indexed, for lists that are filtered by one of them."""
+    """Names of the timestamp columns for which an index on the month exists. Lists that filter by one of these columns
+    use its index."""
     link_relations: ClassVar[Mapping[str, ToMany]] = {}
-    """The sets of links to other records, by the field name with which requests replace them."""
+    """The sets of links to other records, by the request field that replaces the set, such as `hospital_ids`."""
 
     def __init__(self, connection: AsyncConnection, principal: Principal) -> None:
         self.connection = connection
@@ -86,20 +70,28 @@ class Repository:
 
     @property
     def unrestricted(self) -> Self:
-        """The same repository for an unrestricted principal: for what is permitted although this one cannot see it."""
+        """The same repository for an unrestricted principal.
+
+        Use it for operations that the principal is permitted to do although it cannot see the record.
+        """
         return type(self)(self.connection, replace(self.principal, hospitals=None))
 
     @classmethod
     def visibility_condition(cls, *, restricted: bool) -> ColumnElement[bool]:  # noqa: ARG003  # for overrides with a scope
-        """Return the condition for visible rows: all, unless the resource is scoped and the principal is restricted.
+        """Return the condition that a row is visible to the principal.
 
-        Every request begins with a statement that has this condition: reads by id, locks, lists and the journal.
+        All rows are visible, unless a resource with a hospital scope overrides this method and the principal is
+        `restricted`. Every request begins with a statement that has this condition: reads by id, locks, lists and the
+        history.
         """
         return true()
 
     @classmethod
     def was_visible(cls, record: ColumnElement[Any]) -> ColumnElement[bool]:  # noqa: ARG003  # as above
-        """Return the condition that a restricted principal may know a deleted record, by its last snapshot `record`."""
+        """Return the condition that a deleted record, with the last snapshot `record`, was visible to the principal.
+
+        The principal is restricted. By default, the condition is always true.
+        """
         return true()
 
     @classmethod
@@ -111,13 +103,13 @@ class Repository:
         return and_(cls._id_condition(), cls.visibility_condition(restricted=restricted))
 
     def _id_parameters(self, unique_id: str) -> dict[str, Any]:
-        """Return the parameters of a statement about one record.
+        """Return the bind parameters of a statement about one record: its id and the principal's hospital scope.
 
         Raises:
-            NotFoundError: the text does not have the form of an id.
+            NotFoundError: `unique_id` does not have the form of an id.
         """
         if not is_identifier(unique_id):
-            raise NotFoundError(self.name)  # no record has it, and PostgreSQL cannot store it if it has a NUL
+            raise NotFoundError(self.name)  # no record has this id, and PostgreSQL rejects a NUL
         return {"id": unique_id, **hospital_scope.scope_parameters(self.principal)}
 
     @classmethod
@@ -129,13 +121,13 @@ class Repository:
         )
 
     async def get_many(self, ids: Sequence[str]) -> dict[str, Record]:
-        """Return the visible records among `ids`, keyed by id."""
+        """Return the records with these `ids` that are visible to the principal, keyed by id."""
         parameters = {"ids": ids, **hospital_scope.scope_parameters(self.principal)}
         rows = await self.connection.execute(self._get_statement(restricted=self.restricted), parameters)
         return {record.unique_id: record for record in map(Record._make, rows)}
 
     async def get(self, unique_id: str) -> Record:
-        """Return one record.
+        """Return the record with this id.
 
         Raises:
             NotFoundError: no visible record has this id.
@@ -146,9 +138,10 @@ class Repository:
         return records[unique_id]
 
     async def visible_ids_if_few(self) -> dict[str, Any] | None:
-        """Return the ids of all records that the principal may see, as parameters for `hospital_scope.is_in_few_ids`.
+        """Return the ids of all records that are visible to the principal, as the parameter of `is_in_few_ids`.
 
-        Return None if they are many, if the principal is unrestricted, or if the resource has no hospital scope.
+        Return None if there are too many ids (see `app.records.hospital_scope`), if the principal is unrestricted, or
+        if the resource has no hospital scope.
         """
         return None
 
@@ -156,7 +149,7 @@ class Repository:
     def next_visible_rows(
         cls, after: ColumnElement[str], limit: ColumnElement[int], *, restricted: bool
     ) -> Select[Any]:
-        """Select the first `limit` visible rows after the id `after`, ordered by `unique_id`."""
+        """Return a statement that selects the first `limit` visible rows, by `unique_id`, after the id `after`."""
         key = cls.table.c.unique_id
         return (
             cls.document.select_rows()
@@ -175,7 +168,10 @@ class Repository:
     async def create(
         self, unique_id: str | None, values: Mapping[str, Any], links: Mapping[str, list[str]], action: str = "created"
     ) -> WriteResult:
-        """Insert a record with the id `unique_id`, or with a new id if that is None.
+        """Insert a record with its links and its journal entry.
+
+        If `unique_id` is None, a new id is generated. `links` contains the ids to link, by set of links. `action` is
+        the action that the journal entry states.
 
         Raises:
             IdentifierTakenError: another record has the id.
@@ -200,7 +196,7 @@ class Repository:
         if result_row is None:
             return None
         record = Record(result_row.unique_id, result_row.document)
-        return WriteResult(record, _link_result(links, result_row), result_row.entered)
+        return WriteResult(record, LinkResult.from_row(links, result_row), result_row.entered)
 
     @classmethod
     @cache
@@ -213,11 +209,15 @@ class Repository:
             .where(cls.visibility_condition(restricted=restricted))
             .order_by(cls.table.c.unique_id)
         )
-        # not FOR UPDATE, which would deadlock with the foreign-key checks of other transactions
+        # FOR UPDATE would deadlock with the foreign-key checks of other transactions
         return rows.with_for_update(key_share=True, of=cls.table)
 
     async def lock_or_none(self, unique_id: str) -> RowMapping | None:
-        """Lock one record against other changes and return its columns as of the lock; None if it is not visible."""
+        """Lock a record against other changes and return its columns as of the lock, or None if it is not visible.
+
+        Raises:
+            NotFoundError: `unique_id` does not have the form of an id.
+        """
         locked = await self._execute_row(
             self._lock_statement(restricted=self.restricted), {"unique_id": self._id_parameters(unique_id)["id"]}
         )
@@ -231,7 +231,7 @@ class Repository:
         return select(cls.table.c.unique_id).where(cls._visible_id_condition(restricted=restricted))
 
     async def is_visible(self, unique_id: str) -> bool:
-        """Return whether there is a record with this id that the principal may see."""
+        """Return whether a record with this id exists and is visible to the principal."""
         result = await self.connection.execute(
             self._visible_id_statement(restricted=self.restricted), self._id_parameters(unique_id)
         )
@@ -240,12 +240,13 @@ class Repository:
     async def _is_still_visible(self, unique_id: str) -> bool:
         """Return whether a record that is now locked is still visible to the principal.
 
-        The statement that waited for the lock evaluated the links as they were before the wait.
+        The statement that waited for the lock read the links as they were before the wait, and they may have changed
+        since.
         """
         return not self.restricted or await self.is_visible(unique_id)
 
     async def lock(self, unique_id: str) -> RowMapping:
-        """Lock one record against other changes and return its columns as of the lock.
+        """Lock a record against other changes and return its columns as of the lock.
 
         Raises:
             NotFoundError: no visible record has this id.
@@ -265,9 +266,10 @@ class Repository:
     async def update(
         self, locked: RowMapping, values: Mapping[str, Any], links: Mapping[str, list[str]], action: str = "updated"
     ) -> WriteResult:
-        """Write the values that differ from the `locked` row, and replace the given sets of links.
+        """Write the `values` that differ from the `locked` row, and replace the sets of links in `links`.
 
-        Only links that the principal may change are replaced. If nothing differs, nothing is written.
+        Only links that the principal may change are replaced. If nothing differs, nothing is written. `action` is the
+        action that the journal entry states.
         """
         new_values = {name: values.get(name, locked[name]) for name in client_columns(self.table)}
         differs = any(locked[name] != value for name, value in new_values.items())
@@ -284,26 +286,26 @@ class Repository:
         return linkable_ids_statement({name: cls.link_relations[name] for name in names}, inputs, restricted=restricted)
 
     async def linkable_ids(self, unique_id: str, links: Mapping[str, list[str]]) -> LinkResult:
-        """Return which of the ids in `links` the principal may link the record to."""
+        """Return which of the requested ids in `links` exist and may be linked to the record by the principal."""
         if not links:
             return LinkResult({}, {})
         statement = self._linkable_ids_statement(frozenset(links), restricted=self.restricted)
         result_row = await self._execute_row(statement, {"unique_id": unique_id, **links})
         assert result_row is not None, "the statement returns a row for each input row"  # noqa: S101
-        return _link_result(links, result_row)
+        return LinkResult.from_row(links, result_row)
 
     async def ensure_journaled(self, result: WriteResult, action: str) -> None:
-        """Raise an error if the journal did not accept the entry of a write.
+        """Raise an error if the journal did not accept the entry for a write.
 
         Raises:
             IdentifierRetiredError: the record was created with the id of a deleted record.
-            ConflictError: a concurrent change was faster.
+            ConflictError: a concurrent request changed the record first.
         """
         if not result.journaled:
             raise await self.retired_error(result.record.unique_id) if action == "created" else self.conflict_error()
 
     def conflict_error(self) -> ConflictError:
-        """Return the error for a change that lost to a faster concurrent one."""
+        """Return the error for a change that failed because a concurrent request changed the record first."""
         return ConflictError(f"This {self.name} was changed by a concurrent request. Read it again.")
 
     @classmethod
@@ -313,7 +315,10 @@ class Repository:
         return select(func.max(journal.c.version)).where(same_record, journal.c.record.is_not(None))
 
     async def retired_error(self, unique_id: str) -> IdentifierRetiredError:
-        """Return the error for reusing the id of a deleted record; its message says how to restore that record."""
+        """Return the error for creating a record with the id of a deleted record.
+
+        It says how to restore the deleted record.
+        """
         last_version = await self.connection.execute(self._last_version_statement(), {"id": unique_id})
         return IdentifierRetiredError(self.name, last_version.scalar_one())
 
@@ -324,7 +329,10 @@ class Repository:
         return select(func.pg_advisory_xact_lock(func.hashtextextended(lock_name, literal_column("0"))))
 
     async def advisory_lock(self, unique_id: str) -> None:
-        """Lock an id against concurrent restores and erasures of its record, whether or not there is a row to lock."""
+        """Lock an id until the transaction ends, so that its record is restored or erased by one transaction at a time.
+
+        Unlike a row lock, this lock also works if the record is deleted.
+        """
         await self.connection.execute(self._advisory_lock_statement(), self._id_parameters(unique_id))
 
     @classmethod
@@ -333,7 +341,7 @@ class Repository:
         return cls._visible_id_statement(restricted=restricted).with_for_update()
 
     async def lock_for_deletion(self, unique_id: str) -> None:
-        """Lock one record so that no other record can refer to it until the transaction ends.
+        """Lock a record until the transaction ends, so that no other record can start to refer to it.
 
         Raises:
             NotFoundError: no visible record has this id.
@@ -344,22 +352,15 @@ class Repository:
         if locked.one_or_none() is None or not await self._is_still_visible(unique_id):
             raise NotFoundError(self.name)
 
-    @classmethod
-    @cache
-    def _count_patients_statement(cls, reference: Column[Any]) -> Select[int]:
-        return select(func.count()).where(reference == _ID_PARAMETER)
-
     async def ensure_not_in_use(self, unique_id: str) -> None:
-        """Raise an error if patients refer to a record, which must be locked for deletion.
+        """Raise an error if patients refer to the record. The caller must already have locked it for deletion.
 
         Raises:
-            InUseError: patients refer to it.
+            InUseError: patients refer to the record.
         """
         if self.patient_reference_column is not None:
-            count = await self.connection.execute(
-                self._count_patients_statement(self.patient_reference_column), {"id": unique_id}
-            )
-            if patient_count := count.scalar_one():
+            statement = select(func.count()).where(self.patient_reference_column == _ID_PARAMETER)
+            if patient_count := (await self.connection.execute(statement, {"id": unique_id})).scalar_one():
                 raise InUseError(self.name, None if self.restricted else patient_count)
 
     @classmethod
@@ -374,10 +375,10 @@ class Repository:
         return select(insert_deletion_entry(cls.table, deleted))
 
     async def delete(self, unique_id: str) -> None:
-        """Delete one record, which must be locked; its journal entry prevents its id from being used again.
+        """Delete a record, which the caller must have locked. Its journal entries prevent its id from being used again.
 
         Raises:
-            ConflictError: the journal did not accept the entry.
+            ConflictError: the journal did not accept the entry for the deletion.
         """
         deleted = await self.connection.execute(
             self._delete_statement(), {"id": unique_id, **author_parameters(self.principal)}
@@ -385,16 +386,10 @@ class Repository:
         if deleted.one_or_none() is None:
             raise self.conflict_error()
 
-    @classmethod
-    @cache
-    def _erase_statement(cls) -> Executable:
-        return delete(cls.table).where(cls._id_condition())
-
     async def erase(self, unique_id: str, reason: str) -> int:
-        """Remove one record, if it exists, and all data stored of it; return the number of removed journal entries."""
-        await self.connection.execute(self._erase_statement(), {"id": unique_id})
+        """Remove a record, if it still exists, and all data stored about it.
+
+        Return the number of removed journal entries.
+        """
+        await self.connection.execute(delete(self.table).where(self._id_condition()), {"id": unique_id})
         return await erase_traces(self.connection, self.table.name, unique_id, reason, self.principal)
-
-
-def _link_result(requested_ids: Mapping[str, list[str]], row: Row[Any]) -> LinkResult:
-    return LinkResult(requested_ids, {name: frozenset(getattr(row, name)) for name in requested_ids})

@@ -1,4 +1,7 @@
-"""The operations on records of any resource. Each call runs in a transaction that `Database.transaction` commits."""
+"""The operations on records that every resource has.
+
+Each call runs in a transaction that `Database.transaction` commits.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -15,28 +18,29 @@ from app.records.history import History
 from app.records.history_schemas import Restore
 from app.records.links import LinkResult
 from app.records.preconditions import NO_PRECONDITION, Precondition, entity_tag
-from app.records.repository import Record, Repository, WriteResult
+from app.records.repository import Repository
+from app.records.results import Record, WriteResult
 
 LINKS_PER_UNIT_COST = 20
-"""Number of links that cost about as much work as one more record."""
+"""Number of links that take about as much work as one more record."""
 
 C = TypeVar("C", bound=CreateBody)
 U = TypeVar("U", bound=UpdateBody)
 
 
 class ErasureResult(NamedTuple):
-    """The result of an erasure."""
+    """What an erasure removed, and what it kept."""
 
     records: list[tuple[str, int]]
-    """For each erased record, its name in messages and the number of its removed journal entries."""
+    """The singular name of the resource and the number of removed journal entries, for each erased record."""
     kept_former_profiles: int = 0
-    """Number of profiles that stay although the patient had them earlier and no patient has them now."""
+    """Number of profiles that this patient once had and that no patient has now, but that were not erased."""
 
 
 class FormerProfilePolicy(StrEnum):
-    """Whether an erasure keeps or erases the profiles that the patient had earlier and no patient has now.
+    """Whether an erasure keeps or erases the profiles that the patient once had and that no patient has now.
 
-    Only a person can tell whose data they are.
+    The operator must choose, because only a person can tell whose data these profiles contain.
     """
 
     KEEP = "keep"
@@ -44,7 +48,7 @@ class FormerProfilePolicy(StrEnum):
 
 
 class Service(Generic[C, U]):
-    """Create, update, delete, restore and erase records of one resource, on behalf of one principal."""
+    """Creates, updates, deletes, restores and erases records of one resource, on behalf of one principal."""
 
     repository_class: ClassVar[type[Repository]]
 
@@ -56,37 +60,40 @@ class Service(Generic[C, U]):
 
     @classmethod
     def conflict_keys(cls, body: C | U) -> frozenset[str]:
-        """Return the ids of the records that a request may change, as its body names them."""
+        """Return the ids of the records that a request may change, as far as its body contains these ids.
+
+        Requests that have an id in common never run in the same batch.
+        """
         return frozenset() if not body.unique_id else frozenset({str(body.unique_id)})
 
     @classmethod
     def batch_cost(cls, body: C | U) -> int:
-        """Return the cost of a request, in ordinary requests, by the number of links that its body names."""
+        """Return the cost of a request in a batch: 1, plus 1 for every `LINKS_PER_UNIT_COST` links in its body."""
         return 1 + sum(len(getattr(body, name)) for name in cls.repository_class.link_relations) // LINKS_PER_UNIT_COST
 
     async def create(
         self, body: C, precondition: Precondition = NO_PRECONDITION, timestamps: Mapping[str, Any] | None = None
     ) -> Record:
-        """Create a record, with the client's id if the body has one.
+        """Create a record. Its id is the `unique_id` in the body, or a new id if the body has none.
 
-        `timestamps` are dates that the record brings from another system, by column name.
+        `timestamps` contains timestamps that the record has in another system, by column name.
 
         Raises:
             IdentifierTakenError: another record has the id.
             IdentifierRetiredError: a deleted record had the id.
-            PreconditionFailedError: a record has the id, and the precondition requires that none has it.
+            PreconditionFailedError: a record has the id, and it does not meet the precondition.
         """
         return await self._ensure_journaled(
             await self._create({**body.sent_fields(), **(timestamps or {})}, {}, precondition), "created"
         )
 
     async def update(self, unique_id: str, body: U, precondition: Precondition = NO_PRECONDITION) -> Record:
-        """Change the fields of a record that the body contains. If nothing differs, nothing is written.
+        """Update a record with the fields that the body contains. If no value differs, nothing is written.
 
         Raises:
             NotFoundError: no visible record has this id.
             PreconditionFailedError, PreconditionRequiredError: see `Precondition.check`.
-            ValidationFailedError: the body has another `unique_id`.
+            ValidationFailedError: the body contains a different `unique_id`.
         """
         locked = await self.repository.lock(unique_id)
         await self._check_precondition(unique_id, precondition)
@@ -94,12 +101,12 @@ class Service(Generic[C, U]):
         return await self._ensure_journaled(await self.repository.update(locked, body.sent_fields(), {}), "updated")
 
     async def delete(self, unique_id: str, precondition: Precondition = NO_PRECONDITION) -> None:
-        """Delete a record; the journal keeps its last state, and its id is never used for another record.
+        """Delete a record. The journal keeps its last state, and its id can never be used for another record.
 
         Raises:
             NotFoundError: no visible record has this id.
             PreconditionFailedError, PreconditionRequiredError: see `Precondition.check`.
-            InUseError: patients are linked to it.
+            InUseError: patients are linked to the record.
         """
         await self.repository.lock_for_deletion(unique_id)
         await self._check_precondition(unique_id, precondition)
@@ -107,15 +114,17 @@ class Service(Generic[C, U]):
         await self.repository.delete(unique_id)
 
     async def restore(self, unique_id: str, body: Restore, precondition: Precondition = NO_PRECONDITION) -> Record:
-        """Restore a deleted record, or an earlier state of an existing one, as a new version.
+        """Restore a deleted record, or an earlier state of an existing record, as a new version.
 
         Raises:
-            NotFoundError: there never was a record with this id, as far as the principal may know.
+            NotFoundError: there never was a record with this id, or the principal may not see its history.
             PreconditionFailedError: see `Precondition.check`.
-            PreconditionRequiredError: the record exists, and the precondition lacks the required If-Match.
-            ValidationFailedError: there is no such version, or a record that this version links to no longer exists.
+            PreconditionRequiredError: the record exists, and the request lacks the required If-Match.
+            ValidationFailedError: the version does not exist or is a deletion, or it has a link to a record that no
+                longer exists and the body does not have `skip_missing`.
         """
-        await self.history.newest_version(unique_id)  # before the lock, so that nobody waits for a hidden record
+        # before the lock, so that no request waits for a record that its principal may not see
+        await self.history.newest_version(unique_id)
         await self.repository.advisory_lock(unique_id)
         locked = await self.repository.lock_or_none(unique_id)
         newest_version = await self.history.newest_version(unique_id)
@@ -146,19 +155,24 @@ class Service(Generic[C, U]):
         return await self._ensure_journaled(result, "restored")
 
     async def erase(self, unique_id: str, reason: str, _: FormerProfilePolicy | None = None) -> ErasureResult:
-        """Remove the data of a record everywhere, including its history; the record may already be deleted.
+        """Remove the data of a record everywhere, including its history. The record may already be deleted.
 
-        The last parameter applies to patients only, which may have former profiles.
+        Only patients can have former profiles, so the last parameter has no effect on other resources.
 
         Raises:
             NotFoundError: there never was a record with this id.
-            InUseError: patients are linked to it.
+            InUseError: patients are linked to the record.
         """
         await self._lock_for_erasure(unique_id)
         return ErasureResult([(self.repository.name, await self.repository.erase(unique_id, reason))])
 
     async def _lock_for_erasure(self, unique_id: str) -> dict[str, Any]:
-        """Lock a record, or the id of a deleted one, and return its latest snapshot."""
+        """Lock a record, or the id of a deleted record, and return the record's latest snapshot.
+
+        Raises:
+            NotFoundError: there never was a record with this id.
+            InUseError: patients are linked to the record.
+        """
         await self.repository.advisory_lock(unique_id)
         with suppress(NotFoundError):
             await self.repository.lock_for_deletion(unique_id)
@@ -183,59 +197,67 @@ class Service(Generic[C, U]):
         return result.record
 
     async def check_creation_precondition(self, unique_id: str | None, precondition: Precondition) -> None:
-        """Raise an error if a visible record has this id and the precondition does not hold for it.
+        """Check the precondition of a creation against the visible record with this id, if there is one.
 
         Raises:
-            PreconditionFailedError: the precondition does not hold.
+            PreconditionFailedError: the record does not meet the precondition.
         """
         if unique_id is not None and precondition.needs_current_etag:
             with suppress(NotFoundError):
                 await self._check_precondition(unique_id, replace(precondition, required=False))
 
     async def _check_precondition(self, unique_id: str, precondition: Precondition) -> None:
-        """Check a precondition against the current representation of a record, which it reads only if necessary."""
+        """Check a precondition against the current representation of a record.
+
+        The representation is read only if the precondition needs its entity tag.
+        """
         tag = entity_tag((await self.repository.get(unique_id)).document) if precondition.needs_current_etag else None
         precondition.check(tag)
 
     async def _drop_dangling_references(self, _: dict[str, Any], __: Mapping[str, Any]) -> list[FieldError]:
-        """Remove references to missing records from the values of an earlier state, and return an error for each.
+        """Remove references to missing records from the values of an earlier version, and return an error for each.
 
-        The second parameter is the current record, or its last state before its deletion. Links are checked later.
+        The first parameter contains these values and is changed. The second parameter is the current record or, for a
+        deleted record, its last snapshot. Sets of links are not checked here, but when they are written.
         """
         return []
 
     def _links_to_restore(
         self, links: Mapping[str, list[str]], _: Mapping[str, Any] | None
     ) -> tuple[Repository, Mapping[str, list[str]]]:
-        """Return the repository that writes the links of an earlier state, and the links to write.
+        """Return the repository that writes the links of an earlier version, and the links to write.
 
-        The last parameter is the last state before the deletion of the record, or None if the record exists.
+        `links` contains the links of that version. The last parameter is the last snapshot of a deleted record, or None
+        if the record exists.
         """
         return self.repository, links
 
     def _ensure_still_visible(self, _: LinkResult) -> None:
-        """Raise an error if the principal could no longer see the record after the write."""
+        """Raise an error if the principal could no longer see the record after the write. By default, do nothing."""
 
 
 def raise_if_any(errors: Iterable[FieldError]) -> None:
-    """Raise one error that contains all `errors`, if there are any.
+    """Raise one error that contains all `errors`. Do nothing if there are none.
 
     Raises:
-        ValidationFailedError: there is at least one.
+        ValidationFailedError: there is at least one error.
     """
     if listed := list(errors):
         raise ValidationFailedError(listed)
 
 
 def id_change_errors(unique_id: str, body: UpdateBody) -> Iterator[FieldError]:
-    """Yield an error if the `unique_id` in the body is not the one in the path."""
+    """Yield an error if the body contains a `unique_id` that differs from the one in the path."""
     if "unique_id" in body.model_fields_set and body.unique_id != unique_id:
         message = "Must be the unique_id in the path or omitted: a unique_id never changes"
         yield FieldError(("body", "unique_id"), message, "unique_id_change")
 
 
 def dangling_link_error(target: str, unique_id: str) -> FieldError:
-    """Return the error for restoring a version that links to a record that no longer exists."""
+    """Return the error for restoring a version that has a link to a record that no longer exists.
+
+    `target` is the singular name of the missing record's resource, such as `hospital`.
+    """
     message = (
         f"The {target} {unique_id} that this version links to no longer exists: "
         'restore it first, or send "skip_missing": true'

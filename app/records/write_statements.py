@@ -1,7 +1,8 @@
-"""Statements that write records: one statement writes rows, links and journal entries, and returns the documents.
+"""Builds the statements that write records. One statement writes rows, links and journal entries, and returns
+documents.
 
-The parts of a statement do not see what its other parts write. The journal entry and the document are therefore built
-from what the parts return: the written row, and the links after the write.
+The CTEs of a statement do not see what its other CTEs write. The journal entry and the document are therefore built
+from what these CTEs return: the written row, and the links after the write.
 """
 
 from collections.abc import Iterable, Mapping
@@ -35,20 +36,20 @@ from app.records.journal_entries import AUTHOR_COLUMNS, insert_entry, with_autho
 from app.records.links import LinkReplacement, linkable_id_columns, replace_links
 
 _DATABASE_DEFAULTED_COLUMNS = frozenset({"version", "date_created", "last_updated"})
-"""The columns that the database fills in if no value is given."""
+"""Names of the columns that the database fills in if a statement gives no value."""
 
 
 @cache
 def client_columns(table: Table) -> tuple[str, ...]:
-    """Return the names of the columns that a request can set."""
+    """Return the names of the columns that a client can set with a request, without `unique_id`."""
     excluded = _DATABASE_DEFAULTED_COLUMNS | {"unique_id"}
     return tuple(column.name for column in non_generated_columns(table) if column.name not in excluded)
 
 
 def next_version_values(table: Table) -> dict[str, ColumnElement[Any]]:
-    """Return the values that every change of a row sets in addition to the changed ones.
+    """Return the new values of `version` and `last_updated`, which every update of a row sets.
 
-    `last_updated` increases with every change, even if the clock does not advance between two of them.
+    `last_updated` increases with every update, even if the clock does not advance between two updates.
     """
     just_after_previous = table.c.last_updated + text("interval '1 microsecond'")
     return {
@@ -71,10 +72,12 @@ def insert_records(
     *,
     restricted: bool,
 ) -> Select[Any]:
-    """Build a statement that inserts its input rows, with the `client_columns` and `extra_columns`, and their links.
+    """Return a statement that inserts its input rows and their links.
 
-    For each record it returns the `unique_id` and `document`, the linkable ids of each set of links, and `entered`:
-    whether the journal accepted the entry. It returns nothing for an input row with the id of an existing row.
+    Input rows have the columns `unique_id`, `client_columns`, `extra_columns` and the requested ids of each set of
+    links. For each inserted record, the statement returns `unique_id`, `document`, the linkable ids of each set of
+    links, and `entered`, which says whether the journal accepted the entry. For an input row with the id of an existing
+    record, it returns nothing.
     """
     table = document.table
     inputs = _input_rows(table, link_relations, [column(name, table.c[name].type) for name in sorted(extra_columns)])
@@ -105,10 +108,11 @@ def update_records(
     *,
     restricted: bool,
 ) -> Select[Any]:
-    """Build a statement that updates each row, which must be locked, if its input row `differs` or its links change.
+    """Return a statement that updates the rows that its input rows name. These rows must be locked.
 
-    Input rows have all `client_columns`. The statement returns the same columns as that of `insert_records`, for every
-    input row, whether it changed anything or not.
+    A row is updated if its input row `differs` or if its links change. Input rows have all `client_columns`, and the
+    requested ids of each set in `replaced_links`. For every input row, the statement returns the same columns as that
+    of `insert_records`, whether or not anything changed.
     """
     table = document.table
     inputs = _input_rows(table, replaced_links, [column("differs", Boolean)])
@@ -134,16 +138,16 @@ def update_records(
 
 
 def _contains_record(rows: FromClause, record_id: ColumnElement[str]) -> ColumnElement[bool]:
-    """Return the condition that `rows`, whose first column is a record id, has a row of the record."""
+    """Return the condition that one of `rows`, in its first column, has the id `record_id`."""
     return record_id.in_(select(rows.c[0]))
 
 
 class _StatementParts(NamedTuple):
     input_rows: CTE
     written: CTE
-    """The rows that were written."""
+    """The rows that the statement inserts or updates."""
     page: CTE
-    """All rows as they are after the statement, written or unchanged."""
+    """All rows as they are after the statement, including those that it does not change."""
     link_replacement: LinkReplacement
 
 

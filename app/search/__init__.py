@@ -1,1 +1,1 @@
-"""Search: parsing the search text, expanding its words with the vocabulary, and ranking the patients that match."""
+"""Patient search: parses the search text, finds similar words in patients' names, and ranks the matching patients."""

@@ -1,4 +1,4 @@
-"""The list of patients, with search."""
+"""The list of patients, including search."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -15,21 +15,27 @@ from app.search.ranking import QueryShape, bind_query, match_conditions, ranked_
 from app.search.vocabulary import expand
 
 _SEGMENTS_PER_INTERPRETATION, _DISTANT_OFFSET = 20, 10
-"""Encoding of two decisions in the segment number of a position.
+"""Factor and offset that encode two decisions in the segment number of a position.
 
-The first is the interpretation of the search text, as its index times `_SEGMENTS_PER_READING`. The second, in a list
-that is ordered by a column, is whether distant matches are included: if so, `_DISTANT_OFFSET` is added. Both are
-decided once, on the first page: patients that are created later must not hide patients that matched before.
+The first decision is which interpretation of the search text is used. The index of the interpretation, multiplied by
+`_SEGMENTS_PER_INTERPRETATION`, is added to the segment number. The second decision, in a list that is ordered by a
+column, is whether the list includes distant matches. If it does, `_DISTANT_OFFSET` is added to the segment number. Both
+decisions are made only once, for the first page, so that patients created later cannot hide patients that matched
+before.
 """
 
 
 class PatientListing(Listing):
-    """The patients that match a search, best match first; without a search, the plain list of patients."""
+    """The list of patients.
+
+    With a search, it contains the matching patients, best match first, or in the requested order.
+    """
 
     async def page(self, query: ListQuery, after: Position | None, limit: int) -> list[KeysetRow]:
-        """Return up to `limit` matching records, starting after a position, or at the beginning of the list.
+        """Return up to `limit` patients that match the query, starting after the position `after`.
 
-        The first interpretation of the search text that matches anybody is used.
+        If `after` is None, the page starts at the beginning of the list. The first page of a search uses the first
+        interpretation of the search text that matches any patient, and later pages use the same interpretation.
         """
         if query.search is None:
             return await super().page(query, after, limit)
@@ -49,7 +55,10 @@ class PatientListing(Listing):
         return items
 
     async def count(self, query: ListQuery) -> RecordCount:
-        """Return the number of matching records, with the ids that it depends on if there is a filter or a search."""
+        """Return the number of patients that match the query.
+
+        For a filtered or searched list, the result also contains the ids of the records on which the number depends.
+        """
         if query.search is None:
             return await super().count(query)
         result = RecordCount(0)
@@ -61,7 +70,7 @@ class PatientListing(Listing):
         return result
 
     async def _build_search(self, parsed: ParsedQuery, query: ListQuery) -> "_PatientSearch | None":
-        """Return the search for one interpretation of the text; None if it cannot match anybody."""
+        """Return the search for one interpretation of the search text, or None if it cannot match any patient."""
         if parsed.matches_nothing:
             return None
         expanded_words = (
@@ -78,7 +87,7 @@ def _shift_segment(item: KeysetRow, offset: int) -> KeysetRow:
 
 
 class _PatientSearch:
-    """The search for one interpretation of the search text."""
+    """A search for patients, according to one interpretation of the search text."""
 
     def __init__(
         self,
@@ -112,7 +121,7 @@ class _PatientSearch:
         )
 
     async def _needs_distant_matches(self) -> bool:
-        """Return whether there is no close match, so that distant matches have to be included."""
+        """Return whether the search has no close match, so that distant matches have to be included."""
         if not self._query_shape.short_words:
             return False
         return not await self._listing.fetch_count(

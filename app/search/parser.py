@@ -1,4 +1,4 @@
-"""Parser of search texts: name words, dates of birth, phone numbers, e-mail addresses, and ids."""
+"""Parser of search texts. It recognises name words, dates of birth, phone numbers, e-mail addresses and ids."""
 
 import re
 import unicodedata
@@ -10,56 +10,63 @@ from app.identifiers import IDENTIFIER_PATTERN
 
 MAX_SEARCH_CHARACTERS = 200
 MAX_TERMS_PER_KIND = 8
-"""Maximum number of terms of one kind in a search, such as name words."""
+"""Maximum number of search terms of each kind. Name words, for example, are one kind, and phone numbers another."""
 
 _EMAIL_PATTERN = re.compile(r"""[^\s<>()"',;:]+@[^\s<>()"',;]*""")
 _DATE_PATTERNS = (
     re.compile(r"(?<![\w.+-])(?P<year>\d{4})([-/.])(?P<month>\d{1,2})\2(?P<day>\d{1,2})(?![\w+-])"),
     re.compile(r"(?<![\w.+-])(?P<day>\d{1,2})([-/.])(?P<month>\d{1,2})\2(?P<year>\d{4})(?![\w+-])"),
 )
-"""Dates with the year first, as in ISO 8601, or with the day first."""
+"""Patterns of dates that begin with the year, as in ISO 8601, and of dates that begin with the day."""
 _NUMBER_PATTERN = re.compile(r"(?<![\w@-])\+?\(?\d(?:[\d ().+/-]*\d)?(?![\w@])")
 _APOSTROPHE_PATTERN = re.compile("['’‘`ʼ´]")  # noqa: RUF001  # these characters are intended
 _IDENTIFIER_PATTERN = re.compile(rf"(?=.*[A-Za-z])(?=.*[^A-Za-z]){IDENTIFIER_PATTERN}")
-"""Tokens that may be a `unique_id` and are not a number, a date, or a name of one word."""
+"""Pattern of tokens that may be a `unique_id`.
+
+A match contains an ASCII letter and at least one other character, so it is not a number, a date or a single-word name.
+"""
 
 
 class NumberTerm(NamedTuple):
-    """A phone number or the beginning of one. It may also be a `unique_id`, as some clients use numbers as ids."""
+    """A phone number, or the beginning of one, in a search text.
+
+    It may also be a `unique_id`, because some clients use numbers as ids.
+    """
 
     text: str
     digit_prefixes: tuple[str, ...]
-    """The digits with which the spellings of the number begin."""
+    """Digits with which a stored phone number may begin in order to match: one prefix for each way to write `text`."""
 
 
 class ParsedQuery(NamedTuple):
-    """The terms of a search; a patient has to match all of them."""
+    """One interpretation of a search text, as terms by kind. A patient has to match all terms."""
 
     words: tuple[str, ...] = ()
-    """Name words; each has to match a word of the patient's names, exactly or approximately."""
+    """Name words. Each has to match a word of the patient's names, exactly or approximately."""
     birth_dates: tuple[date | None, ...] = ()
-    """Dates of birth; None for a date that does not exist in the calendar."""
+    """Dates of birth. None stands for a date that does not exist in the calendar, such as 30 February."""
     numbers: tuple[NumberTerm, ...] = ()
     emails: tuple[str, ...] = ()
-    """E-mail addresses or their beginnings."""
+    """E-mail addresses, or the beginnings of e-mail addresses."""
     identifiers: tuple[str, ...] = ()
 
     @property
     def largest_kind_size(self) -> int:
-        """The number of terms of the most frequent kind."""
+        """The number of terms of the kind that has the most terms."""
         return max(len(kind) for kind in self)
 
     @property
     def matches_nothing(self) -> bool:
-        """Whether the search cannot match anybody: it has no usable terms, or a date that does not exist."""
+        """Whether no patient can match, because there are no usable terms, or because a date does not exist."""
         return self.largest_kind_size == 0 or None in self.birth_dates
 
 
 def parse_search(text: str, region: str | None = None) -> list[ParsedQuery]:
-    """Return the interpretations of a search text, whose terms may be in any order; none if it is blank.
+    """Return the alternative interpretations of a search text. The list is empty if the text is blank.
 
-    The first interpretation that matches anybody is used: a token that looks like an id may be something else. Numbers
-    without a country code belong to `region`; without a `region`, numbers have no other spellings.
+    The terms may be in any order. If a token looks like an id, the first interpretation takes it as an id and the
+    second does not. Callers use the first interpretation that matches any patient. `region` is the region, such as
+    `ZA`, of phone numbers without a country code. Without a `region`, a phone number matches only as it was typed.
     """
     text = _normalize(text)
     tokens = text.split()
@@ -85,13 +92,16 @@ def _parse_terms(text: str, region: str | None) -> ParsedQuery:
 
 
 def _normalize(text: str) -> str:
-    """Return the text in NFC, with ASCII digits and hyphens, and without invisible characters."""
+    """Return the text in Unicode NFC, without invisible characters.
+
+    All decimal digits become ASCII digits, all dashes become hyphens, and all white space becomes spaces.
+    """
     characters = []
     for character in unicodedata.normalize("NFC", text):
         category = unicodedata.category(character)
         if character.isspace():
             characters.append(" ")
-        elif category == "Pd":  # word processors write other dashes
+        elif category == "Pd":  # word processors replace hyphens with other dashes
             characters.append("-")
         elif character.isdecimal():
             characters.append(str(unicodedata.decimal(character)))
@@ -101,7 +111,7 @@ def _normalize(text: str) -> str:
 
 
 def _extract(pattern: re.Pattern[str], text: str) -> tuple[list[str], str]:
-    """Return the matches, and the rest of the text."""
+    """Return all matches of the pattern, and the text with the matches replaced by spaces."""
     return [match.group().strip() for match in pattern.finditer(text)], pattern.sub(" ", text)
 
 
@@ -119,6 +129,9 @@ def _parse_date(match: re.Match[str]) -> date | None:
 
 
 def _split_words(token: str) -> list[str]:
-    """Return the words of a token, split at punctuation and symbols but not at apostrophes: O'Brien is one word."""
+    """Return the words of a token, split at punctuation and symbols.
+
+    Apostrophes are removed and do not split a token, so that O'Brien is one word.
+    """
     token = _APOSTROPHE_PATTERN.sub("", token)
     return "".join(" " if unicodedata.category(character)[0] in "PSZ" else character for character in token).split()

@@ -19,16 +19,19 @@ from app.search.vocabulary import CLOSE_MATCHES, DISTANT_MATCHES, ExpandedWord, 
 _PATIENT_COLUMNS = Patient.__table__.c
 _SEARCH_VECTOR = _PATIENT_COLUMNS.patient_search
 MAX_NUMBER_PREFIXES = 12
-"""Maximum number of digit prefixes per phone number; no country's numbering plan has more than ten."""
+"""Maximum number of digit prefixes per phone number. No country's numbering plan leads to more than ten."""
 MAX_LENGTH_DIFFERENCE = 999
-"""Cap on the difference in letters that counts for the rank, so that it never outweighs a worse match kind."""
+"""Maximum difference in letters that the rank takes into account.
+
+Match kinds count in thousands, so a difference in letters never outweighs a worse match kind.
+"""
 
 
 class QueryShape(NamedTuple):
-    """The part of a parsed search that determines its SQL, without the parameter values."""
+    """The part of a parsed search that determines its SQL: the number of terms of each kind, without their values."""
 
     short_words: tuple[bool, ...] = ()
-    """For each word, whether it is short (`ExpandedWord.is_short`)."""
+    """Whether each name word is short (`ExpandedWord.is_short`), in the order of the words."""
     birth_dates: int = 0
     emails: int = 0
     identifiers: int = 0
@@ -36,7 +39,7 @@ class QueryShape(NamedTuple):
 
 
 def bind_query(parsed: ParsedQuery, expanded_words: Sequence[ExpandedWord]) -> tuple[QueryShape, dict[str, Any]]:
-    """Return the shape of the statements for a parsed search, and the values of their bind parameters."""
+    """Return the shape of a parsed search, and the values of the bind parameters in its statements."""
     parameters: dict[str, Any] = {}
     for index, word in enumerate(expanded_words):
         parameters |= {f"word_{index}_{match_kind:d}": query for match_kind, query in word.queries.items()}
@@ -49,7 +52,7 @@ def bind_query(parsed: ParsedQuery, expanded_words: Sequence[ExpandedWord]) -> t
         parameters |= {f"{kind}_{place}": value for place, value in enumerate(getattr(parsed, kind))}
     for index, number in enumerate(parsed.numbers):
         parameters[f"number_{index}"] = number.text
-        # the same number of prefixes for all numbers, so that they share one statement
+        # padded to the same number of prefixes, so that searches for different numbers share one statement
         prefixes = chain(number.digit_prefixes, repeat(number.text))
         parameters |= {
             f"digits_{index}_{prefix_index}": value
@@ -70,7 +73,10 @@ _REACH_KINDS: dict[str, Sequence[MatchKind]] = {
     "near": CLOSE_MATCHES[1:],
     "far": (*CLOSE_MATCHES[1:], *DISTANT_MATCHES),
 }
-"""Match kinds by reach: how far words may be from the typed one. PREFIX covers EXACT: the same word has that prefix."""
+"""Match kinds by reach. A reach says how much a word in a name may differ from the typed word.
+
+`near` and `far` do not list EXACT, because PREFIX covers it: a word begins with itself.
+"""
 
 
 def _matches(parameter_name: str) -> ColumnElement[bool]:
@@ -78,9 +84,10 @@ def _matches(parameter_name: str) -> ColumnElement[bool]:
 
 
 def _all_words_conditions(shape: QueryShape, reach: str) -> list[ColumnElement[bool]]:
-    """Return the conditions that each typed word matches a word of the patient's within a reach.
+    """Return the conditions that every typed word matches a word in the patient's names within the reach.
 
-    Short words do not use the index if there are longer ones, because half of all patients may have them.
+    If there are longer words, the condition for short words is written so that PostgreSQL does not use an index for it,
+    because half of all patients may match a short word.
     """
     conditions = []
     if not all(shape.short_words):
@@ -112,13 +119,13 @@ def _non_name_conditions(shape: QueryShape) -> Iterator[ColumnElement[bool]]:
 
 
 def match_conditions(shape: QueryShape, reach: str) -> list[ColumnElement[bool]]:
-    """Return the conditions for all patients that match within a reach: `same`, `near`, or `far`."""
+    """Return the conditions for all patients that match the search within the reach `same`, `near` or `far`."""
     words = _all_words_conditions(shape, reach) if shape.short_words else []
     return [*words, *_non_name_conditions(shape)]
 
 
 def _best_match_kind(word_index: int) -> ColumnElement[int]:
-    """Return the expression for the match kind of the patient's word that best matches a typed word."""
+    """Return the SQL expression for the best match kind between the typed word and the words in a patient's names."""
     tiers = [
         (_matches(f"word_{word_index}_{match_kind:d}"), literal_column(f"{match_kind:d}", Integer))
         for match_kind in MatchKind
@@ -127,7 +134,10 @@ def _best_match_kind(word_index: int) -> ColumnElement[int]:
 
 
 def _length_difference() -> ColumnElement[int]:
-    """Return the expression for the difference in letters between the patient's names and the typed words."""
+    """Return the SQL expression for the difference in letters between the patient's names and the typed words.
+
+    The difference is at most `MAX_LENGTH_DIFFERENCE`.
+    """
     lengths = [
         func.coalesce(func.char_length(name), 0)
         for name in (_PATIENT_COLUMNS.patient_last_name, _PATIENT_COLUMNS.patient_first_name)
@@ -138,11 +148,12 @@ def _length_difference() -> ColumnElement[int]:
 
 @lru_cache(MAX_CACHED_STATEMENTS)
 def ranked_segments(shape: QueryShape) -> tuple[list[Segment], list[Segment]]:
-    """Return the segments for close and for distant matches, each ordered by relevance; a patient is in only one.
+    """Return the segments for close matches and the segments for distant matches, each list ordered by relevance.
 
-    For one word, there is a segment for each match kind, in the order of `unique_id`. For several words, the patients
-    that have all words as typed come first, by the difference in letters; then all others by rank, which is the sum of
-    the match kinds of their words, in thousands, plus the difference.
+    A patient is in only one segment. If one word was typed, there is a segment for each match kind, ordered by
+    `unique_id`. If several words were typed, the patients that have all words as typed come first, ordered by the
+    difference in letters. All other patients follow, ordered by rank. The rank is the sum of the match kinds of the
+    typed words, in thousands, plus the difference in letters.
     """
     non_name_conditions = list(_non_name_conditions(shape))
     if not shape.short_words:
@@ -163,7 +174,7 @@ def ranked_segments(shape: QueryShape) -> tuple[list[Segment], list[Segment]]:
     likeness = reduce(add, (_best_match_kind(word_index) for word_index in range(len(shape.short_words))))
     rank = likeness * literal_column("1000") + difference
     remaining = Segment(2, (*distant, not_(and_(*close)), *non_name_conditions), rank)
-    if all(shape.short_words):  # initials: every close match is exact, and there are too many to sort
+    if all(shape.short_words):  # if all words are initials, every close match is exact, and there are too many to sort
         return [Segment(0, (*exact, *non_name_conditions))], [remaining]
     return [
         Segment(0, (*exact, *non_name_conditions), difference),

@@ -1,6 +1,7 @@
-"""Deletion of name words that no patient has any more, in the background and when a patient is erased.
+"""Deletion of words from the search vocabulary that are in no patient's name any more.
 
-Database triggers add words (`app.models.name_word`), and imports add theirs at their end (`app.transfer.name_words`).
+Words are deleted in the background, and when a patient is erased. Database triggers add words (`app.models.name_word`),
+and an import adds its words at its end (`app.transfer.name_words`).
 """
 
 import asyncio
@@ -18,9 +19,13 @@ from app.errors import UnavailableError
 log = structlog.get_logger()
 
 STALE_WORDS_INTERVAL_SECONDS = 10
-"""Seconds between two deletions of the words that patients no longer have."""
+"""Seconds between two runs of the background deletion of unused words."""
 _SHORT_LOCK_TIMEOUT = set_local({"lock_timeout": "100ms"})
-"""Deleting words locks out writers briefly, and must not wait long for its locks: all writers would queue behind it."""
+"""Statement that limits the wait for locks to 100 ms.
+
+A deletion of words locks out writers briefly. While it waits for its locks, all writers queue behind it, so it must not
+wait long.
+"""
 
 _SELECT_WORDS_IN_HISTORY = text(
     """
@@ -33,9 +38,12 @@ _SELECT_WORDS_IN_HISTORY = text(
     """
 )
 STALE_WORDS_BATCH_SIZE = 50
-"""Maximum number of words that one transaction checks, so that it takes only some milliseconds."""
+"""Maximum number of words that one transaction checks, so that a transaction takes only some milliseconds."""
 MAX_LOCK_ATTEMPTS = 100
-"""Maximum number of attempts to delete the words of an erased patient; each waits up to 0.1 seconds for a lock."""
+"""Maximum number of attempts to delete the words of an erased patient.
+
+Each attempt waits up to 0.1 seconds for the locks.
+"""
 
 _WORDS_PARAMETER = bindparam("words", type_=ARRAY(Text))
 _DELETE_UNUSED_WORDS = text("SELECT forget_words(:words)").bindparams(_WORDS_PARAMETER)
@@ -49,15 +57,19 @@ _SELECT_STALE_WORDS = text(
 
 
 async def words_in_history(connection: AsyncConnection, patient_id: str) -> Sequence[str]:
-    """Return all words of all names that a patient has ever had, from the journal."""
+    """Return all words of all names that a patient has ever had, according to the journal."""
     return (await connection.execute(_SELECT_WORDS_IN_HISTORY, {"id": patient_id})).scalars().all()
 
 
 async def delete_unused_words(connection: AsyncConnection, words: Sequence[str]) -> None:
-    """Delete those of the words that no patient, or no patient of a hospital, has any more.
+    """Delete those of `words` that are no longer used.
+
+    A word is deleted from the vocabulary if no patient has it any more, and from the words of a hospital if no patient
+    of this hospital has it any more.
 
     Raises:
-        LockNotAvailableError: other transactions, such as an import, write words all the time.
+        LockNotAvailableError: the locks were not available in any attempt, because other transactions, such as an
+            import, write words all the time.
     """
     for attempt in range(MAX_LOCK_ATTEMPTS):
         try:
@@ -72,10 +84,10 @@ async def delete_unused_words(connection: AsyncConnection, words: Sequence[str])
 
 
 async def delete_stale_words(database: Database) -> None:
-    """Delete the words that no patient has any more after a name changed, a patient was deleted or a link was removed.
+    """Delete unused words that are queued because a name changed, a patient was deleted or a link was removed.
 
-    A batch that fails, because writers or another process hold the locks or because it takes too long, is left for the
-    next run and does not hold up other batches.
+    The words are deleted in batches. A batch fails if writers or another process hold the locks, or if it takes too
+    long. A failed batch is left for the next run and does not hold up other batches.
     """
     after, failure = "", None
     while words := await _select_stale_words(database, after):
@@ -89,7 +101,7 @@ async def delete_stale_words(database: Database) -> None:
             await database.transaction(work, max_attempts=1)
         except (DBAPIError, UnavailableError) as error:
             failure = type(error).__name__
-    if failure is not None:  # logged once: a role without the privilege fails at each batch
+    if failure is not None:  # logged once per run, because a role without the privilege fails at each batch
         log.info("unused name words not deleted yet", error=failure)
 
 
@@ -107,7 +119,7 @@ async def _select_stale_words(database: Database, after: str) -> Sequence[str]:
 
 
 async def delete_stale_words_periodically(database: Database) -> None:
-    """Delete stale words every `STALE_WORDS_INTERVAL_SECONDS`, until cancelled."""
+    """Run `delete_stale_words` every `STALE_WORDS_INTERVAL_SECONDS` until the task is cancelled."""
     while True:
         await asyncio.sleep(STALE_WORDS_INTERVAL_SECONDS)
         await delete_stale_words(database)

@@ -1,8 +1,8 @@
-"""Query expansion: compares the typed words with the vocabulary, which is the words in the names of patients.
+"""Query expansion: finds words similar to the typed words in the vocabulary (the words in patients' names).
 
-Typing errors are matched against distinct words, of which there are thousands for a million patients. For a restricted
-principal only the words of its own hospitals' patients are considered, so that the result, and the time it takes, do
-not depend on the names of other patients.
+Typed words are compared with distinct words and not with patients, because a million patients have only thousands of
+distinct words. For a restricted principal, only words of patients of its own hospitals are considered, so that neither
+the result nor the time it takes depends on the names of other patients.
 """
 
 from collections import defaultdict
@@ -14,53 +14,70 @@ from sqlalchemy import ARRAY, Integer, Text, TextClause, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 MAX_CANDIDATES = 100
-"""Maximum number of words per match kind and typed word, so that index use is bounded, whatever names there are."""
+"""Maximum number of vocabulary words per match kind and typed word.
+
+It limits the use of the search index per query, whatever names are stored.
+"""
 MAX_RANKED_CANDIDATES = 2000
-"""Maximum number of words that are ranked by use if more than `MAX_CANDIDATES` match, shared by all typed words."""
+"""Maximum number of matching words, per match kind, that are ranked by how many patients have them.
+
+Words are ranked in this way only if more than `MAX_CANDIDATES` match. The typed words share this number equally.
+"""
 MAX_COUNTED_PATIENTS = 63
-"""Maximum number of patients that are counted to measure the use of a word."""
+"""Maximum number of patients that are counted to find out how common a word is."""
 _MAX_FUZZY_WORD_LENGTH = 64
-"""Maximum number of letters of a typed word that may have typing errors, and of a word that is matched as SUBSTRING."""
+"""Maximum number of letters in a typed word that is checked for typing errors or for matches of the kind SUBSTRING.
+
+It also limits the vocabulary words that can match as SUBSTRING.
+"""
 
 
 def _within_edits(word: str, form: str, max_edits: int) -> str:
-    """Return the SQL condition that two words are within `max_edits` edits.
+    """Return the SQL condition that the SQL expressions `word` and `form` differ by at most `max_edits` edits.
 
-    The word is cut, because levenshtein() rejects words of more than 255 letters.
+    `word` is cut to 255 letters, because levenshtein() rejects longer words.
     """
     return f"extensions.levenshtein_less_equal(left({word}, 255), {form}, {max_edits}) <= {max_edits}"
 
 
 class MatchKind(IntEnum):
-    """How a word of a name matches a typed word; the value is the cost of the match in the rank, in thousands."""
+    """How a word in a patient's name matches a typed word.
+
+    The value is the cost of the match in the rank, in thousands: better matches have lower costs.
+    """
 
     EXACT = 0
     PREFIX = 1
     """The name word begins with the typed word."""
     ONE_EDIT = 10
-    """One letter is added, missing or replaced, or two neighbouring letters are swapped, in words of at least four."""
+    """One letter is added, missing or replaced, or two adjacent letters are swapped.
+
+    The typed word has at least four letters.
+    """
     SHORT_WORD_EDIT = 100
-    """As ONE_EDIT, in words of two or three letters."""
+    """The same differences as in ONE_EDIT, but the typed word has two or three letters."""
     SUBSTRING = 200
-    """The name word contains the typed word, which has three letters or more."""
+    """The name word contains the typed word, which must have at least three letters."""
     TWO_EDITS = 300
-    """Two errors as in ONE_EDIT, in words of at least four letters."""
+    """Two differences of the kinds in ONE_EDIT. The typed word has at least four letters."""
 
 
 SHORT_WORD_LENGTH = 3
-"""Words with fewer letters than this are initials or almost as short."""
+"""Words with fewer letters than this count as short: they are initials, or almost as short as initials."""
 CLOSE_MATCHES = (MatchKind.EXACT, MatchKind.PREFIX, MatchKind.ONE_EDIT)
-"""Match kinds that are always searched."""
+"""Match kinds that every search includes."""
 DISTANT_MATCHES = (MatchKind.SHORT_WORD_EDIT, MatchKind.SUBSTRING, MatchKind.TWO_EDITS)
-"""Match kinds that are searched in addition if there are no close matches."""
+"""Match kinds that a search includes only if it has no close matches."""
 
 
 def _best_candidates_sql(condition: str, *, restricted: bool) -> str:
-    """Return the SQL for the words that meet `condition`: the most used first, then those known for longest.
+    """Return the SQL that selects the vocabulary words that meet `condition`, up to `MAX_CANDIDATES`.
 
-    Use is the number of patients that have the word, in powers of four. Names that somebody adds hide no frequent name,
-    which is used more, and no older rare name, which has been known for longer. For a restricted principal, use is the
-    number of its hospitals that have the word: the time to count patients would reveal the names of other patients.
+    Words that more patients have come first, counted in powers of four. Among equally common words, those that have
+    been in the vocabulary for longest come first. New names therefore cannot displace frequent names, which are more
+    common, or old rare names, which have been in the vocabulary for longer. For a restricted principal, the number of
+    its hospitals that have the word is used instead of the number of patients, because the time to count patients would
+    reveal the names of other patients.
     """
     if restricted:
         return f"""
@@ -84,12 +101,14 @@ def _best_candidates_sql(condition: str, *, restricted: bool) -> str:
 
 
 def _candidates_statement(*, restricted: bool) -> TextClause:
-    """Return the statement for the words that match each typed word: `n` (its number), `likeness` (kind) and `word`.
+    """Return the statement that selects the vocabulary words that match each typed word.
 
-    The words of all patients have an index on `typing_keys`, whose `&&` finds all words within that many edits, and
-    some more. The words of a restricted principal's hospitals are compared one by one, a thousand in 0.15 ms.
-    levenshtein() counts swapped letters as two edits, so words are also compared with all variants of the typed word in
-    which two neighbouring letters are swapped.
+    Its columns are `n` (the number of the typed word), `likeness` (the match kind) and `word`. Words of all patients
+    are found with an index on `typing_keys`. The operator `&&` of this index finds all words within the given number of
+    edits, and some other words, which levenshtein() then excludes. For a restricted principal, the words of its
+    hospitals' patients are compared one by one, which takes 0.15 ms per thousand words. levenshtein() counts two
+    swapped letters as two edits. For this reason, words are also compared with all variants of the typed word in which
+    two adjacent letters are swapped.
     """
     index_condition = "" if restricted else "typing_keys(word, 2) && typing_keys(form, {}) AND "
     one_edit = f"""
@@ -157,19 +176,20 @@ _SELECT_CANDIDATES = {restricted: _candidates_statement(restricted=restricted) f
 
 
 class ExpandedWord(NamedTuple):
-    """A typed word as conditions on `patient_search`, in tsquery syntax."""
+    """A typed word together with similar words, as search conditions on `patient_search` in tsquery syntax."""
 
     letter_count: int
     is_short: bool
-    """Whether the word is so short that many names have it or begin with it, and an index helps little."""
+    """Whether the word is so short that an index helps little, because many names contain it or begin with it."""
     queries: dict[MatchKind, str]
-    """The condition for each match kind; "" if no word matches in this way."""
+    """The tsquery for each match kind. It is empty if no word matches in this way."""
 
     @classmethod
     def from_candidates(cls, words_by_kind: dict[MatchKind, list[str]]) -> Self:
-        """Return the conditions for a typed word, whose own spellings are its `EXACT` words.
+        """Return the expanded word for a typed word, given the matching words by match kind.
 
-        A short spelling, such as an initial, also matches all words that begin with it as `EXACT`.
+        The words of the kind `EXACT` are the spellings of the typed word itself. A short spelling, such as an initial,
+        also matches every word that begins with it as `EXACT`.
         """
         spellings = sorted(words_by_kind[MatchKind.EXACT], key=len)
         queries = {match_kind: _any_word(words_by_kind.get(match_kind, ())) for match_kind in MatchKind}
@@ -180,21 +200,27 @@ class ExpandedWord(NamedTuple):
         return cls(len(spellings[0]), len(spellings[-1]) < SHORT_WORD_LENGTH, queries)
 
     def any_of(self, match_kinds: Iterable[MatchKind]) -> str:
-        """Return the condition that a word matches in one of these kinds."""
+        """Return the tsquery for names with a word that matches in at least one of `match_kinds`."""
         return " | ".join(filter(None, (self.queries[match_kind] for match_kind in match_kinds)))
 
 
 def _any_word(words: Sequence[str], *, prefix: bool = False) -> str:
-    """Return the condition for any of the words; they consist of letters, digits and marks, so need no escaping."""
+    """Return the tsquery for names that contain at least one of `words`.
+
+    If `prefix` is true, the names may also contain longer words that begin with one of them. The words consist of
+    letters, digits and marks, so they need no escaping.
+    """
     return " | ".join(f"'{word}'{':*' if prefix else ''}" for word in words)
 
 
 async def expand(
     connection: AsyncConnection, words: Sequence[str], hospitals: Collection[str] | None
 ) -> list[ExpandedWord]:
-    """Return the expanded words, without those that have no characters by which they could be found.
+    """Return the typed words, each expanded with similar words from the vocabulary.
 
-    For a principal that is restricted to `hospitals`, only the words of their patients are considered.
+    Words without searchable characters are left out of the result. `hospitals` is the hospital scope of the principal;
+    None means an unrestricted principal. For a restricted principal, only the words of its hospitals' patients are
+    considered.
     """
     candidates: dict[int, dict[MatchKind, list[str]]] = defaultdict(lambda: defaultdict(list))
     scope_parameters = (

@@ -1,7 +1,7 @@
-"""Write coalescing: the head and the body of a response leave in one write.
+"""Write coalescing: the head and the body of a response are sent in one write.
 
-uvicorn, the upstream candidate, writes them separately. aiohttp #10991 and Bun #41341 are the same change for their
-servers; this module can go when uvicorn has it, too.
+uvicorn writes them separately; this change could be contributed to it. aiohttp #10991 and Bun #41341 make the same
+change in those servers. This module can be removed when uvicorn has it, too.
 """
 
 import asyncio
@@ -12,11 +12,12 @@ from typing import Any
 class CoalescingTransport(Transport):
     """A transport that sends the head and the body of a response together.
 
-    uvicorn writes one after the other, and uvloop sends each at once: two system calls here, and two packets for the
-    recipient. So a chunk is held until the next one arrives, or until this iteration of the event loop ends.
+    uvicorn writes the head and then the body, and uvloop sends each of them immediately. This takes two system calls
+    here and two packets to the client. This class therefore holds a chunk until the next chunk arrives or the current
+    iteration of the event loop ends.
 
-    uvloop raises errors if a closed transport is used, and the protocol learns one iteration later that it is closed.
-    Here such a use has no effect.
+    uvloop raises an error if a closed transport is used, but the protocol learns that the transport is closed only one
+    iteration later. Using a closed transport of this class has no effect.
     """
 
     def __init__(self, transport: Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -25,7 +26,7 @@ class CoalescingTransport(Transport):
         self._loop = loop
         self._pending = b""
         self.written_bytes = 0
-        """Number of bytes written to this transport so far."""
+        """Number of bytes that were written to this transport so far."""
 
     def write(self, data: Any) -> None:
         if self._transport.is_closing():
@@ -41,7 +42,7 @@ class CoalescingTransport(Transport):
 
     def _flush(self) -> None:
         data, self._pending = self._pending, b""
-        if data and not self._transport.is_closing():  # else the client has disconnected
+        if data and not self._transport.is_closing():  # otherwise the client has disconnected
             self._transport.write(data)
 
     def close(self) -> None:

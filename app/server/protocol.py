@@ -1,12 +1,12 @@
-"""The HTTP protocol of a connection: how its bytes become requests, and when it ends.
+"""The HTTP protocol of a client connection. It parses bytes into requests and decides when the connection ends.
 
-The parser is llhttp, through httptools, in uvicorn's protocol. This module adds that no byte of a request is read as
-part of another, that no client keeps a connection by doing nothing, and that connections do not use up all file
-descriptors.
+uvicorn's protocol does the parsing with httptools, which wraps llhttp. In addition, this module ensures that no byte of
+one request is read as part of another, that idle clients cannot hold a connection, and that connections do not exhaust
+the file descriptors.
 
-Two parts are candidates for upstream. `_reparse_without_upgrade` can go when uvicorn #2722 and httptools #124 are
-fixed: they lose the body of a request that asks for an upgrade. Write coalescing (`app.server.coalescing`) can go when
-uvicorn has it.
+Two parts could be contributed upstream. `_reparse_without_upgrade` can be removed when uvicorn #2722 and httptools #124
+are fixed: because of these bugs, the body of a request that asks for an upgrade is lost. Write coalescing
+(`app.server.coalescing`) can be removed when uvicorn has it.
 """
 
 import asyncio
@@ -37,22 +37,25 @@ from app.server.coalescing import CoalescingTransport
 log = structlog.get_logger()
 
 MAX_HEAD_SIZE_BYTES = 32 * 1024
-"""Maximum size of a request's head, and of chunk extensions and trailers between bytes of a body or after it."""
+"""Maximum size of the head of a request, in bytes. The same limit applies to the chunk extensions between two parts of
+a body and to the trailers after a body."""
 RECEIVE_PROGRESS_BYTES = 16 * 1024
-"""Minimum number of bytes of its response that a client must receive within the client timeout."""
+"""Minimum number of bytes of a response that a client must receive during each client timeout."""
 RESERVED_FILE_DESCRIPTORS = 64
-"""File descriptors that client connections leave to the rest of the process: the database, files, name lookups."""
+"""Number of file descriptors that are reserved for the rest of the process (the database, files, name lookups), so that
+client connections cannot take them."""
 DESCRIPTOR_LOG_INTERVAL_SECONDS = 10.0
-"""Minimum time between two log events that report that file descriptors have run out."""
+"""Minimum number of seconds between two log events that report that file descriptors have run out."""
 
 _HOP_BY_HOP_HEADERS = frozenset({b"connection", b"upgrade", b"http2-settings"})
 _SUPPORTED_VERSIONS = frozenset({"1.0", "1.1"})
 _DISCARDED_TRAILERS: MutableSequence[tuple[bytes, bytes]] = deque(maxlen=0)
-"""Takes trailers and discards them: they would be mistaken for headers of the request."""
+"""Empty list that discards all trailers appended to it. Otherwise, uvicorn would treat trailers as headers of the
+request."""
 
 
 class InvalidRequestError(Exception):
-    """A request that is rejected; the message tells the client what to change."""
+    """A request is not valid HTTP or is not supported. The message tells the client what to change."""
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
@@ -61,17 +64,17 @@ class InvalidRequestError(Exception):
 
 
 class HeadTooLargeError(InvalidRequestError):
-    """The head, or framing that is neither head nor body, is larger than `MAX_HEAD_SIZE_BYTES`."""
+    """The head of a request, or its chunk extensions and trailers, exceed `MAX_HEAD_SIZE_BYTES`."""
 
     def __init__(self) -> None:
         super().__init__(431, HEAD_TOO_LARGE_DETAIL)
 
 
 class StrictHttpProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, without upgrades, with strict framing, and with a timeout for clients that do nothing."""
+    """uvicorn's protocol with strict framing, without upgrades, and with a timeout for clients that do nothing."""
 
     _descriptor_limit_logged_at: ClassVar[float] = -DESCRIPTOR_LOG_INTERVAL_SECONDS
-    """When it was last logged, for the whole process, that file descriptors have run out."""
+    """Time at which this process last logged that file descriptors have run out."""
 
     def __init__(
         self,
@@ -87,12 +90,12 @@ class StrictHttpProtocol(HttpToolsProtocol):
         self._has_stopped_reading = False
         """Whether further bytes are ignored, because they can no longer be separated into requests."""
         self._framing_size_bytes = 0
-        """Bytes in the reads since a head was complete or the last byte of a body arrived."""
+        """Number of bytes read since the last head was complete or the last part of a body arrived."""
         self._responding_cycle: RequestResponseCycle | None = None
-        """The request that is served now, or was served last; `cycle` is the one that was read last."""
+        """The request that is being served or was served last. The request that was read last is `cycle`."""
         self._client_timeout_seconds = client_timeout_seconds
         self._last_client_progress: object = None
-        """What the client owed the service at the last check."""
+        """The result of `_client_progress` at the previous check of the client."""
         self._client_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as in uvicorn
@@ -101,7 +104,7 @@ class StrictHttpProtocol(HttpToolsProtocol):
         super().connection_made(self._coalescing_transport)
         self._client_timer = self.loop.call_later(self._client_timeout_seconds, self._check_client)
         descriptor_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        # the system assigns the lowest free number, which shows how many are in use
+        # the system assigns the lowest free number, so the number of this descriptor shows how many are in use
         if (
             descriptor_limit != resource.RLIM_INFINITY
             and self._file_descriptor() >= descriptor_limit - RESERVED_FILE_DESCRIPTORS
@@ -116,7 +119,10 @@ class StrictHttpProtocol(HttpToolsProtocol):
                 )
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Notify the request that is being served; uvicorn notifies only the one that was read last."""
+        """Notify the request that is being served that the client has disconnected.
+
+        uvicorn itself notifies only the request that was read last.
+        """
         if self._client_timer is not None:
             self._client_timer.cancel()
         if self._responding_cycle is not None and not self._responding_cycle.response_complete:
@@ -125,11 +131,11 @@ class StrictHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def eof_received(self) -> None:
-        """Close the connection, as would happen without this method, but send pending bytes first."""
+        """Send pending bytes and close the connection. Without this method, it would be closed without sending them."""
         self.transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Parse the bytes received and serve each request as soon as its head is complete."""
+        """Parse the received bytes, and serve each request as soon as its head is complete."""
         if self._has_stopped_reading:
             return
         self._unset_keepalive_if_required()
@@ -149,11 +155,12 @@ class StrictHttpProtocol(HttpToolsProtocol):
             self._reject(context if isinstance(context, InvalidRequestError) else parse_error)
 
     def _reparse_without_upgrade(self, rest: bytes) -> None:
-        """Parse a request that asks for an upgrade again as one that does not, with the `rest` that follows its head.
+        """Parse a request that asks for an upgrade a second time, as if it did not ask for one.
 
-        httptools treats it as a request without a body, and what follows as another protocol or the next request. There
-        are no upgrades here: a new parser gets the same head without the headers that ask for one, and with
-        `Connection: close`, after which it accepts no further request.
+        `rest` contains the received bytes that follow the head of the request. httptools assumes that such a request
+        has no body, and that the bytes after its head belong to another protocol or to the next request. But this
+        service supports no upgrades. A new parser therefore gets the same head without the headers that ask for an
+        upgrade. The head also gets `Connection: close`, so that the parser accepts no further request.
         """
         version = self.parser.get_http_version().encode()
         lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
@@ -162,7 +169,10 @@ class StrictHttpProtocol(HttpToolsProtocol):
         self.parser.feed_data(b"\r\n".join([*lines, b"Connection: close", b"\r\n"]) + rest)
 
     def on_headers_complete(self) -> None:
-        """Serve the request if its head is valid; not yet if it asks for an upgrade, see `_reparse_without_upgrade`."""
+        """Check the head of a request and begin to serve the request.
+
+        A request that asks for an upgrade is not served yet, because `_reparse_without_upgrade` parses it again.
+        """
         self._check_head()
         self._framing_size_bytes = 0
         if not self.parser.should_upgrade():
@@ -177,11 +187,11 @@ class StrictHttpProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _check_head(self) -> None:
-        """Check what the parser does not check.
+        """Check those properties of a request's head that the parser does not check.
 
         Raises:
-            InvalidRequestError: the head is too large, its version is not supported, it has no Host header or several,
-                or its Transfer-Encoding is not exactly `chunked`.
+            InvalidRequestError: the head is too large, its HTTP version is not supported, it has several Host headers
+                or lacks one, or it has a Transfer-Encoding other than exactly `chunked`.
         """
         header_names = [name for name, _ in self.headers]
         version = self.parser.get_http_version()
@@ -196,30 +206,36 @@ class StrictHttpProtocol(HttpToolsProtocol):
                 raise InvalidRequestError(
                     400, "The only supported Transfer-Encoding is a single `chunked`, in HTTP/1.1."
                 )
-        if self._framing_size_bytes > MAX_HEAD_SIZE_BYTES:  # or part of a body came with it
+        if self._framing_size_bytes > MAX_HEAD_SIZE_BYTES:  # these bytes may include part of a body
             size = len(self.url) + sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
             if size > MAX_HEAD_SIZE_BYTES:
                 raise HeadTooLargeError
 
     def on_body(self, body: bytes) -> None:
-        """Pass on a part of a body, and restart the count of framing bytes."""
+        """Pass part of a body on to the application, and count framing bytes from zero again."""
         self._framing_size_bytes = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Note that a request is complete; one that asks for an upgrade is not complete yet."""
+        """Mark a request as complete, unless it asks for an upgrade.
+
+        Such a request is not complete yet, because `_reparse_without_upgrade` parses it again.
+        """
         if not self.parser.should_upgrade():
             super().on_message_complete()
 
     def _reject(self, error: InvalidRequestError) -> None:
-        """Reject an invalid request, with a response if one is due, and end the connection."""
+        """Reject an invalid request and close the connection.
+
+        The client gets an error response only if it cannot mistake it for the response to a different request.
+        """
         self._has_stopped_reading = True
         request_id = new_identifier("req")
         log.warning("request refused", request_id=request_id, status=error.status, reason=error.detail)
         cycle: RequestResponseCycle | None = self.cycle
         is_in_head = cycle is None or cycle.scope is not self.scope
         if cycle is not None and not cycle.response_complete and (is_in_head or not cycle.more_body):
-            cycle.keep_alive = False  # the response that is being sent is the last one
+            cycle.keep_alive = False  # the connection closes after the current response
             return
         # a second response to a request would be mistaken for the response to the next one
         if is_in_head or cycle is None or not (cycle.response_started or self.pipeline):
@@ -233,7 +249,7 @@ class StrictHttpProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _check_client(self) -> None:
-        """End the connection if the client has made no progress for a whole period."""
+        """Abort the connection if the client has made no progress since the previous check, one client timeout ago."""
         progress = self._client_progress()
         if progress is not None and progress == self._last_client_progress:
             self._coalescing_transport.abort()
@@ -242,9 +258,10 @@ class StrictHttpProtocol(HttpToolsProtocol):
         self._client_timer = self.loop.call_later(self._client_timeout_seconds, self._check_client)
 
     def _client_progress(self) -> object:
-        """Return what the client must do next, which changes once it has done so; None if it is the service's turn.
+        """Return a value that changes when the client makes progress, or None if the client need not do anything.
 
-        A request is owed until it is complete, however many bytes of it arrive; of a response, the client must receive
+        While a request arrives, there is progress when its head or its body is complete, but not when a part of them
+        arrives. While a response is sent, there is progress whenever the client has received another
         `RECEIVE_PROGRESS_BYTES`.
         """
         if self.flow.write_paused or self.transport.is_closing():
@@ -259,9 +276,9 @@ class StrictHttpProtocol(HttpToolsProtocol):
         return None
 
     def _undelivered_bytes(self) -> int:
-        """Return the number of response bytes that have not reached the client's side, here and in the kernel."""
+        """Return the number of response bytes, in this process and in the kernel, that have not reached the client."""
         kernel_queue_size = bytearray(4)
-        with suppress(OSError):  # it was just closed, or is not a Linux socket
+        with suppress(OSError):  # the socket was just closed, or the system is not Linux
             fcntl.ioctl(self._file_descriptor(), termios.TIOCOUTQ, kernel_queue_size)
         return self._coalescing_transport.get_write_buffer_size() + int.from_bytes(kernel_queue_size, sys.byteorder)
 

@@ -1,8 +1,8 @@
-"""A pre-fork supervisor: forks worker processes, which serve side by side, and replaces those that end.
+"""A pre-fork supervisor. It forks worker processes, which serve side by side, and replaces those that exit.
 
-uvicorn's supervisor lacks the fork: each of its workers loads all modules itself. gunicorn's `--preload` lacks a socket
-for each worker: on a shared one, a single worker may get most of the traffic (uvicorn-worker #34). This module can go
-when uvicorn has `--preload` (uvicorn #3031) together with a `reuse_port` option.
+uvicorn's supervisor does not fork, so each of its workers loads all modules itself. gunicorn's `--preload` cannot give
+each worker a socket of its own, and on a shared socket a single worker may get most of the traffic (uvicorn-worker
+#34). This module can be removed when uvicorn has `--preload` (uvicorn #3031) together with a `reuse_port` option.
 """
 
 import os
@@ -23,23 +23,26 @@ import structlog
 log = structlog.get_logger()
 
 STARTUP_FAILURE = 3
-"""Exit status of a worker that would fail in the same way again; the same as uvicorn's."""
+"""Exit status of a worker that cannot start and would fail in the same way again. uvicorn uses the same status."""
 RESTART_DELAY_SECONDS = 0.5
-"""Seconds that a worker must have run to be replaced at once; otherwise its replacement is delayed by as long."""
+"""Minimum run time, in seconds, of a worker that is replaced at once. If a worker exits earlier, its replacement starts
+after as many seconds."""
 
 HEARTBEAT_INTERVAL_SECONDS = 1.0
-"""Seconds between the heartbeats of a worker."""
+"""Seconds between two heartbeats of a worker."""
 MAX_MISSED_HEARTBEATS = 30
-"""Missed heartbeats after which a worker is killed: it would keep its share of all new connections."""
+"""Number of consecutive missed heartbeats after which a worker is killed. Otherwise, a worker that hangs would keep
+receiving its share of new connections."""
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _FORK_CONTEXT = get_context("fork")
 
 
 def exit_after(wait_for_end: Callable[[], object]) -> None:
-    """End this process gracefully, but without draining, as soon as another one that it depends on has ended.
+    """Make this process exit when another process, on which it depends, has ended.
 
-    `wait_for_end` blocks until that process has ended.
+    `wait_for_end` is a function that blocks until that process has ended. A background thread calls it and then sends
+    SIGINT to this process, which makes it exit gracefully but without draining.
     """
 
     def interrupt_when_ended() -> None:
@@ -54,46 +57,49 @@ class _Worker:
     process: BaseProcess
     pid: int
     heartbeat: mmap
-    """One byte of shared memory, which the worker changes at each heartbeat."""
+    """One byte of memory that is shared with the worker. The worker changes it at each heartbeat."""
     started_at: float = field(default_factory=time.monotonic)
     last_heartbeat: int = 0
     missed_heartbeats: int = 0
-    """Number of consecutive heartbeats missed."""
+    """Number of consecutive heartbeats that the worker has missed."""
 
 
 class Supervisor:
-    """Supervises worker processes, from the process that creates this object.
+    """Forks worker processes from the current process and supervises them.
 
-    Workers are forked: modules loaded by then are in memory once for all of them, and workers start in no time. A
-    worker that ends is replaced at once; one that hangs is killed after half a minute and replaced. Both are logged.
+    Modules that are loaded before the fork are in memory only once for all workers, and workers start quickly. A worker
+    that exits is replaced at once. A worker that hangs is killed after half a minute and replaced. Both events are
+    logged.
     """
 
     def __init__(self, worker_count: int, serve: Callable[[], None], *, on_exit: Callable[[int], None]) -> None:
-        """Supervise `worker_count` processes that run `serve`; call `on_exit` with the pid of each that has ended."""
+        """Supervise `worker_count` processes that run `serve`. When a worker has ended, call `on_exit` with its pid."""
         self._worker_count = worker_count
         self._serve = serve
         self._on_exit = on_exit
         self._workers: dict[int, _Worker] = {}
-        """Workers by their sentinel, which becomes readable when they end."""
+        """Workers by their sentinel, a file descriptor that becomes readable when the worker ends."""
         self._next_start_at = 0.0
-        """Earliest time at which the next worker may be started."""
+        """Earliest time at which the next worker may be started, by the monotonic clock."""
         self._any_ended = False
-        """Whether any worker has ended: the start of the first ones is not logged."""
+        """Whether any worker has ended. Until then, worker starts are not logged, because they are not replacements."""
         self._is_stopping = False
         self._has_failed = False
         self._lifeline_read, self._lifeline_write = os.pipe()
-        """A pipe: its read end becomes readable when the supervisor, which holds the only write end, ends."""
+        """A pipe by which workers notice that the supervisor has ended: its read end then becomes readable, because
+        only the supervisor holds the write end."""
 
     def run(self) -> int:
-        """Supervise until SIGINT or SIGTERM, which stop workers gracefully; return 0, or 1 if a worker cannot start.
+        """Supervise workers until SIGINT or SIGTERM arrives or a worker cannot start, then stop all workers gracefully.
 
-        A second signal makes workers skip draining.
+        A second signal makes the workers skip draining. Return the exit status of the process: 0, or 1 if a worker
+        could not start.
         """
         try:
             with _signal_socket() as signals:
                 self._supervise(signals)
         finally:
-            os.close(self._lifeline_write)  # whatever happened here, no worker is left behind
+            os.close(self._lifeline_write)  # all workers notice this and exit, even after an error in this process
         return 1 if self._has_failed else 0
 
     def _supervise(self, signals: socket.socket) -> None:
@@ -117,7 +123,7 @@ class Supervisor:
         return 0 if self._is_stopping else self._worker_count - len(self._workers)
 
     def _spawn_missing(self) -> None:
-        """Spawn missing workers, unless the last one ended too early, or could not be started, just now."""
+        """Spawn the missing workers, except during the delay after a worker exited early or could not be started."""
         while self._missing_count and time.monotonic() >= self._next_start_at:
             try:
                 pid = self._spawn()
@@ -131,7 +137,8 @@ class Supervisor:
     def _spawn(self) -> int:
         heartbeat = mmap(-1, 1)
         process = _FORK_CONTEXT.Process(target=self._run_worker, args=[heartbeat])
-        # a signal to the worker before its handlers are set stays pending; the supervisor's would take it for their own
+        # A signal to the worker stays pending until the worker sets its own handlers. The handlers that it inherits
+        # would report the signal to the supervisor.
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
         try:
             process.start()
@@ -146,16 +153,17 @@ class Supervisor:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.close(self._lifeline_write)
-        with suppress(KeyboardInterrupt):  # the server has shut down gracefully and raises the signal again
+        with suppress(KeyboardInterrupt):  # the server shuts down gracefully and then raises the signal again
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
-            exit_after(lambda: os.read(self._lifeline_read, 1))  # without its supervisor it would keep the port
+            exit_after(lambda: os.read(self._lifeline_read, 1))  # otherwise it would keep the port
             threading.Thread(target=_send_heartbeats, args=[heartbeat], daemon=True).start()
             self._serve()
 
     def _kill_hung(self) -> None:
         """Kill workers that have missed too many heartbeats.
 
-        Heartbeats are counted, not timed, so that pausing the whole container kills no worker.
+        The number of missed heartbeats decides, not the time since the last one, so that pausing the whole container
+        does not kill any worker.
         """
         for worker in self._workers.values():
             worker.missed_heartbeats = (
@@ -192,7 +200,7 @@ def _send_heartbeats(heartbeat: mmap) -> None:
 
 @contextmanager
 def _signal_socket() -> Iterator[socket.socket]:
-    """Provide a socket from which a byte, the signal's number, can be read for each signal to stop this process."""
+    """Provide a socket that receives one byte, the signal's number, for each SIGINT or SIGTERM to this process."""
     readable, writable = socket.socketpair()
     with readable, writable:
         writable.setblocking(False)
@@ -206,4 +214,7 @@ def _signal_socket() -> Iterator[socket.socket]:
 
 
 def _ignore_signal(*_: object) -> None:
-    """Do nothing: Python writes a signal's number to the socket only if the signal has a handler."""
+    """Do nothing.
+
+    Python writes a signal's number to the wakeup socket (`signal.set_wakeup_fd`) only if the signal has a handler.
+    """

@@ -1,4 +1,4 @@
-"""A serving process: the application as the server runs it, in one process or several side by side."""
+"""The application as it runs in a server process. One such process serves alone, or several serve side by side."""
 
 import asyncio
 import gc
@@ -17,7 +17,7 @@ from app.settings import Settings
 
 
 def create_worker_app() -> FastAPI:
-    """Return the application of one server process, with the settings of the environment."""
+    """Return the application for one server process. It is configured by environment variables."""
     configure_logging()
     settings = Settings.load()
     app = create_app(settings)
@@ -27,16 +27,19 @@ def create_worker_app() -> FastAPI:
 
 
 def _tune_gc() -> None:
-    """Exclude objects created at startup from garbage collection, and collect rarely: a full one stops all requests."""
+    """Exclude objects that exist at startup from garbage collection, and make collections rare.
+
+    A full collection stops all requests while it runs.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(5_000, 20, 50)
 
 
 def _drain_on_sigterm(app: FastAPI, drain_seconds: float) -> None:
-    """On SIGTERM, keep serving for `drain_seconds` and report not ready, so that clients can turn to other instances.
+    """Make SIGTERM drain this process: it keeps serving for `drain_seconds` but reports that it is not ready.
 
-    A second SIGTERM, or SIGINT, ends this at once.
+    Clients can thus turn to other instances before the server stops. A second SIGTERM, or SIGINT, stops it at once.
     """
     lifespan = app.router.lifespan_context
 

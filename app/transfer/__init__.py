@@ -1,1 +1,1 @@
-"""Import and export of records: whole registers as files, one resource at a time."""
+"""Import of records from files and export of records to files. A file contains records of one resource."""

@@ -1,4 +1,4 @@
-"""Validation of lines: each line is the body of a request, checked by the API's schemas, with their error messages."""
+"""Validation of imported lines. The API's schemas validate each line like a request body, with the same messages."""
 
 from typing import Any, NamedTuple
 
@@ -15,17 +15,17 @@ TIMESTAMP_FIELDS = ("date_created", "last_updated")
 
 
 class ValidLine(NamedTuple):
-    """A line that is valid as far as can be determined without the database."""
+    """A line that has passed all checks that do not need the database."""
 
     line_number: int
     values: dict[str, Any]
-    """The fields that the line sets, and no others."""
+    """The validated values by field name. Fields that the line does not set are absent."""
 
 
 class LineValidator:
-    """Validates the lines of one resource.
+    """Validates lines that contain records of one resource.
 
-    With `overwrite`, fields that a new record requires may be missing, because the record may already exist.
+    With `overwrite`, a line may lack fields that a new record requires, because the record may already exist.
     """
 
     def __init__(self, resource: TransferableResource, *, overwrite: bool) -> None:
@@ -40,11 +40,11 @@ class LineValidator:
         )
 
     def validate(self, line: ParsedLine) -> ValidLine | list[FieldError]:
-        """Return the values of a line, or all of its errors."""
+        """Return the line with its validated values, or all errors in it."""
         if line.record is None:
             return list(line.errors)
         try:
-            values = self._schema.model_validate(line.record, from_attributes=True).sent_fields()  # as FastAPI does
+            values = self._schema.model_validate(line.record, from_attributes=True).sent_fields()  # like FastAPI
         except ValidationError as error:
             return field_errors(error)
         created, updated = (values.get(name) for name in TIMESTAMP_FIELDS)

@@ -1,4 +1,4 @@
-"""Export of all records of a resource that match a query, from one snapshot and in constant memory."""
+"""Export of all records of a resource that match a query. It reads one snapshot and uses constant memory."""
 
 import asyncio
 import csv
@@ -17,13 +17,13 @@ from app.transfer.layout import Layout
 from app.transfer.resources import TransferableResource
 
 EXPORT_BATCH_SIZE = 1000
-"""Maximum number of records per page that is read: about a megabyte."""
+"""Maximum number of records that are read per page. A page takes about a megabyte."""
 EXPORT_PRINCIPAL = Principal("export")
-"""The principal under which the audit records what an export has read."""
+"""The principal of every export. The audit records it as the reader of the exported records."""
 
 
 class Export:
-    """An export of one resource, on the connection of a snapshot."""
+    """An export of the records of one resource that match a query. Its connection reads from a snapshot."""
 
     def __init__(self, connection: AsyncConnection, resource: TransferableResource, query: ListQuery) -> None:
         self._connection = connection
@@ -31,13 +31,13 @@ class Export:
         self._query = query
 
     async def count(self) -> int:
-        """Return the number of matching records."""
+        """Return the number of records that match the query."""
         return await self._listing.total(self._query)
 
     async def batches(self) -> AsyncGenerator[list[KeysetRow]]:
-        """Yield all matching records in batches, ordered by `unique_id`."""
+        """Yield all records that match the query in batches, ordered by `unique_id`."""
         if self._query.filters:
-            # the best plan depends on how common the filter values are, which a generic plan ignores
+            # a generic plan ignores how common the filter values are, although the best plan depends on it
             await self._connection.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))
         next_page = asyncio.create_task(self._read_page(None))
         try:
@@ -54,26 +54,26 @@ class Export:
 
 
 class NdjsonFormat:
-    """NDJSON: one document per line, as the list streams them."""
+    """The NDJSON format: one JSON document per line, as in a list that the API streams."""
 
     header = ""
 
     def __init__(self, _: Layout) -> None: ...
 
     def render(self, records: Sequence[ListItem]) -> str:
-        """Return the lines of some records."""
+        """Return the records as NDJSON, one line per record."""
         return "".join([f"{record.document}\n" for record in records])
 
 
 class CsvFormat:
-    """CSV: one record per row, for `import` and for spreadsheets."""
+    """The CSV format: one row per record, for the command `import` and for spreadsheets."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self.header = _csv_text([layout.columns])
 
     def render(self, records: Sequence[ListItem]) -> str:
-        """Return the rows of some records."""
+        """Return the records as CSV without a header, one row per record."""
         return _csv_text(self._layout.to_csv_row(json.loads(record.document)) for record in records)
 
 

@@ -1,14 +1,15 @@
-"""Escaping of CSV cells that a spreadsheet would execute: text that begins like a formula (CWE-1236).
+"""Escaping of text in CSV cells that a spreadsheet would execute because it begins like a formula (CWE-1236).
 
-A leading apostrophe makes such a cell text. The same rule adds and removes it, and ignores apostrophes that are already
-there, so that an export followed by an import preserves any text.
+Such a cell gets a leading apostrophe, which makes the spreadsheet treat it as text. The same test for formulas decides
+where an apostrophe is added and where it is removed. It ignores leading apostrophes, so that an export followed by an
+import preserves any text.
 """
 
 import re
 
 _FORMULA_PREFIXES = frozenset("=+-@\t\r\n＝＋－＠")  # noqa: RUF001  # Excel accepts the full-width characters too
 _HARMLESS_NUMBER_PATTERN = re.compile(r"[+-][0-9 ().-]*")
-"""Matches numbers and telephone numbers, which cannot call a function or another program."""
+"""Matches numbers and telephone numbers with a sign. They cannot call a function or another program."""
 
 
 def _is_formula(cell: str) -> bool:
@@ -17,10 +18,10 @@ def _is_formula(cell: str) -> bool:
 
 
 def escape_formula(cell: str) -> str:
-    """Return the cell that represents a text."""
+    """Return a text as a CSV cell. A text that begins like a formula gets a leading apostrophe."""
     return f"'{cell}" if _is_formula(cell) else cell
 
 
 def unescape_formula(cell: str) -> str:
-    """Return the text that a cell represents."""
+    """Return the text of a CSV cell, without the apostrophe that `escape_formula` added."""
     return cell[1:] if cell.startswith("'") and _is_formula(cell) else cell

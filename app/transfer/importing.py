@@ -1,4 +1,4 @@
-"""Import of a file: its lines are validated, then written by `app.transfer.staging`, all in one transaction."""
+"""Import of a file: batches of lines are validated and then written by `app.transfer.staging`, in one transaction."""
 
 import asyncio
 from collections import Counter
@@ -23,38 +23,47 @@ from app.transfer.staging import RowError, StagedBatch, Staging
 T = TypeVar("T")
 
 IMPORT_BATCH_SIZE = 2000
-"""Maximum number of lines per batch: some megabytes; larger batches gain little."""
+"""Maximum number of lines per batch, which takes a few megabytes. Larger batches gain little."""
 BATCH_FULL_AT_LINKS = 8000
-"""Number of links above which a batch takes no more lines: a line may have thousands, and each may be an error."""
+"""Number of links above which no more lines are added to a batch.
+
+A line may have thousands of links, and each link may be an error.
+"""
 MAX_REJECTED_LINES = 100_000
-"""Maximum number of rejected lines; after more, the rest of the file is not read: it is not what it seems to be."""
+"""Maximum number of rejected lines per file. A file with more is probably the wrong file, so its import fails early."""
 IMPORT_ADVISORY_LOCK_KEY = 0x696D706F7274
-"""Key of the advisory lock that serialises imports: an arbitrary number, equal in all versions (`import` in ASCII)."""
+"""Key of the advisory lock that allows only one import at a time.
+
+The number is arbitrary (`import` in ASCII), but must be the same in all versions.
+"""
 IMPORT_PRINCIPAL = Principal("import")
-"""The principal under which the journal records what an import has written."""
+"""The principal of every import. The journal records it as the author of the imported changes."""
 
 
 @dataclass
 class ImportSummary:
-    """Counts of the lines of a file that have been processed so far."""
+    """Counts of those lines of a file that have been processed so far."""
 
     lines: int = 0
     by_status: Counter[str] = field(default_factory=Counter)
     rejected: int = 0
-    """Number of lines that are not stored; a line with several errors counts once."""
+    """Number of lines with errors, which are not stored. A line with several errors counts once."""
 
 
 ProgressCallback = Callable[[ImportSummary, Sequence[RowError], int], None]
-"""Called after each batch with the summary so far, the errors of the batch, and the number of bytes read so far."""
+"""A function that is called after each batch to report the progress of an import.
+
+Its arguments are the summary so far, the errors in the batch, and the number of bytes read so far.
+"""
 
 
 class _CheckedBatch(NamedTuple):
-    """Consecutive lines of a file that were read and validated together."""
+    """A batch of consecutive lines of a file that have been read and validated, but not stored."""
 
     staged_batch: StagedBatch
     lines: int
     errors: list[RowError]
-    """The errors of the lines that are not in `staged_batch`."""
+    """The errors in the invalid lines, which are not in `staged_batch`."""
     bytes_read: int
 
 
@@ -86,18 +95,18 @@ async def import_file(
     *,
     overwrite: bool,
 ) -> ImportSummary:
-    """Import all valid lines of a file in the transaction of `connection`, and return the counts of all lines.
+    """Import the valid lines of a file in the transaction of `connection`, and return the counts of all lines.
 
-    If lines were rejected, the caller decides whether to roll the transaction back. Each batch is read and validated in
-    a thread while PostgreSQL writes the previous one.
+    If lines were rejected, the caller decides whether to roll the transaction back. While PostgreSQL writes a batch, a
+    thread reads and validates the next batch.
 
     Raises:
-        UnreadableFileError: the file cannot be read to its end, or too many of its lines were rejected.
+        UnreadableFileError: the file cannot be read to its end, or has more than `MAX_REJECTED_LINES` rejected lines.
         ConflictError: a batch conflicted with other transactions at every attempt.
     """
-    # one import at a time: two with the same records in different orders would deadlock
+    # only one import at a time, because concurrent imports of the same records in different orders would deadlock
     await connection.execute(select(func.pg_advisory_xact_lock(IMPORT_ADVISORY_LOCK_KEY)))
-    # a batch is small and the tables grow, so every row is looked up by index
+    # makes PostgreSQL find every row through an index, because a batch is small and the tables grow
     for plan_node in ("seqscan", "hashjoin", "mergejoin"):
         await connection.execute(text(f"SET LOCAL enable_{plan_node} = off"))
     resource = RESOURCES[resource_name]
@@ -138,7 +147,7 @@ async def import_file(
 def _run_in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
     """Run `work` in a daemon thread and return a future for its result.
 
-    A command that ends early does not wait for the thread, which may be blocked on a pipe forever.
+    The thread may be blocked on a pipe forever. Because it is a daemon, a command that ends early does not wait for it.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
@@ -150,15 +159,15 @@ def _run_in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
             future.set_result(cast("T", result))
         else:
             future.set_exception(error)
-            future.exception()  # marks it as retrieved: asyncio would log it if nothing awaits the future any more
+            future.exception()  # marks the error as retrieved: asyncio would log it if nothing awaits the future
 
     def run() -> None:
         result, error = None, None
         try:
             result = work()
-        except Exception as raised:  # noqa: BLE001  # raised where the future is awaited
+        except Exception as raised:  # noqa: BLE001  # the code that awaits the future gets the error
             error = raised
-        with suppress(RuntimeError):  # the event loop is closed
+        with suppress(RuntimeError):  # raised if the event loop is closed
             loop.call_soon_threadsafe(resolve, result, error)
 
     Thread(target=run, daemon=True).start()
@@ -166,7 +175,7 @@ def _run_in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
 
 
 async def _store_batch(staging: Staging, batch: StagedBatch) -> tuple[dict[str, int], list[RowError]]:
-    # PostgreSQL caches plans, also those of foreign-key checks, and made the first ones when the tables were empty
+    # PostgreSQL caches plans, including those of foreign-key checks, and made the first ones when the tables were empty
     await staging.connection.execute(text("DISCARD PLANS"))
     await staging.stage(batch)
     await staging.classify()

@@ -1,8 +1,8 @@
-"""The representation of a record in a file: the API's JSON document, or the cells of a CSV row.
+"""The representation of a record in a file: either the API's JSON document or a CSV row.
 
-Columns have the names of the contract's fields. Nested objects have columns such as `patient_profile.unique_id`. Links
-have a column with the name of the request field that replaces them, such as `hospital_ids`; it contains the ids,
-separated by `|`, which no id contains.
+CSV columns have the names of the contract's fields. A nested object has one column per field, such as
+`patient_profile.unique_id`. A set of links has one column with the name of the corresponding request field, such as
+`hospital_ids`. Its cells contain the linked ids, separated by `|`, a character that no id contains.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ ID_SEPARATOR = "|"
 
 
 class Layout:
-    """The fields in the files of one resource."""
+    """The fields in the files of one resource, and conversions between CSV rows, JSON documents and request bodies."""
 
     def __init__(self, repository: type[Repository]) -> None:
         document = repository.document
@@ -25,15 +25,15 @@ class Layout:
             for field, relation in document.relations.items()
             if relation is link
         }
-        """Maps each document field with links to the request field that replaces these links."""
+        """Maps each document field that contains linked records to the request field that contains their ids."""
         self.nested_fields = {
             field: tuple(relation.schema.model_fields)
             for field, relation in document.relations.items()
             if isinstance(relation, ToOne)
         }
-        """Maps each document field with a nested object to the names of the object's fields."""
+        """Maps each document field that contains a nested object to the names of the fields of that object."""
         self.columns: Sequence[str] = tuple(self._csv_columns(document.schema.model_fields, document.relations))
-        """The columns of a CSV file, in the order of the document's fields."""
+        """The column names of a CSV file, in the order of the document's fields."""
 
     def _csv_columns(self, fields: Mapping[str, Any], relations: Mapping[str, ToOne | ToMany]) -> Iterator[str]:
         for field in fields:
@@ -43,7 +43,10 @@ class Layout:
                 yield self.link_id_fields[field] if field in relations else field
 
     def from_csv_row(self, cells: Mapping[str, str]) -> dict[str, Any]:
-        """Return the request body that corresponds to a CSV row. A blank cell means that its field has no value."""
+        """Return the request body for a CSV row. A blank cell means that its field has no value.
+
+        `cells` maps the column names to the cells of the row.
+        """
         record: dict[str, Any] = {name: cell for name, cell in cells.items() if "." not in name}
         for name in self.link_id_fields.values():
             if name in record:
@@ -57,14 +60,17 @@ class Layout:
         return _without_blank_id(record)
 
     def with_link_ids(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Add the fields with link ids that requests have to a record as the list streams it, and return the record."""
+        """Add the ids of linked records to a JSON document, in the fields of a request body, and return the document.
+
+        The API's lists and NDJSON exports contain the linked records instead, such as `hospitals` for `hospital_ids`.
+        """
         for field, name in self.link_id_fields.items():
             if name not in record and isinstance(linked := record.get(field), list):
                 record[name] = [one.get("unique_id") if isinstance(one, dict) else one for one in linked]
         return record
 
     def to_csv_row(self, document: Mapping[str, Any]) -> list[str | None]:
-        """Return the cells of the CSV row that corresponds to a document."""
+        """Return the cells of the CSV row for a JSON document, in the order of `columns`."""
         cells: list[str | None] = []
         for field, value in document.items():
             if field in self.nested_fields:
@@ -78,7 +84,7 @@ class Layout:
 
 
 def _without_blank_id(record: dict[str, Any]) -> dict[str, Any]:
-    """Strip the `unique_id` of a record, remove it if blank, so that it counts as omitted, and return the record."""
+    """Strip the `unique_id` of a record and return the record. Remove a blank id, so that it counts as omitted."""
     if "unique_id" in record:
         record["unique_id"] = record["unique_id"].strip()
         if not record["unique_id"]:

@@ -1,6 +1,7 @@
-"""The words of imported names: collected during an import, and added to the vocabulary at its end.
+"""Statements that add the words of imported names to the search vocabulary.
 
-Triggers add the words of all other changes (see `app.models.name_word`).
+An import collects these words and adds them at its end. For all other writes, triggers add the words (see
+`app.models.name_word`).
 """
 
 from sqlalchemy import Column, MetaData, Table, text
@@ -19,10 +20,11 @@ STAGED_WORDS_TABLE, STAGED_HOSPITAL_WORDS_TABLE = (
     for name, columns in (("staged_words", ["word"]), ("staged_hospital_words", ["hospital_id", "word"]))
 )
 DEFER_NAME_WORDS = set_local({"patients.learn_words": "later", "patients.learn_hospital_words": "later"})
-"""Makes the triggers add no words in the rest of a transaction, which has to add them at its end.
+"""Statement that stops the triggers from adding words during the rest of the transaction.
 
-For this it executes `STAGE_NAME_WORDS` and `INSERT_NAME_WORDS`. The first transaction that adds a word blocks all
-others that add the same word until it ends.
+The transaction must add the words itself, with `STAGE_NAME_WORDS` after each batch and `INSERT_NAME_WORDS` at its end.
+Words are added only at the end, because a transaction that adds a word blocks all others that add the same word until
+it ends.
 """
 _STAGED_WORDS_SQL = """
     FROM patients JOIN staged_patients USING (unique_id) {links},
@@ -37,7 +39,7 @@ STAGE_NAME_WORDS = (
         + _STAGED_WORDS_SQL.format(links="JOIN patient_hospitals ON patient_id = unique_id", short=2)
     ),
 )
-"""Collect the words of staged patients, and those of their hospitals, in temporary tables."""
+"""Statements that collect the words of staged patients in two temporary tables: all words, and words by hospital."""
 INSERT_NAME_WORDS = (
     text("INSERT INTO name_words (word) SELECT word FROM staged_words ORDER BY word ON CONFLICT DO NOTHING"),
     text(
@@ -45,4 +47,7 @@ INSERT_NAME_WORDS = (
         " ORDER BY hospital_id, word ON CONFLICT DO NOTHING"
     ),
 )
-"""Add the collected words, in the order in which the triggers add words, so that transactions cannot deadlock."""
+"""Statements that add the collected words to the vocabulary.
+
+They add words in the same order as the triggers do, so that concurrent transactions cannot deadlock.
+"""

@@ -1,4 +1,4 @@
-"""Staging of patients together with the profiles in their lines."""
+"""Staging of patients together with the profiles that are in the same lines."""
 
 from collections.abc import AsyncIterator
 from functools import cached_property
@@ -27,9 +27,10 @@ NAME_COLUMNS = ("patient_first_name", "patient_last_name")
 
 
 class StagedPatientBatch(StagedBatch):
-    """A batch of patients in which all lines with the same profile have the same data for it.
+    """A batch of patients in which lines with the same profile have the same data for that profile.
 
-    A line with other data for the profile goes into the next batch, so that the last line of the file wins.
+    A line with different data for the profile goes into the next batch. The last such line of a file therefore
+    determines the stored profile.
     """
 
     def __init__(self, staging: "PatientStaging") -> None:
@@ -38,14 +39,17 @@ class StagedPatientBatch(StagedBatch):
         self._profiles_by_id: dict[str, dict[str, Any]] = {}
 
     def can_add(self, line: ValidLine) -> bool:
-        """Return whether the batch has neither the line's patient nor other data for the line's profile."""
+        """Return whether a line can be added.
+
+        This requires that the batch contains neither the line's patient nor different data for the line's profile.
+        """
         profile = line.values.get("patient_profile")
         return super().can_add(line) and (
             profile is None or self._profiles_by_id.get(profile["unique_id"], profile) == profile
         )
 
     def add(self, line: ValidLine) -> None:
-        """Add the patient of a line, and its profile if the batch does not have it yet."""
+        """Add the patient of a line to the batch, and the patient's profile if the batch does not contain it yet."""
         values = dict(line.values)
         if "patient_profile" in values:
             profile = values.pop("patient_profile")
@@ -57,15 +61,18 @@ class StagedPatientBatch(StagedBatch):
 
 
 class PatientStaging(Staging):
-    """The staging tables of patients and their profiles."""
+    """The staging tables of patients and of their profiles, and the statements that use them."""
 
     def __init__(self, connection: AsyncConnection, principal: Principal, *, overwrite: bool) -> None:
         super().__init__(connection, principal, PatientService.repository_class, overwrite=overwrite)
-        # a request that creates a patient may change an existing profile, and so may a line
+        # `overwrite` is always on: a line may change an existing profile, as a request that creates a patient may
         self.profiles = Staging(connection, principal, ProfileService.repository_class, overwrite=True)
 
     async def create_tables(self) -> None:
-        """Create the staging tables and those for the words of names, which are added to the vocabulary in `finish`."""
+        """Create the staging tables, and the tables that collect the words of names.
+
+        `finish` adds the collected words to the vocabulary.
+        """
         await super().create_tables()
         await self.profiles.create_tables()
         for table in (STAGED_WORDS_TABLE, STAGED_HOSPITAL_WORDS_TABLE):
@@ -73,7 +80,10 @@ class PatientStaging(Staging):
         await self.connection.execute(DEFER_NAME_WORDS)
 
     async def finish(self) -> None:
-        """Add the words of names to the vocabulary and drop the tables, as the last step of the transaction."""
+        """Add the collected words of names to the search vocabulary, and drop all temporary tables.
+
+        This must be the last step of the transaction (see `DEFER_NAME_WORDS`).
+        """
         for statement in INSERT_NAME_WORDS:
             await self.connection.execute(statement)
         for table in (STAGED_WORDS_TABLE, STAGED_HOSPITAL_WORDS_TABLE):
@@ -86,19 +96,23 @@ class PatientStaging(Staging):
         return StagedPatientBatch(self)
 
     async def stage(self, batch: StagedBatch) -> None:
-        """Replace the contents of the staging tables with a batch."""
+        """Replace the contents of the staging tables with the patients and profiles of a batch."""
         assert isinstance(batch, StagedPatientBatch)  # noqa: S101  # created by `new_batch`
         await super().stage(batch)
         await self.profiles.stage(batch.profiles)
 
     async def classify(self) -> None:
-        """Set the status of each line and of its profile; patients are locked before profiles."""
+        """Set the status of each staged patient and profile. Patients are locked before profiles."""
         await super().classify()
         await self.connection.execute(self._delete_unused_profiles_statement)
         await self.profiles.classify()
 
     async def find_errors(self) -> AsyncIterator[RowError]:
-        """Yield the errors of any resource, then patients that would have no name and profiles that were deleted."""
+        """Yield those errors in the staged lines that only the database can detect.
+
+        Besides the errors that any resource can have, these are patients without a name, and profiles with the id of a
+        deleted profile.
+        """
         async for row_error in super().find_errors():
             yield row_error
         if self.overwrite:  # otherwise validation has already required a name in each line
@@ -111,7 +125,10 @@ class PatientStaging(Staging):
             yield RowError(line_number, error)
 
     async def write(self) -> dict[str, int]:
-        """Write the profiles first, because patients refer to them; return the number of patients' lines by status."""
+        """Write the staged profiles and then the patients, which refer to them, and collect the words of names.
+
+        Return the number of lines per status of the patient.
+        """
         await self.connection.execute(self._delete_unused_profiles_statement)
         await self.profiles.write()
         counts = await super().write()
@@ -121,7 +138,11 @@ class PatientStaging(Staging):
 
     @cached_property
     def _delete_unused_profiles_statement(self) -> Delete:
-        """Deletes staged profiles of discarded lines and, without `overwrite`, of lines with an existing patient."""
+        """Statement that deletes the staged profiles that must not be written.
+
+        These are the profiles of discarded lines. Without `overwrite`, they are also the profiles of lines with a
+        patient that already exists.
+        """
         written_statuses = [RowStatus.CREATED, *([RowStatus.UPDATED, RowStatus.UNCHANGED] if self.overwrite else [])]
         referenced_ids = select(self.staging_table.c.profile_id).where(
             self.has_status(*written_statuses), self.staging_table.c.profile_id.is_not(None)

@@ -1,4 +1,7 @@
-"""Reading of record files: CSV or NDJSON, plain or gzip, from a file or a pipe, line by line in little memory."""
+"""Reading of import files, which contain CSV or NDJSON and may be compressed with gzip.
+
+A file is read line by line, so that memory use does not grow with its size. It may be a pipe.
+"""
 
 import csv
 import gzip
@@ -15,40 +18,45 @@ from app.transfer.formulas import unescape_formula
 from app.transfer.layout import Layout
 
 MAX_LINE_BYTES = MAX_BODY_SIZE_BYTES
-"""Maximum size of a line or a CSV record: that of a request body in the API."""
+"""Maximum size of a line or of a CSV record, in bytes. It is the same as for a request body in the API."""
 MAX_BLANK_LINES = 1_048_576
-"""Maximum number of blank lines in a file: an Excel worksheet has as many rows, and a spreadsheet may save them all."""
-EXPANSION_ALLOWANCE_BYTES = 16 * 1024 * 1024
-MAX_EXPANSION_RATIO = 100
-"""Maximum number of bytes to which each byte of a gzip file may expand, beyond `EXPANSION_ALLOWANCE_BYTES`.
+"""Maximum number of blank lines in a file.
 
-Whole registers expand to 5 to 20 bytes, bombs to 1,000.
+It is the number of rows in an Excel worksheet, because spreadsheet programs may save every row.
+"""
+EXPANSION_ALLOWANCE_BYTES = 16 * 1024 * 1024
+"""Number of decompressed bytes that a gzip file of any size may have (see `MAX_EXPANSION_RATIO`)."""
+MAX_EXPANSION_RATIO = 100
+"""Maximum number of decompressed bytes per compressed byte of a gzip file, in addition to `EXPANSION_ALLOWANCE_BYTES`.
+
+A byte of a real register expands to 5 to 20 bytes, and a byte of a decompression bomb to 1,000.
 """
 _GZIP_MAGIC = b"\x1f\x8b"
 _UTF_8_BOM = b"\xef\xbb\xbf"
 _UTF_16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 _ZIP_MAGIC = b"PK\x03\x04"
-"""The first bytes of an Excel workbook, which is a ZIP archive."""
+"""The first bytes of a ZIP archive. Every Excel workbook is a ZIP archive."""
 NOT_UTF_8_MESSAGE = "Is not in UTF-8. Save the file as UTF-8; in Excel, choose “CSV UTF-8”"
 _COLUMN_NAME_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,63}")
 
 
 class UnreadableFileError(Exception):
-    """The file cannot be read as what it appears to be; the message says where and what to change."""
+    """An import cannot read or use a file. The message says where the problem is and what to change."""
 
 
 class ParsedLine(NamedTuple):
-    """A record as it is in the file."""
+    """A record of an import file, parsed but not yet validated."""
 
     line_number: int
-    """Number of the line in which the record begins, counted from 1."""
+    """Number of the line on which the record begins, counted from 1."""
     record: dict[str, Any] | None
-    """The request body, or None if the line could not be parsed."""
+    """The record as a request body that is not yet validated, or None if the line could not be parsed."""
     errors: tuple[FieldError, ...] = ()
+    """The reasons why the line could not be parsed, if `record` is None."""
 
 
 class _CountingReader(io.RawIOBase):
-    """Counts the bytes that are read from a file, because a pipe cannot report its position."""
+    """A wrapper of a file that counts the bytes read from it, because a pipe cannot report its position."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -64,7 +72,7 @@ class _CountingReader(io.RawIOBase):
 
 
 class _BoundedGzipReader(_CountingReader):
-    """Decompresses a gzip file, with a limit on its output that grows with the compressed bytes read."""
+    """Decompresses a gzip file. It limits the output relative to the number of compressed bytes that have been read."""
 
     def __init__(self, compressed: "io.BufferedReader[_CountingReader]", compressed_file: _CountingReader) -> None:
         super().__init__(gzip.GzipFile(fileobj=compressed))
@@ -81,12 +89,12 @@ class _BoundedGzipReader(_CountingReader):
 
 
 class RecordFile:
-    """A file of records that is read once, from beginning to end."""
+    """An import file, which is read only once, from beginning to end."""
 
     def __init__(self, file: BinaryIO, layout: Layout) -> None:
         self._file = _CountingReader(file)
         self._layout = layout
-        # a pipe cannot seek, so the bytes that were peeked at must stay in a buffer
+        # a pipe cannot seek back, so the bytes that `peek` has read must stay in a buffer
         buffered = io.BufferedReader(self._file)
         is_gzip = buffered.peek(2).startswith(_GZIP_MAGIC)
         self._reader = io.BufferedReader(_BoundedGzipReader(buffered, self._file)) if is_gzip else buffered
@@ -95,14 +103,15 @@ class RecordFile:
 
     @property
     def bytes_read(self) -> int:
-        """The number of bytes of the file that have been read, before any decompression."""
+        """Number of bytes that have been read from the file so far. For a gzip file, these are compressed bytes."""
         return self._file.byte_count
 
     def lines(self) -> Iterator[ParsedLine]:
-        """Return an iterator over all records.
+        """Return an iterator over the records of the file. A line that cannot be parsed has no record, but errors.
 
         Raises:
-            UnreadableFileError: the file has an unsupported format, or the rest of it cannot be split into records.
+            UnreadableFileError: the file has an unsupported format. The iterator also raises this, if the rest of the
+                file cannot be decompressed or split into records.
         """
         raw_lines = self._raw_lines()
         first_line = next((line for line in raw_lines if self._has_content(line.removeprefix(_UTF_8_BOM).strip())), b"")
@@ -134,12 +143,12 @@ class RecordFile:
             ) from None
 
     def _has_content(self, content: object) -> bool:
-        """Return whether a line has a record, and count the lines that have none.
+        """Return whether the content of a line is not blank, and count the blank lines.
 
-        Their number is limited, because each costs time, and only about a bit of a gzip file.
+        The number of blank lines is limited, because each takes time to read but only about one bit in a gzip file.
 
         Raises:
-            UnreadableFileError: there are more than `MAX_BLANK_LINES`.
+            UnreadableFileError: the file has more than `MAX_BLANK_LINES` blank lines.
         """
         if not content:
             self._blank_lines += 1
@@ -167,7 +176,7 @@ class RecordFile:
 
     def _csv_lines(self, first: bytes, rest: Iterator[bytes]) -> Iterator[ParsedLine]:
         header = self._decode(first)
-        if header.startswith("sep="):  # Excel's way of declaring the delimiter
+        if header.startswith("sep="):  # in Excel, such a line declares the delimiter
             header = self._decode(next(rest, b""))
         delimiter = max(";", "\t", ",", key=header.count)
 
@@ -215,7 +224,7 @@ class RecordFile:
         while names and not names[-1]:  # spreadsheets save empty columns, too
             names.pop()
         allowed = self._layout.columns
-        # a file without a header begins with somebody's data: the message gives only the position of a cell
+        # if the file has no header, its first line contains personal data, which the message must not show
         is_header = 2 * sum(name in allowed for name in names) >= len(names)
         for column_number, name in enumerate(names, start=1):
             if name not in allowed:

@@ -17,7 +17,7 @@ from app.records.service import Service
 
 
 class TransferableResource(NamedTuple):
-    """A resource with its service, the schemas of its request bodies and the parameters of its list."""
+    """An importable and exportable resource: its service, its request body schemas and its list parameters."""
 
     service_class: type[Service[Any, Any]]
     create_schema: type[CreateBody]
@@ -31,4 +31,7 @@ RESOURCES: Mapping[str, TransferableResource] = {
     "profiles": TransferableResource(ProfileService, ProfileCreate, ProfileUpdate),
     "patients": TransferableResource(PatientService, PatientCreate, PatientUpdate, PatientParameters),
 }
-"""All resources by name, ordered so that a resource comes after those that it refers to."""
+"""The resources by name. A resource comes after the resources that its records refer to.
+
+Imports in this order therefore find the records that they refer to.
+"""

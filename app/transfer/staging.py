@@ -1,7 +1,7 @@
-"""Bulk writes, one batch at a time: records are copied into a staging table, compared with stored records, and written.
+"""Bulk writes in batches: each batch is copied into a staging table, compared with the stored records, and written.
 
-Each step is one statement for the whole batch, however many records it has, in the order of their keys. The statements
-have the effect that the services have record by record, for an unrestricted principal.
+The number of statements per batch does not depend on the number of its records. The statements write records in the
+order of their keys. They have the same effect as if the services wrote each record for an unrestricted principal.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -55,7 +55,7 @@ from app.transfer.bodies import TIMESTAMP_FIELDS, ValidLine
 
 
 class RowStatus(StrEnum):
-    """What an import does with the record of a line."""
+    """The effect of an imported line: its record is created, updated or left unchanged."""
 
     CREATED = "created"
     UPDATED = "updated"
@@ -63,31 +63,31 @@ class RowStatus(StrEnum):
 
 
 class RowError(NamedTuple):
-    """An error in a line."""
+    """An error in a line of an import file."""
 
     line_number: int
     error: FieldError
 
 
 class StagedBatch:
-    """The rows of some lines, each for another record.
+    """The rows of several lines, no two of them for the same record.
 
-    A line with an id that the batch already has must go into the next batch.
+    A line must go into the next batch if its id is already in this one.
     """
 
     def __init__(self, staging: "Staging") -> None:
         self._staging = staging
         self.rows: list[tuple[Any, ...]] = []
         self.link_count = 0
-        """Number of links to other records that the lines contain."""
+        """Number of links to other records in all lines of the batch."""
         self._ids: set[str] = set()
 
     def can_add(self, line: ValidLine) -> bool:
-        """Return whether the record of a line is not in the batch yet."""
+        """Return whether a line can be added, which requires that its record is not in the batch yet."""
         return line.values.get("unique_id") not in self._ids
 
     def add(self, line: ValidLine) -> None:
-        """Add a line, with a new id if it has none."""
+        """Add the row of a line to the batch. Generate an id for the record if the line has none."""
         values = line.values
         unique_id = values.get("unique_id") or new_identifier(self._staging.repository.prefix)
         self._ids.add(unique_id)
@@ -99,7 +99,7 @@ class StagedBatch:
 
 
 class Staging:
-    """The staging table of one resource and the statements on it, within the transaction of one connection."""
+    """The staging table of one resource and the statements that use it, in the transaction of one connection."""
 
     def __init__(
         self, connection: AsyncConnection, principal: Principal, repository: type[Repository], *, overwrite: bool
@@ -108,12 +108,12 @@ class Staging:
         self.author_parameters = author_parameters(principal)
         self.repository = repository
         self.overwrite = overwrite
-        """Whether stored records that differ from their lines are updated; otherwise these lines are errors."""
+        """Whether a line updates a stored record that differs from it. If not, such a line is an error."""
         self.table = repository.table
         self.client_columns = client_columns(self.table)
         names = [*self.client_columns, *repository.link_relations]
         self.field_bits: Mapping[str, int] = {name: 1 << place for place, name in enumerate(names)}
-        """The bit of each column and each set of links in the mask of the fields that a line sets."""
+        """Maps each field (a column or a set of links) to its bit in the mask of the fields that a line sets."""
         self.staging_table = Table(
             f"staged_{self.table.name}",
             MetaData(),
@@ -129,11 +129,14 @@ class Staging:
         )
 
     async def create_tables(self) -> None:
-        """Create the staging table, which the end of the transaction drops."""
+        """Create the staging table, which PostgreSQL drops when the transaction ends."""
         await self.connection.execute(CreateTable(self.staging_table))
 
     async def finish(self) -> None:
-        """Drop the staging table before the transaction ends, because another file may have the same resource."""
+        """Drop the staging table when a file has been imported.
+
+        The same transaction may then import another file of the same resource, for which it creates the table again.
+        """
         await self.connection.execute(DropTable(self.staging_table))
 
     def new_batch(self) -> StagedBatch:
@@ -141,19 +144,22 @@ class Staging:
         return StagedBatch(self)
 
     async def stage(self, batch: StagedBatch) -> None:
-        """Replace the contents of the staging table with a batch."""
+        """Replace the contents of the staging table with the rows of a batch."""
         await self.connection.execute(text(f"TRUNCATE {self.staging_table.name}"))
         columns = [column.name for column in self.staging_table.columns if column.name != "fate"]
         await copy_rows(self.connection, self.staging_table.name, columns, batch.rows)
 
     async def classify(self) -> None:
-        """Set the status of each line; with `overwrite`, lock the stored records first."""
+        """Set the status of each staged line by comparing it with the stored record.
+
+        With `overwrite`, lock the stored records first.
+        """
         if self.overwrite:
             await self.connection.execute(self._lock_statement)
         await self.connection.execute(self._classify_statement)
 
     async def find_errors(self) -> AsyncIterator[RowError]:
-        """Yield all errors in the lines that only the database can detect."""
+        """Yield those errors in the staged lines that only the database can detect."""
         if not self.overwrite:
             for line_number in await self._line_numbers(self._differing_statement):
                 message = (
@@ -173,17 +179,19 @@ class Staging:
                 yield RowError(line_number, unknown_link_error(name, index, unique_id))
 
     async def discard(self, line_numbers: Iterable[int]) -> None:
-        """Remove lines from the staging table."""
+        """Remove lines from the staging table, so that they are not written."""
         statement = delete(self.staging_table).where(
             self.staging_table.c.line == any_(bindparam("lines", type_=ARRAY(Integer)))
         )
         await self.connection.execute(statement, {"lines": sorted(line_numbers)})
 
     async def write(self) -> dict[str, int]:
-        """Create and update records with their links and journal entries; return the number of lines by status.
+        """Create and update the records of the staged lines, with their links and journal entries.
+
+        Return the number of lines per status.
 
         Raises:
-            SerializationError: another transaction has created or changed one of the records first.
+            SerializationError: a concurrent transaction created or changed one of the records first.
         """
         counts = {fate: int(number) for fate, number in await self.connection.execute(self._status_counts_statement)}
         created, updated = (counts.get(fate, 0) for fate in (RowStatus.CREATED, RowStatus.UPDATED))
@@ -207,11 +215,11 @@ class Staging:
         return line_numbers
 
     def sets_field(self, name: str) -> ColumnElement[bool]:
-        """Return the condition that a line sets a column or a set of links."""
+        """Return the SQL condition that a staged line sets a field, which is a column or a set of links."""
         return self.staging_table.c.given.bitwise_and(literal_column(str(self.field_bits[name]))) != literal_column("0")
 
     def has_status(self, *statuses: RowStatus) -> ColumnElement[bool]:
-        """Return the condition that a line has one of these statuses."""
+        """Return the SQL condition that a staged line has one of these statuses."""
         return self.staging_table.c.fate.in_([literal_column(f"'{fate}'") for fate in statuses])
 
     @property
@@ -255,7 +263,7 @@ class Staging:
 
     @property
     def reuses_retired_id(self) -> ColumnElement[bool]:
-        """The condition that a line would create a record with the id of a deleted one."""
+        """The SQL condition that a staged line would create a record with the id of a deleted record."""
         return and_(
             self.has_status(RowStatus.CREATED),
             has_journal_entries(self.table, self.staging_table.c.unique_id).correlate(self.staging_table),
@@ -345,5 +353,5 @@ class Staging:
 
 
 def retired_id_message(repository: type[Repository]) -> str:
-    """Return the error message for a record with the id of a deleted one."""
+    """Return the error message for a new record that has the id of a deleted record."""
     return IdentifierRetiredError(repository.name, None).detail

@@ -16,7 +16,7 @@ BEGIN{later}
 END $$
 """
 LATER = """
-    -- whoever says so learns them itself (app/search/vocabulary.py)
+    -- whoever says so learns them itself (app/search/words.py)
     IF current_setting('patients.learn_words', true) = 'later' THEN
         RETURN NULL;
     END IF;"""

@@ -14,7 +14,7 @@ down_revision = "20261125_02"
 
 _TRIGGER = "RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS"
 _LATER = "current_setting('patients.learn_words', true) = 'later'"
-"""An import learns the words at its end by itself (app/search/unused_words.py)."""
+"""An import learns the words at its end by itself (app/transfer/name_words.py)."""
 _HOSPITALS_LATER = "current_setting('patients.learn_hospital_words', true) = 'later'"
 """Those of hospitals too; an import of an older version says this of all words only."""
 _WORDS = "unnest((tsvector_to_array({}))[1 : 60]) AS word"

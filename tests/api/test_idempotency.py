@@ -28,7 +28,7 @@ async def count_rows(connection: asyncpg.Connection, table: str) -> int:
 def is_replay(first: httpx.Response, again: httpx.Response) -> bool:
     """Return whether `again` replays the stored response `first`."""
     assert REPLAYED_HEADER not in first.headers
-    statuses_and_bodies = [(answer.status_code, answer.content) for answer in (first, again)]
+    statuses_and_bodies = [(response.status_code, response.content) for response in (first, again)]
     names = ("Location", "ETag", "Content-Type", "Cache-Control")
     headers = [[answer.headers.get(name) for name in names] for answer in (first, again)]
     return (
@@ -141,8 +141,8 @@ async def test_key_with_another_body_is_422(client: httpx.AsyncClient, connectio
 async def test_null_and_absent_fields_are_different_requests(client: httpx.AsyncClient) -> None:
     """A body with a null field differs from a body without the field."""
     assert (await client.post(PATIENTS, json=MINIMAL_PATIENT, headers=KEY_HEADERS)).status_code == 201
-    answer = await client.post(PATIENTS, json={**MINIMAL_PATIENT, "patient_title": None}, headers=KEY_HEADERS)
-    assert header_error_types(answer) == ["idempotency_key_reused"]
+    response = await client.post(PATIENTS, json={**MINIMAL_PATIENT, "patient_title": None}, headers=KEY_HEADERS)
+    assert header_error_types(response) == ["idempotency_key_reused"]
 
 
 async def test_key_is_bound_to_path_and_method(client: httpx.AsyncClient) -> None:
@@ -151,19 +151,19 @@ async def test_key_is_bound_to_path_and_method(client: httpx.AsyncClient) -> Non
         for unique_id in ("own", "other"):
             assert (await client.post(kind.path, json={**kind.minimal_body, "unique_id": unique_id})).status_code == 201
             assert (await client.put(f"{kind.path}{unique_id}/", json=kind.update_body)).status_code == 200
-    answers = []
+    responses = []
     for kind in RESOURCE_EXAMPLES:
-        answers.append(await client.post(kind.path, json=kind.minimal_body, headers=KEY_HEADERS))
+        responses.append(await client.post(kind.path, json=kind.minimal_body, headers=KEY_HEADERS))
         for unique_id in ("own", "other"):
             restore = f"{kind.path}{unique_id}/restore/"
-            answers.append(await client.post(restore, json={"version": 1}, headers=KEY_HEADERS))
+            responses.append(await client.post(restore, json={"version": 1}, headers=KEY_HEADERS))
         for change in (kind.update_body, kind.minimal_body):
-            answer = await client.put(kind.record_path, json=change, headers=KEY_HEADERS)
-            assert answer.json() == (await client.get(kind.record_path)).json()
-            assert answer.json().items() >= change.items(), "each PUT is applied"
-            answers.append(answer)
-    assert Counter(answer.status_code for answer in answers) == {201: 4, 200: 16}
-    assert not [answer for answer in answers if REPLAYED_HEADER in answer.headers]
+            response = await client.put(kind.record_path, json=change, headers=KEY_HEADERS)
+            assert response.json() == (await client.get(kind.record_path)).json()
+            assert response.json().items() >= change.items(), "each PUT is applied"
+            responses.append(response)
+    assert Counter(answer.status_code for answer in responses) == {201: 4, 200: 16}
+    assert not [answer for answer in responses if REPLAYED_HEADER in answer.headers]
 
 
 async def test_only_successful_responses_are_stored(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
@@ -184,9 +184,9 @@ async def test_only_successful_responses_are_stored(client: httpx.AsyncClient, c
     assert (await client.post(restore, json={"version": 9}, headers=KEY_HEADERS)).status_code == 422
     assert await dump_tables(connection) == before
     for path, corrected, status in ((PATIENTS, MINIMAL_PATIENT, 201), (restore, {"version": 1}, 200)):
-        answer = await client.post(path, json=corrected, headers=KEY_HEADERS)
-        assert answer.status_code == status
-        assert is_replay(answer, await client.post(path, json=corrected, headers=KEY_HEADERS))
+        response = await client.post(path, json=corrected, headers=KEY_HEADERS)
+        assert response.status_code == status
+        assert is_replay(response, await client.post(path, json=corrected, headers=KEY_HEADERS))
 
 
 async def test_key_is_stored_in_the_transaction_of_its_record(
@@ -241,11 +241,11 @@ async def test_concurrent_repeat_waits_for_the_first_request(
 async def test_100_concurrent_requests_with_one_key_create_one_record(service_url: str) -> None:
     """100 concurrent POSTs with one key on two processes create one patient, and all return it."""
     body = {"patient_last_name": "Only one", "patient_profile": {"unique_id": "only-one", "email": "a@b.c"}}
-    answers = await send_concurrently(service_url, [RawRequest("POST", PATIENTS, body, KEY_HEADERS)] * 100)
-    assert Counter(answer.status for answer in answers) == {201: 100}
-    assert len({answer.content for answer in answers}) == 1
-    assert len({answer.headers["location"] for answer in answers}) == 1
-    assert Counter(answer.headers.get(REPLAYED_HEADER.lower()) for answer in answers) == {None: 1, "true": 99}
+    responses = await send_concurrently(service_url, [RawRequest("POST", PATIENTS, body, KEY_HEADERS)] * 100)
+    assert Counter(response.status for response in responses) == {201: 100}
+    assert len({answer.content for answer in responses}) == 1
+    assert len({answer.headers["location"] for answer in responses}) == 1
+    assert Counter(answer.headers.get(REPLAYED_HEADER.lower()) for answer in responses) == {None: 1, "true": 99}
     async with httpx.AsyncClient(base_url=service_url) as client:
         patients = (await client.get(PATIENTS)).json()
         assert len([patient for patient in patients if patient["patient_last_name"] == "Only one"]) == 1
@@ -308,9 +308,9 @@ async def test_repeat_after_deletion_of_the_record_is_409(
         one = first.headers["Location"]
         assert (await client.delete(one)).status_code == 204
         before = await dump_tables(connection)
-        answer = await client.post(kind.path, json=kind.minimal_body, headers=KEY_HEADERS)
-        assert (answer.status_code, REPLAYED_HEADER in answer.headers) == (409, False)
-        assert "Idempotency-Key" in answer.json()["detail"]
+        response = await client.post(kind.path, json=kind.minimal_body, headers=KEY_HEADERS)
+        assert (response.status_code, REPLAYED_HEADER in response.headers) == (409, False)
+        assert "Idempotency-Key" in response.json()["detail"]
         assert await dump_tables(connection) == before
         assert (await client.post(f"{one}restore/", json={"version": 1})).status_code == 200
         assert is_replay(first, await client.post(kind.path, json=kind.minimal_body, headers=KEY_HEADERS))

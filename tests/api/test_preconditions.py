@@ -35,9 +35,9 @@ def etag_spellings(tag: str) -> Iterator[str]:
 
 async def create_record(client: httpx.AsyncClient, kind: ResourceExample) -> str:
     """Create the record `own` and return its tag."""
-    answer = await client.post(kind.path, json=kind.create_body)
-    assert answer.status_code == 201
-    return str(answer.headers["ETag"])
+    response = await client.post(kind.path, json=kind.create_body)
+    assert response.status_code == 201
+    return str(response.headers["ETag"])
 
 
 def checked_etag(response: httpx.Response, status: int = 200) -> str:
@@ -94,8 +94,8 @@ async def test_etag_changes_with_everything_shown(client: httpx.AsyncClient) -> 
         assert (await client.put(path, json=change)).status_code == 200
         tags.append(checked_etag(await client.get(one)))
         assert (tags[-1] != tags[-2]) is shown, path
-        answer = await client.put(one, json={"patient_title": "Dr."}, headers={"If-Match": tags[-2]})
-        assert answer.status_code == (412 if shown else 200)
+        response = await client.put(one, json={"patient_title": "Dr."}, headers={"If-Match": tags[-2]})
+        assert response.status_code == (412 if shown else 200)
         tags.append(checked_etag(await client.get(one)))
 
 
@@ -107,14 +107,14 @@ async def test_if_none_match_of_the_current_etag_is_304(client: httpx.AsyncClien
             tag = checked_etag(await client.get(path))
             for method in ("GET", "HEAD"):
                 for form in etag_spellings(tag):
-                    answer = await client.request(method, path, headers={"If-None-Match": form})
-                    assert (checked_etag(answer, 304), answer.content) == (tag, b""), form
-                    assert "Content-Type" not in answer.headers
+                    response = await client.request(method, path, headers={"If-None-Match": form})
+                    assert (checked_etag(response, 304), response.content) == (tag, b""), form
+                    assert "Content-Type" not in response.headers
                 for garbage in NON_MATCHING_ETAGS:
                     headers = httpx.Headers({"If-None-Match": garbage}, encoding="latin-1")
-                    answer = await client.request(method, path, headers=headers)
-                    assert checked_etag(answer) == tag, garbage
-                    assert bool(answer.content) is (method == "GET")
+                    response = await client.request(method, path, headers=headers)
+                    assert checked_etag(response) == tag, garbage
+                    assert bool(response.content) is (method == "GET")
         before = (await client.get(kind.record_path)).headers["ETag"]
         await client.put(kind.record_path, json=kind.update_body)
         assert (await client.get(kind.record_path, headers={"If-None-Match": before})).status_code == 200
@@ -142,9 +142,9 @@ async def test_matching_if_match_allows_the_change(client: httpx.AsyncClient) ->
             ]
             for method, path, body in changes:
                 form = list(etag_spellings(tag))[number]
-                answer = await client.request(method, path, json=body, headers={"If-Match": form})
-                assert answer.is_success, (form, method, answer.text)
-                tag = answer.headers.get("ETag", tag)
+                response = await client.request(method, path, json=body, headers={"If-Match": form})
+                assert response.is_success, (form, method, response.text)
+                tag = response.headers.get("ETag", tag)
             tag = (await client.post(f"{kind.record_path}restore/", json={"version": 1})).headers["ETag"]
 
 
@@ -178,8 +178,8 @@ async def test_failed_if_match_leaves_profile_and_links_unchanged(
     await client.post(PATIENTS, json={**EXAMPLE_PATIENT, "unique_id": "own"})
     before = await dump_tables(connection)
     body = {"patient_profile": {"unique_id": "prof123", "email": None}, "hospital_ids": ["hos789"], "doctor_ids": []}
-    answer = await client.put(f"{PATIENTS}own/", json=body, headers={"If-Match": UNKNOWN_ETAG})
-    assert answer.status_code == 412
+    response = await client.put(f"{PATIENTS}own/", json=body, headers={"If-Match": UNKNOWN_ETAG})
+    assert response.status_code == 412
     assert await dump_tables(connection) == before
 
 
@@ -228,8 +228,8 @@ async def test_if_match_can_be_required(database_url: str) -> None:
             for method in ("PUT", "PATCH", "DELETE"):
                 for missing in (f"{kind.path}none/", f"{kind.path}%00/"):
                     for headers in ({}, {"If-Match": tag}, {"If-Match": "*"}, {"If-None-Match": "*"}):
-                        answer = await client.request(method, missing, json=kind.update_body, headers=headers)
-                        await check_refused(answer, 404, None)
+                        response = await client.request(method, missing, json=kind.update_body, headers=headers)
+                        await check_refused(response, 404, None)
                 await check_refused(await client.request(method, kind.record_path, json=kind.update_body), 428, None)
                 none_match = {"If-None-Match": UNKNOWN_ETAG}
                 await check_refused(
@@ -249,10 +249,10 @@ async def test_unknown_record_is_404_whatever_the_condition(client: httpx.AsyncC
     for kind in RESOURCE_EXAMPLES:
         for headers in ({"If-Match": "*"}, {"If-Match": UNKNOWN_ETAG}, {"If-None-Match": "*"}):
             for method in ("GET", "HEAD", "PUT", "PATCH", "DELETE"):
-                answer = await client.request(method, kind.record_path, json=kind.update_body, headers=headers)
-                assert answer.status_code == 404
-            answer = await client.post(f"{kind.record_path}restore/", json={"version": 1}, headers=headers)
-            await check_refused(answer, 404, None)
+                response = await client.request(method, kind.record_path, json=kind.update_body, headers=headers)
+                assert response.status_code == 404
+            response = await client.post(f"{kind.record_path}restore/", json={"version": 1}, headers=headers)
+            await check_refused(response, 404, None)
 
 
 async def test_cors_allows_condition_headers(database_url: str) -> None:
@@ -269,8 +269,8 @@ async def test_cors_allows_condition_headers(database_url: str) -> None:
         )
         assert preflight.status_code == 200
         assert set(preflight.headers["Access-Control-Allow-Headers"].split(", ")) >= asked
-        answer = await client.get("/livez")
-        exposed = answer.headers["Access-Control-Expose-Headers"].split(", ")
+        response = await client.get("/livez")
+        exposed = response.headers["Access-Control-Expose-Headers"].split(", ")
         assert set(exposed) >= {"ETag", "Idempotency-Replayed", "Location"}
 
 
@@ -289,9 +289,9 @@ async def test_condition_is_checked_under_the_lock(client: httpx.AsyncClient, co
                 await connection.execute(theirs)
                 sending = asyncio.ensure_future(client.request(method, one, json=mine, headers={"If-Match": tag}))
                 await wait_until_blocked(connection)
-            answer = await sending
+            response = await sending
             now = await client.get(one)
-            await check_refused(answer, 412, now.headers["ETag"])
+            await check_refused(response, 412, now.headers["ETag"])
             assert "heirs" in now.text
             await client.put(one, json={"patient_title": None, "patient_profile": {"unique_id": "prof", "email": None}})
 
@@ -309,13 +309,13 @@ async def test_concurrent_puts_with_one_etag_succeed_once(service_url: str) -> N
         ],
     )
     calls = []
-    for path, kind, answer in zip(paths, kinds, made, strict=True):
-        field, condition = next(iter(kind.update_body)), {"If-Match": answer.headers["etag"]}
+    for path, kind, response in zip(paths, kinds, made, strict=True):
+        field, condition = next(iter(kind.update_body)), {"If-Match": response.headers["etag"]}
         calls += [RawRequest("PUT", path, {field: name}, condition) for name in ("First", "Second")]
-    answers = await send_concurrently(service_url, calls)
+    responses = await send_concurrently(service_url, calls)
     async with httpx.AsyncClient(base_url=service_url) as client:
         for number, path in enumerate(paths):
-            both = answers[2 * number : 2 * number + 2]
+            both = responses[2 * number : 2 * number + 2]
             assert sorted(answer.status for answer in both) == [200, 412], path
             (winner,) = (answer for answer in both if answer.status == 200)
             (loser,) = (answer for answer in both if answer.status == 412)
@@ -347,11 +347,11 @@ async def test_concurrent_puts_of_patient_and_its_profile_succeed_once(service_u
                 "PUT", f"/profiles/profiles/{i}/", {"first_name": "Itself"}, {"If-Match": profile.headers["etag"]}
             ),
         ]
-    answers = await send_concurrently(service_url, calls)
+    responses = await send_concurrently(service_url, calls)
     now = await send_concurrently(service_url, [RawRequest("GET", f"/profiles/profiles/{i}/") for i in ids])
     for number, stored in enumerate(now):
         # the PUT of the profile depends on the profile alone: it is refused only if the patient's came first
-        through, itself = (answer.status for answer in answers[2 * number : 2 * number + 2])
+        through, itself = (response.status for response in responses[2 * number : 2 * number + 2])
         assert sorted([through, itself]) == [200, 412]
         assert stored.json()["first_name"] == ("Itself" if itself == 200 else "Through the patient")
 
@@ -369,10 +369,10 @@ async def test_read_modify_write_loses_nothing(service_url: str) -> None:
             while times:
                 read = await client.get(path)
                 body = {"hospital_name": str(int(read.json()["hospital_name"]) + 1)}
-                answer = await client.put(path, json=body, headers={"If-Match": read.headers["ETag"]})
-                assert answer.status_code in {200, 412}
-                times -= answer.status_code == 200
-                refusals += answer.status_code == 412
+                response = await client.put(path, json=body, headers={"If-Match": read.headers["ETag"]})
+                assert response.status_code in {200, 412}
+                times -= response.status_code == 200
+                refusals += response.status_code == 412
 
         await asyncio.gather(*(add(10) for _ in range(10)))
         assert (await client.get(path)).json()["hospital_name"] == "100"

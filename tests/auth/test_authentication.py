@@ -87,15 +87,15 @@ async def test_idempotency_keys_are_separate_per_principal(database_url: str) ->
     """The same Idempotency-Key from another principal is another request and never replays the first one's response."""
     one, other = [await make_key(database_url, Scope.ADMIN, name=name) for name in ("one", "other")]
     body = {"hospital_name": "General"}
-    answers = []
+    responses = []
     async with secured_app(database_url) as app, client_for(app) as client:
         for key in (one, other, one):
             headers = {"X-API-Key": key, "Idempotency-Key": "the-same"}
-            answers.append(await client.post(HOSPITALS, json=body, headers=headers))
-        assert [answer.status_code for answer in answers] == [201, 201, 201]
-        ids = [answer.json()["unique_id"] for answer in answers]
+            responses.append(await client.post(HOSPITALS, json=body, headers=headers))
+        assert [response.status_code for response in responses] == [201, 201, 201]
+        ids = [answer.json()["unique_id"] for answer in responses]
         assert ids[0] == ids[2] != ids[1]
-        assert [answer.headers.get("Idempotency-Replayed") for answer in answers] == [None, None, "true"]
+        assert [answer.headers.get("Idempotency-Replayed") for answer in responses] == [None, None, "true"]
 
 
 @pytest.fixture
@@ -118,12 +118,12 @@ async def test_writing_back_what_was_read_needs_no_profile_scope(
     async with secured_app(database_url) as app, client_for(app, clerk_key) as client:
         body = (await client.get(path)).json()
         assert (await client.request(method, path, json=body)).json() == body
-        answer = await client.request(method, path, json={**body, "patient_town": "Elsewhere"})
-        assert (answer.status_code, answer.json()["patient_town"]) == (200, "Elsewhere")
-        answer = await client.request(method, path, json={"patient_profile": {"unique_id": "prof123"}})
-        assert answer.status_code == 200
-        answer = await client.request(method, path, json={"patient_profile": None})
-        assert (answer.status_code, answer.json()["patient_profile"]) == (200, None)
+        response = await client.request(method, path, json={**body, "patient_town": "Elsewhere"})
+        assert (response.status_code, response.json()["patient_town"]) == (200, "Elsewhere")
+        response = await client.request(method, path, json={"patient_profile": {"unique_id": "prof123"}})
+        assert response.status_code == 200
+        response = await client.request(method, path, json={"patient_profile": None})
+        assert (response.status_code, response.json()["patient_profile"]) == (200, None)
 
 
 async def test_linking_a_profile_needs_the_scope_to_read_it(
@@ -134,11 +134,11 @@ async def test_linking_a_profile_needs_the_scope_to_read_it(
     body = {"patient_last_name": "Roe", "patient_profile": {"unique_id": "prof123"}}
     async with secured_app(database_url) as app, client_for(app) as client:
         before = await dump_tables(connection)
-        answer = await client.post(PATIENTS, json=body, headers={"X-API-Key": clerk_key})
-        assert (answer.status_code, answer.json()["detail"]) == (403, "This request needs the scope profiles:read.")
+        response = await client.post(PATIENTS, json=body, headers={"X-API-Key": clerk_key})
+        assert (response.status_code, response.json()["detail"]) == (403, "This request needs the scope profiles:read.")
         assert await dump_tables(connection) == before
-        answer = await client.post(PATIENTS, json=body, headers={"X-API-Key": reader})
-        assert (answer.status_code, answer.json()["patient_profile"]["unique_id"]) == (201, "prof123")
+        response = await client.post(PATIENTS, json=body, headers={"X-API-Key": reader})
+        assert (response.status_code, response.json()["patient_profile"]["unique_id"]) == (201, "prof123")
 
 
 async def test_linking_a_profile_reveals_nothing_without_the_scope_to_read_it(
@@ -148,8 +148,11 @@ async def test_linking_a_profile_reveals_nothing_without_the_scope_to_read_it(
     async with secured_app(database_url) as app, client_for(app, clerk_key) as client:
         for email in (EXAMPLE_PATIENT["patient_profile"]["email"], "other@example.com"):
             profile = {"unique_id": "prof123", "email": email}
-            answer = await client.post(PATIENTS, json={"patient_last_name": "Roe", "patient_profile": profile})
-            assert (answer.status_code, answer.json()["detail"]) == (403, "This request needs the scope profiles:read.")
+            response = await client.post(PATIENTS, json={"patient_last_name": "Roe", "patient_profile": profile})
+            assert (response.status_code, response.json()["detail"]) == (
+                403,
+                "This request needs the scope profiles:read.",
+            )
         unlinked = await client.put(f"{PATIENTS}pat123/", json={"patient_profile": None})
         assert unlinked.status_code == 200
         assert (await client.post(f"{PATIENTS}pat123/restore/", json={"version": 1})).status_code == 403
@@ -177,11 +180,11 @@ async def test_a_profile_inside_a_patient_needs_its_own_scope(
     writer = await make_key(database_url, Scope.PATIENTS_WRITE, Scope.PROFILES_WRITE, name="writer")
     before = await dump_tables(connection)
     async with secured_app(database_url) as app, client_for(app, clerk_key) as client:
-        answer = await client.request(method, path, json=body, headers={"Idempotency-Key": "k"})
+        response = await client.request(method, path, json=body, headers={"Idempotency-Key": "k"})
         linked = "pat123" in path and body["patient_profile"]["unique_id"] == "prof123"
         scope = "profiles:write" if linked else "profiles:read"  # linking needs read access, which is checked first
-        assert (answer.status_code, answer.json()["detail"]) == (403, f"This request needs the scope {scope}.")
-        assert f'scope="{scope}"' in answer.headers["WWW-Authenticate"]
+        assert (response.status_code, response.json()["detail"]) == (403, f"This request needs the scope {scope}.")
+        assert f'scope="{scope}"' in response.headers["WWW-Authenticate"]
         assert await dump_tables(connection) == before
-        answer = await client.request(method, path, json=body, headers={"X-API-Key": writer, "Authorization": ""})
-        assert answer.is_success
+        response = await client.request(method, path, json=body, headers={"X-API-Key": writer, "Authorization": ""})
+        assert response.is_success

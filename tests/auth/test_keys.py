@@ -261,5 +261,7 @@ async def test_cached_keys_keep_their_own_scopes(database_url: str) -> None:
     body = {"hospital_name": "General Hospital"}
     async with secured_app(database_url) as app, client_for(app) as client:
         for _ in range(2):
-            answers = [await client.post(HOSPITALS, json=body, headers={"X-API-Key": key}) for key in (writer, reader)]
-            assert [answer.status_code for answer in answers] == [201, 403]
+            responses = [
+                await client.post(HOSPITALS, json=body, headers={"X-API-Key": key}) for key in (writer, reader)
+            ]
+            assert [response.status_code for response in responses] == [201, 403]

@@ -129,19 +129,19 @@ async def test_every_route_answers_everybody_as_the_table_says(database_url: str
         async with client_for(app, await make_key(database_url, Scope.ADMIN, name="preparing")) as admin:
             for operation, rule in RESOURCE_RULES.items():
                 if operation.startswith("create_"):
-                    answer = await admin.post(rule.path, json={**(rule.body or {}), "unique_id": "one"})
-                    assert answer.status_code == 201, operation
+                    response = await admin.post(rule.path, json={**(rule.body or {}), "unique_id": "one"})
+                    assert response.status_code == 201, operation
         credentials = await credentials_for(caller, database_url)
         sources = client_addresses()
         for operation, rule in RULES.items():
             async with client_for(app, credentials, address=next(sources)) as client:
-                answer = await client.request(rule.method, rule.path, json=rule.body)
-            got[operation] = answer.status_code
-            check_challenge(answer, caller, rule)
+                response = await client.request(rule.method, rule.path, json=rule.body)
+            got[operation] = response.status_code
+            check_challenge(response, caller, rule)
             if rule.method == "GET" and caller in {"nobody", "wrong", "patients:read", "admin"}:
                 async with client_for(app, credentials, address=next(sources)) as client:
                     head = await client.head(rule.path.rstrip("/") or "/")
-                assert (operation, head.status_code) == (operation, answer.status_code)
+                assert (operation, head.status_code) == (operation, response.status_code)
     assert got == {operation: expected_status(caller, rule) for operation, rule in RULES.items()}
 
 
@@ -174,8 +174,8 @@ async def test_a_refused_request_changes_nothing(database_url: str) -> None:
             for rule in RESOURCE_RULES.values():
                 if rule.method != "GET" and (rule.scope not in reads or credentials is None):
                     async with client_for(app, credentials, address=next(sources)) as client:
-                        answer = await client.request(rule.method, rule.path, json=rule.body)
-                    assert answer.status_code == status
+                        response = await client.request(rule.method, rule.path, json=rule.body)
+                    assert response.status_code == status
         assert [(await admin.get(rule.path)).json() for rule in created] == before
 
 

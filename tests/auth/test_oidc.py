@@ -20,6 +20,7 @@ from starlette.requests import Request
 from app.auth import oidc
 from app.auth.principal import Principal
 from app.auth.scopes import Scope
+from app.request_state import RequestState
 from tests.auth.issuer import AUDIENCE, DISCOVERY_PATH, JWKS_PATH, Issuer, new_key, public_jwk, run_issuer
 from tests.auth.support import CLIENT_ADDRESS, PATIENTS, client_for, secured_app
 from tests.support import eventually
@@ -42,17 +43,17 @@ def oidc_settings(issuer: Issuer, **overrides: Any) -> dict[str, Any]:
 async def get_with_token(app: Any, token: str, address: str = CLIENT_ADDRESS) -> httpx.Response:
     """List patients with a token, and check that exactly a 401 carries the challenge."""
     async with client_for(app, token, address=address) as client:
-        answer = await client.get(PATIENTS)
-    assert (answer.headers.get("WWW-Authenticate") == INVALID_TOKEN_CHALLENGE) == (answer.status_code == 401)
-    return answer
+        response = await client.get(PATIENTS)
+    assert (response.headers.get("WWW-Authenticate") == INVALID_TOKEN_CHALLENGE) == (response.status_code == 401)
+    return response
 
 
 async def authenticated_principal(app: Any, token: str) -> Principal:
     """Return the principal that the service derives from a token."""
     headers = [(b"authorization", f"Bearer {token}".encode())]
-    request = Request(
-        {"type": "http", "method": "GET", "path": PATIENTS, "headers": headers, "client": (CLIENT_ADDRESS, 1)}
-    )
+    scope = {"type": "http", "method": "GET", "path": PATIENTS, "headers": headers, "client": (CLIENT_ADDRESS, 1)}
+    RequestState("req_1", "GET").attach(scope)
+    request = Request(scope)
     principal: Principal = await app.state.services.authenticator.authenticate(request, "req_1", Scope.PATIENTS_READ)
     return principal
 
@@ -184,9 +185,9 @@ async def test_invalid_tokens_are_refused_without_details(database_url: str, iss
     async with secured_app(database_url, **oidc_settings(issuer)) as app:
         assert (await get_with_token(app, issuer.token())).status_code == 200
         for number, (name, token) in enumerate(bad.items()):
-            answer = await get_with_token(app, token, address=f"198.51.100.{number}")
-            got[name] = answer.status_code
-            details.add(answer.json().get("detail"))
+            response = await get_with_token(app, token, address=f"198.51.100.{number}")
+            got[name] = response.status_code
+            details.add(response.json().get("detail"))
     assert got == dict.fromkeys(bad, 401)
     assert details == {"The API key or access token is invalid, expired or revoked."}
 
@@ -305,9 +306,9 @@ async def test_tokens_are_503_until_keys_were_fetched(database_url: str, monkeyp
         port = server.server_port
     async with secured_app(database_url, **oidc_settings(issuer)) as app:
         for _ in range(3):
-            answer = await get_with_token(app, issuer.token())
-            assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
-            assert answer.json()["detail"] == "The identity provider cannot be reached. Try again."
+            response = await get_with_token(app, issuer.token())
+            assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+            assert response.json()["detail"] == "The identity provider cannot be reached. Try again."
         monkeypatch.setattr(oidc, "JWKS_RETRY_SECONDS", 0)
         with run_issuer(issuer, port):
             issuer.response_overrides[DISCOVERY_PATH] = (500, {}, None)
@@ -325,18 +326,18 @@ async def test_a_silent_issuer_delays_requests_only_until_the_timeout(
         issuer = Issuer(url=f"http://127.0.0.1:{silent.getsockname()[1]}")
         async with secured_app(database_url, **oidc_settings(issuer)) as app:
             began = time.monotonic()
-            answers = await asyncio.gather(
+            responses = await asyncio.gather(
                 *(get_with_token(app, issuer.token(jti=str(number))) for number in range(10))
             )
             assert time.monotonic() - began < 1.5
-    assert {answer.status_code for answer in answers} == {503}
+    assert {response.status_code for response in responses} == {503}
 
 
 async def test_concurrent_first_requests_fetch_keys_once(database_url: str, issuer: Issuer) -> None:
     """Concurrent first requests wait for the same fetch."""
     async with secured_app(database_url, **oidc_settings(issuer)) as app:
-        answers = await asyncio.gather(*(get_with_token(app, issuer.token(jti=str(number))) for number in range(20)))
-    assert {answer.status_code for answer in answers} == {200}
+        responses = await asyncio.gather(*(get_with_token(app, issuer.token(jti=str(number))) for number in range(20)))
+    assert {response.status_code for response in responses} == {200}
     assert issuer.requested_paths == [DISCOVERY_PATH, JWKS_PATH]
 
 

@@ -47,8 +47,8 @@ async def test_requests_pass_again_after_retry_after(database_url: str, connecti
     """After the delay given by Retry-After, requests succeed again."""
     key = await make_key(database_url, Scope.PATIENTS_READ)
     async with secured_app(database_url, rate_limit="1/second") as app, client_for(app, key) as client:
-        answers = [await client.get(PATIENTS) for _ in range(3)]
-        refused = next(answer for answer in answers if answer.status_code == 429)
+        responses = [await client.get(PATIENTS) for _ in range(3)]
+        refused = next(response for response in responses if response.status_code == 429)
         check_too_many_requests(refused, 2)
         await connection.execute("SELECT pg_sleep($1)", int(refused.headers["Retry-After"]))
         assert await get_statuses(client, 1) == [200]
@@ -119,11 +119,11 @@ async def test_requests_for_other_host_names_are_refused(database_url: str, host
     key = await make_key(database_url, Scope.PATIENTS_READ)
     hosts = "api.example.org, *.clinic.example"
     async with secured_app(database_url, allowed_hosts=hosts) as app, client_for(app, key) as client:
-        answer = await client.get(PATIENTS, headers={"Host": host})
-        assert answer.status_code == status
+        response = await client.get(PATIENTS, headers={"Host": host})
+        assert response.status_code == status
         if status == 400:
-            assert answer.json()["detail"] == "This service is not available under this host name."
-            assert answer.headers["Content-Type"] == "application/problem+json"
+            assert response.json()["detail"] == "This service is not available under this host name."
+            assert response.headers["Content-Type"] == "application/problem+json"
             assert (await client.get(PATIENTS, headers={"Host": host, "X-API-Key": ""})).status_code == 400
 
 

@@ -78,17 +78,17 @@ class Writers:
     async def _send(self, method: str, path: str, **more: Any) -> httpx.Response | None:
         """Return a final response, or None if the connection broke or the service was unavailable."""
         try:
-            answer = await self._client.request(method, path, **more)
+            response = await self._client.request(method, path, **more)
         except httpx.TransportError:
             self.write_log.broken_connections += 1
             await asyncio.sleep(0.02)
             return None
-        self.write_log.statuses[answer.status_code] += 1
-        if answer.status_code == 503:
-            assert "Retry-After" in answer.headers
+        self.write_log.statuses[response.status_code] += 1
+        if response.status_code == 503:
+            assert "Retry-After" in response.headers
             await asyncio.sleep(0.02)
             return None
-        return answer
+        return response
 
     async def _write(self, number: int) -> None:
         for turn in itertools.count():
@@ -108,10 +108,10 @@ class Writers:
     async def _create(self, key: str) -> None:
         self.write_log.attempted.add(f"create {key}")
         body, headers = self.patient_body(key), {"Idempotency-Key": key}
-        while (answer := await self._send("POST", PATIENTS, json=body, headers=headers)) is None:
+        while (response := await self._send("POST", PATIENTS, json=body, headers=headers)) is None:
             pass
-        assert answer.status_code == 201, answer.text
-        self.write_log.created[key] = answer.json()["unique_id"]
+        assert response.status_code == 201, response.text
+        self.write_log.created[key] = response.json()["unique_id"]
 
     async def _increment_counter(self, counter: str) -> None:
         """Increment a counter exactly once with If-Match, even if connections break and responses are lost."""
@@ -134,7 +134,7 @@ class Writers:
 
     async def _delete(self, unique_id: str) -> None:
         self.write_log.attempted.add(f"delete {unique_id}")
-        while (answer := await self._send("DELETE", f"{PATIENTS}{unique_id}/")) is None:
+        while (response := await self._send("DELETE", f"{PATIENTS}{unique_id}/")) is None:
             pass
-        assert answer.status_code in {204, 404}, answer.text  # 404: deleted by a request that lost its response
+        assert response.status_code in {204, 404}, response.text  # 404: deleted by a request that lost its response
         self.write_log.deleted.add(unique_id)

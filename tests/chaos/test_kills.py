@@ -236,8 +236,8 @@ async def test_a_thousand_concurrent_requests_on_a_small_pool_leak_nothing() -> 
                 RawRequest("DELETE", "/patients/patients/nobody/"),
             )
             began = time.monotonic()
-            answers = await send_concurrently(service.url, [kinds[number % len(kinds)] for number in range(1000)])
-            statuses = Counter(answer.status for answer in answers)
+            responses = await send_concurrently(service.url, [kinds[number % len(kinds)] for number in range(1000)])
+            statuses = Counter(response.status for response in responses)
             print(f"\n1,000 on a pool of 5: {dict(statuses)} in {time.monotonic() - began:.1f} s")
             assert statuses.keys() <= {200, 201, 304, 404, 409, 412, 503}
             connection = await asyncpg.connect(url)

@@ -106,7 +106,7 @@ async def test_point_in_time_recovery_restores_exactly_the_acknowledged_writes(t
         await asyncio.to_thread(run_shell_block, block, MOMENT=recovery_point.timestamp, **values)
         with EmbeddedPostgres(restored) as server:
             await await_promotion(server.url)
-            assert "newest entry says" in await asyncio.to_thread(
+            assert "matches its newest entry" in await asyncio.to_thread(
                 run_shell_block, VERIFY_COMMANDS, DATABASE_URL=server.url
             )
             seconds = time.monotonic() - began
@@ -150,8 +150,8 @@ async def compare_with_writes(
 async def second_page_path(url: str) -> str:
     """Return the path of a second page."""
     async with httpx.AsyncClient() as client:
-        answer = await client.get(f"{url}{PATIENTS}?limit=2")
-        return str(answer.links["next"]["url"])
+        response = await client.get(f"{url}{PATIENTS}?limit=2")
+        return str(response.links["next"]["url"])
 
 
 async def check_service_on_restored_data(
@@ -180,6 +180,6 @@ async def check_service_on_restored_data(
 
 async def repeat_creation(client: httpx.AsyncClient, key: str) -> httpx.Response:
     """Return the response to a repeated creation."""
-    answer = await client.post(PATIENTS, json=Writers.patient_body(key), headers={"Idempotency-Key": key})
-    assert answer.status_code == 201, answer.text
-    return answer
+    response = await client.post(PATIENTS, json=Writers.patient_body(key), headers={"Idempotency-Key": key})
+    assert response.status_code == 201, response.text
+    return response

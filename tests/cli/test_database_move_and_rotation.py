@@ -53,14 +53,14 @@ async def test_moving_from_the_embedded_database_keeps_everything(
             ]
         await asyncio.to_thread(run_shell_block, f"cd {directory}\n{dump}", BACKUPS=tmp_path)
     environment = {"NEW_URL": target_url, "BACKUPS": str(tmp_path)}
-    assert "newest entry says" in await asyncio.to_thread(run_shell_block, restore, **environment)
+    assert "matches its newest entry" in await asyncio.to_thread(run_shell_block, restore, **environment)
     key = (await asyncio.to_thread(run_shell_block, first_key, **environment)).strip()
     service = serve(DATABASE_URL=url_for_role(target_url, "patients_api"), PATIENTS_AUTH="required")
     async with httpx.AsyncClient(base_url=service.url) as client:
         assert (await client.get(PATIENT_PATH)).status_code == 401
         client.headers["X-API-Key"] = key
         after = [await client.get(path) for path in (PATIENT_PATH, f"{PATIENT_PATH}history/", "/patients/patients/")]
-        assert [answer.content for answer in after] == [answer.content for answer in before]
+        assert [response.content for response in after] == [answer.content for answer in before]
         changed = await client.put(
             PATIENT_PATH, json={"patient_race": "Again"}, headers={"If-Match": before[0].headers["ETag"]}
         )
@@ -136,5 +136,5 @@ async def test_changing_the_cursor_key_invalidates_old_cursors(serve: Serve, mig
 
 async def second_page_path(client: httpx.AsyncClient, url: str) -> str:
     """Return the path of a list's second page."""
-    answer = await client.get(f"{url}/patients/patients/?limit=1")
-    return str(answer.links["next"]["url"])
+    response = await client.get(f"{url}/patients/patients/?limit=1")
+    return str(response.links["next"]["url"])

@@ -26,7 +26,7 @@ async def await_not_ready(served: ServiceProcess) -> None:
     """Wait until all workers report that they are stopping; the kernel spreads the connections over them."""
     async with asyncio.timeout(10):
         while {
-            answer.status for answer in await send_concurrently(served.url, [RawRequest("GET", "/readyz")] * 16)
+            response.status for response in await send_concurrently(served.url, [RawRequest("GET", "/readyz")] * 16)
         } != {503}:
             pass
 

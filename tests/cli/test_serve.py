@@ -95,9 +95,9 @@ async def test_request_in_flight_is_finished(
             await connection.execute("SELECT pg_sleep(0.5)")  # longer than it takes to drop a request
             assert served.process.poll() is None
             assert not change.done()
-        answer = await change
-    assert answer.status_code == 200
-    assert answer.json()["patient_last_name"] == "Roe"
+        response = await change
+    assert response.status_code == 200
+    assert response.json()["patient_last_name"] == "Roe"
     assert await connection.fetchval("SELECT patient_last_name FROM patients") == "Roe"
     assert await asyncio.to_thread(served.process.wait, 10) == 0
 
@@ -129,10 +129,10 @@ async def test_schema_that_lacks_migrations_is_refused(
 async def test_newer_schema_is_accepted(serve: Serve, database_url: str, connection: asyncpg.Connection) -> None:
     """The service accepts an unknown revision, because it is from a later version that has expanded the schema."""
     await connection.execute("UPDATE alembic_version SET version_num = '29991231_07'")
-    (answer,) = await send_concurrently(
+    (response,) = await send_concurrently(
         serve(DATABASE_URL=database_url).url, [RawRequest("GET", f"{PATIENTS}?limit=1")]
     )
-    assert answer.json() == []
+    assert response.json() == []
 
 
 @pytest.mark.parametrize(
@@ -199,9 +199,9 @@ async def test_log_has_a_line_a_request_and_no_patient_data(
     async with httpx.AsyncClient(base_url=served.url, headers={"User-Agent": "M4rker"}) as client:
         for number, (method, path, _, status, body) in enumerate(requests):
             headers = {"X-Request-ID": f"request-{number}"}
-            answer = await client.request(method, path, json=body, headers=headers)
-            assert (path, answer.status_code) == (path, status)
-            assert answer.headers["X-Request-ID"] == f"request-{number}"
+            response = await client.request(method, path, json=body, headers=headers)
+            assert (path, response.status_code) == (path, status)
+            assert response.headers["X-Request-ID"] == f"request-{number}"
     websocket = "GET /M4rker HTTP/1.1\r\nHost: M4rker\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     for raw in ("M4rker / M4rker\r\n\r\n", "GET /M4rker HTTP/M4rker\r\n\r\n", f"{websocket}\r\n"):
         with socket.create_connection(("127.0.0.1", port_of(served.url))) as plain:

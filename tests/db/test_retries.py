@@ -62,8 +62,8 @@ async def test_serialization_errors_are_retried_as_one_success(
 ) -> None:
     """Two failures followed by a success store one patient and one profile, with one journal entry each."""
     await fail_first_transactions(connection, sqlstate, timing, failure_count=2)
-    answer = await client.post(PATIENTS, json=BODY)
-    assert answer.status_code == 201
+    response = await client.post(PATIENTS, json=BODY)
+    assert response.status_code == 201
     assert await attempt_count(connection) == 3
     assert [tuple(row) for row in await connection.fetch("SELECT unique_id, profile_id FROM patients")] == [
         ("pat456", "prof456")
@@ -84,10 +84,10 @@ async def test_repeated_serialization_errors_are_503_and_store_nothing(
     """After the last attempt fails, the response is a 503 and nothing is stored; the client can retry later."""
     await fail_first_transactions(connection, sqlstate, timing, failure_count=MAX_ATTEMPTS)
     before = await dump_tables(connection)
-    answer = await client.post(PATIENTS, json=BODY)
-    assert answer.status_code == 503
-    assert int(answer.headers["Retry-After"]) >= 1
-    assert "Location" not in answer.headers
+    response = await client.post(PATIENTS, json=BODY)
+    assert response.status_code == 503
+    assert int(response.headers["Retry-After"]) >= 1
+    assert "Location" not in response.headers
     assert await attempt_count(connection) == MAX_ATTEMPTS
     assert await dump_tables(connection) == before
     assert (await client.post(PATIENTS, json=BODY)).status_code == 201
@@ -110,10 +110,10 @@ async def test_the_deadlock_victim_is_retried_and_succeeds(
         change = asyncio.ensure_future(client.put(f"{PATIENTS}pat123/", json=CHANGE))
         await wait_until_blocked(connection)  # it has locked the patient and waits for the profile
         await connection.execute("UPDATE patients SET patient_town = 'Outside'")
-    answer = await change
-    assert answer.status_code == 200
-    assert answer.json()["patient_last_name"] == "Roe"
-    assert answer.json()["patient_town"] == "Outside"
+    response = await change
+    assert response.status_code == 200
+    assert response.json()["patient_last_name"] == "Roe"
+    assert response.json()["patient_town"] == "Outside"
     profile = await connection.fetchrow("SELECT first_name, last_name FROM profiles")
     assert tuple(profile) == ("Jane", "Outside")
     assert await count_deadlocks(connection) == 1, "expected one deadlock"
@@ -130,9 +130,9 @@ async def test_a_lock_that_is_never_released_is_503_in_time(
         await connection.execute("SELECT FROM patients FOR UPDATE")
         before = await dump_tables(connection)
         began = time.perf_counter()
-        answer = await client.request(method, f"{PATIENTS}pat123/", json=CHANGE if method == "PUT" else None)
+        response = await client.request(method, f"{PATIENTS}pat123/", json=CHANGE if method == "PUT" else None)
         assert time.perf_counter() - began < 2.5
-        assert answer.status_code == 503
-        assert int(answer.headers["Retry-After"]) >= 1
+        assert response.status_code == 503
+        assert int(response.headers["Retry-After"]) >= 1
         assert await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") == 0
     assert await dump_tables(connection) == before

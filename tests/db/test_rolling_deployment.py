@@ -133,7 +133,7 @@ async def test_migration_gives_up_behind_a_long_transaction_and_can_be_repeated(
     async with long_transaction(database_url):
         stopped = await asyncio.to_thread(lambda: run_cli("migrate", **environ))
     assert (stopped.returncode, stopped.stdout) == (1, "")
-    assert "Run this again" in stopped.stderr
+    assert "Run this command again" in stopped.stderr
     assert "Traceback" not in stopped.stderr
     assert await connection.fetchval(SELECT_INDEX_IS_VALID) is False
     again = await asyncio.to_thread(lambda: run_cli("migrate", **environ))

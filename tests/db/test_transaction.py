@@ -107,9 +107,9 @@ async def test_failing_commit_is_never_answered_as_a_success(  # noqa: PLR0913, 
 ) -> None:
     """A transaction that fails only at its commit gets an error response, and nothing of it is stored."""
     await create_failing_trigger(connection, "patients", action, at_commit=True)
-    answer = await send_change(client, method)
-    assert answer.status_code == status
-    assert "Location" not in answer.headers
+    response = await send_change(client, method)
+    assert response.status_code == status
+    assert "Location" not in response.headers
     assert await table_contents(connection) == contents_before
 
 
@@ -123,8 +123,8 @@ async def test_failure_in_any_step_stores_nothing(
     )
     for table in changed:
         await create_failing_trigger(connection, table, raise_exception_statement("P0001"), at_commit=False)
-        answer = await send_change(client, method)
-        assert (table, answer.status_code) == (table, 500)
+        response = await send_change(client, method)
+        assert (table, response.status_code) == (table, 500)
         assert await table_contents(connection) == contents_before, table
         await connection.execute(f"DROP TRIGGER fail ON {table}; DROP FUNCTION fail")
     assert (await send_change(client, method)).is_success, "the trigger was not the cause"
@@ -154,20 +154,20 @@ async def test_error_response_reveals_no_internals(
 ) -> None:
     """The problem of an unexpected failure has the request id for operators and reveals nothing of the database."""
     await create_failing_trigger(connection, "patients", raise_exception_statement("P0001"), at_commit=at_commit)
-    answer = await send_change(client, method)
-    assert answer.status_code == 500
-    assert answer.headers["Content-Type"] == "application/problem+json"
-    problem: dict[str, Any] = answer.json()
+    response = await send_change(client, method)
+    assert response.status_code == 500
+    assert response.headers["Content-Type"] == "application/problem+json"
+    problem: dict[str, Any] = response.json()
     assert problem == {
         "type": "about:blank",
         "title": "Internal Server Error",
         "status": 500,
         "detail": problem["detail"],
         "instance": f"urn:request:{problem['request_id']}",
-        "request_id": answer.headers["X-Request-ID"],
+        "request_id": response.headers["X-Request-ID"],
     }
     for internal in (MARKER, "fail()", "sqlalchemy", "asyncpg", "Traceback", "INSERT", "UPDATE", "patients"):
-        assert internal.lower() not in answer.text.lower()
+        assert internal.lower() not in response.text.lower()
 
 
 @pytest.mark.usefixtures("contents_before")
@@ -181,12 +181,12 @@ async def test_error_log_names_the_place_and_no_data(
     served = serve(DATABASE_URL=database_url)
     await create_failing_trigger(connection, "patients", raise_exception_statement("P0001"), at_commit=True)
     async with httpx.AsyncClient(base_url=served.url) as client:
-        answers = [await send_change(client, method) for method in ("POST", "PUT", "DELETE")]
+        responses = [await send_change(client, method) for method in ("POST", "PUT", "DELETE")]
     served.process.terminate()
     served.process.wait(20)
-    assert [answer.status_code for answer in answers] == [500, 500, 500]
+    assert [response.status_code for response in responses] == [500, 500, 500]
     errors = [line for line in served.log_entries() if line["level"] == "error"]
-    assert [line["request_id"] for line in errors] == [answer.headers["X-Request-ID"] for answer in answers]
+    assert [line["request_id"] for line in errors] == [answer.headers["X-Request-ID"] for answer in responses]
     assert all(line["at"] and "asyncpg" in line["error"] for line in errors)
     written = "".join(served.stdout_lines) + capfd.readouterr().err
     for secret in ("Secret", "Hidden", "Caucasian", "patient@example.com", "pat123", "pat456"):

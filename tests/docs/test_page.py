@@ -126,9 +126,9 @@ async def test_the_contracts_example_can_be_sent_as_it_stands(docs_page: DocsPag
     """`create_patient` is prefilled with the contract's example, and sending it unchanged succeeds on the demo data."""
     operation = await docs_page.open_operation("patients-create_patient")
     assert json.loads(await operation.locator("textarea").input_value()) == EXAMPLE_PATIENT
-    answer = await execute(operation)
-    assert (await answer.locator(".response-col_status").inner_text()).split()[0] == "201"
-    shown = json.loads(await answer.locator(".response-col_description code").first.inner_text())
+    response = await execute(operation)
+    assert (await response.locator(".response-col_status").inner_text()).split()[0] == "201"
+    shown = json.loads(await response.locator(".response-col_description code").first.inner_text())
     assert await docs_page.get_json(f"/patients/patients/{shown['unique_id']}/") == shown
 
 
@@ -139,9 +139,9 @@ async def test_validation_errors_are_shown_on_the_page(docs_page: DocsPage) -> N
     operation = await docs_page.open_operation("patients-create_patient")
     body = operation.locator("textarea")
     await body.fill((await body.input_value()).replace("1980-01-01", "17/05/1990"))
-    answer = await execute(operation)
-    assert (await answer.locator(".response-col_status").inner_text()).split()[0] == "422"
-    message = answer.get_by_text("Must be a date written YYYY-MM-DD")
+    response = await execute(operation)
+    assert (await response.locator(".response-col_status").inner_text()).split()[0] == "422"
+    message = response.get_by_text("Must be a date written YYYY-MM-DD")
     await message.scroll_into_view_if_needed()
     assert await message.is_visible()
 
@@ -153,8 +153,8 @@ async def test_authorize_button_accepts_an_api_key(docs_page: DocsPage, database
     status = f"the server responded with a status of 401 ({HTTPStatus(401).phrase})"
     docs_page.tolerated_messages.add(f"Failed to load resource: {status}")
     operation = await docs_page.open_operation("patients-get_patient")
-    answer = await execute(operation)
-    assert (await answer.locator(".response-col_status").inner_text()).split()[0] == "401"
+    response = await execute(operation)
+    assert (await response.locator(".response-col_status").inner_text()).split()[0] == "401"
     await docs_page.page.locator(".btn.authorize").click()
     form = docs_page.page.locator(".auth-container", has_text="X-API-Key")
     await form.locator("input").fill(key)

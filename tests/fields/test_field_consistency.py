@@ -152,11 +152,11 @@ async def test_every_field_is_stored_and_returned(client: httpx.AsyncClient) -> 
     """POST, PUT and GET store and return every field of the example."""
     created = (await client.post("/patients/patients/", json=EXAMPLE_PATIENT)).json()
     one = f"/patients/patients/{created['unique_id']}/"
-    for answer in (created, (await client.get(one)).json(), (await client.put(one, json=EXAMPLE_PATIENT)).json()):
-        assert answer.keys() == field_names(Patient)
-        assert [name for name, value in answer.items() if value in (None, [])] == []
-        assert {name: answer[name] for name in EXAMPLE_PATIENT.keys() & answer.keys()} == {
-            name: value for name, value in EXAMPLE_PATIENT.items() if name in answer
+    for response in (created, (await client.get(one)).json(), (await client.put(one, json=EXAMPLE_PATIENT)).json()):
+        assert response.keys() == field_names(Patient)
+        assert [name for name, value in response.items() if value in (None, [])] == []
+        assert {name: response[name] for name in EXAMPLE_PATIENT.keys() & response.keys()} == {
+            name: value for name, value in EXAMPLE_PATIENT.items() if name in response
         }
 
 

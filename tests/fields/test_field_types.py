@@ -97,20 +97,20 @@ async def test_text_up_to_the_published_length_is_accepted(client: httpx.AsyncCl
     assert lengths.keys() == {*FREE_TEXT_FIELDS, "patient_email_address", "patient_mobile_number"}
     fitting = {name: value_of_length(name, length) for name, length in lengths.items()}
     assert {name: len(value) for name, value in fitting.items()} == lengths
-    answer = await post_patient(client, {name: f"  {value}\n" for name, value in fitting.items()})
-    assert answer.status_code == 201, answer.text
-    assert {name: answer.json()[name] for name in lengths} == fitting
-    answer = await post_patient(client, {name: value_of_length(name, length + 1) for name, length in lengths.items()})
-    assert sorted(error_locations(answer)) == sorted(["body", name] for name in lengths)
+    response = await post_patient(client, {name: f"  {value}\n" for name, value in fitting.items()})
+    assert response.status_code == 201, response.text
+    assert {name: response.json()[name] for name in lengths} == fitting
+    response = await post_patient(client, {name: value_of_length(name, length + 1) for name, length in lengths.items()})
+    assert sorted(error_locations(response)) == sorted(["body", name] for name in lengths)
 
 
 async def test_length_is_counted_after_nfc_normalisation(client: httpx.AsyncClient) -> None:
     """Length is counted in characters after NFC, which joins some characters and splits others."""
-    answer = await post_patient(client, {"patient_first_name": "e\u0301" * 150})
-    assert answer.json()["patient_first_name"] == "é" * 150
+    response = await post_patient(client, {"patient_first_name": "e\u0301" * 150})
+    assert response.json()["patient_first_name"] == "é" * 150
     taken_apart = "\ufb2c"  # Hebrew shin with dagesh and shin dot: three characters in NFC
-    answer = await post_patient(client, {"patient_first_name": taken_apart * 50})
-    assert answer.json()["patient_first_name"] == "\u05e9\u05bc\u05c1" * 50
+    response = await post_patient(client, {"patient_first_name": taken_apart * 50})
+    assert response.json()["patient_first_name"] == "\u05e9\u05bc\u05c1" * 50
     assert error_locations(await post_patient(client, {"patient_first_name": taken_apart * 51})) == [
         ["body", "patient_first_name"]
     ]
@@ -141,12 +141,12 @@ async def test_accepted_values_are_stored_in_normalised_form(
 ) -> None:
     """Values are trimmed and normalised, blanks become null, and free text is stored as written."""
     for value, expected in expected_by_value.items():
-        answer = await post_patient(client, {"patient_last_name": "Doe", field: value})
-        assert answer.status_code == 201, value
-        assert answer.json()[field] == expected
-        stored = (await client.get(answer.headers["location"])).json()
+        response = await post_patient(client, {"patient_last_name": "Doe", field: value})
+        assert response.status_code == 201, value
+        assert response.json()[field] == expected
+        stored = (await client.get(response.headers["location"])).json()
         assert stored[field] == expected
-        again = await client.put(answer.headers["location"], json={field: stored[field]})
+        again = await client.put(response.headers["location"], json={field: stored[field]})
         assert again.json() == stored
 
 
@@ -165,9 +165,9 @@ async def test_degrees_may_be_numbers_and_are_rounded_to_six_decimals(client: ht
         "5e-324": "0.000000",
     }.items():
         content = f'{{"patient_last_name": "Doe", "patient_latitude": {number}}}'
-        answer = await client.post(PATIENTS, content=content, headers=JSON_HEADERS)
-        assert answer.status_code == 201, number
-        assert answer.json()["patient_latitude"] == expected
+        response = await client.post(PATIENTS, content=content, headers=JSON_HEADERS)
+        assert response.status_code == 201, number
+        assert response.json()["patient_latitude"] == expected
 
 
 NON_TEXT_VALUES: list[Any] = [
@@ -220,17 +220,17 @@ async def test_invalid_values_are_422_and_not_stored(client: httpx.AsyncClient, 
         assert error_locations(await post_patient(client, {"patient_last_name": "Doe", field: value})) == [
             ["body", field]
         ], value
-        answer = await client.patch(
+        response = await client.patch(
             path, content=json.dumps({"patient_title": "Dr.", field: value}), headers=JSON_HEADERS
         )
-        assert error_locations(answer) == [["body", field]], value
+        assert error_locations(response) == [["body", field]], value
     assert (await client.get(PATIENTS)).json() == [patient]
 
 
 async def test_every_free_text_field_follows_the_text_rules(client: httpx.AsyncClient) -> None:
     """Every free text field trims, normalises, stores blanks as null, and refuses values that are not text."""
-    answer = await post_patient(client, dict.fromkeys(FREE_TEXT_FIELDS, " e\u0301\n"))
-    assert {name: answer.json()[name] for name in FREE_TEXT_FIELDS} == dict.fromkeys(FREE_TEXT_FIELDS, "é")
+    response = await post_patient(client, dict.fromkeys(FREE_TEXT_FIELDS, " e\u0301\n"))
+    assert {name: response.json()[name] for name in FREE_TEXT_FIELDS} == dict.fromkeys(FREE_TEXT_FIELDS, "é")
     blanks = await post_patient(client, {**dict.fromkeys(FREE_TEXT_FIELDS, " "), "patient_last_name": "Doe"})
     assert [blanks.json()[name] for name in FREE_TEXT_FIELDS if name != "patient_last_name"] == [None] * 12
     refused: list[Any] = [f"{MARKER}\0", f"{MARKER}\ud83d", 0, 1.5, True, False, [MARKER], {MARKER: MARKER}, "x" * 501]
@@ -252,10 +252,10 @@ async def test_hospital_doctor_and_profile_text_follows_the_text_rules(
     client: httpx.AsyncClient, path: str, minimal_body: dict[str, Any], texts: list[str]
 ) -> None:
     """Text of hospitals, doctors and profiles follows the same rules as that of patients."""
-    answer = await client.post(path, json={**minimal_body, **dict.fromkeys(texts, " Zoe\u0308 ")})
-    assert answer.status_code == 201
+    response = await client.post(path, json={**minimal_body, **dict.fromkeys(texts, " Zoe\u0308 ")})
+    assert response.status_code == 201
     for name in texts:
-        assert answer.json()[name] == "Zoë"
+        assert response.json()[name] == "Zoë"
         for value in (f"{MARKER}\0", f"{MARKER}\ud800", MARKER * 50, 1, True, [MARKER]):
             content = json.dumps({**minimal_body, **dict.fromkeys(texts, "x"), name: value})
             assert error_locations(await client.post(path, content=content, headers=JSON_HEADERS)) == [["body", name]]
@@ -266,16 +266,16 @@ async def test_date_of_birth_may_be_today_in_utc_plus_14(client: httpx.AsyncClie
     """A date of birth is at most today in UTC+14, where the day begins first."""
     today = (datetime.now(UTC) + timedelta(hours=14)).date()
     for day, status in ((today, 201), (today - timedelta(days=1), 201), (today + timedelta(days=1), 422)):
-        answer = await post_patient(client, {"patient_last_name": "Doe", "patient_date_of_birth": day.isoformat()})
-        assert answer.status_code == status
+        response = await post_patient(client, {"patient_last_name": "Doe", "patient_date_of_birth": day.isoformat()})
+        assert response.status_code == status
 
 
 async def test_mobile_digits_are_stored_for_search(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
     """The digits of a mobile number are stored beside the number as written, and follow its changes."""
     query = "SELECT patient_mobile_digits FROM patients"
-    answer = await post_patient(client, {"patient_last_name": "Doe", "patient_mobile_number": "+27 (0)21-555.1234"})
+    response = await post_patient(client, {"patient_last_name": "Doe", "patient_mobile_number": "+27 (0)21-555.1234"})
     assert await connection.fetchval(query) == "270215551234"
-    await client.patch(answer.headers["location"], json={"patient_mobile_number": None})
+    await client.patch(response.headers["location"], json={"patient_mobile_number": None})
     assert await connection.fetchval(query) is None
 
 
@@ -311,17 +311,17 @@ PATIENT_BODY_STRATEGY = st.fixed_dictionaries(
 @given(body=PATIENT_BODY_STRATEGY)
 async def test_accepted_documents_can_be_put_back_unchanged(client: httpx.AsyncClient, body: dict[str, Any]) -> None:
     """Fields without errors are accepted, and a document as read is accepted unchanged, by PUT and by POST."""
-    answer = await post_patient(client, body)
-    if answer.status_code == 422:
-        refused = {error["loc"][1] for error in answer.json()["errors"] if len(error["loc"]) > 1}
+    response = await post_patient(client, body)
+    if response.status_code == 422:
+        refused = {error["loc"][1] for error in response.json()["errors"] if len(error["loc"]) > 1}
         body = {name: value for name, value in body.items() if name not in refused}
-        answer = await post_patient(client, {"patient_last_name": "Doe"} | body)
-        if answer.status_code == 422:  # a blank last name
-            answer = await post_patient(client, body | {"patient_last_name": "Doe"})
-    assert answer.status_code == 201
-    read = answer.json()
+        response = await post_patient(client, {"patient_last_name": "Doe"} | body)
+        if response.status_code == 422:  # a blank last name
+            response = await post_patient(client, body | {"patient_last_name": "Doe"})
+    assert response.status_code == 201
+    read = response.json()
     assert all(value is None or value == value.strip() != "" for value in (read[name] for name in FREE_TEXT_FIELDS))
-    back = await client.put(answer.headers["location"], json=read)
+    back = await client.put(response.headers["location"], json=read)
     assert (back.status_code, back.json()) == (200, read)
     copy = await client.post(PATIENTS, json={name: value for name, value in read.items() if name != "unique_id"})
     assert copy.status_code == 201

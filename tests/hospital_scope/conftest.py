@@ -56,8 +56,10 @@ async def scoped_clients(database_url: str) -> AsyncIterator[ScopedClients]:
         }
         scoped_clients = ScopedClients(**clients)
         for hospital in ("hosA", "hosB", "hosC"):
-            answer = await scoped_clients.free.post(HOSPITALS, json={"unique_id": hospital, "hospital_name": hospital})
-            assert answer.status_code == 201
+            response = await scoped_clients.free.post(
+                HOSPITALS, json={"unique_id": hospital, "hospital_name": hospital}
+            )
+            assert response.status_code == 201
         for body in (
             patient_body("a", "hosA"),
             patient_body("b", "hosB"),

@@ -149,10 +149,10 @@ async def test_every_principal_gets_the_status_in_the_matrix(
             RELATIONS_BY_PRINCIPAL[resource][principal].get(name, "hidden"),
         )
         for operation, rule in RECORD_RULES[resource].items():
-            answer = await client.request(rule.method, f"{one}{rule.path}", json=rule.body)
-            got[operation, name] = answer.status_code
+            response = await client.request(rule.method, f"{one}{rule.path}", json=rule.body)
+            got[operation, name] = response.status_code
             expected[operation, name] = rule.status_by_relation.get(relation, 404)
-            await undo_change(scoped_clients.free, answer, rule, one, relation)
+            await undo_change(scoped_clients.free, response, rule, one, relation)
     assert got == expected
 
 
@@ -171,10 +171,10 @@ async def test_missing_if_match_is_428_for_visible_records_only(
             )
             for operation, rule in rules.items():
                 if rule.is_write:
-                    answer = await client.request(rule.method, f"{one}{rule.path}", json=rule.body)
+                    response = await client.request(rule.method, f"{one}{rule.path}", json=rule.body)
                     status = 428 if relation in {"there", "spare"} else rule.status_by_relation.get(relation, 404)
-                    assert (operation, name, answer.status_code) == (operation, name, status)
-                    await undo_change(scoped_clients.free, answer, rule, one, relation)
+                    assert (operation, name, response.status_code) == (operation, name, status)
+                    await undo_change(scoped_clients.free, response, rule, one, relation)
 
 
 def hidden_record_requests(operation: str, rule: Rule, tag: str) -> Iterator[tuple[dict[str, Any], int]]:
@@ -228,7 +228,7 @@ async def test_hidden_records_are_indistinguishable_from_absent_ones(
     client: httpx.AsyncClient = getattr(clients_requiring_if_match if if_match_required else scoped_clients, principal)
     for resource, rules in RECORD_RULES.items():
         absent = f"{resource}{ID_PREFIXES[resource]}-never/"
-        answers: dict[tuple[str, int], object] = {}
+        responses: dict[tuple[str, int], object] = {}
         for name in (
             name
             for name in RELATIONS_BY_PRINCIPAL[resource]["free"]
@@ -239,11 +239,16 @@ async def test_hidden_records_are_indistinguishable_from_absent_ones(
             for operation, rule in rules.items():
                 for number, (keywords, status) in enumerate(hidden_record_requests(operation, rule, tag)):
                     case = (operation, number)
-                    if case not in answers:
-                        answers[case] = comparable_response(
+                    if case not in responses:
+                        responses[case] = comparable_response(
                             await client.request(rule.method, f"{absent}{rule.path}", **keywords)
                         )
-                    answer = await client.request(rule.method, f"{one}{rule.path}", **keywords)
-                    assert (name, case, keywords, answer.status_code) == (name, case, keywords, status)
-                    assert (name, case, keywords, comparable_response(answer)) == (name, case, keywords, answers[case])
+                    response = await client.request(rule.method, f"{one}{rule.path}", **keywords)
+                    assert (name, case, keywords, response.status_code) == (name, case, keywords, status)
+                    assert (name, case, keywords, comparable_response(response)) == (
+                        name,
+                        case,
+                        keywords,
+                        responses[case],
+                    )
             assert comparable_response(await client.head(one)) == comparable_response(await client.head(absent))

@@ -125,9 +125,9 @@ async def test_invalid_access_and_audit_cursors_are_refused(scoped_clients: Scop
     """An invalid cursor is a 422, whatever numbers it contains."""
     text = base64.urlsafe_b64encode(cursor.encode()).decode().rstrip("=")
     for path in (f"{PATIENTS}pat-a/access/", AUDIT_PATH):
-        answer = await scoped_clients.free.get(f"{path}?cursor={text}")
-        assert answer.status_code == 422
-        assert answer.json()["errors"][0]["loc"] == ["query", "cursor"]
+        response = await scoped_clients.free.get(f"{path}?cursor={text}")
+        assert response.status_code == 422
+        assert response.json()["errors"][0]["loc"] == ["query", "cursor"]
 
 
 def test_every_read_route_has_a_description() -> None:

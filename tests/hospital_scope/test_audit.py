@@ -57,10 +57,10 @@ async def test_each_request_is_audited_with_its_outcome(
 ) -> None:
     """An entry has principal, route, ids, time and status, and for a refused request the ids that it asked for."""
     headers = {"X-Request-ID": "the-request"}
-    answer = await scoped_clients.a.request(method, path, json=body, headers=headers)
+    response = await scoped_clients.a.request(method, path, json=body, headers=headers)
     (entry,) = await newest_entries(scoped_clients, principal="key:a")
     route, status, ids = expected
-    assert answer.status_code == status
+    assert response.status_code == status
     assert entry.pop("time") > "2026"
     assert entry == {
         "principal": "key:a",
@@ -90,7 +90,7 @@ async def test_creation_and_its_replay_are_audited_with_the_new_id(scoped_client
     made = [await scoped_clients.a.post(PATIENTS, json=body, headers={"Idempotency-Key": "once"}) for _ in range(2)]
     entries = await newest_entries(scoped_clients, 2, principal="key:a")
     assert [(entry["method"], entry["status"], entry["ids"]) for entry in entries] == [
-        ("POST", 201, [answer.json()["unique_id"]]) for answer in made
+        ("POST", 201, [response.json()["unique_id"]]) for response in made
     ]
 
 
@@ -170,12 +170,12 @@ async def test_list_breaks_off_before_a_batch_that_cannot_be_audited(
     received: list[bytes] = []
 
     async def read_on() -> None:
-        async for part in answer.aiter_raw():
+        async for part in response.aiter_raw():
             received.append(part)  # noqa: PERF401  # keeps what was received before the failure
 
     async with (
         httpx.AsyncClient(base_url=served.url, headers={"X-API-Key": key}) as reader,
-        reader.stream("GET", PATIENTS) as answer,
+        reader.stream("GET", PATIENTS) as response,
     ):
         with pytest.raises(httpx.RemoteProtocolError, match="incomplete chunked read"):
             await read_on()
@@ -192,9 +192,9 @@ async def test_request_that_cannot_be_audited_fails_without_effect(
     body = {"patient_last_name": "Changed", "hospital_ids": ["hosA"]}
     await connection.execute("ALTER TABLE audit ADD CONSTRAINT none CHECK (false) NOT VALID")
     before = await dump_tables(connection)
-    answer = await scoped_clients.a.request("GET" if method == "list" else method, path, json=body)
-    assert answer.status_code == 500
-    assert "pat-" not in answer.text
+    response = await scoped_clients.a.request("GET" if method == "list" else method, path, json=body)
+    assert response.status_code == 500
+    assert "pat-" not in response.text
     assert await dump_tables(connection) == before
 
 
@@ -260,16 +260,16 @@ async def test_audit_is_filtered_and_paged(scoped_clients: ScopedClients) -> Non
 )
 async def test_invalid_audit_filters_are_refused(scoped_clients: ScopedClients, query: str) -> None:
     """An invalid filter is a 422 that names the parameter."""
-    answer = await scoped_clients.free.get(f"{AUDIT_PATH}?{query}")
-    assert answer.status_code == 422
-    assert answer.json()["errors"][0]["loc"] == ["query", query.partition("=")[0]]
+    response = await scoped_clients.free.get(f"{AUDIT_PATH}?{query}")
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["loc"] == ["query", query.partition("=")[0]]
 
 
 async def test_restricted_principals_cannot_read_the_audit(scoped_clients: ScopedClients) -> None:
     """A restricted principal cannot read the audit, which would reveal patients outside its hospital scope."""
-    answer = await scoped_clients.a.get(AUDIT_PATH)
-    assert answer.status_code == 403
-    assert "access/" in answer.json()["detail"]
+    response = await scoped_clients.a.get(AUDIT_PATH)
+    assert response.status_code == 403
+    assert "access/" in response.json()["detail"]
 
 
 async def test_break_glass_read_is_audited_and_logged(
@@ -281,8 +281,8 @@ async def test_break_glass_read_is_audited_and_logged(
     async with secured_app(database_url) as app, client_for(app, key) as emergency:
         assert (await emergency.get(f"{PATIENTS}pat-b/")).status_code == 404
         headers = {b"X-Break-Glass": "Bewusstlos, Zoë fährt mit".encode()}
-        answer = await emergency.get(f"{PATIENTS}pat-b/", headers=headers)
-        assert (answer.status_code, answer.json()["unique_id"]) == (200, "pat-b")
+        response = await emergency.get(f"{PATIENTS}pat-b/", headers=headers)
+        assert (response.status_code, response.json()["unique_id"]) == (200, "pat-b")
         assert (await emergency.get(f"{PATIENTS}pat-never/", headers=headers)).status_code == 404
         assert (await emergency.get(PATIENTS, headers=headers)).json()[0]["unique_id"] == "pat-a"
         assert (await emergency.put(f"{PATIENTS}pat-b/", json={}, headers=headers)).status_code == 403
@@ -319,9 +319,9 @@ async def test_break_glass_without_a_meaningful_reason_is_refused(
     too_few = "Say in words why: at least 2, of 10 letters in all, without line breaks"
     async with secured_app(database_url) as app, client_for(app, key) as emergency:
         for reason in [*INVALID_REASONS, "why not " * 63]:
-            answer = await emergency.get(f"{PATIENTS}pat-b/", headers={"X-Break-Glass": reason})
-            assert answer.status_code == 422, reason
-            (error,) = answer.json()["errors"]
+            response = await emergency.get(f"{PATIENTS}pat-b/", headers={"X-Break-Glass": reason})
+            assert response.status_code == 422, reason
+            (error,) = response.json()["errors"]
             assert error["loc"] == ["header", "X-Break-Glass"]
             assert error["msg"] == ("Must have at most 500 characters" if len(reason) > 500 else too_few), reason
 

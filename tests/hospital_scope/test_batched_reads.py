@@ -26,12 +26,12 @@ async def test_batched_reads_keep_each_principals_scope(scoped_clients: ScopedCl
     """Concurrent reads of a patient or a page by principals with different scopes return what each may see."""
     clients: list[tuple[str, httpx.AsyncClient]] = [(name, getattr(scoped_clients, name)) for name in VISIBLE_IDS] * 5
     for unique_id in PATIENT_IDS:
-        answers = await asyncio.gather(*(client.get(f"{PATIENTS}{unique_id}/") for _, client in clients))
-        for (name, _), answer in zip(clients, answers, strict=True):
-            assert answer.status_code == (200 if unique_id in VISIBLE_IDS[name] else 404), (name, unique_id)
+        responses = await asyncio.gather(*(client.get(f"{PATIENTS}{unique_id}/") for _, client in clients))
+        for (name, _), response in zip(clients, responses, strict=True):
+            assert response.status_code == (200 if unique_id in VISIBLE_IDS[name] else 404), (name, unique_id)
     for path in (f"{PATIENTS}?limit=10", PATIENTS):
-        answers = await asyncio.gather(*(client.get(path) for _, client in clients))
-        assert [listed_ids(answer) for answer in answers] == [VISIBLE_IDS[name] for name, _ in clients]
+        responses = await asyncio.gather(*(client.get(path) for _, client in clients))
+        assert [listed_ids(answer) for answer in responses] == [VISIBLE_IDS[name] for name, _ in clients]
 
 
 async def test_concurrent_reads_share_statements(scoped_clients: ScopedClients) -> None:
@@ -42,9 +42,9 @@ async def test_concurrent_reads_share_statements(scoped_clients: ScopedClients) 
     engine = transport.app.state.services.database.engine.sync_engine  # type: ignore[attr-defined]
     event.listen(engine, "after_cursor_execute", lambda *arguments: statements.append(arguments[2]))
     paths = [f"{PATIENTS}{unique_id}/" for unique_id in PATIENT_IDS[:4] * 5] + [f"{PATIENTS}?limit=2"] * 20
-    answers = await asyncio.gather(*(scoped_clients.free.get(path) for path in paths))
-    assert {answer.status_code for answer in answers} == {200}
-    for unique_id, answer in zip(PATIENT_IDS[:4] * 5, answers, strict=False):
+    responses = await asyncio.gather(*(scoped_clients.free.get(path) for path in paths))
+    assert {response.status_code for response in responses} == {200}
+    for unique_id, answer in zip(PATIENT_IDS[:4] * 5, responses, strict=False):
         assert answer.json()["unique_id"] == unique_id
     assert 2 <= len([statement for statement in statements if "patients" in statement]) < 20
 

@@ -158,10 +158,10 @@ class CanarySender:
 
     async def send(self, method: str, path: str, **keywords: Any) -> None:
         for client in self.clients:
-            answer = await client.request(method, path, **keywords)
-            self.statuses.add(answer.status_code)
-            if answer.status_code >= 400:
-                self.problems.append(f"{answer.text}\n{answer.headers}")
+            response = await client.request(method, path, **keywords)
+            self.statuses.add(response.status_code)
+            if response.status_code >= 400:
+                self.problems.append(f"{response.text}\n{response.headers}")
 
     async def send_all(self) -> None:
         for method, path, keywords in marked_requests():

@@ -73,8 +73,8 @@ async def test_hospitals_and_doctors_are_not_scoped(scoped_clients: ScopedClient
         for operation, rule in DIRECTORY_RULES.items():
             if not operation.startswith("create_"):
                 path = rule.path.replace("/one/", f"/one-{principal}/")
-                answer = await client.request(rule.method, path, json=rule.body)
-                assert (principal, operation, answer.status_code) == (principal, operation, rule.status)
+                response = await client.request(rule.method, path, json=rule.body)
+                assert (principal, operation, response.status_code) == (principal, operation, rule.status)
 
 
 async def test_patients_of_several_hospitals_are_listed_once(scoped_clients: ScopedClients) -> None:

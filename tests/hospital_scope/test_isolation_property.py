@@ -88,10 +88,10 @@ class PropertyRun(UnrestrictedChanges):
 
     async def request_restricted(self, method: str, path: str, **keywords: Any) -> httpx.Response:
         """Send a request of the restricted principal, and return its response without traces of hidden records."""
-        answer = await self.world.restricted.request(method, path, **keywords)
-        assert answer.status_code < 500, (method, path, keywords)
-        assert list(self.world.leaked_traces(answer)) == [], (method, path, keywords, answer.text)
-        return answer
+        response = await self.world.restricted.request(method, path, **keywords)
+        assert response.status_code < 500, (method, path, keywords)
+        assert list(self.world.leaked_traces(response)) == [], (method, path, keywords, response.text)
+        return response
 
     async def condition_headers(self, step: Step, one: str) -> dict[str, str]:
         """Return headers with a condition or a key, some with the real tag of a record."""
@@ -141,20 +141,20 @@ class PropertyRun(UnrestrictedChanges):
         elif path == "history/" and step.other_number % 2:
             keywords["params"] = {"limit": step.other_number % 5 + 1}
         path = path.format(version=step.other_number % 4 + 1)
-        answer = await self.request_restricted(method, f"{one}{path}", **keywords)
+        response = await self.request_restricted(method, f"{one}{path}", **keywords)
         if not self.state.may_read(resource, unique_id, path):
-            assert answer.status_code == 404, (step, keywords)
-            assert comparable_response(answer) == comparable_response(
+            assert response.status_code == 404, (step, keywords)
+            assert comparable_response(response) == comparable_response(
                 await self.request_restricted(method, f"{absent}{path}", **keywords)
             )
             return
-        assert answer.status_code != 404 or path.startswith("history/"), (step, answer.text)
+        assert response.status_code != 404 or path.startswith("history/"), (step, response.text)
         if resource == PATIENTS and self.names_hidden_profile(keywords.get("json", {})):
-            assert answer.status_code in {409, 412, 422}
-        if method == "DELETE" and answer.status_code == 409:
-            assert answer.json()["detail"].startswith("One or more patients are linked")
-        if "Idempotency-Key" in keywords["headers"] and method == "POST" and answer.is_success:
-            self.sent_requests.append(SentRequest(f"{one}{path}", keywords, answer))
+            assert response.status_code in {409, 412, 422}
+        if method == "DELETE" and response.status_code == 409:
+            assert response.json()["detail"].startswith("One or more patients are linked")
+        if "Idempotency-Key" in keywords["headers"] and method == "POST" and response.is_success:
+            self.sent_requests.append(SentRequest(f"{one}{path}", keywords, response))
 
     async def patient(self, step: Step) -> None:
         await self.request_record(PATIENTS, step)
@@ -184,26 +184,26 @@ class PropertyRun(UnrestrictedChanges):
         body = {"patient_last_name": "New", **self.body(step), "hospital_ids": hospitals}
         headers = {"Idempotency-Key": f"new-{self.world.number}-{len(self.sent_requests)}-{step.record_number}"}
         keywords = {"json": body, "headers": headers}
-        answer = await self.request_restricted("POST", PATIENTS, **keywords)
+        response = await self.request_restricted("POST", PATIENTS, **keywords)
         if self.names_hidden_profile(body) or self.world.hospitals[0] not in hospitals:
-            assert answer.status_code == 422
-        if answer.is_success:
-            self.world.ids[PATIENTS].append(answer.json()["unique_id"])
-            self.sent_requests.append(SentRequest(PATIENTS, keywords, answer))
+            assert response.status_code == 422
+        if response.is_success:
+            self.world.ids[PATIENTS].append(response.json()["unique_id"])
+            self.sent_requests.append(SentRequest(PATIENTS, keywords, response))
 
     async def repeat(self, step: Step) -> None:
         """Check that a repeat is replayed while its record is visible, and then is one and the same 409."""
         if not self.sent_requests:
             return
         path, keywords, first = self.sent_requests[step.record_number % len(self.sent_requests)]
-        answer = await self.request_restricted("POST", path, **keywords)
+        response = await self.request_restricted("POST", path, **keywords)
         if first.json()["unique_id"] in self.state.visible_ids[PATIENTS if path.startswith(PATIENTS) else PROFILES]:
-            assert (answer.status_code, answer.content) == (first.status_code, first.content)
-            assert answer.headers["Idempotency-Replayed"] == "true"
+            assert (response.status_code, response.content) == (first.status_code, first.content)
+            assert response.headers["Idempotency-Replayed"] == "true"
         else:
-            assert (answer.status_code, answer.json()["detail"]) == (409, GONE_DETAIL)
-            self.gone_response = self.gone_response or comparable_response(answer)
-            assert comparable_response(answer) == self.gone_response
+            assert (response.status_code, response.json()["detail"]) == (409, GONE_DETAIL)
+            self.gone_response = self.gone_response or comparable_response(response)
+            assert comparable_response(response) == self.gone_response
 
     async def refused_requests(self, step: Step) -> None:
         """Check what is refused whatever is hidden: choosing an id, creating a profile, reading the audit, counting."""
@@ -214,10 +214,10 @@ class PropertyRun(UnrestrictedChanges):
                 else {}
             )
             body["unique_id"] = self.pick_id(resource, step.record_number)
-            answer = await self.request_restricted("POST", resource, json=body)
+            response = await self.request_restricted("POST", resource, json=body)
             body["unique_id"] = self.world.ids[resource][0]
-            assert answer.status_code == 403
-            assert comparable_response(answer) == comparable_response(
+            assert response.status_code == 403
+            assert comparable_response(response) == comparable_response(
                 await self.request_restricted("POST", resource, json=body)
             )
         assert (
@@ -225,8 +225,8 @@ class PropertyRun(UnrestrictedChanges):
                 "GET", "/audit/", params={"patient": self.pick_id(PATIENTS, step.record_number)}
             )
         ).status_code == 403
-        answer = await self.request_restricted("DELETE", f"{HOSPITALS}{self.world.hospitals[step.variant % 3]}/")
-        assert answer.json()["detail"].startswith("One or more patients are linked")
+        response = await self.request_restricted("DELETE", f"{HOSPITALS}{self.world.hospitals[step.variant % 3]}/")
+        assert response.json()["detail"].startswith("One or more patients are linked")
 
 
 WorldFactory = Callable[[], Awaitable[World]]

@@ -30,9 +30,9 @@ async def test_requests_do_not_wait_for_locks_on_hidden_records(
         await connection.execute("SELECT FROM profiles FOR UPDATE")
         for name in ("patients/pat-b", "profiles/prof-b"):  # like a restore or an erasure
             await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", name)
-        answer = await scoped_clients.a.request(method, path.format("b"), json=body)
-    assert answer.status_code == 404
-    assert comparable_response(answer) == comparable_response(
+        response = await scoped_clients.a.request(method, path.format("b"), json=body)
+    assert response.status_code == 404
+    assert comparable_response(response) == comparable_response(
         await scoped_clients.a.request(method, path.format("never"), json=body)
     )
 
@@ -45,6 +45,6 @@ async def test_requests_do_not_wait_for_a_lock_on_a_hidden_nested_profile(
     body = {"patient_last_name": "New", "hospital_ids": ["hosA"], "patient_profile": nested}
     async with connection.transaction():
         await connection.execute("SELECT FROM profiles FOR UPDATE")
-        answer = await scoped_clients.a.post(PATIENTS, json=body)
-    assert answer.status_code == 422
-    assert comparable_response(answer) == comparable_response(await scoped_clients.a.post(PATIENTS, json=body))
+        response = await scoped_clients.a.post(PATIENTS, json=body)
+    assert response.status_code == 422
+    assert comparable_response(response) == comparable_response(await scoped_clients.a.post(PATIENTS, json=body))

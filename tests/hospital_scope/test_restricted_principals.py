@@ -53,13 +53,13 @@ async def test_all_hospitals_of_a_visible_patient_are_shown(scoped_clients: Scop
 async def test_replacing_links_keeps_hospitals_outside_the_scope(scoped_clients: ScopedClients) -> None:
     """Replacing links adds and removes only hospitals in the scope."""
     path = f"{PATIENTS}pat-shared/"
-    answer = await scoped_clients.both.put(path, json={"hospital_ids": ["hosA"]})
-    assert (answer.status_code, hospital_ids_of(answer)) == (200, ["hosA", "hosC"])
-    answer = await scoped_clients.both.put(path, json={"hospital_ids": ["hosB", "hosC"]})
-    assert (answer.status_code, hospital_ids_of(answer)) == (200, ["hosB", "hosC"])
+    response = await scoped_clients.both.put(path, json={"hospital_ids": ["hosA"]})
+    assert (response.status_code, hospital_ids_of(response)) == (200, ["hosA", "hosC"])
+    response = await scoped_clients.both.put(path, json={"hospital_ids": ["hosB", "hosC"]})
+    assert (response.status_code, hospital_ids_of(response)) == (200, ["hosB", "hosC"])
     assert (await scoped_clients.a.get(path)).status_code == 404
-    answer = await scoped_clients.free.put(path, json={"hospital_ids": ["hosA"]})
-    assert hospital_ids_of(answer) == ["hosA"]
+    response = await scoped_clients.free.put(path, json={"hospital_ids": ["hosA"]})
+    assert hospital_ids_of(response) == ["hosA"]
 
 
 async def test_putting_back_a_read_patient_writes_nothing(
@@ -80,9 +80,9 @@ async def test_hospitals_outside_the_scope_cannot_be_linked(
     before = await dump_tables(connection)
     for method, path in (("PUT", f"{PATIENTS}pat-a/"), ("POST", PATIENTS)):
         body = {"patient_first_name": "New", "hospital_ids": ["hosB", "hosA", "hosX"]}
-        answer = await scoped_clients.a.request(method, path, json=body)
-        assert answer.status_code == 422
-        assert answer.json()["errors"] == [
+        response = await scoped_clients.a.request(method, path, json=body)
+        assert response.status_code == 422
+        assert response.json()["errors"] == [
             {
                 "loc": ["body", "hospital_ids", place],
                 "msg": f"There is no hospital with the unique_id {unique_id}, or you may not link it",
@@ -96,30 +96,30 @@ async def test_hospitals_outside_the_scope_cannot_be_linked(
 @pytest.mark.parametrize("hospital_ids", [[], ["hosB"], ["hosB", "hosC"]])
 async def test_last_hospital_in_scope_cannot_be_removed(scoped_clients: ScopedClients, hospital_ids: list[str]) -> None:
     """Removing the last hospital in the scope, which the principal could not undo, is a 409 that says why."""
-    answer = await scoped_clients.a.put(f"{PATIENTS}pat-shared/", json={"hospital_ids": hospital_ids})
-    assert answer.status_code == 409
-    assert "restricted to" in answer.json()["detail"]
+    response = await scoped_clients.a.put(f"{PATIENTS}pat-shared/", json={"hospital_ids": hospital_ids})
+    assert response.status_code == 409
+    assert "restricted to" in response.json()["detail"]
     assert hospital_ids_of(await scoped_clients.a.get(f"{PATIENTS}pat-shared/")) == ["hosA", "hosB", "hosC"]
 
 
 @pytest.mark.parametrize("links", [{}, {"hospital_ids": []}, {"hospital_ids": ["hosX"]}])
 async def test_new_patient_needs_a_hospital_in_scope(scoped_clients: ScopedClients, links: dict[str, Any]) -> None:
     """A new patient needs a hospital in the scope, because its creator could not see it otherwise."""
-    answer = await scoped_clients.a.post(PATIENTS, json={"patient_last_name": "New", **links})
-    assert answer.status_code == 422
-    assert answer.json()["errors"][-1]["type"] == "own_hospital_missing"
-    answer = await scoped_clients.a.post(PATIENTS, json={"patient_last_name": "New", "hospital_ids": ["hosA"]})
-    assert (answer.status_code, hospital_ids_of(answer)) == (201, ["hosA"])
+    response = await scoped_clients.a.post(PATIENTS, json={"patient_last_name": "New", **links})
+    assert response.status_code == 422
+    assert response.json()["errors"][-1]["type"] == "own_hospital_missing"
+    response = await scoped_clients.a.post(PATIENTS, json={"patient_last_name": "New", "hospital_ids": ["hosA"]})
+    assert (response.status_code, hospital_ids_of(response)) == (201, ["hosA"])
 
 
 @pytest.mark.parametrize("unique_id", ["pat-b", "pat-gone", "pat-new"])
 async def test_restricted_principal_cannot_choose_a_patient_id(scoped_clients: ScopedClients, unique_id: str) -> None:
     """Choosing an id is the same 403 whether the id is taken, retired or free."""
     body = patient_body("x", "hosA", unique_id=unique_id)
-    answer = await scoped_clients.a.post(PATIENTS, json=body, headers={"If-None-Match": "*"})
-    assert answer.status_code == 403
-    assert answer.json()["detail"].endswith("leave it out, and one is made.")
-    assert "scope=" not in answer.headers["WWW-Authenticate"]
+    response = await scoped_clients.a.post(PATIENTS, json=body, headers={"If-None-Match": "*"})
+    assert response.status_code == 403
+    assert response.json()["detail"].endswith("leave it out, and one is made.")
+    assert "scope=" not in response.headers["WWW-Authenticate"]
 
 
 @pytest.mark.parametrize("profile", ["prof-b", "prof-free", "prof-gone", "prof-retired"])
@@ -127,17 +127,17 @@ async def test_hidden_profile_cannot_be_linked(scoped_clients: ScopedClients, pr
     """A hidden profile is the same 422 whatever its state, and whether its data are guessed right or wrong."""
     assert (await scoped_clients.free.post(PROFILES, json={"unique_id": "prof-retired"})).status_code == 201
     assert (await scoped_clients.free.delete(f"{PROFILES}prof-retired/")).status_code == 204
-    answers = []
+    responses = []
     for email in ("b@example.com", "wrong@example.com", None):
         nested = {"unique_id": profile} if email is None else {"unique_id": profile, "email": email}
-        answers += [
+        responses += [
             await scoped_clients.a.put(f"{PATIENTS}pat-a/", json={"patient_profile": nested}),
             await scoped_clients.a.post(
                 PATIENTS, json={"patient_last_name": "New", "hospital_ids": ["hosA"], "patient_profile": nested}
             ),
         ]
-    assert {answer.status_code for answer in answers} == {422}
-    assert [answer.json()["errors"] for answer in answers] == [
+    assert {response.status_code for response in responses} == {422}
+    assert [answer.json()["errors"] for answer in responses] == [
         [
             {
                 "loc": ["body", "patient_profile", "unique_id"],
@@ -145,17 +145,17 @@ async def test_hidden_profile_cannot_be_linked(scoped_clients: ScopedClients, pr
                 "type": "profile_unavailable",
             }
         ]
-    ] * len(answers)
+    ] * len(responses)
 
 
 async def test_visible_or_new_nested_profile_is_written(scoped_clients: ScopedClients) -> None:
     """A visible or new profile is written inside a patient, but cannot be created on its own."""
     nested = {"unique_id": "prof-shared", "first_name": "Ann"}
-    answer = await scoped_clients.a.put(f"{PATIENTS}pat-a/", json={"patient_profile": nested})
-    assert (answer.status_code, answer.json()["patient_profile"]["first_name"]) == (200, "Ann")
+    response = await scoped_clients.a.put(f"{PATIENTS}pat-a/", json={"patient_profile": nested})
+    assert (response.status_code, response.json()["patient_profile"]["first_name"]) == (200, "Ann")
     nested = {"unique_id": "prof-new", "first_name": "Eve"}
-    answer = await scoped_clients.a.put(f"{PATIENTS}pat-a/", json={"patient_profile": nested})
-    assert (answer.status_code, answer.json()["patient_profile"]["first_name"]) == (200, "Eve")
+    response = await scoped_clients.a.put(f"{PATIENTS}pat-a/", json={"patient_profile": nested})
+    assert (response.status_code, response.json()["patient_profile"]["first_name"]) == (200, "Eve")
     assert (await scoped_clients.a.post(PROFILES, json={"unique_id": "prof-own"})).status_code == 403
     assert (await scoped_clients.a.put(f"{PROFILES}prof-new/", json={"first_name": "Eva"})).status_code == 200
 
@@ -177,9 +177,9 @@ async def test_deleted_patient_stays_in_the_scope_of_its_hospitals(scoped_client
         assert (await scoped_clients.a.get(f"{PATIENTS}{name}/history/1/")).status_code == 200
     assert (await scoped_clients.b.get(f"{PATIENTS}pat-gone/history/")).status_code == 404
     assert (await scoped_clients.b.post(f"{PATIENTS}pat-gone/restore/", json={"version": 1})).status_code == 404
-    answer = await scoped_clients.b.post(f"{PATIENTS}pat-shared/restore/", json={"version": 1})
-    assert (answer.status_code, hospital_ids_of(answer)) == (200, ["hosA", "hosB", "hosC"])
-    assert answer.json()["patient_profile"]["unique_id"] == "prof-shared"
+    response = await scoped_clients.b.post(f"{PATIENTS}pat-shared/restore/", json={"version": 1})
+    assert (response.status_code, hospital_ids_of(response)) == (200, ["hosA", "hosB", "hosC"])
+    assert response.json()["patient_profile"]["unique_id"] == "prof-shared"
 
 
 async def test_restore_keeps_hospitals_outside_the_scope(scoped_clients: ScopedClients) -> None:
@@ -187,13 +187,13 @@ async def test_restore_keeps_hospitals_outside_the_scope(scoped_clients: ScopedC
     path = f"{PATIENTS}pat-shared/"
     assert hospital_ids_of(await scoped_clients.free.put(path, json={"hospital_ids": ["hosB"]})) == ["hosB"]
     assert hospital_ids_of(await scoped_clients.both.put(path, json={"hospital_ids": ["hosA"]})) == ["hosA"]
-    answer = await scoped_clients.b.post(f"{path}restore/", json={"version": 1})
-    assert answer.status_code == 404
-    answer = await scoped_clients.a.post(f"{path}restore/", json={"version": 1})
-    assert (answer.status_code, hospital_ids_of(answer)) == (200, ["hosA"])
-    answer = await scoped_clients.a.post(f"{path}restore/", json={"version": 2})
-    assert answer.status_code == 409
-    assert "restricted to" in answer.json()["detail"]
+    response = await scoped_clients.b.post(f"{path}restore/", json={"version": 1})
+    assert response.status_code == 404
+    response = await scoped_clients.a.post(f"{path}restore/", json={"version": 1})
+    assert (response.status_code, hospital_ids_of(response)) == (200, ["hosA"])
+    response = await scoped_clients.a.post(f"{path}restore/", json={"version": 2})
+    assert response.status_code == 409
+    assert "restricted to" in response.json()["detail"]
     assert hospital_ids_of(await scoped_clients.both.post(f"{path}restore/", json={"version": 2})) == ["hosB"]
 
 

@@ -127,10 +127,10 @@ class World:
             ids = [f"w{number}-{prefix}-{name}" for prefix in ID_PREFIXES.values()]
             nested = {"unique_id": ids[1], **world.new_marked_fields(PROFILES, ids[1])}
             body = {"unique_id": ids[0], **world.new_marked_fields(PATIENTS, ids[0]), "patient_profile": nested}
-            answer = await world.unrestricted.post(
+            response = await world.unrestricted.post(
                 PATIENTS, json={**body, "hospital_ids": world.hospitals_from_bits(bits)}
             )
-            assert answer.status_code == 201, answer.text
+            assert response.status_code == 201, response.text
             if name in {"gone", "lost"}:
                 assert (await world.unrestricted.delete(f"{PATIENTS}{ids[0]}/")).status_code == 204
         retired = f"w{number}-prof-retired"
@@ -189,9 +189,9 @@ class World:
             row[0] for row in await self.connection.fetch(_SELECT_LINKED_PROFILES, list(readable_patient_ids)) if row[0]
         }
 
-    def leaked_traces(self, answer: httpx.Response) -> Iterator[str]:
+    def leaked_traces(self, response: httpx.Response) -> Iterator[str]:
         """Yield the traces of hidden records in a response."""
-        text = f"{answer.text}\n{answer.headers}"
+        text = f"{response.text}\n{response.headers}"
         for traces in self.traces_by_record.values():
             yield from (trace for trace in traces - self.shown_traces if trace in text)
 

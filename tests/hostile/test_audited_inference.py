@@ -180,8 +180,8 @@ async def add_patients(connection: asyncpg.Connection, patient_count: int) -> No
 
 async def total_count(client: httpx.AsyncClient, **parameters: Any) -> int:
     """Return the total number of matches."""
-    answer = await client.post(SEARCH, json={**parameters, "limit": 1, "count": "exact"})
-    return int(answer.headers["X-Total-Count"])
+    response = await client.post(SEARCH, json={**parameters, "limit": 1, "count": "exact"})
+    return int(response.headers["X-Total-Count"])
 
 
 async def audited_by_newest_count(connection: asyncpg.Connection) -> set[str]:

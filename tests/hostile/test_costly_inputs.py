@@ -44,9 +44,9 @@ async def test_lists_are_counted_before_their_items(client: httpx.AsyncClient, a
     list_fields = list(_list_fields(document))
     assert {(path, name) for _, path, name, _ in list_fields} >= {(SEARCH, "patient_town"), (PATIENTS, "hospital_ids")}
     for method, path, name, most in list_fields:
-        answer = await client.request(method, path, json={name: [1] * 40_000})
+        response = await client.request(method, path, json={name: [1] * 40_000})
         message = f"List should have at most {most} items after validation, not 40000"
-        wrong = [error for error in answer.json()["errors"] if error["type"] != "name_missing"]
+        wrong = [error for error in response.json()["errors"] if error["type"] != "name_missing"]
         assert wrong == [{"loc": ["body", name], "msg": message, "type": "too_long"}], (method, path)
 
 
@@ -65,12 +65,12 @@ async def test_bodies_of_too_many_values_are_refused_before_parsing(client: http
     for name, body in DENSE_BODIES.items():
         tracemalloc.start()
         try:
-            answer = await client.post(SEARCH, content=body, headers=JSON)
+            response = await client.post(SEARCH, content=body, headers=JSON)
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-        assert answer.status_code == 400, name
-        assert f"more than {MAX_SEPARATORS:,} commas and brackets" in answer.json()["detail"]
+        assert response.status_code == 400, name
+        assert f"more than {MAX_SEPARATORS:,} commas and brackets" in response.json()["detail"]
         assert peak < 4 * MEGABYTE, f"{name}: peak memory besides the body"
 
 
@@ -79,10 +79,10 @@ async def test_objects_of_too_many_members_are_refused(client: httpx.AsyncClient
     forms = ("%s", '{"patient_profile": %s}', '{"unknown": [%s]}')
     for path, form, members in product((PATIENTS, SEARCH), forms, (MAX_MEMBERS, MAX_MEMBERS + 1)):
         named = ", ".join(f'"key_{number}": 1' for number in range(members))
-        answer = await client.post(path, content=form % f"{{{named}}}", headers=JSON)
+        response = await client.post(path, content=form % f"{{{named}}}", headers=JSON)
         too_many = members > MAX_MEMBERS
-        assert answer.status_code == (400 if too_many else 422), answer.text
-        assert ("with more than 1000 members" in answer.json()["detail"]) == too_many
+        assert response.status_code == (400 if too_many else 422), response.text
+        assert ("with more than 1000 members" in response.json()["detail"]) == too_many
 
 
 async def test_no_schema_comes_near_the_member_limit(app: FastAPI) -> None:
@@ -102,22 +102,22 @@ async def test_the_largest_patient_is_within_the_limits(client: httpx.AsyncClien
         "patient_hospital": nested,
         "patient_doctor": nested,
     }
-    answer = await client.post(PATIENTS, json=body)
-    assert {error["type"] for error in answer.json()["errors"]} == {"unknown_hospital"}
-    assert "of 2000 errors" in answer.json()["detail"]
+    response = await client.post(PATIENTS, json=body)
+    assert {error["type"] for error in response.json()["errors"]} == {"unknown_hospital"}
+    assert "of 2000 errors" in response.json()["detail"]
 
 
 async def test_at_most_a_hundred_parameter_errors_are_listed(client: httpx.AsyncClient) -> None:
     """At most a hundred errors of unknown, repeated or misplaced query parameters are listed, as for a body."""
     unknown = "&".join(f"k{number}=1" for number in range(3000))
-    answers = [
+    responses = [
         await client.get(f"{PATIENTS}?{unknown}"),
         await client.get(f"{PATIENTS}?{unknown}&{unknown}"),
         await client.post(f"{SEARCH}?{unknown}", json={}),
     ]
-    for answer in answers:
-        problem = answer.json()
-        assert (answer.status_code, len(problem["errors"])) == (422, 100)
+    for response in responses:
+        problem = response.json()
+        assert (response.status_code, len(problem["errors"])) == (422, 100)
         assert "the first 100 of 3000 errors" in problem["detail"]
 
 
@@ -125,6 +125,6 @@ async def test_too_many_combining_marks_in_a_row_are_refused(client: httpx.Async
     """At most thirty combining marks in a row are allowed, as Unicode normalization is quadratic in their number."""
     name = "\u1112\u1161\u11ab" * 100 + "\u0316\u0301" * 20
     for marks, status in ((30, 201), (31, 422)):
-        answer = await client.post(PATIENTS, json={"patient_last_name": name[: 300 + marks]})
-        assert answer.status_code == status, answer.text
-    assert [error["type"] for error in answer.json()["errors"]] == ["string_marks"]
+        response = await client.post(PATIENTS, json={"patient_last_name": name[: 300 + marks]})
+        assert response.status_code == status, response.text
+    assert [error["type"] for error in response.json()["errors"]] == ["string_marks"]

@@ -71,11 +71,11 @@ async def test_a_stolen_cursor_is_no_cursor(clients: dict[str, httpx.AsyncClient
         {"date_created__gte": "2020-01-01"},
     ]
     for guess in guesses:
-        for answers in (
+        for responses in (
             [await clients[thief].get(PATIENTS, params={**guess, "cursor": cursor}) for cursor in (stolen, made_up)],
             [await clients[thief].post(SEARCH, json={**guess, "cursor": cursor}) for cursor in (stolen, made_up)],
         ):
-            with_stolen, with_made_up = map(refusal_details, answers)
+            with_stolen, with_made_up = map(refusal_details, responses)
             assert with_stolen == with_made_up
             assert with_stolen[0] == 422
             assert [error["msg"] for error in with_stolen[1]["errors"]] == [INVALID_CURSOR_MESSAGE]

@@ -57,8 +57,8 @@ async def create_person(client: httpx.AsyncClient, *, others: int) -> None:
     body = {**EXAMPLE_PATIENT, **PERSON}
     for unique_id in ("marker-id-1", "marker-id-2"):
         key = {"Idempotency-Key": f"{unique_id}-key"}
-        answer = await client.post(PATIENTS, json={**body, "unique_id": unique_id}, headers=key)
-        assert answer.status_code == 201, answer.text
+        response = await client.post(PATIENTS, json={**body, "unique_id": unique_id}, headers=key)
+        assert response.status_code == 201, response.text
         one = f"{PATIENTS}{unique_id}/"
         assert (await client.get(one)).status_code == 200
         assert (await client.post(f"{one}restore/", json={"version": 1}, headers=key)).status_code == 200
@@ -140,10 +140,10 @@ async def test_erasing_former_profiles_has_to_be_decided(
         for profile in ("a@marker.org", "b@marker.org", "c@marker.org"):
             body = {"patient_last_name": "Doe", "patient_profile": {"unique_id": f"{unique_id}-{profile}"}}
             path = f"{PATIENTS}{unique_id}/"
-            answer = await client.put(path, json=body)
-            if answer.status_code == 404:
-                answer = await client.post(PATIENTS, json={"unique_id": unique_id, **body})
-            assert answer.is_success
+            response = await client.put(path, json=body)
+            if response.status_code == 404:
+                response = await client.post(PATIENTS, json={"unique_id": unique_id, **body})
+            assert response.is_success
     before = await connection.fetchrow(counts)
     refused = await command("erase", "patient", "one", "--reason", "asked", "--yes")
     assert (refused.status, "2 other profiles that no patient has now" in refused.err) == (1, True)

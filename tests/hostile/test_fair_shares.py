@@ -47,12 +47,12 @@ async def test_searches_of_one_principal_leave_slots_for_others(
         await connection.execute("LOCK TABLE name_words IN ACCESS EXCLUSIVE MODE")
         searches = [asyncio.ensure_future(clients.greedy.post(SEARCH, json={"search": "nell"})) for _ in range(16)]
         await wait_until_blocked(connection)
-        answers = await asyncio.gather(
+        responses = await asyncio.gather(
             *(clients.honest.get(f"{PATIENTS}one/") for _ in range(8)),
             *(clients.honest.get(PATIENTS, params={"patient_last_name": "nel"}) for _ in range(4)),
             clients.honest.patch(f"{PATIENTS}one/", json={"patient_town": "Soweto"}),
         )
-        assert {answer.status_code for answer in answers} == {200}
+        assert {response.status_code for response in responses} == {200}
         assert not any(search.done() for search in searches), "the searches must have been running all the time"
     statuses = [answer.status_code for answer in await asyncio.gather(*searches)]
     assert set(statuses) == {200}, "the searches must succeed in the end"
@@ -67,8 +67,8 @@ async def test_a_cancelled_search_frees_its_slot(clients: GreedyAndHonest, conne
         for search in searches:
             search.cancel()
         await asyncio.gather(*searches, return_exceptions=True)
-    answers = await asyncio.gather(*(clients.greedy.post(SEARCH, json={"search": "nell"}) for _ in range(8)))
-    assert {answer.status_code for answer in answers} == {200}
+    responses = await asyncio.gather(*(clients.greedy.post(SEARCH, json={"search": "nell"}) for _ in range(8)))
+    assert {response.status_code for response in responses} == {200}
 
 
 async def test_refused_changes_do_not_roll_back_others(
@@ -78,11 +78,11 @@ async def test_refused_changes_do_not_roll_back_others(
     wrong = {"patient_last_name": "Doe", "hospital_ids": ["nowhere"]}
     refused = 0
     for _ in range(12):
-        answers = await asyncio.gather(
+        responses = await asyncio.gather(
             *(clients.greedy.post(PATIENTS, json=wrong) for _ in range(2)),
             *(clients.honest.post(PATIENTS, json={"patient_last_name": "Roe"}) for _ in range(6)),
         )
-        assert [answer.status_code for answer in answers] == [422] * 2 + [201] * 6
+        assert [response.status_code for response in responses] == [422] * 2 + [201] * 6
         refused += 2
     assert await connection.fetchval("SELECT count(*) FROM patients") == 72
     await count_deadlocks(connection)  # makes all sessions report their statistics

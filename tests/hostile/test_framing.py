@@ -230,9 +230,9 @@ async def test_a_request_is_answered_once(serve: Serve, database_url: str) -> No
     async with connected(served.url) as plain:
         await send(plain, post_request(TRANSFER_ENCODING_HEADER).head)
         async with asyncio.timeout(30):
-            answer = await asyncio.get_running_loop().sock_recv(plain, 65_536)
+            response = await asyncio.get_running_loop().sock_recv(plain, 65_536)
         await send(plain, b"zz\r\n", NEXT_REQUEST)
-        assert statuses(answer + await read_to_end(plain)) == [401]
+        assert statuses(response + await read_to_end(plain)) == [401]
     get = b"GET /patients/patients/ HTTP/1.1\r\n" + HOST_HEADER + b"\r\n"
     assert statuses(await exchange(served, [get + b"GARBAGE\r\n\r\n" + NEXT_REQUEST])) == [401]
     assert statuses(await exchange(served, [get + get + b"GARBAGE\r\n\r\n" + NEXT_REQUEST])) == [401, 401]

@@ -32,8 +32,8 @@ async def test_an_escaped_slash_reaches_no_route(client: httpx.AsyncClient, kind
         kind.record_path.replace("/", "%2F"),
     ):
         for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"):
-            answer = await client.request(method, f"/{path.removeprefix('/')}", json={"version": 1})
-            assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json"), path
+            response = await client.request(method, f"/{path.removeprefix('/')}", json={"version": 1})
+            assert (response.status_code, response.headers["content-type"]) == (404, "application/problem+json"), path
     assert (await client.get(kind.record_path)).json() == before
 
 

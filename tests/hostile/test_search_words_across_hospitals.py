@@ -40,9 +40,9 @@ def name_fields(words: list[str]) -> Iterator[dict[str, str]]:
 
 
 async def search_ids(client: httpx.AsyncClient, text: str) -> list[str]:
-    answer = await client.post(SEARCH, json={"search": text, "limit": 1000})
-    assert answer.status_code == 200, answer.text
-    return [record["unique_id"] for record in answer.json()]
+    response = await client.post(SEARCH, json={"search": text, "limit": 1000})
+    assert response.status_code == 200, response.text
+    return [record["unique_id"] for record in response.json()]
 
 
 async def count_words(connection: asyncpg.Connection, table: str, words: list[str]) -> int:

@@ -85,8 +85,8 @@ async def attack(url: str, headers: bytes, body: bytes, pause: float) -> None:
         await send(plain, head + headers + b"\r\n")
         await asyncio.sleep(pause)
         await send(plain, body)
-        answer = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(plain, 65_536), 10)
-        assert set(statuses(answer)) <= {100, 400, 401, 408, 413, 429, 501, 502}, answer
+        response = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(plain, 65_536), 10)
+        assert set(statuses(response)) <= {100, 400, 401, 408, 413, 429, 501, 502}, response
 
 
 async def get_patient(victim: httpx.AsyncClient) -> httpx.Response:
@@ -111,7 +111,7 @@ async def test_no_request_is_smuggled_into_anothers_connection(
                 for pause in PAUSES_SECONDS:
                     await attack(url, *sent, pause)
                     for _ in range(2):
-                        answer = await get_patient(victim)
-                        assert (answer.status_code, answer.json().get("unique_id")) == (200, "pat0"), attempt
+                        response = await get_patient(victim)
+                        assert (response.status_code, response.json().get("unique_id")) == (200, "pat0"), attempt
     assert await connection.fetchval("SELECT count(*) FROM patients") == 1
     assert "smuggled" not in {line.get("request_id") for line in served.log_entries()}

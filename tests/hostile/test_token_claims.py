@@ -141,9 +141,9 @@ async def refusal_reasons(
         for number, (name, token) in enumerate(tokens.items()):
             with capture_logs() as logs:
                 async with client_for(app, token, address=f"198.51.100.{number}") as client:
-                    answer = await client.get(PATIENTS)
+                    response = await client.get(PATIENTS)
             reasons = [line["reason"] for line in logs if line["event"] == "token refused"]
-            results[name] = (int(answer.status_code), reasons)
+            results[name] = (int(response.status_code), reasons)
     return results
 
 

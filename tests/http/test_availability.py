@@ -74,9 +74,9 @@ async def test_database_outage_is_503_until_it_returns(serve: Serve, data_dir: P
             for _ in range(2):  # first with connections from before the crash, then with new ones
                 for method, path, body in DATABASE_REQUESTS:
                     began = time.perf_counter()
-                    answer = await client.request(method, path, json=body)
+                    response = await client.request(method, path, json=body)
                     assert time.perf_counter() - began < 2
-                    assert_unavailable(answer)
+                    assert_unavailable(response)
             assert (await client.get("/livez")).status_code == 204
             assert (await client.get("/openapi.json")).status_code == 200
             many = await send_concurrently(served.url, [RawRequest("GET", f"{PATIENTS}pat123/")] * 100)
@@ -99,7 +99,7 @@ async def test_terminated_connections_cause_nothing_but_503(
     served = serve(DATABASE_URL=database_url)
     for _ in range(3):
         warm = await send_concurrently(served.url, [RawRequest("GET", "/readyz")] * 40)
-        assert {answer.status for answer in warm} == {204}
+        assert {response.status for response in warm} == {204}
         await connection.execute(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -126,11 +126,11 @@ async def test_exhausted_pool_is_503_within_2_seconds(
             await wait_until_blocked(connection)
             began = time.perf_counter()
             requests = [client.request(method, path, json=body) for method, path, body in DATABASE_REQUESTS]
-            answers = await asyncio.gather(*requests, client.get("/livez"))
+            responses = await asyncio.gather(*requests, client.get("/livez"))
             assert time.perf_counter() - began < 2
-            assert answers.pop().status_code == 204
-            for answer in answers:
-                assert_unavailable(answer)
+            assert responses.pop().status_code == 204
+            for response in responses:
+                assert_unavailable(response)
             assert not waiting.done()
         assert (await waiting).status_code == 200
         assert (await client.get(f"{PATIENTS}pat123/")).json()["patient_last_name"] == "Roe"

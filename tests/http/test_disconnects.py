@@ -127,4 +127,4 @@ async def test_hundred_disconnects_leave_the_pool_whole_and_idle(
         calls = [RawRequest("PUT", f"{PATIENTS}pat{number}/", UPDATE_BODY) for number in range(POOL_SIZE)]
         slow = asyncio.ensure_future(send_concurrently(served.url, calls))
         await wait_until_blocked(connection, MAX_BLOCKED_TRANSACTIONS)
-    assert [answer.status for answer in await slow] == [200] * POOL_SIZE
+    assert [response.status for response in await slow] == [200] * POOL_SIZE

@@ -97,8 +97,8 @@ async def test_every_kind_of_response_has_security_headers(client: httpx.AsyncCl
     got = {}
     for case, (method, path, headers, body, *_) in RESPONSE_CASES.items():
         sent = {"content": body} if isinstance(body, str) else {"json": body}
-        answer = await client.request(method, path, headers=headers, **sent)
-        got[case] = (answer.status_code, received_headers(answer))
+        response = await client.request(method, path, headers=headers, **sent)
+        got[case] = (response.status_code, received_headers(response))
     assert got == {
         case: (status, {**SECURITY_HEADERS, "Cache-Control": cached})
         for case, (*_, status, cached) in RESPONSE_CASES.items()
@@ -113,12 +113,12 @@ async def test_not_modified_response_has_security_headers(client: httpx.AsyncCli
 
 async def test_docs_page_has_a_strict_content_security_policy(client: httpx.AsyncClient) -> None:
     """/docs runs only its own scripts, in no frame, and its other headers are as everywhere."""
-    answer = await client.get("/docs")
-    policy = answer.headers["Content-Security-Policy"].split("; ")
+    response = await client.get("/docs")
+    policy = response.headers["Content-Security-Policy"].split("; ")
     assert {"default-src 'none'", "script-src 'self'", "frame-ancestors 'none'"} <= set(policy)
     assert not any("unsafe" in part or "*" in part for part in policy)
-    answer.headers["Content-Security-Policy"] = SECURITY_HEADERS["Content-Security-Policy"]
-    check_headers(answer, 200, NO_STORE)
+    response.headers["Content-Security-Policy"] = SECURITY_HEADERS["Content-Security-Policy"]
+    check_headers(response, 200, NO_STORE)
 
 
 async def test_server_errors_have_security_headers(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:

@@ -87,9 +87,9 @@ async def test_hostile_bodies_are_client_errors_and_write_nothing(client: httpx.
     for name, (content, statuses) in HOSTILE_BODIES.items():
         for method, path in (("POST", ""), ("PUT", "own-1/"), ("PATCH", "own-1/")):
             for resource in (PATIENTS, HOSPITALS):
-                answer = await client.request(method, f"{resource}{path}", content=content, headers=JSON_HEADERS)
-                assert answer.status_code in statuses, (name, method, answer.text)
-                check_problem(answer, answer.status_code)
+                response = await client.request(method, f"{resource}{path}", content=content, headers=JSON_HEADERS)
+                assert response.status_code in statuses, (name, method, response.text)
+                check_problem(response, response.status_code)
     assert [(await client.get(path)).json() for path in LIST_PATHS] == before
 
 
@@ -156,8 +156,8 @@ async def test_media_types_other_than_json_are_415(client: httpx.AsyncClient) ->
     check_problem(await client.post(PATIENTS, content=content), 415)
     for media_type in ("application/json", "Application/JSON", "application/json; charset=utf-8",
                        "application/json;charset=UTF-8"):  # fmt: skip
-        answer = await client.post(PATIENTS, content=content, headers={"Content-Type": media_type})
-        assert answer.status_code == 201
+        response = await client.post(PATIENTS, content=content, headers={"Content-Type": media_type})
+        assert response.status_code == 201
 
 
 async def test_unknown_paths_are_404(client: httpx.AsyncClient) -> None:
@@ -186,9 +186,9 @@ async def test_unsupported_methods_are_405_with_allow(client: httpx.AsyncClient,
     expected |= {f"/{name}{slash}": {"GET", "HEAD"} for name in ("livez", "readyz", "metrics", "docs", "openapi.json")}
     for path, allowed in expected.items():
         for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"} - allowed:
-            answer = await client.request(method, path)
-            check_problem(answer, 405)
-            assert set(answer.headers["allow"].split(", ")) == allowed
+            response = await client.request(method, path)
+            check_problem(response, 405)
+            assert set(response.headers["allow"].split(", ")) == allowed
 
 
 async def test_paths_are_served_with_and_without_trailing_slash(client: httpx.AsyncClient) -> None:
@@ -212,9 +212,9 @@ async def test_paths_are_served_with_and_without_trailing_slash(client: httpx.As
 
 async def test_root_leads_to_the_documentation(client: httpx.AsyncClient) -> None:
     """`/` redirects to `/docs`."""
-    answer = await client.get("/", follow_redirects=True)
-    assert (answer.status_code, answer.url.path) == (200, "/docs")
-    assert answer.headers["content-type"].startswith("text/html")
+    response = await client.get("/", follow_redirects=True)
+    assert (response.status_code, response.url.path) == (200, "/docs")
+    assert response.headers["content-type"].startswith("text/html")
 
 
 @pytest.mark.usefixtures("_patient")
@@ -234,7 +234,7 @@ async def test_head_matches_get_without_a_body(client: httpx.AsyncClient) -> Non
         get = await client.get(path)
         head = await client.head(path)
         assert (head.status_code, head.content) == (get.status_code, b""), path
-        both = [dict(answer.headers) for answer in (get, head)]
+        both = [dict(response.headers) for response in (get, head)]
         assert both[0].pop("x-request-id") != both[1].pop("x-request-id")
         assert both[0] == both[1]
 
@@ -244,19 +244,19 @@ async def test_valid_request_ids_are_kept_and_others_replaced(client: httpx.Asyn
     paths = (PATIENTS, f"{PATIENTS}own-1/", "/nowhere", "/livez", "/docs", "/openapi.json", "/", f"{PATIENTS}?limit=0")
     for path in paths:
         for sane in ("a", "7f9c24e8-3b12-4fef-91d0-2bb2d1a5cdd1", "A.b_c-1", "x" * 64):
-            answer = await client.get(path, headers={"X-Request-ID": sane})
-            assert answer.headers["x-request-id"] == sane
-            if answer.status_code >= 400:
-                assert check_problem(answer, answer.status_code)["request_id"] == sane
+            response = await client.get(path, headers={"X-Request-ID": sane})
+            assert response.headers["x-request-id"] == sane
+            if response.status_code >= 400:
+                assert check_problem(response, response.status_code)["request_id"] == sane
     made = set()
     others = ["", " ", "x" * 65, f"{MARKER} {MARKER}", f"{MARKER}\u00e9", f'{MARKER}"', f"{MARKER}<b>"]
     for other in others:
-        answer = await client.get("/nowhere", headers=[(b"X-Request-ID", other.encode("latin-1"))])
-        made.add(check_problem(answer, 404)["request_id"])
-        assert MARKER not in answer.headers["x-request-id"]
+        response = await client.get("/nowhere", headers=[(b"X-Request-ID", other.encode("latin-1"))])
+        made.add(check_problem(response, 404)["request_id"])
+        assert MARKER not in response.headers["x-request-id"]
     assert len(made) == len(others)
-    answer = await client.get("/livez", headers=[(b"X-Request-ID", b"first"), (b"X-Request-ID", b"second")])
-    assert answer.headers["x-request-id"] == "first"
+    response = await client.get("/livez", headers=[(b"X-Request-ID", b"first"), (b"X-Request-ID", b"second")])
+    assert response.headers["x-request-id"] == "first"
     check_problem(
         await client.post(PATIENTS, content=body_of_size(2 * MEGABYTE), headers={**JSON_HEADERS, "X-Request-ID": "a"}),
         413,
@@ -285,21 +285,21 @@ async def test_cors_allows_listed_origins_only(cors_client: httpx.AsyncClient) -
     """A listed origin may read every response, including errors, and use all methods; another origin may not."""
     for origin, allowed in (("https://a.example", "https://a.example"), ("https://b.example", None), ("null", None)):
         for path in (PATIENTS, f"{PATIENTS}own-1/", "/nowhere", f"{PATIENTS}?limit=0", "/livez"):
-            answer = await cors_client.get(path, headers={"Origin": origin})
-            assert answer.headers.get("access-control-allow-origin") == allowed
-        answer = await cors_client.post(
+            response = await cors_client.get(path, headers={"Origin": origin})
+            assert response.headers.get("access-control-allow-origin") == allowed
+        response = await cors_client.post(
             PATIENTS, content=body_of_size(2 * MEGABYTE), headers={**JSON_HEADERS, "Origin": origin}
         )
-        assert answer.headers.get("access-control-allow-origin") == allowed
+        assert response.headers.get("access-control-allow-origin") == allowed
         preflight = await cors_client.options(f"{PATIENTS}own-1/", headers={**PREFLIGHT_HEADERS, "Origin": origin})
         assert preflight.headers.get("access-control-allow-origin") == allowed
         assert preflight.headers["x-request-id"]
         if allowed:
             assert preflight.is_success
-            assert "origin" in answer.headers["vary"].lower()
+            assert "origin" in response.headers["vary"].lower()
             methods = set(preflight.headers["access-control-allow-methods"].split(", "))
             assert methods >= {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}
-            exposed = set(answer.headers["access-control-expose-headers"].split(", "))
+            exposed = set(response.headers["access-control-expose-headers"].split(", "))
             assert exposed >= {"Link", "Location", "X-Request-ID"}
 
 
@@ -307,20 +307,20 @@ async def test_refused_preflight_is_a_problem(cors_client: httpx.AsyncClient) ->
     """A refused preflight is a problem like any other error."""
     for headers in ({"Origin": f"https://{MARKER}.example"}, {"Origin": "https://a.example", "X-Not-Allowed": MARKER}):
         asked = {**PREFLIGHT_HEADERS, "Access-Control-Request-Headers": ",".join(headers)}
-        answer = await cors_client.options(PATIENTS, headers={**asked, **headers})
-        check_problem(answer, answer.status_code)
-        assert 400 <= answer.status_code < 500
+        response = await cors_client.options(PATIENTS, headers={**asked, **headers})
+        check_problem(response, response.status_code)
+        assert 400 <= response.status_code < 500
 
 
 async def test_no_origin_is_allowed_by_default(client: httpx.AsyncClient) -> None:
     """Without the setting no origin is allowed, and a preflight is a 405."""
     origin = {"Origin": "https://a.example"}
-    answers = [
+    responses = [
         await client.get(PATIENTS, headers=origin),
         await client.options(PATIENTS, headers=PREFLIGHT_HEADERS | origin),
     ]
-    assert [answer.status_code for answer in answers] == [200, 405]
-    assert not any(name.startswith("access-control") for answer in answers for name in answer.headers)
+    assert [response.status_code for response in responses] == [200, 405]
+    assert not any(name.startswith("access-control") for answer in responses for name in answer.headers)
 
 
 async def test_server_error_reveals_no_internals(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
@@ -328,9 +328,9 @@ async def test_server_error_reveals_no_internals(client: httpx.AsyncClient, conn
     await connection.execute("ALTER TABLE patients RENAME COLUMN patient_town TO zzmarker_town")
     body = {"patient_last_name": MARKER}
     for method, path in (("GET", ""), ("GET", "a/"), ("POST", ""), ("PUT", "a/"), ("PATCH", "a/")):
-        answer = await client.request(method, f"{PATIENTS}{path}", json=body)
-        check_problem(answer, 500)
-        assert not any(word in answer.text.lower() for word in ("town", "sql", "column", "relation", "error:", ".py"))
+        response = await client.request(method, f"{PATIENTS}{path}", json=body)
+        check_problem(response, 500)
+        assert not any(word in response.text.lower() for word in ("town", "sql", "column", "relation", "error:", ".py"))
 
 
 async def test_edge_cases_over_a_real_socket(serve: Callable[..., ServiceProcess], database_url: str) -> None:
@@ -339,9 +339,9 @@ async def test_edge_cases_over_a_real_socket(serve: Callable[..., ServiceProcess
     async with httpx.AsyncClient(base_url=served.url) as client:
         for unique_id in ("%00", "%ff", "%F0%9F%98%80", "%2F", "own%0d%0aX-Bad:%201"):
             for method in ("GET", "PUT", "DELETE"):
-                answer = await client.request(method, f"{PATIENTS}{unique_id}/", json={})
-                check_problem(answer, answer.status_code)
-                assert answer.status_code in {404, 405}
+                response = await client.request(method, f"{PATIENTS}{unique_id}/", json={})
+                check_problem(response, response.status_code)
+                assert response.status_code in {404, 405}
         check_problem(
             await client.post(PATIENTS, content=chunked_body(body_of_size(5_000_000)), headers=JSON_HEADERS), 413
         )
@@ -357,15 +357,15 @@ async def test_overlong_text_is_refused_before_normalisation(client: httpx.Async
     """Overlong text is refused before it is normalised, which has quadratic cost and would take minutes."""
     marks = "a" + "\u0301\u0316" * 100_000
     async with asyncio.timeout(5):
-        answer = await client.post("/patients/patients/", json={"patient_first_name": marks, "patient_gender": marks})
-    assert [error["type"] for error in answer.json()["errors"]] == ["string_too_long", "gender"]
+        response = await client.post("/patients/patients/", json={"patient_first_name": marks, "patient_gender": marks})
+    assert [error["type"] for error in response.json()["errors"]] == ["string_too_long", "gender"]
 
 
 async def test_duplicate_json_key_is_refused(client: httpx.AsyncClient) -> None:
     """An object that names a key twice is refused, because one of the values would be lost."""
     body = b'{"patient_first_name": "Ann", "hospital_ids": ["hos123"], "hospital_ids": []}'
-    answer = await client.post("/patients/patients/", content=body, headers={"Content-Type": "application/json"})
-    assert (answer.status_code, "repeated key" in answer.json()["detail"]) == (400, True)
+    response = await client.post("/patients/patients/", content=body, headers={"Content-Type": "application/json"})
+    assert (response.status_code, "repeated key" in response.json()["detail"]) == (400, True)
 
 
 async def test_at_most_100_errors_are_listed(client: httpx.AsyncClient) -> None:

@@ -46,15 +46,15 @@ async def test_400_concurrent_requests_on_5_connections_are_answered_or_503(
     made = [
         RawRequest("POST", PATIENTS, {"unique_id": f"pat{number}", "patient_last_name": "Doe"}) for number in range(50)
     ]
-    tags = [answer.headers["etag"] for answer in await send_concurrently(served.url, made)]
+    tags = [response.headers["etag"] for response in await send_concurrently(served.url, made)]
     calls = [call for number, tag in enumerate(tags) for call in requests_for_patient(number, tag)]
-    answers = await send_concurrently(served.url, calls)
-    assert len(answers) == 400
-    for call, answer in zip(calls, answers, strict=True):
+    responses = await send_concurrently(served.url, calls)
+    assert len(responses) == 400
+    for call, answer in zip(calls, responses, strict=True):
         assert answer.status in EXPECTED_STATUSES[call.method], (call, answer)
         assert answer.status != 503 or int(answer.headers["retry-after"]) >= 1
-    created = sum(answer.status == 201 for answer in answers)
-    deleted = sum(answer.status == 204 for answer in answers)
+    created = sum(answer.status == 201 for answer in responses)
+    deleted = sum(answer.status == 204 for answer in responses)
     assert await connection.fetchval("SELECT count(*) FROM patients") == 50 + created - deleted
     states = await connection.fetch(
         "SELECT state FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'patients-api'"

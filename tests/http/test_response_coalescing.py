@@ -66,7 +66,7 @@ async def test_responses_without_a_body_are_sent_immediately(served: ServiceProc
         unchanged = await receive(plain)
         await loop.sock_sendall(plain, encode_request("DELETE", PATIENT_PATH))
         deleted = await receive(plain)
-    assert [answer.split(b"\r\n")[0] for answer in (head, unchanged, deleted)] == [
+    assert [response.split(b"\r\n")[0] for response in (head, unchanged, deleted)] == [
         b"HTTP/1.1 200 OK",
         b"HTTP/1.1 304 Not Modified",
         b"HTTP/1.1 204 No Content",
@@ -85,12 +85,12 @@ async def test_pipelined_requests_are_answered_in_order(served: ServiceProcess) 
     )
     async with connected_socket(served) as plain:
         await asyncio.get_running_loop().sock_sendall(plain, b"".join(requests))
-        answers = b""
+        responses = b""
         while piece := await receive(plain):
-            answers += piece
-    statuses = [int(part[:3]) for part in answers.split(b"HTTP/1.1 ")[1:]]
+            responses += piece
+    statuses = [int(part[:3]) for part in responses.split(b"HTTP/1.1 ")[1:]]
     assert statuses == [200, 200, 404, 200, 200]
-    assert answers.count(b'"unique_id":"pat1"') == 3
+    assert responses.count(b'"unique_id":"pat1"') == 3
 
 
 async def test_expect_100_continue_is_answered_before_the_body(served: ServiceProcess) -> None:

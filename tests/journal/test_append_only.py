@@ -103,20 +103,20 @@ async def test_serving_role_can_serve_every_request(
         assert (again.status_code, again.headers["Idempotency-Replayed"]) == (201, "true")
         for method, body in (("PUT", kind.update_body), ("PATCH", kind.minimal_body), ("PUT", kind.update_body)):
             tag = (await serving_role_client.get(kind.record_path)).headers["ETag"]
-            answer = await serving_role_client.request(method, kind.record_path, json=body, headers={"If-Match": tag})
-            assert answer.status_code == 200
-        assert (await serving_role_client.get(kind.path)).json() == [answer.json()]
+            response = await serving_role_client.request(method, kind.record_path, json=body, headers={"If-Match": tag})
+            assert response.status_code == 200
+        assert (await serving_role_client.get(kind.path)).json() == [response.json()]
         assert (await serving_role_client.delete(kind.record_path)).status_code == 204
         assert (await serving_role_client.post(kind.path, json=kind.create_body)).status_code == 409
         for _ in range(2):
-            answer = await serving_role_client.post(f"{kind.record_path}restore/", json={"version": 2}, headers=key)
-            assert answer.status_code == 200
+            response = await serving_role_client.post(f"{kind.record_path}restore/", json={"version": 2}, headers=key)
+            assert response.status_code == 200
         assert len((await serving_role_client.get(f"{kind.record_path}history/")).json()) == 6
         assert (await serving_role_client.get(f"{kind.record_path}history/6/")).json()["action"] == "restored"
     links = {"hospital_ids": ["own"], "doctor_ids": ["own"], "patient_profile": {"unique_id": "new", "email": "a@b.c"}}
-    answer = await serving_role_client.post(PATIENTS, json={**EXAMPLE_PATIENT, **links})
-    assert answer.status_code == 201, answer.text
-    path = answer.headers["Location"]
+    response = await serving_role_client.post(PATIENTS, json={**EXAMPLE_PATIENT, **links})
+    assert response.status_code == 201, response.text
+    path = response.headers["Location"]
     assert (await serving_role_client.put(path, json={"hospital_ids": [], "patient_profile": None})).status_code == 200
     assert (await serving_role_client.delete("/profiles/profiles/new/")).status_code == 204
     assert (await serving_role_client.delete(path)).status_code == 204

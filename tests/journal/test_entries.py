@@ -24,9 +24,9 @@ EXAMPLE_RECORD = {
 
 async def get_history(client: httpx.AsyncClient, path: str) -> list[dict[str, Any]]:
     """Return a record's entries, newest first, and check each against the OpenAPI document's model."""
-    answer = await client.get(f"{path}history/")
-    assert answer.status_code == 200, answer.text
-    entries: list[dict[str, Any]] = answer.json()
+    response = await client.get(f"{path}history/")
+    assert response.status_code == 200, response.text
+    entries: list[dict[str, Any]] = response.json()
     for entry in entries:
         assert list(entry) == list(Entry.model_fields)
         Entry.model_validate(entry)
@@ -36,10 +36,10 @@ async def get_history(client: httpx.AsyncClient, path: str) -> list[dict[str, An
 
 async def put_and_get_changes(client: httpx.AsyncClient, body: dict[str, Any]) -> dict[str, Any]:
     """Send a PUT to the patient and return the `changes` of its entry."""
-    answer = await client.put(PATIENT_PATH, json=body)
-    assert answer.status_code == 200, answer.text
+    response = await client.put(PATIENT_PATH, json=body)
+    assert response.status_code == 200, response.text
     entry = (await get_history(client, PATIENT_PATH))[0]
-    assert entry["request_id"] == answer.headers["X-Request-ID"]
+    assert entry["request_id"] == response.headers["X-Request-ID"]
     changes: dict[str, Any] = entry["changes"]
     return changes
 
@@ -71,16 +71,16 @@ async def test_each_change_has_an_entry(client: httpx.AsyncClient, connection: a
         before = await count_entries(connection)
         for version, (action, method, path, body) in enumerate(steps, 1):
             began = datetime.now(UTC)
-            answer = await client.request(method, path, json=body)
-            assert answer.is_success, answer.text
+            response = await client.request(method, path, json=body)
+            assert response.is_success, response.text
             entry = (await get_history(client, kind.record_path))[0]
             assert (entry["version"], entry["action"], entry["actor"]) == (version, action, "local")
-            assert entry["request_id"] == answer.headers["X-Request-ID"]
+            assert entry["request_id"] == response.headers["X-Request-ID"]
             assert began <= parse_timestamp(entry["time"]) <= datetime.now(UTC)
             if action == "deleted":
                 assert entry["record"] is None
             else:
-                now = answer.json()
+                now = response.json()
                 dates = {name: now[name] for name in ("date_created", "last_updated")}
                 fields = kind.update_body if action == "restored" or method == "PUT" else kind.minimal_body
                 links: dict[str, list[str]] = {"hospital_ids": [], "doctor_ids": []} if kind.name == "patient" else {}
@@ -190,22 +190,22 @@ async def test_nested_profile_has_entries_of_its_own(client: httpx.AsyncClient) 
     (first,) = await get_history(client, profile)
     assert first["action"] == "created"
     assert first["request_id"] == (await get_history(client, PATIENT_PATH))[0]["request_id"]
-    answer = await client.put(
+    response = await client.put(
         PATIENT_PATH, json={"patient_profile": {"unique_id": "prof123", "email": None, "last_name": "Roe"}}
     )
     second = (await get_history(client, profile))[0]
     assert (second["action"], second["actor"]) == ("updated", "local")
-    assert second["request_id"] == answer.headers["X-Request-ID"]
+    assert second["request_id"] == response.headers["X-Request-ID"]
     assert second["changes"] == {
         "email": {"from": "user@example.com", "to": None},
         "last_name": {"from": "Doe", "to": "Roe"},
     }
     assert len(await get_history(client, PATIENT_PATH)) == 1, "the patient itself does not change"
-    answer = await client.post(
+    response = await client.post(
         PATIENTS, json={"patient_last_name": "Doe", "patient_profile": {"unique_id": "prof123", "email": "a@b.c"}}
     )
     third = (await get_history(client, profile))[0]
-    assert (third["version"], third["request_id"]) == (3, answer.headers["X-Request-ID"])
+    assert (third["version"], third["request_id"]) == (3, response.headers["X-Request-ID"])
     for nested in ({"unique_id": "prof123"}, {"unique_id": "prof123", "email": "a@b.c", "last_name": " Roe "}):
         assert (await client.post(PATIENTS, json={"patient_last_name": "Doe", "patient_profile": nested})).is_success
         assert (await client.put(PATIENT_PATH, json={"patient_title": None, "patient_profile": nested})).is_success
@@ -277,8 +277,8 @@ async def test_a_change_that_cannot_be_journaled_is_not_made(
     for method, path, body in steps:
         await make_entries_fail(connection, kind.table)
         before = await dump_tables(connection)
-        answer = await client.request(method, path, json=body, headers={"Idempotency-Key": f"{method}-{path}"})
-        assert answer.status_code == 500, (method, path)
+        response = await client.request(method, path, json=body, headers={"Idempotency-Key": f"{method}-{path}"})
+        assert response.status_code == 500, (method, path)
         assert await dump_tables(connection) == before
         await remove_failure(connection)
         assert (await client.request(method, path, json=body)).is_success, "the trigger was not the cause"

@@ -31,9 +31,9 @@ async def versions_by_page(client: httpx.AsyncClient, url: str) -> list[list[int
     """Return the versions of all pages, following the links."""
     pages = []
     while url:
-        answer = await client.get(url)
-        pages.append(versions_on_page(answer))
-        url = answer.links.get("next", {}).get("url", "")
+        response = await client.get(url)
+        pages.append(versions_on_page(response))
+        url = response.links.get("next", {}).get("url", "")
     return pages
 
 
@@ -97,9 +97,9 @@ async def test_long_history_is_streamed_whole(client: httpx.AsyncClient, connect
             f"pat{count}",
             count,
         )
-        answer = await client.get(f"{PATIENTS}pat{count}/history/")
-        assert versions_on_page(answer) == list(range(count, 0, -1))
-        assert "Link" not in answer.headers
+        response = await client.get(f"{PATIENTS}pat{count}/history/")
+        assert versions_on_page(response) == list(range(count, 0, -1))
+        assert "Link" not in response.headers
 
 
 async def test_history_of_deleted_records_is_kept(client: httpx.AsyncClient) -> None:
@@ -112,11 +112,11 @@ async def test_history_of_deleted_records_is_kept(client: httpx.AsyncClient) -> 
         assert others == before
         assert (deleted["version"], deleted["action"], deleted["record"]) == (3, "deleted", None)
         for entry in (deleted, *others):
-            answer = await client.get(f"{kind.record_path}history/{entry['version']}/")
-            assert (answer.status_code, answer.json()) == (200, entry)
+            response = await client.get(f"{kind.record_path}history/{entry['version']}/")
+            assert (response.status_code, response.json()) == (200, entry)
             head = await client.head(f"{kind.record_path}history/{entry['version']}/")
             assert (head.status_code, head.content) == (200, b"")
-            assert head.headers["ETag"] == answer.headers["ETag"]
+            assert head.headers["ETag"] == response.headers["ETag"]
 
 
 async def test_unknown_ids_and_versions_are_404(client: httpx.AsyncClient) -> None:
@@ -125,8 +125,10 @@ async def test_unknown_ids_and_versions_are_404(client: httpx.AsyncClient) -> No
         await create_versions(client, kind, 2)
         for other in ("none", "OWN", "own.", "%00", "a b", "a" * 65):
             for path in ("history/", "history/1/", "history/?limit=1"):
-                answer = await client.get(f"{kind.path}{other}/{path}")
-                assert (answer.status_code, answer.headers["Content-Type"]) == (404, "application/problem+json"), other
+                response = await client.get(f"{kind.path}{other}/{path}")
+                assert (response.status_code, response.headers["Content-Type"]) == (404, "application/problem+json"), (
+                    other
+                )
         for version in (3, 4, 2**53 - 2):
             assert (await client.get(f"{kind.record_path}history/{version}/")).status_code == 404
     assert (await client.post(PATIENTS, json={"unique_id": "alone", "patient_last_name": "Doe"})).status_code == 201
@@ -173,8 +175,8 @@ async def test_concurrent_changes_get_consecutive_versions(client: httpx.AsyncCl
     kind = RESOURCE_EXAMPLES[0]
     await client.post(kind.path, json=kind.create_body)
     bodies: list[dict[str, Any]] = [{"patient_title": f"Title {number}"} for number in range(30)]
-    answers = await asyncio.gather(*(client.put(kind.record_path, json=body) for body in bodies))
-    assert {answer.status_code for answer in answers} == {200}
+    responses = await asyncio.gather(*(client.put(kind.record_path, json=body) for body in bodies))
+    assert {response.status_code for response in responses} == {200}
     entries = (await client.get(HISTORY_PATH)).json()
     assert [entry["version"] for entry in entries] == list(range(31, 0, -1))
     assert {entry["record"].get("patient_title") for entry in entries} == {
@@ -184,5 +186,5 @@ async def test_concurrent_changes_get_consecutive_versions(client: httpx.AsyncCl
     for later, earlier in pairwise(entries):
         before, after = (entry["record"].get("patient_title") for entry in (earlier, later))
         assert later["changes"] == {"patient_title": {"from": before, "to": after}}
-    by_request = {answer.headers["X-Request-ID"]: answer.json()["patient_title"] for answer in answers}
+    by_request = {answer.headers["X-Request-ID"]: answer.json()["patient_title"] for answer in responses}
     assert {entry["request_id"]: entry["record"]["patient_title"] for entry in entries[:-1]} == by_request

@@ -124,9 +124,9 @@ async def test_older_records_get_a_first_entry(client: httpx.AsyncClient, comman
             newest = Entry.model_validate((await client.get(f"{one}history/")).json()[0])
             assert (newest.version, newest.changes.keys()) == (entry.version + 1, kind.update_body.keys())
             assert (await client.delete(one)).status_code in {204, 409}, "only linked records may be a 409"
-            answer = await client.post(f"{one}restore/", json={"version": entry.version})
-            after: dict[str, Any] = answer.json()
-            assert (answer.status_code, after) == (200, {**before, "last_updated": after["last_updated"]})
+            response = await client.post(f"{one}restore/", json={"version": entry.version})
+            after: dict[str, Any] = response.json()
+            assert (response.status_code, after) == (200, {**before, "last_updated": after["last_updated"]})
     assert (await command("journal", "verify")).status == 0
 
 
@@ -139,10 +139,10 @@ async def test_a_deleted_older_record_can_be_restored_as_the_409_says(client: ht
             one = f"{kind.path}{unique_id}/"
             before = (await client.get(one)).json()
             assert (await client.delete(one)).status_code == 204
-            answer = await client.post(kind.path, json={**kind.minimal_body, "unique_id": unique_id})
-            assert answer.status_code == 409
+            response = await client.post(kind.path, json={**kind.minimal_body, "unique_id": unique_id})
+            assert response.status_code == 409
             version = number % 5 + 1
-            assert f'POST {{"version": {version}}} to its restore/ path' in answer.json()["detail"]
+            assert f'POST {{"version": {version}}} to its restore/ path' in response.json()["detail"]
             after = (await client.post(f"{one}restore/", json={"version": version})).json()
             assert after == {**before, "last_updated": after["last_updated"]}
 
@@ -156,8 +156,8 @@ async def test_an_older_profile_is_changed_and_retired_as_any_other(client: http
     assert [entry["version"] for entry in (await client.get(f"{one}history/")).json()] == [2, 1]
     await client.delete(patient)
     assert (await client.delete(one)).status_code == 204
-    answer = await client.post("/patients/patients/", json=body)
-    assert (answer.status_code, '{"version": 2}' in answer.json()["detail"]) == (409, True)
+    response = await client.post("/patients/patients/", json=body)
+    assert (response.status_code, '{"version": 2}' in response.json()["detail"]) == (409, True)
 
 
 @pytest.mark.usefixtures("_older_records")
@@ -165,10 +165,10 @@ async def test_ids_deleted_before_the_journal_stay_retired(client: httpx.AsyncCl
     """The id of a record that was deleted before the journal stays retired, and its data are unknown."""
     for kind in RESOURCE_EXAMPLES:
         for restored in (False, True):
-            answer = await client.post(kind.path, json={**kind.minimal_body, "unique_id": "gone"})
-            assert answer.status_code == 409, restored
-            assert "restore/" not in answer.json()["detail"]
-            answer = await client.post(f"{kind.path}gone/restore/", json={"version": 1})
-            assert answer.status_code == 422
+            response = await client.post(kind.path, json={**kind.minimal_body, "unique_id": "gone"})
+            assert response.status_code == 409, restored
+            assert "restore/" not in response.json()["detail"]
+            response = await client.post(f"{kind.path}gone/restore/", json={"version": 1})
+            assert response.status_code == 422
         (entry,) = (await client.get(f"{kind.path}gone/history/")).json()
         assert (entry["action"], entry["record"]) == ("deleted", None)

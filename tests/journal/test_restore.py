@@ -22,25 +22,25 @@ Json = dict[str, Any]
 
 async def get_record(client: httpx.AsyncClient, path: str = PATIENT_PATH) -> Json:
     """Return a record as it is stored."""
-    answer = await client.get(path)
-    assert answer.status_code == 200, answer.text
-    document: Json = answer.json()
+    response = await client.get(path)
+    assert response.status_code == 200, response.text
+    document: Json = response.json()
     return document
 
 
 async def restore(client: httpx.AsyncClient, path: str, version: int, **more: object) -> Json:
     """Restore a record, check that the response equals the stored record, and return it."""
-    answer = await client.post(f"{path}restore/", json={"version": version, **more})
-    assert answer.status_code == 200, answer.text
-    assert answer.json() == await get_record(client, path)
-    document: Json = answer.json()
+    response = await client.post(f"{path}restore/", json={"version": version, **more})
+    assert response.status_code == 200, response.text
+    assert response.json() == await get_record(client, path)
+    document: Json = response.json()
     return document
 
 
 async def newest_entry(client: httpx.AsyncClient, path: str = PATIENT_PATH) -> Entry:
     """Return the newest entry."""
-    answer = await client.get(f"{path}history/", params={"limit": 1})
-    return Entry.model_validate(answer.json()[0])
+    response = await client.get(f"{path}history/", params={"limit": 1})
+    return Entry.model_validate(response.json()[0])
 
 
 def without_last_updated(document: Json) -> Json:
@@ -95,9 +95,9 @@ async def test_every_version_of_a_patient_can_be_restored(client: httpx.AsyncCli
     ]
     states = [await get_record(client)]
     for step in steps:
-        answer = await client.put(PATIENT_PATH, json=step)
-        assert answer.status_code == 200, answer.text
-        states.append(answer.json())
+        response = await client.put(PATIENT_PATH, json=step)
+        assert response.status_code == 200, response.text
+        states.append(response.json())
     for deleted in (False, True):
         for version in (5, 1, 8, 3, 6, 2, 7, 4):
             if deleted:
@@ -159,11 +159,11 @@ async def test_unknown_or_deleted_versions_cannot_be_restored(
                     problem
                 ]
             for unusable in (0, -1, 2**53, 1.5, "1", None, True, [1]):
-                answer = await client.post(f"{kind.record_path}restore/", json={"version": unusable})
-                assert len(error_types(answer)) == 1
+                response = await client.post(f"{kind.record_path}restore/", json={"version": unusable})
+                assert len(error_types(response)) == 1
             for unique_id in ("none", "OWN", "%00", "a" * 65):
-                answer = await client.post(f"{kind.path}{unique_id}/restore/", json={"version": 1})
-                assert answer.status_code == 404
+                response = await client.post(f"{kind.path}{unique_id}/restore/", json={"version": 1})
+                assert response.status_code == 404
             unreadable: list[Any] = [{}, {"version": 1, "skip": True}, {"version": 1, "skip_missing": "yes"}, []]
             for body in unreadable:
                 assert (await client.post(f"{kind.record_path}restore/", json=body)).status_code == 422
@@ -191,11 +191,11 @@ async def test_restore_names_missing_links_or_skips_them(
     await delete_linked_records(client)
     rows = await dump_tables(connection)
     for body in ({"version": 1}, {"version": 1, "skip_missing": False}):
-        answer = await client.post(f"{PATIENT_PATH}restore/", json=body)
-        assert sorted(error_types(answer)) == ["missing_doctor", "missing_hospital", "missing_profile"]
+        response = await client.post(f"{PATIENT_PATH}restore/", json=body)
+        assert sorted(error_types(response)) == ["missing_doctor", "missing_hospital", "missing_profile"]
         for unique_id in ("doc123", "hos123", "prof123"):
-            assert unique_id in answer.text
-        assert "hos456" not in answer.text
+            assert unique_id in response.text
+        assert "hos456" not in response.text
     assert await dump_tables(connection) == rows
     after = await restore(client, PATIENT_PATH, 1, skip_missing=True)
     without = {"patient_profile": None, "patient_hospital": before["patient_hospital"][1:], "patient_doctor": []}
@@ -230,8 +230,8 @@ async def test_concurrent_restores_make_one_version(client: httpx.AsyncClient, *
             await client.post(kind.path, json={**kind.minimal_body, "unique_id": f"own-{number}"})
             await (client.delete(one) if deleted else client.put(one, json=kind.update_body))
             restores = (client.post(f"{one}restore/", json={"version": 1}) for _ in range(3))
-            answers = await asyncio.gather(*restores)
-            statuses = {answer.status_code for answer in answers}
+            responses = await asyncio.gather(*restores)
+            statuses = {response.status_code for response in responses}
             assert 200 in statuses
             assert statuses <= {200, 409}
             entries = (await client.get(f"{one}history/")).json()
@@ -268,8 +268,8 @@ async def follow_restore_hint(client: httpx.AsyncClient, refusal: httpx.Response
     match = RESTORE_HINT_PATTERN.search(detail)
     assert match is not None, detail
     headers = {"Content-Type": "application/json"}
-    answer = await client.post(f"{kind.record_path}restore/", content=match[1], headers=headers)
-    assert answer.status_code == 200, answer.text
+    response = await client.post(f"{kind.record_path}restore/", content=match[1], headers=headers)
+    assert response.status_code == 200, response.text
     return await get_record(client, kind.record_path)
 
 
@@ -307,7 +307,7 @@ async def test_linking_a_deleted_profile_says_how_to_restore_it(
         refusal = await client.request(method, path, json=body)
         assert await dump_tables(connection) == rows
         assert (await follow_restore_hint(client, refusal, kind))["email"] == "a@b.c"
-        answer = await client.request(method, path, json=body)
-        assert answer.is_success
-        assert answer.json()["patient_profile"]["email"] == nested.get("email", "a@b.c")
-        await client.delete(answer.headers.get("Location", PATIENT_PATH))
+        response = await client.request(method, path, json=body)
+        assert response.is_success
+        assert response.json()["patient_profile"]["email"] == nested.get("email", "a@b.c")
+        await client.delete(response.headers.get("Location", PATIENT_PATH))

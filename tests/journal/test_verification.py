@@ -29,8 +29,8 @@ async def _workload(client: httpx.AsyncClient, hospitals_and_doctors: None, comm
     """Create, change, link, share, delete, restore and erase records of all resources."""
 
     async def send(method: str, path: str, body: object = None, status: int = 200) -> None:
-        answer = await client.request(method, path, json=body)
-        assert answer.status_code == status, answer.text
+        response = await client.request(method, path, json=body)
+        assert response.status_code == status, response.text
 
     for kind in RESOURCE_EXAMPLES:
         for number in range(3):

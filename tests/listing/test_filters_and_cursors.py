@@ -93,17 +93,20 @@ async def test_each_filter_finds_matching_patients_only(client: httpx.AsyncClien
     ).status_code == 201
     for name, values in MATCHING_VALUES.items():
         for value in values:
-            for answer in (
+            for response in (
                 await client.get(PATIENTS, params={name: value}),
                 await client.post(SEARCH, json={name: value}),
                 await client.post(SEARCH, json={name: [value]}),
             ):
-                found = [record["unique_id"] for record in answer.json()]
+                found = [record["unique_id"] for record in response.json()]
                 assert (name, value, found[:1]) == (name, value, ["one"])
                 assert len(found) == 1 or name[:5] in {"date_", "last_"}
         missing = NON_MATCHING_VALUES.get(name, values[0][:-1].strip())
-        answers = [await client.get(PATIENTS, params={name: missing}), await client.post(SEARCH, json={name: missing})]
-        assert [(name, answer.json()) for answer in answers] == [(name, [])] * 2
+        responses = [
+            await client.get(PATIENTS, params={name: missing}),
+            await client.post(SEARCH, json={name: missing}),
+        ]
+        assert [(name, answer.json()) for answer in responses] == [(name, [])] * 2
         either = await client.get(PATIENTS, params={name: [missing, values[0]]})
         assert either.json()[0]["unique_id"] == "one"
     every = {name: values[0] for name, values in MATCHING_VALUES.items()}
@@ -114,14 +117,14 @@ async def test_each_filter_finds_matching_patients_only(client: httpx.AsyncClien
 @pytest.mark.parametrize(("name", "value"), INVALID_PARAMETERS.items())
 async def test_invalid_filter_values_are_422(client: httpx.AsyncClient, name: str, value: str) -> None:
     """An invalid value is a 422 that names the parameter and does not repeat the value."""
-    for place, answer in {
+    for place, response in {
         "query": await client.get(PATIENTS, params={name: value}),
         "body": await client.post(SEARCH, json={name: value}),
     }.items():
-        assert answer.status_code == 422
-        assert answer.headers["Content-Type"] == "application/problem+json"
-        assert [error["loc"][:2] for error in answer.json()["errors"]] == [[place, name]]
-        assert len(value.strip()) < 4 or value not in answer.text
+        assert response.status_code == 422
+        assert response.headers["Content-Type"] == "application/problem+json"
+        assert [error["loc"][:2] for error in response.json()["errors"]] == [[place, name]]
+        assert len(value.strip()) < 4 or value not in response.text
 
 
 async def test_search_bodies_of_wrong_types_are_422(client: httpx.AsyncClient) -> None:
@@ -187,26 +190,26 @@ async def walk_pages(
     async def request_until_available(method: str, url: str, **options: Any) -> httpx.Response:
         async with asyncio.timeout(60):
             # on a busy machine a search may exceed its time limit
-            while (answer := await client.request(method, url, **options)).status_code == 503:
-                assert "Retry-After" in answer.headers
-        return answer
+            while (response := await client.request(method, url, **options)).status_code == 503:
+                assert "Retry-After" in response.headers
+        return response
 
-    answer = await (
+    response = await (
         request_until_available("POST", SEARCH, json={**query, **limit_parameter})
         if body
         else request_until_available("GET", PATIENTS, params={**query, **limit_parameter})
     )
     while True:
-        assert answer.status_code == 200, answer.text
-        page = [record["unique_id"] for record in answer.json()]
+        assert response.status_code == 200, response.text
+        page = [record["unique_id"] for record in response.json()]
         found += page
         assert limit is None or len(page) <= limit
-        if body and "Next-Cursor" in answer.headers:
-            answer = await request_until_available(
-                "POST", SEARCH, json={"cursor": answer.headers["Next-Cursor"], **limit_parameter}
+        if body and "Next-Cursor" in response.headers:
+            response = await request_until_available(
+                "POST", SEARCH, json={"cursor": response.headers["Next-Cursor"], **limit_parameter}
             )
-        elif "next" in answer.links:
-            answer = await request_until_available("GET", answer.links["next"]["url"])
+        elif "next" in response.links:
+            response = await request_until_available("GET", response.links["next"]["url"])
         else:
             return found
 
@@ -228,12 +231,12 @@ async def test_cursors_carry_filters_and_ordering_sealed(
     cursor = links["next"].params["cursor"]
     expected = [record["unique_id"] for record in (await client.get(str(links["next"]))).json()]
     assert expected == ["p3", "p2"]
-    for answer in (
+    for response in (
         await client.get(PATIENTS, params={"cursor": cursor, **query}),
         await client.post(SEARCH, json={"cursor": cursor, **query}),
         await client.post(SEARCH, json={"cursor": cursor, "limit": 2}),
     ):
-        assert [record["unique_id"] for record in answer.json()] == expected
+        assert [record["unique_id"] for record in response.json()] == expected
     again = await client.get(str(links["first"]))
     assert (again.content, again.links.keys()) == (first.content, first.links.keys())
     for contradiction in (
@@ -262,8 +265,8 @@ async def test_cursor_length_does_not_reveal_name_length(
         await connection.execute(
             "INSERT INTO patients (unique_id, patient_last_name) VALUES ('a', $1), ('b', $1)", name
         )
-        answer = await client.get(PATIENTS, params={"ordering": "patient_last_name", "limit": 1})
-        lengths.add(len(answer.links["next"]["url"]))
+        response = await client.get(PATIENTS, params={"ordering": "patient_last_name", "limit": 1})
+        lengths.add(len(response.links["next"]["url"]))
     assert len(lengths) == 1
 
 
@@ -271,8 +274,8 @@ async def test_query_too_long_for_a_cursor_is_422(client: httpx.AsyncClient, con
     """A query too long for a cursor is a 422 that names the parameter, instead of failing later at a proxy."""
     await connection.execute("INSERT INTO patients (unique_id, patient_last_name) VALUES ('a', 'Doe'), ('b', 'Doe')")
     query = {"patient_last_name__startswith": [f"{number:02}{'😀' * 140}" for number in range(49)] + ["D"], "limit": 1}
-    answer = await client.post(SEARCH, json=query)
-    assert [error["loc"] for error in answer.json()["errors"]] == [["body", "patient_last_name__startswith"]]
+    response = await client.post(SEARCH, json=query)
+    assert [error["loc"] for error in response.json()["errors"]] == [["body", "patient_last_name__startswith"]]
     assert len((await client.post(SEARCH, json={**query, "limit": 2})).json()) == 2
 
 
@@ -303,9 +306,9 @@ async def test_creation_month_filters_use_utc_in_any_database_time_zone(
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://patients.test") as client,
     ):
         for filters in ({"date_created__gte": "2016-01-01"}, {"date_created__lt": "2024-12-31T23:00:00-05:00"}):
-            answer = await client.get(PATIENTS, params={**filters, "count": "exact", "limit": 1000})
-            assert answer.headers["X-Total-Count"] == str(len(answer.json()))
-            assert len(answer.json()) > 350
+            response = await client.get(PATIENTS, params={**filters, "count": "exact", "limit": 1000})
+            assert response.headers["X-Total-Count"] == str(len(response.json()))
+            assert len(response.json()) > 350
 
 
 async def test_pages_under_concurrent_changes_list_each_patient_once(
@@ -321,9 +324,9 @@ async def test_pages_under_concurrent_changes_list_each_patient_once(
         )
         found, url, number = [], f"{PATIENTS}?ordering={ordering}&limit=7", 0
         while url:
-            answer = await client.get(url)
-            found += [record["unique_id"] for record in answer.json()]
-            url = answer.links.get("next", {}).get("url", "")
+            response = await client.get(url)
+            found += [record["unique_id"] for record in response.json()]
+            url = response.links.get("next", {}).get("url", "")
             number += 1
             await connection.execute(
                 "DELETE FROM patients WHERE unique_id = ANY ($1)", [f"p{number * 5:03}", found[-1]]
@@ -361,10 +364,10 @@ async def test_slow_search_is_503_with_retry_after(client: httpx.AsyncClient, co
     """A search that PostgreSQL gives up is a 503 with `Retry-After` within about a second."""
     async with connection.transaction():
         await connection.execute("LOCK TABLE patients IN ACCESS EXCLUSIVE MODE")
-        answer = await client.post(SEARCH, json={"search": "dube"})
-    assert answer.status_code == 503
-    assert answer.headers["Retry-After"] == "1"
-    assert answer.elapsed.total_seconds() < 1.4  # all other time limits are 1.5 s or more
+        response = await client.post(SEARCH, json={"search": "dube"})
+    assert response.status_code == 503
+    assert response.headers["Retry-After"] == "1"
+    assert response.elapsed.total_seconds() < 1.4  # all other time limits are 1.5 s or more
     assert (await client.post(SEARCH, json={"search": "dube"})).status_code == 200
 
 

@@ -46,11 +46,11 @@ async def walk_pages(client: httpx.AsyncClient, url: str) -> list[list[str]]:
     """Return the ids of all pages, by following the links."""
     pages = []
     while url:
-        answer = await client.get(url)
-        pages.append(listed_ids(answer))
-        if "link" in answer.headers:
-            assert "first" in answer.links
-        url = answer.links.get("next", {}).get("url", "")
+        response = await client.get(url)
+        pages.append(listed_ids(response))
+        if "link" in response.headers:
+            assert "first" in response.links
+        url = response.links.get("next", {}).get("url", "")
     return pages
 
 
@@ -98,8 +98,8 @@ async def test_cursors_are_opaque_and_bound_to_their_list(
         assert b"id0" not in base64.urlsafe_b64decode(cursor + "==")
     for path, cursor in cursors.items():
         for other in LIST_PATHS:
-            answer = await client.get(other, params={"cursor": cursor})
-            assert (answer.status_code == 200) == (other == path)
+            response = await client.get(other, params={"cursor": cursor})
+            assert (response.status_code == 200) == (other == path)
 
 
 async def test_cursor_key_is_shared_through_the_database(
@@ -124,8 +124,8 @@ async def test_exact_count_is_returned_on_request(
     """With `count=exact`, every page has the number of all records of the list."""
     await insert_records(connection, 3)
     for path in LIST_PATHS:
-        answer = await client.get(f"{path}?{query}count=exact")
-        assert answer.headers["X-Total-Count"] == "3"
+        response = await client.get(f"{path}?{query}count=exact")
+        assert response.headers["X-Total-Count"] == "3"
         assert "X-Total-Count" not in (await client.get(f"{path}?{query}")).headers
         assert (await client.get(f"{path}?{query}count=roughly")).json()["errors"][0]["loc"] == ["query", "count"]
 
@@ -147,11 +147,11 @@ async def test_largest_page_has_1000_records_and_a_usable_cursor(
 async def test_cursor_outlives_its_record(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
     """A page begins where the one before ended, even if records were deleted and created in between."""
     await insert_records(connection, 5)
-    answer = await client.get(f"{PATIENTS}?limit=2")
+    response = await client.get(f"{PATIENTS}?limit=2")
     await client.delete(f"{PATIENTS}id00002/")
     await client.post(PATIENTS, json={"unique_id": "id00001a", "patient_last_name": "Doe"})
     await client.post(PATIENTS, json={"unique_id": "id00002a", "patient_last_name": "Doe"})
-    assert await walk_pages(client, answer.links["next"]["url"]) == [["id00002a", "id00003"], ["id00004", "id00005"]]
+    assert await walk_pages(client, response.links["next"]["url"]) == [["id00002a", "id00003"], ["id00004", "id00005"]]
 
 
 @pytest.mark.parametrize("path", LIST_PATHS)
@@ -177,16 +177,16 @@ async def test_invalid_list_parameters_are_422(client: httpx.AsyncClient, path: 
     }
     for name, values in refused.items():
         for value in values:
-            answer = await client.get(path, params={name: value})
-            assert answer.status_code == 422, (name, value)
-            assert [error["loc"] for error in answer.json()["errors"]] == [["query", name]]
+            response = await client.get(path, params={name: value})
+            assert response.status_code == 422, (name, value)
+            assert [error["loc"] for error in response.json()["errors"]] == [["query", name]]
     twice = await client.get(f"{path}?limit=1&limit=2&count=exact&count=exact")
     assert twice.status_code == 422
     assert [error["loc"] for error in twice.json()["errors"]] == [["query", "limit"], ["query", "count"]]
     for name in ("page", "offset", "Limit", "limit[]", "", "unique_id", "q"):
-        answer = await client.get(path, params={name: "1", "limit": "0"})
-        assert answer.status_code == 422
-        assert len(answer.json()["errors"]) == 2
+        response = await client.get(path, params={name: "1", "limit": "0"})
+        assert response.status_code == 422
+        assert len(response.json()["errors"]) == 2
 
 
 async def test_tampered_cursors_are_422(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
@@ -202,8 +202,8 @@ async def test_tampered_cursors_are_422(client: httpx.AsyncClient, connection: a
         f"{cursor}====a",
         cursor[:-1],
     ]
-    answers = {value: (await client.get(PATIENTS, params={"cursor": value})).status_code for value in tampered}
-    assert answers == dict.fromkeys(tampered, 422)
+    responses = {value: (await client.get(PATIENTS, params={"cursor": value})).status_code for value in tampered}
+    assert responses == dict.fromkeys(tampered, 422)
 
 
 @asynccontextmanager

@@ -133,6 +133,6 @@ class Metrics:
 
 def scrape(url: str, **headers: str) -> Metrics:
     """Scrape the metrics of a service on a new connection, which reaches any worker."""
-    answer = httpx.get(f"{url}/metrics", headers=headers)
-    assert answer.status_code == 200, answer.text
-    return Metrics(answer.text)
+    response = httpx.get(f"{url}/metrics", headers=headers)
+    assert response.status_code == 200, response.text
+    return Metrics(response.text)

@@ -142,7 +142,7 @@ async def test_pool_metrics_count_connections_in_use_and_waiting_requests(
     assert metrics.value("database_connections_max") == 4
     assert metrics.value("database_connections_in_use") == 3, "the limit for one principal's transactions"
     assert metrics.value("database_requests_waiting") == 2
-    assert {answer.status for answer in await requests} == {404}
+    assert {response.status for response in await requests} == {404}
 
     def free() -> bool:
         metrics = scrape(served.url)
@@ -159,8 +159,8 @@ async def test_failed_and_cancelled_statements_are_timed_too(
     before = Metrics((await client.get("/metrics")).text)
     async with connection.transaction():
         await connection.execute("SELECT FROM hospitals FOR UPDATE")
-        answer = await client.put(f"{HOSPITALS}hos1/", json={"hospital_name": "New"})
-    assert answer.status_code == 503
+        response = await client.put(f"{HOSPITALS}hos1/", json={"hospital_name": "New"})
+    assert response.status_code == 503
     after = Metrics((await client.get("/metrics")).text)
     spent = {
         name: after.value(name, operation="SELECT", table="hospitals")
@@ -235,9 +235,9 @@ async def test_text_and_openmetrics_formats_parse(client: httpx.AsyncClient) -> 
         == 1
     )
     prometheus = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
-    answer = await client.get("/metrics", headers={"Accept": prometheus})
-    assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
-    parsed = text_string_to_metric_families(answer.text)  # type: ignore[no-untyped-call]
+    response = await client.get("/metrics", headers={"Accept": prometheus})
+    assert response.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    parsed = text_string_to_metric_families(response.text)  # type: ignore[no-untyped-call]
     families = {family.name: family for family in parsed}
     assert {"http_requests", "http_request_duration_seconds", "database_connections_in_use"} <= families.keys()
     assert all(family.documentation for family in families.values())

@@ -102,8 +102,8 @@ def shown_pair(patient: JsonObject) -> tuple[str, list[str], list[str]]:
 VALID_PAIRS = [(str(n), [f"hos{n}", f"hos{n + 1}"], [f"doc{n}", f"doc{n + 1}"]) for n in range(PAIR_COUNT)]
 
 
-def count_statuses(answers: list[TimedResponse]) -> Counter[int]:
-    return Counter(answer.status for answer in answers)
+def count_statuses(responses: list[TimedResponse]) -> Counter[int]:
+    return Counter(response.status for response in responses)
 
 
 async def read_while_running(
@@ -135,11 +135,11 @@ async def test_concurrent_upserts_create_each_profile_once(
         )
         for number in range(400)
     ]
-    answers = await send_concurrently(service_url, calls)
-    assert count_statuses(answers) == {201: 400}
-    for number, answer in enumerate(answers):
-        assert answer.json()["patient_last_name"] == f"Doe {number}"
-        assert answer.json()["patient_profile"]["first_name"] == f"Given by {number}", (
+    responses = await send_concurrently(service_url, calls)
+    assert count_statuses(responses) == {201: 400}
+    for number, response in enumerate(responses):
+        assert response.json()["patient_last_name"] == f"Doe {number}"
+        assert response.json()["patient_profile"]["first_name"] == f"Given by {number}", (
             "the response does not show what was sent"
         )
     by_profile = await shared_connection.fetch(
@@ -157,15 +157,15 @@ async def replace_links_400_times(url: str) -> None:
     async with httpx.AsyncClient(base_url=url, timeout=30) as client:
 
         async def read() -> None:
-            answer = await client.get(f"{PATIENTS}pat/")
-            assert answer.status_code == 200
-            seen.append(shown_pair(answer.json()))
+            response = await client.get(f"{PATIENTS}pat/")
+            assert response.status_code == 200
+            seen.append(shown_pair(response.json()))
 
         calls = [RawRequest("PUT", f"{PATIENTS}pat/", pair_body(number % PAIR_COUNT)) for number in range(400)]
-        answers = await read_while_running(send_concurrently(url, calls), read, reader_count=8)
-    assert count_statuses(answers) == {200: 400}
-    for number, answer in enumerate(answers):
-        assert shown_pair(answer.json()) == VALID_PAIRS[number % PAIR_COUNT]
+        responses = await read_while_running(send_concurrently(url, calls), read, reader_count=8)
+    assert count_statuses(responses) == {200: 400}
+    for number, response in enumerate(responses):
+        assert shown_pair(response.json()) == VALID_PAIRS[number % PAIR_COUNT]
     assert len(seen) >= 10
     assert [shown for shown in seen if shown not in VALID_PAIRS] == []
     assert len({race for race, _, _ in seen}) > 1, "the reads did not happen between the writes"
@@ -193,7 +193,7 @@ async def test_concurrent_creates_with_one_id_create_one_patient(
     service_url: str, shared_connection: asyncpg.Connection
 ) -> None:
     """Of 50 concurrent POSTs of one unique_id, one creates the patient; the others are conflicts and store nothing."""
-    answers = await send_concurrently(
+    responses = await send_concurrently(
         service_url,
         [
             RawRequest(
@@ -204,8 +204,8 @@ async def test_concurrent_creates_with_one_id_create_one_patient(
             for n in range(50)
         ],
     )
-    assert count_statuses(answers) == {201: 1, 409: 49}
-    (winner,) = (answer.json() for answer in answers if answer.status == 201)
+    assert count_statuses(responses) == {201: 1, 409: 49}
+    (winner,) = (response.json() for response in responses if response.status == 201)
     stored = await shared_connection.fetch("SELECT unique_id, patient_last_name, profile_id FROM patients")
     profile = winner["patient_profile"]["unique_id"]
     assert [tuple(row) for row in stored] == [("chosen", winner["patient_last_name"], profile)]
@@ -234,11 +234,11 @@ async def test_concurrent_linking_and_deletion_stay_consistent(
         )
         for target, field, path in targets
     ]
-    answers = await send_concurrently(service_url, [call for calls in by_target for call in calls])
+    responses = await send_concurrently(service_url, [call for calls in by_target for call in calls])
     stored = await shared_connection.fetch("TABLE patient_hospitals UNION ALL TABLE patient_doctors")
     links = Counter(row[1] for row in stored)
     for number, (target, _, _) in enumerate(targets):
-        created, deleted, changed = (answer.status for answer in answers[3 * number : 3 * number + 3])
+        created, deleted, changed = (response.status for response in responses[3 * number : 3 * number + 3])
         assert created in {201, 409, 422}
         assert changed in {200, 409, 422}
         assert links[target] == (created == 201) + (changed == 200), (
@@ -274,9 +274,9 @@ async def test_hospital_deletion_waits_for_a_link_and_is_refused(
         await connection.execute("INSERT INTO patient_hospitals VALUES ('pat', 'hos')")
         deleting = asyncio.ensure_future(client.delete("/hospitals/hospitals/hos/"))
         await wait_until_blocked(connection)
-    answer = await deleting
-    assert answer.status_code == 409
-    assert answer.json()["detail"].startswith("1 patient is linked")
+    response = await deleting
+    assert response.status_code == 409
+    assert response.json()["detail"].startswith("1 patient is linked")
 
 
 async def test_concurrent_updates_and_deletions_of_patients_stay_consistent(
@@ -298,9 +298,9 @@ async def test_concurrent_updates_and_deletions_of_patients_stay_consistent(
         )
         for n in range(20)
     ]
-    answers = await send_concurrently(service_url, [call for calls in by_patient for call in calls])
+    responses = await send_concurrently(service_url, [call for calls in by_patient for call in calls])
     for n in range(20):
-        first, deleted, second, deleted_too = (answer.status for answer in answers[4 * n : 4 * n + 4])
+        first, deleted, second, deleted_too = (response.status for response in responses[4 * n : 4 * n + 4])
         assert sorted([deleted, deleted_too]) == [204, 404]
         assert {first, second} <= {200, 404}
         profiles = await shared_connection.fetchval("SELECT count(*) FROM profiles WHERE unique_id = $1", f"prof{n}")
@@ -315,17 +315,17 @@ async def test_concurrent_upserts_and_deletions_of_profiles_stay_consistent(
     made = await send_concurrently(
         service_url, [RawRequest("POST", "/profiles/profiles/", {"unique_id": f"prof{n}"}) for n in range(40)]
     )
-    assert {answer.status for answer in made} == {201}
+    assert {response.status for response in made} == {201}
     by_profile = []
     for n in range(40):
         profile = {"unique_id": f"prof{n}"} | ({"first_name": "Jane"} if n % 2 else {})
         post = RawRequest("POST", PATIENTS, {"patient_last_name": "Doe", "patient_profile": profile})
         by_profile.append((post, RawRequest("DELETE", f"/profiles/profiles/prof{n}/"), post))
-    answers = await send_concurrently(service_url, [call for calls in by_profile for call in calls])
+    responses = await send_concurrently(service_url, [call for calls in by_profile for call in calls])
     patients = Counter(row["profile_id"] for row in await shared_connection.fetch("SELECT profile_id FROM patients"))
     profiles = {row["unique_id"] for row in await shared_connection.fetch("SELECT unique_id FROM profiles")}
     for n in range(40):
-        first, deleted, second = (answer.status for answer in answers[3 * n : 3 * n + 3])
+        first, deleted, second = (answer.status for answer in responses[3 * n : 3 * n + 3])
         assert {first, second} <= {201, 409}
         assert patients[f"prof{n}"] == [first, second].count(201)
         assert deleted == (409 if patients[f"prof{n}"] else 204)

@@ -54,9 +54,9 @@ def ordered_items(document: dict[str, Any]) -> list[Any]:
 
 async def test_create_response_matches_the_contract(client: httpx.AsyncClient) -> None:
     """POST of the contract's example returns its example response, with both hospitals."""
-    answer = await client.post(PATIENTS, json={**EXAMPLE_PATIENT, "unique_id": "pat123"})
-    assert answer.status_code == 201
-    created = answer.json()
+    response = await client.post(PATIENTS, json={**EXAMPLE_PATIENT, "unique_id": "pat123"})
+    assert response.status_code == 201
+    created = response.json()
     expected = {
         "unique_id": "pat123",
         **EXAMPLE_FIELDS,
@@ -77,27 +77,27 @@ async def test_create_without_unique_id_generates_one(client: httpx.AsyncClient)
 @WITH_EXAMPLE_PATIENT
 async def test_get_response_matches_the_contract(client: httpx.AsyncClient) -> None:
     """GET returns the contract's example: its keys, in its order, with its values."""
-    answer = await client.get(f"{PATIENTS}pat123/")
-    assert answer.status_code == 200
-    assert answer.headers["content-type"] == "application/json"
-    assert ordered_items(answer.json()) == ordered_items(GET_EXAMPLE)
+    response = await client.get(f"{PATIENTS}pat123/")
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/json"
+    assert ordered_items(response.json()) == ordered_items(GET_EXAMPLE)
 
 
 @WITH_EXAMPLE_PATIENT
 async def test_list_response_matches_the_contract(client: httpx.AsyncClient) -> None:
     """The list is a bare array with the same document."""
-    answer = await client.get(PATIENTS)
-    assert answer.status_code == 200
-    assert answer.headers["content-type"] == "application/json"
-    assert answer.json() == [GET_EXAMPLE]
-    assert ordered_items(answer.json()[0]) == ordered_items(GET_EXAMPLE)
+    response = await client.get(PATIENTS)
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/json"
+    assert response.json() == [GET_EXAMPLE]
+    assert ordered_items(response.json()[0]) == ordered_items(GET_EXAMPLE)
 
 
 @WITH_EXAMPLE_PATIENT
 async def test_put_response_matches_the_contract(client: httpx.AsyncClient) -> None:
     """PUT of the contract's five fields changes only these, and GET then returns the same document."""
-    answer = await client.put(f"{PATIENTS}pat123/", json=PUT_EXAMPLE)
-    assert answer.status_code == 200
+    response = await client.put(f"{PATIENTS}pat123/", json=PUT_EXAMPLE)
+    assert response.status_code == 200
     expected = {
         **GET_EXAMPLE,
         "patient_mobile_number": "+987654321",
@@ -105,18 +105,18 @@ async def test_put_response_matches_the_contract(client: httpx.AsyncClient) -> N
         "patient_province": "New Province",
         "patient_hospital": [{"unique_id": "hos789", "hospital_name": "New Hospital"}],
         "patient_doctor": [{"unique_id": "doc456", "doctor_first_name": "Dr. Adams"}],
-        "last_updated": answer.json()["last_updated"],
+        "last_updated": response.json()["last_updated"],
     }
-    assert ordered_items(answer.json()) == ordered_items(expected)
-    assert answer.json()["last_updated"] > EXAMPLE_TIMESTAMP
-    assert (await client.get(f"{PATIENTS}pat123/")).json() == answer.json()
+    assert ordered_items(response.json()) == ordered_items(expected)
+    assert response.json()["last_updated"] > EXAMPLE_TIMESTAMP
+    assert (await client.get(f"{PATIENTS}pat123/")).json() == response.json()
 
 
 @WITH_EXAMPLE_PATIENT
 async def test_delete_response_matches_the_contract(client: httpx.AsyncClient) -> None:
     """DELETE returns 204 without a body; then the patient is a 404 and in no list."""
-    answer = await client.delete(f"{PATIENTS}pat123/")
-    assert (answer.status_code, answer.content) == (204, b"")
+    response = await client.delete(f"{PATIENTS}pat123/")
+    assert (response.status_code, response.content) == (204, b"")
     assert (await client.get(f"{PATIENTS}pat123/")).status_code == 404
     assert (await client.delete(f"{PATIENTS}pat123/")).status_code == 404
     assert (await client.get(PATIENTS)).json() == []

@@ -16,25 +16,25 @@ BASE32_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 READ_ONLY_FIELDS = ("patient_hospital", "patient_doctor", "date_created", "last_updated")
 
 
-def error_locations(answer: httpx.Response) -> list[list[str | int]]:
+def error_locations(response: httpx.Response) -> list[list[str | int]]:
     """Return the locations of a 422's errors."""
-    assert answer.status_code == 422, answer.text
-    return [error["loc"] for error in answer.json()["errors"]]
+    assert response.status_code == 422, response.text
+    return [error["loc"] for error in response.json()["errors"]]
 
 
 async def all_records(client: httpx.AsyncClient) -> list[Any]:
     """Return all records of the service."""
-    answers = [await client.get(f"/{name}/{name}/") for name in ("patients", "profiles", "hospitals", "doctors")]
-    assert [answer.status_code for answer in answers] == [200] * 4
-    return [answer.json() for answer in answers]
+    responses = [await client.get(f"/{name}/{name}/") for name in ("patients", "profiles", "hospitals", "doctors")]
+    assert [response.status_code for response in responses] == [200] * 4
+    return [answer.json() for answer in responses]
 
 
 @pytest.mark.parametrize("name", ["patient_first_name", "patient_last_name"])
 async def test_one_name_is_enough_to_create_a_patient(client: httpx.AsyncClient, name: str) -> None:
     """A patient needs only one name; all other fields are null or empty, and both dates are the time of creation."""
-    answer = await client.post(PATIENTS, json={name: "Thandi"})
-    assert answer.status_code == 201
-    created = answer.json()
+    response = await client.post(PATIENTS, json={name: "Thandi"})
+    assert response.status_code == 201
+    created = response.json()
     set_fields = {"unique_id", name, "date_created", "last_updated"}
     assert {key: value for key, value in created.items() if key not in set_fields} == {
         "patient_profile": None,
@@ -44,8 +44,8 @@ async def test_one_name_is_enough_to_create_a_patient(client: httpx.AsyncClient,
     }
     assert created[name] == "Thandi"
     assert created["date_created"] == created["last_updated"]
-    assert answer.headers["location"] == f"{PATIENTS}{created['unique_id']}/"
-    assert (await client.get(answer.headers["location"])).json() == created
+    assert response.headers["location"] == f"{PATIENTS}{created['unique_id']}/"
+    assert (await client.get(response.headers["location"])).json() == created
 
 
 @pytest.mark.parametrize(
@@ -59,9 +59,9 @@ async def test_one_name_is_enough_to_create_a_patient(client: httpx.AsyncClient,
 )
 async def test_a_first_or_last_name_is_required(client: httpx.AsyncClient, body: dict[str, Any]) -> None:
     """A body without a first or last name, or with only blanks in both, is a 422 that names both fields."""
-    answer = await client.post(PATIENTS, json=body)
-    assert answer.status_code == 422
-    (error,) = answer.json()["errors"]
+    response = await client.post(PATIENTS, json=body)
+    assert response.status_code == 422
+    (error,) = response.json()["errors"]
     assert "patient_first_name" in error["msg"]
     assert "patient_last_name" in error["msg"]
     assert (await client.get(PATIENTS)).json() == []
@@ -86,16 +86,16 @@ async def test_taken_id_is_a_conflict_and_writes_nothing(client: httpx.AsyncClie
     before = await all_records(client)
     body = {"unique_id": "pat123", "patient_last_name": "Roe", "doctor_ids": ["doc456"]}
     for profile in ({"unique_id": "prof123", "first_name": "Jane"}, {"unique_id": "prof9"}, None):
-        answer = await client.post(PATIENTS, json={**body, "patient_profile": profile})
-        assert answer.status_code == 409
+        response = await client.post(PATIENTS, json={**body, "patient_profile": profile})
+        assert response.status_code == 409
     assert await all_records(client) == before
 
 
 async def test_concurrent_creates_with_one_id_succeed_once(client: httpx.AsyncClient) -> None:
     """Of concurrent requests that create one id, one succeeds and the others are 409."""
     body = {"unique_id": "pat123", "patient_last_name": "Doe"}
-    answers = await asyncio.gather(*(client.post(PATIENTS, json=body) for _ in range(6)))
-    assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409, 409, 409]
+    responses = await asyncio.gather(*(client.post(PATIENTS, json=body) for _ in range(6)))
+    assert sorted(response.status_code for response in responses) == [201, 409, 409, 409, 409, 409]
 
 
 @pytest.mark.usefixtures("hospitals_and_doctors")
@@ -115,11 +115,11 @@ async def test_all_unknown_hospitals_and_doctors_are_named(client: httpx.AsyncCl
     links = {"hospital_ids": ["hos123", "hos8", "hos9"], "doctor_ids": ["doc9", "doc123", "doc8"]}
     for profile in ({"unique_id": "prof1", "first_name": "John"}, {"unique_id": "prof2"}):
         body = {"patient_last_name": "Doe", "patient_profile": profile, **links}
-        answer = await client.post(PATIENTS, json=body)
+        response = await client.post(PATIENTS, json=body)
         unknown = {"hospital_ids": {1: "hos8", 2: "hos9"}, "doctor_ids": {0: "doc9", 2: "doc8"}}
         expected = [["body", field, place] for field, ids in unknown.items() for place in ids]
-        assert error_locations(answer) == expected
-        for error in answer.json()["errors"]:
+        assert error_locations(response) == expected
+        for error in response.json()["errors"]:
             assert unknown[error["loc"][1]][error["loc"][2]] in error["msg"]
     assert await all_records(client) == before
 
@@ -129,11 +129,11 @@ async def test_all_unknown_hospitals_and_doctors_are_named(client: httpx.AsyncCl
 async def test_link_ids_must_be_an_array_of_ids(client: httpx.AsyncClient, field: str) -> None:
     """Links are an array of ids: null, a single id and other types are refused, each at its position."""
     for value in (None, "hos123", {"hos123": True}, 1, True):
-        answer = await client.post(PATIENTS, json={"patient_last_name": "Doe", field: value})
-        assert error_locations(answer) == [["body", field]]
+        response = await client.post(PATIENTS, json={"patient_last_name": "Doe", field: value})
+        assert error_locations(response) == [["body", field]]
     for item in (None, 1, True, "", " ", "a b", "é", ["hos123"], {"unique_id": "hos123"}):
-        answer = await client.post(PATIENTS, json={"patient_last_name": "Doe", field: ["hos123", item]})
-        assert [place[:3] for place in error_locations(answer)] == [["body", field, 1]]
+        response = await client.post(PATIENTS, json={"patient_last_name": "Doe", field: ["hos123", item]})
+        assert [place[:3] for place in error_locations(response)] == [["body", field, 1]]
     assert (await client.get(PATIENTS)).json() == []
 
 
@@ -142,9 +142,9 @@ async def test_read_document_can_be_posted_as_a_copy(client: httpx.AsyncClient) 
     """The read-only keys of a response are ignored in a POST: the copy has its own id and dates, and no links."""
     first = (await client.post(PATIENTS, json=EXAMPLE_PATIENT)).json()
     body = {key: value for key, value in first.items() if key != "unique_id"}
-    answer = await client.post(PATIENTS, json={**body, "date_created": "1999-01-01T00:00:00Z"})
-    assert answer.status_code == 201
-    second = answer.json()
+    response = await client.post(PATIENTS, json={**body, "date_created": "1999-01-01T00:00:00Z"})
+    assert response.status_code == 201
+    second = response.json()
     assert {**second, **{key: first[key] for key in ("unique_id", *READ_ONLY_FIELDS)}} == first
     assert second["unique_id"] != first["unique_id"]
     assert (second["patient_hospital"], second["patient_doctor"]) == ([], [])
@@ -154,8 +154,8 @@ async def test_read_document_can_be_posted_as_a_copy(client: httpx.AsyncClient) 
 async def test_unknown_keys_are_refused(client: httpx.AsyncClient) -> None:
     """A mistyped field, at the top or in the profile, is a 422 at its position, and nothing is written."""
     body = {"patient_last_name": "Doe", "patient_firstname": "John", "patient_profile": {"unique_id": "p1", "mail": ""}}
-    answer = await client.post(PATIENTS, json=body)
-    assert sorted(error_locations(answer)) == [["body", "patient_firstname"], ["body", "patient_profile", "mail"]]
+    response = await client.post(PATIENTS, json=body)
+    assert sorted(error_locations(response)) == [["body", "patient_firstname"], ["body", "patient_profile", "mail"]]
     assert await all_records(client) == [[], [], [], []]
 
 
@@ -180,21 +180,21 @@ async def test_field_profile_and_link_errors_are_reported_together(client: httpx
 
 async def test_missing_name_is_reported_with_the_other_errors(client: httpx.AsyncClient) -> None:
     """A missing name is reported together with the errors of other fields, not after they are fixed."""
-    answer = await client.post(PATIENTS, json={"patient_email_address": "nowhere"})
-    assert ["body", "patient_email_address"] in error_locations(answer)
-    assert "patient_first_name" in answer.text
+    response = await client.post(PATIENTS, json={"patient_email_address": "nowhere"})
+    assert ["body", "patient_email_address"] in error_locations(response)
+    assert "patient_first_name" in response.text
 
 
 async def test_nested_profile_needs_a_unique_id(client: httpx.AsyncClient) -> None:
     """A profile without a valid unique_id, or that is not an object, is a 422 at its position."""
     wrong_ids: list[Any] = [{}, {"email": "a@b.c"}, {"unique_id": None}, {"unique_id": ""}, {"unique_id": "a b"}]
     for profile in wrong_ids:
-        answer = await client.post(PATIENTS, json={"patient_last_name": "Doe", "patient_profile": profile})
-        assert error_locations(answer) == [["body", "patient_profile", "unique_id"]]
+        response = await client.post(PATIENTS, json={"patient_last_name": "Doe", "patient_profile": profile})
+        assert error_locations(response) == [["body", "patient_profile", "unique_id"]]
     others: list[Any] = ["prof123", 1, ["prof123"], True]
     for wrong in others:
-        answer = await client.post(PATIENTS, json={"patient_last_name": "Doe", "patient_profile": wrong})
-        assert error_locations(answer) == [["body", "patient_profile"]]
+        response = await client.post(PATIENTS, json={"patient_last_name": "Doe", "patient_profile": wrong})
+        assert error_locations(response) == [["body", "patient_profile"]]
     assert (await client.get(PROFILES)).json() == []
 
 
@@ -223,8 +223,8 @@ async def test_concurrent_upserts_of_one_profile_all_succeed(client: httpx.Async
     names = [f"Name{number}" for number in range(8)]
     profiles = [{"unique_id": "prof1", "first_name": name} for name in names]
     bodies = [{"patient_last_name": "Doe", "patient_profile": profile} for profile in profiles]
-    answers = await asyncio.gather(*(client.post(PATIENTS, json=body) for body in bodies))
-    assert [answer.status_code for answer in answers] == [201] * 8
+    responses = await asyncio.gather(*(client.post(PATIENTS, json=body) for body in bodies))
+    assert [response.status_code for response in responses] == [201] * 8
     (profile,) = (await client.get(PROFILES)).json()
     assert profile["first_name"] in names
 

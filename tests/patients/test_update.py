@@ -30,31 +30,31 @@ SELECT_ROW_VERSIONS = """
 @pytest.fixture
 async def _patient(client: httpx.AsyncClient, hospitals_and_doctors: None) -> None:  # noqa: ARG001  # creates its hospitals
     """Create the patient of the contract's example."""
-    answer = await client.post(PATIENTS, json={**EXAMPLE_PATIENT, "unique_id": "pat123"})
-    assert answer.status_code == 201
+    response = await client.post(PATIENTS, json={**EXAMPLE_PATIENT, "unique_id": "pat123"})
+    assert response.status_code == 201
 
 
 async def get_document(client: httpx.AsyncClient, path: str = PATIENT_PATH) -> dict[str, Any]:
     """Return the stored document."""
-    answer = await client.get(path)
-    assert answer.status_code == 200
-    document: dict[str, Any] = answer.json()
+    response = await client.get(path)
+    assert response.status_code == 200
+    document: dict[str, Any] = response.json()
     return document
 
 
 async def patch_patient(client: httpx.AsyncClient, body: dict[str, Any]) -> dict[str, Any]:
     """Change the patient, which must succeed, and return it."""
-    answer = await client.patch(PATIENT_PATH, json=body)
-    assert answer.status_code == 200, answer.text
-    assert answer.json() == await get_document(client)
-    document: dict[str, Any] = answer.json()
+    response = await client.patch(PATIENT_PATH, json=body)
+    assert response.status_code == 200, response.text
+    assert response.json() == await get_document(client)
+    document: dict[str, Any] = response.json()
     return document
 
 
-def error_locations(answer: httpx.Response) -> list[list[str | int]]:
+def error_locations(response: httpx.Response) -> list[list[str | int]]:
     """Return the locations of a 422's errors."""
-    assert answer.status_code == 422, answer.text
-    return [error["loc"] for error in answer.json()["errors"]]
+    assert response.status_code == 422, response.text
+    return [error["loc"] for error in response.json()["errors"]]
 
 
 @UPDATE_METHODS
@@ -74,9 +74,9 @@ async def test_absent_fields_keep_their_values(client: httpx.AsyncClient, method
     for field in EXAMPLE_PATIENT:
         value = new.get(field, "New value")
         before = await get_document(client)
-        answer = await client.request(method, PATIENT_PATH, json={field: value})
-        assert answer.status_code == 200, answer.text
-        after = answer.json()
+        response = await client.request(method, PATIENT_PATH, json={field: value})
+        assert response.status_code == 200, response.text
+        after = response.json()
         key = {"hospital_ids": "patient_hospital", "doctor_ids": "patient_doctor"}.get(field, field)
         shown = [link["unique_id"] for link in after[key]] if key != field else after[key]
         assert shown == value
@@ -91,12 +91,12 @@ async def test_null_or_blank_clears_a_field(client: httpx.AsyncClient, method: s
     for blank in (None, "", " \t"):
         before = await get_document(client)
         cleared: dict[str, Any] = dict.fromkeys(NULLABLE_FIELDS, blank) | {"patient_profile": None}
-        answer = await client.request(method, PATIENT_PATH, json=cleared)
-        assert answer.status_code == 200
-        assert answer.json() == {
+        response = await client.request(method, PATIENT_PATH, json=cleared)
+        assert response.status_code == 200
+        assert response.json() == {
             **before,
             **dict.fromkeys(NULLABLE_FIELDS),
-            "last_updated": answer.json()["last_updated"],
+            "last_updated": response.json()["last_updated"],
         }
         restored = await client.request(method, PATIENT_PATH, json=EXAMPLE_PATIENT)
         assert {**restored.json(), "last_updated": before["last_updated"]} == before
@@ -131,8 +131,8 @@ async def test_putting_back_a_read_document_writes_nothing(
 ) -> None:
     """Putting back a document exactly as read writes no row, so that last_updated stays."""
     before, rows = await get_document(client), await connection.fetchval(SELECT_ROW_VERSIONS)
-    answer = await client.request(method, PATIENT_PATH, json=before)
-    assert (answer.status_code, answer.json()) == (200, before)
+    response = await client.request(method, PATIENT_PATH, json=before)
+    assert (response.status_code, response.json()) == (200, before)
     assert await connection.fetchval(SELECT_ROW_VERSIONS) == rows
 
 
@@ -159,8 +159,8 @@ async def test_unknown_keys_are_refused(client: httpx.AsyncClient, method: str) 
     """A mistyped field is a 422 at its position, and the fields beside it are not written."""
     before = await get_document(client)
     body = {"patient_titel": "Dr.", "patient_title": "Dr.", "patient_profile": {"unique_id": "prof123", "mail": "a"}}
-    answer = await client.request(method, PATIENT_PATH, json=body)
-    assert sorted(error_locations(answer)) == [["body", "patient_profile", "mail"], ["body", "patient_titel"]]
+    response = await client.request(method, PATIENT_PATH, json=body)
+    assert sorted(error_locations(response)) == [["body", "patient_profile", "mail"], ["body", "patient_titel"]]
     assert await get_document(client) == before
 
 
@@ -250,8 +250,8 @@ async def test_both_names_cannot_be_cleared(client: httpx.AsyncClient, method: s
         ({"patient_first_name": None, "patient_last_name": "Roe"}, 200),
         (both, 422),
     ):
-        answer = await client.request(method, PATIENT_PATH, json=body)
-        assert answer.status_code == status
+        response = await client.request(method, PATIENT_PATH, json=body)
+        assert response.status_code == status
     after = await get_document(client)
     assert (after["patient_first_name"], after["patient_last_name"]) == (None, "Roe")
 
@@ -271,8 +271,8 @@ async def test_concurrent_link_replacements_leave_one_of_the_sent_sets(client: h
     """Concurrent requests that replace the links of one patient all succeed, and one of the sent sets remains."""
     pairs = [(["hos123", "hos456"], ["doc123"]), (["hos789"], ["doc456"]), ([], [])] * 3
     bodies = [{"hospital_ids": hospitals, "doctor_ids": doctors} for hospitals, doctors in pairs]
-    answers = await asyncio.gather(*(client.patch(PATIENT_PATH, json=body) for body in bodies))
-    assert [answer.status_code for answer in answers] == [200] * 9
+    responses = await asyncio.gather(*(client.patch(PATIENT_PATH, json=body) for body in bodies))
+    assert [response.status_code for response in responses] == [200] * 9
     after = await get_document(client)
     shown = tuple([link["unique_id"] for link in after[key]] for key in ("patient_hospital", "patient_doctor"))
     assert shown in pairs
@@ -283,8 +283,8 @@ async def test_unknown_patient_is_404_for_every_method(client: httpx.AsyncClient
     body = {"patient_last_name": "Doe", "patient_profile": {"unique_id": "prof9"}}
     for unique_id in ("pat124", "PAT123", "pat123.", "a b", "%00", "é", "a" * 65):
         for method in ("GET", "PUT", "PATCH", "DELETE"):
-            answer = await client.request(method, f"{PATIENTS}{unique_id}/", json=body)
-            assert answer.status_code == 404
+            response = await client.request(method, f"{PATIENTS}{unique_id}/", json=body)
+            assert response.status_code == 404
     assert len((await client.get(PATIENTS)).json()) == 1
     assert len((await client.get(PROFILES)).json()) == 1
 
@@ -293,8 +293,8 @@ async def test_delete_unlinks_profile_hospitals_and_doctors(client: httpx.AsyncC
     """A deleted patient is a 404 for every method; its profile, hospitals and doctors stay and can now be deleted."""
     assert (await client.delete(PATIENT_PATH)).status_code == 204
     for method in ("GET", "PUT", "PATCH", "DELETE"):
-        answer = await client.request(method, PATIENT_PATH, json={"patient_last_name": "Doe"})
-        assert answer.status_code == 404
+        response = await client.request(method, PATIENT_PATH, json={"patient_last_name": "Doe"})
+        assert response.status_code == 404
     for path in (f"{PROFILES}prof123/", "/hospitals/hospitals/hos123/", "/doctors/doctors/doc123/"):
         assert (await client.get(path)).status_code == 200
         assert (await client.delete(path)).status_code == 204

@@ -69,9 +69,9 @@ async def large_database_url(postgres_url: str) -> AsyncIterator[str]:
 
 
 def stream_list_chunks(client: httpx.Client) -> Generator[bytes, None, None]:
-    with client.stream("GET", LIST) as answer:
-        assert answer.status_code == 200
-        yield from answer.iter_raw(65536)
+    with client.stream("GET", LIST) as response:
+        assert response.status_code == 200
+        yield from response.iter_raw(65536)
 
 
 def test_whole_list_in_constant_memory(serve: Serve, large_database_url: str) -> None:
@@ -141,9 +141,9 @@ async def test_database_loss_midway_truncates_the_response(
         async for chunk in chunks:
             received += chunk
 
-    async with httpx.AsyncClient(base_url=served.url, timeout=30) as client, client.stream("GET", LIST) as answer:
-        assert answer.status_code == 200
-        chunks = answer.aiter_raw()
+    async with httpx.AsyncClient(base_url=served.url, timeout=30) as client, client.stream("GET", LIST) as response:
+        assert response.status_code == 200
+        chunks = response.aiter_raw()
         received += await anext(chunks)
         await administration.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         await administration.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
@@ -165,8 +165,8 @@ async def test_whole_list_under_concurrent_inserts_and_deletes(
     served = serve(DATABASE_URL=database_url)
     body = b""
     changes = 0
-    async with httpx.AsyncClient(base_url=served.url, timeout=30) as client, client.stream("GET", LIST) as answer:
-        async for chunk in answer.aiter_bytes(2 * MEGABYTE):
+    async with httpx.AsyncClient(base_url=served.url, timeout=30) as client, client.stream("GET", LIST) as response:
+        async for chunk in response.aiter_bytes(2 * MEGABYTE):
             body += chunk
             if changes < 9:  # delete the numbers that end in 1, then in 2, …, and insert new ids beside the others
                 changes += 1

@@ -69,18 +69,18 @@ FOR_ALL_RESOURCES = pytest.mark.parametrize(
 @pytest.fixture
 async def record(client: httpx.AsyncClient, kind: CrudExample) -> dict[str, Any]:
     """Create the record `own-1` of the kind and return it."""
-    answer = await client.post(kind.path, json={"unique_id": "own-1", **kind.full_body})
-    assert answer.status_code == 201
-    document: dict[str, Any] = answer.json()
+    response = await client.post(kind.path, json={"unique_id": "own-1", **kind.full_body})
+    assert response.status_code == 201
+    document: dict[str, Any] = response.json()
     return document
 
 
 @FOR_LINKABLE_RESOURCES
 async def test_create_returns_201_location_and_record(client: httpx.AsyncClient, kind: CrudExample) -> None:
     """POST returns 201, the Location and the record, with a generated id and null for each field that was not sent."""
-    answer = await client.post(kind.path, json=kind.minimal_body)
-    assert answer.status_code == 201
-    created = answer.json()
+    response = await client.post(kind.path, json=kind.minimal_body)
+    assert response.status_code == 201
+    created = response.json()
     assert re.fullmatch(f"{kind.id_prefix}_[0-9a-hjkmnp-tv-z]{{26}}", created["unique_id"])
     assert created == {
         "unique_id": created["unique_id"],
@@ -89,8 +89,8 @@ async def test_create_returns_201_location_and_record(client: httpx.AsyncClient,
         "date_created": created["date_created"],
         "last_updated": created["date_created"],
     }
-    assert answer.headers["location"] == f"{kind.path}{created['unique_id']}/"
-    assert (await client.get(answer.headers["location"])).json() == created
+    assert response.headers["location"] == f"{kind.path}{created['unique_id']}/"
+    assert (await client.get(response.headers["location"])).json() == created
 
 
 @FOR_LINKABLE_RESOURCES
@@ -112,8 +112,8 @@ async def test_put_and_patch_change_only_sent_fields(
     """PUT and PATCH change the sent fields, null clears one, and putting back a document as read changes nothing."""
     path = f"{kind.path}own-1/"
     for same in ({}, record, {"unique_id": "own-1", "date_created": None, "last_updated": 5}):
-        answer = await client.request(method, path, json=same)
-        assert (answer.status_code, answer.json()) == (200, record)
+        response = await client.request(method, path, json=same)
+        assert (response.status_code, response.json()) == (200, record)
     changed = (await client.request(method, path, json=kind.update_body)).json()
     assert changed == {**record, **kind.update_body, "last_updated": changed["last_updated"]}
     assert changed["last_updated"] > record["last_updated"]
@@ -130,9 +130,9 @@ async def test_invalid_changes_are_422_and_write_nothing(
     refused += [{"naem": "x"}, {"patient_title": "Dr."}, {"version": 2}]
     refused += [{key: value} for key in kind.required_fields for value in (None, "", " \n", 1, True, ["x"])]
     for body in refused:
-        answer = await client.request(method, f"{kind.path}own-1/", json={**kind.update_body, **body})
-        assert answer.status_code == 422
-        assert [error["loc"] for error in answer.json()["errors"]] == [["body", key] for key in body]
+        response = await client.request(method, f"{kind.path}own-1/", json={**kind.update_body, **body})
+        assert response.status_code == 422
+        assert [error["loc"] for error in response.json()["errors"]] == [["body", key] for key in body]
     assert (await client.get(kind.path)).json() == [record]
 
 
@@ -141,9 +141,9 @@ async def test_required_fields_must_be_sent_and_not_blank(client: httpx.AsyncCli
     """A required field must be sent and not be blank, and all errors are reported at once."""
     for key in kind.required_fields:
         for value in ({}, {key: None}, {key: ""}, {key: " "}, {key: 1}):
-            answer = await client.post(kind.path, json={**value, "unique_id": "a b", "naem": "x"})
-            assert answer.status_code == 422
-            locations = {tuple(error["loc"]) for error in answer.json()["errors"]}
+            response = await client.post(kind.path, json={**value, "unique_id": "a b", "naem": "x"})
+            assert response.status_code == 422
+            locations = {tuple(error["loc"]) for error in response.json()["errors"]}
             assert locations == {("body", key), ("body", "unique_id"), ("body", "naem")}
     assert (await client.get(kind.path)).json() == []
 
@@ -154,8 +154,8 @@ async def test_deleted_record_is_404_and_its_id_stays_retired(
 ) -> None:
     """DELETE returns 204 without a body; then every method is a 404, and the id cannot be used again."""
     path = f"{kind.path}own-1/"
-    answer = await client.delete(path)
-    assert (answer.status_code, answer.content) == (204, b"")
+    response = await client.delete(path)
+    assert (response.status_code, response.content) == (204, b"")
     for method in ("GET", "PUT", "PATCH", "DELETE"):
         assert (await client.request(method, path, json=kind.update_body)).status_code == 404
     assert (await client.get(kind.path)).json() == []
@@ -174,9 +174,9 @@ async def test_record_linked_to_patients_cannot_be_deleted(
         patient = await client.post(PATIENTS, json={"patient_last_name": "Doe", **kind.linking_body})
         assert patient.status_code == 201
         patients.append(patient.json()["unique_id"])
-        answer = await client.delete(path)
-        assert answer.status_code == 409
-        assert re.findall(r"\d+", answer.json()["detail"]) == [str(number)]
+        response = await client.delete(path)
+        assert response.status_code == 409
+        assert re.findall(r"\d+", response.json()["detail"]) == [str(number)]
     assert (await client.get(path)).json() == record
     await client.delete(f"{PATIENTS}{patients[0]}/")
     await client.patch(f"{PATIENTS}{patients[1]}/", json=kind.unlinking_body)
@@ -189,12 +189,12 @@ async def test_record_linked_to_patients_cannot_be_deleted(
 async def test_client_may_choose_a_valid_id(client: httpx.AsyncClient, kind: CrudExample) -> None:
     """A client may choose an id of 1 to 64 letters, digits and ._~:@- that begins with a letter or digit."""
     for unique_id in ("a", "0", "Z" * 64, "pat123", "8001015009087", "A._~:@-", "a--", "urn:oid:1.2", "x@example.org"):
-        answer = await client.post(kind.path, json={**kind.minimal_body, "unique_id": unique_id})
-        assert answer.status_code == 201
-        assert answer.json()["unique_id"] == unique_id
-        assert answer.headers["location"] == f"{kind.path}{unique_id}/"
-        assert (await client.get(answer.headers["location"])).json() == answer.json()
-        assert (await client.delete(answer.headers["location"])).status_code == 204
+        response = await client.post(kind.path, json={**kind.minimal_body, "unique_id": unique_id})
+        assert response.status_code == 201
+        assert response.json()["unique_id"] == unique_id
+        assert response.headers["location"] == f"{kind.path}{unique_id}/"
+        assert (await client.get(response.headers["location"])).json() == response.json()
+        assert (await client.delete(response.headers["location"])).status_code == 204
 
 
 @FOR_ALL_RESOURCES
@@ -213,9 +213,9 @@ async def test_invalid_ids_are_422(client: httpx.AsyncClient, kind: CrudExample)
     refused: list[Any] = ["", " ", "a b", " a", "a ", "a\n", "-a", ".a", "_a", "~", "a/b", "a%20", "a?", "a#", "a,b"]
     refused += ["é", "\uff41", "\u0661", "a\0", "a\u200b", "a" * 65, 1, 1.5, True, ["a"], {"a": 1}]
     for unique_id in refused:
-        answer = await client.post(kind.path, json={**kind.minimal_body, "unique_id": unique_id})
-        assert answer.status_code == 422
-        assert [error["loc"] for error in answer.json()["errors"]] == [["body", "unique_id"]]
+        response = await client.post(kind.path, json={**kind.minimal_body, "unique_id": unique_id})
+        assert response.status_code == 422
+        assert [error["loc"] for error in response.json()["errors"]] == [["body", "unique_id"]]
     assert (await client.get(kind.path)).json() == []
 
 

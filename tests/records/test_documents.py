@@ -197,11 +197,11 @@ async def test_writes_are_at_most_eight_statements(
             "first_name": f"{len(counts)}",
         }
         sent_statements.clear()
-        answer = await client.request(
+        response = await client.request(
             method, f"{PATIENTS}{path}", json={**body, **own, "patient_profile": nested_profile}
         )
-        assert answer.status_code in {200, 201}
-        assert len(answer.json()["patient_hospital"]) == links
+        assert response.status_code in {200, 201}
+        assert len(response.json()["patient_hospital"]) == links
         assert (sent_statements[0], sent_statements[-1]) == ("BEGIN", "COMMIT")
         counts[f"{method} {own}"] = len(sent_statements)
     assert max(counts.values()) <= 8, counts

@@ -71,21 +71,21 @@ async def test_concurrent_creates_share_transactions(
 ) -> None:
     """20 concurrent creates take fewer transactions, and each returns what a GET returns and has its journal entry."""
     with recorded_commits(app) as committed:
-        answers = await post_all(client, [new_patient_body(number) for number in range(CONCURRENT_REQUESTS)])
+        responses = await post_all(client, [new_patient_body(number) for number in range(CONCURRENT_REQUESTS)])
     assert 1 <= len(committed) < CONCURRENT_REQUESTS
-    for number, answer in enumerate(answers):
-        assert answer.status_code == 201
-        patient = answer.json()
+    for number, response in enumerate(responses):
+        assert response.status_code == 201
+        patient = response.json()
         sent = new_patient_body(number)
         assert patient["unique_id"] == sent["unique_id"]
         assert patient["patient_profile"]["email"] == sent["patient_profile"]["email"]
         assert [hospital["unique_id"] for hospital in patient["patient_hospital"]] == sent["hospital_ids"]
-        assert answer.headers["Location"] == f"{PATIENTS}{sent['unique_id']}/"
-        assert (await client.get(answer.headers["Location"])).text == answer.text
+        assert response.headers["Location"] == f"{PATIENTS}{sent['unique_id']}/"
+        assert (await client.get(response.headers["Location"])).text == response.text
         entry = await connection.fetchrow(
             "SELECT request_id, action FROM journal WHERE resource = 'patients' AND unique_id = $1", sent["unique_id"]
         )
-        assert tuple(entry) == (answer.headers["X-Request-ID"], "created")
+        assert tuple(entry) == (response.headers["X-Request-ID"], "created")
 
 
 @pytest.mark.usefixtures("hospitals_and_doctors")
@@ -125,19 +125,21 @@ async def test_concurrent_updates_share_transactions(
     bodies[3], bodies[4] = changes[3], changes[4]
     before = [(await client.get(path)).json() for path in paths]
     with recorded_commits(app) as committed:
-        answers = await asyncio.gather(*(client.put(path, json=body) for path, body in zip(paths, bodies, strict=True)))
+        responses = await asyncio.gather(
+            *(client.put(path, json=body) for path, body in zip(paths, bodies, strict=True))
+        )
     assert 1 <= len(committed) < CONCURRENT_REQUESTS
-    for path, body, old, answer in zip(paths, bodies, before, answers, strict=True):
-        assert answer.status_code == 200
-        patient = answer.json()
-        assert (await client.get(path)).text == answer.text
+    for path, body, old, response in zip(paths, bodies, before, responses, strict=True):
+        assert response.status_code == 200
+        patient = response.json()
+        assert (await client.get(path)).text == response.text
         hospitals = body.get("hospital_ids", [hospital["unique_id"] for hospital in old["patient_hospital"]])
         assert [hospital["unique_id"] for hospital in patient["patient_hospital"]] == hospitals
         assert patient["patient_race"] == body.get("patient_race", old["patient_race"])
         same = patient | {"patient_profile": None} == old | {"patient_profile": None}
         version = await connection.fetchval("SELECT version FROM patients WHERE unique_id = $1", old["unique_id"])
         assert (same and version == 1) or (patient["last_updated"] > old["last_updated"] and version == 2)
-    assert answers[4].json()["patient_profile"] == before[4]["patient_profile"] | {"first_name": "Jane"}
+    assert responses[4].json()["patient_profile"] == before[4]["patient_profile"] | {"first_name": "Jane"}
 
 
 @pytest.mark.usefixtures("hospitals_and_doctors")
@@ -160,11 +162,11 @@ async def test_refused_creates_do_not_affect_their_batch(
     bodies = [
         refused[number][0] if number in refused else new_patient_body(number) for number in range(CONCURRENT_REQUESTS)
     ]
-    answers = await post_all(client, bodies)
-    for number, answer in enumerate(answers):
+    responses = await post_all(client, bodies)
+    for number, response in enumerate(responses):
         _, status, detail_part = refused.get(number, (None, 201, ""))
-        assert answer.status_code == status
-        assert detail_part in answer.text
+        assert response.status_code == status
+        assert detail_part in response.text
     good = {f"pat-{number:02}" for number in range(CONCURRENT_REQUESTS) if number not in refused} | {"pat-90"}
     assert set(await connection.fetch("SELECT unique_id FROM patients")) == {(unique_id,) for unique_id in good}
     profiles = {row[0] for row in await connection.fetch("SELECT unique_id FROM profiles")}
@@ -184,9 +186,9 @@ async def test_concurrent_changes_of_one_record_are_all_applied(
         client.put(f"{PATIENTS}pat-0{number % 4 + 1}/", json={"patient_profile": {"unique_id": "prof", "email": email}})
         for number, email in enumerate(f"{number}@example.com" for number in range(12))
     ]
-    answers = await asyncio.gather(*same, *shared)
-    assert Counter(answer.status_code for answer in answers) == {200: 22}
-    races = [answer.json()["patient_race"] for answer in answers[:10]]
+    responses = await asyncio.gather(*same, *shared)
+    assert Counter(response.status_code for response in responses) == {200: 22}
+    races = [answer.json()["patient_race"] for answer in responses[:10]]
     assert races == [f"race {number}" for number in range(10)]
     assert await connection.fetchval("SELECT version FROM patients WHERE unique_id = 'pat-00'") == 11
     assert await connection.fetchval("SELECT version FROM profiles WHERE unique_id = 'prof'") == 12
@@ -209,14 +211,14 @@ async def test_failed_commit_fails_only_its_own_request(
             FOR EACH ROW EXECUTE FUNCTION fail()
         """
     )
-    answers = await post_all(
+    responses = await post_all(
         client,
         [
             new_patient_body(number, **({"patient_race": "refused"} if number == 5 else {}))
             for number in range(CONCURRENT_REQUESTS)
         ],
     )
-    assert [answer.status_code for answer in answers] == [
+    assert [response.status_code for response in responses] == [
         500 if number == 5 else 201 for number in range(CONCURRENT_REQUESTS)
     ]
     assert await connection.fetchval("SELECT count(*) FROM patients") == CONCURRENT_REQUESTS - 1
@@ -235,7 +237,7 @@ async def test_request_waiting_for_a_lock_does_not_delay_its_batch(
             for number in range(CONCURRENT_REQUESTS)
         ]
         others = await asyncio.gather(*(put for number, put in enumerate(puts) if number != 5))
-        assert Counter(answer.status_code for answer in others) == {200: CONCURRENT_REQUESTS - 1}
+        assert Counter(response.status_code for response in others) == {200: CONCURRENT_REQUESTS - 1}
         await wait_until_blocked(connection, 1)
         assert not puts[5].done()
     assert (await puts[5]).json()["patient_race"] == "new"
@@ -253,12 +255,12 @@ async def test_cancelled_requests_do_not_affect_their_batch(client: httpx.AsyncC
             await asyncio.sleep(0)
         for post in posts[::3]:
             post.cancel()
-        answers = await asyncio.gather(*posts, return_exceptions=True)
-        for number, answer in enumerate(answers):
+        responses = await asyncio.gather(*posts, return_exceptions=True)
+        for number, response in enumerate(responses):
             if number % 3:
-                assert isinstance(answer, httpx.Response)
-                assert answer.status_code == 201
-                assert (await client.get(answer.headers["Location"])).text == answer.text
+                assert isinstance(response, httpx.Response)
+                assert response.status_code == 201
+                assert (await client.get(response.headers["Location"])).text == response.text
 
 
 @pytest.fixture
@@ -282,11 +284,11 @@ async def test_batched_writes_keep_their_own_principal_and_scopes(
     def body(number: int) -> Body:
         return {"unique_id": f"pat-{number}", "patient_last_name": "Doe"}
 
-    answers = await asyncio.gather(
+    responses = await asyncio.gather(
         *(two_clients[number % 2].post(PATIENTS, json=body(number)) for number in range(CONCURRENT_REQUESTS))
     )
-    assert {answer.status_code for answer in answers} == {201}
-    for number, answer in enumerate(answers):
+    assert {response.status_code for response in responses} == {201}
+    for number, answer in enumerate(responses):
         expected = (("all", "fewer")[number % 2], answer.headers["X-Request-ID"])
         journaled = "SELECT split_part(actor, ':', 2), request_id FROM journal WHERE unique_id = $1"
         assert tuple(await connection.fetchrow(journaled, f"pat-{number}")) == expected
@@ -298,8 +300,8 @@ async def test_batched_writes_keep_their_own_principal_and_scopes(
         )
         for number in range(CONCURRENT_REQUESTS)
     ]
-    answers = await asyncio.gather(*profiles)
-    assert [answer.status_code for answer in answers] == [200, 403] * (CONCURRENT_REQUESTS // 2)
+    responses = await asyncio.gather(*profiles)
+    assert [answer.status_code for answer in responses] == [200, 403] * (CONCURRENT_REQUESTS // 2)
     assert await connection.fetchval("SELECT count(*) FROM profiles") == CONCURRENT_REQUESTS // 2
 
 

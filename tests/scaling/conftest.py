@@ -26,20 +26,20 @@ class RetryingClient(httpx.AsyncClient):
     async def request(self, *arguments: Any, **options: Any) -> httpx.Response:
         """Send a request until the response is not a 503."""
         async with asyncio.timeout(60):
-            while (answer := await super().request(*arguments, **options)).status_code == 503:
-                assert "Retry-After" in answer.headers
-        return answer
+            while (response := await super().request(*arguments, **options)).status_code == 503:
+                assert "Retry-After" in response.headers
+        return response
 
 
 async def send_until_served(urls: str | Sequence[str], calls: Sequence[RawRequest]) -> list[TimedResponse]:
     """Send all calls concurrently, and resend those that get a 503."""
-    answers = await send_concurrently(urls, calls)
-    while again := [number for number, answer in enumerate(answers) if answer.status == 503]:
+    responses = await send_concurrently(urls, calls)
+    while again := [number for number, response in enumerate(responses) if response.status == 503]:
         for number, answer in zip(
             again, await send_concurrently(urls, [calls[number] for number in again]), strict=True
         ):
-            answers[number] = answer
-    return answers
+            responses[number] = answer
+    return responses
 
 
 @dataclass(frozen=True)

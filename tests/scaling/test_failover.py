@@ -59,8 +59,8 @@ async def test_primary_dies_and_the_standby_takes_over(
         reading = serve(DATABASE_URL=standby.url)
         async with RetryingClient(base_url=reading.url) as client:
             assert (await client.get(f"{PATIENTS}?limit=1")).status_code == 200
-        (answer,) = await send_concurrently(reading.url, [RawRequest("POST", PATIENTS, {"patient_last_name": "Roe"})])
-        assert answer.status == 503, "the standby must refuse writes"
+        (response,) = await send_concurrently(reading.url, [RawRequest("POST", PATIENTS, {"patient_last_name": "Roe"})])
+        assert response.status == 503, "the standby must refuse writes"
 
         asked = await asyncio.to_thread(
             run_cli, "journal", "verify", DATABASE_URL=f"{standby.url}&target_session_attrs=read-write"
@@ -84,11 +84,11 @@ async def test_primary_dies_and_the_standby_takes_over(
             {503} | statuses_before_promotion,
             statuses_before_promotion,
         ):  # on connections that were open when the primary died, then on new ones
-            answers = await send_concurrently(served.url, calls)
-            assert {answer.status for answer in answers} <= statuses
-            assert {answer.status for answer in answers[1::2]} == {503}, "the standby must refuse writes"
-            assert max(answer.seconds for answer in answers) < 2
-        assert {answer.status for answer in answers} == statuses_before_promotion
+            responses = await send_concurrently(served.url, calls)
+            assert {answer.status for answer in responses} <= statuses
+            assert {answer.status for answer in responses[1::2]} == {503}, "the standby must refuse writes"
+            assert max(answer.seconds for answer in responses) < 2
+        assert {answer.status for answer in responses} == statuses_before_promotion
 
         await execute(standby.url, "SELECT pg_promote()")
         eventually(lambda: {httpx.get(f"{served.url}/readyz").status_code for _ in range(8)} == {204})

@@ -100,8 +100,8 @@ async def test_documented_pgbouncer_settings_work(serve: Serve, pooled_database:
         del settings[ours]
     with pooled_database.pooler(**settings) as url:
         served = serve_through(serve, url)
-        (answer,) = await send_concurrently(served.url, [RawRequest("POST", PATIENTS, {"patient_last_name": "Doe"})])
-    assert answer.status == 201
+        (response,) = await send_concurrently(served.url, [RawRequest("POST", PATIENTS, {"patient_last_name": "Doe"})])
+    assert response.status == 201
 
 
 async def test_no_update_is_lost(serve: Serve, pooled_database: PooledDatabase) -> None:
@@ -113,11 +113,11 @@ async def test_no_update_is_lost(serve: Serve, pooled_database: PooledDatabase) 
         one = f"{PATIENTS}pat/"
         async with RetryingClient(base_url=served.url, timeout=60) as client:
             made = await asyncio.gather(*(client.post(PATIENTS, json=body, headers=key) for _ in range(40)))
-            assert {(answer.status_code, answer.content) for answer in made} == {(201, made[0].content)}
+            assert {(response.status_code, response.content) for response in made} == {(201, made[0].content)}
             tag = {"If-Match": made[0].headers["ETag"]}
             changes = [client.put(one, json={"patient_race": str(number)}, headers=tag) for number in range(40)]
-            answers = await asyncio.gather(*changes)
-        assert sorted(answer.status_code for answer in answers) == [200] + [412] * 39
+            responses = await asyncio.gather(*changes)
+        assert sorted(answer.status_code for answer in responses) == [200] + [412] * 39
 
 
 async def test_session_settings_hold_through_pgbouncer(
@@ -144,8 +144,8 @@ async def test_session_settings_hold_through_pgbouncer(
                 client.post(path, json=body, headers={"Idempotency-Key": str(number)})
                 for number, (path, body) in enumerate([create, find] * 20)
             ]
-            answers = await asyncio.gather(*calls)
-        assert [answer.status_code for answer in answers] == [201, 200] * 20
+            responses = await asyncio.gather(*calls)
+        assert [response.status_code for response in responses] == [201, 200] * 20
     seen = await connection.fetch(
         "SELECT DISTINCT key, value FROM seen, json_each_text(settings) WHERE key = ANY($1)", list(SESSION_SETTINGS)
     )
@@ -171,10 +171,10 @@ async def test_a_locked_row_is_503_in_time(
             waiting = asyncio.ensure_future(send_concurrently(served.url, [change] * POOLER_SESSION_COUNT))
             await wait_until_blocked(connection, POOLER_SESSION_COUNT)
             others = await send_concurrently(served.url, [RawRequest("GET", f"{PATIENTS}pat1/")] * 4)
-            answers = [*await waiting, *others]
-            assert {answer.status for answer in answers} <= {200, 503}
-            assert [answer.status for answer in answers[:POOLER_SESSION_COUNT]] == [503] * POOLER_SESSION_COUNT
-            assert max(answer.seconds for answer in answers) < 2
+            responses = [*await waiting, *others]
+            assert {response.status for response in responses} <= {200, 503}
+            assert [answer.status for answer in responses[:POOLER_SESSION_COUNT]] == [503] * POOLER_SESSION_COUNT
+            assert max(answer.seconds for answer in responses) < 2
             await wait_until_nothing_blocked(connection, within_seconds=1)
         for call in (change, RawRequest("GET", f"{PATIENTS}pat1/")):
             (answer,) = await send_concurrently(served.url, [call])
@@ -188,7 +188,7 @@ async def test_a_disconnect_cancels_only_its_own_statement(
     with pooled_database.pooler() as url:
         served = serve_through(serve, url)
         made = [RawRequest("POST", PATIENTS, {"unique_id": f"pat{n}", "patient_last_name": "D"}) for n in range(2)]
-        assert {answer.status for answer in await send_concurrently(served.url, made)} == {201}
+        assert {response.status for response in await send_concurrently(served.url, made)} == {201}
         async with connection.transaction():
             await connection.execute("SELECT FROM patients WHERE unique_id = 'pat0' FOR UPDATE")
             for _ in range(5):
@@ -208,11 +208,11 @@ async def test_requests_recover_after_the_pooler_restarts(serve: Serve, pooled_d
     calls = [RawRequest("GET", f"{PATIENTS}?limit=1"), RawRequest("POST", PATIENTS, {"patient_last_name": "D"})] * 5
     with pooled_database.pooler(port=port) as url:
         served = serve_through(serve, url)
-        assert {answer.status for answer in await send_concurrently(served.url, calls)} == {200, 201}
+        assert {response.status for response in await send_concurrently(served.url, calls)} == {200, 201}
     for _ in range(2):
-        answers = await send_concurrently(served.url, calls)
-        assert {answer.status for answer in answers} == {503}
-        assert max(answer.seconds for answer in answers) < 2
+        responses = await send_concurrently(served.url, calls)
+        assert {answer.status for answer in responses} == {503}
+        assert max(answer.seconds for answer in responses) < 2
     with pooled_database.pooler(port=port):
         eventually(lambda: httpx.get(f"{served.url}/readyz").status_code == 204, within_seconds=5)
         eventually(lambda: {httpx.get(f"{served.url}{PATIENTS}?limit=1").status_code for _ in range(8)} == {200})

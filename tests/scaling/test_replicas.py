@@ -69,9 +69,9 @@ async def clients(replicas: Replicas) -> AsyncIterator[Clients]:
 
 async def create_patient(client: httpx.AsyncClient, **fields: Any) -> httpx.Response:
     """Create a separate patient."""
-    answer = await client.post(PATIENTS, json={"patient_last_name": "Doe", **fields})
-    assert answer.status_code == 201
-    return answer
+    response = await client.post(PATIENTS, json={"patient_last_name": "Doe", **fields})
+    assert response.status_code == 201
+    return response
 
 
 async def test_no_update_is_lost(clients: Clients) -> None:
@@ -84,10 +84,10 @@ async def test_no_update_is_lost(clients: Clients) -> None:
             while True:
                 read = await here.get(path)
                 body = {"patient_race": str(int(read.json()["patient_race"]) + 1)}
-                answer = await there.put(path, json=body, headers={"If-Match": read.headers["ETag"]})
-                if answer.status_code == 200:
+                response = await there.put(path, json=body, headers={"If-Match": read.headers["ETag"]})
+                if response.status_code == 200:
                     break
-                assert answer.status_code == 412, answer.text
+                assert response.status_code == 412, response.text
                 refused += 1
         return refused
 
@@ -103,9 +103,9 @@ async def test_one_tag_is_good_for_one_change(replicas: Replicas, clients: Clien
     created = await create_patient(clients[0])
     path, tag = created.headers["Location"], created.headers["ETag"]
     calls = [RawRequest("PUT", path, {"patient_race": str(number)}, {"If-Match": tag}) for number in range(40)]
-    answers = await send_until_served(replicas, calls)
-    assert Counter(answer.status for answer in answers) == {200: 1, 412: 39}
-    (winner,) = (answer.json() for answer in answers if answer.status == 200)
+    responses = await send_until_served(replicas, calls)
+    assert Counter(response.status for response in responses) == {200: 1, 412: 39}
+    (winner,) = (answer.json() for answer in responses if answer.status == 200)
     for client in clients:
         assert (await client.get(path)).json() == winner
 
@@ -114,14 +114,14 @@ async def test_an_idempotency_key_creates_one_patient_across_replicas(replicas: 
     """A POST sent 20 times with one Idempotency-Key to both replicas creates one patient, and both replay it."""
     key = {"Idempotency-Key": secrets.token_hex(8)}
     body = {"patient_last_name": "Doe", "patient_profile": {"unique_id": f"prof-{key['Idempotency-Key']}"}}
-    answers = await send_until_served(replicas, [RawRequest("POST", PATIENTS, body, key)] * 20)
-    assert {answer.status for answer in answers} == {201}
-    assert len({answer.content for answer in answers}) == 1
-    assert sum("idempotency-replayed" not in answer.headers for answer in answers) == 1
+    responses = await send_until_served(replicas, [RawRequest("POST", PATIENTS, body, key)] * 20)
+    assert {response.status for response in responses} == {201}
+    assert len({answer.content for answer in responses}) == 1
+    assert sum("idempotency-replayed" not in answer.headers for answer in responses) == 1
     for client in clients:
         again = await client.post(PATIENTS, json=body, headers=key)
         assert again.headers["Idempotency-Replayed"] == "true"
-        assert again.content == answers[0].content
+        assert again.content == responses[0].content
 
 
 async def test_pages_continue_at_the_other_replica(replicas: Replicas, clients: Clients) -> None:
@@ -131,7 +131,7 @@ async def test_pages_continue_at_the_other_replica(replicas: Replicas, clients: 
         RawRequest("POST", PATIENTS, {"unique_id": unique_id, "patient_last_name": "Paged", "patient_race": "P"})
         for unique_id in ids
     ]
-    assert {answer.status for answer in await send_until_served(replicas, made)} == {201}
+    assert {response.status for response in await send_until_served(replicas, made)} == {201}
     turns = cycle(clients)
     link = f"{PATIENTS}?patient_race=P&limit=2"
     listed = []
@@ -157,9 +157,9 @@ async def test_concurrent_profile_upserts_at_both_replicas_succeed(replicas: Rep
     for number in range(200):
         profile = {"unique_id": f"upserted{number % 20}", "first_name": f"Given by {number}"}
         calls.append(RawRequest("POST", PATIENTS, {"patient_last_name": "Doe", "patient_profile": profile}))
-    answers = await send_until_served(replicas, calls)
-    assert Counter(answer.status for answer in answers) == {201: 200}
-    for call, answer in zip(calls, answers, strict=True):
+    responses = await send_until_served(replicas, calls)
+    assert Counter(response.status for response in responses) == {201: 200}
+    for call, answer in zip(calls, responses, strict=True):
         assert call.body is not None
         assert answer.json()["patient_profile"]["first_name"] == call.body["patient_profile"]["first_name"]
 
@@ -172,13 +172,13 @@ async def test_concurrent_link_replacements_at_both_replicas_are_atomic(replicas
     made += [
         RawRequest("POST", "/doctors/doctors/", {"unique_id": f"doc{n}", "doctor_first_name": "D"}) for n in range(9)
     ]
-    assert {answer.status for answer in await send_until_served(replicas, made)} == {201}
+    assert {response.status for response in await send_until_served(replicas, made)} == {201}
     path = (await create_patient(clients[0], **pair_body(0))).headers["Location"]
-    answers = await send_until_served(
+    responses = await send_until_served(
         replicas, [RawRequest("PUT", path, pair_body(number % PAIR_COUNT)) for number in range(200)]
     )
-    assert Counter(answer.status for answer in answers) == {200: 200}
-    for number, answer in enumerate(answers):
+    assert Counter(answer.status for answer in responses) == {200: 200}
+    for number, answer in enumerate(responses):
         assert shown_pair(answer.json()) == VALID_PAIRS[number % PAIR_COUNT]
     for client in clients:
         assert shown_pair((await client.get(path)).json()) in VALID_PAIRS

@@ -22,8 +22,8 @@ def create_patients(client: httpx.AsyncClient) -> CreatePatients:
             first, _, last = name.partition(" ")
             bodies += ({"unique_id": unique_id, "patient_first_name": first, "patient_last_name": last},)
         for body in bodies:
-            answer = await client.post(PATIENTS, json=body)
-            assert answer.status_code == 201, answer.text
+            response = await client.post(PATIENTS, json=body)
+            assert response.status_code == 201, response.text
 
     return create
 
@@ -33,12 +33,12 @@ def search_ids(client: httpx.AsyncClient) -> SearchIds:
     """Return a function that searches by GET and by POST, which must agree, and returns the found ids in order."""
 
     async def search(text: str) -> list[str]:
-        answer = await client.post(SEARCH, json={"search": text, "count": "exact"})
-        assert answer.status_code == 200, answer.text
+        response = await client.post(SEARCH, json={"search": text, "count": "exact"})
+        assert response.status_code == 200, response.text
         by_query = await client.get(PATIENTS, params={"search": text, "count": "exact"})
-        assert by_query.content == answer.content
-        ids = [record["unique_id"] for record in answer.json()]
-        assert answer.headers["X-Total-Count"] == by_query.headers["X-Total-Count"] == str(len(ids))
+        assert by_query.content == response.content
+        ids = [record["unique_id"] for record in response.json()]
+        assert response.headers["X-Total-Count"] == by_query.headers["X-Total-Count"] == str(len(ids))
         return ids
 
     return search

@@ -226,9 +226,9 @@ async def test_hostile_texts_find_nobody_without_error(
 ) -> None:
     """A hostile text finds nobody and causes no error."""
     await create_patients(one="Thabo Dube")
-    answer = await client.post(SEARCH, json={"search": text})
-    assert answer.status_code == 200
-    assert answer.json() == []
+    response = await client.post(SEARCH, json={"search": text})
+    assert response.status_code == 200
+    assert response.json() == []
 
 
 @pytest.mark.parametrize(
@@ -244,21 +244,21 @@ async def test_hostile_texts_find_nobody_without_error(
 )
 async def test_search_text_over_200_characters_or_8_words_is_422(client: httpx.AsyncClient, text: str) -> None:
     """More than 200 characters or 8 words are a 422 that names the parameter and does not repeat the text."""
-    for place, answer in {
+    for place, response in {
         "body": await client.post(SEARCH, json={"search": text}),
         "query": await client.get(PATIENTS, params={"search": text}),
     }.items():
-        assert answer.status_code == 422
-        assert [error["loc"] for error in answer.json()["errors"]] == [[place, "search"]]
-        assert text[:9] not in answer.text
+        assert response.status_code == 422
+        assert [error["loc"] for error in response.json()["errors"]] == [[place, "search"]]
+        assert text[:9] not in response.text
 
 
 @pytest.mark.parametrize("text", ["a" * 900_000, "1" * 900_000 + "a", "@" * 900_000, "a1 " * 300_000])
 async def test_huge_search_text_is_refused_by_its_length(client: httpx.AsyncClient, text: str) -> None:
     """A huge text is refused by its length, before any work that takes more than linear time."""
-    answer = await client.post(SEARCH, json={"search": text})
-    assert answer.status_code == 422
-    assert answer.json()["errors"][0]["type"] == "string_too_long"
+    response = await client.post(SEARCH, json={"search": text})
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["type"] == "string_too_long"
 
 
 @pytest.mark.parametrize("text", ["annemarie botha", "anne-marie", "marie anne", "botha anne"])
@@ -315,11 +315,11 @@ async def test_search_pages_add_up_to_the_whole_result(
     assert whole.headers["X-Total-Count"] == str(len(expected))
     for limit in (1, 2, 5):
         found: list[str] = []
-        answer = await client.post(SEARCH, json={**query, "limit": limit})
-        while "Next-Cursor" in answer.headers:
-            found += [record["unique_id"] for record in answer.json()]
-            answer = await client.post(SEARCH, json={"cursor": answer.headers["Next-Cursor"], "limit": limit})
-        assert found + [record["unique_id"] for record in answer.json()] == expected
+        response = await client.post(SEARCH, json={**query, "limit": limit})
+        while "Next-Cursor" in response.headers:
+            found += [record["unique_id"] for record in response.json()]
+            response = await client.post(SEARCH, json={"cursor": response.headers["Next-Cursor"], "limit": limit})
+        assert found + [record["unique_id"] for record in response.json()] == expected
 
 
 @pytest.mark.parametrize("ordering", [None, "patient_last_name"])
@@ -330,11 +330,11 @@ async def test_close_matches_added_later_hide_no_distant_match(
     names = ("Kroisenbergh", "Kruisenbargk", "Kruisxnberga", "Kruizenburge")
     await create_patients(**{f"p{number}": f"Ann {name}" for number, name in enumerate(names)})
     query = {"search": "kruisenberge", "limit": 1, **({} if ordering is None else {"ordering": ordering})}
-    answer = await client.post(SEARCH, json=query)
+    response = await client.post(SEARCH, json=query)
     await create_patients(new="Ann Kruisenberge", **{f"other{number}": "Ann Kruisenbergs" for number in range(9)})
-    found = [answer.json()[0]["unique_id"]]
-    while "Next-Cursor" in answer.headers:
-        answer = await client.post(SEARCH, json={"cursor": answer.headers["Next-Cursor"], "limit": 1})
-        found += [record["unique_id"] for record in answer.json()]
+    found = [response.json()[0]["unique_id"]]
+    while "Next-Cursor" in response.headers:
+        response = await client.post(SEARCH, json={"cursor": response.headers["Next-Cursor"], "limit": 1})
+        found += [record["unique_id"] for record in response.json()]
     assert {unique_id for unique_id in found if unique_id.startswith("p")} == {"p0", "p1", "p2", "p3"}
     assert len(found) == len(set(found))

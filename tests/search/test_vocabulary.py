@@ -43,8 +43,8 @@ async def test_concurrent_writes_of_the_same_words_do_not_deadlock(
         {"patient_first_name": " ".join(names[n % 4 :] + names[: n % 4]), "patient_last_name": f"New {n % 3}"}
         for n in range(40)
     ]
-    answers = await asyncio.gather(*(client.post(PATIENTS, json=body) for body in bodies))
-    assert {answer.status_code for answer in answers} == {201}
+    responses = await asyncio.gather(*(client.post(PATIENTS, json=body) for body in bodies))
+    assert {response.status_code for response in responses} == {201}
     assert {"aab", "bbc", "ccd", "dde"} <= await name_words(connection)
     deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
     assert await connection.fetchval(deadlocks) == 0
@@ -74,7 +74,7 @@ async def test_search_finds_no_patient_outside_the_scope(scoped_clients: ScopedC
             who: (await client.post(SEARCH, json={"search": text, "count": "exact"}))
             for who, client in scoped_clients._asdict().items()
         }
-        visible_ids = {who: {record["unique_id"] for record in answer.json()} for who, answer in responses.items()}
+        visible_ids = {who: {record["unique_id"] for record in response.json()} for who, response in responses.items()}
         assert "pat-Kruisenberge" in visible_ids["b"] & visible_ids["both"] & visible_ids["free"]
         assert "pat-Kruisenberge" not in visible_ids["a"]
         assert {who: int(answer.headers["X-Total-Count"]) for who, answer in responses.items()} == {

@@ -46,16 +46,16 @@ def patient_bodies(count: int, **more: Any) -> list[dict[str, Any]]:
 
 async def list_patients(client: httpx.AsyncClient) -> Sequence[dict[str, Any]]:
     """Return all patients as the list shows them."""
-    answer = await client.get(PATIENTS)
-    assert answer.status_code == 200
-    listed: list[dict[str, Any]] = answer.json()
+    response = await client.get(PATIENTS)
+    assert response.status_code == 200
+    listed: list[dict[str, Any]] = response.json()
     return listed
 
 
 async def get_patient(client: httpx.AsyncClient, unique_id: str) -> dict[str, Any]:
-    answer = await client.get(f"{PATIENTS}{unique_id}/")
-    assert answer.status_code == 200, unique_id
-    found: dict[str, Any] = answer.json()
+    response = await client.get(f"{PATIENTS}{unique_id}/")
+    assert response.status_code == 200, unique_id
+    found: dict[str, Any] = response.json()
     return found
 
 

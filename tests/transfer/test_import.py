@@ -50,9 +50,9 @@ async def test_import_errors_are_those_of_the_api(database_url: str, client: htt
     """An import reports the same errors with the same messages and locations as posting each line."""
     expected = set()
     for line, body in enumerate(INVALID_BODIES, start=1):
-        answer = await client.post(PATIENTS, json=body)
-        assert answer.status_code == 422, body
-        for error in answer.json()["errors"]:
+        response = await client.post(PATIENTS, json=body)
+        assert response.status_code == 422, body
+        for error in response.json()["errors"]:
             expected.add((line, ".".join(map(str, error["loc"][1:])), error["msg"], error["type"]))
     run = await run_cli_on(
         database_url, "import", "-", "--errors", tmp_path / "errors.csv", stdin=ndjson(INVALID_BODIES)

@@ -131,14 +131,14 @@ async def test_an_import_and_concurrent_writers_both_succeed(
     await run_import(database_url, "-", stdin=ndjson(patient_bodies(RECORD_COUNT // 2, hospital_ids=["hos123"])))
     file = tmp_path / "patients.ndjson"
     file.write_text(ndjson(patient_bodies(RECORD_COUNT // 2, patient_town="Imported", hospital_ids=["hos456"])))
-    answers: list[int] = []
+    responses: list[int] = []
     stop = asyncio.Event()
 
     async def change(place: int) -> None:
         while not stop.is_set():
             place = (place - 1) % (RECORD_COUNT // 2)
             body = {"patient_region": "Changed", "patient_profile": {"unique_id": "parent", "email": f"{place}@x.org"}}
-            answers.append((await client.put(f"{PATIENTS}pat{place}/", json=body)).status_code)
+            responses.append((await client.put(f"{PATIENTS}pat{place}/", json=body)).status_code)
 
     writers = [asyncio.create_task(change(place)) for place in (1000, 3000, 5000)]
     try:
@@ -148,8 +148,8 @@ async def test_an_import_and_concurrent_writers_both_succeed(
         await asyncio.gather(*writers)
     assert f"0 created, {RECORD_COUNT // 2:,} updated" in run.stdout
     # a write that waits for a patient that the import has locked until its end gets a 503
-    assert set(answers) <= {200, 503}
-    assert answers.count(200) > 3
+    assert set(responses) <= {200, 503}
+    assert responses.count(200) > 3
     listed = await list_patients(client)
     assert {one["patient_town"] for one in listed} == {"Imported"}
     assert {json.dumps(one["patient_hospital"]) for one in listed} == {
@@ -188,11 +188,11 @@ async def test_names_are_created_and_found_during_an_import(
     file.write_text(ndjson(lines))
     importing = asyncio.create_task(run_cli_on(database_url, "import", file))
     await await_writing(connection)
-    answer = await client.post(PATIENTS, json={"patient_first_name": "Quetzal", "patient_last_name": "Doe"})
-    assert answer.status_code == 201, answer.text
+    response = await client.post(PATIENTS, json={"patient_first_name": "Quetzal", "patient_last_name": "Doe"})
+    assert response.status_code == 201, response.text
     assert not importing.done(), "the import ended too early for this test"
     found = await client.post(f"{PATIENTS}search/", json={"search": "quetzla"})
-    assert [one["unique_id"] for one in found.json()] == [answer.json()["unique_id"]]
+    assert [one["unique_id"] for one in found.json()] == [response.json()["unique_id"]]
     assert (await importing).returncode == 0
     found = await client.post(f"{PATIENTS}search/", json={"search": "xolotlna"})
     assert [one["unique_id"] for one in found.json()] == ["one"]

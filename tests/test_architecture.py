@@ -234,7 +234,7 @@ def test_every_resource_route_declares_a_scope() -> None:
 
 
 def test_audited_routes_are_tagged_with_their_table() -> None:
-    """The tag of an audited route is the resource in its audit rows, which are compared with the journal by that name."""
+    """The tag of an audited route is the resource in its audit rows, by which these refer to the journal."""
     app = create_app(Settings.model_validate({"database_url": "postgresql://never-asked/"}))
     routes = [route.original_route for route in iter_route_contexts(app.routes)]
     tags = {str(route.tags[0]) for route in routes if isinstance(route, AuditedRoute)}

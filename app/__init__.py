@@ -1,1 +1,1 @@
-"""Patients API: a small, fast, trustworthy microservice that keeps a clinic group's patients."""
+"""Patients API: a small, fast, trustworthy microservice that stores the patients of a group of clinics."""

@@ -1,4 +1,4 @@
-"""Background tasks that each process of the service runs when it starts and then once an hour."""
+"""Background tasks that each process of the service runs at startup and then once an hour."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from app.db.database import Database
 
 BACKGROUND_TASK_INTERVAL_SECONDS = 3600
 BACKGROUND_TASKS = (delete_expired_keys, add_months)
-"""The background tasks. Each task logs its own failures and makes up for them in its next run."""
+"""The background tasks. Each task logs its own failures. The next run does what a failed run left undone."""
 
 
 async def run_background_tasks(database: Database) -> None:
@@ -20,7 +20,7 @@ async def run_background_tasks(database: Database) -> None:
 async def run_background_tasks_periodically(database: Database) -> None:
     """Run all background tasks every `BACKGROUND_TASK_INTERVAL_SECONDS`, until this coroutine is cancelled.
 
-    The first run is after one interval.
+    The first run starts after one interval.
     """
     while True:
         await asyncio.sleep(BACKGROUND_TASK_INTERVAL_SECONDS)

@@ -1,4 +1,4 @@
-"""The examples in the API contract that frontends were written against, word for word."""
+"""The examples from the API contract, word for word. Existing frontends were written against this contract."""
 
 from typing import Any
 

@@ -18,8 +18,8 @@ from app.patients.schemas import PatientCreate
 from app.patients.service import PatientService
 
 DEMO_DATA_LOCK_KEY = 0x64656D6F
-"""Key of the advisory lock under which demo data is inserted. The number is arbitrary (`demo` in ASCII), but all
-versions of the service must use the same one."""
+"""Key of the advisory lock under which demo data is inserted. The number is arbitrary (the word "demo" in ASCII), but
+all versions of the service must use the same number."""
 HOSPITAL_NAMES = {
     "hos123": "General Hospital",
     "hos456": "St. Mary's Hospital",

@@ -44,7 +44,8 @@ class FieldError(NamedTuple):
 class ServiceError(Exception):
     """An error that becomes a problem response with the HTTP status `status`.
 
-    The response contains `detail`, which tells the client what to do, the list `errors`, and the `headers`.
+    `detail` is the message of the response and tells the client what to do. `errors` are the errors that the response
+    lists, and `headers` are further headers of the response.
     """
 
     status: ClassVar[HTTPStatus]
@@ -117,9 +118,9 @@ class IdentifierRetiredError(ConflictError):
 
 class InUseError(ConflictError):
     def __init__(self, resource: str, patient_count: int | None) -> None:
-        """State the number of linked patients in the message.
+        """State in the message how many patients are linked to the record.
 
-        `patient_count` is None if the client may not learn the number.
+        If the client may not learn this number, `patient_count` is None and the message says "one or more".
         """
         count = {None: "One or more patients are", 1: "1 patient is"}.get(
             patient_count, f"{patient_count} patients are"

@@ -1,4 +1,4 @@
-"""Record ids: the form that they must have, and the generation of new ones."""
+"""Ids of records: the form that they must have, and a function that generates new ids."""
 
 import re
 import secrets
@@ -12,7 +12,7 @@ _BASE32_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 """Crockford's base32 alphabet in lowercase. Encoded values sort in the order of their bytes, and no letter can be
 mistaken for a digit."""
 _BASE32_PAIRS = [first + second for first in _BASE32_ALPHABET for second in _BASE32_ALPHABET]
-"""The two base32 characters for each ten-bit value, which is the index in this list."""
+"""The two base32 characters for each ten-bit value. The index in this list is the value."""
 _BYTE_TO_BASE32_TABLE = "".join(_BASE32_ALPHABET[byte & 31] for byte in range(256)).encode()
 """Table for `bytes.translate` that maps each byte to the base32 character of its low five bits."""
 

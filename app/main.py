@@ -1,4 +1,4 @@
-"""Builds the FastAPI application from its routers, middleware and error handlers; the place to start reading."""
+"""Builds the FastAPI application from its routers, middleware and error handlers. Start reading the code here."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -11,8 +11,8 @@ memory that lies between blocks in use."""
 
 
 TRIM_DELAY_SECONDS = 1
-"""Seconds between the end of memory-intensive work and the call to `malloc_trim`. By then, the memory of the work is
-freed."""
+"""Seconds between the end of memory-intensive work and the call to `malloc_trim`. The work has freed its memory by
+then."""
 _scheduled: list[asyncio.TimerHandle] = []
 """The scheduled call to `malloc_trim`. The list is empty or contains one call."""
 

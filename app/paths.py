@@ -16,5 +16,5 @@ def list_path(resource: str) -> str:
 
 
 def record_path(resource: str, unique_id: str = "{unique_id}") -> str:
-    """Return the path of one record. Without `unique_id`, return the path template of such records."""
+    """Return the path of one record of a resource. Without `unique_id`, return the path template of all its records."""
     return f"{list_path(resource)}{unique_id}/"

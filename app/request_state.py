@@ -8,13 +8,13 @@ from typing import Any
 from starlette.types import Scope
 
 UNKNOWN_ROUTE = "(none)"
-"""Name of the route in logs and metrics if no route has matched the request (yet)."""
+"""Value that logs and metrics contain instead of a route, as long as no route has matched the request."""
 
 _KEY = "request"
 
 
 def never_gone() -> bool:
-    """Return False: the client counts as connected if the server cannot detect that it disconnects."""
+    """Return False, so that the client counts as connected. Used if the server cannot detect a disconnect."""
     return False
 
 
@@ -33,16 +33,18 @@ class RequestState:
     """The name of the principal. It is set as soon as the credentials are verified, so that the log contains it even if
     the request is then rejected. It is None if no credentials were verified."""
     principal: Any = None
-    """The authenticated `app.auth.principal.Principal`. The type is Any, because importing it would be circular."""
+    """The authenticated principal, an `app.auth.principal.Principal`. It is annotated as Any to avoid a circular
+    import."""
     audit: Any = None
-    """The request's `app.audit.recorder.RequestAudit`. The type is Any, because importing it would be circular."""
+    """The audit of the request, an `app.audit.recorder.RequestAudit`. It is annotated as Any to avoid a circular
+    import."""
     release_stream_slot: Callable[[], None] | None = None
-    """Function that releases the slot that the request holds for a streamed list, or None if it holds none. It is
-    called after the response was sent or abandoned."""
+    """Function that releases the slot that the request holds for a streamed list, or None if it holds none. The
+    function is called after the response has been sent or abandoned."""
 
     @classmethod
     def from_scope(cls, scope: Scope) -> "RequestState":
-        """Return the state of the request that has this ASGI scope."""
+        """Return the state of the request to which this ASGI scope belongs."""
         state: RequestState = scope["state"][_KEY]
         return state
 

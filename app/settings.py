@@ -1,7 +1,8 @@
 """All settings of the service, each documented where it is declared.
 
-The environment variables `DATABASE_URL` and `DATABASE_URL_FILE` have their conventional names. The names of all others
-begin with `PATIENTS_`. A test checks that the README's table lists the settings of this file in the same order.
+The environment variables `DATABASE_URL` and `DATABASE_URL_FILE` have their conventional names. The names of all other
+variables begin with `PATIENTS_`. A test checks that the README's table lists the settings of this file in the same
+order.
 """
 
 import os
@@ -20,14 +21,14 @@ ENVIRONMENT_PREFIX = "PATIENTS_"
 
 
 def is_secure_url(url: str) -> bool:
-    """Return whether responses from `url` are authentic, because the URL uses https or points to this machine."""
+    """Return whether `url` uses https or points to this machine, so that responses from it are authentic."""
     parts = urlsplit(url)
     is_local = parts.scheme == "http" and parts.hostname in {"127.0.0.1", "::1", "localhost"}
     return bool(parts.netloc) and (parts.scheme == "https" or is_local)
 
 
 class InvalidSettingsError(Exception):
-    """One or more environment variables are invalid. The message names each of these variables, but not its value."""
+    """One or more environment variables are invalid. The message names these variables, but contains no values."""
 
 
 class Settings(BaseSettings):
@@ -50,24 +51,26 @@ class Settings(BaseSettings):
     """The directory in which the embedded PostgreSQL stores its data."""
 
     pool_size: int = Field(default=max(4, 2 * (os.cpu_count() or 1)), ge=1, le=1000)
-    """Maximum number of database connections per worker process; by default twice the number of cores, at least 4."""
+    """Maximum number of database connections per worker process. The default is twice the number of cores, but at least
+    4."""
 
     list_cap: int | None = Field(default=None, ge=1, le=10_000)
-    """Maximum number of records in the response to a list request without `limit`, up to 10,000. The `Link` header of
-    the response leads to the next records. If this is unset, the response contains the whole list."""
+    """Maximum number of records in the response to a list request without `limit`. The setting is at most 10,000. The
+    `Link` header of the response leads to the next records. If this is unset, the response contains the whole list."""
 
     phone_region: str = "ZA"
     """Country (ISO 3166-1 code, such as `ZA`) that is assumed for phone numbers without a country code."""
 
     require_if_match: bool = False
-    """Whether PUT, PATCH and DELETE requests must have an `If-Match` header. Without it, the response is a 428."""
+    """Whether PUT, PATCH and DELETE requests must have an `If-Match` header. If so, requests without it get a 428."""
 
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Browser origins that may call the service, comma-separated: `https://app.example.org,http://localhost:5173`."""
 
     auth: Literal["off", "required"] | None = None
-    """Whether requests need credentials: `required`, the default, or `off`. `serve` sets `off` by itself only if it
-    uses the embedded database, listens only on this machine, and no setting implies remote clients."""
+    """Whether requests need credentials: `required`, the default, or `off`. If this is unset, `serve` turns
+    authentication off only if it uses the embedded database, if it listens only on this machine, and if no setting
+    implies remote clients."""
 
     oidc_issuer: str | None = None
     """Issuer URL of the identity provider whose access tokens are accepted. If unset, only API keys are accepted."""
@@ -86,7 +89,8 @@ class Settings(BaseSettings):
     """Maximum rate of requests per principal in each worker process, such as `1200/minute`, or `off` for no limit."""
 
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
-    """Host names under which clients may call the service, comma-separated, also as `*.example.org`. If unset, any."""
+    """Host names under which clients may call the service, comma-separated. `*.example.org` stands for all subdomains.
+    If this is unset, any host name is allowed."""
 
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
     """IP addresses or networks of the proxies that are trusted to send `X-Forwarded-…` headers, comma-separated."""
@@ -99,17 +103,17 @@ class Settings(BaseSettings):
     disconnected after at most twice this time."""
 
     transaction_batching: bool = True
-    """Whether concurrent changes of the same kind share a transaction, which multiplies the rate of changes."""
+    """Whether concurrent changes of the same kind share a transaction, which multiplies write throughput."""
 
     slow_query_ms: int = Field(default=500, ge=1, le=60_000)
-    """Minimum duration in milliseconds for which a database statement is logged as a warning."""
+    """Duration in milliseconds. A database statement that takes at least this long is logged as a warning."""
 
     audit_reads: bool | None = None
     """Whether reads of patients and profiles are audited. Changes to them are always audited."""
 
     audit_days: int = Field(default=2190, ge=1, le=36_500)
-    """Minimum number of days for which audit entries are kept, by default six years (HIPAA, 164.316(b)(2)). The
-    command `patients-api audit prune` removes a month once all its entries are older."""
+    """Minimum number of days for which audit entries are kept, by default six years (HIPAA, 164.316(b)(2)). The command
+    `patients-api audit prune` removes the entries of a month when all of them are older."""
 
     @field_validator("phone_region")
     @classmethod
@@ -126,7 +130,7 @@ class Settings(BaseSettings):
         try:
             _ = url and urlsplit(url.get_secret_value()).port
         except ValueError:
-            # the message of the error is not used, because it quotes a part of the password
+            # the message of this error is not used, because it quotes part of the password
             raise ValueError("is not a URL: in a password, write / as %2F, # as %23, ? as %3F and @ as %40") from None
         return url
 
@@ -216,7 +220,7 @@ class Settings(BaseSettings):
 
     @property
     def effective_rate_limit(self) -> str | None:
-        """The rate limit that applies, such as `1200/minute`; None for no limit.
+        """The rate limit that applies, such as `1200/minute`, or None if there is no limit.
 
         By default, there is no limit if requests need no credentials.
         """
@@ -240,8 +244,8 @@ class Settings(BaseSettings):
         """Return the settings that the environment variables specify.
 
         Raises:
-            InvalidSettingsError: a value is invalid, or a `PATIENTS_…` variable is not the name of any setting and may
-                be mistyped.
+            InvalidSettingsError: a value is invalid, or the name of a `PATIENTS_…` variable is not that of any setting,
+                so that it may be mistyped.
         """
         valid_names = {
             f"{ENVIRONMENT_PREFIX}{name}".upper() for name in cls.model_fields if not name.startswith("database_url")

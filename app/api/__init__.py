@@ -1,1 +1,1 @@
-"""HTTP code that all resources share. The routes of each resource are in its own package, such as `app.patients`."""
+"""HTTP code that all resources share. The package of a resource, such as `app.patients`, contains its routes."""

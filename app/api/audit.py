@@ -35,13 +35,19 @@ class AuditEntrySource(ListSource):
         self._parameters = parameters
 
     async def page(self, after: str | None, limit: int) -> list[SimpleListItem]:
-        """Return up to `limit` entries that are older than the position `after`; None starts with the newest entry."""
+        """Return up to `limit` entries that are older than the position `after`.
+
+        If `after` is None, start with the newest entry.
+        """
         async with self._database.search_snapshot(self._principal_name) as connection:
             return await list_entries(connection, self._parameters, AuditPosition.from_text(after), limit)
 
 
 class AccessEventSource(ListSource):
-    """The reads of and changes to one patient and its profile, newest first. The patient may have been deleted."""
+    """The events in which one patient or its profile was read or changed, newest first.
+
+    The patient may have been deleted.
+    """
 
     def __init__(self, request: Request, repository_class: type[Repository], unique_id: str, _: PageParameters) -> None:
         self._database = get_services(request).database
@@ -50,7 +56,9 @@ class AccessEventSource(ListSource):
         self._unique_id = unique_id
 
     async def page(self, after: str | None, limit: int) -> list[SimpleListItem]:
-        """Return up to `limit` events that are older than the position `after`; None starts with the newest event.
+        """Return up to `limit` events that are older than the position `after`.
+
+        If `after` is None, start with the newest event.
 
         Raises:
             NotFoundError: there never was a patient with this id, or it is not visible to the principal.

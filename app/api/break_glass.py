@@ -62,10 +62,7 @@ def _is_meaningful(reason: str) -> bool:
 
 
 def _decode_header(header: str) -> str:
-    """Return the text of a header.
-
-    It is decoded as UTF-8 if it is valid UTF-8, and otherwise as ISO 8859-1, which browsers send.
-    """
+    """Return the text of a header, decoded as UTF-8 or, if it is not valid UTF-8, as ISO 8859-1 (sent by browsers)."""
     try:
         return header.encode("latin-1").decode("utf-8").strip()
     except UnicodeDecodeError:

@@ -31,11 +31,11 @@ from app.http.query_parameters import parse_query
 from app.listing.pagination import ListParameters
 
 CREATE_PROBLEMS = (400, 409, 412, 413, 415, 422)
-"""Error statuses that creating a record of any resource can return, besides those that all operations have."""
+"""Error statuses of requests that create a record of any resource, besides those that every operation can return."""
 UPDATE_PROBLEMS = (400, 404, 412, 413, 415, 422, 428)
-"""Error statuses that updating a record of any resource can return, besides those that all operations have."""
+"""Error statuses of requests that update a record of any resource, besides those that every operation can return."""
 DELETE_PROBLEMS = (404, 412, 428)
-"""Error statuses that deleting a record of any resource can return, besides those that all operations have."""
+"""Error statuses of requests that delete a record of any resource, besides those that every operation can return."""
 
 
 async def list_resource(request: Request, resource: ResourceApi[Any, Any], parameters: ListParameters) -> Response:

@@ -21,7 +21,7 @@ _PAGE_HEADERS = {
 router = make_router("", tag="docs")
 
 assets = Mount("/docs/assets", StaticFiles(directory=_STATIC_DIRECTORY, packages=[("fastapi_offline", "static")]))
-"""Static files of the documentation page: Swagger UI from the package `fastapi_offline`, and the project's own."""
+"""Static files of the documentation page: the project's own, and Swagger UI from the package `fastapi_offline`."""
 
 
 @router.get("/docs", include_in_schema=False, openapi_extra=PUBLIC_ROUTE)

@@ -170,7 +170,7 @@ _DETAILS: dict[int, str] = {
     500: UNEXPECTED_ERROR_DETAIL,
     503: UnavailableError().detail,
 }
-"""Example of the `detail` for each status whose problem is documented identically for every operation."""
+"""Example of the `detail` for each status, except those that have a different example for each operation."""
 _PROBLEM_HEADERS = {
     401: ("WWW-Authenticate",),
     403: ("WWW-Authenticate",),
@@ -186,7 +186,7 @@ def problem_responses(
     errors: Sequence[JsonObject] = (),
     uses_database: bool = True,
 ) -> dict[int | str, JsonObject]:
-    """Return the `responses` of an operation for `statuses` and for 431, 500 and, if it uses the database, 503.
+    """Return the `responses` of an operation for `statuses`, 431, 500 and, if the operation uses the database, 503.
 
     `noun` names the missing record in the example of a 404 problem. `conflict` is the error in the example of a 409
     problem. `errors` are the errors that the example of a 422 problem lists.

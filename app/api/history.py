@@ -51,7 +51,9 @@ class HistorySource(ListSource):
         self._unique_id = unique_id
 
     async def page(self, after: str | None, limit: int) -> list[SimpleListItem]:
-        """Return up to `limit` entries with versions below `after`; None starts with the newest entry.
+        """Return up to `limit` entries with versions below `after`.
+
+        If `after` is None, start with the newest entry.
 
         Raises:
             NotFoundError: there never was a record with this id, or it is not visible to the principal.

@@ -1,8 +1,8 @@
 """Idempotency-Key: a repeated request gets the response to the first one and changes nothing.
 
-This follows draft-ietf-httpapi-idempotency-key-header. Inserting the key is the first statement of the transaction. A
-concurrent repetition therefore waits at the primary key until the first request ends. The key is committed together
-with the record that the request wrote, or not at all.
+This follows draft-ietf-httpapi-idempotency-key-header. The first statement of the transaction inserts the key, which is
+part of a primary key. A concurrent request with the same key therefore waits until the first request ends. The key is
+committed together with the record that the request wrote, or not at all.
 """
 
 import hashlib
@@ -61,7 +61,7 @@ class IdempotencyKey:
         `body` is the validated body of the request.
 
         Raises:
-            ValidationFailedError: the header is repeated or malformed.
+            ValidationFailedError: the request has several such headers, or the header is malformed.
         """
         headers = request.headers.getlist("idempotency-key")
         if not headers:
@@ -74,7 +74,7 @@ class IdempotencyKey:
         return cls(principal.name, request.method, request.scope["path"], header.strip('"'), fingerprint)
 
     async def claim(self, repository: Repository) -> Record | None:
-        """Claim the key for this request and return None, or return the record that an earlier request with it wrote.
+        """Claim the key and return None, or return the record that an earlier request with the same key wrote.
 
         Raises:
             ValidationFailedError: the earlier request had a different body.
@@ -94,7 +94,7 @@ class IdempotencyKey:
         if stored.document is not None and stored.fingerprint != self.fingerprint:
             message = "Was sent before with another body; a new request needs a new key"
             raise ValidationFailedError([FieldError(("header", "Idempotency-Key"), message, "idempotency_key_reused")])
-        if stored.document is not None:  # None if the record was erased
+        if stored.document is not None:  # the document is None if the record was erased
             with suppress(NotFoundError):
                 await repository.get(stored.unique_id)
                 return Record(stored.unique_id, stored.document)

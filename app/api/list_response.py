@@ -114,11 +114,12 @@ def _list_path(request: Request) -> str:
 
 
 async def _pagination_headers(request: Request, after: Any, limit: int, parameters: PageParameters) -> dict[str, str]:
-    """Return the headers that lead to other pages; `after` is the position of the last item, or None on the last page.
+    """Return the headers that lead to other pages.
 
-    If a request has its parameters in the body, it gets a cursor to send in the body of the next request. Otherwise it
-    gets links. These are relative, because a proxy may expose this service under a different host name. The parameters
-    may contain people's names, so links contain them only encrypted, as a part of the cursor.
+    `after` is the position of the last item of this page, or None if this is the last page. A request with parameters
+    in the body gets a cursor to send in the body of the next request. Any other request gets links. The links are
+    relative, because a proxy may expose this service under a different host name. The parameters may contain people's
+    names, so a link contains them only in encrypted form, inside the cursor.
     """
     cursors = get_services(request).cursors
     path, principal, location = _list_path(request), Principal.from_request(request), _parameters_location(request)

@@ -1,4 +1,4 @@
-"""The sources of list responses: how the items of a list are read and counted, and audited before they are sent."""
+"""Sources of list responses. A source reads and counts the items of a list, and audits them before they are sent."""
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
@@ -19,13 +19,13 @@ from app.records.repository import Repository
 STREAM_BATCH_SIZE = 500
 """Number of rows that are read at a time when a whole list is streamed.
 
-They take about half a megabyte, and occupy a database connection for a few milliseconds.
+This many rows take about half a megabyte. Reading them occupies a database connection for a few milliseconds.
 """
 MAX_HOSPITALS_FOR_CHEAP_PAGES = 50
-"""Maximum number of hospitals that a principal may be restricted to for its unfiltered pages to count as cheap.
+"""An unfiltered page counts as cheap only if the principal is restricted to at most this number of hospitals.
 
-Such a page reads a page's worth of ids from each hospital. With more hospitals, the page therefore is subject to
-the same concurrency limits as a search.
+To read such a page, PostgreSQL reads as many ids from each hospital as the page has records. If the principal has more
+hospitals, the page is therefore subject to the same concurrency limits as a search.
 """
 
 
@@ -39,7 +39,7 @@ class ListSource(ABC):
     async def page(self, after: Any, limit: int) -> Sequence[ListItem]:
         """Return up to `limit` items that follow the position `after`."""
 
-    async def before_send(self, items: Sequence[ListItem]) -> None:  # noqa: B027  # most lists have nothing to do
+    async def before_send(self, items: Sequence[ListItem]) -> None:  # noqa: B027  # most sources have nothing to do
         """Do the work that is necessary before these items are sent, such as auditing them. By default, do nothing."""
 
     async def count(self) -> int | None:
@@ -47,16 +47,17 @@ class ListSource(ABC):
         return None
 
     async def position_after(self, after: Any) -> Any:  # noqa: ARG002  # used by overrides
-        """Return the position `STREAM_BATCH_SIZE` items after the position `after`, or None if the source cannot tell.
+        """Return the position that is `STREAM_BATCH_SIZE` items after the position `after`, or None if it is unknown.
 
-        A source cannot tell if it would have to read the items first, or if the list ends before that position.
+        The position is unknown if the source would have to read the items to find it, or if the list ends before it.
         """
         return None
 
     async def range(self, after: Any, last: Any) -> Sequence[ListItem]:
         """Return the items after the position `after`, up to and including the position `last`.
 
-        `last` is a result of `position_after`. A source for which that is always None need not implement this method.
+        `last` must be a result of `position_after`. A source whose `position_after` always returns None need not
+        implement this method.
         """
         raise NotImplementedError
 
@@ -90,17 +91,17 @@ class RecordListSource(ListSource):
             return await listing.page(self._query, position, limit)
 
     async def before_send(self, items: Sequence[ListItem]) -> None:
-        """Record in the audit that these records are about to be revealed, by a response or by a part of one."""
+        """Record in the audit that the response, or a part of it, is about to reveal these records."""
         await self._audit.record_page([record.unique_id for record in items])
 
     async def count(self) -> int | None:
-        """Return the number of matching records, or None if the request does not ask for it.
+        """Return the number of matching records, or None if the request does not ask for a count.
 
-        If the list is filtered, the ids of the records that the number depends on are noted for the audit.
+        If the list is filtered, the ids of the records on which the number depends are passed to the audit.
 
         Raises:
-            ValidationFailedError: a HEAD request asks for the number. The response to HEAD must be the same as to GET,
-                so the number cannot simply be left out.
+            ValidationFailedError: a HEAD request asks for a count. The response to HEAD must have the same headers as
+                the response to GET, so the count cannot simply be left out.
         """
         if not self._is_count_requested:
             return None
@@ -115,7 +116,7 @@ class RecordListSource(ListSource):
         return number
 
     async def position_after(self, after: Any) -> Position | None:
-        """Return the position `STREAM_BATCH_SIZE` records after the position `after` in an unfiltered list.
+        """Return the position that is `STREAM_BATCH_SIZE` records after the position `after` in an unfiltered list.
 
         Return None if the list is filtered, searched or not ordered by `unique_id`, if the principal is restricted to
         hospitals, or if the list ends before that position.

@@ -34,7 +34,7 @@ API_METADATA: JsonObject = {
 }
 
 _SHARED_STATUSES = frozenset({"400", "401", "412", "413", "415", "428", "429", "500", "503"})
-"""Statuses whose problems are documented identically for every operation, so that operations share one component."""
+"""Error statuses with the same documentation for every operation, so that one component per status is enough."""
 
 
 def install(app: FastAPI) -> None:
@@ -45,7 +45,7 @@ def install(app: FastAPI) -> None:
             app.openapi_schema = _build_document(app)
         return app.openapi_schema
 
-    app.openapi = document  # type: ignore[method-assign]  # FastAPI's documented way
+    app.openapi = document  # type: ignore[method-assign]  # FastAPI documents this assignment
 
 
 def _build_document(app: FastAPI) -> JsonObject:
@@ -86,7 +86,7 @@ def _tidy_parameter(parameter: JsonObject) -> None:
     schema: dict[str, Any] = parameter["schema"]
     schema.pop("title", None)
     schema.pop("description", None)  # the parameter has the same description
-    if "example" in schema:  # Swagger UI fills in this one, but FastAPI deprecates it
+    if "example" in schema:  # Swagger UI needs it in the parameter, where FastAPI's own option is deprecated
         parameter["example"] = schema.pop("example")
     if "anyOf" in schema:  # a query cannot contain null
         (parameter["schema"],) = (branch for branch in schema["anyOf"] if branch != {"type": "null"})

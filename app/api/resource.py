@@ -45,13 +45,19 @@ class ResourceApi(Generic[C, U]):
     get_headers: Sequence[JsonObject] = ()
     """OpenAPI parameters for the request headers that reading a single record accepts besides `If-None-Match`."""
     get_errors: Sequence[JsonObject] = ()
-    """Example of the `errors` in the 422 problem of reading a single record; empty if that cannot fail with 422."""
+    """Example of the `errors` in the 422 problem of a request that reads a single record.
+
+    Empty if such a request cannot fail with 422.
+    """
     patients_link_to_it: bool = True
     """Whether deleting a record can fail because patients are linked to it."""
     updates_can_conflict: bool = False
     """Whether an update can fail with 409 because its body contains the id of a deleted profile."""
     descriptions: Mapping[str, str] = field(default_factory=dict)
-    """Descriptions of operations by verb, such as `create`. They replace the descriptions that all resources share."""
+    """The resource's own descriptions of operations, by verb, such as `create`.
+
+    They replace the descriptions that all resources share.
+    """
     write_scopes_sentence: str = ""
     """Sentence about further required scopes, which is appended to the description of the restore operation."""
 
@@ -85,6 +91,6 @@ class ResourceApi(Generic[C, U]):
 def annotate(endpoint: Callable[..., Any], **annotations: Any) -> None:
     """Set annotations of an endpoint's parameters, from which FastAPI derives how to parse and document them.
 
-    They depend on the resource, so they cannot be written in the signature.
+    The annotations depend on the resource, so they cannot be written in the signature.
     """
     endpoint.__annotations__.update(annotations)

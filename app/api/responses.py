@@ -8,9 +8,10 @@ from app.records.preconditions import Precondition, entity_tag, etag_matches
 def record_response(
     request: Request, document: str, status: int = 200, headers: dict[str, str] | None = None
 ) -> Response:
-    """Return a response with a record and its ETag, or a 304 response if `If-None-Match` of a GET contains this ETag.
+    """Return a response with a record and its ETag.
 
-    `document` is the record as JSON text.
+    If this is a GET request whose header `If-None-Match` contains the ETag, return a 304 response instead. `document`
+    is the record as JSON text.
     """
     tag = entity_tag(document)
     # a cache may store the response, but has to revalidate it before each use

@@ -1,4 +1,4 @@
-"""Streaming of whole lists in batches; the next batches are read while one is sent."""
+"""Streams whole lists in batches. While one batch is sent, the next batches are read."""
 
 import asyncio
 from collections import deque
@@ -14,7 +14,8 @@ PREFETCH_BATCHES = 3
 STATEMENT_SEND_SECONDS = 0.001
 """Maximum pause in seconds before the next batch is encoded.
 
-The pause lets the driver send the statements of prefetched batches, because encoding blocks the event loop.
+During the pause, the driver sends the statements that read the next batches. It cannot send them while a batch is
+encoded, because encoding blocks the event loop.
 """
 
 
@@ -31,7 +32,7 @@ class ListFormat(NamedTuple):
 
     def encode(self, items: Sequence[ListItem]) -> bytes:
         """Return the items as bytes in this format, without `opening` and `closing`."""
-        # each by itself, because a single non-ASCII character would slow down the encoding of a joined text
+        # each document separately, because one non-ASCII character would slow down the encoding of a joined text
         documents = [item.document.encode() for item in items]
         if self.record_suffix:
             documents = [document + self.record_suffix for document in documents]
@@ -46,9 +47,10 @@ NDJSON = ListFormat("application/x-ndjson", b"", b"\n", b"", b"")
 async def stream_list(
     source: ListSource, list_format: ListFormat, first_batch: Sequence[ListItem], *, first_only: bool
 ) -> AsyncIterator[bytes]:
-    """Yield a whole list that starts with `first_batch`, for which the caller has already called `before_send`.
+    """Yield the encoded bytes of a whole list, beginning with `first_batch`.
 
-    `first_only` ends the list after that batch. This is for HEAD requests, whose response has no body.
+    The caller must already have called `source.before_send` for `first_batch`. This function calls it for the other
+    batches. `first_only` ends the list after `first_batch`. Set it for HEAD requests, whose responses have no body.
     """
     first_chunk = list_format.opening + list_format.encode(first_batch)
     if first_only or len(first_batch) < STREAM_BATCH_SIZE:
@@ -73,7 +75,7 @@ class Prefetcher:
     def __init__(self, source: ListSource, after: Any) -> None:
         self._source = source
         self._position = after
-        """The position after which the next batch begins. None while this is unknown, and after the end of the list."""
+        """The position after which the next batch begins. None while it is unknown, and after the end of the list."""
         self._pending: deque[asyncio.Task[Sequence[ListItem]]] = deque()
 
     async def batches(self) -> AsyncGenerator[Sequence[ListItem]]:

@@ -37,11 +37,11 @@ class WriteRequest(Generic[S]):
     ) -> None:
         """Prepare a change to the record `unique_id`, or the creation of a record if `unique_id` is None.
 
-        `body` is the validated body; a deletion has none. With `accepts_key`, a request that repeats an earlier one,
-        recognised by its Idempotency-Key, changes nothing.
+        `body` is the validated body; a deletion has none. If `accepts_key` is true, a request that repeats the
+        Idempotency-Key of an earlier request changes nothing.
 
         Raises:
-            ValidationFailedError: the Idempotency-Key is repeated or malformed.
+            ValidationFailedError: the request has several Idempotency-Key headers, or the header is malformed.
         """
         services = get_services(request)
         self._request = request
@@ -59,7 +59,7 @@ class WriteRequest(Generic[S]):
         self._is_replayed = False
 
     async def run(self, operation: Callable[[S, Precondition], Awaitable[R]], *, batched: bool = False) -> R:
-        """Execute `operation` in one transaction with everything that belongs to it, commit, and return the record.
+        """Execute `operation` in one transaction, commit the transaction, and return the record.
 
         `operation` calls a method of the service and returns the record in its new state, or None after a deletion. If
         an earlier request had the same Idempotency-Key, `operation` is not called, and the record that the earlier
@@ -98,9 +98,9 @@ class WriteRequest(Generic[S]):
         """Return a runner that shares transactions among requests, or None if this request needs its own transaction.
 
         A request with a precondition or an Idempotency-Key executes additional statements, for which the other requests
-        would have to wait. The statements of restricted principals have their hospitals as parameters, so they cannot
-        be executed for several requests at once. Sharing a transaction with a request that is costly or rejected at
-        once has no benefit for the other requests.
+        would have to wait. A statement of a restricted principal has the principal's hospitals as parameters, so it
+        cannot be executed for several requests at once. The other requests would gain nothing from sharing a
+        transaction with a costly request, or with a request that is rejected because its id is malformed.
         """
         assert self._body is not None  # noqa: S101  # a deletion is not batched
         cost = self._service_class.batch_cost(self._body)

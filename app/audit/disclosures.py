@@ -49,7 +49,7 @@ _CHANGE_VERBS = {
 
 
 def access_entry(event: AccessEvent) -> AccessEntry:
-    """Return the representation of an access event in responses and reports, with an English description."""
+    """Return an access event as responses and reports show it, with an English description."""
     if event.action is not None:
         noun = "profile" if event.resource == "profiles" else "record"
         action, description = event.action, f"{_CHANGE_VERBS[event.action]} the {noun}"

@@ -34,7 +34,7 @@ from app.models.audit import WRITABLE_COLUMNS
 from app.request_state import RequestState
 
 MAX_IDS_PER_STATEMENT = 10_000
-"""Maximum number of ids in all rows that one statement inserts.
+"""Maximum total number of ids in the rows that one statement inserts.
 
 PostgreSQL takes about a tenth of a second to add this many ids to the index.
 """
@@ -50,9 +50,10 @@ _INPUT_COLUMNS: list[ColumnClause[Any]] = [
     column("reason", Text),
 ]
 COUNT_METHOD = "COUNT"
-"""Value of `method` in the additional audit row for a count in the response, in place of an HTTP method.
+"""Value that replaces the HTTP method in the audit row for a count.
 
-This row contains the ids of the records on which the count depends.
+If a response contains a count, it has an additional audit row with this method. The row contains the ids of the records
+on which the count depends.
 """
 READ_METHODS = ("GET", "HEAD", COUNT_METHOD)
 FIRST_ERROR_STATUS = 400
@@ -60,12 +61,12 @@ FIRST_ERROR_STATUS = 400
 
 
 def _insert_statement() -> Executable:
-    # One statement takes any number of rows, so that it is planned once. The rows are passed as JSON, because an array
-    # of arrays would have to be rectangular.
+    # The statement takes any number of rows, so that it is planned only once. The rows are passed as JSON, because they
+    # have different numbers of ids and an SQL array of arrays would have to be rectangular.
     rows = input_rows(*_INPUT_COLUMNS, max_rows=None)
     row, entry = rows.c, journal.c
     requested_id = func.unnest(row.ids).column_valued("asked")
-    # An error response keeps only ids in the journal, because any other id may be arbitrary text that somebody typed.
+    # For an error response, only ids that the journal contains are stored. Other ids may be text that a person typed.
     record_exists = exists().where(entry.resource == row.resource, entry.unique_id == requested_id)
     ids = case(
         (row.status < FIRST_ERROR_STATUS, row.ids),
@@ -184,7 +185,7 @@ class RequestAudit:
     def note_counted_ids(self, ids: Sequence[str]) -> None:
         """Set the ids of the records on which a count in the response depends.
 
-        They are recorded together with the response.
+        The ids are recorded together with the response.
         """
         self.counted_ids = ids
 
@@ -200,8 +201,8 @@ class RequestAudit:
     async def insert(self, connection: AsyncConnection, unique_id: str | None) -> None:
         """Insert the audit row of a change in the transaction that makes the change.
 
-        The caller has to set `recorded` after the commit. `unique_id` is the id of the changed record; None means the
-        id in the request path.
+        The caller has to set `recorded` after the commit. `unique_id` is the id of the changed record. If it is
+        None, the id in the request path is recorded.
         """
         if self.audited:
             # not stored in `self.ids`, because if the transaction fails, no such record exists
@@ -238,7 +239,7 @@ _UNAUDITED_STATUSES = {HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS}
 
 
 def command_row(principal: Principal, resource: str, ids: Sequence[str]) -> AuditRow:
-    """Return the audit row of a command that shows records. `principal` has the name of the command."""
+    """Return the audit row of a command that shows records. `principal` is named after the command."""
     return {
         "principal": principal.name,
         "method": "RUN",
@@ -252,7 +253,7 @@ def command_row(principal: Principal, resource: str, ids: Sequence[str]) -> Audi
 def requested_ids(request: Request) -> Sequence[str]:
     """Return the id in the path of the request, as a sequence of one id.
 
-    The sequence is empty if the path contains no id, or one that no record can have.
+    The sequence is empty if the path contains no id, or an id that no record can have.
     """
     unique_id = request.path_params.get("unique_id")
     return [unique_id] if unique_id is not None and is_identifier(unique_id) else []

@@ -40,7 +40,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class AuditPosition(NamedTuple):
-    """A position in a list of audit entries or access events, which is ordered by time, newest first."""
+    """A position in a list of audit entries or access events. Such a list is ordered by time, newest first."""
 
     time: datetime = datetime(9999, 1, 1, tzinfo=UTC)
     source: int = 0
@@ -52,9 +52,9 @@ class AuditPosition(NamedTuple):
 
     @classmethod
     def from_text(cls, text: str | None) -> "AuditPosition":
-        """Return the position whose text form, as `str` returns it, is `text`.
+        """Return the position that `str` has converted to `text`.
 
-        If there is no text, return the position before all entries.
+        If `text` is None or empty, return the position before all entries.
         """
         if not text:
             return cls()
@@ -62,7 +62,7 @@ class AuditPosition(NamedTuple):
         return cls(_EPOCH + time * _MICROSECOND, source, number)
 
     def __str__(self) -> str:
-        """Return `time.source.number`, with the time in microseconds since 1970."""
+        """Return the time (in microseconds since 1970), the source and the number, joined by dots."""
         return f"{(self.time - _EPOCH) // _MICROSECOND}.{self.source}.{self.number}"
 
 
@@ -77,7 +77,7 @@ _ZERO_LITERAL, _ONE_LITERAL, _TWO_LITERAL = (literal_column(text, Integer) for t
 
 
 def _about_one(unique_id: ColumnElement[str]) -> ColumnElement[bool]:
-    """Return the condition for audit entries about this record alone.
+    """Return the condition for audit entries that are about this record and about no other record.
 
     For these entries PostgreSQL can use an index that is ordered by time.
     """
@@ -115,7 +115,7 @@ async def list_entries(
     if query.patient is not None:
         rows = rows.where(audit.c.resource == Patient.__tablename__)
         single_record_rows = _newest_first(rows.where(_about_one(_ID_PARAMETER))).subquery()
-        # materialized, because PostgreSQL would otherwise scan the audit by time, expecting to find the patient soon
+        # materialized, because PostgreSQL would otherwise expect to find the patient soon and scan the audit by time
         many_records_rows = rows.where(_about_many(_ID_PARAMETER)).cte("in_lists").prefix_with("MATERIALIZED")
         rows = select(union_all(select(single_record_rows), select(many_records_rows)).subquery())
     page_rows = _newest_first(rows).subquery("found")
@@ -158,8 +158,8 @@ class AccessEvent(NamedTuple):
 def _linked_profile_spans() -> FromClause:
     """Return a CTE with the profiles that the patient has been linked to, according to the journal.
 
-    Each row is a version of the patient. Its columns are `profile_id`, `since` and `until`, which is null for the
-    newest version.
+    Each row is a version of the patient. The columns are `profile_id`, `since` and `until`. In the row of the newest
+    version, `until` is null.
     """
     profile_id = journal.c.record.op("->>")("profile_id")
     is_of_patient = and_(journal.c.resource == Patient.__tablename__, journal.c.unique_id == _ID_PARAMETER)
@@ -241,7 +241,7 @@ def _access_events_statement() -> Select[Any]:
             _TIME_PARAMETER, _SOURCE_PARAMETER, _NUMBER_PARAMETER
         )
         newest_first = (columns.time.desc(), columns.source.desc(), columns.number.desc())
-        # compares the time also on its own, because the index contains the time but not the source
+        # the time is also compared on its own, because the index contains the time but not the source
         nearest_rows = (
             event_query.where(columns.time <= _TIME_PARAMETER, is_before_position)
             .order_by(*newest_first)
@@ -256,9 +256,9 @@ def _access_events_statement() -> Select[Any]:
 async def list_access_events(
     connection: AsyncConnection, patient_id: str, before: AuditPosition, limit: int
 ) -> list[AccessEvent]:
-    """Return up to `limit` reads of a patient and its profile and changes to them, newest first.
+    """Return up to `limit` events in which a patient or its profile was read or changed, newest first.
 
-    Only events that are older than the position `before` are returned.
+    All returned events are older than the position `before`.
     """
     parameters = {"id": patient_id, "limit": limit, **before._asdict()}
     return [AccessEvent._make(row) for row in await connection.execute(_access_events_statement(), parameters)]

@@ -1,4 +1,4 @@
-"""Retention of the audit: drops the partitions of expired months and adds those of upcoming months."""
+"""Retention of the audit: drops the partitions of expired months, and adds partitions for upcoming months."""
 
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -51,7 +51,7 @@ async def drop_expired_months(connection: AsyncConnection, retention_days: int) 
     Raises:
         app.db.database.LockNotAvailableError: a partition could not be locked in time, because the audit is in constant
             use.
-        sqlalchemy.exc.ProgrammingError: the connection's role lacks the privilege (SQLSTATE 42501).
+        sqlalchemy.exc.ProgrammingError: the connection's role lacks the privilege to do this (SQLSTATE 42501).
     """
     now: datetime = (await connection.execute(select(func.statement_timestamp()))).scalar_one()
     retention_start = now - timedelta(days=retention_days)

@@ -46,7 +46,7 @@ class Authenticator:
             maxsize=10_000, ttl=CREDENTIAL_CACHE_SECONDS
         )
         self._metrics_only_keys: LRUCache[bytes, tuple[Principal, datetime | None]] = LRUCache(maxsize=100)
-        """The verified API keys whose only scope is `metrics:read`. Maps the key's digest to its principal and expiry.
+        """The verified API keys that have only the scope `metrics:read`, by digest, each with its principal and expiry.
 
         These keys are also accepted while the database is unavailable.
         """
@@ -70,10 +70,11 @@ class Authenticator:
         try:
             principal = await self._verify_credentials(_credentials(request), request_id)
         except UnauthorizedError:
-            # only failures count per address, because a whole clinic may share one, with a single misconfigured device
+            # only failures count per address: a clinic may share one address, and one device must not block the others
             await self.rate_limits.count_failure(address)
             raise
-        RequestState.from_scope(request.scope).principal_name = principal.name  # logged even for rejections
+        # this is set first, so that the name is logged even if the request is rejected
+        RequestState.from_scope(request.scope).principal_name = principal.name
         await self.rate_limits.count_request(principal.name)
         if principal.name.startswith(keys.PRINCIPAL_PREFIX):
             self._used_since_flush.add(principal.name)
@@ -158,7 +159,7 @@ class Authenticator:
 
 
 def _identity_provider(settings: Settings) -> "IdentityProvider | None":
-    """Return the identity provider that the settings specify; None if they specify none."""
+    """Return the identity provider that the settings specify, or None if they specify none."""
     if settings.oidc_issuer is None or settings.oidc_audience is None:
         return None
     from app.auth.oidc import IdentityProvider  # noqa: PLC0415  # its libraries take five megabytes in each process
@@ -170,9 +171,10 @@ def _identity_provider(settings: Settings) -> "IdentityProvider | None":
 
 
 def _credentials(request: HTTPConnection) -> str | None:
-    """Return the API key or access token that a request carries; None if it carries neither.
+    """Return the API key or access token that a request carries, or None if it carries neither.
 
-    A request with several credentials is rejected, because a proxy may have checked others than this service would.
+    A request with several credentials is rejected, because a proxy may have checked a different one than this service
+    would.
 
     Raises:
         UnauthorizedError: the request has several credentials, or one that is longer than `MAX_CREDENTIAL_LENGTH`.

@@ -28,8 +28,8 @@ MAX_TIMESTAMP_SECONDS = 253_402_300_799
 
 _ACCESS_TOKEN_TYPE_PATTERN = re.compile(r"(?:application/)?(?:at\+)?jwt", re.IGNORECASE)
 """Pattern of the `typ` header parameter of access tokens. It matches the types of RFC 9068, section 2.1, and the types
-that providers used before it. Other kinds of tokens must not be accepted as access tokens (RFC 8725, section 3.11),
-although a `logout+jwt`, for example, has the same issuer, audience and keys."""
+that providers used before that RFC. Other kinds of tokens must not be accepted as access tokens (RFC 8725, section
+3.11), even if they have the same issuer, audience and keys, as a `logout+jwt` does."""
 
 
 def _check_token_type(token_type: str) -> str:
@@ -52,7 +52,7 @@ def _split_values(value: object) -> object:
 
 _UNSUPPORTED_HEADER_PARAMETERS = frozenset({"b64", "crit", "zip"})
 """Header parameters that change how the rest of a token must be parsed (RFC 7797; RFC 7515, section 4.1.11; RFC 7516).
-Tokens that have one are rejected."""
+Tokens that have one of these parameters are rejected."""
 _REGISTERED_CLAIM_NAMES = {name: name for name in ("iss", "aud", "sub", "exp", "nbf", "iat")}
 
 NumericDate = Annotated[float, Field(ge=0, le=MAX_TIMESTAMP_SECONDS, allow_inf_nan=False)]
@@ -62,7 +62,7 @@ _HospitalIds = Annotated[list[Identifier], Field(max_length=MAX_CLAIM_VALUES), B
 
 
 class TokenHeader(BaseModel):
-    """The header parameters of a token that the service uses. All others are ignored, including embedded keys."""
+    """The header parameters that the service uses. All other parameters of a token are ignored, even embedded keys."""
 
     model_config = ConfigDict(strict=True, frozen=True, hide_input_in_errors=True)
 
@@ -72,14 +72,14 @@ class TokenHeader(BaseModel):
 
 
 class Claims(BaseModel):
-    """The claims of a token that the service uses."""
+    """The claims that the service uses. All other claims of a token are ignored."""
 
     model_config = ConfigDict(strict=True, frozen=True, hide_input_in_errors=True)
 
     iss: str
     aud: str | Annotated[list[str], Field(max_length=MAX_CLAIM_VALUES)]
     sub: Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,255}$")]
-    """The subject of the token, with at most 255 ASCII characters (OpenID Connect Core, section 2)."""
+    """The subject of the token: at most 255 ASCII characters (OpenID Connect Core, section 2)."""
     exp: NumericDate
     nbf: NumericDate = 0
     iat: NumericDate = 0
@@ -96,7 +96,7 @@ def read_header(token: str) -> TokenHeader:
     """Parse and return the header of a token whose signature has not been verified yet.
 
     Raises:
-        InvalidTokenError: the header is malformed, has an unsupported parameter, or is not that of an access token.
+        InvalidTokenError: the header is malformed, has an unsupported parameter, or belongs to another kind of token.
     """
     try:
         header = _parse_object(base64url_decode(token.partition(".")[0]), "header")
@@ -138,7 +138,10 @@ def _parse_object(text: bytes, part: str) -> dict[str, Any]:
 
 
 def _invalid_token_error(part: str, error: ValidationError, claim_names: Mapping[str, str]) -> InvalidTokenError:
-    """Return an error whose message names the first invalid claim or parameter and the error type, but no value."""
+    """Return an error for the first invalid claim or parameter.
+
+    The message names this claim or parameter and the type of the error, but contains no value.
+    """
     first_error = error.errors(include_input=False, include_url=False, include_context=False)[0]
     field = str(first_error["loc"][0])
     return InvalidTokenError(f"{part} {claim_names.get(field, field)}: {first_error['type']}")

@@ -23,13 +23,13 @@ PRINCIPAL_PREFIX = "key:"
 NAME_PATTERN = re.compile(r"(?=.{1,64}$)[A-Za-z0-9](?: ?[A-Za-z0-9._@-])*")
 """Pattern of valid key names. Leading, trailing and repeated spaces are not allowed, because people overlook them."""
 KEY_CREATION_LOCK_KEY = 0x6B657973
-"""Key of the PostgreSQL advisory lock that serialises the creation of API keys. The number is arbitrary (`keys` in
-ASCII), but must be the same in all versions of the service."""
+"""Key of the PostgreSQL advisory lock that serialises the creation of API keys. The number is arbitrary (the word
+"keys" in ASCII), but must be the same in all versions of the service."""
 _KEY_PATTERN = re.compile(KEY_PREFIX + r"[A-Za-z0-9_-]{43}")
 
 
 class KeyNameTakenError(Exception):
-    """A key, active or revoked, already has the same name or one that differs only in case or spaces."""
+    """An active or revoked key already has the same name, or one that differs only in case or spaces."""
 
 
 def is_key(text: str) -> bool:
@@ -68,7 +68,10 @@ async def create(
 
 
 def _folded_name(name: ColumnElement[str]) -> ColumnElement[str]:
-    """Return an SQL expression for a name without spaces and in lower case, to compare similar names."""
+    """Return an SQL expression for `name` in lower case and without spaces.
+
+    Names that differ only in case or spaces are thus equal.
+    """
     return func.lower(func.replace(name, " ", ""))
 
 
@@ -93,7 +96,7 @@ _SELECT_ACTIVE_KEY = select(api_keys.c.name, api_keys.c.scopes, api_keys.c.hospi
 
 
 async def find_active(connection: AsyncConnection, key: str) -> tuple[Principal, datetime | None] | None:
-    """Return the principal of an active key and the time at which the key expires, which is None if it never expires.
+    """Return the principal and the expiry time of an active key. The time is None if the key never expires.
 
     Return None if the key does not exist, has expired or is revoked.
     """

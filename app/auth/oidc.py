@@ -49,10 +49,10 @@ class IdentityProvider:
     """An identity provider, discovered through its issuer URL (OpenID Connect Discovery 1.0)."""
 
     def __init__(self, issuer: str, audience: str, claim_names: Mapping[str, str]) -> None:
-        """Prepare to verify tokens that `issuer` has issued for `audience`; nothing is fetched yet.
+        """Prepare to verify tokens that `issuer` has issued for `audience`. Nothing is fetched yet.
 
         `claim_names` maps `scope` to the name of the claim with the scopes. If tokens may restrict people to hospitals,
-        it also maps `hospitals` to the name of that claim.
+        it also maps `hospitals` to the name of the claim with the hospitals.
         """
         self.issuer = issuer
         self.audience = audience
@@ -69,8 +69,8 @@ class IdentityProvider:
         """Verify a token and return its claims.
 
         Raises:
-            InvalidTokenError: the token is malformed, was not issued by this provider for this audience, is expired or
-                not valid yet, or the provider itself cannot be trusted.
+            InvalidTokenError: the token is malformed, expired or not valid yet, it was not issued by this provider for
+                this audience, or the provider itself cannot be trusted.
             UnavailableError: the service has no keys of the provider yet and cannot fetch them now.
         """
         header = read_header(token)
@@ -93,7 +93,8 @@ class IdentityProvider:
         if kid not in self._signing_keys:
             self._refresh_if_due()
             if self._refresh_task is not None:
-                await asyncio.shield(self._refresh_task)  # a client that disconnects does not cancel it for others
+                # a client that disconnects must not cancel the fetch for other clients
+                await asyncio.shield(self._refresh_task)
         elif time.monotonic() - self._last_success_at > JWKS_MAX_AGE_SECONDS:
             self._refresh_if_due()  # not awaited, because the provider may be unavailable
         if not self._signing_keys and self._is_provider_trusted:
@@ -148,7 +149,7 @@ class IdentityProvider:
 
 
 def _usable_signing_keys(jwks: list[Any]) -> dict[str, jwt.PyJWK]:
-    """Return the signature keys of a JWK set by their `kid`. Keys that cannot be parsed are skipped."""
+    """Return the signing keys in a JWK set as a mapping from `kid` to key. Keys that cannot be parsed are skipped."""
     keys_by_kid = {}
     for key in jwks:
         if isinstance(key, dict) and key.get("use", "sig") == "sig" and key.get("kty") != "oct":

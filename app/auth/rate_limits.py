@@ -56,9 +56,10 @@ class RateLimits:
 
 
 def _client_network(address: str) -> str:
-    """Return the network whose addresses a single client can use.
+    """Return the network of addresses that a single client can use.
 
-    This is an IPv4 address itself, or the /64 network of an IPv6 address. Any other text is returned unchanged.
+    For an IPv4 address, this is the address itself. For an IPv6 address, it is its /64 network. Any other text is
+    returned unchanged.
     """
     try:
         parsed = ip_address(address)

@@ -1,4 +1,4 @@
-"""Scopes, which are the permissions of principals. Each route must declare the scope that it requires, or be public."""
+"""Scopes, the permissions of principals. Each route must declare which scope it requires or that it is public."""
 
 from enum import StrEnum
 from typing import Any
@@ -46,7 +46,10 @@ SECURITY_SCHEMES = {
 
 
 def requires(scope: Scope) -> dict[str, Any]:
-    """Return the `openapi_extra` with which a route declares that it requires `scope`. `Route` enforces the scope."""
+    """Return the `openapi_extra` with which a route declares that it requires `scope`.
+
+    `app.api.routing.Route` enforces the scope.
+    """
     return {"security": [{scheme: [scope.value]} for scheme in SECURITY_SCHEMES]}
 
 
@@ -55,7 +58,7 @@ PUBLIC_ROUTE: dict[str, Any] = {"security": []}
 
 
 def required_scope(openapi_extra: dict[str, Any] | None) -> Scope | None:
-    """Return the scope that a route requires according to its `openapi_extra`; None if the route is public.
+    """Return the scope that a route requires according to its `openapi_extra`, or None if the route is public.
 
     Raises:
         ValueError: the route declares neither a scope nor that it is public.

@@ -35,7 +35,7 @@ def main() -> int:
     parser.add_argument("options", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     command_line = parser.parse_args()
 
-    # a directory that does not exist would make every command fail; `serve` creates its own for several workers
+    # every command would fail if this directory did not exist; `serve` creates its own directory for several workers
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     module_name = command_line.command.replace("-", "_") + ("_" if keyword.iskeyword(command_line.command) else "")
     try:

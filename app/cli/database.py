@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class NoDatabaseError(Exception):
-    """There is no database, or its schema is older than this version. The message says what the operator can do."""
+    """There is no database, or its schema lacks migrations. The message says what the operator can do."""
 
 
 class InsufficientPrivilegeError(Exception):
@@ -39,8 +39,8 @@ DATABASE_ERRORS = (
 def run_in_transaction(work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
     """Run `work` in one transaction on the database that `run_on_database` uses, and return its result.
 
-    `work` may run several times, because a transaction that conflicts with others is retried. The same errors are
-    raised as by `run_on_database`.
+    `work` may run several times, because a transaction that conflicts with others is retried. This function raises the
+    same errors as `run_on_database`.
     """
     return run_on_database(lambda database: database.transaction(work))
 
@@ -54,7 +54,7 @@ def run_on_database(work: Callable[[Database], Awaitable[T]], *, pool_size: int 
         EmbeddedPostgresError: the embedded server cannot run.
         InvalidSettingsError: a setting is invalid.
         InsufficientPrivilegeError: the database role lacks a privilege.
-        NoDatabaseError: there is no embedded database, or the schema is older than this version.
+        NoDatabaseError: there is no embedded database, or the schema lacks migrations of this version.
         UnavailableError: the database cannot be reached.
     """
     settings = Settings.load()

@@ -184,7 +184,7 @@ def _open_output(path: Path | None) -> Iterator[BinaryIO]:
 def _replace_atomically(path: Path) -> Iterator[BinaryIO]:
     if path.is_symlink():  # a link that is created after this check is replaced, not followed
         raise OSError(errno.ELOOP, SYMBOLIC_LINK_MESSAGE)
-    # the name is chosen before the file is created, so that the file is removed however early this is interrupted
+    # the name is chosen before the file is created, so that the file is removed even if `open` is interrupted
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with open(temporary, "xb", opener=_owner_only_opener) as file:

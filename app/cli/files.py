@@ -1,4 +1,4 @@
-"""Opening of the files that commands write.
+"""Opens the files that commands write.
 
 A symbolic link to a regular file is rejected, because another user may have created it.
 """

@@ -1,7 +1,7 @@
 """`patients-api health`: check whether a service is ready, for the health check of a container.
 
-It imports only a few modules, because it runs every few seconds. It uses no proxy, because the service is on this
-machine.
+The command imports only a few modules, because it runs every few seconds. It uses no proxy, because the service is on
+this machine.
 """
 
 import argparse

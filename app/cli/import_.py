@@ -108,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
             # no retries, because data that was read from a pipe cannot be read again
             await database.transaction(store, max_attempts=1)
             notice.stored_state = _StoredState.EVERYTHING
-            # other connections have cached plans for tables without these records, which ANALYZE invalidates;
+            # ANALYZE invalidates the plans that other connections cached before the tables had these records;
             # PostgreSQL skips tables that the role may not analyze
             await database.write(text(f"ANALYZE {', '.join(_written_tables(files))}"), {})
 
@@ -189,7 +189,7 @@ def _input_files(path: str, resource: str | None) -> Iterator[tuple[str, str]]:
         name = directory.name.partition(".")[0]
         yield resource or (name if name in RESOURCES else "patients"), path
         return
-    # other names are ignored, because a killed export or an editor may have left such files
+    # files with other names are ignored, because a killed export or an editor may have left them
     names = {
         name: [f"{name}.{format_name}{suffix}" for format_name in FORMATS for suffix in ("", ".gz")]
         for name in RESOURCES
@@ -221,7 +221,7 @@ def _open_input(path: str) -> Iterator[tuple[BinaryIO, int | None]]:
 
 
 def _open_errors_file(path: Path, input_paths: Sequence[str]) -> TextIO:
-    """Open the file to which all errors are written. It must not be one of the input files."""
+    """Open the file to which all errors are written. The file must not be one of the input files."""
     if path.exists() and any(path.samefile(file) for file in input_paths if file != STANDARD_INPUT):
         raise UnreadableFileError(f"{path} is a file to be imported: write the errors to another file.")
     try:

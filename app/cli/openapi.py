@@ -1,4 +1,4 @@
-"""`patients-api openapi`: print the OpenAPI document for client generators. It needs no database."""
+"""`patients-api openapi`: print the OpenAPI document for client generators. The command needs no database."""
 
 import argparse
 import json

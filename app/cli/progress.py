@@ -15,7 +15,7 @@ class _RateColumn(ProgressColumn):
 
 
 def progress_bar(*, hidden: bool = False) -> Progress:
-    """Return a progress bar on stderr, which disappears when it ends.
+    """Return a progress bar that is shown on stderr and disappears when it ends.
 
     Each task needs a field `records` with the number of records processed so far. Nothing is shown if `hidden` is true
     or stderr is not a terminal.

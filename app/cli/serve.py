@@ -129,7 +129,7 @@ def _is_loopback(host: str) -> bool:
 
 
 async def _is_schema_current(url: str) -> bool:
-    from app.db.database import Database  # noqa: PLC0415  # it creates metrics, so their directory must be set first
+    from app.db.database import Database  # noqa: PLC0415  # importing it creates metrics, so set their directory first
 
     try:
         async with Database(url, pool_size=1) as database, database.read() as connection:
@@ -156,7 +156,7 @@ async def _load_demo_data(url: str) -> None:
 
 def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
     """Run the web server until SIGINT or SIGTERM. Return 0, or 1 if the server cannot start."""
-    # not imported earlier (see `_is_schema_current`), but before the workers start, so that they share its memory
+    # imported late (see `_is_schema_current`), but before the workers start, so that they share the memory of the code
     from app.observability.metrics import mark_worker_dead  # noqa: PLC0415
     from app.server.protocol import StrictHttpProtocol  # noqa: PLC0415
     from app.server.worker import create_worker_app  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""Handling of the signals that end a command before it is finished."""
+"""Handles the signals that end a command before it is finished."""
 
 import signal
 import sys

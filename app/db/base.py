@@ -17,8 +17,8 @@ FOLDED_TEXT = Text(collation="C")
 """Column type of case- and accent-folded text, the result of the database function `fold`. It sorts by bytes."""
 
 NO_FASTUPDATE = {"fastupdate": "off"}
-"""Storage parameter of GIN indexes that makes each write add its rows to the index at once. By default, PostgreSQL
-postpones this, and a later search bears the cost."""
+"""Storage parameter for GIN indexes. With it, each write adds its rows to the index at once. By default, PostgreSQL
+postpones this work, and a later search bears its cost."""
 
 
 class Base(DeclarativeBase):
@@ -36,7 +36,10 @@ class Base(DeclarativeBase):
 
 
 class Resource(Base):
-    """Base class of the profile, hospital, doctor and patient tables: the columns and constraints that they share."""
+    """Base class of the profile, hospital, doctor and patient tables.
+
+    It defines the columns and constraints that these tables share.
+    """
 
     __abstract__ = True
     __table__: ClassVar[Table]
@@ -57,7 +60,7 @@ class Resource(Base):
 
 
 def non_generated_columns(table: Table) -> list[Column[Any]]:
-    """Return the columns of a table that statements can set: all but generated columns, which PostgreSQL computes."""
+    """Return the columns of a table that statements can set. PostgreSQL computes all others, the generated columns."""
     return [column for column in table.columns if column.computed is None]
 
 

@@ -1,8 +1,8 @@
 """Batching of concurrent calls: items submitted while a batch runs form the next batch.
 
 This is the dataloader pattern of graphql/dataloader and aiodataloader. Those libraries dispatch a batch after one tick
-of the event loop, even if many batches are still running. They lack four features: a limit of one running batch as
-backpressure, cancellation of a batch that no caller waits for any more, failing all waiting items together when the
+of the event loop, even if many batches are still running. They lack four features: backpressure by a limit of one
+running batch, cancellation of a batch that no caller waits for any more, joint failure of all waiting items when the
 database stalls, and conflict keys. This module can be removed when a library has these features.
 """
 
@@ -29,8 +29,8 @@ R = TypeVar("R")
 class _Batch:
     """A running batch.
 
-    Submissions refer to their batch, but a batch does not refer to its submissions: a reference cycle would keep both
-    in memory until the next garbage collection.
+    Submissions refer to their batch, but a batch does not refer to its submissions, because a reference cycle would
+    keep both in memory until the next garbage collection.
     """
 
     task: asyncio.Task[None] | None = None
@@ -47,7 +47,10 @@ class _Submission(Generic[W, R]):
 
 
 class Batcher(Generic[W, R]):
-    """Batches calls: items submitted while a batch runs form the next batch. No call waits for others to arrive."""
+    """Batches calls: items submitted while a batch runs form the next batch.
+
+    While no batch runs, an item waits only `COALESCE_TICKS` event-loop iterations for further items.
+    """
 
     def __init__(
         self,
@@ -58,12 +61,12 @@ class Batcher(Generic[W, R]):
         conflict_keys: Callable[[W], Collection[Hashable]] = lambda _: (),
         overlap_after: float | None = None,
     ) -> None:
-        """Batch calls of `batch_function`, which takes a list of items and returns one result per item, in their order.
+        """Batch calls of `batch_function`, which takes a list of items and returns their results in the same order.
 
-        `max_cost` is the maximum total `cost` of a batch; an item that costs more gets a batch of its own. Two items
+        `max_cost` is the maximum total `cost` of a batch. An item that costs more gets a batch of its own. Two items
         with a common conflict key never run in the same batch: the later item waits for a later batch. If a batch takes
-        longer than `overlap_after` seconds, the next batch starts while it is still running. If `overlap_after` is
-        None, the next batch always waits until the running batch has ended.
+        longer than `overlap_after` seconds, the next batch starts although the first one is still running. If
+        `overlap_after` is None, the next batch always waits until the running batch has ended.
         """
         self._batch_function = batch_function
         self._max_cost = max_cost
@@ -78,7 +81,7 @@ class Batcher(Generic[W, R]):
 
         Raises:
             UnavailableError: the database is unavailable or too busy.
-            sqlalchemy.exc.DBAPIError: the database rejects the batch, possibly because of another item in it.
+            sqlalchemy.exc.DBAPIError: the database rejects the batch, possibly because of another caller's item.
         """
         submission: _Submission[W, R] = _Submission(item, asyncio.get_running_loop().create_future(), copy_context())
         self._waiting.append(submission)
@@ -116,7 +119,7 @@ class Batcher(Generic[W, R]):
                 and loop.time() - started_at > STALL_TIMEOUT_SECONDS
                 and isinstance(error, UnavailableError)
             ):
-                submissions += self._waiting  # these fail as well: they would otherwise wait just as long again
+                submissions += self._waiting  # waiting submissions fail as well: they would otherwise wait just as long
                 self._waiting = []
             _fail_submissions(submissions, error)
         else:
@@ -127,14 +130,15 @@ class Batcher(Generic[W, R]):
             if timer is not None:
                 timer.cancel()
             for submission in submissions:
-                submission.result.cancel()  # only has an effect if the batch was cancelled: no caller may hang
+                submission.result.cancel()  # only has an effect if the batch was cancelled: callers must not hang
             self._end_batch(batch)
 
     def _select_batch(self, batch: _Batch) -> list[_Submission[W, R]]:
         """Remove the submissions for `batch` from the queue and return them: at least one, unless the queue is empty.
 
-        They are those that have waited longest. If the next submission would exceed the maximum cost, no later
-        submission is selected in its place, so that costly submissions do not wait forever.
+        The submissions that have waited longest are selected first. A submission that has a conflict key in common with
+        an earlier one stays in the queue. If the next submission would exceed the maximum cost, no later submission is
+        selected in its place, so that costly submissions do not wait forever.
         """
         selected: list[_Submission[W, R]] = []
         remaining: list[_Submission[W, R]] = []
@@ -172,9 +176,9 @@ def _fail_submissions(submissions: list[_Submission[W, R]], error: Exception) ->
 
 
 def _copy_error(error: Exception) -> Exception:
-    """Return the error for one of several callers to raise: a copy if it is an `UnavailableError`, otherwise `error`.
+    """Return the error that one of several callers raises: a copy if it is an `UnavailableError`, otherwise `error`.
 
-    Callers do not share one object, because the traceback of an error grows each time the error is raised.
+    Callers do not share one `UnavailableError`, because its traceback would grow each time a caller raises it.
     """
     if not isinstance(error, UnavailableError):
         return error

@@ -1,4 +1,4 @@
-"""Admission of expensive work: it limits how much of this work runs concurrently, in total and per principal.
+"""Admission of expensive work. It limits how much expensive work runs concurrently, in total and per principal.
 
 This is the Bulkhead pattern (Michael Nygard, "Release It!") with fair queueing. A plain semaphore has neither a limit
 per principal nor fairness, so the principal that sends the most requests could occupy all slots. This module can be
@@ -16,7 +16,7 @@ from prometheus_client import Gauge
 from app.errors import TooManyRequestsError, UnavailableError
 
 ADMISSION_TIMEOUT_SECONDS = 5
-"""Maximum number of seconds that expensive work waits for a slot. After that, it is refused."""
+"""Maximum number of seconds that expensive work waits for a slot. Work that would have to wait longer is refused."""
 
 
 class Bulkhead:
@@ -35,7 +35,7 @@ class Bulkhead:
         self._max_per_principal = max_per_principal
         self._active: Counter[str] = Counter()
         self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
-        """Queue of waiting work per principal. The principal whose turn is next comes first."""
+        """Queue of waiting work per principal. The principal that gets the next slot comes first."""
 
     @property
     def is_idle(self) -> bool:
@@ -57,17 +57,20 @@ class Bulkhead:
             release()
 
     def try_acquire(self, principal: str) -> Callable[[], None] | None:
-        """Acquire a slot without waiting, for the work of a principal.
+        """Acquire a slot for the work of a principal, without waiting for it.
 
-        Return the function that releases the slot, which must be called once, or None if no slot is free.
+        If a slot is free, return a function that releases the slot and must be called exactly once. If no slot is free,
+        return None.
         """
-        if not self._has_capacity(principal):  # if there is capacity, no waiter is overtaken
+        if not self._has_capacity(principal):  # free slots go to waiters first, so no waiter is overtaken
             return None
         self._active[principal] += 1
         return partial(self._release, principal)
 
     async def acquire(self, principal: str) -> Callable[[], None]:
-        """Wait for a slot for the work of a principal. Return the function that releases it, which must be called once.
+        """Wait for a slot for the work of a principal, and return a function that releases the slot.
+
+        The function must be called exactly once.
 
         Raises:
             TooManyRequestsError: no slot was free in time, because the principal's own work occupied its whole share.
@@ -113,7 +116,7 @@ class Bulkhead:
         self._admit_waiters()
 
     def _admit_waiters(self) -> None:
-        """Give free slots to waiting work, one principal after another."""
+        """Give free slots to waiting work. The principals take turns."""
         for principal in list(self._queues):
             queue = self._queues[principal]
             while queue and self._has_capacity(principal):

@@ -1,9 +1,9 @@
 """Access to PostgreSQL: the admission queue, the connection pool, and the only code that commits transactions.
 
-`AdmissionQueue` refuses waiting requests only when none of the running ones makes progress. SQLAlchemy's
+`AdmissionQueue` refuses waiting requests only when none of the running requests makes progress. SQLAlchemy's
 `pool_timeout`, psycopg_pool's `max_waiting` and PgBouncer's `query_wait_timeout` cannot do this. They limit the waiting
-time or the length of the queue, so they refuse the last requests of a burst even if the burst is served steadily. The
-class can be removed when the pool has such a queue.
+time or the length of the queue, so they refuse the last requests of a burst even if the burst is served steadily.
+`AdmissionQueue` can be removed when the pool has such a queue.
 """
 
 import asyncio
@@ -57,10 +57,11 @@ _SET_SEARCH_SETTINGS = set_local(SEARCH_SETTINGS)
 
 
 _UNAVAILABLE_CLASSES = ("08", "53", "57", "40003")
-"""Beginnings of the SQLSTATEs that mean that the database is unavailable. They are the classes connection exception,
-insufficient resources and operator intervention (shutdown, cancel), and the SQLSTATE statement completion unknown."""
+"""Prefixes of the SQLSTATEs that mean that the database is unavailable. The first three are the classes "connection
+exception", "insufficient resources" and "operator intervention" (a shutdown or a cancellation). The last one is the
+SQLSTATE "statement completion unknown"."""
 _RETRYABLE_STATES = ("40001", "40P01")
-"""SQLSTATEs of a serialization failure and a deadlock. After them, the transaction may succeed if it is retried."""
+"""SQLSTATEs of a serialization failure and a deadlock. A transaction that fails with one may succeed if retried."""
 _LOCK_NOT_AVAILABLE = "55P03"
 _READ_ONLY_TRANSACTION = "25006"
 """SQLSTATE of a write in a read-only transaction: the server is a standby. Writes fail until a standby is promoted."""
@@ -78,7 +79,7 @@ class SerializationError(LockNotAvailableError):
 
 @asynccontextmanager
 async def translate_errors() -> AsyncIterator[None]:
-    """Translate database errors that a client can react to into errors of the service. Others are raised unchanged.
+    """Translate the database errors to which clients can react into errors of the service. Others are left unchanged.
 
     Raises:
         SerializationError: a serialization failure or a deadlock.
@@ -111,8 +112,8 @@ class AdmissionQueue:
     """A first-come, first-served queue of requests that need a connection from the pool.
 
     The pool's own timeout would refuse the last requests of a burst even if the burst is served steadily. This queue
-    refuses no request while PostgreSQL responds to others. When it stops responding, the queue soon refuses all waiting
-    requests.
+    refuses no request while PostgreSQL responds to others. When PostgreSQL stops responding, the queue soon refuses all
+    waiting requests.
     """
 
     def __init__(self, max_concurrent: int) -> None:
@@ -123,7 +124,8 @@ class AdmissionQueue:
     async def slot(self, enqueued_at: float | None = None) -> AsyncIterator[None]:
         """Wait for a slot, and hold it while the context is entered.
 
-        `enqueued_at` is the time at which the request began to wait, by the event loop's clock; by default, it is now.
+        `enqueued_at` is the time at which the request began to wait, by the event loop's clock. The default is the
+        current time.
 
         Raises:
             UnavailableError: PostgreSQL has responded to no request for `STALL_TIMEOUT_SECONDS`.
@@ -171,7 +173,8 @@ class AdmissionQueue:
 async def _retry_on_conflict(attempt: Callable[[], Awaitable[T]], max_attempts: int = MAX_ATTEMPTS) -> T:
     """Call `attempt`, which runs a transaction or a savepoint, and return its result.
 
-    If it conflicts with other transactions, call it again, up to `max_attempts` times in total.
+    If that transaction or savepoint conflicts with other transactions, call `attempt` again, up to `max_attempts` times
+    in total.
     """
     attempt_number = 1
     while True:
@@ -188,7 +191,7 @@ async def _retry_on_conflict(attempt: Callable[[], Awaitable[T]], max_attempts: 
 async def run_in_savepoint(connection: AsyncConnection, work: Callable[[], Awaitable[T]]) -> T:
     """Run `work`, one part of a long transaction, in a savepoint and return its result.
 
-    If it conflicts with other transactions, only this part is retried and not the whole transaction.
+    If the work conflicts with other transactions, only this part is retried and not the whole transaction.
     """
 
     async def attempt() -> T:
@@ -232,8 +235,8 @@ class TransactionRunner(Protocol):
 class Database:
     """Access to PostgreSQL for routes and commands.
 
-    Use `read` for a single SELECT, `search_snapshot` for several SELECTs or slow ones in a request, `snapshot` for any
-    number of SELECTs in a command, `write` for a single statement that writes, and `transaction` for everything else.
+    Use `read` for a single SELECT. For several SELECTs, or for a slow one, use `search_snapshot` in a request and
+    `snapshot` in a command. Use `write` for a single statement that writes, and `transaction` for everything else.
 
     This class is an async context manager, which closes all connections on exit.
     """
@@ -279,9 +282,9 @@ class Database:
     async def search_snapshot(self, principal: str) -> AsyncIterator[AsyncConnection]:
         """Provide a connection for several SELECTs on one snapshot, for a request of a principal.
 
-        PostgreSQL plans each SELECT for its parameter values. Together they may take up to `SEARCH_TIMEOUT_SECONDS`.
-        Half of the pool is available for such connections, and a quarter of the pool for those of one principal. A call
-        that exceeds these limits waits.
+        PostgreSQL plans each SELECT for its parameter values. All SELECTs together may take up to
+        `SEARCH_TIMEOUT_SECONDS`. Such connections may use half of the pool, and those of one principal a quarter of the
+        pool. A call that would exceed these limits waits.
 
         Raises:
             TooManyRequestsError: the principal's own searches occupied its share of the pool for too long.
@@ -311,9 +314,9 @@ class Database:
     ) -> T:
         """Run `work` in one transaction, commit it and return the result of `work`. On any error, nothing is stored.
 
-        The caller must not send its response before this method returns, so that it confirms only stored changes. If
-        the transaction conflicts with another, the whole transaction is retried: `work` may run up to `max_attempts`
-        times.
+        The caller must not send its response before this method returns, so that the response confirms only stored
+        changes. If the transaction conflicts with another, the whole transaction is retried. `work` may thus run up to
+        `max_attempts` times.
         """
 
         async def attempt() -> T:
@@ -329,7 +332,7 @@ class Database:
         """Return a function like `transaction` that runs work on behalf of a principal.
 
         The transactions of one principal use at most three quarters of the pool. The returned function raises
-        `TooManyRequestsError` if the principal's own transactions occupied this share for too long.
+        `TooManyRequestsError` if the principal's own transactions occupied this share of the pool for too long.
         """
 
         async def transaction(work: Work[T], /) -> T:

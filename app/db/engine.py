@@ -1,9 +1,9 @@
 """Connections to PostgreSQL, either direct or through a pooler such as PgBouncer in transaction mode.
 
 A pooler runs each transaction in any free session, so the service must not keep state in a session. A direct connection
-sets its timeouts and planner settings itself. Through a pooler, a session has the settings of its role, which
-`patients-api migrate --serving-role` adds to the role. Through a pooler, prepared statements have names only if the
-pooler keeps track of them.
+sets its timeouts and planner settings itself. Through a pooler, a session has the settings of its role instead.
+`patients-api migrate --serving-role` adds these settings to the role. Through a pooler, prepared statements have names
+only if the pooler keeps track of them.
 """
 
 from itertools import count
@@ -16,7 +16,6 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util import await_
 
-from app.db.compiled_cache import CompiledCache
 from app.errors import UnavailableError
 
 CONNECT_TIMEOUT_SECONDS = 1.0
@@ -26,16 +25,16 @@ CLOSE_TIMEOUT_SECONDS = 0.2
 TIMEZONE_SETTING = {"timezone": "UTC"}
 """Setting of the time zone in all sessions, so that a day begins at the same time on all servers and replicas."""
 PLANNER_SETTINGS = {
-    # the planner overestimates the cost of a page, so it would compile queries that run faster than they compile
+    # the planner overestimates the cost of a page, so it would compile queries that take longer to compile than to run
     "jit": "off",
-    # for SSDs: with the default of 4, for rotating disks, each batch of a whole list reads all links of all patients
+    # this suits SSDs; with 4, the default for rotating disks, each batch of a whole list would read all patients' links
     "random_page_cost": "1.1",
-    # statements are prepared once, with one plan for all values, because planning a page takes longer than running it
+    # statements are planned once, with one plan for all values, because planning a page takes longer than reading it
     "plan_cache_mode": "force_generic_plan",
 }
 """Session settings of PostgreSQL's query planner."""
 TIMEOUT_SETTINGS = {
-    # requests hold no lock for longer than this, so a longer wait is due to some other transaction
+    # no request holds a lock for longer than this, so a longer wait is due to a transaction outside of requests
     "lock_timeout": "1500",
     # PostgreSQL enforces these limits even if this process is frozen
     "statement_timeout": "2000",
@@ -100,7 +99,7 @@ class _Connector:
         """Open a connection.
 
         Raises:
-            UnavailableError: PostgreSQL cannot be reached, or timeouts are off although `url` points to a pooler.
+            UnavailableError: PostgreSQL cannot be reached, or the URL points to a pooler although timeouts are off.
         """
         try:
             if not self._is_pooled:
@@ -138,7 +137,7 @@ class _Connector:
     def prepared_statement_options(self) -> dict[str, Any]:
         """Return options for SQLAlchemy's asyncpg driver that determine how it prepares statements.
 
-        They depend on whether connections are pooled, and on whether the pooler keeps track of prepared statements.
+        The options depend on whether there is a pooler, and on whether the pooler keeps track of prepared statements.
         """
         if not self._is_pooled:
             return {}
@@ -148,9 +147,10 @@ class _Connector:
 
 
 async def _pooler_keeps_statements(connection: asyncpg.Connection) -> bool:
-    """Return whether a pooler keeps track of prepared statements. If so, they have different names in PostgreSQL.
+    """Return whether a pooler keeps track of prepared statements.
 
-    PgBouncer 1.21 and newer keeps track of them unless `max_prepared_statements` is 0.
+    A pooler that does so gives the statements other names in PostgreSQL. PgBouncer 1.21 and newer does so unless
+    `max_prepared_statements` is 0.
     """
     name = f"patients_{uuid4().hex}"
     async with connection.transaction():
@@ -161,11 +161,11 @@ async def _pooler_keeps_statements(connection: asyncpg.Connection) -> bool:
 
 
 def create_engine(url: str, *, pool_size: int, with_timeouts: bool = False) -> AsyncEngine:
-    """Return an engine that uses asyncpg. asyncpg parses `url`, so libpq's `sslmode`, sockets and several hosts work.
+    """Return an engine that uses asyncpg.
 
-    With `with_timeouts`, sessions have the `TIMEOUT_SETTINGS`. Without it, they have no timeouts, and `url` must point
-    directly to PostgreSQL, not to a pooler. Error messages do not contain statement parameters, because these are
-    patient data.
+    asyncpg parses `url`, so that libpq's `sslmode`, sockets and several hosts work. With `with_timeouts`, sessions have
+    the `TIMEOUT_SETTINGS`. Without it, they have no timeouts, and `url` must point directly to PostgreSQL, not to a
+    pooler. Error messages do not contain statement parameters, because these are patient data.
     """
     connector = _Connector(url, with_timeouts=with_timeouts)
 
@@ -185,8 +185,9 @@ def create_engine(url: str, *, pool_size: int, with_timeouts: bool = False) -> A
         max_overflow=0,
         hide_parameters=True,
         json_serializer=_serialize_json,
+        query_cache_size=COMPILED_CACHE_SIZE,
     )
-    return engine.execution_options(compiled_cache=CompiledCache(COMPILED_CACHE_SIZE))
+    return engine
 
 
 def _serialize_json(value: Any) -> str:

@@ -18,14 +18,14 @@ from app.db.schema_version import LockTimeoutError
 LOCK_NOT_AVAILABLE = "55P03"
 INSUFFICIENT_PRIVILEGE = "42501"
 MIGRATION_LOCK_KEY = 0x70617469656E7473
-"""Key of the advisory lock for migrations. The number is arbitrary (its bytes spell `patients`), but all versions must
-use the same one."""
+"""Key of the advisory lock for migrations. The number is arbitrary (its bytes spell the word "patients"), but all
+versions must use the same number."""
 _LOCK_POLL_INTERVAL_SECONDS = 0.1
 """Seconds between two attempts to acquire the migration lock."""
 
 
 def migrate(url: str) -> None:
-    """Upgrade the database at `url` to the head revision. Concurrent processes do this one after the other.
+    """Upgrade the database at `url` to the head revision. Processes that do this concurrently take turns.
 
     Raises:
         LockTimeoutError: another transaction held a lock for too long. All earlier revisions have been applied.
@@ -46,12 +46,12 @@ def migrate(url: str) -> None:
 
 
 def acquire_migration_lock(connection: Connection) -> None:
-    """Wait for the migration lock and acquire it. The session holds the lock until it ends, across all transactions.
+    """Wait for the migration lock and acquire it. The session holds it across transactions, until the session ends.
 
     This function polls for the lock. Each attempt is a transaction of its own, so the connection must be in AUTOCOMMIT
     mode. A single transaction that waited for the lock in PostgreSQL would hold a snapshot, and CREATE INDEX
-    CONCURRENTLY waits for all transactions that hold a snapshot. If the session with the lock built such an index, both
-    sessions would wait for each other: a deadlock.
+    CONCURRENTLY waits for all transactions that hold a snapshot. If the session that holds the lock built such an
+    index, the two sessions would wait for each other, which is a deadlock.
     """
     while True:
         if connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": MIGRATION_LOCK_KEY}).scalar_one():
@@ -94,11 +94,11 @@ async def check_serving_role(url: str, role: str) -> None:
 
 
 async def grant_serving_rights(url: str, role: str) -> list[str]:
-    """Grant `role` only the rights that serving needs. For example, it may neither change nor delete journal entries.
+    """Grant `role` only the rights that serving needs. For example, `role` may not change or delete journal entries.
 
-    Also give the role the session settings that a connection through a pooler cannot set itself. If the current role
-    may not do so, return the statements that an operator with the right to alter `role` has to run. Without a pooler,
-    they are not needed. Otherwise, return an empty list.
+    Also give `role` the session settings that a connection through a pooler cannot set itself, and return an empty
+    list. If the current role may not alter `role`, return instead the statements that add these settings. An operator
+    who may alter `role` must then run the statements, unless the service connects without a pooler.
     """
 
     async def work(connection: AsyncConnection) -> list[str]:
@@ -138,6 +138,6 @@ async def grant_serving_rights(url: str, role: str) -> list[str]:
 
     async with Database(url, pool_size=1, with_timeouts=False) as database:
         async with database.read() as connection:
-            # the pool has one connection, so the transaction runs in the same session
+            # the pool has one connection, so the transaction below runs in the session that holds the lock
             await connection.run_sync(acquire_migration_lock)
         return await database.transaction(work)

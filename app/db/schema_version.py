@@ -11,7 +11,7 @@ import migrations
 UNDEFINED_TABLE = "42P01"
 _MIGRATION_FILES = Path(migrations.__file__).parent.glob("versions/*.py")
 REVISIONS = sorted("_".join(path.stem.split("_")[:2]) for path in _MIGRATION_FILES)
-"""Ids of all migration revisions, oldest first, taken from the file names. A test compares them with Alembic's."""
+"""Ids of all migration revisions, oldest first, taken from the file names. A test compares them with Alembic's ids."""
 
 
 class LockTimeoutError(Exception):
@@ -19,7 +19,7 @@ class LockTimeoutError(Exception):
 
 
 async def schema_is_current(connection: AsyncConnection) -> bool:
-    """Return whether the database's revision is the head revision of this version or newer.
+    """Return whether the revision of the database is the head revision of this version of the service, or a newer one.
 
     A revision that this version does not contain counts as newer. Deployments first expand the schema and contract it
     later, so a version of the service also runs on the schema of the next version.

@@ -3,11 +3,11 @@
 The pattern is group commit, extended to statements: equal statements of several requests are executed as one. In
 PostgreSQL's own group commit, transactions share only the flush to disk. But most of a transaction's cost is due to its
 statements, not to the rows that they write: writing eight patients together costs a third of writing them one by one.
-This module can be removed if clients send their writes in bulk, or if its throughput is no longer needed.
+This module can be removed if clients send their writes in bulk, or if the throughput it adds is no longer needed.
 
-A statement that writes takes several rows (`input_rows`). It is executed once for all requests in the transaction that
-have reached it (`execute_row`). Requests do not affect each other's results: if anything is rejected, for any reason,
-the whole transaction is rolled back, and each request runs again in a transaction of its own.
+A statement that writes can take several rows as its input (`input_rows`). It is executed once, with one row for each
+request that has reached it (`execute_row`). Requests do not affect each other's results: if anything is rejected, for
+any reason, the whole transaction is rolled back, and each request runs again in a transaction of its own.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ MAX_BATCH_COST = 16
 OVERLAP_AFTER_SECONDS = 0.05
 """Seconds after which the next batch may start although the current batch is still running."""
 SUCCESSES_PER_REJECTION = 5
-"""Number of writes that must succeed for each rejected write of a principal, before its writes are batched again."""
+"""Number of writes of a principal that must succeed after each rejected one, before its writes are batched again."""
 MAX_COUNTED_REJECTIONS = 10
 """Maximum number of rejections that count against a principal at the same time, however many there were."""
 REJECTION_TTL_SECONDS = 10
@@ -47,9 +47,10 @@ its requests is retried in a transaction of its own, so that only the blocked re
 
 
 def input_rows(*columns: ColumnClause[Any], max_rows: int | None = MAX_BATCH_COST) -> CTE:
-    """Return a CTE with the rows that a statement gets as its parameter `rows`, a list of mappings from column names.
+    """Return a CTE with the input rows of a statement.
 
-    A statement may get up to `max_rows` rows, or any number of rows if `max_rows` is None.
+    The statement gets the rows as its parameter `rows`, which is a list of mappings from column names to values. A
+    statement may get up to `max_rows` rows, or any number of rows if `max_rows` is None.
     """
     rows = func.json_to_recordset(bindparam("rows", type_=JSON)).table_valued(*columns).render_derived(with_types=True)
     # PostgreSQL's planner expects as many rows as the limit allows
@@ -64,9 +65,9 @@ async def execute_row(
 ) -> Row[Any] | None:
     """Execute `statement` with `row` as its input row and return the result row with the same `unique_id`, if any.
 
-    In a batch, one execution of the statement may serve the rows of several requests. `shared_parameters` are
-    parameters that belong to the statement rather than to a row. A statement that has any is executed for this row
-    alone.
+    In a batch, one execution of the statement may process the rows of several requests. `shared_parameters` are
+    parameters that are bound once for the whole execution and not per row. Other requests may pass other values for
+    them, so the rows of a call with `shared_parameters` are never combined with those of other requests.
     """
     if isinstance(connection, _BatchedConnection) and not shared_parameters:
         return await connection.execute_row(statement, row)
@@ -99,7 +100,7 @@ class _BatchedConnection(AsyncConnection):
         self._has_failed = False
 
     async def execute(self, statement: Any, parameters: Any = None) -> Any:  # type: ignore[override]
-        """Execute a statement as soon as it is its turn, and return its result."""
+        """Wait until it is the turn of this statement, execute it and return its result."""
         return await self._enqueue(statement, parameters, None)
 
     async def execute_row(self, statement: Executable, row: Mapping[str, Any]) -> Row[Any] | None:
@@ -122,8 +123,8 @@ class _BatchedConnection(AsyncConnection):
         """Run all transactions of a batch in lock-step and return their results, in the same order.
 
         Raises:
-            _BatchFailedError: one of the transactions failed.
-            sqlalchemy.exc.DBAPIError: the database rejected a statement.
+            _BatchFailedError: the work of a transaction raised an error, for example because a record does not exist.
+            sqlalchemy.exc.DBAPIError: PostgreSQL rejected a statement, which aborts the whole batch.
         """
         await super().execute(_SET_SHORT_LOCK_TIMEOUT)
         self._running_count = len(transactions)
@@ -177,7 +178,7 @@ class _BatchedConnection(AsyncConnection):
 
 
 class _BatchFailedError(Exception):
-    """One of the transactions in a batch failed, for any reason."""
+    """The work of one of the transactions in a batch raised an error of any kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +199,8 @@ class _RejectionTracker:
     """Tracks the rejected writes of each principal, because a rejected write makes all requests of its batch run twice.
 
     After each rejection, `SUCCESSES_PER_REJECTION` writes must succeed before the principal's writes are batched again.
-    A client whose writes are rejected only now and then is therefore hardly affected. If all writes of a client are
-    rejected, its writes are not batched.
+    A principal with few rejected writes is therefore hardly affected. If all writes of a principal are rejected, its
+    writes are not batched.
     """
 
     def __init__(self) -> None:
@@ -233,8 +234,9 @@ class TransactionBatcher:
         """Return a function that runs work of a principal in a batch with other work of the same `kind`.
 
         The total `cost` of a batch is at most `MAX_BATCH_COST`. `conflict_keys` are the ids of the records that the
-        work may lock; it locks them in the order of their ids. Work that has a conflict key in common never runs in the
-        same batch. A principal whose writes were rejected recently gets a transaction of its own.
+        work may lock. The work must lock them in the order of their ids. Two pieces of work that have a conflict key in
+        common never run in the same batch. If writes of the principal were rejected recently, its work is not batched
+        and runs in a transaction of its own.
         """
 
         async def transaction(work: Work[T], /) -> T:
@@ -281,7 +283,7 @@ class TransactionBatcher:
         except Exception as error:
             if not _is_safe_to_retry(error, is_committing=is_committing):
                 raise  # the batch may be committed, so a retry could store its changes twice
-            return [_Sentinel.RETRY_ALONE] * len(transactions)  # only the cause fails again
+            return [_Sentinel.RETRY_ALONE] * len(transactions)  # only the request that caused the error fails again
 
 
 def _is_safe_to_retry(error: Exception, *, is_committing: bool) -> bool:

@@ -1,7 +1,7 @@
 """Telephone numbers: finds all digit strings that are spellings of the same number.
 
-The database stores a number as it was written, and its digits. The other spellings are computed for each query. Nothing
-that is stored depends on the default country, so that the default can change.
+The database stores each number twice: as it was written, and as digits only. The other spellings are computed for each
+query. No stored value depends on the default country, so that the default can change.
 """
 
 import re
@@ -20,9 +20,10 @@ def ascii_digits(number: str) -> str:
 def equivalent_numbers(number: str, region: str) -> list[str]:
     """Return the digits of all spellings of a telephone number, including those of `number` itself.
 
-    A number without a country code belongs to `region`, such as `ZA`. If `number` is +27 82 123 4567, the spellings are
-    821234567 preceded by 27 or 0027, each with and without a 0 after it. If `region` is South Africa, 0821234567 and
-    821234567 are spellings too. For text that is not a complete number, only the digits of the text are returned.
+    A number without a country code belongs to `region`, such as `ZA`. For example, if `number` is +27 82 123 4567 and
+    `region` is `ZA`, the spellings are 821234567 and 0821234567, each alone, after 27 and after 0027. In another
+    region, the spellings without 27 are omitted, and 00 is replaced by that region's prefix for international calls.
+    For text that is not a complete number, only the digits of the text are returned.
     """
     try:
         parsed = phonenumbers.parse(number, region)
@@ -36,9 +37,9 @@ def equivalent_numbers(number: str, region: str) -> list[str]:
 
 
 def number_prefixes(number: str, region: str) -> list[str]:
-    """Return the digit strings with which a stored number may begin if a user types its beginning as `number`.
+    """Return the digit strings that a stored number may begin with if a user has typed its beginning as `number`.
 
-    In South Africa, for example, a number that a user begins to type as 082 may be stored with the prefix 2782.
+    For example, if a user in South Africa has typed 082, the stored number may begin with 2782.
     """
     digits = ascii_digits(number)
     prefixes = _dialing_prefixes(phonenumbers.country_code_for_region(region), region)

@@ -48,13 +48,13 @@ class Schema(BaseModel):
     """The base class of all request and response bodies."""
 
     example: ClassVar[Mapping[str, Any] | None] = None
-    """The example in the OpenAPI document, which `app.api.openapi` adds. None if there is no example."""
+    """The example that `app.api.openapi` adds to the OpenAPI document, or None if there is no example."""
 
 
 class Representation(Schema):
     """The base class of response bodies.
 
-    PostgreSQL builds responses from the fields of this class (see `app.records.documents`). Only tests validate
+    PostgreSQL builds the response from the fields of the class (see `app.records.documents`). Only tests validate
     responses.
     """
 
@@ -100,7 +100,6 @@ class UpdateBody(RequestBody):
     """The base class of bodies that update a record. Absent fields are left unchanged."""
 
     unique_id: Annotated[Any, Field(exclude=True, json_schema_extra={"type": "string"})] = None
-    """The `unique_id` in the path. You can omit it. Any other value is rejected, because a `unique_id` never
-    changes."""
+    """Optional. If present, it must equal the `unique_id` in the path, because a `unique_id` never changes."""
     date_created: ReadOnly = None
     last_updated: ReadOnly = None

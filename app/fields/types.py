@@ -1,7 +1,7 @@
 """The field types of requests. Each type defines which values a field may have.
 
-A type cleans its input. If it rejects the input, its message says in one sentence what to change. It also publishes its
-rule in the OpenAPI document. No message repeats the input, because the input is patient data.
+Each type cleans its input, and publishes its rule in the OpenAPI document. If a type rejects the input, the error
+message says in one sentence what to change. No message repeats the input, because the input is patient data.
 """
 
 import re
@@ -54,7 +54,7 @@ def _is_stream_safe(text: str) -> bool:
 def _clean(text: str, max_length: int) -> str:
     text = text.strip()
     # checked before NFC, which takes time that is quadratic in the number of combining marks of a character;
-    # NFC joins at most five code points into one
+    # the limit is five times the maximum length, because NFC joins at most five code points into one
     if len(text) > 5 * max_length:
         raise validation_error("string_too_long", f"Must have at most {max_length} characters")
     if len(text) > max_length and not _is_stream_safe(text):
@@ -67,14 +67,15 @@ def _clean(text: str, max_length: int) -> str:
 
 
 def _or_blank_pattern(pattern: str) -> str:
-    """Return the pattern to publish for an optional field. It also matches blank text, which means `null`."""
+    """Return the pattern to publish for an optional field. It matches `pattern` and blank text, which means `null`."""
     return rf"^\s*$|{pattern}"
 
 
 class Text:
-    """The type of a text field for `column`: trimmed, in Unicode's NFC, and at most as long as the column allows.
+    """The type of a text field that is stored in `column`.
 
-    Blank text is `null` if the field is optional, and rejected if it is required. Write `Annotated[str | None,
+    The text is trimmed and normalized to Unicode's NFC. It must be at most as long as the column allows. Blank text is
+    `null` if the field is optional, and rejected if the field is required. Write `Annotated[str | None,
     Text(columns.patient_title)]` for an optional field, and `Annotated[str, …]` for a required one.
     """
 
@@ -133,7 +134,7 @@ class Email(Text):
 
 
 class MobileNumber(Text):
-    """A telephone number: an optional `+` and 4 to 15 digits. ITU-T E.164 allows no more than 15.
+    """A telephone number: an optional `+` and 4 to 15 digits. ITU-T E.164 allows no more than 15 digits.
 
     Spaces, dots, dashes and parentheses are allowed.
     """
@@ -169,7 +170,7 @@ RequiredGender = Annotated[
     AfterValidator(_parse_gender),
     WithJsonSchema(_GENDER_JSON_SCHEMA),
 ]
-"""Administrative gender, in the same spellings as `OptionalGender`. A value is required."""
+"""Administrative gender, in the spellings that `OptionalGender` accepts. A value is required."""
 OptionalGender = Annotated[
     str | None,
     BeforeValidator(_blank_to_none),
@@ -181,8 +182,8 @@ OptionalGender = Annotated[
         }
     ),
 ]
-"""Administrative gender: one of the names or a code from HL7 table 0001 (M, F, O or U), in upper or lower case. The
-name is stored."""
+"""Administrative gender: a name from `Gender`, or a code from HL7 table 0001 (M, F, O or U), in upper or lower case. A
+code is stored as the name."""
 
 
 def _parse_date(value: object) -> date:
@@ -221,8 +222,8 @@ DateOfBirth = Annotated[
         }
     ),
 ]
-"""A date of birth, which may be at most the current date in UTC+14. Days begin there first, so a baby born there may
-have a date of birth that is tomorrow in UTC."""
+"""A date of birth. It must not be later than the current date in UTC+14, the time zone in which each day begins first.
+A baby born in UTC+14 may have a date of birth that is still tomorrow in UTC."""
 
 _FRACTION_PATTERN = r"(?:\.[0-9]{0,30})?"
 _DEGREES_PATTERNS = {
@@ -340,7 +341,7 @@ PastTimestamp = Annotated[datetime | None, BeforeValidator(_parse_past_timestamp
 must not be in the future."""
 
 MAX_FILTER_VALUES = 50
-"""Maximum number of values of one filter."""
+"""Maximum number of values for one filter."""
 
 
 def _as_list(value: object) -> object:
@@ -350,8 +351,8 @@ def _as_list(value: object) -> object:
 T = TypeVar("T")
 # the length limits precede the validator, so that the list is counted before its items are validated
 OneOrMany = Annotated[list[T], Field(min_length=1, max_length=MAX_FILTER_VALUES), BeforeValidator(_as_list)]
-"""The values of a filter. A record matches if it matches one of them. A query repeats the parameter (`name=a&name=b`).
-A body contains a list or a single value."""
+"""The values of a filter. A record matches the filter if it matches at least one of the values. A query repeats the
+parameter (`name=a&name=b`). A body contains a list or a single value."""
 
 
 def _integral_float_as_int(value: object) -> object:
@@ -359,4 +360,4 @@ def _integral_float_as_int(value: object) -> object:
 
 
 ACCEPT_INTEGRAL_FLOAT = BeforeValidator(_integral_float_as_int)
-"""Makes an integer field accept numbers such as 1.0, because they are integers in JSON."""
+"""Makes an integer field accept numbers such as 1.0, because JSON does not distinguish 1.0 from 1."""

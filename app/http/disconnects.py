@@ -10,9 +10,9 @@ from app.http.middleware import BODY_METHODS
 class CancelOnDisconnect:
     """Cancels requests after their client has disconnected.
 
-    Nobody would read the response, and other requests may be waiting for its database connection. Only requests that
-    take longer than a tenth of a second are watched. They are watched until the response starts, because from then on
-    the server and the streams detect a disconnect themselves.
+    Nobody would read the response, and other requests may be waiting for the request's database connection. Only
+    requests that take longer than a tenth of a second are watched. They are watched until the response starts, because
+    from then on the server and the streams detect a disconnect themselves.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -27,7 +27,7 @@ class CancelOnDisconnect:
         async def receive_then_watch() -> Message:
             message = await receive()
             if not message.get("more_body", False):
-                watcher.start()  # only now, because the watcher would have consumed the body
+                watcher.start()  # not earlier, because the watcher would consume the body
             return message
 
         async def send_and_stop_watching(message: Message) -> None:

@@ -1,7 +1,7 @@
 """The middleware that every request passes through.
 
-It is pure ASGI, because Starlette's BaseHTTPMiddleware more than halves throughput. This is the order from the
-outermost to the innermost, with the optional ones in parentheses:
+It is pure ASGI, because Starlette's BaseHTTPMiddleware more than halves throughput. This is the order of the middleware
+from the outermost to the innermost, with optional middleware in parentheses:
 
 RequestContext → (CORS) → UnhandledErrors → (TrustedHosts) → CancelOnDisconnect → BodyLimit → TrailingSlashAndHead
 → the application
@@ -38,8 +38,8 @@ BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 _PROBE_PATHS = frozenset({"/livez", "/readyz"})
 _EXPECTED_STATUSES = frozenset({HTTPStatus.OK, HTTPStatus.NO_CONTENT})
 CLIENT_GONE_KEY = "client_gone"
-"""Key in the `state` of an ASGI scope. The server may store a function there that returns whether the client has
-disconnected."""
+"""Key in the `state` of an ASGI scope. Under this key, the server may store a function that returns whether the client
+has disconnected."""
 _REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -56,7 +56,7 @@ SECURITY_HEADERS = (
 class RequestContext:
     """Assigns an id to each request, and logs and counts the request once, when it ends.
 
-    The id is the request's own `X-Request-ID` if that is well-formed, and otherwise a new one. The id is logged and
+    The id is the request's own `X-Request-ID` if that is well-formed, and otherwise a new id. The id is logged and
     returned in the `X-Request-ID` header of the response. The log line and the metrics contain the route's path
     template, but never the path, the query or a body, because ids of records may be identity numbers.
     """
@@ -70,7 +70,7 @@ class RequestContext:
             await self.app(scope, receive, send)
             return
         started_at = time.perf_counter()
-        # if there are several, the first one counts
+        # if there are several X-Request-ID headers, the first one counts
         request_id = dict(reversed(scope["headers"])).get(b"x-request-id", b"").decode("latin-1")
         if _REQUEST_ID_PATTERN.fullmatch(request_id) is None:
             request_id = new_identifier("req")
@@ -149,7 +149,7 @@ class UnhandledErrors:
 
 
 class CORS(CORSMiddleware):
-    """Starlette's CORS middleware, except that it responds to a rejected preflight with a problem."""
+    """Starlette's CORS middleware, except that it responds to a rejected preflight with a problem response."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope) if scope["type"] == "http" else {}

@@ -147,7 +147,7 @@ def _template_and_methods_at_path(request: Request) -> tuple[str, list[str]]:
         regex = getattr(route, "path_regex", None)
         if regex is not None and regex.match(request.scope["path"]):
             template = template or route.path_format or ""
-            if route.path_format == template:  # `search/` also matches the template in which an id follows
+            if route.path_format == template:  # `search/` also matches the template of a record's path
                 methods |= route.methods or set()
     return template, sorted(methods | {"HEAD"} if "GET" in methods else methods)
 

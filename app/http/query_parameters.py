@@ -1,8 +1,9 @@
 """Parsing of query strings into Pydantic models.
 
 FastAPI would look up every parameter of the model in the request. A list of patients has 28 parameters, of which a
-request usually sends one or two. The lookups took 1 of the 3.4 milliseconds of a page, which is longer than reading the
-patients took. This module therefore iterates over the parameters that were sent. It also rejects repeated parameters.
+request usually sends one or two. The lookups took 1 of the 3.4 milliseconds that a page took, which is longer than
+reading the patients took. This module therefore iterates over the parameters that were sent. It also rejects repeated
+parameters.
 """
 
 from functools import cache

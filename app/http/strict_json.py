@@ -1,8 +1,8 @@
 """A parser for strict JSON (RFC 8259): UTF-8 only, without NaN, Infinity and repeated keys.
 
 Repeated keys are rejected because programs interpret them differently. `json.loads` would accept them, as well as
-UTF-16, UTF-32 and NaN. It also has no limits: a mebibyte of small arrays or unknown keys becomes objects that take ten
-times as much memory, and takes seconds if each of them becomes a validation error. This parser rejects such a text
+UTF-16, UTF-32 and NaN. It also has no limits. A mebibyte of small arrays or unknown keys becomes objects that take ten
+times as much memory, and producing a validation error for each of them takes seconds. This parser rejects such a text
 before it creates the objects. Its limits are far above the needs of any valid body.
 """
 
@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 MAX_SEPARATORS = 50_000
 """Maximum number of commas, opening brackets and opening braces in a JSON text. Every nested value needs one of them,
 so this also limits the number of values. A patient with a thousand hospitals and a thousand doctors has about ten
-thousand."""
+thousand of them."""
 MAX_MEMBERS = 1000
 """Maximum number of members in one JSON object. This is many times the number of fields of the largest schema, and more
 than the number of claims of any token."""

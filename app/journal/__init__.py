@@ -1,1 +1,1 @@
-"""The verification that the journal is complete: checks its hash chains, and compares records with their entries."""
+"""Verifies that the journal is complete: checks its hash chains, and compares records with their journal entries."""

@@ -1,6 +1,7 @@
 """The hash chains of the journal: checks that they are intact, and computes the journal head.
 
-The journal head is a digest that operators keep elsewhere, to detect later changes to the journal.
+The journal head contains a digest of the journal. Operators keep the head elsewhere, to detect later changes to the
+journal.
 """
 
 import asyncio
@@ -39,7 +40,7 @@ from app.models import Profile, journal
 from app.records.journal_hash import content_hash, epoch_microseconds, hex_text
 
 TRANSACTION_POLL_SECONDS = 0.1
-"""Seconds between two checks whether the transactions that were running have ended."""
+"""Seconds between the checks with which `read_journal_head` waits for running transactions to end."""
 _DIGEST_PATTERN = "[0-9a-f]{64}"
 _HASH_PATTERN = f"^{_DIGEST_PATTERN}$"
 
@@ -52,8 +53,8 @@ _IS_ERASURE = journal.c.action == literal_column("'erased'")
 def _erasure_elements(name: str, entry: FromClause = journal) -> Any:
     """Return the elements of the list `name` in the journal entry of an erasure, as rows.
 
-    An element of `removed` is `[time, hash]` of a removed entry. An element of `redacted` is `[hash, hash of the new
-    content]` of a redacted entry.
+    `name` is `removed` or `redacted`. An element of `removed` is `[time, hash]` of a removed entry. An element of
+    `redacted` is `[hash, hash of the new content]` of a redacted entry.
     """
     elements = func.json_array_elements(entry.c.erasure.op("->")(name))
     return elements.table_valued("value", with_ordinality="place", name=name).render_derived()
@@ -128,17 +129,17 @@ def select_discrepancies(resource: str) -> Select[Any]:
 
 
 class ErasureCounts(NamedTuple):
-    """How much erasures have removed from the journal, according to the journal itself."""
+    """The numbers of records and journal entries that erasures have affected, according to the journal itself."""
 
     erased_records: int
     removed_entries: int
     """Number of journal entries of erased records that were removed."""
     redacted_entries: int
-    """Number of journal entries of other records in which the mentions of an erased record were redacted."""
+    """Number of journal entries of other records that mentioned an erased record and were redacted."""
 
 
 async def count_erasures(connection: AsyncConnection) -> ErasureCounts:
-    """Count what erasures have removed from the journal. These parts of the journal can no longer be verified."""
+    """Count the erased records and the journal entries that can no longer be verified because of erasures."""
     removed = func.json_array_length(journal.c.erasure.op("->")("removed"))
     counts = select(
         func.count().filter(_IS_ERASURE),
@@ -149,13 +150,13 @@ async def count_erasures(connection: AsyncConnection) -> ErasureCounts:
 
 
 class MalformedJournalHeadError(Exception):
-    """A text is not a line that `journal head` printed. The message says what such a line contains."""
+    """The text is not a line that the command `journal head` printed. The message says what such a line contains."""
 
 
 class JournalHead(NamedTuple):
     """The state of the journal at a point in time.
 
-    It consists of the number of entries and one digest of the newest entries of all records.
+    It consists of the time, the number of entries at that time, and one digest of the newest entries of all records.
     """
 
     time: datetime
@@ -164,7 +165,7 @@ class JournalHead(NamedTuple):
 
     @classmethod
     def parse(cls, line: str) -> Self:
-        """Return the journal head in a line that has the format of `str(journal_head)`.
+        """Parse a line that has the format of `str(journal_head)` and return the journal head.
 
         Raises:
             MalformedJournalHeadError: the line has a different format.
@@ -189,9 +190,9 @@ _TIME_PARAMETER = bindparam("time", type_=DateTime(timezone=True))
 def _head_statement() -> Select[Any]:
     """Return a statement that computes the journal head at `:time`.
 
-    It returns the number of entries at that time, their digest, and the number of these entries that erasures have
-    removed since. The number and the digest include the removed entries, because erasures list their times and hashes
-    in the journal.
+    It returns three values: the number of entries that existed at that time, their digest, and how many of these
+    entries erasures have removed since. The number of entries and the digest include the removed entries, because the
+    journal entry of an erasure lists the times and hashes of the entries that were removed.
     """
     existed_then = journal.c.time <= _TIME_PARAMETER
     newest_hashes = (
@@ -249,9 +250,9 @@ def _entries_removed_since() -> CTE:
 async def read_journal_head(connection: AsyncConnection) -> JournalHead:
     """Return the current journal head.
 
-    `connection` must not be in a transaction, so that each statement sees everything that was committed before it. This
-    function waits until the transactions that are running have ended, because they may have written entries with
-    earlier timestamps that are not visible yet.
+    `connection` must not be in a transaction, so that each statement sees everything that was committed before the
+    statement began. This function waits until the transactions that are running when it is called have ended. These
+    transactions may have written entries that have earlier timestamps but are not visible yet.
     """
     time: datetime = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
     current_transaction_id = (await connection.execute(text("SELECT pg_current_xact_id()::text"))).scalar_one()
@@ -263,6 +264,6 @@ async def read_journal_head(connection: AsyncConnection) -> JournalHead:
 
 
 async def read_journal_head_at(connection: AsyncConnection, time: datetime) -> tuple[JournalHead, int]:
-    """Return the journal head as of `time`, and the number of its entries that erasures have removed since."""
+    """Return the journal head at `time`, and the number of its entries that have since been removed by erasures."""
     entries, digest, removed = (await connection.execute(_head_statement(), {"time": time})).one()
     return JournalHead(time, entries, digest), removed

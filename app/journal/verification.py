@@ -1,4 +1,4 @@
-"""Verifies the journal: each record must equal its newest entry, and its hash chain must be intact."""
+"""Verifies the journal: each record must equal its newest entry, and the hash chain of its entries must be intact."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,8 @@ from app.records.journal_entries import record_snapshot
 from app.records.repository import Repository
 
 MAX_LISTED_DISCREPANCIES = 20
-"""Maximum number of discrepancies that are listed per resource, because after a failed restore every record has one."""
+"""Maximum number of discrepancies that are listed per resource. The list needs a limit, because after a failed restore
+every record may have a discrepancy."""
 
 
 class Discrepancy(NamedTuple):
@@ -30,13 +31,13 @@ class VerificationResult(NamedTuple):
     discrepancies: list[Discrepancy]
     """The first discrepancies, up to `MAX_LISTED_DISCREPANCIES`."""
     discrepancy_count: int
-    """Number of all discrepancies. A record may have two: in its data and in its hash chain."""
+    """Number of all discrepancies. A record may have two: one in its data and one in its hash chain."""
 
 
 async def verify_journal(connection: AsyncConnection, repository_class: type[Repository]) -> VerificationResult:
-    """Compare all records of a resource with their newest journal entries, and verify their hash chains.
+    """Compare all records of a resource with their newest journal entries, and verify the hash chains of the entries.
 
-    One statement finds all discrepancies, so that it compares records and entries in the same snapshot.
+    One statement finds all discrepancies, so that records and entries are read from the same database snapshot.
     """
     table = repository_class.table
     current = select(

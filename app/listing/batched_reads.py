@@ -1,8 +1,8 @@
 """Reads of single records and of unfiltered pages, batched across concurrent requests.
 
-The pattern is known as a dataloader (`aiodataloader.DataLoader` without a cache). `app.db.batching` lists what it adds
-to the pattern. This module can be removed once a statement costs PostgreSQL and the driver no more than reading one row
-does.
+The pattern is known as a dataloader (like `aiodataloader.DataLoader`, but without a cache). `app.db.batching` lists the
+features that it adds to the pattern. Batching is worthwhile because executing a statement costs PostgreSQL and the
+driver more than reading one row does. If this changes, this module can be removed.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -21,7 +21,7 @@ from app.records.repository import Repository
 from app.records.results import Record
 
 MAX_BATCH_SIZE = 100
-"""Maximum number of requests that one statement serves. Reading a record for each takes some milliseconds."""
+"""Maximum number of requests that one statement serves. Reading this many records takes some milliseconds."""
 MAX_BATCHERS = 1000
 """Maximum number of batchers that are kept in memory. There is one batcher for each kind of read."""
 
@@ -42,9 +42,9 @@ class BatchedReads:
         self._batchers: LRUCache[Hashable, Batcher[Any, Any]] = LRUCache(MAX_BATCHERS)
 
     async def get(self, repository_class: type[Repository], hospitals: frozenset[str] | None, unique_id: str) -> Record:
-        """Return one record that is visible to a principal with these `hospitals`.
+        """Return the record `unique_id` if it is visible to the principal.
 
-        None means an unrestricted principal.
+        `hospitals` is the hospital scope of the principal; None means an unrestricted principal.
 
         Raises:
             NotFoundError: no visible record has this id.

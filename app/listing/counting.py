@@ -1,10 +1,10 @@
-"""Counts of the records that match a filter or a search. A count depends only on records that are audited with it.
+"""Counts of the records that match a filter or a search.
 
-A count that is not audited would bypass the audit, because filters can find a date of birth by bisection. For this
-reason, each count depends only on records whose ids are audited together with the count. Up to `MAX_EXACT_COUNT`, these
-are all matching records. A larger count is estimated from a sample of `MAX_EXACT_COUNT` + 1 records, which are the
-records whose ids have the lowest hashes. The more records match, the closer together these hashes are (k minimum
-values; Bar-Yossef et al., 2002).
+Without an audit of counts, a client could find a patient's date of birth by bisection with filters. For this reason,
+each count depends only on records whose ids are audited together with the count. Up to `MAX_EXACT_COUNT`, these are all
+matching records. A larger count is estimated from a sample: the `MAX_EXACT_COUNT` + 1 matching records whose ids have
+the lowest hashes. The more records match, the lower the highest hash in the sample (k minimum values; Bar-Yossef et
+al., 2002).
 """
 
 from collections.abc import Sequence

@@ -27,7 +27,7 @@ from app.models import service_secrets
 
 P = TypeVar("P", bound=BaseModel)
 CURSOR_VERSION = b"3"
-"""Version of the cursor format. Cursors of a service with a different version are rejected."""
+"""Version of the cursor format. Cursors with a different version are rejected."""
 NONCE_SIZE_BYTES = 16
 """Size of the nonce, which precedes the encrypted content of a cursor.
 
@@ -41,7 +41,7 @@ Without padding, the length of a cursor would reveal the length of the names in 
 
 _SELECT_KEY = select(service_secrets.c.value).where(service_secrets.c.name == "cursors")
 PAGING_PARAMETERS = {"limit", "cursor", "count"}
-"""The parameters that control paging and counting and do not select records. Cursors do not contain them."""
+"""The parameters that control paging and counting, and do not select records. Cursors do not contain them."""
 
 
 def non_paging_parameters(parameters: BaseModel) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class Cursors:
 
         If `after` is None, the page starts at the beginning of the list. Only requests of `principal` for the list at
         `path` can use the cursor. It contains the list's `parameters`. `location` is the part of the request that
-        contains them, `query` or `body`; error messages refer to it.
+        contains these parameters, `query` or `body`; error messages refer to it.
 
         Raises:
             ValidationFailedError: the parameters are so long that the cursor would exceed `MAX_CURSOR_LENGTH`.
@@ -80,7 +80,7 @@ class Cursors:
         content = json.dumps([after, non_paging_parameters(parameters)], ensure_ascii=False).encode()
         content = content.ljust(
             -(-len(content) // PADDING_BLOCK_SIZE_BYTES) * PADDING_BLOCK_SIZE_BYTES
-        )  # with spaces, which JSON parsers ignore
+        )  # padded with spaces, which JSON parsers ignore
         nonce = randomness.token_bytes(NONCE_SIZE_BYTES)
         sealed = (await self._get_cipher()).encrypt(content, [*_associated_data(path, principal), nonce])
         cursor = base64.urlsafe_b64encode(nonce + sealed).decode().rstrip("=")
@@ -100,7 +100,8 @@ class Cursors:
         that contains the parameters, `query` or `body`; error messages refer to it.
 
         Raises:
-            ValidationFailedError: the cursor is not valid for this list and `principal`, or `parameters` contradict it.
+            ValidationFailedError: the cursor is not valid for this list and `principal`, or `parameters` contradict the
+                cursor.
         """
         if cursor is None:
             return None, parameters

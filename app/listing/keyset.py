@@ -2,8 +2,8 @@
 
 A list parameter is named after a column or a link (`hospital_id`). As in Django, a suffix such as `__gte` selects the
 comparison: `date_created__gte`. Free text is compared case- and accent-folded, so that case and accents make no
-difference. Only PostgreSQL folds text, because a second folding table in Python would drift apart from the first. A
-list consists of consecutive segments, and a page reads as many of them as it needs.
+difference. Only PostgreSQL folds text, because a second folding table in Python would sooner or later differ from
+the first. A list consists of consecutive segments, and the statement for a page reads as many of them as it needs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -49,7 +49,7 @@ _AFTER_ID_PARAMETER = bindparam("after_id", type_=ID_TEXT)
 
 
 def sort_key(column: Column[Any]) -> Column[Any]:
-    """Return the column that stands for `column` in comparisons and in the sort order.
+    """Return the column that replaces `column` in comparisons and in the sort order.
 
     This is the case- and accent-folded counterpart of `column` if the table has one, otherwise `column` itself.
     """
@@ -71,7 +71,7 @@ _LOOKUP_COMPARATORS: Mapping[str, Comparator] = {
     "lt": lambda key, value: key < value,
     "startswith": starts_with,
 }
-"""Functions that build a comparison, by the suffix of the list parameter (`gte` in `date_created__gte`)."""
+"""Maps the suffix of a list parameter (`gte` in `date_created__gte`) to the function that builds the comparison."""
 
 
 def equals(key: ColumnElement[Any], values: Sequence[ColumnElement[Any]]) -> ColumnElement[bool]:
@@ -80,8 +80,11 @@ def equals(key: ColumnElement[Any], values: Sequence[ColumnElement[Any]]) -> Col
 
 
 def _value_parameters(name: str, column: Column[Any], filters: Mapping[str, int]) -> list[ColumnElement[Any]]:
-    """Return the bind parameters for the values of the filter `name`. `filters` has the number of values per filter."""
-    # with the collation of the compared column, because PostgreSQL uses no index that has a different collation
+    """Return the bind parameters for the values of the filter `name`.
+
+    `filters` maps the name of each filter to the number of its values.
+    """
+    # the type includes the collation of the compared column, because PostgreSQL uses no index with another collation
     value_type = sort_key(column).type
     return [bindparam(f"{name}_{index}", type_=value_type) for index in range(filters.get(name, 0))]
 
@@ -91,7 +94,7 @@ def filter_condition(
 ) -> ColumnElement[bool]:
     """Return the condition that a row of `table` matches at least one value of the list parameter `name`.
 
-    The statement takes the values, `value_count` in number, from the bind parameters `{name}_0`, `{name}_1` and so on.
+    The `value_count` values come from the bind parameters `{name}_0`, `{name}_1` and so on.
     """
     field, _, lookup = name.partition("__")
     column = link_relations[f"{field}s"].target_column if f"{field}s" in link_relations else table.c[field]
@@ -153,7 +156,7 @@ def _sort_columns(columns: Sequence[ColumnElement[Any]], *, descending: bool) ->
 def _segment_rows(table: Table, segment: Segment, *, is_continuation: bool, descending: bool) -> Select[Any]:
     """Return the statement for the first rows of a segment.
 
-    If `is_continuation`, these are the first rows after the position in the bind parameters `after_key` and `after_id`.
+    If `is_continuation` is true, the rows start after the position in the bind parameters `after_key` and `after_id`.
     """
     unique_id: ColumnElement[str] = table.c.unique_id
     key = cast(null(), Text) if segment.key is None else segment.key
@@ -175,8 +178,8 @@ def _segment_rows(table: Table, segment: Segment, *, is_continuation: bool, desc
 def keyset_page(table: Table, segments: Sequence[Segment], *, is_continuation: bool, descending: bool = False) -> CTE:
     """Return a CTE of the first rows of a list, with the columns `part` (segment number), `key` and `unique_id`.
 
-    If `is_continuation`, the rows start after a position in the first of the `segments`. PostgreSQL reads a segment
-    only if the segments before it have fewer rows than the limit.
+    If `is_continuation` is true, the rows start after a position in the first of the `segments`. PostgreSQL reads a
+    segment only if the segments before it have fewer rows than the limit.
     """
     selects = [
         select(
@@ -192,12 +195,13 @@ def keyset_page(table: Table, segments: Sequence[Segment], *, is_continuation: b
 def keyset_page_by_month(
     table: Table, column_name: str, filters: Sequence[tuple[str, int]], *, is_continuation: bool, descending: bool
 ) -> CTE:
-    """Return a CTE like `keyset_page`, for a list that is filtered by one timestamp column and ordered by `unique_id`.
+    """Return a CTE like `keyset_page`, for a list that is filtered by one timestamp and ordered by `unique_id`.
 
-    The statement uses an index to read, from each month, at most as many rows as the page needs. Both alternatives are
-    slower. Ids are often assigned in chronological order, so a scan of the primary key would pass all older rows before
-    it reached a match. A scan by time would have to sort all matching rows. `filters` contains the names of list
-    parameters, each with the number of its values.
+    `column_name` is the column with the timestamp. `filters` contains the names of the list parameters, each with the
+    number of its values. PostgreSQL uses an index on the month, and reads from each month at most as many rows as the
+    page needs. It would be slower to scan the primary key: ids are often assigned in chronological order, so the scan
+    would pass all older rows before it reached a match. It would also be slower to scan by time, because all matching
+    rows would have to be sorted.
     """
     column, unique_id = table.c[column_name], table.c.unique_id
     bounds = {lookup: _value_parameters(f"{column_name}__{lookup}", column, dict(filters)) for lookup in ("gte", "lt")}

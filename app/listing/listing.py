@@ -1,4 +1,4 @@
-"""Lists of records in the database: reads their pages and counts the matching records."""
+"""Reads pages of record lists from the database, and counts the records that match a list query."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
@@ -26,7 +26,7 @@ from app.records.repository import Repository
 MAX_CACHED_STATEMENTS = 32
 """Maximum number of statements in each cache of built statements.
 
-The number needs a bound because each combination of query parameters has a statement of its own.
+A maximum is necessary because each combination of query parameters has a statement of its own.
 """
 
 
@@ -54,18 +54,19 @@ class ListShape(NamedTuple):
         return [visible, *self.without_index_use(filter_conditions)]
 
     def without_index_use(self, conditions: Iterable[ColumnElement[bool]]) -> list[ColumnElement[bool]]:
-        """Return the conditions, rewritten in an id lookup so that PostgreSQL checks them per record and uses no index.
+        """Return the conditions, rewritten for an id lookup so that PostgreSQL uses no index for them.
 
-        If PostgreSQL used an index, it would also read matching records outside the principal's hospital scope, and the
-        response time would reveal that these records exist. In other statements the conditions are unchanged.
+        PostgreSQL then checks the conditions for each record. If it used an index, it would also read matching records
+        outside the principal's hospital scope, and the response time would reveal that these records exist. If this is
+        not an id lookup, the conditions are returned unchanged.
         """
         return [each.is_(literal_column("true")) if self.is_id_lookup else each for each in conditions]
 
     @property
     def month_indexed_column(self) -> str | None:
-        """The month-indexed column to which all filters apply.
+        """The column with an index on the month, if all filters apply to this one column.
 
-        None if the filters do not all apply to one such column, or if the principal is restricted.
+        Otherwise None. Also None if the principal is restricted.
         """
         columns = {name.partition("__")[0] for name, _ in self.filters}
         return (
@@ -114,7 +115,7 @@ class Listing:
     async def read_range(self, after: Position, last: Position) -> list[KeysetRow]:
         """Return the records of the unfiltered list after the position `after`, up to and including `last`.
 
-        The hospital scope is not applied, so call this method only for unrestricted principals.
+        This method does not apply the hospital scope, so call it only for unrestricted principals.
         """
         bounds = {"after_id": after.unique_id, "last_id": last.unique_id}
         return list(map(KeysetRow._make, await self._execute(_range_statement(self._unfiltered_shape), bounds)))
@@ -139,16 +140,16 @@ class Listing:
     async def total(self, query: ListQuery) -> int:
         """Return the exact number of records that match the query, without ids for the audit.
 
-        Use it only if the principal may know the number anyway: for an unfiltered list, or if it is shown all matching
-        records.
+        Use this method only if the principal may know the number anyway: if the list is unfiltered, or if the principal
+        is shown all matching records.
         """
         return await self.fetch_count(_count_statement(await self.build_shape(query)), filter_parameters(query.filters))
 
     async def build_shape(self, query: ListQuery) -> ListShape:
         """Return the shape of the list for a query, within the hospital scope of the principal.
 
-        If the principal can see only a few records, this also adds their ids to the parameters of all later statements
-        of this listing.
+        If the principal can see only a few records, this method also adds the ids of these records to the parameters of
+        all later statements of this listing.
         """
         repository = self.repository
         visible_ids = await repository.visible_ids_if_few()

@@ -14,7 +14,7 @@ MAX_CURSOR_LENGTH = 4000
 CURSOR_PATTERN = "^[A-Za-z0-9_-]+$"
 """Pattern of cursors in the OpenAPI document.
 
-It is not enforced, because a value with other characters cannot be decrypted anyway.
+The pattern is not enforced, because a value with other characters cannot be decrypted anyway.
 """
 
 
@@ -22,7 +22,7 @@ class PageParameters(BaseModel):
     """Parameters that select a page of a list.
 
     Without them, the response is the whole list, unless the list is paged by default or the setting `list_cap` limits
-    it.
+    its length.
     """
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
@@ -39,7 +39,8 @@ class PageParameters(BaseModel):
     def is_paged_by_default(self) -> bool:
         """Whether a request without `limit` returns one page of the list instead of the whole list.
 
-        This applies to a search, because a client that searches asks for the best matches.
+        False unless a subclass overrides it. A search is paged by default, because its client asks for the best
+        matches.
         """
         return False
 

@@ -16,4 +16,4 @@ api_keys = Table(
     info={"serving_rights": "SELECT, UPDATE (last_used)"},
 )
 """API keys of services. Only the SHA-256 digest of a key is stored. A name is never reused, because journal entries
-identify their actor by it."""
+identify an actor by the name of its key."""

@@ -41,12 +41,13 @@ audit = Table(
 )
 """The audit of all requests for patients and profiles. Triggers reject every change to the table except inserts.
 
-A list that is sent in parts has one row for each part. Each partition contains one month, so that old rows can be
-dropped. The database function `add_audit_months()` adds the partitions that are needed next.
+A list response that is sent in parts has one row for each part. Each partition contains the rows of one month, so that
+old rows can be removed by dropping their partition. The database function `add_audit_months()` adds the partitions that
+are needed next.
 
-`ids` are the ids of the records that the request showed or changed or, if it was refused, of the records that it asked
-for. `resource` is the resource of these records. `version` is the record's version that the request created, as in the
-journal; it is null if the request changed nothing.
+`ids` contains the ids of the records that the request showed or changed. For a refused request, it contains the ids of
+the records that the request asked for. `resource` is the resource of these records. `version` is the new version of the
+record after the change, the same as in the journal. It is null if the request changed nothing.
 """
 IS_SINGLE_RECORD = func.cardinality(audit.c.ids) == literal_column("1")
 HAS_MANY_RECORDS = func.cardinality(audit.c.ids) > literal_column("1")

@@ -14,5 +14,5 @@ idempotency_keys = Table(
     Column("unique_id", ID_TEXT),
     Column("document", HUMAN_TEXT),
 )
-"""Responses to requests with an Idempotency-Key. The transaction of a request inserts the row first, and adds the
-response to the row later."""
+"""Responses to requests with an Idempotency-Key. The transaction of a request inserts a row first, and later adds the
+response to this row."""

@@ -29,7 +29,7 @@ journal = Table(
 change to the table except inserts.
 
 `resource` is the name of the record's table. `record` is a snapshot of the record after the change, without null
-values. The primary key prevents an id from being reused, because the new record would need a second version 1.
+values. The primary key prevents the reuse of an id, because a new record with this id would need a second version 1.
 
 A trigger maintains a hash chain for each record. `hash` is the SHA-256 of two concatenated values: the `hash` of the
 record's previous entry, and the SHA-256 of the other columns of this entry (database function `journal_content`).
@@ -50,5 +50,5 @@ HASHED_COLUMNS = (
     "record",
     "erasure",
 )
-"""Columns of a journal entry that are hashed as its content, in the parameter order of the database function
-`journal_content`."""
+"""Columns of a journal entry that are hashed as the content of the entry. They are in the order of the parameters of
+the database function `journal_content`."""

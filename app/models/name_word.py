@@ -1,8 +1,8 @@
 """The search vocabulary: the words in patients' names, case- and accent-folded. A search for a misspelled word compares
-it with the vocabulary and not with all patients.
+this word with the vocabulary and not with all patients.
 
-Triggers add the words of each patient that is written. When a patient no longer has a word, they add the word to
-`stale_words`. A background task deletes the words that no patient has any more (`app.search.unused_words`).
+When a patient is written, triggers add the patient's words. When a patient no longer has a word, triggers add the word
+to `stale_words`. A background task deletes the words that no patient has any more (`app.search.unused_words`).
 """
 
 from sqlalchemy import Column, DateTime, Index, PrimaryKeyConstraint, Table, func, literal_column
@@ -11,7 +11,7 @@ from app.db.base import ID_TEXT, NO_FASTUPDATE, Base
 
 
 def _since_column() -> Column[object]:
-    """Return the column `since`: the time since which at least one patient has had the word at any time."""
+    """Return the column `since`: the time since which there has always been a patient with the word."""
     return Column("since", DateTime(timezone=True), nullable=False, server_default=func.statement_timestamp())
 
 
@@ -46,7 +46,7 @@ hospital_words = Table(
     PrimaryKeyConstraint("hospital_id", "word", postgresql_include=["since"]),
     info={"serving_rights": "SELECT, INSERT"},
 )
-"""The words in the names of each hospital's patients. Each pair of a hospital and a word has one row. The search of a
+"""The words in the names of each hospital's patients. Each pair of a hospital and a word has one row. A search by a
 principal that is restricted to hospitals reads this table instead of `name_words`."""
 
 stale_words = Table(
@@ -55,5 +55,5 @@ stale_words = Table(
     Column("word", ID_TEXT, nullable=False, index=True),
     info={"serving_rights": "SELECT", "serving_function": "forget_stale_words(text[])"},
 )
-"""Queue of words to check, because they may be unused. A word is added when a patient no longer has it, or when a
-patient that has it is no longer linked to a hospital."""
+"""Queue of words that may be unused and must be checked. A word is added when a patient no longer has the word, or when
+a patient with the word loses the link to a hospital."""

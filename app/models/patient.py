@@ -101,9 +101,9 @@ for _name in ("date_created", "last_updated"):
 
 
 def _link_table(name: str, target_table: str, target_key: str) -> Table:
-    """Return a table of links from patients to records of `target_table`.
+    """Return a table of links from patients to the records in `target_table`.
 
-    The links of a patient are deleted together with the patient. A record that a patient links to cannot be deleted.
+    The links of a patient are deleted with the patient. A record that a patient is linked to cannot be deleted.
     """
     return Table(
         name,

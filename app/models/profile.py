@@ -4,7 +4,7 @@ from app.db.base import Resource, text_column
 
 
 class Profile(Resource):
-    """An account that patients are linked to. Several patients may share one account, such as that of a parent."""
+    """An account that patients are linked to. Several patients may share one account, such as a parent's account."""
 
     __tablename__ = "profiles"
 

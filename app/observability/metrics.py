@@ -1,8 +1,8 @@
 """Definition and export of the Prometheus metrics. `docs/observability.md` explains each metric.
 
-If there are several workers, each of them writes its values to its own files in the directory that `multiprocess`
-creates, so that any worker can report the values of all. Label values are path templates, names and codes that this
-program defines, and never content of a request.
+If there are several workers, each of them writes its values to its own files in the directory that
+`app.observability.multiprocess` creates, so that any worker can report the values of all workers. Label values are path
+templates, names and codes that this program defines. They never contain content of a request.
 """
 
 import os
@@ -25,14 +25,14 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from app.observability.multiprocess import MULTIPROCESS_DIRECTORY_ENV
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # they are not available with several processes
+disable_created_metrics()  # type: ignore[no-untyped-call]  # these metrics are not available with several processes
 REGISTRY = CollectorRegistry()
 
 _KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _OTHER_METHOD = "_OTHER"
 """The value of the `method` label for methods outside `_KNOWN_METHODS`. OpenTelemetry uses the same value."""
 _NO_STATUS = "none"
-"""The value of the `status` label for requests without a response, because the client had disconnected."""
+"""The value of the `status` label for requests that got no response because the client had disconnected."""
 
 _REQUEST_COUNT = Counter("http_requests", "Completed requests.", ["route", "method", "status"], registry=REGISTRY)
 _REQUEST_DURATION = Histogram(
@@ -79,7 +79,7 @@ _BUILD_INFO = Gauge(
 )
 _BUILD_INFO.labels(version("patients-api"), platform.python_version()).set(1)
 
-# these describe only this process, so they are not exported if there are several
+# these collectors describe only this process, so their metrics are not exported if there are several processes
 ProcessCollector(registry=REGISTRY)
 PlatformCollector(registry=REGISTRY)
 GCCollector(registry=REGISTRY)
@@ -88,8 +88,8 @@ GCCollector(registry=REGISTRY)
 def observe_request(method: str, route: str, status: int | None, seconds: float, *, is_complete: bool) -> None:
     """Update the metrics with a request that has ended.
 
-    `route` is the path template of the route. `status` is None if no response was sent. `is_complete` is whether the
-    whole response was sent.
+    `route` is the path template of the route. `status` is None if no response was sent. `is_complete` states whether
+    the whole response was sent.
     """
     method = method if method in _KNOWN_METHODS else _OTHER_METHOD
     requests, duration = _request_metrics(route, method, status)
@@ -107,12 +107,12 @@ def _request_metrics(route: str, method: str, status: int | None) -> tuple[Count
 
 @cache
 def statement_histogram(operation: str, table: str) -> Histogram:
-    """Return the histogram of the durations of statements that are named after this operation and table."""
+    """Return the histogram of the durations of all statements with this operation and table."""
     return _STATEMENT_DURATION.labels(operation, table)
 
 
 def render_metrics(accept: str) -> tuple[bytes, str]:
-    """Return the metrics of all workers and their media type.
+    """Return the metrics of all workers as encoded text, and the media type of this text.
 
     `accept` is the `Accept` header of the request, which determines the format. This function reads files, so it must
     not run in the event loop.

@@ -1,6 +1,6 @@
 """The directory in which several processes share their metrics.
 
-The environment variable with its path must be set before `app.observability.metrics` is imported.
+The environment variable with the directory's path must be set before `app.observability.metrics` is imported.
 """
 
 import os
@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 
 MULTIPROCESS_DIRECTORY_ENV = "PROMETHEUS_MULTIPROC_DIR"
-"""Environment variable with the path of the directory, defined by prometheus_client. If it is set, prometheus_client
-stores the values of metrics in files in this directory."""
+"""Name of the environment variable with the path of the directory. prometheus_client defines the name. If the variable
+is set, prometheus_client stores the values of metrics in files in the directory."""
 
 
 @contextmanager

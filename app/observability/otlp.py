@@ -37,7 +37,8 @@ _EXPORTED_ATTRIBUTES = frozenset(
 because clients determine their values. `url.path` is replaced with the path template of the route."""
 
 _INSTANCE_ID = str(uuid.uuid4())
-"""The id of this process in traces and metrics. Each worker imports this module itself, and so has a different id."""
+"""The id of this process in traces and metrics. Each worker imports this module itself, so each worker has a different
+id."""
 
 P = TypeVar("P", bound="_Provider")
 

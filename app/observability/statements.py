@@ -1,6 +1,6 @@
 """Instrumentation of database statements. Each statement is measured once, for the metrics, the log and the trace.
 
-Only the text of a statement is recorded, in which placeholders stand for the values.
+Only the text of a statement is recorded. In this text, placeholders stand for the values.
 """
 
 import hashlib
@@ -26,14 +26,14 @@ log = structlog.get_logger()
 _WRITE_PATTERN = re.compile(r"\b(?:(INSERT)\s+INTO\s+(\w+)|(DELETE)\s+FROM\s+(\w+)|(UPDATE)\s+(\w+)\s+SET)\b")
 _FROM_PATTERN = re.compile(r"\bFROM\s+(\w+)")
 _MAX_LOGGED_DIGESTS = 1000
-"""Maximum number of slow statements whose text each process logs. The number is bounded because filters can produce any
-number of different texts."""
+"""Maximum number of slow statements for which each process logs the text. There must be a limit, because filters can
+produce any number of different texts."""
 
 
 class _StatementName(NamedTuple):
     """The short name of a statement in metrics, logs and traces: one operation and its table.
 
-    Many statements contain more operations and tables than these. The table may be empty.
+    Many statements contain further operations and tables. `table` is the empty string if a statement has no table.
     """
 
     operation: str
@@ -48,9 +48,9 @@ _COMMIT_NAME = _StatementName("COMMIT", "")
 
 @lru_cache(maxsize=256)  # about as many as SQLAlchemy's cache of compiled statements holds
 def _statement_name(text: str, table_names: frozenset[str]) -> _StatementName:
-    """Return the name of a statement with this text: its first write, if it has one, and otherwise `SELECT`.
+    """Return the name of the statement with this text. If the statement writes, its first write determines the name.
 
-    The table of a `SELECT` is the first of `table_names` that it reads.
+    Otherwise, the operation is `SELECT`, and the table is the first of `table_names` that the statement reads.
     """
     if (write := _WRITE_PATTERN.search(text)) is not None:
         operation, table = filter(None, write.groups())
@@ -75,7 +75,7 @@ class StatementInstrumentation:
     def instrument(self, engine: AsyncEngine) -> None:
         """Measure all statements that `engine` executes from now on.
 
-        The time for BEGIN is included in the first statement of a transaction.
+        The time that BEGIN takes is counted as part of the first statement of a transaction.
         """
         event.listen(engine.sync_engine, "before_cursor_execute", self._before_execute)
         event.listen(engine.sync_engine, "after_cursor_execute", self._after_execute)
@@ -103,14 +103,14 @@ class StatementInstrumentation:
 
     def _handle_error(self, failure: ExceptionContext) -> None:
         context: Any = failure.execution_context
-        if hasattr(context, "began"):  # it is missing if a connection failed rather than a statement
+        if hasattr(context, "began"):  # it is missing if the error concerns a connection and no statement
             self._record_executed(context, failure.statement or "", failure.original_exception)
 
     def _record_executed(self, context: Any, statement: str, error: BaseException | None) -> None:
-        # the compiled text: limits, which have no placeholders, are inserted into it only afterwards
+        # the compiled text is used because limits, which have no placeholders, are inserted only after it is compiled
         text = statement if context.compiled is None else context.compiled.string
         self._record(_statement_name(text, self._table_names), text, context.began, error)
-        del context.began  # if fetching the rows fails, it must not count as a second statement
+        del context.began  # if fetching the rows fails, that must not count as a second statement
 
     def _record(self, name: _StatementName, text: str, began: float, error: BaseException | None) -> None:
         seconds = time.perf_counter() - began
@@ -121,7 +121,7 @@ class StatementInstrumentation:
             self._write_span(self._tracer, name, seconds, error)
 
     def _warn_slow(self, name: _StatementName, text: str, seconds: float) -> None:
-        """Log a slow statement. Its text may be long, so only the first log line has it."""
+        """Log a slow statement. Its text may be long, so only the first log line about it contains the text."""
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         first_time_fields = {}
         if digest not in self._logged_digests and len(self._logged_digests) < _MAX_LOGGED_DIGESTS:
@@ -140,7 +140,7 @@ class StatementInstrumentation:
 
     @staticmethod
     def _write_span(tracer: Tracer, name: _StatementName, seconds: float, error: BaseException | None) -> None:
-        """Create the span of a statement that has just ended. It follows OpenTelemetry's conventions for databases."""
+        """Create the span of a statement that has just ended, following OpenTelemetry's conventions for databases."""
         attributes = {
             "db.system.name": "postgresql",
             "db.operation.name": name.operation,

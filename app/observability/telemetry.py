@@ -1,8 +1,8 @@
 """OpenTelemetry: the export of traces and metrics over OTLP, if the standard `OTEL_…` variables enable it.
 
-FastAPI creates the spans and metrics of requests, `statements` creates the spans of database statements, and `otlp`
-redacts and exports them. No provider is registered globally, so that spans of other libraries are not exported and
-several applications in one process are independent of each other.
+FastAPI creates the spans and metrics of requests, and `app.observability.statements` creates the spans of database
+statements. `app.observability.otlp` redacts and exports them. No provider is registered globally, so that spans of
+other libraries are not exported and several applications in one process are independent of each other.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ class Telemetry:
 
     @property
     def tracer(self) -> Tracer | None:
-        """The tracer that creates this service's own spans; None if traces are not exported."""
+        """The tracer that creates this service's own spans, or None if traces are not exported."""
         if self._trace_pipeline is None:
             return None
         tracer: Tracer = self._trace_pipeline.provider.get_tracer("patients-api", version("patients-api"))
@@ -67,7 +67,7 @@ class Telemetry:
 
 
 def _create_pipeline(signal: str) -> Any:
-    """Return the `Pipeline` for `traces` or `metrics`; None if its export is not enabled or a variable is invalid."""
+    """Return the `Pipeline` for `traces` or `metrics`, or None if its export is off or an OTEL variable is invalid."""
     if not _is_enabled(signal.upper()):
         return None
     otlp = importlib.import_module("app.observability.otlp")
@@ -79,7 +79,7 @@ def _create_pipeline(signal: str) -> Any:
 
 
 def _is_enabled(signal: str) -> bool:
-    """Return whether the environment enables the export of `TRACES` or `METRICS`.
+    """Return whether the environment enables the export of `signal`, which is `TRACES` or `METRICS`.
 
     This follows the standard (https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/), with
     one exception: the export is off if the environment sets neither an exporter nor an endpoint.

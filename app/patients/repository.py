@@ -46,19 +46,19 @@ class PatientRepository(Repository):
     def next_visible_rows(
         cls, after: ColumnElement[str], limit: ColumnElement[int], *, restricted: bool
     ) -> Select[Any]:
-        """Return a statement that selects the first `limit` visible patients, by `unique_id`, after the id `after`.
+        """Return a statement that selects visible patients in the order of `unique_id`.
 
-        For a restricted principal, the statement starts from the links of the principal's hospitals, not from all
-        patients.
+        The statement selects the first `limit` patients after the id `after`. For a restricted principal, it starts
+        from the links of the principal's hospitals, not from all patients.
         """
         if not restricted:
             return super().next_visible_rows(after, limit, restricted=restricted)
         return cls.document.select_rows().where(cls.table.c.unique_id.in_(next_patients_in_scope(after, limit)))
 
     async def visible_ids_if_few(self) -> dict[str, Any] | None:
-        """Return the ids of all patients that a restricted principal can see, or None if there are too many.
+        """Return the ids of all patients that a restricted principal can see (see `scoped_ids_if_few`).
 
-        Return None for an unrestricted principal too.
+        Return None if there are too many ids, or if the principal is unrestricted.
         """
         return await scoped_ids_if_few(self.connection, self.principal) if self.restricted else None
 
@@ -70,7 +70,7 @@ class PatientRepository(Repository):
     async def erase(self, unique_id: str, reason: str) -> int:
         """Remove a patient, if it still exists, and all data stored about it.
 
-        Name words that no patient has any more are deleted too. Return the number of removed journal entries.
+        Name words that no remaining patient has are deleted too. Return the number of removed journal entries.
         """
         words = await words_in_history(self.connection, unique_id)
         entries = await super().erase(unique_id, reason)

@@ -65,7 +65,7 @@ class Patient(Representation):
 
     unique_id: Identifier
     patient_profile: PatientProfile | None
-    """The profile, which is an account, that the patient is linked to."""
+    """The profile that the patient is linked to. A profile is an account."""
     patient_email_address: str | None
     patient_mobile_number: str | None
     patient_title: str | None
@@ -99,7 +99,7 @@ class PatientFields(RequestBody):
     """The fields of a patient that clients can set."""
 
     patient_profile: ProfileUpsert | None = None
-    """The profile, which is an account, to link the patient to. `null` removes the link but does not delete the
+    """The profile to link the patient to. A profile is an account. `null` removes the link but does not delete the
     profile."""
     patient_email_address: Annotated[str | None, Email(columns.patient_email_address)] = None
     patient_mobile_number: Annotated[str | None, MobileNumber(columns.patient_mobile_number)] = None
@@ -172,7 +172,7 @@ class PatientParameters(ListParameters):
     (see `app.listing.keyset`).
     """
 
-    # the length is checked first, because the time of the next check grows faster than the length of the text
+    # the length is checked first, because the duration of the next check grows faster than the length of the text
     search: Annotated[str, Field(max_length=MAX_SEARCH_CHARACTERS), AfterValidator(_check_word_count)] | None = None
     """Words that describe a patient, in any order: names or parts of names, a date of birth, a mobile number, an e-mail
     address or a `unique_id`. The best matches come first. Without `limit`, the response contains the best 100."""
@@ -248,7 +248,7 @@ class PatientParameters(ListParameters):
     def is_paged_by_default(self) -> bool:
         """Whether a request without `limit` returns one page of the list instead of the whole list.
 
-        This applies to a search, because a client that searches asks for the best matches.
+        A search returns one page, because a client that searches asks only for the best matches.
         """
         return self.search is not None
 
@@ -265,10 +265,7 @@ class PatientParameters(ListParameters):
 
 
 def _tidy_search_json_schema(schema: dict[str, Any]) -> None:
-    """Tidy the JSON schema of `PatientSearch`, in place.
-
-    Publish that a filter accepts a single value without a list.
-    """
+    """Tidy the JSON schema of `PatientSearch`, in place, and publish that a filter accepts a value without a list."""
     for field in schema["properties"].values():
         for branch in list(field.get("anyOf", ())):
             if branch.get("type") == "array":
@@ -277,7 +274,7 @@ def _tidy_search_json_schema(schema: dict[str, Any]) -> None:
 
 
 class PatientSearch(PatientParameters, Schema):
-    """The parameters of `list_patients`, but in the body. Names, numbers and dates of birth must not appear in a URL.
+    """The parameters of `list_patients`, in the body so that names, numbers and dates of birth do not appear in a URL.
 
     The value of a filter may be a list. A patient then needs to match only one of its values.
     """

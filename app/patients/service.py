@@ -46,16 +46,17 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
     ) -> Record:
         """Create a patient, create or change its profile, and link the patient to its hospitals and doctors.
 
-        `timestamps` contains timestamps that the patient has in another system, by column name.
+        `timestamps` contains the timestamps that the patient has in another system, keyed by column name.
 
         Raises:
             IdentifierTakenError: another patient has the id.
-            IdentifierRetiredError: a deleted patient had the id, or a deleted profile had the id of the profile.
-            PreconditionFailedError: a patient has the id, and it does not meet the precondition.
-            ValidationFailedError: hospitals or doctors do not exist or may not be linked by the principal, a restricted
-                principal would not see the patient, or the principal may not use the profile.
-            ForbiddenError: the principal lacks the scope to link or change the profile, or it is restricted and the
-                body contains a `unique_id`.
+            IdentifierRetiredError: a deleted patient had the id of the patient, or a deleted profile had the id of the
+                profile.
+            PreconditionFailedError: a patient has the id and does not meet the precondition.
+            ValidationFailedError: a hospital or doctor does not exist or may not be linked by the principal; the
+                principal is restricted and would not see the patient; or the principal may not use the profile.
+            ForbiddenError: the principal lacks the scope to link or change the profile, or the principal is restricted
+                and the body contains a `unique_id`.
         """
         values = {**body.sent_fields(), **(timestamps or {})}
         if self.repository.restricted and "unique_id" in values:
@@ -63,7 +64,8 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
                 "Your credentials are restricted to hospitals, so you cannot choose the unique_id of a patient. "
                 "Omit it, and one is generated."
             )
-        await self.check_creation_precondition(values.get("unique_id"), precondition)  # before the profile's own errors
+        # checked before the profile is written, so that errors of the profile do not hide a failed precondition
+        await self.check_creation_precondition(values.get("unique_id"), precondition)
         links = self._pop_links(values)
         await self._upsert_profile(values)
         result = await self._create(values, links, precondition)
@@ -79,9 +81,9 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
             NotFoundError: no visible patient has this id.
             PreconditionFailedError, PreconditionRequiredError: see `Precondition.check`.
             IdentifierRetiredError: a deleted profile had the id of the profile.
-            ValidationFailedError: hospitals or doctors do not exist or may not be linked by the principal, the
-                principal may not use the profile, the patient would have no name, or the body contains a different
-                `unique_id`.
+            ValidationFailedError: a hospital or doctor does not exist or may not be linked by the principal; the
+                principal may not use the profile; the patient would have no name; or the body contains a `unique_id`
+                other than the id of the patient.
             LastHospitalError: the principal would no longer see the patient.
             ForbiddenError: the principal lacks the scope to link or change the profile.
         """
@@ -106,11 +108,11 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
     ) -> ErasureResult:
         """Remove the data of a patient everywhere, including the history.
 
-        The patient's profile is removed too, with its history, unless another patient has it.
+        The patient's profile and its history are removed too, unless another patient has the same profile.
 
         Raises:
             NotFoundError: there never was a patient with this id.
-            FormerProfilesError: the patient once had other profiles, which no patient has now, and `former_profiles` is
+            FormerProfilesError: the patient once had other profiles that no patient has now, but `former_profiles` is
                 None.
         """
         latest_snapshot = await self._lock_for_erasure(unique_id)
@@ -152,11 +154,11 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
         return {name: values.pop(name) for name in self.repository.link_relations if name in values}
 
     async def _upsert_profile(self, values: dict[str, Any], linked_profile_id: str | None = None) -> None:
-        """Write the profile that `values` contains, and put `profile_id` in place of `patient_profile` in `values`.
+        """Write the profile that `values` contains, and replace `patient_profile` with `profile_id` in `values`.
 
-        `linked_profile_id` is the id of the patient's current profile. A request that sends this profile unchanged
-        needs no scope. A request that links a different profile needs a profile scope, because the response shows that
-        profile.
+        `linked_profile_id` is the id of the patient's current profile. A request that sends the current profile
+        unchanged needs no profile scope. A request that links a different profile needs a profile scope, because the
+        response shows the linked profile.
         """
         if "patient_profile" not in values:
             return
@@ -167,7 +169,7 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
             self.principal.require(Scope.PROFILES_WRITE)
 
     def _require_profile_scopes(self, profile_id: str | None, linked_profile_id: str | None) -> None:
-        """Check that the principal may link the profile, before the response can reveal anything about it.
+        """Check that the principal may link the profile, before the response can reveal anything about the profile.
 
         Raises:
             MissingScopeError: `profile_id` is not the id of the patient's current profile, and the principal has no
@@ -179,7 +181,7 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
     async def _drop_dangling_references(self, values: dict[str, Any], before: Mapping[str, Any]) -> list[FieldError]:
         profile_id, linked_profile_id = values["profile_id"], before.get("profile_id")
         self._require_profile_scopes(profile_id, linked_profile_id)
-        # the patient's current profile was visible with the patient, but after a deletion no row shows this any more
+        # the current profile was visible with the patient, but no row shows this any more if the patient is deleted
         profiles = self._profiles.unrestricted if profile_id == linked_profile_id else self._profiles
         if profile_id is None or await profiles.is_visible(profile_id):
             return []
@@ -193,7 +195,7 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
         if own_hospitals is None:
             return super()._links_to_restore(links, latest_snapshot)
         hospitals = own_hospitals.intersection(links["hospital_ids"])
-        # an existing patient keeps its hospitals outside the principal's scope; a deleted one gets them back
+        # an existing patient keeps its hospitals outside the principal's scope; a deleted patient gets them back
         repository = self.repository if latest_snapshot is None else self.repository.unrestricted
         hospitals |= frozenset(latest_snapshot["hospital_ids"] if latest_snapshot else ()) - own_hospitals
         return repository, {**links, "hospital_ids": sorted(hospitals)}
@@ -207,9 +209,9 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
             yield error._replace(loc=("body", *error.loc), msg=message)
 
     def _missing_own_hospital_errors(self, link_result: LinkResult) -> Iterator[FieldError]:
-        """Yield an error if a restricted principal could not see the patient after the write.
+        """Yield an error if the patient would be linked to none of the hospitals of a restricted principal.
 
-        This is so if the patient is linked to none of the principal's hospitals.
+        The principal could then not see the patient after the write.
         """
         own_hospitals = self.principal.hospitals
         if own_hospitals is not None and own_hospitals.isdisjoint(link_result.linkable_ids.get("hospital_ids", ())):

@@ -39,7 +39,10 @@ class ProfileRepository(Repository):
 
     @classmethod
     def was_visible(cls, _: ColumnElement[Any]) -> ColumnElement[bool]:
-        """Return a condition that is always false, because no patient was linked to a profile when it was deleted."""
+        """Return a condition that is always false.
+
+        A profile can be deleted only if no patient has it, and a restricted principal sees only profiles of patients.
+        """
         return false()
 
     @classmethod
@@ -70,8 +73,8 @@ class ProfileRepository(Repository):
     async def upsert(self, unique_id: str, values: dict[str, Any]) -> bool:
         """Create a profile, or overwrite the given `values` of an existing one. Return whether anything was written.
 
-        Any number of requests may do this concurrently. For a restricted principal, the error for a profile that it
-        cannot see is the same as for a deleted profile.
+        Any number of requests may call this method concurrently. A restricted principal gets the same error for a
+        profile that it cannot see as for a deleted profile.
 
         Raises:
             IdentifierRetiredError: a deleted profile had the id.

@@ -44,9 +44,9 @@ class ProfileUpdate(UpdateBody, ProfileFields):
 
 
 class ProfileUpsert(ProfileFields):
-    """A patient's profile. If no profile has its `unique_id`, it is created.
+    """A patient's profile. If no profile has this `unique_id`, a new profile is created.
 
-    Otherwise, the given fields are updated, and absent fields are left unchanged.
+    Otherwise, the existing profile is updated with the given fields, and absent fields are left unchanged.
     """
 
     unique_id: Identifier

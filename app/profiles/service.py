@@ -21,7 +21,7 @@ class ProfileService(Service[ProfileCreate, ProfileUpdate]):
         """Create a profile that is not linked to any patient yet.
 
         Raises:
-            ForbiddenError: the principal is restricted to hospitals, so that it could not see the profile.
+            ForbiddenError: the principal is restricted to hospitals and could therefore not see the profile.
             IdentifierTakenError, IdentifierRetiredError, PreconditionFailedError: see `Service.create`.
         """
         if self.repository.restricted:

@@ -24,8 +24,8 @@ from app.records.journal_hash import content_hash, epoch_microseconds, hex_text
 
 ALLOW_ERASURE = select(func.set_config("patients.erasing", "yes", True))
 DENY_ERASURE = select(func.set_config("patients.erasing", "", True))
-"""Statements that allow and forbid erasure for the rest of the transaction. They set a parameter that the triggers of
-the journal and the audit check."""
+"""`ALLOW_ERASURE` and `DENY_ERASURE` are statements that allow and forbid erasure for the rest of the transaction. They
+set a configuration parameter, which is read by the triggers of the journal and of the audit."""
 
 PERSONAL_DATA_TABLES = (
     Patient.__tablename__,
@@ -33,7 +33,7 @@ PERSONAL_DATA_TABLES = (
     *(table.name for table in (patient_hospitals, patient_doctors, journal, audit, idempotency_keys)),
     *(table.name for table in (name_words, hospital_words, stale_words)),
 )
-"""Names of the tables that contain personal data. Their planner statistics are rebuilt after an erasure."""
+"""Names of the tables with personal data. The planner statistics of these tables are rebuilt after an erasure."""
 _CLEAR_STATISTICS_STATEMENT = text(
     """
     SELECT pg_clear_attribute_stats(schemaname, tablename, attname, inherited) FROM pg_stats
@@ -45,12 +45,12 @@ _ANALYZE_STATEMENT = text(f"ANALYZE {', '.join(PERSONAL_DATA_TABLES)}")
 
 
 async def renew_statistics(connection: AsyncConnection) -> None:
-    """Rebuild PostgreSQL's planner statistics of all tables with personal data, so that no erased value remains in
-    them.
+    """Rebuild the planner statistics of all tables with personal data, to remove erased values from the statistics.
 
-    Call this function after the erasure is committed, because it has no effect before. Statistics contain column
-    values, and every role that may read the columns can read them. The statistics are cleared first, because ANALYZE
-    keeps the old statistics of a table that is now empty. Before PostgreSQL 18, they cannot be cleared.
+    Call this function after the erasure is committed. An earlier call has no effect. Statistics contain values of the
+    columns, and every role that may read a column can also read the statistics of the column. The statistics are
+    cleared first, because ANALYZE keeps the old statistics of a table that is now empty. PostgreSQL versions before 18
+    cannot clear statistics.
     """
     if (await connection.execute(_SELECT_CAN_CLEAR_STATISTICS)).scalar_one():
         await connection.execute(_CLEAR_STATISTICS_STATEMENT)
@@ -62,10 +62,10 @@ async def erase_traces(
 ) -> int:
     """Remove a deleted record from the journal, the stored responses and the audit.
 
-    Return the number of removed journal entries. One entry, about the erasure, remains. It has a token in place of the
-    record's id, because clients may have used an identity number as the id. It lists the removed entries by time and
-    hash. It also lists each redacted entry of another record by its hash and the hash of its new content. The hash
-    chains can therefore still be verified.
+    Return the number of removed journal entries. A new journal entry records the erasure. This entry has a token in
+    place of the record's id, because clients may have used an identity number as the id. It lists the time and hash of
+    each removed entry. For each redacted entry of another record, it lists the hash of the entry and the hash of the
+    entry's new content. The hash chains can therefore still be verified.
 
     Raises:
         sqlalchemy.exc.ProgrammingError: the role of the connection lacks the privilege (SQLSTATE 42501).
@@ -92,10 +92,10 @@ async def erase_traces(
 
 
 async def _pseudonymize_audit(connection: AsyncConnection, resource: str, unique_id: str, token: str) -> None:
-    """Replace the record's id with the token in the audit, so that accesses stay recorded but do not identify the
-    record.
+    """Replace the record's id with the token in the audit.
 
-    The reasons that were given for these accesses are removed.
+    The audit still contains every access to the record, but no longer identifies the record. The reasons that were
+    given for these accesses are removed.
     """
     ids = audit.c.ids
     is_about_record = (audit.c.resource == resource, ids.contains([unique_id]))
@@ -119,13 +119,13 @@ async def _clear_idempotent_responses(connection: AsyncConnection, path: str, un
 
 
 async def _redact_profile_links(connection: AsyncConnection, profile_id: str, token: str) -> list[list[str]]:
-    """Replace the id of an erased profile with the token in the journal entries of the patients that had the profile.
+    """Replace an erased profile's id with the token in the journal entries of the patients that had this profile.
 
     Stored responses that contain the profile are cleared. Return `[hash, hash of the new content]`, both in
     hexadecimal, for each redacted entry, so that a later change to the entry can be detected.
 
-    A redacted entry keeps the hash of its original content, because the hash chain continues from it. The entry's salt
-    is removed, so that nobody can use this hash to test guesses of the removed id.
+    A redacted entry keeps the hash of its original content, because the hash chain was computed from this hash. The
+    entry's salt is removed, so that nobody can use the kept hash to test guesses of the removed id.
     """
     patients = Patient.__tablename__
     record = journal.c.record

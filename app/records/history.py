@@ -42,17 +42,18 @@ from app.records.results import Record
 
 
 class PastState(NamedTuple):
-    """The column values of a record in an earlier version, and the ids that it was linked to, by set of links."""
+    """The column values of a record in an earlier version, and the ids of its linked records."""
 
     columns: dict[str, Any]
     links: dict[str, list[str]]
+    """The ids of the linked records, by the name of the set of links, such as `hospital_ids`."""
 
 
 class History:
     """Reads the history of the records of one resource from the journal.
 
-    `list_entries`, `get` and `newest_version` return only what the principal of `repository` may see. Callers of the
-    other methods must check this themselves.
+    `list_entries`, `get` and `newest_version` return only what the principal of `repository` may see. Before a
+    caller uses any other method, the caller must check that the principal may see the history.
     """
 
     def __init__(self, repository: Repository) -> None:
@@ -69,9 +70,10 @@ class History:
         return build_statement(type(self.repository), restricted=self.repository.restricted)
 
     async def list_entries(self, unique_id: str, before: int, limit: int) -> list[Record]:
-        """Return up to `limit` journal entries of a record, newest first, whose versions are below `before`.
+        """Return the journal entries of a record with versions below `before`: the newest `limit`, newest first.
 
-        Each entry is returned as a `Record` with the version number, as text, for its `unique_id`.
+        Each entry is returned as a `Record`. Its `unique_id` is the version number as text, and its `document` is the
+        entry as JSON text.
         """
         parameters = self._parameters(unique_id, before=before, limit=limit)
         return [
@@ -96,7 +98,7 @@ class History:
         The caller must have checked that the principal may see the history of the record.
 
         Raises:
-            ValidationFailedError: the record has no such version, or this version is its deletion.
+            ValidationFailedError: the record has no such version, or this version is a deletion.
         """
         row = (
             await self.connection.execute(_SELECT_SNAPSHOT, self._parameters(unique_id, version=version))
@@ -117,7 +119,7 @@ class History:
         return PastState(columns, {name: record.get(name, []) for name in self.repository.link_relations})
 
     async def latest_snapshot(self, unique_id: str) -> dict[str, Any] | None:
-        """Return the newest snapshot of a record in the journal, or None if there never was such a record.
+        """Return the newest snapshot of a record in the journal, or None if there never was a record with this id.
 
         For a deleted record, the snapshot is its last state before the deletion.
         """
@@ -176,9 +178,9 @@ _SELECT_LATEST_SNAPSHOT = (
 def _may_know(repository_class: type[Repository], *, restricted: bool) -> ColumnElement[bool]:
     """Return the condition that the principal may see the history of the record `:id`.
 
-    A restricted principal may see it if the record is visible to the principal, or if the record is deleted and was
-    visible to the principal in its last state. The condition does not refer to rows of the journal, so PostgreSQL
-    evaluates it once per statement.
+    A restricted principal may see the history of a record that is visible to it. It may also see the history of a
+    deleted record if the last state of the record was visible to it. The condition does not refer to the rows that the
+    statement selects, so PostgreSQL evaluates the condition once per statement.
     """
     if not restricted:
         return true()
@@ -197,10 +199,11 @@ def _newest_version_statement(repository_class: type[Repository], *, restricted:
 
 
 def _changed_fields(earlier: FromClause, later: FromClause) -> ColumnElement[Any]:
-    """Return a JSON object of the fields that differ between the records of two entries, with `from` and `to` for each.
+    """Return the SQL expression for the differences between the snapshots in two journal entries.
 
-    `last_updated` is omitted, because it always differs. The differences are computed when they are requested. If
-    entries stored them, the entry of a creation would contain its whole record twice.
+    The differences are a JSON object with a key for each field that differs. The value of a key contains the two values
+    of the field, `from` and `to`. `last_updated` is omitted, because it always differs. The differences are computed
+    when a client requests them. If entries stored them, the entry of a creation would contain the whole record twice.
     """
     old, new = (
         func.json_each(side.c.record).table_valued("key", "value", name=name).render_derived()

@@ -21,8 +21,8 @@ class Entry(Representation):
     """One version in the history of a record: the change, its time and author, and the record after the change."""
 
     version: int
-    """The number of the version. The creation of the record is version 1. Each later change, including a deletion, adds
-    1."""
+    """The number of the version. The creation of the record is version 1. Each later change, including a deletion,
+    increases the number by 1."""
     action: Literal["created", "updated", "deleted", "restored", "erased"]
     time: Timestamp
     actor: str

@@ -30,7 +30,10 @@ do not have this parameter."""
 
 
 def scope_parameters(principal: Principal) -> dict[str, Any]:
-    """Return the bind parameters that contain the principal's hospital scope; none if the principal is unrestricted."""
+    """Return the bind parameter that contains the principal's hospital scope.
+
+    If the principal is unrestricted, the dictionary is empty.
+    """
     return {} if principal.hospitals is None else {"hospitals": sorted(principal.hospitals)}
 
 
@@ -65,7 +68,7 @@ def is_in_few_ids(patient_id: ColumnElement[str]) -> ColumnElement[bool]:
 async def scoped_ids_if_few(connection: AsyncConnection, principal: Principal) -> dict[str, Any] | None:
     """Return the ids of all patients in the principal's hospital scope, as the bind parameter for `is_in_few_ids`.
 
-    Return None if there are more than `MAX_ID_LOOKUPS`. Without these ids, PostgreSQL would search all patients to find
+    Return None if there are more than `MAX_ID_LOOKUPS` ids. A query without these ids would search all patients to find
     the few patients of a small hospital.
     """
     scoped_ids = (await connection.execute(_SELECT_SCOPED_IDS, scope_parameters(principal))).scalars().all()
@@ -73,11 +76,11 @@ async def scoped_ids_if_few(connection: AsyncConnection, principal: Principal) -
 
 
 def next_patients_in_scope(after: ColumnElement[str], limit: ColumnElement[int]) -> Select[str]:
-    """Return a statement that selects the first `limit` ids after the id `after` of patients in the principal's scope.
+    """Return a statement that selects the ids of patients in the principal's scope: the first `limit` after `after`.
 
-    PostgreSQL reads up to `limit` ids from each hospital's part of the index, and skips the patients of other
-    hospitals. Otherwise, a list for a small hospital would have to read all patients of other hospitals between its
-    own, which can be a million.
+    PostgreSQL reads up to `limit` ids from the index for each of the principal's hospitals, and skips the patients of
+    other hospitals. Otherwise, it would read all patients in the order of their ids. Between two patients of a small
+    hospital, there can be a million patients of other hospitals.
     """
     own_hospitals = func.unnest(HOSPITALS_PARAMETER).table_valued("hospital_id", name="own").render_derived()
     link = patient_hospitals.c
@@ -90,6 +93,6 @@ def next_patients_in_scope(after: ColumnElement[str], limit: ColumnElement[int])
 
 
 def record_was_in_scope(record: ColumnElement[Any]) -> ColumnElement[bool]:
-    """Return the condition that, in the `record` of a journal entry, a patient is linked to a hospital in scope."""
+    """Return the condition that the patient in the `record` of a journal entry was linked to a hospital in scope."""
     overlaps: ColumnElement[bool] = cast(record, JSONB)["hospital_ids"].has_any(cast(HOSPITALS_PARAMETER, ARRAY(Text)))
     return overlaps

@@ -1,4 +1,4 @@
-"""Inserts journal entries in the same statement that writes and returns the record, without an extra round trip."""
+"""Inserts each journal entry in the statement that writes and returns the record, without an extra round trip."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -29,19 +29,23 @@ from app.models import journal
 from app.records.documents import ToMany, as_contract_json
 
 ENTRY_COLUMNS = frozenset({"unique_id", "version"})
-"""Names of the record columns that the journal also has as columns. They are therefore left out of an entry's
-`record`."""
+"""Names of the columns that both the table of a record and the journal have. The `record` of a journal entry therefore
+omits these columns."""
 
 
 def snapshot_columns(table: Table) -> list[str]:
-    """Return the names of the columns that an entry's `record` contains: neither generated nor in `ENTRY_COLUMNS`."""
+    """Return the names of the columns of `table` that the `record` of a journal entry contains.
+
+    Generated columns and `ENTRY_COLUMNS` are omitted.
+    """
     return [column.name for column in non_generated_columns(table) if column.name not in ENTRY_COLUMNS]
 
 
 def record_snapshot(table: Table, row: FromClause, links: Mapping[str, ToMany]) -> ColumnElement[Any]:
-    """Return the snapshot of a `row` of `table` as JSON: its columns and the sorted ids of its links, without nulls.
+    """Return the SQL expression for the snapshot of a `row` of `table` as JSON.
 
-    Links are stored as ids, not as names. If a hospital is renamed later, no earlier snapshot shows the new name.
+    The snapshot contains the columns of the row and the sorted ids of its links, without nulls. It contains the ids of
+    linked records, not their names, so that it stays correct if a hospital is renamed later.
     """
     fields: list[ColumnElement[Any]] = [as_contract_json(row.c[name]).label(name) for name in snapshot_columns(table)]
     for name, relation in links.items():
@@ -54,7 +58,7 @@ def record_snapshot(table: Table, row: FromClause, links: Mapping[str, ToMany]) 
 
 
 def has_journal_entries(table: Table, unique_id: ColumnElement[str]) -> Exists:
-    """Return the condition that the journal contains entries for an id.
+    """Return the condition that the journal contains entries for the id of a record in `table`.
 
     `OFFSET 0` makes PostgreSQL look up each id separately. Otherwise, it would read the whole journal if there are many
     ids.
@@ -64,11 +68,12 @@ def has_journal_entries(table: Table, unique_id: ColumnElement[str]) -> Exists:
 
 
 AUTHOR_COLUMNS = (column("actor", Text), column("request_id", String))
-"""The author of a journal entry, as columns of the rows of a statement that writes for several authors."""
+"""The columns that contain the author of a journal entry. The input rows of a statement have these columns if the
+statement writes on behalf of several authors."""
 
 
 def with_author(row: FromClause, input_rows: CTE) -> CTE:
-    """Return the rows of `row` with `AUTHOR_COLUMNS` added from the input row with the same `unique_id`."""
+    """Return a CTE that adds `AUTHOR_COLUMNS` to each row of `row`, from the input row with the same `unique_id`."""
     author_columns = (input_rows.c[name.name] for name in AUTHOR_COLUMNS)
     return (
         select(*row.c, *author_columns)
@@ -78,11 +83,12 @@ def with_author(row: FromClause, input_rows: CTE) -> CTE:
 
 
 def insert_entry(table: Table, row: FromClause, links: Mapping[str, ToMany], action: ColumnElement[str]) -> CTE:
-    """Return a CTE that inserts a journal entry for each row of `row`, which contains rows of `table` after `action`.
+    """Return a CTE that inserts a journal entry for each row of `row`.
 
-    The author is in the row's `AUTHOR_COLUMNS`. If the row has no such columns, the author is in bind parameters. The
-    CTE returns `(unique_id, version)` of each inserted entry. No entry is inserted for a first version if the journal
-    already has entries for its id.
+    `row` contains rows of `table` as they are after `action`. The author of an entry is in the `AUTHOR_COLUMNS` of
+    `row` or, if `row` does not have these columns, in bind parameters with the same names. The CTE returns
+    `(unique_id, version)` of each inserted entry. No entry is inserted for a first version if the journal already has
+    entries for the id.
     """
     is_insertable = or_(
         row.c.version > literal_column("1"), not_(has_journal_entries(table, row.c.unique_id).correlate(row))
@@ -95,7 +101,7 @@ def insert_entry(table: Table, row: FromClause, links: Mapping[str, ToMany], act
 
 
 def insert_deletion_entry(table: Table, row: FromClause) -> CTE:
-    """Return a CTE that inserts a journal entry for the deletion of each row of `row`, which were rows of `table`."""
+    """Return a CTE that inserts a journal entry for each row of `row`, which contains the deleted rows of `table`."""
     version = row.c.version + literal_column("1")
     return _insert_into_journal(table, row, select(row.c.unique_id, version, literal_column("'deleted'"), null()))
 

@@ -1,4 +1,4 @@
-"""Sets of links, such as the hospitals of a patient. A request always replaces a whole set, whatever its size."""
+"""Sets of links, such as the hospitals of a patient. A request always replaces a whole set, however large."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -28,11 +28,11 @@ from app.records.hospital_scope import is_in_scope
 
 
 class LinkResult(NamedTuple):
-    """The ids that a request asks to link, by set of links, and those of them that can be linked."""
+    """The ids that a request asks to link, and the ids that can be linked. Both are grouped by the name of the set."""
 
     requested_ids: Mapping[str, list[str]]
     linkable_ids: Mapping[str, frozenset[str]]
-    """The requested ids that exist and that the principal may link, by set of links. Only these are linked."""
+    """The requested ids that exist and that the principal may link. No other ids are linked."""
 
     def unlinkable_ids(self) -> Iterator[tuple[str, int, str]]:
         """Yield `(name of the set, index in the set, id)` for each requested id that cannot be linked."""
@@ -43,19 +43,25 @@ class LinkResult(NamedTuple):
 
     @classmethod
     def from_row(cls, requested_ids: Mapping[str, list[str]], row: Row[Any]) -> "LinkResult":
-        """Return the result of requesting these links, from the row of the statement that wrote them."""
+        """Build the result for `requested_ids` from `row`, which has a column of linkable ids for each set of links."""
         return cls(requested_ids, {name: frozenset(getattr(row, name)) for name in requested_ids})
 
 
 def unknown_link_error(name: str, index: int, unique_id: str) -> FieldError:
-    """Return the error for a requested id that does not exist, located by the name of its set and its index in it."""
+    """Return the error for a requested id that does not exist.
+
+    The location of the error consists of the name of the set and the index of the id in the set.
+    """
     target = name.removesuffix("_ids")
     return FieldError((name, index), f"There is no {target} with the unique_id {unique_id}", f"unknown_{target}")
 
 
 @dataclass(frozen=True)
 class _LinkSet:
-    """One of the sets of links that each input row has. The input column called `name` contains the requested ids."""
+    """The set of links of each input row for one relation, such as the hospitals of each patient.
+
+    `name` is the name of the set. The column of `input_rows` with the same name contains the requested ids.
+    """
 
     name: str
     relation: ToMany
@@ -71,10 +77,10 @@ class _LinkSet:
         return self.restricted and self.relation.scoped
 
     def linkable_pairs(self) -> CTE:
-        """Return a CTE with the requested links that can be made, as pairs of a record's id and a target's id.
+        """Return a CTE with the requested links that can be made. Each row has the ids of a record and a target.
 
-        The target must exist, and the principal must be allowed to link it unless the link already exists. `OFFSET 0`
-        makes PostgreSQL look up each id separately. Otherwise, it would read all doctors to find a few ids.
+        The target must exist. If the link does not exist yet, the principal must also be allowed to link the target.
+        `OFFSET 0` makes PostgreSQL look up each id separately. Otherwise, it would read all doctors to find a few ids.
         """
         owner, key = self.relation.owner_column, self.relation.target_column
         target = self.relation.target.c.unique_id
@@ -90,7 +96,8 @@ class _LinkSet:
     def delete_unrequested(self) -> CTE:
         """Return a CTE that deletes the links that are not requested.
 
-        If a restricted principal replaces links to hospitals, only links to hospitals in its scope are deleted.
+        If a restricted principal replaces links to hospitals, only links to hospitals in the principal's scope are
+        deleted.
         """
         owner, key = self.relation.owner_column, self.relation.target_column
         statement = delete(self.relation.link_table).where(
@@ -101,10 +108,10 @@ class _LinkSet:
         return statement.returning(owner).cte(f"removed_{self.name}")
 
     def insert_missing(self, pairs: FromClause) -> CTE:
-        """Return a CTE that inserts those of the linkable `pairs` that are not linked yet.
+        """Return a CTE that inserts the links in `pairs` that do not exist yet. `pairs` contains linkable pairs.
 
-        The links are inserted in the order of the target ids. Each insert locks its target, to check the foreign key.
-        This order makes every transaction lock the targets in the same order.
+        The links are inserted in the order of the target ids. PostgreSQL locks the target of each inserted link to
+        check the foreign key, and the order makes every transaction lock the targets in the same order.
         """
         owner, key = pairs.c
         rows = select(owner, key).order_by(key, owner)
@@ -114,9 +121,9 @@ class _LinkSet:
         return statement.on_conflict_do_nothing().returning(self.relation.owner_column).cte(f"added_{self.name}")
 
     def relation_after(self, pairs: FromClause) -> ToMany:
-        """Return the relation with the links as they are after this statement.
+        """Return the relation with the links as they are after the statement that replaces them.
 
-        The links are computed from `pairs`, because the statement itself sees the table as it was before.
+        The links are computed from `pairs`, because the statement itself sees the table as it was before the change.
         """
         links_after: Any = select(*pairs.c)
         if self._is_scoped:
@@ -139,7 +146,7 @@ class LinkReplacement(NamedTuple):
     linkable_pairs: Mapping[str, CTE]
     """The CTE of `_LinkSet.linkable_pairs` for each set of links, by the name of the set."""
     changes: list[CTE]
-    """The CTEs that insert or delete links. Each returns the ids of the records for which it changed a link."""
+    """The CTEs that insert or delete links. Each CTE returns the ids of the records for which it changed a link."""
 
 
 def linkable_ids_statement(relations: Mapping[str, ToMany], input_rows: CTE, *, restricted: bool) -> Select[Any]:
@@ -156,8 +163,8 @@ def replace_links(
 ) -> LinkReplacement:
     """Build the CTEs that replace each set of links of the input rows with the requested ids.
 
-    If the records are new, `written` contains the inserted rows, which have no links yet. If the principal is
-    `restricted`, links to hospitals outside its scope are kept.
+    If the records are new, `written` contains the inserted rows, which have no links yet. If the records already exist,
+    `written` is None. If the principal is `restricted`, links to hospitals outside the principal's scope are kept.
     """
     relations_after: dict[ToMany, ToMany] = {}
     linkable_pairs: dict[str, CTE] = {}
@@ -179,7 +186,10 @@ def replace_links(
 def linkable_id_columns(
     linkable_pairs: Mapping[str, CTE], record_id: ColumnElement[str]
 ) -> Iterator[ColumnElement[Any]]:
-    """Yield a column for each set of links, with the name of the set: the array of the record's linkable ids."""
+    """Yield a column for each set of links: the array of the ids that can be linked to the record.
+
+    The column has the name of the set.
+    """
     for name, pairs in linkable_pairs.items():
         owner, key = pairs.c
         yield func.array(select(key).where(owner == record_id).scalar_subquery(), type_=ARRAY(ID_TEXT)).label(name)

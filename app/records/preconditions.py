@@ -57,7 +57,9 @@ class Precondition:
         return self.if_match is not None or self.if_none_match is not None
 
     def check(self, tag: str | None) -> None:
-        """Check the conditions against `tag`, the entity tag of the current representation, or None if there is none.
+        """Check the conditions against `tag`, the entity tag of the current representation.
+
+        If there is no representation, `tag` is None.
 
         Raises:
             PreconditionFailedError: a condition does not hold.

@@ -56,12 +56,13 @@ class Repository:
     table: ClassVar[Table]
     document: ClassVar[Document]
     patient_reference_column: ClassVar[Column[Any] | None] = None
-    """The column by which patients refer to records of this resource, or None if patients cannot refer to them."""
+    """The column with the ids of the records that patients refer to. None if patients cannot refer to this resource."""
     month_indexed_columns: ClassVar[frozenset[str]] = frozenset()
     """Names of the timestamp columns for which an index on the month exists. Lists that filter by one of these columns
     use its index."""
     link_relations: ClassVar[Mapping[str, ToMany]] = {}
-    """The sets of links to other records, by the request field that replaces the set, such as `hospital_ids`."""
+    """The sets of links to other records. The key of a set is the request field that replaces the set, such as
+    `hospital_ids`."""
 
     def __init__(self, connection: AsyncConnection, principal: Principal) -> None:
         self.connection = connection
@@ -72,7 +73,7 @@ class Repository:
     def unrestricted(self) -> Self:
         """The same repository for an unrestricted principal.
 
-        Use it for operations that the principal is permitted to do although it cannot see the record.
+        Use it for operations that are permitted although the principal cannot see the record.
         """
         return type(self)(self.connection, replace(self.principal, hospitals=None))
 
@@ -80,9 +81,9 @@ class Repository:
     def visibility_condition(cls, *, restricted: bool) -> ColumnElement[bool]:  # noqa: ARG003  # for overrides with a scope
         """Return the condition that a row is visible to the principal.
 
-        All rows are visible, unless a resource with a hospital scope overrides this method and the principal is
-        `restricted`. Every request begins with a statement that has this condition: reads by id, locks, lists and the
-        history.
+        By default, all rows are visible. Resources with a hospital scope override this method for `restricted`
+        principals. The first statement of every request on existing records has this condition, whether it reads a
+        record by id, locks it, lists records or reads the history.
         """
         return true()
 
@@ -90,7 +91,7 @@ class Repository:
     def was_visible(cls, record: ColumnElement[Any]) -> ColumnElement[bool]:  # noqa: ARG003  # as above
         """Return the condition that a deleted record, with the last snapshot `record`, was visible to the principal.
 
-        The principal is restricted. By default, the condition is always true.
+        The condition applies only to restricted principals. By default, it is always true.
         """
         return true()
 
@@ -109,7 +110,7 @@ class Repository:
             NotFoundError: `unique_id` does not have the form of an id.
         """
         if not is_identifier(unique_id):
-            raise NotFoundError(self.name)  # no record has this id, and PostgreSQL rejects a NUL
+            raise NotFoundError(self.name)  # PostgreSQL would reject text that contains NUL
         return {"id": unique_id, **hospital_scope.scope_parameters(self.principal)}
 
     @classmethod
@@ -138,10 +139,10 @@ class Repository:
         return records[unique_id]
 
     async def visible_ids_if_few(self) -> dict[str, Any] | None:
-        """Return the ids of all records that are visible to the principal, as the parameter of `is_in_few_ids`.
+        """Return the ids of all visible records, as the bind parameter for `hospital_scope.is_in_few_ids`.
 
-        Return None if there are too many ids (see `app.records.hospital_scope`), if the principal is unrestricted, or
-        if the resource has no hospital scope.
+        Return None if there are more than `hospital_scope.MAX_ID_LOOKUPS` ids, if the principal is unrestricted, or if
+        the resource has no hospital scope.
         """
         return None
 
@@ -149,7 +150,10 @@ class Repository:
     def next_visible_rows(
         cls, after: ColumnElement[str], limit: ColumnElement[int], *, restricted: bool
     ) -> Select[Any]:
-        """Return a statement that selects the first `limit` visible rows, by `unique_id`, after the id `after`."""
+        """Return a statement that selects visible rows in the order of `unique_id`.
+
+        It selects the first `limit` rows after the id `after`.
+        """
         key = cls.table.c.unique_id
         return (
             cls.document.select_rows()
@@ -170,8 +174,8 @@ class Repository:
     ) -> WriteResult:
         """Insert a record with its links and its journal entry.
 
-        If `unique_id` is None, a new id is generated. `links` contains the ids to link, by set of links. `action` is
-        the action that the journal entry states.
+        If `unique_id` is None, a new id is generated. `links` contains the ids to link, grouped by the name of the
+        set of links. The journal entry contains `action`.
 
         Raises:
             IdentifierTakenError: another record has the id.
@@ -213,7 +217,9 @@ class Repository:
         return rows.with_for_update(key_share=True, of=cls.table)
 
     async def lock_or_none(self, unique_id: str) -> RowMapping | None:
-        """Lock a record against other changes and return its columns as of the lock, or None if it is not visible.
+        """Lock a record against other changes and return its columns, or None if the record is not visible.
+
+        The columns have the values that are current once the record is locked.
 
         Raises:
             NotFoundError: `unique_id` does not have the form of an id.
@@ -240,13 +246,15 @@ class Repository:
     async def _is_still_visible(self, unique_id: str) -> bool:
         """Return whether a record that is now locked is still visible to the principal.
 
-        The statement that waited for the lock read the links as they were before the wait, and they may have changed
+        The statement that waited for the lock read the links as they were before the wait. The links may have changed
         since.
         """
         return not self.restricted or await self.is_visible(unique_id)
 
     async def lock(self, unique_id: str) -> RowMapping:
-        """Lock a record against other changes and return its columns as of the lock.
+        """Lock a record against other changes and return its columns.
+
+        The columns have the values that are current once the record is locked.
 
         Raises:
             NotFoundError: no visible record has this id.
@@ -268,8 +276,8 @@ class Repository:
     ) -> WriteResult:
         """Write the `values` that differ from the `locked` row, and replace the sets of links in `links`.
 
-        Only links that the principal may change are replaced. If nothing differs, nothing is written. `action` is the
-        action that the journal entry states.
+        Only links that the principal may change are replaced. If nothing differs, nothing is written. The journal entry
+        contains `action`.
         """
         new_values = {name: values.get(name, locked[name]) for name in client_columns(self.table)}
         differs = any(locked[name] != value for name, value in new_values.items())
@@ -317,7 +325,7 @@ class Repository:
     async def retired_error(self, unique_id: str) -> IdentifierRetiredError:
         """Return the error for creating a record with the id of a deleted record.
 
-        It says how to restore the deleted record.
+        The error says how to restore the deleted record.
         """
         last_version = await self.connection.execute(self._last_version_statement(), {"id": unique_id})
         return IdentifierRetiredError(self.name, last_version.scalar_one())
@@ -329,7 +337,7 @@ class Repository:
         return select(func.pg_advisory_xact_lock(func.hashtextextended(lock_name, literal_column("0"))))
 
     async def advisory_lock(self, unique_id: str) -> None:
-        """Lock an id until the transaction ends, so that its record is restored or erased by one transaction at a time.
+        """Lock an id until the transaction ends, so that only one transaction at a time restores or erases the record.
 
         Unlike a row lock, this lock also works if the record is deleted.
         """
@@ -375,7 +383,9 @@ class Repository:
         return select(insert_deletion_entry(cls.table, deleted))
 
     async def delete(self, unique_id: str) -> None:
-        """Delete a record, which the caller must have locked. Its journal entries prevent its id from being used again.
+        """Delete a record, which the caller must have locked.
+
+        The journal entries of the record prevent its id from being used again.
 
         Raises:
             ConflictError: the journal did not accept the entry for the deletion.

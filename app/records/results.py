@@ -1,4 +1,4 @@
-"""What reading and writing a record returns."""
+"""The results of reading and writing records."""
 
 from typing import NamedTuple
 

@@ -22,7 +22,7 @@ from app.records.repository import Repository
 from app.records.results import Record, WriteResult
 
 LINKS_PER_UNIT_COST = 20
-"""Number of links that take about as much work as one more record."""
+"""Number of links that take about as much work to write as one record."""
 
 C = TypeVar("C", bound=CreateBody)
 U = TypeVar("U", bound=UpdateBody)
@@ -34,7 +34,8 @@ class ErasureResult(NamedTuple):
     records: list[tuple[str, int]]
     """The singular name of the resource and the number of removed journal entries, for each erased record."""
     kept_former_profiles: int = 0
-    """Number of profiles that this patient once had and that no patient has now, but that were not erased."""
+    """Number of former profiles that were not erased. A former profile is a profile that the patient once had and that
+    no patient has now."""
 
 
 class FormerProfilePolicy(StrEnum):
@@ -60,7 +61,7 @@ class Service(Generic[C, U]):
 
     @classmethod
     def conflict_keys(cls, body: C | U) -> frozenset[str]:
-        """Return the ids of the records that a request may change, as far as its body contains these ids.
+        """Return the ids of the records that a request may change. Only ids in the request's body are returned.
 
         Requests that have an id in common never run in the same batch.
         """
@@ -76,12 +77,12 @@ class Service(Generic[C, U]):
     ) -> Record:
         """Create a record. Its id is the `unique_id` in the body, or a new id if the body has none.
 
-        `timestamps` contains timestamps that the record has in another system, by column name.
+        `timestamps` contains the timestamps that the record has in another system, keyed by column name.
 
         Raises:
             IdentifierTakenError: another record has the id.
             IdentifierRetiredError: a deleted record had the id.
-            PreconditionFailedError: a record has the id, and it does not meet the precondition.
+            PreconditionFailedError: a record has the id and does not meet the precondition.
         """
         return await self._ensure_journaled(
             await self._create({**body.sent_fields(), **(timestamps or {})}, {}, precondition), "created"
@@ -93,7 +94,7 @@ class Service(Generic[C, U]):
         Raises:
             NotFoundError: no visible record has this id.
             PreconditionFailedError, PreconditionRequiredError: see `Precondition.check`.
-            ValidationFailedError: the body contains a different `unique_id`.
+            ValidationFailedError: the body contains a `unique_id` other than the id of the record.
         """
         locked = await self.repository.lock(unique_id)
         await self._check_precondition(unique_id, precondition)
@@ -120,8 +121,8 @@ class Service(Generic[C, U]):
             NotFoundError: there never was a record with this id, or the principal may not see its history.
             PreconditionFailedError: see `Precondition.check`.
             PreconditionRequiredError: the record exists, and the request lacks the required If-Match.
-            ValidationFailedError: the version does not exist or is a deletion, or it has a link to a record that no
-                longer exists and the body does not have `skip_missing`.
+            ValidationFailedError: the version does not exist or is a deletion, or the version has a link to a record
+                that no longer exists and the body does not set `skip_missing`.
         """
         # before the lock, so that no request waits for a record that its principal may not see
         await self.history.newest_version(unique_id)
@@ -215,10 +216,11 @@ class Service(Generic[C, U]):
         precondition.check(tag)
 
     async def _drop_dangling_references(self, _: dict[str, Any], __: Mapping[str, Any]) -> list[FieldError]:
-        """Remove references to missing records from the values of an earlier version, and return an error for each.
+        """Remove references to missing records from the values of an earlier version.
 
-        The first parameter contains these values and is changed. The second parameter is the current record or, for a
-        deleted record, its last snapshot. Sets of links are not checked here, but when they are written.
+        Return an error for each removed reference. The first parameter contains the values and is changed. The second
+        parameter is the current record or, for a deleted record, its last snapshot. Sets of links are checked later,
+        when they are written.
         """
         return []
 

@@ -1,8 +1,7 @@
-"""Builds the statements that write records. One statement writes rows, links and journal entries, and returns
-documents.
+"""Builds the statements that write records. Each writes rows, links and journal entries, and returns documents.
 
-The CTEs of a statement do not see what its other CTEs write. The journal entry and the document are therefore built
-from what these CTEs return: the written row, and the links after the write.
+A CTE does not see the rows that other CTEs of the same statement write. The journal entry and the document are
+therefore built from the results of these CTEs: the written row, and the links after the write.
 """
 
 from collections.abc import Iterable, Mapping
@@ -47,7 +46,7 @@ def client_columns(table: Table) -> tuple[str, ...]:
 
 
 def next_version_values(table: Table) -> dict[str, ColumnElement[Any]]:
-    """Return the new values of `version` and `last_updated`, which every update of a row sets.
+    """Return the new values of `version` and `last_updated`, which every update of a row must set.
 
     `last_updated` increases with every update, even if the clock does not advance between two updates.
     """
@@ -74,10 +73,11 @@ def insert_records(
 ) -> Select[Any]:
     """Return a statement that inserts its input rows and their links.
 
-    Input rows have the columns `unique_id`, `client_columns`, `extra_columns` and the requested ids of each set of
-    links. For each inserted record, the statement returns `unique_id`, `document`, the linkable ids of each set of
-    links, and `entered`, which says whether the journal accepted the entry. For an input row with the id of an existing
-    record, it returns nothing.
+    The input rows have the column `unique_id`, the columns in `client_columns` and `extra_columns`, a column with the
+    requested ids of each set of links, and the columns in `AUTHOR_COLUMNS`. For each inserted record, the statement
+    returns a row with `unique_id`, `document`, the linkable ids of each set of links, and `entered`. The column
+    `entered` is true if the journal accepted the entry. For an input row with the id of an existing record, the
+    statement returns no row.
     """
     table = document.table
     inputs = _input_rows(table, link_relations, [column(name, table.c[name].type) for name in sorted(extra_columns)])
@@ -108,11 +108,12 @@ def update_records(
     *,
     restricted: bool,
 ) -> Select[Any]:
-    """Return a statement that updates the rows that its input rows name. These rows must be locked.
+    """Return a statement that updates the rows of the table that have the same `unique_id` as its input rows.
 
-    A row is updated if its input row `differs` or if its links change. Input rows have all `client_columns`, and the
-    requested ids of each set in `replaced_links`. For every input row, the statement returns the same columns as that
-    of `insert_records`, whether or not anything changed.
+    The rows of the table must already be locked. A row is updated if the column `differs` of its input row is true or
+    if its links change. The input rows also have the columns in `client_columns` and `AUTHOR_COLUMNS`, and a column
+    with the requested ids of each set in `replaced_links`. For every input row, whether or not anything changed, the
+    statement returns a row with the columns that `insert_records` describes.
     """
     table = document.table
     inputs = _input_rows(table, replaced_links, [column("differs", Boolean)])
@@ -138,7 +139,7 @@ def update_records(
 
 
 def _contains_record(rows: FromClause, record_id: ColumnElement[str]) -> ColumnElement[bool]:
-    """Return the condition that one of `rows`, in its first column, has the id `record_id`."""
+    """Return the condition that the first column of `rows` contains `record_id`."""
     return record_id.in_(select(rows.c[0]))
 
 
@@ -147,7 +148,7 @@ class _StatementParts(NamedTuple):
     written: CTE
     """The rows that the statement inserts or updates."""
     page: CTE
-    """All rows as they are after the statement, including those that it does not change."""
+    """All rows as they are after the statement, including the rows that the statement does not change."""
     link_replacement: LinkReplacement
 
 

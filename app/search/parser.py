@@ -23,7 +23,8 @@ _APOSTROPHE_PATTERN = re.compile("['’‘`ʼ´]")  # noqa: RUF001  # these char
 _IDENTIFIER_PATTERN = re.compile(rf"(?=.*[A-Za-z])(?=.*[^A-Za-z]){IDENTIFIER_PATTERN}")
 """Pattern of tokens that may be a `unique_id`.
 
-A match contains an ASCII letter and at least one other character, so it is not a number, a date or a single-word name.
+A match contains an ASCII letter and a character that is not an ASCII letter, so that it cannot be a number, a date or a
+single-word name.
 """
 
 
@@ -35,7 +36,7 @@ class NumberTerm(NamedTuple):
 
     text: str
     digit_prefixes: tuple[str, ...]
-    """Digits with which a stored phone number may begin in order to match: one prefix for each way to write `text`."""
+    """The different ways to write `text` in digits. A stored phone number matches if it begins with one of them."""
 
 
 class ParsedQuery(NamedTuple):
@@ -52,7 +53,7 @@ class ParsedQuery(NamedTuple):
 
     @property
     def largest_kind_size(self) -> int:
-        """The number of terms of the kind that has the most terms."""
+        """The highest number of terms of any one kind."""
         return max(len(kind) for kind in self)
 
     @property

@@ -21,9 +21,9 @@ _SEARCH_VECTOR = _PATIENT_COLUMNS.patient_search
 MAX_NUMBER_PREFIXES = 12
 """Maximum number of digit prefixes per phone number. No country's numbering plan leads to more than ten."""
 MAX_LENGTH_DIFFERENCE = 999
-"""Maximum difference in letters that the rank takes into account.
+"""Maximum difference in the number of letters that the rank takes into account.
 
-Match kinds count in thousands, so a difference in letters never outweighs a worse match kind.
+The rank counts match kinds in thousands, so that this difference never outweighs a worse match kind.
 """
 
 
@@ -86,8 +86,8 @@ def _matches(parameter_name: str) -> ColumnElement[bool]:
 def _all_words_conditions(shape: QueryShape, reach: str) -> list[ColumnElement[bool]]:
     """Return the conditions that every typed word matches a word in the patient's names within the reach.
 
-    If there are longer words, the condition for short words is written so that PostgreSQL does not use an index for it,
-    because half of all patients may match a short word.
+    If the search also has longer words, the condition for short words is written so that PostgreSQL does not use an
+    index for it, because half of all patients may match a short word.
     """
     conditions = []
     if not all(shape.short_words):
@@ -134,9 +134,9 @@ def _best_match_kind(word_index: int) -> ColumnElement[int]:
 
 
 def _length_difference() -> ColumnElement[int]:
-    """Return the SQL expression for the difference in letters between the patient's names and the typed words.
+    """Return the SQL expression for the difference in length between the patient's names and the typed words.
 
-    The difference is at most `MAX_LENGTH_DIFFERENCE`.
+    The difference is a number of letters, and at most `MAX_LENGTH_DIFFERENCE`.
     """
     lengths = [
         func.coalesce(func.char_length(name), 0)
@@ -152,8 +152,8 @@ def ranked_segments(shape: QueryShape) -> tuple[list[Segment], list[Segment]]:
 
     A patient is in only one segment. If one word was typed, there is a segment for each match kind, ordered by
     `unique_id`. If several words were typed, the patients that have all words as typed come first, ordered by the
-    difference in letters. All other patients follow, ordered by rank. The rank is the sum of the match kinds of the
-    typed words, in thousands, plus the difference in letters.
+    difference in length (see `_length_difference`). All other patients follow, ordered by rank. The rank is the sum of
+    the match kinds of the typed words, in thousands, plus the difference in length.
     """
     non_name_conditions = list(_non_name_conditions(shape))
     if not shape.short_words:
@@ -174,7 +174,7 @@ def ranked_segments(shape: QueryShape) -> tuple[list[Segment], list[Segment]]:
     likeness = reduce(add, (_best_match_kind(word_index) for word_index in range(len(shape.short_words))))
     rank = likeness * literal_column("1000") + difference
     remaining = Segment(2, (*distant, not_(and_(*close)), *non_name_conditions), rank)
-    if all(shape.short_words):  # if all words are initials, every close match is exact, and there are too many to sort
+    if all(shape.short_words):  # if all words are short, every close match is exact, and there are too many to sort
         return [Segment(0, (*exact, *non_name_conditions))], [remaining]
     return [
         Segment(0, (*exact, *non_name_conditions), difference),

@@ -1,4 +1,4 @@
-"""Deletion of words from the search vocabulary that are in no patient's name any more.
+"""Deletes unused words from the search vocabulary. A word is unused if no patient's name contains it any more.
 
 Words are deleted in the background, and when a patient is erased. Database triggers add words (`app.models.name_word`),
 and an import adds its words at its end (`app.transfer.name_words`).
@@ -23,8 +23,8 @@ STALE_WORDS_INTERVAL_SECONDS = 10
 _SHORT_LOCK_TIMEOUT = set_local({"lock_timeout": "100ms"})
 """Statement that limits the wait for locks to 100 ms.
 
-A deletion of words locks out writers briefly. While it waits for its locks, all writers queue behind it, so it must not
-wait long.
+A deletion of words blocks writers briefly. While the deletion waits for its locks, all writers queue behind it, so it
+must not wait long.
 """
 
 _SELECT_WORDS_IN_HISTORY = text(
@@ -62,7 +62,7 @@ async def words_in_history(connection: AsyncConnection, patient_id: str) -> Sequ
 
 
 async def delete_unused_words(connection: AsyncConnection, words: Sequence[str]) -> None:
-    """Delete those of `words` that are no longer used.
+    """Delete the words in `words` that are no longer used.
 
     A word is deleted from the vocabulary if no patient has it any more, and from the words of a hospital if no patient
     of this hospital has it any more.
@@ -84,10 +84,11 @@ async def delete_unused_words(connection: AsyncConnection, words: Sequence[str])
 
 
 async def delete_stale_words(database: Database) -> None:
-    """Delete unused words that are queued because a name changed, a patient was deleted or a link was removed.
+    """Delete the queued words that are no longer used.
 
-    The words are deleted in batches. A batch fails if writers or another process hold the locks, or if it takes too
-    long. A failed batch is left for the next run and does not hold up other batches.
+    A word is queued when a name changes, a patient is deleted or a link is removed. The words are deleted in batches. A
+    batch fails if writers or another process hold the locks, or if the batch takes too long. A failed batch is left for
+    the next run and does not hold up other batches.
     """
     after, failure = "", None
     while words := await _select_stale_words(database, after):

@@ -16,19 +16,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 MAX_CANDIDATES = 100
 """Maximum number of vocabulary words per match kind and typed word.
 
-It limits the use of the search index per query, whatever names are stored.
+It limits how much each query uses the search index, whatever names are stored.
 """
 MAX_RANKED_CANDIDATES = 2000
 """Maximum number of matching words, per match kind, that are ranked by how many patients have them.
 
-Words are ranked in this way only if more than `MAX_CANDIDATES` match. The typed words share this number equally.
+Words are ranked in this way only if more than `MAX_CANDIDATES` match. The number is divided equally among the typed
+words.
 """
 MAX_COUNTED_PATIENTS = 63
 """Maximum number of patients that are counted to find out how common a word is."""
 _MAX_FUZZY_WORD_LENGTH = 64
 """Maximum number of letters in a typed word that is checked for typing errors or for matches of the kind SUBSTRING.
 
-It also limits the vocabulary words that can match as SUBSTRING.
+Longer vocabulary words cannot match as SUBSTRING either.
 """
 
 
@@ -73,11 +74,12 @@ DISTANT_MATCHES = (MatchKind.SHORT_WORD_EDIT, MatchKind.SUBSTRING, MatchKind.TWO
 def _best_candidates_sql(condition: str, *, restricted: bool) -> str:
     """Return the SQL that selects the vocabulary words that meet `condition`, up to `MAX_CANDIDATES`.
 
-    Words that more patients have come first, counted in powers of four. Among equally common words, those that have
-    been in the vocabulary for longest come first. New names therefore cannot displace frequent names, which are more
-    common, or old rare names, which have been in the vocabulary for longer. For a restricted principal, the number of
-    its hospitals that have the word is used instead of the number of patients, because the time to count patients would
-    reveal the names of other patients.
+    The most common words come first. Words count as equally common if the numbers of their patients, rounded down to a
+    power of four, are the same. Among equally common words, the words that have been in the vocabulary for longest come
+    first. New names therefore cannot displace frequent names, which are more common, or old rare names, which have been
+    in the vocabulary for longer. For a restricted principal, words are ordered by the number of the principal's
+    hospitals that have the word and not by the number of patients, because the time to count patients would reveal the
+    names of other patients.
     """
     if restricted:
         return f"""
@@ -103,12 +105,13 @@ def _best_candidates_sql(condition: str, *, restricted: bool) -> str:
 def _candidates_statement(*, restricted: bool) -> TextClause:
     """Return the statement that selects the vocabulary words that match each typed word.
 
-    Its columns are `n` (the number of the typed word), `likeness` (the match kind) and `word`. Words of all patients
-    are found with an index on `typing_keys`. The operator `&&` of this index finds all words within the given number of
-    edits, and some other words, which levenshtein() then excludes. For a restricted principal, the words of its
-    hospitals' patients are compared one by one, which takes 0.15 ms per thousand words. levenshtein() counts two
-    swapped letters as two edits. For this reason, words are also compared with all variants of the typed word in which
-    two adjacent letters are swapped.
+    Its columns are `n` (the number of the typed word), `likeness` (the match kind) and `word`. For an unrestricted
+    principal, words are found with an index on `typing_keys`. The operator `&&` of this index finds all words within
+    the given number of edits, and some other words, which levenshtein() then excludes. For a restricted principal, the
+    words of its hospitals' patients are compared one by one, which takes 0.15 ms per thousand words.
+
+    levenshtein() counts two swapped letters as two edits. For this reason, words are also compared with all variants of
+    the typed word in which two adjacent letters are swapped.
     """
     index_condition = "" if restricted else "typing_keys(word, 2) && typing_keys(form, {}) AND "
     one_edit = f"""

@@ -1,7 +1,7 @@
 """Write coalescing: the head and the body of a response are sent in one write.
 
-uvicorn writes them separately; this change could be contributed to it. aiohttp #10991 and Bun #41341 make the same
-change in those servers. This module can be removed when uvicorn has it, too.
+uvicorn writes them separately. aiohttp #10991 and Bun #41341 make the same change in those servers. The change could be
+contributed to uvicorn, and this module can be removed when uvicorn writes both together.
 """
 
 import asyncio
@@ -12,12 +12,12 @@ from typing import Any
 class CoalescingTransport(Transport):
     """A transport that sends the head and the body of a response together.
 
-    uvicorn writes the head and then the body, and uvloop sends each of them immediately. This takes two system calls
-    here and two packets to the client. This class therefore holds a chunk until the next chunk arrives or the current
+    uvicorn writes the head and then the body, and uvloop sends each of them immediately. Each response then takes two
+    system calls and two packets. This class therefore holds a chunk until the next chunk arrives or the current
     iteration of the event loop ends.
 
-    uvloop raises an error if a closed transport is used, but the protocol learns that the transport is closed only one
-    iteration later. Using a closed transport of this class has no effect.
+    uvloop raises an error if a closed transport is used, but the protocol learns only one iteration later that the
+    transport is closed. Using a closed transport of this class therefore has no effect.
     """
 
     def __init__(self, transport: Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -26,7 +26,7 @@ class CoalescingTransport(Transport):
         self._loop = loop
         self._pending = b""
         self.written_bytes = 0
-        """Number of bytes that were written to this transport so far."""
+        """Number of bytes that have been written to this transport so far."""
 
     def write(self, data: Any) -> None:
         if self._transport.is_closing():

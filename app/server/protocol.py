@@ -50,8 +50,8 @@ DESCRIPTOR_LOG_INTERVAL_SECONDS = 10.0
 _HOP_BY_HOP_HEADERS = frozenset({b"connection", b"upgrade", b"http2-settings"})
 _SUPPORTED_VERSIONS = frozenset({"1.0", "1.1"})
 _DISCARDED_TRAILERS: MutableSequence[tuple[bytes, bytes]] = deque(maxlen=0)
-"""Empty list that discards all trailers appended to it. Otherwise, uvicorn would treat trailers as headers of the
-request."""
+"""Sequence that discards everything that is appended to it. uvicorn appends trailers to it and would otherwise treat
+them as headers of the request."""
 
 
 class InvalidRequestError(Exception):
@@ -92,7 +92,7 @@ class StrictHttpProtocol(HttpToolsProtocol):
         self._framing_size_bytes = 0
         """Number of bytes read since the last head was complete or the last part of a body arrived."""
         self._responding_cycle: RequestResponseCycle | None = None
-        """The request that is being served or was served last. The request that was read last is `cycle`."""
+        """The request that is being served or was served last. `self.cycle` is the request that was read last."""
         self._client_timeout_seconds = client_timeout_seconds
         self._last_client_progress: object = None
         """The result of `_client_progress` at the previous check of the client."""
@@ -131,7 +131,7 @@ class StrictHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def eof_received(self) -> None:
-        """Send pending bytes and close the connection. Without this method, it would be closed without sending them."""
+        """Send pending bytes and close the connection. Without this method, the pending bytes would be lost."""
         self.transport.close()
 
     def data_received(self, data: bytes) -> None:
@@ -155,11 +155,11 @@ class StrictHttpProtocol(HttpToolsProtocol):
             self._reject(context if isinstance(context, InvalidRequestError) else parse_error)
 
     def _reparse_without_upgrade(self, rest: bytes) -> None:
-        """Parse a request that asks for an upgrade a second time, as if it did not ask for one.
+        """Parse a request again, without the headers that ask for an upgrade.
 
-        `rest` contains the received bytes that follow the head of the request. httptools assumes that such a request
-        has no body, and that the bytes after its head belong to another protocol or to the next request. But this
-        service supports no upgrades. A new parser therefore gets the same head without the headers that ask for an
+        `rest` contains the received bytes that follow the head of the request. httptools assumes that a request for an
+        upgrade has no body, and that the bytes after its head belong to another protocol or to the next request. But
+        this service supports no upgrades. A new parser therefore gets the same head without the headers that ask for an
         upgrade. The head also gets `Connection: close`, so that the parser accepts no further request.
         """
         version = self.parser.get_http_version().encode()
@@ -187,7 +187,7 @@ class StrictHttpProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _check_head(self) -> None:
-        """Check those properties of a request's head that the parser does not check.
+        """Check the properties of a request's head that the parser does not check.
 
         Raises:
             InvalidRequestError: the head is too large, its HTTP version is not supported, it has several Host headers
@@ -219,7 +219,7 @@ class StrictHttpProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Mark a request as complete, unless it asks for an upgrade.
 
-        Such a request is not complete yet, because `_reparse_without_upgrade` parses it again.
+        A request that asks for an upgrade is not complete yet, because `_reparse_without_upgrade` parses it again.
         """
         if not self.parser.should_upgrade():
             super().on_message_complete()
@@ -227,7 +227,7 @@ class StrictHttpProtocol(HttpToolsProtocol):
     def _reject(self, error: InvalidRequestError) -> None:
         """Reject an invalid request and close the connection.
 
-        The client gets an error response only if it cannot mistake it for the response to a different request.
+        The client gets an error response only if it cannot mistake this response for that to a different request.
         """
         self._has_stopped_reading = True
         request_id = new_identifier("req")
@@ -237,7 +237,7 @@ class StrictHttpProtocol(HttpToolsProtocol):
         if cycle is not None and not cycle.response_complete and (is_in_head or not cycle.more_body):
             cycle.keep_alive = False  # the connection closes after the current response
             return
-        # a second response to a request would be mistaken for the response to the next one
+        # a second response to the same request would be mistaken for the response to the next request
         if is_in_head or cycle is None or not (cycle.response_started or self.pipeline):
             observe_request("", UNKNOWN_ROUTE, error.status, 0, is_complete=True)
             scope: dict[str, Any] = {}
@@ -258,10 +258,10 @@ class StrictHttpProtocol(HttpToolsProtocol):
         self._client_timer = self.loop.call_later(self._client_timeout_seconds, self._check_client)
 
     def _client_progress(self) -> object:
-        """Return a value that changes when the client makes progress, or None if the client need not do anything.
+        """Return a value that changes when the client makes progress, or None if nothing is expected from the client.
 
-        While a request arrives, there is progress when its head or its body is complete, but not when a part of them
-        arrives. While a response is sent, there is progress whenever the client has received another
+        While a request arrives, there is progress when its head or its body is complete, but not when only a part of
+        its head or body arrives. While a response is sent, there is progress whenever the client has received another
         `RECEIVE_PROGRESS_BYTES`.
         """
         if self.flow.write_paused or self.transport.is_closing():

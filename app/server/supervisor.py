@@ -25,8 +25,8 @@ log = structlog.get_logger()
 STARTUP_FAILURE = 3
 """Exit status of a worker that cannot start and would fail in the same way again. uvicorn uses the same status."""
 RESTART_DELAY_SECONDS = 0.5
-"""Minimum run time, in seconds, of a worker that is replaced at once. If a worker exits earlier, its replacement starts
-after as many seconds."""
+"""If a worker exits within this many seconds of its start, its replacement starts this many seconds later. A worker
+that has run for longer is replaced at once."""
 
 HEARTBEAT_INTERVAL_SECONDS = 1.0
 """Seconds between two heartbeats of a worker."""
@@ -41,8 +41,8 @@ _FORK_CONTEXT = get_context("fork")
 def exit_after(wait_for_end: Callable[[], object]) -> None:
     """Make this process exit when another process, on which it depends, has ended.
 
-    `wait_for_end` is a function that blocks until that process has ended. A background thread calls it and then sends
-    SIGINT to this process, which makes it exit gracefully but without draining.
+    `wait_for_end` is a function that blocks until the other process has ended. A background thread calls it and then
+    sends SIGINT to this process. The signal makes this process exit gracefully but without draining.
     """
 
     def interrupt_when_ended() -> None:
@@ -68,8 +68,7 @@ class Supervisor:
     """Forks worker processes from the current process and supervises them.
 
     Modules that are loaded before the fork are in memory only once for all workers, and workers start quickly. A worker
-    that exits is replaced at once. A worker that hangs is killed after half a minute and replaced. Both events are
-    logged.
+    that exits is replaced. A worker that hangs is killed after half a minute and replaced. Both events are logged.
     """
 
     def __init__(self, worker_count: int, serve: Callable[[], None], *, on_exit: Callable[[int], None]) -> None:
@@ -80,7 +79,7 @@ class Supervisor:
         self._workers: dict[int, _Worker] = {}
         """Workers by their sentinel, a file descriptor that becomes readable when the worker ends."""
         self._next_start_at = 0.0
-        """Earliest time at which the next worker may be started, by the monotonic clock."""
+        """Earliest time at which the next worker may be started, on the monotonic clock."""
         self._any_ended = False
         """Whether any worker has ended. Until then, worker starts are not logged, because they are not replacements."""
         self._is_stopping = False
@@ -155,15 +154,15 @@ class Supervisor:
         os.close(self._lifeline_write)
         with suppress(KeyboardInterrupt):  # the server shuts down gracefully and then raises the signal again
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
-            exit_after(lambda: os.read(self._lifeline_read, 1))  # otherwise it would keep the port
+            exit_after(lambda: os.read(self._lifeline_read, 1))  # otherwise the worker would keep the port
             threading.Thread(target=_send_heartbeats, args=[heartbeat], daemon=True).start()
             self._serve()
 
     def _kill_hung(self) -> None:
         """Kill workers that have missed too many heartbeats.
 
-        The number of missed heartbeats decides, not the time since the last one, so that pausing the whole container
-        does not kill any worker.
+        The number of missed heartbeats decides, not the time since the last heartbeat, so that no worker is killed
+        because the whole container was paused.
         """
         for worker in self._workers.values():
             worker.missed_heartbeats = (
@@ -200,7 +199,7 @@ def _send_heartbeats(heartbeat: mmap) -> None:
 
 @contextmanager
 def _signal_socket() -> Iterator[socket.socket]:
-    """Provide a socket that receives one byte, the signal's number, for each SIGINT or SIGTERM to this process."""
+    """Provide a socket that receives one byte, the signal's number, for each SIGINT or SIGTERM that arrives."""
     readable, writable = socket.socketpair()
     with readable, writable:
         writable.setblocking(False)
@@ -216,5 +215,6 @@ def _signal_socket() -> Iterator[socket.socket]:
 def _ignore_signal(*_: object) -> None:
     """Do nothing.
 
-    Python writes a signal's number to the wakeup socket (`signal.set_wakeup_fd`) only if the signal has a handler.
+    This handler exists because Python writes a signal's number to the wakeup socket (`signal.set_wakeup_fd`) only if
+    the signal has a handler.
     """

@@ -37,9 +37,9 @@ def _tune_gc() -> None:
 
 
 def _drain_on_sigterm(app: FastAPI, drain_seconds: float) -> None:
-    """Make SIGTERM drain this process: it keeps serving for `drain_seconds` but reports that it is not ready.
+    """Make SIGTERM drain this process: the process keeps serving for `drain_seconds` but reports that it is not ready.
 
-    Clients can thus turn to other instances before the server stops. A second SIGTERM, or SIGINT, stops it at once.
+    Clients can thus turn to other instances before the server stops. A second SIGTERM, or a SIGINT, stops it at once.
     """
     lifespan = app.router.lifespan_context
 

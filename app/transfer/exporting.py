@@ -23,7 +23,7 @@ EXPORT_PRINCIPAL = Principal("export")
 
 
 class Export:
-    """An export of the records of one resource that match a query. Its connection reads from a snapshot."""
+    """An export of the records of one resource that match a query. `connection` must read from one snapshot."""
 
     def __init__(self, connection: AsyncConnection, resource: TransferableResource, query: ListQuery) -> None:
         self._connection = connection

@@ -1,15 +1,15 @@
-"""Escaping of text in CSV cells that a spreadsheet would execute because it begins like a formula (CWE-1236).
+"""Escapes text in CSV cells. A spreadsheet would execute a text that begins like a formula (CWE-1236).
 
-Such a cell gets a leading apostrophe, which makes the spreadsheet treat it as text. The same test for formulas decides
-where an apostrophe is added and where it is removed. It ignores leading apostrophes, so that an export followed by an
-import preserves any text.
+A cell with such a text gets a leading apostrophe, which makes the spreadsheet treat it as text. The same test for
+formulas decides where an apostrophe is added and where it is removed. The test ignores leading apostrophes, so that an
+export followed by an import preserves any text.
 """
 
 import re
 
 _FORMULA_PREFIXES = frozenset("=+-@\t\r\n＝＋－＠")  # noqa: RUF001  # Excel accepts the full-width characters too
 _HARMLESS_NUMBER_PATTERN = re.compile(r"[+-][0-9 ().-]*")
-"""Matches numbers and telephone numbers with a sign. They cannot call a function or another program."""
+"""Matches numbers and telephone numbers with a sign. Such numbers cannot call a function or another program."""
 
 
 def _is_formula(cell: str) -> bool:

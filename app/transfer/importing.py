@@ -27,7 +27,8 @@ IMPORT_BATCH_SIZE = 2000
 BATCH_FULL_AT_LINKS = 8000
 """Number of links above which no more lines are added to a batch.
 
-A line may have thousands of links, and each link may be an error.
+A line may have thousands of links, and each link may cause an error. This limit bounds the number of errors that are in
+memory.
 """
 MAX_REJECTED_LINES = 100_000
 """Maximum number of rejected lines per file. A file with more is probably the wrong file, so its import fails early."""
@@ -42,7 +43,7 @@ IMPORT_PRINCIPAL = Principal("import")
 
 @dataclass
 class ImportSummary:
-    """Counts of those lines of a file that have been processed so far."""
+    """Counts of the lines of a file that have been processed so far."""
 
     lines: int = 0
     by_status: Counter[str] = field(default_factory=Counter)
@@ -63,7 +64,7 @@ class _CheckedBatch(NamedTuple):
     staged_batch: StagedBatch
     lines: int
     errors: list[RowError]
-    """The errors in the invalid lines, which are not in `staged_batch`."""
+    """The errors in the invalid lines. These lines are not in `staged_batch`."""
     bytes_read: int
 
 
@@ -147,7 +148,8 @@ async def import_file(
 def _run_in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
     """Run `work` in a daemon thread and return a future for its result.
 
-    The thread may be blocked on a pipe forever. Because it is a daemon, a command that ends early does not wait for it.
+    The thread may be blocked on a pipe forever. Because it is a daemon thread, a command that ends early does not wait
+    for it.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
@@ -175,7 +177,7 @@ def _run_in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
 
 
 async def _store_batch(staging: Staging, batch: StagedBatch) -> tuple[dict[str, int], list[RowError]]:
-    # PostgreSQL caches plans, including those of foreign-key checks, and made the first ones when the tables were empty
+    # PostgreSQL caches plans, also for foreign-key checks, and the cached plans may be from when the tables were empty
     await staging.connection.execute(text("DISCARD PLANS"))
     await staging.stage(batch)
     await staging.classify()

@@ -2,7 +2,7 @@
 
 CSV columns have the names of the contract's fields. A nested object has one column per field, such as
 `patient_profile.unique_id`. A set of links has one column with the name of the corresponding request field, such as
-`hospital_ids`. Its cells contain the linked ids, separated by `|`, a character that no id contains.
+`hospital_ids`. The cells of this column contain the linked ids, separated by `|`, a character that no id contains.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -62,7 +62,8 @@ class Layout:
     def with_link_ids(self, record: dict[str, Any]) -> dict[str, Any]:
         """Add the ids of linked records to a JSON document, in the fields of a request body, and return the document.
 
-        The API's lists and NDJSON exports contain the linked records instead, such as `hospitals` for `hospital_ids`.
+        Documents in the API's lists and in NDJSON exports contain linked records (such as `hospitals`) instead of their
+        ids (`hospital_ids`).
         """
         for field, name in self.link_id_fields.items():
             if name not in record and isinstance(linked := record.get(field), list):

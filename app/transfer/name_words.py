@@ -23,8 +23,8 @@ DEFER_NAME_WORDS = set_local({"patients.learn_words": "later", "patients.learn_h
 """Statement that stops the triggers from adding words during the rest of the transaction.
 
 The transaction must add the words itself, with `STAGE_NAME_WORDS` after each batch and `INSERT_NAME_WORDS` at its end.
-Words are added only at the end, because a transaction that adds a word blocks all others that add the same word until
-it ends.
+Words are added only at the end, because adding a word blocks other transactions that add the same word until this
+transaction ends.
 """
 _STAGED_WORDS_SQL = """
     FROM patients JOIN staged_patients USING (unique_id) {links},
@@ -49,5 +49,5 @@ INSERT_NAME_WORDS = (
 )
 """Statements that add the collected words to the vocabulary.
 
-They add words in the same order as the triggers do, so that concurrent transactions cannot deadlock.
+The statements add words in the same order as the triggers do, so that concurrent transactions cannot deadlock.
 """

@@ -108,10 +108,10 @@ class PatientStaging(Staging):
         await self.profiles.classify()
 
     async def find_errors(self) -> AsyncIterator[RowError]:
-        """Yield those errors in the staged lines that only the database can detect.
+        """Yield the errors that only the database can detect in the staged lines.
 
-        Besides the errors that any resource can have, these are patients without a name, and profiles with the id of a
-        deleted profile.
+        In addition to the errors that any resource can have, these are patients without a name, and profiles with the
+        id of a deleted profile.
         """
         async for row_error in super().find_errors():
             yield row_error
@@ -140,8 +140,8 @@ class PatientStaging(Staging):
     def _delete_unused_profiles_statement(self) -> Delete:
         """Statement that deletes the staged profiles that must not be written.
 
-        These are the profiles of discarded lines. Without `overwrite`, they are also the profiles of lines with a
-        patient that already exists.
+        These are the profiles that are only in discarded lines. Without `overwrite`, a line with a patient that already
+        exists counts as discarded, too.
         """
         written_statuses = [RowStatus.CREATED, *([RowStatus.UPDATED, RowStatus.UNCHANGED] if self.overwrite else [])]
         referenced_ids = select(self.staging_table.c.profile_id).where(

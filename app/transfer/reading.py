@@ -29,7 +29,7 @@ EXPANSION_ALLOWANCE_BYTES = 16 * 1024 * 1024
 MAX_EXPANSION_RATIO = 100
 """Maximum number of decompressed bytes per compressed byte of a gzip file, in addition to `EXPANSION_ALLOWANCE_BYTES`.
 
-A byte of a real register expands to 5 to 20 bytes, and a byte of a decompression bomb to 1,000.
+One compressed byte of a real patient register expands to 5 to 20 bytes, and one byte of a decompression bomb to 1,000.
 """
 _GZIP_MAGIC = b"\x1f\x8b"
 _UTF_8_BOM = b"\xef\xbb\xbf"
@@ -107,11 +107,11 @@ class RecordFile:
         return self._file.byte_count
 
     def lines(self) -> Iterator[ParsedLine]:
-        """Return an iterator over the records of the file. A line that cannot be parsed has no record, but errors.
+        """Return an iterator over the lines of the file. A line that cannot be parsed has errors instead of a record.
 
         Raises:
-            UnreadableFileError: the file has an unsupported format. The iterator also raises this, if the rest of the
-                file cannot be decompressed or split into records.
+            UnreadableFileError: the file has an unsupported format. The iterator also raises this error if the rest of
+                the file cannot be decompressed or split into records.
         """
         raw_lines = self._raw_lines()
         first_line = next((line for line in raw_lines if self._has_content(line.removeprefix(_UTF_8_BOM).strip())), b"")
@@ -143,9 +143,10 @@ class RecordFile:
             ) from None
 
     def _has_content(self, content: object) -> bool:
-        """Return whether the content of a line is not blank, and count the blank lines.
+        """Return whether the content of a line is not blank, and count the line if it is blank.
 
-        The number of blank lines is limited, because each takes time to read but only about one bit in a gzip file.
+        The number of blank lines is limited, because a blank line takes time to read but only about one bit in a gzip
+        file.
 
         Raises:
             UnreadableFileError: the file has more than `MAX_BLANK_LINES` blank lines.

@@ -33,5 +33,5 @@ RESOURCES: Mapping[str, TransferableResource] = {
 }
 """The resources by name. A resource comes after the resources that its records refer to.
 
-Imports in this order therefore find the records that they refer to.
+If files are imported in this order, the records that a file refers to have therefore been imported before it.
 """

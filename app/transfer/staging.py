@@ -1,7 +1,7 @@
 """Bulk writes in batches: each batch is copied into a staging table, compared with the stored records, and written.
 
-The number of statements per batch does not depend on the number of its records. The statements write records in the
-order of their keys. They have the same effect as if the services wrote each record for an unrestricted principal.
+The number of statements per batch does not depend on the number of records in the batch. The statements write records
+in the order of their keys. The effect is the same as if the services wrote each record for an unrestricted principal.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -70,9 +70,9 @@ class RowError(NamedTuple):
 
 
 class StagedBatch:
-    """The rows of several lines, no two of them for the same record.
+    """The rows of several lines, with at most one line per record.
 
-    A line must go into the next batch if its id is already in this one.
+    A line must go into the next batch if this batch already contains a line with the same id.
     """
 
     def __init__(self, staging: "Staging") -> None:
@@ -159,7 +159,7 @@ class Staging:
         await self.connection.execute(self._classify_statement)
 
     async def find_errors(self) -> AsyncIterator[RowError]:
-        """Yield those errors in the staged lines that only the database can detect."""
+        """Yield the errors that only the database can detect in the staged lines."""
         if not self.overwrite:
             for line_number in await self._line_numbers(self._differing_statement):
                 message = (

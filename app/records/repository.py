@@ -12,7 +12,6 @@ from sqlalchemy import (
     ARRAY,
     Column,
     ColumnElement,
-    Executable,
     Row,
     Select,
     Table,
@@ -38,7 +37,7 @@ from app.models import journal
 from app.records import hospital_scope, write_statements
 from app.records.documents import Document, ToMany
 from app.records.erasure import erase_traces
-from app.records.journal_entries import author_parameters, insert_deletion_entry
+from app.records.journal_entries import author_parameters
 from app.records.links import LinkResult, linkable_ids_statement
 from app.records.results import Record, WriteResult
 from app.records.write_statements import client_columns
@@ -371,17 +370,6 @@ class Repository:
             if patient_count := (await self.connection.execute(statement, {"id": unique_id})).scalar_one():
                 raise InUseError(self.name, None if self.restricted else patient_count)
 
-    @classmethod
-    @cache
-    def _delete_statement(cls) -> Executable:
-        deleted = (
-            delete(cls.table)
-            .where(cls._id_condition())
-            .returning(cls.table.c.unique_id, cls.table.c.version)
-            .cte("gone")
-        )
-        return select(insert_deletion_entry(cls.table, deleted))
-
     async def delete(self, unique_id: str) -> None:
         """Delete a record, which the caller must have locked.
 
@@ -391,7 +379,7 @@ class Repository:
             ConflictError: the journal did not accept the entry for the deletion.
         """
         deleted = await self.connection.execute(
-            self._delete_statement(), {"id": unique_id, **author_parameters(self.principal)}
+            write_statements.delete_record(self.table), {"id": unique_id, **author_parameters(self.principal)}
         )
         if deleted.one_or_none() is None:
             raise self.conflict_error()

@@ -17,7 +17,9 @@ from sqlalchemy import (
     FromClause,
     Select,
     Table,
+    bindparam,
     column,
+    delete,
     func,
     literal_column,
     or_,
@@ -31,7 +33,7 @@ from sqlalchemy.dialects.postgresql import insert
 from app.db.base import ID_TEXT, non_generated_columns
 from app.db.transaction_batching import input_rows
 from app.records.documents import Document, ToMany
-from app.records.journal_entries import AUTHOR_COLUMNS, insert_entry, with_author
+from app.records.journal_entries import AUTHOR_COLUMNS, insert_deletion_entry, insert_entry, with_author
 from app.records.links import LinkReplacement, linkable_id_columns, replace_links
 
 _DATABASE_DEFAULTED_COLUMNS = frozenset({"version", "date_created", "last_updated"})
@@ -164,3 +166,11 @@ def _returning_document(
     journaled = or_(~_contains_record(parts.written, unique_id), _contains_record(entries, unique_id)).label("entered")
     linkable = linkable_id_columns(parts.link_replacement.linkable_pairs, unique_id)
     return statement.add_columns(*linkable, journaled).add_cte(*parts.link_replacement.changes)
+
+
+@cache
+def delete_record(table: Table) -> Select[Any]:
+    """Build the statement that deletes the record with the id `:id` and inserts the journal entry for it."""
+    is_record = table.c.unique_id == bindparam("id", type_=ID_TEXT)
+    deleted = delete(table).where(is_record).returning(table.c.unique_id, table.c.version).cte("gone")
+    return select(insert_deletion_entry(table, deleted))

@@ -68,9 +68,9 @@ class Settings(BaseSettings):
     """Browser origins that may call the service, comma-separated: `https://app.example.org,http://localhost:5173`."""
 
     auth: Literal["off", "required"] | None = None
-    """Whether requests need credentials: `required`, the default, or `off`. If this is unset, `serve` turns
-    authentication off only if it uses the embedded database, if it listens only on this machine, and if no setting
-    implies remote clients."""
+    """Whether requests need credentials: `required` or `off`. If this is unset, they do, with one exception: `serve`
+    turns authentication off if it uses the embedded database, listens only on this machine, and no setting implies
+    remote clients."""
 
     oidc_issuer: str | None = None
     """Issuer URL of the identity provider whose access tokens are accepted. If unset, only API keys are accepted."""

@@ -61,7 +61,7 @@ class AccessEventSource(ListSource):
         If `after` is None, start with the newest event.
 
         Raises:
-            NotFoundError: there never was a patient with this id, or it is not visible to the principal.
+            NotFoundError: no patient ever had the id in the request's path, or the patient is not visible.
         """
         async with self._database.search_snapshot(self._principal.name) as connection:
             history = History(self._repository_class(connection, self._principal))

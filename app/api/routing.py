@@ -88,7 +88,7 @@ class Route(APIRoute):
             self.app = _as_asgi(self._authenticated_and_audited(self._call_endpoint))
 
     def matches(self, scope: MutableMapping[str, Any]) -> tuple[Match, MutableMapping[str, Any]]:
-        """Match a request with the path of the route.
+        """Match a request against the path of the route.
 
         A path without parameters is compared as text, which is faster than Starlette's regular expression.
         """

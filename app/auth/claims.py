@@ -28,8 +28,8 @@ MAX_TIMESTAMP_SECONDS = 253_402_300_799
 
 _ACCESS_TOKEN_TYPE_PATTERN = re.compile(r"(?:application/)?(?:at\+)?jwt", re.IGNORECASE)
 """Pattern of the `typ` header parameter of access tokens. It matches the types of RFC 9068, section 2.1, and the types
-that providers used before that RFC. Other kinds of tokens must not be accepted as access tokens (RFC 8725, section
-3.11), even if they have the same issuer, audience and keys, as a `logout+jwt` does."""
+that providers used before that RFC. Other kinds of tokens, such as `logout+jwt`, must not be accepted as access
+tokens, even if they have the same issuer, audience and keys (RFC 8725, section 3.11)."""
 
 
 def _check_token_type(token_type: str) -> str:

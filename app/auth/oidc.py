@@ -69,8 +69,9 @@ class IdentityProvider:
         """Verify a token and return its claims.
 
         Raises:
-            InvalidTokenError: the token is malformed, expired or not valid yet, it was not issued by this provider for
-                this audience, or the provider itself cannot be trusted.
+            InvalidTokenError: the token is malformed, expired or not valid yet, or it was not issued by this provider
+                for this audience. Also raised while the provider's metadata names another issuer, or an insecure URL
+                of its keys.
             UnavailableError: the service has no keys of the provider yet and cannot fetch them now.
         """
         header = read_header(token)

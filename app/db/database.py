@@ -280,11 +280,11 @@ class Database:
 
     @asynccontextmanager
     async def search_snapshot(self, principal: str) -> AsyncIterator[AsyncConnection]:
-        """Provide a connection for several SELECTs on one snapshot, for a request of a principal.
+        """Provide a connection for several SELECTs on one snapshot, on behalf of a principal.
 
         PostgreSQL plans each SELECT for its parameter values. All SELECTs together may take up to
-        `SEARCH_TIMEOUT_SECONDS`. Such connections may use half of the pool, and those of one principal a quarter of the
-        pool. A call that would exceed these limits waits.
+        `SEARCH_TIMEOUT_SECONDS`. At most half of the pool is used for such connections, and at most a quarter for
+        those of one principal. A call that would exceed these limits waits.
 
         Raises:
             TooManyRequestsError: the principal's own searches occupied its share of the pool for too long.

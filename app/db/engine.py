@@ -99,7 +99,8 @@ class _Connector:
         """Open a connection.
 
         Raises:
-            UnavailableError: PostgreSQL cannot be reached, or the URL points to a pooler although timeouts are off.
+            UnavailableError: PostgreSQL cannot be reached. Also raised if the URL points to a pooler and this connector
+                is without timeouts, because a session behind a pooler has the timeouts of the role.
         """
         try:
             if not self._is_pooled:

@@ -33,7 +33,7 @@ class Position(NamedTuple):
     segment: int
     """Number of the segment that contains the record. A list consists of one or more consecutive segments."""
     key: Any
-    """The value by which the segment is sorted first, before `unique_id`.
+    """The record's value in the column by which its segment of the list is sorted; ties are broken by `unique_id`.
 
     None if the segment is sorted by `unique_id` alone.
     """

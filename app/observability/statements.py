@@ -26,8 +26,8 @@ log = structlog.get_logger()
 _WRITE_PATTERN = re.compile(r"\b(?:(INSERT)\s+INTO\s+(\w+)|(DELETE)\s+FROM\s+(\w+)|(UPDATE)\s+(\w+)\s+SET)\b")
 _FROM_PATTERN = re.compile(r"\bFROM\s+(\w+)")
 _MAX_LOGGED_DIGESTS = 1000
-"""Maximum number of slow statements for which each process logs the text. There must be a limit, because filters can
-produce any number of different texts."""
+"""Maximum number of slow statements whose text each process logs. The number is limited because filters can produce any
+number of different texts."""
 
 
 class _StatementName(NamedTuple):

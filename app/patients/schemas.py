@@ -240,9 +240,9 @@ class PatientParameters(ListParameters):
     date_created__lt: OneOrMany[TimestampParameter] | None = None
     """Patients created before this time. A date means 00:00 UTC on that day."""
     last_updated__gte: OneOrMany[TimestampParameter] | None = None
-    """Patients last changed at or after this time. The creation counts as a change."""
+    """Patients last changed at or after this time. Creation counts as a change."""
     last_updated__lt: OneOrMany[TimestampParameter] | None = None
-    """Patients last changed before this time. The creation counts as a change."""
+    """Patients last changed before this time. Creation counts as a change."""
 
     @property
     def is_paged_by_default(self) -> bool:

@@ -1,4 +1,4 @@
-"""Profile rows: which of them restricted principals can see, and how the profile of a patient is written."""
+"""Profile rows: which ones are visible to restricted principals, and how the profile of a patient is written."""
 
 from functools import cache
 from typing import Any

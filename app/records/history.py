@@ -70,7 +70,7 @@ class History:
         return build_statement(type(self.repository), restricted=self.repository.restricted)
 
     async def list_entries(self, unique_id: str, before: int, limit: int) -> list[Record]:
-        """Return the journal entries of a record with versions below `before`: the newest `limit`, newest first.
+        """Return up to `limit` journal entries of a record, newest first, starting below the version `before`.
 
         Each entry is returned as a `Record`. Its `unique_id` is the version number as text, and its `document` is the
         entry as JSON text.

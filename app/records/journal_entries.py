@@ -1,4 +1,4 @@
-"""Inserts each journal entry in the statement that writes and returns the record, without an extra round trip."""
+"""Journal entries. The statement that writes and returns a record inserts its entry too, without another round trip."""
 
 from collections.abc import Mapping
 from typing import Any

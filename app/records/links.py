@@ -50,7 +50,7 @@ class LinkResult(NamedTuple):
 def unknown_link_error(name: str, index: int, unique_id: str) -> FieldError:
     """Return the error for a requested id that does not exist.
 
-    The location of the error consists of the name of the set and the index of the id in the set.
+    The location of the error is the field `name`, such as `hospital_ids`, and the index of the id in its list.
     """
     target = name.removesuffix("_ids")
     return FieldError((name, index), f"There is no {target} with the unique_id {unique_id}", f"unknown_{target}")

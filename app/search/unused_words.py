@@ -38,7 +38,7 @@ _SELECT_WORDS_IN_HISTORY = text(
     """
 )
 STALE_WORDS_BATCH_SIZE = 50
-"""Maximum number of words that one transaction checks, so that a transaction takes only some milliseconds."""
+"""Maximum number of words that one transaction checks, so that a transaction takes only a few milliseconds."""
 MAX_LOCK_ATTEMPTS = 100
 """Maximum number of attempts to delete the words of an erased patient.
 

@@ -27,9 +27,9 @@ It is the number of rows in an Excel worksheet, because spreadsheet programs may
 EXPANSION_ALLOWANCE_BYTES = 16 * 1024 * 1024
 """Number of decompressed bytes that a gzip file of any size may have (see `MAX_EXPANSION_RATIO`)."""
 MAX_EXPANSION_RATIO = 100
-"""Maximum number of decompressed bytes per compressed byte of a gzip file, in addition to `EXPANSION_ALLOWANCE_BYTES`.
+"""Maximum number of decompressed bytes per compressed byte of a gzip file, after the first `EXPANSION_ALLOWANCE_BYTES`.
 
-One compressed byte of a real patient register expands to 5 to 20 bytes, and one byte of a decompression bomb to 1,000.
+A real patient register expands 5 to 20 times, and a decompression bomb 1,000 times.
 """
 _GZIP_MAGIC = b"\x1f\x8b"
 _UTF_8_BOM = b"\xef\xbb\xbf"

@@ -118,7 +118,7 @@ async def test_restricted_principal_cannot_choose_a_patient_id(scoped_clients: S
     body = patient_body("x", "hosA", unique_id=unique_id)
     response = await scoped_clients.a.post(PATIENTS, json=body, headers={"If-None-Match": "*"})
     assert response.status_code == 403
-    assert response.json()["detail"].endswith("leave it out, and one is made.")
+    assert response.json()["detail"].endswith("Omit it, and one is generated.")
     assert "scope=" not in response.headers["WWW-Authenticate"]
 
 

@@ -244,8 +244,8 @@ class Settings(BaseSettings):
         """Return the settings that the environment variables specify.
 
         Raises:
-            InvalidSettingsError: a value is invalid, or the name of a `PATIENTS_…` variable is not that of any setting,
-                so that it may be mistyped.
+            InvalidSettingsError: a value is invalid, or a `PATIENTS_…` variable does not belong to any setting. Its
+                name may be mistyped.
         """
         valid_names = {
             f"{ENVIRONMENT_PREFIX}{name}".upper() for name in cls.model_fields if not name.startswith("database_url")

@@ -101,7 +101,7 @@ class IdempotencyKey:
         raise ConflictError("What the first request with this Idempotency-Key made is no longer there.")
 
     async def store(self, connection: AsyncConnection, record: Record) -> None:
-        """Store the record that the request wrote together with its key.
+        """Store `record`, which the request wrote, in the row of this key.
 
         `connection` must be in the transaction that wrote the record.
         """

@@ -52,7 +52,7 @@ class AuditPosition(NamedTuple):
 
     @classmethod
     def from_text(cls, text: str | None) -> "AuditPosition":
-        """Return the position that `str` has converted to `text`.
+        """Parse a position from `text`, which is the result of `str(position)`.
 
         If `text` is None or empty, return the position before all entries.
         """

@@ -29,7 +29,7 @@ _SELECT_PAST_MONTHS = text(
     ORDER BY ends
     """
 )
-"""Selects the partitions of past months, which receive no more rows, and the end of each month."""
+"""Selects the name of each partition of a past month, and the end of that month. Past months receive no more rows."""
 
 
 class PruneResult(NamedTuple):

@@ -70,8 +70,8 @@ class IdentityProvider:
 
         Raises:
             InvalidTokenError: the token is malformed, expired or not valid yet, or it was not issued by this provider
-                for this audience. Also raised while the provider's metadata names another issuer, or an insecure URL
-                of its keys.
+                for this audience. Also raised if the service has no keys because it does not trust the provider: the
+                provider redirects, has another issuer URL, or its keys have an insecure URL.
             UnavailableError: the service has no keys of the provider yet and cannot fetch them now.
         """
         header = read_header(token)

@@ -41,7 +41,7 @@ class _RollbackError(Exception):
 
 
 class _StoredState(StrEnum):
-    """How much an interrupted import has stored. Each value is the text that is printed about it."""
+    """How much an interrupted import has stored. The value of each member is the text that the user sees."""
 
     NOTHING = "nothing was stored."
     UNKNOWN = "the import was just being committed. Check whether its records are there: either all are, or none."

@@ -75,7 +75,7 @@ class _HeadComparison(NamedTuple):
     expected: JournalHead
     actual: JournalHead
     erased_entries: int
-    """Number of entries up to `expected.time` that erasures have removed since then."""
+    """Number of entries that the journal contained at `expected.time` and that erasures have removed since then."""
 
 
 class _VerificationReport(NamedTuple):

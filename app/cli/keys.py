@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     create.add_argument("--expires", type=date.fromisoformat, metavar="YYYY-MM-DD", help="last day of the key, in UTC")
     actions.add_parser("list", help="list all keys, without the secrets themselves")
-    revoke = actions.add_parser("revoke", help="revoke a key; it stops working within ten seconds")
+    revoke = actions.add_parser("revoke", help="revoke a key; it stops working within five seconds")
     revoke.add_argument("name")
 
 

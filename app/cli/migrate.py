@@ -31,7 +31,10 @@ async def _add_months(url: str) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Upgrade the schema, and grant rights to the serving role if there is one. Return 0, or 1 without DATABASE_URL."""
+    """Upgrade the schema, and grant rights to the serving role if there is one.
+
+    Return 0, or 1 if DATABASE_URL is not set.
+    """
     settings = Settings.load()
     if settings.database_url is None:
         print("Set DATABASE_URL. To migrate the embedded database, run `patients-api serve`.", file=sys.stderr)

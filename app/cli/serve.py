@@ -68,7 +68,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the service until SIGINT or SIGTERM. Return 0, or 1 if the server cannot start.
 
     Raises:
-        CannotServeError: the port is taken, the database lacks migrations, or its role lacks rights or timeouts.
+        CannotServeError: the port or the directory for temporary files cannot be used, or the database lacks
+            migrations. Also raised if the database role may not read the tables. Behind a connection pooler, also
+            raised if the timeouts of the role are off or too long.
         EmbeddedPostgresError: the embedded server cannot run.
         InvalidSettingsError: a setting is invalid.
         LockTimeoutError: the embedded database cannot be migrated, because other transactions are using it.

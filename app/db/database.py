@@ -37,14 +37,14 @@ SEARCH_SETTINGS = {
     "max_parallel_workers_per_gather": "0",
     "statement_timeout": "900ms",
 }
-"""Session settings to override in transactions that filter, sort or search a list."""
+"""Settings for transactions that filter, sort or search a list. They override the settings of the session."""
 MAX_ATTEMPTS = 3
 """Maximum number of times that a transaction is attempted if it conflicts with other transactions."""
 STALL_TIMEOUT_SECONDS = 0.9
 """Seconds without progress after which requests that wait for a connection are refused (503).
 
-The value is low enough that a request still gets its response within two seconds if it waits this long and PostgreSQL
-then accepts no connection.
+A request that waits this long, and then tries in vain to connect to PostgreSQL, must still get its response within two
+seconds.
 """
 
 
@@ -79,7 +79,7 @@ class SerializationError(LockNotAvailableError):
 
 @asynccontextmanager
 async def translate_errors() -> AsyncIterator[None]:
-    """Translate the database errors to which clients can react into errors of the service. Others are left unchanged.
+    """Replace a database error with an error of the service if a client can react to it. Others are left unchanged.
 
     Raises:
         SerializationError: a serialization failure or a deadlock.

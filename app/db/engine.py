@@ -100,7 +100,8 @@ class _Connector:
 
         Raises:
             UnavailableError: PostgreSQL cannot be reached. Also raised if the URL points to a pooler and this connector
-                is without timeouts, because a session behind a pooler has the timeouts of the role.
+                was created without timeouts. Sessions behind a pooler always have the timeouts of their role, and the
+                connector cannot turn these off.
         """
         try:
             if not self._is_pooled:

@@ -38,7 +38,7 @@ SUCCESSES_PER_REJECTION = 5
 MAX_COUNTED_REJECTIONS = 10
 """Maximum number of rejections that count against a principal at the same time, however many there were."""
 REJECTION_TTL_SECONDS = 10
-"""Seconds without writes of a principal after which its rejections no longer count."""
+"""Seconds for which the rejections of a principal count. Each further write of the principal restarts this time."""
 MAX_TRACKED_PRINCIPALS = 10_000
 """Maximum number of principals whose rejected writes are counted, which bounds the memory that the counts take."""
 _SET_SHORT_LOCK_TIMEOUT = set_local({"lock_timeout": "100ms"})
@@ -89,7 +89,7 @@ class _BatchedConnection(AsyncConnection):
     """The connection of a transaction that several requests share.
 
     It executes nothing until each request either waits for a statement or has finished. Requests of the same kind
-    therefore reach the same statement together, even if some of them have executed more statements before it.
+    therefore execute the same statement together, even if some of them need more statements to get there.
     """
 
     def __init__(self, connection: AsyncConnection) -> None:

@@ -21,9 +21,9 @@ def equivalent_numbers(number: str, region: str) -> list[str]:
     """Return the digits of all spellings of a telephone number, including those of `number` itself.
 
     A number without a country code belongs to `region`, such as `ZA`. For example, if `number` is +27 82 123 4567 and
-    `region` is `ZA`, the spellings are 821234567 and 0821234567, each alone, after 27 and after 0027. In another
-    region, the spellings without 27 are omitted, and 00 is replaced by that region's prefix for international calls.
-    For text that is not a complete number, only the digits of the text are returned.
+    `region` is `ZA`, there are six spellings: 821234567, 0821234567, 27821234567, 270821234567, 0027821234567 and
+    00270821234567. In another region, the spellings without 27 are omitted, and 00 is replaced by that region's prefix
+    for international calls. For text that is not a complete number, only the digits of the text are returned.
     """
     try:
         parsed = phonenumbers.parse(number, region)
@@ -37,9 +37,10 @@ def equivalent_numbers(number: str, region: str) -> list[str]:
 
 
 def number_prefixes(number: str, region: str) -> list[str]:
-    """Return the digit strings that a stored number may begin with if a user has typed its beginning as `number`.
+    """Return the prefixes that a search for `number` must compare with the digits of stored telephone numbers.
 
-    For example, if a user in South Africa has typed 082, the stored number may begin with 2782.
+    `number` may be only the beginning of a telephone number. For example, if a user in South Africa types 082, the
+    prefixes include 082 and 2782.
     """
     digits = ascii_digits(number)
     prefixes = _dialing_prefixes(phonenumbers.country_code_for_region(region), region)

@@ -190,9 +190,9 @@ _TIME_PARAMETER = bindparam("time", type_=DateTime(timezone=True))
 def _head_statement() -> Select[Any]:
     """Return a statement that computes the journal head at `:time`.
 
-    It returns three values: the number of entries that existed at that time, their digest, and how many of these
-    entries erasures have removed since. The number of entries and the digest include the removed entries, because the
-    journal entry of an erasure lists the times and hashes of the entries that were removed.
+    The statement returns three values: the number of entries that existed at that time, their digest, and the number of
+    these entries that have since been removed by erasures. The first number and the digest include the removed entries,
+    because the journal entry of an erasure lists the times and hashes of the entries that were removed.
     """
     existed_then = journal.c.time <= _TIME_PARAMETER
     newest_hashes = (
@@ -234,7 +234,7 @@ def _head_statement() -> Select[Any]:
 
 
 def _entries_removed_since() -> CTE:
-    """Return a CTE with the entries that existed at `:time` and that erasures have removed since."""
+    """Return a CTE with the entries that existed at `:time` and have since been removed by erasures."""
     removed = _erasure_elements("removed")
     time, entry = (removed.c.value.op("->>", return_type=Text())(literal_column(index)) for index in ("0", "1"))
     return (

@@ -128,7 +128,8 @@ class Segment(NamedTuple):
     is_materialized: bool = False
     """Whether the statement makes PostgreSQL collect all matching rows before it sorts them.
 
-    Otherwise PostgreSQL would scan the primary key in order, which would take too long.
+    This is true for segments for which PostgreSQL would otherwise scan the primary key in order, which would take too
+    long.
     """
 
 

@@ -64,9 +64,9 @@ class ListShape(NamedTuple):
 
     @property
     def month_indexed_column(self) -> str | None:
-        """The column with an index on the month, if all filters apply to this one column.
+        """The column that all filters apply to, if this column has an index on the month.
 
-        Otherwise None. Also None if the principal is restricted.
+        The value is None if the filters do not all apply to one such column, or if the principal is restricted.
         """
         columns = {name.partition("__")[0] for name, _ in self.filters}
         return (

@@ -51,7 +51,7 @@ class ListParameters(PageParameters):
     count: Literal["exact"] | None = None
     """Set this to `exact` to get the number of records in the list in the `X-Total-Count` header. For a filtered or
     searched list, a number up to 1,000 is exact, and a larger number is an estimate with two significant digits. The
-    audit then lists the records that the number depends on as counted. HEAD requests cannot use this parameter."""
+    records that such a number depends on appear in the audit as counted. HEAD requests cannot use this parameter."""
 
     def to_query(self, phone_region: str) -> ListQuery:  # noqa: ARG002  # used by lists that have telephone numbers
         """Return the list query that these parameters ask for.

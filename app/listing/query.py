@@ -52,7 +52,10 @@ class ListItem(Protocol):
 
     @property
     def position(self) -> Any:
-        """The position of the item, as a JSON value. The cursor of the page that starts after this item contains it."""
+        """The position of the item in the list, as a JSON value.
+
+        The cursor of the page that starts after this item contains the position.
+        """
 
 
 class SimpleListItem(NamedTuple):

@@ -11,7 +11,10 @@ from app.db.base import ID_TEXT, NO_FASTUPDATE, Base
 
 
 def _since_column() -> Column[object]:
-    """Return the column `since`: the time since which there has always been a patient with the word."""
+    """Return the column `since`: the time at which the word was added to the table.
+
+    A word that no patient has any more is deleted. If it is added again later, the time is that of the last addition.
+    """
     return Column("since", DateTime(timezone=True), nullable=False, server_default=func.statement_timestamp())
 
 

@@ -64,7 +64,11 @@ class PatientRepository(Repository):
 
     @classmethod
     def was_visible(cls, record: ColumnElement[Any]) -> ColumnElement[bool]:
-        """Return the condition that a deleted patient was last linked to one of the principal's hospitals."""
+        """Return the condition that a deleted patient was visible to a restricted principal.
+
+        `record` is the last snapshot of the patient. The patient was visible if the snapshot contains a link to one of
+        the principal's hospitals.
+        """
         return record_was_in_scope(record)
 
     async def erase(self, unique_id: str, reason: str) -> int:

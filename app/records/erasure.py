@@ -50,7 +50,7 @@ async def renew_statistics(connection: AsyncConnection) -> None:
     Call this function after the erasure is committed. An earlier call has no effect. Statistics contain values of the
     columns, and every role that may read a column can also read the statistics of the column. The statistics are
     cleared first, because ANALYZE keeps the old statistics of a table that is now empty. PostgreSQL versions before 18
-    cannot clear statistics.
+    cannot clear statistics, so there the old statistics of such a table remain.
     """
     if (await connection.execute(_SELECT_CAN_CLEAR_STATISTICS)).scalar_one():
         await connection.execute(_CLEAR_STATISTICS_STATEMENT)

@@ -55,7 +55,10 @@ class Repository:
     table: ClassVar[Table]
     document: ClassVar[Document]
     patient_reference_column: ClassVar[Column[Any] | None] = None
-    """The column with the ids of the records that patients refer to. None if patients cannot refer to this resource."""
+    """The column in which patients refer to records of this resource, such as `patient_hospitals.hospital_id`.
+
+    It is None if patients cannot refer to this resource.
+    """
     month_indexed_columns: ClassVar[frozenset[str]] = frozenset()
     """Names of the timestamp columns for which an index on the month exists. Lists that filter by one of these columns
     use its index."""
@@ -245,8 +248,8 @@ class Repository:
     async def _is_still_visible(self, unique_id: str) -> bool:
         """Return whether a record that is now locked is still visible to the principal.
 
-        The statement that waited for the lock read the links as they were before the wait. The links may have changed
-        since.
+        Visibility depends on links, and the statement that locks a record reads the links before it waits for the lock.
+        Other transactions may change the links during the wait.
         """
         return not self.restricted or await self.is_visible(unique_id)
 

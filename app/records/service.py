@@ -235,7 +235,11 @@ class Service(Generic[C, U]):
         return self.repository, links
 
     def _ensure_still_visible(self, _: LinkResult) -> None:
-        """Raise an error if the principal could no longer see the record after the write. By default, do nothing."""
+        """Raise an error if a write makes the record invisible to the principal that writes it.
+
+        The parameter contains the links that the write requests, and those of them that can be made. By default, do
+        nothing.
+        """
 
 
 def raise_if_any(errors: Iterable[FieldError]) -> None:

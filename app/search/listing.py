@@ -57,7 +57,8 @@ class PatientListing(Listing):
     async def count(self, query: ListQuery) -> RecordCount:
         """Return the number of patients that match the query.
 
-        For a filtered or searched list, the result also contains the ids of the records on which the number depends.
+        For a filtered or searched list, the result also contains the ids of the patients from which the number was
+        calculated, so that they can be audited. They are all matching patients or, if there are many, a sample of them.
         """
         if query.search is None:
             return await super().count(query)

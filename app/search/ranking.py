@@ -23,7 +23,8 @@ MAX_NUMBER_PREFIXES = 12
 MAX_LENGTH_DIFFERENCE = 999
 """Maximum difference in the number of letters that the rank takes into account.
 
-The rank counts match kinds in thousands, so that this difference never outweighs a worse match kind.
+In the rank, one step between match kinds counts as at least 1,000 letters. A name with a better match kind therefore
+comes first, whatever its length.
 """
 
 
@@ -150,10 +151,10 @@ def _length_difference() -> ColumnElement[int]:
 def ranked_segments(shape: QueryShape) -> tuple[list[Segment], list[Segment]]:
     """Return the segments for close matches and the segments for distant matches, each list ordered by relevance.
 
-    A patient is in only one segment. If one word was typed, there is a segment for each match kind, ordered by
-    `unique_id`. If several words were typed, the patients that have all words as typed come first, ordered by the
-    difference in length (see `_length_difference`). All other patients follow, ordered by rank. The rank is the sum of
-    the match kinds of the typed words, in thousands, plus the difference in length.
+    A patient is in only one segment. If one word was typed, there is a segment for each match kind, and the patients in
+    a segment are ordered by `unique_id`. If several words were typed, the patients that have all words as typed come
+    first, ordered by the difference in length (see `_length_difference`). All other patients follow, ordered by rank.
+    The rank is the sum of the match kinds of the typed words, in thousands, plus the difference in length.
     """
     non_name_conditions = list(_non_name_conditions(shape))
     if not shape.short_words:

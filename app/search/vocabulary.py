@@ -16,7 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 MAX_CANDIDATES = 100
 """Maximum number of vocabulary words per match kind and typed word.
 
-It limits how much each query uses the search index, whatever names are stored.
+Each of these words is looked up in the search index of patients. The limit bounds the number of these lookups per
+search, whatever names are stored.
 """
 MAX_RANKED_CANDIDATES = 2000
 """Maximum number of matching words, per match kind, that are ranked by how many patients have them.

@@ -90,7 +90,10 @@ class StrictHttpProtocol(HttpToolsProtocol):
         self._has_stopped_reading = False
         """Whether further bytes are ignored, because they can no longer be separated into requests."""
         self._framing_size_bytes = 0
-        """Number of bytes read since the last head was complete or the last part of a body arrived."""
+        """Number of bytes read since the last head was complete or the last part of a body arrived.
+
+        It limits heads, chunk extensions and trailers to `MAX_HEAD_SIZE_BYTES`.
+        """
         self._responding_cycle: RequestResponseCycle | None = None
         """The request that is being served or was served last. `self.cycle` is the request that was read last."""
         self._client_timeout_seconds = client_timeout_seconds
@@ -190,8 +193,9 @@ class StrictHttpProtocol(HttpToolsProtocol):
         """Check the properties of a request's head that the parser does not check.
 
         Raises:
-            InvalidRequestError: the head is too large, its HTTP version is not supported, it has several Host headers
-                or lacks one, or it has a Transfer-Encoding other than exactly `chunked`.
+            InvalidRequestError: the head is too large, its HTTP version is not supported, it does not have
+                exactly one Host header (HTTP/1.0 allows none), or it has a Transfer-Encoding other than exactly
+                `chunked`.
         """
         header_names = [name for name, _ in self.headers]
         version = self.parser.get_http_version()
@@ -227,7 +231,8 @@ class StrictHttpProtocol(HttpToolsProtocol):
     def _reject(self, error: InvalidRequestError) -> None:
         """Reject an invalid request and close the connection.
 
-        The client gets an error response only if it cannot mistake this response for that to a different request.
+        Responses on a connection have no ids, so the client assigns them to its requests by their order. An error
+        response is sent only if the client assigns it to the invalid request and not to another one.
         """
         self._has_stopped_reading = True
         request_id = new_identifier("req")

@@ -25,8 +25,11 @@ log = structlog.get_logger()
 STARTUP_FAILURE = 3
 """Exit status of a worker that cannot start and would fail in the same way again. uvicorn uses the same status."""
 RESTART_DELAY_SECONDS = 0.5
-"""If a worker exits within this many seconds of its start, its replacement starts this many seconds later. A worker
-that has run for longer is replaced at once."""
+"""Number of seconds before another attempt if a worker exits early or cannot be started.
+
+A worker exits early if it exits within this many seconds of its start. A worker that has run for longer is replaced at
+once.
+"""
 
 HEARTBEAT_INTERVAL_SECONDS = 1.0
 """Seconds between two heartbeats of a worker."""

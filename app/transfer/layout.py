@@ -60,10 +60,10 @@ class Layout:
         return _without_blank_id(record)
 
     def with_link_ids(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Add the ids of linked records to a JSON document, in the fields of a request body, and return the document.
+        """Add the ids of linked records to a JSON document, in the fields that request bodies have, and return it.
 
-        Documents in the API's lists and in NDJSON exports contain linked records (such as `hospitals`) instead of their
-        ids (`hospital_ids`).
+        For example, add `hospital_ids` with the ids of the records in `hospitals`, unless the document already has
+        `hospital_ids`. Documents in the API's lists and in NDJSON exports contain only the linked records.
         """
         for field, name in self.link_id_fields.items():
             if name not in record and isinstance(linked := record.get(field), list):

@@ -25,7 +25,10 @@ MAX_BLANK_LINES = 1_048_576
 It is the number of rows in an Excel worksheet, because spreadsheet programs may save every row.
 """
 EXPANSION_ALLOWANCE_BYTES = 16 * 1024 * 1024
-"""Number of decompressed bytes that a gzip file of any size may have (see `MAX_EXPANSION_RATIO`)."""
+"""Number of decompressed bytes that a gzip file may have without regard to its compressed size.
+
+The limit for further bytes is `MAX_EXPANSION_RATIO`.
+"""
 MAX_EXPANSION_RATIO = 100
 """Maximum number of decompressed bytes per compressed byte of a gzip file, after the first `EXPANSION_ALLOWANCE_BYTES`.
 

@@ -126,12 +126,16 @@ def match_conditions(shape: QueryShape, reach: str) -> list[ColumnElement[bool]]
 
 
 def _best_match_kind(word_index: int) -> ColumnElement[int]:
-    """Return the SQL expression for the best match kind between the typed word and the words in a patient's names."""
+    """Return the SQL expression for the best match kind between the typed word and the words in a patient's names.
+
+    The patient must match the word. The last kind is therefore not tested: its query is by far the longest.
+    """
+    *tested_kinds, last_kind = MatchKind
     tiers = [
         (_matches(f"word_{word_index}_{match_kind:d}"), literal_column(f"{match_kind:d}", Integer))
-        for match_kind in MatchKind
+        for match_kind in tested_kinds
     ]
-    return case(*tiers, else_=literal_column(f"{MatchKind.TWO_EDITS:d}", Integer))
+    return case(*tiers, else_=literal_column(f"{last_kind:d}", Integer))
 
 
 def _length_difference() -> ColumnElement[int]:

@@ -17,7 +17,7 @@ test: .venv/dev ## run all tests
 	@$(BIN)/pytest --numprocesses auto --dist worksteal -m "not chaos and not alone"
 	@$(BIN)/pytest -m alone
 
-chaos: .venv/dev ## kill the server, its workers and PostgreSQL under load, restore a backup, attack it; a quarter of an hour
+chaos: .venv/dev ## kill the server, its workers and PostgreSQL under load, restore a backup, attack it; ten minutes
 	@$(BIN)/pytest -m chaos --capture=no tests/chaos tests/hostile
 
 bench: .venv/bench ## measure the service beside its peers; a quarter of an hour

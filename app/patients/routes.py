@@ -71,6 +71,9 @@ resource = ResourceApi(
 )
 
 
+add_crud_routes(router, resource)
+
+
 @router.post(
     f"/{SEARCH_SUFFIX}",
     name="search_patients",
@@ -91,6 +94,5 @@ async def search_patients(request: Request, body: PatientSearch) -> Response:
     return await list_resource(request, resource, body)
 
 
-add_crud_routes(router, resource)
 add_history_routes(router, resource)
 add_access_route(router, resource)

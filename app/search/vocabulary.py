@@ -19,6 +19,12 @@ MAX_CANDIDATES = 100
 Each of these words is looked up in the search index of patients. The limit bounds the number of these lookups per
 search, whatever names are stored.
 """
+MAX_CANDIDATES_PER_SEARCH = 300
+"""Maximum number of vocabulary words, per match kind, for all typed words together.
+
+It only matters if more than three words are typed. Without it, one search for eight words that are similar to hundreds
+of names would cost as much as several ordinary searches.
+"""
 MAX_RANKED_CANDIDATES = 2000
 """Maximum number of matching words, per match kind, that are ranked by how many patients have them.
 
@@ -73,19 +79,19 @@ DISTANT_MATCHES = (MatchKind.SHORT_WORD_EDIT, MatchKind.SUBSTRING, MatchKind.TWO
 
 
 def _best_candidates_sql(condition: str, *, restricted: bool) -> str:
-    """Return the SQL that selects the vocabulary words that meet `condition`, up to `MAX_CANDIDATES`.
+    """Return the SQL that selects the vocabulary words that meet `condition`, up to `:candidates`.
 
-    The most common words come first. Words count as equally common if the numbers of their patients, rounded down to a
-    power of four, are the same. Among equally common words, the words that have been in the vocabulary for longest come
-    first. New names therefore cannot displace frequent names, which are more common, or old rare names, which have been
-    in the vocabulary for longer. For a restricted principal, words are ordered by the number of the principal's
-    hospitals that have the word and not by the number of patients, because the time to count patients would reveal the
-    names of other patients.
+    If more than `MAX_CANDIDATES` words match, the most common ones come first. Words count as equally common if the
+    numbers of their patients, rounded down to a power of four, are the same. Among equally common words, and if fewer
+    words match, the words that have been in the vocabulary for longest come first. New names therefore cannot displace
+    frequent names, which are more common, or old rare names, which have been in the vocabulary for longer. For a
+    restricted principal, words are ordered by the number of the principal's hospitals that have the word and not by the
+    number of patients, because the time to count patients would reveal the names of other patients.
     """
     if restricted:
         return f"""
             SELECT word FROM dictionary WHERE {condition}
-            ORDER BY hospitals DESC, since, hashtext(word) LIMIT {MAX_CANDIDATES}
+            ORDER BY hospitals DESC, since, hashtext(word) LIMIT :candidates
         """  # noqa: S608  # contains only our own constants
     return f"""
         SELECT word
@@ -99,7 +105,7 @@ def _best_candidates_sql(condition: str, *, restricted: bool) -> str:
                     LIMIT {MAX_COUNTED_PATIENTS}
                 ) AS having_it
             ))) END DESC, since, hashtext(word)
-        LIMIT {MAX_CANDIDATES}
+        LIMIT :candidates
     """  # noqa: S608  # contains only our own constants
 
 
@@ -170,7 +176,7 @@ def _candidates_statement(*, restricted: bool) -> TextClause:
         ) AS alike(likeness, word)
         WHERE NOT starts_with(word, form)
         """  # noqa: S608  # contains only our own constants
-    ).bindparams(bindparam("words", type_=ARRAY(Text)))
+    ).bindparams(bindparam("words", type_=ARRAY(Text)), bindparam("candidates", type_=Integer))
     return statement.bindparams(
         bindparam("hospitals", type_=ARRAY(Text)) if restricted else bindparam("ranked", type_=Integer)
     )
@@ -231,7 +237,12 @@ async def expand(
         {"ranked": MAX_RANKED_CANDIDATES // len(words)} if hospitals is None else {"hospitals": sorted(hospitals)}
     )
     rows = await connection.execute(
-        _SELECT_CANDIDATES[hospitals is not None], {"words": list(words), **scope_parameters}
+        _SELECT_CANDIDATES[hospitals is not None],
+        {
+            "words": list(words),
+            "candidates": min(MAX_CANDIDATES, MAX_CANDIDATES_PER_SEARCH // len(words)),
+            **scope_parameters,
+        },
     )
     for n, match_kind, word in rows:
         candidates[n][MatchKind(match_kind)].append(word)

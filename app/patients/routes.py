@@ -71,9 +71,7 @@ resource = ResourceApi(
 )
 
 
-add_crud_routes(router, resource)
-
-
+# before the routes of records: its path is also that of a record with the id `search`
 @router.post(
     f"/{SEARCH_SUFFIX}",
     name="search_patients",
@@ -94,5 +92,6 @@ async def search_patients(request: Request, body: PatientSearch) -> Response:
     return await list_resource(request, resource, body)
 
 
+add_crud_routes(router, resource)
 add_history_routes(router, resource)
 add_access_route(router, resource)

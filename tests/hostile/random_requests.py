@@ -15,11 +15,10 @@ from tests.processes import RawRequest
 
 RECORD_ROUTE_SUFFIX = "{unique_id}/"
 DISCONNECT_SHARE = 0.06
-"""The share of requests that the client abandons by disconnecting."""
+"""The share of requests whose client disconnects."""
 REDRAW_SHARE = 0.8
 """The share of requests without the required scope that are replaced by another request."""
-IMMEDIATE_CHECK_SHARE = 0.05
-"""The share of requests for which audit rows are counted as soon as the head of the response has arrived."""
+IMMEDIATE_CHECK_SHARE = 0.05  # of requests: their audit rows are counted as soon as the response head has arrived
 HOT_PATIENT_COUNT = 40
 """The number of patients that every second request is about, so that requests collide."""
 HOSPITAL_IDS = ("hosA", "hosB", "hosC", "hosD", "hosE")

@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from app.api.documentation import PAGE_ERRORS, link_header, problem_responses, request_parameters
+from app.api.history import RecordPastSource
 from app.api.list_response import list_response
 from app.api.list_source import ListSource
 from app.api.resource import ResourceApi, annotate
@@ -20,8 +21,6 @@ from app.errors import ForbiddenError
 from app.http.query_parameters import parse_query
 from app.listing.pagination import PageParameters
 from app.listing.query import SimpleListItem
-from app.records.history import History
-from app.records.repository import Repository
 
 router = make_router("/audit", tag="audit", audited=True)
 
@@ -43,17 +42,8 @@ class AuditEntrySource(ListSource):
             return await list_entries(connection, self._parameters, AuditPosition.from_text(after), limit)
 
 
-class AccessEventSource(ListSource):
-    """The events in which one patient or its profile was read or changed, newest first.
-
-    The patient may have been deleted.
-    """
-
-    def __init__(self, request: Request, repository_class: type[Repository], unique_id: str, _: PageParameters) -> None:
-        self._database = get_services(request).database
-        self._principal = Principal.from_request(request)
-        self._repository_class = repository_class
-        self._unique_id = unique_id
+class AccessEventSource(RecordPastSource):
+    """The events in which one patient or its profile was read or changed, newest first."""
 
     async def page(self, after: str | None, limit: int) -> list[SimpleListItem]:
         """Return up to `limit` events that are older than the position `after`.
@@ -63,11 +53,10 @@ class AccessEventSource(ListSource):
         Raises:
             NotFoundError: no patient ever had the id in the request's path, or the patient is not visible.
         """
-        async with self._database.search_snapshot(self._principal.name) as connection:
-            history = History(self._repository_class(connection, self._principal))
+        async with self._open_history() as history:
             await history.newest_version(self._unique_id)
             position = AuditPosition.from_text(after)
-            events = await list_access_events(connection, self._unique_id, position, limit)
+            events = await list_access_events(history.connection, self._unique_id, position, limit)
         return [
             SimpleListItem(self._unique_id, access_entry(event).model_dump_json(), str(event.position))
             for event in events

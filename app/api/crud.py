@@ -15,6 +15,7 @@ from app.api.documentation import (
     header_references,
     link_header,
     location_header,
+    not_modified_response,
     problem_responses,
     request_parameters,
 )
@@ -77,7 +78,7 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
         "/",
         name=f"create_{noun}",
         summary=f"Create a {noun}",
-        description=resource.description("create", f"Create a {noun}."),
+        description=resource.description("create", f"Create a {noun}.") + resource.write_scopes_sentence,
         response_description=f"The new {noun}.",
         status_code=201,
         response_model=representation,
@@ -106,7 +107,7 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
             404, *((422,) if resource.get_errors else ()), noun=noun, errors=resource.get_errors
         )
         | {200: {"headers": header_references("ETag")}}
-        | {304: {"description": "The record is still the one that `If-None-Match` names.", **_etag_header()}},
+        | not_modified_response("record"),
     )(passthrough(get_record))
 
     async def update_record(request: Request, unique_id: str, body: Any) -> Response:
@@ -127,7 +128,8 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
             methods=[method],
             name=f"{verb}_{noun}",
             summary=summary,
-            description=resource.description("update", f"Change the given fields of a {noun}; absent ones stay."),
+            description=resource.description("update", f"Change the given fields of a {noun}; absent ones stay.")
+            + resource.write_scopes_sentence,
             response_description=f"The {noun} after the update.",
             response_model=representation,
             openapi_extra=requires(resource.write_scope) | request_parameters(headers=(IF_MATCH,)),
@@ -162,7 +164,3 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
             conflict=InUseError(noun, patient_count=2),
         ),
     )(passthrough(delete_record))
-
-
-def _etag_header() -> dict[str, Any]:
-    return {"headers": header_references("ETag")}

@@ -112,6 +112,12 @@ def header_references(*names: str) -> JsonObject:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
+def not_modified_response(noun: str) -> dict[int | str, JsonObject]:
+    """Return the `responses` of an operation that returns 304 if `If-None-Match` names the current `noun`."""
+    description = f"The {noun} is still the one that `If-None-Match` names."
+    return {304: {"description": description, "headers": header_references("ETag")}}
+
+
 def location_header(path: str) -> JsonObject:
     """Return the OpenAPI description of the `Location` header for a record that is created below `path`."""
     return {

@@ -1,5 +1,7 @@
 """The routes that list the versions of a record, get one version and restore one, declared once for all resources."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Annotated, Any
 
@@ -13,6 +15,7 @@ from app.api.documentation import (
     PAGE_ERRORS,
     header_references,
     link_header,
+    not_modified_response,
     problem_responses,
     request_parameters,
 )
@@ -38,17 +41,26 @@ _VERSION_ERRORS = [{"loc": ["path", "version"], "msg": "Input should be a valid 
 _RESTORE_ERRORS = [{"loc": ["body", "version"], "msg": "Must be a version of the history", "type": "unknown_version"}]
 
 
-class HistorySource(ListSource):
-    """The journal entries of one record, newest first. The record may have been deleted.
-
-    The position of an entry in this list is the version of the record that the entry describes.
-    """
+class RecordPastSource(ListSource):
+    """A list about the past of one record, which may have been deleted. Subclasses say what it lists."""
 
     def __init__(self, request: Request, repository_class: type[Repository], unique_id: str, _: PageParameters) -> None:
         self._database = get_services(request).database
         self._principal = Principal.from_request(request)
         self._repository_class = repository_class
         self._unique_id = unique_id
+
+    @asynccontextmanager
+    async def _open_history(self) -> AsyncIterator[History]:
+        async with self._database.search_snapshot(self._principal.name) as connection:
+            yield History(self._repository_class(connection, self._principal))
+
+
+class HistorySource(RecordPastSource):
+    """The journal entries of one record, newest first.
+
+    The position of an entry in this list is the version of the record that the entry describes.
+    """
 
     async def page(self, after: str | None, limit: int) -> list[SimpleListItem]:
         """Return up to `limit` entries with versions below `after`.
@@ -58,8 +70,7 @@ class HistorySource(ListSource):
         Raises:
             NotFoundError: there never was a record with this id, or it is not visible to the principal.
         """
-        async with self._database.search_snapshot(self._principal.name) as connection:
-            history = History(self._repository_class(connection, self._principal))
+        async with self._open_history() as history:
             entries = await history.list_entries(self._unique_id, int(after or MAX_VERSION), limit)
             if not entries:
                 await history.newest_version(self._unique_id)
@@ -105,12 +116,7 @@ def add_history_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> No
         openapi_extra=requires(Scope.HISTORY_READ) | request_parameters(headers=(IF_NONE_MATCH,)),
         responses=problem_responses(404, 422, noun=noun, errors=_VERSION_ERRORS)
         | {200: {"headers": header_references("ETag")}}
-        | {
-            304: {
-                "description": "The version is still the one that `If-None-Match` names.",
-                "headers": header_references("ETag"),
-            }
-        },
+        | not_modified_response("version"),
     )(get_version)
 
     async def restore_version(request: Request, unique_id: str, body: Restore) -> Response:

@@ -59,7 +59,7 @@ class ResourceApi(Generic[C, U]):
     They replace the descriptions that all resources share.
     """
     write_scopes_sentence: str = ""
-    """Sentence about further required scopes, which is appended to the description of the restore operation."""
+    """Sentence about further required scopes, which is appended to the descriptions of create, update and restore."""
 
     @property
     def repository_class(self) -> type[Repository]:

@@ -43,7 +43,7 @@ class WriteRequest(Generic[S]):
         Raises:
             ValidationFailedError: the request has several Idempotency-Key headers, or the header is malformed.
         """
-        services = get_services(request)
+        self._services = get_services(request)
         self._request = request
         self._service_class = service_class
         self._body = body
@@ -51,7 +51,7 @@ class WriteRequest(Generic[S]):
         self._principal = Principal.from_request(request)
         self._audit = RequestAudit.from_request(request)
         # a creation cannot overwrite an earlier state, so it needs no If-Match
-        is_required = services.settings.require_if_match and unique_id is not None
+        is_required = self._services.settings.require_if_match and unique_id is not None
         self._precondition = Precondition.from_headers(request.headers, required=is_required)
         self._key: IdempotencyKey | None = None
         if accepts_key and body is not None:
@@ -78,8 +78,8 @@ class WriteRequest(Generic[S]):
             await self._audit.insert(connection, None if record is None else record.unique_id)
             return record
 
-        transaction = self._batched_transaction() if batched else None
-        record = await (transaction or self._own_transaction())(work)
+        transaction = self._shared_transaction(self._body) if batched and self._body is not None else None
+        record = await (transaction or self._services.database.transaction_for(self._principal.name))(work)
         self._audit.recorded = True
         return cast("R", record)
 
@@ -91,10 +91,7 @@ class WriteRequest(Generic[S]):
         replayed = {"Idempotency-Replayed": "true"} if self._is_replayed else {}
         return record_response(self._request, record.document, status, {**(headers or {}), **replayed})
 
-    def _own_transaction(self) -> TransactionRunner:
-        return get_services(self._request).database.transaction_for(self._principal.name)
-
-    def _batched_transaction(self) -> TransactionRunner | None:
+    def _shared_transaction(self, body: BaseModel) -> TransactionRunner | None:
         """Return a runner that shares transactions among requests, or None if this request needs its own transaction.
 
         A request with a precondition or an Idempotency-Key executes additional statements, for which the other requests
@@ -102,11 +99,9 @@ class WriteRequest(Generic[S]):
         cannot be executed for several requests at once. The other requests would gain nothing from sharing a
         transaction with a costly request, or with a request that is rejected because its id is malformed.
         """
-        assert self._body is not None  # noqa: S101  # a deletion is not batched
-        cost = self._service_class.batch_cost(self._body)
-        services = get_services(self._request)
+        cost = self._service_class.batch_cost(body)
         if (
-            not services.settings.transaction_batching
+            not self._services.settings.transaction_batching
             or self._principal.hospitals is not None
             or self._precondition != NO_PRECONDITION
             or self._key is not None
@@ -114,8 +109,8 @@ class WriteRequest(Generic[S]):
             or (self._unique_id is not None and not is_identifier(self._unique_id))
         ):
             return None
-        conflict_keys = self._service_class.conflict_keys(self._body)
+        conflict_keys = self._service_class.conflict_keys(body)
         if self._unique_id is not None:
             conflict_keys |= {self._unique_id}
         kind = self._request.scope["endpoint"]
-        return services.transaction_batcher.transaction(self._principal.name, kind, conflict_keys, cost)
+        return self._services.transaction_batcher.transaction(self._principal.name, kind, conflict_keys, cost)

@@ -54,6 +54,8 @@ def set_local(settings: Mapping[str, str]) -> Executable:
 
 
 _SET_SEARCH_SETTINGS = set_local(SEARCH_SETTINGS)
+SET_SHORT_LOCK_TIMEOUT = set_local({"lock_timeout": "100ms"})
+"""Statement for work that must not wait long for a lock, because requests queue behind it, and that can be repeated."""
 
 
 _UNAVAILABLE_CLASSES = ("08", "53", "57", "40003")

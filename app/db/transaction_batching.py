@@ -25,7 +25,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.batching import Batcher
-from app.db.database import Database, LockNotAvailableError, TransactionRunner, Work, set_local
+from app.db.database import SET_SHORT_LOCK_TIMEOUT, Database, LockNotAvailableError, TransactionRunner, Work
 from app.errors import ConflictError, ServiceError, UnavailableError
 
 T = TypeVar("T")
@@ -41,9 +41,6 @@ REJECTION_TTL_SECONDS = 10
 """Seconds for which the rejections of a principal count. Each further write of the principal restarts this time."""
 MAX_TRACKED_PRINCIPALS = 10_000
 """Maximum number of principals whose rejected writes are counted, which bounds the memory that the counts take."""
-_SET_SHORT_LOCK_TIMEOUT = set_local({"lock_timeout": "100ms"})
-"""Statement that shortens the lock timeout of a batch. A batch that waits longer for a lock is rolled back, and each of
-its requests is retried in a transaction of its own, so that only the blocked request waits."""
 
 
 def input_rows(*columns: ColumnClause[Any], max_rows: int | None = MAX_BATCH_COST) -> CTE:
@@ -126,7 +123,8 @@ class _BatchedConnection(AsyncConnection):
             _BatchFailedError: the work of a transaction raised an error, for example because a record does not exist.
             sqlalchemy.exc.DBAPIError: PostgreSQL rejected a statement, which aborts the whole batch.
         """
-        await super().execute(_SET_SHORT_LOCK_TIMEOUT)
+        # a batch that waits longer is rolled back and its requests are retried alone, so that only the blocked one waits
+        await super().execute(SET_SHORT_LOCK_TIMEOUT)
         self._running_count = len(transactions)
         tasks = [
             asyncio.create_task(self._run_transaction(change.work), context=change.context) for change in transactions

@@ -63,8 +63,8 @@ resource = ResourceApi(
     updates_can_conflict=True,
     descriptions={
         "list": _LIST_DESCRIPTION,
-        "create": "Create a patient, with its profile and its links to hospitals and doctors." + _PROFILE_SCOPES,
-        "update": _UPDATE_DESCRIPTION + _PROFILE_SCOPES,
+        "create": "Create a patient, with its profile and its links to hospitals and doctors.",
+        "update": _UPDATE_DESCRIPTION,
         "delete": "Delete a patient and all of its links. The profile of the patient is not deleted.",
     },
     write_scopes_sentence=_PROFILE_SCOPES,

@@ -13,20 +13,13 @@ from sqlalchemy import ARRAY, Text, bindparam, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.db.database import Database, LockNotAvailableError, set_local, translate_errors
+from app.db.database import SET_SHORT_LOCK_TIMEOUT, Database, LockNotAvailableError, translate_errors
 from app.errors import UnavailableError
 
 log = structlog.get_logger()
 
 STALE_WORDS_INTERVAL_SECONDS = 10
 """Seconds between two runs of the background deletion of unused words."""
-_SHORT_LOCK_TIMEOUT = set_local({"lock_timeout": "100ms"})
-"""Statement that limits the wait for locks to 100 ms.
-
-A deletion of words blocks writers briefly. While the deletion waits for its locks, all writers queue behind it, so it
-must not wait long.
-"""
-
 _SELECT_WORDS_IN_HISTORY = text(
     """
     SELECT DISTINCT word
@@ -74,7 +67,7 @@ async def delete_unused_words(connection: AsyncConnection, words: Sequence[str])
     for attempt in range(MAX_LOCK_ATTEMPTS):
         try:
             async with translate_errors(), connection.begin_nested():
-                await connection.execute(_SHORT_LOCK_TIMEOUT)
+                await connection.execute(SET_SHORT_LOCK_TIMEOUT)
                 await connection.execute(_DELETE_UNUSED_WORDS, {"words": words})
                 return
         except LockNotAvailableError:
@@ -95,7 +88,7 @@ async def delete_stale_words(database: Database) -> None:
         after = words[-1]
 
         async def work(connection: AsyncConnection, batch: Sequence[str] = words) -> None:
-            await connection.execute(_SHORT_LOCK_TIMEOUT)
+            await connection.execute(SET_SHORT_LOCK_TIMEOUT)
             await connection.execute(_DELETE_STALE_WORDS, {"words": batch})
 
         try:

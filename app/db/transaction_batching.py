@@ -123,7 +123,7 @@ class _BatchedConnection(AsyncConnection):
             _BatchFailedError: the work of a transaction raised an error, for example because a record does not exist.
             sqlalchemy.exc.DBAPIError: PostgreSQL rejected a statement, which aborts the whole batch.
         """
-        # a batch that waits longer is rolled back and its requests are retried alone, so that only the blocked one waits
+        # a batch that waits longer is rolled back and its requests run alone, so that only the blocked request waits
         await super().execute(SET_SHORT_LOCK_TIMEOUT)
         self._running_count = len(transactions)
         tasks = [

@@ -1,8 +1,8 @@
 """All settings of the service, each documented where it is declared.
 
 The environment variables `DATABASE_URL` and `DATABASE_URL_FILE` have their conventional names. The names of all other
-variables begin with `PATIENTS_`. A test checks that the README's table lists the settings of this file in the same
-order.
+variables begin with `PATIENTS_`. A test checks that the table of `docs/deploying.md` lists the settings of this file in
+the same order.
 """
 
 import os

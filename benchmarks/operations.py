@@ -7,6 +7,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
+from app import contract
 from benchmarks.database import SELECT_PATIENT_IDS, fetch_ids
 from benchmarks.register import generate_patients
 
@@ -92,7 +93,8 @@ class _BodyGenerator:
                 "last_name": patient.patient_last_name,
             }
             links = {"hospital_ids": self._two_hospitals(random), "doctor_ids": [random.choice(self.doctor_ids)]}
-            bodies.append(_compact_json({"patient_profile": profile, **fields, **links}))
+            # the register may lack a field of the contract, which then has the value of the contract's example
+            bodies.append(_compact_json({**contract.CREATE_BODY, "patient_profile": profile, **fields, **links}))
         return bodies
 
     def update_bodies(self, random: Random) -> list[str]:

@@ -21,14 +21,21 @@ _writer = Rewriter()
 
 
 @_writer.rewrites(ops.AddColumnOp)
-def _add_length_check(_: object, __: object, operation: ops.AddColumnOp) -> list[ops.MigrateOperation]:
-    """Add the length check of a new column, which Alembic does not detect."""
-    column = operation.column
+def _complete_text_column(_: object, __: object, operation: ops.AddColumnOp) -> list[ops.MigrateOperation]:
+    """Add what Alembic does not detect in a new `text_column`: its length check, and that it has no statistics.
+
+    Statistics would keep values of erased records, and the planner needs only those of the folded columns.
+    """
+    table, column = operation.table_name, operation.column
     if "max_length" not in column.info:
         return [operation]
-    name = conv(f"ck_{operation.table_name}_{column.name}_length")
+    name = conv(f"ck_{table}_{column.name}_length")
     condition = f"char_length({column.name}) <= {column.info['max_length']}"
-    return [operation, ops.CreateCheckConstraintOp(name, operation.table_name, condition)]
+    return [
+        operation,
+        ops.CreateCheckConstraintOp(name, table, condition),
+        ops.ExecuteSQLOp(f"ALTER TABLE {table} ALTER COLUMN {column.name} SET STATISTICS 0"),
+    ]
 
 
 def exclude_partitions(connection: Connection) -> Callable[..., bool]:

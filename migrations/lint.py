@@ -1,8 +1,8 @@
 """Checks what migrations would do to a database in use: squawk reads their SQL, and `make check` runs it.
 
 A new revision obeys all rules, or is in `ACCEPTED_VIOLATIONS` with the reason why it blocks no request;
-docs/operations.md shows how to write each kind of change. Downgrades are not checked, because deployments only go
-forward.
+docs/writing-migrations.md shows how to write each kind of change. Downgrades are not checked, because deployments only
+go forward.
 """
 
 import io
@@ -104,8 +104,8 @@ def main(*extra_directories: Path) -> int:
             status = 1
             print(violations)  # noqa: T201  # a command's output
             print(  # noqa: T201
-                f"{path}: this would block a database in use or break a running version. docs/operations.md, "
-                '"Writing a migration", shows how to split it into steps.'
+                f"{path}: this would block a database in use or break a running version. "
+                "docs/writing-migrations.md shows how to split it into steps."
             )
     return status
 

@@ -1,7 +1,7 @@
 """${message}
 
 Deployments run this while the version before serves, so it expands (tables, nullable columns, indexes CONCURRENTLY); what
-contracts (drop, NOT NULL) comes when no running version needs what goes: docs/operations.md, "Writing a migration".
+contracts (drop, NOT NULL) comes when no running version needs what goes: docs/writing-migrations.md.
 """
 
 % if imports:

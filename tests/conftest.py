@@ -4,7 +4,6 @@ import os
 import secrets
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -19,6 +18,7 @@ from app.db.embedded import EmbeddedPostgres
 from app.db.migrate import migrate
 from app.main import create_app
 from app.settings import Settings
+from tests.fork_server import start_command
 from tests.processes import is_port_free
 from tests.support import ServiceProcess, database_url_for, eventually
 
@@ -120,9 +120,12 @@ def serve() -> Iterator[Callable[..., ServiceProcess]]:
 
     def start(*arguments: str, **environment: str) -> ServiceProcess:
         port = free_port()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "app.cli", "serve", "--port", str(port), *arguments],
-            env={**os.environ, "PATIENTS_DRAIN_SECONDS": "0", **environment},
+        process = start_command(
+            "serve",
+            "--port",
+            str(port),
+            *arguments,
+            env={"PATIENTS_DRAIN_SECONDS": "0", **environment},
             stdout=subprocess.PIPE,
         )
         served = ServiceProcess(f"http://127.0.0.1:{port}", process)

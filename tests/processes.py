@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import httpx
 
+from tests.fork_server import start_command
 from tests.support import eventually
 
 CLI_COMMAND = (sys.executable, "-m", "app.cli")
@@ -26,26 +26,22 @@ CLI_COMMAND = (sys.executable, "-m", "app.cli")
 
 def run_cli(*arguments: str, stdin_text: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `patients-api` until it exits, with `stdin_text` as its standard input."""
-    return subprocess.run(
-        [*CLI_COMMAND, *arguments],
-        env={**os.environ, **environment},
-        check=False,
-        capture_output=True,
-        input=stdin_text,
-        text=True,
-        timeout=60,
-    )
+    stdin = None if stdin_text is None else subprocess.PIPE
+    pipe = subprocess.PIPE
+    with start_command(*arguments, env=environment, stdin=stdin, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            out, err = process.communicate(stdin_text, timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
 
 @contextmanager
 def running_cli(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run `patients-api` in the background without its output, and kill it at the end if it is still running."""
-    with subprocess.Popen(
-        [*CLI_COMMAND, *arguments],
-        env={**os.environ, **environment},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
+    devnull = subprocess.DEVNULL
+    with start_command(*arguments, env=environment, stdout=devnull, stderr=devnull) as process:
         try:
             yield process
         finally:

@@ -41,6 +41,34 @@ EXAMPLE_PATIENT: dict[str, Any] = {
 }
 """The contract's POST example, word for word."""
 
+GET_EXAMPLE: dict[str, Any] = {
+    "unique_id": "pat123",
+    **{name: value for name, value in EXAMPLE_PATIENT.items() if not name.endswith("_ids")},
+    "patient_hospital": [{"unique_id": "hos123", "hospital_name": "General Hospital"}],
+    "patient_doctor": [{"unique_id": "doc123", "doctor_first_name": "Dr. Smith"}],
+    "date_created": "2023-01-01T12:00:00Z",
+    "last_updated": "2023-01-01T12:00:00Z",
+}
+"""The contract's GET example, word for word, which is also the only element of its list."""
+
+PUT_EXAMPLE = {
+    "patient_mobile_number": "+987654321",
+    "patient_race": "African",
+    "patient_province": "New Province",
+    "hospital_ids": ["hos789"],
+    "doctor_ids": ["doc456"],
+}
+"""The contract's PUT example, word for word."""
+
+PUT_RESPONSE = GET_EXAMPLE | {
+    "patient_mobile_number": "+987654321",
+    "patient_race": "African",
+    "patient_province": "New Province",
+    "patient_hospital": [{"unique_id": "hos789", "hospital_name": "New Hospital"}],
+    "patient_doctor": [{"unique_id": "doc456", "doctor_first_name": "Dr. Adams"}],
+}
+"""The response to the contract's PUT example, except for `last_updated`."""
+
 
 class ResourceExample(NamedTuple):
     """A resource with an example record and a change of it."""

@@ -1,4 +1,7 @@
-"""The queries, log events, links and alerts in docs/operations.md work; its commands are tested by their subjects."""
+"""The queries, log events, links and alerts in docs/runbook.md and the links in docs/operations.md work.
+
+The commands in docs/operations.md are tested by their subjects.
+"""
 
 import re
 
@@ -7,14 +10,16 @@ import pytest
 
 from tests.doc_commands import REPOSITORY_ROOT, code_blocks
 
-OPERATIONS_DOC = (REPOSITORY_ROOT / "docs/operations.md").read_text()
+RUNBOOK = (REPOSITORY_ROOT / "docs/runbook.md").read_text()
+LINKED_DOCS = ("operations.md", "runbook.md", "writing-migrations.md", "observability.md")
 APP_SOURCE = "".join(path.read_text() for path in REPOSITORY_ROOT.glob("app/**/*.py"))
+QUERIES = [*code_blocks("runbook.md", "Alerts", "sql"), *code_blocks("runbook.md", "Other problems", "sql")]
 
 
-@pytest.mark.parametrize("block", code_blocks("operations.md", "When an alert fires", "sql"))
-async def test_alert_queries_run_with_the_documented_grants(block: str, connection: asyncpg.Connection) -> None:
+@pytest.mark.parametrize("block", QUERIES)
+async def test_runbook_queries_run_with_the_documented_grants(block: str, connection: asyncpg.Connection) -> None:
     """Each query runs on our tables as a role that may read them and has the documented grants."""
-    (rights,) = re.findall("`GRANT (.*) TO`", OPERATIONS_DOC)
+    (rights,) = re.findall("`GRANT (.*) TO`", RUNBOOK)
     transaction = connection.transaction()
     await transaction.start()
     await connection.execute(
@@ -30,20 +35,29 @@ async def test_alert_queries_run_with_the_documented_grants(block: str, connecti
 
 
 def test_documented_log_events_exist_in_the_code() -> None:
-    """Every event that the document names is logged by the service."""
-    named = set(re.findall(r'`"event": "([^"]+)"`', OPERATIONS_DOC))
+    """Every event that the runbook names is logged by the service."""
+    named = set(re.findall(r'`"event": "([^"]+)"`', RUNBOOK))
     assert len(named) > 4
     assert [event for event in named if f'"{event}"' not in APP_SOURCE] == []
 
 
-def test_internal_links_resolve() -> None:
-    """Every link within the page leads to one of its headings."""
-    headings = re.findall("^#+ (.*)$", OPERATIONS_DOC, re.MULTILINE)
-    anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
-    assert set(re.findall(r"\]\(#([^)]+)\)", OPERATIONS_DOC)) <= anchors
+def heading_anchors(document: str) -> set[str]:
+    """Return the anchors that GitHub gives to the headings of a file in `docs/`."""
+    headings = re.findall("^#+ (.*)$", (REPOSITORY_ROOT / "docs" / document).read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
 
 
-def test_each_alert_rule_has_a_row_in_the_table() -> None:
-    """Every rule in docs/alerts.yml has one row in the table, and the table has no other rows."""
+@pytest.mark.parametrize("document", LINKED_DOCS)
+def test_links_between_the_documents_resolve(document: str) -> None:
+    """Every link to a section of the same document or of another file in `docs/` leads to one of its headings."""
+    text = (REPOSITORY_ROOT / "docs" / document).read_text()
+    links = re.findall(r"\]\(([a-z-]+\.md)?#([^)]+)\)", text)
+    assert links
+    broken = [(target, anchor) for target, anchor in links if anchor not in heading_anchors(target or document)]
+    assert broken == []
+
+
+def test_each_alert_rule_has_a_section_in_the_runbook() -> None:
+    """Every rule in docs/alerts.yml has one section in the runbook, and there are no sections for other alerts."""
     rules = re.findall("- alert: (.*)$", (REPOSITORY_ROOT / "docs/alerts.yml").read_text(), re.MULTILINE)
-    assert sorted(re.findall("`(PatientsApi[A-Za-z]+)`", OPERATIONS_DOC)) == sorted(rules)
+    assert sorted(re.findall("^### (PatientsApi[A-Za-z]+)$", RUNBOOK, re.MULTILINE)) == sorted(rules)

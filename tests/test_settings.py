@@ -11,7 +11,7 @@ import app.settings
 from app.settings import ENVIRONMENT_PREFIX, InvalidSettingsError, Settings
 from tests.processes import run_cli
 
-README_PATH = Path(__file__).parents[1] / "README.md"
+DEPLOYING_PATH = Path(__file__).parents[1] / "docs" / "deploying.md"
 PASSWORD = "s3cret-PASSWORD"  # noqa: S105  # it only has to be recognisable
 
 
@@ -48,10 +48,10 @@ def test_each_setting_is_documented_where_it_is_declared(field: str) -> None:
     assert re.fullmatch(r"[A-Z].+\.", str(below.value.value), re.DOTALL), f"write a sentence for {field}"
 
 
-def test_readme_names_the_settings_that_exist() -> None:
-    """The README's table has one row per setting, in the order of declaration, with default and meaning."""
-    section = re.search(r"^## Settings\n(.*?)(?=^## |\Z)", README_PATH.read_text(), re.DOTALL | re.MULTILINE)
-    assert section is not None, "the README has no heading `## Settings`"
+def test_the_guide_names_the_settings_that_exist() -> None:
+    """The table of `docs/deploying.md` has one row per setting, in order of declaration, with default and meaning."""
+    section = re.search(r"^## Settings\n(.*?)(?=^## |\Z)", DEPLOYING_PATH.read_text(), re.DOTALL | re.MULTILINE)
+    assert section is not None, "docs/deploying.md has no heading `## Settings`"
     rows = re.findall(r"^\| `(\w+)` \| (\S.*?) \| (\S.*?) \|$", section[1], re.MULTILINE)
     assert [row[0] for row in rows] == ENVIRONMENT_VARIABLES
 

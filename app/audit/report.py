@@ -10,11 +10,13 @@ _PAGE_TEMPLATE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Who has seen the record of patient {patient}</title>
 <style>
-@page {{ size: A4; margin: 2cm }}
-body {{ font: 11pt/1.4 Georgia, serif; color: #000; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
-h1 {{ font-size: 18pt; line-height: 1.2 }}
+@page {{ size: A4; margin: 2cm; @bottom-right {{ content: counter(page) " / " counter(pages) }} }}
+:root {{ color-scheme: light dark }}
+body {{ font: 11pt/1.4 Georgia, serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
+h1 {{ font-size: 18pt; line-height: 1.2; overflow-wrap: anywhere }}
 table {{ width: 100%; border-collapse: collapse }}
 th, td {{ text-align: left; vertical-align: top; padding: .35rem .7rem .35rem 0; border-bottom: 1px solid #999 }}
 td {{ overflow-wrap: anywhere }}
@@ -22,6 +24,19 @@ td:first-child {{ white-space: nowrap }}
 thead {{ display: table-header-group }}
 tr {{ break-inside: avoid }}
 .why {{ font-weight: bold }}
+@media screen and (max-width: 40rem) {{
+thead {{ display: none }}
+tr, td {{ display: block }}
+tr {{ padding: .5rem 0; border-bottom: 1px solid #999 }}
+td {{ padding: 0; border: 0 }}
+td:first-child {{ font-weight: bold }}
+td:nth-child(2)::before {{ content: "Who: " }}
+td:nth-child(3)::before {{ content: "What: " }}
+}}
+@media print {{
+:root {{ color-scheme: light }}
+body {{ font-size: 10pt; margin: 0; padding: 0 }}
+}}
 </style>
 </head>
 <body>

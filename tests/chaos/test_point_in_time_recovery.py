@@ -18,8 +18,8 @@ from tests.processes import data_directory, run_cli
 
 pytestmark = pytest.mark.chaos
 
-ARCHIVE_COMMANDS, BASE_BACKUP_COMMANDS = code_blocks("operations.md", "Every moment")
-SWITCH_WAL_COMMANDS, RESTORE_COMMANDS, VERIFY_COMMANDS = code_blocks("operations.md", "Back to a moment")
+ARCHIVE_COMMANDS, BASE_BACKUP_COMMANDS = code_blocks("operations.md", "Continuous archiving")
+SWITCH_WAL_COMMANDS, RESTORE_COMMANDS, VERIFY_COMMANDS = code_blocks("operations.md", "Point-in-time recovery")
 CLIENT_COUNT = 8
 RESTORE_POINT_NAME = "before the import"
 
@@ -100,10 +100,10 @@ async def test_point_in_time_recovery_restores_exactly_the_acknowledged_writes(t
         block = (
             RESTORE_COMMANDS
             if target == "time"
-            else RESTORE_COMMANDS.replace("_time = '$MOMENT'", f"_name = '{RESTORE_POINT_NAME}'")
+            else RESTORE_COMMANDS.replace("_time = '$TARGET_TIME'", f"_name = '{RESTORE_POINT_NAME}'")
         )
         values = {"BASE": directory / "base", "BACKUPS": directory, "PGDATA": restored / "postgres"}
-        await asyncio.to_thread(run_shell_block, block, MOMENT=recovery_point.timestamp, **values)
+        await asyncio.to_thread(run_shell_block, block, TARGET_TIME=recovery_point.timestamp, **values)
         with EmbeddedPostgres(restored) as server:
             await await_promotion(server.url)
             assert "matches its newest entry" in await asyncio.to_thread(

@@ -42,8 +42,8 @@ async def test_moving_from_the_embedded_database_keeps_everything(
     serve: Serve, target_url: str, tmp_path: Path
 ) -> None:
     """Records, ETags and histories survive the move, requests need a key, and the serving role has only its rights."""
-    dump, first_key = code_blocks("operations.md", "From `.data` to a server")
-    _, restore = code_blocks("operations.md", "A dump")
+    dump, first_key = code_blocks("operations.md", "Moving from `.data` to a server")
+    _, restore = code_blocks("operations.md", "Dumps")
     with data_directory() as directory:
         laptop = serve("--demo", PATIENTS_DATA_DIR=str(directory / ".data"))
         async with httpx.AsyncClient(base_url=laptop.url) as client:
@@ -96,7 +96,7 @@ async def test_api_key_is_rotated(migrated_url: str) -> None:
 
 async def test_serving_role_is_replaced_without_downtime(serve: Serve, migrated_url: str, postgres_url: str) -> None:
     """Both roles serve side by side, and the second keeps serving after the first was dropped."""
-    new_role, drop = code_blocks("operations.md", "The role that serves")
+    new_role, drop = code_blocks("operations.md", "The serving role")
     urls = {
         "DATABASE_URL": migrated_url,
         "ADMIN_URL": database_url_for(postgres_url, urlsplit(migrated_url).path.strip("/")),
@@ -119,7 +119,7 @@ async def test_serving_role_is_replaced_without_downtime(serve: Serve, migrated_
 
 async def test_changing_the_cursor_key_invalidates_old_cursors(serve: Serve, migrated_url: str) -> None:
     """After the cursor key was changed and the process restarted, old cursors are refused and new ones work."""
-    (change,) = code_blocks("operations.md", "The key of cursors")
+    (change,) = code_blocks("operations.md", "The cursor key")
     before = serve(DATABASE_URL=migrated_url)
     async with httpx.AsyncClient() as client:
         for _ in range(3):

@@ -11,40 +11,9 @@ import httpx
 
 from tests.conftest import free_port
 from tests.processes import running_cli, wait_until_blocked, wait_until_ready
-from tests.support import EXAMPLE_PATIENT, ServiceProcess
+from tests.support import EXAMPLE_PATIENT, GET_EXAMPLE, PUT_EXAMPLE, PUT_RESPONSE, ServiceProcess
 
 PATIENTS = "/patients/patients/"
-GET_EXAMPLE: dict[str, Any] = json.loads(
-    """
-{ "unique_id": "pat123", "patient_profile": { "unique_id": "prof123", "email": "user@example.com",
-"first_name": "John", "last_name": "Doe" }, "patient_email_address": "patient@example.com",
-"patient_mobile_number": "+123456789", "patient_title": "Mr.", "patient_first_name": "John", "patient_initials": "J",
-"patient_last_name": "Doe", "patient_date_of_birth": "1980-01-01", "patient_gender": "Male",
-"patient_race": "Caucasian", "patient_physical_address": "123 Street Name", "patient_address_line_1": "Apt 101",
-"patient_town": "Sample Town", "patient_region": "Sample Region", "patient_province": "Sample Province",
-"patient_country": "Sample Country", "patient_postal_code": "12345", "patient_latitude": "12.345678",
-"patient_longitude": "-12.345678", "patient_access_medical_care": "Public", "patient_hospital": [ { "unique_id":
-"hos123", "hospital_name": "General Hospital" } ], "patient_doctor": [ { "unique_id": "doc123", "doctor_first_name":
-"Dr. Smith" } ], "date_created": "2023-01-01T12:00:00Z", "last_updated": "2023-01-01T12:00:00Z" }
-"""
-)
-"""The contract's GET example, word for word."""
-PUT_EXAMPLE = {
-    "patient_mobile_number": "+987654321",
-    "patient_race": "African",
-    "patient_province": "New Province",
-    "hospital_ids": ["hos789"],
-    "doctor_ids": ["doc456"],
-}
-"""The contract's PUT example, word for word."""
-PUT_RESPONSE = GET_EXAMPLE | {
-    "patient_mobile_number": "+987654321",
-    "patient_race": "African",
-    "patient_province": "New Province",
-    "patient_hospital": [{"unique_id": "hos789", "hospital_name": "New Hospital"}],
-    "patient_doctor": [{"unique_id": "doc456", "doctor_first_name": "Dr. Adams"}],
-}
-
 Serve = Callable[..., ServiceProcess]
 
 

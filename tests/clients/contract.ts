@@ -1,48 +1,16 @@
-// The contract's examples, by a client that is generated from openapi.json:
-//
-//   npm ci && npx openapi-typescript ../../openapi.json -o schema.d.ts && npx tsc && node contract.js http://127.0.0.1:8000
-//
-// It needs a service with fresh demo data, and stops at the first answer that is not the contract's.
+// The contract's examples, by a client that is generated from openapi.json. test_typescript.py writes schema.d.ts and
+// examples.ts, and runs this on a service with fresh demo data. It stops at the first answer that is not the contract's.
 import assert from "node:assert/strict";
 import createClient from "openapi-fetch";
+import { getExample as example, postExample, putExample } from "./examples.js";
 import type { components, paths } from "./schema.js";
 
 type Patient = components["schemas"]["Patient"];
 type PatientCreate = components["schemas"]["PatientCreate"];
-type PatientUpdate = components["schemas"]["PatientUpdate"];
 type Problem = components["schemas"]["Problem"];
 
 const [, , baseUrl = "http://127.0.0.1:8000"] = process.argv;
 const api = createClient<paths>({ baseUrl });
-
-/** What the contract's GET answers. */
-const example: Patient = {
-  unique_id: "pat123",
-  patient_profile: { unique_id: "prof123", email: "user@example.com", first_name: "John", last_name: "Doe" },
-  patient_email_address: "patient@example.com",
-  patient_mobile_number: "+123456789",
-  patient_title: "Mr.",
-  patient_first_name: "John",
-  patient_initials: "J",
-  patient_last_name: "Doe",
-  patient_date_of_birth: "1980-01-01",
-  patient_gender: "Male",
-  patient_race: "Caucasian",
-  patient_physical_address: "123 Street Name",
-  patient_address_line_1: "Apt 101",
-  patient_town: "Sample Town",
-  patient_region: "Sample Region",
-  patient_province: "Sample Province",
-  patient_country: "Sample Country",
-  patient_postal_code: "12345",
-  patient_latitude: "12.345678",
-  patient_longitude: "-12.345678",
-  patient_access_medical_care: "Public",
-  patient_hospital: [{ unique_id: "hos123", hospital_name: "General Hospital" }],
-  patient_doctor: [{ unique_id: "doc123", doctor_first_name: "Dr. Smith" }],
-  date_created: "2023-01-01T12:00:00Z",
-  last_updated: "2023-01-01T12:00:00Z",
-};
 
 /** The data of an answer, or an error that says what the service said. */
 function must<T>({ data, error }: { data?: T; error?: Problem }): T {
@@ -65,31 +33,7 @@ async function listPatients(): Promise<void> {
 }
 
 async function createPatient(): Promise<string> {
-  const body: PatientCreate = {
-    patient_profile: { unique_id: "prof123", email: "user@example.com", first_name: "John", last_name: "Doe" },
-    patient_email_address: "patient@example.com",
-    patient_mobile_number: "+123456789",
-    patient_title: "Mr.",
-    patient_first_name: "John",
-    patient_initials: "J",
-    patient_last_name: "Doe",
-    patient_date_of_birth: "1980-01-01",
-    patient_gender: "Male",
-    patient_race: "Caucasian",
-    patient_physical_address: "123 Street Name",
-    patient_address_line_1: "Apt 101",
-    patient_town: "Sample Town",
-    patient_region: "Sample Region",
-    patient_province: "Sample Province",
-    patient_country: "Sample Country",
-    patient_postal_code: "12345",
-    patient_latitude: "12.345678",
-    patient_longitude: "-12.345678",
-    patient_access_medical_care: "Public",
-    hospital_ids: ["hos123", "hos456"],
-    doctor_ids: ["doc123"],
-  };
-  const answer = await api.POST("/patients/patients/", { body });
+  const answer = await api.POST("/patients/patients/", { body: postExample });
   const created = must(answer);
   assert.equal(answer.response.status, 201);
   assert.equal(answer.response.headers.get("Location"), `/patients/patients/${created.unique_id}/`);
@@ -102,15 +46,8 @@ async function createPatient(): Promise<string> {
 
 async function updatePatient(unique_id: string): Promise<void> {
   const params = { path: { unique_id } };
-  const change: PatientUpdate = {
-    patient_mobile_number: "+987654321",
-    patient_race: "African",
-    patient_province: "New Province",
-    hospital_ids: ["hos789"],
-    doctor_ids: ["doc456"],
-  };
-  const changed = must(await api.PUT("/patients/patients/{unique_id}/", { params, body: change }));
-  const { hospital_ids: _, doctor_ids: __, ...fields } = change;
+  const changed = must(await api.PUT("/patients/patients/{unique_id}/", { params, body: putExample }));
+  const { hospital_ids: _, doctor_ids: __, ...fields } = putExample;
   assert.deepEqual(changed, {
     ...example,
     ...fields,

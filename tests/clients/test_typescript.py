@@ -1,5 +1,6 @@
 """openapi.json as its consumers use it: checked by a linter, and turned into a TypeScript client."""
 
+import json
 import os
 import re
 import shutil
@@ -9,10 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import ServiceProcess
+from tests.support import EXAMPLE_PATIENT, GET_EXAMPLE, PUT_EXAMPLE, ServiceProcess
 
 HERE = Path(__file__).parent
 OPENAPI_DOCUMENT = HERE.parents[1] / "openapi.json"
+EXAMPLES_MODULE = f"""
+import type {{ components }} from "./schema.js";
+
+export const getExample: components["schemas"]["Patient"] = {json.dumps(GET_EXAMPLE)};
+export const postExample: components["schemas"]["PatientCreate"] = {json.dumps(EXAMPLE_PATIENT)};
+export const putExample: components["schemas"]["PatientUpdate"] = {json.dumps(PUT_EXAMPLE)};
+"""
+"""The contract's examples as a module, in which the compiler checks their types."""
 NPM_NETWORK_ERROR_PATTERN = re.compile(
     "code (E40[134]|E5|EAI_AGAIN|ECONN|EHOSTUNREACH|ENETUNREACH|ENOTCACHED|ENOTFOUND|ETIMEDOUT"
     "|ERR_SOCKET_TIMEOUT|SELF_SIGNED|UNABLE_TO|CERT_)\\w*"
@@ -78,6 +87,7 @@ def test_a_generated_client_does_what_the_contract_shows(
     """`contract.ts` compiles strictly with the types generated from the document, and gets the contract's responses."""
     generated = run(client_project, "npx", "openapi-typescript", OPENAPI_DOCUMENT.name, "--output", "schema.d.ts")
     assert generated.returncode == 0, generated.stdout
+    (client_project / "examples.ts").write_text(EXAMPLES_MODULE)
     compiled = run(client_project, "npx", "tsc")
     assert compiled.returncode == 0, compiled.stdout
     served = serve("--demo", DATABASE_URL=database_url)

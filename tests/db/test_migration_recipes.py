@@ -1,4 +1,4 @@
-"""The recipes for migrations in docs/operations.md: each step passes `make check` and works under write load."""
+"""The recipes in docs/writing-migrations.md: each step passes `make check` and works under write load."""
 
 import asyncio
 import re
@@ -18,7 +18,8 @@ from tests.processes import run_cli, wait_until_blocked
 from tests.support import ServiceProcess
 
 ROOT = Path(__file__).parents[2]
-RECIPE_STEPS = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/operations.md").read_text(), re.DOTALL | re.MULTILINE)
+RECIPES_DOC = (ROOT / "docs/writing-migrations.md").read_text()
+RECIPE_STEPS = re.findall(r"^```python\n(.*?)^```", RECIPES_DOC, re.DOTALL | re.MULTILINE)
 """The body of `upgrade` in each documented revision: a constraint, its validation, an index, a backfill."""
 STEP_MARKERS = ("NOT VALID", "VALIDATE", "INDEX CONCURRENTLY", "DO $$")
 """What the SQL of each step contains."""

@@ -1,16 +1,27 @@
-"""The page at /docs in a browser: Chromium, with the service in its own process."""
+"""The pages for people in a browser: /docs, with the service in its own process, and the access report."""
 
 import json
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Browser, ConsoleMessage, Locator, Page, async_playwright, expect
+from playwright.async_api import (
+    Browser,
+    ConsoleMessage,
+    Locator,
+    Page,
+    ViewportSize,
+    async_playwright,
+    expect,
+)
 
+from app.audit.report import render_report
+from app.audit.schemas import AccessEntry
 from app.auth.scopes import Scope
 from tests.auth.support import make_key
 from tests.support import EXAMPLE_PATIENT, ServiceProcess
@@ -19,6 +30,7 @@ CHROMIUM_COMMANDS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM_FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
 TIMEOUT_MILLISECONDS = 15_000
 """The timeout for anything on the page, all of which loads within two seconds."""
+PHONE: ViewportSize = {"width": 390, "height": 844}
 READ_OPERATIONS_SCRIPT = """sections => sections.flatMap(section =>
     Array.from(section.querySelectorAll(".opblock"), operation => [
         section.querySelector(".opblock-tag").dataset.tag,
@@ -116,10 +128,12 @@ def expected_operations(document: dict[str, Any]) -> list[list[str]]:
 
 
 async def test_page_shows_every_operation_under_its_resource(docs_page: DocsPage) -> None:
-    """The page shows all operations of the document in its order."""
+    """The page shows all operations of the document in its order, and no choice of a server, because there is one."""
     expected = expected_operations(await docs_page.get_json("/openapi.json"))
     await expect(docs_page.page.locator(".opblock")).to_have_count(len(expected), timeout=TIMEOUT_MILLISECONDS)
     assert await docs_page.page.locator(".opblock-tag-section").evaluate_all(READ_OPERATIONS_SCRIPT) == expected
+    await expect(docs_page.page.locator(".btn.authorize")).to_be_visible()
+    await expect(docs_page.page.locator(".schemes-server-container")).to_be_hidden()
 
 
 async def test_the_contracts_example_can_be_sent_as_it_stands(docs_page: DocsPage) -> None:
@@ -165,3 +179,68 @@ async def test_authorize_button_accepts_an_api_key(docs_page: DocsPage, database
     await expect(shown.locator(".response-col_status")).to_contain_text("200", timeout=TIMEOUT_MILLISECONDS)
     body = json.loads(await shown.locator(".response-col_description code").first.inner_text())
     assert (body["unique_id"], body["patient_last_name"]) == ("pat123", "Doe")
+
+
+async def horizontal_overflow(page: Page) -> int:
+    """Return by how many pixels the document is wider than the window."""
+    script = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    return int(await page.evaluate(script))
+
+
+async def test_page_fits_a_phone(docs_page: DocsPage) -> None:
+    """On a phone, the page does not scroll sideways, and descriptions have most of its width."""
+    docs_page.tolerated_messages |= {
+        f"Could not find component: JsonSchema_string_{kind}" for kind in ("date", "date-time")
+    }
+    await docs_page.page.set_viewport_size(PHONE)
+    for operation in ("patients-create_patient", "patients-list_patients"):
+        section = await docs_page.open_operation(operation)
+        for cell in ("td.parameters-col_description", ".headers td:nth-child(2)"):
+            box = await section.locator(cell).first.bounding_box()
+            assert box is not None
+            assert box["width"] > 0.6 * PHONE["width"], (operation, cell)
+        await expect(section.get_by_role("button", name="Execute")).to_be_visible()
+    assert await horizontal_overflow(docs_page.page) == 0
+
+
+async def test_page_follows_the_dark_color_scheme(docs_page: DocsPage) -> None:
+    """The page is dark if the system is, also if the system changes while the page is open."""
+    root, title = docs_page.page.locator("html"), docs_page.page.locator(".info .title")
+    await docs_page.page.emulate_media(color_scheme="dark")
+    await expect(root).to_have_css("background-color", "rgb(28, 32, 34)")
+    await expect(title).to_have_css("color", "rgb(210, 214, 215)")
+    await docs_page.page.emulate_media(color_scheme="light")
+    await expect(root).to_have_css("background-color", "rgba(0, 0, 0, 0)")
+    await expect(title).to_have_css("color", "rgb(59, 65, 81)")
+
+
+async def test_filter_finds_operations_by_several_words(docs_page: DocsPage) -> None:
+    """The filter keeps the operations whose resource, method, path and summary contain all words."""
+    expected = expected_operations(await docs_page.get_json("/openapi.json"))
+    words = ("history", "get", "patients/patients")
+    matching = [one for one in expected if all(word in " ".join(one).lower() for word in words)]
+    assert 0 < len(matching) < len(expected)
+    operations = docs_page.page.locator(".opblock")
+    box = docs_page.page.get_by_label("Filter operations")
+    await box.fill("History GET patients/patients")
+    await expect(operations).to_have_count(len(matching), timeout=TIMEOUT_MILLISECONDS)
+    assert await docs_page.page.locator(".opblock-tag-section").evaluate_all(READ_OPERATIONS_SCRIPT) == matching
+    await box.fill("")
+    await expect(operations).to_have_count(len(expected), timeout=TIMEOUT_MILLISECONDS)
+
+
+async def test_access_report_fits_a_phone(browser: Browser) -> None:
+    """On a phone, the access report shows long ids and names without scrolling sideways, in letters of full size."""
+    entry = AccessEntry(
+        time=datetime(2026, 1, 2, tzinfo=UTC),
+        principal=f"oidc:{'x' * 64}",
+        action="read",
+        description="Viewed the record",
+        reason="y" * 64,
+        request_id=None,
+    )
+    page = await browser.new_page(viewport=PHONE, is_mobile=True)
+    await page.set_content(render_report("z" * 64, [entry], retention_days=365))
+    assert await page.evaluate("innerWidth") == PHONE["width"]
+    assert await horizontal_overflow(page) == 0
+    await page.close()

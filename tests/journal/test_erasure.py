@@ -11,8 +11,9 @@ import asyncpg
 import httpx
 import pytest
 
+from tests.fork_server import start_command
 from tests.journal.conftest import Command, CommandResult
-from tests.processes import CLI_COMMAND, run_cli
+from tests.processes import run_cli
 from tests.support import EXAMPLE_PATIENT, dump_tables
 
 PATIENTS = "/patients/patients/"
@@ -291,9 +292,13 @@ def erase_on_a_terminal(url: str, typed: str) -> CommandResult:
     """Erase the person on a pseudo-terminal with typed input."""
     terminal, end = pty.openpty()
     try:
-        process = subprocess.Popen(
-            [*CLI_COMMAND, "erase", "patient", "8001015009087", "--reason", ERASURE_REASON],
-            env={**os.environ, "DATABASE_URL": url},
+        process = start_command(
+            "erase",
+            "patient",
+            "8001015009087",
+            "--reason",
+            ERASURE_REASON,
+            env={"DATABASE_URL": url},
             stdin=end,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from sqlalchemy import event
 
 from app.main import create_app
+from app.patients.schemas import PatientParameters
 from app.settings import Settings
 from tests.support import EXAMPLE_PATIENT
 
@@ -80,6 +81,12 @@ INVALID_PARAMETERS = {
     "patient_title": "Dr.",
     "version": "1",
 }
+
+
+def test_every_filter_has_matching_values() -> None:
+    """No filter is missing in `MATCHING_VALUES`, so that the tests below cover all of them."""
+    others = {"search", "ordering", "limit", "cursor", "count"}
+    assert MATCHING_VALUES.keys() == PatientParameters.model_fields.keys() - others
 
 
 @pytest.mark.usefixtures("hospitals_and_doctors")

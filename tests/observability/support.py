@@ -1,12 +1,17 @@
-"""A collector that keeps what it receives, and metrics as Prometheus scrapes them."""
+"""A collector that keeps what it receives, metrics as Prometheus scrapes them, and the names in PromQL expressions."""
 
+import re
+import shutil
+import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
 import pytest
+import yaml
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
@@ -136,3 +141,93 @@ def scrape(url: str, **headers: str) -> Metrics:
     response = httpx.get(f"{url}/metrics", headers=headers)
     assert response.status_code == 200, response.text
     return Metrics(response.text)
+
+
+RULES_FILE = Path(__file__).parents[2] / "docs" / "alerts.yml"
+PROMETHEUS_SERIES = {"up": set[str](), "ALERTS": {"alertname", "alertstate"}}
+"""The series that Prometheus itself creates, with their labels."""
+PROMETHEUS_LABELS = {"instance", "job", "le"}
+PROMQL_KEYWORDS = {
+    *("by", "offset", "or", "unless"),
+    *("count", "histogram_quantile", "increase", "max", "min_over_time", "rate", "resets", "sum", "vector"),
+}
+needs_promtool = pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="promtool is missing: apt install prometheus"
+)
+
+
+class Matcher(NamedTuple):
+    """A condition on a label in a PromQL selector, such as `status=~"401|429"`."""
+
+    label: str
+    operator: str
+    value: str
+
+
+class Selector(NamedTuple):
+    """A metric in a PromQL expression, with the conditions on its labels."""
+
+    metric: str
+    matchers: list[Matcher]
+
+
+def alert_rules() -> list[dict[str, Any]]:
+    """Return the rules in `docs/alerts.yml`."""
+    (group,) = yaml.safe_load(RULES_FILE.read_text())["groups"]
+    assert group["name"] == "patients-api"
+    rules: list[dict[str, Any]] = group["rules"]
+    return rules
+
+
+def series_names(metrics: Metrics) -> set[str]:
+    """Return the names of the series of each metric, whether they have values yet or not."""
+    endings = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
+    return {
+        name + ending for name, family in metrics.families.items() for ending in endings.get(family.type, ())
+    } | PROMETHEUS_SERIES.keys()
+
+
+def expression_names(expression: str) -> set[str]:
+    """Return the names of the metrics and labels in a PromQL expression."""
+    return set(re.findall(r"[A-Za-z_]{2,}", re.sub(r'"[^"]*"|\[[^]]*\]', "", expression))) - PROMQL_KEYWORDS
+
+
+def unknown_names(expression: str, metrics: Metrics) -> set[str]:
+    """Return the names in a PromQL expression that are neither metrics nor labels of the metrics in the expression."""
+    names = expression_names(expression)
+    used = names & series_names(metrics)
+    labels = {label for name, pairs in metrics.samples if name in used for label, _ in pairs}
+    return names - used - labels - PROMETHEUS_LABELS.union(*(PROMETHEUS_SERIES.get(name, ()) for name in used))
+
+
+def selectors(expression: str) -> list[Selector]:
+    """Return the selectors of a PromQL expression that have conditions."""
+    return [
+        Selector(name, [Matcher(*parts) for parts in re.findall(r'(\w+)(=~|!~|!=|=)"([^"]*)"', conditions)])
+        for name, conditions in re.findall(r'(\w+)\{((?:"[^"]*"|[^"}])*)\}', expression)
+    ]
+
+
+def unmatched_alternatives(expressions: Iterable[str], label: str, values: Iterable[str]) -> set[str]:
+    """Return the alternatives in the conditions on a label that match none of the values."""
+    values = list(values)
+    alternatives = {
+        alternative
+        for expression in expressions
+        for selector in selectors(expression)
+        for matcher in selector.matchers
+        if matcher.label == label
+        for alternative in matcher.value.split("|")
+    }
+    assert alternatives, f"no expression has a condition on {label}"
+    return {
+        alternative
+        for alternative in alternatives
+        if not any(re.fullmatch(alternative.replace("{", r"\{").replace("}", r"\}"), value) for value in values)
+    }
+
+
+def promtool_errors(stdin: bytes, *arguments: str) -> str:
+    """Return the errors that promtool reports."""
+    result = subprocess.run(["promtool", *arguments], input=stdin, check=False, capture_output=True)
+    return "" if result.returncode == 0 else f"{result.stdout.decode()}{result.stderr.decode()}{result.returncode}"

@@ -2,8 +2,6 @@
 
 import asyncio
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +9,18 @@ import httpx
 import pytest
 import yaml
 
-from tests.observability.support import Metrics
+from tests.observability.support import (
+    RULES_FILE,
+    Metrics,
+    alert_rules,
+    expression_names,
+    needs_promtool,
+    promtool_errors,
+    series_names,
+    unknown_names,
+    unmatched_alternatives,
+)
 
-RULES_FILE = Path(__file__).parents[2] / "docs" / "alerts.yml"
-PROMETHEUS_METRICS = {"up"}
-PROMETHEUS_LABELS = {"instance", "job", "le"}
-PROMQL_KEYWORDS = {"rate", "increase", "sum", "by", "histogram_quantile", "min_over_time", "or", "unless", "offset"}
 INSTANCE_LABELS = 'instance="api:8000",job="patients-api"'
 REQUEST_LABELS = f'{INSTANCE_LABELS},method="GET",route="/patients/patients/{{unique_id}}/"'
 HEALTHY_SERIES = {
@@ -52,50 +56,28 @@ FAILURE_SERIES: dict[str, dict[str, str]] = {
 """The series of a failure, by the alert that it triggers."""
 
 
-needs_promtool = pytest.mark.skipif(
-    shutil.which("promtool") is None, reason="promtool is missing: apt install prometheus"
-)
-
-
 @pytest.fixture(scope="module")
 def rules() -> list[dict[str, Any]]:
-    (group,) = yaml.safe_load(RULES_FILE.read_text())["groups"]
-    assert group["name"] == "patients-api"
-    alert_rules: list[dict[str, Any]] = group["rules"]
-    return alert_rules
-
-
-def series_names(metrics: Metrics) -> set[str]:
-    """Return the names of the series of each metric, whether they have values yet or not."""
-    endings = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
-    return {
-        name + ending for name, family in metrics.families.items() for ending in endings.get(family.type, ())
-    } | PROMETHEUS_METRICS
+    return alert_rules()
 
 
 async def test_rules_use_existing_metrics_and_labels(client: httpx.AsyncClient, rules: list[dict[str, Any]]) -> None:
     """Each name in an expression is a metric, a label of one, or one of Prometheus itself."""
     await client.get("/hospitals/hospitals/")
     metrics = Metrics((await client.get("/metrics")).text)
-    labels = {label for _, pairs in metrics.samples for label, _ in pairs} | PROMETHEUS_LABELS
     asked = set()
     for rule in rules:
-        words = set(re.findall(r"[a-z_]{2,}", re.sub(r'"[^"]*"|\[\w+\]', "", rule["expr"]))) - PROMQL_KEYWORDS
-        assert words & series_names(metrics), rule["alert"]
-        assert words <= series_names(metrics) | labels, rule["alert"]
-        asked |= words
+        names = expression_names(rule["expr"])
+        assert names & series_names(metrics), rule["alert"]
+        assert not unknown_names(rule["expr"], metrics), rule["alert"]
+        asked |= names
     assert {"http_requests_total", "database_requests_waiting", "up"} <= asked, "the test must extract the names"
 
 
 async def test_rules_match_existing_routes(client: httpx.AsyncClient, rules: list[dict[str, Any]]) -> None:
     """Each route that a rule selects or excludes exists."""
     document = (await client.get("/openapi.json")).json()
-    patterns = {pattern for rule in rules for pattern in re.findall(r'route(?:=~|!~|=)"([^"]*)"', rule["expr"])}
-    assert patterns
-    for pattern in patterns:
-        for alternative in pattern.split("|"):
-            expression = alternative.replace("{unique_id}", r"\{unique_id\}")
-            assert any(re.fullmatch(expression, path) for path in document["paths"]), alternative
+    assert not unmatched_alternatives([rule["expr"] for rule in rules], "route", document["paths"])
 
 
 def test_rules_have_severity_and_description(rules: list[dict[str, Any]]) -> None:
@@ -106,12 +88,6 @@ def test_rules_have_severity_and_description(rules: list[dict[str, Any]]) -> Non
         assert rule["labels"]["severity"] in {"critical", "warning"}
         assert rule["annotations"].keys() == {"summary", "description"}
         assert len(rule["annotations"]["description"]) > 80
-
-
-def promtool_errors(stdin: bytes, *arguments: str) -> str:
-    """Return the errors that promtool reports."""
-    result = subprocess.run(["promtool", *arguments], input=stdin, check=False, capture_output=True)
-    return "" if result.returncode == 0 else f"{result.stdout.decode()}{result.stderr.decode()}{result.returncode}"
 
 
 @needs_promtool

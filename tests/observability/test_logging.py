@@ -4,7 +4,6 @@ import os
 import pty
 import re
 import signal
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,7 +13,8 @@ import httpx
 import pytest
 
 from tests.conftest import free_port
-from tests.processes import CLI_COMMAND, wait_until_ready
+from tests.fork_server import start_command
+from tests.processes import wait_until_ready
 
 ANSI_COLOR_PATTERN = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -31,9 +31,11 @@ def serve_on_a_terminal(database_url: str, **environment: str) -> Iterator[tuple
             while data := os.read(ours, 65536):
                 written.append(data)
 
-    with subprocess.Popen(
-        [*CLI_COMMAND, "serve", "--port", str(port)],
-        env={**os.environ, "DATABASE_URL": database_url, "PATIENTS_DRAIN_SECONDS": "0", **environment},
+    with start_command(
+        "serve",
+        "--port",
+        str(port),
+        env={"DATABASE_URL": database_url, "PATIENTS_DRAIN_SECONDS": "0", **environment},
         stdout=its,
     ) as process:
         os.close(its)

@@ -7,35 +7,12 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.support import EXAMPLE_PATIENT
+from tests.support import EXAMPLE_PATIENT, GET_EXAMPLE, PUT_EXAMPLE, PUT_RESPONSE
 
 pytestmark = pytest.mark.usefixtures("hospitals_and_doctors")
 WITH_EXAMPLE_PATIENT = pytest.mark.usefixtures("hospitals_and_doctors", "_patient")
 
 PATIENTS = "/patients/patients/"
-EXAMPLE_FIELDS = {key: value for key, value in EXAMPLE_PATIENT.items() if not key.endswith("_ids")}
-GENERAL_HOSPITAL = {"unique_id": "hos123", "hospital_name": "General Hospital"}
-DOCTOR_SMITH = {"unique_id": "doc123", "doctor_first_name": "Dr. Smith"}
-EXAMPLE_TIMESTAMP = "2023-01-01T12:00:00Z"
-
-GET_EXAMPLE: dict[str, Any] = {
-    "unique_id": "pat123",
-    **EXAMPLE_FIELDS,
-    "patient_hospital": [GENERAL_HOSPITAL],
-    "patient_doctor": [DOCTOR_SMITH],
-    "date_created": EXAMPLE_TIMESTAMP,
-    "last_updated": EXAMPLE_TIMESTAMP,
-}
-"""The contract's GET example, which is also the only element of its list."""
-
-PUT_EXAMPLE = {
-    "patient_mobile_number": "+987654321",
-    "patient_race": "African",
-    "patient_province": "New Province",
-    "hospital_ids": ["hos789"],
-    "doctor_ids": ["doc456"],
-}
-"""The contract's PUT example."""
 
 
 @pytest.fixture
@@ -58,10 +35,8 @@ async def test_create_response_matches_the_contract(client: httpx.AsyncClient) -
     assert response.status_code == 201
     created = response.json()
     expected = {
-        "unique_id": "pat123",
-        **EXAMPLE_FIELDS,
-        "patient_hospital": [GENERAL_HOSPITAL, {"unique_id": "hos456", "hospital_name": "St. Mary's"}],
-        "patient_doctor": [DOCTOR_SMITH],
+        **GET_EXAMPLE,
+        "patient_hospital": [*GET_EXAMPLE["patient_hospital"], {"unique_id": "hos456", "hospital_name": "St. Mary's"}],
         "date_created": created["date_created"],
         "last_updated": created["date_created"],
     }
@@ -98,17 +73,9 @@ async def test_put_response_matches_the_contract(client: httpx.AsyncClient) -> N
     """PUT of the contract's five fields changes only these, and GET then returns the same document."""
     response = await client.put(f"{PATIENTS}pat123/", json=PUT_EXAMPLE)
     assert response.status_code == 200
-    expected = {
-        **GET_EXAMPLE,
-        "patient_mobile_number": "+987654321",
-        "patient_race": "African",
-        "patient_province": "New Province",
-        "patient_hospital": [{"unique_id": "hos789", "hospital_name": "New Hospital"}],
-        "patient_doctor": [{"unique_id": "doc456", "doctor_first_name": "Dr. Adams"}],
-        "last_updated": response.json()["last_updated"],
-    }
+    expected = {**PUT_RESPONSE, "last_updated": response.json()["last_updated"]}
     assert ordered_items(response.json()) == ordered_items(expected)
-    assert response.json()["last_updated"] > EXAMPLE_TIMESTAMP
+    assert response.json()["last_updated"] > GET_EXAMPLE["last_updated"]
     assert (await client.get(f"{PATIENTS}pat123/")).json() == response.json()
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,8 @@ import httpx
 
 from app.transfer.layout import Layout
 from app.transfer.resources import RESOURCES
-from tests.processes import CLI_COMMAND, run_cli
+from tests.fork_server import start_command
+from tests.processes import run_cli
 
 PATIENTS = "/patients/patients/"
 SAMPLES_DIRECTORY = Path(__file__).parents[2] / "docs" / "samples"
@@ -68,9 +68,9 @@ def cli_process(
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run `patients-api` in the background with pipes to it."""
-    with subprocess.Popen(
-        [*CLI_COMMAND, *arguments],
-        env={**os.environ, **(environment or {}), "DATABASE_URL": url},
+    with start_command(
+        *arguments,
+        env={**(environment or {}), "DATABASE_URL": url},
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=stderr,

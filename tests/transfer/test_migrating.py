@@ -11,7 +11,28 @@ from tests.support import EXAMPLE_PATIENT
 from tests.transfer.support import get_patient, run_cli_on, run_import
 
 GUIDE_PATH = Path(__file__).parents[2] / "docs" / "migrating.md"
-PATIENT_FIELDS = [name for name in EXAMPLE_PATIENT if name not in {"patient_profile", "hospital_ids", "doctor_ids"}]
+PATIENT_FIELDS = (
+    "patient_email_address",
+    "patient_mobile_number",
+    "patient_title",
+    "patient_first_name",
+    "patient_initials",
+    "patient_last_name",
+    "patient_date_of_birth",
+    "patient_gender",
+    "patient_race",
+    "patient_physical_address",
+    "patient_address_line_1",
+    "patient_town",
+    "patient_region",
+    "patient_province",
+    "patient_country",
+    "patient_postal_code",
+    "patient_latitude",
+    "patient_longitude",
+    "patient_access_medical_care",
+)
+"""The fields of the former service, which never change."""
 PROFILE_FIELDS = ("unique_id", "email", "first_name", "last_name")
 DATE_COLUMNS = "date_created timestamptz, last_updated timestamptz"
 TEXT_COLUMNS = ", ".join(f"{name} text" for name in PATIENT_FIELDS)

@@ -2,6 +2,7 @@
 
 from django.db import models
 
+from app import contract
 from app.identifiers import new_identifier
 
 
@@ -77,3 +78,8 @@ class Patient(Record):
 
     class Meta(Record.Meta):
         db_table = "patients"
+
+
+for _name in contract.PATIENT:
+    if not hasattr(Patient, _name):  # a field that the former service did not have
+        Patient.add_to_class(_name, models.TextField(null=True))

@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 from django.db import models, transaction
 from rest_framework import serializers
 
+from app import contract
 from benchmarks.peers.drf.models import Doctor, Hospital, Patient, Profile
 
 
@@ -49,35 +50,7 @@ class PatientSerializer(serializers.ModelSerializer):
 
     class Meta:
         model = Patient
-        fields = (
-            "unique_id",
-            "patient_profile",
-            "patient_email_address",
-            "patient_mobile_number",
-            "patient_title",
-            "patient_first_name",
-            "patient_initials",
-            "patient_last_name",
-            "patient_date_of_birth",
-            "patient_gender",
-            "patient_race",
-            "patient_physical_address",
-            "patient_address_line_1",
-            "patient_town",
-            "patient_region",
-            "patient_province",
-            "patient_country",
-            "patient_postal_code",
-            "patient_latitude",
-            "patient_longitude",
-            "patient_access_medical_care",
-            "patient_hospital",
-            "patient_doctor",
-            "hospital_ids",
-            "doctor_ids",
-            "date_created",
-            "last_updated",
-        )
+        fields = (*contract.PATIENT, "hospital_ids", "doctor_ids")
         read_only_fields = ("unique_id", "date_created", "last_updated")
 
     def validate_hospital_ids(self, ids: list[str]) -> list[models.Model]:

@@ -1,25 +1,9 @@
 """Handwritten SQL: PostgreSQL parses the request's JSON and builds the response's; nothing is checked or journaled."""
 
-PATIENT_FIELDS = (
-    "patient_email_address",
-    "patient_mobile_number",
-    "patient_title",
-    "patient_first_name",
-    "patient_initials",
-    "patient_last_name",
-    "patient_date_of_birth",
-    "patient_gender",
-    "patient_race",
-    "patient_physical_address",
-    "patient_address_line_1",
-    "patient_town",
-    "patient_region",
-    "patient_province",
-    "patient_country",
-    "patient_postal_code",
-    "patient_latitude",
-    "patient_longitude",
-    "patient_access_medical_care",
+from app import contract
+
+PATIENT_FIELDS = tuple(
+    name for name in contract.CREATE_BODY if name not in {"patient_profile", "hospital_ids", "doctor_ids"}
 )
 _PATIENT_COLUMNS = ", ".join(PATIENT_FIELDS)
 
@@ -134,8 +118,8 @@ _UPDATED_DOCUMENT = _document(
 UPDATE_PATIENT = f"""
     WITH body AS (SELECT $2::json AS whole),
     p AS (
-        UPDATE patients SET ({_PATIENT_COLUMNS}, last_updated, version) = (
-            SELECT {", ".join(f"new.{name}" for name in PATIENT_FIELDS)}, clock_timestamp(), patients.version + 1
+        UPDATE patients SET ({_PATIENT_COLUMNS}, last_updated) = (
+            SELECT {", ".join(f"new.{name}" for name in PATIENT_FIELDS)}, clock_timestamp()
             FROM body, json_populate_record(patients, whole) new
         )
         WHERE unique_id = $1
@@ -146,4 +130,7 @@ UPDATE_PATIENT = f"""
     hs AS (INSERT INTO patient_hospitals SELECT $1, unique_id FROM h ON CONFLICT DO NOTHING)
     SELECT {_UPDATED_DOCUMENT} FROM p LEFT JOIN profiles f ON f.unique_id = p.profile_id
 """
-"""Parameters: $1 is the id and $2 the body, which replaces the hospitals."""
+"""Parameters: $1 is the id and $2 the body, which replaces the hospitals.
+
+The version stays, as the journal gets no entry: the journal accepts the service's next entry only without a gap.
+"""

@@ -1,0 +1,154 @@
+"""A fork server for the command `patients-api`: a process that has imported the libraries and forks for each command.
+
+A third of the suite's time would go into importing SQLAlchemy, FastAPI and Pydantic anew in each process. This is the
+pattern of `multiprocessing`'s forkserver, which cannot be used itself, because its processes are no children of
+pytest and have neither pipes nor an exit status of their own. The modules of `app` are imported by each process anew.
+
+A command that is started here differs from `python -m app.cli` only in the modules that are imported already. What
+reads the environment during its import is not among them. When the command starts fast enough (a second of CPU time
+is spent on imports today), this module can go.
+"""
+
+import ctypes
+import importlib
+import inspect
+import json
+import os
+import runpy
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+PRELOADED_MODULES = (
+    "alembic.command",
+    "asyncpg",
+    "cachetools",
+    "cryptography.fernet",
+    "fastapi",
+    "httptools",
+    "httpx",
+    "jwt",
+    "limits",
+    "phonenumbers",
+    "pydantic_settings",
+    "rich.progress",
+    "sqlalchemy.dialects.postgresql",
+    "sqlalchemy.ext.asyncio",
+    "starlette.staticfiles",
+    "uvicorn",
+    "uvloop",
+)
+"""Libraries that hold no state of a process. prometheus_client and OpenTelemetry read variables during their import."""
+
+INTERPRETER_VARIABLE_PREFIXES = ("LANG", "LC_", "PYTHON")
+"""Names of variables that an interpreter reads when it starts. A command with other values than ours is not forked."""
+
+MAX_REQUEST_BYTES = 1 << 20
+PR_SET_CHILD_SUBREAPER = 36
+
+
+class ForkedCommand(subprocess.Popen[Any]):
+    """A `subprocess.Popen` for arguments of `patients-api`, whose process is forked from the fork server."""
+
+    def __init__(self, arguments: list[str], **options: Any) -> None:
+        """Start the command; `options` are those of Popen for standard streams, text and environment."""
+        super().__init__(arguments, **options)
+
+    def _execute_child(self, *arguments: Any) -> None:  # differs from version to version
+        given = inspect.signature(super()._execute_child).bind(*arguments).arguments  # type: ignore[misc]
+        streams = [
+            number if given[name] == -1 else given[name]
+            for number, name in enumerate(("p2cread", "c2pwrite", "errwrite"))
+        ]
+        request = {"arguments": given["args"], "environment": dict(given["env"] or os.environ), "cwd": str(Path.cwd())}
+        self.pid = _fork_server().fork(request, streams)
+        self._child_created = True
+        pipe_ends = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+        self._close_pipe_fds(*(given[name] for name in pipe_ends))  # type: ignore[attr-defined]
+
+
+def start_command(*arguments: str, env: Mapping[str, str], **options: Any) -> "subprocess.Popen[Any]":
+    """Start `patients-api` with the variables `env` besides ours; `options` are those of `subprocess.Popen`."""
+    environment = {**os.environ, **env}
+    if sys.platform == "linux" and not any(name.startswith(INTERPRETER_VARIABLE_PREFIXES) for name in env):
+        return ForkedCommand(list(arguments), env=environment, **options)
+    return subprocess.Popen([sys.executable, "-m", "app.cli", *arguments], env=environment, **options)
+
+
+class _ForkServer:
+    """The server's process, and our end of its socket."""
+
+    def __init__(self) -> None:
+        # a process whose parent has ended becomes a child of the nearest subreaper instead of init's
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self._socket, its_socket = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with its_socket:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.fork_server", str(its_socket.fileno())],
+                pass_fds=[its_socket.fileno()],
+                stdin=subprocess.DEVNULL,
+            )
+        self._lock = threading.Lock()
+
+    def fork(self, request: dict[str, Any], streams: list[int]) -> int:
+        """Return the id of a new child process with these three standard streams."""
+        with self._lock:
+            socket.send_fds(self._socket, [json.dumps(request).encode()], streams)
+            return int(self._socket.recv(100))
+
+
+_servers: list[_ForkServer] = []
+
+
+def _fork_server() -> _ForkServer:
+    if not _servers:
+        _servers.append(_ForkServer())
+    return _servers[0]
+
+
+def _wait_for_request(connection: socket.socket) -> dict[str, Any]:
+    """Fork for each request that arrives, and return the request in the new process."""
+    while True:
+        message, streams, _, _ = socket.recv_fds(connection, MAX_REQUEST_BYTES, 3)
+        if not message:
+            sys.exit()
+        read_end, write_end = os.pipe()
+        if (parent_pid := os.fork()) == 0:
+            if (pid := os.fork()) != 0:
+                os.write(write_end, str(pid).encode())
+                os._exit(0)
+            for descriptor in (read_end, write_end):
+                os.close(descriptor)
+            for number, descriptor in enumerate(streams):
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            connection.close()
+            return dict(json.loads(message))
+        os.close(write_end)
+        pid_text = os.read(read_end, 100)
+        os.waitpid(parent_pid, 0)  # pytest has inherited the command's process before it learns its id
+        connection.send(pid_text)
+        for descriptor in (read_end, *streams):
+            os.close(descriptor)
+
+
+def _main() -> None:
+    for name in PRELOADED_MODULES:
+        importlib.import_module(name)
+    request = _wait_for_request(socket.socket(fileno=int(sys.argv[1])))
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    os.chdir(request["cwd"])
+    sys.argv = ["patients-api", *request["arguments"]]
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    runpy.run_module("app.cli", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    _main()

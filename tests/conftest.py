@@ -4,10 +4,8 @@ import os
 import secrets
 import signal
 import subprocess
-import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
 
 import asyncpg
 import httpx
@@ -19,7 +17,7 @@ from app.db.migrate import migrate
 from app.main import create_app
 from app.settings import Settings
 from tests.fork_server import start_command
-from tests.processes import is_port_free
+from tests.processes import data_directory, is_port_free
 from tests.support import ServiceProcess, database_url_for, eventually
 
 NON_DURABLE_SERVER_OPTIONS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
@@ -41,8 +39,8 @@ def _clean_environment() -> Iterator[None]:
 def postgres_url() -> Iterator[str]:
     """Yield the URL of a PostgreSQL server's migrated database, the template of every test's database."""
     with (
-        tempfile.TemporaryDirectory() as directory,
-        EmbeddedPostgres(Path(directory), options=NON_DURABLE_SERVER_OPTIONS) as server,
+        data_directory() as directory,
+        EmbeddedPostgres(directory, options=NON_DURABLE_SERVER_OPTIONS) as server,
     ):
         migrate(server.url)
         yield server.url

@@ -6,7 +6,6 @@ import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import asyncpg
 import pytest
 
 from app.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from tests.processes import data_directory
 
 FAST_OPTIONS = {"fsync": "off"}
 DEADLINE_SECONDS = 20.0
@@ -32,9 +32,7 @@ with EmbeddedPostgres(Path(sys.argv[1]), options={"fsync": "off"}) as server:
 @pytest.fixture
 def tmp_path() -> Iterator[Path]:
     """Replace pytest's `tmp_path`, which only its owner may enter: under root the server runs as another account."""
-    with tempfile.TemporaryDirectory() as name:
-        path = Path(name).resolve()
-        path.chmod(0o755)
+    with data_directory() as path:
         yield path
 
 

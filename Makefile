@@ -4,8 +4,11 @@ PORT ?= 8000
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
+PARALLEL_PYTEST := $(BIN)/pytest --numprocesses auto --dist worksteal
+QUICK_TESTS := $(addprefix tests/,api auth fields listing patients records test_architecture.py test_openapi.py)
+
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos bench bench-quick bench-finding install check format migration lock openapi clean
+.PHONY: help run test test-quick chaos bench bench-quick bench-finding install check format migration lock openapi clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[36mmake %-13s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,8 +17,12 @@ run: .venv/run ## serve http://127.0.0.1:8000 with demo data; elsewhere: make ru
 	@$(BIN)/patients-api serve --demo --port $(PORT)
 
 test: .venv/dev ## run all tests
-	@$(BIN)/pytest --numprocesses auto --dist worksteal -m "not chaos and not alone"
+	@$(PARALLEL_PYTEST) -m "not chaos and not alone and not crowd"
+	@$(PARALLEL_PYTEST) -m "crowd and not alone"
 	@$(BIN)/pytest -m alone
+
+test-quick: .venv/dev ## run what a change to a resource breaks first, in less than a minute
+	@$(PARALLEL_PYTEST) -m "not chaos and not alone and not crowd" $(QUICK_TESTS)
 
 chaos: .venv/dev ## kill the server, its workers and PostgreSQL under load, restore a backup, attack it; ten minutes
 	@$(BIN)/pytest -m chaos --capture=no tests/chaos tests/hostile

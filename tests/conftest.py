@@ -6,6 +6,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 
 import asyncpg
 import httpx
@@ -18,7 +19,7 @@ from app.main import create_app
 from app.settings import Settings
 from tests.fork_server import start_command
 from tests.processes import data_directory, is_port_free
-from tests.support import ServiceProcess, database_url_for, eventually
+from tests.support import ServiceProcess, eventually, temporary_database
 
 NON_DURABLE_SERVER_OPTIONS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 """PostgreSQL settings that give up durability: losing test data does no harm."""
@@ -49,14 +50,15 @@ def postgres_url() -> Iterator[str]:
 @pytest.fixture
 async def database_url(postgres_url: str) -> AsyncIterator[str]:
     """Yield the URL of a migrated, empty database that belongs to the test."""
-    name = f"test_{secrets.token_hex(4)}"
-    connection = await asyncpg.connect(database_url_for(postgres_url, "postgres"))
-    try:
-        await connection.execute(f"CREATE DATABASE {name} TEMPLATE patients")
-        yield database_url_for(postgres_url, name)
-        await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    finally:
-        await connection.close()
+    async with temporary_database(postgres_url) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+async def module_database_url(postgres_url: str) -> AsyncIterator[str]:
+    """Yield the URL of a migrated, empty database that the tests of a file share."""
+    async with temporary_database(postgres_url) as url:
+        yield url
 
 
 @pytest.fixture
@@ -107,8 +109,8 @@ def free_port() -> int:
     return next(filter(is_port_free, PORT_CANDIDATES))
 
 
-@pytest.fixture
-def serve() -> Iterator[Callable[..., ServiceProcess]]:
+@contextmanager
+def service_starter() -> Iterator[Callable[..., ServiceProcess]]:
     """Yield a function that starts `patients-api serve` in a process and returns when the service is ready.
 
     Call it as `serve("--workers", "2", DATABASE_URL=…)`. The service does not drain unless a test sets for how long.
@@ -154,3 +156,17 @@ def serve() -> Iterator[Callable[..., ServiceProcess]]:
     for served in started:
         assert served.process.stdout is not None
         served.process.stdout.close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., ServiceProcess]]:
+    """Yield a function that starts services for the test, as `service_starter` describes."""
+    with service_starter() as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def module_serve() -> Iterator[Callable[..., ServiceProcess]]:
+    """Yield a function that starts services for all tests of the file, as `service_starter` describes."""
+    with service_starter() as start:
+        yield start

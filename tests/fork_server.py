@@ -1,15 +1,16 @@
-"""A fork server for the command `patients-api`: a process that has imported the libraries and forks for each command.
+"""A fork server for the command `patients-api`: a process that has imported modules and forks for each command.
 
 A third of the suite's time would go into importing SQLAlchemy, FastAPI and Pydantic anew in each process. This is the
 pattern of `multiprocessing`'s forkserver, which cannot be used itself, because its processes are no children of
-pytest and have neither pipes nor an exit status of their own. The modules of `app` are imported by each process anew.
+pytest and have neither pipes nor an exit status of their own.
 
-A command that is started here differs from `python -m app.cli` only in the modules that are imported already. What
-reads the environment during its import is not among them. When the command starts fast enough (a second of CPU time
-is spent on imports today), this module can go.
+A command that is started here differs from `python -m app.cli` only in the modules that are imported already. For a
+service of several workers these are libraries only, because prometheus_client decides during its import where metrics
+are kept. When the command starts fast enough (a second of CPU time is spent on imports today), this module can go.
 """
 
 import ctypes
+import functools
 import importlib
 import inspect
 import json
@@ -19,11 +20,11 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-PRELOADED_MODULES = (
+PRELOADED_LIBRARIES = (
     "alembic.command",
     "asyncpg",
     "cachetools",
@@ -43,9 +44,20 @@ PRELOADED_MODULES = (
     "uvloop",
 )
 """Libraries that hold no state of a process. prometheus_client and OpenTelemetry read variables during their import."""
+PRELOADED_MODULES = (
+    "app.cli.export",
+    "app.cli.import_",
+    "app.cli.journal",
+    "app.cli.keys",
+    "app.cli.migrate",
+    "app.cli.serve",
+    "app.server.protocol",
+    "app.server.worker",
+)
+"""Modules that a second server has imported, too, which forks for all commands but services of several workers."""
 
-INTERPRETER_VARIABLE_PREFIXES = ("LANG", "LC_", "PYTHON")
-"""Names of variables that an interpreter reads when it starts. A command with other values than ours is not forked."""
+IMPORT_VARIABLE_PREFIXES = ("LANG", "LC_", "OTEL_", "PROMETHEUS_", "PYTHON")
+"""Names of variables that the interpreter or libraries read when they start. A command that sets one is not forked."""
 
 MAX_REQUEST_BYTES = 1 << 20
 PR_SET_CHILD_SUBREAPER = 36
@@ -65,7 +77,7 @@ class ForkedCommand(subprocess.Popen[Any]):
             for number, name in enumerate(("p2cread", "c2pwrite", "errwrite"))
         ]
         request = {"arguments": given["args"], "environment": dict(given["env"] or os.environ), "cwd": str(Path.cwd())}
-        self.pid = _fork_server().fork(request, streams)
+        self.pid = _fork_server(with_application="--workers" not in given["args"]).fork(request, streams)
         self._child_created = True
         pipe_ends = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
         self._close_pipe_fds(*(given[name] for name in pipe_ends))  # type: ignore[attr-defined]
@@ -74,7 +86,7 @@ class ForkedCommand(subprocess.Popen[Any]):
 def start_command(*arguments: str, env: Mapping[str, str], **options: Any) -> "subprocess.Popen[Any]":
     """Start `patients-api` with the variables `env` besides ours; `options` are those of `subprocess.Popen`."""
     environment = {**os.environ, **env}
-    if sys.platform == "linux" and not any(name.startswith(INTERPRETER_VARIABLE_PREFIXES) for name in env):
+    if sys.platform == "linux" and not any(name.startswith(IMPORT_VARIABLE_PREFIXES) for name in env):
         return ForkedCommand(list(arguments), env=environment, **options)
     return subprocess.Popen([sys.executable, "-m", "app.cli", *arguments], env=environment, **options)
 
@@ -82,13 +94,13 @@ def start_command(*arguments: str, env: Mapping[str, str], **options: Any) -> "s
 class _ForkServer:
     """The server's process, and our end of its socket."""
 
-    def __init__(self) -> None:
+    def __init__(self, modules: Iterable[str]) -> None:
         # a process whose parent has ended becomes a child of the nearest subreaper instead of init's
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._socket, its_socket = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with its_socket:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.fork_server", str(its_socket.fileno())],
+                [sys.executable, "-m", "tests.fork_server", str(its_socket.fileno()), *modules],
                 pass_fds=[its_socket.fileno()],
                 stdin=subprocess.DEVNULL,
             )
@@ -101,13 +113,9 @@ class _ForkServer:
             return int(self._socket.recv(100))
 
 
-_servers: list[_ForkServer] = []
-
-
-def _fork_server() -> _ForkServer:
-    if not _servers:
-        _servers.append(_ForkServer())
-    return _servers[0]
+@functools.cache
+def _fork_server(*, with_application: bool) -> _ForkServer:
+    return _ForkServer(PRELOADED_LIBRARIES + PRELOADED_MODULES if with_application else PRELOADED_LIBRARIES)
 
 
 def _wait_for_request(connection: socket.socket) -> dict[str, Any]:
@@ -137,7 +145,7 @@ def _wait_for_request(connection: socket.socket) -> dict[str, Any]:
 
 
 def _main() -> None:
-    for name in PRELOADED_MODULES:
+    for name in sys.argv[2:]:
         importlib.import_module(name)
     request = _wait_for_request(socket.socket(fileno=int(sys.argv[1])))
     os.environ.clear()

@@ -1,9 +1,11 @@
 """Helpers that tests share, besides fixtures."""
 
 import json
+import secrets
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
@@ -118,6 +120,21 @@ async def dump_tables(connection: asyncpg.Connection) -> dict[str, list[str]]:
 def database_url_for(url: str, database: str) -> str:
     """Return the URL of another database of the same server."""
     return urlunsplit(urlsplit(url)._replace(path=f"/{database}"))
+
+
+@asynccontextmanager
+async def temporary_database(postgres_url: str, template: str = "patients") -> AsyncIterator[str]:
+    """Create a database on the server of the URL, migrated and empty by default, yield its URL, and drop it."""
+    name = f"test_{secrets.token_hex(4)}"
+    administration = await asyncpg.connect(database_url_for(postgres_url, "postgres"))
+    try:
+        await administration.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        try:
+            yield database_url_for(postgres_url, name)
+        finally:
+            await administration.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    finally:
+        await administration.close()
 
 
 def eventually(condition: Callable[[], bool], *, within_seconds: float = 10.0) -> None:

@@ -237,7 +237,7 @@ async def test_concurrent_repeat_waits_for_the_first_request(
     assert await count_rows(connection, "patients") == 1
 
 
-@pytest.mark.alone
+@pytest.mark.crowd
 async def test_100_concurrent_requests_with_one_key_create_one_record(service_url: str) -> None:
     """100 concurrent POSTs with one key on two processes create one patient, and all return it."""
     body = {"patient_last_name": "Only one", "patient_profile": {"unique_id": "only-one", "email": "a@b.c"}}

@@ -296,7 +296,7 @@ async def test_condition_is_checked_under_the_lock(client: httpx.AsyncClient, co
             await client.put(one, json={"patient_title": None, "patient_profile": {"unique_id": "prof", "email": None}})
 
 
-@pytest.mark.alone
+@pytest.mark.crowd
 async def test_concurrent_puts_with_one_etag_succeed_once(service_url: str) -> None:
     """Of two concurrent PUTs with the same `If-Match`, for each of 40 records, one succeeds and the other is 412."""
     paths = [f"{kind.path}two-{number}/" for kind in RESOURCE_EXAMPLES for number in range(10)]
@@ -324,7 +324,7 @@ async def test_concurrent_puts_with_one_etag_succeed_once(service_url: str) -> N
             assert now.headers["ETag"] == winner.headers["etag"] == loser.headers["etag"]
 
 
-@pytest.mark.alone
+@pytest.mark.crowd
 async def test_concurrent_puts_of_patient_and_its_profile_succeed_once(service_url: str) -> None:
     """Of concurrent PUTs of a patient with its profile and of that profile, each with its tag, one succeeds."""
     ids = [f"beside-{number}" for number in range(40)]
@@ -356,7 +356,7 @@ async def test_concurrent_puts_of_patient_and_its_profile_succeed_once(service_u
         assert stored.json()["first_name"] == ("Itself" if itself == 200 else "Through the patient")
 
 
-@pytest.mark.alone
+@pytest.mark.crowd
 async def test_read_modify_write_loses_nothing(service_url: str) -> None:
     """10 clients that count to 100, adding to what they read and rereading after a 412, lose no increment."""
     path = "/hospitals/hospitals/counter/"

@@ -43,7 +43,7 @@ def data_dir() -> Iterator[Path]:
         yield path
 
 
-@pytest.mark.alone
+@pytest.mark.crowd
 @pytest.mark.parametrize(
     ("workers", "signals"),
     [("1", (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)), ("2", (signal.SIGKILL, signal.SIGINT, signal.SIGTERM))],
@@ -77,7 +77,7 @@ def test_stopping_and_starting_again_works_however_it_stopped(
     assert is_port_free(port)
 
 
-@pytest.mark.alone
+@pytest.mark.crowd
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_request_in_flight_is_finished(
     serve: Serve, database_url: str, connection: asyncpg.Connection, workers: str

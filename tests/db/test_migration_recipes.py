@@ -60,7 +60,7 @@ def test_documented_migration_steps_pass_the_linter(recipe_revisions: Path, caps
     assert [mark in sql for mark, sql in zip(STEP_MARKERS, written, strict=True)] == [True] * len(STEP_MARKERS)
 
 
-@pytest.mark.alone
+@pytest.mark.crowd
 async def test_documented_migration_steps_work_under_write_load(
     serve: Callable[..., ServiceProcess], recipe_revisions: Path, database_url: str, connection: asyncpg.Connection
 ) -> None:

@@ -50,7 +50,7 @@ async def await_index_build(connection: asyncpg.Connection) -> None:
             await connection.execute("SELECT pg_sleep(0.02)")
 
 
-@pytest.mark.alone
+@pytest.mark.crowd
 async def test_no_request_fails_during_a_rolling_deployment(
     serve: Serve, later_versions: tuple[Path, Path], database_url: str, connection: asyncpg.Connection
 ) -> None:

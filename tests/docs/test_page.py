@@ -89,10 +89,12 @@ class DocsPage:
         return section
 
 
-@pytest.fixture
-def served(serve: Callable[..., ServiceProcess], database_url: str, request: pytest.FixtureRequest) -> ServiceProcess:
+@pytest.fixture(scope="module")
+def served(
+    module_serve: Callable[..., ServiceProcess], module_database_url: str, request: pytest.FixtureRequest
+) -> ServiceProcess:
     """Run the service with demo data; the fixture's parameter, if any, is PATIENTS_AUTH."""
-    return serve("--demo", DATABASE_URL=database_url, PATIENTS_AUTH=getattr(request, "param", "off"))
+    return module_serve("--demo", DATABASE_URL=module_database_url, PATIENTS_AUTH=getattr(request, "param", "off"))
 
 
 @pytest.fixture
@@ -161,9 +163,9 @@ async def test_validation_errors_are_shown_on_the_page(docs_page: DocsPage) -> N
 
 
 @pytest.mark.parametrize("served", ["required"], indirect=True)
-async def test_authorize_button_accepts_an_api_key(docs_page: DocsPage, database_url: str) -> None:
+async def test_authorize_button_accepts_an_api_key(docs_page: DocsPage, module_database_url: str) -> None:
     """If credentials are required, a key entered with the Authorize button makes a refused request succeed."""
-    key = await make_key(database_url, Scope.PATIENTS_READ)
+    key = await make_key(module_database_url, Scope.PATIENTS_READ)
     status = f"the server responded with a status of 401 ({HTTPStatus(401).phrase})"
     docs_page.tolerated_messages.add(f"Failed to load resource: {status}")
     operation = await docs_page.open_operation("patients-get_patient")

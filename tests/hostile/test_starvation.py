@@ -6,7 +6,6 @@ and prints the table.
 """
 
 import json
-import secrets
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -24,7 +24,7 @@ from benchmarks import register
 from tests.auth.support import make_key
 from tests.hostile.load_generator import READY_MESSAGE
 from tests.processes import port_of, reset_peak_memory, resident_bytes, worker_pids
-from tests.support import ServiceProcess, database_url_for, eventually
+from tests.support import ServiceProcess, eventually, temporary_database
 from tests.transfer.support import ndjson, run_import
 
 pytestmark = pytest.mark.chaos
@@ -154,25 +154,23 @@ class LoadTarget:
 
 
 @pytest.fixture(scope="module")
-async def filled_database(postgres_url: str) -> AsyncIterator[str]:
+async def filled_database(module_database_url: str) -> str:
     """Return the name of a database with 20,000 patients whose names have realistic frequencies."""
-    name = f"filled_{secrets.token_hex(4)}"
-    administration = await asyncpg.connect(database_url_for(postgres_url, "postgres"))
-    await administration.execute(f"CREATE DATABASE {name} TEMPLATE patients")
-    url = database_url_for(postgres_url, name)
     hospitals = [{"unique_id": key, "hospital_name": value} for key, value in register.hospital_names().items()]
     doctors = [{"unique_id": key, "doctor_first_name": value[0]} for key, value in register.doctor_names().items()]
-    await run_import(url, "-", "--resource", "hospitals", stdin=ndjson(hospitals))
-    await run_import(url, "-", "--resource", "doctors", stdin=ndjson(doctors))
+    await run_import(module_database_url, "-", "--resource", "hospitals", stdin=ndjson(hospitals))
+    await run_import(module_database_url, "-", "--resource", "doctors", stdin=ndjson(doctors))
     await run_import(
-        url, "-", "--resource", "patients", stdin=ndjson(map(create_body, register.generate_patients(PATIENT_COUNT)))
+        module_database_url,
+        "-",
+        "--resource",
+        "patients",
+        stdin=ndjson(map(create_body, register.generate_patients(PATIENT_COUNT))),
     )
-    connection = await asyncpg.connect(url)
+    connection = await asyncpg.connect(module_database_url)
     await connection.execute("VACUUM ANALYZE")
     await connection.close()
-    yield name
-    await administration.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    await administration.close()
+    return urlsplit(module_database_url).path.removeprefix("/")
 
 
 def create_body(registered: register.RegisteredPatient) -> dict[str, object]:
@@ -187,17 +185,14 @@ async def load_target(
     postgres_url: str, filled_database: str, serve: Callable[..., ServiceProcess]
 ) -> AsyncIterator[LoadTarget]:
     """Run a service on a copy of the database, with a limit that only attackers keep to by themselves."""
-    name = f"test_{secrets.token_hex(4)}"
-    administration = await asyncpg.connect(database_url_for(postgres_url, "postgres"))
-    await administration.execute(f"CREATE DATABASE {name} TEMPLATE {filled_database}")
-    url = database_url_for(postgres_url, name)
-    keys = [await make_key(url, *SCOPES, name=holder) for holder in ("honest", "attacker")]
-    served = serve("--workers", "2", DATABASE_URL=url, PATIENTS_AUTH="required", PATIENTS_RATE_LIMIT="1000000/minute")
-    yield LoadTarget(served, *keys)
-    served.process.terminate()
-    served.process.wait(60)
-    await administration.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    await administration.close()
+    async with temporary_database(postgres_url, template=filled_database) as url:
+        keys = [await make_key(url, *SCOPES, name=holder) for holder in ("honest", "attacker")]
+        served = serve(
+            "--workers", "2", DATABASE_URL=url, PATIENTS_AUTH="required", PATIENTS_RATE_LIMIT="1000000/minute"
+        )
+        yield LoadTarget(served, *keys)
+        served.process.terminate()
+        served.process.wait(60)
 
 
 @pytest.fixture(scope="module")

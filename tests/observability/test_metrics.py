@@ -39,7 +39,7 @@ def repeated_scrapes(served: ServiceProcess) -> Iterator[Metrics]:
     return (scrape(served.url) for _ in range(12))
 
 
-@pytest.mark.alone
+@pytest.mark.crowd
 async def test_counts_are_exact_whichever_worker_is_asked(serve: Serve, database_url: str) -> None:
     """Each of two workers reports exact totals for both, also after one was killed and replaced.
 
@@ -89,7 +89,7 @@ def shared_value_files(pid: int) -> list[Path]:
     return [Path(fields[5]) for fields in lines if fields[-1].endswith(f"_{pid}.db")]
 
 
-@pytest.mark.alone
+@pytest.mark.crowd
 async def test_connections_of_killed_workers_are_not_counted(
     serve: Serve, database_url: str, connection: asyncpg.Connection
 ) -> None:
@@ -264,7 +264,7 @@ async def test_successful_scrapes_and_probes_are_not_logged(serve: Serve, databa
     assert [(line["route"], line["status"]) for line in served.log_entries()] == [("/metrics", 401)]
 
 
-@pytest.mark.alone
+@pytest.mark.crowd
 async def test_a_metrics_key_works_while_the_database_is_down(serve: Serve) -> None:
     """A key for metrics only that was valid before still works while the database is down, and no other key does."""
     with data_directory() as data_dir, EmbeddedPostgres(data_dir, options={"fsync": "off"}) as database:

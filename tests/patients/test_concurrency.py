@@ -1,7 +1,6 @@
 """Many concurrent requests, over real connections to services in their own processes."""
 
 import asyncio
-import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
@@ -20,9 +19,9 @@ from tests.processes import (
     wait_until_blocked,
     wait_until_ready,
 )
-from tests.support import ServiceProcess, database_url_for
+from tests.support import ServiceProcess
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.crowd
 
 PATIENTS = "/patients/patients/"
 PAIR_COUNT = 8
@@ -33,19 +32,12 @@ JsonObject = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-async def shared_url(postgres_url: str) -> AsyncIterator[str]:
+async def shared_url(module_database_url: str) -> AsyncIterator[str]:
     """Yield a database that the tests of this file share, and check that no deadlock happened in it."""
-    name = f"test_{secrets.token_hex(4)}"
-    administration = await asyncpg.connect(database_url_for(postgres_url, "postgres"))
-    await administration.execute(f"CREATE DATABASE {name} TEMPLATE patients")
-    try:
-        yield database_url_for(postgres_url, name)
-        connection = await asyncpg.connect(database_url_for(postgres_url, name))
-        assert await count_deadlocks(connection) == 0
-        await connection.close()
-    finally:
-        await administration.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        await administration.close()
+    yield module_database_url
+    connection = await asyncpg.connect(module_database_url)
+    assert await count_deadlocks(connection) == 0
+    await connection.close()
 
 
 @pytest.fixture(scope="module")

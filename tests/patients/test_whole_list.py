@@ -1,20 +1,18 @@
 """The list of all patients, 100,000 of them: whole, in constant memory, and never a well-formed part of it."""
 
 import json
-import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import ExitStack
+from urllib.parse import urlsplit
 
 import asyncpg
 import httpx
 import pytest
 
 from tests.processes import RawRequest, port_of, reset_peak_memory, resident_bytes, send_concurrently
-from tests.support import ServiceProcess, database_url_for
-
-pytestmark = pytest.mark.alone
+from tests.support import ServiceProcess, database_url_for, temporary_database
 
 LIST = "/patients/patients/"
 PATIENT_COUNT = 100_000
@@ -31,9 +29,10 @@ INSERT_PATIENTS = """
 Serve = Callable[..., ServiceProcess]
 
 
-async def insert_patients(connection: asyncpg.Connection, count: int) -> None:
+async def insert_patients(connection: asyncpg.Connection) -> None:
     """Insert patients pat000000, pat000001, …, of which every tenth is linked to two hospitals and a doctor."""
-    await connection.execute(INSERT_PATIENTS, count)
+    await connection.execute("SET session_replication_role = replica")  # without triggers: nobody searches here
+    await connection.execute(INSERT_PATIENTS, PATIENT_COUNT)
     await connection.execute(
         """
         INSERT INTO hospitals (unique_id, hospital_name) VALUES ('hos1', 'General Hospital'), ('hos2', 'New Hospital');
@@ -53,19 +52,27 @@ def listed_ids(body: bytes) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-async def large_database_url(postgres_url: str) -> AsyncIterator[str]:
-    """Yield a database of 100,000 patients, for tests that add and delete none."""
-    name = f"test_{secrets.token_hex(4)}"
-    administration = await asyncpg.connect(database_url_for(postgres_url, "postgres"))
-    await administration.execute(f"CREATE DATABASE {name} TEMPLATE patients")
-    try:
-        connection = await asyncpg.connect(database_url_for(postgres_url, name))
-        await insert_patients(connection, PATIENT_COUNT)
-        await connection.close()
-        yield database_url_for(postgres_url, name)
-    finally:
-        await administration.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        await administration.close()
+async def filled_database(module_database_url: str) -> str:
+    """Return the name of a database of 100,000 patients, to which nobody is connected."""
+    connection = await asyncpg.connect(module_database_url)
+    await insert_patients(connection)
+    await connection.close()
+    return urlsplit(module_database_url).path.removeprefix("/")
+
+
+@pytest.fixture
+async def large_database_url(postgres_url: str, filled_database: str) -> AsyncIterator[str]:
+    """Yield a copy of the database of 100,000 patients."""
+    async with temporary_database(postgres_url, template=filled_database) as url:
+        yield url
+
+
+@pytest.fixture
+async def connection(large_database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """Yield a connection to the copy that bypasses the service."""
+    connection = await asyncpg.connect(large_database_url)
+    yield connection
+    await connection.close()
 
 
 def stream_list_chunks(client: httpx.Client) -> Generator[bytes, None, None]:
@@ -74,6 +81,7 @@ def stream_list_chunks(client: httpx.Client) -> Generator[bytes, None, None]:
         yield from response.iter_raw(65536)
 
 
+@pytest.mark.alone
 def test_whole_list_in_constant_memory(serve: Serve, large_database_url: str) -> None:
     """The whole list has all patients once and in order, begins at once, and needs memory independent of it."""
     served = serve(DATABASE_URL=large_database_url)
@@ -96,6 +104,7 @@ def test_whole_list_in_constant_memory(serve: Serve, large_database_url: str) ->
     assert grown < 50 * MEGABYTE
 
 
+@pytest.mark.alone
 async def test_stalled_readers_hold_no_connection_and_little_memory(serve: Serve, large_database_url: str) -> None:
     """20 clients that request the whole list and read nothing hold no connection of the pool and little memory."""
     served = serve(DATABASE_URL=large_database_url, PATIENTS_POOL_SIZE="2")
@@ -126,12 +135,12 @@ async def test_stalled_readers_hold_no_connection_and_little_memory(serve: Serve
         assert grown < 100 * MEGABYTE
 
 
+@pytest.mark.crowd
 async def test_database_loss_midway_truncates_the_response(
-    serve: Serve, postgres_url: str, database_url: str, connection: asyncpg.Connection
+    serve: Serve, postgres_url: str, large_database_url: str, connection: asyncpg.Connection
 ) -> None:
     """A list that cannot be finished is a truncated response, which every client notices, not a shorter list."""
-    await insert_patients(connection, 40_000)
-    served = serve(DATABASE_URL=database_url)
+    served = serve(DATABASE_URL=large_database_url)
     administration = await asyncpg.connect(database_url_for(postgres_url, "postgres"))
     name = await connection.fetchval("SELECT current_database()")
     received = b""
@@ -157,12 +166,12 @@ async def test_database_loss_midway_truncates_the_response(
     assert entry["complete"] is False
 
 
+@pytest.mark.crowd
 async def test_whole_list_under_concurrent_inserts_and_deletes(
-    serve: Serve, database_url: str, connection: asyncpg.Connection
+    serve: Serve, large_database_url: str, connection: asyncpg.Connection
 ) -> None:
     """Patients that stay are listed once each, whatever is inserted and deleted around them meanwhile."""
-    await insert_patients(connection, 40_000)
-    served = serve(DATABASE_URL=database_url)
+    served = serve(DATABASE_URL=large_database_url)
     body = b""
     changes = 0
     async with httpx.AsyncClient(base_url=served.url, timeout=30) as client, client.stream("GET", LIST) as response:
@@ -180,15 +189,16 @@ async def test_whole_list_under_concurrent_inserts_and_deletes(
     listed = listed_ids(body)
     assert listed == sorted(set(listed)), "the list is in order and without duplicates"
     assert [unique_id for unique_id in listed if len(unique_id) == 9 and unique_id.endswith("0")] == [
-        f"pat{number:06}" for number in range(0, 40_000, 10)
+        f"pat{number:06}" for number in range(0, PATIENT_COUNT, 10)
     ]
     assert changes == 9
     new_suffixes = {unique_id[-2:] for unique_id in listed if len(unique_id) > 9}
     original_count = sum(1 for unique_id in listed if len(unique_id) == 9)
     assert len(new_suffixes) > 2, "the changes did not happen during the read"
-    assert original_count < 40_000
+    assert original_count < PATIENT_COUNT
 
 
+@pytest.mark.crowd
 def test_reader_disconnect_is_logged_as_incomplete_not_as_error(serve: Serve, large_database_url: str) -> None:
     """A client that disconnects midway is logged as an incomplete response, not an error; the pool stays whole."""
     served = serve(DATABASE_URL=large_database_url, PATIENTS_POOL_SIZE="1")

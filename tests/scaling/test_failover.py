@@ -19,7 +19,7 @@ from tests.processes import RawRequest, data_directory, is_running, postgres_pid
 from tests.scaling.conftest import RetryingClient
 from tests.support import ServiceProcess, eventually
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.crowd
 
 PATIENTS = "/patients/patients/"
 OPTIONS = {"fsync": "off"}

@@ -19,7 +19,7 @@ from tests.processes import RawRequest, run_cli, send_concurrently, wait_until_b
 from tests.scaling.conftest import POOLER_SESSION_COUNT, PooledDatabase, RetryingClient
 from tests.support import RESOURCE_EXAMPLES, ResourceExample, ServiceProcess, eventually
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.crowd
 
 PATIENTS = "/patients/patients/"
 IGNORED_PARAMETERS = (
@@ -153,6 +153,7 @@ async def test_session_settings_hold_through_pgbouncer(
     assert len(seen) == len(SESSION_SETTINGS)
 
 
+@pytest.mark.alone
 async def test_a_locked_row_is_503_in_time(
     serve: Serve, pooled_database: PooledDatabase, connection: asyncpg.Connection
 ) -> None:

@@ -16,9 +16,9 @@ from tests.conftest import free_port
 from tests.patients.test_concurrency import PAIR_COUNT, VALID_PAIRS, pair_body, shown_pair
 from tests.processes import RawRequest, count_deadlocks, run_cli, running_cli, wait_until_ready
 from tests.scaling.conftest import RetryingClient, send_until_served
-from tests.support import ServiceProcess, database_url_for, eventually
+from tests.support import ServiceProcess, eventually
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.crowd
 
 PATIENTS = "/patients/patients/"
 Replicas = tuple[str, str]
@@ -26,22 +26,14 @@ Clients = tuple[httpx.AsyncClient, httpx.AsyncClient]
 
 
 @pytest.fixture(scope="module")
-async def shared_url(postgres_url: str) -> AsyncIterator[str]:
+async def shared_url(module_database_url: str) -> AsyncIterator[str]:
     """Create a database for the tests of this file, and at the end check its journal and that there was no deadlock."""
-    name = f"test_{secrets.token_hex(4)}"
-    administration = await asyncpg.connect(database_url_for(postgres_url, "postgres"))
-    await administration.execute(f"CREATE DATABASE {name} TEMPLATE patients")
-    url = database_url_for(postgres_url, name)
-    try:
-        yield url
-        verified = run_cli("journal", "verify", DATABASE_URL=url)
-        assert verified.returncode == 0, verified.stdout
-        connection = await asyncpg.connect(url)
-        assert await count_deadlocks(connection) == 0
-        await connection.close()
-    finally:
-        await administration.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        await administration.close()
+    yield module_database_url
+    verified = run_cli("journal", "verify", DATABASE_URL=module_database_url)
+    assert verified.returncode == 0, verified.stdout
+    connection = await asyncpg.connect(module_database_url)
+    assert await count_deadlocks(connection) == 0
+    await connection.close()
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from tests.transfer.support import PATIENTS, cli_process, list_patients, ndjson,
 
 pytestmark = pytest.mark.usefixtures("hospitals_and_doctors")
 
-RECORD_COUNT = 12_000
+RECORD_COUNT = 5_000
 
 
 async def await_writing(connection: asyncpg.Connection) -> None:

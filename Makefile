@@ -55,7 +55,7 @@ migration: .venv/dev ## write a migration for what the models have new: make mig
 	@$(BIN)/ruff format --quiet migrations
 
 openapi: .venv/dev ## write openapi.json anew
-	@$(BIN)/patients-api openapi > openapi.json
+	@$(BIN)/patients-api openapi > openapi.json.new && mv openapi.json.new openapi.json || { rm -f openapi.json.new; exit 1; }
 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --upgrade
 LOCK := $(COMPILE) pyproject.toml

@@ -11,7 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import pytest
 
+from app.models.patient import Patient
 from tests.db.versions import version_environment
 from tests.processes import run_cli
 from tests.support import ServiceProcess
@@ -123,6 +125,8 @@ async def test_the_steps_are_all_that_a_field_needs(
     tmp_path: Path, serve: Callable[..., ServiceProcess], database_url: str
 ) -> None:
     """After the steps, the migrated service has the field, and the linters and the tests of fields pass in the copy."""
+    if FIELD in Patient.__table__.columns:
+        pytest.skip(f"somebody has followed the steps: the model has {FIELD}")
     copy_repository(tmp_path)
     changed_files = follow_steps(tmp_path)
     quick, slow = sorted((tmp_path / "migrations/versions").glob("*_preferred_language*"))

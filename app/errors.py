@@ -168,6 +168,8 @@ class PreconditionRequiredError(ServiceError):
 
 class ValidationFailedError(ServiceError):
     status = HTTPStatus.UNPROCESSABLE_ENTITY
+    READ_DETAIL: ClassVar[str] = "The request has errors."
+    """The message of the response to a request that would not have stored anything."""
 
     def __init__(self, errors: Iterable[FieldError]) -> None:
         super().__init__("The request has errors, so nothing was stored.", errors)

@@ -14,6 +14,7 @@ from app.api.docs import assets
 from app.api.docs import router as docs_router
 from app.api.health import router as health_router
 from app.api.list_response import MAX_STREAMS, MAX_STREAMS_PER_PRINCIPAL
+from app.api.me import router as me_router
 from app.api.services import AppServices
 from app.audit.recorder import AuditRecorder
 from app.auth.authentication import Authenticator
@@ -37,7 +38,7 @@ from app.profiles.routes import router as profiles_router
 from app.search.unused_words import delete_stale_words_periodically
 from app.settings import Settings
 
-RESOURCE_ROUTERS = (patients_router, profiles_router, hospitals_router, doctors_router, audit_router)
+RESOURCE_ROUTERS = (patients_router, profiles_router, hospitals_router, doctors_router, audit_router, me_router)
 CORS_ALLOWED_HEADERS = (
     "Authorization",
     "Content-Type",

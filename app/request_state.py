@@ -29,6 +29,8 @@ class RequestState:
     """Function that returns whether the client has disconnected, as far as the server can detect this."""
     route: str = UNKNOWN_ROUTE
     """The path template of the matched route. Unlike the path, it contains no id."""
+    is_read: bool = False
+    """Whether the matched route changes nothing. Messages about such a request do not say what was stored."""
     principal_name: str | None = None
     """The name of the principal. It is set as soon as the credentials are verified, so that the log contains it even if
     the request is then rejected. It is None if no credentials were verified."""

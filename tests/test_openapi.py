@@ -39,6 +39,7 @@ EXPECTED_OPERATIONS = {
     "search_patients": ("post", "/patients/patients/search/", "patients"),
     "list_patient_access": ("get", "/patients/patients/{unique_id}/access/", "patients"),
     "list_audit_entries": ("get", "/audit/", "audit"),
+    "get_current_principal": ("get", "/me/", "me"),
     "livez": ("get", "/livez", "health"),
     "readyz": ("get", "/readyz", "health"),
     "metrics": ("get", "/metrics", "health"),
@@ -87,6 +88,11 @@ def operation_kind(operation_id: str) -> str:
     return "_".join([verb, *rest[1:]])
 
 
+def required_scopes(operation: Json) -> set[str]:
+    """Return the scopes that an operation requires, whichever way the credentials are sent."""
+    return {scope for way in operation["security"] for scopes in way.values() for scope in scopes}
+
+
 def text_schema(schema: Json) -> Json:
     """Return the branch of a field's schema that describes text, whether the field is optional or not."""
     branches: list[Json] = schema.get("anyOf", [schema])
@@ -103,7 +109,7 @@ def test_operations_keep_their_names_paths_and_tags(document: Json) -> None:
 def test_tags_are_described(document: Json) -> None:
     """Every tag that an operation has is described, and no other tag is."""
     described = [tag["name"] for tag in document["tags"] if tag["description"]]
-    assert described == [*RESOURCE_PLURALS.values(), "audit", "health"]
+    assert described == [*RESOURCE_PLURALS.values(), "audit", "me", "health"]
 
 
 def test_every_operation_has_a_summary_and_a_description(document: Json) -> None:
@@ -186,6 +192,7 @@ def test_every_operation_lists_its_statuses(document: Json) -> None:
         "list_entries": {"200", "422"},
         "get_version": {"200", "304", "422", *one},
         "search": {"200", *body},
+        "get_principal": {"200"},
         "restore": {"200", "409", "412", "428", *body, *one},
         "livez": {"204"},
         "readyz": {"204"},
@@ -197,7 +204,8 @@ def test_every_operation_lists_its_statuses(document: Json) -> None:
         conflict = {"409"} if name in conflicts else set()
         conflict |= {"422"} if name == "get_patient" else set()  # X-Break-Glass
         database = set() if name == "livez" else {"503"}
-        asked = {"401", "403", "429"} if operation["security"] else set()
+        asked = {"401", "429"} if operation["security"] else set()
+        asked |= {"403"} if required_scopes(operation) else set()
         assert set(operation["responses"]) == {
             *expected[operation_kind(name)],
             *conflict,
@@ -206,6 +214,23 @@ def test_every_operation_lists_its_statuses(document: Json) -> None:
             "431",
             "500",
         }, name
+
+
+def test_only_refused_changes_are_said_to_store_nothing(document: Json) -> None:
+    """The example of a 422 says that nothing was stored exactly if the operation would have stored something."""
+    details = {
+        operation["operationId"]: problem["example"]["detail"]
+        for *_, operation in operations(document)
+        if "422" in operation["responses"]
+        for problem in operation["responses"]["422"]["content"].values()
+    }
+    assert len(details) > 20
+    assert details == {
+        name: "The request has errors."
+        if name.startswith(("list_", "get_", "search_"))
+        else "The request has errors, so nothing was stored."
+        for name in details
+    }
 
 
 def test_fastapi_validation_errors_are_not_documented(document: Json) -> None:
@@ -277,11 +302,15 @@ async def test_max_lengths_match_the_database_checks(
 
 
 @pytest.mark.parametrize(
-    ("header", "verb", "status"),
-    [("Location", "create", "201"), ("Link", "list", "200"), ("Next-Cursor", "search", "200")],
+    ("header", "verbs", "status"),
+    [
+        ("Location", ("create_",), "201"),
+        ("Link", ("list_",), "200"),
+        ("Next-Cursor", ("list_", "search_"), "200"),
+    ],
 )
 def test_location_link_and_next_cursor_headers_are_documented(
-    document: Json, header: str, verb: str, status: str
+    document: Json, header: str, verbs: tuple[str, ...], status: str
 ) -> None:
     """Exactly the operations that return these headers document them, as strings."""
     documented = {
@@ -290,7 +319,7 @@ def test_location_link_and_next_cursor_headers_are_documented(
         for code, response in operation["responses"].items()
         if header in response.get("headers", {})
     }
-    answering = [name for name in EXPECTED_OPERATIONS if name.startswith(f"{verb}_")]
+    answering = [name for name in EXPECTED_OPERATIONS if name.startswith(verbs)]
     assert documented == dict.fromkeys(answering, (status, "string"))
 
 
@@ -317,7 +346,8 @@ def test_every_operation_declares_its_scope(document: Json) -> None:
             assert operation["security"] == []
         else:
             assert {scheme for way in operation["security"] for scheme in way} == schemes
-            (scope,) = {scope for way in operation["security"] for scopes in way.values() for scope in scopes}
+        if operation["security"] and operation["operationId"] != "get_current_principal":
+            (scope,) = required_scopes(operation)
             assert f"`{scope}`" in operation["description"]
 
 

@@ -13,9 +13,9 @@ from app.api.documentation import (
     PAGE_ERRORS,
     TOTAL_COUNT_HEADER,
     header_references,
-    link_header,
     location_header,
     not_modified_response,
+    page_headers,
     problem_responses,
     request_parameters,
 )
@@ -61,8 +61,8 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
         response_description=f"All {noun}s, or a page of them.",
         response_model=list[representation],  # type: ignore[valid-type]
         openapi_extra=requires(resource.read_scope) | request_parameters(query=resource.list_parameters),
-        responses=problem_responses(422, errors=PAGE_ERRORS)
-        | {200: {"headers": {**link_header(path), **TOTAL_COUNT_HEADER}}},
+        responses=problem_responses(422, errors=PAGE_ERRORS, is_read=True)
+        | {200: {"headers": {**page_headers(path), **TOTAL_COUNT_HEADER}}},
     )
     @passthrough
     async def list_records(request: Request) -> Response:
@@ -104,7 +104,7 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
         openapi_extra=requires(resource.read_scope)
         | request_parameters(headers=(IF_NONE_MATCH, *resource.get_headers)),
         responses=problem_responses(
-            404, *((422,) if resource.get_errors else ()), noun=noun, errors=resource.get_errors
+            404, *((422,) if resource.get_errors else ()), noun=noun, errors=resource.get_errors, is_read=True
         )
         | {200: {"headers": header_references("ETag")}}
         | not_modified_response("record"),

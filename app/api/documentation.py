@@ -90,8 +90,8 @@ IDEMPOTENCY_KEY: JsonObject = {
 }
 BREAK_GLASS: JsonObject = {
     "name": "X-Break-Glass",
-    "description": "In an emergency, the reason for reading a patient of other hospitals, in at least two words of ten "
-    "letters in all. It is audited, with the caller and the time, and needs the scope `patients:break-glass`.",
+    "description": "In an emergency, the reason for reading a patient of other hospitals, in at least two words with "
+    "ten letters in all. It is audited, with the caller and the time, and needs the scope `patients:break-glass`.",
     "schema": {"type": "string", "maxLength": MAX_REASON_LENGTH},
 }
 
@@ -130,15 +130,16 @@ def location_header(path: str) -> JsonObject:
     }
 
 
-def link_header(path: str) -> JsonObject:
-    """Return the OpenAPI description of the `Link` header for a page of the list at `path`."""
+def page_headers(path: str) -> JsonObject:
+    """Return the OpenAPI descriptions of the headers that lead from a page of the list at `path` to other pages."""
     return {
         "Link": {
             "description": 'On a page: the URL of the next page, as `<…>; rel="next"`, if there is one, and of the '
             "first.",
             "schema": {"type": "string"},
             "example": f'<{path}?limit=100&cursor=t1Q9Zk3m0aXl>; rel="next", <{path}?limit=100>; rel="first"',
-        }
+        },
+        **NEXT_CURSOR_HEADER,
     }
 
 
@@ -191,24 +192,30 @@ def problem_responses(
     conflict: ServiceError | None = None,
     errors: Sequence[JsonObject] = (),
     uses_database: bool = True,
+    is_read: bool = False,
 ) -> dict[int | str, JsonObject]:
     """Return the `responses` of an operation for `statuses`, 431, 500 and, if the operation uses the database, 503.
 
     `noun` names the missing record in the example of a 404 problem. `conflict` is the error in the example of a 409
-    problem. `errors` are the errors that the example of a 422 problem lists.
+    problem. `errors` are the errors that the example of a 422 problem lists. `is_read` says that the operation changes
+    nothing, which `Route.is_read` says at run time.
     """
     details = {404: NotFoundError(noun).detail, 409: (conflict or IdentifierRetiredError(noun, 3)).detail}
+    if is_read:
+        details[422] = ValidationFailedError.READ_DETAIL
     all_statuses = sorted({*statuses, 431, 500, *({503} if uses_database else ())})
     return {status: _problem_response(status, details.get(status), errors) for status in all_statuses}
 
 
-def access_problem_responses(scope: Scope) -> dict[int | str, JsonObject]:
-    """Return the 401, 403 and 429 `responses` of an operation that requires `scope`."""
-    return {
-        401: _problem_response(401),
-        403: _problem_response(403, MissingScopeError(scope).detail),
-        429: _problem_response(429),
-    }
+def access_problem_responses(scope: Scope | None) -> dict[int | str, JsonObject]:
+    """Return the 401, 403 and 429 `responses` of an operation that requires `scope`.
+
+    Without a `scope`, any credentials suffice, and there is no 403.
+    """
+    responses: dict[int | str, JsonObject] = {401: _problem_response(401), 429: _problem_response(429)}
+    if scope is not None:
+        responses[403] = _problem_response(403, MissingScopeError(scope).detail)
+    return responses
 
 
 def _problem_response(status: int, detail: str | None = None, errors: Sequence[JsonObject] = ()) -> JsonObject:

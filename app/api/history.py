@@ -14,8 +14,8 @@ from app.api.documentation import (
     IF_NONE_MATCH,
     PAGE_ERRORS,
     header_references,
-    link_header,
     not_modified_response,
+    page_headers,
     problem_responses,
     request_parameters,
 )
@@ -95,8 +95,8 @@ def add_history_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> No
         response_description="The versions, newest first.",
         response_model=list[Entry],
         openapi_extra=requires(Scope.HISTORY_READ) | request_parameters(query=PageParameters),
-        responses=problem_responses(404, 422, noun=noun, errors=PAGE_ERRORS)
-        | {200: {"headers": link_header(history_path)}},
+        responses=problem_responses(404, 422, noun=noun, errors=PAGE_ERRORS, is_read=True)
+        | {200: {"headers": page_headers(history_path)}},
     )(passthrough(list_history))
 
     async def get_version(request: Request, unique_id: str, version: PathVersion) -> Response:
@@ -114,7 +114,7 @@ def add_history_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> No
         response_description="The version.",
         response_model=Entry,
         openapi_extra=requires(Scope.HISTORY_READ) | request_parameters(headers=(IF_NONE_MATCH,)),
-        responses=problem_responses(404, 422, noun=noun, errors=_VERSION_ERRORS)
+        responses=problem_responses(404, 422, noun=noun, errors=_VERSION_ERRORS, is_read=True)
         | {200: {"headers": header_references("ETag")}}
         | not_modified_response("version"),
     )(get_version)

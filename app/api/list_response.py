@@ -116,16 +116,17 @@ def _list_path(request: Request) -> str:
 async def _pagination_headers(request: Request, after: Any, limit: int, parameters: PageParameters) -> dict[str, str]:
     """Return the headers that lead to other pages.
 
-    `after` is the position of the last item of this page, or None if this is the last page. A request with parameters
-    in the body gets a cursor to send in the body of the next request. Any other request gets links. The links are
+    `after` is the position of the last item of this page, or None if this is the last page. If there is a next page,
+    the client gets the cursor to request it with. Unless its parameters are in the body, it also gets links. These are
     relative, because a proxy may expose this service under a different host name. The parameters may contain people's
     names, so a link contains them only in encrypted form, inside the cursor.
     """
     cursors = get_services(request).cursors
     path, principal, location = _list_path(request), Principal.from_request(request), _parameters_location(request)
     next_cursor = None if after is None else await cursors.seal(path, principal, after, parameters, location)
+    headers = {} if next_cursor is None else {"Next-Cursor": next_cursor}
     if location == "body":
-        return {} if next_cursor is None else {"Next-Cursor": next_cursor}
+        return headers
     first_cursor = await cursors.seal(path, principal, None, parameters) if non_paging_parameters(parameters) else None
     cursors_by_relation = (
         {"first": first_cursor} if next_cursor is None else {"next": next_cursor, "first": first_cursor}
@@ -134,4 +135,4 @@ async def _pagination_headers(request: Request, after: Any, limit: int, paramete
     for relation, cursor in cursors_by_relation.items():
         query = {"limit": str(limit)} if cursor is None else {"limit": str(limit), "cursor": cursor}
         links.append(f'<{path}?{urlencode(query)}>; rel="{relation}"')
-    return {"Link": ", ".join(links)}
+    return {**headers, "Link": ", ".join(links)}

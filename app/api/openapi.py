@@ -29,6 +29,7 @@ API_METADATA: JsonObject = {
         {"name": "hospitals", "description": "The hospitals that patients may be linked to."},
         {"name": "doctors", "description": "The doctors that patients may be linked to."},
         {"name": "audit", "description": "Who has accessed which records."},
+        {"name": "me", "description": "Who you are and what you may do."},
         {"name": "health", "description": "Probes and metrics for operators."},
     ],
 }

@@ -16,7 +16,7 @@ from starlette.types import Scope as ASGIScope
 from app.api.documentation import access_problem_responses, header_references
 from app.api.services import get_services
 from app.audit.recorder import RequestAudit, requested_ids
-from app.auth.scopes import required_scope
+from app.auth.scopes import is_public, required_scope
 from app.errors import ServiceError, UnreadableBodyError, UnsupportedMediaTypeError
 from app.http.problems import status_for
 from app.http.strict_json import InvalidJSONError, parse_json
@@ -64,7 +64,7 @@ class Route(APIRoute):
     It also stores its path template in the state of the request, for the log.
 
     Raises:
-        ValueError: the route does not declare which scope it requires, or its endpoint is declared `passthrough` but
+        ValueError: the route does not declare which credentials it needs, or its endpoint is declared `passthrough` but
             FastAPI has to process its parameters.
     """
 
@@ -73,12 +73,14 @@ class Route(APIRoute):
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **keywords: Any) -> None:
         self.required_scope = required_scope(keywords.get("openapi_extra"))
+        self.is_public = is_public(keywords.get("openapi_extra"))
         responses = dict(keywords.get("responses") or {})
         success_status = keywords.get("status_code") or 200
         responses.setdefault(success_status, {})
         description = keywords.get("description") or inspect.cleandoc(endpoint.__doc__ or "")
-        if self.required_scope is not None:
+        if not self.is_public:
             responses = {**access_problem_responses(self.required_scope), **responses}
+        if self.required_scope is not None:
             description += f" Needs the scope `{self.required_scope}`."
         for response in responses.values():
             response["headers"] = {**header_references("X-Request-ID"), **response.get("headers", {})}
@@ -86,6 +88,11 @@ class Route(APIRoute):
         if getattr(endpoint, _PASSTHROUGH_ATTRIBUTE, False):
             _check_passthrough(self)
             self.app = _as_asgi(self._authenticated_and_audited(self._call_endpoint))
+
+    @property
+    def is_read(self) -> bool:
+        """Whether requests change nothing. A search is a read although it is sent by POST, because of its scope."""
+        return "GET" in (self.methods or ()) or (self.required_scope is not None and self.required_scope.is_read_only)
 
     def matches(self, scope: MutableMapping[str, Any]) -> tuple[Match, MutableMapping[str, Any]]:
         """Match a request against the path of the route.
@@ -109,16 +116,14 @@ class Route(APIRoute):
         return response
 
     def _authenticated_and_audited(self, handler: Handler) -> Handler:
-        scope = self.required_scope
-
         async def handle(request: Request) -> Response:
             state = RequestState.from_scope(request.scope)
-            state.route = self.path_format
+            state.route, state.is_read = self.path_format, self.is_read
             audit = state.audit = self._request_audit(request, state)
             try:
-                if scope is not None:
+                if not self.is_public:
                     authenticator = get_services(request).authenticator
-                    state.principal = await authenticator.authenticate(request, state.request_id, scope)
+                    state.principal = await authenticator.authenticate(request, state.request_id, self.required_scope)
                 response = await handler(request)
             except (ServiceError, HTTPException, RequestValidationError) as error:
                 await audit.record_denial(status_for(error))
@@ -130,9 +135,7 @@ class Route(APIRoute):
 
     def _request_audit(self, request: Request, state: RequestState) -> RequestAudit:
         services = get_services(request)
-        # the scope decides whether this is a read, not the method: a search is a read although it is sent by POST
-        is_read = self.required_scope is not None and self.required_scope.is_read_only
-        audited = self.audited and (not is_read or services.settings.reads_audited)
+        audited = self.audited and (not self.is_read or services.settings.reads_audited)
         return RequestAudit(
             services.audit_recorder,
             state,

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from starlette.requests import HTTPConnection
 
 from app.auth import keys
-from app.auth.principal import Principal
+from app.auth.principal import UNAUTHENTICATED_NAME, Principal
 from app.auth.rate_limits import RateLimits
 from app.auth.scopes import Scope
 from app.db.database import Database
@@ -52,8 +52,10 @@ class Authenticator:
         """
         self._used_since_flush: set[str] = set()
 
-    async def authenticate(self, request: HTTPConnection, request_id: str, scope: Scope) -> Principal:
+    async def authenticate(self, request: HTTPConnection, request_id: str, scope: Scope | None) -> Principal:
         """Authenticate a request, check that its principal has `scope`, and return the principal.
+
+        If `scope` is None, any valid credentials suffice.
 
         Raises:
             UnauthorizedError: the credentials are missing or invalid.
@@ -66,7 +68,7 @@ class Authenticator:
         address, _ = request.scope.get("client") or ("", 0)
         if not self.settings.auth_required:
             await self.rate_limits.count_request(address)
-            return Principal("local", request_id)
+            return Principal(UNAUTHENTICATED_NAME, request_id)
         try:
             principal = await self._verify_credentials(_credentials(request), request_id)
         except UnauthorizedError:
@@ -78,7 +80,8 @@ class Authenticator:
         await self.rate_limits.count_request(principal.name)
         if principal.name.startswith(keys.PRINCIPAL_PREFIX):
             self._used_since_flush.add(principal.name)
-        principal.require(scope)
+        if scope is not None:
+            principal.require(scope)
         return dataclasses.replace(principal, request_id=request_id)
 
     async def _verify_credentials(self, credentials: str | None, request_id: str) -> Principal:

@@ -8,6 +8,9 @@ from app.auth.scopes import Scope
 from app.errors import MissingScopeError
 from app.request_state import RequestState
 
+UNAUTHENTICATED_NAME = "local"
+"""Name of the principal of every request to a service that does not require authentication."""
+
 
 @dataclass(frozen=True, slots=True)
 class Principal:
@@ -18,6 +21,11 @@ class Principal:
     scopes: frozenset[Scope] = frozenset({Scope.ADMIN})
     hospitals: frozenset[str] | None = None
     """Ids of the hospitals that the principal is restricted to; None if the principal is unrestricted."""
+
+    @property
+    def effective_scopes(self) -> list[Scope]:
+        """All scopes whose permissions the principal has, in the order of `Scope`: with `admin`, every scope."""
+        return [scope for scope in Scope if Scope.ADMIN in self.scopes or scope in self.scopes]
 
     @classmethod
     def from_request(cls, request: Request) -> "Principal":

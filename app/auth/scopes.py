@@ -1,4 +1,7 @@
-"""Scopes, the permissions of principals. Each route must declare which scope it requires or that it is public."""
+"""Scopes, the permissions of principals.
+
+Each route must declare which scope it requires, that any credentials suffice, or that it is public.
+"""
 
 from enum import StrEnum
 from typing import Any
@@ -55,14 +58,30 @@ def requires(scope: Scope) -> dict[str, Any]:
 
 PUBLIC_ROUTE: dict[str, Any] = {"security": []}
 """The `openapi_extra` with which a route declares that it needs no credentials."""
+ANY_CREDENTIALS: dict[str, Any] = {"security": [{scheme: []} for scheme in SECURITY_SCHEMES]}
+"""The `openapi_extra` with which a route declares that it needs valid credentials, whatever their scopes."""
+
+
+def is_public(openapi_extra: dict[str, Any] | None) -> bool:
+    """Return whether a route needs no credentials according to its `openapi_extra`.
+
+    Raises:
+        ValueError: the route declares neither that it is public nor which credentials it needs.
+    """
+    if openapi_extra is None or "security" not in openapi_extra:
+        raise ValueError("A route must declare openapi_extra=requires(Scope.…), ANY_CREDENTIALS or PUBLIC_ROUTE.")
+    return not openapi_extra["security"]
 
 
 def required_scope(openapi_extra: dict[str, Any] | None) -> Scope | None:
-    """Return the scope that a route requires according to its `openapi_extra`, or None if the route is public.
+    """Return the scope that a route requires according to its `openapi_extra`.
+
+    Return None if the route is public or any credentials suffice.
 
     Raises:
-        ValueError: the route declares neither a scope nor that it is public.
+        ValueError: the route declares neither that it is public nor which credentials it needs.
     """
-    if openapi_extra is None or "security" not in openapi_extra:
-        raise ValueError("A route must declare openapi_extra=requires(Scope.…) or PUBLIC_ROUTE.")
-    return Scope(next(iter(openapi_extra["security"][0].values()))[0]) if openapi_extra["security"] else None
+    if is_public(openapi_extra) or openapi_extra is None:
+        return None
+    scopes = next(iter(openapi_extra["security"][0].values()))
+    return Scope(scopes[0]) if scopes else None

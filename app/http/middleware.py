@@ -237,8 +237,8 @@ class TrailingSlashAndHead:
 
     def __init__(self, app: ASGIApp, slash_prefixes: Iterable[str]) -> None:
         self.app = app
-        self.slash_prefixes = tuple(slash_prefixes)
-        """Prefixes of the resources. Routes below these prefixes declare their paths with a trailing slash."""
+        self.slash_prefixes = tuple(f"{prefix}/" for prefix in slash_prefixes)
+        """The beginnings of the paths that their routes declare with a trailing slash."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -248,7 +248,8 @@ class TrailingSlashAndHead:
             await ProblemResponse(scope, 404, NOT_FOUND_DETAIL)(scope, receive, send)
             return
         path = scope["path"].removesuffix("/")
-        path = f"{path}/" if path.startswith(self.slash_prefixes) or not path else path
+        with_slash = f"{path}/"
+        path = with_slash if with_slash.startswith(self.slash_prefixes) or not path else path
         if path == scope["path"] and scope["method"] != "HEAD":
             await self.app(scope, receive, send)
         elif scope["method"] != "HEAD":

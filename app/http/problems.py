@@ -119,10 +119,12 @@ _DETAIL_BY_STATUS = {
 
 async def _handle_service_error(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, ServiceError)  # noqa: S101  # Starlette passes only the registered errors
+    state = RequestState.from_scope(request.scope)
     if isinstance(error, UnavailableError):
-        request_id = RequestState.from_scope(request.scope).request_id
-        log.warning("unavailable", request_id=request_id, cause=type(error.__cause__ or error).__name__)
-    return ProblemResponse(request.scope, error.status, error.detail, error.errors, error.headers)
+        log.warning("unavailable", request_id=state.request_id, cause=type(error.__cause__ or error).__name__)
+    is_refused_read = state.is_read and isinstance(error, ValidationFailedError)
+    detail = ValidationFailedError.READ_DETAIL if is_refused_read else error.detail
+    return ProblemResponse(request.scope, error.status, detail, error.errors, error.headers)
 
 
 async def _handle_http_error(request: Request, error: Exception) -> ProblemResponse:

@@ -32,8 +32,8 @@ class PageParameters(BaseModel):
     cursor: Annotated[
         str | None, Field(min_length=1, max_length=MAX_CURSOR_LENGTH, json_schema_extra={"pattern": CURSOR_PATTERN})
     ] = None
-    """The cursor from the `Link` or `Next-Cursor` header of the previous page. It says where the page begins. It
-    also contains the filters and the ordering of the list, so you can omit them."""
+    """The cursor from the `Next-Cursor` header of the previous page. It says where the page begins. It also contains
+    the filters and the ordering of the list, so you can omit them."""
 
     @property
     def is_paged_by_default(self) -> bool:

@@ -19,6 +19,8 @@ DOCTOR = {"doctor_first_name": "Smith"}
 PROFILE = {"email": "user@example.com"}
 PATIENT = {"patient_last_name": "Doe"}
 RESTORE_BODY = {"version": 1}
+ANY_SCOPE = "any"
+"""Stands for a scope where any valid credentials suffice."""
 
 
 class Rule(NamedTuple):
@@ -60,6 +62,7 @@ RESOURCE_RULES |= {
     "list_patient_access": Rule("GET", "/patients/patients/one/access/", "audit:read"),
     "list_audit_entries": Rule("GET", "/audit/", "audit:read"),
     "metrics": Rule("GET", "/metrics", "metrics:read"),
+    "get_current_principal": Rule("GET", "/me/", ANY_SCOPE),
 }
 PUBLIC_RULES = {
     "livez": Rule("GET", "/livez", None, None, 204),
@@ -112,7 +115,7 @@ def expected_status(caller: str, rule: Rule) -> int:
         return rule.status
     if caller in UNAUTHENTICATED_CALLERS:
         return 401
-    return rule.status if caller in {rule.scope, "admin"} else 403
+    return rule.status if rule.scope == ANY_SCOPE or caller in {rule.scope, "admin"} else 403
 
 
 def client_addresses() -> Iterator[str]:

@@ -7,6 +7,7 @@ import type { components, paths } from "./schema.js";
 
 type Patient = components["schemas"]["Patient"];
 type PatientCreate = components["schemas"]["PatientCreate"];
+type CurrentPrincipal = components["schemas"]["CurrentPrincipal"];
 type Problem = components["schemas"]["Problem"];
 
 const [, , baseUrl = "http://127.0.0.1:8000"] = process.argv;
@@ -30,6 +31,22 @@ async function listPatients(): Promise<void> {
   const { data: page, response } = await api.GET("/patients/patients/", { params: { query: { limit: 2 } } });
   assert.equal(page?.length, 2);
   assert.match(response.headers.get("Link") ?? "", /rel="next"/);
+  const found: Patient[] = [];
+  const query: { limit: number; cursor?: string } = { limit: 10 };
+  while (true) {
+    const answer = await api.GET("/patients/patients/", { params: { query } });
+    found.push(...must(answer));
+    const cursor = answer.response.headers.get("Next-Cursor");
+    if (cursor === null) break;
+    query.cursor = cursor;
+  }
+  assert(found.length > 10);
+  assert.deepEqual(found, everyone);
+}
+
+async function getMyself(): Promise<void> {
+  const { name, scopes, hospitals }: CurrentPrincipal = must(await api.GET("/me/"));
+  assert.deepEqual([name, scopes.includes("patients:write"), hospitals], ["local", true, null]);
 }
 
 async function createPatient(): Promise<string> {
@@ -103,6 +120,7 @@ export async function refused(): Promise<void> {
 
 await getPatient();
 await listPatients();
+await getMyself();
 const unique_id = await createPatient();
 await updatePatient(unique_id);
 await deletePatient(unique_id);

@@ -76,7 +76,7 @@ COLLECTION_ROUTES = {
     "create_profile",
     "list_audit_entries",
 }
-ROUTES_WITHOUT_RECORDS = {"metrics"}
+ROUTES_WITHOUT_RECORDS = {"metrics", "get_current_principal"}
 """Routes that reveal no record."""
 DIRECTORY_RULES = {
     name: rule for name, rule in RESOURCE_RULES.items() if rule.scope and rule.path[1:4] in {"hos", "doc"}

@@ -300,7 +300,7 @@ async def test_cors_allows_listed_origins_only(cors_client: httpx.AsyncClient) -
             methods = set(preflight.headers["access-control-allow-methods"].split(", "))
             assert methods >= {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}
             exposed = set(response.headers["access-control-expose-headers"].split(", "))
-            assert exposed >= {"Link", "Location", "X-Request-ID"}
+            assert exposed >= {"Link", "Next-Cursor", "Location", "X-Request-ID"}
 
 
 async def test_refused_preflight_is_a_problem(cors_client: httpx.AsyncClient) -> None:

@@ -51,6 +51,7 @@ async def walk_pages(client: httpx.AsyncClient, url: str) -> list[list[str]]:
         if "link" in response.headers:
             assert "first" in response.links
         url = response.links.get("next", {}).get("url", "")
+        assert response.headers.get("next-cursor") == (httpx.URL(url).params["cursor"] if url else None)
     return pages
 
 
@@ -84,6 +85,30 @@ async def test_page_link_has_path_limit_and_opaque_cursor(
         assert links["first"]["url"] == f"{PATIENTS}?limit=2"
     assert set((await client.get(f"{PATIENTS}?limit=3")).links) == {"first"}
     assert "link" not in (await client.get(PATIENTS)).headers
+
+
+@pytest.mark.parametrize("path", [*LIST_PATHS, f"{PATIENTS}mine/history/", f"{PATIENTS}mine/access/", "/audit/"])
+async def test_every_list_gives_the_cursor_of_the_next_page(
+    client: httpx.AsyncClient, connection: asyncpg.Connection, path: str
+) -> None:
+    """`Next-Cursor` is the cursor of the link to the next page, in every list and for HEAD; the last page has none."""
+    await insert_records(connection, 3)
+    await client.post(PATIENTS, json={"unique_id": "mine", "patient_last_name": "Doe"})
+    for name in ("Roe", "Poe"):
+        await client.patch(f"{PATIENTS}mine/", json={"patient_last_name": name})
+    everything = (await client.get(path, params={"limit": 1000})).json()
+    assert len(everything) >= 3
+    found, query = [], {"limit": "2"}
+    while True:
+        response = await client.get(path, params=query)
+        found += response.json()
+        cursor = response.headers.get("Next-Cursor")
+        assert cursor == httpx.URL(response.links.get("next", {}).get("url", "")).params.get("cursor")
+        assert ("Next-Cursor" in (await client.head(path, params=query)).headers) == (cursor is not None)
+        if cursor is None:
+            break
+        query = {"limit": "2", "cursor": cursor}
+    assert found == everything
 
 
 async def test_cursors_are_opaque_and_bound_to_their_list(
@@ -179,6 +204,7 @@ async def test_invalid_list_parameters_are_422(client: httpx.AsyncClient, path: 
         for value in values:
             response = await client.get(path, params={name: value})
             assert response.status_code == 422, (name, value)
+            assert response.json()["detail"] == "The request has errors."
             assert [error["loc"] for error in response.json()["errors"]] == [["query", name]]
     twice = await client.get(f"{path}?limit=1&limit=2&count=exact&count=exact")
     assert twice.status_code == 422

@@ -23,6 +23,7 @@ def run_migrations(connection: Connection) -> None:
         transaction_per_migration=True,
         process_revision_directives=split_revision,
         include_name=exclude_partitions(connection),
+        on_version_apply=context.config.attributes.get("on_version_apply"),
     )
     with context.begin_transaction():
         context.run_migrations()

@@ -44,6 +44,7 @@ LAYERS = (
     "http",
     "models",
     "db",
+    "connection_errors",
     "observability",
     "memory",
     "paths",

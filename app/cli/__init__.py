@@ -1,7 +1,9 @@
 """The command `patients-api`. Each subcommand has its own module, which is imported only when the subcommand runs."""
 
 import argparse
+import difflib
 import importlib
+import importlib.metadata
 import keyword
 import os
 import sys
@@ -21,6 +23,9 @@ COMMANDS = {
     "openapi": "print the OpenAPI document",
 }
 
+DISTRIBUTION = "patients-api"
+"""Name under which this package is installed, by which its version is found."""
+
 
 def main() -> int:
     """Run the subcommand that the command line names, and return its exit status."""
@@ -31,9 +36,19 @@ def main() -> int:
         epilog=f"commands:\n{command_list}\n\nRun `patients-api COMMAND --help` for the options of a command.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="command to run, followed by its options")
+    parser.add_argument(
+        "--version", action="version", version=f"patients-api {importlib.metadata.version(DISTRIBUTION)}"
+    )
+    parser.add_argument("command", nargs="?", metavar="COMMAND", help="command to run, followed by its options")
     parser.add_argument("options", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     command_line = parser.parse_args()
+    if command_line.command is None:
+        parser.print_help()
+        return 0
+    if command_line.command not in COMMANDS:
+        nearest = difflib.get_close_matches(command_line.command, COMMANDS, n=1)
+        suggestion = f"did you mean {nearest[0]}?" if nearest else f"choose from {', '.join(COMMANDS)}"
+        parser.error(f"there is no command {command_line.command}: {suggestion}")
 
     # every command would fail if this directory did not exist; `serve` creates its own directory for several workers
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
@@ -57,7 +72,14 @@ def _run_command(command_module: Any, command_line: argparse.Namespace) -> int:
     try:
         status: int = command_module.run(arguments)
     except command_module.USER_ERRORS as error:
-        cause = f" ({type(error.__cause__).__name__})" if error.__cause__ else ""
-        print(f"{error}{cause}", file=sys.stderr)
+        print(_message_of(error), file=sys.stderr)
         return 1
     return status
+
+
+def _message_of(error: Exception) -> str:
+    """Return the message of an error for operators. It may name hosts and roles, which clients do not learn."""
+    operator_message: str | None = getattr(error, "operator_message", None)
+    if operator_message is not None:
+        return operator_message
+    return f"{error} ({type(error.__cause__).__name__})" if error.__cause__ else str(error)

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth.principal import Principal
-from app.cli.database import DATABASE_ERRORS, run_on_database
+from app.cli.database import DATABASE_ERRORS, run_in_transaction, run_on_database
 from app.cli.text import pluralize
 from app.db.database import Database
 from app.errors import ConflictError, NotFoundError
@@ -35,8 +35,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Ask for confirmation, and erase the record. Return 0, or 1 if the erasure was not confirmed."""
+    """Ask for confirmation, and erase the record. Return 0, or 1 if the erasure was not confirmed.
+
+    Raises:
+        NotFoundError: there never was a record with this id.
+    """
+
+    async def look(connection: AsyncConnection) -> None:
+        service = ERASABLE_SERVICES[arguments.what](connection, Principal("erase"))
+        if await service.history.latest_snapshot(arguments.unique_id) is None:
+            raise NotFoundError(arguments.what)
+
     if not arguments.yes:
+        run_in_transaction(look)  # before the question, so that nobody confirms a mistyped id
         profile_clause = ", its profile unless other patients have it," if arguments.what == "patient" else ""
         print(f"This removes the {arguments.what}{profile_clause} and its entire history. This cannot be undone.")
         if not sys.stdin.isatty():

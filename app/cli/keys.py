@@ -1,16 +1,26 @@
 """`patients-api keys`: create, list and revoke API keys."""
 
 import argparse
+import difflib
+import json
+from collections.abc import Collection
 from datetime import UTC, date, datetime, time
 
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth import keys
 from app.auth.scopes import Scope
 from app.cli.database import DATABASE_ERRORS, run_in_transaction
 from app.identifiers import is_identifier
+from app.models import Hospital
 
-USER_ERRORS = (*DATABASE_ERRORS, keys.KeyNameTakenError)
+
+class UnknownHospitalError(Exception):
+    """A key cannot be restricted to a hospital that does not exist. The message names the hospital."""
+
+
+USER_ERRORS = (*DATABASE_ERRORS, keys.KeyNameTakenError, UnknownHospitalError)
 ROW_FORMAT = "{:<24}{:<12}{:<12}{:<12}{}"
 
 
@@ -35,8 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ID",
         help="hospital that the key is restricted to; may be repeated",
     )
-    create.add_argument("--expires", type=date.fromisoformat, metavar="YYYY-MM-DD", help="last day of the key, in UTC")
-    actions.add_parser("list", help="list all keys, without the secrets themselves")
+    create.add_argument("--expires", type=_last_day, metavar="YYYY-MM-DD", help="last day of the key, in UTC")
+    list_keys = actions.add_parser("list", help="list all keys, without the secrets themselves")
+    list_keys.add_argument("--json", action="store_true", help="print a JSON array, with times instead of days")
     revoke = actions.add_parser("revoke", help="revoke a key; it stops working within five seconds")
     revoke.add_argument("name")
 
@@ -48,6 +59,13 @@ def _key_name(text: str) -> str:
             "and must not end with a space"
         )
     return text
+
+
+def _last_day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("must be a date as YYYY-MM-DD, such as 2030-12-31") from None
 
 
 def _hospital_id(text: str) -> str:
@@ -67,14 +85,34 @@ def _create(arguments: argparse.Namespace) -> int:
     scopes = [Scope(scope) for scope in arguments.scope]
 
     async def work(connection: AsyncConnection) -> str:
+        await _check_hospitals(connection, arguments.hospital or ())
         return await keys.create(connection, arguments.name, scopes, arguments.hospital, expires)
 
     print(run_in_transaction(work))
     return 0
 
 
-def _list(_: argparse.Namespace) -> int:
+async def _check_hospitals(connection: AsyncConnection, unique_ids: Collection[str]) -> None:
+    """Check that all hospitals exist.
+
+    Raises:
+        UnknownHospitalError: a hospital does not exist.
+    """
+    if not unique_ids:
+        return
+    known_ids = (await connection.execute(select(Hospital.unique_id).order_by(Hospital.unique_id))).scalars().all()
+    for unique_id in unique_ids:
+        if unique_id not in known_ids:
+            nearest = difflib.get_close_matches(unique_id, known_ids, n=1)
+            suggestion = f" Did you mean {nearest[0]}?" if nearest else ""
+            raise UnknownHospitalError(f"There is no hospital {unique_id}, so no key was created.{suggestion}")
+
+
+def _list(arguments: argparse.Namespace) -> int:
     api_keys = run_in_transaction(keys.list_keys)
+    if arguments.json:
+        print(json.dumps([dict(key) for key in api_keys], default=datetime.isoformat, indent=2, ensure_ascii=False))
+        return 0
     print(ROW_FORMAT.format("name", "created", "expires", "last used", "scopes"))
     for key in api_keys:
         dates = [key[name].date().isoformat() if key[name] else "-" for name in ("created", "expires", "last_used")]

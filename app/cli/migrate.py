@@ -6,13 +6,14 @@ import sys
 
 import app.models  # noqa: F401  # declares the tables on which rights are granted
 from app.audit.retention import add_months
+from app.cli.text import pluralize
 from app.db.database import Database
 from app.db.migrate import UnsuitableRoleError, check_serving_role, grant_serving_rights, migrate
-from app.db.schema_version import LockTimeoutError
+from app.db.schema_version import REVISIONS, LockTimeoutError, MigrationFailedError
 from app.errors import UnavailableError
 from app.settings import InvalidSettingsError, Settings
 
-USER_ERRORS = (InvalidSettingsError, LockTimeoutError, UnsuitableRoleError, UnavailableError)
+USER_ERRORS = (InvalidSettingsError, LockTimeoutError, MigrationFailedError, UnsuitableRoleError, UnavailableError)
 """The errors that an operator can fix. Only their messages are printed, without a traceback."""
 
 
@@ -30,6 +31,15 @@ async def _add_months(url: str) -> None:
         await add_months(database)
 
 
+def _print_applied(revisions: list[str]) -> None:
+    if not revisions:
+        print(f"The schema is up to date (revision {REVISIONS[-1]}): nothing to migrate.")
+        return
+    print(f"Applied {len(revisions)} {pluralize(len(revisions), 'revision')}:")
+    for revision in revisions:
+        print(f"  {revision}")
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Upgrade the schema, and grant rights to the serving role if there is one.
 
@@ -42,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     url = settings.database_url.get_secret_value()
     if arguments.serving_role is not None:
         asyncio.run(check_serving_role(url, arguments.serving_role))
-    migrate(url)
+    _print_applied(migrate(url))
     asyncio.run(_add_months(url))
     if arguments.serving_role is not None:
         unapplied_statements = asyncio.run(grant_serving_rights(url, arguments.serving_role))

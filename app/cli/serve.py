@@ -2,9 +2,11 @@
 
 import argparse
 import asyncio
+import errno
 import gc
 import ipaddress
 import os
+import re
 import signal
 import socket
 import sys
@@ -19,7 +21,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from app.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from app.db.engine import missing_timeouts
-from app.db.schema_version import LockTimeoutError, schema_is_current
+from app.db.schema_version import LockTimeoutError, MigrationFailedError, schema_is_current
 from app.errors import UnavailableError
 from app.observability.logging import configure_logging
 from app.observability.multiprocess import multiprocess_directory
@@ -33,35 +35,55 @@ SHUTDOWN_GRACE_SECONDS = 20
 PORT_TIMEOUT_SECONDS = 5.0
 """Seconds to wait for the port to become free, because the workers of a killed server need some time to exit."""
 
+_HOST_NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
+"""Host names contain a letter: what has digits and dots only is a wrong IP address."""
+
 
 class CannotServeError(Exception):
     """The service cannot start. The message says what the operator can do."""
 
 
-USER_ERRORS = (CannotServeError, EmbeddedPostgresError, InvalidSettingsError, LockTimeoutError, UnavailableError)
+USER_ERRORS = (
+    CannotServeError,
+    EmbeddedPostgresError,
+    InvalidSettingsError,
+    LockTimeoutError,
+    MigrationFailedError,
+    UnavailableError,
+)
 """The errors that an operator can fix. Only their messages are printed, without a traceback."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to its parser."""
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--host", type=_host, default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=_port_number, default=8000, help="port to listen on (default: %(default)s)")
     parser.add_argument("--workers", type=_worker_count, default=1, help="number of processes (default: %(default)s)")
     parser.add_argument("--demo", action="store_true", help="fill an empty database with fictitious patients")
 
 
 def _port_number(text: str) -> int:
-    port = int(text)
+    port = int(text) if text.isdecimal() else 0
     if not 0 < port < 2**16:
-        raise argparse.ArgumentTypeError("must be 1 to 65535")
+        raise argparse.ArgumentTypeError("must be a number from 1 to 65535")
     return port
 
 
 def _worker_count(text: str) -> int:
-    workers = int(text)
+    workers = int(text) if text.isdecimal() else 0
     if workers < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
+        raise argparse.ArgumentTypeError("must be a number, 1 or more")
     return workers
+
+
+def _host(text: str) -> str:
+    with suppress(ValueError):
+        return str(ipaddress.ip_address(text))
+    if not _HOST_NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            "must be an IP address of this machine, such as 127.0.0.1 or 0.0.0.0 (all addresses), or its name"
+        )
+    return text
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -74,6 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
         EmbeddedPostgresError: the embedded server cannot run.
         InvalidSettingsError: a setting is invalid.
         LockTimeoutError: the embedded database cannot be migrated, because other transactions are using it.
+        MigrationFailedError: the embedded database cannot be migrated.
         UnavailableError: the database cannot be reached.
     """
     settings = Settings.load()
@@ -225,7 +248,15 @@ def _wait_for_port(host: str, port: int) -> None:
     while True:
         try:
             _bind((host, port), reuse_port=False).close()
+        except socket.gaierror:
+            raise CannotServeError(
+                f"There is no host {host}: set --host to an IP address of this machine, such as 127.0.0.1 or 0.0.0.0."
+            ) from None
         except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise CannotServeError(
+                    f"{host} is not an address of this machine: set --host to one, such as 127.0.0.1 or 0.0.0.0."
+                ) from None
             if time.monotonic() > deadline:
                 raise CannotServeError(
                     f"Cannot listen on {host} port {port}: {error.strerror}. Choose another port with --port."

@@ -16,6 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util import await_
 
+from app.connection_errors import CONNECTION_ERRORS, ConnectionFailedError, UnsuitableServerError, check_server
 from app.errors import UnavailableError
 
 CONNECT_TIMEOUT_SECONDS = 1.0
@@ -61,14 +62,6 @@ _POOLER_UNSUPPORTED_MESSAGE = (
     "DATABASE_URL points to a connection pooler, through which only `patients-api serve` works: "
     "give this command the URL of PostgreSQL itself."
 )
-_CONNECTION_ERRORS = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.TargetServerAttributeNotMatched,  # none of several hosts matches `target_session_attrs`
-)
-"""Errors that mean that a connection cannot be opened."""
 _SELECT_IS_PREPARED = "SELECT EXISTS (SELECT FROM pg_prepared_statements WHERE name = $1)"
 
 
@@ -99,9 +92,9 @@ class _Connector:
         """Open a connection.
 
         Raises:
-            UnavailableError: PostgreSQL cannot be reached. Also raised if the URL points to a pooler and this connector
-                was created without timeouts. Sessions behind a pooler always have the timeouts of their role, and the
-                connector cannot turn these off.
+            ConnectionFailedError: PostgreSQL cannot be reached, or its version or the encoding is unsuitable.
+            UnavailableError: the URL points to a pooler, and this connector was created without timeouts. Sessions
+                behind a pooler always have the timeouts of their role, and the connector cannot turn these off.
         """
         try:
             if not self._is_pooled:
@@ -114,8 +107,8 @@ class _Connector:
             if not self._with_timeouts:
                 raise UnavailableError(_POOLER_UNSUPPORTED_MESSAGE)
             return await self._open_pooled()
-        except _CONNECTION_ERRORS as error:
-            raise UnavailableError from error
+        except CONNECTION_ERRORS as error:
+            raise ConnectionFailedError(self._url, error) from error
 
     async def _open_pooled(self) -> asyncpg.Connection:
         connection = await self._open(_POOLER_SAFE_SETTINGS, statement_cache_size=0)
@@ -128,13 +121,19 @@ class _Connector:
         return connection
 
     async def _open(self, settings: dict[str, str], **options: Any) -> asyncpg.Connection:
-        return await asyncpg.connect(
+        connection = await asyncpg.connect(
             self._url,
             timeout=CONNECT_TIMEOUT_SECONDS,
             server_settings=settings,
             connection_class=_Connection,
             **options,
         )
+        try:
+            check_server(connection)
+        except UnsuitableServerError:
+            connection.terminate()
+            raise
+        return connection
 
     def prepared_statement_options(self) -> dict[str, Any]:
         """Return options for SQLAlchemy's asyncpg driver that determine how it prepares statements.

@@ -13,10 +13,16 @@ import migrations
 from app.db.base import Base
 from app.db.database import Database
 from app.db.engine import SESSION_SETTINGS
-from app.db.schema_version import LockTimeoutError
+from app.db.schema_version import LockTimeoutError, MigrationFailedError
 
 LOCK_NOT_AVAILABLE = "55P03"
 INSUFFICIENT_PRIVILEGE = "42501"
+_EXTENSION_NOT_AVAILABLE = ("0A000", "58P01")
+"""SQLSTATEs of `CREATE EXTENSION` if the server lacks the files of the extension."""
+_NO_USABLE_SCHEMA = "3F000"
+"""SQLSTATE of `CREATE TABLE` if the role may not even use the schema public."""
+_SCHEMA_ERRORS = "42"
+"""Class of the SQLSTATEs "syntax error or access rule violation", whose messages name tables but quote no data."""
 MIGRATION_LOCK_KEY = 0x70617469656E7473
 """Key of the advisory lock for migrations. The number is arbitrary (its bytes spell the word "patients"), but all
 versions must use the same number."""
@@ -24,25 +30,52 @@ _LOCK_POLL_INTERVAL_SECONDS = 0.1
 """Seconds between two attempts to acquire the migration lock."""
 
 
-def migrate(url: str) -> None:
+def migrate(url: str) -> list[str]:
     """Upgrade the database at `url` to the head revision. Processes that do this concurrently take turns.
+
+    Return the file names of the revisions that this call applied, without `.py`, in order.
 
     Raises:
         LockTimeoutError: another transaction held a lock for too long. All earlier revisions have been applied.
+        MigrationFailedError: PostgreSQL rejected a statement. All earlier revisions have been applied.
+        UnavailableError: the database cannot be reached.
     """
+    applied: list[str] = []
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))
     config.attributes["url"] = url
+    config.attributes["on_version_apply"] = lambda *, step, **_: applied.append(Path(step.up_revision.path).stem)
     try:
         command.upgrade(config, "head")
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
-            raise
+            raise MigrationFailedError(_explain_failure(error)) from None
         raise LockTimeoutError(
             "A migration gave up waiting for a lock, so that requests do not have to wait behind it: a long "
             "transaction, such as a dump, is running. All earlier revisions are applied. Run this command again when "
             "that transaction has ended."
         ) from None
+    return applied
+
+
+def _explain_failure(error: DBAPIError) -> str:
+    """Return what is wrong and what to do. Only a message about the schema is quoted: others might contain data."""
+    sqlstate = getattr(error.orig, "sqlstate", None) or ""
+    message = str(getattr(error.orig, "__cause__", None) or error.orig).partition("\n")[0]
+    state = "All earlier revisions are applied."
+    if "extension" in message and sqlstate in _EXTENSION_NOT_AVAILABLE:
+        return (
+            f"A migration failed: {message}. Install the additional modules of PostgreSQL on the server (in many "
+            f"distributions the package postgresql-contrib), then run this command again. {state}"
+        )
+    if sqlstate in {INSUFFICIENT_PRIVILEGE, _NO_USABLE_SCHEMA}:
+        return (
+            f"A migration failed: {message}. Use the DATABASE_URL of the role that owns the database and its tables. "
+            f"{state}"
+        )
+    if sqlstate.startswith(_SCHEMA_ERRORS):
+        return f"A migration failed: {message}. Correct this in the database, then run this command again. {state}"
+    return f"A migration failed with SQLSTATE {sqlstate or 'unknown'}: see the log of PostgreSQL. {state}"
 
 
 def acquire_migration_lock(connection: Connection) -> None:
@@ -75,6 +108,19 @@ _SELECT_PARTITIONS = text(
 )
 
 
+_SELECT_ROLE_SETTINGS = text(
+    """
+    SELECT lower(split_part(setting, '=', 1)) || '=' || substr(setting, strpos(setting, '=') + 1)
+    FROM pg_db_role_setting
+    JOIN pg_roles ON pg_roles.oid = setrole
+    JOIN pg_database ON pg_database.oid = setdatabase
+    CROSS JOIN unnest(setconfig) AS setting
+    WHERE rolname = :role AND datname = current_database()
+    """
+)
+"""Selects the settings of a role in this database, as `name=value` with the name in lower case."""
+
+
 async def check_serving_role(url: str, role: str) -> None:
     """Check that `role` exists and does not have the rights of the role that owns the tables.
 
@@ -97,7 +143,7 @@ async def grant_serving_rights(url: str, role: str) -> list[str]:
     """Grant `role` only the rights that serving needs. For example, `role` may not change or delete journal entries.
 
     Also give `role` the session settings that a connection through a pooler cannot set itself, and return an empty
-    list. If the current role may not alter `role`, return instead the statements that add these settings. An operator
+    list. If the current role may not alter `role`, return instead the statements that add missing settings. An operator
     who may alter `role` must then run the statements, unless the service connects without a pooler.
     """
 
@@ -133,7 +179,9 @@ async def grant_serving_rights(url: str, role: str) -> list[str]:
         except ProgrammingError as error:
             if getattr(error.orig, "sqlstate", None) != INSUFFICIENT_PRIVILEGE:
                 raise
-            return role_settings
+            stored = set((await connection.execute(_SELECT_ROLE_SETTINGS, {"role": role})).scalars())
+            settings = zip(role_settings, SESSION_SETTINGS.items(), strict=True)
+            return [statement for statement, (key, value) in settings if f"{key.lower()}={value}" not in stored]
         return []
 
     async with Database(url, pool_size=1, with_timeouts=False) as database:

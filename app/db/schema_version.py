@@ -18,6 +18,10 @@ class LockTimeoutError(Exception):
     """A migration did not get a lock in time. The message tells the operator what to do."""
 
 
+class MigrationFailedError(Exception):
+    """PostgreSQL rejected a statement of a migration. The message tells the operator what to do."""
+
+
 async def schema_is_current(connection: AsyncConnection) -> bool:
     """Return whether the revision of the database is the head revision of this version of the service, or a newer one.
 

@@ -36,6 +36,7 @@ async def database_as_text(connection: asyncpg.Connection) -> str:
 
 async def test_a_key_is_shown_once(database_url: str, connection: asyncpg.Connection) -> None:
     """A key has 256 random bits and a recognizable prefix, and neither stored nor listed data contain it."""
+    await connection.execute("INSERT INTO hospitals (unique_id, hospital_name) VALUES ('hos123', 'A'), ('hos456', 'B')")
     limits = ("--hospital", "hos456", "--hospital", "hos123", "--expires", "2099-01-31")
     scopes = ("--scope", "patients:read", "--scope", "history:read")
     # the last day is a day in UTC, whatever the time zone of the command

@@ -3,10 +3,12 @@
 import asyncio
 import subprocess
 from contextlib import ExitStack
+from pathlib import Path
 
 import asyncpg
 import pytest
 
+import migrations
 from tests.processes import run_cli, running_cli, wait_until_blocked, wait_until_migrators_queue
 
 ADVISORY_LOCK = 0x70617469656E7473
@@ -37,8 +39,21 @@ async def test_migrating_again_keeps_schema_and_data(database_url: str, connecti
     """Migrating an up-to-date database succeeds and keeps its data."""
     await connection.execute("INSERT INTO hospitals (unique_id, hospital_name) VALUES ('hos', 'General Hospital')")
     before = await connection.fetch("SELECT * FROM alembic_version, hospitals")
-    assert run_cli("migrate", DATABASE_URL=database_url).returncode == 0
+    again = run_cli("migrate", DATABASE_URL=database_url)
+    expected = f"The schema is up to date (revision {before[0]['version_num']}): nothing to migrate.\n"
+    assert (again.returncode, again.stdout, again.stderr) == (0, expected, "")
     assert await connection.fetch("SELECT * FROM alembic_version, hospitals") == before
+
+
+async def test_migrate_names_the_revisions_that_it_applied(unmigrated_url: str, connection: asyncpg.Connection) -> None:
+    """The output has one line for each revision, and only revisions that were missing."""
+    names = sorted(path.stem for path in Path(migrations.__file__).parent.glob("versions/*.py"))
+    result = run_cli("migrate", DATABASE_URL=unmigrated_url)
+    assert (result.returncode, result.stderr) == (0, "")
+    first, *applied = result.stdout.splitlines()
+    assert first == f"Applied {len(names)} revisions:"
+    assert [line.strip() for line in applied] == names
+    assert await connection.fetchval("SELECT version_num FROM alembic_version") == names[-1][:11]
 
 
 async def test_interrupted_migration_can_be_repeated(unmigrated_url: str, connection: asyncpg.Connection) -> None:

@@ -24,7 +24,7 @@ from tests.support import ServiceProcess, eventually, temporary_database
 
 LENIENT_SEARCH_TIMEOUT_SECONDS = 5.0
 """Limit for searches by applications in pytest's process: a busy machine may stand still for the second that the
-service allows. Tests of the limit itself use the service's own."""
+service allows. PostgreSQL's own limit for each statement stays, and is what tests of slow searches reach."""
 NON_DURABLE_SERVER_OPTIONS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 """PostgreSQL settings that give up durability: losing test data does no harm."""
 

@@ -71,7 +71,7 @@ class AccessEventSource(RecordPastSource):
     response_description="The entries, newest first.",
     response_model=list[AuditEntry],
     openapi_extra=requires(Scope.AUDIT_READ) | request_parameters(query=AuditParameters),
-    responses=problem_responses(422, errors=PAGE_ERRORS, is_read=True) | {200: {"headers": page_headers("/audit/")}},
+    responses=problem_responses(422, errors=PAGE_ERRORS) | {200: {"headers": page_headers("/audit/")}},
 )
 @passthrough
 async def list_audit_entries(request: Request) -> Response:
@@ -106,6 +106,6 @@ def add_access_route(router: APIRouter, resource: ResourceApi[Any, Any]) -> None
         response_description="Accesses and changes, newest first.",
         response_model=list[AccessEntry],
         openapi_extra=requires(Scope.AUDIT_READ) | request_parameters(query=PageParameters),
-        responses=problem_responses(404, 422, noun=noun, errors=PAGE_ERRORS, is_read=True)
+        responses=problem_responses(404, 422, noun=noun, errors=PAGE_ERRORS)
         | {200: {"headers": page_headers(f"{router.prefix}/{{unique_id}}/access/")}},
     )(passthrough(list_access))

@@ -61,7 +61,7 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
         response_description=f"All {noun}s, or a page of them.",
         response_model=list[representation],  # type: ignore[valid-type]
         openapi_extra=requires(resource.read_scope) | request_parameters(query=resource.list_parameters),
-        responses=problem_responses(422, errors=PAGE_ERRORS, is_read=True)
+        responses=problem_responses(422, errors=PAGE_ERRORS)
         | {200: {"headers": {**page_headers(path), **TOTAL_COUNT_HEADER}}},
     )
     @passthrough
@@ -104,7 +104,7 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
         openapi_extra=requires(resource.read_scope)
         | request_parameters(headers=(IF_NONE_MATCH, *resource.get_headers)),
         responses=problem_responses(
-            404, *((422,) if resource.get_errors else ()), noun=noun, errors=resource.get_errors, is_read=True
+            404, *((422,) if resource.get_errors else ()), noun=noun, errors=resource.get_errors
         )
         | {200: {"headers": header_references("ETag")}}
         | not_modified_response("record"),

@@ -192,19 +192,22 @@ def problem_responses(
     conflict: ServiceError | None = None,
     errors: Sequence[JsonObject] = (),
     uses_database: bool = True,
-    is_read: bool = False,
 ) -> dict[int | str, JsonObject]:
     """Return the `responses` of an operation for `statuses`, 431, 500 and, if the operation uses the database, 503.
 
     `noun` names the missing record in the example of a 404 problem. `conflict` is the error in the example of a 409
-    problem. `errors` are the errors that the example of a 422 problem lists. `is_read` says that the operation changes
-    nothing, which `Route.is_read` says at run time.
+    problem. `errors` are the errors that the example of a 422 problem lists.
     """
     details = {404: NotFoundError(noun).detail, 409: (conflict or IdentifierRetiredError(noun, 3)).detail}
-    if is_read:
-        details[422] = ValidationFailedError.READ_DETAIL
     all_statuses = sorted({*statuses, 431, 500, *({503} if uses_database else ())})
     return {status: _problem_response(status, details.get(status), errors) for status in all_statuses}
+
+
+def refused_read_response(response: JsonObject) -> JsonObject:
+    """Return the 422 `response` of an operation that changes nothing, whose message does not speak of storing."""
+    media_type = response["content"][PROBLEM_MEDIA_TYPE]
+    example = {**media_type["example"], "detail": ValidationFailedError.READ_DETAIL}
+    return {**response, "content": {PROBLEM_MEDIA_TYPE: {**media_type, "example": example}}}
 
 
 def access_problem_responses(scope: Scope | None) -> dict[int | str, JsonObject]:

@@ -95,7 +95,7 @@ def add_history_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> No
         response_description="The versions, newest first.",
         response_model=list[Entry],
         openapi_extra=requires(Scope.HISTORY_READ) | request_parameters(query=PageParameters),
-        responses=problem_responses(404, 422, noun=noun, errors=PAGE_ERRORS, is_read=True)
+        responses=problem_responses(404, 422, noun=noun, errors=PAGE_ERRORS)
         | {200: {"headers": page_headers(history_path)}},
     )(passthrough(list_history))
 
@@ -114,7 +114,7 @@ def add_history_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> No
         response_description="The version.",
         response_model=Entry,
         openapi_extra=requires(Scope.HISTORY_READ) | request_parameters(headers=(IF_NONE_MATCH,)),
-        responses=problem_responses(404, 422, noun=noun, errors=_VERSION_ERRORS, is_read=True)
+        responses=problem_responses(404, 422, noun=noun, errors=_VERSION_ERRORS)
         | {200: {"headers": header_references("ETag")}}
         | not_modified_response("version"),
     )(get_version)

@@ -13,7 +13,7 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as ASGIScope
 
-from app.api.documentation import access_problem_responses, header_references
+from app.api.documentation import access_problem_responses, header_references, refused_read_response
 from app.api.services import get_services
 from app.audit.recorder import RequestAudit, requested_ids
 from app.auth.scopes import is_public, required_scope
@@ -74,6 +74,9 @@ class Route(APIRoute):
     def __init__(self, path: str, endpoint: Callable[..., Any], **keywords: Any) -> None:
         self.required_scope = required_scope(keywords.get("openapi_extra"))
         self.is_public = is_public(keywords.get("openapi_extra"))
+        has_read_scope = self.required_scope is not None and self.required_scope.is_read_only
+        self.is_read = has_read_scope or "GET" in (keywords.get("methods") or ("GET",))
+        """Whether requests change nothing. A search is a read although it is sent by POST, because of its scope."""
         responses = dict(keywords.get("responses") or {})
         success_status = keywords.get("status_code") or 200
         responses.setdefault(success_status, {})
@@ -82,17 +85,14 @@ class Route(APIRoute):
             responses = {**access_problem_responses(self.required_scope), **responses}
         if self.required_scope is not None:
             description += f" Needs the scope `{self.required_scope}`."
+        if self.is_read and 422 in responses:  # noqa: PLR2004  # only this problem says what was stored
+            responses[422] = refused_read_response(responses[422])
         for response in responses.values():
             response["headers"] = {**header_references("X-Request-ID"), **response.get("headers", {})}
         super().__init__(path, endpoint, **{**keywords, "responses": responses, "description": description})
         if getattr(endpoint, _PASSTHROUGH_ATTRIBUTE, False):
             _check_passthrough(self)
             self.app = _as_asgi(self._authenticated_and_audited(self._call_endpoint))
-
-    @property
-    def is_read(self) -> bool:
-        """Whether requests change nothing. A search is a read although it is sent by POST, because of its scope."""
-        return "GET" in (self.methods or ()) or (self.required_scope is not None and self.required_scope.is_read_only)
 
     def matches(self, scope: MutableMapping[str, Any]) -> tuple[Match, MutableMapping[str, Any]]:
         """Match a request against the path of the route.

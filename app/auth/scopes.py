@@ -68,9 +68,7 @@ def is_public(openapi_extra: dict[str, Any] | None) -> bool:
     Raises:
         ValueError: the route declares neither that it is public nor which credentials it needs.
     """
-    if openapi_extra is None or "security" not in openapi_extra:
-        raise ValueError("A route must declare openapi_extra=requires(Scope.…), ANY_CREDENTIALS or PUBLIC_ROUTE.")
-    return not openapi_extra["security"]
+    return not _declared_security(openapi_extra)
 
 
 def required_scope(openapi_extra: dict[str, Any] | None) -> Scope | None:
@@ -81,7 +79,12 @@ def required_scope(openapi_extra: dict[str, Any] | None) -> Scope | None:
     Raises:
         ValueError: the route declares neither that it is public nor which credentials it needs.
     """
-    if is_public(openapi_extra) or openapi_extra is None:
-        return None
-    scopes = next(iter(openapi_extra["security"][0].values()))
-    return Scope(scopes[0]) if scopes else None
+    scopes = {scope for schemes in _declared_security(openapi_extra) for names in schemes.values() for scope in names}
+    return Scope(scopes.pop()) if scopes else None
+
+
+def _declared_security(openapi_extra: dict[str, Any] | None) -> list[dict[str, list[str]]]:
+    if openapi_extra is None or "security" not in openapi_extra:
+        raise ValueError("A route must declare openapi_extra=requires(Scope.…), ANY_CREDENTIALS or PUBLIC_ROUTE.")
+    security: list[dict[str, list[str]]] = openapi_extra["security"]
+    return security

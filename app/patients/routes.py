@@ -84,7 +84,6 @@ resource = ResourceApi(
     responses=problem_responses(
         *(400, 413, 415, 422),
         errors=[{"loc": ["body", "search"], "msg": "Must have at most 8 words", "type": "search_words"}],
-        is_read=True,
     )
     | {200: {"headers": {**NEXT_CURSOR_HEADER, **TOTAL_COUNT_HEADER}}},
 )

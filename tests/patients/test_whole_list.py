@@ -61,18 +61,10 @@ async def filled_database(module_database_url: str) -> str:
 
 
 @pytest.fixture
-async def large_database_url(postgres_url: str, filled_database: str) -> AsyncIterator[str]:
+async def database_url(postgres_url: str, filled_database: str) -> AsyncIterator[str]:
     """Yield a copy of the database of 100,000 patients."""
     async with temporary_database(postgres_url, template=filled_database) as url:
         yield url
-
-
-@pytest.fixture
-async def connection(large_database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """Yield a connection to the copy that bypasses the service."""
-    connection = await asyncpg.connect(large_database_url)
-    yield connection
-    await connection.close()
 
 
 def stream_list_chunks(client: httpx.Client) -> Generator[bytes, None, None]:
@@ -82,9 +74,9 @@ def stream_list_chunks(client: httpx.Client) -> Generator[bytes, None, None]:
 
 
 @pytest.mark.alone
-def test_whole_list_in_constant_memory(serve: Serve, large_database_url: str) -> None:
+def test_whole_list_in_constant_memory(serve: Serve, database_url: str) -> None:
     """The whole list has all patients once and in order, begins at once, and needs memory independent of it."""
-    served = serve(DATABASE_URL=large_database_url)
+    served = serve(DATABASE_URL=database_url)
     pid = served.process.pid
     first_bytes = []
     with httpx.Client(base_url=served.url, timeout=30) as client:
@@ -105,9 +97,9 @@ def test_whole_list_in_constant_memory(serve: Serve, large_database_url: str) ->
 
 
 @pytest.mark.alone
-async def test_stalled_readers_hold_no_connection_and_little_memory(serve: Serve, large_database_url: str) -> None:
+async def test_stalled_readers_hold_no_connection_and_little_memory(serve: Serve, database_url: str) -> None:
     """20 clients that request the whole list and read nothing hold no connection of the pool and little memory."""
-    served = serve(DATABASE_URL=large_database_url, PATIENTS_POOL_SIZE="2")
+    served = serve(DATABASE_URL=database_url, PATIENTS_POOL_SIZE="2")
     pid = served.process.pid
     with ExitStack() as stack:
         resident = resident_bytes(pid)
@@ -137,10 +129,10 @@ async def test_stalled_readers_hold_no_connection_and_little_memory(serve: Serve
 
 @pytest.mark.crowd
 async def test_database_loss_midway_truncates_the_response(
-    serve: Serve, postgres_url: str, large_database_url: str, connection: asyncpg.Connection
+    serve: Serve, postgres_url: str, database_url: str, connection: asyncpg.Connection
 ) -> None:
     """A list that cannot be finished is a truncated response, which every client notices, not a shorter list."""
-    served = serve(DATABASE_URL=large_database_url)
+    served = serve(DATABASE_URL=database_url)
     administration = await asyncpg.connect(database_url_for(postgres_url, "postgres"))
     name = await connection.fetchval("SELECT current_database()")
     received = b""
@@ -168,10 +160,10 @@ async def test_database_loss_midway_truncates_the_response(
 
 @pytest.mark.crowd
 async def test_whole_list_under_concurrent_inserts_and_deletes(
-    serve: Serve, large_database_url: str, connection: asyncpg.Connection
+    serve: Serve, database_url: str, connection: asyncpg.Connection
 ) -> None:
     """Patients that stay are listed once each, whatever is inserted and deleted around them meanwhile."""
-    served = serve(DATABASE_URL=large_database_url)
+    served = serve(DATABASE_URL=database_url)
     body = b""
     changes = 0
     async with httpx.AsyncClient(base_url=served.url, timeout=30) as client, client.stream("GET", LIST) as response:
@@ -199,9 +191,9 @@ async def test_whole_list_under_concurrent_inserts_and_deletes(
 
 
 @pytest.mark.crowd
-def test_reader_disconnect_is_logged_as_incomplete_not_as_error(serve: Serve, large_database_url: str) -> None:
+def test_reader_disconnect_is_logged_as_incomplete_not_as_error(serve: Serve, database_url: str) -> None:
     """A client that disconnects midway is logged as an incomplete response, not an error; the pool stays whole."""
-    served = serve(DATABASE_URL=large_database_url, PATIENTS_POOL_SIZE="1")
+    served = serve(DATABASE_URL=database_url, PATIENTS_POOL_SIZE="1")
     with httpx.Client(base_url=served.url, timeout=30) as client:
         for _ in range(3):
             stream = stream_list_chunks(client)

@@ -5,10 +5,10 @@ from datetime import date, datetime
 from typing import Any
 
 from sqlalchemy import exists, func, or_, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import contract
 from app.auth.principal import Principal
+from app.db.connection import Connection
 from app.doctors.schemas import DoctorCreate
 from app.doctors.service import DoctorService
 from app.hospitals.schemas import HospitalCreate
@@ -106,7 +106,7 @@ def _fictitious_patients() -> Iterator[dict[str, Any]]:
 DEMO_PRINCIPAL = Principal("demo")
 
 
-async def insert_demo_data(connection: AsyncConnection) -> None:
+async def insert_demo_data(connection: Connection) -> None:
     """Insert the demo data if the database has never contained any record. Otherwise, leave the database unchanged."""
     # two services that start on the same database must not both insert the demo data
     await connection.execute(select(func.pg_advisory_xact_lock(DEMO_DATA_LOCK_KEY)))

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from app.db.embedded import EmbeddedPostgresError
+from app.embedded.server import EmbeddedPostgresError
 from benchmarks.sides import SideError
 
 

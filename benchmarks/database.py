@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 
 import migrations
-from app.db.embedded import EmbeddedPostgres
+from app.embedded.server import EmbeddedPostgres
 from benchmarks import load
 
 BENCHMARKS_DIRECTORY = Path(__file__).parent

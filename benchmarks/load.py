@@ -12,12 +12,12 @@ from pathlib import Path
 
 import asyncpg
 from sqlalchemy import func, insert, literal_column, select, text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.cli.journal import JOURNALED_SERVICES
+from app.db.connection import Connection
 from app.db.database import Database
-from app.db.embedded import EmbeddedPostgres
 from app.db.migrate import migrate
+from app.embedded.server import EmbeddedPostgres
 from app.models import journal
 from app.records.journal_entries import record_snapshot
 from app.records.repository import Repository
@@ -85,7 +85,7 @@ async def _copy_register(connection: asyncpg.Connection, count: int, seed: int) 
             await _copy_rows(connection, f"patient_{name}s", ("patient_id", f"{name}_id"), links)
 
 
-async def _write_journal(connection: AsyncConnection, repository: type[Repository]) -> None:
+async def _write_journal(connection: Connection, repository: type[Repository]) -> None:
     """Insert the first entry of each record, as the service does when it creates one."""
     table = repository.table
     row = table.c
@@ -105,11 +105,10 @@ async def _write_journal(connection: AsyncConnection, repository: type[Repositor
 async def load_register(url: str, count: int, seed: int = 1) -> None:
     """Fill a migrated, empty database in one transaction; `url` must name a superuser."""
 
-    async def work(connection: AsyncConnection) -> None:
+    async def work(connection: Connection) -> None:
         # foreign keys hold by construction, and checking them row by row would double the time
         await connection.execute(text("SET LOCAL session_replication_role = replica"))
-        raw = await connection.get_raw_connection()
-        await _copy_register(raw.driver_connection, count, seed)
+        await _copy_register(connection.driver, count, seed)
         for statement in INSERT_NAME_WORDS:  # in place of the triggers, which are off
             await connection.execute(text(statement))
         await connection.execute(text("SET LOCAL session_replication_role = origin"))  # a trigger chains the journal

@@ -9,7 +9,7 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 
-from app.db.embedded import EmbeddedPostgres
+from app.embedded.server import EmbeddedPostgres
 
 MIGRATIONS_DIRECTORY = Path(__file__).parent
 

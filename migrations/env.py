@@ -8,8 +8,7 @@ from sqlalchemy import Connection, text
 
 import app.models  # noqa: F401  # declares the tables
 from app.db.base import Base
-from app.db.engine import create_engine
-from app.db.migrate import acquire_migration_lock
+from app.db.migrate import TRY_MIGRATION_LOCK, acquire_migration_lock, create_engine
 from migrations.autogenerate import exclude_partitions, split_revision
 
 SET_LOCK_TIMEOUT = "SET lock_timeout = '5s'"
@@ -30,10 +29,10 @@ def run_migrations(connection: Connection) -> None:
 
 
 async def run_migrations_online() -> None:
-    engine = create_engine(context.config.attributes.get("url") or os.environ["DATABASE_URL"], pool_size=1)
+    engine = create_engine(context.config.attributes.get("url") or os.environ["DATABASE_URL"])
     async with engine.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
-        await connection.run_sync(acquire_migration_lock)
+        await acquire_migration_lock(lambda: connection.scalar(TRY_MIGRATION_LOCK))
         await connection.execute(text(SET_LOCK_TIMEOUT))
         await connection.commit()
         await connection.execution_options(isolation_level="READ COMMITTED")

@@ -14,8 +14,8 @@ import pytest
 from fastapi import FastAPI
 
 from app.db import database
-from app.db.embedded import EmbeddedPostgres
 from app.db.migrate import migrate
+from app.embedded.server import EmbeddedPostgres
 from app.main import create_app
 from app.settings import Settings
 from tests.fork_server import start_command

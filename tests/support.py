@@ -4,13 +4,16 @@ import json
 import secrets
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+import pytest
+
+from app.db.pool import DriverConnection
 
 EXAMPLE_PATIENT: dict[str, Any] = {
     "patient_profile": {
@@ -157,3 +160,28 @@ class ServiceProcess:
     def log_entries(self) -> list[dict[str, Any]]:
         """Return its log entries so far."""
         return [json.loads(line) for line in self.stdout_lines]
+
+
+class SentStatement(NamedTuple):
+    """A statement that the service sent to PostgreSQL, such as BEGIN, with the values of its parameters."""
+
+    text: str
+    values: tuple[Any, ...]
+
+
+@contextmanager
+def recorded_statements() -> Iterator[list[SentStatement]]:
+    """Yield a list that grows by each statement that an application in this process sends to PostgreSQL."""
+    sent: list[SentStatement] = []
+
+    def recording(method: Callable[..., Any]) -> Callable[..., Any]:
+        def send(self: DriverConnection, text: str, *values: Any, **options: Any) -> Any:
+            sent.append(SentStatement(text.strip(), values))
+            return method(self, text, *values, **options)
+
+        return send
+
+    with pytest.MonkeyPatch.context() as patch:
+        for method in (DriverConnection.fetch, DriverConnection.execute):
+            patch.setattr(DriverConnection, method.__name__, recording(method))
+        yield sent

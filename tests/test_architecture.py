@@ -44,6 +44,7 @@ LAYERS = (
     "http",
     "models",
     "db",
+    "embedded",
     "connection_errors",
     "observability",
     "memory",
@@ -186,10 +187,12 @@ def test_commit_is_called_in_one_place_only() -> None:
 
 
 @pytest.mark.parametrize("name", ["begin", "rollback"])
-def test_begin_and_rollback_are_never_called(name: str) -> None:
-    """`begin` and `rollback` are never called in app/: `begin` commits at its end, and `rollback` hides the failure."""
+def test_transactions_begin_and_end_in_one_file_only(name: str) -> None:
+    """`begin` and `rollback` are called only in the module of `Database`, because a rollback would hide a failure."""
     uses = list(attribute_uses(name))
-    assert not uses, f"`{name}` is called at {uses}. Pass the work to Database.transaction, and raise to undo it."
+    assert {place.split(":")[0] for place in uses} == {"app/db/database.py"}, (
+        f"`{name}` is called at {uses}. Pass the work to Database.transaction, and raise to undo it."
+    )
 
 
 @pytest.mark.parametrize("resource", RESOURCE_PACKAGES)

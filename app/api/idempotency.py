@@ -7,21 +7,20 @@ committed together with the record that the request wrote, or not at all.
 
 import hashlib
 import re
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import asyncpg
 import structlog
 from fastapi import Request
 from pydantic import BaseModel
-from sqlalchemy import ColumnElement, delete, func, null, select, tuple_, update
+from sqlalchemy import bindparam, delete, func, null, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth.principal import Principal
+from app.db.connection import Connection
 from app.db.database import Database
 from app.errors import ConflictError, FieldError, NotFoundError, UnavailableError, ValidationFailedError
 from app.models import idempotency_keys
@@ -38,6 +37,26 @@ KEY_PATTERN = r'^(?:[!#-~]{1,255}|"[!#-~]{1,255}")$'
 """Regular expression for the header: 1 to 255 visible ASCII characters except `"`, optionally in double quotes."""
 
 _EXPIRED = idempotency_keys.c.time < func.statement_timestamp() - KEY_RETENTION
+_IDENTITY_COLUMNS = idempotency_keys.primary_key.columns
+_IS_THIS_KEY = [column == bindparam(column.name, type_=column.type) for column in _IDENTITY_COLUMNS]
+_INSERT_STATEMENT = insert(idempotency_keys).values(
+    {column.name: bindparam(column.name) for column in (*_IDENTITY_COLUMNS, idempotency_keys.c.fingerprint)}
+)
+_CLAIM_STATEMENT = _INSERT_STATEMENT.on_conflict_do_update(
+    index_elements=list(_IDENTITY_COLUMNS),
+    set_={
+        "fingerprint": _INSERT_STATEMENT.excluded.fingerprint,
+        "time": func.statement_timestamp(),
+        "document": null(),
+    },
+    where=_EXPIRED,
+).returning(idempotency_keys.c.key)
+_SELECT_STORED = select(idempotency_keys).where(*_IS_THIS_KEY)
+_STORE_STATEMENT = (
+    update(idempotency_keys)
+    .where(*_IS_THIS_KEY)
+    .values(unique_id=bindparam("stored_id"), document=bindparam("stored_document"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +100,10 @@ class IdempotencyKey:
             ConflictError: the record that the earlier request wrote is gone, or no longer visible to the principal.
         """
         connection = repository.connection
-        renewed_values = {"fingerprint": self.fingerprint, "time": func.statement_timestamp(), "document": null()}
-        claim = (
-            insert(idempotency_keys)
-            .values(**self._identity, fingerprint=self.fingerprint)
-            .on_conflict_do_update(index_elements=list(self._identity), set_=renewed_values, where=_EXPIRED)
-            .returning(idempotency_keys.c.key)
-        )
-        if (await connection.execute(claim)).one_or_none() is not None:
+        claim_parameters = {**self._identity, "fingerprint": self.fingerprint}
+        if (await connection.execute(_CLAIM_STATEMENT, claim_parameters)).one_or_none() is not None:
             return None
-        stored = (await connection.execute(select(idempotency_keys).where(*self._is_this_key))).one()
+        stored = (await connection.execute(_SELECT_STORED, self._identity)).one()
         if stored.document is not None and stored.fingerprint != self.fingerprint:
             message = "Was sent before with another body; a new request needs a new key"
             raise ValidationFailedError([FieldError(("header", "Idempotency-Key"), message, "idempotency_key_reused")])
@@ -100,20 +113,17 @@ class IdempotencyKey:
                 return Record(stored.unique_id, stored.document)
         raise ConflictError("What the first request with this Idempotency-Key made is no longer there.")
 
-    async def store(self, connection: AsyncConnection, record: Record) -> None:
+    async def store(self, connection: Connection, record: Record) -> None:
         """Store `record`, which the request wrote, in the row of this key.
 
         `connection` must be in the transaction that wrote the record.
         """
-        await connection.execute(update(idempotency_keys).where(*self._is_this_key).values(record._asdict()))
+        stored_values = {"stored_id": record.unique_id, "stored_document": record.document}
+        await connection.execute(_STORE_STATEMENT, {**self._identity, **stored_values})
 
     @property
     def _identity(self) -> dict[str, Any]:
         return {"principal": self.principal_name, "method": self.method, "path": self.path, "key": self.key}
-
-    @property
-    def _is_this_key(self) -> Sequence[ColumnElement[bool]]:
-        return [idempotency_keys.c[name] == value for name, value in self._identity.items()]
 
 
 async def delete_expired_keys(database: Database) -> None:
@@ -126,11 +136,11 @@ async def delete_expired_keys(database: Database) -> None:
         tuple_(*idempotency_keys.primary_key).in_(batch.with_for_update(skip_locked=True))
     )
 
-    async def work(connection: AsyncConnection) -> int:
+    async def work(connection: Connection) -> int:
         return (await connection.execute(statement)).rowcount
 
     try:
         while await database.transaction(work) == PRUNE_BATCH_SIZE:
             pass
-    except (DBAPIError, UnavailableError) as error:
+    except (asyncpg.PostgresError, UnavailableError) as error:
         log.warning("expired keys were not removed", error=type(error).__name__)

@@ -5,13 +5,13 @@ from typing import Any, Generic, TypeVar, cast
 
 from fastapi import Request, Response
 from pydantic import BaseModel
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.api.idempotency import IdempotencyKey
 from app.api.responses import record_response
 from app.api.services import get_services
 from app.audit.recorder import RequestAudit
 from app.auth.principal import Principal
+from app.db.connection import Connection
 from app.db.database import TransactionRunner
 from app.db.transaction_batching import MAX_BATCH_COST
 from app.identifiers import is_identifier
@@ -67,7 +67,7 @@ class WriteRequest(Generic[S]):
         concurrent requests of the same kind to share the transaction.
         """
 
-        async def work(connection: AsyncConnection) -> Record | None:
+        async def work(connection: Connection) -> Record | None:
             service = self._service_class(connection, self._principal)
             record = None if self._key is None else await self._key.claim(service.repository)
             self._is_replayed = record is not None

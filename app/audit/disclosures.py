@@ -2,11 +2,10 @@
 
 from collections.abc import AsyncIterator
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from app.audit.recorder import COUNT_METHOD
 from app.audit.repository import AccessEvent, AuditPosition, list_access_events
 from app.audit.schemas import AccessEntry
+from app.db.connection import Connection
 from app.paths import SEARCH_SUFFIX, list_path, record_path
 
 _PATIENTS_ROUTE, _PATIENT_ROUTE = list_path("patients"), record_path("patients")
@@ -63,7 +62,7 @@ def access_entry(event: AccessEvent) -> AccessEntry:
 
 
 async def iter_disclosures(
-    connection: AsyncConnection, patient_id: str, batch_size: int = 1000
+    connection: Connection, patient_id: str, batch_size: int = 1000
 ) -> AsyncIterator[AccessEntry]:
     """Yield all accesses to a patient's record and profile, newest first.
 

@@ -22,10 +22,10 @@ from sqlalchemy import (
     literal_column,
     select,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth.principal import Principal
 from app.db.batching import Batcher
+from app.db.connection import Connection
 from app.db.database import Database
 from app.db.transaction_batching import execute_row, input_rows
 from app.identifiers import is_identifier
@@ -93,7 +93,7 @@ _INSERT_AUDIT_ROWS = _insert_statement()
 AuditRow = dict[str, Any]
 
 
-async def insert_audit_row(connection: AsyncConnection, row: AuditRow) -> None:
+async def insert_audit_row(connection: Connection, row: AuditRow) -> None:
     """Insert an audit row in the transaction of `connection`."""
     await execute_row(connection, _INSERT_AUDIT_ROWS, row)
 
@@ -113,7 +113,7 @@ class AuditRecorder:
 
         Raises:
             UnavailableError: the database is unreachable or overloaded.
-            sqlalchemy.exc.DBAPIError: the database rejects the row.
+            asyncpg.PostgresError: the database rejects the row.
         """
         await self._batcher.submit(row)
 
@@ -198,7 +198,7 @@ class RequestAudit:
         self.recorded = False
         await self.record(self.success_status)
 
-    async def insert(self, connection: AsyncConnection, unique_id: str | None) -> None:
+    async def insert(self, connection: Connection, unique_id: str | None) -> None:
         """Insert the audit row of a change in the transaction that makes the change.
 
         The caller has to set `recorded` after the commit. `unique_id` is the id of the changed record. If it is

@@ -1,6 +1,5 @@
 """Queries of the audit: the list of all entries, and the list of accesses to one patient."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, NamedTuple
@@ -25,11 +24,11 @@ from sqlalchemy import (
     union_all,
 )
 from sqlalchemy.dialects.postgresql import array
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.audit.recorder import FIRST_ERROR_STATUS
 from app.audit.schemas import AuditEntry, AuditParameters
 from app.db.base import ID_TEXT
+from app.db.connection import Connection
 from app.listing.query import SimpleListItem
 from app.models import Patient, Profile, audit, journal
 from app.models.audit import HAS_MANY_RECORDS, IS_SINGLE_RECORD
@@ -72,6 +71,7 @@ _TIME_PARAMETER, _SOURCE_PARAMETER, _NUMBER_PARAMETER = (
     bindparam("number", type_=BigInteger),
 )
 _ID_PARAMETER = bindparam("id", type_=ID_TEXT)
+_PATIENT_PARAMETER = bindparam("patient", type_=ID_TEXT)
 _LIMIT_PARAMETER = bindparam("limit", type_=Integer, literal_execute=True)
 _ZERO_LITERAL, _ONE_LITERAL, _TWO_LITERAL = (literal_column(text, Integer) for text in ("0", "1", "2"))
 
@@ -92,44 +92,45 @@ def _about_many(unique_id: ColumnElement[str]) -> ColumnElement[bool]:
     return and_(HAS_MANY_RECORDS, audit.c.ids.contains(cast(array([unique_id]), ARRAY(Text))))
 
 
-def _filter_conditions(query: AuditParameters) -> Iterator[ColumnElement[bool]]:
-    yield tuple_(audit.c.time, audit.c.id) < tuple_(_TIME_PARAMETER, _NUMBER_PARAMETER)
-    if query.principal is not None:
-        yield audit.c.principal == query.principal
-    if query.time__gte is not None:
-        yield audit.c.time >= query.time__gte
-
-
 def _newest_first(rows: Select[Any]) -> Select[Any]:
     columns = rows.selected_columns
     return rows.order_by(columns.time.desc(), columns.id.desc()).limit(_LIMIT_PARAMETER)
 
 
 async def list_entries(
-    connection: AsyncConnection, query: AuditParameters, before: AuditPosition, limit: int
+    connection: Connection, query: AuditParameters, before: AuditPosition, limit: int
 ) -> list[SimpleListItem]:
     """Return up to `limit` audit entries that match the query and are older than `before`, newest first."""
     if query.time__lt is not None:
         before = min(before, AuditPosition(query.time__lt))
-    rows = select(audit).where(*_filter_conditions(query))
-    if query.patient is not None:
+    filters = {"principal": query.principal, "time__gte": query.time__gte, "patient": query.patient}
+    statement = _entries_statement(frozenset(name for name, value in filters.items() if value is not None))
+    parameters = {"time": before.time, "number": before.number, "limit": limit, **filters}
+    return [
+        SimpleListItem(str(number), text, str(AuditPosition(time, 0, number)))
+        for time, number, text in await connection.execute(statement, parameters)
+    ]
+
+
+@cache
+def _entries_statement(filters: frozenset[str]) -> Select[Any]:
+    """Return the statement for a page of entries that match the `filters`, which are names of bind parameters."""
+    rows = select(audit).where(tuple_(audit.c.time, audit.c.id) < tuple_(_TIME_PARAMETER, _NUMBER_PARAMETER))
+    if "principal" in filters:
+        rows = rows.where(audit.c.principal == bindparam("principal", type_=ID_TEXT))
+    if "time__gte" in filters:
+        rows = rows.where(audit.c.time >= bindparam("time__gte", type_=DateTime(timezone=True)))
+    if "patient" in filters:
         rows = rows.where(audit.c.resource == Patient.__tablename__)
-        single_record_rows = _newest_first(rows.where(_about_one(_ID_PARAMETER))).subquery()
+        single_record_rows = _newest_first(rows.where(_about_one(_PATIENT_PARAMETER))).subquery()
         # materialized, because PostgreSQL would otherwise expect to find the patient soon and scan the audit by time
-        many_records_rows = rows.where(_about_many(_ID_PARAMETER)).cte("in_lists").prefix_with("MATERIALIZED")
+        many_records_rows = rows.where(_about_many(_PATIENT_PARAMETER)).cte("in_lists").prefix_with("MATERIALIZED")
         rows = select(union_all(select(single_record_rows), select(many_records_rows)).subquery())
     page_rows = _newest_first(rows).subquery("found")
     fields = [as_contract_json(page_rows.c[name]).label(name) for name in AuditEntry.model_fields]
     entry = select(*fields).correlate(page_rows).subquery("entry")
     document = select(cast(func.row_to_json(entry.table_valued()), Text)).correlate(page_rows).scalar_subquery()
-    statement = select(page_rows.c.time, page_rows.c.id, document).order_by(
-        page_rows.c.time.desc(), page_rows.c.id.desc()
-    )
-    parameters = {"time": before.time, "number": before.number, "id": query.patient, "limit": limit}
-    return [
-        SimpleListItem(str(number), text, str(AuditPosition(time, 0, number)))
-        for time, number, text in await connection.execute(statement, parameters)
-    ]
+    return select(page_rows.c.time, page_rows.c.id, document).order_by(page_rows.c.time.desc(), page_rows.c.id.desc())
 
 
 class AccessEvent(NamedTuple):
@@ -254,7 +255,7 @@ def _access_events_statement() -> Select[Any]:
 
 
 async def list_access_events(
-    connection: AsyncConnection, patient_id: str, before: AuditPosition, limit: int
+    connection: Connection, patient_id: str, before: AuditPosition, limit: int
 ) -> list[AccessEvent]:
     """Return up to `limit` events in which a patient or its profile was read or changed, newest first.
 

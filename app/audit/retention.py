@@ -3,11 +3,11 @@
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+import asyncpg
 import structlog
 from sqlalchemy import func, select, text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.db.connection import Connection
 from app.db.database import Database, set_local
 from app.errors import UnavailableError
 
@@ -43,7 +43,7 @@ class PruneResult(NamedTuple):
     rows: int
 
 
-async def drop_expired_months(connection: AsyncConnection, retention_days: int) -> PruneResult:
+async def drop_expired_months(connection: Connection, retention_days: int) -> PruneResult:
     """Drop the monthly partitions in which every row is more than `retention_days` days old.
 
     Return how many partitions and rows were dropped.
@@ -51,7 +51,7 @@ async def drop_expired_months(connection: AsyncConnection, retention_days: int) 
     Raises:
         app.db.database.LockNotAvailableError: a partition could not be locked in time, because the audit is in constant
             use.
-        sqlalchemy.exc.ProgrammingError: the connection's role lacks the privilege to do this (SQLSTATE 42501).
+        asyncpg.InsufficientPrivilegeError: the connection's role lacks the privilege to do this.
     """
     now: datetime = (await connection.execute(select(func.statement_timestamp()))).scalar_one()
     retention_start = now - timedelta(days=retention_days)
@@ -73,13 +73,13 @@ async def add_months(database: Database) -> None:
     If a month has no partition yet, its rows are stored in `audit_default`.
     """
 
-    async def work(connection: AsyncConnection) -> int:
+    async def work(connection: Connection) -> int:
         added: int = (await connection.execute(_ADD_MONTHS_STATEMENT)).scalar_one()
         return added
 
     try:
         added = await database.transaction(work)
-    except (DBAPIError, UnavailableError) as error:
+    except (asyncpg.PostgresError, UnavailableError) as error:
         log.warning("audit partitions not added", error=type(error).__name__)
     else:
         if added:

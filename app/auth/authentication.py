@@ -7,9 +7,9 @@ import time
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+import asyncpg
 import structlog
 from cachetools import LRUCache, TTLCache
-from sqlalchemy.exc import DBAPIError
 from starlette.requests import HTTPConnection
 
 from app.auth import keys
@@ -149,7 +149,7 @@ class Authenticator:
             return
         try:
             await self.database.transaction(lambda connection: keys.update_last_used(connection, used_names))
-        except (DBAPIError, UnavailableError, asyncio.CancelledError) as error:
+        except (asyncpg.PostgresError, UnavailableError, asyncio.CancelledError) as error:
             self._used_since_flush |= used_names
             if isinstance(error, asyncio.CancelledError):
                 raise

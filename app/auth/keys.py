@@ -6,12 +6,13 @@ import secrets
 from collections.abc import Collection
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, bindparam, func, insert, literal, or_, select, update
+from sqlalchemy import ARRAY, ColumnElement, any_, bindparam, func, insert, literal, or_, select, update
 from sqlalchemy.engine import RowMapping
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth.principal import Principal
 from app.auth.scopes import Scope
+from app.db.base import HUMAN_TEXT
+from app.db.connection import Connection
 from app.models import api_keys
 
 KEY_PREFIX = "papi_"
@@ -43,7 +44,7 @@ def key_digest(key: str) -> bytes:
 
 
 async def create(
-    connection: AsyncConnection,
+    connection: Connection,
     name: str,
     scopes: Collection[Scope],
     hospitals: Collection[str] | None = None,
@@ -75,14 +76,14 @@ def _folded_name(name: ColumnElement[str]) -> ColumnElement[str]:
     return func.lower(func.replace(name, " ", ""))
 
 
-async def revoke(connection: AsyncConnection, name: str) -> bool:
+async def revoke(connection: Connection, name: str) -> bool:
     """Revoke the key with this name. Return False if no key has the name, or if the key is already revoked."""
     is_active = (api_keys.c.name == name, api_keys.c.revoked.is_(None))
     statement = update(api_keys).where(*is_active).values(revoked=func.statement_timestamp()).returning(api_keys.c.name)
     return (await connection.execute(statement)).one_or_none() is not None
 
 
-async def list_keys(connection: AsyncConnection) -> list[RowMapping]:
+async def list_keys(connection: Connection) -> list[RowMapping]:
     """Return the table rows of all keys, including revoked and expired ones, ordered by name and without digests."""
     columns = [column for column in api_keys.columns if column.name != "digest"]
     return list((await connection.execute(select(*columns).order_by(api_keys.c.name))).mappings())
@@ -95,7 +96,7 @@ _SELECT_ACTIVE_KEY = select(api_keys.c.name, api_keys.c.scopes, api_keys.c.hospi
 )
 
 
-async def find_active(connection: AsyncConnection, key: str) -> tuple[Principal, datetime | None] | None:
+async def find_active(connection: Connection, key: str) -> tuple[Principal, datetime | None] | None:
     """Return the principal and the expiry time of an active key. The time is None if the key never expires.
 
     Return None if the key does not exist, has expired or is revoked.
@@ -108,9 +109,14 @@ async def find_active(connection: AsyncConnection, key: str) -> tuple[Principal,
     return Principal(f"{PRINCIPAL_PREFIX}{row.name}", scopes=scopes, hospitals=hospitals), row.expires
 
 
-async def update_last_used(connection: AsyncConnection, principal_names: Collection[str]) -> None:
+_UPDATE_LAST_USED = (
+    update(api_keys)
+    .where(api_keys.c.name == any_(bindparam("names", type_=ARRAY(HUMAN_TEXT))))
+    .values(last_used=func.statement_timestamp())
+)
+
+
+async def update_last_used(connection: Connection, principal_names: Collection[str]) -> None:
     """Store the current time as the last use of the API keys of these principals."""
     key_names = [principal.removeprefix(PRINCIPAL_PREFIX) for principal in principal_names]
-    await connection.execute(
-        update(api_keys).where(api_keys.c.name.in_(key_names)).values(last_used=func.statement_timestamp())
-    )
+    await connection.execute(_UPDATE_LAST_USED, {"names": key_names})

@@ -2,14 +2,13 @@
 
 import argparse
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from app.audit.disclosures import iter_disclosures
 from app.audit.recorder import command_row, insert_audit_row
 from app.audit.report import render_report
 from app.audit.schemas import AccessEntry
 from app.auth.principal import Principal
 from app.cli.database import DATABASE_ERRORS, run_in_transaction
+from app.db.connection import Connection
 from app.errors import NotFoundError
 from app.patients.service import PatientService
 from app.settings import Settings
@@ -27,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings = Settings.load()
     unique_id: str = arguments.unique_id
 
-    async def work(connection: AsyncConnection) -> list[AccessEntry]:
+    async def work(connection: Connection) -> list[AccessEntry]:
         principal = Principal("access-report")
         patients = PatientService(connection, principal)
         await patients.history.newest_version(unique_id)  # raises NotFoundError if no patient ever had this id

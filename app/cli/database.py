@@ -5,13 +5,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from typing import TypeVar
 
-from sqlalchemy.exc import ProgrammingError
-from sqlalchemy.ext.asyncio import AsyncConnection
+import asyncpg
 
+from app.db.connection import Connection
 from app.db.database import Database
-from app.db.embedded import EmbeddedPostgres, EmbeddedPostgresError, running_server_url
-from app.db.migrate import INSUFFICIENT_PRIVILEGE
 from app.db.schema_version import schema_is_current
+from app.embedded.server import EmbeddedPostgres, EmbeddedPostgresError, running_server_url
 from app.errors import UnavailableError
 from app.settings import InvalidSettingsError, Settings
 
@@ -36,7 +35,7 @@ DATABASE_ERRORS = (
 """The errors that `run_on_database` raises and that an operator can fix."""
 
 
-def run_in_transaction(work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+def run_in_transaction(work: Callable[[Connection], Awaitable[T]]) -> T:
     """Run `work` in one transaction on the database that `run_on_database` uses, and return its result.
 
     `work` may run several times, because a transaction that conflicts with others is retried. This function raises the
@@ -69,9 +68,7 @@ def run_on_database(work: Callable[[Database], Awaitable[T]], *, pool_size: int 
             url = running_server_url(settings.data_dir) or stack.enter_context(EmbeddedPostgres(settings.data_dir)).url
         try:
             return asyncio.run(_connect_and_run(url, work, pool_size))
-        except ProgrammingError as error:
-            if getattr(error.orig, "sqlstate", None) != INSUFFICIENT_PRIVILEGE:
-                raise
+        except asyncpg.InsufficientPrivilegeError:
             raise InsufficientPrivilegeError(
                 "The database role lacks the privilege to do this: use the DATABASE_URL of the role that migrates."
             ) from None

@@ -4,11 +4,10 @@ import argparse
 import sys
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from app.auth.principal import Principal
 from app.cli.database import DATABASE_ERRORS, run_in_transaction, run_on_database
 from app.cli.text import pluralize
+from app.db.connection import Connection
 from app.db.database import Database
 from app.errors import ConflictError, NotFoundError
 from app.patients.service import PatientService
@@ -41,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
         NotFoundError: there never was a record with this id.
     """
 
-    async def look(connection: AsyncConnection) -> None:
+    async def look(connection: Connection) -> None:
         service = ERASABLE_SERVICES[arguments.what](connection, Principal("erase"))
         if await service.history.latest_snapshot(arguments.unique_id) is None:
             raise NotFoundError(arguments.what)
@@ -59,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     former_profiles = arguments.former_profiles and FormerProfilePolicy(arguments.former_profiles)
 
-    async def erase(connection: AsyncConnection) -> ErasureResult:
+    async def erase(connection: Connection) -> ErasureResult:
         service = ERASABLE_SERVICES[arguments.what](connection, Principal("erase"))
         return await service.erase(arguments.unique_id, arguments.reason, former_profiles)
 

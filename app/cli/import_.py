@@ -13,13 +13,13 @@ from typing import BinaryIO, Self, TextIO
 
 from rich.progress import Progress
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.cli.database import DATABASE_ERRORS, run_on_database
 from app.cli.files import no_symlink_opener
 from app.cli.progress import progress_bar
 from app.cli.signals import exit_on_sigterm
 from app.cli.text import pluralize
+from app.db.connection import Connection
 from app.db.database import Database
 from app.errors import ConflictError
 from app.models import journal
@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
         stack.callback(error_report.print_first)
         import_run = _ImportRun(error_report, stack.enter_context(progress_bar()))
 
-        async def store(connection: AsyncConnection) -> None:
+        async def store(connection: Connection) -> None:
             for resource, path in files:
                 await import_run.import_file(connection, resource, path, overwrite=arguments.update)
             error_report.close()  # before the commit, so that nothing is stored if the errors cannot be written
@@ -141,7 +141,7 @@ class _ImportRun:
         """Number of rejected lines in all files that have been imported."""
         return sum(summary.rejected for summary in self._summaries.values())
 
-    async def import_file(self, connection: AsyncConnection, resource: str, path: str, *, overwrite: bool) -> None:
+    async def import_file(self, connection: Connection, resource: str, path: str, *, overwrite: bool) -> None:
         """Import one file in the transaction of `connection`, and report the progress and the rejected lines."""
         layout = Layout(RESOURCES[resource].service_class.repository_class)
         with _open_input(path) as (file, size):

@@ -7,11 +7,11 @@ from collections.abc import Collection
 from datetime import UTC, date, datetime, time
 
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth import keys
 from app.auth.scopes import Scope
 from app.cli.database import DATABASE_ERRORS, run_in_transaction
+from app.db.connection import Connection
 from app.identifiers import is_identifier
 from app.models import Hospital
 
@@ -84,7 +84,7 @@ def _create(arguments: argparse.Namespace) -> int:
     expires = arguments.expires and datetime.combine(arguments.expires, time.max, UTC)
     scopes = [Scope(scope) for scope in arguments.scope]
 
-    async def work(connection: AsyncConnection) -> str:
+    async def work(connection: Connection) -> str:
         await _check_hospitals(connection, arguments.hospital or ())
         return await keys.create(connection, arguments.name, scopes, arguments.hospital, expires)
 
@@ -92,7 +92,7 @@ def _create(arguments: argparse.Namespace) -> int:
     return 0
 
 
-async def _check_hospitals(connection: AsyncConnection, unique_ids: Collection[str]) -> None:
+async def _check_hospitals(connection: Connection, unique_ids: Collection[str]) -> None:
     """Check that all hospitals exist.
 
     Raises:

@@ -15,13 +15,13 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from typing import NoReturn, cast
 
+import asyncpg
 import structlog
 import uvicorn
-from sqlalchemy.exc import ProgrammingError
 
-from app.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
-from app.db.engine import missing_timeouts
+from app.db.pool import missing_timeouts
 from app.db.schema_version import LockTimeoutError, MigrationFailedError, schema_is_current
+from app.embedded.server import EmbeddedPostgres, EmbeddedPostgresError
 from app.errors import UnavailableError
 from app.observability.logging import configure_logging
 from app.observability.multiprocess import multiprocess_directory
@@ -165,7 +165,7 @@ async def _is_schema_current(url: str) -> bool:
                     "itself, then make the pooler reconnect (PgBouncer: RECONNECT)."
                 )
             return await schema_is_current(connection)
-    except ProgrammingError as error:
+    except asyncpg.InsufficientPrivilegeError as error:
         raise CannotServeError(
             "The role of DATABASE_URL may not read the tables: run `patients-api migrate --serving-role …` to allow it."
         ) from error

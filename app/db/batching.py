@@ -81,7 +81,7 @@ class Batcher(Generic[W, R]):
 
         Raises:
             UnavailableError: the database is unavailable or too busy.
-            sqlalchemy.exc.DBAPIError: the database rejects the batch, possibly because of another caller's item.
+            asyncpg.PostgresError: the database rejects the batch, possibly because of another caller's item.
         """
         submission: _Submission[W, R] = _Submission(item, asyncio.get_running_loop().create_future(), copy_context())
         self._waiting.append(submission)

@@ -9,16 +9,15 @@ time or the length of the queue, so they refuse the last requests of a burst eve
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from typing import Any, Protocol, Self, TypeVar
 
 import asyncpg
 from sqlalchemy import Executable, func, literal_column, select
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.db.bulkhead import Bulkhead
-from app.db.engine import create_engine
+from app.db.connection import Connection
+from app.db.pool import ConnectionPool
 from app.errors import ConflictError, ServiceError, UnavailableError
 from app.observability.metrics import CONNECTIONS_IN_USE, REQUESTS_WAITING
 from app.observability.statements import StatementInstrumentation
@@ -53,7 +52,8 @@ def set_local(settings: Mapping[str, str]) -> Executable:
     return select(*(func.set_config(name, value, literal_column("true")) for name, value in settings.items()))
 
 
-_SET_SEARCH_SETTINGS = set_local(SEARCH_SETTINGS)
+_SNAPSHOT = "ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_SET_SEARCH_SETTINGS = "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in SEARCH_SETTINGS.items())
 SET_SHORT_LOCK_TIMEOUT = set_local({"lock_timeout": "100ms"})
 """Statement for work that must not wait long for a lock, because requests queue behind it, and that can be repeated."""
 
@@ -91,23 +91,23 @@ async def translate_errors() -> AsyncIterator[None]:
     """
     try:
         yield
-    except DBAPIError as error:
-        sqlstate = getattr(error.orig, "sqlstate", None) or ""
+    except asyncpg.PostgresError as error:
+        sqlstate = error.sqlstate or ""
         if sqlstate in _RETRYABLE_STATES:
             raise SerializationError from error
         if sqlstate == _LOCK_NOT_AVAILABLE:
             raise LockNotAvailableError from error
-        if (
-            error.connection_invalidated
-            or sqlstate.startswith(_UNAVAILABLE_CLASSES)
-            or sqlstate == _READ_ONLY_TRANSACTION
-        ):
+        if sqlstate.startswith(_UNAVAILABLE_CLASSES) or sqlstate == _READ_ONLY_TRANSACTION:
             raise UnavailableError from error
         if sqlstate in _FOREIGN_KEY_STATES:
             raise ConflictError(
                 "A record linked to this one was deleted or linked at the same time. Retry the request."
             ) from error
         raise
+    except asyncpg.InterfaceError as error:
+        if isinstance(error, ValueError):  # a parameter has the wrong type, which is a defect of this service
+            raise
+        raise UnavailableError from error
 
 
 class AdmissionQueue:
@@ -190,22 +190,20 @@ async def _retry_on_conflict(attempt: Callable[[], Awaitable[T]], max_attempts: 
             attempt_number += 1
 
 
-async def run_in_savepoint(connection: AsyncConnection, work: Callable[[], Awaitable[T]]) -> T:
+async def run_in_savepoint(connection: Connection, work: Callable[[], Awaitable[T]]) -> T:
     """Run `work`, one part of a long transaction, in a savepoint and return its result.
 
     If the work conflicts with other transactions, only this part is retried and not the whole transaction.
     """
 
     async def attempt() -> T:
-        async with translate_errors(), connection.begin_nested():
+        async with translate_errors(), connection.savepoint():
             return await work()
 
     return await _retry_on_conflict(attempt)
 
 
-async def copy_rows(
-    connection: AsyncConnection, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]
-) -> None:
+async def copy_rows(connection: Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Insert rows into a table with COPY, in the transaction of `connection`.
 
     This calls the driver directly, because SQLAlchemy has no API for COPY.
@@ -214,9 +212,8 @@ async def copy_rows(
         UnavailableError: the connection is lost, or the server is shutting down or out of resources.
         asyncpg.PostgresError: the server rejects the rows.
     """
-    driver: Any = (await connection.get_raw_connection()).driver_connection
     try:
-        await driver.copy_records_to_table(table, records=rows, columns=columns)
+        await connection.driver.copy_records_to_table(table, records=rows, columns=columns)
     except asyncpg.PostgresError as error:
         if not (error.sqlstate or "").startswith(_UNAVAILABLE_CLASSES):
             raise
@@ -225,7 +222,7 @@ async def copy_rows(
         raise UnavailableError from error
 
 
-Work = Callable[[AsyncConnection], Awaitable[T]]
+Work = Callable[[Connection], Awaitable[T]]
 
 
 class TransactionRunner(Protocol):
@@ -256,32 +253,25 @@ class Database:
         `with_timeouts` limits the duration of transactions. Requests need this limit; commands that take minutes turn
         it off. `instrumentation`, if given, measures all statements.
         """
-        self.engine = create_engine(url, pool_size=pool_size, with_timeouts=with_timeouts)
-        self._measure_commit: Callable[[], AbstractContextManager[None]] = nullcontext
-        if instrumentation is not None:
-            instrumentation.instrument(self.engine)
-            self._measure_commit = instrumentation.measure_commit
+        self._pool = ConnectionPool(url, with_timeouts=with_timeouts)
+        self._instrumentation = instrumentation
         self._timeout_seconds = TRANSACTION_TIMEOUT_SECONDS if with_timeouts else None
         self._admission_queue = AdmissionQueue(pool_size)
         # these limits leave connections free for cheap requests, however much expensive work one principal has
         self._search_bulkhead = Bulkhead(max(1, pool_size // 2), max(1, pool_size // 4), REQUESTS_WAITING)
         self._transaction_bulkhead = Bulkhead(pool_size, max(1, pool_size * 3 // 4), REQUESTS_WAITING)
-        self._autocommit_engine = self.engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._snapshot_engine = self.engine.execution_options(
-            isolation_level="REPEATABLE READ", postgresql_readonly=True
-        )
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncConnection]:
+    async def read(self) -> AsyncIterator[Connection]:
         """Provide a connection for one SELECT.
 
         The SELECT is a transaction of its own, which saves the round trips of BEGIN and COMMIT.
         """
-        async with self._connect(self._autocommit_engine) as connection:
+        async with self._connect() as connection:
             yield connection
 
     @asynccontextmanager
-    async def search_snapshot(self, principal: str) -> AsyncIterator[AsyncConnection]:
+    async def search_snapshot(self, principal: str) -> AsyncIterator[Connection]:
         """Provide a connection for several SELECTs on one snapshot, on behalf of a principal.
 
         PostgreSQL plans each SELECT for its parameter values. All SELECTs together may take up to
@@ -295,25 +285,24 @@ class Database:
         enqueued_at = asyncio.get_running_loop().time()
         async with (
             self._search_bulkhead.slot(principal),
-            self._connect(self._snapshot_engine, SEARCH_TIMEOUT_SECONDS, enqueued_at) as connection,
+            self._connect(SEARCH_TIMEOUT_SECONDS, enqueued_at) as connection,
         ):
-            await connection.execute(_SET_SEARCH_SETTINGS)
+            await connection.begin(f"{_SNAPSHOT}; {_SET_SEARCH_SETTINGS}")
             yield connection
 
     @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[AsyncConnection]:
+    async def snapshot(self) -> AsyncIterator[Connection]:
         """Provide a connection for any number of SELECTs on one snapshot. Commands use it to read for a long time."""
-        async with self._connect(self._snapshot_engine) as connection:
+        async with self._connect() as connection:
+            await connection.begin(_SNAPSHOT)
             yield connection
 
     async def write(self, statement: Executable, parameters: Mapping[str, Any]) -> None:
         """Execute one statement in a transaction of its own. Its changes are durable when this method returns."""
-        async with self._connect(self._autocommit_engine) as connection:
+        async with self._connect() as connection:
             await connection.execute(statement, parameters)
 
-    async def transaction(
-        self, work: Callable[[AsyncConnection], Awaitable[T]], *, max_attempts: int = MAX_ATTEMPTS
-    ) -> T:
+    async def transaction(self, work: Callable[[Connection], Awaitable[T]], *, max_attempts: int = MAX_ATTEMPTS) -> T:
         """Run `work` in one transaction, commit it and return the result of `work`. On any error, nothing is stored.
 
         The caller must not send its response before this method returns, so that the response confirms only stored
@@ -322,10 +311,10 @@ class Database:
         """
 
         async def attempt() -> T:
-            async with self._connect(self.engine) as connection:
+            async with self._connect() as connection:
+                await connection.begin()
                 result = await work(connection)
-                with self._measure_commit():
-                    await connection.commit()
+                await connection.commit()
                 return result
 
         return await _retry_on_conflict(attempt, max_attempts)
@@ -345,15 +334,15 @@ class Database:
 
     @asynccontextmanager
     async def _connect(
-        self, engine: AsyncEngine, timeout_seconds: float | None = None, enqueued_at: float | None = None
-    ) -> AsyncIterator[AsyncConnection]:
+        self, timeout_seconds: float | None = None, enqueued_at: float | None = None
+    ) -> AsyncIterator[Connection]:
         try:
             async with (
                 self._admission_queue.slot(enqueued_at),
                 # the timeout starts here, so that it does not include the wait for a slot
                 asyncio.timeout(timeout_seconds or self._timeout_seconds),
                 translate_errors(),
-                engine.connect() as connection,
+                self._pooled_connection() as connection,
             ):
                 yield connection
                 self._admission_queue.note_progress()
@@ -364,9 +353,27 @@ class Database:
                 self._admission_queue.note_progress()
             raise
 
+    @asynccontextmanager
+    async def _pooled_connection(self) -> AsyncIterator[Connection]:
+        """Provide a connection from the pool. A transaction that is still open at the end is rolled back."""
+        driver = await self._pool.acquire()
+        connection = Connection(driver, self._instrumentation)
+        is_reusable = False  # not if this is cancelled, perhaps in the middle of a statement
+        try:
+            try:
+                yield connection
+            except Exception:
+                await connection.rollback()
+                is_reusable = True
+                raise
+            await connection.rollback()
+            is_reusable = True
+        finally:
+            (self._pool.release if is_reusable else self._pool.discard)(driver)
+
     async def close(self) -> None:
         """Close all connections."""
-        await self.engine.dispose()
+        await self._pool.close()
 
     async def __aenter__(self) -> Self:
         return self

@@ -1,18 +1,23 @@
 """Migrations: functions that upgrade a database to this version's schema and grant the serving role its rights."""
 
-import time
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import asyncpg
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, text
-from sqlalchemy.exc import DBAPIError, ProgrammingError
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import NullPool, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 import migrations
 from app.db.base import Base
+from app.db.connection import DIALECT, Connection
 from app.db.database import Database
-from app.db.engine import SESSION_SETTINGS
+from app.db.pool import SESSION_SETTINGS, open_connection
 from app.db.schema_version import LockTimeoutError, MigrationFailedError
 
 LOCK_NOT_AVAILABLE = "55P03"
@@ -78,18 +83,31 @@ def _explain_failure(error: DBAPIError) -> str:
     return f"A migration failed with SQLSTATE {sqlstate or 'unknown'}: see the log of PostgreSQL. {state}"
 
 
-def acquire_migration_lock(connection: Connection) -> None:
-    """Wait for the migration lock and acquire it. The session holds it across transactions, until the session ends.
+TRY_MIGRATION_LOCK = text(f"SELECT pg_try_advisory_lock({MIGRATION_LOCK_KEY})")
+"""Statement that returns whether it acquired the migration lock, which the session then holds until it ends."""
 
-    This function polls for the lock. Each attempt is a transaction of its own, so the connection must be in AUTOCOMMIT
-    mode. A single transaction that waited for the lock in PostgreSQL would hold a snapshot, and CREATE INDEX
-    CONCURRENTLY waits for all transactions that hold a snapshot. If the session that holds the lock built such an
-    index, the two sessions would wait for each other, which is a deadlock.
+
+async def acquire_migration_lock(try_lock: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until `try_lock`, which executes `TRY_MIGRATION_LOCK`, acquires the lock.
+
+    This function polls for the lock. Each attempt must be a transaction of its own. A single transaction that waited
+    for the lock in PostgreSQL would hold a snapshot, and CREATE INDEX CONCURRENTLY waits for all transactions that hold
+    a snapshot. If the session that holds the lock built such an index, the two sessions would wait for each other,
+    which is a deadlock.
     """
-    while True:
-        if connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": MIGRATION_LOCK_KEY}).scalar_one():
-            return
-        time.sleep(_LOCK_POLL_INTERVAL_SECONDS)
+    while not await try_lock():  # noqa: ASYNC110  # PostgreSQL offers no event
+        await asyncio.sleep(_LOCK_POLL_INTERVAL_SECONDS)
+
+
+def create_engine(url: str) -> AsyncEngine:
+    """Return an engine for Alembic, which needs SQLAlchemy's own connections. `url` must point to PostgreSQL itself."""
+
+    def connect() -> Any:
+        dbapi: Any = engine.dialect.dbapi
+        return dbapi.connect(async_creator_fn=partial(open_connection, url))
+
+    engine = create_async_engine("postgresql+asyncpg://", creator=connect, poolclass=NullPool, hide_parameters=True)
+    return engine
 
 
 class UnsuitableRoleError(Exception):
@@ -147,8 +165,8 @@ async def grant_serving_rights(url: str, role: str) -> list[str]:
     who may alter `role` must then run the statements, unless the service connects without a pooler.
     """
 
-    async def work(connection: AsyncConnection) -> list[str]:
-        quoted_role = connection.dialect.identifier_preparer.quote(role)
+    async def work(connection: Connection) -> list[str]:
+        quoted_role = DIALECT.identifier_preparer.quote(role)
         statements = [
             f"GRANT USAGE ON SCHEMA public, extensions TO {quoted_role}",
             f"GRANT SELECT ON alembic_version TO {quoted_role}",
@@ -167,18 +185,16 @@ async def grant_serving_rights(url: str, role: str) -> list[str]:
         for statement in statements:
             await connection.execute(text(statement))
         database_name = (await connection.execute(text("SELECT current_database()"))).scalar_one()
-        quoted_database = connection.dialect.identifier_preparer.quote(database_name)
+        quoted_database = DIALECT.identifier_preparer.quote(database_name)
         role_settings = [
             f"ALTER ROLE {quoted_role} IN DATABASE {quoted_database} SET {key} = '{value}'"
             for key, value in SESSION_SETTINGS.items()
         ]
         try:
-            async with connection.begin_nested():
+            async with connection.savepoint():
                 for setting in role_settings:
                     await connection.execute(text(setting))
-        except ProgrammingError as error:
-            if getattr(error.orig, "sqlstate", None) != INSUFFICIENT_PRIVILEGE:
-                raise
+        except asyncpg.InsufficientPrivilegeError:
             stored = set((await connection.execute(_SELECT_ROLE_SETTINGS, {"role": role})).scalars())
             settings = zip(role_settings, SESSION_SETTINGS.items(), strict=True)
             return [statement for statement, (key, value) in settings if f"{key.lower()}={value}" not in stored]
@@ -187,5 +203,9 @@ async def grant_serving_rights(url: str, role: str) -> list[str]:
     async with Database(url, pool_size=1, with_timeouts=False) as database:
         async with database.read() as connection:
             # the pool has one connection, so the transaction below runs in the session that holds the lock
-            await connection.run_sync(acquire_migration_lock)
+
+            async def try_lock() -> bool:
+                return bool((await connection.execute(TRY_MIGRATION_LOCK)).scalar_one())
+
+            await acquire_migration_lock(try_lock)
         return await database.transaction(work)

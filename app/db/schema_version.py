@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
+import asyncpg
 from sqlalchemy import text
-from sqlalchemy.exc import ProgrammingError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 import migrations
+from app.db.connection import Connection
 
-UNDEFINED_TABLE = "42P01"
 _MIGRATION_FILES = Path(migrations.__file__).parent.glob("versions/*.py")
 REVISIONS = sorted("_".join(path.stem.split("_")[:2]) for path in _MIGRATION_FILES)
 """Ids of all migration revisions, oldest first, taken from the file names. A test compares them with Alembic's ids."""
@@ -22,7 +21,7 @@ class MigrationFailedError(Exception):
     """PostgreSQL rejected a statement of a migration. The message tells the operator what to do."""
 
 
-async def schema_is_current(connection: AsyncConnection) -> bool:
+async def schema_is_current(connection: Connection) -> bool:
     """Return whether the revision of the database is the head revision of this version of the service, or a newer one.
 
     A revision that this version does not contain counts as newer. Deployments first expand the schema and contract it
@@ -30,8 +29,6 @@ async def schema_is_current(connection: AsyncConnection) -> bool:
     """
     try:
         revisions = (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalars().all()
-    except ProgrammingError as error:
-        if getattr(error.orig, "sqlstate", None) == UNDEFINED_TABLE:  # never migrated
-            return False
-        raise
+    except asyncpg.UndefinedTableError:  # never migrated
+        return False
     return any(revision == REVISIONS[-1] or revision not in REVISIONS for revision in revisions)

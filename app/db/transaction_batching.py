@@ -18,13 +18,13 @@ from enum import Enum
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
+import asyncpg
 from cachetools import TTLCache
 from sqlalchemy import CTE, ColumnClause, Executable, Row, bindparam, func, literal_column, select
 from sqlalchemy.dialects.postgresql import JSON
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.batching import Batcher
+from app.db.connection import Connection
 from app.db.database import SET_SHORT_LOCK_TIMEOUT, Database, LockNotAvailableError, TransactionRunner, Work
 from app.errors import ConflictError, ServiceError, UnavailableError
 
@@ -55,7 +55,7 @@ def input_rows(*columns: ColumnClause[Any], max_rows: int | None = MAX_BATCH_COS
 
 
 async def execute_row(
-    connection: AsyncConnection,
+    connection: Connection,
     statement: Executable,
     row: Mapping[str, Any],
     shared_parameters: Mapping[str, Any] | None = None,
@@ -69,7 +69,7 @@ async def execute_row(
     if isinstance(connection, _BatchedConnection) and not shared_parameters:
         return await connection.execute_row(statement, row)
     result = await connection.execute(statement, {"rows": [row], **(shared_parameters or {})})
-    return result.one_or_none() if result.returns_rows else None
+    return result.one_or_none()
 
 
 class _PendingStatement(NamedTuple):
@@ -82,21 +82,21 @@ class _PendingStatement(NamedTuple):
     result: asyncio.Future[Any]
 
 
-class _BatchedConnection(AsyncConnection):
+class _BatchedConnection(Connection):
     """The connection of a transaction that several requests share.
 
     It executes nothing until each request either waits for a statement or has finished. Requests of the same kind
     therefore execute the same statement together, even if some of them need more statements to get there.
     """
 
-    def __init__(self, connection: AsyncConnection) -> None:
-        super().__init__(connection.engine, connection.sync_connection)
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection.driver, connection.instrumentation)
         self._running_count = 0
         self._pending: list[_PendingStatement] = []
         self._all_waiting = asyncio.Event()
         self._has_failed = False
 
-    async def execute(self, statement: Any, parameters: Any = None) -> Any:  # type: ignore[override]
+    async def execute(self, statement: Any, parameters: Any = None) -> Any:
         """Wait until it is the turn of this statement, execute it and return its result."""
         return await self._enqueue(statement, parameters, None)
 
@@ -121,7 +121,7 @@ class _BatchedConnection(AsyncConnection):
 
         Raises:
             _BatchFailedError: the work of a transaction raised an error, for example because a record does not exist.
-            sqlalchemy.exc.DBAPIError: PostgreSQL rejected a statement, which aborts the whole batch.
+            asyncpg.PostgresError: PostgreSQL rejected a statement, which aborts the whole batch.
         """
         # a batch that waits longer is rolled back and its requests run alone, so that only the blocked request waits
         await super().execute(SET_SHORT_LOCK_TIMEOUT)
@@ -167,7 +167,7 @@ class _BatchedConnection(AsyncConnection):
         first, *_ = group.values()
         rows = [pending.row for pending in group.values()]
         result = await super().execute(first.statement, first.parameters if first.row is None else {"rows": rows})
-        rows_by_id = {row.unique_id: row for row in result} if first.row is not None and result.returns_rows else {}
+        rows_by_id = {row.unique_id: row for row in result} if first.row is not None else {}
         executed = set(map(id, group.values()))
         self._pending = [pending for pending in self._pending if id(pending) not in executed]
         self._running_count += len(group)
@@ -270,7 +270,7 @@ class TransactionBatcher:
             return [await self._database.transaction(transactions[0].work)]
         is_committing = False
 
-        async def run_transactions(connection: AsyncConnection) -> list[Any]:
+        async def run_transactions(connection: Connection) -> list[Any]:
             nonlocal is_committing
             results = await _BatchedConnection(connection).run_transactions(transactions)
             is_committing = True
@@ -288,5 +288,5 @@ def _is_safe_to_retry(error: Exception, *, is_committing: bool) -> bool:
     """Return whether a transaction that failed has certainly stored nothing and may succeed if it is retried."""
     if isinstance(error, UnavailableError):
         return isinstance(error, LockNotAvailableError)
-    has_sqlstate = isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) is not None
+    has_sqlstate = isinstance(error, asyncpg.PostgresError)
     return not is_committing or has_sqlstate or isinstance(error, ConflictError)

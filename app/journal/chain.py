@@ -34,8 +34,8 @@ from sqlalchemy import (
     union_all,
 )
 from sqlalchemy.dialects.postgresql import aggregate_order_by, distinct_on
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.db.connection import Connection
 from app.models import Profile, journal
 from app.records.journal_hash import content_hash, epoch_microseconds, hex_text
 
@@ -138,7 +138,7 @@ class ErasureCounts(NamedTuple):
     """Number of journal entries of other records that mentioned an erased record and were redacted."""
 
 
-async def count_erasures(connection: AsyncConnection) -> ErasureCounts:
+async def count_erasures(connection: Connection) -> ErasureCounts:
     """Count the erased records and the journal entries that can no longer be verified because of erasures."""
     removed = func.json_array_length(journal.c.erasure.op("->")("removed"))
     counts = select(
@@ -247,7 +247,7 @@ def _entries_removed_since() -> CTE:
     )
 
 
-async def read_journal_head(connection: AsyncConnection) -> JournalHead:
+async def read_journal_head(connection: Connection) -> JournalHead:
     """Return the current journal head.
 
     `connection` must not be in a transaction, so that each statement sees everything that was committed before the
@@ -263,7 +263,7 @@ async def read_journal_head(connection: AsyncConnection) -> JournalHead:
     return journal_head
 
 
-async def read_journal_head_at(connection: AsyncConnection, time: datetime) -> tuple[JournalHead, int]:
+async def read_journal_head_at(connection: Connection, time: datetime) -> tuple[JournalHead, int]:
     """Return the journal head at `time`, and the number of its entries that have since been removed by erasures."""
     entries, digest, removed = (await connection.execute(_head_statement(), {"time": time})).one()
     return JournalHead(time, entries, digest), removed

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, and_, case, cast, func, literal_column, or_, select
 from sqlalchemy.dialects.postgresql import JSONB, distinct_on
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.db.connection import Connection
 from app.journal import chain
 from app.models import journal
 from app.records.journal_entries import record_snapshot
@@ -34,7 +34,7 @@ class VerificationResult(NamedTuple):
     """Number of all discrepancies. A record may have two: one in its data and one in its hash chain."""
 
 
-async def verify_journal(connection: AsyncConnection, repository_class: type[Repository]) -> VerificationResult:
+async def verify_journal(connection: Connection, repository_class: type[Repository]) -> VerificationResult:
     """Compare all records of a resource with their newest journal entries, and verify the hash chains of the entries.
 
     One statement finds all discrepancies, so that records and entries are read from the same database snapshot.

@@ -5,9 +5,10 @@ from datetime import date
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, CursorResult, Select, bindparam, func, literal_column, null, select
+from sqlalchemy import ColumnElement, Select, bindparam, func, literal_column, null, select
 
 from app.db.base import ID_TEXT
+from app.db.connection import Result
 from app.listing.counting import RecordCount, count_from_sample, sample_statement
 from app.listing.keyset import (
     LIMIT_PARAMETER,
@@ -191,11 +192,8 @@ class Listing:
         """Execute a statement that selects a single number, and return this number."""
         return int((await self._execute(statement, parameters)).scalar_one())
 
-    async def _execute(self, statement: Select[Any], parameters: Mapping[str, Any]) -> CursorResult[Any, Any, Any, Any]:
-        rows: CursorResult[Any, Any, Any, Any] = await self.connection.execute(
-            statement, {**parameters, **self._scope_parameters}
-        )
-        return rows
+    async def _execute(self, statement: Select[Any], parameters: Mapping[str, Any]) -> Result:
+        return await self.connection.execute(statement, {**parameters, **self._scope_parameters})
 
 
 _AFTER_ID_PARAMETER = bindparam("after_id", type_=ID_TEXT)

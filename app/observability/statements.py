@@ -6,17 +6,13 @@ Only the text of a statement is recorded. In this text, placeholders stand for t
 import hashlib
 import re
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import structlog
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, StatusCode, Tracer
-from sqlalchemy import event
-from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.observability import metrics
 from app.request_state import current_request
@@ -28,6 +24,9 @@ _FROM_PATTERN = re.compile(r"\bFROM\s+(\w+)")
 _MAX_LOGGED_DIGESTS = 1000
 """Maximum number of slow statements whose text each process logs. The number is limited because filters can produce any
 number of different texts."""
+
+
+COMMIT = "COMMIT"
 
 
 class _StatementName(NamedTuple):
@@ -43,15 +42,15 @@ class _StatementName(NamedTuple):
         return f"{self.operation} {self.table}".rstrip()
 
 
-_COMMIT_NAME = _StatementName("COMMIT", "")
-
-
-@lru_cache(maxsize=256)  # about as many as SQLAlchemy's cache of compiled statements holds
+@lru_cache(maxsize=256)
 def _statement_name(text: str, table_names: frozenset[str]) -> _StatementName:
     """Return the name of the statement with this text. If the statement writes, its first write determines the name.
 
-    Otherwise, the operation is `SELECT`, and the table is the first of `table_names` that the statement reads.
+    Otherwise, the operation is `SELECT`, and the table is the first of `table_names` that the statement reads. A COMMIT
+    has no table.
     """
+    if text == COMMIT:
+        return _StatementName(COMMIT, "")
     if (write := _WRITE_PATTERN.search(text)) is not None:
         operation, table = filter(None, write.groups())
         return _StatementName(operation, table)
@@ -60,7 +59,7 @@ def _statement_name(text: str, table_names: frozenset[str]) -> _StatementName:
 
 
 class StatementInstrumentation:
-    """Measures the database statements of an engine.
+    """Measures the statements of all connections of a database.
 
     A statement that takes at least `slow_threshold_seconds` is logged as a warning. If there is a `tracer`, each
     statement of a traced request becomes a span of the request.
@@ -72,48 +71,10 @@ class StatementInstrumentation:
         self._tracer = tracer
         self._logged_digests: set[str] = set()
 
-    def instrument(self, engine: AsyncEngine) -> None:
-        """Measure all statements that `engine` executes from now on.
-
-        The time that BEGIN takes is counted as part of the first statement of a transaction.
-        """
-        event.listen(engine.sync_engine, "before_cursor_execute", self._before_execute)
-        event.listen(engine.sync_engine, "after_cursor_execute", self._after_execute)
-        event.listen(engine.sync_engine, "handle_error", self._handle_error)
-
-    @contextmanager
-    def measure_commit(self) -> Iterator[None]:
-        """Measure the commit in the body of the `with` statement. The engine has no event for the end of a commit."""
-        began = time.perf_counter()
-        error: BaseException | None = None
-        try:
-            yield
-        except BaseException as failure:
-            error = failure
-            raise
-        finally:
-            self._record(_COMMIT_NAME, "COMMIT", began, error)
-
-    @staticmethod
-    def _before_execute(_: object, __: object, ___: object, ____: object, context: Any, _____: object) -> None:
-        context.began = time.perf_counter()
-
-    def _after_execute(self, _: object, __: object, statement: str, ___: object, context: Any, ____: object) -> None:
-        self._record_executed(context, statement, None)
-
-    def _handle_error(self, failure: ExceptionContext) -> None:
-        context: Any = failure.execution_context
-        if hasattr(context, "began"):  # it is missing if the error concerns a connection and no statement
-            self._record_executed(context, failure.statement or "", failure.original_exception)
-
-    def _record_executed(self, context: Any, statement: str, error: BaseException | None) -> None:
-        # the compiled text is used because limits, which have no placeholders, are inserted only after it is compiled
-        text = statement if context.compiled is None else context.compiled.string
-        self._record(_statement_name(text, self._table_names), text, context.began, error)
-        del context.began  # if fetching the rows fails, that must not count as a second statement
-
-    def _record(self, name: _StatementName, text: str, began: float, error: BaseException | None) -> None:
+    def record(self, text: str, began: float, error: Exception | None) -> None:
+        """Record that a statement or a COMMIT has ended. `began` is its start by `time.perf_counter`."""
         seconds = time.perf_counter() - began
+        name = _statement_name(text, self._table_names)
         metrics.statement_histogram(*name).observe(seconds)
         if seconds >= self._slow_threshold_seconds:
             self._warn_slow(name, text, seconds)
@@ -139,7 +100,7 @@ class StatementInstrumentation:
         )
 
     @staticmethod
-    def _write_span(tracer: Tracer, name: _StatementName, seconds: float, error: BaseException | None) -> None:
+    def _write_span(tracer: Tracer, name: _StatementName, seconds: float, error: Exception | None) -> None:
         """Create the span of a statement that has just ended, following OpenTelemetry's conventions for databases."""
         attributes = {
             "db.system.name": "postgresql",

@@ -2,9 +2,9 @@
 
 from sqlalchemy import Text, bindparam, case, cast, delete, func, insert, null, select, text, update
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, aggregate_order_by
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth.principal import Principal
+from app.db.connection import Connection
 from app.identifiers import new_identifier
 from app.models import (
     Patient,
@@ -44,7 +44,7 @@ _SELECT_CAN_CLEAR_STATISTICS = text("SELECT current_setting('server_version_num'
 _ANALYZE_STATEMENT = text(f"ANALYZE {', '.join(PERSONAL_DATA_TABLES)}")
 
 
-async def renew_statistics(connection: AsyncConnection) -> None:
+async def renew_statistics(connection: Connection) -> None:
     """Rebuild the planner statistics of all tables with personal data, to remove erased values from the statistics.
 
     Call this function after the erasure is committed. An earlier call has no effect. Statistics contain values of the
@@ -57,9 +57,7 @@ async def renew_statistics(connection: AsyncConnection) -> None:
     await connection.execute(_ANALYZE_STATEMENT)
 
 
-async def erase_traces(
-    connection: AsyncConnection, resource: str, unique_id: str, reason: str, principal: Principal
-) -> int:
+async def erase_traces(connection: Connection, resource: str, unique_id: str, reason: str, principal: Principal) -> int:
     """Remove a deleted record from the journal, the stored responses and the audit.
 
     Return the number of removed journal entries. A new journal entry records the erasure. This entry has a token in
@@ -68,7 +66,7 @@ async def erase_traces(
     entry's new content. The hash chains can therefore still be verified.
 
     Raises:
-        sqlalchemy.exc.ProgrammingError: the role of the connection lacks the privilege (SQLSTATE 42501).
+        asyncpg.InsufficientPrivilegeError: the role of the connection lacks the privilege.
     """
     token = new_identifier("erased")
     await connection.execute(ALLOW_ERASURE)
@@ -91,7 +89,7 @@ async def erase_traces(
     return len(removed)
 
 
-async def _pseudonymize_audit(connection: AsyncConnection, resource: str, unique_id: str, token: str) -> None:
+async def _pseudonymize_audit(connection: Connection, resource: str, unique_id: str, token: str) -> None:
     """Replace the record's id with the token in the audit.
 
     The audit still contains every access to the record, but no longer identifies the record. The reasons that were
@@ -103,7 +101,7 @@ async def _pseudonymize_audit(connection: AsyncConnection, resource: str, unique
     await connection.execute(update(audit).where(*is_about_record).values(ids=pseudonymized_ids, reason=null()))
 
 
-async def _clear_idempotent_responses(connection: AsyncConnection, path: str, unique_id: str, token: str) -> None:
+async def _clear_idempotent_responses(connection: Connection, path: str, unique_id: str, token: str) -> None:
     """Remove the stored responses that contain the erased record.
 
     The idempotency keys of the requests that created the record are kept. Otherwise, sending such a request again would
@@ -118,7 +116,7 @@ async def _clear_idempotent_responses(connection: AsyncConnection, path: str, un
     )
 
 
-async def _redact_profile_links(connection: AsyncConnection, profile_id: str, token: str) -> list[list[str]]:
+async def _redact_profile_links(connection: Connection, profile_id: str, token: str) -> list[list[str]]:
     """Replace an erased profile's id with the token in the journal entries of the patients that had this profile.
 
     Stored responses that contain the profile are cleared. Return `[hash, hash of the new content]`, both in

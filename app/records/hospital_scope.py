@@ -18,10 +18,10 @@ from sqlalchemy import (
     true,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth.principal import Principal
 from app.db.base import ID_TEXT
+from app.db.connection import Connection
 from app.models import patient_hospitals
 
 HOSPITALS_PARAMETER = bindparam("hospitals", type_=ARRAY(ID_TEXT))
@@ -65,7 +65,7 @@ def is_in_few_ids(patient_id: ColumnElement[str]) -> ColumnElement[bool]:
     return patient_id == any_(_FEW_IDS_PARAMETER)
 
 
-async def scoped_ids_if_few(connection: AsyncConnection, principal: Principal) -> dict[str, Any] | None:
+async def scoped_ids_if_few(connection: Connection, principal: Principal) -> dict[str, Any] | None:
     """Return the ids of all patients in the principal's hospital scope, as the bind parameter for `is_in_few_ids`.
 
     Return None if there are more than `MAX_ID_LOOKUPS` ids. A query without these ids would search all patients to find

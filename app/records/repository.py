@@ -6,7 +6,7 @@ Statements are built once per class, with bind parameters, because building a st
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 from sqlalchemy import (
     ARRAY,
@@ -26,10 +26,10 @@ from sqlalchemy import (
     true,
 )
 from sqlalchemy.engine import RowMapping
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth.principal import Principal
 from app.db.base import ID_TEXT
+from app.db.connection import Connection
 from app.db.transaction_batching import execute_row, input_rows
 from app.errors import ConflictError, IdentifierRetiredError, IdentifierTakenError, InUseError, NotFoundError
 from app.identifiers import is_identifier, new_identifier
@@ -63,10 +63,9 @@ class Repository:
     """Names of the timestamp columns for which an index on the month exists. Lists that filter by one of these columns
     use its index."""
     link_relations: ClassVar[Mapping[str, ToMany]] = {}
-    """The sets of links to other records. The key of a set is the request field that replaces the set, such as
-    `hospital_ids`."""
+    """The sets of links to other records, by the request field that replaces the set, such as `hospital_ids`."""
 
-    def __init__(self, connection: AsyncConnection, principal: Principal) -> None:
+    def __init__(self, connection: Connection, principal: Principal) -> None:
         self.connection = connection
         self.principal = principal
         self.restricted = principal.hospitals is not None
@@ -127,7 +126,7 @@ class Repository:
         """Return the records with these `ids` that are visible to the principal, keyed by id."""
         parameters = {"ids": ids, **hospital_scope.scope_parameters(self.principal)}
         rows = await self.connection.execute(self._get_statement(restricted=self.restricted), parameters)
-        return {record.unique_id: record for record in map(Record._make, rows)}
+        return {unique_id: Record(unique_id, document) for unique_id, document in rows}
 
     async def get(self, unique_id: str) -> Record:
         """Return the record with this id.
@@ -362,6 +361,11 @@ class Repository:
         if locked.one_or_none() is None or not await self._is_still_visible(unique_id):
             raise NotFoundError(self.name)
 
+    @classmethod
+    @cache
+    def _patient_count_statement(cls) -> Select[int]:
+        return select(func.count()).where(cast("Any", cls.patient_reference_column) == _ID_PARAMETER)
+
     async def ensure_not_in_use(self, unique_id: str) -> None:
         """Raise an error if patients refer to the record. The caller must already have locked it for deletion.
 
@@ -369,8 +373,8 @@ class Repository:
             InUseError: patients refer to the record.
         """
         if self.patient_reference_column is not None:
-            statement = select(func.count()).where(self.patient_reference_column == _ID_PARAMETER)
-            if patient_count := (await self.connection.execute(statement, {"id": unique_id})).scalar_one():
+            result = await self.connection.execute(self._patient_count_statement(), {"id": unique_id})
+            if patient_count := result.scalar_one():
                 raise InUseError(self.name, None if self.restricted else patient_count)
 
     async def delete(self, unique_id: str) -> None:

@@ -9,9 +9,8 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from app.auth.principal import Principal
+from app.db.connection import Connection
 from app.errors import FieldError, IdentifierTakenError, NotFoundError, ValidationFailedError
 from app.fields.schemas import CreateBody, UpdateBody
 from app.records.history import History
@@ -53,7 +52,7 @@ class Service(Generic[C, U]):
 
     repository_class: ClassVar[type[Repository]]
 
-    def __init__(self, connection: AsyncConnection, principal: Principal) -> None:
+    def __init__(self, connection: Connection, principal: Principal) -> None:
         self.connection = connection
         self.principal = principal
         self.repository = self.repository_class(connection, principal)

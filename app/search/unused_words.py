@@ -8,11 +8,11 @@ import asyncio
 import random
 from collections.abc import Sequence
 
+import asyncpg
 import structlog
 from sqlalchemy import ARRAY, Text, bindparam, text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.db.connection import Connection
 from app.db.database import SET_SHORT_LOCK_TIMEOUT, Database, LockNotAvailableError, translate_errors
 from app.errors import UnavailableError
 
@@ -49,12 +49,12 @@ _SELECT_STALE_WORDS = text(
 )
 
 
-async def words_in_history(connection: AsyncConnection, patient_id: str) -> Sequence[str]:
+async def words_in_history(connection: Connection, patient_id: str) -> Sequence[str]:
     """Return all words of all names that a patient has ever had, according to the journal."""
     return (await connection.execute(_SELECT_WORDS_IN_HISTORY, {"id": patient_id})).scalars().all()
 
 
-async def delete_unused_words(connection: AsyncConnection, words: Sequence[str]) -> None:
+async def delete_unused_words(connection: Connection, words: Sequence[str]) -> None:
     """Delete the words in `words` that are no longer used.
 
     A word is deleted from the vocabulary if no patient has it any more, and from the words of a hospital if no patient
@@ -66,7 +66,7 @@ async def delete_unused_words(connection: AsyncConnection, words: Sequence[str])
     """
     for attempt in range(MAX_LOCK_ATTEMPTS):
         try:
-            async with translate_errors(), connection.begin_nested():
+            async with translate_errors(), connection.savepoint():
                 await connection.execute(SET_SHORT_LOCK_TIMEOUT)
                 await connection.execute(_DELETE_UNUSED_WORDS, {"words": words})
                 return
@@ -87,13 +87,13 @@ async def delete_stale_words(database: Database) -> None:
     while words := await _select_stale_words(database, after):
         after = words[-1]
 
-        async def work(connection: AsyncConnection, batch: Sequence[str] = words) -> None:
+        async def work(connection: Connection, batch: Sequence[str] = words) -> None:
             await connection.execute(SET_SHORT_LOCK_TIMEOUT)
             await connection.execute(_DELETE_STALE_WORDS, {"words": batch})
 
         try:
             await database.transaction(work, max_attempts=1)
-        except (DBAPIError, UnavailableError) as error:
+        except (asyncpg.PostgresError, UnavailableError) as error:
             failure = type(error).__name__
     if failure is not None:  # logged once per run, because a role without the privilege fails at each batch
         log.info("unused name words not deleted yet", error=failure)
@@ -107,7 +107,7 @@ async def _select_stale_words(database: Database, after: str) -> Sequence[str]:
                 .scalars()
                 .all()
             )
-    except (DBAPIError, UnavailableError) as error:
+    except (asyncpg.PostgresError, UnavailableError) as error:
         log.info("unused name words not deleted yet", error=type(error).__name__)
         return ()
 

@@ -11,7 +11,8 @@ from enum import IntEnum
 from typing import NamedTuple, Self
 
 from sqlalchemy import ARRAY, Integer, Text, TextClause, bindparam, text
-from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.db.connection import Connection
 
 MAX_CANDIDATES = 100
 """Maximum number of vocabulary words per match kind and typed word.
@@ -223,9 +224,7 @@ def _any_word(words: Sequence[str], *, prefix: bool = False) -> str:
     return " | ".join(f"'{word}'{':*' if prefix else ''}" for word in words)
 
 
-async def expand(
-    connection: AsyncConnection, words: Sequence[str], hospitals: Collection[str] | None
-) -> list[ExpandedWord]:
+async def expand(connection: Connection, words: Sequence[str], hospitals: Collection[str] | None) -> list[ExpandedWord]:
     """Return the typed words, each expanded with similar words from the vocabulary.
 
     Words without searchable characters are left out of the result. `hospitals` is the hospital scope of the principal;

@@ -7,9 +7,9 @@ import json
 from collections.abc import AsyncGenerator, Iterable, Sequence
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth.principal import Principal
+from app.db.connection import Connection
 from app.listing.listing import Listing
 from app.listing.query import KeysetRow, ListItem, ListQuery, Position
 from app.transfer.formulas import escape_formula
@@ -25,7 +25,7 @@ EXPORT_PRINCIPAL = Principal("export")
 class Export:
     """An export of the records of one resource that match a query. `connection` must read from one snapshot."""
 
-    def __init__(self, connection: AsyncConnection, resource: TransferableResource, query: ListQuery) -> None:
+    def __init__(self, connection: Connection, resource: TransferableResource, query: ListQuery) -> None:
         self._connection = connection
         self._listing = Listing(resource.service_class.repository_class(connection, EXPORT_PRINCIPAL))
         self._query = query

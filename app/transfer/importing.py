@@ -9,9 +9,9 @@ from threading import Thread
 from typing import NamedTuple, TypeVar, cast
 
 from sqlalchemy import func, select, text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth.principal import Principal
+from app.db.connection import Connection
 from app.db.database import SerializationError, run_in_savepoint
 from app.errors import ConflictError
 from app.transfer.bodies import LineValidator, ValidLine
@@ -89,7 +89,7 @@ def _checked_batches(record_file: RecordFile, validator: LineValidator, staging:
 
 
 async def import_file(
-    connection: AsyncConnection,
+    connection: Connection,
     resource_name: str,
     record_file: RecordFile,
     report_progress: ProgressCallback,

@@ -5,10 +5,10 @@ from functools import cached_property
 from typing import Any
 
 from sqlalchemy import ColumnElement, Delete, Select, and_, case, delete, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.schema import CreateTable, DropTable
 
 from app.auth.principal import Principal
+from app.db.connection import Connection
 from app.errors import FieldError
 from app.patients.schemas import NAME_MISSING_MESSAGE
 from app.patients.service import PatientService
@@ -63,7 +63,7 @@ class StagedPatientBatch(StagedBatch):
 class PatientStaging(Staging):
     """The staging tables of patients and of their profiles, and the statements that use them."""
 
-    def __init__(self, connection: AsyncConnection, principal: Principal, *, overwrite: bool) -> None:
+    def __init__(self, connection: Connection, principal: Principal, *, overwrite: bool) -> None:
         super().__init__(connection, principal, PatientService.repository_class, overwrite=overwrite)
         # `overwrite` is always on: a line may change an existing profile, as a request that creates a patient may
         self.profiles = Staging(connection, principal, ProfileService.repository_class, overwrite=True)

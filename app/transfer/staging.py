@@ -39,11 +39,11 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.schema import CreateTable, DropTable
 
 from app.auth.principal import Principal
 from app.db.base import ID_TEXT
+from app.db.connection import Connection
 from app.db.database import SerializationError, copy_rows
 from app.errors import FieldError, IdentifierRetiredError
 from app.identifiers import new_identifier
@@ -102,7 +102,7 @@ class Staging:
     """The staging table of one resource and the statements that use it, in the transaction of one connection."""
 
     def __init__(
-        self, connection: AsyncConnection, principal: Principal, repository: type[Repository], *, overwrite: bool
+        self, connection: Connection, principal: Principal, repository: type[Repository], *, overwrite: bool
     ) -> None:
         self.connection = connection
         self.author_parameters = author_parameters(principal)

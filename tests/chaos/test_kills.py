@@ -14,7 +14,7 @@ import asyncpg
 import httpx
 import pytest
 
-from app.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from app.embedded.server import EmbeddedPostgres, EmbeddedPostgresError
 from tests.chaos.load import HOSPITALS, WriteLog, Writers
 from tests.conftest import free_port
 from tests.processes import (

@@ -10,7 +10,7 @@ import asyncpg
 import httpx
 import pytest
 
-from app.db.embedded import EmbeddedPostgres
+from app.embedded.server import EmbeddedPostgres
 from tests.chaos.load import PATIENTS, WriteLog, Writers
 from tests.chaos.test_kills import WRITES_BETWEEN_KILLS, RestartablePostgres, Service, under_load
 from tests.doc_commands import code_blocks, run_shell_block

@@ -13,7 +13,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from app.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from app.embedded.server import EmbeddedPostgres, EmbeddedPostgresError
 from tests.processes import data_directory
 
 FAST_OPTIONS = {"fsync": "off"}
@@ -22,7 +22,7 @@ OWNER_SCRIPT = """
 import signal; signal.signal(signal.SIGINT, signal.default_int_handler)  # as at a terminal
 import sys, threading
 from pathlib import Path
-from app.db.embedded import EmbeddedPostgres
+from app.embedded.server import EmbeddedPostgres
 with EmbeddedPostgres(Path(sys.argv[1]), options={"fsync": "off"}) as server:
     print(server.url, flush=True)
     threading.Event().wait()

@@ -19,8 +19,7 @@ from sqlalchemy import text
 
 import migrations
 from app.db.base import Base
-from app.db.engine import create_engine
-from app.db.migrate import migrate
+from app.db.migrate import create_engine, migrate
 from app.db.schema_version import REVISIONS as KNOWN_REVISIONS
 from tests.processes import wait_until_migrators_queue
 from tests.support import database_url_for
@@ -158,7 +157,7 @@ async def test_models_and_migrations_agree(database_url: str) -> None:
 
 async def test_migrations_create_the_schema_of_the_models(database_url: str, empty_url: str) -> None:
     """CHECKs, collations, defaults and names, which Alembic does not compare, are those of the models."""
-    engine = create_engine(empty_url, pool_size=1)
+    engine = create_engine(empty_url)
     async with engine.begin() as connection:
         # only the migrations create the functions
         await connection.execute(text("CREATE SCHEMA extensions"))

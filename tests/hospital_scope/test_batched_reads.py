@@ -3,10 +3,10 @@
 import asyncio
 
 import httpx
-from sqlalchemy import event
 
 from tests.auth.support import PATIENTS
 from tests.hospital_scope.conftest import ScopedClients
+from tests.support import recorded_statements
 
 PATIENT_IDS = ("pat-a", "pat-b", "pat-shared", "pat-none", "pat-gone", "pat-never")
 VISIBLE_IDS = {
@@ -37,16 +37,13 @@ async def test_batched_reads_keep_each_principals_scope(scoped_clients: ScopedCl
 async def test_concurrent_reads_share_statements(scoped_clients: ScopedClients) -> None:
     """20 requests for patients and 20 for a page take fewer than half as many statements."""
     await scoped_clients.free.get(PATIENTS)  # so that the key is cached
-    statements = []
-    transport = scoped_clients.free._transport  # noqa: SLF001  # the application behind the client
-    engine = transport.app.state.services.database.engine.sync_engine  # type: ignore[attr-defined]
-    event.listen(engine, "after_cursor_execute", lambda *arguments: statements.append(arguments[2]))
     paths = [f"{PATIENTS}{unique_id}/" for unique_id in PATIENT_IDS[:4] * 5] + [f"{PATIENTS}?limit=2"] * 20
-    responses = await asyncio.gather(*(scoped_clients.free.get(path) for path in paths))
+    with recorded_statements() as sent:
+        responses = await asyncio.gather(*(scoped_clients.free.get(path) for path in paths))
     assert {response.status_code for response in responses} == {200}
     for unique_id, answer in zip(PATIENT_IDS[:4] * 5, responses, strict=False):
         assert answer.json()["unique_id"] == unique_id
-    assert 2 <= len([statement for statement in statements if "patients" in statement]) < 20
+    assert 2 <= len([text for text, _ in sent if "patients" in text]) < 20
 
 
 async def test_writers_read_their_own_change_among_batched_reads(scoped_clients: ScopedClients) -> None:

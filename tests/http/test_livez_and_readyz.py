@@ -12,7 +12,7 @@ import asyncpg
 import httpx
 import pytest
 
-from app.db.embedded import EmbeddedPostgres
+from app.embedded.server import EmbeddedPostgres
 from tests.processes import (
     RawRequest,
     data_directory,

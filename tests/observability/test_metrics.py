@@ -14,7 +14,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from app.auth.scopes import Scope
-from app.db.embedded import EmbeddedPostgres
+from app.embedded.server import EmbeddedPostgres
 from tests.auth.support import make_key
 from tests.observability.support import Metrics, scrape
 from tests.processes import (

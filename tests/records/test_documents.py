@@ -1,20 +1,18 @@
 """The documents that PostgreSQL builds: their schemas, their formats, and the number of statements they cost."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import asyncpg
 import httpx
 import pytest
-from fastapi import FastAPI
 from pydantic import BaseModel
-from sqlalchemy import event
 
 from app.doctors.schemas import Doctor
 from app.hospitals.schemas import Hospital
 from app.patients.schemas import Patient, PatientDoctor, PatientHospital, PatientProfile
 from app.profiles.schemas import Profile
-from tests.support import EXAMPLE_PATIENT
+from tests.support import EXAMPLE_PATIENT, SentStatement, recorded_statements
 
 PATIENTS = "/patients/patients/"
 RESPONSE_SCHEMAS: dict[str, type[BaseModel]] = {
@@ -127,34 +125,6 @@ async def test_nested_hospitals_and_doctors_are_sorted_by_id(client: httpx.Async
 
 
 @pytest.fixture
-def sent_statements(app: FastAPI) -> Iterator[list[str]]:
-    """Yield the statements sent to PostgreSQL so far, including BEGIN and COMMIT of transactions."""
-    engine = app.state.services.database.engine.sync_engine
-    sent: list[str] = []
-
-    def executing(_: object, __: object, statement: str, *___: object) -> None:
-        sent.append(statement)
-
-    def beginning(connection: Any) -> None:
-        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":  # autocommit sends no BEGIN
-            sent.append("BEGIN")
-
-    def committing(_: object) -> None:
-        sent.append("COMMIT")
-
-    listeners: dict[str, Callable[..., None]] = {
-        "before_cursor_execute": executing,
-        "begin": beginning,
-        "commit": committing,
-    }
-    for name, listener in listeners.items():
-        event.listen(engine, name, listener)
-    yield sent
-    for name, listener in listeners.items():
-        event.remove(engine, name, listener)
-
-
-@pytest.fixture
 async def _linked_records(connection: asyncpg.Connection) -> None:
     """Insert 300 hospitals, doctors and patients, and link the first patient to all hospitals and doctors."""
     await connection.execute("""
@@ -168,8 +138,15 @@ async def _linked_records(connection: asyncpg.Connection) -> None:
     """)
 
 
+@pytest.fixture
+def sent_statements() -> Iterator[list[SentStatement]]:
+    """Yield the statements sent to PostgreSQL so far, including BEGIN and COMMIT of transactions."""
+    with recorded_statements() as sent:
+        yield sent
+
+
 @pytest.mark.usefixtures("_linked_records")
-async def test_reads_are_one_statement(client: httpx.AsyncClient, sent_statements: list[str]) -> None:
+async def test_reads_are_one_statement(client: httpx.AsyncClient, sent_statements: list[SentStatement]) -> None:
     """A patient, with no links or with 600, and a page of any size cost one statement each."""
     await client.get(f"{PATIENTS}?limit=1")  # reads the key of cursors, once per process
     for path in ("p1/", "p2/", "?limit=1", "?limit=50", "?limit=300", "?limit=1000", ""):
@@ -182,7 +159,7 @@ async def test_reads_are_one_statement(client: httpx.AsyncClient, sent_statement
 @pytest.mark.parametrize("profile", ["known", "new"])
 @pytest.mark.parametrize("links", [1, 300])
 async def test_writes_are_at_most_eight_statements(
-    client: httpx.AsyncClient, sent_statements: list[str], profile: str, links: int
+    client: httpx.AsyncClient, sent_statements: list[SentStatement], profile: str, links: int
 ) -> None:
     """Creating or changing a patient with profile and links costs at most eight statements, with BEGIN and COMMIT."""
     body = {
@@ -202,6 +179,6 @@ async def test_writes_are_at_most_eight_statements(
         )
         assert response.status_code in {200, 201}
         assert len(response.json()["patient_hospital"]) == links
-        assert (sent_statements[0], sent_statements[-1]) == ("BEGIN", "COMMIT")
+        assert (sent_statements[0].text, sent_statements[-1].text) == ("BEGIN", "COMMIT")
         counts[f"{method} {own}"] = len(sent_statements)
     assert max(counts.values()) <= 8, counts

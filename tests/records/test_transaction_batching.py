@@ -2,20 +2,19 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
 import httpx
 import pytest
-from fastapi import FastAPI
-from sqlalchemy import event
 
 from app.auth.scopes import Scope
 from tests.auth.support import PATIENTS, PROFILES, client_for, make_key, secured_app
 from tests.journal.conftest import command, serving_url
 from tests.processes import wait_until_blocked
+from tests.support import SentStatement, recorded_statements
 
 __all__ = ["command", "serving_url"]
 
@@ -23,18 +22,8 @@ CONCURRENT_REQUESTS = 20
 Body = dict[str, Any]
 
 
-@contextmanager
-def recorded_commits(app: FastAPI) -> Iterator[list[None]]:
-    """Yield a list that grows by one with each committed transaction."""
-    committed: list[None] = []
-    engine = app.state.services.database.engine.sync_engine
-
-    def record_commit(_: Any) -> None:
-        committed.append(None)
-
-    event.listen(engine, "commit", record_commit)
-    yield committed
-    event.remove(engine, "commit", record_commit)
+def count_commits(sent: list[SentStatement]) -> int:
+    return [text for text, _ in sent].count("COMMIT")
 
 
 @asynccontextmanager
@@ -66,24 +55,22 @@ async def post_all(client: httpx.AsyncClient, bodies: list[Body]) -> list[httpx.
 
 
 @pytest.mark.usefixtures("hospitals_and_doctors")
-async def test_concurrent_creates_share_transactions(
-    app: FastAPI, client: httpx.AsyncClient, connection: asyncpg.Connection
-) -> None:
+async def test_concurrent_creates_share_transactions(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
     """20 concurrent creates take fewer transactions, and each returns what a GET returns and has its journal entry."""
-    with recorded_commits(app) as committed:
+    with recorded_statements() as sent:
         responses = await post_all(client, [new_patient_body(number) for number in range(CONCURRENT_REQUESTS)])
-    assert 1 <= len(committed) < CONCURRENT_REQUESTS
+    assert 1 <= count_commits(sent) < CONCURRENT_REQUESTS
     for number, response in enumerate(responses):
         assert response.status_code == 201
         patient = response.json()
-        sent = new_patient_body(number)
-        assert patient["unique_id"] == sent["unique_id"]
-        assert patient["patient_profile"]["email"] == sent["patient_profile"]["email"]
-        assert [hospital["unique_id"] for hospital in patient["patient_hospital"]] == sent["hospital_ids"]
-        assert response.headers["Location"] == f"{PATIENTS}{sent['unique_id']}/"
+        body = new_patient_body(number)
+        assert patient["unique_id"] == body["unique_id"]
+        assert patient["patient_profile"]["email"] == body["patient_profile"]["email"]
+        assert [hospital["unique_id"] for hospital in patient["patient_hospital"]] == body["hospital_ids"]
+        assert response.headers["Location"] == f"{PATIENTS}{body['unique_id']}/"
         assert (await client.get(response.headers["Location"])).text == response.text
         entry = await connection.fetchrow(
-            "SELECT request_id, action FROM journal WHERE resource = 'patients' AND unique_id = $1", sent["unique_id"]
+            "SELECT request_id, action FROM journal WHERE resource = 'patients' AND unique_id = $1", body["unique_id"]
         )
         assert tuple(entry) == (response.headers["X-Request-ID"], "created")
 
@@ -101,16 +88,14 @@ async def test_creates_share_transactions_unless_batching_is_off(
 ) -> None:
     """The setting switches batching off; a creation overwrites nothing, so requiring If-Match does not."""
     async with secured_app(database_url, auth="off", **settings) as app, client_for(app) as client:
-        with recorded_commits(app) as committed:
+        with recorded_statements() as sent:
             responses = await post_all(client, [new_patient_body(number) for number in range(CONCURRENT_REQUESTS)])
     assert {response.status_code for response in responses} == {201}
-    assert (len(committed) < CONCURRENT_REQUESTS) == is_shared
+    assert (count_commits(sent) < CONCURRENT_REQUESTS) == is_shared
 
 
 @pytest.mark.usefixtures("hospitals_and_doctors")
-async def test_concurrent_updates_share_transactions(
-    app: FastAPI, client: httpx.AsyncClient, connection: asyncpg.Connection
-) -> None:
+async def test_concurrent_updates_share_transactions(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
     """20 concurrent updates, some of which change nothing or only links, share transactions with the same results."""
     await post_all(client, [new_patient_body(number) for number in range(CONCURRENT_REQUESTS)])
     changes: list[Body] = [
@@ -124,11 +109,11 @@ async def test_concurrent_updates_share_transactions(
     bodies = [changes[number % 5] if number % 5 != 4 else {} for number in range(CONCURRENT_REQUESTS)]
     bodies[3], bodies[4] = changes[3], changes[4]
     before = [(await client.get(path)).json() for path in paths]
-    with recorded_commits(app) as committed:
+    with recorded_statements() as sent:
         responses = await asyncio.gather(
             *(client.put(path, json=body) for path, body in zip(paths, bodies, strict=True))
         )
-    assert 1 <= len(committed) < CONCURRENT_REQUESTS
+    assert 1 <= count_commits(sent) < CONCURRENT_REQUESTS
     for path, body, old, response in zip(paths, bodies, before, responses, strict=True):
         assert response.status_code == 200
         patient = response.json()
@@ -328,7 +313,7 @@ async def test_lock_timeout_fails_only_the_waiting_request(
 
 
 @pytest.mark.usefixtures("hospitals_and_doctors")
-async def test_many_changes_of_one_record_do_not_delay_other_records(app: FastAPI, client: httpx.AsyncClient) -> None:
+async def test_many_changes_of_one_record_do_not_delay_other_records(client: httpx.AsyncClient) -> None:
     """Changes of other patients share the first transactions, however many changes of one patient precede them."""
     await post_all(client, [new_patient_body(number) for number in range(CONCURRENT_REQUESTS)])
     same = [
@@ -336,12 +321,12 @@ async def test_many_changes_of_one_record_do_not_delay_other_records(app: FastAP
         for number in range(2 * CONCURRENT_REQUESTS)
     ]
     others = [client.put(f"{PATIENTS}pat-{number:02}/", json={"patient_race": "new"}) for number in range(1, 16)]
-    with recorded_commits(app) as committed:
+    with recorded_statements() as sent:
         done: list[int] = []
 
         async def record_commit_count(request: Any) -> None:
             assert (await request).status_code == 200
-            done.append(len(committed))
+            done.append(count_commits(sent))
 
         first = [asyncio.create_task(record_commit_count(request)) for request in same]
         rest = [asyncio.create_task(record_commit_count(request)) for request in others]

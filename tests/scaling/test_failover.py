@@ -13,7 +13,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from app.db.embedded import EmbeddedPostgres
+from app.embedded.server import EmbeddedPostgres
 from benchmarks.database import execute
 from tests.processes import RawRequest, data_directory, is_running, postgres_pid, run_cli, send_concurrently
 from tests.scaling.conftest import RetryingClient

@@ -11,7 +11,7 @@ import asyncpg
 import httpx
 import pytest
 
-from app.db.engine import SESSION_SETTINGS
+from app.db.pool import SESSION_SETTINGS
 from tests.conftest import free_port
 from tests.doc_commands import code_blocks
 from tests.http.test_disconnects import disconnect, put_request, send_request, wait_until_nothing_blocked

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from app.db.engine import SESSION_SETTINGS
+from app.db.pool import SESSION_SETTINGS
 from tests.processes import run_cli
 from tests.support import database_url_for
 

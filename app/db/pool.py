@@ -6,17 +6,16 @@ sets its timeouts and planner settings itself. Through a pooler, a session has t
 only if the pooler keeps track of them.
 """
 
-from itertools import count
-from typing import Any
+import asyncio
+from contextlib import suppress
 from uuid import uuid4
 
 import asyncpg
-from pydantic_core import to_json
+from pydantic_core import from_json
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.util import await_
 
-from app.connection_errors import CONNECTION_ERRORS, ConnectionFailedError, UnsuitableServerError, check_server
+from app.connection_errors import CONNECTION_ERRORS, ConnectionFailedError, check_server
+from app.db.connection import Connection
 from app.errors import UnavailableError
 
 CONNECT_TIMEOUT_SECONDS = 1.0
@@ -42,11 +41,8 @@ TIMEOUT_SETTINGS = {
     "idle_in_transaction_session_timeout": "10000",
 }
 """Time limits, in milliseconds, that PostgreSQL enforces on the sessions of requests."""
-COMPILED_CACHE_SIZE = 200
-"""Maximum number of compiled statements in the cache of an engine.
-
-Each of them takes a quarter of a megabyte, and combinations of filters and searches need many different statements.
-"""
+PREPARED_STATEMENTS_PER_CONNECTION = 100
+"""Maximum number of prepared statements that a connection keeps. The least recently used ones are closed."""
 
 SESSION_SETTINGS = {**TIMEZONE_SETTING, **PLANNER_SETTINGS, **TIMEOUT_SETTINGS}
 """All session settings that serving requests needs."""
@@ -65,7 +61,7 @@ _POOLER_UNSUPPORTED_MESSAGE = (
 _SELECT_IS_PREPARED = "SELECT EXISTS (SELECT FROM pg_prepared_statements WHERE name = $1)"
 
 
-class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no type information
+class DriverConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no type information
     """An asyncpg connection that can be closed quickly, even if the server does not respond."""
 
     async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109  # asyncpg's own parameter
@@ -86,7 +82,6 @@ class _Connector:
         }
         self._is_pooled = False
         self._pooler_keeps_statements: bool | None = None
-        self._statement_numbers = count()
 
     async def connect(self) -> asyncpg.Connection:
         """Open a connection.
@@ -111,40 +106,39 @@ class _Connector:
             raise ConnectionFailedError(self._url, error) from error
 
     async def _open_pooled(self) -> asyncpg.Connection:
-        connection = await self._open(_POOLER_SAFE_SETTINGS, statement_cache_size=0)
         if self._pooler_keeps_statements is None:
+            connection = await self._open(_POOLER_SAFE_SETTINGS, statement_cache_size=0)
             try:
                 self._pooler_keeps_statements = await _pooler_keeps_statements(connection)
-            except BaseException:
+            finally:
                 connection.terminate()
-                raise
-        return connection
+        if self._pooler_keeps_statements:
+            return await self._open(_POOLER_SAFE_SETTINGS)
+        # statements have no names and are prepared again each time
+        return await self._open(_POOLER_SAFE_SETTINGS, statement_cache_size=0)
 
-    async def _open(self, settings: dict[str, str], **options: Any) -> asyncpg.Connection:
+    async def _open(
+        self, settings: dict[str, str], statement_cache_size: int = PREPARED_STATEMENTS_PER_CONNECTION
+    ) -> asyncpg.Connection:
         connection = await asyncpg.connect(
             self._url,
             timeout=CONNECT_TIMEOUT_SECONDS,
             server_settings=settings,
-            connection_class=_Connection,
-            **options,
+            connection_class=DriverConnection,
+            statement_cache_size=statement_cache_size,
+            max_cached_statement_lifetime=0,  # forever
+            max_cacheable_statement_size=0,  # any size
         )
         try:
             check_server(connection)
-        except UnsuitableServerError:
+            for name in ("json", "jsonb"):
+                await connection.set_type_codec(
+                    name, encoder=str, decoder=from_json, schema="pg_catalog", format="text"
+                )
+        except BaseException:
             connection.terminate()
             raise
         return connection
-
-    def prepared_statement_options(self) -> dict[str, Any]:
-        """Return options for SQLAlchemy's asyncpg driver that determine how it prepares statements.
-
-        The options depend on whether there is a pooler, and on whether the pooler keeps track of prepared statements.
-        """
-        if not self._is_pooled:
-            return {}
-        if not self._pooler_keeps_statements:
-            return {"prepared_statement_cache_size": 0}  # statements have no names and are prepared again each time
-        return {"prepared_statement_name_func": lambda: f"patients_{next(self._statement_numbers)}"}
 
 
 async def _pooler_keeps_statements(connection: asyncpg.Connection) -> bool:
@@ -161,44 +155,78 @@ async def _pooler_keeps_statements(connection: asyncpg.Connection) -> bool:
     return not is_prepared
 
 
-def create_engine(url: str, *, pool_size: int, with_timeouts: bool = False) -> AsyncEngine:
-    """Return an engine that uses asyncpg.
+class ConnectionPool:
+    """Keeps connections to PostgreSQL open between requests. `AdmissionQueue` limits how many are in use.
 
-    asyncpg parses `url`, so that libpq's `sslmode`, sockets and several hosts work. With `with_timeouts`, sessions have
-    the `TIMEOUT_SETTINGS`. Without it, they have no timeouts, and `url` must point directly to PostgreSQL, not to a
-    pooler. Error messages do not contain statement parameters, because these are patient data.
+    asyncpg's own pool has a queue and a limit too, and resets the session with another round trip at each release.
     """
-    connector = _Connector(url, with_timeouts=with_timeouts)
 
-    def connect() -> Any:
-        connection = await_(connector.connect())
+    def __init__(self, url: str, *, with_timeouts: bool) -> None:
+        """Prepare to open connections to `url`, which asyncpg parses, so libpq's options, sockets and hosts work.
 
-        async def return_connection() -> asyncpg.Connection:
-            return connection
+        With `with_timeouts`, sessions have the `TIMEOUT_SETTINGS`. Without it, they have no timeouts, and `url` must
+        point directly to PostgreSQL, not to a pooler.
+        """
+        self._connector = _Connector(url, with_timeouts=with_timeouts)
+        self._idle: list[asyncpg.Connection] = []
+        self._closing: set[asyncio.Task[None]] = set()
 
-        dbapi: Any = engine.dialect.dbapi
-        return dbapi.connect(async_creator_fn=return_connection, **connector.prepared_statement_options())
+    async def acquire(self) -> asyncpg.Connection:
+        """Return the idle connection that was used last, or open one.
 
-    engine = create_async_engine(
-        "postgresql+asyncpg://",
-        creator=connect,
-        pool_size=pool_size,
-        max_overflow=0,
-        hide_parameters=True,
-        json_serializer=_serialize_json,
-        query_cache_size=COMPILED_CACHE_SIZE,
-    )
-    return engine
+        Raises:
+            ConnectionFailedError: PostgreSQL cannot be reached, or its version or the encoding is unsuitable.
+        """
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_closed():
+                return connection
+        return await self._connector.connect()
+
+    def release(self, connection: asyncpg.Connection) -> None:
+        """Keep a connection, which is not in a transaction, for later requests.
+
+        If it is lost, the idle connections are closed as well, because they probably are lost, too.
+        """
+        if connection.is_closed():
+            self._discard_idle()
+        else:
+            self._idle.append(connection)
+
+    def discard(self, connection: asyncpg.Connection) -> None:
+        """Close a connection in the background. PostgreSQL cancels the statement that it executes."""
+        task = asyncio.create_task(_close(connection))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def close(self) -> None:
+        """Close all connections that are idle or being closed."""
+        self._discard_idle()
+        await asyncio.gather(*self._closing)
+
+    def _discard_idle(self) -> None:
+        while self._idle:
+            self.discard(self._idle.pop())
 
 
-def _serialize_json(value: Any) -> str:
-    return to_json(value).decode()  # `to_json` supports dates and decimals, and is fast
+async def open_connection(url: str) -> asyncpg.Connection:
+    """Open a connection without timeouts.
+
+    Raises:
+        ConnectionFailedError, UnavailableError: see `_Connector.connect`.
+    """
+    return await _Connector(url, with_timeouts=False).connect()
+
+
+async def _close(connection: asyncpg.Connection) -> None:
+    with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # otherwise it is lost anyway
+        await connection.close()
 
 
 _SELECT_SETTINGS = text("SELECT name, setting::bigint FROM pg_settings WHERE name = ANY(:names)")
 
 
-async def missing_timeouts(connection: AsyncConnection) -> list[str]:
+async def missing_timeouts(connection: Connection) -> list[str]:
     """Return the names of the timeouts in `TIMEOUT_SETTINGS` that are off or too long in the session of `connection`.
 
     Through a pooler, the timeouts of a session are those of its role.

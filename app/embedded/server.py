@@ -1,7 +1,7 @@
 """The embedded PostgreSQL server for laptops and tests. It stops when the process that started it ends.
 
 Two processes manage a server. The *owner* is the process that uses `EmbeddedPostgres`: the service or pytest. The
-*watchdog* runs `app/db/embedded_watchdog.py` as a script in a session of its own. Only the owner holds the write end of
+*watchdog* runs `app/embedded/watchdog.py` as a script in a session of its own. Only the owner holds the write end of
 the watchdog's stdin. When the owner closes this end or dies of any cause, `kill -9` included, the watchdog reads
 end-of-file and stops the server. If the watchdog itself is killed, the kernel stops the server on Linux; on other
 systems, the next watchdog stops it.
@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO, Self, cast
 
-from app.db import embedded_watchdog
-from app.db.embedded_watchdog import EmbeddedPostgresError, server_url, short_socket_dir
+from app.embedded import watchdog
+from app.embedded.watchdog import EmbeddedPostgresError, server_url, short_socket_dir
 
 __all__ = ["EmbeddedPostgres", "EmbeddedPostgresError", "running_server_url"]
 
@@ -53,7 +53,7 @@ class EmbeddedPostgres:
             [
                 sys.executable,
                 "-P",
-                embedded_watchdog.__file__,
+                watchdog.__file__,
                 str(self._data_dir),
                 *(f"{k}={v}" for k, v in self._options.items()),
             ],

@@ -1,0 +1,185 @@
+"""Connections that execute SQLAlchemy's statements with the driver directly.
+
+SQLAlchemy builds the statements and compiles each of them once; asyncpg executes them. SQLAlchemy's `AsyncConnection`
+would derive a cache key from the statement and switch between greenlets for each execution, which takes twice as long
+as PostgreSQL takes to read a record. This module can be removed when SQLAlchemy executes compiled statements as fast.
+"""
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import asyncpg
+from pydantic_core import to_json
+from sqlalchemy import Executable
+from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
+from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from app.observability.statements import COMMIT, StatementInstrumentation
+
+
+def serialize_json(value: Any) -> str:
+    """Return a value as JSON text. Pydantic's serializer is fast and supports dates and decimals."""
+    return to_json(value).decode()
+
+
+DIALECT = asyncpg_dialect.dialect(json_serializer=serialize_json)  # type: ignore[no-untyped-call]
+"""SQLAlchemy's dialect for asyncpg, by which statements are compiled."""
+
+
+class Result(IteratorResult[*tuple[Any, ...]]):
+    """The rows that a statement returned."""
+
+    rowcount: int = 0
+    """Number of rows that a statement wrote that returns no rows."""
+
+
+class CompiledStatement:
+    """The SQL text of a statement, and how the values of its parameters are passed to the driver.
+
+    This must not refer to the statement, because `compile_statement` keeps it for as long as the statement exists.
+    """
+
+    def __init__(self, statement: Executable) -> None:
+        compiled: Any = statement.compile(dialect=DIALECT)  # type: ignore[attr-defined]  # every statement has it
+        self.text = str(compiled)
+        self.returns_rows = True
+        self._names: list[str] = []
+        self._literal_names: list[str] = []
+        """Names of the parameters that the planner has to know. Their values, integers, become part of the text."""
+        self._defaults: dict[str, Any] = {}
+        self._processors: dict[str, Callable[[Any], Any]] = {}
+        self._metadata: SimpleResultMetaData | None = None
+        if isinstance(compiled, SQLCompiler):  # otherwise it changes the schema and has no parameters
+            self._add_parameters(compiled)
+            writes = compiled.isinsert or compiled.isupdate or compiled.isdelete
+            self.returns_rows = not writes or bool(compiled.effective_returning)
+
+    def _add_parameters(self, compiled: SQLCompiler) -> None:
+        if compiled.post_compile_params - compiled.literal_execute_params:
+            raise ValueError("The text depends on the length of a list. Use `any_` with an array instead of `in_`.")
+        self._literal_names = [parameter.key for parameter in compiled.literal_execute_params]
+        self._names = [name for name in compiled.positiontup or () if name not in self._literal_names]
+        self._defaults = {name: compiled.params[name] for name in self._names if not compiled.binds[name].required}
+        processors: Any = compiled._bind_processors  # noqa: SLF001  # SQLAlchemy itself uses it for each execution
+        self._processors = {name: processors[name] for name in self._names if name in processors}
+
+    def bind(self, parameters: Mapping[str, Any]) -> tuple[str, list[Any]]:
+        """Return the text and the values of `$1`, `$2` and so on.
+
+        Raises:
+            KeyError: a parameter has no value.
+        """
+        if self._defaults:
+            parameters = {**self._defaults, **parameters}
+        text = self.text
+        for name in self._literal_names:
+            text = text.replace(f"__[POSTCOMPILE_{name}]", str(int(parameters[name])))
+        processors = self._processors
+        values = [
+            processors[name](parameters[name]) if name in processors else parameters[name] for name in self._names
+        ]
+        return text, values
+
+    def result(self, records: list[asyncpg.Record]) -> Result:
+        """Return the result with these rows."""
+        metadata = self._metadata
+        if metadata is None:
+            if not records:
+                return Result(_NO_ROWS_COLUMNS, iter(()))
+            metadata = self._metadata = SimpleResultMetaData(tuple(records[0].keys()))
+        return Result(metadata, iter(records))
+
+
+_NO_ROWS_COLUMNS = SimpleResultMetaData(("",))
+"""The columns of a result without rows, of which `Result.scalars` needs one."""
+_compiled_statements: WeakKeyDictionary[Executable, CompiledStatement] = WeakKeyDictionary()
+
+
+def compile_statement(statement: Executable) -> CompiledStatement:
+    """Return the compiled form of a statement, which is compiled once and kept for as long as the statement exists.
+
+    Compiling takes milliseconds, so a statement that requests execute must be built once and have bind parameters.
+    """
+    compiled = _compiled_statements.get(statement)
+    if compiled is None:
+        compiled = _compiled_statements[statement] = CompiledStatement(statement)
+    return compiled
+
+
+class Connection:
+    """A connection to PostgreSQL, held by one request or command at a time."""
+
+    def __init__(self, driver: asyncpg.Connection, instrumentation: StatementInstrumentation | None = None) -> None:
+        self.driver = driver
+        self.instrumentation = instrumentation
+        self._began_at: float | None = None
+        """When the transaction began, until its first statement is executed."""
+        self._savepoint_count = 0
+
+    async def execute(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> Result:
+        """Execute a statement with the values of its bind parameters, and return all its rows.
+
+        Raises:
+            asyncpg.PostgresError: PostgreSQL rejects the statement, or the connection is lost.
+            asyncpg.InterfaceError: the connection is closed.
+        """
+        compiled = compile_statement(statement)
+        text, values = compiled.bind(parameters or {})
+        began, self._began_at = self._began_at or time.perf_counter(), None
+        try:
+            if compiled.returns_rows:
+                result = compiled.result(await self.driver.fetch(text, *values))
+            else:
+                result = Result(_NO_ROWS_COLUMNS, iter(()))
+                status = await self.driver.execute(text, *values)  # such as "UPDATE 3"
+                result.rowcount = int(status.rpartition(" ")[2])
+        except Exception as error:
+            self._measure(compiled.text, began, error)
+            raise
+        self._measure(compiled.text, began, None)
+        return result
+
+    def _measure(self, text: str, began: float, error: Exception | None) -> None:
+        if self.instrumentation is not None:
+            self.instrumentation.record(text, began, error)
+
+    async def begin(self, options: str = "") -> None:
+        """Begin a transaction with `options`, such as `READ ONLY`, which more statements may follow after a semicolon.
+
+        The time that this takes is measured as part of the first statement of the transaction.
+        """
+        self._began_at = time.perf_counter()
+        await self.driver.execute(f"BEGIN {options}")
+
+    async def commit(self) -> None:
+        """Commit the transaction."""
+        began = time.perf_counter()
+        try:
+            await self.driver.execute(COMMIT)
+        except Exception as error:
+            self._measure(COMMIT, began, error)
+            raise
+        self._measure(COMMIT, began, None)
+
+    async def rollback(self) -> None:
+        """Roll back the transaction, if one is open."""
+        if not self.driver.is_closed() and self.driver.is_in_transaction():
+            await self.driver.execute("ROLLBACK")
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """Undo the changes made in the context, and only these, if an error leaves it."""
+        self._savepoint_count += 1
+        name = f"savepoint_{self._savepoint_count}"
+        await self.driver.execute(f"SAVEPOINT {name}")
+        try:
+            yield
+        except Exception:
+            if not self.driver.is_closed():
+                await self.driver.execute(f"ROLLBACK TO {name}")
+            raise
+        await self.driver.execute(f"RELEASE {name}")

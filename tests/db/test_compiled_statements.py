@@ -1,0 +1,71 @@
+"""Statements are compiled by SQLAlchemy once, because that takes longer than most requests."""
+
+import httpx
+import pytest
+from sqlalchemy import Executable, bindparam, column, select
+
+from app.db import connection as connection_module
+from app.db.connection import CompiledStatement, compile_statement
+from tests.support import EXAMPLE_PATIENT
+
+PATIENTS = "/patients/patients/"
+
+
+@pytest.fixture
+def compiled_texts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the texts of the statements that were compiled so far."""
+    texts: list[str] = []
+
+    class RecordingStatement(CompiledStatement):
+        def __init__(self, statement: Executable) -> None:
+            super().__init__(statement)
+            texts.append(self.text)
+
+    monkeypatch.setattr(connection_module, "CompiledStatement", RecordingStatement)
+    return texts
+
+
+async def send_every_kind_of_request(client: httpx.AsyncClient, number: int) -> None:
+    """Create, read, find, change, delete and restore a patient. All values depend on the number."""
+    unique_id = f"once-{number}"
+    body = {**EXAMPLE_PATIENT, "unique_id": unique_id, "patient_last_name": f"Name {number}"}
+    key = {"Idempotency-Key": f"key-{number}"}
+    created = await client.post(PATIENTS, json=body, headers=key)
+    assert created.status_code == 201, created.text
+    assert (await client.post(PATIENTS, json=body, headers=key)).text == created.text
+    one = f"{PATIENTS}{unique_id}/"
+    assert (await client.put(one, json={"patient_town": f"Town {number}"})).status_code == 200
+    change = {"patient_race": f"Race {number}", "hospital_ids": ["hos789"]}
+    changed = await client.patch(one, json=change, headers={"If-Match": (await client.get(one)).headers["ETag"]})
+    assert changed.status_code == 200, changed.text
+    for path in (
+        f"{PATIENTS}?limit={number + 2}",
+        f"{PATIENTS}?patient_town=Town {number}&patient_last_name__startswith=N&ordering=-last_updated",
+        f"{PATIENTS}?patient_mobile_number=08{number}1234567&count=exact",
+        f"{one}history/?limit={number + 2}",
+        f"{one}history/1/",
+        f"{one}access/?limit={number + 2}",
+        f"/audit/?patient={unique_id}&principal=principal-{number}&time__gte=2026-01-0{number + 1}T00:00:00Z",
+    ):
+        assert (await client.get(path)).status_code == 200, path
+    assert (await client.delete(one)).status_code == 204
+    assert (await client.post(f"{one}restore/", json={"version": 1})).status_code == 200
+    assert (await client.delete("/hospitals/hospitals/hos123/")).status_code == 409
+
+
+@pytest.mark.usefixtures("hospitals_and_doctors")
+async def test_requests_with_other_values_compile_no_statement(
+    client: httpx.AsyncClient, compiled_texts: list[str]
+) -> None:
+    """Requests like earlier ones but with other values, also in number and length, reuse the compiled statements."""
+    await send_every_kind_of_request(client, 0)
+    assert compiled_texts
+    compiled_texts.clear()
+    await send_every_kind_of_request(client, 1)
+    assert compiled_texts == []
+
+
+def test_a_list_of_values_is_refused() -> None:
+    """A statement whose text depends on the length of a list is an error, which says how to write it instead."""
+    with pytest.raises(ValueError, match="Use `any_`"):
+        compile_statement(select(column("a")).where(column("a").in_(bindparam("ids", expanding=True))))

@@ -8,7 +8,7 @@ as PostgreSQL takes to read a record. This module can be removed when SQLAlchemy
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import asyncpg
@@ -18,7 +18,8 @@ from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from app.observability.statements import COMMIT, StatementInstrumentation
+if TYPE_CHECKING:  # importing it creates metrics, which `serve` must do only after it has chosen their directory
+    from app.observability.statements import StatementInstrumentation
 
 
 def serialize_json(value: Any) -> str:
@@ -113,7 +114,7 @@ def compile_statement(statement: Executable) -> CompiledStatement:
 class Connection:
     """A connection to PostgreSQL, held by one request or command at a time."""
 
-    def __init__(self, driver: asyncpg.Connection, instrumentation: StatementInstrumentation | None = None) -> None:
+    def __init__(self, driver: asyncpg.Connection, instrumentation: "StatementInstrumentation | None" = None) -> None:
         self.driver = driver
         self.instrumentation = instrumentation
         self._began_at: float | None = None
@@ -159,11 +160,11 @@ class Connection:
         """Commit the transaction."""
         began = time.perf_counter()
         try:
-            await self.driver.execute(COMMIT)
+            await self.driver.execute("COMMIT")
         except Exception as error:
-            self._measure(COMMIT, began, error)
+            self._measure("COMMIT", began, error)
             raise
-        self._measure(COMMIT, began, None)
+        self._measure("COMMIT", began, None)
 
     async def rollback(self) -> None:
         """Roll back the transaction, if one is open."""

@@ -26,9 +26,6 @@ _MAX_LOGGED_DIGESTS = 1000
 number of different texts."""
 
 
-COMMIT = "COMMIT"
-
-
 class _StatementName(NamedTuple):
     """The short name of a statement in metrics, logs and traces: one operation and its table.
 
@@ -49,8 +46,8 @@ def _statement_name(text: str, table_names: frozenset[str]) -> _StatementName:
     Otherwise, the operation is `SELECT`, and the table is the first of `table_names` that the statement reads. A COMMIT
     has no table.
     """
-    if text == COMMIT:
-        return _StatementName(COMMIT, "")
+    if text == "COMMIT":
+        return _StatementName(text, "")
     if (write := _WRITE_PATTERN.search(text)) is not None:
         operation, table = filter(None, write.groups())
         return _StatementName(operation, table)

@@ -19,8 +19,8 @@ from app.db.database import Database
 from app.db.migrate import migrate
 from app.embedded.server import EmbeddedPostgres
 from app.models import journal
-from app.records.journal_entries import record_snapshot
 from app.records.repository import Repository
+from app.statements.journal_entries import record_snapshot
 from benchmarks.register import (
     REGISTER_START,
     Patient,

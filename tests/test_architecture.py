@@ -39,6 +39,7 @@ LAYERS = (
     "search",
     "listing",
     "records",
+    "statements",
     "auth",
     "fields",
     "http",

@@ -32,7 +32,7 @@ from app.db.connection import Connection
 from app.listing.query import SimpleListItem
 from app.models import Patient, Profile, audit, journal
 from app.models.audit import HAS_MANY_RECORDS, IS_SINGLE_RECORD
-from app.records.documents import as_contract_json
+from app.statements.documents import as_contract_json
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

@@ -1,8 +1,8 @@
 from app.doctors.schemas import Doctor
 from app.models import Doctor as DoctorRow
 from app.models import patient_doctors
-from app.records.documents import Document
 from app.records.repository import Repository
+from app.statements.documents import Document
 
 
 class DoctorRepository(Repository):

@@ -54,7 +54,7 @@ class Schema(BaseModel):
 class Representation(Schema):
     """The base class of response bodies.
 
-    PostgreSQL builds the response from the fields of the class (see `app.records.documents`). Only tests validate
+    PostgreSQL builds the response from the fields of the class (see `app.statements.documents`). Only tests validate
     responses.
     """
 

@@ -1,8 +1,8 @@
 from app.hospitals.schemas import Hospital
 from app.models import Hospital as HospitalRow
 from app.models import patient_hospitals
-from app.records.documents import Document
 from app.records.repository import Repository
+from app.statements.documents import Document
 
 
 class HospitalRepository(Repository):

@@ -8,8 +8,8 @@ from sqlalchemy.dialects.postgresql import JSONB, distinct_on
 from app.db.connection import Connection
 from app.journal import chain
 from app.models import journal
-from app.records.journal_entries import record_snapshot
 from app.records.repository import Repository
+from app.statements.journal_entries import record_snapshot
 
 MAX_LISTED_DISCREPANCIES = 20
 """Maximum number of discrepancies that are listed per resource. The list needs a limit, because after a failed restore

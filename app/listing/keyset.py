@@ -37,7 +37,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import array
 
 from app.db.base import FOLDED_TEXT, ID_TEXT
-from app.records.documents import Document, ToMany
+from app.statements.documents import Document, ToMany
 
 Comparator = Callable[[ColumnElement[Any], ColumnElement[Any]], ColumnElement[bool]]
 

@@ -21,8 +21,8 @@ from app.listing.keyset import (
     segments_for,
 )
 from app.listing.query import KeysetRow, ListQuery, Position
-from app.records import hospital_scope
 from app.records.repository import Repository
+from app.statements import hospital_scope
 
 MAX_CACHED_STATEMENTS = 32
 """Maximum number of statements in each cache of built statements.

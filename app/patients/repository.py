@@ -7,10 +7,15 @@ from sqlalchemy import ColumnElement, Select
 from app.models import Doctor, Hospital, Profile, patient_doctors, patient_hospitals
 from app.models import Patient as PatientRow
 from app.patients.schemas import Patient, PatientDoctor, PatientHospital, PatientProfile
-from app.records.documents import Document, ToMany, ToOne
-from app.records.hospital_scope import next_patients_in_scope, patient_in_scope, record_was_in_scope, scoped_ids_if_few
 from app.records.repository import Repository
 from app.search.unused_words import delete_unused_words, words_in_history
+from app.statements.documents import Document, ToMany, ToOne
+from app.statements.hospital_scope import (
+    next_patients_in_scope,
+    patient_in_scope,
+    record_was_in_scope,
+    scoped_ids_if_few,
+)
 
 _HOSPITALS = ToMany(PatientHospital, Hospital.__table__, patient_hospitals, scoped=True)
 _DOCTORS = ToMany(PatientDoctor, Doctor.__table__, patient_doctors)

@@ -10,7 +10,6 @@ from app.patients.repository import PatientRepository
 from app.patients.schemas import NAME_MISSING_MESSAGE, PatientCreate, PatientUpdate
 from app.profiles.repository import ProfileRepository
 from app.records.history import History
-from app.records.links import LinkResult, unknown_link_error
 from app.records.preconditions import NO_PRECONDITION, Precondition
 from app.records.repository import Repository
 from app.records.results import Record
@@ -22,6 +21,7 @@ from app.records.service import (
     id_change_errors,
     raise_if_any,
 )
+from app.statements.links import LinkResult, unknown_link_error
 
 
 class PatientService(Service[PatientCreate, PatientUpdate]):

@@ -11,11 +11,11 @@ from app.errors import ProfileNotAccessibleError
 from app.models import Patient
 from app.models import Profile as ProfileRow
 from app.profiles.schemas import Profile
-from app.records.documents import Document
-from app.records.hospital_scope import patient_in_scope
-from app.records.journal_entries import AUTHOR_COLUMNS, author_parameters, insert_entry, with_author
 from app.records.repository import Repository
-from app.records.write_statements import next_version_values
+from app.statements.documents import Document
+from app.statements.hospital_scope import patient_in_scope
+from app.statements.journal_entries import AUTHOR_COLUMNS, author_parameters, insert_entry, with_author
+from app.statements.write_statements import next_version_values
 
 
 class ProfileRepository(Repository):

@@ -19,8 +19,8 @@ from app.models import (
     stale_words,
 )
 from app.paths import list_path, router_prefix
-from app.records.journal_entries import author_parameters
 from app.records.journal_hash import content_hash, epoch_microseconds, hex_text
+from app.statements.journal_entries import author_parameters
 
 ALLOW_ERASURE = select(func.set_config("patients.erasing", "yes", True))
 DENY_ERASURE = select(func.set_config("patients.erasing", "", True))

@@ -33,12 +33,12 @@ from app.db.base import ID_TEXT
 from app.errors import FieldError, NotFoundError, ValidationFailedError
 from app.identifiers import is_identifier
 from app.models import journal
-from app.records import hospital_scope
-from app.records.documents import as_contract_json
 from app.records.history_schemas import Entry
-from app.records.journal_entries import snapshot_columns
 from app.records.repository import Repository
 from app.records.results import Record
+from app.statements import hospital_scope
+from app.statements.documents import as_contract_json
+from app.statements.journal_entries import snapshot_columns
 
 
 class PastState(NamedTuple):

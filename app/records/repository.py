@@ -34,13 +34,13 @@ from app.db.transaction_batching import execute_row, input_rows
 from app.errors import ConflictError, IdentifierRetiredError, IdentifierTakenError, InUseError, NotFoundError
 from app.identifiers import is_identifier, new_identifier
 from app.models import journal
-from app.records import hospital_scope, write_statements
-from app.records.documents import Document, ToMany
 from app.records.erasure import erase_traces
-from app.records.journal_entries import author_parameters
-from app.records.links import LinkResult, linkable_ids_statement
 from app.records.results import Record, WriteResult
-from app.records.write_statements import client_columns
+from app.statements import hospital_scope, write_statements
+from app.statements.documents import Document, ToMany
+from app.statements.journal_entries import author_parameters
+from app.statements.links import LinkResult, linkable_ids_statement
+from app.statements.write_statements import client_columns
 
 _ID_PARAMETER = bindparam("id", type_=ID_TEXT)
 

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from app.records.links import LinkResult
+from app.statements.links import LinkResult
 
 
 class Record(NamedTuple):

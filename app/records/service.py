@@ -15,10 +15,10 @@ from app.errors import FieldError, IdentifierTakenError, NotFoundError, Validati
 from app.fields.schemas import CreateBody, UpdateBody
 from app.records.history import History
 from app.records.history_schemas import Restore
-from app.records.links import LinkResult
 from app.records.preconditions import NO_PRECONDITION, Precondition, entity_tag
 from app.records.repository import Repository
 from app.records.results import Record, WriteResult
+from app.statements.links import LinkResult
 
 LINKS_PER_UNIT_COST = 20
 """Number of links that take about as much work to write as one record."""

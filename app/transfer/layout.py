@@ -8,8 +8,8 @@ CSV columns have the names of the contract's fields. A nested object has one col
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from app.records.documents import ToMany, ToOne
 from app.records.repository import Repository
+from app.statements.documents import ToMany, ToOne
 
 ID_SEPARATOR = "|"
 

@@ -47,10 +47,10 @@ from app.db.connection import Connection
 from app.db.database import SerializationError, copy_rows
 from app.errors import FieldError, IdentifierRetiredError
 from app.identifiers import new_identifier
-from app.records.journal_entries import author_parameters, has_journal_entries, insert_entry
-from app.records.links import unknown_link_error
 from app.records.repository import Repository
-from app.records.write_statements import client_columns, next_version_values
+from app.statements.journal_entries import author_parameters, has_journal_entries, insert_entry
+from app.statements.links import unknown_link_error
+from app.statements.write_statements import client_columns, next_version_values
 from app.transfer.bodies import TIMESTAMP_FIELDS, ValidLine
 
 

@@ -23,8 +23,8 @@ from sqlalchemy.dialects.postgresql import insert
 
 from app.db.base import ID_TEXT
 from app.errors import FieldError
-from app.records.documents import ToMany
-from app.records.hospital_scope import is_in_scope
+from app.statements.documents import ToMany
+from app.statements.hospital_scope import is_in_scope
 
 
 class LinkResult(NamedTuple):

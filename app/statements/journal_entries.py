@@ -26,7 +26,7 @@ from sqlalchemy.dialects.postgresql import JSON, aggregate_order_by, insert
 from app.auth.principal import Principal
 from app.db.base import non_generated_columns
 from app.models import journal
-from app.records.documents import ToMany, as_contract_json
+from app.statements.documents import ToMany, as_contract_json
 
 ENTRY_COLUMNS = frozenset({"unique_id", "version"})
 """Names of the columns that both the table of a record and the journal have. The `record` of a journal entry therefore

@@ -32,9 +32,9 @@ from sqlalchemy.dialects.postgresql import insert
 
 from app.db.base import ID_TEXT, non_generated_columns
 from app.db.transaction_batching import input_rows
-from app.records.documents import Document, ToMany
-from app.records.journal_entries import AUTHOR_COLUMNS, insert_deletion_entry, insert_entry, with_author
-from app.records.links import LinkReplacement, linkable_id_columns, replace_links
+from app.statements.documents import Document, ToMany
+from app.statements.journal_entries import AUTHOR_COLUMNS, insert_deletion_entry, insert_entry, with_author
+from app.statements.links import LinkReplacement, linkable_id_columns, replace_links
 
 _DATABASE_DEFAULTED_COLUMNS = frozenset({"version", "date_created", "last_updated"})
 """Names of the columns that the database fills in if a statement gives no value."""

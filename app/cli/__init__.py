@@ -12,6 +12,7 @@ from typing import Any
 COMMANDS = {
     "serve": "run the service on the database of DATABASE_URL or on an embedded PostgreSQL",
     "migrate": "upgrade the schema of the database of DATABASE_URL to this version",
+    "check": "check settings, database, role, schema, clock, identity provider and disk, and say what to do",
     "import": "import records from CSV or NDJSON files",
     "export": "export records to CSV or NDJSON files",
     "keys": "create, list and revoke API keys",

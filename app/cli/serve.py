@@ -19,6 +19,7 @@ import asyncpg
 import structlog
 import uvicorn
 
+from app.connection_errors import explain_missing_timeouts
 from app.db.pool import missing_timeouts
 from app.db.schema_version import LockTimeoutError, MigrationFailedError, schema_is_current
 from app.embedded.server import EmbeddedPostgres, EmbeddedPostgresError
@@ -159,11 +160,7 @@ async def _is_schema_current(url: str) -> bool:
     try:
         async with Database(url, pool_size=1) as database, database.read() as connection:
             if missing := await missing_timeouts(connection):
-                raise CannotServeError(
-                    "Through a connection pooler, timeouts have to be settings of the role, which lacks "
-                    f"{', '.join(missing)}. Run `patients-api migrate --serving-role …` with the URL of PostgreSQL "
-                    "itself, then make the pooler reconnect (PgBouncer: RECONNECT)."
-                )
+                raise CannotServeError(explain_missing_timeouts(missing))
             return await schema_is_current(connection)
     except asyncpg.InsufficientPrivilegeError as error:
         raise CannotServeError(

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import NullPool, text
+from sqlalchemy import NullPool, Table, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -157,6 +157,12 @@ async def check_serving_role(url: str, role: str) -> None:
         )
 
 
+def serving_rights(table: Table) -> str:
+    """Return the rights on a table that serving needs, such as `SELECT, UPDATE (last_used)`."""
+    rights: str = table.info.get("serving_rights", "SELECT, INSERT, UPDATE, DELETE")
+    return rights
+
+
 async def grant_serving_rights(url: str, role: str) -> list[str]:
     """Grant `role` only the rights that serving needs. For example, `role` may not change or delete journal entries.
 
@@ -172,10 +178,9 @@ async def grant_serving_rights(url: str, role: str) -> list[str]:
             f"GRANT SELECT ON alembic_version TO {quoted_role}",
         ]
         for table in Base.metadata.sorted_tables:
-            rights = table.info.get("serving_rights", "SELECT, INSERT, UPDATE, DELETE")
             statements += [
                 f"REVOKE ALL ON {table.name} FROM {quoted_role}",
-                f"GRANT {rights} ON {table.name} TO {quoted_role}",
+                f"GRANT {serving_rights(table)} ON {table.name} TO {quoted_role}",
             ]
             if (function := table.info.get("serving_function")) is not None:
                 statements.append(f"GRANT EXECUTE ON FUNCTION {function} TO {quoted_role}")

@@ -31,7 +31,7 @@ def test_a_bare_call_prints_the_help() -> None:
 
 @pytest.mark.parametrize(
     ("command", "suggestion"),
-    [("migrat", "did you mean migrate?"), ("key", "did you mean keys?"), ("xyz", "choose from serve, migrate, import")],
+    [("migrat", "did you mean migrate?"), ("key", "did you mean keys?"), ("xyz", "choose from serve, migrate, check")],
 )
 def test_an_unknown_command_names_the_nearest(command: str, suggestion: str) -> None:
     """A mistyped command is exit status 2 and names the nearest command, or all commands if none is near."""

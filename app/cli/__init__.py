@@ -17,6 +17,7 @@ COMMANDS = {
     "export": "export records to CSV or NDJSON files",
     "keys": "create, list and revoke API keys",
     "journal": "verify: check the records and the journal; head: print the journal head to keep elsewhere",
+    "restore-check": "restore a dump into a temporary database, and verify it there",
     "audit": "prune: remove the months that are older than PATIENTS_AUDIT_DAYS",
     "access-report": "print who has read or changed a patient's record",
     "erase": "permanently remove a person's data everywhere",

@@ -43,7 +43,7 @@ async def test_every_part_is_checked(database_url: str) -> None:
     ]
     assert "The database test_" in result.stdout
     assert "owner of the tables" in result.stdout
-    assert f"{issuer.url} has 1 usable signing key." in result.stdout
+    assert f"{issuer.url} responds; usable signing keys: 1." in result.stdout
 
 
 def test_an_unreachable_database_is_explained() -> None:

@@ -3,6 +3,7 @@
 `patients-api check` prints them.
 """
 
+import json
 import re
 import shutil
 from datetime import UTC, datetime
@@ -161,6 +162,16 @@ async def _check_clock(connection: Connection) -> Check:
     return Check("clock", "ok", f"{difference}.")
 
 
+def _explain_fetch_error(error: Exception) -> str:
+    if isinstance(error, TimeoutError) or type(error).__name__.endswith("Timeout"):
+        return "it does not respond in time"
+    if isinstance(error, json.JSONDecodeError):
+        return "its response is not JSON"
+    if isinstance(error, LookupError | TypeError):
+        return f"its response lacks {error}"
+    return str(error) or type(error).__name__
+
+
 async def check_identity_provider(settings: Settings) -> Check:
     """Check that the identity provider of the settings, if there is one, responds and has signing keys."""
     name = "identity provider"
@@ -172,8 +183,7 @@ async def check_identity_provider(settings: Settings) -> Check:
     try:
         signing_keys = await provider.fetch_signing_keys()
     except FETCH_ERRORS as error:
-        # quotes no response: the message of an error of httpx or json names the problem, that of a KeyError the field
-        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        reason = _explain_fetch_error(error)
         explanation = (
             f"The keys of {provider.issuer} cannot be fetched ({reason}): check PATIENTS_OIDC_ISSUER and the network."
         )

@@ -143,7 +143,7 @@ class IdentityProvider:
             raise ValueError(f"the provider responded with {response.status_code}")
         document: dict[str, Any] = response.json()
         if expected_issuer is not None and document["issuer"] != expected_issuer:  # Discovery 1.0, section 4.3
-            raise _UntrustedProviderError("the provider has another issuer URL")
+            raise _UntrustedProviderError(f"the provider's issuer URL is {str(document['issuer'])[:200]}")
         return document
 
     async def close(self) -> None:

@@ -167,10 +167,10 @@ async def _is_schema_current(url: str) -> bool:
             if missing := await missing_timeouts(connection):
                 raise CannotServeError(explain_missing_timeouts(missing))
             return await schema_is_current(connection)
-    except asyncpg.InsufficientPrivilegeError as error:
+    except asyncpg.InsufficientPrivilegeError:
         raise CannotServeError(
             "The role of DATABASE_URL may not read the tables: run `patients-api migrate --serving-role …` to allow it."
-        ) from error
+        ) from None
 
 
 async def _load_demo_data(url: str) -> bool:

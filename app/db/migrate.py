@@ -9,6 +9,8 @@ from typing import Any
 import asyncpg
 from alembic import command
 from alembic.config import Config
+from alembic.script.revision import ResolutionError
+from alembic.util import CommandError
 from sqlalchemy import NullPool, Table, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -18,7 +20,7 @@ from app.db.base import Base
 from app.db.connection import DIALECT, Connection
 from app.db.database import Database
 from app.db.pool import SESSION_SETTINGS, open_connection
-from app.db.schema_version import LockTimeoutError, MigrationFailedError
+from app.db.schema_version import LockTimeoutError, MigrationFailedError, NewerSchemaError
 
 LOCK_NOT_AVAILABLE = "55P03"
 INSUFFICIENT_PRIVILEGE = "42501"
@@ -43,6 +45,7 @@ def migrate(url: str) -> list[str]:
     Raises:
         LockTimeoutError: another transaction held a lock for too long. All earlier revisions have been applied.
         MigrationFailedError: PostgreSQL rejected a statement. All earlier revisions have been applied.
+        NewerSchemaError: a newer version has migrated the database.
         UnavailableError: the database cannot be reached.
     """
     applied: list[str] = []
@@ -52,6 +55,10 @@ def migrate(url: str) -> list[str]:
     config.attributes["on_version_apply"] = lambda *, step, **_: applied.append(Path(step.up_revision.path).stem)
     try:
         command.upgrade(config, "head")
+    except CommandError as error:
+        if not isinstance(error.__cause__, ResolutionError):
+            raise
+        raise NewerSchemaError from error
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
             raise MigrationFailedError(_explain_failure(error)) from None

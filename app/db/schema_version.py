@@ -22,6 +22,10 @@ class MigrationFailedError(Exception):
     """PostgreSQL rejected a statement of a migration. The message tells the operator what to do."""
 
 
+class NewerSchemaError(Exception):
+    """The database has a revision that this version does not contain, so there is nothing that it could migrate."""
+
+
 async def read_revisions(connection: Connection) -> list[str]:
     """Return the revisions of the database: one, or none if it was never migrated."""
     try:

@@ -146,10 +146,15 @@ async def test_a_wrong_clock_is_reported(database_url: str, connection: asyncpg.
     ("path", "response", "expected"),
     [
         (DISCOVERY_PATH, (404, {}, None), "the provider responded with 404"),
-        (DISCOVERY_PATH, (200, {}, {"issuer": "https://other.example.org"}), "the provider has another issuer URL"),
+        (
+            DISCOVERY_PATH,
+            (200, {}, {"issuer": "https://other.example.org"}),
+            "the provider's issuer URL is https://other.example.org",
+        ),
         (JWKS_PATH, (200, {}, {"keys": []}), "has no usable signing key"),
+        (JWKS_PATH, (200, {}, {}), "its response lacks 'keys'"),
     ],
-    ids=["no-discovery", "other-issuer", "no-keys"],
+    ids=["no-discovery", "other-issuer", "no-key", "no-keys"],
 )
 def test_a_provider_that_cannot_be_used_is_reported(path: str, response: Any, expected: str, tmp_path: Path) -> None:
     """If the provider's keys cannot be fetched, the check names the issuer and the reason."""

@@ -48,6 +48,7 @@ KEYS_CREATE = ("keys", "create", "--name", "a", "--scope", "admin")
     [
         (("serve", "--port", "abc"), "--port: must be a number from 1 to 65535"),
         (("serve", "--port", "65536"), "--port: must be a number from 1 to 65535"),
+        (("health", "--url", "localhost:8000"), "--url: must be the http:// URL of a service"),
         (("serve", "--workers", "many"), "--workers: must be a number, 1 or more"),
         (("serve", "--host", "300.1.1.1"), "--host: must be an IP address of this machine, such as 127.0.0.1"),
         (("serve", "--host", ""), "--host: must be an IP address of this machine, such as 127.0.0.1"),

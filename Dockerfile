@@ -1,4 +1,7 @@
-FROM python:3.13-slim AS build
+# the newest patch release of this tag; docs/deploying.md says how to pin a digest
+ARG PYTHON_IMAGE=python:3.13-slim
+
+FROM ${PYTHON_IMAGE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 RUN python -m venv /opt/patients-api
 WORKDIR /src
@@ -12,7 +15,7 @@ RUN /opt/patients-api/bin/pip install --no-deps --no-build-isolation . \
     && /opt/patients-api/bin/python -m compileall -q /opt/patients-api/lib \
     && /opt/patients-api/bin/pip uninstall --yes setuptools pip
 
-FROM python:3.13-slim
+FROM ${PYTHON_IMAGE}
 LABEL org.opencontainers.image.title="Patients API" \
       org.opencontainers.image.description="Keeps a clinic group's patients" \
       org.opencontainers.image.licenses="MIT"

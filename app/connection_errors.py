@@ -58,6 +58,12 @@ class ConnectionFailedError(UnavailableError):
             self.operator_message = f"The database cannot be reached ({target}): {_explain(error, target)}"
 
 
+def describe_database(url: str) -> str:
+    """Return the database, host, port and role that a URL points to, in words and without the password."""
+    target = _Target.from_url(url)
+    return _MALFORMED_URL if target is None else str(target)
+
+
 class _Target(NamedTuple):
     hosts: list[str]
     database: str
@@ -121,6 +127,15 @@ def check_server(connection: asyncpg.Connection) -> None:
             f"the encoding of this database is {encoding}, and {REQUIRED_ENCODING} is needed. Create a database with "
             f"CREATE DATABASE … ENCODING '{REQUIRED_ENCODING}' TEMPLATE template0."
         )
+
+
+def explain_missing_timeouts(names: list[str]) -> str:
+    """Return what to do if sessions behind a connection pooler lack the time limits of these names."""
+    return (
+        f"Through a connection pooler, timeouts have to be settings of the role, which lacks {', '.join(names)}. Run "
+        "`patients-api migrate --serving-role …` with the URL of PostgreSQL itself, then make the pooler reconnect "
+        "(PgBouncer: RECONNECT)."
+    )
 
 
 def _explain(error: Exception, target: _Target) -> str:  # noqa: PLR0911  # one for each kind of error

@@ -106,13 +106,13 @@ def _fictitious_patients() -> Iterator[dict[str, Any]]:
 DEMO_PRINCIPAL = Principal("demo")
 
 
-async def insert_demo_data(connection: Connection) -> None:
-    """Insert the demo data if the database has never contained any record. Otherwise, leave the database unchanged."""
+async def insert_demo_data(connection: Connection) -> bool:
+    """Insert the demo data and return True, unless the database has ever contained a record. Otherwise return False."""
     # two services that start on the same database must not both insert the demo data
     await connection.execute(select(func.pg_advisory_xact_lock(DEMO_DATA_LOCK_KEY)))
     tables = (Patient.__table__, Profile.__table__, Hospital.__table__, Doctor.__table__, journal)
     if (await connection.execute(select(or_(*(exists(select(table)) for table in tables))))).scalar_one():
-        return
+        return False
     for unique_id, name in HOSPITAL_NAMES.items():
         await HospitalService(connection, DEMO_PRINCIPAL).create(
             HospitalCreate(unique_id=unique_id, hospital_name=name)
@@ -126,3 +126,4 @@ async def insert_demo_data(connection: Connection) -> None:
     await patients.create(PatientCreate.model_validate(example), timestamps=timestamps)
     for patient in _fictitious_patients():
         await patients.create(PatientCreate.model_validate(patient))
+    return True

@@ -5,8 +5,10 @@ variables begin with `PATIENTS_`. A test checks that the table of `docs/deployin
 the same order.
 """
 
+import difflib
 import os
 import re
+from collections.abc import Iterable
 from functools import cached_property
 from ipaddress import ip_network
 from pathlib import Path
@@ -25,6 +27,23 @@ def is_secure_url(url: str) -> bool:
     parts = urlsplit(url)
     is_local = parts.scheme == "http" and parts.hostname in {"127.0.0.1", "::1", "localhost"}
     return bool(parts.netloc) and (parts.scheme == "https" or is_local)
+
+
+def _suggest(name: str, valid_names: Iterable[str]) -> str:
+    nearest = difflib.get_close_matches(name.upper(), valid_names, n=1, cutoff=0.8)
+    return f", did you mean {nearest[0]}?" if nearest else ""
+
+
+_MESSAGES = {
+    "int_parsing": "must be a whole number",
+    "float_parsing": "must be a number",
+    "bool_parsing": "must be true or false",
+    "literal_error": "must be {expected}",
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be more than {gt}",
+    "less_than_equal": "must be at most {le}",
+}
+"""What is allowed, by the type of Pydantic's error. Validators of this file have messages of their own."""
 
 
 class InvalidSettingsError(Exception):
@@ -255,12 +274,13 @@ class Settings(BaseSettings):
             for name in os.environ
             if name.upper().startswith(ENVIRONMENT_PREFIX) and name.upper() not in valid_names
         )
-        error_messages = [f"{name}: there is no such setting" for name in unknown_names]
+        error_messages = [f"{name}: there is no such setting{_suggest(name, valid_names)}" for name in unknown_names]
         try:
             settings = cls()
         except ValidationError as error:
             for item in error.errors(include_input=False, include_url=False):
-                message = item["msg"].removeprefix("Value error, ")
+                message = _MESSAGES.get(item["type"], "").format_map(item.get("ctx", {}))
+                message = message or item["msg"].removeprefix("Value error, ")
                 name = str(item["loc"][0]).upper() if item["loc"] else ""
                 if name and not name.startswith("DATABASE_URL"):
                     name = f"{ENVIRONMENT_PREFIX}{name.removeprefix(ENVIRONMENT_PREFIX)}"

@@ -28,6 +28,7 @@ LAYERS = (
     "main",
     "background_tasks",
     "demo",
+    "checks",
     "transfer",
     "patients",
     "profiles",

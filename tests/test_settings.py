@@ -76,6 +76,27 @@ def test_invalid_variable_is_named_without_its_value(name: str, monkeypatch: pyt
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("PATIENTS_POOLSIZE", "3", "there is no such setting, did you mean PATIENTS_POOL_SIZE?"),
+        ("PATIENTS_COLOUR", "3", "there is no such setting"),
+        ("PATIENTS_POOL_SIZE", "many", "must be a whole number"),
+        ("PATIENTS_POOL_SIZE", "0", "must be at least 1"),
+        ("PATIENTS_DRAIN_SECONDS", "301", "must be at most 300.0"),
+        ("PATIENTS_DRAIN_SECONDS", "long", "must be a number"),
+        ("PATIENTS_CLIENT_TIMEOUT_SECONDS", "0", "must be more than 0.0"),
+        ("PATIENTS_REQUIRE_IF_MATCH", "maybe", "must be true or false"),
+        ("PATIENTS_AUTH", "yes", "must be 'off' or 'required'"),
+    ],
+)
+def test_the_message_says_what_is_allowed(name: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message for an invalid value says which values are allowed; for an unknown name, which one is near."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InvalidSettingsError, match=rf"^{re.escape(f'{name}: {message}')}$"):
+        Settings.load()
+
+
 def test_all_invalid_variables_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A failed start names every invalid variable, one per line."""
     for name, value in INVALID_VALUES.items():

@@ -41,7 +41,7 @@ class Authenticator:
         self.settings = settings
         self.database = database
         self.rate_limits = RateLimits(settings.effective_rate_limit)
-        self.provider = _identity_provider(settings)
+        self.provider = identity_provider(settings)
         self._credential_cache: TTLCache[bytes, tuple[Principal, float]] = TTLCache(
             maxsize=10_000, ttl=CREDENTIAL_CACHE_SECONDS
         )
@@ -161,7 +161,7 @@ class Authenticator:
             await self.provider.close()
 
 
-def _identity_provider(settings: Settings) -> "IdentityProvider | None":
+def identity_provider(settings: Settings) -> "IdentityProvider | None":
     """Return the identity provider that the settings specify, or None if they specify none."""
     if settings.oidc_issuer is None or settings.oidc_audience is None:
         return None

@@ -26,6 +26,8 @@ JWKS_RETRY_SECONDS = 3
 """Minimum number of seconds between two fetches while no signing keys are available."""
 FETCH_TIMEOUT_SECONDS = 3
 """Maximum number of seconds that one HTTP request to the provider may take."""
+FETCH_ERRORS = (httpx.HTTPError, httpx.InvalidURL, LookupError, TimeoutError, TypeError, ValueError)
+"""Errors that mean that the provider cannot be reached, or that its responses cannot be used."""
 
 
 class _UntrustedProviderError(ValueError):
@@ -115,17 +117,19 @@ class IdentityProvider:
     async def _refresh(self) -> None:
         """Fetch the provider's signing keys. If that fails, log a warning and keep the keys of the previous fetch."""
         try:
-            metadata = await self._fetch_json(
-                f"{self.issuer.rstrip('/')}/.well-known/openid-configuration", self.issuer
-            )
-            self._signing_keys = _usable_signing_keys((await self._fetch_json(metadata["jwks_uri"]))["keys"])
+            self._signing_keys = await self.fetch_signing_keys()
             self._is_provider_trusted = True
             self._last_success_at = time.monotonic()
-        except (httpx.HTTPError, httpx.InvalidURL, LookupError, TimeoutError, TypeError, ValueError) as error:
+        except FETCH_ERRORS as error:
             self._is_provider_trusted = not isinstance(error, _UntrustedProviderError)
             log.warning("the identity provider's keys could not be fetched", error=type(error).__name__)
         finally:
             self._last_attempt_at = time.monotonic()
+
+    async def fetch_signing_keys(self) -> dict[str, jwt.PyJWK]:
+        """Return the provider's usable signing keys by `kid`. A failure is one of `FETCH_ERRORS`."""
+        metadata = await self._fetch_json(f"{self.issuer.rstrip('/')}/.well-known/openid-configuration", self.issuer)
+        return _usable_signing_keys((await self._fetch_json(metadata["jwks_uri"]))["keys"])
 
     async def _fetch_json(self, url: str, expected_issuer: str | None = None) -> dict[str, Any]:
         if not is_secure_url(url):
@@ -139,7 +143,7 @@ class IdentityProvider:
             raise ValueError(f"the provider responded with {response.status_code}")
         document: dict[str, Any] = response.json()
         if expected_issuer is not None and document["issuer"] != expected_issuer:  # Discovery 1.0, section 4.3
-            raise _UntrustedProviderError("the provider has another issuer URL")
+            raise _UntrustedProviderError(f"the provider's issuer URL is {str(document['issuer'])[:200]}")
         return document
 
     async def close(self) -> None:

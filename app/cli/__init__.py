@@ -12,23 +12,26 @@ from typing import Any
 COMMANDS = {
     "serve": "run the service on the database of DATABASE_URL or on an embedded PostgreSQL",
     "migrate": "upgrade the schema of the database of DATABASE_URL to this version",
+    "check": "check settings, database, role, schema, clock, identity provider and disk, and say what to do",
     "import": "import records from CSV or NDJSON files",
     "export": "export records to CSV or NDJSON files",
     "keys": "create, list and revoke API keys",
     "journal": "verify: check the records and the journal; head: print the journal head to keep elsewhere",
+    "restore-check": "restore a dump into a temporary database, and verify it there",
     "audit": "prune: remove the months that are older than PATIENTS_AUDIT_DAYS",
     "access-report": "print who has read or changed a patient's record",
     "erase": "permanently remove a person's data everywhere",
     "health": "exit with 0 if a service is ready, otherwise with 1",
     "openapi": "print the OpenAPI document",
+    "completion": "print the script that completes commands and options in bash, zsh or fish",
 }
 
 DISTRIBUTION = "patients-api"
 """Name under which this package is installed, by which its version is found."""
 
 
-def main() -> int:
-    """Run the subcommand that the command line names, and return its exit status."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the options that `patients-api` has without a command."""
     command_list = "\n".join(f"  {name:<15}{purpose}" for name, purpose in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="patients-api",
@@ -39,6 +42,18 @@ def main() -> int:
     parser.add_argument(
         "--version", action="version", version=f"patients-api {importlib.metadata.version(DISTRIBUTION)}"
     )
+    return parser
+
+
+def import_command(name: str) -> Any:
+    """Return the module of a command."""
+    module_name = name.replace("-", "_") + ("_" if keyword.iskeyword(name) else "")
+    return importlib.import_module(f"app.cli.{module_name}")
+
+
+def main() -> int:
+    """Run the subcommand that the command line names, and return its exit status."""
+    parser = make_parser()
     parser.add_argument("command", nargs="?", metavar="COMMAND", help="command to run, followed by its options")
     parser.add_argument("options", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     command_line = parser.parse_args()
@@ -52,9 +67,8 @@ def main() -> int:
 
     # every command would fail if this directory did not exist; `serve` creates its own directory for several workers
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
-    module_name = command_line.command.replace("-", "_") + ("_" if keyword.iskeyword(command_line.command) else "")
     try:
-        return _run_command(importlib.import_module(f"app.cli.{module_name}"), command_line)
+        return _run_command(import_command(command_line.command), command_line)
     except BrokenPipeError:
         # otherwise the flush of stdout at exit would fail, too (see the note on SIGPIPE in the Python documentation)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,8 +1,8 @@
 """Database access for commands, on the database of DATABASE_URL or on the embedded server."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import asyncpg
@@ -56,22 +56,33 @@ def run_on_database(work: Callable[[Database], Awaitable[T]], *, pool_size: int 
         NoDatabaseError: there is no embedded database, or the schema lacks migrations of this version.
         UnavailableError: the database cannot be reached.
     """
-    settings = Settings.load()
-    with ExitStack() as stack:
-        if settings.database_url is not None:
-            url = settings.database_url.get_secret_value()
-        else:
-            if not (settings.data_dir / "postgres").is_dir():
-                raise NoDatabaseError(
-                    f"There is no database in {settings.data_dir}: set DATABASE_URL, or run `serve` first."
-                )
-            url = running_server_url(settings.data_dir) or stack.enter_context(EmbeddedPostgres(settings.data_dir)).url
+    with open_database_url(Settings.load()) as url:
         try:
             return asyncio.run(_connect_and_run(url, work, pool_size))
         except asyncpg.InsufficientPrivilegeError:
             raise InsufficientPrivilegeError(
                 "The database role lacks the privilege to do this: use the DATABASE_URL of the role that migrates."
             ) from None
+
+
+@contextmanager
+def open_database_url(settings: Settings) -> Iterator[str]:
+    """Yield the URL of the database that the settings specify. An embedded server runs until the context is exited.
+
+    Raises:
+        EmbeddedPostgresError: the embedded server cannot run.
+        NoDatabaseError: there is no embedded database.
+    """
+    if settings.database_url is not None:
+        yield settings.database_url.get_secret_value()
+        return
+    if not (settings.data_dir / "postgres").is_dir():
+        raise NoDatabaseError(f"There is no database in {settings.data_dir}: set DATABASE_URL, or run `serve` first.")
+    if (running_url := running_server_url(settings.data_dir)) is not None:
+        yield running_url
+        return
+    with EmbeddedPostgres(settings.data_dir) as server:
+        yield server.url
 
 
 async def _connect_and_run(url: str, work: Callable[[Database], Awaitable[T]], pool_size: int) -> T:

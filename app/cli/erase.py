@@ -21,7 +21,7 @@ ERASABLE_SERVICES: dict[str, type[Service[Any, Any]]] = {"patient": PatientServi
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to its parser."""
-    parser.add_argument("what", choices=ERASABLE_SERVICES, help="a patient, or a profile that no patient has")
+    parser.add_argument("what", choices=list(ERASABLE_SERVICES), help="a patient, or a profile that no patient has")
     parser.add_argument("unique_id", help="unique_id of the record to erase, also of a deleted one")
     parser.add_argument("--reason", required=True, help="reason to keep in the journal; do not include personal data")
     parser.add_argument(

@@ -59,7 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     to.add_argument(
         "--output", type=_output_path, metavar="FILE", help="file to write (- for standard output); .gz is compressed"
     )
-    to.add_argument("--directory", type=Path, help="write all resources, one file each, for `import DIRECTORY`")
+    to.add_argument(
+        "--directory", type=Path, metavar="DIRECTORY", help="write all resources, one file each, for `import DIRECTORY`"
+    )
 
 
 def _output_path(text: str) -> Path | None:

@@ -17,7 +17,15 @@ USER_ERRORS = ()
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to its parser."""
-    parser.add_argument("--url", default="http://127.0.0.1:8000", help="URL of the service (default: %(default)s)")
+    parser.add_argument(
+        "--url", type=_service_url, default="http://127.0.0.1:8000", help="URL of the service (default: %(default)s)"
+    )
+
+
+def _service_url(text: str) -> str:
+    if not text.startswith("http://") or not urlsplit(text).netloc:
+        raise argparse.ArgumentTypeError("must be the http:// URL of a service, such as http://127.0.0.1:8000")
+    return text
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -27,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
         connection.request("GET", "/readyz")
         response = connection.getresponse()
     except (OSError, http.client.HTTPException, ValueError) as error:
-        print(f"{arguments.url}: {error}", file=sys.stderr)
+        print(f"{arguments.url}: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
         return 1
     if response.status != http.client.NO_CONTENT:
         print(f"{response.status} {response.reason}", file=sys.stderr)

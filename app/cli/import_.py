@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="content of the file (default: by the file name, such as doctors.csv, else patients)",
     )
     parser.add_argument("--dry-run", action="store_true", help="check everything, but store nothing")
-    parser.add_argument("--errors", type=Path, metavar="CSV", help="write all errors to this file")
+    parser.add_argument("--errors", type=Path, metavar="FILE", help="write all errors to this CSV file")
     parser.add_argument(
         "--on-error",
         choices=["stop", "skip"],

@@ -46,9 +46,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.what == "head":
         print(run_on_database(_read_head))
         return 0
-    report = run_on_database(
-        lambda database: _verify_journal(database, arguments.head and JournalHead.parse(arguments.head))
-    )
+    head = arguments.head and JournalHead.parse(arguments.head)
+    return 0 if print_report(run_on_database(lambda database: verify(database, head))) else 1
+
+
+def print_report(report: "VerificationReport") -> bool:
+    """Print the result of a verification, and return whether it succeeded."""
     for resource, result in report.results.items():
         records, entries = result.record_count, result.entry_count
         print(
@@ -68,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
         print("The journal does not match the records, or is inconsistent.")
     else:
         print("Every record matches its newest entry. No entry was changed, added or removed in between.")
-    return 1 if _report_head_mismatch(report.head_comparison) or has_discrepancies else 0
+    return not (_report_head_mismatch(report.head_comparison) or has_discrepancies)
 
 
 class _HeadComparison(NamedTuple):
@@ -78,7 +81,9 @@ class _HeadComparison(NamedTuple):
     """Number of entries that the journal contained at `expected.time` and that erasures have removed since then."""
 
 
-class _VerificationReport(NamedTuple):
+class VerificationReport(NamedTuple):
+    """The result of a verification of the journal of all resources."""
+
     results: dict[str, VerificationResult]
     erasures: ErasureCounts
     head_comparison: _HeadComparison | None
@@ -89,10 +94,11 @@ async def _read_head(database: Database) -> JournalHead:
         return await read_journal_head(connection)
 
 
-async def _verify_journal(database: Database, expected_head: JournalHead | None) -> _VerificationReport:
+async def verify(database: Database, expected_head: JournalHead | None = None) -> VerificationReport:
+    """Verify the journal of all resources, and compare it with `expected_head` if that is given."""
     repositories = [service.repository_class for service in JOURNALED_SERVICES]
     async with database.read() as connection:
-        return _VerificationReport(
+        return VerificationReport(
             {repository.table.name: await verify_journal(connection, repository) for repository in repositories},
             await count_erasures(connection),
             _HeadComparison(expected_head, *await read_journal_head_at(connection, expected_head.time))

@@ -9,7 +9,7 @@ from app.audit.retention import add_months
 from app.cli.text import pluralize
 from app.db.database import Database
 from app.db.migrate import UnsuitableRoleError, check_serving_role, grant_serving_rights, migrate
-from app.db.schema_version import REVISIONS, LockTimeoutError, MigrationFailedError
+from app.db.schema_version import REVISIONS, LockTimeoutError, MigrationFailedError, NewerSchemaError
 from app.errors import UnavailableError
 from app.settings import InvalidSettingsError, Settings
 
@@ -52,7 +52,14 @@ def run(arguments: argparse.Namespace) -> int:
     url = settings.database_url.get_secret_value()
     if arguments.serving_role is not None:
         asyncio.run(check_serving_role(url, arguments.serving_role))
-    _print_applied(migrate(url))
+    try:
+        _print_applied(migrate(url))
+    except NewerSchemaError:
+        # no error, because the previous version is started again after a failed deployment, by the same commands
+        print("A newer version has migrated the database, and this version works with it: nothing to migrate.")
+        if arguments.serving_role is not None:
+            print(f"The rights of {arguments.serving_role} stay as that version has granted them.")
+        return 0
     asyncio.run(_add_months(url))
     if arguments.serving_role is not None:
         unapplied_statements = asyncio.run(grant_serving_rights(url, arguments.serving_role))

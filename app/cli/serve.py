@@ -19,6 +19,8 @@ import asyncpg
 import structlog
 import uvicorn
 
+from app.cli.start_report import report_start
+from app.connection_errors import explain_missing_timeouts
 from app.db.pool import missing_timeouts
 from app.db.schema_version import LockTimeoutError, MigrationFailedError, schema_is_current
 from app.embedded.server import EmbeddedPostgres, EmbeddedPostgresError
@@ -131,11 +133,15 @@ def run(arguments: argparse.Namespace) -> int:
                 raise CannotServeError(
                     "The database lacks migrations of this version. Run `patients-api migrate`, then start again."
                 )
-        if arguments.demo:
-            asyncio.run(_load_demo_data(url))
+        has_loaded_demo = asyncio.run(_load_demo_data(url)) if arguments.demo else None
         if settings.auth == "off":
             log.warning("authentication is off: every client that reaches this service can read and change everything")
-        print(f"Patients API: http://{arguments.host}:{arguments.port}/docs (press Ctrl-C to stop)", file=sys.stderr)
+        report_start(
+            f"http://{arguments.host}:{arguments.port}",
+            Settings.load(),  # again, because the authentication may have been turned off above
+            is_embedded=settings.database_url is None,
+            has_loaded_demo=has_loaded_demo,
+        )
         with suppress(KeyboardInterrupt):  # uvicorn raises the signal again after its graceful shutdown
             return _serve(arguments, settings)
     return 0
@@ -159,24 +165,20 @@ async def _is_schema_current(url: str) -> bool:
     try:
         async with Database(url, pool_size=1) as database, database.read() as connection:
             if missing := await missing_timeouts(connection):
-                raise CannotServeError(
-                    "Through a connection pooler, timeouts have to be settings of the role, which lacks "
-                    f"{', '.join(missing)}. Run `patients-api migrate --serving-role …` with the URL of PostgreSQL "
-                    "itself, then make the pooler reconnect (PgBouncer: RECONNECT)."
-                )
+                raise CannotServeError(explain_missing_timeouts(missing))
             return await schema_is_current(connection)
-    except asyncpg.InsufficientPrivilegeError as error:
+    except asyncpg.InsufficientPrivilegeError:
         raise CannotServeError(
             "The role of DATABASE_URL may not read the tables: run `patients-api migrate --serving-role …` to allow it."
-        ) from error
+        ) from None
 
 
-async def _load_demo_data(url: str) -> None:
+async def _load_demo_data(url: str) -> bool:
     from app import demo  # noqa: PLC0415  # see `_is_schema_current`
     from app.db.database import Database  # noqa: PLC0415
 
     async with Database(url, pool_size=1) as database:
-        await database.transaction(demo.insert_demo_data)
+        return await database.transaction(demo.insert_demo_data)
 
 
 def _serve(arguments: argparse.Namespace, settings: Settings) -> int:

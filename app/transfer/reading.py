@@ -4,6 +4,7 @@ A file is read line by line, so that memory use does not grow with its size. It 
 """
 
 import csv
+import difflib
 import gzip
 import io
 import re
@@ -233,9 +234,9 @@ class RecordFile:
         for column_number, name in enumerate(names, start=1):
             if name not in allowed:
                 shown_name = f", {name}," if is_header and _COLUMN_NAME_PATTERN.fullmatch(name) else ""
-                raise self._unreadable_error(
-                    f"must name the columns. Column {column_number}{shown_name} is not one of: {', '.join(allowed)}"
-                )
+                nearest = difflib.get_close_matches(name, allowed, n=1) if shown_name else []
+                hint = f"unknown; the nearest is {nearest[0]}" if nearest else f"not one of: {', '.join(allowed)}"
+                raise self._unreadable_error(f"must name the columns. Column {column_number}{shown_name} is {hint}")
             if names.index(name) != column_number - 1:
                 raise self._unreadable_error(f"names column {name} twice")
         return names

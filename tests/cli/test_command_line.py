@@ -31,7 +31,7 @@ def test_a_bare_call_prints_the_help() -> None:
 
 @pytest.mark.parametrize(
     ("command", "suggestion"),
-    [("migrat", "did you mean migrate?"), ("key", "did you mean keys?"), ("xyz", "choose from serve, migrate, import")],
+    [("migrat", "did you mean migrate?"), ("key", "did you mean keys?"), ("xyz", "choose from serve, migrate, check")],
 )
 def test_an_unknown_command_names_the_nearest(command: str, suggestion: str) -> None:
     """A mistyped command is exit status 2 and names the nearest command, or all commands if none is near."""
@@ -48,6 +48,7 @@ KEYS_CREATE = ("keys", "create", "--name", "a", "--scope", "admin")
     [
         (("serve", "--port", "abc"), "--port: must be a number from 1 to 65535"),
         (("serve", "--port", "65536"), "--port: must be a number from 1 to 65535"),
+        (("health", "--url", "localhost:8000"), "--url: must be the http:// URL of a service"),
         (("serve", "--workers", "many"), "--workers: must be a number, 1 or more"),
         (("serve", "--host", "300.1.1.1"), "--host: must be an IP address of this machine, such as 127.0.0.1"),
         (("serve", "--host", ""), "--host: must be an IP address of this machine, such as 127.0.0.1"),

@@ -43,7 +43,7 @@ async def test_moving_from_the_embedded_database_keeps_everything(
 ) -> None:
     """Records, ETags and histories survive the move, requests need a key, and the serving role has only its rights."""
     dump, first_key = code_blocks("operations.md", "Moving from `.data` to a server")
-    _, restore = code_blocks("operations.md", "Dumps")
+    _, restore, check = code_blocks("operations.md", "Dumps")
     with data_directory() as directory:
         laptop = serve("--demo", PATIENTS_DATA_DIR=str(directory / ".data"))
         async with httpx.AsyncClient(base_url=laptop.url) as client:
@@ -53,7 +53,8 @@ async def test_moving_from_the_embedded_database_keeps_everything(
             ]
         await asyncio.to_thread(run_shell_block, f"cd {directory}\n{dump}", BACKUPS=tmp_path)
     environment = {"NEW_URL": target_url, "BACKUPS": str(tmp_path)}
-    assert "matches its newest entry" in await asyncio.to_thread(run_shell_block, restore, **environment)
+    for block in (check, restore):
+        assert "matches its newest entry" in await asyncio.to_thread(run_shell_block, block, **environment)
     key = (await asyncio.to_thread(run_shell_block, first_key, **environment)).strip()
     service = serve(DATABASE_URL=url_for_role(target_url, "patients_api"), PATIENTS_AUTH="required")
     async with httpx.AsyncClient(base_url=service.url) as client:

@@ -45,6 +45,16 @@ async def test_migrating_again_keeps_schema_and_data(database_url: str, connecti
     assert await connection.fetch("SELECT * FROM alembic_version, hospitals") == before
 
 
+async def test_a_newer_schema_is_left_as_it_is(database_url: str, connection: asyncpg.Connection) -> None:
+    """On a database that a newer version has migrated, as after a rollback, there is nothing to migrate or to grant."""
+    await connection.execute("UPDATE alembic_version SET version_num = '29991231_07'")
+    result = await asyncio.to_thread(run_cli, "migrate", "--serving-role", "pg_monitor", DATABASE_URL=database_url)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("A newer version has migrated the database, and this version works with it")
+    assert await connection.fetchval("SELECT version_num FROM alembic_version") == "29991231_07"
+    assert not await connection.fetchval("SELECT has_table_privilege('pg_monitor', 'patients', 'SELECT')")
+
+
 async def test_migrate_names_the_revisions_that_it_applied(unmigrated_url: str, connection: asyncpg.Connection) -> None:
     """The output has one line for each revision, and only revisions that were missing."""
     names = sorted(path.stem for path in Path(migrations.__file__).parent.glob("versions/*.py"))

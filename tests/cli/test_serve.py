@@ -1,6 +1,7 @@
 """`patients-api serve` in separate processes: starting, refusing to start, stopping, and being killed."""
 
 import asyncio
+import importlib.metadata
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ import asyncpg
 import httpx
 import pytest
 
+from app.connection_errors import describe_database
 from tests.conftest import free_port
 from tests.processes import (
     RawRequest,
@@ -209,6 +211,18 @@ async def test_log_has_a_line_a_request_and_no_patient_data(
             assert plain.recv(65536).startswith(b"HTTP/1.1 4")
     served.process.terminate()
     await asyncio.to_thread(served.process.wait, 20)
+    (start,) = [line for line in served.log_entries() if line["event"] == "service starting"]
+    assert start.pop("timestamp")
+    assert start == {
+        "event": "service starting",
+        "level": "info",
+        "version": importlib.metadata.version("patients-api"),
+        "url": served.url,
+        "database": describe_database(database_url),
+        "authentication": False,
+        "reads_audited": False,
+        "demo_data_loaded": False,
+    }
     lines = {line["request_id"]: line for line in served.log_entries() if line["event"] == "request"}
     for number, (method, _, route, status, _) in enumerate(requests):
         line = lines[f"request-{number}"]

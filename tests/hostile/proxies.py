@@ -1,4 +1,4 @@
-"""Reverse proxies in front of the service: Caddy as docs/proxy.md configures it, nginx, and HAProxy."""
+"""Reverse proxies in front of the service: Caddy and nginx as we document them, nginx passing upgrades on, HAProxy."""
 
 import shutil
 import socket
@@ -16,7 +16,7 @@ from tests.support import eventually
 STRIP_UPGRADE_LINE = "request_header -Upgrade"
 """The line of the Caddyfile that keeps upgrade requests from the service."""
 
-NGINX_CONFIG = """
+NGINX_MAIN_CONFIG = """
 daemon off;
 worker_processes 1;
 pid {directory}/nginx.pid;
@@ -29,6 +29,10 @@ http {{
     fastcgi_temp_path {directory}/fastcgi;
     uwsgi_temp_path {directory}/uwsgi;
     scgi_temp_path {directory}/scgi;
+    include {directory}/site.conf;
+}}
+"""
+NGINX_PASSING_UPGRADES_ON = """
     upstream api {{
         server 127.0.0.1:{upstream};
         keepalive 1;
@@ -42,7 +46,6 @@ http {{
             proxy_set_header Connection "upgrade";
         }}
     }}
-}}
 """
 HAPROXY_CONFIG = """
 defaults
@@ -83,8 +86,32 @@ def _caddy(directory: Path, upstream: int, port: int, *, strip_upgrades: bool) -
 
 
 def _nginx(directory: Path, upstream: int, port: int) -> list[str]:
-    (directory / "nginx.conf").write_text(NGINX_CONFIG.format(directory=directory, upstream=upstream, port=port))
+    return nginx_command(directory, NGINX_PASSING_UPGRADES_ON.format(upstream=upstream, port=port))
+
+
+def nginx_command(directory: Path, site: str) -> list[str]:
+    """Write the configuration of a site, and return the command that serves it."""
+    (directory / "site.conf").write_text(site)
+    (directory / "nginx.conf").write_text(NGINX_MAIN_CONFIG.format(directory=directory))
     return ["nginx", "-p", str(directory), "-c", str(directory / "nginx.conf")]
+
+
+def documented_nginx_site(upstream: int, port: int, certificate: Path | None = None) -> str:
+    """Return deploy/nginx/patients-api.conf for these ports. Without a certificate, it speaks plain HTTP."""
+    text = (REPOSITORY_ROOT / "deploy" / "nginx" / "patients-api.conf").read_text()
+    replacements = {"server 127.0.0.1:8000;": f"server 127.0.0.1:{upstream};"}
+    if certificate is None:
+        replacements |= {"listen 443 ssl http2;": f"listen 127.0.0.1:{port};", "    ssl_": "    # ssl_"}
+    else:
+        replacements |= {
+            "listen 443 ssl http2;": f"listen 127.0.0.1:{port} ssl http2;",
+            "/etc/ssl/patients.example.org/fullchain.pem": str(certificate),
+            "/etc/ssl/patients.example.org/privkey.pem": str(certificate),
+        }
+    for ours, theirs in replacements.items():
+        assert ours in text
+        text = text.replace(ours, theirs)
+    return text
 
 
 def _haproxy(directory: Path, upstream: int, port: int) -> list[str]:
@@ -95,7 +122,8 @@ def _haproxy(directory: Path, upstream: int, port: int) -> list[str]:
 PROXY_COMMANDS: dict[str, Callable[[Path, int, int], list[str]]] = {
     "caddy": lambda *arguments: _caddy(*arguments, strip_upgrades=True),
     "caddy-passing-upgrades-on": lambda *arguments: _caddy(*arguments, strip_upgrades=False),
-    "nginx": _nginx,
+    "nginx": lambda directory, upstream, port: nginx_command(directory, documented_nginx_site(upstream, port)),
+    "nginx-passing-upgrades-on": _nginx,
     "haproxy": _haproxy,
 }
 """By name: a function that writes the configuration and returns the command to run."""
@@ -104,7 +132,13 @@ PROXY_COMMANDS: dict[str, Callable[[Path, int, int], list[str]]] = {
 @contextmanager
 def proxy_in_front_of(url: str, name: str, directory: Path, port: int) -> Iterator[str]:
     """Run a proxy in front of a service and return its URL; skip the test if the program is not installed."""
-    command = PROXY_COMMANDS[name](directory, port_of(url), port)
+    with run_proxy(PROXY_COMMANDS[name](directory, port_of(url), port), directory, port):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def run_proxy(command: list[str], directory: Path, port: int) -> Iterator[None]:
+    """Run a proxy until the context ends; skip the test if the program is not installed."""
     program = shutil.which(command[0], path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
     if program is None:
         pytest.skip(f"{command[0]} is not installed")
@@ -121,7 +155,7 @@ def proxy_in_front_of(url: str, name: str, directory: Path, port: int) -> Iterat
 
     try:
         eventually(accepts_connections, within_seconds=30)
-        yield f"http://127.0.0.1:{port}"
+        yield
     finally:
         process.terminate()
         process.communicate(timeout=30)

@@ -81,12 +81,12 @@ async def test_rules_match_existing_routes(client: httpx.AsyncClient, rules: lis
 
 
 def test_rules_have_severity_and_description(rules: list[dict[str, Any]]) -> None:
-    """Each rule has a unique name, a severity, a summary and a description."""
+    """Each rule has a unique name, a severity, a runbook URL, a summary and a description."""
     assert len({rule["alert"] for rule in rules}) == len(rules)
     for rule in rules:
         assert re.fullmatch(r"PatientsApi[A-Za-z]+", rule["alert"])
         assert rule["labels"]["severity"] in {"critical", "warning"}
-        assert rule["annotations"].keys() == {"summary", "description"}
+        assert rule["annotations"].keys() == {"runbook_url", "summary", "description"}
         assert len(rule["annotations"]["description"]) > 80
 
 

@@ -258,10 +258,12 @@ async def test_successful_scrapes_and_probes_are_not_logged(serve: Serve, databa
     scrape(served.url, Authorization=f"Bearer {key}")
     with pytest.raises(AssertionError, match="Send an API key"):
         scrape(served.url)
-    await asyncio.to_thread(eventually, lambda: bool(served.log_entries()))
+    await asyncio.to_thread(eventually, lambda: len(served.log_entries()) > 1)
     served.process.terminate()
     await asyncio.to_thread(served.process.wait, 30)
-    assert [(line["route"], line["status"]) for line in served.log_entries()] == [("/metrics", 401)]
+    start, *others = served.log_entries()
+    assert start["event"] == "service starting"
+    assert [(line["route"], line["status"]) for line in others] == [("/metrics", 401)]
 
 
 @pytest.mark.crowd

@@ -138,7 +138,10 @@ UNREADABLE_FILES = {
     "no header, and an id that is a column's": (b"unique_id,Roe,Jo\n", "Column 2 is not one of: "),
     "a workbook": (b"PK\x03\x04\x14\x00Roe", "The file is an Excel workbook. Save it as “CSV UTF-8”."),
     "no header, personal": (b"Doe Roe,a\n", "Line 1 must name the columns. Column 1 is not one of: "),
-    "mistyped": (b"unique_id,patient_lastname\na,Doe\n", "Column 2, patient_lastname, is not one of: "),
+    "mistyped": (
+        b"unique_id,patient_lastname\na,Doe\n",
+        "Column 2, patient_lastname, is unknown; the nearest is patient_last_name.",
+    ),
     "twice": (b"unique_id,patient_last_name,unique_id\na,Doe,b\n", "Line 1 names column unique_id twice"),
     "quotes": (b'unique_id,patient_last_name\na,"Doe" or so\n', "Line 2 has a cell with wrong quotation marks"),
     "open quotes": (

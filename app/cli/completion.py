@@ -1,0 +1,35 @@
+"""`patients-api completion`: print a script with which a shell completes commands, options and values."""
+
+import argparse
+
+import shtab
+
+from app.cli import COMMANDS, import_command, make_parser
+
+USER_ERRORS = ()
+SHELLS = ("bash", "zsh", "fish")
+COMPLETED_METAVARS = {"FILE": shtab.FILE, "DIRECTORY": shtab.DIRECTORY}
+"""What the shell completes itself, by the metavar of the argument."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command to its parser."""
+    parser.add_argument("shell", choices=SHELLS, help="shell that reads the script")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the script, and return 0."""
+    parser = make_parser()
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for name, purpose in COMMANDS.items():
+        command_parser = commands.add_parser(name, help=purpose, description=purpose)
+        import_command(name).add_arguments(command_parser)
+        _complete_files(command_parser)
+    print(shtab.complete(parser, arguments.shell))
+    return 0
+
+
+def _complete_files(parser: argparse.ArgumentParser) -> None:
+    for action in parser._actions:  # noqa: SLF001  # argparse has no public list of the arguments, and shtab uses this one
+        if action.metavar in COMPLETED_METAVARS:
+            action.complete = COMPLETED_METAVARS[action.metavar]  # type: ignore[attr-defined]

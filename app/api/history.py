@@ -28,11 +28,11 @@ from app.api.services import get_services
 from app.api.writes import WriteRequest
 from app.auth.principal import Principal
 from app.auth.scopes import Scope, requires
+from app.fields.history import MAX_VERSION, HistoryEntry, RestoreRequest
 from app.http.query_parameters import parse_query
 from app.listing.pagination import PageParameters
 from app.listing.query import SimpleListItem
 from app.records.history import History
-from app.records.history_schemas import MAX_VERSION, Entry, Restore
 from app.records.repository import Repository
 
 PathVersion = Annotated[int, Path(ge=1, lt=MAX_VERSION, description="The number of a version in the history.")]
@@ -93,7 +93,7 @@ def add_history_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> No
         summary=f"List the versions of a {noun}",
         description="List the changes of a record, newest first. The history of a deleted record can be read too.",
         response_description="The versions, newest first.",
-        response_model=list[Entry],
+        response_model=list[HistoryEntry],
         openapi_extra=requires(Scope.HISTORY_READ) | request_parameters(query=PageParameters),
         responses=problem_responses(404, 422, noun=noun, errors=PAGE_ERRORS)
         | {200: {"headers": page_headers(history_path)}},
@@ -112,14 +112,14 @@ def add_history_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> No
         summary=f"Get one version of a {noun}",
         description="Get one version of a record.",
         response_description="The version.",
-        response_model=Entry,
+        response_model=HistoryEntry,
         openapi_extra=requires(Scope.HISTORY_READ) | request_parameters(headers=(IF_NONE_MATCH,)),
         responses=problem_responses(404, 422, noun=noun, errors=_VERSION_ERRORS)
         | {200: {"headers": header_references("ETag")}}
         | not_modified_response("version"),
     )(get_version)
 
-    async def restore_version(request: Request, unique_id: str, body: Restore) -> Response:
+    async def restore_version(request: Request, unique_id: str, body: RestoreRequest) -> Response:
         write = WriteRequest(request, resource.service_class, body=body, unique_id=unique_id, accepts_key=True)
         record = await write.run(lambda service, precondition: service.restore(unique_id, body, precondition))
         return write.response(record)

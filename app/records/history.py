@@ -31,11 +31,11 @@ from sqlalchemy.dialects.postgresql import JSON, JSONB, aggregate_order_by
 
 from app.db.base import ID_TEXT
 from app.errors import FieldError, NotFoundError, ValidationFailedError
+from app.fields.history import HistoryEntry
 from app.identifiers import is_identifier
 from app.models import journal
 from app.records import hospital_scope
 from app.records.documents import as_contract_json
-from app.records.history_schemas import Entry
 from app.records.journal_entries import snapshot_columns
 from app.records.repository import Repository
 from app.records.results import Record
@@ -232,7 +232,7 @@ def _entries_statement(repository_class: type[Repository], *, restricted: bool) 
     )
     fields: list[ColumnElement[Any]] = [
         (_changed_fields(earlier, journal) if name == "changes" else as_contract_json(journal.c[name])).label(name)
-        for name in Entry.model_fields
+        for name in HistoryEntry.model_fields
     ]
     page = (
         select(*fields)

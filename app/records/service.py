@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 from app.auth.principal import Principal
 from app.db.connection import Connection
 from app.errors import FieldError, IdentifierTakenError, NotFoundError, ValidationFailedError
+from app.fields.history import RestoreRequest
 from app.fields.schemas import CreateBody, UpdateBody
 from app.records.history import History
-from app.records.history_schemas import Restore
 from app.records.links import LinkResult
 from app.records.preconditions import NO_PRECONDITION, Precondition, entity_tag
 from app.records.repository import Repository
@@ -113,7 +113,9 @@ class Service(Generic[C, U]):
         await self.repository.ensure_not_in_use(unique_id)
         await self.repository.delete(unique_id)
 
-    async def restore(self, unique_id: str, body: Restore, precondition: Precondition = NO_PRECONDITION) -> Record:
+    async def restore(
+        self, unique_id: str, body: RestoreRequest, precondition: Precondition = NO_PRECONDITION
+    ) -> Record:
         """Restore a deleted record, or an earlier state of an existing record, as a new version.
 
         Raises:

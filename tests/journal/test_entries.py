@@ -7,7 +7,7 @@ import asyncpg
 import httpx
 import pytest
 
-from app.records.history_schemas import Entry
+from app.fields.history import HistoryEntry
 from tests.support import EXAMPLE_PATIENT, RESOURCE_EXAMPLES, ResourceExample, dump_tables
 
 PATIENTS = "/patients/patients/"
@@ -28,8 +28,8 @@ async def get_history(client: httpx.AsyncClient, path: str) -> list[dict[str, An
     assert response.status_code == 200, response.text
     entries: list[dict[str, Any]] = response.json()
     for entry in entries:
-        assert list(entry) == list(Entry.model_fields)
-        Entry.model_validate(entry)
+        assert list(entry) == list(HistoryEntry.model_fields)
+        HistoryEntry.model_validate(entry)
     assert [entry["version"] for entry in entries] == list(range(len(entries), 0, -1))
     return entries
 

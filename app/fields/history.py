@@ -10,14 +10,14 @@ MAX_VERSION = 2**53 - 1
 6)."""
 
 
-class Change(Representation):
+class FieldChange(Representation):
     """The values of a field before and after a change. A value is `null` if the field had none."""
 
     before: Any = Field(alias="from")
     after: Any = Field(alias="to")
 
 
-class Entry(Representation):
+class HistoryEntry(Representation):
     """One version in the history of a record: the change, its time and author, and the record after the change."""
 
     version: int
@@ -29,14 +29,14 @@ class Entry(Representation):
     """The name of the principal that made the change."""
     request_id: str | None
     """The id of the request that made the change. It is the same id as in the header `X-Request-ID` and in the log."""
-    changes: dict[str, Change]
+    changes: dict[str, FieldChange]
     """The fields that changed, each with its value before (`from`) and after (`to`) the change."""
     record: dict[str, Any] | None
     """The record after the change: its fields, and the ids of the records that it is linked to. Fields that are `null`
     are omitted. If the change is a deletion, `record` is `null`."""
 
 
-class Restore(RequestBody):
+class RestoreRequest(RequestBody):
     """A request to restore an earlier version of a record."""
 
     version: Annotated[int, Field(ge=1, le=MAX_VERSION, strict=True), ACCEPT_INTEGRAL_FLOAT]

@@ -319,6 +319,14 @@ def _parse_timestamp(value: Any) -> datetime:
     return timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)
 
 
+def timestamp_or_none(value: object) -> datetime | None:
+    """Return the timestamp that `value` contains, or None if it contains anything else."""
+    try:
+        return _parse_timestamp(value)
+    except PydanticCustomError:
+        return None
+
+
 TimestampParameter = Annotated[
     datetime,
     BeforeValidator(_parse_timestamp),

@@ -17,6 +17,8 @@ from phonenumbers import SUPPORTED_REGIONS
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.suggestions import suggestion
+
 ENVIRONMENT_PREFIX = "PATIENTS_"
 
 
@@ -255,7 +257,10 @@ class Settings(BaseSettings):
             for name in os.environ
             if name.upper().startswith(ENVIRONMENT_PREFIX) and name.upper() not in valid_names
         )
-        error_messages = [f"{name}: there is no such setting" for name in unknown_names]
+        error_messages = [
+            f"{name}: there is no such setting; {suggestion(name, valid_names, 'docs/deploying.md lists all settings')}"
+            for name in unknown_names
+        ]
         try:
             settings = cls()
         except ValidationError as error:

@@ -52,6 +52,7 @@ LAYERS = (
     "request_state",
     "contract",
     "settings",
+    "suggestions",
     "errors",
     "identifiers",
 )

@@ -76,6 +76,21 @@ def test_invalid_variable_is_named_without_its_value(name: str, monkeypatch: pyt
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("patients_pool_sise", "did you mean PATIENTS_POOL_SIZE?"),
+        ("PATIENTS_XYZ", "docs/deploying.md lists all settings"),
+    ],
+)
+def test_an_unknown_variable_gets_the_nearest_setting(name: str, hint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unknown variable gets the nearest setting or, if none is near, the document that lists all settings."""
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(InvalidSettingsError) as caught:
+        Settings.load()
+    assert str(caught.value) == f"{name}: there is no such setting; {hint}"
+
+
 def test_all_invalid_variables_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A failed start names every invalid variable, one per line."""
     for name, value in INVALID_VALUES.items():

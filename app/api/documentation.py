@@ -160,7 +160,7 @@ TOTAL_COUNT_HEADER: JsonObject = {
 }
 
 PAGE_ERRORS: Sequence[JsonObject] = [
-    {"loc": ["query", "limit"], "msg": "Input should be less than or equal to 1000", "type": "less_than_equal"}
+    {"loc": ["query", "limit"], "msg": "Must be at most 1000", "type": "less_than_equal"}
 ]
 """Example of the `errors` in a 422 problem, for operations that return a list."""
 

@@ -37,7 +37,7 @@ from app.records.repository import Repository
 
 PathVersion = Annotated[int, Path(ge=1, lt=MAX_VERSION, description="The number of a version in the history.")]
 
-_VERSION_ERRORS = [{"loc": ["path", "version"], "msg": "Input should be a valid integer", "type": "int_parsing"}]
+_VERSION_ERRORS = [{"loc": ["path", "version"], "msg": "Must be a whole number", "type": "int_parsing"}]
 _RESTORE_ERRORS = [{"loc": ["body", "version"], "msg": "Must be a version of the history", "type": "unknown_version"}]
 
 

@@ -3,15 +3,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from app.fields.schemas import Representation
-from app.fields.types import Timestamp, TimestampParameter
-from app.identifiers import IDENTIFIER_PATTERN
+from app.fields.types import Identifier, Timestamp, TimestampParameter
 from app.listing.pagination import PageParameters
 
 
 class AuditParameters(PageParameters):
     """Filters for audit entries. An entry has to match all filters."""
 
-    patient: Annotated[str | None, Field(pattern=IDENTIFIER_PATTERN)] = None
+    patient: Identifier | None = None
     """Return only entries about the patient with this `unique_id`."""
     principal: Annotated[str | None, Field(pattern=r"^[ -~]{1,400}$")] = None
     """Return only entries about requests of the principal with this name, such as `key:front-desk`."""

@@ -218,7 +218,7 @@ def _check_word_count(text: str) -> str:
     return text
 
 
-NAME_MISSING_MESSAGE = "Give patient_first_name or patient_last_name: a patient has at least one of them"
+NAME_MISSING_MESSAGE = "Give a first name or a last name: a patient has at least one of them"
 
 
 class PatientParameters(ListParameters):

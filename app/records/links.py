@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from sqlalchemy import (
     ARRAY,
@@ -22,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 
 from app.db.base import ID_TEXT
-from app.errors import FieldError
+from app.errors import ErrorType, FieldError
 from app.records.documents import ToMany
 from app.records.hospital_scope import is_in_scope
 
@@ -64,7 +64,8 @@ def unknown_link_error(name: str, index: int, unique_id: str) -> FieldError:
     The location of the error is the field `name`, such as `hospital_ids`, and the index of the id in its list.
     """
     target = name.removesuffix("_ids")
-    return FieldError((name, index), f"There is no {target} with the unique_id {unique_id}", f"unknown_{target}")
+    message = f"There is no {target} with the unique_id {unique_id}"
+    return FieldError((name, index), message, cast("ErrorType", f"unknown_{target}"))
 
 
 @dataclass(frozen=True)

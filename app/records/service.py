@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from enum import StrEnum
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 from app.auth.principal import Principal
 from app.db.connection import Connection
-from app.errors import FieldError, IdentifierTakenError, NotFoundError, ValidationFailedError
+from app.errors import ErrorType, FieldError, IdentifierTakenError, NotFoundError, ValidationFailedError
 from app.fields.history import RestoreRequest
 from app.fields.schemas import CreateBody, UpdateBody
 from app.records.history import History
@@ -269,4 +269,4 @@ def dangling_link_error(target: str, unique_id: str) -> FieldError:
         f"The {target} {unique_id} that this version links to no longer exists: "
         'restore it first, or send "skip_missing": true'
     )
-    return FieldError(("body", "version"), message, f"missing_{target}")
+    return FieldError(("body", "version"), message, cast("ErrorType", f"missing_{target}"))

@@ -62,8 +62,7 @@ async def test_a_first_or_last_name_is_required(client: httpx.AsyncClient, body:
     response = await client.post(PATIENTS, json=body)
     assert response.status_code == 422
     (error,) = response.json()["errors"]
-    assert "patient_first_name" in error["msg"]
-    assert "patient_last_name" in error["msg"]
+    assert error["msg"] == "Give a first name or a last name: a patient has at least one of them"
     assert (await client.get(PATIENTS)).json() == []
 
 
@@ -191,7 +190,7 @@ async def test_missing_name_is_reported_with_the_other_errors(client: httpx.Asyn
     """A missing name is reported together with the errors of other fields, not after they are fixed."""
     response = await client.post(PATIENTS, json={"patient_email_address": "nowhere"})
     assert ["body", "patient_email_address"] in error_locations(response)
-    assert "patient_first_name" in response.text
+    assert "Give a first name or a last name" in response.text
 
 
 async def test_nested_profile_needs_a_unique_id(client: httpx.AsyncClient) -> None:

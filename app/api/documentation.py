@@ -5,8 +5,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from app.api.break_glass import MAX_REASON_LENGTH
 from app.api.idempotency import KEY_PATTERN
+from app.audit.break_glass import MAX_REASON_LENGTH
 from app.auth.scopes import Scope
 from app.errors import (
     IdentifierRetiredError,

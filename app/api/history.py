@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 from fastapi import APIRouter, Path, Request, Response
 
@@ -28,14 +28,25 @@ from app.api.services import get_services
 from app.api.writes import WriteRequest
 from app.auth.principal import Principal
 from app.auth.scopes import Scope, requires
-from app.fields.history import MAX_VERSION, HistoryEntry, RestoreRequest
+from app.fields.history import MAX_VERSION, HistoryEntry, RestoreRequest, history_entry_schema
+from app.fields.types import Identifier
 from app.http.query_parameters import parse_query
 from app.listing.pagination import PageParameters
 from app.listing.query import SimpleListItem
+from app.records.documents import ToOne
 from app.records.history import History
+from app.records.journal_entries import snapshot_columns
 from app.records.repository import Repository
 
-PathVersion = Annotated[int, Path(ge=1, lt=MAX_VERSION, description="The number of a version in the history.")]
+PathVersion = Annotated[
+    int,
+    Path(
+        ge=1,
+        lt=MAX_VERSION,
+        description="The number of a version in the history.",
+        json_schema_extra={"example": 1},
+    ),
+]
 
 _VERSION_ERRORS = [{"loc": ["path", "version"], "msg": "Must be a whole number", "type": "int_parsing"}]
 _RESTORE_ERRORS = [{"loc": ["body", "version"], "msg": "Must be a version of the history", "type": "unknown_version"}]
@@ -77,10 +88,23 @@ class HistorySource(RecordPastSource):
         return [SimpleListItem(*entry, position=entry.unique_id) for entry in entries]
 
 
+def _entry_schema(resource: ResourceApi[Any, Any]) -> type[HistoryEntry]:
+    """Return the schema of the entries in the histories of a resource, with the fields of its snapshots."""
+    repository, types = resource.repository_class, get_type_hints(resource.representation, include_extras=True)
+    # a column that is not a field of responses refers to another record
+    fields = {name: types.get(name, Identifier) for name in snapshot_columns(repository.table)}
+    examples = {**(resource.representation.example or {}), **(resource.create_body.example or {})}
+    for name, relation in repository.document.relations.items():
+        if isinstance(relation, ToOne):
+            examples[relation.foreign_key_name] = examples[name]["unique_id"]
+    return history_entry_schema(resource.noun.capitalize(), fields, repository.link_relations, examples)
+
+
 def add_history_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
     """Add to a router the routes that list, get and restore versions of the records of `resource`."""
     noun, repository_class = resource.noun, resource.repository_class
     history_path = f"{router.prefix}/{{unique_id}}/history/"
+    entry_schema: Any = _entry_schema(resource)
 
     async def list_history(request: Request, unique_id: str) -> Response:
         parameters = parse_query(request, PageParameters)
@@ -93,7 +117,7 @@ def add_history_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> No
         summary=f"List the versions of a {noun}",
         description="List the changes of a record, newest first. The history of a deleted record can be read too.",
         response_description="The versions, newest first.",
-        response_model=list[HistoryEntry],
+        response_model=list[entry_schema],
         openapi_extra=requires(Scope.HISTORY_READ) | request_parameters(query=PageParameters),
         responses=problem_responses(404, 422, noun=noun, errors=PAGE_ERRORS)
         | {200: {"headers": page_headers(history_path)}},
@@ -112,7 +136,7 @@ def add_history_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> No
         summary=f"Get one version of a {noun}",
         description="Get one version of a record.",
         response_description="The version.",
-        response_model=HistoryEntry,
+        response_model=entry_schema,
         openapi_extra=requires(Scope.HISTORY_READ) | request_parameters(headers=(IF_NONE_MATCH,)),
         responses=problem_responses(404, 422, noun=noun, errors=_VERSION_ERRORS)
         | {200: {"headers": header_references("ETag")}}

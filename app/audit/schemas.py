@@ -1,4 +1,4 @@
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -23,6 +23,18 @@ class AuditParameters(PageParameters):
 class AuditEntry(Representation):
     """An audit entry about one request for patients or profiles, one batch of a streamed list, or one command."""
 
+    example: ClassVar = {
+        "time": "2026-11-30T08:30:00.123456Z",
+        "principal": "key:front-desk",
+        "method": "GET",
+        "route": "/patients/patients/{unique_id}/",
+        "status": 200,
+        "resource": "patients",
+        "ids": ["pat123"],
+        "request_id": "req_01m82ajx1ew0r14nzv08mnkrmd",
+        "reason": None,
+    }
+
     time: Timestamp
     principal: str
     """The name of the principal that made the request."""
@@ -46,6 +58,15 @@ class AuditEntry(Representation):
 
 class AccessEntry(Representation):
     """One read of, or change to, a patient's record or profile."""
+
+    example: ClassVar = {
+        "time": "2026-11-30T08:30:00.123456Z",
+        "principal": "key:front-desk",
+        "action": "read",
+        "description": "Viewed the record",
+        "reason": None,
+        "request_id": "req_01m82ajx1ew0r14nzv08mnkrmd",
+    }
 
     time: Timestamp
     principal: str

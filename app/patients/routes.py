@@ -3,12 +3,12 @@
 from fastapi import Request, Response
 
 from app.api.audit import add_access_route
-from app.api.break_glass import break_glass
 from app.api.crud import add_crud_routes, list_resource
 from app.api.documentation import BREAK_GLASS, NEXT_CURSOR_HEADER, TOTAL_COUNT_HEADER, problem_responses
 from app.api.history import add_history_routes
 from app.api.resource import ResourceApi
 from app.api.routing import make_router
+from app.audit.break_glass import break_glass
 from app.auth.scopes import Scope, requires
 from app.paths import SEARCH_SUFFIX, router_prefix
 from app.patients.schemas import Patient, PatientCreate, PatientParameters, PatientSearch, PatientUpdate

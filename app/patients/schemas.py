@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator
+from typing_extensions import TypeAliasType
 
 from app import contract
 from app.fields.phones import equivalent_numbers
@@ -221,6 +222,26 @@ def _check_word_count(text: str) -> str:
 NAME_MISSING_MESSAGE = "Give a first name or a last name: a patient has at least one of them"
 
 
+PatientOrdering = TypeAliasType(
+    "PatientOrdering",
+    Literal[
+        "unique_id",
+        "-unique_id",
+        "date_created",
+        "-date_created",
+        "last_updated",
+        "-last_updated",
+        "patient_last_name",
+        "-patient_last_name",
+        "patient_first_name",
+        "-patient_first_name",
+        "patient_date_of_birth",
+        "-patient_date_of_birth",
+    ],
+)
+"""The fields by which a list of patients can be sorted. A leading `-` means descending order."""
+
+
 class PatientParameters(ListParameters):
     """The parameters that select and sort the patients of a list. A patient must meet all conditions.
 
@@ -232,23 +253,7 @@ class PatientParameters(ListParameters):
     search: Annotated[str, Field(max_length=MAX_SEARCH_CHARACTERS), AfterValidator(_check_word_count)] | None = None
     """Words that describe a patient, in any order: names or parts of names, a date of birth, a mobile number, an e-mail
     address or a `unique_id`. The best matches come first. Without `limit`, the response contains the best 100."""
-    ordering: (
-        Literal[
-            "unique_id",
-            "-unique_id",
-            "date_created",
-            "-date_created",
-            "last_updated",
-            "-last_updated",
-            "patient_last_name",
-            "-patient_last_name",
-            "patient_first_name",
-            "-patient_first_name",
-            "patient_date_of_birth",
-            "-patient_date_of_birth",
-        ]
-        | None
-    ) = None
+    ordering: PatientOrdering | None = None
     """The field to sort the list by. Patients with equal values are sorted by `unique_id`. A leading `-` means
     descending order. Patients without a value come last in either order."""
     hospital_id: OneOrMany[Identifier] | None = None

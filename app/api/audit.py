@@ -67,7 +67,7 @@ class AccessEventSource(RecordPastSource):
     "/",
     name="list_audit_entries",
     summary="List the entries of the audit",
-    description="List the requests for patients and profiles, newest first.",
+    description="List the requests that read or changed patients and profiles, newest first.",
     response_description="The entries, newest first.",
     response_model=list[AuditEntry],
     openapi_extra=requires(Scope.AUDIT_READ) | request_parameters(query=AuditParameters),
@@ -102,7 +102,8 @@ def add_access_route(router: APIRouter, resource: ResourceApi[Any, Any]) -> None
         "/{unique_id}/access/",
         name=f"list_{noun}_access",
         summary=f"List the accesses to a {noun}",
-        description=f"List who has accessed or changed a {noun}'s record, newest first. Also for a deleted {noun}.",
+        description=f"List who has read or changed the record of a {noun}, newest first. This also works if the "
+        f"{noun} is deleted.",
         response_description="Accesses and changes, newest first.",
         response_model=list[AccessEntry],
         openapi_extra=requires(Scope.AUDIT_READ) | request_parameters(query=PageParameters),

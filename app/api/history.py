@@ -115,7 +115,8 @@ def add_history_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> No
         "/{unique_id}/history/",
         name=f"list_{noun}_history",
         summary=f"List the versions of a {noun}",
-        description="List the changes of a record, newest first. The history of a deleted record can be read too.",
+        description=f"List the changes of a {noun}, newest first: who changed which fields, and when. This also works "
+        f"if the {noun} is deleted.",
         response_description="The versions, newest first.",
         response_model=list[entry_schema],
         openapi_extra=requires(Scope.HISTORY_READ) | request_parameters(query=PageParameters),
@@ -134,7 +135,7 @@ def add_history_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> No
         "/{unique_id}/history/{version}/",
         name=f"get_{noun}_version",
         summary=f"Get one version of a {noun}",
-        description="Get one version of a record.",
+        description=f"Get one change of a {noun}, and the {noun} as it was after this change.",
         response_description="The version.",
         response_model=entry_schema,
         openapi_extra=requires(Scope.HISTORY_READ) | request_parameters(headers=(IF_NONE_MATCH,)),
@@ -153,7 +154,7 @@ def add_history_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> No
         "/{unique_id}/restore/",
         name=f"restore_{noun}",
         summary=f"Restore a {noun}",
-        description="Bring back a deleted record, or an earlier state of an existing one, as a new version."
+        description=f"Bring back a deleted {noun}, or an earlier state of an existing one, as a new version."
         + resource.write_scopes_sentence,
         response_description=f"The {noun} after the restoration.",
         response_model=resource.representation,

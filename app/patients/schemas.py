@@ -335,11 +335,11 @@ def _tidy_search_json_schema(schema: dict[str, Any]) -> None:
 
 
 class PatientSearch(PatientParameters, Schema):
-    """The parameters of `list_patients`, in the body so that names, numbers and dates of birth do not appear in a URL.
+    """The parameters of `GET /patients/patients/`, in the body so that no personal data appear in a URL.
 
     The value of a filter may be a list. A patient then needs to match only one of its values.
     """
 
     model_config = ConfigDict(strict=True, hide_input_in_errors=True, json_schema_extra=_tidy_search_json_schema)
 
-    example: ClassVar = {"search": "dlamini 1984-02-17", "limit": 20}
+    example: ClassVar = {"search": "doe 1980-01-01", "limit": 20}

@@ -334,7 +334,7 @@ def test_request_id_and_retry_headers_are_documented(document: Json) -> None:
                 "403": "WWW-Authenticate",
             }
             expected = {"X-Request-ID", *([particular[status]] if status in particular else [])}
-            some = {"Location", "Link", "Next-Cursor", "X-Total-Count", "ETag", "Idempotency-Replayed"}
+            some = {"Audit-Reads", "Location", "Link", "Next-Cursor", "X-Total-Count", "ETag", "Idempotency-Replayed"}
             assert response["headers"].keys() - some == expected, (operation["operationId"], status)
 
 

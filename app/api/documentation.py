@@ -59,6 +59,12 @@ RESPONSE_HEADERS: JsonObject = {
         "description": "`true` if this is the stored response to an earlier request with the same `Idempotency-Key`.",
         "schema": {"type": "string", "enum": ["true"]},
     },
+    "Audit-Reads": {
+        "description": "`false` if the service records changes only: who has read which records is then unknown.",
+        "required": True,
+        "schema": {"type": "string", "enum": ["true", "false"]},
+        "example": "true",
+    },
     "WWW-Authenticate": {
         "description": "What is missing: credentials, valid credentials, or a scope (RFC 6750).",
         "required": True,

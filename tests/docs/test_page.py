@@ -277,7 +277,7 @@ async def test_access_report_fits_a_phone(browser: Browser) -> None:
         request_id=None,
     )
     page = await browser.new_page(viewport=PHONE, is_mobile=True)
-    await page.set_content(render_report("z" * 64, [entry], retention_days=365))
+    await page.set_content(render_report("z" * 64, [entry], retention_days=365, reads_audited=True))
     assert await page.evaluate("innerWidth") == PHONE["width"]
     assert await horizontal_overflow(page) == 0
     await page.close()

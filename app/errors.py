@@ -26,7 +26,71 @@ fields and parameters, are not patient data and may appear in messages.
 
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
+
+from typing_extensions import TypeAliasType
+
+ErrorType = TypeAliasType(
+    "ErrorType",
+    Literal[
+        "bool_type",
+        "break_glass_reason",
+        "count_by_head",
+        "cursor",
+        "cursor_contradicted",
+        "date",
+        "date_in_future",
+        "degrees",
+        "email",
+        "extra_forbidden",
+        "gender",
+        "greater_than_equal",
+        "idempotency_key",
+        "idempotency_key_reused",
+        "identifier",
+        "int_parsing",
+        "int_parsing_size",
+        "int_type",
+        "less_than",
+        "less_than_equal",
+        "list_type",
+        "literal_error",
+        "missing",
+        "missing_doctor",
+        "missing_hospital",
+        "missing_profile",
+        "mobile_number",
+        "model_attributes_type",
+        "moment",
+        "name_missing",
+        "own_hospital_missing",
+        "profile_unavailable",
+        "read_only_links",
+        "repeated",
+        "search_words",
+        "string_blank",
+        "string_marks",
+        "string_nul",
+        "string_pattern_mismatch",
+        "string_too_long",
+        "string_too_short",
+        "string_type",
+        "string_unicode",
+        "too_long",
+        "too_long_for_pages",
+        "too_short",
+        "unique_id_change",
+        "unknown_doctor",
+        "unknown_hospital",
+        "unknown_version",
+        "version_deleted",
+    ],
+)
+"""The codes of the errors in a 422 problem. `docs/api.md` explains them."""
+FileErrorType = Literal[
+    "cells", "encoding", "identifier_retired", "identifier_taken", "json", "moment_in_future", "moment_order"
+]
+"""The codes of the errors that only imports have, besides those in `ErrorType`."""
 
 
 class FieldError(NamedTuple):
@@ -38,7 +102,7 @@ class FieldError(NamedTuple):
 
     loc: tuple[str | int, ...]
     msg: str
-    type: str
+    type: ErrorType | FileErrorType
 
 
 class ServiceError(Exception):

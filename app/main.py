@@ -50,6 +50,7 @@ CORS_ALLOWED_HEADERS = (
     "X-Request-ID",
 )
 CORS_EXPOSED_HEADERS = (
+    "Audit-Reads",
     "Link",
     "Next-Cursor",
     "X-Total-Count",

@@ -5,10 +5,8 @@ variables begin with `PATIENTS_`. A test checks that the table of `docs/deployin
 the same order.
 """
 
-import difflib
 import os
 import re
-from collections.abc import Iterable
 from functools import cached_property
 from ipaddress import ip_network
 from pathlib import Path
@@ -19,6 +17,8 @@ from phonenumbers import SUPPORTED_REGIONS
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.suggestions import suggestion
+
 ENVIRONMENT_PREFIX = "PATIENTS_"
 
 
@@ -27,11 +27,6 @@ def is_secure_url(url: str) -> bool:
     parts = urlsplit(url)
     is_local = parts.scheme == "http" and parts.hostname in {"127.0.0.1", "::1", "localhost"}
     return bool(parts.netloc) and (parts.scheme == "https" or is_local)
-
-
-def _suggest(name: str, valid_names: Iterable[str]) -> str:
-    nearest = difflib.get_close_matches(name.upper(), valid_names, n=1, cutoff=0.8)
-    return f", did you mean {nearest[0]}?" if nearest else ""
 
 
 _MESSAGES = {
@@ -274,7 +269,10 @@ class Settings(BaseSettings):
             for name in os.environ
             if name.upper().startswith(ENVIRONMENT_PREFIX) and name.upper() not in valid_names
         )
-        error_messages = [f"{name}: there is no such setting{_suggest(name, valid_names)}" for name in unknown_names]
+        error_messages = [
+            f"{name}: there is no such setting; {suggestion(name, valid_names, 'docs/deploying.md lists all settings')}"
+            for name in unknown_names
+        ]
         try:
             settings = cls()
         except ValidationError as error:

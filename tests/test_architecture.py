@@ -54,6 +54,7 @@ LAYERS = (
     "request_state",
     "contract",
     "settings",
+    "suggestions",
     "errors",
     "identifiers",
 )

@@ -28,6 +28,7 @@ ERROR_TYPES_BEYOND_JSON_SCHEMA = {
     "unknown_doctor": "the document does not know which doctors exist",
     "name_missing": "whether a change leaves a name depends on the stored patient",
     "date_in_future": "the document does not know today's date",
+    "read_only_links": "the document does not know the links of the stored patient",
     "unique_id_change": "a schema cannot require the id in the body to be that of the path",
     "missing_profile": "the document does not know which profiles were deleted",
     "missing_hospital": "the document does not know which hospitals were deleted",

@@ -5,7 +5,13 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from app.api.documentation import PAGE_ERRORS, page_headers, problem_responses, request_parameters
+from app.api.documentation import (
+    PAGE_ERRORS,
+    header_references,
+    page_headers,
+    problem_responses,
+    request_parameters,
+)
 from app.api.history import RecordPastSource
 from app.api.list_response import list_response
 from app.api.list_source import ListSource
@@ -63,15 +69,21 @@ class AccessEventSource(RecordPastSource):
         ]
 
 
+def _audit_reads_header(request: Request) -> dict[str, str]:
+    """Return the header that says whether reads are audited: without reads, a list does not show why."""
+    return {"Audit-Reads": "true" if get_services(request).settings.reads_audited else "false"}
+
+
 @router.get(
     "/",
     name="list_audit_entries",
     summary="List the entries of the audit",
-    description="List the requests for patients and profiles, newest first.",
+    description="List the requests that read or changed patients and profiles, newest first.",
     response_description="The entries, newest first.",
     response_model=list[AuditEntry],
     openapi_extra=requires(Scope.AUDIT_READ) | request_parameters(query=AuditParameters),
-    responses=problem_responses(422, errors=PAGE_ERRORS) | {200: {"headers": page_headers("/audit/")}},
+    responses=problem_responses(422, errors=PAGE_ERRORS)
+    | {200: {"headers": page_headers("/audit/") | header_references("Audit-Reads")}},
 )
 @passthrough
 async def list_audit_entries(request: Request) -> Response:
@@ -85,7 +97,8 @@ async def list_audit_entries(request: Request) -> Response:
             "The audit covers all hospitals, and your credentials are restricted to some. "
             "GET a patient's access/ to see who has accessed that patient's record."
         )
-    return await list_response(request, parse_query(request, AuditParameters), partial(AuditEntrySource, request))
+    parameters = parse_query(request, AuditParameters)
+    return await list_response(request, parameters, partial(AuditEntrySource, request), _audit_reads_header(request))
 
 
 def add_access_route(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
@@ -95,17 +108,18 @@ def add_access_route(router: APIRouter, resource: ResourceApi[Any, Any]) -> None
     async def list_access(request: Request, unique_id: str) -> Response:
         parameters = parse_query(request, PageParameters)
         create_source = partial(AccessEventSource, request, resource.repository_class, unique_id)
-        return await list_response(request, parameters, create_source)
+        return await list_response(request, parameters, create_source, _audit_reads_header(request))
 
     annotate(list_access, unique_id=resource.path_id)
     router.get(
         "/{unique_id}/access/",
         name=f"list_{noun}_access",
         summary=f"List the accesses to a {noun}",
-        description=f"List who has accessed or changed a {noun}'s record, newest first. Also for a deleted {noun}.",
+        description=f"List who has read or changed the record of a {noun}, newest first. This also works if the "
+        f"{noun} is deleted.",
         response_description="Accesses and changes, newest first.",
         response_model=list[AccessEntry],
         openapi_extra=requires(Scope.AUDIT_READ) | request_parameters(query=PageParameters),
         responses=problem_responses(404, 422, noun=noun, errors=PAGE_ERRORS)
-        | {200: {"headers": page_headers(f"{router.prefix}/{{unique_id}}/access/")}},
+        | {200: {"headers": page_headers(f"{router.prefix}/{{unique_id}}/access/") | header_references("Audit-Reads")}},
     )(passthrough(list_access))

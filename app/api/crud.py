@@ -128,7 +128,9 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
             methods=[method],
             name=f"{verb}_{noun}",
             summary=summary,
-            description=resource.description("update", f"Change the given fields of a {noun}; absent ones stay.")
+            description=resource.description(
+                "update", f"Update a {noun} with the fields that the body contains. Absent fields are left unchanged."
+            )
             + resource.write_scopes_sentence,
             response_description=f"The {noun} after the update.",
             response_model=representation,

@@ -5,8 +5,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from app.api.break_glass import MAX_REASON_LENGTH
 from app.api.idempotency import KEY_PATTERN
+from app.audit.break_glass import MAX_REASON_LENGTH
 from app.auth.scopes import Scope
 from app.errors import (
     IdentifierRetiredError,
@@ -58,6 +58,12 @@ RESPONSE_HEADERS: JsonObject = {
     "Idempotency-Replayed": {
         "description": "`true` if this is the stored response to an earlier request with the same `Idempotency-Key`.",
         "schema": {"type": "string", "enum": ["true"]},
+    },
+    "Audit-Reads": {
+        "description": "`false` if the service records changes only: who has read which records is then unknown.",
+        "required": True,
+        "schema": {"type": "string", "enum": ["true", "false"]},
+        "example": "true",
     },
     "WWW-Authenticate": {
         "description": "What is missing: credentials, valid credentials, or a scope (RFC 6750).",
@@ -160,7 +166,7 @@ TOTAL_COUNT_HEADER: JsonObject = {
 }
 
 PAGE_ERRORS: Sequence[JsonObject] = [
-    {"loc": ["query", "limit"], "msg": "Input should be less than or equal to 1000", "type": "less_than_equal"}
+    {"loc": ["query", "limit"], "msg": "Must be at most 1000", "type": "less_than_equal"}
 ]
 """Example of the `errors` in a 422 problem, for operations that return a list."""
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 from fastapi import APIRouter, Path, Request, Response
 
@@ -28,16 +28,27 @@ from app.api.services import get_services
 from app.api.writes import WriteRequest
 from app.auth.principal import Principal
 from app.auth.scopes import Scope, requires
+from app.fields.history import MAX_VERSION, HistoryEntry, RestoreRequest, history_entry_schema
+from app.fields.types import Identifier
 from app.http.query_parameters import parse_query
 from app.listing.pagination import PageParameters
 from app.listing.query import SimpleListItem
 from app.records.history import History
-from app.records.history_schemas import MAX_VERSION, Entry, Restore
 from app.records.repository import Repository
+from app.statements.documents import ToOne
+from app.statements.journal_entries import snapshot_columns
 
-PathVersion = Annotated[int, Path(ge=1, lt=MAX_VERSION, description="The number of a version in the history.")]
+PathVersion = Annotated[
+    int,
+    Path(
+        ge=1,
+        lt=MAX_VERSION,
+        description="The number of a version in the history.",
+        json_schema_extra={"example": 1},
+    ),
+]
 
-_VERSION_ERRORS = [{"loc": ["path", "version"], "msg": "Input should be a valid integer", "type": "int_parsing"}]
+_VERSION_ERRORS = [{"loc": ["path", "version"], "msg": "Must be a whole number", "type": "int_parsing"}]
 _RESTORE_ERRORS = [{"loc": ["body", "version"], "msg": "Must be a version of the history", "type": "unknown_version"}]
 
 
@@ -77,10 +88,23 @@ class HistorySource(RecordPastSource):
         return [SimpleListItem(*entry, position=entry.unique_id) for entry in entries]
 
 
+def _entry_schema(resource: ResourceApi[Any, Any]) -> type[HistoryEntry]:
+    """Return the schema of the entries in the histories of a resource, with the fields of its snapshots."""
+    repository, types = resource.repository_class, get_type_hints(resource.representation, include_extras=True)
+    # a column that is not a field of responses refers to another record
+    fields = {name: types.get(name, Identifier) for name in snapshot_columns(repository.table)}
+    examples = {**(resource.representation.example or {}), **(resource.create_body.example or {})}
+    for name, relation in repository.document.relations.items():
+        if isinstance(relation, ToOne):
+            examples[relation.foreign_key_name] = examples[name]["unique_id"]
+    return history_entry_schema(resource.noun.capitalize(), fields, repository.link_relations, examples)
+
+
 def add_history_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
     """Add to a router the routes that list, get and restore versions of the records of `resource`."""
     noun, repository_class = resource.noun, resource.repository_class
     history_path = f"{router.prefix}/{{unique_id}}/history/"
+    entry_schema: Any = _entry_schema(resource)
 
     async def list_history(request: Request, unique_id: str) -> Response:
         parameters = parse_query(request, PageParameters)
@@ -91,9 +115,10 @@ def add_history_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> No
         "/{unique_id}/history/",
         name=f"list_{noun}_history",
         summary=f"List the versions of a {noun}",
-        description="List the changes of a record, newest first. The history of a deleted record can be read too.",
+        description=f"List the changes of a {noun}, newest first: who changed which fields, and when. This also works "
+        f"if the {noun} is deleted.",
         response_description="The versions, newest first.",
-        response_model=list[Entry],
+        response_model=list[entry_schema],
         openapi_extra=requires(Scope.HISTORY_READ) | request_parameters(query=PageParameters),
         responses=problem_responses(404, 422, noun=noun, errors=PAGE_ERRORS)
         | {200: {"headers": page_headers(history_path)}},
@@ -110,16 +135,16 @@ def add_history_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> No
         "/{unique_id}/history/{version}/",
         name=f"get_{noun}_version",
         summary=f"Get one version of a {noun}",
-        description="Get one version of a record.",
+        description=f"Get one change of a {noun}, and the {noun} as it was after this change.",
         response_description="The version.",
-        response_model=Entry,
+        response_model=entry_schema,
         openapi_extra=requires(Scope.HISTORY_READ) | request_parameters(headers=(IF_NONE_MATCH,)),
         responses=problem_responses(404, 422, noun=noun, errors=_VERSION_ERRORS)
         | {200: {"headers": header_references("ETag")}}
         | not_modified_response("version"),
     )(get_version)
 
-    async def restore_version(request: Request, unique_id: str, body: Restore) -> Response:
+    async def restore_version(request: Request, unique_id: str, body: RestoreRequest) -> Response:
         write = WriteRequest(request, resource.service_class, body=body, unique_id=unique_id, accepts_key=True)
         record = await write.run(lambda service, precondition: service.restore(unique_id, body, precondition))
         return write.response(record)
@@ -129,7 +154,7 @@ def add_history_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> No
         "/{unique_id}/restore/",
         name=f"restore_{noun}",
         summary=f"Restore a {noun}",
-        description="Bring back a deleted record, or an earlier state of an existing one, as a new version."
+        description=f"Bring back a deleted {noun}, or an earlier state of an existing one, as a new version."
         + resource.write_scopes_sentence,
         response_description=f"The {noun} after the restoration.",
         response_model=resource.representation,

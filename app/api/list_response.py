@@ -1,6 +1,6 @@
 """Responses to list requests: one page with headers that lead to other pages, or the whole list as a stream."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlencode
@@ -28,7 +28,12 @@ MAX_STREAMS_PER_PRINCIPAL = 4
 P = TypeVar("P", bound=PageParameters)
 
 
-async def list_response(request: Request, parameters: P, create_source: Callable[[P], ListSource]) -> Response:
+async def list_response(
+    request: Request,
+    parameters: P,
+    create_source: Callable[[P], ListSource],
+    extra_headers: Mapping[str, str] | None = None,
+) -> Response:
     """Return one page of a list, or the whole list as a stream.
 
     The response is a page if the request has a `limit` or a `cursor`, if it searches for a text, or if the setting
@@ -49,7 +54,7 @@ async def list_response(request: Request, parameters: P, create_source: Callable
     )
     source = create_source(parameters)
     list_format = NDJSON if NDJSON.media_type in request.headers.get("accept", "").lower() else JSON_ARRAY
-    headers = {"Vary": "Accept"}
+    headers = {"Vary": "Accept", **(extra_headers or {})}
     if (total := await source.count()) is not None:
         headers["X-Total-Count"] = str(total)
     limit = parameters.limit

@@ -17,10 +17,15 @@ API_METADATA: JsonObject = {
     "version": "0.1.0",
     "summary": "Patients, their profiles, hospitals and doctors.",
     "description": (
-        "A list is a bare array: all records, or a page if `limit` is given; with `Accept: application/x-ndjson`, one "
-        "record per line. An update leaves absent fields unchanged; `null` clears a field. Every error is an RFC 9457 "
-        "problem (`application/problem+json`) that lists all invalid fields at once; whether hospitals and doctors "
-        "exist is checked once the fields are valid. Every path also works without its trailing slash."
+        "- **Lists** are bare arrays: all records, or a page if you send `limit`. The header `Next-Cursor` contains "
+        "the `cursor` of the next page. With `Accept: application/x-ndjson`, a list has one record per line.\n"
+        "- **Updates** leave absent fields unchanged, and `null` clears a field. To avoid overwriting another "
+        "client's change, send the `ETag` that you read as `If-Match`.\n"
+        "- **Retries** are safe if you give each POST its own `Idempotency-Key`.\n"
+        "- **History**: every change is kept, and deleted records can be restored.\n"
+        "- **Errors** are RFC 9457 problems (`application/problem+json`) that list all invalid fields at once. Whether "
+        "hospitals and doctors exist is checked once the fields are valid.\n\n"
+        "Every path also works without its trailing slash."
     ),
     "license_info": {"name": "MIT", "identifier": "MIT"},
     "openapi_tags": [

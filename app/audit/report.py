@@ -44,8 +44,8 @@ body {{ font-size: 10pt; margin: 0; padding: 0 }}
 <p>Printed on {today}. {count} The most recent entry comes first. All times are in Coordinated Universal Time (UTC).</p>
 <p>In the “Who” column, a name that begins with “key:” is a computer system that works for the clinic. A name that
 begins with “oidc:” is a member of staff, shown by account number. Any other name stands for work done by the people who
-run the system. You can ask the clinic who it was. The system remembers for {days} days who has seen the record, if the
-clinic had this switched on at the time. It remembers changes for as long as it keeps the record itself.</p>
+run the system. You can ask the clinic who it was. {reads} It remembers changes for as long as it keeps the record
+itself.</p>
 <table>
 <thead><tr><th scope="col">When</th><th scope="col">Who</th><th scope="col">What</th></tr></thead>
 <tbody>
@@ -55,13 +55,20 @@ clinic had this switched on at the time. It remembers changes for as long as it 
 </body>
 </html>
 """
+_READS_RECORDED = (
+    "The system remembers for {period} who has seen the record, if the clinic had this switched on at the time."
+)
+_READS_NOT_RECORDED = (
+    "<strong>This system does not record who has seen the record without changing it</strong>, except in an emergency. "
+    "Entries of this kind are from a time when it did."
+)
 _ROW_TEMPLATE = "<tr><td>{when}</td><td>{who}</td><td>{what}{why}</td></tr>"
 
 
-def render_report(patient_id: str, entries: Iterable[AccessEntry], retention_days: int) -> str:
+def render_report(patient_id: str, entries: Iterable[AccessEntry], retention_days: int, *, reads_audited: bool) -> str:
     """Return the access report of a patient as a self-contained HTML document.
 
-    `retention_days` is the number of days for which the audit keeps reads. The report tells the patient this number.
+    The report tells the patient whether reads are audited and, if so, how long the audit keeps them: `retention_days`.
     """
     rows = [
         _ROW_TEMPLATE.format(
@@ -76,9 +83,16 @@ def render_report(patient_id: str, entries: Iterable[AccessEntry], retention_day
         patient=escape(patient_id),
         today=f"{datetime.now(UTC):%d %B %Y}",
         count="One entry." if len(rows) == 1 else f"{len(rows)} entries.",
-        days=retention_days,
+        reads=_READS_RECORDED.format(period=_format_period(retention_days)) if reads_audited else _READS_NOT_RECORDED,
         rows="\n".join(rows),
     )
+
+
+def _format_period(days: int) -> str:
+    years, remaining_days = divmod(days, 365)
+    if remaining_days or not years:
+        return "1 day" if days == 1 else f"{days} days"
+    return "1 year" if years == 1 else f"{years} years"
 
 
 def _format_timestamp(time: datetime) -> str:

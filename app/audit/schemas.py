@@ -1,17 +1,16 @@
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from app.fields.schemas import Representation
-from app.fields.types import Timestamp, TimestampParameter
-from app.identifiers import IDENTIFIER_PATTERN
+from app.fields.types import Identifier, Timestamp, TimestampParameter
 from app.listing.pagination import PageParameters
 
 
 class AuditParameters(PageParameters):
     """Filters for audit entries. An entry has to match all filters."""
 
-    patient: Annotated[str | None, Field(pattern=IDENTIFIER_PATTERN)] = None
+    patient: Identifier | None = None
     """Return only entries about the patient with this `unique_id`."""
     principal: Annotated[str | None, Field(pattern=r"^[ -~]{1,400}$")] = None
     """Return only entries about requests of the principal with this name, such as `key:front-desk`."""
@@ -23,6 +22,18 @@ class AuditParameters(PageParameters):
 
 class AuditEntry(Representation):
     """An audit entry about one request for patients or profiles, one batch of a streamed list, or one command."""
+
+    example: ClassVar = {
+        "time": "2026-11-30T08:30:00.123456Z",
+        "principal": "key:front-desk",
+        "method": "GET",
+        "route": "/patients/patients/{unique_id}/",
+        "status": 200,
+        "resource": "patients",
+        "ids": ["pat123"],
+        "request_id": "req_01m82ajx1ew0r14nzv08mnkrmd",
+        "reason": None,
+    }
 
     time: Timestamp
     principal: str
@@ -47,6 +58,15 @@ class AuditEntry(Representation):
 
 class AccessEntry(Representation):
     """One read of, or change to, a patient's record or profile."""
+
+    example: ClassVar = {
+        "time": "2026-11-30T08:30:00.123456Z",
+        "principal": "key:front-desk",
+        "action": "read",
+        "description": "Viewed the record",
+        "reason": None,
+        "request_id": "req_01m82ajx1ew0r14nzv08mnkrmd",
+    }
 
     time: Timestamp
     principal: str

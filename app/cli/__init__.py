@@ -1,13 +1,14 @@
 """The command `patients-api`. Each subcommand has its own module, which is imported only when the subcommand runs."""
 
 import argparse
-import difflib
 import importlib
 import importlib.metadata
 import keyword
 import os
 import sys
 from typing import Any
+
+from app.suggestions import suggestion
 
 COMMANDS = {
     "serve": "run the service on the database of DATABASE_URL or on an embedded PostgreSQL",
@@ -61,9 +62,8 @@ def main() -> int:
         parser.print_help()
         return 0
     if command_line.command not in COMMANDS:
-        nearest = difflib.get_close_matches(command_line.command, COMMANDS, n=1)
-        suggestion = f"did you mean {nearest[0]}?" if nearest else f"choose from {', '.join(COMMANDS)}"
-        parser.error(f"there is no command {command_line.command}: {suggestion}")
+        hint = suggestion(command_line.command, COMMANDS, f"choose from {', '.join(COMMANDS)}")
+        parser.error(f"there is no command {command_line.command}; {hint}")
 
     # every command would fail if this directory did not exist; `serve` creates its own directory for several workers
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)

@@ -34,5 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
         return [access async for access in iter_disclosures(connection, unique_id)]
 
     entries = run_in_transaction(work)
-    print(render_report(unique_id, entries, settings.audit_days))
+    # `serve` turns authentication off for such settings, and with it the audit of reads
+    is_off_by_default = settings.audit_reads is None and settings.database_url is None and settings.is_local_only
+    reads_audited = settings.reads_audited and not is_off_by_default
+    print(render_report(unique_id, entries, settings.audit_days, reads_audited=reads_audited))
     return 0

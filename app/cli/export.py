@@ -131,7 +131,9 @@ def _list_query(parameters_model: type[ListParameters], filters: list[str], phon
     try:
         return parameters_model.model_validate(dict(filter_values)).to_query(phone_region)
     except ValidationError as error:
-        messages = [f"--filter {'.'.join(map(str, item.loc))}: {item.msg}" for item in field_errors(error)]
+        messages = [
+            f"--filter {'.'.join(map(str, item.loc))}: {item.msg}" for item in field_errors(error, parameters_model)
+        ]
         raise CannotExportError("\n".join(messages)) from None
 
 

@@ -1,7 +1,6 @@
 """`patients-api keys`: create, list and revoke API keys."""
 
 import argparse
-import difflib
 import json
 from collections.abc import Collection
 from datetime import UTC, date, datetime, time
@@ -14,6 +13,7 @@ from app.cli.database import DATABASE_ERRORS, run_in_transaction
 from app.db.connection import Connection
 from app.identifiers import is_identifier
 from app.models import Hospital
+from app.suggestions import suggestion
 
 
 class UnknownHospitalError(Exception):
@@ -103,9 +103,8 @@ async def _check_hospitals(connection: Connection, unique_ids: Collection[str]) 
     known_ids = (await connection.execute(select(Hospital.unique_id).order_by(Hospital.unique_id))).scalars().all()
     for unique_id in unique_ids:
         if unique_id not in known_ids:
-            nearest = difflib.get_close_matches(unique_id, known_ids, n=1)
-            suggestion = f" Did you mean {nearest[0]}?" if nearest else ""
-            raise UnknownHospitalError(f"There is no hospital {unique_id}, so no key was created.{suggestion}")
+            hint = suggestion(unique_id, known_ids, "`patients-api export --resource hospitals` lists all")
+            raise UnknownHospitalError(f"There is no hospital {unique_id}, so no key was created; {hint}")
 
 
 def _list(arguments: argparse.Namespace) -> int:

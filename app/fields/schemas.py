@@ -1,11 +1,12 @@
 """The base classes and common fields of all request and response bodies."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from app.fields.types import Identifier
+from app.fields.types import Identifier, timestamp_or_none
 
 ReadOnly = Annotated[
     Any,
@@ -16,6 +17,9 @@ ReadOnly = Annotated[
 ]
 """A response field that requests may also contain, so that a client can send a record back as it read it. The value in
 a request is ignored."""
+
+ReadOnlyTimestamp = Annotated[datetime | None, BeforeValidator(timestamp_or_none), ReadOnly]
+"""The timestamp in a response field that requests may also contain, or None if a request contains anything else."""
 
 
 def tidy_json_schema(schema: dict[str, Any]) -> None:
@@ -81,6 +85,18 @@ class RequestBody(Schema):
         Absent fields are omitted, because they must stay unchanged.
         """
         return self.model_dump(exclude_unset=True)
+
+
+class LinkedRecord(RequestBody):
+    """A linked record in a record that a client sends back as it read it. Only the `unique_id` matters."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    unique_id: Identifier
+
+
+ReadOnlyLinks = Annotated[Annotated[list[LinkedRecord], Field(fail_fast=True)] | None, Field(exclude=True)]
+"""The linked records in a response. A request may contain them too, but cannot change them."""
 
 
 class CreateBody(RequestBody):

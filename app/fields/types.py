@@ -21,14 +21,15 @@ from pydantic import (
     WithJsonSchema,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError, core_schema
 from sqlalchemy import Column
 
 from app.db.base import max_length
+from app.errors import ErrorType, FileErrorType
 from app.identifiers import IDENTIFIER_PATTERN, is_identifier
 
 
-def validation_error(error_type: str, message: str) -> PydanticCustomError:
+def validation_error(error_type: ErrorType | FileErrorType, message: str) -> PydanticCustomError:
     """Return an error for a validator to raise. Programs read `error_type`, and people read `message`."""
     return PydanticCustomError(error_type, message)
 
@@ -56,13 +57,13 @@ def _clean(text: str, max_length: int) -> str:
     # checked before NFC, which takes time that is quadratic in the number of combining marks of a character;
     # the limit is five times the maximum length, because NFC joins at most five code points into one
     if len(text) > 5 * max_length:
-        raise validation_error("string_too_long", f"Must have at most {max_length} characters")
+        raise PydanticKnownError("string_too_long", {"max_length": max_length})
     if len(text) > max_length and not _is_stream_safe(text):
         raise validation_error("string_marks", f"Must have at most {MAX_COMBINING_MARKS} combining marks in a row")
     if "\0" in text:
         raise validation_error("string_nul", "Must not contain NUL characters")
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise validation_error("string_unicode", "Must not contain lone surrogates, which are not characters")
+        raise PydanticKnownError("string_unicode")
     return unicodedata.normalize("NFC", text)
 
 
@@ -80,7 +81,7 @@ class Text:
     """
 
     pattern: str | None = None
-    error_type: str
+    error_type: ErrorType
     error_message: str
     description: str | None = None
 
@@ -92,7 +93,7 @@ class Text:
         if not text:
             raise validation_error("string_blank", "Must not be blank")
         if len(text) > self.max_length:
-            raise validation_error("string_too_long", f"Must have at most {self.max_length} characters")
+            raise PydanticKnownError("string_too_long", {"max_length": self.max_length})
         if self.pattern is not None and re.fullmatch(self.pattern, text) is None:
             raise validation_error(self.error_type, self.error_message)
         return text
@@ -317,6 +318,14 @@ def _parse_timestamp(value: Any) -> datetime:
     if not _MIN_YEAR <= timestamp.year <= _MAX_YEAR:
         raise validation_error("moment", "Must be a date or a timestamp such as 2026-11-30 or 2026-11-30T12:00:00Z")
     return timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)
+
+
+def timestamp_or_none(value: object) -> datetime | None:
+    """Return the timestamp that `value` contains, or None if it contains anything else."""
+    try:
+        return _parse_timestamp(value)
+    except PydanticCustomError:
+        return None
 
 
 TimestampParameter = Annotated[

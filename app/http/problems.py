@@ -5,9 +5,9 @@ with a 500 that reveals no internals.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast, get_args
 
 import structlog
 from fastapi import FastAPI, Request
@@ -18,8 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from app.errors import FieldError, ServiceError, UnavailableError, ValidationFailedError
+from app.errors import ErrorType, FieldError, ServiceError, UnavailableError, ValidationFailedError
 from app.request_state import RequestState
+from app.suggestions import suggestion
 
 log = structlog.get_logger()
 
@@ -35,7 +36,7 @@ class ProblemError(BaseModel):
     """The location of the error in the request, as a path of names and list indexes."""
     msg: str = Field(examples=["There is no hospital with the unique_id hos999"])
     """A message that tells people what is wrong or what to change."""
-    type: str = Field(examples=["unknown_hospital"])
+    type: ErrorType = Field(examples=["unknown_hospital"])
     """A code that identifies the kind of error, for use by programs."""
 
 
@@ -154,10 +155,28 @@ def _template_and_methods_at_path(request: Request) -> tuple[str, list[str]]:
     return template, sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
 
-_FIELD_ERROR_MESSAGES = {
-    "missing": "Must be given",
+_MESSAGES = {
+    "bool_type": "Must be true or false",
     "extra_forbidden": "There is no such field or parameter",
+    "greater_than_equal": "Must be at least {ge}",
+    "int_parsing": "Must be a whole number",
+    "int_parsing_size": "Must be a number with fewer digits",
+    "int_type": "Must be a whole number",
+    "less_than": "Must be less than {lt}",
+    "less_than_equal": "Must be at most {le}",
+    "list_type": "Must be a list",
+    "literal_error": "Must be {expected}",
+    "missing": "Must be given",
+    "model_attributes_type": "Must be an object",
+    "string_pattern_mismatch": "Must match the regular expression {pattern}",
+    "string_too_long": "Must have at most {max_length} characters",
+    "string_too_short": "Must have {min_length} or more characters",
+    "string_type": "Must be text",
+    "string_unicode": "Must not contain lone surrogates, which are not characters",
+    "too_long": "Must have at most {max_length} items",
+    "too_short": "Must have {min_length} or more items",
 }
+"""The messages of the errors that Pydantic finds by itself, by type. Errors of other types have their own messages."""
 _FIELD_NAME_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
@@ -169,16 +188,43 @@ def _safe_location_part(part: str | int) -> str | int:
     return part if isinstance(part, int) or _FIELD_NAME_PATTERN.fullmatch(part) else "(a key that is not a field name)"
 
 
-def field_errors(error: ValidationError | RequestValidationError) -> list[FieldError]:
-    """Return the field errors of a failed validation. They contain no input, and some messages are reworded."""
-    return [
-        FieldError(
-            tuple(_safe_location_part(part) for part in item["loc"]),
-            _FIELD_ERROR_MESSAGES.get(item["type"], item["msg"]),
-            item["type"],
+def field_errors(
+    error: ValidationError | RequestValidationError, schema: type[BaseModel] | None, location: str | None = None
+) -> list[FieldError]:
+    """Return the field errors of a failed validation. They contain no input, and Pydantic's messages are reworded.
+
+    An unknown field gets the name of the most similar field of `schema`. If `schema` is not the schema of the whole
+    request, `location` is put in front of the locations of the errors, such as `query`.
+    """
+    located_errors: list[FieldError] = []
+    for item in error.errors():
+        path = item["loc"] if location is None else (location, *item["loc"])
+        message = _MESSAGES[item["type"]].format_map(item.get("ctx", {})) if item["type"] in _MESSAGES else item["msg"]
+        # further errors are not listed, and suggestions take time
+        if item["type"] == "extra_forbidden" and len(located_errors) < MAX_LISTED_ERRORS:
+            message += f"; {_suggestion(schema, item['loc'])}"
+        located_errors.append(
+            FieldError(tuple(_safe_location_part(part) for part in path), message, cast("ErrorType", item["type"]))
         )
-        for item in error.errors()
-    ]
+    return located_errors
+
+
+def _suggestion(schema: type[BaseModel] | None, path: Sequence[str | int]) -> str:
+    """Return the suggestion for the unknown field of `schema` that is at this path."""
+    *parents, name = path
+    for part in parents:
+        field = schema.model_fields.get(str(part)) if schema else None
+        schema = next(_schemas_in(field.annotation), None) if field else schema
+    known_names = schema.model_fields if schema is not None and _FIELD_NAME_PATTERN.fullmatch(str(name)) else ()
+    return suggestion(str(name), known_names, "/docs lists all of them")
+
+
+def _schemas_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the schemas in the annotation of a field, such as that of `Schema | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _schemas_in(argument)
 
 
 def status_for(error: ServiceError | HTTPException | RequestValidationError) -> int:
@@ -190,7 +236,9 @@ def status_for(error: ServiceError | HTTPException | RequestValidationError) -> 
 
 async def _handle_validation_error(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101  # as above
-    return await _handle_service_error(request, ValidationFailedError(field_errors(error)))
+    body_field = getattr(request.scope.get("route"), "body_field", None)
+    schema = body_field.field_info.annotation if body_field is not None else None
+    return await _handle_service_error(request, ValidationFailedError(field_errors(error, schema)))
 
 
 def add_error_handlers(app: FastAPI) -> None:

@@ -10,11 +10,11 @@ from functools import cache
 from typing import Any, TypeVar, get_args, get_origin
 
 from fastapi import Request
-from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import models_json_schema
 
 from app.errors import FieldError, ValidationFailedError
+from app.http.problems import field_errors
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -39,9 +39,8 @@ def parse_query(request: Request, model: type[M]) -> M:
     """Parse the query parameters of a request and return them as an instance of `model`.
 
     Raises:
-        ValidationFailedError: a parameter that takes one value is repeated. This is rejected because programs differ in
-            which of the values they use.
-        RequestValidationError: a parameter is unknown or has an invalid value.
+        ValidationFailedError: a parameter is unknown or has an invalid value, or a parameter that takes one value is
+            repeated. This is rejected because programs differ in which of the values they use.
     """
     values_by_name: dict[str, Any] = {}
     for name, value in request.query_params.multi_items():
@@ -57,10 +56,7 @@ def parse_query(request: Request, model: type[M]) -> M:
             {name: values if name in multi_valued else values[0] for name, values in values_by_name.items()}
         )
     except ValidationError as error:
-        located_errors = [
-            {**field_error, "loc": ("query", *field_error["loc"])} for field_error in error.errors(include_url=False)
-        ]
-        raise RequestValidationError(located_errors) from None
+        raise ValidationFailedError(field_errors(error, model, "query")) from None
 
 
 @cache

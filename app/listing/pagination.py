@@ -9,6 +9,8 @@ from app.listing.query import ListQuery
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
+EXAMPLE_LIMIT = 20
+"""The limit with which the documentation page is filled in. Without it, a browser would show the whole list."""
 MAX_CURSOR_LENGTH = 4000
 """Maximum number of characters in a cursor. Servers and proxies would reject the URLs of longer cursors."""
 CURSOR_PATTERN = "^[A-Za-z0-9_-]+$"
@@ -27,7 +29,9 @@ class PageParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
-    limit: Annotated[int | None, Field(ge=1, le=MAX_LIMIT), ACCEPT_INTEGRAL_FLOAT] = None
+    limit: Annotated[
+        int | None, Field(ge=1, le=MAX_LIMIT, json_schema_extra={"example": EXAMPLE_LIMIT}), ACCEPT_INTEGRAL_FLOAT
+    ] = None
     """The maximum number of items on the page."""
     cursor: Annotated[
         str | None, Field(min_length=1, max_length=MAX_CURSOR_LENGTH, json_schema_extra={"pattern": CURSOR_PATTERN})

@@ -3,12 +3,12 @@
 from fastapi import Request, Response
 
 from app.api.audit import add_access_route
-from app.api.break_glass import break_glass
 from app.api.crud import add_crud_routes, list_resource
 from app.api.documentation import BREAK_GLASS, NEXT_CURSOR_HEADER, TOTAL_COUNT_HEADER, problem_responses
 from app.api.history import add_history_routes
 from app.api.resource import ResourceApi
 from app.api.routing import make_router
+from app.audit.break_glass import break_glass
 from app.auth.scopes import Scope, requires
 from app.paths import SEARCH_SUFFIX, router_prefix
 from app.patients.schemas import Patient, PatientCreate, PatientParameters, PatientSearch, PatientUpdate
@@ -21,11 +21,11 @@ _PROFILE_SCOPES = (
     " Linking a different profile also needs the scope `profiles:read`. Changing a profile needs `profiles:write`."
 )
 _LIST_DESCRIPTION = """\
-List all patients in the order of their `unique_id`, or the patients that match the parameters. With `limit`, the
-response is one page of the list.
+List all patients in the order of their `unique_id`, or those that match the parameters. With `limit`, the response is
+one page of the list.
 
-Servers and proxies may log URLs. To look for a person, use `search_patients`, which takes the parameters in its
-body."""
+To look for a person, use `POST /patients/patients/search/`, which takes the parameters in its body: servers and proxies
+may log URLs."""
 _UPDATE_DESCRIPTION = (
     "Update a patient with the fields that the body contains. Absent fields are left unchanged, and `null` clears a "
     "field. `hospital_ids` and `doctor_ids` each replace the whole set of links."
@@ -76,8 +76,9 @@ resource = ResourceApi(
     f"/{SEARCH_SUFFIX}",
     name="search_patients",
     summary="Search for patients",
-    description="List the patients that match the parameters, as `list_patients` does. The parameters are in the body, "
-    "so that URLs and the logs of proxies do not contain them.",
+    description="Find patients by parts of names, a date of birth, a mobile number, an e-mail address or an id, or by "
+    "the filters of `GET /patients/patients/`. The parameters are in the body, so that URLs and the logs of proxies do "
+    "not contain them.",
     response_description="The matching patients, or a page of them.",
     response_model=list[Patient],
     openapi_extra=requires(Scope.PATIENTS_READ),

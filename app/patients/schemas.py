@@ -1,12 +1,24 @@
 """Request and response bodies of patients, and the parameters that filter, search and sort their list."""
 
+from datetime import datetime, timedelta
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator
+from typing_extensions import TypeAliasType
 
 from app import contract
 from app.fields.phones import equivalent_numbers
-from app.fields.schemas import CreateBody, ReadOnly, Representation, RequestBody, Schema, UpdateBody, tidy_json_schema
+from app.fields.schemas import (
+    CreateBody,
+    LinkedRecord,
+    ReadOnlyLinks,
+    ReadOnlyTimestamp,
+    Representation,
+    RequestBody,
+    Schema,
+    UpdateBody,
+    tidy_json_schema,
+)
 from app.fields.types import (
     DateOfBirth,
     DateParameter,
@@ -124,8 +136,31 @@ class PatientFields(RequestBody):
     """The ids of all hospitals of the patient. The hospitals must exist. An empty list means no hospitals."""
     doctor_ids: IdentifierSet = Field(default_factory=list)
     """The ids of all doctors of the patient. The doctors must exist. An empty list means no doctors."""
-    patient_hospital: ReadOnly = None
-    patient_doctor: ReadOnly = None
+    patient_hospital: ReadOnlyLinks = None
+    """Read-only: `hospital_ids` changes the hospitals. You can send the hospitals back as you read them."""
+    patient_doctor: ReadOnlyLinks = None
+    """Read-only: `doctor_ids` changes the doctors. You can send the doctors back as you read them."""
+
+    def read_only_link_ids(self) -> dict[str, frozenset[str]]:
+        """Return the ids of the linked records that the client sent back.
+
+        They are grouped by the field that contains them, such as `patient_hospital`.
+        """
+        linked_by_field = {field: getattr(self, field) for field in LINK_ID_FIELDS}
+        return {field: _ids(linked) for field, linked in linked_by_field.items() if linked is not None}
+
+
+LINK_ID_FIELDS = {"patient_hospital": "hospital_ids", "patient_doctor": "doctor_ids"}
+"""Maps each read-only field that contains linked records to the field that sets the links."""
+
+
+def read_only_links_message(field: str) -> str:
+    """Return the message for a request in which a key of `LINK_ID_FIELDS` has other ids than those of the links."""
+    return f"Is read-only: to change these links, send {LINK_ID_FIELDS[field]}"
+
+
+def _ids(linked: list[LinkedRecord]) -> frozenset[str]:
+    return frozenset(one.unique_id for one in linked)
 
 
 class PatientCreate(CreateBody, PatientFields):
@@ -146,6 +181,16 @@ class PatientCreate(CreateBody, PatientFields):
             raise validation_error("name_missing", NAME_MISSING_MESSAGE)
         return last_name
 
+    @field_validator(*LINK_ID_FIELDS)
+    @classmethod
+    def _require_requested_links(
+        cls, linked: list[LinkedRecord] | None, info: ValidationInfo
+    ) -> list[LinkedRecord] | None:
+        requested_ids = info.data.get(LINK_ID_FIELDS[str(info.field_name)])
+        if linked and requested_ids is not None and _ids(linked) != frozenset(requested_ids):
+            raise validation_error("read_only_links", read_only_links_message(str(info.field_name)))
+        return linked
+
 
 class PatientUpdate(UpdateBody, PatientFields):
     """The changes to a patient. Absent fields are left unchanged, and `null` or blank text clears a field.
@@ -155,6 +200,18 @@ class PatientUpdate(UpdateBody, PatientFields):
 
     example = contract.UPDATE_BODY
 
+    last_updated: ReadOnlyTimestamp = None
+    """Ignored; accepted so that a record can be sent back as it was read. If it is older than the stored one,
+    `patient_hospital` and `patient_doctor` are ignored too."""
+
+    def is_based_on(self, last_updated: datetime) -> bool:
+        """Return whether the client may have read the record as it was last updated at this time.
+
+        The result is false only if the body contains an older `last_updated`. Milliseconds are compared, because
+        JavaScript's `Date` has no microseconds.
+        """
+        return self.last_updated is None or last_updated - self.last_updated < timedelta(milliseconds=1)
+
 
 def _check_word_count(text: str) -> str:
     if any(parsed.largest_kind_size > MAX_TERMS_PER_KIND for parsed in parse_search(text)):
@@ -162,7 +219,27 @@ def _check_word_count(text: str) -> str:
     return text
 
 
-NAME_MISSING_MESSAGE = "Give patient_first_name or patient_last_name: a patient has at least one of them"
+NAME_MISSING_MESSAGE = "Give a first name or a last name: a patient has at least one of them"
+
+
+PatientOrdering = TypeAliasType(
+    "PatientOrdering",
+    Literal[
+        "unique_id",
+        "-unique_id",
+        "date_created",
+        "-date_created",
+        "last_updated",
+        "-last_updated",
+        "patient_last_name",
+        "-patient_last_name",
+        "patient_first_name",
+        "-patient_first_name",
+        "patient_date_of_birth",
+        "-patient_date_of_birth",
+    ],
+)
+"""The fields by which a list of patients can be sorted. A leading `-` means descending order."""
 
 
 class PatientParameters(ListParameters):
@@ -176,23 +253,7 @@ class PatientParameters(ListParameters):
     search: Annotated[str, Field(max_length=MAX_SEARCH_CHARACTERS), AfterValidator(_check_word_count)] | None = None
     """Words that describe a patient, in any order: names or parts of names, a date of birth, a mobile number, an e-mail
     address or a `unique_id`. The best matches come first. Without `limit`, the response contains the best 100."""
-    ordering: (
-        Literal[
-            "unique_id",
-            "-unique_id",
-            "date_created",
-            "-date_created",
-            "last_updated",
-            "-last_updated",
-            "patient_last_name",
-            "-patient_last_name",
-            "patient_first_name",
-            "-patient_first_name",
-            "patient_date_of_birth",
-            "-patient_date_of_birth",
-        ]
-        | None
-    ) = None
+    ordering: PatientOrdering | None = None
     """The field to sort the list by. Patients with equal values are sorted by `unique_id`. A leading `-` means
     descending order. Patients without a value come last in either order."""
     hospital_id: OneOrMany[Identifier] | None = None
@@ -274,11 +335,11 @@ def _tidy_search_json_schema(schema: dict[str, Any]) -> None:
 
 
 class PatientSearch(PatientParameters, Schema):
-    """The parameters of `list_patients`, in the body so that names, numbers and dates of birth do not appear in a URL.
+    """The parameters of `GET /patients/patients/`, in the body so that no personal data appear in a URL.
 
     The value of a filter may be a list. A patient then needs to match only one of its values.
     """
 
     model_config = ConfigDict(strict=True, hide_input_in_errors=True, json_schema_extra=_tidy_search_json_schema)
 
-    example: ClassVar = {"search": "dlamini 1984-02-17", "limit": 20}
+    example: ClassVar = {"search": "doe 1980-01-01", "limit": 20}

@@ -2,12 +2,19 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 from app.auth.scopes import Scope
 from app.errors import FieldError, ForbiddenError, FormerProfilesError, InUseError, LastHospitalError, NotFoundError
 from app.patients.repository import PatientRepository
-from app.patients.schemas import NAME_MISSING_MESSAGE, PatientCreate, PatientUpdate
+from app.patients.schemas import (
+    LINK_ID_FIELDS,
+    NAME_MISSING_MESSAGE,
+    PatientCreate,
+    PatientUpdate,
+    read_only_links_message,
+)
 from app.profiles.repository import ProfileRepository
 from app.records.history import History
 from app.records.preconditions import NO_PRECONDITION, Precondition
@@ -82,8 +89,8 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
             PreconditionFailedError, PreconditionRequiredError: see `Precondition.check`.
             IdentifierRetiredError: a deleted profile had the id of the profile.
             ValidationFailedError: a hospital or doctor does not exist or may not be linked by the principal; the
-                principal may not use the profile; the patient would have no name; or the body contains a `unique_id`
-                other than the id of the patient.
+                principal may not use the profile; the patient would have no name; the body contains a `unique_id`
+                other than the id of the patient; or a read-only field contains other links than the patient has.
             LastHospitalError: the principal would no longer see the patient.
             ForbiddenError: the principal lacks the scope to link or change the profile.
         """
@@ -98,8 +105,15 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
         if errors := [*id_change_errors(unique_id, body), *_missing_name_errors({**locked, **values})]:
             raise_if_any([*errors, *self._unknown_link_errors(await self.repository.linkable_ids(unique_id, links))])
         await self._upsert_profile(values, locked["profile_id"])
-        result = await self.repository.update(locked, values, links)
-        raise_if_any(self._unknown_link_errors(result.link_result))
+        read_only_ids = self._read_only_ids_to_compare(body, locked["last_updated"], links)
+        former_links = frozenset(LINK_ID_FIELDS[field] for field in read_only_ids)
+        result = await self.repository.update(locked, values, links, former_links=former_links)
+        raise_if_any(
+            [
+                *self._unknown_link_errors(result.link_result),
+                *_read_only_link_errors(read_only_ids, result.link_result.former_ids),
+            ]
+        )
         self._ensure_still_visible(result.link_result)
         return await self._ensure_journaled(result, "updated")
 
@@ -152,6 +166,23 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
 
     def _pop_links(self, values: dict[str, Any]) -> dict[str, list[str]]:
         return {name: values.pop(name) for name in self.repository.link_relations if name in values}
+
+    @staticmethod
+    def _read_only_ids_to_compare(
+        body: PatientUpdate, last_updated: datetime, links: Mapping[str, list[str]]
+    ) -> dict[str, frozenset[str]]:
+        """Return the ids in each read-only field that must be the ids of the stored links.
+
+        A client that read the patient before its last update, and sends it back, has not edited these fields. Ids that
+        the request itself links are correct, too.
+        """
+        if not body.is_based_on(last_updated):
+            return {}
+        return {
+            field: ids
+            for field, ids in body.read_only_link_ids().items()
+            if LINK_ID_FIELDS[field] not in links or ids != frozenset(links[LINK_ID_FIELDS[field]])
+        }
 
     async def _upsert_profile(self, values: dict[str, Any], linked_profile_id: str | None = None) -> None:
         """Write the profile that `values` contains, and replace `patient_profile` with `profile_id` in `values`.
@@ -226,6 +257,14 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
         """
         if "hospital_ids" in link_result.linkable_ids and any(self._missing_own_hospital_errors(link_result)):
             raise LastHospitalError
+
+
+def _read_only_link_errors(
+    read_only_ids: Mapping[str, frozenset[str]], former_link_ids: Mapping[str, frozenset[str]]
+) -> Iterator[FieldError]:
+    for field, ids in read_only_ids.items():
+        if ids != former_link_ids[LINK_ID_FIELDS[field]]:
+            yield FieldError(("body", field), read_only_links_message(field), "read_only_links")
 
 
 def _missing_name_errors(patient: Mapping[str, Any]) -> Iterator[FieldError]:

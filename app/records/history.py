@@ -31,9 +31,9 @@ from sqlalchemy.dialects.postgresql import JSON, JSONB, aggregate_order_by
 
 from app.db.base import ID_TEXT
 from app.errors import FieldError, NotFoundError, ValidationFailedError
+from app.fields.history import HistoryEntry
 from app.identifiers import is_identifier
 from app.models import journal
-from app.records.history_schemas import Entry
 from app.records.repository import Repository
 from app.records.results import Record
 from app.statements import hospital_scope
@@ -232,7 +232,7 @@ def _entries_statement(repository_class: type[Repository], *, restricted: bool) 
     )
     fields: list[ColumnElement[Any]] = [
         (_changed_fields(earlier, journal) if name == "changes" else as_contract_json(journal.c[name])).label(name)
-        for name in Entry.model_fields
+        for name in HistoryEntry.model_fields
     ]
     page = (
         select(*fields)

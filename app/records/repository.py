@@ -21,7 +21,6 @@ from sqlalchemy import (
     column,
     delete,
     func,
-    literal_column,
     select,
     true,
 )
@@ -39,7 +38,7 @@ from app.records.results import Record, WriteResult
 from app.statements import hospital_scope, write_statements
 from app.statements.documents import Document, ToMany
 from app.statements.journal_entries import author_parameters
-from app.statements.links import LinkResult, linkable_ids_statement
+from app.statements.links import LinkResult, linkable_ids_statement, with_former_ids
 from app.statements.write_statements import client_columns
 
 _ID_PARAMETER = bindparam("id", type_=ID_TEXT)
@@ -194,14 +193,14 @@ class Repository:
         return await execute_row(self.connection, statement, row, hospital_scope.scope_parameters(self.principal))
 
     async def _write(
-        self, statement: Select[Any], row: Mapping[str, Any], links: Mapping[str, list[str]]
+        self, statement: Select[Any], row: Mapping[str, Any], links: Mapping[str, list[str]], *former_links: str
     ) -> WriteResult | None:
         link_ids = {name: sorted(set(ids)) for name, ids in links.items()}
         result_row = await self._execute_row(statement, {**row, **link_ids, **author_parameters(self.principal)})
         if result_row is None:
             return None
         record = Record(result_row.unique_id, result_row.document)
-        return WriteResult(record, LinkResult.from_row(links, result_row), result_row.entered)
+        return WriteResult(record, LinkResult.from_row(links, result_row, former_links), result_row.entered)
 
     @classmethod
     @cache
@@ -267,24 +266,31 @@ class Repository:
 
     @classmethod
     @cache
-    def _update_statement(cls, action: str, replaced_links: frozenset[str], *, restricted: bool) -> Select[Any]:
-        return write_statements.update_records(
-            cls.document, cls.link_relations, action, replaced_links, restricted=restricted
-        )
+    def _update_statement(
+        cls, action: str, replaced_links: frozenset[str], former_links: frozenset[str], *, restricted: bool
+    ) -> Select[Any]:
+        links = cls.link_relations
+        statement = write_statements.update_records(cls.document, links, action, replaced_links, restricted=restricted)
+        return with_former_ids(statement, {name: links[name] for name in former_links})
 
     async def update(
-        self, locked: RowMapping, values: Mapping[str, Any], links: Mapping[str, list[str]], action: str = "updated"
+        self,
+        locked: RowMapping,
+        values: Mapping[str, Any],
+        links: Mapping[str, list[str]],
+        action: str = "updated",
+        former_links: frozenset[str] = frozenset(),
     ) -> WriteResult:
         """Write the `values` that differ from the `locked` row, and replace the sets of links in `links`.
 
         Only links that the principal may change are replaced. If nothing differs, nothing is written. The journal entry
-        contains `action`.
+        contains `action`. The result contains the former ids of the sets of links that are named in `former_links`.
         """
         new_values = {name: values.get(name, locked[name]) for name in client_columns(self.table)}
         differs = any(locked[name] != value for name, value in new_values.items())
-        statement = self._update_statement(action, frozenset(links), restricted=self.restricted)
+        statement = self._update_statement(action, frozenset(links), former_links, restricted=self.restricted)
         row = {"unique_id": locked["unique_id"], "differs": differs, **new_values}
-        result = await self._write(statement, row, links)
+        result = await self._write(statement, row, links, *former_links)
         assert result is not None, "the row is locked"  # noqa: S101
         return result
 
@@ -297,7 +303,7 @@ class Repository:
     async def linkable_ids(self, unique_id: str, links: Mapping[str, list[str]]) -> LinkResult:
         """Return which of the requested ids in `links` exist and may be linked to the record by the principal."""
         if not links:
-            return LinkResult({}, {})
+            return LinkResult({}, {}, {})
         statement = self._linkable_ids_statement(frozenset(links), restricted=self.restricted)
         result_row = await self._execute_row(statement, {"unique_id": unique_id, **links})
         assert result_row is not None, "the statement returns a row for each input row"  # noqa: S101
@@ -331,18 +337,12 @@ class Repository:
         last_version = await self.connection.execute(self._last_version_statement(), {"id": unique_id})
         return IdentifierRetiredError(self.name, last_version.scalar_one())
 
-    @classmethod
-    @cache
-    def _advisory_lock_statement(cls) -> Select[Any]:
-        lock_name = literal_column(f"'{cls.table.name}/'").concat(_ID_PARAMETER)
-        return select(func.pg_advisory_xact_lock(func.hashtextextended(lock_name, literal_column("0"))))
-
     async def advisory_lock(self, unique_id: str) -> None:
         """Lock an id until the transaction ends, so that only one transaction at a time restores or erases the record.
 
         Unlike a row lock, this lock also works if the record is deleted.
         """
-        await self.connection.execute(self._advisory_lock_statement(), self._id_parameters(unique_id))
+        await self.connection.execute(write_statements.advisory_lock(self.table), self._id_parameters(unique_id))
 
     @classmethod
     @cache

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from enum import StrEnum
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 from app.auth.principal import Principal
 from app.db.connection import Connection
-from app.errors import FieldError, IdentifierTakenError, NotFoundError, ValidationFailedError
+from app.errors import ErrorType, FieldError, IdentifierTakenError, NotFoundError, ValidationFailedError
+from app.fields.history import RestoreRequest
 from app.fields.schemas import CreateBody, UpdateBody
 from app.records.history import History
-from app.records.history_schemas import Restore
 from app.records.preconditions import NO_PRECONDITION, Precondition, entity_tag
 from app.records.repository import Repository
 from app.records.results import Record, WriteResult
@@ -113,7 +113,9 @@ class Service(Generic[C, U]):
         await self.repository.ensure_not_in_use(unique_id)
         await self.repository.delete(unique_id)
 
-    async def restore(self, unique_id: str, body: Restore, precondition: Precondition = NO_PRECONDITION) -> Record:
+    async def restore(
+        self, unique_id: str, body: RestoreRequest, precondition: Precondition = NO_PRECONDITION
+    ) -> Record:
         """Restore a deleted record, or an earlier state of an existing record, as a new version.
 
         Raises:
@@ -267,4 +269,4 @@ def dangling_link_error(target: str, unique_id: str) -> FieldError:
         f"The {target} {unique_id} that this version links to no longer exists: "
         'restore it first, or send "skip_missing": true'
     )
-    return FieldError(("body", "version"), message, f"missing_{target}")
+    return FieldError(("body", "version"), message, cast("ErrorType", f"missing_{target}"))

@@ -1,8 +1,8 @@
 """Sets of links, such as the hospitals of a patient. A request always replaces a whole set, however large."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from sqlalchemy import (
     ARRAY,
@@ -22,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 
 from app.db.base import ID_TEXT
-from app.errors import FieldError
+from app.errors import ErrorType, FieldError
 from app.statements.documents import ToMany
 from app.statements.hospital_scope import is_in_scope
 
@@ -33,6 +33,8 @@ class LinkResult(NamedTuple):
     requested_ids: Mapping[str, list[str]]
     linkable_ids: Mapping[str, frozenset[str]]
     """The requested ids that exist and that the principal may link. No other ids are linked."""
+    former_ids: Mapping[str, frozenset[str]]
+    """The ids that were linked before, for the sets of links for which the caller asks for them."""
 
     def unlinkable_ids(self) -> Iterator[tuple[str, int, str]]:
         """Yield `(name of the set, index in the set, id)` for each requested id that cannot be linked."""
@@ -42,9 +44,18 @@ class LinkResult(NamedTuple):
                     yield name, index, unique_id
 
     @classmethod
-    def from_row(cls, requested_ids: Mapping[str, list[str]], row: Row[Any]) -> "LinkResult":
-        """Build the result for `requested_ids` from `row`, which has a column of linkable ids for each set of links."""
-        return cls(requested_ids, {name: frozenset(getattr(row, name)) for name in requested_ids})
+    def from_row(
+        cls, requested_ids: Mapping[str, list[str]], row: Row[Any], former_links: Iterable[str] = ()
+    ) -> "LinkResult":
+        """Build the result for `requested_ids` from `row`, which has a column of linkable ids for each set of links.
+
+        For each set in `former_links`, `row` has a column of `with_former_ids`.
+        """
+        return cls(
+            requested_ids,
+            {name: frozenset(getattr(row, name)) for name in requested_ids},
+            {name: frozenset(getattr(row, f"former_{name}")) for name in former_links},
+        )
 
 
 def unknown_link_error(name: str, index: int, unique_id: str) -> FieldError:
@@ -53,7 +64,8 @@ def unknown_link_error(name: str, index: int, unique_id: str) -> FieldError:
     The location of the error is the field `name`, such as `hospital_ids`, and the index of the id in its list.
     """
     target = name.removesuffix("_ids")
-    return FieldError((name, index), f"There is no {target} with the unique_id {unique_id}", f"unknown_{target}")
+    message = f"There is no {target} with the unique_id {unique_id}"
+    return FieldError((name, index), message, cast("ErrorType", f"unknown_{target}"))
 
 
 @dataclass(frozen=True)
@@ -181,6 +193,18 @@ def replace_links(
             changes.append(link_set.delete_unrequested())
         relations_after[relation] = link_set.relation_after(new_pairs)
     return LinkReplacement(relations_after, linkable_pairs, changes)
+
+
+def with_former_ids(statement: Select[Any], relations: Mapping[str, ToMany]) -> Select[Any]:
+    """Add columns to a statement that writes records: the ids of each set of links as they were before the statement.
+
+    The first column of the statement is the id of the record.
+    """
+    record_id, former_ids = statement.selected_columns[0], []
+    for name, relation in sorted(relations.items()):
+        linked_ids = select(relation.target_column).where(relation.owner_column == record_id).scalar_subquery()
+        former_ids.append(func.array(linked_ids, type_=ARRAY(ID_TEXT)).label(f"former_{name}"))
+    return statement.add_columns(*former_ids)
 
 
 def linkable_id_columns(

@@ -169,6 +169,13 @@ def _returning_document(
 
 
 @cache
+def advisory_lock(table: Table) -> Select[Any]:
+    """Build the statement that locks the id `:id` of the records in `table` until the transaction ends."""
+    lock_name = literal_column(f"'{table.name}/'").concat(bindparam("id", type_=ID_TEXT))
+    return select(func.pg_advisory_xact_lock(func.hashtextextended(lock_name, literal_column("0"))))
+
+
+@cache
 def delete_record(table: Table) -> Select[Any]:
     """Build the statement that deletes the record with the id `:id` and inserts the journal entry for it."""
     is_record = table.c.unique_id == bindparam("id", type_=ID_TEXT)

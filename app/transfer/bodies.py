@@ -46,7 +46,7 @@ class LineValidator:
         try:
             values = self._schema.model_validate(line.record, from_attributes=True).sent_fields()  # like FastAPI
         except ValidationError as error:
-            return field_errors(error)
+            return field_errors(error, self._schema)
         created, updated = (values.get(name) for name in TIMESTAMP_FIELDS)
         if created and updated and updated < created:
             return [FieldError(("last_updated",), "Must not be before date_created", "moment_order")]

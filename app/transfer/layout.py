@@ -60,14 +60,15 @@ class Layout:
         return _without_blank_id(record)
 
     def with_link_ids(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Add the ids of linked records to a JSON document, in the fields that request bodies have, and return it.
+        """Replace linked records in a JSON document with their ids, in the fields of request bodies, and return it.
 
-        For example, add `hospital_ids` with the ids of the records in `hospitals`, unless the document already has
-        `hospital_ids`. Documents in the API's lists and in NDJSON exports contain only the linked records.
+        For example, replace `patient_hospital` with `hospital_ids`, unless the document already has `hospital_ids`.
+        Documents in the API's lists and in NDJSON exports contain only the linked records.
         """
         for field, name in self.link_id_fields.items():
             if name not in record and isinstance(linked := record.get(field), list):
                 record[name] = [one.get("unique_id") if isinstance(one, dict) else one for one in linked]
+                del record[field]
         return record
 
     def to_csv_row(self, document: Mapping[str, Any]) -> list[str | None]:

@@ -4,7 +4,6 @@ A file is read line by line, so that memory use does not grow with its size. It 
 """
 
 import csv
-import difflib
 import gzip
 import io
 import re
@@ -15,6 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 from app.errors import FieldError
 from app.http.middleware import MAX_BODY_SIZE_BYTES
 from app.http.strict_json import InvalidJSONError, parse_json
+from app.suggestions import suggestion
 from app.transfer.formulas import unescape_formula
 from app.transfer.layout import Layout
 
@@ -233,10 +233,12 @@ class RecordFile:
         is_header = 2 * sum(name in allowed for name in names) >= len(names)
         for column_number, name in enumerate(names, start=1):
             if name not in allowed:
-                shown_name = f", {name}," if is_header and _COLUMN_NAME_PATTERN.fullmatch(name) else ""
-                nearest = difflib.get_close_matches(name, allowed, n=1) if shown_name else []
-                hint = f"unknown; the nearest is {nearest[0]}" if nearest else f"not one of: {', '.join(allowed)}"
-                raise self._unreadable_error(f"must name the columns. Column {column_number}{shown_name} is {hint}")
+                problem = f"must name the columns. Column {column_number}"
+                where_listed = "a CSV export has all of them"
+                if is_header and _COLUMN_NAME_PATTERN.fullmatch(name):
+                    hint = suggestion(name, allowed, where_listed)
+                    raise self._unreadable_error(f"{problem}, {name}, is not one of them; {hint}")
+                raise self._unreadable_error(f"{problem} is not one of them; {where_listed}")
             if names.index(name) != column_number - 1:
                 raise self._unreadable_error(f"names column {name} twice")
         return names

@@ -199,15 +199,19 @@ async def test_request_that_cannot_be_audited_fails_without_effect(
 
 
 async def test_auditing_of_reads_can_be_switched_off(database_url: str) -> None:
-    """Without `audit_reads`, only changes, refused changes and break-glass reads are audited."""
+    """Without `audit_reads`, only changes, refused changes and break-glass reads are audited; a header says so."""
     admin = await make_key(database_url, Scope.ADMIN, name="admin")
+    async with secured_app(database_url) as app, client_for(app, admin) as client:
+        assert (await client.get(AUDIT_PATH)).headers["Audit-Reads"] == "true"
     async with secured_app(database_url, audit_reads=False) as app, client_for(app, admin) as client:
-        await client.post(PATIENTS, json={"unique_id": "one", "patient_last_name": "Doe"})
+        created = await client.post(PATIENTS, json={"unique_id": "one", "patient_last_name": "Doe"})
         await client.get(f"{PATIENTS}one/")
         await client.get(PATIENTS)
         await client.put(f"{PATIENTS}two/", json={})
         await client.get(f"{PATIENTS}one/", headers={"X-Break-Glass": "Unconscious, brought in"})
-        entries = (await client.get(AUDIT_PATH)).json()
+        entries = (await client.get(AUDIT_PATH, params={"time__gte": created.json()["date_created"]})).json()
+        for path in (AUDIT_PATH, f"{AUDIT_PATH}?limit=1", f"{PATIENTS}one/access/"):
+            assert (await client.get(path)).headers["Audit-Reads"] == "false"
     assert [(entry["method"], entry["status"]) for entry in entries] == [("GET", 200), ("PUT", 404), ("POST", 201)]
 
 

@@ -224,6 +224,29 @@ async def test_access_report_is_a_self_contained_html_page(scoped_clients: Scope
 
 
 @pytest.mark.usefixtures("scoped_clients")
+@pytest.mark.parametrize(
+    ("settings", "statement"),
+    [
+        ({}, "The system remembers for 6 years who has seen the record"),
+        ({"PATIENTS_AUDIT_DAYS": "400"}, "The system remembers for 400 days who has seen the record"),
+        ({"PATIENTS_AUTH": "off"}, "This system does not record who has seen the record without changing it"),
+        ({"PATIENTS_AUDIT_READS": "false"}, "This system does not record who has seen the record without changing it"),
+    ],
+    ids=str,
+)
+async def test_access_report_says_whether_reads_are_audited(
+    settings: dict[str, str], statement: str, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The access report says for how long reads are kept, or that they are not audited."""
+    monkeypatch.delenv("PATIENTS_AUTH")
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    page = (await command("access-report", "pat-a")).out
+    assert statement in page
+    assert page.count("who has seen the record") == 1
+
+
+@pytest.mark.usefixtures("scoped_clients")
 async def test_access_report_covers_deleted_patients_and_refuses_unknown_ids(command: Command) -> None:
     """A deleted patient has a report, and an unknown id is an error."""
     assert "Deleted the record" in TableTexts((await command("access-report", "pat-gone")).out).texts

@@ -10,7 +10,7 @@ import pytest
 
 from app.auth.scopes import Scope
 from tests.auth.support import HOSPITALS, PATIENTS, client_for, make_key, secured_app
-from tests.processes import data_directory
+from tests.processes import data_directory, run_cli
 from tests.support import EXAMPLE_PATIENT, ServiceProcess, dump_tables
 
 Serve = Callable[..., ServiceProcess]
@@ -43,9 +43,13 @@ def status_without_credentials(served: ServiceProcess) -> int:
 
 @pytest.mark.usefixtures("auth_unset")
 def test_embedded_database_on_loopback_needs_no_credentials(serve: Serve, data_dir: Path) -> None:
-    """With the embedded database on a loopback address, authentication is off and no warning is logged."""
+    """With the embedded database on a loopback address, authentication and the audit of reads are off, silently."""
     served = serve(PATIENTS_DATA_DIR=str(data_dir))
     assert status_without_credentials(served) == 200
+    assert httpx.get(f"{served.url}/audit/").headers["Audit-Reads"] == "false"
+    httpx.post(f"{served.url}{PATIENTS}", json={"unique_id": "pat1", "patient_last_name": "Doe"}).raise_for_status()
+    report = run_cli("access-report", "pat1", PATIENTS_DATA_DIR=str(data_dir))
+    assert "does not record who has seen the record without changing it" in report.stdout, report.stderr
     assert not stop_and_find_warning(served)
 
 

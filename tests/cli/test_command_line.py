@@ -37,7 +37,7 @@ def test_an_unknown_command_names_the_nearest(command: str, suggestion: str) -> 
     """A mistyped command is exit status 2 and names the nearest command, or all commands if none is near."""
     result = run_cli(command)
     assert (result.returncode, result.stdout) == (2, "")
-    assert f"there is no command {command}: {suggestion}" in result.stderr
+    assert f"there is no command {command}; {suggestion}" in result.stderr
 
 
 KEYS_CREATE = ("keys", "create", "--name", "a", "--scope", "admin")
@@ -84,10 +84,13 @@ async def test_a_key_is_restricted_only_to_hospitals_that_exist(
 ) -> None:
     """A mistyped hospital is named with the nearest one, and no key is created."""
     await connection.execute("INSERT INTO hospitals (unique_id, hospital_name) VALUES ('hos123', 'A'), ('hos456', 'B')")
-    for hospital, suggestion in (("hos12", " Did you mean hos123?"), ("nope", "")):
+    for hospital, suggestion in (
+        ("hos12", "did you mean hos123?"),
+        ("nope", "`patients-api export --resource hospitals` lists all"),
+    ):
         options = ("--hospital", "hos456", "--hospital", hospital)
         result = await asyncio.to_thread(run_cli, *KEYS_CREATE, *options, DATABASE_URL=database_url)
-        expected = f"There is no hospital {hospital}, so no key was created.{suggestion}\n"
+        expected = f"There is no hospital {hospital}, so no key was created; {suggestion}\n"
         assert (result.returncode, result.stdout, result.stderr) == (1, "", expected)
     assert await connection.fetchval("SELECT count(*) FROM api_keys") == 0
 

@@ -7,6 +7,9 @@ import type { components, paths } from "./schema.js";
 
 type Patient = components["schemas"]["Patient"];
 type PatientCreate = components["schemas"]["PatientCreate"];
+type PatientHistoryEntry = components["schemas"]["PatientHistoryEntry"];
+type PatientOrdering = components["schemas"]["PatientOrdering"];
+type ErrorType = components["schemas"]["ErrorType"];
 type CurrentPrincipal = components["schemas"]["CurrentPrincipal"];
 type Problem = components["schemas"]["Problem"];
 
@@ -81,6 +84,17 @@ async function updatePatient(unique_id: string): Promise<void> {
   assert.deepEqual([cleared.patient_title, cleared.patient_initials], [null, "J"]);
 }
 
+async function readHistory(unique_id: string): Promise<void> {
+  const params = { path: { unique_id } };
+  const history: PatientHistoryEntry[] = must(
+    await api.GET("/patients/patients/{unique_id}/history/", { params }),
+  );
+  const [{ changes, record }] = history.slice(-2) as [PatientHistoryEntry];
+  const race: string | null | undefined = changes.patient_race?.to;
+  const hospitals: string[] | null | undefined = changes.hospital_ids?.from;
+  assert.deepEqual([race, hospitals, record?.doctor_ids], ["African", ["hos123", "hos456"], ["doc456"]]);
+}
+
 async function deletePatient(unique_id: string): Promise<void> {
   const params = { path: { unique_id } };
   assert.equal((await api.DELETE("/patients/patients/{unique_id}/", { params })).response.status, 204);
@@ -115,7 +129,11 @@ export async function refused(): Promise<void> {
   const town: string = example.patient_town;
   // @ts-expect-error a query has no null
   await api.GET("/patients/patients/", { params: { query: { limit: null } } });
-  console.log(gender, latitude, town);
+  // @ts-expect-error patients cannot be sorted by title
+  const ordering: PatientOrdering = "patient_title";
+  // @ts-expect-error the codes of errors are known
+  const code: ErrorType = "wrong";
+  console.log(gender, latitude, town, ordering, code);
 }
 
 await getPatient();
@@ -123,6 +141,7 @@ await listPatients();
 await getMyself();
 const unique_id = await createPatient();
 await updatePatient(unique_id);
+await readHistory(unique_id);
 await deletePatient(unique_id);
 await problems();
 console.log("as the contract has it");

@@ -31,6 +31,8 @@ CHROMIUM_FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-network
 TIMEOUT_MILLISECONDS = 15_000
 """The timeout for anything on the page, all of which loads within two seconds."""
 PHONE: ViewportSize = {"width": 390, "height": 844}
+UNKNOWN_FORMAT_WARNINGS = {f"Could not find component: JsonSchema_string_{kind}" for kind in ("date", "date-time")}
+"""Warnings of Swagger UI about parameters that are dates, which it shows as text."""
 READ_OPERATIONS_SCRIPT = """sections => sections.flatMap(section =>
     Array.from(section.querySelectorAll(".opblock"), operation => [
         section.querySelector(".opblock-tag").dataset.tag,
@@ -148,6 +150,41 @@ async def test_the_contracts_example_can_be_sent_as_it_stands(docs_page: DocsPag
     assert await docs_page.get_json(f"/patients/patients/{shown['unique_id']}/") == shown
 
 
+@pytest.mark.parametrize(
+    "operation",
+    [
+        "patients-list_patients",
+        "patients-search_patients",
+        "patients-list_patient_history",
+        "patients-get_patient_version",
+        "patients-restore_patient",
+        "patients-list_patient_access",
+        "hospitals-list_hospitals",
+        "audit-list_audit_entries",
+    ],
+)
+async def test_operations_are_filled_in_to_find_something(docs_page: DocsPage, operation: str) -> None:
+    """Each operation is filled in so that sending it unchanged finds something, and lists are pages of 20."""
+    docs_page.tolerated_messages |= UNKNOWN_FORMAT_WARNINGS
+    section = await docs_page.open_operation(operation)
+    if "list" in operation:
+        await expect(section.locator("[data-param-name=limit] input")).to_have_value("20")
+    response = await execute(section)
+    assert (await response.locator(".response-col_status").inner_text()).split()[0] == "200"
+    assert json.loads(await response.locator(".response-col_description code").first.inner_text())
+
+
+@pytest.mark.parametrize("size", [{"width": 1200, "height": 900}, PHONE], ids=["laptop", "phone"])
+@pytest.mark.parametrize("operation", ["patients-list_patients", "patients-create_patient"])
+async def test_execute_is_in_sight(docs_page: DocsPage, operation: str, size: ViewportSize) -> None:
+    """The button that sends a request is in sight as soon as the operation is open, however long its parameters are."""
+    docs_page.tolerated_messages |= UNKNOWN_FORMAT_WARNINGS
+    await docs_page.page.set_viewport_size(size)
+    section = await docs_page.open_operation(operation)
+    await section.evaluate("element => element.scrollIntoView()")
+    await expect(section.get_by_role("button", name="Execute")).to_be_in_viewport(ratio=1)
+
+
 async def test_validation_errors_are_shown_on_the_page(docs_page: DocsPage) -> None:
     """The page shows a validation problem, and Chromium's console has nothing but its own line about the 422."""
     status = f"the server responded with a status of 422 ({HTTPStatus(422).phrase})"
@@ -191,9 +228,7 @@ async def horizontal_overflow(page: Page) -> int:
 
 async def test_page_fits_a_phone(docs_page: DocsPage) -> None:
     """On a phone, the page does not scroll sideways, and descriptions have most of its width."""
-    docs_page.tolerated_messages |= {
-        f"Could not find component: JsonSchema_string_{kind}" for kind in ("date", "date-time")
-    }
+    docs_page.tolerated_messages |= UNKNOWN_FORMAT_WARNINGS
     await docs_page.page.set_viewport_size(PHONE)
     for operation in ("patients-create_patient", "patients-list_patients"):
         section = await docs_page.open_operation(operation)
@@ -242,7 +277,7 @@ async def test_access_report_fits_a_phone(browser: Browser) -> None:
         request_id=None,
     )
     page = await browser.new_page(viewport=PHONE, is_mobile=True)
-    await page.set_content(render_report("z" * 64, [entry], retention_days=365))
+    await page.set_content(render_report("z" * 64, [entry], retention_days=365, reads_audited=True))
     assert await page.evaluate("innerWidth") == PHONE["width"]
     assert await horizontal_overflow(page) == 0
     await page.close()

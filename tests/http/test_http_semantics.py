@@ -95,12 +95,12 @@ async def test_hostile_bodies_are_client_errors_and_write_nothing(client: httpx.
 
 async def test_json_nesting_is_never_a_server_error(client: httpx.AsyncClient) -> None:
     """Nesting of any depth is never a server error, not even in an ignored key."""
-    keys = ["patient_last_name", "patient_hospital", "hospital_ids", "patient_profile", "other"]
+    keys = ["patient_last_name", "date_created", "patient_hospital", "hospital_ids", "patient_profile", "other"]
     for key, depth in product(keys, (*range(200, 1100, 50), *range(900, 1010, 5), 2_000, 10_000, 50_000)):
         for opening, closing in ((b"[", b"]"), (b'{"a":', b"}")):
             content = b'{"patient_first_name": "Ann", "%s": %s1%s}' % (key.encode(), opening * depth, closing * depth)
             status = (await client.post(PATIENTS, content=content, headers=JSON_HEADERS)).status_code
-            assert status in ({201, 400} if key == "patient_hospital" else {400, 422}), depth
+            assert status in ({201, 400} if key == "date_created" else {400, 422}), depth
 
 
 def body_of_size(size_bytes: int) -> bytes:

@@ -5,9 +5,10 @@ from typing import Any
 
 import asyncpg
 import httpx
+import jsonschema_rs
 import pytest
 
-from app.records.history_schemas import Entry
+from app.fields.history import HistoryEntry
 from tests.support import EXAMPLE_PATIENT, RESOURCE_EXAMPLES, ResourceExample, dump_tables
 
 PATIENTS = "/patients/patients/"
@@ -28,10 +29,34 @@ async def get_history(client: httpx.AsyncClient, path: str) -> list[dict[str, An
     assert response.status_code == 200, response.text
     entries: list[dict[str, Any]] = response.json()
     for entry in entries:
-        assert list(entry) == list(Entry.model_fields)
-        Entry.model_validate(entry)
+        assert list(entry) == list(HistoryEntry.model_fields)
+        HistoryEntry.model_validate(entry)
     assert [entry["version"] for entry in entries] == list(range(len(entries), 0, -1))
     return entries
+
+
+@pytest.mark.usefixtures("hospitals_and_doctors")
+@pytest.mark.parametrize("resource", RESOURCE_EXAMPLES, ids=lambda resource: resource.name)
+async def test_entries_have_the_published_schema(client: httpx.AsyncClient, resource: ResourceExample) -> None:
+    """Each entry is valid by the schema of its resource, which names every field of a record and of its changes."""
+    body = EXAMPLE_PATIENT if resource.name == "patient" else resource.minimal_body
+    assert (await client.post(resource.path, json={**body, "unique_id": "own"})).status_code == 201
+    assert (await client.put(resource.record_path, json=resource.update_body)).status_code == 200
+    assert (await client.delete(resource.record_path)).status_code == 204
+    assert (await client.post(f"{resource.record_path}restore/", json={"version": 1})).status_code == 200
+    components = (await client.get("/openapi.json")).json()["components"]
+    name = resource.name.capitalize()
+    validator = jsonschema_rs.Draft202012Validator(
+        {"$ref": f"#/components/schemas/{name}HistoryEntry", "components": components}
+    )
+    snapshot, changes = (components["schemas"][f"{name}{part}"]["properties"] for part in ("Snapshot", "Changes"))
+    for entry in await get_history(client, resource.record_path):
+        assert list(validator.iter_errors(entry)) == []
+        assert (entry["record"] or {}).keys() <= snapshot.keys()
+        assert entry["changes"].keys() <= changes.keys()
+    if resource.name == "patient":
+        assert snapshot.keys() == EXAMPLE_RECORD.keys() | {"date_created", "last_updated"}
+    assert snapshot.keys() - changes.keys() == {"last_updated"}
 
 
 async def put_and_get_changes(client: httpx.AsyncClient, body: dict[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from app.api.list_source import STREAM_BATCH_SIZE
+from app.fields.history import HistoryEntry
 from app.main import create_app
-from app.records.history_schemas import Entry
 from app.settings import Settings
 from tests.support import RESOURCE_EXAMPLES, ResourceExample
 
@@ -24,7 +24,7 @@ def versions_on_page(response: httpx.Response) -> list[int]:
     """Return the versions on a page, and check each entry against the OpenAPI document's model."""
     assert response.status_code == 200, response.text
     assert response.headers["Content-Type"] == "application/json"
-    return [Entry.model_validate(entry).version for entry in response.json()]
+    return [HistoryEntry.model_validate(entry).version for entry in response.json()]
 
 
 async def versions_by_page(client: httpx.AsyncClient, url: str) -> list[list[int]]:

@@ -12,7 +12,7 @@ from alembic import command as alembic
 from alembic.config import Config
 
 import migrations
-from app.records.history_schemas import Entry
+from app.fields.history import HistoryEntry
 from tests.journal.conftest import Command
 from tests.support import RESOURCE_EXAMPLES
 
@@ -119,12 +119,12 @@ async def test_older_records_get_a_first_entry(client: httpx.AsyncClient, comman
     for kind in RESOURCE_EXAMPLES:
         for number in range(1, 11):
             one = f"{kind.path}own{number}/"
-            (entry,) = [Entry.model_validate(entry) for entry in (await client.get(f"{one}history/")).json()]
+            (entry,) = [HistoryEntry.model_validate(entry) for entry in (await client.get(f"{one}history/")).json()]
             assert (entry.version, entry.action, entry.actor) == (number % 5 + 1, "created", "migration")
             assert entry.request_id is None
             before = (await client.get(one)).json()
             assert (await client.put(one, json=kind.update_body)).status_code == 200
-            newest = Entry.model_validate((await client.get(f"{one}history/")).json()[0])
+            newest = HistoryEntry.model_validate((await client.get(f"{one}history/")).json()[0])
             assert (newest.version, newest.changes.keys()) == (entry.version + 1, kind.update_body.keys())
             assert (await client.delete(one)).status_code in {204, 409}, "only linked records may be a 409"
             response = await client.post(f"{one}restore/", json={"version": entry.version})

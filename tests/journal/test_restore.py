@@ -8,7 +8,7 @@ import asyncpg
 import httpx
 import pytest
 
-from app.records.history_schemas import Entry
+from app.fields.history import HistoryEntry
 from tests.processes import wait_until_blocked
 from tests.support import EXAMPLE_PATIENT, RESOURCE_EXAMPLES, ResourceExample, dump_tables
 
@@ -37,10 +37,10 @@ async def restore(client: httpx.AsyncClient, path: str, version: int, **more: ob
     return document
 
 
-async def newest_entry(client: httpx.AsyncClient, path: str = PATIENT_PATH) -> Entry:
+async def newest_entry(client: httpx.AsyncClient, path: str = PATIENT_PATH) -> HistoryEntry:
     """Return the newest entry."""
     response = await client.get(f"{path}history/", params={"limit": 1})
-    return Entry.model_validate(response.json()[0])
+    return HistoryEntry.model_validate(response.json()[0])
 
 
 def without_last_updated(document: Json) -> Json:
@@ -106,7 +106,7 @@ async def test_every_version_of_a_patient_can_be_restored(client: httpx.AsyncCli
             assert without_last_updated(after) == without_last_updated(states[version - 1]), version
             entry = await newest_entry(client)
             assert entry.action == "restored"
-            past = Entry.model_validate((await client.get(f"{PATIENT_PATH}history/{version}/")).json())
+            past = HistoryEntry.model_validate((await client.get(f"{PATIENT_PATH}history/{version}/")).json())
             assert entry.record is not None
             assert past.record is not None
             assert without_last_updated(entry.record) == without_last_updated(past.record)

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime
+from itertools import product
 from typing import Any
 
 import asyncpg
@@ -147,11 +148,66 @@ async def test_equivalent_values_write_nothing(client: httpx.AsyncClient, connec
         {"hospital_ids": ["hos456", "hos123", "hos456"], "doctor_ids": ["doc123", "doc123"]},
         {"patient_profile": {"unique_id": "prof123"}},
         {"patient_profile": {"unique_id": "prof123", "first_name": "John "}},
-        {"patient_hospital": [], "patient_doctor": None, "date_created": 1, "last_updated": "never"},
+        {"patient_hospital": None, "patient_doctor": None, "date_created": 1, "last_updated": "never"},
     ]
     for body in same:
         assert await patch_patient(client, body) == before
         assert await connection.fetchval(SELECT_ROW_VERSIONS) == rows
+
+
+@pytest.mark.parametrize(
+    ("field", "id_field", "stored_ids", "other_ids"),
+    [
+        ("patient_hospital", "hospital_ids", ["hos123", "hos456"], ["hos789"]),
+        ("patient_doctor", "doctor_ids", ["doc123"], ["doc456"]),
+    ],
+)
+async def test_edited_read_only_links_are_refused(
+    client: httpx.AsyncClient, field: str, id_field: str, stored_ids: list[str], other_ids: list[str]
+) -> None:
+    """Other ids in a read-only field are a 422 that names the field to use, unless an older record is put back."""
+    before = await get_document(client)
+    since = (await patch_patient(client, {"patient_title": "Dr."}))["last_updated"]
+    older, as_date_in_javascript = before["last_updated"], f"{since[:-4]}Z"
+    assert older[:-4] < since[:-4]
+    unchanged: dict[str, Any]
+    for ids, unchanged in product(
+        ([], other_ids, [*stored_ids, *other_ids]),
+        ({}, {"last_updated": since}, {"last_updated": as_date_in_javascript}, {"last_updated": None}),
+    ):
+        for links in ({}, {id_field: stored_ids}):
+            linked = {field: [{"unique_id": unique_id, "hospital_name": 1} for unique_id in ids]}
+            response = await client.patch(PATIENT_PATH, json={"patient_title": "Ms.", **linked, **unchanged, **links})
+            assert error_locations(response) == [["body", field]]
+            (error,) = response.json()["errors"]
+            assert (error["type"], id_field in error["msg"]) == ("read_only_links", True)
+        if not set(ids) & set(stored_ids):
+            await patch_patient(client, {**linked, "last_updated": older})
+    assert {**await get_document(client), "last_updated": older} == {**before, "patient_title": "Dr."}
+
+
+async def test_read_only_links_may_be_the_stored_or_the_requested_ones(client: httpx.AsyncClient) -> None:
+    """Read-only links with the stored ids, in any order, or with the ids that the same request sets, are accepted."""
+    before = await get_document(client)
+    reversed_links = {"patient_hospital": [{"unique_id": "hos456"}, {"unique_id": "hos123"}]}
+    assert await patch_patient(client, reversed_links) == before
+    after = await patch_patient(client, {**before, "hospital_ids": ["hos789"]})
+    assert after["patient_hospital"] == [{"unique_id": "hos789", "hospital_name": "New Hospital"}]
+    edited = {"hospital_ids": ["hos123"], "patient_hospital": before["patient_hospital"][:1], "doctor_ids": []}
+    after = await patch_patient(client, {**after, **edited})
+    assert (after["patient_hospital"], after["patient_doctor"]) == (before["patient_hospital"][:1], [])
+
+
+async def test_malformed_read_only_links_are_refused_at_the_first_error(client: httpx.AsyncClient) -> None:
+    """Read-only links have to be a list of objects with ids; only the first error in it is reported."""
+    malformed: list[tuple[Any, list[str | int]]] = [
+        ("hos123", []),
+        (["hos123", "hos456"], [0]),
+        ([{}, {}], [0, "unique_id"]),
+    ]
+    for linked, location in malformed:
+        response = await client.patch(PATIENT_PATH, json={"patient_hospital": linked})
+        assert error_locations(response) == [["body", "patient_hospital", *location]]
 
 
 @UPDATE_METHODS

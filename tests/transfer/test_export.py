@@ -124,8 +124,9 @@ async def test_export_takes_the_filters_of_the_list(database_url: str, client: h
     assert len(await ids("patient_town=soweto", "patient_town=durban")) == 1201
     assert await ids("hospital_id=hos123", "patient_town=Durban") == ["all"]
     assert await ids("patient_mobile_number=123456789") == ["all"]
+    unknown = "There is no such field or parameter"
     for wrong, message in {
-        "patient_twon=Soweto": "--filter patient_twon: There is no such field or parameter\n",
+        "patient_twon=Soweto": f"--filter patient_twon: {unknown}; did you mean patient_town?\n",
         "patient_gender=x": "--filter patient_gender.0: Must be Male, Female, Other or Unknown (or M, F, O, U)\n",
         "limit=10": "limit is not a filter.\n",
         "Soweto": "A filter has the form NAME=VALUE, such as hospital_id=hos123.\n",
@@ -133,7 +134,7 @@ async def test_export_takes_the_filters_of_the_list(database_url: str, client: h
         refused = await run_cli_on(database_url, "export", "--filter", wrong)
         assert (refused.returncode, refused.stdout, refused.stderr) == (1, "", message)
     other = await run_cli_on(database_url, "export", "--resource", "hospitals", "--filter", "hospital_name=x")
-    assert other.stderr == "--filter hospital_name: There is no such field or parameter\n"
+    assert other.stderr == f"--filter hospital_name: {unknown}; /docs lists all of them\n"
 
 
 async def test_export_is_a_snapshot(database_url: str, client: httpx.AsyncClient) -> None:

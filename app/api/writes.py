@@ -12,8 +12,7 @@ from app.api.services import get_services
 from app.audit.recorder import RequestAudit
 from app.auth.principal import Principal
 from app.db.connection import Connection
-from app.db.database import TransactionRunner
-from app.db.transaction_batching import MAX_BATCH_COST
+from app.db.transaction_batching import MAX_BATCH_COST, BatchableWrite
 from app.identifiers import is_identifier
 from app.records.preconditions import NO_PRECONDITION, Precondition
 from app.records.results import Record
@@ -64,7 +63,7 @@ class WriteRequest(Generic[S]):
         `operation` calls a method of the service and returns the record in its new state, or None after a deletion. If
         an earlier request had the same Idempotency-Key, `operation` is not called, and the record that the earlier
         request wrote is returned. The transaction also inserts the audit row and stores the key. `batched` allows
-        concurrent requests of the same kind to share the transaction.
+        concurrent requests of the same kind to share a statement.
         """
 
         async def work(connection: Connection) -> Record | None:
@@ -78,8 +77,13 @@ class WriteRequest(Generic[S]):
             await self._audit.insert(connection, None if record is None else record.unique_id)
             return record
 
-        transaction = self._shared_transaction(self._body) if batched and self._body is not None else None
-        record = await (transaction or self._services.database.transaction_for(self._principal.name))(work)
+        write = self._batchable_write(self._body) if batched and self._body is not None else None
+        if write is None:
+            record = await self._services.database.transaction_for(self._principal.name)(work)
+        else:
+            record = await self._services.transaction_batcher.run(
+                self._principal.name, write, lambda row: Record(row.unique_id, row.document), work
+            )
         self._audit.recorded = True
         return cast("R", record)
 
@@ -91,26 +95,26 @@ class WriteRequest(Generic[S]):
         replayed = {"Idempotency-Replayed": "true"} if self._is_replayed else {}
         return record_response(self._request, record.document, status, {**(headers or {}), **replayed})
 
-    def _shared_transaction(self, body: BaseModel) -> TransactionRunner | None:
-        """Return a runner that shares transactions among requests, or None if this request needs its own transaction.
+    def _batchable_write(self, body: BaseModel) -> BatchableWrite | None:
+        """Return the change as a single statement, or None if this request needs its own transaction.
 
-        A request with a precondition or an Idempotency-Key executes additional statements, for which the other requests
-        would have to wait. A statement of a restricted principal has the principal's hospitals as parameters, so it
-        cannot be executed for several requests at once. The other requests would gain nothing from sharing a
-        transaction with a costly request, or with a request that is rejected because its id is malformed.
+        A request with a precondition or an Idempotency-Key executes additional statements. A statement of a restricted
+        principal has the principal's hospitals as parameters, so it cannot be executed for several requests at once.
+        Other requests would gain nothing from sharing a statement with a costly request, or with a request that is
+        rejected because its id is malformed.
         """
-        cost = self._service_class.batch_cost(body)
         if (
             not self._services.settings.transaction_batching
             or self._principal.hospitals is not None
             or self._precondition != NO_PRECONDITION
             or self._key is not None
-            or cost >= MAX_BATCH_COST
+            or self._service_class.batch_cost(body) >= MAX_BATCH_COST
             or (self._unique_id is not None and not is_identifier(self._unique_id))
         ):
             return None
-        conflict_keys = self._service_class.conflict_keys(body)
-        if self._unique_id is not None:
-            conflict_keys |= {self._unique_id}
-        kind = self._request.scope["endpoint"]
-        return self._services.transaction_batcher.transaction(self._principal.name, kind, conflict_keys, cost)
+        write = (
+            self._service_class.batchable_create(body, self._principal)
+            if self._unique_id is None
+            else self._service_class.batchable_update(self._unique_id, body, self._principal)
+        )
+        return write and write._replace(row={**write.row, **self._audit.batchable_inputs()})

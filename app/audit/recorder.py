@@ -209,6 +209,16 @@ class RequestAudit:
             ids = self.ids if unique_id is None else [unique_id]
             await insert_audit_row(connection, {**self.build_row(self.success_status), "ids": list(ids)})
 
+    def batchable_inputs(self) -> AuditRow:
+        """Return the values of the audit row of a successful change, for `app.statements.standalone`."""
+        return {
+            "audited": self.audited,
+            "method": self.method,
+            "route": self.request_state.route,
+            "status": self.success_status,
+            "resource": self.resource,
+        }
+
     async def record(self, status: int) -> None:
         """Record that a response with this `status` is about to be sent, unless the request is already recorded."""
         if self.audited and not self.recorded:

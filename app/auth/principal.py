@@ -36,6 +36,10 @@ class Principal:
         principal: Principal = RequestState.from_scope(request.scope).principal
         return principal
 
+    def has(self, scope: Scope) -> bool:
+        """Return whether the principal has `scope` or `admin`."""
+        return not self.scopes.isdisjoint({scope, Scope.ADMIN})
+
     def require(self, scope: Scope, *alternatives: Scope) -> None:
         """Check that the principal has `scope`, any of the `alternatives`, or `admin`.
 

@@ -16,7 +16,7 @@ import asyncpg
 from sqlalchemy import Executable, func, literal_column, select
 
 from app.db.bulkhead import Bulkhead
-from app.db.connection import Connection
+from app.db.connection import Connection, Result
 from app.db.pool import ConnectionPool
 from app.errors import ConflictError, ServiceError, UnavailableError
 from app.observability.metrics import CONNECTIONS_IN_USE, REQUESTS_WAITING
@@ -54,7 +54,8 @@ def set_local(settings: Mapping[str, str]) -> Executable:
 
 _SNAPSHOT = "ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _SET_SEARCH_SETTINGS = "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in SEARCH_SETTINGS.items())
-SET_SHORT_LOCK_TIMEOUT = set_local({"lock_timeout": "100ms"})
+SHORT_LOCK_TIMEOUT = "100ms"
+SET_SHORT_LOCK_TIMEOUT = set_local({"lock_timeout": SHORT_LOCK_TIMEOUT})
 """Statement for work that must not wait long for a lock, because requests queue behind it, and that can be repeated."""
 
 
@@ -297,10 +298,10 @@ class Database:
             await connection.begin(_SNAPSHOT)
             yield connection
 
-    async def write(self, statement: Executable, parameters: Mapping[str, Any]) -> None:
+    async def write(self, statement: Executable, parameters: Mapping[str, Any]) -> Result:
         """Execute one statement in a transaction of its own. Its changes are durable when this method returns."""
         async with self._connect() as connection:
-            await connection.execute(statement, parameters)
+            return await connection.execute(statement, parameters)
 
     async def transaction(self, work: Callable[[Connection], Awaitable[T]], *, max_attempts: int = MAX_ATTEMPTS) -> T:
         """Run `work` in one transaction, commit it and return the result of `work`. On any error, nothing is stored.

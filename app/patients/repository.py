@@ -1,5 +1,6 @@
 """Patient rows: which of them a principal restricted to hospitals can see, and what an erasure removes."""
 
+from functools import cache
 from typing import Any, ClassVar
 
 from sqlalchemy import ColumnElement, Select
@@ -16,9 +17,15 @@ from app.statements.hospital_scope import (
     record_was_in_scope,
     scoped_ids_if_few,
 )
+from app.statements.standalone import NestedRecord, insert_alone, update_alone
 
+_PROFILE = ToOne(PatientProfile, Profile.__table__, "profile_id")
 _HOSPITALS = ToMany(PatientHospital, Hospital.__table__, patient_hospitals, scoped=True)
 _DOCTORS = ToMany(PatientDoctor, Doctor.__table__, patient_doctors)
+
+
+def _nested_profile(fields: frozenset[str] | None) -> NestedRecord | None:
+    return None if fields is None else NestedRecord(_PROFILE, fields)
 
 
 class PatientRepository(Repository):
@@ -28,12 +35,32 @@ class PatientRepository(Repository):
     document = Document(
         Patient,
         table,
-        patient_profile=ToOne(PatientProfile, Profile.__table__, "profile_id"),
+        patient_profile=_PROFILE,
         patient_hospital=_HOSPITALS,
         patient_doctor=_DOCTORS,
     )
     month_indexed_columns = frozenset({"date_created", "last_updated"})
     link_relations: ClassVar = {"hospital_ids": _HOSPITALS, "doctor_ids": _DOCTORS}
+
+    @classmethod
+    @cache
+    def insert_alone_statement(cls, profile_fields: frozenset[str] | None) -> Select[Any]:
+        """Return the statement that creates patients without a transaction around it.
+
+        `profile_fields` contains the sent fields of the profile, or is None if no profile is sent.
+        """
+        return insert_alone(cls.document, cls.link_relations, _nested_profile(profile_fields))
+
+    @classmethod
+    @cache
+    def update_alone_statement(
+        cls, replaced_links: frozenset[str], profile_fields: frozenset[str] | None
+    ) -> Select[Any]:
+        """Return the statement that changes patients without a transaction around it.
+
+        `profile_fields` contains the sent fields of the profile, or is None if no profile is sent.
+        """
+        return update_alone(cls.document, cls.link_relations, replaced_links, _nested_profile(profile_fields))
 
     @classmethod
     def visibility_condition(cls, *, restricted: bool) -> ColumnElement[bool]:

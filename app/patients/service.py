@@ -3,10 +3,13 @@
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
+from app.auth.principal import Principal
 from app.auth.scopes import Scope
+from app.db.transaction_batching import BatchableWrite
 from app.errors import FieldError, ForbiddenError, FormerProfilesError, InUseError, LastHospitalError, NotFoundError
+from app.identifiers import new_identifier
 from app.patients.repository import PatientRepository
 from app.patients.schemas import (
     LINK_ID_FIELDS,
@@ -28,6 +31,7 @@ from app.records.service import (
     id_change_errors,
     raise_if_any,
 )
+from app.statements.journal_entries import author_parameters
 from app.statements.links import LinkResult, unknown_link_error
 
 
@@ -37,13 +41,63 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
     Each call runs in one transaction.
     """
 
-    repository_class = PatientRepository
+    repository_class: ClassVar[type[PatientRepository]] = PatientRepository
 
     @classmethod
     def conflict_keys(cls, body: PatientCreate | PatientUpdate) -> frozenset[str]:
         """Return the ids of the patient and of the profile that the request body contains."""
         profile = body.patient_profile
         return super().conflict_keys(body) | ({profile.unique_id} if profile else set())
+
+    @classmethod
+    def batchable_create(cls, body: PatientCreate, principal: Principal) -> BatchableWrite | None:
+        """Return the creation of a patient with its profile and links as a single statement, as `Service` describes."""
+        values = body.sent_fields()
+        values["unique_id"] = values.get("unique_id") or new_identifier(cls.repository_class.prefix)
+        links = {name: values.pop(name, []) for name in cls.repository_class.link_relations}
+        return cls._batchable_write(body, principal, values, links, is_creation=True)
+
+    @classmethod
+    def batchable_update(cls, unique_id: str, body: PatientUpdate, principal: Principal) -> BatchableWrite | None:
+        """Return the update of a patient with its profile and links as a single statement, as `Service` describes."""
+        if body.read_only_link_ids() or any(id_change_errors(unique_id, body)):
+            return None
+        values = {**body.sent_fields(), "unique_id": unique_id}
+        links = {name: values.pop(name) for name in cls.repository_class.link_relations if name in values}
+        return cls._batchable_write(body, principal, values, links, is_creation=False)
+
+    @classmethod
+    def _batchable_write(
+        cls,
+        body: PatientCreate | PatientUpdate,
+        principal: Principal,
+        values: dict[str, Any],
+        links: Mapping[str, list[str]],
+        *,
+        is_creation: bool,
+    ) -> BatchableWrite | None:
+        profile_fields = None
+        if "patient_profile" in values:
+            profile = values.pop("patient_profile")
+            values["profile_id"] = profile and profile.pop("unique_id")
+            if profile is not None:
+                if not principal.has(Scope.PROFILES_WRITE):
+                    return None
+                profile_fields = frozenset(profile)
+                values |= {f"nested_{name}": value for name, value in profile.items()}
+        repository = cls.repository_class
+        statement = (
+            repository.insert_alone_statement(profile_fields)
+            if is_creation
+            else repository.update_alone_statement(frozenset(links), profile_fields)
+        )
+        row = {
+            "sent": list(values),
+            **values,
+            **{name: sorted(set(ids)) for name, ids in links.items()},
+            **author_parameters(principal),
+        }
+        return BatchableWrite(statement, row, cls.conflict_keys(body) | {values["unique_id"]}, cls.batch_cost(body))
 
     async def create(
         self,

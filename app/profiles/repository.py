@@ -3,8 +3,7 @@
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, case, column, exists, false, literal_column, or_, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import ColumnElement, Select, column, exists, false, select
 
 from app.db.transaction_batching import execute_row, input_rows
 from app.errors import ProfileNotAccessibleError
@@ -14,8 +13,8 @@ from app.profiles.schemas import Profile
 from app.records.repository import Repository
 from app.statements.documents import Document
 from app.statements.hospital_scope import patient_in_scope
-from app.statements.journal_entries import AUTHOR_COLUMNS, author_parameters, insert_entry, with_author
-from app.statements.write_statements import next_version_values
+from app.statements.journal_entries import AUTHOR_COLUMNS, author_parameters
+from app.statements.upserts import upsert
 
 
 class ProfileRepository(Repository):
@@ -48,27 +47,11 @@ class ProfileRepository(Repository):
     @classmethod
     @cache
     def _upsert_statement(cls, fields: frozenset[str], *, overwrite: bool) -> Select[Any]:
-        key = [cls.table.c.unique_id]
         names = ("unique_id", *sorted(fields))
         inputs = input_rows(*(column(name, cls.table.c[name].type) for name in names), *AUTHOR_COLUMNS)
-        rows = select(*(inputs.c[name] for name in names)).order_by(inputs.c.unique_id)
-        statement = insert(cls.table).from_select(names, rows)
-        if fields and overwrite:
-            excluded = statement.excluded
-            statement = statement.on_conflict_do_update(
-                index_elements=key,
-                set_={**{name: excluded[name] for name in fields}, **next_version_values(cls.table)},
-                where=or_(*(cls.table.c[name].is_distinct_from(excluded[name]) for name in fields)),
-            )
-        else:
-            statement = statement.on_conflict_do_nothing(index_elements=key)
-        row = with_author(statement.returning(cls.table).cte("changed"), inputs)
-        action = case(
-            (row.c.version == literal_column("1"), literal_column("'created'")), else_=literal_column("'updated'")
-        )
-        entries = insert_entry(cls.table, row, cls.link_relations, action)
-        journaled = row.c.unique_id.in_(select(entries.c.unique_id)).label("entered")
-        return select(row.c.unique_id, row.c.version, journaled)
+        parts = upsert(cls.table, inputs, fields, overwrite=overwrite)
+        row = parts.changed.c
+        return select(row.unique_id, row.version, parts.is_journaled(row.unique_id).label("entered"))
 
     async def upsert(self, unique_id: str, values: dict[str, Any]) -> bool:
         """Create a profile, or overwrite the given `values` of an existing one. Return whether anything was written.

@@ -165,9 +165,8 @@ class Repository:
     @classmethod
     @cache
     def _insert_statement(cls, action: str, extra_columns: frozenset[str], *, restricted: bool) -> Select[Any]:
-        return write_statements.insert_records(
-            cls.document, cls.link_relations, action, extra_columns, restricted=restricted
-        )
+        parts = write_statements.insert_parts(cls.table, cls.link_relations, extra_columns, restricted=restricted)
+        return write_statements.returning_document(cls.document, cls.link_relations, action, parts)
 
     async def create(
         self, unique_id: str | None, values: Mapping[str, Any], links: Mapping[str, list[str]], action: str = "created"
@@ -270,7 +269,9 @@ class Repository:
         cls, action: str, replaced_links: frozenset[str], former_links: frozenset[str], *, restricted: bool
     ) -> Select[Any]:
         links = cls.link_relations
-        statement = write_statements.update_records(cls.document, links, action, replaced_links, restricted=restricted)
+        replaced = {name: links[name] for name in replaced_links}
+        parts = write_statements.update_parts(cls.table, replaced, restricted=restricted)
+        statement = write_statements.returning_document(cls.document, links, action, parts)
         return with_former_ids(statement, {name: links[name] for name in former_links})
 
     async def update(
@@ -286,10 +287,9 @@ class Repository:
         Only links that the principal may change are replaced. If nothing differs, nothing is written. The journal entry
         contains `action`. The result contains the former ids of the sets of links that are named in `former_links`.
         """
-        new_values = {name: values.get(name, locked[name]) for name in client_columns(self.table)}
-        differs = any(locked[name] != value for name, value in new_values.items())
+        new_values = {name: values[name] for name in client_columns(self.table) if name in values}
         statement = self._update_statement(action, frozenset(links), former_links, restricted=self.restricted)
-        row = {"unique_id": locked["unique_id"], "differs": differs, **new_values}
+        row = {"unique_id": locked["unique_id"], "sent": list(new_values), **new_values}
         result = await self._write(statement, row, links, *former_links)
         assert result is not None, "the row is locked"  # noqa: S101
         return result

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 from app.auth.principal import Principal
 from app.db.connection import Connection
+from app.db.transaction_batching import BatchableWrite
 from app.errors import ErrorType, FieldError, IdentifierTakenError, NotFoundError, ValidationFailedError
 from app.fields.history import RestoreRequest
 from app.fields.schemas import CreateBody, UpdateBody
@@ -70,6 +71,20 @@ class Service(Generic[C, U]):
     def batch_cost(cls, body: C | U) -> int:
         """Return the cost of a request in a batch: 1, plus 1 for every `LINKS_PER_UNIT_COST` links in its body."""
         return 1 + sum(len(getattr(body, name)) for name in cls.repository_class.link_relations) // LINKS_PER_UNIT_COST
+
+    @classmethod
+    def batchable_create(cls, body: C, principal: Principal) -> BatchableWrite | None:  # noqa: ARG003  # see below
+        """Return the creation of a record as a single statement, or None if it needs a transaction.
+
+        It needs a transaction if the principal is restricted, or if its scopes have to be compared with stored data. By
+        default, it always does.
+        """
+        return None
+
+    @classmethod
+    def batchable_update(cls, unique_id: str, body: U, principal: Principal) -> BatchableWrite | None:  # noqa: ARG003
+        """Return the update of a record as a single statement, or None if it needs a transaction, as above."""
+        return None
 
     async def create(
         self, body: C, precondition: Precondition = NO_PRECONDITION, timestamps: Mapping[str, Any] | None = None

@@ -65,13 +65,15 @@ class ToOne:
     schema: type[BaseModel]
     target: Table
     foreign_key_name: str
+    pending_rows: FromClause | None = None
+    """The rows of `target` as they are after the statement that changes them, or None to read them from `target`."""
 
     def join(self, page: CTE, source: FromClause) -> tuple[FromClause, ColumnElement[Any]]:
         """Return a pair: `source` joined to `target`, and the SQL expression for the nested object.
 
         `page` contains the records with their foreign keys.
         """
-        target = self.target.alias()
+        target = self.target.alias() if self.pending_rows is None else self.pending_rows
         joined = source.outerjoin(target, target.c.unique_id == page.c[self.foreign_key_name])
         return joined, case((target.c.unique_id.is_not(None), _json_object(self.schema, target)))
 
@@ -137,15 +139,12 @@ class Document:
         self.table = table
         self.relations = relations
 
-    def replace_relations(self, replacements: Mapping[ToMany, ToMany]) -> "Document":
+    def replace_relations(self, replacements: Mapping[Any, Any]) -> "Document":
         """Return a copy of this document in which some relations are replaced.
 
         Each relation that is a key of `replacements` is replaced by the corresponding value.
         """
-        relations = {
-            name: replacements.get(relation, relation) if isinstance(relation, ToMany) else relation
-            for name, relation in self.relations.items()
-        }
+        relations = {name: replacements.get(relation, relation) for name, relation in self.relations.items()}
         return Document(self.schema, self.table, **relations)
 
     def select_rows(self) -> Select[Any]:

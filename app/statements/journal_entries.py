@@ -72,13 +72,21 @@ AUTHOR_COLUMNS = (column("actor", Text), column("request_id", String))
 statement writes on behalf of several authors."""
 
 
-def with_author(row: FromClause, input_rows: CTE) -> CTE:
-    """Return a CTE that adds `AUTHOR_COLUMNS` to each row of `row`, from the input row with the same `unique_id`."""
+def with_author(row: CTE, input_rows: CTE, earlier_entries: CTE | None = None) -> CTE:
+    """Return a CTE that adds `AUTHOR_COLUMNS` to each row of `row`, from the input row with the same `unique_id`.
+
+    The rows are complete only after `earlier_entries` have been inserted, so that these have earlier timestamps than
+    the entries for the rows.
+    """
+    are_inserted = (
+        () if earlier_entries is None else (select(func.count()).select_from(earlier_entries).scalar_subquery() >= 0,)
+    )
     author_columns = (input_rows.c[name.name] for name in AUTHOR_COLUMNS)
     return (
         select(*row.c, *author_columns)
         .join_from(row, input_rows, input_rows.c.unique_id == row.c.unique_id)
-        .cte("signed")
+        .where(*are_inserted)
+        .cte(f"signed_{row.name}")
     )
 
 
@@ -112,7 +120,7 @@ def _insert_into_journal(table: Table, row: FromClause, entry_values: Select[Any
     column_names = ("unique_id", "version", "action", "record", "resource", "actor", "request_id")
     # only the primary key detects that another transaction has just deleted a record with this id
     statement = insert(journal).from_select(column_names, entry_rows).on_conflict_do_nothing()
-    return statement.returning(journal.c.unique_id, journal.c.version).cte("entry")
+    return statement.returning(journal.c.unique_id, journal.c.version).cte(f"entry_of_{table.name}")
 
 
 def author_parameters(principal: Principal) -> dict[str, Any]:

@@ -4,20 +4,22 @@ A CTE does not see the rows that other CTEs of the same statement write. The jou
 therefore built from the results of these CTEs: the written row, and the links after the write.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ARRAY,
     CTE,
-    Boolean,
     ColumnClause,
     ColumnElement,
     FromClause,
     Select,
     Table,
+    Text,
+    any_,
     bindparam,
+    case,
     column,
     delete,
     func,
@@ -59,31 +61,46 @@ def next_version_values(table: Table) -> dict[str, ColumnElement[Any]]:
     }
 
 
-def _input_rows(table: Table, link_names: Iterable[str], extra_columns: Iterable[ColumnClause[Any]] = ()) -> CTE:
+def _input_rows(
+    table: Table, link_names: Iterable[str], extra_columns: Iterable[ColumnClause[Any]], *, short_lock_timeout: bool
+) -> CTE:
     value_columns: list[ColumnClause[Any]] = [column(name, table.c[name].type) for name in client_columns(table)]
     link_id_columns: list[ColumnClause[Any]] = [column(name, ARRAY(ID_TEXT)) for name in sorted(link_names)]
-    return input_rows(column("unique_id", ID_TEXT), *value_columns, *extra_columns, *link_id_columns, *AUTHOR_COLUMNS)
+    columns = (column("unique_id", ID_TEXT), *value_columns, *extra_columns, *link_id_columns, *AUTHOR_COLUMNS)
+    return input_rows(*columns, short_lock_timeout=short_lock_timeout)
 
 
-def insert_records(
-    document: Document,
+class StatementParts(NamedTuple):
+    """The parts of a statement that writes records, from which `returning_document` makes the statement."""
+
+    input_rows: CTE
+    written: CTE
+    """The rows that the statement inserts or updates."""
+    page: CTE
+    """All rows as they are after the statement, including the rows that the statement does not change."""
+    link_replacement: LinkReplacement
+    locked: CTE
+    """The rows that the statement has locked: the stored rows that it updates, or the rows that it inserts."""
+
+
+def insert_parts(
+    table: Table,
     link_relations: Mapping[str, ToMany],
-    action: str,
-    extra_columns: frozenset[str],
+    stored_columns: frozenset[str] = frozenset(),
+    other_inputs: Sequence[ColumnClause[Any]] = (),
     *,
     restricted: bool,
-) -> Select[Any]:
-    """Return a statement that inserts its input rows and their links.
+) -> StatementParts:
+    """Build the parts that insert the input rows and their links.
 
-    The input rows have the column `unique_id`, the columns in `client_columns` and `extra_columns`, a column with the
-    requested ids of each set of links, and the columns in `AUTHOR_COLUMNS`. For each inserted record, the statement
-    returns a row with `unique_id`, `document`, the linkable ids of each set of links, and `entered`. The column
-    `entered` is true if the journal accepted the entry. For an input row with the id of an existing record, the
-    statement returns no row.
+    The input rows have the column `unique_id`, the columns in `client_columns`, `stored_columns` and `other_inputs`, a
+    column with the requested ids of each set of links, and the columns in `AUTHOR_COLUMNS`. All except `other_inputs`
+    and the links are stored in the row. A statement with `other_inputs` is one without a transaction around it, which
+    must not wait long for a lock.
     """
-    table = document.table
-    inputs = _input_rows(table, link_relations, [column(name, table.c[name].type) for name in sorted(extra_columns)])
-    names = ("unique_id", *client_columns(table), *sorted(extra_columns))
+    stored = [column(name, table.c[name].type) for name in sorted(stored_columns)]
+    inputs = _input_rows(table, link_relations, [*stored, *other_inputs], short_lock_timeout=bool(other_inputs))
+    names = ("unique_id", *client_columns(table), *sorted(stored_columns))
     rows = select(*(inputs.c[name] for name in names)).order_by(inputs.c.unique_id)
     written = (
         insert(table)
@@ -92,52 +109,52 @@ def insert_records(
         .returning(*non_generated_columns(table))
         .cte("written")
     )
-    return _returning_document(
-        document,
-        link_relations,
-        action,
-        _StatementParts(
-            inputs, written, written, replace_links(link_relations, inputs, written, restricted=restricted)
-        ),
-    )
+    links = replace_links(link_relations, inputs, written, restricted=restricted)
+    return StatementParts(inputs, written, written, links, written)
 
 
-def update_records(
-    document: Document,
-    link_relations: Mapping[str, ToMany],
-    action: str,
-    replaced_links: frozenset[str],
+def update_parts(
+    table: Table,
+    replaced_relations: Mapping[str, ToMany],
+    other_inputs: Sequence[ColumnClause[Any]] = (),
     *,
     restricted: bool,
-) -> Select[Any]:
-    """Return a statement that updates the rows of the table that have the same `unique_id` as its input rows.
+) -> StatementParts:
+    """Build the parts that update the rows of the table that have the same `unique_id` as the input rows.
 
-    The rows of the table must already be locked. A row is updated if the column `differs` of its input row is true or
-    if its links change. The input rows also have the columns in `client_columns` and `AUTHOR_COLUMNS`, and a column
-    with the requested ids of each set in `replaced_links`. For every input row, whether or not anything changed, the
-    statement returns a row with the columns that `insert_records` describes.
+    The input rows also have the columns in `client_columns`, a column `sent` with the names of those to write,
+    `other_inputs`, a column with the requested ids of each set in `replaced_relations`, and the `AUTHOR_COLUMNS`. The
+    parts lock the rows, and update those of which a value differs or a link changes.
     """
-    table = document.table
-    inputs = _input_rows(table, replaced_links, [column("differs", Boolean)])
-    same_id = table.c.unique_id == inputs.c.unique_id
-    link_replacement = replace_links(
-        {name: link_relations[name] for name in replaced_links}, inputs, restricted=restricted
+    extra_columns = (column("sent", ARRAY(Text)), *other_inputs)
+    inputs = _input_rows(table, replaced_relations, extra_columns, short_lock_timeout=bool(other_inputs))
+    locked = (
+        select(*non_generated_columns(table))
+        .join(inputs, table.c.unique_id == inputs.c.unique_id)
+        .order_by(table.c.unique_id)
+        # FOR UPDATE would deadlock with the foreign-key checks of other transactions
+        .with_for_update(key_share=True, of=table)
+        .cte("locked")
     )
-    links_changed = (_contains_record(part, table.c.unique_id) for part in link_replacement.changes)
+    new_values = [
+        case((literal_column(f"'{name}'") == any_(inputs.c.sent), inputs.c[name]), else_=locked.c[name]).label(name)
+        for name in client_columns(table)
+    ]
+    new = select(locked.c.unique_id, *new_values).join_from(locked, inputs, locked.c.unique_id == inputs.c.unique_id)
+    new_rows = new.cte("new")
+    links = replace_links(replaced_relations, inputs, restricted=restricted)
+    links_changed = (_contains_record(part, table.c.unique_id) for part in links.changes)
+    differences = (table.c[name].is_distinct_from(new_rows.c[name]) for name in client_columns(table))
     written = (
         update(table)
-        .where(same_id, or_(inputs.c.differs, *links_changed))
-        .values({name: inputs.c[name] for name in client_columns(table)} | next_version_values(table))
+        .where(table.c.unique_id == new_rows.c.unique_id, or_(*differences, *links_changed))
+        .values({name: new_rows.c[name] for name in client_columns(table)} | next_version_values(table))
         .returning(*non_generated_columns(table))
         .cte("written")
     )
-    unchanged = (
-        select(*non_generated_columns(table)).join(inputs, same_id).where(~_contains_record(written, table.c.unique_id))
-    )
+    unchanged = select(*locked.c).where(~_contains_record(written, locked.c.unique_id))
     page = union_all(select(written), unchanged).cte("page")
-    return _returning_document(
-        document, link_relations, action, _StatementParts(inputs, written, page, link_replacement)
-    )
+    return StatementParts(inputs, written, page, links, locked)
 
 
 def _contains_record(rows: FromClause, record_id: ColumnElement[str]) -> ColumnElement[bool]:
@@ -145,21 +162,22 @@ def _contains_record(rows: FromClause, record_id: ColumnElement[str]) -> ColumnE
     return record_id.in_(select(rows.c[0]))
 
 
-class _StatementParts(NamedTuple):
-    input_rows: CTE
-    written: CTE
-    """The rows that the statement inserts or updates."""
-    page: CTE
-    """All rows as they are after the statement, including the rows that the statement does not change."""
-    link_replacement: LinkReplacement
-
-
-def _returning_document(
-    document: Document, link_relations: Mapping[str, ToMany], action: str, parts: _StatementParts
+def returning_document(
+    document: Document,
+    link_relations: Mapping[str, ToMany],
+    action: str,
+    parts: StatementParts,
+    earlier_entries: CTE | None = None,
 ) -> Select[Any]:
+    """Return the statement that writes records and their journal entries, which contain `action`.
+
+    For each record of `parts.page`, the statement returns a row with `unique_id`, `document`, the linkable ids of each
+    replaced set of links, and `entered`. The column `entered` is true if the journal accepted the entry or if there was
+    nothing to write. Journal entries of `earlier_entries` have earlier timestamps.
+    """
     replaced_relations = parts.link_replacement.relations
     relations_after = {name: replaced_relations.get(relation, relation) for name, relation in link_relations.items()}
-    authored = with_author(parts.written, parts.input_rows)
+    authored = with_author(parts.written, parts.input_rows, earlier_entries)
     entries = insert_entry(document.table, authored, relations_after, literal_column(f"'{action}'"))
     statement = document.replace_relations(replaced_relations).select_page(parts.page)
     unique_id, _ = statement.selected_columns
@@ -169,15 +187,15 @@ def _returning_document(
 
 
 @cache
-def advisory_lock(table: Table) -> Select[Any]:
-    """Build the statement that locks the id `:id` of the records in `table` until the transaction ends."""
-    lock_name = literal_column(f"'{table.name}/'").concat(bindparam("id", type_=ID_TEXT))
-    return select(func.pg_advisory_xact_lock(func.hashtextextended(lock_name, literal_column("0"))))
-
-
-@cache
 def delete_record(table: Table) -> Select[Any]:
     """Build the statement that deletes the record with the id `:id` and inserts the journal entry for it."""
     is_record = table.c.unique_id == bindparam("id", type_=ID_TEXT)
     deleted = delete(table).where(is_record).returning(table.c.unique_id, table.c.version).cte("gone")
     return select(insert_deletion_entry(table, deleted))
+
+
+@cache
+def advisory_lock(table: Table) -> Select[Any]:
+    """Build the statement that locks the id `:id` of the records in `table` until the transaction ends."""
+    lock_name = literal_column(f"'{table.name}/'").concat(bindparam("id", type_=ID_TEXT))
+    return select(func.pg_advisory_xact_lock(func.hashtextextended(lock_name, literal_column("0"))))

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from app.db.database import MAX_ATTEMPTS
+from tests.auth.support import client_for, secured_app
 from tests.processes import count_deadlocks, wait_until_blocked
 from tests.support import dump_tables
 
@@ -82,35 +83,37 @@ async def test_repeated_serialization_errors_are_503_and_store_nothing(
     client: httpx.AsyncClient, connection: asyncpg.Connection, sqlstate: str, timing: str
 ) -> None:
     """After the last attempt fails, the response is a 503 and nothing is stored; the client can retry later."""
-    await fail_first_transactions(connection, sqlstate, timing, failure_count=MAX_ATTEMPTS)
+    await fail_first_transactions(connection, sqlstate, timing, failure_count=1 + MAX_ATTEMPTS)
     before = await dump_tables(connection)
     response = await client.post(PATIENTS, json=BODY)
     assert response.status_code == 503
     assert int(response.headers["Retry-After"]) >= 1
     assert "Location" not in response.headers
-    assert await attempt_count(connection) == MAX_ATTEMPTS
+    assert await attempt_count(connection) == 1 + MAX_ATTEMPTS, "one of a single statement, then of transactions"
     assert await dump_tables(connection) == before
     assert (await client.post(PATIENTS, json=BODY)).status_code == 201
 
 
 async def test_other_errors_are_not_retried(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
-    """An error that would occur again is not retried."""
-    await fail_first_transactions(connection, "P0001", "IMMEDIATE", failure_count=1)
+    """An error that would occur again is not retried, except that a transaction follows the single statement."""
+    await fail_first_transactions(connection, "P0001", "IMMEDIATE", failure_count=2)
     assert (await client.post(PATIENTS, json=BODY)).status_code == 500
-    assert await attempt_count(connection) == 1
+    assert await attempt_count(connection) == 2
 
 
 @pytest.mark.usefixtures("patient")
-async def test_the_deadlock_victim_is_retried_and_succeeds(
-    client: httpx.AsyncClient, connection: asyncpg.Connection
-) -> None:
+async def test_the_deadlock_victim_is_retried_and_succeeds(database_url: str, connection: asyncpg.Connection) -> None:
     """The request that PostgreSQL aborts to resolve a deadlock is retried on top of what the other one stored."""
-    async with connection.transaction():
-        await connection.execute("UPDATE profiles SET last_name = 'Outside'")
-        change = asyncio.ensure_future(client.put(f"{PATIENTS}pat123/", json=CHANGE))
-        await wait_until_blocked(connection)  # it has locked the patient and waits for the profile
-        await connection.execute("UPDATE patients SET patient_town = 'Outside'")
-    response = await change
+    async with (
+        secured_app(database_url, auth="off", transaction_batching=False) as app,  # single statements do not wait
+        client_for(app) as client,
+    ):
+        async with connection.transaction():
+            await connection.execute("UPDATE profiles SET last_name = 'Outside'")
+            change = asyncio.ensure_future(client.put(f"{PATIENTS}pat123/", json=CHANGE))
+            await wait_until_blocked(connection)  # it has locked the patient and waits for the profile
+            await connection.execute("UPDATE patients SET patient_town = 'Outside'")
+        response = await change
     assert response.status_code == 200
     assert response.json()["patient_last_name"] == "Roe"
     assert response.json()["patient_town"] == "Outside"

@@ -158,10 +158,13 @@ async def test_reads_are_one_statement(client: httpx.AsyncClient, sent_statement
 @pytest.mark.usefixtures("_linked_records")
 @pytest.mark.parametrize("profile", ["known", "new"])
 @pytest.mark.parametrize("links", [1, 300])
-async def test_writes_are_at_most_eight_statements(
+async def test_writes_are_few_statements(
     client: httpx.AsyncClient, sent_statements: list[SentStatement], profile: str, links: int
 ) -> None:
-    """Creating or changing a patient with profile and links costs at most eight statements, with BEGIN and COMMIT."""
+    """Creating or changing a patient with its profile is one statement; with many links, it is at most eight.
+
+    BEGIN and COMMIT count, too.
+    """
     body = {
         "patient_last_name": "Roe",
         "hospital_ids": [f"h{number}" for number in range(1, links + 1)],
@@ -179,6 +182,10 @@ async def test_writes_are_at_most_eight_statements(
         )
         assert response.status_code in {200, 201}
         assert len(response.json()["patient_hospital"]) == links
-        assert (sent_statements[0].text, sent_statements[-1].text) == ("BEGIN", "COMMIT")
+        expected = len(sent_statements) == 1 or (sent_statements[0].text, sent_statements[-1].text) == (
+            "BEGIN",
+            "COMMIT",
+        )
+        assert expected, sent_statements
         counts[f"{method} {own}"] = len(sent_statements)
-    assert max(counts.values()) <= 8, counts
+    assert max(counts.values()) <= (1 if links == 1 else 8), counts

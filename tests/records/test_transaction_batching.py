@@ -10,7 +10,12 @@ import asyncpg
 import httpx
 import pytest
 
+from app.auth.principal import Principal
 from app.auth.scopes import Scope
+from app.db.connection import Connection
+from app.db.database import Database
+from app.patients.schemas import PatientUpdate
+from app.patients.service import PatientService
 from tests.auth.support import PATIENTS, PROFILES, client_for, make_key, secured_app
 from tests.journal.conftest import command, serving_url
 from tests.processes import wait_until_blocked
@@ -22,8 +27,9 @@ CONCURRENT_REQUESTS = 20
 Body = dict[str, Any]
 
 
-def count_commits(sent: list[SentStatement]) -> int:
-    return [text for text, _ in sent].count("COMMIT")
+def count_writes(sent: list[SentStatement]) -> int:
+    """Return the number of statements that write patients."""
+    return sum("INTO patients" in text or "UPDATE patients" in text for text, _ in sent)
 
 
 @asynccontextmanager
@@ -59,7 +65,7 @@ async def test_concurrent_creates_share_transactions(client: httpx.AsyncClient, 
     """20 concurrent creates take fewer transactions, and each returns what a GET returns and has its journal entry."""
     with recorded_statements() as sent:
         responses = await post_all(client, [new_patient_body(number) for number in range(CONCURRENT_REQUESTS)])
-    assert 1 <= count_commits(sent) < CONCURRENT_REQUESTS
+    assert 1 <= count_writes(sent) < CONCURRENT_REQUESTS
     for number, response in enumerate(responses):
         assert response.status_code == 201
         patient = response.json()
@@ -91,7 +97,7 @@ async def test_creates_share_transactions_unless_batching_is_off(
         with recorded_statements() as sent:
             responses = await post_all(client, [new_patient_body(number) for number in range(CONCURRENT_REQUESTS)])
     assert {response.status_code for response in responses} == {201}
-    assert (count_commits(sent) < CONCURRENT_REQUESTS) == is_shared
+    assert (count_writes(sent) < CONCURRENT_REQUESTS) == is_shared
 
 
 @pytest.mark.usefixtures("hospitals_and_doctors")
@@ -113,7 +119,7 @@ async def test_concurrent_updates_share_transactions(client: httpx.AsyncClient, 
         responses = await asyncio.gather(
             *(client.put(path, json=body) for path, body in zip(paths, bodies, strict=True))
         )
-    assert 1 <= count_commits(sent) < CONCURRENT_REQUESTS
+    assert 1 <= count_writes(sent) < CONCURRENT_REQUESTS
     for path, body, old, response in zip(paths, bodies, before, responses, strict=True):
         assert response.status_code == 200
         patient = response.json()
@@ -324,12 +330,41 @@ async def test_many_changes_of_one_record_do_not_delay_other_records(client: htt
     with recorded_statements() as sent:
         done: list[int] = []
 
-        async def record_commit_count(request: Any) -> None:
+        async def record_write_count(request: Any) -> None:
             assert (await request).status_code == 200
-            done.append(count_commits(sent))
+            done.append(count_writes(sent))
 
-        first = [asyncio.create_task(record_commit_count(request)) for request in same]
-        rest = [asyncio.create_task(record_commit_count(request)) for request in others]
+        first = [asyncio.create_task(record_write_count(request)) for request in same]
+        rest = [asyncio.create_task(record_write_count(request)) for request in others]
         await asyncio.gather(*rest)
         assert max(done) <= CONCURRENT_REQUESTS
         await asyncio.gather(*first)
+
+
+@pytest.mark.usefixtures("hospitals_and_doctors")
+@pytest.mark.parametrize("sent", [{"hospital_ids": ["hos123"]}, {"patient_race": "x", "hospital_ids": ["hos123"]}])
+async def test_links_changed_while_a_statement_waits_are_replaced(
+    client: httpx.AsyncClient, connection: asyncpg.Connection, database_url: str, sent: Body
+) -> None:
+    """Links that another transaction adds while a change waits for it are replaced too, although they are newer."""
+    await client.post(PATIENTS, json=new_patient_body(1, hospital_ids=["hos456"]))
+    changed, may_commit = asyncio.Event(), asyncio.Event()
+
+    async def add_a_link(transaction: Connection) -> None:
+        body = PatientUpdate.model_validate({"hospital_ids": ["hos456", "hos789"]})
+        await PatientService(transaction, Principal("other")).update("pat-01", body)
+        changed.set()
+        await may_commit.wait()
+
+    async with Database(database_url, pool_size=1) as database:
+        other = asyncio.create_task(database.transaction(add_a_link))
+        await changed.wait()
+        change = asyncio.create_task(client.put(f"{PATIENTS}pat-01/", json=sent))
+        await wait_until_blocked(connection, 1)
+        may_commit.set()
+        await other
+        response = await change
+    assert [hospital["unique_id"] for hospital in response.json()["patient_hospital"]] == ["hos123"]
+    assert (await client.get(f"{PATIENTS}pat-01/")).text == response.text
+    versions = "SELECT array_agg(version ORDER BY version) FROM journal WHERE unique_id = 'pat-01'"
+    assert await connection.fetchval(versions) == [1, 2, 3]

@@ -1,0 +1,162 @@
+"""Builds writes that are one statement without a transaction around it, so that they take a single round trip.
+
+Such a statement stores everything or, if anything is unusual, nothing: it ends with an error, and the caller makes the
+same change in a transaction, whose statements find out what is wrong.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    CTE,
+    Boolean,
+    ColumnClause,
+    ColumnElement,
+    Select,
+    SmallInteger,
+    Text,
+    and_,
+    case,
+    column,
+    exists,
+    func,
+    insert,
+    literal_column,
+    null,
+    or_,
+    select,
+)
+from sqlalchemy.dialects.postgresql import array
+
+from app.models import audit
+from app.models.audit import WRITABLE_COLUMNS
+from app.statements.documents import Document, ToMany, ToOne
+from app.statements.journal_entries import AUTHOR_COLUMNS
+from app.statements.upserts import Upsert, upsert
+from app.statements.write_statements import StatementParts, insert_parts, returning_document, update_parts
+
+_AUDIT_INPUTS: tuple[ColumnClause[Any], ...] = (
+    column("audited", Boolean),
+    column("method", Text),
+    column("route", Text),
+    column("status", SmallInteger),
+    column("resource", Text),
+)
+"""Input columns of the audit row, which also contains the `AUTHOR_COLUMNS`."""
+
+
+class NestedRecord(NamedTuple):
+    """A record that a request creates or overwrites together with the record that refers to it.
+
+    Its id is in the input column of the foreign key. Its other values are in input columns with the prefix `nested_`.
+    """
+
+    relation: ToOne
+    fields: frozenset[str]
+    """The names of the sent fields, without `unique_id`."""
+
+    @property
+    def input_columns(self) -> list[ColumnClause[Any]]:
+        """The input columns with the values of the `fields`."""
+        return [column(f"nested_{name}", self.relation.target.c[name].type) for name in sorted(self.fields)]
+
+
+def insert_alone(document: Document, link_relations: Mapping[str, ToMany], nested: NestedRecord | None) -> Select[Any]:
+    """Return a statement that inserts records, as `insert_parts` describes, their nested records and the audit rows.
+
+    It returns `unique_id` and `document` of each record.
+    """
+    parts = insert_parts(document.table, link_relations, other_inputs=_other_inputs(nested), restricted=False)
+    return _guarded(document, link_relations, "created", parts, nested)
+
+
+def update_alone(
+    document: Document,
+    link_relations: Mapping[str, ToMany],
+    replaced_links: frozenset[str],
+    nested: NestedRecord | None,
+) -> Select[Any]:
+    """Return a statement that updates records, as `update_parts` describes, with nested records and audit rows.
+
+    It returns `unique_id` and `document` of each record. It ends with an error if a record has changed between the
+    beginning of the statement and the time at which the statement locked it, because the links may have changed too.
+    """
+    replaced = {name: link_relations[name] for name in replaced_links}
+    parts = update_parts(document.table, replaced, _other_inputs(nested), restricted=False)
+    seen, page = document.table.alias(), parts.page
+    was_written = seen.c.unique_id.in_(select(parts.written.c.unique_id))
+    is_unchanged = exists().where(
+        seen.c.unique_id == parts.input_rows.c.unique_id,
+        page.c.unique_id == seen.c.unique_id,
+        page.c.version == seen.c.version + case((was_written, literal_column("1")), else_=literal_column("0")),
+    )
+    return _guarded(document, link_relations, "updated", parts, nested, is_unchanged.correlate(parts.input_rows))
+
+
+def _other_inputs(nested: NestedRecord | None) -> list[ColumnClause[Any]]:
+    return [*_AUDIT_INPUTS, *(nested.input_columns if nested else ())]
+
+
+def _guarded(
+    document: Document,
+    link_relations: Mapping[str, ToMany],
+    action: str,
+    parts: StatementParts,
+    nested: NestedRecord | None,
+    *conditions: ColumnElement[bool],
+) -> Select[Any]:
+    """Return the whole statement, which ends with an error unless all `conditions` hold and everything was written."""
+    inputs = parts.input_rows
+    guards, earlier_entries = list(conditions), None
+    if nested is not None:
+        written_nested = _upsert_nested(parts, nested)
+        earlier_entries = written_nested.entries
+        foreign_key = inputs.c[nested.relation.foreign_key_name]
+        guards.append(or_(foreign_key.is_(None), written_nested.has_succeeded(foreign_key)))
+        relation_after = replace(nested.relation, pending_rows=written_nested.rows_after())
+        document = document.replace_relations({nested.relation: relation_after})
+    result = returning_document(document, link_relations, action, parts, earlier_entries).subquery("result")
+    guards += [result.c.entered]
+    guards += [
+        func.cardinality(result.c[name]) == func.cardinality(inputs.c[name])
+        for name in parts.link_replacement.linkable_pairs
+    ]
+    return (
+        select(inputs.c.unique_id, result.c.document)
+        .select_from(inputs.outerjoin(result, result.c.unique_id == inputs.c.unique_id))
+        .where(func.require(and_(*guards)))
+        .add_cte(_insert_audit_rows(parts))
+    )
+
+
+def _upsert_nested(parts: StatementParts, nested: NestedRecord) -> Upsert:
+    inputs = parts.input_rows
+    foreign_key = inputs.c[nested.relation.foreign_key_name]
+    values = [inputs.c[f"nested_{name}"].label(name) for name in sorted(nested.fields)]
+    authors = [inputs.c[name.name] for name in AUTHOR_COLUMNS]
+    rows = select(foreign_key.label("unique_id"), *values, *authors).where(foreign_key.is_not(None))
+    if parts.locked is not parts.written:  # a stored record is locked before its nested record, as in transactions
+        rows = rows.join(parts.locked, parts.locked.c.unique_id == inputs.c.unique_id)
+    return upsert(nested.relation.target, rows.cte("nested"), nested.fields)
+
+
+def _insert_audit_rows(parts: StatementParts) -> CTE:
+    inputs, written = parts.input_rows.c, parts.written.c
+    values = {
+        "principal": inputs.actor,
+        "method": inputs.method,
+        "route": inputs.route,
+        "status": inputs.status,
+        "resource": inputs.resource,
+        "ids": array([inputs.unique_id]),
+        "request_id": inputs.request_id,
+        "reason": null(),
+        "version": written.version,
+    }
+    rows = (
+        select(*(values[name] for name in WRITABLE_COLUMNS))
+        .select_from(parts.input_rows.outerjoin(parts.written, written.unique_id == inputs.unique_id))
+        .where(inputs.audited)
+    )
+    return insert(audit).from_select(WRITABLE_COLUMNS, rows).cte("audited_rows")

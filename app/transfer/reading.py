@@ -237,8 +237,8 @@ class RecordFile:
                 where_listed = "a CSV export has all of them"
                 if is_header and _COLUMN_NAME_PATTERN.fullmatch(name):
                     hint = suggestion(name, allowed, where_listed)
-                    raise self._unreadable_error(f"{problem}, {name}, is not one of them; {hint}")
-                raise self._unreadable_error(f"{problem} is not one of them; {where_listed}")
+                    raise self._unreadable_error(f"{problem}, {name}, is not one of them ({hint})")
+                raise self._unreadable_error(f"{problem} is not one of them ({where_listed})")
             if names.index(name) != column_number - 1:
                 raise self._unreadable_error(f"names column {name} twice")
         return names

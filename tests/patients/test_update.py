@@ -198,6 +198,26 @@ async def test_read_only_links_may_be_the_stored_or_the_requested_ones(client: h
     assert (after["patient_hospital"], after["patient_doctor"]) == (before["patient_hospital"][:1], [])
 
 
+async def test_read_only_links_of_concurrent_requests_are_compared_separately(client: httpx.AsyncClient) -> None:
+    """Of patients that are sent back at the same time, only those with edited links are refused."""
+    patients = [
+        (await client.post(PATIENTS, json={"patient_last_name": "Doe", "hospital_ids": ids})).json()
+        for ids in (["hos123"], ["hos456"], [], ["hos123", "hos789"]) * 2
+    ]
+    edited = [{"patient_hospital": [{"unique_id": "hos789"}]} if number % 3 == 0 else {} for number in range(8)]
+    responses = await asyncio.gather(
+        *(
+            client.patch(f"{PATIENTS}{patient['unique_id']}/", json={**patient, **change, "patient_title": "Dr."})
+            for patient, change in zip(patients, edited, strict=True)
+        )
+    )
+    assert [response.status_code for response in responses] == [422 if change else 200 for change in edited]
+    for patient, change in zip(patients, edited, strict=True):
+        stored = await get_document(client, f"{PATIENTS}{patient['unique_id']}/")
+        assert stored["patient_hospital"] == patient["patient_hospital"]
+        assert stored["patient_title"] == (None if change else "Dr.")
+
+
 async def test_malformed_read_only_links_are_refused_at_the_first_error(client: httpx.AsyncClient) -> None:
     """Read-only links have to be a list of objects with ids; only the first error in it is reported."""
     malformed: list[tuple[Any, list[str | int]]] = [

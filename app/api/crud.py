@@ -56,7 +56,9 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
         name=f"list_{noun}s",
         summary=f"List {noun}s",
         description=resource.description(
-            "list", f"List all {noun}s in the order of their `unique_id`, or a page of them with `limit` and `cursor`."
+            "list",
+            f"List all {noun}s in the order of their `unique_id`, or the {noun}s that match the parameters. With "
+            "`limit`, the response is one page of the list.",
         ),
         response_description=f"All {noun}s, or a page of them.",
         response_model=list[representation],  # type: ignore[valid-type]

@@ -34,11 +34,11 @@ class ResourceApi(Generic[C, U]):
     read_scope: Scope
     write_scope: Scope
     delete_scope: Scope
+    list_parameters: type[ListParameters]
     example_id: str
     """The `unique_id` of a record in the demo data, so that "Try it out" in the documentation finds a record."""
     body_errors: Sequence[JsonObject]
     """Example of the `errors` in the 422 problem of a create or update request."""
-    list_parameters: type[ListParameters] = ListParameters
     listing_class: type[Listing] = Listing
     reading_principal: Callable[[Request], Principal] = Principal.from_request
     """Function that returns the principal on whose behalf a request reads a single record."""

@@ -49,17 +49,30 @@ class PageParameters(BaseModel):
         return False
 
 
+NON_FILTER_PARAMETERS = frozenset({"limit", "cursor", "count", "ordering", "search"})
+"""Names of the parameters of record lists that are not filters."""
+
+
 class ListParameters(PageParameters):
-    """Parameters of a list of records: which page to return, and whether to count the records."""
+    """Parameters of a list of records: which page to return, and whether to count the records.
+
+    Subclasses add filters, an ordering and a search. Each filter is a list of values, named after a column. As in
+    Django, a suffix such as `__gte` selects a comparison other than equality (see `app.listing.keyset`).
+    """
 
     count: Literal["exact"] | None = None
     """Set this to `exact` to get the number of records in the list in the `X-Total-Count` header. For a filtered or
     searched list, a number up to 1,000 is exact, and a larger number is an estimate with two significant digits. The
     records that such a number depends on appear in the audit as counted. HEAD requests cannot use this parameter."""
 
+    ordering: Annotated[str | None, Field(pattern="^-?unique_id$")] = None
+    """The field to sort the list by. Records with equal values are sorted by `unique_id`. A leading `-` means
+    descending order. Records without a value come last in either order."""
+
     def to_query(self, phone_region: str) -> ListQuery:  # noqa: ARG002  # used by lists that have telephone numbers
         """Return the list query that these parameters ask for.
 
         `phone_region` is the region, such as `ZA`, of telephone numbers without a country code.
         """
-        return ListQuery()
+        filters = {name: value for name, value in self if name not in NON_FILTER_PARAMETERS and value is not None}
+        return ListQuery(filters, self.ordering)

@@ -12,7 +12,10 @@ class ListQuery(NamedTuple):
     """
 
     filters: Mapping[str, Sequence[Any]] = {}
-    """Filter values by parameter name. For each name, a record has to match at least one of the values."""
+    """Filter values by parameter name. For each name, a record has to match at least one of the values.
+
+    For a name with the suffix `__words`, it has to match all of them.
+    """
     ordering: str | None = None
     """Name of the column to order by, preceded by `-` for descending order. None means the list's default order."""
     search: Sequence[Any] | None = None

@@ -243,11 +243,7 @@ PatientOrdering = TypeAliasType(
 
 
 class PatientParameters(ListParameters):
-    """The parameters that select and sort the patients of a list. A patient must meet all conditions.
-
-    Each filter is named after a column. As in Django, a suffix such as `__gte` selects a comparison other than equality
-    (see `app.listing.keyset`).
-    """
+    """The parameters that select and sort the patients of a list. A patient must meet all conditions."""
 
     # the length is checked first, because the duration of the next check grows faster than the length of the text
     search: Annotated[str, Field(max_length=MAX_SEARCH_CHARACTERS), AfterValidator(_check_word_count)] | None = None
@@ -318,11 +314,12 @@ class PatientParameters(ListParameters):
 
         `phone_region` is the region, such as `ZA`, of telephone numbers without a country code.
         """
-        filters = {name: value for name, value in self if isinstance(value, list)}
+        query = super().to_query(phone_region)
+        filters = dict(query.filters)
         if numbers := filters.pop("patient_mobile_number", None):
             equivalents = {digits for number in numbers for digits in equivalent_numbers(number, phone_region)}
             filters["patient_mobile_digits"] = sorted(equivalents)
-        return ListQuery(filters, self.ordering, parse_search(self.search or "", phone_region) or None)
+        return query._replace(filters=filters, search=parse_search(self.search or "", phone_region) or None)
 
 
 def _tidy_search_json_schema(schema: dict[str, Any]) -> None:

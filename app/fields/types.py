@@ -350,7 +350,9 @@ PastTimestamp = Annotated[datetime | None, BeforeValidator(_parse_past_timestamp
 must not be in the future."""
 
 MAX_FILTER_VALUES = 50
-"""Maximum number of values for one filter."""
+"""Maximum number of values for one filter, except the filter `unique_id`."""
+MAX_FILTER_IDS = 100
+"""Maximum number of values for the filter `unique_id`: as many as a page has records by default."""
 
 
 def _as_list(value: object) -> object:
@@ -362,6 +364,10 @@ T = TypeVar("T")
 OneOrMany = Annotated[list[T], Field(min_length=1, max_length=MAX_FILTER_VALUES), BeforeValidator(_as_list)]
 """The values of a filter. A record matches the filter if it matches at least one of the values. A query repeats the
 parameter (`name=a&name=b`). A body contains a list or a single value."""
+IdentifierFilter = Annotated[
+    list[Identifier], Field(min_length=1, max_length=MAX_FILTER_IDS), BeforeValidator(_as_list)
+]
+"""The values of the filter `unique_id`, in the form of `OneOrMany`."""
 
 
 def _integral_float_as_int(value: object) -> object:

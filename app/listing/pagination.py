@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.fields.types import ACCEPT_INTEGRAL_FLOAT
+from app.fields.types import ACCEPT_INTEGRAL_FLOAT, IdentifierFilter
 from app.listing.query import ListQuery
 
 DEFAULT_LIMIT = 100
@@ -68,6 +68,9 @@ class ListParameters(PageParameters):
     ordering: Annotated[str | None, Field(pattern="^-?unique_id$")] = None
     """The field to sort the list by. Records with equal values are sorted by `unique_id`. A leading `-` means
     descending order. Records without a value come last in either order."""
+
+    unique_id: IdentifierFilter | None = None
+    """Records with one of these ids, at most 100. Ids of records that do not exist are ignored."""
 
     def to_query(self, phone_region: str) -> ListQuery:  # noqa: ARG002  # used by lists that have telephone numbers
         """Return the list query that these parameters ask for.

@@ -44,6 +44,8 @@ async def test_lists_and_creation_reveal_no_hidden_record(scoped_clients: Scoped
             page = await client.get(f"{resource}?limit={number}")
             assert [record["unique_id"] for record in page.json()] == seen[:number]
             assert ("next" in page.links) == (number < len(seen))
+        everyone = {"unique_id": [f"{prefix}-{name}" for name in (*RECORD_NAMES, "never")], "ordering": "-unique_id"}
+        assert [record["unique_id"] for record in (await client.get(resource, params=everyone)).json()] == seen[::-1]
         if principal != "free":
             attempts = [
                 comparable_response(

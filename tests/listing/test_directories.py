@@ -103,8 +103,10 @@ async def test_records_are_found_and_sorted_by_name(client: httpx.AsyncClient, p
             found += "".join(record["unique_id"] for record in page.json())
             url = page.links.get("next", {}).get("url", "")
         assert (query, found) == (query, expected)
+    ids = {"unique_id": ["b", "nobody", "a", "b"]}
+    assert [record["unique_id"] for record in (await client.get(path, params=ids)).json()] == ["a", "b"]
     tested = {name.partition("=")[0] for query in FOUND[path] for name in query.split("&")}
-    assert tested >= PARAMETERS[path].model_fields.keys() - {"limit", "cursor", "count"}
+    assert tested >= PARAMETERS[path].model_fields.keys() - {"limit", "cursor", "count", "unique_id"}
 
 
 @pytest.mark.parametrize(
@@ -115,6 +117,7 @@ async def test_records_are_found_and_sorted_by_name(client: httpx.AsyncClient, p
         ("/hospitals/hospitals/", "hospital_name", " "),
         ("/hospitals/hospitals/", "ordering", "date_created"),
         ("/doctors/doctors/", "doctor_first_name__gte", "a"),
+        ("/doctors/doctors/", "unique_id", "a,b"),
         ("/doctors/doctors/", "hospital_search__words", "a"),
         ("/profiles/profiles/", "email", "nobody-at"),
         ("/profiles/profiles/", "search", "zoe"),
@@ -141,7 +144,7 @@ async def test_name_parameters_use_an_index(database_url: str, connection: async
     await connection.execute(f"ANALYZE {table}")
     filters = PARAMETERS[path].model_fields.keys() - NON_FILTER_PARAMETERS
     for name in sorted(filters | ({"search"} & PARAMETERS[path].model_fields.keys())):
-        value = "name@777.example.com" if name == "email" else "name 777"
+        value = {"email": "name@777.example.com", "unique_id": "r777"}.get(name, "name 777")
         plan = await explain_page(database_url, connection, "GET", path, params={name: value, "limit": 50})
         assert re.search(rf"Index Cond: .*{name.partition('__')[0]}", plan), plan
     for name in names:

@@ -19,6 +19,7 @@ PATIENTS = "/patients/patients/"
 SEARCH = f"{PATIENTS}search/"
 
 MATCHING_VALUES = {
+    "unique_id": ["one"],
     "hospital_id": ["hos456"],
     "doctor_id": ["doc123"],
     "profile_id": ["prof123"],
@@ -45,6 +46,7 @@ MATCHING_VALUES = {
 }
 """Values of each filter that match the patient."""
 NON_MATCHING_VALUES = {
+    "unique_id": "nobodys",
     "hospital_id": "hos789",
     "doctor_id": "doc456",
     "profile_id": "nobodys",
@@ -62,6 +64,7 @@ NON_MATCHING_VALUES = {
 }
 """A value of each filter that does not match; for the other text filters, the test cuts off a matching text."""
 INVALID_PARAMETERS = {
+    "unique_id": "pat 1",
     "hospital_id": "hos 1",
     "patient_town": " ",
     "patient_last_name": "x" * 200,

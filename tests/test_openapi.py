@@ -323,6 +323,12 @@ def test_location_link_and_next_cursor_headers_are_documented(
     assert documented == dict.fromkeys(answering, (status, "string"))
 
 
+def test_operations_that_name_hospitals_document_the_warning(document: Json) -> None:
+    """`Same-Name-As` is documented for the responses that can have it."""
+    warning = [o["operationId"] for _, _, o in operations(document) if "Same-Name-As" in str(o["responses"])]
+    assert sorted(warning) == ["create_hospital", "patch_hospital", "update_hospital"]
+
+
 def test_request_id_and_retry_headers_are_documented(document: Json) -> None:
     """Every response has the request's id, and every 429 and 503 says when to retry."""
     for _, _, operation in operations(document):
@@ -335,6 +341,7 @@ def test_request_id_and_retry_headers_are_documented(document: Json) -> None:
             }
             expected = {"X-Request-ID", *([particular[status]] if status in particular else [])}
             some = {"Audit-Reads", "Location", "Link", "Next-Cursor", "X-Total-Count", "ETag", "Idempotency-Replayed"}
+            some |= {"Same-Name-As"}
             assert response["headers"].keys() - some == expected, (operation["operationId"], status)
 
 

@@ -1,5 +1,6 @@
 """The routes that list, create, get, update and delete records, declared once for all resources."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -26,10 +27,13 @@ from app.api.responses import record_response
 from app.api.routing import passthrough
 from app.api.services import get_services
 from app.api.writes import WriteRequest
+from app.auth.principal import Principal
 from app.auth.scopes import requires
 from app.errors import IdentifierRetiredError, InUseError
+from app.fields.schemas import CreateBody, UpdateBody
 from app.http.query_parameters import parse_query
 from app.listing.pagination import ListParameters
+from app.listing.query import ListQuery
 
 CREATE_PROBLEMS = (400, 409, 412, 413, 415, 422)
 """Error statuses of requests that create a record of any resource, besides those that every operation can return."""
@@ -46,10 +50,35 @@ async def list_resource(request: Request, resource: ResourceApi[Any, Any], param
     )
 
 
+MAX_NAMESAKES = 10
+"""Maximum number of records with the same name that a response to a write lists."""
+
+
+async def _namesakes(request: Request, resource: ResourceApi[Any, Any], body: CreateBody | UpdateBody) -> list[str]:
+    """Return the ids of records that have the name in the body, apart from case and accents.
+
+    This is read before the write, because a failure after it would hide that the write succeeded.
+    """
+    name = body.sent_fields().get(resource.name_field) if resource.name_field else None
+    if name is None:
+        return []
+    async with get_services(request).database.read() as connection:
+        listing = resource.listing_class(resource.repository_class(connection, Principal.from_request(request)))
+        query = ListQuery({str(resource.name_field): [name]})
+        return [row.unique_id for row in await listing.page(query, None, MAX_NAMESAKES + 1)]
+
+
+def _name_warning(namesakes: Sequence[str], unique_id: str) -> dict[str, str]:
+    """Return the header that warns of other records than `unique_id` with the same name, if there are any."""
+    others = [other for other in namesakes if other != unique_id]
+    return {"Same-Name-As": ", ".join(others[:MAX_NAMESAKES])} if others else {}
+
+
 def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
     """Add to a router the routes that list, create, get, update and delete the records of `resource`."""
     noun, path = resource.noun, f"{router.prefix}/"
     service_class, representation = resource.service_class, resource.representation
+    warnings = ("Same-Name-As",) if resource.name_field else ()
 
     @router.get(
         "/",
@@ -72,8 +101,10 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
 
     async def create_record(request: Request, body: Any) -> Response:
         write = WriteRequest(request, service_class, body=body, accepts_key=True)
+        namesakes = await _namesakes(request, resource, body)
         record = await write.run(lambda service, precondition: service.create(body, precondition), batched=True)
-        return write.response(record, 201, {"Location": f"{request.scope['path']}{record.unique_id}/"})
+        location = {"Location": f"{request.scope['path']}{record.unique_id}/"}
+        return write.response(record, 201, {**location, **_name_warning(namesakes, record.unique_id)})
 
     annotate(create_record, body=resource.create_body)
     router.post(
@@ -86,7 +117,7 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
         response_model=representation,
         openapi_extra=requires(resource.write_scope) | request_parameters(headers=(IF_NONE_MATCH_ANY, IDEMPOTENCY_KEY)),
         responses=problem_responses(*CREATE_PROBLEMS, noun=noun, errors=resource.body_errors)
-        | {201: {"headers": {**header_references("ETag", "Idempotency-Replayed"), **location_header(path)}}},
+        | {201: {"headers": {**header_references("ETag", "Idempotency-Replayed", *warnings), **location_header(path)}}},
     )(create_record)
 
     async def get_record(request: Request, unique_id: str) -> Response:
@@ -114,10 +145,11 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
 
     async def update_record(request: Request, unique_id: str, body: Any) -> Response:
         write = WriteRequest(request, service_class, body=body, unique_id=unique_id)
+        namesakes = await _namesakes(request, resource, body)
         record = await write.run(
             lambda service, precondition: service.update(unique_id, body, precondition), batched=True
         )
-        return write.response(record)
+        return write.response(record, headers=_name_warning(namesakes, unique_id))
 
     annotate(update_record, unique_id=resource.path_id, body=resource.update_body)
     for method, verb, summary in (
@@ -144,7 +176,7 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
                 conflict=IdentifierRetiredError("profile", 3),
                 errors=resource.body_errors,
             )
-            | {200: {"headers": header_references("ETag")}},
+            | {200: {"headers": header_references("ETag", *warnings)}},
         )
 
     async def delete_record(request: Request, unique_id: str) -> Response:

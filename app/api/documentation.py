@@ -65,6 +65,12 @@ RESPONSE_HEADERS: JsonObject = {
         "schema": {"type": "string", "enum": ["true", "false"]},
         "example": "true",
     },
+    "Same-Name-As": {
+        "description": "A warning: the ids of other records that have the same name, apart from case and accents, "
+        "separated by commas. At most 10 are listed.",
+        "schema": {"type": "string"},
+        "example": "hos123, hos456",
+    },
     "WWW-Authenticate": {
         "description": "What is missing: credentials, valid credentials, or a scope (RFC 6750).",
         "required": True,

@@ -53,6 +53,8 @@ class ResourceApi(Generic[C, U]):
     """Whether deleting a record can fail because patients are linked to it."""
     updates_can_conflict: bool = False
     """Whether an update can fail with 409 because its body contains the id of a deleted profile."""
+    name_field: str | None = None
+    """The field with the name of a record, if the response to a write should warn of other records with that name."""
     descriptions: Mapping[str, str] = field(default_factory=dict)
     """The resource's own descriptions of operations, by verb, such as `create`.
 

@@ -20,6 +20,7 @@ resource = ResourceApi(
     example_id="hos123",
     body_errors=[{"loc": ["body", "hospital_name"], "msg": "Must not be blank", "type": "string_blank"}],
     list_parameters=HospitalParameters,
+    name_field="hospital_name",
 )
 add_crud_routes(router, resource)
 add_history_routes(router, resource)

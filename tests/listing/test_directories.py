@@ -150,3 +150,26 @@ async def test_name_parameters_use_an_index(database_url: str, connection: async
     for name in names:
         plan = await explain_page(database_url, connection, "GET", path, params={"ordering": name, "limit": 50})
         assert f"using ix_{table}_{name}_folded_unique_id" in plan, plan
+
+
+async def test_hospitals_with_the_same_name_are_named_in_a_warning(client: httpx.AsyncClient) -> None:
+    """`Same-Name-As` lists up to ten other hospitals that have the new name, whatever its case and accents."""
+    path, header = "/hospitals/hospitals/", "Same-Name-As"
+    one = await client.post(path, json={"unique_id": "h00", "hospital_name": "Général"})
+    assert one.status_code == 201
+    assert header not in one.headers
+    key = {"Idempotency-Key": "again"}
+    for _ in range(2):
+        two = await client.post(path, json={"unique_id": "h01", "hospital_name": "GENERAL"}, headers=key)
+        assert (two.status_code, two.headers[header]) == (201, "h00")
+    assert header not in (await client.post(path, json={"unique_id": "other", "hospital_name": "Gen"})).headers
+    for unique_id, headers in (("other", "h00, h01"), ("h00", "h01, other")):
+        renamed = await client.patch(f"{path}{unique_id}/", json={"hospital_name": "general"})
+        assert (renamed.status_code, renamed.headers[header]) == (200, headers)
+    assert header not in (await client.patch(f"{path}other/", json={})).headers
+    for number in range(2, 12):
+        await client.post(path, json={"unique_id": f"h{number:02}", "hospital_name": "General"})
+    many = await client.post(path, json={"hospital_name": "General"})
+    assert many.headers[header] == ", ".join(f"h{number:02}" for number in range(10))
+    taken = await client.post(path, json={"unique_id": "h00", "hospital_name": "General"})
+    assert (taken.status_code, taken.headers.get(header)) == (409, None)

@@ -40,6 +40,7 @@ ERROR_TYPES_BEYOND_JSON_SCHEMA = {
     "moment": "the format describes a timestamp; requiring one since 1900 would need a pattern instead of the format",
     "search_words": "a pattern that limits the number of words would be unreadable",
     "too_long_for_pages": "whether the filters are too long for a cursor depends on all of them together",
+    "deleted_alone": "a schema of single parameters cannot forbid two of them together",
     "string_blank": "U+001C to U+001F are blanks to Python, but not to patterns",
     "string_nul": "a pattern that excludes NUL in every text would hide the meaningful pattern",
 }

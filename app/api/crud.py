@@ -45,9 +45,7 @@ DELETE_PROBLEMS = (404, 412, 428)
 
 async def list_resource(request: Request, resource: ResourceApi[Any, Any], parameters: ListParameters) -> Response:
     """Return the records of a resource that match `parameters`, as a page or as the whole list."""
-    return await list_response(
-        request, parameters, partial(RecordListSource, request, resource.repository_class, resource.listing_class)
-    )
+    return await list_response(request, parameters, partial(RecordListSource, request, resource))
 
 
 MAX_NAMESAKES = 10
@@ -90,7 +88,7 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
             "`limit`, the response is one page of the list.",
         ),
         response_description=f"All {noun}s, or a page of them.",
-        response_model=list[representation],  # type: ignore[valid-type]
+        response_model=resource.list_model,
         openapi_extra=requires(resource.read_scope) | request_parameters(query=resource.list_parameters),
         responses=problem_responses(422, errors=PAGE_ERRORS)
         | {200: {"headers": {**page_headers(path), **TOTAL_COUNT_HEADER}}},

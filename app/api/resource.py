@@ -9,7 +9,7 @@ from fastapi import Path, Request
 from app.api.documentation import JsonObject
 from app.auth.principal import Principal
 from app.auth.scopes import Scope
-from app.fields.schemas import CreateBody, Representation, UpdateBody
+from app.fields.schemas import CreateBody, Representation, UpdateBody, deleted_representation
 from app.identifiers import IDENTIFIER_PATTERN
 from app.listing.listing import Listing
 from app.listing.pagination import ListParameters
@@ -67,6 +67,11 @@ class ResourceApi(Generic[C, U]):
     def repository_class(self) -> type[Repository]:
         """The repository class of the resource."""
         return self.service_class.repository_class
+
+    @property
+    def list_model(self) -> Any:
+        """The response model of the resource's lists."""
+        return list[self.representation | deleted_representation(self.representation)]  # type: ignore[misc]
 
     @property
     def noun(self) -> str:

@@ -349,6 +349,22 @@ PastTimestamp = Annotated[datetime | None, BeforeValidator(_parse_past_timestamp
 """A timestamp that an imported record has in another system, or None. It has the format of `TimestampParameter` and
 must not be in the future."""
 
+
+class _BooleanParameter:
+    """The type of a boolean parameter: `true` or `false`, as JSON in a body and as text in a query."""
+
+    def __get_pydantic_core_schema__(self, _: Any, __: GetCoreSchemaHandler) -> CoreSchema:
+        """Pydantic hook: accept text in the lax mode, in which queries are validated, and no other spelling."""
+        boolean = core_schema.bool_schema(strict=True)
+        values = {"true": True, "false": False}
+        text = core_schema.no_info_before_validator_function(
+            lambda value: values.get(value, value) if isinstance(value, str) else value, boolean
+        )
+        return core_schema.lax_or_strict_schema(text, boolean)
+
+
+BooleanParameter = Annotated[bool, _BooleanParameter(), WithJsonSchema({"type": "boolean"})]
+
 MAX_FILTER_VALUES = 50
 """Maximum number of values for one filter, except the filter `unique_id`."""
 MAX_FILTER_IDS = 100

@@ -1,10 +1,11 @@
 """Parameters that every list accepts."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails
 
-from app.fields.types import ACCEPT_INTEGRAL_FLOAT, IdentifierFilter
+from app.fields.types import ACCEPT_INTEGRAL_FLOAT, BooleanParameter, IdentifierFilter, validation_error
 from app.listing.query import ListQuery
 
 DEFAULT_LIMIT = 100
@@ -49,7 +50,7 @@ class PageParameters(BaseModel):
         return False
 
 
-NON_FILTER_PARAMETERS = frozenset({"limit", "cursor", "count", "ordering", "search"})
+NON_FILTER_PARAMETERS = frozenset({"limit", "cursor", "count", "ordering", "search", "deleted"})
 """Names of the parameters of record lists that are not filters."""
 
 
@@ -72,10 +73,24 @@ class ListParameters(PageParameters):
     unique_id: IdentifierFilter | None = None
     """Records with one of these ids, at most 100. Ids of records that do not exist are ignored."""
 
+    deleted: BooleanParameter | None = None
+    """`true` lists the deleted records instead, newest deletion first, each with its last state and the `version` to
+    send to `restore/`. Needs the scope that restoring needs. It cannot be combined with filters, `search` or
+    `ordering`."""
+
+    @model_validator(mode="after")
+    def _check_deleted(self) -> Self:
+        others = self.model_fields_set - {"limit", "cursor", "count", "deleted"}
+        if self.deleted and any(getattr(self, name) is not None for name in others):
+            message = "Cannot be combined with filters, search or ordering"
+            error = InitErrorDetails(type=validation_error("deleted_alone", message), loc=("deleted",), input=None)
+            raise ValidationError.from_exception_data(type(self).__name__, [error])
+        return self
+
     def to_query(self, phone_region: str) -> ListQuery:  # noqa: ARG002  # used by lists that have telephone numbers
         """Return the list query that these parameters ask for.
 
         `phone_region` is the region, such as `ZA`, of telephone numbers without a country code.
         """
         filters = {name: value for name, value in self if name not in NON_FILTER_PARAMETERS and value is not None}
-        return ListQuery(filters, self.ordering)
+        return ListQuery(filters, self.ordering, deleted=bool(self.deleted))

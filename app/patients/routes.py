@@ -80,7 +80,7 @@ resource = ResourceApi(
     "the filters of `GET /patients/patients/`. The parameters are in the body, so that URLs and the logs of proxies do "
     "not contain them.",
     response_description="The matching patients, or a page of them.",
-    response_model=list[Patient],
+    response_model=resource.list_model,
     openapi_extra=requires(Scope.PATIENTS_READ),
     responses=problem_responses(
         *(400, 413, 415, 422),

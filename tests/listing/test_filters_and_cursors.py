@@ -10,6 +10,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
+from app.listing.pagination import NON_FILTER_PARAMETERS
 from app.main import create_app
 from app.patients.schemas import PatientParameters
 from app.settings import Settings
@@ -85,8 +86,7 @@ INVALID_PARAMETERS = {
 
 def test_every_filter_has_matching_values() -> None:
     """No filter is missing in `MATCHING_VALUES`, so that the tests below cover all of them."""
-    others = {"search", "ordering", "limit", "cursor", "count"}
-    assert MATCHING_VALUES.keys() == PatientParameters.model_fields.keys() - others
+    assert MATCHING_VALUES.keys() == PatientParameters.model_fields.keys() - NON_FILTER_PARAMETERS
 
 
 @pytest.mark.usefixtures("hospitals_and_doctors")

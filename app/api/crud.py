@@ -48,6 +48,12 @@ async def list_resource(request: Request, resource: ResourceApi[Any, Any], param
     return await list_response(request, parameters, partial(RecordListSource, request, resource))
 
 
+_FIELDS_ERROR = {
+    "loc": ["query", "fields", 0],
+    "msg": "Must be a field of the record: did you mean unique_id?",
+    "type": "unknown_field",
+}
+
 MAX_NAMESAKES = 10
 """Maximum number of records with the same name that a response to a write lists."""
 
@@ -76,6 +82,7 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
     """Add to a router the routes that list, create, get, update and delete the records of `resource`."""
     noun, path = resource.noun, f"{router.prefix}/"
     service_class, representation = resource.service_class, resource.representation
+    parameters = resource.record_parameters
     warnings = ("Same-Name-As",) if resource.name_field else ()
 
     @router.get(
@@ -119,10 +126,11 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
     )(create_record)
 
     async def get_record(request: Request, unique_id: str) -> Response:
+        selection = resource.selection(parse_query(request, parameters)) if request.scope["query_string"] else None
         hospitals = resource.reading_principal(request).hospitals
         reads = get_services(request).batched_reads
         record = await reads.get(resource.repository_class, hospitals, unique_id)
-        return record_response(request, record.document)
+        return record_response(request, record.document, selection=selection)
 
     annotate(get_record, unique_id=resource.path_id)
     router.get(
@@ -133,10 +141,8 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
         response_description=f"The {noun}.",
         response_model=representation,
         openapi_extra=requires(resource.read_scope)
-        | request_parameters(headers=(IF_NONE_MATCH, *resource.get_headers)),
-        responses=problem_responses(
-            404, *((422,) if resource.get_errors else ()), noun=noun, errors=resource.get_errors
-        )
+        | request_parameters(query=parameters, headers=(IF_NONE_MATCH, *resource.get_headers)),
+        responses=problem_responses(404, 422, noun=noun, errors=[_FIELDS_ERROR, *resource.get_errors])
         | {200: {"headers": header_references("ETag")}}
         | not_modified_response("record"),
     )(passthrough(get_record))

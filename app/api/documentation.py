@@ -49,8 +49,8 @@ RESPONSE_HEADERS: JsonObject = {
         "example": 1,
     },
     "ETag": {
-        "description": "Identifies this exact representation: send it as `If-Match` with a change, or as "
-        "`If-None-Match` to ask whether it has changed.",
+        "description": "Identifies the state of the whole record, whatever `fields` selects: send it as `If-Match` "
+        "with a change, or as `If-None-Match` to ask whether it has changed.",
         "required": True,
         "schema": {"type": "string"},
         "example": '"9Jd3v4wq0c9h4t5k6m7n8p"',

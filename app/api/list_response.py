@@ -66,7 +66,8 @@ async def list_response(
     items = await source.page(after, limit + 1)  # one more, to find out whether there is a next page
     page, has_next = items[:limit], len(items) > limit
     # the link to the next page reveals that its first record matches the query, so that record is audited as well
-    await source.before_send(items if has_next and non_paging_parameters(parameters) else page)
+    selects_records = bool(non_paging_parameters(parameters).keys() - {"fields"})
+    await source.before_send(items if has_next and selects_records else page)
     headers |= await _pagination_headers(
         request, page[-1].position if has_next else None, min(limit, MAX_LIMIT), parameters
     )

@@ -83,6 +83,7 @@ class RecordListSource(ListSource):
         self._is_count_requested = parameters.count is not None
         self._query = parameters.to_query(self._services.settings.phone_region)
         self._listing_class = DeletedListing if self._query.deleted else resource.listing_class
+        self._selection = resource.selection(parameters)
         if self._query.deleted:
             self._principal.require(resource.write_scope)
 
@@ -90,11 +91,10 @@ class RecordListSource(ListSource):
         """Return up to `limit` records that follow the position `after`."""
         position = after and Position._make(after)
         if self._is_cheap:
-            return await self._services.batched_reads.page(
-                self._repository_class, self._principal.hospitals, position, limit
-            )
+            reads, hospitals = self._services.batched_reads, self._principal.hospitals
+            return self._select_fields(await reads.page(self._repository_class, hospitals, position, limit))
         async with self._open_listing() as listing:
-            return await listing.page(self._query, position, limit)
+            return self._select_fields(await listing.page(self._query, position, limit))
 
     async def before_send(self, items: Sequence[ListItem]) -> None:
         """Record in the audit that the response, or a part of it, is about to reveal these records."""
@@ -135,7 +135,12 @@ class RecordListSource(ListSource):
     async def range(self, after: Any, last: Any) -> list[KeysetRow]:
         """Return the records of an unfiltered list after the position `after`, up to and including `last`."""
         async with self._open_listing() as listing:
-            return await listing.read_range(after, last)
+            return self._select_fields(await listing.read_range(after, last))
+
+    def _select_fields(self, rows: list[KeysetRow]) -> list[KeysetRow]:
+        if (selection := self._selection) is None:
+            return rows
+        return [row._replace(document=selection.apply(row.document)) for row in rows]
 
     @property
     def _is_cheap(self) -> bool:

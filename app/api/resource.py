@@ -5,14 +5,16 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Path, Request
+from pydantic import create_model
 
 from app.api.documentation import JsonObject
 from app.auth.principal import Principal
 from app.auth.scopes import Scope
 from app.fields.schemas import CreateBody, Representation, UpdateBody, deleted_representation
+from app.fields.selection import FieldSelection, FieldsOf
 from app.identifiers import IDENTIFIER_PATTERN
 from app.listing.listing import Listing
-from app.listing.pagination import ListParameters
+from app.listing.pagination import ListParameters, RecordParameters
 from app.records.repository import Repository
 from app.records.service import Service
 
@@ -45,10 +47,7 @@ class ResourceApi(Generic[C, U]):
     get_headers: Sequence[JsonObject] = ()
     """OpenAPI parameters for the request headers that reading a single record accepts besides `If-None-Match`."""
     get_errors: Sequence[JsonObject] = ()
-    """Example of the `errors` in the 422 problem of a request that reads a single record.
-
-    Empty if such a request cannot fail with 422.
-    """
+    """Further examples of the `errors` in the 422 problem of a request that reads a single record."""
     patients_link_to_it: bool = True
     """Whether deleting a record can fail because patients are linked to it."""
     updates_can_conflict: bool = False
@@ -72,6 +71,16 @@ class ResourceApi(Generic[C, U]):
     def list_model(self) -> Any:
         """The response model of the resource's lists."""
         return list[self.representation | deleted_representation(self.representation)]  # type: ignore[misc]
+
+    @property
+    def record_parameters(self) -> type[RecordParameters]:
+        """The query parameters of a request that reads a single record."""
+        fields = Annotated[list[str] | None, FieldsOf(self.representation)]
+        return create_model("RecordParameters", __base__=RecordParameters, fields=(fields, None))
+
+    def selection(self, parameters: RecordParameters | ListParameters) -> FieldSelection | None:
+        """Return the selection of fields that the parameters ask for, or None if they ask for all fields."""
+        return None if parameters.fields is None else FieldSelection(self.representation, parameters.fields)
 
     @property
     def noun(self) -> str:

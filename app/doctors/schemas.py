@@ -2,6 +2,7 @@ from typing import Annotated, ClassVar, Literal
 
 from app import contract
 from app.fields.schemas import CreateBody, Representation, UpdateBody
+from app.fields.selection import FieldsOf
 from app.fields.types import Identifier, OneOrMany, Text, Timestamp
 from app.models import Doctor as DoctorRow
 from app.search.parameters import NameListParameters
@@ -44,6 +45,7 @@ class DoctorParameters(NameListParameters):
 
     search_column: ClassVar = "doctor_search"
 
+    fields: Annotated[list[str] | None, FieldsOf(Doctor)] = None
     ordering: (
         Literal[
             "unique_id",

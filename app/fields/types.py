@@ -371,18 +371,17 @@ MAX_FILTER_IDS = 100
 """Maximum number of values for the filter `unique_id`: as many as a page has records by default."""
 
 
-def _as_list(value: object) -> object:
+def as_list(value: object) -> list[object]:
+    """Return a list unchanged, and any other value as a list with this value."""
     return value if isinstance(value, list) else [value]
 
 
 T = TypeVar("T")
 # the length limits precede the validator, so that the list is counted before its items are validated
-OneOrMany = Annotated[list[T], Field(min_length=1, max_length=MAX_FILTER_VALUES), BeforeValidator(_as_list)]
+OneOrMany = Annotated[list[T], Field(min_length=1, max_length=MAX_FILTER_VALUES), BeforeValidator(as_list)]
 """The values of a filter. A record matches the filter if it matches at least one of the values. A query repeats the
 parameter (`name=a&name=b`). A body contains a list or a single value."""
-IdentifierFilter = Annotated[
-    list[Identifier], Field(min_length=1, max_length=MAX_FILTER_IDS), BeforeValidator(_as_list)
-]
+IdentifierFilter = Annotated[list[Identifier], Field(min_length=1, max_length=MAX_FILTER_IDS), BeforeValidator(as_list)]
 """The values of the filter `unique_id`, in the form of `OneOrMany`."""
 
 

@@ -2,6 +2,7 @@ from typing import Annotated, ClassVar, Literal
 
 from app import contract
 from app.fields.schemas import CreateBody, Representation, UpdateBody
+from app.fields.selection import FieldsOf
 from app.fields.types import Identifier, OneOrMany, Text, Timestamp
 from app.models import Hospital as HospitalRow
 from app.search.parameters import NameListParameters
@@ -41,6 +42,7 @@ class HospitalParameters(NameListParameters):
 
     search_column: ClassVar = "hospital_search"
 
+    fields: Annotated[list[str] | None, FieldsOf(Hospital)] = None
     ordering: Literal["unique_id", "-unique_id", "hospital_name", "-hospital_name"] | None = None
     """The field to sort the list by. Hospitals with equal names are sorted by `unique_id`. A leading `-` means
     descending order."""

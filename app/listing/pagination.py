@@ -21,6 +21,15 @@ The pattern is not enforced, because a value with other characters cannot be dec
 """
 
 
+class RecordParameters(BaseModel):
+    """Parameters of a request that reads a single record."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    fields: list[str] | None = None
+    """The fields to return. Subclasses say of which record (`FieldsOf`)."""
+
+
 class PageParameters(BaseModel):
     """Parameters that select a page of a list.
 
@@ -50,7 +59,7 @@ class PageParameters(BaseModel):
         return False
 
 
-NON_FILTER_PARAMETERS = frozenset({"limit", "cursor", "count", "ordering", "search", "deleted"})
+NON_FILTER_PARAMETERS = frozenset({"limit", "cursor", "count", "ordering", "search", "deleted", "fields"})
 """Names of the parameters of record lists that are not filters."""
 
 
@@ -73,6 +82,8 @@ class ListParameters(PageParameters):
     unique_id: IdentifierFilter | None = None
     """Records with one of these ids, at most 100. Ids of records that do not exist are ignored."""
 
+    fields: list[str] | None = None
+    """The fields to return. Subclasses say of which record (`FieldsOf`)."""
     deleted: BooleanParameter | None = None
     """`true` lists the deleted records instead, newest deletion first, each with its last state and the `version` to
     send to `restore/`. Needs the scope that restoring needs. It cannot be combined with filters, `search` or
@@ -80,7 +91,7 @@ class ListParameters(PageParameters):
 
     @model_validator(mode="after")
     def _check_deleted(self) -> Self:
-        others = self.model_fields_set - {"limit", "cursor", "count", "deleted"}
+        others = self.model_fields_set - {"limit", "cursor", "count", "fields", "deleted"}
         if self.deleted and any(getattr(self, name) is not None for name in others):
             message = "Cannot be combined with filters, search or ordering"
             error = InitErrorDetails(type=validation_error("deleted_alone", message), loc=("deleted",), input=None)

@@ -19,6 +19,7 @@ from app.fields.schemas import (
     UpdateBody,
     tidy_json_schema,
 )
+from app.fields.selection import FieldsOf
 from app.fields.types import (
     DateOfBirth,
     DateParameter,
@@ -249,6 +250,7 @@ class PatientParameters(ListParameters):
     search: Annotated[str, Field(max_length=MAX_SEARCH_CHARACTERS), AfterValidator(_check_word_count)] | None = None
     """Words that describe a patient, in any order: names or parts of names, a date of birth, a mobile number, an e-mail
     address or a `unique_id`. The best matches come first. Without `limit`, the response contains the best 100."""
+    fields: Annotated[list[str] | None, FieldsOf(Patient)] = None
     ordering: PatientOrdering | None = None
     """The field to sort the list by. Patients with equal values are sorted by `unique_id`. A leading `-` means
     descending order. Patients without a value come last in either order."""

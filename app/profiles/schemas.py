@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from app import contract
 from app.fields.schemas import CreateBody, ReadOnly, Representation, RequestBody, UpdateBody
+from app.fields.selection import FieldsOf
 from app.fields.types import Email, Identifier, OneOrMany, Text, Timestamp
 from app.listing.pagination import ListParameters
 from app.models import Profile as ProfileRow
@@ -59,6 +60,7 @@ class ProfileUpsert(ProfileFields):
 class ProfileParameters(ListParameters):
     """The parameters that select and sort the profiles of a list. A profile must meet all conditions."""
 
+    fields: Annotated[list[str] | None, FieldsOf(Profile)] = None
     ordering: (
         Literal["unique_id", "-unique_id", "email", "-email", "first_name", "-first_name", "last_name", "-last_name"]
         | None

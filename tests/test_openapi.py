@@ -37,6 +37,7 @@ EXPECTED_OPERATIONS = {
     for (verb, ending), (method, rest) in OPERATION_ROUTES.items()
 } | {
     "search_patients": ("post", "/patients/patients/search/", "patients"),
+    "search_profiles": ("post", "/profiles/profiles/search/", "profiles"),
     "list_patient_access": ("get", "/patients/patients/{unique_id}/access/", "patients"),
     "list_audit_entries": ("get", "/audit/", "audit"),
     "get_current_principal": ("get", "/me/", "me"),

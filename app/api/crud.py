@@ -11,6 +11,7 @@ from app.api.documentation import (
     IF_MATCH,
     IF_NONE_MATCH,
     IF_NONE_MATCH_ANY,
+    NEXT_CURSOR_HEADER,
     PAGE_ERRORS,
     TOTAL_COUNT_HEADER,
     header_references,
@@ -34,6 +35,7 @@ from app.fields.schemas import CreateBody, UpdateBody
 from app.http.query_parameters import parse_query
 from app.listing.pagination import ListParameters
 from app.listing.query import ListQuery
+from app.paths import SEARCH_SUFFIX
 
 CREATE_PROBLEMS = (400, 409, 412, 413, 415, 422)
 """Error statuses of requests that create a record of any resource, besides those that every operation can return."""
@@ -78,6 +80,32 @@ def _name_warning(namesakes: Sequence[str], unique_id: str) -> dict[str, str]:
     return {"Same-Name-As": ", ".join(others[:MAX_NAMESAKES])} if others else {}
 
 
+def _add_search_route(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
+    """Add the route that lists the records that match the parameters in a body."""
+    noun = resource.noun
+
+    async def search_records(request: Request, body: Any) -> Response:
+        return await list_resource(request, resource, body)
+
+    annotate(search_records, body=resource.search_body)
+    # before the routes of records: its path is also that of a record with the id `search`
+    router.post(
+        f"/{SEARCH_SUFFIX}",
+        name=f"search_{noun}s",
+        summary=f"Search for {noun}s",
+        description=resource.description(
+            "search",
+            f"Find {noun}s by the filters of `GET {router.prefix}/`. The parameters are in the body, so that URLs and "
+            "the logs of proxies do not contain them.",
+        ),
+        response_description=f"The matching {noun}s, or a page of them.",
+        response_model=resource.list_model,
+        openapi_extra=requires(resource.read_scope),
+        responses=problem_responses(400, 413, 415, 422, errors=resource.search_errors)
+        | {200: {"headers": {**NEXT_CURSOR_HEADER, **TOTAL_COUNT_HEADER}}},
+    )(search_records)
+
+
 def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
     """Add to a router the routes that list, create, get, update and delete the records of `resource`."""
     noun, path = resource.noun, f"{router.prefix}/"
@@ -103,6 +131,9 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
     @passthrough
     async def list_records(request: Request) -> Response:
         return await list_resource(request, resource, parse_query(request, resource.list_parameters))
+
+    if resource.search_body is not None:
+        _add_search_route(router, resource)
 
     async def create_record(request: Request, body: Any) -> Response:
         write = WriteRequest(request, service_class, body=body, accepts_key=True)

@@ -10,11 +10,12 @@ from fastapi.responses import StreamingResponse
 
 from app.api.list_source import STREAM_BATCH_SIZE, ListSource
 from app.api.services import get_services
-from app.api.streaming import JSON_ARRAY, NDJSON, ListFormat, stream_list
+from app.api.streaming import stream_list
 from app.auth.principal import Principal
 from app.db.bulkhead import Bulkhead
 from app.errors import FieldError, ValidationFailedError
 from app.listing.cursors import non_paging_parameters
+from app.listing.formats import JSON_ARRAY, NDJSON, ListFormat
 from app.listing.pagination import DEFAULT_LIMIT, MAX_LIMIT, PageParameters
 from app.memory import schedule_memory_trim
 from app.paths import SEARCH_SUFFIX

@@ -41,6 +41,10 @@ class ResourceApi(Generic[C, U]):
     """The `unique_id` of a record in the demo data, so that "Try it out" in the documentation finds a record."""
     body_errors: Sequence[JsonObject]
     """Example of the `errors` in the 422 problem of a create or update request."""
+    search_body: type[ListParameters] | None = None
+    """The model of the list's parameters in a body, if the list has a search endpoint, which keeps them out of URLs."""
+    search_errors: Sequence[JsonObject] = ()
+    """Example of the `errors` in the 422 problem of a search."""
     listing_class: type[Listing] = Listing
     reading_principal: Callable[[Request], Principal] = Principal.from_request
     """Function that returns the principal on whose behalf a request reads a single record."""

@@ -56,6 +56,21 @@ class Schema(BaseModel):
     """The example that `app.api.openapi` adds to the OpenAPI document, or None if there is no example."""
 
 
+def _tidy_search_json_schema(schema: dict[str, Any]) -> None:
+    """Tidy the JSON schema of a search body, in place, and publish that a filter accepts a value without a list."""
+    for field in schema["properties"].values():
+        for branch in list(field.get("anyOf", ())):
+            if branch.get("type") == "array":
+                field["anyOf"].insert(0, branch["items"])
+    tidy_json_schema(schema)
+
+
+class SearchBody(Schema):
+    """The base class of bodies that contain the parameters of a list."""
+
+    model_config = ConfigDict(strict=True, hide_input_in_errors=True, json_schema_extra=_tidy_search_json_schema)
+
+
 class Representation(Schema):
     """The base class of response bodies.
 

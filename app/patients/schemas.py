@@ -1,9 +1,9 @@
 """Request and response bodies of patients, and the parameters that filter, search and sort their list."""
 
 from datetime import datetime, timedelta
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from typing_extensions import TypeAliasType
 
 from app import contract
@@ -15,9 +15,8 @@ from app.fields.schemas import (
     ReadOnlyTimestamp,
     Representation,
     RequestBody,
-    Schema,
+    SearchBody,
     UpdateBody,
-    tidy_json_schema,
 )
 from app.fields.selection import FieldsOf
 from app.fields.types import (
@@ -324,21 +323,10 @@ class PatientParameters(ListParameters):
         return query._replace(filters=filters, search=parse_search(self.search or "", phone_region) or None)
 
 
-def _tidy_search_json_schema(schema: dict[str, Any]) -> None:
-    """Tidy the JSON schema of `PatientSearch`, in place, and publish that a filter accepts a value without a list."""
-    for field in schema["properties"].values():
-        for branch in list(field.get("anyOf", ())):
-            if branch.get("type") == "array":
-                field["anyOf"].insert(0, branch["items"])
-    tidy_json_schema(schema)
-
-
-class PatientSearch(PatientParameters, Schema):
+class PatientSearch(PatientParameters, SearchBody):
     """The parameters of `GET /patients/patients/`, in the body so that no personal data appear in a URL.
 
     The value of a filter may be a list. A patient then needs to match only one of its values.
     """
-
-    model_config = ConfigDict(strict=True, hide_input_in_errors=True, json_schema_extra=_tidy_search_json_schema)
 
     example: ClassVar = {"search": "doe 1980-01-01", "limit": 20}

@@ -1,9 +1,9 @@
 """Request and response bodies of profiles, including the profile that is sent as a part of a patient."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from app import contract
-from app.fields.schemas import CreateBody, ReadOnly, Representation, RequestBody, UpdateBody
+from app.fields.schemas import CreateBody, ReadOnly, Representation, RequestBody, SearchBody, UpdateBody
 from app.fields.selection import FieldsOf
 from app.fields.types import Email, Identifier, OneOrMany, Text, Timestamp
 from app.listing.pagination import ListParameters
@@ -77,3 +77,12 @@ class ProfileParameters(ListParameters):
     """Profiles with this last name. The whole value must match. Case and accents are ignored."""
     last_name__startswith: OneOrMany[Annotated[str, Text(columns.last_name)]] | None = None
     """Profiles with a last name that starts with this text. Case and accents are ignored."""
+
+
+class ProfileSearch(ProfileParameters, SearchBody):
+    """The parameters of `GET /profiles/profiles/`, in the body so that no personal data appear in a URL.
+
+    The value of a filter may be a list. A profile then needs to match only one of its values.
+    """
+
+    example: ClassVar = {"email": "user@example.com", "limit": 20}

@@ -46,6 +46,11 @@ async def test_lists_and_creation_reveal_no_hidden_record(scoped_clients: Scoped
             assert ("next" in page.links) == (number < len(seen))
         everyone = {"unique_id": [f"{prefix}-{name}" for name in (*RECORD_NAMES, "never")], "ordering": "-unique_id"}
         assert [record["unique_id"] for record in (await client.get(resource, params=everyone)).json()] == seen[::-1]
+        if resource == PROFILES:
+            filters = {"email__startswith": [f"{name}@" for name in RECORD_NAMES], "ordering": "-email"}
+            found = await client.post(f"{PROFILES}search/", json=filters)
+            named = [each for each in seen[::-1] if each != "prof-free"]
+            assert [record["unique_id"] for record in found.json()] == named
         deleted = {
             f"{prefix}-{name}" for name, how in RELATIONS_BY_PRINCIPAL[resource][principal].items() if how == "deleted"
         }

@@ -103,6 +103,9 @@ async def test_records_are_found_and_sorted_by_name(client: httpx.AsyncClient, p
             found += "".join(record["unique_id"] for record in page.json())
             url = page.links.get("next", {}).get("url", "")
         assert (query, found) == (query, expected)
+        if path == "/profiles/profiles/":
+            searched = await client.post(f"{path}search/", json=dict([query.split("=")]))
+            assert (query, "".join(record["unique_id"] for record in searched.json())) == (query, expected)
     ids = {"unique_id": ["b", "nobody", "a", "b"]}
     assert [record["unique_id"] for record in (await client.get(path, params=ids)).json()] == ["a", "b"]
     tested = {name.partition("=")[0] for query in FOUND[path] for name in query.split("&")}

@@ -1,6 +1,5 @@
 """The routes that list, create, get, update and delete records, declared once for all resources."""
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -33,8 +32,8 @@ from app.auth.scopes import requires
 from app.errors import IdentifierRetiredError, InUseError
 from app.fields.schemas import CreateBody, UpdateBody
 from app.http.query_parameters import parse_query
+from app.listing.namesakes import find_namesakes, name_warning
 from app.listing.pagination import ListParameters
-from app.listing.query import ListQuery
 from app.paths import SEARCH_SUFFIX
 
 CREATE_PROBLEMS = (400, 409, 412, 413, 415, 422)
@@ -56,28 +55,12 @@ _FIELDS_ERROR = {
     "type": "unknown_field",
 }
 
-MAX_NAMESAKES = 10
-"""Maximum number of records with the same name that a response to a write lists."""
 
-
-async def _namesakes(request: Request, resource: ResourceApi[Any, Any], body: CreateBody | UpdateBody) -> list[str]:
-    """Return the ids of records that have the name in the body, apart from case and accents.
-
-    This is read before the write, because a failure after it would hide that the write succeeded.
-    """
-    name = body.sent_fields().get(resource.name_field) if resource.name_field else None
-    if name is None:
-        return []
-    async with get_services(request).database.read() as connection:
-        listing = resource.listing_class(resource.repository_class(connection, Principal.from_request(request)))
-        query = ListQuery({str(resource.name_field): [name]})
-        return [row.unique_id for row in await listing.page(query, None, MAX_NAMESAKES + 1)]
-
-
-def _name_warning(namesakes: Sequence[str], unique_id: str) -> dict[str, str]:
-    """Return the header that warns of other records than `unique_id` with the same name, if there are any."""
-    others = [other for other in namesakes if other != unique_id]
-    return {"Same-Name-As": ", ".join(others[:MAX_NAMESAKES])} if others else {}
+async def _find_namesakes(
+    request: Request, resource: ResourceApi[Any, Any], body: CreateBody | UpdateBody
+) -> list[str]:
+    database, principal = get_services(request).database, Principal.from_request(request)
+    return await find_namesakes(database, principal, resource.repository_class, resource.name_field, body)
 
 
 def _add_search_route(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
@@ -137,10 +120,10 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
 
     async def create_record(request: Request, body: Any) -> Response:
         write = WriteRequest(request, service_class, body=body, accepts_key=True)
-        namesakes = await _namesakes(request, resource, body)
+        namesakes = await _find_namesakes(request, resource, body)
         record = await write.run(lambda service, precondition: service.create(body, precondition), batched=True)
         location = {"Location": f"{request.scope['path']}{record.unique_id}/"}
-        return write.response(record, 201, {**location, **_name_warning(namesakes, record.unique_id)})
+        return write.response(record, 201, {**location, **name_warning(namesakes, record.unique_id)})
 
     annotate(create_record, body=resource.create_body)
     router.post(
@@ -180,11 +163,11 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
 
     async def update_record(request: Request, unique_id: str, body: Any) -> Response:
         write = WriteRequest(request, service_class, body=body, unique_id=unique_id)
-        namesakes = await _namesakes(request, resource, body)
+        namesakes = await _find_namesakes(request, resource, body)
         record = await write.run(
             lambda service, precondition: service.update(unique_id, body, precondition), batched=True
         )
-        return write.response(record, headers=_name_warning(namesakes, unique_id))
+        return write.response(record, headers=name_warning(namesakes, unique_id))
 
     annotate(update_record, unique_id=resource.path_id, body=resource.update_body)
     for method, verb, summary in (

@@ -14,6 +14,7 @@ from app.api.streaming import stream_list
 from app.auth.principal import Principal
 from app.db.bulkhead import Bulkhead
 from app.errors import FieldError, ValidationFailedError
+from app.http.problems import safe_location_part
 from app.listing.cursors import non_paging_parameters
 from app.listing.formats import JSON_ARRAY, NDJSON, ListFormat
 from app.listing.pagination import DEFAULT_LIMIT, MAX_LIMIT, PageParameters
@@ -105,7 +106,10 @@ def _reject_query_parameters(request: Request) -> None:
     """Raise ValidationFailedError if a request that must send its parameters in the body has query parameters."""
     if _parameters_location(request) == "body" and request.query_params:
         raise ValidationFailedError(
-            [FieldError(("query", name), "Must be in the body", "extra_forbidden") for name in request.query_params]
+            [
+                FieldError(("query", safe_location_part(name)), "Must be in the body", "extra_forbidden")
+                for name in request.query_params
+            ]
         )
 
 

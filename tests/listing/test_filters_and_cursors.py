@@ -135,7 +135,7 @@ async def test_invalid_filter_values_are_422(client: httpx.AsyncClient, name: st
 
 
 async def test_search_bodies_of_wrong_types_are_422(client: httpx.AsyncClient) -> None:
-    """A search body with values of a wrong type or number, or with parameters in the query, is a 422."""
+    """A search body of wrong types, or with parameters in the query, is a 422, which repeats no name that may be data."""
     bodies: list[Any] = [
         {"limit": "5"},
         {"patient_town": 5},
@@ -155,6 +155,11 @@ async def test_search_bodies_of_wrong_types_are_422(client: httpx.AsyncClient) -
         ["query", "patient_last_name"],
         ["query", "limit"],
     ]
+    mistaken = await client.post(f"{SEARCH}?Nandi%20Dube=1", json={})
+    twice = await client.get(f"{PATIENTS}?Nandi%20Dube=1&Nandi%20Dube=2")
+    for response in (mistaken, twice):
+        assert response.status_code == 422
+        assert "Nandi" not in response.text
 
 
 async def test_orderings_ignore_case_and_accents_with_nulls_last(client: httpx.AsyncClient) -> None:

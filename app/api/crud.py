@@ -51,7 +51,7 @@ async def list_resource(request: Request, resource: ResourceApi[Any, Any], param
 
 _FIELDS_ERROR = {
     "loc": ["query", "fields", 0],
-    "msg": "Must be a field of the record: did you mean unique_id?",
+    "msg": "Must be a field of the record; did you mean unique_id?",
     "type": "unknown_field",
 }
 

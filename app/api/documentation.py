@@ -5,7 +5,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from app.api.idempotency import KEY_PATTERN
 from app.audit.break_glass import MAX_REASON_LENGTH
 from app.auth.scopes import Scope
 from app.errors import (
@@ -30,6 +29,7 @@ from app.http.problems import (
     status_phrase,
 )
 from app.http.query_parameters import query_parameters
+from app.records.idempotency import KEY_PATTERN
 
 JsonObject = dict[str, Any]
 

@@ -1,7 +1,6 @@
 """The parameter `fields`, which reduces the records in a response to some of their fields."""
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Any
 
 from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -9,9 +8,13 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema, from_json, to_json
 
 from app.fields.types import as_list, validation_error
+from app.suggestions import suggestion
 
 MAX_SELECTED_FIELDS = 100
 """Maximum number of names in `fields`. No record has as many fields."""
+
+MAX_NAME_LENGTH = 64
+"""Maximum number of characters of an unknown name that are compared with known names."""
 
 
 class FieldsOf:
@@ -27,9 +30,8 @@ class FieldsOf:
     def _check(self, name: str) -> str:
         if name in self._names:
             return name
-        nearest = get_close_matches(name, self._names, n=1)
-        hint = f"did you mean {nearest[0]}?" if nearest else "the documentation lists them"
-        raise validation_error("unknown_field", f"Must be a field of the record: {hint}")
+        hint = suggestion(name[:MAX_NAME_LENGTH], self._names, "/docs lists all of them")
+        raise validation_error("unknown_field", f"Must be a field of the record; {hint}")
 
     def __get_pydantic_core_schema__(self, _: Any, __: GetCoreSchemaHandler) -> CoreSchema:
         """Pydantic hook: parse and check the names. Only the lax mode, in which queries are validated, splits text."""

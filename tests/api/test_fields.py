@@ -102,12 +102,12 @@ async def test_unknown_fields_are_422_with_the_nearest_name(client: httpx.AsyncC
     assert response.json()["errors"] == [
         {
             "loc": ["query", "fields", 1],
-            "msg": "Must be a field of the record: did you mean unique_id?",
+            "msg": "Must be a field of the record; did you mean unique_id?",
             "type": "unknown_field",
         },
         {
             "loc": ["query", "fields", 2],
-            "msg": "Must be a field of the record: the documentation lists them",
+            "msg": "Must be a field of the record; /docs lists all of them",
             "type": "unknown_field",
         },
     ]

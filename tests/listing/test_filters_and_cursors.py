@@ -135,7 +135,7 @@ async def test_invalid_filter_values_are_422(client: httpx.AsyncClient, name: st
 
 
 async def test_search_bodies_of_wrong_types_are_422(client: httpx.AsyncClient) -> None:
-    """A search body of wrong types, or with parameters in the query, is a 422, which repeats no name that may be data."""
+    """A search body of wrong types, or with parameters in the query, is a 422, which repeats no name of a person."""
     bodies: list[Any] = [
         {"limit": "5"},
         {"patient_town": 5},

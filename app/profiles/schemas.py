@@ -2,6 +2,8 @@
 
 from typing import Annotated, ClassVar, Literal
 
+from typing_extensions import TypeAliasType
+
 from app import contract
 from app.fields.schemas import CreateBody, ReadOnly, Representation, RequestBody, SearchBody, UpdateBody
 from app.fields.selection import FieldsOf
@@ -57,14 +59,18 @@ class ProfileUpsert(ProfileFields):
     last_updated: ReadOnly = None
 
 
+ProfileOrdering = TypeAliasType(
+    "ProfileOrdering",
+    Literal["unique_id", "-unique_id", "email", "-email", "first_name", "-first_name", "last_name", "-last_name"],
+)
+"""The field that a list of profiles is sorted by, with a leading `-` for descending order."""
+
+
 class ProfileParameters(ListParameters):
     """The parameters that select and sort the profiles of a list. A profile must meet all conditions."""
 
     fields: Annotated[list[str] | None, FieldsOf(Profile)] = None
-    ordering: (
-        Literal["unique_id", "-unique_id", "email", "-email", "first_name", "-first_name", "last_name", "-last_name"]
-        | None
-    ) = None
+    ordering: ProfileOrdering | None = None
     """The field to sort the list by. Profiles with equal values are sorted by `unique_id`. A leading `-` means
     descending order. Profiles without a value come last in either order."""
     email: OneOrMany[Annotated[str, Email(columns.email)]] | None = None

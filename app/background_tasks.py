@@ -2,9 +2,9 @@
 
 import asyncio
 
-from app.api.idempotency import delete_expired_keys
 from app.audit.retention import add_months
 from app.db.database import Database
+from app.records.idempotency import delete_expired_keys
 
 BACKGROUND_TASK_INTERVAL_SECONDS = 3600
 BACKGROUND_TASKS = (delete_expired_keys, add_months)

@@ -57,6 +57,7 @@ CORS_EXPOSED_HEADERS = (
     "ETag",
     "Idempotency-Replayed",
     "Location",
+    "Same-Name-As",
     "X-Request-ID",
     "Retry-After",
     "WWW-Authenticate",

@@ -10,6 +10,7 @@ from app.api.documentation import (
     IF_MATCH,
     IF_NONE_MATCH,
     IF_NONE_MATCH_ANY,
+    NEXT_CURSOR_HEADER,
     PAGE_ERRORS,
     TOTAL_COUNT_HEADER,
     header_references,
@@ -26,10 +27,14 @@ from app.api.responses import record_response
 from app.api.routing import passthrough
 from app.api.services import get_services
 from app.api.writes import WriteRequest
+from app.auth.principal import Principal
 from app.auth.scopes import requires
 from app.errors import IdentifierRetiredError, InUseError
+from app.fields.schemas import CreateBody, UpdateBody
 from app.http.query_parameters import parse_query
+from app.listing.namesakes import find_namesakes, name_warning
 from app.listing.pagination import ListParameters
+from app.paths import SEARCH_SUFFIX
 
 CREATE_PROBLEMS = (400, 409, 412, 413, 415, 422)
 """Error statuses of requests that create a record of any resource, besides those that every operation can return."""
@@ -41,25 +46,67 @@ DELETE_PROBLEMS = (404, 412, 428)
 
 async def list_resource(request: Request, resource: ResourceApi[Any, Any], parameters: ListParameters) -> Response:
     """Return the records of a resource that match `parameters`, as a page or as the whole list."""
-    return await list_response(
-        request, parameters, partial(RecordListSource, request, resource.repository_class, resource.listing_class)
-    )
+    return await list_response(request, parameters, partial(RecordListSource, request, resource))
+
+
+_FIELDS_ERROR = {
+    "loc": ["query", "fields", 0],
+    "msg": "Must be a field of the record; did you mean unique_id?",
+    "type": "unknown_field",
+}
+
+
+async def _find_namesakes(
+    request: Request, resource: ResourceApi[Any, Any], body: CreateBody | UpdateBody
+) -> list[str]:
+    database, principal = get_services(request).database, Principal.from_request(request)
+    return await find_namesakes(database, principal, resource.repository_class, resource.name_field, body)
+
+
+def _add_search_route(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
+    """Add the route that lists the records that match the parameters in a body."""
+    noun = resource.noun
+
+    async def search_records(request: Request, body: Any) -> Response:
+        return await list_resource(request, resource, body)
+
+    annotate(search_records, body=resource.search_body)
+    # before the routes of records: its path is also that of a record with the id `search`
+    router.post(
+        f"/{SEARCH_SUFFIX}",
+        name=f"search_{noun}s",
+        summary=f"Search for {noun}s",
+        description=resource.description(
+            "search",
+            f"Find {noun}s by the filters of `GET {router.prefix}/`. The parameters are in the body, so that URLs and "
+            "the logs of proxies do not contain them.",
+        ),
+        response_description=f"The matching {noun}s, or a page of them.",
+        response_model=resource.list_model,
+        openapi_extra=requires(resource.read_scope),
+        responses=problem_responses(400, 413, 415, 422, errors=resource.search_errors)
+        | {200: {"headers": {**NEXT_CURSOR_HEADER, **TOTAL_COUNT_HEADER}}},
+    )(search_records)
 
 
 def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
     """Add to a router the routes that list, create, get, update and delete the records of `resource`."""
     noun, path = resource.noun, f"{router.prefix}/"
     service_class, representation = resource.service_class, resource.representation
+    parameters = resource.record_parameters
+    warnings = ("Same-Name-As",) if resource.name_field else ()
 
     @router.get(
         "/",
         name=f"list_{noun}s",
         summary=f"List {noun}s",
         description=resource.description(
-            "list", f"List all {noun}s in the order of their `unique_id`, or a page of them with `limit` and `cursor`."
+            "list",
+            f"List all {noun}s in the order of their `unique_id`, or the {noun}s that match the parameters. With "
+            "`limit`, the response is one page of the list.",
         ),
         response_description=f"All {noun}s, or a page of them.",
-        response_model=list[representation],  # type: ignore[valid-type]
+        response_model=resource.list_model,
         openapi_extra=requires(resource.read_scope) | request_parameters(query=resource.list_parameters),
         responses=problem_responses(422, errors=PAGE_ERRORS)
         | {200: {"headers": {**page_headers(path), **TOTAL_COUNT_HEADER}}},
@@ -68,10 +115,15 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
     async def list_records(request: Request) -> Response:
         return await list_resource(request, resource, parse_query(request, resource.list_parameters))
 
+    if resource.search_body is not None:
+        _add_search_route(router, resource)
+
     async def create_record(request: Request, body: Any) -> Response:
         write = WriteRequest(request, service_class, body=body, accepts_key=True)
+        namesakes = await _find_namesakes(request, resource, body)
         record = await write.run(lambda service, precondition: service.create(body, precondition), batched=True)
-        return write.response(record, 201, {"Location": f"{request.scope['path']}{record.unique_id}/"})
+        location = {"Location": f"{request.scope['path']}{record.unique_id}/"}
+        return write.response(record, 201, {**location, **name_warning(namesakes, record.unique_id)})
 
     annotate(create_record, body=resource.create_body)
     router.post(
@@ -84,14 +136,15 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
         response_model=representation,
         openapi_extra=requires(resource.write_scope) | request_parameters(headers=(IF_NONE_MATCH_ANY, IDEMPOTENCY_KEY)),
         responses=problem_responses(*CREATE_PROBLEMS, noun=noun, errors=resource.body_errors)
-        | {201: {"headers": {**header_references("ETag", "Idempotency-Replayed"), **location_header(path)}}},
+        | {201: {"headers": {**header_references("ETag", "Idempotency-Replayed", *warnings), **location_header(path)}}},
     )(create_record)
 
     async def get_record(request: Request, unique_id: str) -> Response:
+        selection = resource.selection(parse_query(request, parameters)) if request.scope["query_string"] else None
         hospitals = resource.reading_principal(request).hospitals
         reads = get_services(request).batched_reads
         record = await reads.get(resource.repository_class, hospitals, unique_id)
-        return record_response(request, record.document)
+        return record_response(request, record.document, selection=selection)
 
     annotate(get_record, unique_id=resource.path_id)
     router.get(
@@ -102,20 +155,19 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
         response_description=f"The {noun}.",
         response_model=representation,
         openapi_extra=requires(resource.read_scope)
-        | request_parameters(headers=(IF_NONE_MATCH, *resource.get_headers)),
-        responses=problem_responses(
-            404, *((422,) if resource.get_errors else ()), noun=noun, errors=resource.get_errors
-        )
+        | request_parameters(query=parameters, headers=(IF_NONE_MATCH, *resource.get_headers)),
+        responses=problem_responses(404, 422, noun=noun, errors=[_FIELDS_ERROR, *resource.get_errors])
         | {200: {"headers": header_references("ETag")}}
         | not_modified_response("record"),
     )(passthrough(get_record))
 
     async def update_record(request: Request, unique_id: str, body: Any) -> Response:
         write = WriteRequest(request, service_class, body=body, unique_id=unique_id)
+        namesakes = await _find_namesakes(request, resource, body)
         record = await write.run(
             lambda service, precondition: service.update(unique_id, body, precondition), batched=True
         )
-        return write.response(record)
+        return write.response(record, headers=name_warning(namesakes, unique_id))
 
     annotate(update_record, unique_id=resource.path_id, body=resource.update_body)
     for method, verb, summary in (
@@ -142,7 +194,7 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
                 conflict=IdentifierRetiredError("profile", 3),
                 errors=resource.body_errors,
             )
-            | {200: {"headers": header_references("ETag")}},
+            | {200: {"headers": header_references("ETag", *warnings)}},
         )
 
     async def delete_record(request: Request, unique_id: str) -> Response:

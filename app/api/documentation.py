@@ -5,7 +5,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from app.api.idempotency import KEY_PATTERN
 from app.audit.break_glass import MAX_REASON_LENGTH
 from app.auth.scopes import Scope
 from app.errors import (
@@ -30,6 +29,7 @@ from app.http.problems import (
     status_phrase,
 )
 from app.http.query_parameters import query_parameters
+from app.records.idempotency import KEY_PATTERN
 
 JsonObject = dict[str, Any]
 
@@ -49,8 +49,8 @@ RESPONSE_HEADERS: JsonObject = {
         "example": 1,
     },
     "ETag": {
-        "description": "Identifies this exact representation: send it as `If-Match` with a change, or as "
-        "`If-None-Match` to ask whether it has changed.",
+        "description": "Identifies the state of the whole record, whatever `fields` selects: send it as `If-Match` "
+        "with a change, or as `If-None-Match` to ask whether it has changed.",
         "required": True,
         "schema": {"type": "string"},
         "example": '"9Jd3v4wq0c9h4t5k6m7n8p"',
@@ -64,6 +64,12 @@ RESPONSE_HEADERS: JsonObject = {
         "required": True,
         "schema": {"type": "string", "enum": ["true", "false"]},
         "example": "true",
+    },
+    "Same-Name-As": {
+        "description": "A warning: the ids of other records that have the same name, apart from case and accents, "
+        "separated by commas. At most 10 are listed.",
+        "schema": {"type": "string"},
+        "example": "hos123, hos456",
     },
     "WWW-Authenticate": {
         "description": "What is missing: credentials, valid credentials, or a scope (RFC 6750).",

@@ -10,11 +10,13 @@ from fastapi.responses import StreamingResponse
 
 from app.api.list_source import STREAM_BATCH_SIZE, ListSource
 from app.api.services import get_services
-from app.api.streaming import JSON_ARRAY, NDJSON, ListFormat, stream_list
+from app.api.streaming import stream_list
 from app.auth.principal import Principal
 from app.db.bulkhead import Bulkhead
 from app.errors import FieldError, ValidationFailedError
+from app.http.problems import safe_location_part
 from app.listing.cursors import non_paging_parameters
+from app.listing.formats import JSON_ARRAY, NDJSON, ListFormat
 from app.listing.pagination import DEFAULT_LIMIT, MAX_LIMIT, PageParameters
 from app.memory import schedule_memory_trim
 from app.paths import SEARCH_SUFFIX
@@ -66,7 +68,8 @@ async def list_response(
     items = await source.page(after, limit + 1)  # one more, to find out whether there is a next page
     page, has_next = items[:limit], len(items) > limit
     # the link to the next page reveals that its first record matches the query, so that record is audited as well
-    await source.before_send(items if has_next and non_paging_parameters(parameters) else page)
+    selects_records = bool(non_paging_parameters(parameters).keys() - {"fields"})
+    await source.before_send(items if has_next and selects_records else page)
     headers |= await _pagination_headers(
         request, page[-1].position if has_next else None, min(limit, MAX_LIMIT), parameters
     )
@@ -103,7 +106,10 @@ def _reject_query_parameters(request: Request) -> None:
     """Raise ValidationFailedError if a request that must send its parameters in the body has query parameters."""
     if _parameters_location(request) == "body" and request.query_params:
         raise ValidationFailedError(
-            [FieldError(("query", name), "Must be in the body", "extra_forbidden") for name in request.query_params]
+            [
+                FieldError(("query", safe_location_part(name)), "Must be in the body", "extra_forbidden")
+                for name in request.query_params
+            ]
         )
 
 

@@ -7,14 +7,15 @@ from typing import Any
 
 from fastapi import Request
 
+from app.api.resource import ResourceApi
 from app.api.services import get_services
 from app.audit.recorder import RequestAudit
 from app.auth.principal import Principal
 from app.errors import FieldError, ValidationFailedError
+from app.listing.deleted import DeletedListing
 from app.listing.listing import Listing
 from app.listing.pagination import ListParameters
 from app.listing.query import KeysetRow, ListItem, Position
-from app.records.repository import Repository
 
 STREAM_BATCH_SIZE = 500
 """Number of rows that are read at a time when a whole list is streamed.
@@ -63,32 +64,37 @@ class ListSource(ABC):
 
 
 class RecordListSource(ListSource):
-    """The records of one resource that match the parameters of a request and are visible to its principal."""
+    """The records of one resource that match the parameters of a request and are visible to its principal.
+
+    Raises:
+        MissingScopeError: the request asks for deleted records, but the principal may not restore them.
+    """
 
     def __init__(
         self,
         request: Request,
-        repository_class: type[Repository],
-        listing_class: type[Listing],
+        resource: ResourceApi[Any, Any],
         parameters: ListParameters,
     ) -> None:
         self._services = get_services(request)
         self._audit = RequestAudit.from_request(request)
         self._principal = Principal.from_request(request)
-        self._repository_class = repository_class
-        self._listing_class = listing_class
+        self._repository_class = resource.repository_class
         self._is_count_requested = parameters.count is not None
         self._query = parameters.to_query(self._services.settings.phone_region)
+        self._listing_class = DeletedListing if self._query.deleted else resource.listing_class
+        self._selection = resource.selection(parameters)
+        if self._query.deleted:
+            self._principal.require(resource.write_scope)
 
     async def page(self, after: Any, limit: int) -> list[KeysetRow]:
         """Return up to `limit` records that follow the position `after`."""
         position = after and Position._make(after)
         if self._is_cheap:
-            return await self._services.batched_reads.page(
-                self._repository_class, self._principal.hospitals, position, limit
-            )
+            reads, hospitals = self._services.batched_reads, self._principal.hospitals
+            return self._select_fields(await reads.page(self._repository_class, hospitals, position, limit))
         async with self._open_listing() as listing:
-            return await listing.page(self._query, position, limit)
+            return self._select_fields(await listing.page(self._query, position, limit))
 
     async def before_send(self, items: Sequence[ListItem]) -> None:
         """Record in the audit that the response, or a part of it, is about to reveal these records."""
@@ -129,7 +135,12 @@ class RecordListSource(ListSource):
     async def range(self, after: Any, last: Any) -> list[KeysetRow]:
         """Return the records of an unfiltered list after the position `after`, up to and including `last`."""
         async with self._open_listing() as listing:
-            return await listing.read_range(after, last)
+            return self._select_fields(await listing.read_range(after, last))
+
+    def _select_fields(self, rows: list[KeysetRow]) -> list[KeysetRow]:
+        if (selection := self._selection) is None:
+            return rows
+        return [row._replace(document=selection.apply(row.document)) for row in rows]
 
     @property
     def _is_cheap(self) -> bool:

@@ -5,14 +5,16 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Path, Request
+from pydantic import create_model
 
 from app.api.documentation import JsonObject
 from app.auth.principal import Principal
 from app.auth.scopes import Scope
-from app.fields.schemas import CreateBody, Representation, UpdateBody
+from app.fields.schemas import CreateBody, Representation, UpdateBody, deleted_representation
+from app.fields.selection import FieldSelection, FieldsOf
 from app.identifiers import IDENTIFIER_PATTERN
 from app.listing.listing import Listing
-from app.listing.pagination import ListParameters
+from app.listing.pagination import ListParameters, RecordParameters
 from app.records.repository import Repository
 from app.records.service import Service
 
@@ -34,25 +36,28 @@ class ResourceApi(Generic[C, U]):
     read_scope: Scope
     write_scope: Scope
     delete_scope: Scope
+    list_parameters: type[ListParameters]
     example_id: str
     """The `unique_id` of a record in the demo data, so that "Try it out" in the documentation finds a record."""
     body_errors: Sequence[JsonObject]
     """Example of the `errors` in the 422 problem of a create or update request."""
-    list_parameters: type[ListParameters] = ListParameters
+    search_body: type[ListParameters] | None = None
+    """The model of the list's parameters in a body, if the list has a search endpoint, which keeps them out of URLs."""
+    search_errors: Sequence[JsonObject] = ()
+    """Example of the `errors` in the 422 problem of a search."""
     listing_class: type[Listing] = Listing
     reading_principal: Callable[[Request], Principal] = Principal.from_request
     """Function that returns the principal on whose behalf a request reads a single record."""
     get_headers: Sequence[JsonObject] = ()
     """OpenAPI parameters for the request headers that reading a single record accepts besides `If-None-Match`."""
     get_errors: Sequence[JsonObject] = ()
-    """Example of the `errors` in the 422 problem of a request that reads a single record.
-
-    Empty if such a request cannot fail with 422.
-    """
+    """Further examples of the `errors` in the 422 problem of a request that reads a single record."""
     patients_link_to_it: bool = True
     """Whether deleting a record can fail because patients are linked to it."""
     updates_can_conflict: bool = False
     """Whether an update can fail with 409 because its body contains the id of a deleted profile."""
+    name_field: str | None = None
+    """The field with the name of a record, if the response to a write should warn of other records with that name."""
     descriptions: Mapping[str, str] = field(default_factory=dict)
     """The resource's own descriptions of operations, by verb, such as `create`.
 
@@ -65,6 +70,21 @@ class ResourceApi(Generic[C, U]):
     def repository_class(self) -> type[Repository]:
         """The repository class of the resource."""
         return self.service_class.repository_class
+
+    @property
+    def list_model(self) -> Any:
+        """The response model of the resource's lists."""
+        return list[self.representation | deleted_representation(self.representation)]  # type: ignore[misc]
+
+    @property
+    def record_parameters(self) -> type[RecordParameters]:
+        """The query parameters of a request that reads a single record."""
+        fields = Annotated[list[str] | None, FieldsOf(self.representation)]
+        return create_model("RecordParameters", __base__=RecordParameters, fields=(fields, None))
+
+    def selection(self, parameters: RecordParameters | ListParameters) -> FieldSelection | None:
+        """Return the selection of fields that the parameters ask for, or None if they ask for all fields."""
+        return None if parameters.fields is None else FieldSelection(self.representation, parameters.fields)
 
     @property
     def noun(self) -> str:

@@ -2,16 +2,23 @@
 
 from fastapi import Request, Response
 
+from app.fields.selection import FieldSelection
 from app.records.preconditions import Precondition, entity_tag, etag_matches
 
 
 def record_response(
-    request: Request, document: str, status: int = 200, headers: dict[str, str] | None = None
+    request: Request,
+    document: str,
+    status: int = 200,
+    headers: dict[str, str] | None = None,
+    selection: FieldSelection | None = None,
 ) -> Response:
     """Return a response with a record and its ETag.
 
     If this is a GET request whose header `If-None-Match` contains the ETag, return a 304 response instead. `document`
-    is the record as JSON text.
+    is the record as JSON text, of which the response contains the fields in `selection`. The ETag is always that of the
+    whole record, so that it can be sent as `If-Match` with a change. It is a strong validator of the reduced
+    representation too, which has a URL of its own and never changes without the record.
     """
     tag = entity_tag(document)
     # a cache may store the response, but has to revalidate it before each use
@@ -19,4 +26,5 @@ def record_response(
     if_none_match = Precondition.from_headers(request.headers).if_none_match if request.method == "GET" else None
     if if_none_match is not None and etag_matches(if_none_match, tag):
         return Response(None, 304, headers)
-    return Response(document, status, headers, media_type="application/json")
+    content = document if selection is None else selection.apply(document)
+    return Response(content, status, headers, media_type="application/json")

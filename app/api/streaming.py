@@ -4,9 +4,10 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
-from typing import Any, NamedTuple
+from typing import Any
 
 from app.api.list_source import STREAM_BATCH_SIZE, ListSource
+from app.listing.formats import ListFormat
 from app.listing.query import ListItem
 
 PREFETCH_BATCHES = 3
@@ -17,31 +18,6 @@ STATEMENT_SEND_SECONDS = 0.001
 During the pause, the driver sends the statements that read the next batches. It cannot send them while a batch is
 encoded, because encoding blocks the event loop.
 """
-
-
-class ListFormat(NamedTuple):
-    """A format for the items of a list, such as a JSON array or one record per line."""
-
-    media_type: str
-    opening: bytes
-    record_suffix: bytes
-    """Bytes that follow each record."""
-    separator: bytes
-    """Bytes between two consecutive records."""
-    closing: bytes
-
-    def encode(self, items: Sequence[ListItem]) -> bytes:
-        """Return the items as bytes in this format, without `opening` and `closing`."""
-        # each document separately, because one non-ASCII character would slow down the encoding of a joined text
-        documents = [item.document.encode() for item in items]
-        if self.record_suffix:
-            documents = [document + self.record_suffix for document in documents]
-        return self.separator.join(documents)
-
-
-JSON_ARRAY = ListFormat("application/json", b"[", b"", b",", b"]")
-NDJSON = ListFormat("application/x-ndjson", b"", b"\n", b"", b"")
-"""The format with one JSON record per line, for tools that process records as they arrive."""
 
 
 async def stream_list(

@@ -6,7 +6,6 @@ from typing import Any, Generic, TypeVar, cast
 from fastapi import Request, Response
 from pydantic import BaseModel
 
-from app.api.idempotency import IdempotencyKey
 from app.api.responses import record_response
 from app.api.services import get_services
 from app.audit.recorder import RequestAudit
@@ -14,6 +13,7 @@ from app.auth.principal import Principal
 from app.db.connection import Connection
 from app.db.transaction_batching import MAX_BATCH_COST, BatchableWrite
 from app.identifiers import is_identifier
+from app.records.idempotency import IdempotencyKey
 from app.records.preconditions import NO_PRECONDITION, Precondition
 from app.records.results import Record
 from app.records.service import Service

@@ -10,8 +10,9 @@ from app.paths import SEARCH_SUFFIX, list_path, record_path
 
 _PATIENTS_ROUTE, _PATIENT_ROUTE = list_path("patients"), record_path("patients")
 _PROFILES_ROUTE, _PROFILE_ROUTE = list_path("profiles"), record_path("profiles")
-_SEARCH_ROUTE = f"{_PATIENTS_ROUTE}{SEARCH_SUFFIX}"
+_SEARCH_ROUTE, _PROFILE_SEARCH_ROUTE = f"{_PATIENTS_ROUTE}{SEARCH_SUFFIX}", f"{_PROFILES_ROUTE}{SEARCH_SUFFIX}"
 _READ_BY_COUNT = ("counted", "Saw how many records match a filter or a search, including this one")
+_PROFILE_READ_BY_COUNT = ("counted", "Saw how many profiles match a filter, including this one")
 READ_DESCRIPTIONS = {
     ("GET", _PATIENTS_ROUTE): ("listed", "Saw the record in a list of patients"),
     ("POST", _SEARCH_ROUTE): ("listed", "Saw the record in the results of a search"),
@@ -24,6 +25,9 @@ READ_DESCRIPTIONS = {
     ("RUN", "access-report"): ("read_report", "Printed a report of who has seen or changed the record"),
     ("RUN", "export"): ("exported", "Exported the record to a file"),
     ("GET", _PROFILES_ROUTE): ("listed", "Saw the profile in a list of profiles"),
+    ("POST", _PROFILE_SEARCH_ROUTE): ("listed", "Saw the profile in the results of a search"),
+    (COUNT_METHOD, _PROFILES_ROUTE): _PROFILE_READ_BY_COUNT,
+    (COUNT_METHOD, _PROFILE_SEARCH_ROUTE): _PROFILE_READ_BY_COUNT,
     ("GET", _PROFILE_ROUTE): ("read", "Viewed the profile"),
     ("GET", f"{_PROFILE_ROUTE}history/"): ("read_history", "Viewed the history of the profile"),
     ("GET", f"{_PROFILE_ROUTE}history/{{version}}/"): ("read_history", "Viewed an earlier version of the profile"),

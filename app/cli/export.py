@@ -22,7 +22,7 @@ from app.cli.signals import exit_on_sigterm
 from app.cli.text import pluralize
 from app.db.database import Database
 from app.http.problems import field_errors
-from app.listing.pagination import ListParameters
+from app.listing.pagination import NON_FILTER_PARAMETERS, ListParameters
 from app.listing.query import ListQuery
 from app.settings import Settings
 from app.transfer.exporting import EXPORT_PRINCIPAL, FORMATS, Export
@@ -125,8 +125,7 @@ def _list_query(parameters_model: type[ListParameters], filters: list[str], phon
         if not separator:
             raise CannotExportError("A filter has the form NAME=VALUE, such as hospital_id=hos123.")
         filter_values[name].append(value)
-    non_filters = {"limit", "cursor", "count", "ordering", "search"}
-    if unusable := sorted(non_filters & set(filter_values)):
+    if unusable := sorted(NON_FILTER_PARAMETERS & set(filter_values)):
         raise CannotExportError(f"{unusable[0]} is not a filter.")
     try:
         return parameters_model.model_validate(dict(filter_values)).to_query(phone_region)

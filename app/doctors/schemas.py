@@ -1,9 +1,11 @@
-from typing import Annotated
+from typing import Annotated, ClassVar, Literal
 
 from app import contract
 from app.fields.schemas import CreateBody, Representation, UpdateBody
-from app.fields.types import Identifier, Text, Timestamp
+from app.fields.selection import FieldsOf
+from app.fields.types import Identifier, OneOrMany, Text, Timestamp
 from app.models import Doctor as DoctorRow
+from app.search.parameters import NameListParameters
 
 columns = DoctorRow.__table__.c
 
@@ -36,3 +38,32 @@ class DoctorUpdate(UpdateBody):
 
     doctor_first_name: Annotated[str, Text(columns.doctor_first_name)] = ""
     doctor_last_name: Annotated[str | None, Text(columns.doctor_last_name)] = None
+
+
+class DoctorParameters(NameListParameters):
+    """The parameters that select and sort the doctors of a list. A doctor must meet all conditions."""
+
+    search_column: ClassVar = "doctor_search"
+
+    fields: Annotated[list[str] | None, FieldsOf(Doctor)] = None
+    ordering: (
+        Literal[
+            "unique_id",
+            "-unique_id",
+            "doctor_first_name",
+            "-doctor_first_name",
+            "doctor_last_name",
+            "-doctor_last_name",
+        ]
+        | None
+    ) = None
+    """The field to sort the list by. Doctors with equal values are sorted by `unique_id`. A leading `-` means
+    descending order. Doctors without a value come last in either order."""
+    doctor_first_name: OneOrMany[Annotated[str, Text(columns.doctor_first_name)]] | None = None
+    """Doctors with this first name. The whole value must match. Case and accents are ignored."""
+    doctor_first_name__startswith: OneOrMany[Annotated[str, Text(columns.doctor_first_name)]] | None = None
+    """Doctors with a first name that starts with this text. Case and accents are ignored."""
+    doctor_last_name: OneOrMany[Annotated[str, Text(columns.doctor_last_name)]] | None = None
+    """Doctors with this last name. The whole value must match. Case and accents are ignored."""
+    doctor_last_name__startswith: OneOrMany[Annotated[str, Text(columns.doctor_last_name)]] | None = None
+    """Doctors with a last name that starts with this text. Case and accents are ignored."""

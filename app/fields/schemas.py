@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cache
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
-from app.fields.types import Identifier, timestamp_or_none
+from app.fields.types import Identifier, Timestamp, timestamp_or_none
 
 ReadOnly = Annotated[
     Any,
@@ -55,6 +56,21 @@ class Schema(BaseModel):
     """The example that `app.api.openapi` adds to the OpenAPI document, or None if there is no example."""
 
 
+def _tidy_search_json_schema(schema: dict[str, Any]) -> None:
+    """Tidy the JSON schema of a search body, in place, and publish that a filter accepts a value without a list."""
+    for field in schema["properties"].values():
+        for branch in list(field.get("anyOf", ())):
+            if branch.get("type") == "array":
+                field["anyOf"].insert(0, branch["items"])
+    tidy_json_schema(schema)
+
+
+class SearchBody(Schema):
+    """The base class of bodies that contain the parameters of a list."""
+
+    model_config = ConfigDict(strict=True, hide_input_in_errors=True, json_schema_extra=_tidy_search_json_schema)
+
+
 class Representation(Schema):
     """The base class of response bodies.
 
@@ -63,6 +79,25 @@ class Representation(Schema):
     """
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, json_schema_extra=tidy_json_schema)
+
+
+@cache
+def deleted_representation(representation: type[Representation]) -> type[Representation]:
+    """Return the schema of a deleted record: its last state, as `representation`, and what restoring it needs."""
+    noun = representation.__name__.lower()
+    schema = create_model(
+        f"Deleted{representation.__name__}",
+        __base__=representation,
+        __doc__=f"A deleted {noun}, in its last state before the deletion.",
+        version=(
+            int,
+            Field(description=f"The number of the last version. Send it to `restore/` to restore the {noun}."),
+        ),
+        date_deleted=(Timestamp, Field(description=f"When the {noun} was deleted. In UTC.")),
+    )
+    deletion = {"version": 2, "date_deleted": "2026-11-30T12:00:00Z"}
+    schema.example = representation.example and {**representation.example, **deletion}
+    return schema
 
 
 class RequestBody(Schema):

@@ -349,19 +349,40 @@ PastTimestamp = Annotated[datetime | None, BeforeValidator(_parse_past_timestamp
 """A timestamp that an imported record has in another system, or None. It has the format of `TimestampParameter` and
 must not be in the future."""
 
+
+class _BooleanParameter:
+    """The type of a boolean parameter: `true` or `false`, as JSON in a body and as text in a query."""
+
+    def __get_pydantic_core_schema__(self, _: Any, __: GetCoreSchemaHandler) -> CoreSchema:
+        """Pydantic hook: accept text in the lax mode, in which queries are validated, and no other spelling."""
+        boolean = core_schema.bool_schema(strict=True)
+        values = {"true": True, "false": False}
+        text = core_schema.no_info_before_validator_function(
+            lambda value: values.get(value, value) if isinstance(value, str) else value, boolean
+        )
+        return core_schema.lax_or_strict_schema(text, boolean)
+
+
+BooleanParameter = Annotated[bool, _BooleanParameter(), WithJsonSchema({"type": "boolean"})]
+
 MAX_FILTER_VALUES = 50
-"""Maximum number of values for one filter."""
+"""Maximum number of values for one filter, except the filter `unique_id`."""
+MAX_FILTER_IDS = 100
+"""Maximum number of values for the filter `unique_id`: as many as a page has records by default."""
 
 
-def _as_list(value: object) -> object:
+def as_list(value: object) -> list[object]:
+    """Return a list unchanged, and any other value as a list with this value."""
     return value if isinstance(value, list) else [value]
 
 
 T = TypeVar("T")
 # the length limits precede the validator, so that the list is counted before its items are validated
-OneOrMany = Annotated[list[T], Field(min_length=1, max_length=MAX_FILTER_VALUES), BeforeValidator(_as_list)]
+OneOrMany = Annotated[list[T], Field(min_length=1, max_length=MAX_FILTER_VALUES), BeforeValidator(as_list)]
 """The values of a filter. A record matches the filter if it matches at least one of the values. A query repeats the
 parameter (`name=a&name=b`). A body contains a list or a single value."""
+IdentifierFilter = Annotated[list[Identifier], Field(min_length=1, max_length=MAX_FILTER_IDS), BeforeValidator(as_list)]
+"""The values of the filter `unique_id`, in the form of `OneOrMany`."""
 
 
 def _integral_float_as_int(value: object) -> object:

@@ -3,7 +3,7 @@ from app.api.history import add_history_routes
 from app.api.resource import ResourceApi
 from app.api.routing import make_router
 from app.auth.scopes import Scope
-from app.hospitals.schemas import Hospital, HospitalCreate, HospitalUpdate
+from app.hospitals.schemas import Hospital, HospitalCreate, HospitalParameters, HospitalUpdate
 from app.hospitals.service import HospitalService
 from app.paths import router_prefix
 
@@ -19,6 +19,8 @@ resource = ResourceApi(
     delete_scope=Scope.DIRECTORY_WRITE,
     example_id="hos123",
     body_errors=[{"loc": ["body", "hospital_name"], "msg": "Must not be blank", "type": "string_blank"}],
+    list_parameters=HospitalParameters,
+    name_field="hospital_name",
 )
 add_crud_routes(router, resource)
 add_history_routes(router, resource)

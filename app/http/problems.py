@@ -180,7 +180,7 @@ _MESSAGES = {
 _FIELD_NAME_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
-def _safe_location_part(part: str | int) -> str | int:
+def safe_location_part(part: str | int) -> str | int:
     """Return a part of an error's location, or a placeholder if the part is a key that does not look like a field name.
 
     Such a key comes from the client and may be patient data.
@@ -204,7 +204,7 @@ def field_errors(
         if item["type"] == "extra_forbidden" and len(located_errors) < MAX_LISTED_ERRORS:
             message += f"; {_suggestion(schema, item['loc'])}"
         located_errors.append(
-            FieldError(tuple(_safe_location_part(part) for part in path), message, cast("ErrorType", item["type"]))
+            FieldError(tuple(safe_location_part(part) for part in path), message, cast("ErrorType", item["type"]))
         )
     return located_errors
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import models_json_schema
 
 from app.errors import FieldError, ValidationFailedError
-from app.http.problems import field_errors
+from app.http.problems import field_errors, safe_location_part
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -49,7 +49,7 @@ def parse_query(request: Request, model: type[M]) -> M:
     repeated = [name for name, values in values_by_name.items() if len(values) > 1 and name not in multi_valued]
     if repeated:
         raise ValidationFailedError(
-            [FieldError(("query", name), "Must be given once", "repeated") for name in repeated]
+            [FieldError(("query", safe_location_part(name)), "Must be given once", "repeated") for name in repeated]
         )
     try:
         return model.model_validate(

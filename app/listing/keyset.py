@@ -23,6 +23,7 @@ from sqlalchemy import (
     any_,
     bindparam,
     cast,
+    collate,
     exists,
     func,
     literal_column,
@@ -34,9 +35,9 @@ from sqlalchemy import (
     tuple_,
     union_all,
 )
-from sqlalchemy.dialects.postgresql import array
+from sqlalchemy.dialects.postgresql import TSQUERY, TSVECTOR, array
 
-from app.db.base import FOLDED_TEXT, ID_TEXT
+from app.db.base import FOLDED_TEXT, HUMAN_TEXT, ID_TEXT
 from app.statements.documents import Document, ToMany
 
 Comparator = Callable[[ColumnElement[Any], ColumnElement[Any]], ColumnElement[bool]]
@@ -65,11 +66,21 @@ def starts_with(key: ColumnElement[str], prefix: ColumnElement[str]) -> ColumnEl
     return and_(key >= prefix, key < prefix.concat(_LAST_CHARACTER))
 
 
+def has_word(vector: ColumnElement[str], typed_word: ColumnElement[str]) -> ColumnElement[bool]:
+    """Return the condition that one of the words in `vector`, which `spellings` returned, begins with a typed word."""
+    folded = collate(func.fold(typed_word), "pg_c_utf8")
+    letters = func.regexp_replace(folded, literal_column("'[[:punct:][:space:]]+'"), literal_column("''"), text("'g'"))
+    # null if nothing is left of the word, and then no row meets the condition
+    word = func.quote_literal(func.nullif(letters, literal_column("''")))
+    return vector.bool_op("@@")(cast(word.concat(literal_column("':*'")), TSQUERY))
+
+
 _LOOKUP_COMPARATORS: Mapping[str, Comparator] = {
     "gte": lambda key, value: key >= value,
     "lte": lambda key, value: key <= value,
     "lt": lambda key, value: key < value,
     "startswith": starts_with,
+    "words": has_word,
 }
 """Maps the suffix of a list parameter (`gte` in `date_created__gte`) to the function that builds the comparison."""
 
@@ -85,7 +96,7 @@ def _value_parameters(name: str, column: Column[Any], filters: Mapping[str, int]
     `filters` maps the name of each filter to the number of its values.
     """
     # the type includes the collation of the compared column, because PostgreSQL uses no index with another collation
-    value_type = sort_key(column).type
+    value_type = HUMAN_TEXT if isinstance(column.type, TSVECTOR) else sort_key(column).type
     return [bindparam(f"{name}_{index}", type_=value_type) for index in range(filters.get(name, 0))]
 
 
@@ -93,6 +104,8 @@ def filter_condition(
     table: Table, link_relations: Mapping[str, ToMany], name: str, value_count: int
 ) -> ColumnElement[bool]:
     """Return the condition that a row of `table` matches at least one value of the list parameter `name`.
+
+    With the suffix `__words`, the row must match all values, which are the words of a search text.
 
     The `value_count` values come from the bind parameters `{name}_0`, `{name}_1` and so on.
     """
@@ -102,7 +115,8 @@ def filter_condition(
     if sort_key(column) is not column:
         operands = [func.fold(value, type_=FOLDED_TEXT) for value in operands]
     if lookup:
-        return or_(*(_LOOKUP_COMPARATORS[lookup](sort_key(column), value) for value in operands))
+        combine = and_ if lookup == "words" else or_
+        return combine(*(_LOOKUP_COMPARATORS[lookup](sort_key(column), value) for value in operands))
     if column.table is table:
         return equals(sort_key(column), operands)
     return exists().where(link_relations[f"{field}s"].owner_column == table.c.unique_id, equals(column, operands))

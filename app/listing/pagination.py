@@ -1,10 +1,11 @@
 """Parameters that every list accepts."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails
 
-from app.fields.types import ACCEPT_INTEGRAL_FLOAT
+from app.fields.types import ACCEPT_INTEGRAL_FLOAT, BooleanParameter, IdentifierFilter, validation_error
 from app.listing.query import ListQuery
 
 DEFAULT_LIMIT = 100
@@ -18,6 +19,15 @@ CURSOR_PATTERN = "^[A-Za-z0-9_-]+$"
 
 The pattern is not enforced, because a value with other characters cannot be decrypted anyway.
 """
+
+
+class RecordParameters(BaseModel):
+    """Parameters of a request that reads a single record."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    fields: list[str] | None = None
+    """The fields to return. Subclasses say of which record (`FieldsOf`)."""
 
 
 class PageParameters(BaseModel):
@@ -49,17 +59,49 @@ class PageParameters(BaseModel):
         return False
 
 
+NON_FILTER_PARAMETERS = frozenset({"limit", "cursor", "count", "ordering", "search", "deleted", "fields"})
+"""Names of the parameters of record lists that are not filters."""
+
+
 class ListParameters(PageParameters):
-    """Parameters of a list of records: which page to return, and whether to count the records."""
+    """Parameters of a list of records: which page to return, and whether to count the records.
+
+    Subclasses add filters, an ordering and a search. Each filter is a list of values, named after a column. As in
+    Django, a suffix such as `__gte` selects a comparison other than equality (see `app.listing.keyset`).
+    """
 
     count: Literal["exact"] | None = None
     """Set this to `exact` to get the number of records in the list in the `X-Total-Count` header. For a filtered or
     searched list, a number up to 1,000 is exact, and a larger number is an estimate with two significant digits. The
     records that such a number depends on appear in the audit as counted. HEAD requests cannot use this parameter."""
 
+    ordering: Annotated[str | None, Field(pattern="^-?unique_id$")] = None
+    """The field to sort the list by. Records with equal values are sorted by `unique_id`. A leading `-` means
+    descending order. Records without a value come last in either order."""
+
+    unique_id: IdentifierFilter | None = None
+    """Records with one of these ids, at most 100. Ids of records that do not exist are ignored."""
+
+    fields: list[str] | None = None
+    """The fields to return. Subclasses say of which record (`FieldsOf`)."""
+    deleted: BooleanParameter | None = None
+    """`true` lists the deleted records instead, newest deletion first, each with its last state and the `version` to
+    send to `restore/`. Needs the scope that restoring needs. It cannot be combined with filters, `search` or
+    `ordering`."""
+
+    @model_validator(mode="after")
+    def _check_deleted(self) -> Self:
+        others = self.model_fields_set - {"limit", "cursor", "count", "fields", "deleted"}
+        if self.deleted and any(getattr(self, name) is not None for name in others):
+            message = "Cannot be combined with filters, search or ordering"
+            error = InitErrorDetails(type=validation_error("deleted_alone", message), loc=("deleted",), input=None)
+            raise ValidationError.from_exception_data(type(self).__name__, [error])
+        return self
+
     def to_query(self, phone_region: str) -> ListQuery:  # noqa: ARG002  # used by lists that have telephone numbers
         """Return the list query that these parameters ask for.
 
         `phone_region` is the region, such as `ZA`, of telephone numbers without a country code.
         """
-        return ListQuery()
+        filters = {name: value for name, value in self if name not in NON_FILTER_PARAMETERS and value is not None}
+        return ListQuery(filters, self.ordering, deleted=bool(self.deleted))

@@ -12,7 +12,10 @@ class ListQuery(NamedTuple):
     """
 
     filters: Mapping[str, Sequence[Any]] = {}
-    """Filter values by parameter name. For each name, a record has to match at least one of the values."""
+    """Filter values by parameter name. For each name, a record has to match at least one of the values.
+
+    For a name with the suffix `__words`, it has to match all of them.
+    """
     ordering: str | None = None
     """Name of the column to order by, preceded by `-` for descending order. None means the list's default order."""
     search: Sequence[Any] | None = None
@@ -21,10 +24,13 @@ class ListQuery(NamedTuple):
     The first interpretation that matches any record is used. None means that the request contains no search.
     """
 
+    deleted: bool = False
+    """Whether the list contains the deleted records, newest deletion first, instead of the existing ones."""
+
     @property
     def is_unfiltered(self) -> bool:
-        """Whether the query returns every record, ordered by `unique_id`."""
-        return not self.filters and self.ordering in {None, "unique_id"} and self.search is None
+        """Whether the query returns every existing record, ordered by `unique_id`."""
+        return not self.filters and self.ordering in {None, "unique_id"} and self.search is None and not self.deleted
 
 
 class Position(NamedTuple):

@@ -1,4 +1,4 @@
-from sqlalchemy import BigInteger, CheckConstraint, Column, DateTime, LargeBinary, Table, Uuid, func
+from sqlalchemy import BigInteger, CheckConstraint, Column, DateTime, Index, LargeBinary, Table, Uuid, func, text
 from sqlalchemy.dialects.postgresql import JSON
 
 from app.db.base import HUMAN_TEXT, ID_TEXT, Base
@@ -23,6 +23,7 @@ journal = Table(
     Column("erasure", JSON),
     CheckConstraint(f"action IN ({_ACTION_LIST_SQL})", name="action"),
     CheckConstraint("(record IS NULL) = (action IN ('deleted', 'erased'))", name="record"),
+    Index(None, "resource", "time", "unique_id", postgresql_where=text("action = 'deleted'")),
     info={"serving_rights": "SELECT, INSERT (resource, unique_id, version, action, actor, request_id, record)"},
 )
 """The journal: one entry for every change to a record, written in the transaction of the change. Triggers reject every
@@ -30,6 +31,7 @@ change to the table except inserts.
 
 `resource` is the name of the record's table. `record` is a snapshot of the record after the change, without null
 values. The primary key prevents the reuse of an id, because a new record with this id would need a second version 1.
+The index of deletions is for lists of deleted records.
 
 A trigger maintains a hash chain for each record. `hash` is the SHA-256 of two concatenated values: the `hash` of the
 record's previous entry, and the SHA-256 of the other columns of this entry (database function `journal_content`).

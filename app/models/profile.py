@@ -1,6 +1,7 @@
+from sqlalchemy import Index
 from sqlalchemy.orm import Mapped
 
-from app.db.base import Resource, text_column
+from app.db.base import Resource, folded_column, text_column
 
 
 class Profile(Resource):
@@ -11,3 +12,11 @@ class Profile(Resource):
     email: Mapped[str | None] = text_column(254)
     first_name: Mapped[str | None] = text_column(150)
     last_name: Mapped[str | None] = text_column(150)
+    email_folded: Mapped[str | None] = folded_column("email")
+    first_name_folded: Mapped[str | None] = folded_column("first_name")
+    last_name_folded: Mapped[str | None] = folded_column("last_name")
+
+
+_PROFILE_COLUMNS = Profile.__table__.c
+for _name in ("email_folded", "first_name_folded", "last_name_folded"):
+    Index(None, _PROFILE_COLUMNS[_name], _PROFILE_COLUMNS.unique_id)

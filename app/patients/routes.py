@@ -1,16 +1,14 @@
-"""The routes of patients, with three features that only patients have: search, break glass and access lists."""
-
-from fastapi import Request, Response
+"""The routes of patients, with two features that only patients have: break glass and access lists."""
 
 from app.api.audit import add_access_route
-from app.api.crud import add_crud_routes, list_resource
-from app.api.documentation import BREAK_GLASS, NEXT_CURSOR_HEADER, TOTAL_COUNT_HEADER, problem_responses
+from app.api.crud import add_crud_routes
+from app.api.documentation import BREAK_GLASS
 from app.api.history import add_history_routes
 from app.api.resource import ResourceApi
 from app.api.routing import make_router
 from app.audit.break_glass import break_glass
-from app.auth.scopes import Scope, requires
-from app.paths import SEARCH_SUFFIX, router_prefix
+from app.auth.scopes import Scope
+from app.paths import router_prefix
 from app.patients.schemas import Patient, PatientCreate, PatientParameters, PatientSearch, PatientUpdate
 from app.patients.service import PatientService
 from app.search.listing import PatientListing
@@ -49,6 +47,8 @@ resource = ResourceApi(
         },
     ],
     list_parameters=PatientParameters,
+    search_body=PatientSearch,
+    search_errors=[{"loc": ["body", "search"], "msg": "Must have at most 8 words", "type": "search_words"}],
     listing_class=PatientListing,
     reading_principal=break_glass,
     get_headers=[BREAK_GLASS],
@@ -65,33 +65,13 @@ resource = ResourceApi(
         "list": _LIST_DESCRIPTION,
         "create": "Create a patient, with its profile and its links to hospitals and doctors.",
         "update": _UPDATE_DESCRIPTION,
+        "search": "Find patients by parts of names, a date of birth, a mobile number, an e-mail address or an id, or "
+        "by the filters of `GET /patients/patients/`. The parameters are in the body, so that URLs and the logs of "
+        "proxies do not contain them.",
         "delete": "Delete a patient and all of its links. The profile of the patient is not deleted.",
     },
     write_scopes_sentence=_PROFILE_SCOPES,
 )
-
-
-# before the routes of records: its path is also that of a record with the id `search`
-@router.post(
-    f"/{SEARCH_SUFFIX}",
-    name="search_patients",
-    summary="Search for patients",
-    description="Find patients by parts of names, a date of birth, a mobile number, an e-mail address or an id, or by "
-    "the filters of `GET /patients/patients/`. The parameters are in the body, so that URLs and the logs of proxies do "
-    "not contain them.",
-    response_description="The matching patients, or a page of them.",
-    response_model=list[Patient],
-    openapi_extra=requires(Scope.PATIENTS_READ),
-    responses=problem_responses(
-        *(400, 413, 415, 422),
-        errors=[{"loc": ["body", "search"], "msg": "Must have at most 8 words", "type": "search_words"}],
-    )
-    | {200: {"headers": {**NEXT_CURSOR_HEADER, **TOTAL_COUNT_HEADER}}},
-)
-async def search_patients(request: Request, body: PatientSearch) -> Response:
-    """Return the patients that match the parameters in the body."""
-    return await list_resource(request, resource, body)
-
 
 add_crud_routes(router, resource)
 add_history_routes(router, resource)

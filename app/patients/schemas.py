@@ -1,9 +1,9 @@
 """Request and response bodies of patients, and the parameters that filter, search and sort their list."""
 
 from datetime import datetime, timedelta
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from typing_extensions import TypeAliasType
 
 from app import contract
@@ -15,10 +15,10 @@ from app.fields.schemas import (
     ReadOnlyTimestamp,
     Representation,
     RequestBody,
-    Schema,
+    SearchBody,
     UpdateBody,
-    tidy_json_schema,
 )
+from app.fields.selection import FieldsOf
 from app.fields.types import (
     DateOfBirth,
     DateParameter,
@@ -243,16 +243,13 @@ PatientOrdering = TypeAliasType(
 
 
 class PatientParameters(ListParameters):
-    """The parameters that select and sort the patients of a list. A patient must meet all conditions.
-
-    Each filter is named after a column. As in Django, a suffix such as `__gte` selects a comparison other than equality
-    (see `app.listing.keyset`).
-    """
+    """The parameters that select and sort the patients of a list. A patient must meet all conditions."""
 
     # the length is checked first, because the duration of the next check grows faster than the length of the text
     search: Annotated[str, Field(max_length=MAX_SEARCH_CHARACTERS), AfterValidator(_check_word_count)] | None = None
     """Words that describe a patient, in any order: names or parts of names, a date of birth, a mobile number, an e-mail
     address or a `unique_id`. The best matches come first. Without `limit`, the response contains the best 100."""
+    fields: Annotated[list[str] | None, FieldsOf(Patient)] = None
     ordering: PatientOrdering | None = None
     """The field to sort the list by. Patients with equal values are sorted by `unique_id`. A leading `-` means
     descending order. Patients without a value come last in either order."""
@@ -318,28 +315,18 @@ class PatientParameters(ListParameters):
 
         `phone_region` is the region, such as `ZA`, of telephone numbers without a country code.
         """
-        filters = {name: value for name, value in self if isinstance(value, list)}
+        query = super().to_query(phone_region)
+        filters = dict(query.filters)
         if numbers := filters.pop("patient_mobile_number", None):
             equivalents = {digits for number in numbers for digits in equivalent_numbers(number, phone_region)}
             filters["patient_mobile_digits"] = sorted(equivalents)
-        return ListQuery(filters, self.ordering, parse_search(self.search or "", phone_region) or None)
+        return query._replace(filters=filters, search=parse_search(self.search or "", phone_region) or None)
 
 
-def _tidy_search_json_schema(schema: dict[str, Any]) -> None:
-    """Tidy the JSON schema of `PatientSearch`, in place, and publish that a filter accepts a value without a list."""
-    for field in schema["properties"].values():
-        for branch in list(field.get("anyOf", ())):
-            if branch.get("type") == "array":
-                field["anyOf"].insert(0, branch["items"])
-    tidy_json_schema(schema)
-
-
-class PatientSearch(PatientParameters, Schema):
+class PatientSearch(PatientParameters, SearchBody):
     """The parameters of `GET /patients/patients/`, in the body so that no personal data appear in a URL.
 
     The value of a filter may be a list. A patient then needs to match only one of its values.
     """
-
-    model_config = ConfigDict(strict=True, hide_input_in_errors=True, json_schema_extra=_tidy_search_json_schema)
 
     example: ClassVar = {"search": "doe 1980-01-01", "limit": 20}

@@ -12,9 +12,15 @@ from app.models import Profile as ProfileRow
 from app.profiles.schemas import Profile
 from app.records.repository import Repository
 from app.statements.documents import Document
-from app.statements.hospital_scope import patient_in_scope
+from app.statements.hospital_scope import is_in_few_ids, patient_in_scope, scoped_ids_if_few
 from app.statements.journal_entries import AUTHOR_COLUMNS, author_parameters
 from app.statements.upserts import upsert
+
+_SELECT_PROFILE_IDS = (
+    select(Patient.__table__.c.profile_id)
+    .where(is_in_few_ids(Patient.__table__.c.unique_id), Patient.__table__.c.profile_id.is_not(None))
+    .distinct()
+)
 
 
 class ProfileRepository(Repository):
@@ -35,6 +41,16 @@ class ProfileRepository(Repository):
             return super().visibility_condition(restricted=restricted)
         patients = Patient.__table__.c
         return exists().where(patients.profile_id == cls.table.c.unique_id, patient_in_scope(patients.unique_id))
+
+    async def visible_ids_if_few(self) -> dict[str, Any] | None:
+        """Return the ids of all profiles that a restricted principal can see, for `hospital_scope.is_in_few_ids`.
+
+        Return None if its patients are too many (see `scoped_ids_if_few`), or if the principal is unrestricted.
+        """
+        patients = await scoped_ids_if_few(self.connection, self.principal) if self.restricted else None
+        if patients is None:
+            return None
+        return {"few": (await self.connection.execute(_SELECT_PROFILE_IDS, patients)).scalars().all()}
 
     @classmethod
     def was_visible(cls, _: ColumnElement[Any]) -> ColumnElement[bool]:

@@ -4,7 +4,7 @@ from app.api.resource import ResourceApi
 from app.api.routing import make_router
 from app.auth.scopes import Scope
 from app.paths import router_prefix
-from app.profiles.schemas import Profile, ProfileCreate, ProfileUpdate
+from app.profiles.schemas import Profile, ProfileCreate, ProfileParameters, ProfileSearch, ProfileUpdate
 from app.profiles.service import ProfileService
 
 router = make_router(router_prefix("profiles"), tag="profiles", audited=True)
@@ -21,6 +21,14 @@ resource = ResourceApi(
     body_errors=[
         {"loc": ["body", "email"], "msg": "Must be an e-mail address such as name@example.com", "type": "email"}
     ],
+    list_parameters=ProfileParameters,
+    search_body=ProfileSearch,
+    search_errors=[{"loc": ["body", "ordering"], "msg": "Input should be 'unique_id'", "type": "literal_error"}],
+    descriptions={
+        "list": "List all profiles in the order of their `unique_id`, or the profiles that match the parameters. With "
+        "`limit`, the response is one page of the list.\n\nServers and proxies may log URLs. To look for a person, use "
+        "`POST /profiles/profiles/search/`, which takes the parameters in its body."
+    },
 )
 add_crud_routes(router, resource)
 add_history_routes(router, resource)

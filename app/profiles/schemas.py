@@ -1,10 +1,14 @@
 """Request and response bodies of profiles, including the profile that is sent as a part of a patient."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar, Literal
+
+from typing_extensions import TypeAliasType
 
 from app import contract
-from app.fields.schemas import CreateBody, ReadOnly, Representation, RequestBody, UpdateBody
-from app.fields.types import Email, Identifier, Text, Timestamp
+from app.fields.schemas import CreateBody, ReadOnly, Representation, RequestBody, SearchBody, UpdateBody
+from app.fields.selection import FieldsOf
+from app.fields.types import Email, Identifier, OneOrMany, Text, Timestamp
+from app.listing.pagination import ListParameters
 from app.models import Profile as ProfileRow
 
 columns = ProfileRow.__table__.c
@@ -53,3 +57,38 @@ class ProfileUpsert(ProfileFields):
     """The id of the profile. It is required, because an e-mail address or a name does not identify a profile."""
     date_created: ReadOnly = None
     last_updated: ReadOnly = None
+
+
+ProfileOrdering = TypeAliasType(
+    "ProfileOrdering",
+    Literal["unique_id", "-unique_id", "email", "-email", "first_name", "-first_name", "last_name", "-last_name"],
+)
+"""The field that a list of profiles is sorted by, with a leading `-` for descending order."""
+
+
+class ProfileParameters(ListParameters):
+    """The parameters that select and sort the profiles of a list. A profile must meet all conditions."""
+
+    fields: Annotated[list[str] | None, FieldsOf(Profile)] = None
+    ordering: ProfileOrdering | None = None
+    """The field to sort the list by. Profiles with equal values are sorted by `unique_id`. A leading `-` means
+    descending order. Profiles without a value come last in either order."""
+    email: OneOrMany[Annotated[str, Email(columns.email)]] | None = None
+    """Profiles with this e-mail address. The whole value must match. Case is ignored."""
+    email__startswith: OneOrMany[Annotated[str, Text(columns.email)]] | None = None
+    """Profiles with an e-mail address that starts with this text. Case is ignored."""
+    first_name: OneOrMany[Annotated[str, Text(columns.first_name)]] | None = None
+    """Profiles with this first name. The whole value must match. Case and accents are ignored."""
+    last_name: OneOrMany[Annotated[str, Text(columns.last_name)]] | None = None
+    """Profiles with this last name. The whole value must match. Case and accents are ignored."""
+    last_name__startswith: OneOrMany[Annotated[str, Text(columns.last_name)]] | None = None
+    """Profiles with a last name that starts with this text. Case and accents are ignored."""
+
+
+class ProfileSearch(ProfileParameters, SearchBody):
+    """The parameters of `GET /profiles/profiles/`, in the body so that no personal data appear in a URL.
+
+    The value of a filter may be a list. A profile then needs to match only one of its values.
+    """
+
+    example: ClassVar = {"email": "user@example.com", "limit": 20}

@@ -77,6 +77,15 @@ def parse_search(text: str, region: str | None = None) -> list[ParsedQuery]:
     return [*readings, _parse_terms(text, region)] if tokens else []
 
 
+def parse_words(text: str) -> list[str]:
+    """Return the words of a search text in which everything is a part of a name. Blank text has no words.
+
+    If the text has only punctuation, return an empty word, which no name contains.
+    """
+    tokens = _normalize(text).split()
+    return [word for token in tokens for word in _split_words(token)] or [""] * bool(tokens)
+
+
 def _parse_terms(text: str, region: str | None) -> ParsedQuery:
     emails, text = _extract(_EMAIL_PATTERN, text.replace("mailto:", " "))
     birth_dates: list[date | None] = []

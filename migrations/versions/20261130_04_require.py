@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "20261130_04"
-down_revision = "20261129_05"
+down_revision = "20261130_03"
 
 REQUIRE = """
 CREATE FUNCTION require(condition boolean) RETURNS boolean LANGUAGE plpgsql AS $$

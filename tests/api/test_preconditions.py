@@ -271,7 +271,7 @@ async def test_cors_allows_condition_headers(database_url: str) -> None:
         assert set(preflight.headers["Access-Control-Allow-Headers"].split(", ")) >= asked
         response = await client.get("/livez")
         exposed = response.headers["Access-Control-Expose-Headers"].split(", ")
-        assert set(exposed) >= {"ETag", "Idempotency-Replayed", "Location"}
+        assert set(exposed) >= {"ETag", "Idempotency-Replayed", "Location", "Same-Name-As"}
 
 
 async def test_condition_is_checked_under_the_lock(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:

@@ -144,8 +144,10 @@ def test_every_read_route_has_a_description() -> None:
         (method, route) for method, route in disclosures.READ_DESCRIPTIONS if method not in {"RUN", COUNT_METHOD}
     }
     assert described_routes == reads
-    # counts reveal patients only for lists that can be filtered
+    # counts reveal records only for lists that can be filtered
     assert {route for method, route in disclosures.READ_DESCRIPTIONS if method == COUNT_METHOD} == {
         PATIENTS,
         f"{PATIENTS}search/",
+        PROFILES,
+        f"{PROFILES}search/",
     }

@@ -31,10 +31,15 @@ class FieldLocations:
     response: type[BaseModel]
     create: type[BaseModel]
     update: type[BaseModel]
-    internal: frozenset[str] = frozenset({"version"})
+    unpublished: frozenset[str] = frozenset({"version"})
     """Columns that no client sees. Add a column here only if it is not meant to be a field."""
     relations: Mapping[str, str] = field(default_factory=dict)
     """Response fields that are not columns, and the request field with which a client sets each."""
+
+    @property
+    def internal(self) -> frozenset[str]:
+        """The unpublished columns, and those that PostgreSQL computes."""
+        return self.unpublished | {column.name for column in self.row_class.__table__.columns if column.computed}
 
 
 FIELD_LOCATIONS = {
@@ -43,9 +48,7 @@ FIELD_LOCATIONS = {
         Patient,
         PatientCreate,
         PatientUpdate,
-        frozenset(
-            {"version", "profile_id", *(column.name for column in PatientRow.__table__.columns if column.computed)}
-        ),
+        frozenset({"version", "profile_id"}),
         {"patient_profile": "patient_profile", "patient_hospital": "hospital_ids", "patient_doctor": "doctor_ids"},
     ),
     "profiles": FieldLocations(ProfileRow, Profile, ProfileCreate, ProfileUpdate),

@@ -71,6 +71,7 @@ RECORD_NAMES = {name for seen in RELATIONS_BY_PRINCIPAL.values() for name in see
 COLLECTION_ROUTES = {
     "list_patients",
     "search_patients",
+    "search_profiles",
     "create_patient",
     "list_profiles",
     "create_profile",

@@ -31,7 +31,7 @@ async def test_history_pages_of_hidden_and_absent_records_are_identical(
 @pytest.mark.usefixtures("deleted_records")
 @pytest.mark.parametrize("principal", PRINCIPAL_NAMES)
 async def test_lists_and_creation_reveal_no_hidden_record(scoped_clients: ScopedClients, principal: str) -> None:
-    """Lists have exactly the visible records, and a principal that may not choose ids gets the same 403 for all."""
+    """Lists, also of deleted records, have the visible ones; who may not choose ids gets the same 403 for all ids."""
     client: httpx.AsyncClient = getattr(scoped_clients, principal)
     for resource, prefix in ID_PREFIXES.items():
         seen = [
@@ -44,6 +44,19 @@ async def test_lists_and_creation_reveal_no_hidden_record(scoped_clients: Scoped
             page = await client.get(f"{resource}?limit={number}")
             assert [record["unique_id"] for record in page.json()] == seen[:number]
             assert ("next" in page.links) == (number < len(seen))
+        everyone = {"unique_id": [f"{prefix}-{name}" for name in (*RECORD_NAMES, "never")], "ordering": "-unique_id"}
+        assert [record["unique_id"] for record in (await client.get(resource, params=everyone)).json()] == seen[::-1]
+        if resource == PROFILES:
+            filters = {"email__startswith": [f"{name}@" for name in RECORD_NAMES], "ordering": "-email"}
+            found = await client.post(f"{PROFILES}search/", json=filters)
+            named = [each for each in seen[::-1] if each != "prof-free"]
+            assert [record["unique_id"] for record in found.json()] == named
+        deleted = {
+            f"{prefix}-{name}" for name, how in RELATIONS_BY_PRINCIPAL[resource][principal].items() if how == "deleted"
+        }
+        hidden = await client.get(f"{resource}?deleted=true&count=exact")
+        assert {record["unique_id"] for record in hidden.json()} == deleted
+        assert hidden.headers["X-Total-Count"] == str(len(deleted))
         if principal != "free":
             attempts = [
                 comparable_response(

@@ -1,7 +1,13 @@
-"""Records of each resource, and the ids in a list."""
+"""Records of each resource, the ids in a list, and the plan by which PostgreSQL reads a page."""
+
+from typing import Any
 
 import asyncpg
 import httpx
+
+from app.main import create_app
+from app.settings import Settings
+from tests.support import recorded_statements
 
 PATIENTS = "/patients/patients/"
 LIST_PATHS = [PATIENTS, "/profiles/profiles/", "/hospitals/hospitals/", "/doctors/doctors/"]
@@ -24,3 +30,19 @@ def listed_ids(response: httpx.Response) -> list[str]:
     assert response.status_code == 200, response.text
     assert response.headers["content-type"] == "application/json"
     return [record["unique_id"] for record in response.json()]
+
+
+async def explain_page(database_url: str, connection: asyncpg.Connection, method: str, url: str, **options: Any) -> str:
+    """Return the plan by which PostgreSQL finds the records of the page that a request asks for."""
+    app = create_app(Settings.model_validate({"database_url": database_url, "auth": "off"}))
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://patients.test") as client,
+    ):
+        with recorded_statements() as sent:
+            response = await client.request(method, url, **options)
+        assert response.status_code == 200, response.text
+    ((statement, parameters),) = [each for each in sent if "found AS" in each.text]
+    await connection.execute("SET plan_cache_mode = force_custom_plan")
+    plan = "\n".join(line for (line,) in await connection.fetch(f"EXPLAIN {statement}", *parameters))
+    return plan.partition("CTE found")[2].partition("CTE page")[0]

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
+from app.listing.pagination import NON_FILTER_PARAMETERS
 from app.main import create_app
 from app.patients.schemas import PatientParameters
 from app.settings import Settings
@@ -19,6 +20,7 @@ PATIENTS = "/patients/patients/"
 SEARCH = f"{PATIENTS}search/"
 
 MATCHING_VALUES = {
+    "unique_id": ["one"],
     "hospital_id": ["hos456"],
     "doctor_id": ["doc123"],
     "profile_id": ["prof123"],
@@ -45,6 +47,7 @@ MATCHING_VALUES = {
 }
 """Values of each filter that match the patient."""
 NON_MATCHING_VALUES = {
+    "unique_id": "nobodys",
     "hospital_id": "hos789",
     "doctor_id": "doc456",
     "profile_id": "nobodys",
@@ -62,6 +65,7 @@ NON_MATCHING_VALUES = {
 }
 """A value of each filter that does not match; for the other text filters, the test cuts off a matching text."""
 INVALID_PARAMETERS = {
+    "unique_id": "pat 1",
     "hospital_id": "hos 1",
     "patient_town": " ",
     "patient_last_name": "x" * 200,
@@ -82,8 +86,7 @@ INVALID_PARAMETERS = {
 
 def test_every_filter_has_matching_values() -> None:
     """No filter is missing in `MATCHING_VALUES`, so that the tests below cover all of them."""
-    others = {"search", "ordering", "limit", "cursor", "count"}
-    assert MATCHING_VALUES.keys() == PatientParameters.model_fields.keys() - others
+    assert MATCHING_VALUES.keys() == PatientParameters.model_fields.keys() - NON_FILTER_PARAMETERS
 
 
 @pytest.mark.usefixtures("hospitals_and_doctors")
@@ -132,7 +135,7 @@ async def test_invalid_filter_values_are_422(client: httpx.AsyncClient, name: st
 
 
 async def test_search_bodies_of_wrong_types_are_422(client: httpx.AsyncClient) -> None:
-    """A search body with values of a wrong type or number, or with parameters in the query, is a 422."""
+    """A search body of wrong types, or with parameters in the query, is a 422, which repeats no name of a person."""
     bodies: list[Any] = [
         {"limit": "5"},
         {"patient_town": 5},
@@ -152,6 +155,11 @@ async def test_search_bodies_of_wrong_types_are_422(client: httpx.AsyncClient) -
         ["query", "patient_last_name"],
         ["query", "limit"],
     ]
+    mistaken = await client.post(f"{SEARCH}?Nandi%20Dube=1", json={})
+    twice = await client.get(f"{PATIENTS}?Nandi%20Dube=1&Nandi%20Dube=2")
+    for response in (mistaken, twice):
+        assert response.status_code == 422
+        assert "Nandi" not in response.text
 
 
 async def test_orderings_ignore_case_and_accents_with_nulls_last(client: httpx.AsyncClient) -> None:

@@ -182,7 +182,7 @@ async def test_invalid_list_parameters_are_422(client: httpx.AsyncClient, path: 
     twice = await client.get(f"{path}?limit=1&limit=2&count=exact&count=exact")
     assert twice.status_code == 422
     assert [error["loc"] for error in twice.json()["errors"]] == [["query", "limit"], ["query", "count"]]
-    for name in ("page", "offset", "Limit", "limit[]", "", "unique_id", "q"):
+    for name in ("page", "offset", "Limit", "limit[]", "", "id", "q"):
         response = await client.get(path, params={name: "1", "limit": "0"})
         assert response.status_code == 422
         assert len(response.json()["errors"]) == 2
@@ -203,6 +203,20 @@ async def test_tampered_cursors_are_422(client: httpx.AsyncClient, connection: a
     ]
     responses = {value: (await client.get(PATIENTS, params={"cursor": value})).status_code for value in tampered}
     assert responses == dict.fromkeys(tampered, 422)
+
+
+@pytest.mark.parametrize("path", LIST_PATHS)
+async def test_up_to_100_records_can_be_listed_by_id(
+    client: httpx.AsyncClient, connection: asyncpg.Connection, path: str
+) -> None:
+    """`unique_id` lists up to 100 records by their ids, and one more is a 422."""
+    expected = await insert_records(connection, 101)
+    assert listed_ids(await client.get(path, params={"unique_id": expected[:100]})) == expected[:100]
+    pages = await walk_pages(client, f"{path}?limit=2&unique_id={'&unique_id='.join(expected[7:10])}")
+    assert pages == [expected[7:9], expected[9:10]]
+    refused = await client.get(path, params={"unique_id": expected})
+    assert refused.status_code == 422
+    assert [error["loc"] for error in refused.json()["errors"]] == [["query", "unique_id"]]
 
 
 @asynccontextmanager

@@ -133,8 +133,8 @@ async def test_export_takes_the_filters_of_the_list(database_url: str, client: h
     }.items():
         refused = await run_cli_on(database_url, "export", "--filter", wrong)
         assert (refused.returncode, refused.stdout, refused.stderr) == (1, "", message)
-    other = await run_cli_on(database_url, "export", "--resource", "hospitals", "--filter", "hospital_name=x")
-    assert other.stderr == f"--filter hospital_name: {unknown}; /docs lists all of them\n"
+    other = await run_cli_on(database_url, "export", "--resource", "hospitals", "--filter", "patient_town=x")
+    assert other.stderr == f"--filter patient_town: {unknown}; /docs lists all of them\n"
 
 
 async def test_export_is_a_snapshot(database_url: str, client: httpx.AsyncClient) -> None:

@@ -1,0 +1,138 @@
+"""The list of deleted records, newest deletion first, from the journal: each in its last state before the deletion."""
+
+from dataclasses import replace
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    DateTime,
+    Select,
+    bindparam,
+    column,
+    func,
+    literal_column,
+    select,
+    true,
+    tuple_,
+)
+
+from app.db.base import ID_TEXT, non_generated_columns
+from app.fields.schemas import deleted_representation
+from app.listing.counting import RecordCount
+from app.listing.keyset import LIMIT_PARAMETER
+from app.listing.listing import Listing, ListShape
+from app.listing.query import KeysetRow, ListQuery, Position
+from app.models import journal
+from app.records.repository import Repository
+from app.statements.documents import Document, ToMany
+from app.statements.journal_entries import ENTRY_COLUMNS
+
+
+class DeletedListing(Listing):
+    """The deleted records of one resource that the principal could see until they were deleted.
+
+    Restored and erased records are not in the list.
+    """
+
+    async def page(self, _: ListQuery, after: Position | None, limit: int) -> list[KeysetRow]:
+        """Return up to `limit` deleted records, newest deletion first, starting after the position `after`."""
+        position = after and after._replace(key=datetime.fromisoformat(after.key))
+        statement = _page_statement(self._unfiltered_shape, is_continuation=after is not None)
+        return await self.fetch_rows(statement, {}, position, limit)
+
+    async def count(self, _: ListQuery) -> RecordCount:
+        """Return the number of deleted records that the principal could see."""
+        return RecordCount(await self.fetch_count(_count_statement(self._unfiltered_shape), {}))
+
+
+def _deletions(list_shape: ListShape) -> Select[Any]:
+    """Return a statement that selects the newest entries of deleted records, with the last snapshot of each.
+
+    A partial index contains the deletions of each resource in the order of their times. `OFFSET` and `LIMIT` make
+    PostgreSQL look up the other entries of each record. Otherwise, it would read the whole journal if there are many.
+    """
+    deletion, later = journal.alias("deletion"), journal.alias("later")
+    has_later_entry = (
+        select(literal_column("1"))
+        .select_from(later)
+        .where(
+            later.c.resource == deletion.c.resource,
+            later.c.unique_id == deletion.c.unique_id,
+            later.c.version > deletion.c.version,
+        )
+        .offset(literal_column("0"))
+        .exists()
+    )
+    last = (
+        select(journal.c.version, journal.c.record)
+        .where(
+            journal.c.resource == deletion.c.resource,
+            journal.c.unique_id == deletion.c.unique_id,
+            journal.c.version == deletion.c.version - literal_column("1"),
+        )
+        .limit(literal_column("1"))
+        .lateral("last")
+    )
+    conditions: list[ColumnElement[bool]] = [
+        deletion.c.resource == literal_column(f"'{list_shape.repository_class.table.name}'"),
+        deletion.c.action == literal_column("'deleted'"),
+        ~has_later_entry,
+    ]
+    if list_shape.restricted:
+        conditions.append(list_shape.repository_class.was_visible(last.c.record))
+    return (
+        select(deletion.c.time.label("date_deleted"), deletion.c.unique_id, last.c.version, last.c.record)
+        .select_from(deletion.join(last, true()))
+        .where(*conditions)
+    )
+
+
+@cache
+def _count_statement(list_shape: ListShape) -> Select[Any]:
+    return select(func.count()).select_from(_deletions(list_shape).subquery())
+
+
+@cache
+def _page_statement(list_shape: ListShape, *, is_continuation: bool) -> Select[Any]:
+    rows = _deletions(list_shape)
+    deletion_time, unique_id, *_ = rows.selected_columns
+    if is_continuation:
+        after = bindparam("after_key", type_=DateTime(timezone=True)), bindparam("after_id", type_=ID_TEXT)
+        rows = rows.where(tuple_(deletion_time, unique_id) < tuple_(*after))
+    found = rows.order_by(deletion_time.desc(), unique_id.desc()).limit(LIMIT_PARAMETER).cte("found")
+    documents = _select_documents(list_shape.repository_class, found).subquery("of_page")
+    document_id, json_text = documents.c
+    return (
+        select(literal_column("0"), found.c.date_deleted, found.c.unique_id, json_text)
+        .join(documents, document_id == found.c.unique_id)
+        .order_by(found.c.date_deleted.desc(), found.c.unique_id.desc())
+    )
+
+
+def _select_documents(repository_class: type[Repository], found: CTE) -> Select[str, str]:
+    """Return a statement that builds the documents of deleted records from their last snapshots."""
+    table, document = repository_class.table, repository_class.document
+    names = [each for each in non_generated_columns(table) if each.name not in ENTRY_COLUMNS]
+    populated = func.json_populate_record(literal_column(f"NULL::{table.name}"), found.c.record)
+    state = populated.table_valued(*(column(each.name, each.type) for each in names), name="state")
+    page = (
+        select(found.c.unique_id, found.c.version, found.c.date_deleted, *state.c)
+        .select_from(found.join(state, true()))
+        .cte("page")
+    )
+    relations = {
+        relation: _last_links(relation, name, found) for name, relation in repository_class.link_relations.items()
+    }
+    deleted = Document(deleted_representation(document.schema), table, **document.relations)
+    return deleted.replace_relations(relations).select_page(page)
+
+
+def _last_links(relation: ToMany, name: str, found: CTE) -> ToMany:
+    """Return the relation with the links that the snapshots in `found` contain under `name`, such as `hospital_ids`."""
+    target_id = func.json_array_elements_text(found.c.record.op("->")(name)).table_valued("value", name="link")
+    owner, target = relation.owner_column.name, relation.target_column.name
+    links = select(found.c.unique_id.label(owner), target_id.c.value.label(target))
+    return replace(relation, pending_links=links.select_from(found.join(target_id, true())).cte(f"last_{name}"))

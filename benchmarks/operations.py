@@ -12,7 +12,8 @@ from benchmarks.database import SELECT_PATIENT_IDS, fetch_ids
 from benchmarks.register import generate_patients
 
 PATIENTS_PATH = "/patients/patients/"
-OPERATION_NAMES = ("get one", "page of 50", "whole list", "create", "update")
+OPERATION_NAMES = ("get one", "different pages of 50", "page of 50", "whole list", "create", "update")
+PAGE_SIZE = 50
 MAX_DISTINCT_REQUESTS = 5_000
 """The number of distinct paths and bodies of an operation."""
 
@@ -38,7 +39,7 @@ class Operation:
     @property
     def is_list(self) -> bool:
         """Whether the response is a list of patients."""
-        return self.method == "GET" and len(self.paths) == 1
+        return (self.method == "GET" and "?" in self.paths[0]) or self == WHOLE_LIST
 
     def write_files(self, directory: Path) -> RequestFiles:
         """Write the requests for wrk."""
@@ -53,8 +54,11 @@ WHOLE_LIST = Operation("whole list", "GET", [PATIENTS_PATH])
 """Requested once at a time and never concurrently, because the former service's memory would not suffice."""
 
 
-def operations_on(url: str, hospitals: Sequence[str] | None) -> list[Operation]:
-    """Return all operations on patients of these hospitals, or on all; reads come first, on the unchanged register."""
+def operations_on(url: str, hospitals: Sequence[str] | None, different_pages: Sequence[str] = ()) -> list[Operation]:
+    """Return all operations on patients of these hospitals, or on all; reads come first, on the unchanged register.
+
+    `different_pages` are the paths that `page_paths` returns. Without them, there is no operation for different pages.
+    """
     patient_ids = fetch_ids(url, SELECT_PATIENT_IDS, hospitals)
     all_hospital_ids = fetch_ids(url, "SELECT unique_id FROM hospitals ORDER BY unique_id")
     doctor_ids = fetch_ids(url, "SELECT unique_id FROM doctors ORDER BY unique_id")
@@ -66,7 +70,8 @@ def operations_on(url: str, hospitals: Sequence[str] | None) -> list[Operation]:
     body_generator = _BodyGenerator(hospitals or all_hospital_ids, doctor_ids)
     return [
         Operation("get one", "GET", paths),
-        Operation("page of 50", "GET", [f"{PATIENTS_PATH}?limit=50"]),
+        *([Operation("different pages of 50", "GET", different_pages)] if different_pages else []),
+        Operation("page of 50", "GET", [f"{PATIENTS_PATH}?limit={PAGE_SIZE}"]),
         WHOLE_LIST,
         Operation("create", "POST", [PATIENTS_PATH], body_generator.create_bodies(random)),
         Operation("update", "PUT", paths, body_generator.update_bodies(random)),

@@ -13,6 +13,7 @@ from benchmarks import command, database, equality, report
 from benchmarks.command import print_progress
 from benchmarks.measurement import Meter, Sample, require_wrk
 from benchmarks.operations import OPERATION_NAMES, WHOLE_LIST, Operation, operations_on
+from benchmarks.pages import page_paths
 from benchmarks.report import Series
 from benchmarks.sides import SIDES, SideServer, other_version_side, running_sides
 
@@ -77,14 +78,18 @@ def _run_benchmark(arguments: argparse.Namespace) -> None:
         operations_by_side = {
             run.side.name: [
                 operation
-                for operation in operations_on(database_server.url, run.side.hospitals)
+                for operation in operations_on(
+                    database_server.url, run.side.hospitals, page_paths(database_server.url, run)
+                )
                 if operation.name in arguments.operations
             ]
             for run in servers
         }
         for other in servers[1:]:
             print_progress(f"comparing the responses of {other.side.name} with those of {servers[0].side.name}")
-            equality.check(servers[0], other, operations_by_side[other.side.name])
+            equality.check(
+                servers[0], other, operations_by_side[servers[0].side.name], operations_by_side[other.side.name]
+            )
         all_series = list(
             _SideBenchmark(servers, database_server, arguments).measure(operations_by_side, Path(scratch))
         )

@@ -39,6 +39,8 @@ class Side:
     make_headers: HeadersFactory = lambda _: {}
     hospitals: Sequence[str] | None = None
     """If set, the side shows only patients of these hospitals, and only they are requested, so its lists differ."""
+    has_pages_by_id: bool = False
+    """Whether a page is requested by the id after which it begins, instead of a cursor."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +132,8 @@ SIDES = {
         _authenticated_side("limited to ten", [f"hos{n:03}" for n in range(1, 11)], audit_reads="false"),
         _authenticated_side("limited, audited", ["hos001"], audit_reads="true"),
         Side("pgbouncer", _PGBOUNCER_COMMAND, {"PATIENTS_AUTH": "off"}),
-        Side("django", _DJANGO_COMMAND),
-        Side("limit", _LIMIT_COMMAND),
+        Side("django", _DJANGO_COMMAND, has_pages_by_id=True),
+        Side("limit", _LIMIT_COMMAND, has_pages_by_id=True),
     )
 }
 

@@ -71,7 +71,7 @@ async def test_all_sides_show_the_register_alike(
     everyone = (await client.get(PATIENTS)).json()
     assert len(everyone) == 21
     patients = json.dumps(everyone)
-    assert await fetch(connection, statements.select_page(100)) == patients
+    assert await fetch(connection, statements.select_page(100), "") == patients
     if importlib.util.find_spec("rest_framework") is not None:
         shown = await asyncio.to_thread(
             subprocess.run,

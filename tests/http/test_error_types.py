@@ -54,6 +54,7 @@ SILENT_NODES = {
     "function-before",
     "function-plain",
     "function-wrap",
+    "lax-or-strict",
     "model-fields",
     "nullable",
 }

@@ -29,6 +29,7 @@ from tests.processes import (
 from tests.support import ServiceProcess, eventually
 
 HOSPITALS = "/hospitals/hospitals/"
+DOCTORS = "/doctors/doctors/"
 HOSPITAL_ROUTE = "/hospitals/hospitals/{unique_id}/"
 PATIENTS = "/patients/patients/"
 Serve = Callable[..., ServiceProcess]
@@ -155,16 +156,16 @@ async def test_failed_and_cancelled_statements_are_timed_too(
     client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
     """A lock timeout counts as time of the statement, and its connection is no longer in use afterwards."""
-    await client.post(HOSPITALS, json={"unique_id": "hos1", "hospital_name": "General"})
+    await client.post(DOCTORS, json={"unique_id": "doc1", "doctor_first_name": "General"})
     before = Metrics((await client.get("/metrics")).text)
     async with connection.transaction():
-        await connection.execute("SELECT FROM hospitals FOR UPDATE")
-        response = await client.put(f"{HOSPITALS}hos1/", json={"hospital_name": "New"})
+        await connection.execute("SELECT FROM doctors FOR UPDATE")
+        response = await client.put(f"{DOCTORS}doc1/", json={"doctor_first_name": "New"})
     assert response.status_code == 503
     after = Metrics((await client.get("/metrics")).text)
     spent = {
-        name: after.value(name, operation="SELECT", table="hospitals")
-        - before.value(name, operation="SELECT", table="hospitals")
+        name: after.value(name, operation="SELECT", table="doctors")
+        - before.value(name, operation="SELECT", table="doctors")
         for name in ("database_statement_duration_seconds_sum", "database_statement_duration_seconds_count")
     }
     assert spent["database_statement_duration_seconds_count"] == 1
@@ -174,9 +175,9 @@ async def test_failed_and_cancelled_statements_are_timed_too(
 
 async def test_statement_metrics_are_labelled_by_operation_and_table(client: httpx.AsyncClient) -> None:
     """Each statement is counted once by operation and table, including the commit."""
-    names = {("INSERT", "hospitals"): 1, ("COMMIT", ""): 1}
+    names = {("INSERT", "doctors"): 1, ("COMMIT", ""): 1}
     before = Metrics((await client.get("/metrics")).text)
-    assert (await client.post(HOSPITALS, json={"hospital_name": "General"})).status_code == 201
+    assert (await client.post(DOCTORS, json={"doctor_first_name": "General"})).status_code == 201
     after = Metrics((await client.get("/metrics")).text)
     name = "database_statement_duration_seconds_count"
     changed = {

@@ -29,7 +29,7 @@ async def test_a_slow_statement_is_logged_without_its_values(
                 headers = {"X-Request-ID": f"slow-{number}"}
                 request = asyncio.create_task(client.put(f"{PATIENTS}M4rker/", json=change, headers=headers))
                 await wait_until_blocked(connection)
-                await connection.execute("SELECT pg_sleep(0.3)")
+                await connection.execute("SELECT pg_sleep(0.5)")
             assert (await request).status_code == 200
 
     def slow() -> list[dict[str, Any]]:

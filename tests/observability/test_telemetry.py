@@ -15,6 +15,7 @@ from tests.observability.support import Collector, ReceivedSpan, collector
 from tests.support import ServiceProcess, eventually
 
 HOSPITALS = "/hospitals/hospitals/"
+DOCTORS = "/doctors/doctors/"
 HOSPITAL_ROUTE = "/hospitals/hospitals/{unique_id}/"
 TRACE_ID, PARENT_SPAN_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 TRACEPARENT = f"00-{TRACE_ID}-{PARENT_SPAN_ID}-01"
@@ -42,25 +43,25 @@ async def test_a_request_is_a_trace_with_its_statements(serve: Serve, database_u
     """A request continues the caller's trace with a span per statement and commit, and its log line names it."""
     served = serve(DATABASE_URL=database_url, **collector.environment())
     async with httpx.AsyncClient(base_url=served.url, headers={"traceparent": TRACEPARENT}) as client:
-        body = {"unique_id": "hos1", "hospital_name": "General"}
-        assert (await client.post(HOSPITALS, json=body)).status_code == 201
+        body = {"unique_id": "doc1", "doctor_first_name": "General"}
+        assert (await client.post(DOCTORS, json=body)).status_code == 201
     await asyncio.to_thread(stop, served)
     spans = spans_of_trace(collector, TRACE_ID)
     (request,) = [sent for sent in spans if sent.span.kind == SERVER_SPAN_KIND]
-    assert request.span.name == f"POST {HOSPITALS}"
+    assert request.span.name == f"POST {DOCTORS}"
     assert request.span.parent_span_id.hex() == PARENT_SPAN_ID
     assert request.attributes == {
         "http.request.method": "POST",
         "http.response.status_code": 201,
-        "http.route": HOSPITALS,
+        "http.route": DOCTORS,
         "network.protocol.version": "1.1",
-        "url.path": HOSPITALS,
+        "url.path": DOCTORS,
         "url.scheme": "http",
     }
     statements = sorted(
         (sent for sent in spans if sent is not request), key=lambda sent: sent.span.start_time_unix_nano
     )
-    assert [sent.span.name for sent in statements] == ["INSERT hospitals", "COMMIT"]
+    assert [sent.span.name for sent in statements] == ["INSERT doctors", "COMMIT"]
     for sent in statements:
         assert sent.span.kind == CLIENT_SPAN_KIND
         assert sent.span.parent_span_id == request.span.span_id
@@ -68,8 +69,8 @@ async def test_a_request_is_a_trace_with_its_statements(serve: Serve, database_u
     assert statements[0].attributes == {
         "db.system.name": "postgresql",
         "db.operation.name": "INSERT",
-        "db.collection.name": "hospitals",
-        "db.query.summary": "INSERT hospitals",
+        "db.collection.name": "doctors",
+        "db.query.summary": "INSERT doctors",
     }
     (line,) = [line for line in served.log_entries() if line["event"] == "request"]
     assert line["trace_id"] == TRACE_ID

@@ -10,12 +10,14 @@ from benchmarks.peers.drf.serializers import PatientSerializer
 
 
 class ArrayPagination(LimitOffsetPagination):
-    """Returns the first records as a bare array, without the framework's count, which would cost another query."""
+    """Returns records, from the first or after an id, without the framework's count, which would cost another query."""
 
     default_limit = None
 
     def paginate_queryset(self, queryset: QuerySet, request: Request, view: object = None) -> list[Patient] | None:  # noqa: ARG002
         limit = self.get_limit(request)
+        if (after := request.query_params.get("after")) is not None:
+            queryset = queryset.filter(unique_id__gt=after)
         return None if limit is None else list(queryset[:limit])
 
     def get_paginated_response(self, data: object) -> Response:

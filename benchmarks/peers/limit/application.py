@@ -17,6 +17,7 @@ Send = Callable[[Message], Awaitable[None]]
 POOL_SIZE = 4
 PATIENTS_PATH = "/patients/patients/"
 LIMIT_PARAMETER = b"limit="
+AFTER_PARAMETER = "&after="
 JSON_HEADER = (b"content-type", b"application/json")
 RAW_COPY_OPTIONS = {"format": "csv", "delimiter": "\x02", "quote": "\x01"}
 """COPY options that leave JSON unchanged: JSON escapes control characters, so these do not occur in it."""
@@ -40,8 +41,8 @@ async def application(scope: Message, receive: Receive, send: Send) -> None:
             send, 201, await _pool.fetchval(statements.INSERT_PATIENT, new_identifier("pat"), await _read_body(receive))
         )
     elif scope["query_string"].startswith(LIMIT_PARAMETER):
-        limit = int(scope["query_string"][len(LIMIT_PARAMETER) :])
-        await _send_response(send, 200, await _pool.fetchval(statements.select_page(limit)))
+        limit, _, after = scope["query_string"][len(LIMIT_PARAMETER) :].decode().partition(AFTER_PARAMETER)
+        await _send_response(send, 200, await _pool.fetchval(statements.select_page(int(limit)), after))
     else:
         await _stream_all(send)
 

@@ -65,10 +65,10 @@ def _select_documents(source: str, link_condition: str = "") -> str:
 
 
 def select_page(limit: int) -> str:
-    """Select the first patients as one array. The limit is a literal in the statement, so that it is planned better."""
+    """Select the first patients after the id $1 as one array. The limit is a literal, so that it is planned better."""
     documents = _select_documents("page", "WHERE l.patient_id IN (SELECT unique_id FROM page)")
     return f"""
-        WITH page AS (SELECT * FROM patients ORDER BY unique_id LIMIT {limit})
+        WITH page AS (SELECT * FROM patients WHERE unique_id > $1 ORDER BY unique_id LIMIT {limit})
         SELECT '[' || coalesce(string_agg(document, ',' ORDER BY unique_id), '') || ']' FROM ({documents})
         """
 

@@ -21,8 +21,6 @@ KEY_PREFIX = "papi_"
 
 PRINCIPAL_PREFIX = "key:"
 """Prefix of the principal name of an API key. The rest of the principal name is the name of the key."""
-NAME_PATTERN = re.compile(r"(?=.{1,64}$)[A-Za-z0-9](?: ?[A-Za-z0-9._@-])*")
-"""Pattern of valid key names. Leading, trailing and repeated spaces are not allowed, because people overlook them."""
 KEY_CREATION_LOCK_KEY = 0x6B657973
 """Key of the PostgreSQL advisory lock that serialises the creation of API keys. The number is arbitrary (the word
 "keys" in ASCII), but must be the same in all versions of the service."""

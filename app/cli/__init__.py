@@ -1,6 +1,10 @@
-"""The command `patients-api`. Each subcommand has its own module, which is imported only when the subcommand runs."""
+"""The command `patients-api`. Each subcommand has its own module, which is imported only when the subcommand runs.
+
+Its arguments are in `app.cli.commands`, and are parsed before.
+"""
 
 import argparse
+import gc
 import importlib
 import importlib.metadata
 import keyword
@@ -8,24 +12,8 @@ import os
 import sys
 from typing import Any
 
+from app.cli.commands import COMMANDS
 from app.suggestions import suggestion
-
-COMMANDS = {
-    "serve": "run the service on the database of DATABASE_URL or on an embedded PostgreSQL",
-    "migrate": "upgrade the schema of the database of DATABASE_URL to this version",
-    "check": "check settings, database, role, schema, clock, identity provider and disk, and say what to do",
-    "import": "import records from CSV or NDJSON files",
-    "export": "export records to CSV or NDJSON files",
-    "keys": "create, list and revoke API keys",
-    "journal": "verify: check the records and the journal; head: print the journal head to keep elsewhere",
-    "restore-check": "restore a dump into a temporary database, and verify it there",
-    "audit": "prune: remove the months that are older than PATIENTS_AUDIT_DAYS",
-    "access-report": "print who has read or changed a patient's record",
-    "erase": "permanently remove a person's data everywhere",
-    "health": "exit with 0 if a service is ready, otherwise with 1",
-    "openapi": "print the OpenAPI document",
-    "completion": "print the script that completes commands and options in bash, zsh or fish",
-}
 
 DISTRIBUTION = "patients-api"
 """Name under which this package is installed, by which its version is found."""
@@ -33,7 +21,7 @@ DISTRIBUTION = "patients-api"
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the options that `patients-api` has without a command."""
-    command_list = "\n".join(f"  {name:<15}{purpose}" for name, purpose in COMMANDS.items())
+    command_list = "\n".join(f"  {name:<15}{command.purpose}" for name, command in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="patients-api",
         description="Manage the patient records of a clinic group.",
@@ -44,12 +32,6 @@ def make_parser() -> argparse.ArgumentParser:
         "--version", action="version", version=f"patients-api {importlib.metadata.version(DISTRIBUTION)}"
     )
     return parser
-
-
-def import_command(name: str) -> Any:
-    """Return the module of a command."""
-    module_name = name.replace("-", "_") + ("_" if keyword.iskeyword(name) else "")
-    return importlib.import_module(f"app.cli.{module_name}")
 
 
 def main() -> int:
@@ -68,7 +50,7 @@ def main() -> int:
     # every command would fail if this directory did not exist; `serve` creates its own directory for several workers
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     try:
-        return _run_command(import_command(command_line.command), command_line)
+        return _run_command(command_line.command, command_line.options)
     except BrokenPipeError:
         # otherwise the flush of stdout at exit would fail, too (see the note on SIGPIPE in the Python documentation)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -77,18 +59,29 @@ def main() -> int:
         return 130  # 128 + SIGINT, as in a shell
 
 
-def _run_command(command_module: Any, command_line: argparse.Namespace) -> int:
-    parser = argparse.ArgumentParser(
-        prog=f"patients-api {command_line.command}", description=COMMANDS[command_line.command]
-    )
-    command_module.add_arguments(parser)
-    arguments = parser.parse_args(command_line.options)
+def _run_command(name: str, options: list[str]) -> int:
+    purpose, add_arguments = COMMANDS[name]
+    parser = argparse.ArgumentParser(prog=f"patients-api {name}", description=purpose)
+    add_arguments(parser)
+    arguments = parser.parse_args(options)
+    command_module = _import_command(name)
     try:
         status: int = command_module.run(arguments)
     except command_module.USER_ERRORS as error:
         print(_message_of(error), file=sys.stderr)
         return 1
     return status
+
+
+def _import_command(name: str) -> Any:
+    """Return the module of a command."""
+    module_name = name.replace("-", "_") + ("_" if keyword.iskeyword(name) else "")
+    gc.disable()  # what imports create stays, so garbage collection would only take an eighth of their time
+    try:
+        return importlib.import_module(f"app.cli.{module_name}")
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _message_of(error: Exception) -> str:

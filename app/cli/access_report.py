@@ -16,11 +16,6 @@ from app.settings import Settings
 USER_ERRORS = (*DATABASE_ERRORS, NotFoundError)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command to its parser."""
-    parser.add_argument("unique_id", help="unique_id of the patient, also of a deleted one")
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Record in the audit that the report is read, print the report as an HTML document, and return 0."""
     settings = Settings.load()

@@ -12,13 +12,6 @@ from app.settings import Settings
 USER_ERRORS = (*DATABASE_ERRORS, LockTimeoutError)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command to its parser."""
-    parser.add_argument(
-        "what", choices=["prune"], help="prune: remove the months that are older than PATIENTS_AUDIT_DAYS"
-    )
-
-
 def run(_: argparse.Namespace) -> int:
     """Remove the expired months of the audit, print the number of removed months and rows, and return 0.
 

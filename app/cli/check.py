@@ -13,11 +13,6 @@ from app.settings import InvalidSettingsError, Settings
 USER_ERRORS = ()
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command to its parser."""
-    parser.add_argument("--json", action="store_true", help="print a JSON array of the checks")
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Check everything, print the results, and return 0 if no check failed, otherwise 1.
 

@@ -4,26 +4,21 @@ import argparse
 
 import shtab
 
-from app.cli import COMMANDS, import_command, make_parser
+from app.cli import make_parser
+from app.cli.commands import COMMANDS
 
 USER_ERRORS = ()
-SHELLS = ("bash", "zsh", "fish")
 COMPLETED_METAVARS = {"FILE": shtab.FILE, "DIRECTORY": shtab.DIRECTORY}
 """What the shell completes itself, by the metavar of the argument."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command to its parser."""
-    parser.add_argument("shell", choices=SHELLS, help="shell that reads the script")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the script, and return 0."""
     parser = make_parser()
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for name, purpose in COMMANDS.items():
-        command_parser = commands.add_parser(name, help=purpose, description=purpose)
-        import_command(name).add_arguments(command_parser)
+    for name, command in COMMANDS.items():
+        command_parser = commands.add_parser(name, help=command.purpose, description=command.purpose)
+        command.add_arguments(command_parser)
         _complete_files(command_parser)
     print(shtab.complete(parser, arguments.shell))
     return 0

@@ -19,20 +19,6 @@ USER_ERRORS = (*DATABASE_ERRORS, NotFoundError, ConflictError)
 ERASABLE_SERVICES: dict[str, type[Service[Any, Any]]] = {"patient": PatientService, "profile": ProfileService}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command to its parser."""
-    parser.add_argument("what", choices=list(ERASABLE_SERVICES), help="a patient, or a profile that no patient has")
-    parser.add_argument("unique_id", help="unique_id of the record to erase, also of a deleted one")
-    parser.add_argument("--reason", required=True, help="reason to keep in the journal; do not include personal data")
-    parser.add_argument(
-        "--former-profiles",
-        choices=[former.value for former in FormerProfilePolicy],
-        help="whether to erase or keep profiles that the patient had earlier and that no patient has now; required "
-        "if there are any (the patient's history shows which)",
-    )
-    parser.add_argument("--yes", action="store_true", help="do not ask for confirmation")
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Ask for confirmation, and erase the record. Return 0, or 1 if the erasure was not confirmed.
 

@@ -40,34 +40,6 @@ class CannotExportError(Exception):
 USER_ERRORS = (*DATABASE_ERRORS, CannotExportError)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command to its parser."""
-    parser.add_argument(
-        "--resource", choices=RESOURCES, default="patients", help="resource to export (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--format", choices=FORMATS, help="one document per line, or a table (default: by the file name, else ndjson)"
-    )
-    parser.add_argument(
-        "--filter",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="export only records that match a filter of the list, such as hospital_id=hos123; may be repeated",
-    )
-    to = parser.add_mutually_exclusive_group()
-    to.add_argument(
-        "--output", type=_output_path, metavar="FILE", help="file to write (- for standard output); .gz is compressed"
-    )
-    to.add_argument(
-        "--directory", type=Path, metavar="DIRECTORY", help="write all resources, one file each, for `import DIRECTORY`"
-    )
-
-
-def _output_path(text: str) -> Path | None:
-    return None if text == "-" else Path(text)
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Export the records of one or all resources from one snapshot of the database, and return 0."""
     settings = Settings.load()

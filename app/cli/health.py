@@ -15,19 +15,6 @@ TIMEOUT_SECONDS = 3
 USER_ERRORS = ()
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command to its parser."""
-    parser.add_argument(
-        "--url", type=_service_url, default="http://127.0.0.1:8000", help="URL of the service (default: %(default)s)"
-    )
-
-
-def _service_url(text: str) -> str:
-    if not text.startswith("http://") or not urlsplit(text).netloc:
-        raise argparse.ArgumentTypeError("must be the http:// URL of a service, such as http://127.0.0.1:8000")
-    return text
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Request `/readyz`, and return 0 if the service is ready, or print the reason to stderr and return 1."""
     try:

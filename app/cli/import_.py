@@ -61,29 +61,6 @@ class _InterruptionNotice:
             print(f"Interrupted: {self.stored_state}", file=sys.stderr)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command to its parser."""
-    parser.add_argument(
-        "file",
-        metavar="FILE",
-        help="CSV or NDJSON, plain or gzip; - for standard input; or a directory created by `export --directory`",
-    )
-    parser.add_argument(
-        "--resource",
-        choices=RESOURCES,
-        help="content of the file (default: by the file name, such as doctors.csv, else patients)",
-    )
-    parser.add_argument("--dry-run", action="store_true", help="check everything, but store nothing")
-    parser.add_argument("--errors", type=Path, metavar="FILE", help="write all errors to this CSV file")
-    parser.add_argument(
-        "--on-error",
-        choices=["stop", "skip"],
-        default="stop",
-        help="if lines are rejected, store nothing (stop) or only the other lines (skip); default: %(default)s",
-    )
-    parser.add_argument("--update", action="store_true", help="update existing records; a blank cell clears its field")
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Import all files in one transaction. Return 0, or 1 if any line was rejected."""
     exit_on_sigterm()

@@ -24,19 +24,6 @@ USER_ERRORS = (*DATABASE_ERRORS, MalformedJournalHeadError)
 JOURNALED_SERVICES = (PatientService, ProfileService, HospitalService, DoctorService)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command to its parser."""
-    parser.add_argument(
-        "what",
-        choices=["verify", "head"],
-        help="verify: prove that each record matches its newest entry, and that no entry was changed, added or "
-        "removed; head: print a line that identifies the content of the journal, to keep where nobody can change it",
-    )
-    parser.add_argument(
-        "--head", metavar="LINE", help="verify that the journal still matches this line of `journal head`"
-    )
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Run the action `head` or `verify`.
 

@@ -3,7 +3,7 @@
 import argparse
 import json
 from collections.abc import Collection
-from datetime import UTC, date, datetime, time
+from datetime import UTC, datetime, time
 
 from sqlalchemy import select
 
@@ -11,7 +11,6 @@ from app.auth import keys
 from app.auth.scopes import Scope
 from app.cli.database import DATABASE_ERRORS, run_in_transaction
 from app.db.connection import Connection
-from app.identifiers import is_identifier
 from app.models import Hospital
 from app.suggestions import suggestion
 
@@ -22,56 +21,6 @@ class UnknownHospitalError(Exception):
 
 USER_ERRORS = (*DATABASE_ERRORS, keys.KeyNameTakenError, UnknownHospitalError)
 ROW_FORMAT = "{:<24}{:<12}{:<12}{:<12}{}"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command to its parser."""
-    actions = parser.add_subparsers(dest="action", required=True)
-    create = actions.add_parser("create", help="create a key, and print it once")
-    create.add_argument(
-        "--name",
-        type=_key_name,
-        required=True,
-        help="name of the user of the key; the journal records changes under it",
-    )
-    names = [scope.value for scope in Scope]
-    create.add_argument(
-        "--scope", action="append", required=True, choices=names, metavar="SCOPE", help=", ".join(names)
-    )
-    create.add_argument(
-        "--hospital",
-        action="append",
-        type=_hospital_id,
-        metavar="ID",
-        help="hospital that the key is restricted to; may be repeated",
-    )
-    create.add_argument("--expires", type=_last_day, metavar="YYYY-MM-DD", help="last day of the key, in UTC")
-    list_keys = actions.add_parser("list", help="list all keys, without the secrets themselves")
-    list_keys.add_argument("--json", action="store_true", help="print a JSON array, with times instead of days")
-    revoke = actions.add_parser("revoke", help="revoke a key; it stops working within five seconds")
-    revoke.add_argument("name")
-
-
-def _key_name(text: str) -> str:
-    if keys.NAME_PATTERN.fullmatch(text) is None:
-        raise argparse.ArgumentTypeError(
-            "must be 1 to 64 letters, digits, single spaces or . _ @ -; must begin with a letter or digit, "
-            "and must not end with a space"
-        )
-    return text
-
-
-def _last_day(text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError("must be a date as YYYY-MM-DD, such as 2030-12-31") from None
-
-
-def _hospital_id(text: str) -> str:
-    if not is_identifier(text):
-        raise argparse.ArgumentTypeError("must be the unique_id of a hospital; for several hospitals repeat --hospital")
-    return text
 
 
 def run(arguments: argparse.Namespace) -> int:

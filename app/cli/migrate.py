@@ -17,15 +17,6 @@ USER_ERRORS = (InvalidSettingsError, LockTimeoutError, MigrationFailedError, Uns
 """The errors that an operator can fix. Only their messages are printed, without a traceback."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command to its parser."""
-    parser.add_argument(
-        "--serving-role",
-        metavar="ROLE",
-        help="separate role for `serve`: grant it the rights that serving needs, and none to change the journal",
-    )
-
-
 async def _add_months(url: str) -> None:
     async with Database(url, pool_size=1, with_timeouts=False) as database:
         await add_months(database)

@@ -11,10 +11,6 @@ from app.settings import InvalidSettingsError, Settings
 USER_ERRORS = (InvalidSettingsError,)
 
 
-def add_arguments(_: argparse.ArgumentParser) -> None:
-    """Add nothing: the command has no arguments."""
-
-
 def run(_: argparse.Namespace) -> int:
     """Print the OpenAPI document as JSON, and return 0."""
     settings = Settings.load().model_copy(update={"database_url": SecretStr("postgresql://")})

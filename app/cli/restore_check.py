@@ -34,11 +34,6 @@ class RestoreFailedError(Exception):
 USER_ERRORS = (*DATABASE_ERRORS, LockTimeoutError, MigrationFailedError, RestoreFailedError)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command to its parser."""
-    parser.add_argument("dump", metavar="FILE", help="file that `pg_dump --format custom` wrote; - for standard input")
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Restore and verify the dump, and print the result. Return 0, or 1 if the journal does not match the records.
 

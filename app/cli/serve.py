@@ -56,38 +56,6 @@ USER_ERRORS = (
 """The errors that an operator can fix. Only their messages are printed, without a traceback."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command to its parser."""
-    parser.add_argument("--host", type=_host, default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=_port_number, default=8000, help="port to listen on (default: %(default)s)")
-    parser.add_argument("--workers", type=_worker_count, default=1, help="number of processes (default: %(default)s)")
-    parser.add_argument("--demo", action="store_true", help="fill an empty database with fictitious patients")
-
-
-def _port_number(text: str) -> int:
-    port = int(text) if text.isdecimal() else 0
-    if not 0 < port < 2**16:
-        raise argparse.ArgumentTypeError("must be a number from 1 to 65535")
-    return port
-
-
-def _worker_count(text: str) -> int:
-    workers = int(text) if text.isdecimal() else 0
-    if workers < 1:
-        raise argparse.ArgumentTypeError("must be a number, 1 or more")
-    return workers
-
-
-def _host(text: str) -> str:
-    with suppress(ValueError):
-        return str(ipaddress.ip_address(text))
-    if not _HOST_NAME.fullmatch(text):
-        raise argparse.ArgumentTypeError(
-            "must be an IP address of this machine, such as 127.0.0.1 or 0.0.0.0 (all addresses), or its name"
-        )
-    return text
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Run the service until SIGINT or SIGTERM. Return 0, or 1 if the server cannot start.
 

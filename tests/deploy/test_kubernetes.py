@@ -16,7 +16,7 @@ import pytest
 import yaml
 from fastapi.routing import iter_route_contexts
 
-from app.cli import import_command
+from app.cli.commands import COMMANDS
 from app.cli.serve import SHUTDOWN_GRACE_SECONDS
 from app.main import create_app
 from app.settings import Settings
@@ -90,7 +90,7 @@ def test_a_pod_refers_to_what_exists(component: str) -> None:
     (container,) = spec["containers"]
     command, *options = container["args"]
     parser = argparse.ArgumentParser()
-    import_command(command).add_arguments(parser)
+    COMMANDS[command].add_arguments(parser)
     parser.parse_args(options)
     assert container["envFrom"] == [{"configMapRef": {"name": "patients-api-settings"}}]
     assert container["env"] == [{"name": "DATABASE_URL_FILE", "value": "/run/secrets/database/url"}]
@@ -123,7 +123,7 @@ def test_probes_and_ports_are_those_of_the_service() -> None:
     }
     assert {probe["path"] for probe in probes.values()} <= paths
     parser = argparse.ArgumentParser()
-    import_command("serve").add_arguments(parser)
+    COMMANDS["serve"].add_arguments(parser)
     arguments = parser.parse_args(container["args"][1:])
     assert container["ports"] == [{"name": "http", "containerPort": arguments.port}]
     assert arguments.host == "0.0.0.0"  # noqa: S104  # in a pod

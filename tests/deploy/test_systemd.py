@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli import import_command
+from app.cli.commands import COMMANDS
 from app.cli.serve import SHUTDOWN_GRACE_SECONDS
 from app.settings import Settings
 from tests.doc_commands import REPOSITORY_ROOT
@@ -61,7 +61,7 @@ def test_commands_and_settings_exist(service: str) -> None:
         program, command, *options = shlex.split(command_line)
         assert program == PROGRAM
         parser = argparse.ArgumentParser()
-        import_command(command).add_arguments(parser)
+        COMMANDS[command].add_arguments(parser)
         parser.parse_args(options)
     names = {assignment.partition("=")[0] for line in values_of(service, "Environment") for assignment in line.split()}
     settings = {f"PATIENTS_{name.upper()}" for name in Settings.model_fields} | {"DATABASE_URL_FILE"}

@@ -1,0 +1,271 @@
+"""The commands of `patients-api` and their arguments.
+
+This module imports nothing that takes long, so that help, completion and mistyped options need only a few milliseconds.
+"""
+
+import argparse
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import date
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from app.auth.scopes import Scope
+from app.identifiers import is_identifier
+
+RESOURCE_NAMES = ("hospitals", "doctors", "profiles", "patients")
+"""The keys of `app.transfer.resources.RESOURCES`, which has the code that imports and exports them."""
+FORMAT_NAMES = ("ndjson", "csv")
+"""The keys of `app.transfer.exporting.FORMATS`."""
+ERASABLE_RECORDS = ("patient", "profile")
+"""The keys of `app.cli.erase.ERASABLE_SERVICES`."""
+FORMER_PROFILE_POLICIES = ("keep", "erase")
+"""The values of `app.records.service.FormerProfilePolicy`."""
+SHELLS = ("bash", "zsh", "fish")
+_HOST_NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
+"""Host names contain a letter: what has digits and dots only is a wrong IP address."""
+_KEY_NAME = re.compile(r"(?=.{1,64}$)[A-Za-z0-9](?: ?[A-Za-z0-9._@-])*")
+"""Names of API keys have no leading, trailing or repeated spaces, because people overlook them."""
+
+
+def _add_serve_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", type=_host, default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=_port_number, default=8000, help="port to listen on (default: %(default)s)")
+    parser.add_argument("--workers", type=_worker_count, default=1, help="number of processes (default: %(default)s)")
+    parser.add_argument("--demo", action="store_true", help="fill an empty database with fictitious patients")
+
+
+def _port_number(text: str) -> int:
+    port = int(text) if text.isdecimal() else 0
+    if not 0 < port < 2**16:
+        raise argparse.ArgumentTypeError("must be a number from 1 to 65535")
+    return port
+
+
+def _worker_count(text: str) -> int:
+    workers = int(text) if text.isdecimal() else 0
+    if workers < 1:
+        raise argparse.ArgumentTypeError("must be a number, 1 or more")
+    return workers
+
+
+def _host(text: str) -> str:
+    with suppress(ValueError):
+        return str(ipaddress.ip_address(text))
+    if not _HOST_NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            "must be an IP address of this machine, such as 127.0.0.1 or 0.0.0.0 (all addresses), or its name"
+        )
+    return text
+
+
+def _add_migrate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--serving-role",
+        metavar="ROLE",
+        help="separate role for `serve`: grant it the rights that serving needs, and none to change the journal",
+    )
+
+
+def _add_check_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print a JSON array of the checks")
+
+
+def _add_import_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        help="CSV or NDJSON, plain or gzip; - for standard input; or a directory created by `export --directory`",
+    )
+    parser.add_argument(
+        "--resource",
+        choices=RESOURCE_NAMES,
+        help="content of the file (default: by the file name, such as doctors.csv, else patients)",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="check everything, but store nothing")
+    parser.add_argument("--errors", type=Path, metavar="FILE", help="write all errors to this CSV file")
+    parser.add_argument(
+        "--on-error",
+        choices=["stop", "skip"],
+        default="stop",
+        help="if lines are rejected, store nothing (stop) or only the other lines (skip); default: %(default)s",
+    )
+    parser.add_argument("--update", action="store_true", help="update existing records; a blank cell clears its field")
+
+
+def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--resource", choices=RESOURCE_NAMES, default="patients", help="resource to export (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--format",
+        choices=FORMAT_NAMES,
+        help="one document per line, or a table (default: by the file name, else ndjson)",
+    )
+    parser.add_argument(
+        "--filter",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="export only records that match a filter of the list, such as hospital_id=hos123; may be repeated",
+    )
+    to = parser.add_mutually_exclusive_group()
+    to.add_argument(
+        "--output", type=_output_path, metavar="FILE", help="file to write (- for standard output); .gz is compressed"
+    )
+    to.add_argument(
+        "--directory", type=Path, metavar="DIRECTORY", help="write all resources, one file each, for `import DIRECTORY`"
+    )
+
+
+def _output_path(text: str) -> Path | None:
+    return None if text == "-" else Path(text)
+
+
+def _add_keys_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True)
+    create = actions.add_parser("create", help="create a key, and print it once")
+    create.add_argument(
+        "--name",
+        type=_key_name,
+        required=True,
+        help="name of the user of the key; the journal records changes under it",
+    )
+    names = [scope.value for scope in Scope]
+    create.add_argument(
+        "--scope", action="append", required=True, choices=names, metavar="SCOPE", help=", ".join(names)
+    )
+    create.add_argument(
+        "--hospital",
+        action="append",
+        type=_hospital_id,
+        metavar="ID",
+        help="hospital that the key is restricted to; may be repeated",
+    )
+    create.add_argument("--expires", type=_last_day, metavar="YYYY-MM-DD", help="last day of the key, in UTC")
+    list_keys = actions.add_parser("list", help="list all keys, without the secrets themselves")
+    list_keys.add_argument("--json", action="store_true", help="print a JSON array, with times instead of days")
+    revoke = actions.add_parser("revoke", help="revoke a key; it stops working within five seconds")
+    revoke.add_argument("name")
+
+
+def _key_name(text: str) -> str:
+    if _KEY_NAME.fullmatch(text) is None:
+        raise argparse.ArgumentTypeError(
+            "must be 1 to 64 letters, digits, single spaces or . _ @ -; must begin with a letter or digit, "
+            "and must not end with a space"
+        )
+    return text
+
+
+def _last_day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("must be a date as YYYY-MM-DD, such as 2030-12-31") from None
+
+
+def _hospital_id(text: str) -> str:
+    if not is_identifier(text):
+        raise argparse.ArgumentTypeError("must be the unique_id of a hospital; for several hospitals repeat --hospital")
+    return text
+
+
+def _add_journal_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "what",
+        choices=["verify", "head"],
+        help="verify: prove that each record matches its newest entry, and that no entry was changed, added or "
+        "removed; head: print a line that identifies the content of the journal, to keep where nobody can change it",
+    )
+    parser.add_argument(
+        "--head", metavar="LINE", help="verify that the journal still matches this line of `journal head`"
+    )
+
+
+def _add_restore_check_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dump", metavar="FILE", help="file that `pg_dump --format custom` wrote; - for standard input")
+
+
+def _add_audit_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "what", choices=["prune"], help="prune: remove the months that are older than PATIENTS_AUDIT_DAYS"
+    )
+
+
+def _add_access_report_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("unique_id", help="unique_id of the patient, also of a deleted one")
+
+
+def _add_erase_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=ERASABLE_RECORDS, help="a patient, or a profile that no patient has")
+    parser.add_argument("unique_id", help="unique_id of the record to erase, also of a deleted one")
+    parser.add_argument("--reason", required=True, help="reason to keep in the journal; do not include personal data")
+    parser.add_argument(
+        "--former-profiles",
+        choices=FORMER_PROFILE_POLICIES,
+        help="whether to erase or keep profiles that the patient had earlier and that no patient has now; required "
+        "if there are any (the patient's history shows which)",
+    )
+    parser.add_argument("--yes", action="store_true", help="do not ask for confirmation")
+
+
+def _add_health_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--url", type=_service_url, default="http://127.0.0.1:8000", help="URL of the service (default: %(default)s)"
+    )
+
+
+def _service_url(text: str) -> str:
+    if not text.startswith("http://") or not urlsplit(text).netloc:
+        raise argparse.ArgumentTypeError("must be the http:// URL of a service, such as http://127.0.0.1:8000")
+    return text
+
+
+def _add_completion_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shell", choices=SHELLS, help="shell that reads the script")
+
+
+def _add_nothing(_: argparse.ArgumentParser) -> None:
+    pass
+
+
+class Command(NamedTuple):
+    """A command: a description of what it does, and the function that adds its arguments to a parser."""
+
+    purpose: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+
+
+COMMANDS: Mapping[str, Command] = {
+    "serve": Command(
+        "run the service on the database of DATABASE_URL or on an embedded PostgreSQL", _add_serve_arguments
+    ),
+    "migrate": Command("upgrade the schema of the database of DATABASE_URL to this version", _add_migrate_arguments),
+    "check": Command(
+        "check settings, database, role, schema, clock, identity provider and disk, and say what to do",
+        _add_check_arguments,
+    ),
+    "import": Command("import records from CSV or NDJSON files", _add_import_arguments),
+    "export": Command("export records to CSV or NDJSON files", _add_export_arguments),
+    "keys": Command("create, list and revoke API keys", _add_keys_arguments),
+    "journal": Command(
+        "verify: check the records and the journal; head: print the journal head to keep elsewhere",
+        _add_journal_arguments,
+    ),
+    "restore-check": Command(
+        "restore a dump into a temporary database, and verify it there", _add_restore_check_arguments
+    ),
+    "audit": Command("prune: remove the months that are older than PATIENTS_AUDIT_DAYS", _add_audit_arguments),
+    "access-report": Command("print who has read or changed a patient's record", _add_access_report_arguments),
+    "erase": Command("permanently remove a person's data everywhere", _add_erase_arguments),
+    "health": Command("exit with 0 if a service is ready, otherwise with 1", _add_health_arguments),
+    "openapi": Command("print the OpenAPI document", _add_nothing),
+    "completion": Command(
+        "print the script that completes commands and options in bash, zsh or fish", _add_completion_arguments
+    ),
+}
+"""All commands by name, in the order of the help."""

@@ -13,12 +13,10 @@ import asyncpg
 from sqlalchemy import func, select, text
 
 import app.models  # noqa: F401  # declares the tables on which rights are checked
-from app.auth.authentication import identity_provider
 from app.connection_errors import describe_database, explain_missing_timeouts
-from app.db.base import Base
+from app.db.base import Base, serving_rights
 from app.db.connection import Connection
 from app.db.database import Database
-from app.db.migrate import serving_rights
 from app.db.pool import missing_timeouts
 from app.db.schema_version import REVISIONS, read_revisions
 from app.errors import UnavailableError
@@ -175,11 +173,11 @@ def _explain_fetch_error(error: Exception) -> str:
 async def check_identity_provider(settings: Settings) -> Check:
     """Check that the identity provider of the settings, if there is one, responds and has signing keys."""
     name = "identity provider"
-    provider = identity_provider(settings)
-    if provider is None:
+    if settings.oidc_issuer is None:
         return Check(name, "not used", "PATIENTS_OIDC_ISSUER is not set.")
-    from app.auth.oidc import FETCH_ERRORS  # noqa: PLC0415  # imported only if there is a provider
+    from app.auth.oidc import FETCH_ERRORS, IdentityProvider  # noqa: PLC0415  # imported only if there is a provider
 
+    provider = IdentityProvider.from_settings(settings)
     try:
         signing_keys = await provider.fetch_signing_keys()
     except FETCH_ERRORS as error:

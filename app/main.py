@@ -35,7 +35,7 @@ from app.observability.statements import StatementInstrumentation
 from app.observability.telemetry import Telemetry
 from app.patients.routes import router as patients_router
 from app.profiles.routes import router as profiles_router
-from app.search.unused_words import delete_stale_words_periodically
+from app.search.stale_words import delete_stale_words_periodically
 from app.settings import Settings
 
 RESOURCE_ROUTERS = (patients_router, profiles_router, hospitals_router, doctors_router, audit_router, me_router)

@@ -14,7 +14,7 @@ from app.api.streaming import stream_list
 from app.auth.principal import Principal
 from app.db.bulkhead import Bulkhead
 from app.errors import FieldError, ValidationFailedError
-from app.http.problems import safe_location_part
+from app.http.field_errors import safe_location_part
 from app.listing.cursors import non_paging_parameters
 from app.listing.formats import JSON_ARRAY, NDJSON, ListFormat
 from app.listing.pagination import DEFAULT_LIMIT, MAX_LIMIT, PageParameters

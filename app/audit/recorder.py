@@ -4,9 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fastapi import Request
 from sqlalchemy import (
     ARRAY,
     ColumnClause,
@@ -32,6 +31,9 @@ from app.identifiers import is_identifier
 from app.models import audit, journal
 from app.models.audit import WRITABLE_COLUMNS
 from app.request_state import RequestState
+
+if TYPE_CHECKING:  # see `app.auth.principal`
+    from fastapi import Request
 
 MAX_IDS_PER_STATEMENT = 10_000
 """Maximum total number of ids in the rows that one statement inserts.
@@ -142,7 +144,7 @@ class RequestAudit:
     """The ids of the records on which a count in the response depends."""
 
     @classmethod
-    def from_request(cls, request: Request) -> "RequestAudit":
+    def from_request(cls, request: "Request") -> "RequestAudit":
         """Return the audit of the request that is being served."""
         request_audit: RequestAudit = RequestState.from_scope(request.scope).audit
         return request_audit
@@ -260,7 +262,7 @@ def command_row(principal: Principal, resource: str, ids: Sequence[str]) -> Audi
     }
 
 
-def requested_ids(request: Request) -> Sequence[str]:
+def requested_ids(request: "Request") -> Sequence[str]:
     """Return the id in the path of the request, as a sequence of one id.
 
     The sequence is empty if the path contains no id, or an id that no record can have.

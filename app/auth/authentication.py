@@ -41,7 +41,7 @@ class Authenticator:
         self.settings = settings
         self.database = database
         self.rate_limits = RateLimits(settings.effective_rate_limit)
-        self.provider = identity_provider(settings)
+        self.provider = _identity_provider(settings)
         self._credential_cache: TTLCache[bytes, tuple[Principal, float]] = TTLCache(
             maxsize=10_000, ttl=CREDENTIAL_CACHE_SECONDS
         )
@@ -161,16 +161,13 @@ class Authenticator:
             await self.provider.close()
 
 
-def identity_provider(settings: Settings) -> "IdentityProvider | None":
+def _identity_provider(settings: Settings) -> "IdentityProvider | None":
     """Return the identity provider that the settings specify, or None if they specify none."""
-    if settings.oidc_issuer is None or settings.oidc_audience is None:
+    if settings.oidc_issuer is None:
         return None
     from app.auth.oidc import IdentityProvider  # noqa: PLC0415  # its libraries take five megabytes in each process
 
-    claim_names = {"scope": settings.oidc_scope_claim}
-    if settings.oidc_hospitals_claim is not None:
-        claim_names["hospitals"] = settings.oidc_hospitals_claim
-    return IdentityProvider(settings.oidc_issuer, settings.oidc_audience, claim_names)
+    return IdentityProvider.from_settings(settings)
 
 
 def _credentials(request: HTTPConnection) -> str | None:

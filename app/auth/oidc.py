@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import jwt
@@ -12,7 +12,7 @@ import structlog
 
 from app.auth.claims import Claims, read_claims, read_header
 from app.errors import InvalidTokenError, UnavailableError
-from app.settings import is_secure_url
+from app.settings import Settings, is_secure_url
 
 log = structlog.get_logger()
 
@@ -66,6 +66,15 @@ class IdentityProvider:
         self._last_attempt_at = float("-inf")
         self._last_success_at = float("-inf")
         self._refresh_task: asyncio.Task[None] | None = None
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Return the identity provider that the settings specify."""
+        assert settings.oidc_issuer is not None and settings.oidc_audience is not None  # noqa: S101, PT018  # callers check
+        claim_names = {"scope": settings.oidc_scope_claim}
+        if settings.oidc_hospitals_claim is not None:
+            claim_names["hospitals"] = settings.oidc_hospitals_claim
+        return cls(settings.oidc_issuer, settings.oidc_audience, claim_names)
 
     async def verify(self, token: str) -> Claims:
         """Verify a token and return its claims.

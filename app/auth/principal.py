@@ -1,12 +1,14 @@
 """The principal of a request. Queries for patients on behalf of a restricted principal cover only its hospitals."""
 
 from dataclasses import dataclass
-
-from fastapi import Request
+from typing import TYPE_CHECKING
 
 from app.auth.scopes import Scope
 from app.errors import MissingScopeError
 from app.request_state import RequestState
+
+if TYPE_CHECKING:  # commands do without FastAPI, whose import takes a fifth of their start
+    from fastapi import Request
 
 UNAUTHENTICATED_NAME = "local"
 """Name of the principal of every request to a service that does not require authentication."""
@@ -28,7 +30,7 @@ class Principal:
         return [scope for scope in Scope if Scope.ADMIN in self.scopes or scope in self.scopes]
 
     @classmethod
-    def from_request(cls, request: Request) -> "Principal":
+    def from_request(cls, request: "Request") -> "Principal":
         """Return the principal of a request that `app.api.routing.Route` has authenticated.
 
         This is not a FastAPI dependency, because a dependency would make requests take a tenth longer.

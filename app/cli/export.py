@@ -21,7 +21,7 @@ from app.cli.progress import progress_bar
 from app.cli.signals import exit_on_sigterm
 from app.cli.text import pluralize
 from app.db.database import Database
-from app.http.problems import field_errors
+from app.http.field_errors import field_errors
 from app.listing.pagination import NON_FILTER_PARAMETERS, ListParameters
 from app.listing.query import ListQuery
 from app.settings import Settings

@@ -11,12 +11,11 @@ from io import FileIO
 from pathlib import Path
 from typing import BinaryIO, Self, TextIO
 
-from rich.progress import Progress
 from sqlalchemy import text
 
 from app.cli.database import DATABASE_ERRORS, run_on_database
 from app.cli.files import no_symlink_opener
-from app.cli.progress import progress_bar
+from app.cli.progress import ProgressDisplay, progress_bar
 from app.cli.signals import exit_on_sigterm
 from app.cli.text import pluralize
 from app.db.connection import Connection
@@ -108,7 +107,7 @@ def _written_tables(files: Iterable[tuple[str, str]]) -> set[str]:
 class _ImportRun:
     """An import of one or more files, with its progress display, error report and summary."""
 
-    def __init__(self, error_report: "_ErrorReport", progress_display: Progress) -> None:
+    def __init__(self, error_report: "_ErrorReport", progress_display: ProgressDisplay) -> None:
         self._error_report = error_report
         self._progress_display = progress_display
         self._summaries: dict[str, ImportSummary] = {}

@@ -80,3 +80,9 @@ def folded_column(name: str) -> MappedColumn[Any]:
 def max_length(column: Column[Any]) -> int:
     """Return the maximum number of characters in a column that `text_column` returned."""
     return int(column.info["max_length"])
+
+
+def serving_rights(table: Table) -> str:
+    """Return the rights on a table that serving needs, such as `SELECT, UPDATE (last_used)`."""
+    rights: str = table.info.get("serving_rights", "SELECT, INSERT, UPDATE, DELETE")
+    return rights

@@ -10,7 +10,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import asyncpg
 from sqlalchemy import Executable, func, literal_column, select
@@ -20,7 +20,9 @@ from app.db.connection import Connection, Result
 from app.db.pool import ConnectionPool
 from app.errors import ConflictError, ServiceError, UnavailableError
 from app.observability.metrics import CONNECTIONS_IN_USE, REQUESTS_WAITING
-from app.observability.statements import StatementInstrumentation
+
+if TYPE_CHECKING:  # commands do without it, and without OpenTelemetry
+    from app.observability.statements import StatementInstrumentation
 
 T = TypeVar("T")
 
@@ -247,7 +249,7 @@ class Database:
         *,
         pool_size: int,
         with_timeouts: bool = True,
-        instrumentation: StatementInstrumentation | None = None,
+        instrumentation: "StatementInstrumentation | None" = None,
     ) -> None:
         """Create a pool of up to `pool_size` connections to `url`. A connection is opened when it is first needed.
 

@@ -11,12 +11,12 @@ from alembic import command
 from alembic.config import Config
 from alembic.script.revision import ResolutionError
 from alembic.util import CommandError
-from sqlalchemy import NullPool, Table, text
+from sqlalchemy import NullPool, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 import migrations
-from app.db.base import Base
+from app.db.base import Base, serving_rights
 from app.db.connection import DIALECT, Connection
 from app.db.database import Database
 from app.db.pool import SESSION_SETTINGS, open_connection
@@ -162,12 +162,6 @@ async def check_serving_role(url: str, role: str) -> None:
         raise UnsuitableRoleError(
             f"The role {role} has the rights of the tables' owner: choose another role for serving."
         )
-
-
-def serving_rights(table: Table) -> str:
-    """Return the rights on a table that serving needs, such as `SELECT, UPDATE (last_used)`."""
-    rights: str = table.info.get("serving_rights", "SELECT, INSERT, UPDATE, DELETE")
-    return rights
 
 
 async def grant_serving_rights(url: str, role: str) -> list[str]:

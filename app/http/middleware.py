@@ -21,15 +21,13 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.http.problems import BODY_TOO_LARGE_DETAIL, NOT_FOUND_DETAIL, UNEXPECTED_ERROR_DETAIL, ProblemResponse
+from app.http.strict_json import MAX_BODY_SIZE_BYTES
 from app.identifiers import new_identifier
 from app.observability.logging import UNLOGGED_ROUTES, describe_error
 from app.observability.metrics import observe_request
 from app.request_state import RequestState, current_request, never_gone
 
 log = structlog.get_logger()
-
-MAX_BODY_SIZE_BYTES = 1024 * 1024
-"""Maximum size of a request body in bytes. A patient with a thousand links needs a twentieth of this size."""
 
 _MAX_CONTENT_LENGTH_DIGITS = len(str(MAX_BODY_SIZE_BYTES))
 BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import models_json_schema
 
 from app.errors import FieldError, ValidationFailedError
-from app.http.problems import field_errors, safe_location_part
+from app.http.field_errors import field_errors, safe_location_part
 
 M = TypeVar("M", bound=BaseModel)
 

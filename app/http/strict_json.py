@@ -9,6 +9,8 @@ before it creates the objects. Its limits are far above the needs of any valid b
 import json
 from typing import Any, NoReturn
 
+MAX_BODY_SIZE_BYTES = 1024 * 1024
+"""Maximum size of a request body in bytes. A patient with a thousand links needs a twentieth of this size."""
 MAX_SEPARATORS = 50_000
 """Maximum number of commas, opening brackets and opening braces in a JSON text. Every nested value needs one of them,
 so this also limits the number of values. A patient with a thousand hospitals and a thousand doctors has about ten

@@ -4,11 +4,12 @@ import base64
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import Self
-
-from starlette.datastructures import Headers
+from typing import TYPE_CHECKING, Self
 
 from app.errors import PreconditionFailedError, PreconditionRequiredError
+
+if TYPE_CHECKING:  # see `app.auth.principal`
+    from starlette.datastructures import Headers
 
 _TAG_PATTERN = re.compile(r'(?:W/)?"([A-Za-z0-9_-]{22})(?:-+[a-z]+)?"')
 """Matches a tag from `entity_tag`, even if a compressing proxy has changed it to `W/"…"` (nginx) or `"…-gzip"` (Apache,
@@ -44,7 +45,7 @@ class Precondition:
     """Whether a change without If-Match is rejected."""
 
     @classmethod
-    def from_headers(cls, headers: Headers, *, required: bool = False) -> Self:
+    def from_headers(cls, headers: "Headers", *, required: bool = False) -> Self:
         """Return the preconditions in the If-Match and If-None-Match headers of a request."""
         # several lines of a header form one list (RFC 9110, section 5.3)
         if_match = ", ".join(headers.getlist("if-match")) if "if-match" in headers else None

@@ -7,7 +7,7 @@ from pydantic import ValidationError, create_model
 from app.errors import FieldError
 from app.fields.schemas import RequestBody
 from app.fields.types import Identifier, PastTimestamp
-from app.http.problems import field_errors
+from app.http.field_errors import field_errors
 from app.transfer.reading import ParsedLine
 from app.transfer.resources import TransferableResource
 

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 from app.errors import FieldError
-from app.http.middleware import MAX_BODY_SIZE_BYTES
-from app.http.strict_json import InvalidJSONError, parse_json
+from app.http.strict_json import MAX_BODY_SIZE_BYTES, InvalidJSONError, parse_json
 from app.suggestions import suggestion
 from app.transfer.formulas import unescape_formula
 from app.transfer.layout import Layout

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from app.db.database import Database
-from app.search.unused_words import delete_stale_words
+from app.search.stale_words import delete_stale_words
 from app.search.vocabulary import MAX_CANDIDATES, MAX_RANKED_CANDIDATES
 from tests.hospital_scope.conftest import ScopedClients, patient_body, scoped_clients
 from tests.journal.conftest import Command, command

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from app.audit.schemas import AuditParameters
 from app.errors import ErrorType, FileErrorType
-from app.http.problems import MAX_LISTED_ERRORS
+from app.http.field_errors import MAX_LISTED_ERRORS
 from app.listing.pagination import ListParameters, PageParameters
 from app.patients.schemas import PatientParameters
 from app.patients.service import PatientService

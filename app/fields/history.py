@@ -50,7 +50,13 @@ class HistoryEntry(Representation):
 class _Fields(Representation):
     """The base class of objects that have some of the fields of a record."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", use_attribute_docstrings=False)
+
+
+class _ResourceHistoryEntry(HistoryEntry):
+    """The base class of the entries of one resource, which has no docstrings: Pydantic takes long to look for them."""
+
+    model_config = ConfigDict(use_attribute_docstrings=False)
 
 
 def history_entry_schema(
@@ -73,7 +79,9 @@ def history_entry_schema(
         field: (field_type, Field(description=HistoryEntry.model_fields[field].description))
         for field, field_type in {"changes": changes, "record": snapshot | None}.items()
     }
-    schema = create_model(f"{name}HistoryEntry", __base__=HistoryEntry, __doc__=HistoryEntry.__doc__, **definitions)
+    schema = create_model(
+        f"{name}HistoryEntry", __base__=_ResourceHistoryEntry, __doc__=HistoryEntry.__doc__, **definitions
+    )
     record = {field: value for field, value in example.items() if field in snapshot.model_fields}
     changed_field = next(iter(record))
     schema.example = {

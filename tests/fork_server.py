@@ -36,7 +36,7 @@ PRELOADED_LIBRARIES = (
     "limits",
     "phonenumbers",
     "pydantic_settings",
-    "rich.progress",
+    "rich.traceback",
     "sqlalchemy.dialects.postgresql",
     "sqlalchemy.ext.asyncio",
     "starlette.staticfiles",

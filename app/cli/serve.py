@@ -19,6 +19,7 @@ import asyncpg
 import structlog
 import uvicorn
 
+from app.cli import import_module
 from app.cli.start_report import report_start
 from app.connection_errors import explain_missing_timeouts
 from app.db.pool import missing_timeouts
@@ -80,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
                 raise CannotServeError("Several workers need a directory for temporary files: set TMPDIR.") from error
         _wait_for_port(arguments.host, arguments.port)
         if settings.database_url is None:
-            server = stack.enter_context(EmbeddedPostgres(settings.data_dir))
+            server = stack.enter_context(EmbeddedPostgres(settings.data_dir, work_meanwhile=_import_application))
             url = server.url
             os.environ["DATABASE_URL"] = url  # read by the application and its workers
             if settings.is_local_only and _is_loopback(arguments.host):
@@ -96,6 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
 
                 migrate(url)
         else:
+            _import_application()
             url = settings.database_url.get_secret_value()
             if not asyncio.run(_is_schema_current(url)):
                 raise CannotServeError(
@@ -127,8 +129,18 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def _import_application() -> None:
+    """Import what serves requests.
+
+    This creates metrics, so their directory must be set before. The workers are forked afterwards, and so share the
+    memory of the code.
+    """
+    import_module("app.server.protocol")
+    import_module("app.server.worker")
+
+
 async def _is_schema_current(url: str) -> bool:
-    from app.db.database import Database  # noqa: PLC0415  # importing it creates metrics, so set their directory first
+    from app.db.database import Database  # noqa: PLC0415  # see `_import_application`
 
     try:
         async with Database(url, pool_size=1) as database, database.read() as connection:
@@ -142,7 +154,7 @@ async def _is_schema_current(url: str) -> bool:
 
 
 async def _load_demo_data(url: str) -> bool:
-    from app import demo  # noqa: PLC0415  # see `_is_schema_current`
+    from app import demo  # noqa: PLC0415  # see `_import_application`
     from app.db.database import Database  # noqa: PLC0415
 
     async with Database(url, pool_size=1) as database:
@@ -151,8 +163,7 @@ async def _load_demo_data(url: str) -> bool:
 
 def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
     """Run the web server until SIGINT or SIGTERM. Return 0, or 1 if the server cannot start."""
-    # imported late (see `_is_schema_current`), but before the workers start, so that they share the memory of the code
-    from app.observability.metrics import mark_worker_dead  # noqa: PLC0415
+    from app.observability.metrics import mark_worker_dead  # noqa: PLC0415  # see `_import_application`
     from app.server.protocol import StrictHttpProtocol  # noqa: PLC0415
     from app.server.worker import create_worker_app  # noqa: PLC0415
 

@@ -12,7 +12,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO, Self, cast
 
@@ -31,15 +31,23 @@ class EmbeddedPostgres:
 
     url: str
 
-    def __init__(self, data_dir: Path, *, options: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        options: Mapping[str, str] | None = None,
+        work_meanwhile: Callable[[], object] | None = None,
+    ) -> None:
         """Configure the server. It is not started until the context is entered.
 
         Args:
             data_dir: The directory for the cluster, its log and its lock. It is created and made private on entry.
             options: Further server settings, such as `{"fsync": "off"}` for disposable data.
+            work_meanwhile: A function that is called on entry, while the server starts.
         """
         self._data_dir = data_dir.resolve()
         self._options = options or {}
+        self._work_meanwhile = work_meanwhile
 
     def __enter__(self) -> Self:
         """Start the server and wait until it accepts connections. If the directory has no cluster, create one first.
@@ -70,6 +78,8 @@ class EmbeddedPostgres:
             # because they would keep the server alive.
             os.register_at_fork(after_in_child=cast("BinaryIO", self._watchdog.stdin).close)
             with cast("BinaryIO", self._watchdog.stdout) as stdout:
+                if self._work_meanwhile is not None:
+                    self._work_meanwhile()
                 report = stdout.read().decode().strip()
             if not report.startswith("postgresql://"):
                 raise EmbeddedPostgresError(report or "The embedded PostgreSQL was stopped while it was starting.")

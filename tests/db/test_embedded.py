@@ -116,12 +116,19 @@ async def test_first_start_creates_a_private_utf8_cluster_in_utc(tmp_path: Path)
 
 
 async def test_data_survive_a_stop_and_a_start(tmp_path: Path) -> None:
-    """Committed data are there after a stop and the next start, and a stop leaves no process."""
+    """Committed data are there after a stop and the next start, and a stop leaves no process.
+
+    The next start calls a function, which here waits for the server, while the server starts.
+    """
     with EmbeddedPostgres(tmp_path, options=FAST_OPTIONS) as server:
         await fetch_value(server, "CREATE TABLE kept AS SELECT 42 AS answer")
         pids = [watchdog_pid(tmp_path), server_pid(tmp_path)]
     assert not any(map(is_running, pids))
-    with EmbeddedPostgres(tmp_path, options=FAST_OPTIONS) as server:
+
+    def wait_for_start() -> None:
+        wait_until((tmp_path / ".s.PGSQL.5432").exists, "the server has a socket")
+
+    with EmbeddedPostgres(tmp_path, options=FAST_OPTIONS, work_meanwhile=wait_for_start) as server:
         assert await fetch_value(server, "SELECT answer FROM kept") == 42
 
 

@@ -6,7 +6,7 @@ pytest and have neither pipes nor an exit status of their own.
 
 A command that is started here differs from `python -m app.cli` only in the modules that are imported already. For a
 service of several workers these are libraries only, because prometheus_client decides during its import where metrics
-are kept. When the command starts fast enough (a second of CPU time is spent on imports today), this module can go.
+are kept. When the command starts fast enough (half a second of CPU time is spent on imports today), this module can go.
 """
 
 import ctypes

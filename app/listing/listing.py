@@ -119,7 +119,8 @@ class Listing:
         This method does not apply the hospital scope, so call it only for unrestricted principals.
         """
         bounds = {"after_id": after.unique_id, "last_id": last.unique_id}
-        return list(map(KeysetRow._make, await self._execute(_range_statement(self._unfiltered_shape), bounds)))
+        result = await self._execute(_range_statement(self._unfiltered_shape), bounds)
+        return list(map(KeysetRow._make, result.records))
 
     @property
     def _unfiltered_shape(self) -> ListShape:
@@ -180,8 +181,8 @@ class Listing:
         The position `after` and `limit` are passed to the statement in addition to `parameters`.
         """
         position_parameters = {} if after is None else {"after_key": after.key, "after_id": after.unique_id}
-        rows = await self._execute(statement, {**parameters, **position_parameters, "limit": limit})
-        return list(map(KeysetRow._make, rows))
+        result = await self._execute(statement, {**parameters, **position_parameters, "limit": limit})
+        return list(map(KeysetRow._make, result.records))
 
     async def fetch_sampled_count(self, statement: Select[Any], parameters: Mapping[str, Any]) -> RecordCount:
         """Execute a statement that `sample_statement` has built, and return the count that results from the sample."""

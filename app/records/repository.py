@@ -124,8 +124,8 @@ class Repository:
     async def get_many(self, ids: Sequence[str]) -> dict[str, Record]:
         """Return the records with these `ids` that are visible to the principal, keyed by id."""
         parameters = {"ids": ids, **hospital_scope.scope_parameters(self.principal)}
-        rows = await self.connection.execute(self._get_statement(restricted=self.restricted), parameters)
-        return {unique_id: Record(unique_id, document) for unique_id, document in rows}
+        result = await self.connection.execute(self._get_statement(restricted=self.restricted), parameters)
+        return {unique_id: Record(unique_id, document) for unique_id, document in result.records}
 
     async def get(self, unique_id: str) -> Record:
         """Return the record with this id.

@@ -21,7 +21,9 @@ from app.errors import UnavailableError
 CONNECT_TIMEOUT_SECONDS = 1.0
 """Maximum number of seconds that it may take to open a connection."""
 CLOSE_TIMEOUT_SECONDS = 0.2
-"""Maximum number of seconds to wait until the server acknowledges that a connection is closed."""
+"""Maximum number of seconds to wait until the server has cancelled a request's statement and closed the connection."""
+COMMAND_CLOSE_TIMEOUT_SECONDS = 5.0
+"""The same for a statement of a command, such as building an index, which notices the cancellation later."""
 TIMEZONE_SETTING = {"timezone": "UTC"}
 """Setting of the time zone in all sessions, so that a day begins at the same time on all servers and replicas."""
 PLANNER_SETTINGS = {
@@ -62,10 +64,7 @@ _SELECT_IS_PREPARED = "SELECT EXISTS (SELECT FROM pg_prepared_statements WHERE n
 
 
 class DriverConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no type information
-    """An asyncpg connection that can be closed quickly, even if the server does not respond."""
-
-    async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109  # asyncpg's own parameter
-        await super().close(timeout=min(timeout or CLOSE_TIMEOUT_SECONDS, CLOSE_TIMEOUT_SECONDS))
+    """The class of the driver's connections, by which tests record statements."""
 
 
 class _Connector:
@@ -168,6 +167,7 @@ class ConnectionPool:
         point directly to PostgreSQL, not to a pooler.
         """
         self._connector = _Connector(url, with_timeouts=with_timeouts)
+        self._close_timeout_seconds = CLOSE_TIMEOUT_SECONDS if with_timeouts else COMMAND_CLOSE_TIMEOUT_SECONDS
         self._idle: list[asyncpg.Connection] = []
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -195,7 +195,7 @@ class ConnectionPool:
 
     def discard(self, connection: asyncpg.Connection) -> None:
         """Close a connection in the background. PostgreSQL cancels the statement that it executes."""
-        task = asyncio.create_task(_close(connection))
+        task = asyncio.create_task(_close(connection, self._close_timeout_seconds))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
@@ -218,9 +218,9 @@ async def open_connection(url: str) -> asyncpg.Connection:
     return await _Connector(url, with_timeouts=False).connect()
 
 
-async def _close(connection: asyncpg.Connection) -> None:
+async def _close(connection: asyncpg.Connection, timeout_seconds: float) -> None:
     with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # otherwise it is lost anyway
-        await connection.close()
+        await connection.close(timeout=timeout_seconds)
 
 
 _SELECT_SETTINGS = text("SELECT name, setting::bigint FROM pg_settings WHERE name = ANY(:names)")

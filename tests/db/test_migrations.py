@@ -116,11 +116,18 @@ async def describe_schema(url: str) -> dict[str, set[tuple[Any, ...]]]:
 
 
 async def function_definitions(url: str) -> list[str]:
-    """Return the statements that create the functions of `public`, in the order of their creation."""
+    """Return the statements that create the functions of `public`. A function comes after those that its body calls."""
     connection = await asyncpg.connect(url)
     try:
         rows = await connection.fetch(
-            "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace ORDER BY oid"
+            """
+            WITH function AS (SELECT * FROM pg_proc WHERE pronamespace = 'public'::regnamespace)
+            SELECT pg_get_functiondef(oid) FROM function
+            ORDER BY EXISTS (
+                SELECT FROM pg_depend
+                WHERE objid = function.oid AND refobjid <> objid AND refobjid IN (SELECT oid FROM function)
+            ), oid
+            """
         )
         return [definition for (definition,) in rows]
     finally:

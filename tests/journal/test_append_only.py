@@ -39,6 +39,8 @@ EVASION_STATEMENTS = (
     "ALTER TABLE journal OWNER TO CURRENT_USER",
     "DROP TABLE journal",
     "CREATE TABLE mine ()",
+    # with a hash, no trigger would check the entry
+    "INSERT INTO journal (resource, unique_id, version, action, actor, hash) VALUES ('doctors', 'd', 1, 'x', 'y', '')",
 )
 """What an attacker might try first."""
 

@@ -1,8 +1,9 @@
 """How fast records are imported and exported: `python -m benchmarks.transfer`.
 
 `patients-api import` of a register's patients is compared with a raw COPY of the same rows into the same tables (with
-links and profiles, without journal) and with posting them one by one; `patients-api export` with COPY of the same JSON.
-All are measured in turns, and each import starts on a database with hospitals and doctors only.
+links and profiles, without journal), with this COPY before all indexes and foreign keys are built, and with posting the
+patients one by one; `patients-api export` with COPY of the same JSON. All are measured in turns, and each import starts
+on a database with hospitals and doctors only.
 """
 
 import argparse
@@ -40,7 +41,7 @@ TABLE_COLUMNS: Mapping[str, Sequence[str]] = {
     "patient_doctors": ("patient_id", "doctor_id"),
 }
 REFERENCE_RESOURCES = ("hospitals", "doctors")
-BASELINES = {"export": ("COPY (SELECT json)",), "import": ("COPY", "posting")}
+BASELINES = {"export": ("COPY (SELECT json)",), "import": ("COPY, then indexes", "COPY", "posting")}
 HEADINGS = ("", "patients/s", "ratio", "client CPU µs", "PostgreSQL CPU µs", "memory MB")
 CONNECTION_COUNT = 16
 POSTING_SECONDS = 10
@@ -65,11 +66,13 @@ def main() -> int:
     parser.add_argument("--patients", type=int, default=100_000, help="in the register (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="each measures every way once (%(default)s)")
     parser.add_argument("--out", action="store_true", help="measure exports only")
+    parser.add_argument("--no-posting", action="store_true", help="measure no requests, and do without wrk")
     return command.run(partial(_run_benchmark, parser.parse_args()))
 
 
 def _run_benchmark(arguments: argparse.Namespace) -> None:
-    require_wrk()
+    if not (arguments.out or arguments.no_posting):
+        require_wrk()
     print_progress(f"a register of {arguments.patients:,} patients")
     samples: dict[str, list[TransferSample]] = {}
     directory = database.ensure_register(arguments.patients)
@@ -78,7 +81,13 @@ def _run_benchmark(arguments: argparse.Namespace) -> None:
         measurements = {"export": benchmark.run_export, "COPY (SELECT json)": benchmark.copy_out}
         if not arguments.out:
             benchmark.write_files()
-            measurements |= {"import": benchmark.run_import, "COPY": benchmark.copy_in, "posting": benchmark.post}
+            measurements |= {
+                "import": benchmark.run_import,
+                "COPY, then indexes": partial(benchmark.copy_in, indexes_last=True),
+                "COPY": benchmark.copy_in,
+            }
+            if not arguments.no_posting:
+                measurements["posting"] = benchmark.post
         for number in range(arguments.rounds):
             for name, measure in measurements.items():
                 print_progress(f"round {number + 1}: {name}")
@@ -126,17 +135,21 @@ class _TransferBenchmark:
         with self._empty_database() as url:
             return self._measure_command(url, "import", str(self._scratch / "patients.ndjson"))
 
-    def copy_in(self) -> TransferSample:
-        """Measure COPY of the same rows in one transaction."""
+    def copy_in(self, *, indexes_last: bool = False) -> TransferSample:
+        """Measure COPY of the same rows in one transaction, which may drop and rebuild all indexes and foreign keys."""
+        tables = [table for table in TABLE_COLUMNS if table not in REFERENCE_RESOURCES]
         with self._empty_database() as url:
 
             async def copy() -> None:
                 connection = await asyncpg.connect(url)
                 async with connection.transaction():
-                    for table, columns in TABLE_COLUMNS.items():
-                        if table not in REFERENCE_RESOURCES:
-                            source = self._scratch / f"{table}.copy"
-                            await connection.copy_to_table(table, source=source, columns=columns)
+                    rebuild = await _drop_indexes(connection, tables) if indexes_last else []
+                    for table in tables:
+                        source = self._scratch / f"{table}.copy"
+                        await connection.copy_to_table(table, source=source, columns=TABLE_COLUMNS[table])
+                    await connection.execute("SET LOCAL maintenance_work_mem = '256MB'")
+                    for statement in rebuild:
+                        await connection.execute(statement)
                 await connection.close()
 
             return self._measure(copy)
@@ -202,6 +215,30 @@ class _TransferBenchmark:
             server / self._patient_count * 1e6,
             memory,
         )
+
+
+async def _drop_indexes(connection: asyncpg.Connection, tables: Sequence[str]) -> list[str]:
+    """Drop all indexes and foreign keys of these tables, and return the statements that create them again."""
+    constraints = await connection.fetch(
+        """
+        SELECT format('ALTER TABLE %s DROP CONSTRAINT %I', conrelid::regclass, conname),
+            format('ALTER TABLE %s ADD CONSTRAINT %I %s', conrelid::regclass, conname, pg_get_constraintdef(oid))
+        FROM pg_constraint WHERE conrelid = ANY($1::text[]::regclass[]) AND contype IN ('p', 'f')
+        ORDER BY contype -- foreign keys before the primary keys that they need
+        """,
+        tables,
+    )
+    indexes = await connection.fetch(
+        """
+        SELECT format('DROP INDEX %s', indexrelid::regclass), pg_get_indexdef(indexrelid)
+        FROM pg_index WHERE indrelid = ANY($1::text[]::regclass[]) AND NOT indisprimary
+        """,
+        tables,
+    )
+    dropped = [*constraints, *indexes]
+    for drop, _ in dropped:
+        await connection.execute(drop)
+    return [create for _, create in reversed(dropped)]
 
 
 def _table(samples_by_name: Mapping[str, Sequence[TransferSample]]) -> str:

@@ -33,6 +33,10 @@ USER_ERRORS = (*DATABASE_ERRORS, ConflictError, UnreadableFileError)
 MAX_SHOWN_ERRORS = 20
 """Maximum number of errors that are printed. With `--errors`, all errors are also written to a file."""
 STANDARD_INPUT = "-"
+_KEPT_INDEXES_REASON = (
+    "That requires that this role owns the tables and may create schemas, and that no view, publication or setting of "
+    "your own belongs to the tables."
+)
 
 
 class _RollbackError(Exception):
@@ -144,6 +148,8 @@ class _ImportRun:
                 f"{path}: {summary.lines:,} {pluralize(summary.lines, 'record')}: {status_counts}, "
                 f"{summary.rejected:,} rejected"
             )
+            if summary.kept_indexes:
+                print(f"{path}: the indexes could not be built after the rows, which is slower. {_KEPT_INDEXES_REASON}")
         if stored:
             print("Stored, except for the rejected lines." if self.rejected else "Stored.")
         else:

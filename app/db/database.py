@@ -221,7 +221,8 @@ async def copy_rows(connection: Connection, table: str, columns: Sequence[str], 
         if not (error.sqlstate or "").startswith(_UNAVAILABLE_CLASSES):
             raise
         raise UnavailableError from error
-    except (OSError, asyncpg.InterfaceError) as error:
+    # the driver raises its internal error if the connection is closed while it sends rows
+    except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         raise UnavailableError from error
 
 

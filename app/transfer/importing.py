@@ -12,13 +12,14 @@ from sqlalchemy import func, select, text
 
 from app.auth.principal import Principal
 from app.db.connection import Connection
-from app.db.database import SerializationError, run_in_savepoint
+from app.db.database import SerializationError, run_in_savepoint, set_local, translate_errors
 from app.errors import ConflictError
 from app.transfer.bodies import LineValidator, ValidLine
 from app.transfer.patients import PatientStaging
 from app.transfer.reading import RecordFile, UnreadableFileError
 from app.transfer.resources import RESOURCES
 from app.transfer.staging import RowError, StagedBatch, Staging
+from app.transfer.table_build import NotReplaceableError, TablesInUseError
 
 T = TypeVar("T")
 
@@ -37,6 +38,8 @@ IMPORT_ADVISORY_LOCK_KEY = 0x696D706F7274
 
 The number is arbitrary (`import` in ASCII), but must be the same in all versions.
 """
+_SCAN_SETTINGS = ("enable_seqscan", "enable_hashjoin", "enable_mergejoin")
+"""Settings of the plans that read whole tables. They are off while batches are written."""
 IMPORT_PRINCIPAL = Principal("import")
 """The principal of every import. The journal records it as the author of the imported changes."""
 
@@ -49,6 +52,8 @@ class ImportSummary:
     by_status: Counter[str] = field(default_factory=Counter)
     rejected: int = 0
     """Number of lines with errors, which are not stored. A line with several errors counts once."""
+    kept_indexes: bool = False
+    """Whether rows were inserted into empty tables with all their indexes, because copies could not replace these."""
 
 
 ProgressCallback = Callable[[ImportSummary, Sequence[RowError], int], None]
@@ -103,22 +108,24 @@ async def import_file(
 
     Raises:
         UnreadableFileError: the file cannot be read to its end, or has more than `MAX_REJECTED_LINES` rejected lines.
-        ConflictError: a batch conflicted with other transactions at every attempt.
+        ConflictError: the import conflicted with other transactions at every attempt.
     """
     # only one import at a time, because concurrent imports of the same records in different orders would deadlock
     await connection.execute(select(func.pg_advisory_xact_lock(IMPORT_ADVISORY_LOCK_KEY)))
     # makes PostgreSQL find every row through an index, because a batch is small and the tables grow
-    for plan_node in ("seqscan", "hashjoin", "mergejoin"):
-        await connection.execute(text(f"SET LOCAL enable_{plan_node} = off"))
+    await connection.execute(set_local(dict.fromkeys(_SCAN_SETTINGS, "off")))
     resource = RESOURCES[resource_name]
     staging = (
         PatientStaging(connection, IMPORT_PRINCIPAL, overwrite=overwrite)
         if resource_name == "patients"
         else Staging(connection, IMPORT_PRINCIPAL, resource.service_class.repository_class, overwrite=overwrite)
     )
-    await staging.create_tables()
-    checked_batches = _checked_batches(record_file, LineValidator(resource, overwrite=overwrite), staging)
     summary = ImportSummary()
+    try:
+        await staging.create_tables()
+    except NotReplaceableError:
+        summary.kept_indexes = True
+    checked_batches = _checked_batches(record_file, LineValidator(resource, overwrite=overwrite), staging)
 
     async def store(checked_batch: _CheckedBatch) -> None:
         status_counts, errors = await run_in_savepoint(
@@ -137,7 +144,11 @@ async def import_file(
         while (checked_batch := await next_batch) is not None:
             next_batch = _run_in_thread(lambda: next(checked_batches, None))
             await store(checked_batch)
-        await staging.finish()
+        await connection.execute(set_local(dict.fromkeys(_SCAN_SETTINGS, "on")))
+        async with translate_errors():
+            await staging.finish()
+    except TablesInUseError:
+        raise
     except (SerializationError, ConflictError) as error:
         raise ConflictError(
             "Other transactions changed the same records. Nothing was stored: run the import again."

@@ -5,6 +5,7 @@ An import collects these words and adds them at its end. For all other writes, t
 """
 
 from sqlalchemy import Column, MetaData, Table, text
+from sqlalchemy.sql.elements import TextClause
 
 from app.db.base import ID_TEXT
 from app.db.database import set_local
@@ -22,32 +23,42 @@ STAGED_WORDS_TABLE, STAGED_HOSPITAL_WORDS_TABLE = (
 DEFER_NAME_WORDS = set_local({"patients.learn_words": "later", "patients.learn_hospital_words": "later"})
 """Statement that stops the triggers from adding words during the rest of the transaction.
 
-The transaction must add the words itself, with `STAGE_NAME_WORDS` after each batch and `INSERT_NAME_WORDS` at its end.
-Words are added only at the end, because adding a word blocks other transactions that add the same word until this
-transaction ends.
+The transaction must add the words itself: with `STAGE_NAME_WORDS` after each batch and `INSERT_STAGED_NAME_WORDS` at
+its end, or with `INSERT_ALL_NAME_WORDS` at its end. Words are added only at the end, because adding a word blocks other
+transactions that add the same word until this transaction ends.
 """
-_STAGED_WORDS_SQL = """
-    FROM patients JOIN staged_patients USING (unique_id) {links},
-        unnest((tsvector_to_array(patient_search))[1 : 60]) AS word
-    WHERE fate IN ('created', 'updated') AND char_length(word) > {short}
-    ON CONFLICT DO NOTHING
-"""
+_WORDS = "unnest((tsvector_to_array(patient_search))[1 : 60]) AS word"
+_ALL_WORDS = f"SELECT DISTINCT word FROM patients {{}}, {_WORDS}"  # noqa: S608
+_HOSPITAL_WORDS = f"""
+    SELECT DISTINCT hospital_id, word
+    FROM patients JOIN patient_hospitals ON patient_id = patients.unique_id {{}}, {_WORDS}
+    WHERE char_length(word) > 2
+"""  # noqa: S608
+_BATCH = "JOIN staged_patients ON staged_patients.unique_id = patients.unique_id AND fate IN ('created', 'updated')"
 STAGE_NAME_WORDS = (
-    text("INSERT INTO staged_words SELECT DISTINCT word" + _STAGED_WORDS_SQL.format(links="", short=0)),
-    text(
-        "INSERT INTO staged_hospital_words SELECT DISTINCT hospital_id, word"
-        + _STAGED_WORDS_SQL.format(links="JOIN patient_hospitals ON patient_id = unique_id", short=2)
-    ),
+    text(f"INSERT INTO staged_words {_ALL_WORDS.format(_BATCH)} ON CONFLICT DO NOTHING"),
+    text(f"INSERT INTO staged_hospital_words {_HOSPITAL_WORDS.format(_BATCH)} ON CONFLICT DO NOTHING"),
 )
 """Statements that collect the words of staged patients in two temporary tables: all words, and words by hospital."""
-INSERT_NAME_WORDS = (
-    text("INSERT INTO name_words (word) SELECT word FROM staged_words ORDER BY word ON CONFLICT DO NOTHING"),
-    text(
-        "INSERT INTO hospital_words (hospital_id, word) SELECT hospital_id, word FROM staged_hospital_words"
-        " ORDER BY hospital_id, word ON CONFLICT DO NOTHING"
-    ),
-)
-"""Statements that add the collected words to the vocabulary.
 
-The statements add words in the same order as the triggers do, so that concurrent transactions cannot deadlock.
-"""
+
+def _insert_name_words(words: str, hospital_words: str) -> tuple[TextClause, TextClause]:
+    """Return statements that add selected words to the vocabulary.
+
+    They add words in the same order as the triggers do, so that concurrent transactions cannot deadlock.
+    """
+    return (
+        text(f"INSERT INTO name_words (word) {words} ORDER BY word ON CONFLICT DO NOTHING"),
+        text(
+            f"INSERT INTO hospital_words (hospital_id, word) {hospital_words} ORDER BY hospital_id, word"
+            " ON CONFLICT DO NOTHING"
+        ),
+    )
+
+
+INSERT_STAGED_NAME_WORDS = _insert_name_words(
+    "SELECT word FROM staged_words", "SELECT hospital_id, word FROM staged_hospital_words"
+)
+"""Statements that add the collected words to the vocabulary."""
+INSERT_ALL_NAME_WORDS = _insert_name_words(_ALL_WORDS.format(""), _HOSPITAL_WORDS.format(""))
+"""Statements that add the words of all patients to the vocabulary."""

@@ -16,7 +16,8 @@ from app.profiles.service import ProfileService
 from app.transfer.bodies import ValidLine
 from app.transfer.name_words import (
     DEFER_NAME_WORDS,
-    INSERT_NAME_WORDS,
+    INSERT_ALL_NAME_WORDS,
+    INSERT_STAGED_NAME_WORDS,
     STAGE_NAME_WORDS,
     STAGED_HOSPITAL_WORDS_TABLE,
     STAGED_WORDS_TABLE,
@@ -73,18 +74,20 @@ class PatientStaging(Staging):
 
         `finish` adds the collected words to the vocabulary.
         """
-        await super().create_tables()
         await self.profiles.create_tables()
         for table in (STAGED_WORDS_TABLE, STAGED_HOSPITAL_WORDS_TABLE):
             await self.connection.execute(CreateTable(table))
         await self.connection.execute(DEFER_NAME_WORDS)
+        await super().create_tables()
 
     async def finish(self) -> None:
         """Add the collected words of names to the search vocabulary, and drop all temporary tables.
 
         This must be the last step of the transaction (see `DEFER_NAME_WORDS`).
         """
-        for statement in INSERT_NAME_WORDS:
+        if self.build is not None:
+            await self.build.build_indexes()
+        for statement in INSERT_STAGED_NAME_WORDS if self.build is None else INSERT_ALL_NAME_WORDS:
             await self.connection.execute(statement)
         for table in (STAGED_WORDS_TABLE, STAGED_HOSPITAL_WORDS_TABLE):
             await self.connection.execute(DropTable(table))
@@ -132,8 +135,9 @@ class PatientStaging(Staging):
         await self.connection.execute(self._delete_unused_profiles_statement)
         await self.profiles.write()
         counts = await super().write()
-        for statement in STAGE_NAME_WORDS:
-            await self.connection.execute(statement)
+        if self.build is None:
+            for statement in STAGE_NAME_WORDS:
+                await self.connection.execute(statement)
         return counts
 
     @cached_property

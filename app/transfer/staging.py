@@ -52,6 +52,8 @@ from app.statements.journal_entries import author_parameters, has_journal_entrie
 from app.statements.links import unknown_link_error
 from app.statements.write_statements import client_columns, next_version_values
 from app.transfer.bodies import TIMESTAMP_FIELDS, ValidLine
+from app.transfer.first_entries import insert_first_entries
+from app.transfer.table_build import TableBuild
 
 
 class RowStatus(StrEnum):
@@ -111,6 +113,8 @@ class Staging:
         """Whether a line updates a stored record that differs from it. If not, such a line is an error."""
         self.table = repository.table
         self.client_columns = client_columns(self.table)
+        self.build: TableBuild | None = None
+        """The tables that are written instead of the repository's own, if these were empty."""
         names = [*self.client_columns, *repository.link_relations]
         self.field_bits: Mapping[str, int] = {name: 1 << place for place, name in enumerate(names)}
         """Maps each field (a column or a set of links) to its bit in the mask of the fields that a line sets."""
@@ -129,15 +133,26 @@ class Staging:
         )
 
     async def create_tables(self) -> None:
-        """Create the staging table, which PostgreSQL drops when the transaction ends."""
+        """Create the staging table, which PostgreSQL drops when the transaction ends.
+
+        If the repository's table has links and is empty, start a `TableBuild` of it and of the tables of its links.
+
+        Raises:
+            NotReplaceableError: the tables are empty, but copies cannot replace them. The staging table is created.
+        """
         await self.connection.execute(CreateTable(self.staging_table))
+        link_tables = [relation.link_table for relation in self.repository.link_relations.values()]
+        if link_tables:
+            self.build = await TableBuild.create(self.connection, [self.table, *link_tables])
 
     async def finish(self) -> None:
-        """Drop the staging table when a file has been imported.
+        """Drop the staging table when a file has been imported, and end the `TableBuild` if there is one.
 
         The same transaction may then import another file of the same resource, for which it creates the table again.
         """
         await self.connection.execute(DropTable(self.staging_table))
+        if self.build is not None:
+            await self.build.replace_tables()
 
     def new_batch(self) -> StagedBatch:
         """Return an empty batch."""
@@ -153,7 +168,12 @@ class Staging:
         """Set the status of each staged line by comparing it with the stored record.
 
         With `overwrite`, lock the stored records first.
+
+        Raises:
+            ConflictError: the table was empty, and another transaction has since created one of the records.
         """
+        if self.build is not None:
+            await self.build.refuse_concurrent_records(self.staging_table.name)
         if self.overwrite:
             await self.connection.execute(self._lock_statement)
         await self.connection.execute(self._classify_statement)
@@ -204,11 +224,20 @@ class Staging:
             for name in self.repository.link_relations:
                 if updated:
                     await self.connection.execute(self._delete_links_statement(name))
+                if self.build is not None:
+                    await self.connection.execute(self._lock_link_targets_statement(name))
                 await self.connection.execute(self._insert_links_statement(name))
-            entries = (await self.connection.execute(self._journal_statement, self.author_parameters)).scalar_one()
+            entries = 0
+            if created:
+                entries += await self._insert_entries(self._first_entries_statement)
+            if updated:
+                entries += await self._insert_entries(self._update_entries_statement)
             if not created + updated == written == entries:
                 raise SerializationError
         return counts
+
+    async def _insert_entries(self, statement: Select[Any]) -> int:
+        return int((await self.connection.execute(statement, self.author_parameters)).scalar_one())
 
     async def _line_numbers(self, statement: Select[Any]) -> Sequence[int]:
         line_numbers: Sequence[int] = (await self.connection.execute(statement)).scalars().all()
@@ -323,6 +352,13 @@ class Staging:
             is_unrequested, self.has_status(RowStatus.UPDATED), self.sets_field(name)
         )
 
+    def _lock_link_targets_statement(self, name: str) -> Select[Any]:
+        """Return a statement that locks the records to be linked, as the foreign keys do that a `TableBuild` lacks."""
+        target, ids = self.repository.link_relations[name].target, func.unnest(self.staging_table.c[name])
+        requested_ids = func.array(select(ids).distinct().scalar_subquery(), type_=ARRAY(ID_TEXT))
+        targets = select(target.c.unique_id).where(target.c.unique_id == any_(requested_ids))
+        return targets.order_by(target.c.unique_id).with_for_update(read=True, key_share=True)
+
     def _insert_links_statement(self, name: str) -> Insert:
         relation = self.repository.link_relations[name]
         keys = func.unnest(self.staging_table.c[name]).table_valued("unique_id", name="keys").render_derived()
@@ -340,15 +376,21 @@ class Staging:
             .on_conflict_do_nothing()
         )
 
+    def _written_rows(self, status: RowStatus) -> CTE:
+        """Return a CTE with the stored records of the staged lines that have a status."""
+        rows = self.repository.document.select_rows().join(self.staging_table, self._same_record)
+        return rows.where(self.has_status(status)).cte(status)
+
     @cached_property
-    def _journal_statement(self) -> Select[Any]:
-        rows = (
-            self.repository.document.select_rows()
-            .join(self.staging_table, self._same_record)
-            .add_columns(self.staging_table.c.fate)
-        )
-        changed_records: CTE = rows.where(self.has_status(RowStatus.CREATED, RowStatus.UPDATED)).cte("changed")
-        entries = insert_entry(self.table, changed_records, self.repository.link_relations, changed_records.c.fate)
+    def _first_entries_statement(self) -> Select[Any]:
+        created_rows = self._written_rows(RowStatus.CREATED)
+        return insert_first_entries(self.table, created_rows, self.repository.link_relations)
+
+    @cached_property
+    def _update_entries_statement(self) -> Select[Any]:
+        updated_rows = self._written_rows(RowStatus.UPDATED)
+        action: ColumnElement[str] = literal_column(f"'{RowStatus.UPDATED}'")
+        entries = insert_entry(self.table, updated_rows, self.repository.link_relations, action)
         return select(func.count()).select_from(entries)
 
 

@@ -3,11 +3,12 @@
 import asyncio
 import json
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 
 from app.transfer.layout import Layout
@@ -76,3 +77,13 @@ def cli_process(
         stderr=stderr,
     ) as process:
         yield process
+
+
+@asynccontextmanager
+async def reading_transaction(url: str) -> AsyncIterator[None]:
+    """Read the patients in a transaction that stays open, as pg_dump does, so that no first import can end."""
+    connection = await asyncpg.connect(url)
+    async with connection.transaction():
+        await connection.execute("SELECT FROM patients")
+        yield
+    await connection.close()

@@ -79,7 +79,7 @@ class WriteRequest(Generic[S]):
 
         write = self._batchable_write(self._body) if batched and self._body is not None else None
         if write is None:
-            record = await self._services.database.transaction_for(self._principal.name)(work)
+            record = await self._services.database.transaction_for(self._principal.name, work)
         else:
             record = await self._services.transaction_batcher.run(
                 self._principal.name, write, lambda row: Record(row.unique_id, row.document), work

@@ -10,7 +10,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import asyncpg
 from sqlalchemy import Executable, func, literal_column, select
@@ -229,12 +229,6 @@ async def copy_rows(connection: Connection, table: str, columns: Sequence[str], 
 Work = Callable[[Connection], Awaitable[T]]
 
 
-class TransactionRunner(Protocol):
-    """A callable that runs `work` in one transaction and returns its result, like `Database.transaction`."""
-
-    async def __call__(self, work: Work[T], /) -> T: ...
-
-
 class Database:
     """Access to PostgreSQL for routes and commands.
 
@@ -306,16 +300,18 @@ class Database:
         async with self._connect() as connection:
             return await connection.execute(statement, parameters)
 
-    async def transaction(self, work: Callable[[Connection], Awaitable[T]], *, max_attempts: int = MAX_ATTEMPTS) -> T:
+    async def transaction(self, work: Work[T], *, max_attempts: int = MAX_ATTEMPTS, spent_seconds: float = 0.0) -> T:
         """Run `work` in one transaction, commit it and return the result of `work`. On any error, nothing is stored.
 
         The caller must not send its response before this method returns, so that the response confirms only stored
         changes. If the transaction conflicts with another, the whole transaction is retried. `work` may thus run up to
-        `max_attempts` times.
+        `max_attempts` times. `spent_seconds` is the time that the request has already spent in the database; an attempt
+        may take that much less.
         """
+        timeout_seconds = None if self._timeout_seconds is None else max(self._timeout_seconds - spent_seconds, 0.1)
 
         async def attempt() -> T:
-            async with self._connect() as connection:
+            async with self._connect(timeout_seconds) as connection:
                 await connection.begin()
                 result = await work(connection)
                 await connection.commit()
@@ -323,18 +319,16 @@ class Database:
 
         return await _retry_on_conflict(attempt, max_attempts)
 
-    def transaction_for(self, principal: str) -> TransactionRunner:
-        """Return a function like `transaction` that runs work on behalf of a principal.
+    async def transaction_for(self, principal: str, work: Work[T], *, spent_seconds: float = 0.0) -> T:
+        """Run `work` like `transaction`, on behalf of a principal.
 
-        The transactions of one principal use at most three quarters of the pool. The returned function raises
-        `TooManyRequestsError` if the principal's own transactions occupied this share of the pool for too long.
+        The transactions of one principal use at most three quarters of the pool.
+
+        Raises:
+            TooManyRequestsError: the principal's own transactions occupied this share of the pool for too long.
         """
-
-        async def transaction(work: Work[T], /) -> T:
-            async with self._transaction_bulkhead.slot(principal):
-                return await self.transaction(work)
-
-        return transaction
+        async with self._transaction_bulkhead.slot(principal):
+            return await self.transaction(work, spent_seconds=spent_seconds)
 
     @asynccontextmanager
     async def _connect(

@@ -10,6 +10,7 @@ each other's results: if the statement fails, for any reason, it has stored noth
 transaction of its own.
 """
 
+import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
@@ -134,11 +135,15 @@ class TransactionBatcher:
         change in a transaction of its own. It does so from the beginning if writes of the principal were rejected
         recently.
         """
-        row = None
+        row, began = None, time.monotonic()
         try:
             if self._rejections.may_batch(principal):
                 row = await self._batcher_for(write.statement).submit(write)
-            result = read_row(row) if row is not None else await self._database.transaction_for(principal)(work)
+            if row is not None:
+                result = read_row(row)
+            else:
+                spent_seconds = time.monotonic() - began
+                result = await self._database.transaction_for(principal, work, spent_seconds=spent_seconds)
         except ServiceError as error:
             self._rejections.record(principal, rejected=not isinstance(error, UnavailableError))
             raise

@@ -117,7 +117,7 @@ async def test_exhausted_pool_is_503_within_2_seconds(
 ) -> None:
     """While the only connection waits for a lock, other requests are a 503 within 2 seconds; then all succeed."""
     await connection.execute("INSERT INTO patients (unique_id, patient_last_name) VALUES ('pat123', 'Doe')")
-    served = serve(DATABASE_URL=database_url, PATIENTS_POOL_SIZE="1")
+    served = serve(DATABASE_URL=database_url, PATIENTS_POOL_SIZE="1", PATIENTS_TRANSACTION_BATCHING="false")
     async with httpx.AsyncClient(base_url=served.url, timeout=30) as client:
         async with connection.transaction():
             await connection.execute("SELECT FROM patients FOR UPDATE")

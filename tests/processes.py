@@ -246,6 +246,18 @@ async def wait_until_blocked(connection: asyncpg.Connection, session_count: int 
             await connection.execute("SELECT pg_sleep(0.02)")
 
 
+async def wait_until_blocked_in_transaction(connection: asyncpg.Connection) -> None:
+    """Wait until the transaction of a change waits for a lock, after its single statement has failed to get it."""
+    # the single statement has so many input columns that its beginning names only these
+    is_waiting = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE wait_event_type = 'Lock' AND left(query, 300) LIKE '%json_to_recordset%'"
+    )
+    async with asyncio.timeout(30):
+        while not await connection.fetchval(is_waiting):
+            await connection.execute("SELECT pg_sleep(0.02), pg_stat_clear_snapshot()")
+
+
 async def wait_until_migrators_queue(connection: asyncpg.Connection, session_count: int) -> None:
     """Wait until `session_count` sessions of the database have tried in vain to take the lock for migrating."""
     count_statement = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE $1"

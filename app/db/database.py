@@ -8,6 +8,7 @@ time or the length of the queue, so they refuse the last requests of a burst eve
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -322,13 +323,15 @@ class Database:
     async def transaction_for(self, principal: str, work: Work[T], *, spent_seconds: float = 0.0) -> T:
         """Run `work` like `transaction`, on behalf of a principal.
 
-        The transactions of one principal use at most three quarters of the pool.
+        The transactions of one principal use at most three quarters of the pool. The time that this call waits for its
+        share counts as spent.
 
         Raises:
             TooManyRequestsError: the principal's own transactions occupied this share of the pool for too long.
         """
+        began = time.monotonic()
         async with self._transaction_bulkhead.slot(principal):
-            return await self.transaction(work, spent_seconds=spent_seconds)
+            return await self.transaction(work, spent_seconds=spent_seconds + time.monotonic() - began)
 
     @asynccontextmanager
     async def _connect(

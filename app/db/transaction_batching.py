@@ -12,6 +12,7 @@ transaction of its own.
 
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from enum import Enum
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
@@ -120,12 +121,20 @@ class _RejectionTracker:
             self._required_successes[principal] = required - 1
 
 
+class _Failure(Enum):
+    """Stands for the result of a write whose statement failed and has certainly stored nothing."""
+
+    OF_ONE = 1
+    """The statement made only this write."""
+    OF_SEVERAL = 2
+
+
 class TransactionBatcher:
     """Makes changes in batches: changes requested while a statement runs share the next one."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._batchers: dict[Hashable, Batcher[BatchableWrite, Row[Any] | None]] = {}
+        self._batchers: dict[Hashable, Batcher[BatchableWrite, Row[Any] | _Failure]] = {}
         self._rejections = _RejectionTracker()
 
     async def run(self, principal: str, write: BatchableWrite, read_row: Callable[[Row[Any]], T], work: Work[T]) -> T:
@@ -135,14 +144,17 @@ class TransactionBatcher:
         change in a transaction of its own. It does so from the beginning if writes of the principal were rejected
         recently.
         """
-        row, began = None, time.monotonic()
+        began = time.monotonic()
+        outcome: Row[Any] | _Failure = _Failure.OF_SEVERAL
         try:
             if self._rejections.may_batch(principal):
-                row = await self._batcher_for(write.statement).submit(write)
-            if row is not None:
-                result = read_row(row)
+                outcome = await self._batcher_for(write.statement).submit(write)
+            spent_seconds = time.monotonic() - began
+            if not isinstance(outcome, _Failure):
+                result = read_row(outcome)
+            elif outcome is _Failure.OF_ONE:  # as many of these run as batches, so they need no share of the pool
+                result = await self._database.transaction(work, spent_seconds=spent_seconds)
             else:
-                spent_seconds = time.monotonic() - began
                 result = await self._database.transaction_for(principal, work, spent_seconds=spent_seconds)
         except ServiceError as error:
             self._rejections.record(principal, rejected=not isinstance(error, UnavailableError))
@@ -150,7 +162,7 @@ class TransactionBatcher:
         self._rejections.record(principal, rejected=False)
         return result
 
-    def _batcher_for(self, statement: Executable) -> Batcher[BatchableWrite, Row[Any] | None]:
+    def _batcher_for(self, statement: Executable) -> Batcher[BatchableWrite, Row[Any] | _Failure]:
         if (batcher := self._batchers.get(statement)) is None:
             batcher = self._batchers[statement] = Batcher(
                 self._run_batch,
@@ -161,13 +173,13 @@ class TransactionBatcher:
             )
         return batcher
 
-    async def _run_batch(self, writes: list[BatchableWrite]) -> Sequence[Row[Any] | None]:
-        """Return a row for each write, or only None if the statement has certainly stored nothing."""
+    async def _run_batch(self, writes: list[BatchableWrite]) -> Sequence[Row[Any] | _Failure]:
         try:
             rows = await self._database.write(writes[0].statement, {"rows": [write.row for write in writes]})
         except Exception as error:
             if isinstance(error, UnavailableError) and not isinstance(error, LockNotAvailableError):
                 raise  # the statement may have stored everything, so a retry could store its changes twice
-            return [None] * len(writes)  # whichever request caused the error gets it when it runs alone
+            # whichever request caused the error gets it when it runs alone
+            return [_Failure.OF_ONE if len(writes) == 1 else _Failure.OF_SEVERAL] * len(writes)
         rows_by_id = {row.unique_id: row for row in rows}
         return [rows_by_id[write.row["unique_id"]] for write in writes]

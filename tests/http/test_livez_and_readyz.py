@@ -20,7 +20,7 @@ from tests.processes import (
     postgres_pid,
     run_cli,
     send_concurrently,
-    wait_until_blocked,
+    wait_until_blocked_in_transaction,
 )
 from tests.support import ServiceProcess, eventually
 
@@ -117,13 +117,13 @@ async def test_exhausted_pool_is_503_within_2_seconds(
 ) -> None:
     """While the only connection waits for a lock, other requests are a 503 within 2 seconds; then all succeed."""
     await connection.execute("INSERT INTO patients (unique_id, patient_last_name) VALUES ('pat123', 'Doe')")
-    served = serve(DATABASE_URL=database_url, PATIENTS_POOL_SIZE="1", PATIENTS_TRANSACTION_BATCHING="false")
+    served = serve(DATABASE_URL=database_url, PATIENTS_POOL_SIZE="1")
     async with httpx.AsyncClient(base_url=served.url, timeout=30) as client:
         async with connection.transaction():
             await connection.execute("SELECT FROM patients FOR UPDATE")
             change = {"patient_last_name": "Roe"}
             waiting = asyncio.ensure_future(client.put(f"{PATIENTS}pat123/", json=change))
-            await wait_until_blocked(connection)
+            await wait_until_blocked_in_transaction(connection)
             began = time.perf_counter()
             requests = [client.request(method, path, json=body) for method, path, body in DATABASE_REQUESTS]
             responses = await asyncio.gather(*requests, client.get("/livez"))

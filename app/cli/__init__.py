@@ -13,6 +13,7 @@ import sys
 from typing import Any
 
 from app.cli.commands import COMMANDS
+from app.cli.signals import interruption_status
 from app.suggestions import suggestion
 
 DISTRIBUTION = "patients-api"
@@ -56,7 +57,7 @@ def main() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        return 130  # 128 + SIGINT, as in a shell
+        return interruption_status()
 
 
 def _run_command(name: str, options: list[str]) -> int:

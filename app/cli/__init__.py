@@ -13,7 +13,6 @@ import sys
 from typing import Any
 
 from app.cli.commands import COMMANDS
-from app.cli.signals import interruption_status
 from app.suggestions import suggestion
 
 DISTRIBUTION = "patients-api"
@@ -57,6 +56,8 @@ def main() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
+        from app.cli.signals import interruption_status  # noqa: PLC0415  # help does not need it
+
         return interruption_status()
 
 

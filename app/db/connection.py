@@ -6,9 +6,9 @@ as PostgreSQL takes to read a record. This module can be removed when SQLAlchemy
 """
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import asyncpg
@@ -27,6 +27,7 @@ def serialize_json(value: Any) -> str:
     return to_json(value).decode()
 
 
+T = TypeVar("T")
 DIALECT = asyncpg_dialect.dialect(json_serializer=serialize_json)  # type: ignore[no-untyped-call]
 """SQLAlchemy's dialect for asyncpg, by which statements are compiled."""
 
@@ -115,6 +116,21 @@ def compile_statement(statement: Executable) -> CompiledStatement:
     return compiled
 
 
+async def _reporting_loss(call: Awaitable[T]) -> T:
+    """Return the result of a call of the driver, and report a lost connection by the same error, however it shows.
+
+    If PostgreSQL is killed, the driver may also raise the error of the operating system, or of uvloop or of its own
+    about a closed transport.
+
+    Raises:
+        asyncpg.ConnectionDoesNotExistError: the connection is lost.
+    """
+    try:
+        return await call
+    except (OSError, RuntimeError, asyncpg.InternalClientError) as error:
+        raise asyncpg.ConnectionDoesNotExistError("the connection is lost") from error
+
+
 class Connection:
     """A connection to PostgreSQL, held by one request or command at a time."""
 
@@ -137,10 +153,10 @@ class Connection:
         began, self._began_at = self._began_at or time.perf_counter(), None
         try:
             if compiled.returns_rows:
-                result = compiled.result(await self.driver.fetch(text, *values))
+                result = compiled.result(await _reporting_loss(self.driver.fetch(text, *values)))
             else:
                 result = Result(_NO_ROWS_COLUMNS, iter(()))
-                status = await self.driver.execute(text, *values)  # such as "UPDATE 3"
+                status = await _reporting_loss(self.driver.execute(text, *values))  # such as "UPDATE 3"
                 result.rowcount = int(status.rpartition(" ")[2])
         except Exception as error:
             self._measure(compiled.text, began, error)
@@ -158,13 +174,13 @@ class Connection:
         The time that this takes is measured as part of the first statement of the transaction.
         """
         self._began_at = time.perf_counter()
-        await self.driver.execute(f"BEGIN {options}")
+        await _reporting_loss(self.driver.execute(f"BEGIN {options}"))
 
     async def commit(self) -> None:
         """Commit the transaction."""
         began = time.perf_counter()
         try:
-            await self.driver.execute("COMMIT")
+            await _reporting_loss(self.driver.execute("COMMIT"))
         except Exception as error:
             self._measure("COMMIT", began, error)
             raise
@@ -173,18 +189,18 @@ class Connection:
     async def rollback(self) -> None:
         """Roll back the transaction, if one is open."""
         if not self.driver.is_closed() and self.driver.is_in_transaction():
-            await self.driver.execute("ROLLBACK")
+            await _reporting_loss(self.driver.execute("ROLLBACK"))
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
         """Undo the changes made in the context, and only these, if an error leaves it."""
         self._savepoint_count += 1
         name = f"savepoint_{self._savepoint_count}"
-        await self.driver.execute(f"SAVEPOINT {name}")
+        await _reporting_loss(self.driver.execute(f"SAVEPOINT {name}"))
         try:
             yield
         except Exception:
             if not self.driver.is_closed():
-                await self.driver.execute(f"ROLLBACK TO {name}")
+                await _reporting_loss(self.driver.execute(f"ROLLBACK TO {name}"))
             raise
-        await self.driver.execute(f"RELEASE {name}")
+        await _reporting_loss(self.driver.execute(f"RELEASE {name}"))

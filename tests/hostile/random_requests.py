@@ -193,7 +193,7 @@ class RequestGenerator:
         return SentRequest("", caller, kind, scope, route, call, **more)
 
     def random_patient_id(self) -> str:
-        if self.random.random() < 0.02:
+        if not self.patients or self.random.random() < 0.02:
             return "pat-never"
         return self.random.choice(self.patients[:HOT_PATIENT_COUNT] if self.random.random() < 0.5 else self.patients)
 

@@ -6,7 +6,7 @@ as PostgreSQL takes to read a record. This module can be removed when SQLAlchemy
 """
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -22,13 +22,13 @@ if TYPE_CHECKING:  # importing it creates metrics, which `serve` must do only af
     from app.observability.statements import StatementInstrumentation
 
 
-def serialize_json(value: Any) -> str:
+def _serialize_json(value: Any) -> str:
     """Return a value as JSON text. Pydantic's serializer is fast and supports dates and decimals."""
     return to_json(value).decode()
 
 
 T = TypeVar("T")
-DIALECT = asyncpg_dialect.dialect(json_serializer=serialize_json)  # type: ignore[no-untyped-call]
+DIALECT = asyncpg_dialect.dialect(json_serializer=_serialize_json)  # type: ignore[no-untyped-call]
 """SQLAlchemy's dialect for asyncpg, by which statements are compiled."""
 
 
@@ -119,15 +119,14 @@ def compile_statement(statement: Executable) -> CompiledStatement:
 async def _reporting_loss(call: Awaitable[T]) -> T:
     """Return the result of a call of the driver, and report a lost connection by the same error, however it shows.
 
-    If PostgreSQL is killed, the driver may also raise the error of the operating system, or of uvloop or of its own
-    about a closed transport.
+    If PostgreSQL is killed, the driver may also raise an error of the operating system or an internal error of its own.
 
     Raises:
         asyncpg.ConnectionDoesNotExistError: the connection is lost.
     """
     try:
         return await call
-    except (OSError, RuntimeError, asyncpg.InternalClientError) as error:
+    except (OSError, asyncpg.InternalClientError) as error:
         raise asyncpg.ConnectionDoesNotExistError("the connection is lost") from error
 
 
@@ -136,7 +135,7 @@ class Connection:
 
     def __init__(self, driver: asyncpg.Connection, instrumentation: "StatementInstrumentation | None" = None) -> None:
         self.driver = driver
-        self.instrumentation = instrumentation
+        self._instrumentation = instrumentation
         self._began_at: float | None = None
         """When the transaction began, until its first statement is executed."""
         self._savepoint_count = 0
@@ -164,9 +163,25 @@ class Connection:
         self._measure(compiled.text, began, None)
         return result
 
+    async def execute_sql(self, text: str) -> None:
+        """Execute SQL as it is, in which a colon does not begin a parameter. It is not measured.
+
+        Raises:
+            asyncpg.PostgresError, asyncpg.InterfaceError: see `execute`.
+        """
+        await _reporting_loss(self.driver.execute(text))
+
+    async def copy(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Insert rows into a table with COPY, for which SQLAlchemy has no API.
+
+        Raises:
+            asyncpg.PostgresError, asyncpg.InterfaceError: see `execute`.
+        """
+        await _reporting_loss(self.driver.copy_records_to_table(table, records=rows, columns=columns))
+
     def _measure(self, text: str, began: float, error: Exception | None) -> None:
-        if self.instrumentation is not None:
-            self.instrumentation.record(text, began, error)
+        if self._instrumentation is not None:
+            self._instrumentation.record(text, began, error)
 
     async def begin(self, options: str = "") -> None:
         """Begin a transaction with `options`, such as `READ ONLY`, which more statements may follow after a semicolon.
@@ -174,13 +189,13 @@ class Connection:
         The time that this takes is measured as part of the first statement of the transaction.
         """
         self._began_at = time.perf_counter()
-        await _reporting_loss(self.driver.execute(f"BEGIN {options}"))
+        await self.execute_sql(f"BEGIN {options}")
 
     async def commit(self) -> None:
         """Commit the transaction."""
         began = time.perf_counter()
         try:
-            await _reporting_loss(self.driver.execute("COMMIT"))
+            await self.execute_sql("COMMIT")
         except Exception as error:
             self._measure("COMMIT", began, error)
             raise
@@ -189,18 +204,18 @@ class Connection:
     async def rollback(self) -> None:
         """Roll back the transaction, if one is open."""
         if not self.driver.is_closed() and self.driver.is_in_transaction():
-            await _reporting_loss(self.driver.execute("ROLLBACK"))
+            await self.execute_sql("ROLLBACK")
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
         """Undo the changes made in the context, and only these, if an error leaves it."""
         self._savepoint_count += 1
         name = f"savepoint_{self._savepoint_count}"
-        await _reporting_loss(self.driver.execute(f"SAVEPOINT {name}"))
+        await self.execute_sql(f"SAVEPOINT {name}")
         try:
             yield
         except Exception:
             if not self.driver.is_closed():
-                await _reporting_loss(self.driver.execute(f"ROLLBACK TO {name}"))
+                await self.execute_sql(f"ROLLBACK TO {name}")
             raise
-        await _reporting_loss(self.driver.execute(f"RELEASE {name}"))
+        await self.execute_sql(f"RELEASE {name}")

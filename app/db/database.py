@@ -9,7 +9,7 @@ time or the length of the queue, so they refuse the last requests of a burst eve
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -30,6 +30,8 @@ T = TypeVar("T")
 TRANSACTION_TIMEOUT_SECONDS = 1.8
 """Maximum duration of one read or transaction, in seconds. The service measures it itself, because a frozen database
 server reports no error."""
+MIN_TRANSACTION_TIMEOUT_SECONDS = 0.1
+"""Duration, in seconds, that a transaction may always have, however long its request has waited before."""
 SEARCH_TIMEOUT_SECONDS = 0.95
 """Maximum total duration of all statements of one search, in seconds."""
 SEARCH_SETTINGS = {
@@ -207,26 +209,6 @@ async def run_in_savepoint(connection: Connection, work: Callable[[], Awaitable[
     return await _retry_on_conflict(attempt)
 
 
-async def copy_rows(connection: Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Insert rows into a table with COPY, in the transaction of `connection`.
-
-    This calls the driver directly, because SQLAlchemy has no API for COPY.
-
-    Raises:
-        UnavailableError: the connection is lost, or the server is shutting down or out of resources.
-        asyncpg.PostgresError: the server rejects the rows.
-    """
-    try:
-        await connection.driver.copy_records_to_table(table, records=rows, columns=columns)
-    except asyncpg.PostgresError as error:
-        if not (error.sqlstate or "").startswith(_UNAVAILABLE_CLASSES):
-            raise
-        raise UnavailableError from error
-    # the driver raises its internal error if the connection is closed while it sends rows
-    except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-        raise UnavailableError from error
-
-
 Work = Callable[[Connection], Awaitable[T]]
 
 
@@ -309,7 +291,11 @@ class Database:
         `max_attempts` times. `spent_seconds` is the time that the request has already spent in the database; an attempt
         may take that much less.
         """
-        timeout_seconds = None if self._timeout_seconds is None else max(self._timeout_seconds - spent_seconds, 0.1)
+        timeout_seconds = (
+            None
+            if self._timeout_seconds is None
+            else max(self._timeout_seconds - spent_seconds, MIN_TRANSACTION_TIMEOUT_SECONDS)
+        )
 
         async def attempt() -> T:
             async with self._connect(timeout_seconds) as connection:

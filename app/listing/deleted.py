@@ -19,7 +19,7 @@ from sqlalchemy import (
     tuple_,
 )
 
-from app.db.base import ID_TEXT, non_generated_columns
+from app.db.base import ID_TEXT
 from app.fields.schemas import deleted_representation
 from app.listing.counting import RecordCount
 from app.listing.keyset import LIMIT_PARAMETER
@@ -28,7 +28,7 @@ from app.listing.query import KeysetRow, ListQuery, Position
 from app.models import journal
 from app.records.repository import Repository
 from app.statements.documents import Document, ToMany
-from app.statements.journal_entries import ENTRY_COLUMNS
+from app.statements.journal_entries import snapshot_columns
 
 
 class DeletedListing(Listing):
@@ -115,9 +115,10 @@ def _page_statement(list_shape: ListShape, *, is_continuation: bool) -> Select[A
 def _select_documents(repository_class: type[Repository], found: CTE) -> Select[str, str]:
     """Return a statement that builds the documents of deleted records from their last snapshots."""
     table, document = repository_class.table, repository_class.document
-    names = [each for each in non_generated_columns(table) if each.name not in ENTRY_COLUMNS]
     populated = func.json_populate_record(literal_column(f"NULL::{table.name}"), found.c.record)
-    state = populated.table_valued(*(column(each.name, each.type) for each in names), name="state")
+    state = populated.table_valued(
+        *(column(each, table.c[each].type) for each in snapshot_columns(table)), name="state"
+    )
     page = (
         select(found.c.unique_id, found.c.version, found.c.date_deleted, *state.c)
         .select_from(found.join(state, true()))

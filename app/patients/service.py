@@ -31,8 +31,8 @@ from app.records.service import (
     id_change_errors,
     raise_if_any,
 )
-from app.statements.journal_entries import author_parameters
 from app.statements.links import LinkResult, unknown_link_error
+from app.statements.write_statements import input_row
 
 
 class PatientService(Service[PatientCreate, PatientUpdate]):
@@ -54,7 +54,8 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
         """Return the creation of a patient with its profile and links as a single statement, as `Service` describes."""
         values = body.sent_fields()
         values["unique_id"] = values.get("unique_id") or new_identifier(cls.repository_class.prefix)
-        links = {name: values.pop(name, []) for name in cls.repository_class.link_relations}
+        no_links: dict[str, list[str]] = {name: [] for name in cls.repository_class.link_relations}
+        links = no_links | cls._pop_links(values)
         return cls._batchable_write(body, principal, values, links, is_creation=True)
 
     @classmethod
@@ -63,8 +64,7 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
         if body.read_only_link_ids() or any(id_change_errors(unique_id, body)):
             return None
         values = {**body.sent_fields(), "unique_id": unique_id}
-        links = {name: values.pop(name) for name in cls.repository_class.link_relations if name in values}
-        return cls._batchable_write(body, principal, values, links, is_creation=False)
+        return cls._batchable_write(body, principal, values, cls._pop_links(values), is_creation=False)
 
     @classmethod
     def _batchable_write(
@@ -76,27 +76,19 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
         *,
         is_creation: bool,
     ) -> BatchableWrite | None:
-        profile_fields = None
-        if "patient_profile" in values:
-            profile = values.pop("patient_profile")
-            values["profile_id"] = profile and profile.pop("unique_id")
-            if profile is not None:
-                if not principal.has(Scope.PROFILES_WRITE):
-                    return None
-                profile_fields = frozenset(profile)
-                values |= {f"nested_{name}": value for name, value in profile.items()}
+        profile_fields, profile = None, cls._pop_profile(values)
+        if profile is not None:
+            if not principal.has(Scope.PROFILES_WRITE):
+                return None
+            profile_fields = frozenset(profile)
+            values |= {f"nested_{name}": value for name, value in profile.items()}
         repository = cls.repository_class
         statement = (
             repository.insert_alone_statement(profile_fields)
             if is_creation
             else repository.update_alone_statement(frozenset(links), profile_fields)
         )
-        row = {
-            "sent": list(values),
-            **values,
-            **{name: sorted(set(ids)) for name, ids in links.items()},
-            **author_parameters(principal),
-        }
+        row = input_row({"sent": list(values), **values}, links, principal)
         return BatchableWrite(statement, row, cls.conflict_keys(body) | {values["unique_id"]}, cls.batch_cost(body))
 
     async def create(
@@ -218,8 +210,18 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
     def _profiles(self) -> ProfileRepository:
         return ProfileRepository(self.connection, self.principal)
 
-    def _pop_links(self, values: dict[str, Any]) -> dict[str, list[str]]:
-        return {name: values.pop(name) for name in self.repository.link_relations if name in values}
+    @classmethod
+    def _pop_links(cls, values: dict[str, Any]) -> dict[str, list[str]]:
+        return {name: values.pop(name) for name in cls.repository_class.link_relations if name in values}
+
+    @staticmethod
+    def _pop_profile(values: dict[str, Any]) -> dict[str, Any] | None:
+        """Replace `patient_profile` in `values` with `profile_id`, and return the other fields of the profile."""
+        if "patient_profile" not in values:
+            return None
+        profile: dict[str, Any] | None = values.pop("patient_profile")
+        values["profile_id"] = profile and profile.pop("unique_id")
+        return profile
 
     @staticmethod
     def _read_only_ids_to_compare(
@@ -245,11 +247,8 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
         unchanged needs no profile scope. A request that links a different profile needs a profile scope, because the
         response shows the linked profile.
         """
-        if "patient_profile" not in values:
-            return
-        profile = values.pop("patient_profile")
-        values["profile_id"] = profile and profile.pop("unique_id")
-        self._require_profile_scopes(values["profile_id"], linked_profile_id)
+        profile = self._pop_profile(values)
+        self._require_profile_scopes(values.get("profile_id"), linked_profile_id)
         if profile is not None and await self._profiles.upsert(values["profile_id"], profile):
             self.principal.require(Scope.PROFILES_WRITE)
 

@@ -194,8 +194,7 @@ class Repository:
     async def _write(
         self, statement: Select[Any], row: Mapping[str, Any], links: Mapping[str, list[str]], *former_links: str
     ) -> WriteResult | None:
-        link_ids = {name: sorted(set(ids)) for name, ids in links.items()}
-        result_row = await self._execute_row(statement, {**row, **link_ids, **author_parameters(self.principal)})
+        result_row = await self._execute_row(statement, write_statements.input_row(row, links, self.principal))
         if result_row is None:
             return None
         record = Record(result_row.unique_id, result_row.document)

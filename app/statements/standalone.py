@@ -34,7 +34,13 @@ from app.models.audit import WRITABLE_COLUMNS
 from app.statements.documents import Document, ToMany, ToOne
 from app.statements.journal_entries import AUTHOR_COLUMNS
 from app.statements.upserts import Upsert, upsert
-from app.statements.write_statements import StatementParts, insert_parts, returning_document, update_parts
+from app.statements.write_statements import (
+    StatementParts,
+    contains_record,
+    insert_parts,
+    returning_document,
+    update_parts,
+)
 
 _AUDIT_INPUTS: tuple[ColumnClause[Any], ...] = (
     column("audited", Boolean),
@@ -85,7 +91,7 @@ def update_alone(
     replaced = {name: link_relations[name] for name in replaced_links}
     parts = update_parts(document.table, replaced, _other_inputs(nested), restricted=False)
     seen, page = document.table.alias(), parts.page
-    was_written = seen.c.unique_id.in_(select(parts.written.c.unique_id))
+    was_written = contains_record(parts.written, seen.c.unique_id)
     is_unchanged = exists().where(
         seen.c.unique_id == parts.input_rows.c.unique_id,
         page.c.unique_id == seen.c.unique_id,

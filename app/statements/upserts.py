@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from app.db.base import non_generated_columns
 from app.statements.journal_entries import insert_entry, with_author
-from app.statements.write_statements import next_version_values
+from app.statements.write_statements import contains_record, next_version_values
 
 
 class Upsert(NamedTuple):
@@ -23,11 +23,11 @@ class Upsert(NamedTuple):
 
     def has_changed(self, unique_id: ColumnElement[str]) -> ColumnElement[bool]:
         """Return the condition that the record was created or changed."""
-        return unique_id.in_(select(self.changed.c.unique_id))
+        return contains_record(self.changed, unique_id)
 
     def is_journaled(self, unique_id: ColumnElement[str]) -> ColumnElement[bool]:
         """Return the condition that the journal accepted the entry for a record that was created or changed."""
-        return unique_id.in_(select(self.entries.c.unique_id))
+        return contains_record(self.entries, unique_id)
 
     def has_succeeded(self, unique_id: ColumnElement[str]) -> ColumnElement[bool]:
         """Return the condition that the record has the values of its input row after the statement.
@@ -47,7 +47,7 @@ class Upsert(NamedTuple):
         """Return a subquery with the rows of all input rows as they are after the statement."""
         columns = non_generated_columns(self.table)
         unchanged = select(*columns).where(
-            self.table.c.unique_id.in_(select(self.input_rows.c.unique_id)), ~self.has_changed(self.table.c.unique_id)
+            contains_record(self.input_rows, self.table.c.unique_id), ~self.has_changed(self.table.c.unique_id)
         )
         changed = select(*(self.changed.c[column.name] for column in columns))
         return union_all(changed, unchanged).cte(f"{self.table.name}_after")

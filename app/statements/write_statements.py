@@ -32,10 +32,17 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
+from app.auth.principal import Principal
 from app.db.base import ID_TEXT, non_generated_columns
 from app.db.transaction_batching import input_rows
 from app.statements.documents import Document, ToMany
-from app.statements.journal_entries import AUTHOR_COLUMNS, insert_deletion_entry, insert_entry, with_author
+from app.statements.journal_entries import (
+    AUTHOR_COLUMNS,
+    author_parameters,
+    insert_deletion_entry,
+    insert_entry,
+    with_author,
+)
 from app.statements.links import LinkReplacement, linkable_id_columns, replace_links
 
 _DATABASE_DEFAULTED_COLUMNS = frozenset({"version", "date_created", "last_updated"})
@@ -68,6 +75,12 @@ def _input_rows(
     link_id_columns: list[ColumnClause[Any]] = [column(name, ARRAY(ID_TEXT)) for name in sorted(link_names)]
     columns = (column("unique_id", ID_TEXT), *value_columns, *extra_columns, *link_id_columns, *AUTHOR_COLUMNS)
     return input_rows(*columns, short_lock_timeout=short_lock_timeout)
+
+
+def input_row(values: Mapping[str, Any], links: Mapping[str, list[str]], principal: Principal) -> dict[str, Any]:
+    """Return an input row with these values and requested ids of links, on behalf of a principal."""
+    link_ids = {name: sorted(set(ids)) for name, ids in links.items()}
+    return {**values, **link_ids, **author_parameters(principal)}
 
 
 class StatementParts(NamedTuple):
@@ -143,7 +156,7 @@ def update_parts(
     new = select(locked.c.unique_id, *new_values).join_from(locked, inputs, locked.c.unique_id == inputs.c.unique_id)
     new_rows = new.cte("new")
     links = replace_links(replaced_relations, inputs, restricted=restricted)
-    links_changed = (_contains_record(part, table.c.unique_id) for part in links.changes)
+    links_changed = (contains_record(part, table.c.unique_id) for part in links.changes)
     differences = (table.c[name].is_distinct_from(new_rows.c[name]) for name in client_columns(table))
     written = (
         update(table)
@@ -152,12 +165,12 @@ def update_parts(
         .returning(*non_generated_columns(table))
         .cte("written")
     )
-    unchanged = select(*locked.c).where(~_contains_record(written, locked.c.unique_id))
+    unchanged = select(*locked.c).where(~contains_record(written, locked.c.unique_id))
     page = union_all(select(written), unchanged).cte("page")
     return StatementParts(inputs, written, page, links, locked)
 
 
-def _contains_record(rows: FromClause, record_id: ColumnElement[str]) -> ColumnElement[bool]:
+def contains_record(rows: FromClause, record_id: ColumnElement[str]) -> ColumnElement[bool]:
     """Return the condition that the first column of `rows` contains `record_id`."""
     return record_id.in_(select(rows.c[0]))
 
@@ -181,7 +194,7 @@ def returning_document(
     entries = insert_entry(document.table, authored, relations_after, literal_column(f"'{action}'"))
     statement = document.replace_relations(replaced_relations).select_page(parts.page)
     unique_id, _ = statement.selected_columns
-    journaled = or_(~_contains_record(parts.written, unique_id), _contains_record(entries, unique_id)).label("entered")
+    journaled = or_(~contains_record(parts.written, unique_id), contains_record(entries, unique_id)).label("entered")
     linkable = linkable_id_columns(parts.link_replacement.linkable_pairs, unique_id)
     return statement.add_columns(*linkable, journaled).add_cte(*parts.link_replacement.changes)
 

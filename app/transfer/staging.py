@@ -44,7 +44,7 @@ from sqlalchemy.schema import CreateTable, DropTable
 from app.auth.principal import Principal
 from app.db.base import ID_TEXT
 from app.db.connection import Connection
-from app.db.database import SerializationError, copy_rows
+from app.db.database import SerializationError
 from app.errors import FieldError, IdentifierRetiredError
 from app.identifiers import new_identifier
 from app.records.repository import Repository
@@ -162,7 +162,7 @@ class Staging:
         """Replace the contents of the staging table with the rows of a batch."""
         await self.connection.execute(text(f"TRUNCATE {self.staging_table.name}"))
         columns = [column.name for column in self.staging_table.columns if column.name != "fate"]
-        await copy_rows(self.connection, self.staging_table.name, columns, batch.rows)
+        await self.connection.copy(self.staging_table.name, columns, batch.rows)
 
     async def classify(self) -> None:
         """Set the status of each staged line by comparing it with the stored record.

@@ -287,5 +287,4 @@ class TableBuild:
 
     async def _execute(self, statements: Iterable[str]) -> None:
         for statement in statements:
-            # the driver itself, because a colon in a definition would be a parameter to SQLAlchemy
-            await self._connection.driver.execute(statement)
+            await self._connection.execute_sql(statement)  # a definition may contain a colon

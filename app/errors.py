@@ -90,7 +90,21 @@ ErrorType = TypeAliasType(
 )
 """The codes of the errors in a 422 problem. `docs/api.md` explains them."""
 FileErrorType = Literal[
-    "cells", "encoding", "identifier_retired", "identifier_taken", "json", "moment_in_future", "moment_order"
+    "ambiguous_name",
+    "cells",
+    "date_format",
+    "encoding",
+    "extension_left_out",
+    "id_separator",
+    "identifier_retired",
+    "identifier_taken",
+    "json",
+    "moment_in_future",
+    "moment_order",
+    "other_person",
+    "spreadsheet_number",
+    "unknown_name",
+    "zeros_lost",
 ]
 """The codes of the errors that only imports have, besides those in `ErrorType`."""
 

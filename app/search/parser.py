@@ -5,6 +5,7 @@ import unicodedata
 from datetime import date
 from typing import NamedTuple
 
+from app.fields.characters import normalize_characters
 from app.fields.phones import ascii_digits, number_prefixes
 from app.identifiers import IDENTIFIER_PATTERN
 
@@ -69,7 +70,7 @@ def parse_search(text: str, region: str | None = None) -> list[ParsedQuery]:
     second does not. Callers use the first interpretation that matches any patient. `region` is the region, such as
     `ZA`, of phone numbers without a country code. Without a `region`, a phone number matches only as it was typed.
     """
-    text = _normalize(text)
+    text = normalize_characters(text)
     tokens = text.split()
     identifiers = tuple(dict.fromkeys(token for token in tokens if _IDENTIFIER_PATTERN.fullmatch(token)))
     rest = " ".join(token for token in tokens if token not in identifiers)
@@ -82,7 +83,7 @@ def parse_words(text: str) -> list[str]:
 
     If the text has only punctuation, return an empty word, which no name contains.
     """
-    tokens = _normalize(text).split()
+    tokens = normalize_characters(text).split()
     return [word for token in tokens for word in _split_words(token)] or [""] * bool(tokens)
 
 
@@ -99,25 +100,6 @@ def _parse_terms(text: str, region: str | None) -> ParsedQuery:
         numbers=tuple(_parse_number(number, region) for number in dict.fromkeys(numbers)),
         emails=tuple(dict.fromkeys(email.rstrip(".") for email in emails)),
     )
-
-
-def _normalize(text: str) -> str:
-    """Return the text in Unicode NFC, without invisible characters.
-
-    All decimal digits become ASCII digits, all dashes become hyphens, and all white space becomes spaces.
-    """
-    characters = []
-    for character in unicodedata.normalize("NFC", text):
-        category = unicodedata.category(character)
-        if character.isspace():
-            characters.append(" ")
-        elif category == "Pd":  # word processors replace hyphens with other dashes
-            characters.append("-")
-        elif character.isdecimal():
-            characters.append(str(unicodedata.decimal(character)))
-        elif not category.startswith("C"):
-            characters.append(character)
-    return "".join(characters)
 
 
 def _extract(pattern: re.Pattern[str], text: str) -> tuple[list[str], str]:

@@ -12,7 +12,7 @@ from app.auth.principal import Principal
 from app.db.connection import Connection
 from app.listing.listing import Listing
 from app.listing.query import KeysetRow, ListItem, ListQuery, Position
-from app.transfer.formulas import escape_formula
+from app.registers.formulas import escape_cell, escape_cell_for_excel
 from app.transfer.layout import Layout
 from app.transfer.resources import TransferableResource
 
@@ -66,21 +66,30 @@ class NdjsonFormat:
 
 
 class CsvFormat:
-    """The CSV format: one row per record, for the command `import` and for spreadsheets."""
+    """The CSV format: one row per record, for the command `import`."""
+
+    escape = staticmethod(escape_cell)
+    mark = ""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self.header = _csv_text([layout.columns])
+        self.header = self.mark + self._csv_text([layout.columns])
 
     def render(self, records: Sequence[ListItem]) -> str:
         """Return the records as CSV without a header, one row per record."""
-        return _csv_text(self._layout.to_csv_row(json.loads(record.document)) for record in records)
+        return self._csv_text(self._layout.to_csv_row(json.loads(record.document)) for record in records)
+
+    def _csv_text(self, rows: Iterable[Sequence[str | None]]) -> str:
+        buffer = io.StringIO()
+        csv.writer(buffer).writerows([cell and self.escape(cell) for cell in row] for row in rows)
+        return buffer.getvalue()
+
+
+class ExcelCsvFormat(CsvFormat):
+    """The CSV format for Excel, which recognizes UTF-8 by a mark, and keeps cells with a guard as text."""
+
+    escape = staticmethod(escape_cell_for_excel)
+    mark = "\ufeff"
 
 
 FORMATS: dict[str, type[NdjsonFormat] | type[CsvFormat]] = {"ndjson": NdjsonFormat, "csv": CsvFormat}
-
-
-def _csv_text(rows: Iterable[Sequence[str | None]]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer).writerows([cell and escape_formula(cell) for cell in row] for row in rows)
-    return buffer.getvalue()

@@ -138,7 +138,10 @@ UNREADABLE_FILES = {
     "an array": (b'[{"unique_id": "a", "patient_last_name": "Doe"}]', "The file is one JSON array"),
     "no header": (b"a,Doe\nb,Roe\n", "Line 1 must name the columns. Column 1 is not one of them (a CSV export has "),
     "no header, and an id that is a column's": (b"unique_id,Roe,Jo\n", "Column 2 is not one of them (a CSV export"),
-    "a workbook": (b"PK\x03\x04\x14\x00Roe", "The file is neither CSV nor a readable Excel workbook (.xlsx). Nothing was stored."),
+    "a workbook": (
+        b"PK\x03\x04\x14\x00Roe",
+        "The file is neither CSV nor a readable Excel workbook (.xlsx). Nothing was stored.",
+    ),
     "no header, personal": (b"Doe Roe,a\n", "Line 1 must name the columns. Column 1 is not one of them (a CSV "),
     "mistyped": (
         b"unique_id,patient_lastnome\na,Doe\n",

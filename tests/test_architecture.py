@@ -30,6 +30,7 @@ LAYERS = (
     "demo",
     "checks",
     "files",
+    "uploads",
     "transfer",
     "registers",
     "patients",

@@ -29,6 +29,7 @@ class AppServices:
     transaction_batcher: TransactionBatcher
     cursors: Cursors
     stream_bulkhead: Bulkhead
+    import_bulkhead: Bulkhead
     is_stopping: bool = False
     """Whether the process is shutting down. It still handles requests, but its readiness probe fails."""
 

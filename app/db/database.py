@@ -283,22 +283,27 @@ class Database:
         async with self._connect() as connection:
             return await connection.execute(statement, parameters)
 
-    async def transaction(self, work: Work[T], *, max_attempts: int = MAX_ATTEMPTS, spent_seconds: float = 0.0) -> T:
+    async def transaction(
+        self,
+        work: Work[T],
+        *,
+        max_attempts: int = MAX_ATTEMPTS,
+        spent_seconds: float = 0.0,
+        timeout_seconds: float | None = None,
+    ) -> T:
         """Run `work` in one transaction, commit it and return the result of `work`. On any error, nothing is stored.
 
         The caller must not send its response before this method returns, so that the response confirms only stored
         changes. If the transaction conflicts with another, the whole transaction is retried. `work` may thus run up to
         `max_attempts` times. `spent_seconds` is the time that the request has already spent in the database; an attempt
-        may take that much less.
+        may take that much less. `timeout_seconds` limits an attempt that may take longer than usual.
         """
-        timeout_seconds = (
-            None
-            if self._timeout_seconds is None
-            else max(self._timeout_seconds - spent_seconds, MIN_TRANSACTION_TIMEOUT_SECONDS)
-        )
+        limit_seconds = timeout_seconds or self._timeout_seconds
+        if limit_seconds is not None:
+            limit_seconds = max(limit_seconds - spent_seconds, MIN_TRANSACTION_TIMEOUT_SECONDS)
 
         async def attempt() -> T:
-            async with self._connect(timeout_seconds) as connection:
+            async with self._connect(limit_seconds) as connection:
                 await connection.begin()
                 result = await work(connection)
                 await connection.commit()
@@ -306,7 +311,9 @@ class Database:
 
         return await _retry_on_conflict(attempt, max_attempts)
 
-    async def transaction_for(self, principal: str, work: Work[T], *, spent_seconds: float = 0.0) -> T:
+    async def transaction_for(
+        self, principal: str, work: Work[T], *, spent_seconds: float = 0.0, timeout_seconds: float | None = None
+    ) -> T:
         """Run `work` like `transaction`, on behalf of a principal.
 
         The transactions of one principal use at most three quarters of the pool. The time that this call waits for its
@@ -317,7 +324,9 @@ class Database:
         """
         began = time.monotonic()
         async with self._transaction_bulkhead.slot(principal):
-            return await self.transaction(work, spent_seconds=spent_seconds + time.monotonic() - began)
+            return await self.transaction(
+                work, spent_seconds=spent_seconds + time.monotonic() - began, timeout_seconds=timeout_seconds
+            )
 
     @asynccontextmanager
     async def _connect(

@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
-import charset_normalizer
-
 from app.http.strict_json import MAX_BODY_SIZE_BYTES
 from app.registers.errors import UnreadableFileError
 
@@ -245,6 +243,8 @@ class LineReader:
 
 def encoding_hint(raw: bytes) -> str:
     """Return a sentence about the encoding that text that is not in UTF-8 may have."""
+    import charset_normalizer  # noqa: PLC0415  # the service, and most imports, do without it
+
     best = charset_normalizer.from_bytes(raw, cp_isolation=_SUGGESTED_ENCODINGS).best()
     likely = [] if best is None else [name for name in _SUGGESTED_ENCODINGS if name in best.could_be_from_charset]
     if not likely:

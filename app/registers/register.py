@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from app.errors import FieldError
-from app.registers.cells import CellReader, cell_readers
+from app.registers.cells import cell_readers
 from app.registers.columns import Column, recognize, unknown_columns_error
 from app.registers.errors import CellError, UnreadableFileError
 from app.registers.formats import DateFormat, find_date_formats
@@ -78,14 +78,32 @@ class Register:
         ]
         names = [column.fields[0] for column in columns if len(column.fields) == 1]
         is_simple = len(names) == len(columns)
+        width = self.recognized.width
         for line_number, cells in self._rows:
-            error = self._shape_error(cells)
-            if error is not None:
-                yield RegisterRow(line_number, {}, [error])
+            row = "".join(cells)  # tests of the whole row are faster than tests of its cells
+            if len(cells) != width:
+                self._adjust_width(cells)
+            if (len(cells) != width or not row.isascii()) and (error := self._row_error(cells)) is not None:
+                yield RegisterRow(line_number, {}, (error,))
                 continue
-            texts = list(map(unescape_cell, cells))
-            by_name = dict(zip(names, texts, strict=True)) if is_simple else self._select_cells(texts)
-            yield self._read_row(line_number, by_name, readers)
+            if "'" in row:
+                cells = [*map(unescape_cell, cells)]  # noqa: PLW2901  # most rows have no apostrophe
+            by_name = dict(zip(names, cells, strict=True)) if is_simple else self._select_cells(cells)
+            errors: list[FieldError] = []
+            for name, is_plain, read in readers:
+                text = by_name[name]
+                if text and not is_plain(text):
+                    try:
+                        by_name[name] = read(text)
+                    except CellError as error:
+                        del by_name[name]
+                        errors.append(error.in_field(*name.split(".")))
+            yield RegisterRow(line_number, by_name, errors, self._take_remarks() if self._remarks else ())
+
+    def _take_remarks(self) -> list[FieldError]:
+        remarks = [*self._remarks]
+        self._remarks.clear()
+        return remarks
 
     def texts(self) -> Iterator[list[str]]:
         """Yield the cells of the rows below the header as they are in the file."""
@@ -100,16 +118,17 @@ class Register:
     def _order_of(self, column: Column) -> str | None:
         return self.date_formats[column.place].checked_order()
 
-    def _shape_error(self, cells: list[str]) -> FieldError | None:
-        """Make a row as wide as the header, and return an error if it has other cells, or cells that are not in UTF-8.
-
-        Spreadsheets save empty columns, and a worksheet ends each row with its last cell that is not blank.
-        """
+    def _adjust_width(self, cells: list[str]) -> None:
+        """Remove the blank columns that spreadsheets save, or add those after the last cell of a worksheet's row."""
         width = self.recognized.width
         while len(cells) > width and not cells[-1].strip():
             cells.pop()
         if self.table.is_workbook:
             cells += [""] * (width - len(cells))
+
+    def _row_error(self, cells: list[str]) -> FieldError | None:
+        """Return an error if a row has more or fewer cells than the header, or cells that are not in UTF-8."""
+        width = self.recognized.width
         if len(cells) != width:
             return FieldError((), f"Has {len(cells)} cells, but the file has {width} columns", "cells")
         for place, cell in enumerate(cells):
@@ -118,20 +137,6 @@ class Register:
                 location = fields[0].split(".") if fields else ()
                 return FieldError((*location,), f"Is not in UTF-8. {self.table.encoding_hint(cells)}", "encoding")
         return None
-
-    def _read_row(self, line_number: int, by_name: dict[str, str], readers: Sequence[CellReader]) -> RegisterRow:
-        errors: list[FieldError] = []
-        for name, is_plain, read in readers:
-            text = by_name[name]
-            if text and not is_plain(text):
-                try:
-                    by_name[name] = read(text)
-                except CellError as error:
-                    del by_name[name]
-                    errors.append(error.in_field(*name.split(".")))
-        remarks = list(self._remarks)
-        self._remarks.clear()
-        return RegisterRow(line_number, by_name, errors, remarks)
 
     def _select_cells(self, cells: Sequence[str]) -> dict[str, str]:
         """Return the cells by field, without those of ignored columns, and with full names split in two."""

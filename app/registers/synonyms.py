@@ -19,7 +19,7 @@ SYNONYMS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "pasiëntnommer",
             "lêernommer",
         ),
-        "patient_email_address": ("email", "e-mail", "mail", "email id", "e-pos", "e-posadres"),
+        "patient_email_address": ("e-mail", "mail", "email id", "e-pos", "e-posadres"),
         "patient_mobile_number": (
             "mobile",
             "mobile no",
@@ -63,7 +63,6 @@ SYNONYMS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "patient_last_name": ("last", "surname", "family name", "van", "familienaam", "agternaam"),
         "patient_date_of_birth": (
             "dob",
-            "d.o.b.",
             "birth date",
             "birthday",
             "birth dt",

@@ -86,6 +86,7 @@ class CsvTable:
 
         def decoded_lines() -> Iterator[str]:
             nonlocal row_bytes
+            row_lines.append(self._header.encode())
             yield self._header
             for line in self._other_lines:
                 row_bytes += len(line)
@@ -99,15 +100,15 @@ class CsvTable:
         rows = csv.reader(decoded_lines(), delimiter=self.separator, strict=True)
         try:
             while (cells := next(rows, None)) is not None:
-                if reader.has_content("".join(cells).strip()):  # spreadsheets save empty rows at the end
+                # spreadsheets save empty rows at the end
+                if (cells and cells[0].strip()) or reader.has_content("".join(cells).strip()):
                     yield Row(first_line_number, cells)
                 first_line_number, row_bytes = reader.line_number + 1, 0
                 row_lines.clear()
         except csv.Error as error:
-            lines = row_lines or [self._header.encode(errors="surrogateescape")]
             if "unexpected end" in str(error):
-                raise UnreadableFileError(_open_quotation_mark(first_line_number, lines)) from None
-            opened = f" It belongs to a cell that begins on line {first_line_number}." if len(lines) > 1 else ""
+                raise UnreadableFileError(_open_quotation_mark(first_line_number, row_lines)) from None
+            opened = f" It belongs to a record that begins on line {first_line_number}." if len(row_lines) > 1 else ""
             raise UnreadableFileError(f"{reader.error(_WRONG_QUOTES)}{opened}") from None
 
     def encoding_hint(self, cells: Sequence[str]) -> str:

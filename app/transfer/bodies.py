@@ -50,24 +50,28 @@ class LineValidator:
         """Return the line with its validated values, or all errors in it."""
         if line.record is None:
             return list(line.errors)
-        values, errors = self._validate(line.record)
-        errors = [*line.errors, *errors]
-        remarks = list(line.remarks)
-        if errors and self._drop_bad_values and REQUIRED_LOCATIONS.isdisjoint(error.loc for error in errors):
-            remarks += [error._replace(msg=f"Left out: {error.msg}") for error in errors]
-            values, errors = self._validate(_without_fields(line.record, errors))
-        return errors if errors or values is None else ValidLine(line.line_number, values, remarks)
+        values = self._validate(line.record)
+        if isinstance(values, dict) and not line.errors:
+            return ValidLine(line.line_number, values, line.remarks)
+        errors = [*line.errors, *(values if isinstance(values, list) else ())]
+        if not self._drop_bad_values or any(error.loc in REQUIRED_LOCATIONS for error in errors):
+            return errors
+        values = self._validate(_without_fields(line.record, errors))
+        if isinstance(values, list):
+            return values
+        remarks = [error._replace(msg=f"Left out: {error.msg}") for error in errors]
+        return ValidLine(line.line_number, values, [*line.remarks, *remarks])
 
-    def _validate(self, record: dict[str, Any]) -> tuple[dict[str, Any] | None, list[FieldError]]:
-        """Return the values of a record, or None and its errors."""
+    def _validate(self, record: dict[str, Any]) -> dict[str, Any] | list[FieldError]:
+        """Return the values of a record, or its errors."""
         try:
             values = self._schema.model_validate(record, from_attributes=True).sent_fields()  # like FastAPI
         except ValidationError as error:
-            return None, field_errors(error, self._schema)
+            return field_errors(error, self._schema)
         created, updated = (values.get(name) for name in TIMESTAMP_FIELDS)
         if created and updated and updated < created:
-            return None, [FieldError(("last_updated",), "Must not be before date_created", "moment_order")]
-        return values, []
+            return [FieldError(("last_updated",), "Must not be before date_created", "moment_order")]
+        return values
 
 
 def _without_fields(record: dict[str, Any], errors: Sequence[FieldError]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Thread
 from typing import NamedTuple, TypeVar, cast
 
@@ -104,14 +105,25 @@ class _CheckedBatch(NamedTuple):
     bytes_read: int
 
 
-def _with_prefix(lines: Iterator[ParsedLine], prefix: str) -> Iterator[ParsedLine]:
-    """Yield the lines with a prefix in front of each `unique_id`."""
-    if not prefix:
-        yield from lines
-    for line in lines:
-        if line.record is not None and isinstance(unique_id := line.record.get("unique_id"), str) and unique_id:
-            line.record["unique_id"] = f"{prefix}{unique_id}"
-        yield line
+def _with_prefix(line: ParsedLine, prefix: str) -> ParsedLine:
+    """Put a prefix in front of the `unique_id` of a line, if it has one, and return the line."""
+    if line.record is not None and isinstance(unique_id := line.record.get("unique_id"), str) and unique_id:
+        line.record["unique_id"] = f"{prefix}{unique_id}"
+    return line
+
+
+async def _prepared_lines(
+    connection: Connection, record_file: RecordFile, options: ImportOptions
+) -> tuple[Iterator[ParsedLine], LinkNames | None]:
+    """Return the lines of a file with whole ids, and the names of the links if lines have names instead of ids."""
+    lines = record_file.lines()
+    if options.id_prefix:
+        lines = map(partial(_with_prefix, prefix=options.id_prefix), lines)
+    if not options.link_names:
+        return lines, None
+    link_names = LinkNames(connection, IMPORT_PRINCIPAL, creates=options.create_links)
+    await link_names.load()
+    return map(link_names.resolve, lines), link_names
 
 
 def _checked_batches(
@@ -172,11 +184,7 @@ async def import_file(
     validator = LineValidator(
         RESOURCES[resource_name], overwrite=options.overwrite, drop_bad_values=options.drop_bad_values
     )
-    link_names = LinkNames(connection, IMPORT_PRINCIPAL, creates=options.create_links) if options.link_names else None
-    lines = _with_prefix(record_file.lines(), options.id_prefix)
-    if link_names is not None:
-        await link_names.load()
-        lines = map(link_names.resolve, lines)
+    lines, link_names = await _prepared_lines(connection, record_file, options)
     checked_batches = _checked_batches(lines, record_file, validator, staging, link_names)
 
     async def store(checked_batch: _CheckedBatch) -> None:

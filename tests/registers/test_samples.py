@@ -52,7 +52,7 @@ STORED_RECORDS = {
 }
 
 
-class _UndoError(Exception):
+class UndoError(Exception):
     """Raised to undo an import."""
 
 
@@ -123,7 +123,7 @@ async def test_a_file_of_another_system_is_taken_as_a_person_expects(name: str, 
             with pytest.raises(UnreadableFileError) as raised:
                 await import_sample(connection, sample_file(name), expected.get("options", []))
             assert expected["problem"] in str(raised.value) + " Nothing"
-            raise _UndoError
+            raise UndoError
         _, reported = await import_sample(connection, sample_file(name), expected.get("options", []))
         for is_remark, key in ((False, "errors"), (True, "remarks")):
             assert [
@@ -136,9 +136,9 @@ async def test_a_file_of_another_system_is_taken_as_a_person_expects(name: str, 
         for patient, fields in zip(changed, expected_patients, strict=True):
             ignored = {"unique_id", "date_created", "last_updated"} - fields.keys()
             assert {field: value for field, value in patient.items() if field not in ignored} == fields
-        raise _UndoError
+        raise UndoError
 
-    with pytest.raises(_UndoError):
+    with pytest.raises(UndoError):
         await database.transaction(work, max_attempts=1)
 
 

@@ -1,5 +1,6 @@
 """The routes that list, create, get, update and delete records, declared once for all resources."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -58,7 +59,7 @@ _FIELDS_ERROR = {
 
 async def _find_namesakes(
     request: Request, resource: ResourceApi[Any, Any], body: CreateBody | UpdateBody
-) -> list[str]:
+) -> Sequence[str]:
     database, principal = get_services(request).database, Principal.from_request(request)
     return await find_namesakes(database, principal, resource.repository_class, resource.name_field, body)
 

@@ -1,7 +1,7 @@
 """Sources of list responses. A source reads and counts the items of a list, and audits them before they are sent."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,8 +14,9 @@ from app.auth.principal import Principal
 from app.errors import FieldError, ValidationFailedError
 from app.listing.deleted import DeletedListing
 from app.listing.listing import Listing
+from app.listing.page import Page
 from app.listing.pagination import ListParameters
-from app.listing.query import KeysetRow, ListItem, Position
+from app.listing.query import Position
 
 STREAM_BATCH_SIZE = 500
 """Number of rows that are read at a time when a whole list is streamed.
@@ -33,14 +34,14 @@ hospitals, the page is therefore subject to the same concurrency limits as a sea
 class ListSource(ABC):
     """The items of the list that one request asks for.
 
-    A position is a value of `ListItem.position`; None is the position before the first item.
+    A position is a value that `Page.position_of` returns; None is the position before the first item.
     """
 
     @abstractmethod
-    async def page(self, after: Any, limit: int) -> Sequence[ListItem]:
+    async def page(self, after: Any, limit: int) -> Page:
         """Return up to `limit` items that follow the position `after`."""
 
-    async def before_send(self, items: Sequence[ListItem]) -> None:  # noqa: B027  # most sources have nothing to do
+    async def before_send(self, page: Page) -> None:  # noqa: B027  # most sources have nothing to do
         """Do the work that is necessary before these items are sent, such as auditing them. By default, do nothing."""
 
     async def count(self) -> int | None:
@@ -54,7 +55,7 @@ class ListSource(ABC):
         """
         return None
 
-    async def range(self, after: Any, last: Any) -> Sequence[ListItem]:
+    async def range(self, after: Any, last: Any) -> Page:
         """Return the items after the position `after`, up to and including the position `last`.
 
         `last` must be a result of `position_after`. A source whose `position_after` always returns None need not
@@ -87,7 +88,7 @@ class RecordListSource(ListSource):
         if self._query.deleted:
             self._principal.require(resource.write_scope)
 
-    async def page(self, after: Any, limit: int) -> list[KeysetRow]:
+    async def page(self, after: Any, limit: int) -> Page:
         """Return up to `limit` records that follow the position `after`."""
         position = after and Position._make(after)
         if self._is_cheap:
@@ -96,9 +97,9 @@ class RecordListSource(ListSource):
         async with self._open_listing() as listing:
             return self._select_fields(await listing.page(self._query, position, limit))
 
-    async def before_send(self, items: Sequence[ListItem]) -> None:
+    async def before_send(self, page: Page) -> None:
         """Record in the audit that the response, or a part of it, is about to reveal these records."""
-        await self._audit.record_page([record.unique_id for record in items])
+        await self._audit.record_page(page.ids)
 
     async def count(self) -> int | None:
         """Return the number of matching records, or None if the request does not ask for a count.
@@ -132,15 +133,13 @@ class RecordListSource(ListSource):
         async with self._open_listing() as listing:
             return await listing.position_after(after, STREAM_BATCH_SIZE)
 
-    async def range(self, after: Any, last: Any) -> list[KeysetRow]:
+    async def range(self, after: Any, last: Any) -> Page:
         """Return the records of an unfiltered list after the position `after`, up to and including `last`."""
         async with self._open_listing() as listing:
             return self._select_fields(await listing.read_range(after, last))
 
-    def _select_fields(self, rows: list[KeysetRow]) -> list[KeysetRow]:
-        if (selection := self._selection) is None:
-            return rows
-        return [row._replace(document=selection.apply(row.document)) for row in rows]
+    def _select_fields(self, page: Page) -> Page:
+        return page if self._selection is None else page.convert(self._selection.apply)
 
     @property
     def _is_cheap(self) -> bool:

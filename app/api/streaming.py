@@ -2,13 +2,13 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
 from app.api.list_source import STREAM_BATCH_SIZE, ListSource
 from app.listing.formats import ListFormat
-from app.listing.query import ListItem
+from app.listing.page import Page
 
 PREFETCH_BATCHES = 3
 """Maximum number of batches that are read ahead while the client receives an earlier one."""
@@ -21,7 +21,7 @@ encoded, because encoding blocks the event loop.
 
 
 async def stream_list(
-    source: ListSource, list_format: ListFormat, first_batch: Sequence[ListItem], *, first_only: bool
+    source: ListSource, list_format: ListFormat, first_batch: Page, *, first_only: bool
 ) -> AsyncIterator[bytes]:
     """Yield the encoded bytes of a whole list, beginning with `first_batch`.
 
@@ -33,7 +33,7 @@ async def stream_list(
         yield first_chunk + list_format.closing
         return
     yield first_chunk
-    async with aclosing(Prefetcher(source, first_batch[-1].position).batches()) as batches:
+    async with aclosing(Prefetcher(source, first_batch.last_position).batches()) as batches:
         async for batch in batches:
             if batch:
                 await source.before_send(batch)
@@ -52,9 +52,9 @@ class Prefetcher:
         self._source = source
         self._position = after
         """The position after which the next batch begins. None while it is unknown, and after the end of the list."""
-        self._pending: deque[asyncio.Task[Sequence[ListItem]]] = deque()
+        self._pending: deque[asyncio.Task[Page]] = deque()
 
-    async def batches(self) -> AsyncGenerator[Sequence[ListItem]]:
+    async def batches(self) -> AsyncGenerator[Page]:
         """Yield all batches in order; the last one may be empty.
 
         Closing the generator cancels the reads that are still running.
@@ -62,11 +62,11 @@ class Prefetcher:
         try:
             await self._prefetch()
             while self._pending:
-                items = await self._pending.popleft()
-                if self._position is None and not self._pending and len(items) >= STREAM_BATCH_SIZE:
-                    self._position = items[-1].position
+                batch = await self._pending.popleft()
+                if self._position is None and not self._pending and len(batch) >= STREAM_BATCH_SIZE:
+                    self._position = batch.last_position
                 await self._prefetch()
-                yield items
+                yield batch
         finally:
             for task in self._pending:
                 task.cancel()
@@ -79,7 +79,7 @@ class Prefetcher:
         if self._pending:
             await asyncio.wait(self._pending, timeout=STATEMENT_SEND_SECONDS)
 
-    async def _read_batch(self, after: Any, last: Any) -> Sequence[ListItem]:
+    async def _read_batch(self, after: Any, last: Any) -> Page:
         if last is None:
             return await self._source.page(after, STREAM_BATCH_SIZE)
         return await self._source.range(after, last)

@@ -67,17 +67,15 @@ def run(arguments: argparse.Namespace) -> int:
                     export = Export(connection, RESOURCES[name], query)
                     record_format = FORMATS[format_name](Layout(RESOURCES[name].service_class.repository_class))
                     task = progress_display.add_task(name, total=await export.count(), records=0)
-                    file.write(record_format.header.encode())
+                    file.write(record_format.header)
                     counts[name] = 0
                     async with aclosing(export.batches()) as batches:
-                        async for records in batches:
+                        async for page in batches:
                             if name in AUDITED_RESOURCES:
                                 # recorded in the audit before the records are written to the file
-                                await recorder.write(
-                                    command_row(EXPORT_PRINCIPAL, name, [record.unique_id for record in records])
-                                )
-                            file.write(record_format.render(records).encode())
-                            counts[name] += len(records)
+                                await recorder.write(command_row(EXPORT_PRINCIPAL, name, page.ids))
+                            file.write(record_format.render(page))
+                            counts[name] += len(page)
                             progress_display.update(task, completed=counts[name], records=counts[name])
 
         # the audit rows are written on a second connection, because the snapshot is read-only

@@ -80,7 +80,7 @@ class FieldSelection:
     def __init__(self, schema: type[BaseModel], names: Iterable[str]) -> None:
         self._omitted = schema.model_fields.keys() - set(names)
 
-    def apply(self, document: str) -> str:
+    def apply(self, document: str | bytes) -> bytes:
         """Return a JSON document without the fields that are not selected."""
         record: dict[str, Any] = from_json(document)
-        return to_json({name: value for name, value in record.items() if name not in self._omitted}).decode()
+        return to_json({name: value for name, value in record.items() if name not in self._omitted})

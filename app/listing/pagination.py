@@ -103,5 +103,6 @@ class ListParameters(PageParameters):
 
         `phone_region` is the region, such as `ZA`, of telephone numbers without a country code.
         """
-        filters = {name: value for name, value in self if name not in NON_FILTER_PARAMETERS and value is not None}
+        sent = {name: getattr(self, name) for name in sorted(self.model_fields_set - NON_FILTER_PARAMETERS)}
+        filters = {name: value for name, value in sent.items() if value is not None}
         return ListQuery(filters, self.ordering, deleted=bool(self.deleted))

@@ -1,6 +1,7 @@
 """The list of patients, including search."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -9,7 +10,8 @@ from sqlalchemy import ColumnElement, Select, func, literal_column, select
 from app.listing.counting import RecordCount, sample_statement
 from app.listing.keyset import filter_parameters, keyset_page, page_documents
 from app.listing.listing import MAX_CACHED_STATEMENTS, Listing, ListShape, add_conditions, ordered_page
-from app.listing.query import KeysetRow, ListQuery, Position
+from app.listing.page import EMPTY_PAGE, Page
+from app.listing.query import ListQuery, Position
 from app.search.parser import ParsedQuery
 from app.search.ranking import QueryShape, bind_query, match_conditions, ranked_segments
 from app.search.vocabulary import expand
@@ -31,7 +33,7 @@ class PatientListing(Listing):
     With a search, it contains the matching patients, best match first, or in the requested order.
     """
 
-    async def page(self, query: ListQuery, after: Position | None, limit: int) -> list[KeysetRow]:
+    async def page(self, query: ListQuery, after: Position | None, limit: int) -> Page:
         """Return up to `limit` patients that match the query, starting after the position `after`.
 
         If `after` is None, the page starts at the beginning of the list. The first page of a search uses the first
@@ -41,18 +43,17 @@ class PatientListing(Listing):
             return await super().page(query, after, limit)
         first_interpretation, segment = divmod(after.segment, _SEGMENTS_PER_INTERPRETATION) if after else (0, 0)
         position = after and after._replace(segment=segment)
-        items: list[KeysetRow] = []
+        page = EMPTY_PAGE
         for interpretation_index, interpretation in enumerate(
             query.search[first_interpretation:], first_interpretation
         ):
             if (search := await self._build_search(interpretation, query)) is not None:
-                items = [
-                    _shift_segment(item, interpretation_index * _SEGMENTS_PER_INTERPRETATION)
-                    for item in await search.page(position, limit)
-                ]
-            if items or position is not None:
+                page = _shift_segments(
+                    await search.page(position, limit), interpretation_index * _SEGMENTS_PER_INTERPRETATION
+                )
+            if page or position is not None:
                 break
-        return items
+        return page
 
     async def count(self, query: ListQuery) -> RecordCount:
         """Return the number of patients that match the query.
@@ -82,9 +83,14 @@ class PatientListing(Listing):
         return _PatientSearch(self, await self.build_shape(query), query, *bind_query(parsed, expanded_words))
 
 
-def _shift_segment(item: KeysetRow, offset: int) -> KeysetRow:
-    """Return the row with `offset` added to its segment number."""
-    return item._replace(segment=item.segment + offset)
+def _shift_segments(page: Page, offset: int) -> Page:
+    """Return the page with `offset` added to the segment numbers of its positions."""
+
+    def position_of(index: int) -> Position:
+        position: Position = page.position_of(index)
+        return position._replace(segment=position.segment + offset)
+
+    return replace(page, position_of=position_of)
 
 
 class _PatientSearch:
@@ -104,15 +110,15 @@ class _PatientSearch:
         self._query_shape = query_shape
         self._parameters = {**parameters, **filter_parameters(query.filters)}
 
-    async def page(self, after: Position | None, limit: int) -> list[KeysetRow]:
+    async def page(self, after: Position | None, limit: int) -> Page:
         if self._ordering is not None:
             return await self._page_by_column(self._ordering, after, limit)
         close_segments, _ = ranked_segments(self._query_shape)
         if after is not None and after.segment >= len(close_segments):
             return await self._page_by_relevance(after, limit, distant=True)
-        items = await self._page_by_relevance(after, limit)
-        if items or after is not None or not self._query_shape.short_words:
-            return items
+        page = await self._page_by_relevance(after, limit)
+        if page or after is not None or not self._query_shape.short_words:
+            return page
         return await self._page_by_relevance(None, limit, distant=True)
 
     async def count(self) -> RecordCount:
@@ -129,13 +135,13 @@ class _PatientSearch:
             _has_close_match_statement(self._list_shape, self._query_shape), self._parameters
         )
 
-    async def _page_by_relevance(self, after: Position | None, limit: int, *, distant: bool = False) -> list[KeysetRow]:
+    async def _page_by_relevance(self, after: Position | None, limit: int, *, distant: bool = False) -> Page:
         statement = _relevance_statement(
             self._list_shape, self._query_shape, after.segment if after else None, distant=distant
         )
-        return await self._listing.fetch_rows(statement, self._parameters, after, limit)
+        return await self._listing.fetch_page(statement, self._parameters, after, limit)
 
-    async def _page_by_column(self, ordering: str, after: Position | None, limit: int) -> list[KeysetRow]:
+    async def _page_by_column(self, ordering: str, after: Position | None, limit: int) -> Page:
         distant = await self._needs_distant_matches() if after is None else after.segment >= _DISTANT_OFFSET
         position = after and self._listing.decode_position(
             ordering, after._replace(segment=after.segment % _DISTANT_OFFSET)
@@ -144,8 +150,8 @@ class _PatientSearch:
         statement = _ordered_statement(
             self._list_shape, self._query_shape, "far" if distant else "near", ordering, first_segment
         )
-        items = await self._listing.fetch_rows(statement, self._parameters, position, limit)
-        return [_shift_segment(item, _DISTANT_OFFSET) for item in items] if distant else items
+        page = await self._listing.fetch_page(statement, self._parameters, position, limit)
+        return _shift_segments(page, _DISTANT_OFFSET) if distant else page
 
 
 @lru_cache(MAX_CACHED_STATEMENTS)

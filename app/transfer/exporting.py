@@ -11,7 +11,8 @@ from sqlalchemy import text
 from app.auth.principal import Principal
 from app.db.connection import Connection
 from app.listing.listing import Listing
-from app.listing.query import KeysetRow, ListItem, ListQuery, Position
+from app.listing.page import Page
+from app.listing.query import ListQuery, Position
 from app.transfer.formulas import escape_formula
 from app.transfer.layout import Layout
 from app.transfer.resources import TransferableResource
@@ -34,35 +35,35 @@ class Export:
         """Return the number of records that match the query."""
         return await self._listing.total(self._query)
 
-    async def batches(self) -> AsyncGenerator[list[KeysetRow]]:
+    async def batches(self) -> AsyncGenerator[Page]:
         """Yield all records that match the query in batches, ordered by `unique_id`."""
         if self._query.filters:
             # a generic plan ignores how common the filter values are, although the best plan depends on it
             await self._connection.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))
         next_page = asyncio.create_task(self._read_page(None))
         try:
-            while items := await next_page:
+            while page := await next_page:
                 # PostgreSQL reads the next page while the caller writes this one
-                next_page = asyncio.create_task(self._read_page(items[-1].position))
-                yield items
+                next_page = asyncio.create_task(self._read_page(page.last_position))
+                yield page
         finally:
             next_page.cancel()
             await asyncio.gather(next_page, return_exceptions=True)
 
-    async def _read_page(self, after: Position | None) -> list[KeysetRow]:
+    async def _read_page(self, after: Position | None) -> Page:
         return await self._listing.page(self._query, after, EXPORT_BATCH_SIZE)
 
 
 class NdjsonFormat:
     """The NDJSON format: one JSON document per line, as in a list that the API streams."""
 
-    header = ""
+    header = b""
 
     def __init__(self, _: Layout) -> None: ...
 
-    def render(self, records: Sequence[ListItem]) -> str:
+    def render(self, page: Page) -> bytes:
         """Return the records as NDJSON, one line per record."""
-        return "".join([f"{record.document}\n" for record in records])
+        return page.lines + b"\n"
 
 
 class CsvFormat:
@@ -72,15 +73,15 @@ class CsvFormat:
         self._layout = layout
         self.header = _csv_text([layout.columns])
 
-    def render(self, records: Sequence[ListItem]) -> str:
+    def render(self, page: Page) -> bytes:
         """Return the records as CSV without a header, one row per record."""
-        return _csv_text(self._layout.to_csv_row(json.loads(record.document)) for record in records)
+        return _csv_text(self._layout.to_csv_row(json.loads(document)) for document in page.documents())
 
 
 FORMATS: dict[str, type[NdjsonFormat] | type[CsvFormat]] = {"ndjson": NdjsonFormat, "csv": CsvFormat}
 
 
-def _csv_text(rows: Iterable[Sequence[str | None]]) -> str:
+def _csv_text(rows: Iterable[Sequence[str | None]]) -> bytes:
     buffer = io.StringIO()
     csv.writer(buffer).writerows([cell and escape_formula(cell) for cell in row] for row in rows)
-    return buffer.getvalue()
+    return buffer.getvalue().encode()

@@ -48,8 +48,8 @@ class ListSource(ABC):
         """Return the number of items if the request asks for it and the list supports it, otherwise None."""
         return None
 
-    async def position_after(self, after: Any) -> Any:  # noqa: ARG002  # used by overrides
-        """Return the position that is `STREAM_BATCH_SIZE` items after the position `after`, or None if it is unknown.
+    async def position_after(self, after: Any, distance: int) -> Any:  # noqa: ARG002  # used by overrides
+        """Return the position that is `distance` items after the position `after`, or None if it is unknown.
 
         The position is unknown if the source would have to read the items to find it, or if the list ends before it.
         """
@@ -122,8 +122,8 @@ class RecordListSource(ListSource):
         self._audit.note_counted_ids(ids)
         return number
 
-    async def position_after(self, after: Any) -> Position | None:
-        """Return the position that is `STREAM_BATCH_SIZE` records after the position `after` in an unfiltered list.
+    async def position_after(self, after: Any, distance: int) -> Position | None:
+        """Return the position that is `distance` records after the position `after` in an unfiltered list.
 
         Return None if the list is filtered, searched or not ordered by `unique_id`, if the principal is restricted to
         hospitals, or if the list ends before that position.
@@ -131,7 +131,7 @@ class RecordListSource(ListSource):
         if not self._query.is_unfiltered:
             return None
         async with self._open_listing() as listing:
-            return await listing.position_after(after, STREAM_BATCH_SIZE)
+            return await listing.position_after(after, distance)
 
     async def range(self, after: Any, last: Any) -> Page:
         """Return the records of an unfiltered list after the position `after`, up to and including `last`."""

@@ -33,6 +33,10 @@ AUDITED_RESOURCES = ("patients", "profiles")
 """Names of the resources for which reads are audited."""
 
 
+READING_CONNECTIONS = 2
+"""Number of connections that read pages concurrently. PostgreSQL needs more time for a page than writing it takes."""
+
+
 class CannotExportError(Exception):
     """A filter or an output file cannot be used. The message says what to change."""
 
@@ -62,9 +66,9 @@ def run(arguments: argparse.Namespace) -> int:
 
         async def work(database: Database) -> None:
             recorder = AuditRecorder(database)
-            async with database.snapshot() as connection:
+            async with database.snapshots(READING_CONNECTIONS) as connections:
                 for name, file in files.items():
-                    export = Export(connection, RESOURCES[name], query)
+                    export = Export(connections, RESOURCES[name], query)
                     record_format = FORMATS[format_name](Layout(RESOURCES[name].service_class.repository_class))
                     task = progress_display.add_task(name, total=await export.count(), records=0)
                     file.write(record_format.header)
@@ -78,8 +82,8 @@ def run(arguments: argparse.Namespace) -> int:
                             counts[name] += len(page)
                             progress_display.update(task, completed=counts[name], records=counts[name])
 
-        # the audit rows are written on a second connection, because the snapshot is read-only
-        run_on_database(work, pool_size=2)
+        # the audit rows are written on another connection, because the snapshot is read-only
+        run_on_database(work, pool_size=READING_CONNECTIONS + 1)
     for name, count in counts.items():
         print(
             f"{_destination(arguments, name, format_name) or name}: {count:,} {pluralize(count, 'record')}",

@@ -9,8 +9,8 @@ time or the length of the queue, so they refuse the last requests of a burst eve
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import asyncpg
@@ -58,6 +58,7 @@ def set_local(settings: Mapping[str, str]) -> Executable:
 
 
 _SNAPSHOT = "ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_EXPORT_SNAPSHOT = select(func.pg_export_snapshot())
 _SET_SEARCH_SETTINGS = "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in SEARCH_SETTINGS.items())
 SHORT_LOCK_TIMEOUT = "100ms"
 SET_SHORT_LOCK_TIMEOUT = set_local({"lock_timeout": SHORT_LOCK_TIMEOUT})
@@ -272,11 +273,18 @@ class Database:
             yield connection
 
     @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[Connection]:
-        """Provide a connection for any number of SELECTs on one snapshot. Commands use it to read for a long time."""
-        async with self._connect() as connection:
-            await connection.begin(_SNAPSHOT)
-            yield connection
+    async def snapshots(self, count: int) -> AsyncIterator[Sequence[Connection]]:
+        """Provide `count` connections for any number of SELECTs on one snapshot, of which as many run concurrently.
+
+        Commands use them to read for a long time.
+        """
+        async with AsyncExitStack() as stack:
+            first, *others = [await stack.enter_async_context(self._connect()) for _ in range(count)]
+            await first.begin(_SNAPSHOT)
+            snapshot_id = (await first.execute(_EXPORT_SNAPSHOT)).scalar_one()
+            for other in others:
+                await other.begin(f"{_SNAPSHOT}; SET TRANSACTION SNAPSHOT '{snapshot_id}'")
+            yield [first, *others]
 
     async def write(self, statement: Executable, parameters: Mapping[str, Any]) -> Result:
         """Execute one statement in a transaction of its own. Its changes are durable when this method returns."""

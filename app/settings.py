@@ -129,6 +129,12 @@ class Settings(BaseSettings):
     """Minimum number of days for which audit entries are kept, by default six years (HIPAA, 164.316(b)(2)). The command
     `patients-api audit prune` removes the entries of a month when all of them are older."""
 
+    changes_days: int = Field(default=30, ge=1, le=36_500)
+    """Number of days for which the change feed keeps changes. A client that follows less often needs a new copy."""
+
+    changes_count: int = Field(default=2_000_000, ge=1)
+    """Maximum number of changes that the change feed keeps, whatever their age. A million take about 400 MB."""
+
     @field_validator("phone_region")
     @classmethod
     def _check_phone_region(cls, region: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from app.api.documentation import (
+    CHANGES_CURSOR_HEADER,
     IDEMPOTENCY_KEY,
     IF_MATCH,
     IF_NONE_MATCH,
@@ -110,7 +111,7 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
         response_model=resource.list_model,
         openapi_extra=requires(resource.read_scope) | request_parameters(query=resource.list_parameters),
         responses=problem_responses(422, errors=PAGE_ERRORS)
-        | {200: {"headers": {**page_headers(path), **TOTAL_COUNT_HEADER}}},
+        | {200: {"headers": {**page_headers(path), **TOTAL_COUNT_HEADER, **CHANGES_CURSOR_HEADER}}},
     )
     @passthrough
     async def list_records(request: Request) -> Response:

@@ -82,6 +82,9 @@ async def _stream_response(
     request: Request, source: ListSource, list_format: ListFormat, headers: dict[str, str]
 ) -> Response:
     state = RequestState.from_scope(request.scope)
+    # the cursor first, so that no change falls between it and the list
+    if (changes_cursor := await source.changes_cursor()) is not None:
+        headers = {**headers, "Changes-Cursor": changes_cursor}
     # read before the response starts, so that a failure can still become a problem response
     first_batch = await source.page(None, STREAM_BATCH_SIZE)
     if len(first_batch) >= STREAM_BATCH_SIZE:

@@ -11,6 +11,8 @@ from app.api.resource import ResourceApi
 from app.api.services import get_services
 from app.audit.recorder import RequestAudit
 from app.auth.principal import Principal
+from app.auth.scopes import Scope
+from app.changes.cursors import newest_cursor
 from app.errors import FieldError, ValidationFailedError
 from app.listing.deleted import DeletedListing
 from app.listing.listing import Listing
@@ -46,6 +48,10 @@ class ListSource(ABC):
 
     async def count(self) -> int | None:
         """Return the number of items if the request asks for it and the list supports it, otherwise None."""
+        return None
+
+    async def changes_cursor(self) -> str | None:
+        """Return the cursor after which the change feed lists what changes from now on, if the list is of records."""
         return None
 
     async def position_after(self, after: Any, distance: int) -> Any:  # noqa: ARG002  # used by overrides
@@ -121,6 +127,12 @@ class RecordListSource(ListSource):
             number, ids = await listing.count(self._query)
         self._audit.note_counted_ids(ids)
         return number
+
+    async def changes_cursor(self) -> str | None:
+        """Return the cursor of the newest change, or None if the principal may not read changes."""
+        if not self._principal.has(Scope.CHANGES_READ):
+            return None
+        return await newest_cursor(self._services.feed, self._services.cursors, self._principal.hospitals)
 
     async def position_after(self, after: Any, distance: int) -> Position | None:
         """Return the position that is `distance` records after the position `after` in an unfiltered list.

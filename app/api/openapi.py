@@ -33,6 +33,7 @@ API_METADATA: JsonObject = {
         {"name": "profiles", "description": "Accounts that patients are linked to."},
         {"name": "hospitals", "description": "The hospitals that patients may be linked to."},
         {"name": "doctors", "description": "The doctors that patients may be linked to."},
+        {"name": "changes", "description": "What has changed since when, to keep a copy up to date."},
         {"name": "audit", "description": "Who has accessed which records."},
         {"name": "me", "description": "Who you are and what you may do."},
         {"name": "health", "description": "Probes and metrics for operators."},

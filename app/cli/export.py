@@ -15,6 +15,8 @@ from typing import BinaryIO
 from pydantic import ValidationError
 
 from app.audit.recorder import AuditRecorder, command_row
+from app.changes.cursors import newest_cursor
+from app.changes.reading import ChangeFeed
 from app.cli.database import DATABASE_ERRORS, run_on_database
 from app.cli.files import SYMBOLIC_LINK_MESSAGE, no_symlink_opener
 from app.cli.progress import progress_bar
@@ -22,6 +24,7 @@ from app.cli.signals import exit_on_sigterm
 from app.cli.text import pluralize
 from app.db.database import Database
 from app.http.field_errors import field_errors
+from app.listing.cursors import Cursors
 from app.listing.pagination import NON_FILTER_PARAMETERS, ListParameters
 from app.listing.query import ListQuery
 from app.settings import Settings
@@ -54,6 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise CannotExportError("A filter applies to one resource: do not combine --filter with --directory.")
     query = _list_query(RESOURCES[arguments.resource].parameters_model, arguments.filter, settings.phone_region)
     counts: dict[str, int] = {}
+    cursor = ""
     if arguments.directory:
         _make_directory(arguments.directory)
     with ExitStack() as stack:
@@ -65,7 +69,9 @@ def run(arguments: argparse.Namespace) -> int:
         }
 
         async def work(database: Database) -> None:
+            nonlocal cursor
             recorder = AuditRecorder(database)
+            cursor = await newest_cursor(ChangeFeed(database), Cursors(database), None)
             async with database.snapshots(READING_CONNECTIONS) as connections:
                 for name, file in files.items():
                     export = Export(connections, RESOURCES[name], query)
@@ -89,6 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"{_destination(arguments, name, format_name) or name}: {count:,} {pluralize(count, 'record')}",
             file=sys.stderr,
         )
+    print(f"Changes-Cursor: {cursor}", file=sys.stderr)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from app.models.api_key import api_keys
 from app.models.audit import audit
+from app.models.change import changes, changes_pending, hospital_changes
 from app.models.doctor import Doctor
 from app.models.hospital import Hospital
 from app.models.idempotency_key import idempotency_keys
@@ -18,6 +19,9 @@ __all__ = [
     "Profile",
     "api_keys",
     "audit",
+    "changes",
+    "changes_pending",
+    "hospital_changes",
     "hospital_words",
     "idempotency_keys",
     "journal",

@@ -64,6 +64,12 @@ REQUESTS_WAITING = Gauge(
     registry=REGISTRY,
     multiprocess_mode="livesum",
 )
+CHANGES_WAITING = Gauge(
+    "changes_waiting_clients",
+    "Clients that wait for changes.",
+    registry=REGISTRY,
+    multiprocess_mode="livesum",
+)
 CONNECTIONS_MAX = Gauge(
     "database_connections_max",
     "Maximum number of connections in use.",

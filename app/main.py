@@ -42,6 +42,7 @@ from app.patients.routes import router as patients_router
 from app.profiles.routes import router as profiles_router
 from app.search.stale_words import delete_stale_words_periodically
 from app.settings import Settings
+from app.webhooks.delivery import WebhookDelivery
 
 RESOURCE_ROUTERS = (
     patients_router,
@@ -90,6 +91,8 @@ def create_app(settings: Settings) -> FastAPI:
     CONNECTIONS_MAX.set(settings.pool_size)
 
     authenticator = Authenticator(settings, database)
+    feed = ChangeFeed(database)
+    watcher = ChangeWatcher(feed, lambda: services.is_stopping)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -101,6 +104,7 @@ def create_app(settings: Settings) -> FastAPI:
                 maintain_changes_periodically(database, settings.changes_days, settings.changes_count),
                 delete_stale_words_periodically(database),
                 authenticator.flush_last_used_periodically(),
+                WebhookDelivery(database, feed, watcher).run(),
             )
         ]
         yield
@@ -120,7 +124,6 @@ def create_app(settings: Settings) -> FastAPI:
         middleware=_middleware(settings),
         telemetry=telemetry.config,
     )
-    feed = ChangeFeed(database)
     services = app.state.services = AppServices(
         settings=settings,
         database=database,
@@ -131,7 +134,7 @@ def create_app(settings: Settings) -> FastAPI:
         cursors=Cursors(database),
         stream_bulkhead=Bulkhead(MAX_STREAMS, MAX_STREAMS_PER_PRINCIPAL),
         feed=feed,
-        change_watcher=ChangeWatcher(feed, lambda: services.is_stopping),
+        change_watcher=watcher,
         waiting_bulkhead=Bulkhead(MAX_WAITING_CLIENTS, MAX_WAITING_CLIENTS_PER_PRINCIPAL),
     )
     add_error_handlers(app)

@@ -8,15 +8,12 @@ import time
 from typing import NamedTuple
 
 import asyncpg
-import structlog
 from sqlalchemy import Integer, bindparam, exists, func, select
 
 from app.db.connection import Connection
 from app.db.database import Database
 from app.errors import UnavailableError
 from app.models import changes, changes_pending
-
-log = structlog.get_logger()
 
 NUMBERING_BATCH_SIZE = 5_000
 """Maximum number of changes that one call of `number_changes` numbers, which takes about a tenth of a second."""
@@ -91,7 +88,9 @@ class Numbering:
         except (asyncpg.PostgresError, UnavailableError) as error:
             self._batch_size = max(1, size // 10)  # in case this batch took too long
             self._next_attempt_at = time.monotonic() + RETRY_AFTER_SECONDS
-            log.warning("changes not numbered", error=type(error).__name__)
+            import structlog  # noqa: PLC0415  # commands do without it
+
+            structlog.get_logger().warning("changes not numbered", error=type(error).__name__)
             return False
         self._batch_size = min(NUMBERING_BATCH_SIZE, 2 * size)
         return numbered == size

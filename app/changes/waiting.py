@@ -49,6 +49,11 @@ class ChangeWatcher:
         """The state of the feed at the last poll, or None if nobody waits."""
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the process is stopping, so that nobody should wait any more."""
+        return self._is_stopping()
+
     def note_commit(self) -> None:
         """Poll at once if anybody waits, because this process has committed a change."""
         self._committed.set()

@@ -56,7 +56,7 @@ def main() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        from app.cli.signals import interruption_status  # noqa: PLC0415  # help does not need it
+        from app.terminal.signals import interruption_status  # noqa: PLC0415  # help does not need it
 
         return interruption_status()
 

@@ -174,6 +174,35 @@ def _hospital_id(text: str) -> str:
     return text
 
 
+def _add_webhooks_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True)
+    add = actions.add_parser("add", help="add an endpoint, and print its id and, once, its secret")
+    add.add_argument("url", metavar="URL", help="https:// URL that receives the messages")
+    add.add_argument(
+        "--events", nargs="+", default=["*"], metavar="EVENT", help="types such as patient.created or patient.* (all)"
+    )
+    add.add_argument(
+        "--hospital", action="append", metavar="ID", help="only patients of this hospital; may be repeated"
+    )
+    add.add_argument("--allow-http", action="store_true", help="accept an http:// URL, in a network that you trust")
+    listing = actions.add_parser("list", help="list endpoints, their states and how many changes they are behind")
+    listing.add_argument("--json", action="store_true", help="print a JSON array")
+    for action, purpose in {
+        "pause": "send nothing more, and keep the position",
+        "resume": "send again, from where sending has stopped",
+        "replay": "send again what follows a cursor of the change feed",
+        "rotate": "print a new secret; the previous one is valid for 24 hours, too",
+        "test": "send a test message from this machine, and print the outcome",
+        "remove": "remove an endpoint",
+    }.items():
+        one = actions.add_parser(action, help=purpose)
+        one.add_argument("id", metavar="ID", help="id of the endpoint, as `webhooks list` shows it")
+        if action == "replay":
+            one.add_argument("--after", required=True, metavar="CURSOR", help="a cursor, or now to skip all changes")
+        if action == "rotate":
+            one.add_argument("--drop-previous", action="store_true", help="sign with the new secret only, from now on")
+
+
 def _add_journal_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what",
@@ -252,6 +281,7 @@ COMMANDS: Mapping[str, Command] = {
     "import": Command("import records from CSV or NDJSON files", _add_import_arguments),
     "export": Command("export records to CSV or NDJSON files", _add_export_arguments),
     "keys": Command("create, list and revoke API keys", _add_keys_arguments),
+    "webhooks": Command("manage the endpoints to which the service sends changes", _add_webhooks_arguments),
     "journal": Command(
         "verify: check the records and the journal; head: print the journal head to keep elsewhere",
         _add_journal_arguments,

@@ -18,16 +18,16 @@ from app.audit.recorder import AuditRecorder, command_row
 from app.changes.cursors import newest_cursor
 from app.changes.reading import ChangeFeed
 from app.cli.database import DATABASE_ERRORS, run_on_database
-from app.cli.files import SYMBOLIC_LINK_MESSAGE, no_symlink_opener
-from app.cli.progress import progress_bar
-from app.cli.signals import exit_on_sigterm
-from app.cli.text import pluralize
 from app.db.database import Database
 from app.http.field_errors import field_errors
 from app.listing.cursors import Cursors
 from app.listing.pagination import NON_FILTER_PARAMETERS, ListParameters
 from app.listing.query import ListQuery
 from app.settings import Settings
+from app.terminal.files import SYMBOLIC_LINK_MESSAGE, no_symlink_opener
+from app.terminal.progress import progress_bar
+from app.terminal.signals import exit_on_sigterm
+from app.terminal.text import pluralize
 from app.transfer.exporting import EXPORT_PRINCIPAL, FORMATS, Export
 from app.transfer.layout import Layout
 from app.transfer.resources import RESOURCES

@@ -14,14 +14,14 @@ from typing import BinaryIO, Self, TextIO
 from sqlalchemy import text
 
 from app.cli.database import DATABASE_ERRORS, run_on_database
-from app.cli.files import no_symlink_opener
-from app.cli.progress import ProgressDisplay, progress_bar
-from app.cli.signals import exit_on_sigterm
-from app.cli.text import pluralize
 from app.db.connection import Connection
 from app.db.database import Database
 from app.errors import ConflictError
 from app.models import journal
+from app.terminal.files import no_symlink_opener
+from app.terminal.progress import ProgressDisplay, progress_bar
+from app.terminal.signals import exit_on_sigterm
+from app.terminal.text import pluralize
 from app.transfer.exporting import FORMATS
 from app.transfer.importing import ImportSummary, import_file
 from app.transfer.layout import Layout

@@ -13,8 +13,6 @@ from sqlalchemy import func, literal, select, union_all
 
 from app.cli import journal
 from app.cli.database import DATABASE_ERRORS
-from app.cli.signals import exit_on_sigterm
-from app.cli.text import pluralize
 from app.db.base import Base
 from app.db.database import Database
 from app.db.migrate import migrate
@@ -22,6 +20,8 @@ from app.db.schema_version import REVISIONS, LockTimeoutError, MigrationFailedEr
 from app.embedded.server import EmbeddedPostgres
 from app.embedded.watchdog import find_binaries_dir
 from app.models import journal as journal_table
+from app.terminal.signals import exit_on_sigterm
+from app.terminal.text import pluralize
 
 NON_DURABLE_SERVER_OPTIONS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 """PostgreSQL settings that make a restore faster. The temporary database is removed, so it need not be durable."""

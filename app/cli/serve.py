@@ -19,8 +19,7 @@ import asyncpg
 import structlog
 import uvicorn
 
-from app.cli import import_module
-from app.cli.start_report import report_start
+from app.cli import DISTRIBUTION, import_module
 from app.connection_errors import explain_missing_timeouts
 from app.db.pool import missing_timeouts
 from app.db.schema_version import LockTimeoutError, MigrationFailedError, schema_is_current
@@ -30,6 +29,7 @@ from app.observability.logging import configure_logging
 from app.observability.multiprocess import multiprocess_directory
 from app.server.supervisor import STARTUP_FAILURE, Supervisor, exit_after
 from app.settings import InvalidSettingsError, Settings
+from app.terminal.start_report import report_start
 
 log = structlog.get_logger()
 
@@ -107,6 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
         if settings.auth == "off":
             log.warning("authentication is off: every client that reaches this service can read and change everything")
         report_start(
+            DISTRIBUTION,
             f"http://{arguments.host}:{arguments.port}",
             Settings.load(),  # again, because the authentication may have been turned off above
             is_embedded=settings.database_url is None,

@@ -11,6 +11,7 @@ from app.models.name_word import hospital_words, name_words, stale_words
 from app.models.patient import Patient, patient_doctors, patient_hospitals
 from app.models.profile import Profile
 from app.models.secret import service_secrets
+from app.models.webhook import webhooks
 
 __all__ = [
     "Doctor",
@@ -30,4 +31,5 @@ __all__ = [
     "patient_hospitals",
     "service_secrets",
     "stale_words",
+    "webhooks",
 ]

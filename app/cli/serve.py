@@ -6,7 +6,6 @@ import errno
 import gc
 import ipaddress
 import os
-import re
 import signal
 import socket
 import sys
@@ -37,9 +36,6 @@ SHUTDOWN_GRACE_SECONDS = 20
 """Maximum number of seconds for which requests in flight may continue after SIGTERM."""
 PORT_TIMEOUT_SECONDS = 5.0
 """Seconds to wait for the port to become free, because the workers of a killed server need some time to exit."""
-
-_HOST_NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
-"""Host names contain a letter: what has digits and dots only is a wrong IP address."""
 
 
 class CannotServeError(Exception):

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import subprocess
+import sys
 
 import asyncpg
 import pytest
@@ -77,6 +78,38 @@ def test_hosts_that_cannot_be_listened_on_are_named(host: str, expected: str) ->
     assert result.returncode == 1
     assert result.stderr.startswith(expected)
     assert "port" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "environment", "expected"),
+    [
+        ("KeyError('Nandi Dube')", {}, "This is a defect of patients-api: KeyError in app/cli/__init__.py:"),
+        ("OSError(28, 'No space left on device')", {}, "The command failed: No space left on device."),
+        ("KeyError('Nandi Dube')", {"PYTHONDEVMODE": "1"}, "Traceback (most recent call last):"),
+    ],
+    ids=["defect", "system", "development"],
+)
+def test_no_command_prints_a_traceback(error: str, environment: dict[str, str], expected: str) -> None:
+    """An unexpected error is one line without its message, which may quote data, except in Python's dev mode."""
+    code = f"""
+import sys, app.cli, app.cli.openapi
+def run(arguments): raise {error}
+app.cli.openapi.run = run
+sys.exit(app.cli.main())
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", code, "openapi"],
+        env={**os.environ, **environment},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (process.returncode, process.stdout) == (1, "")
+    assert process.stderr.startswith(expected)
+    if not environment:
+        assert process.stderr.count("\n") == 1
+        assert "Nandi" not in process.stderr
 
 
 async def test_a_key_is_restricted_only_to_hospitals_that_exist(

@@ -252,3 +252,14 @@ async def test_failed_migrations_are_explained(database_url: str, connection: as
         assert_one_line(result, "A migration failed: permission denied for", "the role that owns the database")
     finally:
         await connection.execute(f"DROP OWNED BY {name}_stranger; DROP ROLE {name}_stranger")
+
+
+async def test_schemas_that_cannot_be_used_are_explained(database_url: str, connection: asyncpg.Connection) -> None:
+    """Neither a missing table nor the database of another project that uses Alembic is taken for a newer version's."""
+    await connection.execute("DROP TABLE api_keys")
+    result = await asyncio.to_thread(run_cli, "keys", "list", DATABASE_URL=database_url)
+    assert_one_line(result, 'is not that of its revision (relation "api_keys" does not exist): `patients-api check`')
+    await connection.execute("UPDATE alembic_version SET version_num = '1975ea83b712'")
+    for arguments in (("keys", "list"), ("migrate",), ("serve", "--port", str(free_port()))):
+        result = await asyncio.to_thread(run_cli, *arguments, DATABASE_URL=database_url)
+        assert_one_line(result, "Revision 1975ea83b712 in the table alembic_version is not of this service")

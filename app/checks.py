@@ -185,7 +185,8 @@ def _explain_fetch_error(error: Exception) -> str:
         return "its response is not JSON"
     if isinstance(error, LookupError | TypeError):
         return f"its response lacks {error}"
-    return str(error) or type(error).__name__
+    message = str(error) or type(error).__name__
+    return re.sub(r"^\[Errno -?\d+\] ", "", message)  # such as "Connection refused", in httpx's errors
 
 
 async def check_identity_provider(settings: Settings) -> Check:

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from app.cli.commands import COMMANDS
+from app.cli.commands import COMMANDS, CommandParser
 from app.suggestions import suggestion
 
 _PACKAGE_DIRECTORY = Path(__file__).parent.parent
@@ -27,7 +27,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="patients-api",
         description="Manage the patient records of a clinic group.",
-        epilog=f"commands:\n{command_list}\n\nRun `patients-api COMMAND --help` for the options of a command.",
+        epilog=f"commands:\n{command_list}\n\nRun `patients-api COMMAND --help` for the options of a command. "
+        "All settings\nare environment variables: docs/deploying.md lists them, and `check` checks them.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -87,7 +88,7 @@ def _explain_unexpected(error: Exception) -> str:
 
 def _run_command(name: str, options: list[str]) -> int:
     purpose, add_arguments = COMMANDS[name]
-    parser = argparse.ArgumentParser(prog=f"patients-api {name}", description=purpose)
+    parser = CommandParser(prog=f"patients-api {name}", description=purpose)
     add_arguments(parser)
     arguments = parser.parse_args(options)
     command_module = _import_command(name)

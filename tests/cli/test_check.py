@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from tests.auth.issuer import DISCOVERY_PATH, JWKS_PATH, Issuer, run_issuer
+from tests.conftest import free_port
 from tests.processes import run_cli
 
 PASSWORD = "hunter2"  # noqa: S105  # a password that must appear nowhere
@@ -191,3 +192,14 @@ def test_a_provider_that_cannot_be_used_is_reported(path: str, response: Any, ex
     assert checks["identity provider"][0] == "failed"
     assert issuer.url in checks["identity provider"][1]
     assert expected in checks["identity provider"][1]
+
+
+def test_a_provider_that_does_not_run_is_reported(tmp_path: Path) -> None:
+    """The reason is in words, without the number of the system's error."""
+    status, checks = check(
+        PATIENTS_DATA_DIR=str(tmp_path),
+        PATIENTS_OIDC_ISSUER=f"http://127.0.0.1:{free_port()}",
+        PATIENTS_OIDC_AUDIENCE="patients-api",
+    )
+    assert status == 1
+    assert "cannot be fetched (All connection attempts failed)" in checks["identity provider"][1]

@@ -41,6 +41,24 @@ def test_an_unknown_command_names_the_nearest(command: str, suggestion: str) -> 
     assert f"there is no command {command}; {suggestion}" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("serve", "--prot", "80"), "there is no option --prot; did you mean --port?"),
+        (("serve", "--workrs=2"), "there is no option --workrs; did you mean --workers?"),
+        (("keys", "list", "--jsn"), "there is no option --jsn; did you mean --json?"),
+        (("keys", "list", "-v"), "there is no option -v; `patients-api keys list --help` lists all options"),
+        (("audit",), "the following arguments are required: {prune}"),
+    ],
+    ids=" ".join,
+)
+def test_an_unknown_option_names_the_nearest(arguments: tuple[str, ...], expected: str) -> None:
+    """A mistyped option is exit status 2 and names the nearest option of the command; a missing argument is named."""
+    result = run_cli(*arguments)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert expected in result.stderr.splitlines()[-1]
+
+
 KEYS_CREATE = ("keys", "create", "--name", "a", "--scope", "admin")
 
 
@@ -54,6 +72,7 @@ KEYS_CREATE = ("keys", "create", "--name", "a", "--scope", "admin")
         (("serve", "--host", "300.1.1.1"), "--host: must be an IP address of this machine, such as 127.0.0.1"),
         (("serve", "--host", ""), "--host: must be an IP address of this machine, such as 127.0.0.1"),
         ((*KEYS_CREATE, "--expires", "tomorrow"), "--expires: must be a date as YYYY-MM-DD, such as 2030-12-31"),
+        ((*KEYS_CREATE, "--expires", "2020-01-01"), "--expires: must not be in the past, or the key would never work"),
         ((*KEYS_CREATE, "--expires", "2030-02-30"), "--expires: must be a date as YYYY-MM-DD, such as 2030-12-31"),
     ],
     ids=" ".join,

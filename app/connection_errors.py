@@ -28,6 +28,12 @@ _NOT_POSTGRES = (
     "in DATABASE_URL, or see the log of PostgreSQL."
 )
 
+_CORRECT_URL = "Correct DATABASE_URL."
+_SET_ROOT_CERTIFICATE = (
+    "Set sslrootcert in DATABASE_URL to the certificate of the authority, for example to "
+    "/etc/ssl/certs/ca-certificates.crt for all authorities that this machine trusts."
+)
+
 _MALFORMED_URL = (
     "DATABASE_URL is not a valid URL. In a password, write / as %2F, # as %23, ? as %3F and @ as %40; write @ as %40 "
     "also in options."
@@ -173,7 +179,7 @@ def _explain(error: Exception, target: _Target) -> str:  # noqa: PLR0911  # one 
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return "no host is in the state that target_session_attrs in DATABASE_URL asks for. Start or promote a server."
     if isinstance(error, asyncpg.ClientConfigurationError):
-        return f"{_first_line(error)}. Correct DATABASE_URL."
+        return f"{_first_line(error)}. {_SET_ROOT_CERTIFICATE if 'root certificate' in str(error) else _CORRECT_URL}"
     if isinstance(error, ValueError):  # its message might quote part of the password
         return _MALFORMED_URL
     return f"the connection failed ({type(error).__name__}): {_first_line(error)}. See the log of PostgreSQL."
@@ -191,7 +197,7 @@ def _explain_refusal(error: asyncpg.PostgresError, target: _Target) -> str:  # n
         return f"there is no such database. Correct DATABASE_URL, or run CREATE DATABASE {target.database}."
     if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
         if "no encryption" in message:
-            return "the server requires TLS. Set sslmode=verify-full (or require) in DATABASE_URL."
+            return "the server requires TLS. Set sslmode=verify-full with sslrootcert (or require) in DATABASE_URL."
         if "does not exist" in message:
             return f"there is no such role. Correct DATABASE_URL, or run CREATE ROLE {target.role} LOGIN PASSWORD '…'."
         if "pg_hba.conf" in message:

@@ -149,6 +149,11 @@ def test_a_server_that_is_not_postgresql_is_suspected(options: str) -> None:
             "host name is unknown",
         ),
         ("127.0.0.1:1/clinic?sslmode=on", "clinic on", "`sslmode` parameter must be one of: disable"),
+        (
+            "127.0.0.1:1/clinic?sslmode=verify-full",
+            "clinic on",
+            "not exist or cannot be accessed. Set sslrootcert",
+        ),
         ("127.0.0.1:1/clinic?options", "clinic on", "DATABASE_URL is not a valid URL."),
     ],
 )

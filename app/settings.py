@@ -151,7 +151,10 @@ class Settings(BaseSettings):
             _ = url and urlsplit(url.get_secret_value()).port
         except ValueError:
             # the message of this error is not used, because it quotes part of the password
-            raise ValueError("is not a URL: in a password, write / as %2F, # as %23, ? as %3F and @ as %40") from None
+            raise ValueError(
+                "is not a URL: the port is a number up to 65535, and in a password, / is written as %2F, # as %23, "
+                "? as %3F and @ as %40"
+            ) from None
         return url
 
     @field_validator("data_dir", mode="before")
@@ -168,11 +171,11 @@ class Settings(BaseSettings):
         if not path:
             return values
         if values.get("DATABASE_URL"):
-            raise ValueError("set DATABASE_URL or DATABASE_URL_FILE, not both")
+            raise ValueError("Set DATABASE_URL or DATABASE_URL_FILE, not both")
         try:
             return {**values, "DATABASE_URL": Path(path).read_text().strip()}
         except (OSError, ValueError):
-            raise ValueError("DATABASE_URL_FILE does not name a readable file") from None
+            raise ValueError("DATABASE_URL_FILE: must name a readable file") from None
 
     @field_validator("allowed_hosts", "trusted_proxies", mode="before")
     @classmethod
@@ -214,7 +217,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _check_oidc_audience(self) -> Self:
         if (self.oidc_issuer is None) != (self.oidc_audience is None):
-            raise ValueError("set both PATIENTS_OIDC_ISSUER and PATIENTS_OIDC_AUDIENCE, or neither")
+            raise ValueError("Set both PATIENTS_OIDC_ISSUER and PATIENTS_OIDC_AUDIENCE, or neither")
         return self
 
     @property

@@ -126,6 +126,13 @@ def test_document_is_json_and_openapi_3_1(document: Json) -> None:
     assert document["openapi"].startswith("3.1.")
 
 
+def test_examples_have_no_messages_of_pydantic(document: Json) -> None:
+    """The examples of errors are messages of this service, as responses are."""
+    text = json.dumps(document)
+    assert "Must be" in text
+    assert not [words for words in ("Input should", "String should", "Field required", "Value error") if words in text]
+
+
 async def test_the_document_is_served(client: httpx.AsyncClient, document: Json) -> None:
     """`/openapi.json` returns the document."""
     response = await client.get("/openapi.json")

@@ -8,13 +8,14 @@ import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from app.auth.scopes import Scope
 from app.identifiers import is_identifier
+from app.suggestions import suggestion
 
 RESOURCE_NAMES = ("hospitals", "doctors", "profiles", "patients")
 """The keys of `app.transfer.resources.RESOURCES`, which has the code that imports and exports them."""
@@ -29,6 +30,19 @@ _HOST_NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-
 """Host names contain a letter: what has digits and dots only is a wrong IP address."""
 _KEY_NAME = re.compile(r"(?=.{1,64}$)[A-Za-z0-9](?: ?[A-Za-z0-9._@-])*")
 """Names of API keys have no leading, trailing or repeated spaces, because people overlook them."""
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Names the option that is nearest to a mistyped one."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Return what argparse does, but end the command if it does not know an option."""
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown and unknown[0].startswith("-"):
+            name = unknown[0].partition("=")[0]
+            hint = suggestion(name, self._option_string_actions, f"`{self.prog} --help` lists all options")
+            self.error(f"there is no option {name}; {hint}")
+        return parsed, unknown
 
 
 def _add_serve_arguments(parser: argparse.ArgumentParser) -> None:
@@ -163,9 +177,12 @@ def _key_name(text: str) -> str:
 
 def _last_day(text: str) -> date:
     try:
-        return date.fromisoformat(text)
+        day = date.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError("must be a date as YYYY-MM-DD, such as 2030-12-31") from None
+    if day < datetime.now(UTC).date():
+        raise argparse.ArgumentTypeError("must not be in the past, or the key would never work")
+    return day
 
 
 def _hospital_id(text: str) -> str:
@@ -206,6 +223,7 @@ def _add_webhooks_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_journal_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what",
+        metavar="{verify,head}",
         choices=["verify", "head"],
         help="verify: prove that each record matches its newest entry, and that no entry was changed, added or "
         "removed; head: print a line that identifies the content of the journal, to keep where nobody can change it",
@@ -221,7 +239,10 @@ def _add_restore_check_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_audit_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "what", choices=["prune"], help="prune: remove the months that are older than PATIENTS_AUDIT_DAYS"
+        "what",
+        metavar="{prune}",
+        choices=["prune"],
+        help="prune: remove the months that are older than PATIENTS_AUDIT_DAYS",
     )
 
 
@@ -230,7 +251,12 @@ def _add_access_report_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_erase_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=ERASABLE_RECORDS, help="a patient, or a profile that no patient has")
+    parser.add_argument(
+        "what",
+        metavar="{patient,profile}",
+        choices=ERASABLE_RECORDS,
+        help="a patient, or a profile that no patient has",
+    )
     parser.add_argument("unique_id", help="unique_id of the record to erase, also of a deleted one")
     parser.add_argument("--reason", required=True, help="reason to keep in the journal; do not include personal data")
     parser.add_argument(

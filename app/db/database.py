@@ -72,14 +72,24 @@ SQLSTATE "statement completion unknown"."""
 _RETRYABLE_STATES = ("40001", "40P01")
 """SQLSTATEs of a serialization failure and a deadlock. A transaction that fails with one may succeed if retried."""
 _LOCK_NOT_AVAILABLE = "55P03"
-_READ_ONLY_TRANSACTION = "25006"
+READ_ONLY_TRANSACTION = "25006"
 """SQLSTATE of a write in a read-only transaction: the server is a standby. Writes fail until a standby is promoted."""
+READ_ONLY_MESSAGE = (
+    "The database is read-only: it is a standby, or default_transaction_read_only is on. Use the DATABASE_URL of the "
+    "primary (target_session_attrs=read-write finds it among several hosts), or turn the setting off."
+)
 _FOREIGN_KEY_STATES = ("23503", "23001")
 """SQLSTATEs of a foreign key violation and a restrict violation."""
 
 
 class LockNotAvailableError(UnavailableError):
     """A lock was not available in time, because another transaction held it."""
+
+
+class ReadOnlyDatabaseError(UnavailableError):
+    """A transaction was to write on a standby, or on a database whose transactions are read-only."""
+
+    operator_message = READ_ONLY_MESSAGE
 
 
 class SerializationError(LockNotAvailableError):
@@ -93,7 +103,8 @@ async def translate_errors() -> AsyncIterator[None]:
     Raises:
         SerializationError: a serialization failure or a deadlock.
         LockNotAvailableError: a lock was not available in time.
-        UnavailableError: the connection is lost, or the server is shutting down, out of resources or read-only.
+        ReadOnlyDatabaseError: the server is a standby, or its transactions are read-only.
+        UnavailableError: the connection is lost, or the server is shutting down or out of resources.
         ConflictError: a foreign key is violated.
     """
     try:
@@ -104,7 +115,9 @@ async def translate_errors() -> AsyncIterator[None]:
             raise SerializationError from error
         if sqlstate == _LOCK_NOT_AVAILABLE:
             raise LockNotAvailableError from error
-        if sqlstate.startswith(_UNAVAILABLE_CLASSES) or sqlstate == _READ_ONLY_TRANSACTION:
+        if sqlstate == READ_ONLY_TRANSACTION:
+            raise ReadOnlyDatabaseError from error
+        if sqlstate.startswith(_UNAVAILABLE_CLASSES):
             raise UnavailableError from error
         if sqlstate in _FOREIGN_KEY_STATES:
             raise ConflictError(

@@ -35,8 +35,8 @@ from app.observability.statements import StatementInstrumentation
 from app.observability.telemetry import Telemetry
 from app.patients.routes import router as patients_router
 from app.profiles.routes import router as profiles_router
-from app.search.stale_words import delete_stale_words_periodically
 from app.settings import Settings
+from app.vocabulary.stale_words import delete_stale_words_periodically
 
 RESOURCE_ROUTERS = (patients_router, profiles_router, hospitals_router, doctors_router, audit_router, me_router)
 CORS_ALLOWED_HEADERS = (
@@ -58,6 +58,8 @@ CORS_EXPOSED_HEADERS = (
     "Idempotency-Replayed",
     "Location",
     "Same-Name-As",
+    "Search-Agreement",
+    "Search-Set-Aside",
     "X-Request-ID",
     "Retry-After",
     "WWW-Authenticate",

@@ -40,8 +40,8 @@ from app.observability.statements import StatementInstrumentation
 from app.observability.telemetry import Telemetry
 from app.patients.routes import router as patients_router
 from app.profiles.routes import router as profiles_router
-from app.search.stale_words import delete_stale_words_periodically
 from app.settings import Settings
+from app.vocabulary.stale_words import delete_stale_words_periodically
 from app.webhooks.delivery import WebhookDelivery
 
 RESOURCE_ROUTERS = (
@@ -74,6 +74,8 @@ CORS_EXPOSED_HEADERS = (
     "Idempotency-Replayed",
     "Location",
     "Same-Name-As",
+    "Search-Agreement",
+    "Search-Set-Aside",
     "X-Request-ID",
     "Retry-After",
     "WWW-Authenticate",

@@ -17,6 +17,8 @@ from phonenumbers import SUPPORTED_REGIONS
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.locality import Locality
+from app.locality.short_forms import short_forms
 from app.suggestions import suggestion
 
 ENVIRONMENT_PREFIX = "PATIENTS_"
@@ -74,6 +76,10 @@ class Settings(BaseSettings):
 
     phone_region: str = "ZA"
     """Country (ISO 3166-1 code, such as `ZA`) that is assumed for phone numbers without a country code."""
+
+    short_forms_file: Path | None = None
+    """A file with further short forms of names, such as `Bob` for `Robert`, that a search finds. Each line has the form
+    `robert, roberta: bob, bobby`."""
 
     require_if_match: bool = False
     """Whether PUT, PATCH and DELETE requests must have an `If-Match` header. If so, requests without it get a 428."""
@@ -141,6 +147,22 @@ class Settings(BaseSettings):
         if region.upper() not in SUPPORTED_REGIONS:
             raise ValueError("must be a two-letter country code (ISO 3166-1), such as ZA")
         return region.upper()
+
+    @field_validator("short_forms_file")
+    @classmethod
+    def _check_short_forms_file(cls, path: Path | None) -> Path | None:
+        try:
+            short_forms(path)
+        except OSError:
+            raise ValueError("does not name a readable file") from None
+        except UnicodeDecodeError:
+            raise ValueError("must name a text file in UTF-8") from None
+        return path
+
+    @property
+    def locality(self) -> Locality:
+        """The place where the service is used."""
+        return Locality(self.phone_region, short_forms(self.short_forms_file))
 
     @field_validator("database_url")
     @classmethod

@@ -350,7 +350,7 @@ def test_request_id_and_retry_headers_are_documented(document: Json) -> None:
             }
             expected = {"X-Request-ID", *([particular[status]] if status in particular else [])}
             some = {"Audit-Reads", "Location", "Link", "Next-Cursor", "X-Total-Count", "ETag", "Idempotency-Replayed"}
-            some |= {"Same-Name-As", "Changes-Cursor"}
+            some |= {"Same-Name-As", "Changes-Cursor", "Search-Agreement", "Search-Set-Aside"}
             assert response["headers"].keys() - some == expected, (operation["operationId"], status)
 
 

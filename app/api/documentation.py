@@ -180,6 +180,20 @@ TOTAL_COUNT_HEADER: JsonObject = {
     }
 }
 
+SEARCH_HEADERS: JsonObject = {
+    "Search-Agreement": {
+        "description": "On the first page of a search: `full` if patients agree with everything in the search text. "
+        "Otherwise how well the best patient agrees, `partial` or `weak`, or `none` if no patient is found.",
+        "schema": {"type": "string", "enum": ["full", "partial", "weak", "none"]},
+        "example": "full",
+    },
+    "Search-Set-Aside": {
+        "description": "On the first page of a search: the number of words, dates and numbers in the search text that "
+        "the best patient does not agree with.",
+        "schema": {"type": "integer"},
+        "example": 0,
+    },
+}
 PAGE_ERRORS: Sequence[JsonObject] = [
     {"loc": ["query", "limit"], "msg": "Must be at most 1000", "type": "less_than_equal"}
 ]

@@ -71,6 +71,7 @@ async def list_response(
     # the link to the next page reveals that its first record matches the query, so that record is audited as well
     selects_records = bool(non_paging_parameters(parameters).keys() - {"fields"})
     await source.before_send(found if selects_records else page)
+    headers |= source.headers
     headers |= await _pagination_headers(
         request, page.last_position if has_next else None, min(limit, MAX_LIMIT), parameters
     )

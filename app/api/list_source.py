@@ -1,7 +1,7 @@
 """Sources of list responses. A source reads and counts the items of a list, and audits them before they are sent."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -46,6 +46,11 @@ class ListSource(ABC):
     async def before_send(self, page: Page) -> None:  # noqa: B027  # most sources have nothing to do
         """Do the work that is necessary before these items are sent, such as auditing them. By default, do nothing."""
 
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Further headers of the response, after a page was read."""
+        return {}
+
     async def count(self) -> int | None:
         """Return the number of items if the request asks for it and the list supports it, otherwise None."""
         return None
@@ -88,9 +93,10 @@ class RecordListSource(ListSource):
         self._principal = Principal.from_request(request)
         self._repository_class = resource.repository_class
         self._is_count_requested = parameters.count is not None
-        self._query = parameters.to_query(self._services.settings.phone_region)
+        self._query = parameters.to_query(self._services.settings.locality)
         self._listing_class = DeletedListing if self._query.deleted else resource.listing_class
         self._selection = resource.selection(parameters)
+        self._headers: Mapping[str, str] = {}
         if self._query.deleted:
             self._principal.require(resource.write_scope)
 
@@ -101,7 +107,14 @@ class RecordListSource(ListSource):
             reads, hospitals = self._services.batched_reads, self._principal.hospitals
             return self._select_fields(await reads.page(self._repository_class, hospitals, position, limit))
         async with self._open_listing() as listing:
-            return self._select_fields(await listing.page(self._query, position, limit))
+            rows = await listing.page(self._query, position, limit)
+            self._headers = listing.headers
+            return self._select_fields(rows)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Further headers of the response: how well a search text is met."""
+        return self._headers
 
     async def before_send(self, page: Page) -> None:
         """Record in the audit that the response, or a part of it, is about to reveal these records."""

@@ -23,6 +23,7 @@ from app.http.field_errors import field_errors
 from app.listing.cursors import Cursors
 from app.listing.pagination import NON_FILTER_PARAMETERS, ListParameters
 from app.listing.query import ListQuery
+from app.locality import Locality
 from app.settings import Settings
 from app.terminal.files import SYMBOLIC_LINK_MESSAGE, no_symlink_opener
 from app.terminal.progress import progress_bar
@@ -55,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     resource_names = list(RESOURCES) if arguments.directory else [arguments.resource]
     if arguments.directory and arguments.filter:
         raise CannotExportError("A filter applies to one resource: do not combine --filter with --directory.")
-    query = _list_query(RESOURCES[arguments.resource].parameters_model, arguments.filter, settings.phone_region)
+    query = _list_query(RESOURCES[arguments.resource].parameters_model, arguments.filter, settings.locality)
     counts: dict[str, int] = {}
     cursor = ""
     if arguments.directory:
@@ -99,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _list_query(parameters_model: type[ListParameters], filters: list[str], phone_region: str) -> ListQuery:
+def _list_query(parameters_model: type[ListParameters], filters: list[str], locality: Locality) -> ListQuery:
     filter_values: Mapping[str, list[str]] = defaultdict(list)
     for filter_text in filters:
         name, separator, value = filter_text.partition("=")
@@ -109,7 +110,7 @@ def _list_query(parameters_model: type[ListParameters], filters: list[str], phon
     if unusable := sorted(NON_FILTER_PARAMETERS & set(filter_values)):
         raise CannotExportError(f"{unusable[0]} is not a filter.")
     try:
-        return parameters_model.model_validate(dict(filter_values)).to_query(phone_region)
+        return parameters_model.model_validate(dict(filter_values)).to_query(locality)
     except ValidationError as error:
         messages = [
             f"--filter {'.'.join(map(str, item.loc))}: {item.msg}" for item in field_errors(error, parameters_model)

@@ -5,7 +5,7 @@ from datetime import date
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, bindparam, func, literal_column, select
+from sqlalchemy import ColumnElement, Executable, Select, bindparam, func, literal_column, select
 
 from app.db.base import ID_TEXT
 from app.db.connection import Result
@@ -85,6 +85,8 @@ class Listing:
         self.repository = repository
         self.connection = repository.connection
         self._scope_parameters = hospital_scope.scope_parameters(repository.principal)
+        self.headers: Mapping[str, str] = {}
+        """Further headers of the response to a list request, after a page was read."""
 
     async def page(self, query: ListQuery, after: Position | None, limit: int) -> Page:
         """Return up to `limit` records that match the query, starting after the position `after`.
@@ -196,7 +198,7 @@ class Listing:
         """Execute a statement that selects a single number, and return this number."""
         return int((await self._execute(statement, parameters)).scalar_one())
 
-    async def _execute(self, statement: Select[Any], parameters: Mapping[str, Any]) -> Result:
+    async def _execute(self, statement: Executable, parameters: Mapping[str, Any]) -> Result:
         return await self.connection.execute(statement, {**parameters, **self._scope_parameters})
 
 

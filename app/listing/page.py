@@ -62,6 +62,21 @@ class Page:
         """Return the page without its last item."""
         return replace(self, ids=self.ids[:-1], lines=self.lines[: max(self.lines.rfind(b"\n"), 0)])
 
+    def first(self, count: int) -> Self:
+        """Return the page of the first `count` items."""
+        if len(self) <= count:
+            return self
+        return replace(self, ids=self.ids[:count], lines=b"\n".join(self.documents()[:count]))
+
+    def followed_by(self, other: Self) -> Self:
+        """Return the page of the items of this page and then those of another page."""
+
+        def position_of(index: int) -> Any:
+            return self.position_of(index) if index < len(self) else other.position_of(index - len(self))
+
+        lines = b"\n".join(page.lines for page in (self, other) if page.ids)
+        return type(self)([*self.ids, *other.ids], lines, position_of)
+
     def documents(self) -> list[bytes]:
         """Return the JSON text of each item."""
         return self.lines.split(b"\n") if self.ids else []

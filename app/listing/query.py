@@ -17,11 +17,8 @@ class ListQuery(NamedTuple):
     """
     ordering: str | None = None
     """Name of the column to order by, preceded by `-` for descending order. None means the list's default order."""
-    search: Sequence[Any] | None = None
-    """Alternative interpretations of the search text, each an `app.search.parser.ParsedQuery`.
-
-    The first interpretation that matches any record is used. None means that the request contains no search.
-    """
+    search: Any = None
+    """The search text as an `app.search.parser.ParsedQuery`. None means that the request contains no search."""
 
     deleted: bool = False
     """Whether the list contains the deleted records, newest deletion first, instead of the existing ones."""

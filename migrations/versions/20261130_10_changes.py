@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "20261130_10"
-down_revision = "20261130_05"
+down_revision = "20261130_06"
 
 NOTE = """
 CREATE FUNCTION public.note_changes() RETURNS trigger LANGUAGE plpgsql AS $$

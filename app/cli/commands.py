@@ -284,10 +284,6 @@ def _add_completion_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shell", choices=SHELLS, help="shell that reads the script")
 
 
-def _add_nothing(_: argparse.ArgumentParser) -> None:
-    pass
-
-
 class Command(NamedTuple):
     """A command: a description of what it does, and the function that adds its arguments to a parser."""
 
@@ -319,7 +315,7 @@ COMMANDS: Mapping[str, Command] = {
     "access-report": Command("print who has read or changed a patient's record", _add_access_report_arguments),
     "erase": Command("permanently remove a person's data everywhere", _add_erase_arguments),
     "health": Command("exit with 0 if a service is ready, otherwise with 1", _add_health_arguments),
-    "openapi": Command("print the OpenAPI document", _add_nothing),
+    "openapi": Command("print the OpenAPI document", lambda _: None),
     "completion": Command(
         "print the script that completes commands and options in bash, zsh or fish", _add_completion_arguments
     ),

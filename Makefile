@@ -36,8 +36,9 @@ bench-quick: .venv/bench ## less of the same, in less than a minute
 install: .venv/run .venv/dev ## make the environment in .venv
 
 bench-finding: .venv/bench ## how fast and how well patients are found, to a million; an hour
-	@$(BIN)/python -m benchmarks.search speed
-	@$(BIN)/python -m benchmarks.search quality
+	@$(BIN)/python -m benchmarks.finding speed
+	@$(BIN)/python -m benchmarks.finding quality
+	@$(BIN)/python -m benchmarks.finding desk
 
 check: .venv/dev ## lint, format, types, and what migrations would do to a database in use
 	@$(BIN)/ruff check .

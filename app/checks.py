@@ -6,6 +6,7 @@
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
@@ -16,9 +17,9 @@ import app.models  # noqa: F401  # declares the tables on which rights are check
 from app.connection_errors import describe_database, explain_missing_timeouts
 from app.db.base import Base, serving_rights
 from app.db.connection import Connection
-from app.db.database import Database
+from app.db.database import READ_ONLY_MESSAGE, Database
 from app.db.pool import missing_timeouts
-from app.db.schema_version import REVISIONS, read_revisions
+from app.db.schema_version import explain_schema, is_newer, read_revisions
 from app.errors import UnavailableError
 from app.settings import Settings
 
@@ -57,8 +58,11 @@ async def check_database(url: str) -> list[Check]:
     async with Database(url, pool_size=1) as database:
         try:
             async with database.read() as connection:
-                await connection.execute(text("SELECT"))
-            checks.append(Check("database", "ok", f"The {describe_database(url)}, responds."))
+                is_read_only = (await connection.execute(_SELECT_IS_READ_ONLY)).scalar_one()
+            if is_read_only:
+                checks.append(Check("database", "failed", READ_ONLY_MESSAGE))
+            else:
+                checks.append(Check("database", "ok", f"The {describe_database(url)}, responds."))
             for check in (_check_version, _check_schema, _check_role, _check_clock):
                 async with database.read() as connection:
                     checks.append(await check(connection))
@@ -68,26 +72,40 @@ async def check_database(url: str) -> list[Check]:
     return checks
 
 
+_SELECT_MISSING_TABLES = text(
+    "SELECT name FROM unnest(CAST(:tables AS text[])) AS name WHERE to_regclass('public.' || name) IS NULL ORDER BY 1"
+)
+_SELECT_IS_READ_ONLY = text("SELECT pg_is_in_recovery() OR current_setting('default_transaction_read_only')::boolean")
+
+
 async def _check_version(connection: Connection) -> Check:
     # an older version than the service needs is refused when the connection is opened
     version = (await connection.execute(text("SHOW server_version"))).scalar_one()
     return Check("PostgreSQL", "ok", f"Version {version}.")
 
 
+async def missing_tables(connection: Connection) -> Sequence[str]:
+    """Return the names of the tables of this version that the database does not have, in alphabetical order."""
+    names = [table.name for table in Base.metadata.sorted_tables]
+    return (await connection.execute(_SELECT_MISSING_TABLES, {"tables": names})).scalars().all()
+
+
 async def _check_schema(connection: Connection) -> Check:
-    newest = REVISIONS[-1]
     try:
         revisions = await read_revisions(connection)
     except asyncpg.InsufficientPrivilegeError:
         return Check("schema", "failed", "The role may not read the revision: see the line of the role.")
-    if not revisions:
-        return Check("schema", "failed", "The database was never migrated: run `patients-api migrate`.")
-    if any(revision not in REVISIONS for revision in revisions):
+    if (problem := explain_schema(revisions)) is not None:
+        return Check("schema", "failed", problem)
+    if is_newer(revisions[0]):
         return Check("schema", "ok", f"Revision {revisions[0]} is of a newer version, with which this version works.")
-    if newest not in revisions:
-        explanation = f"Revision {revisions[0]} is outdated; this version needs {newest}: run `patients-api migrate`."
+    if missing := await missing_tables(connection):
+        explanation = (
+            f"Tables that revision {revisions[0]} has are missing ({', '.join(missing)}): restore the database from a "
+            "backup."
+        )
         return Check("schema", "failed", explanation)
-    return Check("schema", "ok", f"Revision {newest} is the newest of this version.")
+    return Check("schema", "ok", f"Revision {revisions[0]} is the newest of this version.")
 
 
 _SELECT_ROLE = text(
@@ -167,7 +185,8 @@ def _explain_fetch_error(error: Exception) -> str:
         return "its response is not JSON"
     if isinstance(error, LookupError | TypeError):
         return f"its response lacks {error}"
-    return str(error) or type(error).__name__
+    message = str(error) or type(error).__name__
+    return re.sub(r"^\[Errno -?\d+\] ", "", message)  # such as "Connection refused", in httpx's errors
 
 
 async def check_identity_provider(settings: Settings) -> Check:

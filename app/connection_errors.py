@@ -21,6 +21,19 @@ REQUIRED_ENCODING = "UTF8"
 _REFUSED = f"[Errno {errno.ECONNREFUSED}]"
 """Part of the message of the error that asyncio raises if several addresses of one host refuse the connection."""
 
+_OPTIONAL_TLS_MODES = {"disable", "allow", "prefer"}
+"""Values of `sslmode` with which a connection without TLS is accepted."""
+_NOT_POSTGRES = (
+    "the connection was closed before it was open: what listens there may not be PostgreSQL. Correct the host and port "
+    "in DATABASE_URL, or see the log of PostgreSQL."
+)
+
+_CORRECT_URL = "Correct DATABASE_URL."
+_SET_ROOT_CERTIFICATE = (
+    "Set sslrootcert in DATABASE_URL to the certificate of the authority, for example to "
+    "/etc/ssl/certs/ca-certificates.crt for all authorities that this machine trusts."
+)
+
 _MALFORMED_URL = (
     "DATABASE_URL is not a valid URL. In a password, write / as %2F, # as %23, ? as %3F and @ as %40; write @ as %40 "
     "also in options."
@@ -64,10 +77,21 @@ def describe_database(url: str) -> str:
     return _MALFORMED_URL if target is None else str(target)
 
 
+_FILE_OPTIONS = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
+"""Options of the URL that name files. An environment variable such as PGSSLROOTCERT has the same meaning."""
+
+
+def _variable_of(option: str) -> str | None:
+    return os.environ.get(f"PG{option.upper()}")
+
+
 class _Target(NamedTuple):
     hosts: list[str]
     database: str
     role: str
+    sslmode: str
+    files: dict[str, str]
+    """The paths of certificates and keys, by the option that names them."""
 
     @classmethod
     def from_url(cls, url: str) -> "_Target | None":
@@ -91,9 +115,15 @@ class _Target(NamedTuple):
                 [_describe_host(host, default_port) for host in hosts.split(",")],
                 database or os.environ.get("PGDATABASE") or role,
                 role,
+                query.get("sslmode") or os.environ.get("PGSSLMODE") or "prefer",
+                {option: file for option in _FILE_OPTIONS if (file := query.get(option) or _variable_of(option))},
             )
         except (ValueError, OSError, KeyError):  # getpass raises the last two if the user has no name
             return None
+
+    def unreadable_file(self) -> tuple[str, str] | None:
+        """Return the option and the path of the first file that cannot be read, or None if there is none."""
+        return next((item for item in self.files.items() if not os.access(item[1], os.R_OK)), None)
 
     def __str__(self) -> str:
         return f"database {self.database} on {' or '.join(self.hosts)}, role {self.role}"
@@ -145,11 +175,11 @@ def _explain(error: Exception, target: _Target) -> str:  # noqa: PLR0911  # one 
     if isinstance(error, asyncpg.PostgresError):
         return _explain_refusal(error, target)
     if isinstance(error, OSError):
-        return _explain_network_error(error)
+        return _explain_network_error(error, target)
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return "no host is in the state that target_session_attrs in DATABASE_URL asks for. Start or promote a server."
     if isinstance(error, asyncpg.ClientConfigurationError):
-        return f"{_first_line(error)}. Correct DATABASE_URL."
+        return f"{_first_line(error)}. {_SET_ROOT_CERTIFICATE if 'root certificate' in str(error) else _CORRECT_URL}"
     if isinstance(error, ValueError):  # its message might quote part of the password
         return _MALFORMED_URL
     return f"the connection failed ({type(error).__name__}): {_first_line(error)}. See the log of PostgreSQL."
@@ -160,14 +190,14 @@ def _explain_refusal(error: asyncpg.PostgresError, target: _Target) -> str:  # n
     message = _first_line(error)
     if isinstance(error, asyncpg.InvalidPasswordError):
         return (
-            "the password is wrong or missing, or the role does not exist. Correct DATABASE_URL, or as an "
+            "the password is wrong, missing or expired, or the role does not exist. Correct DATABASE_URL, or as an "
             rf"administrator run \password {target.role} in psql."
         )
     if isinstance(error, asyncpg.InvalidCatalogNameError) or "no such database" in message:
         return f"there is no such database. Correct DATABASE_URL, or run CREATE DATABASE {target.database}."
     if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
         if "no encryption" in message:
-            return "the server requires TLS. Set sslmode=verify-full (or require) in DATABASE_URL."
+            return "the server requires TLS. Set sslmode=verify-full with sslrootcert (or require) in DATABASE_URL."
         if "does not exist" in message:
             return f"there is no such role. Correct DATABASE_URL, or run CREATE ROLE {target.role} LOGIN PASSWORD '…'."
         if "pg_hba.conf" in message:
@@ -175,11 +205,16 @@ def _explain_refusal(error: asyncpg.PostgresError, target: _Target) -> str:  # n
     if isinstance(error, asyncpg.CannotConnectNowError):
         return "the server is starting, recovering or shutting down. Try again in a moment."
     if isinstance(error, asyncpg.TooManyConnectionsError):
-        return "the server has no free connection. Raise its max_connections, or lower PATIENTS_POOL_SIZE or --workers."
+        return (
+            f"the server accepts no more connections ({message}). Raise this limit, or lower PATIENTS_POOL_SIZE or "
+            "--workers."
+        )
+    if isinstance(error, asyncpg.ConnectionDoesNotExistError):
+        return _NOT_POSTGRES
     return f"PostgreSQL refuses the connection: {message}. Correct DATABASE_URL, or the rights of the role."
 
 
-def _explain_network_error(error: OSError) -> str:  # noqa: PLR0911  # one for each kind of error
+def _explain_network_error(error: OSError, target: _Target) -> str:  # noqa: PLR0911  # one for each kind of error
     if isinstance(error, socket.gaierror):
         return "the host name is unknown. Correct the host in DATABASE_URL, or check the name service of this machine."
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -191,6 +226,8 @@ def _explain_network_error(error: OSError) -> str:  # noqa: PLR0911  # one for e
     if isinstance(error, ssl.SSLError):
         return f"TLS failed ({error.reason}). Check sslmode and the certificates in DATABASE_URL."
     if "rejected SSL upgrade" in str(error):
+        if target.sslmode in _OPTIONAL_TLS_MODES:  # a server that refuses TLS in words of the protocol is accepted
+            return _NOT_POSTGRES
         return (
             "the server does not support TLS, which sslmode in DATABASE_URL requires. Turn on ssl in postgresql.conf; "
             "on a network that you trust, sslmode=disable is an alternative."
@@ -199,6 +236,8 @@ def _explain_network_error(error: OSError) -> str:  # noqa: PLR0911  # one for e
         return "there was no response in time. Check that the server runs and that no firewall is in between."
     if isinstance(error, ConnectionRefusedError) or _REFUSED in str(error):
         return "the connection was refused. Start PostgreSQL, or correct the host and port in DATABASE_URL."
+    if (unreadable := target.unreadable_file()) is not None:
+        return "the file {1} does not exist or cannot be read. Correct {0} in DATABASE_URL.".format(*unreadable)
     if isinstance(error, FileNotFoundError):
         return "there is no such socket. Start PostgreSQL, or correct the host and port in DATABASE_URL."
     reason = error.strerror or type(error).__name__

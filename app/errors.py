@@ -11,6 +11,7 @@
     │   ├── InUseError
     │   ├── FormerProfilesError
     │   └── LastHospitalError
+    ├── FeedExpiredError           410
     ├── PreconditionFailedError    412, with the current ETag
     ├── PreconditionRequiredError  428
     ├── ValidationFailedError      422, with the location of each error
@@ -226,6 +227,16 @@ class LastHospitalError(ConflictError):
         super().__init__(
             "This change would remove the patient from every hospital that your credentials are restricted to, and you "
             "would lose access to the patient. Keep at least one of these hospitals in hospital_ids."
+        )
+
+
+class FeedExpiredError(ServiceError):
+    status = HTTPStatus.GONE
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The changes after this cursor are no longer known: they have expired, the database was restored from a "
+            "backup, or your hospitals have changed. Take a new copy, and continue after its Changes-Cursor."
         )
 
 

@@ -19,11 +19,16 @@ from app.api.services import AppServices
 from app.audit.recorder import AuditRecorder
 from app.auth.authentication import Authenticator
 from app.background_tasks import run_background_tasks, run_background_tasks_periodically
+from app.changes.reading import ChangeFeed
+from app.changes.retention import maintain_changes_periodically
+from app.changes.waiting import ChangeWatcher
 from app.db.base import Base
 from app.db.bulkhead import Bulkhead
 from app.db.database import Database
 from app.db.transaction_batching import TransactionBatcher
 from app.doctors.routes import router as doctors_router
+from app.feed.routes import MAX_WAITING_CLIENTS, MAX_WAITING_CLIENTS_PER_PRINCIPAL
+from app.feed.routes import router as feed_router
 from app.hospitals.routes import router as hospitals_router
 from app.http.disconnects import CancelOnDisconnect
 from app.http.middleware import CORS, BodyLimit, RequestContext, TrailingSlashAndHead, TrustedHosts, UnhandledErrors
@@ -36,10 +41,11 @@ from app.observability.telemetry import Telemetry
 from app.paths import IMPORT_SUFFIX, router_prefix
 from app.patients.routes import router as patients_router
 from app.profiles.routes import router as profiles_router
-from app.search.stale_words import delete_stale_words_periodically
 from app.settings import Settings
 from app.uploads.lines import MAX_IMPORT_BYTES
 from app.uploads.routes import router as imports_router
+from app.vocabulary.stale_words import delete_stale_words_periodically
+from app.webhooks.delivery import WebhookDelivery
 
 RESOURCE_ROUTERS = (
     patients_router,
@@ -47,6 +53,7 @@ RESOURCE_ROUTERS = (
     profiles_router,
     hospitals_router,
     doctors_router,
+    feed_router,
     audit_router,
     me_router,
 )
@@ -59,12 +66,14 @@ CORS_ALLOWED_HEADERS = (
     "Idempotency-Key",
     "If-Match",
     "If-None-Match",
+    "Last-Event-ID",
     "X-API-Key",
     "X-Break-Glass",
     "X-Request-ID",
 )
 CORS_EXPOSED_HEADERS = (
     "Audit-Reads",
+    "Changes-Cursor",
     "Link",
     "Next-Cursor",
     "X-Total-Count",
@@ -72,6 +81,8 @@ CORS_EXPOSED_HEADERS = (
     "Idempotency-Replayed",
     "Location",
     "Same-Name-As",
+    "Search-Agreement",
+    "Search-Set-Aside",
     "X-Request-ID",
     "Retry-After",
     "WWW-Authenticate",
@@ -89,6 +100,8 @@ def create_app(settings: Settings) -> FastAPI:
     CONNECTIONS_MAX.set(settings.pool_size)
 
     authenticator = Authenticator(settings, database)
+    feed = ChangeFeed(database)
+    watcher = ChangeWatcher(feed, lambda: services.is_stopping)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -97,8 +110,10 @@ def create_app(settings: Settings) -> FastAPI:
             asyncio.create_task(work)
             for work in (
                 run_background_tasks_periodically(database),
+                maintain_changes_periodically(database, settings.changes_days, settings.changes_count),
                 delete_stale_words_periodically(database),
                 authenticator.flush_last_used_periodically(),
+                WebhookDelivery(database, feed, watcher).run(),
             )
         ]
         yield
@@ -118,7 +133,7 @@ def create_app(settings: Settings) -> FastAPI:
         middleware=_middleware(settings),
         telemetry=telemetry.config,
     )
-    app.state.services = AppServices(
+    services = app.state.services = AppServices(
         settings=settings,
         database=database,
         authenticator=authenticator,
@@ -128,6 +143,9 @@ def create_app(settings: Settings) -> FastAPI:
         cursors=Cursors(database),
         stream_bulkhead=Bulkhead(MAX_STREAMS, MAX_STREAMS_PER_PRINCIPAL),
         import_bulkhead=Bulkhead(MAX_IMPORTS, MAX_IMPORTS_PER_PRINCIPAL),
+        feed=feed,
+        change_watcher=watcher,
+        waiting_bulkhead=Bulkhead(MAX_WAITING_CLIENTS, MAX_WAITING_CLIENTS_PER_PRINCIPAL),
     )
     add_error_handlers(app)
     for router in (*RESOURCE_ROUTERS, health_router, docs_router):

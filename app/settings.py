@@ -17,6 +17,8 @@ from phonenumbers import SUPPORTED_REGIONS
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.locality import Locality
+from app.locality.short_forms import short_forms
 from app.suggestions import suggestion
 
 ENVIRONMENT_PREFIX = "PATIENTS_"
@@ -75,6 +77,10 @@ class Settings(BaseSettings):
     phone_region: str = "ZA"
     """Country (ISO 3166-1 code, such as `ZA`) that is assumed for phone numbers without a country code."""
 
+    short_forms_file: Path | None = None
+    """A file with further short forms of names, such as `Bob` for `Robert`, that a search finds. Each line has the form
+    `robert, roberta: bob, bobby`."""
+
     require_if_match: bool = False
     """Whether PUT, PATCH and DELETE requests must have an `If-Match` header. If so, requests without it get a 428."""
 
@@ -129,12 +135,34 @@ class Settings(BaseSettings):
     """Minimum number of days for which audit entries are kept, by default six years (HIPAA, 164.316(b)(2)). The command
     `patients-api audit prune` removes the entries of a month when all of them are older."""
 
+    changes_days: int = Field(default=30, ge=1, le=36_500)
+    """Number of days for which the change feed keeps changes. A client that follows less often needs a new copy."""
+
+    changes_count: int = Field(default=2_000_000, ge=1)
+    """Maximum number of changes that the change feed keeps, whatever their age. A million take about 400 MB."""
+
     @field_validator("phone_region")
     @classmethod
     def _check_phone_region(cls, region: str) -> str:
         if region.upper() not in SUPPORTED_REGIONS:
             raise ValueError("must be a two-letter country code (ISO 3166-1), such as ZA")
         return region.upper()
+
+    @field_validator("short_forms_file")
+    @classmethod
+    def _check_short_forms_file(cls, path: Path | None) -> Path | None:
+        try:
+            short_forms(path)
+        except OSError:
+            raise ValueError("does not name a readable file") from None
+        except UnicodeDecodeError:
+            raise ValueError("must name a text file in UTF-8") from None
+        return path
+
+    @property
+    def locality(self) -> Locality:
+        """The place where the service is used."""
+        return Locality(self.phone_region, short_forms(self.short_forms_file))
 
     @field_validator("database_url")
     @classmethod
@@ -145,7 +173,10 @@ class Settings(BaseSettings):
             _ = url and urlsplit(url.get_secret_value()).port
         except ValueError:
             # the message of this error is not used, because it quotes part of the password
-            raise ValueError("is not a URL: in a password, write / as %2F, # as %23, ? as %3F and @ as %40") from None
+            raise ValueError(
+                "is not a URL: the port is a number up to 65535, and in a password, / is written as %2F, # as %23, "
+                "? as %3F and @ as %40"
+            ) from None
         return url
 
     @field_validator("data_dir", mode="before")
@@ -162,11 +193,11 @@ class Settings(BaseSettings):
         if not path:
             return values
         if values.get("DATABASE_URL"):
-            raise ValueError("set DATABASE_URL or DATABASE_URL_FILE, not both")
+            raise ValueError("Set DATABASE_URL or DATABASE_URL_FILE, not both")
         try:
             return {**values, "DATABASE_URL": Path(path).read_text().strip()}
         except (OSError, ValueError):
-            raise ValueError("DATABASE_URL_FILE does not name a readable file") from None
+            raise ValueError("DATABASE_URL_FILE: must name a readable file") from None
 
     @field_validator("allowed_hosts", "trusted_proxies", mode="before")
     @classmethod
@@ -208,7 +239,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _check_oidc_audience(self) -> Self:
         if (self.oidc_issuer is None) != (self.oidc_audience is None):
-            raise ValueError("set both PATIENTS_OIDC_ISSUER and PATIENTS_OIDC_AUDIENCE, or neither")
+            raise ValueError("Set both PATIENTS_OIDC_ISSUER and PATIENTS_OIDC_AUDIENCE, or neither")
         return self
 
     @property

@@ -41,10 +41,15 @@ TABLE_COLUMNS: Mapping[str, Sequence[str]] = {
     "patient_doctors": ("patient_id", "doctor_id"),
 }
 REFERENCE_RESOURCES = ("hospitals", "doctors")
-BASELINES = {"export": ("COPY (SELECT json)",), "import": ("COPY, then indexes", "COPY", "posting")}
+BASELINES = {
+    "export": ("COPY (SELECT json)",),
+    "export, once started": ("COPY (SELECT json)",),
+    "import": ("COPY, then indexes", "COPY", "posting"),
+}
 HEADINGS = ("", "patients/s", "ratio", "client CPU µs", "PostgreSQL CPU µs", "memory MB")
 CONNECTION_COUNT = 16
 POSTING_SECONDS = 10
+READ_SIZE_BYTES = 1024 * 1024
 
 
 class TransferSample(NamedTuple):
@@ -78,7 +83,11 @@ def _run_benchmark(arguments: argparse.Namespace) -> None:
     directory = database.ensure_register(arguments.patients)
     with database.register_server(directory, {}) as database_server, tempfile.TemporaryDirectory() as scratch:
         benchmark = _TransferBenchmark(database_server, Path(scratch), arguments.patients)
-        measurements = {"export": benchmark.run_export, "COPY (SELECT json)": benchmark.copy_out}
+        measurements: dict[str, Callable[[], TransferSample]] = {
+            "export": benchmark.run_export,
+            "export, once started": partial(benchmark.run_export, once_started=True),
+            "COPY (SELECT json)": benchmark.copy_out,
+        }
         if not arguments.out:
             benchmark.write_files()
             measurements |= {
@@ -116,9 +125,9 @@ class _TransferBenchmark:
             await connection.copy_from_table(table, columns=columns, output=self._scratch / f"{table}.copy")
         await connection.close()
 
-    def run_export(self) -> TransferSample:
-        """Measure `patients-api export`."""
-        return self._measure_command(self._database_server.url, "export")
+    def run_export(self, *, once_started: bool = False) -> TransferSample:
+        """Measure `patients-api export`, from its start or from the first bytes of its output."""
+        return self._measure_command(self._database_server.url, "export", from_first_output=once_started)
 
     def copy_out(self) -> TransferSample:
         """Measure COPY of the same JSON, by a client that discards it."""
@@ -183,22 +192,25 @@ class _TransferBenchmark:
         yield url
         asyncio.run(database.execute(postgres, "DROP DATABASE transfer WITH (FORCE)"))
 
-    def _measure_command(self, url: str, *arguments: str) -> TransferSample:
+    def _measure_command(self, url: str, *arguments: str, from_first_output: bool = False) -> TransferSample:
         before = processes.cpu_seconds(self._database_server.postmaster_pid)
-        started = time.perf_counter()
+        started, first_output_at = time.perf_counter(), 0.0
         environment = {**os.environ, "DATABASE_URL": url}
         with subprocess.Popen(
             (PYTHON_EXECUTABLE, "-m", "app.cli", *arguments),
             env=environment,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if from_first_output else subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         ) as process:
+            if process.stdout is not None:
+                while os.read(process.stdout.fileno(), READ_SIZE_BYTES):
+                    first_output_at = first_output_at or time.perf_counter()
             stderr = process.stderr.read() if process.stderr is not None else b""
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode != 0:
             raise SideError(f"{arguments[0]} failed: {stderr.decode()}")
-        seconds = time.perf_counter() - started
+        seconds = time.perf_counter() - (first_output_at or started)
         return self._sample(seconds, usage.ru_utime + usage.ru_stime, before, usage.ru_maxrss / 1000)
 
     def _measure(self, work: Callable[[], Coroutine[Any, Any, None]]) -> TransferSample:

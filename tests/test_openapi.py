@@ -41,6 +41,7 @@ EXPECTED_OPERATIONS = {
     "list_patient_access": ("get", "/patients/patients/{unique_id}/access/", "patients"),
     "import_patients": ("post", "/patients/patients/import/", "patients"),
     "list_audit_entries": ("get", "/audit/", "audit"),
+    "follow_changes": ("get", "/changes/", "changes"),
     "get_current_principal": ("get", "/me/", "me"),
     "livez": ("get", "/livez", "health"),
     "readyz": ("get", "/readyz", "health"),
@@ -111,7 +112,7 @@ def test_operations_keep_their_names_paths_and_tags(document: Json) -> None:
 def test_tags_are_described(document: Json) -> None:
     """Every tag that an operation has is described, and no other tag is."""
     described = [tag["name"] for tag in document["tags"] if tag["description"]]
-    assert described == [*RESOURCE_PLURALS.values(), "audit", "me", "health"]
+    assert described == [*RESOURCE_PLURALS.values(), "changes", "audit", "me", "health"]
 
 
 def test_every_operation_has_a_summary_and_a_description(document: Json) -> None:
@@ -124,6 +125,13 @@ def test_document_is_json_and_openapi_3_1(document: Json) -> None:
     """The document is OpenAPI 3.1, and is the same after a round trip through JSON."""
     assert json.loads(json.dumps(document)) == document
     assert document["openapi"].startswith("3.1.")
+
+
+def test_examples_have_no_messages_of_pydantic(document: Json) -> None:
+    """The examples of errors are messages of this service, as responses are."""
+    text = json.dumps(document)
+    assert "Must be" in text
+    assert not [words for words in ("Input should", "String should", "Field required", "Value error") if words in text]
 
 
 async def test_the_document_is_served(client: httpx.AsyncClient, document: Json) -> None:
@@ -195,6 +203,7 @@ def test_every_operation_lists_its_statuses(document: Json) -> None:
         "get_version": {"200", "304", "422", *one},
         "search": {"200", *body},
         "import": {"200", *body},
+        "follow": {"200", "410", "422"},
         "get_principal": {"200"},
         "restore": {"200", "409", "412", "428", *body, *one},
         "livez": {"204"},
@@ -229,7 +238,7 @@ def test_only_refused_changes_are_said_to_store_nothing(document: Json) -> None:
     assert len(details) > 20
     assert details == {
         name: "The request has errors."
-        if name.startswith(("list_", "get_", "search_"))
+        if name.startswith(("list_", "get_", "search_", "follow_"))
         else "The request has errors, so nothing was stored."
         for name in details
     }
@@ -308,7 +317,7 @@ async def test_max_lengths_match_the_database_checks(
     [
         ("Location", ("create_",), "201"),
         ("Link", ("list_",), "200"),
-        ("Next-Cursor", ("list_", "search_"), "200"),
+        ("Next-Cursor", ("list_", "search_", "follow_"), "200"),
     ],
 )
 def test_location_link_and_next_cursor_headers_are_documented(
@@ -343,7 +352,7 @@ def test_request_id_and_retry_headers_are_documented(document: Json) -> None:
             }
             expected = {"X-Request-ID", *([particular[status]] if status in particular else [])}
             some = {"Audit-Reads", "Location", "Link", "Next-Cursor", "X-Total-Count", "ETag", "Idempotency-Replayed"}
-            some |= {"Same-Name-As"}
+            some |= {"Same-Name-As", "Changes-Cursor", "Search-Agreement", "Search-Set-Aside"}
             assert response["headers"].keys() - some == expected, (operation["operationId"], status)
 
 

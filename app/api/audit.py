@@ -25,8 +25,8 @@ from app.auth.principal import Principal
 from app.auth.scopes import Scope, requires
 from app.errors import ForbiddenError
 from app.http.query_parameters import parse_query
+from app.listing.page import ListItem, Page
 from app.listing.pagination import PageParameters
-from app.listing.query import SimpleListItem
 
 router = make_router("/audit", tag="audit", audited=True)
 
@@ -39,19 +39,20 @@ class AuditEntrySource(ListSource):
         self._principal_name = Principal.from_request(request).name
         self._parameters = parameters
 
-    async def page(self, after: str | None, limit: int) -> list[SimpleListItem]:
+    async def page(self, after: str | None, limit: int) -> Page:
         """Return up to `limit` entries that are older than the position `after`.
 
         If `after` is None, start with the newest entry.
         """
         async with self._database.search_snapshot(self._principal_name) as connection:
-            return await list_entries(connection, self._parameters, AuditPosition.from_text(after), limit)
+            position = AuditPosition.from_text(after)
+            return Page.of_items(await list_entries(connection, self._parameters, position, limit))
 
 
 class AccessEventSource(RecordPastSource):
     """The events in which one patient or its profile was read or changed, newest first."""
 
-    async def page(self, after: str | None, limit: int) -> list[SimpleListItem]:
+    async def page(self, after: str | None, limit: int) -> Page:
         """Return up to `limit` events that are older than the position `after`.
 
         If `after` is None, start with the newest event.
@@ -63,10 +64,9 @@ class AccessEventSource(RecordPastSource):
             await history.newest_version(self._unique_id)
             position = AuditPosition.from_text(after)
             events = await list_access_events(history.connection, self._unique_id, position, limit)
-        return [
-            SimpleListItem(self._unique_id, access_entry(event).model_dump_json(), str(event.position))
-            for event in events
-        ]
+        return Page.of_items(
+            [ListItem(self._unique_id, access_entry(event).model_dump_json(), str(event.position)) for event in events]
+        )
 
 
 def _audit_reads_header(request: Request) -> dict[str, str]:

@@ -1,11 +1,13 @@
 """The routes that list, create, get, update and delete records, declared once for all resources."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from app.api.documentation import (
+    CHANGES_CURSOR_HEADER,
     IDEMPOTENCY_KEY,
     IF_MATCH,
     IF_NONE_MATCH,
@@ -58,7 +60,7 @@ _FIELDS_ERROR = {
 
 async def _find_namesakes(
     request: Request, resource: ResourceApi[Any, Any], body: CreateBody | UpdateBody
-) -> list[str]:
+) -> Sequence[str]:
     database, principal = get_services(request).database, Principal.from_request(request)
     return await find_namesakes(database, principal, resource.repository_class, resource.name_field, body)
 
@@ -85,7 +87,7 @@ def _add_search_route(router: APIRouter, resource: ResourceApi[Any, Any]) -> Non
         response_model=resource.list_model,
         openapi_extra=requires(resource.read_scope),
         responses=problem_responses(400, 413, 415, 422, errors=resource.search_errors)
-        | {200: {"headers": {**NEXT_CURSOR_HEADER, **TOTAL_COUNT_HEADER}}},
+        | {200: {"headers": {**NEXT_CURSOR_HEADER, **TOTAL_COUNT_HEADER, **resource.list_headers}}},
     )(search_records)
 
 
@@ -109,7 +111,16 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
         response_model=resource.list_model,
         openapi_extra=requires(resource.read_scope) | request_parameters(query=resource.list_parameters),
         responses=problem_responses(422, errors=PAGE_ERRORS)
-        | {200: {"headers": {**page_headers(path), **TOTAL_COUNT_HEADER}}},
+        | {
+            200: {
+                "headers": {
+                    **page_headers(path),
+                    **TOTAL_COUNT_HEADER,
+                    **CHANGES_CURSOR_HEADER,
+                    **resource.list_headers,
+                }
+            }
+        },
     )
     @passthrough
     async def list_records(request: Request) -> Response:

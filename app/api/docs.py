@@ -11,6 +11,8 @@ from app.auth.scopes import PUBLIC_ROUTE
 
 _STATIC_DIRECTORY = Path(__file__).parent / "static"
 _PAGE_HTML = (_STATIC_DIRECTORY / "index.html").read_bytes()
+# Redoc, which fastapi_offline ships too, is not served: it inserts <style> elements, which needs 'unsafe-inline', and
+# loads a logo from another host. Scalar is not in the package.
 _PAGE_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "

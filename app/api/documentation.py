@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from app.audit.break_glass import MAX_REASON_LENGTH
 from app.auth.scopes import Scope
 from app.errors import (
+    FeedExpiredError,
     IdentifierRetiredError,
     MissingScopeError,
     NotFoundError,
@@ -162,6 +163,14 @@ NEXT_CURSOR_HEADER: JsonObject = {
         "example": "t1Q9Zk3m0aXl",
     }
 }
+CHANGES_CURSOR_HEADER: JsonObject = {
+    "Changes-Cursor": {
+        "description": "On a whole list: the cursor after which `GET /changes/` lists what this list may not show yet. "
+        "It needs the scope `changes:read`.",
+        "schema": {"type": "string"},
+        "example": "t1Q9Zk3m0aXl",
+    }
+}
 TOTAL_COUNT_HEADER: JsonObject = {
     "X-Total-Count": {
         "description": "The number of records in the list, if requested by `count=exact`; for more than 1,000 matches "
@@ -171,6 +180,20 @@ TOTAL_COUNT_HEADER: JsonObject = {
     }
 }
 
+SEARCH_HEADERS: JsonObject = {
+    "Search-Agreement": {
+        "description": "On the first page of a search: `full` if patients agree with everything in the search text. "
+        "Otherwise how well the best patient agrees, `partial` or `weak`, or `none` if no patient is found.",
+        "schema": {"type": "string", "enum": ["full", "partial", "weak", "none"]},
+        "example": "full",
+    },
+    "Search-Set-Aside": {
+        "description": "On the first page of a search: the number of words, dates and numbers in the search text that "
+        "the best patient does not agree with.",
+        "schema": {"type": "integer"},
+        "example": 0,
+    },
+}
 PAGE_ERRORS: Sequence[JsonObject] = [
     {"loc": ["query", "limit"], "msg": "Must be at most 1000", "type": "less_than_equal"}
 ]
@@ -179,6 +202,7 @@ PAGE_ERRORS: Sequence[JsonObject] = [
 _DETAILS: dict[int, str] = {
     400: "The body is not valid JSON: Expecting value at line 1, column 24.",
     401: UnauthorizedError().detail,
+    410: FeedExpiredError().detail,
     412: PreconditionFailedError().detail,
     413: BODY_TOO_LARGE_DETAIL,
     415: UnsupportedMediaTypeError().detail,

@@ -31,8 +31,8 @@ from app.auth.scopes import Scope, requires
 from app.fields.history import MAX_VERSION, HistoryEntry, RestoreRequest, history_entry_schema
 from app.fields.types import Identifier
 from app.http.query_parameters import parse_query
+from app.listing.page import ListItem, Page
 from app.listing.pagination import PageParameters
-from app.listing.query import SimpleListItem
 from app.records.history import History
 from app.records.repository import Repository
 from app.statements.documents import ToOne
@@ -73,7 +73,7 @@ class HistorySource(RecordPastSource):
     The position of an entry in this list is the version of the record that the entry describes.
     """
 
-    async def page(self, after: str | None, limit: int) -> list[SimpleListItem]:
+    async def page(self, after: str | None, limit: int) -> Page:
         """Return up to `limit` entries with versions below `after`.
 
         If `after` is None, start with the newest entry.
@@ -85,7 +85,7 @@ class HistorySource(RecordPastSource):
             entries = await history.list_entries(self._unique_id, int(after or MAX_VERSION), limit)
             if not entries:
                 await history.newest_version(self._unique_id)
-        return [SimpleListItem(*entry, position=entry.unique_id) for entry in entries]
+        return Page.of_items([ListItem(*entry, position=entry.unique_id) for entry in entries])
 
 
 def _entry_schema(resource: ResourceApi[Any, Any]) -> type[HistoryEntry]:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
-from urllib.parse import urlencode
 
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
@@ -17,6 +16,7 @@ from app.errors import FieldError, ValidationFailedError
 from app.http.field_errors import safe_location_part
 from app.listing.cursors import non_paging_parameters
 from app.listing.formats import JSON_ARRAY, NDJSON, ListFormat
+from app.listing.page import EMPTY_PAGE
 from app.listing.pagination import DEFAULT_LIMIT, MAX_LIMIT, PageParameters
 from app.memory import schedule_memory_trim
 from app.paths import SEARCH_SUFFIX
@@ -65,13 +65,15 @@ async def list_response(
         limit = DEFAULT_LIMIT if is_page else services.settings.list_cap
     if limit is None:
         return await _stream_response(request, source, list_format, headers)
-    items = await source.page(after, limit + 1)  # one more, to find out whether there is a next page
-    page, has_next = items[:limit], len(items) > limit
+    found = await source.page(after, limit + 1)  # one more, to find out whether there is a next page
+    has_next = len(found) > limit
+    page = found.without_last() if has_next else found
     # the link to the next page reveals that its first record matches the query, so that record is audited as well
     selects_records = bool(non_paging_parameters(parameters).keys() - {"fields"})
-    await source.before_send(items if has_next and selects_records else page)
+    await source.before_send(found if selects_records else page)
+    headers |= source.headers
     headers |= await _pagination_headers(
-        request, page[-1].position if has_next else None, min(limit, MAX_LIMIT), parameters
+        request, page.last_position if has_next else None, min(limit, MAX_LIMIT), parameters
     )
     body = list_format.opening + list_format.encode(page) + list_format.closing
     return Response(body, headers=headers, media_type=list_format.media_type)
@@ -81,13 +83,16 @@ async def _stream_response(
     request: Request, source: ListSource, list_format: ListFormat, headers: dict[str, str]
 ) -> Response:
     state = RequestState.from_scope(request.scope)
+    # the cursor first, so that no change falls between it and the list
+    if (changes_cursor := await source.changes_cursor()) is not None:
+        headers = {**headers, "Changes-Cursor": changes_cursor}
     # read before the response starts, so that a failure can still become a problem response
     first_batch = await source.page(None, STREAM_BATCH_SIZE)
     if len(first_batch) >= STREAM_BATCH_SIZE:
         streams, name = get_services(request).stream_bulkhead, Principal.from_request(request).name
         release = streams.try_acquire(name)
         if release is None:
-            first_batch = ()  # hold no records while waiting for a slot
+            first_batch = EMPTY_PAGE  # hold no records while waiting for a slot
             release = await streams.acquire(name)
         state.release_stream_slot = partial(_end_stream, streams, release)
         first_batch = first_batch or await source.page(None, STREAM_BATCH_SIZE)
@@ -144,6 +149,7 @@ async def _pagination_headers(request: Request, after: Any, limit: int, paramete
     )
     links = []
     for relation, cursor in cursors_by_relation.items():
-        query = {"limit": str(limit)} if cursor is None else {"limit": str(limit), "cursor": cursor}
-        links.append(f'<{path}?{urlencode(query)}>; rel="{relation}"')
+        # neither value has a character that a URL escapes
+        query = f"limit={limit}" if cursor is None else f"limit={limit}&cursor={cursor}"
+        links.append(f'<{path}?{query}>; rel="{relation}"')
     return {**headers, "Link": ", ".join(links)}

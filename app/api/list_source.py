@@ -1,7 +1,7 @@
 """Sources of list responses. A source reads and counts the items of a list, and audits them before they are sent."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,11 +11,14 @@ from app.api.resource import ResourceApi
 from app.api.services import get_services
 from app.audit.recorder import RequestAudit
 from app.auth.principal import Principal
+from app.auth.scopes import Scope
+from app.changes.cursors import newest_cursor
 from app.errors import FieldError, ValidationFailedError
 from app.listing.deleted import DeletedListing
 from app.listing.listing import Listing
+from app.listing.page import Page
 from app.listing.pagination import ListParameters
-from app.listing.query import KeysetRow, ListItem, Position
+from app.listing.query import Position
 
 STREAM_BATCH_SIZE = 500
 """Number of rows that are read at a time when a whole list is streamed.
@@ -33,28 +36,37 @@ hospitals, the page is therefore subject to the same concurrency limits as a sea
 class ListSource(ABC):
     """The items of the list that one request asks for.
 
-    A position is a value of `ListItem.position`; None is the position before the first item.
+    A position is a value that `Page.position_of` returns; None is the position before the first item.
     """
 
     @abstractmethod
-    async def page(self, after: Any, limit: int) -> Sequence[ListItem]:
+    async def page(self, after: Any, limit: int) -> Page:
         """Return up to `limit` items that follow the position `after`."""
 
-    async def before_send(self, items: Sequence[ListItem]) -> None:  # noqa: B027  # most sources have nothing to do
+    async def before_send(self, page: Page) -> None:  # noqa: B027  # most sources have nothing to do
         """Do the work that is necessary before these items are sent, such as auditing them. By default, do nothing."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Further headers of the response, after a page was read."""
+        return {}
 
     async def count(self) -> int | None:
         """Return the number of items if the request asks for it and the list supports it, otherwise None."""
         return None
 
-    async def position_after(self, after: Any) -> Any:  # noqa: ARG002  # used by overrides
-        """Return the position that is `STREAM_BATCH_SIZE` items after the position `after`, or None if it is unknown.
+    async def changes_cursor(self) -> str | None:
+        """Return the cursor after which the change feed lists what changes from now on, if the list is of records."""
+        return None
+
+    async def position_after(self, after: Any, distance: int) -> Any:  # noqa: ARG002  # used by overrides
+        """Return the position that is `distance` items after the position `after`, or None if it is unknown.
 
         The position is unknown if the source would have to read the items to find it, or if the list ends before it.
         """
         return None
 
-    async def range(self, after: Any, last: Any) -> Sequence[ListItem]:
+    async def range(self, after: Any, last: Any) -> Page:
         """Return the items after the position `after`, up to and including the position `last`.
 
         `last` must be a result of `position_after`. A source whose `position_after` always returns None need not
@@ -81,24 +93,32 @@ class RecordListSource(ListSource):
         self._principal = Principal.from_request(request)
         self._repository_class = resource.repository_class
         self._is_count_requested = parameters.count is not None
-        self._query = parameters.to_query(self._services.settings.phone_region)
+        self._query = parameters.to_query(self._services.settings.locality)
         self._listing_class = DeletedListing if self._query.deleted else resource.listing_class
         self._selection = resource.selection(parameters)
+        self._headers: Mapping[str, str] = {}
         if self._query.deleted:
             self._principal.require(resource.write_scope)
 
-    async def page(self, after: Any, limit: int) -> list[KeysetRow]:
+    async def page(self, after: Any, limit: int) -> Page:
         """Return up to `limit` records that follow the position `after`."""
         position = after and Position._make(after)
         if self._is_cheap:
             reads, hospitals = self._services.batched_reads, self._principal.hospitals
             return self._select_fields(await reads.page(self._repository_class, hospitals, position, limit))
         async with self._open_listing() as listing:
-            return self._select_fields(await listing.page(self._query, position, limit))
+            rows = await listing.page(self._query, position, limit)
+            self._headers = listing.headers
+            return self._select_fields(rows)
 
-    async def before_send(self, items: Sequence[ListItem]) -> None:
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Further headers of the response: how well a search text is met."""
+        return self._headers
+
+    async def before_send(self, page: Page) -> None:
         """Record in the audit that the response, or a part of it, is about to reveal these records."""
-        await self._audit.record_page([record.unique_id for record in items])
+        await self._audit.record_page(page.ids)
 
     async def count(self) -> int | None:
         """Return the number of matching records, or None if the request does not ask for a count.
@@ -121,8 +141,14 @@ class RecordListSource(ListSource):
         self._audit.note_counted_ids(ids)
         return number
 
-    async def position_after(self, after: Any) -> Position | None:
-        """Return the position that is `STREAM_BATCH_SIZE` records after the position `after` in an unfiltered list.
+    async def changes_cursor(self) -> str | None:
+        """Return the cursor of the newest change, or None if the principal may not read changes."""
+        if not self._principal.has(Scope.CHANGES_READ):
+            return None
+        return await newest_cursor(self._services.feed, self._services.cursors, self._principal.hospitals)
+
+    async def position_after(self, after: Any, distance: int) -> Position | None:
+        """Return the position that is `distance` records after the position `after` in an unfiltered list.
 
         Return None if the list is filtered, searched or not ordered by `unique_id`, if the principal is restricted to
         hospitals, or if the list ends before that position.
@@ -130,17 +156,15 @@ class RecordListSource(ListSource):
         if not self._query.is_unfiltered:
             return None
         async with self._open_listing() as listing:
-            return await listing.position_after(after, STREAM_BATCH_SIZE)
+            return await listing.position_after(after, distance)
 
-    async def range(self, after: Any, last: Any) -> list[KeysetRow]:
+    async def range(self, after: Any, last: Any) -> Page:
         """Return the records of an unfiltered list after the position `after`, up to and including `last`."""
         async with self._open_listing() as listing:
             return self._select_fields(await listing.read_range(after, last))
 
-    def _select_fields(self, rows: list[KeysetRow]) -> list[KeysetRow]:
-        if (selection := self._selection) is None:
-            return rows
-        return [row._replace(document=selection.apply(row.document)) for row in rows]
+    def _select_fields(self, page: Page) -> Page:
+        return page if self._selection is None else page.convert(self._selection.apply)
 
     @property
     def _is_cheap(self) -> bool:

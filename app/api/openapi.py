@@ -1,16 +1,20 @@
 """The OpenAPI document. FastAPI derives it from the routes; this module adds what FastAPI cannot express."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from app.api.documentation import RESPONSE_HEADERS, JsonObject
 from app.auth.scopes import SECURITY_SCHEMES
 from app.fields.schemas import Schema, strip_titles
 from app.http.problems import Problem, status_phrase
+from app.listing.pagination import ListParameters
+
+M = TypeVar("M", bound=BaseModel)
 
 API_METADATA: JsonObject = {
     "title": "Patients API",
@@ -33,6 +37,7 @@ API_METADATA: JsonObject = {
         {"name": "profiles", "description": "Accounts that patients are linked to."},
         {"name": "hospitals", "description": "The hospitals that patients may be linked to."},
         {"name": "doctors", "description": "The doctors that patients may be linked to."},
+        {"name": "changes", "description": "What has changed since when, to keep a copy up to date."},
         {"name": "audit", "description": "Who has accessed which records."},
         {"name": "me", "description": "Who you are and what you may do."},
         {"name": "health", "description": "Probes and metrics for operators."},
@@ -61,9 +66,15 @@ def _build_document(app: FastAPI) -> JsonObject:
     )
     components = document["components"]
     components["securitySchemes"] = SECURITY_SCHEMES
-    _, definitions = models_json_schema([(Problem, "validation")], ref_template="#/components/schemas/{model}")
+    # FastAPI knows neither the schema of errors nor those of query strings, whose types, such as orderings, have names
+    queries: list[type[BaseModel]] = list(_subclasses(ListParameters))
+    models: list[type[BaseModel]] = [Problem, *queries]
+    _, definitions = models_json_schema(
+        [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
+    )
     schemas = components["schemas"]
-    schemas |= definitions["$defs"]
+    query_names = {model.__name__ for model in queries}
+    schemas |= {name: schema for name, schema in definitions["$defs"].items() if name not in query_names}
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     for schema in schemas.values():
@@ -82,7 +93,7 @@ def _build_document(app: FastAPI) -> JsonObject:
     return document
 
 
-def _subclasses(base: type[Schema]) -> Iterator[type[Schema]]:
+def _subclasses(base: type[M]) -> Iterator[type[M]]:
     for model in base.__subclasses__():
         yield model
         yield from _subclasses(model)

@@ -46,6 +46,8 @@ class ResourceApi(Generic[C, U]):
     search_errors: Sequence[JsonObject] = ()
     """Example of the `errors` in the 422 problem of a search."""
     listing_class: type[Listing] = Listing
+    list_headers: JsonObject = field(default_factory=dict)
+    """OpenAPI descriptions of the headers that only lists of this resource have."""
     reading_principal: Callable[[Request], Principal] = Principal.from_request
     """Function that returns the principal on whose behalf a request reads a single record."""
     get_headers: Sequence[JsonObject] = ()

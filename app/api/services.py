@@ -6,6 +6,8 @@ from fastapi import Request
 
 from app.audit.recorder import AuditRecorder
 from app.auth.authentication import Authenticator
+from app.changes.reading import ChangeFeed
+from app.changes.waiting import ChangeWatcher
 from app.db.bulkhead import Bulkhead
 from app.db.database import Database
 from app.db.transaction_batching import TransactionBatcher
@@ -30,6 +32,9 @@ class AppServices:
     cursors: Cursors
     stream_bulkhead: Bulkhead
     import_bulkhead: Bulkhead
+    feed: ChangeFeed
+    change_watcher: ChangeWatcher
+    waiting_bulkhead: Bulkhead
     is_stopping: bool = False
     """Whether the process is shutting down. It still handles requests, but its readiness probe fails."""
 

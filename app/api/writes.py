@@ -85,6 +85,7 @@ class WriteRequest(Generic[S]):
                 self._principal.name, write, lambda row: Record(row.unique_id, row.document), work
             )
         self._audit.recorded = True
+        self._services.change_watcher.note_commit()
         return cast("R", record)
 
     def response(self, record: Record, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -19,6 +19,7 @@ READ_DESCRIPTIONS = {
     (COUNT_METHOD, _PATIENTS_ROUTE): _READ_BY_COUNT,
     (COUNT_METHOD, _SEARCH_ROUTE): _READ_BY_COUNT,
     ("GET", _PATIENT_ROUTE): ("read", "Viewed the record"),
+    ("GET", "/changes/"): ("listed", "Saw the record in the feed of changes"),
     ("GET", f"{_PATIENT_ROUTE}history/"): ("read_history", "Viewed the history of the record"),
     ("GET", f"{_PATIENT_ROUTE}history/{{version}}/"): ("read_history", "Viewed an earlier version of the record"),
     ("GET", f"{_PATIENT_ROUTE}access/"): ("read_report", "Checked who has seen or changed the record"),

@@ -206,6 +206,10 @@ class RequestAudit:
         self.recorded = False
         await self.record(self.success_status)
 
+    async def record_disclosure(self, resource: str, ids: Sequence[str]) -> None:
+        """Record that a response is about to reveal records of a resource that is not the route's own."""
+        await self.recorder.write({**self.build_row(self.success_status), "resource": resource, "ids": list(ids)})
+
     async def insert(self, connection: Connection, unique_id: str | None) -> None:
         """Insert the audit row of a change in the transaction that makes the change.
 

@@ -29,7 +29,7 @@ from app.audit.recorder import FIRST_ERROR_STATUS
 from app.audit.schemas import AuditEntry, AuditParameters
 from app.db.base import ID_TEXT
 from app.db.connection import Connection
-from app.listing.query import SimpleListItem
+from app.listing.page import ListItem
 from app.models import Patient, Profile, audit, journal
 from app.models.audit import HAS_MANY_RECORDS, IS_SINGLE_RECORD
 from app.statements.documents import as_contract_json
@@ -99,7 +99,7 @@ def _newest_first(rows: Select[Any]) -> Select[Any]:
 
 async def list_entries(
     connection: Connection, query: AuditParameters, before: AuditPosition, limit: int
-) -> list[SimpleListItem]:
+) -> list[ListItem]:
     """Return up to `limit` audit entries that match the query and are older than `before`, newest first."""
     if query.time__lt is not None:
         before = min(before, AuditPosition(query.time__lt))
@@ -107,7 +107,7 @@ async def list_entries(
     statement = _entries_statement(frozenset(name for name, value in filters.items() if value is not None))
     parameters = {"time": before.time, "number": before.number, "limit": limit, **filters}
     return [
-        SimpleListItem(str(number), text, str(AuditPosition(time, 0, number)))
+        ListItem(str(number), text, str(AuditPosition(time, 0, number)))
         for time, number, text in await connection.execute(statement, parameters)
     ]
 

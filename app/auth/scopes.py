@@ -21,6 +21,8 @@ class Scope(StrEnum):
     DIRECTORY_WRITE = "directory:write"
     PROFILES_READ = "profiles:read"
     PROFILES_WRITE = "profiles:write"
+    CHANGES_READ = "changes:read"
+    """Permits following the changes of all records that the principal can see, by id, without their contents."""
     AUDIT_READ = "audit:read"
     METRICS_READ = "metrics:read"
     ADMIN = "admin"

@@ -10,11 +10,13 @@ import importlib.metadata
 import keyword
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
-from app.cli.commands import COMMANDS
+from app.cli.commands import COMMANDS, CommandParser
 from app.suggestions import suggestion
 
+_PACKAGE_DIRECTORY = Path(__file__).parent.parent
 DISTRIBUTION = "patients-api"
 """Name under which this package is installed, by which its version is found."""
 
@@ -25,7 +27,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="patients-api",
         description="Manage the patient records of a clinic group.",
-        epilog=f"commands:\n{command_list}\n\nRun `patients-api COMMAND --help` for the options of a command.",
+        epilog=f"commands:\n{command_list}\n\nRun `patients-api COMMAND --help` for the options of a command. "
+        "All settings\nare environment variables: docs/deploying.md lists them, and `check` checks them.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -56,14 +59,36 @@ def main() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        from app.cli.signals import interruption_status  # noqa: PLC0415  # help does not need it
+        from app.terminal.signals import interruption_status  # noqa: PLC0415  # help does not need it
 
         return interruption_status()
+    except Exception as error:  # no command prints a traceback: its messages might quote data
+        if sys.flags.dev_mode:
+            raise
+        print(_explain_unexpected(error), file=sys.stderr)
+        return 1
+
+
+def _explain_unexpected(error: Exception) -> str:
+    """Return a message for an error that the command does not expect: what the system reports, or where a defect is."""
+    if isinstance(error, OSError):
+        return f"The command failed: {error.strerror or type(error).__name__}."
+    import traceback  # noqa: PLC0415  # help does not need it
+
+    places = [
+        f"{Path(frame.filename).relative_to(_PACKAGE_DIRECTORY.parent)}:{frame.lineno}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).is_relative_to(_PACKAGE_DIRECTORY)
+    ]
+    return (
+        f"This is a defect of patients-api: {type(error).__name__} in {' > '.join(places)}. Please report it. "
+        "With PYTHONDEVMODE=1, the command prints a traceback, which may contain personal data."
+    )
 
 
 def _run_command(name: str, options: list[str]) -> int:
     purpose, add_arguments = COMMANDS[name]
-    parser = argparse.ArgumentParser(prog=f"patients-api {name}", description=purpose)
+    parser = CommandParser(prog=f"patients-api {name}", description=purpose)
     add_arguments(parser)
     arguments = parser.parse_args(options)
     command_module = _import_command(name)

@@ -4,10 +4,10 @@ import argparse
 
 from app.audit.retention import drop_expired_months
 from app.cli.database import DATABASE_ERRORS, run_in_transaction
-from app.cli.text import pluralize
 from app.db.database import LockNotAvailableError
 from app.db.schema_version import LockTimeoutError
 from app.settings import Settings
+from app.terminal.text import pluralize
 
 USER_ERRORS = (*DATABASE_ERRORS, LockTimeoutError)
 

@@ -8,13 +8,14 @@ import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from app.auth.scopes import Scope
 from app.identifiers import is_identifier
+from app.suggestions import suggestion
 
 RESOURCE_NAMES = ("hospitals", "doctors", "profiles", "patients")
 """The keys of `app.transfer.resources.RESOURCES`, which has the code that imports and exports them."""
@@ -31,6 +32,19 @@ MAX_ID_PREFIX_LENGTH = 32
 """Half of the length of an id, so that the other half remains for the numbers of a clinic."""
 _KEY_NAME = re.compile(r"(?=.{1,64}$)[A-Za-z0-9](?: ?[A-Za-z0-9._@-])*")
 """Names of API keys have no leading, trailing or repeated spaces, because people overlook them."""
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Names the option that is nearest to a mistyped one."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Return what argparse does, but end the command if it does not know an option."""
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown and unknown[0].startswith("-"):
+            name = unknown[0].partition("=")[0]
+            hint = suggestion(name, self._option_string_actions, f"`{self.prog} --help` lists all options")
+            self.error(f"there is no option {name}; {hint}")
+        return parsed, unknown
 
 
 def _add_serve_arguments(parser: argparse.ArgumentParser) -> None:
@@ -207,9 +221,12 @@ def _key_name(text: str) -> str:
 
 def _last_day(text: str) -> date:
     try:
-        return date.fromisoformat(text)
+        day = date.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError("must be a date as YYYY-MM-DD, such as 2030-12-31") from None
+    if day < datetime.now(UTC).date():
+        raise argparse.ArgumentTypeError("must not be in the past, or the key would never work")
+    return day
 
 
 def _hospital_id(text: str) -> str:
@@ -218,9 +235,39 @@ def _hospital_id(text: str) -> str:
     return text
 
 
+def _add_webhooks_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True)
+    add = actions.add_parser("add", help="add an endpoint, and print its id and, once, its secret")
+    add.add_argument("url", metavar="URL", help="https:// URL that receives the messages")
+    add.add_argument(
+        "--events", nargs="+", default=["*"], metavar="EVENT", help="types such as patient.created or patient.* (all)"
+    )
+    add.add_argument(
+        "--hospital", action="append", metavar="ID", help="only patients of this hospital; may be repeated"
+    )
+    add.add_argument("--allow-http", action="store_true", help="accept an http:// URL, in a network that you trust")
+    listing = actions.add_parser("list", help="list endpoints, their states and how many changes they are behind")
+    listing.add_argument("--json", action="store_true", help="print a JSON array")
+    for action, purpose in {
+        "pause": "send nothing more, and keep the position",
+        "resume": "send again, from where sending has stopped",
+        "replay": "send again what follows a cursor of the change feed",
+        "rotate": "print a new secret; the previous one is valid for 24 hours, too",
+        "test": "send a test message from this machine, and print the outcome",
+        "remove": "remove an endpoint",
+    }.items():
+        one = actions.add_parser(action, help=purpose)
+        one.add_argument("id", metavar="ID", help="id of the endpoint, as `webhooks list` shows it")
+        if action == "replay":
+            one.add_argument("--after", required=True, metavar="CURSOR", help="a cursor, or now to skip all changes")
+        if action == "rotate":
+            one.add_argument("--drop-previous", action="store_true", help="sign with the new secret only, from now on")
+
+
 def _add_journal_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what",
+        metavar="{verify,head}",
         choices=["verify", "head"],
         help="verify: prove that each record matches its newest entry, and that no entry was changed, added or "
         "removed; head: print a line that identifies the content of the journal, to keep where nobody can change it",
@@ -236,7 +283,10 @@ def _add_restore_check_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_audit_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "what", choices=["prune"], help="prune: remove the months that are older than PATIENTS_AUDIT_DAYS"
+        "what",
+        metavar="{prune}",
+        choices=["prune"],
+        help="prune: remove the months that are older than PATIENTS_AUDIT_DAYS",
     )
 
 
@@ -245,7 +295,12 @@ def _add_access_report_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_erase_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=ERASABLE_RECORDS, help="a patient, or a profile that no patient has")
+    parser.add_argument(
+        "what",
+        metavar="{patient,profile}",
+        choices=ERASABLE_RECORDS,
+        help="a patient, or a profile that no patient has",
+    )
     parser.add_argument("unique_id", help="unique_id of the record to erase, also of a deleted one")
     parser.add_argument("--reason", required=True, help="reason to keep in the journal; do not include personal data")
     parser.add_argument(
@@ -273,10 +328,6 @@ def _add_completion_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shell", choices=SHELLS, help="shell that reads the script")
 
 
-def _add_nothing(_: argparse.ArgumentParser) -> None:
-    pass
-
-
 class Command(NamedTuple):
     """A command: a description of what it does, and the function that adds its arguments to a parser."""
 
@@ -296,6 +347,7 @@ COMMANDS: Mapping[str, Command] = {
     "import": Command("import records from CSV, Excel or NDJSON files", _add_import_arguments),
     "export": Command("export records to CSV or NDJSON files", _add_export_arguments),
     "keys": Command("create, list and revoke API keys", _add_keys_arguments),
+    "webhooks": Command("manage the endpoints to which the service sends changes", _add_webhooks_arguments),
     "journal": Command(
         "verify: check the records and the journal; head: print the journal head to keep elsewhere",
         _add_journal_arguments,
@@ -307,7 +359,7 @@ COMMANDS: Mapping[str, Command] = {
     "access-report": Command("print who has read or changed a patient's record", _add_access_report_arguments),
     "erase": Command("permanently remove a person's data everywhere", _add_erase_arguments),
     "health": Command("exit with 0 if a service is ready, otherwise with 1", _add_health_arguments),
-    "openapi": Command("print the OpenAPI document", _add_nothing),
+    "openapi": Command("print the OpenAPI document", lambda _: None),
     "completion": Command(
         "print the script that completes commands and options in bash, zsh or fish", _add_completion_arguments
     ),

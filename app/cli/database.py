@@ -9,7 +9,7 @@ import asyncpg
 
 from app.db.connection import Connection
 from app.db.database import Database
-from app.db.schema_version import schema_is_current
+from app.db.schema_version import explain_schema, read_revisions
 from app.embedded.server import EmbeddedPostgres, EmbeddedPostgresError, running_server_url
 from app.errors import UnavailableError
 from app.settings import InvalidSettingsError, Settings
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class NoDatabaseError(Exception):
-    """There is no database, or its schema lacks migrations. The message says what the operator can do."""
+    """There is no database, or its schema cannot be used. The message says what the operator can do."""
 
 
 class InsufficientPrivilegeError(Exception):
@@ -54,12 +54,12 @@ def run_on_database(work: Callable[[Database], Awaitable[T]], *, pool_size: int 
         EmbeddedPostgresError: the embedded server cannot run.
         InvalidSettingsError: a setting is invalid.
         InsufficientPrivilegeError: the database role lacks a privilege.
-        NoDatabaseError: there is no embedded database, or the schema lacks migrations of this version.
+        NoDatabaseError: there is no embedded database, or its schema is not one that this version can use.
         UnavailableError: the database cannot be reached.
     """
     settings = Settings.load()
     with open_database_url(settings, creates=creates) as url:
-        if creates and settings.database_url is None and not asyncio.run(_is_schema_current(url)):
+        if creates and settings.database_url is None and asyncio.run(_explain_schema(url)) is not None:
             from app.db.migrate import migrate  # noqa: PLC0415  # Alembic takes ten megabytes of memory
 
             migrate(url)
@@ -68,6 +68,11 @@ def run_on_database(work: Callable[[Database], Awaitable[T]], *, pool_size: int 
         except asyncpg.InsufficientPrivilegeError:
             raise InsufficientPrivilegeError(
                 "The database role lacks the privilege to do this: use the DATABASE_URL of the role that migrates."
+            ) from None
+        except asyncpg.SyntaxOrAccessError as error:  # its message names tables and columns, and quotes no data
+            raise NoDatabaseError(
+                f"The schema of the database is not that of its revision ({error}): `patients-api check` names missing "
+                "tables."
             ) from None
 
 
@@ -91,15 +96,14 @@ def open_database_url(settings: Settings, *, creates: bool = False) -> Iterator[
         yield server.url
 
 
-async def _is_schema_current(url: str) -> bool:
+async def _explain_schema(url: str) -> str | None:
     async with Database(url, pool_size=1) as database, database.read() as connection:
-        return await schema_is_current(connection)
+        return explain_schema(await read_revisions(connection))
 
 
 async def _connect_and_run(url: str, work: Callable[[Database], Awaitable[T]], pool_size: int) -> T:
     async with Database(url, pool_size=pool_size, with_timeouts=False) as database:
         async with database.read() as connection:
-            if not await schema_is_current(connection):
-                remedy = "run `patients-api migrate`, or `patients-api serve` for the embedded database"
-                raise NoDatabaseError(f"The database lacks migrations of this version: {remedy}.")
+            if (problem := explain_schema(await read_revisions(connection))) is not None:
+                raise NoDatabaseError(problem)
         return await work(database)

@@ -6,7 +6,6 @@ from typing import Any
 
 from app.auth.principal import Principal
 from app.cli.database import DATABASE_ERRORS, run_in_transaction, run_on_database
-from app.cli.text import pluralize
 from app.db.connection import Connection
 from app.db.database import Database
 from app.errors import ConflictError, NotFoundError
@@ -14,6 +13,7 @@ from app.patients.service import PatientService
 from app.profiles.service import ProfileService
 from app.records.erasure import renew_statistics
 from app.records.service import ErasureResult, FormerProfilePolicy, Service
+from app.terminal.text import pluralize
 
 USER_ERRORS = (*DATABASE_ERRORS, NotFoundError, ConflictError)
 ERASABLE_SERVICES: dict[str, type[Service[Any, Any]]] = {"patient": PatientService, "profile": ProfileService}

@@ -10,22 +10,30 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from app.audit.recorder import AuditRecorder, command_row
+from app.changes.cursors import newest_cursor
+from app.changes.reading import ChangeFeed
 from app.cli.database import DATABASE_ERRORS, run_on_database
-from app.cli.progress import progress_bar
-from app.cli.signals import exit_on_sigterm
-from app.cli.text import pluralize
 from app.db.database import Database
 from app.files.output_files import UnwritableFileError, make_directory, open_output
 from app.http.field_errors import field_errors
+from app.listing.cursors import Cursors
 from app.listing.pagination import NON_FILTER_PARAMETERS, ListParameters
 from app.listing.query import ListQuery
+from app.locality import Locality
 from app.settings import Settings
+from app.terminal.progress import progress_bar
+from app.terminal.signals import exit_on_sigterm
+from app.terminal.text import pluralize
 from app.transfer.exporting import EXPORT_PRINCIPAL, FORMATS, ExcelCsvFormat, Export
 from app.transfer.layout import Layout
 from app.transfer.resources import RESOURCES
 
 AUDITED_RESOURCES = ("patients", "profiles")
 """Names of the resources for which reads are audited."""
+
+
+READING_CONNECTIONS = 2
+"""Number of connections that read pages concurrently. PostgreSQL needs more time for a page than writing it takes."""
 
 
 class CannotExportError(Exception):
@@ -46,8 +54,9 @@ def run(arguments: argparse.Namespace) -> int:
     resource_names = list(RESOURCES) if arguments.directory else [arguments.resource]
     if arguments.directory and arguments.filter:
         raise CannotExportError("A filter applies to one resource: do not combine --filter with --directory.")
-    query = _list_query(RESOURCES[arguments.resource].parameters_model, arguments.filter, settings.phone_region)
+    query = _list_query(RESOURCES[arguments.resource].parameters_model, arguments.filter, settings.locality)
     counts: dict[str, int] = {}
+    cursor = ""
     if arguments.directory:
         make_directory(arguments.directory)
     with ExitStack() as stack:
@@ -59,36 +68,37 @@ def run(arguments: argparse.Namespace) -> int:
         }
 
         async def work(database: Database) -> None:
+            nonlocal cursor
             recorder = AuditRecorder(database)
-            async with database.snapshot() as connection:
+            cursor = await newest_cursor(ChangeFeed(database), Cursors(database), None)
+            async with database.snapshots(READING_CONNECTIONS) as connections:
                 for name, file in files.items():
-                    export = Export(connection, RESOURCES[name], query)
+                    export = Export(connections, RESOURCES[name], query)
                     record_format = format_class(Layout(RESOURCES[name].service_class.repository_class))
                     task = progress_display.add_task(name, total=await export.count(), records=0)
-                    file.write(record_format.header.encode())
+                    file.write(record_format.header)
                     counts[name] = 0
                     async with aclosing(export.batches()) as batches:
-                        async for records in batches:
+                        async for page in batches:
                             if name in AUDITED_RESOURCES:
                                 # recorded in the audit before the records are written to the file
-                                await recorder.write(
-                                    command_row(EXPORT_PRINCIPAL, name, [record.unique_id for record in records])
-                                )
-                            file.write(record_format.render(records).encode())
-                            counts[name] += len(records)
+                                await recorder.write(command_row(EXPORT_PRINCIPAL, name, page.ids))
+                            file.write(record_format.render(page))
+                            counts[name] += len(page)
                             progress_display.update(task, completed=counts[name], records=counts[name])
 
-        # the audit rows are written on a second connection, because the snapshot is read-only
-        run_on_database(work, pool_size=2)
+        # the audit rows are written on another connection, because the snapshot is read-only
+        run_on_database(work, pool_size=READING_CONNECTIONS + 1)
     for name, count in counts.items():
         print(
             f"{_destination(arguments, name, format_name) or name}: {count:,} {pluralize(count, 'record')}",
             file=sys.stderr,
         )
+    print(f"Changes-Cursor: {cursor}", file=sys.stderr)
     return 0
 
 
-def _list_query(parameters_model: type[ListParameters], filters: list[str], phone_region: str) -> ListQuery:
+def _list_query(parameters_model: type[ListParameters], filters: list[str], locality: Locality) -> ListQuery:
     filter_values: Mapping[str, list[str]] = defaultdict(list)
     for filter_text in filters:
         name, separator, value = filter_text.partition("=")
@@ -98,7 +108,7 @@ def _list_query(parameters_model: type[ListParameters], filters: list[str], phon
     if unusable := sorted(NON_FILTER_PARAMETERS & set(filter_values)):
         raise CannotExportError(f"{unusable[0]} is not a filter.")
     try:
-        return parameters_model.model_validate(dict(filter_values)).to_query(phone_region)
+        return parameters_model.model_validate(dict(filter_values)).to_query(locality)
     except ValidationError as error:
         messages = [
             f"--filter {'.'.join(map(str, item.loc))}: {item.msg}" for item in field_errors(error, parameters_model)

@@ -11,11 +11,9 @@ from typing import Self
 from sqlalchemy import text
 
 from app.cli.database import DATABASE_ERRORS, run_on_database
-from app.cli.progress import ProgressDisplay, progress_bar
-from app.cli.signals import exit_on_sigterm
-from app.cli.text import pluralize
 from app.db.connection import Connection
 from app.db.database import Database
+from app.db.schema_version import LockTimeoutError, MigrationFailedError
 from app.errors import ConflictError
 from app.files.error_report import ErrorReport, open_errors_file
 from app.files.input_files import input_files, naming_file, open_input
@@ -23,13 +21,16 @@ from app.models import journal
 from app.registers.errors import UnreadableFileError
 from app.registers.inspection import Inspection
 from app.registers.options import TableOptions, check_encoding, parse_date_orders, parse_mapping
+from app.terminal.progress import ProgressDisplay, progress_bar
+from app.terminal.signals import exit_on_sigterm
+from app.terminal.text import pluralize
 from app.transfer.importing import ImportOptions, ImportSummary, import_file
 from app.transfer.layout import Layout
 from app.transfer.reading import RecordFile
 from app.transfer.resources import RESOURCES
 from app.transfer.results import RowError, RowStatus
 
-USER_ERRORS = (*DATABASE_ERRORS, ConflictError, UnreadableFileError)
+USER_ERRORS = (*DATABASE_ERRORS, ConflictError, LockTimeoutError, MigrationFailedError, UnreadableFileError)
 _KEPT_INDEXES_REASON = (
     "That requires that this role owns the tables and may create schemas, and that no view, publication or setting of "
     "your own belongs to the tables."

@@ -4,7 +4,6 @@ import argparse
 from typing import NamedTuple
 
 from app.cli.database import DATABASE_ERRORS, run_on_database
-from app.cli.text import pluralize
 from app.db.database import Database
 from app.doctors.service import DoctorService
 from app.hospitals.service import HospitalService
@@ -19,6 +18,7 @@ from app.journal.chain import (
 from app.journal.verification import VerificationResult, verify_journal
 from app.patients.service import PatientService
 from app.profiles.service import ProfileService
+from app.terminal.text import pluralize
 
 USER_ERRORS = (*DATABASE_ERRORS, MalformedJournalHeadError)
 JOURNALED_SERVICES = (PatientService, ProfileService, HospitalService, DoctorService)

@@ -16,7 +16,7 @@ from app.suggestions import suggestion
 
 
 class UnknownHospitalError(Exception):
-    """A key cannot be restricted to a hospital that does not exist. The message names the hospital."""
+    """Nothing can be restricted to a hospital that does not exist. The message names the hospital."""
 
 
 USER_ERRORS = (*DATABASE_ERRORS, keys.KeyNameTakenError, UnknownHospitalError)
@@ -34,15 +34,15 @@ def _create(arguments: argparse.Namespace) -> int:
     scopes = [Scope(scope) for scope in arguments.scope]
 
     async def work(connection: Connection) -> str:
-        await _check_hospitals(connection, arguments.hospital or ())
+        await check_hospitals(connection, arguments.hospital or (), "so no key was created")
         return await keys.create(connection, arguments.name, scopes, arguments.hospital, expires)
 
     print(run_in_transaction(work))
     return 0
 
 
-async def _check_hospitals(connection: Connection, unique_ids: Collection[str]) -> None:
-    """Check that all hospitals exist.
+async def check_hospitals(connection: Connection, unique_ids: Collection[str], consequence: str) -> None:
+    """Check that all hospitals exist. The message of the error ends with `consequence`.
 
     Raises:
         UnknownHospitalError: a hospital does not exist.
@@ -53,7 +53,7 @@ async def _check_hospitals(connection: Connection, unique_ids: Collection[str]) 
     for unique_id in unique_ids:
         if unique_id not in known_ids:
             hint = suggestion(unique_id, known_ids, "`patients-api export --resource hospitals` lists all")
-            raise UnknownHospitalError(f"There is no hospital {unique_id}, so no key was created; {hint}")
+            raise UnknownHospitalError(f"There is no hospital {unique_id}, {consequence}; {hint}")
 
 
 def _list(arguments: argparse.Namespace) -> int:

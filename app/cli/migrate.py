@@ -6,12 +6,12 @@ import sys
 
 import app.models  # noqa: F401  # declares the tables on which rights are granted
 from app.audit.retention import add_months
-from app.cli.text import pluralize
 from app.db.database import Database
 from app.db.migrate import UnsuitableRoleError, check_serving_role, grant_serving_rights, migrate
 from app.db.schema_version import REVISIONS, LockTimeoutError, MigrationFailedError, NewerSchemaError
 from app.errors import UnavailableError
 from app.settings import InvalidSettingsError, Settings
+from app.terminal.text import pluralize
 
 USER_ERRORS = (InvalidSettingsError, LockTimeoutError, MigrationFailedError, UnsuitableRoleError, UnavailableError)
 """The errors that an operator can fix. Only their messages are printed, without a traceback."""

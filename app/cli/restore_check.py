@@ -11,17 +11,18 @@ from pathlib import Path
 
 from sqlalchemy import func, literal, select, union_all
 
+from app.checks import missing_tables
 from app.cli import journal
 from app.cli.database import DATABASE_ERRORS
-from app.cli.signals import exit_on_sigterm
-from app.cli.text import pluralize
 from app.db.base import Base
 from app.db.database import Database
 from app.db.migrate import migrate
-from app.db.schema_version import REVISIONS, LockTimeoutError, MigrationFailedError, read_revisions
+from app.db.schema_version import REVISIONS, LockTimeoutError, MigrationFailedError, is_newer, read_revisions
 from app.embedded.server import EmbeddedPostgres
 from app.embedded.watchdog import find_binaries_dir
 from app.models import journal as journal_table
+from app.terminal.signals import exit_on_sigterm
+from app.terminal.text import pluralize
 
 NON_DURABLE_SERVER_OPTIONS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 """PostgreSQL settings that make a restore faster. The temporary database is removed, so it need not be durable."""
@@ -93,8 +94,10 @@ def _upgrade(url: str) -> None:
     revisions = asyncio.run(_read_revisions(url))
     if not revisions:
         raise RestoreFailedError("The dump is not of this service: it has no table alembic_version.")
-    if any(revision not in REVISIONS for revision in revisions):
+    if is_newer(revisions[0]):
         print(f"Schema: revision {revisions[0]}, of a newer version than this one.")
+    elif revisions[0] not in REVISIONS:
+        raise RestoreFailedError(f"The dump is not of this service: its table alembic_version has {revisions[0]}.")
     elif applied := migrate(url):
         print(f"Schema: revision {revisions[0]}; {len(applied)} newer {pluralize(len(applied), 'revision')} applied.")
     else:
@@ -113,9 +116,18 @@ _SELECT_NEWEST_TIME = select(func.max(journal_table.c.time))
 
 
 async def _verify(url: str) -> bool:
-    """Print what the restored database contains, and return whether its journal is valid."""
+    """Print what the restored database contains, and return whether its journal is valid.
+
+    Raises:
+        RestoreFailedError: a table is missing.
+    """
     async with Database(url, pool_size=1, with_timeouts=False) as database:
         async with database.read() as connection:
+            if missing := await missing_tables(connection):
+                raise RestoreFailedError(
+                    f"The dump is not of a whole database: it lacks the tables {', '.join(missing)}. Leave out options "
+                    "of pg_dump such as --table and --exclude-table."
+                )
             counts = (await connection.execute(_COUNT_ROWS)).tuples().all()
             newest_time = (await connection.execute(_SELECT_NEWEST_TIME)).scalar_one()
         print(f"Rows: {', '.join(f'{name} {count:,}' for name, count in sorted(counts))}.")

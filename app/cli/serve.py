@@ -2,15 +2,11 @@
 
 import argparse
 import asyncio
-import errno
 import gc
 import ipaddress
 import os
-import re
 import signal
-import socket
 import sys
-import time
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import NoReturn, cast
@@ -19,27 +15,23 @@ import asyncpg
 import structlog
 import uvicorn
 
-from app.cli import import_module
-from app.cli.start_report import report_start
+from app.cli import DISTRIBUTION, import_module
 from app.connection_errors import explain_missing_timeouts
 from app.db.pool import missing_timeouts
-from app.db.schema_version import LockTimeoutError, MigrationFailedError, schema_is_current
+from app.db.schema_version import LockTimeoutError, MigrationFailedError, explain_schema, read_revisions
 from app.embedded.server import EmbeddedPostgres, EmbeddedPostgresError
 from app.errors import UnavailableError
 from app.observability.logging import configure_logging
 from app.observability.multiprocess import multiprocess_directory
+from app.server.listening import CannotListenError, bind, wait_for_port
 from app.server.supervisor import STARTUP_FAILURE, Supervisor, exit_after
 from app.settings import InvalidSettingsError, Settings
+from app.terminal.start_report import report_start
 
 log = structlog.get_logger()
 
 SHUTDOWN_GRACE_SECONDS = 20
 """Maximum number of seconds for which requests in flight may continue after SIGTERM."""
-PORT_TIMEOUT_SECONDS = 5.0
-"""Seconds to wait for the port to become free, because the workers of a killed server need some time to exit."""
-
-_HOST_NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
-"""Host names contain a letter: what has digits and dots only is a wrong IP address."""
 
 
 class CannotServeError(Exception):
@@ -47,6 +39,7 @@ class CannotServeError(Exception):
 
 
 USER_ERRORS = (
+    CannotListenError,
     CannotServeError,
     EmbeddedPostgresError,
     InvalidSettingsError,
@@ -61,9 +54,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the service until SIGINT or SIGTERM. Return 0, or 1 if the server cannot start.
 
     Raises:
-        CannotServeError: the port or the directory for temporary files cannot be used, or the database lacks
-            migrations. Also raised if the database role may not read the tables. Behind a connection pooler, also
-            raised if the timeouts of the role are off or too long.
+        CannotListenError: the address or the port cannot be used.
+        CannotServeError: the directory for temporary files cannot be used, or the database has another schema. Also
+            raised if the database role may not read the tables. Behind a connection pooler, also raised if the timeouts
+            of the role are off or too long.
         EmbeddedPostgresError: the embedded server cannot run.
         InvalidSettingsError: a setting is invalid.
         LockTimeoutError: the embedded database cannot be migrated, because other transactions are using it.
@@ -79,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
                 stack.enter_context(multiprocess_directory())
             except OSError as error:
                 raise CannotServeError("Several workers need a directory for temporary files: set TMPDIR.") from error
-        _wait_for_port(arguments.host, arguments.port)
+        wait_for_port(arguments.host, arguments.port)
         if settings.database_url is None:
             server = stack.enter_context(EmbeddedPostgres(settings.data_dir, work_meanwhile=_import_application))
             url = server.url
@@ -92,21 +86,20 @@ def run(arguments: argparse.Namespace) -> int:
             stack.callback(
                 signal.signal, signal.SIGINT, signal.SIG_IGN
             )  # `exit_after` sends SIGINT when the embedded server stops
-            if not asyncio.run(_is_schema_current(url)):
+            if asyncio.run(_explain_schema(url)) is not None:
                 from app.db.migrate import migrate  # noqa: PLC0415  # Alembic takes ten megabytes of memory
 
                 migrate(url)
         else:
             _import_application()
             url = settings.database_url.get_secret_value()
-            if not asyncio.run(_is_schema_current(url)):
-                raise CannotServeError(
-                    "The database lacks migrations of this version. Run `patients-api migrate`, then start again."
-                )
+            if (problem := asyncio.run(_explain_schema(url))) is not None:
+                raise CannotServeError(problem)
         has_loaded_demo = asyncio.run(_load_demo_data(url)) if arguments.demo else None
         if settings.auth == "off":
             log.warning("authentication is off: every client that reaches this service can read and change everything")
         report_start(
+            DISTRIBUTION,
             f"http://{arguments.host}:{arguments.port}",
             Settings.load(),  # again, because the authentication may have been turned off above
             is_embedded=settings.database_url is None,
@@ -139,14 +132,15 @@ def _import_application() -> None:
     import_module("app.server.worker")
 
 
-async def _is_schema_current(url: str) -> bool:
+async def _explain_schema(url: str) -> str | None:
+    """Return what is wrong with the schema of the database, or None if the service can use it."""
     from app.db.database import Database  # noqa: PLC0415  # see `_import_application`
 
     try:
         async with Database(url, pool_size=1) as database, database.read() as connection:
             if missing := await missing_timeouts(connection):
                 raise CannotServeError(explain_missing_timeouts(missing))
-            return await schema_is_current(connection)
+            return explain_schema(await read_revisions(connection))
     except asyncpg.InsufficientPrivilegeError:
         raise CannotServeError(
             "The role of DATABASE_URL may not read the tables: run `patients-api migrate --serving-role …` to allow it."
@@ -194,7 +188,7 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
     def run_worker() -> None:
         try:
             # one socket per worker, because the busiest worker would take most connections of a shared socket
-            bound_socket = _bind((arguments.host, arguments.port), reuse_port=True)
+            bound_socket = bind((arguments.host, arguments.port), reuse_port=True)
         except OSError as error:
             log.error("the port is taken", error=type(error).__name__)  # noqa: TRY400  # a traceback would not help the operator
             sys.exit(STARTUP_FAILURE)
@@ -203,45 +197,3 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
     gc.collect()
     gc.freeze()  # otherwise garbage collection in a worker would write to all shared memory and so copy it
     return Supervisor(arguments.workers, run_worker, on_exit=mark_worker_dead).run()
-
-
-def _bind(address: tuple[str, int], *, reuse_port: bool) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    bound_socket = socket.socket(family)
-    bound_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if reuse_port:
-        bound_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    try:
-        bound_socket.bind(address)
-    except OSError:
-        bound_socket.close()
-        raise
-    return bound_socket
-
-
-def _wait_for_port(host: str, port: int) -> None:
-    """Wait until the service can listen on the port.
-
-    Raises:
-        CannotServeError: the port does not become free in time, or cannot be used.
-    """
-    deadline = time.monotonic() + PORT_TIMEOUT_SECONDS
-    while True:
-        try:
-            _bind((host, port), reuse_port=False).close()
-        except socket.gaierror:
-            raise CannotServeError(
-                f"There is no host {host}: set --host to an IP address of this machine, such as 127.0.0.1 or 0.0.0.0."
-            ) from None
-        except OSError as error:
-            if error.errno == errno.EADDRNOTAVAIL:
-                raise CannotServeError(
-                    f"{host} is not an address of this machine: set --host to one, such as 127.0.0.1 or 0.0.0.0."
-                ) from None
-            if time.monotonic() > deadline:
-                raise CannotServeError(
-                    f"Cannot listen on {host} port {port}: {error.strerror}. Choose another port with --port."
-                ) from None
-            time.sleep(0.1)
-        else:
-            return

@@ -9,8 +9,8 @@ time or the length of the queue, so they refuse the last requests of a burst eve
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import asyncpg
@@ -58,6 +58,7 @@ def set_local(settings: Mapping[str, str]) -> Executable:
 
 
 _SNAPSHOT = "ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_EXPORT_SNAPSHOT = select(func.pg_export_snapshot())
 _SET_SEARCH_SETTINGS = "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in SEARCH_SETTINGS.items())
 SHORT_LOCK_TIMEOUT = "100ms"
 SET_SHORT_LOCK_TIMEOUT = set_local({"lock_timeout": SHORT_LOCK_TIMEOUT})
@@ -71,14 +72,24 @@ SQLSTATE "statement completion unknown"."""
 _RETRYABLE_STATES = ("40001", "40P01")
 """SQLSTATEs of a serialization failure and a deadlock. A transaction that fails with one may succeed if retried."""
 _LOCK_NOT_AVAILABLE = "55P03"
-_READ_ONLY_TRANSACTION = "25006"
+READ_ONLY_TRANSACTION = "25006"
 """SQLSTATE of a write in a read-only transaction: the server is a standby. Writes fail until a standby is promoted."""
+READ_ONLY_MESSAGE = (
+    "The database is read-only: it is a standby, or default_transaction_read_only is on. Use the DATABASE_URL of the "
+    "primary (target_session_attrs=read-write finds it among several hosts), or turn the setting off."
+)
 _FOREIGN_KEY_STATES = ("23503", "23001")
 """SQLSTATEs of a foreign key violation and a restrict violation."""
 
 
 class LockNotAvailableError(UnavailableError):
     """A lock was not available in time, because another transaction held it."""
+
+
+class ReadOnlyDatabaseError(UnavailableError):
+    """A transaction was to write on a standby, or on a database whose transactions are read-only."""
+
+    operator_message = READ_ONLY_MESSAGE
 
 
 class SerializationError(LockNotAvailableError):
@@ -92,7 +103,8 @@ async def translate_errors() -> AsyncIterator[None]:
     Raises:
         SerializationError: a serialization failure or a deadlock.
         LockNotAvailableError: a lock was not available in time.
-        UnavailableError: the connection is lost, or the server is shutting down, out of resources or read-only.
+        ReadOnlyDatabaseError: the server is a standby, or its transactions are read-only.
+        UnavailableError: the connection is lost, or the server is shutting down or out of resources.
         ConflictError: a foreign key is violated.
     """
     try:
@@ -103,7 +115,9 @@ async def translate_errors() -> AsyncIterator[None]:
             raise SerializationError from error
         if sqlstate == _LOCK_NOT_AVAILABLE:
             raise LockNotAvailableError from error
-        if sqlstate.startswith(_UNAVAILABLE_CLASSES) or sqlstate == _READ_ONLY_TRANSACTION:
+        if sqlstate == READ_ONLY_TRANSACTION:
+            raise ReadOnlyDatabaseError from error
+        if sqlstate.startswith(_UNAVAILABLE_CLASSES):
             raise UnavailableError from error
         if sqlstate in _FOREIGN_KEY_STATES:
             raise ConflictError(
@@ -272,11 +286,18 @@ class Database:
             yield connection
 
     @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[Connection]:
-        """Provide a connection for any number of SELECTs on one snapshot. Commands use it to read for a long time."""
-        async with self._connect() as connection:
-            await connection.begin(_SNAPSHOT)
-            yield connection
+    async def snapshots(self, count: int) -> AsyncIterator[Sequence[Connection]]:
+        """Provide `count` connections for any number of SELECTs on one snapshot, of which as many run concurrently.
+
+        Commands use them to read for a long time.
+        """
+        async with AsyncExitStack() as stack:
+            first, *others = [await stack.enter_async_context(self._connect()) for _ in range(count)]
+            await first.begin(_SNAPSHOT)
+            snapshot_id = (await first.execute(_EXPORT_SNAPSHOT)).scalar_one()
+            for other in others:
+                await other.begin(f"{_SNAPSHOT}; SET TRANSACTION SNAPSHOT '{snapshot_id}'")
+            yield [first, *others]
 
     async def write(self, statement: Executable, parameters: Mapping[str, Any]) -> Result:
         """Execute one statement in a transaction of its own. Its changes are durable when this method returns."""

@@ -18,9 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 import migrations
 from app.db.base import Base, serving_rights
 from app.db.connection import DIALECT, Connection
-from app.db.database import Database
+from app.db.database import READ_ONLY_MESSAGE, READ_ONLY_TRANSACTION, Database
 from app.db.pool import SESSION_SETTINGS, open_connection
-from app.db.schema_version import LockTimeoutError, MigrationFailedError, NewerSchemaError
+from app.db.schema_version import LockTimeoutError, MigrationFailedError, NewerSchemaError, explain_schema
 
 LOCK_NOT_AVAILABLE = "55P03"
 INSUFFICIENT_PRIVILEGE = "42501"
@@ -44,7 +44,8 @@ def migrate(url: str) -> list[str]:
 
     Raises:
         LockTimeoutError: another transaction held a lock for too long. All earlier revisions have been applied.
-        MigrationFailedError: PostgreSQL rejected a statement. All earlier revisions have been applied.
+        MigrationFailedError: PostgreSQL rejected a statement. All earlier revisions have been applied. Also raised if
+            the database is that of another application.
         NewerSchemaError: a newer version has migrated the database.
         UnavailableError: the database cannot be reached.
     """
@@ -58,6 +59,8 @@ def migrate(url: str) -> list[str]:
     except CommandError as error:
         if not isinstance(error.__cause__, ResolutionError):
             raise
+        if (problem := explain_schema([str(error.__cause__.argument)])) is not None:
+            raise MigrationFailedError(problem) from None
         raise NewerSchemaError from error
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
@@ -75,6 +78,8 @@ def _explain_failure(error: DBAPIError) -> str:
     sqlstate = getattr(error.orig, "sqlstate", None) or ""
     message = str(getattr(error.orig, "__cause__", None) or error.orig).partition("\n")[0]
     state = "All earlier revisions are applied."
+    if sqlstate == READ_ONLY_TRANSACTION:
+        return READ_ONLY_MESSAGE
     if "extension" in message and sqlstate in _EXTENSION_NOT_AVAILABLE:
         return (
             f"A migration failed: {message}. Install the additional modules of PostgreSQL on the server (in many "

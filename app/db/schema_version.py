@@ -1,5 +1,7 @@
 """Checks the schema version of a database without importing Alembic, which would take ten megabytes in each process."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import asyncpg
@@ -11,6 +13,8 @@ from app.db.connection import Connection
 _MIGRATION_FILES = Path(migrations.__file__).parent.glob("versions/*.py")
 REVISIONS = sorted("_".join(path.stem.split("_")[:2]) for path in _MIGRATION_FILES)
 """Ids of all migration revisions, oldest first, taken from the file names. A test compares them with Alembic's ids."""
+_REVISION_PATTERN = re.compile(r"\d{8}_\d{2}")
+"""Matches the ids of this project's revisions, which begin with a date, so that they sort by age."""
 _SELECT_REVISIONS = text("SELECT version_num FROM alembic_version")
 
 
@@ -34,11 +38,34 @@ async def read_revisions(connection: Connection) -> list[str]:
         return []
 
 
-async def schema_is_current(connection: Connection) -> bool:
-    """Return whether the revision of the database is the head revision of this version of the service, or a newer one.
+def is_newer(revision: str) -> bool:
+    """Return whether a later version of the service has this revision.
 
-    A revision that this version does not contain counts as newer. Deployments first expand the schema and contract it
-    later, so a version of the service also runs on the schema of the next version.
+    A revision that is neither newer nor in `REVISIONS` is not of this project: other projects use Alembic, too.
     """
-    revisions = await read_revisions(connection)
-    return any(revision == REVISIONS[-1] or revision not in REVISIONS for revision in revisions)
+    return _REVISION_PATTERN.fullmatch(revision) is not None and revision > REVISIONS[-1]
+
+
+def explain_schema(revisions: Sequence[str]) -> str | None:
+    """Return what is wrong with a database of these revisions and what to do, or None if this version can use it.
+
+    Deployments first expand the schema and contract it later, so a version of the service also runs on the schema of
+    the next version.
+    """
+    remedy = "run `patients-api migrate`, or `patients-api serve` for the embedded database."
+    if not revisions:
+        return f"The database was never migrated: {remedy}"
+    revision = revisions[0]
+    if revision == REVISIONS[-1] or is_newer(revision):
+        return None
+    if revision in REVISIONS:
+        return f"Revision {revision} of the schema is outdated; this version needs {REVISIONS[-1]}: {remedy}"
+    return (
+        f"Revision {revision} in the table alembic_version is not of this service, so another application uses this "
+        "database: correct DATABASE_URL, or create a database of its own."
+    )
+
+
+async def schema_is_current(connection: Connection) -> bool:
+    """Return whether this version of the service can use the schema of the database."""
+    return explain_schema(await read_revisions(connection)) is None

@@ -1,5 +1,7 @@
 from typing import Annotated, ClassVar, Literal
 
+from typing_extensions import TypeAliasType
+
 from app import contract
 from app.fields.schemas import CreateBody, Representation, UpdateBody
 from app.fields.selection import FieldsOf
@@ -40,23 +42,22 @@ class DoctorUpdate(UpdateBody):
     doctor_last_name: Annotated[str | None, Text(columns.doctor_last_name)] = None
 
 
+DoctorOrdering = TypeAliasType(
+    "DoctorOrdering",
+    Literal[
+        "unique_id", "-unique_id", "doctor_first_name", "-doctor_first_name", "doctor_last_name", "-doctor_last_name"
+    ],
+)
+"""The field that a list of doctors is sorted by, with a leading `-` for descending order."""
+
+
 class DoctorParameters(NameListParameters):
     """The parameters that select and sort the doctors of a list. A doctor must meet all conditions."""
 
     search_column: ClassVar = "doctor_search"
 
     fields: Annotated[list[str] | None, FieldsOf(Doctor)] = None
-    ordering: (
-        Literal[
-            "unique_id",
-            "-unique_id",
-            "doctor_first_name",
-            "-doctor_first_name",
-            "doctor_last_name",
-            "-doctor_last_name",
-        ]
-        | None
-    ) = None
+    ordering: DoctorOrdering | None = None
     """The field to sort the list by. Doctors with equal values are sorted by `unique_id`. A leading `-` means
     descending order. Doctors without a value come last in either order."""
     doctor_first_name: OneOrMany[Annotated[str, Text(columns.doctor_first_name)]] | None = None

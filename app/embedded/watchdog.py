@@ -361,7 +361,8 @@ def _main(data_dir: str, *options: str) -> None:
     except EmbeddedPostgresError as error:
         sys.exit(str(error))
     except OSError as error:
-        sys.exit(f"Embedded PostgreSQL cannot use {data_dir}: {error}. Choose another directory or set DATABASE_URL.")
+        reason = error.strerror or type(error).__name__
+        sys.exit(f"Embedded PostgreSQL cannot use {data_dir}: {reason}. Choose another directory or set DATABASE_URL.")
 
 
 if __name__ == "__main__":

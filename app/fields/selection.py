@@ -1,11 +1,13 @@
 """The parameter `fields`, which reduces the records in a response to some of their fields."""
 
 from collections.abc import Iterable
-from typing import Any
+from functools import cache
+from typing import Any, Literal
 
 from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema, from_json, to_json
+from pydantic_core import CoreSchema, PydanticKnownError, core_schema, from_json, to_json
+from typing_extensions import TypeAliasType
 
 from app.fields.types import as_list, validation_error
 from app.suggestions import suggestion
@@ -17,6 +19,12 @@ MAX_NAME_LENGTH = 64
 """Maximum number of characters of an unknown name that are compared with known names."""
 
 
+@cache
+def _name_type(schema: type[BaseModel]) -> TypeAliasType:
+    """Return the type of the names of a schema's fields. It has a name of its own in the OpenAPI document."""
+    return TypeAliasType(f"{schema.__name__}Field", Literal[*schema.model_fields])
+
+
 class FieldsOf:
     """The type of the parameter `fields`: names of fields of `schema`, in the order of the schema.
 
@@ -26,16 +34,22 @@ class FieldsOf:
 
     def __init__(self, schema: type[BaseModel]) -> None:
         self._names = list(schema.model_fields)
+        self._name_type = _name_type(schema)
 
-    def _check(self, name: str) -> str:
+    def _check(self, name: object) -> str:
+        if not isinstance(name, str):
+            raise PydanticKnownError("string_type")
         if name in self._names:
             return name
         hint = suggestion(name[:MAX_NAME_LENGTH], self._names, "/docs lists all of them")
         raise validation_error("unknown_field", f"Must be a field of the record; {hint}")
 
-    def __get_pydantic_core_schema__(self, _: Any, __: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(self, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Pydantic hook: parse and check the names. Only the lax mode, in which queries are validated, splits text."""
-        name = core_schema.no_info_after_validator_function(self._check, core_schema.str_schema())
+        # the inner schema is only published, as a schema that all parameters share: its error would list all names
+        name = core_schema.no_info_wrap_validator_function(
+            lambda value, _: self._check(value), handler.generate_schema(self._name_type)
+        )
         names = core_schema.no_info_after_validator_function(
             lambda given: [name for name in self._names if name in given],
             core_schema.list_schema(name, min_length=1, max_length=MAX_SELECTED_FIELDS),
@@ -46,14 +60,13 @@ class FieldsOf:
             core_schema.no_info_before_validator_function(_as_list_unless_none, optional),
         )
 
-    def __get_pydantic_json_schema__(self, _: CoreSchema, __: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Pydantic hook: publish the names that are allowed."""
-        names = {"type": "array", "items": {"type": "string", "enum": self._names}, "minItems": 1}
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Pydantic hook: describe the names."""
         description = (
             "The fields to return, in the order of the record; all others are left out of the response. In a query, "
             "the names can also be separated by commas. A record has the same `ETag` with and without `fields`."
         )
-        return {"anyOf": [names | {"maxItems": MAX_SELECTED_FIELDS}, {"type": "null"}], "description": description}
+        return handler(schema) | {"description": description}
 
 
 def _as_list_unless_none(value: object) -> object:
@@ -80,7 +93,7 @@ class FieldSelection:
     def __init__(self, schema: type[BaseModel], names: Iterable[str]) -> None:
         self._omitted = schema.model_fields.keys() - set(names)
 
-    def apply(self, document: str) -> str:
+    def apply(self, document: str | bytes) -> bytes:
         """Return a JSON document without the fields that are not selected."""
         record: dict[str, Any] = from_json(document)
-        return to_json({name: value for name, value in record.items() if name not in self._omitted}).decode()
+        return to_json({name: value for name, value in record.items() if name not in self._omitted})

@@ -1,5 +1,7 @@
 from typing import Annotated, ClassVar, Literal
 
+from typing_extensions import TypeAliasType
+
 from app import contract
 from app.fields.schemas import CreateBody, Representation, UpdateBody
 from app.fields.selection import FieldsOf
@@ -37,13 +39,20 @@ class HospitalUpdate(UpdateBody):
     hospital_name: Annotated[str, Text(columns.hospital_name)] = ""
 
 
+HospitalOrdering = TypeAliasType(
+    "HospitalOrdering",
+    Literal["unique_id", "-unique_id", "hospital_name", "-hospital_name"],
+)
+"""The field that a list of hospitals is sorted by, with a leading `-` for descending order."""
+
+
 class HospitalParameters(NameListParameters):
     """The parameters that select and sort the hospitals of a list. A hospital must meet all conditions."""
 
     search_column: ClassVar = "hospital_search"
 
     fields: Annotated[list[str] | None, FieldsOf(Hospital)] = None
-    ordering: Literal["unique_id", "-unique_id", "hospital_name", "-hospital_name"] | None = None
+    ordering: HospitalOrdering | None = None
     """The field to sort the list by. Hospitals with equal names are sorted by `unique_id`. A leading `-` means
     descending order."""
     hospital_name: OneOrMany[Annotated[str, Text(columns.hospital_name)]] | None = None

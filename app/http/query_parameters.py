@@ -8,6 +8,7 @@ parameters.
 
 from functools import cache
 from typing import Any, TypeVar, get_args, get_origin
+from urllib.parse import parse_qsl
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
@@ -43,7 +44,8 @@ def parse_query(request: Request, model: type[M]) -> M:
             repeated. This is rejected because programs differ in which of the values they use.
     """
     values_by_name: dict[str, Any] = {}
-    for name, value in request.query_params.multi_items():
+    # as Starlette does, which would also build several dictionaries
+    for name, value in parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True):
         values_by_name.setdefault(name, []).append(value)
     multi_valued = _multi_valued_parameters(model)
     repeated = [name for name, values in values_by_name.items() if len(values) > 1 and name not in multi_valued]

@@ -16,7 +16,8 @@ from app.db.database import Database
 from app.errors import NotFoundError
 from app.identifiers import is_identifier
 from app.listing.listing import Listing
-from app.listing.query import KeysetRow, ListQuery, Position
+from app.listing.page import Page
+from app.listing.query import ListQuery, Position
 from app.records.repository import Repository
 from app.records.results import Record
 
@@ -65,23 +66,23 @@ class BatchedReads:
 
     async def page(
         self, repository_class: type[Repository], hospitals: frozenset[str] | None, after: Position | None, limit: int
-    ) -> list[KeysetRow]:
+    ) -> Page:
         """Return up to `limit` visible records of the unfiltered list, starting after the position `after`.
 
         If `after` is None, the page starts at the beginning of the list. `hospitals` is the hospital scope of the
         principal; None means an unrestricted principal.
         """
 
-        async def read(requests: list[None]) -> Sequence[list[KeysetRow]]:
+        async def read(requests: list[None]) -> Sequence[Page]:
             async with self._database.read() as connection:
                 listing = Listing(repository_class(connection, _reader(hospitals)))
-                items = await listing.page(_UNFILTERED_QUERY, after, limit)
-            return [items] * len(requests)
+                page = await listing.page(_UNFILTERED_QUERY, after, limit)
+            return [page] * len(requests)
 
         key = repository_class, hospitals, after, limit
         batcher = self._batcher_for(key, lambda: Batcher(read, max_cost=MAX_BATCH_SIZE))
-        items: list[KeysetRow] = await batcher.submit(None)
-        return items
+        page: Page = await batcher.submit(None)
+        return page
 
     def _batcher_for(self, key: Hashable, create: Callable[[], Batcher[Any, Any]]) -> Batcher[Any, Any]:
         if (batcher := self._batchers.get(key)) is None:

@@ -44,6 +44,10 @@ PAGING_PARAMETERS = {"limit", "cursor", "count"}
 """The parameters that control paging and counting, and do not select records. Cursors do not contain them."""
 
 
+class InvalidCursorError(Exception):
+    """A token was not made by this service, or for another purpose."""
+
+
 def non_paging_parameters(parameters: BaseModel) -> dict[str, Any]:
     """Return the parameters that select and order the records of a list, as JSON values by name.
 
@@ -65,6 +69,29 @@ class Cursors:
                 self._cipher = AESSIV((await connection.execute(_SELECT_KEY)).scalar_one())
         return self._cipher
 
+    async def encrypt(self, content: Any, associated_data: Sequence[bytes]) -> str:
+        """Return a token with `content`, a JSON value, that only `decrypt` with the same associated data opens."""
+        text = json.dumps(content, ensure_ascii=False).encode()
+        text = text.ljust(
+            -(-len(text) // PADDING_BLOCK_SIZE_BYTES) * PADDING_BLOCK_SIZE_BYTES
+        )  # padded with spaces, which JSON parsers ignore
+        nonce = randomness.token_bytes(NONCE_SIZE_BYTES)
+        sealed = (await self._get_cipher()).encrypt(text, [CURSOR_VERSION, *associated_data, nonce])
+        return base64.urlsafe_b64encode(nonce + sealed).decode().rstrip("=")
+
+    async def decrypt(self, token: str, associated_data: Sequence[bytes]) -> Any:
+        """Return the content of a token from `encrypt`.
+
+        Raises:
+            InvalidCursorError: the token was not made by this service, or with other associated data.
+        """
+        try:
+            sealed = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+            nonce, sealed = sealed[:NONCE_SIZE_BYTES], sealed[NONCE_SIZE_BYTES:]
+            return json.loads((await self._get_cipher()).decrypt(sealed, [CURSOR_VERSION, *associated_data, nonce]))
+        except (binascii.Error, InvalidTag, ValueError):
+            raise InvalidCursorError from None
+
     async def seal(
         self, path: str, principal: Principal, after: Any, parameters: BaseModel, location: str = "query"
     ) -> str:
@@ -77,13 +104,7 @@ class Cursors:
         Raises:
             ValidationFailedError: the parameters are so long that the cursor would exceed `MAX_CURSOR_LENGTH`.
         """
-        content = json.dumps([after, non_paging_parameters(parameters)], ensure_ascii=False).encode()
-        content = content.ljust(
-            -(-len(content) // PADDING_BLOCK_SIZE_BYTES) * PADDING_BLOCK_SIZE_BYTES
-        )  # padded with spaces, which JSON parsers ignore
-        nonce = randomness.token_bytes(NONCE_SIZE_BYTES)
-        sealed = (await self._get_cipher()).encrypt(content, [*_associated_data(path, principal), nonce])
-        cursor = base64.urlsafe_b64encode(nonce + sealed).decode().rstrip("=")
+        cursor = await self.encrypt([after, non_paging_parameters(parameters)], _associated_data(path, principal))
         if len(cursor) > MAX_CURSOR_LENGTH:
             message = "Ask for less at once: so many values are too long for the cursor of the next page"
             longest_parameter = max(non_paging_parameters(parameters).items(), key=lambda item: len(str(item[1])))[0]
@@ -106,14 +127,11 @@ class Cursors:
         if cursor is None:
             return None, parameters
         try:
-            sealed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-            nonce, sealed = sealed[:NONCE_SIZE_BYTES], sealed[NONCE_SIZE_BYTES:]
-            content = (await self._get_cipher()).decrypt(sealed, [*_associated_data(path, principal), nonce])
-            after, sealed_parameters = json.loads(content)
+            after, sealed_parameters = await self.decrypt(cursor, _associated_data(path, principal))
             opened_parameters = parameters.model_validate(
                 {**parameters.model_dump(include=PAGING_PARAMETERS), **sealed_parameters}
             )
-        except (binascii.Error, InvalidTag, ValueError, ValidationError):
+        except (InvalidCursorError, ValidationError):
             message = "Must be a cursor from the headers of an earlier page of this list"
             raise ValidationFailedError([FieldError((location, "cursor"), message, "cursor")]) from None
         contradicting = [
@@ -128,9 +146,9 @@ class Cursors:
 
 
 def _associated_data(path: str, principal: Principal) -> Sequence[bytes]:
-    """Return the associated data, which binds a cursor to the cursor version, the path and the principal.
+    """Return the associated data, which binds a cursor to the path and the principal.
 
     Each value is a separate component, so that no value can be mistaken for a part of another one.
     """
     hospitals = None if principal.hospitals is None else sorted(principal.hospitals)
-    return [CURSOR_VERSION, path.encode(), principal.name.encode(), json.dumps(hospitals).encode()]
+    return [path.encode(), principal.name.encode(), json.dumps(hospitals).encode()]

@@ -24,7 +24,8 @@ from app.fields.schemas import deleted_representation
 from app.listing.counting import RecordCount
 from app.listing.keyset import LIMIT_PARAMETER
 from app.listing.listing import Listing, ListShape
-from app.listing.query import KeysetRow, ListQuery, Position
+from app.listing.page import FIRST_SEGMENT, Page, aggregate_page
+from app.listing.query import ListQuery, Position
 from app.models import journal
 from app.records.repository import Repository
 from app.statements.documents import Document, ToMany
@@ -37,11 +38,11 @@ class DeletedListing(Listing):
     Restored and erased records are not in the list.
     """
 
-    async def page(self, _: ListQuery, after: Position | None, limit: int) -> list[KeysetRow]:
+    async def page(self, _: ListQuery, after: Position | None, limit: int) -> Page:
         """Return up to `limit` deleted records, newest deletion first, starting after the position `after`."""
         position = after and after._replace(key=datetime.fromisoformat(after.key))
         statement = _page_statement(self._unfiltered_shape, is_continuation=after is not None)
-        return await self.fetch_rows(statement, {}, position, limit)
+        return await self.fetch_page(statement, {}, position, limit)
 
     async def count(self, _: ListQuery) -> RecordCount:
         """Return the number of deleted records that the principal could see."""
@@ -105,8 +106,8 @@ def _page_statement(list_shape: ListShape, *, is_continuation: bool) -> Select[A
     found = rows.order_by(deletion_time.desc(), unique_id.desc()).limit(LIMIT_PARAMETER).cte("found")
     documents = _select_documents(list_shape.repository_class, found).subquery("of_page")
     document_id, json_text = documents.c
-    return (
-        select(literal_column("0"), found.c.date_deleted, found.c.unique_id, json_text)
+    return aggregate_page(
+        select(FIRST_SEGMENT, found.c.date_deleted, found.c.unique_id, json_text)
         .join(documents, document_id == found.c.unique_id)
         .order_by(found.c.date_deleted.desc(), found.c.unique_id.desc())
     )

@@ -1,9 +1,8 @@
 """The formats in which lists are sent: a JSON array, or one record per line."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
-from app.listing.query import ListItem
+from app.listing.page import Page
 
 
 class ListFormat(NamedTuple):
@@ -17,13 +16,11 @@ class ListFormat(NamedTuple):
     """Bytes between two consecutive records."""
     closing: bytes
 
-    def encode(self, items: Sequence[ListItem]) -> bytes:
-        """Return the items as bytes in this format, without `opening` and `closing`."""
-        # each document separately, because one non-ASCII character would slow down the encoding of a joined text
-        documents = [item.document.encode() for item in items]
-        if self.record_suffix:
-            documents = [document + self.record_suffix for document in documents]
-        return self.separator.join(documents)
+    def encode(self, page: Page) -> bytes:
+        """Return the items of a page as bytes in this format, without `opening` and `closing`."""
+        between = self.record_suffix + self.separator
+        lines = page.lines if between == b"\n" else page.lines.replace(b"\n", between)
+        return lines + self.record_suffix if page else lines
 
 
 JSON_ARRAY = ListFormat("application/json", b"[", b"", b",", b"]")

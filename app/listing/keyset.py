@@ -38,6 +38,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import TSQUERY, TSVECTOR, array
 
 from app.db.base import FOLDED_TEXT, HUMAN_TEXT, ID_TEXT
+from app.listing.page import aggregate_page
 from app.statements.documents import Document, ToMany
 
 Comparator = Callable[[ColumnElement[Any], ColumnElement[Any]], ColumnElement[bool]]
@@ -242,16 +243,15 @@ def keyset_page_by_month(
 
 
 def page_documents(document: Document, rows: CTE, *, descending: bool = False) -> Select[Any]:
-    """Return the statement that selects the documents of a page, in the order of the list.
+    """Return the statement that selects the documents of a page, in the order of the list, as one row.
 
-    `rows` is a CTE that `keyset_page` or `keyset_page_by_month` has returned. The selected columns are `part`, `key`,
-    `unique_id` and the document as JSON text.
+    `rows` is a CTE that `keyset_page` or `keyset_page_by_month` has returned.
     """
     documents = document.select_documents(
         document.select_rows().join(rows, rows.c.unique_id == document.table.c.unique_id)
     ).subquery("of_page")
     unique_id, json_text = documents.c
-    return (
+    return aggregate_page(
         select(rows.c.part, rows.c.key, rows.c.unique_id, json_text)
         .join(documents, unique_id == rows.c.unique_id)
         .order_by(rows.c.part, *_sort_columns([rows.c.key, rows.c.unique_id], descending=descending))

@@ -5,7 +5,7 @@ from datetime import date
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, bindparam, func, literal_column, null, select
+from sqlalchemy import ColumnElement, Executable, Select, bindparam, func, literal_column, select
 
 from app.db.base import ID_TEXT
 from app.db.connection import Result
@@ -20,7 +20,8 @@ from app.listing.keyset import (
     page_documents,
     segments_for,
 )
-from app.listing.query import KeysetRow, ListQuery, Position
+from app.listing.page import FIRST_SEGMENT, NO_KEY, Page, aggregate_page, page_from_aggregates
+from app.listing.query import ListQuery, Position
 from app.records.repository import Repository
 from app.statements import hospital_scope
 
@@ -84,18 +85,20 @@ class Listing:
         self.repository = repository
         self.connection = repository.connection
         self._scope_parameters = hospital_scope.scope_parameters(repository.principal)
+        self.headers: Mapping[str, str] = {}
+        """Further headers of the response to a list request, after a page was read."""
 
-    async def page(self, query: ListQuery, after: Position | None, limit: int) -> list[KeysetRow]:
+    async def page(self, query: ListQuery, after: Position | None, limit: int) -> Page:
         """Return up to `limit` records that match the query, starting after the position `after`.
 
         If `after` is None, the page starts at the beginning of the list.
         """
         if query.is_unfiltered:
             statement = _unfiltered_statement(self._unfiltered_shape)
-            return await self.fetch_rows(statement, {}, after or Position(0, None, ""), limit)
+            return await self.fetch_page(statement, {}, after or Position(0, None, ""), limit)
         ordering = query.ordering or "unique_id"
         statement = _page_statement(await self.build_shape(query), ordering, after.segment if after else None)
-        return await self.fetch_rows(
+        return await self.fetch_page(
             statement, filter_parameters(query.filters), self.decode_position(ordering, after), limit
         )
 
@@ -113,14 +116,13 @@ class Listing:
         unique_id: str | None = result.scalar_one_or_none()
         return None if unique_id is None else Position(0, None, unique_id)
 
-    async def read_range(self, after: Position, last: Position) -> list[KeysetRow]:
+    async def read_range(self, after: Position, last: Position) -> Page:
         """Return the records of the unfiltered list after the position `after`, up to and including `last`.
 
         This method does not apply the hospital scope, so call it only for unrestricted principals.
         """
         bounds = {"after_id": after.unique_id, "last_id": last.unique_id}
-        result = await self._execute(_range_statement(self._unfiltered_shape), bounds)
-        return list(map(KeysetRow._make, result.records))
+        return await self._fetch_page(_range_statement(self._unfiltered_shape), bounds)
 
     @property
     def _unfiltered_shape(self) -> ListShape:
@@ -173,16 +175,19 @@ class Listing:
             else position
         )
 
-    async def fetch_rows(
+    async def fetch_page(
         self, statement: Select[Any], parameters: Mapping[str, Any], after: Position | None, limit: int
-    ) -> list[KeysetRow]:
-        """Execute a statement that selects the columns of `page_documents`, and return its rows.
+    ) -> Page:
+        """Execute a statement that `aggregate_page` has built, and return the page.
 
         The position `after` and `limit` are passed to the statement in addition to `parameters`.
         """
         position_parameters = {} if after is None else {"after_key": after.key, "after_id": after.unique_id}
-        result = await self._execute(statement, {**parameters, **position_parameters, "limit": limit})
-        return list(map(KeysetRow._make, result.records))
+        return await self._fetch_page(statement, {**parameters, **position_parameters, "limit": limit})
+
+    async def _fetch_page(self, statement: Select[Any], parameters: Mapping[str, Any]) -> Page:
+        [aggregates] = (await self._execute(statement, parameters)).records
+        return page_from_aggregates(*aggregates)
 
     async def fetch_sampled_count(self, statement: Select[Any], parameters: Mapping[str, Any]) -> RecordCount:
         """Execute a statement that `sample_statement` has built, and return the count that results from the sample."""
@@ -193,7 +198,7 @@ class Listing:
         """Execute a statement that selects a single number, and return this number."""
         return int((await self._execute(statement, parameters)).scalar_one())
 
-    async def _execute(self, statement: Select[Any], parameters: Mapping[str, Any]) -> Result:
+    async def _execute(self, statement: Executable, parameters: Mapping[str, Any]) -> Result:
         return await self.connection.execute(statement, {**parameters, **self._scope_parameters})
 
 
@@ -220,7 +225,7 @@ def _range_statement(list_shape: ListShape) -> Select[Any]:
 def _documents_in_id_order(repository_class: type[Repository], rows: Select[Any]) -> Select[Any]:
     documents = repository_class.document.select_documents(rows).subquery("of_page")
     unique_id, json_text = documents.c
-    return select(literal_column("0"), null(), unique_id, json_text).order_by(unique_id)
+    return aggregate_page(select(FIRST_SEGMENT, NO_KEY, unique_id, json_text).order_by(unique_id))
 
 
 @cache

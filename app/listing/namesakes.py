@@ -19,7 +19,7 @@ async def find_namesakes(
     repository_class: type[Repository],
     name_field: str | None,
     body: CreateBody | UpdateBody,
-) -> list[str]:
+) -> Sequence[str]:
     """Return the ids of records that have the name in the body, apart from case and accents.
 
     Call this before the write, because a failure after it would hide that the write succeeded. If `name_field` is None,
@@ -30,7 +30,7 @@ async def find_namesakes(
         return []
     async with database.read() as connection:
         listing = Listing(repository_class(connection, principal))
-        return [row.unique_id for row in await listing.page(ListQuery({name_field: [name]}), None, MAX_NAMESAKES + 1)]
+        return (await listing.page(ListQuery({name_field: [name]}), None, MAX_NAMESAKES + 1)).ids
 
 
 def name_warning(namesakes: Sequence[str], unique_id: str) -> dict[str, str]:

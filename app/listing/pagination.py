@@ -7,6 +7,7 @@ from pydantic_core import InitErrorDetails
 
 from app.fields.types import ACCEPT_INTEGRAL_FLOAT, BooleanParameter, IdentifierFilter, validation_error
 from app.listing.query import ListQuery
+from app.locality import Locality
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
@@ -98,10 +99,8 @@ class ListParameters(PageParameters):
             raise ValidationError.from_exception_data(type(self).__name__, [error])
         return self
 
-    def to_query(self, phone_region: str) -> ListQuery:  # noqa: ARG002  # used by lists that have telephone numbers
-        """Return the list query that these parameters ask for.
-
-        `phone_region` is the region, such as `ZA`, of telephone numbers without a country code.
-        """
-        filters = {name: value for name, value in self if name not in NON_FILTER_PARAMETERS and value is not None}
+    def to_query(self, locality: Locality) -> ListQuery:  # noqa: ARG002  # used by the list of patients
+        """Return the list query that these parameters ask for."""
+        sent = {name: getattr(self, name) for name in sorted(self.model_fields_set - NON_FILTER_PARAMETERS)}
+        filters = {name: value for name, value in sent.items() if value is not None}
         return ListQuery(filters, self.ordering, deleted=bool(self.deleted))

@@ -1,8 +1,7 @@
-"""Types for list requests and their results: the query, the position of a record in a list, and the items of a page."""
+"""Types for list requests: the query, and the position of a record in a list."""
 
 from collections.abc import Mapping, Sequence
-from datetime import date
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 
 class ListQuery(NamedTuple):
@@ -18,11 +17,8 @@ class ListQuery(NamedTuple):
     """
     ordering: str | None = None
     """Name of the column to order by, preceded by `-` for descending order. None means the list's default order."""
-    search: Sequence[Any] | None = None
-    """Alternative interpretations of the search text, each an `app.search.parser.ParsedQuery`.
-
-    The first interpretation that matches any record is used. None means that the request contains no search.
-    """
+    search: Any = None
+    """The search text as an `app.search.parser.ParsedQuery`. None means that the request contains no search."""
 
     deleted: bool = False
     """Whether the list contains the deleted records, newest deletion first, instead of the existing ones."""
@@ -44,47 +40,3 @@ class Position(NamedTuple):
     None if the segment is sorted by `unique_id` alone.
     """
     unique_id: str
-
-
-class ListItem(Protocol):
-    """Interface of the items in a list response."""
-
-    @property
-    def unique_id(self) -> str: ...
-
-    @property
-    def document(self) -> str:
-        """The item as JSON text."""
-
-    @property
-    def position(self) -> Any:
-        """The position of the item in the list, as a JSON value.
-
-        The cursor of the page that starts after this item contains the position.
-        """
-
-
-class SimpleListItem(NamedTuple):
-    """An item of a list whose positions are plain JSON values and not of the type `Position`."""
-
-    unique_id: str
-    document: str
-    position: Any
-
-
-class KeysetRow(NamedTuple):
-    """A record as a row of a list statement, with the columns that `app.listing.keyset.page_documents` selects."""
-
-    segment: int
-    key: Any
-    unique_id: str
-    document: str
-
-    @property
-    def position(self) -> Position:
-        """The position of the record in the list.
-
-        It is computed on access, because it is needed only for the last record of a page.
-        """
-        key = self.key.isoformat() if isinstance(self.key, date) else self.key  # JSON has no dates
-        return Position(self.segment, key, self.unique_id)

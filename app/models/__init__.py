@@ -2,6 +2,7 @@
 
 from app.models.api_key import api_keys
 from app.models.audit import audit
+from app.models.change import changes, changes_pending, hospital_changes
 from app.models.doctor import Doctor
 from app.models.hospital import Hospital
 from app.models.idempotency_key import idempotency_keys
@@ -10,6 +11,7 @@ from app.models.name_word import hospital_words, name_words, stale_words
 from app.models.patient import Patient, patient_doctors, patient_hospitals
 from app.models.profile import Profile
 from app.models.secret import service_secrets
+from app.models.webhook import webhooks
 
 __all__ = [
     "Doctor",
@@ -18,6 +20,9 @@ __all__ = [
     "Profile",
     "api_keys",
     "audit",
+    "changes",
+    "changes_pending",
+    "hospital_changes",
     "hospital_words",
     "idempotency_keys",
     "journal",
@@ -26,4 +31,5 @@ __all__ = [
     "patient_hospitals",
     "service_secrets",
     "stale_words",
+    "webhooks",
 ]

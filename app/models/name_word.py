@@ -2,7 +2,7 @@
 this word with the vocabulary and not with all patients.
 
 When a patient is written, triggers add the patient's words. When a patient no longer has a word, triggers add the word
-to `stale_words`. A background task deletes the words that no patient has any more (`app.search.unused_words`).
+to `stale_words`. A background task deletes the words that no patient has any more (`app.vocabulary.unused_words`).
 """
 
 from sqlalchemy import Column, DateTime, Index, PrimaryKeyConstraint, Table, func, literal_column
@@ -37,6 +37,14 @@ Index(
     name_words.c.word,
     postgresql_using="gin",
     postgresql_ops={"word": "extensions.gin_trgm_ops"},
+    postgresql_with=NO_FASTUPDATE,
+)
+
+# words that sound alike have a code in common
+Index(
+    "ix_name_words_sounds",
+    func.extensions.daitch_mokotoff(name_words.c.word),
+    postgresql_using="gin",
     postgresql_with=NO_FASTUPDATE,
 )
 

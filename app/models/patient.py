@@ -100,6 +100,12 @@ for _name in ("date_created", "last_updated"):
     )
 
 
+# the ends of values: a search finds numbers by their last digits, e-mail addresses after a typing error, and ids
+Index("ix_patients_reverse_mobile_digits", func.reverse(_PATIENT_COLUMNS.patient_mobile_digits))
+Index("ix_patients_reverse_email_address", func.reverse(_PATIENT_COLUMNS.patient_email_address_folded))
+Index("ix_patients_reverse_unique_id", func.reverse(func.lower(_PATIENT_COLUMNS.unique_id)))
+
+
 def _link_table(name: str, target_table: str, target_key: str) -> Table:
     """Return a table of links from patients to the records in `target_table`.
 

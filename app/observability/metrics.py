@@ -64,6 +64,36 @@ REQUESTS_WAITING = Gauge(
     registry=REGISTRY,
     multiprocess_mode="livesum",
 )
+CHANGES_WAITING = Gauge(
+    "changes_waiting_clients",
+    "Clients that wait for changes.",
+    registry=REGISTRY,
+    multiprocess_mode="livesum",
+)
+WEBHOOK_ATTEMPTS = Counter(
+    "webhook_attempts", "Attempts to deliver a change to a webhook.", ["webhook", "outcome"], registry=REGISTRY
+)
+WEBHOOK_LAG_CHANGES = Gauge(
+    "webhook_lag_changes",
+    "Numbered changes after the position of a webhook.",
+    ["webhook"],
+    registry=REGISTRY,
+    multiprocess_mode="livemostrecent",
+)
+WEBHOOK_LAG_SECONDS = Gauge(
+    "webhook_lag_seconds",
+    "Age of the oldest numbered change after the position of a webhook.",
+    ["webhook"],
+    registry=REGISTRY,
+    multiprocess_mode="livemostrecent",
+)
+WEBHOOK_STOPPED = Gauge(
+    "webhook_stopped",
+    "Whether a webhook has stopped by itself: failed, gone or expired.",
+    ["webhook"],
+    registry=REGISTRY,
+    multiprocess_mode="livemostrecent",
+)
 CONNECTIONS_MAX = Gauge(
     "database_connections_max",
     "Maximum number of connections in use.",

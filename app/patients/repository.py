@@ -9,7 +9,6 @@ from app.models import Doctor, Hospital, Profile, patient_doctors, patient_hospi
 from app.models import Patient as PatientRow
 from app.patients.schemas import Patient, PatientDoctor, PatientHospital, PatientProfile
 from app.records.repository import Repository
-from app.search.unused_words import delete_unused_words, words_in_history
 from app.statements.documents import Document, ToMany, ToOne
 from app.statements.hospital_scope import (
     next_patients_in_scope,
@@ -18,6 +17,7 @@ from app.statements.hospital_scope import (
     scoped_ids_if_few,
 )
 from app.statements.standalone import NestedRecord, insert_alone, update_alone
+from app.vocabulary.unused_words import delete_unused_words, words_in_history
 
 _PROFILE = ToOne(PatientProfile, Profile.__table__, "profile_id")
 _HOSPITALS = ToMany(PatientHospital, Hospital.__table__, patient_hospitals, scoped=True)

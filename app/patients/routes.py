@@ -2,7 +2,7 @@
 
 from app.api.audit import add_access_route
 from app.api.crud import add_crud_routes
-from app.api.documentation import BREAK_GLASS
+from app.api.documentation import BREAK_GLASS, SEARCH_HEADERS
 from app.api.history import add_history_routes
 from app.api.resource import ResourceApi
 from app.api.routing import make_router
@@ -48,8 +48,9 @@ resource = ResourceApi(
     ],
     list_parameters=PatientParameters,
     search_body=PatientSearch,
-    search_errors=[{"loc": ["body", "search"], "msg": "Must have at most 8 words", "type": "search_words"}],
+    search_errors=[{"loc": ["body", "search"], "msg": "Must have at most 200 characters", "type": "string_too_long"}],
     listing_class=PatientListing,
+    list_headers=SEARCH_HEADERS,
     reading_principal=break_glass,
     get_headers=[BREAK_GLASS],
     get_errors=[
@@ -65,9 +66,9 @@ resource = ResourceApi(
         "list": _LIST_DESCRIPTION,
         "create": "Create a patient, with its profile and its links to hospitals and doctors.",
         "update": _UPDATE_DESCRIPTION,
-        "search": "Find patients by parts of names, a date of birth, a mobile number, an e-mail address or an id, or "
-        "by the filters of `GET /patients/patients/`. The parameters are in the body, so that URLs and the logs of "
-        "proxies do not contain them.",
+        "search": "Find patients by parts of names, a date of birth, a mobile number, an e-mail address, an id or a "
+        "town, or by the filters of `GET /patients/patients/`. The parameters are in the body, so that URLs and the "
+        "logs of proxies do not contain them.",
         "delete": "Delete a patient and all of its links. The profile of the patient is not deleted.",
     },
     write_scopes_sentence=_PROFILE_SCOPES,

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from typing_extensions import TypeAliasType
 
 from app import contract
@@ -40,9 +40,10 @@ from app.fields.types import (
 )
 from app.listing.pagination import ListParameters
 from app.listing.query import ListQuery
+from app.locality import Locality
 from app.models import Patient as PatientRow
 from app.profiles.schemas import ProfileUpsert
-from app.search.parser import MAX_SEARCH_CHARACTERS, MAX_TERMS_PER_KIND, parse_search
+from app.search.parser import MAX_SEARCH_CHARACTERS, parse_search
 
 columns = PatientRow.__table__.c
 
@@ -213,12 +214,6 @@ class PatientUpdate(UpdateBody, PatientFields):
         return self.last_updated is None or last_updated - self.last_updated < timedelta(milliseconds=1)
 
 
-def _check_word_count(text: str) -> str:
-    if any(parsed.largest_kind_size > MAX_TERMS_PER_KIND for parsed in parse_search(text)):
-        raise validation_error("search_words", f"Must have at most {MAX_TERMS_PER_KIND} words")
-    return text
-
-
 NAME_MISSING_MESSAGE = "Give a first name or a last name: a patient has at least one of them"
 
 
@@ -245,10 +240,10 @@ PatientOrdering = TypeAliasType(
 class PatientParameters(ListParameters):
     """The parameters that select and sort the patients of a list. A patient must meet all conditions."""
 
-    # the length is checked first, because the duration of the next check grows faster than the length of the text
-    search: Annotated[str, Field(max_length=MAX_SEARCH_CHARACTERS), AfterValidator(_check_word_count)] | None = None
+    search: Annotated[str, Field(max_length=MAX_SEARCH_CHARACTERS)] | None = None
     """Words that describe a patient, in any order: names or parts of names, a date of birth, a mobile number, an e-mail
-    address or a `unique_id`. The best matches come first. Without `limit`, the response contains the best 100."""
+    address, a `unique_id`, a town. The best matches come first. If fewer than ten patients agree with everything, up to
+    ten others follow. Without `limit`, the response contains the best 100."""
     fields: Annotated[list[str] | None, FieldsOf(Patient)] = None
     ordering: PatientOrdering | None = None
     """The field to sort the list by. Patients with equal values are sorted by `unique_id`. A leading `-` means
@@ -310,17 +305,14 @@ class PatientParameters(ListParameters):
         """
         return self.search is not None
 
-    def to_query(self, phone_region: str) -> ListQuery:
-        """Return the list query that these parameters ask for.
-
-        `phone_region` is the region, such as `ZA`, of telephone numbers without a country code.
-        """
-        query = super().to_query(phone_region)
+    def to_query(self, locality: Locality) -> ListQuery:
+        """Return the list query that these parameters ask for."""
+        query = super().to_query(locality)
         filters = dict(query.filters)
         if numbers := filters.pop("patient_mobile_number", None):
-            equivalents = {digits for number in numbers for digits in equivalent_numbers(number, phone_region)}
+            equivalents = {digits for number in numbers for digits in equivalent_numbers(number, locality.phone_region)}
             filters["patient_mobile_digits"] = sorted(equivalents)
-        return query._replace(filters=filters, search=parse_search(self.search or "", phone_region) or None)
+        return query._replace(filters=filters, search=parse_search(self.search or "", locality))
 
 
 class PatientSearch(PatientParameters, SearchBody):

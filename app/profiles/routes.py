@@ -23,7 +23,13 @@ resource = ResourceApi(
     ],
     list_parameters=ProfileParameters,
     search_body=ProfileSearch,
-    search_errors=[{"loc": ["body", "ordering"], "msg": "Input should be 'unique_id'", "type": "literal_error"}],
+    search_errors=[
+        {
+            "loc": ["body", "emial"],
+            "msg": "There is no such field or parameter; did you mean email?",
+            "type": "extra_forbidden",
+        }
+    ],
     descriptions={
         "list": "List all profiles in the order of their `unique_id`, or the profiles that match the parameters. With "
         "`limit`, the response is one page of the list.\n\nServers and proxies may log URLs. To look for a person, use "

@@ -79,6 +79,8 @@ class ProfileParameters(ListParameters):
     """Profiles with an e-mail address that starts with this text. Case is ignored."""
     first_name: OneOrMany[Annotated[str, Text(columns.first_name)]] | None = None
     """Profiles with this first name. The whole value must match. Case and accents are ignored."""
+    first_name__startswith: OneOrMany[Annotated[str, Text(columns.first_name)]] | None = None
+    """Profiles with a first name that starts with this text. Case and accents are ignored."""
     last_name: OneOrMany[Annotated[str, Text(columns.last_name)]] | None = None
     """Profiles with this last name. The whole value must match. Case and accents are ignored."""
     last_name__startswith: OneOrMany[Annotated[str, Text(columns.last_name)]] | None = None

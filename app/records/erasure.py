@@ -1,6 +1,6 @@
 """Erases records: removes all data of a record except for the fact that it existed and the reason for the erasure."""
 
-from sqlalchemy import Text, bindparam, case, cast, delete, func, insert, null, select, text, update
+from sqlalchemy import BigInteger, Text, any_, bindparam, case, cast, delete, func, insert, null, select, text, update
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, aggregate_order_by
 
 from app.auth.principal import Principal
@@ -10,6 +10,9 @@ from app.models import (
     Patient,
     Profile,
     audit,
+    changes,
+    changes_pending,
+    hospital_changes,
     hospital_words,
     idempotency_keys,
     journal,
@@ -18,6 +21,7 @@ from app.models import (
     patient_hospitals,
     stale_words,
 )
+from app.models.change import NUMBERING_LOCK_KEY
 from app.paths import list_path, router_prefix
 from app.records.journal_hash import content_hash, epoch_microseconds, hex_text
 from app.statements.journal_entries import author_parameters
@@ -31,7 +35,7 @@ PERSONAL_DATA_TABLES = (
     Patient.__tablename__,
     Profile.__tablename__,
     *(table.name for table in (patient_hospitals, patient_doctors, journal, audit, idempotency_keys)),
-    *(table.name for table in (name_words, hospital_words, stale_words)),
+    *(table.name for table in (name_words, hospital_words, stale_words, changes, changes_pending)),
 )
 """Names of the tables with personal data. The planner statistics of these tables are rebuilt after an erasure."""
 _CLEAR_STATISTICS_STATEMENT = text(
@@ -58,7 +62,7 @@ async def renew_statistics(connection: Connection) -> None:
 
 
 async def erase_traces(connection: Connection, resource: str, unique_id: str, reason: str, principal: Principal) -> int:
-    """Remove a deleted record from the journal, the stored responses and the audit.
+    """Remove a deleted record from the journal, the stored responses, the audit and the change feed.
 
     Return the number of removed journal entries. A new journal entry records the erasure. This entry has a token in
     place of the record's id, because clients may have used an identity number as the id. It lists the time and hash of
@@ -74,6 +78,7 @@ async def erase_traces(connection: Connection, resource: str, unique_id: str, re
     if resource == Profile.__tablename__:
         redacted = await _redact_profile_links(connection, unique_id, token)
     is_of_record = (journal.c.resource == resource, journal.c.unique_id == unique_id)
+    hospitals = (await connection.execute(_SELECT_LAST_HOSPITALS.where(*is_of_record))).scalar_one_or_none()
     returned_columns = (journal.c.version, epoch_microseconds(journal.c.time), hex_text(journal.c.hash))
     removed = sorted(
         map(tuple, await connection.execute(delete(journal).where(*is_of_record).returning(*returned_columns)))
@@ -85,8 +90,46 @@ async def erase_traces(connection: Connection, resource: str, unique_id: str, re
         await connection.execute(insert(journal).values(**entry, reason=reason, **author_parameters(principal)))
     await _clear_idempotent_responses(connection, list_path(resource), unique_id, token)
     await _pseudonymize_audit(connection, resource, unique_id, token)
+    await _forget_changes(connection, resource, unique_id, token, hospitals)
     await connection.execute(DENY_ERASURE)
     return len(removed)
+
+
+_SELECT_LAST_HOSPITALS = (
+    select(journal.c.record.op("->")("hospital_ids"))
+    .where(journal.c.record.is_not(None))
+    .order_by(journal.c.version.desc())
+    .limit(1)
+)
+
+
+async def _forget_changes(
+    connection: Connection, resource: str, unique_id: str, token: str, hospitals: list[str] | None
+) -> None:
+    """Remove the record's id from the change feed, except from the new change that reports the erasure.
+
+    That one keeps the id until it expires, because clients that follow the feed have to erase their copies.
+    `hospitals` are the hospitals that the patient was last linked to, whose clients get the change.
+    """
+    await connection.execute(select(func.pg_advisory_xact_lock(NUMBERING_LOCK_KEY)))  # otherwise, they may be moved now
+    pending = changes_pending.c
+    await connection.execute(
+        delete(changes_pending).where(pending.resource == resource, pending.unique_id == unique_id)
+    )
+    is_about_record = (
+        func.coalesce(changes.c.source, changes.c.resource) == resource,
+        changes.c.unique_id == unique_id,
+    )
+    hidden = await connection.execute(
+        update(changes).where(*is_about_record).values(unique_id=null()).returning(changes.c.position)
+    )
+    is_hidden = hospital_changes.c.position == any_(bindparam("hidden", list(hidden.scalars()), ARRAY(BigInteger)))
+    await connection.execute(delete(hospital_changes).where(is_hidden))
+    await connection.execute(
+        update(changes_pending)
+        .where(pending.resource == resource, pending.unique_id == token)
+        .values(erased_id=unique_id, erased_hospitals=hospitals)
+    )
 
 
 async def _pseudonymize_audit(connection: Connection, resource: str, unique_id: str, token: str) -> None:

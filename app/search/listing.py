@@ -1,58 +1,98 @@
 """The list of patients, including search."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple, Self
 
-from sqlalchemy import ColumnElement, Select, func, literal_column, select
+from sqlalchemy import ARRAY, ColumnElement, Executable, Select, any_, bindparam, func, select
 
+from app.db.base import ID_TEXT
 from app.listing.counting import RecordCount, sample_statement
-from app.listing.keyset import filter_parameters, keyset_page, page_documents
+from app.listing.keyset import Segment, filter_parameters, keyset_page, page_documents
 from app.listing.listing import MAX_CACHED_STATEMENTS, Listing, ListShape, add_conditions, ordered_page
-from app.listing.query import KeysetRow, ListQuery, Position
+from app.listing.page import EMPTY_PAGE, Page
+from app.listing.query import ListQuery, Position
+from app.search.candidates import (
+    PROFILE_BRANCH,
+    ScoredPatient,
+    WordBranches,
+    best_candidates_statement,
+    candidate_parameters,
+    candidates_statement,
+    with_rarity,
+)
+from app.search.conditions import Reach
 from app.search.parser import ParsedQuery
-from app.search.ranking import QueryShape, bind_query, match_conditions, ranked_segments
-from app.search.vocabulary import expand
+from app.search.probes import probe
+from app.search.ranking import AgreementShape, agreement_conditions, agreement_segments, bind_agreement
+from app.search.terms import SearchTerm
+from app.search.weights import FEW_MATCHES, WEAK_AGREEMENT_PERCENT
+from app.vocabulary.expansion import expand
 
-_SEGMENTS_PER_INTERPRETATION, _DISTANT_OFFSET = 20, 10
-"""Factor and offset that encode two decisions in the segment number of a position.
+_FEW_OFFSET = 100
+"""Offset that encodes in the segment number of a position that few patients agree with all terms.
 
-The first decision is which interpretation of the search text is used. The index of the interpretation, multiplied by
-`_SEGMENTS_PER_INTERPRETATION`, is added to the segment number. The second decision, in a list that is ordered by a
-column, is whether the list includes distant matches. If it does, `_DISTANT_OFFSET` is added to the segment number. Both
-decisions are made only once, for the first page, so that patients created later cannot hide patients that matched
-before.
+Others then follow. This is decided only once, for the first page, so that patients created later cannot hide patients
+that followed before.
 """
+_MAX_AGREEING = 200
+"""Maximum number of patients that may agree with all terms on a later page, although few did on the first page."""
+_OTHERS_SEGMENT = 200
+"""Segment number of patients that do not agree with all terms, if they follow the patients that do.
+
+Cursors contain the ids of those that are still to come, because patients created later may score higher.
+"""
+
+
+class Agreement(NamedTuple):
+    """How well the best patient of a search agrees with the search text."""
+
+    level: str
+    """`full` if patients agree with all terms, `partial` or `weak` if none does, and `none` if no patient is found."""
+    set_aside: int
+    """Number of terms that the best patient does not agree with."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers of the first page of a search."""
+        return {"Search-Agreement": self.level, "Search-Set-Aside": str(self.set_aside)}
 
 
 class PatientListing(Listing):
     """The list of patients.
 
-    With a search, it contains the matching patients, best match first, or in the requested order.
+    With a search, it contains the patients that agree with all terms of the search text, best match first, or in the
+    requested order. If they are fewer than `FEW_MATCHES`, the best of the other patients follow. In a requested order,
+    these follow only if no patient agrees with all terms.
     """
 
-    async def page(self, query: ListQuery, after: Position | None, limit: int) -> list[KeysetRow]:
+    async def page(self, query: ListQuery, after: Position | None, limit: int) -> Page:
         """Return up to `limit` patients that match the query, starting after the position `after`.
 
-        If `after` is None, the page starts at the beginning of the list. The first page of a search uses the first
-        interpretation of the search text that matches any patient, and later pages use the same interpretation.
+        If `after` is None, the page starts at the beginning of the list.
         """
         if query.search is None:
             return await super().page(query, after, limit)
-        first_interpretation, segment = divmod(after.segment, _SEGMENTS_PER_INTERPRETATION) if after else (0, 0)
-        position = after and after._replace(segment=segment)
-        items: list[KeysetRow] = []
-        for interpretation_index, interpretation in enumerate(
-            query.search[first_interpretation:], first_interpretation
-        ):
-            if (search := await self._build_search(interpretation, query)) is not None:
-                items = [
-                    _shift_segment(item, interpretation_index * _SEGMENTS_PER_INTERPRETATION)
-                    for item in await search.page(position, limit)
-                ]
-            if items or position is not None:
-                break
-        return items
+        if after is not None and after.segment == _OTHERS_SEGMENT:
+            return await self._page_of_others(await self.build_shape(query), query, after.key, limit)
+        search = await _PatientSearch.prepare(self, query)
+        position = after and after._replace(segment=after.segment % _FEW_OFFSET)
+        enough = FEW_MATCHES if query.ordering is None else 1
+        page = await search.page(position, limit if after else max(limit, enough))
+        few = len(page) < enough if after is None else after.segment >= _FEW_OFFSET
+        agreement = search.full_agreement if page else search.no_agreement
+        page = _shift_segments(page, _FEW_OFFSET * few)
+        if few and len(page) < limit:
+            agreeing = page if after is None else await search.page(None, _MAX_AGREEING)
+            others = await search.best_others(agreeing.ids)
+            if not agreeing and others:
+                agreement = search.describe(others[0])
+            ids = [other.unique_id for other in others]
+            page = page.followed_by(await self._page_of_others(search.list_shape, query, ids, limit - len(page)))
+        if after is None:
+            self.headers = agreement.headers
+        return page.first(limit)
 
     async def count(self, query: ListQuery) -> RecordCount:
         """Return the number of patients that match the query.
@@ -62,99 +102,151 @@ class PatientListing(Listing):
         """
         if query.search is None:
             return await super().count(query)
-        result = RecordCount(0)
-        for interpretation in query.search:
-            search = await self._build_search(interpretation, query)
-            result = await search.count() if search is not None else RecordCount(0)
-            if result.ids:
-                break
-        return result
+        search = await _PatientSearch.prepare(self, query)
+        number, ids = await search.count()
+        if number >= (FEW_MATCHES if query.ordering is None else 1):
+            return RecordCount(number, ids)
+        others = [other.unique_id for other in await search.best_others(ids)]
+        return RecordCount(number + len(others), [*ids, *others])
 
-    async def _build_search(self, parsed: ParsedQuery, query: ListQuery) -> "_PatientSearch | None":
-        """Return the search for one interpretation of the search text, or None if it cannot match any patient."""
-        if parsed.matches_nothing:
-            return None
-        expanded_words = (
-            await expand(self.connection, parsed.words, self.repository.principal.hospitals) if parsed.words else []
-        )
-        if len(expanded_words) < len(parsed.words):
-            return None
-        return _PatientSearch(self, await self.build_shape(query), query, *bind_query(parsed, expanded_words))
+    async def explain(self, query: ListQuery) -> list[ScoredPatient]:
+        """Return the best patients of a search with their scores, whether or not they agree with all terms."""
+        search = await _PatientSearch.prepare(self, query)
+        return await search.best_others([])
+
+    async def _page_of_others(self, list_shape: ListShape, query: ListQuery, ids: Sequence[str], limit: int) -> Page:
+        """Return the first of the patients with these ids, in the order of the ids or in the requested order."""
+        parameters = {"ids": list(ids), **filter_parameters(query.filters)}
+        page = await self.fetch_page(_others_statement(list_shape, query.ordering), parameters, None, len(ids))
+        found = page.ids
+
+        def position_of(index: int) -> Position:
+            return Position(_OTHERS_SEGMENT, list(found[index + 1 :]), found[index])
+
+        return replace(page, position_of=position_of).first(limit)
+
+    async def run(self, statement: Executable, parameters: Mapping[str, Any]) -> Any:
+        """Execute a statement with the principal's hospital scope in addition to the parameters."""
+        return await self._execute(statement, parameters)
 
 
-def _shift_segment(item: KeysetRow, offset: int) -> KeysetRow:
-    """Return the row with `offset` added to its segment number."""
-    return item._replace(segment=item.segment + offset)
+def _shift_segments(page: Page, offset: int) -> Page:
+    """Return the page with `offset` added to the segment numbers of its positions."""
+
+    def position_of(index: int) -> Position:
+        position: Position = page.position_of(index)
+        return position._replace(segment=position.segment + offset)
+
+    return replace(page, position_of=position_of)
 
 
 class _PatientSearch:
-    """A search for patients, according to one interpretation of the search text."""
+    """A search for patients that agree with a search text."""
 
     def __init__(
-        self,
-        listing: PatientListing,
-        list_shape: ListShape,
-        query: ListQuery,
-        query_shape: QueryShape,
-        parameters: Mapping[str, Any],
+        self, listing: PatientListing, list_shape: ListShape, query: ListQuery, terms: Sequence[SearchTerm]
     ) -> None:
+        parsed: ParsedQuery = query.search
+        restricted = listing.repository.restricted
+        shape, parameters = bind_agreement(terms, parsed.titles, restricted=restricted)
+        self.list_shape = list_shape
         self._listing = listing
-        self._list_shape = list_shape
         self._ordering = query.ordering
-        self._query_shape = query_shape
+        self._terms = terms
+        self._shape = shape
         self._parameters = {**parameters, **filter_parameters(query.filters)}
+        self._set_aside = parsed.ignored + len(parsed.terms) - len(terms)
+        """Number of terms that are not considered."""
+        self._highest_score = 0
+        """Score of a patient that would agree with all terms, in thousandths of a point. It is set by `best_others`."""
 
-    async def page(self, after: Position | None, limit: int) -> list[KeysetRow]:
-        if self._ordering is not None:
-            return await self._page_by_column(self._ordering, after, limit)
-        close_segments, _ = ranked_segments(self._query_shape)
-        if after is not None and after.segment >= len(close_segments):
-            return await self._page_by_relevance(after, limit, distant=True)
-        items = await self._page_by_relevance(after, limit)
-        if items or after is not None or not self._query_shape.short_words:
-            return items
-        return await self._page_by_relevance(None, limit, distant=True)
+    @classmethod
+    async def prepare(cls, listing: PatientListing, query: ListQuery) -> Self:
+        """Return the search for a query, after reading what the vocabulary and the records know of its terms."""
+        list_shape = await listing.build_shape(query)
+        parsed: ParsedQuery = query.search
+        typed = [term.word for term in parsed.terms if term.word]
+        hospitals = listing.repository.principal.hospitals
+        expanded = await expand(listing.connection, typed, hospitals, parsed.short_forms) if typed else []
+        by_word = dict(zip(typed, expanded, strict=True))
+        searchable = [term for term in parsed.terms if not term.word or by_word[term.word]]
+        probes = await probe(listing.run, list_shape, searchable)
+        terms = [
+            SearchTerm.from_parsed(term, by_word.get(term.word), of_term, has_words=any(expanded))
+            for term, of_term in zip(searchable, probes, strict=True)
+        ]
+        return cls(listing, list_shape, query, terms)
+
+    async def page(self, after: Position | None, limit: int) -> Page:
+        """Return up to `limit` patients that agree with all terms, starting after the position `after`."""
+        if not self._terms:
+            return EMPTY_PAGE
+        first_segment = after.segment if after else None
+        if self._ordering is None:
+            statement = _relevance_statement(self.list_shape, self._shape, first_segment)
+            return await self._listing.fetch_page(statement, self._parameters, after, limit)
+        position = self._listing.decode_position(self._ordering, after)
+        statement = _ordered_statement(self.list_shape, self._shape, self._ordering, first_segment)
+        return await self._listing.fetch_page(statement, self._parameters, position, limit)
 
     async def count(self) -> RecordCount:
-        reach = "far" if await self._needs_distant_matches() else "near"
-        return await self._listing.fetch_sampled_count(
-            _sample_statement(self._list_shape, self._query_shape, reach), self._parameters
-        )
+        """Return the number of patients that agree with all terms."""
+        if not self._terms:
+            return RecordCount(0)
+        statement = _sample_statement(self.list_shape, self._shape)
+        return await self._listing.fetch_sampled_count(statement, self._parameters)
 
-    async def _needs_distant_matches(self) -> bool:
-        """Return whether the search has no close match, so that distant matches have to be included."""
-        if not self._query_shape.short_words:
-            return False
-        return not await self._listing.fetch_count(
-            _has_close_match_statement(self._list_shape, self._query_shape), self._parameters
+    async def best_others(self, shown: Sequence[str]) -> list[ScoredPatient]:
+        """Return the patients with the highest scores, without those in `shown`."""
+        if not self._terms:
+            return []
+        is_id_lookup = self.list_shape.is_id_lookup
+        parameters = {**self._parameters, **candidate_parameters(self._terms, is_id_lookup=is_id_lookup)}
+        parameters |= {"shown": list(shown), "kept": []}
+        if not is_id_lookup:
+            found = await self._find_candidates(parameters)
+            counts = {place: len(found.get(place, ())) for place in WordBranches.from_terms(self._terms).places}
+            terms = with_rarity(self._terms, parameters["terms"], counts)
+            kept = found.get(PROFILE_BRANCH, ())
+            parameters |= {"candidates": list(set().union(*found.values())), "kept": kept, "terms": terms}
+        self._highest_score = sum(
+            10 * term.highest_weight * values["factor"]
+            for term, values in zip(self._terms, parameters["terms"], strict=True)
         )
+        rows = await self._listing.run(best_candidates_statement(self.list_shape), parameters)
+        scored = [ScoredPatient(*row) for row in rows]
+        return [patient for patient in scored if max(patient.points) > 0]
 
-    async def _page_by_relevance(self, after: Position | None, limit: int, *, distant: bool = False) -> list[KeysetRow]:
-        statement = _relevance_statement(
-            self._list_shape, self._query_shape, after.segment if after else None, distant=distant
-        )
-        return await self._listing.fetch_rows(statement, self._parameters, after, limit)
+    async def _find_candidates(self, parameters: Mapping[str, Any]) -> Mapping[int, list[str]]:
+        """Return the ids of the candidates by the number of the branch that found them."""
+        present = frozenset(name for term in self._terms for name in term.values)
+        found = {-1: [unique_id for term in self._terms for unique_id in term.values.get("ids", ())]}
+        for number, ids in await self._listing.run(candidates_statement(self.list_shape, present), parameters):
+            found.setdefault(number, []).extend(ids or ())
+        return found
 
-    async def _page_by_column(self, ordering: str, after: Position | None, limit: int) -> list[KeysetRow]:
-        distant = await self._needs_distant_matches() if after is None else after.segment >= _DISTANT_OFFSET
-        position = after and self._listing.decode_position(
-            ordering, after._replace(segment=after.segment % _DISTANT_OFFSET)
-        )
-        first_segment = position.segment if position else None
-        statement = _ordered_statement(
-            self._list_shape, self._query_shape, "far" if distant else "near", ordering, first_segment
-        )
-        items = await self._listing.fetch_rows(statement, self._parameters, position, limit)
-        return [_shift_segment(item, _DISTANT_OFFSET) for item in items] if distant else items
+    @property
+    def full_agreement(self) -> Agreement:
+        """The agreement if patients agree with all terms that are considered."""
+        return Agreement("full", self._set_aside)
+
+    @property
+    def no_agreement(self) -> Agreement:
+        """The agreement if no patient is found."""
+        return Agreement("none", self._set_aside + len(self._terms))
+
+    def describe(self, best: ScoredPatient) -> Agreement:
+        """Return how well the best patient agrees with the search text, if no patient agrees with all terms."""
+        missed = sum(points <= 0 for points in best.points)
+        is_weak = sum(best.points) * 100 < self._highest_score * WEAK_AGREEMENT_PERCENT
+        return Agreement("weak" if is_weak else "partial", self._set_aside + missed)
 
 
 @lru_cache(MAX_CACHED_STATEMENTS)
-def _relevance_statement(
-    list_shape: ListShape, query_shape: QueryShape, first_segment: int | None, *, distant: bool
-) -> Select[Any]:
+def _relevance_statement(list_shape: ListShape, shape: AgreementShape, first_segment: int | None) -> Select[Any]:
     segments = [
         segment._replace(conditions=list_shape.without_index_use(segment.conditions))
-        for segment in ranked_segments(query_shape)[distant]
+        for segment in agreement_segments(shape)
         if first_segment is None or segment.number >= first_segment
     ]
     resource = list_shape.repository_class
@@ -164,33 +256,32 @@ def _relevance_statement(
     return page_documents(resource.document, rows)
 
 
-def _match_conditions(list_shape: ListShape, query_shape: QueryShape, reach: str) -> list[ColumnElement[bool]]:
-    return list_shape.without_index_use(match_conditions(query_shape, reach))
+def _agreement_conditions(list_shape: ListShape, shape: AgreementShape) -> list[ColumnElement[bool]]:
+    return [*list_shape.conditions, *list_shape.without_index_use(agreement_conditions(shape, Reach.CLOSE))]
 
 
 @lru_cache(MAX_CACHED_STATEMENTS)
 def _ordered_statement(
-    list_shape: ListShape, query_shape: QueryShape, reach: str, ordering: str, first_segment: int | None
+    list_shape: ListShape, shape: AgreementShape, ordering: str, first_segment: int | None
 ) -> Select[Any]:
-    return ordered_page(
-        list_shape.repository_class,
-        ordering,
-        first_segment,
-        [*list_shape.conditions, *_match_conditions(list_shape, query_shape, reach)],
+    return ordered_page(list_shape.repository_class, ordering, first_segment, _agreement_conditions(list_shape, shape))
+
+
+@lru_cache(MAX_CACHED_STATEMENTS)
+def _sample_statement(list_shape: ListShape, shape: AgreementShape) -> Select[Any]:
+    ids = select(list_shape.repository_class.table.c.unique_id)
+    return sample_statement(ids.where(*_agreement_conditions(list_shape, shape)))
+
+
+@lru_cache(MAX_CACHED_STATEMENTS)
+def _others_statement(list_shape: ListShape, ordering: str | None) -> Select[Any]:
+    """Return the statement that selects the patients with the ids in the bind parameter `ids`, in order."""
+    resource = list_shape.repository_class
+    ids = bindparam("ids", type_=ARRAY(ID_TEXT))
+    conditions = [resource.table.c.unique_id == any_(ids), *list_shape.conditions]
+    if ordering is not None:
+        return ordered_page(resource, ordering, None, conditions)
+    place = func.array_position(ids, resource.table.c.unique_id)
+    return page_documents(
+        resource.document, keyset_page(resource.table, [Segment(0, conditions, place)], is_continuation=False)
     )
-
-
-def _matching_ids(list_shape: ListShape, query_shape: QueryShape, reach: str) -> Select[Any]:
-    conditions = _match_conditions(list_shape, query_shape, reach)
-    return select(list_shape.repository_class.table.c.unique_id).where(*list_shape.conditions, *conditions)
-
-
-@lru_cache(MAX_CACHED_STATEMENTS)
-def _sample_statement(list_shape: ListShape, query_shape: QueryShape, reach: str) -> Select[Any]:
-    return sample_statement(_matching_ids(list_shape, query_shape, reach))
-
-
-@lru_cache(MAX_CACHED_STATEMENTS)
-def _has_close_match_statement(list_shape: ListShape, query_shape: QueryShape) -> Select[Any]:
-    first_match = _matching_ids(list_shape, query_shape, "near").limit(literal_column("1"))
-    return select(func.count()).select_from(first_match.subquery())

@@ -1,81 +1,140 @@
-"""Parser of search texts. It recognises name words, dates of birth, phone numbers, e-mail addresses and ids."""
+"""Parser of search texts: splits a text into terms, which are words, dates of birth, numbers and e-mail addresses.
+
+docs/search.md contains the grammar. The parser knows no stored data: a term says everything that its text may mean.
+"""
 
 import re
 import unicodedata
-from datetime import date
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from app.fields.characters import normalize_characters
 from app.fields.phones import ascii_digits, number_prefixes
-from app.identifiers import IDENTIFIER_PATTERN
+from app.identifiers import is_identifier
+from app.locality import Locality
+from app.locality.short_forms import NO_SHORT_FORMS, Groups
+from app.search.dates import (
+    BirthDate,
+    extract_birth_dates,
+    is_birth_year,
+    read_compact_date,
+    year_period,
+)
 
 MAX_SEARCH_CHARACTERS = 200
-MAX_TERMS_PER_KIND = 8
-"""Maximum number of search terms of each kind. Name words, for example, are one kind, and phone numbers another."""
+MAX_TERMS = 12
+"""Maximum number of terms that a search considers. Of a longer text, the most telling terms are considered."""
+MAX_NAME_LIST_WORDS = 8
+"""Maximum number of words in a search of a list of names, such as hospitals."""
+MIN_ID_PART_CHARACTERS = 6
+"""Minimum number of characters in a beginning or an ending of an id that is recognized."""
+MIN_LONE_ENDING_DIGITS, MIN_ENDING_DIGITS = 6, 4
+"""Minimum number of digits in the ending of a mobile number, alone and beside a name."""
 
 _EMAIL_PATTERN = re.compile(r"""[^\s<>()"',;:]+@[^\s<>()"',;]*""")
-_DATE_PATTERNS = (
-    re.compile(r"(?<![\w.+-])(?P<year>\d{4})([-/.])(?P<month>\d{1,2})\2(?P<day>\d{1,2})(?![\w+-])"),
-    re.compile(r"(?<![\w.+-])(?P<day>\d{1,2})([-/.])(?P<month>\d{1,2})\2(?P<year>\d{4})(?![\w+-])"),
-)
-"""Patterns of dates that begin with the year, as in ISO 8601, and of dates that begin with the day."""
-_NUMBER_PATTERN = re.compile(r"(?<![\w@-])\+?\(?\d(?:[\d ().+/-]*\d)?(?![\w@])")
+_NUMBER_PATTERN = re.compile(r"(?<![\w@-])[+(]{0,2}\d(?:[\d ().+/-]*\d)?(?!-?[\w@])")
 _APOSTROPHE_PATTERN = re.compile("['’‘`ʼ´]")  # noqa: RUF001  # these characters are intended
-_IDENTIFIER_PATTERN = re.compile(rf"(?=.*[A-Za-z])(?=.*[^A-Za-z]){IDENTIFIER_PATTERN}")
-"""Pattern of tokens that may be a `unique_id`.
+_LABEL_PATTERN = re.compile(
+    # never names
+    r"(?<![\w@.-])(?:(?:d\.?o\.?b|tel|id(?: ?(?:no|nr|number))?|mrn|e-?mail|mailto|geb)(?![\w@-])[.:#=]*"
+    # these are names, too, unless something follows that is none
+    r"|(?:born|birth(?: ?da(?:y|te))?|date of birth|gebore|geboortedatum|telephone|telefoon|phone|cell?|cellphone|sel|"
+    r"selfoon|mobile|mob|contact|file|folder|patient|name|surname|number|no|nr|age)(?:[.#]*[:=]|[.:#]*(?=\s+[+(]?\d)))",
+    re.IGNORECASE,
+)
+"""Labels of forms. They are ignored, like punctuation."""
+_TITLES = (
+    ("mr", "mnr", "mister", "meneer"),
+    ("mrs", "mev", "mevrou"),
+    ("ms", "me"),
+    ("miss", "mej", "mejuffrou"),
+    ("dr", "doctor", "dokter"),
+    ("prof", "professor"),
+    ("adv", "advocate", "advokaat"),
+    ("rev", "reverend", "ds", "eerw"),
+    ("sr", "sister", "suster", "snr", "senior"),
+    ("jnr", "jr", "junior"),
+    ("baby", "bo", "babyof", "infant"),
+)
+"""Titles that mean the same. A title raises the rank of patients that have it, and excludes nobody."""
+_TITLE_SPELLINGS = {spelling: spellings for spellings in _TITLES for spelling in spellings}
+_GENDERS = {
+    **dict.fromkeys(("f", "female", "woman", "girl", "vrou", "vroulik", "meisie"), "Female"),
+    **dict.fromkeys(("m", "male", "man", "boy", "manlik", "seun"), "Male"),
+}
+_BABY_OF_PATTERN = re.compile(r"(?<!\w)(?:baby (?:of|van)|b/o)(?!\w)", re.IGNORECASE)
+_VAN_DER_PATTERN = re.compile(r"(?<![\w/])v[/.]? ?d\.?(?=[ .][^\W\d]{3})", re.IGNORECASE)
+"""`vd Merwe`, `v/d Merwe` and `v.d. Merwe`."""
 
-A match contains an ASCII letter and a character that is not an ASCII letter, so that it cannot be a number, a date or a
-single-word name.
-"""
 
+class Term(NamedTuple):
+    """A part of a search text. A patient agrees with a term if it agrees with one of the meanings."""
 
-class NumberTerm(NamedTuple):
-    """A phone number, or the beginning of one, in a search text.
+    word: str = ""
+    """A word of a name, or of something else in the record."""
+    gender: str = ""
+    """The gender that the word means."""
+    email: str = ""
+    """An e-mail address, or the beginning of one."""
+    birth: BirthDate = BirthDate()
+    digits: str = ""
+    """The digits of a number, which may be a mobile number or a postal code."""
+    prefixes: tuple[str, ...] = ()
+    """The different ways to write the beginning of a mobile number in digits."""
+    identifiers: tuple[str, ...] = ()
+    """The text as a `unique_id`, or as a part of one, in lower and upper case, too."""
 
-    It may also be a `unique_id`, because some clients use numbers as ids.
-    """
-
-    text: str
-    digit_prefixes: tuple[str, ...]
-    """The different ways to write `text` in digits. A stored phone number matches if it begins with one of them."""
+    @property
+    def information(self) -> int:
+        """A rough measure of how much the term tells: longer words tell more, and numbers and dates the most."""
+        return len(self.word) if self.word else 100
 
 
 class ParsedQuery(NamedTuple):
-    """One interpretation of a search text, as terms by kind. A patient has to match all terms."""
+    """A search text as its terms."""
 
-    words: tuple[str, ...] = ()
-    """Name words. Each has to match a word of the patient's names, exactly or approximately."""
-    birth_dates: tuple[date | None, ...] = ()
-    """Dates of birth. None stands for a date that does not exist in the calendar, such as 30 February."""
-    numbers: tuple[NumberTerm, ...] = ()
-    emails: tuple[str, ...] = ()
-    """E-mail addresses, or the beginnings of e-mail addresses."""
-    identifiers: tuple[str, ...] = ()
-
-    @property
-    def largest_kind_size(self) -> int:
-        """The highest number of terms of any one kind."""
-        return max(len(kind) for kind in self)
-
-    @property
-    def matches_nothing(self) -> bool:
-        """Whether no patient can match, because there are no usable terms, or because a date does not exist."""
-        return self.largest_kind_size == 0 or None in self.birth_dates
+    terms: tuple[Term, ...] = ()
+    titles: tuple[str, ...] = ()
+    """Spellings of the titles in the text."""
+    ignored: int = 0
+    """Number of terms that are not considered, because the text has more than `MAX_TERMS`."""
+    short_forms: Groups = NO_SHORT_FORMS
+    """Short forms of the names."""
 
 
-def parse_search(text: str, region: str | None = None) -> list[ParsedQuery]:
-    """Return the alternative interpretations of a search text. The list is empty if the text is blank.
-
-    The terms may be in any order. If a token looks like an id, the first interpretation takes it as an id and the
-    second does not. Callers use the first interpretation that matches any patient. `region` is the region, such as
-    `ZA`, of phone numbers without a country code. Without a `region`, a phone number matches only as it was typed.
-    """
+def parse_search(text: str, locality: Locality) -> ParsedQuery | None:
+    """Return the terms of a search text, which may be in any order, or None if the text is blank."""
     text = normalize_characters(text)
-    tokens = text.split()
-    identifiers = tuple(dict.fromkeys(token for token in tokens if _IDENTIFIER_PATTERN.fullmatch(token)))
-    rest = " ".join(token for token in tokens if token not in identifiers)
-    readings = [_parse_terms(rest, region)._replace(identifiers=identifiers)] if identifiers else []
-    return [*readings, _parse_terms(text, region)] if tokens else []
+    if not text.strip():
+        return None
+    emails, rest = _extract(_EMAIL_PATTERN, text.replace("mailto:", " "))
+    rest = _VAN_DER_PATTERN.sub("van der ", _LABEL_PATTERN.sub(" ", rest))
+    rest = _BABY_OF_PATTERN.sub(" babyof ", rest)
+    births, rest = extract_birth_dates(rest)
+    words, titles, numbers = [], [], []
+    for token in _tokens(rest):
+        if isinstance(token, list):
+            numbers += token
+        elif token.lower().strip(".") in _TITLE_SPELLINGS:
+            titles.append(token.strip("."))
+        else:
+            words += _word_terms(token)
+    terms = [
+        *words,
+        *(term for birth in births for term in _birth_terms(birth, locality)),
+        *(_number_term(number, locality.phone_region) for number in numbers),
+        *(Term(email=email.rstrip("."), identifiers=_identifiers(email.rstrip("."))) for email in emails),
+    ]
+    if not terms:
+        terms, titles = [term for title in titles for term in _word_terms(title)], []
+    unique = list(dict.fromkeys(terms))
+    kept = sorted(unique, key=lambda term: -term.information)[:MAX_TERMS]
+    return ParsedQuery(
+        tuple(term for term in unique if term in kept),
+        tuple(spelling for title in titles for spelling in _TITLE_SPELLINGS[title.lower()]),
+        len(unique) - len(kept),
+        locality.short_forms,
+    )
 
 
 def parse_words(text: str) -> list[str]:
@@ -87,37 +146,71 @@ def parse_words(text: str) -> list[str]:
     return [word for token in tokens for word in _split_words(token)] or [""] * bool(tokens)
 
 
-def _parse_terms(text: str, region: str | None) -> ParsedQuery:
-    emails, text = _extract(_EMAIL_PATTERN, text.replace("mailto:", " "))
-    birth_dates: list[date | None] = []
-    for pattern in _DATE_PATTERNS:
-        birth_dates += [_parse_date(match) for match in pattern.finditer(text)]
-        text = pattern.sub(" ", text)
-    numbers, text = _extract(_NUMBER_PATTERN, text)
-    return ParsedQuery(
-        words=tuple(word for token in text.split() for word in _split_words(token)),
-        birth_dates=tuple(dict.fromkeys(birth_dates)),
-        numbers=tuple(_parse_number(number, region) for number in dict.fromkeys(numbers)),
-        emails=tuple(dict.fromkeys(email.rstrip(".") for email in emails)),
+def _tokens(text: str) -> Iterator[str | list[str]]:
+    """Yield the blank-separated tokens of a text, and the numbers, which may contain blanks, as lists."""
+    end = 0
+    for match in _NUMBER_PATTERN.finditer(text):
+        yield from text[end : match.start()].split()
+        yield _split_numbers(match.group())
+        end = match.end()
+    yield from text[end:].split()
+
+
+def _split_numbers(text: str) -> list[str]:
+    """Return the numbers in a text of digits, blanks and punctuation, such as two mobile numbers or a code and a year.
+
+    A number ends where it is complete, and before a new one that begins with 0 or +.
+    """
+    numbers: list[str] = []
+    for part in re.split(r"[ ]+|(?<=\d{7})/(?=\d{7})", text):
+        digits = ascii_digits(part)
+        last = ascii_digits(numbers[-1]) if numbers else ""
+        begins_number = part.startswith(("+", "(0", "0")) and len(last) >= _complete_length(last)
+        is_mobile = (bool(numbers) and numbers[-1].startswith(("+", "0", "(", "27"))) or len(last) == 2  # noqa: PLR2004
+        if last and is_mobile and not begins_number and len(last) + len(digits) <= _complete_length(last) + 1:
+            numbers[-1] += f" {part}"
+        elif digits:
+            numbers.append(part)
+    return numbers
+
+
+def _complete_length(digits: str) -> int:
+    """Return the number of digits of a complete mobile number that begins with these digits."""
+    return 13 if digits.startswith("00") else 10 if digits.startswith("0") else 11
+
+
+def _birth_terms(birth: BirthDate, locality: Locality) -> list[Term]:
+    if not birth.words:
+        return [Term(birth=birth)]
+    month, year = birth.words
+    return [Term(word=month, birth=birth._replace(words=())), _number_term(year, locality.phone_region)]
+
+
+def _number_term(text: str, region: str) -> Term:
+    digits = ascii_digits(text)
+    birth = read_compact_date(digits) or BirthDate()
+    if len(digits) == 4 and is_birth_year(int(digits)):  # noqa: PLR2004  # digits of a year
+        birth = BirthDate(period=year_period(int(digits)))
+    return Term(
+        birth=birth, digits=digits, prefixes=tuple(number_prefixes(text, region)), identifiers=_identifiers(text)
     )
+
+
+def _word_terms(token: str) -> list[Term]:
+    words = _split_words(token)
+    stripped = token.strip("\"'()[]{}<>,;:.!?#*/\\")
+    identifiers = _identifiers(stripped)
+    return [Term(word=word, gender=_GENDERS.get(word.lower(), ""), identifiers=identifiers) for word in words]
+
+
+def _identifiers(text: str) -> tuple[str, ...]:
+    text = text if is_identifier(text) else text.lstrip("._~:@-")
+    return tuple(dict.fromkeys((text, text.lower(), text.upper()))) if is_identifier(text) else ()
 
 
 def _extract(pattern: re.Pattern[str], text: str) -> tuple[list[str], str]:
     """Return all matches of the pattern, and the text with the matches replaced by spaces."""
     return [match.group().strip() for match in pattern.finditer(text)], pattern.sub(" ", text)
-
-
-def _parse_number(text: str, region: str | None) -> NumberTerm:
-    if region is None:
-        return NumberTerm(text, (ascii_digits(text),))
-    return NumberTerm(text, tuple(number_prefixes(text, region)))
-
-
-def _parse_date(match: re.Match[str]) -> date | None:
-    try:
-        return date(int(match["year"]), int(match["month"]), int(match["day"]))
-    except ValueError:
-        return None
 
 
 def _split_words(token: str) -> list[str]:

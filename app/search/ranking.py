@@ -1,187 +1,216 @@
-"""SQL conditions for a parsed search, and the segments of its result list, best match first."""
+"""SQL of a search: the patients that agree with all terms, in segments, best match first, and the score."""
 
-from collections.abc import Iterator, Sequence
-from functools import lru_cache, reduce
-from itertools import chain, repeat
-from operator import add
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import chain, islice, repeat
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Date, Integer, and_, bindparam, case, func, literal_column, not_, or_
+from sqlalchemy import ColumnElement, Integer, and_, bindparam, case, func, literal_column, not_, or_, select
 from sqlalchemy.dialects.postgresql import TSQUERY
 
-from app.db.base import FOLDED_TEXT, ID_TEXT
+from app.db.base import ID_TEXT
 from app.listing.keyset import Segment, starts_with
 from app.listing.listing import MAX_CACHED_STATEMENTS
-from app.models import Patient
-from app.search.parser import ParsedQuery
-from app.search.vocabulary import CLOSE_MATCHES, DISTANT_MATCHES, ExpandedWord, MatchKind
+from app.search.conditions import (
+    INDEXED_PLACE_COLUMNS,
+    MATCH_COLUMNS,
+    MAX_NUMBER_PREFIXES,
+    PATIENT_COLUMNS,
+    TERM_COLUMNS,
+    Context,
+    Reach,
+    address_words,
+    alternatives,
+    bound_values,
+    hospital_words,
+    is_place,
+    matches_words,
+    points,
+    terms_relation,
+)
+from app.search.terms import SearchTerm
+from app.search.weights import WEIGHTS
+from app.vocabulary.expansion import CLOSE_MATCHES
 
-_PATIENT_COLUMNS = Patient.__table__.c
-_SEARCH_VECTOR = _PATIENT_COLUMNS.patient_search
-MAX_NUMBER_PREFIXES = 12
-"""Maximum number of digit prefixes per phone number. No country's numbering plan leads to more than ten."""
 MAX_LENGTH_DIFFERENCE = 999
-"""Maximum difference in the number of letters that the rank takes into account.
+"""Maximum difference in the number of letters that the order takes into account.
 
-In the rank, one step between match kinds counts as at least 1,000 letters. A name with a better match kind therefore
-comes first, whatever its length.
+It is less than a point of the score, which counts as 1,000 letters.
 """
+_AGREEMENT_VALUES = (
+    "match_close",
+    "gender",
+    "is_context",
+    "ids",
+    "days",
+    "first_day",
+    "prefixes",
+    "ending",
+    "digits",
+    "email",
+)
+"""The values of a term with which a patient can agree exactly or closely."""
 
 
-class QueryShape(NamedTuple):
-    """The part of a parsed search that determines its SQL: the number of terms of each kind, without their values."""
+class AgreementShape(NamedTuple):
+    """The part of a search that determines the SQL for the patients that agree with all terms."""
 
-    short_words: tuple[bool, ...] = ()
-    """Whether each name word is short (`ExpandedWord.is_short`), in the order of the words."""
-    birth_dates: int = 0
-    emails: int = 0
-    identifiers: int = 0
-    numbers: int = 0
+    has_long_names: bool
+    """Whether there are words that can only be names, and have more than two letters."""
+    has_short_names: bool
+    others: tuple[tuple[str, ...], ...]
+    """For each of the other terms: which of `_AGREEMENT_VALUES` it has."""
+    is_one_word: bool
+    """Whether the search text is one word that can only be a name."""
+    has_titles: bool
+    restricted: bool
+    """Whether the principal is restricted to certain hospitals."""
+
+    def is_driven(self, index: int) -> bool:
+        """Return whether an index finds few patients with another term than that at `index`.
+
+        Conditions without an index can then be checked for each of these patients.
+        """
+        return self.has_long_names or any(
+            {"days", "email", "prefixes"} & set(values) for other, values in enumerate(self.others) if other != index
+        )
 
 
-def bind_query(parsed: ParsedQuery, expanded_words: Sequence[ExpandedWord]) -> tuple[QueryShape, dict[str, Any]]:
-    """Return the shape of a parsed search, and the values of the bind parameters in its statements."""
+def bind_agreement(
+    terms: Sequence[SearchTerm], titles: Sequence[str], *, restricted: bool
+) -> tuple[AgreementShape, dict[str, Any]]:
+    """Return the shape of a search, and the values of the bind parameters in its statements."""
+    names = [term for term in terms if term.is_name]
+    shaped = sorted(
+        (tuple(value for value in _AGREEMENT_VALUES if term.values.get(value)), place)
+        for place, term in enumerate(terms)
+        if not term.is_name
+    )
     parameters: dict[str, Any] = {}
-    for index, word in enumerate(expanded_words):
-        parameters |= {f"word_{index}_{match_kind:d}": query for match_kind, query in word.queries.items()}
-    for reach, match_kinds in _REACH_KINDS.items():
-        for prefix_only in (False, True):
-            queries = [f"({word.any_of(match_kinds)})" for word in expanded_words if word.is_short is prefix_only]
-            parameters[f"all_{reach}_{prefix_only:d}"] = " & ".join(queries)
-    parameters["letters"] = sum(word.letter_count for word in expanded_words)
-    for kind in ("birth_dates", "emails", "identifiers"):
-        parameters |= {f"{kind}_{place}": value for place, value in enumerate(getattr(parsed, kind))}
-    for index, number in enumerate(parsed.numbers):
-        parameters[f"number_{index}"] = number.text
+    for index, (_, place) in enumerate(shaped):
+        values = terms[place].values
+        parameters |= {f"{name}_{index}": values.get(name) for name in TERM_COLUMNS}
+        prefixes = chain(values.get("prefixes") or (), repeat(values.get("digits")))
         # padded to the same number of prefixes, so that searches for different numbers share one statement
-        prefixes = chain(number.digit_prefixes, repeat(number.text))
-        parameters |= {
-            f"digits_{index}_{prefix_index}": value
-            for prefix_index, value in zip(range(MAX_NUMBER_PREFIXES), prefixes, strict=False)
-        }
-    shape = QueryShape(
-        tuple(word.is_short for word in expanded_words),
-        len(parsed.birth_dates),
-        len(parsed.emails),
-        len(parsed.identifiers),
-        len(parsed.numbers),
+        parameters |= {f"prefix_{index}_{n}": prefix for n, prefix in enumerate(islice(prefixes, MAX_NUMBER_PREFIXES))}
+    for is_short in (False, True):
+        some = [term for term in names if term.is_short is is_short]
+        for column in ("match_exact", "match_close"):
+            parameters[f"all_{column}_{is_short:d}"] = " & ".join(f"({term.values[column]})" for term in some)
+    if len(names) == 1:
+        parameters |= {f"only_{column}": names[0].values.get(column, "") for column in MATCH_COLUMNS.values()}
+    parameters["letters"] = sum(len(term.word) for term in names)
+    parameters["titles"] = " | ".join(f"'{title}'" for title in titles)
+    parameters["terms"] = [{"place": place, **term.values} for place, term in enumerate(terms)]
+    shape = AgreementShape(
+        any(not term.is_short for term in names),
+        any(term.is_short for term in names),
+        tuple(values for values, _ in shaped),
+        len(names) == len(terms) == 1,
+        bool(titles),
+        restricted,
     )
     return shape, parameters
 
 
-_REACH_KINDS: dict[str, Sequence[MatchKind]] = {
-    "same": CLOSE_MATCHES[:1],
-    "near": CLOSE_MATCHES[1:],
-    "far": (*CLOSE_MATCHES[1:], *DISTANT_MATCHES),
-}
-"""Match kinds by reach. A reach says how much a word in a name may differ from the typed word.
-
-`near` and `far` do not list EXACT, because PREFIX covers it: a word begins with itself.
-"""
+def _query(name: str) -> ColumnElement[str]:
+    return bindparam(name, type_=TSQUERY)
 
 
-def _matches(parameter_name: str) -> ColumnElement[bool]:
-    return _SEARCH_VECTOR.bool_op("@@")(bindparam(parameter_name, type_=TSQUERY))
-
-
-def _all_words_conditions(shape: QueryShape, reach: str) -> list[ColumnElement[bool]]:
-    """Return the conditions that every typed word matches a word in the patient's names within the reach.
+def agreement_conditions(shape: AgreementShape, reach: Reach) -> list[ColumnElement[bool]]:
+    """Return the conditions that a patient agrees with all terms within the reach `EXACT` or `CLOSE`.
 
     If the search also has longer words, the condition for short words is written so that PostgreSQL does not use an
     index for it, because half of all patients may match a short word.
     """
+    name = "match_exact" if reach is Reach.EXACT else "match_close"
     conditions = []
-    if not all(shape.short_words):
-        conditions.append(_matches(f"all_{reach}_0"))
-    if any(shape.short_words):
-        prefix_only_match = _matches(f"all_{reach}_1")
-        conditions.append(prefix_only_match.is_(literal_column("true")) if conditions else prefix_only_match)
+    if shape.has_long_names:
+        conditions.append(matches_words(_query(f"all_{name}_0")))
+    if shape.has_short_names:
+        short_words_match = matches_words(_query(f"all_{name}_1"))
+        conditions.append(short_words_match.is_(literal_column("true")) if conditions else short_words_match)
+    for index, present in enumerate(shape.others):
+        conditions.append(_agrees_with_other(shape, index, present, reach, name))
     return conditions
 
 
-def _non_name_conditions(shape: QueryShape) -> Iterator[ColumnElement[bool]]:
-    """Yield the conditions for the terms that are not names: dates of birth, e-mail addresses, ids, phone numbers."""
-    for index in range(shape.birth_dates):
-        yield _PATIENT_COLUMNS.patient_date_of_birth == bindparam(f"birth_dates_{index}", type_=Date)
-    for index in range(shape.emails):
-        email_prefix = func.fold(bindparam(f"emails_{index}", type_=FOLDED_TEXT), type_=FOLDED_TEXT)
-        yield starts_with(_PATIENT_COLUMNS.patient_email_address_folded, email_prefix)
-    for index in range(shape.identifiers):
-        yield _PATIENT_COLUMNS.unique_id == bindparam(f"identifiers_{index}", type_=ID_TEXT)
-    for index in range(shape.numbers):
-        number_prefixes = [
-            bindparam(f"digits_{index}_{prefix_index}", type_=ID_TEXT) for prefix_index in range(MAX_NUMBER_PREFIXES)
-        ]
-        mobile = _PATIENT_COLUMNS.patient_mobile_digits
-        yield or_(
-            *(starts_with(mobile, number_prefix) for number_prefix in number_prefixes),
-            _PATIENT_COLUMNS.unique_id == bindparam(f"number_{index}", type_=ID_TEXT),
-        )
-
-
-def match_conditions(shape: QueryShape, reach: str) -> list[ColumnElement[bool]]:
-    """Return the conditions for all patients that match the search within the reach `same`, `near` or `far`."""
-    words = _all_words_conditions(shape, reach) if shape.short_words else []
-    return [*words, *_non_name_conditions(shape)]
-
-
-def _best_match_kind(word_index: int) -> ColumnElement[int]:
-    """Return the SQL expression for the best match kind between the typed word and the words in a patient's names.
-
-    The patient must match the word. The last kind is therefore not tested: its query is by far the longest.
-    """
-    *tested_kinds, last_kind = MatchKind
-    tiers = [
-        (_matches(f"word_{word_index}_{match_kind:d}"), literal_column(f"{match_kind:d}", Integer))
-        for match_kind in tested_kinds
+def _agrees_with_other(
+    shape: AgreementShape, index: int, present: Sequence[str], reach: Reach, match_column: str
+) -> ColumnElement[bool]:
+    """Return the condition that a patient agrees with a term that is not only a name."""
+    values = bound_values(index)
+    ways: list[ColumnElement[bool]] = []
+    if "match_close" in present:
+        ways.append(matches_words(values(match_column)))
+    if "is_context" in present and not shape.is_driven(index):
+        ways += [is_place(name, values("word")) for name in INDEXED_PLACE_COLUMNS]
+    if "prefixes" in present:
+        mobile = PATIENT_COLUMNS.patient_mobile_digits
+        prefixes = (bindparam(f"prefix_{index}_{number}", type_=ID_TEXT) for number in range(MAX_NUMBER_PREFIXES))
+        ways += [starts_with(mobile, prefix) for prefix in prefixes]
+    if shape.is_driven(index):
+        present = [*present, "word"] if "is_context" in present else present
+    else:
+        present = [name for name in present if name != "digits"]
+    ways += [
+        each.condition
+        for each in alternatives(values, _context(shape))
+        if each.value in present and each.value != "prefixes" and each.reach <= reach
     ]
-    return case(*tiers, else_=literal_column(f"{last_kind:d}", Integer))
+    return or_(literal_column("false"), *ways)
 
 
-def _length_difference() -> ColumnElement[int]:
+def _context(shape: AgreementShape) -> Context:
+    return (("address", address_words()), ("hospital", hospital_words(restricted=shape.restricted)))
+
+
+def score(shape: AgreementShape) -> ColumnElement[int]:
+    """Return the SQL expression for the score of a patient that agrees with all terms, in thousandths of a point."""
+    terms = terms_relation()
+    total = func.sum(points(lambda name: terms.c[name], _context(shape)), type_=Integer)
+    return select(total).select_from(terms).correlate_except(terms).scalar_subquery() - length_difference()
+
+
+def title_points() -> ColumnElement[int]:
+    """Return the SQL expression for the points that a patient's title adds to the score, in thousandths."""
+    added = literal_column(str(1000 * WEIGHTS["title"]), Integer)
+    return case((matches_words(_query("titles")), added), else_=literal_column("0"))
+
+
+def length_difference() -> ColumnElement[int]:
     """Return the SQL expression for the difference in length between the patient's names and the typed words.
 
     The difference is a number of letters, and at most `MAX_LENGTH_DIFFERENCE`.
     """
     lengths = [
         func.coalesce(func.char_length(name), 0)
-        for name in (_PATIENT_COLUMNS.patient_last_name, _PATIENT_COLUMNS.patient_first_name)
+        for name in (PATIENT_COLUMNS.patient_last_name, PATIENT_COLUMNS.patient_first_name)
     ]
     difference = func.abs(lengths[0] + lengths[1] - bindparam("letters", type_=Integer), type_=Integer)
     return func.least(difference, literal_column(str(MAX_LENGTH_DIFFERENCE)), type_=Integer)
 
 
 @lru_cache(MAX_CACHED_STATEMENTS)
-def ranked_segments(shape: QueryShape) -> tuple[list[Segment], list[Segment]]:
-    """Return the segments for close matches and the segments for distant matches, each list ordered by relevance.
+def agreement_segments(shape: AgreementShape) -> list[Segment]:
+    """Return the segments of the patients that agree with all terms, ordered by relevance.
 
-    A patient is in only one segment. If one word was typed, there is a segment for each match kind, and the patients in
-    a segment are ordered by `unique_id`. If several words were typed, the patients that have all words as typed come
-    first, ordered by the difference in length (see `_length_difference`). All other patients follow, ordered by rank.
-    The rank is the sum of the match kinds of the typed words, in thousands, plus the difference in length.
+    A patient is in only one segment. If only one word was typed, there is a segment for each match kind, and the
+    patients in a segment are ordered by `unique_id`. Otherwise, the patients that have everything as typed come first,
+    ordered by their titles and the difference in length (see `length_difference`). All others follow, ordered by the
+    score.
     """
-    non_name_conditions = list(_non_name_conditions(shape))
-    if not shape.short_words:
-        return [Segment(0, non_name_conditions)], []
-    if len(shape.short_words) == 1:
-        tiers = [_matches(f"word_0_{match_cost:d}") for match_cost in MatchKind]
-        segments = [
-            Segment(
-                number,
-                (tier, *(not_(better_tier) for better_tier in tiers[:number]), *non_name_conditions),
-                is_materialized=number > 0,
-            )
+    exact, close = (agreement_conditions(shape, reach) for reach in (Reach.EXACT, Reach.CLOSE))
+    if shape.is_one_word and not shape.has_titles:
+        tiers = [matches_words(_query(f"only_{MATCH_COLUMNS[match_kind]}")) for match_kind in CLOSE_MATCHES]
+        return [
+            Segment(number, (tier, *(not_(better) for better in tiers[:number])), is_materialized=number > 0)
             for number, tier in enumerate(tiers)
         ]
-        return segments[: len(CLOSE_MATCHES)], segments[len(CLOSE_MATCHES) :]
-    exact, close, distant = (_all_words_conditions(shape, reach) for reach in _REACH_KINDS)
-    difference = _length_difference()
-    likeness = reduce(add, (_best_match_kind(word_index) for word_index in range(len(shape.short_words))))
-    rank = likeness * literal_column("1000") + difference
-    remaining = Segment(2, (*distant, not_(and_(*close)), *non_name_conditions), rank)
-    if all(shape.short_words):  # if all words are short, every close match is exact, and there are too many to sort
-        return [Segment(0, (*exact, *non_name_conditions))], [remaining]
+    if not (shape.has_long_names or shape.others):
+        return [Segment(0, exact)]  # every close match of initials is exact, and there are too many to sort
+    titles = title_points() if shape.has_titles else literal_column("0", Integer)
     return [
-        Segment(0, (*exact, *non_name_conditions), difference),
-        Segment(1, (*close, not_(and_(*exact)), *non_name_conditions), rank),
-    ], [remaining]
+        Segment(0, exact, length_difference() - titles),
+        Segment(1, (*close, not_(and_(*exact))), -(score(shape) + titles)),
+    ]

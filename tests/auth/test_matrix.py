@@ -64,6 +64,7 @@ RESOURCE_RULES |= {
     "list_patient_access": Rule("GET", "/patients/patients/one/access/", "audit:read"),
     "list_audit_entries": Rule("GET", "/audit/", "audit:read"),
     "metrics": Rule("GET", "/metrics", "metrics:read"),
+    "follow_changes": Rule("GET", "/changes/", "changes:read"),
     "get_current_principal": Rule("GET", "/me/", ANY_SCOPE),
 }
 PUBLIC_RULES = {
@@ -87,6 +88,7 @@ SCOPES = (
     "directory:write",
     "profiles:read",
     "profiles:write",
+    "changes:read",
     "audit:read",
     "metrics:read",
     "admin",

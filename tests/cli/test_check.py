@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from tests.auth.issuer import DISCOVERY_PATH, JWKS_PATH, Issuer, run_issuer
+from tests.conftest import free_port
 from tests.processes import run_cli
 
 PASSWORD = "hunter2"  # noqa: S105  # a password that must appear nowhere
@@ -79,22 +80,45 @@ def test_free_space_is_checked(data_dir: str, status: str, expected: str, tmp_pa
 
 
 async def test_the_schema_is_compared_with_this_version(database_url: str, connection: asyncpg.Connection) -> None:
-    """An outdated schema, and a database without one, fail and name the command; a newer schema is accepted."""
+    """An outdated or incomplete schema, none, and another project's fail with a remedy; a newer schema is accepted."""
     newest = await connection.fetchval("SELECT version_num FROM alembic_version")
     for statement, exit_status, expected in (
+        ("DROP TABLE api_keys", 1, f"Tables that revision {newest} has are missing (api_keys): restore the database"),
         ("UPDATE alembic_version SET version_num = '29991231_07'", 0, "Revision 29991231_07 is of a newer version"),
         (
             "UPDATE alembic_version SET version_num = '20261125_01'",
             1,
-            f"Revision 20261125_01 is outdated; this version needs {newest}: run `patients-api migrate`.",
+            f"Revision 20261125_01 of the schema is outdated; this version needs {newest}: run `patients-api migrate`,",
         ),
-        ("DROP TABLE alembic_version", 1, "The database was never migrated: run `patients-api migrate`."),
+        (
+            "UPDATE alembic_version SET version_num = '1975ea83b712'",  # an id that Alembic generates
+            1,
+            "Revision 1975ea83b712 in the table alembic_version is not of this service, so another application",
+        ),
+        ("DROP TABLE alembic_version", 1, "The database was never migrated: run `patients-api migrate`,"),
     ):
         await connection.execute(statement)
         status, checks = await asyncio.to_thread(check, DATABASE_URL=database_url)
         assert status == exit_status
         assert checks["schema"][0] == ("failed" if exit_status else "ok")
         assert checks["schema"][1].startswith(expected)
+
+
+async def test_a_read_only_database_is_reported(database_url: str, connection: asyncpg.Connection) -> None:
+    """A database on which no change can be stored, such as a standby, fails, and commands that write name the cause."""
+    name = urlsplit(database_url).path[1:]
+    await connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    status, checks = await asyncio.to_thread(check, DATABASE_URL=database_url)
+    assert (status, checks["database"][0], checks["schema"][0]) == (1, "failed", "ok")
+    assert checks["database"][1].startswith(
+        "The database is read-only: it is a standby, or default_transaction_read_only"
+    )
+    arguments = ("keys", "create", "--name", "a", "--scope", "admin")
+    result = await asyncio.to_thread(run_cli, *arguments, DATABASE_URL=database_url)
+    assert (result.returncode, result.stderr) == (1, f"{checks['database'][1]}\n")
+    await connection.execute("UPDATE alembic_version SET version_num = '20261130_04'")
+    result = await asyncio.to_thread(run_cli, "migrate", DATABASE_URL=database_url)
+    assert (result.returncode, result.stderr) == (1, f"{checks['database'][1]}\n")
 
 
 async def test_rights_that_a_role_lacks_are_named(database_url: str, connection: asyncpg.Connection) -> None:
@@ -168,3 +192,14 @@ def test_a_provider_that_cannot_be_used_is_reported(path: str, response: Any, ex
     assert checks["identity provider"][0] == "failed"
     assert issuer.url in checks["identity provider"][1]
     assert expected in checks["identity provider"][1]
+
+
+def test_a_provider_that_does_not_run_is_reported(tmp_path: Path) -> None:
+    """The reason is in words, without the number of the system's error."""
+    status, checks = check(
+        PATIENTS_DATA_DIR=str(tmp_path),
+        PATIENTS_OIDC_ISSUER=f"http://127.0.0.1:{free_port()}",
+        PATIENTS_OIDC_AUDIENCE="patients-api",
+    )
+    assert status == 1
+    assert "cannot be fetched (All connection attempts failed)" in checks["identity provider"][1]

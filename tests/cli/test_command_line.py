@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import subprocess
+import sys
 
 import asyncpg
 import pytest
@@ -40,6 +41,24 @@ def test_an_unknown_command_names_the_nearest(command: str, suggestion: str) -> 
     assert f"there is no command {command}; {suggestion}" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("serve", "--prot", "80"), "there is no option --prot; did you mean --port?"),
+        (("serve", "--workrs=2"), "there is no option --workrs; did you mean --workers?"),
+        (("keys", "list", "--jsn"), "there is no option --jsn; did you mean --json?"),
+        (("keys", "list", "-v"), "there is no option -v; `patients-api keys list --help` lists all options"),
+        (("audit",), "the following arguments are required: {prune}"),
+    ],
+    ids=" ".join,
+)
+def test_an_unknown_option_names_the_nearest(arguments: tuple[str, ...], expected: str) -> None:
+    """A mistyped option is exit status 2 and names the nearest option of the command; a missing argument is named."""
+    result = run_cli(*arguments)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert expected in result.stderr.splitlines()[-1]
+
+
 KEYS_CREATE = ("keys", "create", "--name", "a", "--scope", "admin")
 
 
@@ -53,6 +72,7 @@ KEYS_CREATE = ("keys", "create", "--name", "a", "--scope", "admin")
         (("serve", "--host", "300.1.1.1"), "--host: must be an IP address of this machine, such as 127.0.0.1"),
         (("serve", "--host", ""), "--host: must be an IP address of this machine, such as 127.0.0.1"),
         ((*KEYS_CREATE, "--expires", "tomorrow"), "--expires: must be a date as YYYY-MM-DD, such as 2030-12-31"),
+        ((*KEYS_CREATE, "--expires", "2020-01-01"), "--expires: must not be in the past, or the key would never work"),
         ((*KEYS_CREATE, "--expires", "2030-02-30"), "--expires: must be a date as YYYY-MM-DD, such as 2030-12-31"),
     ],
     ids=" ".join,
@@ -77,6 +97,38 @@ def test_hosts_that_cannot_be_listened_on_are_named(host: str, expected: str) ->
     assert result.returncode == 1
     assert result.stderr.startswith(expected)
     assert "port" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "environment", "expected"),
+    [
+        ("KeyError('Nandi Dube')", {}, "This is a defect of patients-api: KeyError in app/cli/__init__.py:"),
+        ("OSError(28, 'No space left on device')", {}, "The command failed: No space left on device."),
+        ("KeyError('Nandi Dube')", {"PYTHONDEVMODE": "1"}, "Traceback (most recent call last):"),
+    ],
+    ids=["defect", "system", "development"],
+)
+def test_no_command_prints_a_traceback(error: str, environment: dict[str, str], expected: str) -> None:
+    """An unexpected error is one line without its message, which may quote data, except in Python's dev mode."""
+    code = f"""
+import sys, app.cli, app.cli.openapi
+def run(arguments): raise {error}
+app.cli.openapi.run = run
+sys.exit(app.cli.main())
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", code, "openapi"],
+        env={**os.environ, **environment},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (process.returncode, process.stdout) == (1, "")
+    assert process.stderr.startswith(expected)
+    if not environment:
+        assert process.stderr.count("\n") == 1
+        assert "Nandi" not in process.stderr
 
 
 async def test_a_key_is_restricted_only_to_hospitals_that_exist(

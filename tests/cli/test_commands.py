@@ -59,7 +59,8 @@ def test_help_imports_none_of_the_code() -> None:
 def test_commands_import_only_what_they_use(arguments: tuple[str, ...], database_url: str) -> None:
     """A command does not import libraries of the server, of migrations or of telemetry."""
     modules = imported_modules(RUN_COMMAND, *arguments, DATABASE_URL=database_url)
-    assert not modules.intersection(UNUSED_MODULES)
+    used = {"cryptography"} if arguments == ("export",) else set()  # for the cursor of the change feed
+    assert not modules.intersection(UNUSED_MODULES) - used
 
 
 def test_a_server_imports_only_what_it_uses() -> None:

@@ -36,6 +36,7 @@ def error_bytes(sqlstate: str, text: str) -> bytes:
 PASSWORD_ERROR = error_bytes("28P01", 'password authentication failed for user "someone"')
 TLS_REQUIRED_ERROR = error_bytes("28000", 'no pg_hba.conf entry for host "10.0.0.1", user "someone", no encryption')
 NO_ENTRY_ERROR = error_bytes("28000", 'no pg_hba.conf entry for host "10.0.0.1", user "someone", SSL encryption')
+ROLE_LIMIT_ERROR = error_bytes("53300", 'too many connections for role "someone"')
 STARTING_ERROR = error_bytes("57P03", "the database system is starting up")
 OLD_SERVER_GREETING = (
     message_bytes(b"R", struct.pack("!i", 0))
@@ -82,15 +83,33 @@ def assert_one_line(result: object, *expected: str) -> None:
 @pytest.mark.parametrize(
     ("reply", "options", "reason"),
     [
-        (PASSWORD_ERROR, "", r"the password is wrong or missing, or the role does not exist. Correct DATABASE_URL"),
+        (
+            PASSWORD_ERROR,
+            "",
+            r"the password is wrong, missing or expired, or the role does not exist. Correct DATABASE_URL",
+        ),
         (TLS_REQUIRED_ERROR, "?sslmode=disable", "the server requires TLS. Set sslmode=verify-full"),
         (NO_ENTRY_ERROR, "?sslmode=disable", "pg_hba.conf on the server does not allow this connection. Add a line"),
         (b"", "?sslmode=require", "the server does not support TLS, which sslmode in DATABASE_URL requires. Turn on"),
+        (b"", "?sslmode=verify-full&sslrootcert=/nope/root.crt", "the file /nope/root.crt does not exist or cannot be"),
+        (b"", "?sslmode=require&sslcert=/nope/a.crt&sslkey=/nope/a.key", "read. Correct sslcert in DATABASE_URL."),
+        (ROLE_LIMIT_ERROR, "", 'no more connections (too many connections for role "someone"). Raise this limit'),
         (STARTING_ERROR, "", "the server is starting, recovering or shutting down. Try again"),
         (OLD_SERVER_GREETING, "", "this is PostgreSQL 15.3, and version 17 or newer is needed. Upgrade the server"),
         (b"", "", "there was no response in time. Check that the server runs"),
     ],
-    ids=["password", "tls-required", "no-entry", "tls-unsupported", "starting", "old", "silent"],
+    ids=[
+        "password",
+        "tls-required",
+        "no-entry",
+        "tls-unsupported",
+        "no-root-certificate",
+        "no-client-certificate",
+        "role-limit",
+        "starting",
+        "old",
+        "silent",
+    ],
 )
 def test_what_a_server_refuses_is_explained(reply: bytes, options: str, reason: str) -> None:
     """Each refusal of a server is one line that names host, port, database, role, reason and remedy."""
@@ -98,6 +117,24 @@ def test_what_a_server_refuses_is_explained(reply: bytes, options: str, reason: 
         url = f"postgresql://someone:{PASSWORD}@127.0.0.1:{port}/clinic{options}"
         target = f"The database cannot be reached (database clinic on 127.0.0.1 port {port}, role someone): "
         assert_one_line(run_cli("migrate", DATABASE_URL=url), target, reason)
+
+
+@pytest.mark.parametrize("options", ["", "?sslmode=disable"])
+def test_a_server_that_is_not_postgresql_is_suspected(options: str) -> None:
+    """A web server at the port is not said to lack TLS, which the URL does not require."""
+
+    class WebServer(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.rfile.read(8)
+            self.wfile.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), WebServer) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        url = f"postgresql://someone:{PASSWORD}@127.0.0.1:{server.server_address[1]}/clinic{options}"
+        assert_one_line(
+            run_cli("migrate", DATABASE_URL=url), "what listens there may not be PostgreSQL. Correct the host"
+        )
+        server.shutdown()
 
 
 @pytest.mark.parametrize(
@@ -112,6 +149,11 @@ def test_what_a_server_refuses_is_explained(reply: bytes, options: str, reason: 
             "host name is unknown",
         ),
         ("127.0.0.1:1/clinic?sslmode=on", "clinic on", "`sslmode` parameter must be one of: disable"),
+        (
+            "127.0.0.1:1/clinic?sslmode=verify-full",
+            "clinic on",
+            "not exist or cannot be accessed. Set sslrootcert",
+        ),
         ("127.0.0.1:1/clinic?options", "clinic on", "DATABASE_URL is not a valid URL."),
     ],
 )
@@ -215,3 +257,14 @@ async def test_failed_migrations_are_explained(database_url: str, connection: as
         assert_one_line(result, "A migration failed: permission denied for", "the role that owns the database")
     finally:
         await connection.execute(f"DROP OWNED BY {name}_stranger; DROP ROLE {name}_stranger")
+
+
+async def test_schemas_that_cannot_be_used_are_explained(database_url: str, connection: asyncpg.Connection) -> None:
+    """Neither a missing table nor the database of another project that uses Alembic is taken for a newer version's."""
+    await connection.execute("DROP TABLE api_keys")
+    result = await asyncio.to_thread(run_cli, "keys", "list", DATABASE_URL=database_url)
+    assert_one_line(result, 'is not that of its revision (relation "api_keys" does not exist): `patients-api check`')
+    await connection.execute("UPDATE alembic_version SET version_num = '1975ea83b712'")
+    for arguments in (("keys", "list"), ("migrate",), ("serve", "--port", str(free_port()))):
+        result = await asyncio.to_thread(run_cli, *arguments, DATABASE_URL=database_url)
+        assert_one_line(result, "Revision 1975ea83b712 in the table alembic_version is not of this service")

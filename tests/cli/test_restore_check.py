@@ -69,9 +69,20 @@ async def test_only_a_complete_and_unaltered_dump_passes(
     assert "The journal does not match the records, or is inconsistent." in result.stdout
 
 
-async def test_a_dump_of_another_service_is_refused(database_url: str, tmp_path: Path) -> None:
-    """A dump without our tables fails with a message that says so."""
-    await dump(database_url_for(database_url, "postgres"), tmp_path / "other.dump")
-    result = await asyncio.to_thread(run_cli, "restore-check", str(tmp_path / "other.dump"))
-    assert result.returncode == 1
-    assert result.stderr == "The dump is not of this service: it has no table alembic_version.\n"
+async def test_a_dump_of_another_service_is_refused(
+    database_url: str, connection: asyncpg.Connection, tmp_path: Path
+) -> None:
+    """A dump without tables of ours, of another project that uses Alembic, or of some tables only, is refused."""
+    await dump(database_url_for(database_url, "postgres"), tmp_path / "empty.dump")
+    await connection.execute("DROP TABLE api_keys")
+    await dump(database_url, tmp_path / "partial.dump")
+    await connection.execute("UPDATE alembic_version SET version_num = '1975ea83b712'")
+    await dump(database_url, tmp_path / "other.dump")
+    for name, expected in (
+        ("empty", "The dump is not of this service: it has no table alembic_version.\n"),
+        ("other", "The dump is not of this service: its table alembic_version has 1975ea83b712.\n"),
+        ("partial", "The dump is not of a whole database: it lacks the tables api_keys. "),
+    ):
+        result = await asyncio.to_thread(run_cli, "restore-check", str(tmp_path / f"{name}.dump"))
+        assert result.returncode == 1
+        assert result.stderr.startswith(expected)

@@ -305,7 +305,7 @@ def test_cluster_of_another_major_version_is_refused(tmp_path: Path) -> None:
 def test_unusable_directory_is_refused(tmp_path: Path) -> None:
     """A path that cannot be a directory raises an error that names it and suggests an alternative."""
     (tmp_path / "file").touch()
-    with pytest.raises(EmbeddedPostgresError, match=r"cannot use .*/file/data.* DATABASE_URL"):
+    with pytest.raises(EmbeddedPostgresError, match=r"cannot use .*/file/data: Not a directory\. .* DATABASE_URL"):
         EmbeddedPostgres(tmp_path / "file" / "data").__enter__()
 
 

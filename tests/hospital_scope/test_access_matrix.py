@@ -77,6 +77,7 @@ COLLECTION_ROUTES = {
     "list_profiles",
     "create_profile",
     "list_audit_entries",
+    "follow_changes",
 }
 ROUTES_WITHOUT_RECORDS = {"metrics", "get_current_principal"}
 """Routes that reveal no record."""

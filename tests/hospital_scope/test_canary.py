@@ -139,6 +139,7 @@ def marked_requests() -> Iterator[tuple[str, str, dict[str, Any]]]:
         yield "POST", PATIENTS, {"json": body, "headers": key}
     yield "POST", f"{PATIENTS}{PATIENT_ID}/restore/", {"json": {"version": 1}, "headers": key}
     yield "GET", f"/{MARKER_TEXT}/{MARKER_TEXT}", {"params": {UNKNOWN_KEY: MARKER_TEXT}}
+    yield "GET", "/changes/", {"params": {"after": MARKER_TEXT, "resource": MARKER_TEXT}}
     yield "PURGE", f"{PATIENTS}{PATIENT_ID}/", {}
     yield (
         "GET",

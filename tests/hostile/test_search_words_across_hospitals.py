@@ -8,8 +8,10 @@ import httpx
 import pytest
 
 from app.db.database import Database
-from app.search.stale_words import delete_stale_words
-from app.search.vocabulary import MAX_CANDIDATES, MAX_RANKED_CANDIDATES
+from app.search.weights import FEW_MATCHES
+from app.statements.hospital_scope import MAX_ID_LOOKUPS
+from app.vocabulary.expansion import MAX_CANDIDATES, MAX_RANKED_CANDIDATES
+from app.vocabulary.stale_words import delete_stale_words
 from tests.hospital_scope.conftest import ScopedClients, patient_body, scoped_clients
 from tests.journal.conftest import Command, command
 from tests.processes import count_deadlocks, wait_until_blocked
@@ -147,7 +149,7 @@ async def test_words_of_other_hospitals_change_no_result(
         "INSERT INTO patient_hospitals SELECT unique_id, 'hosA' FROM patients WHERE unique_id ~ '^p[0-9]'"
     )
     before = [await search_ids(scoped_clients.a, text) for text in ("qwandelx", "wande", "qwnadelx")]
-    assert [len(ids) for ids in before] == [MAX_CANDIDATES] * 3
+    assert [len(ids) for ids in before] == [MAX_CANDIDATES, FEW_MATCHES, FEW_MATCHES]
     for name in ("Qwandela", "Qwandel", "Wande", "Qwandelxy"):
         assert (await scoped_clients.free.post(PATIENTS, json=patient_body(name, "hosB"))).status_code == 201
     assert [await search_ids(scoped_clients.a, text) for text in ("qwandelx", "wande", "qwnadelx")] == before
@@ -260,3 +262,46 @@ async def test_erasure_blocks_no_writer(
         assert not erasing.done()
     assert (await erasing).status == 0
     assert await count_words(connection, "name_words", ["b"]) == 0
+
+
+@pytest.mark.parametrize("visible_patients", [1, MAX_ID_LOOKUPS + 1])
+async def test_hidden_patients_change_no_search_for_any_detail(
+    scoped_clients: ScopedClients, connection: asyncpg.Connection, visible_patients: int
+) -> None:
+    """Hidden patients with the same details change neither results, order and counts nor the headers of a search."""
+    await connection.execute(
+        "INSERT INTO patients (unique_id, patient_last_name, patient_first_name, patient_town, patient_mobile_number) "
+        "SELECT 'v' || n, 'Dlamini', 'Sipho', 'Paarl', '08' || (10000000 + n) FROM generate_series(1, $1) n",
+        visible_patients,
+    )
+    await connection.execute(
+        "INSERT INTO patient_hospitals SELECT unique_id, 'hosA' FROM patients WHERE unique_id ~ '^v[0-9]'"
+    )
+    texts = (
+        *("sipho dlamini", "sipho qwertz", "dlamini paarl", "dlamini soweto", "sipho hosb", "hidden-0", "1990-05-17"),
+        *(
+            "dlamini 17/05/1990",
+            "0821234567",
+            "sipho 4567",
+            "hidden@example.org",
+            "sipho 1990",
+            "dlamini Grace Sithole",
+        ),
+    )
+
+    async def responses() -> list[tuple[bytes, str, str, str]]:
+        found = [
+            await scoped_clients.a.post(SEARCH, json={"search": text, "limit": 20, "count": "exact"}) for text in texts
+        ]
+        names = ("X-Total-Count", "Search-Agreement", "Search-Set-Aside")
+        return [(response.content, *(response.headers[name] for name in names)) for response in found]  # type: ignore[misc]
+
+    before = await responses()
+    hidden = patient_body("Dlamini", "hosB", patient_first_name="Sipho", patient_town="Soweto")
+    profile = {"unique_id": "prof-x", "email": "hidden@example.org", "first_name": "Grace", "last_name": "Sithole"}
+    for number in range(3):
+        body = {**hidden, "unique_id": f"hidden-0{number}", "patient_profile": profile}
+        details = {"patient_date_of_birth": "1990-05-17", "patient_mobile_number": "0821234567"}
+        response = await scoped_clients.free.post(PATIENTS, json={**body, **details})
+        assert response.status_code == 201, response.text
+    assert await responses() == before

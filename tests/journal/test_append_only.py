@@ -173,6 +173,9 @@ async def test_serving_role_has_exactly_the_rights_it_needs(serving_url: str) ->
     # the server sets the time of an entry
     own = ["action", "actor", "record", "request_id", "resource", "unique_id", "version"]
     assert {right: list(names) for right, names in columns} == {"INSERT": own}
+    assert rights.pop("changes") == rights.pop("hospital_changes") == {"SELECT", "INSERT", "DELETE"}
+    assert rights.pop("changes_pending") == {"SELECT", "DELETE"}
+    assert rights.pop("webhooks") == {"SELECT"}
     assert rights.pop("name_words") == rights.pop("hospital_words") == {"SELECT", "INSERT"}
     assert {table: given for table, given in rights.items() if given != everything} == {}
     assert len(rights) == 7

@@ -42,7 +42,13 @@ async def database_text(connection: asyncpg.Connection) -> str:
     """Return everything in the database as lowercase text."""
     tables = await dump_tables(connection)
     assert tables.keys() >= {"patients", "profiles", "journal", "idempotency_keys"}
-    return str(tables).lower()
+    # the change that reports the erasure has the id, so that clients can erase their copies
+    changes = await connection.fetch(
+        "SELECT row(c)::text FROM changes c WHERE action <> 'erased'"
+        " UNION ALL SELECT row(p)::text FROM changes_pending p WHERE erased_id IS NULL"
+        " UNION ALL SELECT row(h)::text FROM hospital_changes h"
+    )
+    return f"{tables} {changes}".lower()
 
 
 async def remaining_markers(connection: asyncpg.Connection) -> list[str]:

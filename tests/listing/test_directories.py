@@ -73,6 +73,7 @@ FOUND: dict[str, dict[str, str]] = {
         "email__startswith=zoe@": "b",
         "first_name=zoe": "b",
         "last_name=aero": "b",
+        "first_name__startswith=PRI": "a",
         "last_name__startswith=na": "a",
         "ordering=last_name": "bac",
         "ordering=-email": "bac",

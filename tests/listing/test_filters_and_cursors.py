@@ -77,7 +77,7 @@ INVALID_PARAMETERS = {
     "date_created__gte": "yesterday",
     "last_updated__lt": "2020-13-01",
     "ordering": "patient_town",
-    "search": "a b c d e f g h i",
+    "search": "a" * 201,
     "patient_last_name__gte": "a",
     "patient_title": "Dr.",
     "version": "1",

@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 
 from app.api.list_source import STREAM_BATCH_SIZE
-from app.api.streaming import PREFETCH_BATCHES
+from app.listing.read_ahead import PREFETCH_BATCHES
 from app.observability.metrics import CONNECTIONS_IN_USE
 from tests.listing.support import LIST_PATHS, PATIENTS, insert_records
 from tests.support import eventually

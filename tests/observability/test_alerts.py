@@ -9,6 +9,7 @@ import httpx
 import pytest
 import yaml
 
+from app.observability.metrics import WEBHOOK_LAG_SECONDS, WEBHOOK_STOPPED
 from tests.observability.support import (
     RULES_FILE,
     Metrics,
@@ -51,6 +52,8 @@ FAILURE_SERIES: dict[str, dict[str, str]] = {
         STATEMENT_BUCKET_METRIC, f'{INSTANCE_LABELS},operation="COMMIT",table=""', "0.25"
     ),
     "PatientsApiAnswersBreakOff": {f"http_responses_incomplete_total{{{REQUEST_LABELS}}}": "0+60x60"},
+    "PatientsApiWebhookBehind": {f'webhook_lag_seconds{{{INSTANCE_LABELS},webhook="hook_1"}}': "0+60x60"},
+    "PatientsApiWebhookStopped": {f'webhook_stopped{{{INSTANCE_LABELS},webhook="hook_1"}}': "0x40 1x20"},
     "PatientsApiRefused": {f'http_requests_total{{{REQUEST_LABELS},status="401"}}': "0+120x60"},
 }
 """The series of a failure, by the alert that it triggers."""
@@ -64,6 +67,8 @@ def rules() -> list[dict[str, Any]]:
 async def test_rules_use_existing_metrics_and_labels(client: httpx.AsyncClient, rules: list[dict[str, Any]]) -> None:
     """Each name in an expression is a metric, a label of one, or one of Prometheus itself."""
     await client.get("/hospitals/hospitals/")
+    for gauge in (WEBHOOK_LAG_SECONDS, WEBHOOK_STOPPED):
+        gauge.labels("hook_1").set(0)
     metrics = Metrics((await client.get("/metrics")).text)
     asked = set()
     for rule in rules:

@@ -11,6 +11,12 @@ import httpx
 import pytest
 import yaml
 
+from app.observability.metrics import (
+    WEBHOOK_ATTEMPTS,
+    WEBHOOK_LAG_CHANGES,
+    WEBHOOK_LAG_SECONDS,
+    WEBHOOK_STOPPED,
+)
 from tests.observability.support import (
     PROMETHEUS_SERIES,
     Metrics,
@@ -79,6 +85,9 @@ async def test_panels_use_existing_metrics_labels_and_values(
     """Names are metrics or their labels, also in legends; exact values of labels occur; each metric has a panel."""
     created = await client.post("/patients/patients/", json={"patient_last_name": "Zulu"})
     await client.delete(created.headers["Location"])  # in a transaction, which writes to the audit by itself
+    for gauge in (WEBHOOK_LAG_CHANGES, WEBHOOK_LAG_SECONDS, WEBHOOK_STOPPED):
+        gauge.labels("hook_1").set(0)
+    WEBHOOK_ATTEMPTS.labels("hook_1", "delivered").inc()
     await client.get("/metrics")
     metrics = Metrics((await client.get("/metrics")).text)
     samples = [(name, set(pairs)) for name, pairs in metrics.samples]
@@ -95,7 +104,11 @@ async def test_panels_use_existing_metrics_labels_and_values(
                 assert not values or any(name == selector.metric and values <= labels for name, labels in samples), (
                     f"{panel['title']}: {selector}"
                 )
-    own = {name for name in series_names(metrics) if name.startswith(("http_", "database_", "patients_api_"))}
+    own = {
+        name
+        for name in series_names(metrics)
+        if name.startswith(("http_", "database_", "changes_", "webhook_", "patients_api_"))
+    }
     without_panel = own - asked
     assert without_panel == {"http_request_duration_seconds_sum", "http_request_duration_seconds_count"}
 

@@ -84,10 +84,8 @@ async def import_sample(
 
 async def stored_patients(connection: Connection) -> list[dict[str, Any]]:
     """Return the fields that have values of all patients, and the names of their hospitals and doctors."""
-    export = Export(connection, RESOURCES["patients"], ListQuery())
-    documents = [
-        json.loads(record.document) for records in [batch async for batch in export.batches()] for record in records
-    ]
+    export = Export([connection], RESOURCES["patients"], ListQuery())
+    documents = [json.loads(document) async for page in export.batches() for document in page.documents()]
     for document in documents:
         document["patient_hospital"] = sorted(one["hospital_name"] for one in document["patient_hospital"])
         document["patient_doctor"] = [one["doctor_first_name"] for one in document["patient_doctor"]]

@@ -25,11 +25,13 @@ from tests.search.conftest import PATIENTS, SEARCH, CreatePatients, SearchIds
 async def test_names_match_in_any_order_in_parts_and_with_typing_errors(
     create_patients: CreatePatients, search_ids: SearchIds, text: str
 ) -> None:
-    """Names match in any order, in parts, without blanks and with typing errors, and every word has to match."""
+    """Names match in any order, in parts, without blanks and with typing errors; others with a part of them follow."""
     await create_patients(
         johan="Johan van der Merwe", petrus="Petrus van der Walt", botha="Johan Botha", zulu="Zama Zulu"
     )
-    assert await search_ids(text) == ["johan"]
+    found = await search_ids(text)
+    assert found[0] == "johan"
+    assert "zulu" not in found
 
 
 @pytest.mark.parametrize(
@@ -65,14 +67,14 @@ async def test_names_match_without_accents_hyphens_and_apostrophes(
     "text", ["Jonson", "Johsnon", "Jhonson", "Johnsonn", "ohnson", "Johnson-", "johnzon", "jihnsin"]
 )
 async def test_up_to_two_typing_errors_match(create_patients: CreatePatients, search_ids: SearchIds, text: str) -> None:
-    """A letter missing, added, replaced or swapped still matches, and two such errors match if no name is closer."""
+    """A letter missing, added, replaced or swapped still matches, and so do two such errors."""
     await create_patients(one="Amy Johnson", other="Amy Botha")
     found = await search_ids(text)
     assert found == ["one"]
 
 
 async def test_best_match_comes_first(create_patients: CreatePatients, search_ids: SearchIds) -> None:
-    """Exact matches come first, then prefixes, then one error; for several words, the closest in length comes first."""
+    """Exact matches come first, then one error, then prefixes; for several words, the closest in length comes first."""
     await create_patients(
         a_error="Maria Smyth",
         b_begins="Maria Smithers",
@@ -80,23 +82,21 @@ async def test_best_match_comes_first(create_patients: CreatePatients, search_id
         d_same="Maria Smith",
         e_both="Mario Smyth",
         f_far="Marina Smyt",
-        g_none="Marie Botha",
+        g_part="Marie Botha",
+        h_none="Jan Botha",
     )
     found = await search_ids("maria smith")
-    assert found[:5] == ["d_same", "c_longer", "b_begins", "a_error", "e_both"]
-    assert "g_none" not in found
-    assert (await search_ids("smith"))[:3] == ["c_longer", "d_same", "b_begins"]
+    assert found == ["d_same", "c_longer", "a_error", "b_begins", "e_both", "f_far", "g_part"]
+    assert (await search_ids("smith"))[:4] == ["c_longer", "d_same", "a_error", "e_both"]
 
 
-async def test_distant_matches_count_only_without_close_matches(
-    create_patients: CreatePatients, search_ids: SearchIds
-) -> None:
-    """Two errors and the middle of words match only if no name matches exactly, as a prefix, or with one error."""
+async def test_distant_matches_follow_close_ones(create_patients: CreatePatients, search_ids: SearchIds) -> None:
+    """Two errors and the middle of words match after one error and the beginning of words."""
     await create_patients(two_errors="Ann Peterlin")
     assert await search_ids("ann peterzen") == await search_ids("eterl") == ["two_errors"]
     await create_patients(one_error="Ann Petersen", begins="Eterlino Roe")
-    assert await search_ids("ann peterzen") == ["one_error"]
-    assert await search_ids("eterl") == ["begins"]
+    assert await search_ids("ann peterzen") == ["one_error", "two_errors"]
+    assert await search_ids("eterl") == ["begins", "two_errors"]
 
 
 @pytest.mark.parametrize(
@@ -123,9 +123,9 @@ async def test_mobile_numbers_match_in_any_spelling(
 ) -> None:
     """A mobile number matches in any spelling of either side, and by its beginning."""
     one = {"patient_last_name": "Dube", "patient_first_name": "Thabo", "patient_mobile_number": written}
-    other = {"patient_last_name": "Dube", "patient_first_name": "Thabo", "patient_mobile_number": "083 123 4567"}
-    await create_patients({"unique_id": "one", **one}, {"unique_id": "other", **other})
-    assert await search_ids(text) == ["one"]
+    other = {"patient_last_name": "Dube", "patient_first_name": "Thabo", "patient_mobile_number": "071 765 4321"}
+    await create_patients({"unique_id": "a_other", **other}, {"unique_id": "one", **one})
+    assert (await search_ids(text))[0] == "one"
 
 
 @pytest.mark.parametrize(
@@ -149,9 +149,10 @@ async def test_dates_of_birth_match_iso_and_day_first(
     await create_patients(
         {"unique_id": "one", "patient_last_name": "Smith", "patient_date_of_birth": "1980-02-01"},
         {"unique_id": "month_first", "patient_last_name": "Smith", "patient_date_of_birth": "1980-01-02"},
-        {"unique_id": "unknown", "patient_last_name": "Smith"},
+        {"unique_id": "a_unknown", "patient_last_name": "Smith"},
     )
-    assert await search_ids(text) == ["one"]
+    found = await search_ids(text)
+    assert found == (["one", "month_first", "a_unknown"] if "sm" in text.lower() else ["one"])
 
 
 @pytest.mark.parametrize(
@@ -183,7 +184,7 @@ async def test_email_addresses_and_ids_match(create_patients: CreatePatients, se
     await create_patients(
         one, {"unique_id": "other", "patient_last_name": "Dube", "patient_email_address": "y@example.com"}
     )
-    assert await search_ids(text) == [name]
+    assert (await search_ids(text))[0] == name
 
 
 @pytest.mark.parametrize(
@@ -194,18 +195,11 @@ async def test_email_addresses_and_ids_match(create_patients: CreatePatients, se
         "😀",
         "1980-02-30",
         "31/04/1980",
-        "dube 1980-13-01",
-        "dube sipho",
-        "dube %",
         "@",
         "'",
         "\\",
         "xyzzyx",
-        "dube 😀😀",
         "' OR 1=1 --",
-        "dube:* | a",
-        "\u202edube\u202c x",
-        "dube\0 x",
     ],
 )
 async def test_text_that_matches_nobody_finds_nobody(
@@ -213,8 +207,33 @@ async def test_text_that_matches_nobody_finds_nobody(
 ) -> None:
     """Text that no patient has finds nobody, and is neither a pattern nor a query language."""
     await create_patients(one="Thabo Dube", two="Zanele Botha")
-    expected = ["one"] if text == "dube %" or text.startswith("dube 😀") else []
-    assert await search_ids(text) == expected
+    assert await search_ids(text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "agreement", "set_aside"),
+    [
+        ("dube %", "full", 0),
+        ("dube 😀😀", "full", 0),
+        ("dube 1980-13-01", "weak", 1),
+        ("dube sipho", "weak", 1),
+        ("thabo dube sipho", "partial", 1),
+        ("\u202edube\u202c x", "partial", 1),
+        ("dube\0 x", "partial", 1),
+        ("dube:* | a", "partial", 1),
+        ("xyzzyx", "none", 1),
+        ("%", "none", 0),
+    ],
+)
+async def test_a_search_says_how_well_the_best_patient_agrees(
+    create_patients: CreatePatients, client: httpx.AsyncClient, text: str, agreement: str, set_aside: int
+) -> None:
+    """Words, dates and numbers that no patient has are set aside, and headers say how many, but not which."""
+    await create_patients(one="Thabo Dube", two="Zanele Botha")
+    response = await client.post(SEARCH, json={"search": text})
+    assert [record["unique_id"] for record in response.json()] == ([] if agreement == "none" else ["one"])
+    assert response.headers["Search-Agreement"] == agreement
+    assert response.headers["Search-Set-Aside"] == str(set_aside)
 
 
 @pytest.mark.parametrize(
@@ -235,15 +254,11 @@ async def test_hostile_texts_find_nobody_without_error(
     "text",
     [
         "a" * 201,
-        "a" * 10_000,
-        "a " * 100,
-        "a b c d e f g h i",
-        " ".join(f"{day}.1.2000" for day in range(1, 10)),
-        "a1 b1 c1 d1 e1 f1 g1 h1 i1",
+        "a " * 101,
     ],
 )
-async def test_search_text_over_200_characters_or_8_words_is_422(client: httpx.AsyncClient, text: str) -> None:
-    """More than 200 characters or 8 words are a 422 that names the parameter and does not repeat the text."""
+async def test_search_text_over_200_characters_is_422(client: httpx.AsyncClient, text: str) -> None:
+    """More than 200 characters are a 422 that names the parameter and does not repeat the text."""
     for place, response in {
         "body": await client.post(SEARCH, json={"search": text}),
         "query": await client.get(PATIENTS, params={"search": text}),
@@ -269,7 +284,7 @@ async def test_two_first_names_match_joined_or_apart(
     await create_patients(
         {"unique_id": "one", "patient_first_name": "Anne Marie", "patient_last_name": "Botha"}, two="Ann Roe"
     )
-    assert await search_ids(text) == ["one"]
+    assert (await search_ids(text))[0] == "one"
 
 
 @pytest.mark.parametrize("text", ["", "   ", "\t\n", "\u200b", "\u3000"])
@@ -285,8 +300,8 @@ async def test_initials_match_singly_and_joined(
 ) -> None:
     """Initials match one by one and all together."""
     one = {"patient_first_name": "Johan", "patient_initials": "JP", "patient_last_name": "Swanepoel"}
-    await create_patients({"unique_id": "one", **one}, {"unique_id": "two", **one, "patient_initials": "JR"})
-    assert await search_ids(text) == ["one"]
+    await create_patients({"unique_id": "a_two", **one, "patient_initials": "JR"}, {"unique_id": "one", **one})
+    assert await search_ids(text) == ["one", "a_two"]
 
 
 @pytest.mark.parametrize("text", ["aeaeaea", "muller" + "ß" * 190, "ss" * 100, "ä" * 150, "ä" * 66])
@@ -299,7 +314,8 @@ async def test_words_longer_than_postgresql_compares_are_searched(
 
 
 @pytest.mark.parametrize(
-    "text", ["ää j", "smith", "smyht maria", "m s", "ma", "nkosi-dlamini", "maria sith", "mrn-7 x"]
+    "text",
+    ["ää j", "smith", "smyht maria", "m s", "ma", "nkosi-dlamini", "maria sith", "mrn-7 x", "jan smith 1.1.1980"],
 )
 @pytest.mark.parametrize("ordering", [None, "-patient_last_name", "date_created"])
 async def test_search_pages_add_up_to_the_whole_result(
@@ -323,11 +339,11 @@ async def test_search_pages_add_up_to_the_whole_result(
 
 
 @pytest.mark.parametrize("ordering", [None, "patient_last_name"])
-async def test_close_matches_added_later_hide_no_distant_match(
+async def test_patients_added_later_hide_no_patient_of_later_pages(
     create_patients: CreatePatients, client: httpx.AsyncClient, ordering: str | None
 ) -> None:
-    """The first page decides whether a search finds distant matches, so that later close matches hide none of them."""
-    names = ("Kroisenbergh", "Kruisenbargk", "Kruisxnberga", "Kruizenburge")
+    """The first page decides which patients follow that do not agree with everything, whoever is added meanwhile."""
+    names = ("Kluisenbelge", "Kruisenbelpe", "Fruisenbergo", "Kruimenbergt")
     await create_patients(**{f"p{number}": f"Ann {name}" for number, name in enumerate(names)})
     query = {"search": "kruisenberge", "limit": 1, **({} if ordering is None else {"ordering": ordering})}
     response = await client.post(SEARCH, json=query)

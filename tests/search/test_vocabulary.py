@@ -6,7 +6,7 @@ import asyncpg
 import httpx
 import pytest
 
-from app.search.vocabulary import MAX_CANDIDATES
+from app.vocabulary.expansion import MAX_CANDIDATES
 from tests.hospital_scope.conftest import ScopedClients, patient_body, scoped_clients
 from tests.journal.conftest import Command, command, serving_url
 from tests.search.conftest import PATIENTS, SEARCH, CreatePatients

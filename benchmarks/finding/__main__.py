@@ -1,4 +1,7 @@
-"""Measure how patients are found: `python -m benchmarks.search speed` or `quality` (see benchmarks/README.md)."""
+"""Measure how patients are found: `python -m benchmarks.finding speed`, `quality` or `desk`.
+
+See benchmarks/README.md.
+"""
 
 import argparse
 import sys
@@ -6,9 +9,9 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import command
-from benchmarks.search import quality, speed
+from benchmarks.finding import desk, quality, speed
 
-COMMANDS = {"speed": speed.run, "quality": quality.run}
+COMMANDS = {"speed": speed.run, "quality": quality.run, "desk": desk.run}
 
 
 def main() -> int:
@@ -18,7 +21,7 @@ def main() -> int:
 
 
 def _parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.search", description=__doc__.partition(":")[0] + ".")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.finding", description=__doc__.partition(":")[0] + ".")
     commands = parser.add_subparsers(dest="command", required=True)
     speed_parser = commands.add_parser("speed", help="how long responses take, in registers of several sizes")
     speed_parser.add_argument("--sizes", type=int, nargs="+", metavar="N", default=[10_000, 100_000, 1_000_000])
@@ -34,6 +37,13 @@ def _parse_arguments() -> argparse.Namespace:
     quality_parser.add_argument("--json", type=Path, metavar="FILE", help="write the shares to this file")
     quality_parser.add_argument(
         "--misses", type=Path, metavar="FILE", help="write the missed queries to this file as JSON lines"
+    )
+    desk_parser = commands.add_parser("desk", help="whether patients are found as staff describe them")
+    desk_parser.add_argument("--patients", type=int, metavar="N", default=100_000, help="in the register (100,000)")
+    desk_parser.add_argument("--queries", type=int, metavar="N", default=100, help="per kind (100)")
+    desk_parser.add_argument("--kinds", nargs="+", metavar="KIND", help="beginnings of the kinds' names")
+    desk_parser.add_argument(
+        "--misses", type=Path, metavar="FILE", help="write the descriptions that are not met to this file as JSON lines"
     )
     return parser.parse_args()
 

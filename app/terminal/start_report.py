@@ -5,20 +5,22 @@ import sys
 
 import structlog
 
-from app.cli import DISTRIBUTION
 from app.connection_errors import describe_database
 from app.settings import Settings
 
 log = structlog.get_logger()
 
 
-def report_start(url: str, settings: Settings, *, is_embedded: bool, has_loaded_demo: bool | None) -> None:
+def report_start(
+    distribution: str, url: str, settings: Settings, *, is_embedded: bool, has_loaded_demo: bool | None
+) -> None:
     """Report what is served at `url`: as some lines on a terminal, otherwise as one log event.
 
-    `settings` has the database URL, also of an embedded database. `has_loaded_demo` is whether demo data were inserted,
-    or None if they were not asked for. The first line is always printed to stderr, for the person who waits for it.
+    `distribution` is the name under which this package is installed, by which its version is found. `settings` has the
+    database URL, also of an embedded database. `has_loaded_demo` is whether demo data were inserted, or None if they
+    were not asked for. The first line is always printed to stderr, for the person who waits for it.
     """
-    version = importlib.metadata.version(DISTRIBUTION)
+    version = importlib.metadata.version(distribution)
     print(f"Patients API {version}: {url}/docs (press Ctrl-C to stop)", file=sys.stderr)
     database_url = settings.database_url.get_secret_value() if settings.database_url is not None else ""
     database = f"embedded, in {settings.data_dir.resolve()}" if is_embedded else describe_database(database_url)

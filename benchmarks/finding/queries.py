@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import date
 from random import Random
 
+from benchmarks.finding.typos import MAX_ERROR_FREE_LENGTH, add_errors, can_have_errors
 from benchmarks.folding import fold_text
 from benchmarks.register import Patient
-from benchmarks.search.typos import MAX_ERROR_FREE_LENGTH, add_errors, can_have_errors
 
 Query = Callable[[Patient, Random], str | None]
 """Returns a query, or None if the patient lacks the required values."""

@@ -1,6 +1,6 @@
 """Deletes unused words from the search vocabulary. A word is unused if no patient's name contains it any more.
 
-The words of an erased patient are deleted at once, all other words in the background (`app.search.stale_words`).
+The words of an erased patient are deleted at once, all other words in the background (`app.vocabulary.stale_words`).
 Database triggers add words (`app.models.name_word`), and an import adds its words at its end
 (`app.transfer.name_words`).
 """

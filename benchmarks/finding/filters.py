@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from random import Random
 
+from benchmarks.finding.queries import reformatted_mobile
 from benchmarks.register import RegisteredPatient
-from benchmarks.search.queries import reformatted_mobile
 
 FilterValues = Mapping[str, str | list[str]]
 Filter = Callable[[RegisteredPatient, Random], FilterValues | None]

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 from benchmarks import report
 from benchmarks.client import Client
 from benchmarks.command import print_progress
+from benchmarks.finding import queries
+from benchmarks.finding.deployments import running_deployments
+from benchmarks.finding.queries import Query
+from benchmarks.finding.requests import search_request
+from benchmarks.finding.rivals import Rivals
 from benchmarks.register import Patient, generate_patients
-from benchmarks.search import queries
-from benchmarks.search.deployments import running_deployments
-from benchmarks.search.queries import Query
-from benchmarks.search.requests import search_request
-from benchmarks.search.rivals import Rivals
 
 VISIBLE_RESULTS = 5
 """The number of results that a user is expected to read."""

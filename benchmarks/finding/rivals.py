@@ -7,9 +7,9 @@ from typing import TypeVar
 from rapidfuzz.distance import DamerauLevenshtein
 from rapidfuzz.process import extract
 
+from benchmarks.finding.queries import national_number
+from benchmarks.finding.typos import edit_distance, folded_words
 from benchmarks.register import Patient
-from benchmarks.search.queries import national_number
-from benchmarks.search.typos import edit_distance, folded_words
 
 K = TypeVar("K", bound=Hashable)
 

@@ -10,10 +10,10 @@ from operator import itemgetter
 from benchmarks import report
 from benchmarks.client import Client
 from benchmarks.command import print_progress
+from benchmarks.finding.deployments import Deployment, running_deployments
+from benchmarks.finding.request_kinds import REQUEST_KINDS, RequestKind
+from benchmarks.finding.requests import Request
 from benchmarks.register import RegisteredPatient
-from benchmarks.search.deployments import Deployment, running_deployments
-from benchmarks.search.request_kinds import REQUEST_KINDS, RequestKind
-from benchmarks.search.requests import Request
 from benchmarks.sides import SideError
 
 WARM_UP_REQUESTS = 20

@@ -7,12 +7,12 @@ from itertools import islice
 from random import Random
 
 from benchmarks.client import Client
+from benchmarks.finding import queries
+from benchmarks.finding.deployments import Deployment
+from benchmarks.finding.filters import FILTER_COMBINATIONS, FILTERS, Filter
+from benchmarks.finding.queries import Query
+from benchmarks.finding.requests import PAGE_SIZE, Request, list_request, request_after_pages, search_request
 from benchmarks.register import RegisteredPatient
-from benchmarks.search import queries
-from benchmarks.search.deployments import Deployment
-from benchmarks.search.filters import FILTER_COMBINATIONS, FILTERS, Filter
-from benchmarks.search.queries import Query
-from benchmarks.search.requests import PAGE_SIZE, Request, list_request, request_after_pages, search_request
 from benchmarks.sides import SideError
 
 DEEP_PAGES = 1000

@@ -1,0 +1,1 @@
+"""The change feed: numbers changes, reads them, waits for new ones, and removes old ones."""

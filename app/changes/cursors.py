@@ -1,0 +1,48 @@
+"""Cursors of the feed: opaque tokens that say after which change to continue.
+
+Unlike the cursor of a list, a cursor of the feed belongs to no principal, so that it survives a new API key. It
+contains the hospital scope: the changes before the cursor say nothing about the patients of other hospitals, so a
+principal whose hospitals have changed needs a new copy.
+"""
+
+from app.changes.numbering import FeedPosition
+from app.changes.reading import ChangeFeed, FeedQuery
+from app.errors import FeedExpiredError, FieldError, ValidationFailedError
+from app.listing.cursors import Cursors, InvalidCursorError
+
+FEED_PATH = "/changes/"
+MAX_BATCHES_PER_COPY = 20
+"""Maximum number of batches of changes that are numbered before a copy begins, which takes about two seconds.
+
+What is not numbered by then is in the copy, and the feed lists it as well.
+"""
+_PURPOSE = [FEED_PATH.encode()]
+
+
+async def seal_position(cursors: Cursors, place: FeedPosition, hospitals: frozenset[str] | None) -> str:
+    """Return the cursor for a position, which principals with this hospital scope can use."""
+    scope = None if hospitals is None else sorted(hospitals)
+    return await cursors.encrypt([*place, scope], _PURPOSE)
+
+
+async def newest_cursor(feed: ChangeFeed, cursors: Cursors, hospitals: frozenset[str] | None) -> str:
+    """Return the cursor of the newest change, to be used with a copy of the records that is read after this call."""
+    state = await feed.numbering.refresh(max_batches=MAX_BATCHES_PER_COPY)
+    return await seal_position(cursors, state.newest, hospitals)
+
+
+async def open_position(cursors: Cursors, cursor: str, query: FeedQuery) -> FeedPosition:
+    """Return the position in a cursor.
+
+    Raises:
+        ValidationFailedError: the text is not a cursor of the feed.
+        FeedExpiredError: the cursor was made for another hospital scope.
+    """
+    try:
+        position, batch, scope = await cursors.decrypt(cursor, _PURPOSE)
+    except InvalidCursorError:
+        message = "Must be now, or a cursor from a Next-Cursor or Changes-Cursor header"
+        raise ValidationFailedError([FieldError(("query", "after"), message, "cursor")]) from None
+    if scope != (None if query.hospitals is None else sorted(query.hospitals)):
+        raise FeedExpiredError
+    return FeedPosition(position, batch)

@@ -1,0 +1,96 @@
+"""Numbering: gives positions to the changes that have been committed.
+
+A position that a change got before its commit would be passed by readers while the change is still invisible. Positions
+are therefore given afterwards, by whichever reader comes first, so that nothing waits for slow transactions.
+"""
+
+import time
+from typing import NamedTuple
+
+import asyncpg
+from sqlalchemy import Integer, bindparam, exists, func, select
+
+from app.db.connection import Connection
+from app.db.database import Database
+from app.errors import UnavailableError
+from app.models import changes, changes_pending
+
+NUMBERING_BATCH_SIZE = 5_000
+"""Maximum number of changes that one call of `number_changes` numbers, which takes about a tenth of a second."""
+MAX_BATCHES_PER_READ = 4
+"""Maximum number of batches that one reader numbers before it reads. Whoever reads next numbers the rest."""
+RETRY_AFTER_SECONDS = 1.0
+"""Seconds after a failure during which a process does not try again."""
+
+
+class FeedPosition(NamedTuple):
+    """A position in the feed, with the random number of the batch in which a change got it.
+
+    The number shows whether the change at the position is still the same one (see `app.models.change`).
+    """
+
+    position: int
+    batch: int
+
+
+class FeedState(NamedTuple):
+    """The state of the feed at the time of a statement."""
+
+    newest: FeedPosition
+    is_pending: bool
+    """Whether there are committed changes without a position."""
+    is_standby: bool
+    """Whether the server is a standby, which cannot number changes, and which may be behind its primary."""
+
+
+_NEWEST = select(changes.c.position, changes.c.batch).order_by(changes.c.position.desc()).limit(1).subquery()
+_SELECT_STATE = select(_NEWEST, exists().select_from(changes_pending), func.pg_is_in_recovery())
+_NUMBER_CHANGES = select(func.public.number_changes(bindparam("max_changes", type_=Integer)))
+
+
+async def read_state(connection: Connection) -> FeedState:
+    """Return the state of the feed."""
+    position, batch, *flags = (await connection.execute(_SELECT_STATE)).one()
+    return FeedState(FeedPosition(position, batch), *flags)
+
+
+class Numbering:
+    """Numbers pending changes, in batches that PostgreSQL completes within its timeouts."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._batch_size = NUMBERING_BATCH_SIZE
+        self._next_attempt_at = 0.0
+
+    async def refresh(self, max_batches: int = MAX_BATCHES_PER_READ) -> FeedState:
+        """Number up to `max_batches` batches of pending changes, and return the state of the feed after that.
+
+        A failure to number them is logged and not raised: what has a position can be read nevertheless.
+        """
+        async with self._database.read() as connection:
+            state = await read_state(connection)
+        if not state.is_pending or state.is_standby or time.monotonic() < self._next_attempt_at:
+            return state
+        for _ in range(max_batches):
+            if not await self._number_batch():
+                break
+        async with self._database.read() as connection:
+            return await read_state(connection)
+
+    async def _number_batch(self) -> bool:
+        """Number one batch, and return whether there may be more to number.
+
+        There is nothing to do if another reader is numbering changes.
+        """
+        size = self._batch_size
+        try:
+            numbered: int | None = (await self._database.write(_NUMBER_CHANGES, {"max_changes": size})).scalar_one()
+        except (asyncpg.PostgresError, UnavailableError) as error:
+            self._batch_size = max(1, size // 10)  # in case this batch took too long
+            self._next_attempt_at = time.monotonic() + RETRY_AFTER_SECONDS
+            import structlog  # noqa: PLC0415  # commands do without it
+
+            structlog.get_logger().warning("changes not numbered", error=type(error).__name__)
+            return False
+        self._batch_size = min(NUMBERING_BATCH_SIZE, 2 * size)
+        return numbered == size

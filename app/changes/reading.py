@@ -1,0 +1,290 @@
+"""Reading the feed: the changes after a position that concern a principal.
+
+A principal that is restricted to hospitals reads `hospital_changes`, so that neither what it gets nor how long that
+takes depends on the changes of other hospitals' patients.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import asyncpg
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    Integer,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    case,
+    false,
+    func,
+    literal_column,
+    select,
+    true,
+)
+
+from app.changes.numbering import FeedPosition, FeedState, Numbering
+from app.db.base import ID_TEXT
+from app.db.database import Database
+from app.errors import FeedExpiredError, UnavailableError
+from app.models import Patient, changes, hospital_changes, patient_doctors, patient_hospitals
+from app.models.change import ANY_HOSPITAL, MAX_AFFECTED_PATIENTS
+from app.statements.documents import as_contract_json
+from app.statements.hospital_scope import HOSPITALS_PARAMETER, patient_in_scope
+
+MAX_WIDE_CHANGES = 5
+"""Maximum number of changes of one page that affect so many patients that finding a principal's own takes long."""
+MAX_READS_PER_PAGE = 4
+"""Maximum number of times that a read goes on because what it found concerns none of the principal's patients."""
+PATIENTS = "patients"
+
+_AFTER, _UNTIL = bindparam("after", type_=BigInteger), bindparam("until", type_=BigInteger)
+_LIMIT, _RESOURCES = bindparam("limit", type_=Integer), bindparam("resources", type_=ARRAY(ID_TEXT))
+
+
+class FeedQuery(NamedTuple):
+    """What a principal gets from the feed."""
+
+    hospitals: frozenset[str] | None = None
+    """The hospitals that the principal is restricted to, or None if it is not restricted."""
+    resources: frozenset[str] | None = None
+    """The resources that the principal asks for, or None for all."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing in the feed can match: restricted principals get changes of patients only."""
+        return self.hospitals is not None and self.resources is not None and PATIENTS not in self.resources
+
+
+class Change(NamedTuple):
+    """A change as a principal may know it."""
+
+    place: FeedPosition
+    resource: str
+    unique_id: str | None
+    """The id of the changed record. None if the change affects several patients."""
+    version: int | None
+    action: str
+    time: str
+    source: tuple[str, str, int] | None = None
+    """The resource, the id and the version of the changed record that patients show, if they are affected by it."""
+    patients: Sequence[str] | None = None
+    """The ids of the affected patients. None if they are too many, and for changes of a record."""
+
+
+class FeedPage(NamedTuple):
+    """Consecutive changes, and the position after which the next page begins."""
+
+    changes: list[Change]
+    end: FeedPosition
+
+
+def _columns() -> list[ColumnElement[Any]]:
+    columns = changes.c
+    return [
+        *(columns[name] for name in ("position", "batch", "resource", "unique_id", "version", "source")),
+        as_contract_json(columns.time).label("time"),
+    ]
+
+
+_IN_RANGE = and_(changes.c.position > _AFTER, changes.c.position <= _UNTIL)
+
+
+@cache
+def _select_changes(*, by_resource: bool) -> Select[Any]:
+    """Return the statement that selects the first `:limit` changes after one position and until another."""
+    rows = select(*_columns(), changes.c.action, false().label("is_wide")).where(
+        _IN_RANGE, changes.c.unique_id.is_not(None)
+    )
+    if not by_resource:
+        return rows.order_by(changes.c.position).limit(_LIMIT)
+    requested = func.unnest(_RESOURCES).table_valued("resource", name="requested").render_derived()
+    of_resource = rows.where(changes.c.resource == requested.c.resource).order_by(changes.c.position).limit(_LIMIT)
+    found = of_resource.lateral("found")
+    return select(*found.c).select_from(requested.join(found, true())).order_by(found.c.position).limit(_LIMIT)
+
+
+@cache
+def _select_changes_in_scope() -> Select[Any]:
+    """Return the same statement for a principal that is restricted to `:hospitals`.
+
+    A change that takes a patient into or out of the hospital scope has the action `entered` or `left`.
+    """
+    row = hospital_changes.c
+    any_hospital: ColumnElement[str] = literal_column(f"'{ANY_HOSPITAL}'")
+    hospital_ids = func.array_append(HOSPITALS_PARAMETER, any_hospital)
+    own = func.unnest(hospital_ids).table_valued("hospital_id", name="own").render_derived()
+    of_hospital = (
+        select(
+            row.position,
+            row.before,
+            row.after,
+            (row.hospital_id == literal_column(f"'{ANY_HOSPITAL}'")).label("is_wide"),
+        )
+        .where(row.hospital_id == own.c.hospital_id, row.position > _AFTER, row.position <= _UNTIL)
+        .order_by(row.position)
+        .limit(_LIMIT)
+        .lateral("of_hospital")
+    )
+    was_own, is_own = func.bool_or(of_hospital.c.before), func.bool_or(of_hospital.c.after)
+    concerning = (
+        select(
+            of_hospital.c.position,
+            was_own.label("before"),
+            is_own.label("after"),
+            func.bool_or(of_hospital.c.is_wide).label("is_wide"),
+        )
+        .select_from(own.join(of_hospital, true()))
+        .group_by(of_hospital.c.position)
+        .order_by(of_hospital.c.position)
+        .limit(_LIMIT)
+        .subquery("concerning")
+    )
+    action = case(
+        (and_(concerning.c.before.is_(False), concerning.c.after), literal_column("'entered'")),
+        (and_(concerning.c.before, concerning.c.after.is_(False)), literal_column("'left'")),
+        else_=changes.c.action,
+    )
+    return (
+        select(*_columns(), action.label("action"), concerning.c.is_wide)
+        .join_from(concerning, changes, changes.c.position == concerning.c.position)
+        .order_by(concerning.c.position)
+    )
+
+
+_SELECT_BATCH = select(changes.c.batch).where(changes.c.position == _AFTER)
+_LINKS = patient_hospitals.alias()  # the hospital scope refers to the table itself
+_SHOWN_IN = {
+    "hospitals": (_LINKS.c.patient_id, _LINKS.c.hospital_id),
+    "doctors": (patient_doctors.c.patient_id, patient_doctors.c.doctor_id),
+    "profiles": (Patient.__table__.c.unique_id, Patient.__table__.c.profile_id),
+}
+"""The columns with the ids of the patients that show a record, and with the id of that record, by its resource."""
+
+
+@cache
+def _select_affected(source: str, *, restricted: bool) -> Select[Any]:
+    patient_id, record_id = _SHOWN_IN[source]
+    statement = select(patient_id).where(record_id == bindparam("id", type_=ID_TEXT))
+    if restricted:
+        statement = statement.where(patient_in_scope(patient_id))
+    return statement.limit(literal_column(str(MAX_AFFECTED_PATIENTS + 1)))
+
+
+@cache
+def _select_concerned() -> Select[Any]:
+    """Return the statement that selects the resources and hospitals that the changes between two positions concern."""
+    in_range = and_(hospital_changes.c.position > _AFTER, hospital_changes.c.position <= _UNTIL)
+    resources = select(changes.c.resource).where(_IN_RANGE).distinct().scalar_subquery()
+    hospitals = select(hospital_changes.c.hospital_id).where(in_range).distinct().scalar_subquery()
+    return select(func.array(resources), func.array(hospitals))
+
+
+class ChangeFeed:
+    """Reads the feed. Equal reads at the same time, such as those of many waiting clients, are one read."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.numbering = Numbering(database)
+        self._running: dict[Any, asyncio.Task[FeedPage]] = {}
+
+    async def page(
+        self, principal: str, query: FeedQuery, after: FeedPosition | None, limit: int, state: FeedState | None = None
+    ) -> FeedPage:
+        """Return up to `limit` changes after the position `after`, or the oldest ones that are kept if it is None.
+
+        The page is empty only if there are no more changes, or if looking for one takes long. `principal` is the name
+        of the principal that reads, whose expensive reads take turns. `state` is the state of the feed, if it is known.
+
+        Raises:
+            FeedExpiredError: the changes after that position are no longer known.
+        """
+        state = state or await self.numbering.refresh()
+        key = (query, after, limit, state)
+        task = self._running.get(key)
+        if task is None:
+            task = self._running[key] = asyncio.create_task(self._read_page(principal, *key))
+            task.add_done_callback(lambda _: self._running.pop(key))
+        return await asyncio.shield(task)  # a reader that is cancelled does not cancel the read of others
+
+    async def concerned(self, after: int, until: int) -> tuple[frozenset[str], frozenset[str]]:
+        """Return the resources and the hospitals that the changes after one position and until another concern."""
+        async with self._database.read() as connection:
+            row = (await connection.execute(_select_concerned(), {"after": after, "until": until})).one()
+        resources, hospitals = row
+        return frozenset(resources), frozenset(hospitals)
+
+    async def _read_page(
+        self, principal: str, query: FeedQuery, after: FeedPosition | None, limit: int, state: FeedState
+    ) -> FeedPage:
+        newest = state.newest
+        if after is not None and after.position > newest.position and state.is_standby:
+            return FeedPage([], after)  # the standby does not have this change yet
+        if after == newest:
+            return FeedPage([], after)
+        for _ in range(MAX_READS_PER_PAGE):
+            rows = await self._read_rows(query, after, limit, newest)
+            shown_rows = _before_many_wide_changes(rows)
+            is_last = len(rows) < limit and len(shown_rows) == len(rows)
+            after = newest if is_last else FeedPosition(shown_rows[-1].position, shown_rows[-1].batch)
+            found = [change for row in shown_rows async for change in self._to_change(principal, query, row)]
+            if found or is_last:
+                break
+        assert after is not None, "the first read has set it"  # noqa: S101
+        return FeedPage(found, after)
+
+    async def _read_rows(
+        self, query: FeedQuery, after: FeedPosition | None, limit: int, newest: FeedPosition
+    ) -> Sequence[Row[Any]]:
+        parameters: dict[str, Any] = {"until": newest.position, "limit": limit}
+        if query.resources is not None:
+            parameters["resources"] = sorted(query.resources)
+        if query.hospitals is not None:
+            statement = _select_changes_in_scope()
+            parameters["hospitals"] = sorted(query.hospitals)
+        else:
+            statement = _select_changes(by_resource=query.resources is not None)
+        async with self._database.read() as connection:
+            parameters["after"] = -1 if after is None else after.position
+            rows = [] if query.is_empty else (await connection.execute(statement, parameters)).all()
+            if after is not None:
+                # read last: if this change is still there, the ones that follow it were there, too
+                batch = (await connection.execute(_SELECT_BATCH, {"after": after.position})).scalar_one_or_none()
+                if batch != after.batch:
+                    raise FeedExpiredError
+        return rows
+
+    async def _to_change(self, principal: str, query: FeedQuery, row: Row[Any]) -> AsyncIterator[Change]:
+        """Yield the change of a row, unless it affects no patient that the principal may see."""
+        place = FeedPosition(row.position, row.batch)
+        if row.source is None:
+            yield Change(place, row.resource, row.unique_id, row.version, row.action, row.time)
+            return
+        patients = await self._affected_patients(principal, query, row)
+        if patients != []:
+            source = row.source, row.unique_id, row.version
+            yield Change(place, row.resource, None, None, row.action, row.time, source, patients)
+
+    async def _affected_patients(self, principal: str, query: FeedQuery, row: Row[Any]) -> list[str] | None:
+        """Return the ids of the patients that show a record, or None if they are too many or take long to find."""
+        statement = _select_affected(row.source, restricted=query.hospitals is not None)
+        scope = {} if query.hospitals is None else {"hospitals": sorted(query.hospitals)}
+        database = self._database
+        try:
+            async with database.search_snapshot(principal) if row.is_wide else database.read() as connection:
+                patients = (await connection.execute(statement, {"id": row.unique_id, **scope})).scalars().all()
+        except UnavailableError as error:
+            if isinstance(error.__cause__, asyncpg.QueryCanceledError):
+                return None
+            raise
+        return sorted(patients) if len(patients) <= MAX_AFFECTED_PATIENTS else None
+
+
+def _before_many_wide_changes(rows: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
+    """Return the rows up to and including the first `MAX_WIDE_CHANGES` wide ones."""
+    wide = [index for index, row in enumerate(rows) if row.is_wide]
+    return rows if len(wide) <= MAX_WIDE_CHANGES else rows[: wide[MAX_WIDE_CHANGES]]

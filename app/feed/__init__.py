@@ -1,0 +1,1 @@
+"""The change feed over HTTP: pages, long polls and streams of changes."""

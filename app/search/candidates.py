@@ -1,0 +1,323 @@
+"""Patients that do not agree with all terms of a search text: finds candidates with indexes, and scores them.
+
+Each branch of the statement for candidates uses an index and finds a limited number of patients: with one word, with
+two words, with a date of birth that is almost right and any word, and so on. However frequent the names are, a search
+therefore scores a limited number of patients.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import combinations
+from math import log
+from typing import Any, NamedTuple, Self
+
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    CompoundSelect,
+    FromClause,
+    Integer,
+    Select,
+    Text,
+    and_,
+    any_,
+    bindparam,
+    case,
+    cast,
+    func,
+    literal_column,
+    or_,
+    select,
+    true,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import TSQUERY, aggregate_order_by
+from sqlalchemy.dialects.postgresql import array as pg_array
+
+from app.db.base import FOLDED_TEXT, ID_TEXT
+from app.listing.keyset import starts_with
+from app.listing.listing import MAX_CACHED_STATEMENTS, ListShape
+from app.models import Profile
+from app.search.conditions import (
+    INDEXED_PLACE_COLUMNS,
+    PATIENT_COLUMNS,
+    Context,
+    address_words,
+    doctor_words,
+    hospital_words,
+    is_place,
+    is_similar_email,
+    linked_profiles,
+    matches_words,
+    points,
+    profile_words,
+    terms_relation,
+)
+from app.search.ranking import length_difference, title_points
+from app.search.terms import SearchTerm
+from app.search.weights import FEW_MATCHES, RARITY_PERCENT, WEIGHTS
+from app.vocabulary.expansion import CLOSE_MATCHES, MatchKind
+
+MAX_BRANCH_PATIENTS = 500
+"""Maximum number of patients that one branch finds for one term."""
+MAX_SINGLE_WORDS = 6
+"""Maximum number of words that are searched one by one: the longest ones."""
+MAX_PAIRED_WORDS = 4
+"""Maximum number of words that are searched in pairs: the longest ones."""
+MAX_NAME_WORDS = 3
+"""Maximum number of words in a first name or in a last name of a profile that is found by its names."""
+MAX_PROFILES = 100
+"""Maximum number of profiles with a typed first and last name."""
+MAX_PROMISING_CANDIDATES = 200
+"""Maximum number of candidates whose addresses, hospitals, doctors and profiles are compared, too.
+
+These are the best by everything else.
+"""
+PROFILE_BRANCH = -2
+"""Number of the branch of patients by the names in their profiles. These candidates are always promising."""
+_ALL_KINDS = tuple(MatchKind)
+_ANY_WORD = bindparam("any_word", type_=TSQUERY)
+_BLANK: ColumnElement[str] = literal_column("' '")
+
+
+class ScoredPatient(NamedTuple):
+    """A patient with its score."""
+
+    unique_id: str
+    score: int
+    """In thousandths of a point."""
+    points: Sequence[int]
+    """The part of the score that each term adds."""
+
+
+class WordBranches(NamedTuple):
+    """The queries of the branches that search words of names."""
+
+    queries: Sequence[str]
+    """A tsquery for each branch."""
+    places: Sequence[int]
+    """The place of the term whose close matches a branch finds, or -1 for a branch with other matches."""
+
+    @classmethod
+    def from_terms(cls, terms: Sequence[SearchTerm]) -> Self:
+        """Return the branches for the words of a search text."""
+        words = {place: term.expanded for place, term in enumerate(terms) if term.expanded is not None}
+        longest = sorted(words, key=lambda place: -len(words[place].folded))
+        telling = [place for place in longest if not words[place].is_short] or longest
+        close = {place: f"({words[place].any_of(CLOSE_MATCHES)})" for place in longest}
+        far = {place: f"({words[place].any_of(_ALL_KINDS)})" for place in longest}
+        singles = {place: close[place] for place in telling[:MAX_SINGLE_WORDS]}
+        others = [f"{far[one]} & {far[other]}" for one, other in combinations(telling[:MAX_PAIRED_WORDS], 2)]
+        if len(longest) == 1:
+            others += far.values()
+        if len(longest) > 2:  # noqa: PLR2004  # more than a pair
+            others.append(" & ".join(far.values()))
+        if len(longest) > 3:  # noqa: PLR2004  # all but one are more than a pair
+            others += [" & ".join(close[place] for place in longest if place != left_out) for left_out in longest]
+        queries = [*singles.values(), *dict.fromkeys(others)]
+        return cls(queries, [*singles, *[-1] * (len(queries) - len(singles))])
+
+
+def candidate_parameters(terms: Sequence[SearchTerm], *, is_id_lookup: bool) -> dict[str, Any]:
+    """Return the values of the bind parameters with which candidates are found, in addition to the terms.
+
+    For an id lookup, which has no branches, words that are less similar count, too.
+    """
+    branches = WordBranches.from_terms(terms)
+    words = [term.expanded for term in terms if term.expanded is not None]
+    typed = [word.folded for word in words]
+    return {
+        "branch_queries": branches.queries,
+        "branch_places": branches.places,
+        "any_word": " | ".join(word.any_of(_ALL_KINDS if is_id_lookup else CLOSE_MATCHES) for word in words),
+        "profile_names": [
+            separator.join(typed[at:end])
+            for separator in " -"
+            for at in range(len(typed))
+            for end in range(at + 1, min(at + MAX_NAME_WORDS, len(typed)) + 1)
+        ],
+    }
+
+
+def with_rarity(
+    terms: Sequence[SearchTerm], values: Sequence[Mapping[str, Any]], counts: Mapping[int, int]
+) -> list[Mapping[str, Any]]:
+    """Return the values of the terms with the factors of words set according to how rare they are.
+
+    `counts` is the number of patients with a close match of a word, by the place of the term. Words that were not
+    searched one by one keep their factors, as do initials.
+    """
+    lowest, highest = RARITY_PERCENT
+    found: list[Mapping[str, Any]] = []
+    for place, (term, of_term) in enumerate(zip(terms, values, strict=True)):
+        if term.expanded is not None and not term.expanded.is_initial and place in counts:
+            share = min(1, log(max(1, counts[place])) / log(MAX_BRANCH_PATIENTS))
+            found.append({**of_term, "factor": round(highest - (highest - lowest) * share)})
+        else:
+            found.append(of_term)
+    return found
+
+
+@lru_cache(MAX_CACHED_STATEMENTS)
+def candidates_statement(list_shape: ListShape, values: frozenset[str]) -> CompoundSelect[Any]:
+    """Return the statement that finds candidates. Its columns are the place of a term or -1, and an array of ids.
+
+    Each row is one branch. Only visible patients that match the filters are found. `values` are the names of the values
+    that at least one term has.
+    """
+    has_words = "match_close" in values
+    branches = [
+        _branch(list_shape, *branch) for value, branch in _value_branches(has_words=has_words) if value in values
+    ]
+    if has_words:
+        branches += [_word_branches(list_shape), _profile_names_branch(list_shape)]
+    return union_all(*branches)
+
+
+def _value_branches(*, has_words: bool) -> Iterator[tuple[str, tuple[FromClause, ColumnElement[bool]]]]:
+    """Yield the branches of values that are not names: the value, the relation with the terms, and the condition."""
+    born, mobile = PATIENT_COLUMNS.patient_date_of_birth, PATIENT_COLUMNS.patient_mobile_digits
+    email, reversed_mobile = PATIENT_COLUMNS.patient_email_address_folded, func.reverse(mobile)
+    terms = terms_relation()
+    term = terms.c
+    beside_words = matches_words(_ANY_WORD)
+    yield "days", (terms, born == any_(term.days))
+    if has_words:
+        yield "near_days", (terms, and_(born == any_(term.near_days), beside_words))
+        yield "first_day", (terms, and_(born.between(term.first_near_day, term.last_near_day), beside_words))
+        for name in INDEXED_PLACE_COLUMNS:
+            is_there = is_place(name, term.word)
+            yield "is_context", (terms, and_(term.is_context, is_there, beside_words))
+    yield "ending", (terms, starts_with(reversed_mobile, term.ending))
+    for name in ("prefixes", "first_halves"):
+        each = func.unnest(term[name]).table_valued("prefix", name=f"of_{name}").render_derived().lateral()
+        begins = starts_with(mobile, cast(each.c.prefix, ID_TEXT))
+        is_similar = begins if name == "prefixes" else and_(begins, mobile.op("LIKE")(any_(term.similar_numbers)))
+        yield name, (terms.join(each, true()), is_similar)
+    is_similar = mobile.op("LIKE")(any_(term.similar_numbers))
+    yield "last_half", (terms, and_(starts_with(reversed_mobile, term.last_half), is_similar))
+    yield "email", (terms, starts_with(email, term.local_part))
+    yield "email", (terms, PATIENT_COLUMNS.profile_id == any_(linked_profiles(lambda name: term[name])))
+    is_similar = is_similar_email(lambda name: term[name])
+    yield "email", (terms, and_(starts_with(email, term.first_email_half), is_similar))
+    yield "email", (terms, and_(starts_with(func.reverse(email), term.last_email_half), is_similar))
+
+
+def _branch(list_shape: ListShape, terms: FromClause, condition: ColumnElement[bool]) -> Select[Any]:
+    found = _limited_ids(list_shape, condition).lateral("found")
+    ids = select(func.array_agg(found.c.unique_id)).select_from(terms.join(found, true()))
+    return select(literal_column("-1"), ids.scalar_subquery())
+
+
+def _word_branches(list_shape: ListShape) -> Select[Any]:
+    given = (
+        func.unnest(bindparam("branch_places", type_=ARRAY(Integer)), bindparam("branch_queries", type_=ARRAY(Text)))
+        .table_valued("place", "query", name="branch")
+        .render_derived()
+    )
+    found = _limited_ids(list_shape, matches_words(cast(given.c.query, TSQUERY))).lateral("found")
+    return (
+        select(given.c.place, func.array_agg(found.c.unique_id))
+        .select_from(given.join(found, true()))
+        .group_by(given.c.place, given.c.query)
+    )
+
+
+def _profile_names_branch(list_shape: ListShape) -> Select[Any]:
+    """Return the branch of patients whose profile, such as a parent's account, has a typed first and last name."""
+    profile = Profile.__table__.c
+    names = bindparam("profile_names", type_=ARRAY(FOLDED_TEXT))
+    profiles = select(profile.unique_id).where(
+        profile.first_name_folded == any_(names), profile.last_name_folded == any_(names)
+    )
+    linked = func.array(profiles.limit(literal_column(str(MAX_PROFILES))).scalar_subquery(), type_=ARRAY(ID_TEXT))
+    found = _limited_ids(list_shape, PATIENT_COLUMNS.profile_id == any_(linked))
+    ids: ColumnElement[Any] = func.array(found.scalar_subquery(), type_=ARRAY(ID_TEXT))
+    return select(literal_column(str(PROFILE_BRANCH)), ids)
+
+
+def _limited_ids(list_shape: ListShape, condition: ColumnElement[bool]) -> Select[Any]:
+    ids = select(PATIENT_COLUMNS.unique_id).where(condition, *list_shape.conditions)
+    return ids.limit(literal_column(str(MAX_BRANCH_PATIENTS)))
+
+
+@lru_cache(MAX_CACHED_STATEMENTS)
+def best_candidates_statement(list_shape: ListShape) -> Select[Any]:
+    """Return the statement that selects the best candidates: `unique_id`, score, and an array of points by term.
+
+    The candidates are the ids in the bind parameter `candidates`. If the principal can see only a few patients, all of
+    them that have a similar word or another similar value are candidates. The ids in the bind parameter `shown` are
+    left out.
+    """
+    unique_id = PATIENT_COLUMNS.unique_id
+    is_candidate = (
+        _has_something_similar()
+        if list_shape.is_id_lookup
+        else unique_id == any_(bindparam("candidates", type_=ARRAY(ID_TEXT)))
+    )
+    is_shown = unique_id == any_(bindparam("shown", type_=ARRAY(ID_TEXT)))
+    conditions = [*list_shape.without_index_use([is_candidate, ~is_shown]), *list_shape.conditions]
+    promising = _scored((), conditions, MAX_PROMISING_CANDIDATES).subquery("promising")
+    is_promising = or_(
+        unique_id == any_(func.array(select(promising.c.unique_id).scalar_subquery())),
+        and_(unique_id == any_(bindparam("kept", type_=ARRAY(ID_TEXT))), *conditions),
+    )
+    words = {
+        "address": address_words(),
+        "hospital": hospital_words(restricted=list_shape.restricted),
+        "doctor": doctor_words(),
+        "name in the profile": profile_words(),
+    }
+    # computed once for each patient, and not for each term
+    once = select(*(text.label(name) for name, text in words.items())).offset(literal_column("0"))
+    context = once.correlate(unique_id.table).lateral("context")
+    return _scored([(name, context.c[name]) for name in words], [is_promising], FEW_MATCHES, context)
+
+
+def _scored(
+    context: Context, conditions: Sequence[ColumnElement[bool]], limit: int, *relations: FromClause
+) -> Select[Any]:
+    """Return the statement that selects the patients with the highest scores: `unique_id`, score and points by term."""
+    terms = terms_relation()
+    term_points = points(lambda name: terms.c[name], context).label("points")
+    # fenced, because PostgreSQL would otherwise compute the points twice
+    of_term = select(terms.c.place, term_points).correlate_except(terms).offset(literal_column("0")).lateral("of_term")
+    of_terms = select(
+        func.sum(of_term.c.points, type_=Integer).label("total"),
+        func.array_agg(aggregate_order_by(of_term.c.points, of_term.c.place)).label("points"),
+    ).lateral("of_terms")
+    patients: FromClause = PATIENT_COLUMNS.unique_id.table
+    for relation in (*relations, of_terms):
+        patients = patients.join(relation, true())
+    score = (of_terms.c.total + title_points() + _first_name_points() - length_difference()).label("score")
+    return (
+        select(PATIENT_COLUMNS.unique_id, score, of_terms.c.points)
+        .select_from(patients)
+        .where(*conditions)
+        .order_by(score.desc(), PATIENT_COLUMNS.unique_id)
+        .limit(literal_column(str(limit)))
+    )
+
+
+def _first_name_points() -> ColumnElement[int]:
+    """Return the SQL expression for the points for the first of a patient's first names, in thousandths."""
+    name = PATIENT_COLUMNS.patient_first_name_folded
+    first = func.split_part(func.translate(name, literal_column("'-'"), _BLANK), _BLANK, literal_column("1"))
+    vector = func.array_to_tsvector(pg_array([func.coalesce(func.nullif(first, literal_column("''")), _BLANK)]))
+    added = literal_column(str(1000 * WEIGHTS["first of the first names"]), Integer)
+    return case((vector.bool_op("@@")(_ANY_WORD), added), else_=literal_column("0", Integer))
+
+
+def _has_something_similar() -> ColumnElement[bool]:
+    """Return a condition that is quickly checked for each visible patient, without an index."""
+    return or_(
+        matches_words(_ANY_WORD),
+        *(
+            select(literal_column("1"))
+            .select_from(relation)
+            .where(condition)
+            .correlate(PATIENT_COLUMNS.unique_id.table)
+            .exists()
+            for _, (relation, condition) in _value_branches(has_words=False)
+        ),
+    )

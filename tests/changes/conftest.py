@@ -1,0 +1,37 @@
+"""Clients that follow the change feed."""
+
+from typing import Any
+
+import httpx
+
+CHANGES = "/changes/"
+
+
+class Follower:
+    """A client that reads the feed page by page, and remembers its cursor."""
+
+    def __init__(self, client: httpx.AsyncClient, cursor: str | None = None, **parameters: Any) -> None:
+        self.client = client
+        self.cursor = cursor
+        self.parameters = parameters
+
+    async def read(self, **parameters: Any) -> list[dict[str, Any]]:
+        """Return the next page."""
+        after = {} if self.cursor is None else {"after": self.cursor}
+        response = await self.client.get(CHANGES, params={**after, **self.parameters, **parameters})
+        assert response.status_code == 200, response.text
+        self.cursor = response.headers["Next-Cursor"]
+        changes: list[dict[str, Any]] = response.json()
+        return changes
+
+    async def read_all(self, **parameters: Any) -> list[dict[str, Any]]:
+        """Return the changes of all pages up to the first empty one."""
+        changes: list[dict[str, Any]] = []
+        while page := await self.read(**parameters):
+            changes += page
+        return changes
+
+
+def summary(changes: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """Return the action, the resource, the id and the version of each change."""
+    return [tuple(change[name] for name in ("action", "resource", "unique_id", "version")) for change in changes]

@@ -1,0 +1,200 @@
+"""Principals that are restricted to hospitals get the changes of their own patients, and learn nothing of others."""
+
+import random
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from docs.samples.mirror import Mirror
+from tests.auth.support import HOSPITALS, PATIENTS, PROFILES
+from tests.changes.conftest import CHANGES, Follower, summary
+from tests.hospital_scope.conftest import ScopedClients, scoped_clients
+
+__all__ = ["scoped_clients"]
+
+DOCTORS = "/doctors/doctors/"
+
+
+async def followers(clients: ScopedClients) -> dict[str, Follower]:
+    """Return a follower for each client, which has read everything so far."""
+    all_followers = {name: Follower(client) for name, client in clients._asdict().items()}
+    for follower in all_followers.values():
+        await follower.read_all()
+    return all_followers
+
+
+async def actions(all_followers: dict[str, Follower]) -> dict[str, list[str]]:
+    """Return what each follower gets next: the actions, and the id or the cause."""
+    return {
+        name: [
+            f"{change['action']} {change['unique_id'] or change['patients']}" for change in await follower.read_all()
+        ]
+        for name, follower in all_followers.items()
+    }
+
+
+async def test_each_principal_gets_its_own_patients(scoped_clients: ScopedClients) -> None:
+    """Changes of a patient reach the principals that can see it, before or after the change, and no others."""
+    free = scoped_clients.free
+    everyone = await followers(scoped_clients)
+
+    async def put(unique_id: str, **body: Any) -> None:
+        assert (await free.put(f"{PATIENTS}{unique_id}/", json=body)).status_code == 200
+
+    await put("pat-a", patient_last_name="Changed")
+    assert await actions(everyone) == {
+        "a": ["updated pat-a"], "b": [], "both": ["updated pat-a"], "free": ["updated pat-a"]
+    }  # fmt: skip
+    await put("pat-a", hospital_ids=["hosB"])
+    assert await actions(everyone) == {
+        "a": ["left pat-a"], "b": ["entered pat-a"], "both": ["updated pat-a"], "free": ["updated pat-a"]
+    }  # fmt: skip
+    await put("pat-a", hospital_ids=["hosA", "hosB", "hosC"])
+    await put("pat-a", hospital_ids=["hosC"])
+    assert await actions(everyone) == {
+        "a": ["entered pat-a", "left pat-a"],
+        "b": ["updated pat-a", "left pat-a"],
+        "both": ["updated pat-a", "left pat-a"],
+        "free": ["updated pat-a", "updated pat-a"],
+    }
+    await put("pat-a", patient_last_name="Elsewhere")
+    await free.delete(f"{PATIENTS}pat-a/")
+    await free.delete(f"{PATIENTS}pat-b/")
+    await free.post(f"{PATIENTS}pat-b/restore/", json={"version": 1})
+    assert await actions(everyone) == {
+        "a": [],
+        "b": ["deleted pat-b", "restored pat-b"],
+        "both": ["deleted pat-b", "restored pat-b"],
+        "free": ["updated pat-a", "deleted pat-a", "deleted pat-b", "restored pat-b"],
+    }
+
+
+async def test_affected_patients_are_those_that_the_principal_sees(
+    scoped_clients: ScopedClients, connection: asyncpg.Connection
+) -> None:
+    """A changed hospital or profile is reported to those whose patients show it, with these patients only."""
+    everyone = await followers(scoped_clients)
+    await scoped_clients.free.put(f"{HOSPITALS}hosC/", json={"hospital_name": "Renamed"})
+    assert await actions(everyone) == {
+        **{name: ["affected ['pat-shared']"] for name in ("a", "b", "both")},
+        "free": ["updated hosC", "affected ['pat-shared']"],
+    }
+    await scoped_clients.free.put(f"{PROFILES}prof-a/", json={"first_name": "Eve"})
+    assert await actions(everyone) == {
+        "a": ["affected ['pat-a']"],
+        "b": [],
+        "both": ["affected ['pat-a']"],
+        "free": ["updated prof-a", "affected ['pat-a']"],
+    }
+    # so many patients that nobody looks up their hospitals when the change is numbered
+    await connection.execute(
+        "INSERT INTO patients (unique_id, patient_last_name) SELECT 'many' || i, 'Doe' FROM generate_series(1, 251) i"
+    )
+    await connection.execute(
+        "INSERT INTO patient_hospitals SELECT unique_id, 'hosB' FROM patients WHERE unique_id LIKE 'many%'"
+    )
+    await scoped_clients.free.put(f"{HOSPITALS}hosB/", json={"hospital_name": "Large"})
+    assert await actions(everyone) == {
+        "a": ["affected ['pat-shared']"],
+        "b": ["affected None"],
+        "both": ["affected None"],
+        "free": ["updated hosB", "affected None"],
+    }
+
+
+async def test_nothing_tells_how_much_others_change(scoped_clients: ScopedClients) -> None:
+    """Restricted principals get no positions, and cursors of one length, however many changes others make."""
+    everyone = await followers(scoped_clients)
+    lengths = {len(str(everyone["a"].cursor))}
+    for number in range(120):
+        await scoped_clients.free.put(f"{PATIENTS}pat-b/", json={"patient_last_name": f"Name {number}"})
+    await scoped_clients.free.put(f"{PATIENTS}pat-a/", json={"patient_last_name": "Own"})
+    (change,) = await everyone["a"].read(limit=1)
+    assert summary([change]) == [("updated", "patients", "pat-a", 2)]
+    assert change["position"] is None
+    lengths.add(len(str(everyone["a"].cursor)))
+    assert len(lengths) == 1
+    assert await everyone["a"].read(limit=1) == []
+
+
+async def test_a_cursor_belongs_to_a_hospital_scope(scoped_clients: ScopedClients) -> None:
+    """With another hospital scope, a cursor is a 410: what came before it said nothing of the other hospitals."""
+    everyone = await followers(scoped_clients)
+    for owner, follower in everyone.items():
+        for name, client in scoped_clients._asdict().items():
+            response = await client.get(CHANGES, params={"after": follower.cursor})
+            assert response.status_code == (200 if name == owner else 410)
+
+
+async def test_restricted_principals_get_no_other_resources(scoped_clients: ScopedClients) -> None:
+    """Changes of profiles, hospitals and doctors are not listed for restricted principals."""
+    for resource in ("profiles", "hospitals", "doctors"):
+        assert await Follower(scoped_clients.a, resource=resource).read() == []
+
+
+class RandomChanges:
+    """Makes random changes of patients and of what they show, some of which are refused."""
+
+    def __init__(self, client: httpx.AsyncClient, seed: int) -> None:
+        self.client = client
+        self.random = random.Random(seed)  # noqa: S311  # not a secret
+        self.number = 0
+        self.ids = ["pat-a", "pat-b", "pat-shared", "pat-none"]
+        self.kinds = [self.create, self.rename, *[self.move] * 3, self.delete, self.restore, self.change_shown_record]
+
+    async def make(self) -> None:
+        """Make one change."""
+        self.number += 1
+        response = await self.random.choice(self.kinds)(f"{PATIENTS}{self.random.choice(self.ids)}/")
+        assert response.status_code in {200, 201, 204, 404}, response.text
+
+    def hospitals(self) -> list[str]:
+        return self.random.sample(["hosA", "hosB", "hosC"], self.random.randint(0, 3))
+
+    async def create(self, _: str) -> httpx.Response:
+        self.ids.append(f"pat-{self.number}")
+        profile = {"unique_id": f"prof-{self.random.choice('ab')}", "first_name": f"Name {self.number}"}
+        links = {"hospital_ids": self.hospitals(), "doctor_ids": ["doc"], "patient_profile": profile}
+        return await self.client.post(PATIENTS, json={"unique_id": self.ids[-1], "patient_last_name": "New", **links})
+
+    async def rename(self, path: str) -> httpx.Response:
+        return await self.client.put(path, json={"patient_last_name": f"Name {self.number}"})
+
+    async def move(self, path: str) -> httpx.Response:
+        return await self.client.put(path, json={"hospital_ids": self.hospitals()})
+
+    async def delete(self, path: str) -> httpx.Response:
+        return await self.client.delete(path)
+
+    async def restore(self, path: str) -> httpx.Response:
+        return await self.client.post(f"{path}restore/", json={"version": 1})
+
+    async def change_shown_record(self, _: str) -> httpx.Response:
+        path, field = self.random.choice(
+            [
+                *((f"{HOSPITALS}{unique_id}/", "hospital_name") for unique_id in ("hosA", "hosB", "hosC")),
+                (f"{DOCTORS}doc/", "doctor_first_name"),
+                (f"{PROFILES}prof-a/", "first_name"),
+            ]
+        )
+        return await self.client.put(path, json={field: f"Name {self.number}"})
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_mirrors_equal_what_their_principals_see(scoped_clients: ScopedClients, seed: int) -> None:
+    """After random changes, a mirror that was copied and then followed equals what its principal sees, at any time."""
+    doctor = {"unique_id": "doc", "doctor_first_name": "Ann"}
+    assert (await scoped_clients.free.post(DOCTORS, json=doctor)).status_code == 201
+    mirrors = [Mirror(client) for client in scoped_clients]
+    for mirror in mirrors:
+        await mirror.copy()
+    changes = RandomChanges(scoped_clients.free, seed)
+    for _ in range(40):
+        await changes.make()
+        mirror = changes.random.choice(mirrors)
+        while await mirror.follow(wait=0):
+            pass
+        visible = (await mirror.client.get(PATIENTS)).json()
+        assert mirror.patients == {patient["unique_id"]: patient for patient in visible}

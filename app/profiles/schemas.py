@@ -8,8 +8,8 @@ from app import contract
 from app.fields.schemas import CreateBody, ReadOnly, Representation, RequestBody, SearchBody, UpdateBody
 from app.fields.selection import FieldsOf
 from app.fields.types import Email, Identifier, OneOrMany, Text, Timestamp
-from app.listing.pagination import ListParameters
 from app.models import Profile as ProfileRow
+from app.search.parameters import NameListParameters
 
 columns = ProfileRow.__table__.c
 
@@ -66,8 +66,10 @@ ProfileOrdering = TypeAliasType(
 """The field that a list of profiles is sorted by, with a leading `-` for descending order."""
 
 
-class ProfileParameters(ListParameters):
+class ProfileParameters(NameListParameters):
     """The parameters that select and sort the profiles of a list. A profile must meet all conditions."""
+
+    search_column: ClassVar = "profile_search"
 
     fields: Annotated[list[str] | None, FieldsOf(Profile)] = None
     ordering: ProfileOrdering | None = None

@@ -17,6 +17,8 @@ FULL_NAME_HINT = (
 )
 _HEADER_PATTERN = re.compile(r"[^\W\d][^\t\r\n@=\"\\]{0,63}")
 """Matches headers that a message may show. A row without a header contains data of patients."""
+_NOTE_PATTERN = re.compile(r"\([^()]*\)")
+"""Matches a note in a header, such as `Date of birth (dd/mm/yyyy)`."""
 _HIDDEN_HEADER_CHARACTERS = re.compile(r"[^\w .,:;()/#&?*+'-]")
 
 
@@ -110,6 +112,8 @@ def _fields_of(
         return said[key]
     if name in fields:
         return (name,)
+    if key not in known:
+        key = header_key(_NOTE_PATTERN.sub("", name))
     return (known[key],) if key in known else None
 
 

@@ -1,17 +1,22 @@
 """The columns of a table: which field of the API each of them contains, by its header and by what a person says."""
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from app.registers.errors import UnreadableFileError
 from app.registers.options import NAME_FIELDS, TableOptions
-from app.registers.synonyms import FULL_NAME_WORDS, header_key, known_names
+from app.registers.synonyms import FULL_NAME_KEYS, header_key, known_names
 from app.suggestions import suggestion
 
 MIN_HEADER_NAMES, MIN_HEADER_SHARE = 3, 4
 """A row with at least three known names, and one in four, is a header even if most names are unknown."""
 WHERE_LISTED = "a CSV export has all of them"
+MIN_SIMILARITY = 0.75
+"""Minimum similarity, as `difflib` measures it, of an unknown header and a name that is suggested for it."""
+MAX_HEADER_CHARACTERS = 64
+"""Maximum length of a header that a message shows. Of longer ones, this much is compared with known names."""
 FULL_NAME_HINT = (
     'a first name is "patient_first_name", a full name is "patient_first_name, patient_last_name" or the other order'
 )
@@ -123,7 +128,7 @@ def unknown_columns_error(recognized: RecognizedColumns, line_number: int) -> Un
     for place, header, hint in recognized.unknown:
         is_shown = recognized.is_header and _HEADER_PATTERN.fullmatch(header) is not None
         name = f", {shown_header(header)}," if is_shown else ""
-        problems.append(f"Column {place + 1}{name} is not one of them ({hint if is_shown else WHERE_LISTED}).")
+        problems.append(f"Column {place + 1}{name} is not one of them ({(is_shown and hint) or WHERE_LISTED}).")
     remedy = (
         " Map them with --map, leave them out with --ignore, or let --inspect --save write a mapping file."
         if recognized.is_header
@@ -160,11 +165,11 @@ def _said_fields(names: Sequence[str], fields: Sequence[str], options: TableOpti
 
 
 def _suggest(name: str, key: str, known: Mapping[str, str], fields: Sequence[str]) -> str:
-    if key in {header_key(word) for word in FULL_NAME_WORDS} and set(NAME_FIELDS) <= set(fields):
+    """Return what an unknown column may be, or "" if no known name is similar."""
+    if key in FULL_NAME_KEYS and set(NAME_FIELDS) <= set(fields):
         return FULL_NAME_HINT
-    otherwise = ""
-    hint = suggestion(key[:64], known, otherwise) if key else otherwise
-    if hint != otherwise:
-        nearest = hint.removeprefix("did you mean ").removesuffix("?")
-        return f"did you mean {known[nearest]}?"
-    return suggestion(name[:64], fields, WHERE_LISTED)
+    for text, names in ((key, known), (name.casefold(), dict(zip(fields, fields, strict=True)))):
+        nearest = difflib.get_close_matches(text[:MAX_HEADER_CHARACTERS], names, n=1, cutoff=MIN_SIMILARITY)
+        if nearest:
+            return f"did you mean {names[nearest[0]]}?"
+    return ""

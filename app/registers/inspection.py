@@ -60,7 +60,8 @@ class Inspection:
             if place in unknown:
                 header, hint = unknown[place]
                 yield self._row(place, header, "NOT KNOWN")
-                yield self._line("", hint)
+                if hint:
+                    yield self._line("", hint)
             else:
                 column = fields[place]
                 yield self._row(place, column.header, ", ".join(column.fields) or "(left out)")
@@ -76,7 +77,7 @@ class Inspection:
         for place in sorted(fields | unknown):
             if place in unknown:
                 header, hint = unknown[place]
-                yield f"{_toml_key(header)} = false  # not known; {hint}"
+                yield f"{_toml_key(header)} = false  # not known{hint and '; '}{hint}"
             else:
                 target = json.dumps(", ".join(fields[place].fields)) if fields[place].fields else "false"
                 yield f"{_toml_key(fields[place].header)} = {target}"

@@ -47,7 +47,7 @@ _MARKS = {
 }
 """The encodings by their byte order marks."""
 _SUGGESTED_ENCODINGS = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1255", "cp1256", "cp850", "cp437", "mac_roman"]
-"""Encodings that spreadsheets and databases of registers write, for the suggestion."""
+"""Encodings that spreadsheets and databases of registers write, for the suggestion. The most frequent come first."""
 
 
 def expansion_error() -> UnreadableFileError:
@@ -245,8 +245,11 @@ def encoding_hint(raw: bytes) -> str:
     """Return a sentence about the encoding that text that is not in UTF-8 may have."""
     import charset_normalizer  # noqa: PLC0415  # the service, and most imports, do without it
 
-    best = charset_normalizer.from_bytes(raw, cp_isolation=_SUGGESTED_ENCODINGS).best()
-    likely = [] if best is None else [name for name in _SUGGESTED_ENCODINGS if name in best.could_be_from_charset]
+    matches = charset_normalizer.from_bytes(raw, cp_isolation=_SUGGESTED_ENCODINGS)
+    best = matches.best()
+    equals = [one for one in matches if best and (one.chaos, one.coherence) == (best.chaos, best.coherence)]
+    names = {name for one in equals for name in one.could_be_from_charset}
+    likely = [name for name in _SUGGESTED_ENCODINGS if name in names]
     if not likely:
         return "Save the file as UTF-8; in Excel, choose “CSV UTF-8”"
     return f"It may be in {likely[0]}: specify --encoding {likely[0]}, or save the file as UTF-8"

@@ -158,8 +158,8 @@ SYNONYMS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 Case, spaces, punctuation and accents do not matter. The names of the API need no mention, with and without the prefix
 `patient_`.
 """
-FULL_NAME_WORDS = frozenset(
-    {"name", "names", "fullname", "patientname", "patient", "naam", "volnaam", "vollenaam", "pasiënt", "pasientnaam"}
+FULL_NAME_KEYS = frozenset(
+    ("name", "names", "fullname", "patientname", "patient", "naam", "volnaam", "vollenaam", "pasient", "pasientnaam")
 )
 """Keys of headers that may be a full name, or only a first name. They are not recognized, but explained."""
 PATIENT_PREFIX = "patient"

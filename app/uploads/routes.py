@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from fastapi import Request, Response
 
@@ -46,6 +47,17 @@ class _UndoError(Exception):
     def __init__(self, results: list[LineResult]) -> None:
         super().__init__()
         self.results = results
+
+
+class _Outcome(NamedTuple):
+    """The outcome of an import that is committed."""
+
+    document: str
+    """The results, one per line."""
+    is_replayed: bool = False
+    """Whether an earlier request with the same Idempotency-Key has imported the lines."""
+    is_audited: bool = False
+    """Whether the import has audit rows, because it wrote patients or compared lines with them."""
 
 
 @router.post(
@@ -93,8 +105,10 @@ async def import_patients(request: Request) -> Response:
     parameters, principal = parse_query(request, ImportParameters), Principal.from_request(request)
     async with get_services(request).import_bulkhead.slot(principal.name):
         lines = await read_lines(request)
-        content = hashlib.sha256(repr((parameters, lines)).encode())
-        key = IdempotencyKey.from_request(request, principal, content.digest())
+        digest = hashlib.sha256(parameters.model_dump_json().encode())
+        for _, line in lines:
+            digest.update(line.strip() + b"\n")
+        key = IdempotencyKey.from_request(request, principal, digest.digest())
         return await _run(request, principal, parameters, lines, key)
 
 
@@ -107,11 +121,11 @@ async def _run(
 ) -> Response:
     audit = RequestAudit.from_request(request)
 
-    async def work(connection: Connection) -> tuple[str, bool]:
+    async def work(connection: Connection) -> _Outcome:
         repository = PatientService(connection, principal).repository
         stored = None if key is None else await key.claim(repository)
         if stored is not None:
-            return stored.document, True
+            return _Outcome(stored.document, is_replayed=True)
         results = await PatientImport(connection, principal, parameters).run(lines)
         rejected = any(result.status == "rejected" for result in results)
         if parameters.dry_run or (rejected and parameters.on_error == "stop"):
@@ -121,19 +135,17 @@ async def _run(
         await insert_audit_rows(connection, [{**audit.build_row(200), "ids": [unique_id]} for unique_id in sorted(ids)])
         if key is not None:
             await key.store(connection, Record("", document))
-        return document, False
+        return _Outcome(document, is_audited=bool(ids))
 
     database = get_services(request).database
     try:
-        document, is_replayed = await database.transaction_for(
-            principal.name, work, timeout_seconds=IMPORT_TIMEOUT_SECONDS
-        )
+        outcome = await database.transaction_for(principal.name, work, timeout_seconds=IMPORT_TIMEOUT_SECONDS)
     except _UndoError as undone:
         if parameters.dry_run:
             await _record_compared(audit, undone.results)
         return NdjsonResponse(_ndjson([one.undone(is_dry_run=parameters.dry_run) for one in undone.results]))
-    audit.recorded = bool(lines) and not is_replayed
-    return NdjsonResponse(document, headers={"Idempotency-Replayed": "true"} if is_replayed else {})
+    audit.recorded = outcome.is_audited
+    return NdjsonResponse(outcome.document, headers={"Idempotency-Replayed": "true"} if outcome.is_replayed else {})
 
 
 async def _record_compared(audit: RequestAudit, results: Sequence[LineResult]) -> None:

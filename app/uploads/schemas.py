@@ -26,7 +26,7 @@ class ImportParameters(Schema):
     """If lines are rejected, store nothing (`stop`, the default) or only the other lines (`skip`)."""
 
 
-class ImportError(BaseModel):  # noqa: A001  # the built-in error has nothing to do with imports of records
+class ImportLineError(BaseModel):
     """One error in a line of an import."""
 
     loc: list[str | int]
@@ -49,5 +49,5 @@ class ImportResult(Schema):
     """The id of the patient, or `null` if the line was rejected."""
     version: int | None
     """The version of the patient after this line, or `null` if nothing was stored."""
-    errors: list[ImportError]
+    errors: list[ImportLineError]
     """Why the line was rejected. A location begins with the name of the field."""

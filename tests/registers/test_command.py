@@ -4,10 +4,12 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import get_args
 
 import httpx
 import pytest
 
+from app.errors import FileErrorType
 from app.registers import cells
 from app.registers.formats import DATE_FIELDS, TIMESTAMP_FIELDS
 from app.registers.synonyms import SYNONYMS, header_key
@@ -144,6 +146,13 @@ def test_synonyms_are_documented() -> None:
     """The guide lists exactly the names of columns and the words for genders that an import knows."""
     assert documented_table("field") == {name: list(words) for name, words in SYNONYMS["patients"].items()}
     assert documented_table("gender") == {name: list(words) for name, words in GENDER_WORDS.items()}
+
+
+def test_types_of_errors_are_documented() -> None:
+    """The guide lists exactly the types of errors that only imports have."""
+    (_, table) = GUIDE.split("| `type` of an import |")
+    cells_with_types = [line.split("|")[1] for line in table.split("\n\n")[0].splitlines()[2:]]
+    assert {name for cell in cells_with_types for name in re.findall("`(.*?)`", cell)} == set(get_args(FileErrorType))
 
 
 @pytest.mark.parametrize("resource", SYNONYMS)

@@ -203,6 +203,9 @@ async def test_each_changed_patient_is_audited(client: httpx.AsyncClient, connec
     await post_lines(client, [{"unique_id": "a", "patient_last_name": "Doe"}], dry_run="true")
     last = await connection.fetchrow("SELECT ids, version FROM audit ORDER BY time DESC LIMIT 1")
     assert tuple(last) == (["a"], None)
+    await post_lines(client, [{}], on_error="skip")
+    last = await connection.fetchrow("SELECT ids, version FROM audit ORDER BY time DESC LIMIT 1")
+    assert tuple(last) == ([], None), "an import that changes nothing is audited, too"
 
 
 async def test_the_serving_role_can_import(serving_url: str) -> None:

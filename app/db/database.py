@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import asyncpg
-from sqlalchemy import Executable, func, literal_column, select
+from sqlalchemy import Executable, func, literal_column, select, text
 
 from app.db.bulkhead import Bulkhead
 from app.db.connection import Connection, Result
@@ -57,6 +57,11 @@ def set_local(settings: Mapping[str, str]) -> Executable:
     return select(*(func.set_config(name, value, literal_column("true")) for name, value in settings.items()))
 
 
+PROPAGATE_SETTINGS = text("SET LOCAL citus.propagate_set_commands = 'local'")
+"""Statement after which `SET LOCAL` also applies to the transaction's sessions with the workers of Citus.
+
+Without Citus, the setting has no meaning. `set_config`, and so `set_local`, never reaches a worker.
+"""
 _SNAPSHOT = "ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _EXPORT_SNAPSHOT = select(func.pg_export_snapshot())
 _SET_SEARCH_SETTINGS = "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in SEARCH_SETTINGS.items())
@@ -78,6 +83,9 @@ READ_ONLY_MESSAGE = (
     "The database is read-only: it is a standby, or default_transaction_read_only is on. Use the DATABASE_URL of the "
     "primary (target_session_attrs=read-write finds it among several hosts), or turn the setting off."
 )
+_LOST_WORKER_STATE = "XX000"
+_LOST_WORKER_MESSAGE = "failure on connection marked as essential"
+"""Beginning of the message with which Citus reports a lost worker, if not with a connection exception."""
 _FOREIGN_KEY_STATES = ("23503", "23001")
 """SQLSTATEs of a foreign key violation and a restrict violation."""
 
@@ -104,7 +112,8 @@ async def translate_errors() -> AsyncIterator[None]:
         SerializationError: a serialization failure or a deadlock.
         LockNotAvailableError: a lock was not available in time.
         ReadOnlyDatabaseError: the server is a standby, or its transactions are read-only.
-        UnavailableError: the connection is lost, or the server is shutting down or out of resources.
+        UnavailableError: the connection is lost, or the server is shutting down or out of resources, or a worker of
+            Citus is lost.
         ConflictError: a foreign key is violated.
     """
     try:
@@ -117,7 +126,8 @@ async def translate_errors() -> AsyncIterator[None]:
             raise LockNotAvailableError from error
         if sqlstate == READ_ONLY_TRANSACTION:
             raise ReadOnlyDatabaseError from error
-        if sqlstate.startswith(_UNAVAILABLE_CLASSES):
+        is_worker_lost = sqlstate == _LOST_WORKER_STATE and str(error).startswith(_LOST_WORKER_MESSAGE)
+        if sqlstate.startswith(_UNAVAILABLE_CLASSES) or is_worker_lost:
             raise UnavailableError from error
         if sqlstate in _FOREIGN_KEY_STATES:
             raise ConflictError(

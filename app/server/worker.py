@@ -21,7 +21,7 @@ def create_worker_app() -> FastAPI:
     configure_logging()
     settings = Settings.load()
     app = create_app(settings)
-    _drain_on_sigterm(app, settings.drain_seconds)
+    _stop_on_signals(app, settings.drain_seconds)
     _tune_gc()
     return app
 
@@ -36,27 +36,33 @@ def _tune_gc() -> None:
     gc.set_threshold(5_000, 20, 50)
 
 
-def _drain_on_sigterm(app: FastAPI, drain_seconds: float) -> None:
+def _stop_on_signals(app: FastAPI, drain_seconds: float) -> None:
     """Make SIGTERM drain this process: the process keeps serving for `drain_seconds` but reports that it is not ready.
 
     Clients can thus turn to other instances before the server stops. A second SIGTERM, or a SIGINT, stops it at once.
+    From the first signal on, nobody waits for changes any more, so that no client holds up the end.
     """
     lifespan = app.router.lifespan_context
 
     @asynccontextmanager
-    async def draining_lifespan(app: FastAPI) -> AsyncIterator[Any]:
-        server_handler = signal.getsignal(signal.SIGTERM)  # the server's own handler, which is installed by now
-        assert callable(server_handler), "the server handles SIGTERM"  # noqa: S101
+    async def stoppable_lifespan(app: FastAPI) -> AsyncIterator[Any]:
         loop = asyncio.get_running_loop()
 
-        def start_draining(signal_number: int, frame: FrameType | None) -> None:
-            services: AppServices = app.state.services
-            delay = 0 if services.is_stopping else drain_seconds
-            services.is_stopping = True
-            loop.call_soon_threadsafe(loop.call_later, delay, server_handler, signal_number, frame)
+        def handle(number: signal.Signals, delay_seconds: float) -> None:
+            server_handler = signal.getsignal(number)  # the server's own handler, which is installed by now
+            assert callable(server_handler), "the server handles the signal"  # noqa: S101
 
-        signal.signal(signal.SIGTERM, start_draining)
+            def start_stopping(signal_number: int, frame: FrameType | None) -> None:
+                services: AppServices = app.state.services
+                delay = 0 if services.is_stopping else delay_seconds
+                services.is_stopping = True
+                loop.call_soon_threadsafe(loop.call_later, delay, server_handler, signal_number, frame)
+
+            signal.signal(number, start_stopping)
+
+        handle(signal.SIGTERM, drain_seconds)
+        handle(signal.SIGINT, 0)
         async with lifespan(app) as state:
             yield state
 
-    app.router.lifespan_context = draining_lifespan
+    app.router.lifespan_context = stoppable_lifespan

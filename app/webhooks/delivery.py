@@ -51,6 +51,8 @@ class WebhookDelivery:
         self._watcher = watcher
         self._client: httpx.AsyncClient | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._measured: set[str] = set()
+        """The ids of the endpoints that metrics have values for."""
 
     async def run(self) -> None:
         """Take over endpoints every `POLL_INTERVAL_SECONDS`, until this coroutine is cancelled. Then release them."""
@@ -69,11 +71,13 @@ class WebhookDelivery:
                 await self._client.aclose()
 
     async def _start_deliveries(self) -> None:
-        states = await self._endpoints.states()
-        for state in states:
-            WEBHOOK_LAG_CHANGES.labels(state.unique_id).set(state.lag_changes)
-            WEBHOOK_LAG_SECONDS.labels(state.unique_id).set(max(state.lag_seconds, 0))
-            WEBHOOK_STOPPED.labels(state.unique_id).set(state.state not in {"active", "paused"})
+        states = {state.unique_id: state for state in await self._endpoints.states()}
+        for unique_id in self._measured | states.keys():
+            state = states.get(unique_id)  # of one that was removed, the values become 0
+            WEBHOOK_LAG_CHANGES.labels(unique_id).set(state.lag_changes if state else 0)
+            WEBHOOK_LAG_SECONDS.labels(unique_id).set(max(state.lag_seconds, 0) if state else 0)
+            WEBHOOK_STOPPED.labels(unique_id).set(state is not None and state.state not in {"active", "paused"})
+        self._measured = set(states)
         while states and not self._watcher.is_stopping and (endpoint := await self._endpoints.claim()) is not None:
             task = asyncio.create_task(self._hold(endpoint))
             self._tasks.add(task)

@@ -7,8 +7,9 @@ import asyncpg
 import httpx
 import pytest
 
+from app.auth.scopes import Scope
 from docs.samples.mirror import Mirror
-from tests.auth.support import HOSPITALS, PATIENTS, PROFILES
+from tests.auth.support import HOSPITALS, PATIENTS, PROFILES, client_for, make_key, secured_app
 from tests.changes.conftest import CHANGES, Follower, summary
 from tests.hospital_scope.conftest import ScopedClients, scoped_clients
 
@@ -198,3 +199,50 @@ async def test_mirrors_equal_what_their_principals_see(scoped_clients: ScopedCli
             pass
         visible = (await mirror.client.get(PATIENTS)).json()
         assert mirror.patients == {patient["unique_id"]: patient for patient in visible}
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson", "text/event-stream"])
+async def test_no_trace_of_other_hospitals_is_sent(scoped_clients: ScopedClients, accept: str) -> None:
+    """Whatever changes at another hospital, a restricted principal gets none of its ids and names, in any format."""
+    free = scoped_clients.free
+    cursor = (await scoped_clients.a.get(CHANGES, params={"after": "now"})).headers["Next-Cursor"]
+    body = {"unique_id": "marker-id", "patient_last_name": "Marker", "hospital_ids": ["hosB"]}
+    profile = {"unique_id": "marker-profile", "first_name": "Marker"}
+    assert (await free.post(PATIENTS, json={**body, "patient_profile": profile})).status_code == 201
+    await free.put(f"{HOSPITALS}hosB/", json={"hospital_name": "Marker"})
+    await free.put(f"{PROFILES}marker-profile/", json={"first_name": "Marker two"})
+    await free.put(f"{PATIENTS}marker-id/", json={"hospital_ids": ["hosB", "hosC"]})
+    await free.delete(f"{PATIENTS}marker-id/")
+    await free.put(f"{PATIENTS}pat-a/", json={"patient_last_name": "Own"})
+    await free.put(f"{PATIENTS}pat-shared/", json={"patient_last_name": "Shared", "hospital_ids": ["hosA"]})
+    path = f"{CHANGES}?after={cursor}&include=record&limit=2"
+    response = await scoped_clients.a.get(path, headers={"Accept": accept})
+    assert response.status_code == 200
+    assert "marker" not in response.text.lower()
+    assert response.text.count('"action"') == 2
+
+
+async def test_records_need_their_scopes_and_are_audited(database_url: str, connection: asyncpg.Connection) -> None:
+    """`include=record` is a 403 without the scope of each resource, and the audit has the records that were shown."""
+    async with secured_app(database_url) as app:
+        admin_key = await make_key(database_url, Scope.ADMIN, name="admin")
+        reader_key = await make_key(database_url, Scope.CHANGES_READ, Scope.PATIENTS_READ, name="reader")
+        async with client_for(app, admin_key) as admin, client_for(app, reader_key) as reader:
+            patient = {"unique_id": "pat", "patient_last_name": "Doe", "patient_profile": {"unique_id": "prof"}}
+            assert (await admin.post(PATIENTS, json=patient)).status_code == 201
+            refused = await reader.get(CHANGES, params={"include": "record"})
+            assert (refused.status_code, refused.json()["detail"]) == (
+                403, "This request needs the scope directory:read."
+            )  # fmt: skip
+            assert (await reader.get(CHANGES)).status_code == 200
+            before = await connection.fetchval("SELECT count(*) FROM audit")
+            shown = await reader.get(CHANGES, params={"include": "record", "resource": "patients"})
+            assert shown.json()[0]["record"]["unique_id"] == "pat"
+            await admin.get(CHANGES, params={"include": "record"})
+            access = (await admin.get(f"{PATIENTS}pat/access/")).json()
+    rows = await connection.fetch("SELECT principal, resource, ids FROM audit WHERE route = '/changes/' ORDER BY id")
+    assert [tuple(row) for row in rows] == [
+        ("key:reader", "patients", ["pat"]), ("key:admin", "profiles", ["prof"]), ("key:admin", "patients", ["pat"])
+    ]  # fmt: skip
+    assert before == 1
+    assert access[0]["description"] == "Saw the record in the feed of changes"

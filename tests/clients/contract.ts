@@ -9,6 +9,7 @@ type Patient = components["schemas"]["Patient"];
 type PatientCreate = components["schemas"]["PatientCreate"];
 type PatientHistoryEntry = components["schemas"]["PatientHistoryEntry"];
 type PatientOrdering = components["schemas"]["PatientOrdering"];
+type Change = components["schemas"]["Change"];
 type ErrorType = components["schemas"]["ErrorType"];
 type CurrentPrincipal = components["schemas"]["CurrentPrincipal"];
 type Problem = components["schemas"]["Problem"];
@@ -102,6 +103,18 @@ async function deletePatient(unique_id: string): Promise<void> {
   assert.equal(error?.status, 404);
 }
 
+async function followChanges(): Promise<void> {
+  const after = (await api.GET("/patients/patients/")).response.headers.get("Changes-Cursor");
+  assert(after !== null);
+  const { unique_id } = must(await api.POST("/patients/patients/", { body: { patient_last_name: "Followed" } }));
+  const query = { after, resource: ["patients" as const], include: "record" as const, wait: 5 };
+  const answer = await api.GET("/changes/", { params: { query } });
+  const [change, ...others]: Change[] = must(answer);
+  assert.deepEqual([change?.action, change?.unique_id, others], ["created", unique_id, []]);
+  assert.equal(change?.record?.["patient_last_name"], "Followed");
+  assert(answer.response.headers.get("Next-Cursor") !== null);
+}
+
 async function problems(): Promise<void> {
   const body = { patient_first_name: "Nandi", hospital_ids: ["hos123", "hos999"] };
   const { data, error } = await api.POST("/patients/patients/", { body });
@@ -143,5 +156,6 @@ const unique_id = await createPatient();
 await updatePatient(unique_id);
 await readHistory(unique_id);
 await deletePatient(unique_id);
+await followChanges();
 await problems();
 console.log("as the contract has it");

@@ -16,7 +16,7 @@ CHANGING_WORDS = re.compile(r'"(?:pat_\w+|(?:urn:request:)?req_\w+|\d{4}-.*|[\w-
 """Ids, timestamps and tags, which differ in every run."""
 
 
-@pytest.mark.parametrize(("document", "block_count"), [("README.md", 5), ("docs/api.md", 12)])
+@pytest.mark.parametrize(("document", "block_count"), [("README.md", 5), ("docs/api.md", 12), ("docs/changes.md", 2)])
 def test_commands_print_what_the_document_shows(
     document: str, block_count: int, serve: Callable[..., ServiceProcess], database_url: str
 ) -> None:

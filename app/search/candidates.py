@@ -115,6 +115,9 @@ class WordBranches(NamedTuple):
     def from_terms(cls, terms: Sequence[SearchTerm]) -> Self:
         """Return the branches for the words of a search text."""
         words = {place: term.expanded for place, term in enumerate(terms) if term.expanded is not None}
+        # what is known from addresses and hospitals matters in names only if there are no other words
+        elsewhere = {place for place in words if terms[place].values.keys() & {"places", "hospitals"}}
+        words = {place: word for place, word in words.items() if place not in elsewhere} or words
         telling = sorted(
             (place for place in words if not words[place].is_initial), key=lambda place: -len(words[place].folded)
         )

@@ -60,7 +60,9 @@ class Period(NamedTuple):
 
     @property
     def widened(self) -> "Period":
-        """The period with a year before and a year after it."""
+        """The year of a month, and any other period with a year before and a year after it."""
+        if (self.first.year, self.first.month) == (self.last.year, self.last.month):
+            return year_period(self.first.year)
         return Period(_shift_years(self.first, -1), _shift_years(self.last, 1))
 
 

@@ -24,6 +24,7 @@ MAX_PACKAGE_LINES = 2000
 
 LAYERS = (
     "cli",
+    "arguments",
     "files",
     "terminal",
     "server",

@@ -69,7 +69,9 @@ def _insert_statement() -> Executable:
     row, entry = rows.c, journal.c
     requested_id = func.unnest(row.ids).column_valued("asked")
     # For an error response, only ids that the journal contains are stored. Other ids may be text that a person typed.
-    record_exists = exists().where(entry.resource == row.resource, entry.unique_id == requested_id)
+    is_requested_record = (entry.resource == row.resource, entry.unique_id == requested_id)
+    # by default, the innermost of three SELECTs would not refer to the row of the outermost but to all input rows
+    record_exists = exists().where(*is_requested_record).correlate_except(journal)
     ids = case(
         (row.status < FIRST_ERROR_STATUS, row.ids),
         else_=func.array(select(requested_id).where(record_exists).scalar_subquery()),

@@ -8,15 +8,15 @@ import structlog
 from sqlalchemy import func, select, text
 
 from app.db.connection import Connection
-from app.db.database import Database, set_local
+from app.db.database import PROPAGATE_SETTINGS, Database
 from app.errors import UnavailableError
 
 log = structlog.get_logger()
 
-LOCK_TIMEOUT_SETTING = {"lock_timeout": "1s"}
-"""Timeout for the locks that are needed to drop partitions.
+_SET_LOCK_TIMEOUT = text("SET LOCAL lock_timeout = '1s'")
+"""Limits the wait for the locks that are needed to drop partitions.
 
-It is short because all reads and writes of the audit queue behind a transaction that waits for such a lock.
+The limit is short because all reads and writes of the audit queue behind a transaction that waits for such a lock.
 """
 _ADD_MONTHS_STATEMENT = text("SELECT public.add_audit_months()")
 _SELECT_PAST_MONTHS = text(
@@ -61,7 +61,8 @@ async def drop_expired_months(connection: Connection, retention_days: int) -> Pr
         if (newest_row_time or month_end) < retention_start:
             rows += (await connection.execute(text(f"SELECT count(*) FROM {month}"))).scalar_one()  # noqa: S608
             expired_months.append(month)
-    await connection.execute(set_local(LOCK_TIMEOUT_SETTING))
+    await connection.execute(PROPAGATE_SETTINGS)
+    await connection.execute(_SET_LOCK_TIMEOUT)
     for month in expired_months:
         await connection.execute(text(f"DROP TABLE {month}"))
     return PruneResult(len(expired_months), rows)

@@ -13,13 +13,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-import asyncpg
-from sqlalchemy import Executable, func, literal_column, select
+from sqlalchemy import Executable, func, literal_column, select, text
 
 from app.db.bulkhead import Bulkhead
 from app.db.connection import Connection, Result
+from app.db.errors import SerializationError, translate_errors
 from app.db.pool import ConnectionPool
-from app.errors import ConflictError, ServiceError, UnavailableError
+from app.errors import ServiceError, UnavailableError
 from app.observability.metrics import CONNECTIONS_IN_USE, REQUESTS_WAITING
 
 if TYPE_CHECKING:  # commands do without it, and without OpenTelemetry
@@ -57,77 +57,17 @@ def set_local(settings: Mapping[str, str]) -> Executable:
     return select(*(func.set_config(name, value, literal_column("true")) for name, value in settings.items()))
 
 
+PROPAGATE_SETTINGS = text("SET LOCAL citus.propagate_set_commands = 'local'")
+"""Statement after which `SET LOCAL` also applies to the transaction's sessions with the workers of Citus.
+
+Without Citus, the setting has no meaning. `set_config`, and so `set_local`, never reaches a worker.
+"""
 _SNAPSHOT = "ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _EXPORT_SNAPSHOT = select(func.pg_export_snapshot())
 _SET_SEARCH_SETTINGS = "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in SEARCH_SETTINGS.items())
 SHORT_LOCK_TIMEOUT = "100ms"
 SET_SHORT_LOCK_TIMEOUT = set_local({"lock_timeout": SHORT_LOCK_TIMEOUT})
 """Statement for work that must not wait long for a lock, because requests queue behind it, and that can be repeated."""
-
-
-_UNAVAILABLE_CLASSES = ("08", "53", "57", "40003")
-"""Prefixes of the SQLSTATEs that mean that the database is unavailable. The first three are the classes "connection
-exception", "insufficient resources" and "operator intervention" (a shutdown or a cancellation). The last one is the
-SQLSTATE "statement completion unknown"."""
-_RETRYABLE_STATES = ("40001", "40P01")
-"""SQLSTATEs of a serialization failure and a deadlock. A transaction that fails with one may succeed if retried."""
-_LOCK_NOT_AVAILABLE = "55P03"
-READ_ONLY_TRANSACTION = "25006"
-"""SQLSTATE of a write in a read-only transaction: the server is a standby. Writes fail until a standby is promoted."""
-READ_ONLY_MESSAGE = (
-    "The database is read-only: it is a standby, or default_transaction_read_only is on. Use the DATABASE_URL of the "
-    "primary (target_session_attrs=read-write finds it among several hosts), or turn the setting off."
-)
-_FOREIGN_KEY_STATES = ("23503", "23001")
-"""SQLSTATEs of a foreign key violation and a restrict violation."""
-
-
-class LockNotAvailableError(UnavailableError):
-    """A lock was not available in time, because another transaction held it."""
-
-
-class ReadOnlyDatabaseError(UnavailableError):
-    """A transaction was to write on a standby, or on a database whose transactions are read-only."""
-
-    operator_message = READ_ONLY_MESSAGE
-
-
-class SerializationError(LockNotAvailableError):
-    """PostgreSQL aborted a transaction, because it conflicted with a concurrent transaction."""
-
-
-@asynccontextmanager
-async def translate_errors() -> AsyncIterator[None]:
-    """Replace a database error with an error of the service if a client can react to it. Others are left unchanged.
-
-    Raises:
-        SerializationError: a serialization failure or a deadlock.
-        LockNotAvailableError: a lock was not available in time.
-        ReadOnlyDatabaseError: the server is a standby, or its transactions are read-only.
-        UnavailableError: the connection is lost, or the server is shutting down or out of resources.
-        ConflictError: a foreign key is violated.
-    """
-    try:
-        yield
-    except asyncpg.PostgresError as error:
-        sqlstate = error.sqlstate or ""
-        if sqlstate in _RETRYABLE_STATES:
-            raise SerializationError from error
-        if sqlstate == _LOCK_NOT_AVAILABLE:
-            raise LockNotAvailableError from error
-        if sqlstate == READ_ONLY_TRANSACTION:
-            raise ReadOnlyDatabaseError from error
-        if sqlstate.startswith(_UNAVAILABLE_CLASSES):
-            raise UnavailableError from error
-        if sqlstate in _FOREIGN_KEY_STATES:
-            raise ConflictError(
-                "A record linked to this one was deleted or linked at the same time. Retry the request."
-            ) from error
-        raise
-    except asyncpg.InterfaceError as error:
-        if isinstance(error, ValueError):  # a parameter has the wrong type, which is a defect of this service
-            raise
-        raise UnavailableError from error
 
 
 class AdmissionQueue:

@@ -1,6 +1,7 @@
 """Migrations: functions that upgrade a database to this version's schema and grant the serving role its rights."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -11,15 +12,16 @@ from alembic import command
 from alembic.config import Config
 from alembic.script.revision import ResolutionError
 from alembic.util import CommandError
-from sqlalchemy import NullPool, text
+from sqlalchemy import NullPool, Table, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 import migrations
 from app.db.base import Base, serving_rights
 from app.db.connection import DIALECT, Connection
-from app.db.database import READ_ONLY_MESSAGE, READ_ONLY_TRANSACTION, Database
-from app.db.pool import SESSION_SETTINGS, open_connection
+from app.db.database import Database
+from app.db.errors import READ_ONLY_MESSAGE, READ_ONLY_TRANSACTION
+from app.db.pool import CITUS_SETTINGS, HAS_CITUS, SESSION_SETTINGS, open_connection
 from app.db.schema_version import LockTimeoutError, MigrationFailedError, NewerSchemaError, explain_schema
 
 LOCK_NOT_AVAILABLE = "55P03"
@@ -138,6 +140,37 @@ _SELECT_PARTITIONS = text(
 )
 
 
+_SELECT_HAS_CITUS = text(f"SELECT {HAS_CITUS}")
+_SELECT_CITUS_METADATA = text("SELECT to_regclass('pg_dist_partition') IS NOT NULL")
+_SELECT_DISTRIBUTED_TABLES = text(
+    "SELECT CAST(logicalrelid AS text) FROM pg_dist_partition WHERE partmethod = 'h' ORDER BY 1"
+)
+
+
+async def distributed_tables(connection: Connection) -> list[str]:
+    """Return the names of the tables whose rows are on the workers of Citus, including partitions."""
+    if not (await connection.execute(_SELECT_CITUS_METADATA)).scalar_one():
+        return []
+    return list((await connection.execute(_SELECT_DISTRIBUTED_TABLES)).scalars())
+
+
+def _serving_grants(table: Table, *, is_distributed: bool) -> list[str]:
+    """Return what has to be granted for serving, such as `SELECT ON patients`.
+
+    Citus adds columns with defaults to each INSERT into a distributed table, and takes their values on behalf of the
+    role. So the role needs the right to insert all columns, and to use the sequences of the table.
+    """
+    rights = serving_rights(table)
+    if not is_distributed:
+        return [f"{rights} ON {table.name}"]
+    sequences = [f"{table.name}_{column.name}_seq" for column in table.columns if column.identity is not None]
+    return [
+        f"{_COLUMN_INSERT.sub('INSERT', rights)} ON {table.name}",
+        *(f"USAGE ON SEQUENCE {sequence}" for sequence in sequences),
+    ]
+
+
+_COLUMN_INSERT = re.compile(r"INSERT \([^)]*\)")
 _SELECT_ROLE_SETTINGS = text(
     """
     SELECT lower(split_part(setting, '=', 1)) || '=' || substr(setting, strpos(setting, '=') + 1)
@@ -183,11 +216,11 @@ async def grant_serving_rights(url: str, role: str) -> list[str]:
             f"GRANT USAGE ON SCHEMA public, extensions TO {quoted_role}",
             f"GRANT SELECT ON alembic_version TO {quoted_role}",
         ]
+        distributed = await distributed_tables(connection)
         for table in Base.metadata.sorted_tables:
-            statements += [
-                f"REVOKE ALL ON {table.name} FROM {quoted_role}",
-                f"GRANT {serving_rights(table)} ON {table.name} TO {quoted_role}",
-            ]
+            grants = _serving_grants(table, is_distributed=table.name in distributed)
+            statements.append(f"REVOKE ALL ON {table.name} FROM {quoted_role}")
+            statements += [f"GRANT {grant} TO {quoted_role}" for grant in grants]
             if (function := table.info.get("serving_function")) is not None:
                 statements.append(f"GRANT EXECUTE ON FUNCTION {function} TO {quoted_role}")
         # the service accesses partitions only through their partitioned table
@@ -197,9 +230,11 @@ async def grant_serving_rights(url: str, role: str) -> list[str]:
             await connection.execute(text(statement))
         database_name = (await connection.execute(text("SELECT current_database()"))).scalar_one()
         quoted_database = DIALECT.identifier_preparer.quote(database_name)
+        has_citus = (await connection.execute(_SELECT_HAS_CITUS)).scalar_one()
+        settings = {**SESSION_SETTINGS, **(CITUS_SETTINGS if has_citus else {})}
         role_settings = [
             f"ALTER ROLE {quoted_role} IN DATABASE {quoted_database} SET {key} = '{value}'"
-            for key, value in SESSION_SETTINGS.items()
+            for key, value in settings.items()
         ]
         try:
             async with connection.savepoint():
@@ -207,8 +242,8 @@ async def grant_serving_rights(url: str, role: str) -> list[str]:
                     await connection.execute(text(setting))
         except asyncpg.InsufficientPrivilegeError:
             stored = set((await connection.execute(_SELECT_ROLE_SETTINGS, {"role": role})).scalars())
-            settings = zip(role_settings, SESSION_SETTINGS.items(), strict=True)
-            return [statement for statement, (key, value) in settings if f"{key.lower()}={value}" not in stored]
+            pairs = zip(role_settings, settings.items(), strict=True)
+            return [statement for statement, (key, value) in pairs if f"{key.lower()}={value}" not in stored]
         return []
 
     async with Database(url, pool_size=1, with_timeouts=False) as database:

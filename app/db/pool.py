@@ -43,6 +43,11 @@ TIMEOUT_SETTINGS = {
     "idle_in_transaction_session_timeout": "10000",
 }
 """Time limits, in milliseconds, that PostgreSQL enforces on the sessions of requests."""
+CITUS_SETTINGS = {
+    # Citus has no generic plans of statements with parameters for distributed tables, and refuses to make one
+    "plan_cache_mode": "auto",
+}
+"""Settings that replace those above if the server has Citus."""
 PREPARED_STATEMENTS_PER_CONNECTION = 100
 """Maximum number of prepared statements that a connection keeps. The least recently used ones are closed."""
 
@@ -60,6 +65,9 @@ _POOLER_UNSUPPORTED_MESSAGE = (
     "DATABASE_URL points to a connection pooler, through which only `patients-api serve` works: "
     "give this command the URL of PostgreSQL itself."
 )
+HAS_CITUS = "current_setting('citus.version', true) IS NOT NULL"
+"""SQL condition that the server has loaded the library of Citus, which has this setting."""
+_SELECT_HAS_CITUS = f"SELECT {HAS_CITUS}"
 _SELECT_IS_PREPARED = "SELECT EXISTS (SELECT FROM pg_prepared_statements WHERE name = $1)"
 
 
@@ -68,7 +76,10 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has
 
 
 class _Connector:
-    """Opens connections, directly or through a pooler. It detects a pooler by sending `_POOLER_PROBE`."""
+    """Opens connections, directly or through a pooler.
+
+    It detects a pooler by sending `_POOLER_PROBE`, and asks the first direct connection whether the server has Citus.
+    """
 
     def __init__(self, url: str, *, with_timeouts: bool) -> None:
         self._url = url
@@ -80,6 +91,7 @@ class _Connector:
             **_POOLER_PROBE,
         }
         self._is_pooled = False
+        self._has_citus: bool | None = None
         self._pooler_keeps_statements: bool | None = None
 
     async def connect(self) -> asyncpg.Connection:
@@ -93,7 +105,7 @@ class _Connector:
         try:
             if not self._is_pooled:
                 try:
-                    return await self._open(self._settings)
+                    return await self._open_direct()
                 except asyncpg.ProtocolViolationError as error:
                     if _UNSUPPORTED_PARAMETER_MESSAGE not in str(error):
                         raise
@@ -103,6 +115,21 @@ class _Connector:
             return await self._open_pooled()
         except CONNECTION_ERRORS as error:
             raise ConnectionFailedError(self._url, error) from error
+
+    async def _open_direct(self) -> asyncpg.Connection:
+        connection = await self._open(self._settings)
+        if self._has_citus is None:
+            try:
+                self._has_citus = await connection.fetchval(_SELECT_HAS_CITUS)
+                if self._has_citus:
+                    self._settings.update(CITUS_SETTINGS)
+                    await connection.execute(
+                        "; ".join(f"SET {key} = '{value}'" for key, value in CITUS_SETTINGS.items())
+                    )
+            except BaseException:
+                connection.terminate()
+                raise
+        return connection
 
     async def _open_pooled(self) -> asyncpg.Connection:
         if self._pooler_keeps_statements is None:

@@ -5,6 +5,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, aggregate_order_by
 
 from app.auth.principal import Principal
 from app.db.connection import Connection
+from app.db.database import PROPAGATE_SETTINGS
 from app.identifiers import new_identifier
 from app.models import (
     Patient,
@@ -26,10 +27,11 @@ from app.paths import list_path, router_prefix
 from app.records.journal_hash import content_hash, epoch_microseconds, hex_text
 from app.statements.journal_entries import author_parameters
 
-ALLOW_ERASURE = select(func.set_config("patients.erasing", "yes", True))
-DENY_ERASURE = select(func.set_config("patients.erasing", "", True))
+ALLOW_ERASURE = text("SET LOCAL patients.erasing = 'yes'")
+DENY_ERASURE = text("SET LOCAL patients.erasing = ''")
 """`ALLOW_ERASURE` and `DENY_ERASURE` are statements that allow and forbid erasure for the rest of the transaction. They
-set a configuration parameter, which is read by the triggers of the journal and of the audit."""
+set a configuration parameter, which is read by the triggers of the journal and of the audit. After
+`PROPAGATE_SETTINGS`, this includes the triggers on the workers of Citus."""
 
 PERSONAL_DATA_TABLES = (
     Patient.__tablename__,
@@ -73,6 +75,7 @@ async def erase_traces(connection: Connection, resource: str, unique_id: str, re
         asyncpg.InsufficientPrivilegeError: the role of the connection lacks the privilege.
     """
     token = new_identifier("erased")
+    await connection.execute(PROPAGATE_SETTINGS)
     await connection.execute(ALLOW_ERASURE)
     redacted = []
     if resource == Profile.__tablename__:

@@ -24,6 +24,8 @@ from app.search.dates import (
 MAX_SEARCH_CHARACTERS = 200
 MAX_TERMS = 12
 """Maximum number of terms that a search considers. Of a longer text, the most telling terms are considered."""
+MAX_INITIALS = 4
+"""Maximum number of single letters that a search considers: many patients have each of them."""
 MAX_NAME_LIST_WORDS = 8
 """Maximum number of words in a search of a list of names, such as hospitals."""
 MIN_ID_PART_CHARACTERS = 6
@@ -128,7 +130,9 @@ def parse_search(text: str, locality: Locality) -> ParsedQuery | None:
     if not terms:
         terms, titles = [term for title in titles for term in _word_terms(title)], []
     unique = list(dict.fromkeys(terms))
-    kept = sorted(unique, key=lambda term: -term.information)[:MAX_TERMS]
+    initials = [term for term in unique if len(term.word) == 1 and term.word.isascii()]
+    telling = [term for term in unique if term not in initials[MAX_INITIALS:]]
+    kept = sorted(telling, key=lambda term: -term.information)[:MAX_TERMS]
     return ParsedQuery(
         tuple(term for term in unique if term in kept),
         tuple(spelling for title in titles for spelling in _TITLE_SPELLINGS[title.lower()]),

@@ -14,7 +14,8 @@ from sqlalchemy import func, select, text
 
 from app.auth.principal import Principal
 from app.db.connection import Connection
-from app.db.database import SerializationError, run_in_savepoint, set_local, translate_errors
+from app.db.database import run_in_savepoint, set_local
+from app.db.errors import SerializationError, translate_errors
 from app.errors import ConflictError
 from app.fields.schemas import CreateBody
 from app.registers.errors import UnreadableFileError

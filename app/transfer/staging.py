@@ -43,7 +43,7 @@ from sqlalchemy.schema import CreateTable, DropTable
 from app.auth.principal import Principal
 from app.db.base import ID_TEXT
 from app.db.connection import Connection
-from app.db.database import SerializationError
+from app.db.errors import SerializationError
 from app.errors import FieldError, IdentifierRetiredError
 from app.identifiers import new_identifier
 from app.records.repository import Repository

@@ -15,7 +15,8 @@ from sqlalchemy import ARRAY, bindparam, select
 from app.auth.principal import Principal
 from app.db.base import ID_TEXT
 from app.db.connection import Connection
-from app.db.database import set_local, translate_errors
+from app.db.database import set_local
+from app.db.errors import translate_errors
 from app.errors import (
     ConflictError,
     FieldError,

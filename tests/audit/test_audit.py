@@ -1,5 +1,6 @@
 """The audit: each access is recorded before its response is sent, and fails if it cannot be recorded."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +8,9 @@ import asyncpg
 import httpx
 import pytest
 
+from app.audit.recorder import AuditRecorder
 from app.auth.scopes import Scope
+from app.db.database import Database
 from tests.auth.support import HOSPITALS, PATIENTS, PROFILES, client_for, make_key, secured_app
 from tests.hospital_scope.conftest import AUDIT_PATH, ScopedClients, patient_body
 from tests.support import EXAMPLE_PATIENT, ServiceProcess, dump_tables
@@ -72,6 +75,32 @@ async def test_each_request_is_audited_with_its_outcome(
         "request_id": "the-request",
         "reason": None,
     }
+
+
+async def test_rejections_in_one_batch_do_not_confirm_each_others_ids(
+    database_url: str, connection: asyncpg.Connection
+) -> None:
+    """An id is kept for a rejected request only if a record of the requested resource has it.
+
+    This holds even if a request for another resource, whose record has this id, is recorded by the same statement.
+    """
+    await connection.execute(
+        "INSERT INTO journal (resource, unique_id, version, action, actor, record)"
+        " VALUES ('patients', 'of-patient', 1, 'created', 'me', '{}'),"
+        " ('profiles', 'of-profile', 1, 'created', 'me', '{}')"
+    )
+    rejection = {"principal": "key:a", "method": "GET", "route": "/", "status": 404, "request_id": "r", "reason": None}
+    both = ["of-patient", "of-profile"]
+    async with Database(database_url, pool_size=1) as database:
+        recorder = AuditRecorder(database)
+        rows = [{**rejection, "resource": resource, "ids": both} for resource in ("patients", "profiles")]
+        await asyncio.gather(*map(recorder.write, rows))
+    stored = await connection.fetch("SELECT resource, ids, xmin::text AS batch FROM audit ORDER BY resource")
+    assert len({row["batch"] for row in stored}) == 1, "the rows were not written by one statement"
+    assert [(row["resource"], row["ids"]) for row in stored] == [
+        ("patients", ["of-patient"]),
+        ("profiles", ["of-profile"]),
+    ]
 
 
 async def test_later_history_page_of_a_hidden_patient_is_not_audited_as_a_read(scoped_clients: ScopedClients) -> None:

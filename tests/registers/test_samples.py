@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from app.cli.commands import COMMANDS
+from app.arguments.commands import COMMANDS
 from app.cli.import_ import import_options, table_options
 from app.db.connection import Connection
 from app.db.database import Database

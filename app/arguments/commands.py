@@ -84,6 +84,11 @@ def _add_migrate_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ROLE",
         help="separate role for `serve`: grant it the rights that serving needs, and none to change the journal",
     )
+    parser.add_argument(
+        "--distribute-audit",
+        action="store_true",
+        help="with Citus: check the cluster, move the audit to its workers, and check the result (docs/scaling.md)",
+    )
 
 
 def _add_check_arguments(parser: argparse.ArgumentParser) -> None:

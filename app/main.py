@@ -48,8 +48,8 @@ from app.vocabulary.stale_words import delete_stale_words_periodically
 from app.webhooks.delivery import WebhookDelivery
 
 RESOURCE_ROUTERS = (
+    imports_router,  # before the routes of records: its path is also that of a record with the id `import`
     patients_router,
-    imports_router,
     profiles_router,
     hospitals_router,
     doctors_router,

@@ -8,7 +8,7 @@ import secrets
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, aclosing, contextmanager
+from contextlib import AsyncExitStack, ExitStack, aclosing, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from app.audit.recorder import AuditRecorder, command_row
 from app.changes.cursors import newest_cursor
 from app.changes.reading import ChangeFeed
-from app.cli.database import DATABASE_ERRORS, run_on_database
+from app.cli.database import DATABASE_ERRORS, run_on_database, standby_url
 from app.db.database import Database
 from app.http.field_errors import field_errors
 from app.listing.cursors import Cursors
@@ -52,6 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Export the records of one or all resources from one snapshot of the database, and return 0."""
     settings = Settings.load()
     exit_on_sigterm()  # so that SIGTERM leaves no incomplete files
+    source_url = standby_url(settings) if arguments.from_standby else None
     format_name: str = arguments.format or _format_of_file(arguments.output)
     resource_names = list(RESOURCES) if arguments.directory else [arguments.resource]
     if arguments.directory and arguments.filter:
@@ -72,8 +73,13 @@ def run(arguments: argparse.Namespace) -> int:
         async def work(database: Database) -> None:
             nonlocal cursor
             recorder = AuditRecorder(database)
-            cursor = await newest_cursor(ChangeFeed(database), Cursors(database), None)
-            async with database.snapshots(READING_CONNECTIONS) as connections:
+            async with AsyncExitStack() as databases:
+                source = database
+                if source_url is not None:
+                    standby = Database(source_url, pool_size=READING_CONNECTIONS, with_timeouts=False)
+                    source = await databases.enter_async_context(standby)
+                cursor = await newest_cursor(ChangeFeed(source), Cursors(source), None)
+                connections = await databases.enter_async_context(source.snapshots(READING_CONNECTIONS))
                 for name, file in files.items():
                     export = Export(connections, RESOURCES[name], query)
                     record_format = FORMATS[format_name](Layout(RESOURCES[name].service_class.repository_class))

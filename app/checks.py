@@ -17,7 +17,8 @@ import app.models  # noqa: F401  # declares the tables on which rights are check
 from app.connection_errors import describe_database, explain_missing_timeouts
 from app.db.base import Base, serving_rights
 from app.db.connection import Connection
-from app.db.database import READ_ONLY_MESSAGE, Database
+from app.db.database import Database
+from app.db.errors import READ_ONLY_MESSAGE
 from app.db.pool import missing_timeouts
 from app.db.schema_version import explain_schema, is_newer, read_revisions
 from app.errors import UnavailableError

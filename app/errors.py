@@ -17,6 +17,7 @@
     ├── ValidationFailedError      422, with the location of each error
     │   └── ProfileNotAccessibleError
     ├── TooManyRequestsError       429, with Retry-After
+    ├── ImportTooLargeError        413
     ├── UnreadableBodyError        400
     ├── UnsupportedMediaTypeError  415
     └── UnavailableError           503, with Retry-After
@@ -91,7 +92,24 @@ ErrorType = TypeAliasType(
 )
 """The codes of the errors in a 422 problem. `docs/api.md` explains them."""
 FileErrorType = Literal[
-    "cells", "encoding", "identifier_retired", "identifier_taken", "json", "moment_in_future", "moment_order"
+    "ambiguous_name",
+    "cells",
+    "conflict",
+    "date_format",
+    "encoding",
+    "extension_left_out",
+    "forbidden",
+    "id_separator",
+    "identifier_retired",
+    "identifier_taken",
+    "json",
+    "moment_in_future",
+    "moment_order",
+    "not_found",
+    "other_person",
+    "spreadsheet_number",
+    "unknown_name",
+    "zeros_lost",
 ]
 """The codes of the errors that only imports have, besides those in `ErrorType`."""
 
@@ -269,6 +287,13 @@ class TooManyRequestsError(ServiceError):
         )
 
 
+class ImportTooLargeError(ServiceError):
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+    def __init__(self) -> None:
+        super().__init__("An import has at most 16 MiB and 10,000 lines, each of at most 1 MiB. Send several imports.")
+
+
 class UnreadableBodyError(ServiceError):
     status = HTTPStatus.BAD_REQUEST
 
@@ -276,8 +301,8 @@ class UnreadableBodyError(ServiceError):
 class UnsupportedMediaTypeError(ServiceError):
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
-    def __init__(self) -> None:
-        super().__init__("Send the body as application/json in UTF-8.")
+    def __init__(self, media_type: str = "application/json") -> None:
+        super().__init__(f"Send the body as {media_type} in UTF-8.")
 
 
 class UnavailableError(ServiceError):

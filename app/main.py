@@ -38,14 +38,18 @@ from app.listing.cursors import Cursors
 from app.observability.metrics import CONNECTIONS_MAX
 from app.observability.statements import StatementInstrumentation
 from app.observability.telemetry import Telemetry
+from app.paths import IMPORT_SUFFIX, router_prefix
 from app.patients.routes import router as patients_router
 from app.profiles.routes import router as profiles_router
 from app.settings import Settings
+from app.uploads.lines import MAX_IMPORT_BYTES
+from app.uploads.routes import router as imports_router
 from app.vocabulary.stale_words import delete_stale_words_periodically
 from app.webhooks.delivery import WebhookDelivery
 
 RESOURCE_ROUTERS = (
     patients_router,
+    imports_router,
     profiles_router,
     hospitals_router,
     doctors_router,
@@ -53,6 +57,9 @@ RESOURCE_ROUTERS = (
     audit_router,
     me_router,
 )
+IMPORT_PATH = f"{router_prefix('patients')}/{IMPORT_SUFFIX.rstrip('/')}"
+MAX_IMPORTS, MAX_IMPORTS_PER_PRINCIPAL = 2, 1
+"""Maximum numbers of imports that a process handles at the same time, each with a body of 16 MiB and a connection."""
 CORS_ALLOWED_HEADERS = (
     "Authorization",
     "Content-Type",
@@ -135,6 +142,7 @@ def create_app(settings: Settings) -> FastAPI:
         transaction_batcher=TransactionBatcher(database),
         cursors=Cursors(database),
         stream_bulkhead=Bulkhead(MAX_STREAMS, MAX_STREAMS_PER_PRINCIPAL),
+        import_bulkhead=Bulkhead(MAX_IMPORTS, MAX_IMPORTS_PER_PRINCIPAL),
         feed=feed,
         change_watcher=watcher,
         waiting_bulkhead=Bulkhead(MAX_WAITING_CLIENTS, MAX_WAITING_CLIENTS_PER_PRINCIPAL),
@@ -167,6 +175,6 @@ def _middleware(settings: Settings) -> list[Middleware]:
         Middleware(UnhandledErrors),
         *([Middleware(TrustedHosts, settings.allowed_hosts)] if settings.allowed_hosts else []),
         Middleware(CancelOnDisconnect),
-        Middleware(BodyLimit),
+        Middleware(BodyLimit, {IMPORT_PATH: MAX_IMPORT_BYTES}),
         Middleware(TrailingSlashAndHead, slash_prefixes=[router.prefix for router in RESOURCE_ROUTERS]),
     ]

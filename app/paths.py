@@ -3,6 +3,8 @@
 SEARCH_SUFFIX = "search/"
 """Suffix that turns the path of a list into the path of its search endpoint. That endpoint takes the parameters of the
 list in the request body."""
+IMPORT_SUFFIX = "import/"
+"""Suffix that turns the path of a list into the path to which many records can be sent at once."""
 
 
 def router_prefix(resource: str) -> str:

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from app.cli.commands import COMMANDS
+from app.arguments.commands import COMMANDS
 from app.contract import PATIENT
 from app.embedded.server import EmbeddedPostgres
 from benchmarks import command, processes, report

@@ -24,13 +24,17 @@ MAX_PACKAGE_LINES = 2000
 
 LAYERS = (
     "cli",
+    "arguments",
+    "files",
     "terminal",
     "server",
     "main",
     "background_tasks",
     "demo",
     "checks",
+    "uploads",
     "transfer",
+    "registers",
     "feed",
     "patients",
     "profiles",

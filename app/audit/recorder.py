@@ -102,6 +102,12 @@ async def insert_audit_row(connection: Connection, row: AuditRow) -> None:
     await execute_row(connection, _INSERT_AUDIT_ROWS, row)
 
 
+async def insert_audit_rows(connection: Connection, rows: Sequence[AuditRow]) -> None:
+    """Insert audit rows in the transaction of `connection`."""
+    for start in range(0, len(rows), MAX_IDS_PER_STATEMENT):
+        await connection.execute(_INSERT_AUDIT_ROWS, {"rows": rows[start : start + MAX_IDS_PER_STATEMENT]})
+
+
 class AuditRecorder:
     """Writes audit rows in transactions of its own, separate from those of the requests.
 

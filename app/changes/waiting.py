@@ -54,6 +54,11 @@ class ChangeWatcher:
         """Whether the process is stopping, so that nobody should wait any more."""
         return self._is_stopping()
 
+    @property
+    def state(self) -> FeedState | None:
+        """The state of the feed at the last poll, or None if nobody waits."""
+        return self._state
+
     def note_commit(self) -> None:
         """Poll at once if anybody waits, because this process has committed a change."""
         self._committed.set()

@@ -1,6 +1,6 @@
 """The command `patients-api`. Each subcommand has its own module, which is imported only when the subcommand runs.
 
-Its arguments are in `app.cli.commands`, and are parsed before.
+Its arguments are in `app.arguments.commands`, and are parsed before.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from app.cli.commands import COMMANDS, CommandParser
+from app.arguments.commands import COMMANDS, CommandParser
 from app.suggestions import suggestion
 
 _PACKAGE_DIRECTORY = Path(__file__).parent.parent

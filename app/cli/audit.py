@@ -4,7 +4,7 @@ import argparse
 
 from app.audit.retention import drop_expired_months
 from app.cli.database import DATABASE_ERRORS, run_in_transaction
-from app.db.database import LockNotAvailableError
+from app.db.errors import LockNotAvailableError
 from app.db.schema_version import LockTimeoutError
 from app.settings import Settings
 from app.terminal.text import pluralize

@@ -4,8 +4,8 @@ import argparse
 
 import shtab
 
+from app.arguments.commands import COMMANDS
 from app.cli import make_parser
-from app.cli.commands import COMMANDS
 
 USER_ERRORS = ()
 COMPLETED_METAVARS = {"FILE": shtab.FILE, "DIRECTORY": shtab.DIRECTORY}

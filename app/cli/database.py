@@ -45,10 +45,11 @@ def run_in_transaction(work: Callable[[Connection], Awaitable[T]]) -> T:
     return run_on_database(lambda database: database.transaction(work))
 
 
-def run_on_database(work: Callable[[Database], Awaitable[T]], *, pool_size: int = 1) -> T:
+def run_on_database(work: Callable[[Database], Awaitable[T]], *, pool_size: int = 1, creates: bool = False) -> T:
     """Run `work` on the database of DATABASE_URL or, without DATABASE_URL, on the embedded server. Return its result.
 
-    If the embedded server is not running, it is started before `work` and stopped afterwards.
+    If the embedded server is not running, it is started before `work` and stopped afterwards. If `creates` is true, an
+    embedded database is created and migrated first, as `serve` does.
 
     Raises:
         EmbeddedPostgresError: the embedded server cannot run.
@@ -57,7 +58,12 @@ def run_on_database(work: Callable[[Database], Awaitable[T]], *, pool_size: int 
         NoDatabaseError: there is no embedded database, or its schema is not one that this version can use.
         UnavailableError: the database cannot be reached.
     """
-    with open_database_url(Settings.load()) as url:
+    settings = Settings.load()
+    with open_database_url(settings, creates=creates) as url:
+        if creates and settings.database_url is None and asyncio.run(_explain_schema(url)) is not None:
+            from app.db.migrate import migrate  # noqa: PLC0415  # Alembic takes ten megabytes of memory
+
+            migrate(url)
         try:
             return asyncio.run(_connect_and_run(url, work, pool_size))
         except asyncpg.InsufficientPrivilegeError:
@@ -72,17 +78,17 @@ def run_on_database(work: Callable[[Database], Awaitable[T]], *, pool_size: int 
 
 
 @contextmanager
-def open_database_url(settings: Settings) -> Iterator[str]:
+def open_database_url(settings: Settings, *, creates: bool = False) -> Iterator[str]:
     """Yield the URL of the database that the settings specify. An embedded server runs until the context is exited.
 
     Raises:
         EmbeddedPostgresError: the embedded server cannot run.
-        NoDatabaseError: there is no embedded database.
+        NoDatabaseError: there is no embedded database, and `creates` is false.
     """
     if settings.database_url is not None:
         yield settings.database_url.get_secret_value()
         return
-    if not (settings.data_dir / "postgres").is_dir():
+    if not creates and not (settings.data_dir / "postgres").is_dir():
         raise NoDatabaseError(f"There is no database in {settings.data_dir}: set DATABASE_URL, or run `serve` first.")
     if (running_url := running_server_url(settings.data_dir)) is not None:
         yield running_url
@@ -104,6 +110,11 @@ def standby_url(settings: Settings) -> str:
     parts = urlsplit(settings.database_url.get_secret_value())
     options = [(name, value) for name, value in parse_qsl(parts.query) if name != "target_session_attrs"]
     return urlunsplit(parts._replace(query=urlencode([*options, ("target_session_attrs", "standby")])))
+
+
+async def _explain_schema(url: str) -> str | None:
+    async with Database(url, pool_size=1) as database, database.read() as connection:
+        return explain_schema(await read_revisions(connection))
 
 
 async def _connect_and_run(url: str, work: Callable[[Database], Awaitable[T]], pool_size: int) -> T:

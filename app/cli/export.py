@@ -1,16 +1,11 @@
 """`patients-api export`: write records to files."""
 
 import argparse
-import errno
-import gzip
-import os
-import secrets
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import AsyncExitStack, ExitStack, aclosing, contextmanager
+from collections.abc import Mapping
+from contextlib import AsyncExitStack, ExitStack, aclosing
 from pathlib import Path
-from typing import BinaryIO
 
 from pydantic import ValidationError
 
@@ -19,17 +14,17 @@ from app.changes.cursors import newest_cursor
 from app.changes.reading import ChangeFeed
 from app.cli.database import DATABASE_ERRORS, run_on_database, standby_url
 from app.db.database import Database
+from app.files.output_files import UnwritableFileError, make_directory, open_output
 from app.http.field_errors import field_errors
 from app.listing.cursors import Cursors
 from app.listing.pagination import NON_FILTER_PARAMETERS, ListParameters
 from app.listing.query import ListQuery
 from app.locality import Locality
 from app.settings import Settings
-from app.terminal.files import SYMBOLIC_LINK_MESSAGE, no_symlink_opener
 from app.terminal.progress import progress_bar
 from app.terminal.signals import exit_on_sigterm
 from app.terminal.text import pluralize
-from app.transfer.exporting import EXPORT_PRINCIPAL, FORMATS, Export
+from app.transfer.exporting import EXPORT_PRINCIPAL, FORMATS, ExcelCsvFormat, Export
 from app.transfer.layout import Layout
 from app.transfer.resources import RESOURCES
 
@@ -45,7 +40,7 @@ class CannotExportError(Exception):
     """A filter or an output file cannot be used. The message says what to change."""
 
 
-USER_ERRORS = (*DATABASE_ERRORS, CannotExportError)
+USER_ERRORS = (*DATABASE_ERRORS, CannotExportError, UnwritableFileError)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -53,7 +48,10 @@ def run(arguments: argparse.Namespace) -> int:
     settings = Settings.load()
     exit_on_sigterm()  # so that SIGTERM leaves no incomplete files
     source_url = standby_url(settings) if arguments.from_standby else None
-    format_name: str = arguments.format or _format_of_file(arguments.output)
+    format_name: str = arguments.format or ("csv" if arguments.excel else _format_of_file(arguments.output))
+    if arguments.excel and format_name != "csv":
+        raise CannotExportError("Excel opens CSV: do not combine --excel with --format ndjson.")
+    format_class = ExcelCsvFormat if arguments.excel else FORMATS[format_name]
     resource_names = list(RESOURCES) if arguments.directory else [arguments.resource]
     if arguments.directory and arguments.filter:
         raise CannotExportError("A filter applies to one resource: do not combine --filter with --directory.")
@@ -61,12 +59,12 @@ def run(arguments: argparse.Namespace) -> int:
     counts: dict[str, int] = {}
     cursor = ""
     if arguments.directory:
-        _make_directory(arguments.directory)
+        make_directory(arguments.directory)
     with ExitStack() as stack:
         is_to_terminal = not (arguments.directory or arguments.output) and sys.stdout.isatty()
         progress_display = stack.enter_context(progress_bar(hidden=is_to_terminal))
         files = {
-            name: stack.enter_context(_open_output(_destination(arguments, name, format_name)))
+            name: stack.enter_context(open_output(_destination(arguments, name, format_name)))
             for name in resource_names
         }
 
@@ -82,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
                 connections = await databases.enter_async_context(source.snapshots(READING_CONNECTIONS))
                 for name, file in files.items():
                     export = Export(connections, RESOURCES[name], query)
-                    record_format = FORMATS[format_name](Layout(RESOURCES[name].service_class.repository_class))
+                    record_format = format_class(Layout(RESOURCES[name].service_class.repository_class))
                     task = progress_display.add_task(name, total=await export.count(), records=0)
                     file.write(record_format.header)
                     counts[name] = 0
@@ -133,64 +131,3 @@ def _destination(arguments: argparse.Namespace, name: str, format_name: str) -> 
     directory: Path | None = arguments.directory
     output: Path | None = arguments.output
     return directory / f"{name}.{format_name}" if directory else output
-
-
-def _make_directory(directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable_error(directory, error) from None
-
-
-def _unwritable_error(path: Path | None, error: OSError) -> CannotExportError:
-    return CannotExportError(f"{path or 'The output'} cannot be written: {error.strerror}.")
-
-
-@contextmanager
-def _open_output(path: Path | None) -> Iterator[BinaryIO]:
-    """Open an output file, or standard output if `path` is None.
-
-    A regular file is readable only by its owner. It gets its final name only when it is complete.
-    """
-    try:
-        if path is None:
-            yield sys.stdout.buffer
-            sys.stdout.buffer.flush()
-        elif path.exists() and not path.is_file():  # a pipe or a device
-            with open(path, "wb", opener=no_symlink_opener) as file:  # Path.open has no opener
-                yield file
-        else:
-            with _replace_atomically(path.absolute()) as file:
-                yield file
-    except BrokenPipeError:
-        if path is None:
-            # otherwise the flush at exit would fail, too (see the note on SIGPIPE in the Python documentation)
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise CannotExportError("The reader has closed the output: the export is incomplete.") from None
-    except OSError as error:
-        raise _unwritable_error(path, error) from None
-
-
-@contextmanager
-def _replace_atomically(path: Path) -> Iterator[BinaryIO]:
-    if path.is_symlink():  # a link that is created after this check is replaced, not followed
-        raise OSError(errno.ELOOP, SYMBOLIC_LINK_MESSAGE)
-    # the name is chosen before the file is created, so that the file is removed even if `open` is interrupted
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with open(temporary, "xb", opener=_owner_only_opener) as file:
-            if path.suffix == ".gz":
-                # no timestamp, so that exports of the same records are identical
-                with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as gzip_file:
-                    yield gzip_file  # type: ignore[misc]  # a file opened for writing
-            else:
-                yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _owner_only_opener(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

@@ -9,7 +9,8 @@ import asyncpg
 import app.models  # noqa: F401  # declares the tables on which rights are granted
 from app.audit.distribution import CannotDistributeError, distribute_audit, explain_refusal
 from app.audit.retention import add_months
-from app.db.database import Database, LockNotAvailableError
+from app.db.database import Database
+from app.db.errors import LockNotAvailableError
 from app.db.migrate import UnsuitableRoleError, check_serving_role, grant_serving_rights, migrate
 from app.db.schema_version import REVISIONS, LockTimeoutError, MigrationFailedError, NewerSchemaError
 from app.errors import UnavailableError

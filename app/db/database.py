@@ -13,13 +13,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-import asyncpg
 from sqlalchemy import Executable, func, literal_column, select, text
 
 from app.db.bulkhead import Bulkhead
 from app.db.connection import Connection, Result
+from app.db.errors import SerializationError, translate_errors
 from app.db.pool import ConnectionPool
-from app.errors import ConflictError, ServiceError, UnavailableError
+from app.errors import ServiceError, UnavailableError
 from app.observability.metrics import CONNECTIONS_IN_USE, REQUESTS_WAITING
 
 if TYPE_CHECKING:  # commands do without it, and without OpenTelemetry
@@ -68,76 +68,6 @@ _SET_SEARCH_SETTINGS = "; ".join(f"SET LOCAL {name} = '{value}'" for name, value
 SHORT_LOCK_TIMEOUT = "100ms"
 SET_SHORT_LOCK_TIMEOUT = set_local({"lock_timeout": SHORT_LOCK_TIMEOUT})
 """Statement for work that must not wait long for a lock, because requests queue behind it, and that can be repeated."""
-
-
-_UNAVAILABLE_CLASSES = ("08", "53", "57", "40003")
-"""Prefixes of the SQLSTATEs that mean that the database is unavailable. The first three are the classes "connection
-exception", "insufficient resources" and "operator intervention" (a shutdown or a cancellation). The last one is the
-SQLSTATE "statement completion unknown"."""
-_RETRYABLE_STATES = ("40001", "40P01")
-"""SQLSTATEs of a serialization failure and a deadlock. A transaction that fails with one may succeed if retried."""
-_LOCK_NOT_AVAILABLE = "55P03"
-READ_ONLY_TRANSACTION = "25006"
-"""SQLSTATE of a write in a read-only transaction: the server is a standby. Writes fail until a standby is promoted."""
-READ_ONLY_MESSAGE = (
-    "The database is read-only: it is a standby, or default_transaction_read_only is on. Use the DATABASE_URL of the "
-    "primary (target_session_attrs=read-write finds it among several hosts), or turn the setting off."
-)
-_LOST_WORKER_STATE = "XX000"
-_LOST_WORKER_MESSAGE = "failure on connection marked as essential"
-"""Beginning of the message with which Citus reports a lost worker, if not with a connection exception."""
-_FOREIGN_KEY_STATES = ("23503", "23001")
-"""SQLSTATEs of a foreign key violation and a restrict violation."""
-
-
-class LockNotAvailableError(UnavailableError):
-    """A lock was not available in time, because another transaction held it."""
-
-
-class ReadOnlyDatabaseError(UnavailableError):
-    """A transaction was to write on a standby, or on a database whose transactions are read-only."""
-
-    operator_message = READ_ONLY_MESSAGE
-
-
-class SerializationError(LockNotAvailableError):
-    """PostgreSQL aborted a transaction, because it conflicted with a concurrent transaction."""
-
-
-@asynccontextmanager
-async def translate_errors() -> AsyncIterator[None]:
-    """Replace a database error with an error of the service if a client can react to it. Others are left unchanged.
-
-    Raises:
-        SerializationError: a serialization failure or a deadlock.
-        LockNotAvailableError: a lock was not available in time.
-        ReadOnlyDatabaseError: the server is a standby, or its transactions are read-only.
-        UnavailableError: the connection is lost, or the server is shutting down or out of resources, or a worker of
-            Citus is lost.
-        ConflictError: a foreign key is violated.
-    """
-    try:
-        yield
-    except asyncpg.PostgresError as error:
-        sqlstate = error.sqlstate or ""
-        if sqlstate in _RETRYABLE_STATES:
-            raise SerializationError from error
-        if sqlstate == _LOCK_NOT_AVAILABLE:
-            raise LockNotAvailableError from error
-        if sqlstate == READ_ONLY_TRANSACTION:
-            raise ReadOnlyDatabaseError from error
-        is_worker_lost = sqlstate == _LOST_WORKER_STATE and str(error).startswith(_LOST_WORKER_MESSAGE)
-        if sqlstate.startswith(_UNAVAILABLE_CLASSES) or is_worker_lost:
-            raise UnavailableError from error
-        if sqlstate in _FOREIGN_KEY_STATES:
-            raise ConflictError(
-                "A record linked to this one was deleted or linked at the same time. Retry the request."
-            ) from error
-        raise
-    except asyncpg.InterfaceError as error:
-        if isinstance(error, ValueError):  # a parameter has the wrong type, which is a defect of this service
-            raise
-        raise UnavailableError from error
 
 
 class AdmissionQueue:
@@ -314,22 +244,27 @@ class Database:
         async with self._connect() as connection:
             return await connection.execute(statement, parameters)
 
-    async def transaction(self, work: Work[T], *, max_attempts: int = MAX_ATTEMPTS, spent_seconds: float = 0.0) -> T:
+    async def transaction(
+        self,
+        work: Work[T],
+        *,
+        max_attempts: int = MAX_ATTEMPTS,
+        spent_seconds: float = 0.0,
+        timeout_seconds: float | None = None,
+    ) -> T:
         """Run `work` in one transaction, commit it and return the result of `work`. On any error, nothing is stored.
 
         The caller must not send its response before this method returns, so that the response confirms only stored
         changes. If the transaction conflicts with another, the whole transaction is retried. `work` may thus run up to
         `max_attempts` times. `spent_seconds` is the time that the request has already spent in the database; an attempt
-        may take that much less.
+        may take that much less. `timeout_seconds` limits an attempt that may take longer than usual.
         """
-        timeout_seconds = (
-            None
-            if self._timeout_seconds is None
-            else max(self._timeout_seconds - spent_seconds, MIN_TRANSACTION_TIMEOUT_SECONDS)
-        )
+        limit_seconds = timeout_seconds or self._timeout_seconds
+        if limit_seconds is not None:
+            limit_seconds = max(limit_seconds - spent_seconds, MIN_TRANSACTION_TIMEOUT_SECONDS)
 
         async def attempt() -> T:
-            async with self._connect(timeout_seconds) as connection:
+            async with self._connect(limit_seconds) as connection:
                 await connection.begin()
                 result = await work(connection)
                 await connection.commit()
@@ -337,7 +272,9 @@ class Database:
 
         return await _retry_on_conflict(attempt, max_attempts)
 
-    async def transaction_for(self, principal: str, work: Work[T], *, spent_seconds: float = 0.0) -> T:
+    async def transaction_for(
+        self, principal: str, work: Work[T], *, spent_seconds: float = 0.0, timeout_seconds: float | None = None
+    ) -> T:
         """Run `work` like `transaction`, on behalf of a principal.
 
         The transactions of one principal use at most three quarters of the pool. The time that this call waits for its
@@ -348,7 +285,9 @@ class Database:
         """
         began = time.monotonic()
         async with self._transaction_bulkhead.slot(principal):
-            return await self.transaction(work, spent_seconds=spent_seconds + time.monotonic() - began)
+            return await self.transaction(
+                work, spent_seconds=spent_seconds + time.monotonic() - began, timeout_seconds=timeout_seconds
+            )
 
     @asynccontextmanager
     async def _connect(

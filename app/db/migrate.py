@@ -19,7 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 import migrations
 from app.db.base import Base, serving_rights
 from app.db.connection import DIALECT, Connection
-from app.db.database import READ_ONLY_MESSAGE, READ_ONLY_TRANSACTION, Database
+from app.db.database import Database
+from app.db.errors import READ_ONLY_MESSAGE, READ_ONLY_TRANSACTION
 from app.db.pool import CITUS_SETTINGS, HAS_CITUS, SESSION_SETTINGS, open_connection
 from app.db.schema_version import LockTimeoutError, MigrationFailedError, NewerSchemaError, explain_schema
 

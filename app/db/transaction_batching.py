@@ -33,7 +33,8 @@ from sqlalchemy.dialects.postgresql import JSON
 
 from app.db.batching import Batcher
 from app.db.connection import Connection
-from app.db.database import SHORT_LOCK_TIMEOUT, Database, LockNotAvailableError, Work
+from app.db.database import SHORT_LOCK_TIMEOUT, Database, Work
+from app.db.errors import LockNotAvailableError
 from app.errors import ServiceError, UnavailableError
 
 T = TypeVar("T")

@@ -79,7 +79,7 @@ class FeedReader:
         """
         feed, watcher, name = self._services.feed, self._services.change_watcher, self._principal.name
         deadline = time.monotonic() + wait_seconds
-        state = None
+        state = watcher.state if wait_seconds else None  # what it does not have yet ends the wait
         while True:
             page = await feed.page(name, self._query, self._place, limit, state)
             self._place = page.end

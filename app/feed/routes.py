@@ -99,11 +99,10 @@ async def follow_changes(request: Request) -> Response:
     for media_type, encode in _STREAM_ENCODERS.items():
         if media_type in accepted:
             return await _stream_response(request, reader, encode, media_type, first_only=is_head)
-    limit = parameters.limit or DEFAULT_LIMIT
-    changes = await reader.page(limit, 0)
-    if not changes and parameters.wait and not is_head:
+    wait_seconds = 0 if is_head else parameters.wait or 0
+    if wait_seconds:
         await _acquire_waiting_slot(request)
-        changes = await reader.page(limit, parameters.wait)
+    changes = await reader.page(parameters.limit or DEFAULT_LIMIT, wait_seconds)
     body = f"[{','.join(await reader.documents(changes))}]"
     headers = {"Next-Cursor": await reader.cursor(), "Vary": "Accept"}
     return Response(body, headers=headers, media_type="application/json")

@@ -26,6 +26,7 @@ from sqlalchemy import Column
 
 from app.db.base import max_length
 from app.errors import ErrorType, FileErrorType
+from app.fields.characters import is_blank
 from app.identifiers import IDENTIFIER_PATTERN, is_identifier
 
 
@@ -35,8 +36,12 @@ def validation_error(error_type: ErrorType | FileErrorType, message: str) -> Pyd
 
 
 def _blank_to_none(value: object) -> object:
-    """Convert blank text to None, because HTML forms send `""` for an empty field. Return any other value unchanged."""
-    return None if isinstance(value, str) and not value.strip() else value
+    """Convert text without visible characters to None, because HTML forms send `""` for an empty field.
+
+    Any other value is returned unchanged.
+    """
+    may_be_blank = isinstance(value, str) and not (value.isascii() and value.strip())
+    return None if may_be_blank and is_blank(str(value)) else value
 
 
 MAX_COMBINING_MARKS = 30
@@ -90,7 +95,7 @@ class Text:
 
     def _check(self, text: str) -> str:
         text = _clean(text, self.max_length)
-        if not text:
+        if is_blank(text):
             raise validation_error("string_blank", "Must not be blank")
         if len(text) > self.max_length:
             raise PydanticKnownError("string_too_long", {"max_length": self.max_length})

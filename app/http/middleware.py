@@ -9,7 +9,7 @@ RequestContext → (CORS) → UnhandledErrors → (TrustedHosts) → CancelOnDis
 
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 
 import structlog
@@ -20,7 +20,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.http.problems import BODY_TOO_LARGE_DETAIL, NOT_FOUND_DETAIL, UNEXPECTED_ERROR_DETAIL, ProblemResponse
+from app.http.problems import NOT_FOUND_DETAIL, UNEXPECTED_ERROR_DETAIL, ProblemResponse, body_too_large_detail
 from app.http.strict_json import MAX_BODY_SIZE_BYTES
 from app.identifiers import new_identifier
 from app.observability.logging import UNLOGGED_ROUTES, describe_error
@@ -29,7 +29,8 @@ from app.request_state import RequestState, current_request, never_gone
 
 log = structlog.get_logger()
 
-_MAX_CONTENT_LENGTH_DIGITS = len(str(MAX_BODY_SIZE_BYTES))
+_MAX_CONTENT_LENGTH_DIGITS = 18
+"""Number of digits above which a `Content-Length` is too large for any limit, so that it need not be parsed."""
 BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 """The HTTP methods with a request body. No route reads the body of a request that has any other method."""
 
@@ -195,22 +196,27 @@ async def _discard_message(_: Message) -> None:
 class BodyLimit:
     """Rejects requests whose body is larger than `MAX_BODY_SIZE_BYTES`, with a problem response.
 
+    Some paths have a limit of their own.
+
     The limit also applies to bodies without a declared length. The framework has a limit of its own, but responds in
     plain text if the declared length exceeds it.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, limits_by_path: Mapping[str, int]) -> None:
+        """Limit bodies. `limits_by_path` has the limits of paths, without trailing slashes, that differ."""
         self.app = app
+        self._limits_by_path = limits_by_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] not in BODY_METHODS:
             await self.app(scope, receive, send)
             return
+        limit = self._limits_by_path.get(scope["path"].rstrip("/"), MAX_BODY_SIZE_BYTES)
         declared_length = Headers(scope=scope).get("content-length", "").lstrip("0")
         if declared_length.isdecimal() and (
-            len(declared_length) > _MAX_CONTENT_LENGTH_DIGITS or int(declared_length) > MAX_BODY_SIZE_BYTES
+            len(declared_length) > _MAX_CONTENT_LENGTH_DIGITS or int(declared_length) > limit
         ):
-            await ProblemResponse(scope, 413, BODY_TOO_LARGE_DETAIL)(scope, receive, send)
+            await ProblemResponse(scope, 413, body_too_large_detail(limit))(scope, receive, send)
             return
         received_size = 0
 
@@ -218,7 +224,7 @@ class BodyLimit:
             nonlocal received_size
             message = await receive()
             received_size += len(message.get("body", b""))
-            if received_size > MAX_BODY_SIZE_BYTES:
+            if received_size > limit:
                 raise HTTPException(413)  # the framework does not wrap this exception in another while it reads a body
             return message
 

@@ -19,6 +19,7 @@ from starlette.types import Scope
 
 from app.errors import ErrorType, FieldError, ServiceError, UnavailableError, ValidationFailedError
 from app.http.field_errors import MAX_LISTED_ERRORS, field_errors
+from app.http.strict_json import MAX_BODY_SIZE_BYTES
 from app.request_state import RequestState
 
 log = structlog.get_logger()
@@ -92,7 +93,12 @@ class ProblemResponse(JSONResponse):
         super().__init__(content, status, headers)
 
 
-BODY_TOO_LARGE_DETAIL = "The body is larger than 1 MiB. Send less data per request."
+def body_too_large_detail(max_bytes: int) -> str:
+    """Return the detail of the response to a request whose body is larger than `max_bytes`."""
+    return f"The body is larger than {max_bytes // 1024**2} MiB. Send less data per request."
+
+
+BODY_TOO_LARGE_DETAIL = body_too_large_detail(MAX_BODY_SIZE_BYTES)
 HEAD_TOO_LARGE_DETAIL = (
     "Path, query and headers together are larger than 32 KiB. Send less; search parameters can be sent in a body."
 )

@@ -71,13 +71,13 @@ class IdempotencyKey:
     path: str
     key: str
     fingerprint: bytes
-    """SHA-256 digest of the validated body. White space and the order of JSON keys do not affect it."""
+    """SHA-256 digest of the body. White space and the order of keys do not affect that of a JSON body."""
 
     @classmethod
-    def from_request(cls, request: Request, principal: Principal, body: BaseModel) -> "IdempotencyKey | None":
+    def from_request(cls, request: Request, principal: Principal, body: BaseModel | bytes) -> "IdempotencyKey | None":
         """Return the key in the Idempotency-Key header of a request, or None if the request has no such header.
 
-        `body` is the validated body of the request.
+        `body` is the validated body of the request, or what stands for a body that is not validated as a whole.
 
         Raises:
             ValidationFailedError: the request has several such headers, or the header is malformed.
@@ -89,7 +89,8 @@ class IdempotencyKey:
         if len(headers) > 1 or re.fullmatch(KEY_PATTERN, header) is None:
             message = "Must be one text of 1 to 255 visible ASCII characters, such as a UUID"
             raise ValidationFailedError([FieldError(("header", "Idempotency-Key"), message, "idempotency_key")])
-        fingerprint = hashlib.sha256(body.model_dump_json(exclude_unset=True).encode()).digest()
+        content = body if isinstance(body, bytes) else body.model_dump_json(exclude_unset=True).encode()
+        fingerprint = hashlib.sha256(content).digest()
         return cls(principal.name, request.method, request.scope["path"], header.strip('"'), fingerprint)
 
     async def claim(self, repository: Repository) -> Record | None:
@@ -107,6 +108,8 @@ class IdempotencyKey:
         if stored.document is not None and stored.fingerprint != self.fingerprint:
             message = "Was sent before with another body; a new request needs a new key"
             raise ValidationFailedError([FieldError(("header", "Idempotency-Key"), message, "idempotency_key_reused")])
+        if stored.unique_id is None and stored.document is not None:
+            return Record("", stored.document)
         if stored.document is not None:  # the document is None if the record was erased
             with suppress(NotFoundError):
                 await repository.get(stored.unique_id)
@@ -114,11 +117,11 @@ class IdempotencyKey:
         raise ConflictError("What the first request with this Idempotency-Key made is no longer there.")
 
     async def store(self, connection: Connection, record: Record) -> None:
-        """Store `record`, which the request wrote, in the row of this key.
+        """Store `record`, which the request wrote, in the row of this key. Results of many records have no id.
 
         `connection` must be in the transaction that wrote the record.
         """
-        stored_values = {"stored_id": record.unique_id, "stored_document": record.document}
+        stored_values = {"stored_id": record.unique_id or None, "stored_document": record.document}
         await connection.execute(_STORE_STATEMENT, {**self._identity, **stored_values})
 
     @property

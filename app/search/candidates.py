@@ -5,7 +5,7 @@ two words, with a date of birth that is almost right and any word, and so on. Ho
 therefore scores a limited number of patients.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import combinations
 from math import log
@@ -13,12 +13,14 @@ from typing import Any, NamedTuple, Self
 
 from sqlalchemy import (
     ARRAY,
+    CTE,
     ColumnElement,
     CompoundSelect,
     FromClause,
     Integer,
     Select,
     Text,
+    all_,
     and_,
     any_,
     bindparam,
@@ -33,19 +35,19 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import TSQUERY, aggregate_order_by
 from sqlalchemy.dialects.postgresql import array as pg_array
+from sqlalchemy.types import TypeEngine
 
 from app.db.base import FOLDED_TEXT, ID_TEXT
 from app.listing.keyset import starts_with
 from app.listing.listing import MAX_CACHED_STATEMENTS, ListShape
 from app.models import Profile
 from app.search.conditions import (
-    INDEXED_PLACE_COLUMNS,
     PATIENT_COLUMNS,
     Context,
     address_words,
     doctor_words,
     hospital_words,
-    is_place,
+    is_at_place,
     is_similar_email,
     linked_profiles,
     matches_words,
@@ -60,6 +62,10 @@ from app.vocabulary.expansion import CLOSE_MATCHES, MatchKind
 
 MAX_BRANCH_PATIENTS = 500
 """Maximum number of patients that one branch finds for one term."""
+MAX_SINGLE_PATIENTS = 300
+"""Maximum number of patients with one word that a branch finds, and from which on a word counts as frequent."""
+MAX_PATIENTS_IN_SCOPE = 1000
+"""Maximum number of patients with any of the words that are found for a principal that is restricted to hospitals."""
 MAX_SINGLE_WORDS = 6
 """Maximum number of words that are searched one by one: the longest ones."""
 MAX_PAIRED_WORDS = 4
@@ -75,7 +81,11 @@ These are the best by everything else.
 """
 PROFILE_BRANCH = -2
 """Number of the branch of patients by the names in their profiles. These candidates are always promising."""
-_ALL_KINDS = tuple(MatchKind)
+_SAME_KINDS = CLOSE_MATCHES[: MatchKind.ONE_EDIT]
+_PAIR_KINDS = tuple(MatchKind)[: MatchKind.SUBSTRING]
+"""Match kinds in pairs of words, without the middle of a word, because hundreds of words may contain a short one."""
+_BESIDE_KINDS = CLOSE_MATCHES[: MatchKind.PREFIX]
+"""Match kinds of words beside another detail, without beginnings, because thousands of patients have a short one."""
 _ANY_WORD = bindparam("any_word", type_=TSQUERY)
 _BLANK: ColumnElement[str] = literal_column("' '")
 
@@ -93,29 +103,38 @@ class ScoredPatient(NamedTuple):
 class WordBranches(NamedTuple):
     """The queries of the branches that search words of names."""
 
-    queries: Sequence[str]
-    """A tsquery for each branch."""
-    places: Sequence[int]
-    """The place of the term whose close matches a branch finds, or -1 for a branch with other matches."""
+    singles: Mapping[int, tuple[str, str]]
+    """Tsqueries for the words one by one, by the place of the term: the word itself, and all close matches."""
+    pairs: Sequence[tuple[str, str]]
+    """Two tsqueries each, which a patient must both match.
+
+    The index finds patients that match both much faster than patients that match one query for both.
+    """
 
     @classmethod
     def from_terms(cls, terms: Sequence[SearchTerm]) -> Self:
         """Return the branches for the words of a search text."""
         words = {place: term.expanded for place, term in enumerate(terms) if term.expanded is not None}
-        longest = sorted(words, key=lambda place: -len(words[place].folded))
-        telling = [place for place in longest if not words[place].is_short] or longest
-        close = {place: f"({words[place].any_of(CLOSE_MATCHES)})" for place in longest}
-        far = {place: f"({words[place].any_of(_ALL_KINDS)})" for place in longest}
-        singles = {place: close[place] for place in telling[:MAX_SINGLE_WORDS]}
-        others = [f"{far[one]} & {far[other]}" for one, other in combinations(telling[:MAX_PAIRED_WORDS], 2)]
-        if len(longest) == 1:
-            others += far.values()
-        if len(longest) > 2:  # noqa: PLR2004  # more than a pair
-            others.append(" & ".join(far.values()))
-        if len(longest) > 3:  # noqa: PLR2004  # all but one are more than a pair
-            others += [" & ".join(close[place] for place in longest if place != left_out) for left_out in longest]
-        queries = [*singles.values(), *dict.fromkeys(others)]
-        return cls(queries, [*singles, *[-1] * (len(queries) - len(singles))])
+        telling = sorted(
+            (place for place in words if not words[place].is_initial), key=lambda place: -len(words[place].folded)
+        )
+        close = {place: words[place].any_of(CLOSE_MATCHES) for place in telling}
+        far = {place: words[place].any_of(_PAIR_KINDS) for place in telling}
+        singles = {place: (words[place].any_of(_SAME_KINDS), close[place]) for place in telling[:MAX_SINGLE_WORDS]}
+        pairs = [(far[one], far[other]) for one, other in combinations(telling[:MAX_PAIRED_WORDS], 2)]
+        if len(telling) == 1:
+            pairs += [(words[place].any_of(MatchKind),) * 2 for place in telling]
+        if len(telling) > 2:  # noqa: PLR2004  # more than a pair
+            pairs.append((far[telling[0]], _all_of(far[place] for place in telling[1:])))
+        if 3 < len(telling) <= MAX_SINGLE_WORDS:  # noqa: PLR2004  # all but one are more than a pair
+            for left_out in telling:
+                first, *rest = (close[place] for place in telling if place != left_out)
+                pairs.append((first, _all_of(rest)))
+        return cls(singles, pairs)
+
+
+def _all_of(queries: Iterable[str]) -> str:
+    return " & ".join(f"({query})" for query in queries)
 
 
 def candidate_parameters(terms: Sequence[SearchTerm], *, is_id_lookup: bool) -> dict[str, Any]:
@@ -127,9 +146,13 @@ def candidate_parameters(terms: Sequence[SearchTerm], *, is_id_lookup: bool) -> 
     words = [term.expanded for term in terms if term.expanded is not None]
     typed = [word.folded for word in words]
     return {
-        "branch_queries": branches.queries,
-        "branch_places": branches.places,
-        "any_word": " | ".join(word.any_of(_ALL_KINDS if is_id_lookup else CLOSE_MATCHES) for word in words),
+        "single_places": list(branches.singles),
+        "single_same": [same for same, _ in branches.singles.values()],
+        "single_close": [close for _, close in branches.singles.values()],
+        "pair_first": [first for first, _ in branches.pairs],
+        "pair_second": [second for _, second in branches.pairs],
+        "any_word": " | ".join(word.any_of(MatchKind if is_id_lookup else _BESIDE_KINDS) for word in words),
+        "all_places": [place for term in terms for place in term.values.get("places", ())],
         "profile_names": [
             separator.join(typed[at:end])
             for separator in " -"
@@ -151,7 +174,7 @@ def with_rarity(
     found: list[Mapping[str, Any]] = []
     for place, (term, of_term) in enumerate(zip(terms, values, strict=True)):
         if term.expanded is not None and not term.expanded.is_initial and place in counts:
-            share = min(1, log(max(1, counts[place])) / log(MAX_BRANCH_PATIENTS))
+            share = min(1, log(max(1, counts[place])) / log(MAX_SINGLE_PATIENTS))
             found.append({**of_term, "factor": round(highest - (highest - lowest) * share)})
         else:
             found.append(of_term)
@@ -170,7 +193,10 @@ def candidates_statement(list_shape: ListShape, values: frozenset[str]) -> Compo
         _branch(list_shape, *branch) for value, branch in _value_branches(has_words=has_words) if value in values
     ]
     if has_words:
-        branches += [_word_branches(list_shape), _profile_names_branch(list_shape)]
+        singles = _single_word_branches_in_scope if list_shape.restricted else _single_word_branches
+        branches += [singles(list_shape), _pair_branches(list_shape), _profile_names_branch(list_shape)]
+    if has_words and "places" in values:
+        branches.append(_place_branches(list_shape))
     return union_all(*branches)
 
 
@@ -181,13 +207,11 @@ def _value_branches(*, has_words: bool) -> Iterator[tuple[str, tuple[FromClause,
     terms = terms_relation()
     term = terms.c
     beside_words = matches_words(_ANY_WORD)
+    yield "ids", (terms, PATIENT_COLUMNS.unique_id == any_(term.ids))
     yield "days", (terms, born == any_(term.days))
     if has_words:
         yield "near_days", (terms, and_(born == any_(term.near_days), beside_words))
         yield "first_day", (terms, and_(born.between(term.first_near_day, term.last_near_day), beside_words))
-        for name in INDEXED_PLACE_COLUMNS:
-            is_there = is_place(name, term.word)
-            yield "is_context", (terms, and_(term.is_context, is_there, beside_words))
     yield "ending", (terms, starts_with(reversed_mobile, term.ending))
     for name in ("prefixes", "first_halves"):
         each = func.unnest(term[name]).table_valued("prefix", name=f"of_{name}").render_derived().lateral()
@@ -205,22 +229,71 @@ def _value_branches(*, has_words: bool) -> Iterator[tuple[str, tuple[FromClause,
 
 def _branch(list_shape: ListShape, terms: FromClause, condition: ColumnElement[bool]) -> Select[Any]:
     found = _limited_ids(list_shape, condition).lateral("found")
-    ids = select(func.array_agg(found.c.unique_id)).select_from(terms.join(found, true()))
+    return _branch_row(select(func.array_agg(found.c.unique_id)).select_from(terms.join(found, true())))
+
+
+def _single_word_branches(list_shape: ListShape) -> Select[Any]:
+    """Return the branches of single words. Similar words are searched only if few patients have the word itself."""
+    given = _unnested("single", places=Integer(), same=TSQUERY(), close=TSQUERY())
+    same, close = (
+        _limited_ids(list_shape, matches_words(given.c[name]), MAX_SINGLE_PATIENTS).correlate(given).subquery()
+        for name in ("same", "close")
+    )
+    found = union_all(select(same), select(close)).limit(literal_column(str(MAX_SINGLE_PATIENTS)))
+    ids = found.lateral("found")
+    all_ids: ColumnElement[Any] = func.array_agg(ids.c.unique_id.distinct())
+    return select(given.c.places, all_ids).select_from(given.join(ids, true())).group_by(given.c.places)
+
+
+def _single_word_branches_in_scope(list_shape: ListShape) -> Select[Any]:
+    """Return the branches of single words for a principal that is restricted to hospitals.
+
+    The patients of its hospitals with any of the words are read once: few of the patients whom the index finds for a
+    frequent word are visible, and finding those takes longer than to compare the words.
+    """
+    given = _unnested("single", places=Integer(), close=TSQUERY())
+    visible = (
+        select(PATIENT_COLUMNS.unique_id, PATIENT_COLUMNS.patient_search)
+        .where(matches_words(_ANY_WORD), *list_shape.conditions)
+        .limit(literal_column(str(MAX_PATIENTS_IN_SCOPE)))
+        .cte("in_scope")
+        .prefix_with("MATERIALIZED")
+    )
+    found: ColumnElement[Any] = func.array_agg(visible.c.unique_id)
+    is_found = visible.c.patient_search.bool_op("@@")(given.c.close)
+    return select(given.c.places, found).select_from(given.join(visible, is_found)).group_by(given.c.places)
+
+
+def _place_branches(list_shape: ListShape) -> Select[Any]:
+    """Return the branches of single words beside a known place."""
+    given = _unnested("single", same=TSQUERY())
+    is_there = or_(*is_at_place(bindparam("all_places", type_=ARRAY(FOLDED_TEXT))))
+    found = _limited_ids(list_shape, and_(matches_words(given.c.same), is_there)).lateral("found")
+    return _branch_row(select(func.array_agg(found.c.unique_id)).select_from(given.join(found, true())))
+
+
+def _branch_row(ids: Select[Any]) -> Select[Any]:
     return select(literal_column("-1"), ids.scalar_subquery())
 
 
-def _word_branches(list_shape: ListShape) -> Select[Any]:
-    given = (
-        func.unnest(bindparam("branch_places", type_=ARRAY(Integer)), bindparam("branch_queries", type_=ARRAY(Text)))
-        .table_valued("place", "query", name="branch")
-        .render_derived()
+def _pair_branches(list_shape: ListShape) -> Select[Any]:
+    given = _unnested("pair", first=TSQUERY(), second=TSQUERY())
+    found = _limited_ids(list_shape, and_(matches_words(given.c.first), matches_words(given.c.second))).lateral("found")
+    return _branch_row(select(func.array_agg(found.c.unique_id)).select_from(given.join(found, true())))
+
+
+def _unnested(prefix: str, **columns: TypeEngine[Any]) -> CTE:
+    """Return the relation with these columns, each from the bind parameter of the name `{prefix}_{column}`.
+
+    Tsqueries are passed as text, and parsed only once: it could otherwise happen for each patient.
+    """
+    arrays = (
+        bindparam(f"{prefix}_{name}", type_=ARRAY(Text() if isinstance(type_, TSQUERY) else type_))
+        for name, type_ in columns.items()
     )
-    found = _limited_ids(list_shape, matches_words(cast(given.c.query, TSQUERY))).lateral("found")
-    return (
-        select(given.c.place, func.array_agg(found.c.unique_id))
-        .select_from(given.join(found, true()))
-        .group_by(given.c.place, given.c.query)
-    )
+    texts = func.unnest(*arrays).table_valued(*columns, name=f"{prefix}_texts").render_derived()
+    values = (cast(texts.c[name], type_).label(name) for name, type_ in columns.items())
+    return select(*values).cte("_".join([prefix, *columns])).prefix_with("MATERIALIZED")
 
 
 def _profile_names_branch(list_shape: ListShape) -> Select[Any]:
@@ -236,27 +309,27 @@ def _profile_names_branch(list_shape: ListShape) -> Select[Any]:
     return select(literal_column(str(PROFILE_BRANCH)), ids)
 
 
-def _limited_ids(list_shape: ListShape, condition: ColumnElement[bool]) -> Select[Any]:
+def _limited_ids(
+    list_shape: ListShape, condition: ColumnElement[bool], limit: int = MAX_BRANCH_PATIENTS
+) -> Select[Any]:
     ids = select(PATIENT_COLUMNS.unique_id).where(condition, *list_shape.conditions)
-    return ids.limit(literal_column(str(MAX_BRANCH_PATIENTS)))
+    return ids.limit(literal_column(str(limit)))
 
 
 @lru_cache(MAX_CACHED_STATEMENTS)
 def best_candidates_statement(list_shape: ListShape) -> Select[Any]:
     """Return the statement that selects the best candidates: `unique_id`, score, and an array of points by term.
 
-    The candidates are the ids in the bind parameter `candidates`. If the principal can see only a few patients, all of
+    The candidates are the ids in the bind parameter `candidates`, which `candidates_statement` has found in the same
+    snapshot, so that they are visible and match the filters. If the principal can see only a few patients, all of
     them that have a similar word or another similar value are candidates. The ids in the bind parameter `shown` are
     left out.
     """
     unique_id = PATIENT_COLUMNS.unique_id
-    is_candidate = (
-        _has_something_similar()
-        if list_shape.is_id_lookup
-        else unique_id == any_(bindparam("candidates", type_=ARRAY(ID_TEXT)))
-    )
-    is_shown = unique_id == any_(bindparam("shown", type_=ARRAY(ID_TEXT)))
-    conditions = [*list_shape.without_index_use([is_candidate, ~is_shown]), *list_shape.conditions]
+    conditions = [unique_id == any_(bindparam("candidates", type_=ARRAY(ID_TEXT)))]
+    if list_shape.is_id_lookup:
+        conditions = [*list_shape.without_index_use([_has_something_similar()]), *list_shape.conditions]
+    conditions.append(unique_id != all_(bindparam("shown", type_=ARRAY(ID_TEXT))))
     promising = _scored((), conditions, MAX_PROMISING_CANDIDATES).subquery("promising")
     is_promising = or_(
         unique_id == any_(func.array(select(promising.c.unique_id).scalar_subquery())),

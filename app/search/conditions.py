@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ARRAY,
-    Boolean,
     Column,
     ColumnElement,
     Date,
@@ -17,6 +16,7 @@ from sqlalchemy import (
     case,
     collate,
     column,
+    exists,
     func,
     literal_column,
     select,
@@ -37,9 +37,8 @@ MAX_NUMBER_PREFIXES = 12
 """Maximum number of digit prefixes per phone number. No country's numbering plan leads to more than ten."""
 MAX_LINKED_PROFILES = 200
 """Maximum number of profiles with an e-mail address whose patients are found."""
-INDEXED_PLACE_COLUMNS = ("patient_town_folded", "patient_region_folded", "patient_postal_code_folded")
-"""Columns of the address by which patients are found with an index."""
-_PLACE_COLUMNS = (*INDEXED_PLACE_COLUMNS, "patient_province_folded", "patient_country_folded")
+PLACE_COLUMNS = ("patient_town_folded", "patient_region_folded", "patient_postal_code_folded")
+"""Columns of the address by which patients are found with an index. Others have too few distinct values."""
 _MAX_LEVENSHTEIN_LENGTH = 255
 """Maximum number of letters that levenshtein() accepts."""
 _MATCH_WEIGHTS = {
@@ -62,7 +61,8 @@ TERM_COLUMNS: Mapping[str, TypeEngine[Any]] = {
     **dict.fromkeys(MATCH_COLUMNS.values(), TSQUERY()),  # names that match the word, by match kind
     "match_close": TSQUERY(),  # names that match the word closely in any way
     "word": FOLDED_TEXT,  # the word, unless it is very short, to compare with addresses, hospitals, doctors, profiles
-    "is_context": Boolean(),  # whether the word is known from a town, a region or a hospital
+    "places": ARRAY(FOLDED_TEXT),  # known towns, regions and so on that consist of the word and adjacent ones
+    "hospitals": ARRAY(ID_TEXT),  # ids of the hospitals with the word in their names, or as their ids
     "gender": ID_TEXT,
     "ids": ARRAY(ID_TEXT),  # of the patients with the term as an id, or as the beginning or end of one
     "days": ARRAY(Date),
@@ -178,10 +178,22 @@ def _context_alternatives(values: Values, context: Context) -> Iterator[Alternat
             yield Alternative(name, WEIGHTS[weight], func.strpos(words, part) > _ZERO, Reach.CLOSE)
 
 
-def is_place(name: str, word: ColumnElement[str]) -> ColumnElement[bool]:
-    """Return the condition that a column of the address is or begins with a word, for which an index is used."""
-    stored = PATIENT_COLUMNS[name]
-    return and_(stored >= word, stored < word.concat(literal_column("'!'")))  # the character after the blank
+def is_at_place(places: ColumnElement[Any]) -> list[ColumnElement[bool]]:
+    """Return the conditions that a patient's town, region and so on is one of the places. Each has an index."""
+    return [PATIENT_COLUMNS[name] == any_(places) for name in PLACE_COLUMNS]
+
+
+def is_at_hospital(hospitals: ColumnElement[Any], *, restricted: bool) -> ColumnElement[bool]:
+    """Return the condition that a patient is linked to one of the hospitals.
+
+    For a principal that is restricted to hospitals, only links to its own hospitals count.
+    """
+    link = patient_hospitals.c
+    scope = [is_in_scope(link.hospital_id)] if restricted else []
+    is_linked = exists().where(
+        link.patient_id == PATIENT_COLUMNS.unique_id, link.hospital_id == any_(hospitals), *scope
+    )
+    return is_linked.correlate_except(patient_hospitals)
 
 
 def address_words() -> ColumnElement[str]:
@@ -190,7 +202,7 @@ def address_words() -> ColumnElement[str]:
 
 
 def _address_parts() -> Iterator[ColumnElement[str]]:
-    yield from (PATIENT_COLUMNS[name] for name in _PLACE_COLUMNS)
+    yield from (PATIENT_COLUMNS[name] for name in (*PLACE_COLUMNS, "patient_province_folded", "patient_country_folded"))
     yield func.fold(PATIENT_COLUMNS.patient_physical_address)
     yield func.fold(PATIENT_COLUMNS.patient_address_line_1)
 
@@ -262,7 +274,8 @@ def _number_alternatives(values: Values) -> Iterator[Alternative]:
         .correlate_except(beginning)
         .exists()
     )
-    yield Alternative("prefixes", WEIGHTS["same mobile number"], begins)
+    has_prefixes = values("prefixes").is_not(None)  # saves most evaluations of the subquery
+    yield Alternative("prefixes", WEIGHTS["same mobile number"], and_(has_prefixes, begins))
     yield Alternative(
         "ending", WEIGHTS["end of the mobile number"], starts_with(func.reverse(mobile), values("ending"))
     )
@@ -274,7 +287,8 @@ def _email_alternatives(values: Values) -> Iterator[Alternative]:
     email = PATIENT_COLUMNS.patient_email_address_folded
     weight = WEIGHTS["same e-mail address"]
     yield Alternative("email", weight, starts_with(email, values("email")))
-    yield Alternative("email", weight, PATIENT_COLUMNS.profile_id == any_(linked_profiles(values)), Reach.CLOSE)
+    is_linked = and_(values("email").is_not(None), PATIENT_COLUMNS.profile_id == any_(linked_profiles(values)))
+    yield Alternative("email", weight, is_linked, Reach.CLOSE)
     local_part = values("local_part")
     yield Alternative("local_part", WEIGHTS["same part before the @"], starts_with(email, local_part), Reach.CLOSE)
     is_similar = is_similar_email(values)

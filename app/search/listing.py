@@ -16,7 +16,6 @@ from app.listing.query import ListQuery, Position
 from app.search.candidates import (
     PROFILE_BRANCH,
     ScoredPatient,
-    WordBranches,
     best_candidates_statement,
     candidate_parameters,
     candidates_statement,
@@ -109,11 +108,6 @@ class PatientListing(Listing):
         others = [other.unique_id for other in await search.best_others(ids)]
         return RecordCount(number + len(others), [*ids, *others])
 
-    async def explain(self, query: ListQuery) -> list[ScoredPatient]:
-        """Return the best patients of a search with their scores, whether or not they agree with all terms."""
-        search = await _PatientSearch.prepare(self, query)
-        return await search.best_others([])
-
     async def _page_of_others(self, list_shape: ListShape, query: ListQuery, ids: Sequence[str], limit: int) -> Page:
         """Return the first of the patients with these ids, in the order of the ids or in the requested order."""
         parameters = {"ids": list(ids), **filter_parameters(query.filters)}
@@ -170,7 +164,7 @@ class _PatientSearch:
         expanded = await expand(listing.connection, typed, hospitals, parsed.short_forms) if typed else []
         by_word = dict(zip(typed, expanded, strict=True))
         searchable = [term for term in parsed.terms if not term.word or by_word[term.word]]
-        probes = await probe(listing.run, list_shape, searchable)
+        probes = await probe(listing.run, list_shape, searchable, hospitals)
         terms = [
             SearchTerm.from_parsed(term, by_word.get(term.word), of_term, has_words=any(expanded))
             for term, of_term in zip(searchable, probes, strict=True)
@@ -205,7 +199,7 @@ class _PatientSearch:
         parameters |= {"shown": list(shown), "kept": []}
         if not is_id_lookup:
             found = await self._find_candidates(parameters)
-            counts = {place: len(found.get(place, ())) for place in WordBranches.from_terms(self._terms).places}
+            counts = {place: len(found.get(place, ())) for place in parameters["single_places"]}
             terms = with_rarity(self._terms, parameters["terms"], counts)
             kept = found.get(PROFILE_BRANCH, ())
             parameters |= {"candidates": list(set().union(*found.values())), "kept": kept, "terms": terms}
@@ -220,7 +214,7 @@ class _PatientSearch:
     async def _find_candidates(self, parameters: Mapping[str, Any]) -> Mapping[int, list[str]]:
         """Return the ids of the candidates by the number of the branch that found them."""
         present = frozenset(name for term in self._terms for name in term.values)
-        found = {-1: [unique_id for term in self._terms for unique_id in term.values.get("ids", ())]}
+        found: dict[int, list[str]] = {}
         for number, ids in await self._listing.run(candidates_statement(self.list_shape, present), parameters):
             found.setdefault(number, []).extend(ids or ())
         return found

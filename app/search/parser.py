@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from app.fields.characters import normalize_characters
 from app.fields.phones import ascii_digits, number_prefixes
 from app.identifiers import is_identifier
 from app.locality import Locality
@@ -23,6 +24,8 @@ from app.search.dates import (
 MAX_SEARCH_CHARACTERS = 200
 MAX_TERMS = 12
 """Maximum number of terms that a search considers. Of a longer text, the most telling terms are considered."""
+MAX_INITIALS = 4
+"""Maximum number of single letters that a search considers: many patients have each of them."""
 MAX_NAME_LIST_WORDS = 8
 """Maximum number of words in a search of a list of names, such as hospitals."""
 MIN_ID_PART_CHARACTERS = 6
@@ -103,7 +106,7 @@ class ParsedQuery(NamedTuple):
 
 def parse_search(text: str, locality: Locality) -> ParsedQuery | None:
     """Return the terms of a search text, which may be in any order, or None if the text is blank."""
-    text = _normalize(text)
+    text = normalize_characters(text)
     if not text.strip():
         return None
     emails, rest = _extract(_EMAIL_PATTERN, text.replace("mailto:", " "))
@@ -127,7 +130,9 @@ def parse_search(text: str, locality: Locality) -> ParsedQuery | None:
     if not terms:
         terms, titles = [term for title in titles for term in _word_terms(title)], []
     unique = list(dict.fromkeys(terms))
-    kept = sorted(unique, key=lambda term: -term.information)[:MAX_TERMS]
+    initials = [term for term in unique if len(term.word) == 1 and term.word.isascii()]
+    telling = [term for term in unique if term not in initials[MAX_INITIALS:]]
+    kept = sorted(telling, key=lambda term: -term.information)[:MAX_TERMS]
     return ParsedQuery(
         tuple(term for term in unique if term in kept),
         tuple(spelling for title in titles for spelling in _TITLE_SPELLINGS[title.lower()]),
@@ -141,7 +146,7 @@ def parse_words(text: str) -> list[str]:
 
     If the text has only punctuation, return an empty word, which no name contains.
     """
-    tokens = _normalize(text).split()
+    tokens = normalize_characters(text).split()
     return [word for token in tokens for word in _split_words(token)] or [""] * bool(tokens)
 
 
@@ -205,25 +210,6 @@ def _word_terms(token: str) -> list[Term]:
 def _identifiers(text: str) -> tuple[str, ...]:
     text = text if is_identifier(text) else text.lstrip("._~:@-")
     return tuple(dict.fromkeys((text, text.lower(), text.upper()))) if is_identifier(text) else ()
-
-
-def _normalize(text: str) -> str:
-    """Return the text in Unicode NFC, without invisible characters.
-
-    All decimal digits become ASCII digits, all dashes become hyphens, and all white space becomes spaces.
-    """
-    characters = []
-    for character in unicodedata.normalize("NFC", text):
-        category = unicodedata.category(character)
-        if character.isspace():
-            characters.append(" ")
-        elif category == "Pd":  # word processors replace hyphens with other dashes
-            characters.append("-")
-        elif character.isdecimal():
-            characters.append(str(unicodedata.decimal(character)))
-        elif not category.startswith("C"):
-            characters.append(character)
-    return "".join(characters)
 
 
 def _extract(pattern: re.Pattern[str], text: str) -> tuple[list[str], str]:

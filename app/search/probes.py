@@ -1,6 +1,7 @@
 """What the database knows about the terms of a search text before the search."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -10,7 +11,7 @@ from sqlalchemy import (
     CompoundSelect,
     Executable,
     Integer,
-    Text,
+    Select,
     bindparam,
     func,
     literal_column,
@@ -18,14 +19,15 @@ from sqlalchemy import (
     select,
     union_all,
 )
+from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.sql.selectable import TableValuedAlias
 
 from app.db.base import FOLDED_TEXT, ID_TEXT
 from app.db.connection import Result
 from app.listing.keyset import has_word, starts_with
 from app.listing.listing import MAX_CACHED_STATEMENTS, ListShape
-from app.models import Hospital
-from app.search.conditions import INDEXED_PLACE_COLUMNS, PATIENT_COLUMNS, is_place
+from app.models import Hospital, Patient
+from app.search.conditions import PATIENT_COLUMNS, PLACE_COLUMNS
 from app.search.parser import MIN_ID_PART_CHARACTERS, Term
 from app.search.terms import Probe
 
@@ -33,78 +35,99 @@ Execute = Callable[[Executable, Mapping[str, Any]], Awaitable[Result]]
 """Executes a statement for the principal of a list."""
 MAX_IDS_PER_TERM = 100
 """Maximum number of ids that begin or end with a term."""
+MAX_PLACE_WORDS = 4
+"""Maximum number of words in the name of a town or region that is recognized."""
 
 
-async def probe(execute: Execute, list_shape: ListShape, terms: Sequence[Term]) -> list[Probe]:
-    """Return what the database knows about each term. Only visible patients are considered."""
-    parameters: Mapping[str, Any] = {
-        "places": [index for index, term in enumerate(terms) if term.word],
-        "words": [term.word for term in terms if term.word],
-        "id_places": [index for index, term in enumerate(terms) for _ in term.identifiers],
-        "identifiers": [spelling for term in terms for spelling in term.identifiers],
-    }
-    rows = (await execute(_probe_statement(list_shape._replace(filters=())), parameters)).all()
-    context = {index for index, unique_id in rows if unique_id is None}
-    ids: dict[int, list[str]] = {}
-    for index, unique_id in rows:
-        if unique_id is not None:
-            ids.setdefault(index, []).append(unique_id)
-    return [Probe(index in context, tuple(ids.get(index, ()))) for index in range(len(terms))]
+async def probe(
+    execute: Execute, list_shape: ListShape, terms: Sequence[Term], scope: Collection[str] | None
+) -> list[Probe]:
+    """Return what the database knows about each term. Only visible patients are considered.
+
+    `scope` is the hospital scope of the principal, or None if it is unrestricted.
+    """
+    phrases, words = list(_phrases(terms)), [(place, term.word) for place, term in enumerate(terms) if term.word]
+    identifiers = [(place, spelling) for place, term in enumerate(terms) for spelling in term.identifiers]
+    parameters: dict[str, Any] = {}
+    for name, values in (("phrases", phrases), ("words", words), ("identifiers", identifiers)):
+        parameters |= {f"places_of_{name}": [place for place, _ in values], name: [value for _, value in values]}
+    rows = await execute(_probe_statement(list_shape._replace(filters=())), parameters)
+    found: dict[tuple[str, int], list[str]] = defaultdict(list)
+    for kind, place, value in rows:
+        if kind != "hospital" or scope is None or value in scope:
+            found[kind, place].append(value)
+    kinds = ("place", "hospital", "id")
+    return [Probe(*(tuple(found[kind, place]) for kind in kinds)) for place in range(len(terms))]
+
+
+def _phrases(terms: Sequence[Term]) -> Iterator[tuple[int, str]]:
+    """Yield the numbers and the sequences of adjacent words, once for each of their words, with its place."""
+    words = [term.word for term in terms]
+    for start in range(len(words)):
+        for end in range(start + 1, min(start + MAX_PLACE_WORDS, len(words)) + 1):
+            if all(words[start:end]):
+                yield from ((place, " ".join(words[start:end])) for place in range(start, end))
+    yield from ((place, term.digits) for place, term in enumerate(terms) if term.digits)
 
 
 @lru_cache(MAX_CACHED_STATEMENTS)
 def _probe_statement(list_shape: ListShape) -> CompoundSelect[Any]:
-    """Return the statement that selects the index of a term and an id, or no id if the word is known from elsewhere."""
-    typed = _unnest("places", "words", "word")
-    context = select(typed.c.place, literal_column("NULL", Text)).where(
-        func.char_length(typed.c.word) >= literal_column("3"),
-        or_(
-            *(_is_known_place(list_shape, name, typed.c.word) for name in INDEXED_PLACE_COLUMNS),
-            select(literal_column("1"))
-            .select_from(Hospital.__table__)
-            .where(
-                or_(
-                    has_word(Hospital.__table__.c.hospital_search, typed.c.word),
-                    Hospital.__table__.c.unique_id == typed.c.word,
-                )
+    """Return the statement that selects what is known: its kind, the place of the term, and the value.
+
+    The kinds are `place` (a town, region and so on), `hospital` and `id` (of a patient).
+    """
+    phrase, word, identifier = (_typed(name) for name in ("phrases", "words", "identifiers"))
+    folded = func.fold(phrase.c.value, type_=FOLDED_TEXT)
+    hospital = Hospital.__table__.c
+    is_called = or_(has_word(hospital.hospital_search, word.c.value), hospital.unique_id == word.c.value)
+    return union_all(
+        select(literal_column("'place'"), phrase.c.place, folded).where(_is_known_place(list_shape, folded)),
+        select(literal_column("'hospital'"), word.c.place, hospital.unique_id).where(
+            func.char_length(word.c.value) > literal_column("2"), is_called
+        ),
+        *(
+            select(literal_column("'id'"), identifier.c.place, matching.c.unique_id).select_from(
+                identifier.join(matching, literal_column("true"))
             )
-            .exists(),
+            for matching in _matching_ids(list_shape, identifier.c.value)
         ),
     )
-    given = _unnest("id_places", "identifiers", "identifier")
-    identifier = given.c.identifier
-    unique_id = PATIENT_COLUMNS.unique_id
-    reversed_id, reversed_identifier = (func.reverse(func.lower(each)) for each in (unique_id, identifier))
-    is_long = func.char_length(identifier) >= literal_column(str(MIN_ID_PART_CHARACTERS))
-    ids = [
-        select(given.c.place, matching.c.unique_id).select_from(given.join(matching, literal_column("true")))
-        for matching in (
-            _visible_ids(list_shape, reversed_id == reversed_identifier),
-            _visible_ids(list_shape, starts_with(unique_id, identifier), is_long),
-            _visible_ids(list_shape, starts_with(reversed_id, reversed_identifier), is_long),
-        )
-    ]
-    return union_all(context, *ids)
 
 
-def _unnest(places: str, values: str, column: str) -> TableValuedAlias:
-    arrays = bindparam(places, type_=ARRAY(Integer)), bindparam(values, type_=ARRAY(ID_TEXT))
-    return func.unnest(*arrays).table_valued("place", column, name=f"typed_{column}").render_derived()
+def _typed(name: str) -> TableValuedAlias:
+    arrays = bindparam(f"places_of_{name}", type_=ARRAY(Integer)), bindparam(name, type_=ARRAY(ID_TEXT))
+    return func.unnest(*arrays).table_valued("place", "value", name=f"typed_{name}").render_derived()
 
 
-def _is_known_place(list_shape: ListShape, name: str, word: ColumnElement[str]) -> ColumnElement[bool]:
-    is_there = is_place(name, func.fold(word, type_=FOLDED_TEXT))
-    visible = list_shape.conditions
-    return (
+def _is_known_place(list_shape: ListShape, phrase: ColumnElement[str]) -> ColumnElement[bool]:
+    """Return the condition that a visible patient has the phrase in its address as a whole value."""
+    columns = [PATIENT_COLUMNS[name] for name in PLACE_COLUMNS]
+    patients = Patient.__table__
+    if list_shape.is_id_lookup:  # one pass over the few patients
+        values = func.unnest(array(columns)).label("value")
+        return phrase.in_(select(values).select_from(patients).where(*list_shape.conditions))
+    # not EXISTS, for which PostgreSQL would read all patients of the hospitals of a restricted principal
+    found = (
         select(literal_column("1"))
-        .select_from(PATIENT_COLUMNS.unique_id.table)
-        .where(*visible, *list_shape.without_index_use([is_there]))
-        .exists()
+        .select_from(patients)
+        .where(column == phrase, *list_shape.conditions)
+        .limit(literal_column("1"))
+        .scalar_subquery()
+        for column in columns
     )
+    return or_(*(subquery.is_not(None) for subquery in found))
 
 
-def _visible_ids(list_shape: ListShape, condition: ColumnElement[bool], *preconditions: ColumnElement[bool]) -> Any:
-    ids = select(PATIENT_COLUMNS.unique_id).where(
-        *preconditions, *list_shape.conditions, *list_shape.without_index_use([condition])
-    )
-    return ids.order_by(PATIENT_COLUMNS.unique_id).limit(literal_column(str(MAX_IDS_PER_TERM))).lateral()
+def _matching_ids(list_shape: ListShape, identifier: ColumnElement[str]) -> Iterator[Any]:
+    """Yield the relations of the visible patients with this id, in any case, or with this beginning or end of an id."""
+    unique_id = PATIENT_COLUMNS.unique_id
+    reversed_id, reversed_part = (func.reverse(func.lower(each)) for each in (unique_id, identifier))
+    is_long = func.char_length(identifier) >= literal_column(str(MIN_ID_PART_CHARACTERS))
+    for conditions in (
+        [reversed_id == reversed_part],
+        [starts_with(unique_id, identifier), is_long],
+        [starts_with(reversed_id, reversed_part), is_long],
+    ):
+        ids: Select[Any] = select(unique_id).where(*list_shape.conditions, *list_shape.without_index_use(conditions))
+        # not sorted, because PostgreSQL would scan the primary key instead of the index for the condition
+        yield ids.limit(literal_column(str(MAX_IDS_PER_TERM))).lateral()

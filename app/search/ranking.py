@@ -12,18 +12,17 @@ from app.db.base import ID_TEXT
 from app.listing.keyset import Segment, starts_with
 from app.listing.listing import MAX_CACHED_STATEMENTS
 from app.search.conditions import (
-    INDEXED_PLACE_COLUMNS,
     MATCH_COLUMNS,
     MAX_NUMBER_PREFIXES,
     PATIENT_COLUMNS,
     TERM_COLUMNS,
-    Context,
     Reach,
     address_words,
     alternatives,
     bound_values,
     hospital_words,
-    is_place,
+    is_at_hospital,
+    is_at_place,
     matches_words,
     points,
     terms_relation,
@@ -38,16 +37,8 @@ MAX_LENGTH_DIFFERENCE = 999
 It is less than a point of the score, which counts as 1,000 letters.
 """
 _AGREEMENT_VALUES = (
-    "match_close",
-    "gender",
-    "is_context",
-    "ids",
-    "days",
-    "first_day",
-    "prefixes",
-    "ending",
-    "digits",
-    "email",
+    *("match_close", "gender", "places", "hospitals", "ids"),
+    *("days", "first_day", "prefixes", "ending", "email"),
 )
 """The values of a term with which a patient can agree exactly or closely."""
 
@@ -55,8 +46,8 @@ _AGREEMENT_VALUES = (
 class AgreementShape(NamedTuple):
     """The part of a search that determines the SQL for the patients that agree with all terms."""
 
-    has_long_names: bool
-    """Whether there are words that can only be names, and have more than two letters."""
+    long_names: int
+    """Number of words that can only be names, and have more than two letters."""
     has_short_names: bool
     others: tuple[tuple[str, ...], ...]
     """For each of the other terms: which of `_AGREEMENT_VALUES` it has."""
@@ -71,7 +62,7 @@ class AgreementShape(NamedTuple):
 
         Conditions without an index can then be checked for each of these patients.
         """
-        return self.has_long_names or any(
+        return self.long_names > 0 or any(
             {"days", "email", "prefixes"} & set(values) for other, values in enumerate(self.others) if other != index
         )
 
@@ -93,18 +84,19 @@ def bind_agreement(
         prefixes = chain(values.get("prefixes") or (), repeat(values.get("digits")))
         # padded to the same number of prefixes, so that searches for different numbers share one statement
         parameters |= {f"prefix_{index}_{n}": prefix for n, prefix in enumerate(islice(prefixes, MAX_NUMBER_PREFIXES))}
-    for is_short in (False, True):
-        some = [term for term in names if term.is_short is is_short]
-        for column in ("match_exact", "match_close"):
-            parameters[f"all_{column}_{is_short:d}"] = " & ".join(f"({term.values[column]})" for term in some)
+    long_names = [term for term in names if not term.is_short]
+    for column in ("match_exact", "match_close"):
+        parameters |= {f"{column}_of_{index}": term.values[column] for index, term in enumerate(long_names)}
+        short_queries = (f"({term.values[column]})" for term in names if term.is_short)
+        parameters[f"{column}_of_short"] = " & ".join(short_queries)
     if len(names) == 1:
         parameters |= {f"only_{column}": names[0].values.get(column, "") for column in MATCH_COLUMNS.values()}
     parameters["letters"] = sum(len(term.word) for term in names)
     parameters["titles"] = " | ".join(f"'{title}'" for title in titles)
     parameters["terms"] = [{"place": place, **term.values} for place, term in enumerate(terms)]
     shape = AgreementShape(
-        any(not term.is_short for term in names),
-        any(term.is_short for term in names),
+        len(long_names),
+        len(long_names) < len(names),
         tuple(values for values, _ in shaped),
         len(names) == len(terms) == 1,
         bool(titles),
@@ -120,15 +112,15 @@ def _query(name: str) -> ColumnElement[str]:
 def agreement_conditions(shape: AgreementShape, reach: Reach) -> list[ColumnElement[bool]]:
     """Return the conditions that a patient agrees with all terms within the reach `EXACT` or `CLOSE`.
 
-    If the search also has longer words, the condition for short words is written so that PostgreSQL does not use an
-    index for it, because half of all patients may match a short word.
+    Each long word has a condition of its own: for one query of several words, the index would evaluate the whole query
+    for every patient with one of the similar words, which takes three times as long. If the search also has longer
+    words, the condition for short words is written so that PostgreSQL does not use an index for it, because half of all
+    patients may match a short word.
     """
     name = "match_exact" if reach is Reach.EXACT else "match_close"
-    conditions = []
-    if shape.has_long_names:
-        conditions.append(matches_words(_query(f"all_{name}_0")))
+    conditions = [matches_words(_query(f"{name}_of_{index}")) for index in range(shape.long_names)]
     if shape.has_short_names:
-        short_words_match = matches_words(_query(f"all_{name}_1"))
+        short_words_match = matches_words(_query(f"{name}_of_short"))
         conditions.append(short_words_match.is_(literal_column("true")) if conditions else short_words_match)
     for index, present in enumerate(shape.others):
         conditions.append(_agrees_with_other(shape, index, present, reach, name))
@@ -143,32 +135,27 @@ def _agrees_with_other(
     ways: list[ColumnElement[bool]] = []
     if "match_close" in present:
         ways.append(matches_words(values(match_column)))
-    if "is_context" in present and not shape.is_driven(index):
-        ways += [is_place(name, values("word")) for name in INDEXED_PLACE_COLUMNS]
+    if "places" in present:
+        ways += is_at_place(values("places"))
+    if "hospitals" in present and reach is Reach.CLOSE and shape.is_driven(index):
+        ways.append(is_at_hospital(values("hospitals"), restricted=shape.restricted))
     if "prefixes" in present:
         mobile = PATIENT_COLUMNS.patient_mobile_digits
         prefixes = (bindparam(f"prefix_{index}_{number}", type_=ID_TEXT) for number in range(MAX_NUMBER_PREFIXES))
         ways += [starts_with(mobile, prefix) for prefix in prefixes]
-    if shape.is_driven(index):
-        present = [*present, "word"] if "is_context" in present else present
-    else:
-        present = [name for name in present if name != "digits"]
     ways += [
         each.condition
-        for each in alternatives(values, _context(shape))
+        for each in alternatives(values, ())
         if each.value in present and each.value != "prefixes" and each.reach <= reach
     ]
     return or_(literal_column("false"), *ways)
 
 
-def _context(shape: AgreementShape) -> Context:
-    return (("address", address_words()), ("hospital", hospital_words(restricted=shape.restricted)))
-
-
 def score(shape: AgreementShape) -> ColumnElement[int]:
     """Return the SQL expression for the score of a patient that agrees with all terms, in thousandths of a point."""
     terms = terms_relation()
-    total = func.sum(points(lambda name: terms.c[name], _context(shape)), type_=Integer)
+    context = (("address", address_words()), ("hospital", hospital_words(restricted=shape.restricted)))
+    total = func.sum(points(lambda name: terms.c[name], context), type_=Integer)
     return select(total).select_from(terms).correlate_except(terms).scalar_subquery() - length_difference()
 
 
@@ -207,7 +194,7 @@ def agreement_segments(shape: AgreementShape) -> list[Segment]:
             Segment(number, (tier, *(not_(better) for better in tiers[:number])), is_materialized=number > 0)
             for number, tier in enumerate(tiers)
         ]
-    if not (shape.has_long_names or shape.others):
+    if not (shape.long_names or shape.others):
         return [Segment(0, exact)]  # every close match of initials is exact, and there are too many to sort
     titles = title_points() if shape.has_titles else literal_column("0", Integer)
     return [

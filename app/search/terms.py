@@ -15,8 +15,10 @@ COMPLETE_NUMBER_DIGITS = 9
 class Probe(NamedTuple):
     """What the database knows about a term before the search."""
 
-    is_context: bool = False
-    """Whether the word is known from a town, a region or a hospital, so that it need not be a name."""
+    places: Sequence[str] = ()
+    """Towns, regions and so on of visible patients that consist of the word, and of adjacent words."""
+    hospitals: Sequence[str] = ()
+    """Ids of the hospitals that have the word in their names, or as their ids."""
     ids: Sequence[str] = ()
     """Ids of the visible patients that have the term as their id, or as its beginning or ending."""
 
@@ -43,7 +45,8 @@ class SearchTerm(NamedTuple):
             "factor": INITIAL_PERCENT if expanded is not None and expanded.is_initial else 100,
             "ids": list(probe.ids),
             "gender": term.gender,
-            "is_context": probe.is_context,
+            "places": list(probe.places),
+            "hospitals": list(probe.hospitals),
             **dict(_word_values(expanded)),
             **dict(_birth_values(term, has_words=has_words)),
             **dict(_number_values(term, has_words=has_words)),
@@ -55,7 +58,13 @@ class SearchTerm(NamedTuple):
     @property
     def is_name(self) -> bool:
         """Whether the term can only be a word of a name."""
-        return self.expanded is not None and not self.values.keys() & {"is_context", "gender", "ids", "first_day"}
+        return self.expanded is not None and not self.values.keys() & {
+            "places",
+            "hospitals",
+            "gender",
+            "ids",
+            "first_day",
+        }
 
     @property
     def highest_weight(self) -> int:

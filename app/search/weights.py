@@ -39,7 +39,7 @@ Each term of a search text adds the points of its best agreement with the patien
 nothing. Negative points are for a detail that the record has, but differently.
 """
 RARITY_PERCENT = (100, 160)
-"""Factor, in percent, for the points of a word that `MAX_BRANCH_PATIENTS` patients or more have, and of a unique one.
+"""Factor, in percent, for the points of a word that `MAX_SINGLE_PATIENTS` patients or more have, and of a unique one.
 
 In between, it falls with the logarithm of the number of patients.
 """

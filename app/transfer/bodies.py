@@ -1,5 +1,6 @@
 """Validation of imported lines. The API's schemas validate each line like a request body, with the same messages."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError, create_model
@@ -12,6 +13,8 @@ from app.transfer.reading import ParsedLine
 from app.transfer.resources import TransferableResource
 
 TIMESTAMP_FIELDS = ("date_created", "last_updated")
+REQUIRED_LOCATIONS = {(), ("unique_id",)}
+"""Locations of errors for which a value cannot be left out: the whole line, and the id of its record."""
 
 
 class ValidLine(NamedTuple):
@@ -20,15 +23,18 @@ class ValidLine(NamedTuple):
     line_number: int
     values: dict[str, Any]
     """The validated values by field name. Fields that the line does not set are absent."""
+    remarks: Sequence[FieldError] = ()
+    """What was left out of the line."""
 
 
 class LineValidator:
     """Validates lines that contain records of one resource.
 
-    With `overwrite`, a line may lack fields that a new record requires, because the record may already exist.
+    With `overwrite`, a line may lack fields that a new record requires, because the record may already exist. With
+    `drop_bad_values`, values that are wrong are left out if the line is valid without them.
     """
 
-    def __init__(self, resource: TransferableResource, *, overwrite: bool) -> None:
+    def __init__(self, resource: TransferableResource, *, overwrite: bool, drop_bad_values: bool = False) -> None:
         base: type[RequestBody] = resource.update_schema if overwrite else resource.create_schema
         timestamp_field: Any = (PastTimestamp, None)
         self._schema = create_model(
@@ -38,16 +44,43 @@ class LineValidator:
             date_created=timestamp_field,
             last_updated=timestamp_field,
         )
+        self._drop_bad_values = drop_bad_values
 
     def validate(self, line: ParsedLine) -> ValidLine | list[FieldError]:
         """Return the line with its validated values, or all errors in it."""
         if line.record is None:
             return list(line.errors)
+        values = self._validate(line.record)
+        if isinstance(values, dict) and not line.errors:
+            return ValidLine(line.line_number, values, line.remarks)
+        errors = [*line.errors, *(values if isinstance(values, list) else ())]
+        if not self._drop_bad_values or any(error.loc in REQUIRED_LOCATIONS for error in errors):
+            return errors
+        values = self._validate(_without_fields(line.record, errors))
+        if isinstance(values, list):
+            return values
+        remarks = [error._replace(msg=f"Left out: {error.msg}") for error in errors]
+        return ValidLine(line.line_number, values, [*line.remarks, *remarks])
+
+    def _validate(self, record: dict[str, Any]) -> dict[str, Any] | list[FieldError]:
+        """Return the values of a record, or its errors."""
         try:
-            values = self._schema.model_validate(line.record, from_attributes=True).sent_fields()  # like FastAPI
+            values = self._schema.model_validate(record, from_attributes=True).sent_fields()  # like FastAPI
         except ValidationError as error:
             return field_errors(error, self._schema)
         created, updated = (values.get(name) for name in TIMESTAMP_FIELDS)
         if created and updated and updated < created:
             return [FieldError(("last_updated",), "Must not be before date_created", "moment_order")]
-        return ValidLine(line.line_number, values)
+        return values
+
+
+def _without_fields(record: dict[str, Any], errors: Sequence[FieldError]) -> dict[str, Any]:
+    """Return a record without the fields that have errors."""
+    remaining = {name: dict(value) if isinstance(value, dict) else value for name, value in record.items()}
+    for loc, _, _ in errors:
+        parent = remaining.get(str(loc[0]))
+        if len(loc) > 1 and isinstance(parent, dict) and loc[1] != "unique_id":
+            parent.pop(str(loc[1]), None)
+        else:
+            remaining.pop(str(loc[0]), None)
+    return remaining

@@ -1,6 +1,7 @@
 """Export of all records of a resource that match a query. It reads one snapshot and uses constant memory."""
 
 import asyncio
+import codecs
 import csv
 import io
 import json
@@ -15,7 +16,7 @@ from app.listing.listing import Listing
 from app.listing.page import Page
 from app.listing.query import ListQuery, Position
 from app.listing.read_ahead import ReadAhead
-from app.transfer.formulas import escape_formula
+from app.registers.formulas import escape_cell, escape_cell_for_excel
 from app.transfer.layout import Layout
 from app.transfer.resources import TransferableResource
 
@@ -98,21 +99,30 @@ class NdjsonFormat:
 
 
 class CsvFormat:
-    """The CSV format: one row per record, for the command `import` and for spreadsheets."""
+    """The CSV format: one row per record, for the command `import`."""
+
+    escape = staticmethod(escape_cell)
+    mark = b""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self.header = _csv_text([layout.columns])
+        self.header = self.mark + self._csv_text([layout.columns])
 
     def render(self, page: Page) -> bytes:
         """Return the records as CSV without a header, one row per record."""
-        return _csv_text(self._layout.to_csv_row(json.loads(document)) for document in page.documents())
+        return self._csv_text(self._layout.to_csv_row(json.loads(document)) for document in page.documents())
+
+    def _csv_text(self, rows: Iterable[Sequence[str | None]]) -> bytes:
+        buffer = io.StringIO()
+        csv.writer(buffer).writerows([cell and self.escape(cell) for cell in row] for row in rows)
+        return buffer.getvalue().encode()
+
+
+class ExcelCsvFormat(CsvFormat):
+    """The CSV format for Excel, which recognizes UTF-8 by a mark, and keeps cells with a guard as text."""
+
+    escape = staticmethod(escape_cell_for_excel)
+    mark = codecs.BOM_UTF8
 
 
 FORMATS: dict[str, type[NdjsonFormat] | type[CsvFormat]] = {"ndjson": NdjsonFormat, "csv": CsvFormat}
-
-
-def _csv_text(rows: Iterable[Sequence[str | None]]) -> bytes:
-    buffer = io.StringIO()
-    csv.writer(buffer).writerows([cell and escape_formula(cell) for cell in row] for row in rows)
-    return buffer.getvalue().encode()

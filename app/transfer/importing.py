@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Thread
 from typing import NamedTuple, TypeVar, cast
 
@@ -13,13 +14,18 @@ from sqlalchemy import func, select, text
 
 from app.auth.principal import Principal
 from app.db.connection import Connection
-from app.db.database import SerializationError, run_in_savepoint, set_local, translate_errors
+from app.db.database import run_in_savepoint, set_local
+from app.db.errors import SerializationError, translate_errors
 from app.errors import ConflictError
+from app.fields.schemas import CreateBody
+from app.registers.errors import UnreadableFileError
 from app.transfer.bodies import LineValidator, ValidLine
+from app.transfer.link_names import LinkNames
 from app.transfer.patients import PatientStaging
-from app.transfer.reading import RecordFile, UnreadableFileError
+from app.transfer.reading import ParsedLine, RecordFile
 from app.transfer.resources import RESOURCES
-from app.transfer.staging import RowError, StagedBatch, Staging
+from app.transfer.results import RowError
+from app.transfer.staging import StagedBatch, Staging
 from app.transfer.table_build import NotReplaceableError, TablesInUseError
 
 T = TypeVar("T")
@@ -47,6 +53,24 @@ IMPORT_PRINCIPAL = Principal("import")
 """The principal of every import. The journal records it as the author of the imported changes."""
 
 
+@dataclass(frozen=True, slots=True)
+class ImportOptions:
+    """What a person wants an import to do with the records of a file."""
+
+    overwrite: bool = False
+    """Whether a line updates a stored record that differs from it."""
+    allow_other_person: bool = False
+    """Whether a line may change both the name and the date of birth of a stored patient."""
+    drop_bad_values: bool = False
+    """Whether a line is stored without its wrong values, if it is valid without them."""
+    id_prefix: str = ""
+    """Text that is put in front of each `unique_id` of the file's own records."""
+    link_names: bool = False
+    """Whether tables contain the names of hospitals and doctors instead of their ids."""
+    create_links: bool = False
+    """Whether hospitals and doctors are created whose names do not exist."""
+
+
 @dataclass
 class ImportSummary:
     """Counts of the lines of a file that have been processed so far."""
@@ -55,6 +79,10 @@ class ImportSummary:
     by_status: Counter[str] = field(default_factory=Counter)
     rejected: int = 0
     """Number of lines with errors, which are not stored. A line with several errors counts once."""
+    remarks: int = 0
+    """Number of remarks on lines that are stored nevertheless."""
+    created_links: int = 0
+    """Number of hospitals and doctors that were created because lines name them."""
     kept_indexes: bool = False
     """Whether rows were inserted into empty tables with all their indexes, because copies could not replace these."""
 
@@ -62,7 +90,7 @@ class ImportSummary:
 ProgressCallback = Callable[[ImportSummary, Sequence[RowError], int], None]
 """A function that is called after each batch to report the progress of an import.
 
-Its arguments are the summary so far, the errors in the batch, and the number of bytes read so far.
+Its arguments are the summary so far, the errors and remarks in the batch, and the number of bytes read so far.
 """
 
 
@@ -72,28 +100,60 @@ class _CheckedBatch(NamedTuple):
     staged_batch: StagedBatch
     lines: int
     errors: list[RowError]
-    """The errors in the invalid lines. These lines are not in `staged_batch`."""
+    """The errors in the invalid lines, which are not in `staged_batch`, and the remarks on others."""
+    linked_bodies: list[tuple[str, CreateBody]]
+    """The records to create first, because lines link to them by name."""
     bytes_read: int
 
 
-def _checked_batches(record_file: RecordFile, validator: LineValidator, staging: Staging) -> Iterator[_CheckedBatch]:
-    batch, errors, lines = staging.new_batch(), list[RowError](), 0
-    for line in record_file.lines():
+def _with_prefix(line: ParsedLine, prefix: str) -> ParsedLine:
+    """Put a prefix in front of the `unique_id` of a line, if it has one, and return the line."""
+    if line.record is not None and isinstance(unique_id := line.record.get("unique_id"), str) and unique_id:
+        line.record["unique_id"] = f"{prefix}{unique_id}"
+    return line
+
+
+async def _prepared_lines(
+    connection: Connection, record_file: RecordFile, options: ImportOptions
+) -> tuple[Iterator[ParsedLine], LinkNames | None]:
+    """Return the lines of a file with whole ids, and the names of the links if lines have names instead of ids."""
+    lines = record_file.lines()
+    if options.id_prefix:
+        lines = map(partial(_with_prefix, prefix=options.id_prefix), lines)
+    if not options.link_names:
+        return lines, None
+    link_names = LinkNames(connection, IMPORT_PRINCIPAL, creates=options.create_links)
+    await link_names.load()
+    return map(link_names.resolve, lines), link_names
+
+
+def _checked_batches(
+    lines_to_check: Iterator[ParsedLine],
+    record_file: RecordFile,
+    validator: LineValidator,
+    staging: Staging,
+    link_names: LinkNames | None,
+) -> Iterator[_CheckedBatch]:
+    batch, errors, bodies, lines = staging.new_batch(), list[RowError](), list[tuple[str, CreateBody]](), 0
+    for line in lines_to_check:
         validated = validator.validate(line)
         if (
             lines == IMPORT_BATCH_SIZE
             or batch.link_count > BATCH_FULL_AT_LINKS
             or (isinstance(validated, ValidLine) and not batch.can_add(validated))
         ):
-            yield _CheckedBatch(batch, lines, errors, record_file.bytes_read)
-            batch, errors, lines = staging.new_batch(), [], 0
+            yield _CheckedBatch(batch, lines, errors, bodies, record_file.bytes_read)
+            batch, errors, bodies, lines = staging.new_batch(), [], [], 0
         lines += 1
         if isinstance(validated, ValidLine):
             batch.add(validated)
+            errors += [RowError(line.line_number, remark, is_remark=True) for remark in validated.remarks]
+            if link_names is not None:
+                bodies += link_names.take_bodies(validated.values)
         else:
             errors += [RowError(line.line_number, error) for error in validated]
     if lines:
-        yield _CheckedBatch(batch, lines, errors, record_file.bytes_read)
+        yield _CheckedBatch(batch, lines, errors, bodies, record_file.bytes_read)
 
 
 async def import_file(
@@ -101,8 +161,7 @@ async def import_file(
     resource_name: str,
     record_file: RecordFile,
     report_progress: ProgressCallback,
-    *,
-    overwrite: bool,
+    options: ImportOptions,
 ) -> ImportSummary:
     """Import the valid lines of a file in the transaction of `connection`, and return the counts of all lines.
 
@@ -117,27 +176,33 @@ async def import_file(
     await connection.execute(select(func.pg_advisory_xact_lock(IMPORT_ADVISORY_LOCK_KEY)))
     # makes PostgreSQL find every row through an index, because a batch is small and the tables grow
     await connection.execute(set_local(dict.fromkeys(_SCAN_SETTINGS, "off")))
-    resource = RESOURCES[resource_name]
-    staging = (
-        PatientStaging(connection, IMPORT_PRINCIPAL, overwrite=overwrite)
-        if resource_name == "patients"
-        else Staging(connection, IMPORT_PRINCIPAL, resource.service_class.repository_class, overwrite=overwrite)
-    )
+    staging = _staging(connection, resource_name, options)
     summary = ImportSummary()
     try:
         await staging.create_tables()
     except NotReplaceableError:
         summary.kept_indexes = True
-    checked_batches = _checked_batches(record_file, LineValidator(resource, overwrite=overwrite), staging)
+    validator = LineValidator(
+        RESOURCES[resource_name], overwrite=options.overwrite, drop_bad_values=options.drop_bad_values
+    )
+    lines, link_names = await _prepared_lines(connection, record_file, options)
+    checked_batches = _checked_batches(lines, record_file, validator, staging, link_names)
 
     async def store(checked_batch: _CheckedBatch) -> None:
-        status_counts, errors = await run_in_savepoint(
-            connection, lambda: _store_batch(staging, checked_batch.staged_batch)
-        )
+        async def write() -> tuple[dict[str, int], list[RowError]]:
+            if link_names is not None:
+                await link_names.create(checked_batch.linked_bodies)
+            return await _store_batch(staging, checked_batch.staged_batch)
+
+        status_counts, errors = await run_in_savepoint(connection, write)
         errors = sorted([*checked_batch.errors, *errors], key=lambda fault: fault.line_number)
+        rejected = {fault.line_number for fault in errors if not fault.is_remark}
+        errors = [fault for fault in errors if not (fault.is_remark and fault.line_number in rejected)]
         summary.lines += checked_batch.lines
         summary.by_status.update(status_counts)
-        summary.rejected += len({fault.line_number for fault in errors})
+        summary.rejected += len(rejected)
+        summary.remarks += sum(fault.is_remark for fault in errors)
+        summary.created_links += len(checked_batch.linked_bodies)
         report_progress(summary, errors, checked_batch.bytes_read)
         if summary.rejected > MAX_REJECTED_LINES:
             raise UnreadableFileError(f"More than {MAX_REJECTED_LINES:,} lines were rejected: correct them first.")
@@ -192,6 +257,18 @@ def _run_in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
     return future
 
 
+def _staging(connection: Connection, resource_name: str, options: ImportOptions) -> Staging:
+    if resource_name == "patients":
+        return PatientStaging(
+            connection,
+            IMPORT_PRINCIPAL,
+            overwrite=options.overwrite,
+            allow_other_person=options.allow_other_person,
+        )
+    repository = RESOURCES[resource_name].service_class.repository_class
+    return Staging(connection, IMPORT_PRINCIPAL, repository, overwrite=options.overwrite)
+
+
 async def _store_batch(staging: Staging, batch: StagedBatch) -> tuple[dict[str, int], list[RowError]]:
     # PostgreSQL caches plans, also for foreign-key checks, and the cached plans may be from when the tables were empty
     await staging.connection.execute(text("DISCARD PLANS"))
@@ -200,4 +277,5 @@ async def _store_batch(staging: Staging, batch: StagedBatch) -> tuple[dict[str, 
     errors = [fault async for fault in staging.find_errors()]
     if errors:
         await staging.discard({fault.line_number for fault in errors})
-    return await staging.write(), errors
+    remarks = [remark async for remark in staging.find_remarks()]
+    return await staging.write(), [*errors, *remarks]

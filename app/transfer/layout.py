@@ -32,6 +32,9 @@ class Layout:
             if isinstance(relation, ToOne)
         }
         """Maps each document field that contains a nested object to the names of the fields of that object."""
+        self._nested_columns = {
+            field: [(f"{field}.{name}", name) for name in names] for field, names in self.nested_fields.items()
+        }
         self.columns: Sequence[str] = tuple(self._csv_columns(document.schema.model_fields, document.relations))
         """The column names of a CSV file, in the order of the document's fields."""
 
@@ -47,12 +50,12 @@ class Layout:
 
         `cells` maps the column names to the cells of the row.
         """
-        record: dict[str, Any] = {name: cell for name, cell in cells.items() if "." not in name}
+        record: dict[str, Any] = dict(cells)
         for name in self.link_id_fields.values():
             if name in record:
                 record[name] = [part.strip() for part in record[name].split(ID_SEPARATOR) if part.strip()]
-        for field, names in self.nested_fields.items():
-            nested_cells = {name: cells[f"{field}.{name}"] for name in names if f"{field}.{name}" in cells}
+        for field, columns in self._nested_columns.items():
+            nested_cells = {name: record.pop(column) for column, name in columns if column in record}
             if nested_cells:
                 record[field] = (
                     _without_blank_id(nested_cells) if any(cell.strip() for cell in nested_cells.values()) else None

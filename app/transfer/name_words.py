@@ -60,5 +60,8 @@ INSERT_STAGED_NAME_WORDS = _insert_name_words(
     "SELECT word FROM staged_words", "SELECT hospital_id, word FROM staged_hospital_words"
 )
 """Statements that add the collected words to the vocabulary."""
+_WRITTEN = "JOIN unnest(CAST(:ids AS text[])) AS written(unique_id) ON written.unique_id = patients.unique_id"
+INSERT_WORDS_OF_PATIENTS = _insert_name_words(_ALL_WORDS.format(_WRITTEN), _HOSPITAL_WORDS.format(_WRITTEN))
+"""Statements that add the words of the patients with the ids `ids` to the vocabulary."""
 INSERT_ALL_NAME_WORDS = _insert_name_words(_ALL_WORDS.format(""), _HOSPITAL_WORDS.format(""))
 """Statements that add the words of all patients to the vocabulary."""

@@ -14,6 +14,7 @@ from app.patients.schemas import NAME_MISSING_MESSAGE
 from app.patients.service import PatientService
 from app.profiles.service import ProfileService
 from app.transfer.bodies import ValidLine
+from app.transfer.damage import OTHER_PERSON_MESSAGE, other_person_statement
 from app.transfer.name_words import (
     DEFER_NAME_WORDS,
     INSERT_ALL_NAME_WORDS,
@@ -22,7 +23,8 @@ from app.transfer.name_words import (
     STAGED_HOSPITAL_WORDS_TABLE,
     STAGED_WORDS_TABLE,
 )
-from app.transfer.staging import RowError, RowStatus, StagedBatch, Staging, retired_id_message
+from app.transfer.results import RowError, RowStatus
+from app.transfer.staging import StagedBatch, Staging, retired_id_message
 
 NAME_COLUMNS = ("patient_first_name", "patient_last_name")
 
@@ -64,8 +66,11 @@ class StagedPatientBatch(StagedBatch):
 class PatientStaging(Staging):
     """The staging tables of patients and of their profiles, and the statements that use them."""
 
-    def __init__(self, connection: Connection, principal: Principal, *, overwrite: bool) -> None:
+    def __init__(
+        self, connection: Connection, principal: Principal, *, overwrite: bool, allow_other_person: bool = False
+    ) -> None:
         super().__init__(connection, principal, PatientService.repository_class, overwrite=overwrite)
+        self._allow_other_person = allow_other_person
         # `overwrite` is always on: a line may change an existing profile, as a request that creates a patient may
         self.profiles = Staging(connection, principal, ProfileService.repository_class, overwrite=True)
 
@@ -121,6 +126,9 @@ class PatientStaging(Staging):
         if self.overwrite:  # otherwise validation has already required a name in each line
             for line_number in await self._line_numbers(self._nameless_statement):
                 yield RowError(line_number, FieldError(("patient_last_name",), NAME_MISSING_MESSAGE, "name_missing"))
+        if self.overwrite and not self._allow_other_person:
+            for line_number in await self._line_numbers(self._other_person_statement):
+                yield RowError(line_number, FieldError(("unique_id",), OTHER_PERSON_MESSAGE, "other_person"))
         for line_number in await self._line_numbers(self._retired_profiles_statement):
             error = FieldError(
                 ("patient_profile", "unique_id"), retired_id_message(self.profiles.repository), "identifier_retired"
@@ -160,6 +168,10 @@ class PatientStaging(Staging):
             for name in NAME_COLUMNS
         ]
         return select(self.staging_table.c.line).where(and_(*(name.is_(None) for name in names)))
+
+    @cached_property
+    def _other_person_statement(self) -> Select[Any]:
+        return other_person_statement(self, NAME_COLUMNS, "patient_date_of_birth")
 
     def _stored_value(self, name: str) -> ColumnElement[Any]:
         stored = select(self.table.c[name]).where(self.table.c.unique_id == self.staging_table.c.unique_id)

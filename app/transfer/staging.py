@@ -5,9 +5,8 @@ in the order of their keys. The effect is the same as if the services wrote each
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from enum import StrEnum
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import (
     ARRAY,
@@ -44,7 +43,7 @@ from sqlalchemy.schema import CreateTable, DropTable
 from app.auth.principal import Principal
 from app.db.base import ID_TEXT
 from app.db.connection import Connection
-from app.db.database import SerializationError
+from app.db.errors import SerializationError
 from app.errors import FieldError, IdentifierRetiredError
 from app.identifiers import new_identifier
 from app.records.repository import Repository
@@ -52,23 +51,10 @@ from app.statements.journal_entries import author_parameters, has_journal_entrie
 from app.statements.links import unknown_link_error
 from app.statements.write_statements import client_columns, next_version_values
 from app.transfer.bodies import TIMESTAMP_FIELDS, ValidLine
+from app.transfer.damage import LOST_ZEROS_MESSAGE, lost_zeros_statement
 from app.transfer.first_entries import insert_first_entries
+from app.transfer.results import RowError, RowStatus
 from app.transfer.table_build import TableBuild
-
-
-class RowStatus(StrEnum):
-    """The effect of an imported line: its record is created, updated or left unchanged."""
-
-    CREATED = "created"
-    UPDATED = "updated"
-    UNCHANGED = "unchanged"
-
-
-class RowError(NamedTuple):
-    """An error in a line of an import file."""
-
-    line_number: int
-    error: FieldError
 
 
 class StagedBatch:
@@ -198,6 +184,12 @@ class Staging:
             for line_number, index, unique_id in await self.connection.execute(self._unknown_links_statement(name)):
                 yield RowError(line_number, unknown_link_error(name, index, unique_id))
 
+    async def find_remarks(self) -> AsyncIterator[RowError]:
+        """Yield remarks on staged lines that lose leading zeros of a stored value, as spreadsheets lose them."""
+        if self.overwrite:
+            for line_number, name in await self.connection.execute(self._lost_zeros_statement):
+                yield RowError(line_number, FieldError((name,), LOST_ZEROS_MESSAGE, "zeros_lost"), is_remark=True)
+
     async def discard(self, line_numbers: Iterable[int]) -> None:
         """Remove lines from the staging table, so that they are not written."""
         statement = delete(self.staging_table).where(
@@ -252,13 +244,14 @@ class Staging:
         return self.staging_table.c.fate.in_([literal_column(f"'{fate}'") for fate in statuses])
 
     @property
-    def _same_record(self) -> ColumnElement[bool]:
+    def same_record(self) -> ColumnElement[bool]:
+        """The SQL condition that a stored record is that of a staged line."""
         return self.table.c.unique_id == self.staging_table.c.unique_id
 
     @cached_property
     def _lock_statement(self) -> Select[Any]:
         stored_records: Select[Any] = select(literal_column("1")).select_from(
-            self.staging_table.join(self.table, self._same_record)
+            self.staging_table.join(self.table, self.same_record)
         )
         # not FOR UPDATE, which would deadlock with foreign-key checks of other transactions
         return stored_records.order_by(self.table.c.unique_id).with_for_update(key_share=True, of=self.table)
@@ -280,7 +273,7 @@ class Staging:
             differs = requested_ids.is_distinct_from(func.array(linked_ids.correlate(self.table).scalar_subquery()))
             differences.append(and_(self.sets_field(name), differs))
         status = case((or_(*differences), literal_column("'updated'")), else_=literal_column("'unchanged'"))
-        return update(self.staging_table).values(fate=status).where(self._same_record)
+        return update(self.staging_table).values(fate=status).where(self.same_record)
 
     @cached_property
     def _status_counts_statement(self) -> Select[Any]:
@@ -301,6 +294,10 @@ class Staging:
     @cached_property
     def _retired_statement(self) -> Select[Any]:
         return select(self.staging_table.c.line).where(self.reuses_retired_id)
+
+    @cached_property
+    def _lost_zeros_statement(self) -> Select[Any]:
+        return lost_zeros_statement(self)
 
     def _missing_value_statement(self, name: str) -> Select[Any]:
         return select(self.staging_table.c.line).where(
@@ -340,7 +337,7 @@ class Staging:
         return (
             update(self.table)
             .values({**values, **next_version_values(self.table)})
-            .where(self._same_record, self.has_status(RowStatus.UPDATED))
+            .where(self.same_record, self.has_status(RowStatus.UPDATED))
         )
 
     def _delete_links_statement(self, name: str) -> Delete:
@@ -378,7 +375,7 @@ class Staging:
 
     def _written_rows(self, status: RowStatus) -> CTE:
         """Return a CTE with the stored records of the staged lines that have a status."""
-        rows = self.repository.document.select_rows().join(self.staging_table, self._same_record)
+        rows = self.repository.document.select_rows().join(self.staging_table, self.same_record)
         return rows.where(self.has_status(status)).cte(status)
 
     @cached_property

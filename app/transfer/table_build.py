@@ -17,7 +17,8 @@ from sqlalchemy.sql.elements import TextClause
 
 from app.db.base import non_generated_columns
 from app.db.connection import Connection, Result
-from app.db.database import SET_SHORT_LOCK_TIMEOUT, LockNotAvailableError, set_local, translate_errors
+from app.db.database import SET_SHORT_LOCK_TIMEOUT, set_local
+from app.db.errors import LockNotAvailableError, translate_errors
 from app.errors import ConflictError
 
 COPY_SCHEMA = "patients_import"

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from sqlalchemy import ARRAY, Text, bindparam, text
 
 from app.db.connection import Connection
-from app.db.database import SET_SHORT_LOCK_TIMEOUT, LockNotAvailableError, translate_errors
+from app.db.database import SET_SHORT_LOCK_TIMEOUT
+from app.db.errors import LockNotAvailableError, translate_errors
 
 _SELECT_WORDS_IN_HISTORY = text(
     """

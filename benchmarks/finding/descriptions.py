@@ -272,7 +272,10 @@ def _with_more(template: str) -> Describe:
             ENGLISH_NAMES["Female" if subject.patient.patient_gender == "Female" else "Male"]
         )
         values = {"first": subject.first, "last": subject.last, "other": other, "english": english, "letter": other[0]}
-        return Description(template.format(**values), subject.names)
+        kept = (subject.first, english if "{english}" in template else other, subject.last)
+        # without one of the names, the text describes another patient as well
+        as_typed = name_facts(f"{kept[0]} {kept[1]}" if "{other}" in template else f"{kept[1]} {kept[2]}")
+        return Description(template.format(**values), subject.names, as_typed if "{letter}" not in template else ())
 
     return describe
 

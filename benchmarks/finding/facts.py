@@ -12,7 +12,7 @@ from benchmarks.register import Profile, RegisteredPatient
 _SHORT_FORMS_TEXT = """
     Elizabeth Liz, Robert Bob, William Bill, Michael Mike, Catherine Cathy, Margaret Maggie, Susan Sue, Christopher
     Chris, Richard Dick, Nicholas Nick, Stephen Steve, Anthony Tony, Andrew Andy, Matthew Matt, Timothy Tim,
-    Jennifer Jenny, Rebecca Becky, Jacobus Kobus, Johannes Hannes, Hendrik Hennie, Petrus Piet, Gerhardus Gert,
+    Jennifer Jenny, Rebecca Becky, Jacobus Kobus, Hendrik Hennie, Petrus Piet, Gerhardus Gert,
     Nicolaas Klaas, Boitumelo Tumi, Sibusiso Sbu, Thandiwe Thandi, Thandeka Thandi, Nokuthula Thuli, Lebogang Lebo,
     Busisiwe Busi, Jabulani Jabu, Nompumelelo Mpume, Vusumuzi Vusi, Samantha Sam, Victoria Vicky, Samuel Sam, Joseph
     Joe, Daniel Danny, David Dave, James Jim, Thomas Tom, Tumelo Tumi, Keitumetse Tumi, Tshepiso Tshepo, Thandekile

@@ -16,44 +16,43 @@ class Mirror:
         self.patients: dict[str, Any] = {}
         self.cursor = ""
 
-    async def read(self, **filters: str) -> tuple[dict[str, Any], str]:
-        async with self.client.stream(
-            "GET", "/patients/patients/", params=filters, headers={"Accept": "application/x-ndjson"}, timeout=600
-        ) as response:
+    async def read(self, filters: dict[str, Any]) -> tuple[dict[str, Any], str]:
+        headers = {"Accept": "application/x-ndjson"}
+        async with self.client.stream("GET", "/patients/patients/", params=filters, headers=headers) as response:
             lines = [json.loads(line) async for line in response.raise_for_status().aiter_lines()]
         return {patient["unique_id"]: patient for patient in lines}, response.headers["Changes-Cursor"]
 
     async def copy(self) -> None:
-        self.patients, self.cursor = await self.read()
+        self.patients, self.cursor = await self.read({})
 
     async def follow(self, wait: int = 25) -> bool:
         """Apply the next changes, and return whether there were any."""
-        selection = f"after={self.cursor}&resource=patients&limit=1000&wait={wait}"
-        response = await self.client.get(f"/changes/?{selection}", timeout=60)
-        if response.status_code == httpx.codes.GONE:
+        selection = f"after={self.cursor}&resource=patients&include=record&limit=500&wait={wait}"
+        response = await self.client.get(f"/changes/?{selection}")
+        if response.status_code == httpx.codes.GONE:  # this copy is too old
             await self.copy()
             return True
-        changes, changed_ids = response.raise_for_status().json(), set()
+        changes = response.raise_for_status().json()
         for change in changes:
-            if change["action"] != "affected":
-                changed_ids.add(change["unique_id"])
-            elif change["patients"] is not None:
-                changed_ids.update(change["patients"])
-            else:  # too many to list
-                because = change["because"]
-                patients, _ = await self.read(**{FILTERS[because["resource"]]: because["unique_id"]})
-                self.patients |= patients
-        for unique_id in changed_ids:
-            response_for_one = await self.client.get(f"/patients/patients/{unique_id}/")
-            self.patients.pop(unique_id, None)
-            if response_for_one.status_code != httpx.codes.NOT_FOUND:
-                self.patients[unique_id] = response_for_one.raise_for_status().json()
+            if change["action"] == "affected":
+                await self.read_again(change["because"], change["patients"])
+            elif change["record"] is None:
+                self.patients.pop(change["unique_id"], None)
+            else:
+                self.patients[change["unique_id"]] = change["record"]
         self.cursor = response.headers["Next-Cursor"]  # only now, so that nothing is lost if this program is killed
         return bool(changes)
 
+    async def read_again(self, because: dict[str, Any], ids: list[str] | None) -> None:
+        """Read the patients again that show a changed hospital, doctor or profile. Without ids, there are many."""
+        by_record = {FILTERS[because["resource"]]: because["unique_id"]}
+        pages = [by_record] if ids is None else [{"unique_id": ids[n : n + 100]} for n in range(0, len(ids), 100)]
+        for filters in pages:
+            self.patients |= (await self.read(filters))[0]
+
 
 async def main(url: str, key: str) -> None:
-    async with httpx.AsyncClient(base_url=url, headers={"X-API-Key": key}) as client:
+    async with httpx.AsyncClient(base_url=url, headers={"X-API-Key": key}, timeout=60) as client:
         mirror = Mirror(client)
         await mirror.copy()
         while True:

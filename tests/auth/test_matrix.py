@@ -60,6 +60,7 @@ RESOURCE_RULES = {
 RESOURCE_RULES |= {
     "search_patients": Rule("POST", "/patients/patients/search/", "patients:read", {"search": "doe"}),
     "search_profiles": Rule("POST", "/profiles/profiles/search/", "profiles:read", {"last_name": "doe"}),
+    "import_patients": Rule("POST", "/patients/patients/import/", "patients:write", {}, 415),
     "list_patient_access": Rule("GET", "/patients/patients/one/access/", "audit:read"),
     "list_audit_entries": Rule("GET", "/audit/", "audit:read"),
     "metrics": Rule("GET", "/metrics", "metrics:read"),

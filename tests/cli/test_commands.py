@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from app.cli.commands import ERASABLE_RECORDS, FORMAT_NAMES, FORMER_PROFILE_POLICIES, RESOURCE_NAMES
+from app.arguments.commands import ERASABLE_RECORDS, FORMAT_NAMES, FORMER_PROFILE_POLICIES, RESOURCE_NAMES
 from app.cli.erase import ERASABLE_SERVICES
 from app.records.service import FormerProfilePolicy
 from app.transfer.exporting import FORMATS
@@ -50,7 +50,14 @@ def test_help_imports_none_of_the_code() -> None:
         libraries = {"asyncio", "asyncpg", "pydantic", "sqlalchemy"}
         assert not {name for name in modules if name.partition(".")[0] in libraries}
         assert {name for name in modules if name.startswith("app.")} <= {
-            *("app.auth", "app.auth.scopes", "app.cli", "app.cli.commands", "app.cli.completion"),
+            *(
+                "app.auth",
+                "app.auth.scopes",
+                "app.arguments",
+                "app.arguments.commands",
+                "app.cli",
+                "app.cli.completion",
+            ),
             *("app.identifiers", "app.suggestions"),
         }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.commands import SHELLS
+from app.arguments.commands import SHELLS
 from tests.doc_commands import REPOSITORY_ROOT
 from tests.processes import run_cli
 

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from fastapi.routing import iter_route_contexts
 
-from app.cli.commands import COMMANDS
+from app.arguments.commands import COMMANDS
 from app.cli.serve import SHUTDOWN_GRACE_SECONDS
 from app.main import create_app
 from app.settings import Settings

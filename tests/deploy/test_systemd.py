@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.commands import COMMANDS
+from app.arguments.commands import COMMANDS
 from app.cli.serve import SHUTDOWN_GRACE_SECONDS
 from app.settings import Settings
 from tests.doc_commands import REPOSITORY_ROOT

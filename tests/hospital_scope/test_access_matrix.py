@@ -73,6 +73,7 @@ COLLECTION_ROUTES = {
     "search_patients",
     "search_profiles",
     "create_patient",
+    "import_patients",
     "list_profiles",
     "create_profile",
     "list_audit_entries",

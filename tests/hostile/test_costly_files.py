@@ -7,8 +7,10 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from app.registers.errors import UnreadableFileError
+from app.registers.lines import MAX_BLANK_LINES
 from app.transfer.layout import Layout
-from app.transfer.reading import MAX_BLANK_LINES, RecordFile, UnreadableFileError
+from app.transfer.reading import RecordFile
 from app.transfer.resources import RESOURCES
 from tests.support import dump_tables
 from tests.transfer.support import run_cli_on
@@ -30,11 +32,11 @@ ENDLESS_FILES = {
     "members of a gzip": (gzip.compress(b"") * 1000 + gzip.compress(b"x" * 64 * MEGABYTE), LONG_LINE_ERROR),
     "gzipped twice": (gzip.compress(gzip.compress(b"\n" * MEGABYTE)), "is compressed twice"),
     "a line without end": (b"a" * 2 * MEGABYTE, LONG_LINE_ERROR),
-    "a cell without end": (CSV_HEADER + b'"' + b"a\n" * MEGABYTE, "its quotation marks are wrong"),
-    "a header without end": (b'"' + b"\n" * 2 * MEGABYTE, "wrong quotation marks or line endings"),
+    "a cell without end": (CSV_HEADER + b'"' + b"a\n" * MEGABYTE, "opens there and is never closed"),
+    "a header without end": (b'"' + b"\n" * 2 * MEGABYTE, "wrong quotation marks"),
     "columns by the million": (b"," * 2 * MEGABYTE, LONG_LINE_ERROR),
     "one column many times": (b"patient_last_name," * 50_000 + b"\n", "twice"),
-    "carriage returns alone": (b"patient_last_name\r" + b"a\r" * MEGABYTE, LONG_LINE_ERROR),
+    "carriage returns alone": (b"\r" * (MAX_BLANK_LINES + 1) + b"a", BLANK_LINES_ERROR),
     "NUL": (b"\0" * 2 * MEGABYTE, LONG_LINE_ERROR),
 }
 

@@ -166,7 +166,9 @@ def codes_in_source() -> Iterator[str]:
     for path in sorted(REPOSITORY_ROOT.glob("app/**/*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-                position = {"FieldError": 2, "validation_error": 0, "PydanticKnownError": 0}.get(node.func.id)
+                position = {"FieldError": 2, "CellError": 0, "validation_error": 0, "PydanticKnownError": 0}.get(
+                    node.func.id
+                )
                 code = None if position is None or len(node.args) <= position else node.args[position]
                 if isinstance(code, ast.Constant):
                     yield str(code.value)

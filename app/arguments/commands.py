@@ -28,6 +28,8 @@ FORMER_PROFILE_POLICIES = ("keep", "erase")
 SHELLS = ("bash", "zsh", "fish")
 _HOST_NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
 """Host names contain a letter: what has digits and dots only is a wrong IP address."""
+MAX_ID_PREFIX_LENGTH = 32
+"""Half of the length of an id, so that the other half remains for the numbers of a clinic."""
 _KEY_NAME = re.compile(r"(?=.{1,64}$)[A-Za-z0-9](?: ?[A-Za-z0-9._@-])*")
 """Names of API keys have no leading, trailing or repeated spaces, because people overlook them."""
 
@@ -97,7 +99,8 @@ def _add_import_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file",
         metavar="FILE",
-        help="CSV or NDJSON, plain or gzip; - for standard input; or a directory created by `export --directory`",
+        help="CSV, Excel workbook (.xlsx) or NDJSON, plain or gzip; - for standard input; or a directory created by "
+        "`export --directory`",
     )
     parser.add_argument(
         "--resource",
@@ -113,6 +116,44 @@ def _add_import_arguments(parser: argparse.ArgumentParser) -> None:
         help="if lines are rejected, store nothing (stop) or only the other lines (skip); default: %(default)s",
     )
     parser.add_argument("--update", action="store_true", help="update existing records; a blank cell clears its field")
+    parser.add_argument(
+        "--allow-other-person",
+        action="store_true",
+        help="with --update, accept lines that change a patient's name as well as the date of birth",
+    )
+    parser.add_argument(
+        "--drop-bad-values", action="store_true", help="store records without optional values that are wrong"
+    )
+    parser.add_argument("--id-prefix", type=_id_prefix, metavar="PREFIX", help="put in front of each id")
+    table = parser.add_argument_group("tables of other systems")
+    table.add_argument("--inspect", action="store_true", help="print what the columns are taken for; store nothing")
+    table.add_argument("--save", type=Path, metavar="FILE", help="with --inspect, write a mapping file")
+    table.add_argument("--map", type=Path, metavar="FILE", help="TOML file that says which field each column contains")
+    table.add_argument("--ignore", action="append", default=[], metavar="COLUMN", help="leave a column out; repeatable")
+    table.add_argument(
+        "--date-format",
+        action="append",
+        default=[],
+        metavar="[COLUMN=]ORDER",
+        help="dmy, mdy, ymd or excel, if dates could be read in several ways; for all columns or for one",
+    )
+    table.add_argument("--null", action="append", default=[], metavar="WORD", help="word for no value; repeatable")
+    table.add_argument("--sheet", metavar="NAME", help="worksheet of a workbook (default: the first)")
+    table.add_argument("--encoding", metavar="NAME", help="encoding, such as cp1252 (default: UTF-8, or by its mark)")
+    table.add_argument(
+        "--hospitals-by-name", action="store_true", help="hospitals and doctors are names instead of ids"
+    )
+    table.add_argument(
+        "--create-hospitals", action="store_true", help="likewise, and create hospitals and doctors that do not exist"
+    )
+
+
+def _id_prefix(text: str) -> str:
+    if not is_identifier(text) or len(text) > MAX_ID_PREFIX_LENGTH:
+        raise argparse.ArgumentTypeError(
+            f"must be 1 to {MAX_ID_PREFIX_LENGTH} letters, digits or . _ ~ : @ -, beginning with a letter or digit"
+        )
+    return text
 
 
 def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
@@ -123,6 +164,9 @@ def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=FORMAT_NAMES,
         help="one document per line, or a table (default: by the file name, else ndjson)",
+    )
+    parser.add_argument(
+        "--excel", action="store_true", help="write CSV that Excel opens without changing numbers, dates and ids"
     )
     parser.add_argument(
         "--filter",
@@ -310,7 +354,7 @@ COMMANDS: Mapping[str, Command] = {
         "check settings, database, role, schema, clock, identity provider and disk, and say what to do",
         _add_check_arguments,
     ),
-    "import": Command("import records from CSV or NDJSON files", _add_import_arguments),
+    "import": Command("import records from CSV, Excel or NDJSON files", _add_import_arguments),
     "export": Command("export records to CSV or NDJSON files", _add_export_arguments),
     "keys": Command("create, list and revoke API keys", _add_keys_arguments),
     "webhooks": Command("manage the endpoints to which the service sends changes", _add_webhooks_arguments),

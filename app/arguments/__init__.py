@@ -1,0 +1,1 @@
+"""The commands of `patients-api` and their arguments, which are known without importing what the commands need."""

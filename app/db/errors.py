@@ -1,0 +1,77 @@
+"""Database errors, as errors of the service to which a client can react."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+
+from app.errors import ConflictError, UnavailableError
+
+_UNAVAILABLE_CLASSES = ("08", "53", "57", "40003")
+"""Prefixes of the SQLSTATEs that mean that the database is unavailable. The first three are the classes "connection
+exception", "insufficient resources" and "operator intervention" (a shutdown or a cancellation). The last one is the
+SQLSTATE "statement completion unknown"."""
+_RETRYABLE_STATES = ("40001", "40P01")
+"""SQLSTATEs of a serialization failure and a deadlock. A transaction that fails with one may succeed if retried."""
+_LOCK_NOT_AVAILABLE = "55P03"
+READ_ONLY_TRANSACTION = "25006"
+"""SQLSTATE of a write in a read-only transaction: the server is a standby. Writes fail until a standby is promoted."""
+READ_ONLY_MESSAGE = (
+    "The database is read-only: it is a standby, or default_transaction_read_only is on. Use the DATABASE_URL of the "
+    "primary (target_session_attrs=read-write finds it among several hosts), or turn the setting off."
+)
+_LOST_WORKER_STATE = "XX000"
+_LOST_WORKER_MESSAGE = "failure on connection marked as essential"
+"""Beginning of the message with which Citus reports a lost worker, if not with a connection exception."""
+_FOREIGN_KEY_STATES = ("23503", "23001")
+"""SQLSTATEs of a foreign key violation and a restrict violation."""
+
+
+class LockNotAvailableError(UnavailableError):
+    """A lock was not available in time, because another transaction held it."""
+
+
+class ReadOnlyDatabaseError(UnavailableError):
+    """A transaction was to write on a standby, or on a database whose transactions are read-only."""
+
+    operator_message = READ_ONLY_MESSAGE
+
+
+class SerializationError(LockNotAvailableError):
+    """PostgreSQL aborted a transaction, because it conflicted with a concurrent transaction."""
+
+
+@asynccontextmanager
+async def translate_errors() -> AsyncIterator[None]:
+    """Replace a database error with an error of the service if a client can react to it. Others are left unchanged.
+
+    Raises:
+        SerializationError: a serialization failure or a deadlock.
+        LockNotAvailableError: a lock was not available in time.
+        ReadOnlyDatabaseError: the server is a standby, or its transactions are read-only.
+        UnavailableError: the connection is lost, or the server is shutting down or out of resources, or a worker of
+            Citus is lost.
+        ConflictError: a foreign key is violated.
+    """
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        sqlstate = error.sqlstate or ""
+        if sqlstate in _RETRYABLE_STATES:
+            raise SerializationError from error
+        if sqlstate == _LOCK_NOT_AVAILABLE:
+            raise LockNotAvailableError from error
+        if sqlstate == READ_ONLY_TRANSACTION:
+            raise ReadOnlyDatabaseError from error
+        is_worker_lost = sqlstate == _LOST_WORKER_STATE and str(error).startswith(_LOST_WORKER_MESSAGE)
+        if sqlstate.startswith(_UNAVAILABLE_CLASSES) or is_worker_lost:
+            raise UnavailableError from error
+        if sqlstate in _FOREIGN_KEY_STATES:
+            raise ConflictError(
+                "A record linked to this one was deleted or linked at the same time. Retry the request."
+            ) from error
+        raise
+    except asyncpg.InterfaceError as error:
+        if isinstance(error, ValueError):  # a parameter has the wrong type, which is a defect of this service
+            raise
+        raise UnavailableError from error

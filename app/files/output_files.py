@@ -1,0 +1,81 @@
+"""The files that commands write.
+
+A symbolic link to a regular file is rejected, because another user may have created it.
+"""
+
+import errno
+import gzip
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from app.terminal.files import SYMBOLIC_LINK_MESSAGE, no_symlink_opener
+
+
+class UnwritableFileError(Exception):
+    """A file or directory cannot be written. The message says why."""
+
+
+def make_directory(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable_error(directory, error) from None
+
+
+def _unwritable_error(path: Path | None, error: OSError) -> UnwritableFileError:
+    return UnwritableFileError(f"{path or 'The output'} cannot be written: {error.strerror}.")
+
+
+@contextmanager
+def open_output(path: Path | None) -> Iterator[BinaryIO]:
+    """Open an output file, or standard output if `path` is None.
+
+    A regular file is readable only by its owner. It gets its final name only when it is complete.
+    """
+    try:
+        if path is None:
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
+        elif path.exists() and not path.is_file():  # a pipe or a device
+            with open(path, "wb", opener=no_symlink_opener) as file:  # Path.open has no opener
+                yield file
+        else:
+            with _replace_atomically(path.absolute()) as file:
+                yield file
+    except BrokenPipeError:
+        if path is None:
+            # otherwise the flush at exit would fail, too (see the note on SIGPIPE in the Python documentation)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise UnwritableFileError("The reader has closed the output: the export is incomplete.") from None
+    except OSError as error:
+        raise _unwritable_error(path, error) from None
+
+
+@contextmanager
+def _replace_atomically(path: Path) -> Iterator[BinaryIO]:
+    if path.is_symlink():  # a link that is created after this check is replaced, not followed
+        raise OSError(errno.ELOOP, SYMBOLIC_LINK_MESSAGE)
+    # the name is chosen before the file is created, so that the file is removed even if `open` is interrupted
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with open(temporary, "xb", opener=_owner_only_opener) as file:
+            if path.suffix == ".gz":
+                # no timestamp, so that exports of the same records are identical
+                with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as gzip_file:
+                    yield gzip_file  # type: ignore[misc]  # a file opened for writing
+            else:
+                yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _owner_only_opener(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

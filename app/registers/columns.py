@@ -1,0 +1,175 @@
+"""The columns of a table: which field of the API each of them contains, by its header and by what a person says."""
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from app.registers.errors import UnreadableFileError
+from app.registers.options import NAME_FIELDS, TableOptions
+from app.registers.synonyms import FULL_NAME_KEYS, header_key, known_names
+from app.suggestions import suggestion
+
+MIN_HEADER_NAMES, MIN_HEADER_SHARE = 3, 4
+"""A row with at least three known names, and one in four, is a header even if most names are unknown."""
+WHERE_LISTED = "a CSV export has all of them"
+MIN_SIMILARITY = 0.75
+"""Minimum similarity, as `difflib` measures it, of an unknown header and a name that is suggested for it."""
+MAX_HEADER_CHARACTERS = 64
+"""Maximum length of a header that a message shows. Of longer ones, this much is compared with known names."""
+FULL_NAME_HINT = (
+    'a first name is "patient_first_name", a full name is "patient_first_name, patient_last_name" or the other order'
+)
+_HEADER_PATTERN = re.compile(r"[^\W\d][^\t\r\n@=\"\\]{0,63}")
+"""Matches headers that a message may show. A row without a header contains data of patients."""
+_NOTE_PATTERN = re.compile(r"\([^()]*\)")
+"""Matches a note in a header, such as `Date of birth (dd/mm/yyyy)`."""
+_HIDDEN_HEADER_CHARACTERS = re.compile(r"[^\w .,:;()/#&?*+'-]")
+
+
+class Column(NamedTuple):
+    """A column of a table."""
+
+    place: int
+    """Index of its cells in each row."""
+    header: str
+    fields: tuple[str, ...]
+    """Its field; two fields for a full name, in the order of the names; or no field if the column is ignored."""
+
+    @property
+    def is_literal(self) -> bool:
+        """Whether the header is exactly the name of the API, so that the texts are as an export writes them."""
+        return self.fields == (self.header,)
+
+
+class RecognizedColumns(NamedTuple):
+    """The columns of a table, and what is wrong with them."""
+
+    columns: list[Column]
+    """All columns with a known meaning, in their order in the file."""
+    unknown: list[tuple[int, str, str]]
+    """The place, the header and a suggestion for each other column."""
+    is_header: bool
+    """Whether the row is a header, which may be shown. Otherwise it may contain data of patients."""
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return len(self.columns) + len(self.unknown)
+
+
+def recognize(
+    header: Sequence[str], line_number: int, resource: str, fields: Sequence[str], options: TableOptions
+) -> RecognizedColumns:
+    """Return what the columns with these headers contain. `fields` are the names of the API's fields.
+
+    If several columns have names of the same field, the first of them contains it, and the others are unknown.
+
+    Raises:
+        UnreadableFileError: the header has a name of the API twice. Or the options name a column that the file does not
+            have, or a field that the API does not have, or map two columns to the same field.
+    """
+    names = [name.strip() for name in header]
+    while names and not header_key(names[-1]):  # spreadsheets save empty columns, too
+        names.pop()
+    known: dict[str, str] = {}
+    for name, field in known_names(resource, tuple(fields)):
+        known.setdefault(header_key(name), field)
+    said = _said_fields(names, fields, options)
+    found = [_fields_of(name, known, said, fields) for name in names]
+    known_count = sum(one is not None for one in found)
+    is_header = (
+        bool(said)
+        or known_count * 2 >= len(names)
+        or known_count >= max(MIN_HEADER_NAMES, len(names) / MIN_HEADER_SHARE)
+    )
+    columns = [
+        Column(place, name, one) for place, (name, one) in enumerate(zip(names, found, strict=True)) if one is not None
+    ]
+    columns.sort(key=lambda column: (header_key(column.header) not in said, not column.is_literal))
+    owners: dict[str, Column] = {}
+    unknown = [
+        (place, name, _suggest(name, header_key(name), known, fields))
+        for place, (name, one) in enumerate(zip(names, found, strict=True))
+        if one is None
+    ]
+    for column in list(columns):
+        rival = next((owners[field] for field in column.fields if field in owners), None)
+        if rival is None:
+            owners |= dict.fromkeys(column.fields, column)
+            continue
+        if column.is_literal and rival.is_literal:
+            raise UnreadableFileError(f"Line {line_number} names column {column.header} twice.")
+        if header_key(column.header) in said:
+            raise UnreadableFileError(f"{rival.header} and {column.header} are both mapped to {column.fields[0]}.")
+        columns.remove(column)
+        where = f"{column.fields[0]} is in column {rival.place + 1} already"
+        unknown.append((column.place, column.header, where))
+    return RecognizedColumns(sorted(columns), sorted(unknown), is_header)
+
+
+def _fields_of(
+    name: str, known: Mapping[str, str], said: Mapping[str, tuple[str, ...]], fields: Sequence[str]
+) -> tuple[str, ...] | None:
+    """Return the fields of the column with this header, or None if it is not known."""
+    key = header_key(name)
+    if key in said:
+        return said[key]
+    if name in fields:
+        return (name,)
+    if key not in known:
+        key = header_key(_NOTE_PATTERN.sub("", name))
+    return (known[key],) if key in known else None
+
+
+def unknown_columns_error(recognized: RecognizedColumns, line_number: int) -> UnreadableFileError:
+    """Return the error that names all unknown columns, each with a suggestion."""
+    problems = []
+    for place, header, hint in recognized.unknown:
+        is_shown = recognized.is_header and _HEADER_PATTERN.fullmatch(header) is not None
+        name = f", {shown_header(header)}," if is_shown else ""
+        problems.append(f"Column {place + 1}{name} is not one of them ({(is_shown and hint) or WHERE_LISTED}).")
+    remedy = (
+        " Map them with --map, leave them out with --ignore, or let --inspect --save write a mapping file."
+        if recognized.is_header
+        else ""
+    )
+    shown = problems if recognized.is_header else problems[:1]
+    return UnreadableFileError(f"Line {line_number} must name the columns. {' '.join(shown)}{remedy}")
+
+
+def shown_header(header: str) -> str:
+    """Return a header as a message or a mapping file shows it."""
+    return _HIDDEN_HEADER_CHARACTERS.sub("…", header)
+
+
+def _said_fields(names: Sequence[str], fields: Sequence[str], options: TableOptions) -> Mapping[str, tuple[str, ...]]:
+    """Return the fields that the options specify, by the keys of the headers."""
+    keys = {header_key(name): name for name in names}
+    for header in [*options.mapping, *filter(None, options.date_orders)]:
+        if header_key(header) not in keys:
+            hint = suggestion(header[:64], [shown_header(name) for name in names], "--inspect lists the columns")
+            raise UnreadableFileError(f"The file has no column {header} ({hint}).")
+    for header, targets in options.mapping.items():
+        is_full_name = len(targets) > 1 and sorted(targets) == sorted(NAME_FIELDS)
+        if len(targets) > 1 and not is_full_name:
+            raise UnreadableFileError(
+                f'Only a full name can be split, into "patient_first_name, patient_last_name" or the other order, '
+                f"but {header} is mapped to something else."
+            )
+        for target in targets:
+            if target not in fields:
+                hint = suggestion(target[:64], fields, WHERE_LISTED)
+                raise UnreadableFileError(f"{header} is mapped to {target}, which is no field ({hint}).")
+    return {header_key(header): targets for header, targets in options.mapping.items()}
+
+
+def _suggest(name: str, key: str, known: Mapping[str, str], fields: Sequence[str]) -> str:
+    """Return what an unknown column may be, or "" if no known name is similar."""
+    if key in FULL_NAME_KEYS and set(NAME_FIELDS) <= set(fields):
+        return FULL_NAME_HINT
+    for text, names in ((key, known), (name.casefold(), dict(zip(fields, fields, strict=True)))):
+        nearest = difflib.get_close_matches(text[:MAX_HEADER_CHARACTERS], names, n=1, cutoff=MIN_SIMILARITY)
+        if nearest:
+            return f"did you mean {names[nearest[0]]}?"
+    return ""

@@ -1,0 +1,99 @@
+"""The formats of a table's dates, which are found over whole columns, in a reading of their own."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from app.registers.columns import Column, shown_header
+from app.registers.dates import AmbiguousDatesError, DateColumn
+from app.registers.errors import UnreadableFileError
+from app.registers.formulas import unescape_cell
+from app.registers.options import TableOptions
+from app.registers.synonyms import header_key
+from app.registers.tables import Table
+from app.registers.values import UNKNOWN_WORDS, is_word
+
+DATE_FIELDS = ("patient_date_of_birth",)
+TIMESTAMP_FIELDS = ("date_created", "last_updated")
+_SWAPPED_PROBLEM = (
+    "has dates as well as texts: the spreadsheet may have swapped day and month where it recognized a date"
+)
+
+
+class DateFormat(NamedTuple):
+    """The format of the dates in a column."""
+
+    column: Column
+    order: str | None
+    """The order of day, month and year, or None if the column has only dates in ISO 8601."""
+    description: str
+    problem: str | None
+    """Why the order cannot be found, as a predicate for the subject "The column"."""
+
+    def checked_order(self) -> str | None:
+        """Return the order.
+
+        Raises:
+            UnreadableFileError: the order cannot be found.
+        """
+        if self.problem is not None:
+            name = shown_header(self.column.header)
+            raise UnreadableFileError(
+                f"Column {self.column.place + 1}, {name}, {self.problem}. Specify --date-format, such as --date-format "
+                f'"{name}=dmy".'
+            )
+        return self.order
+
+
+def find_date_formats(
+    columns: Sequence[Column], read_again: Callable[[], Table | None], options: TableOptions
+) -> dict[int, DateFormat]:
+    """Read a whole table, and return the formats of its columns with dates, by place.
+
+    `read_again` returns the table from its beginning, or None if it cannot be read again. Then the options must say
+    the orders.
+
+    Raises:
+        UnreadableFileError: the table cannot be read again, and the options do not say the orders.
+    """
+    date_columns = [column for column in columns if {*column.fields} & {*DATE_FIELDS, *TIMESTAMP_FIELDS}]
+    orders_by_key = {header_key(header): order for header, order in options.date_orders.items()}
+    preferred = {
+        column.place: orders_by_key.get(header_key(column.header), orders_by_key.get("")) for column in date_columns
+    }
+    table = read_again()
+    if table is None:
+        if None in preferred.values():
+            raise UnreadableFileError(
+                "The dates are not written YYYY-MM-DD, and standard input cannot be read twice to find their format: "
+                "specify --date-format, or name the file instead of -."
+            )
+        return {column.place: DateFormat(column, preferred[column.place], "", None) for column in date_columns}
+    dates = {column.place: DateColumn() for column in date_columns}
+    words = UNKNOWN_WORDS | options.folded_null_words
+    rows = table.rows()
+    next(rows, None)
+    for _, cells in rows:
+        for place, column_dates in dates.items():
+            if place < len(cells) and (text := unescape_cell(cells[place]).strip()) and not is_word(text, words):
+                column_dates.add(text)
+    return {
+        column.place: _format(column, dates[column.place], preferred[column.place], is_workbook=table.is_workbook)
+        for column in date_columns
+    }
+
+
+def _format(column: Column, dates: DateColumn, preferred: str | None, *, is_workbook: bool) -> DateFormat:
+    try:
+        order = dates.order(preferred)
+    except AmbiguousDatesError as problem:
+        return DateFormat(column, None, "", str(problem))
+    is_mixed = is_workbook and dates.has_iso_dates and order is not None and preferred is None
+    return DateFormat(column, order, dates.describe(order), _SWAPPED_PROBLEM if is_mixed else None)
+
+
+def format_descriptions(formats: Mapping[int, DateFormat]) -> dict[int, str]:
+    """Return a description of each format for people, by place."""
+    return {
+        place: f"AMBIGUOUS: it {one.problem}; specify --date-format" if one.problem else f"dates: {one.description}"
+        for place, one in formats.items()
+    }

@@ -1,0 +1,153 @@
+"""Registers: tables whose columns are recognized, and whose cells are read as the API's fields."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+from app.errors import FieldError
+from app.registers.cells import cell_readers
+from app.registers.columns import Column, recognize, unknown_columns_error
+from app.registers.errors import CellError, UnreadableFileError
+from app.registers.formats import DateFormat, find_date_formats
+from app.registers.formulas import unescape_cell
+from app.registers.options import NAME_FIELDS, TableOptions
+from app.registers.tables import Row, Table
+from app.registers.values import NULL_WORDS, is_word, split_full_name
+
+
+class RegisterRow(NamedTuple):
+    """A row of a register, with the API's names and spellings."""
+
+    line_number: int
+    cells: Mapping[str, str]
+    """The cells by column name of the API. Cells with errors are absent."""
+    errors: Sequence[FieldError] = ()
+    remarks: Sequence[FieldError] = ()
+    """What was left out of cells that were read nevertheless."""
+
+
+class Register:
+    """A table whose first row names the columns, and whose other rows are records of a resource."""
+
+    def __init__(
+        self,
+        table: Table,
+        read_again: Callable[[], Table | None],
+        resource: str,
+        fields: Sequence[str],
+        options: TableOptions,
+    ) -> None:
+        """Read the header. `read_again` returns the same table from its beginning, or None if it is in a pipe.
+
+        `fields` are the names of the API's columns.
+
+        Raises:
+            UnreadableFileError: the header has a name twice, or the options contradict the table.
+        """
+        self.table = table
+        self._read_again = read_again
+        self._options = options
+        self._rows = table.rows()
+        header = next(self._rows, Row(1, []))
+        self.header_line_number = header.line_number
+        self.recognized = recognize(header.cells, header.line_number, resource, fields, options)
+        self._remarks: list[FieldError] = []
+
+    def rows(self) -> Iterator[RegisterRow]:
+        """Yield the rows below the header, with the API's names.
+
+        Raises:
+            UnreadableFileError: a column is unknown; the format of a column with dates is ambiguous or can be found
+                only by reading the file twice, but the file is a pipe; or the rest of the file cannot be read.
+        """
+        columns = self.recognized.columns
+        if self.recognized.unknown:
+            raise unknown_columns_error(self.recognized, self.header_line_number)
+        if columns and not any(column.fields for column in columns):
+            raise UnreadableFileError("All columns are left out, so there is nothing to import.")
+        readers = [
+            reader
+            for column in columns
+            for reader in cell_readers(
+                column,
+                self._order_of,
+                self._remarks,
+                self._options.folded_null_words,
+                link_names=self._options.link_names,
+            )
+        ]
+        names = [column.fields[0] for column in columns if len(column.fields) == 1]
+        is_simple = len(names) == len(columns)
+        width = self.recognized.width
+        for line_number, cells in self._rows:
+            row = "".join(cells)  # tests of the whole row are faster than tests of its cells
+            if len(cells) != width:
+                self._adjust_width(cells)
+            if (len(cells) != width or not row.isascii()) and (error := self._row_error(cells)) is not None:
+                yield RegisterRow(line_number, {}, (error,))
+                continue
+            if "'" in row:
+                cells = [*map(unescape_cell, cells)]  # noqa: PLW2901  # most rows have no apostrophe
+            by_name = dict(zip(names, cells, strict=True)) if is_simple else self._select_cells(cells)
+            errors: list[FieldError] = []
+            for name, is_plain, read in readers:
+                text = by_name[name]
+                if text and not is_plain(text):
+                    try:
+                        by_name[name] = read(text)
+                    except CellError as error:
+                        del by_name[name]
+                        errors.append(error.in_field(*name.split(".")))
+            yield RegisterRow(line_number, by_name, errors, self._take_remarks() if self._remarks else ())
+
+    def _take_remarks(self) -> list[FieldError]:
+        remarks = [*self._remarks]
+        self._remarks.clear()
+        return remarks
+
+    def texts(self) -> Iterator[list[str]]:
+        """Yield the cells of the rows below the header as they are in the file."""
+        for _, cells in self._rows:
+            yield [unescape_cell(cell) for cell in cells]
+
+    @cached_property
+    def date_formats(self) -> Mapping[int, DateFormat]:
+        """The formats of the columns with dates, by place. They are found by reading the whole table."""
+        return find_date_formats(self.recognized.columns, self._read_again, self._options)
+
+    def _order_of(self, column: Column) -> str | None:
+        return self.date_formats[column.place].checked_order()
+
+    def _adjust_width(self, cells: list[str]) -> None:
+        """Remove the blank columns that spreadsheets save, or add those after the last cell of a worksheet's row."""
+        width = self.recognized.width
+        while len(cells) > width and not cells[-1].strip():
+            cells.pop()
+        if self.table.is_workbook:
+            cells += [""] * (width - len(cells))
+
+    def _row_error(self, cells: list[str]) -> FieldError | None:
+        """Return an error if a row has more or fewer cells than the header, or cells that are not in UTF-8."""
+        width = self.recognized.width
+        if len(cells) != width:
+            return FieldError((), f"Has {len(cells)} cells, but the file has {width} columns", "cells")
+        for place, cell in enumerate(cells):
+            if not cell.isascii() and any("\udc80" <= character <= "\udcff" for character in cell):
+                fields = self.recognized.columns[place].fields
+                location = fields[0].split(".") if fields else ()
+                return FieldError((*location,), f"Is not in UTF-8. {self.table.encoding_hint(cells)}", "encoding")
+        return None
+
+    def _select_cells(self, cells: Sequence[str]) -> dict[str, str]:
+        """Return the cells by field, without those of ignored columns, and with full names split in two."""
+        by_name = {}
+        for place, _, fields in self.recognized.columns:
+            if len(fields) == 1:
+                by_name[fields[0]] = cells[place]
+            elif fields:
+                text = cells[place]
+                if is_word(text, NULL_WORDS | self._options.folded_null_words):
+                    text = ""
+                parts = split_full_name(text, last_name_first=fields[0] == NAME_FIELDS[1])
+                by_name |= dict(zip(fields, parts, strict=True))
+        return by_name

@@ -1,0 +1,104 @@
+"""Hospitals and doctors by name, for files that have no ids of them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import select
+
+from app.auth.principal import Principal
+from app.db.base import max_length
+from app.db.connection import Connection
+from app.doctors.schemas import DoctorCreate
+from app.doctors.service import DoctorService
+from app.errors import FieldError
+from app.fields.characters import normalize_characters
+from app.fields.schemas import CreateBody
+from app.hospitals.schemas import HospitalCreate
+from app.hospitals.service import HospitalService
+from app.identifiers import new_identifier
+from app.records.service import Service
+from app.registers.synonyms import header_key
+from app.transfer.reading import ParsedLine
+
+
+class _LinkedResource(NamedTuple):
+    service_class: type[Service[Any, Any]]
+    create_schema: type[CreateBody]
+    name_columns: Sequence[str]
+    """The columns of the name. A record that is created has the whole name in the first of them."""
+
+
+LINKED_RESOURCES: Mapping[str, _LinkedResource] = {
+    "hospital_ids": _LinkedResource(HospitalService, HospitalCreate, ("hospital_name",)),
+    "doctor_ids": _LinkedResource(DoctorService, DoctorCreate, ("doctor_first_name", "doctor_last_name")),
+}
+"""The resources whose records can be linked by name, by the field that contains the ids."""
+
+
+class LinkNames:
+    """The names of all hospitals and doctors, and the records that an import creates for other names.
+
+    Case, accents, blanks and punctuation do not matter. An id is accepted like a name.
+    """
+
+    def __init__(self, connection: Connection, principal: Principal, *, creates: bool) -> None:
+        self._connection = connection
+        self._principal = principal
+        self._creates = creates
+        self._ids: dict[str, dict[str, set[str]]] = {field: {} for field in LINKED_RESOURCES}
+        """The ids of the records with each name, by field."""
+        self._new_bodies: dict[str, tuple[str, CreateBody]] = {}
+        """The field and the body of each record that is not created yet, by id."""
+
+    async def load(self) -> None:
+        """Read the names of all hospitals and doctors."""
+        for field, (service_class, _, name_columns) in LINKED_RESOURCES.items():
+            table = service_class.repository_class.table
+            statement = select(table.c.unique_id, *(table.c[name] for name in name_columns))
+            for unique_id, *names in await self._connection.execute(statement):
+                words = [name for name in names if name]
+                for name in {unique_id, " ".join(words), " ".join(reversed(words))}:
+                    self._ids[field].setdefault(header_key(name), set()).add(unique_id)
+
+    def resolve(self, line: ParsedLine) -> ParsedLine:
+        """Return a line with ids instead of names, or with errors for names that belong to no record or to several."""
+        if line.record is None or not any(line.record.get(field) for field in LINKED_RESOURCES):
+            return line
+        record, errors = dict(line.record), list(line.errors)
+        for field in LINKED_RESOURCES:
+            if names := record.get(field):
+                found = [self._find(field, name) for name in names]
+                record[field] = [unique_id for unique_id in found if isinstance(unique_id, str)]
+                errors += [one for one in found if isinstance(one, FieldError)]
+        return line._replace(record=record, errors=errors)
+
+    def _find(self, field: str, name: str) -> str | FieldError:
+        noun = field.removesuffix("_ids")
+        ids = self._ids[field].setdefault(header_key(name), set())
+        if len(ids) > 1:
+            return FieldError((field,), f"Several {noun}s have this name: use the id instead", "ambiguous_name")
+        if not ids:
+            resource = LINKED_RESOURCES[field]
+            text = normalize_characters(name).strip()
+            column = resource.service_class.repository_class.table.c[resource.name_columns[0]]
+            if not self._creates or not header_key(name) or len(text) > max_length(column):
+                message = f"No {noun} has this name: correct it, or create missing ones with --create-hospitals"
+                return FieldError((field,), message, "unknown_name")
+            unique_id = new_identifier(resource.service_class.repository_class.prefix)
+            body = resource.create_schema.model_validate({"unique_id": unique_id, resource.name_columns[0]: text})
+            self._new_bodies[unique_id] = field, body
+            ids.add(unique_id)
+        return next(iter(ids))
+
+    def take_bodies(self, values: Mapping[str, Any]) -> list[tuple[str, CreateBody]]:
+        """Return the records that the valid values of a line link to and that must be created first.
+
+        Each is returned only once.
+        """
+        linked = [unique_id for field in LINKED_RESOURCES for unique_id in values.get(field, ())]
+        return [self._new_bodies.pop(unique_id) for unique_id in linked if unique_id in self._new_bodies]
+
+    async def create(self, bodies: Sequence[tuple[str, CreateBody]]) -> None:
+        """Create hospitals and doctors."""
+        for field, body in bodies:
+            await LINKED_RESOURCES[field].service_class(self._connection, self._principal).create(body)

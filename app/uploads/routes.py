@@ -1,0 +1,159 @@
+"""The route of imports: `POST /patients/patients/import/`."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from fastapi import Request, Response
+
+from app.api.documentation import IDEMPOTENCY_KEY, header_references, problem_responses, request_parameters
+from app.api.routing import make_router, passthrough
+from app.api.services import get_services
+from app.audit.recorder import RequestAudit, insert_audit_rows
+from app.auth.principal import Principal
+from app.auth.scopes import Scope, requires
+from app.db.connection import Connection
+from app.errors import UnsupportedMediaTypeError
+from app.http.query_parameters import parse_query
+from app.paths import IMPORT_SUFFIX, router_prefix
+from app.patients.service import PatientService
+from app.records.idempotency import IdempotencyKey
+from app.records.results import Record
+from app.uploads.lines import MAX_IMPORT_LINES, read_lines
+from app.uploads.patient_import import LineResult, PatientImport
+from app.uploads.schemas import ImportParameters, ImportResult
+
+NDJSON_MEDIA_TYPE = "application/x-ndjson"
+IMPORT_TIMEOUT_SECONDS = 60.0
+"""Maximum duration of the transaction of an import, in seconds: several times what 10,000 lines take."""
+IDS_PER_AUDIT_ROW = 1000
+"""Maximum number of patients in an audit row of a dry run."""
+router = make_router(router_prefix("patients"), tag="patients", audited=True)
+
+
+class NdjsonResponse(Response):
+    """A response with one JSON document per line."""
+
+    media_type = NDJSON_MEDIA_TYPE
+
+
+_PARAMETER_ERROR = {"loc": ["query", "on_error"], "msg": "Must be 'stop' or 'skip'", "type": "literal_error"}
+
+
+class _UndoError(Exception):
+    """Raised to undo an import whose results are complete."""
+
+    def __init__(self, results: list[LineResult]) -> None:
+        super().__init__()
+        self.results = results
+
+
+class _Outcome(NamedTuple):
+    """The outcome of an import that is committed."""
+
+    document: str
+    """The results, one per line."""
+    is_replayed: bool = False
+    """Whether an earlier request with the same Idempotency-Key has imported the lines."""
+    is_audited: bool = False
+    """Whether the import has audit rows, because it wrote patients or compared lines with them."""
+
+
+@router.post(
+    f"/{IMPORT_SUFFIX}",
+    name="import_patients",
+    summary="Import patients",
+    description=f"""\
+Create or update many patients in one transaction. The body has one patient per line (NDJSON), as for creating one: at
+most 16 MiB and {MAX_IMPORT_LINES:,} lines. A patient keeps the `date_created` and `last_updated` of the line. The
+response has one line per line of the body that is not blank.
+
+If a line is rejected, nothing is stored, and the status of all valid lines is `not_stored`, unless `on_error=skip`. A
+line whose patient exists and equals it is `unchanged`, so an import with ids can be repeated.
+Linking a different profile also needs the scope `profiles:read`. Changing a profile needs `profiles:write`.""",
+    response_description="The results, one per line.",
+    openapi_extra=requires(Scope.PATIENTS_WRITE)
+    | request_parameters(query=ImportParameters, headers=(IDEMPOTENCY_KEY,))
+    | {
+        "requestBody": {
+            "required": True,
+            "content": {
+                NDJSON_MEDIA_TYPE: {
+                    "schema": {"type": "string", "description": "One `PatientCreate` per line."},
+                    "example": '{"unique_id": "pat123", "patient_last_name": "Doe"}\n{"patient_last_name": "Roe"}\n',
+                }
+            },
+        }
+    },
+    response_class=NdjsonResponse,
+    response_model=ImportResult,
+    responses=problem_responses(400, 413, 415, 422, errors=[_PARAMETER_ERROR])
+    | {
+        200: {
+            # FastAPI documents the schema of JSON responses only
+            "content": {NDJSON_MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{ImportResult.__name__}"}}},
+            "headers": header_references("Idempotency-Replayed"),
+        }
+    },
+)
+@passthrough
+async def import_patients(request: Request) -> Response:
+    """Import the patients in the body of a request."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != NDJSON_MEDIA_TYPE:
+        raise UnsupportedMediaTypeError(NDJSON_MEDIA_TYPE)
+    parameters, principal = parse_query(request, ImportParameters), Principal.from_request(request)
+    async with get_services(request).import_bulkhead.slot(principal.name):
+        lines = await read_lines(request)
+        digest = hashlib.sha256(parameters.model_dump_json().encode())
+        for _, line in lines:
+            digest.update(line.strip() + b"\n")
+        key = IdempotencyKey.from_request(request, principal, digest.digest())
+        return await _run(request, principal, parameters, lines, key)
+
+
+async def _run(
+    request: Request,
+    principal: Principal,
+    parameters: ImportParameters,
+    lines: Sequence[tuple[int, bytes]],
+    key: IdempotencyKey | None,
+) -> Response:
+    audit = RequestAudit.from_request(request)
+
+    async def work(connection: Connection) -> _Outcome:
+        repository = PatientService(connection, principal).repository
+        stored = None if key is None else await key.claim(repository)
+        if stored is not None:
+            return _Outcome(stored.document, is_replayed=True)
+        results = await PatientImport(connection, principal, parameters).run(lines)
+        rejected = any(result.status == "rejected" for result in results)
+        if parameters.dry_run or (rejected and parameters.on_error == "stop"):
+            raise _UndoError(results)
+        document = _ndjson(results)
+        ids = {result.unique_id for result in results if result.unique_id is not None}
+        await insert_audit_rows(connection, [{**audit.build_row(200), "ids": [unique_id]} for unique_id in sorted(ids)])
+        if key is not None:
+            await key.store(connection, Record("", document))
+        return _Outcome(document, is_audited=bool(ids))
+
+    database = get_services(request).database
+    try:
+        outcome = await database.transaction_for(principal.name, work, timeout_seconds=IMPORT_TIMEOUT_SECONDS)
+    except _UndoError as undone:
+        if parameters.dry_run:
+            await _record_compared(audit, undone.results)
+        return NdjsonResponse(_ndjson([one.undone(is_dry_run=parameters.dry_run) for one in undone.results]))
+    audit.recorded = outcome.is_audited
+    return NdjsonResponse(outcome.document, headers={"Idempotency-Replayed": "true"} if outcome.is_replayed else {})
+
+
+async def _record_compared(audit: RequestAudit, results: Sequence[LineResult]) -> None:
+    """Record with which patients a dry run has compared lines, because its results tell whether they are equal."""
+    ids = sorted({one.unique_id for one in results if one.unique_id and one.status in {"updated", "unchanged"}})
+    for start in range(0, len(ids), IDS_PER_AUDIT_ROW):
+        await audit.record_page(ids[start : start + IDS_PER_AUDIT_ROW])
+
+
+def _ndjson(results: Sequence[LineResult]) -> str:
+    return "".join(f"{json.dumps(result.as_json(), ensure_ascii=False)}\n" for result in results)

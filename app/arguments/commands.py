@@ -175,6 +175,11 @@ def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="export only records that match a filter of the list, such as hospital_id=hos123; may be repeated",
     )
+    parser.add_argument(
+        "--from-standby",
+        action="store_true",
+        help="read from a standby among the hosts of DATABASE_URL; the audit is written to the primary",
+    )
     to = parser.add_mutually_exclusive_group()
     to.add_argument(
         "--output", type=_output_path, metavar="FILE", help="file to write (- for standard output); .gz is compressed"

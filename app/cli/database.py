@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 
@@ -94,6 +95,21 @@ def open_database_url(settings: Settings, *, creates: bool = False) -> Iterator[
         return
     with EmbeddedPostgres(settings.data_dir) as server:
         yield server.url
+
+
+def standby_url(settings: Settings) -> str:
+    """Return the database URL with a requirement that leads to a standby, if it names the standby as one of its hosts.
+
+    Raises:
+        NoDatabaseError: DATABASE_URL is not set, and the embedded server has no standby.
+    """
+    if settings.database_url is None:
+        raise NoDatabaseError(
+            "The embedded database has no standby: set DATABASE_URL, with the standby as another host."
+        )
+    parts = urlsplit(settings.database_url.get_secret_value())
+    options = [(name, value) for name, value in parse_qsl(parts.query) if name != "target_session_attrs"]
+    return urlunsplit(parts._replace(query=urlencode([*options, ("target_session_attrs", "standby")])))
 
 
 async def _explain_schema(url: str) -> str | None:

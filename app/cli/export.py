@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections import defaultdict
 from collections.abc import Mapping
-from contextlib import ExitStack, aclosing
+from contextlib import AsyncExitStack, ExitStack, aclosing
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from app.audit.recorder import AuditRecorder, command_row
 from app.changes.cursors import newest_cursor
 from app.changes.reading import ChangeFeed
-from app.cli.database import DATABASE_ERRORS, run_on_database
+from app.cli.database import DATABASE_ERRORS, run_on_database, standby_url
 from app.db.database import Database
 from app.files.output_files import UnwritableFileError, make_directory, open_output
 from app.http.field_errors import field_errors
@@ -47,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Export the records of one or all resources from one snapshot of the database, and return 0."""
     settings = Settings.load()
     exit_on_sigterm()  # so that SIGTERM leaves no incomplete files
+    source_url = standby_url(settings) if arguments.from_standby else None
     format_name: str = arguments.format or ("csv" if arguments.excel else _format_of_file(arguments.output))
     if arguments.excel and format_name != "csv":
         raise CannotExportError("Excel opens CSV: do not combine --excel with --format ndjson.")
@@ -70,8 +71,13 @@ def run(arguments: argparse.Namespace) -> int:
         async def work(database: Database) -> None:
             nonlocal cursor
             recorder = AuditRecorder(database)
-            cursor = await newest_cursor(ChangeFeed(database), Cursors(database), None)
-            async with database.snapshots(READING_CONNECTIONS) as connections:
+            async with AsyncExitStack() as databases:
+                source = database
+                if source_url is not None:
+                    standby = Database(source_url, pool_size=READING_CONNECTIONS, with_timeouts=False)
+                    source = await databases.enter_async_context(standby)
+                cursor = await newest_cursor(ChangeFeed(source), Cursors(source), None)
+                connections = await databases.enter_async_context(source.snapshots(READING_CONNECTIONS))
                 for name, file in files.items():
                     export = Export(connections, RESOURCES[name], query)
                     record_format = format_class(Layout(RESOURCES[name].service_class.repository_class))

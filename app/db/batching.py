@@ -182,6 +182,7 @@ def _copy_error(error: Exception) -> Exception:
     """
     if not isinstance(error, UnavailableError):
         return error
-    copied = UnavailableError()
+    copied = type(error).__new__(type(error), *error.args)
+    copied.__dict__.update(error.__dict__)
     copied.__cause__ = error.__cause__
     return copied

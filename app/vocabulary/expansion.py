@@ -61,9 +61,13 @@ Longer vocabulary words cannot match as SUBSTRING either.
 def _within_edits(word: str, form: str, max_edits: str) -> str:
     """Return the SQL condition that two SQL expressions differ by at most `max_edits` edits, also an SQL expression.
 
-    `word` is cut to 255 letters, because levenshtein() rejects longer words.
+    The lengths are compared first, because `levenshtein()` takes much longer for long words. `word` is cut to 255
+    letters, because `levenshtein()` rejects longer words.
     """
-    return f"extensions.levenshtein_less_equal(left({word}, 255), {form}, {max_edits}) <= {max_edits}"
+    return f"""
+        CASE WHEN abs(char_length({word}) - char_length({form})) <= {max_edits}
+        THEN extensions.levenshtein_less_equal(left({word}, 255), {form}, {max_edits}) <= {max_edits} ELSE false END
+    """
 
 
 class _Extent(IntEnum):
@@ -159,9 +163,13 @@ def _candidates_statement(*, restricted: bool) -> TextClause:
         AND ({_within_edits("word", "form", "1")} OR word = ANY (once))
         AND (char_length(form) > 3 OR NOT starts_with(word, form))
     """
+    has_same_code = "extensions.daitch_mokotoff(word) && codes"
+    has_half_of_letters = _within_edits("word", "form", "char_length(form) / 2")
+    # without an index, the code of a word is computed last, because it takes longest
     sound = f"""
-        extensions.daitch_mokotoff(word) && codes AND word <> form
-        AND {_within_edits("word", "form", "char_length(form) / 2")}
+        word <> form AND {has_half_of_letters} AND {
+        f"CASE WHEN {has_half_of_letters} THEN {has_same_code} ELSE false END" if restricted else has_same_code
+    }
     """
     substring = f"""
         char_length(word) <= {_MAX_FUZZY_WORD_LENGTH} AND word LIKE '%' || form || '%' AND NOT starts_with(word, form)

@@ -2,8 +2,9 @@
 
 import asyncio
 import json
+import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import asyncpg
@@ -17,7 +18,7 @@ from app.changes import waiting
 from app.feed import routes
 from tests.auth.support import HOSPITALS, PATIENTS, client_for, make_key, revoke_key, secured_app
 from tests.changes.conftest import CHANGES, Follower, summary
-from tests.support import recorded_statements
+from tests.support import ServiceProcess, recorded_statements
 
 NDJSON = {"Accept": "application/x-ndjson"}
 EVENTS = {"Accept": "text/event-stream"}
@@ -188,3 +189,18 @@ async def test_head_requests_do_not_wait(client: httpx.AsyncClient, headers: dic
     """HEAD returns the headers at once, also of a stream."""
     response = await client.head(CHANGES, params={"after": "now", "wait": 25}, headers=headers)
     assert (response.status_code, response.content) == (200, b"")
+
+
+async def test_interrupting_a_server_ends_its_streams(serve: Callable[..., ServiceProcess], database_url: str) -> None:
+    """Ctrl-C stops a server at once although clients wait for changes, and their streams end completely."""
+    served = serve(DATABASE_URL=database_url)
+    async with (
+        httpx.AsyncClient(base_url=served.url, timeout=30) as client,
+        client.stream("GET", CHANGES, params={"after": "now"}, headers=EVENTS) as stream,
+    ):
+        chunks = stream.aiter_text()
+        assert await anext(chunks) == ": ping\n\n"
+        served.process.send_signal(signal.SIGINT)
+        assert "".join([chunk async for chunk in chunks]).count("ping") == 1
+    assert await asyncio.to_thread(served.process.wait, 10) in {0, -signal.SIGINT, 128 + signal.SIGINT}
+    assert [line for line in served.log_entries() if line["level"] == "error"] == []

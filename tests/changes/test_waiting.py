@@ -167,17 +167,15 @@ async def test_streams_have_cursors_to_continue_from(client: httpx.AsyncClient) 
 
 
 @pytest.mark.parametrize(("headers", "heartbeat"), [(NDJSON, "\n"), (EVENTS, ": ping\n\n")])
-async def test_streams_send_heartbeats_and_end_with_the_process(
+async def test_streams_send_heartbeats(
     app: FastAPI, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], heartbeat: str
 ) -> None:
-    """A stream sends a heartbeat when nothing changes, then the change, and ends when the process stops."""
+    """A stream sends heartbeats while nothing changes, and then the change."""
     monkeypatch.setattr(routes, "HEARTBEAT_INTERVAL_SECONDS", 0.05)
-    stream = asyncio.create_task(client.get(CHANGES, params={"after": "now"}, headers=headers))
+    stream = asyncio.create_task(client.get(CHANGES, params={"after": "now", "limit": 1}, headers=headers))
     await wait_for(app, 1)
     await asyncio.sleep(0.2)
     await create(client, "new")
-    await until(lambda: services_of(app).change_watcher._waiters)  # noqa: SLF001
-    services_of(app).is_stopping = True
     text = (await stream).text
     assert text.count(heartbeat) >= 2
     assert text.count('"unique_id":"new"') == 1
@@ -201,6 +199,6 @@ async def test_interrupting_a_server_ends_its_streams(serve: Callable[..., Servi
         chunks = stream.aiter_text()
         assert await anext(chunks) == ": ping\n\n"
         served.process.send_signal(signal.SIGINT)
-        assert "".join([chunk async for chunk in chunks]).count("ping") == 1
+        assert {chunk async for chunk in chunks} <= {": ping\n\n"}
     assert await asyncio.to_thread(served.process.wait, 10) in {0, -signal.SIGINT, 128 + signal.SIGINT}
     assert [line for line in served.log_entries() if line["level"] == "error"] == []

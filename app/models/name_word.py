@@ -42,7 +42,7 @@ Index(
 
 # words that sound alike have a code in common
 Index(
-    "ix_name_words_sounds",
+    "ix_name_words_extensions_daitch_mokotoff_word",
     func.extensions.daitch_mokotoff(name_words.c.word),
     postgresql_using="gin",
     postgresql_with=NO_FASTUPDATE,

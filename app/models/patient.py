@@ -101,9 +101,9 @@ for _name in ("date_created", "last_updated"):
 
 
 # the ends of values: a search finds numbers by their last digits, e-mail addresses after a typing error, and ids
-Index("ix_patients_reverse_mobile_digits", func.reverse(_PATIENT_COLUMNS.patient_mobile_digits))
-Index("ix_patients_reverse_email_address", func.reverse(_PATIENT_COLUMNS.patient_email_address_folded))
-Index("ix_patients_reverse_unique_id", func.reverse(func.lower(_PATIENT_COLUMNS.unique_id)))
+Index("ix_patients_reverse_patient_mobile_digits", func.reverse(_PATIENT_COLUMNS.patient_mobile_digits))
+Index("ix_patients_reverse_patient_email_address_folded", func.reverse(_PATIENT_COLUMNS.patient_email_address_folded))
+Index("ix_patients_reverse_lower_unique_id", func.reverse(func.lower(_PATIENT_COLUMNS.unique_id)))
 
 
 def _link_table(name: str, target_table: str, target_key: str) -> Table:

@@ -11,10 +11,10 @@ down_revision = "20261130_05"
 GIN: dict[str, Any] = {"postgresql_using": "gin", "postgresql_with": {"fastupdate": "off"}}
 # all reverse by code points and compare by bytes, so that the end of a value is the beginning of a key
 INDEXES: list[tuple[str, str, str, dict[str, Any]]] = [
-    ("ix_name_words_sounds", "name_words", "extensions.daitch_mokotoff(word)", GIN),
-    ("ix_patients_reverse_mobile_digits", "patients", "reverse(patient_mobile_digits)", {}),
-    ("ix_patients_reverse_email_address", "patients", "reverse(patient_email_address_folded)", {}),
-    ("ix_patients_reverse_unique_id", "patients", "reverse(lower(unique_id))", {}),
+    ("ix_name_words_extensions_daitch_mokotoff_word", "name_words", "extensions.daitch_mokotoff(word)", GIN),
+    ("ix_patients_reverse_patient_mobile_digits", "patients", "reverse(patient_mobile_digits)", {}),
+    ("ix_patients_reverse_patient_email_address_folded", "patients", "reverse(patient_email_address_folded)", {}),
+    ("ix_patients_reverse_lower_unique_id", "patients", "reverse(lower(unique_id))", {}),
 ]
 
 

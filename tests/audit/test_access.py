@@ -10,6 +10,7 @@ from fastapi.routing import iter_route_contexts
 from app.audit import disclosures
 from app.audit.recorder import COUNT_METHOD
 from app.auth.scopes import Scope, required_scope
+from app.changes.cursors import FEED_PATH
 from app.main import create_app
 from app.settings import Settings
 from tests.auth.support import PATIENTS, PROFILES
@@ -136,7 +137,7 @@ def test_every_read_route_has_a_description() -> None:
     reads = {
         (method, str(route.path))
         for route in iter_route_contexts(app.routes)
-        if str(route.path).startswith((PATIENTS, PROFILES))
+        if str(route.path).startswith((PATIENTS, PROFILES, FEED_PATH))
         for method in route.methods or ()
         if (required_scope(route.openapi_extra) or Scope.ADMIN).is_read_only
     }

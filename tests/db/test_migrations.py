@@ -168,7 +168,7 @@ async def test_migrations_create_the_schema_of_the_models(database_url: str, emp
     async with engine.begin() as connection:
         # only the migrations create the functions
         await connection.execute(text("CREATE SCHEMA extensions"))
-        for extension in ("pg_trgm", "unaccent"):
+        for extension in ("fuzzystrmatch", "pg_trgm", "unaccent"):
             await connection.execute(text(f"CREATE EXTENSION {extension} SCHEMA extensions"))
         for function in await function_definitions(database_url):
             await connection.exec_driver_sql(function)

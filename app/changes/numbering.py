@@ -14,9 +14,8 @@ from app.db.connection import Connection
 from app.db.database import Database
 from app.errors import UnavailableError
 from app.models import changes, changes_pending
+from app.models.change import NUMBERING_BATCH_SIZE
 
-NUMBERING_BATCH_SIZE = 5_000
-"""Maximum number of changes that one call of `number_changes` numbers, which takes about a tenth of a second."""
 MAX_BATCHES_PER_READ = 4
 """Maximum number of batches that one reader numbers before it reads. Whoever reads next numbers the rest."""
 RETRY_AFTER_SECONDS = 1.0

@@ -92,6 +92,19 @@ async def test_patients_that_show_a_changed_record_are_affected(
     assert [c["action"] for c in await Follower(client, resource="patients").read()].count("affected") == 2
 
 
+async def test_pages_before_the_end_are_not_empty(client: httpx.AsyncClient) -> None:
+    """Changes whose patients no longer show the record are listed without patients, so that no page is empty."""
+    await create(client, HOSPITALS, unique_id="hos", hospital_name="Clinic")
+    await create(client, PATIENTS, unique_id="pat", patient_last_name="Doe", hospital_ids=["hos"])
+    for number in range(6):
+        await client.put(f"{HOSPITALS}hos/", json={"hospital_name": f"Name {number}"})
+    await client.get(CHANGES)
+    await client.delete(f"{PATIENTS}pat/")
+    changes = await Follower(client, resource="patients", limit=1).read_all()
+    assert [change["action"] for change in changes] == ["created", *["affected"] * 6, "deleted"]
+    assert [change["patients"] for change in changes[1:-1]] == [[]] * 6
+
+
 async def test_too_many_affected_patients_are_not_listed(
     client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:

@@ -137,13 +137,14 @@ async def _run(
             await key.store(connection, Record("", document))
         return _Outcome(document, is_audited=bool(ids))
 
-    database = get_services(request).database
+    services = get_services(request)
     try:
-        outcome = await database.transaction_for(principal.name, work, timeout_seconds=IMPORT_TIMEOUT_SECONDS)
+        outcome = await services.database.transaction_for(principal.name, work, timeout_seconds=IMPORT_TIMEOUT_SECONDS)
     except _UndoError as undone:
         if parameters.dry_run:
             await _record_compared(audit, undone.results)
         return NdjsonResponse(_ndjson([one.undone(is_dry_run=parameters.dry_run) for one in undone.results]))
+    services.change_watcher.note_commit()
     audit.recorded = outcome.is_audited
     return NdjsonResponse(outcome.document, headers={"Idempotency-Replayed": "true"} if outcome.is_replayed else {})
 

@@ -2,8 +2,9 @@
 
 import asyncio
 import json
+import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import asyncpg
@@ -17,7 +18,7 @@ from app.changes import waiting
 from app.feed import routes
 from tests.auth.support import HOSPITALS, PATIENTS, client_for, make_key, revoke_key, secured_app
 from tests.changes.conftest import CHANGES, Follower, summary
-from tests.support import recorded_statements
+from tests.support import ServiceProcess, recorded_statements
 
 NDJSON = {"Accept": "application/x-ndjson"}
 EVENTS = {"Accept": "text/event-stream"}
@@ -166,17 +167,15 @@ async def test_streams_have_cursors_to_continue_from(client: httpx.AsyncClient) 
 
 
 @pytest.mark.parametrize(("headers", "heartbeat"), [(NDJSON, "\n"), (EVENTS, ": ping\n\n")])
-async def test_streams_send_heartbeats_and_end_with_the_process(
+async def test_streams_send_heartbeats(
     app: FastAPI, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], heartbeat: str
 ) -> None:
-    """A stream sends a heartbeat when nothing changes, then the change, and ends when the process stops."""
+    """A stream sends heartbeats while nothing changes, and then the change."""
     monkeypatch.setattr(routes, "HEARTBEAT_INTERVAL_SECONDS", 0.05)
-    stream = asyncio.create_task(client.get(CHANGES, params={"after": "now"}, headers=headers))
+    stream = asyncio.create_task(client.get(CHANGES, params={"after": "now", "limit": 1}, headers=headers))
     await wait_for(app, 1)
     await asyncio.sleep(0.2)
     await create(client, "new")
-    await until(lambda: services_of(app).change_watcher._waiters)  # noqa: SLF001
-    services_of(app).is_stopping = True
     text = (await stream).text
     assert text.count(heartbeat) >= 2
     assert text.count('"unique_id":"new"') == 1
@@ -188,3 +187,18 @@ async def test_head_requests_do_not_wait(client: httpx.AsyncClient, headers: dic
     """HEAD returns the headers at once, also of a stream."""
     response = await client.head(CHANGES, params={"after": "now", "wait": 25}, headers=headers)
     assert (response.status_code, response.content) == (200, b"")
+
+
+async def test_interrupting_a_server_ends_its_streams(serve: Callable[..., ServiceProcess], database_url: str) -> None:
+    """Ctrl-C stops a server at once although clients wait for changes, and their streams end completely."""
+    served = serve(DATABASE_URL=database_url)
+    async with (
+        httpx.AsyncClient(base_url=served.url, timeout=30) as client,
+        client.stream("GET", CHANGES, params={"after": "now"}, headers=EVENTS) as stream,
+    ):
+        chunks = stream.aiter_text()
+        assert await anext(chunks) == ": ping\n\n"
+        served.process.send_signal(signal.SIGINT)
+        assert {chunk async for chunk in chunks} <= {": ping\n\n"}
+    assert await asyncio.to_thread(served.process.wait, 10) in {0, -signal.SIGINT, 128 + signal.SIGINT}
+    assert [line for line in served.log_entries() if line["level"] == "error"] == []

@@ -26,7 +26,7 @@ from sqlalchemy import (
     true,
 )
 
-from app.changes.numbering import FeedPosition, FeedState, Numbering
+from app.changes.numbering import BATCH, FeedPosition, FeedState, Numbering
 from app.db.base import ID_TEXT
 from app.db.database import Database
 from app.errors import FeedExpiredError
@@ -81,7 +81,8 @@ class FeedPage(NamedTuple):
 def _columns() -> list[ColumnElement[Any]]:
     columns = changes.c
     return [
-        *(columns[name] for name in ("position", "batch", "resource", "unique_id", "version", "source")),
+        BATCH,
+        *(columns[name] for name in ("position", "resource", "unique_id", "version", "source")),
         as_contract_json(columns.time).label("time"),
     ]
 
@@ -151,7 +152,7 @@ def _select_changes_in_scope() -> Select[Any]:
     )
 
 
-_SELECT_BATCH = select(changes.c.batch).where(changes.c.position == _AFTER)
+_SELECT_BATCH = select(BATCH).where(changes.c.position == _AFTER)
 _LINKS = patient_hospitals.alias()  # the hospital scope refers to the table itself
 _SHOWN_IN = {
     "hospitals": (_LINKS.c.patient_id, _LINKS.c.hospital_id),

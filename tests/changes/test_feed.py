@@ -211,3 +211,21 @@ async def test_a_cursor_of_another_past_has_expired(client: httpx.AsyncClient, c
         response = await client.get(CHANGES, params={"after": cursors[0]})
         assert response.status_code == 410
         assert "new copy" in response.json()["detail"]
+
+
+async def test_no_cursor_of_before_is_valid_in_a_restored_dump(
+    client: httpx.AsyncClient, connection: asyncpg.Connection
+) -> None:
+    """In a restored dump, cursors are a 410 although their changes are there: clients may have seen later records."""
+    await create(client, HOSPITALS, unique_id="hos", hospital_name="Clinic")
+    follower = Follower(client)
+    await follower.read()
+    await connection.execute(  # like a restore, which creates new tables with the same rows
+        "CREATE TABLE restored (LIKE changes INCLUDING ALL); INSERT INTO restored SELECT * FROM changes;"
+        "DROP TABLE changes; ALTER TABLE restored RENAME TO changes"
+    )
+    assert (await client.get(CHANGES, params={"after": follower.cursor})).status_code == 410
+    again = Follower(client)
+    assert summary(await again.read()) == [("created", "hospitals", "hos", 1)]
+    await create(client, HOSPITALS, unique_id="new", hospital_name="Clinic")
+    assert summary(await again.read()) == [("created", "hospitals", "new", 1)]

@@ -334,3 +334,20 @@ async def test_endpoints_are_listed_tested_and_removed(command: Command, receive
     for action in ("pause", "resume", "rotate", "test", "remove"):
         unknown = await command("webhooks", action, unique_id)
         assert (unknown.status, "There is no webhook with this id" in unknown.err) == (1, True)
+
+
+async def test_a_restored_dump_sends_nothing(
+    client: httpx.AsyncClient, command: Command, receiver: Receiver, connection: asyncpg.Connection
+) -> None:
+    """In a restored dump, such as a copy for tests, endpoints stop before anything is sent to the real receivers."""
+    unique_id, _ = await add(command, receiver)
+    assert (await command("webhooks", "pause", unique_id)).status == 0
+    await create_hospitals(client, "first")
+    await client.get(CHANGES)
+    await connection.execute(  # like a restore, which creates new tables with the same rows
+        "CREATE TABLE restored (LIKE changes INCLUDING ALL); INSERT INTO restored SELECT * FROM changes;"
+        "DROP TABLE changes; ALTER TABLE restored RENAME TO changes"
+    )
+    await command("webhooks", "resume", unique_id)
+    await until_state(connection, "expired")
+    assert receiver.received == []

@@ -8,15 +8,15 @@ import time
 from typing import NamedTuple
 
 import asyncpg
-from sqlalchemy import Integer, bindparam, exists, func, select
+from sqlalchemy import BigInteger, Integer, bindparam, cast, column, exists, func, literal_column, select, text
+from sqlalchemy.dialects.postgresql import REGCLASS
 
 from app.db.connection import Connection
 from app.db.database import Database
 from app.errors import UnavailableError
 from app.models import changes, changes_pending
+from app.models.change import NUMBERING_BATCH_SIZE
 
-NUMBERING_BATCH_SIZE = 5_000
-"""Maximum number of changes that one call of `number_changes` numbers, which takes about a tenth of a second."""
 MAX_BATCHES_PER_READ = 4
 """Maximum number of batches that one reader numbers before it reads. Whoever reads next numbers the rest."""
 RETRY_AFTER_SECONDS = 1.0
@@ -24,9 +24,11 @@ RETRY_AFTER_SECONDS = 1.0
 
 
 class FeedPosition(NamedTuple):
-    """A position in the feed, with the random number of the batch in which a change got it.
+    """A position in the feed, with a number that shows whether the change at the position is still the same one.
 
-    The number shows whether the change at the position is still the same one (see `app.models.change`).
+    It is the random number of the batch in which the change got the position (see `app.models.change`), combined with
+    one for this database. The records may be older than a reader has seen them although the change is there, if a dump
+    was restored. After that, no position of before is valid.
     """
 
     position: int
@@ -43,7 +45,19 @@ class FeedState(NamedTuple):
     """Whether the server is a standby, which cannot number changes, and which may be behind its primary."""
 
 
-_NEWEST = select(changes.c.position, changes.c.batch).order_by(changes.c.position.desc()).limit(1).subquery()
+_CLUSTER = func.pg_control_system().table_valued(column("system_identifier", BigInteger), name="cluster")
+_TABLE = cast(cast(literal_column("'public.changes'"), REGCLASS), BigInteger)
+_DATABASE_OID = cast(literal_column("pg_database.oid"), BigInteger)
+_DATABASE = (
+    select(func.hashint8extended(func.hashint8extended(_CLUSTER.c.system_identifier, _DATABASE_OID), _TABLE))
+    .select_from(_CLUSTER, text("pg_database"))
+    .where(literal_column("pg_database.datname") == func.current_database())
+    .scalar_subquery()
+)
+"""A number for the tables of this database. A copy of the server's files has it, too; a restored dump has another."""
+BATCH = changes.c.batch.bitwise_xor(_DATABASE).label("batch")
+"""The number in the `FeedPosition` of a change."""
+_NEWEST = select(changes.c.position, BATCH).order_by(changes.c.position.desc()).limit(1).subquery()
 _SELECT_STATE = select(_NEWEST, exists().select_from(changes_pending), func.pg_is_in_recovery())
 _NUMBER_CHANGES = select(func.public.number_changes(bindparam("max_changes", type_=Integer)))
 

@@ -5,11 +5,10 @@ takes depends on the changes of other hospitals' patients.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-import asyncpg
 from sqlalchemy import (
     ARRAY,
     BigInteger,
@@ -27,19 +26,15 @@ from sqlalchemy import (
     true,
 )
 
-from app.changes.numbering import FeedPosition, FeedState, Numbering
+from app.changes.numbering import BATCH, FeedPosition, FeedState, Numbering
 from app.db.base import ID_TEXT
 from app.db.database import Database
-from app.errors import FeedExpiredError, UnavailableError
+from app.errors import FeedExpiredError
 from app.models import Patient, changes, hospital_changes, patient_doctors, patient_hospitals
 from app.models.change import ANY_HOSPITAL, MAX_AFFECTED_PATIENTS
 from app.statements.documents import as_contract_json
 from app.statements.hospital_scope import HOSPITALS_PARAMETER, patient_in_scope
 
-MAX_WIDE_CHANGES = 5
-"""Maximum number of changes of one page that affect so many patients that finding a principal's own takes long."""
-MAX_READS_PER_PAGE = 4
-"""Maximum number of times that a read goes on because what it found concerns none of the principal's patients."""
 PATIENTS = "patients"
 
 _AFTER, _UNTIL = bindparam("after", type_=BigInteger), bindparam("until", type_=BigInteger)
@@ -86,7 +81,8 @@ class FeedPage(NamedTuple):
 def _columns() -> list[ColumnElement[Any]]:
     columns = changes.c
     return [
-        *(columns[name] for name in ("position", "batch", "resource", "unique_id", "version", "source")),
+        BATCH,
+        *(columns[name] for name in ("position", "resource", "unique_id", "version", "source")),
         as_contract_json(columns.time).label("time"),
     ]
 
@@ -156,7 +152,7 @@ def _select_changes_in_scope() -> Select[Any]:
     )
 
 
-_SELECT_BATCH = select(changes.c.batch).where(changes.c.position == _AFTER)
+_SELECT_BATCH = select(BATCH).where(changes.c.position == _AFTER)
 _LINKS = patient_hospitals.alias()  # the hospital scope refers to the table itself
 _SHOWN_IN = {
     "hospitals": (_LINKS.c.patient_id, _LINKS.c.hospital_id),
@@ -197,8 +193,8 @@ class ChangeFeed:
     ) -> FeedPage:
         """Return up to `limit` changes after the position `after`, or the oldest ones that are kept if it is None.
 
-        The page is empty only if there are no more changes, or if looking for one takes long. `principal` is the name
-        of the principal that reads, whose expensive reads take turns. `state` is the state of the feed, if it is known.
+        The page is empty only if there are no more changes. `principal` is the name of the principal that reads, whose
+        expensive reads take turns. `state` is the state of the feed, if it is known.
 
         Raises:
             FeedExpiredError: the changes after that position are no longer known.
@@ -226,14 +222,22 @@ class ChangeFeed:
             return FeedPage([], after)  # the standby does not have this change yet
         if after == newest:
             return FeedPage([], after)
-        for _ in range(MAX_READS_PER_PAGE):
+        affected: dict[tuple[str, str], list[str] | None] = {}  # one lookup for all changes of a record
+        found: list[Change] = []
+        is_last = False
+        while not found and not is_last:
             rows = await self._read_rows(query, after, limit, newest)
-            shown_rows = _before_many_wide_changes(rows)
-            is_last = len(rows) < limit and len(shown_rows) == len(rows)
-            after = newest if is_last else FeedPosition(shown_rows[-1].position, shown_rows[-1].batch)
-            found = [change for row in shown_rows async for change in self._to_change(principal, query, row)]
-            if found or is_last:
-                break
+            is_last = len(rows) < limit
+            after = newest if is_last else FeedPosition(rows[-1].position, rows[-1].batch)
+            for row in rows:
+                source = (row.source, row.unique_id)
+                if row.source is not None and source not in affected:
+                    affected[source] = await self._affected_patients(principal, query, *source)
+            found = [
+                _to_change(row, affected.get((row.source, row.unique_id)))
+                for row in rows
+                if not row.is_wide or affected[row.source, row.unique_id] != []
+            ]
         assert after is not None, "the first read has set it"  # noqa: S101
         return FeedPage(found, after)
 
@@ -258,33 +262,25 @@ class ChangeFeed:
                     raise FeedExpiredError
         return rows
 
-    async def _to_change(self, principal: str, query: FeedQuery, row: Row[Any]) -> AsyncIterator[Change]:
-        """Yield the change of a row, unless it affects no patient that the principal may see."""
-        place = FeedPosition(row.position, row.batch)
-        if row.source is None:
-            yield Change(place, row.resource, row.unique_id, row.version, row.action, row.time)
-            return
-        patients = await self._affected_patients(principal, query, row)
-        if patients != []:
-            source = row.source, row.unique_id, row.version
-            yield Change(place, row.resource, None, None, row.action, row.time, source, patients)
+    async def _affected_patients(
+        self, principal: str, query: FeedQuery, source: str, unique_id: str
+    ) -> list[str] | None:
+        """Return the ids of the patients that show a record and that the principal may see, or None if they are many.
 
-    async def _affected_patients(self, principal: str, query: FeedQuery, row: Row[Any]) -> list[str] | None:
-        """Return the ids of the patients that show a record, or None if they are too many or take long to find."""
-        statement = _select_affected(row.source, restricted=query.hospitals is not None)
+        Without a hospital scope, this reads a few hundred rows. With one, it may read all patients that show the
+        record.
+        """
+        statement = _select_affected(source, restricted=query.hospitals is not None)
         scope = {} if query.hospitals is None else {"hospitals": sorted(query.hospitals)}
         database = self._database
-        try:
-            async with database.search_snapshot(principal) if row.is_wide else database.read() as connection:
-                patients = (await connection.execute(statement, {"id": row.unique_id, **scope})).scalars().all()
-        except UnavailableError as error:
-            if isinstance(error.__cause__, asyncpg.QueryCanceledError):
-                return None
-            raise
+        async with database.read() if query.hospitals is None else database.search_snapshot(principal) as connection:
+            patients = (await connection.execute(statement, {"id": unique_id, **scope})).scalars().all()
         return sorted(patients) if len(patients) <= MAX_AFFECTED_PATIENTS else None
 
 
-def _before_many_wide_changes(rows: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
-    """Return the rows up to and including the first `MAX_WIDE_CHANGES` wide ones."""
-    wide = [index for index, row in enumerate(rows) if row.is_wide]
-    return rows if len(wide) <= MAX_WIDE_CHANGES else rows[: wide[MAX_WIDE_CHANGES]]
+def _to_change(row: Row[Any], patients: Sequence[str] | None) -> Change:
+    place = FeedPosition(row.position, row.batch)
+    if row.source is None:
+        return Change(place, row.resource, row.unique_id, row.version, row.action, row.time)
+    source = row.source, row.unique_id, row.version
+    return Change(place, row.resource, None, None, row.action, row.time, source, patients)

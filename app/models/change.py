@@ -19,6 +19,8 @@ MAX_AFFECTED_PATIENTS = 250
 The list of their ids then fits into the 20 kB that webhooks should not exceed. The database function `number_changes`
 has the same limit.
 """
+NUMBERING_BATCH_SIZE = 5_000
+"""Maximum number of changes that one call of `number_changes` numbers, which takes about a tenth of a second."""
 NUMBERING_LOCK_KEY = 435_544_842_595
 """Key of the advisory lock under which changes are numbered and erased. `number_changes` contains the same number."""
 ANY_HOSPITAL = ""

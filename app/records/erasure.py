@@ -1,9 +1,30 @@
 """Erases records: removes all data of a record except for the fact that it existed and the reason for the erasure."""
 
-from sqlalchemy import BigInteger, Text, any_, bindparam, case, cast, delete, func, insert, null, select, text, update
+from sqlalchemy import (
+    BigInteger,
+    Text,
+    all_,
+    and_,
+    any_,
+    bindparam,
+    case,
+    cast,
+    delete,
+    exists,
+    func,
+    insert,
+    literal_column,
+    not_,
+    null,
+    select,
+    text,
+    true,
+    update,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, aggregate_order_by
 
 from app.auth.principal import Principal
+from app.db.base import ID_TEXT
 from app.db.connection import Connection
 from app.db.database import PROPAGATE_SETTINGS
 from app.identifiers import new_identifier
@@ -22,7 +43,7 @@ from app.models import (
     patient_hospitals,
     stale_words,
 )
-from app.models.change import NUMBERING_LOCK_KEY
+from app.models.change import NUMBERING_BATCH_SIZE, NUMBERING_LOCK_KEY
 from app.paths import list_path, router_prefix
 from app.records.journal_hash import content_hash, epoch_microseconds, hex_text
 from app.statements.journal_entries import author_parameters
@@ -80,6 +101,7 @@ async def erase_traces(connection: Connection, resource: str, unique_id: str, re
     redacted = []
     if resource == Profile.__tablename__:
         redacted = await _redact_profile_links(connection, unique_id, token)
+    await _number_changes(connection)  # while the journal still has the entries of the record
     is_of_record = (journal.c.resource == resource, journal.c.unique_id == unique_id)
     hospitals = (await connection.execute(_SELECT_LAST_HOSPITALS.where(*is_of_record))).scalar_one_or_none()
     returned_columns = (journal.c.version, epoch_microseconds(journal.c.time), hex_text(journal.c.hash))
@@ -98,6 +120,7 @@ async def erase_traces(connection: Connection, resource: str, unique_id: str, re
     return len(removed)
 
 
+_NUMBER_CHANGES = select(func.public.number_changes(literal_column(str(NUMBERING_BATCH_SIZE))))
 _SELECT_LAST_HOSPITALS = (
     select(journal.c.record.op("->")("hospital_ids"))
     .where(journal.c.record.is_not(None))
@@ -106,28 +129,39 @@ _SELECT_LAST_HOSPITALS = (
 )
 
 
+async def _number_changes(connection: Connection) -> None:
+    """Number all pending changes, and keep other readers from numbering until the transaction ends."""
+    await connection.execute(select(func.pg_advisory_xact_lock(NUMBERING_LOCK_KEY)))
+    while (await connection.execute(_NUMBER_CHANGES)).scalar_one() == NUMBERING_BATCH_SIZE:
+        pass
+
+
 async def _forget_changes(
     connection: Connection, resource: str, unique_id: str, token: str, hospitals: list[str] | None
 ) -> None:
-    """Remove the record's id from the change feed, except from the new change that reports the erasure.
+    """Remove the record's id from the numbered changes of the feed, except where clients need it to erase their copies.
 
-    That one keeps the id until it expires, because clients that follow the feed have to erase their copies.
-    `hospitals` are the hospitals that the patient was last linked to, whose clients get the change.
+    They need it in the new change that reports the erasure, which clients of `hospitals` get, the hospitals that the
+    patient was last linked to. Clients of other hospitals need it in the change that took the patient away from them,
+    which they may not have read yet. These changes keep the id until they expire.
     """
-    await connection.execute(select(func.pg_advisory_xact_lock(NUMBERING_LOCK_KEY)))  # otherwise, they may be moved now
-    pending = changes_pending.c
+    numbered, of_hospital = changes.c, hospital_changes.c
+    is_about_record = (func.coalesce(numbered.source, numbered.resource) == resource, numbered.unique_id == unique_id)
+    positions = list((await connection.execute(select(numbered.position).where(*is_about_record))).scalars())
+    is_listed = of_hospital.position == any_(bindparam("positions", positions, ARRAY(BigInteger)))
+    took_away = and_(
+        of_hospital.before,
+        of_hospital.after.is_not(true()),
+        of_hospital.hospital_id != all_(bindparam("hospitals", hospitals or [], ARRAY(ID_TEXT))),
+    )
+    await connection.execute(delete(hospital_changes).where(is_listed, not_(took_away)))
+    is_kept = exists().where(of_hospital.position == numbered.position)
     await connection.execute(
-        delete(changes_pending).where(pending.resource == resource, pending.unique_id == unique_id)
+        update(changes)
+        .where(numbered.position == any_(bindparam("positions", positions, ARRAY(BigInteger))), not_(is_kept))
+        .values(unique_id=null())
     )
-    is_about_record = (
-        func.coalesce(changes.c.source, changes.c.resource) == resource,
-        changes.c.unique_id == unique_id,
-    )
-    hidden = await connection.execute(
-        update(changes).where(*is_about_record).values(unique_id=null()).returning(changes.c.position)
-    )
-    is_hidden = hospital_changes.c.position == any_(bindparam("hidden", list(hidden.scalars()), ARRAY(BigInteger)))
-    await connection.execute(delete(hospital_changes).where(is_hidden))
+    pending = changes_pending.c
     await connection.execute(
         update(changes_pending)
         .where(pending.resource == resource, pending.unique_id == token)

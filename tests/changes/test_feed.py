@@ -92,6 +92,19 @@ async def test_patients_that_show_a_changed_record_are_affected(
     assert [c["action"] for c in await Follower(client, resource="patients").read()].count("affected") == 2
 
 
+async def test_pages_before_the_end_are_not_empty(client: httpx.AsyncClient) -> None:
+    """Changes whose patients no longer show the record are listed without patients, so that no page is empty."""
+    await create(client, HOSPITALS, unique_id="hos", hospital_name="Clinic")
+    await create(client, PATIENTS, unique_id="pat", patient_last_name="Doe", hospital_ids=["hos"])
+    for number in range(6):
+        await client.put(f"{HOSPITALS}hos/", json={"hospital_name": f"Name {number}"})
+    await client.get(CHANGES)
+    await client.delete(f"{PATIENTS}pat/")
+    changes = await Follower(client, resource="patients", limit=1).read_all()
+    assert [change["action"] for change in changes] == ["created", *["affected"] * 6, "deleted"]
+    assert [change["patients"] for change in changes[1:-1]] == [[]] * 6
+
+
 async def test_too_many_affected_patients_are_not_listed(
     client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
@@ -198,3 +211,21 @@ async def test_a_cursor_of_another_past_has_expired(client: httpx.AsyncClient, c
         response = await client.get(CHANGES, params={"after": cursors[0]})
         assert response.status_code == 410
         assert "new copy" in response.json()["detail"]
+
+
+async def test_no_cursor_of_before_is_valid_in_a_restored_dump(
+    client: httpx.AsyncClient, connection: asyncpg.Connection
+) -> None:
+    """In a restored dump, cursors are a 410 although their changes are there: clients may have seen later records."""
+    await create(client, HOSPITALS, unique_id="hos", hospital_name="Clinic")
+    follower = Follower(client)
+    await follower.read()
+    await connection.execute(  # like a restore, which creates new tables with the same rows
+        "CREATE TABLE restored (LIKE changes INCLUDING ALL); INSERT INTO restored SELECT * FROM changes;"
+        "DROP TABLE changes; ALTER TABLE restored RENAME TO changes"
+    )
+    assert (await client.get(CHANGES, params={"after": follower.cursor})).status_code == 410
+    again = Follower(client)
+    assert summary(await again.read()) == [("created", "hospitals", "hos", 1)]
+    await create(client, HOSPITALS, unique_id="new", hospital_name="Clinic")
+    assert summary(await again.read()) == [("created", "hospitals", "new", 1)]

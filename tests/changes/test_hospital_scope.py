@@ -12,6 +12,7 @@ from docs.samples.mirror import Mirror
 from tests.auth.support import HOSPITALS, PATIENTS, PROFILES, client_for, make_key, secured_app
 from tests.changes.conftest import CHANGES, Follower, summary
 from tests.hospital_scope.conftest import ScopedClients, scoped_clients
+from tests.support import recorded_statements
 
 __all__ = ["scoped_clients"]
 
@@ -89,13 +90,7 @@ async def test_affected_patients_are_those_that_the_principal_sees(
         "both": ["affected ['pat-a']"],
         "free": ["updated prof-a", "affected ['pat-a']"],
     }
-    # so many patients that nobody looks up their hospitals when the change is numbered
-    await connection.execute(
-        "INSERT INTO patients (unique_id, patient_last_name) SELECT 'many' || i, 'Doe' FROM generate_series(1, 251) i"
-    )
-    await connection.execute(
-        "INSERT INTO patient_hospitals SELECT unique_id, 'hosB' FROM patients WHERE unique_id LIKE 'many%'"
-    )
+    await make_wide(connection, "hosB")
     await scoped_clients.free.put(f"{HOSPITALS}hosB/", json={"hospital_name": "Large"})
     assert await actions(everyone) == {
         "a": ["affected ['pat-shared']"],
@@ -103,6 +98,52 @@ async def test_affected_patients_are_those_that_the_principal_sees(
         "both": ["affected None"],
         "free": ["updated hosB", "affected None"],
     }
+
+
+async def make_wide(connection: asyncpg.Connection, hospital_id: str) -> None:
+    """Give a hospital so many patients that nobody looks up their hospitals when a change of it is numbered."""
+    await connection.execute(
+        "INSERT INTO patients (unique_id, patient_last_name) SELECT 'many' || i, 'Doe' FROM generate_series(1, 251) i"
+    )
+    await connection.execute(
+        "INSERT INTO patient_hospitals SELECT unique_id, $1 FROM patients WHERE unique_id LIKE 'many%'", hospital_id
+    )
+
+
+async def test_a_lookup_that_fails_tells_nothing_of_other_hospitals(
+    scoped_clients: ScopedClients, connection: asyncpg.Connection
+) -> None:
+    """If it cannot be found out whether a hospital's patients are the principal's own, the response is a 503."""
+    (await scoped_clients.free.post(HOSPITALS, json={"unique_id": "big", "hospital_name": "Big"})).raise_for_status()
+    await make_wide(connection, "big")
+    follower = Follower(scoped_clients.a)
+    await follower.read_all()
+    await scoped_clients.free.put(f"{HOSPITALS}big/", json={"hospital_name": "Renamed"})
+    await scoped_clients.free.get(CHANGES)
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE patient_hospitals")
+        response = await scoped_clients.a.get(CHANGES, params={"after": follower.cursor})
+        assert (response.status_code, "big" in response.text) == (503, False)
+    assert await follower.read() == []
+
+
+async def test_many_changes_of_large_hospitals_are_looked_up_once(
+    scoped_clients: ScopedClients, connection: asyncpg.Connection
+) -> None:
+    """A page is empty only at the end, and its patients are looked up once per changed record."""
+    free = scoped_clients.free
+    await make_wide(connection, "hosB")
+    await free.put(f"{PATIENTS}pat-shared/", json={"hospital_ids": ["hosA", "hosC"]})
+    everyone = await followers(scoped_clients)
+    for number in range(30):
+        await free.put(f"{HOSPITALS}hosB/", json={"hospital_name": f"Name {number}"})
+    await free.put(f"{PATIENTS}pat-a/", json={"patient_last_name": "Own"})
+    await free.get(CHANGES)
+    for follower, parameters in ((everyone["a"], {"limit": 2}), (everyone["b"], {"limit": 100})):
+        with recorded_statements() as sent:
+            page = await follower.read(**parameters)
+        assert len([one for one in sent if "FROM patient_hospitals" in one.text and "LIMIT" in one.text]) == 1
+        assert {change["action"] for change in page} == ({"updated"} if follower is everyone["a"] else {"affected"})
 
 
 async def test_nothing_tells_how_much_others_change(scoped_clients: ScopedClients) -> None:

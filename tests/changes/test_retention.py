@@ -90,3 +90,31 @@ async def test_an_erasure_reaches_every_copy(
     assert await connection.fetchval("SELECT count(*) FROM changes WHERE unique_id IN ('pat-a', 'prof-a')") == 2
     restarted = [change for change in await Follower(scoped_clients.a).read_all() if change["unique_id"] == "pat-a"]
     assert [change["action"] for change in restarted] == ["erased"]
+
+
+@pytest.mark.parametrize("state", ["numbered", "pending"])
+@pytest.mark.parametrize("way", ["moved", "restored elsewhere"])
+async def test_an_erasure_does_not_withdraw_what_took_the_patient_away(
+    scoped_clients: ScopedClients, command: Command, way: str, state: str
+) -> None:
+    """A client that has not read yet that a patient has left its hospitals still gets this after the erasure."""
+    free = scoped_clients.free
+    followers = {name: Follower(client) for name, client in scoped_clients._asdict().items()}
+    if way == "restored elsewhere":
+        await free.put(f"{PATIENTS}pat-a/", json={"hospital_ids": ["hosB"]})
+        await free.put(f"{PATIENTS}pat-a/", json={"hospital_ids": ["hosA"]})
+    for follower in followers.values():
+        await follower.read_all()
+    if way == "moved":
+        await free.put(f"{PATIENTS}pat-a/", json={"hospital_ids": ["hosB"]})
+    else:
+        await free.delete(f"{PATIENTS}pat-a/")
+        await free.post(f"{PATIENTS}pat-a/restore/", json={"version": 2})
+    if state == "numbered":
+        await free.get(CHANGES)
+    erased = await command("erase", "patient", "pat-a", "--reason", "asked for it", "--yes")
+    assert erased.status == 0, erased.err
+    gets = {name: [(c["action"], c["unique_id"]) for c in await f.read_all()] for name, f in followers.items()}
+    assert gets["a"] == [("left" if way == "moved" else "deleted", "pat-a")]
+    assert gets["b"] == [("erased", "pat-a")]
+    assert gets["both"][-1] == gets["free"][-2] == ("erased", "pat-a")

@@ -59,7 +59,8 @@ class Receiver:
                     await asyncio.sleep(0.005)  # as if there was something to do
                 finally:
                     self._running -= 1
-                writer.write(f"HTTP/1.1 {response}\r\nContent-Length: 0\r\n\r\n".encode())
+                length = "" if "Content-Length" in str(response) else "\r\nContent-Length: 0"
+                writer.write(f"HTTP/1.1 {response}{length}\r\n\r\n".encode())
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass

@@ -173,6 +173,39 @@ async def test_gone_disables_and_retry_after_delays(
     assert len(receiver.received) == 2
 
 
+async def test_a_wait_that_is_no_time_is_a_failure_like_others(
+    client: httpx.AsyncClient, command: Command, receiver: Receiver, connection: asyncpg.Connection
+) -> None:
+    """A `Retry-After` with an impossible time zone does not stop the endpoint from being retried and stopped."""
+    await add(command, receiver)
+    date = "Mon, 01 Jan 2026 00:00:00 +999999999999999999"
+    receiver.respond = lambda _: f"503 Service Unavailable\r\nRetry-After: {date}"
+    await create_hospitals(client, "first")
+    assert (await until_state(connection, "failed"))["failures"] == len(receiver.received) == 10
+
+
+async def test_the_head_of_the_response_accepts_a_message(
+    client: httpx.AsyncClient, command: Command, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message is accepted by a 2xx, also if the body of the response never arrives."""
+    monkeypatch.setattr(sending, "DISCARD_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(sending, "TIMEOUT_SECONDS", 0.5)
+    await add(command, receiver)
+    receiver.respond = lambda _: "200 OK\r\nContent-Length: 10"
+    await create_hospitals(client, "first", "second")
+    await until(lambda: len(receiver.received) >= 2)
+    assert ids_of(receiver) == ["first", "second"]
+
+
+async def test_endpoints_get_no_cookies(client: httpx.AsyncClient, command: Command, receiver: Receiver) -> None:
+    """A cookie that a receiver sets is not sent, neither to it nor to other endpoints of its host."""
+    await add(command, receiver)
+    receiver.respond = lambda _: "200 OK\r\nSet-Cookie: a=b; Path=/"
+    await create_hospitals(client, "first", "second")
+    await until(lambda: len(receiver.received) == 2)
+    assert [request.headers.get("cookie") for request in receiver.received] == [None, None]
+
+
 async def test_no_request_is_made_while_paused(client: httpx.AsyncClient, command: Command, receiver: Receiver) -> None:
     """When `pause` returns, nothing is being sent and nothing will be, and `resume` continues without a loss."""
     unique_id, _ = await add(command, receiver)
@@ -301,3 +334,20 @@ async def test_endpoints_are_listed_tested_and_removed(command: Command, receive
     for action in ("pause", "resume", "rotate", "test", "remove"):
         unknown = await command("webhooks", action, unique_id)
         assert (unknown.status, "There is no webhook with this id" in unknown.err) == (1, True)
+
+
+async def test_a_restored_dump_sends_nothing(
+    client: httpx.AsyncClient, command: Command, receiver: Receiver, connection: asyncpg.Connection
+) -> None:
+    """In a restored dump, such as a copy for tests, endpoints stop before anything is sent to the real receivers."""
+    unique_id, _ = await add(command, receiver)
+    assert (await command("webhooks", "pause", unique_id)).status == 0
+    await create_hospitals(client, "first")
+    await client.get(CHANGES)
+    await connection.execute(  # like a restore, which creates new tables with the same rows
+        "CREATE TABLE restored (LIKE changes INCLUDING ALL); INSERT INTO restored SELECT * FROM changes;"
+        "DROP TABLE changes; ALTER TABLE restored RENAME TO changes"
+    )
+    await command("webhooks", "resume", unique_id)
+    await until_state(connection, "expired")
+    assert receiver.received == []

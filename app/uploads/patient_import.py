@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from sqlalchemy import ARRAY, bindparam, select
 
 from app.auth.principal import Principal
+from app.auth.scopes import Scope
 from app.db.base import ID_TEXT
 from app.db.connection import Connection
 from app.db.database import set_local
@@ -47,7 +48,7 @@ STATEMENT_TIMEOUT = "20s"
 """Maximum duration of a statement. Those that follow the lines concern thousands of patients at once."""
 MAX_ERRORS_PER_LINE = 20
 """Maximum number of errors that the result of a line lists."""
-TAKEN_MESSAGE = "A stored patient has this unique_id and other data: use ?update=true to change it"
+TAKEN_MESSAGE = "A stored patient has this unique_id: use ?update=true to change it"
 _SET_TIMEOUT = set_local({"statement_timeout": STATEMENT_TIMEOUT})
 _LAYOUT = Layout(PatientService.repository_class)
 _PATIENTS = PatientService.repository_class.table
@@ -99,7 +100,7 @@ class _Line:
 
 
 class _TakenError(ConflictError):
-    """The line would change a stored patient, but the import must not update patients."""
+    """The line would change a stored patient, or compare itself with it, but the import must not."""
 
 
 class PatientImport:
@@ -109,6 +110,9 @@ class PatientImport:
         self._connection = connection
         self._service = PatientService(connection, principal)
         self._updates = parameters.update
+        self._compares = parameters.update or principal.has(Scope.PATIENTS_READ)
+        self.compared_ids: set[str] = set()
+        """The ids of the existing patients of which the results tell something, also if their lines were rejected."""
         self._validator = LineValidator(RESOURCES["patients"], overwrite=parameters.update)
 
     async def run(self, lines: Sequence[tuple[int, bytes]]) -> list[LineResult]:
@@ -200,6 +204,9 @@ class PatientImport:
         if unique_id is None or unique_id not in visible:
             body = _validated(PatientCreate, line.record)
             return await self._service.create(body, timestamps=line.timestamps)
+        if not self._compares:
+            raise _TakenError(TAKEN_MESSAGE)
+        self.compared_ids.add(unique_id)
         record = {name: value for name, value in line.record.items() if name != "unique_id"}
         if not self._updates and isinstance(profile := record.get("patient_profile"), dict):
             record["patient_profile"] = {"unique_id": profile["unique_id"]}  # the profile's own data are not compared

@@ -21,7 +21,7 @@ class ImportParameters(Schema):
     dry_run: BooleanParameter = False
     """Check everything, also against the database, but store nothing."""
     update: BooleanParameter = False
-    """Update existing patients, as PUT does. Without it, a line about a patient that has other data is rejected."""
+    """Update existing patients, as PUT does. Without it, a line that differs from its patient is rejected."""
     on_error: Literal["stop", "skip"] = "stop"
     """If lines are rejected, store nothing (`stop`, the default) or only the other lines (`skip`)."""
 

@@ -38,6 +38,7 @@ from app.transfer.name_words import DEFER_NAME_WORDS, INSERT_WORDS_OF_PATIENTS
 from app.transfer.reading import parse_json_line
 from app.transfer.resources import RESOURCES
 from app.uploads.schemas import ImportParameters, ImportStatus
+from app.uploads.stored_patients import find_lost_zeros, find_other_persons
 
 CHUNK_SIZE = 50
 """Number of lines that share a savepoint, unless one of them is rejected.
@@ -66,6 +67,7 @@ class LineResult:
     unique_id: str | None = None
     version: int | None = None
     errors: Sequence[FieldError] = ()
+    """Why the line was rejected, or remarks on a line that was not."""
     sent_id: str | None = None
     """The id in the line."""
 
@@ -96,6 +98,8 @@ class _Line:
     number: int
     record: dict[str, Any]
     unique_id: str | None
+    values: dict[str, Any]
+    """The validated values by field name."""
     timestamps: dict[str, Any]
 
 
@@ -110,6 +114,7 @@ class PatientImport:
         self._connection = connection
         self._service = PatientService(connection, principal)
         self._updates = parameters.update
+        self._allows_other_person = parameters.allow_other_person
         self._compares = parameters.update or principal.has(Scope.PATIENTS_READ)
         self.compared_ids: set[str] = set()
         """The ids of the existing patients of which the results tell something, also if their lines were rejected."""
@@ -153,13 +158,20 @@ class PatientImport:
         for name in TIMESTAMP_FIELDS:
             record.pop(name, None)
         timestamps = {name: moment for name, moment in dates.items() if moment is not None}
-        return _Line(number, record, checked.values.get("unique_id") or None, timestamps)
+        return _Line(number, record, checked.values.get("unique_id") or None, checked.values, timestamps)
 
     async def _write_chunk(self, chunk: Sequence[_Line]) -> list[LineResult]:
         """Write lines in one savepoint or, if one of them is rejected, in a savepoint for each."""
         ids = [line.unique_id for line in chunk if line.unique_id is not None]
         versions = await self._versions(ids)
         visible = await self._service.repository.get_many(ids) if ids else {}
+        updates = {line.number: line.values for line in chunk if self._updates and line.unique_id in visible}
+        self.compared_ids |= {values["unique_id"] for values in updates.values()}
+        check_persons = updates and not self._allows_other_person
+        rejected = await find_other_persons(self._connection, updates) if check_persons else {}
+        remarks = await find_lost_zeros(self._connection, updates) if updates else {}
+        results = [LineResult(number, "rejected", errors=errors) for number, errors in rejected.items()]
+        chunk = [line for line in chunk if line.number not in rejected]
         try:
             async with translate_errors(), self._connection.savepoint():
                 written: list[tuple[_Line, str | list[FieldError]]] = [
@@ -170,7 +182,7 @@ class PatientImport:
         except ServiceError:
             written = [(line, await self._write_alone(line, visible, versions)) for line in chunk]
         new_versions = await self._versions([one for _, one in written if isinstance(one, str)])
-        return [
+        return results + [
             LineResult(line.number, "rejected", errors=outcome)
             if not isinstance(outcome, str)
             else LineResult(
@@ -178,6 +190,7 @@ class PatientImport:
                 _status(outcome, versions, new_versions),
                 outcome,
                 new_versions[outcome],
+                errors=remarks.get(line.number, ()),
                 sent_id=line.unique_id,
             )
             for line, outcome in written

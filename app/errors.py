@@ -107,6 +107,7 @@ FileErrorType = Literal[
     "moment_order",
     "not_found",
     "other_person",
+    "spreadsheet_error",
     "spreadsheet_number",
     "unknown_name",
     "zeros_lost",

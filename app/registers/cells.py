@@ -12,6 +12,7 @@ from app.registers.errors import CellError
 from app.registers.formats import DATE_FIELDS, TIMESTAMP_FIELDS
 from app.registers.values import (
     NULL_WORDS,
+    SPREADSHEET_ERRORS,
     UNKNOWN_WORDS,
     clean_degrees,
     clean_gender,
@@ -99,6 +100,8 @@ def _read_cell(words: frozenset[str], read: ReadCell | None, text: str) -> str:
     """Return the text of a cell as `read` reads it, or "" if it is one of the words for nothing."""
     if not text.strip() or is_word(text, words):
         return ""
+    if text.startswith("#") and is_word(text, SPREADSHEET_ERRORS):
+        raise CellError("spreadsheet_error", "Is the error of a formula: correct it in the spreadsheet")
     return text if read is None else read(text)
 
 

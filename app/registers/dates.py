@@ -19,8 +19,8 @@ DATE_ORDERS: Mapping[str, str] = {
 MIN_YEAR = 1850
 """The first year that a date may have. A number with an earlier year is in another order."""
 _EXCEL_EPOCH = date(1899, 12, 30)
-_MIN_EXCEL_DAY = 61
-"""The first serial number after 29 February 1900, a day that only Excel knows."""
+_MIN_EXCEL_DAY = 2101
+"""The first number that is a serial number, of 1 October 1905. Lower numbers are probably years or ages."""
 _CACHED_DATES = 50_000
 _MONTHS = {
     name: number

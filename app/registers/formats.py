@@ -72,7 +72,7 @@ def find_date_formats(
     words = UNKNOWN_WORDS | options.folded_null_words
     rows = table.rows()
     next(rows, None)
-    for _, cells in rows:
+    for _, cells, _ in rows:
         for place, column_dates in dates.items():
             if place < len(cells) and (text := unescape_cell(cells[place]).strip()) and not is_word(text, words):
                 column_dates.add(text)

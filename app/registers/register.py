@@ -79,7 +79,7 @@ class Register:
         names = [column.fields[0] for column in columns if len(column.fields) == 1]
         is_simple = len(names) == len(columns)
         width = self.recognized.width
-        for line_number, cells in self._rows:
+        for line_number, cells, faults in self._rows:
             row = "".join(cells)  # tests of the whole row are faster than tests of its cells
             if len(cells) != width:
                 self._adjust_width(cells)
@@ -89,9 +89,9 @@ class Register:
             if "'" in row:
                 cells = [*map(unescape_cell, cells)]  # noqa: PLW2901  # most rows have no apostrophe
             by_name = dict(zip(names, cells, strict=True)) if is_simple else self._select_cells(cells)
-            errors: list[FieldError] = []
+            errors = [*self._take_faults(faults, by_name)] if faults else []
             for name, is_plain, read in readers:
-                text = by_name[name]
+                text = by_name.get(name)
                 if text and not is_plain(text):
                     try:
                         by_name[name] = read(text)
@@ -100,6 +100,14 @@ class Register:
                         errors.append(error.in_field(*name.split(".")))
             yield RegisterRow(line_number, by_name, errors, self._take_remarks() if self._remarks else ())
 
+    def _take_faults(self, faults: Sequence[tuple[int, CellError]], by_name: dict[str, str]) -> Iterator[FieldError]:
+        """Remove the fields of cells without a meaning, and yield their errors."""
+        fields = {column.place: column.fields for column in self.recognized.columns}
+        for place, fault in faults:
+            for name in fields.get(place, ()):
+                by_name.pop(name, None)
+                yield fault.in_field(*name.split("."))
+
     def _take_remarks(self) -> list[FieldError]:
         remarks = [*self._remarks]
         self._remarks.clear()
@@ -107,7 +115,7 @@ class Register:
 
     def texts(self) -> Iterator[list[str]]:
         """Yield the cells of the rows below the header as they are in the file."""
-        for _, cells in self._rows:
+        for _, cells, _ in self._rows:
             yield [unescape_cell(cell) for cell in cells]
 
     @cached_property

@@ -1,32 +1,20 @@
 """Tables in files: CSV and Excel workbooks, as rows of texts with the numbers of their lines."""
 
 import csv
-import io
-import re
-import warnings
-import zipfile
 from collections.abc import Iterator, Sequence
-from datetime import date, datetime, time
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-from app.registers.errors import UnreadableFileError
+from app.registers.errors import CellError, UnreadableFileError
 from app.registers.lines import (
-    EXPANSION_ALLOWANCE_BYTES,
-    MAX_BLANK_LINES,
-    MAX_EXPANSION_RATIO,
     MAX_LINE_BYTES,
-    SAMPLE_BYTES,
-    IndependentReader,
     LineReader,
     encoding_hint,
-    expansion_error,
 )
 
 SEPARATORS = (";", "\t", ",")
 _WRONG_QUOTES = (
     "has a cell with wrong quotation marks: enclose the whole cell in quotation marks, and double those inside it"
 )
-_ZERO_PADDED_FORMAT = re.compile(r"0{2,}")
 
 
 class Row(NamedTuple):
@@ -35,6 +23,8 @@ class Row(NamedTuple):
     line_number: int
     """Number of the line or row on which it begins, counted from 1."""
     cells: list[str]
+    faults: Sequence[tuple[int, CellError]] = ()
+    """The places of cells that have no meaning, such as the error of a formula, and why."""
 
 
 class Table(Protocol):
@@ -137,85 +127,3 @@ def _open_quotation_mark(first_line_number: int, lines: list[bytes]) -> str:
         f"Line {first_line_number + open_line} has a cell with wrong quotation marks: one opens there and is never "
         "closed."
     )
-
-
-class WorkbookTable:
-    """A worksheet of an Excel workbook (.xlsx)."""
-
-    is_workbook = True
-
-    def __init__(self, file: IndependentReader, sheet: str | None) -> None:
-        import openpyxl  # noqa: PLC0415  # most imports do without it
-        from openpyxl.utils.exceptions import InvalidFileException  # noqa: PLC0415
-
-        warnings.filterwarnings("ignore", module="openpyxl")  # about styles and validation rules, which do not matter
-        reader = io.BufferedReader(file, SAMPLE_BYTES)
-        try:
-            _check_expansion(reader)
-            self._workbook = openpyxl.load_workbook(reader, read_only=True, data_only=True, keep_links=False)
-        except UnreadableFileError:
-            raise
-        except (InvalidFileException, zipfile.BadZipFile, KeyError, ValueError, OSError, SyntaxError, TypeError):
-            raise UnreadableFileError("The file is neither CSV nor a readable Excel workbook (.xlsx).") from None
-        names = [one.title for one in self._workbook.worksheets]
-        if sheet is not None and sheet not in names:
-            raise UnreadableFileError(f"The workbook has no sheet {sheet}. Its sheets are: {', '.join(names)}.")
-        if not names:
-            raise UnreadableFileError("The workbook has no worksheet.")
-        self._sheet: Any = self._workbook[sheet or names[0]]
-        self.description = f"Excel workbook, sheet {self._sheet.title} of {', '.join(names)}"
-
-    def rows(self) -> Iterator[Row]:
-        """Yield the rows, as `Table` describes."""
-        blank_rows = 0
-        self._sheet.reset_dimensions()  # programs declare wrong ones
-        try:
-            for number, row in enumerate(self._sheet.iter_rows(), start=1):
-                cells = [_cell_text(cell) for cell in row]
-                if any(cells):
-                    yield Row(number, cells)
-                else:
-                    blank_rows += 1
-                    if blank_rows > MAX_BLANK_LINES:
-                        raise UnreadableFileError(
-                            f"The sheet has more than {MAX_BLANK_LINES:,} blank rows. Remove them."
-                        )
-        except (zipfile.BadZipFile, KeyError, ValueError, SyntaxError, TypeError, EOFError):
-            raise UnreadableFileError("The workbook is damaged. Open it in Excel, and save it again.") from None
-        finally:
-            self._workbook.close()
-
-    def encoding_hint(self, _: Sequence[str]) -> str:
-        """Return nothing, because a workbook is in Unicode."""
-        return ""
-
-
-def _check_expansion(file: "io.BufferedReader[Any]") -> None:
-    """Refuse a ZIP archive that expands too much. Its members are decompressed, because declared sizes may be wrong."""
-    allowance = EXPANSION_ALLOWANCE_BYTES + MAX_EXPANSION_RATIO * file.seek(0, io.SEEK_END)
-    with zipfile.ZipFile(file) as archive:
-        for member in archive.infolist():
-            with archive.open(member) as opened:
-                while chunk := opened.read(SAMPLE_BYTES):
-                    allowance -= len(chunk)
-                    if allowance < 0:
-                        raise expansion_error()
-    file.seek(0)
-
-
-def _cell_text(cell: Any) -> str:
-    """Return the value of a cell as text: dates in ISO 8601, and numbers without an exponent."""
-    value = cell.value
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, datetime):
-        return value.date().isoformat() if value.time() == time() else value.isoformat(timespec="seconds")
-    if isinstance(value, date | time):
-        return value.isoformat()
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if type(value) is int and _ZERO_PADDED_FORMAT.fullmatch(cell.number_format or ""):
-        return str(value).zfill(len(cell.number_format))
-    return str(value)

@@ -10,6 +10,8 @@ NULL_WORDS = frozenset({"null", "n/a", "#n/a", "-"})
 """Words for nothing, in lowercase."""
 UNKNOWN_WORDS = NULL_WORDS | {"unknown", "onbekend", "none", "nil", "?", "--"}
 """Words for nothing in fields in which they can mean nothing else, such as a date, in lowercase."""
+SPREADSHEET_ERRORS = frozenset({"#value!", "#name?", "#div/0!", "#ref!", "#num!", "#null!", "#spill!", "#calc!"})
+"""What spreadsheets show instead of the result of a wrong formula, in lowercase. `#N/A` is a word for nothing."""
 GENDER_WORDS = {
     "Male": ("m", "male", "man", "boy", "manlik", "seun"),
     "Female": ("f", "female", "woman", "girl", "v", "vroulik", "vrou", "meisie", "dogter"),

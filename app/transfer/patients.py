@@ -13,8 +13,8 @@ from app.errors import FieldError
 from app.patients.schemas import NAME_MISSING_MESSAGE
 from app.patients.service import PatientService
 from app.profiles.service import ProfileService
+from app.statements.damage import OTHER_PERSON_PROBLEM, other_person_statement
 from app.transfer.bodies import ValidLine
-from app.transfer.damage import OTHER_PERSON_MESSAGE, other_person_statement
 from app.transfer.name_words import (
     DEFER_NAME_WORDS,
     INSERT_ALL_NAME_WORDS,
@@ -27,6 +27,8 @@ from app.transfer.results import RowError, RowStatus
 from app.transfer.staging import StagedBatch, Staging, retired_id_message
 
 NAME_COLUMNS = ("patient_first_name", "patient_last_name")
+BIRTH_DATE_COLUMN = "patient_date_of_birth"
+OTHER_PERSON_MESSAGE = f"{OTHER_PERSON_PROBLEM} --allow-other-person"
 
 
 class StagedPatientBatch(StagedBatch):
@@ -171,7 +173,7 @@ class PatientStaging(Staging):
 
     @cached_property
     def _other_person_statement(self) -> Select[Any]:
-        return other_person_statement(self, NAME_COLUMNS, "patient_date_of_birth")
+        return other_person_statement(self, NAME_COLUMNS, BIRTH_DATE_COLUMN)
 
     def _stored_value(self, name: str) -> ColumnElement[Any]:
         stored = select(self.table.c[name]).where(self.table.c.unique_id == self.staging_table.c.unique_id)

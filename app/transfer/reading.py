@@ -12,7 +12,8 @@ from app.registers.errors import UnreadableFileError
 from app.registers.lines import GZIP_MAGIC, ZIP_MAGIC, LineReader, read_independently
 from app.registers.options import TableOptions
 from app.registers.register import Register
-from app.registers.tables import CsvTable, Table, WorkbookTable
+from app.registers.tables import CsvTable, Table
+from app.registers.workbooks import WorkbookTable
 from app.transfer.layout import Layout
 
 

@@ -47,11 +47,11 @@ from app.db.errors import SerializationError
 from app.errors import FieldError, IdentifierRetiredError
 from app.identifiers import new_identifier
 from app.records.repository import Repository
+from app.statements.damage import LOST_ZEROS_MESSAGE, lost_zeros_statement
 from app.statements.journal_entries import author_parameters, has_journal_entries, insert_entry
 from app.statements.links import unknown_link_error
 from app.statements.write_statements import client_columns, next_version_values
 from app.transfer.bodies import TIMESTAMP_FIELDS, ValidLine
-from app.transfer.damage import LOST_ZEROS_MESSAGE, lost_zeros_statement
 from app.transfer.first_entries import insert_first_entries
 from app.transfer.results import RowError, RowStatus
 from app.transfer.table_build import TableBuild

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from sqlalchemy import ARRAY, bindparam, select
 
 from app.auth.principal import Principal
+from app.auth.scopes import Scope
 from app.db.base import ID_TEXT
 from app.db.connection import Connection
 from app.db.database import set_local
@@ -37,6 +38,7 @@ from app.transfer.name_words import DEFER_NAME_WORDS, INSERT_WORDS_OF_PATIENTS
 from app.transfer.reading import parse_json_line
 from app.transfer.resources import RESOURCES
 from app.uploads.schemas import ImportParameters, ImportStatus
+from app.uploads.stored_patients import find_lost_zeros, find_other_persons
 
 CHUNK_SIZE = 50
 """Number of lines that share a savepoint, unless one of them is rejected.
@@ -47,7 +49,7 @@ STATEMENT_TIMEOUT = "20s"
 """Maximum duration of a statement. Those that follow the lines concern thousands of patients at once."""
 MAX_ERRORS_PER_LINE = 20
 """Maximum number of errors that the result of a line lists."""
-TAKEN_MESSAGE = "A stored patient has this unique_id and other data: use ?update=true to change it"
+TAKEN_MESSAGE = "A stored patient has this unique_id: use ?update=true to change it"
 _SET_TIMEOUT = set_local({"statement_timeout": STATEMENT_TIMEOUT})
 _LAYOUT = Layout(PatientService.repository_class)
 _PATIENTS = PatientService.repository_class.table
@@ -65,6 +67,7 @@ class LineResult:
     unique_id: str | None = None
     version: int | None = None
     errors: Sequence[FieldError] = ()
+    """Why the line was rejected, or remarks on a line that was not."""
     sent_id: str | None = None
     """The id in the line."""
 
@@ -95,11 +98,13 @@ class _Line:
     number: int
     record: dict[str, Any]
     unique_id: str | None
+    values: dict[str, Any]
+    """The validated values by field name."""
     timestamps: dict[str, Any]
 
 
 class _TakenError(ConflictError):
-    """The line would change a stored patient, but the import must not update patients."""
+    """The line would change a stored patient, or compare itself with it, but the import must not."""
 
 
 class PatientImport:
@@ -109,6 +114,10 @@ class PatientImport:
         self._connection = connection
         self._service = PatientService(connection, principal)
         self._updates = parameters.update
+        self._allows_other_person = parameters.allow_other_person
+        self._compares = parameters.update or principal.has(Scope.PATIENTS_READ)
+        self.compared_ids: set[str] = set()
+        """The ids of the existing patients of which the results tell something, also if their lines were rejected."""
         self._validator = LineValidator(RESOURCES["patients"], overwrite=parameters.update)
 
     async def run(self, lines: Sequence[tuple[int, bytes]]) -> list[LineResult]:
@@ -149,13 +158,20 @@ class PatientImport:
         for name in TIMESTAMP_FIELDS:
             record.pop(name, None)
         timestamps = {name: moment for name, moment in dates.items() if moment is not None}
-        return _Line(number, record, checked.values.get("unique_id") or None, timestamps)
+        return _Line(number, record, checked.values.get("unique_id") or None, checked.values, timestamps)
 
     async def _write_chunk(self, chunk: Sequence[_Line]) -> list[LineResult]:
         """Write lines in one savepoint or, if one of them is rejected, in a savepoint for each."""
         ids = [line.unique_id for line in chunk if line.unique_id is not None]
         versions = await self._versions(ids)
         visible = await self._service.repository.get_many(ids) if ids else {}
+        updates = {line.number: line.values for line in chunk if self._updates and line.unique_id in visible}
+        self.compared_ids |= {values["unique_id"] for values in updates.values()}
+        check_persons = updates and not self._allows_other_person
+        rejected = await find_other_persons(self._connection, updates) if check_persons else {}
+        remarks = await find_lost_zeros(self._connection, updates) if updates else {}
+        results = [LineResult(number, "rejected", errors=errors) for number, errors in rejected.items()]
+        chunk = [line for line in chunk if line.number not in rejected]
         try:
             async with translate_errors(), self._connection.savepoint():
                 written: list[tuple[_Line, str | list[FieldError]]] = [
@@ -166,7 +182,7 @@ class PatientImport:
         except ServiceError:
             written = [(line, await self._write_alone(line, visible, versions)) for line in chunk]
         new_versions = await self._versions([one for _, one in written if isinstance(one, str)])
-        return [
+        return results + [
             LineResult(line.number, "rejected", errors=outcome)
             if not isinstance(outcome, str)
             else LineResult(
@@ -174,6 +190,7 @@ class PatientImport:
                 _status(outcome, versions, new_versions),
                 outcome,
                 new_versions[outcome],
+                errors=remarks.get(line.number, ()),
                 sent_id=line.unique_id,
             )
             for line, outcome in written
@@ -200,6 +217,9 @@ class PatientImport:
         if unique_id is None or unique_id not in visible:
             body = _validated(PatientCreate, line.record)
             return await self._service.create(body, timestamps=line.timestamps)
+        if not self._compares:
+            raise _TakenError(TAKEN_MESSAGE)
+        self.compared_ids.add(unique_id)
         record = {name: value for name, value in line.record.items() if name != "unique_id"}
         if not self._updates and isinstance(profile := record.get("patient_profile"), dict):
             record["patient_profile"] = {"unique_id": profile["unique_id"]}  # the profile's own data are not compared

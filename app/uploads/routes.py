@@ -28,7 +28,7 @@ NDJSON_MEDIA_TYPE = "application/x-ndjson"
 IMPORT_TIMEOUT_SECONDS = 60.0
 """Maximum duration of the transaction of an import, in seconds: several times what 10,000 lines take."""
 IDS_PER_AUDIT_ROW = 1000
-"""Maximum number of patients in an audit row of a dry run."""
+"""Maximum number of patients in an audit row of an import that is undone."""
 router = make_router(router_prefix("patients"), tag="patients", audited=True)
 
 
@@ -44,9 +44,10 @@ _PARAMETER_ERROR = {"loc": ["query", "on_error"], "msg": "Must be 'stop' or 'ski
 class _UndoError(Exception):
     """Raised to undo an import whose results are complete."""
 
-    def __init__(self, results: list[LineResult]) -> None:
+    def __init__(self, results: list[LineResult], compared_ids: set[str]) -> None:
         super().__init__()
         self.results = results
+        self.compared_ids = compared_ids
 
 
 class _Outcome(NamedTuple):
@@ -70,7 +71,8 @@ most 16 MiB and {MAX_IMPORT_LINES:,} lines. A patient keeps the `date_created` a
 response has one line per line of the body that is not blank.
 
 If a line is rejected, nothing is stored, and the status of all valid lines is `not_stored`, unless `on_error=skip`. A
-line whose patient exists and equals it is `unchanged`, so an import with ids can be repeated.
+line whose patient exists and equals it is `unchanged`, so an import with ids can be repeated. This comparison is a
+read, which needs the scope `patients:read` unless `update=true`: otherwise any line of an existing patient is rejected.
 Linking a different profile also needs the scope `profiles:read`. Changing a profile needs `profiles:write`.""",
     response_description="The results, one per line.",
     openapi_extra=requires(Scope.PATIENTS_WRITE)
@@ -126,12 +128,13 @@ async def _run(
         stored = None if key is None else await key.claim(repository)
         if stored is not None:
             return _Outcome(stored.document, is_replayed=True)
-        results = await PatientImport(connection, principal, parameters).run(lines)
+        patient_import = PatientImport(connection, principal, parameters)
+        results = await patient_import.run(lines)
         rejected = any(result.status == "rejected" for result in results)
         if parameters.dry_run or (rejected and parameters.on_error == "stop"):
-            raise _UndoError(results)
+            raise _UndoError(results, patient_import.compared_ids)
         document = _ndjson(results)
-        ids = {result.unique_id for result in results if result.unique_id is not None}
+        ids = patient_import.compared_ids | {result.unique_id for result in results if result.unique_id is not None}
         await insert_audit_rows(connection, [{**audit.build_row(200), "ids": [unique_id]} for unique_id in sorted(ids)])
         if key is not None:
             await key.store(connection, Record("", document))
@@ -141,17 +144,15 @@ async def _run(
     try:
         outcome = await services.database.transaction_for(principal.name, work, timeout_seconds=IMPORT_TIMEOUT_SECONDS)
     except _UndoError as undone:
-        if parameters.dry_run:
-            await _record_compared(audit, undone.results)
+        await _record_compared(audit, sorted(undone.compared_ids))
         return NdjsonResponse(_ndjson([one.undone(is_dry_run=parameters.dry_run) for one in undone.results]))
     services.change_watcher.note_commit()
     audit.recorded = outcome.is_audited
     return NdjsonResponse(outcome.document, headers={"Idempotency-Replayed": "true"} if outcome.is_replayed else {})
 
 
-async def _record_compared(audit: RequestAudit, results: Sequence[LineResult]) -> None:
-    """Record with which patients a dry run has compared lines, because its results tell whether they are equal."""
-    ids = sorted({one.unique_id for one in results if one.unique_id and one.status in {"updated", "unchanged"}})
+async def _record_compared(audit: RequestAudit, ids: Sequence[str]) -> None:
+    """Record with which patients an undone import has compared lines, because its results tell what they contain."""
     for start in range(0, len(ids), IDS_PER_AUDIT_ROW):
         await audit.record_page(ids[start : start + IDS_PER_AUDIT_ROW])
 

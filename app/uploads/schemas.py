@@ -21,7 +21,10 @@ class ImportParameters(Schema):
     dry_run: BooleanParameter = False
     """Check everything, also against the database, but store nothing."""
     update: BooleanParameter = False
-    """Update existing patients, as PUT does. Without it, a line about a patient that has other data is rejected."""
+    """Update existing patients, as PUT does. Without it, a line that differs from its patient is rejected."""
+    allow_other_person: BooleanParameter = False
+    """With `update`, a line may change both the name and the date of birth of a patient. Without it, such a line is
+    rejected, because its id may be wrong."""
     on_error: Literal["stop", "skip"] = "stop"
     """If lines are rejected, store nothing (`stop`, the default) or only the other lines (`skip`)."""
 
@@ -50,4 +53,4 @@ class ImportResult(Schema):
     version: int | None
     """The version of the patient after this line, or `null` if nothing was stored."""
     errors: list[ImportLineError]
-    """Why the line was rejected. A location begins with the name of the field."""
+    """Why the line was rejected, or remarks on a line that was not. A location begins with the name of the field."""

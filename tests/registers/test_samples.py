@@ -47,7 +47,8 @@ STORED_RECORDS = {
             "patient_date_of_birth": "1980-01-01",
             "patient_mobile_number": "0825550101",
             "patient_postal_code": "0699",
-        }
+        },
+        {"unique_id": "2", "patient_first_name": "Ann", "patient_last_name": "Roe"},
     ],
 }
 

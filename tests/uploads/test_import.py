@@ -225,3 +225,36 @@ async def test_an_import_may_take_longer_than_a_request(
     monkeypatch.setattr(client_database, "_timeout_seconds", 0.05)
     lines = [{"unique_id": f"p{number}", "patient_last_name": f"Doe {number}"} for number in range(400)]
     assert [one["status"] for one in await post_lines(client, lines)] == ["created"] * 400
+
+
+@pytest.mark.parametrize("may_read", [False, True], ids=["without read scope", "with read scope"])
+async def test_patients_cannot_be_guessed(
+    client: httpx.AsyncClient, database_url: str, connection: asyncpg.Connection, *, may_read: bool
+) -> None:
+    """To compare is to read: it needs the scope, and the audit names the patient of each line, however it ends."""
+    vip = {"unique_id": "vip", "patient_last_name": "Roe", "patient_date_of_birth": "1975-03-02"}
+    await post_lines(client, [vip])
+    guesses = [{**vip, "patient_date_of_birth": f"1975-03-{day:02}"} for day in range(1, 4)]
+    scopes = [Scope.PATIENTS_WRITE, *([Scope.PATIENTS_READ] if may_read else [])]
+    async with secured_app(database_url) as app:
+        writer = client_for(app, await make_key(database_url, *scopes, name="writer"))
+        for parameters in ({}, {"dry_run": "true"}, {"on_error": "skip"}):
+            results = await post_lines(writer, [*guesses, {}], None, **parameters)
+            assert len({(one["status"], str(one["errors"])) for one in results[:3]}) == 1 + may_read
+        results = await post_lines(writer, guesses[:1], dry_run="true")
+    rows = await connection.fetch("SELECT ids FROM audit WHERE principal = 'key:writer' ORDER BY time")
+    assert [list(row["ids"]) for row in rows] == [["vip"] if may_read else []] * 4
+
+
+async def test_updates_cannot_damage_patients_silently(client: httpx.AsyncClient) -> None:
+    """A line that replaces a person is rejected unless that is allowed, and lost zeros are reported."""
+    stored = {"unique_id": "1", "patient_last_name": "Doe", "patient_date_of_birth": "1980-01-01"}
+    await post_lines(client, [{**stored, "patient_postal_code": "0699"}])
+    other = {"unique_id": "1", "patient_last_name": "Zulu", "patient_date_of_birth": "1991-01-31"}
+    zeros = {"unique_id": "1", "patient_postal_code": "699"}
+    first, second = await post_lines(client, [other, zeros], update="true", on_error="skip")
+    assert (first["status"], second["status"], second["version"]) == ("rejected", "updated", 2)
+    assert [(one["loc"], one["type"]) for one in first["errors"]] == [(["unique_id"], "other_person")]
+    assert [(one["loc"], one["type"]) for one in second["errors"]] == [(["patient_postal_code"], "zeros_lost")]
+    (allowed,) = await post_lines(client, [other], update="true", allow_other_person="true")
+    assert (allowed["status"], allowed["errors"]) == ("updated", [])

@@ -1,0 +1,191 @@
+"""Tables in Excel workbooks (.xlsx), as rows of texts: dates and numbers as the sheet shows them."""
+
+import io
+import lzma
+import re
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime, time
+from functools import lru_cache
+from itertools import repeat
+from typing import Any
+
+from app.registers.errors import CellError, UnreadableFileError
+from app.registers.lines import (
+    EXPANSION_ALLOWANCE_BYTES,
+    MAX_BLANK_LINES,
+    MAX_EXPANSION_RATIO,
+    SAMPLE_BYTES,
+    IndependentReader,
+    expansion_error,
+)
+from app.registers.tables import Row
+from app.registers.values import NULL_WORDS
+
+_DAMAGE_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    RuntimeError,  # also NotImplementedError: a member is encrypted, or compressed by an unknown method
+    KeyError,
+    ValueError,
+    SyntaxError,
+    TypeError,
+    EOFError,
+)
+"""The errors that `zipfile` and openpyxl raise if a workbook is damaged."""
+_FORMULA_TAG_PATTERN = re.compile(rb"<(?:\w{1,20}:)?f[ />]")
+_MAX_TAG_BYTES = 24
+_LOCALE_PATTERN = re.compile(r"\[\$[^\]]*\]")
+_FORMAT_TOKEN_PATTERN = re.compile(r'"(?P<text>[^"]*)"|\\(?P<escaped>.)|_.|(?P<digit>[0#?])|(?P<mark>[ ()+-])')
+
+
+class WorkbookTable:
+    """A worksheet of an Excel workbook (.xlsx)."""
+
+    is_workbook = True
+
+    def __init__(self, file: IndependentReader, sheet: str | None) -> None:
+        import openpyxl  # noqa: PLC0415  # most imports do without it
+        from openpyxl.utils.exceptions import InvalidFileException  # noqa: PLC0415
+
+        warnings.filterwarnings("ignore", module="openpyxl")  # about styles and validation rules, which do not matter
+        reader = io.BufferedReader(file, SAMPLE_BYTES)
+        try:
+            has_formulas = _check_members(reader)
+            self._workbooks = [
+                openpyxl.load_workbook(reader, read_only=True, data_only=data_only, keep_links=False)
+                for data_only in ([True, False] if has_formulas else [True])
+            ]
+        except UnreadableFileError:
+            raise
+        except (*_DAMAGE_ERRORS, InvalidFileException, OSError):
+            raise UnreadableFileError(
+                "The file is neither CSV nor a readable Excel workbook (.xlsx): it may be damaged or protected by a "
+                "password."
+            ) from None
+        names = [one.title for one in self._workbooks[0].worksheets]
+        if sheet is not None and sheet not in names:
+            raise UnreadableFileError(f"The workbook has no sheet {sheet}. Its sheets are: {', '.join(names)}.")
+        if not names:
+            raise UnreadableFileError("The workbook has no worksheet.")
+        self._sheets: list[Any] = [workbook[sheet or names[0]] for workbook in self._workbooks]
+        self.description = f"Excel workbook, sheet {sheet or names[0]} of {', '.join(names)}"
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the rows, as `Table` describes."""
+        blank_rows = 0
+        for sheet in self._sheets:
+            sheet.reset_dimensions()  # programs declare wrong ones
+        try:
+            values, *formulas = (sheet.iter_rows() for sheet in self._sheets)
+            for number, (row, formula_row) in enumerate(
+                zip(values, *(formulas or [repeat(())]), strict=False), start=1
+            ):
+                cells = [_cell_text(cell) for cell in row]
+                faults = [*_faults(row, formula_row)]
+                if any(cells) or faults:
+                    yield Row(number, cells, faults)
+                else:
+                    blank_rows += 1
+                    if blank_rows > MAX_BLANK_LINES:
+                        raise UnreadableFileError(
+                            f"The sheet has more than {MAX_BLANK_LINES:,} blank rows. Remove them."
+                        )
+        except _DAMAGE_ERRORS:
+            raise UnreadableFileError("The workbook is damaged. Open it in Excel, and save it again.") from None
+        finally:
+            for workbook in self._workbooks:
+                workbook.close()
+
+    def encoding_hint(self, _: Sequence[str]) -> str:
+        """Return nothing, because a workbook is in Unicode."""
+        return ""
+
+
+def _check_members(file: "io.BufferedReader[Any]") -> bool:
+    """Refuse a ZIP archive that expands too much, and return whether a member may contain formulas.
+
+    Its members are decompressed, because declared sizes may be wrong.
+    """
+    allowance = EXPANSION_ALLOWANCE_BYTES + MAX_EXPANSION_RATIO * file.seek(0, io.SEEK_END)
+    has_formulas = False
+    with zipfile.ZipFile(file) as archive:
+        for member in archive.infolist():
+            end = b""
+            with archive.open(member) as opened:
+                while chunk := opened.read(SAMPLE_BYTES):
+                    allowance -= len(chunk)
+                    if allowance < 0:
+                        raise expansion_error()
+                    has_formulas = has_formulas or _FORMULA_TAG_PATTERN.search(end + chunk) is not None
+                    end = chunk[-_MAX_TAG_BYTES:]
+    file.seek(0)
+    return has_formulas
+
+
+def _faults(row: Sequence[Any], formula_row: Sequence[Any]) -> Iterator[tuple[int, CellError]]:
+    """Yield the places of the cells without a meaning, and why. `formula_row` has the formulas instead of values."""
+    for place, cell in enumerate(row):
+        if cell.data_type == "e" and str(cell.value).casefold() not in NULL_WORDS:
+            yield place, CellError("spreadsheet_error", "Is the error of a formula: correct it in the spreadsheet")
+    for place, cell in enumerate(formula_row):
+        if cell.data_type == "f" and (place >= len(row) or row[place].value is None):
+            message = "Is a formula without a result: open the workbook in Excel, and save it again"
+            yield place, CellError("spreadsheet_error", message)
+
+
+def _cell_text(cell: Any) -> str:
+    """Return the value of a cell as text: dates in ISO 8601, and numbers without an exponent."""
+    value = cell.value
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, datetime):
+        return value.date().isoformat() if value.time() == time() else value.isoformat(timespec="seconds")
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if type(value) is int and value >= 0 and (places := _format_places(cell.number_format or "")):
+        return _formatted(str(value), places)
+    return str(value)
+
+
+@lru_cache
+def _format_places(number_format: str) -> Sequence[tuple[str, str]]:
+    """Return the places of a number format with leading zeros or literal text, from left to right.
+
+    A place is ("digit", its placeholder) or ("text", the text). Return nothing for all other formats, such as those
+    with decimals or conditions, which change only the display of a number.
+    """
+    section = _LOCALE_PATTERN.sub("", number_format.partition(";")[0])
+    places, position = [], 0
+    while position < len(section):
+        token = _FORMAT_TOKEN_PATTERN.match(section, position)
+        if token is None:
+            return ()
+        position = token.end()
+        if token["digit"]:
+            places.append(("digit", token["digit"]))
+        else:
+            places.append(("text", token["text"] or token["escaped"] or token["mark"] or ""))
+    return places if ("digit", "0") in places else ()
+
+
+def _formatted(digits: str, places: Sequence[tuple[str, str]]) -> str:
+    """Return the digits of a number as its format shows them: the leftmost place gets all digits that are left."""
+    texts: list[str] = []
+    remaining = sum(kind == "digit" for kind, _ in places)
+    for kind, text in reversed(places):
+        if kind == "text":
+            texts.append(text)
+            continue
+        remaining -= 1
+        taken = digits if remaining == 0 else digits[-1:]
+        digits = digits[: len(digits) - len(taken)]
+        texts.append(taken or ("0" if text == "0" else ""))
+    return "".join(reversed(texts)).strip()

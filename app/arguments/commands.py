@@ -271,7 +271,9 @@ def _add_webhooks_arguments(parser: argparse.ArgumentParser) -> None:
         if action == "replay":
             one.add_argument("--after", required=True, metavar="CURSOR", help="a cursor, or now to skip all changes")
         if action == "rotate":
-            one.add_argument("--drop-previous", action="store_true", help="sign with the new secret only, from now on")
+            one.add_argument(
+                "--drop-previous", action="store_true", help="no longer sign with the secret before the one in use"
+            )
 
 
 def _add_journal_arguments(parser: argparse.ArgumentParser) -> None:

@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _add(arguments: argparse.Namespace) -> int:
     registry.check_url(arguments.url, allow_http=arguments.allow_http)
-    registry.check_events(arguments.events)
+    registry.check_events(arguments.events, restricted=arguments.hospital is not None)
 
     async def work(database: Database) -> tuple[str, bytes]:
         place = (await ChangeFeed(database).numbering.refresh()).newest
@@ -48,7 +48,7 @@ def _add(arguments: argparse.Namespace) -> int:
 def _list(arguments: argparse.Namespace) -> int:
     endpoints = run_in_transaction(registry.list_endpoints)
     if arguments.json:
-        print(json.dumps([dict(endpoint) for endpoint in endpoints], default=datetime.isoformat, indent=2))
+        print(json.dumps(endpoints, default=datetime.isoformat, indent=2))
         return 0
     print(ROW_FORMAT.format("id", "state", "behind", "last error", "events, URL"))
     for endpoint in endpoints:

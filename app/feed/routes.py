@@ -1,5 +1,6 @@
 """The route of the change feed: pages of changes, which may wait for some, and streams."""
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -30,6 +31,8 @@ HEARTBEAT_INTERVAL_SECONDS = 15.0
 """Seconds without a change after which a stream sends a heartbeat. Proxies cut connections that are idle for longer."""
 STREAM_BATCH_SIZE = 500
 """Maximum number of changes that a stream reads at a time."""
+
+_EXCLUSION = re.compile(r"q\s*=\s*0(\.0*)?")
 
 _DESCRIPTION = """\
 List the changes of all records in the order in which they became visible, oldest first, to keep a copy up to date. No
@@ -95,7 +98,7 @@ async def follow_changes(request: Request) -> Response:
     is_head = RequestState.from_scope(request.scope).method == "HEAD"
     reader = FeedReader(request, parameters)
     await reader.start(request.headers.get("last-event-id") or parameters.after)
-    accepted = request.headers.get("accept", "").lower()
+    accepted = _accepted_media_types(request.headers.get("accept", ""))
     for media_type, encode in _STREAM_ENCODERS.items():
         if media_type in accepted:
             return await _stream_response(request, reader, encode, media_type, first_only=is_head)
@@ -103,9 +106,23 @@ async def follow_changes(request: Request) -> Response:
     if wait_seconds:
         await _acquire_waiting_slot(request)
     changes = await reader.page(parameters.limit or DEFAULT_LIMIT, wait_seconds)
-    body = f"[{','.join(await reader.documents(changes))}]"
     headers = {"Next-Cursor": await reader.cursor(), "Vary": "Accept"}
+    if is_head:  # it reads no records, so it neither discloses them nor knows the length of the body
+        response = Response(headers=headers, media_type="application/json")
+        del response.headers["Content-Length"]
+        return response
+    body = f"[{','.join(await reader.documents(changes))}]"
     return Response(body, headers=headers, media_type="application/json")
+
+
+def _accepted_media_types(header: str) -> set[str]:
+    """Return the media types in an `Accept` header, except those that it excludes by `q=0`."""
+    accepted = set()
+    for part in header.lower().split(","):
+        media_type, *parameters = (text.strip() for text in part.split(";"))
+        if not any(_EXCLUSION.fullmatch(parameter) for parameter in parameters):
+            accepted.add(media_type)
+    return accepted
 
 
 async def _acquire_waiting_slot(request: Request) -> None:

@@ -80,6 +80,7 @@ class Change(Representation):
     """The ids of the affected patients, if `action` is `affected`. It is `null` if there are more than 250: then read
     the patients again that are linked to the record in `because`. Other changes do not have this field."""
     record: dict[str, Any] | None = None
-    """The record as it is now, if you send `include=record`. It is `null` if it no longer exists or is not visible."""
+    """The record as it is now, if you send `include=record`. It is `null` if it no longer exists or is not visible,
+    and if `action` is `affected`."""
     cursor: str | None = None
     """The cursor after this change. Only streams of JSON lines have this field."""

@@ -75,8 +75,9 @@ class WebhookDelivery:
         for unique_id in self._measured | states.keys():
             state = states.get(unique_id)  # of one that was removed, the values become 0
             WEBHOOK_LAG_CHANGES.labels(unique_id).set(state.lag_changes if state else 0)
-            WEBHOOK_LAG_SECONDS.labels(unique_id).set(max(state.lag_seconds, 0) if state else 0)
-            WEBHOOK_STOPPED.labels(unique_id).set(state is not None and state.state not in {"active", "paused"})
+            is_expected = state is None or state.state == "paused"  # an operator has stopped it, which must not alert
+            WEBHOOK_LAG_SECONDS.labels(unique_id).set(max(state.lag_seconds, 0) if state and not is_expected else 0)
+            WEBHOOK_STOPPED.labels(unique_id).set(not is_expected and state is not None and state.state != "active")
         self._measured = set(states)
         while states and not self._watcher.is_stopping and (endpoint := await self._endpoints.claim()) is not None:
             task = asyncio.create_task(self._hold(endpoint))

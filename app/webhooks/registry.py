@@ -1,13 +1,13 @@
 """What operators do with endpoints: add, list, pause, resume, replay, rotate, test and remove them."""
 
 import asyncio
+import re
 from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
 from sqlalchemy import ColumnElement, delete, func, insert, select, update
-from sqlalchemy.engine import RowMapping
 
 from app.changes.numbering import FeedPosition
 from app.db.connection import Connection
@@ -40,6 +40,8 @@ def check_url(url: str, *, allow_http: bool) -> None:
         raise WebhookError("This is not a URL.") from None
     if parts.scheme not in {"https", "http"} or not parts.hostname or not url.isascii() or not url.isprintable():
         raise WebhookError("The URL must begin with https:// and contain only ASCII characters.")
+    if " " in url:
+        raise WebhookError("The URL must contain no spaces: write %20.")
     if parts.username is not None or parts.fragment:
         raise WebhookError("The URL must contain no user name, password or fragment: messages are signed.")
     if parts.scheme == "http" and not allow_http:
@@ -48,15 +50,20 @@ def check_url(url: str, *, allow_http: bool) -> None:
         )
 
 
-def check_events(patterns: Collection[str]) -> None:
-    """Check the patterns of event types.
+def check_events(patterns: Collection[str], *, restricted: bool) -> None:
+    """Check the patterns of event types of an endpoint, which may be restricted to hospitals.
 
     Raises:
-        WebhookError: a pattern matches no event.
+        WebhookError: a pattern matches no event that the endpoint can get.
     """
     for pattern in patterns:
         if not is_event_pattern(pattern):
             raise WebhookError(f"No event matches {pattern}: use *, patient.*, or a type such as patient.created.")
+        if restricted and pattern != "*" and not pattern.startswith("patient."):
+            raise WebhookError(
+                f"With --hospital, an endpoint gets changes of patients only, so it never matches {pattern}: use * or "
+                "patient.*, or leave out --hospital."
+            )
 
 
 async def add(
@@ -69,12 +76,16 @@ async def add(
     return unique_id, secret
 
 
-async def list_endpoints(connection: Connection) -> list[RowMapping]:
-    """Return the endpoints in the order of their creation, without secrets, and with the number of changes behind."""
+async def list_endpoints(connection: Connection) -> list[dict[str, Any]]:
+    """Return the endpoints in the order of their creation, and with the number of changes behind.
+
+    They are without secrets, and the queries of URLs, which may contain tokens, are replaced by an ellipsis.
+    """
     columns = [column for column in webhooks.columns if column.name not in _HIDDEN_COLUMNS]
     behind = (select(func.max(changes.c.position)).scalar_subquery() - webhooks.c.position).label("behind")
     statement = select(*columns, behind).order_by(webhooks.c.created, webhooks.c.unique_id)
-    return list((await connection.execute(statement)).mappings())
+    rows = (await connection.execute(statement)).mappings()
+    return [{**row, "url": re.sub(r"\?.+", "?…", row["url"])} for row in rows]
 
 
 def _is_endpoint(unique_id: str) -> ColumnElement[bool]:
@@ -128,10 +139,12 @@ async def resume(connection: Connection, unique_id: str, place: FeedPosition | N
 
 
 async def rotate(connection: Connection, unique_id: str, *, drop_previous: bool) -> bytes:
-    """Give an endpoint a new secret and return it. The previous one signs for `ROTATION_PERIOD`, too.
+    """Give an endpoint a new secret and return it. The secret in use signs for `ROTATION_PERIOD`, too.
+
+    `drop_previous` says that the one before it may be dropped if it still signs.
 
     Raises:
-        WebhookError: there is no endpoint with this id, or the secret was rotated a short time ago.
+        WebhookError: there is no endpoint with this id, or the one before still signs.
     """
     endpoint = await read(connection, unique_id)
     if len(endpoint.secrets) > 1 and not drop_previous:
@@ -141,7 +154,7 @@ async def rotate(connection: Connection, unique_id: str, *, drop_previous: bool)
         )
     secret = new_secret()
     kept = {
-        "previous_secret": None if drop_previous else endpoint.secrets[0],
+        "previous_secret": endpoint.secrets[0],
         "previous_secret_until": func.statement_timestamp() + ROTATION_PERIOD,
     }
     await _update(connection, unique_id, {"secret": secret, **kept})

@@ -279,6 +279,7 @@ async def test_records_need_their_scopes_and_are_audited(database_url: str, conn
             before = await connection.fetchval("SELECT count(*) FROM audit")
             shown = await reader.get(CHANGES, params={"include": "record", "resource": "patients"})
             assert shown.json()[0]["record"]["unique_id"] == "pat"
+            await reader.head(CHANGES, params={"include": "record", "resource": "patients"})  # shows nothing
             await admin.get(CHANGES, params={"include": "record"})
             access = (await admin.get(f"{PATIENTS}pat/access/")).json()
     rows = await connection.fetch("SELECT principal, resource, ids FROM audit WHERE route = '/changes/' ORDER BY id")

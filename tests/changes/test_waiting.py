@@ -202,3 +202,11 @@ async def test_interrupting_a_server_ends_its_streams(serve: Callable[..., Servi
         assert {chunk async for chunk in chunks} <= {": ping\n\n"}
     assert await asyncio.to_thread(served.process.wait, 10) in {0, -signal.SIGINT, 128 + signal.SIGINT}
     assert [line for line in served.log_entries() if line["level"] == "error"] == []
+
+
+async def test_a_media_type_with_quality_zero_is_not_used(client: httpx.AsyncClient) -> None:
+    """A client that excludes streams gets a page."""
+    accept = "application/json, application/x-ndjson;q=0, text/event-stream; q=0.000"
+    async with asyncio.timeout(10):
+        response = await client.get(CHANGES, params={"limit": 1}, headers={"Accept": accept})
+    assert (response.headers["Content-Type"], response.json()) == ("application/json", [])

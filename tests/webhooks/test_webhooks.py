@@ -222,7 +222,7 @@ async def test_no_request_is_made_while_paused(client: httpx.AsyncClient, comman
 
 
 async def test_secrets_rotate_without_a_loss(client: httpx.AsyncClient, command: Command, receiver: Receiver) -> None:
-    """After a rotation, messages verify with the new and the previous secret, until the previous one is dropped."""
+    """After a rotation, messages verify with the new and the previous secret, and never with older ones."""
     unique_id, first = await add(command, receiver)
     second = (await command("webhooks", "rotate", unique_id)).out.removeprefix("secret: ").strip()
     await create_hospitals(client, "both")
@@ -235,9 +235,9 @@ async def test_secrets_rotate_without_a_loss(client: httpx.AsyncClient, command:
     receiver.received.clear()
     await create_hospitals(client, "new")
     await until(lambda: len(receiver.received) == 1)
-    assert receiver.verify(third)
+    assert receiver.verify(third) == receiver.verify(second)  # which the receiver has until it gets the third
     with pytest.raises(Exception, match="No matching signature"):
-        receiver.verify(second)
+        receiver.verify(first)
 
 
 async def test_changes_are_replayed_from_a_cursor(
@@ -302,6 +302,8 @@ async def test_expired_changes_stop_the_endpoint(
         (["http://receiver.example.org/"], "must begin with https://"),
         (["ftp://receiver.example.org/"], "must begin with https://"),
         (["https://user:pass@receiver.example.org/"], "no user name"),
+        (["https://receiver.example.org/ hooks"], "no spaces"),
+        (["https://receiver.example.org/", "--hospital", "hos9", "--events", "hospital.*"], "never matches hospital.*"),
         (["https://receiver.example.org:port/"], "not a URL"),
         (["https://receiver.example.org/", "--events", "patient.crated"], "No event matches patient.crated"),
         (["https://receiver.example.org/", "--hospital", "hos9"], "There is no hospital hos9, so no webhook was added"),
@@ -323,6 +325,8 @@ async def test_endpoints_are_listed_tested_and_removed(command: Command, receive
     (endpoint,) = json.loads((await command("webhooks", "list", "--json")).out)
     assert (endpoint["unique_id"], endpoint["state"], endpoint["behind"]) == (unique_id, "active", 0)
     assert secret not in f"{table} {endpoint}"
+    assert "token=1" not in f"{table} {endpoint}"
+    assert endpoint["url"] == receiver.url.replace("token=1", "…")
     assert not {"secret", "previous_secret"} & endpoint.keys()
     sent = await command("webhooks", "test", unique_id)
     assert (sent.status, sent.out) == (0, "Delivered.\n")
@@ -351,3 +355,31 @@ async def test_a_restored_dump_sends_nothing(
     await command("webhooks", "resume", unique_id)
     await until_state(connection, "expired")
     assert receiver.received == []
+
+
+async def test_paused_and_removed_endpoints_do_not_alert(
+    client: httpx.AsyncClient, command: Command, receiver: Receiver, connection: asyncpg.Connection
+) -> None:
+    """The metrics that alerts use are 0 for an endpoint that an operator has paused or removed."""
+    unique_id, _ = await add(command, receiver)
+
+    async def until_metric(name: str, is_expected: Callable[[float], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not any(  # noqa: ASYNC110  # metrics have no event
+                is_expected(float(line.split()[1]))
+                for line in (await client.get("/metrics")).text.splitlines()
+                if line.startswith(f'{name}{{webhook="{unique_id}"}}')
+            ):
+                await asyncio.sleep(0.02)
+
+    receiver.respond = lambda _: "410 Gone"
+    await create_hospitals(client, "first")
+    await until_state(connection, "gone")
+    await until_metric("webhook_stopped", lambda value: value == 1)
+    await until_metric("webhook_lag_seconds", lambda value: value > 0)
+    await command("webhooks", "pause", unique_id)
+    await until_metric("webhook_stopped", lambda value: value == 0)
+    await until_metric("webhook_lag_seconds", lambda value: value == 0)
+    await until_metric("webhook_lag_changes", lambda value: value == 1)
+    await command("webhooks", "remove", unique_id)
+    await until_metric("webhook_lag_changes", lambda value: value == 0)

@@ -140,8 +140,7 @@ UNREADABLE_FILES = {
     "no header, and an id that is a column's": (b"unique_id,Roe,Jo\n", "Column 2 is not one of them (a CSV export"),
     "a workbook": (
         b"PK\x03\x04\x14\x00Roe",
-        "The file is neither CSV nor a readable Excel workbook (.xlsx): it may be damaged or protected by a password. "
-        "Nothing was stored.",
+        "readable Excel workbook (.xlsx): it may be damaged or protected by a password. Nothing was stored.",
     ),
     "no header, personal": (b"Doe Roe,a\n", "Line 1 must name the columns. Column 1 is not one of them (a CSV "),
     "mistyped": (

@@ -132,10 +132,11 @@ async def test_a_key_covers_the_whole_import(client: httpx.AsyncClient) -> None:
         (b"{}", NDJSON, {"on_error": "maybe"}, 422),
         (b"{}", NDJSON, {"nothing": "1"}, 422),
         (b"{}\n" * 10_001, NDJSON, {}, 413),
+        (b"\n" * 10_001, NDJSON, {}, 413),
         (b" " * (1024 * 1024 + 1), NDJSON, {}, 413),
         (b" " * 17 * 1024 * 1024, NDJSON, {}, 413),
     ],
-    ids=["media type", "parameter value", "unknown parameter", "lines", "line", "body"],
+    ids=["media type", "parameter value", "unknown parameter", "lines", "blank lines", "line", "body"],
 )
 async def test_unusable_requests_are_problems(
     client: httpx.AsyncClient, content: bytes, headers: dict[str, str], parameters: dict[str, str], status: int

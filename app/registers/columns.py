@@ -73,14 +73,14 @@ def recognize(header: Sequence[str], resource: str, fields: Sequence[str], optio
     known: dict[str, str] = {}
     for name, field in known_names(resource, tuple(fields)):
         known.setdefault(header_key(name), field)
-    said = _said_fields(names, fields, options)
-    found = [said[place] if place in said else _fields_of(name, known, fields) for place, name in enumerate(names)]
-    known_count = sum(one is not None for one in found)
-    is_header = (
-        bool(said)
-        or known_count * 2 >= len(names)
-        or known_count >= max(MIN_HEADER_NAMES, len(names) / MIN_HEADER_SHARE)
+    understood = [_fields_of(name, known, fields) for name in names]
+    known_count = sum(one is not None for one in understood)
+    has_known_names = known_count * 2 >= len(names) or known_count >= max(
+        MIN_HEADER_NAMES, len(names) / MIN_HEADER_SHARE
     )
+    said = _said_fields(names, fields, options, is_header=has_known_names)
+    found = [said.get(place, one) for place, one in enumerate(understood)]
+    is_header = bool(said) or has_known_names
     columns = [
         Column(place, name, one) for place, (name, one) in enumerate(zip(names, found, strict=True)) if one is not None
     ]
@@ -156,11 +156,14 @@ def _places(name: str, headers: Sequence[str]) -> tuple[int, list[int]]:
     return next(((precedence, places) for precedence, places in enumerate(found) if places), (len(found), []))
 
 
-def _said_fields(names: Sequence[str], fields: Sequence[str], options: TableOptions) -> Mapping[int, tuple[str, ...]]:
-    """Return the fields that the options specify, by the places of the columns."""
+def _said_fields(
+    names: Sequence[str], fields: Sequence[str], options: TableOptions, *, is_header: bool
+) -> Mapping[int, tuple[str, ...]]:
+    """Return the fields that the options specify, by the places of the columns. A message suggests only headers."""
+    suggested = [shown_header(name) for name in names] if is_header else []
     for header in [*options.mapping, *filter(None, options.date_orders)]:
         if not _places(header, names)[1]:
-            hint = suggestion(header[:64], [shown_header(name) for name in names], "--inspect lists the columns")
+            hint = suggestion(header[:64], suggested, "--inspect lists the columns")
             raise UnreadableFileError(f"The file has no column {header} ({hint}).")
     for header, targets in options.mapping.items():
         is_full_name = len(targets) > 1 and sorted(targets) == sorted(NAME_FIELDS)

@@ -1,5 +1,7 @@
 """The lines of an NDJSON body, within limits for its size and the number of its lines."""
 
+import codecs
+
 from fastapi import Request
 from starlette.exceptions import HTTPException
 
@@ -38,6 +40,8 @@ async def read_lines(request: Request) -> list[tuple[int, bytes]]:
 
 
 def _add_line(lines: list[tuple[int, bytes]], number: int, line: bytes) -> None:
+    if number == 1:
+        line = line.removeprefix(codecs.BOM_UTF8)  # as the command does
     if line.strip():
         lines.append((number, line))
     if len(line) > MAX_BODY_SIZE_BYTES or number > MAX_IMPORT_LINES:

@@ -147,6 +147,12 @@ async def test_unusable_requests_are_problems(
     assert response.json()["status"] == status
 
 
+async def test_a_byte_order_mark_does_not_matter(client: httpx.AsyncClient) -> None:
+    """A body may begin with a byte order mark, as a file for the command may."""
+    (result,) = await post_lines(client, '\ufeff{"patient_last_name": "Doe"}\n')
+    assert result["status"] == "created"
+
+
 async def test_an_empty_import_has_no_results(client: httpx.AsyncClient) -> None:
     """A body without lines has no results."""
     assert await post_lines(client, "\n\n") == []

@@ -26,10 +26,12 @@ def normalize_characters(text: str) -> str:
 
 
 def is_blank(text: str) -> bool:
-    """Return whether a text has no visible character."""
+    """Return whether a text has no visible character. A mark that changes another character does not count."""
     if text.isascii():
         return not text.strip()
     return all(
-        character.isspace() or unicodedata.category(character) in {"Cf", "Cc"} or character in _INVISIBLE_LETTERS
+        character.isspace()
+        or unicodedata.category(character) in {"Cf", "Cc", "Mn", "Me"}
+        or character in _INVISIBLE_LETTERS
         for character in text
     )

@@ -58,16 +58,14 @@ class RecognizedColumns(NamedTuple):
         return len(self.columns) + len(self.unknown)
 
 
-def recognize(
-    header: Sequence[str], line_number: int, resource: str, fields: Sequence[str], options: TableOptions
-) -> RecognizedColumns:
+def recognize(header: Sequence[str], resource: str, fields: Sequence[str], options: TableOptions) -> RecognizedColumns:
     """Return what the columns with these headers contain. `fields` are the names of the API's fields.
 
     If several columns have names of the same field, the first of them contains it, and the others are unknown.
 
     Raises:
-        UnreadableFileError: the header has a name of the API twice. Or the options name a column that the file does not
-            have, or a field that the API does not have, or map two columns to the same field.
+        UnreadableFileError: the options name a column that the file does not have, or a field that the API does not
+            have, or map two columns to the same field.
     """
     names = [name.strip() for name in header]
     while names and not header_key(names[-1]):  # spreadsheets save empty columns, too
@@ -75,18 +73,18 @@ def recognize(
     known: dict[str, str] = {}
     for name, field in known_names(resource, tuple(fields)):
         known.setdefault(header_key(name), field)
-    said = _said_fields(names, fields, options)
-    found = [_fields_of(name, known, said, fields) for name in names]
-    known_count = sum(one is not None for one in found)
-    is_header = (
-        bool(said)
-        or known_count * 2 >= len(names)
-        or known_count >= max(MIN_HEADER_NAMES, len(names) / MIN_HEADER_SHARE)
+    understood = [_fields_of(name, known, fields) for name in names]
+    known_count = sum(one is not None for one in understood)
+    has_known_names = known_count * 2 >= len(names) or known_count >= max(
+        MIN_HEADER_NAMES, len(names) / MIN_HEADER_SHARE
     )
+    said = _said_fields(names, fields, options, is_header=has_known_names)
+    found = [said.get(place, one) for place, one in enumerate(understood)]
+    is_header = bool(said) or has_known_names
     columns = [
         Column(place, name, one) for place, (name, one) in enumerate(zip(names, found, strict=True)) if one is not None
     ]
-    columns.sort(key=lambda column: (header_key(column.header) not in said, not column.is_literal))
+    columns.sort(key=lambda column: (column.place not in said, not column.is_literal))
     owners: dict[str, Column] = {}
     unknown = [
         (place, name, _suggest(name, header_key(name), known, fields))
@@ -98,23 +96,20 @@ def recognize(
         if rival is None:
             owners |= dict.fromkeys(column.fields, column)
             continue
-        if column.is_literal and rival.is_literal:
-            raise UnreadableFileError(f"Line {line_number} names column {column.header} twice.")
-        if header_key(column.header) in said:
-            raise UnreadableFileError(f"{rival.header} and {column.header} are both mapped to {column.fields[0]}.")
+        if column.place in said:
+            raise UnreadableFileError(
+                f"{rival.header} and {column.header} are both mapped to {column.fields[0]} (columns {rival.place + 1} "
+                f"and {column.place + 1})."
+            )
         columns.remove(column)
         where = f"{column.fields[0]} is in column {rival.place + 1} already"
         unknown.append((column.place, column.header, where))
     return RecognizedColumns(sorted(columns), sorted(unknown), is_header)
 
 
-def _fields_of(
-    name: str, known: Mapping[str, str], said: Mapping[str, tuple[str, ...]], fields: Sequence[str]
-) -> tuple[str, ...] | None:
+def _fields_of(name: str, known: Mapping[str, str], fields: Sequence[str]) -> tuple[str, ...] | None:
     """Return the fields of the column with this header, or None if it is not known."""
     key = header_key(name)
-    if key in said:
-        return said[key]
     if name in fields:
         return (name,)
     if key not in known:
@@ -143,12 +138,32 @@ def shown_header(header: str) -> str:
     return _HIDDEN_HEADER_CHARACTERS.sub("…", header)
 
 
-def _said_fields(names: Sequence[str], fields: Sequence[str], options: TableOptions) -> Mapping[str, tuple[str, ...]]:
-    """Return the fields that the options specify, by the keys of the headers."""
-    keys = {header_key(name): name for name in names}
+def numbered_name(place: int, header: str) -> str:
+    """Return the name by which a mapping file can specify a column whose header is blank, or that of another."""
+    return f"{header} (column {place + 1})".strip()
+
+
+def _places(name: str, headers: Sequence[str]) -> tuple[int, list[int]]:
+    """Return the places of the columns that a mapping file calls `name`, after the precedence of this name.
+
+    It may be a numbered name, or exactly a header, or else a header in other spellings.
+    """
+    found = [
+        [place for place, header in enumerate(headers) if header_key(numbered_name(place, header)) == header_key(name)],
+        [place for place, header in enumerate(headers) if header == name.strip()],
+        [place for place, header in enumerate(headers) if header_key(header) == header_key(name)],
+    ]
+    return next(((precedence, places) for precedence, places in enumerate(found) if places), (len(found), []))
+
+
+def _said_fields(
+    names: Sequence[str], fields: Sequence[str], options: TableOptions, *, is_header: bool
+) -> Mapping[int, tuple[str, ...]]:
+    """Return the fields that the options specify, by the places of the columns. A message suggests only headers."""
+    suggested = [shown_header(name) for name in names] if is_header else []
     for header in [*options.mapping, *filter(None, options.date_orders)]:
-        if header_key(header) not in keys:
-            hint = suggestion(header[:64], [shown_header(name) for name in names], "--inspect lists the columns")
+        if not _places(header, names)[1]:
+            hint = suggestion(header[:64], suggested, "--inspect lists the columns")
             raise UnreadableFileError(f"The file has no column {header} ({hint}).")
     for header, targets in options.mapping.items():
         is_full_name = len(targets) > 1 and sorted(targets) == sorted(NAME_FIELDS)
@@ -161,7 +176,9 @@ def _said_fields(names: Sequence[str], fields: Sequence[str], options: TableOpti
             if target not in fields:
                 hint = suggestion(target[:64], fields, WHERE_LISTED)
                 raise UnreadableFileError(f"{header} is mapped to {target}, which is no field ({hint}).")
-    return {header_key(header): targets for header, targets in options.mapping.items()}
+    found = [(*_places(header, names), targets) for header, targets in options.mapping.items()]
+    found.sort(key=lambda one: -one[0])  # names that take precedence come last
+    return {place: targets for _, places, targets in found for place in places}
 
 
 def _suggest(name: str, key: str, known: Mapping[str, str], fields: Sequence[str]) -> str:

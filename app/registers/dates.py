@@ -69,8 +69,9 @@ def is_iso_date(text: str) -> bool:
 def read_date(text: str, today: date) -> Mapping[str, str]:
     """Return all readings of a text as a date: the order of each, and the date as YYYY-MM-DD.
 
-    A time behind the date becomes `THH:MM:SS` behind the reading, unless it is midnight. A date that is later than
-    `today` is a reading only if all readings are.
+    A time behind the date becomes `THH:MM:SS` behind the reading, unless it is midnight. `today` is the date in the
+    easternmost time zone, which is tomorrow in others, so a year with two digits is never that far. A later date is a
+    reading only if all readings are.
     """
     text, time = _split_time(normalize_characters(text).strip())
     readings = _read_numbers(text, today) or _read_serial_number(text, today)
@@ -125,7 +126,7 @@ def _day(year: str, month: str, day: str, today: date) -> date | None:
             found = date(number, month_number, int(day))
         except ValueError:
             continue
-        if number >= MIN_YEAR and (len(year) == 4 or found <= today):  # noqa: PLR2004  # digits
+        if number >= MIN_YEAR and (len(year) == 4 or found < today):  # noqa: PLR2004  # digits
             return found
     return None
 
@@ -178,6 +179,8 @@ class DateColumn:
             return None
         best_count = max(self._fitting.values())
         best = [order for order in DATE_ORDERS if self._fitting[order] == best_count]
+        if preferred is not None:
+            raise AmbiguousDatesError(f"has no date in the format {preferred}, but dates in {' or '.join(best)}")
         if best_count < self._total:
             if self._only["dmy"] and self._only["mdy"]:
                 raise AmbiguousDatesError("has dates that begin with the day, and others that begin with the month")

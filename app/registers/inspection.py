@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from app.fields.characters import is_blank, normalize_characters
-from app.registers.columns import shown_header
+from app.registers.columns import numbered_name, shown_header
 from app.registers.formats import format_descriptions
 from app.registers.register import Register
 
@@ -74,13 +74,17 @@ class Inspection:
         yield '# "patient_last_name, patient_first_name", or the other order.'
         fields = {column.place: column for column in self._register.recognized.columns}
         unknown = {place: (header, hint) for place, header, hint in self._register.recognized.unknown}
+        headers = {""}
         for place in sorted(fields | unknown):
+            header = unknown[place][0] if place in unknown else fields[place].header
+            name = _toml_key(numbered_name(place, header) if header in headers else header)
+            headers.add(header)
             if place in unknown:
-                header, hint = unknown[place]
-                yield f"{_toml_key(header)} = false  # not known{hint and '; '}{hint}"
+                hint = unknown[place][1]
+                yield f"{name} = false  # not known{hint and '; '}{hint}"
             else:
                 target = json.dumps(", ".join(fields[place].fields)) if fields[place].fields else "false"
-                yield f"{_toml_key(fields[place].header)} = {target}"
+                yield f"{name} = {target}"
 
     def _row(self, place: int, header: str, meaning: str) -> str:
         samples = " · ".join(self._samples[place])

@@ -42,7 +42,7 @@ class Register:
         `fields` are the names of the API's columns.
 
         Raises:
-            UnreadableFileError: the header has a name twice, or the options contradict the table.
+            UnreadableFileError: the options contradict the table.
         """
         self.table = table
         self._read_again = read_again
@@ -50,7 +50,7 @@ class Register:
         self._rows = table.rows()
         header = next(self._rows, Row(1, []))
         self.header_line_number = header.line_number
-        self.recognized = recognize(header.cells, header.line_number, resource, fields, options)
+        self.recognized = recognize(header.cells, resource, fields, options)
         self._remarks: list[FieldError] = []
 
     def rows(self) -> Iterator[RegisterRow]:

@@ -47,6 +47,7 @@ class LinkNames:
         self._creates = creates
         self._ids: dict[str, dict[str, set[str]]] = {field: {} for field in LINKED_RESOURCES}
         """The ids of the records with each name, by field."""
+        self._own_ids: dict[str, set[str]] = {field: set() for field in LINKED_RESOURCES}
         self._new_bodies: dict[str, tuple[str, CreateBody]] = {}
         """The field and the body of each record that is not created yet, by id."""
 
@@ -56,6 +57,7 @@ class LinkNames:
             table = service_class.repository_class.table
             statement = select(table.c.unique_id, *(table.c[name] for name in name_columns))
             for unique_id, *names in await self._connection.execute(statement):
+                self._own_ids[field].add(unique_id)
                 words = [name for name in names if name]
                 for name in {unique_id, " ".join(words), " ".join(reversed(words))}:
                     self._ids[field].setdefault(header_key(name), set()).add(unique_id)
@@ -75,6 +77,10 @@ class LinkNames:
     def _find(self, field: str, name: str) -> str | FieldError:
         noun = field.removesuffix("_ids")
         ids = self._ids[field].setdefault(header_key(name), set())
+        if name.strip() in self._own_ids[field]:  # although other names or ids may differ from it in punctuation only
+            return name.strip()
+        if not ids and ";" in name:
+            return FieldError((field,), "Must have a | between two names, such as North|South", "id_separator")
         if len(ids) > 1:
             return FieldError((field,), f"Several {noun}s have this name: use the id instead", "ambiguous_name")
         if not ids:

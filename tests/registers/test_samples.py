@@ -34,6 +34,8 @@ STORED_RECORDS = {
         {"unique_id": "hos456", "hospital_name": "St. Mary's Hospital"},
         {"unique_id": "hos777", "hospital_name": "Clinic North"},
         {"unique_id": "hos778", "hospital_name": "Clinic North"},
+        {"unique_id": "k1", "hospital_name": "One"},
+        {"unique_id": "k-1", "hospital_name": "Other"},
     ],
     "doctors": [
         {"unique_id": "doc123", "doctor_first_name": "Dr. Smith"},

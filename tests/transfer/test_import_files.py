@@ -140,7 +140,7 @@ UNREADABLE_FILES = {
     "no header, and an id that is a column's": (b"unique_id,Roe,Jo\n", "Column 2 is not one of them (a CSV export"),
     "a workbook": (
         b"PK\x03\x04\x14\x00Roe",
-        "The file is neither CSV nor a readable Excel workbook (.xlsx). Nothing was stored.",
+        "readable Excel workbook (.xlsx): it may be damaged or protected by a password. Nothing was stored.",
     ),
     "no header, personal": (b"Doe Roe,a\n", "Line 1 must name the columns. Column 1 is not one of them (a CSV "),
     "mistyped": (
@@ -148,7 +148,10 @@ UNREADABLE_FILES = {
         "Column 2, patient_lastnome, is not one of them (did you mean patient_last_name?). Map them with --map, leave ",
     ),
     "unknown": (b"unique_id,zzz\na,Doe\n", "Column 2, zzz, is not one of them (a CSV export has all of them). Map"),
-    "twice": (b"unique_id,patient_last_name,unique_id\na,Doe,b\n", "Line 1 names column unique_id twice"),
+    "twice": (
+        b"unique_id,patient_last_name,unique_id\na,Doe,b\n",
+        "Column 3, unique_id, is not one of them (unique_id is in column 1 already)",
+    ),
     "quotes": (b'unique_id,patient_last_name\na,"Doe" or so\n', "Line 2 has a cell with wrong quotation marks"),
     "open quotes": (
         b'unique_id,patient_last_name\na,"Doe\nb,Roe\n',

@@ -132,10 +132,11 @@ async def test_a_key_covers_the_whole_import(client: httpx.AsyncClient) -> None:
         (b"{}", NDJSON, {"on_error": "maybe"}, 422),
         (b"{}", NDJSON, {"nothing": "1"}, 422),
         (b"{}\n" * 10_001, NDJSON, {}, 413),
+        (b"\n" * 10_001, NDJSON, {}, 413),
         (b" " * (1024 * 1024 + 1), NDJSON, {}, 413),
         (b" " * 17 * 1024 * 1024, NDJSON, {}, 413),
     ],
-    ids=["media type", "parameter value", "unknown parameter", "lines", "line", "body"],
+    ids=["media type", "parameter value", "unknown parameter", "lines", "blank lines", "line", "body"],
 )
 async def test_unusable_requests_are_problems(
     client: httpx.AsyncClient, content: bytes, headers: dict[str, str], parameters: dict[str, str], status: int
@@ -144,6 +145,12 @@ async def test_unusable_requests_are_problems(
     response = await client.post(IMPORT, content=content, headers=headers, params=parameters)
     assert response.status_code == status, response.text
     assert response.json()["status"] == status
+
+
+async def test_a_byte_order_mark_does_not_matter(client: httpx.AsyncClient) -> None:
+    """A body may begin with a byte order mark, as a file for the command may."""
+    (result,) = await post_lines(client, '\ufeff{"patient_last_name": "Doe"}\n')
+    assert result["status"] == "created"
 
 
 async def test_an_empty_import_has_no_results(client: httpx.AsyncClient) -> None:

@@ -29,7 +29,7 @@ ANY_HOSPITAL = ""
 changes_pending = Table(
     "changes_pending",
     Base.metadata,
-    Column("id", BigInteger, Identity(always=True), nullable=False),
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("resource", ID_TEXT, nullable=False),
     Column("unique_id", ID_TEXT, nullable=False),
     Column("version", BigInteger, nullable=False),
@@ -39,8 +39,8 @@ changes_pending = Table(
 )
 """The changes that have no position yet, one row for each new journal entry, with the entry's key.
 
-`id` increases with each version of a record, because a version is written under a lock of the record. The table has no
-index, which would make every write dearer and which numbering, which takes all rows, would not use.
+`id` increases with each version of a record, because a version is written under a lock of the record. By its index,
+numbering takes the first rows without reading those that remain, of which a large import leaves millions.
 
 The journal entry of an erasure has a token in place of the record's id. Its row therefore has the id in `erased_id`, so
 that clients can erase their copies, and the ids of the hospitals that the patient was linked to.

@@ -105,6 +105,7 @@ def upgrade() -> None:
         sa.Column("version", sa.BigInteger(), nullable=False),
         sa.Column("erased_id", sa.Text(collation="C"), nullable=True),
         sa.Column("erased_hospitals", sa.ARRAY(sa.Text(collation="C")), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_changes_pending")),
     )
     # every row is deleted soon, and those that are left are read by every poll
     op.execute(

@@ -16,6 +16,8 @@ from app.models import changes, hospital_changes
 log = structlog.get_logger()
 
 MAINTENANCE_INTERVAL_SECONDS = 3600
+FIRST_MAINTENANCE_DELAY_SECONDS = 60
+"""Seconds from the start of the process to the first run, so that processes that start serve their requests first."""
 MAX_BATCHES_PER_RUN = 200
 """Maximum number of batches that one run numbers or deletes, so that it ends soon. The next run does the rest."""
 EXPIRY_BATCH_SIZE = 5_000
@@ -52,7 +54,8 @@ _EXPIRE = _expiry_statement()
 
 
 async def maintain_changes_periodically(database: Database, max_days: int, max_count: int) -> None:
-    """Call `maintain_changes` now and every `MAINTENANCE_INTERVAL_SECONDS`, until this coroutine is cancelled."""
+    """Call `maintain_changes` soon and every `MAINTENANCE_INTERVAL_SECONDS`, until this coroutine is cancelled."""
+    await asyncio.sleep(FIRST_MAINTENANCE_DELAY_SECONDS)
     while True:
         await maintain_changes(database, max_days, max_count)
         await asyncio.sleep(MAINTENANCE_INTERVAL_SECONDS)

@@ -94,6 +94,8 @@ FIRST = """
 INSERT INTO changes (position, batch, resource, version, action, time)
 VALUES (0, hashtextextended(gen_random_uuid()::text, 0), 'patients', 0, 'created', statement_timestamp())
 """
+# the serving role can read planner statistics, which would keep ids of erased records
+UNANALYSED_COLUMNS = (("changes_pending", "unique_id"), ("changes_pending", "erased_id"), ("changes", "unique_id"))
 
 
 def upgrade() -> None:
@@ -133,6 +135,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("hospital_id", "position", name=op.f("pk_hospital_changes")),
     )
     op.create_index(op.f("ix_hospital_changes_position"), "hospital_changes", ["position"], postgresql_using="brin")
+    for table, column in UNANALYSED_COLUMNS:
+        op.execute(f"ALTER TABLE {table} ALTER COLUMN {column} SET STATISTICS 0")
     op.execute(FIRST)
     op.execute(NOTE)
     op.execute(NUMBER)

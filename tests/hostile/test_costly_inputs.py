@@ -29,7 +29,8 @@ def _list_fields(document: dict[str, Any]) -> Iterator[tuple[str, str, str, int]
     """Yield method, path, name and maximum length of every list in a request body."""
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            if "requestBody" in operation:
+            # the lines of an import are checked one by one, as bodies of other operations are
+            if "application/json" in operation.get("requestBody", {}).get("content", {}):
                 content = operation["requestBody"]["content"]["application/json"]["schema"]
                 fields = document["components"]["schemas"][content["$ref"].rpartition("/")[2]]["properties"]
                 for name, schema in fields.items():

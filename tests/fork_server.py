@@ -63,6 +63,9 @@ MAX_REQUEST_BYTES = 1 << 20
 PR_SET_CHILD_SUBREAPER = 36
 
 
+_START_LOCK = threading.Lock()
+
+
 class ForkedCommand(subprocess.Popen[Any]):
     """A `subprocess.Popen` for arguments of `patients-api`, whose process is forked from the fork server."""
 
@@ -77,7 +80,9 @@ class ForkedCommand(subprocess.Popen[Any]):
             for number, name in enumerate(("p2cread", "c2pwrite", "errwrite"))
         ]
         request = {"arguments": given["args"], "environment": dict(given["env"] or os.environ), "cwd": str(Path.cwd())}
-        self.pid = _fork_server(with_application="--workers" not in given["args"]).fork(request, streams)
+        with _START_LOCK:  # `cache` would let two threads start a server each
+            server = _fork_server(with_application="--workers" not in given["args"])
+        self.pid = server.fork(request, streams)
         self._child_created = True
         pipe_ends = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
         self._close_pipe_fds(*(given[name] for name in pipe_ends))  # type: ignore[attr-defined]

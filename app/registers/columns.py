@@ -17,6 +17,8 @@ MIN_SIMILARITY = 0.75
 """Minimum similarity, as `difflib` measures it, of an unknown header and a name that is suggested for it."""
 MAX_HEADER_CHARACTERS = 64
 """Maximum length of a header that a message shows. Of longer ones, this much is compared with known names."""
+MAX_NAMED_COLUMNS = 100
+"""Maximum number of unknown columns that an error names. Few registers have as many columns."""
 FULL_NAME_HINT = (
     'a first name is "patient_first_name", a full name is "patient_first_name, patient_last_name" or the other order'
 )
@@ -129,7 +131,9 @@ def unknown_columns_error(recognized: RecognizedColumns, line_number: int) -> Un
         if recognized.is_header
         else ""
     )
-    shown = problems if recognized.is_header else problems[:1]
+    shown = problems[:MAX_NAMED_COLUMNS] if recognized.is_header else problems[:1]
+    if recognized.is_header and len(problems) > len(shown):
+        shown.append(f"The same is true of {len(problems) - len(shown):,} more columns.")
     return UnreadableFileError(f"Line {line_number} must name the columns. {' '.join(shown)}{remedy}")
 
 

@@ -35,7 +35,10 @@ ENDLESS_FILES = {
     "a cell without end": (CSV_HEADER + b'"' + b"a\n" * MEGABYTE, "opens there and is never closed"),
     "a header without end": (b'"' + b"\n" * 2 * MEGABYTE, "wrong quotation marks"),
     "columns by the million": (b"," * 2 * MEGABYTE, LONG_LINE_ERROR),
-    "one column many times": (b"patient_last_name," * 50_000 + b"\n", "twice"),
+    "one column many times": (
+        b"patient_last_name," * 50_000 + b"\n",
+        "is in column 1 already.*of 49,[0-9]+ more columns",
+    ),
     "carriage returns alone": (b"\r" * (MAX_BLANK_LINES + 1) + b"a", BLANK_LINES_ERROR),
     "NUL": (b"\0" * 2 * MEGABYTE, LONG_LINE_ERROR),
 }

@@ -42,9 +42,11 @@ async def database_text(connection: asyncpg.Connection) -> str:
     """Return everything in the database as lowercase text."""
     tables = await dump_tables(connection)
     assert tables.keys() >= {"patients", "profiles", "journal", "idempotency_keys"}
-    # the change that reports the erasure has the id, so that clients can erase their copies
+    # clients need the id to erase their copies: in the change that reports the erasure, and in those that took the
+    # patient away from a hospital
     changes = await connection.fetch(
-        "SELECT row(c)::text FROM changes c WHERE action <> 'erased'"
+        "SELECT row(c)::text FROM changes c WHERE action <> 'erased' AND NOT EXISTS"
+        " (SELECT FROM hospital_changes h WHERE h.position = c.position AND before AND after IS NOT TRUE)"
         " UNION ALL SELECT row(p)::text FROM changes_pending p WHERE erased_id IS NULL"
         " UNION ALL SELECT row(h)::text FROM hospital_changes h"
     )

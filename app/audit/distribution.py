@@ -64,7 +64,7 @@ class Distribution(NamedTuple):
     moved_rows: int | None
     """Number of rows that were moved to the workers, or None if the audit had been distributed before."""
     shards: int
-    """Number of shards of all months, each of which rejects changes."""
+    """Number of shards of all months. A trigger on each of them rejects changes of its rows."""
     removed_bytes: int
     """Size of the rows that had remained on the coordinator, where no statement reaches them."""
 

@@ -259,6 +259,8 @@ class RequestAudit:
             await self.record(status)
 
 
+AUDITED_RESOURCES = ("patients", "profiles")
+"""Names of the resources for which reads are audited."""
 _UNAUDITED_STATUSES = {HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS}
 
 

@@ -21,8 +21,7 @@ _PURPOSE = [FEED_PATH.encode()]
 
 async def seal_position(cursors: Cursors, place: FeedPosition, hospitals: frozenset[str] | None) -> str:
     """Return the cursor for a position, which principals with this hospital scope can use."""
-    scope = None if hospitals is None else sorted(hospitals)
-    return await cursors.encrypt([*place, scope], _PURPOSE)
+    return await cursors.encrypt([*place, _scope(hospitals)], _PURPOSE)
 
 
 async def newest_cursor(feed: ChangeFeed, cursors: Cursors, hospitals: frozenset[str] | None) -> str:
@@ -43,6 +42,11 @@ async def open_position(cursors: Cursors, cursor: str, query: FeedQuery) -> Feed
     except InvalidCursorError:
         message = "Must be now, or a cursor from a Next-Cursor or Changes-Cursor header"
         raise ValidationFailedError([FieldError(("query", "after"), message, "cursor")]) from None
-    if scope != (None if query.hospitals is None else sorted(query.hospitals)):
+    if scope != _scope(query.hospitals):
         raise FeedExpiredError
     return FeedPosition(position, batch)
+
+
+def _scope(hospitals: frozenset[str] | None) -> list[str] | None:
+    """Return the hospital scope as a JSON value."""
+    return None if hospitals is None else sorted(hospitals)

@@ -18,7 +18,7 @@ from app.models import changes, changes_pending
 from app.models.change import NUMBERING_BATCH_SIZE
 
 MAX_BATCHES_PER_READ = 4
-"""Maximum number of batches that one reader numbers before it reads. Whoever reads next numbers the rest."""
+"""Maximum number of batches that one reader numbers before it reads. The next reader numbers the rest."""
 RETRY_AFTER_SECONDS = 1.0
 """Seconds after a failure during which a process does not try again."""
 

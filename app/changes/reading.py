@@ -42,7 +42,7 @@ _LIMIT, _RESOURCES = bindparam("limit", type_=Integer), bindparam("resources", t
 
 
 class FeedQuery(NamedTuple):
-    """What a principal gets from the feed."""
+    """The part of the feed that a principal reads."""
 
     hospitals: frozenset[str] | None = None
     """The hospitals that the principal is restricted to, or None if it is not restricted."""
@@ -55,6 +55,14 @@ class FeedQuery(NamedTuple):
         return self.hospitals is not None and self.resources is not None and PATIENTS not in self.resources
 
 
+class ChangeSource(NamedTuple):
+    """The changed record that patients show."""
+
+    resource: str
+    unique_id: str
+    version: int
+
+
 class Change(NamedTuple):
     """A change as a principal may know it."""
 
@@ -65,8 +73,8 @@ class Change(NamedTuple):
     version: int | None
     action: str
     time: str
-    source: tuple[str, str, int] | None = None
-    """The resource, the id and the version of the changed record that patients show, if they are affected by it."""
+    source: ChangeSource | None = None
+    """The changed record that patients show, if they are affected by it."""
     patients: Sequence[str] | None = None
     """The ids of the affected patients. None if they are too many, and for changes of a record."""
 
@@ -119,7 +127,7 @@ def _select_changes_in_scope() -> Select[Any]:
             row.position,
             row.before,
             row.after,
-            (row.hospital_id == literal_column(f"'{ANY_HOSPITAL}'")).label("is_wide"),
+            (row.hospital_id == any_hospital).label("is_wide"),
         )
         .where(row.hospital_id == own.c.hospital_id, row.position > _AFTER, row.position <= _UNTIL)
         .order_by(row.position)
@@ -282,5 +290,5 @@ def _to_change(row: Row[Any], patients: Sequence[str] | None) -> Change:
     place = FeedPosition(row.position, row.batch)
     if row.source is None:
         return Change(place, row.resource, row.unique_id, row.version, row.action, row.time)
-    source = row.source, row.unique_id, row.version
+    source = ChangeSource(row.source, row.unique_id, row.version)
     return Change(place, row.resource, None, None, row.action, row.time, source, patients)

@@ -1,4 +1,4 @@
-"""Retention of the feed: numbers changes that nobody has read, and deletes the oldest ones."""
+"""Retention of the feed: numbers changes that no reader has numbered, and deletes the oldest ones."""
 
 import asyncio
 from datetime import timedelta

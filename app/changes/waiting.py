@@ -40,23 +40,23 @@ class ChangeWatcher:
     """
 
     def __init__(self, feed: ChangeFeed, is_stopping: Callable[[], bool]) -> None:
-        """Watch `feed` until `is_stopping` returns true. Then nobody waits any more."""
+        """Watch `feed` until `is_stopping` returns true. After that, `wait` returns at once."""
         self._feed = feed
         self._is_stopping = is_stopping
         self._waiters: set[_Waiter] = set()
         self._committed = asyncio.Event()
         self._state: FeedState | None = None
-        """The state of the feed at the last poll, or None if nobody waits."""
+        """The state of the feed at the last poll, or None if no client waits."""
         self._task: asyncio.Task[None] | None = None
 
     @property
     def is_stopping(self) -> bool:
-        """Whether the process is stopping, so that nobody should wait any more."""
+        """Whether the process is stopping, so that no client should wait any more."""
         return self._is_stopping()
 
     @property
     def state(self) -> FeedState | None:
-        """The state of the feed at the last poll, or None if nobody waits."""
+        """The state of the feed at the last poll, or None if no client waits."""
         return self._state
 
     def note_commit(self) -> None:

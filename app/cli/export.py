@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from app.audit.recorder import AuditRecorder, command_row
+from app.audit.recorder import AUDITED_RESOURCES, AuditRecorder, command_row
 from app.changes.cursors import newest_cursor
 from app.changes.reading import ChangeFeed
 from app.cli.database import DATABASE_ERRORS, run_on_database, standby_url
@@ -27,10 +27,6 @@ from app.terminal.text import pluralize
 from app.transfer.exporting import EXPORT_PRINCIPAL, FORMATS, ExcelCsvFormat, Export
 from app.transfer.layout import Layout
 from app.transfer.resources import RESOURCES
-
-AUDITED_RESOURCES = ("patients", "profiles")
-"""Names of the resources for which reads are audited."""
-
 
 READING_CONNECTIONS = 2
 """Number of connections that read pages concurrently. PostgreSQL needs more time for a page than writing it takes."""

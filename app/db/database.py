@@ -227,7 +227,7 @@ class Database:
 
     @asynccontextmanager
     async def snapshots(self, count: int) -> AsyncIterator[Sequence[Connection]]:
-        """Provide `count` connections for any number of SELECTs on one snapshot, of which as many run concurrently.
+        """Provide `count` connections that read the same snapshot, for SELECTs that run concurrently.
 
         Commands use them to read for a long time.
         """

@@ -11,7 +11,7 @@ from fastapi import Request
 
 from app.api.resource import ResourceApi
 from app.api.services import get_services
-from app.audit.recorder import RequestAudit
+from app.audit.recorder import AUDITED_RESOURCES, RequestAudit
 from app.auth.principal import Principal
 from app.auth.scopes import Scope
 from app.changes.cursors import open_position, seal_position
@@ -19,7 +19,7 @@ from app.changes.numbering import FeedPosition
 from app.changes.reading import PATIENTS, Change, FeedQuery
 from app.doctors.routes import resource as doctors
 from app.errors import UnauthorizedError
-from app.feed.schemas import NOW, ChangeSource, FeedParameters
+from app.feed.schemas import NOW, FeedParameters
 from app.hospitals.routes import resource as hospitals
 from app.patients.routes import resource as patients
 from app.profiles.routes import resource as profiles
@@ -27,7 +27,6 @@ from app.profiles.routes import resource as profiles
 RESOURCES: dict[str, ResourceApi[Any, Any]] = {
     resource.repository_class.table.name: resource for resource in (patients, profiles, hospitals, doctors)
 }
-AUDITED_RESOURCES = ("patients", "profiles")
 
 
 class FeedReader:
@@ -116,7 +115,7 @@ class FeedReader:
             "time": change.time,
         }
         if change.source is not None:
-            content["because"] = dict(zip(ChangeSource.model_fields, change.source, strict=True))
+            content["because"] = change.source._asdict()
             content["patients"] = change.patients
         document = json.dumps(content, separators=(",", ":"))
         if records is None:

@@ -70,8 +70,9 @@ class Change(Representation):
     version: int | None
     """The version of the record after the change, as in its history. It is `null` if `action` is `affected`."""
     action: Literal["created", "updated", "deleted", "restored", "erased", "affected", "entered", "left"]
-    """What happened. `affected`: a profile, hospital or doctor has changed that `patients` show. `entered` and `left`,
-    if your credentials are restricted to hospitals: you can or can no longer see the patient since this change."""
+    """What happened. `affected` means that a profile, hospital or doctor in the documents of `patients` has changed. If
+    your credentials are restricted to hospitals, `entered` and `left` mean that you can now, or can no longer, see the
+    patient."""
     time: Timestamp
     """When the change was made. Changes are not exactly in this order, because a transaction may commit late."""
     because: ChangeSource | None = None

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TextIO
 
 from app.files.input_files import STANDARD_INPUT
+from app.files.output_files import no_symlink_opener
 from app.registers.errors import UnreadableFileError
-from app.terminal.files import no_symlink_opener
 from app.transfer.results import RowError
 
 MAX_SHOWN_ERRORS = 20

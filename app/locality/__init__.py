@@ -1,4 +1,4 @@
-"""What the service assumes about the place where it is used, where data leave it open."""
+"""Assumptions about the country and the languages of the patients, for data that leave them open."""
 
 from typing import NamedTuple
 

@@ -167,7 +167,7 @@ def _said_fields(
     suggested = [shown_header(name) for name in names] if is_header else []
     for header in [*options.mapping, *filter(None, options.date_orders)]:
         if not _places(header, names)[1]:
-            hint = suggestion(header[:64], suggested, "--inspect lists the columns")
+            hint = suggestion(header[:MAX_HEADER_CHARACTERS], suggested, "--inspect lists the columns")
             raise UnreadableFileError(f"The file has no column {header} ({hint}).")
     for header, targets in options.mapping.items():
         is_full_name = len(targets) > 1 and sorted(targets) == sorted(NAME_FIELDS)
@@ -178,7 +178,7 @@ def _said_fields(
             )
         for target in targets:
             if target not in fields:
-                hint = suggestion(target[:64], fields, WHERE_LISTED)
+                hint = suggestion(target[:MAX_HEADER_CHARACTERS], fields, WHERE_LISTED)
                 raise UnreadableFileError(f"{header} is mapped to {target}, which is no field ({hint}).")
     found = [(*_places(header, names), targets) for header, targets in options.mapping.items()]
     found.sort(key=lambda one: -one[0])  # names that take precedence come last

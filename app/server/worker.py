@@ -40,7 +40,7 @@ def _stop_on_signals(app: FastAPI, drain_seconds: float) -> None:
     """Make SIGTERM drain this process: the process keeps serving for `drain_seconds` but reports that it is not ready.
 
     Clients can thus turn to other instances before the server stops. A second SIGTERM, or a SIGINT, stops it at once.
-    From the first signal on, nobody waits for changes any more, so that no client holds up the end.
+    From the first signal on, no client waits for changes any more, so that none holds up the end.
     """
     lifespan = app.router.lifespan_context
 

@@ -157,7 +157,7 @@ class PatientImport:
         dates = dict(zip(TIMESTAMP_FIELDS, (created or updated, updated), strict=True))
         for name in TIMESTAMP_FIELDS:
             record.pop(name, None)
-        timestamps = {name: moment for name, moment in dates.items() if moment is not None}
+        timestamps = {name: time for name, time in dates.items() if time is not None}
         return _Line(number, record, checked.values.get("unique_id") or None, checked.values, timestamps)
 
     async def _write_chunk(self, chunk: Sequence[_Line]) -> list[LineResult]:

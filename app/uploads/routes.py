@@ -16,6 +16,7 @@ from app.auth.scopes import Scope, requires
 from app.db.connection import Connection
 from app.errors import UnsupportedMediaTypeError
 from app.http.query_parameters import parse_query
+from app.listing.formats import NDJSON
 from app.paths import IMPORT_SUFFIX, router_prefix
 from app.patients.service import PatientService
 from app.records.idempotency import IdempotencyKey
@@ -24,7 +25,6 @@ from app.uploads.lines import MAX_IMPORT_LINES, read_lines
 from app.uploads.patient_import import LineResult, PatientImport
 from app.uploads.schemas import ImportParameters, ImportResult
 
-NDJSON_MEDIA_TYPE = "application/x-ndjson"
 IMPORT_TIMEOUT_SECONDS = 60.0
 """Maximum duration of the transaction of an import, in seconds: several times what 10,000 lines take."""
 IDS_PER_AUDIT_ROW = 1000
@@ -35,7 +35,7 @@ router = make_router(router_prefix("patients"), tag="patients", audited=True)
 class NdjsonResponse(Response):
     """A response with one JSON document per line."""
 
-    media_type = NDJSON_MEDIA_TYPE
+    media_type = NDJSON.media_type
 
 
 _PARAMETER_ERROR = {"loc": ["query", "on_error"], "msg": "Must be 'stop' or 'skip'", "type": "literal_error"}
@@ -81,7 +81,7 @@ Linking a different profile also needs the scope `profiles:read`. Changing a pro
         "requestBody": {
             "required": True,
             "content": {
-                NDJSON_MEDIA_TYPE: {
+                NDJSON.media_type: {
                     "schema": {"type": "string", "description": "One `PatientCreate` per line."},
                     "example": '{"unique_id": "pat123", "patient_last_name": "Doe"}\n{"patient_last_name": "Roe"}\n',
                 }
@@ -94,7 +94,7 @@ Linking a different profile also needs the scope `profiles:read`. Changing a pro
     | {
         200: {
             # FastAPI documents the schema of JSON responses only
-            "content": {NDJSON_MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{ImportResult.__name__}"}}},
+            "content": {NDJSON.media_type: {"schema": {"$ref": f"#/components/schemas/{ImportResult.__name__}"}}},
             "headers": header_references("Idempotency-Replayed"),
         }
     },
@@ -102,8 +102,8 @@ Linking a different profile also needs the scope `profiles:read`. Changing a pro
 @passthrough
 async def import_patients(request: Request) -> Response:
     """Import the patients in the body of a request."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != NDJSON_MEDIA_TYPE:
-        raise UnsupportedMediaTypeError(NDJSON_MEDIA_TYPE)
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != NDJSON.media_type:
+        raise UnsupportedMediaTypeError(NDJSON.media_type)
     parameters, principal = parse_query(request, ImportParameters), Principal.from_request(request)
     async with get_services(request).import_bulkhead.slot(principal.name):
         lines = await read_lines(request)

@@ -119,9 +119,7 @@ _RENEW_WITH_PROGRESS = _RENEW.values(
     position=bindparam("position", type_=BigInteger),
     batch=bindparam("batch", type_=BigInteger),
     # an operator may have paused the endpoint meanwhile
-    state=case(
-        (webhooks.c.state == literal_column("'active'"), bindparam("state", type_=ID_TEXT)), else_=webhooks.c.state
-    ),
+    state=case((_IS_ACTIVE, bindparam("state", type_=ID_TEXT)), else_=webhooks.c.state),
     failures=bindparam("failures", type_=BigInteger),
     last_error=bindparam("error", type_=Text),
     next_attempt=_NOW + bindparam("delay", type_=Interval),

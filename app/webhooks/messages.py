@@ -65,7 +65,7 @@ def change_message(endpoint_id: str, change: Change, *, with_position: bool) -> 
         "position": change.place.position if with_position else None,
     }
     if change.source is not None:
-        data["because"] = dict(zip(("resource", "unique_id", "version"), change.source, strict=True))
+        data["because"] = change.source._asdict()
         data["patients"] = change.patients
     # the place of the change identifies it, also among those that a restored database had at the same position
     identity = f"{endpoint_id} {change.place.position} {change.place.batch}"

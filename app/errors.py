@@ -10,7 +10,8 @@
     │   ├── IdentifierRetiredError
     │   ├── InUseError
     │   ├── FormerProfilesError
-    │   └── LastHospitalError
+    │   ├── LastHospitalError
+    │   └── PossibleDuplicateError  lists the patients
     ├── FeedExpiredError           410
     ├── PreconditionFailedError    412, with the current ETag
     ├── PreconditionRequiredError  428
@@ -26,9 +27,10 @@ Messages never repeat input of the client, because it may be patient data. Ids o
 fields and parameters, are not patient data and may appear in messages.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
-from typing import ClassVar, Literal, NamedTuple
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from typing_extensions import TypeAliasType
 
@@ -67,6 +69,7 @@ ErrorType = TypeAliasType(
         "moment",
         "name_missing",
         "own_hospital_missing",
+        "possible_duplicate",
         "profile_unavailable",
         "read_only_links",
         "repeated",
@@ -86,6 +89,7 @@ ErrorType = TypeAliasType(
         "unknown_doctor",
         "unknown_field",
         "unknown_hospital",
+        "unknown_patient",
         "unknown_version",
         "version_deleted",
     ],
@@ -131,10 +135,11 @@ class ServiceError(Exception):
     """An error that becomes a problem response with the HTTP status `status`.
 
     `detail` is the message of the response and tells the client what to do. `errors` are the errors that the response
-    lists, and `headers` are further headers of the response.
+    lists, `headers` are further headers of the response, and `extensions` further members of the problem.
     """
 
     status: ClassVar[HTTPStatus]
+    extensions: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(
         self, detail: str, errors: Iterable[FieldError] = (), headers: Mapping[str, str] | None = None
@@ -229,6 +234,18 @@ class LastHospitalError(ConflictError):
             "This change would remove the patient from every hospital that your credentials are restricted to, and you "
             "would lose access to the patient. Keep at least one of these hospitals in hospital_ids."
         )
+
+
+class PossibleDuplicateError(ConflictError):
+    def __init__(self, duplicates: Sequence[Mapping[str, str]]) -> None:
+        """List the patients in the problem. Each has a `unique_id` and a `grade`."""
+        message = "May describe a person who is registered already"
+        super().__init__(
+            "This person may be registered already, so nothing was stored. Open the records in `duplicates`, or send "
+            "their ids as not_duplicates to register another person.",
+            [FieldError(("body",), message, "possible_duplicate")],
+        )
+        self.extensions = {"duplicates": list(duplicates)}
 
 
 class FeedExpiredError(ServiceError):

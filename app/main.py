@@ -27,6 +27,7 @@ from app.db.bulkhead import Bulkhead
 from app.db.database import Database
 from app.db.transaction_batching import TransactionBatcher
 from app.doctors.routes import router as doctors_router
+from app.duplicates.routes import router as duplicates_router
 from app.feed.routes import MAX_WAITING_CLIENTS, MAX_WAITING_CLIENTS_PER_PRINCIPAL
 from app.feed.routes import router as feed_router
 from app.hospitals.routes import router as hospitals_router
@@ -35,6 +36,7 @@ from app.http.middleware import CORS, BodyLimit, RequestContext, TrailingSlashAn
 from app.http.problems import add_error_handlers
 from app.listing.batched_reads import BatchedReads
 from app.listing.cursors import Cursors
+from app.matching.pending import compare_pending_periodically
 from app.observability.metrics import CONNECTIONS_MAX
 from app.observability.statements import StatementInstrumentation
 from app.observability.telemetry import Telemetry
@@ -50,6 +52,7 @@ from app.webhooks.delivery import WebhookDelivery
 RESOURCE_ROUTERS = (
     imports_router,  # before the routes of records: its path is also that of a record with the id `import`
     patients_router,
+    duplicates_router,
     profiles_router,
     hospitals_router,
     doctors_router,
@@ -63,6 +66,7 @@ MAX_IMPORTS, MAX_IMPORTS_PER_PRINCIPAL = 2, 1
 CORS_ALLOWED_HEADERS = (
     "Authorization",
     "Content-Type",
+    "Duplicate-Check",
     "Idempotency-Key",
     "If-Match",
     "If-None-Match",
@@ -112,6 +116,7 @@ def create_app(settings: Settings) -> FastAPI:
                 run_background_tasks_periodically(database),
                 maintain_changes_periodically(database, settings.changes_days, settings.changes_count),
                 delete_stale_words_periodically(database),
+                compare_pending_periodically(database, settings.phone_region),
                 authenticator.flush_last_used_periodically(),
                 WebhookDelivery(database, feed, watcher).run(),
             )

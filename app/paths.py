@@ -7,6 +7,12 @@ IMPORT_SUFFIX = "import/"
 """Suffix that turns the path of a list into the path to which many records can be sent at once."""
 
 
+DUPLICATES_PREFIX = "/patients/duplicates"
+"""Path prefix of the queue of possible duplicates."""
+MATCH_SUFFIX = "match/"
+"""Suffix of the path that returns the patients that may be a given person."""
+
+
 def router_prefix(resource: str) -> str:
     """Return the path prefix of all routes of a resource, such as `/hospitals/hospitals` for `hospitals`."""
     return f"/{resource}/{resource}"

@@ -80,6 +80,9 @@ class Settings(BaseSettings):
     short_forms_file: Path | None = None
     """A file with further short forms of names, such as `Bob` for `Robert`, that a search finds. Each line has the form
     `robert, roberta: bob, bobby`."""
+    duplicate_check: Literal["queue", "refuse"] = "queue"
+    """What happens if a new patient may be registered already: `queue` registers it and adds the pair to the queue of
+    possible duplicates, `refuse` responds with 409. The header `Duplicate-Check` of a request takes precedence."""
 
     require_if_match: bool = False
     """Whether PUT, PATCH and DELETE requests must have an `If-Match` header. If so, requests without it get a 428."""

@@ -36,6 +36,9 @@ EXPECTED_OPERATIONS = {
     for one, many in RESOURCE_PLURALS.items()
     for (verb, ending), (method, rest) in OPERATION_ROUTES.items()
 } | {
+    "match_patient": ("post", "/patients/patients/match/", "patients"),
+    "list_duplicates": ("get", "/patients/duplicates/", "patients"),
+    "dismiss_duplicate": ("post", "/patients/duplicates/{unique_id}/dismiss/", "patients"),
     "search_patients": ("post", "/patients/patients/search/", "patients"),
     "search_profiles": ("post", "/profiles/profiles/search/", "profiles"),
     "list_patient_access": ("get", "/patients/patients/{unique_id}/access/", "patients"),
@@ -204,6 +207,8 @@ def test_every_operation_lists_its_statuses(document: Json) -> None:
         "search": {"200", *body},
         "import": {"200", *body},
         "follow": {"200", "410", "422"},
+        "match": {"200", *body},
+        "dismiss": {"200", *body, *one},
         "get_principal": {"200"},
         "restore": {"200", "409", "412", "428", *body, *one},
         "livez": {"204"},
@@ -238,7 +243,7 @@ def test_only_refused_changes_are_said_to_store_nothing(document: Json) -> None:
     assert len(details) > 20
     assert details == {
         name: "The request has errors."
-        if name.startswith(("list_", "get_", "search_", "follow_"))
+        if name.startswith(("list_", "get_", "search_", "follow_", "match_"))
         else "The request has errors, so nothing was stored."
         for name in details
     }

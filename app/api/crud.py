@@ -37,6 +37,9 @@ from app.http.query_parameters import parse_query
 from app.listing.namesakes import find_namesakes, name_warning
 from app.listing.pagination import ListParameters
 from app.paths import SEARCH_SUFFIX
+from app.records.preconditions import Precondition
+from app.records.results import Record
+from app.records.service import Service
 
 CREATE_PROBLEMS = (400, 409, 412, 413, 415, 422)
 """Error statuses of requests that create a record of any resource, besides those that every operation can return."""
@@ -132,7 +135,14 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
     async def create_record(request: Request, body: Any) -> Response:
         write = WriteRequest(request, service_class, body=body, accepts_key=True)
         namesakes = await _find_namesakes(request, resource, body)
-        record = await write.run(lambda service, precondition: service.create(body, precondition), batched=True)
+        check = None if resource.creation_check is None else resource.creation_check(request, body)
+
+        async def create(service: Service[Any, Any], precondition: Precondition) -> Record:
+            if check is not None:
+                await check(service.connection)
+            return await service.create(body, precondition)
+
+        record = await write.run(create, batched=check is None)
         location = {"Location": f"{request.scope['path']}{record.unique_id}/"}
         return write.response(record, 201, {**location, **name_warning(namesakes, record.unique_id)})
 
@@ -145,7 +155,8 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
         response_description=f"The new {noun}.",
         status_code=201,
         response_model=representation,
-        openapi_extra=requires(resource.write_scope) | request_parameters(headers=(IF_NONE_MATCH_ANY, IDEMPOTENCY_KEY)),
+        openapi_extra=requires(resource.write_scope)
+        | request_parameters(headers=(IF_NONE_MATCH_ANY, IDEMPOTENCY_KEY, *resource.creation_headers)),
         responses=problem_responses(*CREATE_PROBLEMS, noun=noun, errors=resource.body_errors)
         | {201: {"headers": {**header_references("ETag", "Idempotency-Replayed", *warnings), **location_header(path)}}},
     )(create_record)

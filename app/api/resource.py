@@ -1,6 +1,6 @@
 """The declaration of a resource, from which its routes are built."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -10,6 +10,7 @@ from pydantic import create_model
 from app.api.documentation import JsonObject
 from app.auth.principal import Principal
 from app.auth.scopes import Scope
+from app.db.connection import Connection
 from app.fields.schemas import CreateBody, Representation, UpdateBody, deleted_representation
 from app.fields.selection import FieldSelection, FieldsOf
 from app.identifiers import IDENTIFIER_PATTERN
@@ -20,6 +21,8 @@ from app.records.service import Service
 
 C = TypeVar("C", bound=CreateBody)
 U = TypeVar("U", bound=UpdateBody)
+CreationCheck = Callable[[Connection], Awaitable[None]]
+"""A check in the transaction that creates a record. It raises an error if the record must not be created."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,10 @@ class ResourceApi(Generic[C, U]):
     """Whether an update can fail with 409 because its body contains the id of a deleted profile."""
     name_field: str | None = None
     """The field with the name of a record, if the response to a write should warn of other records with that name."""
+    creation_check: Callable[[Request, C], CreationCheck | None] | None = None
+    """Function that returns the check that a request asks for before it creates a record, or None if there is none."""
+    creation_headers: Sequence[JsonObject] = ()
+    """OpenAPI parameters for the request headers that creating a record accepts besides those of all resources."""
     descriptions: Mapping[str, str] = field(default_factory=dict)
     """The resource's own descriptions of operations, by verb, such as `create`.
 

@@ -4,18 +4,15 @@ This module imports nothing that takes long, so that help, completion and mistyp
 """
 
 import argparse
-import ipaddress
 import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from app.auth.scopes import Scope
 from app.identifiers import is_identifier
 from app.suggestions import suggestion
+from app.terminal.arguments import host, last_day, port_number, service_url, worker_count
 
 RESOURCE_NAMES = ("hospitals", "doctors", "profiles", "patients")
 """The keys of `app.transfer.resources.RESOURCES`, which has the code that imports and exports them."""
@@ -26,8 +23,6 @@ ERASABLE_RECORDS = ("patient", "profile")
 FORMER_PROFILE_POLICIES = ("keep", "erase")
 """The values of `app.records.service.FormerProfilePolicy`."""
 SHELLS = ("bash", "zsh", "fish")
-_HOST_NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
-"""Host names contain a letter: what has digits and dots only is a wrong IP address."""
 MAX_ID_PREFIX_LENGTH = 32
 """Half of the length of an id, so that the other half remains for the numbers of a clinic."""
 _KEY_NAME = re.compile(r"(?=.{1,64}$)[A-Za-z0-9](?: ?[A-Za-z0-9._@-])*")
@@ -48,34 +43,10 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def _add_serve_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--host", type=_host, default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=_port_number, default=8000, help="port to listen on (default: %(default)s)")
-    parser.add_argument("--workers", type=_worker_count, default=1, help="number of processes (default: %(default)s)")
+    parser.add_argument("--host", type=host, default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=port_number, default=8000, help="port to listen on (default: %(default)s)")
+    parser.add_argument("--workers", type=worker_count, default=1, help="number of processes (default: %(default)s)")
     parser.add_argument("--demo", action="store_true", help="fill an empty database with fictitious patients")
-
-
-def _port_number(text: str) -> int:
-    port = int(text) if text.isdecimal() else 0
-    if not 0 < port < 2**16:
-        raise argparse.ArgumentTypeError("must be a number from 1 to 65535")
-    return port
-
-
-def _worker_count(text: str) -> int:
-    workers = int(text) if text.isdecimal() else 0
-    if workers < 1:
-        raise argparse.ArgumentTypeError("must be a number, 1 or more")
-    return workers
-
-
-def _host(text: str) -> str:
-    with suppress(ValueError):
-        return str(ipaddress.ip_address(text))
-    if not _HOST_NAME.fullmatch(text):
-        raise argparse.ArgumentTypeError(
-            "must be an IP address of this machine, such as 127.0.0.1 or 0.0.0.0 (all addresses), or its name"
-        )
-    return text
 
 
 def _add_migrate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -213,7 +184,7 @@ def _add_keys_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ID",
         help="hospital that the key is restricted to; may be repeated",
     )
-    create.add_argument("--expires", type=_last_day, metavar="YYYY-MM-DD", help="last day of the key, in UTC")
+    create.add_argument("--expires", type=last_day, metavar="YYYY-MM-DD", help="last day of the key, in UTC")
     list_keys = actions.add_parser("list", help="list all keys, without the secrets themselves")
     list_keys.add_argument("--json", action="store_true", help="print a JSON array, with times instead of days")
     revoke = actions.add_parser("revoke", help="revoke a key; it stops working within five seconds")
@@ -229,20 +200,14 @@ def _key_name(text: str) -> str:
     return text
 
 
-def _last_day(text: str) -> date:
-    try:
-        day = date.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError("must be a date as YYYY-MM-DD, such as 2030-12-31") from None
-    if day < datetime.now(UTC).date():
-        raise argparse.ArgumentTypeError("must not be in the past, or the key would never work")
-    return day
-
-
 def _hospital_id(text: str) -> str:
     if not is_identifier(text):
         raise argparse.ArgumentTypeError("must be the unique_id of a hospital; for several hospitals repeat --hospital")
     return text
+
+
+def _add_duplicates_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=["scan"], help="scan: continues where an interrupted scan ended")
 
 
 def _add_webhooks_arguments(parser: argparse.ArgumentParser) -> None:
@@ -326,14 +291,8 @@ def _add_erase_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_health_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--url", type=_service_url, default="http://127.0.0.1:8000", help="URL of the service (default: %(default)s)"
+        "--url", type=service_url, default="http://127.0.0.1:8000", help="URL of the service (default: %(default)s)"
     )
-
-
-def _service_url(text: str) -> str:
-    if not text.startswith("http://") or not urlsplit(text).netloc:
-        raise argparse.ArgumentTypeError("must be the http:// URL of a service, such as http://127.0.0.1:8000")
-    return text
 
 
 def _add_completion_arguments(parser: argparse.ArgumentParser) -> None:
@@ -360,6 +319,7 @@ COMMANDS: Mapping[str, Command] = {
     "export": Command("export records to CSV or NDJSON files", _add_export_arguments),
     "keys": Command("create, list and revoke API keys", _add_keys_arguments),
     "webhooks": Command("manage the endpoints to which the service sends changes", _add_webhooks_arguments),
+    "duplicates": Command("scan: find the patients that may be registered twice", _add_duplicates_arguments),
     "journal": Command(
         "verify: check the records and the journal; head: print the journal head to keep elsewhere",
         _add_journal_arguments,

@@ -6,7 +6,7 @@ from app.audit.recorder import COUNT_METHOD
 from app.audit.repository import AccessEvent, AuditPosition, list_access_events
 from app.audit.schemas import AccessEntry
 from app.db.connection import Connection
-from app.paths import SEARCH_SUFFIX, list_path, record_path
+from app.paths import DUPLICATES_PREFIX, MATCH_SUFFIX, SEARCH_SUFFIX, list_path, record_path
 
 _PATIENTS_ROUTE, _PATIENT_ROUTE = list_path("patients"), record_path("patients")
 _PROFILES_ROUTE, _PROFILE_ROUTE = list_path("profiles"), record_path("profiles")
@@ -23,6 +23,12 @@ READ_DESCRIPTIONS = {
     ("GET", f"{_PATIENT_ROUTE}history/"): ("read_history", "Viewed the history of the record"),
     ("GET", f"{_PATIENT_ROUTE}history/{{version}}/"): ("read_history", "Viewed an earlier version of the record"),
     ("GET", f"{_PATIENT_ROUTE}access/"): ("read_report", "Checked who has seen or changed the record"),
+    ("POST", f"{_PATIENTS_ROUTE}{MATCH_SUFFIX}"): ("listed", "Saw the record among those that may be a given person"),
+    ("GET", f"{DUPLICATES_PREFIX}/"): ("listed", "Saw in a list that the record may be of the same person as another"),
+    ("POST", f"{DUPLICATES_PREFIX}/{{unique_id}}/dismiss/"): (
+        "read",
+        "Decided that another record is not this person's",
+    ),
     ("RUN", "access-report"): ("read_report", "Printed a report of who has seen or changed the record"),
     ("RUN", "export"): ("exported", "Exported the record to a file"),
     ("GET", _PROFILES_ROUTE): ("listed", "Saw the profile in a list of profiles"),

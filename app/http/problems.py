@@ -6,7 +6,7 @@ with a 500 that reveals no internals.
 
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 from fastapi import FastAPI, Request
@@ -40,6 +40,13 @@ class ProblemError(BaseModel):
     """A code that identifies the kind of error, for use by programs."""
 
 
+class ProblemDuplicate(BaseModel):
+    """A registered patient who may be the person of a request."""
+
+    unique_id: str = Field(examples=["pat123"])
+    grade: Literal["certain", "probable"]
+
+
 class Problem(BaseModel):
     """A description of an error as an RFC 9457 problem."""
 
@@ -53,7 +60,10 @@ class Problem(BaseModel):
     request_id: str = Field(examples=["req_01jd3v4wq0c9h4t5k6m7n8p9q0"])
     """The id of the request, which is also in the `X-Request-ID` header and in the service's log."""
     errors: list[ProblemError] = Field(default_factory=list)
-    """The errors in the request, at most 100 of them. Only problems with status 422 have this list."""
+    """The errors in the request, at most 100 of them. Only problems with status 422, and those of possible duplicates,
+    have this list."""
+    duplicates: list[ProblemDuplicate] = Field(default_factory=list)
+    """The patients who may be the person to register. Only the problem of a possible duplicate (409) has this list."""
 
 
 def problem_content(status: int, detail: str, request_id: str) -> dict[str, Any]:
@@ -83,6 +93,7 @@ class ProblemResponse(JSONResponse):
         detail: str,
         errors: Iterable[FieldError] = (),
         headers: Mapping[str, str] | None = None,
+        **extensions: Any,
     ) -> None:
         errors = list(errors)
         if len(errors) > MAX_LISTED_ERRORS:
@@ -90,6 +101,7 @@ class ProblemResponse(JSONResponse):
         content = problem_content(status, detail, RequestState.from_scope(scope).request_id)
         if listed_errors := [error._asdict() for error in errors[:MAX_LISTED_ERRORS]]:
             content["errors"] = listed_errors
+        content |= extensions
         super().__init__(content, status, headers)
 
 
@@ -128,7 +140,7 @@ async def _handle_service_error(request: Request, error: Exception) -> ProblemRe
         log.warning("unavailable", request_id=state.request_id, cause=type(error.__cause__ or error).__name__)
     is_refused_read = state.is_read and isinstance(error, ValidationFailedError)
     detail = ValidationFailedError.READ_DETAIL if is_refused_read else error.detail
-    return ProblemResponse(request.scope, error.status, detail, error.errors, error.headers)
+    return ProblemResponse(request.scope, error.status, detail, error.errors, error.headers, **error.extensions)
 
 
 async def _handle_http_error(request: Request, error: Exception) -> ProblemResponse:

@@ -4,6 +4,7 @@ from app.models.api_key import api_keys
 from app.models.audit import audit
 from app.models.change import changes, changes_pending, hospital_changes
 from app.models.doctor import Doctor
+from app.models.duplicate import duplicate_scans, duplicates, pending_comparisons
 from app.models.hospital import Hospital
 from app.models.idempotency_key import idempotency_keys
 from app.models.journal import journal
@@ -22,6 +23,8 @@ __all__ = [
     "audit",
     "changes",
     "changes_pending",
+    "duplicate_scans",
+    "duplicates",
     "hospital_changes",
     "hospital_words",
     "idempotency_keys",
@@ -29,6 +32,7 @@ __all__ = [
     "name_words",
     "patient_doctors",
     "patient_hospitals",
+    "pending_comparisons",
     "service_secrets",
     "stale_words",
     "webhooks",

@@ -1,7 +1,19 @@
 from datetime import date
 from decimal import Decimal
 
-from sqlalchemy import CheckConstraint, Column, Computed, Date, ForeignKey, Index, Numeric, Table, Text, func
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Computed,
+    Date,
+    ForeignKey,
+    Index,
+    Numeric,
+    Table,
+    Text,
+    func,
+    text,
+)
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -90,6 +102,11 @@ for _name in (
     "patient_gender",
 ):
     Index(None, _PATIENT_COLUMNS[_name])
+# the house number and the beginning of the street, by which `app.matching.candidates` finds neighbours
+Index(
+    "ix_patients_left_fold_patient_physical_address_8",
+    func.left(func.fold(_PATIENT_COLUMNS.patient_physical_address), text("8")),
+)
 # filters by time: a page in the order of ids is taken from the first ids of each month
 for _name in ("date_created", "last_updated"):
     Index(

@@ -8,8 +8,17 @@ from app.api.resource import ResourceApi
 from app.api.routing import make_router
 from app.audit.break_glass import break_glass
 from app.auth.scopes import Scope
+from app.duplicates.matching import DUPLICATE_CHECK, add_match_route, duplicate_check
 from app.paths import router_prefix
-from app.patients.schemas import Patient, PatientCreate, PatientParameters, PatientSearch, PatientUpdate
+from app.patients.schemas import (
+    MatchCandidate,
+    Patient,
+    PatientCreate,
+    PatientMatch,
+    PatientParameters,
+    PatientSearch,
+    PatientUpdate,
+)
 from app.patients.service import PatientService
 from app.search.listing import PatientListing
 
@@ -61,6 +70,8 @@ resource = ResourceApi(
         }
     ],
     patients_link_to_it=False,
+    creation_check=duplicate_check,
+    creation_headers=[DUPLICATE_CHECK],
     updates_can_conflict=True,
     descriptions={
         "list": _LIST_DESCRIPTION,
@@ -74,6 +85,8 @@ resource = ResourceApi(
     write_scopes_sentence=_PROFILE_SCOPES,
 )
 
+# before the routes of records: its path is also that of a record with the id `match`
+add_match_route(router, resource, PatientMatch, MatchCandidate)
 add_crud_routes(router, resource)
 add_history_routes(router, resource)
 add_access_route(router, resource)

@@ -41,6 +41,7 @@ from app.fields.types import (
 from app.listing.pagination import ListParameters
 from app.listing.query import ListQuery
 from app.locality import Locality
+from app.matching.weights import Grade
 from app.models import Patient as PatientRow
 from app.profiles.schemas import ProfileUpsert
 from app.search.parser import MAX_SEARCH_CHARACTERS, parse_search
@@ -172,6 +173,8 @@ class PatientCreate(CreateBody, PatientFields):
 
     example = contract.CREATE_BODY
 
+    not_duplicates: Annotated[IdentifierSet, Field(exclude=True)] = Field(default_factory=list)
+    """The ids of patients that resemble the new patient but are other persons. The decision is stored."""
     # validated as a field, even if absent, so that a missing name is reported together with the errors of other fields
     patient_last_name: Annotated[str | None, Text(columns.patient_last_name), Field(validate_default=True)] = None
 
@@ -191,6 +194,44 @@ class PatientCreate(CreateBody, PatientFields):
         if linked and requested_ids is not None and _ids(linked) != frozenset(requested_ids):
             raise validation_error("read_only_links", read_only_links_message(str(info.field_name)))
         return linked
+
+
+class PatientMatch(CreateBody, PatientFields):
+    """What is known about a person: any part of the body that would create the patient."""
+
+    example: ClassVar = {
+        "patient_first_name": "John",
+        "patient_last_name": "Doe",
+        "patient_date_of_birth": "1980-01-01",
+        "only_certain": False,
+    }
+
+    unique_id: Identifier = ""
+    """The id of the patient, if the person is registered: this patient is left out."""
+    only_certain: Annotated[bool, Field(exclude=True)] = False
+    """Whether to return a patient only if it is the only one that is certainly the person."""
+
+
+class MatchCandidate(Representation):
+    """A patient who may be the given person."""
+
+    example: ClassVar = {
+        "patient": contract.PATIENT,
+        "score": 24.5,
+        "grade": "certain",
+        "agrees": ["patient_first_name", "patient_last_name", "patient_date_of_birth"],
+        "differs": ["patient_mobile_number"],
+    }
+
+    patient: Patient
+    score: float
+    """The sum of the weights of the compared fields, in bits."""
+    grade: Grade
+    """How likely it is that the patient is the person."""
+    agrees: list[str]
+    """The names of the fields that speak for it."""
+    differs: list[str]
+    """The names of the fields that speak against it."""
 
 
 class PatientUpdate(UpdateBody, PatientFields):

@@ -1,6 +1,6 @@
 """Changes to patients, each in one transaction with the changes to their profiles and their links."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, ClassVar
@@ -10,6 +10,7 @@ from app.auth.scopes import Scope
 from app.db.transaction_batching import BatchableWrite
 from app.errors import FieldError, ForbiddenError, FormerProfilesError, InUseError, LastHospitalError, NotFoundError
 from app.identifiers import new_identifier
+from app.matching.queue import dismiss_new
 from app.patients.repository import PatientRepository
 from app.patients.schemas import (
     LINK_ID_FIELDS,
@@ -52,6 +53,8 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
     @classmethod
     def batchable_create(cls, body: PatientCreate, principal: Principal) -> BatchableWrite | None:
         """Return the creation of a patient with its profile and links as a single statement, as `Service` describes."""
+        if body.not_duplicates:
+            return None
         values = body.sent_fields()
         values["unique_id"] = values.get("unique_id") or new_identifier(cls.repository_class.prefix)
         no_links: dict[str, list[str]] = {name: [] for name in cls.repository_class.link_relations}
@@ -107,7 +110,8 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
                 profile.
             PreconditionFailedError: a patient has the id and does not meet the precondition.
             ValidationFailedError: a hospital or doctor does not exist or may not be linked by the principal; the
-                principal is restricted and would not see the patient; or the principal may not use the profile.
+                principal is restricted and would not see the patient; the principal may not use the profile; or
+                `not_duplicates` contains the id of no visible patient.
             ForbiddenError: the principal lacks the scope to link or change the profile, or the principal is restricted
                 and the body contains a `unique_id`.
         """
@@ -125,7 +129,20 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
         raise_if_any(
             [*self._unknown_link_errors(result.link_result), *self._missing_own_hospital_errors(result.link_result)]
         )
-        return await self._ensure_journaled(result, "created")
+        record = await self._ensure_journaled(result, "created")
+        if body.not_duplicates:
+            await self._store_decisions(record.unique_id, body.not_duplicates)
+        return record
+
+    async def _store_decisions(self, unique_id: str, other_ids: Sequence[str]) -> None:
+        """Store the decision that a new patient is another person than the patients `other_ids`."""
+        known = await self.repository.get_many(other_ids)
+        raise_if_any(
+            FieldError(("body", "not_duplicates", index), "Must be the unique_id of a patient", "unknown_patient")
+            for index, other_id in enumerate(other_ids)
+            if other_id not in known or other_id == unique_id
+        )
+        await dismiss_new(self.connection, unique_id, other_ids)
 
     async def update(self, unique_id: str, body: PatientUpdate, precondition: Precondition = NO_PRECONDITION) -> Record:
         """Update a patient with the fields that the body contains.

@@ -16,6 +16,7 @@ from sqlalchemy import (
     literal_column,
     not_,
     null,
+    or_,
     select,
     text,
     true,
@@ -34,6 +35,8 @@ from app.models import (
     audit,
     changes,
     changes_pending,
+    duplicate_scans,
+    duplicates,
     hospital_changes,
     hospital_words,
     idempotency_keys,
@@ -41,6 +44,7 @@ from app.models import (
     name_words,
     patient_doctors,
     patient_hospitals,
+    pending_comparisons,
     stale_words,
 )
 from app.models.change import NUMBERING_BATCH_SIZE, NUMBERING_LOCK_KEY
@@ -59,6 +63,7 @@ PERSONAL_DATA_TABLES = (
     Profile.__tablename__,
     *(table.name for table in (patient_hospitals, patient_doctors, journal, audit, idempotency_keys)),
     *(table.name for table in (name_words, hospital_words, stale_words, changes, changes_pending)),
+    *(table.name for table in (duplicates, pending_comparisons, duplicate_scans)),
 )
 """Names of the tables with personal data. The planner statistics of these tables are rebuilt after an erasure."""
 _CLEAR_STATISTICS_STATEMENT = text(
@@ -101,6 +106,8 @@ async def erase_traces(connection: Connection, resource: str, unique_id: str, re
     redacted = []
     if resource == Profile.__tablename__:
         redacted = await _redact_profile_links(connection, unique_id, token)
+    elif resource == Patient.__tablename__:
+        await _delete_pairs(connection, unique_id)
     await _number_changes(connection)  # while the journal still has the entries of the record
     is_of_record = (journal.c.resource == resource, journal.c.unique_id == unique_id)
     hospitals = (await connection.execute(_SELECT_LAST_HOSPITALS.where(*is_of_record))).scalar_one_or_none()
@@ -121,6 +128,17 @@ async def erase_traces(connection: Connection, resource: str, unique_id: str, re
 
 
 _NUMBER_CHANGES = select(func.public.number_changes(literal_column(str(NUMBERING_BATCH_SIZE))))
+
+
+async def _delete_pairs(connection: Connection, patient_id: str) -> None:
+    """Delete the pairs of a patient that may be duplicates, and the patient's id from the queue of comparisons."""
+    pair = duplicates.c
+    has_patient = or_(pair.one_id == patient_id, pair.other_id == patient_id, pair.through_id == patient_id)
+    await connection.execute(delete(duplicates).where(has_patient))
+    await connection.execute(delete(pending_comparisons).where(pending_comparisons.c.patient_id == patient_id))
+    await connection.execute(delete(duplicate_scans).where(duplicate_scans.c.last_id == patient_id))
+
+
 _SELECT_LAST_HOSPITALS = (
     select(journal.c.record.op("->")("hospital_ids"))
     .where(journal.c.record.is_not(None))

@@ -4,12 +4,13 @@ from collections.abc import AsyncIterator
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import ColumnElement, Delete, Select, and_, case, delete, select
+from sqlalchemy import ColumnElement, Delete, Select, and_, case, delete, insert, select
 from sqlalchemy.schema import CreateTable, DropTable
 
 from app.auth.principal import Principal
 from app.db.connection import Connection
 from app.errors import FieldError
+from app.models import Patient, pending_comparisons
 from app.patients.schemas import NAME_MISSING_MESSAGE
 from app.patients.service import PatientService
 from app.profiles.service import ProfileService
@@ -26,6 +27,7 @@ from app.transfer.name_words import (
 from app.transfer.results import RowError, RowStatus
 from app.transfer.staging import StagedBatch, Staging, retired_id_message
 
+_COMPARE_ALL_PATIENTS = insert(pending_comparisons).from_select(["patient_id"], select(Patient.__table__.c.unique_id))
 NAME_COLUMNS = ("patient_first_name", "patient_last_name")
 BIRTH_DATE_COLUMN = "patient_date_of_birth"
 OTHER_PERSON_MESSAGE = f"{OTHER_PERSON_PROBLEM} --allow-other-person"
@@ -94,6 +96,7 @@ class PatientStaging(Staging):
         """
         if self.build is not None:
             await self.build.build_indexes()
+            await self.connection.execute(_COMPARE_ALL_PATIENTS)  # the copies of the tables have no triggers
         for statement in INSERT_STAGED_NAME_WORDS if self.build is None else INSERT_ALL_NAME_WORDS:
             await self.connection.execute(statement)
         for table in (STAGED_WORDS_TABLE, STAGED_HOSPITAL_WORDS_TABLE):

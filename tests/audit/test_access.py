@@ -12,6 +12,7 @@ from app.audit.recorder import COUNT_METHOD
 from app.auth.scopes import Scope, required_scope
 from app.changes.cursors import FEED_PATH
 from app.main import create_app
+from app.paths import DUPLICATES_PREFIX
 from app.settings import Settings
 from tests.auth.support import PATIENTS, PROFILES
 from tests.hospital_scope.conftest import AUDIT_PATH, ScopedClients
@@ -131,20 +132,24 @@ async def test_invalid_access_and_audit_cursors_are_refused(scoped_clients: Scop
         assert response.json()["errors"][0]["loc"] == ["query", "cursor"]
 
 
+DUPLICATES = f"{DUPLICATES_PREFIX}/"
+
+
 def test_every_read_route_has_a_description() -> None:
     """Exactly the read routes of patients and profiles have a description."""
     app = create_app(Settings.model_validate({"database_url": "postgresql://never-asked/"}))
     reads = {
         (method, str(route.path))
         for route in iter_route_contexts(app.routes)
-        if str(route.path).startswith((PATIENTS, PROFILES, FEED_PATH))
+        if str(route.path).startswith((PATIENTS, PROFILES, FEED_PATH, DUPLICATES))
         for method in route.methods or ()
         if (required_scope(route.openapi_extra) or Scope.ADMIN).is_read_only
     }
     described_routes = {
         (method, route) for method, route in disclosures.READ_DESCRIPTIONS if method not in {"RUN", COUNT_METHOD}
     }
-    assert described_routes == reads
+    # the queue's decisions show both patients, too
+    assert described_routes == reads | {("POST", f"{DUPLICATES}{{unique_id}}/dismiss/")}
     # counts reveal records only for lists that can be filtered
     assert {route for method, route in disclosures.READ_DESCRIPTIONS if method == COUNT_METHOD} == {
         PATIENTS,

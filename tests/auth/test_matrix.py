@@ -58,6 +58,11 @@ RESOURCE_RULES = {
     **_resource_rules("/doctors/doctors/", "doctor", DOCTOR, "directory:read", "directory:write", "directory:write"),
 }
 RESOURCE_RULES |= {
+    "match_patient": Rule("POST", "/patients/patients/match/", "patients:read", PATIENT),
+    "list_duplicates": Rule("GET", "/patients/duplicates/", "duplicates:read"),
+    "dismiss_duplicate": Rule(
+        "POST", "/patients/duplicates/one/dismiss/", "duplicates:write", {"reason": "twins"}, 404
+    ),
     "search_patients": Rule("POST", "/patients/patients/search/", "patients:read", {"search": "doe"}),
     "search_profiles": Rule("POST", "/profiles/profiles/search/", "profiles:read", {"last_name": "doe"}),
     "import_patients": Rule("POST", "/patients/patients/import/", "patients:write", {}, 415),
@@ -83,6 +88,8 @@ SCOPES = (
     "patients:write",
     "patients:delete",
     "patients:break-glass",
+    "duplicates:read",
+    "duplicates:write",
     "history:read",
     "directory:read",
     "directory:write",

@@ -176,9 +176,10 @@ async def test_serving_role_has_exactly_the_rights_it_needs(serving_url: str) ->
     assert rights.pop("changes") == rights.pop("hospital_changes") == {"SELECT", "INSERT", "DELETE"}
     assert rights.pop("changes_pending") == {"SELECT", "DELETE"}
     assert rights.pop("webhooks") == {"SELECT"}
+    assert rights.pop("pending_comparisons") == {"SELECT", "DELETE"}
     assert rights.pop("name_words") == rights.pop("hospital_words") == {"SELECT", "INSERT"}
     assert {table: given for table, given in rights.items() if given != everything} == {}
-    assert len(rights) == 7
+    assert len(rights) == 9
 
 
 async def test_unknown_serving_role_is_explained(command: Command) -> None:

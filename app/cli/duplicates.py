@@ -1,0 +1,25 @@
+"""`patients-api duplicates scan`: find the patients that may be registered twice."""
+
+import argparse
+
+from app.cli.database import DATABASE_ERRORS, run_on_database
+from app.matching.pending import scan
+from app.settings import Settings
+from app.terminal.progress import progress_bar
+from app.terminal.text import pluralize
+
+USER_ERRORS = DATABASE_ERRORS
+
+
+def run(_: argparse.Namespace) -> int:
+    """Compare all patients with each other, print how many were compared, and return 0."""
+    with progress_bar() as display:
+        task = display.add_task("duplicates", total=None, records=0)
+
+        def report_progress(compared: int) -> None:
+            display.update(task, completed=compared, records=compared)
+
+        phone_region = Settings.load().phone_region
+        compared = run_on_database(lambda database: scan(database, phone_region, report_progress))
+    print(f"Compared {compared:,} {pluralize(compared, 'patient')}. `GET /patients/duplicates/` lists the pairs found.")
+    return 0

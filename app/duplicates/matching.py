@@ -1,0 +1,103 @@
+"""Matching over HTTP: the patients who may be a person, and the check before a person is registered."""
+
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic_core import to_json
+
+from app.api.documentation import JsonObject, problem_responses
+from app.api.resource import CreationCheck, ResourceApi, annotate
+from app.api.services import get_services
+from app.audit.recorder import RequestAudit
+from app.auth.principal import Principal
+from app.auth.scopes import requires
+from app.db.connection import Connection
+from app.errors import FieldError, PossibleDuplicateError, ValidationFailedError
+from app.fields.schemas import Representation
+from app.matching.matches import find_matches
+from app.matching.pairs import STRONG_GRADES
+from app.matching.weights import Grade
+from app.paths import MATCH_SUFFIX
+
+DUPLICATE_CHECK: JsonObject = {
+    "name": "Duplicate-Check",
+    "description": "`refuse`: if the person may be registered already, nothing is stored, and the response is 409 with "
+    "the patients who may be the person. `queue`: the patient is registered, and the pairs are added to the queue of "
+    "possible duplicates. The operator chooses the default.",
+    "schema": {"type": "string", "enum": ["refuse", "queue"]},
+}
+
+
+def duplicate_check(request: Request, body: Any) -> CreationCheck | None:
+    """Return the check that a request asks for before it registers a patient, or None if it asks for none.
+
+    Raises:
+        ValidationFailedError: the header `Duplicate-Check` has another value than `refuse` and `queue`.
+    """
+    header = request.headers.get("duplicate-check")
+    if header not in {None, "refuse", "queue"}:
+        error = FieldError(("header", "Duplicate-Check"), "Must be refuse or queue", "literal_error")
+        raise ValidationFailedError([error])
+    if (header or get_services(request).settings.duplicate_check) == "queue":
+        return None
+    return partial(_refuse_duplicates, request, body)
+
+
+async def _refuse_duplicates(request: Request, body: Any, connection: Connection) -> None:
+    """Raise an error if the patient to create is probably registered already.
+
+    Raises:
+        PossibleDuplicateError: there are such patients that are visible to the principal.
+    """
+    hospitals, phone_region = Principal.from_request(request).hospitals, get_services(request).settings.phone_region
+    matches = await find_matches(connection, body.sent_fields(), phone_region, hospitals, body.not_duplicates)
+    duplicates = {
+        match.unique_id: match.comparison.grade for match in matches if match.comparison.grade in STRONG_GRADES
+    }
+    if duplicates:
+        RequestAudit.from_request(request).ids = list(duplicates)
+        raise PossibleDuplicateError(
+            [{"unique_id": unique_id, "grade": str(grade)} for unique_id, grade in duplicates.items()]
+        )
+
+
+def add_match_route(
+    router: APIRouter, resource: ResourceApi[Any, Any], body: Any, candidate: type[Representation]
+) -> None:
+    """Add the route that returns the patients who may be a person. It must precede the routes of single patients.
+
+    `body` and `candidate` are the models of the request body and of an item of the response.
+    """
+
+    async def match_patient(request: Request, body: Any) -> Response:
+        services, principal = get_services(request), Principal.from_request(request)
+        async with services.database.search_snapshot(principal.name) as connection:
+            matches = await find_matches(
+                connection, body.sent_fields(), services.settings.phone_region, principal.hospitals, [body.unique_id]
+            )
+            if body.only_certain:
+                certain = [match for match in matches if match.comparison.grade is Grade.CERTAIN]
+                matches = certain if len(certain) == 1 else []
+            repository = resource.repository_class(connection, principal)
+            records = await repository.get_many([match.unique_id for match in matches])
+        await RequestAudit.from_request(request).record_page([match.unique_id for match in matches])
+        candidates = []
+        for unique_id, comparison in matches:
+            score, grade = comparison.score, comparison.grade
+            rest = {"score": score, "grade": grade, "agrees": comparison.agrees, "differs": comparison.differs}
+            candidates.append(f'{{"patient":{records[unique_id].document},{to_json(rest).decode()[1:]}')
+        return Response(f"[{','.join(candidates)}]", media_type="application/json")
+
+    annotate(match_patient, body=body)
+    router.post(
+        f"/{MATCH_SUFFIX}",
+        name="match_patient",
+        summary="Find who a person may be",
+        description="Find the patients who may be the person that the body describes, best first, at most 20. The body "
+        "is any part of the body that would create the patient.",
+        response_description="The patients who may be the person.",
+        response_model=list[candidate],  # type: ignore[valid-type]
+        openapi_extra=requires(resource.read_scope),
+        responses=problem_responses(400, 413, 415, 422, errors=resource.body_errors),
+    )(match_patient)

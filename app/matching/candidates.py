@@ -1,0 +1,209 @@
+"""Finds the patients that other patients are compared with, by indexes of the table.
+
+Each kind of evidence is a branch of the statement with its own limit, so that a frequent name costs no more than
+others. One statement finds the candidates of many patients.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from datetime import date
+from functools import lru_cache
+from typing import Any
+
+import asyncpg
+from rapidfuzz.distance import OSA
+from sqlalchemy import ARRAY, Text, TextClause, bindparam, text
+from sqlalchemy.dialects.postgresql import JSON
+
+from app.db.connection import Connection
+from app.fields.phones import equivalent_numbers
+from app.matching.comparison import COMPARED_FIELDS
+from app.matching.names import SHORT_FORMS, name_words
+
+MAX_NEAR_WORDS = 40
+"""Maximum number of similar words of other names that are considered for each word of a name."""
+MAX_NAMESAKES = 1000
+"""Maximum number of patients with similar first and last names of which the most similar ones become candidates."""
+ADDRESS_PREFIX_LENGTH = 8
+"""Number of characters at the beginning of an address by which neighbours are found: the house number and the beginning
+of the street. An index of patients has them."""
+MAX_NEIGHBOURS = 200
+"""Maximum number of patients with almost the same address of which those with similar names become candidates."""
+MAX_CANDIDATES_PER_BRANCH = 20
+_LONG_WORD_LENGTH = 4
+"""Length from which words count: shorter ones are particles, initials and titles, unless a name has no other words."""
+_TWO_ERRORS_LENGTH = 7
+"""Length from which words that differ by two typing errors count as similar."""
+_HOSPITALS = bindparam("hospitals", type_=ARRAY(Text))
+
+
+def _near_words_statement(*, restricted: bool) -> TextClause:
+    edits = f"CASE WHEN char_length(given) >= {_TWO_ERRORS_LENGTH} THEN 2 ELSE 1 END"
+    source, condition = "name_words", f"typing_keys(word, 2) && typing_keys(given, {edits}) AND"
+    if restricted:
+        source = "(SELECT DISTINCT word FROM hospital_words WHERE hospital_id = ANY (:hospitals)) AS own_words"
+        condition = ""
+    statement = text(
+        f"""
+        SELECT given, near.word
+        FROM unnest(:words) AS given, LATERAL (
+            SELECT word, extensions.levenshtein_less_equal(left(word, 255), given, 2) AS edits FROM {source}
+            WHERE {condition} extensions.levenshtein_less_equal(left(word, 255), given, 2) <= 2
+            ORDER BY edits, word LIMIT {MAX_NEAR_WORDS}
+        ) AS near
+        """  # noqa: S608  # contains only our own constants
+    ).bindparams(bindparam("words", type_=ARRAY(Text)))
+    return statement.bindparams(_HOSPITALS) if restricted else statement
+
+
+def _candidates_statement(*, restricted: bool) -> TextClause:
+    """Return the statement that selects the compared fields of the candidates of each given patient.
+
+    The number of the given patient, `n`, and the id of the candidate come first. `names` and `both_names` are
+    conditions on the search index: that a patient has a word of the first or the last name, and that it has words of
+    both.
+    """
+    scope = (
+        "EXISTS (SELECT FROM patient_hospitals WHERE patient_id = unique_id AND hospital_id = ANY (:hospitals))"
+        if restricted
+        else "true"
+    )
+    same_place = "(patient_postal_code_folded = postal_code OR patient_town_folded = town)"
+    address_start = f"left(fold(patient_physical_address), {ADDRESS_PREFIX_LENGTH})"
+    limit = MAX_CANDIDATES_PER_BRANCH
+    statement = text(
+        f"""
+        WITH given AS (
+            SELECT n, own_id, phones, fold(email) AS email, born, near_dates, CAST(names AS tsquery) AS names,
+                CAST(both_names AS tsquery) AS both_names, fold(town) AS town, fold(postal_code) AS postal_code,
+                left(fold(address), {ADDRESS_PREFIX_LENGTH}) AS address
+            FROM json_to_recordset(:given) AS given(
+                n integer, own_id text, phones text[], email text, born date, near_dates date[], names text,
+                both_names text, town text, postal_code text, address text
+            )
+        )
+        SELECT n, unique_id, {", ".join(COMPARED_FIELDS)}
+        FROM given CROSS JOIN LATERAL (
+            (SELECT unique_id FROM patients WHERE patient_mobile_digits = ANY (phones) AND {scope} LIMIT {limit})
+            UNION
+            (SELECT unique_id FROM patients WHERE patient_email_address_folded = email AND {scope} LIMIT {limit})
+            UNION
+            (SELECT unique_id FROM patients
+            WHERE patient_date_of_birth = born AND {scope} AND (
+                patient_search @@ names OR {same_place} OR {address_start} = address
+            )
+            ORDER BY patient_search @@ both_names DESC NULLS LAST LIMIT {limit})
+            UNION
+            (SELECT unique_id FROM (
+                SELECT * FROM patients WHERE patient_search @@ both_names AND {scope} LIMIT {MAX_NAMESAKES}
+            ) AS namesakes
+            ORDER BY (patient_town_folded = town)::integer + (patient_postal_code_folded = postal_code)::integer
+                + CASE WHEN patient_date_of_birth = ANY (near_dates) THEN 3 WHEN patient_date_of_birth = born THEN 0
+                    WHEN coalesce(patient_date_of_birth, born) IS NULL THEN 1 ELSE 0 END DESC NULLS LAST
+            LIMIT {limit})
+            UNION
+            (SELECT unique_id FROM (
+                SELECT * FROM patients WHERE {address_start} = address AND {scope} LIMIT {MAX_NEIGHBOURS}
+            ) AS neighbours
+            WHERE patient_search @@ names OR {same_place}
+            ORDER BY patient_search @@ names DESC NULLS LAST LIMIT {limit})
+        ) AS found JOIN patients USING (unique_id)
+        WHERE unique_id IS DISTINCT FROM own_id
+        """  # noqa: S608  # contains only our own constants
+    ).bindparams(bindparam("given", type_=JSON))
+    return statement.bindparams(_HOSPITALS) if restricted else statement
+
+
+_SELECT_NEAR_WORDS = {restricted: _near_words_statement(restricted=restricted) for restricted in (False, True)}
+_SELECT_CANDIDATES = {restricted: _candidates_statement(restricted=restricted) for restricted in (False, True)}
+
+
+class SimilarWords:
+    """The words in names of patients that a word may be a misspelling of, or may stand for.
+
+    The words are kept, so that many patients with the same names cost little.
+    """
+
+    def __init__(self, hospitals: Collection[str] | None = None) -> None:
+        """`hospitals` is the hospital scope of the principal; None means an unrestricted principal."""
+        self.scope = {} if hospitals is None else {"hospitals": sorted(hospitals)}
+        self._words: dict[str, set[str]] = {}
+
+    async def read(self, connection: Connection, words: Iterable[str]) -> None:
+        """Read the words that are similar to `words`."""
+        new_words = {word for word in words if word not in self._words}
+        for word in new_words:
+            self._words[word] = {word, *SHORT_FORMS.get(word, ())}
+        if long_words := sorted(word for word in new_words if len(word) >= _LONG_WORD_LENGTH):
+            parameters = {"words": long_words, **self.scope}
+            for word, near_word in (await connection.execute(_SELECT_NEAR_WORDS[bool(self.scope)], parameters)).records:
+                if OSA.distance(word, near_word) <= 1 + (len(word) >= _TWO_ERRORS_LENGTH):
+                    self._words[word].add(near_word)
+
+    def query(self, words: Iterable[str]) -> str:
+        """Return the tsquery for names with at least one of the `words`, which were read, or a similar word.
+
+        The words consist of letters, digits and marks, so they need no escaping.
+        """
+        return " | ".join(f"'{word}'" for word in sorted({other for word in words for other in self._words[word]}))
+
+
+async def find_candidates(
+    connection: Connection, patients: Sequence[Mapping[str, Any]], phone_region: str, similar_words: SimilarWords
+) -> list[list[asyncpg.Record]]:
+    """Return the candidates of each of the `patients`, which have the `COMPARED_FIELDS` and may have a `unique_id`.
+
+    A candidate has a `unique_id` and the same fields, and is never the patient with the same `unique_id`. It is in the
+    hospital scope of `similar_words`. `phone_region` is the region, such as `ZA`, of phone numbers without a country
+    code.
+    """
+    names = [
+        (name_words(patient["patient_first_name"] or ""), name_words(patient["patient_last_name"] or ""))
+        for patient in patients
+    ]
+    words = {word for first_and_last in names for name in first_and_last for word in _searched_words(name)}
+    await similar_words.read(connection, words)
+    given = []
+    for number, (patient, (first, last)) in enumerate(zip(patients, names, strict=True)):
+        queries = [similar_words.query(_searched_words(name)) for name in (first, last) if name]
+        phone, born = patient["patient_mobile_number"], patient["patient_date_of_birth"]
+        given.append(
+            {
+                "n": number,
+                "own_id": patient.get("unique_id"),
+                "phones": equivalent_numbers(phone, phone_region) if phone else [],
+                "email": patient["patient_email_address"],
+                "born": born,
+                "near_dates": near_dates(born) if born else [],
+                "names": " | ".join(queries) or None,
+                "both_names": f"({queries[0]}) & ({queries[1]})" if first and last else None,
+                "town": patient["patient_town"],
+                "postal_code": patient["patient_postal_code"],
+                "address": patient["patient_physical_address"],
+            }
+        )
+    candidates: list[list[asyncpg.Record]] = [[] for _ in patients]
+    parameters = {"given": given, **similar_words.scope}
+    for record in (await connection.execute(_SELECT_CANDIDATES[bool(similar_words.scope)], parameters)).records:
+        candidates[record[0]].append(record)
+    return candidates
+
+
+def _searched_words(name: tuple[str, ...]) -> list[str]:
+    """Return the words by which a name is found: its long words, and all of its words as one."""
+    long_words = [word for word in name if len(word) >= _LONG_WORD_LENGTH] or list(name)
+    return [*long_words, *(["".join(name)] if len(name) > 1 else [])]
+
+
+@lru_cache(4096)
+def near_dates(day: date) -> list[date]:
+    """Return the dates that differ from a date of birth by one digit, two swapped digits, its month or its day."""
+    digits = f"{day:%Y%m%d}"
+    texts = {digits[:at] + digit + digits[at + 1 :] for at in range(2, 8) for digit in "0123456789"}
+    texts |= {digits[:at] + digits[at + 1] + digits[at] + digits[at + 2 :] for at in range(7)}
+    texts |= {digits[:4] + digits[6:] + digits[4:6]}
+    dates = set()
+    for text_ in texts:
+        with suppress(ValueError):  # not in the calendar
+            dates.add(date(int(text_[:4]), int(text_[4:6]), int(text_[6:])))
+    return sorted(dates)

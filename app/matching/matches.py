@@ -1,0 +1,49 @@
+"""The stored patients that may be a given person, for requests that ask for them."""
+
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from app.db.connection import Connection
+from app.matching.candidates import SimilarWords, find_candidates
+from app.matching.comparison import COMPARED_FIELDS, Comparison, Person, compare
+from app.matching.weights import THRESHOLDS
+
+MAX_MATCHES = 20
+"""Maximum number of patients that a match returns."""
+_RANKS = {grade: rank for rank, grade in enumerate(THRESHOLDS)}
+
+
+class Match(NamedTuple):
+    """A stored patient that may be the given person."""
+
+    unique_id: str
+    comparison: Comparison
+
+
+async def find_matches(
+    connection: Connection,
+    fields: Mapping[str, Any],
+    phone_region: str,
+    hospitals: Collection[str] | None,
+    excluded_ids: Collection[str] = (),
+) -> list[Match]:
+    """Return the patients that may be the person with the given fields, best first, at most `MAX_MATCHES`.
+
+    `fields` contains some of the `COMPARED_FIELDS`. Only patients in the hospital scope `hospitals` are considered, and
+    none with one of the `excluded_ids`.
+    """
+    given = {name: fields.get(name) for name in COMPARED_FIELDS}
+    (candidates,) = await find_candidates(connection, [given], phone_region, SimilarWords(hospitals))
+    person, today = Person.from_fields(given), datetime.now(UTC).date()
+    matches = [
+        Match(candidate["unique_id"], compare(person, Person.from_fields(candidate), today))
+        for candidate in candidates
+        if candidate["unique_id"] not in excluded_ids
+    ]
+    return sorted((match for match in matches if match.comparison.grade is not None), key=_order)[:MAX_MATCHES]
+
+
+def _order(match: Match) -> tuple[int, float, str]:
+    grade = match.comparison.grade
+    return (len(_RANKS) if grade is None else _RANKS[grade], -match.comparison.score, match.unique_id)

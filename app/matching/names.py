@@ -1,0 +1,73 @@
+"""Names as they are compared: folded words without titles and placeholders, short forms, and lists of names.
+
+The lists are fixed, so that a score tells nothing about the names of other patients. They are composed by hand.
+"""
+
+import re
+import unicodedata
+from functools import lru_cache
+from pathlib import Path
+
+from app.locality.short_forms import short_forms
+
+_UNDECOMPOSABLE_LETTERS = str.maketrans(
+    {"ł": "l", "ø": "o", "æ": "ae", "œ": "oe", "ß": "ss", "đ": "d", "ð": "d", "þ": "th"}
+)
+_APOSTROPHE_PATTERN = re.compile("['’‘`ʼ´]")  # noqa: RUF001  # these characters are intended
+_SEPARATOR_PATTERN = re.compile(r"[\W_]+")
+
+TITLES = frozenset("adv dr esq hon jnr jr md me mev miss mnr mr mrs ms mx prof rev sir snr sr".split())  # noqa: SIM905  # as below
+"""Words that stand before or after a name but are no part of it."""
+PLACEHOLDER_WORDS = frozenset(
+    """
+    anon anonymous baba baby boy child daughter doe female girl infant male newborn noname son test twin unidentified
+    unknown unnamed usana
+    """.split()  # noqa: SIM905  # one line a word would be a page
+)
+"""Words of names that are not known or not given yet, such as Baby Girl of Thandi, in which no word is a name."""
+PLACEHOLDER_TEXTS = frozenset(
+    ["", "-", "?", "na", "n/a", "nil", "no", "none", "not known", "null", "tba", "tbc", "unknown", "x", "xx", "xxx"]
+)
+"""Texts that are written where a value is not known."""
+
+
+def _names(file_name: str) -> frozenset[str]:
+    return frozenset((Path(__file__).parent / file_name).read_text(encoding="utf-8").split())
+
+
+GIVEN_NAMES = _names("given_names.txt")
+"""First names that are no misspellings of each other, however alike they are: Jaden and Jayden are two names."""
+FREQUENT_NAMES = _names("frequent_names.txt")
+"""Names that more than one in five hundred people have somewhere: agreement in them proves less."""
+
+
+SHORT_FORMS = short_forms()
+"""Maps each name to its short forms, and each short form to the names that it may stand for."""
+
+
+def fold_text(text: str) -> str:
+    """Return the text in lowercase without accents."""
+    text = text.lower()
+    if text.isascii():
+        return text
+    decomposed = unicodedata.normalize("NFKD", text.translate(_UNDECOMPOSABLE_LETTERS))
+    return "".join(character for character in decomposed if not unicodedata.combining(character))
+
+
+def words_of(text: str) -> list[str]:
+    """Return the folded words of a text."""
+    return _SEPARATOR_PATTERN.sub(" ", fold_text(_APOSTROPHE_PATTERN.sub("", text))).split()
+
+
+def known_text(text: str) -> str:
+    """Return the text, or an empty one if it stands for a value that is not known."""
+    return "" if text.strip().lower() in PLACEHOLDER_TEXTS else text
+
+
+@lru_cache(65_536)
+def name_words(name: str) -> tuple[str, ...]:
+    """Return the folded words of a name without titles. The result is empty if the name is a placeholder."""
+    words = words_of(known_text(name))
+    if not PLACEHOLDER_WORDS.isdisjoint(words):
+        return ()
+    return tuple(word for word in words if word not in TITLES)

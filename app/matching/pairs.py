@@ -1,0 +1,214 @@
+"""Stored pairs of patients that may be one person: found, written, and found again when their values change."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import date
+from itertools import combinations
+from typing import Any, NamedTuple
+
+from pydantic_core import to_json
+from sqlalchemy import ARRAY, Text, any_, bindparam, or_, select, text
+from sqlalchemy.dialects.postgresql import JSON
+
+from app.db.base import ID_TEXT
+from app.db.connection import Connection
+from app.identifiers import new_identifier
+from app.matching.candidates import SimilarWords, find_candidates
+from app.matching.comparison import COMPARED_FIELDS, Comparison, Person, compare
+from app.matching.weights import Grade
+from app.models import Patient, duplicates
+
+PREFIX = "dup"
+"""Beginning of the ids of pairs."""
+STRONG_GRADES = frozenset([Grade.CERTAIN, Grade.PROBABLE])
+"""The grades of pairs that are one person according to the comparison."""
+Pair = tuple[str, str]
+"""The ids of two patients in their order."""
+
+_IDS = bindparam("ids", type_=ARRAY(ID_TEXT))
+_PATIENTS = Patient.__table__.c
+_SELECT_PATIENTS = select(_PATIENTS.unique_id, *(_PATIENTS[name] for name in COMPARED_FIELDS)).where(
+    _PATIENTS.unique_id == any_(_IDS)
+)
+_IS_STRONG = duplicates.c.grade == any_(bindparam("grades", sorted(STRONG_GRADES), type_=ARRAY(ID_TEXT)))
+_HAS_PATIENT = or_(duplicates.c.one_id == any_(_IDS), duplicates.c.other_id == any_(_IDS))
+_SELECT_STORED_PAIRS = select(duplicates.c.one_id, duplicates.c.other_id, duplicates.c.status).where(
+    or_(_HAS_PATIENT, duplicates.c.through_id == any_(_IDS))
+)
+_SELECT_STRONG_PAIRS = select(duplicates.c.one_id, duplicates.c.other_id).where(
+    _HAS_PATIENT, _IS_STRONG, duplicates.c.status == "open", duplicates.c.through_id.is_(None)
+)
+_UPSERT_PAIRS = text(
+    """
+    INSERT INTO duplicates (unique_id, one_id, other_id, grade, score, agrees, differs, through_id, fingerprint)
+    SELECT found.unique_id, one_id, other_id, grade, score, agrees, differs, through_id, decode(fingerprint, 'hex')
+    FROM json_to_recordset(:pairs) AS found(
+        unique_id text, one_id text, other_id text, grade text, score float8, agrees text[], differs text[],
+        through_id text, fingerprint text
+    )
+    -- locked, so that no pair is stored after the erasure of one of its patients
+    JOIN patients AS one ON one.unique_id = one_id JOIN patients AS other ON other.unique_id = other_id
+    ORDER BY one_id COLLATE "C", other_id COLLATE "C"
+    FOR KEY SHARE OF one, other
+    ON CONFLICT (one_id, other_id) DO UPDATE SET
+        (grade, score, agrees, differs, through_id, fingerprint) = (
+            EXCLUDED.grade, EXCLUDED.score, EXCLUDED.agrees, EXCLUDED.differs, EXCLUDED.through_id, EXCLUDED.fingerprint
+        ),
+        status = CASE
+            WHEN duplicates.status = 'dismissed' AND duplicates.fingerprint <> EXCLUDED.fingerprint THEN 'open'
+            ELSE duplicates.status
+        END,
+        reason = CASE WHEN duplicates.fingerprint = EXCLUDED.fingerprint THEN duplicates.reason END,
+        found = CASE
+            WHEN duplicates.status = 'dismissed' AND duplicates.fingerprint <> EXCLUDED.fingerprint
+            THEN statement_timestamp() ELSE duplicates.found
+        END
+    WHERE duplicates.status <> 'merged' AND (
+        duplicates.grade, duplicates.score, duplicates.agrees, duplicates.differs, duplicates.fingerprint
+    ) IS DISTINCT FROM (EXCLUDED.grade, EXCLUDED.score, EXCLUDED.agrees, EXCLUDED.differs, EXCLUDED.fingerprint)
+    """
+).bindparams(bindparam("pairs", type_=JSON))
+_DELETE_OTHER_PAIRS = text(
+    """
+    DELETE FROM duplicates
+    WHERE status = 'open' AND (one_id = ANY (:ids) OR other_id = ANY (:ids) OR through_id = ANY (:ids))
+        AND NOT one_id || ' ' || other_id = ANY (:kept)
+    """
+).bindparams(_IDS, bindparam("kept", type_=ARRAY(Text)))
+
+
+class FoundPair(NamedTuple):
+    """The comparison of two patients, and the patient that both are the same as if they are a pair for this reason."""
+
+    comparison: Comparison
+    through_id: str | None = None
+
+
+def fingerprint(one: Mapping[str, Any], other: Mapping[str, Any]) -> bytes:
+    """Return what identifies the compared values of two patients, in the order of their ids.
+
+    A decision on the pair holds for as long as it stays the same.
+    """
+    values = [[patient[name] for name in COMPARED_FIELDS] for patient in (one, other)]
+    return hashlib.sha256(to_json(values)).digest()
+
+
+async def read_patients(connection: Connection, ids: Collection[str]) -> dict[str, Mapping[str, Any]]:
+    """Return the compared fields of the patients with these ids, by id."""
+    result = await connection.execute(_SELECT_PATIENTS, {"ids": list(ids)})
+    return {record[0]: record for record in result.records}
+
+
+class Comparer:
+    """Compares patients with all others, and stores the pairs that may be one person."""
+
+    def __init__(self, connection: Connection, similar_words: SimilarWords, phone_region: str, today: date) -> None:
+        self._connection = connection
+        self._similar_words = similar_words
+        self._phone_region = phone_region
+        self._today = today
+        self._patients: dict[str, Mapping[str, Any]] = {}
+        self._persons: dict[str, Person] = {}
+
+    async def compare(self, ids: Collection[str]) -> None:
+        """Compare the patients with these ids with all others, and bring the stored pairs up to date.
+
+        Patients that do not exist any more lose the pairs on which nobody has decided.
+        """
+        await self._read(ids)
+        compared = [self._patients[unique_id] for unique_id in ids if unique_id in self._patients]
+        stored = await self._stored_pairs(ids)
+        found: dict[Pair, FoundPair] = {}
+        for pair in await self._candidate_pairs(compared) | stored.keys():
+            if self._patients.keys() >= set(pair):
+                comparison = self._compare(pair)
+                if comparison.grade is not None:
+                    found[pair] = FoundPair(comparison)
+        dismissed = {pair for pair, status in stored.items() if status == "dismissed"}
+        await self._add_implied_pairs(found, dismissed, frozenset(ids))
+        rows = [self._row(pair, one) for pair, one in sorted(found.items())]
+        await self._connection.execute(
+            _DELETE_OTHER_PAIRS, {"ids": list(ids), "kept": [" ".join(pair) for pair in found]}
+        )
+        if rows:
+            await self._connection.execute(_UPSERT_PAIRS, {"pairs": rows})
+
+    async def _read(self, ids: Iterable[str]) -> None:
+        missing = [unique_id for unique_id in ids if unique_id not in self._patients]
+        if missing:
+            for unique_id, patient in (await read_patients(self._connection, missing)).items():
+                self._add(unique_id, patient)
+
+    def _add(self, unique_id: str, patient: Mapping[str, Any]) -> None:
+        if unique_id not in self._patients:
+            self._patients[unique_id] = patient
+            self._persons[unique_id] = Person.from_fields(patient)
+
+    async def _candidate_pairs(self, patients: Sequence[Mapping[str, Any]]) -> set[Pair]:
+        """Return the pairs of the patients with their candidates."""
+        pairs = set()
+        candidates = await find_candidates(self._connection, patients, self._phone_region, self._similar_words)
+        for patient, others in zip(patients, candidates, strict=True):
+            for other in others:
+                self._add(other["unique_id"], other)
+                pairs.add(_pair(patient["unique_id"], other["unique_id"]))
+        return pairs
+
+    async def _stored_pairs(self, ids: Collection[str]) -> dict[Pair, str]:
+        """Return the statuses of the stored pairs of these patients, and of the pairs that exist because of them."""
+        records = (await self._connection.execute(_SELECT_STORED_PAIRS, {"ids": list(ids)})).records
+        pairs = {_pair(one, other): status for one, other, status in records}
+        await self._read({unique_id for pair in pairs for unique_id in pair})
+        return pairs
+
+    def _compare(self, pair: Pair) -> Comparison:
+        one, other = pair
+        return compare(self._persons[one], self._persons[other], self._today)
+
+    async def _add_implied_pairs(
+        self, found: dict[Pair, FoundPair], dismissed: Collection[Pair], ids: frozenset[str]
+    ) -> None:
+        """Add the pairs of patients that are probably the same as a third patient.
+
+        Two records of a person may differ so much that only a third record shows that they belong together. A pair that
+        somebody has dismissed shows nothing.
+        """
+        strong = {pair for pair, one in found.items() if one.comparison.grade in STRONG_GRADES} - {*dismissed}
+        known = sorted({unique_id for pair in found for unique_id in pair})
+        records = (await self._connection.execute(_SELECT_STRONG_PAIRS, {"ids": known})).records
+        strong |= {pair for pair in (_pair(*record) for record in records) if ids.isdisjoint(pair)}
+        neighbours: dict[str, set[str]] = defaultdict(set)
+        for one, other in strong:
+            neighbours[one].add(other)
+            neighbours[other].add(one)
+        implied = {
+            pair: through_id
+            for through_id in sorted(neighbours)
+            for pair in combinations(sorted(neighbours[through_id]), 2)
+            if pair in found or not ids.isdisjoint({through_id, *pair})
+        }
+        await self._read({unique_id for pair in implied for unique_id in pair})
+        for pair, through_id in implied.items():
+            if self._patients.keys() >= set(pair):
+                comparison = self._compare(pair)
+                if not comparison.may_be_family and comparison.grade not in STRONG_GRADES:
+                    found[pair] = FoundPair(comparison._replace(grade=Grade.PROBABLE), through_id)
+
+    def _row(self, pair: Pair, found: FoundPair) -> dict[str, Any]:
+        comparison = found.comparison
+        return {
+            "unique_id": new_identifier(PREFIX),
+            "one_id": pair[0],
+            "other_id": pair[1],
+            "grade": comparison.grade,
+            "score": comparison.score,
+            "agrees": comparison.agrees,
+            "differs": comparison.differs,
+            "through_id": found.through_id,
+            "fingerprint": fingerprint(self._patients[pair[0]], self._patients[pair[1]]).hex(),
+        }
+
+
+def _pair(one: str, other: str) -> Pair:
+    return (one, other) if one < other else (other, one)

@@ -1,0 +1,105 @@
+"""Compares patients with all others in the background, and all patients in a scan of the whole register.
+
+Triggers queue each patient that is created, restored, imported or deleted, or of which a compared field changes. The
+queue is worked off in batches. The transaction that removes patients from the queue also stores their pairs, so that
+nothing is lost if a process is killed.
+"""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+
+import asyncpg
+import structlog
+from sqlalchemy import Integer, bindparam, text
+
+from app.db.base import ID_TEXT
+from app.db.connection import Connection
+from app.db.database import Database
+from app.errors import UnavailableError
+from app.matching.candidates import SimilarWords
+from app.matching.pairs import Comparer
+from app.models import duplicate_scans
+
+log = structlog.get_logger()
+
+COMPARISON_INTERVAL_SECONDS = 2
+"""Seconds between two runs of the background comparison."""
+COMPARISON_BATCH_SIZE = 100
+"""Maximum number of patients that one transaction compares, so that a transaction takes a fraction of a second."""
+SCAN_BATCH_SIZE = 500
+"""Number of patients that one transaction of a scan compares."""
+_LOCK_KEY = 0x6475706C
+"""The key of the advisory lock that lets one process at a time work off the queue: the letters `dupl`."""
+_TRY_LOCK = text(f"SELECT NOT pg_is_in_recovery() AND pg_try_advisory_xact_lock({_LOCK_KEY})")
+_TAKE_PENDING = text(
+    """
+    DELETE FROM pending_comparisons WHERE patient_id = ANY (ARRAY(
+        SELECT patient_id FROM pending_comparisons ORDER BY patient_id LIMIT :most
+    ))
+    RETURNING patient_id
+    """
+).bindparams(bindparam("most", type_=Integer))
+_HAS_PENDING = text("SELECT EXISTS (SELECT FROM pending_comparisons)")
+_SELECT_NEXT_IDS = text(
+    'SELECT unique_id FROM patients WHERE unique_id > CAST(:after AS text) COLLATE "C" ORDER BY unique_id LIMIT :most'
+).bindparams(bindparam("after", type_=ID_TEXT), bindparam("most", type_=Integer))
+_DELETE_POSITION = duplicate_scans.delete().returning(duplicate_scans.c.last_id)
+_INSERT_POSITION = duplicate_scans.insert()
+
+
+async def compare_pending(database: Database, phone_region: str, *, max_batches: int | None = None) -> None:
+    """Compare the queued patients with all others, in batches, unless another process is doing so.
+
+    A failed batch stays queued for the next run, which is logged.
+    """
+    work = partial(_compare_batch, phone_region=phone_region)
+    batches = 0
+    try:
+        async with database.read() as connection:
+            if not (await connection.execute(_HAS_PENDING)).scalar_one():
+                return
+        while (max_batches is None or batches < max_batches) and await database.transaction(work, max_attempts=1):
+            batches += 1
+    except (asyncpg.PostgresError, UnavailableError) as error:
+        log.info("patients not compared yet", error=type(error).__name__)
+
+
+async def _compare_batch(connection: Connection, phone_region: str) -> bool:
+    """Compare a batch of queued patients. Return whether there may be more."""
+    if not (await connection.execute(_TRY_LOCK)).scalar_one():
+        return False
+    taken = (await connection.execute(_TAKE_PENDING, {"most": COMPARISON_BATCH_SIZE})).scalars().all()
+    if taken:
+        comparer = Comparer(connection, SimilarWords(), phone_region, datetime.now(UTC).date())
+        await comparer.compare(sorted({*taken}))
+    return bool(taken)
+
+
+async def compare_pending_periodically(database: Database, phone_region: str) -> None:
+    """Run `compare_pending` every `COMPARISON_INTERVAL_SECONDS` until the task is cancelled."""
+    while True:
+        await asyncio.sleep(COMPARISON_INTERVAL_SECONDS)
+        await compare_pending(database, phone_region)
+
+
+async def scan(database: Database, phone_region: str, report_progress: Callable[[int], None]) -> int:
+    """Compare all patients of the register with each other, beginning where an unfinished scan ended.
+
+    Return the number of compared patients. `report_progress` is called with their number so far.
+    """
+    compared, similar_words = 0, SimilarWords()
+
+    async def work(connection: Connection) -> int:
+        after = (await connection.execute(_DELETE_POSITION)).scalar_one_or_none() or ""
+        ids = (await connection.execute(_SELECT_NEXT_IDS, {"after": after, "most": SCAN_BATCH_SIZE})).scalars().all()
+        if ids:
+            await connection.execute(_INSERT_POSITION, {"last_id": ids[-1]})
+            await Comparer(connection, similar_words, phone_region, datetime.now(UTC).date()).compare(ids)
+        return len(ids)
+
+    while count := await database.transaction(work):
+        compared += count
+        report_progress(compared)
+    return compared

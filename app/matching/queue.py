@@ -1,0 +1,205 @@
+"""The queue of pairs that may be duplicates: its list, and decisions on pairs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    DateTime,
+    Double,
+    Integer,
+    Select,
+    and_,
+    any_,
+    bindparam,
+    exists,
+    func,
+    or_,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSON
+
+from app.auth.principal import Principal
+from app.db.base import ID_TEXT
+from app.db.connection import Connection
+from app.errors import NotFoundError
+from app.identifiers import new_identifier
+from app.matching.comparison import Person, compare
+from app.matching.pairs import PREFIX, fingerprint, read_patients
+from app.matching.weights import Grade
+from app.models import Patient, duplicates, patient_hospitals
+from app.statements.hospital_scope import patient_in_scope, scope_parameters
+
+MAX_CACHED_STATEMENTS = 64
+_PAIR = duplicates.c
+_PATIENT_ID = Patient.__table__.c.unique_id
+_ENTRY_COLUMNS = (_PAIR.unique_id, _PAIR.one_id, _PAIR.other_id, _PAIR.grade, _PAIR.score, _PAIR.agrees, _PAIR.differs)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueQuery:
+    """Which pairs of the queue to list. A pair has to match all filters that are not None."""
+
+    status: str
+    grades: Sequence[str] | None = None
+    hospital_ids: Sequence[str] | None = None
+    """The ids of hospitals of at least one of the two patients."""
+    found_gte: datetime | None = None
+    found_lt: datetime | None = None
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The filters by name."""
+        names = ("grades", "hospital_ids", "found_gte", "found_lt")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+
+def _is_visible(*, restricted: bool) -> ColumnElement[bool]:
+    """Return the condition that both patients of a pair exist and are visible to the principal."""
+    conditions: list[ColumnElement[bool]] = []
+    for patient_id in (_PAIR.one_id, _PAIR.other_id):
+        conditions.append(exists().where(patient_id == _PATIENT_ID))
+        if restricted:
+            conditions.append(patient_in_scope(patient_id))
+    return and_(*conditions)
+
+
+def _of_hospitals() -> ColumnElement[bool]:
+    link = patient_hospitals.c
+    is_of_pair = or_(link.patient_id == _PAIR.one_id, link.patient_id == _PAIR.other_id)
+    return exists().where(is_of_pair, link.hospital_id == any_(bindparam("hospital_ids", type_=ARRAY(ID_TEXT))))
+
+
+_FILTERS: Mapping[str, ColumnElement[bool]] = {
+    "grades": _PAIR.grade == any_(bindparam("grades", type_=ARRAY(ID_TEXT))),
+    "hospital_ids": _of_hospitals(),
+    "found_gte": _PAIR.found >= bindparam("found_gte", type_=DateTime(timezone=True)),
+    "found_lt": _PAIR.found < bindparam("found_lt", type_=DateTime(timezone=True)),
+}
+
+
+def _conditions(filters: frozenset[str], *, restricted: bool) -> list[ColumnElement[bool]]:
+    is_status = _PAIR.status == bindparam("status", type_=ID_TEXT)
+    return [is_status, *(_FILTERS[name] for name in sorted(filters)), _is_visible(restricted=restricted)]
+
+
+@lru_cache(MAX_CACHED_STATEMENTS)
+def _page_statement(filters: frozenset[str], *, is_first: bool, restricted: bool) -> Select[Any]:
+    columns = (*_ENTRY_COLUMNS, _PAIR.status, _PAIR.found)
+    statement = select(*columns).where(*_conditions(filters, restricted=restricted))
+    if not is_first:
+        after_score = bindparam("after_score", type_=Double)
+        statement = statement.where(
+            or_(
+                _PAIR.score < after_score,
+                and_(_PAIR.score == after_score, _PAIR.unique_id < bindparam("after_id", type_=ID_TEXT)),
+            )
+        )
+    return statement.order_by(_PAIR.score.desc(), _PAIR.unique_id.desc()).limit(bindparam("limit", type_=Integer))
+
+
+@lru_cache(MAX_CACHED_STATEMENTS)
+def _count_statement(filters: frozenset[str], *, restricted: bool) -> Select[int]:
+    return select(func.count()).select_from(duplicates).where(*_conditions(filters, restricted=restricted))
+
+
+async def list_pairs(
+    connection: Connection, principal: Principal, query: QueueQuery, after: tuple[float, str] | None, limit: int
+) -> list[dict[str, Any]]:
+    """Return up to `limit` pairs after the position `after`, those with the highest scores first.
+
+    A position consists of the score and the id of a pair; None is the position before the first pair. Only pairs of two
+    patients that are visible to the principal are listed.
+    """
+    parameters = {"status": query.status, "limit": limit, **query.parameters, **scope_parameters(principal)}
+    if after is not None:
+        parameters |= {"after_score": after[0], "after_id": after[1]}
+    restricted = principal.hospitals is not None
+    statement = _page_statement(frozenset(query.parameters), is_first=after is None, restricted=restricted)
+    return [row._asdict() for row in await connection.execute(statement, parameters)]
+
+
+async def count_pairs(connection: Connection, principal: Principal, query: QueueQuery) -> int:
+    """Return the number of pairs that `list_pairs` lists."""
+    statement = _count_statement(frozenset(query.parameters), restricted=principal.hospitals is not None)
+    parameters = {"status": query.status, **query.parameters, **scope_parameters(principal)}
+    return int((await connection.execute(statement, parameters)).scalar_one())
+
+
+@lru_cache(2)
+def _pair_statement(*, restricted: bool) -> Select[Any]:
+    is_pair = _PAIR.unique_id == bindparam("pair_id", type_=ID_TEXT)
+    statement = select(*_ENTRY_COLUMNS, _PAIR.status, _PAIR.found)
+    return statement.where(is_pair, _is_visible(restricted=restricted)).with_for_update(of=duplicates)
+
+
+_DISMISS = (
+    update(duplicates)
+    .where(_PAIR.unique_id == bindparam("pair_id", type_=ID_TEXT))
+    .values(
+        status="dismissed",
+        reason=bindparam("new_reason"),
+        fingerprint=bindparam("new_fingerprint"),
+    )
+)
+_INSERT_DISMISSED = text(
+    """
+    INSERT INTO duplicates
+        (unique_id, one_id, other_id, grade, score, agrees, differs, fingerprint, status, reason)
+    SELECT unique_id, one_id, other_id, grade, score, agrees, differs, decode(fingerprint, 'hex'), 'dismissed', reason
+    FROM json_to_recordset(:pairs) AS decided(
+        unique_id text, one_id text, other_id text, grade text, score float8, agrees text[], differs text[],
+        fingerprint text, reason text
+    )
+    """
+).bindparams(bindparam("pairs", type_=JSON))
+
+
+async def dismiss(connection: Connection, principal: Principal, unique_id: str, reason: str) -> Mapping[str, Any]:
+    """Decide that the patients of a pair are two persons, and return the pair. The decision holds until either changes.
+
+    Raises:
+        NotFoundError: no visible pair has this id.
+    """
+    parameters = {"pair_id": unique_id, **scope_parameters(principal)}
+    statement = _pair_statement(restricted=principal.hospitals is not None)
+    row = (await connection.execute(statement, parameters)).one_or_none()
+    if row is None:
+        raise NotFoundError("pair")
+    patients = await read_patients(connection, [row.one_id, row.other_id])
+    if len(patients) < len((row.one_id, row.other_id)):
+        raise NotFoundError("pair")  # deleted meanwhile
+    new_fingerprint = fingerprint(patients[row.one_id], patients[row.other_id])
+    await connection.execute(_DISMISS, {"pair_id": unique_id, "new_reason": reason, "new_fingerprint": new_fingerprint})
+    return {**row._asdict(), "status": "dismissed"}
+
+
+async def dismiss_new(connection: Connection, unique_id: str, other_ids: Sequence[str]) -> None:
+    """Decide that a new patient is another person than the patients `other_ids`, which must exist."""
+    patients = await read_patients(connection, [unique_id, *other_ids])
+    today = datetime.now(UTC).date()
+    rows = []
+    for other_id in sorted({*other_ids}):
+        one_id, other = sorted((unique_id, other_id))
+        values = patients[one_id], patients[other]
+        comparison = compare(Person.from_fields(values[0]), Person.from_fields(values[1]), today)
+        rows.append(
+            {
+                "unique_id": new_identifier(PREFIX),
+                "one_id": one_id,
+                "other_id": other,
+                "grade": comparison.grade or Grade.POSSIBLE,
+                "score": comparison.score,
+                "agrees": comparison.agrees,
+                "differs": comparison.differs,
+                "fingerprint": fingerprint(*values).hex(),
+                "reason": "registered as another person",
+            }
+        )
+    await connection.execute(_INSERT_DISMISSED, {"pairs": rows})

@@ -1,0 +1,100 @@
+"""The weights of agreement and disagreement, and the thresholds of the grades.
+
+A weight is the binary logarithm of a ratio: how much more often two records of one person compare in this way than two
+records of different persons. Missing values have no weight. The weights are fixed, so that two records have the same
+score in every register and for every principal. `docs/matching.md` explains them and says where they come from.
+"""
+
+from enum import StrEnum
+
+
+class Grade(StrEnum):
+    """How likely it is that two patients are one person."""
+
+    CERTAIN = "certain"
+    PROBABLE = "probable"
+    POSSIBLE = "possible"
+
+
+THRESHOLDS = {Grade.CERTAIN: 20.0, Grade.PROBABLE: 11.0, Grade.POSSIBLE: 10.5}
+"""The lowest score of each grade, from the best grade to the worst."""
+
+
+class Level(StrEnum):
+    """How the values of a field in two records compare."""
+
+    SAME = "same"
+    SAME_FREQUENT = "same and frequent"
+    """The same name, which many people have."""
+    SHORT_FORM = "short form"
+    """A name and its short form, such as William and Bill."""
+    PART = "part"
+    """Names with the same first word, or addresses that have much in common."""
+    SECOND = "second name"
+    """All words of one name are in the other, but not its first word."""
+    INITIAL = "initial"
+    NEAR = "near"
+    """The values differ by what one typing error changes."""
+    SIMILAR = "similar"
+    """The values differ by more than one typing error but have most letters in common."""
+    STREET = "street"
+    """The same street with another number."""
+    PLACEHOLDER = "same placeholder"
+    """The same 1 January, which many registers contain if only the year is known."""
+    SWAPPED = "day and month swapped"
+    YEAR_ONLY = "year only"
+    """The same year, of which one date is a 1 January."""
+    SAME_MONTH = "month and year, or day and month"
+    """Two of day, month and year are the same."""
+    DIFFERENT = "different"
+
+
+WEIGHTS: dict[str, dict[Level, float]] = {
+    "patient_first_name": {
+        Level.SAME: 6.5,
+        Level.SAME_FREQUENT: 5.0,
+        Level.NEAR: 4.5,
+        Level.SHORT_FORM: 4.0,
+        Level.PART: 4.0,
+        Level.SIMILAR: 2.5,
+        Level.SECOND: 2.5,
+        Level.INITIAL: 1.5,
+        Level.DIFFERENT: -5.0,
+    },
+    "patient_last_name": {
+        Level.SAME: 7.5,
+        Level.SAME_FREQUENT: 6.0,
+        Level.NEAR: 6.0,
+        Level.SHORT_FORM: 5.0,
+        Level.PART: 5.0,
+        Level.SIMILAR: 4.0,
+        Level.SECOND: 4.0,
+        Level.INITIAL: 1.5,
+        Level.DIFFERENT: -3.0,
+    },
+    "patient_date_of_birth": {
+        Level.SAME: 11.0,
+        Level.SWAPPED: 7.0,
+        Level.NEAR: 6.0,
+        Level.PLACEHOLDER: 2.5,
+        Level.YEAR_ONLY: 1.5,
+        Level.SAME_MONTH: 1.5,
+        Level.DIFFERENT: -5.0,
+    },
+    "patient_gender": {Level.SAME: 0.5, Level.DIFFERENT: -2.5},
+    "patient_mobile_number": {Level.SAME: 6.0, Level.NEAR: 3.0, Level.DIFFERENT: -0.5},
+    "patient_email_address": {Level.SAME: 7.0, Level.NEAR: 5.0, Level.DIFFERENT: -0.5},
+    "patient_physical_address": {
+        Level.SAME: 9.0,
+        Level.SIMILAR: 6.5,
+        Level.STREET: 3.5,
+        Level.PART: 3.0,
+        Level.DIFFERENT: -1.5,
+    },
+    "patient_town": {Level.SAME: 2.5, Level.NEAR: 2.0, Level.DIFFERENT: -0.7},
+    "patient_postal_code": {Level.SAME: 3.0, Level.NEAR: 1.5, Level.DIFFERENT: -0.7},
+    "patient_province": {Level.SAME: 0.3, Level.DIFFERENT: -0.7},
+}
+"""The weight of each level of each field, in bits."""
+SWAPPED_NAMES_WEIGHT = -1.0
+"""The weight of first and last names that agree only if they are swapped in one of the records, besides their own."""

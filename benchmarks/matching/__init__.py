@@ -1,0 +1,1 @@
+"""How well and how fast people who are registered twice are found."""

@@ -1,0 +1,177 @@
+"""The comparison of two patients: levels of fields, grades, and the documented weights."""
+
+import re
+from datetime import date
+from itertools import combinations
+from typing import Any
+
+import pytest
+
+from app.matching.candidates import near_dates
+from app.matching.comparison import COMPARED_FIELDS, Comparison, Person, compare, compare_addresses, compare_dates
+from app.matching.comparison import compare_names as compare_name_words
+from app.matching.names import name_words
+from app.matching.weights import THRESHOLDS, WEIGHTS, Grade, Level
+from tests.doc_commands import REPOSITORY_ROOT
+
+TODAY = date(2026, 11, 30)
+SPARSE: dict[str, Any] = {
+    "patient_first_name": "Harley",
+    "patient_last_name": "McCarthy",
+    "patient_date_of_birth": date(1958, 4, 19),
+    "patient_physical_address": "177 Pridham Street",
+    "patient_town": "Marsden",
+    "patient_postal_code": "3165",
+}
+"""A record of an adult without gender, phone number and e-mail address."""
+COMPLETE: dict[str, Any] = {**SPARSE, "patient_gender": "Male", "patient_mobile_number": "082 345 6789"}
+MOVED = {"patient_physical_address": "3 Long Road", "patient_town": "Durban", "patient_postal_code": "4001"}
+
+
+def grade_of(one: dict[str, Any], **changes: Any) -> Comparison:
+    """Compare a patient with the same patient after some changes, in both orders, which must agree."""
+    empty = dict.fromkeys(COMPARED_FIELDS)
+    persons = [Person.from_fields(empty | fields) for fields in (one, one | changes)]
+    comparison = compare(persons[0], persons[1], TODAY)
+    assert comparison[:2] == compare(persons[1], persons[0], TODAY)[:2]
+    return comparison
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "level"),
+    [
+        ("Zoë", "zoe", Level.SAME),
+        ("Smith", "Mr Smith", Level.SAME_FREQUENT),
+        ("O'Brien", "OBrien", Level.SAME),
+        ("van der Merwe", "Vandermerwe", Level.SAME_FREQUENT),
+        ("William", "Bill", Level.SHORT_FORM),
+        ("Thabo John", "Thabo", Level.PART),
+        ("Thabo John", "John", Level.SECOND),
+        ("Mthembu-Nkosi", "Mthembu", Level.PART),
+        ("J", "John", Level.INITIAL),
+        ("K", "John", Level.DIFFERENT),
+        ("Mthembu", "Mtembu", Level.NEAR),
+        ("Mccarthy", "Mcacrthy", Level.NEAR),
+        ("Jaden", "Jayden", Level.NEAR),
+        ("Anna", "Emma", Level.DIFFERENT),
+        ("Maria", "Marie", Level.DIFFERENT),
+        ("Sipho", "Nomvula", Level.DIFFERENT),
+    ],
+)
+def test_levels_of_names(one: str, other: str, level: Level) -> None:
+    """Spellings, titles, short forms and typing errors are told from other names."""
+    assert compare_name_words(name_words(one), name_words(other)) is level
+    assert compare_name_words(name_words(other), name_words(one)) is level
+
+
+@pytest.mark.parametrize("name", ["Baby Girl of Thandi", "Unknown", "n/a", "-", "Infant", "Dr", ""])
+def test_placeholders_are_no_names(name: str) -> None:
+    """What is written in place of a name is not compared."""
+    assert name_words(name) == ()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "level"),
+    [
+        ("1984-03-17", "1984-03-17", Level.SAME),
+        ("1984-01-01", "1984-01-01", Level.PLACEHOLDER),
+        ("1984-01-01", "1984-03-17", Level.YEAR_ONLY),
+        ("1984-03-07", "1984-07-03", Level.SWAPPED),
+        ("1984-03-17", "1984-03-11", Level.NEAR),
+        ("1990-03-17", "1991-03-17", Level.NEAR),
+        ("1984-03-17", "1984-03-29", Level.SAME_MONTH),
+        ("1984-03-17", "1951-11-30", Level.DIFFERENT),
+        ("1984-01-01", "1951-11-30", Level.DIFFERENT),
+    ],
+)
+def test_levels_of_dates(one: str, other: str, level: Level) -> None:
+    """Dates that differ by one error are near, and a 1 January may stand for a year."""
+    assert compare_dates(date.fromisoformat(one), date.fromisoformat(other)) is level
+    assert compare_dates(date.fromisoformat(other), date.fromisoformat(one)) is level
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "level"),
+    [
+        ("12 nelson mandela", "12 nelsn mandela", Level.SAME),
+        ("12 vilakazi", "14 vilakazi", Level.STREET),
+        ("12 nelson mandela", "nelson mandela", Level.SAME),
+        ("12 vilakazi", "9 church", Level.DIFFERENT),
+    ],
+)
+def test_levels_of_addresses(one: str, other: str, level: Level) -> None:
+    """House numbers count apart from the names of streets."""
+    assert compare_addresses(one, other) is level
+
+
+@pytest.mark.parametrize(
+    ("one", "changes", "grade"),
+    [
+        (COMPLETE, {}, Grade.CERTAIN),
+        (COMPLETE, {"patient_first_name": "Harly", "patient_last_name": "MacCarthy"}, Grade.CERTAIN),
+        (COMPLETE, MOVED, Grade.CERTAIN),
+        (COMPLETE, {"patient_date_of_birth": date(1958, 4, 18)}, Grade.CERTAIN),
+        (COMPLETE, {"patient_last_name": "Jones"}, Grade.PROBABLE),
+        (COMPLETE, {"patient_date_of_birth": None}, Grade.PROBABLE),
+        (COMPLETE, {"patient_date_of_birth": date(1931, 12, 2)}, Grade.PROBABLE),
+        # namesakes
+        (COMPLETE, {**MOVED, "patient_mobile_number": None, "patient_date_of_birth": date(1931, 12, 2)}, None),
+        (COMPLETE, {**MOVED, "patient_mobile_number": None, "patient_date_of_birth": None}, Grade.POSSIBLE),
+        # twins, and other relatives
+        (COMPLETE, {"patient_first_name": "Jack"}, Grade.POSSIBLE),
+        (COMPLETE, {"patient_first_name": "Jack", "patient_gender": "Female"}, Grade.POSSIBLE),
+        (COMPLETE, {"patient_first_name": "Jack", "patient_date_of_birth": date(1961, 9, 2)}, None),
+        (COMPLETE, {"patient_first_name": "Baby", "patient_date_of_birth": date(2026, 11, 1)}, None),
+        (COMPLETE, {"patient_date_of_birth": date(2020, 9, 2)}, None),
+        # sparse records of adults, of which one may have another of the person's first names
+        (SPARSE, {"patient_first_name": "Jack"}, Grade.PROBABLE),
+        (SPARSE | {"patient_date_of_birth": date(2019, 4, 19)}, {"patient_first_name": "Jack"}, Grade.POSSIBLE),
+        (SPARSE, {"patient_first_name": "McCarthy", "patient_last_name": "Harley"}, Grade.CERTAIN),
+    ],
+)
+def test_grades(one: dict[str, Any], changes: dict[str, Any], grade: Grade | None) -> None:
+    """What two records of a person, namesakes and relatives have in common decides the grade."""
+    assert grade_of(one, **changes).grade is grade
+
+
+@pytest.mark.parametrize("field", [field for field in COMPARED_FIELDS if field in WEIGHTS])
+def test_a_missing_value_is_not_a_different_one(field: str) -> None:
+    """A field that one record lacks changes the score by what the field had contributed, and no more."""
+    with_field, without = grade_of(COMPLETE), grade_of(COMPLETE, **{field: None})
+    weight = WEIGHTS[field][with_field.levels[field]] if field in with_field.levels else 0
+    assert without.score == round(with_field.score - weight, 1)
+    assert field not in without.levels
+    assert without.differs == []
+
+
+def test_every_pair_of_levels_of_a_field_is_ordered() -> None:
+    """No disagreement weighs more than an agreement, and only differences count against one person."""
+    for field, weights in WEIGHTS.items():
+        assert weights[Level.DIFFERENT] < 0, field
+        assert all(weight > 0 for level, weight in weights.items() if level is not Level.DIFFERENT), field
+        assert max(weights.values()) == weights[Level.SAME], field
+
+
+def test_near_dates_are_those_of_the_comparison() -> None:
+    """The candidates include every date that the comparison finds near, in the same century."""
+    day = date(1984, 3, 17)
+    near = {*near_dates(day)}
+    assert all(compare_dates(day, other) is not Level.DIFFERENT for other in near)
+    assert {date(1984, 3, 11), date(1948, 3, 17), date(1985, 3, 17)} <= near
+
+
+def test_thresholds_fall_from_grade_to_grade() -> None:
+    """A better grade needs a higher score."""
+    assert all(THRESHOLDS[better] > THRESHOLDS[worse] for better, worse in combinations(Grade, 2))
+
+
+def test_the_documentation_has_the_weights_and_thresholds_of_the_code() -> None:
+    """Each row of the tables in docs/matching.md is a weight or a threshold, and none is missing."""
+    page = (REPOSITORY_ROOT / "docs" / "matching.md").read_text()
+    rows = re.findall(r"^\| `(patient_\w+)` \| ([\w ,]+) \| (−?[\d.]+) \|", page, re.MULTILINE)
+    documented = {(field, level): float(weight.replace("−", "-")) for field, level, weight in rows}
+    assert documented == {
+        (field, str(level)): weight for field, weights in WEIGHTS.items() for level, weight in weights.items()
+    }
+    thresholds = dict(re.findall(r"^\| \*(\w+)\* \| ([\d.]+) \|", page, re.MULTILINE))
+    assert {name: float(score) for name, score in thresholds.items()} == THRESHOLDS

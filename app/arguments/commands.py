@@ -22,6 +22,8 @@ ERASABLE_RECORDS = ("patient", "profile")
 """The keys of `app.cli.erase.ERASABLE_SERVICES`."""
 FORMER_PROFILE_POLICIES = ("keep", "erase")
 """The values of `app.records.service.FormerProfilePolicy`."""
+DUPLICATE_POLICIES = ("report", "refuse", "ignore")
+"""The values of `app.transfer.duplicates.DuplicatePolicy`."""
 SHELLS = ("bash", "zsh", "fish")
 MAX_ID_PREFIX_LENGTH = 32
 """Half of the length of an id, so that the other half remains for the numbers of a clinic."""
@@ -85,6 +87,13 @@ def _add_import_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["stop", "skip"],
         default="stop",
         help="if lines are rejected, store nothing (stop) or only the other lines (skip); default: %(default)s",
+    )
+    parser.add_argument(
+        "--duplicates",
+        choices=DUPLICATE_POLICIES,
+        default="report",
+        help="if new patients may be registered already, queue the pairs (report), reject the lines (refuse), or "
+        "compare nobody (ignore); default: %(default)s",
     )
     parser.add_argument("--update", action="store_true", help="update existing records; a blank cell clears its field")
     parser.add_argument(

@@ -21,9 +21,11 @@ from app.models import journal
 from app.registers.errors import UnreadableFileError
 from app.registers.inspection import Inspection
 from app.registers.options import TableOptions, check_encoding, parse_date_orders, parse_mapping
+from app.settings import Settings
 from app.terminal.progress import ProgressDisplay, progress_bar
 from app.terminal.signals import exit_on_sigterm
 from app.terminal.text import pluralize
+from app.transfer.duplicates import DuplicateCheck, DuplicatePolicy
 from app.transfer.importing import ImportOptions, ImportSummary, import_file
 from app.transfer.layout import Layout
 from app.transfer.reading import RecordFile
@@ -116,6 +118,7 @@ def import_options(arguments: argparse.Namespace) -> ImportOptions:
         id_prefix=arguments.id_prefix or "",
         link_names=arguments.hospitals_by_name or arguments.create_hospitals,
         create_links=arguments.create_hospitals,
+        duplicates=DuplicateCheck(DuplicatePolicy(arguments.duplicates), Settings.load().phone_region),
     )
 
 

@@ -6,6 +6,7 @@ nothing is lost if a process is killed.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -26,6 +27,12 @@ log = structlog.get_logger()
 
 COMPARISON_INTERVAL_SECONDS = 2
 """Seconds between two runs of the background comparison."""
+PAUSE_PER_WORK = 9
+"""How much longer the pause between two batches is than the batch before it, if many patients are queued.
+
+Comparing a patient costs about as much as creating one. After an import, or while clients create thousands of patients,
+the background comparison therefore takes a tenth of the time, and is behind for a while.
+"""
 COMPARISON_BATCH_SIZE = 100
 """Maximum number of patients that one transaction compares, so that a transaction takes a fraction of a second."""
 SCAN_BATCH_SIZE = 500
@@ -49,39 +56,41 @@ _DELETE_POSITION = duplicate_scans.delete().returning(duplicate_scans.c.last_id)
 _INSERT_POSITION = duplicate_scans.insert()
 
 
-async def compare_pending(database: Database, phone_region: str, *, max_batches: int | None = None) -> None:
-    """Compare the queued patients with all others, in batches, unless another process is doing so.
+async def compare_pending(database: Database, phone_region: str) -> bool:
+    """Compare a batch of the queued patients with all others, unless another process is doing so.
 
-    A failed batch stays queued for the next run, which is logged.
+    Return whether there may be more. A failed batch stays queued for the next run, which is logged.
     """
-    work = partial(_compare_batch, phone_region=phone_region)
-    batches = 0
     try:
         async with database.read() as connection:
             if not (await connection.execute(_HAS_PENDING)).scalar_one():
-                return
-        while (max_batches is None or batches < max_batches) and await database.transaction(work, max_attempts=1):
-            batches += 1
+                return False
+        return await database.transaction(partial(_compare_batch, phone_region=phone_region), max_attempts=1)
     except (asyncpg.PostgresError, UnavailableError) as error:
         log.info("patients not compared yet", error=type(error).__name__)
+        return False
 
 
 async def _compare_batch(connection: Connection, phone_region: str) -> bool:
-    """Compare a batch of queued patients. Return whether there may be more."""
     if not (await connection.execute(_TRY_LOCK)).scalar_one():
         return False
     taken = (await connection.execute(_TAKE_PENDING, {"most": COMPARISON_BATCH_SIZE})).scalars().all()
     if taken:
         comparer = Comparer(connection, SimilarWords(), phone_region, datetime.now(UTC).date())
         await comparer.compare(sorted({*taken}))
-    return bool(taken)
+    return len(taken) >= COMPARISON_BATCH_SIZE
 
 
 async def compare_pending_periodically(database: Database, phone_region: str) -> None:
-    """Run `compare_pending` every `COMPARISON_INTERVAL_SECONDS` until the task is cancelled."""
+    """Run `compare_pending` every `COMPARISON_INTERVAL_SECONDS` until the task is cancelled.
+
+    If there is more to do, the next batch begins after a pause, so that requests have most of the time for themselves.
+    """
     while True:
-        await asyncio.sleep(COMPARISON_INTERVAL_SECONDS)
-        await compare_pending(database, phone_region)
+        began = time.monotonic()
+        has_more = await compare_pending(database, phone_region)
+        spent_seconds = time.monotonic() - began
+        await asyncio.sleep(spent_seconds * PAUSE_PER_WORK if has_more else COMPARISON_INTERVAL_SECONDS)
 
 
 async def scan(database: Database, phone_region: str, report_progress: Callable[[int], None]) -> int:

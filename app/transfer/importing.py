@@ -20,6 +20,7 @@ from app.errors import ConflictError
 from app.fields.schemas import CreateBody
 from app.registers.errors import UnreadableFileError
 from app.transfer.bodies import LineValidator, ValidLine
+from app.transfer.duplicates import REPORT_DUPLICATES, DuplicateCheck
 from app.transfer.link_names import LinkNames
 from app.transfer.patients import PatientStaging
 from app.transfer.reading import ParsedLine, RecordFile
@@ -69,6 +70,8 @@ class ImportOptions:
     """Whether tables contain the names of hospitals and doctors instead of their ids."""
     create_links: bool = False
     """Whether hospitals and doctors are created whose names do not exist."""
+    duplicates: DuplicateCheck = REPORT_DUPLICATES
+    """What happens to new patients who may be registered already."""
 
 
 @dataclass
@@ -262,6 +265,7 @@ def _staging(connection: Connection, resource_name: str, options: ImportOptions)
         return PatientStaging(
             connection,
             IMPORT_PRINCIPAL,
+            options.duplicates,
             overwrite=options.overwrite,
             allow_other_person=options.allow_other_person,
         )

@@ -9,13 +9,17 @@ from sqlalchemy.schema import CreateTable, DropTable
 
 from app.auth.principal import Principal
 from app.db.connection import Connection
+from app.db.database import set_local
 from app.errors import FieldError
+from app.matching.candidates import SimilarWords
+from app.matching.comparison import COMPARED_FIELDS
 from app.models import Patient, pending_comparisons
 from app.patients.schemas import NAME_MISSING_MESSAGE
 from app.patients.service import PatientService
 from app.profiles.service import ProfileService
 from app.statements.damage import OTHER_PERSON_PROBLEM, other_person_statement
 from app.transfer.bodies import ValidLine
+from app.transfer.duplicates import DuplicateCheck, DuplicatePolicy, duplicate_lines
 from app.transfer.name_words import (
     DEFER_NAME_WORDS,
     INSERT_ALL_NAME_WORDS,
@@ -28,6 +32,8 @@ from app.transfer.results import RowError, RowStatus
 from app.transfer.staging import StagedBatch, Staging, retired_id_message
 
 _COMPARE_ALL_PATIENTS = insert(pending_comparisons).from_select(["patient_id"], select(Patient.__table__.c.unique_id))
+_COMPARE_NOBODY = set_local({"patients.compare_patients": "never"})
+DUPLICATE_MESSAGE = "May describe a person who is registered already, or is in an earlier line"
 NAME_COLUMNS = ("patient_first_name", "patient_last_name")
 BIRTH_DATE_COLUMN = "patient_date_of_birth"
 OTHER_PERSON_MESSAGE = f"{OTHER_PERSON_PROBLEM} --allow-other-person"
@@ -71,10 +77,20 @@ class PatientStaging(Staging):
     """The staging tables of patients and of their profiles, and the statements that use them."""
 
     def __init__(
-        self, connection: Connection, principal: Principal, *, overwrite: bool, allow_other_person: bool = False
+        self,
+        connection: Connection,
+        principal: Principal,
+        duplicates: DuplicateCheck,
+        *,
+        overwrite: bool,
+        allow_other_person: bool = False,
     ) -> None:
         super().__init__(connection, principal, PatientService.repository_class, overwrite=overwrite)
         self._allow_other_person = allow_other_person
+        self._duplicates = duplicates
+        self._similar_words = SimilarWords()
+        # the copies of a build have no indexes by which patients are found
+        self.allows_build = duplicates.policy is not DuplicatePolicy.REFUSE
         # `overwrite` is always on: a line may change an existing profile, as a request that creates a patient may
         self.profiles = Staging(connection, principal, ProfileService.repository_class, overwrite=True)
 
@@ -87,6 +103,8 @@ class PatientStaging(Staging):
         for table in (STAGED_WORDS_TABLE, STAGED_HOSPITAL_WORDS_TABLE):
             await self.connection.execute(CreateTable(table))
         await self.connection.execute(DEFER_NAME_WORDS)
+        if self._duplicates.policy is DuplicatePolicy.IGNORE:
+            await self.connection.execute(_COMPARE_NOBODY)
         await super().create_tables()
 
     async def finish(self) -> None:
@@ -96,7 +114,8 @@ class PatientStaging(Staging):
         """
         if self.build is not None:
             await self.build.build_indexes()
-            await self.connection.execute(_COMPARE_ALL_PATIENTS)  # the copies of the tables have no triggers
+            if self._duplicates.policy is not DuplicatePolicy.IGNORE:
+                await self.connection.execute(_COMPARE_ALL_PATIENTS)  # the copies of the tables have no triggers
         for statement in INSERT_STAGED_NAME_WORDS if self.build is None else INSERT_ALL_NAME_WORDS:
             await self.connection.execute(statement)
         for table in (STAGED_WORDS_TABLE, STAGED_HOSPITAL_WORDS_TABLE):
@@ -128,6 +147,11 @@ class PatientStaging(Staging):
         """
         async for row_error in super().find_errors():
             yield row_error
+        if self._duplicates.policy is DuplicatePolicy.REFUSE:
+            new = (await self.connection.execute(self._new_patients_statement)).records
+            lines = await duplicate_lines(self.connection, new, self._duplicates.phone_region, self._similar_words)
+            for line_number in lines:
+                yield RowError(line_number, FieldError((), DUPLICATE_MESSAGE, "possible_duplicate"))
         if self.overwrite:  # otherwise validation has already required a name in each line
             for line_number in await self._line_numbers(self._nameless_statement):
                 yield RowError(line_number, FieldError(("patient_last_name",), NAME_MISSING_MESSAGE, "name_missing"))
@@ -152,6 +176,12 @@ class PatientStaging(Staging):
             for statement in STAGE_NAME_WORDS:
                 await self.connection.execute(statement)
         return counts
+
+    @cached_property
+    def _new_patients_statement(self) -> Select[Any]:
+        staged = self.staging_table.c
+        fields = (staged[name] for name in COMPARED_FIELDS)
+        return select(staged.line, *fields).where(self.has_status(RowStatus.CREATED)).order_by(staged.line)
 
     @cached_property
     def _delete_unused_profiles_statement(self) -> Delete:

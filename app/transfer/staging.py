@@ -99,6 +99,7 @@ class Staging:
         """Whether a line updates a stored record that differs from it. If not, such a line is an error."""
         self.table = repository.table
         self.client_columns = client_columns(self.table)
+        self.allows_build = True
         self.build: TableBuild | None = None
         """The tables that are written instead of the repository's own, if these were empty."""
         names = [*self.client_columns, *repository.link_relations]
@@ -128,7 +129,7 @@ class Staging:
         """
         await self.connection.execute(CreateTable(self.staging_table))
         link_tables = [relation.link_table for relation in self.repository.link_relations.values()]
-        if link_tables:
+        if link_tables and self.allows_build:
             self.build = await TableBuild.create(self.connection, [self.table, *link_tables])
 
     async def finish(self) -> None:

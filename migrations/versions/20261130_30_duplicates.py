@@ -25,10 +25,15 @@ COMPARED = (
     "patient_province",
 )
 _TRIGGER = "RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS"
+_NEVER = "current_setting('patients.compare_patients', true) = 'never'"
+"""An import with `--duplicates ignore` says so."""
 FUNCTIONS = {
     "compare_written_patients()": f"""
     CREATE FUNCTION public.compare_written_patients() {_TRIGGER} $$
     BEGIN
+        IF {_NEVER} THEN
+            RETURN NULL;
+        END IF;
         INSERT INTO public.pending_comparisons SELECT unique_id FROM written;
         RETURN NULL;
     END $$
@@ -36,6 +41,9 @@ FUNCTIONS = {
     "compare_changed_patient()": f"""
     CREATE FUNCTION public.compare_changed_patient() {_TRIGGER} $$
     BEGIN
+        IF {_NEVER} THEN
+            RETURN NULL;
+        END IF;
         INSERT INTO public.pending_comparisons VALUES (NEW.unique_id);
         RETURN NULL;
     END $$

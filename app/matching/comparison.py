@@ -151,18 +151,18 @@ def _may_be_family(levels: Mapping[str, Level], one: Person, other: Person, toda
     if levels.get("patient_gender") is Level.DIFFERENT and first_name not in _SAME_NAMES:
         return True
     if first_name in _OTHER_FIRST_NAMES:
-        return not _are_sparse_adults(one, other, levels, today)
+        return not _are_sparse_adults(one, other, today)
     return levels.get("patient_date_of_birth") is Level.DIFFERENT and _are_parent_and_child(one, other, today)
 
 
-def _are_sparse_adults(one: Person, other: Person, levels: Mapping[str, Level], today: date) -> bool:
+def _are_sparse_adults(one: Person, other: Person, today: date) -> bool:
     """Return whether nothing in two records with other first names hints at children or at complete records.
 
-    Many adults are registered by one of several first names. Grown twins who live together are rarer, but a record with
-    a gender, a phone number or an e-mail address is complete enough for its first name to count.
+    Many adults are registered by one of several first names. Grown twins who live together are rarer, but in a register
+    that has a gender, a phone number or an e-mail address of one of them, the first name counts.
     """
     is_child = any(p.date_of_birth and today.year - p.date_of_birth.year <= ADULT_YEARS for p in (one, other))
-    return not is_child and not levels.keys() & {"patient_gender", "patient_mobile_number", "patient_email_address"}
+    return not is_child and not any(p.gender or p.phone or p.email for p in (one, other))
 
 
 def _are_parent_and_child(one: Person, other: Person, today: date) -> bool:

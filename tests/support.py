@@ -111,11 +111,12 @@ async def dump_tables(connection: asyncpg.Connection) -> dict[str, list[str]]:
     """Return all rows of all tables as text, each with the transaction that wrote it.
 
     The result stays equal as long as nothing is written. The audit is left out, because refused requests are recorded
-    there too, and the change feed, because readers number its changes.
+    there too, the change feed, because readers number its changes, and what the background comparison writes.
     """
     tables = await connection.fetch(
         "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
-        " AND tablename NOT LIKE 'audit%' AND tablename NOT LIKE '%changes%' ORDER BY 1"
+        " AND tablename NOT LIKE 'audit%' AND tablename NOT LIKE '%changes%'"
+        " AND tablename NOT IN ('duplicates', 'pending_comparisons') ORDER BY 1"
     )
     rows = "SELECT t.xmin::text || ' ' || t::text FROM {} t ORDER BY 1"
     return {table: [row for (row,) in await connection.fetch(rows.format(table))] for (table,) in tables}

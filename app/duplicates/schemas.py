@@ -10,6 +10,7 @@ from app.matching.weights import Grade
 from app.models import duplicates
 
 Status = Literal["open", "dismissed", "merged"]
+GradeName = Literal["certain", "probable", "possible"]
 
 
 class DuplicateParameters(PageParameters):
@@ -18,7 +19,7 @@ class DuplicateParameters(PageParameters):
     status: Status | None = None
     """`open`, the default, lists the pairs on which nobody has decided, `dismissed` those that are two persons, and
     `merged` those that were merged."""
-    grade: OneOrMany[Grade] | None = None
+    grade: OneOrMany[GradeName] | None = None
     """Return only pairs with this grade. You can give this filter several times."""
     hospital_id: OneOrMany[Identifier] | None = None
     """Return only pairs with a patient of the hospital with this id. You can give this filter several times."""

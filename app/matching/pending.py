@@ -86,11 +86,12 @@ async def compare_pending_periodically(database: Database, phone_region: str) ->
 
     If there is more to do, the next batch begins after a pause, so that requests have most of the time for themselves.
     """
+    pause_seconds: float = COMPARISON_INTERVAL_SECONDS
     while True:
+        await asyncio.sleep(pause_seconds)
         began = time.monotonic()
         has_more = await compare_pending(database, phone_region)
-        spent_seconds = time.monotonic() - began
-        await asyncio.sleep(spent_seconds * PAUSE_PER_WORK if has_more else COMPARISON_INTERVAL_SECONDS)
+        pause_seconds = (time.monotonic() - began) * PAUSE_PER_WORK if has_more else COMPARISON_INTERVAL_SECONDS
 
 
 async def scan(database: Database, phone_region: str, report_progress: Callable[[int], None]) -> int:

@@ -208,7 +208,7 @@ class PatientMatch(CreateBody, PatientFields):
 
     unique_id: Identifier = ""
     """The id of the patient, if the person is registered: this patient is left out."""
-    only_certain: Annotated[bool, Field(exclude=True)] = False
+    only_certain: Annotated[bool, Field(exclude=True, strict=True)] = False
     """Whether to return a patient only if it is the only one that is certainly the person."""
 
 

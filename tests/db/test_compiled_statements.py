@@ -35,6 +35,9 @@ async def send_every_kind_of_request(client: httpx.AsyncClient, number: int) -> 
     assert (await client.post(PATIENTS, json=body, headers=key)).text == created.text
     one = f"{PATIENTS}{unique_id}/"
     assert (await client.put(one, json={"patient_town": f"Town {number}"})).status_code == 200
+    # compared in the background, too
+    assert (await client.post(PATIENTS, json={**body, "unique_id": f"twice-{number}"})).status_code == 201
+    assert (await client.get("/patients/duplicates/?status=open")).json()
     change = {"patient_race": f"Race {number}", "hospital_ids": ["hos789"]}
     changed = await client.patch(one, json=change, headers={"If-Match": (await client.get(one)).headers["ETag"]})
     assert changed.status_code == 200, changed.text

@@ -68,7 +68,8 @@ def missing_fields(fields_by_location: Mapping[str, set[str]]) -> list[str]:
 
 
 def field_names(schema: type[BaseModel]) -> set[str]:
-    return set(schema.model_fields)
+    """Return the names of the fields of a record. `not_duplicates` is a decision about one, and not part of it."""
+    return set(schema.model_fields) - {"not_duplicates"}
 
 
 async def migrated_columns(connection: asyncpg.Connection, table: str) -> set[str]:

@@ -4,7 +4,6 @@ This module imports nothing that takes long, so that help, completion and mistyp
 """
 
 import argparse
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 from app.auth.scopes import Scope
 from app.identifiers import is_identifier
 from app.suggestions import suggestion
-from app.terminal.arguments import host, last_day, port_number, service_url, worker_count
+from app.terminal.arguments import host, key_name, last_day, port_number, service_url, worker_count
 
 RESOURCE_NAMES = ("hospitals", "doctors", "profiles", "patients")
 """The keys of `app.transfer.resources.RESOURCES`, which has the code that imports and exports them."""
@@ -23,12 +22,10 @@ ERASABLE_RECORDS = ("patient", "profile")
 FORMER_PROFILE_POLICIES = ("keep", "erase")
 """The values of `app.records.service.FormerProfilePolicy`."""
 DUPLICATE_POLICIES = ("report", "refuse", "ignore")
-"""The values of `app.transfer.duplicates.DuplicatePolicy`."""
+"""The values of `app.matching.lines.DuplicatePolicy`."""
 SHELLS = ("bash", "zsh", "fish")
 MAX_ID_PREFIX_LENGTH = 32
 """Half of the length of an id, so that the other half remains for the numbers of a clinic."""
-_KEY_NAME = re.compile(r"(?=.{1,64}$)[A-Za-z0-9](?: ?[A-Za-z0-9._@-])*")
-"""Names of API keys have no leading, trailing or repeated spaces, because people overlook them."""
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -178,7 +175,7 @@ def _add_keys_arguments(parser: argparse.ArgumentParser) -> None:
     create = actions.add_parser("create", help="create a key, and print it once")
     create.add_argument(
         "--name",
-        type=_key_name,
+        type=key_name,
         required=True,
         help="name of the user of the key; the journal records changes under it",
     )
@@ -198,15 +195,6 @@ def _add_keys_arguments(parser: argparse.ArgumentParser) -> None:
     list_keys.add_argument("--json", action="store_true", help="print a JSON array, with times instead of days")
     revoke = actions.add_parser("revoke", help="revoke a key; it stops working within five seconds")
     revoke.add_argument("name")
-
-
-def _key_name(text: str) -> str:
-    if _KEY_NAME.fullmatch(text) is None:
-        raise argparse.ArgumentTypeError(
-            "must be 1 to 64 letters, digits, single spaces or . _ @ -; must begin with a letter or digit, "
-            "and must not end with a space"
-        )
-    return text
 
 
 def _hospital_id(text: str) -> str:

@@ -17,6 +17,7 @@ from app.db.schema_version import LockTimeoutError, MigrationFailedError
 from app.errors import ConflictError
 from app.files.error_report import ErrorReport, open_errors_file
 from app.files.input_files import input_files, naming_file, open_input
+from app.matching.lines import DuplicateCheck, DuplicatePolicy
 from app.models import journal
 from app.registers.errors import UnreadableFileError
 from app.registers.inspection import Inspection
@@ -25,7 +26,6 @@ from app.settings import Settings
 from app.terminal.progress import ProgressDisplay, progress_bar
 from app.terminal.signals import exit_on_sigterm
 from app.terminal.text import pluralize
-from app.transfer.duplicates import DuplicateCheck, DuplicatePolicy
 from app.transfer.importing import ImportOptions, ImportSummary, import_file
 from app.transfer.layout import Layout
 from app.transfer.reading import RecordFile

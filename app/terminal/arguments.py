@@ -7,6 +7,8 @@ from contextlib import suppress
 from datetime import UTC, date, datetime
 from urllib.parse import urlsplit
 
+_KEY_NAME = re.compile(r"(?=.{1,64}$)[A-Za-z0-9](?: ?[A-Za-z0-9._@-])*")
+"""Names of API keys have no leading, trailing or repeated spaces, because people overlook them."""
 _HOST_NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
 """Host names contain a letter: what has digits and dots only is a wrong IP address."""
 
@@ -73,4 +75,18 @@ def service_url(text: str) -> str:
     """
     if not text.startswith("http://") or not urlsplit(text).netloc:
         raise argparse.ArgumentTypeError("must be the http:// URL of a service, such as http://127.0.0.1:8000")
+    return text
+
+
+def key_name(text: str) -> str:
+    """Return the name of an API key.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is something else.
+    """
+    if _KEY_NAME.fullmatch(text) is None:
+        raise argparse.ArgumentTypeError(
+            "must be 1 to 64 letters, digits, single spaces or . _ @ -; must begin with a letter or digit, "
+            "and must not end with a space"
+        )
     return text

@@ -18,9 +18,9 @@ from app.db.database import run_in_savepoint, set_local
 from app.db.errors import SerializationError, translate_errors
 from app.errors import ConflictError
 from app.fields.schemas import CreateBody
+from app.matching.lines import REPORT_DUPLICATES, DuplicateCheck
 from app.registers.errors import UnreadableFileError
 from app.transfer.bodies import LineValidator, ValidLine
-from app.transfer.duplicates import REPORT_DUPLICATES, DuplicateCheck
 from app.transfer.link_names import LinkNames
 from app.transfer.patients import PatientStaging
 from app.transfer.reading import ParsedLine, RecordFile

@@ -13,13 +13,13 @@ from app.db.database import set_local
 from app.errors import FieldError
 from app.matching.candidates import SimilarWords
 from app.matching.comparison import COMPARED_FIELDS
+from app.matching.lines import DuplicateCheck, DuplicatePolicy, duplicate_lines
 from app.models import Patient, pending_comparisons
 from app.patients.schemas import NAME_MISSING_MESSAGE
 from app.patients.service import PatientService
 from app.profiles.service import ProfileService
 from app.statements.damage import OTHER_PERSON_PROBLEM, other_person_statement
 from app.transfer.bodies import ValidLine
-from app.transfer.duplicates import DuplicateCheck, DuplicatePolicy, duplicate_lines
 from app.transfer.name_words import (
     DEFER_NAME_WORDS,
     INSERT_ALL_NAME_WORDS,

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from app.arguments.types import host, key_name, last_day, port_number, service_url, worker_count
 from app.auth.scopes import Scope
 from app.identifiers import is_identifier
 from app.suggestions import suggestion
-from app.terminal.arguments import host, key_name, last_day, port_number, service_url, worker_count
 
 RESOURCE_NAMES = ("hospitals", "doctors", "profiles", "patients")
 """The keys of `app.transfer.resources.RESOURCES`, which has the code that imports and exports them."""

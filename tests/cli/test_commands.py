@@ -59,7 +59,7 @@ def test_help_imports_none_of_the_code() -> None:
                 "app.cli.completion",
             ),
             *("app.identifiers", "app.suggestions"),
-            *("app.terminal", "app.terminal.arguments"),
+            *("app.arguments.types",),
         }
 
 

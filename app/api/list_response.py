@@ -13,6 +13,7 @@ from app.api.streaming import stream_list
 from app.auth.principal import Principal
 from app.db.bulkhead import Bulkhead
 from app.errors import FieldError, ValidationFailedError
+from app.http.accept import choose_media_type
 from app.http.field_errors import safe_location_part
 from app.listing.cursors import non_paging_parameters
 from app.listing.formats import JSON_ARRAY, NDJSON, ListFormat
@@ -39,7 +40,7 @@ async def list_response(
     """Return one page of a list, or the whole list as a stream.
 
     The response is a page if the request has a `limit` or a `cursor`, if it searches for a text, or if the setting
-    `list_cap` is set. Its body is a JSON array, or one record per line if the client accepts `application/x-ndjson`.
+    `list_cap` is set. Its body is a JSON array, or one record per line if the client prefers `application/x-ndjson`.
     `create_source` is called with `parameters` or, if they contain a cursor, with the parameters stored in the cursor.
 
     Raises:
@@ -55,7 +56,7 @@ async def list_response(
         _parameters_location(request),
     )
     source = create_source(parameters)
-    list_format = NDJSON if NDJSON.media_type in request.headers.get("accept", "").lower() else JSON_ARRAY
+    list_format = NDJSON if choose_media_type(request, [NDJSON.media_type]) == NDJSON.media_type else JSON_ARRAY
     headers = {"Vary": "Accept", **(extra_headers or {})}
     if (total := await source.count()) is not None:
         headers["X-Total-Count"] = str(total)

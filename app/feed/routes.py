@@ -1,6 +1,5 @@
 """The route of the change feed: pages of changes, which may wait for some, and streams."""
 
-import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from app.changes.reading import Change as FeedChange
 from app.errors import ServiceError
 from app.feed.reader import FeedReader, with_member
 from app.feed.schemas import Change, FeedParameters
+from app.http.accept import JSON_MEDIA_TYPE, choose_media_type
 from app.http.query_parameters import parse_query
 from app.listing.formats import NDJSON
 from app.listing.pagination import DEFAULT_LIMIT
@@ -31,8 +31,6 @@ HEARTBEAT_INTERVAL_SECONDS = 15.0
 """Seconds without a change after which a stream sends a heartbeat. Proxies cut connections that are idle for longer."""
 STREAM_BATCH_SIZE = 500
 """Maximum number of changes that a stream reads at a time."""
-
-_EXCLUSION = re.compile(r"q\s*=\s*0(\.0*)?")
 
 _DESCRIPTION = """\
 List the changes of all records in the order in which they became visible, oldest first, to keep a copy up to date. No
@@ -98,31 +96,20 @@ async def follow_changes(request: Request) -> Response:
     is_head = RequestState.from_scope(request.scope).method == "HEAD"
     reader = FeedReader(request, parameters)
     await reader.start(request.headers.get("last-event-id") or parameters.after)
-    accepted = _accepted_media_types(request.headers.get("accept", ""))
-    for media_type, encode in _STREAM_ENCODERS.items():
-        if media_type in accepted:
-            return await _stream_response(request, reader, encode, media_type, first_only=is_head)
+    media_type = choose_media_type(request, _STREAM_ENCODERS)
+    if encode := _STREAM_ENCODERS.get(media_type):
+        return await _stream_response(request, reader, encode, media_type, first_only=is_head)
     wait_seconds = 0 if is_head else parameters.wait or 0
     if wait_seconds:
         await _acquire_waiting_slot(request)
     changes = await reader.page(parameters.limit or DEFAULT_LIMIT, wait_seconds)
     headers = {"Next-Cursor": await reader.cursor(), "Vary": "Accept"}
     if is_head:  # it reads no records, so it neither discloses them nor knows the length of the body
-        response = Response(headers=headers, media_type="application/json")
+        response = Response(headers=headers, media_type=JSON_MEDIA_TYPE)
         del response.headers["Content-Length"]
         return response
     body = f"[{','.join(await reader.documents(changes))}]"
-    return Response(body, headers=headers, media_type="application/json")
-
-
-def _accepted_media_types(header: str) -> set[str]:
-    """Return the media types in an `Accept` header, except those that it excludes by `q=0`."""
-    accepted = set()
-    for part in header.lower().split(","):
-        media_type, *parameters = (text.strip() for text in part.split(";"))
-        if not any(_EXCLUSION.fullmatch(parameter) for parameter in parameters):
-            accepted.add(media_type)
-    return accepted
+    return Response(body, headers=headers, media_type=JSON_MEDIA_TYPE)
 
 
 async def _acquire_waiting_slot(request: Request) -> None:

@@ -6,6 +6,10 @@ _INVISIBLE_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"
 """Characters that Unicode counts among letters and symbols although they are blank: fillers, and Braille's blank."""
 
 
+BLANK_PATTERN = r"^[\s\x01-\x1f\x7f-\x9f\xad\u0300-\u036f\u200b-\u200f\ufeff]*$"
+"""The pattern that OpenAPI documents publish for blank text. It lacks the rarer of the characters that are blank."""
+
+
 def normalize_characters(text: str) -> str:
     """Return the text in Unicode NFC, without invisible characters.
 
@@ -27,9 +31,9 @@ def normalize_characters(text: str) -> str:
 
 def is_blank(text: str) -> bool:
     """Return whether a text has no visible character. A mark that changes another character does not count."""
-    if text.isascii():
+    if text.isascii() and text.isprintable():
         return not text.strip()
-    return all(
+    return "\0" not in text and all(
         character.isspace()
         or unicodedata.category(character) in {"Cf", "Cc", "Mn", "Me"}
         or character in _INVISIBLE_LETTERS

@@ -26,7 +26,7 @@ from sqlalchemy import Column
 
 from app.db.base import max_length
 from app.errors import ErrorType, FileErrorType
-from app.fields.characters import is_blank
+from app.fields.characters import BLANK_PATTERN, is_blank
 from app.identifiers import IDENTIFIER_PATTERN, is_identifier
 
 
@@ -40,8 +40,7 @@ def _blank_to_none(value: object) -> object:
 
     Any other value is returned unchanged.
     """
-    may_be_blank = isinstance(value, str) and not (value.isascii() and value.strip())
-    return None if may_be_blank and is_blank(str(value)) else value
+    return None if isinstance(value, str) and is_blank(value) else value
 
 
 MAX_COMBINING_MARKS = 30
@@ -74,7 +73,7 @@ def _clean(text: str, max_length: int) -> str:
 
 def _or_blank_pattern(pattern: str) -> str:
     """Return the pattern to publish for an optional field. It matches `pattern` and blank text, which means `null`."""
-    return rf"^\s*$|{pattern}"
+    return f"{BLANK_PATTERN}|{pattern}"
 
 
 class Text:

@@ -6,10 +6,6 @@ _INVISIBLE_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"
 """Characters that Unicode counts among letters and symbols although they are blank: fillers, and Braille's blank."""
 
 
-BLANK_PATTERN = r"^[\s\x01-\x1f\x7f-\x9f\xad\u0300-\u036f\u200b-\u200f\ufeff]*$"
-"""The pattern that OpenAPI documents publish for blank text. It lacks the rarer of the characters that are blank."""
-
-
 def normalize_characters(text: str) -> str:
     """Return the text in Unicode NFC, without invisible characters.
 

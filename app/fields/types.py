@@ -26,7 +26,7 @@ from sqlalchemy import Column
 
 from app.db.base import max_length
 from app.errors import ErrorType, FileErrorType
-from app.fields.characters import BLANK_PATTERN, is_blank
+from app.fields.characters import is_blank
 from app.identifiers import IDENTIFIER_PATTERN, is_identifier
 
 
@@ -73,7 +73,7 @@ def _clean(text: str, max_length: int) -> str:
 
 def _or_blank_pattern(pattern: str) -> str:
     """Return the pattern to publish for an optional field. It matches `pattern` and blank text, which means `null`."""
-    return f"{BLANK_PATTERN}|{pattern}"
+    return rf"^\s*$|{pattern}"
 
 
 class Text:

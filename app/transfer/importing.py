@@ -1,14 +1,10 @@
 """Import of a file: batches of lines are validated and then written by `app.transfer.staging`, in one transaction."""
 
-import asyncio
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from threading import Thread
-from typing import NamedTuple, TypeVar, cast
+from typing import NamedTuple
 
 from sqlalchemy import func, select, text
 
@@ -23,13 +19,12 @@ from app.registers.errors import UnreadableFileError
 from app.transfer.bodies import LineValidator, ValidLine
 from app.transfer.link_names import LinkNames
 from app.transfer.patients import PatientStaging
+from app.transfer.reader_process import ReaderProcess
 from app.transfer.reading import ParsedLine, RecordFile
 from app.transfer.resources import RESOURCES
 from app.transfer.results import RowError
-from app.transfer.staging import StagedBatch, Staging
+from app.transfer.staging import StagedRow, Staging
 from app.transfer.table_build import NotReplaceableError, TablesInUseError
-
-T = TypeVar("T")
 
 IMPORT_BATCH_SIZE = 2000
 """Maximum number of lines per batch, which takes a few megabytes. Larger batches gain little."""
@@ -41,8 +36,6 @@ memory.
 """
 MAX_REJECTED_LINES = 100_000
 """Maximum number of rejected lines per file. A file with more is probably the wrong file, so its import fails early."""
-THREAD_SWITCH_INTERVAL_SECONDS = 0.0002
-"""Seconds after which a thread that validates lines lets another thread run that has a response from PostgreSQL."""
 IMPORT_ADVISORY_LOCK_KEY = 0x696D706F7274
 """Key of the advisory lock that allows only one import at a time.
 
@@ -100,10 +93,11 @@ Its arguments are the summary so far, the errors and remarks in the batch, and t
 class _CheckedBatch(NamedTuple):
     """A batch of consecutive lines of a file that have been read and validated, but not stored."""
 
-    staged_batch: StagedBatch
+    tables: list[list[StagedRow]]
+    """The rows of the valid lines for each staging table."""
     lines: int
     errors: list[RowError]
-    """The errors in the invalid lines, which are not in `staged_batch`, and the remarks on others."""
+    """The errors in the invalid lines, which have no rows, and the remarks on others."""
     linked_bodies: list[tuple[str, CreateBody]]
     """The records to create first, because lines link to them by name."""
     bytes_read: int
@@ -145,7 +139,7 @@ def _checked_batches(
             or batch.link_count > BATCH_FULL_AT_LINKS
             or (isinstance(validated, ValidLine) and not batch.can_add(validated))
         ):
-            yield _CheckedBatch(batch, lines, errors, bodies, record_file.bytes_read)
+            yield _CheckedBatch(batch.tables, lines, errors, bodies, record_file.bytes_read)
             batch, errors, bodies, lines = staging.new_batch(), [], [], 0
         lines += 1
         if isinstance(validated, ValidLine):
@@ -156,7 +150,7 @@ def _checked_batches(
         else:
             errors += [RowError(line.line_number, error) for error in validated]
     if lines:
-        yield _CheckedBatch(batch, lines, errors, bodies, record_file.bytes_read)
+        yield _CheckedBatch(batch.tables, lines, errors, bodies, record_file.bytes_read)
 
 
 async def import_file(
@@ -168,8 +162,8 @@ async def import_file(
 ) -> ImportSummary:
     """Import the valid lines of a file in the transaction of `connection`, and return the counts of all lines.
 
-    If lines were rejected, the caller decides whether to roll the transaction back. While PostgreSQL writes a batch, a
-    thread reads and validates the next batch.
+    If lines were rejected, the caller decides whether to roll the transaction back. While PostgreSQL writes a batch,
+    another process reads and validates the next batch.
 
     Raises:
         UnreadableFileError: the file cannot be read to its end, or has more than `MAX_REJECTED_LINES` rejected lines.
@@ -195,7 +189,7 @@ async def import_file(
         async def write() -> tuple[dict[str, int], list[RowError]]:
             if link_names is not None:
                 await link_names.create(checked_batch.linked_bodies)
-            return await _store_batch(staging, checked_batch.staged_batch)
+            return await _store_batch(staging, checked_batch.tables)
 
         status_counts, errors = await run_in_savepoint(connection, write)
         errors = sorted([*checked_batch.errors, *errors], key=lambda fault: fault.line_number)
@@ -210,13 +204,10 @@ async def import_file(
         if summary.rejected > MAX_REJECTED_LINES:
             raise UnreadableFileError(f"More than {MAX_REJECTED_LINES:,} lines were rejected: correct them first.")
 
-    # otherwise, the thread that validates the next batch delays each statement by up to 5 ms
-    sys.setswitchinterval(THREAD_SWITCH_INTERVAL_SECONDS)
     try:
-        next_batch = _run_in_thread(lambda: next(checked_batches, None))
-        while (checked_batch := await next_batch) is not None:
-            next_batch = _run_in_thread(lambda: next(checked_batches, None))
-            await store(checked_batch)
+        async with ReaderProcess(checked_batches) as reader:
+            while (checked_batch := await reader.next()) is not None:
+                await store(checked_batch)
         await connection.execute(set_local(dict.fromkeys(_SCAN_SETTINGS, "on")))
         async with translate_errors():
             await staging.finish()
@@ -227,37 +218,6 @@ async def import_file(
             "Other transactions changed the same records. Nothing was stored: run the import again."
         ) from error
     return summary
-
-
-def _run_in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
-    """Run `work` in a daemon thread and return a future for its result.
-
-    The thread may be blocked on a pipe forever. Because it is a daemon thread, a command that ends early does not wait
-    for it.
-    """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def resolve(result: T | None, error: Exception | None) -> None:
-        if future.done():  # cancelled
-            return
-        if error is None:
-            future.set_result(cast("T", result))
-        else:
-            future.set_exception(error)
-            future.exception()  # marks the error as retrieved: asyncio would log it if nothing awaits the future
-
-    def run() -> None:
-        result, error = None, None
-        try:
-            result = work()
-        except Exception as raised:  # noqa: BLE001  # the code that awaits the future gets the error
-            error = raised
-        with suppress(RuntimeError):  # raised if the event loop is closed
-            loop.call_soon_threadsafe(resolve, result, error)
-
-    Thread(target=run, daemon=True).start()
-    return future
 
 
 def _staging(connection: Connection, resource_name: str, options: ImportOptions) -> Staging:
@@ -273,10 +233,10 @@ def _staging(connection: Connection, resource_name: str, options: ImportOptions)
     return Staging(connection, IMPORT_PRINCIPAL, repository, overwrite=options.overwrite)
 
 
-async def _store_batch(staging: Staging, batch: StagedBatch) -> tuple[dict[str, int], list[RowError]]:
+async def _store_batch(staging: Staging, tables: list[list[StagedRow]]) -> tuple[dict[str, int], list[RowError]]:
     # PostgreSQL caches plans, also for foreign-key checks, and the cached plans may be from when the tables were empty
     await staging.connection.execute(text("DISCARD PLANS"))
-    await staging.stage(batch)
+    await staging.stage(tables)
     await staging.classify()
     errors = [fault async for fault in staging.find_errors()]
     if errors:

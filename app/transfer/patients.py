@@ -1,6 +1,6 @@
 """Staging of patients together with the profiles that are in the same lines."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -29,7 +29,7 @@ from app.transfer.name_words import (
     STAGED_WORDS_TABLE,
 )
 from app.transfer.results import RowError, RowStatus
-from app.transfer.staging import StagedBatch, Staging, retired_id_message
+from app.transfer.staging import StagedBatch, StagedRow, Staging, retired_id_message
 
 _COMPARE_ALL_PATIENTS = insert(pending_comparisons).from_select(["patient_id"], select(Patient.__table__.c.unique_id))
 _COMPARE_NOBODY = set_local({"patients.compare_patients": "never"})
@@ -50,6 +50,11 @@ class StagedPatientBatch(StagedBatch):
         super().__init__(staging)
         self.profiles = staging.profiles.new_batch()
         self._profiles_by_id: dict[str, dict[str, Any]] = {}
+
+    @property
+    def tables(self) -> list[list[StagedRow]]:
+        """The rows of the patients, and those of their profiles."""
+        return [*super().tables, *self.profiles.tables]
 
     def can_add(self, line: ValidLine) -> bool:
         """Return whether a line can be added.
@@ -127,11 +132,10 @@ class PatientStaging(Staging):
         """Return an empty batch."""
         return StagedPatientBatch(self)
 
-    async def stage(self, batch: StagedBatch) -> None:
+    async def stage(self, tables: Sequence[Sequence[StagedRow]]) -> None:
         """Replace the contents of the staging tables with the patients and profiles of a batch."""
-        assert isinstance(batch, StagedPatientBatch)  # noqa: S101  # created by `new_batch`
-        await super().stage(batch)
-        await self.profiles.stage(batch.profiles)
+        await super().stage(tables)
+        await self.profiles.stage(tables[1:])
 
     async def classify(self) -> None:
         """Set the status of each staged patient and profile. Patients are locked before profiles."""

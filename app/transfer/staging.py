@@ -56,6 +56,10 @@ from app.transfer.first_entries import insert_first_entries
 from app.transfer.results import RowError, RowStatus
 from app.transfer.table_build import TableBuild
 
+StagedRow = tuple[Any, ...]
+"""A row of a staging table: the number of the line, the id, the mask of the fields that the line sets, and the values.
+"""
+
 
 class StagedBatch:
     """The rows of several lines, with at most one line per record.
@@ -65,10 +69,15 @@ class StagedBatch:
 
     def __init__(self, staging: "Staging") -> None:
         self._staging = staging
-        self.rows: list[tuple[Any, ...]] = []
+        self.rows: list[StagedRow] = []
         self.link_count = 0
         """Number of links to other records in all lines of the batch."""
         self._ids: set[str] = set()
+
+    @property
+    def tables(self) -> list[list[StagedRow]]:
+        """The rows for each staging table that `Staging.stage` fills."""
+        return [self.rows]
 
     def can_add(self, line: ValidLine) -> bool:
         """Return whether a line can be added, which requires that its record is not in the batch yet."""
@@ -145,11 +154,11 @@ class Staging:
         """Return an empty batch."""
         return StagedBatch(self)
 
-    async def stage(self, batch: StagedBatch) -> None:
-        """Replace the contents of the staging table with the rows of a batch."""
+    async def stage(self, tables: Sequence[Sequence[StagedRow]]) -> None:
+        """Replace the contents of the staging table with the rows of a batch, which are the first of `tables`."""
         await self.connection.execute(text(f"TRUNCATE {self.staging_table.name}"))
         columns = [column.name for column in self.staging_table.columns if column.name != "fate"]
-        await self.connection.copy(self.staging_table.name, columns, batch.rows)
+        await self.connection.copy(self.staging_table.name, columns, tables[0])
 
     async def classify(self) -> None:
         """Set the status of each staged line by comparing it with the stored record.

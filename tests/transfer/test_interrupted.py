@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 from pathlib import Path
@@ -241,5 +242,25 @@ async def test_an_interruption_while_waiting_for_input_ends_at_once(
                 await connection.execute("SELECT pg_sleep(0.02)")
         process.send_signal(signal.SIGINT)
         assert await asyncio.to_thread(process.wait, 20) == 130
+    await await_import_ended(connection)
+    assert await connection.fetchval("SELECT count(*) FROM patients") == 0
+
+
+async def test_an_import_whose_reading_process_is_killed_stores_nothing(
+    database_url: str, connection: asyncpg.Connection
+) -> None:
+    """An import says so if the process that reads its file is killed, as the kernel does when memory is full."""
+    with cli_process("import", "-", url=database_url, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.write(ndjson(patient_bodies(3000)).encode())
+        process.stdin.flush()
+        async with asyncio.timeout(60):
+            while not await connection.fetchval("SELECT pg_relation_size('journal') > 100000"):
+                await connection.execute("SELECT pg_sleep(0.02)")
+        (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(child), signal.SIGKILL)
+        _, stderr = await asyncio.to_thread(process.communicate, timeout=30)
+    assert process.returncode == 1
+    assert b"The process that reads the file was killed" in stderr
     await await_import_ended(connection)
     assert await connection.fetchval("SELECT count(*) FROM patients") == 0

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import jsonschema_rs
 import schemathesis
 from schemathesis.core.failures import AcceptedNegativeData, Failure
@@ -62,15 +63,21 @@ patients = { values = ["pat123"] }
 profiles = { values = ["prof123"] }
 hospitals = { values = ["hos123", "hos456", "hos789", "hos-groote"] }
 doctors = { values = ["doc123", "doc456", "doc-naidoo"] }
+duplicates = { values = ["DUPLICATE_ID"] }
 names = { values = ["Nomvula", "王", "O'Brien", "van der Merwe"] }
 
 [[operations]]
-include-path-regex = "^/patients/"
+include-path-regex = "^/patients/patients/"
 [operations.parameters]
 "path.unique_id" = { dictionary = "patients", probability = 0.3 }
 "body.hospital_ids[*]" = { dictionary = "hospitals", probability = 0.8 }
 "body.doctor_ids[*]" = { dictionary = "doctors", probability = 0.8 }
 "body.patient_last_name" = { dictionary = "names", probability = 0.8 }
+
+[[operations]]
+include-path-regex = "^/patients/duplicates/"
+[operations.parameters]
+"path.unique_id" = { dictionary = "duplicates", probability = 0.3 }
 
 [[operations]]
 include-path-regex = "^/profiles/"
@@ -87,7 +94,10 @@ include-path-regex = "^/doctors/"
 [operations.parameters]
 "path.unique_id" = { dictionary = "doctors", probability = 0.3 }
 """
-"""The configuration of schemathesis. Its ids are those of the demo data, because invented ids match no record."""
+"""The configuration of schemathesis. Its ids are those of the demo data, because invented ids match no record.
+
+`DUPLICATE_ID` stands for the id of a pair of patients that may be one person.
+"""
 
 
 @schemathesis.serializer("application/x-ndjson")
@@ -154,6 +164,17 @@ def trimmed(value: Any) -> Any:
     return value
 
 
+def create_duplicate(url: str, key: str) -> str:
+    """Create two patients that may be one person, and return the id of the pair."""
+    person = {"patient_first_name": "Nandipha", "patient_last_name": "Gqirana", "patient_date_of_birth": "1974-05-09"}
+    with httpx.Client(base_url=url, headers={"X-API-Key": key}) as client:
+        for _ in range(2):
+            client.post("/patients/patients/", json=person).raise_for_status()
+        (pair,) = client.get("/patients/duplicates/").json()
+    pair_id: str = pair["unique_id"]
+    return pair_id
+
+
 def test_service_conforms_to_its_openapi_document(
     serve: Callable[..., ServiceProcess], database_url: str, tmp_path: Path
 ) -> None:
@@ -166,7 +187,7 @@ def test_service_conforms_to_its_openapi_document(
     key = made.stdout.strip()
     served = serve("--demo", DATABASE_URL=database_url, PATIENTS_AUTH="required", PATIENTS_RATE_LIMIT="off")
     configuration, report = tmp_path / "schemathesis.toml", tmp_path / "report.json"
-    configuration.write_text(SCHEMATHESIS_CONFIGURATION)
+    configuration.write_text(SCHEMATHESIS_CONFIGURATION.replace("DUPLICATE_ID", create_duplicate(served.url, key)))
     command = [sys.executable, "-m", "schemathesis.cli", "--no-color", "--config-file", str(configuration), "run"]
     options = [
         "--header",

@@ -246,6 +246,12 @@ async def test_an_interruption_while_waiting_for_input_ends_at_once(
     assert await connection.fetchval("SELECT count(*) FROM patients") == 0
 
 
+def kill_child(pid: int) -> None:
+    """Kill the only child of a process."""
+    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    os.kill(int(child), signal.SIGKILL)
+
+
 async def test_an_import_whose_reading_process_is_killed_stores_nothing(
     database_url: str, connection: asyncpg.Connection
 ) -> None:
@@ -257,8 +263,7 @@ async def test_an_import_whose_reading_process_is_killed_stores_nothing(
         async with asyncio.timeout(60):
             while not await connection.fetchval("SELECT pg_relation_size('journal') > 100000"):
                 await connection.execute("SELECT pg_sleep(0.02)")
-        (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        os.kill(int(child), signal.SIGKILL)
+        kill_child(process.pid)
         _, stderr = await asyncio.to_thread(process.communicate, timeout=30)
     assert process.returncode == 1
     assert b"The process that reads the file was killed" in stderr

@@ -5,6 +5,7 @@
     ├── ForbiddenError             403, with WWW-Authenticate
     │   └── MissingScopeError      names the scope
     ├── NotFoundError              404
+    ├── BodyTimeoutError           408
     ├── ConflictError              409
     │   ├── IdentifierTakenError
     │   ├── IdentifierRetiredError
@@ -303,6 +304,13 @@ class TooManyRequestsError(ServiceError):
             "Too many requests. Wait, then send requests more slowly.",
             headers={"Retry-After": str(retry_after_seconds)},
         )
+
+
+class BodyTimeoutError(ServiceError):
+    status = HTTPStatus.REQUEST_TIMEOUT
+
+    def __init__(self, limit_seconds: float) -> None:
+        super().__init__(f"The body did not arrive within {limit_seconds:.0f} seconds. Send less data per request.")
 
 
 class ImportTooLargeError(ServiceError):

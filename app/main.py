@@ -62,7 +62,9 @@ RESOURCE_ROUTERS = (
 )
 IMPORT_PATH = f"{router_prefix('patients')}/{IMPORT_SUFFIX.rstrip('/')}"
 MAX_IMPORTS, MAX_IMPORTS_PER_PRINCIPAL = 2, 1
-"""Maximum numbers of imports that a process handles at the same time, each with a body of 16 MiB and a connection."""
+"""Maximum numbers of imports that a process writes at the same time, each with a connection."""
+MAX_UPLOADS, MAX_UPLOADS_PER_PRINCIPAL = 8, 1
+"""Maximum numbers of imports whose bodies, of up to 16 MiB each, a process receives or has received."""
 CORS_ALLOWED_HEADERS = (
     "Authorization",
     "Content-Type",
@@ -147,6 +149,7 @@ def create_app(settings: Settings) -> FastAPI:
         transaction_batcher=TransactionBatcher(database),
         cursors=Cursors(database),
         stream_bulkhead=Bulkhead(MAX_STREAMS, MAX_STREAMS_PER_PRINCIPAL),
+        upload_bulkhead=Bulkhead(MAX_UPLOADS, MAX_UPLOADS_PER_PRINCIPAL),
         import_bulkhead=Bulkhead(MAX_IMPORTS, MAX_IMPORTS_PER_PRINCIPAL),
         feed=feed,
         change_watcher=watcher,

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from app.audit.break_glass import MAX_REASON_LENGTH
 from app.auth.scopes import Scope
 from app.errors import (
+    BodyTimeoutError,
     FeedExpiredError,
     IdentifierRetiredError,
     MissingScopeError,
@@ -202,6 +203,7 @@ PAGE_ERRORS: Sequence[JsonObject] = [
 _DETAILS: dict[int, str] = {
     400: "The body is not valid JSON: Expecting value at line 1, column 24.",
     401: UnauthorizedError().detail,
+    408: BodyTimeoutError(120).detail,
     410: FeedExpiredError().detail,
     412: PreconditionFailedError().detail,
     413: BODY_TOO_LARGE_DETAIL,

@@ -31,6 +31,7 @@ class AppServices:
     transaction_batcher: TransactionBatcher
     cursors: Cursors
     stream_bulkhead: Bulkhead
+    upload_bulkhead: Bulkhead
     import_bulkhead: Bulkhead
     feed: ChangeFeed
     change_watcher: ChangeWatcher

@@ -17,7 +17,7 @@ from sqlalchemy import Executable, func, literal_column, select, text
 
 from app.db.bulkhead import Bulkhead
 from app.db.connection import Connection, Result
-from app.db.errors import SerializationError, translate_errors
+from app.db.errors import OutOfTimeError, SerializationError, translate_errors
 from app.db.pool import ConnectionPool
 from app.errors import ServiceError, UnavailableError
 from app.observability.metrics import CONNECTIONS_IN_USE, REQUESTS_WAITING
@@ -304,7 +304,7 @@ class Database:
                 yield connection
                 self._admission_queue.note_progress()
         except TimeoutError as error:
-            raise UnavailableError from error
+            raise OutOfTimeError from error
         except ServiceError as error:
             if not isinstance(error, UnavailableError):
                 self._admission_queue.note_progress()

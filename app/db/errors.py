@@ -14,6 +14,8 @@ SQLSTATE "statement completion unknown"."""
 _RETRYABLE_STATES = ("40001", "40P01")
 """SQLSTATEs of a serialization failure and a deadlock. A transaction that fails with one may succeed if retried."""
 _LOCK_NOT_AVAILABLE = "55P03"
+_QUERY_CANCELED = "57014"
+"""SQLSTATE of a statement that exceeds `statement_timeout`, or that an operator cancels."""
 READ_ONLY_TRANSACTION = "25006"
 """SQLSTATE of a write in a read-only transaction: the server is a standby. Writes fail until a standby is promoted."""
 READ_ONLY_MESSAGE = (
@@ -29,6 +31,10 @@ _FOREIGN_KEY_STATES = ("23503", "23001")
 
 class LockNotAvailableError(UnavailableError):
     """A lock was not available in time, because another transaction held it."""
+
+
+class OutOfTimeError(UnavailableError):
+    """A statement or a transaction was cancelled, because it took too long."""
 
 
 class ReadOnlyDatabaseError(UnavailableError):
@@ -48,6 +54,7 @@ async def translate_errors() -> AsyncIterator[None]:
     Raises:
         SerializationError: a serialization failure or a deadlock.
         LockNotAvailableError: a lock was not available in time.
+        OutOfTimeError: the statement was cancelled.
         ReadOnlyDatabaseError: the server is a standby, or its transactions are read-only.
         UnavailableError: the connection is lost, or the server is shutting down or out of resources, or a worker of
             Citus is lost.
@@ -61,6 +68,8 @@ async def translate_errors() -> AsyncIterator[None]:
             raise SerializationError from error
         if sqlstate == _LOCK_NOT_AVAILABLE:
             raise LockNotAvailableError from error
+        if sqlstate == _QUERY_CANCELED:
+            raise OutOfTimeError from error
         if sqlstate == READ_ONLY_TRANSACTION:
             raise ReadOnlyDatabaseError from error
         is_worker_lost = sqlstate == _LOST_WORKER_STATE and str(error).startswith(_LOST_WORKER_MESSAGE)

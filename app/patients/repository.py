@@ -44,12 +44,15 @@ class PatientRepository(Repository):
 
     @classmethod
     @cache
-    def insert_alone_statement(cls, profile_fields: frozenset[str] | None) -> Select[Any]:
+    def insert_alone_statement(
+        cls, profile_fields: frozenset[str] | None, stored_columns: frozenset[str]
+    ) -> Select[Any]:
         """Return the statement that creates patients without a transaction around it.
 
-        `profile_fields` contains the sent fields of the profile, or is None if no profile is sent.
+        `profile_fields` contains the sent fields of the profile, or is None if no profile is sent. `stored_columns` are
+        further columns with values, such as timestamps.
         """
-        return insert_alone(cls.document, cls.link_relations, _nested_profile(profile_fields))
+        return insert_alone(cls.document, cls.link_relations, _nested_profile(profile_fields), stored_columns)
 
     @classmethod
     @cache

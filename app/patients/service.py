@@ -33,7 +33,7 @@ from app.records.service import (
     raise_if_any,
 )
 from app.statements.links import LinkResult, unknown_link_error
-from app.statements.write_statements import input_row
+from app.statements.write_statements import DATABASE_DEFAULTED_COLUMNS, input_row
 
 
 class PatientService(Service[PatientCreate, PatientUpdate]):
@@ -51,11 +51,16 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
         return super().conflict_keys(body) | ({profile.unique_id} if profile else set())
 
     @classmethod
-    def batchable_create(cls, body: PatientCreate, principal: Principal) -> BatchableWrite | None:
-        """Return the creation of a patient with its profile and links as a single statement, as `Service` describes."""
+    def batchable_create(
+        cls, body: PatientCreate, principal: Principal, timestamps: Mapping[str, Any] | None = None
+    ) -> BatchableWrite | None:
+        """Return the creation of a patient with its profile and links as a single statement, as `Service` describes.
+
+        `timestamps` are those of `create`.
+        """
         if body.not_duplicates:
             return None
-        values = body.sent_fields()
+        values = {**body.sent_fields(), **(timestamps or {})}
         values["unique_id"] = values.get("unique_id") or new_identifier(cls.repository_class.prefix)
         no_links: dict[str, list[str]] = {name: [] for name in cls.repository_class.link_relations}
         links = no_links | cls._pop_links(values)
@@ -87,7 +92,7 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
             values |= {f"nested_{name}": value for name, value in profile.items()}
         repository = cls.repository_class
         statement = (
-            repository.insert_alone_statement(profile_fields)
+            repository.insert_alone_statement(profile_fields, frozenset(values) & DATABASE_DEFAULTED_COLUMNS)
             if is_creation
             else repository.update_alone_statement(frozenset(links), profile_fields)
         )

@@ -68,12 +68,17 @@ class NestedRecord(NamedTuple):
         return [column(f"nested_{name}", self.relation.target.c[name].type) for name in sorted(self.fields)]
 
 
-def insert_alone(document: Document, link_relations: Mapping[str, ToMany], nested: NestedRecord | None) -> Select[Any]:
+def insert_alone(
+    document: Document,
+    link_relations: Mapping[str, ToMany],
+    nested: NestedRecord | None,
+    stored_columns: frozenset[str] = frozenset(),
+) -> Select[Any]:
     """Return a statement that inserts records, as `insert_parts` describes, their nested records and the audit rows.
 
-    It returns `unique_id` and `document` of each record.
+    `stored_columns` are those of `insert_parts`. It returns `unique_id` and `document` of each record.
     """
-    parts = insert_parts(document.table, link_relations, other_inputs=_other_inputs(nested), restricted=False)
+    parts = insert_parts(document.table, link_relations, stored_columns, _other_inputs(nested), restricted=False)
     return _guarded(document, link_relations, "created", parts, nested)
 
 

@@ -45,14 +45,14 @@ from app.statements.journal_entries import (
 )
 from app.statements.links import LinkReplacement, linkable_id_columns, replace_links
 
-_DATABASE_DEFAULTED_COLUMNS = frozenset({"version", "date_created", "last_updated"})
+DATABASE_DEFAULTED_COLUMNS = frozenset({"version", "date_created", "last_updated"})
 """Names of the columns that the database fills in if a statement gives no value."""
 
 
 @cache
 def client_columns(table: Table) -> tuple[str, ...]:
     """Return the names of the columns that a client can set with a request, without `unique_id`."""
-    excluded = _DATABASE_DEFAULTED_COLUMNS | {"unique_id"}
+    excluded = DATABASE_DEFAULTED_COLUMNS | {"unique_id"}
     return tuple(column.name for column in non_generated_columns(table) if column.name not in excluded)
 
 

@@ -41,8 +41,9 @@ IMPORT_ADVISORY_LOCK_KEY = 0x696D706F7274
 
 The number is arbitrary (`import` in ASCII), but must be the same in all versions.
 """
-_SCAN_SETTINGS = ("enable_seqscan", "enable_hashjoin", "enable_mergejoin")
-"""Settings of the plans that read whole tables. They are off while batches are written."""
+SCAN_SETTINGS = ("enable_seqscan", "enable_hashjoin", "enable_mergejoin")
+"""Settings of the plans that read whole tables. They are off while records are written, so that PostgreSQL finds every
+row through an index, because few records are written at a time and the tables grow."""
 IMPORT_PRINCIPAL = Principal("import")
 """The principal of every import. The journal records it as the author of the imported changes."""
 
@@ -171,8 +172,7 @@ async def import_file(
     """
     # only one import at a time, because concurrent imports of the same records in different orders would deadlock
     await connection.execute(select(func.pg_advisory_xact_lock(IMPORT_ADVISORY_LOCK_KEY)))
-    # makes PostgreSQL find every row through an index, because a batch is small and the tables grow
-    await connection.execute(set_local(dict.fromkeys(_SCAN_SETTINGS, "off")))
+    await connection.execute(set_local(dict.fromkeys(SCAN_SETTINGS, "off")))
     staging = _staging(connection, resource_name, options)
     summary = ImportSummary()
     try:
@@ -208,7 +208,7 @@ async def import_file(
         async with ReaderProcess(checked_batches) as reader:
             while (checked_batch := await reader.next()) is not None:
                 await store(checked_batch)
-        await connection.execute(set_local(dict.fromkeys(_SCAN_SETTINGS, "on")))
+        await connection.execute(set_local(dict.fromkeys(SCAN_SETTINGS, "on")))
         async with translate_errors():
             await staging.finish()
     except TablesInUseError:

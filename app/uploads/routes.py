@@ -1,5 +1,6 @@
 """The route of imports: `POST /patients/patients/import/`."""
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Sequence
@@ -14,7 +15,8 @@ from app.audit.recorder import RequestAudit, insert_audit_rows
 from app.auth.principal import Principal
 from app.auth.scopes import Scope, requires
 from app.db.connection import Connection
-from app.errors import UnsupportedMediaTypeError
+from app.db.errors import OutOfTimeError
+from app.errors import BodyTimeoutError, UnavailableError, UnsupportedMediaTypeError
 from app.http.query_parameters import parse_query
 from app.listing.formats import NDJSON
 from app.paths import IMPORT_SUFFIX, router_prefix
@@ -27,6 +29,9 @@ from app.uploads.schemas import ImportParameters, ImportResult
 
 IMPORT_TIMEOUT_SECONDS = 60.0
 """Maximum duration of the transaction of an import, in seconds: several times what 10,000 lines take."""
+TIMEOUT_DETAIL = "The import took longer than a minute, so nothing was stored. Send fewer lines at a time."
+RECEIVE_TIMEOUT_SECONDS = 120.0
+"""Maximum time for receiving the body, in seconds. At 2 Mbit/s, the largest body takes half of it."""
 IDS_PER_AUDIT_ROW = 1000
 """Maximum number of patients in an audit row of an import that is undone."""
 router = make_router(router_prefix("patients"), tag="patients", audited=True)
@@ -90,7 +95,7 @@ Linking a different profile also needs the scope `profiles:read`. Changing a pro
     },
     response_class=NdjsonResponse,
     response_model=ImportResult,
-    responses=problem_responses(400, 413, 415, 422, errors=[_PARAMETER_ERROR])
+    responses=problem_responses(400, 408, 413, 415, 422, errors=[_PARAMETER_ERROR])
     | {
         200: {
             # FastAPI documents the schema of JSON responses only
@@ -105,13 +110,20 @@ async def import_patients(request: Request) -> Response:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != NDJSON.media_type:
         raise UnsupportedMediaTypeError(NDJSON.media_type)
     parameters, principal = parse_query(request, ImportParameters), Principal.from_request(request)
-    async with get_services(request).import_bulkhead.slot(principal.name):
-        lines = await read_lines(request)
+    services = get_services(request)
+    # a slow body holds only this slot, of which there are more
+    async with services.upload_bulkhead.slot(principal.name):
+        try:
+            async with asyncio.timeout(RECEIVE_TIMEOUT_SECONDS):
+                lines = await read_lines(request)
+        except TimeoutError:
+            raise BodyTimeoutError(RECEIVE_TIMEOUT_SECONDS) from None
         digest = hashlib.sha256(parameters.model_dump_json().encode())
         for _, line in lines:
             digest.update(line.strip() + b"\n")
         key = IdempotencyKey.from_request(request, principal, digest.digest())
-        return await _run(request, principal, parameters, lines, key)
+        async with services.import_bulkhead.slot(principal.name):
+            return await _run(request, principal, parameters, lines, key)
 
 
 async def _run(
@@ -121,14 +133,16 @@ async def _run(
     lines: Sequence[tuple[int, bytes]],
     key: IdempotencyKey | None,
 ) -> Response:
-    audit = RequestAudit.from_request(request)
+    audit, services = RequestAudit.from_request(request), get_services(request)
 
     async def work(connection: Connection) -> _Outcome:
         repository = PatientService(connection, principal).repository
         stored = None if key is None else await key.claim(repository)
         if stored is not None:
             return _Outcome(stored.document, is_replayed=True)
-        patient_import = PatientImport(connection, principal, parameters)
+        patient_import = PatientImport(
+            connection, principal, parameters, shares_statements=services.settings.transaction_batching
+        )
         results = await patient_import.run(lines)
         rejected = any(result.status == "rejected" for result in results)
         if parameters.dry_run or (rejected and parameters.on_error == "stop"):
@@ -140,9 +154,10 @@ async def _run(
             await key.store(connection, Record("", document))
         return _Outcome(document, is_audited=bool(ids))
 
-    services = get_services(request)
     try:
         outcome = await services.database.transaction_for(principal.name, work, timeout_seconds=IMPORT_TIMEOUT_SECONDS)
+    except OutOfTimeError as error:
+        raise UnavailableError(TIMEOUT_DETAIL) from error.__cause__
     except _UndoError as undone:
         await _record_compared(audit, sorted(undone.compared_ids))
         return NdjsonResponse(_ndjson([one.undone(is_dry_run=parameters.dry_run) for one in undone.results]))

@@ -1,17 +1,32 @@
-"""The comparison of lines with the stored patients that they would update, as the command makes it."""
+"""The stored patients of lines: which there are, and whether a line would damage one, as the command finds it."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
-from sqlalchemy import ARRAY, ColumnElement, Integer, String, Text, any_, column, literal_column
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Integer,
+    Select,
+    String,
+    Text,
+    any_,
+    bindparam,
+    column,
+    literal_column,
+    select,
+)
 
 from app.db.base import ID_TEXT
 from app.db.connection import Connection
 from app.db.transaction_batching import input_rows
 from app.errors import FieldError
 from app.patients.service import PatientService
+from app.records.repository import Repository
 from app.statements.damage import LOST_ZEROS_MESSAGE, OTHER_PERSON_PROBLEM, lost_zeros_statement, other_person_statement
+from app.statements.hospital_scope import scope_parameters
 from app.statements.write_statements import client_columns
 from app.transfer.patients import BIRTH_DATE_COLUMN, NAME_COLUMNS
 
@@ -51,22 +66,57 @@ _SELECT_OTHER_PERSONS = other_person_statement(_LINES, NAME_COLUMNS, BIRTH_DATE_
 _SELECT_LOST_ZEROS = lost_zeros_statement(_LINES)
 
 
-async def find_other_persons(
-    connection: Connection, lines: Mapping[int, Mapping[str, Any]]
-) -> dict[int, list[FieldError]]:
-    """Return the errors of the lines that would replace a person. `lines` are validated values by line number."""
-    rows = await connection.execute(_SELECT_OTHER_PERSONS, {"rows": _rows(lines)})
-    return {line: [FieldError(("unique_id",), OTHER_PERSON_MESSAGE, "other_person")] for (line,) in rows}
+class StoredPatients(NamedTuple):
+    """Which of some patients are stored."""
+
+    versions: Mapping[str, int]
+    """The versions of all stored patients by id, also of those that the principal cannot see."""
+    visible_ids: frozenset[str]
+    """The ids of those that the principal can see."""
 
 
-async def find_lost_zeros(
-    connection: Connection, lines: Mapping[int, Mapping[str, Any]]
-) -> dict[int, list[FieldError]]:
-    """Return remarks on the lines that only remove leading zeros. `lines` are validated values by line number."""
+@cache
+def _select_stored(*, restricted: bool) -> Select[Any]:
+    repository = PatientService.repository_class
+    is_visible = repository.visibility_condition(restricted=restricted).label("is_visible")
+    columns = repository.table.c
+    is_requested = columns.unique_id == any_(bindparam("ids", type_=ARRAY(ID_TEXT)))
+    return select(columns.unique_id, columns.version, is_visible).where(is_requested)
+
+
+async def find_stored(repository: Repository, ids: Sequence[str]) -> StoredPatients:
+    """Return which of the patients with these ids are stored."""
+    if not ids:
+        return StoredPatients({}, frozenset())
+    parameters = {"ids": ids, **scope_parameters(repository.principal)}
+    rows = (await repository.connection.execute(_select_stored(restricted=repository.restricted), parameters)).all()
+    return StoredPatients(
+        {row.unique_id: row.version for row in rows}, frozenset(row.unique_id for row in rows if row.is_visible)
+    )
+
+
+class Comparison(NamedTuple):
+    """What the comparison of lines with the patients that they would update has found, by the number of the line."""
+
+    rejected: Mapping[int, list[FieldError]]
+    """The errors of the lines that would replace a person."""
+    remarks: Mapping[int, list[FieldError]]
+    """The remarks on lines that only remove leading zeros."""
+
+
+async def compare_lines(
+    connection: Connection, lines: Mapping[int, Mapping[str, Any]], *, allow_other_person: bool
+) -> Comparison:
+    """Compare lines with the stored patients that they would update. `lines` are validated values by line number."""
+    parameters = {"rows": _rows(lines)}
+    rejected: dict[int, list[FieldError]] = {}
     remarks: dict[int, list[FieldError]] = {}
-    for line, name in await connection.execute(_SELECT_LOST_ZEROS, {"rows": _rows(lines)}):
+    if not allow_other_person:
+        for (line,) in await connection.execute(_SELECT_OTHER_PERSONS, parameters):
+            rejected[line] = [FieldError(("unique_id",), OTHER_PERSON_MESSAGE, "other_person")]
+    for line, name in await connection.execute(_SELECT_LOST_ZEROS, parameters):
         remarks.setdefault(line, []).append(FieldError((name,), LOST_ZEROS_MESSAGE, "zeros_lost"))
-    return remarks
+    return Comparison(rejected, remarks)
 
 
 def _rows(lines: Mapping[int, Mapping[str, Any]]) -> list[dict[str, Any]]:

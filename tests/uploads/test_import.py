@@ -1,7 +1,8 @@
 """Imports over HTTP: many patients in one request and one transaction."""
 
+import asyncio
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
 import asyncpg
@@ -265,3 +266,72 @@ async def test_updates_cannot_damage_patients_silently(client: httpx.AsyncClient
     assert [(one["loc"], one["type"]) for one in second["errors"]] == [(["patient_postal_code"], "zeros_lost")]
     (allowed,) = await post_lines(client, [other], update="true", allow_other_person="true")
     assert (allowed["status"], allowed["errors"]) == ("updated", [])
+
+
+async def test_lines_that_share_statements_are_written_like_single_requests(client: httpx.AsyncClient) -> None:
+    """Neither equal profiles, nor other sets of fields, nor rejected lines between them change what a line does."""
+    profile = {"unique_id": "prof1", "email": "first@example.com"}
+    lines: list[dict[str, Any]] = [
+        {"unique_id": f"p{number}", "patient_last_name": "Doe", "date_created": f"2020-01-{number + 1:02}"}
+        for number in range(20)
+    ]
+    lines[3]["patient_profile"] = profile
+    lines[4]["patient_profile"] = {**profile, "email": "last@example.com"}
+    lines[7]["hospital_ids"] = ["nowhere"]
+    lines[9] = {"unique_id": "p9", "patient_first_name": "Ann", "last_updated": "2020-01-09"}
+    results = await post_lines(client, lines, on_error="skip")
+    assert [one["line"] for one in results if one["status"] == "rejected"] == [8]
+    assert [one["unique_id"] for one in results if one["status"] == "created"] == [
+        f"p{number}" for number in range(20) if number != 7
+    ]
+    stored = {one["unique_id"]: one for one in await list_patients(client)}
+    assert stored["p3"]["patient_profile"]["email"] == stored["p4"]["patient_profile"]["email"] == "last@example.com"
+    assert stored["p9"]["date_created"] == "2020-01-09T00:00:00Z"
+    assert stored["p19"]["date_created"] == "2020-01-20T00:00:00Z"
+    changed = [{**line, "patient_town": "Paarl"} for line in lines[10:]]
+    assert [one["status"] for one in await post_lines(client, changed, on_error="skip")] == ["rejected"] * 10
+    mixed = [{**lines[10], "patient_town": "Paarl"}, *lines[11:13], {"patient_last_name": "New"}]
+    assert [one["status"] for one in await post_lines(client, mixed, on_error="skip")] == [
+        *("rejected", "unchanged", "unchanged", "created")
+    ]
+    updated = await post_lines(client, mixed, update="true")
+    assert [one["version"] for one in updated] == [2, 1, 1, 1]
+
+
+async def test_an_import_that_takes_too_long_says_what_to_do(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An import that exceeds its time stores nothing, and the response says to send fewer lines."""
+    monkeypatch.setattr("app.uploads.routes.IMPORT_TIMEOUT_SECONDS", 0.01)
+    monkeypatch.setattr("app.db.database.MIN_TRANSACTION_TIMEOUT_SECONDS", 0.001)
+    lines = [{"patient_last_name": f"Doe {number}"} for number in range(2000)]
+    response = await client.post(IMPORT, content=ndjson(lines).encode(), headers=NDJSON)
+    assert response.status_code == 503
+    assert "Send fewer lines" in response.json()["detail"]
+    assert await list_patients(client) == []
+
+
+async def test_a_slow_body_does_not_delay_others(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bodies that arrive slowly do not prevent others from importing, and end with a 408."""
+    monkeypatch.setattr("app.uploads.routes.RECEIVE_TIMEOUT_SECONDS", 1.0)
+    begun = [asyncio.Event() for _ in range(3)]
+
+    async def slow_body(is_begun: asyncio.Event) -> AsyncIterator[bytes]:
+        yield b'{"patient_last_name": '
+        is_begun.set()
+        await asyncio.Event().wait()
+
+    async with secured_app(database_url) as app:
+        *slow_clients, other = [
+            client_for(app, await make_key(database_url, Scope.PATIENTS_WRITE, name=f"k{number}"))
+            for number in range(4)
+        ]
+        slow = [
+            asyncio.create_task(client.post(IMPORT, content=slow_body(event), headers=NDJSON))
+            for client, event in zip(slow_clients, begun, strict=True)
+        ]
+        await asyncio.gather(*(event.wait() for event in begun))
+        (result,) = await post_lines(other, [{"patient_last_name": "Doe"}])
+        assert result["status"] == "created"
+        assert not any(task.done() for task in slow)
+        assert [response.status_code for response in await asyncio.gather(*slow)] == [408] * 3

@@ -19,10 +19,11 @@ from app.files.error_report import ErrorReport, open_errors_file
 from app.files.input_files import input_files, naming_file, open_input
 from app.matching.lines import DuplicateCheck, DuplicatePolicy
 from app.models import journal
-from app.registers.errors import UnreadableFileError
 from app.registers.inspection import Inspection
 from app.registers.options import TableOptions, check_encoding, parse_date_orders, parse_mapping
 from app.settings import Settings
+from app.staging.results import RowError, RowStatus
+from app.table_files.errors import UnreadableFileError
 from app.terminal.progress import ProgressDisplay, progress_bar
 from app.terminal.signals import exit_on_sigterm
 from app.terminal.text import pluralize
@@ -30,7 +31,6 @@ from app.transfer.importing import ImportOptions, ImportSummary, import_file
 from app.transfer.layout import Layout
 from app.transfer.reading import RecordFile
 from app.transfer.resources import RESOURCES
-from app.transfer.results import RowError, RowStatus
 
 USER_ERRORS = (*DATABASE_ERRORS, ConflictError, LockTimeoutError, MigrationFailedError, UnreadableFileError)
 _KEPT_INDEXES_REASON = (

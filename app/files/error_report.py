@@ -7,8 +7,8 @@ from typing import TextIO
 
 from app.files.input_files import STANDARD_INPUT
 from app.files.output_files import no_symlink_opener
-from app.registers.errors import UnreadableFileError
-from app.transfer.results import RowError
+from app.staging.results import RowError
+from app.table_files.errors import UnreadableFileError
 
 MAX_SHOWN_ERRORS = 20
 """Maximum number of errors that are printed. With `--errors`, all errors are also written to a file."""

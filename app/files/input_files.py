@@ -7,7 +7,7 @@ from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
-from app.registers.errors import UnreadableFileError
+from app.table_files.errors import UnreadableFileError
 from app.transfer.exporting import FORMATS
 from app.transfer.resources import RESOURCES
 

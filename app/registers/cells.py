@@ -8,7 +8,6 @@ from typing import NamedTuple
 from app.errors import FieldError
 from app.registers.columns import Column
 from app.registers.dates import to_iso
-from app.registers.errors import CellError
 from app.registers.formats import DATE_FIELDS, TIMESTAMP_FIELDS
 from app.registers.values import (
     NULL_WORDS,
@@ -19,6 +18,7 @@ from app.registers.values import (
     clean_phone_number,
     is_word,
 )
+from app.table_files.errors import CellError
 
 PHONE_FIELDS = ("patient_mobile_number",)
 GENDER_FIELDS = ("patient_gender",)

@@ -5,10 +5,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from app.registers.errors import UnreadableFileError
 from app.registers.options import NAME_FIELDS, TableOptions
 from app.registers.synonyms import FULL_NAME_KEYS, header_key, known_names
 from app.suggestions import suggestion
+from app.table_files.errors import UnreadableFileError
 
 MIN_HEADER_NAMES, MIN_HEADER_SHARE = 3, 4
 """A row with at least three known names, and one in four, is a header even if most names are unknown."""

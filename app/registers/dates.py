@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 
 from app.fields.characters import normalize_characters
-from app.registers.errors import CellError
+from app.table_files.errors import CellError
 
 DATE_ORDERS: Mapping[str, str] = {
     "dmy": "day, month, year, such as 31/01/1980 or 31 Jan 80",

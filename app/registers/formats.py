@@ -5,12 +5,12 @@ from typing import NamedTuple
 
 from app.registers.columns import Column, shown_header
 from app.registers.dates import AmbiguousDatesError, DateColumn
-from app.registers.errors import UnreadableFileError
-from app.registers.formulas import unescape_cell
 from app.registers.options import TableOptions
 from app.registers.synonyms import header_key
-from app.registers.tables import Table
 from app.registers.values import UNKNOWN_WORDS, is_word
+from app.table_files.errors import UnreadableFileError
+from app.table_files.formulas import unescape_cell
+from app.table_files.tables import Table
 
 DATE_FIELDS = ("patient_date_of_birth",)
 TIMESTAMP_FIELDS = ("date_created", "last_updated")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from app.registers.dates import DATE_ORDERS
-from app.registers.errors import UnreadableFileError
+from app.table_files.errors import UnreadableFileError
 
 NAME_FIELDS = ("patient_first_name", "patient_last_name")
 """The fields into which a column with full names can be split, in either order."""

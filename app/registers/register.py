@@ -7,12 +7,12 @@ from typing import NamedTuple
 from app.errors import FieldError
 from app.registers.cells import cell_readers
 from app.registers.columns import Column, recognize, unknown_columns_error
-from app.registers.errors import CellError, UnreadableFileError
 from app.registers.formats import DateFormat, find_date_formats
-from app.registers.formulas import unescape_cell
 from app.registers.options import NAME_FIELDS, TableOptions
-from app.registers.tables import Row, Table
 from app.registers.values import NULL_WORDS, is_word, split_full_name
+from app.table_files.errors import CellError, UnreadableFileError
+from app.table_files.formulas import unescape_cell
+from app.table_files.tables import Row, Table
 
 
 class RegisterRow(NamedTuple):

@@ -4,7 +4,7 @@ import re
 from typing import NamedTuple
 
 from app.fields.characters import is_blank, normalize_characters
-from app.registers.errors import CellError
+from app.table_files.errors import CellError
 
 NULL_WORDS = frozenset({"null", "n/a", "#n/a", "-"})
 """Words for nothing, in lowercase."""

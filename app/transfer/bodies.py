@@ -1,7 +1,7 @@
 """Validation of imported lines. The API's schemas validate each line like a request body, with the same messages."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import ValidationError, create_model
 
@@ -9,22 +9,12 @@ from app.errors import FieldError
 from app.fields.schemas import RequestBody
 from app.fields.types import Identifier, PastTimestamp
 from app.http.field_errors import field_errors
+from app.staging.batches import TIMESTAMP_FIELDS, ValidLine
 from app.transfer.reading import ParsedLine
 from app.transfer.resources import TransferableResource
 
-TIMESTAMP_FIELDS = ("date_created", "last_updated")
 REQUIRED_LOCATIONS = {(), ("unique_id",)}
 """Locations of errors for which a value cannot be left out: the whole line, and the id of its record."""
-
-
-class ValidLine(NamedTuple):
-    """A line that has passed all checks that do not need the database."""
-
-    line_number: int
-    values: dict[str, Any]
-    """The validated values by field name. Fields that the line does not set are absent."""
-    remarks: Sequence[FieldError] = ()
-    """What was left out of the line."""
 
 
 class LineValidator:

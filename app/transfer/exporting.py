@@ -16,7 +16,7 @@ from app.listing.listing import Listing
 from app.listing.page import Page
 from app.listing.query import ListQuery, Position
 from app.listing.read_ahead import ReadAhead
-from app.registers.formulas import escape_cell, escape_cell_for_excel
+from app.table_files.formulas import escape_cell, escape_cell_for_excel
 from app.transfer.layout import Layout
 from app.transfer.resources import TransferableResource
 

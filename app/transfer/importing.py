@@ -1,4 +1,4 @@
-"""Import of a file: batches of lines are validated and then written by `app.transfer.staging`, in one transaction."""
+"""Import of a file: batches of lines are validated and then written by `app.staging.records`, in one transaction."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -15,16 +15,17 @@ from app.db.errors import SerializationError, translate_errors
 from app.errors import ConflictError
 from app.fields.schemas import CreateBody
 from app.matching.lines import REPORT_DUPLICATES, DuplicateCheck
-from app.registers.errors import UnreadableFileError
-from app.transfer.bodies import LineValidator, ValidLine
+from app.staging.batches import StagedRow, ValidLine
+from app.staging.patients import PatientStaging
+from app.staging.records import Staging
+from app.staging.results import RowError
+from app.staging.table_build import NotReplaceableError, TablesInUseError
+from app.table_files.errors import UnreadableFileError
+from app.transfer.bodies import LineValidator
 from app.transfer.link_names import LinkNames
-from app.transfer.patients import PatientStaging
 from app.transfer.reader_process import ReaderProcess
 from app.transfer.reading import ParsedLine, RecordFile
 from app.transfer.resources import RESOURCES
-from app.transfer.results import RowError
-from app.transfer.staging import StagedRow, Staging
-from app.transfer.table_build import NotReplaceableError, TablesInUseError
 
 IMPORT_BATCH_SIZE = 2000
 """Maximum number of lines per batch, which takes a few megabytes. Larger batches gain little."""

@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from threading import Thread
 from typing import Generic, Self, TypeVar, cast
 
-from app.registers.errors import UnreadableFileError
+from app.table_files.errors import UnreadableFileError
 
 T = TypeVar("T")
 

@@ -8,12 +8,12 @@ from typing import Any, BinaryIO, NamedTuple
 
 from app.errors import FieldError
 from app.http.strict_json import InvalidJSONError, parse_json
-from app.registers.errors import UnreadableFileError
-from app.registers.lines import GZIP_MAGIC, ZIP_MAGIC, LineReader, read_independently
 from app.registers.options import TableOptions
 from app.registers.register import Register
-from app.registers.tables import CsvTable, Table
-from app.registers.workbooks import WorkbookTable
+from app.table_files.errors import UnreadableFileError
+from app.table_files.lines import GZIP_MAGIC, ZIP_MAGIC, LineReader, read_independently
+from app.table_files.tables import CsvTable, Table
+from app.table_files.workbooks import WorkbookTable
 from app.transfer.layout import Layout
 
 

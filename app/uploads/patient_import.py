@@ -16,13 +16,14 @@ from app.db.database import set_local
 from app.db.transaction_batching import MAX_BATCH_COST
 from app.errors import FieldError
 from app.patients.service import PatientService
-from app.transfer.bodies import TIMESTAMP_FIELDS, LineValidator, ValidLine
+from app.staging.batches import TIMESTAMP_FIELDS, ValidLine
+from app.staging.name_words import DEFER_NAME_WORDS, INSERT_WORDS_OF_PATIENTS
+from app.staging.results import RowStatus
+from app.transfer.bodies import LineValidator
 from app.transfer.importing import SCAN_SETTINGS
 from app.transfer.layout import Layout
-from app.transfer.name_words import DEFER_NAME_WORDS, INSERT_WORDS_OF_PATIENTS
 from app.transfer.reading import parse_json_line
 from app.transfer.resources import RESOURCES
-from app.transfer.results import RowStatus
 from app.uploads.line_writes import Line, LineWriter
 from app.uploads.schemas import ImportParameters
 from app.uploads.stored_patients import Comparison, compare_lines, find_stored

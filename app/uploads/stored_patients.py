@@ -25,10 +25,10 @@ from app.db.transaction_batching import input_rows
 from app.errors import FieldError
 from app.patients.service import PatientService
 from app.records.repository import Repository
+from app.staging.patients import BIRTH_DATE_COLUMN, NAME_COLUMNS
 from app.statements.damage import LOST_ZEROS_MESSAGE, OTHER_PERSON_PROBLEM, lost_zeros_statement, other_person_statement
 from app.statements.hospital_scope import scope_parameters
 from app.statements.write_statements import client_columns
-from app.transfer.patients import BIRTH_DATE_COLUMN, NAME_COLUMNS
 
 OTHER_PERSON_MESSAGE = f"{OTHER_PERSON_PROBLEM} ?allow_other_person=true"
 

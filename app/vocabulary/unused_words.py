@@ -2,7 +2,7 @@
 
 The words of an erased patient are deleted at once, all other words in the background (`app.vocabulary.stale_words`).
 Database triggers add words (`app.models.name_word`), and an import adds its words at its end
-(`app.transfer.name_words`).
+(`app.staging.name_words`).
 """
 
 import asyncio

@@ -7,8 +7,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from app.registers.errors import UnreadableFileError
-from app.registers.lines import MAX_BLANK_LINES
+from app.table_files.errors import UnreadableFileError
+from app.table_files.lines import MAX_BLANK_LINES
 from app.transfer.layout import Layout
 from app.transfer.reading import RecordFile
 from app.transfer.resources import RESOURCES

@@ -17,13 +17,13 @@ from app.cli.import_ import import_options, table_options
 from app.db.connection import Connection
 from app.db.database import Database
 from app.listing.query import ListQuery
-from app.registers.errors import UnreadableFileError
+from app.staging.results import RowError
+from app.table_files.errors import UnreadableFileError
 from app.transfer.exporting import Export
 from app.transfer.importing import ImportSummary, import_file
 from app.transfer.layout import Layout
 from app.transfer.reading import RecordFile
 from app.transfer.resources import RESOURCES
-from app.transfer.results import RowError
 
 SAMPLES_DIRECTORY = Path(__file__).parent / "samples"
 EXPECTATIONS = {path.stem: tomllib.loads(path.read_text("utf-8")) for path in sorted(SAMPLES_DIRECTORY.glob("*.toml"))}

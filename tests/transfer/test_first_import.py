@@ -12,8 +12,8 @@ import pytest
 from app.db.connection import Connection
 from app.db.database import Database
 from app.models import Patient, patient_doctors, patient_hospitals
-from app.transfer import table_build
-from app.transfer.table_build import TableBuild, TablesInUseError
+from app.staging import table_build
+from app.staging.table_build import TableBuild, TablesInUseError
 from tests.support import dump_tables
 from tests.transfer.support import (
     PATIENTS,

@@ -7,7 +7,7 @@ import httpx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.registers.formulas import escape_cell, escape_cell_for_excel, unescape_cell
+from app.table_files.formulas import escape_cell, escape_cell_for_excel, unescape_cell
 from tests.transfer.support import PATIENTS, get_patient, ndjson, run_cli_on, run_import
 
 FORMULAS = [

@@ -4,8 +4,8 @@ import csv
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-from app.registers.errors import CellError, UnreadableFileError
-from app.registers.lines import (
+from app.table_files.errors import CellError, UnreadableFileError
+from app.table_files.lines import (
     MAX_LINE_BYTES,
     LineReader,
     encoding_hint,

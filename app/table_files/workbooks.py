@@ -12,8 +12,8 @@ from functools import lru_cache
 from itertools import repeat
 from typing import Any
 
-from app.registers.errors import CellError, UnreadableFileError
-from app.registers.lines import (
+from app.table_files.errors import CellError, UnreadableFileError
+from app.table_files.lines import (
     EXPANSION_ALLOWANCE_BYTES,
     MAX_BLANK_LINES,
     MAX_EXPANSION_RATIO,
@@ -21,8 +21,7 @@ from app.registers.lines import (
     IndependentReader,
     expansion_error,
 )
-from app.registers.tables import Row
-from app.registers.values import NULL_WORDS
+from app.table_files.tables import Row
 
 _DAMAGE_ERRORS = (
     zipfile.BadZipFile,
@@ -36,6 +35,8 @@ _DAMAGE_ERRORS = (
     EOFError,
 )
 """The errors that `zipfile` and openpyxl raise if a workbook is damaged."""
+NOT_AVAILABLE = "#N/A"
+"""The error that means that there is no value. It is read as a word for nothing, not as an error."""
 _FORMULA_TAG_PATTERN = re.compile(rb"<(?:\w{1,20}:)?f[ />]")
 _MAX_TAG_BYTES = 24
 _LOCALE_PATTERN = re.compile(r"\[\$[^\]]*\]")
@@ -129,7 +130,7 @@ def _check_members(file: "io.BufferedReader[Any]") -> bool:
 def _faults(row: Sequence[Any], formula_row: Sequence[Any]) -> Iterator[tuple[int, CellError]]:
     """Yield the places of the cells without a meaning, and why. `formula_row` has the formulas instead of values."""
     for place, cell in enumerate(row):
-        if cell.data_type == "e" and str(cell.value).casefold() not in NULL_WORDS:
+        if cell.data_type == "e" and cell.value != NOT_AVAILABLE:
             yield place, CellError("spreadsheet_error", "Is the error of a formula: correct it in the spreadsheet")
     for place, cell in enumerate(formula_row):
         if cell.data_type == "f" and (place >= len(row) or row[place].value is None):

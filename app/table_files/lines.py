@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from app.http.strict_json import MAX_BODY_SIZE_BYTES
-from app.registers.errors import UnreadableFileError
+from app.table_files.errors import UnreadableFileError
 
 MAX_LINE_BYTES = MAX_BODY_SIZE_BYTES
 """Maximum size of a line or of a CSV record, in bytes. It is the same as for a request body in the API."""

@@ -45,54 +45,15 @@ from app.db.base import ID_TEXT
 from app.db.connection import Connection
 from app.db.errors import SerializationError
 from app.errors import FieldError, IdentifierRetiredError
-from app.identifiers import new_identifier
 from app.records.repository import Repository
+from app.staging.batches import TIMESTAMP_FIELDS, StagedBatch, StagedRow
+from app.staging.first_entries import insert_first_entries
+from app.staging.results import RowError, RowStatus
+from app.staging.table_build import TableBuild
 from app.statements.damage import LOST_ZEROS_MESSAGE, lost_zeros_statement
 from app.statements.journal_entries import author_parameters, has_journal_entries, insert_entry
 from app.statements.links import unknown_link_error
 from app.statements.write_statements import client_columns, next_version_values
-from app.transfer.bodies import TIMESTAMP_FIELDS, ValidLine
-from app.transfer.first_entries import insert_first_entries
-from app.transfer.results import RowError, RowStatus
-from app.transfer.table_build import TableBuild
-
-StagedRow = tuple[Any, ...]
-"""A row of a staging table: the number of the line, the id, the mask of the fields that the line sets, and the values.
-"""
-
-
-class StagedBatch:
-    """The rows of several lines, with at most one line per record.
-
-    A line must go into the next batch if this batch already contains a line with the same id.
-    """
-
-    def __init__(self, staging: "Staging") -> None:
-        self._staging = staging
-        self.rows: list[StagedRow] = []
-        self.link_count = 0
-        """Number of links to other records in all lines of the batch."""
-        self._ids: set[str] = set()
-
-    @property
-    def tables(self) -> list[list[StagedRow]]:
-        """The rows for each staging table that `Staging.stage` fills."""
-        return [self.rows]
-
-    def can_add(self, line: ValidLine) -> bool:
-        """Return whether a line can be added, which requires that its record is not in the batch yet."""
-        return line.values.get("unique_id") not in self._ids
-
-    def add(self, line: ValidLine) -> None:
-        """Add the row of a line to the batch. Generate an id for the record if the line has none."""
-        values = line.values
-        unique_id = values.get("unique_id") or new_identifier(self._staging.repository.prefix)
-        self._ids.add(unique_id)
-        field_mask = sum(bit for name, bit in self._staging.field_bits.items() if name in values)
-        timestamps = [values.get(name) for name in TIMESTAMP_FIELDS]
-        column_values = [values.get(name) for name in self._staging.field_bits]
-        self.link_count += sum(len(values.get(name, ())) for name in self._staging.repository.link_relations)
-        self.rows.append((line.line_number, unique_id, field_mask, *timestamps, *column_values))
 
 
 class Staging:

@@ -18,9 +18,8 @@ from app.models import Patient, pending_comparisons
 from app.patients.schemas import NAME_MISSING_MESSAGE
 from app.patients.service import PatientService
 from app.profiles.service import ProfileService
-from app.statements.damage import OTHER_PERSON_PROBLEM, other_person_statement
-from app.transfer.bodies import ValidLine
-from app.transfer.name_words import (
+from app.staging.batches import StagedBatch, StagedRow, ValidLine
+from app.staging.name_words import (
     DEFER_NAME_WORDS,
     INSERT_ALL_NAME_WORDS,
     INSERT_STAGED_NAME_WORDS,
@@ -28,8 +27,9 @@ from app.transfer.name_words import (
     STAGED_HOSPITAL_WORDS_TABLE,
     STAGED_WORDS_TABLE,
 )
-from app.transfer.results import RowError, RowStatus
-from app.transfer.staging import StagedBatch, StagedRow, Staging, retired_id_message
+from app.staging.records import Staging, retired_id_message
+from app.staging.results import RowError, RowStatus
+from app.statements.damage import OTHER_PERSON_PROBLEM, other_person_statement
 
 _COMPARE_ALL_PATIENTS = insert(pending_comparisons).from_select(["patient_id"], select(Patient.__table__.c.unique_id))
 _COMPARE_NOBODY = set_local({"patients.compare_patients": "never"})

@@ -1,0 +1,1 @@
+"""Bulk writes in batches: lines are copied into temporary tables, compared with stored records, and written."""

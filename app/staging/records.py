@@ -31,6 +31,7 @@ from sqlalchemy import (
     exists,
     func,
     literal_column,
+    null,
     or_,
     select,
     text,
@@ -48,11 +49,10 @@ from app.errors import FieldError, IdentifierRetiredError
 from app.records.repository import Repository
 from app.staging.batches import TIMESTAMP_FIELDS, StagedBatch, StagedRow
 from app.staging.first_entries import insert_first_entries
-from app.staging.results import RowError, RowStatus
+from app.staging.results import RowError, RowStatus, UnknownLink
 from app.staging.table_build import TableBuild
 from app.statements.damage import LOST_ZEROS_MESSAGE, lost_zeros_statement
 from app.statements.journal_entries import author_parameters, has_journal_entries, insert_entry
-from app.statements.links import unknown_link_error
 from app.statements.write_statements import client_columns, next_version_values
 
 
@@ -151,9 +151,25 @@ class Staging:
             if not self.table.c[name].nullable:
                 for line_number in await self._line_numbers(self._missing_value_statement(name)):
                     yield RowError(line_number, FieldError((name,), "Must be given", "missing"))
-        for name in self.repository.link_relations:
-            for line_number, index, unique_id in await self.connection.execute(self._unknown_links_statement(name)):
-                yield RowError(line_number, unknown_link_error(name, index, unique_id))
+
+    async def unknown_links(self) -> list[UnknownLink]:
+        """Return the links of staged lines to records that do not exist."""
+        return [
+            UnknownLink(line_number, name, index, unique_id)
+            for name in self.repository.link_relations
+            for line_number, index, unique_id in await self.connection.execute(self._unknown_links_statement(name))
+        ]
+
+    async def leave_out(self, name: str, line_numbers: Iterable[int]) -> None:
+        """Change staged lines so that they do not set a field. Call this before `classify`."""
+        columns = self.staging_table.c
+        other_fields: ColumnElement[int] = literal_column(str(~self.field_bits[name]))
+        statement = (
+            update(self.staging_table)
+            .where(columns.line == any_(bindparam("lines", type_=ARRAY(Integer))))
+            .values({name: null(), "given": columns.given.bitwise_and(other_fields)})
+        )
+        await self.connection.execute(statement, {"lines": sorted(line_numbers)})
 
     async def find_remarks(self) -> AsyncIterator[RowError]:
         """Yield remarks on staged lines that lose leading zeros of a stored value, as spreadsheets lose them."""

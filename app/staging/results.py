@@ -4,6 +4,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from app.errors import FieldError
+from app.statements.links import unknown_link_error
 
 
 class RowStatus(StrEnum):
@@ -20,3 +21,19 @@ class RowError(NamedTuple):
     line_number: int
     error: FieldError
     is_remark: bool = False
+
+
+class UnknownLink(NamedTuple):
+    """A link of a staged line to a record that does not exist."""
+
+    line_number: int
+    name: str
+    """The name of the set of links, such as `hospital_ids`."""
+    place: int
+    """The place in the set, counted from 0."""
+    unique_id: str
+
+    @property
+    def error(self) -> FieldError:
+        """The error of the field."""
+        return unknown_link_error(self.name, self.place, self.unique_id)

@@ -49,7 +49,7 @@ class LineValidator:
         values = self._validate(_without_fields(line.record, errors))
         if isinstance(values, list):
             return values
-        remarks = [error._replace(msg=f"Left out: {error.msg}") for error in errors]
+        remarks = [left_out(error) for error in errors]
         return ValidLine(line.line_number, values, [*line.remarks, *remarks])
 
     def _validate(self, record: dict[str, Any]) -> dict[str, Any] | list[FieldError]:
@@ -62,6 +62,11 @@ class LineValidator:
         if created and updated and updated < created:
             return [FieldError(("last_updated",), "Must not be before date_created", "moment_order")]
         return values
+
+
+def left_out(error: FieldError) -> FieldError:
+    """Return the remark that a value with an error was left out."""
+    return error._replace(msg=f"Left out: {error.msg}")
 
 
 def _without_fields(record: dict[str, Any], errors: Sequence[FieldError]) -> dict[str, Any]:

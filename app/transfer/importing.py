@@ -21,8 +21,8 @@ from app.staging.records import Staging
 from app.staging.results import RowError
 from app.staging.table_build import NotReplaceableError, TablesInUseError
 from app.table_files.errors import UnreadableFileError
-from app.transfer.bodies import LineValidator
-from app.transfer.link_names import LinkNames
+from app.transfer.bodies import LineValidator, left_out
+from app.transfer.link_names import LinkNames, NewLinks
 from app.transfer.reader_process import ReaderProcess
 from app.transfer.reading import ParsedLine, RecordFile
 from app.transfer.resources import RESOURCES
@@ -101,7 +101,7 @@ class _CheckedBatch(NamedTuple):
     errors: list[RowError]
     """The errors in the invalid lines, which have no rows, and the remarks on others."""
     linked_bodies: list[tuple[str, CreateBody]]
-    """The records to create first, because lines link to them by name."""
+    """The new records that lines link to by name, and that no earlier batch has."""
     bytes_read: int
 
 
@@ -121,8 +121,8 @@ async def _prepared_lines(
         lines = map(partial(_with_prefix, prefix=options.id_prefix), lines)
     if not options.link_names:
         return lines, None
-    link_names = LinkNames(connection, IMPORT_PRINCIPAL, creates=options.create_links)
-    await link_names.load()
+    link_names = LinkNames(makes_records=options.create_links)
+    await link_names.load(connection)
     return map(link_names.resolve, lines), link_names
 
 
@@ -185,22 +185,22 @@ async def import_file(
     )
     lines, link_names = await _prepared_lines(connection, record_file, options)
     checked_batches = _checked_batches(lines, record_file, validator, staging, link_names)
+    new_links = NewLinks(connection, IMPORT_PRINCIPAL)
 
     async def store(checked_batch: _CheckedBatch) -> None:
-        async def write() -> tuple[dict[str, int], list[RowError]]:
-            if link_names is not None:
-                await link_names.create(checked_batch.linked_bodies)
-            return await _store_batch(staging, checked_batch.tables)
-
-        status_counts, errors = await run_in_savepoint(connection, write)
-        errors = sorted([*checked_batch.errors, *errors], key=lambda fault: fault.line_number)
+        new_links.add(checked_batch.linked_bodies)
+        stored = await run_in_savepoint(
+            connection,
+            lambda: _store_batch(staging, checked_batch.tables, new_links, leaves_out_links=options.drop_bad_values),
+        )
+        errors = sorted([*checked_batch.errors, *stored.errors], key=lambda fault: fault.line_number)
         rejected = {fault.line_number for fault in errors if not fault.is_remark}
         errors = [fault for fault in errors if not (fault.is_remark and fault.line_number in rejected)]
         summary.lines += checked_batch.lines
-        summary.by_status.update(status_counts)
+        summary.by_status.update(stored.status_counts)
         summary.rejected += len(rejected)
         summary.remarks += sum(fault.is_remark for fault in errors)
-        summary.created_links += len(checked_batch.linked_bodies)
+        summary.created_links += stored.created_links
         report_progress(summary, errors, checked_batch.bytes_read)
         if summary.rejected > MAX_REJECTED_LINES:
             raise UnreadableFileError(f"More than {MAX_REJECTED_LINES:,} lines were rejected: correct them first.")
@@ -234,13 +234,45 @@ def _staging(connection: Connection, resource_name: str, options: ImportOptions)
     return Staging(connection, IMPORT_PRINCIPAL, repository, overwrite=options.overwrite)
 
 
-async def _store_batch(staging: Staging, tables: list[list[StagedRow]]) -> tuple[dict[str, int], list[RowError]]:
+class _StoredBatch(NamedTuple):
+    """What became of a batch."""
+
+    status_counts: dict[str, int]
+    """Number of lines per status."""
+    errors: list[RowError]
+    """The errors and remarks that only the database could find."""
+    created_links: int
+    """Number of records that were created because lines link to them by name."""
+
+
+async def _store_batch(
+    staging: Staging, tables: list[list[StagedRow]], new_links: NewLinks, *, leaves_out_links: bool
+) -> _StoredBatch:
+    """Write the valid lines of a batch. With `leaves_out_links`, a line is stored without links that are wrong."""
     # PostgreSQL caches plans, also for foreign-key checks, and the cached plans may be from when the tables were empty
     await staging.connection.execute(text("DISCARD PLANS"))
     await staging.stage(tables)
+    unknown_links = await staging.unknown_links()
+    wrong_links = [link for link in unknown_links if link.unique_id not in new_links]
+    errors = [RowError(link.line_number, link.error) for link in wrong_links]
+    remarks: list[RowError] = []
+    if leaves_out_links and errors:
+        errors, remarks = [], [one._replace(error=left_out(one.error), is_remark=True) for one in errors]
+        for name in {link.name for link in wrong_links}:
+            await staging.leave_out(name, {link.line_number for link in wrong_links if link.name == name})
     await staging.classify()
-    errors = [fault async for fault in staging.find_errors()]
-    if errors:
-        await staging.discard({fault.line_number for fault in errors})
-    remarks = [remark async for remark in staging.find_remarks()]
-    return await staging.write(), [*errors, *remarks]
+    errors = [*[fault async for fault in staging.find_errors()], *errors]
+    rejected = {fault.line_number for fault in errors}
+    if rejected:
+        await staging.discard(rejected)
+    left_out_fields = {(link.line_number, link.name) for link in wrong_links}
+    created_links = {
+        link.unique_id
+        for link in unknown_links
+        if link.line_number not in rejected
+        and link.unique_id in new_links
+        and (link.line_number, link.name) not in left_out_fields
+    }
+    await new_links.create(created_links)
+    remarks += [remark async for remark in staging.find_remarks()]
+    return _StoredBatch(await staging.write(), [*errors, *remarks], len(created_links))

@@ -1,6 +1,6 @@
 """Hospitals and doctors by name, for files that have no ids of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import select
@@ -36,27 +36,25 @@ LINKED_RESOURCES: Mapping[str, _LinkedResource] = {
 
 
 class LinkNames:
-    """The names of all hospitals and doctors, and the records that an import creates for other names.
+    """The names of all hospitals and doctors, and new records for other names.
 
     Case, accents, blanks and punctuation do not matter. An id is accepted like a name.
     """
 
-    def __init__(self, connection: Connection, principal: Principal, *, creates: bool) -> None:
-        self._connection = connection
-        self._principal = principal
-        self._creates = creates
+    def __init__(self, *, makes_records: bool) -> None:
+        self._makes_records = makes_records
         self._ids: dict[str, dict[str, set[str]]] = {field: {} for field in LINKED_RESOURCES}
         """The ids of the records with each name, by field."""
         self._own_ids: dict[str, set[str]] = {field: set() for field in LINKED_RESOURCES}
         self._new_bodies: dict[str, tuple[str, CreateBody]] = {}
-        """The field and the body of each record that is not created yet, by id."""
+        """The field and the body of each new record that no valid line has linked to yet, by id."""
 
-    async def load(self) -> None:
+    async def load(self, connection: Connection) -> None:
         """Read the names of all hospitals and doctors."""
         for field, (service_class, _, name_columns) in LINKED_RESOURCES.items():
             table = service_class.repository_class.table
             statement = select(table.c.unique_id, *(table.c[name] for name in name_columns))
-            for unique_id, *names in await self._connection.execute(statement):
+            for unique_id, *names in await connection.execute(statement):
                 self._own_ids[field].add(unique_id)
                 words = [name for name in names if name]
                 for name in {unique_id, " ".join(words), " ".join(reversed(words))}:
@@ -87,7 +85,7 @@ class LinkNames:
             resource = LINKED_RESOURCES[field]
             text = normalize_characters(name).strip()
             column = resource.service_class.repository_class.table.c[resource.name_columns[0]]
-            if not self._creates or not header_key(name) or len(text) > max_length(column):
+            if not self._makes_records or not header_key(name) or len(text) > max_length(column):
                 message = f"No {noun} has this name: correct it, or create missing ones with --create-hospitals"
                 return FieldError((field,), message, "unknown_name")
             unique_id = new_identifier(resource.service_class.repository_class.prefix)
@@ -97,14 +95,28 @@ class LinkNames:
         return next(iter(ids))
 
     def take_bodies(self, values: Mapping[str, Any]) -> list[tuple[str, CreateBody]]:
-        """Return the records that the valid values of a line link to and that must be created first.
-
-        Each is returned only once.
-        """
+        """Return the new records that the valid values of a line link to. Each is returned only once."""
         linked = [unique_id for field in LINKED_RESOURCES for unique_id in values.get(field, ())]
         return [self._new_bodies.pop(unique_id) for unique_id in linked if unique_id in self._new_bodies]
 
-    async def create(self, bodies: Sequence[tuple[str, CreateBody]]) -> None:
-        """Create hospitals and doctors."""
-        for field, body in bodies:
+
+class NewLinks:
+    """The new hospitals and doctors that lines name. A record is created when a line that is stored links to it."""
+
+    def __init__(self, connection: Connection, principal: Principal) -> None:
+        self._connection = connection
+        self._principal = principal
+        self._bodies: dict[str, tuple[str, CreateBody]] = {}
+
+    def add(self, bodies: Iterable[tuple[str, CreateBody]]) -> None:
+        """Add records, each as the field that contains its id and its body."""
+        self._bodies |= {str(body.unique_id): (field, body) for field, body in bodies}
+
+    def __contains__(self, unique_id: str) -> bool:
+        return unique_id in self._bodies
+
+    async def create(self, unique_ids: Iterable[str]) -> None:
+        """Create the records with these ids."""
+        for unique_id in sorted(unique_ids):
+            field, body = self._bodies[unique_id]
             await LINKED_RESOURCES[field].service_class(self._connection, self._principal).create(body)

@@ -125,7 +125,8 @@ async def test_a_file_of_another_system_is_taken_as_a_person_expects(name: str, 
                 await import_sample(connection, sample_file(name), expected.get("options", []))
             assert expected["problem"] in str(raised.value) + " Nothing"
             raise UndoError
-        _, reported = await import_sample(connection, sample_file(name), expected.get("options", []))
+        summary, reported = await import_sample(connection, sample_file(name), expected.get("options", []))
+        assert summary.created_links == expected.get("created_links", summary.created_links)
         for is_remark, key in ((False, "errors"), (True, "remarks")):
             assert [
                 [line, ".".join(map(str, error.loc)), error.type]

@@ -133,7 +133,7 @@ async def temporary_database(postgres_url: str, template: str = "patients") -> A
     name = f"test_{secrets.token_hex(4)}"
     administration = await asyncpg.connect(database_url_for(postgres_url, "postgres"))
     try:
-        await administration.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        await administration.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         try:
             yield database_url_for(postgres_url, name)
         finally:

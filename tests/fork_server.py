@@ -43,7 +43,7 @@ PRELOADED_LIBRARIES = (
     "uvicorn",
     "uvloop",
 )
-"""Libraries that hold no state of a process. prometheus_client and OpenTelemetry read variables during their import."""
+"""Libraries that hold no state of a process. prometheus_client reads variables during its import."""
 PRELOADED_MODULES = (
     "app.cli.export",
     "app.cli.import_",
@@ -56,8 +56,10 @@ PRELOADED_MODULES = (
 )
 """Modules that a second server has imported, too, which forks for all commands but services of several workers."""
 
-IMPORT_VARIABLE_PREFIXES = ("LANG", "LC_", "OTEL_", "PROMETHEUS_", "PYTHON")
-"""Names of variables that the interpreter or libraries read when they start. A command that sets one is not forked."""
+IMPORT_VARIABLE_PREFIXES = ("LANG", "LC_", "OTEL_PROPAGATORS", "OTEL_PYTHON_", "PROMETHEUS_", "PYTHON")
+"""Names of variables that the interpreter or libraries read when they start. A command that sets one is not forked.
+
+The other variables of OpenTelemetry are read by its SDK, which a service imports only after the fork."""
 
 MAX_REQUEST_BYTES = 1 << 20
 PR_SET_CHILD_SUBREAPER = 36

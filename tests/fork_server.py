@@ -11,6 +11,7 @@ are kept. When the command starts fast enough (half a second of CPU time is spen
 
 import ctypes
 import functools
+import gc
 import importlib
 import inspect
 import json
@@ -154,6 +155,8 @@ def _wait_for_request(connection: socket.socket) -> dict[str, Any]:
 def _main() -> None:
     for name in sys.argv[2:]:
         importlib.import_module(name)
+    # otherwise the garbage collection at the exit of each command would copy all pages with imported objects
+    gc.freeze()
     request = _wait_for_request(socket.socket(fileno=int(sys.argv[1])))
     os.environ.clear()
     os.environ.update(request["environment"])

@@ -16,7 +16,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.fields.characters import is_blank
 from tests.processes import run_cli
 from tests.support import ServiceProcess
 

@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import JSON
 
 from app.db.connection import Connection
 from app.fields.phones import equivalent_numbers
-from app.matching.comparison import COMPARED_FIELDS
+from app.matching.comparison import COMPARED_FIELDS, date_digits
 from app.matching.names import SHORT_FORMS, name_words
 
 MAX_NEAR_WORDS = 40
@@ -198,7 +198,7 @@ def _searched_words(name: tuple[str, ...]) -> list[str]:
 @lru_cache(4096)
 def near_dates(day: date) -> list[date]:
     """Return the dates that differ from a date of birth by one digit, two swapped digits, its month or its day."""
-    digits = f"{day:%Y%m%d}"
+    digits = date_digits(day)
     texts = {digits[:at] + digit + digits[at + 1 :] for at in range(2, 8) for digit in "0123456789"}
     texts |= {digits[:at] + digits[at + 1] + digits[at] + digits[at + 2 :] for at in range(7)}
     texts |= {digits[:4] + digits[6:] + digits[4:6]}

@@ -271,10 +271,15 @@ def compare_dates(one: date, other: date) -> Level:
         return Level.YEAR_ONLY
     if one.year == other.year and (one.month, one.day) == (other.day, other.month):
         return Level.SWAPPED
-    if OSA.distance(f"{one:%Y%m%d}", f"{other:%Y%m%d}") == 1:
+    if OSA.distance(date_digits(one), date_digits(other)) == 1:
         return Level.NEAR
     different_parts = (one.year != other.year) + (one.month != other.month) + (one.day != other.day)
     return Level.SAME_MONTH if different_parts == 1 else Level.DIFFERENT
+
+
+def date_digits(day: date) -> str:
+    """Return the eight digits of a date, year first. (`strftime` writes early years with fewer digits.)"""
+    return day.isoformat().replace("-", "")
 
 
 def _compare_exactly(one: str, other: str) -> Level:

@@ -1,0 +1,320 @@
+"""Families of fictitious people, some of whom are registered several times, for measuring who is taken for whom.
+
+Households have parents, children, twins and newborns, who share names, addresses and phone numbers. A third of the
+names are made up, so that no list of the service contains them.
+"""
+
+from collections.abc import Callable, Iterator
+from datetime import date, timedelta
+from random import Random
+from typing import Any, NamedTuple
+
+from app.matching.names import SHORT_FORMS
+from benchmarks.finding.typos import add_errors, can_have_errors
+from benchmarks.names import ENGLISH_NAMES, POPULATIONS
+from benchmarks.register import REFERENCE_DATE
+from benchmarks.towns import STREET_NAMES, STREET_TYPES, TOWNS
+
+Fields = dict[str, Any]
+"""The fields of a patient by name."""
+DENSITIES = ("complete", "partial", "sparse")
+"""How much the records say: `partial` ones lack some of gender, phone number and e-mail address; `sparse` ones lack all
+of them, as the public sets of Febrl do."""
+SHARES_WITHOUT = {
+    "patient_date_of_birth": 0.2,
+    "patient_physical_address": 0.1,
+    "patient_postal_code": 0.15,
+    "patient_town": 0.03,
+    "patient_first_name": 0.01,
+}
+"""Shares of records without a field, of each density."""
+PERSONAL_SHARES_WITHOUT = {
+    "complete": {"patient_mobile_number": 0.1, "patient_email_address": 0.5, "patient_gender": 0.02},
+    "partial": {"patient_mobile_number": 0.5, "patient_email_address": 0.85, "patient_gender": 0.5},
+    "sparse": {"patient_mobile_number": 1.0, "patient_email_address": 1.0, "patient_gender": 1.0},
+}
+SCAN_ERRORS = {"rn": "m", "m": "rn", "l": "1", "o": "0", "e": "c", "cl": "d", "u": "v", "i": "l", "s": "5"}
+"""How a program misreads letters of a scanned form."""
+SYLLABLES = "ba be bo chi da dra el fa gha ha hu i ja ka khe ki lo lu ma me mi na ne o pe qua ra ri sa she ta tu va we".split()  # noqa: SIM905, E501  # a list of one-letter strings would be longer
+TITLES = ("Mr", "Mrs.", "Dr", "Ms", "Prof.", "Mnr", "Mev")
+UNKNOWN_NAMES = ("Unknown", "Baby", "N/A", "unknown male", "-")
+MONTHS = 12
+
+
+class Member(NamedTuple):
+    """A person of a household, with the values that a careful clerk would write."""
+
+    number: int
+    household: int
+    born: date
+    is_unnamed: bool
+    """Whether the person is a newborn without a first name of its own."""
+    fields: Fields
+
+
+class Record(NamedTuple):
+    """A registration of a member."""
+
+    unique_id: str
+    member: Member
+    fields: Fields
+
+
+class FamilyRegister:
+    """Generates households and registers their members as hurried clerks do. The same seed gives the same register."""
+
+    def __init__(self, seed: int, density: str) -> None:
+        self._random = Random(f"{seed} {density}")
+        self._missing = {**SHARES_WITHOUT, **PERSONAL_SHARES_WITHOUT[density]}
+        self._members = 0
+        self._last_names: list[str] = []
+
+    def records(self, households: int) -> Iterator[Record]:
+        """Yield the records of all members of `households` households."""
+        for household in range(households):
+            for member in self._household(household):
+                yield Record(f"rec-{member.number}-0", member, self._drop(dict(member.fields)))
+                copies = self._random.choices((0, 1, 2, 3), (65, 25, 7, 3))[0]
+                for copy in range(1, copies + 1):
+                    yield Record(f"rec-{member.number}-{copy}", member, self._drop(self._again(member)))
+
+    def _happens(self, chance: float) -> bool:
+        return self._random.random() < chance
+
+    def _household(self, household: int) -> list[Member]:
+        random = self._random
+        home, phone, last = self._home(), self._phone(), self._last_name()
+        born = REFERENCE_DATE - timedelta(days=random.randint(22 * 365, 80 * 365))
+        mother = self._member(household, "Female", last, born, home, phone)
+        members = [mother]
+        if self._happens(0.5):
+            years = timedelta(days=random.randint(-8 * 365, 8 * 365))
+            own_last = last if self._happens(0.7) else self._last_name()
+            members.append(self._member(household, "Male", own_last, born + years, home, self._phone()))
+        child_born = born + timedelta(days=random.randint(18 * 365, 30 * 365))
+        for _ in range(random.choices((0, 1, 2, 3, 4), (30, 25, 25, 15, 5))[0]):
+            if child_born > REFERENCE_DATE:
+                break
+            members += self._children(household, last, child_born, home, phone)
+            child_born += timedelta(days=random.randint(300, 5 * 365))
+        if self._happens(0.05):
+            newborn = date(2026, 10, random.randint(1, 31))
+            if (newborn - born).days < 46 * 365:
+                members.append(self._newborn(household, mother, newborn))
+        if self._happens(0.1):  # a namesake elsewhere, of another age
+            other = self._member(household, "Female", last, self._random_birth(), self._home(), self._phone())
+            name = mother.fields["patient_first_name"]
+            members.append(other._replace(fields={**other.fields, "patient_first_name": name}))
+        return members
+
+    def _children(self, household: int, last: str, born: date, home: Fields, phone: str | None) -> list[Member]:
+        gender = self._random.choice(("Female", "Male"))
+        lives_at_home = self._happens(0.8)
+        at, own_phone = (home, phone if self._happens(0.6) else self._phone()) if lives_at_home else (self._home(), None)
+        children = [self._member(household, gender, last, born, at, own_phone)]
+        if self._happens(0.06):
+            twin_gender = gender if self._happens(0.67) else self._random.choice(("Female", "Male"))
+            first = children[0].fields["patient_first_name"]
+            while True:
+                twin = self._member(household, twin_gender, last, born, at, own_phone)
+                if set(twin.fields["patient_first_name"].split()).isdisjoint(first.split()):
+                    break
+                self._members -= 1
+            children.append(twin)
+        return children
+
+    def _newborn(self, household: int, mother: Member, born: date) -> Member:
+        first = mother.fields["patient_first_name"]
+        member = self._member(household, self._random.choice(("Female", "Male")), "", born, {}, None)
+        name = self._random.choice(("Baby", "Baby Girl", "Baby Boy", f"Baby of {first}", f"{first} Baby", first))
+        own = {"patient_first_name": name, "patient_date_of_birth": born, "patient_email_address": None}
+        own["patient_gender"] = member.fields["patient_gender"]
+        return member._replace(is_unnamed=True, fields={**mother.fields, **own})
+
+    def _member(
+        self, household: int, gender: str, last: str, born: date, home: Fields, phone: str | None
+    ) -> Member:
+        self._members += 1
+        first = self._first_name(gender)
+        fields = {
+            "patient_first_name": first,
+            "patient_last_name": last,
+            "patient_date_of_birth": born,
+            "patient_gender": gender,
+            "patient_mobile_number": phone or self._phone(),
+            "patient_email_address": self._email(first, last),
+            **home,
+        }
+        return Member(self._members, household, born, is_unnamed=False, fields=fields)
+
+    def _random_birth(self) -> date:
+        return REFERENCE_DATE - timedelta(days=self._random.randint(0, 90 * 365))
+
+    def _made_up(self) -> str:
+        return "".join(self._random.choice(SYLLABLES) for _ in range(self._random.randint(2, 4))).title()
+
+    def _population(self) -> Any:
+        populations = list(POPULATIONS.values())
+        return self._random.choices(populations, [population.share for population in populations])[0]
+
+    def _first_name(self, gender: str) -> str:
+        if self._happens(0.33):
+            return self._made_up()
+        population = self._population()
+        names = population.female_names if gender == "Female" else population.male_names
+        first = str(self._random.choice(names))
+        return f"{first} {self._random.choice(ENGLISH_NAMES[gender])}" if self._happens(0.2) else first
+
+    def _last_name(self) -> str:
+        if self._last_names and self._happens(0.3):
+            return self._random.choice(self._last_names)  # frequent ones
+        last = self._made_up() if self._happens(0.33) else str(self._random.choice(self._population().last_names))
+        self._last_names.append(last)
+        return last
+
+    def _home(self) -> Fields:
+        random = self._random
+        town = random.choices(TOWNS, [town.population_thousands for town in TOWNS])[0]
+        street = random.choice(STREET_NAMES) if self._happens(0.5) else self._made_up()
+        if self._happens(0.15):  # as in villages and townships
+            address = random.choice((f"Stand {random.randint(1, 3000)}", f"{street} Location", f"P O Box {random.randint(1, 900)}"))
+        else:
+            address = f"{random.randint(1, 300)} {street} {random.choice(STREET_TYPES)}"
+        return {
+            "patient_physical_address": address,
+            "patient_address_line_1": f"Flat {random.randint(1, 40)}" if self._happens(0.15) else None,
+            "patient_town": town.name,
+            "patient_postal_code": town.postal_code,
+            "patient_province": town.province,
+        }
+
+    def _phone(self) -> str:
+        return f"0{self._random.choice((72, 82, 83, 61, 79))}{self._random.randint(1_000_000, 9_999_999)}"
+
+    def _email(self, first: str, last: str) -> str:
+        letters = [character for character in f"{first.split()[0]}.{last}".lower() if character.isascii()]
+        return "".join(letters).replace(" ", "") + f"{self._random.randint(1, 99)}@example.org"
+
+    def _drop(self, fields: Fields) -> Fields:
+        for name, share in self._missing.items():
+            if self._happens(share):
+                fields[name] = None
+        if self._happens(0.005):
+            fields["patient_first_name"] = self._random.choice(UNKNOWN_NAMES)
+        if self._happens(0.01) and fields["patient_mobile_number"]:
+            fields["patient_mobile_number"] = "0000000000"
+        return {name: value for name, value in fields.items() if value is not None}
+
+    def _again(self, member: Member) -> Fields:
+        """Return another registration of a member, years earlier or later."""
+        random, fields = self._random, dict(member.fields)
+        for change, chance in self._changes.items():
+            if self._happens(chance):
+                change(self, fields, member)
+        for name, chance in (
+            ("patient_first_name", 0.2),
+            ("patient_last_name", 0.15),
+            ("patient_physical_address", 0.25),
+            ("patient_town", 0.08),
+        ):
+            if self._happens(chance) and can_have_errors(fields[name]):
+                is_long = max(map(len, fields[name].split())) > 5  # noqa: PLR2004  # letters for two errors
+                count = 2 if is_long and self._happens(0.2) else 1
+                fields[name] = add_errors(fields[name], count, random)
+        return fields
+
+    def _use_short_form(self, fields: Fields, _: Member) -> None:
+        first = fields["patient_first_name"].split()[0]
+        forms = sorted(SHORT_FORMS.get(first.lower(), ()))
+        fields["patient_first_name"] = random_form(forms, self._random) if forms else first[: self._random.randint(3, 6)]
+
+    def _use_one_name(self, fields: Fields, _: Member) -> None:
+        fields["patient_first_name"] = self._random.choice(fields["patient_first_name"].split())
+
+    def _add_name(self, fields: Fields, _: Member) -> None:
+        fields["patient_first_name"] += f" {self._first_name(self._random.choice(('Female', 'Male')))}"
+
+    def _use_other_name(self, fields: Fields, member: Member) -> None:
+        fields["patient_first_name"] = self._first_name(member.fields["patient_gender"])
+
+    def _add_title(self, fields: Fields, _: Member) -> None:
+        fields["patient_first_name"] = f"{self._random.choice(TITLES)} {fields['patient_first_name']}"
+
+    def _use_initial(self, fields: Fields, _: Member) -> None:
+        fields["patient_first_name"] = fields["patient_first_name"][0]
+
+    def _swap_names(self, fields: Fields, _: Member) -> None:
+        names = fields["patient_last_name"], fields["patient_first_name"]
+        fields["patient_first_name"], fields["patient_last_name"] = names
+
+    def _marry(self, fields: Fields, member: Member) -> None:
+        if member.fields["patient_gender"] == "Female" and (REFERENCE_DATE - member.born).days > 18 * 365:  # noqa: PLR2004  # an adult
+            last = self._last_name()
+            fields["patient_last_name"] = last if self._happens(0.8) else f"{fields['patient_last_name']}-{last}"
+
+    def _move(self, fields: Fields, _: Member) -> None:
+        fields.update(self._home())
+
+    def _write_address_otherwise(self, fields: Fields, _: Member) -> None:
+        address = fields["patient_physical_address"]
+        for long, short in (("Street", "St"), ("Road", "Rd"), ("Avenue", "Ave"), ("Flat", "Unit"), ("P O Box", "PO Box")):
+            address = address.replace(long, short)
+        fields["patient_physical_address"] = address
+        if fields["patient_address_line_1"] and self._happens(0.5):
+            fields["patient_physical_address"] = f"{fields['patient_address_line_1']}, {address}"
+            fields["patient_address_line_1"] = None
+
+    def _change_phone(self, fields: Fields, _: Member) -> None:
+        fields["patient_mobile_number"] = self._phone()
+
+    def _change_email(self, fields: Fields, _: Member) -> None:
+        fields["patient_email_address"] = self._email(fields["patient_first_name"], self._made_up())
+
+    def _mistake_gender(self, fields: Fields, _: Member) -> None:
+        fields["patient_gender"] = {"Female": "Male", "Male": "Female"}[fields["patient_gender"]]
+
+    def _misread(self, fields: Fields, _: Member) -> None:
+        name = self._random.choice(("patient_first_name", "patient_last_name", "patient_physical_address"))
+        wrong = [letters for letters in SCAN_ERRORS if letters in fields[name]]
+        if wrong:
+            letters = self._random.choice(wrong)
+            fields[name] = fields[name].replace(letters, SCAN_ERRORS[letters], 1)
+
+    def _mistake_date(self, fields: Fields, member: Member) -> None:
+        born = member.born
+        kind = self._random.choice(("swapped", "digit", "digits", "year", "placeholder"))
+        if kind == "swapped" and born.day <= MONTHS:
+            born = date(born.year, born.day, born.month)
+        elif kind == "digit":
+            born += self._random.choice((-1, 1)) * timedelta(days=self._random.choice((1, 10)))
+        elif kind == "digits":
+            tens, ones = divmod(born.year % 100, 10)
+            born = date(born.year // 100 * 100 + 10 * ones + tens, born.month, min(born.day, 28))
+        elif kind == "year":
+            born = date(born.year + self._random.choice((-1, 1)), born.month, min(born.day, 28))
+        else:
+            born = date(born.year, 1, 1)
+        fields["patient_date_of_birth"] = min(born, REFERENCE_DATE)
+
+    _changes: dict[Callable[["FamilyRegister", Fields, Member], None], float] = {  # noqa: RUF012  # never changed
+        _use_short_form: 0.12,
+        _use_one_name: 0.15,
+        _add_name: 0.05,
+        _use_other_name: 0.02,
+        _add_title: 0.06,
+        _use_initial: 0.02,
+        _marry: 0.08,
+        _swap_names: 0.03,
+        _move: 0.12,
+        _write_address_otherwise: 0.4,
+        _change_phone: 0.25,
+        _change_email: 0.3,
+        _mistake_gender: 0.01,
+        _misread: 0.06,
+        _mistake_date: 0.15,
+    }
+
+
+def random_form(forms: list[str], random: Random) -> str:
+    """Return one of the short forms as a name is written."""
+    return random.choice(forms).title()

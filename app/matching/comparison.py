@@ -6,10 +6,10 @@ from functools import lru_cache
 from typing import Any, NamedTuple, Self
 
 from rapidfuzz.distance import OSA, JaroWinkler
-from rapidfuzz.fuzz import token_set_ratio, token_sort_ratio
+from rapidfuzz.fuzz import partial_ratio, token_set_ratio, token_sort_ratio
 
 from app.matching.names import FREQUENT_NAMES, GIVEN_NAMES, SHORT_FORMS, known_text, name_words, words_of
-from app.matching.weights import SWAPPED_NAMES_WEIGHT, THRESHOLDS, WEIGHTS, Grade, Level
+from app.matching.weights import STRONG_GRADES, SWAPPED_NAMES_WEIGHT, THRESHOLDS, WEIGHTS, Grade, Level
 
 COMPARED_FIELDS = (
     "patient_first_name",
@@ -44,6 +44,8 @@ MIN_NEAR_LIKENESS = 0.94
 """Jaro-Winkler similarity from which names count as near, even if they differ by several letters."""
 MIN_SIMILAR_LIKENESS = 0.88
 """Jaro-Winkler similarity from which names count as similar."""
+MIN_PARTIAL_LENGTH = 6
+"""Number of letters from which an address that is contained in another one is evidence."""
 MIN_SAME_ADDRESS, MIN_SIMILAR_ADDRESS, MIN_PARTLY_SAME_ADDRESS = 90, 75, 60
 """Percentages of letters in common from which addresses count as the same, as similar and as partly the same."""
 SHORT_NAME_LENGTH = 3
@@ -98,6 +100,9 @@ class Comparison(NamedTuple):
     """The level of each field that both patients have."""
     may_be_family: bool
     """Whether the patients may be two members of a family, whatever the score is."""
+    may_be_renamed: bool
+    """Whether the patients may nevertheless be one person who is registered by different first names: adults of whom
+    little else is known, or of whom one has no first name. Only other records show which of the two is true."""
 
     @property
     def agrees(self) -> list[str]:
@@ -114,9 +119,10 @@ def compare(one: Person, other: Person, today: date) -> Comparison:
     """Return whether two patients are one person, by their values. The order of the two does not matter."""
     levels = _name_levels(one, other)
     score = _sum(levels)
-    if levels.get("patient_first_name") is Level.DIFFERENT or levels.get("patient_last_name") is Level.DIFFERENT:
+    if Level.DIFFERENT in levels.values():
         swapped = _name_levels(one, other._replace(first_name=other.last_name, last_name=other.first_name))
-        if (swapped_score := _sum(swapped) + SWAPPED_NAMES_WEIGHT) > score:
+        # one common name is not enough: a relative has it as last name
+        if Level.DIFFERENT not in swapped.values() and (swapped_score := _sum(swapped) + SWAPPED_NAMES_WEIGHT) > score:
             levels, score = swapped, swapped_score
     others = {
         field: compare_values(a, b)
@@ -126,10 +132,11 @@ def compare(one: Person, other: Person, today: date) -> Comparison:
     levels |= others
     score += _sum(others)
     grade = next((grade for grade, threshold in THRESHOLDS.items() if score >= threshold), None)
+    may_be_renamed = grade in STRONG_GRADES and _may_be_renamed(levels, one, other, today)
     may_be_family = _may_be_family(levels, one, other, today)
     best_grade = _best_grade(levels, may_be_family=may_be_family)
     grade = None if grade is None or best_grade is None else max(grade, best_grade, key=_RANKS.__getitem__)
-    return Comparison(round(score, 1), grade, levels, may_be_family)
+    return Comparison(round(score, 1), grade, levels, may_be_family, may_be_renamed)
 
 
 _RANKS = {grade: rank for rank, grade in enumerate(THRESHOLDS)}
@@ -137,6 +144,7 @@ _AGREEING_DATES = frozenset([Level.SAME, Level.SWAPPED, Level.NEAR])
 _AGREEING_ADDRESSES = frozenset([Level.SAME, Level.SIMILAR])
 _NEAR_ADDRESSES = frozenset([Level.STREET, Level.PART])
 _SAME_NAMES = frozenset([Level.SAME, Level.SAME_FREQUENT])
+_ALMOST_SAME_NAMES = _SAME_NAMES | {Level.NEAR}
 _OTHER_FIRST_NAMES = frozenset([None, Level.DIFFERENT, Level.SECOND])
 _NEAR_LEVELS = frozenset([Level.SAME, Level.NEAR])
 
@@ -145,24 +153,32 @@ def _may_be_family(levels: Mapping[str, Level], one: Person, other: Person, toda
     """Return whether two patients may be two members of a family.
 
     The members of a family share names, addresses and phone numbers, twins share the date of birth too, and a newborn
-    child may have no first name yet.
+    child may have no first name yet, or the mother's.
+    """
+    first_name, birth = levels.get("patient_first_name"), levels.get("patient_date_of_birth")
+    if first_name in _OTHER_FIRST_NAMES:
+        return True
+    if levels.get("patient_gender") is Level.DIFFERENT and (first_name not in _SAME_NAMES or birth is not Level.SAME):
+        return True
+    if birth is Level.DIFFERENT:
+        return first_name not in _ALMOST_SAME_NAMES or _are_parent_and_child(one, other, today)
+    return first_name is Level.INITIAL and birth is not Level.SAME
+
+
+def _may_be_renamed(levels: Mapping[str, Level], one: Person, other: Person, today: date) -> bool:
+    """Return whether the first names of two adults with one date of birth may be those of one person.
+
+    Many adults are registered by one of several first names. Grown twins who live together are rarer, but if a record
+    has a gender, a phone number or an e-mail address, different first names count.
     """
     first_name = levels.get("patient_first_name")
-    if levels.get("patient_gender") is Level.DIFFERENT and first_name not in _SAME_NAMES:
-        return True
-    if first_name in _OTHER_FIRST_NAMES:
-        return not _are_sparse_adults(one, other, today)
-    return levels.get("patient_date_of_birth") is Level.DIFFERENT and _are_parent_and_child(one, other, today)
-
-
-def _are_sparse_adults(one: Person, other: Person, today: date) -> bool:
-    """Return whether nothing in two records with other first names hints at children or at complete records.
-
-    Many adults are registered by one of several first names. Grown twins who live together are rarer, but in a register
-    that has a gender, a phone number or an e-mail address of one of them, the first name counts.
-    """
-    is_child = any(p.date_of_birth and today.year - p.date_of_birth.year <= ADULT_YEARS for p in (one, other))
-    return not is_child and not any(p.gender or p.phone or p.email for p in (one, other))
+    if first_name not in _OTHER_FIRST_NAMES or levels.get("patient_date_of_birth") is not Level.SAME:
+        return False
+    if any(not p.date_of_birth or today.year - p.date_of_birth.year <= ADULT_YEARS for p in (one, other)):
+        return False
+    if first_name is Level.DIFFERENT:
+        return not any(p.gender or p.phone or p.email for p in (one, other))
+    return levels.get("patient_gender") is not Level.DIFFERENT
 
 
 def _are_parent_and_child(one: Person, other: Person, today: date) -> bool:
@@ -178,9 +194,7 @@ def _best_grade(levels: Mapping[str, Level], *, may_be_family: bool) -> Grade | 
     """
     birth = levels.get("patient_date_of_birth")
     has_same_contact = _have_same_contact(levels, birth)
-    if may_be_family or levels.get("patient_first_name") in _OTHER_FIRST_NAMES:
-        if birth is Level.SAME and not may_be_family:
-            return Grade.PROBABLE
+    if may_be_family:
         return None if birth is Level.DIFFERENT else Grade.POSSIBLE
     has_same_last_name = levels.get("patient_last_name", Level.DIFFERENT) is not Level.DIFFERENT
     if not has_same_contact:
@@ -189,7 +203,10 @@ def _best_grade(levels: Mapping[str, Level], *, may_be_family: bool) -> Grade | 
         return Grade.CERTAIN if birth is Level.SAME and has_same_last_name else Grade.POSSIBLE
     if birth in _AGREEING_DATES and has_same_last_name:
         return Grade.CERTAIN
-    return Grade.PROBABLE if has_same_last_name or birth is Level.SAME else Grade.POSSIBLE
+    if has_same_last_name or birth is Level.SAME:
+        return Grade.PROBABLE
+    has_same_home = levels.get("patient_physical_address") in _AGREEING_ADDRESSES and birth is not Level.DIFFERENT
+    return Grade.PROBABLE if has_same_home and levels.get("patient_first_name") in _ALMOST_SAME_NAMES else Grade.POSSIBLE
 
 
 def _have_same_contact(levels: Mapping[str, Level], birth: Level | None) -> bool:
@@ -306,14 +323,25 @@ def compare_addresses(one: str, other: str) -> Level:
     if one == other:
         return Level.SAME
     texts, numbers = zip(*(_split_numbers(address) for address in (one, other)), strict=True)
-    # an address that contains the other is almost the same
-    likeness = max(token_sort_ratio(*texts), token_set_ratio(*texts) - 5)
+    likeness = _address_likeness(*texts)
     has_other_number = all(numbers) and not (numbers[0] <= numbers[1] or numbers[1] <= numbers[0])
     if likeness >= MIN_SAME_ADDRESS:
         return Level.STREET if has_other_number else Level.SAME
     if likeness >= MIN_SIMILAR_ADDRESS:
         return Level.PART if has_other_number else Level.SIMILAR
     return Level.PART if likeness >= MIN_PARTLY_SAME_ADDRESS and not has_other_number else Level.DIFFERENT
+
+
+def _address_likeness(one: str, other: str) -> float:
+    """Return the percentage of letters that two addresses without numbers have in common, in any order of words.
+
+    An address that contains the other is almost the same, also if words are joined or divided.
+    """
+    likeness = max(token_sort_ratio(one, other), token_set_ratio(one, other) - 5)
+    joined = [address.replace(" ", "") for address in (one, other)]
+    if min(map(len, joined)) >= MIN_PARTIAL_LENGTH:
+        likeness = max(likeness, partial_ratio(*joined) - 8)
+    return likeness
 
 
 def _split_numbers(address: str) -> tuple[str, frozenset[str]]:

@@ -16,13 +16,11 @@ from app.db.connection import Connection
 from app.identifiers import new_identifier
 from app.matching.candidates import SimilarWords, find_candidates
 from app.matching.comparison import COMPARED_FIELDS, Comparison, Person, compare
-from app.matching.weights import Grade
+from app.matching.weights import STRONG_GRADES, Grade
 from app.models import Patient, duplicates
 
 PREFIX = "dup"
 """Beginning of the ids of pairs."""
-STRONG_GRADES = frozenset([Grade.CERTAIN, Grade.PROBABLE])
-"""The grades of pairs that are one person according to the comparison."""
 Pair = tuple[str, str]
 """The ids of two patients in their order."""
 

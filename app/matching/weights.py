@@ -16,6 +16,8 @@ class Grade(StrEnum):
     POSSIBLE = "possible"
 
 
+STRONG_GRADES = frozenset([Grade.CERTAIN, Grade.PROBABLE])
+"""The grades of pairs that are one person according to the comparison."""
 THRESHOLDS = {Grade.CERTAIN: 20.0, Grade.PROBABLE: 11.0, Grade.POSSIBLE: 10.5}
 """The lowest score of each grade, from the best grade to the worst."""
 

@@ -16,8 +16,7 @@ from app.db.connection import Connection
 from app.errors import FieldError, PossibleDuplicateError, ValidationFailedError
 from app.fields.schemas import Representation
 from app.matching.matches import find_matches
-from app.matching.pairs import STRONG_GRADES
-from app.matching.weights import Grade
+from app.matching.weights import STRONG_GRADES, Grade
 from app.paths import MATCH_SUFFIX
 
 DUPLICATE_CHECK: JsonObject = {

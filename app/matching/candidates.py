@@ -17,8 +17,9 @@ from sqlalchemy.dialects.postgresql import JSON
 
 from app.db.connection import Connection
 from app.fields.phones import equivalent_numbers
-from app.matching.comparison import COMPARED_FIELDS, date_digits
+from app.matching.comparison import COMPARED_FIELDS
 from app.matching.names import SHORT_FORMS, name_words
+from app.matching.values import date_digits
 
 MAX_NEAR_WORDS = 40
 """Maximum number of similar words of other names that are considered for each word of a name."""

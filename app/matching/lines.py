@@ -11,7 +11,7 @@ import asyncpg
 from app.db.connection import Connection
 from app.matching.candidates import SimilarWords, find_candidates
 from app.matching.comparison import Person, compare
-from app.matching.pairs import STRONG_GRADES
+from app.matching.weights import STRONG_GRADES
 
 
 class DuplicatePolicy(StrEnum):

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from datetime import date
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -108,6 +108,13 @@ class Comparer:
         self._today = today
         self._patients: dict[str, Mapping[str, Any]] = {}
         self._persons: dict[str, Person] = {}
+        self._comparisons: dict[Pair, Comparison] = {}
+        self._surrounded: set[str] = set()
+        """The patients that were compared with all their candidates."""
+        self._same: dict[str, set[str]] = defaultdict(set)
+        """For each patient those that are the same person, by their values."""
+        self._relatives: dict[str, set[str]] = defaultdict(set)
+        self._twins: set[str] = set()
 
     async def compare(self, ids: Collection[str]) -> None:
         """Compare the patients with these ids with all others, and bring the stored pairs up to date.
@@ -115,14 +122,11 @@ class Comparer:
         Patients that do not exist any more lose the pairs on which nobody has decided.
         """
         await self._read(ids)
-        compared = [self._patients[unique_id] for unique_id in ids if unique_id in self._patients]
         stored = await self._stored_pairs(ids)
-        found: dict[Pair, FoundPair] = {}
-        for pair in await self._candidate_pairs(compared) | stored.keys():
-            if self._patients.keys() >= set(pair):
-                comparison = self._compare(pair)
-                if comparison.grade is not None:
-                    found[pair] = FoundPair(comparison)
+        pairs = await self._surround(ids)
+        pairs |= {pair for pair in stored if self._patients.keys() >= set(pair)}
+        found = {pair: FoundPair(one) for pair in pairs if (one := self._compare(pair)).grade is not None}
+        await self._raise_renamed(found)
         dismissed = {pair for pair, status in stored.items() if status == "dismissed"}
         await self._add_implied_pairs(found, dismissed, frozenset(ids))
         rows = [self._row(pair, one) for pair, one in sorted(found.items())]
@@ -143,14 +147,26 @@ class Comparer:
             self._patients[unique_id] = patient
             self._persons[unique_id] = Person.from_fields(patient)
 
-    async def _candidate_pairs(self, patients: Sequence[Mapping[str, Any]]) -> set[Pair]:
-        """Return the pairs of the patients with their candidates."""
+    async def _surround(self, ids: Iterable[str]) -> set[Pair]:
+        """Compare patients with their candidates, unless this is done. Return the pairs that are new."""
+        patients = [self._patients[one] for one in ids if one in self._patients and one not in self._surrounded]
+        if not patients:
+            return set()
         pairs = set()
         candidates = await find_candidates(self._connection, patients, self._phone_region, self._similar_words)
         for patient, others in zip(patients, candidates, strict=True):
+            self._surrounded.add(patient["unique_id"])
             for other in others:
                 self._add(other["unique_id"], other)
                 pairs.add(_pair(patient["unique_id"], other["unique_id"]))
+        for one, other in pairs:
+            comparison = self._compare((one, other))
+            related = self._same if comparison.grade in STRONG_GRADES else self._relatives
+            if comparison.grade in STRONG_GRADES or comparison.are_relatives:
+                related[one].add(other)
+                related[other].add(one)
+            elif comparison.are_twins:
+                self._twins |= {one, other}
         return pairs
 
     async def _stored_pairs(self, ids: Collection[str]) -> dict[Pair, str]:
@@ -161,8 +177,36 @@ class Comparer:
         return pairs
 
     def _compare(self, pair: Pair) -> Comparison:
+        comparison = self._comparisons.get(pair)
+        if comparison is None:
+            comparison = compare(self._persons[pair[0]], self._persons[pair[1]], self._today)
+            self._comparisons[pair] = comparison
+        return comparison
+
+    async def _raise_renamed(self, found: dict[Pair, FoundPair]) -> None:
+        """Make pairs probable that are one person with other first names, unless other records show two persons."""
+        renamed = {pair for pair, one in found.items() if one.comparison.may_be_renamed}
+        await self._surround({unique_id for pair in renamed for unique_id in pair})
+        for pair in renamed:
+            if not self._are_shown_as_two(pair):
+                found[pair] = FoundPair(found[pair].comparison._replace(grade=Grade.PROBABLE))
+
+    def _are_shown_as_two(self, pair: Pair) -> bool:
+        """Return whether other records show that two patients with other or missing first names may be two persons.
+
+        They do so if each of the names is in another record, if a relative of both, who is neither of them, is
+        registered at their address or, if a first name is missing, if one of them has a twin.
+        """
+        if not self._compare(pair).has_other_first_name:
+            return not self._twins.isdisjoint(pair)
         one, other = pair
-        return compare(self._persons[one], self._persons[other], self._today)
+        if self._same[one] - self._same[other] and self._same[other] - self._same[one]:
+            return True
+        return any(
+            self._compare(_pair(relative, second)).has_other_first_name
+            for first, second in (pair, pair[::-1])
+            for relative in self._relatives[first] - {second}
+        )
 
     async def _add_implied_pairs(
         self, found: dict[Pair, FoundPair], dismissed: Collection[Pair], ids: frozenset[str]
@@ -187,11 +231,19 @@ class Comparer:
             if pair in found or not ids.isdisjoint({through_id, *pair})
         }
         await self._read({unique_id for pair in implied for unique_id in pair})
+        implied = {pair: one for pair, one in implied.items() if self._patients.keys() >= set(pair)}
+        implied = {
+            pair: through_id
+            for pair, through_id in implied.items()
+            if self._compare(pair).may_be_implied
+            and (pair not in found or found[pair].comparison.grade not in STRONG_GRADES)
+        }
+        await self._surround(
+            {unique_id for pair in implied if self._compare(pair).has_other_first_name for unique_id in pair}
+        )
         for pair, through_id in implied.items():
-            if self._patients.keys() >= set(pair):
-                comparison = self._compare(pair)
-                if not comparison.may_be_family and comparison.grade not in STRONG_GRADES:
-                    found[pair] = FoundPair(comparison._replace(grade=Grade.PROBABLE), through_id)
+            if not self._are_shown_as_two(pair):
+                found[pair] = FoundPair(self._compare(pair)._replace(grade=Grade.PROBABLE), through_id)
 
     def _row(self, pair: Pair, found: FoundPair) -> dict[str, Any]:
         comparison = found.comparison

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from app.matching.names import SHORT_FORMS
 from benchmarks.finding.typos import add_errors, can_have_errors
-from benchmarks.names import ENGLISH_NAMES, POPULATIONS
+from benchmarks.names import ENGLISH_NAMES, POPULATIONS, split_names
 from benchmarks.register import REFERENCE_DATE
 from benchmarks.towns import STREET_NAMES, STREET_TYPES, TOWNS
 
@@ -35,7 +35,11 @@ PERSONAL_SHARES_WITHOUT = {
 }
 SCAN_ERRORS = {"rn": "m", "m": "rn", "l": "1", "o": "0", "e": "c", "cl": "d", "u": "v", "i": "l", "s": "5"}
 """How a program misreads letters of a scanned form."""
-SYLLABLES = "ba be bo chi da dra el fa gha ha hu i ja ka khe ki lo lu ma me mi na ne o pe qua ra ri sa she ta tu va we".split()  # noqa: SIM905, E501  # a list of one-letter strings would be longer
+SYLLABLES = split_names(
+    """ba, be, bo, chi, da, dra, el, fa, gha, ha, hu, i, ja, ka, khe, ki, lo,
+    lu, ma, me, mi, na, ne, o, pe, qua, ra, ri, sa, she, ta, tu, va, we"""
+)
+ABBREVIATIONS = {"Street": "St", "Road": "Rd", "Avenue": "Ave", "Flat": "Unit", "P O Box": "PO Box"}
 TITLES = ("Mr", "Mrs.", "Dr", "Ms", "Prof.", "Mnr", "Mev")
 UNKNOWN_NAMES = ("Unknown", "Baby", "N/A", "unknown male", "-")
 MONTHS = 12
@@ -83,40 +87,41 @@ class FamilyRegister:
 
     def _household(self, household: int) -> list[Member]:
         random = self._random
-        home, phone, last = self._home(), self._phone(), self._last_name()
+        home, last = self._contact(), self._last_name()
         born = REFERENCE_DATE - timedelta(days=random.randint(22 * 365, 80 * 365))
-        mother = self._member(household, "Female", last, born, home, phone)
+        mother = self._member(household, "Female", last, born, home)
         members = [mother]
         if self._happens(0.5):
             years = timedelta(days=random.randint(-8 * 365, 8 * 365))
             own_last = last if self._happens(0.7) else self._last_name()
-            members.append(self._member(household, "Male", own_last, born + years, home, self._phone()))
+            members.append(self._member(household, "Male", own_last, born + years, home | self._phone()))
         child_born = born + timedelta(days=random.randint(18 * 365, 30 * 365))
         for _ in range(random.choices((0, 1, 2, 3, 4), (30, 25, 25, 15, 5))[0]):
             if child_born > REFERENCE_DATE:
                 break
-            members += self._children(household, last, child_born, home, phone)
+            members += self._children(household, last, child_born, home)
             child_born += timedelta(days=random.randint(300, 5 * 365))
         if self._happens(0.05):
             newborn = date(2026, 10, random.randint(1, 31))
             if (newborn - born).days < 46 * 365:
                 members.append(self._newborn(household, mother, newborn))
         if self._happens(0.1):  # a namesake elsewhere, of another age
-            other = self._member(household, "Female", last, self._random_birth(), self._home(), self._phone())
+            other = self._member(household, "Female", last, self._random_birth(), self._contact())
             name = mother.fields["patient_first_name"]
             members.append(other._replace(fields={**other.fields, "patient_first_name": name}))
         return members
 
-    def _children(self, household: int, last: str, born: date, home: Fields, phone: str | None) -> list[Member]:
+    def _children(self, household: int, last: str, born: date, home: Fields) -> list[Member]:
         gender = self._random.choice(("Female", "Male"))
-        lives_at_home = self._happens(0.8)
-        at, own_phone = (home, phone if self._happens(0.6) else self._phone()) if lives_at_home else (self._home(), None)
-        children = [self._member(household, gender, last, born, at, own_phone)]
+        contact = home if self._happens(0.8) else self._contact()
+        if self._happens(0.4):
+            contact = contact | self._phone()
+        children = [self._member(household, gender, last, born, contact)]
         if self._happens(0.06):
             twin_gender = gender if self._happens(0.67) else self._random.choice(("Female", "Male"))
             first = children[0].fields["patient_first_name"]
             while True:
-                twin = self._member(household, twin_gender, last, born, at, own_phone)
+                twin = self._member(household, twin_gender, last, born, contact)
                 if set(twin.fields["patient_first_name"].split()).isdisjoint(first.split()):
                     break
                 self._members -= 1
@@ -125,15 +130,13 @@ class FamilyRegister:
 
     def _newborn(self, household: int, mother: Member, born: date) -> Member:
         first = mother.fields["patient_first_name"]
-        member = self._member(household, self._random.choice(("Female", "Male")), "", born, {}, None)
+        member = self._member(household, self._random.choice(("Female", "Male")), "", born, {})
         name = self._random.choice(("Baby", "Baby Girl", "Baby Boy", f"Baby of {first}", f"{first} Baby", first))
         own = {"patient_first_name": name, "patient_date_of_birth": born, "patient_email_address": None}
         own["patient_gender"] = member.fields["patient_gender"]
         return member._replace(is_unnamed=True, fields={**mother.fields, **own})
 
-    def _member(
-        self, household: int, gender: str, last: str, born: date, home: Fields, phone: str | None
-    ) -> Member:
+    def _member(self, household: int, gender: str, last: str, born: date, contact: Fields) -> Member:
         self._members += 1
         first = self._first_name(gender)
         fields = {
@@ -141,9 +144,8 @@ class FamilyRegister:
             "patient_last_name": last,
             "patient_date_of_birth": born,
             "patient_gender": gender,
-            "patient_mobile_number": phone or self._phone(),
             "patient_email_address": self._email(first, last),
-            **home,
+            **contact,
         }
         return Member(self._members, household, born, is_unnamed=False, fields=fields)
 
@@ -177,7 +179,8 @@ class FamilyRegister:
         town = random.choices(TOWNS, [town.population_thousands for town in TOWNS])[0]
         street = random.choice(STREET_NAMES) if self._happens(0.5) else self._made_up()
         if self._happens(0.15):  # as in villages and townships
-            address = random.choice((f"Stand {random.randint(1, 3000)}", f"{street} Location", f"P O Box {random.randint(1, 900)}"))
+            number = random.randint(1, 3000)
+            address = random.choice((f"Stand {number}", f"{street} Location", f"P O Box {number}"))
         else:
             address = f"{random.randint(1, 300)} {street} {random.choice(STREET_TYPES)}"
         return {
@@ -188,12 +191,17 @@ class FamilyRegister:
             "patient_province": town.province,
         }
 
-    def _phone(self) -> str:
-        return f"0{self._random.choice((72, 82, 83, 61, 79))}{self._random.randint(1_000_000, 9_999_999)}"
+    def _phone(self) -> Fields:
+        network = self._random.choice((72, 82, 83, 61, 79))
+        return {"patient_mobile_number": f"0{network}{self._random.randint(1_000_000, 9_999_999)}"}
+
+    def _contact(self) -> Fields:
+        return self._home() | self._phone()
 
     def _email(self, first: str, last: str) -> str:
-        letters = [character for character in f"{first.split()[0]}.{last}".lower() if character.isascii()]
-        return "".join(letters).replace(" ", "") + f"{self._random.randint(1, 99)}@example.org"
+        name = f"{first.split(maxsplit=1)[0]}.{last}".lower().replace(" ", "")
+        letters = "".join(character for character in name if character.isascii())
+        return f"{letters}{self._random.randint(1, 99)}@example.org"
 
     def _drop(self, fields: Fields) -> Fields:
         for name, share in self._missing.items():
@@ -225,8 +233,8 @@ class FamilyRegister:
 
     def _use_short_form(self, fields: Fields, _: Member) -> None:
         first = fields["patient_first_name"].split()[0]
-        forms = sorted(SHORT_FORMS.get(first.lower(), ()))
-        fields["patient_first_name"] = random_form(forms, self._random) if forms else first[: self._random.randint(3, 6)]
+        forms = sorted(SHORT_FORMS.get(first.lower(), ())) or [first[: self._random.randint(3, 6)]]
+        fields["patient_first_name"] = self._random.choice(forms).title()
 
     def _use_one_name(self, fields: Fields, _: Member) -> None:
         fields["patient_first_name"] = self._random.choice(fields["patient_first_name"].split())
@@ -248,7 +256,7 @@ class FamilyRegister:
         fields["patient_first_name"], fields["patient_last_name"] = names
 
     def _marry(self, fields: Fields, member: Member) -> None:
-        if member.fields["patient_gender"] == "Female" and (REFERENCE_DATE - member.born).days > 18 * 365:  # noqa: PLR2004  # an adult
+        if member.fields["patient_gender"] == "Female" and (REFERENCE_DATE - member.born).days > 18 * 365:
             last = self._last_name()
             fields["patient_last_name"] = last if self._happens(0.8) else f"{fields['patient_last_name']}-{last}"
 
@@ -257,7 +265,7 @@ class FamilyRegister:
 
     def _write_address_otherwise(self, fields: Fields, _: Member) -> None:
         address = fields["patient_physical_address"]
-        for long, short in (("Street", "St"), ("Road", "Rd"), ("Avenue", "Ave"), ("Flat", "Unit"), ("P O Box", "PO Box")):
+        for long, short in ABBREVIATIONS.items():
             address = address.replace(long, short)
         fields["patient_physical_address"] = address
         if fields["patient_address_line_1"] and self._happens(0.5):
@@ -265,7 +273,7 @@ class FamilyRegister:
             fields["patient_address_line_1"] = None
 
     def _change_phone(self, fields: Fields, _: Member) -> None:
-        fields["patient_mobile_number"] = self._phone()
+        fields.update(self._phone())
 
     def _change_email(self, fields: Fields, _: Member) -> None:
         fields["patient_email_address"] = self._email(fields["patient_first_name"], self._made_up())
@@ -313,8 +321,3 @@ class FamilyRegister:
         _misread: 0.06,
         _mistake_date: 0.15,
     }
-
-
-def random_form(forms: list[str], random: Random) -> str:
-    """Return one of the short forms as a name is written."""
-    return random.choice(forms).title()

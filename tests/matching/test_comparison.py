@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from app.matching.candidates import near_dates
-from app.matching.comparison import COMPARED_FIELDS, Comparison, Person, compare, compare_addresses, compare_dates
-from app.matching.comparison import compare_names as compare_name_words
+from app.matching.comparison import COMPARED_FIELDS, Comparison, Person, compare
 from app.matching.names import name_words
+from app.matching.values import compare_addresses, compare_dates
+from app.matching.values import compare_names as compare_name_words
 from app.matching.weights import THRESHOLDS, WEIGHTS, Grade, Level
 from tests.doc_commands import REPOSITORY_ROOT
 
@@ -45,6 +46,8 @@ def grade_of(one: dict[str, Any], **changes: Any) -> Comparison:
         ("O'Brien", "OBrien", Level.SAME),
         ("van der Merwe", "Vandermerwe", Level.SAME_FREQUENT),
         ("William", "Bill", Level.SHORT_FORM),
+        ("William James", "Bill", Level.SHORT_FORM),
+        ("James William", "Bill", Level.SECOND),
         ("Thabo John", "Thabo", Level.PART),
         ("Thabo John", "John", Level.SECOND),
         ("Mthembu-Nkosi", "Mthembu", Level.PART),
@@ -82,6 +85,8 @@ def test_placeholders_are_no_names(name: str) -> None:
         ("1984-03-17", "1984-03-29", Level.SAME_MONTH),
         ("1984-03-17", "1951-11-30", Level.DIFFERENT),
         ("1984-01-01", "1951-11-30", Level.DIFFERENT),
+        ("0984-03-17", "1984-03-17", Level.NEAR),
+        ("0001-01-01", "9999-12-31", Level.DIFFERENT),
     ],
 )
 def test_levels_of_dates(one: str, other: str, level: Level) -> None:
@@ -97,6 +102,10 @@ def test_levels_of_dates(one: str, other: str, level: Level) -> None:
         ("12 vilakazi", "14 vilakazi", Level.STREET),
         ("12 nelson mandela", "nelson mandela", Level.SAME),
         ("12 vilakazi", "9 church", Level.DIFFERENT),
+        ("12 nelson mandela", "12 nelsonmandela", Level.SAME),
+        ("5 rosella", "5 rosellastreet", Level.SAME),
+        ("p o box 12", "p o box 14", Level.DIFFERENT),
+        ("p o box 12", "po box 12", Level.SAME),
     ],
 )
 def test_levels_of_addresses(one: str, other: str, level: Level) -> None:
@@ -123,10 +132,20 @@ def test_levels_of_addresses(one: str, other: str, level: Level) -> None:
         (COMPLETE, {"patient_first_name": "Jack", "patient_date_of_birth": date(1961, 9, 2)}, None),
         (COMPLETE, {"patient_first_name": "Baby", "patient_date_of_birth": date(2026, 11, 1)}, None),
         (COMPLETE, {"patient_date_of_birth": date(2020, 9, 2)}, None),
-        # sparse records of adults, of which one may have another of the person's first names
-        (SPARSE, {"patient_first_name": "Jack"}, Grade.PROBABLE),
-        (SPARSE | {"patient_date_of_birth": date(2019, 4, 19)}, {"patient_first_name": "Jack"}, Grade.POSSIBLE),
+        (SPARSE, {"patient_first_name": "Jack"}, Grade.POSSIBLE),
+        (SPARSE, {"patient_first_name": None}, Grade.POSSIBLE),
+        # the first name of a relative is the last name of the family, by chance or as its names are swapped
+        (COMPLETE, {"patient_first_name": "McCarthy", "patient_last_name": "Jack"}, Grade.POSSIBLE),
         (SPARSE, {"patient_first_name": "McCarthy", "patient_last_name": "Harley"}, Grade.CERTAIN),
+        # an initial, or a name that is only similar
+        (COMPLETE, {"patient_first_name": "H"}, Grade.PROBABLE),
+        (COMPLETE, {"patient_first_name": "H", "patient_date_of_birth": None}, Grade.POSSIBLE),
+        (COMPLETE, {"patient_first_name": "H", "patient_date_of_birth": date(1931, 12, 2)}, None),
+        (COMPLETE, {"patient_gender": "Female"}, Grade.CERTAIN),
+        (COMPLETE, {"patient_gender": "Female", "patient_date_of_birth": None}, Grade.POSSIBLE),
+        # has married, where the date of birth is not known
+        (SPARSE, {"patient_last_name": "Jones", "patient_date_of_birth": None}, Grade.PROBABLE),
+        (SPARSE, {"patient_last_name": "Jones", "patient_date_of_birth": date(1931, 12, 2)}, Grade.POSSIBLE),
     ],
 )
 def test_grades(one: dict[str, Any], changes: dict[str, Any], grade: Grade | None) -> None:
@@ -158,6 +177,13 @@ def test_near_dates_are_those_of_the_comparison() -> None:
     near = {*near_dates(day)}
     assert all(compare_dates(day, other) is not Level.DIFFERENT for other in near)
     assert {date(1984, 3, 11), date(1948, 3, 17), date(1985, 3, 17)} <= near
+
+
+@pytest.mark.parametrize("day", [date.min, date.max, date(984, 3, 17)], ids=str)
+def test_all_dates_have_near_dates(day: date) -> None:
+    """Dates of the first thousand years, which are typing errors, do not end a comparison."""
+    assert day in near_dates(day)
+    assert all(compare_dates(day, other) is not Level.DIFFERENT for other in near_dates(day))
 
 
 def test_thresholds_fall_from_grade_to_grade() -> None:

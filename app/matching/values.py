@@ -1,0 +1,167 @@
+"""Compares values of one field in two records: names, dates, addresses and others."""
+
+from datetime import date
+from functools import lru_cache
+
+from rapidfuzz.distance import OSA, JaroWinkler
+from rapidfuzz.fuzz import partial_ratio, token_set_ratio, token_sort_ratio
+
+from app.matching.names import FREQUENT_NAMES, GIVEN_NAMES, SHORT_FORMS, known_text, words_of
+from app.matching.weights import Level
+
+SIGNIFICANT_PHONE_DIGITS = 9
+"""Number of digits at the end of a phone number that do not depend on how its country is written."""
+GENERIC_ADDRESS_WORDS = frozenset("bag box erf farm o p plot po posbus private stand".split())  # noqa: SIM905  # as below
+"""Words of addresses that are nothing without a number: P O Box 12 and P O Box 14 are no neighbours."""
+COMMON_ADDRESS_WORDS = frozenset(
+    """
+    apartment apt ave avenue cct circle circuit cl close court cr cres crescent ct dr drive flat lane ln pl place rd
+    road sq square st straat street str terrace unit way weg
+    """.split()  # noqa: SIM905  # one line a word would be a page
+)
+"""Words of addresses that are left out, because many streets have them and they are written in several ways."""
+MIN_NEAR_LIKENESS = 0.94
+"""Jaro-Winkler similarity from which names count as near, even if they differ by several letters."""
+MIN_SIMILAR_LIKENESS = 0.88
+"""Jaro-Winkler similarity from which names count as similar."""
+MIN_PARTIAL_LENGTH = 6
+"""Number of letters from which an address that is contained in another one is evidence."""
+MIN_SAME_ADDRESS, MIN_SIMILAR_ADDRESS, MIN_PARTLY_SAME_ADDRESS = 90, 75, 60
+"""Percentages of letters in common from which addresses count as the same, as similar and as partly the same."""
+SHORT_NAME_LENGTH = 3
+"""Names up to this length with one different letter are two names as often as one."""
+LONG_TEXT_LENGTH = 8
+"""Towns of at least this length may differ by two letters and still be near."""
+MIN_DIFFERENT_DIGITS = 3
+"""Phone numbers with fewer different digits, such as 000 000 0000, are placeholders."""
+_CACHE_SIZE = 65_536
+
+
+@lru_cache(_CACHE_SIZE)
+def compare_names(one: tuple[str, ...], other: tuple[str, ...]) -> Level:
+    """Return how two names compare, which are tuples of words as `name_words` returns them."""
+    short, long = sorted(("".join(one), "".join(other)), key=len)
+    if short == long:
+        is_frequent = short in FREQUENT_NAMES or FREQUENT_NAMES.issuperset(one)
+        return Level.SAME_FREQUENT if is_frequent else Level.SAME
+    if len(short) == 1:
+        return Level.INITIAL if long.startswith(short) else Level.DIFFERENT
+    return _compare_words(one, other) or _compare_spellings(short, long)
+
+
+def _compare_words(one: tuple[str, ...], other: tuple[str, ...]) -> Level | None:
+    """Return how two names compare that have a word in common or are known names, otherwise None."""
+    fewer, more = sorted((one, other), key=len)
+    if one[0] == other[0]:
+        return Level.PART
+    if set(fewer) <= set(more):
+        return Level.SECOND
+    if more[0] in SHORT_FORMS.get(fewer[0], ()):
+        return Level.SHORT_FORM
+    if all(word in more or not SHORT_FORMS.get(word, frozenset()).isdisjoint(more) for word in fewer):
+        return Level.SECOND
+    # two given names are spelt as intended, however alike they are
+    return Level.DIFFERENT if one[0] in GIVEN_NAMES and other[0] in GIVEN_NAMES else None
+
+
+def _compare_spellings(short: str, long: str) -> Level:
+    edits, likeness = OSA.distance(short, long), JaroWinkler.similarity(short, long)
+    is_short = len(short) <= SHORT_NAME_LENGTH
+    if likeness >= MIN_NEAR_LIKENESS or (edits == 1 and not is_short):
+        return Level.NEAR
+    max_edits = 1 if len(short) <= SHORT_NAME_LENGTH + 1 else 2
+    is_similar = edits <= max_edits or likeness >= MIN_SIMILAR_LIKENESS
+    return Level.SIMILAR if is_similar or long.startswith(short) else Level.DIFFERENT
+
+
+@lru_cache(_CACHE_SIZE)
+def compare_dates(one: date, other: date) -> Level:
+    """Return how two dates of birth compare."""
+    is_january_1 = [(day.month, day.day) == (1, 1) for day in (one, other)]
+    if one == other:
+        return Level.PLACEHOLDER if all(is_january_1) else Level.SAME
+    if one.year == other.year and any(is_january_1):
+        return Level.YEAR_ONLY
+    if one.year == other.year and (one.month, one.day) == (other.day, other.month):
+        return Level.SWAPPED
+    if OSA.distance(date_digits(one), date_digits(other)) == 1:
+        return Level.NEAR
+    different_parts = (one.year != other.year) + (one.month != other.month) + (one.day != other.day)
+    return Level.SAME_MONTH if different_parts == 1 else Level.DIFFERENT
+
+
+def date_digits(day: date) -> str:
+    """Return the eight digits of a date, year first. (`strftime` writes early years with fewer digits.)"""
+    return day.isoformat().replace("-", "")
+
+
+def compare_exactly(one: str, other: str) -> Level:
+    return Level.SAME if one == other else Level.DIFFERENT
+
+
+def compare_numbers(one: str, other: str) -> Level:
+    if one == other:
+        return Level.SAME
+    return Level.NEAR if OSA.distance(one, other) == 1 else Level.DIFFERENT
+
+
+@lru_cache(_CACHE_SIZE)
+def compare_texts(one: str, other: str) -> Level:
+    if one == other:
+        return Level.SAME
+    max_edits = 2 if min(len(one), len(other)) >= LONG_TEXT_LENGTH else 1
+    return Level.NEAR if OSA.distance(one, other) <= max_edits else Level.DIFFERENT
+
+
+@lru_cache(_CACHE_SIZE)
+def compare_addresses(one: str, other: str) -> Level:
+    """Return how two addresses compare, which are folded words separated by spaces."""
+    if one == other:
+        return Level.SAME
+    texts, numbers = zip(*(_split_numbers(address) for address in (one, other)), strict=True)
+    if numbers[0] != numbers[1] and all(GENERIC_ADDRESS_WORDS.issuperset(words.split()) for words in texts):
+        return Level.DIFFERENT
+    likeness = _address_likeness(*texts)
+    has_other_number = all(numbers) and not (numbers[0] <= numbers[1] or numbers[1] <= numbers[0])
+    if likeness >= MIN_SAME_ADDRESS:
+        return Level.STREET if has_other_number else Level.SAME
+    if likeness >= MIN_SIMILAR_ADDRESS:
+        return Level.PART if has_other_number else Level.SIMILAR
+    return Level.PART if likeness >= MIN_PARTLY_SAME_ADDRESS and not has_other_number else Level.DIFFERENT
+
+
+def _address_likeness(one: str, other: str) -> float:
+    """Return the percentage of letters that two addresses without numbers have in common, in any order of words.
+
+    An address that contains the other is almost the same, also if words are joined or divided.
+    """
+    likeness = max(token_sort_ratio(one, other), token_set_ratio(one, other) - 5)
+    joined = [address.replace(" ", "") for address in (one, other)]
+    if joined[0] == joined[1]:
+        return 100
+    if min(map(len, joined)) >= MIN_PARTIAL_LENGTH:
+        likeness = max(likeness, partial_ratio(*joined) - 5)
+    return likeness
+
+
+def _split_numbers(address: str) -> tuple[str, frozenset[str]]:
+    words = address.split()
+    numbers = frozenset(word for word in words if word[0].isdecimal())
+    return " ".join(word for word in words if word not in numbers), numbers
+
+
+def phone_digits(number: str) -> str:
+    digits = "".join(character for character in number if character.isdecimal())[-SIGNIFICANT_PHONE_DIGITS:]
+    return digits if len(set(digits)) >= MIN_DIFFERENT_DIGITS else ""
+
+
+@lru_cache(_CACHE_SIZE)
+def address_words(first_line: str, second_line: str) -> str:
+    words = words_of(f"{known_text(first_line)} {known_text(second_line)}")
+    address = " ".join(word for word in words if word not in COMMON_ADDRESS_WORDS)
+    return address if _split_numbers(address)[0] else ""  # the number of a flat is no address
+
+
+@lru_cache(_CACHE_SIZE)
+def joined_words(text: str) -> str:
+    return "".join(words_of(known_text(text)))

@@ -5,6 +5,7 @@
     ├── ForbiddenError             403, with WWW-Authenticate
     │   └── MissingScopeError      names the scope
     ├── NotFoundError              404
+    │   └── MergedError            410, names the record that it was merged into
     ├── BodyTimeoutError           408
     ├── ConflictError              409
     │   ├── IdentifierTakenError
@@ -12,6 +13,10 @@
     │   ├── InUseError
     │   ├── FormerProfilesError
     │   ├── LastHospitalError
+    │   ├── AlreadyMergedError     names the record that it was merged into
+    │   ├── NotMergedError
+    │   ├── SurvivorMissingError
+    │   ├── UndoFirstError         names the record whose merge to undo first
     │   └── PossibleDuplicateError  lists the patients
     ├── FeedExpiredError           410
     ├── PreconditionFailedError    412, with the current ETag
@@ -74,6 +79,7 @@ ErrorType = TypeAliasType(
         "profile_unavailable",
         "read_only_links",
         "repeated",
+        "same_record",
         "search_words",
         "string_blank",
         "string_marks",
@@ -188,6 +194,19 @@ class NotFoundError(ServiceError):
         super().__init__(f"There is no {resource} {qualifier}.")
 
 
+class MergedError(NotFoundError):
+    status = HTTPStatus.GONE
+
+    def __init__(self, resource: str, merged_into: str) -> None:
+        """Name the record that now stands for the merged one in the problem, as `merged_into`."""
+        ServiceError.__init__(
+            self,
+            f"This {resource} was merged into another one: use the {resource} with the id in merged_into. The history "
+            "stays readable. To undo the merge, POST to the unmerge/ path.",
+        )
+        self.extensions = {"merged_into": merged_into}
+
+
 class ConflictError(ServiceError):
     status = HTTPStatus.CONFLICT
 
@@ -200,8 +219,11 @@ class IdentifierTakenError(ConflictError):
 
 
 class IdentifierRetiredError(ConflictError):
-    def __init__(self, resource: str, last_version: int | None) -> None:
-        detail = f"A deleted {resource} had this unique_id, and a unique_id is never reused."
+    def __init__(self, resource: str, last_version: int | None, *, is_merged: bool = False) -> None:
+        state = "merged" if is_merged else "deleted"
+        detail = f"A {state} {resource} had this unique_id, and a unique_id is never reused."
+        if is_merged:
+            detail += f" GET its path to learn which {resource} it was merged into, or choose another unique_id."
         if last_version is not None:
             detail += f' To restore that record, POST {{"version": {last_version}}} to its restore/ path; '
             detail += "otherwise choose another unique_id."
@@ -235,6 +257,37 @@ class LastHospitalError(ConflictError):
             "This change would remove the patient from every hospital that your credentials are restricted to, and you "
             "would lose access to the patient. Keep at least one of these hospitals in hospital_ids."
         )
+
+
+class AlreadyMergedError(ConflictError):
+    def __init__(self, resource: str, merged_into: str) -> None:
+        super().__init__(
+            f"The {resource} in from was already merged into another one, which merged_into names. Merge that one, or "
+            "undo the merge first: POST to the unmerge/ path of the one in from."
+        )
+        self.extensions = {"merged_into": merged_into}
+
+
+class NotMergedError(ConflictError):
+    def __init__(self, resource: str) -> None:
+        super().__init__(f"This {resource} is not merged into another one, so there is nothing to undo.")
+
+
+class SurvivorMissingError(ConflictError):
+    def __init__(self, resource: str) -> None:
+        super().__init__(
+            f"The {resource} that this one was merged into is deleted, or not visible to you. Restore it, then undo "
+            "the merge."
+        )
+
+
+class UndoFirstError(ConflictError):
+    def __init__(self, resource: str, unique_id: str) -> None:
+        super().__init__(
+            f"Merges are undone from the newest: first POST to the unmerge/ path of the {resource} that undo_first "
+            "names."
+        )
+        self.extensions = {"undo_first": unique_id}
 
 
 class PossibleDuplicateError(ConflictError):
@@ -274,9 +327,11 @@ class PreconditionFailedError(ServiceError):
 class PreconditionRequiredError(ServiceError):
     status = HTTPStatus.PRECONDITION_REQUIRED
 
-    def __init__(self) -> None:
+    def __init__(self, other_record: str = "") -> None:
+        """`other_record` says what to send for another record that the request changes."""
         super().__init__(
-            "Send If-Match with the ETag of the record as you read it, to avoid overwriting another client's change."
+            f"Send If-Match with the ETag of the record as you read it{other_record}, to avoid overwriting another "
+            "client's change."
         )
 
 

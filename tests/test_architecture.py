@@ -43,6 +43,7 @@ LAYERS = (
     "hospitals",
     "doctors",
     "duplicates",
+    "merging",
     "api",
     "journal",
     "audit",

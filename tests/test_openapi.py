@@ -39,6 +39,8 @@ EXPECTED_OPERATIONS = {
     "match_patient": ("post", "/patients/patients/match/", "patients"),
     "list_duplicates": ("get", "/patients/duplicates/", "patients"),
     "dismiss_duplicate": ("post", "/patients/duplicates/{unique_id}/dismiss/", "patients"),
+    "merge_patient": ("post", "/patients/patients/{unique_id}/merge/", "patients"),
+    "unmerge_patient": ("post", "/patients/patients/{unique_id}/unmerge/", "patients"),
     "search_patients": ("post", "/patients/patients/search/", "patients"),
     "search_profiles": ("post", "/profiles/profiles/search/", "profiles"),
     "list_patient_access": ("get", "/patients/patients/{unique_id}/access/", "patients"),
@@ -211,13 +213,17 @@ def test_every_operation_lists_its_statuses(document: Json) -> None:
         "dismiss": {"200", *body, *one},
         "get_principal": {"200"},
         "restore": {"200", "409", "412", "428", *body, *one},
+        "merge": {"200", "409", "412", "428", *body, *one},
+        "unmerge": {"200", "409", "412", *body, *one},
         "livez": {"204"},
         "readyz": {"204"},
         "metrics": {"200"},
     }
     conflicts = {"update_patient", "patch_patient", "delete_profile", "delete_hospital", "delete_doctor"}
+    mergeable = {f"{verb}_patient" for verb in ("get", "update", "patch", "delete", "restore", "merge")}
     for _, _, operation in operations(document):
         name = operation["operationId"]
+        merged = {"410"} if name in mergeable else set()
         conflict = {"409"} if name in conflicts else set()
         database = set() if name == "livez" else {"503"}
         asked = {"401", "429"} if operation["security"] else set()
@@ -225,6 +231,7 @@ def test_every_operation_lists_its_statuses(document: Json) -> None:
         assert set(operation["responses"]) == {
             *expected[operation_kind(name)],
             *conflict,
+            *merged,
             *database,
             *asked,
             "431",

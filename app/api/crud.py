@@ -179,6 +179,7 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
         openapi_extra=requires(resource.read_scope)
         | request_parameters(query=parameters, headers=(IF_NONE_MATCH, *resource.get_headers)),
         responses=problem_responses(404, 422, noun=noun, errors=[_FIELDS_ERROR, *resource.get_errors])
+        | resource.gone_problem
         | {200: {"headers": header_references("ETag")}}
         | not_modified_response("record"),
     )(passthrough(get_record))
@@ -216,6 +217,7 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
                 conflict=IdentifierRetiredError("profile", 3),
                 errors=resource.body_errors,
             )
+            | resource.gone_problem
             | {200: {"headers": header_references("ETag", *warnings)}},
         )
 
@@ -238,5 +240,6 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
             *((409,) if resource.patients_link_to_it else ()),
             noun=noun,
             conflict=InUseError(noun, patient_count=2),
-        ),
+        )
+        | resource.gone_problem,
     )(passthrough(delete_record))

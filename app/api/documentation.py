@@ -204,7 +204,6 @@ _DETAILS: dict[int, str] = {
     400: "The body is not valid JSON: Expecting value at line 1, column 24.",
     401: UnauthorizedError().detail,
     408: BodyTimeoutError(120).detail,
-    410: FeedExpiredError().detail,
     412: PreconditionFailedError().detail,
     413: BODY_TOO_LARGE_DETAIL,
     415: UnsupportedMediaTypeError().detail,
@@ -228,15 +227,20 @@ def problem_responses(
     *statuses: int,
     noun: str = "record",
     conflict: ServiceError | None = None,
+    gone: ServiceError | None = None,
     errors: Sequence[JsonObject] = (),
     uses_database: bool = True,
 ) -> dict[int | str, JsonObject]:
     """Return the `responses` of an operation for `statuses`, 431, 500 and, if the operation uses the database, 503.
 
     `noun` names the missing record in the example of a 404 problem. `conflict` is the error in the example of a 409
-    problem. `errors` are the errors that the example of a 422 problem lists.
+    problem, `gone` that of a 410 problem. `errors` are the errors that the example of a 422 problem lists.
     """
-    details = {404: NotFoundError(noun).detail, 409: (conflict or IdentifierRetiredError(noun, 3)).detail}
+    details = {
+        404: NotFoundError(noun).detail,
+        409: (conflict or IdentifierRetiredError(noun, 3)).detail,
+        410: (gone or FeedExpiredError()).detail,
+    }
     all_statuses = sorted({*statuses, 431, 500, *({503} if uses_database else ())})
     return {status: _problem_response(status, details.get(status), errors) for status in all_statuses}
 

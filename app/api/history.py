@@ -160,5 +160,6 @@ def add_history_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> No
         response_model=resource.representation,
         openapi_extra=requires(resource.write_scope) | request_parameters(headers=(IF_MATCH, IDEMPOTENCY_KEY)),
         responses=problem_responses(*CREATE_PROBLEMS, 404, 428, noun=noun, errors=_RESTORE_ERRORS)
+        | resource.gone_problem
         | {200: {"headers": header_references("ETag", "Idempotency-Replayed")}},
     )(restore_version)

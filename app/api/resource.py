@@ -7,10 +7,11 @@ from typing import Annotated, Any, Generic, TypeVar
 from fastapi import Path, Request
 from pydantic import create_model
 
-from app.api.documentation import JsonObject
+from app.api.documentation import JsonObject, problem_responses
 from app.auth.principal import Principal
 from app.auth.scopes import Scope
 from app.db.connection import Connection
+from app.errors import MergedError
 from app.fields.schemas import CreateBody, Representation, UpdateBody, deleted_representation
 from app.fields.selection import FieldSelection, FieldsOf
 from app.identifiers import IDENTIFIER_PATTERN
@@ -79,6 +80,13 @@ class ResourceApi(Generic[C, U]):
     def repository_class(self) -> type[Repository]:
         """The repository class of the resource."""
         return self.service_class.repository_class
+
+    @property
+    def gone_problem(self) -> dict[int | str, JsonObject]:
+        """The 410 `responses` of operations on one record, if records of the resource can be merged."""
+        if not self.repository_class.mergeable:
+            return {}
+        return {410: problem_responses(410, gone=MergedError(self.noun, "pat123"))[410]}
 
     @property
     def list_model(self) -> Any:

@@ -93,8 +93,12 @@ class WriteRequest(Generic[S]):
 
         The header `Idempotency-Replayed` is added if the record was written by an earlier request.
         """
-        replayed = {"Idempotency-Replayed": "true"} if self._is_replayed else {}
-        return record_response(self._request, record.document, status, {**(headers or {}), **replayed})
+        return record_response(self._request, record.document, status, {**(headers or {}), **self.replay_headers})
+
+    @property
+    def replay_headers(self) -> dict[str, str]:
+        """The headers that say whether `run` returned the result of an earlier request."""
+        return {"Idempotency-Replayed": "true"} if self._is_replayed else {}
 
     def _batchable_write(self, body: BaseModel) -> BatchableWrite | None:
         """Return the change as a single statement, or None if this request needs its own transaction.

@@ -49,12 +49,14 @@ _READ_BY_WRITE = ("read", "Was shown the record after sending data that changed 
 
 The request contained the values that the record already had, or it repeated an earlier request.
 """
-_CHANGE_VERBS = {
-    "created": "Created",
-    "updated": "Changed",
-    "deleted": "Deleted",
-    "restored": "Restored",
-    "erased": "Erased",
+_CHANGE_DESCRIPTIONS = {
+    "created": "Created the {noun}",
+    "updated": "Changed the {noun}",
+    "deleted": "Deleted the {noun}",
+    "restored": "Restored the {noun}",
+    "erased": "Erased the {noun}",
+    "merged": "Merged the {noun} into another one of the same person",
+    "unmerged": "Separated the {noun} again from the one that it had been merged into",
 }
 
 
@@ -62,7 +64,7 @@ def access_entry(event: AccessEvent) -> AccessEntry:
     """Return an access event as responses and reports show it, with an English description."""
     if event.action is not None:
         noun = "profile" if event.resource == "profiles" else "record"
-        action, description = event.action, f"{_CHANGE_VERBS[event.action]} the {noun}"
+        action, description = event.action, _CHANGE_DESCRIPTIONS[event.action].format(noun=noun)
     elif event.reason is not None:
         action, description = "read", "Viewed the record in an emergency"
     else:

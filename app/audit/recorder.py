@@ -216,11 +216,11 @@ class RequestAudit:
         """Insert the audit row of a change in the transaction that makes the change.
 
         The caller has to set `recorded` after the commit. `unique_id` is the id of the changed record. If it is
-        None, the id in the request path is recorded.
+        None or one of `ids`, all `ids` are recorded, by default the one in the request path.
         """
         if self.audited:
             # not stored in `self.ids`, because if the transaction fails, no such record exists
-            ids = self.ids if unique_id is None else [unique_id]
+            ids = self.ids if unique_id is None or unique_id in self.ids else [unique_id]
             await insert_audit_row(connection, {**self.build_row(self.success_status), "ids": list(ids)})
 
     def batchable_inputs(self) -> AuditRow:

@@ -1,15 +1,16 @@
 """Queries of the audit: the list of all entries, and the list of accesses to one patient."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ARRAY,
+    CTE,
     BigInteger,
     ColumnElement,
     DateTime,
-    FromClause,
     Integer,
     Select,
     Text,
@@ -20,11 +21,14 @@ from sqlalchemy import (
     literal_column,
     null,
     select,
+    true,
     tuple_,
+    union,
     union_all,
 )
 from sqlalchemy.dialects.postgresql import array
 
+from app.audit.merged_patients import SHOWN_IN
 from app.audit.recorder import FIRST_ERROR_STATUS
 from app.audit.schemas import AuditEntry, AuditParameters
 from app.db.base import ID_TEXT
@@ -156,24 +160,26 @@ class AccessEvent(NamedTuple):
         return AuditPosition(self.time, self.source, self.number)
 
 
-def _linked_profile_spans() -> FromClause:
-    """Return a CTE with the profiles that the patient has been linked to, according to the journal.
+def _linked_profile_spans() -> CTE:
+    """Return a CTE with the profiles that the patients of `SHOWN_IN` have been linked to, according to the journal.
 
-    Each row is a version of the patient. The columns are `profile_id`, `since` and `until`. In the row of the newest
-    version, `until` is null.
+    Each row is a version of a patient, as far as it was current at the time in `SHOWN_IN`. The columns are `unique_id`,
+    the id of the profile, `since` and `until`.
     """
-    profile_id = journal.c.record.op("->>")("profile_id")
-    is_of_patient = and_(journal.c.resource == Patient.__tablename__, journal.c.unique_id == _ID_PARAMETER)
-    until = func.lead(journal.c.time).over(order_by=journal.c.version)
-    spans = select(profile_id.label("profile_id"), journal.c.time.label("since"), until.label("until"))
-    return spans.where(is_of_patient).cte("profiles")
+    profile_id, shown = journal.c.record.op("->>", return_type=ID_TEXT)("profile_id"), SHOWN_IN.c
+    is_of_patient = and_(journal.c.resource == Patient.__tablename__, journal.c.unique_id == shown.unique_id)
+    replaced = func.lead(journal.c.time).over(partition_by=journal.c.unique_id, order_by=journal.c.version)
+    until = func.least(shown.until, replaced, type_=DateTime(timezone=True)).label("until")
+    since = func.greatest(shown.since, journal.c.time, type_=DateTime(timezone=True)).label("since")
+    spans = select(profile_id.label("unique_id"), since, until).join_from(journal, SHOWN_IN, is_of_patient)
+    return spans.cte("profiles")
 
 
 def _read_events(
-    source: ColumnElement[int], condition: ColumnElement[bool], resource: str, profile_spans: FromClause | None = None
+    source: ColumnElement[int], about: Callable[[ColumnElement[str]], ColumnElement[bool]], resource: str, spans: CTE
 ) -> Select[Any]:
     columns = audit.c
-    reads = select(
+    return select(
         columns.time,
         source.label("source"),
         columns.id.label("number"),
@@ -185,20 +191,14 @@ def _read_events(
         columns.reason,
         columns.request_id,
     ).where(
-        condition,
+        about(spans.c.unique_id),
         columns.resource == resource,
         columns.status < FIRST_ERROR_STATUS,
         columns.version.is_(None),
     )
-    return reads if profile_spans is None else reads.where(_while_linked(columns.time, profile_spans))
 
 
-def _while_linked(time: ColumnElement[datetime], profile_spans: FromClause) -> ColumnElement[bool]:
-    until = func.coalesce(profile_spans.c.until, literal_column("'infinity'::timestamptz"))
-    return and_(time >= profile_spans.c.since, time < until)
-
-
-def _change_events(source: ColumnElement[int], *conditions: ColumnElement[bool]) -> Select[Any]:
+def _change_events(source: ColumnElement[int], resource: str, spans: CTE) -> Select[Any]:
     columns = journal.c
     return select(
         columns.time,
@@ -211,32 +211,28 @@ def _change_events(source: ColumnElement[int], *conditions: ColumnElement[bool])
         columns.action,
         null().label("reason"),
         columns.request_id,
-    ).where(*conditions)
+    ).where(columns.resource == resource, columns.unique_id == spans.c.unique_id)
 
 
 @cache
 def _access_events_statement() -> Select[Any]:
     """Return the statement for a page of access events.
 
-    Each subquery uses an index and returns only its newest rows, up to the limit, however many events there are.
+    Each subquery uses an index and returns only the newest rows of each record, up to the limit, however many events
+    there are. Two records of a person may have had the same profile at the same time, so equal rows are merged.
     """
     patients, profiles = Patient.__tablename__, Profile.__tablename__
     profile_spans = _linked_profile_spans()
     event_queries = [
-        _read_events(_ZERO_LITERAL, _about_one(_ID_PARAMETER), patients),
-        _read_events(_ZERO_LITERAL, _about_many(_ID_PARAMETER), patients),
-        _read_events(_ZERO_LITERAL, _about_one(profile_spans.c.profile_id), profiles, profile_spans),
-        _read_events(_ZERO_LITERAL, _about_many(profile_spans.c.profile_id), profiles, profile_spans),
-        _change_events(_ONE_LITERAL, journal.c.resource == patients, journal.c.unique_id == _ID_PARAMETER),
-        _change_events(
-            _TWO_LITERAL,
-            journal.c.resource == profiles,
-            journal.c.unique_id == profile_spans.c.profile_id,
-            _while_linked(journal.c.time, profile_spans),
-        ),
+        (SHOWN_IN, _read_events(_ZERO_LITERAL, _about_one, patients, SHOWN_IN)),
+        (SHOWN_IN, _read_events(_ZERO_LITERAL, _about_many, patients, SHOWN_IN)),
+        (profile_spans, _read_events(_ZERO_LITERAL, _about_one, profiles, profile_spans)),
+        (profile_spans, _read_events(_ZERO_LITERAL, _about_many, profiles, profile_spans)),
+        (SHOWN_IN, _change_events(_ONE_LITERAL, patients, SHOWN_IN)),
+        (profile_spans, _change_events(_TWO_LITERAL, profiles, profile_spans)),
     ]
     newest_per_query = []
-    for event_query in event_queries:
+    for spans, event_query in event_queries:
         columns = event_query.selected_columns
         is_before_position = tuple_(columns.time, columns.source, columns.number) < tuple_(
             _TIME_PARAMETER, _SOURCE_PARAMETER, _NUMBER_PARAMETER
@@ -245,11 +241,14 @@ def _access_events_statement() -> Select[Any]:
         # the time is also compared on its own, because the index contains the time but not the source
         nearest_rows = (
             event_query.where(columns.time <= _TIME_PARAMETER, is_before_position)
+            .where(columns.time >= spans.c.since, columns.time < spans.c.until)
             .order_by(*newest_first)
             .limit(_LIMIT_PARAMETER)
+            .correlate(spans)
+            .lateral()
         )
-        newest_per_query.append(select(nearest_rows.subquery()))
-    events = union_all(*newest_per_query).subquery("access")
+        newest_per_query.append(select(nearest_rows).select_from(spans.join(nearest_rows, true())))
+    events = union(*newest_per_query).subquery("access")
     newest_first = (events.c.time.desc(), events.c.source.desc(), events.c.number.desc())
     return select(events).order_by(*newest_first).limit(_LIMIT_PARAMETER)
 
@@ -259,7 +258,8 @@ async def list_access_events(
 ) -> list[AccessEvent]:
     """Return up to `limit` events in which a patient or its profile was read or changed, newest first.
 
-    All returned events are older than the position `before`.
+    This includes events of the patients in which its data were at that time (see `SHOWN_IN`). All returned events are
+    older than the position `before`.
     """
     parameters = {"id": patient_id, "limit": limit, **before._asdict()}
     return [AccessEvent._make(row) for row in await connection.execute(_access_events_statement(), parameters)]

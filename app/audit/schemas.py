@@ -83,6 +83,8 @@ class AccessEntry(Representation):
         "deleted",
         "restored",
         "erased",
+        "merged",
+        "unmerged",
     ]
     description: str
     """A description of the access in plain English."""

@@ -13,6 +13,8 @@ class Scope(StrEnum):
     PATIENTS_READ = "patients:read"
     PATIENTS_WRITE = "patients:write"
     PATIENTS_DELETE = "patients:delete"
+    PATIENTS_MERGE = "patients:merge"
+    """Permits merging two patients into one, and undoing this."""
     BREAK_GLASS = "patients:break-glass"
     """Permits reading a patient outside the principal's hospital scope, for a reason that the audit records."""
     DUPLICATES_READ = "duplicates:read"

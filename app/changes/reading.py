@@ -30,7 +30,7 @@ from app.changes.numbering import BATCH, FeedPosition, FeedState, Numbering
 from app.db.base import ID_TEXT
 from app.db.database import Database
 from app.errors import FeedExpiredError
-from app.models import Patient, changes, hospital_changes, patient_doctors, patient_hospitals
+from app.models import Patient, changes, hospital_changes, journal, patient_doctors, patient_hospitals
 from app.models.change import ANY_HOSPITAL, MAX_AFFECTED_PATIENTS
 from app.statements.documents import as_contract_json
 from app.statements.hospital_scope import HOSPITALS_PARAMETER, patient_in_scope
@@ -77,6 +77,8 @@ class Change(NamedTuple):
     """The changed record that patients show, if they are affected by it."""
     patients: Sequence[str] | None = None
     """The ids of the affected patients. None if they are too many, and for changes of a record."""
+    into: str | None = None
+    """The id of the record that this one was merged into. None for other changes."""
 
 
 class FeedPage(NamedTuple):
@@ -87,8 +89,16 @@ class FeedPage(NamedTuple):
 
 
 def _columns() -> list[ColumnElement[Any]]:
-    columns = changes.c
+    columns, entry = changes.c, journal.c
+    merged_into = (
+        select(entry.merge.op("->>", return_type=ID_TEXT)(literal_column("'merged_into'")))
+        .where(entry.resource == columns.resource, entry.unique_id == columns.unique_id)
+        .where(entry.version == columns.version)
+        .correlate(changes)
+        .scalar_subquery()
+    )
     return [
+        case((columns.action == literal_column("'merged'"), merged_into)).label("into"),
         BATCH,
         *(columns[name] for name in ("position", "resource", "unique_id", "version", "source")),
         as_contract_json(columns.time).label("time"),
@@ -289,6 +299,6 @@ class ChangeFeed:
 def _to_change(row: Row[Any], patients: Sequence[str] | None) -> Change:
     place = FeedPosition(row.position, row.batch)
     if row.source is None:
-        return Change(place, row.resource, row.unique_id, row.version, row.action, row.time)
+        return Change(place, row.resource, row.unique_id, row.version, row.action, row.time, into=row.into)
     source = ChangeSource(row.source, row.unique_id, row.version)
     return Change(place, row.resource, None, None, row.action, row.time, source, patients)

@@ -114,6 +114,8 @@ class FeedReader:
             "action": change.action,
             "time": change.time,
         }
+        if change.into is not None:
+            content["into"] = change.into
         if change.source is not None:
             content["because"] = change.source._asdict()
             content["patients"] = change.patients

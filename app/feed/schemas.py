@@ -69,12 +69,17 @@ class Change(Representation):
     """The id of the changed record. It is `null` if `action` is `affected`."""
     version: int | None
     """The version of the record after the change, as in its history. It is `null` if `action` is `affected`."""
-    action: Literal["created", "updated", "deleted", "restored", "erased", "affected", "entered", "left"]
-    """What happened. `affected` means that a profile, hospital or doctor in the documents of `patients` has changed. If
-    your credentials are restricted to hospitals, `entered` and `left` mean that you can now, or can no longer, see the
-    patient."""
+    action: Literal[
+        "created", "updated", "deleted", "restored", "erased", "merged", "unmerged", "affected", "entered", "left"
+    ]
+    """What happened. `merged` means that the record was merged into the one in `into`, and `unmerged` that it is back.
+    `affected` means that a profile, hospital or doctor in the documents of `patients` has changed. If your credentials
+    are restricted to hospitals, `entered` and `left` mean that you can now, or can no longer, see the patient."""
     time: Timestamp
     """When the change was made. Changes are not exactly in this order, because a transaction may commit late."""
+    into: Identifier | None = None
+    """The id of the record that this one was merged into, if `action` is `merged`. Other changes do not have this
+    field."""
     because: ChangeSource | None = None
     """The changed record that the patients show, if `action` is `affected`. Other changes do not have this field."""
     patients: list[Identifier] | None = None

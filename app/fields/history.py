@@ -28,13 +28,26 @@ class LinksChange(Representation):
     after: list[str] | None = Field(alias="to")
 
 
+class MergeStep(Representation):
+    """The other record of a merge, or of undoing one, in the field that says what happened to this record."""
+
+    merged_into: Identifier | None = None
+    """This record was merged into the one with this id."""
+    merged_from: Identifier | None = None
+    """The record with this id was merged into this one."""
+    unmerged_from: Identifier | None = None
+    """The merge of this record into the one with this id was undone."""
+    unmerged: Identifier | None = None
+    """The merge of the record with this id into this one was undone."""
+
+
 class HistoryEntry(Representation):
     """One version in the history of a record: the change, its time and author, and the record after the change."""
 
     version: int
     """The number of the version. The creation of the record is version 1. Each later change, including a deletion,
     increases the number by 1."""
-    action: Literal["created", "updated", "deleted", "restored", "erased"]
+    action: Literal["created", "updated", "deleted", "restored", "erased", "merged", "unmerged"]
     time: Timestamp
     actor: str
     """The name of the principal that made the change."""
@@ -44,7 +57,9 @@ class HistoryEntry(Representation):
     """The fields that changed, each with its value before (`from`) and after (`to`) the change."""
     record: dict[str, Any] | None
     """The record after the change: its fields, and the ids of the records that it is linked to. Fields that are `null`
-    are omitted. If the change is a deletion, `record` is `null`."""
+    are omitted. If the record was deleted or merged into another one, `record` is `null`."""
+    merge: MergeStep | None = None
+    """The other record, if two records were merged or this was undone. Other entries do not have this field."""
 
 
 class _Fields(Representation):

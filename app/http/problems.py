@@ -64,6 +64,11 @@ class Problem(BaseModel):
     have this list."""
     duplicates: list[ProblemDuplicate] = Field(default_factory=list)
     """The patients who may be the person to register. Only the problem of a possible duplicate (409) has this list."""
+    merged_into: str = Field(default_factory=str, examples=["pat123"])
+    """The id of the record that now stands for a merged one. Only problems of merged records (409, 410) have it."""
+    undo_first: str = Field(default_factory=str, examples=["pat456"])
+    """The id of the record whose merge has to be undone first. Only the problem of undoing an older one (409) has
+    it."""
 
 
 def problem_content(status: int, detail: str, request_id: str) -> dict[str, Any]:

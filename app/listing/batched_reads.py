@@ -18,6 +18,7 @@ from app.identifiers import is_identifier
 from app.listing.listing import Listing
 from app.listing.page import Page
 from app.listing.query import ListQuery, Position
+from app.records.missing import missing_error
 from app.records.repository import Repository
 from app.records.results import Record
 
@@ -49,6 +50,7 @@ class BatchedReads:
 
         Raises:
             NotFoundError: no visible record has this id.
+            MergedError: the record was merged into another one.
         """
 
         async def read(ids: list[str]) -> Sequence[Record | None]:
@@ -60,8 +62,11 @@ class BatchedReads:
             raise NotFoundError(repository_class.name)
         batcher = self._batcher_for((repository_class, hospitals), lambda: Batcher(read, max_cost=MAX_BATCH_SIZE))
         record: Record | None = await batcher.submit(unique_id)
-        if record is None:
+        if record is None and not repository_class.mergeable:
             raise NotFoundError(repository_class.name)
+        if record is None:
+            async with self._database.read() as connection:
+                raise await missing_error(repository_class(connection, _reader(hospitals)), unique_id)
         return record
 
     async def page(

@@ -16,6 +16,7 @@ from sqlalchemy import (
     and_,
     any_,
     bindparam,
+    delete,
     exists,
     func,
     or_,
@@ -61,13 +62,15 @@ class QueueQuery:
 
 
 def _is_visible(*, restricted: bool) -> ColumnElement[bool]:
-    """Return the condition that both patients of a pair exist and are visible to the principal."""
-    conditions: list[ColumnElement[bool]] = []
+    """Return the condition that both patients of a pair exist and are visible to the principal.
+
+    Of a merged pair, only one patient is left.
+    """
+    visible: list[ColumnElement[bool]] = []
     for patient_id in (_PAIR.one_id, _PAIR.other_id):
-        conditions.append(exists().where(patient_id == _PATIENT_ID))
-        if restricted:
-            conditions.append(patient_in_scope(patient_id))
-    return and_(*conditions)
+        scope = [patient_in_scope(patient_id)] if restricted else []
+        visible.append(and_(exists().where(patient_id == _PATIENT_ID), *scope))
+    return or_(and_(*visible), and_(_PAIR.status == "merged", or_(*visible)))
 
 
 def _of_hospitals() -> ColumnElement[bool]:
@@ -148,17 +151,23 @@ _DISMISS = (
         fingerprint=bindparam("new_fingerprint"),
     )
 )
-_INSERT_DISMISSED = text(
+_STORE_DECISIONS = text(
     """
     INSERT INTO duplicates
         (unique_id, one_id, other_id, grade, score, agrees, differs, fingerprint, status, reason)
-    SELECT unique_id, one_id, other_id, grade, score, agrees, differs, decode(fingerprint, 'hex'), 'dismissed', reason
+    SELECT unique_id, one_id, other_id, grade, score, agrees, differs, decode(fingerprint, 'hex'), status, reason
     FROM json_to_recordset(:pairs) AS decided(
         unique_id text, one_id text, other_id text, grade text, score float8, agrees text[], differs text[],
-        fingerprint text, reason text
+        fingerprint text, status text, reason text
     )
+    ON CONFLICT (one_id, other_id) DO UPDATE SET (status, reason) = (EXCLUDED.status, EXCLUDED.reason)
     """
 ).bindparams(bindparam("pairs", type_=JSON))
+_DELETE_MERGED = delete(duplicates).where(
+    _PAIR.one_id == bindparam("lesser_id", type_=ID_TEXT),
+    _PAIR.other_id == bindparam("greater_id", type_=ID_TEXT),
+    _PAIR.status == "merged",
+)
 
 
 async def dismiss(connection: Connection, principal: Principal, unique_id: str, reason: str) -> Mapping[str, Any]:
@@ -182,6 +191,23 @@ async def dismiss(connection: Connection, principal: Principal, unique_id: str, 
 
 async def dismiss_new(connection: Connection, unique_id: str, other_ids: Sequence[str]) -> None:
     """Decide that a new patient is another person than the patients `other_ids`, which must exist."""
+    await _store_decisions(connection, unique_id, other_ids, "dismissed", "registered as another person")
+
+
+async def store_merged_pair(connection: Connection, unique_id: str, loser_id: str) -> None:
+    """Set the status of the pair of two patients to merged. Both must still exist."""
+    await _store_decisions(connection, unique_id, [loser_id], "merged")
+
+
+async def delete_merged_pair(connection: Connection, unique_id: str, loser_id: str) -> None:
+    """Delete the merged pair of two patients, so that both are compared like others."""
+    lesser_id, greater_id = sorted((unique_id, loser_id))
+    await connection.execute(_DELETE_MERGED, {"lesser_id": lesser_id, "greater_id": greater_id})
+
+
+async def _store_decisions(
+    connection: Connection, unique_id: str, other_ids: Sequence[str], status: str, reason: str | None = None
+) -> None:
     patients = await read_patients(connection, [unique_id, *other_ids])
     today = datetime.now(UTC).date()
     rows = []
@@ -199,7 +225,8 @@ async def dismiss_new(connection: Connection, unique_id: str, other_ids: Sequenc
                 "agrees": comparison.agrees,
                 "differs": comparison.differs,
                 "fingerprint": fingerprint(*values).hex(),
-                "reason": "registered as another person",
+                "status": status,
+                "reason": reason,
             }
         )
-    await connection.execute(_INSERT_DISMISSED, {"pairs": rows})
+    await connection.execute(_STORE_DECISIONS, {"pairs": rows})

@@ -3,7 +3,7 @@ from sqlalchemy.dialects.postgresql import JSON
 
 from app.db.base import HUMAN_TEXT, ID_TEXT, Base
 
-ACTIONS = ("created", "updated", "deleted", "restored", "erased")
+ACTIONS = ("created", "updated", "deleted", "restored", "erased", "merged", "unmerged")
 _ACTION_LIST_SQL = ", ".join(f"'{action}'" for action in ACTIONS)
 
 journal = Table(
@@ -21,17 +21,24 @@ journal = Table(
     Column("salt", Uuid),
     Column("hash", LargeBinary, nullable=False),
     Column("erasure", JSON),
+    Column("merge", JSON),
     CheckConstraint(f"action IN ({_ACTION_LIST_SQL})", name="action"),
-    CheckConstraint("(record IS NULL) = (action IN ('deleted', 'erased'))", name="record"),
+    CheckConstraint("(record IS NULL) = (action IN ('deleted', 'erased', 'merged'))", name="record"),
+    CheckConstraint("merge IS NOT NULL OR action NOT IN ('merged', 'unmerged')", name="merge"),
     Index(None, "resource", "time", "unique_id", postgresql_where=text("action = 'deleted'")),
-    info={"serving_rights": "SELECT, INSERT (resource, unique_id, version, action, actor, request_id, record)"},
+    Index("ix_journal_merged", "resource", "time", "unique_id", postgresql_where=text("action = 'merged'")),
+    info={"serving_rights": "SELECT, INSERT (resource, unique_id, version, action, actor, request_id, record, merge)"},
 )
 """The journal: one entry for every change to a record, written in the transaction of the change. Triggers reject every
 change to the table except inserts.
 
 `resource` is the name of the record's table. `record` is a snapshot of the record after the change, without null
 values. The primary key prevents the reuse of an id, because a new record with this id would need a second version 1.
-The index of deletions is for lists of deleted records.
+The indexes of deletions and of merges are for lists of deleted and of merged records.
+
+`merge` names the other record if two records were merged, or if this was undone. The entries of the record that was
+merged into the other one have the action `merged` with `{"merged_into": id}`, and `unmerged` with
+`{"unmerged_from": id}`. Those of the other record have `{"merged_from": id}` and `{"unmerged": id}`.
 
 A trigger maintains a hash chain for each record. `hash` is the SHA-256 of two concatenated values: the `hash` of the
 record's previous entry, and the SHA-256 of the other columns of this entry (database function `journal_content`).
@@ -51,6 +58,7 @@ HASHED_COLUMNS = (
     "reason",
     "record",
     "erasure",
+    "merge",
 )
 """Columns of a journal entry that are hashed as the content of the entry. They are in the order of the parameters of
 the database function `journal_content`."""

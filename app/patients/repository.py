@@ -1,10 +1,13 @@
 """Patient rows: which of them a principal restricted to hospitals can see, and what an erasure removes."""
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, ClassVar
 
-from sqlalchemy import ColumnElement, Select
+from sqlalchemy import ARRAY, ColumnElement, Select, column
 
+from app.db.base import ID_TEXT
+from app.db.transaction_batching import input_rows
 from app.models import Doctor, Hospital, Profile, patient_doctors, patient_hospitals
 from app.models import Patient as PatientRow
 from app.patients.schemas import Patient, PatientDoctor, PatientHospital, PatientProfile
@@ -16,6 +19,7 @@ from app.statements.hospital_scope import (
     record_was_in_scope,
     scoped_ids_if_few,
 )
+from app.statements.links import LinkResult, linkable_ids_statement
 from app.statements.standalone import NestedRecord, insert_alone, update_alone
 from app.vocabulary.unused_words import delete_unused_words, words_in_history
 
@@ -40,6 +44,7 @@ class PatientRepository(Repository):
         patient_doctor=_DOCTORS,
     )
     month_indexed_columns = frozenset({"date_created", "last_updated"})
+    mergeable = True
     link_relations: ClassVar = {"hospital_ids": _HOSPITALS, "doctor_ids": _DOCTORS}
 
     @classmethod
@@ -64,6 +69,21 @@ class PatientRepository(Repository):
         `profile_fields` contains the sent fields of the profile, or is None if no profile is sent.
         """
         return update_alone(cls.document, cls.link_relations, replaced_links, _nested_profile(profile_fields))
+
+    @classmethod
+    @cache
+    def _linkable_ids_statement(cls, names: frozenset[str], *, restricted: bool) -> Select[Any]:
+        inputs = input_rows(column("unique_id", ID_TEXT), *(column(name, ARRAY(ID_TEXT)) for name in sorted(names)))
+        return linkable_ids_statement({name: cls.link_relations[name] for name in names}, inputs, restricted=restricted)
+
+    async def linkable_ids(self, unique_id: str, links: Mapping[str, list[str]]) -> LinkResult:
+        """Return which of the requested ids in `links` exist and may be linked to the record by the principal."""
+        if not links:
+            return LinkResult({}, {}, {})
+        statement = self._linkable_ids_statement(frozenset(links), restricted=self.restricted)
+        result_row = await self._execute_row(statement, {"unique_id": unique_id, **links})
+        assert result_row is not None, "the statement returns a row for each input row"  # noqa: S101
+        return LinkResult.from_row(links, result_row)
 
     @classmethod
     def visibility_condition(cls, *, restricted: bool) -> ColumnElement[bool]:

@@ -9,6 +9,7 @@ from app.api.routing import make_router
 from app.audit.break_glass import break_glass
 from app.auth.scopes import Scope
 from app.duplicates.matching import DUPLICATE_CHECK, add_match_route, duplicate_check
+from app.merging.routes import add_merge_routes
 from app.paths import router_prefix
 from app.patients.schemas import (
     MatchCandidate,
@@ -90,3 +91,8 @@ add_match_route(router, resource, PatientMatch, MatchCandidate)
 add_crud_routes(router, resource)
 add_history_routes(router, resource)
 add_access_route(router, resource)
+add_merge_routes(
+    router,
+    resource,
+    {"from": "pat456", "choose": {"patient_mobile_number": "loser", "patient_town": "survivor"}, "dry_run": False},
+)

@@ -5,12 +5,15 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, ClassVar
 
+from sqlalchemy.engine import RowMapping
+
 from app.auth.principal import Principal
 from app.auth.scopes import Scope
 from app.db.transaction_batching import BatchableWrite
 from app.errors import FieldError, ForbiddenError, FormerProfilesError, InUseError, LastHospitalError, NotFoundError
 from app.identifiers import new_identifier
 from app.matching.queue import dismiss_new
+from app.merging.service import MergingService
 from app.patients.repository import PatientRepository
 from app.patients.schemas import (
     LINK_ID_FIELDS,
@@ -27,7 +30,6 @@ from app.records.results import Record
 from app.records.service import (
     ErasureResult,
     FormerProfilePolicy,
-    Service,
     dangling_link_error,
     id_change_errors,
     raise_if_any,
@@ -36,13 +38,16 @@ from app.statements.links import LinkResult, unknown_link_error
 from app.statements.write_statements import DATABASE_DEFAULTED_COLUMNS, input_row
 
 
-class PatientService(Service[PatientCreate, PatientUpdate]):
+class PatientService(MergingService[PatientCreate, PatientUpdate]):
     """The operations on patients, including their profiles and their links to hospitals and doctors.
 
     Each call runs in one transaction.
     """
 
     repository_class: ClassVar[type[PatientRepository]] = PatientRepository
+    repository: PatientRepository
+    alternative_columns = ("patient_first_name", "patient_last_name")
+    alternatives_error = FieldError(("body", "choose"), NAME_MISSING_MESSAGE, "name_missing")
 
     @classmethod
     def conflict_keys(cls, body: PatientCreate | PatientUpdate) -> frozenset[str]:
@@ -164,10 +169,7 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
         """
         # the patient is locked first, so that requests for the same patient run one after the other, without deadlocks
         locked = await self.repository.lock(unique_id)
-        if precondition.needs_current_etag and locked["profile_id"] is not None:
-            # the profile is part of the representation, and it must not change after the comparison of the entity tags
-            await self._profiles.lock(locked["profile_id"])
-        await self._check_precondition(unique_id, precondition)
+        await self._check_locked(locked, precondition)
         values = body.sent_fields()
         links = self._pop_links(values)
         if errors := [*id_change_errors(unique_id, body), *_missing_name_errors({**locked, **values})]:
@@ -184,6 +186,12 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
         )
         self._ensure_still_visible(result.link_result)
         return await self._ensure_journaled(result, "updated")
+
+    async def _check_locked(self, locked: RowMapping, precondition: Precondition) -> None:
+        if precondition.needs_current_etag and locked["profile_id"] is not None:
+            # the profile is part of the representation, and it must not change after the comparison of the entity tags
+            await self._profiles.lock(locked["profile_id"])
+        await super()._check_locked(locked, precondition)
 
     async def erase(
         self, unique_id: str, reason: str, former_profiles: FormerProfilePolicy | None = None
@@ -285,7 +293,7 @@ class PatientService(Service[PatientCreate, PatientUpdate]):
             self.principal.require(Scope.PROFILES_READ, Scope.PROFILES_WRITE)
 
     async def _drop_dangling_references(self, values: dict[str, Any], before: Mapping[str, Any]) -> list[FieldError]:
-        profile_id, linked_profile_id = values["profile_id"], before.get("profile_id")
+        profile_id, linked_profile_id = values.get("profile_id"), before.get("profile_id")
         self._require_profile_scopes(profile_id, linked_profile_id)
         # the current profile was visible with the patient, but no row shows this any more if the patient is deleted
         profiles = self._profiles.unrestricted if profile_id == linked_profile_id else self._profiles

@@ -10,6 +10,7 @@ from app.errors import ProfileNotAccessibleError
 from app.models import Patient
 from app.models import Profile as ProfileRow
 from app.profiles.schemas import Profile
+from app.records.missing import retired_error
 from app.records.repository import Repository
 from app.statements.documents import Document
 from app.statements.hospital_scope import is_in_few_ids, patient_in_scope, scoped_ids_if_few
@@ -87,5 +88,5 @@ class ProfileRepository(Repository):
         if self.restricted and not (visible or (result_row is not None and result_row.entered)):
             raise ProfileNotAccessibleError
         if result_row is not None and not result_row.entered:
-            raise await self.retired_error(unique_id) if result_row.version == 1 else self.conflict_error()
+            raise await retired_error(self, unique_id) if result_row.version == 1 else self.conflict_error()
         return result_row is not None

@@ -18,22 +18,19 @@ from sqlalchemy import (
     Text,
     and_,
     bindparam,
+    case,
     cast,
-    exists,
     func,
     literal_column,
-    not_,
-    or_,
     select,
-    true,
 )
 from sqlalchemy.dialects.postgresql import JSON, JSONB, aggregate_order_by
 
-from app.db.base import ID_TEXT
 from app.errors import FieldError, NotFoundError, ValidationFailedError
 from app.fields.history import HistoryEntry
 from app.identifiers import is_identifier
 from app.models import journal
+from app.records.missing import IS_OF_RECORD, SELECT_LATEST_SNAPSHOT, may_know
 from app.records.repository import Repository
 from app.records.results import Record
 from app.statements import hospital_scope
@@ -124,14 +121,14 @@ class History:
         For a deleted record, the snapshot is its last state before the deletion.
         """
         record: dict[str, Any] | None = (
-            await self.connection.execute(_SELECT_LATEST_SNAPSHOT, self._parameters(unique_id))
+            await self.connection.execute(SELECT_LATEST_SNAPSHOT, self._parameters(unique_id))
         ).scalar_one_or_none()
         return record
 
     async def distinct_values(self, unique_id: str, field: str) -> set[str]:
         """Return all values that the text field `field` of a record has had in any version."""
         value = journal.c.record.op("->>")(field)
-        distinct_statement = select(value).where(_IS_OF_RECORD, value.is_not(None)).distinct()
+        distinct_statement = select(value).where(IS_OF_RECORD, value.is_not(None)).distinct()
         rows = await self.connection.execute(distinct_statement, self._parameters(unique_id))
         return set(rows.scalars())
 
@@ -161,41 +158,14 @@ def _decode_value(column: Column[Any], value: Any) -> Any:
     return Decimal(value) if isinstance(column.type, Numeric) else value
 
 
-_IS_OF_RECORD = and_(
-    journal.c.resource == bindparam("resource", type_=ID_TEXT), journal.c.unique_id == bindparam("id", type_=ID_TEXT)
-)
 _SELECT_SNAPSHOT = select(journal.c.record).where(
-    _IS_OF_RECORD, journal.c.version == bindparam("version", type_=BigInteger)
+    IS_OF_RECORD, journal.c.version == bindparam("version", type_=BigInteger)
 )
-_SELECT_LATEST_SNAPSHOT = (
-    select(journal.c.record)
-    .where(_IS_OF_RECORD, journal.c.record.is_not(None))
-    .order_by(journal.c.version.desc())
-    .limit(literal_column("1"))
-)
-
-
-def _may_know(repository_class: type[Repository], *, restricted: bool) -> ColumnElement[bool]:
-    """Return the condition that the principal may see the history of the record `:id`.
-
-    A restricted principal may see the history of a record that is visible to it. It may also see the history of a
-    deleted record if the last state of the record was visible to it. The condition does not refer to the rows that the
-    statement selects, so PostgreSQL evaluates the condition once per statement.
-    """
-    if not restricted:
-        return true()
-    unique_id = repository_class.table.c.unique_id
-    current_record = select(unique_id).where(unique_id == bindparam("id", type_=ID_TEXT))
-    latest = _SELECT_LATEST_SNAPSHOT.subquery("last")
-    return or_(
-        exists(current_record.where(repository_class.visibility_condition(restricted=True))),
-        and_(not_(exists(current_record)), exists(select(latest).where(repository_class.was_visible(latest.c.record)))),
-    )
 
 
 @cache
 def _newest_version_statement(repository_class: type[Repository], *, restricted: bool) -> Select[int | None]:
-    return select(func.max(journal.c.version)).where(_IS_OF_RECORD, _may_know(repository_class, restricted=restricted))
+    return select(func.max(journal.c.version)).where(IS_OF_RECORD, may_know(repository_class, restricted=restricted))
 
 
 def _changed_fields(earlier: FromClause, later: FromClause) -> ColumnElement[Any]:
@@ -233,14 +203,18 @@ def _entries_statement(repository_class: type[Repository], *, restricted: bool) 
     fields: list[ColumnElement[Any]] = [
         (_changed_fields(earlier, journal) if name == "changes" else as_contract_json(journal.c[name])).label(name)
         for name in HistoryEntry.model_fields
+        if name != "merge"
     ]
     page = (
-        select(*fields)
+        select(*fields, journal.c.merge)
         .select_from(journal.outerjoin(earlier, is_preceding_entry))
-        .where(_IS_OF_RECORD, journal.c.version < before, _may_know(repository_class, restricted=restricted))
+        .where(IS_OF_RECORD, journal.c.version < before, may_know(repository_class, restricted=restricted))
         .order_by(journal.c.version.desc())
         .limit(bindparam("limit", type_=Integer, literal_execute=True))
         .subquery("entry")
     )
-    document = cast(func.row_to_json(page.table_valued()), Text)
+    shown = select(*(each for each in page.c if each.name != "merge")).correlate(page).subquery("shown")
+    entry = select(func.row_to_json(shown.table_valued())).correlate(page).scalar_subquery()
+    step = select(func.row_to_json(page.table_valued())).correlate(page).scalar_subquery()
+    document = cast(case((page.c.merge.is_(None), entry), else_=step), Text)
     return select(cast(page.c.version, Text), document).order_by(page.c.version.desc())

@@ -30,15 +30,15 @@ from app.auth.principal import Principal
 from app.db.base import ID_TEXT
 from app.db.connection import Connection
 from app.db.transaction_batching import execute_row, input_rows
-from app.errors import ConflictError, IdentifierRetiredError, IdentifierTakenError, InUseError, NotFoundError
+from app.errors import ConflictError, IdentifierTakenError, InUseError, NotFoundError
 from app.identifiers import is_identifier, new_identifier
-from app.models import journal
 from app.records.erasure import erase_traces
+from app.records.missing import missing_error, retired_error
 from app.records.results import Record, WriteResult
 from app.statements import hospital_scope, write_statements
 from app.statements.documents import Document, ToMany
-from app.statements.journal_entries import author_parameters
-from app.statements.links import LinkResult, linkable_ids_statement, with_former_ids
+from app.statements.journal_entries import CREATED, DELETED, MERGE_COLUMN, UPDATED, EntryKind, author_parameters
+from app.statements.links import LinkResult, with_former_ids
 from app.statements.write_statements import client_columns
 
 _ID_PARAMETER = bindparam("id", type_=ID_TEXT)
@@ -63,6 +63,9 @@ class Repository:
     use its index."""
     link_relations: ClassVar[Mapping[str, ToMany]] = {}
     """The sets of links to other records, by the request field that replaces the set, such as `hospital_ids`."""
+
+    mergeable: ClassVar[bool] = False
+    """Whether two records of this resource can be merged."""
 
     def __init__(self, connection: Connection, principal: Principal) -> None:
         self.connection = connection
@@ -135,7 +138,7 @@ class Repository:
         """
         records = await self.get_many([self._id_parameters(unique_id)["id"]])
         if unique_id not in records:
-            raise NotFoundError(self.name)
+            raise await missing_error(self, unique_id)
         return records[unique_id]
 
     async def visible_ids_if_few(self) -> dict[str, Any] | None:
@@ -164,25 +167,37 @@ class Repository:
 
     @classmethod
     @cache
-    def _insert_statement(cls, action: str, extra_columns: frozenset[str], *, restricted: bool) -> Select[Any]:
-        parts = write_statements.insert_parts(cls.table, cls.link_relations, extra_columns, restricted=restricted)
+    def _insert_statement(
+        cls, action: str, extra_columns: frozenset[str], *, restricted: bool, is_merge: bool
+    ) -> Select[Any]:
+        other_inputs = (MERGE_COLUMN,) if is_merge else ()
+        parts = write_statements.insert_parts(
+            cls.table, cls.link_relations, extra_columns, other_inputs, restricted=restricted
+        )
         return write_statements.returning_document(cls.document, cls.link_relations, action, parts)
 
     async def create(
-        self, unique_id: str | None, values: Mapping[str, Any], links: Mapping[str, list[str]], action: str = "created"
+        self,
+        unique_id: str | None,
+        values: Mapping[str, Any],
+        links: Mapping[str, list[str]],
+        kind: EntryKind = CREATED,
     ) -> WriteResult:
         """Insert a record with its links and its journal entry.
 
         If `unique_id` is None, a new id is generated. `links` contains the ids to link, grouped by the name of the
-        set of links. The journal entry contains `action`.
+        set of links. `kind` is the kind of the journal entry.
 
         Raises:
             IdentifierTakenError: another record has the id.
         """
         statement = self._insert_statement(
-            action, frozenset(values).difference(client_columns(self.table)), restricted=self.restricted
+            kind.action,
+            frozenset(values).difference(client_columns(self.table)),
+            restricted=self.restricted,
+            is_merge=kind.is_merge,
         )
-        row = {"unique_id": unique_id or new_identifier(self.prefix), **values}
+        row = {"unique_id": unique_id or new_identifier(self.prefix), **values, "merge": kind.merge}
         result = await self._write(statement, row, {name: links.get(name, []) for name in self.link_relations})
         if result is None:
             raise IdentifierTakenError(self.name)
@@ -259,17 +274,23 @@ class Repository:
         """
         row = await self.lock_or_none(unique_id)
         if row is None:
-            raise NotFoundError(self.name)
+            raise await missing_error(self, unique_id)
         return row
 
     @classmethod
     @cache
     def _update_statement(
-        cls, action: str, replaced_links: frozenset[str], former_links: frozenset[str], *, restricted: bool
+        cls,
+        action: str,
+        replaced_links: frozenset[str],
+        former_links: frozenset[str],
+        *,
+        restricted: bool,
+        is_merge: bool,
     ) -> Select[Any]:
-        links = cls.link_relations
+        links, other_inputs = cls.link_relations, (MERGE_COLUMN,) if is_merge else ()
         replaced = {name: links[name] for name in replaced_links}
-        parts = write_statements.update_parts(cls.table, replaced, restricted=restricted)
+        parts = write_statements.update_parts(cls.table, replaced, other_inputs, restricted=restricted)
         statement = write_statements.returning_document(cls.document, links, action, parts)
         return with_former_ids(statement, {name: links[name] for name in former_links})
 
@@ -278,35 +299,23 @@ class Repository:
         locked: RowMapping,
         values: Mapping[str, Any],
         links: Mapping[str, list[str]],
-        action: str = "updated",
+        kind: EntryKind = UPDATED,
         former_links: frozenset[str] = frozenset(),
     ) -> WriteResult:
         """Write the `values` that differ from the `locked` row, and replace the sets of links in `links`.
 
-        Only links that the principal may change are replaced. If nothing differs, nothing is written. The journal entry
-        contains `action`. The result contains the former ids of the sets of links that are named in `former_links`.
+        Only links that the principal may change are replaced. If nothing differs, nothing is written, except for a step
+        of a merge. `kind` is the kind of the journal entry. The result contains the former ids of the sets of links
+        that are named in `former_links`.
         """
         new_values = {name: values[name] for name in client_columns(self.table) if name in values}
-        statement = self._update_statement(action, frozenset(links), former_links, restricted=self.restricted)
-        row = {"unique_id": locked["unique_id"], "sent": list(new_values), **new_values}
+        statement = self._update_statement(
+            kind.action, frozenset(links), former_links, restricted=self.restricted, is_merge=kind.is_merge
+        )
+        row = {"unique_id": locked["unique_id"], "sent": list(new_values), **new_values, "merge": kind.merge}
         result = await self._write(statement, row, links, *former_links)
         assert result is not None, "the row is locked"  # noqa: S101
         return result
-
-    @classmethod
-    @cache
-    def _linkable_ids_statement(cls, names: frozenset[str], *, restricted: bool) -> Select[Any]:
-        inputs = input_rows(column("unique_id", ID_TEXT), *(column(name, ARRAY(ID_TEXT)) for name in sorted(names)))
-        return linkable_ids_statement({name: cls.link_relations[name] for name in names}, inputs, restricted=restricted)
-
-    async def linkable_ids(self, unique_id: str, links: Mapping[str, list[str]]) -> LinkResult:
-        """Return which of the requested ids in `links` exist and may be linked to the record by the principal."""
-        if not links:
-            return LinkResult({}, {}, {})
-        statement = self._linkable_ids_statement(frozenset(links), restricted=self.restricted)
-        result_row = await self._execute_row(statement, {"unique_id": unique_id, **links})
-        assert result_row is not None, "the statement returns a row for each input row"  # noqa: S101
-        return LinkResult.from_row(links, result_row)
 
     async def ensure_journaled(self, result: WriteResult, action: str) -> None:
         """Raise an error if the journal did not accept the entry for a write.
@@ -316,25 +325,12 @@ class Repository:
             ConflictError: a concurrent request changed the record first.
         """
         if not result.journaled:
-            raise await self.retired_error(result.record.unique_id) if action == "created" else self.conflict_error()
+            retired = action == "created"
+            raise await retired_error(self, result.record.unique_id) if retired else self.conflict_error()
 
     def conflict_error(self) -> ConflictError:
         """Return the error for a change that failed because a concurrent request changed the record first."""
         return ConflictError(f"This {self.name} was changed by a concurrent request. Read it again.")
-
-    @classmethod
-    @cache
-    def _last_version_statement(cls) -> Select[int | None]:
-        same_record = and_(journal.c.resource == cls.table.name, journal.c.unique_id == _ID_PARAMETER)
-        return select(func.max(journal.c.version)).where(same_record, journal.c.record.is_not(None))
-
-    async def retired_error(self, unique_id: str) -> IdentifierRetiredError:
-        """Return the error for creating a record with the id of a deleted record.
-
-        The error says how to restore the deleted record.
-        """
-        last_version = await self.connection.execute(self._last_version_statement(), {"id": unique_id})
-        return IdentifierRetiredError(self.name, last_version.scalar_one())
 
     async def advisory_lock(self, unique_id: str) -> None:
         """Lock an id until the transaction ends, so that only one transaction at a time restores or erases the record.
@@ -358,7 +354,7 @@ class Repository:
             self._lock_for_deletion_statement(restricted=self.restricted), self._id_parameters(unique_id)
         )
         if locked.one_or_none() is None or not await self._is_still_visible(unique_id):
-            raise NotFoundError(self.name)
+            raise await missing_error(self, unique_id)
 
     @classmethod
     @cache
@@ -376,16 +372,18 @@ class Repository:
             if patient_count := result.scalar_one():
                 raise InUseError(self.name, None if self.restricted else patient_count)
 
-    async def delete(self, unique_id: str) -> None:
-        """Delete a record, which the caller must have locked.
+    async def delete(self, unique_id: str, kind: EntryKind = DELETED) -> None:
+        """Delete a record, which the caller must have locked, and insert a journal entry of this kind.
 
         The journal entries of the record prevent its id from being used again.
 
         Raises:
             ConflictError: the journal did not accept the entry for the deletion.
         """
+        statement = write_statements.delete_record(self.table, kind.action, is_merge=kind.is_merge)
+        parameters = {"id": unique_id, **author_parameters(self.principal)}
         deleted = await self.connection.execute(
-            write_statements.delete_record(self.table), {"id": unique_id, **author_parameters(self.principal)}
+            statement, {**parameters, "merge": kind.merge} if kind.is_merge else parameters
         )
         if deleted.one_or_none() is None:
             raise self.conflict_error()

@@ -12,13 +12,15 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 from app.auth.principal import Principal
 from app.db.connection import Connection
 from app.db.transaction_batching import BatchableWrite
-from app.errors import ErrorType, FieldError, IdentifierTakenError, NotFoundError, ValidationFailedError
+from app.errors import ErrorType, FieldError, IdentifierTakenError, MergedError, NotFoundError, ValidationFailedError
 from app.fields.history import RestoreRequest
 from app.fields.schemas import CreateBody, UpdateBody
 from app.records.history import History
+from app.records.missing import missing_error
 from app.records.preconditions import NO_PRECONDITION, Precondition, entity_tag
 from app.records.repository import Repository
 from app.records.results import Record, WriteResult
+from app.statements.journal_entries import RESTORED
 from app.statements.links import LinkResult
 
 LINKS_PER_UNIT_COST = 20
@@ -135,6 +137,7 @@ class Service(Generic[C, U]):
 
         Raises:
             NotFoundError: there never was a record with this id, or the principal may not see its history.
+            MergedError: the record is merged into another one, which only undoing the merge can change.
             PreconditionFailedError: see `Precondition.check`.
             PreconditionRequiredError: the record exists, and the request lacks the required If-Match.
             ValidationFailedError: the version does not exist or is a deletion, or the version has a link to a record
@@ -145,6 +148,8 @@ class Service(Generic[C, U]):
         await self.repository.advisory_lock(unique_id)
         locked = await self.repository.lock_or_none(unique_id)
         newest_version = await self.history.newest_version(unique_id)
+        if locked is None and self.repository.mergeable:
+            await self._refuse_merged(unique_id)
         if locked is not None:
             await self._check_precondition(unique_id, precondition)
         else:
@@ -157,9 +162,9 @@ class Service(Generic[C, U]):
         )
         repository, links = self._links_to_restore(past_state.links, latest_snapshot)
         if locked is None:
-            result = await repository.create(unique_id, {**values, "version": newest_version + 1}, links, "restored")
+            result = await repository.create(unique_id, {**values, "version": newest_version + 1}, links, RESTORED)
         else:
-            result = await repository.update(locked, values, links, "restored")
+            result = await repository.update(locked, values, links, RESTORED)
         self._ensure_still_visible(result.link_result)
         if not body.skip_missing:
             unlinkable = result.link_result.unlinkable_ids()
@@ -198,6 +203,15 @@ class Service(Generic[C, U]):
         if latest_snapshot is None:
             raise NotFoundError(self.repository.name)
         return latest_snapshot
+
+    async def _refuse_merged(self, unique_id: str) -> None:
+        """Raise an error if a record is merged into another one.
+
+        Raises:
+            MergedError: it is.
+        """
+        if isinstance(error := await missing_error(self.repository, unique_id), MergedError):
+            raise error
 
     async def _create(
         self, values: dict[str, Any], links: Mapping[str, list[str]], precondition: Precondition

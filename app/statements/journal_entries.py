@@ -1,7 +1,7 @@
 """Journal entries. The statement that writes and returns a record inserts its entry too, without another round trip."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     CTE,
@@ -31,6 +31,22 @@ from app.statements.documents import ToMany, as_contract_json
 ENTRY_COLUMNS = frozenset({"unique_id", "version"})
 """Names of the columns that both the table of a record and the journal have. The `record` of a journal entry therefore
 omits these columns."""
+
+
+class EntryKind(NamedTuple):
+    """What a journal entry says about its change."""
+
+    action: str
+    merge: Mapping[str, str] | None = None
+    """The other record of a merge, if the change is a step of one (see `app.models.journal`)."""
+
+    @property
+    def is_merge(self) -> bool:
+        """Whether the change is a step of a merge, or of undoing one."""
+        return self.merge is not None
+
+
+CREATED, UPDATED, DELETED, RESTORED = (EntryKind(action) for action in ("created", "updated", "deleted", "restored"))
 
 
 def snapshot_columns(table: Table) -> list[str]:
@@ -70,10 +86,14 @@ def has_journal_entries(table: Table, unique_id: ColumnElement[str]) -> Exists:
 AUTHOR_COLUMNS = (column("actor", Text), column("request_id", String))
 """The columns that contain the author of a journal entry. The input rows of a statement have these columns if the
 statement writes on behalf of several authors."""
+MERGE_COLUMN = column("merge", JSON)
+"""The column that names the other record of a merge. Only the input rows of statements for merges have it."""
 
 
 def with_author(row: CTE, input_rows: CTE, earlier_entries: CTE | None = None) -> CTE:
     """Return a CTE that adds `AUTHOR_COLUMNS` to each row of `row`, from the input row with the same `unique_id`.
+
+    It adds `MERGE_COLUMN`, too, if the input rows have it.
 
     The rows are complete only after `earlier_entries` have been inserted, so that these have earlier timestamps than
     the entries for the rows.
@@ -81,7 +101,7 @@ def with_author(row: CTE, input_rows: CTE, earlier_entries: CTE | None = None) -
     are_inserted = (
         () if earlier_entries is None else (select(func.count()).select_from(earlier_entries).scalar_subquery() >= 0,)
     )
-    author_columns = (input_rows.c[name.name] for name in AUTHOR_COLUMNS)
+    author_columns = [input_rows.c[name.name] for name in (*AUTHOR_COLUMNS, MERGE_COLUMN) if name.name in input_rows.c]
     return (
         select(*row.c, *author_columns)
         .join_from(row, input_rows, input_rows.c.unique_id == row.c.unique_id)
@@ -108,16 +128,18 @@ def insert_entry(table: Table, row: FromClause, links: Mapping[str, ToMany], act
     )
 
 
-def insert_deletion_entry(table: Table, row: FromClause) -> CTE:
+def insert_deletion_entry(table: Table, row: FromClause, action: str = "deleted") -> CTE:
     """Return a CTE that inserts a journal entry for each row of `row`, which contains the deleted rows of `table`."""
     version = row.c.version + literal_column("1")
-    return _insert_into_journal(table, row, select(row.c.unique_id, version, literal_column("'deleted'"), null()))
+    return _insert_into_journal(table, row, select(row.c.unique_id, version, literal_column(f"'{action}'"), null()))
 
 
 def _insert_into_journal(table: Table, row: FromClause, entry_values: Select[Any]) -> CTE:
     author_columns = (row.c.get(name.name, bindparam(name.name, type_=name.type)) for name in AUTHOR_COLUMNS)
-    entry_rows = entry_values.add_columns(literal_column(f"'{table.name}'"), *author_columns)
-    column_names = ("unique_id", "version", "action", "record", "resource", "actor", "request_id")
+    merge_columns = [row.c[MERGE_COLUMN.name]] if MERGE_COLUMN.name in row.c else []
+    entry_rows = entry_values.add_columns(literal_column(f"'{table.name}'"), *author_columns, *merge_columns)
+    author_names = ("actor", "request_id", *(["merge"] if merge_columns else []))
+    column_names = ("unique_id", "version", "action", "record", "resource", *author_names)
     # only the primary key detects that another transaction has just deleted a record with this id
     statement = insert(journal).from_select(column_names, entry_rows).on_conflict_do_nothing()
     return statement.returning(journal.c.unique_id, journal.c.version).cte(f"entry_of_{table.name}")

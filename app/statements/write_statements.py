@@ -38,6 +38,7 @@ from app.db.transaction_batching import input_rows
 from app.statements.documents import Document, ToMany
 from app.statements.journal_entries import (
     AUTHOR_COLUMNS,
+    MERGE_COLUMN,
     author_parameters,
     insert_deletion_entry,
     insert_entry,
@@ -108,11 +109,11 @@ def insert_parts(
 
     The input rows have the column `unique_id`, the columns in `client_columns`, `stored_columns` and `other_inputs`, a
     column with the requested ids of each set of links, and the columns in `AUTHOR_COLUMNS`. All except `other_inputs`
-    and the links are stored in the row. A statement with `other_inputs` is one without a transaction around it, which
-    must not wait long for a lock.
+    and the links are stored in the row. `other_inputs` contains the `MERGE_COLUMN` for a step of a merge. A statement
+    with others is one without a transaction around it, which must not wait long for a lock.
     """
     stored = [column(name, table.c[name].type) for name in sorted(stored_columns)]
-    inputs = _input_rows(table, link_relations, [*stored, *other_inputs], short_lock_timeout=bool(other_inputs))
+    inputs = _input_rows(table, link_relations, [*stored, *other_inputs], short_lock_timeout=_is_alone(other_inputs))
     names = ("unique_id", *client_columns(table), *sorted(stored_columns))
     rows = select(*(inputs.c[name] for name in names)).order_by(inputs.c.unique_id)
     written = (
@@ -137,10 +138,11 @@ def update_parts(
 
     The input rows also have the columns in `client_columns`, a column `sent` with the names of those to write,
     `other_inputs`, a column with the requested ids of each set in `replaced_relations`, and the `AUTHOR_COLUMNS`. The
-    parts lock the rows, and update those of which a value differs or a link changes.
+    parts lock the rows, and update those of which a value differs or a link changes. If `other_inputs` contains the
+    `MERGE_COLUMN`, they update all rows.
     """
     extra_columns = (column("sent", ARRAY(Text)), *other_inputs)
-    inputs = _input_rows(table, replaced_relations, extra_columns, short_lock_timeout=bool(other_inputs))
+    inputs = _input_rows(table, replaced_relations, extra_columns, short_lock_timeout=_is_alone(other_inputs))
     locked = (
         select(*non_generated_columns(table))
         .join(inputs, table.c.unique_id == inputs.c.unique_id)
@@ -158,9 +160,10 @@ def update_parts(
     links = replace_links(replaced_relations, inputs, restricted=restricted)
     links_changed = (contains_record(part, table.c.unique_id) for part in links.changes)
     differences = (table.c[name].is_distinct_from(new_rows.c[name]) for name in client_columns(table))
+    changes = () if MERGE_COLUMN.name in inputs.c else (or_(*differences, *links_changed),)
     written = (
         update(table)
-        .where(table.c.unique_id == new_rows.c.unique_id, or_(*differences, *links_changed))
+        .where(table.c.unique_id == new_rows.c.unique_id, *changes)
         .values({name: new_rows.c[name] for name in client_columns(table)} | next_version_values(table))
         .returning(*non_generated_columns(table))
         .cte("written")
@@ -168,6 +171,11 @@ def update_parts(
     unchanged = select(*locked.c).where(~contains_record(written, locked.c.unique_id))
     page = union_all(select(written), unchanged).cte("page")
     return StatementParts(inputs, written, page, links, locked)
+
+
+def _is_alone(other_inputs: Sequence[ColumnClause[Any]]) -> bool:
+    """Return whether a statement with these inputs has no transaction around it."""
+    return any(each is not MERGE_COLUMN for each in other_inputs)
 
 
 def contains_record(rows: FromClause, record_id: ColumnElement[str]) -> ColumnElement[bool]:
@@ -200,11 +208,15 @@ def returning_document(
 
 
 @cache
-def delete_record(table: Table) -> Select[Any]:
-    """Build the statement that deletes the record with the id `:id` and inserts the journal entry for it."""
+def delete_record(table: Table, action: str, *, is_merge: bool = False) -> Select[Any]:
+    """Build the statement that deletes the record with the id `:id` and inserts the journal entry for it.
+
+    The entry contains `action` and, if the record is merged into another one, `:merge`.
+    """
     is_record = table.c.unique_id == bindparam("id", type_=ID_TEXT)
-    deleted = delete(table).where(is_record).returning(table.c.unique_id, table.c.version).cte("gone")
-    return select(insert_deletion_entry(table, deleted))
+    merge_columns = [bindparam("merge", type_=MERGE_COLUMN.type).label(MERGE_COLUMN.name)] if is_merge else []
+    deleted = delete(table).where(is_record).returning(table.c.unique_id, table.c.version, *merge_columns).cte("gone")
+    return select(insert_deletion_entry(table, deleted, action))
 
 
 @cache

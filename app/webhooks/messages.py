@@ -15,11 +15,13 @@ from app.changes.reading import Change
 SECRET_PREFIX = "whsec_"  # noqa: S105  # not a secret itself
 SECRET_SIZE_BYTES = 32
 TEST_TYPE = "webhook.test"
-ACTIONS = ("created", "updated", "deleted", "restored", "erased", "affected", "entered", "left")
-"""The actions in the types of messages. A later version may send others to endpoints that ask for all."""
+RECORD_ACTIONS = ("created", "updated", "deleted", "restored", "erased")
+PATIENT_ACTIONS = ("merged", "unmerged", "affected", "entered", "left")
+"""The actions in the types of messages, of all records and of patients only. A later version may send others to
+endpoints that ask for all."""
 EVENT_TYPES = (
-    *(f"{noun}.{action}" for noun in ("patient", "profile", "hospital", "doctor") for action in ACTIONS[:5]),
-    *(f"patient.{action}" for action in ACTIONS[5:]),
+    *(f"{noun}.{action}" for noun in ("patient", "profile", "hospital", "doctor") for action in RECORD_ACTIONS),
+    *(f"patient.{action}" for action in PATIENT_ACTIONS),
 )
 _PATTERN = re.compile(r"\*|[a-z]+\.(?:[a-z]+|\*)")
 
@@ -64,6 +66,8 @@ def change_message(endpoint_id: str, change: Change, *, with_position: bool) -> 
         "version": change.version,
         "position": change.place.position if with_position else None,
     }
+    if change.into is not None:
+        data["into"] = change.into
     if change.source is not None:
         data["because"] = change.source._asdict()
         data["patients"] = change.patients

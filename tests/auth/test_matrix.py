@@ -63,6 +63,8 @@ RESOURCE_RULES |= {
     "dismiss_duplicate": Rule(
         "POST", "/patients/duplicates/one/dismiss/", "duplicates:write", {"reason": "twins"}, 404
     ),
+    "merge_patient": Rule("POST", "/patients/patients/three/merge/", "patients:merge", {"from": "one"}, 404),
+    "unmerge_patient": Rule("POST", "/patients/patients/three/unmerge/", "patients:merge", {}, 404),
     "search_patients": Rule("POST", "/patients/patients/search/", "patients:read", {"search": "doe"}),
     "search_profiles": Rule("POST", "/profiles/profiles/search/", "profiles:read", {"last_name": "doe"}),
     "import_patients": Rule("POST", "/patients/patients/import/", "patients:write", {}, 415),
@@ -87,6 +89,7 @@ SCOPES = (
     "patients:read",
     "patients:write",
     "patients:delete",
+    "patients:merge",
     "patients:break-glass",
     "duplicates:read",
     "duplicates:write",

@@ -82,6 +82,8 @@ COLLECTION_ROUTES = {
     "list_audit_entries",
     "follow_changes",
 }
+MERGE_ROUTES = {"merge_patient", "unmerge_patient"}
+"""Routes about two records, which tests/merging/test_hospital_scope.py tests."""
 ROUTES_WITHOUT_RECORDS = {"metrics", "get_current_principal"}
 """Routes that reveal no record."""
 DIRECTORY_RULES = {
@@ -100,6 +102,7 @@ def test_matrix_covers_every_route() -> None:
             *RECORD_RULES[PATIENTS],
             *RECORD_RULES[PROFILES],
             *COLLECTION_ROUTES,
+            *MERGE_ROUTES,
             *DIRECTORY_RULES,
             *ROUTES_WITHOUT_RECORDS,
             *PUBLIC_RULES,

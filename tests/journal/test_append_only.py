@@ -171,7 +171,7 @@ async def test_serving_role_has_exactly_the_rights_it_needs(serving_url: str) ->
         for name in ("journal", "audit", "alembic_version", "api_keys", "secrets", "stale_words")
     } == {True}
     # the server sets the time of an entry
-    own = ["action", "actor", "record", "request_id", "resource", "unique_id", "version"]
+    own = ["action", "actor", "merge", "record", "request_id", "resource", "unique_id", "version"]
     assert {right: list(names) for right, names in columns} == {"INSERT": own}
     assert rights.pop("changes") == rights.pop("hospital_changes") == {"SELECT", "INSERT", "DELETE"}
     assert rights.pop("changes_pending") == {"SELECT", "DELETE"}

@@ -1,0 +1,1 @@
+"""Merging of two records of one person, and undoing it."""

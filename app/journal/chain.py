@@ -36,7 +36,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import aggregate_order_by, distinct_on
 
 from app.db.connection import Connection
-from app.models import Profile, journal
+from app.models import journal
 from app.records.journal_hash import content_hash, epoch_microseconds, hex_text
 
 TRANSACTION_POLL_SECONDS = 0.1
@@ -75,6 +75,8 @@ def select_discrepancies(resource: str) -> Select[Any]:
             func.decode(_KEPT_CONTENT_HASH, literal_column("'hex'"), type_=LargeBinary),
         )
     )
+    # the token of the erased patient or profile
+    patient_id = journal.c.erasure.op("->>", return_type=Text())("by")
     profile_id = journal.c.record.op("->>", return_type=Text())("profile_id")
     entries = (
         select(
@@ -82,7 +84,7 @@ def select_discrepancies(resource: str) -> Select[Any]:
             journal.c.version,
             journal.c.hash,
             func.coalesce(kept_hash, content_hash(journal)).label("content"),
-            case((_KEPT_CONTENT_HASH.is_not(None), func.coalesce(profile_id, ""))).label("redacted_by"),
+            case((_KEPT_CONTENT_HASH.is_not(None), func.coalesce(patient_id, profile_id, ""))).label("redacted_by"),
             case((_KEPT_CONTENT_HASH.is_not(None), hex_text(content_hash(journal)))).label("says"),
         )
         .where(journal.c.resource == resource)
@@ -100,7 +102,7 @@ def select_discrepancies(resource: str) -> Select[Any]:
     permitted_redactions = (
         select(journal.c.unique_id, *(_element_text(redactions.c.value, index) for index in (0, 1)))
         .select_from(journal.join(redactions, literal_column("true")))
-        .where(_IS_ERASURE, journal.c.resource == Profile.__tablename__)
+        .where(_IS_ERASURE)
     )
     version = cast(entry.version, Text)
     checks = (

@@ -3,12 +3,14 @@
 Nothing else is stored about a merge: what it changed, and what has been changed since, follows from the journal.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
+from sqlalchemy import select
 from sqlalchemy.engine import RowMapping
 
+from app.audit.merged_patients import SHOWN_IN
 from app.errors import (
     AlreadyMergedError,
     FieldError,
@@ -36,6 +38,9 @@ from app.statements.write_statements import client_columns
 
 C = TypeVar("C", bound=CreateBody)
 U = TypeVar("U", bound=UpdateBody)
+
+
+_SELECT_LOSERS = select(SHOWN_IN.c.unique_id).where(SHOWN_IN.c.way == "loser").order_by(SHOWN_IN.c.unique_id)
 
 
 def choosable_columns(repository_class: type[Repository]) -> Mapping[str, str]:
@@ -175,6 +180,12 @@ class MergingService(Service[C, U]):
         """Lock the ids of the records of a merge, in an order that all merges have, so that they do not deadlock."""
         for each in sorted(ids):
             await self.repository.advisory_lock(each)
+
+    async def _lock_losers(self, unique_id: str) -> Sequence[str]:
+        """Lock the ids of the records that are merged into this one, and return them."""
+        losers: Sequence[str] = (await self.connection.execute(_SELECT_LOSERS, {"id": unique_id})).scalars().all()
+        await self._lock_ids(*losers)
+        return losers
 
     async def _lock_both(self, survivor_id: str, loser_id: str) -> tuple[RowMapping, RowMapping]:
         """Lock both records, the loser for its deletion, and return their columns."""

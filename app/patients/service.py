@@ -198,16 +198,22 @@ class PatientService(MergingService[PatientCreate, PatientUpdate]):
     ) -> ErasureResult:
         """Remove the data of a patient everywhere, including the history.
 
-        The patient's profile and its history are removed too, unless another patient has the same profile.
+        The patient's profile and its history are removed too, unless another patient has the same profile, and so are
+        the patients that are merged into it.
 
         Raises:
             NotFoundError: there never was a patient with this id.
+            MergedError: the patient is merged into another one, which has to be erased or separated first.
             FormerProfilesError: the patient once had other profiles that no patient has now, but `former_profiles` is
                 None.
         """
         latest_snapshot = await self._lock_for_erasure(unique_id)
-        past_profile_ids = await self.history.distinct_values(unique_id, "profile_id")
-        records = [(self.repository.name, await self.repository.erase(unique_id, reason))]
+        await self._refuse_merged(unique_id)
+        past_profile_ids: set[str] = set()
+        records = []
+        for each in (unique_id, *await self._lock_losers(unique_id)):
+            past_profile_ids |= await self.history.distinct_values(each, "profile_id")
+            records.append((self.repository.name, await self.repository.erase(each, reason)))
         unused_profile_ids = [
             profile_id for profile_id in sorted(past_profile_ids) if await self._lock_if_unused(profile_id)
         ]

@@ -49,7 +49,8 @@ from app.models import (
 )
 from app.models.change import NUMBERING_BATCH_SIZE, NUMBERING_LOCK_KEY
 from app.paths import list_path, router_prefix
-from app.records.journal_hash import content_hash, epoch_microseconds, hex_text
+from app.records.journal_hash import content_hash, epoch_microseconds, hex_text, original_content_hash
+from app.records.merge_redaction import redact_merges
 from app.statements.journal_entries import author_parameters
 
 ALLOW_ERASURE = text("SET LOCAL patients.erasing = 'yes'")
@@ -108,6 +109,7 @@ async def erase_traces(connection: Connection, resource: str, unique_id: str, re
         redacted = await _redact_profile_links(connection, unique_id, token)
     elif resource == Patient.__tablename__:
         await _delete_pairs(connection, unique_id)
+        redacted = await redact_merges(connection, unique_id, token)
     await _number_changes(connection)  # while the journal still has the entries of the record
     is_of_record = (journal.c.resource == resource, journal.c.unique_id == unique_id)
     hospitals = (await connection.execute(_SELECT_LAST_HOSPITALS.where(*is_of_record))).scalar_one_or_none()
@@ -231,7 +233,7 @@ async def _redact_profile_links(connection: Connection, profile_id: str, token: 
         func.json_object_agg(fields.c.key, aggregate_order_by(value, fields.c.place))
     ).scalar_subquery()
     links_to_profile = (journal.c.resource == patients, record.op("->>")("profile_id") == profile_id)
-    kept_hash = func.json_build_object("content", hex_text(content_hash(journal)))
+    kept_hash = func.json_build_object("content", original_content_hash())
     redact_statement = (
         update(journal).where(*links_to_profile).values(record=redacted_record, erasure=kept_hash, salt=null())
     )

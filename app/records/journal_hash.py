@@ -4,6 +4,7 @@ from datetime import datetime
 
 from sqlalchemy import BigInteger, ColumnElement, FromClause, LargeBinary, Text, cast, func, literal_column
 
+from app.models import journal
 from app.models.journal import HASHED_COLUMNS
 
 
@@ -15,6 +16,11 @@ def content_hash(entry: FromClause) -> ColumnElement[bytes]:
 def hex_text(value: ColumnElement[bytes]) -> ColumnElement[str]:
     """Return the SQL expression for a hash as hexadecimal text, because JSON has no type for bytes."""
     return func.encode(value, literal_column("'hex'"), type_=Text)
+
+
+def original_content_hash() -> ColumnElement[str]:
+    """Return the SQL expression for the hash, in hexadecimal, of a journal entry's content before any redaction."""
+    return func.coalesce(journal.c.erasure.op("->>", return_type=Text())("content"), hex_text(content_hash(journal)))
 
 
 def epoch_microseconds(time: ColumnElement[datetime]) -> ColumnElement[int]:

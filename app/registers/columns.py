@@ -1,27 +1,19 @@
 """The columns of a table: which field of the API each of them contains, by its header and by what a person says."""
 
-import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from app.registers.header_rows import is_header_row
+from app.registers.hints import MAX_HEADER_CHARACTERS, Hints
 from app.registers.options import NAME_FIELDS, TableOptions
-from app.registers.synonyms import FULL_NAME_KEYS, header_key, known_names
+from app.registers.synonyms import header_key, known_names
 from app.suggestions import suggestion
 from app.table_files.errors import UnreadableFileError
 
-MIN_HEADER_NAMES, MIN_HEADER_SHARE = 3, 4
-"""A row with at least three known names, and one in four, is a header even if most names are unknown."""
-WHERE_LISTED = "a CSV export has all of them"
-MIN_SIMILARITY = 0.75
-"""Minimum similarity, as `difflib` measures it, of an unknown header and a name that is suggested for it."""
-MAX_HEADER_CHARACTERS = 64
-"""Maximum length of a header that a message shows. Of longer ones, this much is compared with known names."""
+WHERE_LISTED = "the first line of a CSV export lists the fields"
 MAX_NAMED_COLUMNS = 100
 """Maximum number of unknown columns that an error names. Few registers have as many columns."""
-FULL_NAME_HINT = (
-    'a first name is "patient_first_name", a full name is "patient_first_name, patient_last_name" or the other order'
-)
 _HEADER_PATTERN = re.compile(r"[^\W\d][^\t\r\n@=\"\\]{0,63}")
 """Matches headers that a message may show. A row without a header contains data of patients."""
 _NOTE_PATTERN = re.compile(r"\([^()]*\)")
@@ -44,26 +36,49 @@ class Column(NamedTuple):
         return self.fields == (self.header,)
 
 
+class UnknownColumn(NamedTuple):
+    """A column of which it is not known what it contains."""
+
+    place: int
+    header: str
+    owner: Column | None = None
+    """The column that contains the field already that the header names."""
+
+
 class RecognizedColumns(NamedTuple):
     """The columns of a table, and what is wrong with them."""
 
     columns: list[Column]
     """All columns with a known meaning, in their order in the file."""
-    unknown: list[tuple[int, str, str]]
-    """The place, the header and a suggestion for each other column."""
+    unknown: list[UnknownColumn]
+    """All other columns."""
     is_header: bool
     """Whether the row is a header, which may be shown. Otherwise it may contain data of patients."""
+    hints: Hints
 
     @property
     def width(self) -> int:
         """Number of columns."""
         return len(self.columns) + len(self.unknown)
 
+    def hint(self, column: UnknownColumn) -> str:
+        """Return what an unknown column may be, or "" if there is no guess."""
+        if column.owner is not None:
+            return f"{column.owner.fields[0]} is in column {column.owner.place + 1} already"
+        return self.hints.hint(column.header)
 
-def recognize(header: Sequence[str], resource: str, fields: Sequence[str], options: TableOptions) -> RecognizedColumns:
+
+def recognize(
+    header: Sequence[str],
+    rows_below: Callable[[], Sequence[Sequence[str]]],
+    resource: str,
+    fields: Sequence[str],
+    options: TableOptions,
+) -> RecognizedColumns:
     """Return what the columns with these headers contain. `fields` are the names of the API's fields.
 
     If several columns have names of the same field, the first of them contains it, and the others are unknown.
+    `rows_below` returns some rows below the header, which may show that it is one.
 
     Raises:
         UnreadableFileError: the options name a column that the file does not have, or a field that the API does not
@@ -75,23 +90,18 @@ def recognize(header: Sequence[str], resource: str, fields: Sequence[str], optio
     known: dict[str, str] = {}
     for name, field in known_names(resource, tuple(fields)):
         known.setdefault(header_key(name), field)
+    hints = Hints(known, fields)
     understood = [_fields_of(name, known, fields) for name in names]
-    known_count = sum(one is not None for one in understood)
-    has_known_names = known_count * 2 >= len(names) or known_count >= max(
-        MIN_HEADER_NAMES, len(names) / MIN_HEADER_SHARE
-    )
-    said = _said_fields(names, fields, options, is_header=has_known_names)
+    has_header = is_header_row(names, [one is not None for one in understood], hints.hint, rows_below)
+    said = _said_fields(names, fields, options, is_header=has_header)
     found = [said.get(place, one) for place, one in enumerate(understood)]
-    is_header = bool(said) or has_known_names
     columns = [
         Column(place, name, one) for place, (name, one) in enumerate(zip(names, found, strict=True)) if one is not None
     ]
     columns.sort(key=lambda column: (column.place not in said, not column.is_literal))
     owners: dict[str, Column] = {}
     unknown = [
-        (place, name, _suggest(name, header_key(name), known, fields))
-        for place, (name, one) in enumerate(zip(names, found, strict=True))
-        if one is None
+        UnknownColumn(place, name) for place, (name, one) in enumerate(zip(names, found, strict=True)) if one is None
     ]
     for column in list(columns):
         rival = next((owners[field] for field in column.fields if field in owners), None)
@@ -104,9 +114,8 @@ def recognize(header: Sequence[str], resource: str, fields: Sequence[str], optio
                 f"and {column.place + 1})."
             )
         columns.remove(column)
-        where = f"{column.fields[0]} is in column {rival.place + 1} already"
-        unknown.append((column.place, column.header, where))
-    return RecognizedColumns(sorted(columns), sorted(unknown), is_header)
+        unknown.append(UnknownColumn(column.place, column.header, rival))
+    return RecognizedColumns(sorted(columns), sorted(unknown), bool(said) or has_header, hints)
 
 
 def _fields_of(name: str, known: Mapping[str, str], fields: Sequence[str]) -> tuple[str, ...] | None:
@@ -121,20 +130,23 @@ def _fields_of(name: str, known: Mapping[str, str], fields: Sequence[str]) -> tu
 
 def unknown_columns_error(recognized: RecognizedColumns, line_number: int) -> UnreadableFileError:
     """Return the error that names all unknown columns, each with a suggestion."""
+    if not recognized.is_header:
+        return UnreadableFileError(
+            f"Line {line_number} must name the columns, but may contain a record. Insert a line with their names above "
+            f"it, such as patient_last_name ({WHERE_LISTED})."
+        )
     problems = []
-    for place, header, hint in recognized.unknown:
-        is_shown = recognized.is_header and _HEADER_PATTERN.fullmatch(header) is not None
-        name = f", {shown_header(header)}," if is_shown else ""
-        problems.append(f"Column {place + 1}{name} is not one of them ({(is_shown and hint) or WHERE_LISTED}).")
-    remedy = (
-        " Map them with --map, leave them out with --ignore, or let --inspect --save write a mapping file."
-        if recognized.is_header
-        else ""
+    for column in recognized.unknown[:MAX_NAMED_COLUMNS]:
+        is_shown = _HEADER_PATTERN.fullmatch(column.header) is not None
+        name = f", {shown_header(column.header)}," if is_shown else ""
+        hint = recognized.hint(column) if is_shown else ""
+        problems.append(f"Column {column.place + 1}{name} is not known{hint and f' ({hint})'}.")
+    if len(recognized.unknown) > MAX_NAMED_COLUMNS:
+        problems.append(f"The same is true of {len(recognized.unknown) - MAX_NAMED_COLUMNS:,} more columns.")
+    return UnreadableFileError(
+        f"Line {line_number} must name the columns. {' '.join(problems)} Map them with --map ({WHERE_LISTED}), leave "
+        "them out with --ignore, or let --inspect --save write a mapping file."
     )
-    shown = problems[:MAX_NAMED_COLUMNS] if recognized.is_header else problems[:1]
-    if recognized.is_header and len(problems) > len(shown):
-        shown.append(f"The same is true of {len(problems) - len(shown):,} more columns.")
-    return UnreadableFileError(f"Line {line_number} must name the columns. {' '.join(shown)}{remedy}")
 
 
 def shown_header(header: str) -> str:
@@ -183,14 +195,3 @@ def _said_fields(
     found = [(*_places(header, names), targets) for header, targets in options.mapping.items()]
     found.sort(key=lambda one: -one[0])  # names that take precedence come last
     return {place: targets for _, places, targets in found for place in places}
-
-
-def _suggest(name: str, key: str, known: Mapping[str, str], fields: Sequence[str]) -> str:
-    """Return what an unknown column may be, or "" if no known name is similar."""
-    if key in FULL_NAME_KEYS and set(NAME_FIELDS) <= set(fields):
-        return FULL_NAME_HINT
-    for text, names in ((key, known), (name.casefold(), dict(zip(fields, fields, strict=True)))):
-        nearest = difflib.get_close_matches(text[:MAX_HEADER_CHARACTERS], names, n=1, cutoff=MIN_SIMILARITY)
-        if nearest:
-            return f"did you mean {names[nearest[0]]}?"
-    return ""

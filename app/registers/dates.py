@@ -59,6 +59,10 @@ _EXCEL_PATTERN = re.compile(r"[0-9]{2,5}(?:\.[0-9]+)?")
 class AmbiguousDatesError(Exception):
     """The order of the dates in a column cannot be found. The message is a predicate, for the subject "The column"."""
 
+    def __init__(self, message: str, possible_order: str = "dmy") -> None:
+        super().__init__(message)
+        self.possible_order = possible_order
+
 
 def is_iso_date(text: str) -> bool:
     """Return whether a text has the form YYYY-MM-DD, which needs no order and is the format of the API."""
@@ -180,7 +184,8 @@ class DateColumn:
         best_count = max(self._fitting.values())
         best = [order for order in DATE_ORDERS if self._fitting[order] == best_count]
         if preferred is not None:
-            raise AmbiguousDatesError(f"has no date in the format {preferred}, but dates in {' or '.join(best)}")
+            message = f"has no date in the format {preferred}, but dates in {' or '.join(best)}"
+            raise AmbiguousDatesError(message, best[0])
         if best_count < self._total:
             if self._only["dmy"] and self._only["mdy"]:
                 raise AmbiguousDatesError("has dates that begin with the day, and others that begin with the month")

@@ -28,6 +28,8 @@ class DateFormat(NamedTuple):
     description: str
     problem: str | None
     """Why the order cannot be found, as a predicate for the subject "The column"."""
+    possible_order: str = "dmy"
+    """An order that the column may have, as an example."""
 
     def checked_order(self) -> str | None:
         """Return the order.
@@ -39,7 +41,7 @@ class DateFormat(NamedTuple):
             name = shown_header(self.column.header)
             raise UnreadableFileError(
                 f"Column {self.column.place + 1}, {name}, {self.problem}. Specify --date-format, such as --date-format "
-                f'"{name}=dmy".'
+                f'"{name}={self.possible_order}".'
             )
         return self.order
 
@@ -86,7 +88,7 @@ def _format(column: Column, dates: DateColumn, preferred: str | None, *, is_work
     try:
         order = dates.order(preferred)
     except AmbiguousDatesError as problem:
-        return DateFormat(column, None, "", str(problem))
+        return DateFormat(column, None, "", str(problem), problem.possible_order)
     is_mixed = is_workbook and dates.has_iso_dates and order is not None and preferred is None
     return DateFormat(column, order, dates.describe(order), _SWAPPED_PROBLEM if is_mixed else None)
 

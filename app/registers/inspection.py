@@ -55,12 +55,11 @@ class Inspection:
             yield f"Some cells are not in UTF-8. {self._encoding_problem}"
         yield self._line("column", "taken for", "filled", "samples")
         fields = {column.place: column for column in register.recognized.columns}
-        unknown = {place: (header, hint) for place, header, hint in register.recognized.unknown}
-        for place in sorted(fields | unknown):
+        unknown = {column.place: column for column in register.recognized.unknown}
+        for place in sorted(fields.keys() | unknown.keys()):
             if place in unknown:
-                header, hint = unknown[place]
-                yield self._row(place, header, "NOT KNOWN")
-                if hint:
+                yield self._row(place, unknown[place].header, "NOT KNOWN")
+                if hint := register.recognized.hint(unknown[place]):
                     yield self._line("", hint)
             else:
                 column = fields[place]
@@ -72,15 +71,16 @@ class Inspection:
         """Yield the lines of a mapping file (TOML). Unknown columns are left out until a person edits it."""
         yield "# Column of the file = field of the API, or false to leave the column out. A full name can be split:"
         yield '# "patient_last_name, patient_first_name", or the other order.'
-        fields = {column.place: column for column in self._register.recognized.columns}
-        unknown = {place: (header, hint) for place, header, hint in self._register.recognized.unknown}
+        recognized = self._register.recognized
+        fields = {column.place: column for column in recognized.columns}
+        unknown = {column.place: column for column in recognized.unknown}
         headers = {""}
-        for place in sorted(fields | unknown):
-            header = unknown[place][0] if place in unknown else fields[place].header
+        for place in sorted(fields.keys() | unknown.keys()):
+            header = unknown[place].header if place in unknown else fields[place].header
             name = _toml_key(numbered_name(place, header) if header in headers else header)
             headers.add(header)
             if place in unknown:
-                hint = unknown[place][1]
+                hint = recognized.hint(unknown[place])
                 yield f"{name} = false  # not known{hint and '; '}{hint}"
             else:
                 target = json.dumps(", ".join(fields[place].fields)) if fields[place].fields else "false"

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import chain, islice
 from typing import NamedTuple
 
 from app.errors import FieldError
 from app.registers.cells import cell_readers
 from app.registers.columns import Column, recognize, unknown_columns_error
 from app.registers.formats import DateFormat, find_date_formats
+from app.registers.header_rows import SAMPLE_ROWS
 from app.registers.options import NAME_FIELDS, TableOptions
 from app.registers.values import NULL_WORDS, is_word, split_full_name
 from app.table_files.errors import CellError, UnreadableFileError
@@ -50,8 +52,14 @@ class Register:
         self._rows = table.rows()
         header = next(self._rows, Row(1, []))
         self.header_line_number = header.line_number
-        self.recognized = recognize(header.cells, resource, fields, options)
+        self.recognized = recognize(header.cells, self._rows_below_header, resource, fields, options)
         self._remarks: list[FieldError] = []
+
+    def _rows_below_header(self) -> list[list[str]]:
+        """Return the cells of some rows below the header, which are not taken from the rows that remain."""
+        rows = [*islice(self._rows, SAMPLE_ROWS)]
+        self._rows = chain(rows, self._rows)
+        return [row.cells for row in rows]
 
     def rows(self) -> Iterator[RegisterRow]:
         """Yield the rows below the header, with the API's names.

@@ -107,10 +107,15 @@ SYNONYMS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "clinics",
             "clinic id",
             "facility",
+            "hospital name",
+            "clinic name",
+            "facility name",
             "hospitaal",
             "hospitale",
             "kliniek",
             "klinieke",
+            "hospitaalnaam",
+            "klinieknaam",
         ),
         "doctor_ids": (
             "doctor",
@@ -119,8 +124,10 @@ SYNONYMS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "gp",
             "physician",
             "practitioner",
+            "doctor name",
             "dokter",
             "dokters",
+            "dokternaam",
             "geneesheer",
             "huisarts",
         ),
@@ -162,6 +169,8 @@ FULL_NAME_KEYS = frozenset(
     ("name", "names", "fullname", "patientname", "patient", "naam", "volnaam", "vollenaam", "pasient", "pasientnaam")
 )
 """Keys of headers that may be a full name, or only a first name. They are not recognized, but explained."""
+NUMBER_KEYS = frozenset(("no", "nr", "num", "number", "nommer"))
+"""Keys of headers that may be an id, a telephone number or a row's number. They are not recognized, but explained."""
 PATIENT_PREFIX = "patient"
 
 

@@ -8,8 +8,9 @@ import codecs
 import gzip
 import io
 import os
+import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
@@ -38,6 +39,14 @@ SAMPLE_BYTES = 64 * 1024
 GZIP_MAGIC = b"\x1f\x8b"
 ZIP_MAGIC = b"PK\x03\x04"
 """The first bytes of a ZIP archive. Every Excel workbook is a ZIP archive."""
+_OTHER_FORMATS = {
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "an old Excel workbook (.xls), or a workbook that is protected by a password",
+    b"%PDF-": "a PDF document",
+    b"<": "a web page or XML, whatever its name says",
+}
+"""Formats of files from which people may expect that they can be read, by their first bytes."""
+_FIRST_END_PATTERN = re.compile(rb'(?:"[^"]*"|[^"\r\n])*(?P<end>\r\n|\r(?=.)|\n)', re.DOTALL)
+"""Matches up to the end of the first line. A quotation mark may enclose other ends of lines."""
 _MARKS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark is its beginning
@@ -50,10 +59,10 @@ _SUGGESTED_ENCODINGS = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1255", "cp125
 """Encodings that spreadsheets and databases of registers write, for the suggestion. The most frequent come first."""
 
 
-def expansion_error() -> UnreadableFileError:
-    """Return the error of a file that may be a decompression bomb."""
+def expansion_error(remedy: str = "decompress it first") -> UnreadableFileError:
+    """Return the error of a file that may be a decompression bomb. `remedy` is what to do if it is none."""
     return UnreadableFileError(
-        f"The file expands to more than {MAX_EXPANSION_RATIO} times its size. If you expect that, decompress it first."
+        f"The file expands to more than {MAX_EXPANSION_RATIO} times its size. If you expect that, {remedy}."
     )
 
 
@@ -88,12 +97,15 @@ class _BoundedGzipReader(_CountingReader):
 
 
 class _Transcoder(io.RawIOBase):
-    """A wrapper of a file in any encoding that reads as UTF-8, with LF at the end of lines that end with CR only."""
+    """A wrapper of a file in any encoding that reads as UTF-8, with LF at the end of lines that end with CR only.
 
-    def __init__(self, file: "io.BufferedReader[Any]", encoding: str, *, ends_with_cr: bool) -> None:
+    If the encoding is None, the bytes stay as they are.
+    """
+
+    def __init__(self, file: "io.BufferedReader[Any]", encoding: str | None, *, ends_with_cr: bool) -> None:
         self._file = file
         self._encoding = encoding
-        self._decoder = codecs.getincrementaldecoder(encoding)()
+        self._decoder = None if encoding is None else codecs.getincrementaldecoder(encoding)()
         self._ends_with_cr = ends_with_cr
         self._pending = b""
 
@@ -103,11 +115,16 @@ class _Transcoder(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         while not self._pending:
             chunk = self._file.read1(SAMPLE_BYTES)
-            try:
-                text = self._decoder.decode(chunk, final=not chunk)
-            except UnicodeError:
-                raise UnreadableFileError(f"The file is not in the encoding {self._encoding}.") from None
-            self._pending = (text.replace("\r", "\n") if self._ends_with_cr else text).encode(errors="surrogatepass")
+            if self._decoder is not None:
+                try:
+                    text = self._decoder.decode(chunk, final=not chunk)
+                except UnicodeError:
+                    raise UnreadableFileError(f"The file is not in the encoding {self._encoding}.") from None
+                self._pending = text.encode(errors="surrogatepass")
+            else:
+                self._pending = chunk
+            if self._ends_with_cr:
+                self._pending = self._pending.replace(b"\r", b"\n")
             if not chunk:
                 break
         size = min(len(buffer), len(self._pending))
@@ -175,12 +192,13 @@ class LineReader:
         """The encoding that the file has by its mark or by the option, or None if it should be UTF-8."""
         width = {"utf-16": 2, "utf-32": 4}.get(self.encoding or "", 1)
         text = self._sample if width == 1 else self._sample.replace(b"\0", b"")
-        is_text = not self._sample.startswith((GZIP_MAGIC, ZIP_MAGIC))
-        ends_with_cr = is_text and b"\r" in text[: -2 * width] and b"\n" not in text
+        is_text = not self._sample.startswith((GZIP_MAGIC, ZIP_MAGIC, *_OTHER_FORMATS))
+        first_end = _FIRST_END_PATTERN.match(text) if is_text else None
+        self._ends_with_cr = ends_with_cr = first_end is not None and first_end["end"] == b"\r"
         if mark == codecs.BOM_UTF8:
             reader.read(len(mark))
-        if self.encoding not in {None, "utf-8"} or ends_with_cr:
-            decoded_as = self.encoding or "utf-8"
+        decoded_as = None if self.encoding == "utf-8" else self.encoding
+        if decoded_as is not None or ends_with_cr:
             reader = io.BufferedReader(_Transcoder(reader, decoded_as, ends_with_cr=ends_with_cr), SAMPLE_BYTES)
         self._reader = reader
 
@@ -202,6 +220,13 @@ class LineReader:
     def first_bytes(self) -> bytes:
         """The bytes at the beginning of the decompressed file."""
         return self._sample
+
+    @property
+    def other_format(self) -> str | None:
+        """What the file is if it has a frequent format that cannot be read."""
+        mark = next((mark for mark in _MARKS if self._sample.startswith(mark)), b"")
+        first = self._sample.removeprefix(mark).lstrip()
+        return next((name for magic, name in _OTHER_FORMATS.items() if first.startswith(magic)), None)
 
     @property
     def bytes_read(self) -> int:
@@ -236,20 +261,29 @@ class LineReader:
                 raise self.error(f"is one of more than {MAX_BLANK_LINES:,} blank lines. Remove them")
         return bool(content)
 
+    def encoding_hint(self, raw: bytes) -> str:
+        """Return a sentence about the encoding that the file may have, which contains text that is not in UTF-8."""
+        # only old programs for the Mac end lines with CR
+        usual = ["mac_roman", *_SUGGESTED_ENCODINGS] if self._ends_with_cr else _SUGGESTED_ENCODINGS
+        return _encoding_hint(self._sample + raw, usual)
+
     def error(self, problem: str) -> UnreadableFileError:
         """Return the error that the line that was read last has a problem."""
         return UnreadableFileError(f"Line {self.line_number} {problem}.")
 
 
-def encoding_hint(raw: bytes) -> str:
-    """Return a sentence about the encoding that text that is not in UTF-8 may have."""
+def _encoding_hint(raw: bytes, usual_encodings: Sequence[str]) -> str:
+    """Return a sentence about the encoding that text that is not in UTF-8 may have.
+
+    If several encodings are equally likely, the first of `usual_encodings` is suggested.
+    """
     import charset_normalizer  # noqa: PLC0415  # the service, and most imports, do without it
 
     matches = charset_normalizer.from_bytes(raw, cp_isolation=_SUGGESTED_ENCODINGS)
     best = matches.best()
     equals = [one for one in matches if best and (one.chaos, one.coherence) == (best.chaos, best.coherence)]
     names = {name for one in equals for name in one.could_be_from_charset}
-    likely = [name for name in _SUGGESTED_ENCODINGS if name in names]
+    likely = [name for name in usual_encodings if name in names]
     if not likely:
         return "Save the file as UTF-8; in Excel, choose “CSV UTF-8”"
     return f"It may be in {likely[0]}: specify --encoding {likely[0]}, or save the file as UTF-8"

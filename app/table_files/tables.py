@@ -8,7 +8,6 @@ from app.table_files.errors import CellError, UnreadableFileError
 from app.table_files.lines import (
     MAX_LINE_BYTES,
     LineReader,
-    encoding_hint,
 )
 
 SEPARATORS = (";", "\t", ",")
@@ -105,14 +104,14 @@ class CsvTable:
         """Return a sentence about the encoding of a row that is not in UTF-8. The first such row decides."""
         if self._encoding_hint is None:
             row = "".join(cells).encode(errors="surrogateescape")
-            self._encoding_hint = encoding_hint(self._reader.first_bytes + row)
+            self._encoding_hint = self._reader.encoding_hint(row)
         return self._encoding_hint
 
     def _decode(self, line: bytes) -> str:
         try:
             return line.decode()
         except UnicodeDecodeError:
-            hint = encoding_hint(self._reader.first_bytes + line)
+            hint = self._reader.encoding_hint(line)
             raise self._reader.error(f"is not in UTF-8. {hint}") from None
 
 

@@ -120,7 +120,7 @@ def _check_members(file: "io.BufferedReader[Any]") -> bool:
                 while chunk := opened.read(SAMPLE_BYTES):
                     allowance -= len(chunk)
                     if allowance < 0:
-                        raise expansion_error()
+                        raise expansion_error("save it as CSV")
                     has_formulas = has_formulas or _FORMULA_TAG_PATTERN.search(end + chunk) is not None
                     end = chunk[-_MAX_TAG_BYTES:]
     file.seek(0)

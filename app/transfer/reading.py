@@ -93,6 +93,10 @@ class RecordFile:
             return WorkbookTable(workbook, self._options.sheet)
         if self._options.sheet is not None:
             raise UnreadableFileError("The file is no Excel workbook, so it has no sheets: omit --sheet.")
+        if self._reader.other_format is not None:
+            raise UnreadableFileError(
+                f"The file is {self._reader.other_format}. Save it as a workbook (.xlsx) without a password, or as CSV."
+            )
         lines = self._reader.lines()
         first_line = self._first_line(lines)
         return first_line if first_line.lstrip().startswith(b"{") else CsvTable(self._reader, first_line, lines)

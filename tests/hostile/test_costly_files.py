@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import zipfile
 from pathlib import Path
 
 import asyncpg
@@ -79,6 +80,11 @@ async def test_a_gzip_bomb_is_refused_and_stores_nothing(
         "The file expands to more than 100 times its size. If you expect that, decompress it first. Nothing was stored."
     )
     assert (run.returncode, f"{bomb}: {expected}" in run.stderr) == (1, True), run.stderr
+    workbook = tmp_path / "patients.xlsx"
+    with zipfile.ZipFile(workbook, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("xl/worksheets/sheet1.xml", bytes(40 * MEGABYTE))
+    run = await run_cli_on(database_url, "import", workbook)
+    assert "If you expect that, save it as CSV. Nothing was stored." in run.stderr
     assert await dump_tables(connection) == before
 
 

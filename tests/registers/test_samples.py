@@ -133,6 +133,8 @@ async def test_a_file_of_another_system_is_taken_as_a_person_expects(name: str, 
                 for line, error, remark in reported
                 if remark is is_remark
             ] == expected.get(key, []), [error.msg for _, error, _ in reported]
+        if "message" in expected:
+            assert all(expected["message"] in error.msg for _, error, _ in reported)
         changed = [patient for patient in await stored_patients(connection) if patient not in before]
         assert len(changed) == len(expected_patients)
         for patient, fields in zip(changed, expected_patients, strict=True):

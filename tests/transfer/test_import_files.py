@@ -133,24 +133,31 @@ async def test_resource_is_taken_from_file_name_or_option(
 
 GZIPPED_FILE = gzip.compress(ndjson(patient_bodies(3000)).encode())
 DAMAGED_GZIP_FILE = GZIPPED_FILE[:2000] + bytes(byte ^ 255 for byte in GZIPPED_FILE[2000:2008]) + GZIPPED_FILE[2008:]
+NO_HEADER_MESSAGE = "Line 1 must name the columns, but may contain a record. Insert a line with their names above it"
 UNREADABLE_FILES = {
     "Latin-1 columns": ("unique_id,Straße\na,Doe\n".encode("latin-1"), "Line 1 is not in UTF-8"),
     "an array": (b'[{"unique_id": "a", "patient_last_name": "Doe"}]', "The file is one JSON array"),
-    "no header": (b"a,Doe\nb,Roe\n", "Line 1 must name the columns. Column 1 is not one of them (a CSV export has "),
-    "no header, and an id that is a column's": (b"unique_id,Roe,Jo\n", "Column 2 is not one of them (a CSV export"),
+    "no header": (b"a,Doe\nb,Roe\n", NO_HEADER_MESSAGE),
+    "no header, and an id that is a column's": (
+        b"unique_id,Roe,Jo\n",
+        NO_HEADER_MESSAGE,
+    ),
     "a workbook": (
         b"PK\x03\x04\x14\x00Roe",
         "readable Excel workbook (.xlsx): it may be damaged or protected by a password. Nothing was stored.",
     ),
-    "no header, personal": (b"Doe Roe,a\n", "Line 1 must name the columns. Column 1 is not one of them (a CSV "),
+    "no header, personal": (b"Doe Roe,a\n", NO_HEADER_MESSAGE),
     "mistyped": (
         b"unique_id,patient_lastnome\na,Doe\n",
-        "Column 2, patient_lastnome, is not one of them (did you mean patient_last_name?). Map them with --map, leave ",
+        "Column 2, patient_lastnome, is not known (did you mean patient_last_name?). Map them with --map",
     ),
-    "unknown": (b"unique_id,zzz\na,Doe\n", "Column 2, zzz, is not one of them (a CSV export has all of them). Map"),
+    "unknown": (
+        b"unique_id,zzz\na,Doe\n",
+        "Column 2, zzz, is not known. Map them with --map (the first line of a CSV export",
+    ),
     "twice": (
         b"unique_id,patient_last_name,unique_id\na,Doe,b\n",
-        "Column 3, unique_id, is not one of them (unique_id is in column 1 already)",
+        "Column 3, unique_id, is not known (unique_id is in column 1 already)",
     ),
     "quotes": (b'unique_id,patient_last_name\na,"Doe" or so\n', "Line 2 has a cell with wrong quotation marks"),
     "open quotes": (

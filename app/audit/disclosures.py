@@ -1,6 +1,7 @@
 """Lists the accesses to a patient's record in plain English (POPIA section 23; HIPAA, 45 CFR 164.528)."""
 
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 
 from app.audit.recorder import COUNT_METHOD
 from app.audit.repository import AccessEvent, AuditPosition, list_access_events
@@ -49,6 +50,8 @@ _READ_BY_WRITE = ("read", "Was shown the record after sending data that changed 
 
 The request contained the values that the record already had, or it repeated an earlier request.
 """
+_READ_AS_DUPLICATE = ("listed", "Saw the record among those that may be of a person to register")
+"""Action and description of a creation that was refused because the person may be registered already."""
 _CHANGE_DESCRIPTIONS = {
     "created": "Created the {noun}",
     "updated": "Changed the {noun}",
@@ -65,6 +68,8 @@ def access_entry(event: AccessEvent) -> AccessEntry:
     if event.action is not None:
         noun = "profile" if event.resource == "profiles" else "record"
         action, description = event.action, _CHANGE_DESCRIPTIONS[event.action].format(noun=noun)
+    elif event.status == HTTPStatus.CONFLICT:
+        action, description = _READ_AS_DUPLICATE
     elif event.reason is not None:
         action, description = "read", "Viewed the record in an emergency"
     else:

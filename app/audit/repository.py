@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -13,6 +14,7 @@ from sqlalchemy import (
     DateTime,
     Integer,
     Select,
+    SmallInteger,
     Text,
     and_,
     bindparam,
@@ -20,6 +22,7 @@ from sqlalchemy import (
     func,
     literal_column,
     null,
+    or_,
     select,
     true,
     tuple_,
@@ -36,6 +39,7 @@ from app.db.connection import Connection
 from app.listing.page import ListItem
 from app.models import Patient, Profile, audit, journal
 from app.models.audit import HAS_MANY_RECORDS, IS_SINGLE_RECORD
+from app.paths import list_path
 from app.statements.documents import as_contract_json
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -149,6 +153,7 @@ class AccessEvent(NamedTuple):
     method: str | None
     """The method of a read. None for a change, because the journal does not store methods."""
     route: str | None
+    status: int | None
     action: str | None
     """The action of a change, such as `updated`. None for a read."""
     reason: str | None
@@ -175,6 +180,12 @@ def _linked_profile_spans() -> CTE:
     return spans.cte("profiles")
 
 
+_LISTS_DUPLICATES = and_(
+    audit.c.status == HTTPStatus.CONFLICT, audit.c.method == "POST", audit.c.route == list_path(Patient.__tablename__)
+)
+"""Whether a request to create a patient was refused with the patients who may be the same person."""
+
+
 def _read_events(
     source: ColumnElement[int], about: Callable[[ColumnElement[str]], ColumnElement[bool]], resource: str, spans: CTE
 ) -> Select[Any]:
@@ -187,13 +198,14 @@ def _read_events(
         columns.resource,
         columns.method,
         columns.route,
+        columns.status,
         null().label("action"),
         columns.reason,
         columns.request_id,
     ).where(
         about(spans.c.unique_id),
         columns.resource == resource,
-        columns.status < FIRST_ERROR_STATUS,
+        or_(columns.status < FIRST_ERROR_STATUS, _LISTS_DUPLICATES),
         columns.version.is_(None),
     )
 
@@ -208,6 +220,7 @@ def _change_events(source: ColumnElement[int], resource: str, spans: CTE) -> Sel
         columns.resource,
         null().label("method"),
         null().label("route"),
+        cast(null(), SmallInteger).label("status"),
         columns.action,
         null().label("reason"),
         columns.request_id,

@@ -50,7 +50,8 @@ async def _refuse_duplicates(request: Request, body: Any, connection: Connection
         PossibleDuplicateError: there are such patients that are visible to the principal.
     """
     hospitals, phone_region = Principal.from_request(request).hospitals, get_services(request).settings.phone_region
-    matches = await find_matches(connection, body.sent_fields(), phone_region, hospitals, body.not_duplicates)
+    excluded_ids = [*body.not_duplicates, body.unique_id]  # a taken id is an error of its own
+    matches = await find_matches(connection, body.sent_fields(), phone_region, hospitals, excluded_ids)
     duplicates = {
         match.unique_id: match.comparison.grade for match in matches if match.comparison.grade in STRONG_GRADES
     }

@@ -21,6 +21,9 @@ from app.models import Patient, duplicates
 
 PREFIX = "dup"
 """Beginning of the ids of pairs."""
+MAX_RECORDS_OF_PERSON = 20
+"""Number of patients that are probably the same as another one from which they are hardly registrations of one person,
+but of something like Test Patient, and imply no more pairs."""
 Pair = tuple[str, str]
 """The ids of two patients in their order."""
 
@@ -39,19 +42,23 @@ _SELECT_STRONG_PAIRS = select(duplicates.c.one_id, duplicates.c.other_id).where(
 )
 _UPSERT_PAIRS = text(
     """
-    INSERT INTO duplicates (unique_id, one_id, other_id, grade, score, agrees, differs, through_id, fingerprint)
-    SELECT found.unique_id, one_id, other_id, grade, score, agrees, differs, through_id, decode(fingerprint, 'hex')
+    INSERT INTO duplicates
+        (unique_id, one_id, other_id, grade, own_grade, score, agrees, differs, through_id, fingerprint)
+    SELECT
+        found.unique_id, one_id, other_id, grade, own_grade, score, agrees, differs, through_id,
+        decode(fingerprint, 'hex')
     FROM json_to_recordset(:pairs) AS found(
-        unique_id text, one_id text, other_id text, grade text, score float8, agrees text[], differs text[],
-        through_id text, fingerprint text
+        unique_id text, one_id text, other_id text, grade text, own_grade text, score float8, agrees text[],
+        differs text[], through_id text, fingerprint text
     )
     -- locked, so that no pair is stored after the erasure of one of its patients
     JOIN patients AS one ON one.unique_id = one_id JOIN patients AS other ON other.unique_id = other_id
     ORDER BY one_id COLLATE "C", other_id COLLATE "C"
     FOR KEY SHARE OF one, other
     ON CONFLICT (one_id, other_id) DO UPDATE SET
-        (grade, score, agrees, differs, through_id, fingerprint) = (
-            EXCLUDED.grade, EXCLUDED.score, EXCLUDED.agrees, EXCLUDED.differs, EXCLUDED.through_id, EXCLUDED.fingerprint
+        (grade, own_grade, score, agrees, differs, through_id, fingerprint) = (
+            EXCLUDED.grade, EXCLUDED.own_grade, EXCLUDED.score, EXCLUDED.agrees, EXCLUDED.differs, EXCLUDED.through_id,
+            EXCLUDED.fingerprint
         ),
         status = CASE
             WHEN duplicates.status = 'dismissed' AND duplicates.fingerprint <> EXCLUDED.fingerprint THEN 'open'
@@ -63,8 +70,12 @@ _UPSERT_PAIRS = text(
             THEN statement_timestamp() ELSE duplicates.found
         END
     WHERE duplicates.status <> 'merged' AND (
-        duplicates.grade, duplicates.score, duplicates.agrees, duplicates.differs, duplicates.fingerprint
-    ) IS DISTINCT FROM (EXCLUDED.grade, EXCLUDED.score, EXCLUDED.agrees, EXCLUDED.differs, EXCLUDED.fingerprint)
+        duplicates.grade, duplicates.own_grade, duplicates.score, duplicates.agrees, duplicates.differs,
+        duplicates.through_id, duplicates.fingerprint
+    ) IS DISTINCT FROM (
+        EXCLUDED.grade, EXCLUDED.own_grade, EXCLUDED.score, EXCLUDED.agrees, EXCLUDED.differs, EXCLUDED.through_id,
+        EXCLUDED.fingerprint
+    )
     """
 ).bindparams(bindparam("pairs", type_=JSON))
 _DELETE_OTHER_PAIRS = text(
@@ -227,6 +238,7 @@ class Comparer:
         implied = {
             pair: through_id
             for through_id in sorted(neighbours)
+            if len(neighbours[through_id]) <= MAX_RECORDS_OF_PERSON
             for pair in combinations(sorted(neighbours[through_id]), 2)
             if pair in found or not ids.isdisjoint({through_id, *pair})
         }
@@ -252,6 +264,7 @@ class Comparer:
             "one_id": pair[0],
             "other_id": pair[1],
             "grade": comparison.grade,
+            "own_grade": self._compare(pair).grade,
             "score": comparison.score,
             "agrees": comparison.agrees,
             "differs": comparison.differs,

@@ -39,6 +39,9 @@ SCAN_BATCH_SIZE = 500
 """Number of patients that one transaction of a scan compares."""
 _LOCK_KEY = 0x6475706C
 """The key of the advisory lock that lets one process at a time work off the queue: the letters `dupl`."""
+_SCAN_LOCK_KEY = 0x7363616E
+"""The key of the advisory lock that lets one process at a time continue a scan: the letters `scan`."""
+_WAIT_FOR_SCAN_LOCK = text(f"SELECT pg_advisory_xact_lock({_SCAN_LOCK_KEY})")
 _TRY_LOCK = text(f"SELECT NOT pg_is_in_recovery() AND pg_try_advisory_xact_lock({_LOCK_KEY})")
 _TAKE_PENDING = text(
     """
@@ -94,16 +97,25 @@ async def compare_pending_periodically(database: Database, phone_region: str) ->
         pause_seconds = (time.monotonic() - began) * PAUSE_PER_WORK if has_more else COMPARISON_INTERVAL_SECONDS
 
 
-async def scan(database: Database, phone_region: str, report_progress: Callable[[int], None]) -> int:
+async def scan(
+    database: Database,
+    phone_region: str,
+    report_progress: Callable[[int], None],
+    batch_size: int = SCAN_BATCH_SIZE,
+) -> int:
     """Compare all patients of the register with each other, beginning where an unfinished scan ended.
 
-    Return the number of compared patients. `report_progress` is called with their number so far.
+    Return the number of compared patients. `report_progress` is called with their number so far. Two scans at once
+    share the work, and both end with it.
     """
     compared, similar_words = 0, SimilarWords()
 
     async def work(connection: Connection) -> int:
-        after = (await connection.execute(_DELETE_POSITION)).scalar_one_or_none() or ""
-        ids = (await connection.execute(_SELECT_NEXT_IDS, {"after": after, "most": SCAN_BATCH_SIZE})).scalars().all()
+        await connection.execute(_WAIT_FOR_SCAN_LOCK)
+        after = (await connection.execute(_DELETE_POSITION)).scalar_one_or_none()
+        if after is None and compared:  # another scan has come to the end
+            return 0
+        ids = (await connection.execute(_SELECT_NEXT_IDS, {"after": after or "", "most": batch_size})).scalars().all()
         if ids:
             await connection.execute(_INSERT_POSITION, {"last_id": ids[-1]})
             await Comparer(connection, similar_words, phone_region, datetime.now(UTC).date()).compare(ids)

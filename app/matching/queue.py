@@ -40,7 +40,6 @@ from app.statements.hospital_scope import patient_in_scope, scope_parameters
 MAX_CACHED_STATEMENTS = 64
 _PAIR = duplicates.c
 _PATIENT_ID = Patient.__table__.c.unique_id
-_ENTRY_COLUMNS = (_PAIR.unique_id, _PAIR.one_id, _PAIR.other_id, _PAIR.grade, _PAIR.score, _PAIR.agrees, _PAIR.differs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +60,18 @@ class QueueQuery:
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
+def _grade(*, restricted: bool) -> ColumnElement[Any]:
+    """Return the grade that a principal gets: other records, which may be out of its scope, may have raised `grade`."""
+    return _PAIR.own_grade.label("grade") if restricted else _PAIR.grade
+
+
+def _entry_columns(*, restricted: bool) -> tuple[ColumnElement[Any], ...]:
+    values = (_PAIR.score, _PAIR.agrees, _PAIR.differs, _PAIR.status, _PAIR.found)
+    return (_PAIR.unique_id, _PAIR.one_id, _PAIR.other_id, _grade(restricted=restricted), *values)
+
+
 def _is_visible(*, restricted: bool) -> ColumnElement[bool]:
-    """Return the condition that both patients of a pair exist and are visible to the principal.
+    """Return the condition that both patients of a pair exist and are visible to the principal, as is its grade.
 
     Of a merged pair, only one patient is left.
     """
@@ -70,7 +79,8 @@ def _is_visible(*, restricted: bool) -> ColumnElement[bool]:
     for patient_id in (_PAIR.one_id, _PAIR.other_id):
         scope = [patient_in_scope(patient_id)] if restricted else []
         visible.append(and_(exists().where(patient_id == _PATIENT_ID), *scope))
-    return or_(and_(*visible), and_(_PAIR.status == "merged", or_(*visible)))
+    has_own_grade = [_PAIR.own_grade.is_not(None)] if restricted else []
+    return and_(*has_own_grade, or_(and_(*visible), and_(_PAIR.status == "merged", or_(*visible))))
 
 
 def _of_hospitals() -> ColumnElement[bool]:
@@ -79,8 +89,8 @@ def _of_hospitals() -> ColumnElement[bool]:
     return exists().where(is_of_pair, link.hospital_id == any_(bindparam("hospital_ids", type_=ARRAY(ID_TEXT))))
 
 
+_GRADES = bindparam("grades", type_=ARRAY(ID_TEXT))
 _FILTERS: Mapping[str, ColumnElement[bool]] = {
-    "grades": _PAIR.grade == any_(bindparam("grades", type_=ARRAY(ID_TEXT))),
     "hospital_ids": _of_hospitals(),
     "found_gte": _PAIR.found >= bindparam("found_gte", type_=DateTime(timezone=True)),
     "found_lt": _PAIR.found < bindparam("found_lt", type_=DateTime(timezone=True)),
@@ -89,13 +99,14 @@ _FILTERS: Mapping[str, ColumnElement[bool]] = {
 
 def _conditions(filters: frozenset[str], *, restricted: bool) -> list[ColumnElement[bool]]:
     is_status = _PAIR.status == bindparam("status", type_=ID_TEXT)
-    return [is_status, *(_FILTERS[name] for name in sorted(filters)), _is_visible(restricted=restricted)]
+    column = _PAIR.own_grade if restricted else _PAIR.grade
+    by_name = {**_FILTERS, "grades": column == any_(_GRADES)}
+    return [is_status, *(by_name[name] for name in sorted(filters)), _is_visible(restricted=restricted)]
 
 
 @lru_cache(MAX_CACHED_STATEMENTS)
 def _page_statement(filters: frozenset[str], *, is_first: bool, restricted: bool) -> Select[Any]:
-    columns = (*_ENTRY_COLUMNS, _PAIR.status, _PAIR.found)
-    statement = select(*columns).where(*_conditions(filters, restricted=restricted))
+    statement = select(*_entry_columns(restricted=restricted)).where(*_conditions(filters, restricted=restricted))
     if not is_first:
         after_score = bindparam("after_score", type_=Double)
         statement = statement.where(
@@ -138,7 +149,7 @@ async def count_pairs(connection: Connection, principal: Principal, query: Queue
 @lru_cache(2)
 def _pair_statement(*, restricted: bool) -> Select[Any]:
     is_pair = _PAIR.unique_id == bindparam("pair_id", type_=ID_TEXT)
-    statement = select(*_ENTRY_COLUMNS, _PAIR.status, _PAIR.found)
+    statement = select(*_entry_columns(restricted=restricted))
     return statement.where(is_pair, _is_visible(restricted=restricted)).with_for_update(of=duplicates)
 
 
@@ -154,13 +165,21 @@ _DISMISS = (
 _STORE_DECISIONS = text(
     """
     INSERT INTO duplicates
-        (unique_id, one_id, other_id, grade, score, agrees, differs, fingerprint, status, reason)
-    SELECT unique_id, one_id, other_id, grade, score, agrees, differs, decode(fingerprint, 'hex'), status, reason
+        (unique_id, one_id, other_id, grade, own_grade, score, agrees, differs, fingerprint, status, reason)
+    SELECT
+        decided.unique_id, one_id, other_id, grade, grade, score, agrees, differs, decode(fingerprint, 'hex'), status,
+        reason
     FROM json_to_recordset(:pairs) AS decided(
         unique_id text, one_id text, other_id text, grade text, score float8, agrees text[], differs text[],
         fingerprint text, status text, reason text
     )
-    ON CONFLICT (one_id, other_id) DO UPDATE SET (status, reason) = (EXCLUDED.status, EXCLUDED.reason)
+    -- locked, so that no pair is stored after the erasure of one of its patients
+    JOIN patients AS one ON one.unique_id = one_id JOIN patients AS other ON other.unique_id = other_id
+    ORDER BY one_id COLLATE "C", other_id COLLATE "C"
+    FOR KEY SHARE OF one, other
+    ON CONFLICT (one_id, other_id) DO UPDATE SET (status, reason, own_grade) = (
+        EXCLUDED.status, EXCLUDED.reason, coalesce(duplicates.own_grade, EXCLUDED.own_grade)
+    )
     """
 ).bindparams(bindparam("pairs", type_=JSON))
 _DELETE_MERGED = delete(duplicates).where(
@@ -211,7 +230,7 @@ async def _store_decisions(
     patients = await read_patients(connection, [unique_id, *other_ids])
     today = datetime.now(UTC).date()
     rows = []
-    for other_id in sorted({*other_ids}):
+    for other_id in sorted({*other_ids} & patients.keys()):  # without those that were deleted meanwhile
         one_id, other = sorted((unique_id, other_id))
         values = patients[one_id], patients[other]
         comparison = compare(Person.from_fields(values[0]), Person.from_fields(values[1]), today)

@@ -15,6 +15,7 @@ duplicates = Table(
     Column("one_id", ID_TEXT, nullable=False),
     Column("other_id", ID_TEXT, nullable=False),
     Column("grade", ID_TEXT, nullable=False),
+    Column("own_grade", ID_TEXT),
     Column("score", Double, nullable=False),
     Column("agrees", ARRAY(Text), nullable=False),
     Column("differs", ARRAY(Text), nullable=False),
@@ -34,6 +35,7 @@ duplicates = Table(
 )
 """Pairs of patients that may be one person. Each pair has one row, in which `one_id` is less than `other_id`.
 
+`own_grade` is the grade that the two have by themselves, if they have one. Other records may have raised `grade`.
 `fingerprint` identifies the values that were compared. `through_id` is the patient that both are probably the same as,
 if they are a pair only for this reason.
 """

@@ -1,5 +1,6 @@
 """The queue of possible duplicates: how pairs enter it, leave it, and are seen."""
 
+import asyncio
 from typing import Any
 
 import asyncpg
@@ -170,7 +171,27 @@ async def test_an_interrupted_scan_continues(client: httpx.AsyncClient, connecti
     assert await scan(database, "ZA", lambda _: None) == 3
 
 
-@pytest.mark.parametrize("name", ["duplicates", "pending_comparisons"])
+async def test_two_scans_share_the_work(client: httpx.AsyncClient, database_url: str) -> None:
+    """Two scans at once compare each patient once, and both end."""
+    for number in range(6):
+        await register(client, f"p{number}", **{**THANDI, "patient_last_name": f"Mthembu{number}"})
+    async with Database(database_url, pool_size=2) as database:
+        compared = await asyncio.gather(*(scan(database, "ZA", lambda _: None, batch_size=1) for _ in range(2)))
+    assert sum(compared) == 6
+    assert min(compared) > 0
+
+
+async def test_many_equal_records_imply_no_pairs(client: httpx.AsyncClient, database_url: str) -> None:
+    """Registrations of a test patient do not multiply: each is a pair with some others."""
+    for number in range(60):
+        await register(client, f"p{number:02}", patient_first_name="Test", patient_last_name="Patient")
+    async with Database(database_url, pool_size=1) as database:
+        await scan(database, "ZA", lambda _: None, batch_size=10)
+    response = await client.get(DUPLICATES, params={"count": "exact", "limit": 1})
+    assert int(response.headers["X-Total-Count"]) <= 60 * 20
+
+
+@pytest.mark.parametrize("name", ["duplicates", "pending_comparisons", "duplicate_scans"])
 async def test_an_erasure_removes_the_pairs(
     client: httpx.AsyncClient, connection: asyncpg.Connection, database_url: str, name: str
 ) -> None:
@@ -181,5 +202,6 @@ async def test_an_erasure_removes_the_pairs(
     await dismiss(client, entry)
     async with Database(database_url, pool_size=1) as database:
         await database.transaction(lambda one: PatientService(one, Principal("erase")).erase("a", "asked for it"))
+    await connection.execute("INSERT INTO duplicate_scans VALUES ('z') ON CONFLICT DO NOTHING")
     rows = await connection.fetch(f"SELECT * FROM {name}")  # noqa: S608  # a parameter of the test
     assert not [row for row in rows if "a" in row.values()]

@@ -52,6 +52,27 @@ async def test_not_duplicates_must_be_visible_patients(scoped_clients: ScopedCli
     assert len({error["msg"] for error in errors}) == 1
 
 
+async def test_the_patients_of_a_refusal_are_in_their_access_reports(scoped_clients: ScopedClients) -> None:
+    """A refusal tells who may be registered, which their access reports show, without a change of the record."""
+    await register(scoped_clients.free, "thandi", **THANDI, hospital_ids=["hosA"])
+    body = {**AGAIN, "hospital_ids": ["hosA"]}
+    assert (await scoped_clients.a.post(PATIENTS, json=body, headers=REFUSE)).status_code == 409
+    entries = (await scoped_clients.free.get(f"{PATIENTS}thandi/access/")).json()
+    assert [(entry["principal"], entry["action"]) for entry in entries] == [
+        ("key:a", "listed"),
+        ("key:free", "created"),
+    ]
+    assert entries[0]["description"] == "Saw the record among those that may be of a person to register"
+
+
+async def test_a_taken_id_is_no_possible_duplicate(client: httpx.AsyncClient) -> None:
+    """A request that is sent twice without an Idempotency-Key gets an error about its id, and no patients."""
+    await register(client, "thandi", **THANDI)
+    response = await client.post(PATIENTS, json={**THANDI, "unique_id": "thandi"}, headers=REFUSE)
+    assert response.status_code == 409
+    assert "duplicates" not in response.json()
+
+
 async def test_the_check_knows_only_visible_patients(scoped_clients: ScopedClients) -> None:
     """A restricted principal is not refused because of a patient of another hospital, but the pair is queued."""
     await register(scoped_clients.free, "at-b", **THANDI, hospital_ids=["hosB"])

@@ -5,7 +5,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.duplicates.support import MATCH, THANDI, queue, register
+from tests.duplicates.support import DUPLICATES, MATCH, THANDI, queue, register
+from tests.hospital_scope.conftest import ScopedClients
 
 SPARSE: dict[str, Any] = {
     "patient_first_name": "Harley",
@@ -72,3 +73,25 @@ async def test_a_record_without_a_first_name_may_be_that_of_a_twin(client: httpx
     await register(client, "b", **{**THANDI, "patient_first_name": "Nomvula"})
     await register(client, "unnamed", **UNNAMED)
     assert set((await grades(client)).values()) == {"possible"}
+
+
+async def test_restricted_principals_get_the_grade_that_two_records_have_by_themselves(
+    scoped_clients: ScopedClients,
+) -> None:
+    """A grade does not tell of records in other hospitals: neither of a third record, nor of relatives."""
+    ours = {"hospital_ids": ["hosA"]}
+    names = ("patient_first_name", "patient_last_name", "patient_date_of_birth")
+    await register(scoped_clients.free, "a", **{name: THANDI[name] for name in names}, **ours)
+    contact = {name: value for name, value in THANDI.items() if name != "patient_date_of_birth"}
+    await register(scoped_clients.free, "b", **contact, **ours)
+    await register(scoped_clients.free, "c", **SPARSE, **ours)
+    await register(scoped_clients.free, "d", **RENAMED, **ours)
+    before = await grades(scoped_clients.a)
+    assert before == {("a", "b"): "possible", ("c", "d"): "possible"}
+    assert await grades(scoped_clients.free) == {("a", "b"): "possible", ("c", "d"): "probable"}
+    await register(scoped_clients.free, "elsewhere", **THANDI, hospital_ids=["hosB"])
+    assert (await grades(scoped_clients.free))["a", "b"] == "probable"
+    assert await grades(scoped_clients.a) == before
+    for grade, count in {"probable": "0", "possible": "2"}.items():
+        response = await scoped_clients.a.get(DUPLICATES, params={"grade": grade, "count": "exact"})
+        assert (len(response.json()), response.headers["X-Total-Count"]) == (int(count), count)

@@ -32,6 +32,7 @@ PERSON = {
     "patient_date_of_birth": "1981-02-03",
     "hospital_ids": ["hos123"],
 }
+MARKER_IDS = ("marker-id-1", "marker-id-2", "marker-id-3")
 MARKERS = ("marker", "27821234567", "27 82 123", "1981-02-03")
 
 
@@ -55,13 +56,14 @@ async def create_person(client: httpx.AsyncClient, *, others: int) -> None:
         person = {"patient_last_name": f"Other-{number}", "hospital_ids": ["hos456"]}
         assert (await client.post(PATIENTS, json=person)).status_code == 201
     body = {**EXAMPLE_PATIENT, **PERSON}
-    for unique_id in ("marker-id-1", "marker-id-2"):
+    for unique_id in MARKER_IDS:
         key = {"Idempotency-Key": f"{unique_id}-key"}
         response = await client.post(PATIENTS, json={**body, "unique_id": unique_id}, headers=key)
         assert response.status_code == 201, response.text
         one = f"{PATIENTS}{unique_id}/"
         assert (await client.get(one)).status_code == 200
         assert (await client.post(f"{one}restore/", json={"version": 1}, headers=key)).status_code == 200
+    assert len((await client.get("/patients/duplicates/")).json()) == len(MARKER_IDS)
 
 
 @pytest.mark.usefixtures("hospitals_and_doctors")
@@ -86,8 +88,10 @@ async def test_erasure_leaves_nothing_in_planner_statistics(
         "journal.unique_id",
         "audit.ids",
         "name_words.word",
+        "duplicates.one_id",
+        "duplicates.other_id",
     }
-    for unique_id in ("marker-id-1", "marker-id-2"):
+    for unique_id in MARKER_IDS:
         done = await command("erase", "patient", unique_id, "--reason", "asked", "--yes")
         assert (done.status, done.err) == (0, "")
         assert not any(marker in done.out.lower() for marker in MARKERS)
@@ -125,6 +129,7 @@ async def test_only_filtered_and_sorted_columns_have_statistics(
         ("audit", "reason"),
         ("journal", "reason"),
         ("idempotency_keys", "document"),
+        ("duplicates", "reason"),
     }
     assert columns_with_values <= columns_with_statistics
     assert not columns_with_values & {("journal", "record"), ("journal", "erasure")}, "JSON never has statistics"

@@ -18,14 +18,18 @@
     │   ├── SurvivorMissingError
     │   ├── UndoFirstError         names the record whose merge to undo first
     │   └── PossibleDuplicateError  lists the patients
+    ├── GoneError                  410
     ├── FeedExpiredError           410
     ├── PreconditionFailedError    412, with the current ETag
+    ├── MultipleMatchesError       412
     ├── PreconditionRequiredError  428
     ├── ValidationFailedError      422, with the location of each error
     │   └── ProfileNotAccessibleError
     ├── TooManyRequestsError       429, with Retry-After
     ├── ImportTooLargeError        413
     ├── UnreadableBodyError        400
+    ├── InvalidSearchError         400, with the location of each error
+    ├── NotAcceptableError         406
     ├── UnsupportedMediaTypeError  415
     └── UnavailableError           503, with Retry-After
 
@@ -125,6 +129,18 @@ FileErrorType = Literal[
 ]
 """The codes of the errors that only imports have, besides those in `ErrorType`."""
 
+FhirErrorType = Literal[
+    "code_invalid",
+    "element_empty",
+    "element_refused",
+    "element_type",
+    "parameter",
+    "parameter_value",
+    "too_costly",
+    "too_many_matches",
+]
+"""The codes of the errors that only requests for FHIR resources have, besides those in `ErrorType`."""
+
 
 class FieldError(NamedTuple):
     """One error in a field or parameter of a request.
@@ -135,7 +151,7 @@ class FieldError(NamedTuple):
 
     loc: tuple[str | int, ...]
     msg: str
-    type: ErrorType | FileErrorType
+    type: ErrorType | FileErrorType | FhirErrorType
 
 
 class ServiceError(Exception):
@@ -302,6 +318,13 @@ class PossibleDuplicateError(ConflictError):
         self.extensions = {"duplicates": list(duplicates)}
 
 
+class GoneError(ServiceError):
+    status = HTTPStatus.GONE
+
+    def __init__(self, resource: str) -> None:
+        super().__init__(f"This {resource} was deleted.")
+
+
 class FeedExpiredError(ServiceError):
     status = HTTPStatus.GONE
 
@@ -322,6 +345,14 @@ class PreconditionFailedError(ServiceError):
         "the record again and apply your change to its current version.",
     ) -> None:
         super().__init__(detail, headers={"ETag": etag} if etag else None)
+
+
+class MultipleMatchesError(ServiceError):
+    status = HTTPStatus.PRECONDITION_FAILED
+
+    def __init__(self) -> None:
+        message = "Several resources match the condition, so nothing was stored"
+        super().__init__(message, [FieldError(("request",), message, "too_many_matches")])
 
 
 class PreconditionRequiredError(ServiceError):
@@ -373,6 +404,20 @@ class ImportTooLargeError(ServiceError):
 
     def __init__(self) -> None:
         super().__init__("An import has at most 16 MiB and 10,000 lines, each of at most 1 MiB. Send several imports.")
+
+
+class InvalidSearchError(ServiceError):
+    status = HTTPStatus.BAD_REQUEST
+
+    def __init__(self, errors: Iterable[FieldError]) -> None:
+        super().__init__("The parameters have errors.", errors)
+
+
+class NotAcceptableError(ServiceError):
+    status = HTTPStatus.NOT_ACCEPTABLE
+
+    def __init__(self, media_type: str) -> None:
+        super().__init__(f"Responses have the format {media_type}. Accept it.")
 
 
 class UnreadableBodyError(ServiceError):

@@ -30,6 +30,7 @@ from app.doctors.routes import router as doctors_router
 from app.duplicates.routes import router as duplicates_router
 from app.feed.routes import MAX_WAITING_CLIENTS, MAX_WAITING_CLIENTS_PER_PRINCIPAL
 from app.feed.routes import router as feed_router
+from app.fhir.routes import FHIR_ROUTERS
 from app.hospitals.routes import router as hospitals_router
 from app.http.disconnects import CancelOnDisconnect
 from app.http.middleware import CORS, BodyLimit, RequestContext, TrailingSlashAndHead, TrustedHosts, UnhandledErrors
@@ -156,7 +157,7 @@ def create_app(settings: Settings) -> FastAPI:
         waiting_bulkhead=Bulkhead(MAX_WAITING_CLIENTS, MAX_WAITING_CLIENTS_PER_PRINCIPAL),
     )
     add_error_handlers(app)
-    for router in (*RESOURCE_ROUTERS, health_router, docs_router):
+    for router in (*RESOURCE_ROUTERS, *FHIR_ROUTERS, health_router, docs_router):
         app.router.routes += router.routes  # `include_router` would match each request against the routes twice
     app.router.routes.append(assets)
     app.add_api_route("/", _redirect_to_docs, include_in_schema=False)

@@ -12,6 +12,14 @@ DUPLICATES_PREFIX = "/patients/duplicates"
 MATCH_SUFFIX = "match/"
 """Suffix of the path that returns the patients that may be a given person."""
 
+FHIR_PREFIX = "/fhir"
+"""The path of the FHIR interface, and the prefix of its other paths."""
+
+
+def is_fhir_path(path: str) -> bool:
+    """Return whether a path belongs to the FHIR interface, whose errors have a format of their own."""
+    return path == FHIR_PREFIX or path.startswith(f"{FHIR_PREFIX}/")
+
 
 def router_prefix(resource: str) -> str:
     """Return the path prefix of all routes of a resource, such as `/hospitals/hospitals` for `hospitals`."""

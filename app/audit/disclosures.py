@@ -7,11 +7,12 @@ from app.audit.recorder import COUNT_METHOD
 from app.audit.repository import AccessEvent, AuditPosition, list_access_events
 from app.audit.schemas import AccessEntry
 from app.db.connection import Connection
-from app.paths import DUPLICATES_PREFIX, MATCH_SUFFIX, SEARCH_SUFFIX, list_path, record_path
+from app.paths import DUPLICATES_PREFIX, FHIR_PREFIX, MATCH_SUFFIX, SEARCH_SUFFIX, list_path, record_path
 
 _PATIENTS_ROUTE, _PATIENT_ROUTE = list_path("patients"), record_path("patients")
 _PROFILES_ROUTE, _PROFILE_ROUTE = list_path("profiles"), record_path("profiles")
 _SEARCH_ROUTE, _PROFILE_SEARCH_ROUTE = f"{_PATIENTS_ROUTE}{SEARCH_SUFFIX}", f"{_PROFILES_ROUTE}{SEARCH_SUFFIX}"
+_FHIR_ROUTE = f"{FHIR_PREFIX}/Patient"
 _READ_BY_COUNT = ("counted", "Saw how many records match a filter or a search, including this one")
 _PROFILE_READ_BY_COUNT = ("counted", "Saw how many profiles match a filter, including this one")
 READ_DESCRIPTIONS = {
@@ -32,6 +33,16 @@ READ_DESCRIPTIONS = {
     ),
     ("RUN", "access-report"): ("read_report", "Printed a report of who has seen or changed the record"),
     ("RUN", "export"): ("exported", "Exported the record to a file"),
+    ("GET", _FHIR_ROUTE): ("listed", "Saw the record in a list of patients"),
+    ("POST", f"{_FHIR_ROUTE}/_search"): ("listed", "Saw the record in the results of a search"),
+    (COUNT_METHOD, _FHIR_ROUTE): _READ_BY_COUNT,
+    (COUNT_METHOD, f"{_FHIR_ROUTE}/_search"): _READ_BY_COUNT,
+    ("GET", f"{_FHIR_ROUTE}/{{unique_id}}"): ("read", "Viewed the record"),
+    ("GET", f"{_FHIR_ROUTE}/{{unique_id}}/_history"): ("read_history", "Viewed the history of the record"),
+    ("GET", f"{_FHIR_ROUTE}/{{unique_id}}/_history/{{version}}"): (
+        "read_history",
+        "Viewed an earlier version of the record",
+    ),
     ("GET", _PROFILES_ROUTE): ("listed", "Saw the profile in a list of profiles"),
     ("POST", _PROFILE_SEARCH_ROUTE): ("listed", "Saw the profile in the results of a search"),
     (COUNT_METHOD, _PROFILES_ROUTE): _PROFILE_READ_BY_COUNT,

@@ -19,7 +19,9 @@ from starlette.types import Scope
 
 from app.errors import ErrorType, FieldError, ServiceError, UnavailableError, ValidationFailedError
 from app.http.field_errors import MAX_LISTED_ERRORS, field_errors
+from app.http.outcomes import FHIR_MEDIA_TYPE, outcome_content
 from app.http.strict_json import MAX_BODY_SIZE_BYTES
+from app.paths import is_fhir_path
 from app.request_state import RequestState
 
 log = structlog.get_logger()
@@ -87,7 +89,10 @@ def problem_content(status: int, detail: str, request_id: str) -> dict[str, Any]
 
 
 class ProblemResponse(JSONResponse):
-    """A response that contains a problem, with the first `MAX_LISTED_ERRORS` of its errors."""
+    """A response that contains a problem, with the first `MAX_LISTED_ERRORS` of its errors.
+
+    For a path of the FHIR interface, it contains the same as an OperationOutcome.
+    """
 
     media_type = PROBLEM_MEDIA_TYPE
 
@@ -103,7 +108,13 @@ class ProblemResponse(JSONResponse):
         errors = list(errors)
         if len(errors) > MAX_LISTED_ERRORS:
             detail += f" These are the first {MAX_LISTED_ERRORS} of {len(errors)} errors."
-        content = problem_content(status, detail, RequestState.from_scope(scope).request_id)
+        request_id = RequestState.from_scope(scope).request_id
+        if is_fhir_path(scope["path"]):
+            self.media_type = FHIR_MEDIA_TYPE
+            outcome = outcome_content(status, detail, errors[:MAX_LISTED_ERRORS], request_id)
+            super().__init__(outcome, status, headers)
+            return
+        content = problem_content(status, detail, request_id)
         if listed_errors := [error._asdict() for error in errors[:MAX_LISTED_ERRORS]]:
             content["errors"] = listed_errors
         content |= extensions

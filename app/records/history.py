@@ -57,13 +57,19 @@ class History:
         self.connection = repository.connection
         self.repository = repository
 
-    def _parameters(self, unique_id: str, **extra: Any) -> dict[str, Any]:
+    def parameters(self, unique_id: str, **extra: Any) -> dict[str, Any]:
+        """Return the bind parameters of a statement about the history of one record.
+
+        Raises:
+            NotFoundError: `unique_id` does not have the form of an id.
+        """
         if not is_identifier(unique_id):
             raise NotFoundError(self.repository.name)
         resource = {"resource": self.repository.table.name, "id": unique_id}
         return {**resource, **hospital_scope.scope_parameters(self.repository.principal), **extra}
 
-    def _scoped_statement(self, build_statement: Callable[..., Executable]) -> Executable:
+    def scoped_statement(self, build_statement: Callable[..., Executable]) -> Executable:
+        """Return the statement that a function builds for the repository and whether its principal is restricted."""
         return build_statement(type(self.repository), restricted=self.repository.restricted)
 
     async def list_entries(self, unique_id: str, before: int, limit: int) -> list[Record]:
@@ -72,10 +78,10 @@ class History:
         Each entry is returned as a `Record`. Its `unique_id` is the version number as text, and its `document` is the
         entry as JSON text.
         """
-        parameters = self._parameters(unique_id, before=before, limit=limit)
+        parameters = self.parameters(unique_id, before=before, limit=limit)
         return [
             Record._make(row)
-            for row in await self.connection.execute(self._scoped_statement(_entries_statement), parameters)
+            for row in await self.connection.execute(self.scoped_statement(_entries_statement), parameters)
         ]
 
     async def get(self, unique_id: str, version: int) -> Record:
@@ -98,7 +104,7 @@ class History:
             ValidationFailedError: the record has no such version, or this version is a deletion.
         """
         row = (
-            await self.connection.execute(_SELECT_SNAPSHOT, self._parameters(unique_id, version=version))
+            await self.connection.execute(_SELECT_SNAPSHOT, self.parameters(unique_id, version=version))
         ).one_or_none()
         if row is None:
             raise ValidationFailedError(
@@ -121,7 +127,7 @@ class History:
         For a deleted record, the snapshot is its last state before the deletion.
         """
         record: dict[str, Any] | None = (
-            await self.connection.execute(SELECT_LATEST_SNAPSHOT, self._parameters(unique_id))
+            await self.connection.execute(SELECT_LATEST_SNAPSHOT, self.parameters(unique_id))
         ).scalar_one_or_none()
         return record
 
@@ -129,7 +135,7 @@ class History:
         """Return all values that the text field `field` of a record has had in any version."""
         value = journal.c.record.op("->>")(field)
         distinct_statement = select(value).where(IS_OF_RECORD, value.is_not(None)).distinct()
-        rows = await self.connection.execute(distinct_statement, self._parameters(unique_id))
+        rows = await self.connection.execute(distinct_statement, self.parameters(unique_id))
         return set(rows.scalars())
 
     async def newest_version(self, unique_id: str) -> int:
@@ -139,7 +145,7 @@ class History:
             NotFoundError: there never was a record with this id, or the principal may not see its history.
         """
         newest = await self.connection.execute(
-            self._scoped_statement(_newest_version_statement), self._parameters(unique_id)
+            self.scoped_statement(_newest_version_statement), self.parameters(unique_id)
         )
         version: int | None = newest.scalar_one()
         if version is None:

@@ -11,9 +11,10 @@ from app.errors import PreconditionFailedError, PreconditionRequiredError
 if TYPE_CHECKING:  # see `app.auth.principal`
     from starlette.datastructures import Headers
 
-_TAG_PATTERN = re.compile(r'(?:W/)?"([A-Za-z0-9_-]{22})(?:-+[a-z]+)?"')
-"""Matches a tag from `entity_tag`, even if a compressing proxy has changed it to `W/"…"` (nginx) or `"…-gzip"` (Apache,
-Caddy)."""
+_TAG_PATTERN = re.compile(r'(?:W/)?"([A-Za-z0-9_-]{22}|[0-9]{1,19})(?:-+[a-z]+)?"')
+"""Matches a tag from `entity_tag` or one that consists of a version, as FHIR resources have it.
+
+It matches even if a compressing proxy has changed the tag to `W/"…"` (nginx) or `"…-gzip"` (Apache, Caddy)."""
 
 
 def entity_tag(document: str) -> str:
@@ -32,7 +33,7 @@ def etag_matches(header: str, tag: str | None) -> bool:
     """
     if tag is None:
         return False
-    return header.strip() == "*" or tag.strip('"') in _TAG_PATTERN.findall(header)
+    return header.strip() == "*" or tag.removeprefix("W/").strip('"') in _TAG_PATTERN.findall(header)
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,8 @@ class Service(Generic[C, U]):
     """Creates, updates, deletes, restores and erases records of one resource, on behalf of one principal."""
 
     repository_class: ClassVar[type[Repository]]
+    entity_tag = staticmethod(entity_tag)
+    """Returns the entity tag of a document, with which preconditions are compared."""
 
     def __init__(self, connection: Connection, principal: Principal) -> None:
         self.connection = connection
@@ -242,7 +244,9 @@ class Service(Generic[C, U]):
 
         The representation is read only if the precondition needs its entity tag.
         """
-        tag = entity_tag((await self.repository.get(unique_id)).document) if precondition.needs_current_etag else None
+        tag = None
+        if precondition.needs_current_etag:
+            tag = self.entity_tag((await self.repository.get(unique_id)).document)
         precondition.check(tag)
 
     async def _drop_dangling_references(self, _: dict[str, Any], __: Mapping[str, Any]) -> list[FieldError]:

@@ -12,7 +12,7 @@ from app.audit.recorder import COUNT_METHOD
 from app.auth.scopes import Scope, required_scope
 from app.changes.cursors import FEED_PATH
 from app.main import create_app
-from app.paths import DUPLICATES_PREFIX
+from app.paths import DUPLICATES_PREFIX, FHIR_PREFIX
 from app.settings import Settings
 from tests.auth.support import PATIENTS, PROFILES
 from tests.hospital_scope.conftest import AUDIT_PATH, ScopedClients
@@ -133,6 +133,7 @@ async def test_invalid_access_and_audit_cursors_are_refused(scoped_clients: Scop
 
 
 DUPLICATES = f"{DUPLICATES_PREFIX}/"
+FHIR_PATIENTS = f"{FHIR_PREFIX}/Patient"
 
 
 def test_every_read_route_has_a_description() -> None:
@@ -141,7 +142,7 @@ def test_every_read_route_has_a_description() -> None:
     reads = {
         (method, str(route.path))
         for route in iter_route_contexts(app.routes)
-        if str(route.path).startswith((PATIENTS, PROFILES, FEED_PATH, DUPLICATES))
+        if str(route.path).startswith((PATIENTS, PROFILES, FEED_PATH, DUPLICATES, FHIR_PATIENTS))
         for method in route.methods or ()
         if (required_scope(route.openapi_extra) or Scope.ADMIN).is_read_only
     }
@@ -156,4 +157,6 @@ def test_every_read_route_has_a_description() -> None:
         f"{PATIENTS}search/",
         PROFILES,
         f"{PROFILES}search/",
+        FHIR_PATIENTS,
+        f"{FHIR_PATIENTS}/_search",
     }

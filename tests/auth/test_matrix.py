@@ -10,7 +10,10 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from app.auth.scopes import Scope
+from app.http.outcomes import FHIR_MEDIA_TYPE
+from app.http.problems import PROBLEM_MEDIA_TYPE
 from app.main import create_app
+from app.paths import is_fhir_path
 from app.settings import Settings
 from tests.auth.support import client_for, make_key, revoke_key, secured_app
 
@@ -49,7 +52,29 @@ def _resource_rules(path: str, name: str, body: dict[str, Any], *scopes: str) ->
     }
 
 
+FHIR_PATIENT = {"resourceType": "Patient", "name": [{"family": "Doe"}]}
+FHIR_RULES = {
+    "fhir_patient_read_get": Rule("GET", "/fhir/Patient/one", "patients:read"),
+    "fhir_patient_search_type_get": Rule("GET", "/fhir/Patient", "patients:read"),
+    "fhir_patient_search_type_post": Rule("POST", "/fhir/Patient/_search", "patients:read"),
+    "fhir_patient_history_instance_get": Rule("GET", "/fhir/Patient/one/_history", "history:read"),
+    "fhir_patient_vread_get": Rule("GET", "/fhir/Patient/one/_history/1", "history:read"),
+    "fhir_patient_create_post": Rule("POST", "/fhir/Patient", "patients:write", FHIR_PATIENT, 201),
+    "fhir_patient_update_put": Rule("PUT", "/fhir/Patient/one", "patients:write", {**FHIR_PATIENT, "id": "one"}),
+    "fhir_patient_update_conditional_put": Rule(
+        "PUT", "/fhir/Patient?identifier=urn:patients-api:unique-id|one", "patients:write", FHIR_PATIENT
+    ),
+    "fhir_patient_delete_delete": Rule("DELETE", "/fhir/Patient/never", "patients:delete", None, 404),
+    "fhir_practitioner_read_get": Rule("GET", "/fhir/Practitioner/one", "directory:read"),
+    "fhir_practitioner_search_type_get": Rule("GET", "/fhir/Practitioner", "directory:read"),
+    "fhir_practitioner_search_type_post": Rule("POST", "/fhir/Practitioner/_search", "directory:read"),
+    "fhir_organization_read_get": Rule("GET", "/fhir/Organization/one", "directory:read"),
+    "fhir_organization_search_type_get": Rule("GET", "/fhir/Organization", "directory:read"),
+    "fhir_organization_search_type_post": Rule("POST", "/fhir/Organization/_search", "directory:read"),
+}
+"""The routes of the FHIR interface. They come first, because the routes of records delete the records at the end."""
 RESOURCE_RULES = {
+    **FHIR_RULES,
     **_resource_rules("/patients/patients/", "patient", PATIENT, "patients:read", "patients:write", "patients:delete"),
     **_resource_rules("/profiles/profiles/", "profile", PROFILE, "profiles:read", "profiles:write", "profiles:write"),
     **_resource_rules(
@@ -75,6 +100,7 @@ RESOURCE_RULES |= {
     "get_current_principal": Rule("GET", "/me/", ANY_SCOPE),
 }
 PUBLIC_RULES = {
+    "fhir_system_capabilities_get": Rule("GET", "/fhir/metadata", None),
     "livez": Rule("GET", "/livez", None, None, 204),
     "readyz": Rule("GET", "/readyz", None, None, 204),
     "docs": Rule("GET", "/docs", None),
@@ -169,11 +195,14 @@ def check_challenge(response: httpx.Response, caller: str, rule: Rule) -> None:
         assert challenge == 'Bearer realm="patients-api"' + ("" if caller == "nobody" else ', error="invalid_token"')
     elif response.status_code == 403:
         assert challenge == f'Bearer realm="patients-api", error="insufficient_scope", scope="{rule.scope}"'
-        assert response.json()["detail"] == f"This request needs the scope {rule.scope}."
+        problem = response.json()
+        detail = problem["issue"][0]["details"]["text"] if is_fhir_path(rule.path) else problem["detail"]
+        assert detail == f"This request needs the scope {rule.scope}."
     else:
         assert challenge is None
     if response.status_code in {401, 403}:
-        assert response.headers["Content-Type"] == "application/problem+json"
+        media_type = FHIR_MEDIA_TYPE if is_fhir_path(rule.path) else PROBLEM_MEDIA_TYPE
+        assert response.headers["Content-Type"] == media_type
 
 
 async def test_a_refused_request_changes_nothing(database_url: str) -> None:

@@ -10,7 +10,7 @@ from fastapi.routing import iter_route_contexts
 from app.main import create_app
 from app.settings import Settings
 from tests.auth.support import PATIENTS, PROFILES, client_for, secured_app
-from tests.auth.test_matrix import PUBLIC_RULES, RESOURCE_RULES
+from tests.auth.test_matrix import FHIR_RULES, PUBLIC_RULES, RESOURCE_RULES
 from tests.hospital_scope.conftest import ScopedClients
 
 
@@ -89,7 +89,10 @@ ROUTES_WITHOUT_RECORDS = {"metrics", "get_current_principal"}
 DIRECTORY_RULES = {
     name: rule for name, rule in RESOURCE_RULES.items() if rule.scope and rule.path[1:4] in {"hos", "doc"}
 }
-"""Rules for hospitals and doctors, which are public to all principals and have no hospital scope."""
+"""Rules for hospitals and doctors, which are public to all principals and have no hospital scope.
+
+`test_fhir.py` tests the routes of the FHIR interface.
+"""
 PRINCIPAL_NAMES = ("a", "b", "both", "free")
 
 
@@ -105,6 +108,7 @@ def test_matrix_covers_every_route() -> None:
             *MERGE_ROUTES,
             *DIRECTORY_RULES,
             *ROUTES_WITHOUT_RECORDS,
+            *FHIR_RULES,
             *PUBLIC_RULES,
         ]
     )

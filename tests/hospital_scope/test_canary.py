@@ -11,6 +11,7 @@ from fastapi.routing import iter_route_contexts
 
 from app.auth.scopes import Scope
 from app.main import create_app
+from app.paths import is_fhir_path
 from app.settings import Settings
 from tests.auth.support import HOSPITALS, PATIENTS, PROFILES, make_key
 from tests.auth.test_matrix import RESOURCE_RULES, RULES
@@ -41,10 +42,27 @@ def marked_body(path: str) -> dict[str, Any]:
     """Return a body with a marker in every personal field, also of the profile that it links."""
     if path.startswith(PROFILES):
         return MARKED_FIELDS[PROFILES]
+    if is_fhir_path(path):
+        return {"resourceType": "Patient", "id": PATIENT_ID, **_marked_resource()}
     if path.startswith(PATIENTS):
         nested = {"unique_id": PROFILE_ID, **MARKED_FIELDS[PROFILES]}
         return {**MARKED_FIELDS[PATIENTS], "patient_profile": nested, "hospital_ids": ["hosA"]}
     return {"hospital_name": "General"} if path.startswith(HOSPITALS) else {"doctor_first_name": "Smith"}
+
+
+def _marked_resource() -> dict[str, Any]:
+    """Return elements of a Patient with a marker in each text, of which the register cannot hold some."""
+    fields = MARKED_FIELDS[PATIENTS]
+    return {
+        "name": [{"family": fields["patient_last_name"], "given": [MARKER_TEXT], "period": {"start": MARKER_TEXT}}],
+        "telecom": [{"system": "email", "value": fields["patient_email_address"]}, {"system": MARKER_TEXT}],
+        "gender": MARKER_TEXT,
+        "birthDate": MARKER_TEXT,
+        "address": [{"city": MARKER_TEXT, "line": [MARKER_TEXT] * 3}],
+        "extension": [{"url": MARKER_TEXT, "valueString": MARKER_TEXT}],
+        "managingOrganization": {"reference": MARKER_TEXT, "display": MARKER_TEXT},
+        UNKNOWN_KEY: MARKER_TEXT,
+    }
 
 
 def invalid_body_arguments(body: dict[str, Any]) -> Iterator[dict[str, Any]]:

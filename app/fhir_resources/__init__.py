@@ -1,0 +1,1 @@
+"""The mapping between records and FHIR R4 resources: PostgreSQL writes the resources, and this package reads them."""

@@ -1,0 +1,126 @@
+"""The documents of FHIR resources: what PostgreSQL builds instead of the documents of the contract."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    ARRAY,
+    CTE,
+    ColumnElement,
+    FromClause,
+    Select,
+    Table,
+    Text,
+    func,
+    select,
+)
+from sqlalchemy.dialects.postgresql import aggregate_order_by
+
+from app.fhir_resources.ids import logical_id_sql
+from app.fhir_resources.json_text import SqlText, json_object, json_value, literal, member, quoted
+from app.fhir_resources.systems import UNIQUE_ID_SYSTEM
+from app.statements.documents import Document, ToMany, ToOne, as_contract_json
+
+Columns = Mapping[str, ColumnElement[Any]]
+Build = Callable[[Columns, Mapping[str, ColumnElement[Any]]], SqlText]
+"""Returns the text of a resource. It takes the columns of the record and what is linked to it: by names such as
+`patient_profile.email` the columns of a single record, and by names such as `patient_hospital` an array of references,
+sorted by id."""
+
+_META_PATTERN = re.compile(r'"versionId":"([0-9]+)","lastUpdated":"([^"]+)"')
+"""Matches the beginning of `meta`, which precedes everything that clients can set."""
+
+
+class Meta(NamedTuple):
+    """The version of a resource and the time of its last change, in ISO 8601."""
+
+    version_id: str
+    last_updated: str
+
+
+def meta_of(document: str) -> Meta:
+    """Return the metadata of a resource that PostgreSQL has built."""
+    match = _META_PATTERN.search(document)
+    assert match is not None, "every resource has them"  # noqa: S101
+    return Meta(*match.groups())
+
+
+def version_tag(document: str) -> str:
+    """Return the weak entity tag of a resource, which contains its version (FHIR R4, http.html#versioning)."""
+    return f'W/"{meta_of(document).version_id}"'
+
+
+def resource_members(resource_type: str, columns: Columns) -> tuple[str, SqlText, SqlText]:
+    """Return the opening of a resource, its logical id, and the members `meta`."""
+    updated = quoted(as_contract_json(columns["last_updated"]))
+    meta = literal(',"meta":{"versionId":"').concat(columns["version"].cast(Text)).concat(literal('"'))
+    return (
+        f'{{"resourceType":"{resource_type}"',
+        member("id", quoted(logical_id_sql(columns["unique_id"]))),
+        meta.concat(member("lastUpdated", updated)).concat(literal("}")),
+    )
+
+
+def unique_id_identifier(columns: Columns) -> SqlText:
+    """Return the identifier that contains the `unique_id` of a record, whose characters need no escapes."""
+    return json_object(f'{{"system":"{UNIQUE_ID_SYSTEM}"', member("value", quoted(columns["unique_id"])))
+
+
+def reference(resource_type: str, unique_id: ColumnElement[str], *names: ColumnElement[Any]) -> SqlText:
+    """Return a reference to a resource. Its display consists of the `names` that are not null."""
+    opening = f'{{"reference":"{resource_type}/'
+    members = [literal('"')]
+    if names:
+        members.append(member("display", json_value(func.concat_ws(literal(" "), *names))))
+    return json_object(opening, logical_id_sql(unique_id), *members)
+
+
+class ResourceDocument(Document):
+    """Builds the resources of one type.
+
+    `references` has, for each relation to a set of records, the type of its resources and the columns with their names.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        build: Build,
+        relations: Mapping[str, ToOne | ToMany],
+        references: Mapping[str, tuple[str, tuple[str, ...]]],
+    ) -> None:
+        self.table = table
+        self.relations = dict(relations)
+        self.build = build
+        self.references = references
+
+    def select_page(self, page: CTE) -> Select[str, str]:
+        """Return the statement that builds the resources of the rows in `page`, as `Document.select_page` describes."""
+        source: FromClause = page
+        linked: dict[str, ColumnElement[Any]] = {}
+        for name, relation in self.relations.items():
+            if isinstance(relation, ToOne):
+                source, target = relation.join_target(page, source)
+                linked |= {f"{name}.{column.name}": column for column in target.c}
+            else:
+                source, linked[name] = self._join_references(name, relation, page, source)
+        document = self.build(dict(page.c.items()), linked).label("document")
+        return select(page.c.unique_id, document).select_from(source)
+
+    def _join_references(
+        self, name: str, relation: ToMany, page: CTE, source: FromClause
+    ) -> tuple[FromClause, ColumnElement[Any]]:
+        resource_type, name_columns = self.references[name]
+        target = relation.target
+        links, owner, key = relation.link_columns
+        item = reference(resource_type, target.c.unique_id, *(target.c[column] for column in name_columns))
+        references = func.array_agg(aggregate_order_by(item, target.c.unique_id), type_=ARRAY(Text))
+        aggregated = (
+            select(owner, references.label("linked"))
+            .select_from(links.join(target, target.c.unique_id == key))
+            .where(owner.in_(select(page.c.unique_id)))
+            .group_by(owner)
+            .subquery()
+        )
+        joined = source.outerjoin(aggregated, aggregated.c[relation.owner_column.name] == page.c.unique_id)
+        return joined, aggregated.c.linked

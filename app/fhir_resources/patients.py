@@ -1,0 +1,342 @@
+"""Reads a Patient as a client sends it: the fields of the record, and what the register cannot hold."""
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from app.errors import FieldError
+from app.fhir_resources.elements import REFUSED_MESSAGE, Element, Findings
+from app.fhir_resources.ids import unique_id_of
+from app.fhir_resources.resources import ADDRESS_PARTS, PROFILE_PARTS
+from app.fhir_resources.systems import (
+    ACCESS_EXTENSION,
+    ADDRESS_LINE_1_EXTENSION,
+    GEOLOCATION_EXTENSION,
+    HOSPITAL_EXTENSION,
+    INITIALS_EXTENSION,
+    PROFILE_EXTENSION,
+    RACE_EXTENSION,
+    UNIQUE_ID_SYSTEM,
+)
+from app.patients.schemas import PatientFields
+
+PATIENT_ELEMENTS = {
+    "unique_id": "Patient.identifier",
+    "patient_profile": f"Patient.extension('{PROFILE_EXTENSION}')",
+    "patient_email_address": "Patient.telecom.where(system='email').value",
+    "patient_mobile_number": "Patient.telecom.where(system='phone').value",
+    "patient_title": "Patient.name.prefix",
+    "patient_first_name": "Patient.name.given",
+    "patient_initials": f"Patient.name.extension('{INITIALS_EXTENSION}').value",
+    "patient_last_name": "Patient.name.family",
+    "patient_date_of_birth": "Patient.birthDate",
+    "patient_gender": "Patient.gender",
+    "patient_race": f"Patient.extension('{RACE_EXTENSION}').value",
+    "patient_physical_address": "Patient.address.line[0]",
+    "patient_address_line_1": "Patient.address.line[1]",
+    "patient_town": "Patient.address.city",
+    "patient_region": "Patient.address.district",
+    "patient_province": "Patient.address.state",
+    "patient_country": "Patient.address.country",
+    "patient_postal_code": "Patient.address.postalCode",
+    "patient_latitude": f"Patient.address.extension('{GEOLOCATION_EXTENSION}').extension('latitude').value",
+    "patient_longitude": f"Patient.address.extension('{GEOLOCATION_EXTENSION}').extension('longitude').value",
+    "patient_access_medical_care": f"Patient.extension('{ACCESS_EXTENSION}').value",
+    "hospital_ids": f"Patient.managingOrganization, Patient.extension('{HOSPITAL_EXTENSION}').value",
+    "doctor_ids": "Patient.generalPractitioner",
+}
+"""The element that represents each field of a patient, as `docs/fhir.md` lists them.
+
+`test_mapping` checks that every field is here. Errors about a field that has no element in a request name it.
+"""
+CLEARED_FIELDS: Mapping[str, Any] = {
+    **dict.fromkeys(name for name in PatientFields.model_fields if name in PATIENT_ELEMENTS),
+    "hospital_ids": [],
+    "doctor_ids": [],
+}
+"""The values of the fields of which a Patient has no element: an update replaces the whole resource."""
+_DATE_PATTERN = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_PARTIAL_DATE_PATTERN = re.compile(r"[0-9]{4}(-(0[1-9]|1[0-2]))?")
+_DEGREES_DECIMALS = 6
+_GENDERS = ("male", "female", "other", "unknown")
+_TELECOM_FIELDS = {"phone": "patient_mobile_number", "email": "patient_email_address"}
+
+
+class PatientRecord(NamedTuple):
+    """The record that a Patient describes."""
+
+    fields: dict[str, Any]
+    """The values of the fields that the Patient has, not validated."""
+    paths: dict[str, str]
+    """The paths of the elements from which the fields come. Links have names such as `hospital_ids.0`."""
+    displays: dict[str, str]
+    """The texts that the Patient shows for references, by path."""
+    findings: Findings
+
+    def path_for(self, location: tuple[str | int, ...]) -> str:
+        """Return the path of the element that an error about the record, at this location in its body, is about."""
+        name = str(location[0]) if location else ""
+        if len(location) > 1 and f"{name}.{location[1]}" in self.paths:
+            return self.paths[f"{name}.{location[1]}"]
+        return self.paths.get(name) or PATIENT_ELEMENTS.get(name, "Patient")
+
+    def translate(self, error: FieldError) -> FieldError:
+        """Return the error about a field of the record as one about the element that the field comes from."""
+        return error._replace(loc=(self.path_for(error.loc),))
+
+
+class _PatientReader:
+    def __init__(self, resource: Mapping[str, Any], base_url: str) -> None:
+        self.findings = Findings()
+        self.fields: dict[str, Any] = {}
+        self.paths: dict[str, str] = {}
+        self.displays: dict[str, str] = {}
+        self._base_url = base_url
+        self._patient = Element(resource, "Patient", self.findings)
+
+    def read(self) -> PatientRecord:
+        patient = self._patient
+        patient.take_text("resourceType")
+        patient.take_text("id")
+        self._read_meta()
+        patient.take_constant("active", True)
+        self._read_identifiers()
+        self._read_names()
+        self._read_telecom()
+        self._set_text("patient_gender", patient, "gender")
+        if self.fields.get("patient_gender") not in {None, *_GENDERS}:
+            self.findings.add_error("Patient.gender", f"Must be one of {', '.join(_GENDERS)}", "code_invalid")
+            del self.fields["patient_gender"]
+        self._read_birth_date()
+        self._read_addresses()
+        organization = patient.take_object("managingOrganization")
+        hospitals = [] if organization is None else [organization]
+        self._read_extensions(hospitals)
+        self._read_links("hospital_ids", "Organization", hospitals)
+        self._check_first_hospital(has_managing=organization is not None)
+        self._read_links("doctor_ids", "Practitioner", patient.take_objects("generalPractitioner"))
+        patient.refuse_rest()
+        return PatientRecord(self.fields, self.paths, self.displays, self.findings)
+
+    def _set(self, field: str, value: Any, path: str) -> None:
+        self.fields[field] = value
+        self.paths[field] = path
+
+    def _set_text(self, field: str, element: Element, name: str) -> None:
+        value = element.take_text(name)
+        if value is not None:
+            self._set(field, value, element.path_of(name))
+
+    def _read_meta(self) -> None:
+        meta = self._patient.take_object("meta")
+        if meta is not None:  # a server sets these two whatever a client sends (FHIR R4, http.html#update)
+            meta.take_text("versionId")
+            meta.take_text("lastUpdated")
+            meta.refuse_rest()
+
+    def _read_identifiers(self) -> None:
+        for identifier in self._patient.take_objects("identifier"):
+            if identifier.peek("system") != UNIQUE_ID_SYSTEM or "unique_id" in self.fields:
+                identifier.refuse("The register has no identifiers of this system")
+                continue
+            identifier.take_text("system")
+            self._set_text("unique_id", identifier, "value")
+            identifier.refuse_rest()
+
+    def _read_names(self) -> None:
+        names = self._patient.take_objects("name")
+        official = next((name for name in names if name.peek("use") == "official"), None)
+        main = official or next((name for name in names if name.peek("use") is None), None)
+        for name in names:
+            if name is main:
+                self._read_name(name)
+            else:
+                name.refuse("The register holds one name, with the use official or none")
+
+    def _read_name(self, name: Element) -> None:
+        name.take_text("use")
+        self._set_text("patient_last_name", name, "family")
+        given = name.take_list("given", str, description="a text")
+        words = []
+        for path, word in given:
+            if any(character.isspace() for character in word):
+                self.findings.refuse(path, "Send each word of the given names as an item of its own")
+            else:
+                words.append(word)
+        if words:
+            self._set("patient_first_name", " ".join(words), name.path_of("given"))
+        for index, (path, prefix) in enumerate(name.take_list("prefix", str, description="a text")):
+            if index == 0:
+                self._set("patient_title", prefix, path)
+            else:
+                self.findings.refuse(path, "The register holds one title")
+        for extension in name.take_objects("extension"):
+            self._read_text_extension(extension, {INITIALS_EXTENSION: "patient_initials"})
+        name.refuse_rest()
+
+    def _read_telecom(self) -> None:
+        for contact in self._patient.take_objects("telecom"):
+            system, use = contact.peek("system"), contact.peek("use")
+            field = _TELECOM_FIELDS.get(system) if isinstance(system, str) else None
+            if field is None or field in self.fields or use not in ({None, "mobile"} if system == "phone" else {None}):
+                contact.refuse(
+                    "The register holds one phone number, with the use mobile or none, and one e-mail address"
+                )
+                continue
+            contact.take_text("system")
+            contact.take_text("use")
+            self._set_text(field, contact, "value")
+            contact.refuse_rest()
+
+    def _read_birth_date(self) -> None:
+        text = self._patient.take_text("birthDate")
+        if text is None:
+            return
+        if _PARTIAL_DATE_PATTERN.fullmatch(text):
+            self.findings.refuse("Patient.birthDate", "The register holds complete dates of birth")
+        elif _DATE_PATTERN.fullmatch(text):
+            self._set("patient_date_of_birth", text, "Patient.birthDate")
+        else:
+            self.findings.add_error("Patient.birthDate", "Must be a date written YYYY-MM-DD", "date")
+
+    def _read_addresses(self) -> None:
+        for index, address in enumerate(self._patient.take_objects("address")):
+            if index:
+                address.refuse("The register holds one address")
+                continue
+            address.take_constant("type", "physical")
+            self._read_lines(address)
+            for name, field in ADDRESS_PARTS.items():
+                self._set_text(field, address, name)
+            for extension in address.take_objects("extension"):
+                if extension.peek("url") == GEOLOCATION_EXTENSION and "patient_latitude" not in self.paths:
+                    self._read_geolocation(extension)
+                else:
+                    extension.refuse()
+            address.refuse_rest()
+
+    def _read_lines(self, address: Element) -> None:
+        lines = address.take_list("line", str, description="a text")
+        fields = ["patient_physical_address", "patient_address_line_1"]
+        mark = [{"extension": [{"url": ADDRESS_LINE_1_EXTENSION, "valueBoolean": True}]}]
+        if len(lines) == 1 and address.peek("_line") == mark:
+            address.take_constant("_line", mark)
+            fields = fields[1:]
+        for (path, line), field in zip(lines, fields, strict=False):
+            self._set(field, line, path)
+        for path, _ in lines[len(fields) :]:
+            self.findings.refuse(path, "The register holds two lines of an address")
+
+    def _read_geolocation(self, geolocation: Element) -> None:
+        geolocation.take_text("url")
+        for part in geolocation.take_objects("extension"):
+            url = part.peek("url")
+            field = f"patient_{url}" if url in {"latitude", "longitude"} else None
+            if field is None or field in self.fields:
+                part.refuse()
+                continue
+            part.take_text("url")
+            value = part.take("valueDecimal", int | float, description="a number")
+            path = part.path_of("valueDecimal")
+            part.refuse_rest()
+            if value is not None and round(Decimal(str(value)), _DEGREES_DECIMALS) != Decimal(str(value)):
+                self.findings.refuse(path, "The register holds six decimals of a degree")
+            elif value is not None:
+                self._set(field, value, path)
+        geolocation.refuse_rest()
+
+    def _read_extensions(self, hospitals: list[Element]) -> None:
+        """Read the extensions of the patient. Append the references to hospitals to `hospitals`."""
+        for extension in self._patient.take_objects("extension"):
+            url = extension.peek("url")
+            if url == HOSPITAL_EXTENSION:
+                extension.take_text("url")
+                reference = extension.take_object("valueReference")
+                extension.refuse_rest()
+                hospitals += [] if reference is None else [reference]
+            elif url == PROFILE_EXTENSION and "patient_profile" not in self.fields:
+                self._read_profile(extension)
+            else:
+                texts = {RACE_EXTENSION: "patient_race", ACCESS_EXTENSION: "patient_access_medical_care"}
+                self._read_text_extension(extension, texts)
+
+    def _read_text_extension(self, extension: Element, fields: Mapping[str, str]) -> None:
+        url = extension.peek("url")
+        field = fields.get(url) if isinstance(url, str) else None
+        if field is None or field in self.fields:
+            extension.refuse()
+            return
+        extension.take_text("url")
+        self._set_text(field, extension, "valueString")
+        extension.refuse_rest()
+
+    def _read_profile(self, extension: Element) -> None:
+        """Read the profile: its id alone links a profile, and any other part replaces all others."""
+        extension.take_text("url")
+        profile: dict[str, Any] = {}
+        names = {"uniqueId": "unique_id", **PROFILE_PARTS}
+        for part in extension.take_objects("extension"):
+            url = part.peek("url")
+            name = names.get(url) if isinstance(url, str) else None
+            if name is None or name in profile:
+                part.refuse()
+                continue
+            part.take_text("url")
+            value = part.take_text("valueString")
+            part.refuse_rest()
+            if value is not None:
+                profile[name] = value
+                self.paths[f"patient_profile.{name}"] = part.path_of("valueString")
+        extension.refuse_rest()
+        if profile.keys() - {"unique_id"}:
+            profile = {**dict.fromkeys(PROFILE_PARTS.values()), **profile}
+        self._set("patient_profile", profile, extension.path)
+
+    def _read_links(self, field: str, resource_type: str, references: list[Element]) -> None:
+        ids: list[str] = []
+        for reference in references:
+            text = reference.take_text("reference")
+            display = reference.take_text("display")
+            reference.take_constant("type", resource_type)
+            reference.refuse_rest()
+            path = reference.path_of("reference")
+            if text is None:
+                if display is not None:
+                    self.findings.refuse(reference.path, f"The register holds references to {resource_type} resources")
+                continue
+            kind, _, resource_id = text.removeprefix(f"{self._base_url}/").rpartition("/")
+            unique_id = unique_id_of(resource_id) if kind == resource_type else None
+            if unique_id is None or unique_id in ids:
+                message = f"Must be {resource_type}/ and the id of such a resource, which is given once"
+                self.findings.refuse(path, message)
+                continue
+            self.paths[f"{field}.{len(ids)}"] = path
+            ids.append(unique_id)
+            if display is not None:
+                self.displays[reference.path_of("display")] = display
+        if ids:
+            self.fields[field] = ids
+
+    def _check_first_hospital(self, *, has_managing: bool) -> None:
+        ids = self.fields.get("hospital_ids", [])
+        if len(ids) > 1 - has_managing and ids[0] != min(ids):
+            message = "The register has no main hospital: send the hospital with the first id, and others as extensions"
+            self.findings.refuse("Patient.managingOrganization", message)
+
+
+def read_patient(resource: Mapping[str, Any], base_url: str) -> PatientRecord:
+    """Return the record that a Patient describes. `base_url` is the address to which absolute references may refer."""
+    return _PatientReader(resource, base_url).read()
+
+
+def differing_displays(record: PatientRecord, resource: Any) -> list[FieldError]:
+    """Return an error for each text of a reference that is not shown in the stored Patient `resource`."""
+    organizations = [resource.get("managingOrganization", {})]
+    organizations += [item.get("valueReference", {}) for item in resource.get("extension", ())]
+    shown = {item.get("display") for item in (*organizations, *resource.get("generalPractitioner", ()))}
+    return [
+        FieldError((path,), REFUSED_MESSAGE, "element_refused")
+        for path, display in record.displays.items()
+        if display not in shown
+    ]

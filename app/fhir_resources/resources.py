@@ -1,0 +1,184 @@
+"""How PostgreSQL writes the resources Patient, Practitioner and Organization, element by element."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from sqlalchemy import ColumnElement, Text, and_, case, func, literal_column
+
+from app.doctors.service import DoctorService
+from app.fhir_resources.documents import (
+    Columns,
+    ResourceDocument,
+    resource_members,
+    unique_id_identifier,
+)
+from app.fhir_resources.json_text import (
+    SqlText,
+    if_any,
+    json_array,
+    json_object,
+    json_value,
+    literal,
+    member,
+    object_of,
+    quoted,
+)
+from app.fhir_resources.systems import (
+    ACCESS_EXTENSION,
+    ADDRESS_LINE_1_EXTENSION,
+    GEOLOCATION_EXTENSION,
+    HOSPITAL_EXTENSION,
+    INITIALS_EXTENSION,
+    PROFILE_EXTENSION,
+    RACE_EXTENSION,
+)
+from app.hospitals.service import HospitalService
+from app.patients.service import PatientService
+
+Linked = Mapping[str, ColumnElement[Any]]
+PROFILE_PARTS = {"email": "email", "firstName": "first_name", "lastName": "last_name"}
+"""Maps the parts of the profile's extension, besides its id, to the fields of a profile."""
+ADDRESS_PARTS = {
+    "city": "patient_town",
+    "district": "patient_region",
+    "state": "patient_province",
+    "postalCode": "patient_postal_code",
+    "country": "patient_country",
+}
+"""Maps the elements of an address that have one field each to these fields."""
+
+
+def _string_extension(url: str, value: ColumnElement[Any]) -> SqlText:
+    return object_of(f'{{"url":"{url}"', member("valueString", json_value(value)))
+
+
+def _words(column: ColumnElement[Any]) -> SqlText:
+    """Return the array of the words in a text, which are given names."""
+    parts = func.array_remove(func.string_to_array(column, literal(" ")), literal(""))
+    return cast("SqlText", func.array_to_json(parts).cast(Text))
+
+
+def _human_name(opening: str, family: ColumnElement[Any], given: ColumnElement[Any], *more: SqlText) -> SqlText:
+    return json_object(opening, member("family", json_value(family)), member("given", _words(given)), *more)
+
+
+def _patient_name(columns: Columns) -> SqlText:
+    initials = _string_extension(INITIALS_EXTENSION, columns["patient_initials"])
+    return _human_name(
+        '{"use":"official"',
+        columns["patient_last_name"],
+        columns["patient_first_name"],
+        member("prefix", json_array(json_value(columns["patient_title"]))),
+        member("extension", json_array(initials)),
+    )
+
+
+def _telecom(columns: Columns) -> SqlText:
+    number, address = columns["patient_mobile_number"], columns["patient_email_address"]
+    phone = object_of('{"system":"phone"', member("value", json_value(number)), literal(',"use":"mobile"'))
+    return json_array(phone, object_of('{"system":"email"', member("value", json_value(address))))
+
+
+def _address(columns: Columns) -> SqlText:
+    first, second = columns["patient_physical_address"], columns["patient_address_line_1"]
+    degrees = {name: columns[f"patient_{name}"] for name in ("latitude", "longitude")}
+    parts = (
+        object_of(f'{{"url":"{name}"', member("valueDecimal", value.cast(Text))) for name, value in degrees.items()
+    )
+    geolocation = object_of(f'{{"url":"{GEOLOCATION_EXTENSION}"', member("extension", json_array(*parts)))
+    mark = literal(f'[{{"extension":[{{"url":"{ADDRESS_LINE_1_EXTENSION}","valueBoolean":true}}]}}]')
+    address = json_object(
+        '{"type":"physical"',
+        member("line", json_array(json_value(first), json_value(second))),
+        member("_line", case((and_(first.is_(None), second.is_not(None)), mark))),
+        *(member(name, json_value(columns[field])) for name, field in ADDRESS_PARTS.items()),
+        member("extension", json_array(geolocation)),
+    )
+    filled = [first, second, *degrees.values(), *(columns[field] for field in ADDRESS_PARTS.values())]
+    return if_any(filled, json_array(address))
+
+
+def _profile_extension(columns: Columns, linked: Linked) -> SqlText:
+    profile_id = columns["profile_id"]
+    id_part = object_of('{"url":"uniqueId"', member("valueString", quoted(profile_id)))
+    others = (
+        _string_extension(part, linked[f"patient_profile.{field}"])
+        for part, field in PROFILE_PARTS.items()
+        if f"patient_profile.{field}" in linked
+    )
+    # the other parts are null if there is no profile
+    return object_of(f'{{"url":"{PROFILE_EXTENSION}"', member("extension", json_array(id_part, *others)))
+
+
+def _other_hospitals(references: ColumnElement[Any]) -> SqlText:
+    """Return the extensions with all hospitals except the first one, separated by commas."""
+    opening = f'{{"url":"{HOSPITAL_EXTENSION}","valueReference":'
+    others = func.array_remove(references, references[literal_column("1")])
+    joined = func.nullif(func.array_to_string(others, literal(f"}},{opening}")), literal(""), type_=Text)
+    return object_of(opening, joined)
+
+
+def patient_resource(columns: Columns, linked: Linked) -> SqlText:
+    """Return the text of a Patient."""
+    opening, *head = resource_members("Patient", columns)
+    hospitals, doctors = linked["patient_hospital"], linked["patient_doctor"]
+    gender = columns["patient_gender"]
+    extensions = json_array(
+        _string_extension(RACE_EXTENSION, columns["patient_race"]),
+        _string_extension(ACCESS_EXTENSION, columns["patient_access_medical_care"]),
+        _profile_extension(columns, linked),
+        _other_hospitals(hospitals),
+    )
+    return json_object(
+        opening,
+        *head,
+        member("extension", extensions),
+        member("identifier", json_array(unique_id_identifier(columns))),
+        literal(',"active":true'),
+        member("name", json_array(_patient_name(columns))),
+        member("telecom", _telecom(columns)),
+        member("gender", quoted(func.lower(gender))),
+        member("birthDate", json_value(columns["patient_date_of_birth"])),
+        member("address", _address(columns)),
+        member("generalPractitioner", json_array(func.array_to_string(doctors, literal(","), type_=Text))),
+        member("managingOrganization", hospitals[literal_column("1")]),
+    )
+
+
+def practitioner_resource(columns: Columns, _: Linked) -> SqlText:
+    """Return the text of a Practitioner."""
+    opening, *head = resource_members("Practitioner", columns)
+    name = _human_name('{"use":"official"', columns["doctor_last_name"], columns["doctor_first_name"])
+    return json_object(
+        opening,
+        *head,
+        member("identifier", json_array(unique_id_identifier(columns))),
+        literal(',"active":true'),
+        member("name", json_array(name)),
+    )
+
+
+def organization_resource(columns: Columns, _: Linked) -> SqlText:
+    """Return the text of an Organization."""
+    opening, *head = resource_members("Organization", columns)
+    return json_object(
+        opening,
+        *head,
+        member("identifier", json_array(unique_id_identifier(columns))),
+        literal(',"active":true'),
+        member("name", json_value(columns["hospital_name"])),
+    )
+
+
+_patients = PatientService.repository_class
+PATIENT_DOCUMENT = ResourceDocument(
+    _patients.table,
+    patient_resource,
+    _patients.document.relations,
+    {
+        "patient_hospital": ("Organization", ("hospital_name",)),
+        "patient_doctor": ("Practitioner", ("doctor_first_name", "doctor_last_name")),
+    },
+)
+PRACTITIONER_DOCUMENT = ResourceDocument(DoctorService.repository_class.table, practitioner_resource, {}, {})
+ORGANIZATION_DOCUMENT = ResourceDocument(HospitalService.repository_class.table, organization_resource, {}, {})

@@ -1,0 +1,15 @@
+"""The URIs that the mapping defines or uses: identifier systems and extensions. They never change."""
+
+UNIQUE_ID_SYSTEM = "urn:patients-api:unique-id"
+"""System of the identifier that contains the `unique_id` of a record."""
+
+RACE_EXTENSION = "urn:patients-api:extension:race"
+ACCESS_EXTENSION = "urn:patients-api:extension:access-to-medical-care"
+HOSPITAL_EXTENSION = "urn:patients-api:extension:hospital"
+"""A hospital of a patient, besides the one in `managingOrganization`."""
+PROFILE_EXTENSION = "urn:patients-api:extension:profile"
+INITIALS_EXTENSION = "urn:patients-api:extension:initials"
+ADDRESS_LINE_1_EXTENSION = "urn:patients-api:extension:address-line-1"
+"""Marks the only line of an address as the second one, if the first one is unknown."""
+GEOLOCATION_EXTENSION = "http://hl7.org/fhir/StructureDefinition/geolocation"
+MATCH_GRADE_EXTENSION = "http://hl7.org/fhir/StructureDefinition/match-grade"

@@ -1,0 +1,174 @@
+"""Criteria: the parameters of a search, parsed into tests whose SQL depends on their kinds but not on their values.
+
+A search has criteria, all of which a record has to meet. A criterion has alternatives (the values of a parameter,
+separated by commas), one of which is enough, and an alternative has tests, all of which have to hold.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    ARRAY,
+    Column,
+    ColumnElement,
+    Text,
+    and_,
+    any_,
+    bindparam,
+    exists,
+    false,
+    func,
+    literal_column,
+    or_,
+    true,
+)
+
+from app.db.base import FOLDED_TEXT, HUMAN_TEXT
+from app.listing.keyset import has_word, sort_key, starts_with
+from app.records.repository import Repository
+from app.statements.documents import ToMany
+
+
+class Test(NamedTuple):
+    """A comparison of a column, or of a set of links, with values."""
+
+    kind: str
+    """The name of the comparison, a key of `_CONDITIONS`."""
+    target: str
+    """The name of the column or, such as `hospital_ids`, of the set of links. Empty for constant conditions."""
+    values: Mapping[str, Any] = {}
+    """The values by name. Their names, but not the values, determine the SQL."""
+
+
+Alternative = tuple[Test, ...]
+Criterion = tuple[Alternative, ...]
+TestShape = tuple[str, str, tuple[str, ...]]
+CriteriaShape = tuple[tuple[tuple[TestShape, ...], ...], ...]
+"""The part of criteria that determines their SQL."""
+Binds = Mapping[str, ColumnElement[Any]]
+
+
+def criteria_shape(criteria: Sequence[Criterion]) -> CriteriaShape:
+    """Return the part of criteria that determines their SQL."""
+    return tuple(
+        tuple(tuple((test.kind, test.target, tuple(sorted(test.values))) for test in tests) for tests in criterion)
+        for criterion in criteria
+    )
+
+
+def criteria_parameters(criteria: Sequence[Criterion]) -> dict[str, Any]:
+    """Return the values of the bind parameters in the conditions for criteria of this shape."""
+    return {
+        f"criterion_{place}_{name}": value for place, test in _numbered(criteria) for name, value in test.values.items()
+    }
+
+
+def _numbered(criteria: Sequence[Sequence[Sequence[Any]]]) -> list[tuple[int, Any]]:
+    return list(enumerate(test for criterion in criteria for tests in criterion for test in tests))
+
+
+def criteria_conditions(repository_class: type[Repository], shape: CriteriaShape) -> list[ColumnElement[bool]]:
+    """Return a condition for each criterion that a record has to meet."""
+    built = iter([_condition(repository_class, place, test) for place, test in _numbered(shape)])
+    return [or_(false(), *(and_(true(), *(next(built) for _ in tests)) for tests in criterion)) for criterion in shape]
+
+
+def _condition(repository_class: type[Repository], place: int, test: TestShape) -> ColumnElement[bool]:
+    kind, target, names = test
+    relation = repository_class.link_relations.get(target)
+    if relation is not None:
+        return _LINK_CONDITIONS[kind](repository_class, relation, f"criterion_{place}_id")
+    column: Any = repository_class.table.c.get(target)
+
+    def bind(name: str, type_: Any) -> ColumnElement[Any]:
+        return bindparam(f"criterion_{place}_{name}", type_=type_)
+
+    return _CONDITIONS[kind](column, bind, names)
+
+
+Bind = Callable[[str, Any], ColumnElement[Any]]
+
+
+def _folded(bind: Bind, name: str = "value") -> ColumnElement[Any]:
+    return func.fold(bind(name, HUMAN_TEXT), type_=FOLDED_TEXT)
+
+
+def _starts(column: Column[Any], bind: Bind, _: Sequence[str]) -> ColumnElement[bool]:
+    return starts_with(sort_key(column), _folded(bind))
+
+
+def _exact(column: Column[Any], bind: Bind, _: Sequence[str]) -> ColumnElement[bool]:
+    # the folded column has an index, and the column itself tells case and accents apart
+    return and_(sort_key(column) == _folded(bind), column == bind("value", HUMAN_TEXT))
+
+
+def _contains(column: Column[Any], bind: Bind, _: Sequence[str]) -> ColumnElement[bool]:
+    return func.strpos(sort_key(column), _folded(bind)) > literal_column("0")
+
+
+def _word_within(column: Column[Any], bind: Bind, _: Sequence[str]) -> ColumnElement[bool]:
+    """Return the condition that a word of the text begins with the value. A test of `words` finds the candidates."""
+    text = literal_column("' '").concat(sort_key(column))
+    return func.strpos(text, literal_column("' '").concat(_folded(bind))) > literal_column("0")
+
+
+def _words(column: Column[Any], bind: Bind, names: Sequence[str]) -> ColumnElement[bool]:
+    return and_(*(has_word(column, bind(name, HUMAN_TEXT)) for name in names))
+
+
+def _query(column: Column[Any], bind: Bind, _: Sequence[str]) -> ColumnElement[bool]:
+    return column.bool_op("@@")(func.to_tsquery(literal_column("'simple'::regconfig"), bind("query", Text)))
+
+
+def _equals(column: Column[Any], bind: Bind, _: Sequence[str]) -> ColumnElement[bool]:
+    return column == bind("value", column.type)
+
+
+def _folded_equals(column: Column[Any], bind: Bind, _: Sequence[str]) -> ColumnElement[bool]:
+    return sort_key(column) == _folded(bind)
+
+
+def _any_of(column: Column[Any], bind: Bind, _: Sequence[str]) -> ColumnElement[bool]:
+    return column == any_(bind("values", ARRAY(column.type)))
+
+
+def _within(column: Column[Any], bind: Bind, names: Sequence[str]) -> ColumnElement[bool]:
+    """Return the condition that a time is not before `first` and before `end`, of which one may be missing."""
+    bounds = [column >= bind("first", column.type)] if "first" in names else []
+    return and_(*bounds, *([column < bind("end", column.type)] if "end" in names else []))
+
+
+def _outside(column: Column[Any], bind: Bind, _: Sequence[str]) -> ColumnElement[bool]:
+    return or_(column < bind("first", column.type), column >= bind("end", column.type))
+
+
+_CONDITIONS: Mapping[str, Callable[[Any, Bind, Sequence[str]], ColumnElement[bool]]] = {
+    "starts": _starts,
+    "exact": _exact,
+    "contains": _contains,
+    "word_within": _word_within,
+    "words": _words,
+    "query": _query,
+    "equals": _equals,
+    "folded_equals": _folded_equals,
+    "any_of": _any_of,
+    "within": _within,
+    "outside": _outside,
+    "missing": lambda column, *_: column.is_(None),
+    "present": lambda column, *_: column.is_not(None),
+    "all": lambda *_: true(),
+    "none": lambda *_: false(),
+}
+
+
+def _has_link(repository_class: type[Repository], relation: ToMany) -> Any:
+    return exists().where(relation.owner_column == repository_class.table.c.unique_id)
+
+
+_LINK_CONDITIONS: Mapping[str, Callable[[type[Repository], ToMany, str], ColumnElement[bool]]] = {
+    "linked": lambda repository_class, relation, name: _has_link(repository_class, relation).where(
+        relation.target_column == bindparam(name, type_=relation.target_column.type)
+    ),
+    "present": lambda repository_class, relation, _: _has_link(repository_class, relation),
+    "missing": lambda repository_class, relation, _: ~_has_link(repository_class, relation),
+}

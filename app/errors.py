@@ -134,6 +134,7 @@ FhirErrorType = Literal[
     "element_empty",
     "element_refused",
     "element_type",
+    "entry_refused",
     "parameter",
     "parameter_value",
     "too_costly",

@@ -37,6 +37,7 @@ READ_DESCRIPTIONS = {
     ("POST", f"{_FHIR_ROUTE}/_search"): ("listed", "Saw the record in the results of a search"),
     (COUNT_METHOD, _FHIR_ROUTE): _READ_BY_COUNT,
     (COUNT_METHOD, f"{_FHIR_ROUTE}/_search"): _READ_BY_COUNT,
+    ("POST", f"{_FHIR_ROUTE}/$match"): ("listed", "Saw the record among those that may be a given person"),
     ("GET", f"{_FHIR_ROUTE}/{{unique_id}}"): ("read", "Viewed the record"),
     ("GET", f"{_FHIR_ROUTE}/{{unique_id}}/_history"): ("read_history", "Viewed the history of the record"),
     ("GET", f"{_FHIR_ROUTE}/{{unique_id}}/_history/{{version}}"): (

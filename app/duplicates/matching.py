@@ -15,9 +15,10 @@ from app.auth.scopes import requires
 from app.db.connection import Connection
 from app.errors import FieldError, PossibleDuplicateError, ValidationFailedError
 from app.fields.schemas import Representation
-from app.matching.matches import find_matches
+from app.matching.matches import Match, find_matches
 from app.matching.weights import STRONG_GRADES, Grade
 from app.paths import MATCH_SUFFIX
+from app.records.repository import Repository
 
 DUPLICATE_CHECK: JsonObject = {
     "name": "Duplicate-Check",
@@ -62,6 +63,24 @@ async def _refuse_duplicates(request: Request, body: Any, connection: Connection
         )
 
 
+async def matching_records(request: Request, repository_class: type[Repository], body: Any) -> list[tuple[Match, str]]:
+    """Return the patients who may be the person in the body of a request, with their documents, and audit the access.
+
+    `body` has the fields of a patient, the id of a patient that is left out, and `only_certain`.
+    """
+    services, principal = get_services(request), Principal.from_request(request)
+    async with services.database.search_snapshot(principal.name) as connection:
+        matches = await find_matches(
+            connection, body.sent_fields(), services.settings.phone_region, principal.hospitals, [body.unique_id]
+        )
+        if body.only_certain:
+            certain = [match for match in matches if match.comparison.grade is Grade.CERTAIN]
+            matches = certain if len(certain) == 1 else []
+        records = await repository_class(connection, principal).get_many([match.unique_id for match in matches])
+    await RequestAudit.from_request(request).record_page([match.unique_id for match in matches])
+    return [(match, records[match.unique_id].document) for match in matches]
+
+
 def add_match_route(
     router: APIRouter, resource: ResourceApi[Any, Any], body: Any, candidate: type[Representation]
 ) -> None:
@@ -71,22 +90,11 @@ def add_match_route(
     """
 
     async def match_patient(request: Request, body: Any) -> Response:
-        services, principal = get_services(request), Principal.from_request(request)
-        async with services.database.search_snapshot(principal.name) as connection:
-            matches = await find_matches(
-                connection, body.sent_fields(), services.settings.phone_region, principal.hospitals, [body.unique_id]
-            )
-            if body.only_certain:
-                certain = [match for match in matches if match.comparison.grade is Grade.CERTAIN]
-                matches = certain if len(certain) == 1 else []
-            repository = resource.repository_class(connection, principal)
-            records = await repository.get_many([match.unique_id for match in matches])
-        await RequestAudit.from_request(request).record_page([match.unique_id for match in matches])
         candidates = []
-        for unique_id, comparison in matches:
+        for (_, comparison), document in await matching_records(request, resource.repository_class, body):
             score, grade = comparison.score, comparison.grade
             rest = {"score": score, "grade": grade, "agrees": comparison.agrees, "differs": comparison.differs}
-            candidates.append(f'{{"patient":{records[unique_id].document},{to_json(rest).decode()[1:]}')
+            candidates.append(f'{{"patient":{document},{to_json(rest).decode()[1:]}')
         return Response(f"[{','.join(candidates)}]", media_type="application/json")
 
     annotate(match_patient, body=body)

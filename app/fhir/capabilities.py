@@ -72,7 +72,7 @@ def _statement(interactions: frozenset[Interaction], base: str) -> bytes:
 
 
 def _interactions(interactions: Iterable[Interaction]) -> list[dict[str, str]]:
-    codes = {each.code for each in interactions if not each.code.startswith("$")}
+    codes = {code for each in interactions for code in each.code.split() if not code.startswith("$")}
     return [{"code": code} for code in sorted(codes - _NOT_INTERACTIONS)]
 
 

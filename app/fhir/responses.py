@@ -9,6 +9,7 @@ from fastapi import Request, Response
 from pydantic_core import to_json
 
 from app.errors import FieldError
+from app.fhir.changes import Applied
 from app.fhir.routing import base_url
 from app.fhir_resources.documents import Meta, meta_of
 from app.fhir_resources.ids import logical_id
@@ -55,22 +56,17 @@ def location_of(base: str, record: Record) -> str:
     return f"{base}/Patient/{logical_id(record.unique_id)}/_history/{meta_of(record.document).version_id}"
 
 
-def write_response(
-    request: Request,
-    record: Record,
-    status: int,
-    left_out: Sequence[FieldError] = (),
-    headers: Mapping[str, str] | None = None,
-) -> Response:
-    """Return the response to a request that has written a Patient.
+def write_response(request: Request, applied: Applied, headers: Mapping[str, str]) -> Response:
+    """Return the response to a request that has changed a Patient.
 
     The header `Prefer` decides what it contains. If the register did not keep all elements, the default is an
     OperationOutcome that lists them.
     """
+    record, status, left_out = applied
     all_headers = {
         **version_headers(meta_of(record.document)),
         "Location": location_of(base_url(request), record),
-        **(headers or {}),
+        **headers,
     }
     if left_out:
         paths = [str(error.loc[0]) for error in left_out]

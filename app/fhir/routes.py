@@ -5,7 +5,9 @@ from functools import partial
 from fastapi import APIRouter, Request, Response
 
 from app.auth.scopes import Scope
+from app.fhir.bundles import run_bundle
 from app.fhir.capabilities import read_capabilities
+from app.fhir.match import match_patient
 from app.fhir.reads import read_history, read_resource_of, read_version
 from app.fhir.resources import ORGANIZATION, PATIENT, PRACTITIONER, ResourceType
 from app.fhir.routing import Interaction, add_route, fhir_router
@@ -73,3 +75,7 @@ _add_patient_route(
     scope=Scope.PATIENTS_DELETE,
     status=204,
 )
+_add_patient_route(
+    "POST", "/Patient/$match", match_patient, Interaction("$match", "Patient"), scope=Scope.PATIENTS_READ
+)
+_add_patient_route("POST", "", run_bundle, Interaction("batch transaction"), scope=Scope.PATIENTS_WRITE)

@@ -37,7 +37,7 @@ class Interaction:
     """What a route does, in the words of FHIR."""
 
     code: str
-    """The code of the interaction, such as `read`, or the name of the operation, such as `$match`."""
+    """The code of the interaction, such as `read`, or several with spaces, or the name of an operation, as `$match`."""
     resource_type: str | None = None
     """The type of the resources, or None if the interaction is with the whole system."""
     parameters: frozenset[str] = frozenset({"_format"})
@@ -101,7 +101,7 @@ def add_route(  # noqa: PLR0913  # a route has this many properties
 ) -> None:
     """Add a route that requires `scope` to a router. If `scope` is None, it is public."""
     kind = interaction.resource_type or "system"
-    name = f"fhir_{kind}_{interaction.code.lstrip('$')}_{method}".lower().replace("-", "_")
+    name = f"fhir_{kind}_{interaction.code.lstrip('$')}_{method}".lower().replace("-", "_").replace(" ", "_")
     router.add_api_route(
         path,
         endpoint,

@@ -30,7 +30,8 @@ from app.errors import GoneError, NotFoundError
 from app.fhir_resources.documents import reference
 from app.fhir_resources.resources import PATIENT_DOCUMENT, patient_resource
 from app.models import journal
-from app.records.history import IS_OF_RECORD, History, may_know
+from app.records.history import History
+from app.records.missing import IS_OF_RECORD, may_know
 from app.records.repository import Repository
 from app.statements.documents import as_contract_json
 

@@ -65,6 +65,22 @@ FHIR_RULES = {
         "PUT", "/fhir/Patient?identifier=urn:patients-api:unique-id|one", "patients:write", FHIR_PATIENT
     ),
     "fhir_patient_delete_delete": Rule("DELETE", "/fhir/Patient/never", "patients:delete", None, 404),
+    "fhir_patient_match_post": Rule(
+        "POST",
+        "/fhir/Patient/$match",
+        "patients:read",
+        {"resourceType": "Parameters", "parameter": [{"name": "resource", "resource": FHIR_PATIENT}]},
+    ),
+    "fhir_system_batch_transaction_post": Rule(
+        "POST",
+        "/fhir",
+        "patients:write",
+        {
+            "resourceType": "Bundle",
+            "type": "batch",
+            "entry": [{"resource": FHIR_PATIENT, "request": {"method": "POST", "url": "Patient"}}],
+        },
+    ),
     "fhir_practitioner_read_get": Rule("GET", "/fhir/Practitioner/one", "directory:read"),
     "fhir_practitioner_search_type_get": Rule("GET", "/fhir/Practitioner", "directory:read"),
     "fhir_practitioner_search_type_post": Rule("POST", "/fhir/Practitioner/_search", "directory:read"),

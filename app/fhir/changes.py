@@ -1,0 +1,213 @@
+"""Changes of patients: from the resource that a client sends to the record, and to the resource that is stored.
+
+A request and an entry of a Bundle describe a change in the same way, and it is applied by the same code.
+"""
+
+import json
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import parse_qsl
+
+from pydantic import ValidationError
+
+from app.db.connection import Connection
+from app.errors import (
+    FieldError,
+    IdentifierTakenError,
+    InvalidSearchError,
+    MultipleMatchesError,
+    NotFoundError,
+    UnreadableBodyError,
+    ValidationFailedError,
+)
+from app.fhir_resources.ids import unique_id_of
+from app.fhir_resources.patients import CLEARED_FIELDS, PatientRecord, differing_displays, read_patient
+from app.fhir_search.listing import CriteriaListing
+from app.fhir_search.parameters import SearchContext, parse_criteria
+from app.http.field_errors import field_errors
+from app.listing.query import ListQuery
+from app.patients.schemas import PatientCreate, PatientUpdate
+from app.patients.service import PatientService
+from app.records.preconditions import Precondition
+from app.records.results import Record
+
+B = TypeVar("B", PatientCreate, PatientUpdate)
+CreationCheck = Callable[[PatientCreate, Connection], Awaitable[None]]
+"""Raises an error if the patient must not be created, such as because the person is registered already."""
+
+
+class SentPatient(NamedTuple):
+    """A Patient that a client sends, read as far as possible without the database."""
+
+    record: PatientRecord
+    is_lenient: bool
+    """Whether the client allows to leave out what the register cannot hold."""
+
+    @contextmanager
+    def located_errors(self) -> Iterator[None]:
+        """Turn errors about fields of the record into errors about elements of the resource."""
+        try:
+            yield
+        except ValidationFailedError as error:
+            error.errors = [
+                self.record.translate(one._replace(loc=one.loc[1:])) if one.loc[:1] == ("body",) else one
+                for one in error.errors
+            ]
+            raise
+
+    def creation(self, unique_id: str | None) -> PatientCreate:
+        """Return the body that creates the record, with the id `unique_id` if it is not None."""
+        return self._validated(PatientCreate, {} if unique_id is None else {"unique_id": unique_id})
+
+    def update(self, unique_id: str) -> PatientUpdate:
+        """Return the body that replaces everything that the record has."""
+        cleared = {name: value for name, value in CLEARED_FIELDS.items() if name not in self.record.fields}
+        return self._validated(PatientUpdate, {**cleared, "unique_id": unique_id})
+
+    def _validated(self, schema: type[B], others: Mapping[str, Any]) -> B:
+        try:
+            return schema.model_validate({**self.record.fields, **others})
+        except ValidationError as error:
+            errors = [self.record.translate(one) for one in field_errors(error, schema)]
+            raise ValidationFailedError(errors) from None
+
+    def left_out_of(self, stored: Record) -> list[FieldError]:
+        """Return all elements that the stored Patient does not have, including texts of references.
+
+        Raises:
+            ValidationFailedError: a text is not that of the directory, and the client does not allow to leave it out.
+        """
+        differing = differing_displays(self.record, json.loads(stored.document)) if self.record.displays else []
+        if differing and not self.is_lenient:
+            raise ValidationFailedError(differing)
+        return [*self.record.findings.refused, *differing]
+
+
+def read_sent_patient(resource: Mapping[str, Any], base: str, *, is_lenient: bool) -> SentPatient:
+    """Return the Patient that a client sends.
+
+    Raises:
+        ValidationFailedError: elements have errors or, unless the client is lenient, cannot be kept.
+    """
+    record = read_patient(resource, base)
+    errors, refused = record.findings.errors, record.findings.refused
+    if errors or (refused and not is_lenient):
+        raise ValidationFailedError([*errors, *([] if is_lenient else refused)])
+    return SentPatient(record, is_lenient)
+
+
+def condition_pairs(condition: str) -> list[tuple[str, str]]:
+    """Return the parameters in a condition, which has the form of a query."""
+    return parse_qsl(condition.lstrip("?"), keep_blank_values=True)
+
+
+def single_identifier(sent: Sequence[tuple[str, str]], source: tuple[str, ...]) -> str:
+    """Return the value of the only parameter of a condition, which is `identifier`.
+
+    Raises:
+        InvalidSearchError: there are other parameters, or none. It says that the error is at `source`.
+    """
+    if [name for name, _ in sent] != ["identifier"]:
+        raise InvalidSearchError([FieldError(source, "Must be one identifier=system|value", "parameter")])
+    return sent[0][1]
+
+
+class Applied(NamedTuple):
+    """The result of a change: the Patient afterwards, the HTTP status, and what was left out."""
+
+    record: Record
+    status: int
+    left_out: Sequence[FieldError] = ()
+
+
+class Change(NamedTuple):
+    """The creation or the replacement of a Patient, possibly on a condition."""
+
+    patient: SentPatient
+    replaces: bool
+    """Whether an existing Patient is replaced. Otherwise, it is left as it is."""
+    unique_id: str | None
+    """The id of the record to replace or to create, or None if it is generated or found by the identifier."""
+    identifier: str | None
+    """The value of the parameter `identifier` in the condition, or None if there is none."""
+    context: SearchContext
+
+    @property
+    def body(self) -> PatientCreate | PatientUpdate:
+        """The body of the change, if it has no condition."""
+        if self.replaces and self.unique_id is not None:
+            return self.patient.update(self.unique_id)
+        return self.patient.creation(self.unique_id)
+
+    async def apply(self, service: PatientService, precondition: Precondition, check: CreationCheck) -> Applied:
+        """Make the change in the transaction of `service`.
+
+        Raises:
+            MultipleMatchesError: several patients have the identifier.
+            UnreadableBodyError: the resource has another id than the one with the identifier.
+            ServiceError: see `PatientService`. Errors name elements of the resource.
+        """
+        with self.patient.located_errors():
+            if self.identifier is None:
+                return await self._apply_to(self.unique_id, service, precondition, check)
+            existing = await self._find(service)
+            if existing is None:
+                try:
+                    return await self._create(self.unique_id, service, precondition, check)
+                except IdentifierTakenError:  # by a concurrent request, which has the same condition
+                    existing = await self._find(service)
+                    if existing is None:
+                        raise
+            if not self.replaces:
+                return Applied(existing, 200)
+            if self.unique_id not in {None, existing.unique_id}:
+                raise UnreadableBodyError("The id in the body is not that of the resource with this identifier.")
+            return await self._apply_to(existing.unique_id, service, precondition, check)
+
+    async def _apply_to(
+        self, unique_id: str | None, service: PatientService, precondition: Precondition, check: CreationCheck
+    ) -> Applied:
+        if self.replaces and unique_id is not None:
+            try:
+                record = await service.update(unique_id, self.patient.update(unique_id), precondition)
+            except NotFoundError:
+                if precondition.if_match is not None:
+                    raise
+            else:
+                return Applied(record, 200, self.patient.left_out_of(record))
+        return await self._create(unique_id, service, precondition, check)
+
+    async def _create(
+        self, unique_id: str | None, service: PatientService, precondition: Precondition, check: CreationCheck
+    ) -> Applied:
+        body = self.patient.creation(unique_id)
+        await check(body, service.connection)
+        record = await service.create(body, precondition)
+        return Applied(record, 201, self.patient.left_out_of(record))
+
+    async def _find(self, service: PatientService) -> Record | None:
+        """Return the visible patient with the identifier of the condition, or None if there is none."""
+        criteria, errors = parse_criteria("Patient", [("identifier", self.identifier or "")], self.context)
+        if errors:
+            raise InvalidSearchError(
+                [FieldError(("query", name), message, "parameter_value") for name, message in errors]
+            )
+        page = await CriteriaListing(service.repository).page(ListQuery(search=criteria), None, 2)
+        if len(page) > 1:
+            raise MultipleMatchesError
+        return Record(page.ids[0], page.documents()[0].decode()) if page else None
+
+
+def id_in(resource: Mapping[str, Any]) -> str | None:
+    """Return the id of the record that a resource with an id represents, or None if it has no id.
+
+    Raises:
+        UnreadableBodyError: the id cannot be that of a resource.
+    """
+    if "id" not in resource:
+        return None
+    unique_id = unique_id_of(str(resource["id"]))
+    if unique_id is None:
+        raise UnreadableBodyError("The id in the body cannot be that of a resource.")
+    return unique_id

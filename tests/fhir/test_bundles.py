@@ -1,0 +1,211 @@
+"""Bundles of the types batch and transaction: all or nothing, outcomes by entry, conditions, limits."""
+
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.fhir.support import FHIR, PATIENT, UNIQUE_ID, Json, checked, found_ids, refusals
+from tests.support import dump_tables
+
+
+def patient(family: str, **elements: Any) -> Json:
+    return {"resourceType": "Patient", "name": [{"family": family}], **elements}
+
+
+def create(family: str, **request: str) -> Json:
+    return {"resource": patient(family), "request": {"method": "POST", "url": "Patient", **request}}
+
+
+def update(unique_id: str, family: str, **request: str) -> Json:
+    resource = patient(family, id=unique_id)
+    return {"resource": resource, "request": {"method": "PUT", "url": f"Patient/{unique_id}", **request}}
+
+
+def bundle(kind: str, *entries: Json) -> Json:
+    return {"resourceType": "Bundle", "type": kind, "entry": list(entries)}
+
+
+async def test_a_transaction_stores_all_entries(client: httpx.AsyncClient) -> None:
+    """Creations, updates and conditional changes of a transaction are stored together, and the response says how."""
+    named = patient("Poe", identifier=[{"system": UNIQUE_ID, "value": "p3"}])
+    condition = f"identifier={UNIQUE_ID}|p3"
+    entries = [
+        {**create("Doe"), "fullUrl": "urn:uuid:05efabf0-4be2-4561-91ce-51548425acb9"},
+        update("p1", "Roe"),
+        update("p1", "Roe"),
+        {"resource": named, "request": {"method": "POST", "url": "Patient", "ifNoneExist": condition}},
+        {"resource": named, "request": {"method": "POST", "url": "Patient", "ifNoneExist": condition}},
+        {"resource": {**named, "gender": "male"}, "request": {"method": "PUT", "url": f"Patient?{condition}"}},
+    ]
+    response = checked(await client.post(FHIR, json=bundle("transaction", *entries)))
+    assert response["type"] == "transaction-response"
+    statuses = [(entry["response"]["status"], entry["response"]["etag"]) for entry in response["entry"]]
+    one, two = 'W/"1"', 'W/"2"'
+    assert statuses == [("201", one), ("201", one), ("200", one), ("201", one), ("200", one), ("200", two)]
+    assert response["entry"][1]["response"]["location"].endswith("/fhir/Patient/p1/_history/1")
+    assert len(found_ids(checked(await client.get(PATIENT)))) == 3
+
+
+FAILING: dict[str, tuple[list[Json], int, dict[str, str]]] = {
+    "a wrong and a refused element": (
+        [{**create("Doe"), "resource": patient("Doe", gender="x", photo=[{"url": "x"}])}],
+        422,
+        {
+            "Bundle.entry[1].resource.gender": "code_invalid",
+            "Bundle.entry[1].resource.photo[0]": "element_refused",
+        },
+    ),
+    "an unknown hospital": (
+        [{**create("Doe"), "resource": patient("Doe", managingOrganization={"reference": "Organization/x"})}],
+        422,
+        {"Bundle.entry[1].resource.managingOrganization.reference": "unknown_hospital"},
+    ),
+    "a stale version": ([update("there", "Doe", ifMatch='W/"9"')], 412, {"Bundle.entry[1]": "entry_refused"}),
+    "a deletion": (
+        [{"request": {"method": "DELETE", "url": "Patient/there"}}],
+        422,
+        {"Bundle.entry[1].request": "element_refused"},
+    ),
+    "another type": (
+        [{"resource": {"resourceType": "Organization"}, "request": {"method": "POST", "url": "Organization"}}],
+        422,
+        {"Bundle.entry[1].request": "element_refused"},
+    ),
+    "no request": ([{"resource": patient("Doe")}], 422, {"Bundle.entry[1].request": "missing"}),
+    "another id": (
+        [{"resource": patient("Doe", id="x"), "request": {"method": "PUT", "url": "Patient/y"}}],
+        422,
+        {"Bundle.entry[1]": "entry_refused"},
+    ),
+    "a condition by name": (
+        [create("Doe", ifNoneExist="family=Doe")],
+        422,
+        {"Bundle.entry[1].request.ifNoneExist": "parameter"},
+    ),
+    "a modified date": (
+        [create("Doe", ifModifiedSince="2026-01-01T00:00:00Z")],
+        422,
+        {"Bundle.entry[1].request.ifModifiedSince": "element_refused"},
+    ),
+}
+"""Entries that fail after a good one, with the status of the response and the places and codes of the errors."""
+
+
+@pytest.mark.parametrize("name", FAILING)
+async def test_a_failing_entry_undoes_a_transaction(
+    client: httpx.AsyncClient, connection: asyncpg.Connection, name: str
+) -> None:
+    """If an entry fails, nothing is stored, and the errors name the entry. In a batch, the others are stored."""
+    entries, status, errors = FAILING[name]
+    checked(await client.put(f"{PATIENT}/there", json=patient("Moe", id="there")), 201)
+    before = await dump_tables(connection)
+    response = await client.post(FHIR, json=bundle("transaction", create("Good"), *entries))
+    assert refusals(response, status) == errors
+    assert await dump_tables(connection) == before
+    batch = checked(await client.post(FHIR, json=bundle("batch", create("Good"), *entries)))
+    assert batch["type"] == "batch-response"
+    good, failed = (entry["response"] for entry in batch["entry"])
+    assert good["status"] == "201"
+    assert failed["status"][0] == "4"
+    assert {issue["expression"][0] for issue in failed["outcome"]["issue"]} == errors.keys()
+
+
+async def test_a_lenient_bundle_lists_what_each_entry_left_out(client: httpx.AsyncClient) -> None:
+    """The outcome of an entry lists what was left out, if the request allows that."""
+    entry = {**create("Doe"), "resource": patient("Doe", photo=[{"url": "x"}])}
+    for kind in ("transaction", "batch"):
+        response = checked(
+            await client.post(FHIR, json=bundle(kind, entry), headers={"Prefer": "handling=lenient,return=minimal"})
+        )
+        assert "resource" not in response["entry"][0]
+        assert response["entry"][0]["response"]["outcome"]["issue"][0]["severity"] == "warning"
+
+
+async def test_bundles_of_other_types_and_sizes_are_refused(client: httpx.AsyncClient) -> None:
+    """A Bundle has at most 100 entries, and is a batch or a transaction without further elements."""
+    assert refusals(await client.post(FHIR, json=bundle("searchset")), 400) == {"": "invalid"}
+    too_many = bundle("batch", *[create("Doe")] * 101)
+    assert refusals(await client.post(FHIR, json=too_many)) == {"Bundle.entry": "too_long"}
+    more = {**bundle("batch", create("Doe")), "total": 1}
+    assert refusals(await client.post(FHIR, json=more)) == {"Bundle.total": "element_refused"}
+    largest = checked(
+        await client.post(FHIR, json=bundle("transaction", *[create("Doe")] * 100)), with_invariants=False
+    )
+    assert len(largest["entry"]) == 100
+
+
+async def test_an_idempotency_key_holds_for_a_whole_transaction(client: httpx.AsyncClient) -> None:
+    """A repeated transaction with the same key changes nothing and has the same response; a batch takes no key."""
+    key = {"Idempotency-Key": "once"}
+    first, second = [await client.post(FHIR, json=bundle("transaction", create("Doe")), headers=key) for _ in range(2)]
+    assert checked(first) == checked(second)
+    assert len(found_ids(checked(await client.get(PATIENT)))) == 1
+    refused = await client.post(FHIR, json=bundle("batch", create("Doe")), headers=key)
+    assert refusals(refused) == {"http.Idempotency-Key": "idempotency_key"}
+
+
+async def test_every_entry_is_in_the_audit(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
+    """Each stored entry has an audit row with its version, and a refused transaction none."""
+    await client.post(FHIR, json=bundle("transaction", update("p1", "Doe"), update("p1", "Roe"), update("p2", "Doe")))
+    await client.post(FHIR, json=bundle("batch", update("p3", "Doe"), create("Doe", ifNoneExist="x=1")))
+    await client.post(FHIR, json=bundle("transaction", update("p4", "Doe"), update("p1", "Doe", ifMatch='W/"9"')))
+    rows = await connection.fetch("SELECT ids, status, version FROM audit WHERE route = '/fhir' ORDER BY time, id")
+    stored = [(row["ids"], row["status"]) for row in rows if row["ids"]]
+    assert stored == [(["p1"], 201), (["p1"], 200), (["p2"], 201), (["p3"], 201)]
+
+
+def parameters(resource: Json, **others: Any) -> Json:
+    named = [
+        {"name": name, f"value{'Boolean' if isinstance(value, bool) else 'Integer'}": value}
+        for name, value in others.items()
+    ]
+    return {"resourceType": "Parameters", "parameter": [{"name": "resource", "resource": resource}, *named]}
+
+
+async def test_match_finds_who_a_person_may_be(client: httpx.AsyncClient) -> None:
+    """`$match` returns candidates with grade and score, best first, or only a certain one."""
+    for unique_id, day in (("pat_1", "1980-05-17"), ("pat_2", "1980-05-18")):
+        body = {
+            "unique_id": unique_id,
+            "patient_first_name": "Nomvula",
+            "patient_last_name": "Mtshizana",
+            "patient_date_of_birth": day,
+            "patient_mobile_number": "0821234567",
+        }
+        assert (await client.post("/patients/patients/", json=body)).status_code == 201
+    person = {
+        "resourceType": "Patient",
+        "name": [{"family": "Mtshizana", "given": ["Nomvula"]}],
+        "birthDate": "1980-05-17",
+        "telecom": [{"system": "phone", "value": "+27821234567"}],
+    }
+    found = checked(await client.post(f"{PATIENT}/$match", json=parameters(person)))
+    assert found_ids(found) == ["pat.-1", "pat.-2"]
+    grades = [entry["search"]["extension"][0]["valueCode"] for entry in found["entry"]]
+    assert grades[0] == "certain"
+    scores = [entry["search"]["score"] for entry in found["entry"]]
+    assert 1 >= scores[0] > scores[1] > 0
+    only = checked(await client.post(f"{PATIENT}/$match", json=parameters(person, onlyCertainMatches=True)))
+    assert found_ids(only) in (["pat.-1"], [])
+    first = checked(await client.post(f"{PATIENT}/$match", json=parameters(person, count=1)))
+    assert (first["total"], found_ids(first)) == (2, ["pat.-1"])
+    named = parameters(patient("Other", identifier=[{"system": UNIQUE_ID, "value": "pat_2"}]), onlyCertainMatches=True)
+    assert found_ids(checked(await client.post(f"{PATIENT}/$match", json=named))) == ["pat.-2"]
+    nobody = checked(await client.post(f"{PATIENT}/$match", json=parameters(patient("Zulu"))))
+    assert "entry" not in nobody
+
+
+async def test_wrong_parameters_of_match_are_refused(client: httpx.AsyncClient) -> None:
+    """Unknown parameters, and elements that cannot be compared, are refused by name."""
+    path = f"{PATIENT}/$match"
+    assert refusals(await client.post(path, json=parameters(patient("Doe"), size=1))) == {
+        "Parameters.parameter[1]": "element_refused"
+    }
+    assert refusals(await client.post(path, json=parameters(patient("Doe", photo=[{"url": "x"}])))) == {
+        "Patient.photo[0]": "element_refused"
+    }
+    assert refusals(await client.post(path, json={"resourceType": "Parameters"}), 400) == {"": "invalid"}
+    assert refusals(await client.post(path, json=patient("Doe")), 400) == {"": "invalid"}
+    assert refusals(await client.get(path), 404) == {"": "not-found"}

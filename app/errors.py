@@ -236,10 +236,9 @@ class IdentifierTakenError(ConflictError):
 
 
 class IdentifierRetiredError(ConflictError):
-    def __init__(self, resource: str, last_version: int | None, *, is_merged: bool = False) -> None:
-        state = "merged" if is_merged else "deleted"
+    def __init__(self, resource: str, last_version: int | None, *, state: str = "deleted") -> None:
         detail = f"A {state} {resource} had this unique_id, and a unique_id is never reused."
-        if is_merged:
+        if state == "merged":
             detail += f" GET its path to learn which {resource} it was merged into, or choose another unique_id."
         if last_version is not None:
             detail += f' To restore that record, POST {{"version": {last_version}}} to its restore/ path; '

@@ -111,7 +111,7 @@ async def retired_error(repository: "Repository", unique_id: str) -> IdentifierR
     """
     entry = await newest_entry(repository.unrestricted, unique_id)
     if entry is not None and entry.merged_into is not None:
-        return IdentifierRetiredError(repository.name, None, is_merged=True)
+        return IdentifierRetiredError(repository.name, None, state="merged")
     repository_class: Any = type(repository)
     statement = _last_version_statement(repository_class)
     last_version = (await repository.connection.execute(statement, {"id": unique_id})).scalar_one()

@@ -379,5 +379,7 @@ class Staging:
 
 
 def retired_id_message(repository: type[Repository]) -> str:
-    """Return the error message for a new record that has the id of a deleted record."""
-    return IdentifierRetiredError(repository.name, None).detail
+    """Return the error message for a new record that has the id of a deleted or merged record."""
+    return IdentifierRetiredError(
+        repository.name, None, state="deleted or merged" if repository.mergeable else "deleted"
+    ).detail

@@ -83,7 +83,7 @@ COLLECTION_ROUTES = {
     "follow_changes",
 }
 MERGE_ROUTES = {"merge_patient", "unmerge_patient"}
-"""Routes about two records, which tests/merging/test_hospital_scope.py tests."""
+"""Routes about two records, which tests/hospital_scope/test_merging.py tests."""
 ROUTES_WITHOUT_RECORDS = {"metrics", "get_current_principal"}
 """Routes that reveal no record."""
 DIRECTORY_RULES = {

@@ -17,6 +17,7 @@
     │   ├── NotMergedError
     │   ├── SurvivorMissingError
     │   ├── UndoFirstError         names the record whose merge to undo first
+    │   ├── PatientIdentifierTakenError  with the location of each error
     │   └── PossibleDuplicateError  lists the patients
     ├── GoneError                  410
     ├── FeedExpiredError           410
@@ -40,107 +41,9 @@ fields and parameters, are not patient data and may appear in messages.
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-from typing_extensions import TypeAliasType
-
-ErrorType = TypeAliasType(
-    "ErrorType",
-    Literal[
-        "bool_type",
-        "break_glass_reason",
-        "count_by_head",
-        "cursor",
-        "cursor_contradicted",
-        "date",
-        "date_in_future",
-        "degrees",
-        "deleted_alone",
-        "email",
-        "extra_forbidden",
-        "gender",
-        "greater_than_equal",
-        "idempotency_key",
-        "idempotency_key_reused",
-        "identifier",
-        "int_parsing",
-        "int_parsing_size",
-        "int_type",
-        "less_than",
-        "less_than_equal",
-        "list_type",
-        "literal_error",
-        "missing",
-        "missing_doctor",
-        "missing_hospital",
-        "missing_profile",
-        "mobile_number",
-        "model_attributes_type",
-        "moment",
-        "name_missing",
-        "own_hospital_missing",
-        "possible_duplicate",
-        "profile_unavailable",
-        "read_only_links",
-        "repeated",
-        "same_record",
-        "search_words",
-        "string_blank",
-        "string_marks",
-        "string_nul",
-        "string_pattern_mismatch",
-        "string_too_long",
-        "string_too_short",
-        "string_type",
-        "string_unicode",
-        "too_long",
-        "too_long_for_pages",
-        "too_short",
-        "unique_id_change",
-        "unknown_doctor",
-        "unknown_field",
-        "unknown_hospital",
-        "unknown_patient",
-        "unknown_version",
-        "version_deleted",
-    ],
-)
-"""The codes of the errors in a 422 problem. `docs/api.md` explains them."""
-FileErrorType = Literal[
-    "ambiguous_name",
-    "cells",
-    "conflict",
-    "date_format",
-    "encoding",
-    "extension_left_out",
-    "forbidden",
-    "id_separator",
-    "identifier_retired",
-    "identifier_taken",
-    "json",
-    "moment_in_future",
-    "moment_order",
-    "not_found",
-    "other_person",
-    "spreadsheet_error",
-    "spreadsheet_number",
-    "unknown_name",
-    "zeros_lost",
-]
-"""The codes of the errors that only imports have, besides those in `ErrorType`."""
-
-FhirErrorType = Literal[
-    "code_invalid",
-    "element_empty",
-    "element_refused",
-    "element_type",
-    "entry_refused",
-    "parameter",
-    "parameter_value",
-    "too_costly",
-    "too_many_matches",
-]
-"""The codes of the errors that only requests for FHIR resources have, besides those in `ErrorType`."""
+from app.error_types import ErrorType, FhirErrorType, FileErrorType
 
 
 class FieldError(NamedTuple):
@@ -304,6 +207,17 @@ class UndoFirstError(ConflictError):
             "names."
         )
         self.extensions = {"undo_first": unique_id}
+
+
+class PatientIdentifierTakenError(ConflictError):
+    def __init__(self, locations: Iterable[tuple[str | int, ...]]) -> None:
+        """State where the identifiers are in the request, but not which patients have them: the client may not know."""
+        message = "Is taken: another patient has this identifier"
+        super().__init__(
+            "Another patient has the same identifier, so nothing was stored. Search for the identifier, and open the "
+            "patient's record, or correct the identifier.",
+            [FieldError(location, message, "patient_identifier_taken") for location in locations],
+        )
 
 
 class PossibleDuplicateError(ConflictError):

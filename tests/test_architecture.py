@@ -46,6 +46,7 @@ LAYERS = (
     "hospitals",
     "doctors",
     "duplicates",
+    "about",
     "merging",
     "api",
     "journal",
@@ -57,6 +58,7 @@ LAYERS = (
     "vocabulary",
     "listing",
     "records",
+    "patient_identifiers",
     "statements",
     "auth",
     "fields",
@@ -74,6 +76,7 @@ LAYERS = (
     "locality",
     "suggestions",
     "errors",
+    "error_types",
     "identifiers",
 )
 """The packages and modules of `app`, in reading order: each imports only what is below it."""

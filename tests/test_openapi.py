@@ -347,9 +347,10 @@ def test_location_link_and_next_cursor_headers_are_documented(
 
 
 def test_operations_that_name_hospitals_document_the_warning(document: Json) -> None:
-    """`Same-Name-As` is documented for the responses that can have it."""
-    warning = [o["operationId"] for _, _, o in operations(document) if "Same-Name-As" in str(o["responses"])]
-    assert sorted(warning) == ["create_hospital", "patch_hospital", "update_hospital"]
+    """`Same-Name-As` and `Identifier-Warning` are documented for the responses that can have them."""
+    for header, noun in {"Same-Name-As": "hospital", "Identifier-Warning": "patient"}.items():
+        warning = [o["operationId"] for _, _, o in operations(document) if header in str(o["responses"])]
+        assert sorted(warning) == [f"create_{noun}", f"patch_{noun}", f"update_{noun}"]
 
 
 def test_request_id_and_retry_headers_are_documented(document: Json) -> None:
@@ -364,7 +365,7 @@ def test_request_id_and_retry_headers_are_documented(document: Json) -> None:
             }
             expected = {"X-Request-ID", *([particular[status]] if status in particular else [])}
             some = {"Audit-Reads", "Location", "Link", "Next-Cursor", "X-Total-Count", "ETag", "Idempotency-Replayed"}
-            some |= {"Same-Name-As", "Changes-Cursor", "Search-Agreement", "Search-Set-Aside"}
+            some |= {"Same-Name-As", "Identifier-Warning", "Changes-Cursor", "Search-Agreement", "Search-Set-Aside"}
             assert response["headers"].keys() - some == expected, (operation["operationId"], status)
 
 

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
 
 from app.api.documentation import (
     CHANGES_CURSOR_HEADER,
@@ -35,7 +36,7 @@ from app.errors import IdentifierRetiredError, InUseError
 from app.fields.schemas import CreateBody, UpdateBody
 from app.http.query_parameters import parse_query
 from app.listing.namesakes import find_namesakes, name_warning
-from app.listing.pagination import ListParameters
+from app.listing.pagination import ListParameters, RecordParameters
 from app.paths import SEARCH_SUFFIX
 from app.records.preconditions import Precondition
 from app.records.results import Record
@@ -47,6 +48,9 @@ UPDATE_PROBLEMS = (400, 404, 412, 413, 415, 422, 428)
 """Error statuses of requests that update a record of any resource, besides those that every operation can return."""
 DELETE_PROBLEMS = (404, 412, 428)
 """Error statuses of requests that delete a record of any resource, besides those that every operation can return."""
+
+
+_NO_PARAMETERS = RecordParameters()
 
 
 async def list_resource(request: Request, resource: ResourceApi[Any, Any], parameters: ListParameters) -> Response:
@@ -68,12 +72,24 @@ async def _find_namesakes(
     return await find_namesakes(database, principal, resource.repository_class, resource.name_field, body)
 
 
+def _body_parameters(request: Request, resource: ResourceApi[Any, Any]) -> BaseModel:
+    """Return the query parameters of a request with a body. Without `include`, other parameters are ignored."""
+    model = resource.write_parameters
+    return _NO_PARAMETERS if model is None or "include" not in request.query_params else parse_query(request, model)
+
+
+def _written_service(request: Request, resource: ResourceApi[Any, Any]) -> type[Service[Any, Any]]:
+    """Return the service with the documents that the query of a request with a body asks for."""
+    return resource.including(_body_parameters(request, resource)).service_class
+
+
 def _add_search_route(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
     """Add the route that lists the records that match the parameters in a body."""
     noun = resource.noun
 
     async def search_records(request: Request, body: Any) -> Response:
-        return await list_resource(request, resource, body)
+        included = _body_parameters(request, resource).model_dump(exclude_unset=True)
+        return await list_resource(request, resource, body.model_copy(update=included) if included else body)
 
     annotate(search_records, body=resource.search_body)
     # before the routes of records: its path is also that of a record with the id `search`
@@ -88,7 +104,7 @@ def _add_search_route(router: APIRouter, resource: ResourceApi[Any, Any]) -> Non
         ),
         response_description=f"The matching {noun}s, or a page of them.",
         response_model=resource.list_model,
-        openapi_extra=requires(resource.read_scope),
+        openapi_extra=requires(resource.read_scope) | request_parameters(query=resource.write_parameters),
         responses=problem_responses(400, 413, 415, 422, errors=resource.search_errors)
         | {200: {"headers": {**NEXT_CURSOR_HEADER, **TOTAL_COUNT_HEADER, **resource.list_headers}}},
     )(search_records)
@@ -97,9 +113,9 @@ def _add_search_route(router: APIRouter, resource: ResourceApi[Any, Any]) -> Non
 def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
     """Add to a router the routes that list, create, get, update and delete the records of `resource`."""
     noun, path = resource.noun, f"{router.prefix}/"
-    service_class, representation = resource.service_class, resource.representation
-    parameters = resource.record_parameters
-    warnings = ("Same-Name-As",) if resource.name_field else ()
+    service_class, representation = resource.service_class, resource.record_model
+    parameters, included = resource.record_parameters, resource.write_parameters
+    warnings = resource.warning_headers
 
     @router.get(
         "/",
@@ -133,7 +149,7 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
         _add_search_route(router, resource)
 
     async def create_record(request: Request, body: Any) -> Response:
-        write = WriteRequest(request, service_class, body=body, accepts_key=True)
+        write = WriteRequest(request, _written_service(request, resource), body=body, accepts_key=True)
         namesakes = await _find_namesakes(request, resource, body)
         check = None if resource.creation_check is None else resource.creation_check(request, body)
 
@@ -156,16 +172,24 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
         status_code=201,
         response_model=representation,
         openapi_extra=requires(resource.write_scope)
-        | request_parameters(headers=(IF_NONE_MATCH_ANY, IDEMPOTENCY_KEY, *resource.creation_headers)),
+        | request_parameters(query=included, headers=(IF_NONE_MATCH_ANY, IDEMPOTENCY_KEY, *resource.creation_headers)),
         responses=problem_responses(*CREATE_PROBLEMS, noun=noun, errors=resource.body_errors)
-        | {201: {"headers": {**header_references("ETag", "Idempotency-Replayed", *warnings), **location_header(path)}}},
+        | {
+            201: {
+                "headers": {
+                    **header_references("ETag", "Idempotency-Replayed", *warnings),
+                    **location_header(path),
+                }
+            }
+        },
     )(create_record)
 
     async def get_record(request: Request, unique_id: str) -> Response:
-        selection = resource.selection(parse_query(request, parameters)) if request.scope["query_string"] else None
+        requested = parse_query(request, parameters) if request.scope["query_string"] else _NO_PARAMETERS
+        repository_class, selection = resource.including(requested).repository_class, resource.selection(requested)
         hospitals = resource.reading_principal(request).hospitals
         reads = get_services(request).batched_reads
-        record = await reads.get(resource.repository_class, hospitals, unique_id)
+        record = await reads.get(repository_class, hospitals, unique_id)
         return record_response(request, record.document, selection=selection)
 
     annotate(get_record, unique_id=resource.path_id)
@@ -185,7 +209,7 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
     )(passthrough(get_record))
 
     async def update_record(request: Request, unique_id: str, body: Any) -> Response:
-        write = WriteRequest(request, service_class, body=body, unique_id=unique_id)
+        write = WriteRequest(request, _written_service(request, resource), body=body, unique_id=unique_id)
         namesakes = await _find_namesakes(request, resource, body)
         record = await write.run(
             lambda service, precondition: service.update(unique_id, body, precondition), batched=True
@@ -209,7 +233,7 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
             + resource.write_scopes_sentence,
             response_description=f"The {noun} after the update.",
             response_model=representation,
-            openapi_extra=requires(resource.write_scope) | request_parameters(headers=(IF_MATCH,)),
+            openapi_extra=requires(resource.write_scope) | request_parameters(query=included, headers=(IF_MATCH,)),
             responses=problem_responses(
                 *UPDATE_PROBLEMS,
                 *((409,) if resource.updates_can_conflict else ()),

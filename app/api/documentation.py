@@ -73,6 +73,11 @@ RESPONSE_HEADERS: JsonObject = {
         "schema": {"type": "string"},
         "example": "hos123, hos456",
     },
+    "Identifier-Warning": {
+        "description": "A warning: which identifiers in the request disagree with the date of birth or the gender.",
+        "schema": {"type": "string"},
+        "example": "patient_identifiers.0.value disagrees with patient_date_of_birth",
+    },
     "WWW-Authenticate": {
         "description": "What is missing: credentials, valid credentials, or a scope (RFC 6750).",
         "required": True,

@@ -85,13 +85,14 @@ class HistorySource(RecordPastSource):
             entries = await history.list_entries(self._unique_id, int(after or MAX_VERSION), limit)
             if not entries:
                 await history.newest_version(self._unique_id)
-        return Page.of_items([ListItem(*entry, position=entry.unique_id) for entry in entries])
+        return Page.of_items([ListItem(entry.unique_id, entry.document, entry.unique_id) for entry in entries])
 
 
 def _entry_schema(resource: ResourceApi[Any, Any]) -> type[HistoryEntry]:
     """Return the schema of the entries in the histories of a resource, with the fields of its snapshots."""
     repository, types = resource.repository_class, get_type_hints(resource.representation, include_extras=True)
     # a column that is not a field of responses refers to another record
+    types |= resource.snapshot_types
     fields = {name: types.get(name, Identifier) for name in snapshot_columns(repository.table)}
     examples = {**(resource.representation.example or {}), **(resource.create_body.example or {})}
     for name, relation in repository.document.relations.items():

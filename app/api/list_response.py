@@ -46,7 +46,7 @@ async def list_response(
     Raises:
         ValidationFailedError: the cursor or a parameter is invalid.
     """
-    _reject_query_parameters(request)
+    _reject_query_parameters(request, parameters)
     services = get_services(request)
     after, parameters = await services.cursors.open(
         _list_path(request),
@@ -70,7 +70,7 @@ async def list_response(
     has_next = len(found) > limit
     page = found.without_last() if has_next else found
     # the link to the next page reveals that its first record matches the query, so that record is audited as well
-    selects_records = bool(non_paging_parameters(parameters).keys() - {"fields"})
+    selects_records = bool(non_paging_parameters(parameters).keys() - {"fields", "include"})
     await source.before_send(found if selects_records else page)
     headers |= source.headers
     headers |= await _pagination_headers(
@@ -108,15 +108,20 @@ def _end_stream(streams: Bulkhead, release: Callable[[], None]) -> None:
         schedule_memory_trim()
 
 
-def _reject_query_parameters(request: Request) -> None:
-    """Raise ValidationFailedError if a request that must send its parameters in the body has query parameters."""
+def _reject_query_parameters(request: Request, parameters: PageParameters) -> None:
+    """Raise ValidationFailedError if a request that must send its parameters in the body has query parameters.
+
+    Only `include` may be in both, because all other requests have it in the query.
+    """
     if _parameters_location(request) == "body" and request.query_params:
-        raise ValidationFailedError(
-            [
-                FieldError(("query", safe_location_part(name)), "Must be in the body", "extra_forbidden")
-                for name in request.query_params
-            ]
-        )
+        allowed = type(parameters).model_fields.keys() & {"include"}
+        errors = [
+            FieldError(("query", safe_location_part(name)), "Must be in the body", "extra_forbidden")
+            for name in request.query_params
+            if name not in allowed
+        ]
+        if errors:
+            raise ValidationFailedError(errors)
 
 
 def _parameters_location(request: Request) -> str:

@@ -88,6 +88,7 @@ class RecordListSource(ListSource):
         resource: ResourceApi[Any, Any],
         parameters: ListParameters,
     ) -> None:
+        resource = resource.including(parameters)
         self._services = get_services(request)
         self._audit = RequestAudit.from_request(request)
         self._principal = Principal.from_request(request)

@@ -1,11 +1,11 @@
 """The declaration of a resource, from which its routes are built."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Generic, TypeVar
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Generic, Self, TypeVar, Union, cast
 
 from fastapi import Path, Request
-from pydantic import create_model
+from pydantic import BaseModel, create_model
 
 from app.api.documentation import JsonObject, problem_responses
 from app.auth.principal import Principal
@@ -13,7 +13,7 @@ from app.auth.scopes import Scope
 from app.db.connection import Connection
 from app.errors import MergedError
 from app.fields.schemas import CreateBody, Representation, UpdateBody, deleted_representation
-from app.fields.selection import FieldSelection, FieldsOf
+from app.fields.selection import FieldSelection, FieldsOf, include_type
 from app.identifiers import IDENTIFIER_PATTERN
 from app.listing.listing import Listing
 from app.listing.pagination import ListParameters, RecordParameters
@@ -68,6 +68,10 @@ class ResourceApi(Generic[C, U]):
     """Function that returns the check that a request asks for before it creates a record, or None if there is none."""
     creation_headers: Sequence[JsonObject] = ()
     """OpenAPI parameters for the request headers that creating a record accepts besides those of all resources."""
+    variants: Mapping[str, type[Service[C, U]]] = field(default_factory=dict)
+    """The services whose documents have more fields, by the value of the parameter `include` that asks for them."""
+    snapshot_types: Mapping[str, Any] = field(default_factory=dict)
+    """The types of the fields in histories that responses do not have, or not in the same form."""
     descriptions: Mapping[str, str] = field(default_factory=dict)
     """The resource's own descriptions of operations, by verb, such as `create`.
 
@@ -89,15 +93,45 @@ class ResourceApi(Generic[C, U]):
         return {410: problem_responses(410, gone=MergedError(self.noun, "pat123"))[410]}
 
     @property
+    def representations(self) -> tuple[type[Representation], ...]:
+        """The models of a record in responses: the default one, and those of the variants."""
+        schemas = (each.repository_class.document.schema for each in self.variants.values())
+        return self.representation, *cast("Iterator[type[Representation]]", schemas)
+
+    @property
+    def record_model(self) -> Any:
+        """The response model of a single record."""
+        return Union[*self.representations]
+
+    @property
     def list_model(self) -> Any:
         """The response model of the resource's lists."""
-        return list[self.representation | deleted_representation(self.representation)]  # type: ignore[misc]
+        return list[Union[*self.representations, *map(deleted_representation, self.representations)]]  # type: ignore[misc]
 
     @property
     def record_parameters(self) -> type[RecordParameters]:
         """The query parameters of a request that reads a single record."""
         fields = Annotated[list[str] | None, FieldsOf(self.representation)]
-        return create_model("RecordParameters", __base__=RecordParameters, fields=(fields, None))
+        return create_model("RecordParameters", __base__=RecordParameters, fields=(fields, None), **self._include)
+
+    @property
+    def write_parameters(self) -> type[BaseModel] | None:
+        """The query parameters of a request with a body, or None if there are none."""
+        return create_model("WriteParameters", **self._include) if self.variants else None
+
+    @property
+    def warning_headers(self) -> Sequence[str]:
+        """The headers with which the response to a write may warn."""
+        return (*(["Same-Name-As"] if self.name_field else []), *(["Identifier-Warning"] if self.variants else []))
+
+    @property
+    def _include(self) -> dict[str, Any]:
+        return {"include": (include_type(self.variants), None)} if self.variants else {}
+
+    def including(self, parameters: BaseModel) -> Self:
+        """Return the resource with the documents that the parameter `include` asks for."""
+        name = getattr(parameters, "include", None)
+        return self if name is None else replace(self, service_class=self.variants[name])
 
     def selection(self, parameters: RecordParameters | ListParameters) -> FieldSelection | None:
         """Return the selection of fields that the parameters ask for, or None if they ask for all fields."""

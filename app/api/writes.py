@@ -93,7 +93,10 @@ class WriteRequest(Generic[S]):
 
         The header `Idempotency-Replayed` is added if the record was written by an earlier request.
         """
-        return record_response(self._request, record.document, status, {**(headers or {}), **self.replay_headers})
+        headers = {**(headers or {}), **self.replay_headers}
+        if record.warnings:
+            headers["Identifier-Warning"] = ", ".join(record.warnings)
+        return record_response(self._request, record.document, status, headers)
 
     @property
     def replay_headers(self) -> dict[str, str]:

@@ -23,6 +23,8 @@ FORMER_PROFILE_POLICIES = ("keep", "erase")
 """The values of `app.records.service.FormerProfilePolicy`."""
 DUPLICATE_POLICIES = ("report", "refuse", "ignore")
 """The values of `app.matching.lines.DuplicatePolicy`."""
+UNIQUENESS_LEVELS = ("none", "register", "hospital")
+"""The same as in `app.models.identifier`."""
 SHELLS = ("bash", "zsh", "fish")
 MAX_ID_PREFIX_LENGTH = 32
 """Half of the length of an id, so that the other half remains for the numbers of a clinic."""
@@ -203,6 +205,22 @@ def _hospital_id(text: str) -> str:
     return text
 
 
+def _add_identifier_types_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True)
+    add = actions.add_parser("add", help="add a type, for good")
+    add.add_argument("name", metavar="NAME", help="name of the type, such as namibian_id")
+    add.add_argument("--checker", metavar="MODULE", help="module of python-stdnum that checks values, such as za.idnr")
+    add.add_argument(
+        "--uniqueness",
+        choices=UNIQUENESS_LEVELS,
+        default="none",
+        help="whether only one patient of the register, or of a hospital, can have a value (default: %(default)s)",
+    )
+    add.add_argument("--country", metavar="CODE", help="country that issues all identifiers of the type, such as ZA")
+    listing = actions.add_parser("list", help="list all types")
+    listing.add_argument("--json", action="store_true", help="print a JSON array")
+
+
 def _add_duplicates_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=["scan"], help="scan: continues where an interrupted scan ended")
 
@@ -316,6 +334,7 @@ COMMANDS: Mapping[str, Command] = {
     "export": Command("export records to CSV or NDJSON files", _add_export_arguments),
     "keys": Command("create, list and revoke API keys", _add_keys_arguments),
     "webhooks": Command("manage the endpoints to which the service sends changes", _add_webhooks_arguments),
+    "identifier-types": Command("add and list types of patients' identifiers", _add_identifier_types_arguments),
     "duplicates": Command("scan: find the patients that may be registered twice", _add_duplicates_arguments),
     "journal": Command(
         "verify: check the records and the journal; head: print the journal head to keep elsewhere",

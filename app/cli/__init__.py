@@ -23,7 +23,7 @@ DISTRIBUTION = "patients-api"
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the options that `patients-api` has without a command."""
-    command_list = "\n".join(f"  {name:<15}{command.purpose}" for name, command in COMMANDS.items())
+    command_list = "\n".join(f"  {name:<18}{command.purpose}" for name, command in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="patients-api",
         description="Manage the patient records of a clinic group.",

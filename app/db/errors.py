@@ -11,8 +11,10 @@ _UNAVAILABLE_CLASSES = ("08", "53", "57", "40003")
 """Prefixes of the SQLSTATEs that mean that the database is unavailable. The first three are the classes "connection
 exception", "insufficient resources" and "operator intervention" (a shutdown or a cancellation). The last one is the
 SQLSTATE "statement completion unknown"."""
-_RETRYABLE_STATES = ("40001", "40P01")
-"""SQLSTATEs of a serialization failure and a deadlock. A transaction that fails with one may succeed if retried."""
+_RETRYABLE_STATES = ("40001", "40P01", "23505")
+"""SQLSTATEs of a serialization failure, a deadlock and a unique violation. A transaction that fails with one may
+succeed if retried. Statements check before they write whether a key is taken, so that only a concurrent transaction can
+violate a unique index, and the next attempt finds what that transaction wrote."""
 _LOCK_NOT_AVAILABLE = "55P03"
 _QUERY_CANCELED = "57014"
 """SQLSTATE of a statement that exceeds `statement_timeout`, or that an operator cancels."""
@@ -52,7 +54,7 @@ async def translate_errors() -> AsyncIterator[None]:
     """Replace a database error with an error of the service if a client can react to it. Others are left unchanged.
 
     Raises:
-        SerializationError: a serialization failure or a deadlock.
+        SerializationError: a serialization failure, a deadlock, or the violation of a unique index.
         LockNotAvailableError: a lock was not available in time.
         OutOfTimeError: the statement was cancelled.
         ReadOnlyDatabaseError: the server is a standby, or its transactions are read-only.

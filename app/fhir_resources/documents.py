@@ -102,7 +102,7 @@ class ResourceDocument(Document):
             if isinstance(relation, ToOne):
                 source, target = relation.join_target(page, source)
                 linked |= {f"{name}.{column.name}": column for column in target.c}
-            else:
+            elif isinstance(relation, ToMany):
                 source, linked[name] = self._join_references(name, relation, page, source)
         document = self.build(dict(page.c.items()), linked).label("document")
         return select(page.c.unique_id, document).select_from(source)

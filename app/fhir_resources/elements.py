@@ -8,7 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from app.errors import ErrorType, FhirErrorType, FieldError
+from app.error_types import ErrorType, FhirErrorType
+from app.errors import FieldError
 from app.fields.characters import is_blank
 
 Json = Any

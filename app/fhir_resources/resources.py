@@ -34,6 +34,7 @@ from app.fhir_resources.systems import (
 )
 from app.hospitals.service import HospitalService
 from app.patients.service import PatientService
+from app.statements.documents import Elements
 
 Linked = Mapping[str, ColumnElement[Any]]
 PROFILE_PARTS = {"email": "email", "firstName": "first_name", "lastName": "last_name"}
@@ -174,7 +175,7 @@ _patients = PatientService.repository_class
 PATIENT_DOCUMENT = ResourceDocument(
     _patients.table,
     patient_resource,
-    _patients.document.relations,
+    {name: one for name, one in _patients.document.relations.items() if not isinstance(one, Elements)},
     {
         "patient_hospital": ("Organization", ("hospital_name",)),
         "patient_doctor": ("Practitioner", ("doctor_first_name", "doctor_last_name")),

@@ -1,5 +1,6 @@
 """The base classes and common fields of all request and response bodies."""
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
@@ -84,7 +85,7 @@ class Representation(Schema):
 @cache
 def deleted_representation(representation: type[Representation]) -> type[Representation]:
     """Return the schema of a deleted record: its last state, as `representation`, and what restoring it needs."""
-    noun = representation.__name__.lower()
+    noun = re.findall("[A-Z][a-z]*", representation.__name__)[0].lower()  # without `WithIdentifiers`
     schema = create_model(
         f"Deleted{representation.__name__}",
         __base__=representation,

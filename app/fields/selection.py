@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 from functools import cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import BaseModel, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticKnownError, core_schema, from_json, to_json
 from typing_extensions import TypeAliasType
@@ -81,6 +81,12 @@ def _split_commas(value: object) -> object:
     for item in as_list(value):
         names += [name.strip() for name in item.split(",")] if isinstance(item, str) else [item]
     return names
+
+
+def include_type(names: Iterable[str]) -> Any:
+    """Return the type of the parameter `include`, which asks for fields that documents have only on request."""
+    description = "What to add to the record, after its other fields. `identifiers` adds `patient_identifiers`."
+    return Annotated[Literal[*names] | None, Field(description=description)]
 
 
 class FieldSelection:

@@ -25,7 +25,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError, c
 from sqlalchemy import Column
 
 from app.db.base import max_length
-from app.errors import ErrorType, FileErrorType
+from app.error_types import ErrorType, FileErrorType
 from app.fields.characters import is_blank
 from app.identifiers import IDENTIFIER_PATTERN, is_identifier
 

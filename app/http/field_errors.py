@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from app.errors import ErrorType, FieldError
+from app.error_types import ErrorType
+from app.errors import FieldError
 from app.suggestions import suggestion
 
 if TYPE_CHECKING:  # see `app.auth.principal`

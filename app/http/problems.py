@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from app.errors import ErrorType, FieldError, ServiceError, UnavailableError, ValidationFailedError
+from app.error_types import ErrorType
+from app.errors import FieldError, ServiceError, UnavailableError, ValidationFailedError
 from app.http.field_errors import MAX_LISTED_ERRORS, field_errors
 from app.http.outcomes import FHIR_MEDIA_TYPE, outcome_content
 from app.http.strict_json import MAX_BODY_SIZE_BYTES

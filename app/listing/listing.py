@@ -46,14 +46,20 @@ class ListShape(NamedTuple):
     @property
     def conditions(self) -> list[ColumnElement[bool]]:
         """SQL conditions for the records that match the filters and are visible to the principal."""
-        table, links = self.repository_class.table, self.repository_class.link_relations
-        filter_conditions = [filter_condition(table, links, name, values) for name, values in self.filters]
+        filter_conditions = [self._filter_condition(name, count) for name, count in self.filters]
         visible = (
-            hospital_scope.is_in_few_ids(table.c.unique_id)
+            hospital_scope.is_in_few_ids(self.repository_class.table.c.unique_id)
             if self.is_id_lookup
             else self.repository_class.visibility_condition(restricted=self.restricted)
         )
         return [visible, *self.without_index_use(filter_conditions)]
+
+    def _filter_condition(self, name: str, value_count: int) -> ColumnElement[bool]:
+        repository = self.repository_class
+        if (build := repository.special_filters.get(name)) is not None:
+            values = [bindparam(f"{name}_{index}", type_=ID_TEXT) for index in range(value_count)]
+            return build(repository.table.c.unique_id, values)
+        return filter_condition(repository.table, repository.link_relations, name, value_count)
 
     def without_index_use(self, conditions: Iterable[ColumnElement[bool]]) -> list[ColumnElement[bool]]:
         """Return the conditions, rewritten for an id lookup so that PostgreSQL uses no index for them.

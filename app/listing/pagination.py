@@ -60,7 +60,7 @@ class PageParameters(BaseModel):
         return False
 
 
-NON_FILTER_PARAMETERS = frozenset({"limit", "cursor", "count", "ordering", "search", "deleted", "fields"})
+NON_FILTER_PARAMETERS = frozenset({"limit", "cursor", "count", "ordering", "search", "deleted", "fields", "include"})
 """Names of the parameters of record lists that are not filters."""
 
 
@@ -92,7 +92,7 @@ class ListParameters(PageParameters):
 
     @model_validator(mode="after")
     def _check_deleted(self) -> Self:
-        others = self.model_fields_set - {"limit", "cursor", "count", "fields", "deleted"}
+        others = self.model_fields_set - {"limit", "cursor", "count", "fields", "include", "deleted"}
         if self.deleted and any(getattr(self, name) is not None for name in others):
             message = "Cannot be combined with filters, search or ordering"
             error = InitErrorDetails(type=validation_error("deleted_alone", message), loc=("deleted",), input=None)

@@ -133,7 +133,7 @@ class MergingService(Service[C, U]):
         kept, errors = await self._take_back(survivor, merge, history, unique_id)
         state = await history.past_state(unique_id, entry.version - 1)
         columns = state.columns
-        errors += await self._drop_dangling_references(columns, dict(columns))
+        errors += await self._drop_dangling_references(unique_id, columns, dict(columns))
         kind = EntryKind("unmerged", {"unmerged_from": survivor_id})
         result = await history.repository.create(
             unique_id, {**columns, "version": entry.version + 1}, state.links, kind
@@ -170,7 +170,7 @@ class MergingService(Service[C, U]):
             edited = merge.edited_links.get(name, frozenset())
             links[name] = sorted({*current[name]} - (added - edited))
             kept |= {name} if added & edited else set()
-        errors = await self._drop_dangling_references(values, dict(values))
+        errors = await self._drop_dangling_references(survivor_id, values, dict(values))
         kind = EntryKind("updated", {"unmerged": loser_id})
         await self._ensure_journaled(await history.repository.update(survivor, values, links, kind), "updated")
         fields = {column: field for field, column in choosable_columns(type(self.repository)).items()}

@@ -7,6 +7,7 @@ from app.models.doctor import Doctor
 from app.models.duplicate import duplicate_scans, duplicates, pending_comparisons
 from app.models.hospital import Hospital
 from app.models.idempotency_key import idempotency_keys
+from app.models.identifier import identifier_types, patient_identifiers
 from app.models.journal import journal
 from app.models.name_word import hospital_words, name_words, stale_words
 from app.models.patient import Patient, patient_doctors, patient_hospitals
@@ -28,10 +29,12 @@ __all__ = [
     "hospital_changes",
     "hospital_words",
     "idempotency_keys",
+    "identifier_types",
     "journal",
     "name_words",
     "patient_doctors",
     "patient_hospitals",
+    "patient_identifiers",
     "pending_comparisons",
     "service_secrets",
     "stale_words",

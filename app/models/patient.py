@@ -1,5 +1,6 @@
 from datetime import date
 from decimal import Decimal
+from typing import Any
 
 from sqlalchemy import (
     CheckConstraint,
@@ -14,7 +15,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import TSVECTOR
+from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.base import ID_TEXT, NO_FASTUPDATE, Base, Resource, folded_column, text_column
@@ -58,6 +59,9 @@ class Patient(Resource):
     patient_latitude: Mapped[Decimal | None] = mapped_column(Numeric(9, 6))
     patient_longitude: Mapped[Decimal | None] = mapped_column(Numeric(9, 6))
     patient_access_medical_care: Mapped[str | None] = text_column(255)
+    patient_identifiers: Mapped[list[dict[str, Any]] | None] = mapped_column(JSONB)
+    """The patient's identifiers (`app.patient_identifiers`), sorted, or null if there are none. Triggers write them to
+    the table `patient_identifiers`, too."""
     patient_last_name_folded: Mapped[str | None] = folded_column("patient_last_name")
     patient_first_name_folded: Mapped[str | None] = folded_column("patient_first_name")
     patient_email_address_folded: Mapped[str | None] = folded_column("patient_email_address")

@@ -10,9 +10,11 @@ from app.db.base import ID_TEXT
 from app.db.transaction_batching import input_rows
 from app.models import Doctor, Hospital, Profile, patient_doctors, patient_hospitals
 from app.models import Patient as PatientRow
-from app.patients.schemas import Patient, PatientDoctor, PatientHospital, PatientProfile
+from app.patient_identifiers.finding import has_identifier
+from app.patient_identifiers.schemas import PatientIdentifier
+from app.patients.schemas import Patient, PatientDoctor, PatientHospital, PatientProfile, PatientWithIdentifiers
 from app.records.repository import Repository
-from app.statements.documents import Document, ToMany, ToOne
+from app.statements.documents import Document, Elements, ToMany, ToOne
 from app.statements.hospital_scope import (
     next_patients_in_scope,
     patient_in_scope,
@@ -45,6 +47,7 @@ class PatientRepository(Repository):
     )
     month_indexed_columns = frozenset({"date_created", "last_updated"})
     mergeable = True
+    special_filters: ClassVar = {"patient_identifier": has_identifier}
     link_relations: ClassVar = {"hospital_ids": _HOSPITALS, "doctor_ids": _DOCTORS}
 
     @classmethod
@@ -135,3 +138,14 @@ class PatientRepository(Repository):
         entries = await super().erase(unique_id, reason)
         await delete_unused_words(self.connection, words)
         return entries
+
+
+class PatientWithIdentifiersRepository(PatientRepository):
+    """The same rows, with documents that have the identifiers, too."""
+
+    document = Document(
+        PatientWithIdentifiers,
+        PatientRepository.table,
+        **PatientRepository.document.relations,
+        patient_identifiers=Elements(PatientIdentifier, "patient_identifiers"),
+    )

@@ -11,6 +11,7 @@ from app.auth.scopes import Scope
 from app.duplicates.matching import DUPLICATE_CHECK, add_match_route, duplicate_check
 from app.merging.routes import add_merge_routes
 from app.paths import router_prefix
+from app.patient_identifiers.schemas import StoredIdentifier
 from app.patients.schemas import (
     MatchCandidate,
     Patient,
@@ -20,7 +21,7 @@ from app.patients.schemas import (
     PatientSearch,
     PatientUpdate,
 )
-from app.patients.service import PatientService
+from app.patients.service import PatientService, PatientWithIdentifiersService
 from app.search.listing import PatientListing
 
 router = make_router(router_prefix("patients"), tag="patients", audited=True)
@@ -36,7 +37,8 @@ To look for a person, use `POST /patients/patients/search/`, which takes the par
 may log URLs."""
 _UPDATE_DESCRIPTION = (
     "Update a patient with the fields that the body contains. Absent fields are left unchanged, and `null` clears a "
-    "field. `hospital_ids` and `doctor_ids` each replace the whole set of links."
+    "field. `hospital_ids` and `doctor_ids` each replace the whole set of links, and `patient_identifiers` replaces "
+    "all identifiers."
 )
 
 resource = ResourceApi(
@@ -74,6 +76,8 @@ resource = ResourceApi(
     creation_check=duplicate_check,
     creation_headers=[DUPLICATE_CHECK],
     updates_can_conflict=True,
+    variants={"identifiers": PatientWithIdentifiersService},
+    snapshot_types={"patient_identifiers": list[StoredIdentifier]},
     descriptions={
         "list": _LIST_DESCRIPTION,
         "create": "Create a patient, with its profile and its links to hospitals and doctors.",

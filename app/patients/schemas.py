@@ -18,7 +18,7 @@ from app.fields.schemas import (
     SearchBody,
     UpdateBody,
 )
-from app.fields.selection import FieldsOf
+from app.fields.selection import FieldsOf, include_type
 from app.fields.types import (
     DateOfBirth,
     DateParameter,
@@ -43,6 +43,9 @@ from app.listing.query import ListQuery
 from app.locality import Locality
 from app.matching.weights import Grade
 from app.models import Patient as PatientRow
+from app.patient_identifiers.finding import IdentifierFilter, filter_value
+from app.patient_identifiers.schemas import EXAMPLE as IDENTIFIER_EXAMPLE
+from app.patient_identifiers.schemas import IdentifierInputs, IdentifierValue, PatientIdentifier
 from app.profiles.schemas import ProfileUpsert
 from app.search.parser import MAX_SEARCH_CHARACTERS, parse_search
 
@@ -109,6 +112,15 @@ class Patient(Representation):
     last_updated: Timestamp
 
 
+class PatientWithIdentifiers(Patient):
+    """A patient with its identifiers, as `include=identifiers` asks for it."""
+
+    example: ClassVar = {**contract.PATIENT, "patient_identifiers": [IDENTIFIER_EXAMPLE]}
+
+    patient_identifiers: list[PatientIdentifier]
+    """The patient's identifiers, sorted by type, country and value."""
+
+
 class PatientFields(RequestBody):
     """The fields of a patient that clients can set."""
 
@@ -138,6 +150,8 @@ class PatientFields(RequestBody):
     """The ids of all hospitals of the patient. The hospitals must exist. An empty list means no hospitals."""
     doctor_ids: IdentifierSet = Field(default_factory=list)
     """The ids of all doctors of the patient. The doctors must exist. An empty list means no doctors."""
+    patient_identifiers: IdentifierInputs | None = None
+    """All identifiers of the patient. `null` or an empty list means none."""
     patient_hospital: ReadOnlyLinks = None
     """Read-only: `hospital_ids` changes the hospitals. You can send the hospitals back as you read them."""
     patient_doctor: ReadOnlyLinks = None
@@ -237,7 +251,8 @@ class MatchCandidate(Representation):
 class PatientUpdate(UpdateBody, PatientFields):
     """The changes to a patient. Absent fields are left unchanged, and `null` or blank text clears a field.
 
-    `hospital_ids` and `doctor_ids` each replace the whole set of links.
+    `hospital_ids` and `doctor_ids` each replace the whole set of links, and `patient_identifiers` replaces all
+    identifiers.
     """
 
     example = contract.UPDATE_BODY
@@ -278,6 +293,10 @@ PatientOrdering = TypeAliasType(
 """The fields by which a list of patients can be sorted. A leading `-` means descending order."""
 
 
+INCLUDABLE = ("identifiers",)
+"""The values of the parameter `include`."""
+
+
 class PatientParameters(ListParameters):
     """The parameters that select and sort the patients of a list. A patient must meet all conditions."""
 
@@ -286,6 +305,7 @@ class PatientParameters(ListParameters):
     address, a `unique_id`, a town. The best matches come first. If fewer than ten patients agree with everything, up to
     ten others follow. Without `limit`, the response contains the best 100."""
     fields: Annotated[list[str] | None, FieldsOf(Patient)] = None
+    include: include_type(INCLUDABLE) = None  # type: ignore[valid-type]
     ordering: PatientOrdering | None = None
     """The field to sort the list by. Patients with equal values are sorted by `unique_id`. A leading `-` means
     descending order. Patients without a value come last in either order."""
@@ -363,3 +383,14 @@ class PatientSearch(PatientParameters, SearchBody):
     """
 
     example: ClassVar = {"search": "doe 1980-01-01", "limit": 20}
+
+    patient_identifier: OneOrMany[IdentifierFilter | Annotated[str, IdentifierValue()]] | None = None
+    """Patients with this identifier: an object with `value` and, if they matter, `type` and `country`, or the value
+    alone. Case, spaces and punctuation are ignored."""
+
+    def to_query(self, locality: Locality) -> ListQuery:
+        """Return the list query that these parameters ask for."""
+        query = super().to_query(locality)
+        if wanted := query.filters.get("patient_identifier"):
+            query = query._replace(filters={**query.filters, "patient_identifier": [*map(filter_value, wanted)]})
+        return query

@@ -14,7 +14,8 @@ from app.errors import FieldError, ForbiddenError, FormerProfilesError, InUseErr
 from app.identifiers import new_identifier
 from app.matching.queue import dismiss_new
 from app.merging.service import MergingService
-from app.patients.repository import PatientRepository
+from app.patient_identifiers.changes import IdentifierChange
+from app.patients.repository import PatientRepository, PatientWithIdentifiersRepository
 from app.patients.schemas import (
     LINK_ID_FIELDS,
     NAME_MISSING_MESSAGE,
@@ -27,13 +28,7 @@ from app.records.history import History
 from app.records.preconditions import NO_PRECONDITION, Precondition
 from app.records.repository import Repository
 from app.records.results import Record
-from app.records.service import (
-    ErasureResult,
-    FormerProfilePolicy,
-    dangling_link_error,
-    id_change_errors,
-    raise_if_any,
-)
+from app.records.service import ErasureResult, FormerProfilePolicy, dangling_link_error, id_change_errors, raise_if_any
 from app.statements.links import LinkResult, unknown_link_error
 from app.statements.write_statements import DATABASE_DEFAULTED_COLUMNS, input_row
 
@@ -63,7 +58,7 @@ class PatientService(MergingService[PatientCreate, PatientUpdate]):
 
         `timestamps` are those of `create`.
         """
-        if body.not_duplicates:
+        if body.not_duplicates or "patient_identifiers" in body.model_fields_set:
             return None
         values = {**body.sent_fields(), **(timestamps or {})}
         values["unique_id"] = values.get("unique_id") or new_identifier(cls.repository_class.prefix)
@@ -74,7 +69,11 @@ class PatientService(MergingService[PatientCreate, PatientUpdate]):
     @classmethod
     def batchable_update(cls, unique_id: str, body: PatientUpdate, principal: Principal) -> BatchableWrite | None:
         """Return the update of a patient with its profile and links as a single statement, as `Service` describes."""
-        if body.read_only_link_ids() or any(id_change_errors(unique_id, body)):
+        if (
+            body.read_only_link_ids()
+            or any(id_change_errors(unique_id, body))
+            or "patient_identifiers" in body.model_fields_set
+        ):
             return None
         values = {**body.sent_fields(), "unique_id": unique_id}
         return cls._batchable_write(body, principal, values, cls._pop_links(values), is_creation=False)
@@ -118,10 +117,11 @@ class PatientService(MergingService[PatientCreate, PatientUpdate]):
             IdentifierTakenError: another patient has the id.
             IdentifierRetiredError: a deleted patient had the id of the patient, or a deleted profile had the id of the
                 profile.
+            PatientIdentifierTakenError: another patient has one of the identifiers.
             PreconditionFailedError: a patient has the id and does not meet the precondition.
             ValidationFailedError: a hospital or doctor does not exist or may not be linked by the principal; the
-                principal is restricted and would not see the patient; the principal may not use the profile; or
-                `not_duplicates` contains the id of no visible patient.
+                principal is restricted and would not see the patient; the principal may not use the profile; an
+                identifier is invalid; or `not_duplicates` contains the id of no visible patient.
             ForbiddenError: the principal lacks the scope to link or change the profile, or the principal is restricted
                 and the body contains a `unique_id`.
         """
@@ -134,12 +134,19 @@ class PatientService(MergingService[PatientCreate, PatientUpdate]):
         # checked before the profile is written, so that errors of the profile do not hide a failed precondition
         await self.check_creation_precondition(values.get("unique_id"), precondition)
         links = self._pop_links(values)
+        change = IdentifierChange(self.connection, self.principal, "")
+        await change.apply(values, links.get("hospital_ids"))
         await self._upsert_profile(values)
         result = await self._create(values, links, precondition)
         raise_if_any(
-            [*self._unknown_link_errors(result.link_result), *self._missing_own_hospital_errors(result.link_result)]
+            [
+                *change.errors,
+                *self._unknown_link_errors(result.link_result),
+                *self._missing_own_hospital_errors(result.link_result),
+            ]
         )
-        record = await self._ensure_journaled(result, "created")
+        change.raise_if_taken()
+        record = (await self._ensure_journaled(result, "created"))._replace(warnings=change.warnings)
         if body.not_duplicates:
             await self._store_decisions(record.unique_id, body.not_duplicates)
         return record
@@ -161,9 +168,11 @@ class PatientService(MergingService[PatientCreate, PatientUpdate]):
             NotFoundError: no visible patient has this id.
             PreconditionFailedError, PreconditionRequiredError: see `Precondition.check`.
             IdentifierRetiredError: a deleted profile had the id of the profile.
+            PatientIdentifierTakenError: another patient has one of the identifiers.
             ValidationFailedError: a hospital or doctor does not exist or may not be linked by the principal; the
-                principal may not use the profile; the patient would have no name; the body contains a `unique_id`
-                other than the id of the patient; or a read-only field contains other links than the patient has.
+                principal may not use the profile; the patient would have no name; an identifier is invalid; the body
+                contains a `unique_id` other than the id of the patient; or a read-only field contains other links than
+                the patient has.
             LastHospitalError: the principal would no longer see the patient.
             ForbiddenError: the principal lacks the scope to link or change the profile.
         """
@@ -172,7 +181,13 @@ class PatientService(MergingService[PatientCreate, PatientUpdate]):
         await self._check_locked(locked, precondition)
         values = body.sent_fields()
         links = self._pop_links(values)
-        if errors := [*id_change_errors(unique_id, body), *_missing_name_errors({**locked, **values})]:
+        change = IdentifierChange(self.connection, self.principal, unique_id, locked)
+        await change.apply(values, links.get("hospital_ids"))
+        if errors := [
+            *id_change_errors(unique_id, body),
+            *_missing_name_errors({**locked, **values}),
+            *change.errors,
+        ]:
             raise_if_any([*errors, *self._unknown_link_errors(await self.repository.linkable_ids(unique_id, links))])
         await self._upsert_profile(values, locked["profile_id"])
         read_only_ids = self._read_only_ids_to_compare(body, locked["last_updated"], links)
@@ -185,7 +200,8 @@ class PatientService(MergingService[PatientCreate, PatientUpdate]):
             ]
         )
         self._ensure_still_visible(result.link_result)
-        return await self._ensure_journaled(result, "updated")
+        change.raise_if_taken()
+        return (await self._ensure_journaled(result, "updated"))._replace(warnings=change.warnings)
 
     async def _check_locked(self, locked: RowMapping, precondition: Precondition) -> None:
         if precondition.needs_current_etag and locked["profile_id"] is not None:
@@ -298,15 +314,22 @@ class PatientService(MergingService[PatientCreate, PatientUpdate]):
         if profile_id not in {None, linked_profile_id}:
             self.principal.require(Scope.PROFILES_READ, Scope.PROFILES_WRITE)
 
-    async def _drop_dangling_references(self, values: dict[str, Any], before: Mapping[str, Any]) -> list[FieldError]:
+    async def _drop_dangling_references(
+        self, unique_id: str, values: dict[str, Any], before: Mapping[str, Any]
+    ) -> list[FieldError]:
+        errors = []
+        if "patient_identifiers" in values:
+            change = IdentifierChange(self.connection, self.principal, unique_id, before)
+            values["patient_identifiers"], hospital_ids = await change.restore(values["patient_identifiers"])
+            errors = [dangling_link_error("hospital", hospital_id) for hospital_id in hospital_ids]
         profile_id, linked_profile_id = values.get("profile_id"), before.get("profile_id")
         self._require_profile_scopes(profile_id, linked_profile_id)
         # the current profile was visible with the patient, but no row shows this any more if the patient is deleted
         profiles = self._profiles.unrestricted if profile_id == linked_profile_id else self._profiles
         if profile_id is None or await profiles.is_visible(profile_id):
-            return []
+            return errors
         values["profile_id"] = None
-        return [dangling_link_error("profile", profile_id)]
+        return [*errors, dangling_link_error("profile", profile_id)]
 
     def _links_to_restore(
         self, links: Mapping[str, list[str]], latest_snapshot: Mapping[str, Any] | None
@@ -346,6 +369,12 @@ class PatientService(MergingService[PatientCreate, PatientUpdate]):
         """
         if "hospital_ids" in link_result.linkable_ids and any(self._missing_own_hospital_errors(link_result)):
             raise LastHospitalError
+
+
+class PatientWithIdentifiersService(PatientService):
+    """The same operations, which return documents that have the identifiers, too."""
+
+    repository_class: ClassVar[type[PatientRepository]] = PatientWithIdentifiersRepository
 
 
 def _read_only_link_errors(

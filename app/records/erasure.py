@@ -44,6 +44,7 @@ from app.models import (
     name_words,
     patient_doctors,
     patient_hospitals,
+    patient_identifiers,
     pending_comparisons,
     stale_words,
 )
@@ -64,7 +65,7 @@ PERSONAL_DATA_TABLES = (
     Profile.__tablename__,
     *(table.name for table in (patient_hospitals, patient_doctors, journal, audit, idempotency_keys)),
     *(table.name for table in (name_words, hospital_words, stale_words, changes, changes_pending)),
-    *(table.name for table in (duplicates, pending_comparisons, duplicate_scans)),
+    *(table.name for table in (patient_identifiers, duplicates, pending_comparisons, duplicate_scans)),
 )
 """Names of the tables with personal data. The planner statistics of these tables are rebuilt after an erasure."""
 _CLEAR_STATISTICS_STATEMENT = text(

@@ -80,8 +80,7 @@ class History:
         """
         parameters = self.parameters(unique_id, before=before, limit=limit)
         return [
-            Record._make(row)
-            for row in await self.connection.execute(self.scoped_statement(_entries_statement), parameters)
+            Record(*row) for row in await self.connection.execute(self.scoped_statement(_entries_statement), parameters)
         ]
 
     async def get(self, unique_id: str, version: int) -> Record:

@@ -90,6 +90,8 @@ class IdempotencyKey:
             message = "Must be one text of 1 to 255 visible ASCII characters, such as a UUID"
             raise ValidationFailedError([FieldError(("header", "Idempotency-Key"), message, "idempotency_key")])
         content = body if isinstance(body, bytes) else body.model_dump_json(exclude_unset=True).encode()
+        if "include" in request.query_params:  # another response belongs to it
+            content += request.query_params["include"].encode()
         fingerprint = hashlib.sha256(content).digest()
         return cls(principal.name, request.method, request.scope["path"], header.strip('"'), fingerprint)
 

@@ -17,11 +17,20 @@ _TAG_PATTERN = re.compile(r'(?:W/)?"([A-Za-z0-9_-]{22}|[0-9]{1,19})(?:-+[a-z]+)?
 It matches even if a compressing proxy has changed the tag to `W/"…"` (nginx) or `"…-gzip"` (Apache, Caddy)."""
 
 
+_INCLUDED_FIELD_MARK = ',"patient_identifiers":'
+"""The beginning of what the parameter `include` adds to a document. Text in a document cannot contain it, because a
+quotation mark in text is escaped."""
+
+
 def entity_tag(document: str) -> str:
     """Return the strong entity tag of a representation: a hash of the bytes of `document`.
 
-    The tag of a patient therefore also changes if a hospital of the patient is renamed.
+    The tag of a patient therefore also changes if a hospital of the patient is renamed. What `include` adds does not
+    count, so that the tag can be sent with any change; if it changes, so does `last_updated`.
     """
+    end = document.rfind(_INCLUDED_FIELD_MARK)
+    if end >= 0:
+        document = f"{document[:end]}}}"
     digest = hashlib.blake2b(document.encode(), digest_size=16).digest()
     return f'"{base64.urlsafe_b64encode(digest).decode().rstrip("=")}"'
 

@@ -3,7 +3,7 @@
 Statements are built once per class, with bind parameters, because building a statement takes longer than executing it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any, ClassVar, Self, cast
@@ -59,8 +59,9 @@ class Repository:
     It is None if patients cannot refer to this resource.
     """
     month_indexed_columns: ClassVar[frozenset[str]] = frozenset()
-    """Names of the timestamp columns for which an index on the month exists. Lists that filter by one of these columns
-    use its index."""
+    """Names of the timestamp columns that have an index on the month, which lists filtered by one of them use."""
+    special_filters: ClassVar[Mapping[str, Callable[..., ColumnElement[bool]]]] = {}
+    """Filters that are neither columns nor links: functions of a row's `unique_id` and the values of the filter."""
     link_relations: ClassVar[Mapping[str, ToMany]] = {}
     """The sets of links to other records, by the request field that replaces the set, such as `hospital_ids`."""
 

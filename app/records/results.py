@@ -1,5 +1,6 @@
 """The results of reading and writing records."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from app.statements.links import LinkResult
@@ -11,6 +12,8 @@ class Record(NamedTuple):
     unique_id: str
     document: str
     """The record as JSON text."""
+    warnings: Sequence[str] = ()
+    """What may be wrong with the record that was written."""
 
 
 class WriteResult(NamedTuple):

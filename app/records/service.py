@@ -12,7 +12,8 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 from app.auth.principal import Principal
 from app.db.connection import Connection
 from app.db.transaction_batching import BatchableWrite
-from app.errors import ErrorType, FieldError, IdentifierTakenError, MergedError, NotFoundError, ValidationFailedError
+from app.error_types import ErrorType
+from app.errors import FieldError, IdentifierTakenError, MergedError, NotFoundError, ValidationFailedError
 from app.fields.history import RestoreRequest
 from app.fields.schemas import CreateBody, UpdateBody
 from app.records.history import History
@@ -144,6 +145,7 @@ class Service(Generic[C, U]):
             PreconditionRequiredError: the record exists, and the request lacks the required If-Match.
             ValidationFailedError: the version does not exist or is a deletion, or the version has a link to a record
                 that no longer exists and the body does not set `skip_missing`.
+            PatientIdentifierTakenError: another patient has one of the identifiers of the version.
         """
         # before the lock, so that no request waits for a record that its principal may not see
         await self.history.newest_version(unique_id)
@@ -160,7 +162,7 @@ class Service(Generic[C, U]):
         latest_snapshot = None if locked is not None else await self.history.latest_snapshot(unique_id)
         values = past_state.columns
         dangling_errors = await self._drop_dangling_references(
-            values, latest_snapshot or {} if locked is None else dict(locked)
+            unique_id, values, latest_snapshot or {} if locked is None else dict(locked)
         )
         repository, links = self._links_to_restore(past_state.links, latest_snapshot)
         if locked is None:
@@ -249,12 +251,15 @@ class Service(Generic[C, U]):
             tag = self.entity_tag((await self.repository.get(unique_id)).document)
         precondition.check(tag)
 
-    async def _drop_dangling_references(self, _: dict[str, Any], __: Mapping[str, Any]) -> list[FieldError]:
+    async def _drop_dangling_references(self, _: str, __: dict[str, Any], ___: Mapping[str, Any]) -> list[FieldError]:
         """Remove references to missing records from the values of an earlier version.
 
-        Return an error for each removed reference. The first parameter contains the values and is changed. The second
-        parameter is the current record or, for a deleted record, its last snapshot. Sets of links are checked later,
-        when they are written.
+        Return an error for each removed reference. The first parameter is the id of the record. The second contains the
+        values and is changed. The third is the current record or, for a deleted record, its last snapshot. Sets of
+        links are checked later, when they are written.
+
+        Raises:
+            PatientIdentifierTakenError: another patient has one of the identifiers of the earlier version.
         """
         return []
 

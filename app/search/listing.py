@@ -164,7 +164,7 @@ class _PatientSearch:
         expanded = await expand(listing.connection, typed, hospitals, parsed.short_forms) if typed else []
         by_word = dict(zip(typed, expanded, strict=True))
         searchable = [term for term in parsed.terms if not term.word or by_word[term.word]]
-        probes = await probe(listing.run, list_shape, searchable, hospitals)
+        probes = await probe(listing.run, list_shape, searchable, parsed.spans, hospitals)
         terms = [
             SearchTerm.from_parsed(term, by_word.get(term.word), of_term, has_words=any(expanded))
             for term, of_term in zip(searchable, probes, strict=True)

@@ -13,6 +13,8 @@ from app.fields.phones import ascii_digits, number_prefixes
 from app.identifiers import is_identifier
 from app.locality import Locality
 from app.locality.short_forms import NO_SHORT_FORMS, Groups
+from app.patient_identifiers.checkers import normalize
+from app.patient_identifiers.finding import spans
 from app.search.dates import (
     BirthDate,
     extract_birth_dates,
@@ -87,6 +89,11 @@ class Term(NamedTuple):
     """The text as a `unique_id`, or as a part of one, in lower and upper case, too."""
 
     @property
+    def normalized(self) -> str:
+        """The term in the form in which identifiers are compared. It is empty for dates and e-mail addresses."""
+        return normalize(self.word or self.digits)
+
+    @property
     def information(self) -> int:
         """A rough measure of how much the term tells: longer words tell more, and numbers and dates the most."""
         return len(self.word) if self.word else 100
@@ -102,6 +109,8 @@ class ParsedQuery(NamedTuple):
     """Number of terms that are not considered, because the text has more than `MAX_TERMS`."""
     short_forms: Groups = NO_SHORT_FORMS
     """Short forms of the names."""
+    spans: tuple[str, ...] = ()
+    """The normalized values of identifiers that the text may contain."""
 
 
 def parse_search(text: str, locality: Locality) -> ParsedQuery | None:
@@ -138,6 +147,7 @@ def parse_search(text: str, locality: Locality) -> ParsedQuery | None:
         tuple(spelling for title in titles for spelling in _TITLE_SPELLINGS[title.lower()]),
         len(unique) - len(kept),
         locality.short_forms,
+        tuple(dict.fromkeys(spans(_LABEL_PATTERN.sub(" ", text)))),
     )
 
 

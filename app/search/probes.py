@@ -27,6 +27,7 @@ from app.db.connection import Result
 from app.listing.keyset import has_word, starts_with
 from app.listing.listing import MAX_CACHED_STATEMENTS, ListShape
 from app.models import Hospital, Patient
+from app.patient_identifiers.finding import has_value
 from app.search.conditions import PATIENT_COLUMNS, PLACE_COLUMNS
 from app.search.parser import MIN_ID_PART_CHARACTERS, Term
 from app.search.terms import Probe
@@ -40,21 +41,27 @@ MAX_PLACE_WORDS = 4
 
 
 async def probe(
-    execute: Execute, list_shape: ListShape, terms: Sequence[Term], scope: Collection[str] | None
+    execute: Execute, list_shape: ListShape, terms: Sequence[Term], spans: Sequence[str], scope: Collection[str] | None
 ) -> list[Probe]:
     """Return what the database knows about each term. Only visible patients are considered.
 
-    `scope` is the hospital scope of the principal, or None if it is unrestricted.
+    `scope` is the hospital scope of the principal, or None if it is unrestricted. A patient with one of the `spans` as
+    an identifier is found by each of the terms that the span consists of, as by its id.
     """
     phrases, words = list(_phrases(terms)), [(place, term.word) for place, term in enumerate(terms) if term.word]
     identifiers = [(place, spelling) for place, term in enumerate(terms) for spelling in term.identifiers]
     parameters: dict[str, Any] = {}
-    for name, values in (("phrases", phrases), ("words", words), ("identifiers", identifiers)):
+    numbered = [*enumerate(spans)]
+    for name, values in (("phrases", phrases), ("words", words), ("identifiers", identifiers), ("spans", numbered)):
         parameters |= {f"places_of_{name}": [place for place, _ in values], name: [value for _, value in values]}
     rows = await execute(_probe_statement(list_shape._replace(filters=())), parameters)
     found: dict[tuple[str, int], list[str]] = defaultdict(list)
     for kind, place, value in rows:
-        if kind != "hospital" or scope is None or value in scope:
+        if kind == "span":
+            for part, term in enumerate(terms):
+                if term.normalized and term.normalized in spans[place]:
+                    found["id", part].append(value)
+        elif kind != "hospital" or scope is None or value in scope:
             found[kind, place].append(value)
     kinds = ("place", "hospital", "id")
     return [Probe(*(tuple(found[kind, place]) for kind in kinds)) for place in range(len(terms))]
@@ -74,9 +81,10 @@ def _phrases(terms: Sequence[Term]) -> Iterator[tuple[int, str]]:
 def _probe_statement(list_shape: ListShape) -> CompoundSelect[Any]:
     """Return the statement that selects what is known: its kind, the place of the term, and the value.
 
-    The kinds are `place` (a town, region and so on), `hospital` and `id` (of a patient).
+    The kinds are `place` (a town, region and so on), `hospital`, `id` (of a patient) and `span` (a patient with the
+    identifier).
     """
-    phrase, word, identifier = (_typed(name) for name in ("phrases", "words", "identifiers"))
+    phrase, word, identifier, span = (_typed(name) for name in ("phrases", "words", "identifiers", "spans"))
     folded = func.fold(phrase.c.value, type_=FOLDED_TEXT)
     hospital = Hospital.__table__.c
     is_called = or_(has_word(hospital.hospital_search, word.c.value), hospital.unique_id == word.c.value)
@@ -91,6 +99,9 @@ def _probe_statement(list_shape: ListShape) -> CompoundSelect[Any]:
             )
             for matching in _matching_ids(list_shape, identifier.c.value)
         ),
+        select(
+            literal_column("'span'"), span.c.place, (holder := _holders(list_shape, span.c.value)).c.unique_id
+        ).select_from(span.join(holder, literal_column("true"))),
     )
 
 
@@ -131,3 +142,10 @@ def _matching_ids(list_shape: ListShape, identifier: ColumnElement[str]) -> Iter
         ids: Select[Any] = select(unique_id).where(*list_shape.conditions, *list_shape.without_index_use(conditions))
         # not sorted, because PostgreSQL would scan the primary key instead of the index for the condition
         yield ids.limit(literal_column(str(MAX_IDS_PER_TERM))).lateral()
+
+
+def _holders(list_shape: ListShape, value: ColumnElement[str]) -> Any:
+    """Return the relation of the visible patients with an identifier that has this normalized value."""
+    conditions = list_shape.without_index_use([has_value(PATIENT_COLUMNS.unique_id, value)])
+    ids: Select[Any] = select(PATIENT_COLUMNS.unique_id).where(*list_shape.conditions, *conditions)
+    return ids.limit(literal_column(str(MAX_IDS_PER_TERM))).lateral()

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from app.errors import FieldError
 from app.identifiers import new_identifier
+from app.staging.copied_values import copied_value
 
 if TYPE_CHECKING:
     from app.staging.records import Staging
@@ -54,6 +55,6 @@ class StagedBatch:
         self._ids.add(unique_id)
         field_mask = sum(bit for name, bit in self._staging.field_bits.items() if name in values)
         timestamps = [values.get(name) for name in TIMESTAMP_FIELDS]
-        column_values = [values.get(name) for name in self._staging.field_bits]
+        column_values = [copied_value(values.get(name)) for name in self._staging.field_bits]
         self.link_count += sum(len(values.get(name, ())) for name in self._staging.repository.link_relations)
         self.rows.append((line.line_number, unique_id, field_mask, *timestamps, *column_values))

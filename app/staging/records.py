@@ -48,6 +48,7 @@ from app.db.errors import SerializationError
 from app.errors import FieldError, IdentifierRetiredError
 from app.records.repository import Repository
 from app.staging.batches import TIMESTAMP_FIELDS, StagedBatch, StagedRow
+from app.staging.copied_values import columns_to_copy
 from app.staging.first_entries import insert_first_entries
 from app.staging.results import RowError, RowStatus, UnknownLink
 from app.staging.table_build import TableBuild
@@ -82,7 +83,7 @@ class Staging:
             Column("unique_id", ID_TEXT, primary_key=True),
             Column("given", BigInteger),
             *(Column(name, DateTime(timezone=True)) for name in TIMESTAMP_FIELDS),
-            *(Column(name, self.table.c[name].type) for name in self.client_columns),
+            *(column for name in self.client_columns for column in columns_to_copy(self.table.c[name])),
             *(Column(name, ARRAY(ID_TEXT)) for name in repository.link_relations),
             Column("fate", ID_TEXT, server_default=RowStatus.CREATED),
             prefixes=["TEMPORARY"],
@@ -118,7 +119,7 @@ class Staging:
     async def stage(self, tables: Sequence[Sequence[StagedRow]]) -> None:
         """Replace the contents of the staging table with the rows of a batch, which are the first of `tables`."""
         await self.connection.execute(text(f"TRUNCATE {self.staging_table.name}"))
-        columns = [column.name for column in self.staging_table.columns if column.name != "fate"]
+        columns = [c.name for c in self.staging_table.columns if c.name != "fate" and c.computed is None]
         await self.connection.copy(self.staging_table.name, columns, tables[0])
 
     async def classify(self) -> None:

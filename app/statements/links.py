@@ -22,7 +22,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 
 from app.db.base import ID_TEXT
-from app.errors import ErrorType, FieldError
+from app.error_types import ErrorType
+from app.errors import FieldError
 from app.statements.documents import ToMany
 from app.statements.hospital_scope import is_in_scope
 

@@ -1,6 +1,7 @@
 """The errors of files that cannot be read, and of cells that cannot be understood."""
 
-from app.errors import FieldError, FileErrorType
+from app.error_types import FileErrorType
+from app.errors import FieldError
 
 
 class UnreadableFileError(Exception):

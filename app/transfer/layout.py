@@ -5,11 +5,11 @@ CSV columns have the names of the contract's fields. A nested object has one col
 `hospital_ids`. The cells of this column contain the linked ids, separated by `|`, a character that no id contains.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from app.records.repository import Repository
-from app.statements.documents import ToMany, ToOne
+from app.statements.documents import ToOne
 
 ID_SEPARATOR = "|"
 
@@ -35,15 +35,15 @@ class Layout:
         self._nested_columns = {
             field: [(f"{field}.{name}", name) for name in names] for field, names in self.nested_fields.items()
         }
-        self.columns: Sequence[str] = tuple(self._csv_columns(document.schema.model_fields, document.relations))
+        self.columns: Sequence[str] = tuple(self._csv_columns(document.schema.model_fields))
         """The column names of a CSV file, in the order of the document's fields."""
 
-    def _csv_columns(self, fields: Mapping[str, Any], relations: Mapping[str, ToOne | ToMany]) -> Iterator[str]:
+    def _csv_columns(self, fields: Iterable[str]) -> Iterator[str]:
         for field in fields:
             if field in self.nested_fields:
                 yield from (f"{field}.{name}" for name in self.nested_fields[field])
             else:
-                yield self.link_id_fields[field] if field in relations else field
+                yield self.link_id_fields.get(field, field)
 
     def from_csv_row(self, cells: Mapping[str, str]) -> dict[str, Any]:
         """Return the request body for a CSV row. A blank cell means that its field has no value.

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from app.errors import ErrorType, FileErrorType
+from app.error_types import ErrorType, FileErrorType
 from app.fields.schemas import Schema, tidy_json_schema
 from app.fields.types import BooleanParameter
 

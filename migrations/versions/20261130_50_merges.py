@@ -8,7 +8,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "20261130_50"
-down_revision = "20261130_31"
+down_revision = "20261130_40"
 
 CONTENT = """
 CREATE FUNCTION public.journal_content(

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import httpx
@@ -61,10 +62,10 @@ class Mergers:
 
     async def prepare(self) -> None:
         for number in range(3):
-            body = {"unique_id": f"hos{number}", "hospital_name": f"Hospital {number}"}
-            await self._client.post("/hospitals/hospitals/", json=body)
+            hospital = {"unique_id": f"hos{number}", "hospital_name": f"Hospital {number}"}
+            await self._client.post("/hospitals/hospitals/", json=hospital)
         for number in range(PATIENT_COUNT):
-            body = {
+            body: dict[str, Any] = {
                 "unique_id": f"p{number}",
                 "patient_last_name": "Doe",
                 "patient_title": f"T{number}",
@@ -103,7 +104,7 @@ class Mergers:
     async def await_successes(self, additional: int) -> None:
         goal = self.successes + additional
         async with asyncio.timeout(120):
-            while self.successes < goal:
+            while self.successes < goal:  # noqa: ASYNC110  # an event for each number of successes would be more code
                 await asyncio.sleep(0.02)
 
     async def stop(self) -> None:
@@ -134,8 +135,8 @@ async def check_merges(name: str, database_url: str, mergers: Mergers) -> None:
     merged = sum(row["action"] == "merged" for row in states)
     statuses = ", ".join(f"{count} x {kind} {status}" for (kind, status), count in sorted(mergers.statuses.items()))
     print(
-        f"\n{name}: {mergers.successes} steps acknowledged, {steps} stored, {merged} of {len(states)} patients merged at "
-        f"the end, {len(half)} half, {len(wrong)} disagree; {mergers.broken_connections} connections broken; {statuses}"
+        f"\n{name}: {mergers.successes} steps acknowledged, {steps} stored, {merged} of {len(states)} patients merged "
+        f"at the end, {len(half)} half, {len(wrong)} wrong; {mergers.broken_connections} broken connections; {statuses}"
     )
     assert (half, wrong) == ([], [])
     assert {status for _, status in mergers.statuses} <= {200, 404, 409, 410, 422, 503}

@@ -6,7 +6,7 @@ from typing import get_args
 
 from fastapi.routing import iter_route_contexts
 
-from app.errors import FhirErrorType
+from app.error_types import FhirErrorType
 from app.fhir.routing import FhirRoute
 from app.fhir_resources.patients import PATIENT_ELEMENTS
 from app.fhir_search.parameters import RESULT_PARAMETERS, SEARCH_PARAMETERS

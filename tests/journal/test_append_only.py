@@ -170,6 +170,7 @@ async def test_serving_role_has_exactly_the_rights_it_needs(serving_url: str) ->
         rights.pop(name) == {"SELECT"}
         for name in ("journal", "audit", "alembic_version", "api_keys", "secrets", "stale_words")
     } == {True}
+    assert rights.pop("identifier_types") == rights.pop("patient_identifiers") == {"SELECT"}
     # the server sets the time of an entry
     own = ["action", "actor", "merge", "record", "request_id", "resource", "unique_id", "version"]
     assert {right: list(names) for right, names in columns} == {"INSERT": own}

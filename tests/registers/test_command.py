@@ -9,7 +9,7 @@ from typing import get_args
 import httpx
 import pytest
 
-from app.errors import FileErrorType
+from app.error_types import FileErrorType
 from app.registers import cells
 from app.registers.formats import DATE_FIELDS, TIMESTAMP_FIELDS
 from app.registers.synonyms import SYNONYMS, header_key

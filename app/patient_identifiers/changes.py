@@ -1,0 +1,126 @@
+"""Changes to the identifiers of one patient, on behalf of a principal."""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from sqlalchemy import bindparam, text
+
+from app.auth.principal import Principal
+from app.db.base import ID_TEXT
+from app.db.connection import Connection
+from app.errors import FieldError, PatientIdentifierTakenError
+from app.patient_identifiers.checkers import disagreements
+from app.patient_identifiers.resolving import FIELD, Identifiers, Key, key, resolve, united
+from app.patient_identifiers.stored import known_hospitals, taken_keys
+from app.patient_identifiers.types import read_types
+
+_SELECT_HOSPITALS_OF_PATIENT = text(
+    "SELECT hospital_id FROM patient_hospitals WHERE patient_id = :unique_id LIMIT 2"
+).bindparams(bindparam("unique_id", type_=ID_TEXT))
+
+_NOTHING: Mapping[Any, Any] = MappingProxyType({})
+
+
+class IdentifierChange:
+    """The change to the identifiers of a patient. The patient is locked, or is created in the same transaction.
+
+    Identifiers that a hospital outside the principal's hospital scope gave stay as they are, as links to such a
+    hospital do.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        principal: Principal,
+        unique_id: str,
+        stored: Mapping[Any, Any] = _NOTHING,
+    ) -> None:
+        """`unique_id` is empty for a patient that is created. `stored` are its current values."""
+        self._connection = connection
+        self._principal = principal
+        self._unique_id = unique_id
+        self._stored = stored
+        identifiers = stored.get(FIELD) or ()
+        self._kept = [identifier for identifier in identifiers if self._is_out_of_scope(identifier)]
+        self.errors: list[FieldError] = []
+        """The errors in the identifiers of the request."""
+        self.warnings: list[str] = []
+        """What the identifiers of the request contradict, such as the date of birth. They contain no values."""
+        self._taken_locations: list[tuple[str | int, ...]] = []
+
+    def _is_out_of_scope(self, identifier: Mapping[str, Any]) -> bool:
+        own_hospitals, hospital_id = self._principal.hospitals, identifier.get("hospital_id")
+        return own_hospitals is not None and hospital_id is not None and hospital_id not in own_hospitals
+
+    async def apply(self, values: dict[str, Any], hospital_ids: Sequence[str] | None) -> None:
+        """Replace the identifiers in the `values` of a request, if there are any, with those that can be stored.
+
+        Invalid ones are left out and added to `errors`. Those that other patients have are left out, too, and reported
+        by `raise_if_taken`. `hospital_ids` are the hospitals in the request, or None to keep the patient's hospitals.
+        """
+        if FIELD in values:
+            values[FIELD] = await self._resolve(values[FIELD], hospital_ids, {**self._stored, **values})
+
+    async def _resolve(
+        self,
+        inputs: Sequence[Mapping[str, Any]] | None,
+        hospital_ids: Sequence[str] | None,
+        patient: Mapping[str, Any],
+    ) -> Identifiers | None:
+        """Return the identifiers to store for those in a request. `patient` has the values after the change."""
+        if hospital_ids is None and any("hospital_id" not in each for each in inputs or ()):
+            rows = await self._connection.execute(_SELECT_HOSPITALS_OF_PATIENT, {"unique_id": self._unique_id})
+            hospital_ids = [hospital_id for (hospital_id,) in rows.records]
+        types = await read_types(self._connection) if inputs else {}
+        identifiers, places, errors = resolve(inputs, types, {*(hospital_ids or ())})
+        self.errors += [error._replace(loc=("body", *error.loc)) for error in errors]
+        known, kept_keys = await known_hospitals(self._connection, identifiers), {key(each) for each in self._kept}
+        own = []
+        for identifier in identifiers:
+            hospital_id, place = identifier.get("hospital_id"), places[key(identifier)]
+            if self._is_out_of_scope(identifier):
+                if key(identifier) not in kept_keys:
+                    self._add_unknown_hospital(place, hospital_id)
+            elif hospital_id is not None and hospital_id not in known:
+                self._add_unknown_hospital(place, hospital_id)
+            else:
+                own.append(identifier)
+                birth, gender = patient.get("patient_date_of_birth"), patient.get("patient_gender")
+                fields = disagreements(types[identifier["type"]].checker, identifier["normalized"], birth, gender)
+                self.warnings += [f"{FIELD}.{place}.value disagrees with {field}" for field in fields]
+        taken = await taken_keys(self._connection, self._unique_id, own)
+        self._taken_locations = sorted(("body", FIELD, places[each], "value") for each in taken)
+        return united((each for each in own if key(each) not in taken), self._kept)
+
+    def _add_unknown_hospital(self, place: int, hospital_id: str | None) -> None:
+        message = f"There is no hospital with the unique_id {hospital_id}"
+        if self._principal.hospitals is not None:
+            message += ", or you may not link it"
+        self.errors.append(FieldError(("body", FIELD, place, "hospital_id"), message, "unknown_hospital"))
+
+    def raise_if_taken(self) -> None:
+        """Raise an error if other patients have identifiers of the request, after all other checks of the request.
+
+        Raises:
+            PatientIdentifierTakenError: they have.
+        """
+        if self._taken_locations:
+            raise PatientIdentifierTakenError(self._taken_locations)
+
+    async def restore(self, past: Sequence[Mapping[str, Any]] | None) -> tuple[Identifiers | None, list[str]]:
+        """Return the identifiers to store for those of an earlier version, and the ids of their missing hospitals.
+
+        Identifiers of missing hospitals are left out.
+
+        Raises:
+            PatientIdentifierTakenError: another patient has one of them.
+        """
+        own = [each for each in past or () if not self._is_out_of_scope(each)]
+        known = await known_hospitals(self._connection, own)
+        missing = {each["hospital_id"] for each in own if "hospital_id" in each} - known
+        identifiers = united((each for each in own if each.get("hospital_id") not in missing), self._kept)
+        taken: set[Key] = await taken_keys(self._connection, self._unique_id, identifiers or ())
+        if taken:
+            raise PatientIdentifierTakenError([("body", "version")])
+        return identifiers, sorted(missing)

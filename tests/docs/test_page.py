@@ -30,6 +30,7 @@ CHROMIUM_COMMANDS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM_FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
 TIMEOUT_MILLISECONDS = 15_000
 """The timeout for anything on the page, all of which loads within two seconds."""
+LAPTOP: ViewportSize = {"width": 1200, "height": 1500}
 PHONE: ViewportSize = {"width": 390, "height": 844}
 UNKNOWN_FORMAT_WARNINGS = {f"Could not find component: JsonSchema_string_{kind}" for kind in ("date", "date-time")}
 """Warnings of Swagger UI about parameters that are dates, which it shows as text."""
@@ -90,6 +91,18 @@ class DocsPage:
         await section.locator(".opblock-summary-control").click()
         return section
 
+    async def reset(self) -> None:
+        """Close the open operations, forget their responses, and show all operations on a laptop in light colors."""
+        await self.page.set_viewport_size(LAPTOP)
+        await self.page.emulate_media(color_scheme="light")
+        await self.page.get_by_label("Filter operations").fill("")
+        for section in reversed(await self.page.locator(".opblock.is-open").all()):  # each is found by its number
+            if await (clear := section.get_by_role("button", name="Clear")).count():
+                await clear.click()
+            await section.locator(".opblock-summary-control").click()
+        await expect(self.page.locator(".opblock.is-open")).to_have_count(0)
+        self.tolerated_messages.clear()
+
 
 @pytest.fixture(scope="module")
 def served(
@@ -99,17 +112,27 @@ def served(
     return module_serve("--demo", DATABASE_URL=module_database_url, PATIENTS_AUTH=getattr(request, "param", "off"))
 
 
-@pytest.fixture
-async def docs_page(browser: Browser, served: ServiceProcess) -> AsyncIterator[DocsPage]:
-    """Open the page; at the end, check that nothing was requested from another host and the console has no error."""
-    page = await browser.new_page(base_url=served.url, viewport={"width": 1200, "height": 1500})
+@pytest.fixture(scope="module")
+async def module_docs_page(browser: Browser, served: ServiceProcess) -> AsyncIterator[DocsPage]:
+    """Open the page for all tests of a service, because loading it takes longer than what most tests do with it."""
+    page = await browser.new_page(base_url=served.url, viewport=LAPTOP)
     page.set_default_timeout(TIMEOUT_MILLISECONDS)
     opened_page = DocsPage(page)
     await page.goto("/docs")
     yield opened_page
     await page.close()
-    assert opened_page.console_errors == []
-    assert opened_page.requested_hosts == {urlsplit(served.url).netloc}
+
+
+@pytest.fixture
+async def docs_page(module_docs_page: DocsPage, served: ServiceProcess) -> AsyncIterator[DocsPage]:
+    """Yield the page; at the end, check that nothing was requested from another host and the console has no error.
+
+    The next test finds the page as it was loaded, except for credentials.
+    """
+    yield module_docs_page
+    await module_docs_page.reset()
+    assert module_docs_page.console_errors == []
+    assert module_docs_page.requested_hosts == {urlsplit(served.url).netloc}
 
 
 async def execute(operation: Locator) -> Locator:

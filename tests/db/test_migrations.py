@@ -190,26 +190,46 @@ async def test_all_migrations_can_be_undone_and_redone(empty_url: str, database_
     assert await describe_schema(empty_url) == await describe_schema(database_url)
 
 
-@pytest.mark.parametrize("revision", REVISIONS)
 async def test_rows_survive_each_downgrade_and_upgrade(
-    revision: str, database_url: str, connection: asyncpg.Connection
+    database_url: str, connection: asyncpg.Connection, subtests: pytest.Subtests
 ) -> None:
-    """A downgrade by one revision and an upgrade back keep all rows, as far as the older schema can hold them."""
+    """A downgrade by one revision and an upgrade back keep all rows, as far as the older schema can hold them.
+
+    The last upgrade is one from the oldest revision to the newest. The oldest revision creates the first tables:
+    `test_all_migrations_can_be_undone_and_redone` undoes it.
+    """
     for statement in INSERT_ROWS:
         await connection.execute(statement)
-    before = await all_rows(connection)
-    assert len(before["patients"]) == 1000
-    below = SCRIPTS.get_revision(revision).down_revision or "base"
-    assert isinstance(below, str)
-    await run_alembic(command.downgrade, database_url, below)
-    down = await all_rows(connection)
+    head = at_revision = await all_rows(connection)
+    assert len(head["patients"]) == 1000
+    for revision in REVISIONS[:-1]:
+        below = SCRIPTS.get_revision(revision).down_revision
+        assert isinstance(below, str)
+        await run_alembic(command.downgrade, database_url, below)
+        down = await all_rows(connection)
+        await run_alembic(command.upgrade, database_url, revision)
+        up = await all_rows(connection)
+        await run_alembic(command.downgrade, database_url, below)
+        down_again = await all_rows(connection)
+        with subtests.test(revision=revision):
+            assert_same_rows(at_revision, down, f"the downgrade of {revision}")
+            assert up.keys() == at_revision.keys()
+            assert_same_rows(up, down, f"the upgrade to {revision}")
+            assert down_again.keys() == down.keys()
+            assert_same_rows(down_again, down, f"the second downgrade of {revision}")
+        at_revision = down
+    assert len(at_revision["patients"]) == 1000
     await run_alembic(command.upgrade, database_url, "head")
     up = await all_rows(connection)
-    assert up.keys() == before.keys()
-    for table in (down.keys() & before.keys()) - {"stale_words"}:  # a queue, which an upgrade fills
-        rows = down[table]
-        assert rows == with_columns_of(before[table], rows), f"{table}: the downgrade of {revision} changes rows"
-        assert with_columns_of(up[table], rows) == rows, f"{table}: the upgrade to {revision} changes rows"
+    assert up.keys() == head.keys()
+    assert_same_rows(up, at_revision, "the upgrade of the oldest schema")
+
+
+def assert_same_rows(newer: dict[str, list[Row]], older: dict[str, list[Row]], change: str) -> None:
+    """Check that rows of an older schema are those of a newer one, in the tables and columns that both have."""
+    for table in (older.keys() & newer.keys()) - {"stale_words"}:  # a queue, which an upgrade fills
+        rows = older[table]
+        assert rows == with_columns_of(newer[table], rows), f"{table}: {change} changes rows"
 
 
 async def test_constraints_are_named_by_the_convention(database_url: str) -> None:

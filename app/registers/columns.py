@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from app.registers.header_rows import is_header_row
 from app.registers.hints import MAX_HEADER_CHARACTERS, Hints
+from app.registers.known_names import KnownNames
 from app.registers.options import NAME_FIELDS, TableOptions
-from app.registers.synonyms import header_key, known_names
+from app.registers.synonyms import header_key
 from app.suggestions import suggestion
 from app.table_files.errors import UnreadableFileError
 
@@ -16,8 +17,6 @@ MAX_NAMED_COLUMNS = 100
 """Maximum number of unknown columns that an error names. Few registers have as many columns."""
 _HEADER_PATTERN = re.compile(r"[^\W\d][^\t\r\n@=\"\\]{0,63}")
 """Matches headers that a message may show. A row without a header contains data of patients."""
-_NOTE_PATTERN = re.compile(r"\([^()]*\)")
-"""Matches a note in a header, such as `Date of birth (dd/mm/yyyy)`."""
 _HIDDEN_HEADER_CHARACTERS = re.compile(r"[^\w .,:;()/#&?*+'-]")
 
 
@@ -71,11 +70,10 @@ class RecognizedColumns(NamedTuple):
 def recognize(
     header: Sequence[str],
     rows_below: Callable[[], Sequence[Sequence[str]]],
-    resource: str,
-    fields: Sequence[str],
+    known: KnownNames,
     options: TableOptions,
 ) -> RecognizedColumns:
-    """Return what the columns with these headers contain. `fields` are the names of the API's fields.
+    """Return what the columns with these headers contain.
 
     If several columns have names of the same field, the first of them contains it, and the others are unknown.
     `rows_below` returns some rows below the header, which may show that it is one.
@@ -85,15 +83,14 @@ def recognize(
             have, or map two columns to the same field.
     """
     names = [name.strip() for name in header]
-    while names and not header_key(names[-1]):  # spreadsheets save empty columns, too
+    said_keys = {header_key(name) for name in options.mapping}
+    # spreadsheets save empty columns, too
+    while names and not header_key(names[-1]) and header_key(numbered_name(len(names) - 1, "")) not in said_keys:
         names.pop()
-    known: dict[str, str] = {}
-    for name, field in known_names(resource, tuple(fields)):
-        known.setdefault(header_key(name), field)
-    hints = Hints(known, fields)
-    understood = [_fields_of(name, known, fields) for name in names]
+    hints = Hints(known.fields_by_key, known.fields)
+    understood = [known.fields_of(name) for name in names]
     has_header = is_header_row(names, [one is not None for one in understood], hints.hint, rows_below)
-    said = _said_fields(names, fields, options, is_header=has_header)
+    said = _said_fields(names, known.fields, options, is_header=has_header)
     found = [said.get(place, one) for place, one in enumerate(understood)]
     columns = [
         Column(place, name, one) for place, (name, one) in enumerate(zip(names, found, strict=True)) if one is not None
@@ -118,22 +115,15 @@ def recognize(
     return RecognizedColumns(sorted(columns), sorted(unknown), bool(said) or has_header, hints)
 
 
-def _fields_of(name: str, known: Mapping[str, str], fields: Sequence[str]) -> tuple[str, ...] | None:
-    """Return the fields of the column with this header, or None if it is not known."""
-    key = header_key(name)
-    if name in fields:
-        return (name,)
-    if key not in known:
-        key = header_key(_NOTE_PATTERN.sub("", name))
-    return (known[key],) if key in known else None
-
-
-def unknown_columns_error(recognized: RecognizedColumns, line_number: int) -> UnreadableFileError:
+def unknown_columns_error(
+    recognized: RecognizedColumns, line_number: int, other_sheets: Sequence[str]
+) -> UnreadableFileError:
     """Return the error that names all unknown columns, each with a suggestion."""
     if not recognized.is_header:
+        sheets = f", or specify another --sheet: {', '.join(other_sheets)}" if other_sheets else ""
         return UnreadableFileError(
             f"Line {line_number} must name the columns, but may contain a record. Insert a line with their names above "
-            f"it, such as patient_last_name ({WHERE_LISTED})."
+            f"it, such as patient_last_name ({WHERE_LISTED}){sheets}."
         )
     problems = []
     for column in recognized.unknown[:MAX_NAMED_COLUMNS]:

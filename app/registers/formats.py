@@ -47,7 +47,7 @@ class DateFormat(NamedTuple):
 
 
 def find_date_formats(
-    columns: Sequence[Column], read_again: Callable[[], Table | None], options: TableOptions
+    columns: Sequence[Column], header_line_number: int, read_again: Callable[[], Table | None], options: TableOptions
 ) -> dict[int, DateFormat]:
     """Read a whole table, and return the formats of its columns with dates, by place.
 
@@ -72,9 +72,9 @@ def find_date_formats(
         return {column.place: DateFormat(column, preferred[column.place], "", None) for column in date_columns}
     dates = {column.place: DateColumn() for column in date_columns}
     words = UNKNOWN_WORDS | options.folded_null_words
-    rows = table.rows()
-    next(rows, None)
-    for _, cells, _ in rows:
+    for line_number, cells, _ in table.rows():
+        if line_number <= header_line_number:
+            continue
         for place, column_dates in dates.items():
             if place < len(cells) and (text := unescape_cell(cells[place]).strip()) and not is_word(text, words):
                 column_dates.add(text)

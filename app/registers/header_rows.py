@@ -1,16 +1,18 @@
-"""Whether the first row of a table is its header. A message may show a header, but not the data of a patient."""
+"""Which row of a table is its header, if any. A message may show a header, but not the data of a patient."""
 
 import re
 from collections.abc import Callable, Sequence
 
 from app.registers.values import UNKNOWN_WORDS, is_word
+from app.table_files.errors import UnreadableFileError
+from app.table_files.tables import Row
 
 MIN_COLUMNS, MIN_SHARE = 3, 4
 """A row is a header if at least three columns, and one in four, say so."""
 MAX_EXAMINED_COLUMNS = 100
 """Maximum number of columns that are examined if known names do not decide."""
 SAMPLE_ROWS = 20
-"""Number of rows below the first one that are compared with it, if its names do not decide."""
+"""Number of rows that are compared with the first one, or searched for the header, if its names do not decide."""
 _DATUM_PATTERN = re.compile(r"@|[0-9]{4}")
 _DIGIT_PATTERN = re.compile(r"[0-9@]")
 
@@ -40,6 +42,27 @@ def is_header_row(
             for place, (name, one) in enumerate(zip(names, likely, strict=True))
         ]
     return _suffices(sum(likely), names)
+
+
+def header_below_titles(rows: Sequence[Row], are_known: Callable[[Sequence[str]], Sequence[bool]]) -> int:
+    """Return the place of the first of some rows that names columns, or 0 if none does.
+
+    The rows above it, which have only one cell, are the title of the table. `are_known` returns which cells of a row
+    are names of columns.
+
+    Raises:
+        UnreadableFileError: a row names the columns, but there are rows with several cells above it.
+    """
+    for place, row in enumerate(rows):
+        names = [name for name in row.cells if name.strip()]
+        count = sum(are_known(names))
+        if len(names) > 1 and (count * 2 >= len(names) or _suffices(count, names)):
+            if any(sum(bool(cell.strip()) for cell in above.cells) > 1 for above in rows[:place]):
+                raise UnreadableFileError(
+                    f"Line {row.line_number} seems to name the columns: remove the lines above it."
+                )
+            return place
+    return 0
 
 
 def _suffices(count: int, names: Sequence[str]) -> bool:

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from app.fields.characters import is_blank, normalize_characters
-from app.registers.columns import numbered_name, shown_header
+from app.registers.columns import UnknownColumn, numbered_name, shown_header
 from app.registers.formats import format_descriptions
 from app.registers.register import Register
 
@@ -55,7 +55,7 @@ class Inspection:
             yield f"Some cells are not in UTF-8. {self._encoding_problem}"
         yield self._line("column", "taken for", "filled", "samples")
         fields = {column.place: column for column in register.recognized.columns}
-        unknown = {column.place: column for column in register.recognized.unknown}
+        unknown = self._unknown_columns()
         for place in sorted(fields.keys() | unknown.keys()):
             if place in unknown:
                 yield self._row(place, unknown[place].header, "NOT KNOWN")
@@ -73,7 +73,7 @@ class Inspection:
         yield '# "patient_last_name, patient_first_name", or the other order.'
         recognized = self._register.recognized
         fields = {column.place: column for column in recognized.columns}
-        unknown = {column.place: column for column in recognized.unknown}
+        unknown = self._unknown_columns()
         headers = {""}
         for place in sorted(fields.keys() | unknown.keys()):
             header = unknown[place].header if place in unknown else fields[place].header
@@ -85,6 +85,12 @@ class Inspection:
             else:
                 target = json.dumps(", ".join(fields[place].fields)) if fields[place].fields else "false"
                 yield f"{name} = {target}"
+
+    def _unknown_columns(self) -> dict[int, UnknownColumn]:
+        """Return the unknown columns by place, and those with values that have no name."""
+        recognized = self._register.recognized
+        nameless = [UnknownColumn(place, "") for place in self._filled if place >= recognized.width]
+        return {column.place: column for column in (*nameless, *recognized.unknown)}
 
     def _row(self, place: int, header: str, meaning: str) -> str:
         samples = " · ".join(self._samples[place])

@@ -10,6 +10,8 @@ from app.table_files.errors import UnreadableFileError
 
 NAME_FIELDS = ("patient_first_name", "patient_last_name")
 """The fields into which a column with full names can be split, in either order."""
+TITLE_FIELD = "patient_title"
+"""The field of the titles in full names, such as `Dr`, unless another column has a title."""
 
 
 @dataclass(frozen=True, slots=True)

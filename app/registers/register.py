@@ -7,11 +7,14 @@ from typing import NamedTuple
 
 from app.errors import FieldError
 from app.registers.cells import cell_readers
-from app.registers.columns import Column, recognize, unknown_columns_error
+from app.registers.columns import Column, numbered_name, recognize, unknown_columns_error
 from app.registers.formats import DateFormat, find_date_formats
-from app.registers.header_rows import SAMPLE_ROWS
-from app.registers.options import NAME_FIELDS, TableOptions
-from app.registers.values import NULL_WORDS, is_word, split_full_name
+from app.registers.full_names import split_full_name
+from app.registers.header_rows import SAMPLE_ROWS, header_below_titles
+from app.registers.known_names import KnownNames
+from app.registers.options import NAME_FIELDS, TITLE_FIELD, TableOptions
+from app.registers.synonyms import header_key
+from app.registers.values import NULL_WORDS, is_word
 from app.table_files.errors import CellError, UnreadableFileError
 from app.table_files.formulas import unescape_cell
 from app.table_files.tables import Row, Table
@@ -50,10 +53,24 @@ class Register:
         self._read_again = read_again
         self._options = options
         self._rows = table.rows()
-        header = next(self._rows, Row(1, []))
-        self.header_line_number = header.line_number
-        self.recognized = recognize(header.cells, self._rows_below_header, resource, fields, options)
+        known, said = KnownNames(resource, fields), {header_key(name) for name in options.mapping}
+
+        def are_known(names: Sequence[str]) -> Sequence[bool]:
+            return [known.fields_of(name.strip()) is not None or header_key(name) in said for name in names]
+
+        self._header = next(self._rows, Row(1, []))
+        if sum(are_known(self._header.cells)) * 2 < len(self._header.cells):
+            rows = [self._header, *islice(self._rows, SAMPLE_ROWS)]
+            place = header_below_titles(rows, are_known)
+            self._header = rows[place]
+            self._rows = chain(rows[place + 1 :], self._rows)
+        self.recognized = recognize(self._header.cells, self._rows_below_header, known, options)
         self._remarks: list[FieldError] = []
+
+    @property
+    def header_line_number(self) -> int:
+        """Number of the line with the names of the columns."""
+        return self._header.line_number
 
     def _rows_below_header(self) -> list[list[str]]:
         """Return the cells of some rows below the header, which are not taken from the rows that remain."""
@@ -70,7 +87,7 @@ class Register:
         """
         columns = self.recognized.columns
         if self.recognized.unknown:
-            raise unknown_columns_error(self.recognized, self.header_line_number)
+            raise unknown_columns_error(self.recognized, self.header_line_number, self.table.other_sheets)
         if columns and not any(column.fields for column in columns):
             raise UnreadableFileError("All columns are left out, so there is nothing to import.")
         readers = [
@@ -129,7 +146,7 @@ class Register:
     @cached_property
     def date_formats(self) -> Mapping[int, DateFormat]:
         """The formats of the columns with dates, by place. They are found by reading the whole table."""
-        return find_date_formats(self.recognized.columns, self._read_again, self._options)
+        return find_date_formats(self.recognized.columns, self.header_line_number, self._read_again, self._options)
 
     def _order_of(self, column: Column) -> str | None:
         return self.date_formats[column.place].checked_order()
@@ -145,6 +162,13 @@ class Register:
     def _row_error(self, cells: list[str]) -> FieldError | None:
         """Return an error if a row has more or fewer cells than the header, or cells that are not in UTF-8."""
         width = self.recognized.width
+        if width < len(cells) <= len(self._header.cells):
+            place = max(place for place, cell in enumerate(cells) if cell.strip())
+            message = (
+                f"Has a value in column {place + 1}, which has no name: name it, or leave it out with --ignore "
+                f'"{numbered_name(place, "")}"'
+            )
+            return FieldError((), message, "cells")
         if len(cells) != width:
             return FieldError((), f"Has {len(cells)} cells, but the file has {width} columns", "cells")
         for place, cell in enumerate(cells):
@@ -157,6 +181,7 @@ class Register:
     def _select_cells(self, cells: Sequence[str]) -> dict[str, str]:
         """Return the cells by field, without those of ignored columns, and with full names split in two."""
         by_name = {}
+        titles = []
         for place, _, fields in self.recognized.columns:
             if len(fields) == 1:
                 by_name[fields[0]] = cells[place]
@@ -164,6 +189,9 @@ class Register:
                 text = cells[place]
                 if is_word(text, NULL_WORDS | self._options.folded_null_words):
                     text = ""
-                parts = split_full_name(text, last_name_first=fields[0] == NAME_FIELDS[1])
-                by_name |= dict(zip(fields, parts, strict=True))
+                name = split_full_name(text, last_name_first=fields[0] == NAME_FIELDS[1])
+                by_name |= dict(zip(NAME_FIELDS, (name.first_names, name.last_name), strict=True))
+                titles.append(name.title)
+        if any(titles) and not by_name.get(TITLE_FIELD, "").strip():
+            by_name[TITLE_FIELD] = titles[0]
         return by_name

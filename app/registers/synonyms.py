@@ -1,7 +1,7 @@
 """The names by which other systems call the fields, in English and Afrikaans."""
 
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 SYNONYMS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "patients": {
@@ -15,6 +15,8 @@ SYNONYMS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "folder number",
             "hospital number",
             "record number",
+            "record id",
+            "identifier",
             "mrn",
             "pasiëntnommer",
             "lêernommer",
@@ -85,9 +87,9 @@ SYNONYMS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "fisiese adres",
         ),
         "patient_address_line_1": ("address 1", "street", "address line", "adreslyn 1", "adres 1", "straat"),
-        "patient_town": ("city", "town city", "dorp", "stad"),
+        "patient_town": ("city", "town city", "city village", "dorp", "stad"),
         "patient_region": ("suburb", "area", "district", "voorstad", "woonbuurt", "streek", "distrik"),
-        "patient_province": ("state", "provinsie"),
+        "patient_province": ("state", "state province", "provinsie"),
         "patient_country": ("land",),
         "patient_postal_code": ("post code", "postal", "zip", "zip code", "poskode"),
         "patient_latitude": ("lat", "breedtegraad"),
@@ -163,12 +165,26 @@ SYNONYMS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 """The names of each column in other systems, by resource. `docs/import-export.md` has the same table for patients.
 
 Case, spaces, punctuation and accents do not matter. The names of the API need no mention, with and without the prefix
-`patient_`.
+`patient_`. The words `no`, `nr`, `num`, `number` and `nommer` at the end of a name are equivalent.
 """
 FULL_NAME_KEYS = frozenset(
     ("name", "names", "fullname", "patientname", "patient", "naam", "volnaam", "vollenaam", "pasient", "pasientnaam")
 )
 """Keys of headers that may be a full name, or only a first name. They are not recognized, but explained."""
+IDENTITY_KEYS = frozenset(
+    (
+        "idnumber",
+        "idno",
+        "idnr",
+        "idnommer",
+        "identitynumber",
+        "identityno",
+        "identiteitsnommer",
+        "nationalid",
+        "passport",
+    )
+)
+"""Keys of headers that are probably the number that the state has given to a person."""
 NUMBER_KEYS = frozenset(("no", "nr", "num", "number", "nommer"))
 """Keys of headers that may be an id, a telephone number or a row's number. They are not recognized, but explained."""
 PATIENT_PREFIX = "patient"
@@ -181,18 +197,3 @@ def header_key(header: str) -> str:
     """
     decomposed = unicodedata.normalize("NFKD", header.casefold())
     return "".join(character for character in decomposed if character.isalnum())
-
-
-def known_names(resource: str, columns: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """Yield each name by which a column is recognized, with the name of the column. A name may come up repeatedly.
-
-    The API's own names come first. They take precedence over the names of other systems.
-    """
-    for column in columns:
-        yield column, column
-    for column in columns:
-        yield column.removeprefix(f"{PATIENT_PREFIX}_"), column
-    for column, names in SYNONYMS[resource].items():
-        for name in names:
-            yield name, column
-            yield f"{PATIENT_PREFIX} {name}", column

@@ -15,7 +15,7 @@ SPREADSHEET_ERRORS = frozenset({"#value!", "#name?", "#div/0!", "#ref!", "#num!"
 GENDER_WORDS = {
     "Male": ("m", "male", "man", "boy", "manlik", "seun"),
     "Female": ("f", "female", "woman", "girl", "v", "vroulik", "vrou", "meisie", "dogter"),
-    "Other": ("o", "other", "ander"),
+    "Other": ("o", "other", "ander", "non-binary", "nonbinary", "intersex"),
     "Unknown": ("u", "unknown", "unk", "onbekend", "not known", "not stated"),
 }
 """The words for each gender, in lowercase."""
@@ -85,49 +85,3 @@ def is_word(text: str, words: frozenset[str]) -> bool:
     if text.isascii():
         return text.strip().casefold() in words
     return is_blank(text) or normalize_characters(text).strip().casefold() in words
-
-
-def split_full_name(text: str, *, last_name_first: bool) -> tuple[str, str]:
-    """Split a full name in two, in the order in which it is written.
-
-    A comma separates the parts. Without a comma, the last name is one word with the particles in front of it, such as
-    `van der Merwe`. A single word is a last name.
-    """
-    first_part, comma, second_part = text.partition(",")
-    if comma:
-        return first_part.strip(), second_part.strip()
-    words = text.split()
-    if last_name_first:
-        length = 1
-        while length < len(words) and words[length - 1].casefold() in NAME_PARTICLES:
-            length += 1
-        return " ".join(words[:length]), " ".join(words[length:])
-    start = max(len(words) - 1, 0)
-    while start > 1 and words[start - 1].casefold() in NAME_PARTICLES:
-        start -= 1
-    return " ".join(words[:start]), " ".join(words[start:])
-
-
-NAME_PARTICLES = frozenset(
-    {
-        "van",
-        "von",
-        "der",
-        "den",
-        "de",
-        "du",
-        "da",
-        "dos",
-        "di",
-        "le",
-        "la",
-        "ten",
-        "ter",
-        "el",
-        "al",
-        "bin",
-        "ibn",
-        "st",
-    }
-)
-"""Words that belong to the last name that follows them, in lowercase."""

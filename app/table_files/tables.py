@@ -10,7 +10,10 @@ from app.table_files.lines import (
     LineReader,
 )
 
-SEPARATORS = (";", "\t", ",")
+SEPARATORS = {"|": "a vertical bar", ";": "a semicolon", "\t": "a tab", ",": "a comma"}
+"""The characters that may separate cells, with their names. If several are equally frequent, the last one does."""
+_SAMPLE_LINES = 20
+"""Number of lines of which the first with a separator shows which one the file has. A title may have none."""
 _WRONG_QUOTES = (
     "has a cell with wrong quotation marks: enclose the whole cell in quotation marks, and double those inside it"
 )
@@ -32,6 +35,8 @@ class Table(Protocol):
     description: str
     """The format, for people."""
     is_workbook: bool
+    other_sheets: Sequence[str]
+    """The names of the other worksheets in the same file."""
 
     def rows(self) -> Iterator[Row]:
         """Yield the rows. Bytes that are not in UTF-8 are lone surrogates, as `surrogateescape` decodes them.
@@ -48,6 +53,7 @@ class CsvTable:
     """A table in a CSV file."""
 
     is_workbook = False
+    other_sheets: Sequence[str] = ()
 
     def __init__(self, reader: LineReader, first_line: bytes, other_lines: Iterator[bytes]) -> None:
         self._reader = reader
@@ -56,13 +62,15 @@ class CsvTable:
         header = self._decode(first_line)
         if header.startswith("sep="):  # in Excel, such a line declares the separator
             header = self._decode(next(other_lines, b""))
-        while header and not header.replace('""', "").strip(" \t\r\n;,"):  # blank rows above the header
+        while header and not header.replace('""', "").strip(" \t\r\n;,|"):  # blank rows above the header
             reader.has_content("")
             header = self._decode(next(other_lines, b""))
         self._header = header
         self._header_line_number = reader.line_number
-        self.separator = max(*SEPARATORS, key=header.count)
-        name = {"\t": "a tab", ";": "a semicolon", ",": "a comma"}[self.separator]
+        sample = reader.first_bytes.decode(reader.encoding or "utf-8", errors="replace").splitlines()[:_SAMPLE_LINES]
+        line = next((one for one in (header, *sample) if any(map(one.count, SEPARATORS))), header)
+        self.separator = max(reversed(SEPARATORS), key=line.count)
+        name = SEPARATORS[self.separator]
         self.description = f"CSV, separated by {name}, in {reader.encoding or 'utf-8'}"
 
     def rows(self) -> Iterator[Row]:

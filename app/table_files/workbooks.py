@@ -74,6 +74,7 @@ class WorkbookTable:
             raise UnreadableFileError("The workbook has no worksheet.")
         self._sheets: list[Any] = [workbook[sheet or names[0]] for workbook in self._workbooks]
         self.description = f"Excel workbook, sheet {sheet or names[0]} of {', '.join(names)}"
+        self.other_sheets: Sequence[str] = [name for name in names if name != (sheet or names[0])]
 
     def rows(self) -> Iterator[Row]:
         """Yield the rows, as `Table` describes."""

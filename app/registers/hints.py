@@ -21,7 +21,7 @@ MAX_HINTS = 1000
 FULL_NAME_HINT = (
     'a first name is "patient_first_name", a full name is "patient_first_name, patient_last_name" or the other order'
 )
-IDENTITY_HINT = "there is no field for the number of a person's identity; a unique_id appears in URLs"
+IDENTITY_HINT = "an identity number must not be a unique_id, which appears in URLs"
 NUMBER_HINT = 'an id is "unique_id", a telephone number is "patient_mobile_number"'
 _AMBIGUOUS_WORDS = frozenset({"first", "state", "street", "initial", "prefix", "created", "updated", "modified"})
 """Known names, as keys, that say nothing within a longer header, such as `First visit`."""

@@ -148,6 +148,74 @@ def write_pharmacy_customers(file: Path) -> Mapping[str, object]:
     }
 
 
+def write_medical_records(file: Path) -> Mapping[str, object]:
+    """Write patients as an open system of medical records exports them, with timestamps as dates of birth."""
+    rows = [
+        {
+            "Identifier": f"{one.number:06}-K",
+            "Given Name": one.first_name,
+            "Middle Name": "",
+            "Family Name": one.last_name,
+            "Gender": one.gender[0],
+            "Birthdate": f"{one.birth_date.isoformat()} 00:00:00.0",
+            "Birthdate Estimated": "false",
+            "Address1": f"{one.number} Main Road",
+            "City/Village": one.town,
+            "State/Province": "",
+            "Country": "South Africa",
+            "Postal Code": one.postal_code,
+            "Telephone Number": one.phone if one.number % 3 else "NULL",
+            "Date Created": "2020-01-02 10:11:12.0",
+        }
+        for one in people()
+    ]
+    _write_csv(file, rows, ",", "utf-8")
+    first = next(people())
+    return {
+        "unique_id": "000001-K",
+        "patient_last_name": first.last_name,
+        "patient_date_of_birth": first.birth_date.isoformat(),
+        "patient_address_line_1": "1 Main Road",
+        "patient_town": first.town,
+        "date_created": "2020-01-02T10:11:12Z",
+    }
+
+
+def write_practice_patients(file: Path) -> Mapping[str, object]:
+    """Write patients as the program of an Afrikaans practice exports them, with a title above the header."""
+    rows = [
+        {
+            "Lêer Nr": f"A{one.number}",
+            "Naam": f"{'Mnr' if one.gender == 'Male' else 'Mev.'} {one.first_name} {one.last_name}",
+            "Geb. Datum": f"{one.birth_date:%Y/%m/%d}",
+            "Geslag": one.gender[0].replace("F", "V"),
+            "ID-nommer": "",
+            "Selfoon Nr": one.phone.replace(" ", "-"),
+            "E-pos": "geen" if one.number % 2 else f"a{one.number}@example.com",
+            "Stad": one.town,
+            "Poskode": one.postal_code,
+            "Dokter": "",
+            "Saldo": f"R {one.number},50",
+        }
+        for one in people()
+    ]
+    _write_csv(file, rows, ";", "cp1252")
+    title = "Pasiënte van Dr. Nkosi\r\nGedruk op 2024/05/01\r\n\r\n"
+    file.write_bytes(title.encode("cp1252") + file.read_bytes())
+    file.with_suffix(".toml").write_text(
+        'Naam = "patient_first_name, patient_last_name"\n"ID-nommer" = false\nSaldo = false\n', encoding="utf-8"
+    )
+    first = next(people())
+    return {
+        "unique_id": "A1",
+        "patient_title": "Mnr" if first.gender == "Male" else "Mev.",
+        "patient_first_name": first.first_name,
+        "patient_last_name": first.last_name,
+        "patient_date_of_birth": first.birth_date.isoformat(),
+        "patient_gender": first.gender,
+    }
+
+
 def _write_csv(file: Path, rows: list[dict[str, str]], separator: str, encoding: str) -> None:
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, rows[0], delimiter=separator)
@@ -190,6 +258,12 @@ LAYOUTS = {
         "hospital.csv",
         write_hospital_patients,
         ("--map", "MAP", "--encoding", "cp1252", "--create-hospitals", "--id-prefix", "noord-", "--drop-bad-values"),
+    ),
+    "a system of medical records": Layout(
+        "records.csv", write_medical_records, ("--ignore", "Middle Name", "--ignore", "Birthdate Estimated")
+    ),
+    "an Afrikaans practice": Layout(
+        "practice.csv", write_practice_patients, ("--map", "MAP", "--encoding", "cp1252", "--null", "geen")
     ),
     "a pharmacy's workbook": Layout("pharmacy.xlsx", write_pharmacy_customers, ("--map", "MAP")),
 }

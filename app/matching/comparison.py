@@ -144,6 +144,8 @@ def compare(one: Person, other: Person, today: date) -> Comparison:
     may_be_renamed = may_be_family and is_consistent and grade in STRONG_GRADES and _have_same_origin(levels)
     best_grade = _best_grade(levels, may_be_family=may_be_family)
     grade = None if grade is None or best_grade is None else max(grade, best_grade, key=_RANKS.__getitem__)
+    if grade in STRONG_GRADES and _may_be_named_alike(levels):
+        return Comparison(round(score, 1), Grade.POSSIBLE, levels, True, True, True)
     return Comparison(round(score, 1), grade, levels, may_be_family, may_be_renamed, is_consistent)
 
 
@@ -171,7 +173,19 @@ def _may_be_family(levels: Mapping[str, Level], one: Person, other: Person, toda
         return True
     if birth is Level.DIFFERENT:
         return first_name not in _ALMOST_SAME_NAMES or _are_parent_and_child(one, other, today)
-    return first_name is Level.INITIAL and birth is not Level.SAME
+    is_mother_of_newborn = birth is None and min(_age(one, today), _age(other, today)) <= 1
+    return is_mother_of_newborn or (first_name is Level.INITIAL and birth is not Level.SAME)
+
+
+def _age(person: Person, today: date) -> int:
+    """Return the age of a person in years, or that of an adult if it is not known. It may be one year too high."""
+    return today.year - person.date_of_birth.year if person.date_of_birth else ADULT_YEARS + 1
+
+
+def _may_be_named_alike(levels: Mapping[str, Level]) -> bool:
+    """Return whether two patients may be twins of whom one has a short form of the other's name, such as Thabo."""
+    email = levels.get("patient_email_address")
+    return levels.get("patient_first_name") is Level.OTHER_FORM and email not in _NEAR_LEVELS
 
 
 def _is_consistent(levels: Mapping[str, Level], one: Person, other: Person, today: date) -> bool:
@@ -197,7 +211,7 @@ def _have_same_origin(levels: Mapping[str, Level]) -> bool:
 
 
 def _are_adults(one: Person, other: Person, today: date) -> bool:
-    return not any(p.date_of_birth and today.year - p.date_of_birth.year <= ADULT_YEARS for p in (one, other))
+    return all(_age(person, today) > ADULT_YEARS for person in (one, other))
 
 
 def _are_parent_and_child(one: Person, other: Person, today: date) -> bool:

@@ -208,11 +208,11 @@ class Comparer:
         They do so if each of the names is in another record, if a relative of both, who is neither of them, is
         registered at their address or, if a first name is missing, if one of them has a twin.
         """
-        if not self._compare(pair).has_other_first_name:
-            return not self._twins.isdisjoint(pair)
         one, other = pair
         if self._same[one] - self._same[other] and self._same[other] - self._same[one]:
             return True
+        if not self._compare(pair).has_other_first_name:
+            return not self._twins.isdisjoint(pair)
         return any(
             self._compare(_pair(relative, second)).has_other_first_name
             for first, second in (pair, pair[::-1])

@@ -57,7 +57,8 @@ def _compare_words(one: tuple[str, ...], other: tuple[str, ...]) -> Level | None
     if set(fewer) <= set(more):
         return Level.SECOND
     if more[0] in SHORT_FORMS.get(fewer[0], ()):
-        return Level.SHORT_FORM
+        are_given_names = fewer[0] in GIVEN_NAMES and more[0] in GIVEN_NAMES
+        return Level.OTHER_FORM if are_given_names else Level.SHORT_FORM
     if all(word in more or not SHORT_FORMS.get(word, frozenset()).isdisjoint(more) for word in fewer):
         return Level.SECOND
     # two given names are spelt as intended, however alike they are

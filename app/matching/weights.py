@@ -30,6 +30,8 @@ class Level(StrEnum):
     """The same name, which many people have."""
     SHORT_FORM = "short form"
     """A name and its short form, such as William and Bill."""
+    OTHER_FORM = "other form"
+    """A name and a short form that is given as a name, too, such as Thabiso and Thabo."""
     PART = "part"
     """Names with the same first word, or addresses that have much in common."""
     SECOND = "second name"
@@ -57,6 +59,7 @@ WEIGHTS: dict[str, dict[Level, float]] = {
         Level.SAME_FREQUENT: 5.0,
         Level.NEAR: 4.5,
         Level.SHORT_FORM: 4.0,
+        Level.OTHER_FORM: 4.0,
         Level.PART: 4.0,
         Level.SIMILAR: 2.5,
         Level.SECOND: 2.5,
@@ -68,6 +71,7 @@ WEIGHTS: dict[str, dict[Level, float]] = {
         Level.SAME_FREQUENT: 6.0,
         Level.NEAR: 6.0,
         Level.SHORT_FORM: 5.0,
+        Level.OTHER_FORM: 5.0,
         Level.PART: 5.0,
         Level.SIMILAR: 4.0,
         Level.SECOND: 4.0,

@@ -19,6 +19,7 @@ SPARSE: dict[str, Any] = {
 """An adult of whom neither a gender nor a phone number is known."""
 RENAMED = {**SPARSE, "patient_first_name": "Jack"}
 CHILD = {"patient_date_of_birth": "2015-04-19"}
+THOMAS, TOM = {"patient_first_name": "Thomas"}, {"patient_first_name": "Tom"}
 UNNAMED = {name: value for name, value in THANDI.items() if name != "patient_first_name"}
 
 
@@ -34,9 +35,10 @@ async def grades(client: httpx.AsyncClient) -> dict[tuple[str, ...], str]:
         (SPARSE, {**RENAMED, "patient_gender": "Male"}, "possible"),
         (SPARSE | CHILD, RENAMED | CHILD, "possible"),
         (THANDI, UNNAMED, "probable"),
+        (THANDI | THOMAS, THANDI | TOM, "probable"),
         (THANDI, {**UNNAMED, "patient_gender": "Male"}, "possible"),
     ],
-    ids=["renamed", "a gender is known", "children", "without a first name", "another gender"],
+    ids=["renamed", "a gender is known", "children", "without a first name", "short form", "another gender"],
 )
 async def test_the_queue_raises_adults_with_other_first_names(
     client: httpx.AsyncClient, one: dict[str, Any], other: dict[str, Any], grade: str

@@ -26,6 +26,7 @@ SPARSE: dict[str, Any] = {
 }
 """A record of an adult without gender, phone number and e-mail address."""
 COMPLETE: dict[str, Any] = {**SPARSE, "patient_gender": "Male", "patient_mobile_number": "082 345 6789"}
+TOM = {"patient_first_name": "Tom", "patient_email_address": "tom.mccarthy@example.org"}
 MOVED = {"patient_physical_address": "3 Long Road", "patient_town": "Durban", "patient_postal_code": "4001"}
 
 
@@ -48,6 +49,9 @@ def grade_of(one: dict[str, Any], **changes: Any) -> Comparison:
         ("William", "Bill", Level.SHORT_FORM),
         ("William James", "Bill", Level.SHORT_FORM),
         ("James William", "Bill", Level.SECOND),
+        ("Thabiso", "Thabo", Level.OTHER_FORM),
+        ("Thomas", "Tom", Level.OTHER_FORM),
+        ("Thandiwe", "Thandi", Level.SHORT_FORM),
         ("Thabo John", "Thabo", Level.PART),
         ("Thabo John", "John", Level.SECOND),
         ("Mthembu-Nkosi", "Mthembu", Level.PART),
@@ -143,6 +147,12 @@ def test_levels_of_addresses(one: str, other: str, level: Level) -> None:
         (COMPLETE, {"patient_first_name": "H", "patient_date_of_birth": date(1931, 12, 2)}, None),
         (COMPLETE, {"patient_gender": "Female"}, Grade.CERTAIN),
         (COMPLETE, {"patient_gender": "Female", "patient_date_of_birth": None}, Grade.POSSIBLE),
+        # a name and its short form, which twins may have if both are given names
+        (COMPLETE | {"patient_first_name": "William"}, {"patient_first_name": "Bill"}, Grade.CERTAIN),
+        (COMPLETE | {"patient_first_name": "Thomas"}, {"patient_first_name": "Tom"}, Grade.POSSIBLE),
+        (COMPLETE | TOM | {"patient_first_name": "Thomas"}, TOM, Grade.CERTAIN),
+        # a newborn child with its mother's name, and the mother without a date of birth
+        (COMPLETE | {"patient_date_of_birth": date(2026, 11, 1)}, {"patient_date_of_birth": None}, Grade.POSSIBLE),
         # has married, where the date of birth is not known
         (SPARSE, {"patient_last_name": "Jones", "patient_date_of_birth": None}, Grade.PROBABLE),
         (SPARSE, {"patient_last_name": "Jones", "patient_date_of_birth": date(1931, 12, 2)}, Grade.POSSIBLE),

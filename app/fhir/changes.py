@@ -16,13 +16,14 @@ from app.errors import (
     FieldError,
     IdentifierTakenError,
     InvalidSearchError,
+    MergedError,
     MultipleMatchesError,
     NotFoundError,
     UnreadableBodyError,
     ValidationFailedError,
 )
 from app.fhir_resources.ids import unique_id_of
-from app.fhir_resources.patients import CLEARED_FIELDS, PatientRecord, differing_displays, read_patient
+from app.fhir_resources.patients import CLEARED_FIELDS, PatientRecord, differing_parts, read_patient
 from app.fhir_search.listing import CriteriaListing
 from app.fhir_search.parameters import SearchContext, parse_criteria
 from app.http.field_errors import field_errors
@@ -73,12 +74,12 @@ class SentPatient(NamedTuple):
             raise ValidationFailedError(errors) from None
 
     def left_out_of(self, stored: Record) -> list[FieldError]:
-        """Return all elements that the stored Patient does not have, including texts of references.
+        """Return all elements that the stored Patient does not have, including those that only the service sets.
 
         Raises:
-            ValidationFailedError: a text is not that of the directory, and the client does not allow to leave it out.
+            ValidationFailedError: such an element differs, and the client does not allow to leave it out.
         """
-        differing = differing_displays(self.record, json.loads(stored.document)) if self.record.displays else []
+        differing = differing_parts(self.record, json.loads(stored.document)) if self.record.has_derived_parts else []
         if differing and not self.is_lenient:
             raise ValidationFailedError(differing)
         return [*self.record.findings.refused, *differing]
@@ -171,6 +172,8 @@ class Change(NamedTuple):
         if self.replaces and unique_id is not None:
             try:
                 record = await service.update(unique_id, self.patient.update(unique_id), precondition)
+            except MergedError:
+                raise
             except NotFoundError:
                 if precondition.if_match is not None:
                     raise

@@ -18,13 +18,13 @@ from app.fhir_resources.ids import logical_id
 from app.fields.history import MAX_VERSION
 from app.listing.cursors import InvalidCursorError
 
-_METHODS = {"created": "PUT", "deleted": "DELETE", "erased": "DELETE"}
-"""The method of the request in an entry of a history, by the action in the journal. Other actions are updates."""
+_METHODS = {"deleted": "DELETE", "erased": "DELETE"}
+"""The method of the request in an entry of a history, by the action in the journal. Other actions have PUT."""
 _STATUSES = {"created": "201", "deleted": "204", "erased": "204"}
 
 
 async def read_resource_of(request: Request, resource_type: ResourceType, unique_id: str) -> Response:
-    """Return the current version of a resource.
+    """Return the current version of a resource. That of a merged patient says into which one it was merged.
 
     Raises:
         NotFoundError: there is no such resource that is visible to the principal.
@@ -33,12 +33,24 @@ async def read_resource_of(request: Request, resource_type: ResourceType, unique
     principal = break_glass(request) if resource_type is PATIENT else Principal.from_request(request)
     reads = get_services(request).batched_reads
     try:
-        record = await reads.get(resource_type.repository_class, principal.hospitals, unique_id)
-    except NotFoundError as error:
-        async with get_services(request).database.read() as connection:
-            history = ResourceHistory(resource_type.repository_class(connection, principal))
-            raise await history.missing_error(unique_id) from error
-    return resource_response(request, record.document)
+        document = (await reads.get(resource_type.repository_class, principal.hospitals, unique_id)).document
+    except NotFoundError:
+        if resource_type is not PATIENT:
+            raise
+        document = await _read_former(request, principal, unique_id)
+    return resource_response(request, document)
+
+
+async def _read_former(request: Request, principal: Principal, unique_id: str) -> str:
+    """Return the resource of a patient that was merged into another one.
+
+    Raises:
+        NotFoundError: there never was such a patient, or the principal may not see its history.
+        GoneError: the patient was deleted.
+    """
+    async with get_services(request).database.read() as connection:
+        history = ResourceHistory(PATIENT.repository_class(connection, principal))
+        return await history.version(unique_id, await history.newest_version(unique_id))
 
 
 async def read_version(request: Request, unique_id: str, version: str) -> Response:

@@ -110,7 +110,7 @@ async def _run(request: Request, change: Change, *, accepts_key: bool) -> Respon
         return applied.record
 
     # a statement shared with other requests cannot find out what the change depends on
-    is_unconditional = change.identifier is None and not change.patient.record.displays
+    is_unconditional = change.identifier is None and not change.patient.record.has_derived_parts
     is_checked = isinstance(body, PatientCreate) and duplicate_check(request, body) is not None
     record = await write.run(apply, batched=is_unconditional and not is_checked)
     if applied is None:  # as a single statement, or by an earlier request

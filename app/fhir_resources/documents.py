@@ -76,10 +76,15 @@ def reference(resource_type: str, unique_id: ColumnElement[str], *names: ColumnE
     return json_object(opening, logical_id_sql(unique_id), *members)
 
 
+Join = Callable[[CTE, FromClause], tuple[FromClause, ColumnElement[Any]]]
+"""Returns a pair: the source of the rows of a page joined to a subquery, and a value from it."""
+
+
 class ResourceDocument(Document):
     """Builds the resources of one type.
 
     `references` has, for each relation to a set of records, the type of its resources and the columns with their names.
+    `joins` has further parts of the resources that are joined to the page.
     """
 
     def __init__(
@@ -88,11 +93,13 @@ class ResourceDocument(Document):
         build: Build,
         relations: Mapping[str, ToOne | ToMany],
         references: Mapping[str, tuple[str, tuple[str, ...]]],
+        joins: Mapping[str, Join],
     ) -> None:
         self.table = table
         self.relations = dict(relations)
         self.build = build
         self.references = references
+        self.joins = joins
 
     def select_page(self, page: CTE) -> Select[str, str]:
         """Return the statement that builds the resources of the rows in `page`, as `Document.select_page` describes."""
@@ -104,6 +111,8 @@ class ResourceDocument(Document):
                 linked |= {f"{name}.{column.name}": column for column in target.c}
             elif isinstance(relation, ToMany):
                 source, linked[name] = self._join_references(name, relation, page, source)
+        for name, join in self.joins.items():
+            source, linked[name] = join(page, source)
         document = self.build(dict(page.c.items()), linked).label("document")
         return select(page.c.unique_id, document).select_from(source)
 

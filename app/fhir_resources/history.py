@@ -17,7 +17,6 @@ from sqlalchemy import (
     Text,
     bindparam,
     case,
-    cast,
     column,
     func,
     literal_column,
@@ -28,7 +27,7 @@ from sqlalchemy import (
 from app.db.base import non_generated_columns
 from app.errors import GoneError, NotFoundError
 from app.fhir_resources.documents import reference
-from app.fhir_resources.resources import PATIENT_DOCUMENT, patient_resource
+from app.fhir_resources.resources import PATIENT_DOCUMENT, links_at, merged_patient_resource, patient_resource
 from app.models import journal
 from app.records.history import History
 from app.records.missing import IS_OF_RECORD, may_know
@@ -44,7 +43,8 @@ class HistoryEntry(NamedTuple):
     time: str
     """When the change was made, in ISO 8601."""
     document: str | None
-    """The resource as JSON text, or None if the patient was deleted or erased."""
+    """The resource as JSON text, or None if the patient was deleted or erased. That of a merged patient names the other
+    one."""
 
 
 def _references(resource_type: str, ids: ColumnElement[Any]) -> ColumnElement[Any]:
@@ -68,8 +68,14 @@ def _entries_statement(repository_class: type[Repository], *, restricted: bool) 
     linked = {
         "patient_hospital": _references("Organization", journal.c.record["hospital_ids"]),
         "patient_doctor": _references("Practitioner", journal.c.record["doctor_ids"]),
+        "merges": links_at(journal.c.version, journal.c.unique_id),
     }
-    document = case((journal.c.record.is_not(None), cast(patient_resource(columns, linked), Text)))
+    merged_into = journal.c.merge.op("->>", return_type=Text())(literal_column("'merged_into'"))
+    merged = merged_patient_resource({**columns, "last_updated": journal.c.time}, merged_into)
+    document = case(
+        (journal.c.record.is_not(None), patient_resource(columns, linked)),
+        (journal.c.action == literal_column("'merged'"), merged),
+    )
     return (
         select(journal.c.version, journal.c.action, as_contract_json(journal.c.time), document)
         .select_from(journal.join(state, true()))
@@ -105,14 +111,3 @@ class ResourceHistory(History):
         if found[0].document is None:
             raise GoneError(self.repository.name)
         return found[0].document
-
-    async def missing_error(self, unique_id: str) -> NotFoundError | GoneError:
-        """Return the error about a patient that cannot be read: whether it was deleted or is not known at all.
-
-        A principal that may not see the history of the patient does not learn that there was one.
-        """
-        try:
-            await self.newest_version(unique_id)
-        except NotFoundError as error:
-            return error
-        return GoneError(self.repository.name)

@@ -72,7 +72,14 @@ class PatientRecord(NamedTuple):
     """The paths of the elements from which the fields come. Links have names such as `hospital_ids.0`."""
     displays: dict[str, str]
     """The texts that the Patient shows for references, by path."""
+    replaced: dict[str, str]
+    """The references to patients that are merged into this one, by path."""
     findings: Findings
+
+    @property
+    def has_derived_parts(self) -> bool:
+        """Whether the Patient has parts that the service derives from other records, and that therefore may differ."""
+        return bool(self.displays or self.replaced)
 
     def path_for(self, location: tuple[str | int, ...]) -> str:
         """Return the path of the element that an error about the record, at this location in its body, is about."""
@@ -92,6 +99,7 @@ class _PatientReader:
         self.fields: dict[str, Any] = {}
         self.paths: dict[str, str] = {}
         self.displays: dict[str, str] = {}
+        self.replaced: dict[str, str] = {}
         self._base_url = base_url
         self._patient = Element(resource, "Patient", self.findings)
 
@@ -116,8 +124,9 @@ class _PatientReader:
         self._read_links("hospital_ids", "Organization", hospitals)
         self._check_first_hospital(has_managing=organization is not None)
         self._read_links("doctor_ids", "Practitioner", patient.take_objects("generalPractitioner"))
+        self._read_merges()
         patient.refuse_rest()
-        return PatientRecord(self.fields, self.paths, self.displays, self.findings)
+        return PatientRecord(self.fields, self.paths, self.displays, self.replaced, self.findings)
 
     def _set(self, field: str, value: Any, path: str) -> None:
         self.fields[field] = value
@@ -318,6 +327,18 @@ class _PatientReader:
         if ids:
             self.fields[field] = ids
 
+    def _read_merges(self) -> None:
+        for link in self._patient.take_objects("link"):
+            other = link.take_object("other")
+            reference = None if other is None else other.take_text("reference")
+            if other is None or reference is None or link.peek("type") != "replaces":
+                link.refuse("A patient becomes another one by a merge only")
+                continue
+            other.refuse_rest()
+            link.take_text("type")
+            link.refuse_rest()
+            self.replaced[link.path] = reference.removeprefix(f"{self._base_url}/")
+
     def _check_first_hospital(self, *, has_managing: bool) -> None:
         ids = self.fields.get("hospital_ids", [])
         if len(ids) > 1 - has_managing and ids[0] != min(ids):
@@ -330,13 +351,15 @@ def read_patient(resource: Mapping[str, Any], base_url: str) -> PatientRecord:
     return _PatientReader(resource, base_url).read()
 
 
-def differing_displays(record: PatientRecord, resource: Any) -> list[FieldError]:
-    """Return an error for each text of a reference that is not shown in the stored Patient `resource`."""
+def differing_parts(record: PatientRecord, resource: Any) -> list[FieldError]:
+    """Return an error for each part that the service derives and that the stored Patient `resource` does not have.
+
+    These are texts of references and links to merged patients.
+    """
     organizations = [resource.get("managingOrganization", {})]
     organizations += [item.get("valueReference", {}) for item in resource.get("extension", ())]
     shown = {item.get("display") for item in (*organizations, *resource.get("generalPractitioner", ()))}
-    return [
-        FieldError((path,), REFUSED_MESSAGE, "element_refused")
-        for path, display in record.displays.items()
-        if display not in shown
-    ]
+    replaced = {link["other"]["reference"] for link in resource.get("link", ())}
+    differing = [path for path, display in record.displays.items() if display not in shown]
+    differing += [path for path, reference in record.replaced.items() if reference not in replaced]
+    return [FieldError((path,), REFUSED_MESSAGE, "element_refused") for path in differing]

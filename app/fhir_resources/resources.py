@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Text, and_, case, func, literal_column
+from sqlalchemy import CTE, ColumnElement, FromClause, Subquery, Text, and_, case, func, literal_column, select
+from sqlalchemy.dialects.postgresql import aggregate_order_by, distinct_on
 
 from app.doctors.service import DoctorService
 from app.fhir_resources.documents import (
@@ -12,6 +13,7 @@ from app.fhir_resources.documents import (
     resource_members,
     unique_id_identifier,
 )
+from app.fhir_resources.ids import logical_id_sql
 from app.fhir_resources.json_text import (
     SqlText,
     if_any,
@@ -33,9 +35,11 @@ from app.fhir_resources.systems import (
     RACE_EXTENSION,
 )
 from app.hospitals.service import HospitalService
+from app.models import journal
 from app.patients.service import PatientService
 from app.statements.documents import Elements
 
+_patients = PatientService.repository_class
 Linked = Mapping[str, ColumnElement[Any]]
 PROFILE_PARTS = {"email": "email", "firstName": "first_name", "lastName": "last_name"}
 """Maps the parts of the profile's extension, besides its id, to the fields of a profile."""
@@ -119,6 +123,53 @@ def _other_hospitals(references: ColumnElement[Any]) -> SqlText:
     return object_of(opening, joined)
 
 
+def _merges_of(entries: FromClause, *conditions: ColumnElement[bool]) -> Subquery:
+    """Return the newest entry of the journal about each patient that was ever merged into another one.
+
+    `entries` is the journal, and `conditions` select entries of the other patients. The columns are the `unique_id` of
+    the other patient, the id of the patient that was merged (`other`), and whether it still is (`is_merged`).
+    """
+    merged_from, unmerged = (
+        entries.c.merge.op("->>", return_type=Text())(literal(key)) for key in ("merged_from", "unmerged")
+    )
+    other = func.coalesce(merged_from, unmerged)
+    is_about_patients = entries.c.resource == literal(_patients.table.name)
+    return (
+        select(entries.c.unique_id, other.label("other"), merged_from.is_not(None).label("is_merged"))
+        .ext(distinct_on(entries.c.unique_id, other))
+        .where(is_about_patients, entries.c.merge.is_not(None), other.is_not(None), *conditions)
+        .order_by(entries.c.unique_id, other, entries.c.version.desc())
+        .correlate(journal)
+        .subquery("merges")
+    )
+
+
+def _replaced_links(merges: Subquery) -> SqlText:
+    """Return the links to the merged patients in `merges`, separated by commas, or null if there are none."""
+    link = object_of('{"other":{"reference":"Patient/', logical_id_sql(merges.c.other), literal('"},"type":"replaces"'))
+    return func.string_agg(link, aggregate_order_by(literal(","), merges.c.other), type_=Text)
+
+
+def links_at(version: ColumnElement[int], unique_id: ColumnElement[str]) -> ColumnElement[Any]:
+    """Return the links to the patients that were merged into a patient in one of its versions."""
+    entries = journal.alias("merge_entries")
+    merges = _merges_of(entries, entries.c.unique_id == unique_id, entries.c.version <= version)
+    return select(_replaced_links(merges)).where(merges.c.is_merged).correlate(journal).scalar_subquery()
+
+
+def _join_merges(page: CTE, source: FromClause) -> tuple[FromClause, ColumnElement[Any]]:
+    """Join the links to the patients that are merged into those of a page."""
+    entries = journal.alias("merge_entries")
+    merges = _merges_of(entries, entries.c.unique_id.in_(select(page.c.unique_id)))
+    links = (
+        select(merges.c.unique_id, _replaced_links(merges).label("links"))
+        .where(merges.c.is_merged)
+        .group_by(merges.c.unique_id)
+        .subquery()
+    )
+    return source.outerjoin(links, links.c.unique_id == page.c.unique_id), links.c.links
+
+
 def patient_resource(columns: Columns, linked: Linked) -> SqlText:
     """Return the text of a Patient."""
     opening, *head = resource_members("Patient", columns)
@@ -143,6 +194,20 @@ def patient_resource(columns: Columns, linked: Linked) -> SqlText:
         member("address", _address(columns)),
         member("generalPractitioner", json_array(func.array_to_string(doctors, literal(","), type_=Text))),
         member("managingOrganization", hospitals[literal_column("1")]),
+        member("link", json_array(linked["merges"])),
+    )
+
+
+def merged_patient_resource(columns: Columns, merged_into: ColumnElement[str]) -> SqlText:
+    """Return the text of a Patient that is merged into another one: nothing but the reference to it."""
+    opening, *head = resource_members("Patient", columns)
+    link = object_of('{"other":{"reference":"Patient/', logical_id_sql(merged_into), literal('"},"type":"replaced-by"'))
+    return json_object(
+        opening,
+        *head,
+        member("identifier", json_array(unique_id_identifier(columns))),
+        literal(',"active":false'),
+        member("link", json_array(link)),
     )
 
 
@@ -171,7 +236,6 @@ def organization_resource(columns: Columns, _: Linked) -> SqlText:
     )
 
 
-_patients = PatientService.repository_class
 PATIENT_DOCUMENT = ResourceDocument(
     _patients.table,
     patient_resource,
@@ -180,6 +244,7 @@ PATIENT_DOCUMENT = ResourceDocument(
         "patient_hospital": ("Organization", ("hospital_name",)),
         "patient_doctor": ("Practitioner", ("doctor_first_name", "doctor_last_name")),
     },
+    {"merges": _join_merges},
 )
-PRACTITIONER_DOCUMENT = ResourceDocument(DoctorService.repository_class.table, practitioner_resource, {}, {})
-ORGANIZATION_DOCUMENT = ResourceDocument(HospitalService.repository_class.table, organization_resource, {}, {})
+PRACTITIONER_DOCUMENT = ResourceDocument(DoctorService.repository_class.table, practitioner_resource, {}, {}, {})
+ORGANIZATION_DOCUMENT = ResourceDocument(HospitalService.repository_class.table, organization_resource, {}, {}, {})

@@ -1,6 +1,7 @@
 """Errors as FHIR OperationOutcomes (R4), which the FHIR interface sends instead of problems."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -62,15 +63,22 @@ def issue(error: FieldError, severity: str = "error") -> dict[str, Any]:
     }
 
 
-def outcome_content(status: int, detail: str, errors: Sequence[FieldError], request_id: str) -> dict[str, Any]:
+def outcome_content(
+    status: int,
+    detail: str,
+    errors: Sequence[FieldError],
+    request_id: str,
+    extensions: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Return the OperationOutcome with an issue for each of the `errors` or, if there are none, with one for `detail`.
 
-    The id of the request is in each issue, for those who ask operators about it.
+    The id of the request is in each issue, for those who ask operators about it, and so are the `extensions` that a
+    problem would have, as JSON text.
     """
     severity = "fatal" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "error"
     code = _CODE_BY_STATUS.get(status, "exception")
     issues = [issue(error, severity) for error in errors]
     issues = issues or [{"severity": severity, "code": code, "details": {"text": detail}}]
     for one in issues:
-        one["diagnostics"] = f"request {request_id}"
+        one["diagnostics"] = f"request {request_id}" + (f", {json.dumps(extensions)}" if extensions else "")
     return {"resourceType": "OperationOutcome", "issue": issues}

@@ -112,7 +112,7 @@ class ProblemResponse(JSONResponse):
         request_id = RequestState.from_scope(scope).request_id
         if is_fhir_path(scope["path"]):
             self.media_type = FHIR_MEDIA_TYPE
-            outcome = outcome_content(status, detail, errors[:MAX_LISTED_ERRORS], request_id)
+            outcome = outcome_content(status, detail, errors[:MAX_LISTED_ERRORS], request_id, extensions)
             super().__init__(outcome, status, headers)
             return
         content = problem_content(status, detail, request_id)

@@ -26,6 +26,7 @@ journal = Table(
     CheckConstraint("(record IS NULL) = (action IN ('deleted', 'erased', 'merged'))", name="record"),
     CheckConstraint("merge IS NOT NULL OR action NOT IN ('merged', 'unmerged')", name="merge"),
     Index(None, "resource", "time", "unique_id", postgresql_where=text("action = 'deleted'")),
+    Index("ix_journal_merges", "resource", "unique_id", postgresql_where=text("merge IS NOT NULL")),
     Index("ix_journal_merged", "resource", "time", "unique_id", postgresql_where=text("action = 'merged'")),
     info={"serving_rights": "SELECT, INSERT (resource, unique_id, version, action, actor, request_id, record, merge)"},
 )
@@ -34,7 +35,8 @@ change to the table except inserts.
 
 `resource` is the name of the record's table. `record` is a snapshot of the record after the change, without null
 values. The primary key prevents the reuse of an id, because a new record with this id would need a second version 1.
-The indexes of deletions and of merges are for lists of deleted and of merged records.
+The indexes of deletions and of merges are for lists of deleted and of merged records, and the one of entries with a
+merge for what was merged into a record.
 
 `merge` names the other record if two records were merged, or if this was undone. The entries of the record that was
 merged into the other one have the action `merged` with `{"merged_into": id}`, and `unmerged` with

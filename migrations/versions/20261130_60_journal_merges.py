@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "20261130_60"
-down_revision = "20261130_51"
+down_revision = "20261130_52"
 
 INDEX = "ix_journal_merges"
 

@@ -7,9 +7,14 @@ from collections.abc import Callable
 import httpx
 
 from tests.doc_commands import REPOSITORY_ROOT
-from tests.support import ServiceProcess
+from tests.support import ServiceProcess, eventually
 
 PATIENTS = "/patients/patients/"
+
+
+def has_listed_patients(served: ServiceProcess) -> bool:
+    """Return whether the log has a line about a list of patients."""
+    return any((line.get("method"), line.get("route")) == ("GET", PATIENTS) for line in served.log_entries())
 
 
 def test_the_sample_keeps_a_copy(serve: Callable[..., ServiceProcess], database_url: str) -> None:
@@ -20,6 +25,8 @@ def test_the_sample_keeps_a_copy(serve: Callable[..., ServiceProcess], database_
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as mirror:
         assert mirror.stdout is not None
         try:
+            # the program copies this list, and is then told of the changes after it
+            eventually(lambda: has_listed_patients(served), within_seconds=30)
             for count, method, path in ((2, "POST", PATIENTS), (1, "DELETE", f"{PATIENTS}first/")):
                 body = {"patient_last_name": "Roe"} if method == "POST" else None
                 httpx.request(method, f"{served.url}{path}", json=body).raise_for_status()

@@ -123,7 +123,8 @@ def request_parameters(
     `query` is the model of the query parameters. `headers` are OpenAPI parameters such as `IF_MATCH`.
     """
     parameters = [] if query is None else query_parameters(query)
-    return {"parameters": [*parameters, *({"in": "header", "schema": {"type": "string"}, **one} for one in headers)]}
+    parameters += [{"in": "header", "schema": {"type": "string"}, **one} for one in headers]
+    return {"parameters": parameters} if parameters else {}
 
 
 def header_references(*names: str) -> JsonObject:

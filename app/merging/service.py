@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import RowMapping
 
 from app.audit.merged_patients import SHOWN_IN
@@ -26,6 +27,7 @@ from app.fields.schemas import CreateBody, UpdateBody
 from app.matching.queue import delete_merged_pair, store_merged_pair
 from app.merging.schemas import Choices, MergeRequest, UnmergeRequest
 from app.merging.undoing import MergeToUndo, merge_to_undo
+from app.patient_identifiers.resolving import united, without
 from app.records.history import History
 from app.records.missing import NewestEntry, missing_error, newest_entry
 from app.records.preconditions import Precondition
@@ -47,7 +49,13 @@ def choosable_columns(repository_class: type[Repository]) -> Mapping[str, str]:
     """Return the columns of which a merge can choose the value, by the name of the field in the document."""
     relations = repository_class.document.relations.items()
     fields = {relation.foreign_key_name: field for field, relation in relations if isinstance(relation, ToOne)}
-    return {fields.get(name, name): name for name in client_columns(repository_class.table)}
+    names = [name for name in client_columns(repository_class.table) if name not in set_columns(repository_class)]
+    return {fields.get(name, name): name for name in names}
+
+
+def set_columns(repository_class: type[Repository]) -> frozenset[str]:
+    """Return the columns with identifiers, of which the survivor gets those of both records, as it gets the links."""
+    return frozenset(column.name for column in repository_class.table.columns if isinstance(column.type, JSONB))
 
 
 class UnmergeResult(NamedTuple):
@@ -98,7 +106,10 @@ class MergingService(Service[C, U]):
         survivor, loser = await self._lock_both(unique_id, loser_id)
         await self._check_locked(survivor, precondition)
         await self._check_loser(loser, replace(precondition, if_match=body.from_etag, if_none_match=None))
-        values = self._chosen_values(survivor, loser, body.choose)
+        values = {
+            **self._chosen_values(survivor, loser, body.choose),
+            **{name: united(survivor[name], loser[name]) for name in set_columns(type(self.repository))},
+        }
         links = await self._united_links(unique_id, loser_id)
         await store_merged_pair(self.connection, unique_id, loser_id)
         repository = self.repository.unrestricted  # the survivor gets all links, whatever the principal may link
@@ -118,6 +129,7 @@ class MergingService(Service[C, U]):
             SurvivorMissingError: the record that it was merged into is not there, or is not visible.
             UndoFirstError: a later merge has to be undone first.
             PreconditionFailedError: the request has an If-Match, but a merged record has no representation.
+            PatientIdentifierTakenError: another record has an identifier of the record by now.
             ValidationFailedError: the record had a link to a record that no longer exists, and the body does not set
                 `skip_missing`.
         """
@@ -158,7 +170,8 @@ class MergingService(Service[C, U]):
         before = (await history.past_state(survivor_id, merge.version - 1)).columns
         current = await history.latest_snapshot(survivor_id) or {}
         link_names = history.repository.link_relations.keys()
-        changed = merge.changes.keys() - link_names
+        sets = merge.changes.keys() & set_columns(type(self.repository))
+        changed = merge.changes.keys() - link_names - sets
         values = {name: before[name] for name in changed - merge.edited_fields}
         alternatives = self.alternative_columns
         if alternatives and all({**survivor, **values}[name] is None for name in alternatives):
@@ -170,6 +183,8 @@ class MergingService(Service[C, U]):
             edited = merge.edited_links.get(name, frozenset())
             links[name] = sorted({*current[name]} - (added - edited))
             kept |= {name} if added & edited else set()
+        for name in sets:
+            values[name] = without(current.get(name), without(merge.changes[name]["to"], merge.changes[name]["from"]))
         errors = await self._drop_dangling_references(survivor_id, values, dict(values))
         kind = EntryKind("updated", {"unmerged": loser_id})
         await self._ensure_journaled(await history.repository.update(survivor, values, links, kind), "updated")

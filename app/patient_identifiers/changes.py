@@ -11,14 +11,13 @@ from app.db.base import ID_TEXT
 from app.db.connection import Connection
 from app.errors import FieldError, PatientIdentifierTakenError
 from app.patient_identifiers.checkers import disagreements
-from app.patient_identifiers.resolving import FIELD, Identifiers, Key, key, resolve, united
+from app.patient_identifiers.resolving import FIELD, Identifiers, key, resolve, united
 from app.patient_identifiers.stored import known_hospitals, taken_keys
 from app.patient_identifiers.types import read_types
 
 _SELECT_HOSPITALS_OF_PATIENT = text(
     "SELECT hospital_id FROM patient_hospitals WHERE patient_id = :unique_id LIMIT 2"
 ).bindparams(bindparam("unique_id", type_=ID_TEXT))
-
 _NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
 
@@ -108,19 +107,20 @@ class IdentifierChange:
         if self._taken_locations:
             raise PatientIdentifierTakenError(self._taken_locations)
 
-    async def restore(self, past: Sequence[Mapping[str, Any]] | None) -> tuple[Identifiers | None, list[str]]:
-        """Return the identifiers to store for those of an earlier version, and the ids of their missing hospitals.
+    async def restore(self, values: dict[str, Any]) -> list[str]:
+        """Replace the identifiers in the `values` of an earlier version, if there are any, with those to store.
 
-        Identifiers of missing hospitals are left out.
+        Identifiers of hospitals that no longer exist are left out. Return the ids of these hospitals.
 
         Raises:
-            PatientIdentifierTakenError: another patient has one of them.
+            PatientIdentifierTakenError: another patient has one of the identifiers.
         """
-        own = [each for each in past or () if not self._is_out_of_scope(each)]
-        known = await known_hospitals(self._connection, own)
-        missing = {each["hospital_id"] for each in own if "hospital_id" in each} - known
-        identifiers = united((each for each in own if each.get("hospital_id") not in missing), self._kept)
-        taken: set[Key] = await taken_keys(self._connection, self._unique_id, identifiers or ())
-        if taken:
+        if FIELD not in values:
+            return []
+        own = [each for each in values[FIELD] or () if not self._is_out_of_scope(each)]
+        missing = {each["hospital_id"] for each in own if "hospital_id" in each}
+        missing -= await known_hospitals(self._connection, own)
+        values[FIELD] = united((each for each in own if each.get("hospital_id") not in missing), self._kept)
+        if await taken_keys(self._connection, self._unique_id, values[FIELD] or ()):
             raise PatientIdentifierTakenError([("body", "version")])
-        return identifiers, sorted(missing)
+        return sorted(missing)

@@ -1,14 +1,17 @@
 """Finds patients by their identifiers in lists and searches."""
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
 from sqlalchemy import ColumnElement, and_, any_, func, literal_column, or_, select
 
 from app.fields.schemas import RequestBody
 from app.models import patient_identifiers
 from app.patient_identifiers.checkers import normalize
-from app.patient_identifiers.schemas import CountryCode, IdentifierValue, TypeName
+from app.patient_identifiers.schemas import MAX_VALUE_LENGTH, CountryCode, IdentifierValue, TypeName
 
 MAX_SPAN_TOKENS = 5
 """Maximum number of blank-separated parts of an identifier that a search text contains."""
@@ -27,10 +30,26 @@ class IdentifierFilter(RequestBody):
     country: CountryCode = None
 
 
-def filter_value(wanted: IdentifierFilter | str) -> str:
-    """Return the parameter of `has_identifier` for an identifier, or for a value of any type."""
-    if isinstance(wanted, str):
-        wanted = IdentifierFilter(value=wanted)
+class _TextAsValue:
+    """Makes a value alone, as text, stand for an identifier of any type."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Pydantic hook: turn text into an object."""
+        return core_schema.no_info_before_validator_function(
+            lambda value: {"value": value} if isinstance(value, str) else value, handler(source)
+        )
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Pydantic hook: publish that text is accepted, too."""
+        return {"anyOf": [{"type": "string", "minLength": 1, "maxLength": MAX_VALUE_LENGTH}, handler(schema)]}
+
+
+IdentifierOrValue = Annotated[IdentifierFilter, _TextAsValue()]
+"""An identifier of the patients to find, or its value alone, as text."""
+
+
+def filter_value(wanted: IdentifierFilter) -> str:
+    """Return the parameter of `has_identifier` for an identifier."""
     return _SEPARATOR.join((wanted.type or "", wanted.country or "", normalize(wanted.value)))
 
 

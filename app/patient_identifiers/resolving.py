@@ -55,6 +55,14 @@ def united(*lists: Iterable[Mapping[str, Any]] | None) -> Identifiers | None:
     return [by_key[each] for each in sorted(by_key)] or None
 
 
+def without(
+    identifiers: Iterable[Mapping[str, Any]] | None, others: Iterable[Mapping[str, Any]] | None
+) -> Identifiers | None:
+    """Return the stored identifiers of which the `others` have no keys, or None if there are none."""
+    other_keys = {key(each) for each in others or ()}
+    return united(each for each in identifiers or () if key(each) not in other_keys)
+
+
 def resolve(
     inputs: Sequence[Mapping[str, Any]] | None, types: Mapping[str, IdentifierType], hospital_ids: Collection[str]
 ) -> Resolved:

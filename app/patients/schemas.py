@@ -43,9 +43,9 @@ from app.listing.query import ListQuery
 from app.locality import Locality
 from app.matching.weights import Grade
 from app.models import Patient as PatientRow
-from app.patient_identifiers.finding import IdentifierFilter, filter_value
+from app.patient_identifiers.finding import IdentifierOrValue, filter_value
 from app.patient_identifiers.schemas import EXAMPLE as IDENTIFIER_EXAMPLE
-from app.patient_identifiers.schemas import IdentifierInputs, IdentifierValue, PatientIdentifier
+from app.patient_identifiers.schemas import IdentifierInputs, PatientIdentifier
 from app.profiles.schemas import ProfileUpsert
 from app.search.parser import MAX_SEARCH_CHARACTERS, parse_search
 
@@ -384,7 +384,7 @@ class PatientSearch(PatientParameters, SearchBody):
 
     example: ClassVar = {"search": "doe 1980-01-01", "limit": 20}
 
-    patient_identifier: OneOrMany[IdentifierFilter | Annotated[str, IdentifierValue()]] | None = None
+    patient_identifier: OneOrMany[IdentifierOrValue] | None = None
     """Patients with this identifier: an object with `value` and, if they matter, `type` and `country`, or the value
     alone. Case, spaces and punctuation are ignored."""
 

@@ -183,11 +183,8 @@ class PatientService(MergingService[PatientCreate, PatientUpdate]):
         links = self._pop_links(values)
         change = IdentifierChange(self.connection, self.principal, unique_id, locked)
         await change.apply(values, links.get("hospital_ids"))
-        if errors := [
-            *id_change_errors(unique_id, body),
-            *_missing_name_errors({**locked, **values}),
-            *change.errors,
-        ]:
+        errors = [*id_change_errors(unique_id, body), *_missing_name_errors({**locked, **values}), *change.errors]
+        if errors:
             raise_if_any([*errors, *self._unknown_link_errors(await self.repository.linkable_ids(unique_id, links))])
         await self._upsert_profile(values, locked["profile_id"])
         read_only_ids = self._read_only_ids_to_compare(body, locked["last_updated"], links)
@@ -317,11 +314,8 @@ class PatientService(MergingService[PatientCreate, PatientUpdate]):
     async def _drop_dangling_references(
         self, unique_id: str, values: dict[str, Any], before: Mapping[str, Any]
     ) -> list[FieldError]:
-        errors = []
-        if "patient_identifiers" in values:
-            change = IdentifierChange(self.connection, self.principal, unique_id, before)
-            values["patient_identifiers"], hospital_ids = await change.restore(values["patient_identifiers"])
-            errors = [dangling_link_error("hospital", hospital_id) for hospital_id in hospital_ids]
+        change = IdentifierChange(self.connection, self.principal, unique_id, before)
+        errors = [dangling_link_error("hospital", hospital_id) for hospital_id in await change.restore(values)]
         profile_id, linked_profile_id = values.get("profile_id"), before.get("profile_id")
         self._require_profile_scopes(profile_id, linked_profile_id)
         # the current profile was visible with the patient, but no row shows this any more if the patient is deleted

@@ -77,3 +77,18 @@ async def test_operators_add_types(client: httpx.AsyncClient, database_url: str)
     assert (await client.post(PATIENTS, json=body)).status_code == 409
     body["patient_identifiers"] = [{"type": "pesel", "value": "44051401358"}]
     assert (await client.post(PATIENTS, json=body)).status_code == 422
+
+
+async def test_a_merge_unites_identifiers_and_its_undoing_gives_them_back(client: httpx.AsyncClient) -> None:
+    """The survivor has the identifiers of both. The loser gets its own back; what was added since stays."""
+    await register(client, "survivor", {"type": "passport", "value": "A1"}, {"type": "medical_aid", "value": "7"})
+    await register(client, "loser", ZA_ID, {"type": "medical_aid", "value": "7", "use": "old"})
+    merged = await client.post(f"{PATIENTS}survivor/merge/", json={"from": "loser"})
+    assert merged.status_code == 200, merged.text
+    assert await values_of(client, "survivor") == ["7", "A1", "800101 5009 087"]
+    new = [{"type": "other", "value": "later"}, {"type": "passport", "value": "A1"}, {**ZA_ID, "use": "usual"}]
+    assert (await client.put(f"{PATIENTS}survivor/", json={"patient_identifiers": new})).status_code == 200
+    undone = await client.post(f"{PATIENTS}loser/unmerge/", json={})
+    assert undone.status_code == 200, undone.text
+    assert await values_of(client, "survivor") == ["later", "A1"]
+    assert await values_of(client, "loser") == ["7", "800101 5009 087"]

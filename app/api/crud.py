@@ -78,7 +78,7 @@ def _body_parameters(request: Request, resource: ResourceApi[Any, Any]) -> BaseM
     return _NO_PARAMETERS if model is None or "include" not in request.query_params else parse_query(request, model)
 
 
-def _written_service(request: Request, resource: ResourceApi[Any, Any]) -> type[Service[Any, Any]]:
+def written_service(request: Request, resource: ResourceApi[Any, Any]) -> type[Service[Any, Any]]:
     """Return the service with the documents that the query of a request with a body asks for."""
     return resource.including(_body_parameters(request, resource)).service_class
 
@@ -149,7 +149,7 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
         _add_search_route(router, resource)
 
     async def create_record(request: Request, body: Any) -> Response:
-        write = WriteRequest(request, _written_service(request, resource), body=body, accepts_key=True)
+        write = WriteRequest(request, written_service(request, resource), body=body, accepts_key=True)
         namesakes = await _find_namesakes(request, resource, body)
         check = None if resource.creation_check is None else resource.creation_check(request, body)
 
@@ -209,7 +209,7 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
     )(passthrough(get_record))
 
     async def update_record(request: Request, unique_id: str, body: Any) -> Response:
-        write = WriteRequest(request, _written_service(request, resource), body=body, unique_id=unique_id)
+        write = WriteRequest(request, written_service(request, resource), body=body, unique_id=unique_id)
         namesakes = await _find_namesakes(request, resource, body)
         record = await write.run(
             lambda service, precondition: service.update(unique_id, body, precondition), batched=True

@@ -6,6 +6,7 @@ from typing import Any, cast
 from fastapi import APIRouter, Request, Response
 from pydantic_core import to_json
 
+from app.api.crud import written_service
 from app.api.documentation import IDEMPOTENCY_KEY, IF_MATCH, header_references, problem_responses, request_parameters
 from app.api.resource import ResourceApi, annotate
 from app.api.responses import record_response
@@ -46,7 +47,8 @@ def add_merge_routes(router: APIRouter, resource: ResourceApi[Any, Any], example
 
     async def merge_records(request: Request, unique_id: str, body: MergeRequest) -> Response:
         RequestAudit.from_request(request).ids = [unique_id, body.loser_id]
-        write = WriteRequest(request, service_class, body=body, unique_id=unique_id, accepts_key=True)
+        service = cast("type[MergingService[Any, Any]]", written_service(request, resource))
+        write = WriteRequest(request, service, body=body, unique_id=unique_id, accepts_key=True)
 
         async def merge(service: MergingService[Any, Any], precondition: Precondition) -> Record:
             if not body.dry_run:
@@ -70,8 +72,9 @@ def add_merge_routes(router: APIRouter, resource: ResourceApi[Any, Any], example
         "`unmerge/` undoes this, also after later changes.",
         response_description=f"The {noun} in the path after the merge or, with `dry_run`, as it would be, with the "
         "`ETag` that it has now.",
-        response_model=resource.representation,
-        openapi_extra=requires(Scope.PATIENTS_MERGE) | request_parameters(headers=(IF_MATCH, IDEMPOTENCY_KEY)),
+        response_model=resource.record_model,
+        openapi_extra=requires(Scope.PATIENTS_MERGE)
+        | request_parameters(query=resource.write_parameters, headers=(IF_MATCH, IDEMPOTENCY_KEY)),
         responses=problem_responses(
             400,
             404,

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from sqlalchemy import select
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import RowMapping
 
 from app.audit.merged_patients import SHOWN_IN
@@ -27,6 +26,7 @@ from app.fields.schemas import CreateBody, UpdateBody
 from app.matching.queue import delete_merged_pair, store_merged_pair
 from app.merging.schemas import Choices, MergeRequest, UnmergeRequest
 from app.merging.undoing import MergeToUndo, merge_to_undo
+from app.patient_identifiers.resolving import FIELD as IDENTIFIERS
 from app.patient_identifiers.resolving import united, without
 from app.records.history import History
 from app.records.missing import NewestEntry, missing_error, newest_entry
@@ -49,13 +49,8 @@ def choosable_columns(repository_class: type[Repository]) -> Mapping[str, str]:
     """Return the columns of which a merge can choose the value, by the name of the field in the document."""
     relations = repository_class.document.relations.items()
     fields = {relation.foreign_key_name: field for field, relation in relations if isinstance(relation, ToOne)}
-    names = [name for name in client_columns(repository_class.table) if name not in set_columns(repository_class)]
+    names = (name for name in client_columns(repository_class.table) if name != IDENTIFIERS)
     return {fields.get(name, name): name for name in names}
-
-
-def set_columns(repository_class: type[Repository]) -> frozenset[str]:
-    """Return the columns with identifiers, of which the survivor gets those of both records, as it gets the links."""
-    return frozenset(column.name for column in repository_class.table.columns if isinstance(column.type, JSONB))
 
 
 class UnmergeResult(NamedTuple):
@@ -106,10 +101,7 @@ class MergingService(Service[C, U]):
         survivor, loser = await self._lock_both(unique_id, loser_id)
         await self._check_locked(survivor, precondition)
         await self._check_loser(loser, replace(precondition, if_match=body.from_etag, if_none_match=None))
-        values = {
-            **self._chosen_values(survivor, loser, body.choose),
-            **{name: united(survivor[name], loser[name]) for name in set_columns(type(self.repository))},
-        }
+        values = self._chosen_values(survivor, loser, body.choose)
         links = await self._united_links(unique_id, loser_id)
         await store_merged_pair(self.connection, unique_id, loser_id)
         repository = self.repository.unrestricted  # the survivor gets all links, whatever the principal may link
@@ -129,7 +121,7 @@ class MergingService(Service[C, U]):
             SurvivorMissingError: the record that it was merged into is not there, or is not visible.
             UndoFirstError: a later merge has to be undone first.
             PreconditionFailedError: the request has an If-Match, but a merged record has no representation.
-            PatientIdentifierTakenError: another record has an identifier of the record by now.
+            PatientIdentifierTakenError: another patient has got one of its identifiers.
             ValidationFailedError: the record had a link to a record that no longer exists, and the body does not set
                 `skip_missing`.
         """
@@ -170,21 +162,21 @@ class MergingService(Service[C, U]):
         before = (await history.past_state(survivor_id, merge.version - 1)).columns
         current = await history.latest_snapshot(survivor_id) or {}
         link_names = history.repository.link_relations.keys()
-        sets = merge.changes.keys() & set_columns(type(self.repository))
-        changed = merge.changes.keys() - link_names - sets
-        values = {name: before[name] for name in changed - merge.edited_fields}
+        changed = merge.changes.keys() - link_names
+        values = {name: before[name] for name in changed - merge.edited_fields - {IDENTIFIERS}}
         alternatives = self.alternative_columns
         if alternatives and all({**survivor, **values}[name] is None for name in alternatives):
             values = {name: value for name, value in values.items() if name not in alternatives}
-        kept = changed - values.keys()
+        kept = changed - values.keys() - {IDENTIFIERS}
+        if IDENTIFIERS in changed:  # all go back, whoever has edited them, because two records cannot have the same
+            added_identifiers = without(merge.changes[IDENTIFIERS]["to"], merge.changes[IDENTIFIERS]["from"])
+            values[IDENTIFIERS] = without(survivor[IDENTIFIERS], added_identifiers)
         links: dict[str, list[str]] = {}
         for name in merge.changes.keys() & link_names:
             added = {*merge.changes[name]["to"]} - {*merge.changes[name]["from"]}
             edited = merge.edited_links.get(name, frozenset())
             links[name] = sorted({*current[name]} - (added - edited))
             kept |= {name} if added & edited else set()
-        for name in sets:
-            values[name] = without(current.get(name), without(merge.changes[name]["to"], merge.changes[name]["from"]))
         errors = await self._drop_dangling_references(survivor_id, values, dict(values))
         kind = EntryKind("updated", {"unmerged": loser_id})
         await self._ensure_journaled(await history.repository.update(survivor, values, links, kind), "updated")
@@ -268,12 +260,14 @@ class MergingService(Service[C, U]):
             raise PreconditionFailedError(None, detail) from None
 
     def _chosen_values(self, survivor: RowMapping, loser: RowMapping, choices: Choices) -> Mapping[str, Any]:
-        """Return the values that the survivor takes from the loser."""
-        values = {}
+        """Return the values that the survivor takes from the loser, and the identifiers of both."""
+        values: dict[str, Any] = {}
         for field, column in choosable_columns(type(self.repository)).items():
             side = choices.side(field) or ("loser" if survivor[column] is None else "survivor")
             if side == "loser":
                 values[column] = loser[column]
+        if IDENTIFIERS in survivor:
+            values[IDENTIFIERS] = united(survivor[IDENTIFIERS], loser[IDENTIFIERS])
         merged = {**survivor, **values}
         if self.alternative_columns and all(merged[name] is None for name in self.alternative_columns):
             raise ValidationFailedError([self.alternatives_error])

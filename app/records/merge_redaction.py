@@ -63,6 +63,14 @@ _WITHOUT_VALUES: ColumnElement[Any] = type_coerce(
         SELECT json_object_agg(key, value ORDER BY place)
         FROM (
             SELECT field.key, field.place, CASE
+                WHEN json_typeof(field.value) = 'array' THEN (
+                    -- of a set, what the merge has added
+                    SELECT CASE WHEN count(*) > 0 OR before.record -> field.key IS NOT NULL
+                        THEN coalesce(json_agg(element ORDER BY number), '[]') END
+                    FROM json_array_elements(field.value) WITH ORDINALITY AS part (element, number)
+                    WHERE NOT coalesce((after.record -> field.key)::jsonb @> jsonb_build_array(element), FALSE)
+                        OR coalesce((before.record -> field.key)::jsonb @> jsonb_build_array(element), FALSE)
+                )
                 WHEN field.key <> 'last_updated' AND field.value::jsonb = (after.record -> field.key)::jsonb
                 THEN before.record -> field.key ELSE field.value END AS value
             FROM json_each(journal.record) WITH ORDINALITY AS field (key, value, place), journal before, journal after

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import httpx
@@ -20,6 +19,7 @@ from tests.chaos.test_kills import RestartablePostgres, Service
 from tests.merging.support import PATIENTS
 from tests.merging.test_property import check_random_merges
 from tests.processes import data_directory, run_cli, worker_pids
+from tests.support import eventually
 
 pytestmark = pytest.mark.chaos
 
@@ -65,13 +65,9 @@ class Mergers:
             hospital = {"unique_id": f"hos{number}", "hospital_name": f"Hospital {number}"}
             await self._client.post("/hospitals/hospitals/", json=hospital)
         for number in range(PATIENT_COUNT):
-            body: dict[str, Any] = {
-                "unique_id": f"p{number}",
-                "patient_last_name": "Doe",
-                "patient_title": f"T{number}",
-                "hospital_ids": [f"hos{number % 3}"],
-            }
-            assert (await self._client.post(PATIENTS, json=body)).status_code == 201
+            names = {"patient_last_name": "Doe", "patient_title": f"T{number}"}
+            patient = {"unique_id": f"p{number}", **names, "hospital_ids": [f"hos{number % 3}"]}
+            assert (await self._client.post(PATIENTS, json=patient)).status_code == 201
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as clients:
@@ -102,13 +98,15 @@ class Mergers:
         return self.statuses["merge", 200] + self.statuses["unmerge", 200]
 
     async def await_successes(self, additional: int) -> None:
+        """Wait until so many more merges and separations have succeeded."""
         goal = self.successes + additional
-        async with asyncio.timeout(120):
-            while self.successes < goal:  # noqa: ASYNC110  # an event for each number of successes would be more code
-                await asyncio.sleep(0.02)
+        await asyncio.to_thread(eventually, lambda: self.successes >= goal, within_seconds=120)
 
-    async def stop(self) -> None:
+    def stop(self) -> None:
         self._is_stopping = True
+
+    async def close(self) -> None:
+        await self._client.aclose()
 
 
 @asynccontextmanager
@@ -120,8 +118,9 @@ async def merging_load(service: Service) -> AsyncIterator[Mergers]:
     try:
         yield mergers
     finally:
-        await mergers.stop()
+        mergers.stop()
         await running
+        await mergers.close()
 
 
 async def check_merges(name: str, database_url: str, mergers: Mergers) -> None:
@@ -135,8 +134,9 @@ async def check_merges(name: str, database_url: str, mergers: Mergers) -> None:
     merged = sum(row["action"] == "merged" for row in states)
     statuses = ", ".join(f"{count} x {kind} {status}" for (kind, status), count in sorted(mergers.statuses.items()))
     print(
-        f"\n{name}: {mergers.successes} steps acknowledged, {steps} stored, {merged} of {len(states)} patients merged "
-        f"at the end, {len(half)} half, {len(wrong)} wrong; {mergers.broken_connections} broken connections; {statuses}"
+        f"\n{name}: {mergers.successes} steps acknowledged (repeats, too), {steps} stored, "
+        f"{merged} of {len(states)} patients merged at the end, {len(half)} half, {len(wrong)} wrong; "
+        f"{mergers.broken_connections} broken connections; {statuses}"
     )
     assert (half, wrong) == ([], [])
     assert {status for _, status in mergers.statuses} <= {200, 404, 409, 410, 422, 503}

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 State = dict[str, Any]
 """The values of a patient by field; sets of links are frozensets of ids."""
 FIELDS = ("patient_title", "patient_race", "patient_region", "patient_access_medical_care", "patient_profile")
-SETS = ("hospital_ids", "doctor_ids")
+SETS = ("hospital_ids", "doctor_ids", "patient_identifiers")
 
 
 class Entry(NamedTuple):
@@ -233,8 +233,9 @@ class Model:
         state = {**one.state, **{name: value for name, value in merge.before.items() if name not in merge.edited}}
         kept = [name for name in merge.before if name in merge.edited]
         for name, added in merge.added.items():
-            state[name] -= added - merge.edited
-            kept += [name] if added & merge.edited else []
+            edited = merge.edited if name != "patient_identifiers" else set()  # identifiers all go back
+            state[name] -= added - edited
+            kept += [name] if added & edited else []
         other.merged_into = None
         span = other.spans.pop()
         other.spans.append((span[0], span[1], self.number))

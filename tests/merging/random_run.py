@@ -11,6 +11,8 @@ from tests.auth.support import HOSPITALS, PROFILES
 from tests.merging.model import FIELDS, SETS, Entry, Model, Outcome, State
 from tests.merging.support import PATIENTS
 
+IDENTIFIER_VALUES = ("A1", "B2", "C3", "D4")
+INCLUDED = {"include": "identifiers"}
 HOSPITAL_IDS, DOCTOR_IDS, PROFILE_IDS = ("hosA", "hosB", "hosC"), ("doc1", "doc2"), ("prof1", "prof2", "prof3")
 SCOPES: dict[str, frozenset[str] | None] = {
     "free": None,
@@ -115,7 +117,7 @@ class RandomRun:
         hospitals = self.pick_set(HOSPITAL_IDS if principal.scope is None else tuple(sorted(principal.scope)))
         hospitals |= principal.scope or frozenset()
         state = {**dict.fromkeys(FIELDS), **self.pick_values(principal), "hospital_ids": hospitals}
-        state["doctor_ids"] = self.pick_set(DOCTOR_IDS)
+        state |= {"doctor_ids": self.pick_set(DOCTOR_IDS), "patient_identifiers": self.pick_set(IDENTIFIER_VALUES)}
         request_id = f"{self.seed}-{self.model.number}"
         response = await principal.client.post(
             PATIENTS, json={**PERSON, **body_of(state)}, headers={"X-Request-ID": request_id}
@@ -126,6 +128,8 @@ class RandomRun:
 
     async def edit(self, principal: Principal) -> None:
         unique_id, values = self.pick(), self.pick_values(principal)
+        if self.random.random() < 0.3:
+            values["patient_identifiers"] = self.pick_set(IDENTIFIER_VALUES)
         await self.send(
             principal,
             "PATCH",
@@ -190,7 +194,10 @@ class RandomRun:
         for principal in self.principals:
             await self._compare_queue(principal)
             await self._compare_feed(principal)
-            listed = {patient["unique_id"]: patient for patient in (await principal.client.get(PATIENTS)).json()}
+            listed = {
+                patient["unique_id"]: patient
+                for patient in (await principal.client.get(PATIENTS, params=INCLUDED)).json()
+            }
             assert listed == principal.mirror, (self.seed, principal.name)
             assert listed.keys() == {one for one in self.model.patients if self.model.sees(principal.scope, one)}
             for unique_id, document in listed.items():
@@ -224,7 +231,7 @@ class RandomRun:
                 if change["action"] in {"deleted", "merged", "left"}:
                     principal.mirror.pop(unique_id, None)
                 else:
-                    record = await principal.client.get(f"{PATIENTS}{unique_id}/")
+                    record = await principal.client.get(f"{PATIENTS}{unique_id}/", params=INCLUDED)
                     if record.status_code == 200:
                         principal.mirror[unique_id] = record.json()
                     else:
@@ -252,6 +259,8 @@ def body_of(state: State) -> dict[str, Any]:
     body = {name: sorted(value) if name in SETS else value for name, value in state.items()}
     if body.get("patient_profile") is not None:
         body["patient_profile"] = {"unique_id": body["patient_profile"]}
+    if "patient_identifiers" in body:
+        body["patient_identifiers"] = [{"type": "other", "value": value} for value in body["patient_identifiers"]]
     return body
 
 
@@ -261,10 +270,16 @@ def state_of_document(document: dict[str, Any]) -> State:
     state = {**{name: document[name] for name in FIELDS}, "patient_profile": profile and profile["unique_id"]}
     for name in ("hospital", "doctor"):
         state[f"{name}_ids"] = frozenset(link["unique_id"] for link in document[f"patient_{name}"])
-    return state
+    return {**state, "patient_identifiers": identifier_values(document)}
 
 
 def state_of_snapshot(snapshot: dict[str, Any]) -> State:
     """Return the values in the snapshot of an entry."""
     state = {**{name: snapshot.get(name) for name in FIELDS}, "patient_profile": snapshot.get("profile_id")}
-    return {**state, **{name: frozenset(snapshot[name]) for name in SETS}}
+    state |= {name: frozenset(snapshot[name]) for name in SETS[:2]}
+    return {**state, "patient_identifiers": identifier_values(snapshot)}
+
+
+def identifier_values(record: dict[str, Any]) -> frozenset[str]:
+    """Return the values of the identifiers in a document or a snapshot."""
+    return frozenset(identifier["value"] for identifier in record.get("patient_identifiers", ()))

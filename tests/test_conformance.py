@@ -35,7 +35,20 @@ profiles = { values = ["prof123"] }
 hospitals = { values = ["hos123", "hos456", "hos789", "hos-groote"] }
 doctors = { values = ["doc123", "doc456", "doc-naidoo"] }
 duplicates = { values = ["DUPLICATE_ID"] }
+others = { values = ["pat456"] }
+merged = { values = ["pat789"] }
 names = { values = ["Nomvula", "王", "O'Brien", "van der Merwe"] }
+
+[[operations]]
+include-path-regex = "^/patients/patients/{unique_id}/unmerge/"
+[operations.parameters]
+"path.unique_id" = { dictionary = "merged", probability = 0.5 }
+
+[[operations]]
+include-path-regex = "^/patients/patients/{unique_id}/merge/"
+[operations.parameters]
+"path.unique_id" = { dictionary = "patients", probability = 0.3 }
+"body.from" = { dictionary = "others", probability = 0.5 }
 
 [[operations]]
 include-path-regex = "^/patients/patients/"
@@ -82,6 +95,14 @@ def create_duplicate(url: str, key: str) -> str:
     return pair_id
 
 
+def create_merged(url: str, key: str) -> None:
+    """Create a patient to merge, and one that is merged into it."""
+    with httpx.Client(base_url=url, headers={"X-API-Key": key}) as client:
+        for unique_id in ("pat456", "pat789"):
+            client.post("/patients/patients/", json={"unique_id": unique_id, "patient_last_name": "Nkosi"})
+        client.post("/patients/patients/pat456/merge/", json={"from": "pat789"}).raise_for_status()
+
+
 @pytest.mark.parametrize("max_examples", [10, pytest.param(100, marks=pytest.mark.chaos)])
 def test_service_conforms_to_its_openapi_document(
     serve: Callable[..., ServiceProcess], database_url: str, tmp_path: Path, max_examples: int
@@ -97,6 +118,7 @@ def test_service_conforms_to_its_openapi_document(
     served = serve("--demo", DATABASE_URL=database_url, PATIENTS_AUTH="required", PATIENTS_RATE_LIMIT="off")
     configuration, report = tmp_path / "schemathesis.toml", tmp_path / "report.json"
     text = SCHEMATHESIS_CONFIGURATION.replace("DUPLICATE_ID", create_duplicate(served.url, key))
+    create_merged(served.url, key)
     configuration.write_text(text.replace("{max_examples}", str(max_examples)))
     command = [sys.executable, "-m", "schemathesis.cli", "--no-color", "--config-file", str(configuration), "run"]
     options = [

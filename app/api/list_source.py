@@ -14,7 +14,7 @@ from app.auth.principal import Principal
 from app.auth.scopes import Scope
 from app.changes.cursors import newest_cursor
 from app.errors import FieldError, ValidationFailedError
-from app.listing.deleted import DeletedListing
+from app.listing.gone import GoneListing
 from app.listing.listing import Listing
 from app.listing.page import Page
 from app.listing.pagination import ListParameters
@@ -79,7 +79,7 @@ class RecordListSource(ListSource):
     """The records of one resource that match the parameters of a request and are visible to its principal.
 
     Raises:
-        MissingScopeError: the request asks for deleted records, but the principal may not restore them.
+        MissingScopeError: the request asks for deleted or merged records, but the principal may not bring them back.
     """
 
     def __init__(
@@ -95,11 +95,11 @@ class RecordListSource(ListSource):
         self._repository_class = resource.repository_class
         self._is_count_requested = parameters.count is not None
         self._query = parameters.to_query(self._services.settings.locality)
-        self._listing_class = DeletedListing if self._query.deleted else resource.listing_class
+        self._listing_class = resource.listing_class if self._query.gone is None else GoneListing
         self._selection = resource.selection(parameters)
         self._headers: Mapping[str, str] = {}
-        if self._query.deleted:
-            self._principal.require(resource.write_scope)
+        if self._query.gone is not None:
+            self._principal.require(Scope.PATIENTS_MERGE if self._query.gone == "merged" else resource.write_scope)
 
     async def page(self, after: Any, limit: int) -> Page:
         """Return up to `limit` records that follow the position `after`."""

@@ -12,11 +12,12 @@ from app.auth.principal import Principal
 from app.auth.scopes import Scope
 from app.db.connection import Connection
 from app.errors import MergedError
-from app.fields.schemas import CreateBody, Representation, UpdateBody, deleted_representation
+from app.fields.schemas import CreateBody, Representation, UpdateBody, gone_representation
 from app.fields.selection import FieldSelection, FieldsOf, include_type
 from app.identifiers import IDENTIFIER_PATTERN
 from app.listing.listing import Listing
 from app.listing.pagination import ListParameters, RecordParameters
+from app.listing.query import GoneBy
 from app.records.repository import Repository
 from app.records.service import Service
 
@@ -106,7 +107,14 @@ class ResourceApi(Generic[C, U]):
     @property
     def list_model(self) -> Any:
         """The response model of the resource's lists."""
-        return list[Union[*self.representations, *map(deleted_representation, self.representations)]]  # type: ignore[misc]
+        gone = [gone_representation(each, action) for action in self.gone_by for each in self.representations]
+        models: Any = (*self.representations, *gone)
+        return list[models]
+
+    @property
+    def gone_by(self) -> Sequence[GoneBy]:
+        """The actions by which records go and can come back."""
+        return ("deleted", "merged") if self.repository_class.mergeable else ("deleted",)
 
     @property
     def record_parameters(self) -> type[RecordParameters]:

@@ -155,6 +155,11 @@ def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
         help="export only records that match a filter of the list, such as hospital_id=hos123; may be repeated",
     )
     parser.add_argument(
+        "--merged",
+        action="store_true",
+        help="export the patients that were merged into others instead, each with merged_into",
+    )
+    parser.add_argument(
         "--from-standby",
         action="store_true",
         help="read from a standby among the hosts of DATABASE_URL; the audit is written to the primary",

@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     resource_names = list(RESOURCES) if arguments.directory else [arguments.resource]
     if arguments.directory and arguments.filter:
         raise CannotExportError("A filter applies to one resource: do not combine --filter with --directory.")
-    query = _list_query(RESOURCES[arguments.resource].parameters_model, arguments.filter, settings.locality)
+    query = _query(arguments, settings.locality)
     counts: dict[str, int] = {}
     cursor = ""
     if arguments.directory:
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
                 connections = await databases.enter_async_context(source.snapshots(READING_CONNECTIONS))
                 for name, file in files.items():
                     export = Export(connections, RESOURCES[name], query)
-                    record_format = format_class(Layout(RESOURCES[name].service_class.repository_class))
+                    record_format = format_class(Layout(RESOURCES[name].service_class.repository_class, query.gone))
                     task = progress_display.add_task(name, total=await export.count(), records=0)
                     file.write(record_format.header)
                     counts[name] = 0
@@ -98,6 +98,15 @@ def run(arguments: argparse.Namespace) -> int:
         )
     print(f"Changes-Cursor: {cursor}", file=sys.stderr)
     return 0
+
+
+def _query(arguments: argparse.Namespace, locality: Locality) -> ListQuery:
+    """Return the query for the records to export."""
+    if not arguments.merged:
+        return _list_query(RESOURCES[arguments.resource].parameters_model, arguments.filter, locality)
+    if arguments.filter or arguments.directory or arguments.resource != "patients":
+        raise CannotExportError("Only patients are merged: use --merged without --filter, --directory and --resource.")
+    return ListQuery(gone="merged")
 
 
 def _list_query(parameters_model: type[ListParameters], filters: list[str], locality: Locality) -> ListQuery:

@@ -83,21 +83,28 @@ class Representation(Schema):
 
 
 @cache
-def deleted_representation(representation: type[Representation]) -> type[Representation]:
-    """Return the schema of a deleted record: its last state, as `representation`, and what restoring it needs."""
+def gone_representation(representation: type[Representation], action: str) -> type[Representation]:
+    """Return the schema of a record that was deleted or merged into another one, which is the `action`.
+
+    It is the record's last state, as `representation`, and what bringing it back needs.
+    """
     noun = re.findall("[A-Z][a-z]*", representation.__name__)[0].lower()  # without `WithIdentifiers`
+    restoring = f" Send it to `restore/` to restore the {noun}." if action == "deleted" else ""
+    fields: dict[str, Any] = {
+        "version": (int, Field(description=f"The number of the last version.{restoring}")),
+        f"date_{action}": (Timestamp, Field(description=f"When the {noun} was {action}. In UTC.")),
+    }
+    example: dict[str, Any] = {"version": 2, f"date_{action}": "2026-11-30T12:00:00Z"}
+    if action == "merged":
+        fields["merged_into"] = (Identifier, Field(description=f"The id of the {noun} that it was merged into."))
+        example["merged_into"] = "pat456"
     schema = create_model(
-        f"Deleted{representation.__name__}",
+        f"{action.capitalize()}{representation.__name__}",
         __base__=representation,
-        __doc__=f"A deleted {noun}, in its last state before the deletion.",
-        version=(
-            int,
-            Field(description=f"The number of the last version. Send it to `restore/` to restore the {noun}."),
-        ),
-        date_deleted=(Timestamp, Field(description=f"When the {noun} was deleted. In UTC.")),
+        __doc__=f"A {action} {noun}, in its last state before it was {action}.",
+        **fields,
     )
-    deletion = {"version": 2, "date_deleted": "2026-11-30T12:00:00Z"}
-    schema.example = representation.example and {**representation.example, **deletion}
+    schema.example = representation.example and {**representation.example, **example}
     return schema
 
 

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import InitErrorDetails
 
 from app.fields.types import ACCEPT_INTEGRAL_FLOAT, BooleanParameter, IdentifierFilter, validation_error
-from app.listing.query import ListQuery
+from app.listing.query import GoneBy, ListQuery
 from app.locality import Locality
 
 DEFAULT_LIMIT = 100
@@ -60,7 +60,9 @@ class PageParameters(BaseModel):
         return False
 
 
-NON_FILTER_PARAMETERS = frozenset({"limit", "cursor", "count", "ordering", "search", "deleted", "fields", "include"})
+NON_FILTER_PARAMETERS = frozenset(
+    {"limit", "cursor", "count", "ordering", "search", "deleted", "merged", "fields", "include"}
+)
 """Names of the parameters of record lists that are not filters."""
 
 
@@ -92,15 +94,35 @@ class ListParameters(PageParameters):
 
     @model_validator(mode="after")
     def _check_deleted(self) -> Self:
-        others = self.model_fields_set - {"limit", "cursor", "count", "fields", "include", "deleted"}
-        if self.deleted and any(getattr(self, name) is not None for name in others):
+        gone = self.gone
+        others = self.model_fields_set - {"limit", "cursor", "count", "fields", "include", gone}
+        sent = (getattr(self, name) for name in others if name is not None)
+        if gone is not None and any(value is not None and value is not False for value in sent):
             message = "Cannot be combined with filters, search or ordering"
-            error = InitErrorDetails(type=validation_error("deleted_alone", message), loc=("deleted",), input=None)
+            error = InitErrorDetails(type=validation_error("deleted_alone", message), loc=(gone,), input=None)
             raise ValidationError.from_exception_data(type(self).__name__, [error])
         return self
+
+    @property
+    def gone(self) -> GoneBy | None:
+        """By what the listed records have gone, or None if the list contains the existing records."""
+        return "deleted" if self.deleted else None
 
     def to_query(self, locality: Locality) -> ListQuery:  # noqa: ARG002  # used by the list of patients
         """Return the list query that these parameters ask for."""
         sent = {name: getattr(self, name) for name in sorted(self.model_fields_set - NON_FILTER_PARAMETERS)}
         filters = {name: value for name, value in sent.items() if value is not None}
-        return ListQuery(filters, self.ordering, deleted=bool(self.deleted))
+        return ListQuery(filters, self.ordering, gone=self.gone)
+
+
+class MergeableListParameters(ListParameters):
+    """Parameters of a list of records that can be merged."""
+
+    merged: BooleanParameter | None = None
+    """`true` lists the merged records instead, newest merge first, each with its last state and `merged_into`. Needs
+    the scope `patients:merge`. It cannot be combined with filters, `search` or `ordering`."""
+
+    @property
+    def gone(self) -> GoneBy | None:
+        """By what the listed records have gone, or None if the list contains the existing records."""
+        return "merged" if self.merged else super().gone

@@ -1,7 +1,10 @@
 """Types for list requests: the query, and the position of a record in a list."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+GoneBy = Literal["deleted", "merged"]
+"""The actions by which records go and can come back, as in the journal."""
 
 
 class ListQuery(NamedTuple):
@@ -20,13 +23,13 @@ class ListQuery(NamedTuple):
     search: Any = None
     """The search text as an `app.search.parser.ParsedQuery`. None means that the request contains no search."""
 
-    deleted: bool = False
-    """Whether the list contains the deleted records, newest deletion first, instead of the existing ones."""
+    gone: GoneBy | None = None
+    """By what the listed records have gone, newest first. None means that the list contains the existing records."""
 
     @property
     def is_unfiltered(self) -> bool:
         """Whether the query returns every existing record, ordered by `unique_id`."""
-        return not self.filters and self.ordering in {None, "unique_id"} and self.search is None and not self.deleted
+        return not self.filters and self.ordering in {None, "unique_id"} and self.search is None and self.gone is None
 
 
 class Position(NamedTuple):

@@ -38,7 +38,7 @@ from app.fields.types import (
     TimestampParameter,
     validation_error,
 )
-from app.listing.pagination import ListParameters
+from app.listing.pagination import MergeableListParameters
 from app.listing.query import ListQuery
 from app.locality import Locality
 from app.matching.weights import Grade
@@ -297,7 +297,7 @@ INCLUDABLE = ("identifiers",)
 """The values of the parameter `include`."""
 
 
-class PatientParameters(ListParameters):
+class PatientParameters(MergeableListParameters):
     """The parameters that select and sort the patients of a list. A patient must meet all conditions."""
 
     search: Annotated[str, Field(max_length=MAX_SEARCH_CHARACTERS)] | None = None

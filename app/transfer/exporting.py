@@ -12,6 +12,7 @@ from sqlalchemy import text
 
 from app.auth.principal import Principal
 from app.db.connection import Connection
+from app.listing.gone import GoneListing
 from app.listing.listing import Listing
 from app.listing.page import Page
 from app.listing.query import ListQuery, Position
@@ -38,7 +39,7 @@ class Export:
         self._free_listings: asyncio.Queue[Listing] = asyncio.Queue()
         for connection in connections:
             repository = resource.service_class.repository_class(connection, EXPORT_PRINCIPAL)
-            self._free_listings.put_nowait(Listing(repository))
+            self._free_listings.put_nowait((Listing if query.gone is None else GoneListing)(repository))
 
     @asynccontextmanager
     async def _listing(self) -> AsyncIterator[Listing]:
@@ -54,7 +55,7 @@ class Export:
             return await listing.total(self._query)
 
     async def batches(self) -> AsyncGenerator[Page]:
-        """Yield all records that match the query in batches, ordered by `unique_id`."""
+        """Yield all records that match the query in batches, ordered by `unique_id` or, if they have gone, by time."""
         if self._query.filters:
             # a generic plan ignores how common the filter values are, although the best plan depends on it
             for connection in self._connections:

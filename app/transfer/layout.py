@@ -8,6 +8,8 @@ CSV columns have the names of the contract's fields. A nested object has one col
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from app.fields.schemas import gone_representation
+from app.listing.query import GoneBy
 from app.records.repository import Repository
 from app.statements.documents import ToOne
 
@@ -17,7 +19,8 @@ ID_SEPARATOR = "|"
 class Layout:
     """The fields in the files of one resource, and conversions between CSV rows, JSON documents and request bodies."""
 
-    def __init__(self, repository: type[Repository]) -> None:
+    def __init__(self, repository: type[Repository], gone: GoneBy | None = None) -> None:
+        """`gone` says by what the records have gone, if the files are not of existing records."""
         document = repository.document
         self.link_id_fields = {
             field: name
@@ -35,7 +38,8 @@ class Layout:
         self._nested_columns = {
             field: [(f"{field}.{name}", name) for name in names] for field, names in self.nested_fields.items()
         }
-        self.columns: Sequence[str] = tuple(self._csv_columns(document.schema.model_fields))
+        schema = document.schema if gone is None else gone_representation(document.schema, gone)
+        self.columns: Sequence[str] = tuple(self._csv_columns(schema.model_fields))
         """The column names of a CSV file, in the order of the document's fields."""
 
     def _csv_columns(self, fields: Iterable[str]) -> Iterator[str]:
@@ -84,7 +88,7 @@ class Layout:
             elif field in self.link_id_fields:
                 cells.append(ID_SEPARATOR.join(linked["unique_id"] for linked in value))
             else:
-                cells.append(value)
+                cells.append(value if value is None else str(value))  # the version of a merged patient is a number
         return cells
 
 

@@ -19,6 +19,8 @@ from app.errors import (
     MergedError,
     MultipleMatchesError,
     NotFoundError,
+    PatientIdentifierTakenError,
+    ServiceError,
     UnreadableBodyError,
     ValidationFailedError,
 )
@@ -50,7 +52,7 @@ class SentPatient(NamedTuple):
         """Turn errors about fields of the record into errors about elements of the resource."""
         try:
             yield
-        except ValidationFailedError as error:
+        except ServiceError as error:
             error.errors = [
                 self.record.translate(one._replace(loc=one.loc[1:])) if one.loc[:1] == ("body",) else one
                 for one in error.errors
@@ -72,6 +74,19 @@ class SentPatient(NamedTuple):
         except ValidationError as error:
             errors = [self.record.translate(one) for one in field_errors(error, schema)]
             raise ValidationFailedError(errors) from None
+
+    def applied(self, stored: Record, status: int) -> "Applied":
+        """Return the result of a change to the Patient.
+
+        Raises:
+            ValidationFailedError: see `left_out_of`.
+        """
+        words = (warning.split(" ") for warning in stored.warnings)
+        warnings = [
+            f"{self.record.path_for(tuple(place.split('.')))} {' '.join(rest)} {self.record.path_for((field,))}"
+            for place, *rest, field in words
+        ]
+        return Applied(stored, status, self.left_out_of(stored), warnings)
 
     def left_out_of(self, stored: Record) -> list[FieldError]:
         """Return all elements that the stored Patient does not have, including those that only the service sets.
@@ -120,6 +135,8 @@ class Applied(NamedTuple):
     record: Record
     status: int
     left_out: Sequence[FieldError] = ()
+    warnings: Sequence[str] = ()
+    """What may be wrong with identifiers of the Patient."""
 
 
 class Change(NamedTuple):
@@ -155,8 +172,9 @@ class Change(NamedTuple):
             existing = await self._find(service)
             if existing is None:
                 try:
-                    return await self._create(self.unique_id, service, precondition, check)
-                except IdentifierTakenError:  # by a concurrent request, which has the same condition
+                    async with service.connection.savepoint():
+                        return await self._create(self.unique_id, service, precondition, check)
+                except (IdentifierTakenError, PatientIdentifierTakenError):  # by a request with the same condition
                     existing = await self._find(service)
                     if existing is None:
                         raise
@@ -178,7 +196,7 @@ class Change(NamedTuple):
                 if precondition.if_match is not None:
                     raise
             else:
-                return Applied(record, 200, self.patient.left_out_of(record))
+                return self.patient.applied(record, 200)
         return await self._create(unique_id, service, precondition, check)
 
     async def _create(
@@ -187,7 +205,7 @@ class Change(NamedTuple):
         body = self.patient.creation(unique_id)
         await check(body, service.connection)
         record = await service.create(body, precondition)
-        return Applied(record, 201, self.patient.left_out_of(record))
+        return self.patient.applied(record, 201)
 
     async def _find(self, service: PatientService) -> Record | None:
         """Return the visible patient with the identifier of the condition, or None if there is none."""

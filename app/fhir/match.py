@@ -10,7 +10,7 @@ from app.api.services import get_services
 from app.audit.recorder import RequestAudit
 from app.auth.principal import Principal
 from app.duplicates.matching import matching_records
-from app.errors import NotFoundError, UnreadableBodyError, ValidationFailedError
+from app.errors import FieldError, NotFoundError, UnreadableBodyError, ValidationFailedError
 from app.fhir.changes import read_sent_patient
 from app.fhir.resources import PATIENT
 from app.fhir.responses import bundle, fhir_response
@@ -35,6 +35,9 @@ async def match_patient(request: Request) -> Response:
     content = await read_resource(request, "Parameters")
     resource, only_certain, count = _read_parameters(content)
     patient = read_sent_patient(resource, base_url(request), is_lenient=is_lenient(request))
+    if "patient_identifiers" in patient.record.fields and not is_lenient(request):
+        message = "Matching does not compare identifiers: search by them, or leave them out"
+        raise ValidationFailedError([FieldError(("Patient.identifier",), message, "element_refused")])
     try:
         body = PatientMatch.model_validate({**patient.record.fields, "only_certain": only_certain})
     except ValueError as error:

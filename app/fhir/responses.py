@@ -62,12 +62,14 @@ def write_response(request: Request, applied: Applied, headers: Mapping[str, str
     The header `Prefer` decides what it contains. If the register did not keep all elements, the default is an
     OperationOutcome that lists them.
     """
-    record, status, left_out = applied
+    record, status, left_out, warnings = applied
     all_headers = {
         **version_headers(meta_of(record.document)),
         "Location": location_of(base_url(request), record),
         **headers,
     }
+    if warnings:
+        all_headers["Identifier-Warning"] = ", ".join(warnings)
     if left_out:
         paths = [str(error.loc[0]) for error in left_out]
         more = [f"and {len(paths) - MAX_HEADER_PATHS} more"] if len(paths) > MAX_HEADER_PATHS else []

@@ -114,7 +114,7 @@ async def _run(request: Request, change: Change, *, accepts_key: bool) -> Respon
     is_checked = isinstance(body, PatientCreate) and duplicate_check(request, body) is not None
     record = await write.run(apply, batched=is_unconditional and not is_checked)
     if applied is None:  # as a single statement, or by an earlier request
-        applied = Applied(record, 200 if updated_id else 201, change.patient.left_out_of(record))
+        applied = change.patient.applied(record, 200 if updated_id else 201)
     return write_response(request, applied, write.replay_headers)
 
 

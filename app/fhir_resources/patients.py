@@ -12,8 +12,10 @@ from app.fhir_resources.resources import ADDRESS_PARTS, PROFILE_PARTS
 from app.fhir_resources.systems import (
     ACCESS_EXTENSION,
     ADDRESS_LINE_1_EXTENSION,
+    COUNTRY_EXTENSION,
     GEOLOCATION_EXTENSION,
     HOSPITAL_EXTENSION,
+    IDENTIFIER_SYSTEM_PREFIX,
     INITIALS_EXTENSION,
     PROFILE_EXTENSION,
     RACE_EXTENSION,
@@ -22,7 +24,8 @@ from app.fhir_resources.systems import (
 from app.patients.schemas import PatientFields
 
 PATIENT_ELEMENTS = {
-    "unique_id": "Patient.identifier",
+    "unique_id": f"Patient.identifier.where(system='{UNIQUE_ID_SYSTEM}').value",
+    "patient_identifiers": "Patient.identifier",
     "patient_profile": f"Patient.extension('{PROFILE_EXTENSION}')",
     "patient_email_address": "Patient.telecom.where(system='email').value",
     "patient_mobile_number": "Patient.telecom.where(system='phone').value",
@@ -84,9 +87,11 @@ class PatientRecord(NamedTuple):
     def path_for(self, location: tuple[str | int, ...]) -> str:
         """Return the path of the element that an error about the record, at this location in its body, is about."""
         name = str(location[0]) if location else ""
-        if len(location) > 1 and f"{name}.{location[1]}" in self.paths:
-            return self.paths[f"{name}.{location[1]}"]
-        return self.paths.get(name) or PATIENT_ELEMENTS.get(name, "Patient")
+        for length in range(len(location), 0, -1):
+            path = self.paths.get(".".join(map(str, location[:length])))
+            if path is not None:
+                return path
+        return PATIENT_ELEMENTS.get(name, "Patient")
 
     def translate(self, error: FieldError) -> FieldError:
         """Return the error about a field of the record as one about the element that the field comes from."""
@@ -146,12 +151,38 @@ class _PatientReader:
 
     def _read_identifiers(self) -> None:
         for identifier in self._patient.take_objects("identifier"):
-            if identifier.peek("system") != UNIQUE_ID_SYSTEM or "unique_id" in self.fields:
+            system = identifier.peek("system")
+            if system == UNIQUE_ID_SYSTEM and "unique_id" not in self.fields:
+                identifier.take_text("system")
+                self._set_text("unique_id", identifier, "value")
+                identifier.refuse_rest()
+            elif isinstance(system, str) and system.startswith(IDENTIFIER_SYSTEM_PREFIX):
+                self._read_identifier(identifier, system.removeprefix(IDENTIFIER_SYSTEM_PREFIX))
+            else:
                 identifier.refuse("The register has no identifiers of this system")
+
+    def _read_identifier(self, identifier: Element, type_name: str) -> None:
+        """Read an identifier that others have given to the patient."""
+        identifiers = self.fields.setdefault("patient_identifiers", [])
+        place = f"patient_identifiers.{len(identifiers)}"
+        fields = {"type": type_name, "value": identifier.take_text("value"), "use": identifier.take_text("use")}
+        identifier.take_text("system")
+        self.paths |= {place: identifier.path, f"{place}.type": identifier.path_of("system")}
+        self.paths |= {f"{place}.{name}": identifier.path_of(name) for name in ("value", "use")}
+        for extension in identifier.take_objects("extension"):
+            if extension.peek("url") != COUNTRY_EXTENSION or "country" in fields:
+                extension.refuse()
                 continue
-            identifier.take_text("system")
-            self._set_text("unique_id", identifier, "value")
-            identifier.refuse_rest()
+            extension.take_text("url")
+            fields["country"] = extension.take_text("valueString")
+            self.paths[f"{place}.country"] = extension.path_of("valueString")
+            extension.refuse_rest()
+        assigner = identifier.take_object("assigner")
+        if assigner is not None:
+            self.paths[f"{place}.hospital_id"] = assigner.path_of("reference")
+            fields["hospital_id"] = self._read_reference(assigner, "Organization")
+        identifier.refuse_rest()
+        identifiers.append(fields)
 
     def _read_names(self) -> None:
         names = self._patient.take_objects("name")
@@ -305,27 +336,31 @@ class _PatientReader:
     def _read_links(self, field: str, resource_type: str, references: list[Element]) -> None:
         ids: list[str] = []
         for reference in references:
-            text = reference.take_text("reference")
             display = reference.take_text("display")
-            reference.take_constant("type", resource_type)
-            reference.refuse_rest()
-            path = reference.path_of("reference")
-            if text is None:
+            unique_id = self._read_reference(reference, resource_type)
+            if unique_id in ids:
+                self.findings.refuse(reference.path, "The register holds each reference once")
+            elif unique_id is not None:
+                self.paths[f"{field}.{len(ids)}"] = reference.path_of("reference")
+                ids.append(unique_id)
                 if display is not None:
-                    self.findings.refuse(reference.path, f"The register holds references to {resource_type} resources")
-                continue
-            kind, _, resource_id = text.removeprefix(f"{self._base_url}/").rpartition("/")
-            unique_id = unique_id_of(resource_id) if kind == resource_type else None
-            if unique_id is None or unique_id in ids:
-                message = f"Must be {resource_type}/ and the id of such a resource, which is given once"
-                self.findings.refuse(path, message)
-                continue
-            self.paths[f"{field}.{len(ids)}"] = path
-            ids.append(unique_id)
-            if display is not None:
-                self.displays[reference.path_of("display")] = display
+                    self.displays[reference.path_of("display")] = display
         if ids:
             self.fields[field] = ids
+
+    def _read_reference(self, reference: Element, resource_type: str) -> str | None:
+        """Return the id of the record to which a reference refers, or None if the register cannot hold it."""
+        text = reference.take_text("reference")
+        reference.take_constant("type", resource_type)
+        reference.refuse_rest()
+        if text is None:
+            self.findings.refuse(reference.path, f"The register holds references to {resource_type} resources")
+            return None
+        kind, _, resource_id = text.removeprefix(f"{self._base_url}/").rpartition("/")
+        unique_id = unique_id_of(resource_id) if kind == resource_type else None
+        if unique_id is None:
+            self.findings.refuse(reference.path, f"The reference must be {resource_type}/ and the id of a resource")
+        return unique_id
 
     def _read_merges(self) -> None:
         for link in self._patient.take_objects("link"):

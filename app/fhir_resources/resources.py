@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, cast
 
-from sqlalchemy import CTE, ColumnElement, FromClause, Subquery, Text, and_, case, func, literal_column, select
-from sqlalchemy.dialects.postgresql import aggregate_order_by, distinct_on
+from sqlalchemy import CTE, ColumnElement, FromClause, Subquery, Text, and_, case, column, func, literal_column, select
+from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by, distinct_on
 
 from app.doctors.service import DoctorService
 from app.fhir_resources.documents import (
@@ -28,8 +28,10 @@ from app.fhir_resources.json_text import (
 from app.fhir_resources.systems import (
     ACCESS_EXTENSION,
     ADDRESS_LINE_1_EXTENSION,
+    COUNTRY_EXTENSION,
     GEOLOCATION_EXTENSION,
     HOSPITAL_EXTENSION,
+    IDENTIFIER_SYSTEM_PREFIX,
     INITIALS_EXTENSION,
     PROFILE_EXTENSION,
     RACE_EXTENSION,
@@ -170,6 +172,32 @@ def _join_merges(page: CTE, source: FromClause) -> tuple[FromClause, ColumnEleme
     return source.outerjoin(links, links.c.unique_id == page.c.unique_id), links.c.links
 
 
+def _identifiers(columns: Columns) -> SqlText:
+    """Return the identifiers that others have given to a patient, separated by commas, or null if there are none."""
+    items = func.jsonb_array_elements(columns["patient_identifiers"]).table_valued(
+        column("item", JSONB), with_ordinality="place", name="identifiers"
+    )
+    items = items.render_derived()
+    item = items.c.item
+    fields = {name: item.op("->>", return_type=Text())(literal(name)) for name in ("type", "use", "country")}
+    hospital_id = item.op("->>", return_type=Text())(literal("hospital_id"))
+    text = json_object(
+        f'{{"system":"{IDENTIFIER_SYSTEM_PREFIX}',
+        fields["type"],
+        literal('"'),
+        member("value", item.op("->", return_type=JSONB())(literal("value")).cast(Text)),
+        member("use", quoted(fields["use"])),
+        member("extension", json_array(_string_extension(COUNTRY_EXTENSION, fields["country"]))),
+        member("assigner", object_of('{"reference":"Organization/', logical_id_sql(hospital_id), literal('"'))),
+    )
+    joined = select(func.string_agg(text, aggregate_order_by(literal(","), items.c.place), type_=Text)).select_from(
+        items
+    )
+    return case(
+        (columns["patient_identifiers"].is_not(None), joined.correlate_except(items).scalar_subquery()),
+    )
+
+
 def patient_resource(columns: Columns, linked: Linked) -> SqlText:
     """Return the text of a Patient."""
     opening, *head = resource_members("Patient", columns)
@@ -185,7 +213,7 @@ def patient_resource(columns: Columns, linked: Linked) -> SqlText:
         opening,
         *head,
         member("extension", extensions),
-        member("identifier", json_array(unique_id_identifier(columns))),
+        member("identifier", json_array(unique_id_identifier(columns), _identifiers(columns))),
         literal(',"active":true'),
         member("name", json_array(_patient_name(columns))),
         member("telecom", _telecom(columns)),

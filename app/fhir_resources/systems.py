@@ -2,7 +2,11 @@
 
 UNIQUE_ID_SYSTEM = "urn:patients-api:unique-id"
 """System of the identifier that contains the `unique_id` of a record."""
+IDENTIFIER_SYSTEM_PREFIX = "urn:patients-api:identifier:"
+"""Beginning of the systems of other identifiers. The rest is the name of the type, such as `za_id`."""
 
+COUNTRY_EXTENSION = "urn:patients-api:extension:country"
+"""The country that issued an identifier."""
 RACE_EXTENSION = "urn:patients-api:extension:race"
 ACCESS_EXTENSION = "urn:patients-api:extension:access-to-medical-care"
 HOSPITAL_EXTENSION = "urn:patients-api:extension:hospital"

@@ -25,6 +25,7 @@ from sqlalchemy import (
 
 from app.db.base import FOLDED_TEXT, HUMAN_TEXT
 from app.listing.keyset import has_word, sort_key, starts_with
+from app.patient_identifiers.finding import has_identifier
 from app.records.repository import Repository
 from app.statements.documents import ToMany
 
@@ -152,6 +153,7 @@ _CONDITIONS: Mapping[str, Callable[[Any, Bind, Sequence[str]], ColumnElement[boo
     "equals": _equals,
     "folded_equals": _folded_equals,
     "any_of": _any_of,
+    "identifier": lambda column, bind, _: has_identifier(column, [bind("value", Text)]),
     "within": _within,
     "outside": _outside,
     "missing": lambda column, *_: column.is_(None),

@@ -4,11 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from pydantic import ValidationError
+
 from app.fhir_resources.ids import unique_id_of
-from app.fhir_resources.systems import UNIQUE_ID_SYSTEM
+from app.fhir_resources.systems import IDENTIFIER_SYSTEM_PREFIX, UNIQUE_ID_SYSTEM
 from app.fhir_search.criteria import Alternative, Criterion, Test
 from app.fhir_search.values import InvalidValueError, parse_period, parse_token, split_values, unescape
 from app.fields.phones import ascii_digits, equivalent_numbers
+from app.patient_identifiers.finding import IdentifierFilter, filter_value
 
 NOTHING = Test("none", "")
 EVERYTHING = Test("all", "")
@@ -135,6 +138,21 @@ def _identifier(_: str, value: str, __: SearchContext) -> list[Alternative]:
     return [(Test("equals", "unique_id", {"value": token.code}) if token.code else EVERYTHING,)]
 
 
+def _patient_identifier(_: str, value: str, context: SearchContext) -> list[Alternative]:
+    token = parse_token(value)
+    type_name = (token.system or "").removeprefix(IDENTIFIER_SYSTEM_PREFIX)
+    alternatives = _identifier(_, value, context)
+    if token.system is not None and token.system != f"{IDENTIFIER_SYSTEM_PREFIX}{type_name}":
+        return alternatives
+    try:
+        wanted = filter_value(IdentifierFilter(value=token.code, type=type_name or None))
+    except ValidationError:
+        raise InvalidValueError(
+            "Must be the value of an identifier, or its system and its value with | between them"
+        ) from None
+    return [*alternatives, (Test("identifier", "unique_id", {"value": wanted}),)]
+
+
 def _gender(_: str, value: str, __: SearchContext) -> list[Alternative]:
     token = parse_token(value)
     genders = ("male", "female", "other", "unknown")
@@ -191,7 +209,6 @@ _NAME_MODIFIERS = ("exact",)
 _FOLDED = "Upper and lower case, and accents, make no difference."
 _SHARED = (
     SearchParameter("_id", "token", "The id of the resource.", _id),
-    SearchParameter("identifier", "token", f"An identifier, such as `{UNIQUE_ID_SYSTEM}|pat123`.", _identifier),
     SearchParameter(
         "_lastUpdated", "date", "When the resource was last changed.", _period("last_updated", as_dates=False)
     ),
@@ -204,7 +221,15 @@ _ADDRESS_PARAMETERS = {
     "address-postalcode": "patient_postal_code",
 }
 _FAMILY, _GIVEN = "patient_last_name", "patient_first_name"
+_IDENTIFIER = SearchParameter("identifier", "token", f"`{UNIQUE_ID_SYSTEM}|` and the unique_id.", _identifier)
 _PATIENT_PARAMETERS = (
+    SearchParameter(
+        "identifier",
+        "token",
+        f"An identifier: its value, or `{UNIQUE_ID_SYSTEM}` or `{IDENTIFIER_SYSTEM_PREFIX}` with a type, `|` and its "
+        "value. Case, spaces and punctuation make no difference.",
+        _patient_identifier,
+    ),
     SearchParameter(
         "name",
         "string",
@@ -283,6 +308,7 @@ _PATIENT_PARAMETERS = (
 )
 _DOCTOR_NAMES = ("doctor_last_name", "doctor_first_name")
 _PRACTITIONER_PARAMETERS = (
+    _IDENTIFIER,
     SearchParameter(
         "name",
         "string",
@@ -307,6 +333,7 @@ _PRACTITIONER_PARAMETERS = (
     ),
 )
 _ORGANIZATION_PARAMETERS = (
+    _IDENTIFIER,
     SearchParameter(
         "name",
         "string",

@@ -302,12 +302,12 @@ REFUSED: dict[str, tuple[Json, dict[str, str]]] = {
         {"Patient.generalPractitioner[0].reference": "unknown_doctor"},
     ),
     "foreign reference": (
-        {"managingOrganization": {"reference": "https://example.org/Organization/hos123"}},
-        {"Patient.managingOrganization.reference": "element_refused"},
+        {"managingOrganization": {"reference": "https://example.org/Organization/hos123", "display": "x"}},
+        {"Patient.managingOrganization": "element_refused"},
     ),
     "other type": (
         {"generalPractitioner": [{"reference": "Organization/hos123"}]},
-        {"Patient.generalPractitioner[0].reference": "element_refused"},
+        {"Patient.generalPractitioner[0]": "element_refused"},
     ),
     "main hospital": (
         {

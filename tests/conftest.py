@@ -1,5 +1,6 @@
 """Fixtures: one real PostgreSQL server per run, one database per test, the service inside and outside the process."""
 
+import gc
 import os
 import secrets
 import signal
@@ -27,6 +28,13 @@ LENIENT_SEARCH_TIMEOUT_SECONDS = 5.0
 service allows. PostgreSQL's own limit for each statement stays, and is what tests of slow searches reach."""
 NON_DURABLE_SERVER_OPTIONS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 """PostgreSQL settings that give up durability: losing test data does no harm."""
+
+
+def pytest_collection_finish() -> None:
+    """Exclude the imported modules from garbage collection, and make collections rare, as the service does."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(5_000, 20, 50)
 
 
 @pytest.fixture(scope="session", autouse=True)

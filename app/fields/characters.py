@@ -27,6 +27,9 @@ def normalize_characters(text: str) -> str:
 
 def is_blank(text: str) -> bool:
     """Return whether a text has no visible character. A mark that changes another character does not count."""
+    first = text[:1]
+    if first.isalnum() and first not in _INVISIBLE_LETTERS:  # as in most texts
+        return False
     if text.isascii() and text.isprintable():
         return not text.strip()
     return "\0" not in text and all(

@@ -94,8 +94,6 @@ class Text:
 
     def _check(self, text: str) -> str:
         text = _clean(text, self.max_length)
-        if is_blank(text):
-            raise validation_error("string_blank", "Must not be blank")
         if len(text) > self.max_length:
             raise PydanticKnownError("string_too_long", {"max_length": self.max_length})
         if self.pattern is not None and re.fullmatch(self.pattern, text) is None:
@@ -109,7 +107,11 @@ class Text:
 
         def validate(value: object, check_type: ValidatorFunctionWrapHandler) -> str | None:
             text: str | None = check_type(_blank_to_none(value) if optional else value)
-            return None if text is None else self._check(text)
+            if text is None:
+                return None
+            if not optional and is_blank(text):
+                raise validation_error("string_blank", "Must not be blank")
+            return self._check(text)
 
         return core_schema.no_info_wrap_validator_function(validate, schema)
 

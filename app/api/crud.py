@@ -38,9 +38,6 @@ from app.http.query_parameters import parse_query
 from app.listing.namesakes import find_namesakes, name_warning
 from app.listing.pagination import ListParameters, RecordParameters
 from app.paths import SEARCH_SUFFIX
-from app.records.preconditions import Precondition
-from app.records.results import Record
-from app.records.service import Service
 
 CREATE_PROBLEMS = (400, 409, 412, 413, 415, 422)
 """Error statuses of requests that create a record of any resource, besides those that every operation can return."""
@@ -152,13 +149,9 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
         write = WriteRequest(request, written_service(request, resource), body=body, accepts_key=True)
         namesakes = await _find_namesakes(request, resource, body)
         check = None if resource.creation_check is None else resource.creation_check(request, body)
-
-        async def create(service: Service[Any, Any], precondition: Precondition) -> Record:
-            if check is not None:
-                await check(service.connection)
-            return await service.create(body, precondition)
-
-        record = await write.run(create, batched=check is None)
+        record = await write.run(
+            lambda service, precondition: service.create(body, precondition), batched=True, check=check
+        )
         location = {"Location": f"{request.scope['path']}{record.unique_id}/"}
         return write.response(record, 201, {**location, **name_warning(namesakes, record.unique_id)})
 

@@ -24,7 +24,7 @@ from app.records.service import Service
 C = TypeVar("C", bound=CreateBody)
 U = TypeVar("U", bound=UpdateBody)
 CreationCheck = Callable[[Connection], Awaitable[None]]
-"""A check in the transaction that creates a record. It raises an error if the record must not be created."""
+"""A check before a record is created. It raises an error if the record must not be created."""
 
 
 @dataclass(frozen=True, slots=True)

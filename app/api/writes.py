@@ -57,13 +57,20 @@ class WriteRequest(Generic[S]):
             self._key = IdempotencyKey.from_request(request, self._principal, body)
         self._is_replayed = False
 
-    async def run(self, operation: Callable[[S, Precondition], Awaitable[R]], *, batched: bool = False) -> R:
+    async def run(
+        self,
+        operation: Callable[[S, Precondition], Awaitable[R]],
+        *,
+        batched: bool = False,
+        check: Callable[[Connection], Awaitable[None]] | None = None,
+    ) -> R:
         """Execute `operation` in one transaction, commit the transaction, and return the record.
 
         `operation` calls a method of the service and returns the record in its new state, or None after a deletion. If
         an earlier request had the same Idempotency-Key, `operation` is not called, and the record that the earlier
         request wrote is returned. The transaction also inserts the audit row and stores the key. `batched` allows
-        concurrent requests of the same kind to share a statement.
+        concurrent requests of the same kind to share a statement. `check` raises an error if the change must not be
+        made. It is not called for a repeated request, and precedes the transaction if that is shared.
         """
 
         async def work(connection: Connection) -> Record | None:
@@ -71,6 +78,8 @@ class WriteRequest(Generic[S]):
             record = None if self._key is None else await self._key.claim(service.repository)
             self._is_replayed = record is not None
             if record is None:
+                if check is not None:
+                    await check(connection)
                 record = await operation(service, self._precondition)
                 if self._key is not None and record is not None:
                     await self._key.store(connection, record)
@@ -81,6 +90,9 @@ class WriteRequest(Generic[S]):
         if write is None:
             record = await self._services.database.transaction_for(self._principal.name, work)
         else:
+            if check is not None:
+                async with self._services.database.read() as connection:
+                    await check(connection)
             record = await self._services.transaction_batcher.run(
                 self._principal.name, write, lambda row: Record(row.unique_id, row.document), work
             )

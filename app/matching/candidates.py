@@ -21,6 +21,8 @@ from app.matching.comparison import COMPARED_FIELDS
 from app.matching.names import SHORT_FORMS, name_words
 from app.matching.values import date_digits
 
+MAX_SEARCHED_WORDS = 6
+"""Maximum number of words of a name by which patients are found, so that a text in place of a name is no heavy query."""
 MAX_NEAR_WORDS = 40
 """Maximum number of similar words of other names that are considered for each word of a name."""
 MAX_NAMESAKES = 1000
@@ -39,6 +41,10 @@ _HOSPITALS = bindparam("hospitals", type_=ARRAY(Text))
 
 
 def _near_words_statement(*, restricted: bool) -> TextClause:
+    """Return the statement that selects similar words of stored names for each given word.
+
+    The words are JSON: the planner would estimate the length of an array, and plan the statement again for each one.
+    """
     edits = f"CASE WHEN char_length(given) >= {_TWO_ERRORS_LENGTH} THEN 2 ELSE 1 END"
     source, condition = "name_words", f"typing_keys(word, 2) && typing_keys(given, {edits}) AND"
     if restricted:
@@ -47,13 +53,13 @@ def _near_words_statement(*, restricted: bool) -> TextClause:
     statement = text(
         f"""
         SELECT given, near.word
-        FROM unnest(:words) AS given, LATERAL (
+        FROM json_array_elements_text(:words) AS given, LATERAL (
             SELECT word, extensions.levenshtein_less_equal(left(word, 255), given, 2) AS edits FROM {source}
             WHERE {condition} extensions.levenshtein_less_equal(left(word, 255), given, 2) <= 2
             ORDER BY edits, word LIMIT {MAX_NEAR_WORDS}
         ) AS near
         """  # noqa: S608  # contains only our own constants
-    ).bindparams(bindparam("words", type_=ARRAY(Text)))
+    ).bindparams(bindparam("words", type_=JSON))
     return statement.bindparams(_HOSPITALS) if restricted else statement
 
 
@@ -191,9 +197,9 @@ async def find_candidates(
 
 
 def _searched_words(name: tuple[str, ...]) -> list[str]:
-    """Return the words by which a name is found: its long words, and all of its words as one."""
+    """Return the words by which a name is found: its first long words, and all of its words as one."""
     long_words = [word for word in name if len(word) >= _LONG_WORD_LENGTH] or list(name)
-    return [*long_words, *(["".join(name)] if len(name) > 1 else [])]
+    return [*long_words[:MAX_SEARCHED_WORDS], *(["".join(name)] if len(name) > 1 else [])]
 
 
 @lru_cache(4096)

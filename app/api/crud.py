@@ -38,6 +38,7 @@ from app.http.query_parameters import parse_query
 from app.listing.namesakes import find_namesakes, name_warning
 from app.listing.pagination import ListParameters, RecordParameters
 from app.paths import SEARCH_SUFFIX
+from app.records.service import Service
 
 CREATE_PROBLEMS = (400, 409, 412, 413, 415, 422)
 """Error statuses of requests that create a record of any resource, besides those that every operation can return."""

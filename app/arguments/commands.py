@@ -160,6 +160,11 @@ def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
         help="export the patients that were merged into others instead, each with merged_into",
     )
     parser.add_argument(
+        "--include",
+        choices=["identifiers"],
+        help="export patients with their identifiers, which --directory always does",
+    )
+    parser.add_argument(
         "--from-standby",
         action="store_true",
         help="read from a standby among the hosts of DATABASE_URL; the audit is written to the primary",

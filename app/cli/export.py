@@ -26,7 +26,7 @@ from app.terminal.signals import exit_on_sigterm
 from app.terminal.text import pluralize
 from app.transfer.exporting import EXPORT_PRINCIPAL, FORMATS, ExcelCsvFormat, Export
 from app.transfer.layout import Layout
-from app.transfer.resources import RESOURCES
+from app.transfer.resources import PATIENTS_WITH_IDENTIFIERS, RESOURCES, TransferableResource
 
 READING_CONNECTIONS = 2
 """Number of connections that read pages concurrently. PostgreSQL needs more time for a page than writing it takes."""
@@ -52,6 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.directory and arguments.filter:
         raise CannotExportError("A filter applies to one resource: do not combine --filter with --directory.")
     query = _query(arguments, settings.locality)
+    resources = _resources(arguments)
     counts: dict[str, int] = {}
     cursor = ""
     if arguments.directory:
@@ -75,8 +76,9 @@ def run(arguments: argparse.Namespace) -> int:
                 cursor = await newest_cursor(ChangeFeed(source), Cursors(source), None)
                 connections = await databases.enter_async_context(source.snapshots(READING_CONNECTIONS))
                 for name, file in files.items():
-                    export = Export(connections, RESOURCES[name], query)
-                    record_format = format_class(Layout(RESOURCES[name].service_class.repository_class, query.gone))
+                    export = Export(connections, resources[name], query)
+                    repository = resources[name].service_class.repository_class
+                    record_format = format_class(Layout(repository, gone=query.gone))
                     task = progress_display.add_task(name, total=await export.count(), records=0)
                     file.write(record_format.header)
                     counts[name] = 0
@@ -107,6 +109,14 @@ def _query(arguments: argparse.Namespace, locality: Locality) -> ListQuery:
     if arguments.filter or arguments.directory or arguments.resource != "patients":
         raise CannotExportError("Only patients are merged: use --merged without --filter, --directory and --resource.")
     return ListQuery(gone="merged")
+
+
+def _resources(arguments: argparse.Namespace) -> Mapping[str, TransferableResource]:
+    """Return the resources by name, with the documents to export."""
+    if arguments.include and arguments.resource != "patients":
+        raise CannotExportError("Only patients have identifiers: do not combine --include with another resource.")
+    has_identifiers = arguments.directory or arguments.include
+    return {**RESOURCES, "patients": PATIENTS_WITH_IDENTIFIERS} if has_identifiers else RESOURCES
 
 
 def _list_query(parameters_model: type[ListParameters], filters: list[str], locality: Locality) -> ListQuery:

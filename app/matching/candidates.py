@@ -22,7 +22,7 @@ from app.matching.names import SHORT_FORMS, name_words
 from app.matching.values import date_digits
 
 MAX_SEARCHED_WORDS = 6
-"""Maximum number of words of a name by which patients are found, so that a text in place of a name is no heavy query."""
+"""Maximum number of words of a name by which patients are found: a text in place of a name is no heavy query."""
 MAX_NEAR_WORDS = 40
 """Maximum number of similar words of other names that are considered for each word of a name."""
 MAX_NAMESAKES = 1000

@@ -13,6 +13,8 @@ MAX_IDENTIFIERS = 100
 """Maximum number of identifiers of a patient."""
 MAX_VALUE_LENGTH = 100
 MAX_TYPE_LENGTH = 40
+BUILT_IN_TYPES = ("za_id", "passport", "asylum", "medical_aid", "birth_certificate", "folder", "other")
+"""The names of the types that every register has."""
 EXAMPLE: dict[str, Any] = {
     "type": "za_id",
     "value": "800101 5009 087",

@@ -19,6 +19,7 @@ from app.patients.schemas import NAME_MISSING_MESSAGE
 from app.patients.service import PatientService
 from app.profiles.service import ProfileService
 from app.staging.batches import StagedBatch, StagedRow, ValidLine
+from app.staging.identifiers import identifier_errors, index_identifiers
 from app.staging.name_words import (
     DEFER_NAME_WORDS,
     INSERT_ALL_NAME_WORDS,
@@ -146,10 +147,12 @@ class PatientStaging(Staging):
     async def find_errors(self) -> AsyncIterator[RowError]:
         """Yield the errors that only the database can detect in the staged lines.
 
-        In addition to the errors that any resource can have, these are patients without a name, and profiles with the
-        id of a deleted profile.
+        In addition to the errors that any resource can have, these are identifiers that other patients have, patients
+        without a name, and profiles with the id of a deleted profile.
         """
         async for row_error in super().find_errors():
+            yield row_error
+        async for row_error in identifier_errors(self.connection):
             yield row_error
         if self._duplicates.policy is DuplicatePolicy.REFUSE:
             new = (await self.connection.execute(self._new_patients_statement)).records
@@ -179,6 +182,8 @@ class PatientStaging(Staging):
         if self.build is None:
             for statement in STAGE_NAME_WORDS:
                 await self.connection.execute(statement)
+        else:
+            await index_identifiers(self.connection)
         return counts
 
     @cached_property

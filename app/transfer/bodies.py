@@ -1,6 +1,6 @@
 """Validation of imported lines. The API's schemas validate each line like a request body, with the same messages."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError, create_model
@@ -9,6 +9,9 @@ from app.errors import FieldError
 from app.fields.schemas import RequestBody
 from app.fields.types import Identifier, PastTimestamp
 from app.http.field_errors import field_errors
+from app.patient_identifiers.resolving import FIELD as IDENTIFIERS
+from app.patient_identifiers.resolving import resolve
+from app.patient_identifiers.types import IdentifierType
 from app.staging.batches import TIMESTAMP_FIELDS, ValidLine
 from app.transfer.reading import ParsedLine
 from app.transfer.resources import TransferableResource
@@ -24,7 +27,15 @@ class LineValidator:
     `drop_bad_values`, values that are wrong are left out if the line is valid without them.
     """
 
-    def __init__(self, resource: TransferableResource, *, overwrite: bool, drop_bad_values: bool = False) -> None:
+    def __init__(
+        self,
+        resource: TransferableResource,
+        *,
+        overwrite: bool,
+        drop_bad_values: bool = False,
+        identifier_types: Mapping[str, IdentifierType] | None = None,
+    ) -> None:
+        """`identifier_types` are the types by which identifiers are resolved; None leaves them as they are."""
         base: type[RequestBody] = resource.update_schema if overwrite else resource.create_schema
         timestamp_field: Any = (PastTimestamp, None)
         self._schema = create_model(
@@ -35,6 +46,7 @@ class LineValidator:
             last_updated=timestamp_field,
         )
         self._drop_bad_values = drop_bad_values
+        self._identifier_types = identifier_types
 
     def validate(self, line: ParsedLine) -> ValidLine | list[FieldError]:
         """Return the line with its validated values, or all errors in it."""
@@ -61,6 +73,11 @@ class LineValidator:
         created, updated = (values.get(name) for name in TIMESTAMP_FIELDS)
         if created and updated and updated < created:
             return [FieldError(("last_updated",), "Must not be before date_created", "moment_order")]
+        if self._identifier_types is not None and IDENTIFIERS in values:
+            resolved = resolve(values[IDENTIFIERS], self._identifier_types, {*values.get("hospital_ids", ())})
+            if resolved.errors:
+                return resolved.errors
+            values[IDENTIFIERS] = resolved.identifiers or None
         return values
 
 
@@ -72,8 +89,14 @@ def left_out(error: FieldError) -> FieldError:
 def _without_fields(record: dict[str, Any], errors: Sequence[FieldError]) -> dict[str, Any]:
     """Return a record without the fields that have errors."""
     remaining = {name: dict(value) if isinstance(value, dict) else value for name, value in record.items()}
+    items = {loc[:2] for loc, _, _ in errors if len(loc) > 1 and loc[0] == IDENTIFIERS}
+    if items:
+        identifiers = enumerate(remaining[IDENTIFIERS])
+        remaining[IDENTIFIERS] = [each for place, each in identifiers if (IDENTIFIERS, place) not in items]
     for loc, _, _ in errors:
         parent = remaining.get(str(loc[0]))
+        if loc[:2] in items:
+            continue
         if len(loc) > 1 and isinstance(parent, dict) and loc[1] != "unique_id":
             parent.pop(str(loc[1]), None)
         else:

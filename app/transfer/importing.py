@@ -15,6 +15,7 @@ from app.db.errors import SerializationError, translate_errors
 from app.errors import ConflictError
 from app.fields.schemas import CreateBody
 from app.matching.lines import REPORT_DUPLICATES, DuplicateCheck
+from app.patient_identifiers.types import read_types
 from app.staging.batches import StagedRow, ValidLine
 from app.staging.patients import PatientStaging
 from app.staging.records import Staging
@@ -180,8 +181,13 @@ async def import_file(
         await staging.create_tables()
     except NotReplaceableError:
         summary.kept_indexes = True
+    types = await read_types(connection)
+    record_file.know_identifier_types(types)
     validator = LineValidator(
-        RESOURCES[resource_name], overwrite=options.overwrite, drop_bad_values=options.drop_bad_values
+        RESOURCES[resource_name],
+        overwrite=options.overwrite,
+        drop_bad_values=options.drop_bad_values,
+        identifier_types=types,
     )
     lines, link_names = await _prepared_lines(connection, record_file, options)
     checked_batches = _checked_batches(lines, record_file, validator, staging, link_names)

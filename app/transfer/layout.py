@@ -3,13 +3,19 @@
 CSV columns have the names of the contract's fields. A nested object has one column per field, such as
 `patient_profile.unique_id`. A set of links has one column with the name of the corresponding request field, such as
 `hospital_ids`. The cells of this column contain the linked ids, separated by `|`, a character that no id contains.
+Identifiers of patients have one column, `patient_identifiers`, whose cells contain the JSON of the API. A file may also
+have a column for the values of each type, such as `patient_identifiers.za_id`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from pydantic_core import from_json, to_json
+
 from app.fields.schemas import gone_representation
 from app.listing.query import GoneBy
+from app.patient_identifiers.resolving import FIELD as IDENTIFIERS
+from app.patient_identifiers.schemas import BUILT_IN_TYPES
 from app.records.repository import Repository
 from app.statements.documents import ToOne
 
@@ -19,8 +25,17 @@ ID_SEPARATOR = "|"
 class Layout:
     """The fields in the files of one resource, and conversions between CSV rows, JSON documents and request bodies."""
 
-    def __init__(self, repository: type[Repository], gone: GoneBy | None = None) -> None:
-        """`gone` says by what the records have gone, if the files are not of existing records."""
+    def __init__(
+        self,
+        repository: type[Repository],
+        identifier_types: Iterable[str] = BUILT_IN_TYPES,
+        gone: GoneBy | None = None,
+    ) -> None:
+        """`identifier_types` are the names of the types of identifiers that a column may have.
+
+        `gone` says by what the records have gone, if the files are not of existing records.
+        """
+        self.repository = repository
         document = repository.document
         self.link_id_fields = {
             field: name
@@ -41,6 +56,11 @@ class Layout:
         schema = document.schema if gone is None else gone_representation(document.schema, gone)
         self.columns: Sequence[str] = tuple(self._csv_columns(schema.model_fields))
         """The column names of a CSV file, in the order of the document's fields."""
+        has_identifiers = IDENTIFIERS in repository.table.c
+        self._identifier_columns = {f"{IDENTIFIERS}.{name}": name for name in identifier_types if has_identifiers}
+        identifiers = () if not has_identifiers or IDENTIFIERS in self.columns else (IDENTIFIERS,)
+        self.readable_columns: Sequence[str] = (*self.columns, *identifiers, *self._identifier_columns)
+        """The column names that a file to import may have."""
 
     def _csv_columns(self, fields: Iterable[str]) -> Iterator[str]:
         for field in fields:
@@ -64,7 +84,23 @@ class Layout:
                 record[field] = (
                     _without_blank_id(nested_cells) if any(cell.strip() for cell in nested_cells.values()) else None
                 )
+        self._read_identifiers(record)
         return _without_blank_id(record)
+
+    def _read_identifiers(self, record: dict[str, Any]) -> None:
+        """Replace the cells with identifiers in a record, if it has any, with one list, which the schema validates."""
+        columns = [column for column in self._identifier_columns if column in record]
+        if not columns and IDENTIFIERS not in record:
+            return
+        text = record.pop(IDENTIFIERS, "")
+        try:
+            identifiers = from_json(text) if text.strip() else []
+        except ValueError:
+            identifiers = text
+        if isinstance(identifiers, list):
+            values = [(self._identifier_columns[column], record.pop(column)) for column in columns]
+            identifiers += [{"type": name, "value": value} for name, value in values if value.strip()]
+        record[IDENTIFIERS] = identifiers
 
     def with_link_ids(self, record: dict[str, Any]) -> dict[str, Any]:
         """Replace linked records in a JSON document with their ids, in the fields of request bodies, and return it.
@@ -87,6 +123,8 @@ class Layout:
                 cells += [nested_values.get(name) for name in self.nested_fields[field]]
             elif field in self.link_id_fields:
                 cells.append(ID_SEPARATOR.join(linked["unique_id"] for linked in value))
+            elif field == IDENTIFIERS:
+                cells.append(to_json(value).decode() if value else None)
             else:
                 cells.append(value if value is None else str(value))  # the version of a merged patient is a number
         return cells

@@ -3,7 +3,7 @@
 A file is read line by line, so that memory use does not grow with its size. It may be a pipe.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
 from app.errors import FieldError
@@ -50,6 +50,10 @@ class RecordFile:
         self._options = options or TableOptions()
         self._reader = LineReader(file, self._options.encoding)
 
+    def know_identifier_types(self, names: Iterable[str]) -> None:
+        """Accept columns with the values of these types of identifiers, instead of the built-in ones."""
+        self._layout = Layout(self._layout.repository, names)
+
     @property
     def bytes_read(self) -> int:
         """Number of bytes that have been read from the file so far. For a gzip file, these are compressed bytes."""
@@ -82,7 +86,7 @@ class RecordFile:
         return self._register(table)
 
     def _register(self, table: Table) -> Register:
-        return Register(table, self._read_again, self._resource, self._layout.columns, self._options)
+        return Register(table, self._read_again, self._resource, self._layout.readable_columns, self._options)
 
     def _open(self) -> Table | bytes:
         """Return the table in the file, or the first line of NDJSON."""

@@ -10,7 +10,7 @@ from app.hospitals.schemas import HospitalCreate, HospitalParameters, HospitalUp
 from app.hospitals.service import HospitalService
 from app.listing.pagination import ListParameters
 from app.patients.schemas import PatientCreate, PatientParameters, PatientUpdate
-from app.patients.service import PatientService
+from app.patients.service import PatientService, PatientWithIdentifiersService
 from app.profiles.schemas import ProfileCreate, ProfileParameters, ProfileUpdate
 from app.profiles.service import ProfileService
 from app.records.service import Service
@@ -35,3 +35,5 @@ RESOURCES: Mapping[str, TransferableResource] = {
 
 If files are imported in this order, the records that a file refers to have therefore been imported before it.
 """
+PATIENTS_WITH_IDENTIFIERS = RESOURCES["patients"]._replace(service_class=PatientWithIdentifiersService)
+"""Patients with their identifiers, for exports that ask for them."""

@@ -108,7 +108,7 @@ class ResourceApi(Generic[C, U]):
     def list_model(self) -> Any:
         """The response model of the resource's lists."""
         gone = [gone_representation(each, action) for action in self.gone_by for each in self.representations]
-        models: Any = (*self.representations, *gone)
+        models: Any = Union[*self.representations, *gone]
         return list[models]
 
     @property

@@ -14,7 +14,7 @@ SHOWN_IN: CTE = (
         -- the patients that are merged into this one
         SELECT entry.merge ->> 'merged_from' COLLATE "C" AS unique_id, shown_in.since, shown_in.until, 'loser' AS way
         FROM journal entry
-        WHERE shown_in.way IN ('self', 'loser') AND entry.resource = 'patients'
+        WHERE shown_in.way IN ('self', 'loser') AND entry.resource = 'patients' AND entry.merge IS NOT NULL
             AND entry.unique_id = shown_in.unique_id AND (
                 SELECT newest.action = 'merged' AND newest.merge ->> 'merged_into' = shown_in.unique_id
                 FROM journal newest
@@ -27,7 +27,7 @@ SHOWN_IN: CTE = (
             least(shown_in.until, later.time), 'survivor'
         FROM journal entry LEFT JOIN journal later ON later.resource = entry.resource
             AND later.unique_id = entry.unique_id AND later.version = entry.version + 1
-        WHERE shown_in.way IN ('self', 'survivor') AND entry.resource = 'patients'
+        WHERE shown_in.way IN ('self', 'survivor') AND entry.resource = 'patients' AND entry.merge IS NOT NULL
             AND entry.unique_id = shown_in.unique_id AND entry.action = 'merged' AND entry.time < shown_in.until
             AND coalesce(later.time, 'infinity') > shown_in.since
     ) AS found

@@ -151,6 +151,10 @@ class MergingService(Service[C, U]):
         await delete_merged_pair(self.connection, unique_id, survivor_id)
         return UnmergeResult(await self._ensure_journaled(result, "unmerged"), survivor_id, kept)
 
+    def _check_past_values(self, values: Mapping[str, Any]) -> None:
+        if self.alternative_columns and all(values[name] is None for name in self.alternative_columns):
+            raise ValidationFailedError([self.alternatives_error._replace(loc=("body", "version"))])
+
     async def _take_back(
         self, survivor: RowMapping, merge: MergeToUndo, history: History, loser_id: str
     ) -> tuple[list[str], list[FieldError]]:

@@ -161,6 +161,7 @@ class Service(Generic[C, U]):
         past_state = await self.history.past_state(unique_id, body.version)
         latest_snapshot = None if locked is not None else await self.history.latest_snapshot(unique_id)
         values = past_state.columns
+        self._check_past_values(values)
         dangling_errors = await self._drop_dangling_references(
             unique_id, values, latest_snapshot or {} if locked is None else dict(locked)
         )
@@ -262,6 +263,9 @@ class Service(Generic[C, U]):
             PatientIdentifierTakenError: another patient has one of the identifiers of the earlier version.
         """
         return []
+
+    def _check_past_values(self, _: Mapping[str, Any]) -> None:
+        """Raise an error if no record can have these values, because an erasure has removed some. By default, none."""
 
     def _links_to_restore(
         self, links: Mapping[str, list[str]], _: Mapping[str, Any] | None

@@ -85,6 +85,19 @@ async def test_erased_patient_leaves_a_former_survivor(
     await verify(database_url)
 
 
+async def test_version_without_a_name_is_not_restored(client: httpx.AsyncClient, database_url: str) -> None:
+    """A version whose only name an erased patient had given is a 422, and the others can be restored."""
+    await create(client, "one", patient_last_name=None, patient_first_name="Ann")
+    await create(client, "two", patient_last_name="Roe")
+    await merged(client, "one", "two")
+    await change(client, "one", patient_first_name=None)
+    await unmerged(client, "two")
+    assert (await erase(database_url, "two")).returncode == 0
+    refused = await client.post(f"{PATIENTS}one/restore/", json={"version": 3})
+    assert (refused.status_code, refused.json()["errors"][0]["type"]) == (422, "name_missing")
+    assert (await client.post(f"{PATIENTS}one/restore/", json={"version": 2})).status_code == 200
+
+
 async def test_erased_survivor_leaves_a_former_loser(
     client: httpx.AsyncClient, connection: asyncpg.Connection, database_url: str
 ) -> None:

@@ -1,11 +1,15 @@
 """Two records of one person become one: what the survivor gets, and what is left of the other one."""
 
 import asyncio
+import json
 
 import asyncpg
 import httpx
 import pytest
 
+from app.changes.numbering import FeedPosition
+from app.changes.reading import Change
+from app.webhooks.messages import change_message, is_event_pattern
 from tests.merging.support import PATIENTS, change, create, linked, merge, merged, read
 from tests.processes import run_cli
 from tests.support import dump_tables
@@ -248,3 +252,12 @@ async def test_concurrent_merges_agree(client: httpx.AsyncClient, database_url: 
     into_two = await asyncio.gather(merge(client, survivor, "four"), merge(client, "three", "four"))
     assert sorted(response.status_code for response in into_two) == [200, 409]
     assert run_cli("journal", "verify", DATABASE_URL=database_url).returncode == 0
+
+
+async def test_webhooks_name_the_survivor() -> None:
+    """The message about a merge has `into`, and endpoints can ask for merges."""
+    merge_change = Change(FeedPosition(7, 1), "patients", "two", 2, "merged", "2026-11-30T08:30:00Z", into="one")
+    message = json.loads(change_message("end", merge_change, with_position=True).body)
+    assert message["type"] == "patient.merged"
+    assert message["data"] == {"resource": "patients", "unique_id": "two", "version": 2, "position": 7, "into": "one"}
+    assert [is_event_pattern(f"{name}.unmerged") for name in ("patient", "hospital")] == [True, False]

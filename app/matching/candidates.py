@@ -83,14 +83,18 @@ def _candidates_statement(*, restricted: bool) -> TextClause:
         WITH given AS (
             SELECT n, own_id, phones, fold(email) AS email, born, near_dates, CAST(names AS tsquery) AS names,
                 CAST(both_names AS tsquery) AS both_names, fold(town) AS town, fold(postal_code) AS postal_code,
-                left(fold(address), {ADDRESS_PREFIX_LENGTH}) AS address
+                left(fold(address), {ADDRESS_PREFIX_LENGTH}) AS address, identifiers
             FROM json_to_recordset(:given) AS given(
                 n integer, own_id text, phones text[], email text, born date, near_dates date[], names text,
-                both_names text, town text, postal_code text, address text
+                both_names text, town text, postal_code text, address text, identifiers text[]
             )
         )
         SELECT n, unique_id, {", ".join(COMPARED_FIELDS)}
         FROM given CROSS JOIN LATERAL (
+            (SELECT unique_id FROM (
+                SELECT patient_id AS unique_id FROM patient_identifiers WHERE value = ANY (identifiers)
+            ) AS holders WHERE {scope} LIMIT {limit})
+            UNION
             (SELECT unique_id FROM patients WHERE patient_mobile_digits = ANY (phones) AND {scope} LIMIT {limit})
             UNION
             (SELECT unique_id FROM patients WHERE patient_email_address_folded = email AND {scope} LIMIT {limit})
@@ -187,6 +191,7 @@ async def find_candidates(
                 "town": patient["patient_town"],
                 "postal_code": patient["patient_postal_code"],
                 "address": patient["patient_physical_address"],
+                "identifiers": [each["normalized"] for each in patient["patient_identifiers"] or ()],
             }
         )
     candidates: list[list[asyncpg.Record]] = [[] for _ in patients]

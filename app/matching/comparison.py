@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any, NamedTuple, Self
 
+from app.matching.identifiers import Identifier, compare_identifiers
 from app.matching.names import known_text, name_words
 from app.matching.values import (
     address_words,
@@ -31,6 +32,7 @@ COMPARED_FIELDS = (
     "patient_town",
     "patient_postal_code",
     "patient_province",
+    "patient_identifiers",
 )
 """The fields of a patient that a comparison reads. Those without weights complete others: initials stand for a missing
 first name, and the second line of an address belongs to the first."""
@@ -53,6 +55,7 @@ class Person(NamedTuple):
     town: str
     postal_code: str
     province: str
+    identifiers: tuple[Identifier, ...]
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Self:
@@ -69,6 +72,7 @@ class Person(NamedTuple):
             joined_words(fields["patient_town"] or ""),
             joined_words(fields["patient_postal_code"] or ""),
             joined_words(fields["patient_province"] or ""),
+            Identifier.from_stored(fields["patient_identifiers"]),
         )
 
 
@@ -132,19 +136,24 @@ def compare(one: Person, other: Person, today: date) -> Comparison:
         if Level.DIFFERENT not in swapped.values() and (swapped_score := _sum(swapped) + SWAPPED_NAMES_WEIGHT) > score:
             levels, score = swapped, swapped_score
     others = {
-        field: compare_values(a, b)
+        field: level
         for (field, compare_values), a, b in zip(_COMPARISONS, one[2:], other[2:], strict=True)
-        if a and b
+        if a and b and (level := compare_values(a, b)) is not None
     }
     levels |= others
     score += _sum(others)
     grade = next((grade for grade, threshold in THRESHOLDS.items() if score >= threshold), None)
-    may_be_family = _may_be_family(levels, one, other, today)
+    has_same_identifier = levels.get("patient_identifiers") is Level.SAME
+    # twins have numbers of their own, but a child may be registered with the number of its mother
+    is_same_number = has_same_identifier and levels.get("patient_date_of_birth") in _AGREEING_DATES
+    may_be_family = not is_same_number and _may_be_family(levels, one, other, today)
     is_consistent = not may_be_family or _is_consistent(levels, one, other, today)
     may_be_renamed = may_be_family and is_consistent and grade in STRONG_GRADES and _have_same_origin(levels)
     best_grade = _best_grade(levels, may_be_family=may_be_family)
     grade = None if grade is None or best_grade is None else max(grade, best_grade, key=_RANKS.__getitem__)
-    if grade in STRONG_GRADES and _may_be_named_alike(levels):
+    if levels.get("patient_identifiers") is Level.DIFFERENT:
+        return Comparison(round(score, 1), grade and Grade.POSSIBLE, levels, may_be_family, False, False)
+    if grade in STRONG_GRADES and not is_same_number and _may_be_named_alike(levels):
         return Comparison(round(score, 1), Grade.POSSIBLE, levels, True, True, True)
     return Comparison(round(score, 1), grade, levels, may_be_family, may_be_renamed, is_consistent)
 
@@ -256,7 +265,7 @@ def _have_same_contact(levels: Mapping[str, Level], birth: Level | None) -> bool
     places = {levels.get("patient_town"), levels.get("patient_postal_code")}
     address = None if places == {Level.DIFFERENT} else levels.get("patient_physical_address")
     phone, email = levels.get("patient_mobile_number"), levels.get("patient_email_address")
-    if address in _AGREEING_ADDRESSES or phone is Level.SAME:
+    if address in _AGREEING_ADDRESSES or Level.SAME in {phone, levels.get("patient_identifiers")}:
         return True
     if phone or email:
         return email is Level.SAME and birth is not Level.DIFFERENT
@@ -279,7 +288,7 @@ def _name_levels(one: Person, other: Person) -> dict[str, Level]:
     return levels
 
 
-_COMPARISONS: tuple[tuple[str, Callable[[Any, Any], Level]], ...] = (
+_COMPARISONS: tuple[tuple[str, Callable[[Any, Any], Level | None]], ...] = (
     ("patient_date_of_birth", compare_dates),
     ("patient_gender", compare_exactly),
     ("patient_mobile_number", compare_numbers),
@@ -288,5 +297,6 @@ _COMPARISONS: tuple[tuple[str, Callable[[Any, Any], Level]], ...] = (
     ("patient_town", compare_texts),
     ("patient_postal_code", compare_numbers),
     ("patient_province", compare_exactly),
+    ("patient_identifiers", compare_identifiers),
 )
 """The fields after the names, in the order of `Person`, and how their values are compared."""

@@ -5,9 +5,13 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from app.db.connection import Connection
+from app.errors import ValidationFailedError
 from app.matching.candidates import SimilarWords, find_candidates
 from app.matching.comparison import COMPARED_FIELDS, Comparison, Person, compare
 from app.matching.weights import THRESHOLDS
+from app.patient_identifiers.resolving import FIELD as IDENTIFIERS
+from app.patient_identifiers.resolving import resolve
+from app.patient_identifiers.types import read_types
 
 MAX_MATCHES = 20
 """Maximum number of patients that a match returns."""
@@ -30,10 +34,18 @@ async def find_matches(
 ) -> list[Match]:
     """Return the patients that may be the person with the given fields, best first, at most `MAX_MATCHES`.
 
-    `fields` contains some of the `COMPARED_FIELDS`. Only patients in the hospital scope `hospitals` are considered, and
-    none with one of the `excluded_ids`.
+    `fields` contains some of the `COMPARED_FIELDS`, with identifiers as requests have them, and `hospital_ids`. Only
+    patients in the hospital scope `hospitals` are considered, and none with one of the `excluded_ids`.
+
+    Raises:
+        ValidationFailedError: an identifier is invalid.
     """
     given = {name: fields.get(name) for name in COMPARED_FIELDS}
+    if given[IDENTIFIERS]:
+        resolved = resolve(given[IDENTIFIERS], await read_types(connection), {*fields.get("hospital_ids", ())})
+        if resolved.errors:
+            raise ValidationFailedError(error._replace(loc=("body", *error.loc)) for error in resolved.errors)
+        given[IDENTIFIERS] = resolved.identifiers
     (candidates,) = await find_candidates(connection, [given], phone_region, SimilarWords(hospitals))
     person, today = Person.from_fields(given), datetime.now(UTC).date()
     matches = [

@@ -100,6 +100,7 @@ WEIGHTS: dict[str, dict[Level, float]] = {
     "patient_town": {Level.SAME: 2.5, Level.NEAR: 2.0, Level.DIFFERENT: -0.7},
     "patient_postal_code": {Level.SAME: 3.0, Level.NEAR: 1.5, Level.DIFFERENT: -0.7},
     "patient_province": {Level.SAME: 0.3, Level.DIFFERENT: -0.7},
+    "patient_identifiers": {Level.SAME: 14.0, Level.NEAR: 7.0, Level.PART: 4.0, Level.DIFFERENT: -6.0},
 }
 """The weight of each level of each field, in bits."""
 SWAPPED_NAMES_WEIGHT = -1.0

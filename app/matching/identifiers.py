@@ -1,0 +1,64 @@
+"""Compares the identifiers of two patients."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, Self
+
+from rapidfuzz.distance import OSA
+
+from app.matching.weights import Level
+
+FAMILY_TYPES = frozenset({"asylum", "medical_aid"})
+"""Types of which the members of a family share a number."""
+_UNTELLING_TYPES = frozenset({"other"})
+"""Types of which a person may have several numbers, so that different ones say nothing."""
+_EXACT_TYPES = frozenset({"passport", "za_id"})
+"""Types whose numbers differ by one character for two people, or have a check digit that finds typing errors."""
+MIN_NEAR_LENGTH = 6
+"""Shorter values with one different character are two values as often as one."""
+
+
+class Identifier(NamedTuple):
+    """An identifier in the form in which it is compared."""
+
+    type: str
+    value: str
+    country: str
+    hospital_id: str
+
+    @classmethod
+    def from_stored(cls, identifiers: Iterable[Mapping[str, Any]] | None) -> tuple[Self, ...]:
+        """Return the identifiers of a patient, which are stored in this form (`app.patient_identifiers.resolving`)."""
+        return tuple(
+            cls(each["type"], each["normalized"], each.get("country") or "", each.get("hospital_id") or "")
+            for each in identifiers or ()
+        )
+
+    def is_comparable(self, other: Self) -> bool:
+        """Return whether both have the same type, and not two issuers."""
+        has_same_issuer = not (self.country and other.country) or self.country == other.country
+        return self.type == other.type and self.hospital_id == other.hospital_id and has_same_issuer
+
+    def compare(self, other: Self) -> Level | None:
+        """Return how a comparable identifier compares, or None if the difference says nothing.
+
+        A person who is registered twice at a hospital has two of its folders.
+        """
+        if self.value == other.value:
+            return Level.PART if self.type in FAMILY_TYPES else Level.SAME
+        if self.type in FAMILY_TYPES or self.hospital_id:
+            return None
+        is_long = min(len(self.value), len(other.value)) >= MIN_NEAR_LENGTH and self.type not in _EXACT_TYPES
+        if is_long and OSA.distance(self.value, other.value) == 1:
+            return Level.NEAR
+        return None if self.type in _UNTELLING_TYPES else Level.DIFFERENT
+
+
+_ORDER = (Level.SAME, Level.NEAR, Level.DIFFERENT, Level.PART)
+"""The levels by what they say. One identifier in common says more than different ones, because passports are renewed.
+"""
+
+
+def compare_identifiers(one: tuple[Identifier, ...], other: tuple[Identifier, ...]) -> Level | None:
+    """Return how the identifiers of two patients compare, or None if they say nothing."""
+    levels = {a.compare(b) for a in one for b in other if a.is_comparable(b)}
+    return next((level for level in _ORDER if level in levels), None)

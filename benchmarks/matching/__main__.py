@@ -40,6 +40,7 @@ def _parse_arguments() -> argparse.Namespace:
         register.add_argument("--patients", type=int, metavar="N", default=100_000, help="in the register (100,000)")
     sets = commands.add_parser("febrl", help="how many pairs of a public set a scan finds")
     sets.add_argument("set", type=Path, metavar="FILE", help="febrl1.csv or febrl3.csv of the Febrl project")
+    sets.add_argument("--identifiers", action="store_true", help="with the column soc_sec_id")
     return parser.parse_args()
 
 

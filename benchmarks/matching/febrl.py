@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from datetime import date
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 from app.db.migrate import migrate
 from app.embedded.server import EmbeddedPostgres
@@ -37,7 +38,9 @@ def run(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as directory, EmbeddedPostgres(Path(directory)) as server:
         migrate(server.url)
         patients = Path(directory, "patients.ndjson")
-        patients.write_text("\n".join(json.dumps(_patient(row)) for row in rows))
+        patients.write_text(
+            "\n".join(json.dumps(_patient(row, with_identifier=arguments.identifiers)) for row in rows)
+        )
         for command in (["import", str(patients)], ["duplicates", "scan"]):
             environment = {"DATABASE_URL": server.url}
             subprocess.run([sys.executable, "-m", "app.cli", *command], env=environment, check=True, stdout=sys.stderr)
@@ -55,8 +58,9 @@ def run(arguments: argparse.Namespace) -> None:
             print(_scores(f"{grade} or better", name, graded, ids))
 
 
-def _patient(row: dict[str, str]) -> dict[str, str | None]:
+def _patient(row: dict[str, str], *, with_identifier: bool) -> dict[str, Any]:
     address = f"{row['street_number']} {row['address_1']}".strip()
+    number = row["soc_sec_id"] if with_identifier else ""
     has_name = row["given_name"] or row["surname"]
     return {
         "unique_id": row["rec_id"],
@@ -64,6 +68,7 @@ def _patient(row: dict[str, str]) -> dict[str, str | None]:
         **({} if has_name else {"patient_last_name": "Unknown"}),
         "patient_physical_address": address or None,
         "patient_date_of_birth": _date(row["date_of_birth"]),
+        "patient_identifiers": [{"type": "other", "value": number}] if number else [],
     }
 
 

@@ -143,17 +143,15 @@ def compare(one: Person, other: Person, today: date) -> Comparison:
     levels |= others
     score += _sum(others)
     grade = next((grade for grade, threshold in THRESHOLDS.items() if score >= threshold), None)
-    has_same_identifier = levels.get("patient_identifiers") is Level.SAME
-    # twins have numbers of their own, but a child may be registered with the number of its mother
-    is_same_number = has_same_identifier and levels.get("patient_date_of_birth") in _AGREEING_DATES
-    may_be_family = not is_same_number and _may_be_family(levels, one, other, today)
+    is_identified = _is_identified(levels, one, other, today)
+    may_be_family = not is_identified and _may_be_family(levels, one, other, today)
     is_consistent = not may_be_family or _is_consistent(levels, one, other, today)
     may_be_renamed = may_be_family and is_consistent and grade in STRONG_GRADES and _have_same_origin(levels)
     best_grade = _best_grade(levels, may_be_family=may_be_family)
     grade = None if grade is None or best_grade is None else max(grade, best_grade, key=_RANKS.__getitem__)
     if levels.get("patient_identifiers") is Level.DIFFERENT:
         return Comparison(round(score, 1), grade and Grade.POSSIBLE, levels, may_be_family, False, False)
-    if grade in STRONG_GRADES and not is_same_number and _may_be_named_alike(levels):
+    if grade in STRONG_GRADES and not is_identified and _may_be_named_alike(levels):
         return Comparison(round(score, 1), Grade.POSSIBLE, levels, True, True, True)
     return Comparison(round(score, 1), grade, levels, may_be_family, may_be_renamed, is_consistent)
 
@@ -184,6 +182,22 @@ def _may_be_family(levels: Mapping[str, Level], one: Person, other: Person, toda
         return first_name not in _ALMOST_SAME_NAMES or _are_parent_and_child(one, other, today)
     is_mother_of_newborn = birth is None and min(_age(one, today), _age(other, today)) <= 1
     return is_mother_of_newborn or (first_name is Level.INITIAL and birth is not Level.SAME)
+
+
+def _is_identified(levels: Mapping[str, Level], one: Person, other: Person, today: date) -> bool:
+    """Return whether an identifier in common shows that two patients are not two members of a family.
+
+    Twins and adults have identifiers of their own, but a child may be registered with that of its mother.
+    """
+    if levels.get("patient_identifiers") is not Level.SAME:
+        return False
+    birth = levels.get("patient_date_of_birth")
+    has_same_first_name = levels.get("patient_first_name") in _ALMOST_SAME_NAMES
+    if birth is not Level.DIFFERENT:
+        return has_same_first_name or birth in _AGREEING_DATES
+    if _are_adults(one, other, today):
+        return levels.get("patient_gender") is not Level.DIFFERENT
+    return has_same_first_name and not _are_parent_and_child(one, other, today)
 
 
 def _age(person: Person, today: date) -> int:
@@ -236,8 +250,9 @@ def _best_grade(levels: Mapping[str, Level], *, may_be_family: bool) -> Grade | 
     """
     birth = levels.get("patient_date_of_birth")
     has_same_contact = _have_same_contact(levels, birth)
+    has_same_identifier = levels.get("patient_identifiers") is Level.SAME
     if may_be_family:
-        return None if birth is Level.DIFFERENT else Grade.POSSIBLE
+        return None if birth is Level.DIFFERENT and not has_same_identifier else Grade.POSSIBLE
     has_same_last_name = levels.get("patient_last_name", Level.DIFFERENT) is not Level.DIFFERENT
     best_grade = Grade.PROBABLE if levels.get("patient_first_name") in _VAGUE_FIRST_NAMES else Grade.CERTAIN
     if not has_same_contact:
@@ -246,7 +261,7 @@ def _best_grade(levels: Mapping[str, Level], *, may_be_family: bool) -> Grade | 
         return best_grade if birth is Level.SAME and has_same_last_name else Grade.POSSIBLE
     if birth in _AGREEING_DATES and has_same_last_name:
         return best_grade
-    if has_same_last_name or birth is Level.SAME:
+    if has_same_last_name or has_same_identifier or birth is Level.SAME:
         return Grade.PROBABLE
     # has married
     has_same_home = levels.get("patient_physical_address") in _AGREEING_ADDRESSES and birth is not Level.DIFFERENT

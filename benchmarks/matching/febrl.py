@@ -38,9 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as directory, EmbeddedPostgres(Path(directory)) as server:
         migrate(server.url)
         patients = Path(directory, "patients.ndjson")
-        patients.write_text(
-            "\n".join(json.dumps(_patient(row, with_identifier=arguments.identifiers)) for row in rows)
-        )
+        patients.write_text("\n".join(json.dumps(_patient(row, with_identifier=arguments.identifiers)) for row in rows))
         for command in (["import", str(patients)], ["duplicates", "scan"]):
             environment = {"DATABASE_URL": server.url}
             subprocess.run([sys.executable, "-m", "app.cli", *command], env=environment, check=True, stdout=sys.stderr)

@@ -1,15 +1,18 @@
 """What identifiers say about whether two patients are one person."""
 
+from datetime import date
 from typing import Any
 
 import httpx
 import pytest
 
+from app.matching.comparison import COMPARED_FIELDS, Person, compare
 from app.matching.identifiers import Identifier, compare_identifiers
-from app.matching.weights import Level
+from app.matching.weights import Grade, Level
 from tests.patient_identifiers.support import PATIENTS, register
 
 OWN, OTHER = ({"type": "za_id", "value": value} for value in ("8506125009082", "8506125109080"))
+STORED = {"type": "za_id", "normalized": "8506125009082", "country": "ZA"}
 JANE = {"patient_first_name": "Jane", "patient_last_name": "Dlamini", "patient_date_of_birth": "1985-06-12"}
 
 
@@ -69,6 +72,31 @@ async def test_identifiers_find_candidates_and_raise_or_limit_their_grade(client
     assert grades == {"jane": "certain", "other": "possible"}
     invalid = {"patient_identifiers": [{"type": "za_id", "value": "1"}], **JANE}
     assert (await client.post(f"{PATIENTS}match/", json=invalid)).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("changes", "grade"),
+    [
+        ({}, Grade.CERTAIN),
+        ({"patient_date_of_birth": date(1985, 6, 21)}, Grade.CERTAIN),
+        ({"patient_date_of_birth": date(1948, 1, 30)}, Grade.PROBABLE),
+        ({"patient_last_name": "Nkosi", "patient_date_of_birth": None}, Grade.PROBABLE),
+        ({"patient_first_name": "Thandi"}, Grade.CERTAIN),
+        # two adults do not have one number, but a child may be registered with that of its mother
+        ({"patient_first_name": "Thandi", "patient_date_of_birth": date(1948, 1, 30)}, Grade.PROBABLE),
+        ({"patient_first_name": "Thandi", "patient_date_of_birth": date(2020, 1, 30)}, Grade.POSSIBLE),
+        ({"patient_first_name": "Baby", "patient_date_of_birth": date(2026, 11, 1)}, Grade.POSSIBLE),
+        ({"patient_first_name": "Thandi", "patient_date_of_birth": None}, Grade.POSSIBLE),
+        ({"patient_identifiers": [{**STORED, "normalized": "8506125109080"}]}, Grade.POSSIBLE),
+    ],
+)
+def test_grades_with_an_identity_number(changes: dict[str, Any], grade: Grade) -> None:
+    """The same number limits what a family may be, and another one limits the grade."""
+    one = {**dict.fromkeys(COMPARED_FIELDS), **JANE, "patient_date_of_birth": date(1985, 6, 12)}
+    one |= {"patient_physical_address": "12 Vilakazi Street", "patient_identifiers": [STORED]}
+    persons = [Person.from_fields(fields) for fields in (one, {**one, **changes})]
+    assert compare(persons[0], persons[1], date(2026, 11, 30)).grade is grade
+    assert compare(persons[1], persons[0], date(2026, 11, 30)).grade is grade
 
 
 async def test_twins_with_a_shared_number_of_a_family_are_at_most_possible(client: httpx.AsyncClient) -> None:

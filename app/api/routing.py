@@ -74,6 +74,7 @@ class Route(APIRoute):
     def __init__(self, path: str, endpoint: Callable[..., Any], **keywords: Any) -> None:
         self.required_scope = required_scope(keywords.get("openapi_extra"))
         self.is_public = is_public(keywords.get("openapi_extra"))
+        self._literal_beginning = path.partition("{")[0]
         has_read_scope = self.required_scope is not None and self.required_scope.is_read_only
         self.is_read = has_read_scope or "GET" in (keywords.get("methods") or ("GET",))
         """Whether requests change nothing. A search is a read although it is sent by POST, because of its scope."""
@@ -97,9 +98,10 @@ class Route(APIRoute):
     def matches(self, scope: MutableMapping[str, Any]) -> tuple[Match, MutableMapping[str, Any]]:
         """Match a request against the path of the route.
 
-        A path without parameters is compared as text, which is faster than Starlette's regular expression.
+        What precedes the first parameter is compared as text, which is faster than Starlette's regular expression.
         """
-        if not self.param_convertors and scope["path"] != self.path:
+        path: str = scope["path"]
+        if not path.startswith(self._literal_beginning) or (not self.param_convertors and path != self.path):
             return Match.NONE, {}
         return super().matches(scope)
 

@@ -25,6 +25,8 @@ def logical_id(unique_id: str) -> str:
 
 def unique_id_of(resource_id: str) -> str | None:
     """Return the id of the record that a resource with this logical id represents, or None if there can be none."""
+    if "." not in resource_id and resource_id.replace("-", "").isalnum():  # nothing is escaped
+        return resource_id if is_identifier(resource_id) else None
     try:
         unique_id = _ESCAPE_PATTERN.sub(lambda match: _CHARACTERS[match[1]], resource_id)
     except KeyError:

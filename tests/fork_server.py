@@ -4,9 +4,10 @@ A third of the suite's time would go into importing SQLAlchemy, FastAPI and Pyda
 pattern of `multiprocessing`'s forkserver, which cannot be used itself, because its processes are no children of
 pytest and have neither pipes nor an exit status of their own.
 
-A command that is started here differs from `python -m app.cli` only in the modules that are imported already. For a
-service of several workers these are libraries only, because prometheus_client decides during its import where metrics
-are kept. When the command starts fast enough (half a second of CPU time is spent on imports today), this module can go.
+A command that is started here differs from `python -m app.cli` only in the modules that are imported already.
+Services of several workers have a server of their own, because prometheus_client decides during its import whether
+processes share their metrics. When the command starts fast enough (half a second of CPU time is spent on imports
+today), this module can go.
 """
 
 import ctypes
@@ -14,6 +15,7 @@ import functools
 import gc
 import importlib
 import inspect
+import itertools
 import json
 import os
 import runpy
@@ -21,31 +23,21 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-PRELOADED_LIBRARIES = (
+from app.observability.multiprocess import MULTIPROCESS_DIRECTORY_ENV
+
+PRELOADED_MODULES = (
     "alembic.command",
-    "asyncpg",
-    "cachetools",
     "cryptography.fernet",
-    "fastapi",
-    "httptools",
     "httpx",
     "jwt",
-    "limits",
     "phonenumbers",
-    "pydantic_settings",
     "rich.traceback",
-    "sqlalchemy.dialects.postgresql",
-    "sqlalchemy.ext.asyncio",
-    "starlette.staticfiles",
-    "uvicorn",
     "uvloop",
-)
-"""Libraries that hold no state of a process. prometheus_client reads variables during its import."""
-PRELOADED_MODULES = (
     "app.cli.export",
     "app.cli.import_",
     "app.cli.journal",
@@ -55,7 +47,7 @@ PRELOADED_MODULES = (
     "app.server.protocol",
     "app.server.worker",
 )
-"""Modules that a second server has imported, too, which forks for all commands but services of several workers."""
+"""The modules of commands, and libraries that they import only when they need them."""
 
 IMPORT_VARIABLE_PREFIXES = ("LANG", "LC_", "OTEL_PROPAGATORS", "OTEL_PYTHON_", "PROMETHEUS_", "PYTHON")
 """Names of variables that the interpreter or libraries read when they start. A command that sets one is not forked.
@@ -84,7 +76,7 @@ class ForkedCommand(subprocess.Popen[Any]):
         ]
         request = {"arguments": given["args"], "environment": dict(given["env"] or os.environ), "cwd": str(Path.cwd())}
         with _START_LOCK:  # `cache` would let two threads start a server each
-            server = _fork_server(with_application="--workers" not in given["args"])
+            server = _fork_server(shares_metrics=_has_several_workers(given["args"]))
         self.pid = server.fork(request, streams)
         self._child_created = True
         pipe_ends = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
@@ -102,16 +94,18 @@ def start_command(*arguments: str, env: Mapping[str, str], **options: Any) -> "s
 class _ForkServer:
     """The server's process, and our end of its socket."""
 
-    def __init__(self, modules: Iterable[str]) -> None:
+    def __init__(self, environment: Mapping[str, str]) -> None:
         # a process whose parent has ended becomes a child of the nearest subreaper instead of init's
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._socket, its_socket = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with its_socket:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.fork_server", str(its_socket.fileno()), *modules],
+                [sys.executable, "-m", "tests.fork_server", str(its_socket.fileno())],
+                env={**os.environ, **environment},
                 pass_fds=[its_socket.fileno()],
                 stdin=subprocess.DEVNULL,
             )
+            self._socket.recv(100)  # the modules are imported
         self._lock = threading.Lock()
 
     def fork(self, request: dict[str, Any], streams: list[int]) -> int:
@@ -121,9 +115,19 @@ class _ForkServer:
             return int(self._socket.recv(100))
 
 
+def _has_several_workers(arguments: list[str]) -> bool:
+    return any(
+        name == "--workers" and count.isdecimal() and int(count) > 1 for name, count in itertools.pairwise(arguments)
+    )
+
+
 @functools.cache
-def _fork_server(*, with_application: bool) -> _ForkServer:
-    return _ForkServer(PRELOADED_LIBRARIES + PRELOADED_MODULES if with_application else PRELOADED_LIBRARIES)
+def _fork_server(*, shares_metrics: bool) -> _ForkServer:
+    if not shares_metrics:
+        return _ForkServer({})
+    # metrics have files in this directory only until they are used in another process, whose variable names another one
+    with TemporaryDirectory() as directory:
+        return _ForkServer({MULTIPROCESS_DIRECTORY_ENV: directory})
 
 
 def _wait_for_request(connection: socket.socket) -> dict[str, Any]:
@@ -153,11 +157,13 @@ def _wait_for_request(connection: socket.socket) -> dict[str, Any]:
 
 
 def _main() -> None:
-    for name in sys.argv[2:]:
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    for name in PRELOADED_MODULES:
         importlib.import_module(name)
     # otherwise the garbage collection at the exit of each command would copy all pages with imported objects
     gc.freeze()
-    request = _wait_for_request(socket.socket(fileno=int(sys.argv[1])))
+    connection.send(b"ready")
+    request = _wait_for_request(connection)
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["cwd"])

@@ -67,8 +67,7 @@ class CsvTable:
             header = self._decode(next(other_lines, b""))
         self._header = header
         self._header_line_number = reader.line_number
-        sample = reader.first_bytes.decode(reader.encoding or "utf-8", errors="replace").splitlines()[:_SAMPLE_LINES]
-        line = next((one for one in (header, *sample) if any(map(one.count, SEPARATORS))), header)
+        line = next((one for one in (header, *_sample_lines(reader)) if any(map(one.count, SEPARATORS))), header)
         self.separator = max(reversed(SEPARATORS), key=line.count)
         name = SEPARATORS[self.separator]
         self.description = f"CSV, separated by {name}, in {reader.encoding or 'utf-8'}"
@@ -121,6 +120,15 @@ class CsvTable:
         except UnicodeDecodeError:
             hint = self._reader.encoding_hint(line)
             raise self._reader.error(f"is not in UTF-8. {hint}") from None
+
+
+def _sample_lines(reader: LineReader) -> list[str]:
+    """Return the first lines of a file, without regard to damage and to quotation marks."""
+    try:
+        text = reader.first_bytes.decode(reader.encoding or "utf-8", errors="replace")
+    except UnicodeError:  # some encodings, such as idna, cannot replace what they cannot decode
+        return []
+    return text.splitlines()[:_SAMPLE_LINES]
 
 
 def _open_quotation_mark(first_line_number: int, lines: list[bytes]) -> str:

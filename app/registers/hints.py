@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from functools import cached_property
 
 from app.registers.options import NAME_FIELDS
-from app.registers.synonyms import FULL_NAME_KEYS, IDENTITY_KEYS, NUMBER_KEYS, header_key
+from app.registers.synonyms import FULL_NAME_KEYS, NUMBER_KEYS, header_key
 
 MIN_SIMILARITY = 0.75
 """Minimum similarity, as `difflib` measures it, of an unknown header and a name that is suggested for it."""
@@ -21,7 +21,6 @@ MAX_HINTS = 1000
 FULL_NAME_HINT = (
     'a first name is "patient_first_name", a full name is "patient_first_name, patient_last_name" or the other order'
 )
-IDENTITY_HINT = "an identity number must not be a unique_id, which appears in URLs"
 NUMBER_HINT = 'an id is "unique_id", a telephone number is "patient_mobile_number"'
 _AMBIGUOUS_WORDS = frozenset({"first", "state", "street", "initial", "prefix", "created", "updated", "modified"})
 """Known names, as keys, that say nothing within a longer header, such as `First visit`."""
@@ -51,8 +50,6 @@ class Hints:
                 return FULL_NAME_HINT
             if key in NUMBER_KEYS:
                 return NUMBER_HINT
-            if key in IDENTITY_KEYS:
-                return IDENTITY_HINT
         field = self._field_within(header) or self._similar_field(header, key) or self._abbreviated_field(key)
         if field:
             return f"did you mean {field}?"

@@ -202,20 +202,6 @@ FULL_NAME_KEYS = frozenset(
     ("name", "names", "fullname", "patientname", "patient", "naam", "volnaam", "vollenaam", "pasient", "pasientnaam")
 )
 """Keys of headers that may be a full name, or only a first name. They are not recognized, but explained."""
-IDENTITY_KEYS = frozenset(
-    (
-        "idnumber",
-        "idno",
-        "idnr",
-        "idnommer",
-        "identitynumber",
-        "identityno",
-        "identiteitsnommer",
-        "nationalid",
-        "passport",
-    )
-)
-"""Keys of headers that are probably the number that the state has given to a person."""
 NUMBER_KEYS = frozenset(("no", "nr", "num", "number", "nommer"))
 """Keys of headers that may be an id, a telephone number or a row's number. They are not recognized, but explained."""
 PATIENT_PREFIX = "patient"

@@ -15,6 +15,7 @@ ERROR_TYPES_BEYOND_JSON_SCHEMA = {
     "cursor": "a cursor contains the position at which a page ended; no pattern describes the texts that contain one",
     "unknown_hospital": "the document does not know which hospitals exist",
     "unknown_doctor": "the document does not know which doctors exist",
+    "unknown_patient": "the document does not know which patients exist",
     "name_missing": "whether a change leaves a name depends on the stored patient",
     "date_in_future": "the document does not know today's date",
     "read_only_links": "the document does not know the links of the stored patient",

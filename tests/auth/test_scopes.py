@@ -9,7 +9,7 @@ from app.auth.scopes import ANY_CREDENTIALS, PUBLIC_ROUTE, Scope, requires
 from app.main import create_app
 from app.settings import Settings
 
-PUBLIC_PATHS = {"/", "/docs", "/docs/assets", "/livez", "/openapi.json", "/readyz"}
+PUBLIC_PATHS = {"/", "/docs", "/docs/assets", "/fhir/metadata", "/livez", "/openapi.json", "/readyz"}
 """The paths that need no credentials. None of them may reveal anything about a patient."""
 PATHS_FOR_ANY_CREDENTIALS = {"/me/"}
 """The paths for which any valid credentials suffice. None of them may reveal anything about a patient either."""

@@ -79,7 +79,8 @@ async def read_history(request: Request, unique_id: str) -> Response:
     async with services.database.search_snapshot(principal.name) as connection:
         history = ResourceHistory(PATIENT.repository_class(connection, principal))
         entries = await history.entries(unique_id, before, limit + 1)
-        newest = await history.newest_version(unique_id)
+        if not entries:
+            await history.newest_version(unique_id)
     base = base_url(request)
     address = f"{base}/Patient/{logical_id(unique_id)}"
     links = {"self": f"{address}/_history?_count={limit}"}
@@ -88,8 +89,7 @@ async def read_history(request: Request, unique_id: str) -> Response:
     if len(entries) > limit:
         following = await services.cursors.encrypt(entries[limit - 1].version, purpose)
         links["next"] = f"{address}/_history?_count={limit}&{CURSOR_PARAMETER}={following}"
-    members = [f'"total":{newest}', link_member(links)]
-    return fhir_response(bundle("history", members, (_entry(address, entry) for entry in entries[:limit])))
+    return fhir_response(bundle("history", [link_member(links)], (_entry(address, entry) for entry in entries[:limit])))
 
 
 def _entry(address: str, entry: HistoryEntry) -> bytes:

@@ -74,10 +74,10 @@ def write_response(request: Request, applied: Applied, headers: Mapping[str, str
         paths = [str(error.loc[0]) for error in left_out]
         more = [f"and {len(paths) - MAX_HEADER_PATHS} more"] if len(paths) > MAX_HEADER_PATHS else []
         all_headers[LEFT_OUT_HEADER] = ", ".join(paths[:MAX_HEADER_PATHS] + more)
-    wanted = preference(request, "return") or ("OperationOutcome" if left_out else "representation")
-    if wanted == "minimal":
+    requested = preference(request, "return") or ("OperationOutcome" if left_out else "representation")
+    if requested == "minimal":
         return fhir_response(None, status, all_headers)
-    if wanted == "OperationOutcome":
+    if requested == "OperationOutcome":
         return fhir_response(to_json(left_out_outcome(left_out)), status, all_headers)
     return fhir_response(record.document, status, all_headers)
 

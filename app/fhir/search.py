@@ -3,6 +3,8 @@
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from fastapi import Request, Response
@@ -101,9 +103,13 @@ _RESULT_FORMS = {
 _RESULT_NAMES = RESULT_PARAMETERS.keys() | {CURSOR_PARAMETER}
 
 
+def search_context(request: Request) -> SearchContext:
+    """Return what the meaning of search values depends on."""
+    return SearchContext(base_url(request), get_services(request).settings.phone_region)
+
+
 def _parse_criteria(request: Request, resource_type: ResourceType, search: Search) -> list[Criterion]:
-    context = SearchContext(base_url(request), get_services(request).settings.phone_region)
-    criteria, errors = parse_criteria(resource_type.name, search.criteria or (), context)
+    criteria, errors = parse_criteria(resource_type.name, search.criteria or (), search_context(request))
     if errors:
         raise InvalidSearchError([_error(name, message) for name, message in errors])
     return criteria
@@ -137,9 +143,7 @@ async def search_response(request: Request, resource_type: ResourceType) -> Resp
     try:
         after, search = await services.cursors.open(resource_type.path, principal, search.cursor, search)
     except ValidationFailedError:
-        message = (
-            f"Must be the address of a link in an earlier Bundle, with at most {'_count'} besides {CURSOR_PARAMETER}"
-        )
+        message = "Must be that of a link in an earlier Bundle, which has no other parameters but _count"
         raise InvalidSearchError([_error(CURSOR_PARAMETER, message)]) from None
     criteria = _parse_criteria(request, resource_type, search)
     sort = search.sort or "_id"
@@ -156,7 +160,8 @@ async def search_response(request: Request, resource_type: ResourceType) -> Resp
         next_position = page.last_position if page is not found else None
         # the link to the next page tells that its first resource matches, so that one is recorded, too
         await RequestAudit.from_request(request).record_page(found.ids if criteria else page.ids)
-    members.append(link_member(await _links(request, resource_type, search, next_position)))
+    if links := await _links(request, resource_type, search, next_position):
+        members.append(link_member(links))
     if search.elements is not None:
         page = page.convert(_Subset(search.elements).apply)
     entries = match_entries(base_url(request), resource_type.name, page)
@@ -164,16 +169,27 @@ async def search_response(request: Request, resource_type: ResourceType) -> Resp
 
 
 async def _links(request: Request, resource_type: ResourceType, search: Search, after: Any) -> dict[str, str]:
-    """Return the addresses of this page and of the next one, which contain no parameters in the clear."""
-    services, principal = get_services(request), Principal.from_request(request)
+    """Return the addresses of this page and of the next one, which contain no parameters in the clear.
+
+    Raises:
+        InvalidSearchError: the parameters are too long for the address of the next page.
+    """
+    seal = partial(get_services(request).cursors.seal, resource_type.path, Principal.from_request(request))
     address = f"{base_url(request)}/{resource_type.name}?_count={search.limit}"
     own = search.cursor
+    links = {} if own is None else {"self": f"{address}&{CURSOR_PARAMETER}={own}"}
     if own is None and (search.criteria or search.sort or search.elements):
-        own = await services.cursors.seal(resource_type.path, principal, None, search)
-    links = {"self": address if own is None else f"{address}&{CURSOR_PARAMETER}={own}"}
+        with suppress(ValidationFailedError):  # too long for an address
+            links["self"] = f"{address}&{CURSOR_PARAMETER}={await seal(None, search)}"
+    elif own is None:
+        links["self"] = address
     if after is not None:
-        following = await services.cursors.seal(resource_type.path, principal, after, search)
-        links["next"] = f"{address}&{CURSOR_PARAMETER}={following}"
+        try:
+            links["next"] = f"{address}&{CURSOR_PARAMETER}={await seal(after, search)}"
+        except ValidationFailedError:
+            name, _ = max(search.criteria or [("_elements", "")], key=lambda one: len(one[1]))
+            message = "Send less at once, or a larger _count: so many values are too long for the next page"
+            raise InvalidSearchError([_error(name, message)]) from None
     return links
 
 

@@ -1,6 +1,7 @@
 """The requests that change patients."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,8 +23,8 @@ from app.fhir.changes import (
 )
 from app.fhir.responses import fhir_response, preference, write_response
 from app.fhir.routing import base_url, query_pairs, read_resource
+from app.fhir.search import search_context
 from app.fhir_resources.services import PATIENT_SERVICE
-from app.fhir_search.parameters import SearchContext
 from app.patients.schemas import PatientCreate
 from app.patients.service import PatientService
 from app.records.preconditions import Precondition
@@ -41,11 +42,6 @@ def is_lenient(request: Request) -> bool:
         message = "handling is strict or lenient"
         raise ValidationFailedError([FieldError(("header", "Prefer"), message, "literal_error")])
     return handling == "lenient"
-
-
-def search_context(request: Request) -> SearchContext:
-    """Return what the meaning of search values depends on."""
-    return SearchContext(base_url(request), get_services(request).settings.phone_region)
 
 
 async def check_creation(request: Request, body: PatientCreate, connection: Connection) -> None:
@@ -105,6 +101,8 @@ async def _run(request: Request, change: Change, *, accepts_key: bool) -> Respon
 
     async def apply(service: PatientService, precondition: Precondition) -> Record:
         nonlocal applied
+        if change.replaces:  # also if a condition finds out which patient it is
+            precondition = replace(precondition, required=get_services(request).settings.require_if_match)
         applied = await change.apply(service, precondition, check)
         audit.success_status = applied.status
         return applied.record

@@ -145,12 +145,12 @@ def _patient_identifier(_: str, value: str, context: SearchContext) -> list[Alte
     if token.system is not None and token.system != f"{IDENTIFIER_SYSTEM_PREFIX}{type_name}":
         return alternatives
     try:
-        wanted = filter_value(IdentifierFilter(value=token.code, type=type_name or None))
+        parameter = filter_value(IdentifierFilter(value=token.code, type=type_name or None))
     except ValidationError:
         raise InvalidValueError(
             "Must be the value of an identifier, or its system and its value with | between them"
         ) from None
-    return [*alternatives, (Test("identifier", "unique_id", {"value": wanted}),)]
+    return [*alternatives, (Test("identifier", "unique_id", {"value": parameter}),)]
 
 
 def _gender(_: str, value: str, __: SearchContext) -> list[Alternative]:

@@ -293,6 +293,15 @@ async def test_pages_follow_links_without_parameters_in_the_clear(searched: http
     assert refusals(contradicting, 400) == {"http._cursor": "parameter_value"}
 
 
+async def test_parameters_too_long_for_a_link(searched: httpx.AsyncClient) -> None:
+    """Many values are searched for, but an address of another page that would be too long is refused by name."""
+    ids = ",".join([A, B, C, *(f"{'x' * 60}{number}" for number in range(40))])
+    pairs = [("_id", ids)] * 3
+    assert sorted(found_ids(await search(searched, "Patient", pairs, "POST"))) == sorted([A, B, C])
+    response = await searched.get(PATIENT, params=[*pairs, ("_count", "1")])
+    assert refusals(response, 400) == {"http._id": "parameter_value"}
+
+
 @pytest.mark.parametrize("kind", SORT_COLUMNS)
 async def test_resources_are_sorted(searched: httpx.AsyncClient, kind: str) -> None:
     """Each announced parameter sorts in both directions."""

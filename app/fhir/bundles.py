@@ -92,12 +92,17 @@ def _read_entry(request: Request, index: int, value: Mapping[str, Any]) -> Bundl
     sent.refuse_rest()
     path, _, query = url.removeprefix(f"{base_url(request)}/").lstrip("/").partition("?")
     kind, _, resource_id = path.partition("/")
-    if kind != "Patient" or (method, bool(resource_id)) not in {("POST", False), ("PUT", False), ("PUT", True)}:
+    target = "id" if resource_id else "condition" if query else ""
+    if kind != "Patient" or (method, target) not in {("POST", ""), ("PUT", "id"), ("PUT", "condition")}:
         findings.refuse(sent.path, "An entry creates a Patient by POST or updates one by PUT")
+    if if_none_exist is not None and method != "POST":
+        findings.refuse(f"{sent.path}.ifNoneExist", "Is for creations")
+    if resource_id and query:
+        findings.refuse(f"{sent.path}.url", "Must have an id or a condition")
     if findings.errors or findings.refused:
         raise ValidationFailedError([*findings.errors, *findings.refused])
     patient = checked_type(resource, "Patient", f"{entry.path}.resource")
-    condition = if_none_exist if method == "POST" else query if not resource_id else None
+    condition = if_none_exist if method == "POST" else None if resource_id else query
     identifier = None
     if condition is not None:
         source = "ifNoneExist" if method == "POST" else "url"

@@ -30,12 +30,12 @@ from app.fhir_search.listing import CriteriaListing
 from app.fhir_search.parameters import SearchContext, parse_criteria
 from app.http.field_errors import field_errors
 from app.listing.query import ListQuery
-from app.patients.schemas import PatientCreate, PatientUpdate
+from app.patients.schemas import PatientCreate, PatientMatch, PatientUpdate
 from app.patients.service import PatientService
 from app.records.preconditions import Precondition
 from app.records.results import Record
 
-B = TypeVar("B", PatientCreate, PatientUpdate)
+B = TypeVar("B", PatientCreate, PatientMatch, PatientUpdate)
 CreationCheck = Callable[[PatientCreate, Connection], Awaitable[None]]
 """Raises an error if the patient must not be created, such as because the person is registered already."""
 
@@ -61,14 +61,19 @@ class SentPatient(NamedTuple):
 
     def creation(self, unique_id: str | None) -> PatientCreate:
         """Return the body that creates the record, with the id `unique_id` if it is not None."""
-        return self._validated(PatientCreate, {} if unique_id is None else {"unique_id": unique_id})
+        return self.validated(PatientCreate, {} if unique_id is None else {"unique_id": unique_id})
 
     def update(self, unique_id: str) -> PatientUpdate:
         """Return the body that replaces everything that the record has."""
         cleared = {name: value for name, value in CLEARED_FIELDS.items() if name not in self.record.fields}
-        return self._validated(PatientUpdate, {**cleared, "unique_id": unique_id})
+        return self.validated(PatientUpdate, {**cleared, "unique_id": unique_id})
 
-    def _validated(self, schema: type[B], others: Mapping[str, Any]) -> B:
+    def validated(self, schema: type[B], others: Mapping[str, Any]) -> B:
+        """Return the fields of the record and `others` as a body.
+
+        Raises:
+            ValidationFailedError: values are wrong.
+        """
         try:
             return schema.model_validate({**self.record.fields, **others})
         except ValidationError as error:

@@ -10,7 +10,7 @@ from app.api.services import get_services
 from app.audit.recorder import RequestAudit
 from app.auth.principal import Principal
 from app.duplicates.matching import matching_records
-from app.errors import FieldError, NotFoundError, UnreadableBodyError, ValidationFailedError
+from app.errors import NotFoundError, UnreadableBodyError, ValidationFailedError
 from app.fhir.changes import read_sent_patient
 from app.fhir.resources import PATIENT
 from app.fhir.responses import bundle, fhir_response
@@ -19,7 +19,6 @@ from app.fhir.writes import is_lenient
 from app.fhir_resources.elements import Element, Findings
 from app.fhir_resources.ids import logical_id
 from app.fhir_resources.systems import MATCH_GRADE_EXTENSION
-from app.http.field_errors import field_errors
 from app.matching.matches import MAX_MATCHES
 from app.matching.weights import THRESHOLDS, Grade
 from app.patients.schemas import PatientMatch
@@ -35,20 +34,15 @@ async def match_patient(request: Request) -> Response:
     content = await read_resource(request, "Parameters")
     resource, only_certain, count = _read_parameters(content)
     patient = read_sent_patient(resource, base_url(request), is_lenient=is_lenient(request))
-    if "patient_identifiers" in patient.record.fields and not is_lenient(request):
-        message = "Matching does not compare identifiers: search by them, or leave them out"
-        raise ValidationFailedError([FieldError(("Patient.identifier",), message, "element_refused")])
-    try:
-        body = PatientMatch.model_validate({**patient.record.fields, "only_certain": only_certain})
-    except ValueError as error:
-        errors = field_errors(error, PatientMatch)  # type: ignore[arg-type]
-        raise ValidationFailedError([patient.record.translate(one) for one in errors]) from None
+    body = patient.validated(PatientMatch, {"only_certain": only_certain})
     base, entries = base_url(request), []
     named = await _named_patient(request, body.unique_id)
     if named is not None:
         entries.append(_entry(base, named, Grade.CERTAIN, 1.0))
     if named is None or not only_certain:
-        for match, document in await matching_records(request, PATIENT.repository_class, body):
+        with patient.located_errors():
+            found = await matching_records(request, PATIENT.repository_class, body)
+        for match, document in found:
             record = Record(match.unique_id, document)
             entries.append(_entry(base, record, match.comparison.grade, _probability(match.comparison.score)))
     return fhir_response(bundle("searchset", [f'"total":{len(entries)}'], entries[:count]))

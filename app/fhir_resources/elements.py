@@ -51,6 +51,10 @@ class Element:
         """Return the value of a member that has not been read, or None."""
         return self._rest.get(name)
 
+    def __contains__(self, name: str) -> bool:
+        """Return whether the element has a member that has not been read."""
+        return name in self._rest
+
     def take(self, name: str, kind: Any, *, description: str) -> Json:
         """Read and return the value of a member, or None if it is absent or not of the type `kind`."""
         value = self._rest.pop(name, MISSING)

@@ -127,7 +127,7 @@ class _PatientReader:
         hospitals = [] if organization is None else [organization]
         self._read_extensions(hospitals)
         self._read_links("hospital_ids", "Organization", hospitals)
-        self._check_first_hospital(has_managing=organization is not None)
+        self._check_managing_organization()
         self._read_links("doctor_ids", "Practitioner", patient.take_objects("generalPractitioner"))
         self._read_merges()
         patient.refuse_rest()
@@ -142,6 +142,14 @@ class _PatientReader:
         if value is not None:
             self._set(field, value, element.path_of(name))
 
+    def _set_content(self, field: str, element: Element, name: str) -> None:
+        """Set a field from the member without which the element has no content that the register could hold."""
+        if name in element:
+            self._set_text(field, element, name)
+            element.refuse_rest()
+        else:
+            element.refuse(f"The register holds this element with its {name}")
+
     def _read_meta(self) -> None:
         meta = self._patient.take_object("meta")
         if meta is not None:  # a server sets these two whatever a client sends (FHIR R4, http.html#update)
@@ -154,8 +162,7 @@ class _PatientReader:
             system = identifier.peek("system")
             if system == UNIQUE_ID_SYSTEM and "unique_id" not in self.fields:
                 identifier.take_text("system")
-                self._set_text("unique_id", identifier, "value")
-                identifier.refuse_rest()
+                self._set_content("unique_id", identifier, "value")
             elif isinstance(system, str) and system.startswith(IDENTIFIER_SYSTEM_PREFIX):
                 self._read_identifier(identifier, system.removeprefix(IDENTIFIER_SYSTEM_PREFIX))
             else:
@@ -226,8 +233,7 @@ class _PatientReader:
                 continue
             contact.take_text("system")
             contact.take_text("use")
-            self._set_text(field, contact, "value")
-            contact.refuse_rest()
+            self._set_content(field, contact, "value")
 
     def _read_birth_date(self) -> None:
         text = self._patient.take_text("birthDate")
@@ -245,6 +251,7 @@ class _PatientReader:
             if index:
                 address.refuse("The register holds one address")
                 continue
+            known = len(self.fields)
             address.take_constant("type", "physical")
             self._read_lines(address)
             for name, field in ADDRESS_PARTS.items():
@@ -255,6 +262,8 @@ class _PatientReader:
                 else:
                     extension.refuse()
             address.refuse_rest()
+            if len(self.fields) == known:
+                address.refuse("The register holds lines, a city or other parts of an address")
 
     def _read_lines(self, address: Element) -> None:
         lines = address.take_list("line", str, description="a text")
@@ -290,7 +299,7 @@ class _PatientReader:
         """Read the extensions of the patient. Append the references to hospitals to `hospitals`."""
         for extension in self._patient.take_objects("extension"):
             url = extension.peek("url")
-            if url == HOSPITAL_EXTENSION:
+            if url == HOSPITAL_EXTENSION and "valueReference" in extension:
                 extension.take_text("url")
                 reference = extension.take_object("valueReference")
                 extension.refuse_rest()
@@ -308,8 +317,7 @@ class _PatientReader:
             extension.refuse()
             return
         extension.take_text("url")
-        self._set_text(field, extension, "valueString")
-        extension.refuse_rest()
+        self._set_content(field, extension, "valueString")
 
     def _read_profile(self, extension: Element) -> None:
         """Read the profile: its id alone links a profile, and any other part replaces all others."""
@@ -374,9 +382,10 @@ class _PatientReader:
             link.refuse_rest()
             self.replaced[link.path] = reference.removeprefix(f"{self._base_url}/")
 
-    def _check_first_hospital(self, *, has_managing: bool) -> None:
-        ids = self.fields.get("hospital_ids", [])
-        if len(ids) > 1 - has_managing and ids[0] != min(ids):
+    def _check_managing_organization(self) -> None:
+        """Refuse hospitals unless the one with the first id is the managing organization, as it is in responses."""
+        ids, path = self.fields.get("hospital_ids", ()), self.paths.get("hospital_ids.0", "")
+        if ids and not (ids[0] == min(ids) and path.startswith("Patient.managingOrganization")):
             message = "The register has no main hospital: send the hospital with the first id, and others as extensions"
             self.findings.refuse("Patient.managingOrganization", message)
 

@@ -84,6 +84,16 @@ FAILING: dict[str, tuple[list[Json], int, dict[str, str]]] = {
         422,
         {"Bundle.entry[1].request.ifNoneExist": "parameter"},
     ),
+    "a condition of a creation": (
+        [update("there", "Doe", ifNoneExist="identifier=x")],
+        422,
+        {"Bundle.entry[1].request.ifNoneExist": "element_refused"},
+    ),
+    "an id and a condition": (
+        [{"resource": patient("Doe", id="x"), "request": {"method": "PUT", "url": "Patient/x?identifier=x"}}],
+        422,
+        {"Bundle.entry[1].request.url": "element_refused"},
+    ),
     "a modified date": (
         [create("Doe", ifModifiedSince="2026-01-01T00:00:00Z")],
         422,

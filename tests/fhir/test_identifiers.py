@@ -80,6 +80,20 @@ async def test_patients_are_found_by_identifiers(client: httpx.AsyncClient) -> N
         assert refusals(response, 400) == {"http.identifier": "parameter_value"}
 
 
+async def test_match_compares_identifiers(client: httpx.AsyncClient) -> None:
+    """`$match` finds the patient with an identifier, and refuses a wrong one at its place."""
+    created = checked(await client.post(PATIENT, json=patient(ZA_ID, birthDate="1980-01-01")), 201)
+
+    async def match(identifier: Json) -> httpx.Response:
+        person = {**patient(identifier, birthDate="1980-01-01"), "name": [{"family": "Doe", "given": ["Ann"]}]}
+        parameters = {"resourceType": "Parameters", "parameter": [{"name": "resource", "resource": person}]}
+        return await client.post(f"{PATIENT}/$match", json=parameters)
+
+    assert found_ids(checked(await match({**ZA_ID, "value": "8001015009087"}))) == [created["id"]]
+    wrong = await match({**ZA_ID, "value": "8001015009088"})
+    assert refusals(wrong) == {"Patient.identifier[0].value": "identifier_check_digit"}
+
+
 async def test_conditions_by_identifier_hold_in_a_crowd(client: httpx.AsyncClient) -> None:
     """Concurrent conditional creations with one identifier create one patient, which all of them return."""
     condition = {"If-None-Exist": f"identifier={SYSTEM}za_id|8001015009087"}

@@ -303,12 +303,13 @@ REFUSED: dict[str, tuple[Json, dict[str, str]]] = {
         {
             "address": [
                 {
+                    "city": "x",
                     "extension": [
                         {
                             "url": "http://hl7.org/fhir/StructureDefinition/geolocation",
                             "extension": [{"url": "latitude", "valueDecimal": 1.23456789}],
                         }
-                    ]
+                    ],
                 }
             ]
         },
@@ -339,6 +340,28 @@ REFUSED: dict[str, tuple[Json, dict[str, str]]] = {
         },
         {"Patient.managingOrganization": "element_refused"},
     ),
+    "hospital without managing one": (
+        {
+            "extension": [
+                {"url": "urn:patients-api:extension:hospital", "valueReference": {"reference": "Organization/hos123"}}
+            ]
+        },
+        {"Patient.managingOrganization": "element_refused"},
+    ),
+    "phone without a number": ({"telecom": [{"system": "phone"}]}, {"Patient.telecom[0]": "element_refused"}),
+    "identifier without a value": (
+        {"identifier": [{"system": UNIQUE_ID}]},
+        {"Patient.identifier[0]": "element_refused"},
+    ),
+    "race without a value": (
+        {"extension": [{"url": "urn:patients-api:extension:race"}]},
+        {"Patient.extension[0]": "element_refused"},
+    ),
+    "empty hospital": (
+        {"extension": [{"url": "urn:patients-api:extension:hospital"}]},
+        {"Patient.extension[0]": "element_refused"},
+    ),
+    "address without a part": ({"address": [{"type": "physical"}]}, {"Patient.address[0]": "element_refused"}),
     "another display": (
         {"managingOrganization": {"reference": "Organization/hos123", "display": "Other Hospital"}},
         {"Patient.managingOrganization.display": "element_refused"},

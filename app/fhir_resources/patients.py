@@ -10,7 +10,6 @@ from app.fhir_resources.elements import REFUSED_MESSAGE, Element, Findings
 from app.fhir_resources.ids import unique_id_of
 from app.fhir_resources.resources import ADDRESS_PARTS, PROFILE_PARTS
 from app.fhir_resources.systems import (
-    ACCESS_EXTENSION,
     ADDRESS_LINE_1_EXTENSION,
     COUNTRY_EXTENSION,
     GEOLOCATION_EXTENSION,
@@ -18,7 +17,7 @@ from app.fhir_resources.systems import (
     IDENTIFIER_SYSTEM_PREFIX,
     INITIALS_EXTENSION,
     PROFILE_EXTENSION,
-    RACE_EXTENSION,
+    TEXT_EXTENSIONS,
     UNIQUE_ID_SYSTEM,
 )
 from app.patients.schemas import PatientFields
@@ -35,7 +34,6 @@ PATIENT_ELEMENTS = {
     "patient_last_name": "Patient.name.family",
     "patient_date_of_birth": "Patient.birthDate",
     "patient_gender": "Patient.gender",
-    "patient_race": f"Patient.extension('{RACE_EXTENSION}').value",
     "patient_physical_address": "Patient.address.line[0]",
     "patient_address_line_1": "Patient.address.line[1]",
     "patient_town": "Patient.address.city",
@@ -45,7 +43,7 @@ PATIENT_ELEMENTS = {
     "patient_postal_code": "Patient.address.postalCode",
     "patient_latitude": f"Patient.address.extension('{GEOLOCATION_EXTENSION}').extension('latitude').value",
     "patient_longitude": f"Patient.address.extension('{GEOLOCATION_EXTENSION}').extension('longitude').value",
-    "patient_access_medical_care": f"Patient.extension('{ACCESS_EXTENSION}').value",
+    **{field: f"Patient.extension('{url}').value" for url, field in TEXT_EXTENSIONS.items()},
     "hospital_ids": f"Patient.managingOrganization, Patient.extension('{HOSPITAL_EXTENSION}').value",
     "doctor_ids": "Patient.generalPractitioner",
 }
@@ -307,8 +305,7 @@ class _PatientReader:
             elif url == PROFILE_EXTENSION and "patient_profile" not in self.fields:
                 self._read_profile(extension)
             else:
-                texts = {RACE_EXTENSION: "patient_race", ACCESS_EXTENSION: "patient_access_medical_care"}
-                self._read_text_extension(extension, texts)
+                self._read_text_extension(extension, TEXT_EXTENSIONS)
 
     def _read_text_extension(self, extension: Element, fields: Mapping[str, str]) -> None:
         url = extension.peek("url")

@@ -26,7 +26,6 @@ from app.fhir_resources.json_text import (
     quoted,
 )
 from app.fhir_resources.systems import (
-    ACCESS_EXTENSION,
     ADDRESS_LINE_1_EXTENSION,
     COUNTRY_EXTENSION,
     GEOLOCATION_EXTENSION,
@@ -34,7 +33,7 @@ from app.fhir_resources.systems import (
     IDENTIFIER_SYSTEM_PREFIX,
     INITIALS_EXTENSION,
     PROFILE_EXTENSION,
-    RACE_EXTENSION,
+    TEXT_EXTENSIONS,
 )
 from app.hospitals.service import HospitalService
 from app.models import journal
@@ -204,8 +203,7 @@ def patient_resource(columns: Columns, linked: Linked) -> SqlText:
     hospitals, doctors = linked["patient_hospital"], linked["patient_doctor"]
     gender = columns["patient_gender"]
     extensions = json_array(
-        _string_extension(RACE_EXTENSION, columns["patient_race"]),
-        _string_extension(ACCESS_EXTENSION, columns["patient_access_medical_care"]),
+        *(_string_extension(url, columns[field]) for url, field in TEXT_EXTENSIONS.items()),
         _profile_extension(columns, linked),
         _other_hospitals(hospitals),
     )

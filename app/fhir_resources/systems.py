@@ -7,8 +7,11 @@ IDENTIFIER_SYSTEM_PREFIX = "urn:patients-api:identifier:"
 
 COUNTRY_EXTENSION = "urn:patients-api:extension:country"
 """The country that issued an identifier."""
-RACE_EXTENSION = "urn:patients-api:extension:race"
-ACCESS_EXTENSION = "urn:patients-api:extension:access-to-medical-care"
+TEXT_EXTENSIONS = {
+    "urn:patients-api:extension:race": "patient_race",
+    "urn:patients-api:extension:access-to-medical-care": "patient_access_medical_care",
+}
+"""The extensions of a Patient that are texts, each with the field that it represents."""
 HOSPITAL_EXTENSION = "urn:patients-api:extension:hospital"
 """A hospital of a patient, besides the one in `managingOrganization`."""
 PROFILE_EXTENSION = "urn:patients-api:extension:profile"

@@ -68,6 +68,36 @@ async def test_requests_with_other_values_compile_no_statement(
     assert compiled_texts == []
 
 
+async def send_every_kind_of_fhir_request(client: httpx.AsyncClient, number: int) -> None:
+    """Create, find, read, change and match a patient as a FHIR resource. All values depend on the number."""
+    unique_id = f"fhir-{number}"
+    assert (await client.post(PATIENTS, json={**EXAMPLE_PATIENT, "unique_id": unique_id})).status_code == 201
+    resource = (await client.get(f"/fhir/Patient/{unique_id}")).json()
+    resource = {**resource, "birthDate": f"198{number}-01-01"}
+    for path in (
+        f"/fhir/Patient?_count={number + 2}",
+        f"/fhir/Patient?family=Name {number}&birthdate=ge198{number}&_sort=-family&_total=accurate",
+        f"/fhir/Patient?identifier=80010{number}&phonetic=name",
+        f"/fhir/Patient/{unique_id}/_history?_count={number + 2}",
+    ):
+        assert (await client.get(path)).status_code == 200, path
+    assert (await client.put(f"/fhir/Patient/{unique_id}", json=resource)).status_code == 200
+    parameters = {"resourceType": "Parameters", "parameter": [{"name": "resource", "resource": resource}]}
+    assert (await client.post("/fhir/Patient/$match", json=parameters)).status_code == 200
+
+
+@pytest.mark.usefixtures("hospitals_and_doctors")
+async def test_fhir_requests_with_other_values_compile_no_statement(
+    client: httpx.AsyncClient, compiled_texts: list[str]
+) -> None:
+    """The same holds for FHIR resources."""
+    await send_every_kind_of_fhir_request(client, 0)
+    assert compiled_texts
+    compiled_texts.clear()
+    await send_every_kind_of_fhir_request(client, 1)
+    assert [text for text in compiled_texts if "webhooks" not in text] == [], "the background task may begin meanwhile"
+
+
 def test_a_list_of_values_is_refused() -> None:
     """A statement whose text depends on the length of a list is an error, which says how to write it instead."""
     with pytest.raises(ValueError, match="Use `any_`"):

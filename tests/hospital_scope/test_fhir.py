@@ -76,3 +76,23 @@ async def test_changes_keep_to_the_hospitals_of_the_principal(scoped_clients: Sc
     read = checked(await scoped_clients.a.get(path))
     assert checked(await scoped_clients.a.put(path, json=read)) == read
     assert created["managingOrganization"]["reference"] == "Organization/hosA"
+
+
+async def test_reads_of_resources_are_in_the_access_report(scoped_clients: ScopedClients) -> None:
+    """Each read, search, count, match and version of a patient is reported, as in the rest of the API."""
+    resource = {**RESOURCE, "identifier": [{"system": UNIQUE_ID, "value": "pat-a"}]}
+    person = {"resourceType": "Parameters", "parameter": [{"name": "resource", "resource": resource}]}
+    await scoped_clients.a.get(f"{PATIENT}/pat-a")
+    await scoped_clients.a.get(f"{PATIENT}?_id=pat-a&_total=accurate")
+    await scoped_clients.a.post(f"{PATIENT}/$match", json=person)
+    await scoped_clients.a.get(f"{PATIENT}/pat-a/_history/1")
+    await scoped_clients.b.get(f"{PATIENT}/pat-a")
+    entries = (await scoped_clients.free.get("/patients/patients/pat-a/access/")).json()
+    assert sorted(entry["description"] for entry in entries if entry["principal"] == "key:a") == [
+        "Saw how many records match a filter or a search, including this one",
+        "Saw the record among those that may be a given person",
+        "Saw the record in a list of patients",
+        "Viewed an earlier version of the record",
+        "Viewed the record",
+    ]
+    assert not [entry for entry in entries if entry["principal"] == "key:b"]

@@ -4,9 +4,9 @@ Each kind of evidence is a branch of the statement with its own limit, so that a
 others. One statement finds the candidates of many patients.
 """
 
+from calendar import isleap
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
-from datetime import date
+from datetime import date, timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -37,6 +37,7 @@ _LONG_WORD_LENGTH = 4
 """Length from which words count: shorter ones are particles, initials and titles, unless a name has no other words."""
 _TWO_ERRORS_LENGTH = 7
 """Length from which words that differ by two typing errors count as similar."""
+_DAYS_OF_LEAP_YEARS = frozenset(f"{date(2000, 1, 1) + timedelta(days=number):%m%d}" for number in range(366))
 _HOSPITALS = bindparam("hospitals", type_=ARRAY(Text))
 
 
@@ -214,8 +215,10 @@ def near_dates(day: date) -> list[date]:
     texts = {digits[:at] + digit + digits[at + 1 :] for at in range(2, 8) for digit in "0123456789"}
     texts |= {digits[:at] + digits[at + 1] + digits[at] + digits[at + 2 :] for at in range(7)}
     texts |= {digits[:4] + digits[6:] + digits[4:6]}
-    dates = set()
-    for text_ in texts:
-        with suppress(ValueError):  # not in the calendar
-            dates.add(date(int(text_[:4]), int(text_[4:6]), int(text_[6:])))
-    return sorted(dates)
+    return sorted(date.fromisoformat(text_) for text_ in texts if _is_date(text_))
+
+
+def _is_date(digits: str) -> bool:
+    """Return whether the calendar has a date, as eight digits with the year first."""
+    year, day = digits[:4], digits[4:]
+    return day in _DAYS_OF_LEAP_YEARS and year != "0000" and (day != "0229" or isleap(int(year)))

@@ -291,7 +291,7 @@ def _have_same_contact(levels: Mapping[str, Level], birth: Level | None) -> bool
 
 
 def _sum(levels: Mapping[str, Level]) -> float:
-    return sum(WEIGHTS[field][level] for field, level in levels.items())
+    return sum([WEIGHTS[field][level] for field, level in levels.items()])
 
 
 def _name_levels(one: Person, other: Person) -> dict[str, Level]:

@@ -33,7 +33,7 @@ PAUSE_PER_WORK = 9
 Comparing a patient costs about as much as creating one. After an import, or while clients create thousands of patients,
 the background comparison therefore takes a tenth of the time, and is behind for a while.
 """
-COMPARISON_BATCH_SIZE = 100
+COMPARISON_BATCH_SIZE = 200
 """Maximum number of patients that one transaction compares, so that a transaction takes a fraction of a second."""
 SCAN_BATCH_SIZE = 500
 """Number of patients that one transaction of a scan compares."""

@@ -145,6 +145,7 @@ def _address_likeness(one: str, other: str) -> float:
     return likeness
 
 
+@lru_cache(_CACHE_SIZE)
 def _split_numbers(address: str) -> tuple[str, frozenset[str]]:
     words = address.split()
     numbers = frozenset(word for word in words if word[0].isdecimal())
@@ -152,7 +153,7 @@ def _split_numbers(address: str) -> tuple[str, frozenset[str]]:
 
 
 def phone_digits(number: str) -> str:
-    digits = "".join(character for character in number if character.isdecimal())[-SIGNIFICANT_PHONE_DIGITS:]
+    digits = "".join(filter(str.isdecimal, number))[-SIGNIFICANT_PHONE_DIGITS:]
     return digits if len(set(digits)) >= MIN_DIFFERENT_DIGITS else ""
 
 

@@ -100,7 +100,7 @@ async def list_duplicates(request: Request) -> Response:
     """
     services = get_services(request)
     parameters = parse_query(request, DuplicateParameters)
-    await compare_pending(services.database, services.settings.phone_region)
+    await compare_pending(services.database, services.settings.phone_region, waits=True)
     return await list_response(request, parameters, partial(DuplicateSource, request))
 
 

@@ -17,7 +17,7 @@ from sqlalchemy import Integer, bindparam, text
 
 from app.db.base import ID_TEXT
 from app.db.connection import Connection
-from app.db.database import Database
+from app.db.database import Database, set_local
 from app.errors import UnavailableError
 from app.matching.candidates import SimilarWords
 from app.matching.pairs import Comparer
@@ -43,6 +43,11 @@ _SCAN_LOCK_KEY = 0x7363616E
 """The key of the advisory lock that lets one process at a time continue a scan: the letters `scan`."""
 _WAIT_FOR_SCAN_LOCK = text(f"SELECT pg_advisory_xact_lock({_SCAN_LOCK_KEY})")
 _TRY_LOCK = text(f"SELECT NOT pg_is_in_recovery() AND pg_try_advisory_xact_lock({_LOCK_KEY})")
+_WAIT_FOR_LOCK = text(
+    f"SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_advisory_xact_lock({_LOCK_KEY}) IS NOT NULL ELSE false END"
+)
+_LIMIT_WAIT = set_local({"lock_timeout": "2s"})
+"""A list waits for another process that compares a batch, which takes a fraction of a second, but not for ever."""
 _TAKE_PENDING = text(
     """
     DELETE FROM pending_comparisons WHERE patient_id = ANY (ARRAY(
@@ -59,23 +64,29 @@ _DELETE_POSITION = duplicate_scans.delete().returning(duplicate_scans.c.last_id)
 _INSERT_POSITION = duplicate_scans.insert()
 
 
-async def compare_pending(database: Database, phone_region: str) -> bool:
+async def compare_pending(database: Database, phone_region: str, *, waits: bool = False) -> bool:
     """Compare a batch of the queued patients with all others, unless another process is doing so.
 
-    Return whether there may be more. A failed batch stays queued for the next run, which is logged.
+    If `waits` is true, the patients that are queued now are compared when this function returns, by this process or by
+    the other one, provided that they are no more than a batch. Return whether there may be more. A failed batch stays
+    queued for the next run, which is logged.
     """
     try:
         async with database.read() as connection:
             if not (await connection.execute(_HAS_PENDING)).scalar_one():
                 return False
-        return await database.transaction(partial(_compare_batch, phone_region=phone_region), max_attempts=1)
+        return await database.transaction(
+            partial(_compare_batch, phone_region=phone_region, waits=waits), max_attempts=1
+        )
     except (asyncpg.PostgresError, UnavailableError) as error:
         log.info("patients not compared yet", error=type(error).__name__)
         return False
 
 
-async def _compare_batch(connection: Connection, phone_region: str) -> bool:
-    if not (await connection.execute(_TRY_LOCK)).scalar_one():
+async def _compare_batch(connection: Connection, phone_region: str, *, waits: bool) -> bool:
+    if waits:
+        await connection.execute(_LIMIT_WAIT)
+    if not (await connection.execute(_WAIT_FOR_LOCK if waits else _TRY_LOCK)).scalar_one():
         return False
     taken = (await connection.execute(_TAKE_PENDING, {"most": COMPARISON_BATCH_SIZE})).scalars().all()
     if taken:

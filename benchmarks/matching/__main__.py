@@ -1,6 +1,6 @@
 """Measure how well and how fast people who are registered twice are found: `python -m benchmarks.matching quality`.
 
-The other commands are `scan`, `creations` and `febrl` (see benchmarks/README.md).
+The other commands are `scan`, `creations`, `febrl` and `families` (see benchmarks/README.md).
 """
 
 import argparse
@@ -10,13 +10,14 @@ from pathlib import Path
 
 from benchmarks import command
 from benchmarks.database import DATA_DIRECTORY
-from benchmarks.matching import febrl, registers
+from benchmarks.matching import families, febrl, registers
 
 COMMANDS = {
     "quality": registers.run_quality,
     "scan": registers.run_scan,
     "creations": registers.run_creations,
     "febrl": febrl.run,
+    "families": families.run,
 }
 
 
@@ -41,6 +42,9 @@ def _parse_arguments() -> argparse.Namespace:
     sets = commands.add_parser("febrl", help="how many pairs of a public set a scan finds")
     sets.add_argument("set", type=Path, metavar="FILE", help="febrl1.csv or febrl3.csv of the Febrl project")
     sets.add_argument("--identifiers", action="store_true", help="with the column soc_sec_id")
+    registers_of_families = commands.add_parser("families", help="whom a scan of families takes for one person")
+    registers_of_families.add_argument("--households", type=int, metavar="N", default=2200, help="in each (2,200)")
+    registers_of_families.add_argument("--seeds", type=int, nargs="+", metavar="N", default=[2, 3], help="(2 and 3)")
     return parser.parse_args()
 
 

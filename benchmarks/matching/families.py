@@ -4,15 +4,20 @@ Households have parents, children, twins and newborns, who share names, addresse
 names are made up, so that no list of the service contains them.
 """
 
+import argparse
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from random import Random
 from typing import Any, NamedTuple
 
 from app.matching.names import SHORT_FORMS
+from app.matching.weights import STRONG_GRADES, Grade
 from benchmarks.finding.typos import add_errors, can_have_errors
+from benchmarks.matching.febrl import find_pairs, scores
 from benchmarks.names import ENGLISH_NAMES, POPULATIONS, split_names
 from benchmarks.register import REFERENCE_DATE
+from benchmarks.report import table_head, table_row
 from benchmarks.towns import STREET_NAMES, STREET_TYPES, TOWNS
 
 Fields = dict[str, Any]
@@ -62,6 +67,34 @@ class Record(NamedTuple):
     unique_id: str
     member: Member
     fields: Fields
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print how many pairs of each register of families a scan finds, and whom it takes for one person by mistake."""
+    columns = ["density", "seed", "grade", "pairs", "precision", "recall", "F1", "mistakes"]
+    print(*table_head(columns), sep="\n")
+    for seed in arguments.seeds:
+        for density in DENSITIES:
+            records = {one.unique_id: one for one in FamilyRegister(seed, density).records(arguments.households)}
+            found = find_pairs({"unique_id": one.unique_id, **one.fields} for one in records.values())
+            for name, grades in (("certain", {Grade.CERTAIN}), ("probable or better", STRONG_GRADES)):
+                graded = {pair for pair, grade in found.items() if grade in grades}
+                kinds = Counter(_mistake(*(records[unique_id].member for unique_id in pair)) for pair in graded)
+                mistakes = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()) if kind)
+                print(
+                    table_row([density, str(seed), name, *scores(graded, [*records]), mistakes or "none"]), flush=True
+                )
+
+
+def _mistake(one: Member, other: Member) -> str:
+    """Return what two members are to each other, or an empty text if they are one person."""
+    if one.number == other.number:
+        return ""
+    if one.household != other.household:
+        return "strangers"
+    if one.born == other.born:
+        return "twins"
+    return "newborns" if one.is_unnamed or other.is_unnamed else "relatives"
 
 
 class FamilyRegister:

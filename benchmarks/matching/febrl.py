@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from itertools import combinations
 from pathlib import Path
@@ -35,17 +35,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Import a set, scan it, and print precision, recall and F1 by grade, of even and odd persons apart."""
     with arguments.set.open(newline="", encoding="utf-8") as file:
         rows = [{key.strip(): value.strip() for key, value in row.items()} for row in csv.DictReader(file)]
-    with tempfile.TemporaryDirectory() as directory, EmbeddedPostgres(Path(directory)) as server:
-        migrate(server.url)
-        patients = Path(directory, "patients.ndjson")
-        patients.write_text("\n".join(json.dumps(_patient(row, with_identifier=arguments.identifiers)) for row in rows))
-        for command in (["import", str(patients)], ["duplicates", "scan"]):
-            environment = {"DATABASE_URL": server.url}
-            subprocess.run([sys.executable, "-m", "app.cli", *command], env=environment, check=True, stdout=sys.stderr)
-        found = {
-            frozenset((one, other)): Grade(grade)
-            for one, other, grade in fetch_rows(server.url, "SELECT one_id, other_id, grade FROM duplicates")
-        }
+    found = find_pairs(_patient(row, with_identifier=arguments.identifiers) for row in rows)
     print(*table_head(["grade", "persons", "pairs", "precision", "recall", "F1"]), sep="\n")
     grades: list[Grade] = []
     for grade in Grade:
@@ -53,7 +43,20 @@ def run(arguments: argparse.Namespace) -> None:
         graded = {pair for pair, one in found.items() if one in grades}
         for name, remainders in (("all", {0, 1}), ("even", {0}), ("odd", {1})):
             ids = [row["rec_id"] for row in rows if _person(row["rec_id"]) % 2 in remainders]
-            print(_scores(f"{grade} or better", name, graded, ids))
+            print(table_row([f"{grade} or better", name, *scores(graded, ids)]))
+
+
+def find_pairs(patients: Iterable[Mapping[str, Any]]) -> dict[Pair, Grade]:
+    """Import patients into an empty register, scan it, and return the grades of the pairs found."""
+    with tempfile.TemporaryDirectory() as directory, EmbeddedPostgres(Path(directory)) as server:
+        migrate(server.url)
+        file = Path(directory, "patients.ndjson")
+        file.write_text("\n".join(json.dumps(patient, default=str) for patient in patients))
+        for command in (["import", str(file), "--duplicates", "ignore"], ["duplicates", "scan"]):
+            environment = {"DATABASE_URL": server.url}
+            subprocess.run([sys.executable, "-m", "app.cli", *command], env=environment, check=True, stdout=sys.stderr)
+        rows = fetch_rows(server.url, "SELECT one_id, other_id, grade FROM duplicates")
+    return {frozenset((one, other)): Grade(grade) for one, other, grade in rows}
 
 
 def _patient(row: dict[str, str], *, with_identifier: bool) -> dict[str, Any]:
@@ -81,7 +84,11 @@ def _person(unique_id: str) -> int:
     return int(unique_id.split("-")[1])
 
 
-def _scores(grade: str, persons: str, found: Iterable[Pair], ids: list[str]) -> str:
+def scores(found: Iterable[Pair], ids: Sequence[str]) -> list[str]:
+    """Return the number of pairs of these ids that were found, their precision, recall, and F1.
+
+    The person of a record is the number in its id, such as `rec-552-dup-3`.
+    """
     records: dict[int, list[str]] = defaultdict(list)
     for unique_id in ids:
         records[_person(unique_id)].append(unique_id)
@@ -89,4 +96,4 @@ def _scores(grade: str, persons: str, found: Iterable[Pair], ids: list[str]) -> 
     of_these = {pair for pair in found if pair <= {*ids}}
     hits = len(true & of_these)
     precision, recall, f1 = hits / len(of_these), hits / len(true), 2 * hits / (len(of_these) + len(true))
-    return table_row([grade, persons, str(len(of_these)), f"{precision:.4f}", f"{recall:.4f}", f"{f1:.4f}"])
+    return [str(len(of_these)), f"{precision:.4f}", f"{recall:.4f}", f"{f1:.4f}"]

@@ -171,6 +171,25 @@ async def test_an_interrupted_scan_continues(client: httpx.AsyncClient, connecti
     assert await scan(database, "ZA", lambda _: None) == 3
 
 
+async def test_the_list_waits_for_a_batch_that_is_being_compared(
+    client: httpx.AsyncClient, connection: asyncpg.Connection
+) -> None:
+    """A list that comes while another process compares a batch has the pairs of this batch."""
+    await register(client, "a", **THANDI)
+    await queue(client)
+    transaction = connection.transaction()
+    await transaction.start()
+    await connection.execute("SELECT pg_advisory_xact_lock($1)", 0x6475706C)
+    await register(client, "b", **AGAIN)
+    listing = asyncio.create_task(queue(client))
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    async with asyncio.timeout(10):
+        while not await connection.fetchval(waiting):
+            pass
+    await transaction.rollback()
+    assert len(await listing) == 1
+
+
 async def test_two_scans_share_the_work(client: httpx.AsyncClient, database_url: str) -> None:
     """Two scans at once compare each patient once, and both end."""
     for number in range(6):

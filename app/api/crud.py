@@ -72,8 +72,9 @@ async def _find_namesakes(
 
 def _body_parameters(request: Request, resource: ResourceApi[Any, Any]) -> BaseModel:
     """Return the query parameters of a request with a body. Without `include`, other parameters are ignored."""
-    model = resource.write_parameters
-    return _NO_PARAMETERS if model is None or "include" not in request.query_params else parse_query(request, model)
+    if b"include" not in request.scope["query_string"] or (model := resource.write_parameters) is None:
+        return _NO_PARAMETERS
+    return parse_query(request, model)
 
 
 def written_service(request: Request, resource: ResourceApi[Any, Any]) -> type[Service[Any, Any]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Annotated, Any, Generic, Self, TypeVar, Union, cast
 
 from fastapi import Path, Request
@@ -125,7 +126,7 @@ class ResourceApi(Generic[C, U]):
     @property
     def write_parameters(self) -> type[BaseModel] | None:
         """The query parameters of a request with a body, or None if there are none."""
-        return create_model("WriteParameters", **self._include) if self.variants else None
+        return _write_parameters(tuple(self.variants)) if self.variants else None
 
     @property
     def warning_headers(self) -> Sequence[str]:
@@ -165,6 +166,11 @@ class ResourceApi(Generic[C, U]):
         `general` is the description that all resources share.
         """
         return self.descriptions.get(verb, general)
+
+
+@cache
+def _write_parameters(names: tuple[str, ...]) -> type[BaseModel]:
+    return create_model("WriteParameters", include=(include_type(names), None))
 
 
 def annotate(endpoint: Callable[..., Any], **annotations: Any) -> None:

@@ -38,6 +38,13 @@ async def send_every_kind_of_request(client: httpx.AsyncClient, number: int) -> 
     # compared in the background, too
     assert (await client.post(PATIENTS, json={**body, "unique_id": f"twice-{number}"})).status_code == 201
     assert (await client.get("/patients/duplicates/?status=open")).json()
+    identifiers = [{"type": "other", "value": f"{number}"}, {"type": "folder", "value": "1", "hospital_id": "hos123"}]
+    included = {"include": "identifiers"}
+    identified = await client.put(one, json={"patient_identifiers": identifiers}, params=included)
+    assert identified.status_code == 200, identified.text
+    found = await client.post(f"{PATIENTS}search/", json={"patient_identifier": f"{number}", **included})
+    assert [patient["unique_id"] for patient in found.json()] == [unique_id]
+    assert (await client.get(one, params=included)).status_code == 200
     change = {"patient_race": f"Race {number}", "hospital_ids": ["hos789"]}
     changed = await client.patch(one, json=change, headers={"If-Match": (await client.get(one)).headers["ETag"]})
     assert changed.status_code == 200, changed.text

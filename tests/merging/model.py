@@ -70,6 +70,9 @@ class Model:
         self.patients: dict[str, Patient] = {}
         self.decided: dict[frozenset[str], str] = {}
         """The status of each pair that was dismissed or merged."""
+        self.undetermined: set[frozenset[str]] = set()
+        """The dismissed pairs of patients whose identifiers have changed since. They return to the queue, but only if
+        they were compared while the identifiers were different."""
         self.number = 0
         self.request_id = ""
 
@@ -127,6 +130,14 @@ class Model:
                 yield from (request_id for number, request_id in events if begin <= number <= end)
                 yield from self._events_above(survivor, begin, end)
 
+    def decide(self, one: str, other: str, status: str | None) -> None:
+        """Set the status of a pair, or None for a pair on which nobody has decided."""
+        pair = frozenset((one, other))
+        self.undetermined.discard(pair)
+        self.decided.pop(pair, None)
+        if status is not None:
+            self.decided[pair] = status
+
     # what a principal does
 
     def _shown(self, *ids: str) -> None:
@@ -135,6 +146,10 @@ class Model:
 
     def _write(self, unique_id: str, action: str, state: State, merge: dict[str, str] | None = None) -> None:
         patient = self.patients[unique_id]
+        if patient.entries and patient.last_state["patient_identifiers"] != state["patient_identifiers"]:
+            self.undetermined |= {
+                pair for pair, status in self.decided.items() if status == "dismissed" and unique_id in pair
+            }
         patient.state = state
         patient.entries.append(Entry(action, state, merge))
         self._shown(unique_id)
@@ -212,7 +227,7 @@ class Model:
         other.spans.append((survivor, self.number, None))
         self._remove(loser, Entry("merged", None, {"merged_into": survivor}))
         self._write(survivor, "updated", state, {"merged_from": loser})
-        self.decided[frozenset((survivor, loser))] = "merged"
+        self.decide(survivor, loser, "merged")
         return Outcome(200)
 
     def unmerge(self, scope: frozenset[str] | None, loser: str) -> Outcome:
@@ -241,5 +256,5 @@ class Model:
         other.spans.append((span[0], span[1], self.number))
         self._write(survivor, "updated", state, {"unmerged": loser})
         self._write(loser, "unmerged", other.last_state, {"unmerged_from": survivor})
-        del self.decided[frozenset((survivor, loser))]
+        self.decide(survivor, loser, None)
         return Outcome(200, {"survivor": survivor, "kept": sorted(kept)})

@@ -28,15 +28,16 @@ async def run_randomly(database_url: str, seed: int, rounds: int) -> RandomRun:
         return run
 
 
-async def check_random_merges(database_url: str, seed: int, rounds: int) -> None:
-    """Make random steps that agree with the model, with all kinds of outcomes, and verify the journal."""
+async def check_random_merges(database_url: str, seed: int, rounds: int) -> RandomRun:
+    """Make random steps that agree with the model, and verify the journal."""
     run = await run_randomly(database_url, seed, rounds)
-    assert run.statuses >= {("POST merge/", status) for status in (200, 404, 409, 410, 422)}
-    assert run.statuses >= {("POST unmerge/", status) for status in (200, 404, 409)}
     verified = run_cli("journal", "verify", DATABASE_URL=database_url)
     assert verified.returncode == 0, verified.stdout
+    return run
 
 
 async def test_random_merges_agree_with_a_plain_model(database_url: str) -> None:
     """Records, links, histories, queue, feed and disclosures are those of the model, for each principal."""
-    await check_random_merges(database_url, 1, rounds=4)
+    run = await check_random_merges(database_url, 1, rounds=4)
+    assert run.statuses >= {("POST merge/", status) for status in (200, 404, 409, 410, 422)}
+    assert run.statuses >= {("POST unmerge/", status) for status in (200, 404, 409)}

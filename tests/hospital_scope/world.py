@@ -45,8 +45,9 @@ class Marker(NamedTuple):
             "text": text,
         }
 
-    def fields(self, resource: str) -> dict[str, str]:
-        return {name: self.values.get(name, self.values["text"]) for name in _MARKED_FIELDS[resource]}
+    def fields(self, resource: str) -> dict[str, Any]:
+        values = {**self.values, "patient_identifiers": [{"type": "other", "value": self.values["text"]}]}
+        return {name: values.get(name, self.values["text"]) for name in _MARKED_FIELDS[resource]}
 
     @property
     def traces(self) -> set[str]:

@@ -14,19 +14,18 @@ import httpx
 
 from app.db.connection import Connection
 from app.db.database import Database
-from app.matching.comparison import COMPARED_FIELDS
 from app.matching.matches import Match, find_matches
 from app.matching.pending import scan
 from app.matching.weights import Grade
 from benchmarks.command import print_progress
 from benchmarks.database import DatabaseServer, ensure_register, register_copy_server, register_server
-from benchmarks.matching.registrations import KINDS, Registrar
+from benchmarks.matching.registrations import KINDS, REGISTERED_FIELDS, Registrar
 from benchmarks.processes import cpu_seconds
 from benchmarks.report import table_head, table_row
 from benchmarks.sides import SideServer, running_sides, service_side
 
 PHONE_REGION = "ZA"
-SELECT_PATIENTS = f"SELECT unique_id, {', '.join(COMPARED_FIELDS)} FROM patients ORDER BY md5(unique_id) LIMIT $1"  # noqa: S608  # our own constants
+SELECT_PATIENTS = f"SELECT unique_id, {', '.join(REGISTERED_FIELDS)} FROM patients ORDER BY md5(unique_id) LIMIT $1"  # noqa: S608  # our own constants
 MILLISECONDS = 1000
 
 

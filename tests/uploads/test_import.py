@@ -311,27 +311,40 @@ async def test_an_import_that_takes_too_long_says_what_to_do(
     assert await list_patients(client) == []
 
 
-async def test_a_slow_body_does_not_delay_others(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bodies that arrive slowly do not prevent others from importing, and end with a 408."""
-    monkeypatch.setattr("app.uploads.routes.RECEIVE_TIMEOUT_SECONDS", 1.0)
-    begun = [asyncio.Event() for _ in range(3)]
+async def slow_body(is_begun: asyncio.Event, may_end: asyncio.Event) -> AsyncIterator[bytes]:
+    """Yield a body that does not arrive whole before `may_end`."""
+    yield b'{"patient_last_name": '
+    is_begun.set()
+    await may_end.wait()
+    yield b'"Roe"}'
 
-    async def slow_body(is_begun: asyncio.Event) -> AsyncIterator[bytes]:
-        yield b'{"patient_last_name": '
-        is_begun.set()
-        await asyncio.Event().wait()
 
+async def test_a_slow_body_does_not_delay_others(database_url: str) -> None:
+    """Bodies that arrive slowly do not prevent others from importing."""
+    begun, may_end = [asyncio.Event() for _ in range(3)], asyncio.Event()
     async with secured_app(database_url) as app:
         *slow_clients, other = [
             client_for(app, await make_key(database_url, Scope.PATIENTS_WRITE, name=f"k{number}"))
             for number in range(4)
         ]
         slow = [
-            asyncio.create_task(client.post(IMPORT, content=slow_body(event), headers=NDJSON))
+            asyncio.create_task(client.post(IMPORT, content=slow_body(event, may_end), headers=NDJSON))
             for client, event in zip(slow_clients, begun, strict=True)
         ]
-        await asyncio.gather(*(event.wait() for event in begun))
+        async with asyncio.timeout(30):
+            await asyncio.gather(*(event.wait() for event in begun))
         (result,) = await post_lines(other, [{"patient_last_name": "Doe"}])
         assert result["status"] == "created"
-        assert not any(task.done() for task in slow)
-        assert [response.status_code for response in await asyncio.gather(*slow)] == [408] * 3
+        may_end.set()
+        responses = await asyncio.gather(*slow)
+    assert {response.status_code for response in responses} <= {200, 503}, "two imports are written at a time"
+    assert 200 in {response.status_code for response in responses}
+
+
+async def test_a_body_has_a_time_limit(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that does not arrive in time gets a 408, and nothing is stored."""
+    monkeypatch.setattr("app.uploads.routes.RECEIVE_TIMEOUT_SECONDS", 0.05)
+    response = await client.post(IMPORT, content=slow_body(asyncio.Event(), asyncio.Event()), headers=NDJSON)
+    assert response.status_code == 408
+    assert "Send less data per request" in response.json()["detail"]
+    assert await list_patients(client) == []

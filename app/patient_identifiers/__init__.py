@@ -1,5 +1,5 @@
 """The identifiers that others give to patients: identity numbers, passports, folders of hospitals. docs/identifiers.md.
 
-`resolve` checks identifiers and brings them into the form in which they are stored. `patient_ids` finds their patients,
-and `united` unites the identifiers of two patients.
+`resolving` checks identifiers and brings them into the form in which they are stored, and unites those of two patients.
+`changes` replaces those of a patient. `finding` has the conditions by which lists and searches find their patients.
 """

@@ -25,7 +25,8 @@ from app.errors import (
     ValidationFailedError,
 )
 from app.fhir_resources.ids import unique_id_of
-from app.fhir_resources.patients import CLEARED_FIELDS, PatientRecord, differing_parts, read_patient
+from app.fhir_resources.patient_elements import CLEARED_FIELDS
+from app.fhir_resources.patients import PatientRecord, differing_parts, read_patient
 from app.fhir_search.listing import CriteriaListing
 from app.fhir_search.parameters import SearchContext, parse_criteria
 from app.http.field_errors import field_errors

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from app.errors import FieldError
 from app.fhir_resources.elements import REFUSED_MESSAGE, Element, Findings
 from app.fhir_resources.ids import unique_id_of
+from app.fhir_resources.patient_elements import PATIENT_ELEMENTS
 from app.fhir_resources.resources import ADDRESS_PARTS, PROFILE_PARTS
 from app.fhir_resources.systems import (
     ADDRESS_LINE_1_EXTENSION,
@@ -20,43 +21,7 @@ from app.fhir_resources.systems import (
     TEXT_EXTENSIONS,
     UNIQUE_ID_SYSTEM,
 )
-from app.patients.schemas import PatientFields
 
-PATIENT_ELEMENTS = {
-    "unique_id": f"Patient.identifier.where(system='{UNIQUE_ID_SYSTEM}').value",
-    "patient_identifiers": "Patient.identifier",
-    "patient_profile": f"Patient.extension('{PROFILE_EXTENSION}')",
-    "patient_email_address": "Patient.telecom.where(system='email').value",
-    "patient_mobile_number": "Patient.telecom.where(system='phone').value",
-    "patient_title": "Patient.name.prefix",
-    "patient_first_name": "Patient.name.given",
-    "patient_initials": f"Patient.name.extension('{INITIALS_EXTENSION}').value",
-    "patient_last_name": "Patient.name.family",
-    "patient_date_of_birth": "Patient.birthDate",
-    "patient_gender": "Patient.gender",
-    "patient_physical_address": "Patient.address.line[0]",
-    "patient_address_line_1": "Patient.address.line[1]",
-    "patient_town": "Patient.address.city",
-    "patient_region": "Patient.address.district",
-    "patient_province": "Patient.address.state",
-    "patient_country": "Patient.address.country",
-    "patient_postal_code": "Patient.address.postalCode",
-    "patient_latitude": f"Patient.address.extension('{GEOLOCATION_EXTENSION}').extension('latitude').value",
-    "patient_longitude": f"Patient.address.extension('{GEOLOCATION_EXTENSION}').extension('longitude').value",
-    **{field: f"Patient.extension('{url}').value" for url, field in TEXT_EXTENSIONS.items()},
-    "hospital_ids": f"Patient.managingOrganization, Patient.extension('{HOSPITAL_EXTENSION}').value",
-    "doctor_ids": "Patient.generalPractitioner",
-}
-"""The element that represents each field of a patient, as `docs/fhir.md` lists them.
-
-`test_mapping` checks that every field is here. Errors about a field that has no element in a request name it.
-"""
-CLEARED_FIELDS: Mapping[str, Any] = {
-    **dict.fromkeys(name for name in PatientFields.model_fields if name in PATIENT_ELEMENTS),
-    "hospital_ids": [],
-    "doctor_ids": [],
-}
-"""The values of the fields of which a Patient has no element: an update replaces the whole resource."""
 _DATE_PATTERN = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _PARTIAL_DATE_PATTERN = re.compile(r"[0-9]{4}(-(0[1-9]|1[0-2]))?")
 _DEGREES_DECIMALS = 6

@@ -8,7 +8,7 @@ from fastapi.routing import iter_route_contexts
 
 from app.error_types import FhirErrorType
 from app.fhir.routing import FhirRoute
-from app.fhir_resources.patients import PATIENT_ELEMENTS
+from app.fhir_resources.patient_elements import PATIENT_ELEMENTS
 from app.fhir_search.parameters import RESULT_PARAMETERS, SEARCH_PARAMETERS
 from app.main import create_app
 from app.patients.schemas import PatientFields

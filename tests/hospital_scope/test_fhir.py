@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.fhir_resources.patients import PATIENT_ELEMENTS
+from app.fhir_resources.patient_elements import PATIENT_ELEMENTS
 from tests.auth.test_matrix import FHIR_RULES
 from tests.fhir.support import PATIENT, UNIQUE_ID, checked, found_ids, refusals
 from tests.hospital_scope.conftest import ScopedClients

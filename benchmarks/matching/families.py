@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from app.matching.names import SHORT_FORMS
 from app.matching.weights import STRONG_GRADES, Grade
-from benchmarks.finding.typos import add_errors, can_have_errors
+from benchmarks.finding.typos import add_errors, can_have_errors, folded_words
 from benchmarks.matching.febrl import find_pairs, scores
 from benchmarks.names import ENGLISH_NAMES, POPULATIONS, split_names
 from benchmarks.register import REFERENCE_DATE
@@ -259,7 +259,7 @@ class FamilyRegister:
             ("patient_town", 0.08),
         ):
             if self._happens(chance) and can_have_errors(fields[name]):
-                is_long = max(map(len, fields[name].split())) > 5  # noqa: PLR2004  # letters for two errors
+                is_long = max(map(len, folded_words(fields[name]))) > 5  # noqa: PLR2004  # letters for two errors
                 count = 2 if is_long and self._happens(0.2) else 1
                 fields[name] = add_errors(fields[name], count, random)
         return fields

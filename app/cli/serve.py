@@ -151,7 +151,8 @@ async def _load_demo_data(url: str) -> bool:
     from app import demo  # noqa: PLC0415  # see `_import_application`
     from app.db.database import Database  # noqa: PLC0415
 
-    async with Database(url, pool_size=1) as database:
+    # without the limits of requests, which a slow machine would exceed: all demo data is one transaction
+    async with Database(url, pool_size=1, with_timeouts=False) as database:
         return await database.transaction(demo.insert_demo_data)
 
 

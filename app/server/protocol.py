@@ -245,7 +245,7 @@ class StrictHttpProtocol(HttpToolsProtocol):
         # a second response to the same request would be mistaken for the response to the next request
         if is_in_head or cycle is None or not (cycle.response_started or self.pipeline):
             observe_request("", UNKNOWN_ROUTE, error.status, 0, is_complete=True)
-            scope: dict[str, Any] = {}
+            scope: dict[str, Any] = {"path": ""}  # which is not known if the head is invalid
             RequestState(request_id, "").attach(scope)
             response = ProblemResponse(scope, error.status, error.detail)
             headers = [*response.raw_headers, (b"connection", b"close"), (b"x-request-id", request_id.encode())]

@@ -16,6 +16,7 @@ ERROR_TYPES_BEYOND_JSON_SCHEMA = {
     "unknown_hospital": "the document does not know which hospitals exist",
     "unknown_doctor": "the document does not know which doctors exist",
     "unknown_patient": "the document does not know which patients exist",
+    "same_record": "a schema cannot forbid a value in the body to be that of the path",
     "identifier_type": "operators add types of identifiers",
     "identifier_check_digit": "no pattern computes check digits",
     "identifier_form": "the form of an identifier depends on its type",

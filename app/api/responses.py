@@ -1,9 +1,18 @@
 """Responses that contain one record, including conditional ones (304)."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from fastapi import Request, Response
+from pydantic_core import to_json
 
 from app.fields.selection import FieldSelection
 from app.records.preconditions import Precondition, entity_tag, etag_matches
+
+
+def nested_document(name: str, document: str, others: Mapping[str, Any]) -> str:
+    """Return a JSON object with a record, as JSON text, in the member `name`, followed by the members in `others`."""
+    return f'{{"{name}":{document},{to_json(others).decode()[1:]}'
 
 
 def record_response(

@@ -4,10 +4,10 @@ from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic_core import to_json
 
 from app.api.documentation import JsonObject, problem_responses
 from app.api.resource import CreationCheck, ResourceApi, annotate
+from app.api.responses import nested_document
 from app.api.services import get_services
 from app.audit.recorder import RequestAudit
 from app.auth.principal import Principal
@@ -94,7 +94,7 @@ def add_match_route(
         for (_, comparison), document in await matching_records(request, resource.repository_class, body):
             score, grade = comparison.score, comparison.grade
             rest = {"score": score, "grade": grade, "agrees": comparison.agrees, "differs": comparison.differs}
-            candidates.append(f'{{"patient":{document},{to_json(rest).decode()[1:]}')
+            candidates.append(nested_document("patient", document, rest))
         return Response(f"[{','.join(candidates)}]", media_type="application/json")
 
     annotate(match_patient, body=body)

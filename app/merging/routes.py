@@ -4,12 +4,11 @@ from dataclasses import replace
 from typing import Any, cast
 
 from fastapi import APIRouter, Request, Response
-from pydantic_core import to_json
 
 from app.api.crud import written_service
 from app.api.documentation import IDEMPOTENCY_KEY, IF_MATCH, header_references, problem_responses, request_parameters
 from app.api.resource import ResourceApi, annotate
-from app.api.responses import record_response
+from app.api.responses import nested_document, record_response
 from app.api.writes import WriteRequest
 from app.audit.recorder import RequestAudit
 from app.auth.scopes import Scope, requires
@@ -100,8 +99,8 @@ def add_merge_routes(router: APIRouter, resource: ResourceApi[Any, Any], example
         async def unmerge(service: MergingService[Any, Any], precondition: Precondition) -> Record:
             record, survivor_id, kept = await service.unmerge(unique_id, body, precondition)
             audit.ids = [unique_id, survivor_id]
-            rest = to_json({"survivor": survivor_id, "kept": kept}).decode()
-            return Record(unique_id, f'{{"{noun}":{record.document},{rest[1:]}')
+            document = nested_document(noun, record.document, {"survivor": survivor_id, "kept": kept})
+            return Record(unique_id, document)
 
         record = await write.run(unmerge)
         return Response(record.document, headers=write.replay_headers, media_type="application/json")

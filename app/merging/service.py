@@ -151,8 +151,12 @@ class MergingService(Service[C, U]):
         await delete_merged_pair(self.connection, unique_id, survivor_id)
         return UnmergeResult(await self._ensure_journaled(result, "unmerged"), survivor_id, kept)
 
+    def _lacks_alternatives(self, values: Mapping[str, Any]) -> bool:
+        """Return whether none of the columns has a value of which at least one must have one."""
+        return bool(self.alternative_columns) and all(values[name] is None for name in self.alternative_columns)
+
     def _check_past_values(self, values: Mapping[str, Any]) -> None:
-        if self.alternative_columns and all(values[name] is None for name in self.alternative_columns):
+        if self._lacks_alternatives(values):
             raise ValidationFailedError([self.alternatives_error._replace(loc=("body", "version"))])
 
     async def _take_back(
@@ -168,9 +172,8 @@ class MergingService(Service[C, U]):
         link_names = history.repository.link_relations.keys()
         changed = merge.changes.keys() - link_names
         values = {name: before[name] for name in changed - merge.edited_fields - {IDENTIFIERS}}
-        alternatives = self.alternative_columns
-        if alternatives and all({**survivor, **values}[name] is None for name in alternatives):
-            values = {name: value for name, value in values.items() if name not in alternatives}
+        if self._lacks_alternatives({**survivor, **values}):
+            values = {name: value for name, value in values.items() if name not in self.alternative_columns}
         kept = changed - values.keys() - {IDENTIFIERS}
         if IDENTIFIERS in changed:  # all go back, whoever has edited them, because two records cannot have the same
             added_identifiers = without(merge.changes[IDENTIFIERS]["to"], merge.changes[IDENTIFIERS]["from"])
@@ -272,8 +275,7 @@ class MergingService(Service[C, U]):
                 values[column] = loser[column]
         if IDENTIFIERS in survivor:
             values[IDENTIFIERS] = united(survivor[IDENTIFIERS], loser[IDENTIFIERS])
-        merged = {**survivor, **values}
-        if self.alternative_columns and all(merged[name] is None for name in self.alternative_columns):
+        if self._lacks_alternatives({**survivor, **values}):
             raise ValidationFailedError([self.alternatives_error])
         return values
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, select
+from sqlalchemy import ColumnElement, Select
 
 from app.errors import FieldError, InvalidSearchError
 from app.fhir_search.criteria import (
@@ -90,5 +90,4 @@ def _page_statement(
 
 @lru_cache(MAX_CACHED_STATEMENTS)
 def _sample_statement(list_shape: ListShape, shape: CriteriaShape) -> Select[Any]:
-    ids = select(list_shape.repository_class.table.c.unique_id)
-    return sample_statement(ids.where(*_conditions(list_shape, shape)))
+    return sample_statement(list_shape.repository_class.table, _conditions(list_shape, shape))

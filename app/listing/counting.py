@@ -7,10 +7,10 @@ the lowest hashes. The more records match, the lower the highest hash in the sam
 al., 2002).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, Select, func, literal_column, select
+from sqlalchemy import BigInteger, ColumnElement, Select, Table, func, literal_column, select
 
 MAX_EXACT_COUNT = 1000
 """Maximum number of matching records that are counted exactly. A larger number is estimated.
@@ -33,14 +33,14 @@ class RecordCount(NamedTuple):
     """
 
 
-def sample_statement(rows: Select[Any]) -> Select[Any]:
-    """Return the statement that selects a sample of the matching records for `count_from_sample`.
+def sample_statement(table: Table, conditions: Iterable[ColumnElement[bool]]) -> Select[Any]:
+    """Return the statement that selects a sample of the records that match all conditions, for `count_from_sample`.
 
-    `rows` selects the `unique_id` of all matching records. The statement selects the columns `hash` and `unique_id` of
+    The statement selects the columns `hash` and `unique_id` of
     the `MAX_EXACT_COUNT` + 1 records with the lowest hashes, ordered by hash. If fewer records match, it selects all of
     them.
     """
-    matching_rows = rows.subquery("found")
+    matching_rows = select(table.c.unique_id).where(*conditions).subquery("found")
     id_hash = func.hashtextextended(matching_rows.c.unique_id, literal_column("0"), type_=BigInteger).label("hash")
     return select(id_hash, matching_rows.c.unique_id).order_by(id_hash).limit(literal_column(str(MAX_EXACT_COUNT + 1)))
 

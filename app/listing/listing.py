@@ -264,7 +264,7 @@ def _count_statement(list_shape: ListShape) -> Select[Any]:
 
 @lru_cache(MAX_CACHED_STATEMENTS)
 def _sample_statement(list_shape: ListShape) -> Select[Any]:
-    return sample_statement(select(list_shape.repository_class.table.c.unique_id).where(*list_shape.conditions))
+    return sample_statement(list_shape.repository_class.table, list_shape.conditions)
 
 
 def ordered_page(

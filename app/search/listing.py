@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple, Self
 
-from sqlalchemy import ARRAY, ColumnElement, Executable, Select, any_, bindparam, func, select
+from sqlalchemy import ARRAY, ColumnElement, Executable, Select, any_, bindparam, func
 
 from app.db.base import ID_TEXT
 from app.listing.counting import RecordCount, sample_statement
@@ -263,8 +263,7 @@ def _ordered_statement(
 
 @lru_cache(MAX_CACHED_STATEMENTS)
 def _sample_statement(list_shape: ListShape, shape: AgreementShape) -> Select[Any]:
-    ids = select(list_shape.repository_class.table.c.unique_id)
-    return sample_statement(ids.where(*_agreement_conditions(list_shape, shape)))
+    return sample_statement(list_shape.repository_class.table, _agreement_conditions(list_shape, shape))
 
 
 @lru_cache(MAX_CACHED_STATEMENTS)

@@ -8,12 +8,12 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.responses import RedirectResponse
 
+from app.about import openapi
+from app.about.docs import assets
+from app.about.docs import router as docs_router
 from app.about.health import router as health_router
 from app.about.me import router as me_router
-from app.api import openapi
 from app.api.audit import router as audit_router
-from app.api.docs import assets
-from app.api.docs import router as docs_router
 from app.api.list_response import MAX_STREAMS, MAX_STREAMS_PER_PRINCIPAL
 from app.api.services import AppServices
 from app.audit.recorder import AuditRecorder

@@ -55,6 +55,7 @@ LAYERS = (
     "webhooks",
     "changes",
     "search",
+    "search_text",
     "vocabulary",
     "listing",
     "records",

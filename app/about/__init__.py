@@ -1,1 +1,1 @@
-"""What the service says about itself and about its callers: probes, metrics, and the permissions of a caller."""
+"""What the service says about itself and about its callers: probes, metrics, permissions, the OpenAPI document."""

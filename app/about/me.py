@@ -1,4 +1,4 @@
-"""The route that tells clients who they are and what they may do."""
+"""The route that returns the name, the scopes and the hospitals of the caller."""
 
 from fastapi import Request, Response
 

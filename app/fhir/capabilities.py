@@ -8,7 +8,7 @@ from fastapi import Request, Response
 from fastapi.routing import iter_route_contexts
 from pydantic_core import to_json
 
-from app.api.openapi import API_METADATA
+from app.about.openapi import API_METADATA
 from app.fhir.responses import fhir_response
 from app.fhir.routing import FhirRoute, Interaction, base_url
 from app.fhir_search.parameters import SEARCH_PARAMETERS
@@ -19,7 +19,7 @@ STATEMENT_DATE = "2026-11-30"
 """When the interface last changed. A statement must have a date."""
 _OPERATION_DEFINITIONS = {"$match": "http://hl7.org/fhir/OperationDefinition/Patient-match"}
 _NOT_INTERACTIONS = frozenset({"capabilities", "update-conditional"})
-"""Codes of routes that a statement expresses in another way than as an interaction."""
+"""Codes of routes that a statement does not list as interactions, but expresses in another way."""
 _FEATURES: dict[str, dict[str, Any]] = {
     "create": {"conditionalCreate": True},
     "update": {"updateCreate": True},

@@ -54,7 +54,7 @@ class Schema(BaseModel):
     """The base class of all request and response bodies."""
 
     example: ClassVar[Mapping[str, Any] | None] = None
-    """The example that `app.api.openapi` adds to the OpenAPI document, or None if there is no example."""
+    """The example that `app.about.openapi` adds to the OpenAPI document, or None if there is no example."""
 
 
 def _tidy_search_json_schema(schema: dict[str, Any]) -> None:
@@ -84,9 +84,9 @@ class Representation(Schema):
 
 @cache
 def gone_representation(representation: type[Representation], action: str) -> type[Representation]:
-    """Return the schema of a record that was deleted or merged into another one, which is the `action`.
+    """Return the schema of a record that is gone because of `action`, which is `deleted` or `merged`.
 
-    It is the record's last state, as `representation`, and what bringing it back needs.
+    It has the fields of `representation`, with the last state of the record, and what bringing the record back needs.
     """
     noun = re.findall("[A-Z][a-z]*", representation.__name__)[0].lower()  # without `WithIdentifiers`
     restoring = f" Send it to `restore/` to restore the {noun}." if action == "deleted" else ""

@@ -21,7 +21,7 @@ class ListQuery(NamedTuple):
     ordering: str | None = None
     """Name of the column to order by, preceded by `-` for descending order. None means the list's default order."""
     search: Any = None
-    """The search text as an `app.search.parser.ParsedQuery`. None means that the request contains no search."""
+    """The search text as an `app.search_text.parser.ParsedQuery`. None means that the request contains no search."""
 
     gone: GoneBy | None = None
     """By what the listed records have gone, newest first. None means that the list contains the existing records."""

@@ -47,7 +47,7 @@ from app.patient_identifiers.finding import IdentifierOrValue, filter_value
 from app.patient_identifiers.schemas import EXAMPLE as IDENTIFIER_EXAMPLE
 from app.patient_identifiers.schemas import IdentifierInputs, PatientIdentifier
 from app.profiles.schemas import ProfileUpsert
-from app.search.parser import MAX_SEARCH_CHARACTERS, parse_search
+from app.search_text.parser import MAX_SEARCH_CHARACTERS, parse_search
 
 columns = PatientRow.__table__.c
 
@@ -391,6 +391,6 @@ class PatientSearch(PatientParameters, SearchBody):
     def to_query(self, locality: Locality) -> ListQuery:
         """Return the list query that these parameters ask for."""
         query = super().to_query(locality)
-        if wanted := query.filters.get("patient_identifier"):
-            query = query._replace(filters={**query.filters, "patient_identifier": [*map(filter_value, wanted)]})
+        if identifiers := query.filters.get("patient_identifier"):
+            query = query._replace(filters={**query.filters, "patient_identifier": [*map(filter_value, identifiers)]})
         return query

@@ -118,20 +118,20 @@ class WordBranches(NamedTuple):
         # what is known from addresses and hospitals matters in names only if there are no other words
         elsewhere = {place for place in words if terms[place].values.keys() & {"places", "hospitals"}}
         words = {place: word for place, word in words.items() if place not in elsewhere} or words
-        telling = sorted(
+        selective = sorted(
             (place for place in words if not words[place].is_initial), key=lambda place: -len(words[place].folded)
         )
-        close = {place: words[place].any_of(CLOSE_MATCHES) for place in telling}
-        far = {place: words[place].any_of(_PAIR_KINDS) for place in telling}
-        singles = {place: (words[place].any_of(_SAME_KINDS), close[place]) for place in telling[:MAX_SINGLE_WORDS]}
-        pairs = [(far[one], far[other]) for one, other in combinations(telling[:MAX_PAIRED_WORDS], 2)]
-        if len(telling) == 1:
-            pairs += [(words[place].any_of(MatchKind),) * 2 for place in telling]
-        if len(telling) > 2:  # noqa: PLR2004  # more than a pair
-            pairs.append((far[telling[0]], _all_of(far[place] for place in telling[1:])))
-        if 3 < len(telling) <= MAX_SINGLE_WORDS:  # noqa: PLR2004  # all but one are more than a pair
-            for left_out in telling:
-                first, *rest = (close[place] for place in telling if place != left_out)
+        close = {place: words[place].any_of(CLOSE_MATCHES) for place in selective}
+        far = {place: words[place].any_of(_PAIR_KINDS) for place in selective}
+        singles = {place: (words[place].any_of(_SAME_KINDS), close[place]) for place in selective[:MAX_SINGLE_WORDS]}
+        pairs = [(far[one], far[other]) for one, other in combinations(selective[:MAX_PAIRED_WORDS], 2)]
+        if len(selective) == 1:
+            pairs += [(words[place].any_of(MatchKind),) * 2 for place in selective]
+        if len(selective) > 2:  # noqa: PLR2004  # more than a pair
+            pairs.append((far[selective[0]], _all_of(far[place] for place in selective[1:])))
+        if 3 < len(selective) <= MAX_SINGLE_WORDS:  # noqa: PLR2004  # all but one are more than a pair
+            for left_out in selective:
+                first, *rest = (close[place] for place in selective if place != left_out)
                 pairs.append((first, _all_of(rest)))
         return cls(singles, pairs)
 
@@ -186,10 +186,10 @@ def with_rarity(
 
 @lru_cache(MAX_CACHED_STATEMENTS)
 def candidates_statement(list_shape: ListShape, values: frozenset[str]) -> CompoundSelect[Any]:
-    """Return the statement that finds candidates. Its columns are the place of a term or -1, and an array of ids.
+    """Return the statement that finds candidates among the visible patients that match the filters.
 
-    Each row is one branch. Only visible patients that match the filters are found. `values` are the names of the values
-    that at least one term has.
+    Each row is the result of one branch: the place of the term, or -1 for a branch of several terms, and an array of
+    ids. `values` are the names of all values that the terms of the search have.
     """
     has_words = "match_close" in values
     branches = [
@@ -331,7 +331,7 @@ def best_candidates_statement(list_shape: ListShape) -> Select[Any]:
     unique_id = PATIENT_COLUMNS.unique_id
     conditions = [unique_id == any_(bindparam("candidates", type_=ARRAY(ID_TEXT)))]
     if list_shape.is_id_lookup:
-        conditions = [*list_shape.without_index_use([_has_something_similar()]), *list_shape.conditions]
+        conditions = [*list_shape.without_index_use([_has_similar_word_or_value()]), *list_shape.conditions]
     conditions.append(unique_id != all_(bindparam("shown", type_=ARRAY(ID_TEXT))))
     promising = _scored((), conditions, MAX_PROMISING_CANDIDATES).subquery("promising")
     is_promising = or_(
@@ -384,8 +384,8 @@ def _first_name_points() -> ColumnElement[int]:
     return case((vector.bool_op("@@")(_ANY_WORD), added), else_=literal_column("0", Integer))
 
 
-def _has_something_similar() -> ColumnElement[bool]:
-    """Return a condition that is quickly checked for each visible patient, without an index."""
+def _has_similar_word_or_value() -> ColumnElement[bool]:
+    """Return the condition that a patient has a word or value similar to one searched for. It needs no index."""
     return or_(
         matches_words(_ANY_WORD),
         *(

@@ -149,7 +149,7 @@ def alternatives(values: Values, context: Context) -> list[Alternative]:
 def points(values: Values, context: Context) -> ColumnElement[int]:
     """Return the SQL expression for the points that a term adds to the score of a patient, in thousandths.
 
-    They are negative if the term is only a date or only a number, and the patient has another one.
+    The points are negative if the term is only a date or only a number, and the patient has a different one.
     """
     outcomes = [(each.condition, each.weight) for each in alternatives(values, context)]
     for name, other, stored, weight in (

@@ -22,11 +22,11 @@ from app.search.candidates import (
     with_rarity,
 )
 from app.search.conditions import Reach
-from app.search.parser import ParsedQuery
 from app.search.probes import probe
 from app.search.ranking import AgreementShape, agreement_conditions, agreement_segments, bind_agreement
 from app.search.terms import SearchTerm
 from app.search.weights import FEW_MATCHES, WEAK_AGREEMENT_PERCENT
+from app.search_text.parser import ParsedQuery
 from app.vocabulary.expansion import expand
 
 _FEW_OFFSET = 100

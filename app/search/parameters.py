@@ -8,7 +8,7 @@ from app.fields.types import validation_error
 from app.listing.pagination import ListParameters
 from app.listing.query import ListQuery
 from app.locality import Locality
-from app.search.parser import MAX_NAME_LIST_WORDS, MAX_SEARCH_CHARACTERS, parse_words
+from app.search_text.parser import MAX_NAME_LIST_WORDS, MAX_SEARCH_CHARACTERS, parse_words
 
 
 def _check_word_count(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What the database knows about the terms of a search text before the search."""
+"""Probes of the database that show, before a search, which meanings of its terms occur."""
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
@@ -29,8 +29,8 @@ from app.listing.listing import MAX_CACHED_STATEMENTS, ListShape
 from app.models import Hospital, Patient
 from app.patient_identifiers.finding import has_value
 from app.search.conditions import PATIENT_COLUMNS, PLACE_COLUMNS
-from app.search.parser import MIN_ID_PART_CHARACTERS, Term
 from app.search.terms import Probe
+from app.search_text.parser import MIN_ID_PART_CHARACTERS, Term
 
 Execute = Callable[[Executable, Mapping[str, Any]], Awaitable[Result]]
 """Executes a statement for the principal of a list."""

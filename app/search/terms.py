@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 from app.search.conditions import MATCH_COLUMNS
-from app.search.parser import MIN_ENDING_DIGITS, MIN_LONE_ENDING_DIGITS, Term
 from app.search.weights import INITIAL_PERCENT, WEIGHTS
+from app.search_text.parser import MIN_ENDING_DIGITS, MIN_LONE_ENDING_DIGITS, Term
 from app.vocabulary.expansion import CLOSE_MATCHES, ExpandedWord
 
 COMPLETE_NUMBER_DIGITS = 9

@@ -5,6 +5,7 @@ from datetime import date
 from itertools import combinations
 from typing import Any
 
+import asyncpg
 import pytest
 
 from app.matching.candidates import near_dates
@@ -66,7 +67,7 @@ def grade_of(one: dict[str, Any], **changes: Any) -> Comparison:
     ],
 )
 def test_levels_of_names(one: str, other: str, level: Level) -> None:
-    """Spellings, titles, short forms and typing errors are told from other names."""
+    """Spellings, titles, short forms and typing errors are distinguished from other names."""
     assert compare_name_words(name_words(one), name_words(other)) is level
     assert compare_name_words(name_words(other), name_words(one)) is level
 
@@ -211,3 +212,12 @@ def test_the_documentation_has_the_weights_and_thresholds_of_the_code() -> None:
     }
     thresholds = dict(re.findall(r"^\| \*(\w+)\* \| ([\d.]+) \|", page, re.MULTILINE))
     assert {name: float(score) for name, score in thresholds.items()} == THRESHOLDS
+
+
+async def test_a_change_of_any_compared_field_queues_the_patient(connection: asyncpg.Connection) -> None:
+    """The triggers that queue a changed patient for a comparison read exactly the compared fields."""
+    triggers = await connection.fetch(
+        "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgfoid = 'compare_changed_patient()'::regprocedure"
+    )
+    read_fields = {name for (trigger,) in triggers for name in re.findall(r"old\.(\w+)", trigger, re.IGNORECASE)}
+    assert read_fields == set(COMPARED_FIELDS)

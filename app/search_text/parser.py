@@ -15,7 +15,7 @@ from app.locality import Locality
 from app.locality.short_forms import NO_SHORT_FORMS, Groups
 from app.patient_identifiers.checkers import normalize
 from app.patient_identifiers.finding import spans
-from app.search.dates import (
+from app.search_text.dates import (
     BirthDate,
     extract_birth_dates,
     is_birth_year,
@@ -25,7 +25,7 @@ from app.search.dates import (
 
 MAX_SEARCH_CHARACTERS = 200
 MAX_TERMS = 12
-"""Maximum number of terms that a search considers. Of a longer text, the most telling terms are considered."""
+"""Maximum number of terms that a search considers. Of a longer text, the most selective terms are considered."""
 MAX_INITIALS = 4
 """Maximum number of single letters that a search considers: many patients have each of them."""
 MAX_NAME_LIST_WORDS = 8
@@ -95,7 +95,7 @@ class Term(NamedTuple):
 
     @property
     def information(self) -> int:
-        """A rough measure of how much the term tells: longer words tell more, and numbers and dates the most."""
+        """A rough measure of how selective the term is: the length of a word, or 100 for numbers and dates."""
         return len(self.word) if self.word else 100
 
 

@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PARALLEL_PYTEST := $(BIN)/pytest --numprocesses auto --dist worksteal
 # importing all tests takes longer than running some of those with these marks
 files_with_mark = $$(grep -rlw --include='*.py' mark.$(1) tests)
-QUICK_TESTS := $(addprefix tests/,api auth fields listing patients records test_architecture.py test_openapi.py)
+QUICK_TESTS := $(addprefix tests/,api auth fields listing patients records test_architecture.py test_openapi.py test_openapi_schemas.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-quick chaos bench bench-quick bench-finding install check format migration lock openapi clean
@@ -48,16 +48,16 @@ check: .venv/dev ## lint, format, types, and what migrations would do to a datab
 	@$(BIN)/mypy
 	@$(BIN)/python -m migrations.lint
 
-format: .venv/dev ## format, and mend what the linter can
+format: .venv/dev ## format, and fix what the linter can
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
 
-migration: .venv/dev ## write a migration for what the models have new: make migration m="patient nickname"
+migration: .venv/dev ## write a migration for changes to the models: make migration m="patient nickname"
 	@$(BIN)/python -m migrations "$(m)"
 	@$(BIN)/ruff check --quiet --fix migrations
 	@$(BIN)/ruff format --quiet migrations
 
-openapi: .venv/dev ## write openapi.json anew
+openapi: .venv/dev ## update openapi.json
 	@$(BIN)/patients-api openapi > openapi.json.new && mv openapi.json.new openapi.json || { rm -f openapi.json.new; exit 1; }
 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --upgrade

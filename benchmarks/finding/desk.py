@@ -14,10 +14,11 @@ from benchmarks import report
 from benchmarks.client import Client
 from benchmarks.command import print_progress
 from benchmarks.finding.deployments import running_deployments
-from benchmarks.finding.descriptions import DESCRIPTIONS, FURTHER_DESCRIPTIONS, Describe, Description, Subject
+from benchmarks.finding.descriptions import DESCRIPTIONS, FURTHER_DESCRIPTIONS
 from benchmarks.finding.facts import Facts
 from benchmarks.finding.quality import VISIBLE_RESULTS
 from benchmarks.finding.requests import search_request
+from benchmarks.finding.subjects import Describe, Description, Subject
 from benchmarks.register import RegisteredPatient, generate_patients
 from benchmarks.sides import SideError
 
@@ -113,7 +114,7 @@ def _misses(name: str, draws: Sequence[Draw]) -> Iterator[dict[str, Any]]:
                 f"{one['patient_date_of_birth']}, {one['patient_mobile_number']}, {one['patient_town']}"
                 for one in draw.found[:VISIBLE_RESULTS]
             ]
-            yield {"kind": name, "typed": draw.text, "wanted": draw.target, "rank": draw.rank, "found": shown}
+            yield {"kind": name, "typed": draw.text, "expected": draw.target, "rank": draw.rank, "found": shown}
 
 
 def table(draws: Mapping[str, Sequence[Draw]]) -> str:

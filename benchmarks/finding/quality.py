@@ -146,7 +146,7 @@ def _missed_queries(kind_result: KindResult) -> Iterator[dict[str, Any]]:
             yield {
                 "kind": kind_result.kind,
                 "typed": result.query_text,
-                "wanted": _describe_patient(result.target._asdict()),
+                "expected": _describe_patient(result.target._asdict()),
                 "place": result.rank,
                 "found": [_describe_patient(patient) for patient in result.results],
             }

@@ -118,7 +118,7 @@ def _read_entry(request: Request, index: int, value: Mapping[str, Any]) -> Bundl
 
 
 def _locate(error: ServiceError, index: int) -> ServiceError:
-    """Return the error of an entry with the entry in the places that it names."""
+    """Return an error whose locations begin with the entry of the Bundle in which it occurred."""
     entry = f"Bundle.entry[{index}]"
     if not error.errors:
         error.errors = [FieldError((entry,), error.detail, "entry_refused")]

@@ -1,4 +1,4 @@
-"""The operation `$match`: who a person may be, by the matching of the register."""
+"""The operation `$match`: finds the patients that may be a person, by the matching of the register."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,7 +26,7 @@ from app.records.results import Record
 
 
 async def match_patient(request: Request) -> Response:
-    """Return the Bundle of the patients who may be the person in the parameters, best first.
+    """Return the Bundle of the patients that may be the person in the parameters, best first.
 
     Raises:
         ValidationFailedError: the parameters have errors, or elements that the register cannot compare.

@@ -13,7 +13,7 @@ from app.fhir.resources import PATIENT, ResourceType
 from app.fhir.responses import bundle, fhir_response, link_member, resource_response
 from app.fhir.routing import base_url, query_pairs
 from app.fhir.search import CURSOR_PARAMETER, DEFAULT_COUNT, MAX_COUNT
-from app.fhir_resources.history import HistoryEntry, ResourceHistory
+from app.fhir_resources.history import ResourceHistory, ResourceVersion
 from app.fhir_resources.ids import logical_id
 from app.fields.history import MAX_VERSION
 from app.listing.cursors import InvalidCursorError
@@ -24,11 +24,11 @@ _STATUSES = {"created": "201", "deleted": "204", "erased": "204"}
 
 
 async def read_resource_of(request: Request, resource_type: ResourceType, unique_id: str) -> Response:
-    """Return the current version of a resource. That of a merged patient says into which one it was merged.
+    """Return the current version of a resource. The resource of a merged patient names the survivor.
 
     Raises:
         NotFoundError: there is no such resource that is visible to the principal.
-        GoneError: the resource was deleted, and the principal may know it.
+        GoneError: the resource was deleted, and the principal may know that it existed.
     """
     principal = break_glass(request) if resource_type is PATIENT else Principal.from_request(request)
     reads = get_services(request).batched_reads
@@ -92,7 +92,7 @@ async def read_history(request: Request, unique_id: str) -> Response:
     return fhir_response(bundle("history", [link_member(links)], (_entry(address, entry) for entry in entries[:limit])))
 
 
-def _entry(address: str, entry: HistoryEntry) -> bytes:
+def _entry(address: str, entry: ResourceVersion) -> bytes:
     request: dict[str, Any] = {"method": _METHODS.get(entry.action, "PUT"), "url": address.rpartition("/Patient/")[2]}
     request["url"] = f"Patient/{request['url']}"
     response = {

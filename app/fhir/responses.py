@@ -19,7 +19,7 @@ from app.records.preconditions import Precondition, etag_matches
 from app.records.results import Record
 
 LEFT_OUT_HEADER = "Elements-Left-Out"
-"""Response header that lists the paths of the elements that the register did not keep, if the client allows that."""
+"""Response header with the paths of the elements that the register did not keep, because the client allows that."""
 MAX_HEADER_PATHS = 50
 """Maximum number of paths in that header."""
 
@@ -100,7 +100,10 @@ def preference(request: Request, name: str) -> str | None:
 
 
 def bundle(kind: str, members: Iterable[str], entries: Iterable[bytes] | None) -> bytes:
-    """Return a Bundle of a type with further `members`, each as JSON text. It has no list of entries if it is empty."""
+    """Return a Bundle of a type with further `members`, each as JSON text.
+
+    If `entries` is None or empty, the Bundle has no member `entry`.
+    """
     joined = b",".join(entries or ())
     opening = ",".join([f'{{"resourceType":"Bundle","type":"{kind}"', *members]).encode()
     return opening + (b',"entry":[' + joined + b"]}" if joined else b"}")

@@ -34,21 +34,22 @@ _INTERACTION_KEY = "x-fhir-interaction"
 
 @dataclass(frozen=True, slots=True)
 class Interaction:
-    """What a route does, in the words of FHIR."""
+    """The interaction of FHIR that a route implements."""
 
     code: str
     """The code of the interaction, such as `read`, or several with spaces, or the name of an operation, as `$match`."""
     resource_type: str | None = None
     """The type of the resources, or None if the interaction is with the whole system."""
     parameters: frozenset[str] = frozenset({"_format"})
-    """The names of the parameters that the route knows. A search has its own check of names."""
+    """The names of the parameters that the route accepts. Searches check names on their own."""
     checks_parameters: bool = True
 
 
 class FhirRoute(Route):
     """A route of the FHIR interface. It decodes the id in the path and checks the format and the parameters.
 
-    The id in the path is that of the resource. What else reads the path, such as the audit, finds the `unique_id`.
+    The path contains the id of a resource. All other code that reads the path, such as the audit, finds the
+    `unique_id`.
     """
 
     interaction: Interaction
@@ -125,10 +126,10 @@ def safe_name(name: str) -> str:
 
 
 def refuse_unknown(names: list[str], known: Any) -> None:
-    """Refuse names of parameters that are not known or are repeated, by name.
+    """Raise an error that names the parameters that are unknown or repeated, if there are any.
 
     Raises:
-        InvalidSearchError: a name is not known, or a parameter is sent twice.
+        InvalidSearchError: a name is unknown, or a parameter is sent twice.
     """
     errors = [
         FieldError(("query", safe_name(name)), "There is no such parameter here", "parameter")

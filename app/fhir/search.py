@@ -104,7 +104,7 @@ _RESULT_NAMES = RESULT_PARAMETERS.keys() | {CURSOR_PARAMETER}
 
 
 def search_context(request: Request) -> SearchContext:
-    """Return what the meaning of search values depends on."""
+    """Return the context of a request's search parameters: the interface's address and the region of phone numbers."""
     return SearchContext(base_url(request), get_services(request).settings.phone_region)
 
 

@@ -32,7 +32,7 @@ from app.records.results import Record
 
 
 def is_lenient(request: Request) -> bool:
-    """Return whether a request allows to leave out what the register cannot hold.
+    """Return whether a request allows the service to leave out what the register cannot hold.
 
     Raises:
         ValidationFailedError: the preference has an unknown value.
@@ -54,7 +54,7 @@ async def check_creation(request: Request, body: PatientCreate, connection: Conn
 def change_of(
     request: Request, resource: Mapping[str, Any], *, replaces: bool, unique_id: str | None, identifier: str | None
 ) -> Change:
-    """Return the change that makes a request store a Patient.
+    """Return the change that stores the Patient in a request.
 
     Raises:
         ValidationFailedError: elements have errors or cannot be kept.
@@ -84,7 +84,7 @@ async def update_patient(request: Request, unique_id: str) -> Response:
 
 
 async def update_matching_patient(request: Request) -> Response:
-    """Replace the only Patient with the identifier in the query, or create one."""
+    """Replace the Patient with the identifier in the query, or create one if there is none."""
     sent = [(name, value) for name, value in query_pairs(request) if name != "_format"]
     resource = await read_resource(request, "Patient")
     identifier = single_identifier(sent, ("query", "identifier"))

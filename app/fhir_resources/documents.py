@@ -24,9 +24,11 @@ from app.statements.documents import Document, ToMany, ToOne, as_contract_json
 
 Columns = Mapping[str, ColumnElement[Any]]
 Build = Callable[[Columns, Mapping[str, ColumnElement[Any]]], SqlText]
-"""Returns the text of a resource. It takes the columns of the record and what is linked to it: by names such as
-`patient_profile.email` the columns of a single record, and by names such as `patient_hospital` an array of references,
-sorted by id."""
+"""Returns the text of a resource. It takes the columns of the record and of what is linked to it.
+
+The linked columns have names such as `patient_profile.email` for a single record. Names such as `patient_hospital`
+stand for an array of references, sorted by id.
+"""
 
 _META_PATTERN = re.compile(r'"versionId":"([0-9]+)","lastUpdated":"([^"]+)"')
 """Matches the beginning of `meta`, which precedes everything that clients can set."""
@@ -52,7 +54,7 @@ def version_tag(document: str) -> str:
 
 
 def resource_members(resource_type: str, columns: Columns) -> tuple[str, SqlText, SqlText]:
-    """Return the opening of a resource, its logical id, and the members `meta`."""
+    """Return the beginning of a resource with its type, and its members `id` and `meta`."""
     updated = quoted(as_contract_json(columns["last_updated"]))
     meta = literal(',"meta":{"versionId":"').concat(columns["version"].cast(Text)).concat(literal('"'))
     return (
@@ -63,7 +65,7 @@ def resource_members(resource_type: str, columns: Columns) -> tuple[str, SqlText
 
 
 def unique_id_identifier(columns: Columns) -> SqlText:
-    """Return the identifier that contains the `unique_id` of a record, whose characters need no escapes."""
+    """Return the identifier that contains the `unique_id` of a record. Its characters need no escapes."""
     return json_object(f'{{"system":"{UNIQUE_ID_SYSTEM}"', member("value", quoted(columns["unique_id"])))
 
 
@@ -77,14 +79,14 @@ def reference(resource_type: str, unique_id: ColumnElement[str], *names: ColumnE
 
 
 Join = Callable[[CTE, FromClause], tuple[FromClause, ColumnElement[Any]]]
-"""Returns a pair: the source of the rows of a page joined to a subquery, and a value from it."""
+"""Returns the source of the rows of a page, joined to a subquery, and a value of this subquery."""
 
 
 class ResourceDocument(Document):
     """Builds the resources of one type.
 
-    `references` has, for each relation to a set of records, the type of its resources and the columns with their names.
-    `joins` has further parts of the resources that are joined to the page.
+    `references` has, for each relation to a set of records, the type of their resources and the columns with their
+    names. `joins` has further parts of the resources, which subqueries build.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""Reads the elements of a resource that a client sends, and notices those that nobody has read.
+"""Reads the elements of a resource that a client sends, and finds those that were not read.
 
 What the register can hold is read with `Element.take` and its variants. `Element.refuse_rest` then finds everything
-that was not read. So an element that the mapping does not know is refused by name and never dropped.
+that was not read. An element that the mapping does not know is thus refused by name and never dropped.
 """
 
 import re
@@ -19,7 +19,7 @@ REFUSED_MESSAGE = "The register cannot hold this element"
 
 
 class Findings:
-    """What is wrong with a resource, and what the register cannot hold of it."""
+    """The errors in a resource, and the elements of it that the register cannot hold."""
 
     def __init__(self) -> None:
         self.errors: list[FieldError] = []
@@ -44,7 +44,7 @@ class Element:
         self._findings = findings
 
     def path_of(self, name: str) -> str:
-        """Return the path of a member. A name that cannot be that of an element is not repeated."""
+        """Return the path of a member. If the name cannot be the name of an element, the path does not contain it."""
         return f"{self.path}.{name}" if NAME_PATTERN.fullmatch(name) else f"{self.path}.(a name that is no element's)"
 
     def peek(self, name: str) -> Json:
@@ -69,7 +69,7 @@ class Element:
         return value
 
     def take_text(self, name: str) -> str | None:
-        """Read a member that is a text."""
+        """Read and return a member that is a text, or None if it is absent or wrong."""
         text: str | None = self.take(name, str, description="a text")
         if text is not None and is_blank(text.strip()):
             self._findings.add_error(self.path_of(name), "Must not be blank", "element_empty")
@@ -82,12 +82,15 @@ class Element:
             del self._rest[name]
 
     def take_object(self, name: str) -> "Element | None":
-        """Read a member that is an object. The members of the object are then to be read."""
+        """Read and return a member that is an object, or None if it is absent or wrong. Its members are not read."""
         value = self.take(name, dict, description="an object")
         return None if value is None else Element(value, self.path_of(name), self._findings)
 
     def take_list(self, name: str, kind: Any, *, description: str) -> list[tuple[str, Json]]:
-        """Read a member that is a list, and return its items of the type `kind` with their paths."""
+        """Read a member that is a list, and return its items of the type `kind` with their paths.
+
+        The result is empty if the member is absent or wrong.
+        """
         items = self.take(name, list, description="a list") or ()
         found = []
         for index, item in enumerate(items):
@@ -99,7 +102,7 @@ class Element:
         return found
 
     def take_objects(self, name: str) -> "list[Element]":
-        """Read a member that is a list of objects."""
+        """Read and return a member that is a list of objects, without wrong items. Their members are not read."""
         items = self.take_list(name, dict, description="an object")
         return [Element(value, path, self._findings) for path, value in items]
 

@@ -35,7 +35,7 @@ from app.records.repository import Repository
 from app.statements.documents import as_contract_json
 
 
-class HistoryEntry(NamedTuple):
+class ResourceVersion(NamedTuple):
     """A change of a patient, with the resource after it."""
 
     version: int
@@ -43,8 +43,9 @@ class HistoryEntry(NamedTuple):
     time: str
     """When the change was made, in ISO 8601."""
     document: str | None
-    """The resource as JSON text, or None if the patient was deleted or erased. That of a merged patient names the other
-    one."""
+    """The resource as JSON text, or None if the patient was deleted or erased. The resource of a merged patient names
+    the survivor.
+    """
 
 
 def _references(resource_type: str, ids: ColumnElement[Any]) -> ColumnElement[Any]:
@@ -92,11 +93,11 @@ def _entries_statement(repository_class: type[Repository], *, restricted: bool) 
 class ResourceHistory(History):
     """Reads the history of patients as resources."""
 
-    async def entries(self, unique_id: str, before: int, limit: int) -> list[HistoryEntry]:
+    async def entries(self, unique_id: str, before: int, limit: int) -> list[ResourceVersion]:
         """Return up to `limit` entries of a patient with versions below `before`, newest first."""
         parameters = self.parameters(unique_id, before=before, limit=limit)
         rows = await self.connection.execute(self.scoped_statement(_entries_statement), parameters)
-        return [HistoryEntry(*row) for row in rows]
+        return [ResourceVersion(*row) for row in rows]
 
     async def version(self, unique_id: str, version: int) -> str:
         """Return the resource as it was in a version.

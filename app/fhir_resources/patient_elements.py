@@ -47,4 +47,5 @@ CLEARED_FIELDS: Mapping[str, Any] = {
     "hospital_ids": [],
     "doctor_ids": [],
 }
-"""The values of the fields of which a Patient has no element: an update replaces the whole resource."""
+"""The values that an update gives to fields whose elements the Patient lacks, because it replaces the whole resource.
+"""

@@ -106,7 +106,7 @@ class _PatientReader:
             self._set(field, value, element.path_of(name))
 
     def _set_content(self, field: str, element: Element, name: str) -> None:
-        """Set a field from the member without which the element has no content that the register could hold."""
+        """Set a field from the member `name` of an element, without which the register cannot hold the element."""
         if name in element:
             self._set_text(field, element, name)
             element.refuse_rest()
@@ -282,7 +282,7 @@ class _PatientReader:
         self._set_content(field, extension, "valueString")
 
     def _read_profile(self, extension: Element) -> None:
-        """Read the profile: its id alone links a profile, and any other part replaces all others."""
+        """Read the profile: an id alone links a profile, and other parts replace all parts of the profile."""
         extension.take_text("url")
         profile: dict[str, Any] = {}
         names = {"uniqueId": "unique_id", **PROFILE_PARTS}
@@ -358,9 +358,9 @@ def read_patient(resource: Mapping[str, Any], base_url: str) -> PatientRecord:
 
 
 def differing_parts(record: PatientRecord, resource: Any) -> list[FieldError]:
-    """Return an error for each part that the service derives and that the stored Patient `resource` does not have.
+    """Return an error for each part of a record that the service derives and that the stored Patient does not have.
 
-    These are texts of references and links to merged patients.
+    These are texts of references and links to merged patients. `resource` is the stored Patient.
     """
     organizations = [resource.get("managingOrganization", {})]
     organizations += [item.get("valueReference", {}) for item in resource.get("extension", ())]

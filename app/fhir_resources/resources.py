@@ -59,7 +59,7 @@ def _string_extension(url: str, value: ColumnElement[Any]) -> SqlText:
 
 
 def _words(column: ColumnElement[Any]) -> SqlText:
-    """Return the array of the words in a text, which are given names."""
+    """Return the array of the words in a text. Given names are such arrays."""
     parts = func.array_remove(func.string_to_array(column, literal(" ")), literal(""))
     return cast("SqlText", func.array_to_json(parts).cast(Text))
 
@@ -225,7 +225,7 @@ def patient_resource(columns: Columns, linked: Linked) -> SqlText:
 
 
 def merged_patient_resource(columns: Columns, merged_into: ColumnElement[str]) -> SqlText:
-    """Return the text of a Patient that is merged into another one: nothing but the reference to it."""
+    """Return the text of a Patient that is merged into another one. It contains only a reference to the survivor."""
     opening, *head = resource_members("Patient", columns)
     link = object_of('{"other":{"reference":"Patient/', logical_id_sql(merged_into), literal('"},"type":"replaced-by"'))
     return json_object(

@@ -1,1 +1,1 @@
-"""The search of FHIR resources: parameters, their values, and the conditions that they are in SQL."""
+"""The search of FHIR resources: parameters, their values, and the SQL conditions that they stand for."""

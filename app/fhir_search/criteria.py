@@ -46,7 +46,6 @@ Criterion = tuple[Alternative, ...]
 TestShape = tuple[str, str, tuple[str, ...]]
 CriteriaShape = tuple[tuple[tuple[TestShape, ...], ...], ...]
 """The part of criteria that determines their SQL."""
-Binds = Mapping[str, ColumnElement[Any]]
 
 
 def criteria_shape(criteria: Sequence[Criterion]) -> CriteriaShape:
@@ -108,7 +107,10 @@ def _contains(column: Column[Any], bind: Bind, _: Sequence[str]) -> ColumnElemen
 
 
 def _word_within(column: Column[Any], bind: Bind, _: Sequence[str]) -> ColumnElement[bool]:
-    """Return the condition that a word of the text begins with the value. A test of `words` finds the candidates."""
+    """Return the condition that a word of the text begins with the value.
+
+    No index serves it, so a test of the kind `words` must find the candidates.
+    """
     text = literal_column("' '").concat(sort_key(column))
     return func.strpos(text, literal_column("' '").concat(_folded(bind))) > literal_column("0")
 
@@ -134,7 +136,7 @@ def _any_of(column: Column[Any], bind: Bind, _: Sequence[str]) -> ColumnElement[
 
 
 def _within(column: Column[Any], bind: Bind, names: Sequence[str]) -> ColumnElement[bool]:
-    """Return the condition that a time is not before `first` and before `end`, of which one may be missing."""
+    """Return the condition that a time is at or after `first` and before `end`. One of the two may be absent."""
     bounds = [column >= bind("first", column.type)] if "first" in names else []
     return and_(*bounds, *([column < bind("end", column.type)] if "end" in names else []))
 

@@ -42,7 +42,7 @@ def unescape(text: str) -> str:
 
 
 class Token(NamedTuple):
-    """A value of the type token. The system is None if it may be any, and empty if there must be none."""
+    """A value of the type token. The system is None if any matches, and empty if there must be none."""
 
     system: str | None
     code: str
@@ -74,7 +74,7 @@ class Period(NamedTuple):
     has_time: bool
 
     def bounds(self, *, as_dates: bool) -> tuple[str, dict[str, Any]]:
-        """Return the kind of test and its values with which records of this period are found."""
+        """Return the kind of the test that finds the records of this period, and the values of the test."""
         first, end = self.first, self.end
         if self.prefix == "ap":
             slack = abs(datetime.now(UTC) - self.first) * _APPROXIMATION

@@ -22,19 +22,24 @@ from app.matching.names import SHORT_FORMS, name_words
 from app.matching.values import date_digits
 
 MAX_SEARCHED_WORDS = 6
-"""Maximum number of words of a name by which patients are found: a text in place of a name is no heavy query."""
+"""Maximum number of words of a name that are searched for, so that a long text in place of a name is no heavy query."""
 MAX_NEAR_WORDS = 40
 """Maximum number of similar words of other names that are considered for each word of a name."""
 MAX_NAMESAKES = 1000
-"""Maximum number of patients with similar first and last names of which the most similar ones become candidates."""
+"""Maximum number of patients with a similar first and last name that are read. Those that agree best on the date of
+birth and the place become candidates.
+"""
 ADDRESS_PREFIX_LENGTH = 8
-"""Number of characters at the beginning of an address by which neighbours are found: the house number and the beginning
-of the street. An index of patients has them."""
+"""Number of characters at the beginning of an address, which are the house number and the beginning of the street, by
+which neighbours are found. There is an index on them.
+"""
 MAX_NEIGHBOURS = 200
-"""Maximum number of patients with almost the same address of which those with similar names become candidates."""
+"""Maximum number of patients with almost the same address that are read. Those with similar names become candidates."""
 MAX_CANDIDATES_PER_BRANCH = 20
 _LONG_WORD_LENGTH = 4
-"""Length from which words count: shorter ones are particles, initials and titles, unless a name has no other words."""
+"""Minimum length of the words that are searched for. Shorter words are particles, initials and titles, and are searched
+for only if a name has no other words.
+"""
 _TWO_ERRORS_LENGTH = 7
 """Length from which words that differ by two typing errors count as similar."""
 _DAYS_OF_LEAP_YEARS = frozenset(f"{date(2000, 1, 1) + timedelta(days=number):%m%d}" for number in range(366))
@@ -42,9 +47,10 @@ _HOSPITALS = bindparam("hospitals", type_=ARRAY(Text))
 
 
 def _near_words_statement(*, restricted: bool) -> TextClause:
-    """Return the statement that selects similar words of stored names for each given word.
+    """Return the statement that selects similar words of stored names for each of the words in `:words`.
 
-    The words are JSON: the planner would estimate the length of an array, and plan the statement again for each one.
+    The words are JSON and not an array, because the planner would estimate the length of each array, and plan the
+    statement again.
     """
     edits = f"CASE WHEN char_length(given) >= {_TWO_ERRORS_LENGTH} THEN 2 ELSE 1 END"
     source, condition = "name_words", f"typing_keys(word, 2) && typing_keys(given, {edits}) AND"
@@ -65,11 +71,11 @@ def _near_words_statement(*, restricted: bool) -> TextClause:
 
 
 def _candidates_statement(*, restricted: bool) -> TextClause:
-    """Return the statement that selects the compared fields of the candidates of each given patient.
+    """Return the statement that selects the compared fields of the candidates of each patient in `:given`.
 
-    The number of the given patient, `n`, and the id of the candidate come first. `names` and `both_names` are
-    conditions on the search index: that a patient has a word of the first or the last name, and that it has words of
-    both.
+    Each row begins with the number of the patient, `n`, and the id of the candidate. The values `names` and
+    `both_names` are conditions on the search index: that a patient has a word of the first or last name, and that it
+    has words of both.
     """
     scope = (
         "EXISTS (SELECT FROM patient_hospitals WHERE patient_id = unique_id AND hospital_id = ANY (:hospitals))"
@@ -131,9 +137,9 @@ _SELECT_CANDIDATES = {restricted: _candidates_statement(restricted=restricted) f
 
 
 class SimilarWords:
-    """The words in names of patients that a word may be a misspelling of, or may stand for.
+    """Finds the words of stored names that are similar to a word: its correct spelling, or a form of the same name.
 
-    The words are kept, so that many patients with the same names cost little.
+    Words that were read are kept, so that many patients with the same names cost little.
     """
 
     def __init__(self, hospitals: Collection[str] | None = None) -> None:
@@ -153,7 +159,7 @@ class SimilarWords:
                     self._words[word].add(near_word)
 
     def query(self, words: Iterable[str]) -> str:
-        """Return the tsquery for names with at least one of the `words`, which were read, or a similar word.
+        """Return the tsquery for names with one of the `words`, which must have been read, or a word similar to it.
 
         The words consist of letters, digits and marks, so they need no escaping.
         """

@@ -88,8 +88,9 @@ class Comparison(NamedTuple):
     may_be_family: bool
     """Whether the patients may be two members of a family, whatever the score is."""
     may_be_renamed: bool
-    """Whether they may nevertheless be one adult with other first names or without one, unless other records show a
-    family."""
+    """Whether the patients may be one adult with different first names, or without one in a record, although they may
+    be members of a family. Other records can show that they are two persons.
+    """
     may_be_implied: bool
     """Whether a third record can show that they are one person."""
 
@@ -100,7 +101,7 @@ class Comparison(NamedTuple):
 
     @property
     def are_relatives(self) -> bool:
-        """Whether the records are those of two members of a household, who are no twins."""
+        """Whether the records are those of two members of a household who are not twins."""
         return (
             self.has_other_first_name
             and self.levels.get("patient_last_name", Level.DIFFERENT) is not Level.DIFFERENT
@@ -110,7 +111,7 @@ class Comparison(NamedTuple):
 
     @property
     def are_twins(self) -> bool:
-        """Whether the records are those of twins, who are registered by their first names."""
+        """Whether the records are those of twins that are registered by their first names."""
         has_same_last_name = self.levels.get("patient_last_name", Level.DIFFERENT) is not Level.DIFFERENT
         is_same_birth = self.levels.get("patient_date_of_birth") is Level.SAME
         return self.has_other_first_name and has_same_last_name and is_same_birth and not self.may_be_renamed
@@ -127,7 +128,7 @@ class Comparison(NamedTuple):
 
 
 def compare(one: Person, other: Person, today: date) -> Comparison:
-    """Return whether two patients are one person, by their values. The order of the two does not matter."""
+    """Compare two patients by their values, to judge whether they are one person. Their order does not matter."""
     levels = _name_levels(one, other)
     score = _sum(levels)
     if Level.DIFFERENT in levels.values():
@@ -187,7 +188,7 @@ def _may_be_family(levels: Mapping[str, Level], one: Person, other: Person, toda
 def _is_identified(levels: Mapping[str, Level], one: Person, other: Person, today: date) -> bool:
     """Return whether an identifier in common shows that two patients are not two members of a family.
 
-    Twins and adults have identifiers of their own, but a child may be registered with that of its mother.
+    Twins and adults have identifiers of their own, but a child may be registered with its mother's identifier.
     """
     if levels.get("patient_identifiers") is not Level.SAME:
         return False
@@ -201,21 +202,21 @@ def _is_identified(levels: Mapping[str, Level], one: Person, other: Person, toda
 
 
 def _age(person: Person, today: date) -> int:
-    """Return the age of a person in years, or that of an adult if it is not known. It may be one year too high."""
+    """Return the age of a person in years, or that of an adult if it is unknown. It may be one year too high."""
     return today.year - person.date_of_birth.year if person.date_of_birth else ADULT_YEARS + 1
 
 
 def _may_be_named_alike(levels: Mapping[str, Level]) -> bool:
-    """Return whether two patients may be twins of whom one has a short form of the other's name, such as Thabo."""
+    """Return whether one of the first names is a short form of the other that twins may also have, such as Thabo."""
     email = levels.get("patient_email_address")
     return levels.get("patient_first_name") is Level.OTHER_FORM and email not in _NEAR_LEVELS
 
 
 def _is_consistent(levels: Mapping[str, Level], one: Person, other: Person, today: date) -> bool:
-    """Return whether two adults who may be members of a family may be one person as well.
+    """Return whether two adults who may be members of a family may just as well be one person.
 
-    Many adults are registered by one of several first names. Grown twins who live together are rarer, but if a record
-    has a gender, a phone number or an e-mail address, different first names count.
+    Many adults are registered by one of several first names, and grown twins who live together are rarer. Different
+    first names count only if one of the records has a gender, a phone number or an e-mail address.
     """
     if not _are_adults(one, other, today) or levels.get("patient_gender") is Level.DIFFERENT:
         return False
@@ -272,9 +273,9 @@ def _best_grade(levels: Mapping[str, Level], *, may_be_family: bool) -> Grade | 
 def _have_same_contact(levels: Mapping[str, Level], birth: Level | None) -> bool:
     """Return whether the records agree on where the person lives or on how to reach the person.
 
-    If one of the records has neither a phone number nor an e-mail address, what is known of the place has to do: the
-    street, with another date of birth in the same town with the same postal code, and with a similar date of birth even
-    the town with the postal code alone. An e-mail address does not make up for another date of birth, because people
+    If the records cannot be compared by a phone number or an e-mail address, parts of the address suffice: the same
+    street (in the same town with the same postal code if the dates of birth differ), or the same town and postal code
+    alone if the dates of birth are alike. An e-mail address does not make up for another date of birth, because people
     with the same name often have almost the same address.
     """
     places = {levels.get("patient_town"), levels.get("patient_postal_code")}

@@ -8,13 +8,16 @@ from rapidfuzz.distance import OSA
 from app.matching.weights import Level
 
 FAMILY_TYPES = frozenset({"asylum", "medical_aid"})
-"""Types of which the members of a family share a number."""
+"""Types of identifiers whose number the members of a family share."""
 _UNTELLING_TYPES = frozenset({"other"})
-"""Types of which a person may have several numbers, so that different ones say nothing."""
+"""Types of which a person may have several numbers, so that different numbers are no evidence."""
 _EXACT_TYPES = frozenset({"passport", "za_id"})
-"""Types whose numbers differ by one character for two people, or have a check digit that finds typing errors."""
+"""Types in which numbers that differ by one character are those of two people, or a check digit reveals typing errors.
+"""
 MIN_NEAR_LENGTH = 6
-"""Shorter values with one different character are two values as often as one."""
+"""Minimum length of two values that count as near if one character differs. In shorter values, it is no typing error as
+often as it is one.
+"""
 
 
 class Identifier(NamedTuple):
@@ -34,14 +37,14 @@ class Identifier(NamedTuple):
         )
 
     def is_comparable(self, other: Self) -> bool:
-        """Return whether both have the same type, and not two issuers."""
+        """Return whether both identifiers have the same type and, as far as it is known, the same issuer."""
         has_same_issuer = not (self.country and other.country) or self.country == other.country
         return self.type == other.type and self.hospital_id == other.hospital_id and has_same_issuer
 
     def compare(self, other: Self) -> Level | None:
-        """Return how a comparable identifier compares, or None if the difference says nothing.
+        """Return how this identifier and a comparable one compare, or None if their difference is no evidence.
 
-        A person who is registered twice at a hospital has two of its folders.
+        Different folders of one hospital are no evidence, because a person who is registered there twice has two.
         """
         if self.value == other.value:
             return Level.PART if self.type in FAMILY_TYPES else Level.SAME
@@ -54,11 +57,12 @@ class Identifier(NamedTuple):
 
 
 _ORDER = (Level.SAME, Level.NEAR, Level.DIFFERENT, Level.PART)
-"""The levels by what they say. One identifier in common says more than different ones, because passports are renewed.
+"""The levels from the most to the least conclusive. One identifier in common outweighs different ones, because
+passports are renewed.
 """
 
 
 def compare_identifiers(one: tuple[Identifier, ...], other: tuple[Identifier, ...]) -> Level | None:
-    """Return how the identifiers of two patients compare, or None if they say nothing."""
+    """Return how the identifiers of two patients compare, or None if they are no evidence."""
     levels = {a.compare(b) for a in one for b in other if a.is_comparable(b)}
     return next((level for level in _ORDER if level in levels), None)

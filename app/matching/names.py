@@ -1,6 +1,6 @@
 """Names as they are compared: folded words without titles and placeholders, short forms, and lists of names.
 
-The lists are fixed, so that a score tells nothing about the names of other patients. They are composed by hand.
+The lists are fixed, so that a score reveals nothing about the names of other patients. They are composed by hand.
 """
 
 import re
@@ -24,11 +24,13 @@ PLACEHOLDER_WORDS = frozenset(
     unknown unnamed usana
     """.split()  # noqa: SIM905  # one line a word would be a page
 )
-"""Words of names that are not known or not given yet, such as Baby Girl of Thandi, in which no word is a name."""
+"""Words that stand in for a name that is unknown or not chosen yet, such as Baby Girl of Thandi. No word of such a text
+is compared.
+"""
 PLACEHOLDER_TEXTS = frozenset(
     ["", "-", "?", "na", "n/a", "nil", "no", "none", "not known", "null", "tba", "tbc", "unknown", "x", "xx", "xxx"]
 )
-"""Texts that are written where a value is not known."""
+"""Texts that stand in for an unknown value."""
 
 
 def _names(file_name: str) -> frozenset[str]:
@@ -36,9 +38,13 @@ def _names(file_name: str) -> frozenset[str]:
 
 
 GIVEN_NAMES = _names("given_names.txt")
-"""First names that are no misspellings of each other, however alike they are: Jaden and Jayden are two names."""
+"""First names that are different names and not misspellings of each other, however similar they are, such as Jaden and
+Jayden.
+"""
 FREQUENT_NAMES = _names("frequent_names.txt")
-"""Names that more than one in five hundred people have somewhere: agreement in them proves less."""
+"""Names that more than one in five hundred people have in some population. Two records that agree on such a name are
+weaker evidence.
+"""
 
 
 SHORT_FORMS = short_forms()
@@ -60,7 +66,7 @@ def words_of(text: str) -> list[str]:
 
 
 def known_text(text: str) -> str:
-    """Return the text, or an empty one if it stands for a value that is not known."""
+    """Return the text, or an empty text if it stands in for an unknown value."""
     return "" if text.strip().lower() in PLACEHOLDER_TEXTS else text
 
 

@@ -22,8 +22,9 @@ from app.models import Patient, duplicates
 PREFIX = "dup"
 """Beginning of the ids of pairs."""
 MAX_RECORDS_OF_PERSON = 20
-"""Number of patients that are probably the same as another one from which they are hardly registrations of one person,
-but of something like Test Patient, and imply no more pairs."""
+"""Maximum number of patients that match a patient so well that they imply further pairs. A patient with more of them is
+hardly one person, but something like Test Patient, and implies none.
+"""
 Pair = tuple[str, str]
 """The ids of two patients in their order."""
 
@@ -88,16 +89,16 @@ _DELETE_OTHER_PAIRS = text(
 
 
 class FoundPair(NamedTuple):
-    """The comparison of two patients, and the patient that both are the same as if they are a pair for this reason."""
+    """The comparison of a pair of patients and, if a third patient implies the pair, the id of this patient."""
 
     comparison: Comparison
     through_id: str | None = None
 
 
 def fingerprint(one: Mapping[str, Any], other: Mapping[str, Any]) -> bytes:
-    """Return what identifies the compared values of two patients, in the order of their ids.
+    """Return the SHA-256 digest of the compared values of two patients, in the order of their ids.
 
-    A decision on the pair holds for as long as it stays the same.
+    A decision on the pair holds until the digest changes.
     """
     values = [[patient[name] for name in COMPARED_FIELDS] for patient in (one, other)]
     return hashlib.sha256(to_json(values)).digest()
@@ -130,7 +131,7 @@ class Comparer:
     async def compare(self, ids: Collection[str]) -> None:
         """Compare the patients with these ids with all others, and bring the stored pairs up to date.
 
-        Patients that do not exist any more lose the pairs on which nobody has decided.
+        Open pairs of patients that no longer exist are deleted.
         """
         await self._read(ids)
         stored = await self._stored_pairs(ids)
@@ -159,7 +160,7 @@ class Comparer:
             self._persons[unique_id] = Person.from_fields(patient)
 
     async def _surround(self, ids: Iterable[str]) -> set[Pair]:
-        """Compare patients with their candidates, unless this is done. Return the pairs that are new."""
+        """Compare patients with their candidates, unless this was done before. Return the new pairs."""
         patients = [self._patients[one] for one in ids if one in self._patients and one not in self._surrounded]
         if not patients:
             return set()
@@ -195,7 +196,7 @@ class Comparer:
         return comparison
 
     async def _raise_renamed(self, found: dict[Pair, FoundPair]) -> None:
-        """Make pairs probable that are one person with other first names, unless other records show two persons."""
+        """Raise pairs that may be one person with two first names to probable, unless other records contradict."""
         renamed = {pair for pair, one in found.items() if one.comparison.may_be_renamed}
         await self._surround({unique_id for pair in renamed for unique_id in pair})
         for pair in renamed:
@@ -203,10 +204,10 @@ class Comparer:
                 found[pair] = FoundPair(found[pair].comparison._replace(grade=Grade.PROBABLE))
 
     def _are_shown_as_two(self, pair: Pair) -> bool:
-        """Return whether other records show that two patients with other or missing first names may be two persons.
+        """Return whether other records show that two patients with different or missing first names may be two persons.
 
-        They do so if each of the names is in another record, if a relative of both, who is neither of them, is
-        registered at their address or, if a first name is missing, if one of them has a twin.
+        They show it if both names are also in other records; if a third person, a relative of both, is registered at
+        their address; or, where a first name is missing, if one of the two has a twin.
         """
         one, other = pair
         if self._same[one] - self._same[other] and self._same[other] - self._same[one]:
@@ -224,8 +225,8 @@ class Comparer:
     ) -> None:
         """Add the pairs of patients that are probably the same as a third patient.
 
-        Two records of a person may differ so much that only a third record shows that they belong together. A pair that
-        somebody has dismissed shows nothing.
+        Two records of a person may differ so much that only a third record connects them. Dismissed pairs imply
+        nothing.
         """
         strong = {pair for pair, one in found.items() if one.comparison.grade in STRONG_GRADES} - {*dismissed}
         known = sorted({unique_id for pair in found for unique_id in pair})

@@ -28,7 +28,7 @@ log = structlog.get_logger()
 COMPARISON_INTERVAL_SECONDS = 2
 """Seconds between two runs of the background comparison."""
 PAUSE_PER_WORK = 9
-"""How much longer the pause between two batches is than the batch before it, if many patients are queued.
+"""Ratio of the pause between two batches to the duration of the batch before it, if many patients are queued.
 
 Comparing a patient costs about as much as creating one. After an import, or while clients create thousands of patients,
 the background comparison therefore takes a tenth of the time, and is behind for a while.
@@ -47,7 +47,7 @@ _WAIT_FOR_LOCK = text(
     f"SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_advisory_xact_lock({_LOCK_KEY}) IS NOT NULL ELSE false END"
 )
 _LIMIT_WAIT = set_local({"lock_timeout": "2s"})
-"""A list waits for another process that compares a batch, which takes a fraction of a second, but not for ever."""
+"""Limits how long a list waits for another process that is comparing a batch, which takes a fraction of a second."""
 _TAKE_PENDING = text(
     """
     DELETE FROM pending_comparisons WHERE patient_id = ANY (ARRAY(

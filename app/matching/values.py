@@ -1,4 +1,4 @@
-"""Compares values of one field in two records: names, dates, addresses and others."""
+"""Compares the values of a field in two records: names, dates, addresses and others."""
 
 from datetime import date
 from functools import lru_cache
@@ -12,7 +12,7 @@ from app.matching.weights import Level
 SIGNIFICANT_PHONE_DIGITS = 9
 """Number of digits at the end of a phone number that do not depend on how its country is written."""
 GENERIC_ADDRESS_WORDS = frozenset("bag box erf farm o p plot po posbus private stand".split())  # noqa: SIM905  # as below
-"""Words of addresses that are nothing without a number: P O Box 12 and P O Box 14 are no neighbours."""
+"""Words of addresses that identify nothing without a number: P O Box 12 and P O Box 14 are not neighbours."""
 COMMON_ADDRESS_WORDS = frozenset(
     """
     apartment apt ave avenue cct circle circuit cl close court cr cres crescent ct dr drive flat lane ln pl place rd
@@ -25,13 +25,15 @@ MIN_NEAR_LIKENESS = 0.94
 MIN_SIMILAR_LIKENESS = 0.88
 """Jaro-Winkler similarity from which names count as similar."""
 MIN_PARTIAL_LENGTH = 6
-"""Number of letters from which an address that is contained in another one is evidence."""
+"""Minimum number of letters of an address for which it is evidence that another address contains it."""
 MIN_SAME_ADDRESS, MIN_SIMILAR_ADDRESS, MIN_PARTLY_SAME_ADDRESS = 90, 75, 60
-"""Percentages of letters in common from which addresses count as the same, as similar and as partly the same."""
+"""Minimum percentages of letters in common for addresses that count as the same, as similar and as partly the same."""
 SHORT_NAME_LENGTH = 3
-"""Names up to this length with one different letter are two names as often as one."""
+"""Maximum length of names that count as two names if one letter differs, because it is no typing error as often as it
+is one.
+"""
 LONG_TEXT_LENGTH = 8
-"""Towns of at least this length may differ by two letters and still be near."""
+"""Minimum length of towns that count as near if two letters differ."""
 MIN_DIFFERENT_DIGITS = 3
 """Phone numbers with fewer different digits, such as 000 000 0000, are placeholders."""
 _CACHE_SIZE = 65_536
@@ -39,7 +41,7 @@ _CACHE_SIZE = 65_536
 
 @lru_cache(_CACHE_SIZE)
 def compare_names(one: tuple[str, ...], other: tuple[str, ...]) -> Level:
-    """Return how two names compare, which are tuples of words as `name_words` returns them."""
+    """Compare two names, which are tuples of words as `name_words` returns them."""
     short, long = sorted(("".join(one), "".join(other)), key=len)
     if short == long:
         is_frequent = short in FREQUENT_NAMES or FREQUENT_NAMES.issuperset(one)
@@ -50,7 +52,7 @@ def compare_names(one: tuple[str, ...], other: tuple[str, ...]) -> Level:
 
 
 def _compare_words(one: tuple[str, ...], other: tuple[str, ...]) -> Level | None:
-    """Return how two names compare that have a word in common or are known names, otherwise None."""
+    """Compare two names that have a word in common or are names of the lists. Return None for others."""
     fewer, more = sorted((one, other), key=len)
     if one[0] == other[0]:
         return Level.PART
@@ -77,7 +79,7 @@ def _compare_spellings(short: str, long: str) -> Level:
 
 @lru_cache(_CACHE_SIZE)
 def compare_dates(one: date, other: date) -> Level:
-    """Return how two dates of birth compare."""
+    """Compare two dates of birth."""
     is_january_1 = [(day.month, day.day) == (1, 1) for day in (one, other)]
     if one == other:
         return Level.PLACEHOLDER if all(is_january_1) else Level.SAME
@@ -116,7 +118,7 @@ def compare_texts(one: str, other: str) -> Level:
 
 @lru_cache(_CACHE_SIZE)
 def compare_addresses(one: str, other: str) -> Level:
-    """Return how two addresses compare, which are folded words separated by spaces."""
+    """Compare two addresses, which are folded words separated by spaces."""
     if one == other:
         return Level.SAME
     texts, numbers = zip(*(_split_numbers(address) for address in (one, other)), strict=True)
@@ -134,7 +136,7 @@ def compare_addresses(one: str, other: str) -> Level:
 def _address_likeness(one: str, other: str) -> float:
     """Return the percentage of letters that two addresses without numbers have in common, in any order of words.
 
-    An address that contains the other is almost the same, also if words are joined or divided.
+    An address that contains the other counts as almost the same, even if words are joined or divided.
     """
     likeness = max(token_sort_ratio(one, other), token_set_ratio(one, other) - 5)
     joined = [address.replace(" ", "") for address in (one, other)]

@@ -1,4 +1,4 @@
-"""Reading of cells: what a cell of a column means, as the text that the API's field accepts."""
+"""Reading of cells: converts the text of a cell to the text that the API's field accepts."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -47,9 +47,9 @@ class CellReader(NamedTuple):
     name: str
     """The field, with a dot in the name of a nested one."""
     is_plain: Callable[[str], object]
-    """Whether a text is taken as it is."""
+    """Returns whether a text is already as the API accepts it."""
     read: ReadCell
-    """Returns the text for the API, "" if there is no value, or raises CellError."""
+    """Returns the text for the API, or "" if there is no value. Raises CellError."""
 
 
 def cell_readers(
@@ -60,10 +60,10 @@ def cell_readers(
     *,
     link_names: bool,
 ) -> Iterator[CellReader]:
-    """Yield how the cells of a column are read, or nothing if they are taken as they are.
+    """Yield a reader for each field of a column, or nothing if its cells need no reading.
 
     `order_of` returns the order of the dates in a column. Remarks about a cell are added to `remarks`. `null_words` are
-    further words for nothing. `link_names` says whether the column of a link contains names instead of ids.
+    null words besides the usual ones. `link_names` says whether the column of a link contains names instead of ids.
     """
     if len(column.fields) != 1:
         return
@@ -97,7 +97,7 @@ def _is_never_plain(_: str) -> bool:
 
 
 def _read_cell(words: frozenset[str], read: ReadCell | None, text: str) -> str:
-    """Return the text of a cell as `read` reads it, or "" if it is one of the words for nothing."""
+    """Return the text of a cell as `read` reads it, or "" if it is one of the null words."""
     if not text.strip() or is_word(text, words):
         return ""
     if text.startswith("#") and is_word(text, SPREADSHEET_ERRORS):

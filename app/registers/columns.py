@@ -1,4 +1,4 @@
-"""The columns of a table: which field of the API each of them contains, by its header and by what a person says."""
+"""The columns of a table: the field of the API that each of them contains, by its header or by the options."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -36,16 +36,16 @@ class Column(NamedTuple):
 
 
 class UnknownColumn(NamedTuple):
-    """A column of which it is not known what it contains."""
+    """A column whose content is not known."""
 
     place: int
     header: str
     owner: Column | None = None
-    """The column that contains the field already that the header names."""
+    """The column that already contains the field that the header names."""
 
 
 class RecognizedColumns(NamedTuple):
-    """The columns of a table, and what is wrong with them."""
+    """The columns of a table, known and unknown."""
 
     columns: list[Column]
     """All columns with a known meaning, in their order in the file."""
@@ -61,7 +61,7 @@ class RecognizedColumns(NamedTuple):
         return len(self.columns) + len(self.unknown)
 
     def hint(self, column: UnknownColumn) -> str:
-        """Return what an unknown column may be, or "" if there is no guess."""
+        """Return what an unknown column probably contains, or "" if there is no guess."""
         if column.owner is not None:
             return f"{column.owner.fields[0]} is in column {column.owner.place + 1} already"
         return self.hints.hint(column.header)
@@ -145,14 +145,14 @@ def shown_header(header: str) -> str:
 
 
 def numbered_name(place: int, header: str) -> str:
-    """Return the name by which a mapping file can specify a column whose header is blank, or that of another."""
+    """Return the name by which a mapping file can specify a column whose header is blank or not unique."""
     return f"{header} (column {place + 1})".strip()
 
 
 def _places(name: str, headers: Sequence[str]) -> tuple[int, list[int]]:
-    """Return the places of the columns that a mapping file calls `name`, after the precedence of this name.
+    """Return the precedence of a name in a mapping file (0 is the highest), and the indexes of its columns.
 
-    It may be a numbered name, or exactly a header, or else a header in other spellings.
+    A numbered name precedes the exact text of a header, which precedes a header in another spelling.
     """
     found = [
         [place for place, header in enumerate(headers) if header_key(numbered_name(place, header)) == header_key(name)],
@@ -165,7 +165,10 @@ def _places(name: str, headers: Sequence[str]) -> tuple[int, list[int]]:
 def _said_fields(
     names: Sequence[str], fields: Sequence[str], options: TableOptions, *, is_header: bool
 ) -> Mapping[int, tuple[str, ...]]:
-    """Return the fields that the options specify, by the places of the columns. A message suggests only headers."""
+    """Return the fields that the options specify, by the index of the column.
+
+    An error suggests headers only if `is_header` is true, because the row may otherwise contain data of patients.
+    """
     suggested = [shown_header(name) for name in names] if is_header else []
     for header in [*options.mapping, *filter(None, options.date_orders)]:
         if not _places(header, names)[1]:

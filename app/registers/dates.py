@@ -57,7 +57,7 @@ _EXCEL_PATTERN = re.compile(r"[0-9]{2,5}(?:\.[0-9]+)?")
 
 
 class AmbiguousDatesError(Exception):
-    """The order of the dates in a column cannot be found. The message is a predicate, for the subject "The column"."""
+    """The order of the dates in a column cannot be found. The message is a predicate whose subject is "The column"."""
 
     def __init__(self, message: str, possible_order: str = "dmy") -> None:
         super().__init__(message)
@@ -73,9 +73,9 @@ def is_iso_date(text: str) -> bool:
 def read_date(text: str, today: date) -> Mapping[str, str]:
     """Return all readings of a text as a date: the order of each, and the date as YYYY-MM-DD.
 
-    A time behind the date becomes `THH:MM:SS` behind the reading, unless it is midnight. `today` is the date in the
-    easternmost time zone, which is tomorrow in others, so a year with two digits is never that far. A later date is a
-    reading only if all readings are.
+    A time after the date is added to the reading as `THH:MM:SS`, unless it is midnight. `today` is the date in the
+    easternmost time zone, which is tomorrow in others. A year with two digits never means `today` or later. A date
+    after `today` is a reading only if all readings are.
     """
     text, time = _split_time(normalize_characters(text).strip())
     readings = _read_numbers(text, today) or _read_serial_number(text, today)
@@ -155,7 +155,7 @@ class DateColumn:
         self.has_iso_dates = False
 
     def add(self, text: str) -> None:
-        """Add the text of a cell that is neither blank nor a word for nothing."""
+        """Add the text of a cell that is neither blank nor a null word."""
         if is_iso_date(text):
             self.has_iso_dates = True
             return
@@ -172,10 +172,10 @@ class DateColumn:
     def order(self, preferred: str | None = None) -> str | None:
         """Return the order of the dates, or None if the column has no dates except those in ISO 8601.
 
-        `preferred` is the order that decides if the column has several.
+        `preferred` is the order that decides if several are possible.
 
         Raises:
-            AmbiguousDatesError: several orders are possible, and `preferred` is None or none of them.
+            AmbiguousDatesError: several orders are possible, and `preferred` is not one of them.
         """
         if preferred in self._fitting:
             return preferred

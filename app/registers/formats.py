@@ -1,4 +1,4 @@
-"""The formats of a table's dates, which are found over whole columns, in a reading of their own."""
+"""The formats of a table's dates, which are found in whole columns by reading the table once more."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -49,13 +49,13 @@ class DateFormat(NamedTuple):
 def find_date_formats(
     columns: Sequence[Column], header_line_number: int, read_again: Callable[[], Table | None], options: TableOptions
 ) -> dict[int, DateFormat]:
-    """Read a whole table, and return the formats of its columns with dates, by place.
+    """Read a whole table, and return the formats of its columns with dates, by the index of the column.
 
-    `read_again` returns the table from its beginning, or None if it cannot be read again. Then the options must say
+    `read_again` returns the table from its beginning, or None if it cannot be read again. Then the options must specify
     the orders.
 
     Raises:
-        UnreadableFileError: the table cannot be read again, and the options do not say the orders.
+        UnreadableFileError: the table cannot be read again, and the options do not specify the orders.
     """
     date_columns = [column for column in columns if {*column.fields} & {*DATE_FIELDS, *TIMESTAMP_FIELDS}]
     orders_by_key = {header_key(header): order for header, order in options.date_orders.items()}

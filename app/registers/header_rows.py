@@ -1,4 +1,4 @@
-"""Which row of a table is its header, if any. A message may show a header, but not the data of a patient."""
+"""Finds the row of a table that is its header. A message may show a header, but not the data of a patient."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from app.table_files.errors import UnreadableFileError
 from app.table_files.tables import Row
 
 MIN_COLUMNS, MIN_SHARE = 3, 4
-"""A row is a header if at least three columns, and one in four, say so."""
+"""A row is a header if at least three columns, and at least one in four columns, indicate it."""
 MAX_EXAMINED_COLUMNS = 100
 """Maximum number of columns that are examined if known names do not decide."""
 SAMPLE_ROWS = 20
@@ -25,8 +25,8 @@ def is_header_row(
 ) -> bool:
     """Return whether a row is the header of a table.
 
-    `are_known` says which of its cells are known names of columns. `is_similar` returns whether another one is similar
-    to a known name. Only if these do not decide, `rows_below` is called for some rows below.
+    `are_known` says which of its cells are known names of columns. `is_similar` returns whether a cell is similar to a
+    known name. `rows_below` returns some rows below, and is called only if the names do not decide.
     """
     known_count = sum(are_known)
     if known_count * 2 >= len(names) or _suffices(known_count, names):
@@ -45,7 +45,7 @@ def is_header_row(
 
 
 def header_below_titles(rows: Sequence[Row], are_known: Callable[[Sequence[str]], Sequence[bool]]) -> int:
-    """Return the place of the first of some rows that names columns, or 0 if none does.
+    """Return the index of the first of some rows that names columns, or 0 if none does.
 
     The rows above it, which have only one cell, are the title of the table. `are_known` returns which cells of a row
     are names of columns.

@@ -11,7 +11,9 @@ from app.registers.synonyms import FULL_NAME_KEYS, NUMBER_KEYS, header_key
 MIN_SIMILARITY = 0.75
 """Minimum similarity, as `difflib` measures it, of an unknown header and a name that is suggested for it."""
 MAX_HEADER_CHARACTERS = 64
-"""Maximum length of a header that a message shows. Of longer ones, this much is compared with known names."""
+"""Maximum length of a header that a message shows. Of a longer one, only this many characters are compared with known
+names.
+"""
 MIN_WORD_CHARACTERS = 5
 """Minimum length of a known name that is found within a header. Shorter ones, such as `van`, have other meanings."""
 MIN_ABBREVIATION_CHARACTERS = 3
@@ -23,7 +25,7 @@ FULL_NAME_HINT = (
 )
 NUMBER_HINT = 'an id is "unique_id", a telephone number is "patient_mobile_number"'
 _AMBIGUOUS_WORDS = frozenset({"first", "state", "street", "initial", "prefix", "created", "updated", "modified"})
-"""Known names, as keys, that say nothing within a longer header, such as `First visit`."""
+"""Known names, as keys, that are no evidence within a longer header, such as `First visit`."""
 
 
 class Hints:

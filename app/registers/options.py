@@ -23,17 +23,17 @@ class TableOptions:
     date_orders: Mapping[str, str] = field(default_factory=dict)
     """Maps headers to the order of the dates in their columns. The key "" stands for all other columns."""
     null_words: tuple[str, ...] = ()
-    """Words for nothing, besides the usual ones. They apply to all columns."""
+    """Null words of all columns, besides the usual ones: texts that stand for a missing value."""
     sheet: str | None = None
     """Name of the worksheet. The default is the first one."""
     link_names: bool = False
     """Whether columns of links contain the names of hospitals and doctors instead of their ids."""
     encoding: str | None = None
-    """The encoding of the file, if it is neither UTF-8 nor says so by a byte order mark."""
+    """The encoding of the file, needed if it is not UTF-8 and no byte order mark shows it."""
 
     @property
     def folded_null_words(self) -> frozenset[str]:
-        """The further words for nothing, in lowercase."""
+        """The additional null words, in lowercase."""
         return frozenset(word.strip().casefold() for word in self.null_words)
 
     @property

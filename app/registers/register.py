@@ -73,7 +73,7 @@ class Register:
         return self._header.line_number
 
     def _rows_below_header(self) -> list[list[str]]:
-        """Return the cells of some rows below the header, which are not taken from the rows that remain."""
+        """Return the cells of some rows below the header. `rows` yields these rows nevertheless."""
         rows = [*islice(self._rows, SAMPLE_ROWS)]
         self._rows = chain(rows, self._rows)
         return [row.cells for row in rows]
@@ -126,7 +126,7 @@ class Register:
             yield RegisterRow(line_number, by_name, errors, self._take_remarks() if self._remarks else ())
 
     def _take_faults(self, faults: Sequence[tuple[int, CellError]], by_name: dict[str, str]) -> Iterator[FieldError]:
-        """Remove the fields of cells without a meaning, and yield their errors."""
+        """Remove the fields of cells without a usable value, and yield their errors."""
         fields = {column.place: column.fields for column in self.recognized.columns}
         for place, fault in faults:
             for name in fields.get(place, ()):
@@ -145,7 +145,7 @@ class Register:
 
     @cached_property
     def date_formats(self) -> Mapping[int, DateFormat]:
-        """The formats of the columns with dates, by place. They are found by reading the whole table."""
+        """The formats of the columns with dates, by index. They are found by reading the whole table."""
         return find_date_formats(self.recognized.columns, self.header_line_number, self._read_again, self._options)
 
     def _order_of(self, column: Column) -> str | None:

@@ -7,11 +7,11 @@ from app.fields.characters import is_blank, normalize_characters
 from app.table_files.errors import CellError
 
 NULL_WORDS = frozenset({"null", "n/a", "#n/a", "-"})
-"""Words for nothing, in lowercase."""
+"""Null words, in lowercase: texts that stand for a missing value in any field."""
 UNKNOWN_WORDS = NULL_WORDS | {"unknown", "onbekend", "none", "nil", "?", "--"}
-"""Words for nothing in fields in which they can mean nothing else, such as a date, in lowercase."""
+"""Null words, in lowercase, of fields in which they can have no other meaning, such as dates."""
 SPREADSHEET_ERRORS = frozenset({"#value!", "#name?", "#div/0!", "#ref!", "#num!", "#null!", "#spill!", "#calc!"})
-"""What spreadsheets show instead of the result of a wrong formula, in lowercase. `#N/A` is a word for nothing."""
+"""Texts that spreadsheets show instead of the result of a wrong formula, in lowercase. `#N/A` is a null word."""
 GENDER_WORDS = {
     "Male": ("m", "male", "man", "boy", "manlik", "seun"),
     "Female": ("f", "female", "woman", "girl", "v", "vroulik", "vrou", "meisie", "dogter"),
@@ -20,7 +20,7 @@ GENDER_WORDS = {
 }
 """The words for each gender, in lowercase."""
 MAX_WORD_CHARACTERS = 40
-"""Number of characters above which no text is a word for nothing."""
+"""Maximum number of characters of a null word. Longer texts are not compared with null words."""
 SPREADSHEET_HINT = "format the column as text in the spreadsheet before you enter or paste numbers"
 
 _GENDERS = {word: gender for gender, words in GENDER_WORDS.items() for word in words}
@@ -65,7 +65,7 @@ def clean_phone_number(text: str) -> CleanNumber:
 
 
 def clean_gender(text: str) -> str:
-    """Return the API's name of a gender, or the text if it is no known word for one."""
+    """Return the API's name of a gender, or the text itself if it is no word for a gender."""
     return _GENDERS.get(text.strip().casefold(), text)
 
 
@@ -76,7 +76,7 @@ def clean_degrees(text: str) -> str:
 
 
 def is_word(text: str, words: frozenset[str]) -> bool:
-    """Return whether a text is blank or one of the `words` for nothing. Case and surrounding blanks do not matter.
+    """Return whether a text is blank or one of the null words `words`. Case and surrounding blanks do not matter.
 
     Long texts are not examined.
     """

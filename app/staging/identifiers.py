@@ -1,4 +1,4 @@
-"""Identifiers of staged patients: whether they can be stored, and their rows if no triggers write these."""
+"""Identifiers of staged patients: checks whether they can be stored, and writes rows that triggers would write."""
 
 from collections.abc import AsyncIterator
 
@@ -41,7 +41,7 @@ _INSERT_ROWS = text(f"INSERT INTO patient_identifiers SELECT given.* FROM {_GIVE
 
 
 async def identifier_errors(connection: Connection) -> AsyncIterator[RowError]:
-    """Yield the errors of staged patients with identifiers of unknown hospitals, or that other patients have."""
+    """Yield the errors of staged patients whose identifiers name unknown hospitals, or belong to other patients."""
     for line, kind, name in (await connection.execute(_SELECT_ERRORS)).records:
         if kind == "hospital":
             message = f"There is no hospital with the unique_id {name}"
@@ -52,6 +52,6 @@ async def identifier_errors(connection: Connection) -> AsyncIterator[RowError]:
 
 
 async def index_identifiers(connection: Connection) -> None:
-    """Write the rows of the staged patients' identifiers, as triggers do for tables that have any."""
+    """Write the rows of the staged patients' identifiers, as triggers do for tables that have triggers."""
     await connection.execute(_DELETE_ROWS)
     await connection.execute(_INSERT_ROWS)

@@ -1,4 +1,4 @@
-"""What became of the lines of an import file."""
+"""The results of importing the lines of a file: statuses, errors and remarks."""
 
 from enum import StrEnum
 from typing import NamedTuple

@@ -1,6 +1,6 @@
 """Tables that are filled without indexes: an import into empty tables fills copies of them, which then replace them.
 
-PostgreSQL takes less than half the time if it builds indexes and checks foreign keys when all rows are there. To drop
+PostgreSQL takes less than half the time if it builds indexes and checks foreign keys when all rows are there. Dropping
 the indexes of the tables themselves would block all requests until the import ends. The rows are therefore inserted
 into copies in a schema of their own, which no other session sees, and the copies replace the tables just before the
 commit. Only this last step locks the tables, for some milliseconds. Everything is one transaction, so an import that
@@ -31,7 +31,7 @@ MAX_REPLACE_ATTEMPTS = 100
 A transaction that uses the tables for longer, such as a backup, makes the import fail.
 """
 REPLACE_RETRY_SECONDS = 0.5
-"""Seconds between these attempts, in which the requests are executed that have queued behind an attempt."""
+"""Seconds between these attempts, so that requests that have queued behind an attempt are executed first."""
 _BUILD_SETTINGS = {
     # enough to sort the index of a million rows in memory
     "maintenance_work_mem": "256MB",

@@ -44,7 +44,7 @@ _OTHER_FORMATS = {
     b"%PDF-": "a PDF document",
     b"<": "a web page or XML, whatever its name says",
 }
-"""Formats of files from which people may expect that they can be read, by their first bytes."""
+"""Formats that people may expect to be readable, by the first bytes of the file."""
 _FIRST_END_PATTERN = re.compile(rb'(?:"[^"]*"|[^"\r\n])*(?P<end>\r\n|\r(?=.)|\n)', re.DOTALL)
 """Matches up to the end of the first line. A quotation mark may enclose other ends of lines."""
 _MARKS = {
@@ -60,7 +60,7 @@ _SUGGESTED_ENCODINGS = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1255", "cp125
 
 
 def expansion_error(remedy: str = "decompress it first") -> UnreadableFileError:
-    """Return the error of a file that may be a decompression bomb. `remedy` is what to do if it is none."""
+    """Return the error of a file that may be a decompression bomb. `remedy` is what to do if the file is intended."""
     return UnreadableFileError(
         f"The file expands to more than {MAX_EXPANSION_RATIO} times its size. If you expect that, {remedy}."
     )
@@ -172,9 +172,10 @@ def read_independently(file: Any) -> IndependentReader | None:
 
 
 class LineReader:
-    """The lines of a file, as bytes in UTF-8 unless `encoding` is None and the file has no byte order mark.
+    """The lines of a file, as bytes in UTF-8.
 
-    Then the bytes are those of the file, because a single line may be in the wrong encoding.
+    If `encoding` is None and the file has no byte order mark, the bytes are those of the file, because a single line
+    may be in the wrong encoding.
     """
 
     def __init__(self, file: BinaryIO, encoding: str | None = None) -> None:
@@ -189,7 +190,7 @@ class LineReader:
         self._sample: bytes = self._in_line_one(reader)
         mark = next((mark for mark in _MARKS if self._sample.startswith(mark)), b"")
         self.encoding = _MARKS.get(mark) or encoding
-        """The encoding that the file has by its mark or by the option, or None if it should be UTF-8."""
+        """The encoding by the file's byte order mark or by the option, or None if the file should be in UTF-8."""
         width = {"utf-16": 2, "utf-32": 4}.get(self.encoding or "", 1)
         text = self._sample if width == 1 else self._sample.replace(b"\0", b"")
         is_text = not self._sample.startswith((GZIP_MAGIC, ZIP_MAGIC, *_OTHER_FORMATS))
@@ -223,7 +224,7 @@ class LineReader:
 
     @property
     def other_format(self) -> str | None:
-        """What the file is if it has a frequent format that cannot be read."""
+        """The name of the file's format if it is a common one that cannot be read."""
         mark = next((mark for mark in _MARKS if self._sample.startswith(mark)), b"")
         first = self._sample.removeprefix(mark).lstrip()
         return next((name for magic, name in _OTHER_FORMATS.items() if first.startswith(magic)), None)
@@ -262,7 +263,7 @@ class LineReader:
         return bool(content)
 
     def encoding_hint(self, raw: bytes) -> str:
-        """Return a sentence about the encoding that the file may have, which contains text that is not in UTF-8."""
+        """Return a sentence about the encoding that the file may have, judging by text that is not in UTF-8."""
         # only old programs for the Mac end lines with CR
         usual = ["mac_roman", *_SUGGESTED_ENCODINGS] if self._ends_with_cr else _SUGGESTED_ENCODINGS
         return _encoding_hint(self._sample + raw, usual)
@@ -273,7 +274,7 @@ class LineReader:
 
 
 def _encoding_hint(raw: bytes, usual_encodings: Sequence[str]) -> str:
-    """Return a sentence about the encoding that text that is not in UTF-8 may have.
+    """Return a sentence about the encoding of text that is not in UTF-8.
 
     If several encodings are equally likely, the first of `usual_encodings` is suggested.
     """

@@ -11,9 +11,12 @@ from app.table_files.lines import (
 )
 
 SEPARATORS = {"|": "a vertical bar", ";": "a semicolon", "\t": "a tab", ",": "a comma"}
-"""The characters that may separate cells, with their names. If several are equally frequent, the last one does."""
+"""The characters that may separate cells, with their names. If several are equally frequent, the last of them is used.
+"""
 _SAMPLE_LINES = 20
-"""Number of lines of which the first with a separator shows which one the file has. A title may have none."""
+"""Number of lines at the beginning of a file in which the separator is sought. The first line with one decides; titles
+may have none.
+"""
 _WRONG_QUOTES = (
     "has a cell with wrong quotation marks: enclose the whole cell in quotation marks, and double those inside it"
 )
@@ -26,11 +29,11 @@ class Row(NamedTuple):
     """Number of the line or row on which it begins, counted from 1."""
     cells: list[str]
     faults: Sequence[tuple[int, CellError]] = ()
-    """The places of cells that have no meaning, such as the error of a formula, and why."""
+    """The indexes of cells without a usable value, such as the error of a formula, each with the reason."""
 
 
 class Table(Protocol):
-    """A table in a file. `rows` yields all rows that are not blank, and the first of them is the header."""
+    """A table in a file, whose first row is the header."""
 
     description: str
     """The format, for people."""
@@ -39,7 +42,9 @@ class Table(Protocol):
     """The names of the other worksheets in the same file."""
 
     def rows(self) -> Iterator[Row]:
-        """Yield the rows. Bytes that are not in UTF-8 are lone surrogates, as `surrogateescape` decodes them.
+        """Yield the rows that are not blank.
+
+        Bytes that are not in UTF-8 become lone surrogates, as `surrogateescape` decodes them.
 
         Raises:
             UnreadableFileError: the rest of the file cannot be split into rows.
@@ -108,7 +113,7 @@ class CsvTable:
             raise UnreadableFileError(f"{reader.error(_WRONG_QUOTES)}{opened}") from None
 
     def encoding_hint(self, cells: Sequence[str]) -> str:
-        """Return a sentence about the encoding of a row that is not in UTF-8. The first such row decides."""
+        """Return a sentence about the encoding of the file, which depends on the first row that is not in UTF-8."""
         if self._encoding_hint is None:
             row = "".join(cells).encode(errors="surrogateescape")
             self._encoding_hint = self._reader.encoding_hint(row)
@@ -123,7 +128,7 @@ class CsvTable:
 
 
 def _sample_lines(reader: LineReader) -> list[str]:
-    """Return the first lines of a file, without regard to damage and to quotation marks."""
+    """Return the first lines of a file, even if the rest is damaged, and without regard to quotation marks."""
     try:
         text = reader.first_bytes.decode(reader.encoding or "utf-8", errors="replace")
     except UnicodeError:  # some encodings, such as idna, cannot replace what they cannot decode

@@ -36,7 +36,7 @@ _DAMAGE_ERRORS = (
 )
 """The errors that `zipfile` and openpyxl raise if a workbook is damaged."""
 NOT_AVAILABLE = "#N/A"
-"""The error that means that there is no value. It is read as a word for nothing, not as an error."""
+"""The error that stands for a missing value. It is read as a null word, not as an error."""
 _FORMULA_TAG_PATTERN = re.compile(rb"<(?:\w{1,20}:)?f[ />]")
 _MAX_TAG_BYTES = 24
 _LOCALE_PATTERN = re.compile(r"\[\$[^\]]*\]")
@@ -129,7 +129,7 @@ def _check_members(file: "io.BufferedReader[Any]") -> bool:
 
 
 def _faults(row: Sequence[Any], formula_row: Sequence[Any]) -> Iterator[tuple[int, CellError]]:
-    """Yield the places of the cells without a meaning, and why. `formula_row` has the formulas instead of values."""
+    """Yield the indexes of the cells without a usable value, each with the reason. `formula_row` has their formulas."""
     for place, cell in enumerate(row):
         if cell.data_type == "e" and cell.value != NOT_AVAILABLE:
             yield place, CellError("spreadsheet_error", "Is the error of a formula: correct it in the spreadsheet")
@@ -161,7 +161,7 @@ def _cell_text(cell: Any) -> str:
 def _format_places(number_format: str) -> Sequence[tuple[str, str]]:
     """Return the places of a number format with leading zeros or literal text, from left to right.
 
-    A place is ("digit", its placeholder) or ("text", the text). Return nothing for all other formats, such as those
+    A place is ("digit", its placeholder) or ("text", the text). The result is empty for other formats, such as those
     with decimals or conditions, which change only the display of a number.
     """
     section = _LOCALE_PATTERN.sub("", number_format.partition(";")[0])

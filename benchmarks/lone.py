@@ -100,14 +100,16 @@ async def _measure(app: FastAPI, operation: Operation, request_count: int) -> It
     numbers = count()
     for number in islice(numbers, WARM_UP_REQUESTS):
         await _send(app, operation, number)
-    walls, cpus = [], []
+    wall_seconds, cpu_seconds = [], []
     with _timed_statements() as statements:
         for number in islice(numbers, request_count):
             wall, cpu = time.perf_counter(), time.process_time()
             await _send(app, operation, number)
-            walls.append(time.perf_counter() - wall)
-            cpus.append(time.process_time() - cpu)
-    rows = [[operation.name, "all", "1", *(f"{median(each) * MICROSECONDS:.0f}" for each in (walls, cpus))]]
+            wall_seconds.append(time.perf_counter() - wall)
+            cpu_seconds.append(time.process_time() - cpu)
+    rows = [
+        [operation.name, "all", "1", *(f"{median(each) * MICROSECONDS:.0f}" for each in (wall_seconds, cpu_seconds))]
+    ]
     for text, seconds in statements.items():
         per_request = len(seconds) / request_count
         if per_request > MIN_STATEMENTS_PER_REQUEST:

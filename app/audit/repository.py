@@ -168,8 +168,8 @@ class AccessEvent(NamedTuple):
 def _linked_profile_spans() -> CTE:
     """Return a CTE with the profiles that the patients of `SHOWN_IN` have been linked to, according to the journal.
 
-    Each row is a version of a patient, as far as it was current at the time in `SHOWN_IN`. The columns are `unique_id`,
-    the id of the profile, `since` and `until`.
+    Each row is the time for which a version of a patient was current, within the time in `SHOWN_IN`. The columns are
+    `unique_id`, the id of the profile, `since` and `until`.
     """
     profile_id, shown = journal.c.record.op("->>", return_type=ID_TEXT)("profile_id"), SHOWN_IN.c
     is_of_patient = and_(journal.c.resource == Patient.__tablename__, journal.c.unique_id == shown.unique_id)

@@ -1,7 +1,7 @@
 """Numbering: gives positions to the changes that have been committed.
 
-A position that a change got before its commit would be passed by readers while the change is still invisible. Positions
-are therefore given afterwards, by whichever reader comes first, so that nothing waits for slow transactions.
+If a change got its position before its commit, readers would pass the position while the change is still invisible.
+Changes therefore get their positions after the commit, by the next reader, so that nothing waits for slow transactions.
 """
 
 import time
@@ -26,9 +26,9 @@ RETRY_AFTER_SECONDS = 1.0
 class FeedPosition(NamedTuple):
     """A position in the feed, with a number that shows whether the change at the position is still the same one.
 
-    It is the random number of the batch in which the change got the position (see `app.models.change`), combined with
-    one for this database. The records may be older than a reader has seen them although the change is there, if a dump
-    was restored. After that, no position of before is valid.
+    The number combines the random number of the batch in which the change got the position (see `app.models.change`)
+    with a number of this database. After a dump is restored, the records may be older than those that a client has
+    read, although the change at its position is the same. Positions from before the restore are therefore invalid.
     """
 
     position: int
@@ -54,7 +54,9 @@ _DATABASE = (
     .where(literal_column("pg_database.datname") == func.current_database())
     .scalar_subquery()
 )
-"""A number for the tables of this database. A copy of the server's files has it, too; a restored dump has another."""
+"""A number of the tables of this database. A copy of the server's files has the same number; a restored dump has
+another.
+"""
 BATCH = changes.c.batch.bitwise_xor(_DATABASE).label("batch")
 """The number in the `FeedPosition` of a change."""
 _NEWEST = select(changes.c.position, BATCH).order_by(changes.c.position.desc()).limit(1).subquery()
@@ -79,7 +81,7 @@ class Numbering:
     async def refresh(self, max_batches: int = MAX_BATCHES_PER_READ) -> FeedState:
         """Number up to `max_batches` batches of pending changes, and return the state of the feed after that.
 
-        A failure to number them is logged and not raised: what has a position can be read nevertheless.
+        A failure to number them is logged and not raised, because the changes with a position can be read nevertheless.
         """
         async with self._database.read() as connection:
             state = await read_state(connection)

@@ -56,7 +56,7 @@ class FeedQuery(NamedTuple):
 
 
 class ChangeSource(NamedTuple):
-    """The changed record that patients show."""
+    """The changed profile, hospital or doctor, which is part of the documents of the affected patients."""
 
     resource: str
     unique_id: str
@@ -64,7 +64,7 @@ class ChangeSource(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A change as a principal may know it."""
+    """A change, without what the principal may not know."""
 
     place: FeedPosition
     resource: str
@@ -74,7 +74,7 @@ class Change(NamedTuple):
     action: str
     time: str
     source: ChangeSource | None = None
-    """The changed record that patients show, if they are affected by it."""
+    """The changed record, if documents of patients contain it and the action is `affected`."""
     patients: Sequence[str] | None = None
     """The ids of the affected patients. None if they are too many, and for changes of a record."""
     into: str | None = None
@@ -199,7 +199,7 @@ def _select_concerned() -> Select[Any]:
 
 
 class ChangeFeed:
-    """Reads the feed. Equal reads at the same time, such as those of many waiting clients, are one read."""
+    """Reads the feed. Concurrent equal reads, such as those of many waiting clients, are one read."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

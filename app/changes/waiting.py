@@ -103,7 +103,7 @@ class ChangeWatcher:
                 waiter.woken.set()
 
     async def _poll(self, seen: FeedState) -> FeedState:
-        """Number and look up the changes since `seen`, wake the concerned waiters, and return the state of the feed."""
+        """Number and read the changes since `seen`, wake the concerned waiters, and return the state of the feed."""
         state = await self._feed.numbering.refresh()
         if state.newest.position > seen.newest.position:
             concerned = await self._feed.concerned(seen.newest.position, state.newest.position)

@@ -123,10 +123,10 @@ def _is_loopback(host: str) -> bool:
 
 
 def _import_application() -> None:
-    """Import what serves requests.
+    """Import the modules that serve requests.
 
-    This creates metrics, so their directory must be set before. The workers are forked afterwards, and so share the
-    memory of the code.
+    Importing them creates metrics, so the directory of the metrics must be set before. The workers are forked
+    afterwards, and so share the memory of the code.
     """
     import_module("app.server.protocol")
     import_module("app.server.worker")

@@ -33,7 +33,7 @@ def duplicate_check(request: Request, body: Any) -> CreationCheck | None:
     """Return the check that a request asks for before it registers a patient, or None if it asks for none.
 
     Raises:
-        ValidationFailedError: the header `Duplicate-Check` has another value than `refuse` and `queue`.
+        ValidationFailedError: the header `Duplicate-Check` is neither `refuse` nor `queue`.
     """
     header = request.headers.get("duplicate-check")
     if header not in {None, "refuse", "queue"}:
@@ -66,7 +66,7 @@ async def _refuse_duplicates(request: Request, body: Any, connection: Connection
 async def matching_records(request: Request, repository_class: type[Repository], body: Any) -> list[tuple[Match, str]]:
     """Return the patients who may be the person in the body of a request, with their documents, and audit the access.
 
-    `body` has the fields of a patient, the id of a patient that is left out, and `only_certain`.
+    `body` has the fields of a patient, the id of a patient to leave out, and `only_certain`.
     """
     services, principal = get_services(request), Principal.from_request(request)
     async with services.database.search_snapshot(principal.name) as connection:

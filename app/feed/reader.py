@@ -1,4 +1,4 @@
-"""One client's way through the feed: it reads pages, waits for changes, and turns them into JSON."""
+"""Reads the feed for one client: pages of changes, waiting for more, as JSON."""
 
 import json
 import math
@@ -19,7 +19,7 @@ from app.changes.numbering import FeedPosition
 from app.changes.reading import PATIENTS, Change, FeedQuery
 from app.doctors.routes import resource as doctors
 from app.errors import UnauthorizedError
-from app.feed.schemas import NOW, FeedParameters
+from app.feed.schemas import NOW_CURSOR, FeedParameters
 from app.hospitals.routes import resource as hospitals
 from app.patients.routes import resource as patients
 from app.profiles.routes import resource as profiles
@@ -62,7 +62,7 @@ class FeedReader:
             ValidationFailedError: the text is not a cursor of the feed.
             FeedExpiredError: the cursor was made for another hospital scope.
         """
-        if cursor == NOW:
+        if cursor == NOW_CURSOR:
             self._place = (await self._services.feed.numbering.refresh()).newest
         elif cursor is not None:
             self._place = await open_position(self._services.cursors, cursor, self._query)
@@ -70,10 +70,10 @@ class FeedReader:
     async def page(self, limit: int, wait_seconds: float) -> Sequence[Change]:
         """Return the next changes, and go to the position after them.
 
-        If there are none, wait for them up to `wait_seconds`, and then return none.
+        If there are none, wait for some up to `wait_seconds`. The result is empty if there are still none.
 
         Raises:
-            FeedExpiredError: the changes after this position are no longer known.
+            FeedExpiredError: the changes after this position are no longer stored.
             UnauthorizedError: the credentials were revoked or changed during the wait.
         """
         feed, watcher, name = self._services.feed, self._services.change_watcher, self._principal.name
@@ -95,7 +95,7 @@ class FeedReader:
             raise UnauthorizedError(invalid=True)
 
     async def cursor(self, place: FeedPosition | None = None) -> str:
-        """Return the cursor for `place`, by default the position at which the next page begins."""
+        """Return the cursor of the position `place`. The default is the position at which the next page begins."""
         place = place or self._place
         assert place is not None, "a page has been read"  # noqa: S101
         return await seal_position(self._services.cursors, place, self._query.hospitals)

@@ -1,3 +1,5 @@
+"""The parameters of the change feed, and the changes in its responses."""
+
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -8,7 +10,7 @@ from app.listing.pagination import CURSOR_PATTERN, EXAMPLE_LIMIT, MAX_CURSOR_LEN
 
 MAX_WAIT_SECONDS = 25
 """Maximum number of seconds that a request waits for a change. Proxies cut connections that are idle for longer."""
-NOW = "now"
+NOW_CURSOR = "now"
 """The value of `after` that skips all changes so far."""
 
 ResourceName = Literal["patients", "profiles", "hospitals", "doctors"]
@@ -38,7 +40,7 @@ class FeedParameters(BaseModel):
 
 
 class ChangeSource(Representation):
-    """The changed record that patients show."""
+    """The changed profile, hospital or doctor, which is part of the documents of the affected patients."""
 
     resource: Literal["profiles", "hospitals", "doctors"]
     unique_id: Identifier
@@ -47,7 +49,7 @@ class ChangeSource(Representation):
 
 
 class Change(Representation):
-    """One change of a record, or of what patients show of other records.
+    """A change to a record or, if `action` is `affected`, to a part of the documents of several patients.
 
     More actions may be added. If you do not know an action, read the record again.
     """

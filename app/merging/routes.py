@@ -22,7 +22,7 @@ _MERGE_ERRORS = [{"loc": ["body", "from"], "msg": "Must be the unique_id of a pa
 
 
 class _UndoError(Exception):
-    """Raised to undo a merge that was only tried."""
+    """Raised to undo a merge that was only a dry run."""
 
     def __init__(self, stored: Record, outcome: Record) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ Side = Literal["survivor", "loser"]
 
 
 class Choices(RequestBody):
-    """From which of the two records the survivor takes the value of a field."""
+    """For each field, the record whose value the survivor takes."""
 
     def side(self, field: str) -> Side | None:
         """Return the record from which to take the field, or None if the client leaves the choice to the service."""
@@ -30,7 +30,7 @@ class MergeRequest(RequestBody):
     field is absent, the survivor keeps its value or, if it has none, gets that of the loser. Links are always
     united."""
     from_etag: Annotated[str | None, Field(min_length=1, max_length=200)] = None
-    """The `ETag` of the record in `from` as you read it, as `If-Match` is that of the record in the path."""
+    """The `ETag` of the record in `from` as you read it. (`If-Match` contains the `ETag` of the record in the path.)"""
     dry_run: bool = Field(default=False, strict=True)
     """Whether to store nothing, and to return the survivor as it would be."""
 

@@ -1,6 +1,7 @@
-"""The operations that merge two records into one and undo this, as steps that the journal of both records names.
+"""The operations that merge two records into one and undo this.
 
-Nothing else is stored about a merge: what it changed, and what has been changed since, follows from the journal.
+The journal entries of both records name the merge. Nothing else is stored about it: what it changed, and what has been
+changed since, follows from the journal.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,7 +47,7 @@ _SELECT_LOSERS = select(SHOWN_IN.c.unique_id).where(SHOWN_IN.c.way == "loser").o
 
 
 def choosable_columns(repository_class: type[Repository]) -> Mapping[str, str]:
-    """Return the columns of which a merge can choose the value, by the name of the field in the document."""
+    """Return the columns whose values a merge can choose, by the name of the field in the document."""
     relations = repository_class.document.relations.items()
     fields = {relation.foreign_key_name: field for field, relation in relations if isinstance(relation, ToOne)}
     names = (name for name in client_columns(repository_class.table) if name != IDENTIFIERS)
@@ -54,7 +55,7 @@ def choosable_columns(repository_class: type[Repository]) -> Mapping[str, str]:
 
 
 class UnmergeResult(NamedTuple):
-    """The record that is back, and what remains of the merge."""
+    """The record after its merge was undone, and the part of the merge that remains in the survivor."""
 
     record: Record
     survivor_id: str
@@ -66,7 +67,7 @@ class MergingService(Service[C, U]):
     """The operations on records that can be merged. Each call runs in a transaction."""
 
     alternative_columns: ClassVar[tuple[str, ...]] = ()
-    """The columns of which at least one must have a value."""
+    """The columns at least one of which must have a value."""
     alternatives_error: ClassVar[FieldError]
     """The error for a choice that leaves all `alternative_columns` without a value."""
 
@@ -152,7 +153,7 @@ class MergingService(Service[C, U]):
         return UnmergeResult(await self._ensure_journaled(result, "unmerged"), survivor_id, kept)
 
     def _lacks_alternatives(self, values: Mapping[str, Any]) -> bool:
-        """Return whether none of the columns has a value of which at least one must have one."""
+        """Return whether all `alternative_columns`, at least one of which must have a value, are empty in `values`."""
         return bool(self.alternative_columns) and all(values[name] is None for name in self.alternative_columns)
 
     def _check_past_values(self, values: Mapping[str, Any]) -> None:
@@ -175,7 +176,7 @@ class MergingService(Service[C, U]):
         if self._lacks_alternatives({**survivor, **values}):
             values = {name: value for name, value in values.items() if name not in self.alternative_columns}
         kept = changed - values.keys() - {IDENTIFIERS}
-        if IDENTIFIERS in changed:  # all go back, whoever has edited them, because two records cannot have the same
+        if IDENTIFIERS in changed:  # all go back, even if edited since, because two records cannot have the same
             added_identifiers = without(merge.changes[IDENTIFIERS]["to"], merge.changes[IDENTIFIERS]["from"])
             values[IDENTIFIERS] = without(survivor[IDENTIFIERS], added_identifiers)
         links: dict[str, list[str]] = {}
@@ -280,7 +281,7 @@ class MergingService(Service[C, U]):
         return values
 
     async def _united_links(self, *ids: str) -> dict[str, list[str]]:
-        """Return the ids that any of the records is linked to, by set of links."""
+        """Return the ids that at least one of the records is linked to, by set of links."""
         snapshots = [await self.history.latest_snapshot(each) or {} for each in ids]
         return {
             name: sorted({target for snapshot in snapshots for target in snapshot[name]})

@@ -1,4 +1,4 @@
-"""What has to be undone of a merge, from the history of the survivor."""
+"""Finds what has to be undone of a merge, in the history of the survivor."""
 
 import json
 from collections import defaultdict
@@ -10,11 +10,11 @@ from app.fields.history import MAX_VERSION
 from app.records.history import History
 
 ENTRIES_PER_READ = 100
-"""Number of journal entries that are read at once, which are up to a few hundred kilobytes."""
+"""Number of journal entries that one statement reads. They may take a few hundred kilobytes."""
 
 
 class MergeToUndo(NamedTuple):
-    """A merge that nothing stands in the way of undoing."""
+    """A merge that can be undone."""
 
     version: int
     """The version of the survivor after the merge."""
@@ -53,9 +53,9 @@ async def merge_to_undo(history: History, survivor_id: str, loser_id: str) -> Me
 
 
 class _Edits:
-    """What people have changed in a record, from its snapshots in their reverse order.
+    """The changes that people have made to a record, found by comparing its snapshots from the newest to the oldest.
 
-    Snapshots are compared with the next ones that exist, so that a deletion that was undone changes nothing.
+    Each snapshot is compared with the next later one, so that a deletion that was undone changes nothing.
     """
 
     def __init__(self, link_names: frozenset[str]) -> None:

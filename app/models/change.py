@@ -11,8 +11,6 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from app.db.base import ID_TEXT, Base
 
-AFFECTED = "affected"
-"""The action of a change that says that patients show a changed profile, hospital or doctor."""
 MAX_AFFECTED_PATIENTS = 250
 """Maximum number of patients that a change with the action `affected` lists.
 

@@ -24,8 +24,7 @@ _NOTHING: Mapping[Any, Any] = MappingProxyType({})
 class IdentifierChange:
     """The change to the identifiers of a patient. The patient is locked, or is created in the same transaction.
 
-    Identifiers that a hospital outside the principal's hospital scope gave stay as they are, as links to such a
-    hospital do.
+    Identifiers of hospitals outside the principal's hospital scope stay unchanged, as links to such hospitals do.
     """
 
     def __init__(
@@ -99,10 +98,10 @@ class IdentifierChange:
         self.errors.append(FieldError(("body", FIELD, place, "hospital_id"), message, "unknown_hospital"))
 
     def raise_if_taken(self) -> None:
-        """Raise an error if other patients have identifiers of the request, after all other checks of the request.
+        """Raise an error if identifiers of the request belong to other patients. Call this after all other checks.
 
         Raises:
-            PatientIdentifierTakenError: they have.
+            PatientIdentifierTakenError: at least one belongs to another patient.
         """
         if self._taken_locations:
             raise PatientIdentifierTakenError(self._taken_locations)

@@ -14,11 +14,11 @@ _CHECKER_ERRORS = (ValidationError, ValueError, LookupError)
 _GENDERS = {"M": "Male", "F": "Female"}
 
 
-class InvalidValueError(Exception):
-    """A value is not one of its type."""
+class InvalidIdentifierError(Exception):
+    """A value is not valid for its type."""
 
 
-class WrongCheckDigitError(InvalidValueError):
+class WrongCheckDigitError(InvalidIdentifierError):
     """A value has the form of its type, but its check digit belongs to another value."""
 
 
@@ -53,11 +53,11 @@ def check_value(checker: str | None, value: str) -> str:
 
     Raises:
         WrongCheckDigitError: the check digit is wrong.
-        InvalidValueError: the value has another form, or neither letters nor digits.
+        InvalidIdentifierError: the value has another form, or neither letters nor digits.
     """
     normalized = normalize(value)
     if not normalized:
-        raise InvalidValueError
+        raise InvalidIdentifierError
     module = None if checker is None else checker_module(checker)
     if module is None:
         return normalized
@@ -72,7 +72,7 @@ def _validated(module: ModuleType, value: str, *, must_be_valid: bool = False) -
     except _CHECKER_ERRORS as error:
         if not must_be_valid:
             return None
-        raise (WrongCheckDigitError if isinstance(error, InvalidChecksum) else InvalidValueError) from None
+        raise (WrongCheckDigitError if isinstance(error, InvalidChecksum) else InvalidIdentifierError) from None
 
 
 def disagreements(checker: str | None, value: str, date_of_birth: date | None, gender: str | None) -> list[str]:

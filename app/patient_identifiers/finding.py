@@ -48,9 +48,9 @@ IdentifierOrValue = Annotated[IdentifierFilter, _TextAsValue()]
 """An identifier of the patients to find, or its value alone, as text."""
 
 
-def filter_value(wanted: IdentifierFilter) -> str:
+def filter_value(identifier: IdentifierFilter) -> str:
     """Return the parameter of `has_identifier` for an identifier."""
-    return _SEPARATOR.join((wanted.type or "", wanted.country or "", normalize(wanted.value)))
+    return _SEPARATOR.join((identifier.type or "", identifier.country or "", normalize(identifier.value)))
 
 
 def has_identifier(patient_id: ColumnElement[str], values: Sequence[ColumnElement[str]]) -> ColumnElement[bool]:

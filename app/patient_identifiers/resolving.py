@@ -1,10 +1,10 @@
-"""From the identifiers in a request or an import to those that are stored, or to the errors in them."""
+"""Converts the identifiers in a request or an import to those that are stored, or to the errors in them."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from app.errors import FieldError
-from app.patient_identifiers.checkers import InvalidValueError, WrongCheckDigitError, check_value
+from app.patient_identifiers.checkers import InvalidIdentifierError, WrongCheckDigitError, check_value
 from app.patient_identifiers.types import IdentifierType
 from app.suggestions import suggestion
 
@@ -16,7 +16,7 @@ Identifiers = list[dict[str, Any]]
 
 
 class Key(NamedTuple):
-    """What identifies an identifier: two with the same key are the same."""
+    """What identifies an identifier. Two identifiers with the same key are the same."""
 
     type: str
     country: str
@@ -58,7 +58,7 @@ def united(*lists: Iterable[Mapping[str, Any]] | None) -> Identifiers | None:
 def without(
     identifiers: Iterable[Mapping[str, Any]] | None, others: Iterable[Mapping[str, Any]] | None
 ) -> Identifiers | None:
-    """Return the stored identifiers of which the `others` have no keys, or None if there are none."""
+    """Return the stored identifiers whose keys none of the `others` has, or None if there are none."""
     other_keys = {key(each) for each in others or ()}
     return united(each for each in identifiers or () if key(each) not in other_keys)
 
@@ -74,8 +74,8 @@ def resolve(
     found: dict[Key, dict[str, Any]] = {}
     places: dict[Key, int] = {}
     errors: list[FieldError] = []
-    for place, given in enumerate(inputs or ()):
-        identifier, identifier_errors = _resolve_one(given, types, hospital_ids)
+    for place, sent in enumerate(inputs or ()):
+        identifier, identifier_errors = _resolve_one(sent, types, hospital_ids)
         errors += [error._replace(loc=(FIELD, place, *error.loc)) for error in identifier_errors]
         if not identifier_errors:
             found.setdefault(key(identifier), identifier)
@@ -84,10 +84,10 @@ def resolve(
 
 
 def _resolve_one(
-    given: Mapping[str, Any], types: Mapping[str, IdentifierType], hospital_ids: Collection[str]
+    sent: Mapping[str, Any], types: Mapping[str, IdentifierType], hospital_ids: Collection[str]
 ) -> tuple[dict[str, Any], list[FieldError]]:
     """Return an identifier as it is stored, and the errors in its fields."""
-    identifier = {name: value for name, value in given.items() if value is not None}
+    identifier = {name: value for name, value in sent.items() if value is not None}
     identifier_type = types.get(identifier["type"])
     if identifier_type is None:
         hint = suggestion(identifier["type"], types, f"the types are {', '.join(types)}")
@@ -99,7 +99,7 @@ def _resolve_one(
     except WrongCheckDigitError:
         message = f"Must be a valid {identifier_type.name}: its check digit does not fit, so a digit is probably wrong"
         errors.append(FieldError(("value",), message, "identifier_check_digit"))
-    except InvalidValueError:
+    except InvalidIdentifierError:
         errors.append(FieldError(("value",), f"Must have the form of a {identifier_type.name}", "identifier_form"))
     country = identifier_type.country
     if country is not None and identifier.setdefault("country", country) != country:

@@ -72,7 +72,7 @@ class PatientIdentifier(Representation):
     country: str | None
     use: IdentifierUse | None
     hospital_id: Identifier | None
-    """The hospital that gave the identifier, if it is one of a hospital, such as the number of a folder."""
+    """The hospital that gave the identifier, if its type is one that hospitals give, such as `folder`."""
 
 
 class StoredIdentifier(Representation):

@@ -35,7 +35,7 @@ async def taken_keys(connection: Connection, own_id: str, identifiers: Sequence[
 
 
 async def known_hospitals(connection: Connection, identifiers: Sequence[Mapping[str, Any]]) -> set[str]:
-    """Return the ids of the hospitals of these identifiers that exist."""
+    """Return the ids of those hospitals in the identifiers that exist."""
     ids = sorted({each["hospital_id"] for each in identifiers if "hospital_id" in each})
     if not ids:
         return set()

@@ -1,4 +1,4 @@
-"""The types of identifiers, which the database knows: those of every register, and those that an operator adds."""
+"""The types of identifiers in the database: those of every register, and those that an operator has added."""
 
 from collections.abc import Mapping
 from typing import NamedTuple

@@ -50,7 +50,7 @@ class ProfileUpdate(UpdateBody, ProfileFields):
 class ProfileUpsert(ProfileFields):
     """A patient's profile. If no profile has this `unique_id`, a new profile is created.
 
-    Otherwise, the existing profile is updated with the given fields, and absent fields are left unchanged.
+    Otherwise, the fields in the request replace those of the existing profile, and absent fields are left unchanged.
     """
 
     unique_id: Identifier

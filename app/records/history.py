@@ -69,7 +69,7 @@ class History:
         return {**resource, **hospital_scope.scope_parameters(self.repository.principal), **extra}
 
     def scoped_statement(self, build_statement: Callable[..., Executable]) -> Executable:
-        """Return the statement that a function builds for the repository and whether its principal is restricted."""
+        """Return the statement that `build_statement` returns for this repository and the kind of its principal."""
         return build_statement(type(self.repository), restricted=self.repository.restricted)
 
     async def list_entries(self, unique_id: str, before: int, limit: int) -> list[Record]:

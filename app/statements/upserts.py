@@ -32,8 +32,8 @@ class Upsert(NamedTuple):
     def has_succeeded(self, unique_id: ColumnElement[str]) -> ColumnElement[bool]:
         """Return the condition that the record has the values of its input row after the statement.
 
-        It is false if the journal did not accept the entry, and if the record was left unchanged because of values that
-        another transaction wrote after this statement began: `rows_after` would not contain them.
+        It is false if the journal did not accept the entry. It is also false if another transaction has changed the
+        record since this statement began, because `rows_after` may then lack these changes.
         """
         stored, requested = self.table.alias(), self.input_rows.alias()
         has_values = exists().where(

@@ -55,7 +55,7 @@ class Export:
             return await listing.total(self._query)
 
     async def batches(self) -> AsyncGenerator[Page]:
-        """Yield all records that match the query in batches, ordered by `unique_id` or, if they have gone, by time."""
+        """Yield all records that match the query in batches, ordered by `unique_id` or, if deleted, by time."""
         if self._query.filters:
             # a generic plan ignores how common the filter values are, although the best plan depends on it
             for connection in self._connections:

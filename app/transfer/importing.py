@@ -116,7 +116,10 @@ def _with_prefix(line: ParsedLine, prefix: str) -> ParsedLine:
 async def _prepared_lines(
     connection: Connection, record_file: RecordFile, options: ImportOptions
 ) -> tuple[Iterator[ParsedLine], LinkNames | None]:
-    """Return the lines of a file with whole ids, and the names of the links if lines have names instead of ids."""
+    """Return the lines of a file with complete ids: with the prefix in the options, and ids in place of link names.
+
+    The second value replaces the names. It is None if the options do not ask for that.
+    """
     lines = record_file.lines()
     if options.id_prefix:
         lines = map(partial(_with_prefix, prefix=options.id_prefix), lines)

@@ -1,6 +1,6 @@
 """An import of patients in one transaction: each line has the effect of a POST, or of a PUT if the patient exists.
 
-The services write the lines, and not the statements for whole sets with which the command imports. Each line is thus
+The services write the lines, whereas the command imports whole sets with statements of its own. Each line is thus
 written with the rights and the hospital scope of the principal, like a request, and lines share statements as requests
 do.
 """
@@ -41,7 +41,7 @@ _LAYOUT = Layout(PatientService.repository_class)
 
 @dataclass(frozen=True, slots=True)
 class LineResult:
-    """What became of a line."""
+    """The result of importing a line."""
 
     line: int
     status: str
@@ -49,7 +49,7 @@ class LineResult:
     unique_id: str | None = None
     version: int | None = None
     errors: Sequence[FieldError] = ()
-    """Why the line was rejected, or remarks on a line that was not."""
+    """The reasons why the line was rejected, or remarks on a line that was not rejected."""
     sent_id: str | None = None
     """The id in the line."""
 
@@ -67,7 +67,7 @@ class LineResult:
         }
 
     def undone(self, *, is_dry_run: bool) -> "LineResult":
-        """Return the result for an import that is undone. A dry run tells what would have become of the line."""
+        """Return the result for an import that is undone. In a dry run, it says what a real import would have done."""
         if self.status == "rejected":
             return self
         return replace(self, version=None, unique_id=self.sent_id, status=self.status if is_dry_run else "not_stored")
@@ -91,11 +91,14 @@ class PatientImport:
 
     @property
     def compared_ids(self) -> set[str]:
-        """The ids of the existing patients of which the results tell something, also if their lines were rejected."""
+        """The ids of existing patients about which the results reveal something, even if lines were rejected."""
         return self._writer.compared_ids
 
     async def run(self, lines: Sequence[tuple[int, bytes]]) -> list[LineResult]:
-        """Write all valid lines, and return the results of all lines. The caller undoes it if lines were rejected."""
+        """Write all valid lines, and return the results of all lines.
+
+        If lines were rejected, the caller must undo the import.
+        """
         await self._connection.execute(_SET_SETTINGS)
         await self._connection.execute(DEFER_NAME_WORDS)
         results: list[LineResult] = []

@@ -167,7 +167,7 @@ async def _run(
 
 
 async def _record_compared(audit: RequestAudit, ids: Sequence[str]) -> None:
-    """Record with which patients an undone import has compared lines, because its results tell what they contain."""
+    """Record with which patients an undone import has compared lines, because its results reveal some of their data."""
     for start in range(0, len(ids), IDS_PER_AUDIT_ROW):
         await audit.record_page(ids[start : start + IDS_PER_AUDIT_ROW])
 

@@ -38,7 +38,7 @@ class ImportLineError(BaseModel):
 
 
 class ImportResult(Schema):
-    """What became of one line of an import."""
+    """The result of importing one line."""
 
     example: ClassVar = {"line": 1, "status": "created", "unique_id": "pat123", "version": 1, "errors": []}
 
@@ -53,4 +53,6 @@ class ImportResult(Schema):
     version: int | None
     """The version of the patient after this line, or `null` if nothing was stored."""
     errors: list[ImportLineError]
-    """Why the line was rejected, or remarks on a line that was not. A location begins with the name of the field."""
+    """The reasons why the line was rejected, or remarks on a line that was not rejected. A location begins with the
+    name of the field.
+    """

@@ -67,7 +67,7 @@ _SELECT_LOST_ZEROS = lost_zeros_statement(_LINES)
 
 
 class StoredPatients(NamedTuple):
-    """Which of some patients are stored."""
+    """Those of some patients that are stored."""
 
     versions: Mapping[str, int]
     """The versions of all stored patients by id, also of those that the principal cannot see."""

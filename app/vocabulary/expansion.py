@@ -315,7 +315,7 @@ def _any_word(words: Sequence[str], *, prefix: bool = False) -> str:
 
 
 def _joined_words(words: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
-    """Yield two or three adjacent words, once for each of these words, with its place from 0."""
+    """Yield each sequence of two or three adjacent words, once for each word in it, with the index of that word."""
     for count in (2, 3):
         for start in range(len(words) - count + 1):
             for place in range(start, start + count):

@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 POLL_INTERVAL_SECONDS = 5.0
-"""Seconds after which a process looks again for endpoints that no process holds."""
+"""Seconds between two attempts to claim endpoints that no process holds."""
 IDLE_RENEWAL_SECONDS = 2.0
-"""Seconds after which a holder that has nothing to send renews its lease, and learns of commands."""
+"""Seconds after which a holder that has nothing to send renews its lease, and reads what commands have changed."""
 MAX_SEND_AGE_SECONDS = 1.0
 """Seconds since the last renewal after which the lease is renewed before a message is sent."""
 RETRY_DELAYS_SECONDS = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
 """Seconds before each further attempt to deliver a change. After the last one, the endpoint is `failed`."""
-JITTER = 0.2
+MAX_JITTER_RATIO = 0.2
 """Maximum part of a delay that is added to it, so that not all endpoints of a receiver are tried at the same time."""
 PAGE_SIZE = 100
 
@@ -138,7 +138,7 @@ class WebhookDelivery:
             state = "failed"
         else:
             delay_seconds = max(RETRY_DELAYS_SECONDS[failures - 1], outcome.retry_after_seconds)
-            delay_seconds *= 1 + random.uniform(0, JITTER)  # noqa: S311  # not a secret
+            delay_seconds *= 1 + random.uniform(0, MAX_JITTER_RATIO)  # noqa: S311  # not a secret
         await self._store(endpoint, Progress(endpoint.place, state, failures, outcome.error, delay_seconds))
         return None
 

@@ -41,7 +41,7 @@ _HOLDER, _ID = bindparam("holder", type_=ID_TEXT), bindparam("id", type_=ID_TEXT
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An endpoint as its holder knows it since it last renewed the lease."""
+    """An endpoint, as it was when its holder last renewed the lease."""
 
     unique_id: str
     url: str
@@ -155,7 +155,7 @@ class Endpoints:
         self._holder = holder
 
     async def claim(self) -> Endpoint | None:
-        """Return an endpoint with something to do that no process holds, and hold it; None if there is none."""
+        """Return an endpoint with something to do that no process holds, and hold it. Return None if there is none."""
         row = (await self._database.write(_CLAIM, {"holder": self._holder})).one_or_none()
         return None if row is None else Endpoint.from_row(row)
 

@@ -17,8 +17,10 @@ SECRET_SIZE_BYTES = 32
 TEST_TYPE = "webhook.test"
 RECORD_ACTIONS = ("created", "updated", "deleted", "restored", "erased")
 PATIENT_ACTIONS = ("merged", "unmerged", "affected", "entered", "left")
-"""The actions in the types of messages, of all records and of patients only. A later version may send others to
-endpoints that ask for all."""
+"""The actions in the types of messages: those of all records, and those of patients only.
+
+A later version may send other actions to endpoints that ask for all.
+"""
 EVENT_TYPES = (
     *(f"{noun}.{action}" for noun in ("patient", "profile", "hospital", "doctor") for action in RECORD_ACTIONS),
     *(f"patient.{action}" for action in PATIENT_ACTIONS),

@@ -18,7 +18,7 @@ from app.webhooks.endpoints import ENDPOINT_COLUMNS, Endpoint
 from app.webhooks.messages import is_event_pattern, new_secret
 
 ROTATION_PERIOD = timedelta(hours=24)
-"""Time for which the previous secret signs messages as well, so that the receiver can be given the new one."""
+"""Time for which the previous secret signs messages too, so that the operator can configure the receiver."""
 STOP_POLL_SECONDS = 0.1
 _HIDDEN_COLUMNS = frozenset({"secret", "previous_secret", "position", "batch", "leased_by", "leased_until"})
 
@@ -139,12 +139,12 @@ async def resume(connection: Connection, unique_id: str, place: FeedPosition | N
 
 
 async def rotate(connection: Connection, unique_id: str, *, drop_previous: bool) -> bytes:
-    """Give an endpoint a new secret and return it. The secret in use signs for `ROTATION_PERIOD`, too.
+    """Replace the secret of an endpoint and return the new one. The previous secret signs too, for `ROTATION_PERIOD`.
 
-    `drop_previous` says that the one before it may be dropped if it still signs.
+    If a secret from an earlier rotation still signs as well, it is dropped, provided that `drop_previous` is true.
 
     Raises:
-        WebhookError: there is no endpoint with this id, or the one before still signs.
+        WebhookError: there is no endpoint with this id, or a secret from an earlier rotation must not be dropped.
     """
     endpoint = await read(connection, unique_id)
     if len(endpoint.secrets) > 1 and not drop_previous:

@@ -33,7 +33,7 @@ class Outcome(NamedTuple):
 
     @property
     def is_gone(self) -> bool:
-        """Whether the endpoint wants no more messages."""
+        """Whether the receiver asks for no more messages."""
         return self.error == f"status_{HTTPStatus.GONE}"
 
 

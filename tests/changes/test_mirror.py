@@ -25,7 +25,7 @@ def test_the_sample_keeps_a_copy(serve: Callable[..., ServiceProcess], database_
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as mirror:
         assert mirror.stdout is not None
         try:
-            # the program copies this list, and is then told of the changes after it
+            # the program copies this list, and then gets the changes after it
             eventually(lambda: has_listed_patients(served), within_seconds=30)
             for count, method, path in ((2, "POST", PATIENTS), (1, "DELETE", f"{PATIENTS}first/")):
                 body = {"patient_last_name": "Roe"} if method == "POST" else None

@@ -122,7 +122,7 @@ async def test_a_read_only_database_is_reported(database_url: str, connection: a
 
 
 async def test_rights_that_a_role_lacks_are_named(database_url: str, connection: asyncpg.Connection) -> None:
-    """A role without any right, the serving role, and a serving role that lost one right are told apart."""
+    """A role without any right, the serving role, and a serving role that lost one right are distinguished."""
     role = urlsplit(database_url).path[1:] + "_role"
     role_url = urlunsplit(urlsplit(database_url)._replace(netloc=f"{role}@"))
     await connection.execute(f"CREATE ROLE {role} LOGIN")

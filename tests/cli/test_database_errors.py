@@ -49,7 +49,7 @@ OLD_SERVER_GREETING = (
 
 @contextmanager
 def server_that_sends(reply: bytes) -> Iterator[int]:
-    """Run a server without TLS that sends `reply` to whoever begins a session, and yield its port."""
+    """Run a server without TLS that sends `reply` to each client that begins a session, and yield its port."""
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:

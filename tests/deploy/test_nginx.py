@@ -60,7 +60,7 @@ def proxied(module_serve: Callable[..., ServiceProcess], module_database_url: st
 
 
 def test_records_are_served_over_tls(proxied: httpx.Client) -> None:
-    """Requests work under the public host name, and browsers are told to use TLS only."""
+    """Requests work under the public host name, and a header makes browsers use TLS only."""
     created = proxied.post(PATIENTS, json={"patient_last_name": "Doe"})
     assert created.status_code == 201
     assert created.headers["Strict-Transport-Security"] == "max-age=31536000; includeSubDomains"

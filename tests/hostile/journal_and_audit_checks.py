@@ -179,8 +179,8 @@ def _check_audited_ids(request: SentRequest, rows: Sequence[AuditRow], ledger: L
     else:
         # the id in a refused request is kept only if it is or was that of a record
         began, ended = (
-            request.about is not None and ledger.existed_at(request.resource, request.about, moment)
-            for moment in (request.heard.started_at, request.heard.ended_at)
+            request.about is not None and ledger.existed_at(request.resource, request.about, time)
+            for time in (request.heard.started_at, request.heard.ended_at)
         )
         if not request.is_accepted and (began is not True) and (ended is not False):
             return

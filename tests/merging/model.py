@@ -106,9 +106,9 @@ class Model:
         """Return the pairs of the queue that a principal sees. All patients resemble each other."""
         seen = {unique_id for unique_id in self.patients if self.sees(scope, unique_id)}
         if status != "open":
-            wanted = 1 if status == "merged" else 2
+            needed = 1 if status == "merged" else 2
             decided = {pair for pair, decision in self.decided.items() if decision == status}
-            return {pair for pair in decided if len(pair & seen) >= wanted}
+            return {pair for pair in decided if len(pair & seen) >= needed}
         every = {frozenset((one, other)) for one in seen for other in seen if one != other}
         return every - self.decided.keys()
 

@@ -48,7 +48,7 @@ async def test_the_filter_takes_values_types_and_countries(client: httpx.AsyncCl
     await register(client, "a", ZA_ID, patient_gender="Male")
     await register(client, "b", {"type": "passport", "value": "8001015009087", "country": "NA"})
     await register(client, "c", {"type": "passport", "value": "x-77"})
-    for wanted, ids in (
+    for identifier, ids in (
         ("800101 5009 087", ["a", "b"]),
         ({"value": "8001015009087"}, ["a", "b"]),
         ({"value": "8001015009087", "type": "za_id"}, ["a"]),
@@ -58,7 +58,7 @@ async def test_the_filter_takes_values_types_and_countries(client: httpx.AsyncCl
         ("8001015009086", []),
         ("--", []),
     ):
-        assert await found_ids(client, patient_identifier=wanted) == ids, wanted
+        assert await found_ids(client, patient_identifier=identifier) == ids, identifier
     assert await found_ids(client, patient_identifier="8001015009087", patient_gender="Male") == ["a"]
     counted = await client.post(SEARCH, json={"patient_identifier": "8001015009087", "count": "exact", "limit": 1})
     assert counted.headers["X-Total-Count"] == "2"

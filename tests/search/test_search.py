@@ -342,7 +342,7 @@ async def test_search_pages_add_up_to_the_whole_result(
 async def test_patients_added_later_hide_no_patient_of_later_pages(
     create_patients: CreatePatients, client: httpx.AsyncClient, ordering: str | None
 ) -> None:
-    """The first page decides which patients follow that do not agree with everything, whoever is added meanwhile."""
+    """The first page decides which patients follow that do not agree with everything, even if others are added."""
     names = ("Kluisenbelge", "Kruisenbelpe", "Fruisenbergo", "Kruimenbergt")
     await create_patients(**{f"p{number}": f"Ann {name}" for number, name in enumerate(names)})
     query = {"search": "kruisenberge", "limit": 1, **({} if ordering is None else {"ordering": ordering})}

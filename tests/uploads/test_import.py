@@ -185,7 +185,7 @@ async def test_results_of_restricted_principals_are_those_of_single_requests(sco
         "left": "rejected",
         "other profile": "rejected",
     }
-    assert results["chosen id"]["errors"] == results["hidden id"]["errors"], "an id in use elsewhere is no secret told"
+    assert results["chosen id"]["errors"] == results["hidden id"]["errors"], "an id in use elsewhere is not revealed"
     shared = (await clients.free.get(f"{PATIENTS}pat-shared/")).json()
     assert [one["unique_id"] for one in shared["patient_hospital"]] == ["hosA", "hosB", "hosC"]
     assert (await clients.b.get(f"{PATIENTS}{results['own']['unique_id']}/")).status_code == 404

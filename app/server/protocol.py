@@ -270,7 +270,7 @@ class StrictHttpProtocol(HttpToolsProtocol):
         `RECEIVE_PROGRESS_BYTES`.
         """
         if self.flow.write_paused or self.transport.is_closing():
-            return "answer", (
+            return "response", (
                 self._coalescing_transport.written_bytes - self._undelivered_bytes()
             ) // RECEIVE_PROGRESS_BYTES
         cycle: RequestResponseCycle | None = self.cycle

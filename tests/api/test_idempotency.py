@@ -30,7 +30,7 @@ def is_replay(first: httpx.Response, again: httpx.Response) -> bool:
     assert REPLAYED_HEADER not in first.headers
     statuses_and_bodies = [(response.status_code, response.content) for response in (first, again)]
     names = ("Location", "ETag", "Content-Type", "Cache-Control")
-    headers = [[answer.headers.get(name) for name in names] for answer in (first, again)]
+    headers = [[response.headers.get(name) for name in names] for response in (first, again)]
     return (
         statuses_and_bodies[0] == statuses_and_bodies[1]
         and headers[0] == headers[1]
@@ -162,8 +162,8 @@ async def test_key_is_bound_to_path_and_method(client: httpx.AsyncClient) -> Non
             assert response.json() == (await client.get(kind.record_path)).json()
             assert response.json().items() >= change.items(), "each PUT is applied"
             responses.append(response)
-    assert Counter(answer.status_code for answer in responses) == {201: 4, 200: 16}
-    assert not [answer for answer in responses if REPLAYED_HEADER in answer.headers]
+    assert Counter(response.status_code for response in responses) == {201: 4, 200: 16}
+    assert not [response for response in responses if REPLAYED_HEADER in response.headers]
 
 
 async def test_only_successful_responses_are_stored(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
@@ -243,9 +243,9 @@ async def test_100_concurrent_requests_with_one_key_create_one_record(service_ur
     body = {"patient_last_name": "Only one", "patient_profile": {"unique_id": "only-one", "email": "a@b.c"}}
     responses = await send_concurrently(service_url, [RawRequest("POST", PATIENTS, body, KEY_HEADERS)] * 100)
     assert Counter(response.status for response in responses) == {201: 100}
-    assert len({answer.content for answer in responses}) == 1
-    assert len({answer.headers["location"] for answer in responses}) == 1
-    assert Counter(answer.headers.get(REPLAYED_HEADER.lower()) for answer in responses) == {None: 1, "true": 99}
+    assert len({response.content for response in responses}) == 1
+    assert len({response.headers["location"] for response in responses}) == 1
+    assert Counter(response.headers.get(REPLAYED_HEADER.lower()) for response in responses) == {None: 1, "true": 99}
     async with httpx.AsyncClient(base_url=service_url) as client:
         patients = (await client.get(PATIENTS)).json()
         assert len([patient for patient in patients if patient["patient_last_name"] == "Only one"]) == 1

@@ -316,9 +316,9 @@ async def test_concurrent_puts_with_one_etag_succeed_once(service_url: str) -> N
     async with httpx.AsyncClient(base_url=service_url) as client:
         for number, path in enumerate(paths):
             both = responses[2 * number : 2 * number + 2]
-            assert sorted(answer.status for answer in both) == [200, 412], path
-            (winner,) = (answer for answer in both if answer.status == 200)
-            (loser,) = (answer for answer in both if answer.status == 412)
+            assert sorted(response.status for response in both) == [200, 412], path
+            (winner,) = (response for response in both if response.status == 200)
+            (loser,) = (response for response in both if response.status == 412)
             now = await client.get(path)
             assert now.content == winner.content
             assert now.headers["ETag"] == winner.headers["etag"] == loser.headers["etag"]

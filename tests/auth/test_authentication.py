@@ -97,9 +97,9 @@ async def test_idempotency_keys_are_separate_per_principal(database_url: str) ->
             headers = {"X-API-Key": key, "Idempotency-Key": "the-same"}
             responses.append(await client.post(HOSPITALS, json=body, headers=headers))
         assert [response.status_code for response in responses] == [201, 201, 201]
-        ids = [answer.json()["unique_id"] for answer in responses]
+        ids = [response.json()["unique_id"] for response in responses]
         assert ids[0] == ids[2] != ids[1]
-        assert [answer.headers.get("Idempotency-Replayed") for answer in responses] == [None, None, "true"]
+        assert [response.headers.get("Idempotency-Replayed") for response in responses] == [None, None, "true"]
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ async def test_moving_from_the_embedded_database_keeps_everything(
         assert (await client.get(PATIENT_PATH)).status_code == 401
         client.headers["X-API-Key"] = key
         after = [await client.get(path) for path in (PATIENT_PATH, f"{PATIENT_PATH}history/", "/patients/patients/")]
-        assert [response.content for response in after] == [answer.content for answer in before]
+        assert [response.content for response in after] == [response.content for response in before]
         changed = await client.put(
             PATIENT_PATH, json={"patient_race": "Again"}, headers={"If-Match": before[0].headers["ETag"]}
         )

@@ -1,5 +1,5 @@
 // The contract's examples, by a client that is generated from openapi.json. test_typescript.py writes schema.d.ts and
-// examples.ts, and runs this on a service with fresh demo data. It stops at the first answer that is not the contract's.
+// examples.ts, and runs this on a service with fresh demo data. It stops at the first response that is not the contract's.
 import assert from "node:assert/strict";
 import createClient from "openapi-fetch";
 import { getExample as example, postExample, putExample } from "./examples.js";
@@ -17,7 +17,7 @@ type Problem = components["schemas"]["Problem"];
 const [, , baseUrl = "http://127.0.0.1:8000"] = process.argv;
 const api = createClient<paths>({ baseUrl });
 
-/** The data of an answer, or an error that says what the service said. */
+/** The data of a response, or an error that says what the service said. */
 function must<T>({ data, error }: { data?: T; error?: Problem }): T {
   if (error !== undefined) throw new Error(`${error.status} ${error.title}: ${error.detail}`);
   assert(data !== undefined);
@@ -38,9 +38,9 @@ async function listPatients(): Promise<void> {
   const found: Patient[] = [];
   const query: { limit: number; cursor?: string } = { limit: 10 };
   while (true) {
-    const answer = await api.GET("/patients/patients/", { params: { query } });
-    found.push(...must(answer));
-    const cursor = answer.response.headers.get("Next-Cursor");
+    const result = await api.GET("/patients/patients/", { params: { query } });
+    found.push(...must(result));
+    const cursor = result.response.headers.get("Next-Cursor");
     if (cursor === null) break;
     query.cursor = cursor;
   }
@@ -54,10 +54,10 @@ async function getMyself(): Promise<void> {
 }
 
 async function createPatient(): Promise<string> {
-  const answer = await api.POST("/patients/patients/", { body: postExample });
-  const created = must(answer);
-  assert.equal(answer.response.status, 201);
-  assert.equal(answer.response.headers.get("Location"), `/patients/patients/${created.unique_id}/`);
+  const result = await api.POST("/patients/patients/", { body: postExample });
+  const created = must(result);
+  assert.equal(result.response.status, 201);
+  assert.equal(result.response.headers.get("Location"), `/patients/patients/${created.unique_id}/`);
   const { unique_id, date_created, last_updated, patient_hospital, ...fields } = created;
   assert.deepEqual(patient_hospital.map((hospital) => hospital.unique_id), ["hos123", "hos456"]);
   assert.equal(date_created, last_updated);
@@ -108,11 +108,11 @@ async function followChanges(): Promise<void> {
   assert(after !== null);
   const { unique_id } = must(await api.POST("/patients/patients/", { body: { patient_last_name: "Followed" } }));
   const query = { after, resource: ["patients" as const], include: "record" as const, wait: 5 };
-  const answer = await api.GET("/changes/", { params: { query } });
-  const [change, ...others]: Change[] = must(answer);
+  const result = await api.GET("/changes/", { params: { query } });
+  const [change, ...others]: Change[] = must(result);
   assert.deepEqual([change?.action, change?.unique_id, others], ["created", unique_id, []]);
   assert.equal(change?.record?.["patient_last_name"], "Followed");
-  assert(answer.response.headers.get("Next-Cursor") !== null);
+  assert(result.response.headers.get("Next-Cursor") !== null);
 }
 
 async function problems(): Promise<void> {
@@ -134,9 +134,9 @@ export async function refused(): Promise<void> {
   await api.POST("/hospitals/hospitals/", { body: {} });
   // @ts-expect-error a set of ids is never null
   await api.POST("/patients/patients/", { body: { hospital_ids: null } });
-  // @ts-expect-error an answer's gender is one of four
+  // @ts-expect-error the gender in a response is one of four
   const gender: "Male" | "Female" | null = example.patient_gender;
-  // @ts-expect-error degrees are strings in answers
+  // @ts-expect-error degrees are strings in responses
   const latitude: number | null = example.patient_latitude;
   // @ts-expect-error a field may be null
   const town: string = example.patient_town;

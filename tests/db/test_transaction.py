@@ -186,7 +186,7 @@ async def test_error_log_names_the_place_and_no_data(
     served.process.wait(20)
     assert [response.status_code for response in responses] == [500, 500, 500]
     errors = [line for line in served.log_entries() if line["level"] == "error"]
-    assert [line["request_id"] for line in errors] == [answer.headers["X-Request-ID"] for answer in responses]
+    assert [line["request_id"] for line in errors] == [response.headers["X-Request-ID"] for response in responses]
     assert all(line["at"] and "asyncpg" in line["error"] for line in errors)
     written = "".join(served.stdout_lines) + capfd.readouterr().err
     for secret in ("Secret", "Hidden", "Caucasian", "patient@example.com", "pat123", "pat456"):

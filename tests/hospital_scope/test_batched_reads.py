@@ -31,7 +31,7 @@ async def test_batched_reads_keep_each_principals_scope(scoped_clients: ScopedCl
             assert response.status_code == (200 if unique_id in VISIBLE_IDS[name] else 404), (name, unique_id)
     for path in (f"{PATIENTS}?limit=10", PATIENTS):
         responses = await asyncio.gather(*(client.get(path) for _, client in clients))
-        assert [listed_ids(answer) for answer in responses] == [VISIBLE_IDS[name] for name, _ in clients]
+        assert [listed_ids(response) for response in responses] == [VISIBLE_IDS[name] for name, _ in clients]
 
 
 async def test_concurrent_reads_share_statements(scoped_clients: ScopedClients) -> None:
@@ -41,8 +41,8 @@ async def test_concurrent_reads_share_statements(scoped_clients: ScopedClients) 
     with recorded_statements() as sent:
         responses = await asyncio.gather(*(scoped_clients.free.get(path) for path in paths))
     assert {response.status_code for response in responses} == {200}
-    for unique_id, answer in zip(PATIENT_IDS[:4] * 5, responses, strict=False):
-        assert answer.json()["unique_id"] == unique_id
+    for unique_id, response in zip(PATIENT_IDS[:4] * 5, responses, strict=False):
+        assert response.json()["unique_id"] == unique_id
     assert 2 <= len([text for text, _ in sent if "patients" in text]) < 20
 
 

@@ -137,7 +137,7 @@ async def test_hidden_profile_cannot_be_linked(scoped_clients: ScopedClients, pr
             ),
         ]
     assert {response.status_code for response in responses} == {422}
-    assert [answer.json()["errors"] for answer in responses] == [
+    assert [response.json()["errors"] for response in responses] == [
         [
             {
                 "loc": ["body", "patient_profile", "unique_id"],

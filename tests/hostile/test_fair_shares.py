@@ -54,7 +54,7 @@ async def test_searches_of_one_principal_leave_slots_for_others(
         )
         assert {response.status_code for response in responses} == {200}
         assert not any(search.done() for search in searches), "the searches must have been running all the time"
-    statuses = [answer.status_code for answer in await asyncio.gather(*searches)]
+    statuses = [response.status_code for response in await asyncio.gather(*searches)]
     assert set(statuses) == {200}, "the searches must succeed in the end"
 
 

@@ -322,7 +322,7 @@ async def test_no_origin_is_allowed_by_default(client: httpx.AsyncClient) -> Non
         await client.options(PATIENTS, headers=PREFLIGHT_HEADERS | origin),
     ]
     assert [response.status_code for response in responses] == [200, 405]
-    assert not any(name.startswith("access-control") for answer in responses for name in answer.headers)
+    assert not any(name.startswith("access-control") for response in responses for name in response.headers)
 
 
 async def test_server_error_reveals_no_internals(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:

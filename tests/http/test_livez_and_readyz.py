@@ -80,8 +80,8 @@ async def test_database_outage_is_503_until_it_returns(serve: Serve, data_dir: P
             assert (await client.get("/livez")).status_code == 204
             assert (await client.get("/openapi.json")).status_code == 200
             many = await send_concurrently(served.url, [RawRequest("GET", f"{PATIENTS}pat123/")] * 100)
-            assert {answer.status for answer in many} == {503}
-            assert max(answer.seconds for answer in many) < 2
+            assert {response.status for response in many} == {503}
+            assert max(response.seconds for response in many) < 2
     with EmbeddedPostgres(data_dir, options=NON_DURABLE_SERVER_OPTIONS):
         eventually(lambda: httpx.get(f"{served.url}/readyz").status_code == 204, within_seconds=5)
         async with httpx.AsyncClient(base_url=served.url) as client:
@@ -107,7 +107,7 @@ async def test_terminated_connections_cause_nothing_but_503(
         after = await send_concurrently(
             served.url, [RawRequest("GET", PATIENTS), RawRequest("POST", PATIENTS, {"patient_last_name": "D"})] * 4
         )
-        assert {answer.status for answer in after} <= {200, 201, 503}
+        assert {response.status for response in after} <= {200, 201, 503}
         (ready,) = await send_concurrently(served.url, [RawRequest("GET", "/readyz")])
         assert ready.status == 204
 

@@ -50,11 +50,11 @@ async def test_400_concurrent_requests_on_5_connections_are_answered_or_503(
     calls = [call for number, tag in enumerate(tags) for call in requests_for_patient(number, tag)]
     responses = await send_concurrently(served.url, calls)
     assert len(responses) == 400
-    for call, answer in zip(calls, responses, strict=True):
-        assert answer.status in EXPECTED_STATUSES[call.method], (call, answer)
-        assert answer.status != 503 or int(answer.headers["retry-after"]) >= 1
-    created = sum(answer.status == 201 for answer in responses)
-    deleted = sum(answer.status == 204 for answer in responses)
+    for call, response in zip(calls, responses, strict=True):
+        assert response.status in EXPECTED_STATUSES[call.method], (call, response)
+        assert response.status != 503 or int(response.headers["retry-after"]) >= 1
+    created = sum(response.status == 201 for response in responses)
+    deleted = sum(response.status == 204 for response in responses)
     assert await connection.fetchval("SELECT count(*) FROM patients") == 50 + created - deleted
     states = await connection.fetch(
         "SELECT state FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'patients-api'"

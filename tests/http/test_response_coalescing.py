@@ -71,7 +71,7 @@ async def test_responses_without_a_body_are_sent_immediately(served: ServiceProc
         b"HTTP/1.1 304 Not Modified",
         b"HTTP/1.1 204 No Content",
     ]
-    assert all(answer.endswith(b"\r\n\r\n") for answer in (head, unchanged, deleted))
+    assert all(response.endswith(b"\r\n\r\n") for response in (head, unchanged, deleted))
 
 
 async def test_pipelined_requests_are_answered_in_order(served: ServiceProcess) -> None:

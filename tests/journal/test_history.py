@@ -186,5 +186,5 @@ async def test_concurrent_changes_get_consecutive_versions(client: httpx.AsyncCl
     for later, earlier in pairwise(entries):
         before, after = (entry["record"].get("patient_title") for entry in (earlier, later))
         assert later["changes"] == {"patient_title": {"from": before, "to": after}}
-    by_request = {answer.headers["X-Request-ID"]: answer.json()["patient_title"] for answer in responses}
+    by_request = {response.headers["X-Request-ID"]: response.json()["patient_title"] for response in responses}
     assert {entry["request_id"]: entry["record"]["patient_title"] for entry in entries[:-1]} == by_request

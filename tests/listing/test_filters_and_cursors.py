@@ -113,7 +113,7 @@ async def test_each_filter_finds_matching_patients_only(client: httpx.AsyncClien
             await client.get(PATIENTS, params={name: missing}),
             await client.post(SEARCH, json={name: missing}),
         ]
-        assert [(name, answer.json()) for answer in responses] == [(name, [])] * 2
+        assert [(name, response.json()) for response in responses] == [(name, [])] * 2
         either = await client.get(PATIENTS, params={name: [missing, values[0]]})
         assert either.json()[0]["unique_id"] == "one"
     every = {name: values[0] for name, values in MATCHING_VALUES.items()}

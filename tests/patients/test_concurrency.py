@@ -317,7 +317,7 @@ async def test_concurrent_upserts_and_deletions_of_profiles_stay_consistent(
     patients = Counter(row["profile_id"] for row in await shared_connection.fetch("SELECT profile_id FROM patients"))
     profiles = {row["unique_id"] for row in await shared_connection.fetch("SELECT unique_id FROM profiles")}
     for n in range(40):
-        first, deleted, second = (answer.status for answer in responses[3 * n : 3 * n + 3])
+        first, deleted, second = (response.status for response in responses[3 * n : 3 * n + 3])
         assert {first, second} <= {201, 409}
         assert patients[f"prof{n}"] == [first, second].count(201)
         assert deleted == (409 if patients[f"prof{n}"] else 204)

@@ -26,7 +26,7 @@ async def all_records(client: httpx.AsyncClient) -> list[Any]:
     """Return all records of the service."""
     responses = [await client.get(f"/{name}/{name}/") for name in ("patients", "profiles", "hospitals", "doctors")]
     assert [response.status_code for response in responses] == [200] * 4
-    return [answer.json() for answer in responses]
+    return [response.json() for response in responses]
 
 
 @pytest.mark.parametrize("name", ["patient_first_name", "patient_last_name"])

@@ -179,7 +179,7 @@ async def test_concurrent_changes_of_one_record_are_all_applied(
     ]
     responses = await asyncio.gather(*same, *shared)
     assert Counter(response.status_code for response in responses) == {200: 22}
-    races = [answer.json()["patient_race"] for answer in responses[:10]]
+    races = [response.json()["patient_race"] for response in responses[:10]]
     assert races == [f"race {number}" for number in range(10)]
     assert await connection.fetchval("SELECT version FROM patients WHERE unique_id = 'pat-00'") == 11
     assert await connection.fetchval("SELECT version FROM profiles WHERE unique_id = 'prof'") == 12
@@ -279,8 +279,8 @@ async def test_batched_writes_keep_their_own_principal_and_scopes(
         *(two_clients[number % 2].post(PATIENTS, json=body(number)) for number in range(CONCURRENT_REQUESTS))
     )
     assert {response.status_code for response in responses} == {201}
-    for number, answer in enumerate(responses):
-        expected = (("all", "fewer")[number % 2], answer.headers["X-Request-ID"])
+    for number, response in enumerate(responses):
+        expected = (("all", "fewer")[number % 2], response.headers["X-Request-ID"])
         journaled = "SELECT split_part(actor, ':', 2), request_id FROM journal WHERE unique_id = $1"
         assert tuple(await connection.fetchrow(journaled, f"pat-{number}")) == expected
         audited = "SELECT split_part(principal, ':', 2), request_id FROM audit WHERE ids = ARRAY[$1::text]"
@@ -292,7 +292,7 @@ async def test_batched_writes_keep_their_own_principal_and_scopes(
         for number in range(CONCURRENT_REQUESTS)
     ]
     responses = await asyncio.gather(*profiles)
-    assert [answer.status_code for answer in responses] == [200, 403] * (CONCURRENT_REQUESTS // 2)
+    assert [response.status_code for response in responses] == [200, 403] * (CONCURRENT_REQUESTS // 2)
     assert await connection.fetchval("SELECT count(*) FROM profiles") == CONCURRENT_REQUESTS // 2
 
 

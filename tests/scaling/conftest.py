@@ -35,10 +35,10 @@ async def send_until_served(urls: str | Sequence[str], calls: Sequence[RawReques
     """Send all calls concurrently, and resend those that get a 503."""
     responses = await send_concurrently(urls, calls)
     while again := [number for number, response in enumerate(responses) if response.status == 503]:
-        for number, answer in zip(
+        for number, response in zip(
             again, await send_concurrently(urls, [calls[number] for number in again]), strict=True
         ):
-            responses[number] = answer
+            responses[number] = response
     return responses
 
 

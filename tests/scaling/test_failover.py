@@ -77,7 +77,7 @@ async def test_primary_dies_and_the_standby_takes_over(
         async with RetryingClient(base_url=served.url, timeout=60) as client:
             bodies = [{"unique_id": f"pat{n}", "patient_last_name": "Doe"} for n in range(50)]
             made = await asyncio.gather(*(client.post(PATIENTS, json=body) for body in bodies))
-        assert {answer.status_code for answer in made} <= {201, 409}  # 409: stored, but the response came too late
+        assert {response.status_code for response in made} <= {201, 409}  # 409: stored, but the response came too late
 
         postgres = postgres_pid(here)
         os.kill(postgres, signal.SIGKILL)
@@ -88,10 +88,10 @@ async def test_primary_dies_and_the_standby_takes_over(
             statuses_before_promotion,
         ):  # on connections that were open when the primary died, then on new ones
             responses = await send_concurrently(served.url, calls)
-            assert {answer.status for answer in responses} <= statuses
-            assert {answer.status for answer in responses[1::2]} == {503}, "the standby must refuse writes"
-            assert max(answer.seconds for answer in responses) < 2
-        assert {answer.status for answer in responses} == statuses_before_promotion
+            assert {response.status for response in responses} <= statuses
+            assert {response.status for response in responses[1::2]} == {503}, "the standby must refuse writes"
+            assert max(response.seconds for response in responses) < 2
+        assert {response.status for response in responses} == statuses_before_promotion
 
         await execute(standby.url, "SELECT pg_promote()")
         eventually(lambda: {httpx.get(f"{served.url}/readyz").status_code for _ in range(8)} == {204})

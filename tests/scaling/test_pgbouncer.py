@@ -117,7 +117,7 @@ async def test_no_update_is_lost(serve: Serve, pooled_database: PooledDatabase) 
             tag = {"If-Match": made[0].headers["ETag"]}
             changes = [client.put(one, json={"patient_race": str(number)}, headers=tag) for number in range(40)]
             responses = await asyncio.gather(*changes)
-        assert sorted(answer.status_code for answer in responses) == [200] + [412] * 39
+        assert sorted(response.status_code for response in responses) == [200] + [412] * 39
 
 
 async def test_session_settings_hold_through_pgbouncer(
@@ -174,12 +174,12 @@ async def test_a_locked_row_is_503_in_time(
             others = await send_concurrently(served.url, [RawRequest("GET", f"{PATIENTS}pat1/")] * 4)
             responses = [*await waiting, *others]
             assert {response.status for response in responses} <= {200, 503}
-            assert [answer.status for answer in responses[:POOLER_SESSION_COUNT]] == [503] * POOLER_SESSION_COUNT
-            assert max(answer.seconds for answer in responses) < 2
+            assert [response.status for response in responses[:POOLER_SESSION_COUNT]] == [503] * POOLER_SESSION_COUNT
+            assert max(response.seconds for response in responses) < 2
             await wait_until_nothing_blocked(connection, within_seconds=1)
         for call in (change, RawRequest("GET", f"{PATIENTS}pat1/")):
-            (answer,) = await send_concurrently(served.url, [call])
-            assert answer.status == 200
+            (response,) = await send_concurrently(served.url, [call])
+            assert response.status == 200
 
 
 async def test_a_disconnect_cancels_only_its_own_statement(
@@ -199,7 +199,7 @@ async def test_a_disconnect_cancels_only_its_own_statement(
                     send_concurrently(served.url, [RawRequest("GET", f"{PATIENTS}pat1/")] * 10)
                 )
                 await disconnect([writer])
-                assert {answer.status for answer in await reads} == {200}
+                assert {response.status for response in await reads} == {200}
                 await wait_until_nothing_blocked(connection, within_seconds=1)
 
 
@@ -212,8 +212,8 @@ async def test_requests_recover_after_the_pooler_restarts(serve: Serve, pooled_d
         assert {response.status for response in await send_concurrently(served.url, calls)} == {200, 201}
     for _ in range(2):
         responses = await send_concurrently(served.url, calls)
-        assert {answer.status for answer in responses} == {503}
-        assert max(answer.seconds for answer in responses) < 2
+        assert {response.status for response in responses} == {503}
+        assert max(response.seconds for response in responses) < 2
     with pooled_database.pooler(port=port):
         eventually(lambda: httpx.get(f"{served.url}/readyz").status_code == 204, within_seconds=5)
         eventually(lambda: {httpx.get(f"{served.url}{PATIENTS}?limit=1").status_code for _ in range(8)} == {200})

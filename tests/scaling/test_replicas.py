@@ -97,7 +97,7 @@ async def test_one_tag_is_good_for_one_change(replicas: Replicas, clients: Clien
     calls = [RawRequest("PUT", path, {"patient_race": str(number)}, {"If-Match": tag}) for number in range(40)]
     responses = await send_until_served(replicas, calls)
     assert Counter(response.status for response in responses) == {200: 1, 412: 39}
-    (winner,) = (answer.json() for answer in responses if answer.status == 200)
+    (winner,) = (response.json() for response in responses if response.status == 200)
     for client in clients:
         assert (await client.get(path)).json() == winner
 
@@ -108,8 +108,8 @@ async def test_an_idempotency_key_creates_one_patient_across_replicas(replicas: 
     body = {"patient_last_name": "Doe", "patient_profile": {"unique_id": f"prof-{key['Idempotency-Key']}"}}
     responses = await send_until_served(replicas, [RawRequest("POST", PATIENTS, body, key)] * 20)
     assert {response.status for response in responses} == {201}
-    assert len({answer.content for answer in responses}) == 1
-    assert sum("idempotency-replayed" not in answer.headers for answer in responses) == 1
+    assert len({response.content for response in responses}) == 1
+    assert sum("idempotency-replayed" not in response.headers for response in responses) == 1
     for client in clients:
         again = await client.post(PATIENTS, json=body, headers=key)
         assert again.headers["Idempotency-Replayed"] == "true"
@@ -128,17 +128,17 @@ async def test_pages_continue_at_the_other_replica(replicas: Replicas, clients: 
     link = f"{PATIENTS}?patient_race=P&limit=2"
     listed = []
     while link:
-        answer = await next(turns).get(link)
-        listed += [patient["unique_id"] for patient in answer.json()]
-        link = answer.links.get("next", {}).get("url", "")
+        response = await next(turns).get(link)
+        listed += [patient["unique_id"] for patient in response.json()]
+        link = response.links.get("next", {}).get("url", "")
     assert listed == sorted(ids)
     body: dict[str, Any] = {"search": "paged"}
     found_ids = []
     while body:
-        answer = await next(turns).post(f"{PATIENTS}search/", json={**body, "limit": 2})
-        assert answer.status_code == 200
-        found_ids += [patient["unique_id"] for patient in answer.json()]
-        cursor = answer.headers.get("Next-Cursor")
+        response = await next(turns).post(f"{PATIENTS}search/", json={**body, "limit": 2})
+        assert response.status_code == 200
+        found_ids += [patient["unique_id"] for patient in response.json()]
+        cursor = response.headers.get("Next-Cursor")
         body = {"cursor": cursor} if cursor else {}
     assert sorted(found_ids) == sorted(ids)
 
@@ -151,9 +151,9 @@ async def test_concurrent_profile_upserts_at_both_replicas_succeed(replicas: Rep
         calls.append(RawRequest("POST", PATIENTS, {"patient_last_name": "Doe", "patient_profile": profile}))
     responses = await send_until_served(replicas, calls)
     assert Counter(response.status for response in responses) == {201: 200}
-    for call, answer in zip(calls, responses, strict=True):
+    for call, response in zip(calls, responses, strict=True):
         assert call.body is not None
-        assert answer.json()["patient_profile"]["first_name"] == call.body["patient_profile"]["first_name"]
+        assert response.json()["patient_profile"]["first_name"] == call.body["patient_profile"]["first_name"]
 
 
 async def test_concurrent_link_replacements_at_both_replicas_are_atomic(replicas: Replicas, clients: Clients) -> None:
@@ -169,9 +169,9 @@ async def test_concurrent_link_replacements_at_both_replicas_are_atomic(replicas
     responses = await send_until_served(
         replicas, [RawRequest("PUT", path, pair_body(number % PAIR_COUNT)) for number in range(200)]
     )
-    assert Counter(answer.status for answer in responses) == {200: 200}
-    for number, answer in enumerate(responses):
-        assert shown_pair(answer.json()) == VALID_PAIRS[number % PAIR_COUNT]
+    assert Counter(response.status for response in responses) == {200: 200}
+    for number, response in enumerate(responses):
+        assert shown_pair(response.json()) == VALID_PAIRS[number % PAIR_COUNT]
     for client in clients:
         assert shown_pair((await client.get(path)).json()) in VALID_PAIRS
 

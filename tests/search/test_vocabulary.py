@@ -77,7 +77,7 @@ async def test_search_finds_no_patient_outside_the_scope(scoped_clients: ScopedC
         visible_ids = {who: {record["unique_id"] for record in response.json()} for who, response in responses.items()}
         assert "pat-Kruisenberge" in visible_ids["b"] & visible_ids["both"] & visible_ids["free"]
         assert "pat-Kruisenberge" not in visible_ids["a"]
-        assert {who: int(answer.headers["X-Total-Count"]) for who, answer in responses.items()} == {
+        assert {who: int(response.headers["X-Total-Count"]) for who, response in responses.items()} == {
             who: len(ids) for who, ids in visible_ids.items()
         }
     assert [

@@ -101,7 +101,7 @@ async def test_affected_patients_are_those_that_the_principal_sees(
 
 
 async def make_wide(connection: asyncpg.Connection, hospital_id: str) -> None:
-    """Give a hospital so many patients that nobody looks up their hospitals when a change of it is numbered."""
+    """Give a hospital so many patients that numbering a change of it does not read their hospitals."""
     await connection.execute(
         "INSERT INTO patients (unique_id, patient_last_name) SELECT 'many' || i, 'Doe' FROM generate_series(1, 251) i"
     )
@@ -110,7 +110,7 @@ async def make_wide(connection: asyncpg.Connection, hospital_id: str) -> None:
     )
 
 
-async def test_a_lookup_that_fails_tells_nothing_of_other_hospitals(
+async def test_a_lookup_that_fails_reveals_nothing_of_other_hospitals(
     scoped_clients: ScopedClients, connection: asyncpg.Connection
 ) -> None:
     """If it cannot be found out whether a hospital's patients are the principal's own, the response is a 503."""
@@ -146,7 +146,7 @@ async def test_many_changes_of_large_hospitals_are_looked_up_once(
         assert {change["action"] for change in page} == ({"updated"} if follower is everyone["a"] else {"affected"})
 
 
-async def test_nothing_tells_how_much_others_change(scoped_clients: ScopedClients) -> None:
+async def test_nothing_reveals_how_much_others_change(scoped_clients: ScopedClients) -> None:
     """Restricted principals get no positions, and cursors of one length, however many changes others make."""
     everyone = await followers(scoped_clients)
     lengths = {len(str(everyone["a"].cursor))}

@@ -125,7 +125,7 @@ async def test_pages_filters_and_count(client: httpx.AsyncClient) -> None:
     assert await queue(client, found__gte="2100-01-01") == []
 
 
-async def test_a_pair_is_seen_and_decided_by_who_sees_both_patients(scoped_clients: ScopedClients) -> None:
+async def test_a_pair_is_visible_if_both_patients_are(scoped_clients: ScopedClients) -> None:
     """A restricted principal sees, counts and dismisses a pair only if both patients are in its hospital scope."""
     await register(scoped_clients.free, "at-a", **THANDI, hospital_ids=["hosA"])
     await register(scoped_clients.free, "at-b", **AGAIN, hospital_ids=["hosB"])

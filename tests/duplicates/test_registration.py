@@ -53,7 +53,7 @@ async def test_not_duplicates_must_be_visible_patients(scoped_clients: ScopedCli
 
 
 async def test_the_patients_of_a_refusal_are_in_their_access_reports(scoped_clients: ScopedClients) -> None:
-    """A refusal tells who may be registered, which their access reports show, without a change of the record."""
+    """A refusal lists patients that may be the person. Their access reports show it; their records do not change."""
     await register(scoped_clients.free, "thandi", **THANDI, hospital_ids=["hosA"])
     body = {**AGAIN, "hospital_ids": ["hosA"]}
     assert (await scoped_clients.a.post(PATIENTS, json=body, headers=REFUSE)).status_code == 409

@@ -80,7 +80,7 @@ async def test_a_record_without_a_first_name_may_be_that_of_a_twin(client: httpx
 async def test_restricted_principals_get_the_grade_that_two_records_have_by_themselves(
     scoped_clients: ScopedClients,
 ) -> None:
-    """A grade does not tell of records in other hospitals: neither of a third record, nor of relatives."""
+    """A grade reveals no records in other hospitals, neither a third record nor relatives."""
     ours = {"hospital_ids": ["hosA"]}
     names = ("patient_first_name", "patient_last_name", "patient_date_of_birth")
     await register(scoped_clients.free, "a", **{name: THANDI[name] for name in names}, **ours)

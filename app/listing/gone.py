@@ -1,7 +1,4 @@
-"""Lists of records that were deleted, or merged into others, newest first, from the journal.
-
-Each record is in its last state before that.
-"""
+"""Lists of deleted or merged records from the journal, newest first. Each record has its last state before that."""
 
 from dataclasses import replace
 from datetime import datetime

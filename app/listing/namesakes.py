@@ -1,4 +1,4 @@
-"""Records with the same name, of which the response to a write warns."""
+"""Finds the records with the same name as a written one, about which the response warns."""
 
 from collections.abc import Sequence
 

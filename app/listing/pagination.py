@@ -105,7 +105,7 @@ class ListParameters(PageParameters):
 
     @property
     def gone(self) -> GoneBy | None:
-        """By what the listed records have gone, or None if the list contains the existing records."""
+        """The action by which the listed records have gone, or None if the list contains existing records."""
         return "deleted" if self.deleted else None
 
     def to_query(self, locality: Locality) -> ListQuery:  # noqa: ARG002  # used by the list of patients
@@ -124,5 +124,5 @@ class MergeableListParameters(ListParameters):
 
     @property
     def gone(self) -> GoneBy | None:
-        """By what the listed records have gone, or None if the list contains the existing records."""
+        """The action by which the listed records have gone, or None if the list contains existing records."""
         return "merged" if self.merged else super().gone

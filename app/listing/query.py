@@ -24,7 +24,9 @@ class ListQuery(NamedTuple):
     """The search text as an `app.search_text.parser.ParsedQuery`. None means that the request contains no search."""
 
     gone: GoneBy | None = None
-    """By what the listed records have gone, newest first. None means that the list contains the existing records."""
+    """The action by which the listed records have gone, newest first. None means that the list contains existing
+    records.
+    """
 
     @property
     def is_unfiltered(self) -> bool:

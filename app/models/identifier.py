@@ -9,7 +9,7 @@ from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, PrimaryKeyCon
 from app.db.base import ID_TEXT, Base
 
 UNIQUENESS_LEVELS = ("none", "register", "hospital")
-"""What a type says about its values: nothing, that one patient of the register has a value, or one of a hospital."""
+"""The patients of whom only one can have a value of a type: none, all of the register, or those of a hospital."""
 _UNIQUENESS_LIST_SQL = ", ".join(f"'{level}'" for level in UNIQUENESS_LEVELS)
 TYPE_NAME_PATTERN = "^[a-z][a-z0-9_]{0,39}$"
 

@@ -1,1 +1,1 @@
-"""Patient search: parses the search text, finds similar words in patients' names, and ranks the matching patients."""
+"""Patient search: finds the patients that match the terms of a search text and similar words, and ranks them."""

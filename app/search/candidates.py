@@ -268,7 +268,7 @@ def _single_word_branches_in_scope(list_shape: ListShape) -> Select[Any]:
 
 
 def _place_branches(list_shape: ListShape) -> Select[Any]:
-    """Return the branches of single words beside a known place."""
+    """Return the branches for patients with a word of the text in the name who live at a place in the text."""
     given = _unnested("single", same=TSQUERY())
     is_there = or_(*is_at_place(bindparam("all_places", type_=ARRAY(FOLDED_TEXT))))
     found = _limited_ids(list_shape, and_(matches_words(given.c.same), is_there)).lateral("found")

@@ -109,8 +109,8 @@ def insert_parts(
 
     The input rows have the column `unique_id`, the columns in `client_columns`, `stored_columns` and `other_inputs`, a
     column with the requested ids of each set of links, and the columns in `AUTHOR_COLUMNS`. All except `other_inputs`
-    and the links are stored in the row. `other_inputs` contains the `MERGE_COLUMN` for a step of a merge. A statement
-    with others is one without a transaction around it, which must not wait long for a lock.
+    and the links are stored in the row. `other_inputs` contains the `MERGE_COLUMN` for a step of a merge. With any
+    other inputs, the statement runs without a transaction around it, so it must not wait long for a lock.
     """
     stored = [column(name, table.c[name].type) for name in sorted(stored_columns)]
     inputs = _input_rows(table, link_relations, [*stored, *other_inputs], short_lock_timeout=_is_alone(other_inputs))

@@ -33,7 +33,7 @@ class Layout:
     ) -> None:
         """`identifier_types` are the names of the types of identifiers that a column may have.
 
-        `gone` says by what the records have gone, if the files are not of existing records.
+        `gone` is the action by which the records have gone, or None for existing records.
         """
         self.repository = repository
         document = repository.document

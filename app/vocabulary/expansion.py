@@ -71,7 +71,7 @@ def _within_edits(word: str, form: str, max_edits: str) -> str:
 
 
 class _Extent(IntEnum):
-    """What a spelling is a spelling of."""
+    """The part of the typed text that a spelling stands for."""
 
     WORD = 0
     """A typed word."""

@@ -110,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def import_options(arguments: argparse.Namespace) -> ImportOptions:
-    """Return what the arguments say about the records."""
+    """Return the options in the arguments that concern the records."""
     return ImportOptions(
         overwrite=arguments.update,
         allow_other_person=arguments.allow_other_person,

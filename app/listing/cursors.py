@@ -45,7 +45,7 @@ PAGING_PARAMETERS = {"limit", "cursor", "count"}
 
 
 class InvalidCursorError(Exception):
-    """A token was not made by this service, or for another purpose."""
+    """A token was not made by this service for the purpose for which it is sent."""
 
 
 def non_paging_parameters(parameters: BaseModel) -> dict[str, Any]:

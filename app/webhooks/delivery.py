@@ -62,7 +62,7 @@ class WebhookDelivery:
                 try:
                     await self._start_deliveries()
                 except (asyncpg.PostgresError, UnavailableError) as error:
-                    log.warning("webhooks not looked up", error=type(error).__name__)
+                    log.warning("webhooks not claimed", error=type(error).__name__)
         finally:
             for task in self._tasks:
                 task.cancel()

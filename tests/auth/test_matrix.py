@@ -181,7 +181,7 @@ def client_addresses() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("caller", [*UNAUTHENTICATED_CALLERS, *SCOPES])
-async def test_every_route_answers_everybody_as_the_table_says(database_url: str, caller: str) -> None:
+async def test_every_route_responds_to_everybody_as_the_table_says(database_url: str, caller: str) -> None:
     """Every route returns the status in the table to each kind of caller, and its challenge says what is missing."""
     got: dict[str, int] = {}
     async with secured_app(database_url) as app:

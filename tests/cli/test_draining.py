@@ -32,7 +32,7 @@ async def await_not_ready(served: ServiceProcess) -> None:
 
 
 @EACH_WORKER_COUNT
-async def test_drain_answers_readyz_503_and_serves_everything_else(
+async def test_drain_fails_readyz_with_503_and_serves_everything_else(
     serve: Serve, database_url: str, workers: str
 ) -> None:
     """After SIGTERM `/readyz` returns 503 and everything else is served until the drain ends with exit status 0."""

@@ -97,7 +97,7 @@ async def test_without_a_failure_the_change_is_stored(
     ],
     ids=["exception", "serialization-failure", "connection-lost"],
 )
-async def test_failing_commit_is_never_answered_as_a_success(  # noqa: PLR0913, PLR0917  # fixtures and parameters
+async def test_a_failing_commit_is_never_reported_as_a_success(  # noqa: PLR0913, PLR0917  # fixtures and parameters
     client: httpx.AsyncClient,
     connection: asyncpg.Connection,
     contents_before: Contents,

@@ -224,7 +224,7 @@ async def test_expect_continue_works_with_an_upgrade(serve: Serve, database_url:
             assert statuses(await read_to_end(plain)) == [201]
 
 
-async def test_a_request_is_answered_once(serve: Serve, database_url: str) -> None:
+async def test_a_request_gets_one_response(serve: Serve, database_url: str) -> None:
     """A request gets one response: later errors in its body, or bytes after it, cause no second response."""
     served = serve(DATABASE_URL=database_url, PATIENTS_AUTH="required")
     async with connected(served.url) as plain:

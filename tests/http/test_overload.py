@@ -36,7 +36,7 @@ def requests_for_patient(number: int, tag: str) -> list[RawRequest]:
     ]
 
 
-async def test_400_concurrent_requests_on_5_connections_are_answered_or_503(
+async def test_400_concurrent_requests_on_5_connections_succeed_or_are_503(
     serve: Callable[..., ServiceProcess], database_url: str, connection: asyncpg.Connection
 ) -> None:
     """400 requests on 5 connections get their regular responses or 503, what was confirmed is stored, and

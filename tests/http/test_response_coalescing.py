@@ -74,7 +74,7 @@ async def test_responses_without_a_body_are_sent_immediately(served: ServiceProc
     assert all(response.endswith(b"\r\n\r\n") for response in (head, unchanged, deleted))
 
 
-async def test_pipelined_requests_are_answered_in_order(served: ServiceProcess) -> None:
+async def test_pipelined_requests_get_their_responses_in_order(served: ServiceProcess) -> None:
     """Requests sent one after another without reading are answered in order, and the last closes the connection."""
     requests = (
         encode_request("GET", PATIENT_PATH),
@@ -93,7 +93,7 @@ async def test_pipelined_requests_are_answered_in_order(served: ServiceProcess) 
     assert responses.count(b'"unique_id":"pat1"') == 3
 
 
-async def test_expect_100_continue_is_answered_before_the_body(served: ServiceProcess) -> None:
+async def test_expect_100_continue_gets_its_response_before_the_body(served: ServiceProcess) -> None:
     """A client that sends `Expect: 100-continue` gets the 100 before it sends the body."""
     loop = asyncio.get_running_loop()
     body = b'{"patient_last_name": "Roe"}'

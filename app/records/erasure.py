@@ -125,7 +125,7 @@ async def erase_traces(connection: Connection, resource: str, unique_id: str, re
         await connection.execute(insert(journal).values(**entry, reason=reason, **author_parameters(principal)))
     await _clear_idempotent_responses(connection, list_path(resource), unique_id, token)
     await _pseudonymize_audit(connection, resource, unique_id, token)
-    await _forget_changes(connection, resource, unique_id, token, hospitals)
+    await _redact_changes(connection, resource, unique_id, token, hospitals)
     await connection.execute(DENY_ERASURE)
     return len(removed)
 
@@ -157,7 +157,7 @@ async def _number_changes(connection: Connection) -> None:
         pass
 
 
-async def _forget_changes(
+async def _redact_changes(
     connection: Connection, resource: str, unique_id: str, token: str, hospitals: list[str] | None
 ) -> None:
     """Remove the record's id from the numbered changes of the feed, except where clients need it to erase their copies.

@@ -25,6 +25,67 @@ _OTHER_INVARIANTS = frozenset(
     {"ele-1", "ext-1", "ref-1"} | {f"dom-{n}" for n in range(2, 6)} | {f"bdl-{n}" for n in range(9, 13)}
 )
 """Invariants that `empty_parts` checks for all elements at once, or about resources that the service never sends."""
+MINIMAL = {"resourceType": "Patient", "name": [{"family": "Doe"}]}
+FULL: Json = {
+    "resourceType": "Patient",
+    "extension": [
+        {"url": "urn:patients-api:extension:race", "valueString": "Caucasian"},
+        {"url": "urn:patients-api:extension:access-to-medical-care", "valueString": "Public"},
+        {
+            "url": "urn:patients-api:extension:profile",
+            "extension": [
+                {"url": "uniqueId", "valueString": "prof123"},
+                {"url": "email", "valueString": "user@example.com"},
+                {"url": "firstName", "valueString": "John"},
+                {"url": "lastName", "valueString": "Doe"},
+            ],
+        },
+        {
+            "url": "urn:patients-api:extension:hospital",
+            "valueReference": {"reference": "Organization/hos456", "display": "St. Mary's"},
+        },
+    ],
+    "identifier": [{"system": UNIQUE_ID, "value": "pat_123"}],
+    "active": True,
+    "name": [
+        {
+            "use": "official",
+            "family": "Doe",
+            "given": ["John"],
+            "prefix": ["Mr."],
+            "extension": [{"url": "urn:patients-api:extension:initials", "valueString": "J"}],
+        }
+    ],
+    "telecom": [
+        {"system": "phone", "value": "+123456789", "use": "mobile"},
+        {"system": "email", "value": "patient@example.com"},
+    ],
+    "gender": "male",
+    "birthDate": "1980-01-01",
+    "address": [
+        {
+            "type": "physical",
+            "line": ["123 Street Name", "Apt 101"],
+            "city": "Sample Town",
+            "district": "Sample Region",
+            "state": "Sample Province",
+            "postalCode": "12345",
+            "country": "Sample Country",
+            "extension": [
+                {
+                    "url": "http://hl7.org/fhir/StructureDefinition/geolocation",
+                    "extension": [
+                        {"url": "latitude", "valueDecimal": 12.345678},
+                        {"url": "longitude", "valueDecimal": -12.345678},
+                    ],
+                }
+            ],
+        }
+    ],
+    "generalPractitioner": [{"reference": "Practitioner/doc123", "display": "Dr. Smith"}],
+    "managingOrganization": {"reference": "Organization/hos123", "display": "General Hospital"},
+}
+"""The contract's example patient as a resource, without what the service adds."""
 
 
 @cache
@@ -106,3 +167,8 @@ def is_contained(sent: Any, stored: Any) -> bool:
     if isinstance(sent, list):
         return isinstance(stored, list) and all(any(is_contained(item, other) for other in stored) for item in sent)
     return bool(sent == stored)
+
+
+def without_server_elements(resource: Json) -> Json:
+    """Return a resource without what only the service sets."""
+    return {name: value for name, value in resource.items() if name not in {"id", "meta"}}

@@ -57,6 +57,11 @@ class FieldError(NamedTuple):
     msg: str
     type: ErrorType | FileErrorType | FhirErrorType
 
+    @property
+    def place_in_body(self) -> tuple[str | int, ...] | None:
+        """The location within the body, such as `("hospital_ids", 1)`, or None if the error is not about the body."""
+        return self.loc[1:] if self.loc[:1] == ("body",) else None
+
 
 class ServiceError(Exception):
     """An error that becomes a problem response with the HTTP status `status`.

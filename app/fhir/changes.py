@@ -6,10 +6,10 @@ A request and an entry of a Bundle describe a change in the same way, and it is 
 import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
-
-from pydantic import ValidationError
 
 from app.db.connection import Connection
 from app.errors import (
@@ -29,7 +29,7 @@ from app.fhir_resources.patient_elements import CLEARED_FIELDS
 from app.fhir_resources.patients import PatientRecord, differing_parts, read_patient
 from app.fhir_search.listing import CriteriaListing
 from app.fhir_search.parameters import SearchContext, parse_criteria
-from app.http.field_errors import field_errors
+from app.http.field_errors import validated_body
 from app.listing.query import ListQuery
 from app.patients.schemas import PatientCreate, PatientMatch, PatientUpdate
 from app.patients.service import PatientService
@@ -37,6 +37,7 @@ from app.records.preconditions import Precondition
 from app.records.results import Record
 
 B = TypeVar("B", PatientCreate, PatientMatch, PatientUpdate)
+C = TypeVar("C", PatientCreate, PatientUpdate)
 CreationCheck = Callable[[PatientCreate, Connection], Awaitable[None]]
 """Raises an error if the patient must not be created, such as because the person is registered already."""
 
@@ -55,19 +56,19 @@ class SentPatient(NamedTuple):
             yield
         except ServiceError as error:
             error.errors = [
-                self.record.translate(one._replace(loc=one.loc[1:])) if one.loc[:1] == ("body",) else one
+                one if one.place_in_body is None else one._replace(loc=(self.record.path_for(one.place_in_body),))
                 for one in error.errors
             ]
             raise
 
-    def creation(self, unique_id: str | None) -> PatientCreate:
-        """Return the body that creates the record, with the id `unique_id` if it is not None."""
-        return self.validated(PatientCreate, {} if unique_id is None else {"unique_id": unique_id})
+    def body(self, schema: type[C], unique_id: str | None) -> C:
+        """Return the body that creates the record, or that replaces everything that it has.
 
-    def update(self, unique_id: str) -> PatientUpdate:
-        """Return the body that replaces everything that the record has."""
-        cleared = {name: value for name, value in CLEARED_FIELDS.items() if name not in self.record.fields}
-        return self.validated(PatientUpdate, {**cleared, "unique_id": unique_id})
+        It contains the id `unique_id` if this is not None.
+        """
+        cleared = CLEARED_FIELDS if schema is PatientUpdate else {}
+        others = {name: value for name, value in cleared.items() if name not in self.record.fields}
+        return self.validated(schema, others if unique_id is None else {**others, "unique_id": unique_id})
 
     def validated(self, schema: type[B], others: Mapping[str, Any]) -> B:
         """Return the fields of the record and `others` as a body.
@@ -75,11 +76,8 @@ class SentPatient(NamedTuple):
         Raises:
             ValidationFailedError: values are wrong.
         """
-        try:
-            return schema.model_validate({**self.record.fields, **others})
-        except ValidationError as error:
-            errors = [self.record.translate(one) for one in field_errors(error, schema)]
-            raise ValidationFailedError(errors) from None
+        with self.located_errors():
+            return validated_body(schema, {**self.record.fields, **others})
 
     def applied(self, stored: Record, status: int) -> "Applied":
         """Return the result of a change to the Patient.
@@ -145,7 +143,8 @@ class Applied(NamedTuple):
     """What may be wrong with identifiers of the Patient."""
 
 
-class Change(NamedTuple):
+@dataclass(frozen=True)
+class Change:
     """The creation or the replacement of a Patient, possibly on a condition."""
 
     patient: SentPatient
@@ -157,12 +156,17 @@ class Change(NamedTuple):
     """The value of the parameter `identifier` in the condition, or None if there is none."""
     context: SearchContext
 
-    @property
+    @cached_property
     def body(self) -> PatientCreate | PatientUpdate:
-        """The body of the change, if it has no condition."""
+        """The body of the change, if no condition finds another record."""
         if self.replaces and self.unique_id is not None:
-            return self.patient.update(self.unique_id)
-        return self.patient.creation(self.unique_id)
+            return self.patient.body(PatientUpdate, self.unique_id)
+        return self.patient.body(PatientCreate, self.unique_id)
+
+    def _body_for(self, schema: type[C], unique_id: str | None) -> C:
+        """Return the body that creates or updates a record, which is validated only once."""
+        body = self.body if unique_id == self.unique_id else None
+        return body if isinstance(body, schema) else self.patient.body(schema, unique_id)
 
     async def apply(self, service: PatientService, precondition: Precondition, check: CreationCheck) -> Applied:
         """Make the change in the transaction of `service`.
@@ -195,7 +199,7 @@ class Change(NamedTuple):
     ) -> Applied:
         if self.replaces and unique_id is not None:
             try:
-                record = await service.update(unique_id, self.patient.update(unique_id), precondition)
+                record = await service.update(unique_id, self._body_for(PatientUpdate, unique_id), precondition)
             except MergedError:
                 raise
             except NotFoundError:
@@ -208,7 +212,7 @@ class Change(NamedTuple):
     async def _create(
         self, unique_id: str | None, service: PatientService, precondition: Precondition, check: CreationCheck
     ) -> Applied:
-        body = self.patient.creation(unique_id)
+        body = self._body_for(PatientCreate, unique_id)
         await check(body, service.connection)
         record = await service.create(body, precondition)
         return self.patient.applied(record, 201)

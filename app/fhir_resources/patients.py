@@ -56,10 +56,6 @@ class PatientRecord(NamedTuple):
                 return path
         return PATIENT_ELEMENTS.get(name, "Patient")
 
-    def translate(self, error: FieldError) -> FieldError:
-        """Return the error about a field of the record as one about the element that the field comes from."""
-        return error._replace(loc=(self.path_for(error.loc),))
-
 
 class _PatientReader:
     def __init__(self, resource: Mapping[str, Any], base_url: str) -> None:

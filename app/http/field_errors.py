@@ -1,17 +1,19 @@
 """Errors in fields and parameters, in our words, as Pydantic finds them in requests and in imported files."""
 
 import re
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, cast, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from app.error_types import ErrorType
-from app.errors import FieldError
+from app.errors import FieldError, ValidationFailedError
 from app.suggestions import suggestion
 
 if TYPE_CHECKING:  # see `app.auth.principal`
     from fastapi.exceptions import RequestValidationError
+
+M = TypeVar("M", bound=BaseModel)
 
 MAX_LISTED_ERRORS = 100
 """Maximum number of errors that a problem response lists."""
@@ -67,6 +69,18 @@ def field_errors(
             FieldError(tuple(safe_location_part(part) for part in path), message, cast("ErrorType", item["type"]))
         )
     return located_errors
+
+
+def validated_body(schema: type[M], values: Mapping[str, Any]) -> M:
+    """Return values that do not come as the body of a request, such as the line of a file, as a body of this schema.
+
+    Raises:
+        ValidationFailedError: values are wrong. The locations of its errors are in the body.
+    """
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        raise ValidationFailedError(field_errors(error, schema, "body")) from None
 
 
 def _suggestion(schema: type[BaseModel] | None, path: Sequence[str | int]) -> str:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import asyncpg
-from pydantic import ValidationError
 from sqlalchemy import text
 
 from app.auth.principal import Principal
@@ -20,9 +19,8 @@ from app.errors import (
     NotFoundError,
     ServiceError,
     UnavailableError,
-    ValidationFailedError,
 )
-from app.http.field_errors import field_errors
+from app.http.field_errors import validated_body
 from app.patients.schemas import PatientCreate, PatientUpdate
 from app.patients.service import PatientService
 from app.uploads.stored_patients import StoredPatients, find_stored
@@ -127,7 +125,7 @@ class LineWriter:
         """
         shares = self.shares_statements
         if line.unique_id is None or line.unique_id not in stored.visible_ids:
-            create: PatientCreate = _validated(PatientCreate, line.record)
+            create = validated_body(PatientCreate, line.record)
             shared = PatientService.batchable_create(create, self._principal, line.timestamps) if shares else None
             return _Write(line, create, shared)
         if not (self.updates or self._principal.has(Scope.PATIENTS_READ)):
@@ -136,7 +134,7 @@ class LineWriter:
         record = {name: value for name, value in line.record.items() if name != "unique_id"}
         if not self.updates and isinstance(profile := record.get("patient_profile"), dict):
             record["patient_profile"] = {"unique_id": profile["unique_id"]}  # the profile's own data are not compared
-        update: PatientUpdate = _validated(PatientUpdate, record)
+        update = validated_body(PatientUpdate, record)
         shared = PatientService.batchable_update(line.unique_id, update, self._principal) if shares else None
         return _Write(line, update, shared)
 
@@ -180,18 +178,12 @@ def _fits(write: BatchableWrite | None, previous: BatchableWrite | None, keys: f
     )
 
 
-def _validated(schema: type[Any], record: Mapping[str, Any]) -> Any:
-    try:
-        return schema.model_validate(record)
-    except ValidationError as error:
-        raise ValidationFailedError(field_errors(error, schema)) from None
-
-
 def _line_errors(error: ServiceError) -> Iterator[FieldError]:
     """Yield the errors of a line, whose locations begin with the field."""
     if error.errors:
-        for loc, message, kind in error.errors:
-            yield FieldError(loc[1:] if loc[:1] == ("body",) else loc, message, kind)
+        for one in error.errors:
+            place = one.place_in_body
+            yield one if place is None else one._replace(loc=place)
     elif isinstance(error, IdentifierRetiredError):
         yield FieldError(("unique_id",), error.detail, "identifier_retired")
     elif isinstance(error, TakenError):

@@ -98,6 +98,7 @@ FileErrorType = Literal[
 FhirErrorType = Literal[
     "code_invalid",
     "element_empty",
+    "element_modifier",
     "element_refused",
     "element_type",
     "entry_refused",

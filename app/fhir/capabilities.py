@@ -11,7 +11,7 @@ from pydantic_core import to_json
 from app.about.openapi import API_METADATA
 from app.fhir.responses import fhir_response
 from app.fhir.routing import FhirRoute, Interaction, base_url
-from app.fhir_search.parameters import SEARCH_PARAMETERS
+from app.fhir_search.parameters import RESULT_PARAMETERS, SEARCH_PARAMETERS, SORT_COLUMNS
 from app.http.outcomes import FHIR_MEDIA_TYPE
 
 FHIR_VERSION = "4.0.1"
@@ -56,6 +56,9 @@ def _statement(interactions: frozenset[Interaction], base: str) -> bytes:
         },
         "resource": [_resource(name, by_type[name]) for name in SEARCH_PARAMETERS],
         "interaction": _interactions(by_type[None]),
+        "searchParam": [
+            {"name": name, "type": kind, "documentation": text} for name, (kind, text) in RESULT_PARAMETERS.items()
+        ],
     }
     statement = {
         "resourceType": "CapabilityStatement",
@@ -91,6 +94,7 @@ def _resource(name: str, interactions: list[Interaction]) -> dict[str, Any]:
     ]
     resource = {
         "type": name,
+        "documentation": f"Searches can be sorted by {', '.join(SORT_COLUMNS[name])}.",
         "interaction": _interactions(interactions),
         **features,
         "referencePolicy": ["literal"],

@@ -17,6 +17,7 @@ from app.http.outcomes import FHIR_MEDIA_TYPE, issue
 from app.listing.page import Page
 from app.records.preconditions import Precondition, etag_matches
 from app.records.results import Record
+from app.records.service import raise_if_any
 
 LEFT_OUT_HEADER = "Elements-Left-Out"
 """Response header with the paths of the elements that the register did not keep, because the client allows that."""
@@ -62,7 +63,7 @@ def write_response(request: Request, applied: Applied, headers: Mapping[str, str
     The header `Prefer` decides what it contains. If the register did not keep all elements, the default is an
     OperationOutcome that lists them.
     """
-    record, status, left_out, warnings = applied
+    record, status, left_out, warnings, _ = applied
     all_headers = {
         **version_headers(meta_of(record.document)),
         "Location": location_of(base_url(request), record),
@@ -89,14 +90,30 @@ def left_out_outcome(left_out: Sequence[FieldError]) -> dict[str, Any]:
     return {"resourceType": "OperationOutcome", "issue": [*issues, stored]}
 
 
+_PREFERENCES: Mapping[str, tuple[str, ...]] = {
+    "handling": ("strict", "lenient"),
+    "return": ("minimal", "representation", "OperationOutcome"),
+}
+"""The values of the preferences that clients may have. Other preferences are ignored, as RFC 7240 requires."""
+
+
 def preference(request: Request, name: str) -> str | None:
-    """Return the value of a preference in the header `Prefer` (RFC 7240), or None if the client has none."""
+    """Return the value of a preference in the header `Prefer` (RFC 7240), or None if the client has none.
+
+    Raises:
+        ValidationFailedError: any of the preferences has an unknown value.
+    """
+    found: dict[str, str] = {}
     for header in request.headers.getlist("prefer"):
         for part in header.replace(";", ",").split(","):
-            key, _, value = part.strip().partition("=")
-            if key.lower() == name:
-                return value.strip('"')
-    return None
+            key, _, value = part.partition("=")
+            found.setdefault(key.strip().lower(), value.strip().strip('"'))
+    raise_if_any(
+        FieldError(("header", "Prefer"), f"{key} must be {', '.join(values[:-1])} or {values[-1]}", "literal_error")
+        for key, values in _PREFERENCES.items()
+        if found.get(key, values[0]) not in values
+    )
+    return found.get(name)
 
 
 def bundle(kind: str, members: Iterable[str], entries: Iterable[bytes] | None) -> bytes:

@@ -1,7 +1,7 @@
 """Routes of the FHIR interface: the interactions that the capability statement lists, and what all routes check."""
 
 import re
-from collections.abc import Callable, Coroutine, MutableMapping
+from collections.abc import Callable, Coroutine, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
@@ -24,6 +24,8 @@ from app.http.strict_json import InvalidJSONError, parse_json
 from app.paths import FHIR_PREFIX
 
 Endpoint = Callable[..., Coroutine[Any, Any, Response]]
+FHIR_MAJOR_VERSION = "4.0"
+"""The version in the parameter `fhirVersion` of media types."""
 FORM_MEDIA_TYPE = "application/x-www-form-urlencoded"
 _JSON_MEDIA_TYPES = frozenset({FHIR_MEDIA_TYPE, "application/json"})
 _ACCEPTABLE_TYPES = _JSON_MEDIA_TYPES | {"application/*", "*/*"}
@@ -68,7 +70,7 @@ class FhirRoute(Route):
 
     async def _call_endpoint(self, request: Request) -> Response:
         sent = query_pairs(request)
-        _check_format(request, dict(sent).get("_format"))
+        check_format(request, dict(sent).get("_format"))
         if self.interaction.checks_parameters:
             refuse_unknown([name for name, _ in sent], self.interaction.parameters)
         return await super()._call_endpoint(request)
@@ -115,9 +117,20 @@ def add_route(  # noqa: PLR0913  # a route has this many properties
 
 
 def query_pairs(request: Request) -> list[tuple[str, str]]:
-    """Return the names and values in the query of a request, in their order."""
+    """Return the names and values in the query of a request, in their order.
+
+    Raises:
+        UnreadableBodyError: the query is not in UTF-8.
+    """
     query = request.scope["query_string"]
-    return parse_qsl(query.decode("latin-1"), keep_blank_values=True) if query else []
+    return _parse_form(query, "query") if query else []
+
+
+def _parse_form(encoded: bytes, subject: str) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(encoded.decode(), keep_blank_values=True, errors="strict")
+    except (UnicodeDecodeError, ValueError):
+        raise UnreadableBodyError(f"The {subject} is not in UTF-8.") from None
 
 
 def safe_name(name: str) -> str:
@@ -145,7 +158,7 @@ def refuse_unknown(names: list[str], known: Any) -> None:
         raise InvalidSearchError(errors)
 
 
-def _check_format(request: Request, format_parameter: str | None) -> None:
+def check_format(request: Request, format_parameter: str | None) -> None:
     """Raise NotAcceptableError unless the client accepts JSON. The parameter `_format` precedes the header."""
     if format_parameter is not None:
         if format_parameter.partition(";")[0].strip() not in _FORMATS:
@@ -154,25 +167,29 @@ def _check_format(request: Request, format_parameter: str | None) -> None:
     accepted = request.headers.get("accept")
     if accepted is None or accepted in _ACCEPTABLE_TYPES:
         return
-    ranges = (part.split(";") for part in accepted.lower().split(","))
+    ranges = (_parse_media_type(part) for part in accepted.split(","))
     if not any(
-        media_type.strip() in _ACCEPTABLE_TYPES and not any(_is_zero_weight(parameter) for parameter in parameters)
-        for media_type, *parameters in ranges
+        media_type in _ACCEPTABLE_TYPES and parameters.get("q", "1").strip("0.") and _is_known_version(parameters)
+        for media_type, parameters in ranges
     ):
         raise NotAcceptableError(FHIR_MEDIA_TYPE)
 
 
-def _is_zero_weight(parameter: str) -> bool:
-    name, _, value = parameter.strip().partition("=")
-    return name == "q" and value.strip("0.") == ""
+def _parse_media_type(text: str) -> tuple[str, dict[str, str]]:
+    media_type, *parameters = (part.strip().lower() for part in text.split(";"))
+    pairs = (parameter.partition("=") for parameter in parameters)
+    return media_type, {name.strip(): value.strip().strip('"') for name, _, value in pairs}
+
+
+def _is_known_version(parameters: Mapping[str, str]) -> bool:
+    """Return whether a media type asks for FHIR R4 or for no version in particular (FHIR R4, http.html)."""
+    return parameters.get("fhirversion", FHIR_MAJOR_VERSION) == FHIR_MAJOR_VERSION
 
 
 def _has_media_type(request: Request, media_types: frozenset[str]) -> bool:
-    media_type, *parameters = (part.strip().lower() for part in request.headers.get("content-type", "").split(";"))
-    charsets = [
-        value.strip('"') for name, _, value in (each.partition("=") for each in parameters) if name == "charset"
-    ]
-    return media_type in media_types and all(charset == "utf-8" for charset in charsets)
+    media_type, parameters = _parse_media_type(request.headers.get("content-type", ""))
+    is_utf8 = parameters.get("charset", "utf-8") == "utf-8"
+    return media_type in media_types and is_utf8 and _is_known_version(parameters)
 
 
 async def read_resource(request: Request, resource_type: str) -> dict[str, Any]:
@@ -212,10 +229,7 @@ async def read_form(request: Request) -> list[tuple[str, str]]:
     body = await request.body()
     if body and not _has_media_type(request, frozenset({FORM_MEDIA_TYPE})):
         raise UnsupportedMediaTypeError(FORM_MEDIA_TYPE)
-    try:
-        return parse_qsl(body.decode(), keep_blank_values=True, errors="strict")
-    except (UnicodeDecodeError, ValueError):
-        raise UnreadableBodyError("The body is not in UTF-8.") from None
+    return _parse_form(body, "body")
 
 
 def base_url(request: Request) -> str:

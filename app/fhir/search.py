@@ -13,22 +13,25 @@ from pydantic_core import to_json
 
 from app.api.list_source import MAX_HOSPITALS_FOR_CHEAP_PAGES
 from app.api.services import get_services
-from app.audit.recorder import RequestAudit
+from app.audit.recorder import MAX_IDS_PER_STATEMENT, RequestAudit
 from app.auth.principal import Principal
 from app.errors import FieldError, InvalidSearchError, ValidationFailedError
 from app.fhir.resources import ResourceType
 from app.fhir.responses import bundle, fhir_response, link_member, match_entries
-from app.fhir.routing import base_url, query_pairs, read_form, refuse_unknown, safe_name
+from app.fhir.routing import base_url, check_format, query_pairs, read_form, refuse_unknown, safe_name
 from app.fhir_resources.elements import NAME_PATTERN
 from app.fhir_search.criteria import Criterion
 from app.fhir_search.listing import CriteriaListing
-from app.fhir_search.parameters import RESULT_PARAMETERS, SearchContext, parse_criteria
+from app.fhir_search.parameters import ELEMENTS, RESULT_PARAMETERS, parse_criteria
+from app.fhir_search.parsers import SearchContext
 from app.listing.counting import MAX_EXACT_COUNT
 from app.listing.page import EMPTY_PAGE, Page
 from app.listing.query import ListQuery, Position
 
 DEFAULT_COUNT = 50
 MAX_COUNT = 1000
+MAX_ACCURATE_TOTAL = MAX_IDS_PER_STATEMENT
+"""Maximum number of matches that are counted exactly, because the audit records each of them (decision 27)."""
 MAX_CRITERIA = 20
 """Maximum number of parameters that select resources."""
 CURSOR_PARAMETER = "_cursor"
@@ -44,8 +47,8 @@ class Search(BaseModel):
     elements: list[str] | None = None
     limit: int = DEFAULT_COUNT
     cursor: str | None = None
-    count: bool = False
-    """Whether the total is requested."""
+    count: str | None = None
+    """`accurate` or `estimate` if the total is requested."""
     only_count: bool = False
 
 
@@ -60,7 +63,7 @@ def parse_search(resource_type: ResourceType, sent: Sequence[tuple[str, str]]) -
         InvalidSearchError: a parameter is unknown, repeated although it controls the result, or has a wrong value.
     """
     results = {name: value for name, value in sent if name in _RESULT_NAMES}
-    refuse_unknown([name for name, _ in sent if name in _RESULT_NAMES], _RESULT_NAMES)
+    refuse_unknown([_SYNONYMS.get(name, name) for name, _ in sent if name in _RESULT_NAMES], _RESULT_NAMES)
     criteria = [(name, value) for name, value in sent if name not in _RESULT_NAMES]
     known = resource_type.search_parameters
     unknown = [name for name, _ in criteria if name.partition(":")[0] not in known]
@@ -75,25 +78,32 @@ def parse_search(resource_type: ResourceType, sent: Sequence[tuple[str, str]]) -
         for name, value in results.items()
         if name in patterns and re.fullmatch(patterns[name], value) is None
     ]
+    elements = results["_elements"].split(",") if "_elements" in results else None
+    unknown = [name for name in elements or () if name not in ELEMENTS[resource_type.name]]
+    if unknown and not errors:
+        errors.append(_error("_elements", f"A {resource_type.name} has no element {safe_name(unknown[0])}"))
     if errors:
         raise InvalidSearchError(errors)
     search.limit = min(int(results.get("_count", DEFAULT_COUNT)), MAX_COUNT)
     search.sort = results.get("_sort")
-    search.count = results.get("_total") == "accurate"
+    total = results.get("_total", results.get("_totalMethod", "none"))
+    search.count = None if total == "none" else "accurate" if total == "count" else total
     search.only_count = results.get("_summary") == "count" or search.limit == 0
-    search.elements = results["_elements"].split(",") if "_elements" in results else None
+    search.elements = elements
     return search
 
 
 _RESULT_PATTERNS = {
     "_count": "[0-9]{1,9}",
-    "_total": "none|accurate",
+    "_total": "none|accurate|estimate",
+    "_totalMethod": "none|count|estimate",
     "_summary": "count|false",
     "_elements": f"{NAME_PATTERN.pattern}(,{NAME_PATTERN.pattern})*",
 }
 _RESULT_FORMS = {
     "_count": "a number",
-    "_total": "none or accurate",
+    "_total": "none, accurate or estimate",
+    "_totalMethod": "none, count or estimate",
     "_summary": "count or false",
     "_elements": "names of elements, separated by commas",
 }
@@ -101,6 +111,8 @@ _RESULT_FORMS = {
 
 
 _RESULT_NAMES = RESULT_PARAMETERS.keys() | {CURSOR_PARAMETER}
+_SYNONYMS = {"_totalMethod": "_total"}
+"""Result parameters of which only one may be sent, because both mean the same."""
 
 
 def search_context(request: Request) -> SearchContext:
@@ -120,16 +132,19 @@ async def sent_parameters(request: Request) -> list[tuple[str, str]]:
 
     Raises:
         InvalidSearchError: a POST request has parameters in its URL, which logs and proxies may keep.
+        NotAcceptableError: the body requests another format.
     """
     in_query = query_pairs(request)
-    if request.method != "POST":
+    if request.method != "POST":  # the route has checked `_format`
         return in_query
     others = [name for name, _ in in_query if name != "_format"]
     if others:
         raise InvalidSearchError(
             [FieldError(("query", safe_name(name)), "Must be in the body", "parameter") for name in others]
         )
-    return await read_form(request)
+    sent = await read_form(request)
+    check_format(request, dict(in_query + sent).get("_format"))
+    return sent
 
 
 async def search_response(request: Request, resource_type: ResourceType) -> Response:
@@ -152,14 +167,14 @@ async def search_response(request: Request, resource_type: ResourceType) -> Resp
     reader = _Reader(request, resource_type, query)
     members = []
     if search.count or search.only_count:
-        members.append(f'"total":{await reader.total()}')
+        members.append(f'"total":{await reader.total(is_exact=search.count != "estimate")}')
     page, next_position = EMPTY_PAGE, None
     if not search.only_count:
         found = await reader.page(after and Position._make(after), search.limit + 1)
         page = found.without_last() if len(found) > search.limit else found
         next_position = page.last_position if page is not found else None
         # the link to the next page tells that its first resource matches, so that one is recorded, too
-        await RequestAudit.from_request(request).record_page(found.ids if criteria else page.ids)
+        await RequestAudit.from_request(request).record_page(page.ids if query.is_unfiltered else found.ids)
     if links := await _links(request, resource_type, search, next_position):
         members.append(link_member(links))
     if search.elements is not None:
@@ -212,18 +227,21 @@ class _Reader:
             listing = CriteriaListing(self._repository_class(connection, self._principal))
             return await listing.page(self._query, after, limit)
 
-    async def total(self) -> int:
-        """Return the number of matches, on which the audit notes the ids it depends on.
+    async def total(self, *, is_exact: bool) -> int:
+        """Return the number of matches. The audit notes the ids on which it depends.
+
+        If it need not be exact, it is estimated like that of the contract's lists.
 
         Raises:
-            InvalidSearchError: so many match that their number would have to be estimated.
+            InvalidSearchError: an exact number is requested, but the audit of so many ids would take too long.
         """
+        max_exact = MAX_ACCURATE_TOTAL if is_exact else MAX_EXACT_COUNT
         async with self._services.database.search_snapshot(self._principal.name) as connection:
             listing = CriteriaListing(self._repository_class(connection, self._principal))
-            number, ids = await listing.count(self._query)
+            number, ids = await listing.count(self._query, max_exact)
         self._audit.note_counted_ids(ids)
-        if self._query.search is not None and number > MAX_EXACT_COUNT:
-            message = f"More than {MAX_EXACT_COUNT} match, which are not counted: send more parameters"
+        if is_exact and len(ids) > max_exact:
+            message = f"More than {max_exact:,} match: send _total=estimate, or more parameters"
             raise InvalidSearchError([FieldError(("query", "_total"), message, "too_costly")])
         return number
 

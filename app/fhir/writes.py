@@ -12,7 +12,7 @@ from app.api.writes import WriteRequest
 from app.audit.recorder import RequestAudit
 from app.db.connection import Connection
 from app.duplicates.matching import duplicate_check
-from app.errors import FieldError, UnreadableBodyError, ValidationFailedError
+from app.errors import UnreadableBodyError
 from app.fhir.changes import (
     Applied,
     Change,
@@ -35,13 +35,9 @@ def is_lenient(request: Request) -> bool:
     """Return whether a request allows the service to leave out what the register cannot hold.
 
     Raises:
-        ValidationFailedError: the preference has an unknown value.
+        ValidationFailedError: a preference has an unknown value.
     """
-    handling = preference(request, "handling")
-    if handling not in {None, "strict", "lenient"}:
-        message = "handling is strict or lenient"
-        raise ValidationFailedError([FieldError(("header", "Prefer"), message, "literal_error")])
-    return handling == "lenient"
+    return preference(request, "handling") == "lenient"
 
 
 async def check_creation(request: Request, body: PatientCreate, connection: Connection) -> None:

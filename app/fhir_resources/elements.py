@@ -16,6 +16,9 @@ Json = Any
 MISSING = object()
 NAME_PATTERN = re.compile(r"_?[A-Za-z][A-Za-z0-9]{0,63}")
 REFUSED_MESSAGE = "The register cannot hold this element"
+MODIFIER_MESSAGE = "The register cannot hold this element, which may change the meaning of others"
+_MODIFIERS = frozenset({"implicitRules", "modifierExtension"})
+"""Elements without which others may be misunderstood, so that even a lenient client must not have them left out."""
 
 
 class Findings:
@@ -118,5 +121,8 @@ class Element:
             if isinstance(value, list) and value:
                 paths = [f"{paths[0]}[{index}]" for index in range(len(value))]
             for path in paths:
-                self._findings.refuse(path)
+                if name in _MODIFIERS:
+                    self._findings.add_error(path, MODIFIER_MESSAGE, "element_modifier")
+                else:
+                    self._findings.refuse(path)
         self._rest.clear()

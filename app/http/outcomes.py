@@ -31,6 +31,7 @@ _CODE_BY_STATUS = {
 }
 """The issue type for each HTTP status (http://hl7.org/fhir/issue-type). Other statuses have the type `exception`."""
 _CODE_BY_ERROR_TYPE = {
+    "element_modifier": "not-supported",
     "element_refused": "not-supported",
     "extra_forbidden": "not-supported",
     "missing": "required",

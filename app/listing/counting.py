@@ -33,27 +33,28 @@ class RecordCount(NamedTuple):
     """
 
 
-def sample_statement(table: Table, conditions: Iterable[ColumnElement[bool]]) -> Select[Any]:
+def sample_statement(
+    table: Table, conditions: Iterable[ColumnElement[bool]], max_exact: int = MAX_EXACT_COUNT
+) -> Select[Any]:
     """Return the statement that selects a sample of the records that match all conditions, for `count_from_sample`.
 
-    The statement selects the columns `hash` and `unique_id` of
-    the `MAX_EXACT_COUNT` + 1 records with the lowest hashes, ordered by hash. If fewer records match, it selects all of
-    them.
+    The statement selects the columns `hash` and `unique_id` of the `max_exact` + 1 records with the lowest hashes,
+    ordered by hash. If fewer records match, it selects all of them.
     """
     matching_rows = select(table.c.unique_id).where(*conditions).subquery("found")
     id_hash = func.hashtextextended(matching_rows.c.unique_id, literal_column("0"), type_=BigInteger).label("hash")
-    return select(id_hash, matching_rows.c.unique_id).order_by(id_hash).limit(literal_column(str(MAX_EXACT_COUNT + 1)))
+    return select(id_hash, matching_rows.c.unique_id).order_by(id_hash).limit(literal_column(str(max_exact + 1)))
 
 
-def count_from_sample(sampled: Sequence[tuple[int, str]]) -> RecordCount:
-    """Return the number of matching records, calculated from the rows of a `sample_statement`.
+def count_from_sample(sampled: Sequence[tuple[int, str]], max_exact: int = MAX_EXACT_COUNT) -> RecordCount:
+    """Return the number of matching records, calculated from the rows of a `sample_statement` with this `max_exact`.
 
     The number is exact if the sample contains all matching records. Otherwise it is an estimate.
     """
     ids = [unique_id for _, unique_id in sampled]
-    if len(sampled) <= MAX_EXACT_COUNT:
+    if len(sampled) <= max_exact:
         return RecordCount(len(sampled), ids)
     highest_hash, _ = sampled[-1]  # a signed 64-bit integer
     share = (highest_hash + HASH_SPACE_SIZE // 2 + 1) / HASH_SPACE_SIZE
-    estimate = int(MAX_EXACT_COUNT / share)
-    return RecordCount(max(MAX_EXACT_COUNT, round(estimate, ESTIMATE_SIGNIFICANT_DIGITS - len(str(estimate)))), ids)
+    estimate = int(max_exact / share)
+    return RecordCount(max(max_exact, round(estimate, ESTIMATE_SIGNIFICANT_DIGITS - len(str(estimate)))), ids)

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Executable, Select, bindparam, func, liter
 
 from app.db.base import ID_TEXT
 from app.db.connection import Result
-from app.listing.counting import RecordCount, count_from_sample, sample_statement
+from app.listing.counting import MAX_EXACT_COUNT, RecordCount, count_from_sample, sample_statement
 from app.listing.keyset import (
     LIMIT_PARAMETER,
     Segment,
@@ -195,10 +195,12 @@ class Listing:
         [aggregates] = (await self._execute(statement, parameters)).records
         return page_from_aggregates(*aggregates)
 
-    async def fetch_sampled_count(self, statement: Select[Any], parameters: Mapping[str, Any]) -> RecordCount:
-        """Execute a statement that `sample_statement` has built, and return the count that results from the sample."""
+    async def fetch_sampled_count(
+        self, statement: Select[Any], parameters: Mapping[str, Any], max_exact: int = MAX_EXACT_COUNT
+    ) -> RecordCount:
+        """Execute a `sample_statement` with this `max_exact`, and return the count that results from the sample."""
         rows: Iterable[Any] = await self._execute(statement, parameters)
-        return count_from_sample([(key, unique_id) for key, unique_id in rows])
+        return count_from_sample([(key, unique_id) for key, unique_id in rows], max_exact)
 
     async def fetch_count(self, statement: Select[Any], parameters: Mapping[str, Any]) -> int:
         """Execute a statement that selects a single number, and return this number."""

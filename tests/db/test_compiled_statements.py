@@ -84,7 +84,7 @@ async def send_every_kind_of_fhir_request(client: httpx.AsyncClient, number: int
     for path in (
         f"/fhir/Patient?_count={number + 2}",
         f"/fhir/Patient?family=Name {number}&birthdate=ge198{number}&_sort=-family&_total=accurate",
-        f"/fhir/Patient?identifier=80010{number}&phonetic=name",
+        f"/fhir/Patient?identifier=80010{number}&phonetic=name&family:contains=na{number}&_total=estimate",
         f"/fhir/Patient/{unique_id}/_history?_count={number + 2}",
     ):
         assert (await client.get(path)).status_code == 200, path

@@ -60,11 +60,22 @@ FOUND: dict[str, dict[str, list[tuple[Any, list[str]]]]] = {
         "deceased": [("false", [A, B, C]), ("true", [])],
         "name": [("muller", [A]), ("jam mul", [A]), ("prof", [A]), ("mul", [A, B]), ("xyz", [])],
         "name:exact": [("Müller", [A]), ("müller", []), ("Steven", [B])],
+        "name:contains": [("ULLE", [A]), ("teve,ulu", [B, C]), ("r jam", [A]), ("mes", [A]), ("prof", [])],
         "family": [("MUL", [A, B]), (r"mulder\, de", [B]), ("Muller,Zulu", [A, C]), ("james", [])],
         "family:exact": [("Müller", [A]), ("Muller", []), ("müller", [])],
+        "family:contains": [
+            ("ül", [A, B, C]),
+            ("ülle", [A]),
+            (r"er\, d", [B]),
+            ("de", [B]),
+            ("lu", [C]),
+            ("james", []),
+            ("xyz", []),
+        ],
         "family:missing": [("true", []), ("false", [A, B, C])],
         "given": [("james", [A]), ("peter james", [A]), ("pet", [A]), ("müller", []), ("eter", [])],
         "given:exact": [("Peter James", [A]), ("Peter", [])],
+        "given:contains": [("eter j", [A]), ("te,ame", [A, B]), ("mull", [])],
         "given:missing": [("true", [C]), ("false", [A, B])],
         "phonetic": [("stephen", [B]), ("peetar", [A]), ("nobody", [])],
         "birthdate": [
@@ -256,7 +267,13 @@ REFUSED: dict[str, str] = {
     "_count=x": "http._count",
     "_count=1&_count=2": "http._count",
     "_sort=gender": "http._sort",
-    "_total=estimate": "http._total",
+    "_total=exact": "http._total",
+    "_totalMethod=accurate": "http._totalMethod",
+    "_total=none&_totalMethod=count": "http._total",
+    "_elements=id,birthdate": "http._elements",
+    "given:contains=- -": "http.given:contains",
+    "name=a b c d e f g h i": "http.name",
+    "phonetic=a,b,c,d,e,f,g,h,i": "http.phonetic",
     "_summary=true": "http._summary",
     "_elements=a b": "http._elements",
     "_include=Patient:organization": "http._include",
@@ -341,6 +358,9 @@ async def test_a_search_by_post_has_its_parameters_in_the_body(searched: httpx.A
     assert len(found_ids(checked(await searched.post(f"{path}?_format=json")))) == 3
 
 
+_RESULTS = {"_count", "_sort", "_total", "_totalMethod", "_summary", "_elements", "_format"}
+
+
 def test_every_result_parameter_is_described() -> None:
     """The parameters that control results are those that the capability statement and the guide describe."""
-    assert RESULT_PARAMETERS.keys() == {"_count", "_sort", "_total", "_summary", "_elements", "_format"}
+    assert RESULT_PARAMETERS.keys() == _RESULTS

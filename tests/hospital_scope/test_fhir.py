@@ -55,6 +55,12 @@ async def test_searches_find_own_patients_only(scoped_clients: ScopedClients) ->
         assert bundle.get("total", 2) == 2
     for query in ("_id=pat-b", f"identifier={UNIQUE_ID}|pat-b", "organization=hosX"):
         assert found_ids(checked(await scoped_clients.a.get(f"{PATIENT}?{query}"))) == []
+    await scoped_clients.free.put(
+        f"{PATIENT}/short", json={**RESOURCE, **HOSPITAL, "id": "short", "name": [{"family": "Xi"}]}
+    )
+    for text, ids in (("hare", ["pat-shared"]), ("xi", ["short"]), ("on", []), ("non", [])):
+        bundle = checked(await scoped_clients.a.get(f"{PATIENT}?family:contains={text}&_total=accurate"))
+        assert (found_ids(bundle), bundle["total"]) == (ids, len(ids)), "the patient `none` has no hospital"
     update = await scoped_clients.a.put(f"{PATIENT}?identifier={UNIQUE_ID}|pat-b", json=RESOURCE)
     absent = await scoped_clients.a.put(f"{PATIENT}?identifier={UNIQUE_ID}|pat-never", json=RESOURCE)
     assert comparable(update)[:2] == comparable(absent)[:2]

@@ -1,0 +1,178 @@
+"""The parsers of search values: what a value of each kind of parameter stands for, as tests of columns."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from app.fhir_resources.ids import unique_id_of
+from app.fhir_resources.systems import IDENTIFIER_SYSTEM_PREFIX, UNIQUE_ID_SYSTEM
+from app.fhir_search.criteria import Alternative, Test
+from app.fhir_search.values import InvalidValueError, parse_period, parse_token, unescape
+from app.fields.phones import ascii_digits, equivalent_numbers
+from app.patient_identifiers.finding import IdentifierFilter, filter_value
+
+NOTHING = Test("none", "")
+EVERYTHING = Test("all", "")
+
+
+class SearchContext(NamedTuple):
+    """What the meaning of values depends on, besides the values."""
+
+    base_url: str
+    """The address of the FHIR interface, to which absolute references may refer."""
+    phone_region: str
+    parameter: str = ""
+    """The name of the parameter, with its modifier."""
+
+
+Parse = Callable[[str, str, SearchContext], list[Alternative]]
+"""Returns the alternatives that a value stands for. It takes the modifier, the value and the context."""
+
+
+def string(*columns: str, vocabulary: str = "") -> Parse:
+    """Return the parser of a text with which one of the columns begins, or that it equals or contains.
+
+    If the words of the columns are in the vocabulary, `vocabulary` is the column with the words of a record. By these,
+    the records that contain the text are found. In a small table, each record is read instead.
+    """
+
+    def parse(modifier: str, value: str, context: SearchContext) -> list[Alternative]:
+        text = unescape(value)
+        found = []
+        if modifier == "contains" and vocabulary:
+            found = [Test("has_word_containing", vocabulary, {"text": text, "parameter": context.parameter})]
+        return [(*found, Test(modifier or "starts", column, {"value": text})) for column in columns]
+
+    return parse
+
+
+def _word_tests(vector: str, value: str) -> list[Test]:
+    words = value.split()
+    if len(words) > MAX_WORDS:
+        raise InvalidValueError(f"Must have at most {MAX_WORDS} words")
+    return [Test("words", vector, {f"word{number}": word for number, word in enumerate(words)})]
+
+
+MAX_WORDS = 8
+"""Maximum number of words of a name that are searched for."""
+
+
+def name(vector: str, *columns: str, has_vocabulary: bool = False) -> Parse:
+    """Return the parser of a text of which each word begins a word of the name. With a modifier, see `string`."""
+    of_columns = string(*columns, vocabulary=vector if has_vocabulary else "")
+
+    def parse(modifier: str, value: str, context: SearchContext) -> list[Alternative]:
+        return of_columns(modifier, value, context) if modifier else [tuple(_word_tests(vector, unescape(value)))]
+
+    return parse
+
+
+def given(vector: str, column: str, *, has_vocabulary: bool = False) -> Parse:
+    """Return the parser of a text with which one of the given names in a column begins."""
+    of_column = string(column, vocabulary=vector if has_vocabulary else "")
+
+    def parse(modifier: str, value: str, context: SearchContext) -> list[Alternative]:
+        if modifier:
+            return of_column(modifier, value, context)
+        text = unescape(value)
+        return [(*_word_tests(vector, text), Test("word_within", column, {"value": text.strip()}))]
+
+    return parse
+
+
+def sounds_like(_: str, value: str, context: SearchContext) -> list[Alternative]:
+    # the words of the register that sound like the value are read when the search is run
+    return [
+        (Test("has_word_sounding_like", "patient_search", {"text": unescape(value), "parameter": context.parameter}),)
+    ]
+
+
+def period(column: str, *, as_dates: bool) -> Parse:
+    def parse(_: str, value: str, __: SearchContext) -> list[Alternative]:
+        period = parse_period(value)
+        if as_dates and period.has_time:
+            raise InvalidValueError("Must be a date without a time")
+        kind, values = period.bounds(as_dates=as_dates)
+        return [(Test(kind, column, values),)]
+
+    return parse
+
+
+def record_id(_: str, value: str, __: SearchContext) -> list[Alternative]:
+    unique_id = unique_id_of(value)
+    return [(NOTHING if unique_id is None else Test("equals", "unique_id", {"value": unique_id}),)]
+
+
+def identifier(_: str, value: str, __: SearchContext) -> list[Alternative]:
+    token = parse_token(value)
+    if token.system not in {None, UNIQUE_ID_SYSTEM}:
+        return [(NOTHING,)]
+    return [(Test("equals", "unique_id", {"value": token.code}) if token.code else EVERYTHING,)]
+
+
+def patient_identifier(_: str, value: str, context: SearchContext) -> list[Alternative]:
+    token = parse_token(value)
+    type_name = (token.system or "").removeprefix(IDENTIFIER_SYSTEM_PREFIX)
+    alternatives = identifier(_, value, context)
+    if token.system is not None and token.system != f"{IDENTIFIER_SYSTEM_PREFIX}{type_name}":
+        return alternatives
+    try:
+        parameter = filter_value(IdentifierFilter(value=token.code, type=type_name or None))
+    except ValidationError:
+        raise InvalidValueError(
+            "Must be the value of an identifier, or its system and its value with | between them"
+        ) from None
+    return [*alternatives, (Test("identifier", "unique_id", {"value": parameter}),)]
+
+
+def gender(_: str, value: str, __: SearchContext) -> list[Alternative]:
+    token = parse_token(value)
+    genders = ("male", "female", "other", "unknown")
+    if token.code not in genders or token.system not in {None, "http://hl7.org/fhir/administrative-gender"}:
+        raise InvalidValueError(f"Must be one of {', '.join(genders)}")
+    return [(Test("equals", "patient_gender", {"value": token.code.capitalize()}),)]
+
+
+def constant(*, always: bool) -> Parse:
+    """Return the parser of `true` and `false`, one of which all records are: `always`."""
+
+    def parse(_: str, value: str, __: SearchContext) -> list[Alternative]:
+        code = parse_token(value).code
+        if code not in {"true", "false"}:
+            raise InvalidValueError("Must be true or false")
+        return [(EVERYTHING if (code == "true") is always else NOTHING,)]
+
+    return parse
+
+
+def _phone(number: str, context: SearchContext) -> Alternative:
+    digits = equivalent_numbers(number, context.phone_region) if ascii_digits(number) else []
+    return (Test("any_of", "patient_mobile_digits", {"values": digits}) if digits else NOTHING,)
+
+
+def telecom(*systems: str) -> Parse:
+    def parse(_: str, value: str, context: SearchContext) -> list[Alternative]:
+        token = parse_token(value)
+        asked = [system for system in systems if token.system in {None, system}]
+        found: list[Alternative] = [(NOTHING,)]
+        if "phone" in asked:
+            found.append(_phone(token.code, context))
+        if "email" in asked:
+            found.append((Test("folded_equals", "patient_email_address", {"value": token.code}),))
+        return found
+
+    return parse
+
+
+def reference(field: str, resource_type: str) -> Parse:
+    def parse(_: str, value: str, context: SearchContext) -> list[Alternative]:
+        kind, _, resource_id = unescape(value).removeprefix(f"{context.base_url}/").rpartition("/")
+        if kind not in {"", resource_type}:
+            raise InvalidValueError(
+                f"Must be the id of a resource of the type {resource_type}, or {resource_type}/ and it"
+            )
+        unique_id = unique_id_of(resource_id)
+        return [(NOTHING if unique_id is None else Test("linked", field, {"id": unique_id}),)]
+
+    return parse

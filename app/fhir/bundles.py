@@ -5,7 +5,7 @@ stored one by one, and each has an outcome of its own.
 """
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from app.api.services import get_services
 from app.audit.recorder import RequestAudit
 from app.auth.principal import Principal
 from app.db.connection import Connection
-from app.errors import FieldError, ServiceError, UnreadableBodyError, ValidationFailedError
+from app.errors import ConflictError, FieldError, ServiceError, UnreadableBodyError, ValidationFailedError
 from app.fhir.changes import Applied, Change, condition_pairs, id_in, single_identifier
 from app.fhir.responses import bundle, fhir_response, left_out_outcome, location_of, preference
 from app.fhir.routing import base_url, checked_type, read_resource
@@ -153,16 +153,20 @@ async def _run_transaction(request: Request, entries: list[Any], body: bytes) ->
         stored = None if key is None else await key.claim(service.repository)
         if stored is not None:
             return stored.document.encode()
-        done = []
-        for index, (change, precondition) in enumerate(changes):
+        done: dict[int, Applied] = {}
+        # creations come first (FHIR R4, http.html#trules)
+        for index in sorted(range(len(changes)), key=lambda index: changes[index].change.replaces):
+            change, precondition = changes[index]
             try:
                 applied = await change.apply(service, precondition, check)
+                _refuse_overlap(applied, done.values())
             except ServiceError as error:
                 raise _locate(error, index) from None
             audit.success_status = applied.status
             await audit.insert(connection, applied.record.unique_id)
-            done.append(applied)
-        response = bundle("transaction-response", (), (_response_entry(request, applied) for applied in done))
+            done[index] = applied
+        entries = (_response_entry(request, done[index]) for index in range(len(changes)))
+        response = bundle("transaction-response", (), entries)
         if key is not None:
             await key.store(connection, Record("", response.decode()))
         return response
@@ -174,6 +178,17 @@ async def _run_transaction(request: Request, entries: list[Any], body: bytes) ->
     audit.recorded = True
     services.change_watcher.note_commit()
     return fhir_response(response)
+
+
+def _refuse_overlap(applied: Applied, others: Iterable[Applied]) -> None:
+    """Refuse a transaction of which two entries are about one patient, because its result would depend on their order.
+
+    Raises:
+        ConflictError: another entry is about the same patient, and one of the two stores something.
+    """
+    for other in others:
+        if other.record.unique_id == applied.record.unique_id and not (other.is_unchanged and applied.is_unchanged):
+            raise ConflictError("Another entry of the transaction is about the same patient. Nothing was stored.")
 
 
 async def _run_batch(request: Request, entries: list[Any], body: bytes) -> Response:

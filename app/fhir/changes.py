@@ -28,7 +28,8 @@ from app.fhir_resources.ids import unique_id_of
 from app.fhir_resources.patient_elements import CLEARED_FIELDS
 from app.fhir_resources.patients import PatientRecord, differing_parts, read_patient
 from app.fhir_search.listing import CriteriaListing
-from app.fhir_search.parameters import SearchContext, parse_criteria
+from app.fhir_search.parameters import parse_criteria
+from app.fhir_search.parsers import SearchContext
 from app.http.field_errors import validated_body
 from app.listing.query import ListQuery
 from app.patients.schemas import PatientCreate, PatientMatch, PatientUpdate
@@ -141,6 +142,8 @@ class Applied(NamedTuple):
     left_out: Sequence[FieldError] = ()
     warnings: Sequence[str] = ()
     """What may be wrong with identifiers of the Patient."""
+    is_unchanged: bool = False
+    """Whether a conditional creation has found the Patient, so that nothing is stored."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +192,7 @@ class Change:
                     if existing is None:
                         raise
             if not self.replaces:
-                return Applied(existing, 200)
+                return Applied(existing, 200, is_unchanged=True)
             if self.unique_id not in {None, existing.unique_id}:
                 raise UnreadableBodyError("The id in the body is not that of the resource with this identifier.")
             return await self._apply_to(existing.unique_id, service, precondition, check)
@@ -220,6 +223,8 @@ class Change:
     async def _find(self, service: PatientService) -> Record | None:
         """Return the visible patient with the identifier of the condition, or None if there is none."""
         criteria, errors = parse_criteria("Patient", [("identifier", self.identifier or "")], self.context)
+        if not (criteria or errors):  # a system alone, which all patients have
+            errors = [("identifier", "Must have a value")]
         if errors:
             raise InvalidSearchError(
                 [FieldError(("query", name), message, "parameter_value") for name, message in errors]

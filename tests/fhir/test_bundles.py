@@ -29,23 +29,34 @@ def bundle(kind: str, *entries: Json) -> Json:
 
 async def test_a_transaction_stores_all_entries(client: httpx.AsyncClient) -> None:
     """Creations, updates and conditional changes of a transaction are stored together, and the response says how."""
-    named = patient("Poe", identifier=[{"system": UNIQUE_ID, "value": "p3"}])
-    condition = f"identifier={UNIQUE_ID}|p3"
+
+    def named(name: str, **elements: Any) -> Json:
+        return patient("Poe", identifier=[{"system": UNIQUE_ID, "value": name}], **elements)
+
+    def unless_there(name: str) -> Json:
+        condition = f"identifier={UNIQUE_ID}|{name}"
+        return {"resource": named(name), "request": {"method": "POST", "url": "Patient", "ifNoneExist": condition}}
+
+    checked(await client.post(PATIENT, json=named("p3")), 201)
+    checked(await client.post(PATIENT, json=named("p4")), 201)
     entries = [
+        update("p1", "Roe"),
+        {
+            "resource": named("p4", gender="male"),
+            "request": {"method": "PUT", "url": f"Patient?identifier={UNIQUE_ID}|p4"},
+        },
         {**create("Doe"), "fullUrl": "urn:uuid:05efabf0-4be2-4561-91ce-51548425acb9"},
-        update("p1", "Roe"),
-        update("p1", "Roe"),
-        {"resource": named, "request": {"method": "POST", "url": "Patient", "ifNoneExist": condition}},
-        {"resource": named, "request": {"method": "POST", "url": "Patient", "ifNoneExist": condition}},
-        {"resource": {**named, "gender": "male"}, "request": {"method": "PUT", "url": f"Patient?{condition}"}},
+        unless_there("p3"),
+        unless_there("p3"),
+        unless_there("p5"),
     ]
     response = checked(await client.post(FHIR, json=bundle("transaction", *entries)))
     assert response["type"] == "transaction-response"
     statuses = [(entry["response"]["status"], entry["response"]["etag"]) for entry in response["entry"]]
     one, two = 'W/"1"', 'W/"2"'
-    assert statuses == [("201", one), ("201", one), ("200", one), ("201", one), ("200", one), ("200", two)]
-    assert response["entry"][1]["response"]["location"].endswith("/fhir/Patient/p1/_history/1")
-    assert len(found_ids(checked(await client.get(PATIENT)))) == 3
+    assert statuses == [("201", one), ("200", two), ("201", one), ("200", one), ("200", one), ("201", one)]
+    assert response["entry"][0]["response"]["location"].endswith("/fhir/Patient/p1/_history/1")
+    assert len(found_ids(checked(await client.get(PATIENT)))) == 5
 
 
 FAILING: dict[str, tuple[list[Json], int, dict[str, str]]] = {
@@ -122,6 +133,52 @@ async def test_a_failing_entry_undoes_a_transaction(
     assert {issue["expression"][0] for issue in failed["outcome"]["issue"]} == errors.keys()
 
 
+NEW_P3 = {"resource": patient("Doe", identifier=[{"system": UNIQUE_ID, "value": "p3"}])}
+IF_P3 = f"identifier={UNIQUE_ID}|p3"
+OVERLAPPING: dict[str, list[Json]] = {
+    "two updates": [update("p1", "Doe"), update("p1", "Doe")],
+    "a creation and an update": [
+        {**NEW_P3, "request": {"method": "PUT", "url": f"Patient?{IF_P3}"}},
+        {**NEW_P3, "request": {"method": "POST", "url": "Patient"}},
+    ],
+    "two creations on one condition": [
+        {**NEW_P3, "request": {"method": "POST", "url": "Patient", "ifNoneExist": IF_P3}} for _ in range(2)
+    ],
+}
+"""Pairs of entries about one patient. Their result would depend on their order, which FHIR forbids."""
+
+
+@pytest.mark.parametrize("name", OVERLAPPING)
+async def test_a_transaction_has_one_entry_for_each_patient(client: httpx.AsyncClient, name: str) -> None:
+    """Two entries about one patient are refused, and nothing is stored; a batch makes one change after the other."""
+    response = await client.post(FHIR, json=bundle("transaction", create("Good"), *OVERLAPPING[name]))
+    (place,) = refusals(response, 409)
+    assert place in {"Bundle.entry[1]", "Bundle.entry[2]"}
+    assert found_ids(checked(await client.get(PATIENT))) == []
+    batch = checked(await client.post(FHIR, json=bundle("batch", *OVERLAPPING[name])))
+    assert batch["entry"][0]["response"]["status"] == "201"
+
+
+async def test_an_entry_that_fails_amid_a_batch_stops_no_other(client: httpx.AsyncClient) -> None:
+    """The entries of a batch before and after one that fails are stored, and the outcomes have their order."""
+    unreadable: Any = "an entry"
+    response = await client.post(FHIR, json=bundle("batch", unreadable, create("Doe")))
+    assert refusals(response) == {"Bundle.entry[0]": "element_type"}
+    entries = [create("One"), {"request": {"method": "POST", "url": "Patient"}}, update("x y", "No"), create("Two")]
+    batch = checked(await client.post(FHIR, json=bundle("batch", *entries)))
+    assert [entry["response"]["status"] for entry in batch["entry"]] == ["201", "400", "400", "201"]
+    assert len(found_ids(checked(await client.get(PATIENT)))) == 2
+
+
+async def test_references_between_entries_are_refused_by_name(client: httpx.AsyncClient) -> None:
+    """A patient refers to hospitals and doctors only, which no entry can create."""
+    address = "urn:uuid:05efabf0-4be2-4561-91ce-51548425acb9"
+    referring = patient("Doe", generalPractitioner=[{"reference": address}])
+    entries = [{**create("Roe"), "fullUrl": address}, {**create("Doe"), "resource": referring}]
+    response = await client.post(FHIR, json=bundle("transaction", *entries))
+    assert refusals(response) == {"Bundle.entry[1].resource.generalPractitioner[0]": "element_refused"}
+
+
 async def test_a_lenient_bundle_lists_what_each_entry_left_out(client: httpx.AsyncClient) -> None:
     """The outcome of an entry lists what was left out, if the request allows that."""
     entry = {**create("Doe"), "resource": patient("Doe", photo=[{"url": "x"}])}
@@ -140,6 +197,9 @@ async def test_bundles_of_other_types_and_sizes_are_refused(client: httpx.AsyncC
     assert refusals(await client.post(FHIR, json=too_many)) == {"Bundle.entry": "too_long"}
     more = {**bundle("batch", create("Doe")), "total": 1}
     assert refusals(await client.post(FHIR, json=more)) == {"Bundle.total": "element_refused"}
+    for kind in ("batch", "transaction"):
+        empty = checked(await client.post(FHIR, json={"resourceType": "Bundle", "type": kind}))
+        assert empty == {"resourceType": "Bundle", "type": f"{kind}-response"}
     largest = checked(
         await client.post(FHIR, json=bundle("transaction", *[create("Doe")] * 100)), with_invariants=False
     )
@@ -158,12 +218,13 @@ async def test_an_idempotency_key_holds_for_a_whole_transaction(client: httpx.As
 
 async def test_every_entry_is_in_the_audit(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:
     """Each stored entry has an audit row with its version, and a refused transaction none."""
-    await client.post(FHIR, json=bundle("transaction", update("p1", "Doe"), update("p1", "Roe"), update("p2", "Doe")))
+    await client.post(FHIR, json=bundle("transaction", update("p1", "Doe"), update("p2", "Doe")))
+    await client.post(FHIR, json=bundle("transaction", update("p1", "Roe")))
     await client.post(FHIR, json=bundle("batch", update("p3", "Doe"), create("Doe", ifNoneExist="x=1")))
     await client.post(FHIR, json=bundle("transaction", update("p4", "Doe"), update("p1", "Doe", ifMatch='W/"9"')))
     rows = await connection.fetch("SELECT ids, status, version FROM audit WHERE route = '/fhir' ORDER BY time, id")
     stored = [(row["ids"], row["status"]) for row in rows if row["ids"]]
-    assert stored == [(["p1"], 201), (["p1"], 200), (["p2"], 201), (["p3"], 201)]
+    assert stored == [(["p1"], 201), (["p2"], 201), (["p1"], 200), (["p3"], 201)]
 
 
 def parameters(resource: Json, **others: Any) -> Json:

@@ -25,6 +25,7 @@ from app.fhir_resources.systems import (
 _DATE_PATTERN = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _PARTIAL_DATE_PATTERN = re.compile(r"[0-9]{4}(-(0[1-9]|1[0-2]))?")
 _DEGREES_DECIMALS = 6
+_MAX_DEGREES = 180
 _GENDERS = ("male", "female", "other", "unknown")
 _TELECOM_FIELDS = {"phone": "patient_mobile_number", "email": "patient_email_address"}
 
@@ -248,7 +249,12 @@ class _PatientReader:
             value = part.take("valueDecimal", int | float, description="a number")
             path = part.path_of("valueDecimal")
             part.refuse_rest()
-            if value is not None and round(Decimal(str(value)), _DEGREES_DECIMALS) != Decimal(str(value)):
+            degrees = Decimal(0 if value is None else str(value))
+            if not -_MAX_DEGREES <= degrees <= _MAX_DEGREES:  # also a number such as 1e999, which is infinite
+                self.findings.add_error(
+                    path, f"Must be a number from -{_MAX_DEGREES} to {_MAX_DEGREES}", "element_type"
+                )
+            elif round(degrees, _DEGREES_DECIMALS) != degrees:
                 self.findings.refuse(path, "The register holds six decimals of a degree")
             elif value is not None:
                 self._set(field, value, path)

@@ -28,7 +28,9 @@ API_METADATA: JsonObject = {
         "- **Retries** are safe if you give each POST its own `Idempotency-Key`.\n"
         "- **History**: every change is kept, and deleted records can be restored.\n"
         "- **Errors** are RFC 9457 problems (`application/problem+json`) that list all invalid fields at once. Whether "
-        "hospitals and doctors exist is checked once the fields are valid.\n\n"
+        "hospitals and doctors exist is checked once the fields are valid.\n"
+        "- **FHIR R4**: the same records are resources below `/fhir`, which its "
+        "[CapabilityStatement](/fhir/metadata) describes.\n\n"
         "Every path also works without its trailing slash."
     ),
     "license_info": {"name": "MIT", "identifier": "MIT"},

@@ -132,7 +132,8 @@ def _folded_equals(column: Column[Any], bind: Bind, _: Sequence[str]) -> ColumnE
 
 
 def _any_of(column: Column[Any], bind: Bind, _: Sequence[str]) -> ColumnElement[bool]:
-    return column == any_(bind("values", ARRAY(column.type)))
+    key = sort_key(column)
+    return key == any_(bind("values", ARRAY(key.type)))
 
 
 def _within(column: Column[Any], bind: Bind, names: Sequence[str]) -> ColumnElement[bool]:

@@ -1,12 +1,11 @@
 """Lists of resources that meet the criteria of a search."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select
 
-from app.error_types import FhirErrorType
 from app.errors import FieldError, InvalidSearchError
 from app.fhir_search.criteria import (
     CriteriaShape,
@@ -16,11 +15,13 @@ from app.fhir_search.criteria import (
     criteria_parameters,
     criteria_shape,
 )
+from app.fhir_search.parsers import EVERYTHING, NOTHING
+from app.fhir_search.places import containing_places
 from app.listing.counting import MAX_EXACT_COUNT, RecordCount, sample_statement
 from app.listing.listing import MAX_CACHED_STATEMENTS, Listing, ListShape, ordered_page
 from app.listing.page import Page
 from app.listing.query import ListQuery, Position
-from app.vocabulary.containing import MAX_CONTAINING_WORDS, MIN_LETTERS, find_containing_words
+from app.vocabulary.containing import containing_queries
 from app.vocabulary.expansion import MatchKind, expand
 
 _SOUND_KINDS = (MatchKind.EXACT, MatchKind.SOUND)
@@ -52,58 +53,67 @@ class CriteriaListing(Listing):
         return await self.fetch_sampled_count(statement, criteria_parameters(criteria), max_exact)
 
     async def _with_words(self, criteria: Sequence[Criterion]) -> list[Criterion]:
-        """Return the criteria with the words of the register that sound like a value, or that contain it."""
-        queries = {
-            **await self._find("has_word_sounding_like", criteria, self._words_sounding_like),
-            **await self._find("has_word_containing", criteria, self._words_containing),
-        }
+        """Return the criteria with the words and places of the register to which their texts lead.
+
+        Raises:
+            InvalidSearchError: there are too many texts, or one is invalid.
+        """
+        texts: dict[tuple[str, str], dict[str, str]] = {}
+        for test in (test for criterion in criteria for tests in criterion for test in tests):
+            if test.kind in _FINDERS:
+                of_target = texts.setdefault((test.kind, test.target), {})
+                of_target[test.values["text"]] = test.values["parameter"]
+        if not texts:
+            return list(criteria)
+        found: dict[tuple[str, str, str], Test] = {}
+        for (kind, target), parameters in texts.items():
+            if len(parameters) > MAX_TEXTS:
+                raise _error([*parameters.values()][-1], f"A search has at most {MAX_TEXTS} values of this kind")
+            tests = await _FINDERS[kind](self, target, parameters)
+            found |= {(kind, target, text): test for text, test in zip(parameters, tests, strict=True)}
 
         def known(test: Test) -> Test:
-            if "text" not in test.values:
-                return test
-            query = queries[test.kind, test.values["text"]]
-            return Test("query", test.target, {"query": query}) if query else Test("none", "")
+            return found[test.kind, test.target, test.values["text"]] if test.kind in _FINDERS else test
 
-        if not queries:
-            return list(criteria)
         return [tuple(tuple(known(test) for test in tests) for tests in criterion) for criterion in criteria]
 
-    async def _find(
-        self, kind: str, criteria: Sequence[Criterion], find: Callable[[Mapping[str, str]], Awaitable[Iterable[str]]]
-    ) -> dict[tuple[str, str], str]:
-        """Return the tsquery for the words that `find` finds for each text in tests of a kind."""
-        tests = (test for criterion in criteria for tests in criterion for test in tests if test.kind == kind)
-        parameters = {test.values["text"]: test.values["parameter"] for test in tests}
-        if len(parameters) > MAX_TEXTS:
-            message = f"A search has at most {MAX_TEXTS} values of this kind"
-            raise _error([*parameters.values()][-1], message)
-        queries = await find(parameters) if parameters else ()
-        return {(kind, text): query for text, query in zip(parameters, queries, strict=True)}
-
-    async def _words_sounding_like(self, parameters: Mapping[str, str]) -> list[str]:
+    async def find_similar_words(self, vector: str, parameters: Mapping[str, str]) -> list[Test]:
+        """Return the tests whether a name has a word that sounds like each word."""
         for word, parameter in parameters.items():
             if len(word.split()) != 1:
                 raise _error(parameter, "Must be one word")
-        found = await expand(self.connection, [*parameters], self.repository.principal.hospitals, {})
-        return [expanded.any_of(_SOUND_KINDS) if expanded else "" for expanded in found]
+        expanded = await expand(self.connection, [*parameters], self.repository.principal.hospitals, {})
+        queries = [each.any_of(_SOUND_KINDS) if each else "" for each in expanded]
+        return [Test("query", vector, {"query": query}) if query else NOTHING for query in queries]
 
-    async def _words_containing(self, parameters: Mapping[str, str]) -> list[str]:
-        found = await find_containing_words(self.connection, [*parameters], self.repository.principal.hospitals)
-        for words, parameter in zip(found, parameters.values(), strict=True):
-            if words.is_too_short:
-                raise _error(parameter, f"Must have {MIN_LETTERS} or more letters beside each other")
-            if words.are_too_many:
-                message = f"More than {MAX_CONTAINING_WORDS:,} words of names contain this: send more letters"
-                raise _error(parameter, message, "too_costly")
-        return [words.query for words in found]
+    async def find_containing_words(self, vector: str, parameters: Mapping[str, str]) -> list[Test]:
+        """Return tests that all patients pass whose names contain each text, so that few remain to be compared."""
+        queries = await containing_queries(self.connection, [*parameters], self.repository.principal.hospitals)
+        return [Test("query", vector, {"query": query}) if query else EVERYTHING for query in queries]
+
+    async def find_containing_places(self, column: str, parameters: Mapping[str, str]) -> list[Test]:
+        """Return tests that all patients pass in whose address the column contains each text, as for words.
+
+        For a restricted principal, they exclude nobody, because places of other patients would affect the time.
+        """
+        if self.repository.restricted:
+            return [EVERYTHING] * len(parameters)
+        places = await containing_places(self.connection, column, [*parameters])
+        return [EVERYTHING if values is None else Test("any_of", column, {"values": values}) for values in places]
 
 
+_FINDERS: Mapping[str, Callable[[CriteriaListing, str, Mapping[str, str]], Awaitable[list[Test]]]] = {
+    "has_word_sounding_like": CriteriaListing.find_similar_words,
+    "has_word_containing": CriteriaListing.find_containing_words,
+    "has_place_containing": CriteriaListing.find_containing_places,
+}
+"""The methods that replace a test whose condition depends on the register, by its kind."""
 MAX_TEXTS = 8
-"""Maximum number of values in a search that are compared by their sound, and of those that names contain."""
+"""Maximum number of values in a search that are compared by their sound, and of those that a name or place contains."""
 
 
-def _error(parameter: str, message: str, error_type: FhirErrorType = "parameter_value") -> InvalidSearchError:
-    return InvalidSearchError([FieldError(("query", parameter), message, error_type)])
+def _error(parameter: str, message: str) -> InvalidSearchError:
+    return InvalidSearchError([FieldError(("query", parameter), message, "parameter_value")])
 
 
 def _conditions(list_shape: ListShape, shape: CriteriaShape) -> list[ColumnElement[bool]]:

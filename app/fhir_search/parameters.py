@@ -131,16 +131,16 @@ _PATIENT_PARAMETERS = (
         "address",
         "string",
         f"How the city, district, state, country or postal code begins. {_FOLDED}",
-        parsers.string(*_ADDRESS_PARAMETERS.values(), "patient_region"),
-        ("exact",),
+        parsers.place(*_ADDRESS_PARAMETERS.values(), "patient_region"),
+        _TEXT_MODIFIERS,
     ),
     *(
         SearchParameter(
             name,
             "string",
             f"How this part of the address begins. {_FOLDED}",
-            parsers.string(column),
-            ("exact",),
+            parsers.place(column),
+            _TEXT_MODIFIERS,
             (column,),
         )
         for name, column in _ADDRESS_PARAMETERS.items()

@@ -34,15 +34,31 @@ def string(*columns: str, vocabulary: str = "") -> Parse:
     """Return the parser of a text with which one of the columns begins, or that it equals or contains.
 
     If the words of the columns are in the vocabulary, `vocabulary` is the column with the words of a record. By these,
-    the records that contain the text are found. In a small table, each record is read instead.
+    the records that may contain the text are found. In a small table, each record is read instead.
     """
 
     def parse(modifier: str, value: str, context: SearchContext) -> list[Alternative]:
         text = unescape(value)
-        found = []
+        candidates = []
         if modifier == "contains" and vocabulary:
-            found = [Test("has_word_containing", vocabulary, {"text": text, "parameter": context.parameter})]
-        return [(*found, Test(modifier or "starts", column, {"value": text})) for column in columns]
+            candidates = [Test("has_word_containing", vocabulary, {"text": text, "parameter": context.parameter})]
+        return [(*candidates, Test(modifier or "starts", column, {"value": text})) for column in columns]
+
+    return parse
+
+
+def place(*columns: str) -> Parse:
+    """Return the parser of a text with which one of the columns of an address begins, or that it equals or contains."""
+    of_columns = string(*columns)
+
+    def parse(modifier: str, value: str, context: SearchContext) -> list[Alternative]:
+        found = of_columns(modifier, value, context)
+        if modifier != "contains":
+            return found
+        values = {"text": unescape(value), "parameter": context.parameter}
+        return [
+            (Test("has_place_containing", column, values), *tests) for column, tests in zip(columns, found, strict=True)
+        ]
 
     return parse
 

@@ -1,16 +1,19 @@
-"""Finds the words of the vocabulary that contain a text: all of them, or none if there are too many."""
+"""Finds the words of the vocabulary that contain a text, if they are so few that an index finds the patients."""
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from typing import Any
 
 from sqlalchemy import ARRAY, Integer, Text, TextClause, bindparam, text
 
 from app.db.connection import Connection
 
 MAX_CONTAINING_WORDS = 1000
-"""Maximum number of words that contain a text. Each of them is looked up in the search index of patients."""
+"""Maximum number of words that contain a text. Each of them is looked up in the search index of patients.
+
+More words are in so many names that a scan of the patients soon finds enough of them.
+"""
 MIN_LETTERS = 2
-"""Minimum number of letters of which a word is searched for. A hospital's vocabulary has no shorter words at all."""
+"""Minimum number of letters for which words are searched. A hospital's vocabulary has no shorter words at all."""
 
 
 def _statement(*, restricted: bool) -> TextClause:
@@ -35,7 +38,7 @@ def _statement(*, restricted: bool) -> TextClause:
             ) AS part
             FROM unnest(:texts) WITH ORDINALITY AS given(contained, n)
         )
-        SELECT part, CASE WHEN char_length(part) >= :letters THEN ARRAY({words}) ELSE ARRAY[]::text[] END
+        SELECT part, CASE WHEN char_length(part) >= :letters THEN ARRAY({words}) END
         FROM longest ORDER BY n
         """  # noqa: S608  # contains only our own constants
     ).bindparams(
@@ -47,40 +50,23 @@ def _statement(*, restricted: bool) -> TextClause:
 _SELECT_WORDS = {restricted: _statement(restricted=restricted) for restricted in (False, True)}
 
 
-class ContainingWords(NamedTuple):
-    """The words that contain a text or, if the text is more than a part of a word, the longest part of it."""
-
-    part: str
-    """The part of the text, case- and accent-folded. It may be empty."""
-    words: Sequence[str]
-
-    @property
-    def is_too_short(self) -> bool:
-        """Whether the text has so few letters beside each other that no words are searched for."""
-        return len(self.part) < MIN_LETTERS
-
-    @property
-    def are_too_many(self) -> bool:
-        """Whether only some of the words were read."""
-        return len(self.words) > MAX_CONTAINING_WORDS
-
-    @property
-    def query(self) -> str:
-        """The tsquery for the names with such a word. It finds every name that contains the text, and others."""
-        # a hospital's vocabulary has no words of two letters, which contain the part only if they are equal to it
-        return " | ".join(f"'{word}'" for word in {self.part: None, **dict.fromkeys(self.words)})
-
-
-async def find_containing_words(
+async def containing_queries(
     connection: Connection, texts: Sequence[str], hospitals: Collection[str] | None
-) -> list[ContainingWords]:
-    """Return the words of the vocabulary that contain each text, without regard to case and accents.
+) -> list[str | None]:
+    """Return, for each text, the tsquery for the patients whose names may contain it, or None if these are too many.
 
+    The query finds all patients whose names contain the text, without regard to case and accents, and others.
     `hospitals` is the hospital scope of the principal, or None if it is unrestricted. The vocabulary has the first 60
     words of a patient, which is more than names have.
     """
-    parameters = {"texts": list(texts), "words": MAX_CONTAINING_WORDS + 1, "letters": MIN_LETTERS}
+    parameters: dict[str, Any] = {"texts": list(texts), "words": MAX_CONTAINING_WORDS + 1, "letters": MIN_LETTERS}
     if hospitals is not None:
         parameters["hospitals"] = sorted(hospitals)
     rows = await connection.execute(_SELECT_WORDS[hospitals is not None], parameters)
-    return [ContainingWords(part, words) for part, words in rows]
+    return [
+        # a hospital's vocabulary has no words of two letters, which contain the part only if they are equal to it
+        " | ".join(f"'{word}'" for word in {part, *words})
+        if words is not None and len(words) < parameters["words"]
+        else None
+        for part, words in rows
+    ]

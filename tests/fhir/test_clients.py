@@ -54,6 +54,8 @@ async def test_fhirpy(served: tuple[str, str]) -> None:
     assert sorted(mouse["name"][0]["family"] for mouse in mice) == ["Mouse0", "Mouse1", "Mouse2"]
     counted = await client.resources("Patient").search(family="mouse", _summary="count").fetch_raw()
     assert counted["total"] == 3
+    assert await client.resources("Patient").search(family="mouse").count() == 3
+    assert await client.resources("Patient").search(family__contains="ous", given="ann").count() == 3
     history = await client.execute(f"Patient/{patient.id}/_history", method="get")
     assert [entry["resource"]["meta"]["versionId"] for entry in history["entry"]] == ["2", "1"]
     sent: dict[str, Any] = patient.serialize()  # type: ignore[no-untyped-call]
@@ -90,6 +92,8 @@ def use_fhirclient(url: str, key: str) -> None:
     assert found.id == created["id"]
     mice = Patient.where({"family": "mouse", "_count": "1"}).perform_resources_iter(server)
     assert sorted(mouse.name[0].family for mouse in mice) == ["Mouse0", "Mouse1", "Mouse2"]
+    counted = next(Patient.where({"family:contains": "OUSE", "_total": "accurate", "_count": "1"}).perform_iter(server))
+    assert (counted.total, len(counted.entry)) == (3, 1)
     history: FHIRAbstractBase = Bundle(server.request_json(f"Patient/{found.id}/_history"))
     assert [entry.resource.meta.versionId for entry in history.entry] == ["2", "1"]
     person = {"resourceType": "Patient", "name": [{"family": "Roe", "given": ["John", "James"]}], "gender": "other"}

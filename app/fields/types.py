@@ -7,7 +7,6 @@ message says in one sentence what to change. No message repeats the input, becau
 import re
 import unicodedata
 from datetime import UTC, date, datetime, timedelta
-from decimal import ROUND_HALF_UP, Decimal
 from enum import StrEnum
 from typing import Annotated, Any, TypeVar
 
@@ -17,7 +16,6 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
-    ValidatorFunctionWrapHandler,
     WithJsonSchema,
 )
 from pydantic.json_schema import JsonSchemaValue
@@ -35,12 +33,9 @@ def validation_error(error_type: ErrorType | FileErrorType, message: str) -> Pyd
     return PydanticCustomError(error_type, message)
 
 
-def _blank_to_none(value: object) -> object:
-    """Convert text without visible characters to None, because HTML forms send `""` for an empty field.
-
-    Any other value is returned unchanged.
-    """
-    return None if isinstance(value, str) and is_blank(value) else value
+def is_no_value(value: object) -> bool:
+    """Return whether a value is None or a blank text, because HTML forms send `""` for an empty field."""
+    return value is None or (isinstance(value, str) and is_blank(value))
 
 
 MAX_COMBINING_MARKS = 30
@@ -56,6 +51,9 @@ def _is_stream_safe(text: str) -> bool:
     return True
 
 
+_SURROGATE_PATTERN = re.compile("[\ud800-\udfff]")
+
+
 def _clean(text: str, max_length: int) -> str:
     text = text.strip()
     # checked before NFC, which takes time that is quadratic in the number of combining marks of a character;
@@ -66,12 +64,12 @@ def _clean(text: str, max_length: int) -> str:
         raise validation_error("string_marks", f"Must have at most {MAX_COMBINING_MARKS} combining marks in a row")
     if "\0" in text:
         raise validation_error("string_nul", "Must not contain NUL characters")
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+    if _SURROGATE_PATTERN.search(text) is not None:
         raise PydanticKnownError("string_unicode")
     return unicodedata.normalize("NFC", text)
 
 
-def _or_blank_pattern(pattern: str) -> str:
+def or_blank_pattern(pattern: str) -> str:
     """Return the pattern to publish for an optional field. It matches `pattern` and blank text, which means `null`."""
     return rf"^\s*$|{pattern}"
 
@@ -92,28 +90,32 @@ class Text:
     def __init__(self, column: Column[Any]) -> None:
         self.max_length = max_length(column)
 
-    def _check(self, text: str) -> str:
-        text = _clean(text, self.max_length)
-        if len(text) > self.max_length:
-            raise PydanticKnownError("string_too_long", {"max_length": self.max_length})
-        if self.pattern is not None and re.fullmatch(self.pattern, text) is None:
-            raise validation_error(self.error_type, self.error_message)
-        return text
-
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Pydantic hook: add the cleaning and the checks of this class to the type check of `str` or `str | None`."""
+        """Pydantic hook: clean and check texts before the type check of `str` or `str | None`."""
         schema = handler(source)
-        optional = schema["type"] == "nullable"
+        is_optional = schema["type"] == "nullable"
+        max_length = self.max_length
+        matches = None if self.pattern is None else re.compile(self.pattern).fullmatch
 
-        def validate(value: object, check_type: ValidatorFunctionWrapHandler) -> str | None:
-            text: str | None = check_type(_blank_to_none(value) if optional else value)
-            if text is None:
-                return None
-            if not optional and is_blank(text):
+        # one function, because imports spend most of their time in it
+        def clean(value: object) -> object:
+            if not isinstance(value, str):
+                return value  # the type check decides
+            if value.isascii() and value.isprintable():  # most texts need no other cleaning
+                text = value.strip()
+            else:
+                text = "" if is_blank(value) else _clean(value, max_length)
+            if not text:
+                if is_optional:
+                    return None
                 raise validation_error("string_blank", "Must not be blank")
-            return self._check(text)
+            if len(text) > max_length:
+                raise PydanticKnownError("string_too_long", {"max_length": max_length})
+            if matches is not None and matches(text) is None:
+                raise validation_error(self.error_type, self.error_message)
+            return text
 
-        return core_schema.no_info_wrap_validator_function(validate, schema)
+        return core_schema.no_info_before_validator_function(clean, schema)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """Pydantic hook: add the length limit, pattern and description of this class to the JSON schema of the type."""
@@ -123,7 +125,7 @@ class Text:
         if text is published:
             text |= {"minLength": 1, "pattern": self.pattern or r"\S"}
         elif self.pattern is not None:
-            text["pattern"] = _or_blank_pattern(self.pattern)
+            text["pattern"] = or_blank_pattern(self.pattern)
         if self.description is not None:
             published["description"] = self.description
         return published
@@ -171,6 +173,12 @@ def _parse_gender(text: str) -> str:
     return gender
 
 
+def _parse_optional_gender(value: object) -> object:
+    if not isinstance(value, str):
+        return value  # the type check decides
+    return None if is_blank(value) else _parse_gender(value)
+
+
 _GENDER_JSON_SCHEMA = {"$ref": "#/components/schemas/Gender"}
 RequiredGender = Annotated[
     str,
@@ -180,8 +188,7 @@ RequiredGender = Annotated[
 """Administrative gender, in the spellings that `OptionalGender` accepts. A value is required."""
 OptionalGender = Annotated[
     str | None,
-    BeforeValidator(_blank_to_none),
-    AfterValidator(lambda text: None if text is None else _parse_gender(text)),
+    BeforeValidator(_parse_optional_gender),
     WithJsonSchema(
         {
             "anyOf": [_GENDER_JSON_SCHEMA, {"type": "null"}],
@@ -193,10 +200,13 @@ OptionalGender = Annotated[
 code is stored as the name."""
 
 
+_DATE_PATTERN = re.compile(r"\s*([0-9]{4}-[0-9]{2}-[0-9]{2})\s*")
+
+
 def _parse_date(value: object) -> date:
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value.strip()):
+    if isinstance(value, str) and (match := _DATE_PATTERN.fullmatch(value)) is not None:
         try:
-            day = date.fromisoformat(value.strip())
+            day = date.fromisoformat(match[1])
         except ValueError:
             day = date.min
         # the driver sends date.min as -infinity, which is not a day in PostgreSQL
@@ -210,7 +220,7 @@ DateParameter = Annotated[date, BeforeValidator(_parse_date), WithJsonSchema({"t
 
 
 def _parse_date_of_birth(value: object) -> date | None:
-    if value is None:
+    if is_no_value(value):
         return None
     day = _parse_date(value)
     if day > (datetime.now(UTC) + timedelta(hours=14)).date():
@@ -221,7 +231,6 @@ def _parse_date_of_birth(value: object) -> date | None:
 DateOfBirth = Annotated[
     date | None,
     BeforeValidator(_parse_date_of_birth),
-    BeforeValidator(_blank_to_none),
     WithJsonSchema(
         {
             "anyOf": [{"type": "string", "format": "date"}, {"type": "null"}],
@@ -231,62 +240,6 @@ DateOfBirth = Annotated[
 ]
 """A date of birth. It must not be later than the current date in UTC+14, the time zone in which each day begins first.
 A baby born in UTC+14 may have a date of birth that is still tomorrow in UTC."""
-
-_FRACTION_PATTERN = r"(?:\.[0-9]{0,30})?"
-_DEGREES_PATTERNS = {
-    90: rf"^[+-]?(?:0?90(?:\.0{{0,30}})?|0{{0,2}}[0-9]{_FRACTION_PATTERN}|0?[1-8][0-9]{_FRACTION_PATTERN})$",
-    180: rf"^[+-]?(?:180(?:\.0{{0,30}})?|0{{0,2}}[0-9]{_FRACTION_PATTERN}"
-    rf"|0?[1-9][0-9]{_FRACTION_PATTERN}|1[0-7][0-9]{_FRACTION_PATTERN})$",
-}
-_DEGREES_PRECISION = Decimal("0.000001")
-
-
-class _DegreesField:
-    """The type of a field for degrees from `-max_degrees` to `max_degrees`, as a number or as text.
-
-    The value is rounded to six decimals. Blank text is `null`.
-    """
-
-    def __init__(self, max_degrees: int) -> None:
-        self.max_degrees = max_degrees
-
-    def _check(self, value: object) -> Decimal | None:
-        value = _blank_to_none(value)
-        if value is None:
-            return None
-        number = self._parse_number(value)
-        if number is None or not number.is_finite() or abs(number) > self.max_degrees:
-            raise validation_error(
-                "degrees",
-                f"Must be a number from -{self.max_degrees} to {self.max_degrees}, or a string that contains one",
-            )
-        return number.quantize(_DEGREES_PRECISION, ROUND_HALF_UP)
-
-    def _parse_number(self, value: object) -> Decimal | None:
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
-            return None
-        if isinstance(value, str) and re.fullmatch(_DEGREES_PATTERNS[self.max_degrees], value.strip()) is None:
-            return None
-        return Decimal(str(value).strip())
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Pydantic hook: replace the type check with the check of this class."""
-        return core_schema.no_info_plain_validator_function(self._check)
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Pydantic hook: publish that the field may be text or a number."""
-        number = {"type": "number", "minimum": -self.max_degrees, "maximum": self.max_degrees}
-        text = {"type": "string", "pattern": _or_blank_pattern(_DEGREES_PATTERNS[self.max_degrees])}
-        description = (
-            f"Degrees from -{self.max_degrees} to {self.max_degrees} as text or a number, rounded to six decimals."
-        )
-        return {"anyOf": [text, number, {"type": "null"}], "description": description}
-
-
-Latitude = Annotated[Decimal | None, _DegreesField(90)]
-"""Latitude: degrees north, from -90 to 90."""
-Longitude = Annotated[Decimal | None, _DegreesField(180)]
-"""Longitude: degrees east, from -180 to 180."""
 
 
 def _require_identifier(text: str) -> str:
@@ -306,9 +259,6 @@ Identifier = Annotated[
 
 IdentifierSet = Annotated[list[Identifier], Field(max_length=1000)]
 """A set of record ids, at most 1000. Their order does not matter, and duplicates count once."""
-
-DegreesText = Annotated[str, Field(pattern=r"^-?[0-9]{1,3}\.[0-9]{6}$")]
-"""Latitude or longitude in a response: text with six decimals, as Django REST framework writes a DecimalField."""
 
 Timestamp = Annotated[datetime, WithJsonSchema({"type": "string", "format": "date-time", "description": "In UTC."})]
 """A timestamp in a response: in UTC, in ISO 8601 with `Z`."""
@@ -343,7 +293,7 @@ TimestampParameter = Annotated[
 
 
 def _parse_past_timestamp(value: object) -> datetime | None:
-    if value is None:
+    if is_no_value(value):
         return None
     timestamp = _parse_timestamp(value)
     if timestamp > datetime.now(UTC):
@@ -351,7 +301,7 @@ def _parse_past_timestamp(value: object) -> datetime | None:
     return timestamp
 
 
-PastTimestamp = Annotated[datetime | None, BeforeValidator(_parse_past_timestamp), BeforeValidator(_blank_to_none)]
+PastTimestamp = Annotated[datetime | None, BeforeValidator(_parse_past_timestamp)]
 """A timestamp that an imported record has in another system, or None. It has the format of `TimestampParameter` and
 must not be in the future."""
 

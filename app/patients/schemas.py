@@ -7,6 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from typing_extensions import TypeAliasType
 
 from app import contract
+from app.fields.degrees import DegreesText, Latitude, Longitude
 from app.fields.phones import equivalent_numbers
 from app.fields.schemas import (
     CreateBody,
@@ -22,13 +23,10 @@ from app.fields.selection import FieldsOf, include_type
 from app.fields.types import (
     DateOfBirth,
     DateParameter,
-    DegreesText,
     Email,
     Gender,
     Identifier,
     IdentifierSet,
-    Latitude,
-    Longitude,
     MobileNumber,
     OneOrMany,
     OptionalGender,

@@ -22,7 +22,7 @@ ERASABLE_RECORDS = ("patient", "profile")
 FORMER_PROFILE_POLICIES = ("keep", "erase")
 """The values of `app.records.service.FormerProfilePolicy`."""
 DUPLICATE_POLICIES = ("report", "refuse", "ignore")
-"""The values of `app.matching.lines.DuplicatePolicy`."""
+"""The values of `app.staging.duplicates.DuplicatePolicy`."""
 UNIQUENESS_LEVELS = ("none", "register", "hospital")
 """The same as in `app.models.identifier`."""
 SHELLS = ("bash", "zsh", "fish")

@@ -17,12 +17,12 @@ from app.db.schema_version import LockTimeoutError, MigrationFailedError
 from app.errors import ConflictError
 from app.files.error_report import ErrorReport, open_errors_file
 from app.files.input_files import input_files, naming_file, open_input
-from app.matching.lines import DuplicateCheck, DuplicatePolicy
 from app.models import journal
 from app.registers.inspection import Inspection
 from app.registers.options import TableOptions, check_encoding, parse_date_orders, parse_mapping
 from app.settings import Settings
 from app.staging.results import RowError, RowStatus
+from app.staging.duplicates import DuplicateCheck, DuplicatePolicy
 from app.table_files.errors import UnreadableFileError
 from app.terminal.progress import ProgressDisplay, progress_bar
 from app.terminal.signals import exit_on_sigterm

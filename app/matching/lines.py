@@ -1,61 +1,45 @@
-"""What an import does with new patients who may be registered already."""
+"""The lines of an import with new patients who are probably registered already."""
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from enum import StrEnum
-from typing import NamedTuple
-
-import asyncpg
+from typing import Any, ClassVar
 
 from app.db.connection import Connection
 from app.matching.candidates import SimilarWords, find_candidates
-from app.matching.comparison import Person, compare
+from app.matching.comparison import COMPARED_FIELDS, Person, compare
 from app.matching.weights import STRONG_GRADES
 
 
-class DuplicatePolicy(StrEnum):
-    """What happens to a line with a new patient who may be registered already."""
+class LineMatcher:
+    """Finds the lines of new patients who are probably registered already, or in an earlier line."""
 
-    REPORT = "report"
-    """The patient is stored, and compared in the background, which adds pairs to the queue."""
-    REFUSE = "refuse"
-    """The line is rejected if the patient probably is a stored one, or that of an earlier line."""
-    IGNORE = "ignore"
-    """The patient is stored and not compared until a compared field changes or the register is scanned."""
+    compared_fields: ClassVar[Sequence[str]] = COMPARED_FIELDS
 
+    def __init__(self, connection: Connection, phone_region: str, hospitals: Collection[str] | None = None) -> None:
+        """`hospitals` is the hospital scope of the registered patients; None means all."""
+        self._connection = connection
+        self._phone_region = phone_region
+        self._similar_words = SimilarWords(hospitals)
 
-class DuplicateCheck(NamedTuple):
-    """The policy, and the region, such as `ZA`, of phone numbers without a country code."""
+    async def duplicate_lines(self, patients: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Return the numbers of the lines whose patients are probably others, of those in one batch.
 
-    policy: DuplicatePolicy
-    phone_region: str
-
-
-REPORT_DUPLICATES = DuplicateCheck(DuplicatePolicy.REPORT, "")
-"""The default, which needs no phone numbers."""
-
-
-async def duplicate_lines(
-    connection: Connection, patients: Sequence[asyncpg.Record], phone_region: str, similar_words: SimilarWords
-) -> list[int]:
-    """Return the lines of new patients who are probably registered already, or in an earlier line.
-
-    `patients` are the lines, each with its number, `line`, and the compared fields, in the order of their numbers.
-    """
-    today, lines = datetime.now(UTC).date(), []
-    earlier: dict[Hashable, list[Person]] = defaultdict(list)
-    candidates = await find_candidates(connection, patients, phone_region, similar_words)
-    for patient, stored in zip(patients, candidates, strict=True):
-        person = Person.from_fields(patient)
-        others = [Person.from_fields(one) for one in stored]
-        others += {other for key in _keys(person) for other in earlier[key]}
-        if any(compare(person, other, today).grade in STRONG_GRADES for other in others):
-            lines.append(patient["line"])
-            continue
-        for key in _keys(person):
-            earlier[key].append(person)
-    return lines
+        `patients` are the lines, each with its number, `line`, and the compared fields, in the order of their numbers.
+        """
+        today, lines = datetime.now(UTC).date(), []
+        earlier: dict[Hashable, list[Person]] = defaultdict(list)
+        candidates = await find_candidates(self._connection, patients, self._phone_region, self._similar_words)
+        for patient, stored in zip(patients, candidates, strict=True):
+            person = Person.from_fields(patient)
+            others = [Person.from_fields(one) for one in stored]
+            others += {other for key in _keys(person) for other in earlier[key]}
+            if any(compare(person, other, today).grade in STRONG_GRADES for other in others):
+                lines.append(patient["line"])
+                continue
+            for key in _keys(person):
+                earlier[key].append(person)
+        return lines
 
 
 def _keys(person: Person) -> Iterator[Hashable]:

@@ -24,7 +24,7 @@ from app.errors import (
     ValidationFailedError,
 )
 from app.fields.schemas import CreateBody, UpdateBody
-from app.matching.queue import delete_merged_pair, store_merged_pair
+from app.matching.decisions import delete_merged_pair, store_merged_pair
 from app.merging.schemas import Choices, MergeRequest, UnmergeRequest
 from app.merging.undoing import MergeToUndo, merge_to_undo
 from app.patient_identifiers.resolving import FIELD as IDENTIFIERS

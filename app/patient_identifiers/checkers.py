@@ -7,10 +7,8 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-from stdnum.exceptions import InvalidChecksum, ValidationError
-
-_CHECKER_ERRORS = (ValidationError, ValueError, LookupError)
-"""What modules of python-stdnum raise for a value that they do not expect."""
+_CHECKER_ERRORS = (ValueError, LookupError)
+"""What modules of python-stdnum raise for a value that they do not expect. Errors of their own are `ValueError`s."""
 _GENDERS = {"M": "Male", "F": "Female"}
 
 
@@ -72,6 +70,8 @@ def _validated(module: ModuleType, value: str, *, must_be_valid: bool = False) -
     except _CHECKER_ERRORS as error:
         if not must_be_valid:
             return None
+        from stdnum.exceptions import InvalidChecksum  # noqa: PLC0415  # imported with the module; others do without it
+
         raise (WrongCheckDigitError if isinstance(error, InvalidChecksum) else InvalidIdentifierError) from None
 
 

@@ -12,7 +12,7 @@ from app.auth.scopes import Scope
 from app.db.transaction_batching import BatchableWrite
 from app.errors import FieldError, ForbiddenError, FormerProfilesError, InUseError, LastHospitalError, NotFoundError
 from app.identifiers import new_identifier
-from app.matching.queue import dismiss_new
+from app.matching.decisions import dismiss_new
 from app.merging.service import MergingService
 from app.patient_identifiers.changes import IdentifierChange
 from app.patients.repository import PatientRepository, PatientWithIdentifiersRepository

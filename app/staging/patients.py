@@ -11,14 +11,12 @@ from app.auth.principal import Principal
 from app.db.connection import Connection
 from app.db.database import set_local
 from app.errors import FieldError
-from app.matching.candidates import SimilarWords
-from app.matching.comparison import COMPARED_FIELDS
-from app.matching.lines import DuplicateCheck, DuplicatePolicy, duplicate_lines
 from app.models import Patient, pending_comparisons
 from app.patients.schemas import NAME_MISSING_MESSAGE
 from app.patients.service import PatientService
 from app.profiles.service import ProfileService
 from app.staging.batches import StagedBatch, StagedRow, ValidLine
+from app.staging.duplicates import DuplicateCheck, DuplicatePolicy
 from app.staging.identifiers import identifier_errors, index_identifiers
 from app.staging.name_words import (
     DEFER_NAME_WORDS,
@@ -93,10 +91,10 @@ class PatientStaging(Staging):
     ) -> None:
         super().__init__(connection, principal, PatientService.repository_class, overwrite=overwrite)
         self._allow_other_person = allow_other_person
-        self._duplicates = duplicates
-        self._similar_words = SimilarWords()
+        self._compares_new = duplicates.policy is not DuplicatePolicy.IGNORE
+        self._matcher = duplicates.matcher(connection)
         # the copies of a build have no indexes by which patients are found
-        self.allows_build = duplicates.policy is not DuplicatePolicy.REFUSE
+        self.allows_build = self._matcher is None
         # `overwrite` is always on: a line may change an existing profile, as a request that creates a patient may
         self.profiles = Staging(connection, principal, ProfileService.repository_class, overwrite=True)
 
@@ -109,7 +107,7 @@ class PatientStaging(Staging):
         for table in (STAGED_WORDS_TABLE, STAGED_HOSPITAL_WORDS_TABLE):
             await self.connection.execute(CreateTable(table))
         await self.connection.execute(DEFER_NAME_WORDS)
-        if self._duplicates.policy is DuplicatePolicy.IGNORE:
+        if not self._compares_new:
             await self.connection.execute(_COMPARE_NOBODY)
         await super().create_tables()
 
@@ -120,7 +118,7 @@ class PatientStaging(Staging):
         """
         if self.build is not None:
             await self.build.build_indexes()
-            if self._duplicates.policy is not DuplicatePolicy.IGNORE:
+            if self._compares_new:
                 await self.connection.execute(_COMPARE_ALL_PATIENTS)  # the copies of the tables have no triggers
         for statement in INSERT_STAGED_NAME_WORDS if self.build is None else INSERT_ALL_NAME_WORDS:
             await self.connection.execute(statement)
@@ -154,10 +152,9 @@ class PatientStaging(Staging):
             yield row_error
         async for row_error in identifier_errors(self.connection):
             yield row_error
-        if self._duplicates.policy is DuplicatePolicy.REFUSE:
+        if self._matcher is not None:
             new = (await self.connection.execute(self._new_patients_statement)).records
-            lines = await duplicate_lines(self.connection, new, self._duplicates.phone_region, self._similar_words)
-            for line_number in lines:
+            for line_number in await self._matcher.duplicate_lines(new):
                 yield RowError(line_number, FieldError((), DUPLICATE_MESSAGE, "possible_duplicate"))
         if self.overwrite:  # otherwise validation has already required a name in each line
             for line_number in await self._line_numbers(self._nameless_statement):
@@ -188,8 +185,10 @@ class PatientStaging(Staging):
 
     @cached_property
     def _new_patients_statement(self) -> Select[Any]:
+        """Statement that selects the new patients with what is compared. Only a matcher needs it."""
+        assert self._matcher is not None  # noqa: S101  # see above
         staged = self.staging_table.c
-        fields = (staged[name] for name in COMPARED_FIELDS)
+        fields = (staged[name] for name in self._matcher.compared_fields)
         return select(staged.line, *fields).where(self.has_status(RowStatus.CREATED)).order_by(staged.line)
 
     @cached_property

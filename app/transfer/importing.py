@@ -14,9 +14,9 @@ from app.db.database import run_in_savepoint, set_local
 from app.db.errors import SerializationError, translate_errors
 from app.errors import ConflictError
 from app.fields.schemas import CreateBody
-from app.matching.lines import REPORT_DUPLICATES, DuplicateCheck
 from app.patient_identifiers.types import read_types
 from app.staging.batches import StagedRow, ValidLine
+from app.staging.duplicates import REPORT_DUPLICATES, DuplicateCheck
 from app.staging.patients import PatientStaging
 from app.staging.records import Staging
 from app.staging.results import RowError

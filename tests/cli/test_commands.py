@@ -12,8 +12,11 @@ from app.records.service import FormerProfilePolicy
 from app.transfer.exporting import FORMATS
 from app.transfer.resources import RESOURCES
 
-UNUSED_MODULES = ("alembic", "cryptography", "fastapi", "httpx", "jwt", "opentelemetry", "rich.progress", "structlog")
-"""Libraries that take long to import, and that commands without a server, a migration and a progress bar do not use."""
+UNUSED_MODULES = (
+    *("alembic", "cryptography", "fastapi", "httpx", "jwt", "opentelemetry", "rapidfuzz", "rich.progress", "stdnum"),
+    *("structlog", "app.matching.comparison"),
+)
+"""Modules that take long to import, and that commands without a server, a migration and a progress bar do not use."""
 RUN_COMMAND = """
 from contextlib import suppress
 from app.cli import main
@@ -63,9 +66,13 @@ def test_help_imports_none_of_the_code() -> None:
         }
 
 
-@pytest.mark.parametrize("arguments", [("keys", "list"), ("export",), ("check",)], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments",
+    [("keys", "list"), ("export",), ("check",), ("import", "docs/samples/hospitals.csv", "--dry-run")],
+    ids=" ".join,
+)
 def test_commands_import_only_what_they_use(arguments: tuple[str, ...], database_url: str) -> None:
-    """A command does not import libraries of the server, of migrations or of telemetry."""
+    """A command does not import libraries of the server, of migrations, of telemetry or of matching."""
     modules = imported_modules(RUN_COMMAND, *arguments, DATABASE_URL=database_url)
     used = {"cryptography"} if arguments == ("export",) else set()  # for the cursor of the change feed
     assert not modules.intersection(UNUSED_MODULES) - used

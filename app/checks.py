@@ -15,7 +15,8 @@ from sqlalchemy import func, select, text
 
 import app.models  # noqa: F401  # declares the tables on which rights are checked
 from app.connection_errors import describe_database, explain_missing_timeouts
-from app.db.base import Base, serving_rights
+from app.counts import counted
+from app.db.base import Base
 from app.db.connection import Connection
 from app.db.database import Database
 from app.db.errors import READ_ONLY_MESSAGE
@@ -155,7 +156,7 @@ async def _check_role(connection: Connection) -> Check:
     parameters = {"tables": tables, "columns": columns, "privileges": privileges}
     missing_rights = (await connection.execute(_SELECT_MISSING_RIGHTS, parameters)).scalars().all()
     if missing_rights:
-        others = f" and {len(missing_rights) - 1} other rights" if len(missing_rights) > 1 else ""
+        others = f" and {counted(len(missing_rights) - 1, 'other right')}" if len(missing_rights) > 1 else ""
         explanation = (
             f"{role} lacks {missing_rights[0]}{others}, which `serve` needs: as the owner of the tables, run "
             f"`patients-api migrate --serving-role {role}`."

@@ -76,6 +76,7 @@ LAYERS = (
     "settings",
     "locality",
     "suggestions",
+    "counts",
     "errors",
     "error_types",
     "identifiers",

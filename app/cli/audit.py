@@ -4,10 +4,10 @@ import argparse
 
 from app.audit.retention import drop_expired_months
 from app.cli.database import DATABASE_ERRORS, run_in_transaction
+from app.counts import counted
 from app.db.errors import LockNotAvailableError
 from app.db.schema_version import LockTimeoutError
 from app.settings import Settings
-from app.terminal.text import pluralize
 
 USER_ERRORS = (*DATABASE_ERRORS, LockTimeoutError)
 
@@ -26,6 +26,6 @@ def run(_: argparse.Namespace) -> int:
             "Nothing was removed: the audit is in use by a long transaction, such as a dump, and waiting for it would "
             "block all reads and writes of the audit. Run this again when the transaction has ended."
         ) from None
-    removed = f"{months} {pluralize(months, 'month', 'months')} with {rows:,} {pluralize(rows, 'entry', 'entries')}"
+    removed = f"{counted(months, 'month')} with {counted(rows, 'entry', 'entries')}"
     print(f"Removed {removed} older than {days} days.")
     return 0

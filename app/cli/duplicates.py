@@ -3,10 +3,10 @@
 import argparse
 
 from app.cli.database import DATABASE_ERRORS, run_on_database
+from app.counts import counted
 from app.matching.pending import scan
 from app.settings import Settings
 from app.terminal.progress import progress_bar
-from app.terminal.text import pluralize
 
 USER_ERRORS = DATABASE_ERRORS
 
@@ -21,5 +21,5 @@ def run(_: argparse.Namespace) -> int:
 
         phone_region = Settings.load().phone_region
         compared = run_on_database(lambda database: scan(database, phone_region, report_progress))
-    print(f"Compared {compared:,} {pluralize(compared, 'patient')}. `GET /patients/duplicates/` lists the pairs found.")
+    print(f"Compared {counted(compared, 'patient')}. `GET /patients/duplicates/` lists the pairs found.")
     return 0

@@ -6,6 +6,7 @@ from typing import Any
 
 from app.auth.principal import Principal
 from app.cli.database import DATABASE_ERRORS, run_in_transaction, run_on_database
+from app.counts import counted
 from app.db.connection import Connection
 from app.db.database import Database
 from app.errors import ConflictError, NotFoundError
@@ -13,7 +14,6 @@ from app.patients.service import PatientService
 from app.profiles.service import ProfileService
 from app.records.erasure import renew_statistics
 from app.records.service import ErasureResult, FormerProfilePolicy, Service
-from app.terminal.text import pluralize
 
 USER_ERRORS = (*DATABASE_ERRORS, NotFoundError, ConflictError)
 ERASABLE_SERVICES: dict[str, type[Service[Any, Any]]] = {"patient": PatientService, "profile": ProfileService}
@@ -60,7 +60,6 @@ def run(arguments: argparse.Namespace) -> int:
 def _print_result(result: ErasureResult) -> None:
     """Print what was removed, but no ids, because an id may be an e-mail address."""
     for kind, entry_count in result.records:
-        print(f"Removed the {kind} and its history of {entry_count} {pluralize(entry_count, 'version')}.")
+        print(f"Removed the {kind} and its history of {counted(entry_count, 'version')}.")
     if result.kept_former_profiles:
-        profiles = pluralize(result.kept_former_profiles, "profile")
-        print(f"Kept {result.kept_former_profiles} {profiles} that the patient had earlier.")
+        print(f"Kept {counted(result.kept_former_profiles, 'profile')} that the patient had earlier.")

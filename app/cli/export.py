@@ -13,6 +13,7 @@ from app.audit.recorder import AUDITED_RESOURCES, AuditRecorder, command_row
 from app.changes.cursors import newest_cursor
 from app.changes.reading import ChangeFeed
 from app.cli.database import DATABASE_ERRORS, run_on_database, standby_url
+from app.counts import counted
 from app.db.database import Database
 from app.files.output_files import UnwritableFileError, make_directory, open_output
 from app.http.field_errors import field_errors
@@ -23,7 +24,6 @@ from app.locality import Locality
 from app.settings import Settings
 from app.terminal.progress import progress_bar
 from app.terminal.signals import exit_on_sigterm
-from app.terminal.text import pluralize
 from app.transfer.exporting import EXPORT_PRINCIPAL, FORMATS, ExcelCsvFormat, Export
 from app.transfer.layout import Layout
 from app.transfer.resources import PATIENTS_WITH_IDENTIFIERS, RESOURCES, TransferableResource
@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
         run_on_database(work, pool_size=READING_CONNECTIONS + 1)
     for name, count in counts.items():
         print(
-            f"{_destination(arguments, name, format_name) or name}: {count:,} {pluralize(count, 'record')}",
+            f"{_destination(arguments, name, format_name) or name}: {counted(count, 'record')}",
             file=sys.stderr,
         )
     print(f"Changes-Cursor: {cursor}", file=sys.stderr)

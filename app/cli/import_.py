@@ -11,6 +11,7 @@ from typing import Self
 from sqlalchemy import text
 
 from app.cli.database import DATABASE_ERRORS, run_on_database
+from app.counts import counted
 from app.db.connection import Connection
 from app.db.database import Database
 from app.db.schema_version import LockTimeoutError, MigrationFailedError
@@ -21,12 +22,11 @@ from app.models import journal
 from app.registers.inspection import Inspection
 from app.registers.options import TableOptions, check_encoding, parse_date_orders, parse_mapping
 from app.settings import Settings
-from app.staging.results import RowError, RowStatus
 from app.staging.duplicates import DuplicateCheck, DuplicatePolicy
+from app.staging.results import RowError, RowStatus
 from app.table_files.errors import UnreadableFileError
 from app.terminal.progress import ProgressDisplay, progress_bar
 from app.terminal.signals import exit_on_sigterm
-from app.terminal.text import pluralize
 from app.transfer.importing import ImportOptions, ImportSummary, import_file
 from app.transfer.layout import Layout
 from app.transfer.reading import RecordFile
@@ -223,16 +223,13 @@ class _ImportRun:
             status_counts = ", ".join(
                 f"{summary.by_status[status]:,} {'' if stored else 'would be '}{status}" for status in RowStatus
             )
-            print(
-                f"{path}: {summary.lines:,} {pluralize(summary.lines, 'record')}: {status_counts}, "
-                f"{summary.rejected:,} rejected"
-            )
+            print(f"{path}: {counted(summary.lines, 'record')}: {status_counts}, {summary.rejected:,} rejected")
             if summary.created_links:
-                verb = "were created" if stored else "would be created"
-                print(f"{path}: {summary.created_links:,} hospitals and doctors {verb} by name.")
+                created = " and ".join(counted(count, noun) for noun, count in sorted(summary.created_links.items()))
+                was = "was" if summary.created_links.total() == 1 else "were"
+                print(f"{path}: {created} {was if stored else 'would be'} created by name.")
             if summary.remarks:
-                remarks = f"{summary.remarks:,} {pluralize(summary.remarks, 'remark')}"
-                print(f"{path}: {remarks} on lines that are not rejected.")
+                print(f"{path}: {counted(summary.remarks, 'remark')} on lines that are not rejected.")
             if summary.kept_indexes:
                 print(f"{path}: the indexes could not be built after the rows, which is slower. {_KEPT_INDEXES_REASON}")
         if stored and not self.is_empty:

@@ -4,6 +4,7 @@ import argparse
 from typing import NamedTuple
 
 from app.cli.database import DATABASE_ERRORS, run_on_database
+from app.counts import counted
 from app.db.database import Database
 from app.doctors.service import DoctorService
 from app.hospitals.service import HospitalService
@@ -18,7 +19,6 @@ from app.journal.chain import (
 from app.journal.verification import VerificationResult, verify_journal
 from app.patients.service import PatientService
 from app.profiles.service import ProfileService
-from app.terminal.text import pluralize
 
 USER_ERRORS = (*DATABASE_ERRORS, MalformedJournalHeadError)
 JOURNALED_SERVICES = (PatientService, ProfileService, HospitalService, DoctorService)
@@ -41,18 +41,13 @@ def print_report(report: "VerificationReport") -> bool:
     """Print the result of a verification, and return whether it succeeded."""
     for resource, result in report.results.items():
         records, entries = result.record_count, result.entry_count
-        print(
-            f"{resource}: {records} {pluralize(records, 'record')}, {entries} {pluralize(entries, 'entry', 'entries')}"
-        )
+        print(f"{resource}: {counted(records, 'record')}, {counted(entries, 'entry', 'entries')}")
         for unique_id, discrepancy in result.discrepancies:
             print(f"  {unique_id} {discrepancy}")
         if more := result.discrepancy_count - len(result.discrepancies):
             print(f"  … and {more:,} more")
     records, removed, redacted = report.erasures
-    print(
-        f"erased: {records} {pluralize(records, 'record')}, {removed} {pluralize(removed, 'entry', 'entries')} removed,"
-        f" {redacted} redacted"
-    )
+    print(f"erased: {counted(records, 'record')}, {counted(removed, 'entry', 'entries')} removed, {redacted} redacted")
     has_discrepancies = any(result.discrepancy_count for result in report.results.values())
     if has_discrepancies:
         print("The journal does not match the records, or is inconsistent.")

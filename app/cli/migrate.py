@@ -9,13 +9,13 @@ import asyncpg
 import app.models  # noqa: F401  # declares the tables on which rights are granted
 from app.audit.distribution import CannotDistributeError, distribute_audit, explain_refusal
 from app.audit.retention import add_months
+from app.counts import counted
 from app.db.database import Database
 from app.db.errors import LockNotAvailableError
 from app.db.migrate import UnsuitableRoleError, check_serving_role, grant_serving_rights, migrate
 from app.db.schema_version import REVISIONS, LockTimeoutError, MigrationFailedError, NewerSchemaError
 from app.errors import UnavailableError
 from app.settings import InvalidSettingsError, Settings
-from app.terminal.text import pluralize
 
 USER_ERRORS = (
     CannotDistributeError,
@@ -47,7 +47,7 @@ async def _distribute_audit(url: str) -> None:
     if moved_rows is None:
         print("The audit was already distributed.")
     else:
-        print(f"Moved {moved_rows:,} {pluralize(moved_rows, 'entry', 'entries')} of the audit to the workers.")
+        print(f"Moved {counted(moved_rows, 'entry', 'entries')} of the audit to the workers.")
     print(f"Checked: {shards} shards on {', '.join(workers)} reject changes.")
     if removed_bytes:
         print(f"Removed the copy on the coordinator ({removed_bytes:,} bytes).")
@@ -58,7 +58,7 @@ def _print_applied(revisions: list[str]) -> None:
     if not revisions:
         print(f"The schema is up to date (revision {REVISIONS[-1]}): nothing to migrate.")
         return
-    print(f"Applied {len(revisions)} {pluralize(len(revisions), 'revision')}:")
+    print(f"Applied {counted(len(revisions), 'revision')}:")
     for revision in revisions:
         print(f"  {revision}")
 

@@ -14,6 +14,7 @@ from sqlalchemy import func, literal, select, union_all
 from app.checks import missing_tables
 from app.cli import journal
 from app.cli.database import DATABASE_ERRORS
+from app.counts import counted
 from app.db.base import Base
 from app.db.database import Database
 from app.db.migrate import migrate
@@ -22,7 +23,6 @@ from app.embedded.server import EmbeddedPostgres
 from app.embedded.watchdog import find_binaries_dir
 from app.models import journal as journal_table
 from app.terminal.signals import exit_on_sigterm
-from app.terminal.text import pluralize
 
 NON_DURABLE_SERVER_OPTIONS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 """PostgreSQL settings that make a restore faster. The temporary database is removed, so it need not be durable."""
@@ -99,7 +99,7 @@ def _upgrade(url: str) -> None:
     elif revisions[0] not in REVISIONS:
         raise RestoreFailedError(f"The dump is not of this service: its table alembic_version has {revisions[0]}.")
     elif applied := migrate(url):
-        print(f"Schema: revision {revisions[0]}; {len(applied)} newer {pluralize(len(applied), 'revision')} applied.")
+        print(f"Schema: revision {revisions[0]}; {counted(len(applied), 'newer revision')} applied.")
     else:
         print(f"Schema: revision {revisions[0]}, the newest of this version.")
 

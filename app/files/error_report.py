@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
+from app.counts import counted
 from app.files.input_files import STANDARD_INPUT
 from app.files.output_files import no_symlink_opener
 from app.staging.results import RowError
@@ -62,7 +63,7 @@ class ErrorReport:
         if self._count > len(self._first_messages):
             hint = "" if self._file is not None else "; --errors FILE lists them all"
             more = self._count - len(self._first_messages)
-            yield f"… and {more:,} more {'error' if more == 1 else 'errors'}{hint}."
+            yield f"… and {counted(more, 'more error')}{hint}."
 
     def _write_rows(self, rows: list[list[object]]) -> None:
         if self._file is not None:

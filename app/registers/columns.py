@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from app.counts import counted
 from app.registers.header_rows import is_header_row
 from app.registers.hints import MAX_HEADER_CHARACTERS, Hints
 from app.registers.known_names import KnownNames
@@ -132,7 +133,7 @@ def unknown_columns_error(
         hint = recognized.hint(column) if is_shown else ""
         problems.append(f"Column {column.place + 1}{name} is not known{hint and f' ({hint})'}.")
     if len(recognized.unknown) > MAX_NAMED_COLUMNS:
-        problems.append(f"The same is true of {len(recognized.unknown) - MAX_NAMED_COLUMNS:,} more columns.")
+        problems.append(f"The same is true of {counted(len(recognized.unknown) - MAX_NAMED_COLUMNS, 'more column')}.")
     return UnreadableFileError(
         f"Line {line_number} must name the columns. {' '.join(problems)} Map them with --map ({WHERE_LISTED}), leave "
         "them out with --ignore, or let --inspect --save write a mapping file."

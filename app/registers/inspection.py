@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 
+from app.counts import counted
 from app.fields.characters import is_blank, normalize_characters
 from app.registers.columns import UnknownColumn, numbered_name, shown_header
 from app.registers.formats import format_descriptions
@@ -48,7 +49,7 @@ class Inspection:
         """Yield the lines of the report for people."""
         register = self._register
         yield (
-            f"{register.table.description}; {self._row_count:,} rows below the header, which is in line "
+            f"{register.table.description}; {counted(self._row_count, 'row')} below the header, which is in line "
             f"{register.header_line_number}"
         )
         if self._encoding_problem:

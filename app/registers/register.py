@@ -5,6 +5,7 @@ from functools import cached_property
 from itertools import chain, islice
 from typing import NamedTuple
 
+from app.counts import counted
 from app.errors import FieldError
 from app.registers.cells import cell_readers
 from app.registers.columns import Column, numbered_name, recognize, unknown_columns_error
@@ -170,7 +171,9 @@ class Register:
             )
             return FieldError((), message, "cells")
         if len(cells) != width:
-            return FieldError((), f"Has {len(cells)} cells, but the file has {width} columns", "cells")
+            return FieldError(
+                (), f"Has {counted(len(cells), 'cell')}, but the file has {counted(width, 'column')}", "cells"
+            )
         for place, cell in enumerate(cells):
             if not cell.isascii() and any("\udc80" <= character <= "\udcff" for character in cell):
                 fields = self.recognized.columns[place].fields

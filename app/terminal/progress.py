@@ -4,6 +4,8 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
+from app.counts import counted
+
 
 class ProgressDisplay(Protocol):
     """Shows how much of each task is done. `records` is the number of records processed so far."""
@@ -36,7 +38,7 @@ def progress_bar(*, hidden: bool = False) -> AbstractContextManager[ProgressDisp
         def render(self, task: progress.Task) -> Text:
             records = task.fields["records"]
             rate = records / task.elapsed if task.elapsed else 0
-            return Text(f"{records:,} records, {rate:,.0f}/s")
+            return Text(f"{counted(records, 'record')}, {rate:,.0f}/s")
 
     return progress.Progress(
         progress.TextColumn("{task.description}"),

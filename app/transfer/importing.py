@@ -80,8 +80,8 @@ class ImportSummary:
     """Number of lines with errors, which are not stored. A line with several errors counts once."""
     remarks: int = 0
     """Number of remarks on lines that are stored nevertheless."""
-    created_links: int = 0
-    """Number of hospitals and doctors that were created because lines name them."""
+    created_links: Counter[str] = field(default_factory=Counter)
+    """Numbers of records that were created because lines name them, by the singular of the resource's name."""
     kept_indexes: bool = False
     """Whether rows were inserted into empty tables with all their indexes, because copies could not replace these."""
 
@@ -209,7 +209,7 @@ async def import_file(
         summary.by_status.update(stored.status_counts)
         summary.rejected += len(rejected)
         summary.remarks += sum(fault.is_remark for fault in errors)
-        summary.created_links += stored.created_links
+        summary.created_links.update(stored.created_links)
         report_progress(summary, errors, checked_batch.bytes_read)
         if summary.rejected > MAX_REJECTED_LINES:
             raise UnreadableFileError(f"More than {MAX_REJECTED_LINES:,} lines were rejected: correct them first.")
@@ -250,8 +250,8 @@ class _StoredBatch(NamedTuple):
     """Number of lines per status."""
     errors: list[RowError]
     """The errors and remarks that only the database could find."""
-    created_links: int
-    """Number of records that were created because lines link to them by name."""
+    created_links: Counter[str]
+    """Numbers of records that were created because lines link to them by name, as in `ImportSummary`."""
 
 
 async def _store_batch(
@@ -282,6 +282,6 @@ async def _store_batch(
         and link.unique_id in new_links
         and (link.line_number, link.name) not in left_out_fields
     }
-    await new_links.create(created_links)
+    created_counts = await new_links.create(created_links)
     remarks += [remark async for remark in staging.find_remarks()]
-    return _StoredBatch(await staging.write(), [*errors, *remarks], len(created_links))
+    return _StoredBatch(await staging.write(), [*errors, *remarks], created_counts)

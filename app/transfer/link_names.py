@@ -1,5 +1,6 @@
 """Hospitals and doctors by name, for files that have no ids of them."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -115,8 +116,12 @@ class NewLinks:
     def __contains__(self, unique_id: str) -> bool:
         return unique_id in self._bodies
 
-    async def create(self, unique_ids: Iterable[str]) -> None:
-        """Create the records with these ids."""
+    async def create(self, unique_ids: Iterable[str]) -> Counter[str]:
+        """Create the records with these ids, and return their numbers by the singular of the resource's name."""
+        counts: Counter[str] = Counter()
         for unique_id in sorted(unique_ids):
             field, body = self._bodies[unique_id]
-            await LINKED_RESOURCES[field].service_class(self._connection, self._principal).create(body)
+            service = LINKED_RESOURCES[field].service_class(self._connection, self._principal)
+            await service.create(body)
+            counts[service.repository.name] += 1
+        return counts

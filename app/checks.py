@@ -21,6 +21,7 @@ from app.db.connection import Connection
 from app.db.database import Database
 from app.db.errors import READ_ONLY_MESSAGE
 from app.db.pool import missing_timeouts
+from app.db.rights import distributed_tables, serving_grants
 from app.db.schema_version import explain_schema, is_newer, read_revisions
 from app.errors import UnavailableError
 from app.settings import Settings
@@ -127,7 +128,8 @@ _SELECT_MISSING_RIGHTS = text(
     JOIN pg_class USING (relname)
     LEFT JOIN pg_attribute ON attrelid = pg_class.oid AND pg_attribute.attname = needed.attname
     WHERE relnamespace = 'public'::regnamespace AND NOT
-        CASE WHEN needed.attname IS NULL THEN has_table_privilege(pg_class.oid, privilege)
+        CASE WHEN relkind = 'S' THEN has_sequence_privilege(pg_class.oid, privilege)
+        WHEN needed.attname IS NULL THEN has_table_privilege(pg_class.oid, privilege)
         ELSE has_column_privilege(pg_class.oid, attnum, privilege) END
     """
 )
@@ -146,10 +148,12 @@ async def _check_role(connection: Connection) -> Check:
         return Check("role", "ok", f"{role} may create the tables.")
     if missing := await missing_timeouts(connection):
         return Check("role", "failed", explain_missing_timeouts(missing))
+    distributed = await distributed_tables(connection)
     rights = [
-        (table.name, column, privilege)
+        (grant.relation, column, privilege)
         for table in Base.metadata.sorted_tables
-        for privilege, columns in _RIGHT_PATTERN.findall(serving_rights(table))
+        for grant in serving_grants(table, is_distributed=table.name in distributed)
+        for privilege, columns in _RIGHT_PATTERN.findall(grant.rights)
         for column in (columns.split(", ") if columns else [None])
     ]
     tables, columns, privileges = (list(values) for values in zip(*rights, strict=True))

@@ -7,8 +7,8 @@ from sqlalchemy import text
 
 from app.db.connection import Connection
 from app.db.database import Database
-from app.db.migrate import distributed_tables
 from app.db.pool import HAS_CITUS
+from app.db.rights import distributed_tables
 
 SHARD_COUNT = 32
 """Number of shards of each month. They can be spread over at most so many workers."""

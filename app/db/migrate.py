@@ -1,7 +1,6 @@
 """Migrations: functions that upgrade a database to this version's schema and grant the serving role its rights."""
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -12,16 +11,17 @@ from alembic import command
 from alembic.config import Config
 from alembic.script.revision import ResolutionError
 from alembic.util import CommandError
-from sqlalchemy import NullPool, Table, text
+from sqlalchemy import NullPool, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 import migrations
-from app.db.base import Base, serving_rights
+from app.db.base import Base
 from app.db.connection import DIALECT, Connection
 from app.db.database import Database
 from app.db.errors import READ_ONLY_MESSAGE, READ_ONLY_TRANSACTION
 from app.db.pool import CITUS_SETTINGS, HAS_CITUS, SESSION_SETTINGS, open_connection
+from app.db.rights import distributed_tables, serving_grants
 from app.db.schema_version import LockTimeoutError, MigrationFailedError, NewerSchemaError, explain_schema
 
 LOCK_NOT_AVAILABLE = "55P03"
@@ -141,36 +141,6 @@ _SELECT_PARTITIONS = text(
 
 
 _SELECT_HAS_CITUS = text(f"SELECT {HAS_CITUS}")
-_SELECT_CITUS_METADATA = text("SELECT to_regclass('pg_dist_partition') IS NOT NULL")
-_SELECT_DISTRIBUTED_TABLES = text(
-    "SELECT CAST(logicalrelid AS text) FROM pg_dist_partition WHERE partmethod = 'h' ORDER BY 1"
-)
-
-
-async def distributed_tables(connection: Connection) -> list[str]:
-    """Return the names of the tables whose rows are on the workers of Citus, including partitions."""
-    if not (await connection.execute(_SELECT_CITUS_METADATA)).scalar_one():
-        return []
-    return list((await connection.execute(_SELECT_DISTRIBUTED_TABLES)).scalars())
-
-
-def _serving_grants(table: Table, *, is_distributed: bool) -> list[str]:
-    """Return what has to be granted for serving, such as `SELECT ON patients`.
-
-    Citus adds columns with defaults to each INSERT into a distributed table, and takes their values on behalf of the
-    role. So the role needs the right to insert all columns, and to use the sequences of the table.
-    """
-    rights = serving_rights(table)
-    if not is_distributed:
-        return [f"{rights} ON {table.name}"]
-    sequences = [f"{table.name}_{column.name}_seq" for column in table.columns if column.identity is not None]
-    return [
-        f"{_COLUMN_INSERT.sub('INSERT', rights)} ON {table.name}",
-        *(f"USAGE ON SEQUENCE {sequence}" for sequence in sequences),
-    ]
-
-
-_COLUMN_INSERT = re.compile(r"INSERT \([^)]*\)")
 _SELECT_ROLE_SETTINGS = text(
     """
     SELECT lower(split_part(setting, '=', 1)) || '=' || substr(setting, strpos(setting, '=') + 1)
@@ -218,7 +188,7 @@ async def grant_serving_rights(url: str, role: str) -> list[str]:
         ]
         distributed = await distributed_tables(connection)
         for table in Base.metadata.sorted_tables:
-            grants = _serving_grants(table, is_distributed=table.name in distributed)
+            grants = serving_grants(table, is_distributed=table.name in distributed)
             statements.append(f"REVOKE ALL ON {table.name} FROM {quoted_role}")
             statements += [f"GRANT {grant} TO {quoted_role}" for grant in grants]
             if (function := table.info.get("serving_function")) is not None:

@@ -12,6 +12,7 @@ CREATE TABLE pg_dist_node (
 INSERT INTO pg_dist_node VALUES (1, 0, 'coordinator', 5432, true, 'primary', false),
     (2, 1, 'worker', 5432, true, 'primary', true);
 CREATE TABLE pg_dist_partition (logicalrelid regclass, partmethod "char");
+GRANT SELECT ON pg_dist_partition TO PUBLIC; -- as in Citus
 CREATE TABLE node_results (nodeid int, success bool, result text);
 INSERT INTO node_results VALUES (1, true, 't'), (2, true, 't');
 CREATE FUNCTION run_command_on_all_nodes(command text) RETURNS SETOF node_results LANGUAGE plpgsql AS $$

@@ -1,5 +1,6 @@
 """What the service does on a server with Citus, as far as it can be tested without Citus (see `citus_stand_in`)."""
 
+import json
 import re
 from urllib.parse import urlsplit
 
@@ -141,6 +142,24 @@ async def test_the_audit_is_distributed_checked_and_removed_from_the_coordinator
     assert again.status == 0
     assert "The audit was already distributed." in again.out
     assert "Removed" not in again.out
+
+
+async def test_the_check_knows_the_rights_for_a_distributed_audit(
+    connection: asyncpg.Connection, command: Command, serving_url: str
+) -> None:
+    """If the audit was distributed after the rights were granted, `check` names those that Citus needs."""
+    await load_citus(connection)
+    await connection.execute(STAND_IN)
+    role = urlsplit(serving_url).username
+    assert role is not None
+    explanations = []
+    for arguments in ([], ["--distribute-audit"], ["--serving-role", role]):
+        assert (await command("migrate", *arguments)).status == 0
+        checks = json.loads((await command("check", "--json", url=serving_url)).out)
+        explanations += [one["explanation"] for one in checks if one["name"] == "role"]
+    assert "has the rights that `serve` needs" in explanations[0]
+    assert "lacks INSERT on audit and 1 other right, which `serve` needs" in explanations[1]
+    assert "has the rights that `serve` needs" in explanations[2]
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ RESPONSE_HEADERS: JsonObject = {
         "example": "hos123, hos456",
     },
     "Identifier-Warning": {
-        "description": "A warning: which identifiers in the request disagree with the date of birth or the gender.",
+        "description": "A warning: which identifiers disagree with the date of birth or the gender.",
         "schema": {"type": "string"},
         "example": "patient_identifiers.0.value disagrees with patient_date_of_birth",
     },

@@ -94,7 +94,7 @@ class WriteRequest(Generic[S]):
                 async with self._services.database.read() as connection:
                     await check(connection)
             record = await self._services.transaction_batcher.run(
-                self._principal.name, write, lambda row: Record(row.unique_id, row.document), work
+                self._principal.name, write, self._service_class.batched_record, work
             )
         self._audit.recorded = True
         self._services.change_watcher.note_commit()

@@ -10,10 +10,9 @@ from app.auth.principal import Principal
 from app.db.base import ID_TEXT
 from app.db.connection import Connection
 from app.errors import FieldError, PatientIdentifierTakenError
-from app.patient_identifiers.checkers import disagreements
 from app.patient_identifiers.resolving import FIELD, Identifiers, key, resolve, united
-from app.patient_identifiers.stored import known_hospitals, taken_keys
-from app.patient_identifiers.types import read_types
+from app.patient_identifiers.stored import DESCRIBED_FIELDS, identifier_warnings, known_hospitals, taken_keys
+from app.patient_identifiers.types import IdentifierType, read_types
 
 _SELECT_HOSPITALS_OF_PATIENT = text(
     "SELECT hospital_id FROM patient_hospitals WHERE patient_id = :unique_id LIMIT 2"
@@ -44,7 +43,7 @@ class IdentifierChange:
         self.errors: list[FieldError] = []
         """The errors in the identifiers of the request."""
         self.warnings: list[str] = []
-        """What the identifiers of the request contradict, such as the date of birth. They contain no values."""
+        """What the identifiers contradict, such as the date of birth. They contain no values."""
         self._taken_locations: list[tuple[str | int, ...]] = []
 
     def _is_out_of_scope(self, identifier: Mapping[str, Any]) -> bool:
@@ -56,9 +55,14 @@ class IdentifierChange:
 
         Invalid ones are left out and added to `errors`. Those that other patients have are left out, too, and reported
         by `raise_if_taken`. `hospital_ids` are the hospitals in the request, or None to keep the patient's hospitals.
+        If only fields change that the identifiers describe, the stored identifiers are compared with them.
         """
         if FIELD in values:
             values[FIELD] = await self._resolve(values[FIELD], hospital_ids, {**self._stored, **values})
+        elif (stored := self._stored.get(FIELD)) and not values.keys().isdisjoint(DESCRIBED_FIELDS):
+            types = await read_types(self._connection)
+            for place, identifier in enumerate(stored):
+                self._warn(place, identifier, types, {**self._stored, **values})
 
     async def _resolve(
         self,
@@ -84,12 +88,21 @@ class IdentifierChange:
                 self._add_unknown_hospital(place, hospital_id)
             else:
                 own.append(identifier)
-                birth, gender = patient.get("patient_date_of_birth"), patient.get("patient_gender")
-                fields = disagreements(types[identifier["type"]].checker, identifier["normalized"], birth, gender)
-                self.warnings += [f"{FIELD}.{place}.value disagrees with {field}" for field in fields]
+                self._warn(place, identifier, types, patient)
         taken = await taken_keys(self._connection, self._unique_id, own)
         self._taken_locations = sorted(("body", FIELD, places[each], "value") for each in taken)
         return united((each for each in own if key(each) not in taken), self._kept)
+
+    def _warn(
+        self,
+        place: int,
+        identifier: Mapping[str, Any],
+        types: Mapping[str, IdentifierType],
+        patient: Mapping[Any, Any],
+    ) -> None:
+        checker = types[identifier["type"]].checker
+        described = (patient.get(name) for name in DESCRIBED_FIELDS)
+        self.warnings += identifier_warnings(place, checker, identifier["normalized"], *described)
 
     def _add_unknown_hospital(self, place: int, hospital_id: str | None) -> None:
         message = f"There is no hospital with the unique_id {hospital_id}"

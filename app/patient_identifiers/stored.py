@@ -1,14 +1,16 @@
-"""The identifiers that are stored: whether a patient can get others."""
+"""The identifiers that are stored: whether a patient can get others, and what contradicts them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date
 from typing import Any
 
-from sqlalchemy import ARRAY, bindparam, text
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import ARRAY, bindparam, literal_column, text
+from sqlalchemy.dialects.postgresql import JSON, JSONB
 
 from app.db.base import ID_TEXT
 from app.db.connection import Connection
-from app.patient_identifiers.resolving import Key
+from app.patient_identifiers.checkers import disagreements
+from app.patient_identifiers.resolving import FIELD, Key
 
 _SELECT_TAKEN = text(
     """
@@ -21,6 +23,42 @@ _SELECT_TAKEN = text(
 _SELECT_HOSPITALS = text("SELECT unique_id FROM hospitals WHERE unique_id = ANY (:ids)").bindparams(
     bindparam("ids", type_=ARRAY(ID_TEXT))
 )
+
+DESCRIBED_FIELDS = ("patient_date_of_birth", "patient_gender")
+"""The fields of a patient that its identifiers may contradict."""
+CHECKED_IDENTIFIERS = literal_column(
+    f"""
+    (
+        SELECT json_agg(json_build_array(place - 1, checker, each ->> 'normalized', {", ".join(DESCRIBED_FIELDS)}))
+        FROM page CROSS JOIN LATERAL jsonb_array_elements({FIELD}) WITH ORDINALITY AS elements(each, place)
+        JOIN identifier_types ON name = each ->> 'type'
+        WHERE page.unique_id = given.unique_id AND checker IS NOT NULL
+            AND sent && ARRAY['{"', '".join(DESCRIBED_FIELDS)}']
+    )
+    """,  # noqa: S608  # contains only our own constants
+    JSON,
+).label("checked_identifiers")
+"""Column of a statement that updates patients (`update_alone`): what `stored_warnings` compares.
+
+It is null unless the request sends one of the `DESCRIBED_FIELDS` of a patient with identifiers.
+"""
+
+
+def stored_warnings(checked: Iterable[Sequence[Any]] | None) -> list[str]:
+    """Return the warnings for the values of `CHECKED_IDENTIFIERS`."""
+    return [
+        warning
+        for place, checker, value, born, gender in checked or ()
+        for warning in identifier_warnings(place, checker, value, born and date.fromisoformat(born), gender)
+    ]
+
+
+def identifier_warnings(
+    place: int, checker: str | None, value: str, date_of_birth: date | None, gender: str | None
+) -> Iterator[str]:
+    """Yield a warning for each field of a patient that its identifier at this place contradicts. It has no values."""
+    for field in disagreements(checker, value, date_of_birth, gender):
+        yield f"{FIELD}.{place}.value disagrees with {field}"
 
 
 async def taken_keys(connection: Connection, own_id: str, identifiers: Sequence[Mapping[str, Any]]) -> set[Key]:

@@ -12,6 +12,7 @@ from app.models import Doctor, Hospital, Profile, patient_doctors, patient_hospi
 from app.models import Patient as PatientRow
 from app.patient_identifiers.finding import has_identifier
 from app.patient_identifiers.schemas import PatientIdentifier
+from app.patient_identifiers.stored import CHECKED_IDENTIFIERS
 from app.patients.schemas import Patient, PatientDoctor, PatientHospital, PatientProfile, PatientWithIdentifiers
 from app.records.repository import Repository
 from app.statements.documents import Document, Elements, ToMany, ToOne
@@ -71,7 +72,8 @@ class PatientRepository(Repository):
 
         `profile_fields` contains the sent fields of the profile, or is None if no profile is sent.
         """
-        return update_alone(cls.document, cls.link_relations, replaced_links, _nested_profile(profile_fields))
+        nested = _nested_profile(profile_fields)
+        return update_alone(cls.document, cls.link_relations, replaced_links, nested, CHECKED_IDENTIFIERS)
 
     @classmethod
     @cache

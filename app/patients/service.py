@@ -5,6 +5,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, ClassVar
 
+from sqlalchemy import Row
 from sqlalchemy.engine import RowMapping
 
 from app.auth.principal import Principal
@@ -15,6 +16,7 @@ from app.identifiers import new_identifier
 from app.matching.decisions import dismiss_new
 from app.merging.service import MergingService
 from app.patient_identifiers.changes import IdentifierChange
+from app.patient_identifiers.stored import CHECKED_IDENTIFIERS, stored_warnings
 from app.patients.repository import PatientRepository, PatientWithIdentifiersRepository
 from app.patients.schemas import (
     LINK_ID_FIELDS,
@@ -102,6 +104,12 @@ class PatientService(MergingService[PatientCreate, PatientUpdate]):
         )
         row = input_row({"sent": list(values), **values}, links, principal)
         return BatchableWrite(statement, row, cls.conflict_keys(body) | {values["unique_id"]}, cls.batch_cost(body))
+
+    @classmethod
+    def batched_record(cls, row: Row[Any]) -> Record:
+        """Return the record in the result row of a batchable write, which may disagree with its identifiers."""
+        warnings = stored_warnings(getattr(row, CHECKED_IDENTIFIERS.name, None))  # a creation has no such column
+        return super().batched_record(row)._replace(warnings=warnings)
 
     async def create(
         self,

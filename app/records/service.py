@@ -9,6 +9,8 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
+from sqlalchemy import Row
+
 from app.auth.principal import Principal
 from app.db.connection import Connection
 from app.db.transaction_batching import BatchableWrite
@@ -90,6 +92,11 @@ class Service(Generic[C, U]):
     def batchable_update(cls, unique_id: str, body: U, principal: Principal) -> BatchableWrite | None:  # noqa: ARG003
         """Return the update of a record as a single statement, or None if it needs a transaction, as above."""
         return None
+
+    @classmethod
+    def batched_record(cls, row: Row[Any]) -> Record:
+        """Return the record in the result row of a batchable write."""
+        return Record(row.unique_id, row.document)
 
     async def create(
         self, body: C, precondition: Precondition = NO_PRECONDITION, timestamps: Mapping[str, Any] | None = None

@@ -87,10 +87,12 @@ def update_alone(
     link_relations: Mapping[str, ToMany],
     replaced_links: frozenset[str],
     nested: NestedRecord | None,
+    *extra_columns: ColumnElement[Any],
 ) -> Select[Any]:
     """Return a statement that updates records, as `update_parts` describes, with nested records and audit rows.
 
-    It returns `unique_id` and `document` of each record. It ends with an error if a record has changed between the
+    It returns `unique_id` and `document` of each record, and the `extra_columns`, which may refer to the input row, in
+    `given`, and to the records after the update, in `page`. It ends with an error if a record has changed between the
     beginning of the statement and the time at which the statement locked it, because the links may have changed too.
     """
     replaced = {name: link_relations[name] for name in replaced_links}
@@ -102,7 +104,8 @@ def update_alone(
         page.c.unique_id == seen.c.unique_id,
         page.c.version == seen.c.version + case((was_written, literal_column("1")), else_=literal_column("0")),
     )
-    return _guarded(document, link_relations, "updated", parts, nested, is_unchanged.correlate(parts.input_rows))
+    condition = is_unchanged.correlate(parts.input_rows)
+    return _guarded(document, link_relations, "updated", parts, nested, condition).add_columns(*extra_columns)
 
 
 def _other_inputs(nested: NestedRecord | None) -> list[ColumnClause[Any]]:

@@ -148,6 +148,31 @@ async def test_disagreement_is_a_warning(
     assert changed.status_code == 200
 
 
+@pytest.mark.parametrize("headers", [{}, {"If-Match": "*"}], ids=["shared statement", "transaction"])
+async def test_a_change_that_disagrees_with_stored_identifiers_is_a_warning(
+    client: httpx.AsyncClient, headers: dict[str, str]
+) -> None:
+    """A change of the date of birth or the gender alone is compared with the identifiers that the patient has."""
+    await register(client, "a", PASSPORT, ZA_ID)
+    await register(client, "b")
+    warnings = []
+    for unique_id, change in (
+        ("a", {"patient_date_of_birth": "1980-01-01"}),
+        ("a", {"patient_date_of_birth": "1980-01-10"}),
+        ("a", {"patient_gender": "F"}),
+        ("a", {"patient_town": "Paarl"}),
+        ("a", {"patient_date_of_birth": None, "patient_gender": "M"}),
+        ("b", {"patient_date_of_birth": "1980-01-10", "patient_gender": "F"}),
+    ):
+        changed = await client.patch(f"{PATIENTS}{unique_id}/", json=change, headers=headers)
+        assert changed.status_code == 200
+        warnings.append(changed.headers.get("Identifier-Warning"))
+    born, gender = (
+        f"patient_identifiers.1.value disagrees with patient_{field}" for field in ("date_of_birth", "gender")
+    )
+    assert warnings == [None, born, f"{born}, {gender}", None, None, None]
+
+
 @pytest.mark.usefixtures("hospitals_and_doctors")
 async def test_an_identifier_can_be_of_one_patient_only(client: httpx.AsyncClient) -> None:
     """A taken identifier is a 409 at its place, however it is spelled. A folder number is unique in its hospital."""

@@ -4,10 +4,7 @@ Each kind of evidence is a branch of the statement with its own limit, so that a
 others. One statement finds the candidates of many patients.
 """
 
-from calendar import isleap
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import date, timedelta
-from functools import lru_cache
 from typing import Any
 
 import asyncpg
@@ -19,7 +16,6 @@ from app.db.connection import Connection
 from app.fields.phones import equivalent_numbers
 from app.matching.comparison import COMPARED_FIELDS
 from app.matching.names import SHORT_FORMS, name_words
-from app.matching.values import date_digits
 
 MAX_SEARCHED_WORDS = 6
 """Maximum number of words of a name that are searched for, so that a long text in place of a name is no heavy query."""
@@ -42,8 +38,23 @@ for only if a name has no other words.
 """
 _TWO_ERRORS_LENGTH = 7
 """Length from which words that differ by two typing errors count as similar."""
-_DAYS_OF_LEAP_YEARS = frozenset(f"{date(2000, 1, 1) + timedelta(days=number):%m%d}" for number in range(366))
 _HOSPITALS = bindparam("hospitals", type_=ARRAY(Text))
+
+
+_PARTS_OF_DATES = {part: f"date_part('{part}', patient_date_of_birth) = {part}" for part in ("year", "month", "day")}
+BIRTH_MAY_AGREE = f"""(
+    coalesce({" AND ".join(_PARTS_OF_DATES.values())}, true)
+    OR ({")::integer + (".join(_PARTS_OF_DATES.values())})::integer > 1
+    OR ({_PARTS_OF_DATES["year"]} AND (
+        (date_part('month', patient_date_of_birth) = day AND date_part('day', patient_date_of_birth) = month)
+        OR date_part('doy', patient_date_of_birth) = 1 OR (month = 1 AND day = 1)
+    ))
+)"""
+"""SQL condition that the dates of birth of a candidate and of the given patient are equal, similar or not both known.
+
+Dates that are not are *different* (`app.matching.values.compare_dates`), unless two digits of different parts are
+swapped, which nobody who types separators does. People with different dates of birth are only candidates if something
+besides the names agrees: the comparison would grade none of them."""
 
 
 def _near_words_statement(*, restricted: bool) -> TextClause:
@@ -87,13 +98,17 @@ def _candidates_statement(*, restricted: bool) -> TextClause:
     limit = MAX_CANDIDATES_PER_BRANCH
     statement = text(
         f"""
-        WITH given AS (
-            SELECT n, own_id, phones, fold(email) AS email, born, near_dates, CAST(names AS tsquery) AS names,
-                CAST(both_names AS tsquery) AS both_names, fold(town) AS town, fold(postal_code) AS postal_code,
-                left(fold(address), {ADDRESS_PREFIX_LENGTH}) AS address, identifiers
+        -- materialized, so that the queries of names are parsed once for each patient, not for each candidate
+        WITH given AS MATERIALIZED (
+            SELECT n, own_id, phones, fold(email) AS email, born, date_part('year', born) AS year,
+                date_part('month', born) AS month, date_part('day', born) AS day,
+                coalesce(CAST(first AS tsquery) || CAST(last AS tsquery), CAST(first AS tsquery), CAST(last AS tsquery))
+                    AS names,
+                CAST(first AS tsquery) && CAST(last AS tsquery) AS both_names, fold(town) AS town,
+                fold(postal_code) AS postal_code, left(fold(address), {ADDRESS_PREFIX_LENGTH}) AS address, identifiers
             FROM json_to_recordset(:given) AS given(
-                n integer, own_id text, phones text[], email text, born date, near_dates date[], names text,
-                both_names text, town text, postal_code text, address text, identifiers text[]
+                n integer, own_id text, phones text[], email text, born date, first text, last text, town text,
+                postal_code text, address text, identifiers text[]
             )
         )
         SELECT n, unique_id, {", ".join(COMPARED_FIELDS)}
@@ -115,15 +130,16 @@ def _candidates_statement(*, restricted: bool) -> TextClause:
             (SELECT unique_id FROM (
                 SELECT * FROM patients WHERE patient_search @@ both_names AND {scope} LIMIT {MAX_NAMESAKES}
             ) AS namesakes
+            WHERE {BIRTH_MAY_AGREE} OR {same_place}
             ORDER BY (patient_town_folded = town)::integer + (patient_postal_code_folded = postal_code)::integer
-                + CASE WHEN patient_date_of_birth = ANY (near_dates) THEN 3 WHEN patient_date_of_birth = born THEN 0
-                    WHEN coalesce(patient_date_of_birth, born) IS NULL THEN 1 ELSE 0 END DESC NULLS LAST
+                + CASE WHEN patient_date_of_birth = born THEN 0 WHEN (patient_date_of_birth = born) IS NULL THEN 1
+                    WHEN {BIRTH_MAY_AGREE} THEN 3 ELSE 0 END DESC NULLS LAST
             LIMIT {limit})
             UNION
             (SELECT unique_id FROM (
                 SELECT * FROM patients WHERE {address_start} = address AND {scope} LIMIT {MAX_NEIGHBOURS}
             ) AS neighbours
-            WHERE patient_search @@ names OR {same_place}
+            WHERE patient_search @@ names OR ({same_place} AND {BIRTH_MAY_AGREE})
             ORDER BY patient_search @@ names DESC NULLS LAST LIMIT {limit})
         ) AS found JOIN patients USING (unique_id)
         WHERE unique_id IS DISTINCT FROM own_id
@@ -183,18 +199,16 @@ async def find_candidates(
     await similar_words.read(connection, words)
     given = []
     for number, (patient, (first, last)) in enumerate(zip(patients, names, strict=True)):
-        queries = [similar_words.query(_searched_words(name)) for name in (first, last) if name]
-        phone, born = patient["patient_mobile_number"], patient["patient_date_of_birth"]
+        phone = patient["patient_mobile_number"]
         given.append(
             {
                 "n": number,
                 "own_id": patient.get("unique_id"),
                 "phones": equivalent_numbers(phone, phone_region) if phone else [],
                 "email": patient["patient_email_address"],
-                "born": born,
-                "near_dates": near_dates(born) if born else [],
-                "names": " | ".join(queries) or None,
-                "both_names": f"({queries[0]}) & ({queries[1]})" if first and last else None,
+                "born": patient["patient_date_of_birth"],
+                "first": similar_words.query(_searched_words(first)) if first else None,
+                "last": similar_words.query(_searched_words(last)) if last else None,
                 "town": patient["patient_town"],
                 "postal_code": patient["patient_postal_code"],
                 "address": patient["patient_physical_address"],
@@ -212,19 +226,3 @@ def _searched_words(name: tuple[str, ...]) -> list[str]:
     """Return the words by which a name is found: its first long words, and all of its words as one."""
     long_words = [word for word in name if len(word) >= _LONG_WORD_LENGTH] or list(name)
     return [*long_words[:MAX_SEARCHED_WORDS], *(["".join(name)] if len(name) > 1 else [])]
-
-
-@lru_cache(4096)
-def near_dates(day: date) -> list[date]:
-    """Return the dates that differ from a date of birth by one digit, two swapped digits, its month or its day."""
-    digits = date_digits(day)
-    texts = {digits[:at] + digit + digits[at + 1 :] for at in range(2, 8) for digit in "0123456789"}
-    texts |= {digits[:at] + digits[at + 1] + digits[at] + digits[at + 2 :] for at in range(7)}
-    texts |= {digits[:4] + digits[6:] + digits[4:6]}
-    return sorted(date.fromisoformat(text_) for text_ in texts if _is_date(text_))
-
-
-def _is_date(digits: str) -> bool:
-    """Return whether the calendar has a date, as eight digits with the year first."""
-    year, day = digits[:4], digits[4:]
-    return day in _DAYS_OF_LEAP_YEARS and year != "0000" and (day != "0229" or isleap(int(year)))

@@ -8,7 +8,6 @@ from typing import Any
 import asyncpg
 import pytest
 
-from app.matching.candidates import near_dates
 from app.matching.comparison import COMPARED_FIELDS, Comparison, Person, compare
 from app.matching.names import name_words
 from app.matching.values import compare_addresses, compare_dates
@@ -180,21 +179,6 @@ def test_every_pair_of_levels_of_a_field_is_ordered() -> None:
         assert weights[Level.DIFFERENT] < 0, field
         assert all(weight > 0 for level, weight in weights.items() if level is not Level.DIFFERENT), field
         assert max(weights.values()) == weights[Level.SAME], field
-
-
-def test_near_dates_are_those_of_the_comparison() -> None:
-    """The candidates include every date that the comparison finds near, in the same century."""
-    day = date(1984, 3, 17)
-    near = {*near_dates(day)}
-    assert all(compare_dates(day, other) is not Level.DIFFERENT for other in near)
-    assert {date(1984, 3, 11), date(1948, 3, 17), date(1985, 3, 17)} <= near
-
-
-@pytest.mark.parametrize("day", [date.min, date.max, date(984, 3, 17)], ids=str)
-def test_all_dates_have_near_dates(day: date) -> None:
-    """Dates of the first thousand years, which are typing errors, do not end a comparison."""
-    assert day in near_dates(day)
-    assert all(compare_dates(day, other) is not Level.DIFFERENT for other in near_dates(day))
 
 
 def test_thresholds_fall_from_grade_to_grade() -> None:

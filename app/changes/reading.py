@@ -26,16 +26,22 @@ from sqlalchemy import (
     true,
 )
 
+from app.changes.affected import AffectedPatients
 from app.changes.numbering import BATCH, FeedPosition, FeedState, Numbering
 from app.db.base import ID_TEXT
 from app.db.database import Database
 from app.errors import FeedExpiredError
-from app.models import Patient, changes, hospital_changes, journal, patient_doctors, patient_hospitals
-from app.models.change import ANY_HOSPITAL, MAX_AFFECTED_PATIENTS
+from app.models import changes, hospital_changes, journal
+from app.models.change import ANY_HOSPITAL
 from app.statements.documents import as_contract_json
-from app.statements.hospital_scope import HOSPITALS_PARAMETER, patient_in_scope
+from app.statements.hospital_scope import HOSPITALS_PARAMETER
 
 PATIENTS = "patients"
+MAX_LISTED_BYTES = 500_000
+"""Maximum size of the ids of affected patients in a page. One that lists more ends earlier."""
+MAX_SKIPPED_ROWS = 1_000
+"""Maximum number of rows that are read at a time once a restricted principal had to skip all of those before."""
+_BYTES_AROUND_ID = 3  # quotes and a comma
 
 _AFTER, _UNTIL = bindparam("after", type_=BigInteger), bindparam("until", type_=BigInteger)
 _LIMIT, _RESOURCES = bindparam("limit", type_=Integer), bindparam("resources", type_=ARRAY(ID_TEXT))
@@ -171,22 +177,6 @@ def _select_changes_in_scope() -> Select[Any]:
 
 
 _SELECT_BATCH = select(BATCH).where(changes.c.position == _AFTER)
-_LINKS = patient_hospitals.alias()  # the hospital scope refers to the table itself
-_SHOWN_IN = {
-    "hospitals": (_LINKS.c.patient_id, _LINKS.c.hospital_id),
-    "doctors": (patient_doctors.c.patient_id, patient_doctors.c.doctor_id),
-    "profiles": (Patient.__table__.c.unique_id, Patient.__table__.c.profile_id),
-}
-"""The columns with the ids of the patients that show a record, and with the id of that record, by its resource."""
-
-
-@cache
-def _select_affected(source: str, *, restricted: bool) -> Select[Any]:
-    patient_id, record_id = _SHOWN_IN[source]
-    statement = select(patient_id).where(record_id == bindparam("id", type_=ID_TEXT))
-    if restricted:
-        statement = statement.where(patient_in_scope(patient_id))
-    return statement.limit(literal_column(str(MAX_AFFECTED_PATIENTS + 1)))
 
 
 @cache
@@ -211,8 +201,9 @@ class ChangeFeed:
     ) -> FeedPage:
         """Return up to `limit` changes after the position `after`, or the oldest ones that are kept if it is None.
 
-        The page is empty only if there are no more changes. `principal` is the name of the principal that reads, whose
-        expensive reads take turns. `state` is the state of the feed, if it is known.
+        The page is empty only if there are no more changes, and shorter if its changes affect many patients.
+        `principal` is the name of the principal that reads, whose expensive reads take turns. `state` is the state of
+        the feed, if it is known.
 
         Raises:
             FeedExpiredError: the changes after that position are no longer known.
@@ -240,22 +231,16 @@ class ChangeFeed:
             return FeedPage([], after)  # the standby does not have this change yet
         if after == newest:
             return FeedPage([], after)
-        affected: dict[tuple[str, str], list[str] | None] = {}  # one lookup for all changes of a record
+        first = -1 if after is None else after.position
+        affected = AffectedPatients(self._database, principal, query.hospitals, first)
         found: list[Change] = []
-        is_last = False
+        is_last, row_limit = False, limit
         while not found and not is_last:
-            rows = await self._read_rows(query, after, limit, newest)
-            is_last = len(rows) < limit
-            after = newest if is_last else FeedPosition(rows[-1].position, rows[-1].batch)
-            for row in rows:
-                source = (row.source, row.unique_id)
-                if row.source is not None and source not in affected:
-                    affected[source] = await self._affected_patients(principal, query, *source)
-            found = [
-                _to_change(row, affected.get((row.source, row.unique_id)))
-                for row in rows
-                if not row.is_wide or affected[row.source, row.unique_id] != []
-            ]
+            rows = await self._read_rows(query, after, row_limit, newest)
+            found, last = await _list_changes(rows, affected, limit)
+            is_last = len(rows) < row_limit and (not rows or last is rows[-1])
+            after = newest if is_last or last is None else FeedPosition(last.position, last.batch)
+            row_limit = max(limit, MAX_SKIPPED_ROWS)
         assert after is not None, "the first read has set it"  # noqa: S101
         return FeedPage(found, after)
 
@@ -280,20 +265,24 @@ class ChangeFeed:
                     raise FeedExpiredError
         return rows
 
-    async def _affected_patients(
-        self, principal: str, query: FeedQuery, source: str, unique_id: str
-    ) -> list[str] | None:
-        """Return the ids of the patients that show a record and that the principal may see, or None if they are many.
 
-        Without a hospital scope, this reads a few hundred rows. With one, it may read all patients that show the
-        record.
-        """
-        statement = _select_affected(source, restricted=query.hospitals is not None)
-        scope = {} if query.hospitals is None else {"hospitals": sorted(query.hospitals)}
-        database = self._database
-        async with database.read() if query.hospitals is None else database.search_snapshot(principal) as connection:
-            patients = (await connection.execute(statement, {"id": unique_id, **scope})).scalars().all()
-        return sorted(patients) if len(patients) <= MAX_AFFECTED_PATIENTS else None
+async def _list_changes(
+    rows: Sequence[Row[Any]], affected: AffectedPatients, limit: int
+) -> tuple[list[Change], Row[Any] | None]:
+    """Return the changes of a page, and the last row that was considered, after which the next page begins."""
+    found: list[Change] = []
+    last, listed_bytes = None, 0
+    for row in rows:
+        patients = None
+        if row.source is not None:
+            patients = await affected.of((row.source, row.unique_id), is_wide=row.is_wide)
+            listed_bytes += sum(len(patient) + _BYTES_AROUND_ID for patient in patients or ())
+        if not row.is_wide or patients != []:
+            if found and (len(found) == limit or listed_bytes > MAX_LISTED_BYTES):
+                break
+            found.append(_to_change(row, patients))
+        last = row
+    return found, last
 
 
 def _to_change(row: Row[Any], patients: Sequence[str] | None) -> Change:

@@ -4,7 +4,6 @@ from typing import Any
 
 from sqlalchemy import (
     ARRAY,
-    Column,
     ColumnElement,
     Select,
     Text,
@@ -42,7 +41,7 @@ def is_in_scope(hospital_id: ColumnElement[str]) -> ColumnElement[bool]:
     return hospital_id == any_(HOSPITALS_PARAMETER)
 
 
-def patient_in_scope(patient_id: Column[Any]) -> ColumnElement[bool]:
+def patient_in_scope(patient_id: ColumnElement[Any]) -> ColumnElement[bool]:
     """Return the condition that a patient is linked to at least one hospital in the principal's hospital scope."""
     link = patient_hospitals.c
     return exists().where(link.patient_id == patient_id, is_in_scope(link.hospital_id))

@@ -1,7 +1,9 @@
 """Clients that follow the change feed."""
 
+import json
 from typing import Any
 
+import asyncpg
 import httpx
 
 CHANGES = "/changes/"
@@ -35,3 +37,12 @@ class Follower:
 def summary(changes: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
     """Return the action, the resource, the id and the version of each change."""
     return [tuple(change[name] for name in ("action", "resource", "unique_id", "version")) for change in changes]
+
+
+async def pages_read(connection: asyncpg.Connection, statement: str, *parameters: Any) -> int:
+    """Return how many pages of tables and indexes a statement reads. It is executed twice, to load the catalogue."""
+    plans = [
+        json.loads(await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", *parameters))
+        for _ in range(2)
+    ]
+    return sum(plans[1][0]["Plan"][f"Shared {kind} Blocks"] for kind in ("Hit", "Read"))

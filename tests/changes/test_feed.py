@@ -1,5 +1,6 @@
 """`GET /changes/`: what the feed lists, in which order, and how it is paged."""
 
+import json
 from typing import Any
 
 import asyncpg
@@ -126,6 +127,31 @@ async def test_too_many_affected_patients_are_not_listed(
     *_, affected = await follower.read()
     assert (affected["action"], affected["patients"]) == ("affected", None)
     assert affected["because"] == {"resource": "hospitals", "unique_id": "hos", "version": 3}
+
+
+async def test_a_page_lists_only_so_many_affected_patients(
+    client: httpx.AsyncClient, connection: asyncpg.Connection
+) -> None:
+    """A page of changes that affect many patients ends before it exceeds a megabyte, and the next one continues."""
+    await create(client, HOSPITALS, unique_id="hos", hospital_name="Clinic")
+    await connection.execute(
+        "INSERT INTO patients (unique_id, patient_last_name) "
+        "SELECT repeat('p', 60) || i, 'Doe' FROM generate_series(1, 250) i"
+    )
+    await connection.execute("INSERT INTO patient_hospitals SELECT unique_id, 'hos' FROM patients")
+    follower = Follower(client, "now", limit=1000)
+    await follower.read()
+    for number in range(70):
+        await client.put(f"{HOSPITALS}hos/", json={"hospital_name": f"Name {number}"})
+    pages = []
+    while page := await follower.read():
+        pages.append(page)
+    assert all(len(json.dumps(page)) < 600_000 for page in pages)
+    assert len(pages) == 3
+    changes = [change for page in pages for change in page]
+    assert [change["action"] for change in changes] == ["updated", "affected"] * 70
+    assert [change["position"] for change in changes] == list(range(2, 142))
+    assert {len(change["patients"]) for change in changes if change["action"] == "affected"} == {250}
 
 
 async def test_a_late_commit_gets_a_later_position(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:

@@ -1,16 +1,23 @@
 """Principals that are restricted to hospitals get the changes of their own patients, and learn nothing of others."""
 
 import random
+from collections import Counter
 from typing import Any
 
 import asyncpg
 import httpx
 import pytest
 
+from app.auth.principal import Principal
 from app.auth.scopes import Scope
+from app.db.connection import Connection
+from app.db.database import Database
+from app.errors import NotFoundError
+from app.patients.service import PatientService
+from app.records.service import FormerProfilePolicy
 from docs.samples.mirror import Mirror
 from tests.auth.support import HOSPITALS, PATIENTS, PROFILES, client_for, make_key, secured_app
-from tests.changes.conftest import CHANGES, Follower, summary
+from tests.changes.conftest import CHANGES, Follower, pages_read, summary
 from tests.hospital_scope.conftest import ScopedClients, scoped_clients
 from tests.support import recorded_statements
 
@@ -100,13 +107,18 @@ async def test_affected_patients_are_those_that_the_principal_sees(
     }
 
 
-async def make_wide(connection: asyncpg.Connection, hospital_id: str) -> None:
+async def make_wide(connection: asyncpg.Connection, hospital_id: str, patients: int = 251) -> None:
     """Give a hospital so many patients that numbering a change of it does not read their hospitals."""
+    prefix = f"{hospital_id}-{patients}-"
     await connection.execute(
-        "INSERT INTO patients (unique_id, patient_last_name) SELECT 'many' || i, 'Doe' FROM generate_series(1, 251) i"
+        "INSERT INTO patients (unique_id, patient_last_name) SELECT $1 || i, 'Doe' FROM generate_series(1, $2) i",
+        prefix,
+        patients,
     )
     await connection.execute(
-        "INSERT INTO patient_hospitals SELECT unique_id, $1 FROM patients WHERE unique_id LIKE 'many%'", hospital_id
+        "INSERT INTO patient_hospitals SELECT unique_id, $1 FROM patients WHERE unique_id LIKE $2 || '%'",
+        hospital_id,
+        prefix,
     )
 
 
@@ -142,8 +154,35 @@ async def test_many_changes_of_large_hospitals_are_looked_up_once(
     for follower, parameters in ((everyone["a"], {"limit": 2}), (everyone["b"], {"limit": 100})):
         with recorded_statements() as sent:
             page = await follower.read(**parameters)
-        assert len([one for one in sent if "FROM patient_hospitals" in one.text and "LIMIT" in one.text]) == 1
+        assert len([one for one in sent if "FROM patient_hospitals" in one.text and "251" in one.text]) == 1
         assert {change["action"] for change in page} == ({"updated"} if follower is everyone["a"] else {"affected"})
+
+
+async def test_what_is_read_does_not_depend_on_the_size_of_others(
+    scoped_clients: ScopedClients, connection: asyncpg.Connection
+) -> None:
+    """A read after changes of large hospitals reads as many pages, however many hospitals and patients these are."""
+    free = scoped_clients.free
+    for hospital in ("big1", "big2", "big3"):
+        (await free.post(HOSPITALS, json={"unique_id": hospital, "hospital_name": "Big"})).raise_for_status()
+        await make_wide(connection, hospital)
+
+    async def read_after_renaming(*hospitals: str) -> int:
+        await connection.execute("VACUUM ANALYZE patient_hospitals, patients, changes, hospital_changes")
+        follower = Follower(scoped_clients.a, "now")
+        await follower.read()
+        for hospital in hospitals:
+            await free.put(f"{HOSPITALS}{hospital}/", json={"hospital_name": f"Renamed {len(hospitals)}"})
+        await free.get(CHANGES)
+        with recorded_statements() as sent:
+            assert await follower.read() == []
+        selects = [one for one in sent if one.text.startswith(("SELECT", "WITH")) and "251" in one.text]
+        assert selects
+        return sum([await pages_read(connection, one.text, *one.values) for one in selects])
+
+    before = await read_after_renaming("big1")
+    await make_wide(connection, "big2", 3000)
+    assert await read_after_renaming("big1", "big2", "big3") <= before + 5
 
 
 async def test_nothing_reveals_how_much_others_change(scoped_clients: ScopedClients) -> None:
@@ -179,41 +218,78 @@ async def test_restricted_principals_get_no_other_resources(scoped_clients: Scop
 class RandomChanges:
     """Makes random changes of patients and of what they show, some of which are refused."""
 
-    def __init__(self, client: httpx.AsyncClient, seed: int) -> None:
+    def __init__(self, client: httpx.AsyncClient, database_url: str, seed: int) -> None:
         self.client = client
+        self.database_url = database_url
         self.random = random.Random(seed)  # noqa: S311  # not a secret
         self.number = 0
+        self.made = Counter[str]()
         self.ids = ["pat-a", "pat-b", "pat-shared", "pat-none"]
-        self.kinds = [self.create, self.rename, *[self.move] * 3, self.delete, self.restore, self.change_shown_record]
+        self.kinds = [
+            *(self.create, self.rename, *[self.move] * 3, self.identify, self.delete, self.restore),
+            *(self.change_shown_record, *[self.merge] * 2, self.unmerge, self.erase),
+        ]
 
     async def make(self) -> None:
-        """Make one change."""
+        """Make one change, and count it by its kind unless it was refused."""
         self.number += 1
-        response = await self.random.choice(self.kinds)(f"{PATIENTS}{self.random.choice(self.ids)}/")
-        assert response.status_code in {200, 201, 204, 404}, response.text
+        kind = self.random.choice(self.kinds)
+        status = await kind(self.random.choice(self.ids))
+        refusals = {404, 409, 410, 422} if kind in (self.merge, self.unmerge) else {404, 410}
+        assert status in {200, 201, 204} | refusals, (kind.__name__, status)
+        if status not in refusals:
+            self.made[kind.__name__] += 1
 
     def hospitals(self) -> list[str]:
         return self.random.sample(["hosA", "hosB", "hosC"], self.random.randint(0, 3))
 
-    async def create(self, _: str) -> httpx.Response:
+    async def send(self, method: str, path: str, body: dict[str, Any] | None = None) -> int:
+        return (await self.client.request(method, path, json=body)).status_code
+
+    async def create(self, _: str) -> int:
         self.ids.append(f"pat-{self.number}")
         profile = {"unique_id": f"prof-{self.random.choice('ab')}", "first_name": f"Name {self.number}"}
         links = {"hospital_ids": self.hospitals(), "doctor_ids": ["doc"], "patient_profile": profile}
-        return await self.client.post(PATIENTS, json={"unique_id": self.ids[-1], "patient_last_name": "New", **links})
+        return await self.send("POST", PATIENTS, {"unique_id": self.ids[-1], "patient_last_name": "New", **links})
 
-    async def rename(self, path: str) -> httpx.Response:
-        return await self.client.put(path, json={"patient_last_name": f"Name {self.number}"})
+    async def rename(self, unique_id: str) -> int:
+        return await self.send("PUT", f"{PATIENTS}{unique_id}/", {"patient_last_name": f"Name {self.number}"})
 
-    async def move(self, path: str) -> httpx.Response:
-        return await self.client.put(path, json={"hospital_ids": self.hospitals()})
+    async def move(self, unique_id: str) -> int:
+        return await self.send("PUT", f"{PATIENTS}{unique_id}/", {"hospital_ids": self.hospitals()})
 
-    async def delete(self, path: str) -> httpx.Response:
-        return await self.client.delete(path)
+    async def identify(self, unique_id: str) -> int:
+        identifiers = [{"type": "passport", "value": f"A{self.number}"}]
+        return await self.send("PATCH", f"{PATIENTS}{unique_id}/", {"patient_identifiers": identifiers})
 
-    async def restore(self, path: str) -> httpx.Response:
-        return await self.client.post(f"{path}restore/", json={"version": 1})
+    async def delete(self, unique_id: str) -> int:
+        return await self.send("DELETE", f"{PATIENTS}{unique_id}/")
 
-    async def change_shown_record(self, _: str) -> httpx.Response:
+    async def restore(self, unique_id: str) -> int:
+        return await self.send("POST", f"{PATIENTS}{unique_id}/restore/", {"version": 1})
+
+    async def merge(self, unique_id: str) -> int:
+        other = self.random.choice([each for each in self.ids if each != unique_id])
+        return await self.send("POST", f"{PATIENTS}{unique_id}/merge/", {"from": other})
+
+    async def unmerge(self, _: str) -> int:
+        merged = (await self.client.get(PATIENTS, params={"merged": "true", "limit": 1})).json()
+        path = f"{PATIENTS}{merged[0]['unique_id'] if merged else 'none'}/unmerge/"
+        return await self.send("POST", path, {})
+
+    async def erase(self, unique_id: str) -> int:
+        async def work(connection: Connection) -> None:
+            service = PatientService(connection, Principal("erase"))
+            await service.erase(unique_id, "asked for", FormerProfilePolicy.KEEP)
+
+        try:
+            async with Database(self.database_url, pool_size=1) as database:
+                await database.transaction(work)
+        except NotFoundError:
+            return 404
+        return 204
+
+    async def change_shown_record(self, _: str) -> int:
         path, field = self.random.choice(
             [
                 *((f"{HOSPITALS}{unique_id}/", "hospital_name") for unique_id in ("hosA", "hosB", "hosC")),
@@ -221,25 +297,28 @@ class RandomChanges:
                 (f"{PROFILES}prof-a/", "first_name"),
             ]
         )
-        return await self.client.put(path, json={field: f"Name {self.number}"})
+        return await self.send("PUT", path, {field: f"Name {self.number}"})
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_mirrors_equal_what_their_principals_see(scoped_clients: ScopedClients, seed: int) -> None:
+async def test_mirrors_equal_what_their_principals_see(
+    scoped_clients: ScopedClients, database_url: str, seed: int
+) -> None:
     """After random changes, a mirror that was copied and then followed equals what its principal sees, at any time."""
     doctor = {"unique_id": "doc", "doctor_first_name": "Ann"}
     assert (await scoped_clients.free.post(DOCTORS, json=doctor)).status_code == 201
     mirrors = [Mirror(client) for client in scoped_clients]
     for mirror in mirrors:
         await mirror.copy()
-    changes = RandomChanges(scoped_clients.free, seed)
-    for _ in range(40):
+    changes = RandomChanges(scoped_clients.free, database_url, seed)
+    for _ in range(80):
         await changes.make()
         mirror = changes.random.choice(mirrors)
         while await mirror.follow(wait=0):
             pass
         visible = (await mirror.client.get(PATIENTS)).json()
         assert mirror.patients == {patient["unique_id"]: patient for patient in visible}
+    assert min(changes.made[kind] for kind in ("merge", "unmerge", "erase", "identify", "restore")) > 0, changes.made
 
 
 @pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson", "text/event-stream"])

@@ -73,7 +73,7 @@ async def read_history(request: Request, unique_id: str) -> Response:
     try:
         before = MAX_VERSION if cursor is None else await services.cursors.decrypt(cursor, purpose)
     except InvalidCursorError:
-        message = "Must be that of a link in an earlier Bundle"
+        message = "Must be a cursor from a link in an earlier Bundle"
         raise InvalidSearchError([FieldError(("query", CURSOR_PARAMETER), message, "parameter_value")]) from None
     limit = int(limit_text)
     async with services.database.search_snapshot(principal.name) as connection:

@@ -158,7 +158,7 @@ async def search_response(request: Request, resource_type: ResourceType) -> Resp
     try:
         after, search = await services.cursors.open(resource_type.path, principal, search.cursor, search)
     except ValidationFailedError:
-        message = "Must be that of a link in an earlier Bundle, which has no other parameters but _count"
+        message = "Must be a cursor from a link in an earlier Bundle, which has no other parameters but _count"
         raise InvalidSearchError([_error(CURSOR_PARAMETER, message)]) from None
     criteria = _parse_criteria(request, resource_type, search)
     sort = search.sort or "_id"

@@ -18,7 +18,7 @@ from app.audit.recorder import RequestAudit
 from app.auth.principal import Principal
 from app.db.connection import Connection
 from app.errors import ConflictError, FieldError, ServiceError, UnreadableBodyError, ValidationFailedError
-from app.fhir.changes import Applied, Change, condition_pairs, id_in, single_identifier
+from app.fhir.changes import Applied, PatientChange, condition_pairs, id_in, single_identifier
 from app.fhir.responses import bundle, fhir_response, left_out_outcome, location_of, preference
 from app.fhir.routing import base_url, checked_type, read_resource
 from app.fhir.writes import change_of, check_creation
@@ -40,7 +40,7 @@ TRANSACTION_TIMEOUT_SECONDS = 5.0
 class BundleChange(NamedTuple):
     """An entry of a Bundle: the change that it describes and its precondition."""
 
-    change: Change
+    change: PatientChange
     precondition: Precondition
 
 

@@ -39,8 +39,8 @@ from app.records.results import Record
 
 B = TypeVar("B", PatientCreate, PatientMatch, PatientUpdate)
 C = TypeVar("C", PatientCreate, PatientUpdate)
-CreationCheck = Callable[[PatientCreate, Connection], Awaitable[None]]
-"""Raises an error if the patient must not be created, such as because the person is registered already."""
+PatientCheck = Callable[[PatientCreate, Connection], Awaitable[None]]
+"""Raises an error if the patient must not be created, for example because the person is registered already."""
 
 
 class SentPatient(NamedTuple):
@@ -48,7 +48,7 @@ class SentPatient(NamedTuple):
 
     record: PatientRecord
     is_lenient: bool
-    """Whether the client allows to leave out what the register cannot hold."""
+    """Whether the client allows the service to leave out what the register cannot hold."""
 
     @contextmanager
     def located_errors(self) -> Iterator[None]:
@@ -94,10 +94,10 @@ class SentPatient(NamedTuple):
         return Applied(stored, status, self.left_out_of(stored), warnings)
 
     def left_out_of(self, stored: Record) -> list[FieldError]:
-        """Return all elements that the stored Patient does not have, including those that only the service sets.
+        """Return the elements that the stored Patient does not have, including those that only the service sets.
 
         Raises:
-            ValidationFailedError: such an element differs, and the client does not allow to leave it out.
+            ValidationFailedError: such an element differs, and the client does not allow the service to leave it out.
         """
         differing = differing_parts(self.record, json.loads(stored.document)) if self.record.has_derived_parts else []
         if differing and not self.is_lenient:
@@ -127,7 +127,7 @@ def single_identifier(sent: Sequence[tuple[str, str]], source: tuple[str, ...]) 
     """Return the value of the only parameter of a condition, which is `identifier`.
 
     Raises:
-        InvalidSearchError: there are other parameters, or none. It says that the error is at `source`.
+        InvalidSearchError: there are other parameters, or none. Its location is `source`.
     """
     if [name for name, _ in sent] != ["identifier"]:
         raise InvalidSearchError([FieldError(source, "Must be one identifier=system|value", "parameter")])
@@ -147,7 +147,7 @@ class Applied(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Change:
+class PatientChange:
     """The creation or the replacement of a Patient, possibly on a condition."""
 
     patient: SentPatient
@@ -171,7 +171,7 @@ class Change:
         body = self.body if unique_id == self.unique_id else None
         return body if isinstance(body, schema) else self.patient.body(schema, unique_id)
 
-    async def apply(self, service: PatientService, precondition: Precondition, check: CreationCheck) -> Applied:
+    async def apply(self, service: PatientService, precondition: Precondition, check: PatientCheck) -> Applied:
         """Make the change in the transaction of `service`.
 
         Raises:
@@ -198,7 +198,7 @@ class Change:
             return await self._apply_to(existing.unique_id, service, precondition, check)
 
     async def _apply_to(
-        self, unique_id: str | None, service: PatientService, precondition: Precondition, check: CreationCheck
+        self, unique_id: str | None, service: PatientService, precondition: Precondition, check: PatientCheck
     ) -> Applied:
         if self.replaces and unique_id is not None:
             try:
@@ -213,7 +213,7 @@ class Change:
         return await self._create(unique_id, service, precondition, check)
 
     async def _create(
-        self, unique_id: str | None, service: PatientService, precondition: Precondition, check: CreationCheck
+        self, unique_id: str | None, service: PatientService, precondition: Precondition, check: PatientCheck
     ) -> Applied:
         body = self._body_for(PatientCreate, unique_id)
         await check(body, service.connection)
@@ -236,10 +236,10 @@ class Change:
 
 
 def id_in(resource: Mapping[str, Any]) -> str | None:
-    """Return the id of the record that a resource with an id represents, or None if it has no id.
+    """Return the id of the record that a resource represents, or None if the resource has no id.
 
     Raises:
-        UnreadableBodyError: the id cannot be that of a resource.
+        UnreadableBodyError: no record can have the id of the resource.
     """
     if "id" not in resource:
         return None

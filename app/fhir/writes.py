@@ -15,7 +15,7 @@ from app.duplicates.matching import duplicate_check
 from app.errors import UnreadableBodyError
 from app.fhir.changes import (
     Applied,
-    Change,
+    PatientChange,
     condition_pairs,
     id_in,
     read_sent_patient,
@@ -49,14 +49,14 @@ async def check_creation(request: Request, body: PatientCreate, connection: Conn
 
 def change_of(
     request: Request, resource: Mapping[str, Any], *, replaces: bool, unique_id: str | None, identifier: str | None
-) -> Change:
+) -> PatientChange:
     """Return the change that stores the Patient in a request.
 
     Raises:
         ValidationFailedError: elements have errors or cannot be kept.
     """
     patient = read_sent_patient(resource, base_url(request), is_lenient=is_lenient(request))
-    return Change(patient, replaces, unique_id, identifier, search_context(request))
+    return PatientChange(patient, replaces, unique_id, identifier, search_context(request))
 
 
 async def create_patient(request: Request) -> Response:
@@ -88,7 +88,7 @@ async def update_matching_patient(request: Request) -> Response:
     return await _run(request, change, accepts_key=False)
 
 
-async def _run(request: Request, change: Change, *, accepts_key: bool) -> Response:
+async def _run(request: Request, change: PatientChange, *, accepts_key: bool) -> Response:
     body, audit = change.body, RequestAudit.from_request(request)
     updated_id = change.unique_id if change.replaces and change.identifier is None else None
     write = WriteRequest(request, PATIENT_SERVICE, body=body, unique_id=updated_id, accepts_key=accepts_key)

@@ -17,7 +17,7 @@ EVERYTHING = Test("all", "")
 
 
 class SearchContext(NamedTuple):
-    """What the meaning of values depends on, besides the values."""
+    """What the meaning of a parameter depends on, besides its own value."""
 
     base_url: str
     """The address of the FHIR interface, to which absolute references may refer."""
@@ -31,10 +31,10 @@ Parse = Callable[[str, str, SearchContext], list[Alternative]]
 
 
 def string(*columns: str, vocabulary: str = "") -> Parse:
-    """Return the parser of a text with which one of the columns begins, or that it equals or contains.
+    """Return the parser of a text that one of the columns begins with or, with a modifier, equals or contains.
 
-    If the words of the columns are in the vocabulary, `vocabulary` is the column with the words of a record. By these,
-    the records that may contain the text are found. In a small table, each record is read instead.
+    `vocabulary` is the column with the words of a record, if the vocabulary has the words of the columns. These words
+    find the records that may contain the text. Without it, all records are read, which suits small tables.
     """
 
     def parse(modifier: str, value: str, context: SearchContext) -> list[Alternative]:
@@ -48,7 +48,7 @@ def string(*columns: str, vocabulary: str = "") -> Parse:
 
 
 def place(*columns: str) -> Parse:
-    """Return the parser of a text with which one of the columns of an address begins, or that it equals or contains."""
+    """Return the parser of a text that a column of an address begins with or, with a modifier, equals or contains."""
     of_columns = string(*columns)
 
     def parse(modifier: str, value: str, context: SearchContext) -> list[Alternative]:
@@ -151,7 +151,7 @@ def gender(_: str, value: str, __: SearchContext) -> list[Alternative]:
 
 
 def constant(*, always: bool) -> Parse:
-    """Return the parser of `true` and `false`, one of which all records are: `always`."""
+    """Return the parser of a Boolean parameter that has the value `always` for all records."""
 
     def parse(_: str, value: str, __: SearchContext) -> list[Alternative]:
         code = parse_token(value).code

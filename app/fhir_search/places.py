@@ -1,4 +1,4 @@
-"""Finds the values of an address's columns that contain a text, if they are few. Most registers have few places."""
+"""Finds the values of an address column that contain a text. Most registers have few places, so few values are read."""
 
 from collections.abc import Mapping, Sequence
 

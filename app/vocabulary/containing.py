@@ -1,4 +1,4 @@
-"""Finds the words of the vocabulary that contain a text, if they are so few that an index finds the patients."""
+"""Finds the words of the vocabulary that contain a text, if they are so few that an index finds their patients."""
 
 from collections.abc import Collection, Sequence
 from typing import Any

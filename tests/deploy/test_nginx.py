@@ -106,6 +106,14 @@ def test_limits_are_enforced_before_the_service(proxied: httpx.Client) -> None:
     assert "x-request-id" not in response.headers
 
 
+def test_imports_may_be_larger_than_other_requests(proxied: httpx.Client) -> None:
+    """An import of more than 1 MiB reaches the service."""
+    line = b'{"patient_last_name": "Doe"}' + b" " * 100_000 + b"\n"
+    headers = {"Content-Type": "application/x-ndjson"}
+    response = proxied.post(f"{PATIENTS}import/", params={"dry_run": "true"}, content=line * 12, headers=headers)
+    assert (response.status_code, len(response.text.splitlines())) == (200, 12)
+
+
 def test_upgrades_do_not_reach_the_service(proxied: httpx.Client) -> None:
     """A request for an upgrade is served without it, on a connection that nginx keeps."""
     for _ in range(2):

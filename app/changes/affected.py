@@ -1,7 +1,7 @@
-"""Affected patients: which patients show a hospital, doctor or profile that has changed.
+"""Affected patients: those whose documents contain a hospital, doctor or profile that has changed.
 
-For a restricted principal with up to 20,000 patients, what this reads depends on its own patients, and not on those of
-other hospitals. Otherwise the time would tell how large the hospitals are that others change.
+For a restricted principal with up to 20,000 patients, what this reads depends on its own patients only. Otherwise, the
+time would reveal how large the hospitals are that others change.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from app.models.change import ANY_HOSPITAL, MAX_AFFECTED_PATIENTS
 from app.statements.hospital_scope import is_in_scope, patient_in_scope
 
 Source = tuple[str, str]
-"""The resource and the id of a changed record that patients show."""
+"""The resource and the id of a changed record that documents of patients contain."""
 
 _LINKS = patient_hospitals.alias()  # the hospital scope refers to the table itself
 _SHOWN_IN: dict[str, tuple[Any, Any]] = {
@@ -25,7 +25,9 @@ _SHOWN_IN: dict[str, tuple[Any, Any]] = {
     "doctors": (patient_doctors.c.patient_id, patient_doctors.c.doctor_id),
     "profiles": (Patient.__table__.c.unique_id, Patient.__table__.c.profile_id),
 }
-"""The columns with the ids of the patients that show a record, and with the id of that record, by its resource."""
+"""For each resource whose records are in documents of patients, the column with the ids of these patients and the
+column with the id of the record.
+"""
 _TOO_MANY: ColumnElement[int] = literal_column(str(MAX_AFFECTED_PATIENTS + 1))
 
 
@@ -103,9 +105,10 @@ class AffectedPatients:
         self._has_wide = False
 
     async def of(self, source: Source, *, is_wide: bool) -> Sequence[str] | None:
-        """Return the ids of the patients that show a record and that the principal may see, or None if they are many.
+        """Return the ids of the visible patients whose documents contain a record, or None if they are too many.
 
-        `is_wide` says that so many patients show the record that nobody looked up their hospitals.
+        `is_wide` says that so many patients have the record that their hospitals were not read when the change was
+        numbered.
         """
         if is_wide and not self._has_wide:
             await self._look_up_wide()

@@ -38,9 +38,9 @@ from app.statements.hospital_scope import HOSPITALS_PARAMETER
 
 PATIENTS = "patients"
 MAX_LISTED_BYTES = 500_000
-"""Maximum size of the ids of affected patients in a page. One that lists more ends earlier."""
+"""Maximum size of the ids of affected patients in a page, in bytes. A page with more ids ends earlier."""
 MAX_SKIPPED_ROWS = 1_000
-"""Maximum number of rows that are read at a time once a restricted principal had to skip all of those before."""
+"""Maximum number of rows per read, after all rows of the previous read had to be skipped for a restricted principal."""
 _BYTES_AROUND_ID = 3  # quotes and a comma
 
 _AFTER, _UNTIL = bindparam("after", type_=BigInteger), bindparam("until", type_=BigInteger)
@@ -130,7 +130,7 @@ def _select_changes(*, by_resource: bool) -> Select[Any]:
 
 @cache
 def _select_changes_in_scope() -> Select[Any]:
-    """Return the same statement for a principal that is restricted to `:hospitals`.
+    """Return the statement that selects the same for a principal that is restricted to `:hospitals`.
 
     A change that takes a patient into or out of the hospital scope has the action `entered` or `left`.
     """
@@ -199,14 +199,14 @@ class ChangeFeed:
     async def page(
         self, principal: str, query: FeedQuery, after: FeedPosition | None, limit: int, state: FeedState | None = None
     ) -> FeedPage:
-        """Return up to `limit` changes after the position `after`, or the oldest ones that are kept if it is None.
+        """Return up to `limit` changes after the position `after`, or the oldest ones that are stored if it is None.
 
-        The page is empty only if there are no more changes, and shorter if its changes affect many patients.
-        `principal` is the name of the principal that reads, whose expensive reads take turns. `state` is the state of
-        the feed, if it is known.
+        The page is empty only if there are no more changes, and shorter if its changes affect many patients. Expensive
+        reads of the same `principal`, which is a name, run one after the other. `state` is the state of the feed, if
+        the caller has read it.
 
         Raises:
-            FeedExpiredError: the changes after that position are no longer known.
+            FeedExpiredError: the changes after that position are no longer stored.
         """
         state = state or await self.numbering.refresh()
         key = (query, after, limit, state)

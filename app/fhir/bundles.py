@@ -18,9 +18,10 @@ from app.audit.recorder import RequestAudit
 from app.auth.principal import Principal
 from app.db.connection import Connection
 from app.errors import ConflictError, FieldError, ServiceError, UnreadableBodyError, ValidationFailedError
-from app.fhir.changes import Applied, PatientChange, condition_pairs, id_in, single_identifier
+from app.fhir.changes import Applied, PatientChange, condition_criteria, condition_pairs, id_in
 from app.fhir.responses import bundle, fhir_response, left_out_outcome, location_of, preference
 from app.fhir.routing import base_url, checked_type, read_resource
+from app.fhir.search import search_context
 from app.fhir.writes import change_of, check_creation
 from app.fhir_resources.documents import meta_of
 from app.fhir_resources.elements import Element, Findings
@@ -102,19 +103,18 @@ def _read_entry(request: Request, index: int, value: Mapping[str, Any]) -> Bundl
     if findings.errors or findings.refused:
         raise ValidationFailedError([*findings.errors, *findings.refused])
     patient = checked_type(resource, "Patient", f"{entry.path}.resource")
-    condition = if_none_exist if method == "POST" else None if resource_id else query
-    identifier = None
-    if condition is not None:
-        source = "ifNoneExist" if method == "POST" else "url"
-        identifier = single_identifier(condition_pairs(condition), (f"{sent.path}.{source}",))
+    sent_condition = if_none_exist if method == "POST" else None if resource_id else query
+    condition = None
+    if sent_condition is not None:
+        source = (f"{sent.path}.{'ifNoneExist' if method == 'POST' else 'url'}",)
+        condition = condition_criteria(condition_pairs(sent_condition), source, search_context(request))
     unique_id = None if method == "POST" else id_in(patient)
     if resource_id and (unique_id is None or unique_id_of(resource_id) != unique_id):
         raise UnreadableBodyError("The id of the resource must be the id in the url.")
     is_required = get_services(request).settings.require_if_match and method == "PUT"
     precondition = Precondition(if_match, if_none_match, is_required)
-    return BundleChange(
-        change_of(request, patient, replaces=method == "PUT", unique_id=unique_id, identifier=identifier), precondition
-    )
+    change = change_of(request, patient, condition, replaces=method == "PUT", unique_id=unique_id)
+    return BundleChange(change, precondition)
 
 
 def _locate(error: ServiceError, index: int) -> ServiceError:

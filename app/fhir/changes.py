@@ -27,6 +27,7 @@ from app.errors import (
 from app.fhir_resources.ids import unique_id_of
 from app.fhir_resources.patient_elements import CLEARED_FIELDS
 from app.fhir_resources.patients import PatientRecord, differing_parts, read_patient
+from app.fhir_search.criteria import Criterion
 from app.fhir_search.listing import CriteriaListing
 from app.fhir_search.parameters import parse_criteria
 from app.fhir_search.parsers import SearchContext
@@ -123,15 +124,23 @@ def condition_pairs(condition: str) -> list[tuple[str, str]]:
     return parse_qsl(condition.lstrip("?"), keep_blank_values=True)
 
 
-def single_identifier(sent: Sequence[tuple[str, str]], source: tuple[str, ...]) -> str:
-    """Return the value of the only parameter of a condition, which is `identifier`.
+def condition_criteria(
+    sent: Sequence[tuple[str, str]], source: tuple[str, ...], context: SearchContext
+) -> list[Criterion]:
+    """Return the criteria of a condition, whose only parameter is `identifier`.
 
     Raises:
-        InvalidSearchError: there are other parameters, or none. Its location is `source`.
+        InvalidSearchError: there are other parameters, or none, or the value is invalid. Its location is `source`.
     """
     if [name for name, _ in sent] != ["identifier"]:
         raise InvalidSearchError([FieldError(source, "Must be one identifier=system|value", "parameter")])
-    return sent[0][1]
+    criteria, errors = parse_criteria("Patient", sent, context)
+    messages = [message for _, message in errors]
+    if not (criteria or messages):  # a system alone, which all patients have
+        messages = ["Must have the value of an identifier"]
+    if messages:
+        raise InvalidSearchError([FieldError(source, message, "parameter_value") for message in messages])
+    return criteria
 
 
 class Applied(NamedTuple):
@@ -155,9 +164,8 @@ class PatientChange:
     """Whether an existing Patient is replaced. Otherwise, it is left as it is."""
     unique_id: str | None
     """The id of the record to replace or to create, or None if it is generated or found by the identifier."""
-    identifier: str | None
-    """The value of the parameter `identifier` in the condition, or None if there is none."""
-    context: SearchContext
+    condition: Sequence[Criterion] | None
+    """What an existing patient has to meet that the change is about, or None if the change has no condition."""
 
     @cached_property
     def body(self) -> PatientCreate | PatientUpdate:
@@ -180,15 +188,15 @@ class PatientChange:
             ServiceError: see `PatientService`. Errors name elements of the resource.
         """
         with self.patient.located_errors():
-            if self.identifier is None:
+            if self.condition is None:
                 return await self._apply_to(self.unique_id, service, precondition, check)
-            existing = await self._find(service)
+            existing = await _find(service, self.condition)
             if existing is None:
                 try:
                     async with service.connection.savepoint():
                         return await self._create(self.unique_id, service, precondition, check)
                 except (IdentifierTakenError, PatientIdentifierTakenError):  # by a request with the same condition
-                    existing = await self._find(service)
+                    existing = await _find(service, self.condition)
                     if existing is None:
                         raise
             if not self.replaces:
@@ -220,19 +228,13 @@ class PatientChange:
         record = await service.create(body, precondition)
         return self.patient.applied(record, 201)
 
-    async def _find(self, service: PatientService) -> Record | None:
-        """Return the visible patient with the identifier of the condition, or None if there is none."""
-        criteria, errors = parse_criteria("Patient", [("identifier", self.identifier or "")], self.context)
-        if not (criteria or errors):  # a system alone, which all patients have
-            errors = [("identifier", "Must have a value")]
-        if errors:
-            raise InvalidSearchError(
-                [FieldError(("query", name), message, "parameter_value") for name, message in errors]
-            )
-        page = await CriteriaListing(service.repository).page(ListQuery(search=criteria), None, 2)
-        if len(page) > 1:
-            raise MultipleMatchesError
-        return Record(page.ids[0], page.documents()[0].decode()) if page else None
+
+async def _find(service: PatientService, condition: Sequence[Criterion]) -> Record | None:
+    """Return the visible patient that meets a condition, or None if there is none."""
+    page = await CriteriaListing(service.repository).page(ListQuery(search=condition), None, 2)
+    if len(page) > 1:
+        raise MultipleMatchesError
+    return Record(page.ids[0], page.documents()[0].decode()) if page else None
 
 
 def id_in(resource: Mapping[str, Any]) -> str | None:

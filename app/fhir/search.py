@@ -74,7 +74,7 @@ def parse_search(resource_type: ResourceType, sent: Sequence[tuple[str, str]]) -
     search = Search(criteria=criteria or None, cursor=results.get(CURSOR_PARAMETER))
     patterns = {**_RESULT_PATTERNS, "_sort": rf"-?({'|'.join(resource_type.sort_columns)})"}
     errors += [
-        _error(name, f"Must be {_RESULT_FORMS.get(name) or ', '.join(resource_type.sort_columns)}")
+        _error(name, f"Must be {_RESULT_FORMS.get(name) or _sort_form(resource_type)}")
         for name, value in results.items()
         if name in patterns and re.fullmatch(patterns[name], value) is None
     ]
@@ -91,6 +91,10 @@ def parse_search(resource_type: ResourceType, sent: Sequence[tuple[str, str]]) -
     search.only_count = results.get("_summary") == "count" or search.limit == 0
     search.elements = elements
     return search
+
+
+def _sort_form(resource_type: ResourceType) -> str:
+    return f"one of {', '.join(resource_type.sort_columns)}, with - before it for descending order"
 
 
 _RESULT_PATTERNS = {

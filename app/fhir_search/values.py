@@ -24,8 +24,10 @@ def split_values(text: str) -> list[str]:
     if len(values) > MAX_VALUES:
         raise InvalidValueError(f"Must have at most {MAX_VALUES} values")
     for value in values:
-        if not value.strip() or "\0" in value:
-            raise InvalidValueError("Must not be empty")
+        if not value.strip():
+            raise InvalidValueError("Must not be empty: write a comma in a value as \\,")
+        if "\0" in value:
+            raise InvalidValueError("Must not contain NUL characters")
         if len(value) > MAX_VALUE_LENGTH:
             raise InvalidValueError(f"Must have at most {MAX_VALUE_LENGTH} characters")
     return values
@@ -104,7 +106,9 @@ def parse_period(value: str) -> Period:
     """
     match = _DATE_PATTERN.fullmatch(value)
     if match is None or (match["offset"] and not match["time"]):
-        raise InvalidValueError("Must be a date such as 1980, 1980-05 or ge1980-05-17, or a time with an offset")
+        raise InvalidValueError(
+            "Must be a date such as 1980 or ge1980-05-17, or a time with an offset, in which %2B stands for +"
+        )
     try:
         start = date(int(match["year"]), int(match["month"] or 1), int(match["day"] or 1))
         first = datetime(start.year, start.month, start.day, tzinfo=UTC)

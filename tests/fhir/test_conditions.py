@@ -4,7 +4,7 @@ import httpx
 
 from app.main import create_app
 from app.settings import Settings
-from tests.fhir.support import FHIR, MINIMAL, PATIENT, UNIQUE_ID, checked, refusals
+from tests.fhir.support import FHIR, MINIMAL, PATIENT, UNIQUE_ID, checked, found_ids, refusals
 
 
 async def test_preconditions_compare_versions(client: httpx.AsyncClient) -> None:
@@ -42,6 +42,34 @@ async def test_conditional_update(client: httpx.AsyncClient) -> None:
     assert checked(await client.put(path, json={**resource, "gender": "male"}))["meta"]["versionId"] == "2"
     assert refusals(await client.put(path, json={**resource, "id": "other"}), 400) == {"": "invalid"}
     assert refusals(await client.put(f"{PATIENT}?family=Doe", json=resource), 400) == {"http.identifier": "parameter"}
+
+
+async def test_a_condition_matches_nobody_or_one_or_is_refused(client: httpx.AsyncClient) -> None:
+    """A condition that several patients meet is a 412, and one without a value a 400; neither stores anything."""
+    for unique_id, country in (("one", "ZA"), ("two", "NA")):
+        extension = {"url": "urn:patients-api:extension:country", "valueString": country}
+        passport = {"system": "urn:patients-api:identifier:passport", "value": "A123456", "extension": [extension]}
+        resource = {**MINIMAL, "id": unique_id, "identifier": [passport]}
+        checked(await client.put(f"{PATIENT}/{unique_id}", json=resource), 201)
+    for condition, status, code in (
+        ("identifier=A123456", 412, "too_many_matches"),
+        ("identifier=", 400, "parameter_value"),
+        (f"identifier={UNIQUE_ID}|", 400, "parameter_value"),
+        ("identifier=a|b|c", 400, "parameter_value"),
+        ("identifier:exact=A123456", 400, "parameter"),
+        ("identifier=A1&identifier=A123456", 400, "parameter"),
+        ("", 400, "parameter"),
+    ):
+        created = await client.post(PATIENT, json=MINIMAL, headers={"If-None-Exist": condition})
+        assert refusals(created, status) == {"request" if status == 412 else "http.If-None-Exist": code}
+        entry = {"resource": MINIMAL, "request": {"method": "POST", "url": "Patient", "ifNoneExist": condition or "?"}}
+        within = await client.post(FHIR, json={"resourceType": "Bundle", "type": "transaction", "entry": [entry]})
+        path = "Bundle.entry[0]" if status == 412 else "Bundle.entry[0].request.ifNoneExist"
+        assert refusals(within, 412 if status == 412 else 422) == {path: code}
+        if condition:
+            updated = await client.put(f"{PATIENT}?{condition}", json=MINIMAL)
+            assert refusals(updated, status) == {"request" if status == 412 else "http.identifier": code}
+    assert len(found_ids(checked(await client.get(PATIENT)))) == 2
 
 
 async def test_conditional_updates_need_if_match_where_the_operator_requires_it(database_url: str) -> None:

@@ -4,7 +4,7 @@ A search has criteria, all of which a record has to meet. A criterion has altern
 separated by commas), one of which is enough, and an alternative has tests, all of which have to hold.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -43,6 +43,27 @@ class Test(NamedTuple):
 
 Alternative = tuple[Test, ...]
 Criterion = tuple[Alternative, ...]
+MAX_COMPARED_VALUES = 200
+"""Maximum number of values that the tests of a search compare. Building the SQL for so many takes about 50 ms."""
+
+
+def merge_alternatives(alternatives: Iterable[Alternative]) -> Criterion:
+    """Return the criterion with these alternatives, and with one test for all values that a column may equal."""
+    values: dict[str, list[Any]] = {}
+    others = []
+    for tests in alternatives:
+        if [test.kind for test in tests] == ["any_of"]:
+            values.setdefault(tests[0].target, []).extend(tests[0].values["values"])
+        else:
+            others.append(tests)
+    return (*((Test("any_of", target, {"values": found}),) for target, found in values.items()), *others)
+
+
+def compared_values(criterion: Criterion) -> int:
+    """Return the number of values that the tests of a criterion compare, which determines the size of its SQL."""
+    return sum(len(test.values) for tests in criterion for test in tests)
+
+
 TestShape = tuple[str, str, tuple[str, ...]]
 CriteriaShape = tuple[tuple[tuple[TestShape, ...], ...], ...]
 """The part of criteria that determines their SQL."""
@@ -123,10 +144,6 @@ def _query(column: Column[Any], bind: Bind, _: Sequence[str]) -> ColumnElement[b
     return column.bool_op("@@")(func.to_tsquery(literal_column("'simple'::regconfig"), bind("query", Text)))
 
 
-def _equals(column: Column[Any], bind: Bind, _: Sequence[str]) -> ColumnElement[bool]:
-    return column == bind("value", column.type)
-
-
 def _folded_equals(column: Column[Any], bind: Bind, _: Sequence[str]) -> ColumnElement[bool]:
     return sort_key(column) == _folded(bind)
 
@@ -153,7 +170,6 @@ _CONDITIONS: Mapping[str, Callable[[Any, Bind, Sequence[str]], ColumnElement[boo
     "word_within": _word_within,
     "words": _words,
     "query": _query,
-    "equals": _equals,
     "folded_equals": _folded_equals,
     "any_of": _any_of,
     "identifier": lambda column, bind, _: has_identifier(column, [bind("value", Text)]),

@@ -5,7 +5,13 @@ from dataclasses import dataclass
 
 from app.fhir_resources.systems import IDENTIFIER_SYSTEM_PREFIX, UNIQUE_ID_SYSTEM
 from app.fhir_search import parsers
-from app.fhir_search.criteria import Criterion, Test
+from app.fhir_search.criteria import (
+    MAX_COMPARED_VALUES,
+    Criterion,
+    Test,
+    compared_values,
+    merge_alternatives,
+)
 from app.fhir_search.parsers import EVERYTHING, Parse, SearchContext
 from app.fhir_search.values import InvalidValueError, split_values
 
@@ -39,7 +45,7 @@ class SearchParameter:
             raise InvalidValueError(f"Has no such modifier; it has {known}")
         if modifier == "missing":
             return self._missing(text)
-        return tuple(
+        return merge_alternatives(
             alternative for value in split_values(text) for alternative in self.parse(modifier, value, context)
         )
 
@@ -260,7 +266,7 @@ def parse_criteria(
     resource_type: str, sent: Sequence[tuple[str, str]], context: SearchContext
 ) -> tuple[list[Criterion], list[tuple[str, str]]]:
     """Return the criteria for the parameters that were sent, and an error message for each that is not valid."""
-    known, criteria, errors = SEARCH_PARAMETERS[resource_type], [], []
+    known, criteria, errors, compared = SEARCH_PARAMETERS[resource_type], [], [], 0
     for full_name, text in sent:
         name, colon, modifier = full_name.partition(":")
         try:
@@ -268,6 +274,10 @@ def parse_criteria(
         except InvalidValueError as error:
             errors.append((full_name, str(error)))
             continue
+        compared += compared_values(criterion)
+        if compared > MAX_COMPARED_VALUES:
+            errors.append((full_name, "Send fewer values: the search compares too many of them at once"))
+            break
         if (EVERYTHING,) not in criterion:  # without a criterion, a list and its number cost less
             criteria.append(criterion)
     return criteria, errors

@@ -117,14 +117,14 @@ def period(column: str, *, as_dates: bool) -> Parse:
 
 def record_id(_: str, value: str, __: SearchContext) -> list[Alternative]:
     unique_id = unique_id_of(value)
-    return [(NOTHING if unique_id is None else Test("equals", "unique_id", {"value": unique_id}),)]
+    return [(NOTHING if unique_id is None else Test("any_of", "unique_id", {"values": [unique_id]}),)]
 
 
 def identifier(_: str, value: str, __: SearchContext) -> list[Alternative]:
     token = parse_token(value)
     if token.system not in {None, UNIQUE_ID_SYSTEM}:
         return [(NOTHING,)]
-    return [(Test("equals", "unique_id", {"value": token.code}) if token.code else EVERYTHING,)]
+    return [(Test("any_of", "unique_id", {"values": [token.code]}) if token.code else EVERYTHING,)]
 
 
 def patient_identifier(_: str, value: str, context: SearchContext) -> list[Alternative]:
@@ -147,7 +147,7 @@ def gender(_: str, value: str, __: SearchContext) -> list[Alternative]:
     genders = ("male", "female", "other", "unknown")
     if token.code not in genders or token.system not in {None, "http://hl7.org/fhir/administrative-gender"}:
         raise InvalidValueError(f"Must be one of {', '.join(genders)}")
-    return [(Test("equals", "patient_gender", {"value": token.code.capitalize()}),)]
+    return [(Test("any_of", "patient_gender", {"values": [token.code.capitalize()]}),)]
 
 
 def constant(*, always: bool) -> Parse:

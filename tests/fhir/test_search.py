@@ -280,6 +280,8 @@ REFUSED: dict[str, str] = {
     "_total=none&_totalMethod=count": "http._total",
     "_elements=id,birthdate": "http._elements",
     "name=a b c d e f g h i": "http.name",
+    f"address={','.join('x' * 41)}": "http.address",
+    "&".join(f"name={','.join(['a b c d e f g h'] * 10)}" for _ in range(3)): "http.name",
     "phonetic=a,b,c,d,e,f,g,h,i": "http.phonetic",
     "_summary=true": "http._summary",
     "_elements=a b": "http._elements",

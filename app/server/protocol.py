@@ -29,6 +29,7 @@ from uvicorn.server import ServerState
 
 from app.http.middleware import CLIENT_GONE_KEY, SECURITY_HEADERS
 from app.http.problems import HEAD_TOO_LARGE_DETAIL, ProblemResponse
+from app.http.strict_json import MAX_BODY_SIZE_BYTES
 from app.identifiers import new_identifier
 from app.observability.metrics import observe_request
 from app.request_state import UNKNOWN_ROUTE, RequestState
@@ -94,6 +95,8 @@ class StrictHttpProtocol(HttpToolsProtocol):
 
         It limits heads, chunk extensions and trailers to `MAX_HEAD_SIZE_BYTES`.
         """
+        self._body_size_bytes = 0
+        """Number of bytes of the body that have arrived of the request that was read last."""
         self._responding_cycle: RequestResponseCycle | None = None
         """The request that is being served or was served last. `self.cycle` is the request that was read last."""
         self._client_timeout_seconds = client_timeout_seconds
@@ -177,7 +180,7 @@ class StrictHttpProtocol(HttpToolsProtocol):
         A request that asks for an upgrade is not served yet, because `_reparse_without_upgrade` parses it again.
         """
         self._check_head()
-        self._framing_size_bytes = 0
+        self._framing_size_bytes = self._body_size_bytes = 0
         if not self.parser.should_upgrade():
             super().on_headers_complete()
             self.scope["state"][CLIENT_GONE_KEY] = self.transport.is_closing
@@ -218,6 +221,7 @@ class StrictHttpProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Pass part of a body on to the application, and count framing bytes from zero again."""
         self._framing_size_bytes = 0
+        self._body_size_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -265,8 +269,9 @@ class StrictHttpProtocol(HttpToolsProtocol):
     def _client_progress(self) -> object:
         """Return a value that changes when the client makes progress, or None if nothing is expected from the client.
 
-        While a request arrives, there is progress when its head or its body is complete, but not when only a part of
-        its head or body arrives. While a response is sent, there is progress whenever the client has received another
+        While a request arrives, there is progress when its head or its body is complete, and whenever another
+        `MAX_BODY_SIZE_BYTES` of a larger body have arrived, which only an import may have; but not when a smaller part
+        arrives. While a response is sent, there is progress whenever the client has received another
         `RECEIVE_PROGRESS_BYTES`.
         """
         if self.flow.write_paused or self.transport.is_closing():
@@ -277,7 +282,7 @@ class StrictHttpProtocol(HttpToolsProtocol):
         if cycle is None or cycle.response_complete:
             return "request", cycle
         if cycle.more_body and not (self.flow.read_paused or cycle.waiting_for_100_continue):
-            return "body", cycle
+            return "body", cycle, self._body_size_bytes // MAX_BODY_SIZE_BYTES
         return None
 
     def _undelivered_bytes(self) -> int:

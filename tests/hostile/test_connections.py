@@ -62,6 +62,24 @@ async def test_clients_that_send_no_complete_request_are_disconnected(serve: Ser
     assert [line for line in served.log_entries() if line["level"] == "error"] == []
 
 
+async def test_a_large_body_may_take_longer_than_the_client_timeout(
+    serve: Serve, database_url: str, connection: asyncpg.Connection
+) -> None:
+    """The body of an import may arrive for as long as each client timeout brings another part of it."""
+    served = serve(DATABASE_URL=database_url, PATIENTS_CLIENT_TIMEOUT_SECONDS=str(CLIENT_TIMEOUT_SECONDS))
+    part = (b'{"patient_last_name": "Doe"}' + b" " * 16_000 + b"\n") * 65
+    part_count = 14
+    head = POST_HEAD.replace(b"/ HTTP", b"/import/?dry_run=true HTTP").replace(b"json", b"x-ndjson")
+    async with connected(served.url) as plain:
+        await send(plain, head + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % (part_count * len(part)))
+        for _ in range(part_count):  # for more than four client timeouts
+            await send(plain, part)
+            await connection.execute("SELECT pg_sleep(0.15)")
+        response = await read_to_end(plain)
+    assert statuses(response) == [200]
+    assert response.count(b'"created"') == 65 * part_count
+
+
 async def test_heads_and_trailers_have_a_size_limit(serve: Serve, database_url: str) -> None:
     """An endless path, header, chunk extension or trailer is refused once it exceeds the limit."""
     served = serve(DATABASE_URL=database_url)

@@ -20,6 +20,7 @@ from app.statements.hospital_scope import (
     next_patients_in_scope,
     patient_in_scope,
     record_was_in_scope,
+    scope_parameters,
     scoped_ids_if_few,
 )
 from app.statements.links import LinkResult, linkable_ids_statement
@@ -81,14 +82,21 @@ class PatientRepository(Repository):
         inputs = input_rows(column("unique_id", ID_TEXT), *(column(name, ARRAY(ID_TEXT)) for name in sorted(names)))
         return linkable_ids_statement({name: cls.link_relations[name] for name in names}, inputs, restricted=restricted)
 
-    async def linkable_ids(self, unique_id: str, links: Mapping[str, list[str]]) -> LinkResult:
-        """Return which of the requested ids in `links` exist and may be linked to the record by the principal."""
-        if not links:
-            return LinkResult({}, {}, {})
-        statement = self._linkable_ids_statement(frozenset(links), restricted=self.restricted)
-        result_row = await self._execute_row(statement, {"unique_id": unique_id, **links})
-        assert result_row is not None, "the statement returns a row for each input row"  # noqa: S101
-        return LinkResult.from_row(links, result_row)
+    async def linkable_ids(self, links_by_id: Mapping[str, Mapping[str, list[str]]]) -> dict[str, LinkResult]:
+        """Return which ids exist and may be linked to some records by the principal.
+
+        `links_by_id` contains the requested ids by the id of the record. The same sets are requested for all records,
+        of which there are at most `MAX_BATCH_COST`.
+        """
+        names = frozenset(next(iter(links_by_id.values()), ()))
+        if not names:
+            return dict.fromkeys(links_by_id, LinkResult({}, {}, {}))
+        rows = [{"unique_id": unique_id, **links} for unique_id, links in links_by_id.items()]
+        result = await self.connection.execute(
+            self._linkable_ids_statement(names, restricted=self.restricted),
+            {"rows": rows, **scope_parameters(self.principal)},
+        )
+        return {row.unique_id: LinkResult.from_row(links_by_id[row.unique_id], row) for row in result}
 
     @classmethod
     def visibility_condition(cls, *, restricted: bool) -> ColumnElement[bool]:

@@ -146,13 +146,7 @@ class PatientService(MergingService[PatientCreate, PatientUpdate]):
         await change.apply(values, links.get("hospital_ids"))
         await self._upsert_profile(values)
         result = await self._create(values, links, precondition)
-        raise_if_any(
-            [
-                *change.errors,
-                *self._unknown_link_errors(result.link_result),
-                *self._missing_own_hospital_errors(result.link_result),
-            ]
-        )
+        raise_if_any([*change.errors, *self.link_errors(result.link_result, is_creation=True)])
         change.raise_if_taken()
         record = (await self._ensure_journaled(result, "created"))._replace(warnings=change.warnings)
         if body.not_duplicates:
@@ -193,7 +187,8 @@ class PatientService(MergingService[PatientCreate, PatientUpdate]):
         await change.apply(values, links.get("hospital_ids"))
         errors = [*id_change_errors(unique_id, body), *_missing_name_errors({**locked, **values}), *change.errors]
         if errors:
-            raise_if_any([*errors, *self._unknown_link_errors(await self.repository.linkable_ids(unique_id, links))])
+            linkable = (await self.repository.linkable_ids({unique_id: links}))[unique_id]
+            raise_if_any([*errors, *self._unknown_link_errors(linkable)])
         await self._upsert_profile(values, locked["profile_id"])
         read_only_ids = self._read_only_ids_to_compare(body, locked["last_updated"], links)
         former_links = frozenset(LINK_ID_FIELDS[field] for field in read_only_ids)
@@ -344,6 +339,11 @@ class PatientService(MergingService[PatientCreate, PatientUpdate]):
         repository = self.repository if latest_snapshot is None else self.repository.unrestricted
         hospitals |= frozenset(latest_snapshot["hospital_ids"] if latest_snapshot else ()) - own_hospitals
         return repository, {**links, "hospital_ids": sorted(hospitals)}
+
+    def link_errors(self, link_result: LinkResult, *, is_creation: bool) -> list[FieldError]:
+        """Return the errors of links that cannot be made, or without which a new patient would be invisible."""
+        own_hospital_errors = self._missing_own_hospital_errors(link_result) if is_creation else ()
+        return [*self._unknown_link_errors(link_result), *own_hospital_errors]
 
     def _unknown_link_errors(self, link_result: LinkResult) -> Iterator[FieldError]:
         for name, index, unique_id in link_result.unlinkable_ids():

@@ -23,6 +23,7 @@ from app.db.base import ID_TEXT
 from app.db.connection import Connection
 from app.db.transaction_batching import input_rows
 from app.errors import FieldError
+from app.models import journal
 from app.patients.service import PatientService
 from app.records.repository import Repository
 from app.staging.patients import BIRTH_DATE_COLUMN, NAME_COLUMNS
@@ -93,6 +94,23 @@ async def find_stored(repository: Repository, ids: Sequence[str]) -> StoredPatie
     return StoredPatients(
         {row.unique_id: row.version for row in rows}, frozenset(row.unique_id for row in rows if row.is_visible)
     )
+
+
+_SELECT_USED_IDS = (
+    select(journal.c.unique_id)
+    .distinct()
+    .where(
+        journal.c.resource == literal_column(f"'{PatientService.repository_class.table.name}'"),
+        journal.c.unique_id == any_(bindparam("ids", type_=ARRAY(ID_TEXT))),
+    )
+)
+
+
+async def used_ids(repository: Repository, ids: Sequence[str]) -> list[str]:
+    """Return those of the ids that a patient ever had."""
+    if not ids:
+        return []
+    return [*(await repository.connection.execute(_SELECT_USED_IDS, {"ids": ids})).scalars()]
 
 
 class Comparison(NamedTuple):

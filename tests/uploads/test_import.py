@@ -298,6 +298,35 @@ async def test_lines_that_share_statements_are_written_like_single_requests(clie
     assert [one["version"] for one in updated] == [2, 1, 1, 1]
 
 
+@pytest.mark.usefixtures("hospitals_and_doctors")
+async def test_rejected_lines_have_the_errors_of_single_requests(client: httpx.AsyncClient) -> None:
+    """Lines that are found to be wrong before they are written get the errors that writing them finds."""
+    await post_lines(client, [{"unique_id": "gone", "patient_last_name": "Doe"}])
+    assert (await client.delete(f"{PATIENTS}gone/")).status_code == 204
+    wrong = [
+        {"patient_last_name": "Doe", "hospital_ids": ["hos456", "nowhere", "hos123"], "doctor_ids": ["nobody"]},
+        {"patient_last_name": "Doe", "patient_profile": {"unique_id": "prof1"}, "doctor_ids": ["doc123", "nobody"]},
+        {"unique_id": "gone", "patient_last_name": "Doe"},
+        {"unique_id": "gone2", "patient_last_name": "Doe", "hospital_ids": ["nowhere"]},
+        {
+            "patient_last_name": "Doe",
+            "hospital_ids": ["nowhere"],
+            "patient_identifiers": [{"type": "other", "value": "-"}],
+        },
+    ]
+    expected = []
+    for body in wrong:
+        problem = (await client.post(PATIENTS, json=body)).json()
+        expected.append(
+            [(error["loc"][1:], error["msg"]) for error in problem.get("errors", [])]
+            or [(["unique_id"], problem["detail"])]
+        )
+    lines = [line for _ in range(8) for line in [*wrong, {"patient_last_name": "Doe", "hospital_ids": ["hos123"]}]]
+    results = await post_lines(client, lines, on_error="skip")
+    assert [one["status"] for one in results] == [*["rejected"] * len(wrong), "created"] * 8
+    assert [[(e["loc"], e["msg"]) for e in one["errors"]] for one in results] == [*expected, []] * 8
+
+
 async def test_an_import_that_takes_too_long_says_what_to_do(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

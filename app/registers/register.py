@@ -14,6 +14,7 @@ from app.registers.full_names import split_full_name
 from app.registers.header_rows import SAMPLE_ROWS, header_below_titles
 from app.registers.known_names import KnownNames
 from app.registers.options import NAME_FIELDS, TITLE_FIELD, TableOptions
+from app.registers.other_rows import other_row_error
 from app.registers.synonyms import header_key
 from app.registers.values import NULL_WORDS, is_word
 from app.table_files.errors import CellError, UnreadableFileError
@@ -66,6 +67,8 @@ class Register:
             self._header = rows[place]
             self._rows = chain(rows[place + 1 :], self._rows)
         self.recognized = recognize(self._header.cells, self._rows_below_header, known, options)
+        # all rows of an export of this service are records
+        self._is_export = all(column.is_literal for column in self.recognized.columns)
         self._remarks: list[FieldError] = []
 
     @property
@@ -109,10 +112,11 @@ class Register:
             row = "".join(cells)  # tests of the whole row are faster than tests of its cells
             if len(cells) != width:
                 self._adjust_width(cells)
-            if (len(cells) != width or not row.isascii()) and (error := self._row_error(cells)) is not None:
+            needs_check = not self._is_export or len(cells) != width or not row.isascii()
+            if needs_check and (error := self._row_error(cells)) is not None:
                 yield RegisterRow(line_number, {}, (error,))
                 continue
-            if "'" in row:
+            if "'" in row or '="' in row:
                 cells = [*map(unescape_cell, cells)]  # noqa: PLW2901  # most rows have no apostrophe
             by_name = dict(zip(names, cells, strict=True)) if is_simple else self._select_cells(cells)
             errors = [*self._take_faults(faults, by_name)] if faults else []
@@ -179,7 +183,7 @@ class Register:
                 fields = self.recognized.columns[place].fields
                 location = fields[0].split(".") if fields else ()
                 return FieldError((*location,), f"Is not in UTF-8. {self.table.encoding_hint(cells)}", "encoding")
-        return None
+        return None if self._is_export else other_row_error(cells, self._header.cells)
 
     def _select_cells(self, cells: Sequence[str]) -> dict[str, str]:
         """Return the cells by field, without those of ignored columns, and with full names split in two."""

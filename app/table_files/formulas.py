@@ -24,6 +24,8 @@ _RETYPED_PATTERN = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 """Matches texts that a spreadsheet may turn into numbers, dates, times or truth values."""
+_TEXT_FORMULA_PATTERN = re.compile(r'="(?P<text>[^"]*)"')
+"""Matches a formula that is only a text."""
 MAX_RETYPED_CHARACTERS = 255
 """Number of characters above which a spreadsheet keeps every text."""
 
@@ -53,8 +55,12 @@ def escape_cell_for_excel(cell: str) -> str:
 
 
 def unescape_cell(cell: str) -> str:
-    """Return the text of a CSV cell, without the apostrophe that `escape_cell` or `escape_cell_for_excel` added."""
+    """Return the text of a CSV cell, without the apostrophe that `escape_cell` or `escape_cell_for_excel` added.
+
+    Other programs write `="0821"` to keep a spreadsheet from making a number of a text.
+    """
     if not cell.startswith("'"):
-        return cell
+        match = _TEXT_FORMULA_PATTERN.fullmatch(cell)
+        return cell if match is None else match["text"]
     text = cell.lstrip("'")
     return cell[1:] if _is_formula(text) or _is_retyped(text) else cell

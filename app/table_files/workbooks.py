@@ -39,6 +39,8 @@ NOT_AVAILABLE = "#N/A"
 """The error that stands for a missing value. It is read as a null word, not as an error."""
 _FORMULA_TAG_PATTERN = re.compile(rb"<(?:\w{1,20}:)?f[ />]")
 _MAX_TAG_BYTES = 24
+_MERGE_PATTERN = re.compile(rb'<(?:\w{1,20}:)?mergeCell ref="([A-Z]{1,3})([0-9]{1,7}):([A-Z]{1,3})([0-9]{1,7})"')
+_MAX_MERGE_BYTES = 64
 _LOCALE_PATTERN = re.compile(r"\[\$[^\]]*\]")
 _FORMAT_TOKEN_PATTERN = re.compile(r'"(?P<text>[^"]*)"|\\(?P<escaped>.)|_.|(?P<digit>[0#?])|(?P<mark>[ ()+-])')
 
@@ -73,6 +75,7 @@ class WorkbookTable:
         if not names:
             raise UnreadableFileError("The workbook has no worksheet.")
         self._sheets: list[Any] = [workbook[sheet or names[0]] for workbook in self._workbooks]
+        self._reader = reader
         self.description = f"Excel workbook, sheet {sheet or names[0]} of {', '.join(names)}"
         self.other_sheets: Sequence[str] = [name for name in names if name != (sheet or names[0])]
 
@@ -82,12 +85,14 @@ class WorkbookTable:
         for sheet in self._sheets:
             sheet.reset_dimensions()  # programs declare wrong ones
         try:
+            merged_cells = _MergedCells(self._reader, self._sheets[0]._worksheet_path)  # noqa: SLF001  # has no other name
             values, *formulas = (sheet.iter_rows() for sheet in self._sheets)
             for number, (row, formula_row) in enumerate(
                 zip(values, *(formulas or [repeat(())]), strict=False), start=1
             ):
                 cells = [_cell_text(cell) for cell in row]
                 faults = [*_faults(row, formula_row)]
+                merged_cells.fill(number, cells)
                 if any(cells) or faults:
                     yield Row(number, cells, faults)
                 else:
@@ -126,6 +131,43 @@ def _check_members(file: "io.BufferedReader[Any]") -> bool:
                     end = chunk[-_MAX_TAG_BYTES:]
     file.seek(0)
     return has_formulas
+
+
+class _MergedCells:
+    """The cells of a worksheet that are merged with cells below, which have no values of their own."""
+
+    def __init__(self, file: "io.BufferedReader[Any]", path: str) -> None:
+        """Read which cells are merged. `path` is the member of the worksheet."""
+        self._starts: dict[int, list[tuple[int, int]]] = {}
+        """The place of the column and the number of the last row for each merged cell, by the number of its row."""
+        self._texts: dict[int, tuple[int, str]] = {}
+        """The number of the last row and the text of each merged cell that continues, by its place."""
+        end = b""
+        with zipfile.ZipFile(file) as archive, archive.open(path.removeprefix("/")) as opened:
+            while chunk := opened.read(SAMPLE_BYTES):
+                for column, first, last_column, last in _MERGE_PATTERN.findall(end + chunk):
+                    if column == last_column and first != last:
+                        self._starts.setdefault(int(first), []).append((_place(column), int(last)))
+                end = (end + chunk)[-_MAX_MERGE_BYTES:]
+
+    def fill(self, number: int, cells: list[str]) -> None:
+        """Put the texts of merged cells above into the cells of a row, unless the whole row is blank."""
+        for place, (last_number, text) in [*self._texts.items()]:
+            if number > last_number:
+                del self._texts[place]
+            elif any(cells):
+                cells += [""] * (place + 1 - len(cells))
+                cells[place] = cells[place] or text
+        for place, last_number in self._starts.get(number, ()):
+            self._texts[place] = last_number, cells[place] if place < len(cells) else ""
+
+
+def _place(column: bytes) -> int:
+    """Return the place of a column, which is 0 for A and 26 for AA."""
+    number = 0
+    for letter in column:
+        number = number * 26 + letter - ord("A") + 1
+    return number - 1
 
 
 def _faults(row: Sequence[Any], formula_row: Sequence[Any]) -> Iterator[tuple[int, CellError]]:

@@ -78,7 +78,7 @@ class LinkNames:
         ids = self._ids[field].setdefault(header_key(name), set())
         if name.strip() in self._own_ids[field]:  # although other names or ids may differ from it in punctuation only
             return name.strip()
-        if not ids and ";" in name:
+        if not ids and (";" in name or self._are_names(field, name.split(","))):
             return FieldError((field,), "Must have a | between two names, such as North|South", "id_separator")
         if len(ids) > 1:
             return FieldError((field,), f"Several {noun}s have this name: use the id instead", "ambiguous_name")
@@ -94,6 +94,10 @@ class LinkNames:
             self._new_bodies[unique_id] = field, body
             ids.add(unique_id)
         return next(iter(ids))
+
+    def _are_names(self, field: str, texts: Sequence[str]) -> bool:
+        """Return whether several texts are all names of records."""
+        return len(texts) > 1 and all(self._ids[field].get(header_key(text)) for text in texts)
 
     def take_bodies(self, values: Mapping[str, Any]) -> list[tuple[str, CreateBody]]:
         """Return the new records that the valid values of a line link to. Each is returned only once."""

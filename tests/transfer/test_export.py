@@ -79,7 +79,7 @@ async def test_export_and_import_round_trip(
     assert f"{first}/patients.{file_format}: 2,503 records" in exported.stderr
     await run_import(another_url, first)
     verified = await run_cli_on(another_url, "journal", "verify")
-    assert "patients: 2503 records, 2503 entries" in verified.stdout
+    assert "patients: 2,503 records, 2,503 entries" in verified.stdout
     assert verified.returncode == 0
     await run_cli_on(another_url, "export", "--format", file_format, "--directory", second)
     files = file_contents(first)

@@ -37,7 +37,7 @@ from app.http.middleware import CORS, BodyLimit, RequestContext, TrailingSlashAn
 from app.http.problems import add_error_handlers
 from app.listing.batched_reads import BatchedReads
 from app.listing.cursors import Cursors
-from app.matching.pending import compare_pending_periodically
+from app.matching.pending import BackgroundComparison
 from app.observability.metrics import CONNECTIONS_MAX
 from app.observability.statements import StatementInstrumentation
 from app.observability.telemetry import Telemetry
@@ -113,6 +113,7 @@ def create_app(settings: Settings) -> FastAPI:
     authenticator = Authenticator(settings, database)
     feed = ChangeFeed(database)
     watcher = ChangeWatcher(feed, lambda: services.is_stopping)
+    comparison = BackgroundComparison(database, settings.phone_region)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -123,7 +124,7 @@ def create_app(settings: Settings) -> FastAPI:
                 run_background_tasks_periodically(database),
                 maintain_changes_periodically(database, settings.changes_days, settings.changes_count),
                 delete_stale_words_periodically(database),
-                compare_pending_periodically(database, settings.phone_region),
+                comparison.run_periodically(),
                 authenticator.flush_last_used_periodically(),
                 WebhookDelivery(database, feed, watcher).run(),
             )
@@ -158,6 +159,7 @@ def create_app(settings: Settings) -> FastAPI:
         import_bulkhead=Bulkhead(MAX_IMPORTS, MAX_IMPORTS_PER_PRINCIPAL),
         feed=feed,
         change_watcher=watcher,
+        comparison=comparison,
         waiting_bulkhead=Bulkhead(MAX_WAITING_CLIENTS, MAX_WAITING_CLIENTS_PER_PRINCIPAL),
     )
     add_error_handlers(app)

@@ -13,6 +13,7 @@ from app.db.database import Database
 from app.db.transaction_batching import TransactionBatcher
 from app.listing.batched_reads import BatchedReads
 from app.listing.cursors import Cursors
+from app.matching.pending import BackgroundComparison
 from app.settings import Settings
 
 
@@ -35,6 +36,7 @@ class AppServices:
     import_bulkhead: Bulkhead
     feed: ChangeFeed
     change_watcher: ChangeWatcher
+    comparison: BackgroundComparison
     waiting_bulkhead: Bulkhead
     is_stopping: bool = False
     """Whether the process is shutting down. It still handles requests, but its readiness probe fails."""

@@ -16,6 +16,7 @@ from app.db.connection import Connection
 from app.errors import FieldError, PossibleDuplicateError, ValidationFailedError
 from app.fields.schemas import Representation
 from app.matching.matches import Match, find_matches
+from app.matching.similar_words import SimilarWords
 from app.matching.weights import STRONG_GRADES, Grade
 from app.paths import MATCH_SUFFIX
 from app.records.repository import Repository
@@ -50,9 +51,9 @@ async def _refuse_duplicates(request: Request, body: Any, connection: Connection
     Raises:
         PossibleDuplicateError: there are such patients that are visible to the principal.
     """
-    hospitals, phone_region = Principal.from_request(request).hospitals, get_services(request).settings.phone_region
+    phone_region, similar_words = get_services(request).settings.phone_region, _similar_words(request)
     excluded_ids = [*body.not_duplicates, body.unique_id]  # a taken id is an error of its own
-    matches = await find_matches(connection, body.sent_fields(), phone_region, hospitals, excluded_ids)
+    matches = await find_matches(connection, body.sent_fields(), phone_region, similar_words, excluded_ids)
     duplicates = {
         match.unique_id: match.comparison.grade for match in matches if match.comparison.grade in STRONG_GRADES
     }
@@ -63,6 +64,12 @@ async def _refuse_duplicates(request: Request, body: Any, connection: Connection
         )
 
 
+def _similar_words(request: Request) -> SimilarWords:
+    """Return the similar words of names that the principal may see. All unrestricted principals share them."""
+    hospitals = Principal.from_request(request).hospitals
+    return get_services(request).comparison.similar_words if hospitals is None else SimilarWords(hospitals)
+
+
 async def matching_records(request: Request, repository_class: type[Repository], body: Any) -> list[tuple[Match, str]]:
     """Return the patients who may be the person in the body of a request, with their documents, and audit the access.
 
@@ -71,7 +78,7 @@ async def matching_records(request: Request, repository_class: type[Repository],
     services, principal = get_services(request), Principal.from_request(request)
     async with services.database.search_snapshot(principal.name) as connection:
         matches = await find_matches(
-            connection, body.sent_fields(), services.settings.phone_region, principal.hospitals, [body.unique_id]
+            connection, body.sent_fields(), services.settings.phone_region, _similar_words(request), [body.unique_id]
         )
         if body.only_certain:
             certain = [match for match in matches if match.comparison.grade is Grade.CERTAIN]

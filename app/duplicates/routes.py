@@ -25,7 +25,6 @@ from app.duplicates.schemas import Dismissal, Duplicate, DuplicateParameters
 from app.http.query_parameters import parse_query
 from app.identifiers import IDENTIFIER_PATTERN
 from app.listing.page import ListItem, Page
-from app.matching.pending import compare_pending
 from app.matching.queue import count_pairs, dismiss, list_pairs
 from app.paths import DUPLICATES_PREFIX
 
@@ -98,9 +97,8 @@ async def list_duplicates(request: Request) -> Response:
 
     Patients that were written just before are compared first, so that the list has their pairs.
     """
-    services = get_services(request)
     parameters = parse_query(request, DuplicateParameters)
-    await compare_pending(services.database, services.settings.phone_region, waits=True)
+    await get_services(request).comparison.run(waits=True)
     return await list_response(request, parameters, partial(DuplicateSource, request))
 
 

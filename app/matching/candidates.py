@@ -4,23 +4,21 @@ Each kind of evidence is a branch of the statement with its own limit, so that a
 others. One statement finds the candidates of many patients.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import asyncpg
-from rapidfuzz.distance import OSA
-from sqlalchemy import ARRAY, Text, TextClause, bindparam, text
+from sqlalchemy import TextClause, bindparam, text
 from sqlalchemy.dialects.postgresql import JSON
 
 from app.db.connection import Connection
 from app.fields.phones import equivalent_numbers
 from app.matching.comparison import COMPARED_FIELDS
-from app.matching.names import SHORT_FORMS, name_words
+from app.matching.names import name_words
+from app.matching.similar_words import HOSPITALS, LONG_WORD_LENGTH, SimilarWords, names_query
 
 MAX_SEARCHED_WORDS = 6
 """Maximum number of words of a name that are searched for, so that a long text in place of a name is no heavy query."""
-MAX_NEAR_WORDS = 40
-"""Maximum number of similar words of other names that are considered for each word of a name."""
 MAX_NAMESAKES = 1000
 """Maximum number of patients with a similar first and last name that are read. Those that agree best on the date of
 birth and the place become candidates.
@@ -32,13 +30,6 @@ which neighbours are found. There is an index on them.
 MAX_NEIGHBOURS = 200
 """Maximum number of patients with almost the same address that are read. Those with similar names become candidates."""
 MAX_CANDIDATES_PER_BRANCH = 20
-_LONG_WORD_LENGTH = 4
-"""Minimum length of the words that are searched for. Shorter words are particles, initials and titles, and are searched
-for only if a name has no other words.
-"""
-_TWO_ERRORS_LENGTH = 7
-"""Length from which words that differ by two typing errors count as similar."""
-_HOSPITALS = bindparam("hospitals", type_=ARRAY(Text))
 
 
 _PARTS_OF_DATES = {part: f"date_part('{part}', patient_date_of_birth) = {part}" for part in ("year", "month", "day")}
@@ -55,30 +46,6 @@ BIRTH_MAY_AGREE = f"""(
 Dates that are not are *different* (`app.matching.values.compare_dates`), unless two digits of different parts are
 swapped, which nobody who types separators does. People with different dates of birth are only candidates if something
 besides the names agrees: the comparison would grade none of them."""
-
-
-def _near_words_statement(*, restricted: bool) -> TextClause:
-    """Return the statement that selects similar words of stored names for each of the words in `:words`.
-
-    The words are JSON and not an array, because the planner would estimate the length of each array, and plan the
-    statement again.
-    """
-    edits = f"CASE WHEN char_length(given) >= {_TWO_ERRORS_LENGTH} THEN 2 ELSE 1 END"
-    source, condition = "name_words", f"typing_keys(word, 2) && typing_keys(given, {edits}) AND"
-    if restricted:
-        source = "(SELECT DISTINCT word FROM hospital_words WHERE hospital_id = ANY (:hospitals)) AS own_words"
-        condition = ""
-    statement = text(
-        f"""
-        SELECT given, near.word
-        FROM json_array_elements_text(:words) AS given, LATERAL (
-            SELECT word, extensions.levenshtein_less_equal(left(word, 255), given, 2) AS edits FROM {source}
-            WHERE {condition} extensions.levenshtein_less_equal(left(word, 255), given, 2) <= 2
-            ORDER BY edits, word LIMIT {MAX_NEAR_WORDS}
-        ) AS near
-        """  # noqa: S608  # contains only our own constants
-    ).bindparams(bindparam("words", type_=JSON))
-    return statement.bindparams(_HOSPITALS) if restricted else statement
 
 
 def _candidates_statement(*, restricted: bool) -> TextClause:
@@ -145,41 +112,10 @@ def _candidates_statement(*, restricted: bool) -> TextClause:
         WHERE unique_id IS DISTINCT FROM own_id
         """  # noqa: S608  # contains only our own constants
     ).bindparams(bindparam("given", type_=JSON))
-    return statement.bindparams(_HOSPITALS) if restricted else statement
+    return statement.bindparams(HOSPITALS) if restricted else statement
 
 
-_SELECT_NEAR_WORDS = {restricted: _near_words_statement(restricted=restricted) for restricted in (False, True)}
 _SELECT_CANDIDATES = {restricted: _candidates_statement(restricted=restricted) for restricted in (False, True)}
-
-
-class SimilarWords:
-    """Finds the words of stored names that are similar to a word: its correct spelling, or a form of the same name.
-
-    Words that were read are kept, so that many patients with the same names cost little.
-    """
-
-    def __init__(self, hospitals: Collection[str] | None = None) -> None:
-        """`hospitals` is the hospital scope of the principal; None means an unrestricted principal."""
-        self.scope = {} if hospitals is None else {"hospitals": sorted(hospitals)}
-        self._words: dict[str, set[str]] = {}
-
-    async def read(self, connection: Connection, words: Iterable[str]) -> None:
-        """Read the words that are similar to `words`."""
-        new_words = {word for word in words if word not in self._words}
-        for word in new_words:
-            self._words[word] = {word, *SHORT_FORMS.get(word, ())}
-        if long_words := sorted(word for word in new_words if len(word) >= _LONG_WORD_LENGTH):
-            parameters = {"words": long_words, **self.scope}
-            for word, near_word in (await connection.execute(_SELECT_NEAR_WORDS[bool(self.scope)], parameters)).records:
-                if OSA.distance(word, near_word) <= 1 + (len(word) >= _TWO_ERRORS_LENGTH):
-                    self._words[word].add(near_word)
-
-    def query(self, words: Iterable[str]) -> str:
-        """Return the tsquery for names with one of the `words`, which must have been read, or a word similar to it.
-
-        The words consist of letters, digits and marks, so they need no escaping.
-        """
-        return " | ".join(f"'{word}'" for word in sorted({other for word in words for other in self._words[word]}))
 
 
 async def find_candidates(
@@ -196,7 +132,7 @@ async def find_candidates(
         for patient in patients
     ]
     words = {word for first_and_last in names for name in first_and_last for word in _searched_words(name)}
-    await similar_words.read(connection, words)
+    similar = await similar_words.read(connection, words)
     given = []
     for number, (patient, (first, last)) in enumerate(zip(patients, names, strict=True)):
         phone = patient["patient_mobile_number"]
@@ -207,8 +143,8 @@ async def find_candidates(
                 "phones": equivalent_numbers(phone, phone_region) if phone else [],
                 "email": patient["patient_email_address"],
                 "born": patient["patient_date_of_birth"],
-                "first": similar_words.query(_searched_words(first)) if first else None,
-                "last": similar_words.query(_searched_words(last)) if last else None,
+                "first": names_query(_searched_words(first), similar) if first else None,
+                "last": names_query(_searched_words(last), similar) if last else None,
                 "town": patient["patient_town"],
                 "postal_code": patient["patient_postal_code"],
                 "address": patient["patient_physical_address"],
@@ -224,5 +160,5 @@ async def find_candidates(
 
 def _searched_words(name: tuple[str, ...]) -> list[str]:
     """Return the words by which a name is found: its first long words, and all of its words as one."""
-    long_words = [word for word in name if len(word) >= _LONG_WORD_LENGTH] or list(name)
+    long_words = [word for word in name if len(word) >= LONG_WORD_LENGTH] or list(name)
     return [*long_words[:MAX_SEARCHED_WORDS], *(["".join(name)] if len(name) > 1 else [])]

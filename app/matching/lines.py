@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from app.db.connection import Connection
-from app.matching.candidates import SimilarWords, find_candidates
+from app.matching.candidates import find_candidates
 from app.matching.comparison import COMPARED_FIELDS, Person, compare
+from app.matching.similar_words import SimilarWords
 from app.matching.weights import STRONG_GRADES
 
 

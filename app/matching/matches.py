@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 from app.db.connection import Connection
 from app.errors import ValidationFailedError
-from app.matching.candidates import SimilarWords, find_candidates
+from app.matching.candidates import find_candidates
 from app.matching.comparison import COMPARED_FIELDS, Comparison, Person, compare
+from app.matching.similar_words import SimilarWords
 from app.matching.weights import THRESHOLDS
 from app.patient_identifiers.resolving import FIELD as IDENTIFIERS
 from app.patient_identifiers.resolving import resolve
@@ -29,13 +30,13 @@ async def find_matches(
     connection: Connection,
     fields: Mapping[str, Any],
     phone_region: str,
-    hospitals: Collection[str] | None,
+    similar_words: SimilarWords,
     excluded_ids: Collection[str] = (),
 ) -> list[Match]:
     """Return the patients that may be the person with the given fields, best first, at most `MAX_MATCHES`.
 
     `fields` contains some of the `COMPARED_FIELDS`, with identifiers as requests have them, and `hospital_ids`. Only
-    patients in the hospital scope `hospitals` are considered, and none with one of the `excluded_ids`.
+    patients in the hospital scope of `similar_words` are considered, and none with one of the `excluded_ids`.
 
     Raises:
         ValidationFailedError: an identifier is invalid.
@@ -46,7 +47,7 @@ async def find_matches(
         if resolved.errors:
             raise ValidationFailedError(error._replace(loc=("body", *error.loc)) for error in resolved.errors)
         given[IDENTIFIERS] = resolved.identifiers
-    (candidates,) = await find_candidates(connection, [given], phone_region, SimilarWords(hospitals))
+    (candidates,) = await find_candidates(connection, [given], phone_region, similar_words)
     person, today = Person.from_fields(given), datetime.now(UTC).date()
     matches = [
         Match(candidate["unique_id"], compare(person, Person.from_fields(candidate), today))

@@ -14,8 +14,9 @@ from sqlalchemy.dialects.postgresql import JSON
 from app.db.base import ID_TEXT
 from app.db.connection import Connection
 from app.identifiers import new_identifier
-from app.matching.candidates import SimilarWords, find_candidates
+from app.matching.candidates import find_candidates
 from app.matching.comparison import COMPARED_FIELDS, Comparison, Person, compare
+from app.matching.similar_words import SimilarWords
 from app.matching.weights import STRONG_GRADES, Grade
 from app.models import Patient, duplicates
 

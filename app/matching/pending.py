@@ -7,21 +7,24 @@ nothing is lost if a process is killed.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 
 import asyncpg
 import structlog
-from sqlalchemy import Integer, bindparam, text
+from cachetools import TTLCache
+from sqlalchemy import ARRAY, Integer, bindparam, text
 
 from app.db.base import ID_TEXT
 from app.db.connection import Connection
 from app.db.database import Database, set_local
+from app.db.errors import OutOfTimeError
 from app.errors import UnavailableError
-from app.matching.candidates import SimilarWords
 from app.matching.pairs import Comparer
+from app.matching.similar_words import SimilarWords
 from app.models import duplicate_scans
+from app.observability.metrics import COMPARISON_FAILURES
 
 log = structlog.get_logger()
 
@@ -33,6 +36,12 @@ PAUSE_PER_WORK = 9
 Comparing a patient costs about as much as creating one. After an import, or while clients create thousands of patients,
 the background comparison therefore takes a tenth of the time, and is behind for a while.
 """
+MAX_ATTEMPTS = 3
+"""Number of attempts to compare a patient before it is set aside."""
+SET_ASIDE_SECONDS = 3600
+"""Seconds for which a patient is set aside."""
+MAX_SET_ASIDE = 1000
+"""Maximum number of patients whose failed attempts are counted."""
 COMPARISON_BATCH_SIZE = 200
 """Maximum number of patients that one transaction compares, so that a transaction takes a fraction of a second."""
 SCAN_BATCH_SIZE = 500
@@ -48,15 +57,15 @@ _WAIT_FOR_LOCK = text(
 )
 _LIMIT_WAIT = set_local({"lock_timeout": "2s"})
 """Limits how long a list waits for another process that is comparing a batch, which takes a fraction of a second."""
-_TAKE_PENDING = text(
+_SELECT_PENDING = text(
     """
-    DELETE FROM pending_comparisons WHERE patient_id = ANY (ARRAY(
-        SELECT patient_id FROM pending_comparisons ORDER BY patient_id LIMIT :most
-    ))
-    RETURNING patient_id
+    SELECT patient_id FROM pending_comparisons
+    WHERE patient_id <> ALL (:set_aside) ORDER BY patient_id LIMIT :most
     """
-).bindparams(bindparam("most", type_=Integer))
-_HAS_PENDING = text("SELECT EXISTS (SELECT FROM pending_comparisons)")
+).bindparams(bindparam("set_aside", type_=ARRAY(ID_TEXT)), bindparam("most", type_=Integer))
+_TAKE_PENDING = text("DELETE FROM pending_comparisons WHERE patient_id = ANY (:ids) RETURNING patient_id").bindparams(
+    bindparam("ids", type_=ARRAY(ID_TEXT))
+)
 _SELECT_NEXT_IDS = text(
     'SELECT unique_id FROM patients WHERE unique_id > CAST(:after AS text) COLLATE "C" ORDER BY unique_id LIMIT :most'
 ).bindparams(bindparam("after", type_=ID_TEXT), bindparam("most", type_=Integer))
@@ -64,48 +73,96 @@ _DELETE_POSITION = duplicate_scans.delete().returning(duplicate_scans.c.last_id)
 _INSERT_POSITION = duplicate_scans.insert()
 
 
-async def compare_pending(database: Database, phone_region: str, *, waits: bool = False) -> bool:
-    """Compare a batch of the queued patients with all others, unless another process is doing so.
+def _is_due_to_patients(error: Exception) -> bool:
+    """Return whether a comparison failed because of what is compared, so that others may succeed.
 
-    If `waits` is true, the patients that are queued now are compared when this function returns, by this process or by
-    the other one, provided that they are no more than a batch. Return whether there may be more. A failed batch stays
-    queued for the next run, which is logged.
+    A database that is unavailable, or that lacks a table or a right, fails for all patients alike. A comparison that
+    takes too long may do so because of a patient.
     """
-    try:
-        async with database.read() as connection:
-            if not (await connection.execute(_HAS_PENDING)).scalar_one():
-                return False
-        return await database.transaction(
-            partial(_compare_batch, phone_region=phone_region, waits=waits), max_attempts=1
-        )
-    except (asyncpg.PostgresError, UnavailableError) as error:
-        log.info("patients not compared yet", error=type(error).__name__)
-        return False
+    if isinstance(error, UnavailableError):
+        return isinstance(error, OutOfTimeError)
+    return not isinstance(error, asyncpg.SyntaxOrAccessError)
 
 
-async def _compare_batch(connection: Connection, phone_region: str, *, waits: bool) -> bool:
-    if waits:
-        await connection.execute(_LIMIT_WAIT)
-    if not (await connection.execute(_WAIT_FOR_LOCK if waits else _TRY_LOCK)).scalar_one():
-        return False
-    taken = (await connection.execute(_TAKE_PENDING, {"most": COMPARISON_BATCH_SIZE})).scalars().all()
-    if taken:
-        comparer = Comparer(connection, SimilarWords(), phone_region, datetime.now(UTC).date())
-        await comparer.compare(sorted({*taken}))
-    return len(taken) >= COMPARISON_BATCH_SIZE
+class BackgroundComparison:
+    """Compares the queued patients with all others. A process has one, which also keeps the similar words of names.
 
-
-async def compare_pending_periodically(database: Database, phone_region: str) -> None:
-    """Run `compare_pending` every `COMPARISON_INTERVAL_SECONDS` until the task is cancelled.
-
-    If there is more to do, the next batch begins after a pause, so that requests have most of the time for themselves.
+    A patient whose comparison fails delays no others. After `MAX_ATTEMPTS`, it is set aside: it stays in the queue, but
+    this process compares it only after `SET_ASIDE_SECONDS`.
     """
-    pause_seconds: float = COMPARISON_INTERVAL_SECONDS
-    while True:
-        await asyncio.sleep(pause_seconds)
-        began = time.monotonic()
-        has_more = await compare_pending(database, phone_region)
-        pause_seconds = (time.monotonic() - began) * PAUSE_PER_WORK if has_more else COMPARISON_INTERVAL_SECONDS
+
+    def __init__(self, database: Database, phone_region: str) -> None:
+        """`phone_region` is the region, such as `ZA`, of phone numbers without a country code."""
+        self._database = database
+        self._phone_region = phone_region
+        self._failures: TTLCache[str, int] = TTLCache(MAX_SET_ASIDE, SET_ASIDE_SECONDS)
+        """The number of attempts that failed for each patient."""
+        self.similar_words = SimilarWords()
+
+    async def run(self, *, waits: bool = False) -> bool:
+        """Compare a batch of the queued patients with all others, unless another process is doing so.
+
+        If `waits` is true, the patients that are queued now are compared when this method returns, by this process or
+        by the other one, provided that they are no more than a batch. Return whether there may be more. What fails
+        stays queued for the next run, which is logged.
+        """
+        set_aside = [unique_id for unique_id, failures in self._failures.items() if failures >= MAX_ATTEMPTS]
+        try:
+            async with self._database.read() as connection:
+                parameters = {"set_aside": set_aside, "most": COMPARISON_BATCH_SIZE}
+                ids = (await connection.execute(_SELECT_PENDING, parameters)).scalars().all()
+                await self.similar_words.refresh(connection)
+            if ids:
+                await self._compare(sorted({*ids}), waits=waits)
+        except (asyncpg.PostgresError, UnavailableError) as error:
+            log.info("patients not compared yet", error=type(error).__name__)
+            return False
+        return len(ids) >= COMPARISON_BATCH_SIZE
+
+    async def run_periodically(self) -> None:
+        """Call `run` every `COMPARISON_INTERVAL_SECONDS` until the task is cancelled.
+
+        If there is more to do, the next batch begins after a pause, so that requests have most of the time for
+        themselves.
+        """
+        pause_seconds: float = COMPARISON_INTERVAL_SECONDS
+        while True:
+            await asyncio.sleep(pause_seconds)
+            began = time.monotonic()
+            has_more = await self.run()
+            pause_seconds = (time.monotonic() - began) * PAUSE_PER_WORK if has_more else COMPARISON_INTERVAL_SECONDS
+
+    async def _compare(self, ids: Sequence[str], *, waits: bool) -> None:
+        """Compare these patients in one transaction or, if it fails because of some of them, each half by itself."""
+        try:
+            await self._database.transaction(partial(self._compare_batch, ids=ids, waits=waits), max_attempts=1)
+        except Exception as error:
+            if not _is_due_to_patients(error):
+                raise
+            if len(ids) == 1:
+                self._note_failure(ids[0], error)
+                return
+            half = len(ids) // 2
+            for part in (ids[:half], ids[half:]):
+                await self._compare(part, waits=waits)
+
+    async def _compare_batch(self, connection: Connection, *, ids: Sequence[str], waits: bool) -> None:
+        if waits:
+            await connection.execute(_LIMIT_WAIT)
+        if not (await connection.execute(_WAIT_FOR_LOCK if waits else _TRY_LOCK)).scalar_one():
+            return
+        taken = (await connection.execute(_TAKE_PENDING, {"ids": ids})).scalars().all()
+        if taken:
+            comparer = Comparer(connection, self.similar_words, self._phone_region, datetime.now(UTC).date())
+            await comparer.compare(sorted({*taken}))
+
+    def _note_failure(self, unique_id: str, error: Exception) -> None:
+        attempts = self._failures[unique_id] = self._failures.get(unique_id, 0) + 1
+        COMPARISON_FAILURES.inc()
+        if attempts < MAX_ATTEMPTS:
+            log.info("patient not compared yet", attempts=attempts, error=type(error).__name__)
+        else:
+            log.warning("patient not compared", attempts=attempts, error=type(error).__name__)
 
 
 async def scan(
@@ -119,20 +176,35 @@ async def scan(
     Return the number of compared patients. `report_progress` is called with their number so far. Two scans at once
     share the work, and both end with it.
     """
-    compared, similar_words = 0, SimilarWords()
+    compared, size, similar_words = 0, batch_size, SimilarWords()
 
     async def work(connection: Connection) -> int:
+        """Compare a batch, or leave out the next patient if `size` is 0. Return the number of patients."""
         await connection.execute(_WAIT_FOR_SCAN_LOCK)
         after = (await connection.execute(_DELETE_POSITION)).scalar_one_or_none()
         if after is None and compared:  # another scan has come to the end
             return 0
-        ids = (await connection.execute(_SELECT_NEXT_IDS, {"after": after or "", "most": batch_size})).scalars().all()
+        parameters = {"after": after or "", "most": max(size, 1)}
+        ids = (await connection.execute(_SELECT_NEXT_IDS, parameters)).scalars().all()
         if ids:
             await connection.execute(_INSERT_POSITION, {"last_id": ids[-1]})
-            await Comparer(connection, similar_words, phone_region, datetime.now(UTC).date()).compare(ids)
+            if size:
+                await similar_words.refresh(connection)
+                await Comparer(connection, similar_words, phone_region, datetime.now(UTC).date()).compare(ids)
         return len(ids)
 
-    while count := await database.transaction(work):
+    while True:
+        try:
+            count = await database.transaction(work)
+        except Exception as error:
+            if not _is_due_to_patients(error):
+                raise
+            if size == 1:
+                log.warning("patient not compared", error=type(error).__name__)
+            size //= 2
+            continue
+        if not count:
+            return compared
         compared += count
+        size = min(2 * max(size, 1), batch_size)
         report_progress(compared)
-    return compared

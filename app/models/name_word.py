@@ -39,6 +39,8 @@ Index(
     postgresql_ops={"word": "extensions.gin_trgm_ops"},
     postgresql_with=NO_FASTUPDATE,
 )
+# the words that are new since a process has last read them (`app.matching.similar_words`)
+Index(None, name_words.c.since)
 
 # words that sound alike have a code in common
 Index(

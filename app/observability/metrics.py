@@ -94,6 +94,11 @@ WEBHOOK_STOPPED = Gauge(
     registry=REGISTRY,
     multiprocess_mode="livemostrecent",
 )
+COMPARISON_FAILURES = Counter(
+    "patient_comparison_failures",
+    "Failed attempts to compare a patient with others in the background.",
+    registry=REGISTRY,
+)
 CONNECTIONS_MAX = Gauge(
     "database_connections_max",
     "Maximum number of connections in use.",

@@ -16,6 +16,7 @@ from app.db.connection import Connection
 from app.db.database import Database
 from app.matching.matches import Match, find_matches
 from app.matching.pending import scan
+from app.matching.similar_words import SimilarWords
 from app.matching.weights import Grade
 from benchmarks.command import print_progress
 from benchmarks.database import DatabaseServer, ensure_register, register_copy_server, register_server
@@ -40,13 +41,13 @@ def run_quality(arguments: argparse.Namespace) -> None:
 
 async def _measure_kind(url: str, kind: str, count: int) -> str:
     driver = await asyncpg.connect(url)
-    connection, registrar = Connection(driver), Registrar()
+    connection, registrar, similar_words = Connection(driver), Registrar(), SimilarWords()
     found, best, numbers, seconds = 0, Counter[Grade | None](), list[int](), list[float]()
     try:
         for patient in await driver.fetch(SELECT_PATIENTS, count):
             fields = KINDS[kind](registrar, patient)
             began = time.perf_counter()
-            matches = await find_matches(connection, fields, PHONE_REGION, None)
+            matches = await find_matches(connection, fields, PHONE_REGION, similar_words)
             seconds.append(time.perf_counter() - began)
             found += any(match.unique_id == patient["unique_id"] for match in matches)
             best[_best_grade(matches)] += 1

@@ -6,10 +6,12 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
+import structlog
 
 from app.auth.principal import Principal
 from app.db.database import Database
-from app.matching.pending import compare_pending, scan
+from app.matching.pending import MAX_ATTEMPTS, BackgroundComparison, scan
+from app.observability.metrics import COMPARISON_FAILURES
 from app.patients.service import PatientService
 from tests.duplicates.support import AGAIN, DUPLICATES, NAMESAKE, PATIENTS, THANDI, TWIN, queue, register
 from tests.hospital_scope.conftest import ScopedClients
@@ -151,12 +153,57 @@ async def test_what_a_killed_process_left_is_compared_later(
     await connection.execute("ALTER TABLE duplicates RENAME TO elsewhere")
     await register(client, "b", **AGAIN)
     async with Database(database_url, pool_size=1) as database:
-        await compare_pending(database, "ZA")
+        await BackgroundComparison(database, "ZA").run()
         assert await connection.fetchval("SELECT count(*) FROM pending_comparisons WHERE patient_id = 'b'") == 1
         await connection.execute("ALTER TABLE elsewhere RENAME TO duplicates")
-        await compare_pending(database, "ZA")
+        await BackgroundComparison(database, "ZA").run()
     assert await connection.fetchval("SELECT count(*) FROM pending_comparisons") == 0
     assert len(await queue(client)) == 1
+
+
+REFUSE_PAIRS_OF_A_PATIENT = """
+CREATE FUNCTION refuse_pair() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF 'poison' IN (NEW.one_id, NEW.other_id) THEN
+        RAISE EXCEPTION 'no pair of %', NEW.other_id;
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER refuse_pair BEFORE INSERT ON duplicates FOR EACH ROW EXECUTE FUNCTION refuse_pair()
+"""
+
+
+async def test_a_patient_whose_comparison_fails_is_set_aside(
+    client: httpx.AsyncClient, database_url: str, connection: asyncpg.Connection
+) -> None:
+    """The patients of its batch and of a scan are compared, it is attempted three times, and again after a restart."""
+    await connection.execute(REFUSE_PAIRS_OF_A_PATIENT)
+    for number, last_name in enumerate(("Botha", "Naidoo")):
+        born = {"patient_last_name": last_name, "patient_date_of_birth": f"196{number}-07-21"}
+        for letter in "az":
+            await register(client, f"{letter}{number}", patient_first_name="Pieter", **born)
+    async with Database(database_url, pool_size=1) as database:
+        assert await scan(database, "ZA", lambda _: None) == 4
+        await connection.execute("TRUNCATE duplicates")
+        await register(client, "poison", **AGAIN)
+        await register(client, "p", **THANDI)
+        comparison = BackgroundComparison(database, "ZA")
+        failures = COMPARISON_FAILURES._value.get()  # noqa: SLF001  # there is no other way to read a counter
+        with structlog.testing.capture_logs() as logs:
+            for _ in range(MAX_ATTEMPTS + 2):
+                await comparison.run()
+        pending = await connection.fetch("SELECT DISTINCT patient_id FROM pending_comparisons ORDER BY 1")
+        assert {row[0] for row in pending} == {"p", "poison"}
+        assert COMPARISON_FAILURES._value.get() == failures + 2 * MAX_ATTEMPTS  # noqa: SLF001  # as above
+        assert [log["event"] for log in logs].count("patient not compared") == 2
+        assert "poison" not in str(logs)
+        pairs = await connection.fetch("SELECT one_id, other_id FROM duplicates ORDER BY 1")
+        assert [tuple(row) for row in pairs] == [("a0", "z0"), ("a1", "z1")]
+        assert await scan(database, "ZA", lambda _: None) == 6
+        await connection.execute("DROP TRIGGER refuse_pair ON duplicates")
+        await BackgroundComparison(database, "ZA").run()
+    assert await connection.fetchval("SELECT count(*) FROM pending_comparisons") == 0
+    assert ["p", "poison"] in [entry["patients"] for entry in await queue(client)]
 
 
 async def test_an_interrupted_scan_continues(client: httpx.AsyncClient, connection: asyncpg.Connection) -> None:

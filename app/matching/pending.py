@@ -24,6 +24,7 @@ from app.errors import UnavailableError
 from app.matching.pairs import Comparer
 from app.matching.similar_words import SimilarWords
 from app.models import duplicate_scans
+from app.observability.logging import describe_error
 from app.observability.metrics import COMPARISON_FAILURES
 
 log = structlog.get_logger()
@@ -162,7 +163,7 @@ class BackgroundComparison:
         if attempts < MAX_ATTEMPTS:
             log.info("patient not compared yet", attempts=attempts, error=type(error).__name__)
         else:
-            log.warning("patient not compared", attempts=attempts, error=type(error).__name__)
+            log.warning("patient not compared", attempts=attempts, **describe_error(error))
 
 
 async def scan(
@@ -200,7 +201,7 @@ async def scan(
             if not _is_due_to_patients(error):
                 raise
             if size == 1:
-                log.warning("patient not compared", error=type(error).__name__)
+                log.warning("patient not compared", **describe_error(error))
             size //= 2
             continue
         if not count:

@@ -35,17 +35,26 @@ def _near_words_statement(*, restricted: bool) -> TextClause:
     The words are JSON and not an array, because the planner would estimate the length of each array, and plan the
     statement again.
     """
-    source, condition = "name_words", "typing_keys(word, 2) && typing_keys(given, errors) AND"
+    own_words, source = "", "name_words WHERE typing_keys(word, 2) && typing_keys(given, errors)"
     if restricted:
-        source = "(SELECT DISTINCT word FROM hospital_words WHERE hospital_id = ANY (:hospitals)) AS own_words"
-        condition = ""
+        # read once, and compared one by one: an index of all words would take longer if others have similar ones
+        own_words = """
+        WITH own_words AS MATERIALIZED (
+            SELECT DISTINCT word, char_length(word) AS length FROM hospital_words WHERE hospital_id = ANY (:hospitals)
+        )
+        """
+        source = "own_words WHERE length BETWEEN char_length(given) - 2 AND char_length(given) + 2"
     statement = text(
         f"""
+        {own_words}
         SELECT given, near.word
         FROM json_to_recordset(:words) AS given(given text, errors integer), LATERAL (
-            SELECT word, extensions.levenshtein_less_equal(left(word, 255), given, 2) AS edits FROM {source}
-            WHERE {condition} extensions.levenshtein_less_equal(left(word, 255), given, 2) <= 2
-            ORDER BY edits, word LIMIT {MAX_NEAR_WORDS}
+            SELECT word, edits
+            FROM (
+                SELECT word, extensions.levenshtein_less_equal(left(word, 255), given, 2) AS edits FROM {source}
+                OFFSET 0  -- the distance is computed once
+            ) AS alike
+            WHERE edits <= 2 ORDER BY edits, word LIMIT {MAX_NEAR_WORDS}
         ) AS near
         """  # noqa: S608  # contains only our own constants
     ).bindparams(bindparam("words", type_=JSON))

@@ -4,7 +4,7 @@ import argparse
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from statistics import median, quantiles
 from typing import Any
@@ -15,11 +15,11 @@ import httpx
 from app.db.connection import Connection
 from app.db.database import Database
 from app.matching.matches import Match, find_matches
-from app.matching.pending import scan
+from app.matching.pending import COMPARISON_INTERVAL_SECONDS, scan
 from app.matching.similar_words import SimilarWords
 from app.matching.weights import Grade
 from benchmarks.command import print_progress
-from benchmarks.database import DatabaseServer, ensure_register, register_copy_server, register_server
+from benchmarks.database import DatabaseServer, ensure_register, fetch_rows, register_copy_server, register_server
 from benchmarks.matching.registrations import KINDS, REGISTERED_FIELDS, Registrar
 from benchmarks.processes import cpu_seconds
 from benchmarks.report import table_head, table_row
@@ -28,6 +28,7 @@ from benchmarks.sides import SideServer, running_sides, service_side
 PHONE_REGION = "ZA"
 SELECT_PATIENTS = f"SELECT unique_id, {', '.join(REGISTERED_FIELDS)} FROM patients ORDER BY md5(unique_id) LIMIT $1"  # noqa: S608  # our own constants
 MILLISECONDS = 1000
+IDLE_SECONDS = 5
 
 
 def run_quality(arguments: argparse.Namespace) -> None:
@@ -80,23 +81,34 @@ async def _scan(url: str) -> int:
 
 
 def run_creations(arguments: argparse.Namespace) -> None:
-    """Print the CPU time of a creation: of the service with PostgreSQL, with and without the check."""
-    sides = [service_side(check, workers=1, PATIENTS_DUPLICATE_CHECK=check) for check in ("queue", "refuse")]
-    registrar = Registrar()
-    bodies = [_body(registrar.new({})) for _ in range(arguments.count * arguments.rounds * len(sides))]
-    spent: dict[str, list[float]] = {side.name: [] for side in sides}
-    with (
-        register_copy_server(ensure_register(arguments.patients), {}) as server,
-        running_sides(sides, server.url, arguments.logs) as servers,
-    ):
-        for _ in range(arguments.rounds):
-            for side in servers:
-                batch, bodies = bodies[: arguments.count], bodies[arguments.count :]
-                spent[side.side.name].append(_cpu_per_creation(side, server, batch))
-    print(*table_head(["check", "CPU of a creation, ms", "beside queue"]), sep="\n")
+    """Print the CPU time of a creation with all that follows from it: of the services with PostgreSQL.
+
+    Nobody is compared by the first side, everybody in the background by the second one, and before by the third, too.
+    """
+    with register_copy_server(ensure_register(arguments.patients), {}) as server:
+        sides = [
+            service_side("nobody", workers=1, DATABASE_URL=f"{server.url}&patients.compare_patients=never"),
+            service_side("queue", workers=1),
+            service_side("refuse", workers=1, PATIENTS_DUPLICATE_CHECK="refuse"),
+        ]
+        registrar = Registrar()
+        bodies = [_body(registrar.new({})) for _ in range(arguments.count * (arguments.rounds + 1) * len(sides))]
+        spent: dict[str, list[float]] = {side.name: [] for side in sides}
+        with running_sides(sides, server.url, arguments.logs) as servers:
+            roots = [server.postmaster_pid, *(side.pid for side in servers)]
+            for number in range(arguments.rounds + 1):
+                idle = _idle_cpu(roots)
+                for side in servers:
+                    batch, bodies = bodies[: arguments.count], bodies[arguments.count :]
+                    seconds = _cpu_of_creations(side, server, roots, idle, batch) / len(batch)
+                    if number:  # statements are prepared in the first round
+                        spent[side.side.name].append(seconds)
+    print(*table_head(["compared", "CPU of a creation, ms", "beside nobody", "beside queue"]), sep="\n")
     for name, values in spent.items():
-        ratio = median(one / other for one, other in zip(values, spent["queue"], strict=True))
-        print(table_row([name, f"{MILLISECONDS * median(values):.2f}", f"{ratio:.2f}"]))
+        ratios = [
+            median(one / other for one, other in zip(values, spent[base], strict=True)) for base in list(spent)[:2]
+        ]
+        print(table_row([name, f"{MILLISECONDS * median(values):.2f}", *(f"{ratio:.2f}" for ratio in ratios)]))
 
 
 def _body(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,11 +116,23 @@ def _body(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {**fields, "patient_date_of_birth": born and born.isoformat()}
 
 
-def _cpu_per_creation(side: SideServer, server: DatabaseServer, bodies: list[dict[str, Any]]) -> float:
-    before = cpu_seconds(side.pid) + cpu_seconds(server.postmaster_pid)
+def _idle_cpu(roots: Sequence[int]) -> float:
+    """Return the CPU time that the processes take each second without requests."""
+    before = sum(map(cpu_seconds, roots))
+    time.sleep(IDLE_SECONDS)
+    return (sum(map(cpu_seconds, roots)) - before) / IDLE_SECONDS
+
+
+def _cpu_of_creations(
+    side: SideServer, server: DatabaseServer, roots: Sequence[int], idle: float, bodies: list[dict[str, Any]]
+) -> float:
+    """Return the CPU time that creations take, and the comparisons that they cause in the background."""
+    before, began = sum(map(cpu_seconds, roots)), time.perf_counter()
     with httpx.Client(base_url=f"http://127.0.0.1:{side.port}") as client:
         for body in bodies:
             response = client.post("/patients/patients/", json=body)
             if response.status_code != HTTPStatus.CONFLICT:  # a possible duplicate
                 response.raise_for_status()
-    return (cpu_seconds(side.pid) + cpu_seconds(server.postmaster_pid) - before) / len(bodies)
+    while fetch_rows(server.url, "SELECT FROM pending_comparisons LIMIT 1"):
+        time.sleep(COMPARISON_INTERVAL_SECONDS)
+    return sum(map(cpu_seconds, roots)) - before - idle * (time.perf_counter() - began)

@@ -156,9 +156,7 @@ class Comparer:
                 self._add(unique_id, patient)
 
     def _add(self, unique_id: str, patient: Mapping[str, Any]) -> None:
-        if unique_id not in self._patients:
-            self._patients[unique_id] = patient
-            self._persons[unique_id] = Person.from_fields(patient)
+        self._patients.setdefault(unique_id, patient)
 
     async def _surround(self, ids: Iterable[str]) -> set[Pair]:
         """Compare patients with their candidates, unless this was done before. Return the new pairs."""
@@ -192,9 +190,15 @@ class Comparer:
     def _compare(self, pair: Pair) -> Comparison:
         comparison = self._comparisons.get(pair)
         if comparison is None:
-            comparison = compare(self._persons[pair[0]], self._persons[pair[1]], self._today)
+            comparison = compare(self._person(pair[0]), self._person(pair[1]), self._today)
             self._comparisons[pair] = comparison
         return comparison
+
+    def _person(self, unique_id: str) -> Person:
+        person = self._persons.get(unique_id)
+        if person is None:  # most patients are compared with nobody
+            person = self._persons[unique_id] = Person.from_fields(self._patients[unique_id])
+        return person
 
     async def _raise_renamed(self, found: dict[Pair, FoundPair]) -> None:
         """Raise pairs that may be one person with two first names to probable, unless other records contradict."""

@@ -1,7 +1,8 @@
 """Rules for the structure of the code, checked against the code itself."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,7 @@ def module_name(file: str) -> str:
 MODULE_NAMES = {module_name(file) for file in SYNTAX_TREES}
 
 
+@cache
 def imported_modules(file: str) -> set[str]:
     """Return the modules that a file imports, at its top or inside a function."""
     imported: set[str] = set()
@@ -139,15 +141,29 @@ def layer_of(name: str) -> str:
     return name.split(".")[1]
 
 
-@pytest.mark.parametrize("file", [file for file in SYNTAX_TREES if file != "app/__init__.py"])
-def test_no_module_imports_from_a_layer_above(file: str) -> None:
+def violations(files: list[str], wrong_in: Callable[[str], Collection[str]]) -> dict[str, list[str]]:
+    """Return what is wrong in each of the files that break a rule.
+
+    A test checks all files at once, because a test for each file takes several times as long as the rule itself.
+    """
+    assert files, "the rule concerns no file: fix it"
+    return {file: sorted(wrong) for file in files if (wrong := wrong_in(file))}
+
+
+def test_no_module_imports_from_a_layer_above() -> None:
     """Every import leads from a package or module of `LAYERS` to itself or to one below it."""
-    own = layer_of(module_name(file))
-    assert own in LAYERS, f"{own} is new: add it to LAYERS above everything that it imports."
-    imported = {name for name in imported_modules(file) if name.startswith("app.")}
-    above = {name for name in imported if LAYERS.index(layer_of(name)) < LAYERS.index(own)}
-    assert not above, (
-        f"{file} imports {sorted(above)} from above it. Move the code, or pass what it needs as an argument."
+    files = [file for file in SYNTAX_TREES if file != "app/__init__.py"]
+    new = {layer_of(module_name(file)) for file in files} - {*LAYERS}
+    assert not new, f"{sorted(new)} are new: add them to LAYERS above everything that they import."
+
+    def imports_from_above(file: str) -> set[str]:
+        own = LAYERS.index(layer_of(module_name(file)))
+        imported = {name for name in imported_modules(file) if name.startswith("app.")}
+        return {name for name in imported if LAYERS.index(layer_of(name)) < own}
+
+    wrong = violations(files, imports_from_above)
+    assert not wrong, (
+        f"These files import from above them: {wrong}. Move the code, or pass what it needs as an argument."
     )
 
 
@@ -159,49 +175,62 @@ def test_no_package_exceeds_the_line_limit(package: str) -> None:
     assert lines <= MAX_PACKAGE_LINES, f"app/{package} has {lines} lines. Split it by subject."
 
 
-@pytest.mark.parametrize("file", [file for file in SYNTAX_TREES if Path(file).stem in FORBIDDEN_IMPORTS])
-def test_imports_go_one_way(file: str) -> None:
+def test_imports_go_one_way() -> None:
     """Imports go one way: from routes to services and repositories, from services to repositories,
     and from repositories to models.
     """
-    wrong = {
-        name
-        for name in imported_modules(file)
-        for pattern in FORBIDDEN_IMPORTS[Path(file).stem]
-        if matches_pattern(name, pattern)
-    }
+    wrong = violations(
+        [file for file in SYNTAX_TREES if Path(file).stem in FORBIDDEN_IMPORTS],
+        lambda file: {
+            name
+            for name in imported_modules(file)
+            for pattern in FORBIDDEN_IMPORTS[Path(file).stem]
+            if matches_pattern(name, pattern)
+        },
+    )
     assert not wrong, (
-        f"{file} imports {sorted(wrong)}. Imports go one way: routes → service → repository → models, HTTP in routes. "
-        "Move the code to the layer that it belongs to."
+        f"These files import what they must not: {wrong}. Imports go one way: routes → service → repository → models, "
+        "HTTP in routes. Move the code to the layer that it belongs to."
     )
 
 
-@pytest.mark.parametrize("file", [file for file in SYNTAX_TREES if file.startswith("app/models/")])
-def test_models_import_only_db_base(file: str) -> None:
+def test_models_import_only_db_base() -> None:
     """Models import nothing of `app` but `app.db.base` and each other."""
-    own = {name for name in imported_modules(file) if matches_pattern(name, "app")}
-    wrong = {name for name in own if name != "app.db.base" and not matches_pattern(name, "app.models")}
-    assert not wrong, f"{file} imports {sorted(wrong)}. Models are the lowest layer and import only app.db.base."
+    wrong = violations(
+        [file for file in SYNTAX_TREES if file.startswith("app/models/")],
+        lambda file: {
+            name
+            for name in imported_modules(file)
+            if matches_pattern(name, "app") and name != "app.db.base" and not matches_pattern(name, "app.models")
+        },
+    )
+    assert not wrong, f"These models import more: {wrong}. Models are the lowest layer and import only app.db.base."
 
 
-@pytest.mark.parametrize("file", [file for file in SYNTAX_TREES if resource_of(module_name(file))])
-def test_resources_do_not_import_each_other(file: str) -> None:
+def test_resources_do_not_import_each_other() -> None:
     """Resources do not import each other, except for patients, which contain the others."""
-    own = resource_of(module_name(file))
-    foreign = {name for name in imported_modules(file) if resource_of(name) not in {None, own}}
-    allowed = {"app/patients/service.py": ".repository", "app/patients/schemas.py": ".schemas"}.get(file)
-    wrong = {name for name in foreign if allowed is None or not name.endswith(allowed)}
+
+    def imports_of_other_resources(file: str) -> set[str]:
+        own = resource_of(module_name(file))
+        foreign = {name for name in imported_modules(file) if resource_of(name) not in {None, own}}
+        allowed = {"app/patients/service.py": ".repository", "app/patients/schemas.py": ".schemas"}.get(file)
+        return {name for name in foreign if allowed is None or not name.endswith(allowed)}
+
+    files = [file for file in SYNTAX_TREES if resource_of(module_name(file))]
+    wrong = violations(files, imports_of_other_resources)
     assert not wrong, (
-        f"{file} imports {sorted(wrong)}. Only patients/service.py uses other resources' repositories "
+        f"These files import other resources: {wrong}. Only patients/service.py uses other resources' repositories "
         "(and patients/schemas.py their schemas)."
     )
 
 
-@pytest.mark.parametrize("file", [file for file in SYNTAX_TREES if not resource_of(module_name(file))])
-def test_repositories_are_imported_only_by_their_resource(file: str) -> None:
+def test_repositories_are_imported_only_by_their_resource() -> None:
     """Code outside a resource uses its service, so that the service's rules cannot be bypassed."""
-    wrong = {name for name in imported_modules(file) if resource_of(name) and name.endswith(".repository")}
-    assert not wrong, f"{file} imports {sorted(wrong)}. Use the resource's service."
+    wrong = violations(
+        [file for file in SYNTAX_TREES if not resource_of(module_name(file))],
+        lambda file: {name for name in imported_modules(file) if resource_of(name) and name.endswith(".repository")},
+    )
+    assert not wrong, f"These files import repositories: {wrong}. Use the resource's service."
 
 
 def test_commit_is_called_in_one_place_only() -> None:
@@ -231,21 +260,22 @@ def test_a_resource_has_the_four_files(resource: str) -> None:
     )
 
 
-@pytest.mark.parametrize("file", SYNTAX_TREES)
-def test_no_file_exceeds_the_line_limit(file: str) -> None:
+def test_no_file_exceeds_the_line_limit() -> None:
     """No file in app/ is longer than a person reads in one sitting."""
-    lines = len((REPOSITORY_ROOT / file).read_text().splitlines())
-    assert lines <= MAX_FILE_LINES, (
-        f"{file} has {lines} lines. Split it by subject into files of at most {MAX_FILE_LINES}."
+    lines_by_file = {file: len((REPOSITORY_ROOT / file).read_text().splitlines()) for file in SYNTAX_TREES}
+    too_long = {file: lines for file, lines in lines_by_file.items() if lines > MAX_FILE_LINES}
+    assert not too_long, (
+        f"These files are too long: {too_long}. Split them by subject into files of at most {MAX_FILE_LINES} lines."
     )
 
 
-@pytest.mark.parametrize("file", [file for file in SYNTAX_TREES if not file.startswith(("app/cli/", "app/terminal/"))])
-def test_only_commands_print(file: str) -> None:
+def test_only_commands_print() -> None:
     """Only commands call `print`, because the service writes its output to the log."""
     printed = [
         f"{file}:{node.lineno}"
-        for node in ast.walk(SYNTAX_TREES[file])
+        for file, tree in SYNTAX_TREES.items()
+        if not file.startswith(("app/cli/", "app/terminal/"))
+        for node in ast.walk(tree)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     ]
     assert not printed, f"`print` is called at {printed}. Use structlog; only commands write to a terminal."

@@ -30,8 +30,10 @@ async def newest_cursor(feed: ChangeFeed, cursors: Cursors, hospitals: frozenset
     return await seal_position(cursors, state.newest, hospitals)
 
 
-async def open_position(cursors: Cursors, cursor: str, query: FeedQuery) -> FeedPosition:
-    """Return the position in a cursor.
+async def open_position(
+    cursors: Cursors, cursor: str, query: FeedQuery, location: tuple[str, str] = ("query", "after")
+) -> FeedPosition:
+    """Return the position in a cursor, which was sent in `location`.
 
     Raises:
         ValidationFailedError: the text is not a cursor of the feed.
@@ -41,7 +43,7 @@ async def open_position(cursors: Cursors, cursor: str, query: FeedQuery) -> Feed
         position, batch, scope = await cursors.decrypt(cursor, _PURPOSE)
     except InvalidCursorError:
         message = "Must be now, or a cursor from a Next-Cursor or Changes-Cursor header"
-        raise ValidationFailedError([FieldError(("query", "after"), message, "cursor")]) from None
+        raise ValidationFailedError([FieldError(location, message, "cursor")]) from None
     if scope != _scope(query.hospitals):
         raise FeedExpiredError
     return FeedPosition(position, batch)

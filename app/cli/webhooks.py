@@ -5,9 +5,10 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from app.changes.cursors import open_position
-from app.changes.numbering import FeedPosition
+from app.changes.numbering import FeedPosition, Numbering
 from app.changes.reading import ChangeFeed, FeedQuery
 from app.cli.database import DATABASE_ERRORS, run_in_transaction, run_on_database
 from app.cli.keys import UnknownHospitalError, check_hospitals
@@ -46,7 +47,11 @@ def _add(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    endpoints = run_in_transaction(registry.list_endpoints)
+    async def work(database: Database) -> list[dict[str, Any]]:
+        await Numbering(database).refresh()  # otherwise nobody is behind, if nobody reads the feed
+        return await database.transaction(registry.list_endpoints)
+
+    endpoints = run_on_database(work)
     if arguments.json:
         print(json.dumps(endpoints, default=datetime.isoformat, indent=2))
         return 0

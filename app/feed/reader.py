@@ -55,17 +55,20 @@ class FeedReader:
         """The number of changes after which a stream ends, which is infinite unless the request has a limit."""
         return self._parameters.limit or math.inf
 
-    async def start(self, cursor: str | None) -> None:
-        """Go to the position of a cursor, to the newest change, or to the oldest one if `cursor` is None.
+    async def start(self, last_event_id: str | None) -> None:
+        """Go to the position of the last event, or else to that of the parameter `after`, which is a cursor or now.
 
         Raises:
             ValidationFailedError: the text is not a cursor of the feed.
             FeedExpiredError: the cursor was made for another hospital scope.
         """
-        if cursor == NOW_CURSOR:
+        cursors, after = self._services.cursors, self._parameters.after
+        if last_event_id:
+            self._place = await open_position(cursors, last_event_id, self._query, ("header", "Last-Event-ID"))
+        elif after == NOW_CURSOR:
             self._place = (await self._services.feed.numbering.refresh()).newest
-        elif cursor is not None:
-            self._place = await open_position(self._services.cursors, cursor, self._query)
+        elif after is not None:
+            self._place = await open_position(cursors, after, self._query)
 
     async def page(self, limit: int, wait_seconds: float) -> Sequence[Change]:
         """Return the next changes, and go to the position after them.

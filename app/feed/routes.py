@@ -95,7 +95,7 @@ async def follow_changes(request: Request) -> Response:
     parameters = parse_query(request, FeedParameters)
     is_head = RequestState.from_scope(request.scope).method == "HEAD"
     reader = FeedReader(request, parameters)
-    await reader.start(request.headers.get("last-event-id") or parameters.after)
+    await reader.start(request.headers.get("last-event-id"))
     media_type = choose_media_type(request, _STREAM_ENCODERS)
     if encode := _STREAM_ENCODERS.get(media_type):
         return await _stream_response(request, reader, encode, media_type, first_only=is_head)

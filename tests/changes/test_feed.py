@@ -212,6 +212,13 @@ async def test_wrong_parameters_are_named(
     assert [(error["loc"][1], error["type"]) for error in response.json()["errors"]] == [(location, code)]
 
 
+async def test_a_wrong_last_event_is_named(client: httpx.AsyncClient) -> None:
+    """A `Last-Event-ID` that is no cursor is a 422 that names the header, also beside a parameter."""
+    response = await client.get(CHANGES, params={"after": "now"}, headers={"Last-Event-ID": "nonsense"})
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["loc"] == ["header", "Last-Event-ID"]
+
+
 async def test_cursors_of_lists_and_of_the_feed_are_not_interchangeable(client: httpx.AsyncClient) -> None:
     """A cursor of a list is refused by the feed, and the other way round."""
     for number in range(2):

@@ -316,14 +316,20 @@ async def test_wrong_endpoints_are_refused(command: Command, arguments: list[str
     assert json.loads((await command("webhooks", "list", "--json")).out) == []
 
 
-async def test_endpoints_are_listed_tested_and_removed(command: Command, receiver: Receiver) -> None:
-    """`list` shows no secrets, `test` sends a message that verifies, and `remove` forgets the endpoint."""
+async def test_endpoints_are_listed_tested_and_removed(
+    command: Command, receiver: Receiver, connection: asyncpg.Connection
+) -> None:
+    """`list` shows no secrets and counts changes that nobody has read, `test` sends a message, `remove` forgets all."""
     unique_id, secret = await add(command, receiver, "--events", "patient.*", "doctor.created")
+    await connection.execute(
+        "INSERT INTO journal (resource, unique_id, version, action, actor, record) "
+        "VALUES ('doctors', 'doc', 1, 'created', 'local', '{}')"
+    )
     table = (await command("webhooks", "list")).out
     assert unique_id in table
     assert "patient.* doctor.created" in table
     (endpoint,) = json.loads((await command("webhooks", "list", "--json")).out)
-    assert (endpoint["unique_id"], endpoint["state"], endpoint["behind"]) == (unique_id, "active", 0)
+    assert (endpoint["unique_id"], endpoint["state"], endpoint["behind"]) == (unique_id, "active", 1)
     assert secret not in f"{table} {endpoint}"
     assert "token=1" not in f"{table} {endpoint}"
     assert endpoint["url"] == receiver.url.replace("token=1", "…")

@@ -208,7 +208,8 @@ class ChangeFeed:
         Raises:
             FeedExpiredError: the changes after that position are no longer stored.
         """
-        state = state or await self.numbering.refresh()
+        if state is None or (after is not None and after.position > state.newest.position):
+            state = await self.numbering.refresh()  # a known state may be older than the cursor
         key = (query, after, limit, state)
         task = self._running.get(key)
         if task is None:

@@ -57,6 +57,28 @@ async def test_a_long_poll_returns_the_change_that_it_waited_for(app: FastAPI, c
     assert time.monotonic() - began < waiting.POLL_INTERVAL_SECONDS
 
 
+async def test_a_poll_of_before_repeats_no_change(
+    client: httpx.AsyncClient, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that has read more than the last poll of its process knows is not sent back to that poll's position."""
+    monkeypatch.setattr(waiting, "POLL_INTERVAL_SECONDS", 60)
+    waiting_client, follower = Follower(client, "now"), Follower(client, "now")
+    await waiting_client.read()
+    await follower.read()
+    with recorded_statements() as sent:
+        poll = asyncio.create_task(waiting_client.read(wait=25, resource="patients"))
+        # by the request, and by the poll, which is followed by one in a minute
+        await until(lambda: sum("pg_is_in_recovery" in each.text for each in sent) == 2)
+    await connection.execute(
+        "INSERT INTO journal (resource, unique_id, version, action, actor, record) "
+        "VALUES ('doctors', 'other', 1, 'created', 'local', '{}')"
+    )
+    assert summary(await follower.read()) == [("created", "doctors", "other", 1)]
+    assert await follower.read(wait=1) == []
+    assert await follower.read() == []
+    poll.cancel()
+
+
 async def test_changes_of_other_processes_are_noticed(
     app: FastAPI, client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:

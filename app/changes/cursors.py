@@ -12,9 +12,9 @@ from app.listing.cursors import Cursors, InvalidCursorError
 
 FEED_PATH = "/changes/"
 MAX_BATCHES_PER_COPY = 20
-"""Maximum number of batches of changes that are numbered before a copy begins, which takes about two seconds.
+"""Maximum number of batches of changes that are numbered before a copy or `after=now` begins. It takes about two seconds.
 
-What is not numbered by then is in the copy, and the feed lists it as well.
+What is not numbered by then is in the copy or was committed before, and the feed lists it as well.
 """
 _PURPOSE = [FEED_PATH.encode()]
 

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from app.changes.cursors import open_position
-from app.changes.numbering import FeedPosition, Numbering
+from app.changes.numbering import FeedPosition, FeedState, Numbering
 from app.changes.reading import ChangeFeed, FeedQuery
+from app.changes.retention import MAX_BATCHES_PER_RUN
 from app.cli.database import DATABASE_ERRORS, run_in_transaction, run_on_database
 from app.cli.keys import UnknownHospitalError, check_hospitals
 from app.db.connection import Connection
@@ -33,7 +34,7 @@ def _add(arguments: argparse.Namespace) -> int:
     registry.check_events(arguments.events, restricted=arguments.hospital is not None)
 
     async def work(database: Database) -> tuple[str, bytes]:
-        place = (await ChangeFeed(database).numbering.refresh()).newest
+        place = (await _number_all(database)).newest
 
         async def add(connection: Connection) -> tuple[str, bytes]:
             await check_hospitals(connection, arguments.hospital or (), "so no webhook was added")
@@ -48,7 +49,7 @@ def _add(arguments: argparse.Namespace) -> int:
 
 def _list(arguments: argparse.Namespace) -> int:
     async def work(database: Database) -> list[dict[str, Any]]:
-        await Numbering(database).refresh()  # otherwise nobody is behind, if nobody reads the feed
+        await _number_all(database)  # otherwise nobody is behind, if nobody reads the feed
         return await database.transaction(registry.list_endpoints)
 
     endpoints = run_on_database(work)
@@ -78,13 +79,12 @@ def _resume(arguments: argparse.Namespace) -> int:
 
 def _replay(arguments: argparse.Namespace) -> int:
     async def work(database: Database) -> None:
-        feed = ChangeFeed(database)
         async with database.read() as connection:
             query = FeedQuery((await registry.read(connection, arguments.id)).hospitals)
         if arguments.after == "now":
-            place = (await feed.numbering.refresh()).newest
+            place = (await _number_all(database)).newest
         else:
-            place = await _open_cursor(database, feed, arguments.after, query)
+            place = await _open_cursor(database, arguments.after, query)
         await registry.pause(database, arguments.id)  # so that what is being delivered does not change the place
         await database.transaction(lambda connection: registry.resume(connection, arguments.id, place))
 
@@ -93,10 +93,15 @@ def _replay(arguments: argparse.Namespace) -> int:
     return 0
 
 
-async def _open_cursor(database: Database, feed: ChangeFeed, cursor: str, query: FeedQuery) -> FeedPosition:
+async def _number_all(database: Database) -> FeedState:
+    """Number the changes that no reader has numbered yet, and return the state of the feed after that."""
+    return await Numbering(database).refresh(MAX_BATCHES_PER_RUN)
+
+
+async def _open_cursor(database: Database, cursor: str, query: FeedQuery) -> FeedPosition:
     try:
         place = await open_position(Cursors(database), cursor, query)
-        await feed.page("webhooks", query, place, 1)
+        await ChangeFeed(database).page("webhooks", query, place, 1)
     except ValidationFailedError:
         raise registry.WebhookError("This is not a cursor of the change feed.") from None
     except FeedExpiredError:

@@ -14,7 +14,7 @@ from app.api.services import get_services
 from app.audit.recorder import AUDITED_RESOURCES, RequestAudit
 from app.auth.principal import Principal
 from app.auth.scopes import Scope
-from app.changes.cursors import open_position, seal_position
+from app.changes.cursors import MAX_BATCHES_PER_COPY, open_position, seal_position
 from app.changes.numbering import FeedPosition
 from app.changes.reading import PATIENTS, Change, FeedQuery
 from app.doctors.routes import resource as doctors
@@ -66,7 +66,7 @@ class FeedReader:
         if last_event_id:
             self._place = await open_position(cursors, last_event_id, self._query, ("header", "Last-Event-ID"))
         elif after == NOW_CURSOR:
-            self._place = (await self._services.feed.numbering.refresh()).newest
+            self._place = (await self._services.feed.numbering.refresh(MAX_BATCHES_PER_COPY)).newest
         elif after is not None:
             self._place = await open_position(cursors, after, self._query)
 

@@ -320,11 +320,13 @@ async def test_endpoints_are_listed_tested_and_removed(
     command: Command, receiver: Receiver, connection: asyncpg.Connection
 ) -> None:
     """`list` shows no secrets and counts changes that nobody has read, `test` sends a message, `remove` forgets all."""
-    unique_id, secret = await add(command, receiver, "--events", "patient.*", "doctor.created")
-    await connection.execute(
+    insert = (
         "INSERT INTO journal (resource, unique_id, version, action, actor, record) "
-        "VALUES ('doctors', 'doc', 1, 'created', 'local', '{}')"
+        "SELECT 'doctors', $1 || i, 1, 'created', 'local', '{}' FROM generate_series(1, $2) i"
     )
+    await connection.execute(insert, "before-", 25_000)
+    unique_id, secret = await add(command, receiver, "--events", "patient.*", "doctor.created")
+    await connection.execute(insert, "after-", 1)
     table = (await command("webhooks", "list")).out
     assert unique_id in table
     assert "patient.* doctor.created" in table

@@ -6,7 +6,7 @@ as PostgreSQL takes to read a record. This module can be removed when SQLAlchemy
 """
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -171,13 +171,14 @@ class Connection:
         """
         await _reporting_loss(self.driver.execute(text))
 
-    async def copy(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """Insert rows into a table with COPY, for which SQLAlchemy has no API.
+    async def copy(self, table: str, columns: Sequence[str], rows: bytes) -> None:
+        """Insert rows in the text format of COPY into a table. SQLAlchemy has no API for COPY.
 
         Raises:
             asyncpg.PostgresError, asyncpg.InterfaceError: see `execute`.
         """
-        await _reporting_loss(self.driver.copy_records_to_table(table, records=rows, columns=columns))
+        # the driver would take bytes for the name of a file
+        await _reporting_loss(self.driver.copy_to_table(table, source=memoryview(rows), columns=columns))
 
     def _measure(self, text: str, began: float, error: Exception | None) -> None:
         if self._instrumentation is not None:

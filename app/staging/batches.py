@@ -11,9 +11,6 @@ if TYPE_CHECKING:
     from app.staging.records import Staging
 
 TIMESTAMP_FIELDS = ("date_created", "last_updated")
-StagedRow = tuple[Any, ...]
-"""A row of a staging table: the number of the line, the id, the mask of the fields that the line sets, and the values.
-"""
 
 
 class ValidLine(NamedTuple):
@@ -34,15 +31,18 @@ class StagedBatch:
 
     def __init__(self, staging: "Staging") -> None:
         self._staging = staging
-        self.rows: list[StagedRow] = []
+        self._rows: list[str] = []
         self.link_count = 0
         """Number of links to other records in all lines of the batch."""
         self._ids: set[str] = set()
 
     @property
-    def tables(self) -> list[list[StagedRow]]:
-        """The rows for each staging table that `Staging.stage` fills."""
-        return [self.rows]
+    def tables(self) -> list[bytes]:
+        """The rows for each staging table that `Staging.stage` fills, in the text format of COPY.
+
+        A row has the number of the line, the id, the mask of the fields that the line sets, and the values.
+        """
+        return ["".join(self._rows).encode()]
 
     def can_add(self, line: ValidLine) -> bool:
         """Return whether a line can be added, which requires that its record is not in the batch yet."""
@@ -55,6 +55,7 @@ class StagedBatch:
         self._ids.add(unique_id)
         field_mask = sum(bit for name, bit in self._staging.field_bits.items() if name in values)
         timestamps = [values.get(name) for name in TIMESTAMP_FIELDS]
-        column_values = [copied_value(values.get(name)) for name in self._staging.field_bits]
+        field_values = (values.get(name) for name in self._staging.field_bits)
         self.link_count += sum(len(values.get(name, ())) for name in self._staging.repository.link_relations)
-        self.rows.append((line.line_number, unique_id, field_mask, *timestamps, *column_values))
+        row = (line.line_number, unique_id, field_mask, *timestamps, *field_values)
+        self._rows.append("\t".join(map(copied_value, row)) + "\n")

@@ -1,25 +1,23 @@
-"""Values in the form in which COPY takes them, and the columns of a staging table that they are copied to.
+"""Values in the text format of COPY, in which rows are sent to PostgreSQL as they are."""
 
-COPY has a binary format, for which there is no codec for JSON. JSON is therefore copied as text.
-"""
-
-from collections.abc import Iterator
 from typing import Any
 
 from pydantic_core import to_json
-from sqlalchemy import Column, Computed, Text
-from sqlalchemy.dialects.postgresql import JSONB
+
+_NULL = r"\N"
+_ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
+_ARRAY_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\""})
 
 
-def columns_to_copy(column: Column[Any]) -> Iterator[Column[Any]]:
-    """Yield the columns of a staging table for a column: the one to copy to and, if it is JSON, its value."""
-    if isinstance(column.type, JSONB):
-        yield Column(f"{column.name}_text", Text)
-        yield Column(column.name, JSONB, Computed(f"CAST({column.name}_text AS jsonb)", persisted=True))
+def copied_value(value: Any) -> str:
+    """Return a value as COPY reads it: objects in a list as JSON, and texts in a list as an array."""
+    if value is None:
+        return _NULL
+    if isinstance(value, list):
+        if value and isinstance(value[0], dict):
+            text = to_json(value).decode()
+        else:
+            text = "{" + ",".join([f'"{item.translate(_ARRAY_ESCAPES)}"' for item in value]) + "}"
     else:
-        yield Column(column.name, column.type)
-
-
-def copied_value(value: Any) -> Any:
-    """Return a value as `copy` takes it: objects in a list as JSON text, and other values unchanged."""
-    return to_json(value).decode() if isinstance(value, list) and value and isinstance(value[0], dict) else value
+        text = str(value)
+    return text.translate(_ESCAPES)

@@ -4,18 +4,18 @@ from collections.abc import AsyncIterator, Sequence
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import ColumnElement, Delete, Select, and_, case, delete, insert, select
+from sqlalchemy import ColumnElement, Delete, Select, Table, and_, case, delete, insert, select
 from sqlalchemy.schema import CreateTable, DropTable
 
 from app.auth.principal import Principal
 from app.db.connection import Connection
 from app.db.database import set_local
 from app.errors import FieldError
-from app.models import Patient, pending_comparisons
+from app.models import Patient, hospital_words, name_words, pending_comparisons
 from app.patients.schemas import NAME_MISSING_MESSAGE
 from app.patients.service import PatientService
 from app.profiles.service import ProfileService
-from app.staging.batches import StagedBatch, StagedRow, ValidLine
+from app.staging.batches import StagedBatch, ValidLine
 from app.staging.duplicates import DuplicateCheck, DuplicatePolicy
 from app.staging.identifiers import identifier_errors, index_identifiers
 from app.staging.name_words import (
@@ -28,10 +28,12 @@ from app.staging.name_words import (
 )
 from app.staging.records import Staging, retired_id_message
 from app.staging.results import RowError, RowStatus
+from app.staging.table_build import TableBuild
 from app.statements.damage import OTHER_PERSON_PROBLEM, other_person_statement
 
 _COMPARE_ALL_PATIENTS = insert(pending_comparisons).from_select(["patient_id"], select(Patient.__table__.c.unique_id))
 _COMPARE_NOBODY = set_local({"patients.compare_patients": "never"})
+_VOCABULARY = (name_words, hospital_words)
 DUPLICATE_MESSAGE = "May describe a person who is registered already, or is in an earlier line"
 NAME_COLUMNS = ("patient_first_name", "patient_last_name")
 BIRTH_DATE_COLUMN = "patient_date_of_birth"
@@ -51,7 +53,7 @@ class StagedPatientBatch(StagedBatch):
         self._profiles_by_id: dict[str, dict[str, Any]] = {}
 
     @property
-    def tables(self) -> list[list[StagedRow]]:
+    def tables(self) -> list[bytes]:
         """The rows of the patients, and those of their profiles."""
         return [*super().tables, *self.profiles.tables]
 
@@ -93,15 +95,18 @@ class PatientStaging(Staging):
         self._allow_other_person = allow_other_person
         self._compares_new = duplicates.policy is not DuplicatePolicy.IGNORE
         self._matcher = duplicates.matcher(connection)
-        # the copies of a build have no indexes by which patients are found
-        self.allows_build = self._matcher is None
         # `overwrite` is always on: a line may change an existing profile, as a request that creates a patient may
         self.profiles = Staging(connection, principal, ProfileService.repository_class, overwrite=True)
 
     async def create_tables(self) -> None:
         """Create the staging tables, and the tables that collect the words of names.
 
-        `finish` adds the collected words to the vocabulary.
+        `finish` adds the collected words to the vocabulary. If there are no patients yet, a `TableBuild` is started,
+        unless indexes have to find patients.
+
+        Raises:
+            NotReplaceableError: there are no patients, but copies cannot replace the tables. The staging tables are
+                created.
         """
         await self.profiles.create_tables()
         for table in (STAGED_WORDS_TABLE, STAGED_HOSPITAL_WORDS_TABLE):
@@ -110,6 +115,19 @@ class PatientStaging(Staging):
         if not self._compares_new:
             await self.connection.execute(_COMPARE_NOBODY)
         await super().create_tables()
+        if self._matcher is None:
+            self.build = await TableBuild.create(
+                self.connection,
+                [self.profiles.table, self.table, *self._link_tables, *_VOCABULARY],
+                optional=(self.profiles.table,),
+                derived=_VOCABULARY,
+            )
+            if self.build is not None and self.profiles.table in self.build:
+                self.profiles.build = self.build
+
+    @property
+    def _link_tables(self) -> list[Table]:
+        return [relation.link_table for relation in self.repository.link_relations.values()]
 
     async def finish(self) -> None:
         """Add the collected words of names to the search vocabulary, and drop all temporary tables.
@@ -117,7 +135,7 @@ class PatientStaging(Staging):
         This must be the last step of the transaction (see `DEFER_NAME_WORDS`).
         """
         if self.build is not None:
-            await self.build.build_indexes()
+            await self.build.build_indexes([self.profiles.table, self.table, *self._link_tables])
             if self._compares_new:
                 await self.connection.execute(_COMPARE_ALL_PATIENTS)  # the copies of the tables have no triggers
         for statement in INSERT_STAGED_NAME_WORDS if self.build is None else INSERT_ALL_NAME_WORDS:
@@ -126,12 +144,15 @@ class PatientStaging(Staging):
             await self.connection.execute(DropTable(table))
         await self.profiles.finish()
         await super().finish()
+        if self.build is not None:
+            await self.build.build_indexes(_VOCABULARY)
+            await self.build.replace_tables()
 
     def new_batch(self) -> StagedPatientBatch:
         """Return an empty batch."""
         return StagedPatientBatch(self)
 
-    async def stage(self, tables: Sequence[Sequence[StagedRow]]) -> None:
+    async def stage(self, tables: Sequence[bytes]) -> None:
         """Replace the contents of the staging tables with the patients and profiles of a batch."""
         await super().stage(tables)
         await self.profiles.stage(tables[1:])

@@ -47,8 +47,7 @@ from app.db.connection import Connection
 from app.db.errors import SerializationError
 from app.errors import FieldError, IdentifierRetiredError
 from app.records.repository import Repository
-from app.staging.batches import TIMESTAMP_FIELDS, StagedBatch, StagedRow
-from app.staging.copied_values import columns_to_copy
+from app.staging.batches import TIMESTAMP_FIELDS, StagedBatch
 from app.staging.first_entries import insert_first_entries
 from app.staging.results import RowError, RowStatus, UnknownLink
 from app.staging.table_build import TableBuild
@@ -70,7 +69,6 @@ class Staging:
         """Whether a line updates a stored record that differs from it. If not, such a line is an error."""
         self.table = repository.table
         self.client_columns = client_columns(self.table)
-        self.allows_build = True
         self.build: TableBuild | None = None
         """The tables that are written instead of the repository's own, if these were empty."""
         names = [*self.client_columns, *repository.link_relations]
@@ -83,7 +81,7 @@ class Staging:
             Column("unique_id", ID_TEXT, primary_key=True),
             Column("given", BigInteger),
             *(Column(name, DateTime(timezone=True)) for name in TIMESTAMP_FIELDS),
-            *(column for name in self.client_columns for column in columns_to_copy(self.table.c[name])),
+            *(Column(name, self.table.c[name].type) for name in self.client_columns),
             *(Column(name, ARRAY(ID_TEXT)) for name in repository.link_relations),
             Column("fate", ID_TEXT, server_default=RowStatus.CREATED),
             prefixes=["TEMPORARY"],
@@ -91,35 +89,24 @@ class Staging:
         )
 
     async def create_tables(self) -> None:
-        """Create the staging table, which PostgreSQL drops when the transaction ends.
-
-        If the repository's table has links and is empty, start a `TableBuild` of it and of the tables of its links.
-
-        Raises:
-            NotReplaceableError: the tables are empty, but copies cannot replace them. The staging table is created.
-        """
+        """Create the staging table, which PostgreSQL drops when the transaction ends."""
         await self.connection.execute(CreateTable(self.staging_table))
-        link_tables = [relation.link_table for relation in self.repository.link_relations.values()]
-        if link_tables and self.allows_build:
-            self.build = await TableBuild.create(self.connection, [self.table, *link_tables])
 
     async def finish(self) -> None:
-        """Drop the staging table when a file has been imported, and end the `TableBuild` if there is one.
+        """Drop the staging table when a file has been imported.
 
         The same transaction may then import another file of the same resource, for which it creates the table again.
         """
         await self.connection.execute(DropTable(self.staging_table))
-        if self.build is not None:
-            await self.build.replace_tables()
 
     def new_batch(self) -> StagedBatch:
         """Return an empty batch."""
         return StagedBatch(self)
 
-    async def stage(self, tables: Sequence[Sequence[StagedRow]]) -> None:
+    async def stage(self, tables: Sequence[bytes]) -> None:
         """Replace the contents of the staging table with the rows of a batch, which are the first of `tables`."""
         await self.connection.execute(text(f"TRUNCATE {self.staging_table.name}"))
-        columns = [c.name for c in self.staging_table.columns if c.name != "fate" and c.computed is None]
+        columns = [column.name for column in self.staging_table.columns if column.name != "fate"]
         await self.connection.copy(self.staging_table.name, columns, tables[0])
 
     async def classify(self) -> None:
@@ -131,7 +118,7 @@ class Staging:
             ConflictError: the table was empty, and another transaction has since created one of the records.
         """
         if self.build is not None:
-            await self.build.refuse_concurrent_records(self.staging_table.name)
+            await self.build.refuse_concurrent_records(self.table.name, self.staging_table.name)
         if self.overwrite:
             await self.connection.execute(self._lock_statement)
         await self.connection.execute(self._classify_statement)

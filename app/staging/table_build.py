@@ -8,7 +8,7 @@ fails or is killed leaves the tables as they were.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Self
 
@@ -94,7 +94,7 @@ _DESCRIBE_TABLES = _catalog_query(
         ARRAY(SELECT CAST(item AS text) FROM unnest(coalesce(relacl, acldefault('r', relowner))) item ORDER BY 1),
         ARRAY(
             SELECT conname || pg_get_constraintdef(oid) FROM pg_constraint
-            WHERE conrelid = table_.oid AND contype NOT IN ('f', 't') ORDER BY 1
+            WHERE conrelid = table_.oid AND contype NOT IN ('f', 'p', 't') ORDER BY 1
         ),
         attname, atttypid, atttypmod, attcollation, attnotnull, attidentity, attgenerated, attstorage, attcompression,
         attstattarget, ARRAY(SELECT CAST(item AS text) FROM unnest(attacl) item ORDER BY 1), attoptions,
@@ -104,7 +104,7 @@ _DESCRIBE_TABLES = _catalog_query(
     WHERE attnum > 0 AND NOT attisdropped ORDER BY relname, attnum
     """
 )
-"""Selects all properties of the tables and their columns, except for indexes, foreign keys and triggers."""
+"""Selects all properties of the tables and their columns, except for indexes, keys and triggers."""
 _SELECT_RIGHTS_AND_STATISTICS = _catalog_query(
     """, right_ AS (
         SELECT relname, '' AS columns, acl.* FROM table_, aclexplode(relacl) acl WHERE grantee <> relowner
@@ -127,7 +127,7 @@ _SELECT_RIGHTS_AND_STATISTICS = _catalog_query(
 )
 _SELECT_CONSTRAINTS = _catalog_query(
     """
-    SELECT CAST(contype AS text), format(
+    SELECT CAST(contype AS text), relname, format(
         'ALTER TABLE %I.%I ADD CONSTRAINT %I %s',
         CAST(:copy_schema AS text), relname, conname, pg_get_constraintdef(pg_constraint.oid)
     )
@@ -137,7 +137,7 @@ _SELECT_CONSTRAINTS = _catalog_query(
 """Selects the statements that add primary keys (`p`) and foreign keys (`f`) to the copies."""
 _SELECT_INDEXES = _catalog_query(
     """
-    SELECT replace(
+    SELECT relname, replace(
         pg_get_indexdef(indexrelid),
         format(' ON %I.%I ', CAST(:schema AS text), relname),
         format(' ON %I.%I ', CAST(:copy_schema AS text), relname)
@@ -165,49 +165,63 @@ class TableBuild:
     """The copies of some tables, from `create` until `replace_tables`. Statements use the copies instead of the tables.
 
     The copies have the same names, but their schema comes first in the search path. They have primary keys, by which an
-    import finds the records that it has already created.
+    import finds the records that it has already created, except for tables that are derived from others.
     """
 
     def __init__(self, connection: Connection, tables: Sequence[Table], search_path: str) -> None:
         self._connection = connection
         self._tables = tables
         self._search_path = search_path
-        self._indexes: Sequence[str] = []
+        self._indexes: Sequence[tuple[str, str]] = []
+        """The name of the table, and the statement that builds the index."""
         self._foreign_keys: Sequence[str] = []
         self._triggers: Sequence[str] = []
 
     @classmethod
-    async def create(cls, connection: Connection, tables: Sequence[Table]) -> Self | None:
-        """Create the copies, or return None if the tables are not empty.
+    async def create(
+        cls,
+        connection: Connection,
+        tables: Sequence[Table],
+        optional: Collection[Table] = (),
+        derived: Collection[Table] = (),
+    ) -> Self | None:
+        """Create copies of the tables that are empty, or return None if a table has rows that must not have any.
 
-        A table comes after the tables that its foreign keys refer to.
+        The tables in `optional` and `derived` may have rows. Those in `derived` are filled when all other rows are
+        there, so the primary keys of their copies are built with the indexes. A table comes after the tables that its
+        foreign keys refer to.
 
         Raises:
             NotReplaceableError: the tables are empty, but copies cannot replace them.
         """
-        has_rows = " OR ".join(f"EXISTS (SELECT FROM {table.name})" for table in tables)
-        state = text(f"SELECT current_setting('search_path'), {has_rows}")
-        search_path, are_filled = (await connection.execute(state)).one()
-        if are_filled:
+        are_filled = ", ".join(f"EXISTS (SELECT FROM {table.name})" for table in tables)
+        state = text(f"SELECT current_setting('search_path'), {are_filled}")
+        search_path, *are_filled_flags = (await connection.execute(state)).one()
+        filled = {table for table, is_filled in zip(tables, are_filled_flags, strict=True) if is_filled}
+        if not filled <= {*optional, *derived}:
             return None
-        build = cls(connection, tables, search_path)
+        build = cls(connection, [table for table in tables if table not in filled], search_path)
         async with connection.savepoint():
-            await build._create_copies()
+            await build._create_copies({table.name for table in derived})
         return build
 
-    async def _create_copies(self) -> None:
+    async def _create_copies(self, derived_names: Collection[str]) -> None:
         if not (await self._select(_SELECT_IS_REPLACEABLE)).scalar_one():
             raise NotReplaceableError
         constraints = (await self._select(_SELECT_CONSTRAINTS)).all()
-        self._foreign_keys = [statement for kind, statement in constraints if kind == "f"]
-        self._indexes = (await self._select(_SELECT_INDEXES)).scalars().all()
+        self._foreign_keys = [statement for kind, _, statement in constraints if kind == "f"]
+        keys = [(name, statement) for kind, name, statement in constraints if kind == "p"]
+        self._indexes = [
+            *(key for key in keys if key[0] in derived_names),
+            *((name, statement) for name, statement in await self._select(_SELECT_INDEXES)),
+        ]
         self._triggers = (await self._select(_SELECT_TRIGGERS)).scalars().all()
         like = "INCLUDING ALL EXCLUDING INDEXES EXCLUDING STATISTICS"
         await self._execute(
             [
                 f"CREATE SCHEMA {COPY_SCHEMA}",
                 *(f"CREATE TABLE {COPY_SCHEMA}.{name} (LIKE {SCHEMA}.{name} {like})" for name in self._names),
-                *(statement for kind, statement in constraints if kind == "p"),
+                *(statement for name, statement in keys if name not in derived_names),
                 *(await self._select(_SELECT_RIGHTS_AND_STATISTICS)).scalars(),
             ]
         )
@@ -221,25 +235,30 @@ class TableBuild:
     def _names(self) -> list[str]:
         return [table.name for table in self._tables]
 
-    async def refuse_concurrent_records(self, staging_table: str) -> None:
-        """Refuse staged records that requests have created in the first of the tables since `create`.
+    def __contains__(self, table: Table) -> bool:
+        """Return whether a table has a copy."""
+        return table in self._tables
+
+    async def refuse_concurrent_records(self, name: str, staging_table: str) -> None:
+        """Refuse staged records that requests have created in the table with this name since `create`.
 
         Raises:
             ConflictError: there are such records.
         """
-        table = f"{SCHEMA}.{self._names[0]}"
+        table = f"{SCHEMA}.{name}"
         are_created = text(f"SELECT EXISTS (SELECT FROM {table} JOIN {staging_table} USING (unique_id))")  # noqa: S608
         if (await self._connection.execute(are_created)).scalar_one():
             raise ConflictError("Another transaction has created the same record.")
 
-    async def build_indexes(self) -> None:
-        """Build the indexes. Statements that follow may scan whole tables."""
-        await self._execute(self._indexes)
+    async def build_indexes(self, tables: Collection[Table]) -> None:
+        """Build the indexes of those tables that have copies. Statements that follow may scan whole tables."""
+        names = {table.name for table in tables}
+        await self._execute(statement for name, statement in self._indexes if name in names)
 
     async def replace_tables(self) -> None:
         """Check the foreign keys, and replace the tables with the copies. This must be the last step of an import.
 
-        Records that requests have created in the tables meanwhile are kept.
+        Rows that requests have inserted into the tables meanwhile are kept.
 
         Raises:
             TablesInUseError: another transaction has used the tables during all `MAX_REPLACE_ATTEMPTS`.
@@ -276,7 +295,10 @@ class TableBuild:
     def _copy_rows_statement(self, table: Table) -> str:
         columns = ", ".join(column.name for column in non_generated_columns(table))
         copy = f"{COPY_SCHEMA}.{table.name}"
-        return f"INSERT INTO {copy} ({columns}) SELECT {columns} FROM {SCHEMA}.{table.name}"  # noqa: S608
+        statement = f"INSERT INTO {copy} ({columns}) SELECT {columns} FROM {SCHEMA}.{table.name}"  # noqa: S608
+        # rows of tables with nothing else than a key, such as words, are the same if their keys are
+        is_key_only = all(column.primary_key or column.server_default is not None for column in table.columns)
+        return f"{statement} ON CONFLICT DO NOTHING" if is_key_only else statement
 
     async def _select(self, statement: TextClause, schema: str = SCHEMA) -> Result:
         parameters = {"schema": schema, "tables": self._names, "copy_schema": COPY_SCHEMA}

@@ -15,7 +15,7 @@ from app.db.errors import SerializationError, translate_errors
 from app.errors import ConflictError
 from app.fields.schemas import CreateBody
 from app.patient_identifiers.types import read_types
-from app.staging.batches import StagedRow, ValidLine
+from app.staging.batches import ValidLine
 from app.staging.duplicates import REPORT_DUPLICATES, DuplicateCheck
 from app.staging.patients import PatientStaging
 from app.staging.records import Staging
@@ -96,8 +96,8 @@ Its arguments are the summary so far, the errors and remarks in the batch, and t
 class _CheckedBatch(NamedTuple):
     """A batch of consecutive lines of a file that have been read and validated, but not stored."""
 
-    tables: list[list[StagedRow]]
-    """The rows of the valid lines for each staging table."""
+    tables: list[bytes]
+    """The rows of the valid lines for each staging table, in the text format of COPY."""
     lines: int
     errors: list[RowError]
     """The errors in the invalid lines, which have no rows, and the remarks on others."""
@@ -196,7 +196,14 @@ async def import_file(
     checked_batches = _checked_batches(lines, record_file, validator, staging, link_names)
     new_links = NewLinks(connection, IMPORT_PRINCIPAL)
 
+    lines_when_planned = 0
+
     async def store(checked_batch: _CheckedBatch) -> None:
+        nonlocal lines_when_planned
+        if summary.lines >= 2 * lines_when_planned:
+            # PostgreSQL caches plans, also for foreign-key checks, and those for small tables do not suit large ones
+            await connection.execute(text("DISCARD PLANS"))
+            lines_when_planned = summary.lines
         new_links.add(checked_batch.linked_bodies)
         stored = await run_in_savepoint(
             connection,
@@ -255,11 +262,9 @@ class _StoredBatch(NamedTuple):
 
 
 async def _store_batch(
-    staging: Staging, tables: list[list[StagedRow]], new_links: NewLinks, *, leaves_out_links: bool
+    staging: Staging, tables: list[bytes], new_links: NewLinks, *, leaves_out_links: bool
 ) -> _StoredBatch:
     """Write the valid lines of a batch. With `leaves_out_links`, a line is stored without links that are wrong."""
-    # PostgreSQL caches plans, also for foreign-key checks, and the cached plans may be from when the tables were empty
-    await staging.connection.execute(text("DISCARD PLANS"))
     await staging.stage(tables)
     unknown_links = await staging.unknown_links()
     wrong_links = [link for link in unknown_links if link.unique_id not in new_links]

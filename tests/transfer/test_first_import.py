@@ -211,7 +211,7 @@ async def test_a_transaction_that_uses_the_tables_for_too_long_makes_an_import_f
     async def replace(own_connection: Connection) -> None:
         build = await TableBuild.create(own_connection, [Patient.__table__, patient_hospitals, patient_doctors])
         assert build is not None
-        await build.build_indexes()
+        await build.build_indexes([Patient.__table__])
         await build.replace_tables()
 
     async with Database(database_url, pool_size=1, with_timeouts=False) as database, reading_transaction(database_url):

@@ -348,14 +348,16 @@ class Staging:
             .on_conflict_do_nothing()
         )
 
-    def _written_rows(self, status: RowStatus) -> CTE:
-        """Return a CTE with the stored records of the staged lines that have a status."""
-        rows = self.repository.document.select_rows().join(self.staging_table, self.same_record)
+    def _written_rows(self, status: RowStatus, *staged_columns: ColumnElement[Any]) -> CTE:
+        """Return a CTE with the stored records of the staged lines that have a status, and with staged columns."""
+        rows = self.repository.document.select_rows().add_columns(*staged_columns)
+        rows = rows.join(self.staging_table, self.same_record)
         return rows.where(self.has_status(status)).cte(status)
 
     @cached_property
     def _first_entries_statement(self) -> Select[Any]:
-        created_rows = self._written_rows(RowStatus.CREATED)
+        links = (self.staging_table.c[name] for name in self.repository.link_relations)
+        created_rows = self._written_rows(RowStatus.CREATED, *links)
         return insert_first_entries(self.table, created_rows, self.repository.link_relations)
 
     @cached_property

@@ -37,6 +37,8 @@ _BUILD_SETTINGS = {
     "maintenance_work_mem": "256MB",
     # enough for the words of a million names
     "work_mem": "64MB",
+    # the vocabulary is small, but its indexes take long to compute
+    "min_parallel_table_scan_size": "64kB",
 }
 
 

@@ -61,10 +61,16 @@ def record_snapshot(table: Table, row: FromClause, links: Mapping[str, ToMany]) 
     """Return the SQL expression for the snapshot of a `row` of `table` as JSON.
 
     The snapshot contains the columns of the row and the sorted ids of its links, without nulls. It contains the ids of
-    linked records, not their names, so that it stays correct if a hospital is renamed later.
+    linked records, not their names, so that it stays correct if a hospital is renamed later. If `row` has a column with
+    the name of a set of links, the ids are those in this column, which saves reading the links.
     """
     fields: list[ColumnElement[Any]] = [as_contract_json(row.c[name]).label(name) for name in snapshot_columns(table)]
     for name, relation in links.items():
+        if name in row.c:
+            linked_id = func.unnest(row.c[name]).column_valued(f"one_of_{name}")
+            sorted_ids = select(linked_id).distinct().order_by(linked_id).correlate(row)
+            fields.append(func.array_to_json(func.array(sorted_ids.scalar_subquery())).label(name))
+            continue
         _, owner, key = relation.link_columns
         ids = select(func.json_agg(aggregate_order_by(key, key))).where(owner == row.c.unique_id)
         fields.append(func.coalesce(ids.correlate(row).scalar_subquery(), literal_column("'[]'::json")).label(name))

@@ -16,7 +16,6 @@ from sqlalchemy import (
     cast,
     func,
     literal_column,
-    not_,
     null,
     select,
 )
@@ -25,14 +24,15 @@ from sqlalchemy.dialects.postgresql import insert
 from app.models import journal
 from app.records.journal_hash import content_hash
 from app.statements.documents import ToMany
-from app.statements.journal_entries import AUTHOR_COLUMNS, has_journal_entries, record_snapshot
+from app.statements.journal_entries import AUTHOR_COLUMNS, record_snapshot
 
 
 def insert_first_entries(table: Table, row: FromClause, links: Mapping[str, ToMany]) -> Select[Any]:
     """Return a statement that inserts the first journal entry of each row of `row`, and returns their number.
 
-    `row` contains new rows of `table` as they are stored. The author of the entries is in bind parameters with the
-    names of `AUTHOR_COLUMNS`. No entry is inserted for an id for which the journal already has entries.
+    `row` contains new rows of `table` as they are stored, of ids without entries. The author of the entries is in bind
+    parameters with the names of `AUTHOR_COLUMNS`. No entry is inserted for an id for which the journal has got entries
+    meanwhile.
     """
     values: dict[str, ColumnElement[Any]] = {
         "resource": literal_column(f"'{table.name}'"),
@@ -45,11 +45,8 @@ def insert_first_entries(table: Table, row: FromClause, links: Mapping[str, ToMa
         **{name.name: bindparam(name.name, type_=name.type) for name in AUTHOR_COLUMNS},
     }
     # a subquery with volatile functions is evaluated once per row, so that the hash is that of the inserted values
-    entry = (
-        select(*(_value(values, column).label(column.name) for column in journal.c if column.name != "hash"))
-        .where(not_(has_journal_entries(table, row.c.unique_id).correlate(row)))
-        .subquery("entry")
-    )
+    columns = (_value(values, column).label(column.name) for column in journal.c if column.name != "hash")
+    entry = select(*columns).subquery("entry")
     # the first entry of a record has no previous hash
     rows = select(*entry.c, func.sha256(content_hash(entry)))
     # only the primary key detects that another transaction has just inserted an entry for the same id

@@ -335,12 +335,14 @@ class Staging:
         relation = self.repository.link_relations[name]
         keys = func.unnest(self.staging_table.c[name]).table_valued("unique_id", name="keys").render_derived()
         key = keys.c.unique_id
-        # ordered by target, because foreign-key checks lock the targets and all transactions need the same lock order
+        owner_id = self.staging_table.c.unique_id
+        # foreign-key checks lock the targets, and all transactions need the same lock order; a `TableBuild` has none
+        order = (key, owner_id) if self.build is None else (owner_id, key)
         rows = (
-            select(self.staging_table.c.unique_id, key)
+            select(owner_id, key)
             .select_from(self.staging_table.join(keys, true()))
             .where(self.has_status(RowStatus.CREATED, RowStatus.UPDATED))
-            .order_by(key, self.staging_table.c.unique_id)
+            .order_by(*order)
         )
         return (
             insert(relation.link_table)

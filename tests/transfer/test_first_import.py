@@ -184,21 +184,61 @@ async def test_altered_tables_keep_their_indexes(
     assert len(await list_patients(client)) == 3
 
 
+@pytest.mark.parametrize(
+    "body",
+    [{"unique_id": "pat4999"}, {"patient_profile": {"unique_id": "guardian", "first_name": "Mine"}}],
+    ids=["patient", "profile"],
+)
 async def test_a_record_created_meanwhile_is_not_replaced(
-    database_url: str, client: httpx.AsyncClient, connection: asyncpg.Connection
+    database_url: str, client: httpx.AsyncClient, connection: asyncpg.Connection, body: dict[str, object]
 ) -> None:
-    """If a request creates a patient that a later line of the file contains, the import stores nothing and says so."""
+    """If a request creates a record that a later line of the file contains, the import stores nothing and says so."""
     with cli_process("import", "-", url=database_url, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdin is not None
         process.stdin.write(ndjson(BODIES[:3000]).encode())
         process.stdin.flush()
         await wait_until_import_writes(connection)
-        response = await client.post(PATIENTS, json={"unique_id": "pat4999", "patient_last_name": "Mine"})
+        response = await client.post(PATIENTS, json={**body, "patient_last_name": "Mine"})
         assert response.status_code == 201
-        _, stderr = await asyncio.to_thread(process.communicate, ndjson(BODIES[3000:]).encode(), 30)
+        rest = [*BODIES[3000:], {"patient_last_name": "Last", "patient_profile": {"unique_id": "guardian"}}]
+        _, stderr = await asyncio.to_thread(process.communicate, ndjson(rest).encode(), 30)
     assert process.returncode == 1
     assert stderr.startswith(b"Other transactions changed the same records. Nothing was stored: run the import again.")
     assert [one["patient_last_name"] for one in await list_patients(client)] == ["Mine"]
+
+
+async def test_words_and_profiles_that_are_there_are_kept(
+    database_url: str, client: httpx.AsyncClient, connection: asyncpg.Connection, patients_file: Path
+) -> None:
+    """A first import adds to the vocabulary and to the profiles if these are not empty, unlike the patients."""
+    created = await client.post("/profiles/profiles/", json={"unique_id": "parent", "first_name": "Thandi"})
+    assert created.status_code == 201, created.text
+    await connection.execute("INSERT INTO name_words (word) VALUES ('leftover')")
+    run = await run_import(database_url, patients_file)
+    assert run.stdout.splitlines()[1:] == ["Stored."]
+    words = {word for (word,) in await connection.fetch("SELECT word FROM name_words")}
+    assert "leftover" in words
+    assert await connection.fetchval(
+        "SELECT bool_and(tsvector_to_array(patient_search) <@ $1::text[]) FROM patients", sorted(words)
+    )
+    assert (await client.get("/profiles/profiles/parent/")).json()["first_name"] == "Thandi"
+
+
+async def test_words_of_patients_created_meanwhile_are_kept(
+    database_url: str, client: httpx.AsyncClient, connection: asyncpg.Connection, patients_file: Path
+) -> None:
+    """If a request adds a word to the vocabulary during a first import, also one that the file has, the word stays."""
+    async with reading_transaction(database_url):
+        importing = asyncio.create_task(run_import(database_url, patients_file))
+        await wait_until_import_writes(connection)
+        for name in ("Quetzal", BODIES[0]["patient_last_name"]):
+            body = {"patient_last_name": name, "hospital_ids": ["hos123"]}
+            assert (await client.post(PATIENTS, json=body)).status_code == 201
+        await wait_until_import_locks(connection)
+    assert (await importing).stdout.splitlines()[1:] == ["Stored."]
+    for table in ("name_words", "hospital_words"):
+        assert await connection.fetchval(f"SELECT count(*) FROM {table} WHERE word = 'quetzal'") == 1  # noqa: S608
+    assert len(await list_patients(client)) == RECORD_COUNT + 2
 
 
 async def test_a_transaction_that_uses_the_tables_for_too_long_makes_an_import_fail(

@@ -1,6 +1,7 @@
 """`patients-api import`: import records from files."""
 
 import argparse
+import asyncio
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -33,6 +34,8 @@ from app.transfer.reading import RecordFile
 from app.transfer.resources import RESOURCES
 
 USER_ERRORS = (*DATABASE_ERRORS, ConflictError, LockTimeoutError, MigrationFailedError, UnreadableFileError)
+ANALYZE_CONNECTIONS = 2
+"""Number of connections that analyze tables at the end. PostgreSQL analyzes each table with one process."""
 _KEPT_INDEXES_REASON = (
     "That requires that this role owns the tables and may create schemas, and that no view, publication or setting of "
     "your own belongs to the tables."
@@ -98,10 +101,11 @@ def run(arguments: argparse.Namespace) -> int:
             notice.stored_state = _StoredState.EVERYTHING
             # ANALYZE invalidates the plans that other connections cached before the tables had these records;
             # PostgreSQL skips tables that the role may not analyze
-            await database.write(text(f"ANALYZE {', '.join(_written_tables(files))}"), {})
+            analyses = (database.write(text(f"ANALYZE {name}"), {}) for name in _written_tables(files))
+            await asyncio.gather(*analyses)
 
         try:
-            run_on_database(work, creates=True)
+            run_on_database(work, pool_size=ANALYZE_CONNECTIONS, creates=True)
             stored = True
         except _RollbackError:
             stored = False

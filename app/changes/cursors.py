@@ -12,7 +12,7 @@ from app.listing.cursors import Cursors, InvalidCursorError
 
 FEED_PATH = "/changes/"
 MAX_BATCHES_PER_COPY = 20
-"""Maximum number of batches of changes that are numbered before a copy or `after=now` begins. It takes about two seconds.
+"""Maximum number of batches of changes that are numbered before a copy or `after=now` begins, in about two seconds.
 
 What is not numbered by then is in the copy or was committed before, and the feed lists it as well.
 """

@@ -7,7 +7,7 @@ the operator `&&` ignore. Indexes and generated columns therefore stay as they a
 from alembic import op
 
 revision = "20261130_80"
-down_revision = "20261130_60"
+down_revision = "20261130_75"
 
 # in plain names, no letter is folded or transcribed, and nothing but full stops at the ends of words has to go
 PLAIN = """

@@ -87,7 +87,7 @@ async def test_upgrade_and_downgrade_keep_10_000_records(
     first = await command("journal", "verify")
     assert first.status == 0, first.out
     for table in ("patients", "profiles", "hospitals", "doctors"):
-        assert f"{table}: 2500 records, 2501 entries" in first.out
+        assert f"{table}: 2,500 records, 2,501 entries" in first.out
     assert await checksums(connection, columns) == before
     await migrate_to(alembic.downgrade, database_url, REVISION_BEFORE)
     assert await checksums(connection, columns) == before

@@ -148,7 +148,7 @@ async def test_only_the_first_twenty_discrepancies_are_listed(connection: asyncp
     done = await command("journal", "verify")
     assert done.status == 1
     assert len(re.findall("^  prof[0-9]+ is not in the journal$", done.out, re.MULTILINE)) == 20
-    assert "profiles: 1000 records, 0 entries" in done.out
+    assert "profiles: 1,000 records, 0 entries" in done.out
     assert done.out.count("  … and 980 more\n") == done.out.count("…") == 1
 
 

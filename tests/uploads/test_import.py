@@ -303,7 +303,7 @@ async def test_rejected_lines_have_the_errors_of_single_requests(client: httpx.A
     """Lines that are found to be wrong before they are written get the errors that writing them finds."""
     await post_lines(client, [{"unique_id": "gone", "patient_last_name": "Doe"}])
     assert (await client.delete(f"{PATIENTS}gone/")).status_code == 204
-    wrong = [
+    wrong: list[dict[str, Any]] = [
         {"patient_last_name": "Doe", "hospital_ids": ["hos456", "nowhere", "hos123"], "doctor_ids": ["nobody"]},
         {"patient_last_name": "Doe", "patient_profile": {"unique_id": "prof1"}, "doctor_ids": ["doc123", "nobody"]},
         {"unique_id": "gone", "patient_last_name": "Doe"},

@@ -34,8 +34,8 @@ COMPARISON_INTERVAL_SECONDS = 2
 PAUSE_PER_WORK = 9
 """Ratio of the pause between two batches to the duration of the batch before it, if many patients are queued.
 
-Comparing a patient costs about as much as creating one. After an import, or while clients create thousands of patients,
-the background comparison therefore takes a tenth of the time, and is behind for a while.
+Imports create patients faster than they can be compared. After an import, or while clients create thousands of
+patients, the background comparison takes a tenth of the time, and is behind for a while.
 """
 MAX_ATTEMPTS = 3
 """Number of attempts to compare a patient before it is set aside."""

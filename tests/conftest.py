@@ -7,7 +7,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 
 import asyncpg
 import httpx
@@ -21,7 +21,21 @@ from app.main import create_app
 from app.settings import Settings
 from tests.fork_server import start_command
 from tests.processes import data_directory, is_port_free
+from tests.scoped_clients import (
+    scoped_clients,
+    scoped_clients_of_own_app,
+    scoped_clients_of_shared_app,
+    shared_scoped_service,
+)
+from tests.shared_service import (
+    SharedService,
+    restorable_database,
+    running_without_background_tasks,
+    sends_only_requests,
+)
 from tests.support import ServiceProcess, eventually, temporary_database
+
+__all__ = ["scoped_clients", "scoped_clients_of_own_app", "scoped_clients_of_shared_app", "shared_scoped_service"]
 
 LENIENT_SEARCH_TIMEOUT_SECONDS = 5.0
 """Limit for searches by applications in pytest's process: a busy machine may stand still for the second that the
@@ -90,12 +104,47 @@ async def app(database_url: str) -> AsyncIterator[FastAPI]:
         yield app
 
 
-@pytest.fixture
-async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    """Yield a client of the application in this process."""
+@asynccontextmanager
+async def client_of(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """Yield a client of an application in this process."""
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://patients.test") as client:
         yield client
+
+
+@pytest.fixture
+def client(request: pytest.FixtureRequest) -> httpx.AsyncClient:
+    """Return a client of an application in this process, whose database is empty.
+
+    They are shared by the tests that cannot get at them otherwise.
+    """
+    only_sends = sends_only_requests(request)
+    client: httpx.AsyncClient = request.getfixturevalue("client_of_shared_app" if only_sends else "client_of_own_app")
+    return client
+
+
+@pytest.fixture
+async def client_of_own_app(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """Yield a client of the test's application."""
+    async with client_of(app) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+async def shared_service(postgres_url: str) -> AsyncIterator[SharedService]:
+    """Yield the application that tests share, and its empty database."""
+    async with temporary_database(postgres_url) as url:
+        app = create_app(Settings.model_validate({"database_url": url, "auth": "off"}))
+        async with running_without_background_tasks(app), restorable_database(url) as database:
+            yield SharedService(app, database)
+
+
+@pytest.fixture
+async def client_of_shared_app(shared_service: SharedService) -> AsyncIterator[httpx.AsyncClient]:
+    """Yield a client of the application that tests share, and delete what the test has stored."""
+    async with client_of(shared_service.app) as client:
+        yield client
+    await shared_service.database.restore()
 
 
 @pytest.fixture

@@ -22,10 +22,15 @@ CLIENT_ADDRESS = "203.0.113.1"
 """The address that requests come from by default."""
 
 
+def create_secured_app(database_url: str, **settings: Any) -> FastAPI:
+    """Return the application with authentication."""
+    return create_app(Settings.model_validate({"database_url": database_url, "auth": "required", **settings}))
+
+
 @asynccontextmanager
 async def secured_app(database_url: str, **settings: Any) -> AsyncIterator[FastAPI]:
     """Run the application with authentication in this process."""
-    app = create_app(Settings.model_validate({"database_url": database_url, "auth": "required", **settings}))
+    app = create_secured_app(database_url, **settings)
     async with app.router.lifespan_context(app):
         yield app
 

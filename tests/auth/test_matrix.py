@@ -1,6 +1,6 @@
 """Every route with every kind of credentials, checked against a table of the expected statuses."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from typing import Any, NamedTuple
@@ -15,7 +15,8 @@ from app.http.problems import PROBLEM_MEDIA_TYPE
 from app.main import create_app
 from app.paths import is_fhir_path
 from app.settings import Settings
-from tests.auth.support import client_for, make_key, revoke_key, secured_app
+from tests.auth.support import client_for, create_secured_app, make_key, revoke_key, secured_app
+from tests.shared_service import SharedService, restorable_database, running_without_background_tasks
 
 HOSPITAL = {"hospital_name": "General Hospital"}
 DOCTOR = {"doctor_first_name": "Smith"}
@@ -180,27 +181,44 @@ def client_addresses() -> Iterator[str]:
     return (str(first + number) for number in range(200))
 
 
-@pytest.mark.parametrize("caller", [*UNAUTHENTICATED_CALLERS, *SCOPES])
-async def test_every_route_responds_to_everybody_as_the_table_says(database_url: str, caller: str) -> None:
-    """Every route returns the status in the table to each kind of caller, and its challenge says what is missing."""
-    got: dict[str, int] = {}
-    async with secured_app(database_url) as app:
-        async with client_for(app, await make_key(database_url, Scope.ADMIN, name="preparing")) as admin:
+@pytest.fixture(scope="module")
+async def module_service(module_database_url: str) -> AsyncIterator[SharedService]:
+    """Yield one application for all callers, because building its OpenAPI document takes half a second."""
+    app = create_secured_app(module_database_url)
+    async with running_without_background_tasks(app):
+        async with client_for(app, await make_key(module_database_url, Scope.ADMIN, name="preparing")) as admin:
             for operation, rule in RESOURCE_RULES.items():
                 if operation.startswith("create_"):
                     response = await admin.post(rule.path, json={**(rule.body or {}), "unique_id": "one"})
                     assert response.status_code == 201, operation
-        credentials = await credentials_for(caller, database_url)
-        sources = client_addresses()
-        for operation, rule in RULES.items():
-            async with client_for(app, credentials, address=next(sources)) as client:
-                response = await client.request(rule.method, rule.path, json=rule.body)
-            got[operation] = response.status_code
-            check_challenge(response, caller, rule)
-            if rule.method == "GET" and caller in {"nobody", "wrong", "patients:read", "admin"}:
-                async with client_for(app, credentials, address=next(sources)) as client:
-                    head = await client.head(rule.path.rstrip("/") or "/")
-                assert (operation, head.status_code) == (operation, response.status_code)
+        async with restorable_database(module_database_url) as database:
+            yield SharedService(app, database)
+
+
+@pytest.fixture
+async def service(module_service: SharedService) -> AsyncIterator[SharedService]:
+    """Yield the application with a record of each resource, whatever the last caller has done to them."""
+    yield module_service
+    await module_service.database.restore()
+
+
+@pytest.mark.parametrize("caller", [*UNAUTHENTICATED_CALLERS, *SCOPES])
+async def test_every_route_responds_to_everybody_as_the_table_says(
+    service: SharedService, module_database_url: str, caller: str
+) -> None:
+    """Every route returns the status in the table to each kind of caller, and its challenge says what is missing."""
+    got: dict[str, int] = {}
+    credentials = await credentials_for(caller, module_database_url)
+    sources = client_addresses()
+    for operation, rule in RULES.items():
+        async with client_for(service.app, credentials, address=next(sources)) as client:
+            response = await client.request(rule.method, rule.path, json=rule.body)
+        got[operation] = response.status_code
+        check_challenge(response, caller, rule)
+        if rule.method == "GET" and caller in {"nobody", "wrong", "patients:read", "admin"}:
+            async with client_for(service.app, credentials, address=next(sources)) as client:
+                head = await client.head(rule.path.rstrip("/") or "/")
+            assert (operation, head.status_code) == (operation, response.status_code)
     assert got == {operation: expected_status(caller, rule) for operation, rule in RULES.items()}
 
 

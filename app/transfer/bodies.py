@@ -1,6 +1,7 @@
 """Validation of imported lines. The API's schemas validate each line like a request body, with the same messages."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from pydantic import ValidationError, create_model
@@ -20,6 +21,19 @@ REQUIRED_LOCATIONS = {(), ("unique_id",)}
 """Locations of errors for which a value cannot be left out: the whole line, and the id of its record."""
 
 
+@cache  # building a schema takes as long as storing tens of lines
+def _line_schema(base: type[RequestBody]) -> type[RequestBody]:
+    """Return the schema of a request with the fields that only lines of a file have."""
+    timestamp_field: Any = (PastTimestamp, None)
+    return create_model(
+        base.__name__,
+        __base__=base,
+        unique_id=(Identifier, ""),
+        date_created=timestamp_field,
+        last_updated=timestamp_field,
+    )
+
+
 class LineValidator:
     """Validates lines that contain records of one resource.
 
@@ -36,15 +50,7 @@ class LineValidator:
         identifier_types: Mapping[str, IdentifierType] | None = None,
     ) -> None:
         """`identifier_types` are the types by which identifiers are resolved; None leaves them as they are."""
-        base: type[RequestBody] = resource.update_schema if overwrite else resource.create_schema
-        timestamp_field: Any = (PastTimestamp, None)
-        self._schema = create_model(
-            base.__name__,
-            __base__=base,
-            unique_id=(Identifier, ""),
-            date_created=timestamp_field,
-            last_updated=timestamp_field,
-        )
+        self._schema = _line_schema(resource.update_schema if overwrite else resource.create_schema)
         self._drop_bad_values = drop_bad_values
         self._identifier_types = identifier_types
 

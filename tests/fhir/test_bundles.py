@@ -159,6 +159,17 @@ async def test_a_transaction_has_one_entry_for_each_patient(client: httpx.AsyncC
     assert batch["entry"][0]["response"]["status"] == "201"
 
 
+async def test_the_order_of_entries_does_not_matter(client: httpx.AsyncClient) -> None:
+    """Creations precede updates, so that an update cannot make room for a creation in one order only."""
+    identifier = {"system": "urn:patients-api:identifier:za_id", "value": "8001015009087"}
+    owner = patient("Doe", identifier=[identifier])
+    checked(await client.put(f"{PATIENT}/p1", json={**owner, "id": "p1"}), 201)
+    entries = [update("p1", "Doe"), {**create("Roe"), "resource": owner}]
+    for place, ordered in ((1, entries), (0, entries[::-1])):
+        response = await client.post(FHIR, json=bundle("transaction", *ordered))
+        assert list(refusals(response, 409)) == [f"Bundle.entry[{place}].resource.identifier[0].value"]
+
+
 async def test_an_entry_that_fails_amid_a_batch_stops_no_other(client: httpx.AsyncClient) -> None:
     """The entries of a batch before and after one that fails are stored, and the outcomes have their order."""
     unreadable: Any = "an entry"

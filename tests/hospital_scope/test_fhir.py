@@ -55,10 +55,10 @@ async def test_searches_find_own_patients_only(scoped_clients: ScopedClients) ->
         assert bundle.get("total", 2) == 2
     for query in ("_id=pat-b", f"identifier={UNIQUE_ID}|pat-b", "organization=hosX"):
         assert found_ids(checked(await scoped_clients.a.get(f"{PATIENT}?{query}"))) == []
-    await scoped_clients.free.put(
-        f"{PATIENT}/short", json={**RESOURCE, **HOSPITAL, "id": "short", "name": [{"family": "Xi"}]}
-    )
-    for text, ids in (("hare", ["pat-shared"]), ("xi", ["short"]), ("on", []), ("non", [])):
+    for unique_id, family in (("short", "Xi"), ("long", "Maxine")):
+        resource = {**RESOURCE, **HOSPITAL, "id": unique_id, "name": [{"family": family}]}
+        checked(await scoped_clients.free.put(f"{PATIENT}/{unique_id}", json=resource), 201)
+    for text, ids in (("hare", ["pat-shared"]), ("xi", ["long", "short"]), ("on", []), ("non", [])):
         bundle = checked(await scoped_clients.a.get(f"{PATIENT}?family:contains={text}&_total=accurate"))
         assert (found_ids(bundle), bundle["total"]) == (ids, len(ids)), "the patient `none` has no hospital"
     update = await scoped_clients.a.put(f"{PATIENT}?identifier={UNIQUE_ID}|pat-b", json=RESOURCE)

@@ -13,7 +13,7 @@ USER_ERRORS = (*DATABASE_ERRORS, LockTimeoutError)
 
 
 def run(_: argparse.Namespace) -> int:
-    """Remove the expired months of the audit, print the number of removed months and rows, and return 0.
+    """Remove the expired months of the audit, print how many months and about how many entries they had, and return 0.
 
     Raises:
         LockTimeoutError: other transactions used the audit for too long, so that it could not be locked.
@@ -26,6 +26,6 @@ def run(_: argparse.Namespace) -> int:
             "Nothing was removed: the audit is in use by a long transaction, such as a dump, and waiting for it would "
             "block all reads and writes of the audit. Run this again when the transaction has ended."
         ) from None
-    removed = f"{counted(months, 'month')} with {counted(rows, 'entry', 'entries')}"
+    removed = f"{counted(months, 'month')} with about {counted(rows, 'entry', 'entries')}"
     print(f"Removed {removed} older than {days} days.")
     return 0

@@ -91,7 +91,7 @@ async def test_prune_removes_whole_months_past_retention(
         for time in ("{} + interval '1 hour'", "{} + interval '1 month - 1 hour'"):
             await insert_audit_row(connection, f"least(now(), {time.format(MONTH_START_SQL.format(months_ago))})")
     old = "SELECT count(*) FROM audit WHERE time < {}"
-    assert (await command("audit", "prune")).out == "Removed 0 months with 0 entries older than 2190 days.\n"
+    assert (await command("audit", "prune")).out == "Removed 0 months with about 0 entries older than 2190 days.\n"
     # rows from before the fourth month ago are older than this
     since = MONTH_START_SQL.format(4)
     days = await connection.fetchval(f"SELECT CAST(extract(day FROM now() - {since}) AS int)")  # noqa: S608
@@ -101,11 +101,11 @@ async def test_prune_removes_whole_months_past_retention(
     assert await connection.fetchval(old.format("now()")) >= 22
     # the first partition has five months, and the next two are the sixth and the fifth month ago
     done = await command("audit", "prune")
-    assert done.out == f"Removed 3 months with 14 entries older than {days} days.\n", done.err
+    assert done.out == f"Removed 3 months with about 14 entries older than {days} days.\n", done.err
     assert await connection.fetchval(old.format(since)) == 0
     assert await connection.fetchval("SELECT count(*) FROM audit") == 10
     assert "audit_before" not in await audit_partitions(connection)
-    assert (await command("audit", "prune")).out.startswith("Removed 0 months with 0 entries")
+    assert (await command("audit", "prune")).out.startswith("Removed 0 months with about 0 entries")
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await connection.execute("DELETE FROM audit")
 

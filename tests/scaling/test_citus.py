@@ -316,7 +316,7 @@ async def test_prune_drops_months_on_the_workers(cluster: Cluster, owner: asyncp
         " SELECT '2001-01-15', 'me', 'GET', '/', 200, 'patients', '{}' FROM generate_series(1, 50)"
     )
     pruned = await asyncio.to_thread(run_cli, "audit", "prune", DATABASE_URL=cluster.owner_url)
-    assert pruned.stdout == "Removed 1 month with 50 entries older than 2190 days.\n", pruned.stderr
+    assert pruned.stdout == "Removed 1 month with about 50 entries older than 2190 days.\n", pruned.stderr
     assert await owner.fetchval("SELECT count(*) FROM audit") == before
 
 

@@ -125,7 +125,7 @@ async def test_prune_gives_up_while_the_audit_is_in_use(
     assert (refused.status, refused.out) == (1, "")
     assert refused.err.startswith("Nothing was removed: the audit is in use")
     assert await connection.fetchval("SELECT count(*) FROM audit") == 1
-    assert (await command("audit", "prune")).out.endswith("with 1 entry older than 30 days.\n")
+    assert (await command("audit", "prune")).out.endswith("with about 1 entry older than 30 days.\n")
 
 
 async def test_monthly_partitions_are_created_ahead(connection: asyncpg.Connection, serving_url: str) -> None:

@@ -26,7 +26,7 @@ test: .venv/dev ## run all tests
 test-quick: .venv/dev ## run what a change to a resource breaks first, in less than a minute
 	@$(PARALLEL_PYTEST) -m "not chaos and not alone and not crowd" $(QUICK_TESTS)
 
-chaos: .venv/dev ## kill the server, its workers and PostgreSQL under load, restore a backup, attack it; twenty minutes
+chaos: .venv/dev ## kill the server, its workers and PostgreSQL under load, restore a backup, attack it; a quarter of an hour
 	@$(BIN)/pytest -m chaos --capture=no tests/chaos tests/hostile tests/test_conformance.py
 
 bench: .venv/bench ## measure the service beside its peers; a quarter of an hour

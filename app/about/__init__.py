@@ -1,1 +1,1 @@
-"""What the service says about itself and about its callers: probes, metrics, permissions, the OpenAPI document."""
+"""Routes that describe the service and its callers: probes, metrics, permissions, the OpenAPI document."""

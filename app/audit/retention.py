@@ -37,7 +37,7 @@ no more rows.
 
 
 class PruneResult(NamedTuple):
-    """What `drop_expired_months` has dropped."""
+    """How much `drop_expired_months` has removed."""
 
     months: int
     """Number of partitions.

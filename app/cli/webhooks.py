@@ -49,7 +49,7 @@ def _add(arguments: argparse.Namespace) -> int:
 
 def _list(arguments: argparse.Namespace) -> int:
     async def work(database: Database) -> list[dict[str, Any]]:
-        await _number_all(database)  # otherwise nobody is behind, if nobody reads the feed
+        await _number_all(database)  # only numbered changes count, and readers may number none for long
         return await database.transaction(registry.list_endpoints)
 
     endpoints = run_on_database(work)

@@ -16,7 +16,7 @@ _SELECT_DISTRIBUTED_TABLES = text(
 
 
 class Grant(NamedTuple):
-    """What has to be granted on a table or a sequence."""
+    """The rights on a table or a sequence that a role needs for serving."""
 
     rights: str
     """The rights, such as `SELECT, UPDATE (last_used)`."""

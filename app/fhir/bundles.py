@@ -181,7 +181,7 @@ async def _run_transaction(request: Request, entries: list[Any], body: bytes) ->
 
 
 def _refuse_overlap(applied: Applied, others: Iterable[Applied]) -> None:
-    """Refuse a transaction of which two entries are about one patient, because its result would depend on their order.
+    """Refuse a second change of one patient in a transaction, because the result would depend on the order of entries.
 
     Raises:
         ConflictError: another entry is about the same patient, and one of the two stores something.

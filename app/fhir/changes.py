@@ -165,7 +165,7 @@ class PatientChange:
     unique_id: str | None
     """The id of the record to replace or to create, or None if it is generated or found by the identifier."""
     condition: Sequence[Criterion] | None
-    """What an existing patient has to meet that the change is about, or None if the change has no condition."""
+    """The criteria that find the patient to change, or None if the change has no condition."""
 
     @cached_property
     def body(self) -> PatientCreate | PatientUpdate:

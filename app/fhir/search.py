@@ -116,7 +116,7 @@ _RESULT_FORMS = {
 
 _RESULT_NAMES = RESULT_PARAMETERS.keys() | {CURSOR_PARAMETER}
 _SYNONYMS = {"_totalMethod": "_total"}
-"""Result parameters of which only one may be sent, because both mean the same."""
+"""Other names of result parameters. A request may use only one of the two names."""
 
 
 def search_context(request: Request) -> SearchContext:

@@ -94,7 +94,7 @@ class CriteriaListing(Listing):
     async def find_containing_places(self, column: str, parameters: Mapping[str, str]) -> list[Test]:
         """Return tests that all patients pass in whose address the column contains each text, as for words.
 
-        For a restricted principal, they exclude nobody, because places of other patients would affect the time.
+        All patients pass if the principal is restricted, because the time would depend on the places of other patients.
         """
         if self.repository.restricted:
             return [EVERYTHING] * len(parameters)

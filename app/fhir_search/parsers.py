@@ -17,7 +17,7 @@ EVERYTHING = Test("all", "")
 
 
 class SearchContext(NamedTuple):
-    """What the meaning of a parameter depends on, besides its own value."""
+    """The settings and the request on which the meaning of a parameter depends."""
 
     base_url: str
     """The address of the FHIR interface, to which absolute references may refer."""
@@ -75,7 +75,7 @@ MAX_WORDS = 8
 
 
 def name(vector: str, *columns: str, has_vocabulary: bool = False) -> Parse:
-    """Return the parser of a text of which each word begins a word of the name. With a modifier, see `string`."""
+    """Return the parser of a text each word of which must begin a word of the name. With a modifier, it is `string`."""
     of_columns = string(*columns, vocabulary=vector if has_vocabulary else "")
 
     def parse(modifier: str, value: str, context: SearchContext) -> list[Alternative]:

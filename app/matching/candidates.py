@@ -43,9 +43,9 @@ BIRTH_MAY_AGREE = f"""(
 )"""
 """SQL condition that the dates of birth of a candidate and of the given patient are equal, similar or not both known.
 
-Dates that are not are *different* (`app.matching.values.compare_dates`), unless two digits of different parts are
-swapped, which nobody who types separators does. People with different dates of birth are only candidates if something
-besides the names agrees: the comparison would grade none of them."""
+All other dates are *different* (`app.matching.values.compare_dates`). One exception is not covered: two swapped digits,
+one of the day and one of the month, a mistake that separators prevent. People with different dates of birth are
+candidates only if something besides the names agrees, because otherwise the comparison gives them no grade."""
 
 
 def _candidates_statement(*, restricted: bool) -> TextClause:

@@ -101,7 +101,7 @@ class Comparison(NamedTuple):
 
     @property
     def are_relatives(self) -> bool:
-        """Whether the records are those of two members of a household who are not twins."""
+        """Whether two people of one household, whose dates of birth are not known to be alike, have these records."""
         return (
             self.has_other_first_name
             and self.levels.get("patient_last_name", Level.DIFFERENT) is not Level.DIFFERENT

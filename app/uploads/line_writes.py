@@ -96,8 +96,10 @@ class LineWriter:
         return outcomes
 
     async def _write_group(self, writes: Sequence[_Write], stored: StoredPatients) -> dict[int, str | list[FieldError]]:
-        """Make writes in one savepoint, without those that are rejected. Only if it is not known which these are, make
-        each in a savepoint of its own, which takes several times as long.
+        """Make the writes that are not rejected, in one savepoint.
+
+        If it cannot be found out which are rejected, each is made in a savepoint of its own, which takes several times
+        as long.
         """
         outcomes: dict[int, str | list[FieldError]] = {}
         is_examined = False

@@ -39,6 +39,18 @@ def summary(changes: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
     return [tuple(change[name] for name in ("action", "resource", "unique_id", "version")) for change in changes]
 
 
+async def insert_patients_of(connection: asyncpg.Connection, hospital_id: str, count: int, prefix: str = "pat") -> None:
+    """Insert patients of a hospital without journal entries. Their ids are the prefix with numbers from 1."""
+    await connection.execute(
+        "INSERT INTO patients (unique_id, patient_last_name) SELECT $1 || i, 'Doe' FROM generate_series(1, $2) i",
+        prefix,
+        count,
+    )
+    await connection.execute(
+        "INSERT INTO patient_hospitals SELECT $1 || i, $2 FROM generate_series(1, $3) i", prefix, hospital_id, count
+    )
+
+
 async def pages_read(connection: asyncpg.Connection, statement: str, *parameters: Any) -> int:
     """Return how many pages of tables and indexes a statement reads. It is executed twice, to load the catalogue."""
     plans = [

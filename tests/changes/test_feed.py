@@ -7,7 +7,7 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.changes.conftest import CHANGES, Follower, summary
+from tests.changes.conftest import CHANGES, Follower, insert_patients_of, summary
 
 PATIENTS = "/patients/patients/"
 HOSPITALS = "/hospitals/hospitals/"
@@ -111,12 +111,7 @@ async def test_too_many_affected_patients_are_not_listed(
 ) -> None:
     """If more than 250 patients show a changed record, the change says so instead of listing them."""
     await create(client, HOSPITALS, unique_id="hos", hospital_name="Clinic")
-    await connection.execute(
-        "INSERT INTO patients (unique_id, patient_last_name) SELECT 'pat' || i, 'Doe' FROM generate_series(1, 250) i"
-    )
-    await connection.execute(
-        "INSERT INTO patient_hospitals (patient_id, hospital_id) SELECT unique_id, 'hos' FROM patients"
-    )
+    await insert_patients_of(connection, "hos", 250)
     follower = Follower(client, "now")
     await follower.read()
     await client.put(f"{HOSPITALS}hos/", json={"hospital_name": "Renamed"})
@@ -134,11 +129,7 @@ async def test_a_page_lists_only_so_many_affected_patients(
 ) -> None:
     """A page of changes that affect many patients ends before it exceeds a megabyte, and the next one continues."""
     await create(client, HOSPITALS, unique_id="hos", hospital_name="Clinic")
-    await connection.execute(
-        "INSERT INTO patients (unique_id, patient_last_name) "
-        "SELECT repeat('p', 60) || i, 'Doe' FROM generate_series(1, 250) i"
-    )
-    await connection.execute("INSERT INTO patient_hospitals SELECT unique_id, 'hos' FROM patients")
+    await insert_patients_of(connection, "hos", 250, "p" * 60)
     follower = Follower(client, "now", limit=1000)
     await follower.read()
     for number in range(70):

@@ -17,7 +17,7 @@ from app.patients.service import PatientService
 from app.records.service import FormerProfilePolicy
 from docs.samples.mirror import Mirror
 from tests.auth.support import HOSPITALS, PATIENTS, PROFILES, client_for, make_key, secured_app
-from tests.changes.conftest import CHANGES, Follower, pages_read, summary
+from tests.changes.conftest import CHANGES, Follower, insert_patients_of, pages_read, summary
 from tests.hospital_scope.conftest import ScopedClients, scoped_clients
 from tests.support import recorded_statements
 
@@ -109,17 +109,7 @@ async def test_affected_patients_are_those_that_the_principal_sees(
 
 async def make_wide(connection: asyncpg.Connection, hospital_id: str, patients: int = 251) -> None:
     """Give a hospital so many patients that numbering a change of it does not read their hospitals."""
-    prefix = f"{hospital_id}-{patients}-"
-    await connection.execute(
-        "INSERT INTO patients (unique_id, patient_last_name) SELECT $1 || i, 'Doe' FROM generate_series(1, $2) i",
-        prefix,
-        patients,
-    )
-    await connection.execute(
-        "INSERT INTO patient_hospitals SELECT unique_id, $1 FROM patients WHERE unique_id LIKE $2 || '%'",
-        hospital_id,
-        prefix,
-    )
+    await insert_patients_of(connection, hospital_id, patients, f"{hospital_id}-{patients}-")
 
 
 async def test_a_lookup_that_fails_reveals_nothing_of_other_hospitals(

@@ -12,7 +12,7 @@ import pytest
 from app.auth.scopes import Scope
 from tests.auth.support import client_for, make_key, secured_app
 from tests.hospital_scope.conftest import ScopedClients, command, patient_body, scoped_clients, serving_url
-from tests.support import dump_tables
+from tests.support import dump_tables, recorded_statements
 from tests.transfer.support import PATIENTS, list_patients, ndjson, run_cli_on
 from tests.transfer.test_import import INVALID_BODIES
 
@@ -377,3 +377,17 @@ async def test_a_body_has_a_time_limit(client: httpx.AsyncClient, monkeypatch: p
     assert response.status_code == 408
     assert "Send less data per request" in response.json()["detail"]
     assert await list_patients(client) == []
+
+
+async def test_rejected_lines_share_statements(client: httpx.AsyncClient) -> None:
+    """The links of lines that are rejected are examined together, so twice the lines need no statement for each."""
+
+    async def statement_count(line_count: int) -> int:
+        lines = [{"patient_last_name": "Doe", "hospital_ids": [f"none{number}"]} for number in range(line_count)]
+        with recorded_statements() as sent:
+            results = await post_lines(client, lines, on_error="skip")
+        assert {result["status"] for result in results} == {"rejected"}
+        return len(sent)
+
+    await statement_count(100)
+    assert await statement_count(400) - await statement_count(200) < 100

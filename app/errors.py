@@ -58,7 +58,7 @@ class FieldError(NamedTuple):
     type: ErrorType | FileErrorType | FhirErrorType
 
     @property
-    def place_in_body(self) -> tuple[str | int, ...] | None:
+    def location_in_body(self) -> tuple[str | int, ...] | None:
         """The location within the body, such as `("hospital_ids", 1)`, or None if the error is not about the body."""
         return self.loc[1:] if self.loc[:1] == ("body",) else None
 

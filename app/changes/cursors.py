@@ -19,9 +19,9 @@ What is not numbered by then is in the copy or was committed before, and the fee
 _PURPOSE = [FEED_PATH.encode()]
 
 
-async def seal_position(cursors: Cursors, place: FeedPosition, hospitals: frozenset[str] | None) -> str:
+async def seal_position(cursors: Cursors, position: FeedPosition, hospitals: frozenset[str] | None) -> str:
     """Return the cursor for a position, which principals with this hospital scope can use."""
-    return await cursors.encrypt([*place, _scope(hospitals)], _PURPOSE)
+    return await cursors.encrypt([*position, _scope(hospitals)], _PURPOSE)
 
 
 async def newest_cursor(feed: ChangeFeed, cursors: Cursors, hospitals: frozenset[str] | None) -> str:

@@ -72,7 +72,7 @@ class ChangeSource(NamedTuple):
 class Change(NamedTuple):
     """A change, without what the principal may not know."""
 
-    place: FeedPosition
+    feed_position: FeedPosition
     resource: str
     unique_id: str | None
     """The id of the changed record. None if the change affects several patients."""
@@ -287,8 +287,8 @@ async def _list_changes(
 
 
 def _to_change(row: Row[Any], patients: Sequence[str] | None) -> Change:
-    place = FeedPosition(row.position, row.batch)
+    position = FeedPosition(row.position, row.batch)
     if row.source is None:
-        return Change(place, row.resource, row.unique_id, row.version, row.action, row.time, into=row.into)
+        return Change(position, row.resource, row.unique_id, row.version, row.action, row.time, into=row.into)
     source = ChangeSource(row.source, row.unique_id, row.version)
-    return Change(place, row.resource, None, None, row.action, row.time, source, patients)
+    return Change(position, row.resource, None, None, row.action, row.time, source, patients)

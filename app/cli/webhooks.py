@@ -34,11 +34,11 @@ def _add(arguments: argparse.Namespace) -> int:
     registry.check_events(arguments.events, restricted=arguments.hospital is not None)
 
     async def work(database: Database) -> tuple[str, bytes]:
-        place = (await _number_all(database)).newest
+        position = (await _number_all(database)).newest
 
         async def add(connection: Connection) -> tuple[str, bytes]:
             await check_hospitals(connection, arguments.hospital or (), "so no webhook was added")
-            return await registry.add(connection, arguments.url, arguments.events, arguments.hospital, place)
+            return await registry.add(connection, arguments.url, arguments.events, arguments.hospital, position)
 
         return await database.transaction(add)
 
@@ -82,11 +82,11 @@ def _replay(arguments: argparse.Namespace) -> int:
         async with database.read() as connection:
             query = FeedQuery((await registry.read(connection, arguments.id)).hospitals)
         if arguments.after == "now":
-            place = (await _number_all(database)).newest
+            position = (await _number_all(database)).newest
         else:
-            place = await _open_cursor(database, arguments.after, query)
-        await registry.pause(database, arguments.id)  # so that what is being delivered does not change the place
-        await database.transaction(lambda connection: registry.resume(connection, arguments.id, place))
+            position = await _open_cursor(database, arguments.after, query)
+        await registry.pause(database, arguments.id)  # so that what is being delivered does not change the position
+        await database.transaction(lambda connection: registry.resume(connection, arguments.id, position))
 
     run_on_database(work)
     print("Replaying.")
@@ -100,15 +100,15 @@ async def _number_all(database: Database) -> FeedState:
 
 async def _open_cursor(database: Database, cursor: str, query: FeedQuery) -> FeedPosition:
     try:
-        place = await open_position(Cursors(database), cursor, query)
-        await ChangeFeed(database).page("webhooks", query, place, 1)
+        position = await open_position(Cursors(database), cursor, query)
+        await ChangeFeed(database).page("webhooks", query, position, 1)
     except ValidationFailedError:
         raise registry.WebhookError("This is not a cursor of the change feed.") from None
     except FeedExpiredError:
         raise registry.WebhookError(
             "The changes after this cursor are no longer known, or the webhook has other hospitals than the cursor."
         ) from None
-    return place
+    return position
 
 
 def _rotate(arguments: argparse.Namespace) -> int:

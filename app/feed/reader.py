@@ -44,7 +44,7 @@ class FeedReader:
         self._parameters = parameters
         resources = None if parameters.resource is None else frozenset[str](parameters.resource)
         self._query = FeedQuery(self._principal.hospitals, resources)
-        self._place: FeedPosition | None = None
+        self._position: FeedPosition | None = None
         if parameters.include is not None:
             possible = {PATIENTS} if self._query.hospitals is not None else RESOURCES.keys()
             for name in sorted(possible if resources is None else resources & possible):
@@ -64,11 +64,11 @@ class FeedReader:
         """
         cursors, after = self._services.cursors, self._parameters.after
         if last_event_id:
-            self._place = await open_position(cursors, last_event_id, self._query, ("header", "Last-Event-ID"))
+            self._position = await open_position(cursors, last_event_id, self._query, ("header", "Last-Event-ID"))
         elif after == NOW_CURSOR:
-            self._place = (await self._services.feed.numbering.refresh(MAX_BATCHES_PER_COPY)).newest
+            self._position = (await self._services.feed.numbering.refresh(MAX_BATCHES_PER_COPY)).newest
         elif after is not None:
-            self._place = await open_position(cursors, after, self._query)
+            self._position = await open_position(cursors, after, self._query)
 
     async def page(self, limit: int, wait_seconds: float) -> Sequence[Change]:
         """Return the next changes, and go to the position after them.
@@ -83,8 +83,8 @@ class FeedReader:
         deadline = time.monotonic() + wait_seconds
         state = watcher.state if wait_seconds else None  # what it does not have yet ends the wait
         while True:
-            page = await feed.page(name, self._query, self._place, limit, state)
-            self._place = page.end
+            page = await feed.page(name, self._query, self._position, limit, state)
+            self._position = page.end
             remaining = deadline - time.monotonic()
             if page.changes or remaining <= 0 or self._services.is_stopping:
                 return page.changes
@@ -97,11 +97,11 @@ class FeedReader:
         if now != principal:
             raise UnauthorizedError(invalid=True)
 
-    async def cursor(self, place: FeedPosition | None = None) -> str:
-        """Return the cursor of the position `place`. The default is the position at which the next page begins."""
-        place = place or self._place
-        assert place is not None, "a page has been read"  # noqa: S101
-        return await seal_position(self._services.cursors, place, self._query.hospitals)
+    async def cursor(self, position: FeedPosition | None = None) -> str:
+        """Return the cursor of a position of the feed. The default is the position at which the next page begins."""
+        position = position or self._position
+        assert position is not None, "a page has been read"  # noqa: S101
+        return await seal_position(self._services.cursors, position, self._query.hospitals)
 
     async def documents(self, changes: Sequence[Change]) -> list[str]:
         """Return the changes as JSON texts, with the records if the request asks for them."""
@@ -110,7 +110,7 @@ class FeedReader:
 
     def _document(self, change: Change, records: Mapping[tuple[str, str | None], str] | None) -> str:
         content: dict[str, Any] = {
-            "position": change.place.position if self._query.hospitals is None else None,
+            "position": change.feed_position.position if self._query.hospitals is None else None,
             "resource": change.resource,
             "unique_id": change.unique_id,
             "version": change.version,

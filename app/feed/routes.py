@@ -120,7 +120,7 @@ async def _acquire_waiting_slot(request: Request) -> None:
 
 async def _encode_json_lines(reader: FeedReader, changes: Sequence[FeedChange]) -> str:
     documents = await reader.documents(changes)
-    cursors = [await reader.cursor(change.place) for change in changes]
+    cursors = [await reader.cursor(change.feed_position) for change in changes]
     lines = map(with_member, documents, ["cursor"] * len(documents), [f'"{cursor}"' for cursor in cursors])
     return "".join(f"{line}\n" for line in lines) or "\n"
 
@@ -128,7 +128,7 @@ async def _encode_json_lines(reader: FeedReader, changes: Sequence[FeedChange]) 
 async def _encode_events(reader: FeedReader, changes: Sequence[FeedChange]) -> str:
     documents = await reader.documents(changes)
     events = [
-        format_sse_event(data_str=document, id=await reader.cursor(change.place)).decode()
+        format_sse_event(data_str=document, id=await reader.cursor(change.feed_position)).decode()
         for document, change in zip(documents, changes, strict=True)
     ]
     return "".join(events) or KEEPALIVE_COMMENT.decode()

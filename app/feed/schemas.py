@@ -64,7 +64,7 @@ class Change(Representation):
     }
 
     position: int | None
-    """The place of the change in the order of all changes. It is `null` if your credentials are restricted to
+    """The position of the change in the order of all changes. It is `null` if your credentials are restricted to
     hospitals, because it would reveal how much others change."""
     resource: ResourceName
     unique_id: Identifier | None

@@ -124,10 +124,10 @@ def _locate(error: ServiceError, index: int) -> ServiceError:
         error.errors = [FieldError((entry,), error.detail, "entry_refused")]
         return error
 
-    def located(place: tuple[str | int, ...]) -> tuple[str | int, ...]:
-        first = str(place[0])
+    def located(location: tuple[str | int, ...]) -> tuple[str | int, ...]:
+        first = str(location[0])
         if first.startswith(entry):
-            return place
+            return location
         return (first.replace("Patient", f"{entry}.resource", 1),) if first.startswith("Patient") else (entry,)
 
     error.errors = [one._replace(loc=located(one.loc)) for one in error.errors]

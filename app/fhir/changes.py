@@ -58,7 +58,7 @@ class SentPatient(NamedTuple):
             yield
         except ServiceError as error:
             error.errors = [
-                one if one.place_in_body is None else one._replace(loc=(self.record.path_for(one.place_in_body),))
+                one if one.location_in_body is None else one._replace(loc=(self.record.path_for(one.location_in_body),))
                 for one in error.errors
             ]
             raise
@@ -89,8 +89,8 @@ class SentPatient(NamedTuple):
         """
         words = (warning.split(" ") for warning in stored.warnings)
         warnings = [
-            f"{self.record.path_for(tuple(place.split('.')))} {' '.join(rest)} {self.record.path_for((field,))}"
-            for place, *rest, field in words
+            f"{self.record.path_for(tuple(path.split('.')))} {' '.join(rest)} {self.record.path_for((field,))}"
+            for path, *rest, field in words
         ]
         return Applied(stored, status, self.left_out_of(stored), warnings)
 

@@ -131,22 +131,22 @@ class _PatientReader:
     def _read_identifier(self, identifier: Element, type_name: str) -> None:
         """Read an identifier that others have given to the patient."""
         identifiers = self.fields.setdefault("patient_identifiers", [])
-        place = f"patient_identifiers.{len(identifiers)}"
+        prefix = f"patient_identifiers.{len(identifiers)}"
         fields = {"type": type_name, "value": identifier.take_text("value"), "use": identifier.take_text("use")}
         identifier.take_text("system")
-        self.paths |= {place: identifier.path, f"{place}.type": identifier.path_of("system")}
-        self.paths |= {f"{place}.{name}": identifier.path_of(name) for name in ("value", "use")}
+        self.paths |= {prefix: identifier.path, f"{prefix}.type": identifier.path_of("system")}
+        self.paths |= {f"{prefix}.{name}": identifier.path_of(name) for name in ("value", "use")}
         for extension in identifier.take_objects("extension"):
             if extension.peek("url") != COUNTRY_EXTENSION or "country" in fields:
                 extension.refuse()
                 continue
             extension.take_text("url")
             fields["country"] = extension.take_text("valueString")
-            self.paths[f"{place}.country"] = extension.path_of("valueString")
+            self.paths[f"{prefix}.country"] = extension.path_of("valueString")
             extension.refuse_rest()
         assigner = identifier.take_object("assigner")
         if assigner is not None:
-            self.paths[f"{place}.hospital_id"] = assigner.path_of("reference")
+            self.paths[f"{prefix}.hospital_id"] = assigner.path_of("reference")
             fields["hospital_id"] = self._read_reference(assigner, "Organization")
         identifier.refuse_rest()
         identifiers.append(fields)

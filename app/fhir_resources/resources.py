@@ -174,7 +174,7 @@ def _join_merges(page: CTE, source: FromClause) -> tuple[FromClause, ColumnEleme
 def _identifiers(columns: Columns) -> SqlText:
     """Return the identifiers that others have given to a patient, separated by commas, or null if there are none."""
     items = func.jsonb_array_elements(columns["patient_identifiers"]).table_valued(
-        column("item", JSONB), with_ordinality="place", name="identifiers"
+        column("item", JSONB), with_ordinality="ordinal", name="identifiers"
     )
     items = items.render_derived()
     item = items.c.item
@@ -189,7 +189,7 @@ def _identifiers(columns: Columns) -> SqlText:
         member("extension", json_array(_string_extension(COUNTRY_EXTENSION, fields["country"]))),
         member("assigner", object_of('{"reference":"Organization/', logical_id_sql(hospital_id), literal('"'))),
     )
-    joined = select(func.string_agg(text, aggregate_order_by(literal(","), items.c.place), type_=Text)).select_from(
+    joined = select(func.string_agg(text, aggregate_order_by(literal(","), items.c.ordinal), type_=Text)).select_from(
         items
     )
     return case(

@@ -1,7 +1,7 @@
-"""Criteria: the parameters of a search, parsed into tests whose SQL depends on their kinds but not on their values.
+"""Criteria: the parameters of a search, parsed into predicates whose SQL depends on their kinds, not on their values.
 
 A search has criteria, all of which a record has to meet. A criterion has alternatives (the values of a parameter,
-separated by commas), one of which is enough, and an alternative has tests, all of which have to hold.
+separated by commas), one of which is enough, and an alternative has predicates, all of which have to hold.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,7 +30,7 @@ from app.records.repository import Repository
 from app.statements.documents import ToMany
 
 
-class Test(NamedTuple):
+class Predicate(NamedTuple):
     """A comparison of a column, or of a set of links, with values."""
 
     kind: str
@@ -41,38 +41,41 @@ class Test(NamedTuple):
     """The values by name. Their names, but not the values, determine the SQL."""
 
 
-Alternative = tuple[Test, ...]
+Alternative = tuple[Predicate, ...]
 Criterion = tuple[Alternative, ...]
 MAX_COMPARED_VALUES = 200
-"""Maximum number of values that the tests of a search compare. Building the SQL for so many takes about 50 ms."""
+"""Maximum number of values that the predicates of a search compare. Building the SQL for so many takes about 50 ms."""
 
 
 def merge_alternatives(alternatives: Iterable[Alternative]) -> Criterion:
-    """Return the criterion with these alternatives, and with one test for all values that a column may equal."""
+    """Return the criterion with these alternatives, and with one predicate for all values that a column may equal."""
     values: dict[str, list[Any]] = {}
     others = []
-    for tests in alternatives:
-        if [test.kind for test in tests] == ["any_of"]:
-            values.setdefault(tests[0].target, []).extend(tests[0].values["values"])
+    for predicates in alternatives:
+        if [predicate.kind for predicate in predicates] == ["any_of"]:
+            values.setdefault(predicates[0].target, []).extend(predicates[0].values["values"])
         else:
-            others.append(tests)
-    return (*((Test("any_of", target, {"values": found}),) for target, found in values.items()), *others)
+            others.append(predicates)
+    return (*((Predicate("any_of", target, {"values": found}),) for target, found in values.items()), *others)
 
 
 def compared_values(criterion: Criterion) -> int:
-    """Return the number of values that the tests of a criterion compare, which determines the size of its SQL."""
-    return sum(len(test.values) for tests in criterion for test in tests)
+    """Return the number of values that the predicates of a criterion compare, which determines the size of its SQL."""
+    return sum(len(predicate.values) for predicates in criterion for predicate in predicates)
 
 
-TestShape = tuple[str, str, tuple[str, ...]]
-CriteriaShape = tuple[tuple[tuple[TestShape, ...], ...], ...]
+PredicateShape = tuple[str, str, tuple[str, ...]]
+CriteriaShape = tuple[tuple[tuple[PredicateShape, ...], ...], ...]
 """The part of criteria that determines their SQL."""
 
 
 def criteria_shape(criteria: Sequence[Criterion]) -> CriteriaShape:
     """Return the part of criteria that determines their SQL."""
     return tuple(
-        tuple(tuple((test.kind, test.target, tuple(sorted(test.values))) for test in tests) for tests in criterion)
+        tuple(
+            tuple((predicate.kind, predicate.target, tuple(sorted(predicate.values))) for predicate in predicates)
+            for predicates in criterion
+        )
         for criterion in criteria
     )
 
@@ -80,29 +83,34 @@ def criteria_shape(criteria: Sequence[Criterion]) -> CriteriaShape:
 def criteria_parameters(criteria: Sequence[Criterion]) -> dict[str, Any]:
     """Return the values of the bind parameters in the conditions for criteria of this shape."""
     return {
-        f"criterion_{place}_{name}": value for place, test in _numbered(criteria) for name, value in test.values.items()
+        f"criterion_{number}_{name}": value
+        for number, predicate in _numbered(criteria)
+        for name, value in predicate.values.items()
     }
 
 
 def _numbered(criteria: Sequence[Sequence[Sequence[Any]]]) -> list[tuple[int, Any]]:
-    return list(enumerate(test for criterion in criteria for tests in criterion for test in tests))
+    return list(enumerate(predicate for criterion in criteria for predicates in criterion for predicate in predicates))
 
 
 def criteria_conditions(repository_class: type[Repository], shape: CriteriaShape) -> list[ColumnElement[bool]]:
     """Return a condition for each criterion that a record has to meet."""
-    built = iter([_condition(repository_class, place, test) for place, test in _numbered(shape)])
-    return [or_(false(), *(and_(true(), *(next(built) for _ in tests)) for tests in criterion)) for criterion in shape]
+    built = iter([_condition(repository_class, number, predicate) for number, predicate in _numbered(shape)])
+    return [
+        or_(false(), *(and_(true(), *(next(built) for _ in predicates)) for predicates in criterion))
+        for criterion in shape
+    ]
 
 
-def _condition(repository_class: type[Repository], place: int, test: TestShape) -> ColumnElement[bool]:
-    kind, target, names = test
+def _condition(repository_class: type[Repository], number: int, predicate: PredicateShape) -> ColumnElement[bool]:
+    kind, target, names = predicate
     relation = repository_class.link_relations.get(target)
     if relation is not None:
-        return _LINK_CONDITIONS[kind](repository_class, relation, f"criterion_{place}_id")
+        return _LINK_CONDITIONS[kind](repository_class, relation, f"criterion_{number}_id")
     column: Any = repository_class.table.c.get(target)
 
     def bind(name: str, type_: Any) -> ColumnElement[Any]:
-        return bindparam(f"criterion_{place}_{name}", type_=type_)
+        return bindparam(f"criterion_{number}_{name}", type_=type_)
 
     return _CONDITIONS[kind](column, bind, names)
 
@@ -130,7 +138,7 @@ def _contains(column: Column[Any], bind: Bind, _: Sequence[str]) -> ColumnElemen
 def _word_within(column: Column[Any], bind: Bind, _: Sequence[str]) -> ColumnElement[bool]:
     """Return the condition that a word of the text begins with the value.
 
-    No index serves it, so a test of the kind `words` must find the candidates.
+    No index serves it, so a predicate of the kind `words` must find the candidates.
     """
     text = literal_column("' '").concat(sort_key(column))
     return func.strpos(text, literal_column("' '").concat(_folded(bind))) > literal_column("0")

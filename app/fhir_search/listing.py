@@ -10,7 +10,7 @@ from app.errors import FieldError, InvalidSearchError
 from app.fhir_search.criteria import (
     CriteriaShape,
     Criterion,
-    Test,
+    Predicate,
     criteria_conditions,
     criteria_parameters,
     criteria_shape,
@@ -59,55 +59,62 @@ class CriteriaListing(Listing):
             InvalidSearchError: there are too many texts, or one is invalid.
         """
         texts: dict[tuple[str, str], dict[str, str]] = {}
-        for test in (test for criterion in criteria for tests in criterion for test in tests):
-            if test.kind in _FINDERS:
-                of_target = texts.setdefault((test.kind, test.target), {})
-                of_target[test.values["text"]] = test.values["parameter"]
+        for predicate in (predicate for criterion in criteria for predicates in criterion for predicate in predicates):
+            if predicate.kind in _FINDERS:
+                of_target = texts.setdefault((predicate.kind, predicate.target), {})
+                of_target[predicate.values["text"]] = predicate.values["parameter"]
         if not texts:
             return list(criteria)
-        found: dict[tuple[str, str, str], Test] = {}
+        found: dict[tuple[str, str, str], Predicate] = {}
         for (kind, target), parameters in texts.items():
             if len(parameters) > MAX_TEXTS:
                 raise _error([*parameters.values()][-1], f"A search has at most {MAX_TEXTS} values of this kind")
-            tests = await _FINDERS[kind](self, target, parameters)
-            found |= {(kind, target, text): test for text, test in zip(parameters, tests, strict=True)}
+            predicates = await _FINDERS[kind](self, target, parameters)
+            found |= {(kind, target, text): predicate for text, predicate in zip(parameters, predicates, strict=True)}
 
-        def known(test: Test) -> Test:
-            return found[test.kind, test.target, test.values["text"]] if test.kind in _FINDERS else test
+        def known(predicate: Predicate) -> Predicate:
+            return (
+                found[predicate.kind, predicate.target, predicate.values["text"]]
+                if predicate.kind in _FINDERS
+                else predicate
+            )
 
-        return [tuple(tuple(known(test) for test in tests) for tests in criterion) for criterion in criteria]
+        return [
+            tuple(tuple(known(predicate) for predicate in predicates) for predicates in criterion)
+            for criterion in criteria
+        ]
 
-    async def find_similar_words(self, vector: str, parameters: Mapping[str, str]) -> list[Test]:
-        """Return the tests whether a name has a word that sounds like each word."""
+    async def find_similar_words(self, vector: str, parameters: Mapping[str, str]) -> list[Predicate]:
+        """Return the predicates whether a name has a word that sounds like each word."""
         for word, parameter in parameters.items():
             if len(word.split()) != 1:
                 raise _error(parameter, "Must be one word")
         expanded = await expand(self.connection, [*parameters], self.repository.principal.hospitals, {})
         queries = [each.any_of(_SOUND_KINDS) if each else "" for each in expanded]
-        return [Test("query", vector, {"query": query}) if query else NOTHING for query in queries]
+        return [Predicate("query", vector, {"query": query}) if query else NOTHING for query in queries]
 
-    async def find_containing_words(self, vector: str, parameters: Mapping[str, str]) -> list[Test]:
-        """Return tests that all patients pass whose names contain each text, so that few remain to be compared."""
+    async def find_containing_words(self, vector: str, parameters: Mapping[str, str]) -> list[Predicate]:
+        """Return predicates that all patients pass whose names contain each text, so that few remain to be compared."""
         queries = await containing_queries(self.connection, [*parameters], self.repository.principal.hospitals)
-        return [Test("query", vector, {"query": query}) if query else EVERYTHING for query in queries]
+        return [Predicate("query", vector, {"query": query}) if query else EVERYTHING for query in queries]
 
-    async def find_containing_places(self, column: str, parameters: Mapping[str, str]) -> list[Test]:
-        """Return tests that all patients pass in whose address the column contains each text, as for words.
+    async def find_containing_places(self, column: str, parameters: Mapping[str, str]) -> list[Predicate]:
+        """Return predicates that all patients pass in whose address the column contains each text, as for words.
 
         All patients pass if the principal is restricted, because the time would depend on the places of other patients.
         """
         if self.repository.restricted:
             return [EVERYTHING] * len(parameters)
         places = await containing_places(self.connection, column, [*parameters])
-        return [EVERYTHING if values is None else Test("any_of", column, {"values": values}) for values in places]
+        return [EVERYTHING if values is None else Predicate("any_of", column, {"values": values}) for values in places]
 
 
-_FINDERS: Mapping[str, Callable[[CriteriaListing, str, Mapping[str, str]], Awaitable[list[Test]]]] = {
+_FINDERS: Mapping[str, Callable[[CriteriaListing, str, Mapping[str, str]], Awaitable[list[Predicate]]]] = {
     "has_word_sounding_like": CriteriaListing.find_similar_words,
     "has_word_containing": CriteriaListing.find_containing_words,
     "has_place_containing": CriteriaListing.find_containing_places,
 }
-"""The methods that replace a test whose condition depends on the register, by its kind."""
+"""The methods that replace a predicate whose condition depends on the register, by its kind."""
 MAX_TEXTS = 8
 """Maximum number of values in a search that are compared by their sound, and of those that a name or place contains."""
 

@@ -8,7 +8,7 @@ from app.fhir_search import parsers
 from app.fhir_search.criteria import (
     MAX_COMPARED_VALUES,
     Criterion,
-    Test,
+    Predicate,
     compared_values,
     merge_alternatives,
 )
@@ -51,9 +51,9 @@ class SearchParameter:
 
     def _missing(self, text: str) -> Criterion:
         if text == "true":
-            return (tuple(Test("missing", target) for target in self.presence),)
+            return (tuple(Predicate("missing", target) for target in self.presence),)
         if text == "false":
-            return tuple((Test("present", target),) for target in self.presence)
+            return tuple((Predicate("present", target),) for target in self.presence)
         raise InvalidValueError("Must be true or false")
 
 

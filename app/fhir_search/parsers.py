@@ -1,4 +1,4 @@
-"""The parsers of search values: what a value of each kind of parameter stands for, as tests of columns."""
+"""The parsers of search values: what a value of each kind of parameter stands for, as predicates of columns."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,13 +7,13 @@ from pydantic import ValidationError
 
 from app.fhir_resources.ids import unique_id_of
 from app.fhir_resources.systems import IDENTIFIER_SYSTEM_PREFIX, UNIQUE_ID_SYSTEM
-from app.fhir_search.criteria import Alternative, Test
+from app.fhir_search.criteria import Alternative, Predicate
 from app.fhir_search.values import InvalidValueError, parse_period, parse_token, unescape
 from app.fields.phones import ascii_digits, equivalent_numbers
 from app.patient_identifiers.finding import IdentifierFilter, filter_value
 
-NOTHING = Test("none", "")
-EVERYTHING = Test("all", "")
+NOTHING = Predicate("none", "")
+EVERYTHING = Predicate("all", "")
 
 
 class SearchContext(NamedTuple):
@@ -41,8 +41,8 @@ def string(*columns: str, vocabulary: str = "") -> Parse:
         text = unescape(value)
         candidates = []
         if modifier == "contains" and vocabulary:
-            candidates = [Test("has_word_containing", vocabulary, {"text": text, "parameter": context.parameter})]
-        return [(*candidates, Test(modifier or "starts", column, {"value": text})) for column in columns]
+            candidates = [Predicate("has_word_containing", vocabulary, {"text": text, "parameter": context.parameter})]
+        return [(*candidates, Predicate(modifier or "starts", column, {"value": text})) for column in columns]
 
     return parse
 
@@ -57,17 +57,18 @@ def place(*columns: str) -> Parse:
             return found
         values = {"text": unescape(value), "parameter": context.parameter}
         return [
-            (Test("has_place_containing", column, values), *tests) for column, tests in zip(columns, found, strict=True)
+            (Predicate("has_place_containing", column, values), *predicates)
+            for column, predicates in zip(columns, found, strict=True)
         ]
 
     return parse
 
 
-def _word_tests(vector: str, value: str) -> list[Test]:
+def _word_tests(vector: str, value: str) -> list[Predicate]:
     words = value.split()
     if len(words) > MAX_WORDS:
         raise InvalidValueError(f"Must have at most {MAX_WORDS} words")
-    return [Test("words", vector, {f"word{number}": word for number, word in enumerate(words)})]
+    return [Predicate("words", vector, {f"word{number}": word for number, word in enumerate(words)})]
 
 
 MAX_WORDS = 8
@@ -92,7 +93,7 @@ def given(vector: str, column: str, *, has_vocabulary: bool = False) -> Parse:
         if modifier:
             return of_column(modifier, value, context)
         text = unescape(value)
-        return [(*_word_tests(vector, text), Test("word_within", column, {"value": text.strip()}))]
+        return [(*_word_tests(vector, text), Predicate("word_within", column, {"value": text.strip()}))]
 
     return parse
 
@@ -100,7 +101,11 @@ def given(vector: str, column: str, *, has_vocabulary: bool = False) -> Parse:
 def sounds_like(_: str, value: str, context: SearchContext) -> list[Alternative]:
     # the words of the register that sound like the value are read when the search is run
     return [
-        (Test("has_word_sounding_like", "patient_search", {"text": unescape(value), "parameter": context.parameter}),)
+        (
+            Predicate(
+                "has_word_sounding_like", "patient_search", {"text": unescape(value), "parameter": context.parameter}
+            ),
+        )
     ]
 
 
@@ -110,21 +115,21 @@ def period(column: str, *, as_dates: bool) -> Parse:
         if as_dates and period.has_time:
             raise InvalidValueError("Must be a date without a time")
         kind, values = period.bounds(as_dates=as_dates)
-        return [(Test(kind, column, values),)]
+        return [(Predicate(kind, column, values),)]
 
     return parse
 
 
 def record_id(_: str, value: str, __: SearchContext) -> list[Alternative]:
     unique_id = unique_id_of(value)
-    return [(NOTHING if unique_id is None else Test("any_of", "unique_id", {"values": [unique_id]}),)]
+    return [(NOTHING if unique_id is None else Predicate("any_of", "unique_id", {"values": [unique_id]}),)]
 
 
 def identifier(_: str, value: str, __: SearchContext) -> list[Alternative]:
     token = parse_token(value)
     if token.system not in {None, UNIQUE_ID_SYSTEM}:
         return [(NOTHING,)]
-    return [(Test("any_of", "unique_id", {"values": [token.code]}) if token.code else EVERYTHING,)]
+    return [(Predicate("any_of", "unique_id", {"values": [token.code]}) if token.code else EVERYTHING,)]
 
 
 def patient_identifier(_: str, value: str, context: SearchContext) -> list[Alternative]:
@@ -139,7 +144,7 @@ def patient_identifier(_: str, value: str, context: SearchContext) -> list[Alter
         raise InvalidValueError(
             "Must be the value of an identifier, or its system and its value with | between them"
         ) from None
-    return [*alternatives, (Test("identifier", "unique_id", {"value": parameter}),)]
+    return [*alternatives, (Predicate("identifier", "unique_id", {"value": parameter}),)]
 
 
 def gender(_: str, value: str, __: SearchContext) -> list[Alternative]:
@@ -147,7 +152,7 @@ def gender(_: str, value: str, __: SearchContext) -> list[Alternative]:
     genders = ("male", "female", "other", "unknown")
     if token.code not in genders or token.system not in {None, "http://hl7.org/fhir/administrative-gender"}:
         raise InvalidValueError(f"Must be one of {', '.join(genders)}")
-    return [(Test("any_of", "patient_gender", {"values": [token.code.capitalize()]}),)]
+    return [(Predicate("any_of", "patient_gender", {"values": [token.code.capitalize()]}),)]
 
 
 def constant(*, always: bool) -> Parse:
@@ -164,7 +169,7 @@ def constant(*, always: bool) -> Parse:
 
 def _phone(number: str, context: SearchContext) -> Alternative:
     digits = equivalent_numbers(number, context.phone_region) if ascii_digits(number) else []
-    return (Test("any_of", "patient_mobile_digits", {"values": digits}) if digits else NOTHING,)
+    return (Predicate("any_of", "patient_mobile_digits", {"values": digits}) if digits else NOTHING,)
 
 
 def telecom(*systems: str) -> Parse:
@@ -175,7 +180,7 @@ def telecom(*systems: str) -> Parse:
         if "phone" in asked:
             found.append(_phone(token.code, context))
         if "email" in asked:
-            found.append((Test("folded_equals", "patient_email_address", {"value": token.code}),))
+            found.append((Predicate("folded_equals", "patient_email_address", {"value": token.code}),))
         return found
 
     return parse
@@ -189,6 +194,6 @@ def reference(field: str, resource_type: str) -> Parse:
                 f"Must be the id of a resource of the type {resource_type}, or {resource_type}/ and it"
             )
         unique_id = unique_id_of(resource_id)
-        return [(NOTHING if unique_id is None else Test("linked", field, {"id": unique_id}),)]
+        return [(NOTHING if unique_id is None else Predicate("linked", field, {"id": unique_id}),)]
 
     return parse

@@ -76,7 +76,7 @@ class Period(NamedTuple):
     has_time: bool
 
     def bounds(self, *, as_dates: bool) -> tuple[str, dict[str, Any]]:
-        """Return the kind of the test that finds the records of this period, and the values of the test."""
+        """Return the kind of the predicate that finds the records of this period, and the values of the predicate."""
         first, end = self.first, self.end
         if self.prefix == "ap":
             slack = abs(datetime.now(UTC) - self.first) * _APPROXIMATION

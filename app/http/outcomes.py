@@ -55,12 +55,12 @@ def issue(error: FieldError, severity: str = "error") -> dict[str, Any]:
     The location of an error in a resource is a FHIRPath. That of another error is called `http.` and a name.
     """
     first, *rest = map(str, error.loc or ("request",))
-    place = {"location": [f"http.{'.'.join(rest)}"]} if first in {"query", "header", "path"} else {}
+    location = {"location": [f"http.{'.'.join(rest)}"]} if first in {"query", "header", "path"} else {}
     return {
         "severity": severity,
         "code": _CODE_BY_ERROR_TYPE.get(error.type, "value"),
         "details": {"coding": [{"system": ERROR_SYSTEM, "code": error.type}], "text": error.msg},
-        **(place or {"expression": [".".join((first, *rest))]}),
+        **(location or {"expression": [".".join((first, *rest))]}),
     }
 
 

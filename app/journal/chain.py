@@ -57,7 +57,7 @@ def _erasure_elements(name: str, entry: FromClause = journal) -> Any:
     `redacted` is `[hash, hash of the new content]` of a redacted entry.
     """
     elements = func.json_array_elements(entry.c.erasure.op("->")(name))
-    return elements.table_valued("value", with_ordinality="place", name=name).render_derived()
+    return elements.table_valued("value", with_ordinality="ordinal", name=name).render_derived()
 
 
 def _element_text(array: ColumnElement[Any], index: int) -> ColumnElement[str]:
@@ -208,7 +208,7 @@ def _head_statement() -> Select[Any]:
     last_removed_hashes = (
         select(func.decode(removed_entries.c.hash, literal_column("'hex'"), type_=LargeBinary))
         .ext(distinct_on(removed_entries.c.unique_id))
-        .order_by(removed_entries.c.unique_id, removed_entries.c.place.desc())
+        .order_by(removed_entries.c.unique_id, removed_entries.c.ordinal.desc())
         .subquery()
     )
     heads = union_all(select(newest_hashes.c[0]), select(last_removed_hashes.c[0])).subquery("heads")
@@ -240,7 +240,7 @@ def _entries_removed_since() -> CTE:
     removed = _erasure_elements("removed")
     time, entry = (removed.c.value.op("->>", return_type=Text())(literal_column(index)) for index in ("0", "1"))
     return (
-        select(journal.c.unique_id, removed.c.place, entry.label("hash"))
+        select(journal.c.unique_id, removed.c.ordinal, entry.label("hash"))
         .select_from(journal.join(removed, literal_column("true")))
         .where(
             _IS_ERASURE, journal.c.time > _TIME_PARAMETER, cast(time, BigInteger) <= epoch_microseconds(_TIME_PARAMETER)

@@ -10,8 +10,7 @@ from app.matching.candidates import find_candidates
 from app.matching.comparison import COMPARED_FIELDS, Comparison, Person, compare
 from app.matching.similar_words import SimilarWords
 from app.matching.weights import THRESHOLDS
-from app.patient_identifiers.resolving import FIELD as IDENTIFIERS
-from app.patient_identifiers.resolving import resolve
+from app.patient_identifiers.resolving import IDENTIFIERS, resolve
 from app.patient_identifiers.types import read_types
 
 MAX_MATCHES = 20

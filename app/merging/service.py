@@ -27,8 +27,7 @@ from app.fields.schemas import CreateBody, UpdateBody
 from app.matching.decisions import delete_merged_pair, store_merged_pair
 from app.merging.schemas import Choices, MergeRequest, UnmergeRequest
 from app.merging.undoing import MergeToUndo, merge_to_undo
-from app.patient_identifiers.resolving import FIELD as IDENTIFIERS
-from app.patient_identifiers.resolving import united, without
+from app.patient_identifiers.resolving import IDENTIFIERS, difference, union
 from app.records.history import History
 from app.records.missing import NewestEntry, missing_error, newest_entry
 from app.records.preconditions import Precondition
@@ -177,8 +176,8 @@ class MergingService(Service[C, U]):
             values = {name: value for name, value in values.items() if name not in self.alternative_columns}
         kept = changed - values.keys() - {IDENTIFIERS}
         if IDENTIFIERS in changed:  # all go back, even if edited since, because two records cannot have the same
-            added_identifiers = without(merge.changes[IDENTIFIERS]["to"], merge.changes[IDENTIFIERS]["from"])
-            values[IDENTIFIERS] = without(survivor[IDENTIFIERS], added_identifiers)
+            added_identifiers = difference(merge.changes[IDENTIFIERS]["to"], merge.changes[IDENTIFIERS]["from"])
+            values[IDENTIFIERS] = difference(survivor[IDENTIFIERS], added_identifiers)
         links: dict[str, list[str]] = {}
         for name in merge.changes.keys() & link_names:
             added = {*merge.changes[name]["to"]} - {*merge.changes[name]["from"]}
@@ -275,7 +274,7 @@ class MergingService(Service[C, U]):
             if side == "loser":
                 values[column] = loser[column]
         if IDENTIFIERS in survivor:
-            values[IDENTIFIERS] = united(survivor[IDENTIFIERS], loser[IDENTIFIERS])
+            values[IDENTIFIERS] = union(survivor[IDENTIFIERS], loser[IDENTIFIERS])
         if self._lacks_alternatives({**survivor, **values}):
             raise ValidationFailedError([self.alternatives_error])
         return values

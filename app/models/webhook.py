@@ -31,7 +31,7 @@ webhooks = Table(
 """The endpoints to which the service sends changes. Only commands, which run as the owner of the tables, add endpoints
 and change their URLs and secrets.
 
-`position` and `batch` are the place of the last change in the feed that was delivered or does not match `events`.
+`position` and `batch` are the position of the last change in the feed that was delivered or does not match `events`.
 `state` says why nothing is sent: an operator has `paused` the endpoint, its last retry has `failed`, it responded that
 it is `gone`, or the changes after its position have `expired`. `failures` counts the failed attempts of the change that
 is to be delivered, and `last_error` is a code that says what went wrong; responses are not stored.

@@ -10,8 +10,8 @@ from app.auth.principal import Principal
 from app.db.base import ID_TEXT
 from app.db.connection import Connection
 from app.errors import FieldError, PatientIdentifierTakenError
-from app.patient_identifiers.resolving import FIELD, Identifiers, key, resolve, united
-from app.patient_identifiers.stored import DESCRIBED_FIELDS, identifier_warnings, known_hospitals, taken_keys
+from app.patient_identifiers.resolving import IDENTIFIERS, Identifiers, identifier_key, resolve, union
+from app.patient_identifiers.stored import DESCRIBED_FIELDS, identifier_warnings, select_existing_hospitals, taken_keys
 from app.patient_identifiers.types import IdentifierType, read_types
 
 _SELECT_HOSPITALS_OF_PATIENT = text(
@@ -38,7 +38,7 @@ class IdentifierChange:
         self._principal = principal
         self._unique_id = unique_id
         self._stored = stored
-        identifiers = stored.get(FIELD) or ()
+        identifiers = stored.get(IDENTIFIERS) or ()
         self._kept = [identifier for identifier in identifiers if self._is_out_of_scope(identifier)]
         self.errors: list[FieldError] = []
         """The errors in the identifiers of the request."""
@@ -57,12 +57,12 @@ class IdentifierChange:
         by `raise_if_taken`. `hospital_ids` are the hospitals in the request, or None to keep the patient's hospitals.
         If only fields change that the identifiers describe, the stored identifiers are compared with them.
         """
-        if FIELD in values:
-            values[FIELD] = await self._resolve(values[FIELD], hospital_ids, {**self._stored, **values})
-        elif (stored := self._stored.get(FIELD)) and not values.keys().isdisjoint(DESCRIBED_FIELDS):
+        if IDENTIFIERS in values:
+            values[IDENTIFIERS] = await self._resolve(values[IDENTIFIERS], hospital_ids, {**self._stored, **values})
+        elif (stored := self._stored.get(IDENTIFIERS)) and not values.keys().isdisjoint(DESCRIBED_FIELDS):
             types = await read_types(self._connection)
-            for place, identifier in enumerate(stored):
-                self._warn(place, identifier, types, {**self._stored, **values})
+            for index, identifier in enumerate(stored):
+                self._warn(index, identifier, types, {**self._stored, **values})
 
     async def _resolve(
         self,
@@ -75,40 +75,43 @@ class IdentifierChange:
             rows = await self._connection.execute(_SELECT_HOSPITALS_OF_PATIENT, {"unique_id": self._unique_id})
             hospital_ids = [hospital_id for (hospital_id,) in rows.records]
         types = await read_types(self._connection) if inputs else {}
-        identifiers, places, errors = resolve(inputs, types, {*(hospital_ids or ())})
+        identifiers, indexes, errors = resolve(inputs, types, {*(hospital_ids or ())})
         self.errors += [error._replace(loc=("body", *error.loc)) for error in errors]
-        known, kept_keys = await known_hospitals(self._connection, identifiers), {key(each) for each in self._kept}
+        known, kept_keys = (
+            await select_existing_hospitals(self._connection, identifiers),
+            {identifier_key(each) for each in self._kept},
+        )
         own = []
         for identifier in identifiers:
-            hospital_id, place = identifier.get("hospital_id"), places[key(identifier)]
+            hospital_id, index = identifier.get("hospital_id"), indexes[identifier_key(identifier)]
             if self._is_out_of_scope(identifier):
-                if key(identifier) not in kept_keys:
-                    self._add_unknown_hospital(place, hospital_id)
+                if identifier_key(identifier) not in kept_keys:
+                    self._add_unknown_hospital(index, hospital_id)
             elif hospital_id is not None and hospital_id not in known:
-                self._add_unknown_hospital(place, hospital_id)
+                self._add_unknown_hospital(index, hospital_id)
             else:
                 own.append(identifier)
-                self._warn(place, identifier, types, patient)
+                self._warn(index, identifier, types, patient)
         taken = await taken_keys(self._connection, self._unique_id, own)
-        self._taken_locations = sorted(("body", FIELD, places[each], "value") for each in taken)
-        return united((each for each in own if key(each) not in taken), self._kept)
+        self._taken_locations = sorted(("body", IDENTIFIERS, indexes[each], "value") for each in taken)
+        return union((each for each in own if identifier_key(each) not in taken), self._kept)
 
     def _warn(
         self,
-        place: int,
+        index: int,
         identifier: Mapping[str, Any],
         types: Mapping[str, IdentifierType],
         patient: Mapping[Any, Any],
     ) -> None:
         checker = types[identifier["type"]].checker
         described = (patient.get(name) for name in DESCRIBED_FIELDS)
-        self.warnings += identifier_warnings(place, checker, identifier["normalized"], *described)
+        self.warnings += identifier_warnings(index, checker, identifier["normalized"], *described)
 
-    def _add_unknown_hospital(self, place: int, hospital_id: str | None) -> None:
+    def _add_unknown_hospital(self, index: int, hospital_id: str | None) -> None:
         message = f"There is no hospital with the unique_id {hospital_id}"
         if self._principal.hospitals is not None:
             message += ", or you may not link it"
-        self.errors.append(FieldError(("body", FIELD, place, "hospital_id"), message, "unknown_hospital"))
+        self.errors.append(FieldError(("body", IDENTIFIERS, index, "hospital_id"), message, "unknown_hospital"))
 
     def raise_if_taken(self) -> None:
         """Raise an error if identifiers of the request belong to other patients. Call this after all other checks.
@@ -127,12 +130,12 @@ class IdentifierChange:
         Raises:
             PatientIdentifierTakenError: another patient has one of the identifiers.
         """
-        if FIELD not in values:
+        if IDENTIFIERS not in values:
             return []
-        own = [each for each in values[FIELD] or () if not self._is_out_of_scope(each)]
+        own = [each for each in values[IDENTIFIERS] or () if not self._is_out_of_scope(each)]
         missing = {each["hospital_id"] for each in own if "hospital_id" in each}
-        missing -= await known_hospitals(self._connection, own)
-        values[FIELD] = united((each for each in own if each.get("hospital_id") not in missing), self._kept)
-        if await taken_keys(self._connection, self._unique_id, values[FIELD] or ()):
+        missing -= await select_existing_hospitals(self._connection, own)
+        values[IDENTIFIERS] = union((each for each in own if each.get("hospital_id") not in missing), self._kept)
+        if await taken_keys(self._connection, self._unique_id, values[IDENTIFIERS] or ()):
             raise PatientIdentifierTakenError([("body", "version")])
         return sorted(missing)

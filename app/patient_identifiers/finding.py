@@ -58,13 +58,13 @@ def has_identifier(patient_id: ColumnElement[str], values: Sequence[ColumnElemen
     columns = patient_identifiers.c
     conditions = []
     for value in values:
-        wanted_type, country, normalized = (
-            func.split_part(value, literal_column(f"'{_SEPARATOR}'"), literal_column(str(place))) for place in (1, 2, 3)
+        identifier_type, country, normalized = (
+            func.split_part(value, literal_column(f"'{_SEPARATOR}'"), literal_column(str(index))) for index in (1, 2, 3)
         )
         conditions.append(
             and_(
                 columns.value == normalized,
-                columns.type == func.coalesce(func.nullif(wanted_type, literal_column("''")), columns.type),
+                columns.type == func.coalesce(func.nullif(identifier_type, literal_column("''")), columns.type),
                 columns.country == func.coalesce(func.nullif(country, literal_column("''")), columns.country),
             )
         )

@@ -8,14 +8,14 @@ from app.patient_identifiers.checkers import InvalidIdentifierError, WrongCheckD
 from app.patient_identifiers.types import IdentifierType
 from app.suggestions import suggestion
 
-FIELD = "patient_identifiers"
+IDENTIFIERS = "patient_identifiers"
 """The field of a patient with the identifiers."""
 Identifiers = list[dict[str, Any]]
 """Identifiers in the form in which they are stored: objects with `type`, `value`, `normalized` and, if they are known,
-`country`, `use` and `hospital_id`. They are sorted by `key`, and no two of them have the same key."""
+`country`, `use` and `hospital_id`. They are sorted by `identifier_key`, and no two of them have the same key."""
 
 
-class Key(NamedTuple):
+class IdentifierKey(NamedTuple):
     """What identifies an identifier. Two identifiers with the same key are the same."""
 
     type: str
@@ -28,14 +28,14 @@ class Resolved(NamedTuple):
     """The identifiers of a request as they are stored, and the errors in others, which are left out."""
 
     identifiers: Identifiers
-    places: Mapping[Key, int]
+    indexes: Mapping[IdentifierKey, int]
     """The index of each identifier in the request."""
     errors: list[FieldError]
 
 
-def key(identifier: Mapping[str, Any]) -> Key:
+def identifier_key(identifier: Mapping[str, Any]) -> IdentifierKey:
     """Return the key of a stored identifier."""
-    return Key(
+    return IdentifierKey(
         identifier["type"],
         identifier.get("country") or "",
         identifier["normalized"],
@@ -43,24 +43,24 @@ def key(identifier: Mapping[str, Any]) -> Key:
     )
 
 
-def united(*lists: Iterable[Mapping[str, Any]] | None) -> Identifiers | None:
+def union(*lists: Iterable[Mapping[str, Any]] | None) -> Identifiers | None:
     """Return the stored identifiers that are in any of the lists, or None if there are none.
 
     Of identifiers with the same key, the first is kept.
     """
-    by_key: dict[Key, dict[str, Any]] = {}
+    by_key: dict[IdentifierKey, dict[str, Any]] = {}
     for identifiers in lists:
         for identifier in identifiers or ():
-            by_key.setdefault(key(identifier), dict(identifier))
+            by_key.setdefault(identifier_key(identifier), dict(identifier))
     return [by_key[each] for each in sorted(by_key)] or None
 
 
-def without(
+def difference(
     identifiers: Iterable[Mapping[str, Any]] | None, others: Iterable[Mapping[str, Any]] | None
 ) -> Identifiers | None:
     """Return the stored identifiers whose keys none of the `others` has, or None if there are none."""
-    other_keys = {key(each) for each in others or ()}
-    return united(each for each in identifiers or () if key(each) not in other_keys)
+    other_keys = {identifier_key(each) for each in others or ()}
+    return union(each for each in identifiers or () if identifier_key(each) not in other_keys)
 
 
 def resolve(
@@ -71,16 +71,16 @@ def resolve(
     `hospital_ids` are the patient's hospitals. If there is only one, it is the hospital of each identifier that needs
     one and has none.
     """
-    found: dict[Key, dict[str, Any]] = {}
-    places: dict[Key, int] = {}
+    found: dict[IdentifierKey, dict[str, Any]] = {}
+    indexes: dict[IdentifierKey, int] = {}
     errors: list[FieldError] = []
-    for place, sent in enumerate(inputs or ()):
+    for index, sent in enumerate(inputs or ()):
         identifier, identifier_errors = _resolve_one(sent, types, hospital_ids)
-        errors += [error._replace(loc=(FIELD, place, *error.loc)) for error in identifier_errors]
+        errors += [error._replace(loc=(IDENTIFIERS, index, *error.loc)) for error in identifier_errors]
         if not identifier_errors:
-            found.setdefault(key(identifier), identifier)
-            places.setdefault(key(identifier), place)
-    return Resolved([found[each] for each in sorted(found)], places, errors)
+            found.setdefault(identifier_key(identifier), identifier)
+            indexes.setdefault(identifier_key(identifier), index)
+    return Resolved([found[each] for each in sorted(found)], indexes, errors)
 
 
 def _resolve_one(

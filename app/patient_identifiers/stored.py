@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import JSON, JSONB
 from app.db.base import ID_TEXT
 from app.db.connection import Connection
 from app.patient_identifiers.checkers import disagreements
-from app.patient_identifiers.resolving import FIELD, Key
+from app.patient_identifiers.resolving import IDENTIFIERS, IdentifierKey
 
 _SELECT_TAKEN = text(
     """
@@ -29,8 +29,8 @@ DESCRIBED_FIELDS = ("patient_date_of_birth", "patient_gender")
 CHECKED_IDENTIFIERS = literal_column(
     f"""
     (
-        SELECT json_agg(json_build_array(place - 1, checker, each ->> 'normalized', {", ".join(DESCRIBED_FIELDS)}))
-        FROM page CROSS JOIN LATERAL jsonb_array_elements({FIELD}) WITH ORDINALITY AS elements(each, place)
+        SELECT json_agg(json_build_array(ordinal - 1, checker, each ->> 'normalized', {", ".join(DESCRIBED_FIELDS)}))
+        FROM page CROSS JOIN LATERAL jsonb_array_elements({IDENTIFIERS}) WITH ORDINALITY AS elements(each, ordinal)
         JOIN identifier_types ON name = each ->> 'type'
         WHERE page.unique_id = given.unique_id AND checker IS NOT NULL
             AND sent && ARRAY['{"', '".join(DESCRIBED_FIELDS)}']
@@ -48,20 +48,22 @@ def stored_warnings(checked: Iterable[Sequence[Any]] | None) -> list[str]:
     """Return the warnings for the values of `CHECKED_IDENTIFIERS`."""
     return [
         warning
-        for place, checker, value, born, gender in checked or ()
-        for warning in identifier_warnings(place, checker, value, born and date.fromisoformat(born), gender)
+        for index, checker, value, born, gender in checked or ()
+        for warning in identifier_warnings(index, checker, value, born and date.fromisoformat(born), gender)
     ]
 
 
 def identifier_warnings(
-    place: int, checker: str | None, value: str, date_of_birth: date | None, gender: str | None
+    index: int, checker: str | None, value: str, date_of_birth: date | None, gender: str | None
 ) -> Iterator[str]:
-    """Yield a warning for each field of a patient that its identifier at this place contradicts. It has no values."""
+    """Yield a warning for each field of a patient that its identifier at this index contradicts. It has no values."""
     for field in disagreements(checker, value, date_of_birth, gender):
-        yield f"{FIELD}.{place}.value disagrees with {field}"
+        yield f"{IDENTIFIERS}.{index}.value disagrees with {field}"
 
 
-async def taken_keys(connection: Connection, own_id: str, identifiers: Sequence[Mapping[str, Any]]) -> set[Key]:
+async def taken_keys(
+    connection: Connection, own_id: str, identifiers: Sequence[Mapping[str, Any]]
+) -> set[IdentifierKey]:
     """Return the keys of those identifiers that a patient other than `own_id` has and that only one patient can have.
 
     The patients may be outside the principal's hospital scope. `own_id` is empty for a patient that is created.
@@ -69,10 +71,10 @@ async def taken_keys(connection: Connection, own_id: str, identifiers: Sequence[
     if not identifiers:
         return set()
     parameters = {"own_id": own_id, "identifiers": identifiers}
-    return {Key(*record) for record in (await connection.execute(_SELECT_TAKEN, parameters)).records}
+    return {IdentifierKey(*record) for record in (await connection.execute(_SELECT_TAKEN, parameters)).records}
 
 
-async def known_hospitals(connection: Connection, identifiers: Sequence[Mapping[str, Any]]) -> set[str]:
+async def select_existing_hospitals(connection: Connection, identifiers: Sequence[Mapping[str, Any]]) -> set[str]:
     """Return the ids of those hospitals in the identifiers that exist."""
     ids = sorted({each["hospital_id"] for each in identifiers if "hospital_id" in each})
     if not ids:

@@ -228,10 +228,12 @@ async def _redact_profile_links(connection: Connection, profile_id: str, token: 
     """
     patients = Patient.__tablename__
     record = journal.c.record
-    fields = func.json_each(record).table_valued("key", "value", with_ordinality="place", name="field").render_derived()
+    fields = (
+        func.json_each(record).table_valued("key", "value", with_ordinality="ordinal", name="field").render_derived()
+    )
     value = case((fields.c.key == "profile_id", func.to_json(cast(token, Text))), else_=fields.c.value)
     redacted_record = select(
-        func.json_object_agg(fields.c.key, aggregate_order_by(value, fields.c.place))
+        func.json_object_agg(fields.c.key, aggregate_order_by(value, fields.c.ordinal))
     ).scalar_subquery()
     links_to_profile = (journal.c.resource == patients, record.op("->>")("profile_id") == profile_id)
     kept_hash = func.json_build_object("content", original_content_hash())

@@ -60,9 +60,9 @@ _WITHOUT_VALUES: ColumnElement[Any] = type_coerce(
     text(
         """
     (
-        SELECT json_object_agg(key, value ORDER BY place)
+        SELECT json_object_agg(key, value ORDER BY ordinal)
         FROM (
-            SELECT field.key, field.place, CASE
+            SELECT field.key, field.ordinal, CASE
                 WHEN json_typeof(field.value) = 'array' THEN (
                     -- of a set, what the merge has added
                     SELECT CASE WHEN count(*) > 0 OR before.record -> field.key IS NOT NULL
@@ -73,7 +73,7 @@ _WITHOUT_VALUES: ColumnElement[Any] = type_coerce(
                 )
                 WHEN field.key <> 'last_updated' AND field.value::jsonb = (after.record -> field.key)::jsonb
                 THEN before.record -> field.key ELSE field.value END AS value
-            FROM json_each(journal.record) WITH ORDINALITY AS field (key, value, place), journal before, journal after
+            FROM json_each(journal.record) WITH ORDINALITY AS field (key, value, ordinal), journal before, journal after
             WHERE before.resource = 'patients' AND before.unique_id = :other AND before.version = :first - 1
                 AND after.resource = 'patients' AND after.unique_id = :other AND after.version = :first
         ) AS kept

@@ -24,7 +24,7 @@ _HIDDEN_HEADER_CHARACTERS = re.compile(r"[^\w .,:;()/#&?*+'-]")
 class Column(NamedTuple):
     """A column of a table."""
 
-    place: int
+    column_index: int
     """Index of its cells in each row."""
     header: str
     fields: tuple[str, ...]
@@ -39,7 +39,7 @@ class Column(NamedTuple):
 class UnknownColumn(NamedTuple):
     """A column whose content is not known."""
 
-    place: int
+    column_index: int
     header: str
     owner: Column | None = None
     """The column that already contains the field that the header names."""
@@ -64,7 +64,7 @@ class RecognizedColumns(NamedTuple):
     def hint(self, column: UnknownColumn) -> str:
         """Return what an unknown column probably contains, or "" if there is no guess."""
         if column.owner is not None:
-            return f"{column.owner.fields[0]} is in column {column.owner.place + 1} already"
+            return f"{column.owner.fields[0]} is in column {column.owner.column_index + 1} already"
         return self.hints.hint(column.header)
 
 
@@ -92,27 +92,27 @@ def recognize(
     understood = [known.fields_of(name) for name in names]
     has_header = is_header_row(names, [one is not None for one in understood], hints.hint, rows_below)
     said = _said_fields(names, known.fields, options, is_header=has_header)
-    found = [said.get(place, one) for place, one in enumerate(understood)]
+    found = [said.get(index, one) for index, one in enumerate(understood)]
     columns = [
-        Column(place, name, one) for place, (name, one) in enumerate(zip(names, found, strict=True)) if one is not None
+        Column(index, name, one) for index, (name, one) in enumerate(zip(names, found, strict=True)) if one is not None
     ]
-    columns.sort(key=lambda column: (column.place not in said, not column.is_literal))
+    columns.sort(key=lambda column: (column.column_index not in said, not column.is_literal))
     owners: dict[str, Column] = {}
     unknown = [
-        UnknownColumn(place, name) for place, (name, one) in enumerate(zip(names, found, strict=True)) if one is None
+        UnknownColumn(index, name) for index, (name, one) in enumerate(zip(names, found, strict=True)) if one is None
     ]
     for column in list(columns):
         rival = next((owners[field] for field in column.fields if field in owners), None)
         if rival is None:
             owners |= dict.fromkeys(column.fields, column)
             continue
-        if column.place in said:
+        if column.column_index in said:
             raise UnreadableFileError(
-                f"{rival.header} and {column.header} are both mapped to {column.fields[0]} (columns {rival.place + 1} "
-                f"and {column.place + 1})."
+                f"{rival.header} and {column.header} are both mapped to {column.fields[0]} "
+                f"(columns {rival.column_index + 1} and {column.column_index + 1})."
             )
         columns.remove(column)
-        unknown.append(UnknownColumn(column.place, column.header, rival))
+        unknown.append(UnknownColumn(column.column_index, column.header, rival))
     return RecognizedColumns(sorted(columns), sorted(unknown), bool(said) or has_header, hints)
 
 
@@ -131,7 +131,7 @@ def unknown_columns_error(
         is_shown = _HEADER_PATTERN.fullmatch(column.header) is not None
         name = f", {shown_header(column.header)}," if is_shown else ""
         hint = recognized.hint(column) if is_shown else ""
-        problems.append(f"Column {column.place + 1}{name} is not known{hint and f' ({hint})'}.")
+        problems.append(f"Column {column.column_index + 1}{name} is not known{hint and f' ({hint})'}.")
     if len(recognized.unknown) > MAX_NAMED_COLUMNS:
         problems.append(f"The same is true of {counted(len(recognized.unknown) - MAX_NAMED_COLUMNS, 'more column')}.")
     return UnreadableFileError(
@@ -145,9 +145,9 @@ def shown_header(header: str) -> str:
     return _HIDDEN_HEADER_CHARACTERS.sub("…", header)
 
 
-def numbered_name(place: int, header: str) -> str:
+def numbered_name(index: int, header: str) -> str:
     """Return the name by which a mapping file can specify a column whose header is blank or not unique."""
-    return f"{header} (column {place + 1})".strip()
+    return f"{header} (column {index + 1})".strip()
 
 
 def _places(name: str, headers: Sequence[str]) -> tuple[int, list[int]]:
@@ -156,11 +156,11 @@ def _places(name: str, headers: Sequence[str]) -> tuple[int, list[int]]:
     A numbered name precedes the exact text of a header, which precedes a header in another spelling.
     """
     found = [
-        [place for place, header in enumerate(headers) if header_key(numbered_name(place, header)) == header_key(name)],
-        [place for place, header in enumerate(headers) if header == name.strip()],
-        [place for place, header in enumerate(headers) if header_key(header) == header_key(name)],
+        [index for index, header in enumerate(headers) if header_key(numbered_name(index, header)) == header_key(name)],
+        [index for index, header in enumerate(headers) if header == name.strip()],
+        [index for index, header in enumerate(headers) if header_key(header) == header_key(name)],
     ]
-    return next(((precedence, places) for precedence, places in enumerate(found) if places), (len(found), []))
+    return next(((precedence, indexes) for precedence, indexes in enumerate(found) if indexes), (len(found), []))
 
 
 def _said_fields(
@@ -188,4 +188,4 @@ def _said_fields(
                 raise UnreadableFileError(f"{header} is mapped to {target}, which is no field ({hint}).")
     found = [(*_places(header, names), targets) for header, targets in options.mapping.items()]
     found.sort(key=lambda one: -one[0])  # names that take precedence come last
-    return {place: targets for _, places, targets in found for place in places}
+    return {index: targets for _, indexes, targets in found for index in indexes}

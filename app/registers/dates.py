@@ -111,9 +111,9 @@ def _read_numbers(text: str, today: date) -> dict[str, date]:
         return {}
     readings = {}
     for order, written in parts.items():
-        by_place = dict(zip(order, written, strict=True))
-        day = _day(by_place["y"], by_place["m"], by_place["d"], today)
-        if day is not None and (by_place["m"].isdecimal() or order != "ymd" or len(by_place["y"]) > 2):  # noqa: PLR2004  # digits
+        by_part = dict(zip(order, written, strict=True))
+        day = _day(by_part["y"], by_part["m"], by_part["d"], today)
+        if day is not None and (by_part["m"].isdecimal() or order != "ymd" or len(by_part["y"]) > 2):  # noqa: PLR2004  # digits
             readings[order] = day
     return readings
 

@@ -40,8 +40,8 @@ class DateFormat(NamedTuple):
         if self.problem is not None:
             name = shown_header(self.column.header)
             raise UnreadableFileError(
-                f"Column {self.column.place + 1}, {name}, {self.problem}. Specify --date-format, such as --date-format "
-                f'"{name}={self.possible_order}".'
+                f"Column {self.column.column_index + 1}, {name}, {self.problem}. Specify --date-format, such as "
+                f'--date-format "{name}={self.possible_order}".'
             )
         return self.order
 
@@ -60,7 +60,8 @@ def find_date_formats(
     date_columns = [column for column in columns if {*column.fields} & {*DATE_FIELDS, *TIMESTAMP_FIELDS}]
     orders_by_key = {header_key(header): order for header, order in options.date_orders.items()}
     preferred = {
-        column.place: orders_by_key.get(header_key(column.header), orders_by_key.get("")) for column in date_columns
+        column.column_index: orders_by_key.get(header_key(column.header), orders_by_key.get(""))
+        for column in date_columns
     }
     table = read_again()
     if table is None:
@@ -69,17 +70,21 @@ def find_date_formats(
                 "The dates are not written YYYY-MM-DD, and standard input cannot be read twice to find their format: "
                 "specify --date-format, or name the file instead of -."
             )
-        return {column.place: DateFormat(column, preferred[column.place], "", None) for column in date_columns}
-    dates = {column.place: DateColumn() for column in date_columns}
+        return {
+            column.column_index: DateFormat(column, preferred[column.column_index], "", None) for column in date_columns
+        }
+    dates = {column.column_index: DateColumn() for column in date_columns}
     words = UNKNOWN_WORDS | options.folded_null_words
     for line_number, cells, _ in table.rows():
         if line_number <= header_line_number:
             continue
-        for place, column_dates in dates.items():
-            if place < len(cells) and (text := unescape_cell(cells[place]).strip()) and not is_word(text, words):
+        for index, column_dates in dates.items():
+            if index < len(cells) and (text := unescape_cell(cells[index]).strip()) and not is_word(text, words):
                 column_dates.add(text)
     return {
-        column.place: _format(column, dates[column.place], preferred[column.place], is_workbook=table.is_workbook)
+        column.column_index: _format(
+            column, dates[column.column_index], preferred[column.column_index], is_workbook=table.is_workbook
+        )
         for column in date_columns
     }
 
@@ -94,8 +99,8 @@ def _format(column: Column, dates: DateColumn, preferred: str | None, *, is_work
 
 
 def format_descriptions(formats: Mapping[int, DateFormat]) -> dict[int, str]:
-    """Return a description of each format for people, by place."""
+    """Return a description of each format for people, by column index."""
     return {
-        place: f"AMBIGUOUS: it {one.problem}; specify --date-format" if one.problem else f"dates: {one.description}"
-        for place, one in formats.items()
+        index: f"AMBIGUOUS: it {one.problem}; specify --date-format" if one.problem else f"dates: {one.description}"
+        for index, one in formats.items()
     }

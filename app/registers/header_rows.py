@@ -38,8 +38,8 @@ def is_header_row(
     if not _suffices(sum(likely), names):
         rows = rows_below()
         likely = [
-            one or _is_above_numbers(name, [row[place] for row in rows if place < len(row)])
-            for place, (name, one) in enumerate(zip(names, likely, strict=True))
+            one or _is_above_numbers(name, [row[index] for row in rows if index < len(row)])
+            for index, (name, one) in enumerate(zip(names, likely, strict=True))
         ]
     return _suffices(sum(likely), names)
 
@@ -53,15 +53,15 @@ def header_below_titles(rows: Sequence[Row], are_known: Callable[[Sequence[str]]
     Raises:
         UnreadableFileError: a row names the columns, but there are rows with several cells above it.
     """
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         names = [name for name in row.cells if name.strip()]
         count = sum(are_known(names))
         if len(names) > 1 and (count * 2 >= len(names) or _suffices(count, names)):
-            if any(sum(bool(cell.strip()) for cell in above.cells) > 1 for above in rows[:place]):
+            if any(sum(bool(cell.strip()) for cell in above.cells) > 1 for above in rows[:index]):
                 raise UnreadableFileError(
                     f"Line {row.line_number} seems to name the columns: remove the lines above it."
                 )
-            return place
+            return index
     return 0
 
 

@@ -35,15 +35,15 @@ class Inspection:
 
     def _add(self, cells: list[str]) -> None:
         self._row_count += 1
-        for place, cell in enumerate(cells):
+        for index, cell in enumerate(cells):
             if is_blank(cell):
                 continue
-            self._filled[place] += 1
+            self._filled[index] += 1
             if not cell.isprintable() and any("\udc80" <= character <= "\udcff" for character in cell):
                 self._encoding_problem = self._encoding_problem or self._register.table.encoding_hint(cells)
                 cell = cell.encode(errors="replace").decode()  # noqa: PLW2901  # the samples must be printable
-            if len(self._samples[place]) < SAMPLE_COUNT:
-                self._samples[place][_sample(cell)] = None
+            if len(self._samples[index]) < SAMPLE_COUNT:
+                self._samples[index][_sample(cell)] = None
 
     def report(self) -> Iterator[str]:
         """Yield the lines of the report for people."""
@@ -55,47 +55,47 @@ class Inspection:
         if self._encoding_problem:
             yield f"Some cells are not in UTF-8. {self._encoding_problem}"
         yield self._line("column", "taken for", "filled", "samples")
-        fields = {column.place: column for column in register.recognized.columns}
+        fields = {column.column_index: column for column in register.recognized.columns}
         unknown = self._unknown_columns()
-        for place in sorted(fields.keys() | unknown.keys()):
-            if place in unknown:
-                yield self._row(place, unknown[place].header, "NOT KNOWN")
-                if hint := register.recognized.hint(unknown[place]):
+        for index in sorted(fields.keys() | unknown.keys()):
+            if index in unknown:
+                yield self._row(index, unknown[index].header, "NOT KNOWN")
+                if hint := register.recognized.hint(unknown[index]):
                     yield self._line("", hint)
             else:
-                column = fields[place]
-                yield self._row(place, column.header, ", ".join(column.fields) or "(left out)")
-            if place in self._formats and self._filled[place]:
-                yield self._line("", self._formats[place])
+                column = fields[index]
+                yield self._row(index, column.header, ", ".join(column.fields) or "(left out)")
+            if index in self._formats and self._filled[index]:
+                yield self._line("", self._formats[index])
 
     def mapping(self) -> Iterator[str]:
         """Yield the lines of a mapping file (TOML). Unknown columns are left out until a person edits it."""
         yield "# Column of the file = field of the API, or false to leave the column out. A full name can be split:"
         yield '# "patient_last_name, patient_first_name", or the other order.'
         recognized = self._register.recognized
-        fields = {column.place: column for column in recognized.columns}
+        fields = {column.column_index: column for column in recognized.columns}
         unknown = self._unknown_columns()
         headers = {""}
-        for place in sorted(fields.keys() | unknown.keys()):
-            header = unknown[place].header if place in unknown else fields[place].header
-            name = _toml_key(numbered_name(place, header) if header in headers else header)
+        for index in sorted(fields.keys() | unknown.keys()):
+            header = unknown[index].header if index in unknown else fields[index].header
+            name = _toml_key(numbered_name(index, header) if header in headers else header)
             headers.add(header)
-            if place in unknown:
-                hint = recognized.hint(unknown[place])
+            if index in unknown:
+                hint = recognized.hint(unknown[index])
                 yield f"{name} = false  # not known{hint and '; '}{hint}"
             else:
-                target = json.dumps(", ".join(fields[place].fields)) if fields[place].fields else "false"
+                target = json.dumps(", ".join(fields[index].fields)) if fields[index].fields else "false"
                 yield f"{name} = {target}"
 
     def _unknown_columns(self) -> dict[int, UnknownColumn]:
-        """Return the unknown columns by place, and those with values that have no name."""
+        """Return the unknown columns by column index, and those with values that have no name."""
         recognized = self._register.recognized
-        nameless = [UnknownColumn(place, "") for place in self._filled if place >= recognized.width]
-        return {column.place: column for column in (*nameless, *recognized.unknown)}
+        nameless = [UnknownColumn(index, "") for index in self._filled if index >= recognized.width]
+        return {column.column_index: column for column in (*nameless, *recognized.unknown)}
 
-    def _row(self, place: int, header: str, meaning: str) -> str:
-        samples = " · ".join(self._samples[place])
-        return self._line(f"{place + 1} {shown_header(header)}", meaning, f"{self._filled[place]:,}", samples)
+    def _row(self, index: int, header: str, meaning: str) -> str:
+        samples = " · ".join(self._samples[index])
+        return self._line(f"{index + 1} {shown_header(header)}", meaning, f"{self._filled[index]:,}", samples)
 
     @staticmethod
     def _line(*texts: str) -> str:

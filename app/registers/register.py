@@ -63,9 +63,9 @@ class Register:
         self._header = next(self._rows, Row(1, []))
         if sum(are_known(self._header.cells)) * 2 < len(self._header.cells):
             rows = [self._header, *islice(self._rows, SAMPLE_ROWS)]
-            place = header_below_titles(rows, are_known)
-            self._header = rows[place]
-            self._rows = chain(rows[place + 1 :], self._rows)
+            index = header_below_titles(rows, are_known)
+            self._header = rows[index]
+            self._rows = chain(rows[index + 1 :], self._rows)
         self.recognized = recognize(self._header.cells, self._rows_below_header, known, options)
         # all rows of an export of this service are records
         self._is_export = all(column.is_literal for column in self.recognized.columns)
@@ -132,9 +132,9 @@ class Register:
 
     def _take_faults(self, faults: Sequence[tuple[int, CellError]], by_name: dict[str, str]) -> Iterator[FieldError]:
         """Remove the fields of cells without a usable value, and yield their errors."""
-        fields = {column.place: column.fields for column in self.recognized.columns}
-        for place, fault in faults:
-            for name in fields.get(place, ()):
+        fields = {column.column_index: column.fields for column in self.recognized.columns}
+        for index, fault in faults:
+            for name in fields.get(index, ()):
                 by_name.pop(name, None)
                 yield fault.in_field(*name.split("."))
 
@@ -154,7 +154,7 @@ class Register:
         return find_date_formats(self.recognized.columns, self.header_line_number, self._read_again, self._options)
 
     def _order_of(self, column: Column) -> str | None:
-        return self.date_formats[column.place].checked_order()
+        return self.date_formats[column.column_index].checked_order()
 
     def _adjust_width(self, cells: list[str]) -> None:
         """Remove the blank columns that spreadsheets save, or add those after the last cell of a worksheet's row."""
@@ -168,19 +168,19 @@ class Register:
         """Return an error if a row has more or fewer cells than the header, or cells that are not in UTF-8."""
         width = self.recognized.width
         if width < len(cells) <= len(self._header.cells):
-            place = max(place for place, cell in enumerate(cells) if cell.strip())
+            index = max(index for index, cell in enumerate(cells) if cell.strip())
             message = (
-                f"Has a value in column {place + 1}, which has no name: name it, or leave it out with --ignore "
-                f'"{numbered_name(place, "")}"'
+                f"Has a value in column {index + 1}, which has no name: name it, or leave it out with --ignore "
+                f'"{numbered_name(index, "")}"'
             )
             return FieldError((), message, "cells")
         if len(cells) != width:
             return FieldError(
                 (), f"Has {counted(len(cells), 'cell')}, but the file has {counted(width, 'column')}", "cells"
             )
-        for place, cell in enumerate(cells):
+        for index, cell in enumerate(cells):
             if not cell.isascii() and any("\udc80" <= character <= "\udcff" for character in cell):
-                fields = self.recognized.columns[place].fields
+                fields = self.recognized.columns[index].fields
                 location = fields[0].split(".") if fields else ()
                 return FieldError((*location,), f"Is not in UTF-8. {self.table.encoding_hint(cells)}", "encoding")
         return None if self._is_export else other_row_error(cells, self._header.cells)
@@ -189,11 +189,11 @@ class Register:
         """Return the cells by field, without those of ignored columns, and with full names split in two."""
         by_name = {}
         titles = []
-        for place, _, fields in self.recognized.columns:
+        for index, _, fields in self.recognized.columns:
             if len(fields) == 1:
-                by_name[fields[0]] = cells[place]
+                by_name[fields[0]] = cells[index]
             elif fields:
-                text = cells[place]
+                text = cells[index]
                 if is_word(text, NULL_WORDS | self._options.folded_null_words):
                     text = ""
                 name = split_full_name(text, last_name_first=fields[0] == NAME_FIELDS[1])

@@ -6,7 +6,7 @@ from sqlalchemy import text
 
 from app.db.connection import Connection
 from app.errors import FieldError
-from app.patient_identifiers.resolving import FIELD
+from app.patient_identifiers.resolving import IDENTIFIERS
 from app.staging.results import RowError, RowStatus
 
 _GIVEN = f"""
@@ -45,10 +45,10 @@ async def identifier_errors(connection: Connection) -> AsyncIterator[RowError]:
     for line, kind, name in (await connection.execute(_SELECT_ERRORS)).records:
         if kind == "hospital":
             message = f"There is no hospital with the unique_id {name}"
-            yield RowError(line, FieldError((FIELD,), message, "unknown_hospital"))
+            yield RowError(line, FieldError((IDENTIFIERS,), message, "unknown_hospital"))
         else:
             message = f"Is taken: another patient, or one in an earlier line, has this {name}"
-            yield RowError(line, FieldError((FIELD,), message, "patient_identifier_taken"))
+            yield RowError(line, FieldError((IDENTIFIERS,), message, "patient_identifier_taken"))
 
 
 async def index_identifiers(connection: Connection) -> None:

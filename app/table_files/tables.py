@@ -139,10 +139,10 @@ def _sample_lines(reader: LineReader) -> list[str]:
 def _open_quotation_mark(first_line_number: int, lines: list[bytes]) -> str:
     """Return the message for a record whose last quotation mark is not closed. `lines` are the lines of the record."""
     open_line, is_open = 0, False
-    for place, line in enumerate(lines):
+    for index, line in enumerate(lines):
         if line.count(b'"') % 2:
             is_open = not is_open
-            open_line = place if is_open else open_line
+            open_line = index if is_open else open_line
     return (
         f"Line {first_line_number + open_line} has a cell with wrong quotation marks: one opens there and is never "
         "closed."

@@ -139,31 +139,31 @@ class _MergedCells:
     def __init__(self, file: "io.BufferedReader[Any]", path: str) -> None:
         """Read which cells are merged. `path` is the member of the worksheet."""
         self._starts: dict[int, list[tuple[int, int]]] = {}
-        """The place of the column and the number of the last row for each merged cell, by the number of its row."""
+        """The index of the column and the number of the last row for each merged cell, by the number of its row."""
         self._texts: dict[int, tuple[int, str]] = {}
-        """The number of the last row and the text of each merged cell that continues, by its place."""
+        """The number of the last row and the text of each merged cell that continues, by the index of its column."""
         end = b""
         with zipfile.ZipFile(file) as archive, archive.open(path.removeprefix("/")) as opened:
             while chunk := opened.read(SAMPLE_BYTES):
                 for column, first, last_column, last in _MERGE_PATTERN.findall(end + chunk):
                     if column == last_column and first != last:
-                        self._starts.setdefault(int(first), []).append((_place(column), int(last)))
+                        self._starts.setdefault(int(first), []).append((_column_index(column), int(last)))
                 end = (end + chunk)[-_MAX_MERGE_BYTES:]
 
     def fill(self, number: int, cells: list[str]) -> None:
         """Put the texts of merged cells above into the cells of a row, unless the whole row is blank."""
-        for place, (last_number, text) in [*self._texts.items()]:
+        for index, (last_number, text) in [*self._texts.items()]:
             if number > last_number:
-                del self._texts[place]
+                del self._texts[index]
             elif any(cells):
-                cells += [""] * (place + 1 - len(cells))
-                cells[place] = cells[place] or text
-        for place, last_number in self._starts.get(number, ()):
-            self._texts[place] = last_number, cells[place] if place < len(cells) else ""
+                cells += [""] * (index + 1 - len(cells))
+                cells[index] = cells[index] or text
+        for index, last_number in self._starts.get(number, ()):
+            self._texts[index] = last_number, cells[index] if index < len(cells) else ""
 
 
-def _place(column: bytes) -> int:
-    """Return the place of a column, which is 0 for A and 26 for AA."""
+def _column_index(column: bytes) -> int:
+    """Return the index of a column, which is 0 for A and 26 for AA."""
     number = 0
     for letter in column:
         number = number * 26 + letter - ord("A") + 1
@@ -172,13 +172,13 @@ def _place(column: bytes) -> int:
 
 def _faults(row: Sequence[Any], formula_row: Sequence[Any]) -> Iterator[tuple[int, CellError]]:
     """Yield the indexes of the cells without a usable value, each with the reason. `formula_row` has their formulas."""
-    for place, cell in enumerate(row):
+    for index, cell in enumerate(row):
         if cell.data_type == "e" and cell.value != NOT_AVAILABLE:
-            yield place, CellError("spreadsheet_error", "Is the error of a formula: correct it in the spreadsheet")
-    for place, cell in enumerate(formula_row):
-        if cell.data_type == "f" and (place >= len(row) or row[place].value is None):
+            yield index, CellError("spreadsheet_error", "Is the error of a formula: correct it in the spreadsheet")
+    for index, cell in enumerate(formula_row):
+        if cell.data_type == "f" and (index >= len(row) or row[index].value is None):
             message = "Is a formula without a result: open the workbook in Excel, and save it again"
-            yield place, CellError("spreadsheet_error", message)
+            yield index, CellError("spreadsheet_error", message)
 
 
 def _cell_text(cell: Any) -> str:
@@ -194,37 +194,37 @@ def _cell_text(cell: Any) -> str:
         return value.isoformat()
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if type(value) is int and value >= 0 and (places := _format_places(cell.number_format or "")):
-        return _formatted(str(value), places)
+    if type(value) is int and value >= 0 and (parts := _format_parts(cell.number_format or "")):
+        return _formatted(str(value), parts)
     return str(value)
 
 
 @lru_cache
-def _format_places(number_format: str) -> Sequence[tuple[str, str]]:
-    """Return the places of a number format with leading zeros or literal text, from left to right.
+def _format_parts(number_format: str) -> Sequence[tuple[str, str]]:
+    """Return the parts of a number format with leading zeros or literal text, from left to right.
 
-    A place is ("digit", its placeholder) or ("text", the text). The result is empty for other formats, such as those
+    A part is ("digit", its placeholder) or ("text", the text). The result is empty for other formats, such as those
     with decimals or conditions, which change only the display of a number.
     """
     section = _LOCALE_PATTERN.sub("", number_format.partition(";")[0])
-    places, position = [], 0
+    parts, position = [], 0
     while position < len(section):
         token = _FORMAT_TOKEN_PATTERN.match(section, position)
         if token is None:
             return ()
         position = token.end()
         if token["digit"]:
-            places.append(("digit", token["digit"]))
+            parts.append(("digit", token["digit"]))
         else:
-            places.append(("text", token["text"] or token["escaped"] or token["mark"] or ""))
-    return places if ("digit", "0") in places else ()
+            parts.append(("text", token["text"] or token["escaped"] or token["mark"] or ""))
+    return parts if ("digit", "0") in parts else ()
 
 
-def _formatted(digits: str, places: Sequence[tuple[str, str]]) -> str:
-    """Return the digits of a number as its format shows them: the leftmost place gets all digits that are left."""
+def _formatted(digits: str, parts: Sequence[tuple[str, str]]) -> str:
+    """Return the digits of a number as its format shows them: the first placeholder gets all digits that are left."""
     texts: list[str] = []
-    remaining = sum(kind == "digit" for kind, _ in places)
-    for kind, text in reversed(places):
+    remaining = sum(kind == "digit" for kind, _ in parts)
+    for kind, text in reversed(parts):
         if kind == "text":
             texts.append(text)
             continue

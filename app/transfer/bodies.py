@@ -10,8 +10,7 @@ from app.errors import FieldError
 from app.fields.schemas import RequestBody
 from app.fields.types import Identifier, PastTimestamp
 from app.http.field_errors import field_errors
-from app.patient_identifiers.resolving import FIELD as IDENTIFIERS
-from app.patient_identifiers.resolving import resolve
+from app.patient_identifiers.resolving import IDENTIFIERS, resolve
 from app.patient_identifiers.types import IdentifierType
 from app.staging.batches import TIMESTAMP_FIELDS, ValidLine
 from app.transfer.reading import ParsedLine
@@ -98,7 +97,7 @@ def _without_fields(record: dict[str, Any], errors: Sequence[FieldError]) -> dic
     items = {loc[:2] for loc, _, _ in errors if len(loc) > 1 and loc[0] == IDENTIFIERS}
     if items:
         identifiers = enumerate(remaining[IDENTIFIERS])
-        remaining[IDENTIFIERS] = [each for place, each in identifiers if (IDENTIFIERS, place) not in items]
+        remaining[IDENTIFIERS] = [each for index, each in identifiers if (IDENTIFIERS, index) not in items]
     for loc, _, _ in errors:
         parent = remaining.get(str(loc[0]))
         if loc[:2] in items:

@@ -14,7 +14,7 @@ from pydantic_core import from_json, to_json
 
 from app.fields.schemas import gone_representation
 from app.listing.query import GoneBy
-from app.patient_identifiers.resolving import FIELD as IDENTIFIERS
+from app.patient_identifiers.resolving import IDENTIFIERS
 from app.patient_identifiers.schemas import BUILT_IN_TYPES
 from app.records.repository import Repository
 from app.statements.documents import ToOne

@@ -259,8 +259,8 @@ def _line_errors(error: ServiceError) -> Iterator[FieldError]:
     """Yield the errors of a line, whose locations begin with the field."""
     if error.errors:
         for one in error.errors:
-            place = one.place_in_body
-            yield one if place is None else one._replace(loc=place)
+            location = one.location_in_body
+            yield one if location is None else one._replace(loc=location)
     elif isinstance(error, IdentifierRetiredError):
         yield FieldError(("unique_id",), error.detail, "identifier_retired")
     elif isinstance(error, TakenError):

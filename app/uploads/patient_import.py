@@ -26,7 +26,7 @@ from app.transfer.reading import parse_json_line
 from app.transfer.resources import RESOURCES
 from app.uploads.line_writes import Line, LineWriter
 from app.uploads.schemas import ImportParameters
-from app.uploads.stored_patients import Comparison, compare_lines, find_stored
+from app.uploads.stored_patients import ComparedLines, compare_lines, find_stored
 
 CHUNK_SIZE = 3 * MAX_BATCH_COST
 """Number of lines that are checked and compared together."""
@@ -162,10 +162,10 @@ class PatientImport:
             for number, line, outcome in ((line.number, line, outcomes[line.number]) for line in chunk)
         ]
 
-    async def _compare(self, lines: Sequence[Line]) -> Comparison:
+    async def _compare(self, lines: Sequence[Line]) -> ComparedLines:
         """Compare lines with the patients that they would update."""
         if not self._writer.updates or not lines:
-            return Comparison({}, {})
+            return ComparedLines({}, {})
         self._writer.compared_ids |= {line.values["unique_id"] for line in lines}
         return await compare_lines(
             self._connection,

@@ -113,7 +113,7 @@ async def used_ids(repository: Repository, ids: Sequence[str]) -> list[str]:
     return [*(await repository.connection.execute(_SELECT_USED_IDS, {"ids": ids})).scalars()]
 
 
-class Comparison(NamedTuple):
+class ComparedLines(NamedTuple):
     """What the comparison of lines with the patients that they would update has found, by the number of the line."""
 
     rejected: Mapping[int, list[FieldError]]
@@ -124,7 +124,7 @@ class Comparison(NamedTuple):
 
 async def compare_lines(
     connection: Connection, lines: Mapping[int, Mapping[str, Any]], *, allow_other_person: bool
-) -> Comparison:
+) -> ComparedLines:
     """Compare lines with the stored patients that they would update. `lines` are validated values by line number."""
     parameters = {"rows": _rows(lines)}
     rejected: dict[int, list[FieldError]] = {}
@@ -134,7 +134,7 @@ async def compare_lines(
             rejected[line] = [FieldError(("unique_id",), OTHER_PERSON_MESSAGE, "other_person")]
     for line, name in await connection.execute(_SELECT_LOST_ZEROS, parameters):
         remarks.setdefault(line, []).append(FieldError((name,), LOST_ZEROS_MESSAGE, "zeros_lost"))
-    return Comparison(rejected, remarks)
+    return ComparedLines(rejected, remarks)
 
 
 def _rows(lines: Mapping[int, Mapping[str, Any]]) -> list[dict[str, Any]]:

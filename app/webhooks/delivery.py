@@ -98,9 +98,9 @@ class WebhookDelivery:
         query, state, current = FeedQuery(endpoint.hospitals), None, endpoint
         while not self._watcher.is_stopping:
             try:
-                page = await self._feed.page(current.unique_id, query, current.place, PAGE_SIZE, state)
+                page = await self._feed.page(current.unique_id, query, current.feed_position, PAGE_SIZE, state)
             except FeedExpiredError:
-                await self._store(current, Progress(current.place, "expired", error="expired"))
+                await self._store(current, Progress(current.feed_position, "expired", error="expired"))
                 return
             for change in page.changes:
                 if is_selected(change, current.events):
@@ -108,7 +108,7 @@ class WebhookDelivery:
                     if renewed is None:
                         return
                     current = renewed
-            if page.end != current.place:
+            if page.end != current.feed_position:
                 renewed = await self._store(current, Progress(page.end))
             else:
                 state = await self._watcher.wait(query, page.end, IDLE_RENEWAL_SECONDS)
@@ -128,7 +128,7 @@ class WebhookDelivery:
         outcome = await self._send(endpoint, message)
         WEBHOOK_ATTEMPTS.labels(endpoint.unique_id, "failed" if outcome.error else "delivered").inc()
         if outcome.error is None:
-            renewed = await self._store(endpoint, Progress(change.place, is_delivered=True))
+            renewed = await self._store(endpoint, Progress(change.feed_position, is_delivered=True))
             return renewed if renewed is not None and renewed.state == "active" else None
         failures = endpoint.failures + 1
         state, delay_seconds = "active", 0.0
@@ -139,7 +139,7 @@ class WebhookDelivery:
         else:
             delay_seconds = max(RETRY_DELAYS_SECONDS[failures - 1], outcome.retry_after_seconds)
             delay_seconds *= 1 + random.uniform(0, MAX_JITTER_RATIO)  # noqa: S311  # not a secret
-        await self._store(endpoint, Progress(endpoint.place, state, failures, outcome.error, delay_seconds))
+        await self._store(endpoint, Progress(endpoint.feed_position, state, failures, outcome.error, delay_seconds))
         return None
 
     async def _send(self, endpoint: Endpoint, message: Message) -> "Outcome":

@@ -49,7 +49,7 @@ class Endpoint:
     hospitals: frozenset[str] | None
     secrets: Sequence[bytes] = field(repr=False)
     state: str
-    place: FeedPosition
+    feed_position: FeedPosition
     failures: int
     renewed_at: float = field(default_factory=time.monotonic)
     """The time of the last renewal, on the monotonic clock."""
@@ -59,9 +59,9 @@ class Endpoint:
         """Return the endpoint of a row with the columns in `ENDPOINT_COLUMNS`."""
         previous = [] if row.previous_secret is None else [row.previous_secret]
         hospitals = None if row.hospitals is None else frozenset(row.hospitals)
-        place = FeedPosition(row.position, row.batch)
+        position = FeedPosition(row.position, row.batch)
         secrets = [row.secret, *previous]
-        return cls(row.unique_id, row.url, row.events, hospitals, secrets, row.state, place, row.failures)
+        return cls(row.unique_id, row.url, row.events, hospitals, secrets, row.state, position, row.failures)
 
 
 ENDPOINT_COLUMNS = (
@@ -74,7 +74,7 @@ ENDPOINT_COLUMNS = (
 class Progress(NamedTuple):
     """What a holder stores when it renews its lease."""
 
-    place: FeedPosition
+    feed_position: FeedPosition
     state: str = "active"
     failures: int = 0
     error: str | None = None
@@ -167,8 +167,8 @@ class Endpoints:
         parameters: dict[str, Any] = {"id": endpoint.unique_id, "holder": self._holder}
         if progress is not None:
             parameters |= {
-                "position": progress.place.position,
-                "batch": progress.place.batch,
+                "position": progress.feed_position.position,
+                "batch": progress.feed_position.batch,
                 "state": progress.state,
                 "failures": progress.failures,
                 "error": progress.error,

@@ -66,15 +66,15 @@ def change_message(endpoint_id: str, change: Change, *, with_position: bool) -> 
         "resource": change.resource,
         "unique_id": change.unique_id,
         "version": change.version,
-        "position": change.place.position if with_position else None,
+        "position": change.feed_position.position if with_position else None,
     }
     if change.into is not None:
         data["into"] = change.into
     if change.source is not None:
         data["because"] = change.source._asdict()
         data["patients"] = change.patients
-    # the place of the change identifies it, also among those that a restored database had at the same position
-    identity = f"{endpoint_id} {change.place.position} {change.place.batch}"
+    # the position of the change identifies it, also among those that a restored database had at the same position
+    identity = f"{endpoint_id} {change.feed_position.position} {change.feed_position.batch}"
     message_id = base64.b32encode(hashlib.sha256(identity.encode()).digest()[:20]).decode().lower()
     return Message(f"msg_{message_id}", _encode(event_type(change), change.time, data))
 

@@ -67,12 +67,12 @@ def check_events(patterns: Collection[str], *, restricted: bool) -> None:
 
 
 async def add(
-    connection: Connection, url: str, events: Sequence[str], hospitals: Sequence[str] | None, place: FeedPosition
+    connection: Connection, url: str, events: Sequence[str], hospitals: Sequence[str] | None, position: FeedPosition
 ) -> tuple[str, bytes]:
-    """Add an endpoint that gets the changes after a place in the feed, and return its id and its secret."""
+    """Add an endpoint that gets the changes after a position in the feed, and return its id and its secret."""
     unique_id, secret = new_identifier("hook"), new_secret()
     values = {"unique_id": unique_id, "url": url, "events": list(events), "hospitals": hospitals, "secret": secret}
-    await connection.execute(insert(webhooks).values(**values, **place._asdict()))
+    await connection.execute(insert(webhooks).values(**values, **position._asdict()))
     return unique_id, secret
 
 
@@ -127,13 +127,13 @@ async def pause(database: Database, unique_id: str) -> None:
         await asyncio.sleep(STOP_POLL_SECONDS)
 
 
-async def resume(connection: Connection, unique_id: str, place: FeedPosition | None = None) -> None:
-    """Deliver again, after `place` or where delivery has stopped, beginning at once.
+async def resume(connection: Connection, unique_id: str, position: FeedPosition | None = None) -> None:
+    """Deliver again, after `position` or where delivery has stopped, beginning at once.
 
     Raises:
         WebhookError: there is no endpoint with this id.
     """
-    progress = {} if place is None else place._asdict()
+    progress = {} if position is None else position._asdict()
     start = {"state": "active", "failures": 0, "last_error": None, "next_attempt": func.statement_timestamp()}
     await _update(connection, unique_id, {**start, **progress})
 

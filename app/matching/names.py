@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from app.locality.short_forms import short_forms
+from app.locality.titles import TITLES
 
 _UNDECOMPOSABLE_LETTERS = str.maketrans(
     {"ł": "l", "ø": "o", "æ": "ae", "œ": "oe", "ß": "ss", "đ": "d", "ð": "d", "þ": "th"}
@@ -16,8 +17,6 @@ _UNDECOMPOSABLE_LETTERS = str.maketrans(
 _APOSTROPHE_PATTERN = re.compile("['’‘`ʼ´]")  # noqa: RUF001  # these characters are intended
 _SEPARATOR_PATTERN = re.compile(r"[\W_]+")
 
-TITLES = frozenset("adv dr esq hon jnr jr md me mev miss mnr mr mrs ms mx prof rev sir snr sr".split())  # noqa: SIM905  # as below
-"""Words that stand before or after a name but are no part of it."""
 PLACEHOLDER_WORDS = frozenset(
     """
     anon anonymous baba baby boy child daughter doe female girl infant male newborn noname son test twin unidentified

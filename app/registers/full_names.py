@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from app.locality.titles import LEADING_TITLES
+
 PARTICLES = frozenset(
     [
         "van",
@@ -25,28 +27,6 @@ PARTICLES = frozenset(
     ]
 )
 """Words that belong to the last name that follows them, in lowercase."""
-TITLES = frozenset(
-    [
-        "mr",
-        "mrs",
-        "ms",
-        "miss",
-        "master",
-        "dr",
-        "prof",
-        "professor",
-        "rev",
-        "adv",
-        "sir",
-        "mnr",
-        "mev",
-        "mej",
-        "dokter",
-        "ds",
-        "eerw",
-    ]
-)
-"""Words that are no part of a name if they are the first of it, in lowercase and without a dot."""
 SUFFIXES = frozenset(["jr", "sr", "jnr", "snr", "ii", "iii", "iv"])
 """Words that belong to the last name in front of them, in lowercase and without a dot."""
 
@@ -79,7 +59,7 @@ def split_full_name(text: str, *, last_name_first: bool) -> FullName:
 def _split_title(words: list[str]) -> tuple[str, list[str]]:
     """Return the titles in front of a name, and the other words. At least one word is left."""
     count = 0
-    while count < len(words) - 1 and words[count].rstrip(".").casefold() in TITLES:
+    while count < len(words) - 1 and words[count].rstrip(".").casefold() in LEADING_TITLES:
         count += 1
     return " ".join(words[:count]), words[count:]
 

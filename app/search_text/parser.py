@@ -13,6 +13,7 @@ from app.fields.phones import ascii_digits, number_prefixes
 from app.identifiers import is_identifier
 from app.locality import Locality
 from app.locality.short_forms import NO_SHORT_FORMS, Groups
+from app.locality.titles import TITLE_SPELLINGS
 from app.patient_identifiers.checkers import normalize
 from app.patient_identifiers.finding import spans
 from app.search_text.dates import (
@@ -47,21 +48,11 @@ _LABEL_PATTERN = re.compile(
     re.IGNORECASE,
 )
 """Labels of forms. They are ignored, like punctuation."""
-_TITLES = (
-    ("mr", "mnr", "mister", "meneer"),
-    ("mrs", "mev", "mevrou"),
-    ("ms", "me"),
-    ("miss", "mej", "mejuffrou"),
-    ("dr", "doctor", "dokter"),
-    ("prof", "professor"),
-    ("adv", "advocate", "advokaat"),
-    ("rev", "reverend", "ds", "eerw"),
-    ("sr", "sister", "suster", "snr", "senior"),
-    ("jnr", "jr", "junior"),
-    ("baby", "bo", "babyof", "infant"),
-)
-"""Titles that mean the same. A title raises the rank of patients that have it, and excludes nobody."""
-_TITLE_SPELLINGS = {spelling: spellings for spellings in _TITLES for spelling in spellings}
+_BABY_WORDS = ("baby", "bo", "babyof", "infant")
+_TITLE_SPELLINGS = {**TITLE_SPELLINGS, **dict.fromkeys(_BABY_WORDS, _BABY_WORDS)}
+"""Maps titles, and words for a newborn, to the spellings that mean the same. A title raises the rank of patients that
+have it, and excludes nobody.
+"""
 _GENDERS = {
     **dict.fromkeys(("f", "female", "woman", "girl", "vrou", "vroulik", "meisie"), "Female"),
     **dict.fromkeys(("m", "male", "man", "boy", "manlik", "seun"), "Male"),

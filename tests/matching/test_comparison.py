@@ -44,6 +44,8 @@ def grade_of(one: dict[str, Any], **changes: Any) -> Comparison:
     [
         ("Zoë", "zoe", Level.SAME),
         ("Smith", "Mr Smith", Level.SAME_FREQUENT),
+        ("Smith", "Meneer Smith", Level.SAME_FREQUENT),
+        ("Doctor", "Nomvula", Level.DIFFERENT),
         ("O'Brien", "OBrien", Level.SAME),
         ("van der Merwe", "Vandermerwe", Level.SAME_FREQUENT),
         ("William", "Bill", Level.SHORT_FORM),

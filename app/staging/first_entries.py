@@ -10,16 +10,17 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     FromClause,
-    Select,
+    Insert,
     Table,
+    Uuid,
     bindparam,
     cast,
     func,
+    insert,
     literal_column,
     null,
     select,
 )
-from sqlalchemy.dialects.postgresql import insert
 
 from app.models import journal
 from app.records.journal_hash import content_hash
@@ -27,12 +28,12 @@ from app.statements.documents import ToMany
 from app.statements.journal_entries import AUTHOR_COLUMNS, record_snapshot
 
 
-def insert_first_entries(table: Table, row: FromClause, links: Mapping[str, ToMany]) -> Select[Any]:
-    """Return a statement that inserts the first journal entry of each row of `row`, and returns their number.
+def insert_first_entries(table: Table, row: FromClause, links: Mapping[str, ToMany]) -> Insert:
+    """Return a statement that inserts the first journal entry of each row of `row`.
 
     `row` contains new rows of `table` as they are stored, of ids without entries. The author of the entries is in bind
-    parameters with the names of `AUTHOR_COLUMNS`. No entry is inserted for an id for which the journal has got entries
-    meanwhile.
+    parameters with the names of `AUTHOR_COLUMNS`. The statement violates the journal's primary key if the journal has
+    got entries for an id meanwhile.
     """
     values: dict[str, ColumnElement[Any]] = {
         "resource": literal_column(f"'{table.name}'"),
@@ -41,7 +42,7 @@ def insert_first_entries(table: Table, row: FromClause, links: Mapping[str, ToMa
         "action": literal_column("'created'"),
         "time": func.clock_timestamp(),
         "record": record_snapshot(table, row, links),
-        "salt": func.gen_random_uuid(),
+        "salt": _salt(row.c.unique_id),
         **{name.name: bindparam(name.name, type_=name.type) for name in AUTHOR_COLUMNS},
     }
     # a subquery with volatile functions is evaluated once per row, so that the hash is that of the inserted values
@@ -49,10 +50,20 @@ def insert_first_entries(table: Table, row: FromClause, links: Mapping[str, ToMa
     entry = select(*columns).subquery("entry")
     # the first entry of a record has no previous hash
     rows = select(*entry.c, func.sha256(content_hash(entry)))
-    # only the primary key detects that another transaction has just inserted an entry for the same id
-    statement = insert(journal).from_select([*entry.c.keys(), "hash"], rows).on_conflict_do_nothing()
-    entries = statement.returning(journal.c.unique_id).cte("inserted")
-    return select(func.count()).select_from(entries)
+    return insert(journal).from_select([*entry.c.keys(), "hash"], rows)
+
+
+def _salt(unique_id: ColumnElement[str]) -> ColumnElement[Any]:
+    """Return a salt for the entry of an id: the beginning of the SHA-256 of a secret of the statement and the id.
+
+    The secret has 244 random bits and is stored nowhere, so nobody can compute the salt. A random number for each entry
+    would be a system call, unless PostgreSQL is built with OpenSSL.
+    """
+    half = func.uuid_send(func.gen_random_uuid())
+    secret = select(half.op("||")(half)).scalar_subquery()  # evaluated once, because it refers to no row
+    digest = func.sha256(secret.op("||")(func.convert_to(unique_id, literal_column("'UTF8'"))))
+    beginning = func.substring(digest, literal_column("1"), literal_column("16"))
+    return cast(func.encode(beginning, literal_column("'hex'")), Uuid)
 
 
 def _value(values: Mapping[str, ColumnElement[Any]], column: Column[Any]) -> ColumnElement[Any]:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import ColumnElement, Delete, Select, Table, and_, case, delete, insert, select
+from sqlalchemy import ColumnElement, Delete, Select, and_, case, delete, insert, select
 from sqlalchemy.schema import CreateTable, DropTable
 
 from app.auth.principal import Principal
@@ -118,16 +118,12 @@ class PatientStaging(Staging):
         if self._matcher is None:
             self.build = await TableBuild.create(
                 self.connection,
-                [self.profiles.table, self.table, *self._link_tables, *_VOCABULARY],
-                optional=(self.profiles.table,),
-                derived=_VOCABULARY,
+                [self.profiles.table, self.table, *self.link_tables, *_VOCABULARY],
+                optional=(self.profiles.table, *_VOCABULARY),
+                keyed=(self.profiles.table, self.table),
             )
             if self.build is not None and self.profiles.table in self.build:
                 self.profiles.build = self.build
-
-    @property
-    def _link_tables(self) -> list[Table]:
-        return [relation.link_table for relation in self.repository.link_relations.values()]
 
     async def finish(self) -> None:
         """Add the collected words of names to the search vocabulary, and drop all temporary tables.
@@ -135,7 +131,7 @@ class PatientStaging(Staging):
         This must be the last step of the transaction (see `DEFER_NAME_WORDS`).
         """
         if self.build is not None:
-            await self.build.build_indexes([self.profiles.table, self.table, *self._link_tables])
+            await self.build.build_indexes([self.profiles.table, self.table, *self.link_tables])
             if self._compares_new:
                 await self.connection.execute(_COMPARE_ALL_PATIENTS)  # the copies of the tables have no triggers
         for statement in INSERT_STAGED_NAME_WORDS if self.build is None else INSERT_ALL_NAME_WORDS:

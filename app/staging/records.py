@@ -30,15 +30,15 @@ from sqlalchemy import (
     delete,
     exists,
     func,
+    insert,
     literal_column,
     null,
     or_,
     select,
     text,
-    true,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.schema import CreateTable, DropTable
 
 from app.auth.principal import Principal
@@ -119,6 +119,9 @@ class Staging:
         """
         if self.build is not None:
             await self.build.refuse_concurrent_records(self.table.name, self.staging_table.name)
+            if not (await self.connection.execute(self._stored_count_statement)).scalar_one():
+                return
+            await self.build.build_keys(self.link_tables)  # the links of stored records are found by them
         if self.overwrite:
             await self.connection.execute(self._lock_statement)
         await self.connection.execute(self._classify_statement)
@@ -182,7 +185,7 @@ class Staging:
         """
         counts = {fate: int(number) for fate, number in await self.connection.execute(self._status_counts_statement)}
         created, updated = (counts.get(fate, 0) for fate in (RowStatus.CREATED, RowStatus.UPDATED))
-        written = 0
+        written = entries = 0
         if created:
             written += (await self.connection.execute(self._insert_statement)).rowcount
         if updated:
@@ -194,17 +197,15 @@ class Staging:
                 if self.build is not None:
                     await self.connection.execute(self._lock_link_targets_statement(name))
                 await self.connection.execute(self._insert_links_statement(name))
-            entries = 0
-            if created:
-                entries += await self._insert_entries(self._first_entries_statement)
-            if updated:
-                entries += await self._insert_entries(self._update_entries_statement)
-            if not created + updated == written == entries:
-                raise SerializationError
+        if created:
+            first_entries = await self.connection.execute(self._first_entries_statement, self.author_parameters)
+            entries += first_entries.rowcount
+        if updated:
+            update_entries = await self.connection.execute(self._update_entries_statement, self.author_parameters)
+            entries += update_entries.scalar_one()
+        if not created + updated == written == entries:
+            raise SerializationError
         return counts
-
-    async def _insert_entries(self, statement: Select[Any]) -> int:
-        return int((await self.connection.execute(statement, self.author_parameters)).scalar_one())
 
     async def _line_numbers(self, statement: Select[Any]) -> Sequence[int]:
         line_numbers: Sequence[int] = (await self.connection.execute(statement)).scalars().all()
@@ -222,6 +223,15 @@ class Staging:
     def same_record(self) -> ColumnElement[bool]:
         """The SQL condition that a stored record is that of a staged line."""
         return self.table.c.unique_id == self.staging_table.c.unique_id
+
+    @property
+    def link_tables(self) -> list[Table]:
+        """The tables that link the records to others."""
+        return [relation.link_table for relation in self.repository.link_relations.values()]
+
+    @cached_property
+    def _stored_count_statement(self) -> Select[Any]:
+        return select(func.count()).select_from(self.staging_table.join(self.table, self.same_record))
 
     @cached_property
     def _lock_statement(self) -> Select[Any]:
@@ -280,16 +290,22 @@ class Staging:
         )
 
     def _unknown_links_statement(self, name: str) -> Select[Any]:
+        target, linked_ids = self.repository.link_relations[name].target, self.staging_table.c[name]
+        # many lines link to the same few records, each of which is looked up once
+        requested_ids = select(func.unnest(linked_ids).label("unique_id")).distinct().subquery("requested")
+        target_exists = exists().where(target.c.unique_id == requested_ids.c.unique_id)
+        missing_ids = select(requested_ids.c.unique_id).where(~target_exists)
+        unknown_ids = func.array(missing_ids.scalar_subquery(), type_=ARRAY(ID_TEXT))
         requested = (
-            func.unnest(self.staging_table.c[name])
-            .table_valued("unique_id", with_ordinality="place", name="asked")
-            .render_derived()
+            func.unnest(linked_ids).table_valued("unique_id", with_ordinality="place", name="asked").render_derived()
         )
-        target = self.repository.link_relations[name].target
-        target_exists = exists().where(target.c.unique_id == requested.c.unique_id)
         index = requested.c.place - literal_column("1")
-        lines = self.staging_table.join(requested, true())
-        return select(self.staging_table.c.line, index, requested.c.unique_id).select_from(lines).where(~target_exists)
+        lines = self.staging_table.join(requested, requested.c.unique_id == any_(unknown_ids))
+        return (
+            select(self.staging_table.c.line, index, requested.c.unique_id)
+            .select_from(lines)
+            .where(linked_ids.bool_op("&&")(unknown_ids))
+        )
 
     @cached_property
     def _insert_statement(self) -> Insert:
@@ -301,7 +317,7 @@ class Staging:
             "last_updated": func.coalesce(staged_columns.last_updated, now),
         }
         rows = select(*values.values()).where(self.has_status(RowStatus.CREATED)).order_by(staged_columns.unique_id)
-        return insert(self.table).from_select(list(values), rows).on_conflict_do_nothing()
+        return insert(self.table).from_select(list(values), rows)
 
     @cached_property
     def _update_statement(self) -> Update:
@@ -333,20 +349,13 @@ class Staging:
 
     def _insert_links_statement(self, name: str) -> Insert:
         relation = self.repository.link_relations[name]
-        keys = func.unnest(self.staging_table.c[name]).table_valued("unique_id", name="keys").render_derived()
-        key = keys.c.unique_id
-        owner_id = self.staging_table.c.unique_id
+        owner_id, key = self.staging_table.c.unique_id, func.unnest(self.staging_table.c[name]).label("key")
         # foreign-key checks lock the targets, and all transactions need the same lock order; a `TableBuild` has none
         order = (key, owner_id) if self.build is None else (owner_id, key)
-        rows = (
-            select(owner_id, key)
-            .select_from(self.staging_table.join(keys, true()))
-            .where(self.has_status(RowStatus.CREATED, RowStatus.UPDATED))
-            .order_by(*order)
-        )
+        rows = select(owner_id, key).distinct().where(self.has_status(RowStatus.CREATED, RowStatus.UPDATED))
         return (
-            insert(relation.link_table)
-            .from_select([relation.owner_column, relation.target_column], rows)
+            postgresql_insert(relation.link_table)
+            .from_select([relation.owner_column, relation.target_column], rows.order_by(*order))
             .on_conflict_do_nothing()
         )
 
@@ -357,7 +366,7 @@ class Staging:
         return rows.where(self.has_status(status)).cte(status)
 
     @cached_property
-    def _first_entries_statement(self) -> Select[Any]:
+    def _first_entries_statement(self) -> Insert:
         links = (self.staging_table.c[name] for name in self.repository.link_relations)
         created_rows = self._written_rows(RowStatus.CREATED, *links)
         return insert_first_entries(self.table, created_rows, self.repository.link_relations)

@@ -166,14 +166,16 @@ class TablesInUseError(ConflictError):
 class TableBuild:
     """The copies of some tables, from `create` until `replace_tables`. Statements use the copies instead of the tables.
 
-    The copies have the same names, but their schema comes first in the search path. They have primary keys, by which an
-    import finds the records that it has already created, except for tables that are derived from others.
+    The copies have the same names, but their schema comes first in the search path. Those of records have primary keys
+    from the beginning, by which an import finds the records that it has already created.
     """
 
     def __init__(self, connection: Connection, tables: Sequence[Table], search_path: str) -> None:
         self._connection = connection
         self._tables = tables
         self._search_path = search_path
+        self._keys: Sequence[tuple[str, str]] = []
+        """The name of the table, and the statement that builds the primary key."""
         self._indexes: Sequence[tuple[str, str]] = []
         """The name of the table, and the statement that builds the index."""
         self._foreign_keys: Sequence[str] = []
@@ -185,13 +187,13 @@ class TableBuild:
         connection: Connection,
         tables: Sequence[Table],
         optional: Collection[Table] = (),
-        derived: Collection[Table] = (),
+        keyed: Collection[Table] = (),
     ) -> Self | None:
         """Create copies of the tables that are empty, or return None if a table has rows that must not have any.
 
-        The tables in `optional` and `derived` may have rows. Those in `derived` are filled when all other rows are
-        there, so the primary keys of their copies are built with the indexes. A table comes after the tables that its
-        foreign keys refer to.
+        The tables in `optional` may have rows. The copies of the tables in `keyed` get their primary keys now, and the
+        others when `build_keys` or `build_indexes` is called. A table comes after the tables that its foreign keys
+        refer to.
 
         Raises:
             NotReplaceableError: the tables are empty, but copies cannot replace them.
@@ -200,30 +202,27 @@ class TableBuild:
         state = text(f"SELECT current_setting('search_path'), {are_filled}")
         search_path, *are_filled_flags = (await connection.execute(state)).one()
         filled = {table for table, is_filled in zip(tables, are_filled_flags, strict=True) if is_filled}
-        if not filled <= {*optional, *derived}:
+        if not filled <= {*optional}:
             return None
         build = cls(connection, [table for table in tables if table not in filled], search_path)
         async with connection.savepoint():
-            await build._create_copies({table.name for table in derived})
+            await build._create_copies()
+            await build.build_keys(keyed)
         return build
 
-    async def _create_copies(self, derived_names: Collection[str]) -> None:
+    async def _create_copies(self) -> None:
         if not (await self._select(_SELECT_IS_REPLACEABLE)).scalar_one():
             raise NotReplaceableError
         constraints = (await self._select(_SELECT_CONSTRAINTS)).all()
+        self._keys = [(name, statement) for kind, name, statement in constraints if kind == "p"]
         self._foreign_keys = [statement for kind, _, statement in constraints if kind == "f"]
-        keys = [(name, statement) for kind, name, statement in constraints if kind == "p"]
-        self._indexes = [
-            *(key for key in keys if key[0] in derived_names),
-            *((name, statement) for name, statement in await self._select(_SELECT_INDEXES)),
-        ]
+        self._indexes = [(name, statement) for name, statement in await self._select(_SELECT_INDEXES)]
         self._triggers = (await self._select(_SELECT_TRIGGERS)).scalars().all()
         like = "INCLUDING ALL EXCLUDING INDEXES EXCLUDING STATISTICS"
         await self._execute(
             [
                 f"CREATE SCHEMA {COPY_SCHEMA}",
                 *(f"CREATE TABLE {COPY_SCHEMA}.{name} (LIKE {SCHEMA}.{name} {like})" for name in self._names),
-                *(statement for name, statement in keys if name not in derived_names),
                 *(await self._select(_SELECT_RIGHTS_AND_STATISTICS)).scalars(),
             ]
         )
@@ -252,8 +251,16 @@ class TableBuild:
         if (await self._connection.execute(are_created)).scalar_one():
             raise ConflictError("Another transaction has created the same record.")
 
+    async def build_keys(self, tables: Collection[Table]) -> None:
+        """Build the primary keys of those tables that have copies, unless these have them already."""
+        # the catalog knows which are there, also after a rollback to a savepoint
+        built = {statement for _, _, statement in await self._select(_SELECT_CONSTRAINTS, COPY_SCHEMA)}
+        names = {table.name for table in tables}
+        await self._execute(statement for name, statement in self._keys if name in names and statement not in built)
+
     async def build_indexes(self, tables: Collection[Table]) -> None:
-        """Build the indexes of those tables that have copies. Statements that follow may scan whole tables."""
+        """Build the keys and indexes of those tables that have copies. Statements that follow may scan whole tables."""
+        await self.build_keys(tables)
         names = {table.name for table in tables}
         await self._execute(statement for name, statement in self._indexes if name in names)
 

@@ -112,6 +112,7 @@ async def test_tables_are_replaced_by_equal_ones(
     assert (await client.delete("/hospitals/hospitals/hos123/")).status_code == 409
     verification = await run_cli_on(database_url, "journal", "verify")
     assert verification.returncode == 0, verification.stdout
+    assert await connection.fetchval("SELECT count(*) = count(DISTINCT salt) FROM journal WHERE record IS NOT NULL")
     # the tables are not empty now, so that they stay
     table_id = await connection.fetchval(SELECT_TABLE_ID)
     await run_import(database_url, "-", stdin=ndjson([{"patient_last_name": "Another"}]))

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Text,
     func,
     select,
+    true,
 )
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
@@ -78,15 +79,12 @@ def reference(resource_type: str, unique_id: ColumnElement[str], *names: ColumnE
     return json_object(opening, logical_id_sql(unique_id), *members)
 
 
-Join = Callable[[CTE, FromClause], tuple[FromClause, ColumnElement[Any]]]
-"""Returns the source of the rows of a page, joined to a subquery, and a value of this subquery."""
-
-
 class ResourceDocument(Document):
     """Builds the resources of one type.
 
     `references` has, for each relation to a set of records, the type of their resources and the columns with their
-    names. `joins` has further parts of the resources, which subqueries build.
+    names. `others` has further parts of the resources, each with a function that returns a subquery with the part of a
+    record in a page.
     """
 
     def __init__(
@@ -95,43 +93,35 @@ class ResourceDocument(Document):
         build: Build,
         relations: Mapping[str, ToOne | ToMany],
         references: Mapping[str, tuple[str, tuple[str, ...]]],
-        joins: Mapping[str, Join],
+        others: Mapping[str, Callable[[CTE], Select[Any]]],
     ) -> None:
         self.table = table
         self.relations = dict(relations)
         self.build = build
         self.references = references
-        self.joins = joins
+        self.others = others
 
     def select_page(self, page: CTE) -> Select[str, str]:
         """Return the statement that builds the resources of the rows in `page`, as `Document.select_page` describes."""
         source: FromClause = page
         linked: dict[str, ColumnElement[Any]] = {}
+        subqueries = {name: select_other(page) for name, select_other in self.others.items()}
         for name, relation in self.relations.items():
             if isinstance(relation, ToOne):
-                source, target = relation.join_target(page, source)
+                target = relation.target_rows
+                source = source.outerjoin(target, target.c.unique_id == page.c[relation.foreign_key_name])
                 linked |= {f"{name}.{column.name}": column for column in target.c}
             elif isinstance(relation, ToMany):
-                source, linked[name] = self._join_references(name, relation, page, source)
-        for name, join in self.joins.items():
-            source, linked[name] = join(page, source)
+                subqueries[name] = self._select_references(name, relation, page)
+        for name, subquery in subqueries.items():  # joined, because resources repeat some parts
+            rows = subquery.lateral(f"of_{name}")
+            source, [linked[name]] = source.join(rows, true()), rows.c
         document = self.build(dict(page.c.items()), linked).label("document")
         return select(page.c.unique_id, document).select_from(source)
 
-    def _join_references(
-        self, name: str, relation: ToMany, page: CTE, source: FromClause
-    ) -> tuple[FromClause, ColumnElement[Any]]:
+    def _select_references(self, name: str, relation: ToMany, page: CTE) -> Select[Any]:
         resource_type, name_columns = self.references[name]
         target = relation.target
-        links, owner, key = relation.link_columns
         item = reference(resource_type, target.c.unique_id, *(target.c[column] for column in name_columns))
         references = func.array_agg(aggregate_order_by(item, target.c.unique_id), type_=ARRAY(Text))
-        aggregated = (
-            select(owner, references.label("linked"))
-            .select_from(links.join(target, target.c.unique_id == key))
-            .where(owner.in_(select(page.c.unique_id)))
-            .group_by(owner)
-            .subquery()
-        )
-        joined = source.outerjoin(aggregated, aggregated.c[relation.owner_column.name] == page.c.unique_id)
-        return joined, aggregated.c.linked
+        return relation.select_linked(page, references.label("linked"))

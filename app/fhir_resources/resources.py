@@ -3,7 +3,20 @@
 from collections.abc import Mapping
 from typing import Any, cast
 
-from sqlalchemy import CTE, ColumnElement, FromClause, Subquery, Text, and_, case, column, func, literal_column, select
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    FromClause,
+    Select,
+    Subquery,
+    Text,
+    and_,
+    case,
+    column,
+    func,
+    literal_column,
+    select,
+)
 from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by, distinct_on
 
 from app.doctors.service import DoctorService
@@ -140,7 +153,7 @@ def _merges_of(entries: FromClause, *conditions: ColumnElement[bool]) -> Subquer
         .ext(distinct_on(entries.c.unique_id, other))
         .where(is_about_patients, entries.c.merge.is_not(None), other.is_not(None), *conditions)
         .order_by(entries.c.unique_id, other, entries.c.version.desc())
-        .correlate(journal)
+        .correlate_except(entries)
         .subquery("merges")
     )
 
@@ -158,17 +171,11 @@ def links_at(version: ColumnElement[int], unique_id: ColumnElement[str]) -> Colu
     return select(_replaced_links(merges)).where(merges.c.is_merged).correlate(journal).scalar_subquery()
 
 
-def _join_merges(page: CTE, source: FromClause) -> tuple[FromClause, ColumnElement[Any]]:
-    """Join the links to the patients that are merged into those of a page."""
+def _select_merges(page: CTE) -> Select[Any]:
+    """Return a subquery with the links to the patients that are merged into a patient in a page."""
     entries = journal.alias("merge_entries")
-    merges = _merges_of(entries, entries.c.unique_id.in_(select(page.c.unique_id)))
-    links = (
-        select(merges.c.unique_id, _replaced_links(merges).label("links"))
-        .where(merges.c.is_merged)
-        .group_by(merges.c.unique_id)
-        .subquery()
-    )
-    return source.outerjoin(links, links.c.unique_id == page.c.unique_id), links.c.links
+    merges = _merges_of(entries, entries.c.unique_id == page.c.unique_id)
+    return select(_replaced_links(merges).label("links")).where(merges.c.is_merged)
 
 
 def _identifiers(columns: Columns) -> SqlText:
@@ -270,7 +277,7 @@ PATIENT_DOCUMENT = ResourceDocument(
         "patient_hospital": ("Organization", ("hospital_name",)),
         "patient_doctor": ("Practitioner", ("doctor_first_name", "doctor_last_name")),
     },
-    {"merges": _join_merges},
+    {"merges": _select_merges},
 )
 PRACTITIONER_DOCUMENT = ResourceDocument(DoctorService.repository_class.table, practitioner_resource, {}, {}, {})
 ORGANIZATION_DOCUMENT = ResourceDocument(HospitalService.repository_class.table, organization_resource, {}, {}, {})

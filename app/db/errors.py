@@ -1,6 +1,6 @@
 """Database errors, as errors of the service to which a client can react."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import asyncpg
@@ -49,40 +49,52 @@ class SerializationError(LockNotAvailableError):
     """PostgreSQL aborted a transaction, because it conflicted with a concurrent transaction."""
 
 
+_ERRORS_BY_STATE: Mapping[str, type[UnavailableError]] = {
+    **dict.fromkeys(_RETRYABLE_STATES, SerializationError),
+    _LOCK_NOT_AVAILABLE: LockNotAvailableError,
+    _QUERY_CANCELED: OutOfTimeError,
+    READ_ONLY_TRANSACTION: ReadOnlyDatabaseError,
+}
+
+
+def translate(error: Exception) -> Exception:
+    """Return the error of the service that stands for a database error, or `error` if a client cannot react to it.
+
+    These are:
+
+    - SerializationError: a serialization failure, a deadlock, or the violation of a unique index.
+    - LockNotAvailableError: a lock was not available in time.
+    - OutOfTimeError: the statement was cancelled.
+    - ReadOnlyDatabaseError: the server is a standby, or its transactions are read-only.
+    - UnavailableError: the connection is lost, or the server is shutting down or out of resources, or a worker of Citus
+      is lost.
+    - ConflictError: a foreign key is violated.
+    """
+    if isinstance(error, asyncpg.InterfaceError) and not isinstance(error, ValueError):
+        return UnavailableError()  # a ValueError is about the type of a parameter, which is a defect of this service
+    if not isinstance(error, asyncpg.PostgresError):
+        return error
+    sqlstate = error.sqlstate or ""
+    is_worker_lost = sqlstate == _LOST_WORKER_STATE and str(error).startswith(_LOST_WORKER_MESSAGE)
+    translated: Exception = error
+    if sqlstate in _ERRORS_BY_STATE:
+        translated = _ERRORS_BY_STATE[sqlstate]()
+    elif sqlstate.startswith(_UNAVAILABLE_CLASSES) or is_worker_lost:
+        translated = UnavailableError()
+    elif sqlstate in _FOREIGN_KEY_STATES:
+        translated = ConflictError(
+            "A record linked to this one was deleted or linked at the same time. Retry the request."
+        )
+    return translated
+
+
 @asynccontextmanager
 async def translate_errors() -> AsyncIterator[None]:
-    """Replace a database error with an error of the service if a client can react to it. Others are left unchanged.
-
-    Raises:
-        SerializationError: a serialization failure, a deadlock, or the violation of a unique index.
-        LockNotAvailableError: a lock was not available in time.
-        OutOfTimeError: the statement was cancelled.
-        ReadOnlyDatabaseError: the server is a standby, or its transactions are read-only.
-        UnavailableError: the connection is lost, or the server is shutting down or out of resources, or a worker of
-            Citus is lost.
-        ConflictError: a foreign key is violated.
-    """
+    """Replace a database error with the error of the service that `translate` returns for it."""
     try:
         yield
-    except asyncpg.PostgresError as error:
-        sqlstate = error.sqlstate or ""
-        if sqlstate in _RETRYABLE_STATES:
-            raise SerializationError from error
-        if sqlstate == _LOCK_NOT_AVAILABLE:
-            raise LockNotAvailableError from error
-        if sqlstate == _QUERY_CANCELED:
-            raise OutOfTimeError from error
-        if sqlstate == READ_ONLY_TRANSACTION:
-            raise ReadOnlyDatabaseError from error
-        is_worker_lost = sqlstate == _LOST_WORKER_STATE and str(error).startswith(_LOST_WORKER_MESSAGE)
-        if sqlstate.startswith(_UNAVAILABLE_CLASSES) or is_worker_lost:
-            raise UnavailableError from error
-        if sqlstate in _FOREIGN_KEY_STATES:
-            raise ConflictError(
-                "A record linked to this one was deleted or linked at the same time. Retry the request."
-            ) from error
-        raise
-    except asyncpg.InterfaceError as error:
-        if isinstance(error, ValueError):  # a parameter has the wrong type, which is a defect of this service
+    except Exception as error:
+        translated = translate(error)
+        if translated is error:
             raise
-        raise UnavailableError from error
+        raise translated from error

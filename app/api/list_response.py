@@ -76,7 +76,7 @@ async def list_response(
     headers |= await _pagination_headers(
         request, page.last_position if has_next else None, min(limit, MAX_LIMIT), parameters
     )
-    body = list_format.opening + list_format.encode(page) + list_format.closing
+    body = b"".join((list_format.opening, list_format.encode(page), list_format.closing))  # copied once
     return Response(body, headers=headers, media_type=list_format.media_type)
 
 

@@ -6,6 +6,7 @@ driver more than reading one row does. If this changes, this module can be remov
 """
 
 from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from cachetools import LRUCache
@@ -95,6 +96,7 @@ class BatchedReads:
         return batcher
 
 
+@lru_cache(MAX_BATCHERS)
 def _reader(hospitals: frozenset[str] | None) -> Principal:
     """Return a principal that stands for all callers of a batch.
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from pydantic import BaseModel, ValidationError
+from pydantic_core import to_json
 from sqlalchemy import select
 
 from app.auth.principal import Principal
@@ -53,6 +54,8 @@ def non_paging_parameters(parameters: BaseModel) -> dict[str, Any]:
 
     Parameters that are None are left out.
     """
+    if parameters.model_fields_set <= PAGING_PARAMETERS:
+        return {}  # what pages of unfiltered lists have, without a walk through all fields of the model
     return parameters.model_dump(mode="json", exclude=PAGING_PARAMETERS, exclude_none=True)
 
 
@@ -71,7 +74,7 @@ class Cursors:
 
     async def encrypt(self, content: Any, associated_data: Sequence[bytes]) -> str:
         """Return a token with `content`, a JSON value, that only `decrypt` with the same associated data opens."""
-        text = json.dumps(content, ensure_ascii=False).encode()
+        text = to_json(content)
         text = text.ljust(
             -(-len(text) // PADDING_BLOCK_SIZE_BYTES) * PADDING_BLOCK_SIZE_BYTES
         )  # padded with spaces, which JSON parsers ignore
@@ -128,9 +131,11 @@ class Cursors:
             return None, parameters
         try:
             after, sealed_parameters = await self.decrypt(cursor, _associated_data(path, principal))
-            opened_parameters = parameters.model_validate(
-                {**parameters.model_dump(include=PAGING_PARAMETERS), **sealed_parameters}
-            )
+            opened_parameters = parameters
+            if sealed_parameters:
+                opened_parameters = parameters.model_validate(
+                    {**parameters.model_dump(include=PAGING_PARAMETERS), **sealed_parameters}
+                )
         except (InvalidCursorError, ValidationError):
             message = "Must be a cursor from the headers of an earlier page of this list"
             raise ValidationFailedError([FieldError((location, "cursor"), message, "cursor")]) from None
@@ -150,5 +155,5 @@ def _associated_data(path: str, principal: Principal) -> Sequence[bytes]:
 
     Each value is a separate component, so that no value can be mistaken for a part of another one.
     """
-    hospitals = None if principal.hospitals is None else sorted(principal.hospitals)
-    return [path.encode(), principal.name.encode(), json.dumps(hospitals).encode()]
+    hospitals = b"null" if principal.hospitals is None else json.dumps(sorted(principal.hospitals)).encode()
+    return [path.encode(), principal.name.encode(), hospitals]

@@ -60,7 +60,7 @@ class Page:
 
     def without_last(self) -> Self:
         """Return the page without its last item."""
-        return replace(self, ids=self.ids[:-1], lines=self.lines[: max(self.lines.rfind(b"\n"), 0)])
+        return type(self)(self.ids[:-1], self.lines[: max(self.lines.rfind(b"\n"), 0)], self.position_of)
 
     def first(self, count: int) -> Self:
         """Return the page of the first `count` items."""

@@ -24,6 +24,7 @@ from fastapi import FastAPI
 
 from app.db.pool import DriverConnection
 from app.main import create_app
+from app.observability.logging import configure_logging
 from app.settings import Settings
 from benchmarks import command, database
 from benchmarks.operations import WHOLE_LIST, Operation, operations_on
@@ -139,6 +140,7 @@ def main() -> int:
             Path(os.devnull).open("w") as log_file,
             database.register_copy_server(database.ensure_register(arguments.patients), {}) as server,
         ):
+            configure_logging()
             structlog.configure(logger_factory=structlog.WriteLoggerFactory(log_file))
             uvloop.run(_run(server.url, arguments.requests))
 

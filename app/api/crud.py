@@ -106,7 +106,7 @@ def _add_search_route(router: APIRouter, resource: ResourceApi[Any, Any]) -> Non
         openapi_extra=requires(resource.read_scope) | request_parameters(query=resource.write_parameters),
         responses=problem_responses(400, 413, 415, 422, errors=resource.search_errors)
         | {200: {"headers": {**NEXT_CURSOR_HEADER, **TOTAL_COUNT_HEADER, **resource.list_headers}}},
-    )(search_records)
+    )(passthrough(search_records))
 
 
 def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
@@ -177,7 +177,7 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
                 }
             }
         },
-    )(create_record)
+    )(passthrough(create_record))
 
     async def get_record(request: Request, unique_id: str) -> Response:
         requested = parse_query(request, parameters) if request.scope["query_string"] else _NO_PARAMETERS
@@ -218,7 +218,7 @@ def add_crud_routes(router: APIRouter, resource: ResourceApi[Any, Any]) -> None:
     ):
         router.add_api_route(
             "/{unique_id}/",
-            update_record,
+            passthrough(update_record),
             methods=[method],
             name=f"{verb}_{noun}",
             summary=summary,

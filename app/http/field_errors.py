@@ -1,7 +1,7 @@
 """Errors in fields and parameters, in our words, as Pydantic finds them in requests and in imported files."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -71,14 +71,14 @@ def field_errors(
     return located_errors
 
 
-def validated_body(schema: type[M], values: Mapping[str, Any]) -> M:
-    """Return values that do not come as the body of a request, such as the line of a file, as a body of this schema.
+def validated_body(schema: type[M], values: Any) -> M:
+    """Return parsed JSON, or values that do not come as a body, such as the line of a file, as a body of this schema.
 
     Raises:
         ValidationFailedError: values are wrong. The locations of its errors are in the body.
     """
     try:
-        return schema.model_validate(values)
+        return schema.model_validate(values, from_attributes=True)  # as FastAPI does, whose error says "an object"
     except ValidationError as error:
         raise ValidationFailedError(field_errors(error, schema, "body")) from None
 

@@ -105,17 +105,16 @@ class ResourceDocument(Document):
         """Return the statement that builds the resources of the rows in `page`, as `Document.select_page` describes."""
         source: FromClause = page
         linked: dict[str, ColumnElement[Any]] = {}
-        subqueries = {name: select_other(page) for name, select_other in self.others.items()}
         for name, relation in self.relations.items():
             if isinstance(relation, ToOne):
                 target = relation.target_rows
                 source = source.outerjoin(target, target.c.unique_id == page.c[relation.foreign_key_name])
                 linked |= {f"{name}.{column.name}": column for column in target.c}
             elif isinstance(relation, ToMany):
-                subqueries[name] = self._select_references(name, relation, page)
-        for name, subquery in subqueries.items():  # joined, because resources repeat some parts
-            rows = subquery.lateral(f"of_{name}")
-            source, [linked[name]] = source.join(rows, true()), rows.c
+                # joined, because resources contain the first and the other references in different places
+                references = self._select_references(name, relation, page).lateral(f"of_{name}")
+                source, linked[name] = source.join(references, true()), references.c.linked
+        linked |= {name: select_other(page).scalar_subquery() for name, select_other in self.others.items()}
         document = self.build(dict(page.c.items()), linked).label("document")
         return select(page.c.unique_id, document).select_from(source)
 

@@ -9,6 +9,9 @@ PARALLEL_PYTEST := $(BIN)/pytest --numprocesses auto --dist worksteal
 files_with_mark = $$(grep -rlw --include='*.py' mark.$(1) tests)
 QUICK_TESTS := $(addprefix tests/,api auth fields listing patients records test_architecture.py test_openapi.py test_openapi_schemas.py)
 
+# containers often set it; the tests start many processes, each of which would compile all modules anew
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help run test test-quick chaos bench bench-quick bench-finding install check format migration lock openapi clean
 

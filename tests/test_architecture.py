@@ -14,10 +14,7 @@ from app.main import create_app
 from app.settings import Settings
 
 REPOSITORY_ROOT = Path(__file__).parents[1]
-SYNTAX_TREES = {
-    path.relative_to(REPOSITORY_ROOT).as_posix(): ast.parse(path.read_text())
-    for path in sorted(REPOSITORY_ROOT.glob("app/**/*.py"))
-}
+FILES = [path.relative_to(REPOSITORY_ROOT).as_posix() for path in sorted(REPOSITORY_ROOT.glob("app/**/*.py"))]
 RESOURCE_PACKAGES = ("doctors", "hospitals", "patients", "profiles")
 RESOURCE_MODULES = ("routes", "schemas", "service", "repository")
 MAX_FILE_LINES = 400
@@ -98,14 +95,19 @@ def module_name(file: str) -> str:
     return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
-MODULE_NAMES = {module_name(file) for file in SYNTAX_TREES}
+MODULE_NAMES = {module_name(file) for file in FILES}
+
+
+@cache
+def syntax_tree(file: str) -> ast.Module:
+    return ast.parse((REPOSITORY_ROOT / file).read_text())
 
 
 @cache
 def imported_modules(file: str) -> set[str]:
     """Return the modules that a file imports, at its top or inside a function."""
     imported: set[str] = set()
-    for node in ast.walk(SYNTAX_TREES[file]):
+    for node in ast.walk(syntax_tree(file)):
         if isinstance(node, ast.Import):
             imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -130,8 +132,8 @@ def resource_of(name: str) -> str | None:
 
 def attribute_uses(name: str) -> Iterator[str]:
     """Yield each use of an attribute of this name, as `file:line`."""
-    for file, tree in SYNTAX_TREES.items():
-        for node in ast.walk(tree):
+    for file in FILES:
+        for node in ast.walk(syntax_tree(file)):
             if isinstance(node, ast.Attribute) and node.attr == name:
                 yield f"{file}:{node.lineno}"
 
@@ -152,7 +154,7 @@ def violations(files: list[str], wrong_in: Callable[[str], Collection[str]]) -> 
 
 def test_no_module_imports_from_a_layer_above() -> None:
     """Every import leads from a package or module of `LAYERS` to itself or to one below it."""
-    files = [file for file in SYNTAX_TREES if file != "app/__init__.py"]
+    files = [file for file in FILES if file != "app/__init__.py"]
     new = {layer_of(module_name(file)) for file in files} - {*LAYERS}
     assert not new, f"{sorted(new)} are new: add them to LAYERS above everything that they import."
 
@@ -167,7 +169,7 @@ def test_no_module_imports_from_a_layer_above() -> None:
     )
 
 
-@pytest.mark.parametrize("package", sorted({file.split("/")[1] for file in SYNTAX_TREES if file.count("/") > 1}))
+@pytest.mark.parametrize("package", sorted({file.split("/")[1] for file in FILES if file.count("/") > 1}))
 def test_no_package_exceeds_the_line_limit(package: str) -> None:
     """No package is larger than a person can read in an hour or two."""
     files = (REPOSITORY_ROOT / "app" / package).glob("**/*.py")
@@ -180,7 +182,7 @@ def test_imports_go_one_way() -> None:
     and from repositories to models.
     """
     wrong = violations(
-        [file for file in SYNTAX_TREES if Path(file).stem in FORBIDDEN_IMPORTS],
+        [file for file in FILES if Path(file).stem in FORBIDDEN_IMPORTS],
         lambda file: {
             name
             for name in imported_modules(file)
@@ -197,7 +199,7 @@ def test_imports_go_one_way() -> None:
 def test_models_import_only_db_base() -> None:
     """Models import nothing of `app` but `app.db.base` and each other."""
     wrong = violations(
-        [file for file in SYNTAX_TREES if file.startswith("app/models/")],
+        [file for file in FILES if file.startswith("app/models/")],
         lambda file: {
             name
             for name in imported_modules(file)
@@ -216,7 +218,7 @@ def test_resources_do_not_import_each_other() -> None:
         allowed = {"app/patients/service.py": ".repository", "app/patients/schemas.py": ".schemas"}.get(file)
         return {name for name in foreign if allowed is None or not name.endswith(allowed)}
 
-    files = [file for file in SYNTAX_TREES if resource_of(module_name(file))]
+    files = [file for file in FILES if resource_of(module_name(file))]
     wrong = violations(files, imports_of_other_resources)
     assert not wrong, (
         f"These files import other resources: {wrong}. Only patients/service.py uses other resources' repositories "
@@ -227,7 +229,7 @@ def test_resources_do_not_import_each_other() -> None:
 def test_repositories_are_imported_only_by_their_resource() -> None:
     """Code outside a resource uses its service, so that the service's rules cannot be bypassed."""
     wrong = violations(
-        [file for file in SYNTAX_TREES if not resource_of(module_name(file))],
+        [file for file in FILES if not resource_of(module_name(file))],
         lambda file: {name for name in imported_modules(file) if resource_of(name) and name.endswith(".repository")},
     )
     assert not wrong, f"These files import repositories: {wrong}. Use the resource's service."
@@ -262,7 +264,7 @@ def test_a_resource_has_the_four_files(resource: str) -> None:
 
 def test_no_file_exceeds_the_line_limit() -> None:
     """No file in app/ is longer than a person reads in one sitting."""
-    lines_by_file = {file: len((REPOSITORY_ROOT / file).read_text().splitlines()) for file in SYNTAX_TREES}
+    lines_by_file = {file: len((REPOSITORY_ROOT / file).read_text().splitlines()) for file in FILES}
     too_long = {file: lines for file, lines in lines_by_file.items() if lines > MAX_FILE_LINES}
     assert not too_long, (
         f"These files are too long: {too_long}. Split them by subject into files of at most {MAX_FILE_LINES} lines."
@@ -273,9 +275,9 @@ def test_only_commands_print() -> None:
     """Only commands call `print`, because the service writes its output to the log."""
     printed = [
         f"{file}:{node.lineno}"
-        for file, tree in SYNTAX_TREES.items()
+        for file in FILES
         if not file.startswith(("app/cli/", "app/terminal/"))
-        for node in ast.walk(tree)
+        for node in ast.walk(syntax_tree(file))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     ]
     assert not printed, f"`print` is called at {printed}. Use structlog; only commands write to a terminal."

@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from alembic import command
 from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
+from alembic.runtime.migration import MigrationStep
 from alembic.script import Script, ScriptDirectory
 
 MIGRATIONS_DIRECTORY = Path(__file__).parent
@@ -85,11 +86,21 @@ def script_directory(*extra_directories: Path) -> ScriptDirectory:
     return ScriptDirectory.from_config(alembic_config(*extra_directories))
 
 
-def upgrade_sql(script: Script, *extra_directories: Path) -> str:
-    """Return the statements of one revision's upgrade."""
+def upgrade_sql(script: Script, directory: ScriptDirectory) -> str:
+    """Return the statements of the upgrade of one of the directory's revisions.
+
+    Alembic's own command would load all revisions anew for each.
+    """
     output = io.StringIO()
-    config = alembic_config(*extra_directories, output=output)
-    command.upgrade(config, f"{script.down_revision or 'base'}:{script.revision}", sql=True)
+    with EnvironmentContext(
+        alembic_config(output=output),
+        directory,
+        fn=lambda _, __: [MigrationStep.upgrade_from_script(directory.revision_map, script)],
+        as_sql=True,
+        starting_rev=script.down_revision or "base",
+        destination_rev=script.revision,
+    ):
+        directory.run_env()
     return output.getvalue()
 
 
@@ -107,10 +118,11 @@ def squawk_report(statements: str, name: str, accepted_rules: Sequence[str]) -> 
 def main(*extra_directories: Path) -> int:
     """Check all revisions and those in further directories, and return 0, or 1 if one would block requests."""
     status = 0
-    for script in script_directory(*extra_directories).walk_revisions():
+    directory = script_directory(*extra_directories)
+    for script in directory.walk_revisions():
         path = Path(script.path)
         violations = squawk_report(
-            upgrade_sql(script, *extra_directories), path.name, list(ACCEPTED_VIOLATIONS.get(script.revision, ()))
+            upgrade_sql(script, directory), path.name, list(ACCEPTED_VIOLATIONS.get(script.revision, ()))
         )
         if violations is not None:
             status = 1

@@ -51,12 +51,9 @@ def recipe_revisions(tmp_path: Path) -> Path:
 def test_documented_migration_steps_pass_the_linter(recipe_revisions: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The documented steps pass the linter, and they are the ones that this file expects."""
     assert lint.main(recipe_revisions) == 0, capsys.readouterr().out
-    later = [
-        script
-        for script in lint.script_directory(recipe_revisions).walk_revisions()
-        if script.revision.startswith("2999")
-    ]
-    written = [lint.upgrade_sql(script, recipe_revisions) for script in reversed(later)]
+    directory = lint.script_directory(recipe_revisions)
+    later = [script for script in directory.walk_revisions() if script.revision.startswith("2999")]
+    written = [lint.upgrade_sql(script, directory) for script in reversed(later)]
     assert [mark in sql for mark, sql in zip(STEP_MARKERS, written, strict=True)] == [True] * len(STEP_MARKERS)
 
 

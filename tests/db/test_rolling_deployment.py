@@ -59,7 +59,7 @@ async def test_no_request_fails_during_a_rolling_deployment(
     The journal agrees with what all versions have written.
     """
     next_version, last_version = later_versions
-    settings = {"DATABASE_URL": database_url, "PATIENTS_DRAIN_SECONDS": "2"}
+    settings = {"DATABASE_URL": database_url, "PATIENTS_DRAIN_SECONDS": "1"}
     current = serve(**settings)
     async with Writers(current.url, CLIENT_COUNT) as writers:
         await writers.await_acknowledged(WRITES_PER_STEP)

@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[2]
 def version_with_column(directory: Path) -> Path:
     """Return a version with an indexed nickname column that clients do not see yet, and its generated migrations."""
     version = directory / "with-column"
-    for part in ("app", "migrations"):
-        shutil.copytree(ROOT / part, version / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for part in ("app", "migrations"):  # with their bytecode, except for what is being written
+        shutil.copytree(ROOT / part, version / part, ignore=shutil.ignore_patterns("*.pyc.*"))
     shutil.copy(ROOT / "alembic.ini", version)
     model = version / "app/models/patient.py"
     _insert_before(

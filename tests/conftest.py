@@ -21,6 +21,7 @@ from app.db.migrate import migrate
 from app.embedded.server import EmbeddedPostgres
 from app.main import create_app
 from app.settings import Settings
+from app.vocabulary import stale_words
 from tests.fork_server import start_command
 from tests.processes import data_directory, is_port_free
 from tests.scoped_clients import (
@@ -42,6 +43,9 @@ __all__ = ["scoped_clients", "scoped_clients_of_own_app", "scoped_clients_of_sha
 LENIENT_SEARCH_TIMEOUT_SECONDS = 5.0
 """Limit for searches by applications in pytest's process: a busy machine may stand still for the second that the
 service allows. PostgreSQL's own limit for each statement stays, and is what tests of slow searches reach."""
+STALE_WORDS_INTERVAL_SECONDS = 3600
+"""Interval at which applications in pytest's process delete unused words: longer than any test, because a deletion
+between two dumps of all tables, ten seconds after the start of an application, would look like a write of a request."""
 NON_DURABLE_SERVER_OPTIONS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 """PostgreSQL settings that give up durability: losing test data does no harm."""
 
@@ -68,6 +72,7 @@ def _clean_environment() -> Iterator[None]:
                 patch.delenv(name)
         patch.setenv("PATIENTS_AUTH", "off")  # authentication is tested in tests/auth
         patch.setattr(database, "SEARCH_TIMEOUT_SECONDS", LENIENT_SEARCH_TIMEOUT_SECONDS)
+        patch.setattr(stale_words, "STALE_WORDS_INTERVAL_SECONDS", STALE_WORDS_INTERVAL_SECONDS)
         yield
 
 

@@ -10,6 +10,7 @@ import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
 import asyncpg
 import httpx
@@ -30,6 +31,7 @@ from tests.scoped_clients import (
     scoped_clients_of_shared_app,
     shared_scoped_service,
 )
+from tests.servers import copy_server
 from tests.shared_service import (
     SharedService,
     restorable_database,
@@ -93,6 +95,17 @@ def postgres_url() -> Iterator[str]:
     ):
         migrate(server.url)
         yield server.url
+
+
+@pytest.fixture
+def migrated_data_dir(postgres_url: str) -> Iterator[Path]:
+    """Yield the data directory for a server of the test's own, whose database is migrated and empty.
+
+    Copying the running server takes a tenth of the time that creating and migrating one takes.
+    """
+    with data_directory() as directory:
+        copy_server(postgres_url, directory)
+        yield directory
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from tests.chaos.load import HOSPITALS, PATIENTS, Writers
 from tests.chaos.test_kills import RestartablePostgres, Service, migrated_postgres, under_load
 from tests.processes import data_directory, is_running, postgres_pid, run_cli, worker_pids
 from tests.scaling.conftest import PooledDatabase
-from tests.scaling.test_failover import create_standby, postgres_program
+from tests.servers import create_standby, postgres_program
 from tests.support import eventually
 
 pytestmark = pytest.mark.chaos

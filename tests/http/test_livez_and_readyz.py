@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,12 @@ import pytest
 from app.embedded.server import EmbeddedPostgres
 from tests.processes import (
     RawRequest,
-    data_directory,
     is_running,
     postgres_pid,
-    run_cli,
     send_concurrently,
     wait_until_blocked_in_transaction,
 )
 from tests.support import ServiceProcess, eventually
-
-pytestmark = pytest.mark.alone
 
 PATIENTS = "/patients/patients/"
 NON_DURABLE_SERVER_OPTIONS = {"fsync": "off"}
@@ -54,21 +50,15 @@ def assert_unavailable(response: httpx.Response) -> None:
         assert internal not in response.text.lower()
 
 
-@pytest.fixture
-def data_dir() -> Iterator[Path]:
-    with data_directory() as path:
-        yield path
-
-
-async def test_database_outage_is_503_until_it_returns(serve: Serve, data_dir: Path) -> None:
+@pytest.mark.alone
+async def test_database_outage_is_503_until_it_returns(serve: Serve, migrated_data_dir: Path) -> None:
     """Without its database, every request is a 503 within 2 seconds, and succeeds when the database is back."""
-    with EmbeddedPostgres(data_dir, options=NON_DURABLE_SERVER_OPTIONS) as database:
-        assert run_cli("migrate", DATABASE_URL=database.url).returncode == 0
+    with EmbeddedPostgres(migrated_data_dir, options=NON_DURABLE_SERVER_OPTIONS) as database:
         served = serve(DATABASE_URL=database.url)
         async with httpx.AsyncClient(base_url=served.url) as client:
             created = await client.post(PATIENTS, json={"unique_id": "pat123", "patient_last_name": "Doe"})
             assert created.status_code == 201
-            postgres = postgres_pid(data_dir)
+            postgres = postgres_pid(migrated_data_dir)
             os.kill(postgres, signal.SIGKILL)
             eventually(lambda: not is_running(postgres))
             for _ in range(2):  # first with connections from before the crash, then with new ones
@@ -82,7 +72,7 @@ async def test_database_outage_is_503_until_it_returns(serve: Serve, data_dir: P
             many = await send_concurrently(served.url, [RawRequest("GET", f"{PATIENTS}pat123/")] * 100)
             assert {response.status for response in many} == {503}
             assert max(response.seconds for response in many) < 2
-    with EmbeddedPostgres(data_dir, options=NON_DURABLE_SERVER_OPTIONS):
+    with EmbeddedPostgres(migrated_data_dir, options=NON_DURABLE_SERVER_OPTIONS):
         eventually(lambda: httpx.get(f"{served.url}/readyz").status_code == 204, within_seconds=5)
         async with httpx.AsyncClient(base_url=served.url) as client:
             for method, path, body in DATABASE_REQUESTS:
@@ -92,6 +82,7 @@ async def test_database_outage_is_503_until_it_returns(serve: Serve, data_dir: P
     assert [line for line in served.log_entries() if line["level"] == "error"] == []
 
 
+@pytest.mark.crowd
 async def test_terminated_connections_cause_nothing_but_503(
     serve: Serve, database_url: str, connection: asyncpg.Connection
 ) -> None:
@@ -112,6 +103,7 @@ async def test_terminated_connections_cause_nothing_but_503(
         assert ready.status == 204
 
 
+@pytest.mark.alone
 async def test_exhausted_pool_is_503_within_2_seconds(
     serve: Serve, database_url: str, connection: asyncpg.Connection
 ) -> None:
@@ -138,6 +130,7 @@ async def test_exhausted_pool_is_503_within_2_seconds(
     assert await connection.fetchval("SELECT count(*) FROM patients") == 1, "a refused request was executed later"
 
 
+@pytest.mark.crowd
 async def test_unmigrated_database_is_live_but_not_ready(
     serve: Serve, database_url: str, connection: asyncpg.Connection
 ) -> None:

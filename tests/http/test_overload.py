@@ -8,7 +8,7 @@ import pytest
 from tests.processes import RawRequest, send_concurrently
 from tests.support import ServiceProcess
 
-pytestmark = pytest.mark.crowd
+pytestmark = pytest.mark.alone
 
 PATIENTS = "/patients/patients/"
 UPDATE_BODY = {"patient_last_name": "Roe"}

@@ -12,9 +12,13 @@ import pytest
 
 pytestmark = pytest.mark.crowd
 
-RECORD_COUNT = 150_000
+SMALL_RECORD_COUNT = 1_000
+RECORD_COUNT = 40_000
 MAX_MEMORY_BYTES = 150_000_000
-"""The limit for each process; the file alone is a third of it, and as Python objects would exceed it."""
+"""The limit for each process."""
+MAX_GROWTH_BYTES = 20_000_000
+"""The limit for the memory beyond that for the small file: half a kilobyte for each record, which is twice as long in
+the file, or 80 bytes for each error."""
 
 
 INVALID_LINE = (
@@ -57,10 +61,10 @@ def peak_memory_bytes(url: str, *arguments: str, status: int = 0) -> int:
     return max(peaks) * 1024
 
 
-def write_hospitals(file: Path) -> None:
+def write_hospitals(file: Path, count: int) -> None:
     def lines() -> Iterator[str]:
         yield "unique_id,hospital_name\n"
-        for number in range(RECORD_COUNT):
+        for number in range(count):
             yield f"hos{number:07d},{'General Hospital ' * 14} {number}\n"
 
     with file.open("w", encoding="utf-8") as opened:
@@ -68,14 +72,18 @@ def write_hospitals(file: Path) -> None:
 
 
 async def test_memory_does_not_grow_with_the_file(database_url: str, tmp_path: Path) -> None:
-    """Import and export stay below 150 MB, including Python and its libraries."""
-    file = tmp_path / "hospitals.csv"
-    await asyncio.to_thread(write_hospitals, file)
+    """Import and export stay below 150 MB, including Python and its libraries, and hardly grow with the file."""
+    small, file = tmp_path / "small" / "hospitals.csv", tmp_path / "hospitals.csv"
+    small.parent.mkdir()
+    await asyncio.to_thread(write_hospitals, small, SMALL_RECORD_COUNT)
+    at_least = await asyncio.to_thread(peak_memory_bytes, database_url, "import", str(small), "--dry-run")
+    await asyncio.to_thread(write_hospitals, file, RECORD_COUNT)
     imported = await asyncio.to_thread(peak_memory_bytes, database_url, "import", str(file))
     exported = await asyncio.to_thread(peak_memory_bytes, database_url, "export", "--resource", "hospitals")
     wrong = tmp_path / "patients.ndjson"
-    await asyncio.to_thread(wrong.write_text, INVALID_LINE * 1000)
+    await asyncio.to_thread(wrong.write_text, INVALID_LINE * 250)
     checked = await asyncio.to_thread(peak_memory_bytes, database_url, "import", str(wrong), "--dry-run", status=1)
-    assert checked < MAX_MEMORY_BYTES, "with a million errors"
-    assert imported < MAX_MEMORY_BYTES
-    assert exported < MAX_MEMORY_BYTES
+    limit = min(MAX_MEMORY_BYTES, at_least + MAX_GROWTH_BYTES)
+    assert checked < limit, "with 250,000 errors"
+    assert imported < limit
+    assert exported < limit

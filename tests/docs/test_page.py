@@ -1,5 +1,6 @@
 """The pages for people in a browser: /docs, with the service in its own process, and the access report."""
 
+import asyncio
 import json
 import shutil
 import subprocess
@@ -28,12 +29,14 @@ from tests.support import EXAMPLE_PATIENT, ServiceProcess
 
 CHROMIUM_COMMANDS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM_FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
-TIMEOUT_MILLISECONDS = 15_000
-"""The timeout for anything on the page, all of which loads within two seconds."""
+TIMEOUT_MILLISECONDS = 60_000
+"""The timeout for anything on the page, all of which loads within two seconds unless the machine is busy."""
 LAPTOP: ViewportSize = {"width": 1200, "height": 1500}
 PHONE: ViewportSize = {"width": 390, "height": 844}
 UNKNOWN_FORMAT_WARNINGS = {f"Could not find component: JsonSchema_string_{kind}" for kind in ("date", "date-time")}
 """Warnings of Swagger UI about parameters that are dates, which it shows as text."""
+UNAVAILABLE_MESSAGE = "Failed to load resource: the server responded with a status of 503 (Service Unavailable)"
+"""What the console says about a response that `execute` requests again."""
 READ_OPERATIONS_SCRIPT = """sections => sections.flatMap(section =>
     Array.from(section.querySelectorAll(".opblock"), operation => [
         section.querySelector(".opblock-tag").dataset.tag,
@@ -78,7 +81,8 @@ class DocsPage:
         page.on("pageerror", lambda error: self.console_errors.append(f"uncaught: {error}"))
 
     def _on_console_message(self, message: ConsoleMessage) -> None:
-        if message.type in {"error", "warning"} and message.text not in self.tolerated_messages:
+        tolerated = self.tolerated_messages | {UNAVAILABLE_MESSAGE}
+        if message.type in {"error", "warning"} and message.text not in tolerated:
             self.console_errors.append(f"{message.type}: {message.text}")
 
     async def get_json(self, path: str) -> Any:
@@ -136,11 +140,23 @@ async def docs_page(module_docs_page: DocsPage, served: ServiceProcess) -> Async
 
 
 async def execute(operation: Locator) -> Locator:
-    """Press the button, and return the row with the status and the body once the response is shown."""
-    await operation.get_by_role("button", name="Execute").click()
+    """Press the button, and return the row with the status and the body once the response is shown.
+
+    On a busy machine, a search may take longer than the service allows: a 503 asks clients to try again.
+    """
     response_row = operation.locator(".live-responses-table tbody .response")
-    await response_row.wait_for()
-    return response_row
+    async with asyncio.timeout(60):
+        while True:
+            await operation.get_by_role("button", name="Execute").click()
+            await response_row.wait_for()
+            if await response_status(response_row) != "503":
+                return response_row
+            await operation.get_by_role("button", name="Clear").click()
+
+
+async def response_status(response_row: Locator) -> str:
+    """Return the shown status of a response."""
+    return (await response_row.locator(".response-col_status").inner_text()).split()[0]
 
 
 def expected_operations(document: dict[str, Any]) -> list[list[str]]:
@@ -168,7 +184,7 @@ async def test_the_contracts_example_can_be_sent_as_it_stands(docs_page: DocsPag
     operation = await docs_page.open_operation("patients-create_patient")
     assert json.loads(await operation.locator("textarea").input_value()) == EXAMPLE_PATIENT
     response = await execute(operation)
-    assert (await response.locator(".response-col_status").inner_text()).split()[0] == "201"
+    assert await response_status(response) == "201"
     shown = json.loads(await response.locator(".response-col_description code").first.inner_text())
     assert await docs_page.get_json(f"/patients/patients/{shown['unique_id']}/") == shown
 
@@ -193,7 +209,7 @@ async def test_operations_are_filled_in_to_find_something(docs_page: DocsPage, o
     if "list" in operation:
         await expect(section.locator("[data-param-name=limit] input")).to_have_value("20")
     response = await execute(section)
-    assert (await response.locator(".response-col_status").inner_text()).split()[0] == "200"
+    assert await response_status(response) == "200"
     assert json.loads(await response.locator(".response-col_description code").first.inner_text())
 
 
@@ -216,7 +232,7 @@ async def test_validation_errors_are_shown_on_the_page(docs_page: DocsPage) -> N
     body = operation.locator("textarea")
     await body.fill((await body.input_value()).replace("1980-01-01", "17/05/1990"))
     response = await execute(operation)
-    assert (await response.locator(".response-col_status").inner_text()).split()[0] == "422"
+    assert await response_status(response) == "422"
     message = response.get_by_text("Must be a date written YYYY-MM-DD")
     await message.scroll_into_view_if_needed()
     assert await message.is_visible()
@@ -230,15 +246,15 @@ async def test_authorize_button_accepts_an_api_key(docs_page: DocsPage, module_d
     docs_page.tolerated_messages.add(f"Failed to load resource: {status}")
     operation = await docs_page.open_operation("patients-get_patient")
     response = await execute(operation)
-    assert (await response.locator(".response-col_status").inner_text()).split()[0] == "401"
+    assert await response_status(response) == "401"
     await docs_page.page.locator(".btn.authorize").click()
     form = docs_page.page.locator(".auth-container", has_text="X-API-Key")
     await form.locator("input").fill(key)
     await form.locator(".btn.authorize").click()
     await docs_page.page.locator(".btn-done").first.click()
-    await operation.get_by_role("button", name="Execute").click()
-    shown = operation.locator(".live-responses-table tbody .response")
-    await expect(shown.locator(".response-col_status")).to_contain_text("200", timeout=TIMEOUT_MILLISECONDS)
+    await operation.get_by_role("button", name="Clear").click()
+    shown = await execute(operation)
+    assert await response_status(shown) == "200"
     body = json.loads(await shown.locator(".response-col_description code").first.inner_text())
     assert (body["unique_id"], body["patient_last_name"]) == ("pat123", "Doe")
 

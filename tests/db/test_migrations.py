@@ -320,3 +320,17 @@ def test_known_revisions_are_those_of_alembic() -> None:
     """The revisions that the service knows, and the one it takes for the newest, are Alembic's."""
     assert KNOWN_REVISIONS[::-1] == REVISIONS
     assert KNOWN_REVISIONS[-1] == SCRIPTS.get_current_head()
+
+
+async def test_functions_of_generated_columns_are_not_inlined(connection: asyncpg.Connection) -> None:
+    """PostgreSQL would parse a function in SQL anew for each column and statement, so generated columns use none."""
+    in_sql = await connection.fetch(
+        """
+        SELECT DISTINCT proname FROM pg_attrdef
+        JOIN pg_depend ON classid = 'pg_attrdef'::regclass AND objid = pg_attrdef.oid
+        JOIN pg_proc ON refclassid = 'pg_proc'::regclass AND refobjid = pg_proc.oid
+        JOIN pg_language ON pg_language.oid = prolang
+        WHERE lanname = 'sql' AND pronamespace = 'public'::regnamespace
+        """
+    )
+    assert [row["proname"] for row in in_sql] == []

@@ -99,10 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
             # no retries, because data that was read from a pipe cannot be read again
             await database.transaction(store, max_attempts=1)
             notice.stored_state = _StoredState.EVERYTHING
-            # ANALYZE invalidates the plans that other connections cached before the tables had these records;
-            # PostgreSQL skips tables that the role may not analyze
-            analyses = (database.write(text(f"ANALYZE {name}"), {}) for name in _written_tables(files))
-            await asyncio.gather(*analyses)
+            await _analyze(database, _written_tables(files))
 
         try:
             run_on_database(work, pool_size=ANALYZE_CONNECTIONS, creates=True)
@@ -177,11 +174,29 @@ def _print_first(error_report: ErrorReport) -> None:
         print(message, file=sys.stderr)
 
 
-def _written_tables(files: Iterable[tuple[str, str]]) -> set[str]:
-    """Return the names of the tables that contain the imported records, their links and their journal entries."""
+def _written_tables(files: Iterable[tuple[str, str]]) -> list[str]:
+    """Return the names of the tables that contain the imported records, their links and their journal entries.
+
+    Those that take longest to analyze come first.
+    """
     repositories = [RESOURCES[resource].service_class.repository_class for resource, _ in files]
-    links = {relation.link_table.name for repository in repositories for relation in repository.link_relations.values()}
-    return {repository.table.name for repository in repositories} | links | {journal.name}
+    links = [relation.link_table.name for repository in repositories for relation in repository.link_relations.values()]
+    return [journal.name, *(repository.table.name for repository in repositories), *links]
+
+
+async def _analyze(database: Database, names: Iterable[str]) -> None:
+    """Analyze tables, which invalidates the plans that other connections cached before the tables had these records.
+
+    PostgreSQL skips tables that the role may not analyze.
+    """
+    remaining_names = iter(names)
+
+    async def analyze_remaining() -> None:
+        for name in remaining_names:
+            await database.write(text(f"ANALYZE {name}"), {})
+
+    # no more at a time than there are connections, because waiting for one of the pool counts as an overload
+    await asyncio.gather(*(analyze_remaining() for _ in range(ANALYZE_CONNECTIONS)))
 
 
 class _ImportRun:

@@ -11,6 +11,7 @@ import asyncpg
 import httpx
 import pytest
 
+from app.db.database import STALL_TIMEOUT_SECONDS
 from tests.processes import count_deadlocks, run_cli, wait_until_blocked
 from tests.support import dump_tables
 from tests.transfer.support import (
@@ -269,3 +270,20 @@ async def test_an_import_whose_reading_process_is_killed_stores_nothing(
     assert b"The process that reads the file was killed" in stderr
     await await_import_ended(connection)
     assert await connection.fetchval("SELECT count(*) FROM patients") == 0
+
+
+async def test_tables_that_take_long_to_analyze_make_no_import_fail(
+    database_url: str, connection: asyncpg.Connection
+) -> None:
+    """When everything is stored, an import waits for as long as ANALYZE takes, also for tables that come later."""
+    await run_import(database_url, "-", stdin=ndjson(patient_bodies(1)))
+    async with connection.transaction():
+        # ANALYZE waits for this lock, and writes do not
+        await connection.execute(
+            "LOCK TABLE patients, patient_hospitals, patient_doctors, journal IN SHARE UPDATE EXCLUSIVE MODE"
+        )
+        importing = asyncio.create_task(run_import(database_url, "-", stdin=ndjson(patient_bodies(2))))
+        await wait_until_blocked(connection)
+        with pytest.raises(TimeoutError):  # longer than a request waits for a connection
+            await asyncio.wait_for(asyncio.shield(importing), STALL_TIMEOUT_SECONDS + 0.5)
+    assert (await importing).stdout.splitlines()[1:] == ["Stored."]

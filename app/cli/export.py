@@ -18,6 +18,7 @@ from app.db.database import Database
 from app.files.output_files import UnwritableFileError, make_directory, open_output
 from app.http.field_errors import field_errors
 from app.listing.cursors import Cursors
+from app.listing.page import Page
 from app.listing.pagination import NON_FILTER_PARAMETERS, ListParameters
 from app.listing.query import ListQuery
 from app.locality import Locality
@@ -76,7 +77,12 @@ def run(arguments: argparse.Namespace) -> int:
                 cursor = await newest_cursor(ChangeFeed(source), Cursors(source), None)
                 connections = await databases.enter_async_context(source.snapshots(READING_CONNECTIONS))
                 for name, file in files.items():
-                    export = Export(connections, resources[name], query)
+
+                    async def record(page: Page, name: str = name) -> None:
+                        await recorder.write(command_row(EXPORT_PRINCIPAL, name, page.ids))
+
+                    # recorded in the audit before the records are written to the file
+                    export = Export(connections, resources[name], query, record if name in AUDITED_RESOURCES else None)
                     repository = resources[name].service_class.repository_class
                     record_format = format_class(Layout(repository, gone=query.gone))
                     task = progress_display.add_task(name, total=await export.count(), records=0)
@@ -84,9 +90,6 @@ def run(arguments: argparse.Namespace) -> int:
                     counts[name] = 0
                     async with aclosing(export.batches()) as batches:
                         async for page in batches:
-                            if name in AUDITED_RESOURCES:
-                                # recorded in the audit before the records are written to the file
-                                await recorder.write(command_row(EXPORT_PRINCIPAL, name, page.ids))
                             file.write(record_format.render(page))
                             counts[name] += len(page)
                             progress_display.update(task, completed=counts[name], records=counts[name])

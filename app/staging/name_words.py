@@ -28,10 +28,11 @@ its end, or with `INSERT_ALL_NAME_WORDS` at its end. Words are added only at the
 transactions that add the same word until this transaction ends.
 """
 _WORDS = "unnest((tsvector_to_array(patient_search))[1 : 60]) AS word"
-_ALL_WORDS = f"SELECT DISTINCT word FROM patients {{}}, {_WORDS}"  # noqa: S608
+_ALL_WORDS = f"SELECT DISTINCT {_WORDS} FROM patients {{}}"  # noqa: S608
 _HOSPITAL_WORDS = f"""
-    SELECT DISTINCT hospital_id, word
-    FROM patients JOIN patient_hospitals ON patient_id = patients.unique_id {{}}, {_WORDS}
+    SELECT DISTINCT hospital_id, word FROM (
+        SELECT hospital_id, {_WORDS} FROM patients JOIN patient_hospitals ON patient_id = patients.unique_id {{}}
+    ) AS every_word
     WHERE char_length(word) > 2
 """  # noqa: S608
 _BATCH = "JOIN staged_patients ON staged_patients.unique_id = patients.unique_id AND fate IN ('created', 'updated')"

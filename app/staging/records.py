@@ -15,30 +15,25 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     DateTime,
-    Delete,
     Insert,
     Integer,
     MetaData,
     Select,
     Table,
     Update,
-    all_,
     and_,
     any_,
     bindparam,
     case,
     delete,
-    exists,
     func,
     insert,
     literal_column,
     null,
     or_,
     select,
-    text,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.schema import CreateTable, DropTable
 
 from app.auth.principal import Principal
@@ -49,6 +44,7 @@ from app.errors import FieldError, IdentifierRetiredError
 from app.records.repository import Repository
 from app.staging.batches import TIMESTAMP_FIELDS, StagedBatch
 from app.staging.first_entries import insert_first_entries
+from app.staging.links import StagedLinks
 from app.staging.results import RowError, RowStatus, UnknownLink
 from app.staging.table_build import TableBuild
 from app.statements.damage import LOST_ZEROS_MESSAGE, lost_zeros_statement
@@ -105,7 +101,7 @@ class Staging:
 
     async def stage(self, tables: Sequence[bytes]) -> None:
         """Replace the contents of the staging table with the rows of a batch, which are the first of `tables`."""
-        await self.connection.execute(text(f"TRUNCATE {self.staging_table.name}"))
+        await self.connection.execute_sql(f"TRUNCATE {self.staging_table.name}")
         columns = [column.name for column in self.staging_table.columns if column.name != "fate"]
         await self.connection.copy(self.staging_table.name, columns, tables[0])
 
@@ -138,17 +134,16 @@ class Staging:
             yield RowError(
                 line_number, FieldError(("unique_id",), retired_id_message(self.repository), "identifier_retired")
             )
-        for name in self.client_columns:
-            if not self.table.c[name].nullable:
-                for line_number in await self._line_numbers(self._missing_value_statement(name)):
-                    yield RowError(line_number, FieldError((name,), "Must be given", "missing"))
+        for name, statement in self._missing_value_statements.items():
+            for line_number in await self._line_numbers(statement):
+                yield RowError(line_number, FieldError((name,), "Must be given", "missing"))
 
     async def unknown_links(self) -> list[UnknownLink]:
         """Return the links of staged lines to records that do not exist."""
         return [
             UnknownLink(line_number, name, index, unique_id)
-            for name in self.repository.link_relations
-            for line_number, index, unique_id in await self.connection.execute(self._unknown_links_statement(name))
+            for name, links in self._links.items()
+            for line_number, index, unique_id in await self.connection.execute(links.unknown_statement)
         ]
 
     async def leave_out(self, name: str, line_numbers: Iterable[int]) -> None:
@@ -191,12 +186,12 @@ class Staging:
         if updated:
             written += (await self.connection.execute(self._update_statement)).rowcount
         if created or updated:
-            for name in self.repository.link_relations:
+            for links in self._links.values():
                 if updated:
-                    await self.connection.execute(self._delete_links_statement(name))
+                    await self.connection.execute(links.delete_statement)
                 if self.build is not None:
-                    await self.connection.execute(self._lock_link_targets_statement(name))
-                await self.connection.execute(self._insert_links_statement(name))
+                    await self.connection.execute(links.lock_targets_statement)
+                await self.connection.execute(links.insert_statement)
         if created:
             first_entries = await self.connection.execute(self._first_entries_statement, self.author_parameters)
             entries += first_entries.rowcount
@@ -223,6 +218,11 @@ class Staging:
     def same_record(self) -> ColumnElement[bool]:
         """The SQL condition that a stored record is that of a staged line."""
         return self.table.c.unique_id == self.staging_table.c.unique_id
+
+    @cached_property
+    def _links(self) -> Mapping[str, StagedLinks]:
+        """The links of the staged lines by the name of their field."""
+        return {name: StagedLinks(self, name) for name in self.repository.link_relations}
 
     @property
     def link_tables(self) -> list[Table]:
@@ -284,28 +284,16 @@ class Staging:
     def _lost_zeros_statement(self) -> Select[Any]:
         return lost_zeros_statement(self)
 
-    def _missing_value_statement(self, name: str) -> Select[Any]:
-        return select(self.staging_table.c.line).where(
-            self.has_status(RowStatus.CREATED), self.staging_table.c[name].is_(None)
-        )
-
-    def _unknown_links_statement(self, name: str) -> Select[Any]:
-        target, linked_ids = self.repository.link_relations[name].target, self.staging_table.c[name]
-        # many lines link to the same few records, each of which is looked up once
-        requested_ids = select(func.unnest(linked_ids).label("unique_id")).distinct().subquery("requested")
-        target_exists = exists().where(target.c.unique_id == requested_ids.c.unique_id)
-        missing_ids = select(requested_ids.c.unique_id).where(~target_exists)
-        unknown_ids = func.array(missing_ids.scalar_subquery(), type_=ARRAY(ID_TEXT))
-        requested = (
-            func.unnest(linked_ids).table_valued("unique_id", with_ordinality="place", name="asked").render_derived()
-        )
-        index = requested.c.place - literal_column("1")
-        lines = self.staging_table.join(requested, requested.c.unique_id == any_(unknown_ids))
-        return (
-            select(self.staging_table.c.line, index, requested.c.unique_id)
-            .select_from(lines)
-            .where(linked_ids.bool_op("&&")(unknown_ids))
-        )
+    @cached_property
+    def _missing_value_statements(self) -> Mapping[str, Select[Any]]:
+        """For each column that must have a value, a statement that selects the new records without one."""
+        return {
+            name: select(self.staging_table.c.line).where(
+                self.has_status(RowStatus.CREATED), self.staging_table.c[name].is_(None)
+            )
+            for name in self.client_columns
+            if not self.table.c[name].nullable
+        }
 
     @cached_property
     def _insert_statement(self) -> Insert:
@@ -329,34 +317,6 @@ class Staging:
             update(self.table)
             .values({**values, **next_version_values(self.table)})
             .where(self.same_record, self.has_status(RowStatus.UPDATED))
-        )
-
-    def _delete_links_statement(self, name: str) -> Delete:
-        relation, requested_ids = self.repository.link_relations[name], self.staging_table.c[name]
-        is_unrequested = and_(
-            relation.owner_column == self.staging_table.c.unique_id, relation.target_column != all_(requested_ids)
-        )
-        return delete(relation.link_table).where(
-            is_unrequested, self.has_status(RowStatus.UPDATED), self.sets_field(name)
-        )
-
-    def _lock_link_targets_statement(self, name: str) -> Select[Any]:
-        """Return a statement that locks the records to be linked, as the foreign keys do that a `TableBuild` lacks."""
-        target, ids = self.repository.link_relations[name].target, func.unnest(self.staging_table.c[name])
-        requested_ids = func.array(select(ids).distinct().scalar_subquery(), type_=ARRAY(ID_TEXT))
-        targets = select(target.c.unique_id).where(target.c.unique_id == any_(requested_ids))
-        return targets.order_by(target.c.unique_id).with_for_update(read=True, key_share=True)
-
-    def _insert_links_statement(self, name: str) -> Insert:
-        relation = self.repository.link_relations[name]
-        owner_id, key = self.staging_table.c.unique_id, func.unnest(self.staging_table.c[name]).label("key")
-        # foreign-key checks lock the targets, and all transactions need the same lock order; a `TableBuild` has none
-        order = (key, owner_id) if self.build is None else (owner_id, key)
-        rows = select(owner_id, key).distinct().where(self.has_status(RowStatus.CREATED, RowStatus.UPDATED))
-        return (
-            postgresql_insert(relation.link_table)
-            .from_select([relation.owner_column, relation.target_column], rows.order_by(*order))
-            .on_conflict_do_nothing()
         )
 
     def _written_rows(self, status: RowStatus, *staged_columns: ColumnElement[Any]) -> CTE:

@@ -10,6 +10,7 @@ fails or is killed leaves the tables as they were.
 import asyncio
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import cache
 from typing import Self
 
 from sqlalchemy import Table, text
@@ -155,6 +156,12 @@ _SELECT_TRIGGERS = _catalog_query(
 )
 
 
+@cache  # so that it is compiled once
+def _select_staged_records(table: str, staging_table: str) -> TextClause:
+    """Return a statement that selects whether a table has records that are staged."""
+    return text(f"SELECT EXISTS (SELECT FROM {table} JOIN {staging_table} USING (unique_id))")  # noqa: S608
+
+
 class NotReplaceableError(Exception):
     """Copies cannot replace the tables exactly: the role does not own them, or they have been altered."""
 
@@ -246,9 +253,7 @@ class TableBuild:
         Raises:
             ConflictError: there are such records.
         """
-        table = f"{SCHEMA}.{name}"
-        are_created = text(f"SELECT EXISTS (SELECT FROM {table} JOIN {staging_table} USING (unique_id))")  # noqa: S608
-        if (await self._connection.execute(are_created)).scalar_one():
+        if (await self._connection.execute(_select_staged_records(f"{SCHEMA}.{name}", staging_table))).scalar_one():
             raise ConflictError("Another transaction has created the same record.")
 
     async def build_keys(self, tables: Collection[Table]) -> None:

@@ -5,7 +5,7 @@ import codecs
 import csv
 import io
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
 
 from sqlalchemy import text
@@ -33,9 +33,17 @@ class Export:
     All connections must read from the same snapshot. As many pages are read concurrently as there are connections.
     """
 
-    def __init__(self, connections: Sequence[Connection], resource: TransferableResource, query: ListQuery) -> None:
+    def __init__(
+        self,
+        connections: Sequence[Connection],
+        resource: TransferableResource,
+        query: ListQuery,
+        record: Callable[[Page], Awaitable[None]] | None = None,
+    ) -> None:
+        """`record`, if given, is called with each page before `batches` yields it, while other pages are read."""
         self._connections = connections
         self._query = query
+        self._record = record
         self._free_listings: asyncio.Queue[Listing] = asyncio.Queue()
         for connection in connections:
             repository = resource.service_class.repository_class(connection, EXPORT_PRINCIPAL)
@@ -72,7 +80,8 @@ class Export:
     async def page(self, after: Position | None, limit: int) -> Page:
         """Return up to `limit` records that follow the position `after`."""
         async with self._listing() as listing:
-            return await listing.page(self._query, after, limit)
+            page = await listing.page(self._query, after, limit)
+        return await self._recorded(page)
 
     async def position_after(self, after: Position, distance: int) -> Position | None:
         """Return the position that is `distance` records after the position `after`, or None if it is unknown."""
@@ -84,7 +93,13 @@ class Export:
     async def range(self, after: Position, last: Position) -> Page:
         """Return the records after the position `after`, up to and including `last`."""
         async with self._listing() as listing:
-            return await listing.read_range(after, last)
+            page = await listing.read_range(after, last)
+        return await self._recorded(page)
+
+    async def _recorded(self, page: Page) -> Page:
+        if page and self._record is not None:
+            await self._record(page)
+        return page
 
 
 class NdjsonFormat:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from app.errors import FieldError
 from app.identifiers import new_identifier
-from app.staging.copied_values import copied_value
+from app.staging.copied_values import copied_row
 
 if TYPE_CHECKING:
     from app.staging.records import Staging
@@ -53,9 +53,8 @@ class StagedBatch:
         values = line.values
         unique_id = values.get("unique_id") or new_identifier(self._staging.repository.prefix)
         self._ids.add(unique_id)
-        field_mask = sum(bit for name, bit in self._staging.field_bits.items() if name in values)
+        field_mask = sum([bit for name, bit in self._staging.field_bits.items() if name in values])
         timestamps = [values.get(name) for name in TIMESTAMP_FIELDS]
-        field_values = (values.get(name) for name in self._staging.field_bits)
-        self.link_count += sum(len(values.get(name, ())) for name in self._staging.repository.link_relations)
-        row = (line.line_number, unique_id, field_mask, *timestamps, *field_values)
-        self._rows.append("\t".join(map(copied_value, row)) + "\n")
+        field_values = [values.get(name) for name in self._staging.field_bits]
+        self.link_count += sum([len(values.get(name, ())) for name in self._staging.repository.link_relations])
+        self._rows.append(copied_row((line.line_number, unique_id, field_mask, *timestamps, *field_values)))

@@ -341,3 +341,22 @@ def test_help_lists_import_and_export_options() -> None:
     """The help lists both commands and their options."""
     assert {"import", "export"} <= set(run_cli("--help").stdout.split())
     assert "--on-error {stop,skip}" in run_cli("import", "--help").stdout
+
+
+async def test_characters_of_the_format_of_copy_are_stored_as_they_are(
+    database_url: str, client: httpx.AsyncClient
+) -> None:
+    """Backslashes, tabs and line breaks in an imported text, which mean something to COPY, are stored as if posted."""
+    texts = (r"\N", "\\", r"C:\temp\new", "before\tafter", "two\nlines", "two\r\nlines", r"\N" + "\t")
+    bodies = [
+        {"unique_id": f"pat{place}", "patient_last_name": f"Doe {place}", "patient_physical_address": text}
+        for place, text in enumerate(texts)
+    ]
+    posted = [
+        (await client.post(PATIENTS, json={**body, "unique_id": f"posted{place}"})).json()
+        for place, body in enumerate(bodies)
+    ]
+    await run_import(database_url, "-", stdin=ndjson(bodies))
+    for place, one in enumerate(posted):
+        imported = await get_patient(client, f"pat{place}")
+        assert imported["patient_physical_address"] == one["patient_physical_address"]

@@ -57,6 +57,11 @@ def pytest_collection() -> None:
     gc.disable()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests first that take longest, so that the last processes to finish do so together."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 def pytest_collection_finish() -> None:
     """Exclude the imported modules from garbage collection, and make collections rare, as the service does."""
     gc.collect()

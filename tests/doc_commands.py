@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.fork_server import script_directory
+
 REPOSITORY_ROOT = Path(__file__).parents[1]
 
 
@@ -33,14 +35,15 @@ def code_blocks(document: str, heading: str, language: str = "sh") -> list[str]:
 
 def run_shell_block(block: str, **environment: str | Path) -> str:
     """Run a shell block with these variables, our command and PostgreSQL's programs, and return its stdout."""
-    path = f"{Path(sys.executable).parent}:{postgres_bin_directory()}:{os.environ['PATH']}"
-    completed = subprocess.run(
-        ["bash", "-euc", block],
-        env={**os.environ, "PATH": path, **{name: str(value) for name, value in environment.items()}},
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    with script_directory() as scripts:
+        path = f"{scripts}:{Path(sys.executable).parent}:{postgres_bin_directory()}:{os.environ['PATH']}"
+        completed = subprocess.run(
+            ["bash", "-euc", block],
+            env={**os.environ, "PATH": path, **{name: str(value) for name, value in environment.items()}},
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
     assert completed.returncode == 0, completed.stdout + completed.stderr
     return completed.stdout

@@ -20,10 +20,12 @@ import json
 import os
 import runpy
 import socket
+import socketserver
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -65,7 +67,7 @@ class ForkedCommand(subprocess.Popen[Any]):
     """A `subprocess.Popen` for arguments of `patients-api`, whose process is forked from the fork server."""
 
     def __init__(self, arguments: list[str], **options: Any) -> None:
-        """Start the command; `options` are those of Popen for standard streams, text and environment."""
+        """Start the command; `options` are those of Popen for standard streams, text, directory and environment."""
         super().__init__(arguments, **options)
 
     def _execute_child(self, *arguments: Any) -> None:  # differs from version to version
@@ -74,7 +76,11 @@ class ForkedCommand(subprocess.Popen[Any]):
             number if given[name] == -1 else given[name]
             for number, name in enumerate(("p2cread", "c2pwrite", "errwrite"))
         ]
-        request = {"arguments": given["args"], "environment": dict(given["env"] or os.environ), "cwd": str(Path.cwd())}
+        request = {
+            "arguments": given["args"],
+            "environment": dict(given["env"] or os.environ),
+            "cwd": str(given["cwd"] or Path.cwd()),
+        }
         with _START_LOCK:  # `cache` would let two threads start a server each
             server = _fork_server(shares_metrics=_has_several_workers(given["args"]))
         self.pid = server.fork(request, streams)
@@ -89,6 +95,62 @@ def start_command(*arguments: str, env: Mapping[str, str], **options: Any) -> "s
     if sys.platform == "linux" and not any(name.startswith(IMPORT_VARIABLE_PREFIXES) for name in env):
         return ForkedCommand(list(arguments), env=environment, **options)
     return subprocess.Popen([sys.executable, "-m", "app.cli", *arguments], env=environment, **options)
+
+
+_SCRIPT = """#!{interpreter} -IS
+import json, os, socket, sys
+with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+    connection.connect({address!r})
+    request = {{"arguments": sys.argv[1:], "environment": dict(os.environ), "cwd": os.getcwd()}}
+    socket.send_fds(connection, [json.dumps(request).encode()], [0, 1, 2])
+    sys.exit(int(connection.recv(100)))
+"""
+
+
+class _ScriptHandler(socketserver.BaseRequestHandler):
+    """Runs the command that a script has sent with its standard streams, and sends its exit status."""
+
+    def handle(self) -> None:
+        message, streams, _, _ = socket.recv_fds(self.request, MAX_REQUEST_BYTES, 3)
+        request = json.loads(message)
+        stdin, stdout, stderr = streams
+        process = ForkedCommand(
+            request["arguments"],
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            cwd=request["cwd"],
+            env=request["environment"],
+        )
+        for descriptor in streams:
+            os.close(descriptor)
+        status = process.wait()
+        self.request.send(str(status if status >= 0 else 128 - status).encode())  # as a shell shows a signal
+
+
+class _ScriptServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    socket_type = socket.SOCK_SEQPACKET
+
+
+@contextmanager
+def script_directory() -> Iterator[Path]:
+    """Yield a directory with a script `patients-api`, whose commands are forked. Signals to it end only the script."""
+    if sys.platform != "linux":
+        yield Path(sys.executable).parent
+        return
+    with TemporaryDirectory() as name:
+        address = f"{name}/socket"
+        script = Path(name, "patients-api")
+        script.write_text(_SCRIPT.format(interpreter=sys.executable, address=address))
+        script.chmod(0o755)
+        with _ScriptServer(address, _ScriptHandler) as server:
+            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+            thread.start()
+            try:
+                yield Path(name)
+            finally:
+                server.shutdown()
+                thread.join()
 
 
 class _ForkServer:

@@ -103,6 +103,7 @@ def create_merged(url: str, key: str) -> None:
         client.post("/patients/patients/pat456/merge/", json={"from": "pat789"}).raise_for_status()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("max_examples", [10, pytest.param(100, marks=pytest.mark.chaos)])
 def test_service_conforms_to_its_openapi_document(
     serve: Callable[..., ServiceProcess], database_url: str, tmp_path: Path, max_examples: int

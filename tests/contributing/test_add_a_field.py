@@ -122,6 +122,7 @@ async def check_service(service: ServiceProcess) -> None:
         assert (await client.post(f"{path}restore/", json={"version": 1})).json()[FIELD] == "isiZulu"
 
 
+@pytest.mark.long
 async def test_the_steps_are_all_that_a_field_needs(
     tmp_path: Path, serve: Callable[..., ServiceProcess], database_url: str
 ) -> None:

@@ -218,6 +218,7 @@ class CanarySender:
                     await connection.execute(f"DROP TRIGGER fail ON {table}")
 
 
+@pytest.mark.long
 async def test_personal_data_stays_out_of_errors_audit_logs_and_metrics(
     serve: Callable[..., ServiceProcess],
     database_url: str,

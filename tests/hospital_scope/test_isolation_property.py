@@ -240,6 +240,7 @@ async def create_world(database_url: str, connection: asyncpg.Connection) -> Asy
         yield lambda: World.create(app, database_url, connection, free)
 
 
+@pytest.mark.long
 @given(seed=st.integers(0, 2**32), length=st.integers(20, 45))
 @settings(
     max_examples=25,

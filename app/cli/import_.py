@@ -47,15 +47,17 @@ class _RollbackError(Exception):
 
 
 class _StoredState(StrEnum):
-    """How much an interrupted import has stored. The value of each member is the text that the user sees."""
+    """How much an import has stored that has not ended. The value of each member is the text that the user sees."""
 
     NOTHING = "nothing was stored."
     UNKNOWN = "the import was just being committed. Check whether its records are there: either all are, or none."
     EVERYTHING = "all valid lines had already been stored."
 
 
-class _InterruptionNotice:
-    """A context manager that prints how much was stored if Ctrl-C or SIGTERM interrupts the import."""
+class _StoredNotice:
+    """A context manager that prints how much was stored if Ctrl-C or SIGTERM interrupts the import, or if it fails
+    although something may have been stored.
+    """
 
     stored_state = _StoredState.NOTHING
 
@@ -65,6 +67,8 @@ class _InterruptionNotice:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, KeyboardInterrupt | SystemExit):
             print(f"Interrupted: {self.stored_state}", file=sys.stderr)
+        elif error is not None and self.stored_state is not _StoredState.NOTHING:
+            print(f"The import failed at its end: {self.stored_state}", file=sys.stderr)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -80,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UnreadableFileError("Only --inspect writes a mapping file: specify --inspect with --save.")
     options = import_options(arguments)
     with ExitStack() as stack:
-        notice = stack.enter_context(_InterruptionNotice())
+        notice = stack.enter_context(_StoredNotice())
         error_report = ErrorReport(
             open_errors_file(arguments.errors, [path for _, path in files]) if arguments.errors else None
         )

@@ -28,6 +28,11 @@ from tests.transfer.support import (
 pytestmark = pytest.mark.usefixtures("hospitals_and_doctors")
 
 RECORD_COUNT = 5_000
+TERMINATE_OTHERS = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
+"""SQL that breaks all other connections to the database."""
 
 
 async def await_writing(connection: asyncpg.Connection) -> None:
@@ -84,10 +89,22 @@ async def test_a_killed_import_stores_nothing_and_can_be_repeated(
     assert len(await list_patients(client)) == RECORD_COUNT
 
 
-async def test_an_interruption_after_commit_says_that_all_is_stored(
-    database_url: str, connection: asyncpg.Connection
+@pytest.mark.parametrize(
+    ("is_interrupted", "status", "message"),
+    [
+        (True, 130, "Interrupted: all valid lines had already been stored.\n"),
+        (
+            False,
+            1,
+            "The import failed at its end: all valid lines had already been stored.\nThe database cannot be reached",
+        ),
+    ],
+    ids=["interrupted", "connections broken"],
+)
+async def test_an_import_that_ends_early_after_its_commit_says_that_all_is_stored(
+    database_url: str, connection: asyncpg.Connection, *, is_interrupted: bool, status: int, message: str
 ) -> None:
-    """An interruption after the commit, while statistics are gathered, says that everything is stored."""
+    """If an import is interrupted or fails after its commit, while it analyzes tables, it says that all is stored."""
     # an import into an empty table would need the lock before its commit
     await run_import(database_url, "-", stdin=ndjson([{"patient_last_name": "Before"}]))
     with cli_process("import", "-", url=database_url, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -97,10 +114,13 @@ async def test_an_interruption_after_commit_says_that_all_is_stored(
             process.stdin.write(ndjson(patient_bodies(3)).encode())
             process.stdin.close()
             await wait_until_blocked(connection)
-            process.send_signal(signal.SIGINT)
-            assert await asyncio.to_thread(process.wait, 30) == 130
+            if is_interrupted:
+                process.send_signal(signal.SIGINT)
+            else:
+                await connection.execute(TERMINATE_OTHERS)
+            assert await asyncio.to_thread(process.wait, 30) == status
         assert process.stderr is not None
-        assert process.stderr.read() == b"Interrupted: all valid lines had already been stored.\n"
+        assert process.stderr.read().decode().startswith(message)
     assert await connection.fetchval("SELECT count(*) FROM patients") == 4
 
 
@@ -129,10 +149,7 @@ async def test_a_broken_connection_stores_nothing(
     file.write_text(ndjson(patient_bodies(RECORD_COUNT)))
     importing = asyncio.create_task(run_cli_on(database_url, "import", file))
     await await_writing(connection)
-    await connection.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    )
+    await connection.execute(TERMINATE_OTHERS)
     run = await importing
     assert run.returncode == 1
     assert run.stderr.startswith("The database cannot be reached")

@@ -42,6 +42,11 @@ SEARCH_SETTINGS = {
     "statement_timeout": "900ms",
 }
 """Settings for transactions that filter, sort or search a list. They override the settings of the session."""
+PLAN_FOR_VALUES = f"SET LOCAL plan_cache_mode = '{SEARCH_SETTINGS['plan_cache_mode']}'"
+"""SQL after which the statements of a `search_snapshot` are planned each time, as at its beginning."""
+PLAN_ONCE = "SET LOCAL plan_cache_mode TO DEFAULT"
+"""SQL after which the statements of a `search_snapshot` are planned once, as outside of it: planning them takes longer
+than executing them, and rare and frequent values need the same plan."""
 MAX_ATTEMPTS = 3
 """Maximum number of times that a transaction is attempted if it conflicts with other transactions."""
 STALL_TIMEOUT_SECONDS = 0.9

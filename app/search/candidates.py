@@ -13,13 +13,11 @@ from typing import Any, NamedTuple, Self
 
 from sqlalchemy import (
     ARRAY,
-    CTE,
     ColumnElement,
     CompoundSelect,
     FromClause,
     Integer,
     Select,
-    Text,
     all_,
     and_,
     any_,
@@ -33,9 +31,8 @@ from sqlalchemy import (
     true,
     union_all,
 )
-from sqlalchemy.dialects.postgresql import TSQUERY, aggregate_order_by
+from sqlalchemy.dialects.postgresql import TSQUERY
 from sqlalchemy.dialects.postgresql import array as pg_array
-from sqlalchemy.types import TypeEngine
 
 from app.db.base import FOLDED_TEXT, ID_TEXT
 from app.listing.keyset import starts_with
@@ -43,19 +40,22 @@ from app.listing.listing import MAX_CACHED_STATEMENTS, ListShape
 from app.models import Profile
 from app.search.conditions import (
     PATIENT_COLUMNS,
-    Context,
-    address_words,
-    doctor_words,
-    hospital_words,
     is_at_place,
     is_similar_email,
     linked_profiles,
     matches_words,
-    points,
-    profile_words,
     terms_relation,
 )
 from app.search.ranking import length_difference, title_points
+from app.search.scoring import (
+    DOCTORS,
+    HOSPITALS,
+    Context,
+    address_words,
+    profile_words,
+    term_points,
+    unnested,
+)
 from app.search.terms import SearchTerm
 from app.search.weights import FEW_MATCHES, RARITY_PERCENT, WEIGHTS
 from app.vocabulary.expansion import CLOSE_MATCHES, MatchKind
@@ -148,13 +148,18 @@ def candidate_parameters(terms: Sequence[SearchTerm], *, is_id_lookup: bool) -> 
     branches = WordBranches.from_terms(terms)
     words = [term.expanded for term in terms if term.expanded is not None]
     typed = [word.folded for word in words]
+    kinds = MatchKind if is_id_lookup else _BESIDE_KINDS
     return {
         "single_places": list(branches.singles),
         "single_same": [same for same, _ in branches.singles.values()],
         "single_close": [close for _, close in branches.singles.values()],
         "pair_first": [first for first, _ in branches.pairs],
         "pair_second": [second for _, second in branches.pairs],
-        "any_word": " | ".join(word.any_of(MatchKind if is_id_lookup else _BESIDE_KINDS) for word in words),
+        "any_word": " | ".join(word.any_of(kinds) for word in words),
+        "beside_words": list({similar for word in words for similar, kind in word.words.items() if kind in kinds}),
+        "beside_patterns": " | ".join(
+            pattern for word in words for kind, pattern in word.patterns.items() if kind in kinds
+        ),
         "all_places": [place for term in terms for place in term.values.get("places", ())],
         "profile_names": [
             separator.join(typed[at:end])
@@ -165,23 +170,21 @@ def candidate_parameters(terms: Sequence[SearchTerm], *, is_id_lookup: bool) -> 
     }
 
 
-def with_rarity(
-    terms: Sequence[SearchTerm], values: Sequence[Mapping[str, Any]], counts: Mapping[int, int]
-) -> list[Mapping[str, Any]]:
-    """Return the values of the terms with the factors of words set according to how rare they are.
+def factors_by_rarity(terms: Sequence[SearchTerm], counts: Mapping[int, int]) -> list[int]:
+    """Return the factors for the points of the terms, in percent, for words according to how rare they are.
 
     `counts` is the number of patients with a close match of a word, by the place of the term. Words that were not
     searched one by one keep their factors, as do initials.
     """
     lowest, highest = RARITY_PERCENT
-    found: list[Mapping[str, Any]] = []
-    for place, (term, of_term) in enumerate(zip(terms, values, strict=True)):
+    factors = []
+    for place, term in enumerate(terms):
         if term.expanded is not None and not term.expanded.is_initial and place in counts:
             share = min(1, log(max(1, counts[place])) / log(MAX_SINGLE_PATIENTS))
-            found.append({**of_term, "factor": round(highest - (highest - lowest) * share)})
+            factors.append(round(highest - (highest - lowest) * share))
         else:
-            found.append(of_term)
-    return found
+            factors.append(term.factor)
+    return factors
 
 
 @lru_cache(MAX_CACHED_STATEMENTS)
@@ -237,7 +240,7 @@ def _branch(list_shape: ListShape, terms: FromClause, condition: ColumnElement[b
 
 def _single_word_branches(list_shape: ListShape) -> Select[Any]:
     """Return the branches of single words. Similar words are searched only if few patients have the word itself."""
-    given = _unnested("single", places=Integer(), same=TSQUERY(), close=TSQUERY())
+    given = unnested("single", places=Integer(), same=TSQUERY(), close=TSQUERY())
     same, close = (
         _limited_ids(list_shape, matches_words(given.c[name]), MAX_SINGLE_PATIENTS).correlate(given).subquery()
         for name in ("same", "close")
@@ -254,7 +257,7 @@ def _single_word_branches_in_scope(list_shape: ListShape) -> Select[Any]:
     The patients of its hospitals with any of the words are read once: few of the patients whom the index finds for a
     frequent word are visible, and finding those takes longer than to compare the words.
     """
-    given = _unnested("single", places=Integer(), close=TSQUERY())
+    given = unnested("single", places=Integer(), close=TSQUERY())
     visible = (
         select(PATIENT_COLUMNS.unique_id, PATIENT_COLUMNS.patient_search)
         .where(matches_words(_ANY_WORD), *list_shape.conditions)
@@ -269,7 +272,7 @@ def _single_word_branches_in_scope(list_shape: ListShape) -> Select[Any]:
 
 def _place_branches(list_shape: ListShape) -> Select[Any]:
     """Return the branches for patients with a word of the text in the name who live at a place in the text."""
-    given = _unnested("single", same=TSQUERY())
+    given = unnested("single", same=TSQUERY())
     is_there = or_(*is_at_place(bindparam("all_places", type_=ARRAY(FOLDED_TEXT))))
     found = _limited_ids(list_shape, and_(matches_words(given.c.same), is_there)).lateral("found")
     return _branch_row(select(func.array_agg(found.c.unique_id)).select_from(given.join(found, true())))
@@ -280,23 +283,9 @@ def _branch_row(ids: Select[Any]) -> Select[Any]:
 
 
 def _pair_branches(list_shape: ListShape) -> Select[Any]:
-    given = _unnested("pair", first=TSQUERY(), second=TSQUERY())
+    given = unnested("pair", first=TSQUERY(), second=TSQUERY())
     found = _limited_ids(list_shape, and_(matches_words(given.c.first), matches_words(given.c.second))).lateral("found")
     return _branch_row(select(func.array_agg(found.c.unique_id)).select_from(given.join(found, true())))
-
-
-def _unnested(prefix: str, **columns: TypeEngine[Any]) -> CTE:
-    """Return the relation with these columns, each from the bind parameter of the name `{prefix}_{column}`.
-
-    Tsqueries are passed as text, and parsed only once: it could otherwise happen for each patient.
-    """
-    arrays = (
-        bindparam(f"{prefix}_{name}", type_=ARRAY(Text() if isinstance(type_, TSQUERY) else type_))
-        for name, type_ in columns.items()
-    )
-    texts = func.unnest(*arrays).table_valued(*columns, name=f"{prefix}_texts").render_derived()
-    values = (cast(texts.c[name], type_).label(name) for name, type_ in columns.items())
-    return select(*values).cte("_".join([prefix, *columns])).prefix_with("MATERIALIZED")
 
 
 def _profile_names_branch(list_shape: ListShape) -> Select[Any]:
@@ -333,42 +322,26 @@ def best_candidates_statement(list_shape: ListShape) -> Select[Any]:
     if list_shape.is_id_lookup:
         conditions = [*list_shape.without_index_use([_has_similar_word_or_value()]), *list_shape.conditions]
     conditions.append(unique_id != all_(bindparam("shown", type_=ARRAY(ID_TEXT))))
-    promising = _scored((), conditions, MAX_PROMISING_CANDIDATES).subquery("promising")
+    promising = _scored(Context(), conditions, MAX_PROMISING_CANDIDATES).subquery("promising")
     is_promising = or_(
         unique_id == any_(func.array(select(promising.c.unique_id).scalar_subquery())),
         and_(unique_id == any_(bindparam("kept", type_=ARRAY(ID_TEXT))), *conditions),
     )
-    words = {
-        "address": address_words(),
-        "hospital": hospital_words(restricted=list_shape.restricted),
-        "doctor": doctor_words(),
-        "name in the profile": profile_words(),
-    }
-    # computed once for each patient, and not for each term
-    once = select(*(text.label(name) for name, text in words.items())).offset(literal_column("0"))
-    context = once.correlate(unique_id.table).lateral("context")
-    return _scored([(name, context.c[name]) for name in words], [is_promising], FEW_MATCHES, context)
+    context = Context(
+        [("address", address_words()), ("name in the profile", profile_words())],
+        [HOSPITALS, DOCTORS],
+        list_shape.restricted,
+    )
+    return _scored(context, [is_promising], FEW_MATCHES)
 
 
-def _scored(
-    context: Context, conditions: Sequence[ColumnElement[bool]], limit: int, *relations: FromClause
-) -> Select[Any]:
+def _scored(context: Context, conditions: Sequence[ColumnElement[bool]], limit: int) -> Select[Any]:
     """Return the statement that selects the patients with the highest scores: `unique_id`, score and points by term."""
-    terms = terms_relation()
-    term_points = points(lambda name: terms.c[name], context).label("points")
-    # fenced, because PostgreSQL would otherwise compute the points twice
-    of_term = select(terms.c.place, term_points).correlate_except(terms).offset(literal_column("0")).lateral("of_term")
-    of_terms = select(
-        func.sum(of_term.c.points, type_=Integer).label("total"),
-        func.array_agg(aggregate_order_by(of_term.c.points, of_term.c.place)).label("points"),
-    ).lateral("of_terms")
-    patients: FromClause = PATIENT_COLUMNS.unique_id.table
-    for relation in (*relations, of_terms):
-        patients = patients.join(relation, true())
+    of_terms = term_points(context)
     score = (of_terms.c.total + title_points() + _first_name_points() - length_difference()).label("score")
     return (
         select(PATIENT_COLUMNS.unique_id, score, of_terms.c.points)
-        .select_from(patients)
+        .select_from(PATIENT_COLUMNS.unique_id.table.join(of_terms, true()))
         .where(*conditions)
         .order_by(score.desc(), PATIENT_COLUMNS.unique_id)
         .limit(literal_column(str(limit)))
@@ -380,8 +353,13 @@ def _first_name_points() -> ColumnElement[int]:
     name = PATIENT_COLUMNS.patient_first_name_folded
     first = func.split_part(func.translate(name, literal_column("'-'"), _BLANK), _BLANK, literal_column("1"))
     vector = func.array_to_tsvector(pg_array([func.coalesce(func.nullif(first, literal_column("''")), _BLANK)]))
+    is_similar = or_(
+        # PostgreSQL hashes the words of a subquery
+        first.in_(select(func.unnest(bindparam("beside_words", type_=ARRAY(FOLDED_TEXT))))),
+        vector.bool_op("@@")(bindparam("beside_patterns", type_=TSQUERY)),
+    )
     added = literal_column(str(1000 * WEIGHTS["first of the first names"]), Integer)
-    return case((vector.bool_op("@@")(_ANY_WORD), added), else_=literal_column("0", Integer))
+    return case((is_similar, added), else_=literal_column("0", Integer))
 
 
 def _has_similar_word_or_value() -> ColumnElement[bool]:

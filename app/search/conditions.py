@@ -1,20 +1,17 @@
 """SQL conditions by which a patient agrees with a term of a search text, each with its weight."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from enum import IntEnum
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ARRAY,
-    Column,
     ColumnElement,
     Date,
     Integer,
     and_,
     any_,
     bindparam,
-    case,
-    collate,
     column,
     exists,
     func,
@@ -27,10 +24,10 @@ from sqlalchemy.types import TypeEngine
 
 from app.db.base import FOLDED_TEXT, ID_TEXT
 from app.listing.keyset import starts_with
-from app.models import Doctor, Hospital, Patient, Profile, patient_doctors, patient_hospitals
+from app.models import Patient, Profile, patient_hospitals
 from app.search.weights import WEIGHTS
 from app.statements.hospital_scope import is_in_scope
-from app.vocabulary.expansion import CLOSE_MATCHES, MatchKind
+from app.vocabulary.expansion import MatchKind
 
 PATIENT_COLUMNS = Patient.__table__.c
 MAX_NUMBER_PREFIXES = 12
@@ -41,28 +38,15 @@ PLACE_COLUMNS = ("patient_town_folded", "patient_region_folded", "patient_postal
 """Columns of the address by which patients are found with an index. Others have too few distinct values."""
 _MAX_LEVENSHTEIN_LENGTH = 255
 """Maximum number of letters that levenshtein() accepts."""
-_MATCH_WEIGHTS = {
-    MatchKind.EXACT: WEIGHTS["same word"],
-    MatchKind.SPELLING: WEIGHTS["same spelling"],
-    MatchKind.SHORT_FORM: WEIGHTS["short form"],
-    MatchKind.ONE_EDIT: WEIGHTS["one error"],
-    MatchKind.SOUND: WEIGHTS["sounds alike"],
-    MatchKind.PREFIX: WEIGHTS["beginning"],
-    MatchKind.SHORT_WORD_EDIT: WEIGHTS["one error in two or three letters"],
-    MatchKind.TWO_EDITS: WEIGHTS["two errors"],
-    MatchKind.SUBSTRING: WEIGHTS["middle of a word"],
-}
-"""The points for each match kind."""
-_BLANK: ColumnElement[str] = literal_column("' '")
-_ZERO: ColumnElement[int] = literal_column("0")
-
 MATCH_COLUMNS = {match_kind: f"match_{match_kind.name.lower()}" for match_kind in MatchKind}
-TERM_COLUMNS: Mapping[str, TypeEngine[Any]] = {
+WORD_COLUMNS: Mapping[str, TypeEngine[Any]] = {
     **dict.fromkeys(MATCH_COLUMNS.values(), TSQUERY()),  # names that match the word, by match kind
     "match_close": TSQUERY(),  # names that match the word closely in any way
     "word": FOLDED_TEXT,  # the word, unless it is very short, to compare with addresses, hospitals, doctors, profiles
     "places": ARRAY(FOLDED_TEXT),  # known towns, regions and so on that consist of the word and adjacent ones
     "hospitals": ARRAY(ID_TEXT),  # ids of the hospitals with the word in their names, or as their ids
+}
+DETAIL_COLUMNS: Mapping[str, TypeEngine[Any]] = {
     "gender": ID_TEXT,
     "ids": ARRAY(ID_TEXT),  # of the patients with the term as an id, or as the beginning or end of one
     "days": ARRAY(Date),
@@ -81,16 +65,11 @@ TERM_COLUMNS: Mapping[str, TypeEngine[Any]] = {
     "local_part": FOLDED_TEXT,  # with the @
     "first_email_half": FOLDED_TEXT,
     "last_email_half": FOLDED_TEXT,  # reversed
-    "factor": Integer(),  # for the points, in percent
-    "place": Integer(),  # of the term in the search text, from 0
 }
+TERM_COLUMNS = {**WORD_COLUMNS, **DETAIL_COLUMNS}
 """The values of a term, with their types. A value that a term does not have is null."""
 Values = Callable[[str], ColumnElement[Any]]
 """Returns the SQL expression for a value of a term, such as a bind parameter."""
-
-
-Context = Sequence[tuple[str, ColumnElement[str]]]
-"""The words of a record that are not in the patient's names: the name of a weight, and the SQL expression."""
 
 
 class Reach(IntEnum):
@@ -115,8 +94,13 @@ class Alternative(NamedTuple):
 
 
 def terms_relation() -> TableValuedAlias:
-    """Return the relation with one row for each term, from the bind parameter `terms`, an array of JSON objects."""
-    columns = [column(name, type_) for name, type_ in TERM_COLUMNS.items()]
+    """Return the relation of the terms with details, from the bind parameter `terms`, an array of JSON objects.
+
+    Its columns are `DETAIL_COLUMNS`, the `place` of the term in the search text, from 0, and the `factor` for its
+    points, in percent.
+    """
+    types: Mapping[str, TypeEngine[Any]] = {**DETAIL_COLUMNS, "place": Integer(), "factor": Integer()}
+    columns = [column(name, type_) for name, type_ in types.items()]
     rows = func.jsonb_to_recordset(bindparam("terms", type_=JSONB)).table_valued(*columns, name="term")
     return rows.render_derived(with_types=True)
 
@@ -131,51 +115,16 @@ def matches_words(query: ColumnElement[str]) -> ColumnElement[bool]:
     return PATIENT_COLUMNS.patient_search.bool_op("@@")(query)
 
 
-def alternatives(values: Values, context: Context) -> list[Alternative]:
-    """Return the ways in which a patient can agree with a term, those with the highest weight first.
-
-    `context` are the words of the record with which terms are compared besides its names.
-    """
+def alternatives(values: Values) -> list[Alternative]:
+    """Return the ways in which a patient can agree with a term other than by its words, highest weight first."""
     found = [
-        *_name_alternatives(values),
-        *_context_alternatives(values, context),
+        Alternative("ids", WEIGHTS["same id"], PATIENT_COLUMNS.unique_id == any_(values("ids"))),
+        Alternative("gender", WEIGHTS["same gender"], PATIENT_COLUMNS.patient_gender == values("gender"), Reach.CLOSE),
         *_birth_alternatives(values),
         *_number_alternatives(values),
         *_email_alternatives(values),
     ]
     return sorted(found, key=lambda alternative: -alternative.weight)
-
-
-def points(values: Values, context: Context) -> ColumnElement[int]:
-    """Return the SQL expression for the points that a term adds to the score of a patient, in thousandths.
-
-    The points are negative if the term is only a date or only a number, and the patient has a different one.
-    """
-    outcomes = [(each.condition, each.weight) for each in alternatives(values, context)]
-    for name, other, stored, weight in (
-        ("near_days", "digits", PATIENT_COLUMNS.patient_date_of_birth, "another date of birth"),
-        ("similar_numbers", "days", PATIENT_COLUMNS.patient_mobile_digits, "another mobile number"),
-    ):
-        is_different = and_(values(name).is_not(None), values(other).is_(None), stored.is_not(None))
-        outcomes.append((is_different, WEIGHTS[weight]))
-    tiers = ((condition, literal_column(str(10 * weight), Integer)) for condition, weight in outcomes)
-    return case(*tiers, else_=literal_column("0", Integer)) * values("factor")
-
-
-def _name_alternatives(values: Values) -> Iterator[Alternative]:
-    yield Alternative("ids", WEIGHTS["same id"], PATIENT_COLUMNS.unique_id == any_(values("ids")))
-    for match_kind, name in MATCH_COLUMNS.items():
-        reach = Reach.FAR if match_kind not in CLOSE_MATCHES else Reach(min(match_kind, Reach.CLOSE))
-        yield Alternative(name, _MATCH_WEIGHTS[match_kind], matches_words(values(name)), reach)
-
-
-def _context_alternatives(values: Values, context: Context) -> Iterator[Alternative]:
-    gender = PATIENT_COLUMNS.patient_gender == values("gender")
-    yield Alternative("gender", WEIGHTS["same gender"], gender, Reach.CLOSE)
-    for name in ("word", "digits"):
-        part = _BLANK.concat(values(name)).concat(_BLANK)
-        for weight, words in context:
-            yield Alternative(name, WEIGHTS[weight], func.strpos(words, part) > _ZERO, Reach.CLOSE)
 
 
 def is_at_place(places: ColumnElement[Any]) -> list[ColumnElement[bool]]:
@@ -194,58 +143,6 @@ def is_at_hospital(hospitals: ColumnElement[Any], *, restricted: bool) -> Column
         link.patient_id == PATIENT_COLUMNS.unique_id, link.hospital_id == any_(hospitals), *scope
     )
     return is_linked.correlate_except(patient_hospitals)
-
-
-def address_words() -> ColumnElement[str]:
-    """Return the SQL expression for the words of a patient's address, folded, with a blank before and after each."""
-    return _blank_separated(*_address_parts())
-
-
-def _address_parts() -> Iterator[ColumnElement[str]]:
-    yield from (PATIENT_COLUMNS[name] for name in (*PLACE_COLUMNS, "patient_province_folded", "patient_country_folded"))
-    yield func.fold(PATIENT_COLUMNS.patient_physical_address)
-    yield func.fold(PATIENT_COLUMNS.patient_address_line_1)
-
-
-def hospital_words(*, restricted: bool) -> ColumnElement[str]:
-    """Return the SQL expression for the names and ids of a patient's hospitals, folded.
-
-    For a principal that is restricted to hospitals, these are only its own hospitals.
-    """
-    scope = [is_in_scope(patient_hospitals.c.hospital_id)] if restricted else []
-    hospital = Hospital.__table__.c
-    return _linked_words(patient_hospitals.c.hospital_id, (hospital.hospital_name_folded, hospital.unique_id), scope)
-
-
-def doctor_words() -> ColumnElement[str]:
-    """Return the SQL expression for the names and ids of a patient's doctors, folded."""
-    doctor = Doctor.__table__.c
-    names = doctor.doctor_first_name_folded, doctor.doctor_last_name_folded, doctor.unique_id
-    return _linked_words(patient_doctors.c.doctor_id, names, [])
-
-
-def profile_words() -> ColumnElement[str]:
-    """Return the SQL expression for the names in a patient's profile, folded."""
-    profile = Profile.__table__.c
-    names = select(_blank_separated(profile.first_name_folded, profile.last_name_folded))
-    own = names.where(profile.unique_id == PATIENT_COLUMNS.profile_id)
-    return own.correlate_except(Profile.__table__).scalar_subquery()
-
-
-def _linked_words(
-    target_key: Column[Any], words: Sequence[Column[Any]], conditions: Sequence[ColumnElement[bool]]
-) -> ColumnElement[str]:
-    link, target = target_key.table, words[0].table
-    names = _blank_separated(func.string_agg(func.concat_ws(_BLANK, *words), _BLANK))
-    linked = select(names).where(
-        link.c.patient_id == PATIENT_COLUMNS.unique_id, target.c.unique_id == target_key, *conditions
-    )
-    return linked.correlate_except(link, target).scalar_subquery()
-
-
-def _blank_separated(*parts: ColumnElement[str]) -> ColumnElement[str]:
-    text = func.replace(collate(func.concat_ws(_BLANK, *parts), "C"), literal_column("'-'"), _BLANK)
-    return _BLANK.concat(text).concat(_BLANK)
 
 
 def _birth_alternatives(values: Values) -> Iterator[Alternative]:

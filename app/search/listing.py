@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Self
 from sqlalchemy import ARRAY, ColumnElement, Executable, Select, any_, bindparam, func
 
 from app.db.base import ID_TEXT
+from app.db.database import PLAN_FOR_VALUES, PLAN_ONCE
 from app.listing.counting import RecordCount, sample_statement
 from app.listing.keyset import Segment, filter_parameters, keyset_page, page_documents
 from app.listing.listing import MAX_CACHED_STATEMENTS, Listing, ListShape, add_conditions, ordered_page
@@ -19,11 +20,12 @@ from app.search.candidates import (
     best_candidates_statement,
     candidate_parameters,
     candidates_statement,
-    with_rarity,
+    factors_by_rarity,
 )
 from app.search.conditions import Reach
 from app.search.probes import probe
 from app.search.ranking import AgreementShape, agreement_conditions, agreement_segments, bind_agreement
+from app.search.scoring import score_parameters
 from app.search.terms import SearchTerm
 from app.search.weights import FEW_MATCHES, WEAK_AGREEMENT_PERCENT
 from app.search_text.parser import ParsedQuery
@@ -154,10 +156,22 @@ class _PatientSearch:
         self._highest_score = 0
         """Score of a patient that would agree with all terms, in thousandths of a point. It is set by `best_others`."""
 
+    @property
+    def has_one_plan(self) -> bool:
+        """Whether the statements that find patients need the same plan for all values.
+
+        If all terms are names, and one of several is longer than two letters, they use the index of words.
+        """
+        unrestricted = self.list_shape == ListShape(self.list_shape.repository_class, restricted=False)
+        is_sorted = self._ordering is not None
+        return unrestricted and not is_sorted and self._shape.consists_of_names
+
     @classmethod
     async def prepare(cls, listing: PatientListing, query: ListQuery) -> Self:
         """Return the search for a query, after reading what the vocabulary and the records know of its terms."""
         list_shape = await listing.build_shape(query)
+        if not list_shape.restricted:  # the number of its hospitals or patients decides how a scope is read
+            await listing.connection.execute_sql(PLAN_ONCE)
         parsed: ParsedQuery = query.search
         typed = [term.word for term in parsed.terms if term.word]
         hospitals = listing.repository.principal.hospitals
@@ -169,7 +183,10 @@ class _PatientSearch:
             SearchTerm.from_parsed(term, by_word.get(term.word), of_term, has_words=any(expanded))
             for term, of_term in zip(searchable, probes, strict=True)
         ]
-        return cls(listing, list_shape, query, terms)
+        search = cls(listing, list_shape, query, terms)
+        if not (list_shape.restricted or search.has_one_plan):
+            await listing.connection.execute_sql(PLAN_FOR_VALUES)
+        return search
 
     async def page(self, after: Position | None, limit: int) -> Page:
         """Return up to `limit` patients that agree with all terms, starting after the position `after`."""
@@ -197,19 +214,24 @@ class _PatientSearch:
         is_id_lookup = self.list_shape.is_id_lookup
         parameters = {**self._parameters, **candidate_parameters(self._terms, is_id_lookup=is_id_lookup)}
         parameters |= {"shown": list(shown), "kept": []}
+        factors = [term.factor for term in self._terms]
         if not is_id_lookup:
             found = await self._find_candidates(parameters)
             counts = {place: len(found.get(place, ())) for place in parameters["single_places"]}
-            terms = with_rarity(self._terms, parameters["terms"], counts)
-            kept = found.get(PROFILE_BRANCH, ())
-            parameters |= {"candidates": list(set().union(*found.values())), "kept": kept, "terms": terms}
+            factors = factors_by_rarity(self._terms, counts)
+            if not self.has_one_plan:
+                await self._listing.connection.execute_sql(PLAN_ONCE)
+            parameters |= score_parameters(self._terms, factors)
+            parameters |= {
+                "candidates": list(set().union(*found.values())),
+                "kept": found.get(PROFILE_BRANCH, ()),
+            }
         self._highest_score = sum(
-            10 * term.highest_weight * values["factor"]
-            for term, values in zip(self._terms, parameters["terms"], strict=True)
+            10 * term.highest_weight * factor for term, factor in zip(self._terms, factors, strict=True)
         )
         rows = await self._listing.run(best_candidates_statement(self.list_shape), parameters)
         scored = [ScoredPatient(*row) for row in rows]
-        return [patient for patient in scored if max(patient.points) > 0]
+        return [patient for patient in scored if max(patient.points or (0,)) > 0]
 
     async def _find_candidates(self, parameters: Mapping[str, Any]) -> Mapping[int, list[str]]:
         """Return the ids of the candidates by the number of the branch that found them."""
@@ -231,7 +253,7 @@ class _PatientSearch:
 
     def describe(self, best: ScoredPatient) -> Agreement:
         """Return how well the best patient agrees with the search text, if no patient agrees with all terms."""
-        missed = sum(points <= 0 for points in best.points)
+        missed = len(self._terms) - sum(points > 0 for points in best.points)
         is_weak = sum(best.points) * 100 < self._highest_score * WEAK_AGREEMENT_PERCENT
         return Agreement("weak" if is_weak else "partial", self._set_aside + missed)
 

@@ -17,16 +17,13 @@ from app.search.conditions import (
     PATIENT_COLUMNS,
     TERM_COLUMNS,
     Reach,
-    address_words,
     alternatives,
     bound_values,
-    hospital_words,
     is_at_hospital,
     is_at_place,
     matches_words,
-    points,
-    terms_relation,
 )
+from app.search.scoring import HOSPITALS, Context, address_words, score_parameters, term_points
 from app.search.terms import SearchTerm
 from app.search.weights import WEIGHTS
 from app.vocabulary.expansion import CLOSE_MATCHES
@@ -56,6 +53,11 @@ class AgreementShape(NamedTuple):
     has_titles: bool
     restricted: bool
     """Whether the principal is restricted to certain hospitals."""
+
+    @property
+    def consists_of_names(self) -> bool:
+        """Whether all terms are names, of which an index finds few patients with one or with all."""
+        return self.long_names > 0 and not self.others and not self.is_one_word
 
     def is_driven(self, index: int) -> bool:
         """Return whether an index finds few patients with another term than that at `index`.
@@ -93,7 +95,7 @@ def bind_agreement(
         parameters |= {f"only_{column}": names[0].values.get(column, "") for column in MATCH_COLUMNS.values()}
     parameters["letters"] = sum(len(term.word) for term in names)
     parameters["titles"] = " | ".join(f"'{title}'" for title in titles)
-    parameters["terms"] = [{"place": place, **term.values} for place, term in enumerate(terms)]
+    parameters |= score_parameters(terms, [term.factor for term in terms])
     shape = AgreementShape(
         len(long_names),
         len(long_names) < len(names),
@@ -145,7 +147,7 @@ def _agrees_with_other(
         ways += [starts_with(mobile, prefix) for prefix in prefixes]
     ways += [
         each.condition
-        for each in alternatives(values, ())
+        for each in alternatives(values)
         if each.value in present and each.value != "prefixes" and each.reach <= reach
     ]
     return or_(literal_column("false"), *ways)
@@ -153,10 +155,8 @@ def _agrees_with_other(
 
 def score(shape: AgreementShape) -> ColumnElement[int]:
     """Return the SQL expression for the score of a patient that agrees with all terms, in thousandths of a point."""
-    terms = terms_relation()
-    context = (("address", address_words()), ("hospital", hospital_words(restricted=shape.restricted)))
-    total = func.sum(points(lambda name: terms.c[name], context), type_=Integer)
-    return select(total).select_from(terms).correlate_except(terms).scalar_subquery() - length_difference()
+    context = Context([("address", address_words())], [HOSPITALS], shape.restricted)
+    return select(term_points(context).c.total).scalar_subquery() - length_difference()
 
 
 def title_points() -> ColumnElement[int]:

@@ -33,6 +33,10 @@ class SearchTerm(NamedTuple):
     expanded: ExpandedWord | None
     values: Mapping[str, Any]
     """The values of `app.search.conditions.TERM_COLUMNS`, as JSON values or dates, without those that are null."""
+    factor: int = 100
+    """The factor for the points, in percent, as long as it is not known how many patients have the word."""
+    identifiers: Sequence[str] = ()
+    """Ids of hospitals or doctors that the term may be."""
 
     @classmethod
     def from_parsed(cls, term: Term, expanded: ExpandedWord | None, probe: Probe, *, has_words: bool) -> Self:
@@ -42,7 +46,6 @@ class SearchTerm(NamedTuple):
         """
         is_short = expanded is not None and expanded.is_short
         values = {
-            "factor": INITIAL_PERCENT if expanded is not None and expanded.is_initial else 100,
             "ids": list(probe.ids),
             "gender": term.gender,
             "places": list(probe.places),
@@ -53,7 +56,8 @@ class SearchTerm(NamedTuple):
             **dict(_email_values(term)),
         }
         present = {name: value for name, value in values.items() if value}
-        return cls(term.word, is_short, expanded, present)
+        factor = INITIAL_PERCENT if expanded is not None and expanded.is_initial else 100
+        return cls(term.word, is_short, expanded, present, factor, () if is_short else term.identifiers)
 
     @property
     def is_name(self) -> bool:

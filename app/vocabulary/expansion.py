@@ -257,10 +257,13 @@ def _candidates_statement(*, restricted: bool) -> TextClause:
         bindparam("places", type_=ARRAY(Integer)),
         bindparam("extents", type_=ARRAY(Integer)),
         bindparam("words", type_=ARRAY(Text)),
-        bindparam("candidates", type_=Integer),
+        # the planner has to know the limits: otherwise it reads all words in the order of their ages
+        bindparam("candidates", type_=Integer, literal_execute=True),
     )
     return statement.bindparams(
-        bindparam("hospitals", type_=ARRAY(Text)) if restricted else bindparam("ranked", type_=Integer)
+        bindparam("hospitals", type_=ARRAY(Text))
+        if restricted
+        else bindparam("ranked", type_=Integer, literal_execute=True)
     )
 
 
@@ -276,6 +279,10 @@ class ExpandedWord(NamedTuple):
     """Whether the word is so short that an index helps little, because many names contain it or begin with it."""
     queries: Mapping[MatchKind, str]
     """The tsquery for each match kind. It is empty if no word matches in this way."""
+    words: Mapping[str, MatchKind]
+    """The similar words, each with the best kind in which it matches."""
+    patterns: Mapping[MatchKind, str]
+    """The tsquery for each match kind of what is not a word: beginnings, and several words that belong together."""
 
     @classmethod
     def from_candidates(cls, words_by_kind: Mapping[MatchKind, list[str]], groups: Groups) -> Self:
@@ -286,13 +293,27 @@ class ExpandedWord(NamedTuple):
         """
         spellings = sorted(words_by_kind[MatchKind.EXACT], key=len)
         other_forms = sorted({form for spelling in spellings for form in groups.get(spelling, ())} - set(spellings))
-        queries = {match_kind: _any_word(words_by_kind.get(match_kind, ())) for match_kind in MatchKind}
-        queries[MatchKind.EXACT] = " | ".join(
-            _any_word([word], prefix=len(word) < SHORT_WORD_LENGTH and word.isascii()) for word in spellings
-        )
-        queries[MatchKind.SHORT_FORM] = _any_word(other_forms)
-        queries[MatchKind.PREFIX] = _any_word(spellings, prefix=True)
-        return cls(spellings[0], len(spellings[-1]) < SHORT_WORD_LENGTH, queries)
+        of_kind = {match_kind: list(words_by_kind.get(match_kind, ())) for match_kind in MatchKind}
+        of_kind[MatchKind.EXACT] = [word for word in spellings if not _is_beginning(word)]
+        of_kind[MatchKind.SHORT_FORM] = other_forms
+        patterns = {
+            match_kind: [_as_tsquery(word) for word in words if " " in word] for match_kind, words in of_kind.items()
+        }
+        patterns[MatchKind.EXACT] = [_as_tsquery(word, prefix=True) for word in spellings if _is_beginning(word)]
+        patterns[MatchKind.PREFIX] = [_as_tsquery(word, prefix=True) for word in spellings]
+        words: dict[str, MatchKind] = {}
+        for match_kind in MatchKind:
+            for word in of_kind[match_kind]:
+                if " " not in word:
+                    words.setdefault(word, match_kind)
+        queries = {
+            match_kind: " | ".join(
+                [*(_as_tsquery(word) for word in of_kind[match_kind] if " " not in word), *patterns[match_kind]]
+            )
+            for match_kind in MatchKind
+        }
+        joined = {match_kind: " | ".join(found) for match_kind, found in patterns.items() if found}
+        return cls(spellings[0], len(spellings[-1]) < SHORT_WORD_LENGTH, queries, words, joined)
 
     @property
     def is_initial(self) -> bool:
@@ -304,14 +325,18 @@ class ExpandedWord(NamedTuple):
         return " | ".join(filter(None, (self.queries[match_kind] for match_kind in match_kinds)))
 
 
-def _any_word(words: Sequence[str], *, prefix: bool = False) -> str:
-    """Return the tsquery for names that contain at least one of `words`, each of which may also be several words.
+def _is_beginning(spelling: str) -> bool:
+    """Return whether a spelling of a typed word is so short that it stands for all words that begin with it."""
+    return len(spelling) < SHORT_WORD_LENGTH and spelling.isascii()
 
-    If `prefix` is true, the names may also contain longer words that begin with one of them. The words consist of
-    letters, digits and marks, so they need no escaping.
+
+def _as_tsquery(words: str, *, prefix: bool = False) -> str:
+    """Return the tsquery for names that contain a word, or several words, or words that begin with it if `prefix`.
+
+    The words consist of letters, digits and marks, so they need no escaping.
     """
     suffix = ":*" if prefix else ""
-    return " | ".join("(" + " & ".join(f"'{part}'{suffix}" for part in word.split()) + ")" for word in words)
+    return "(" + " & ".join(f"'{word}'{suffix}" for word in words.split()) + ")"
 
 
 def _joined_words(words: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:

@@ -62,6 +62,8 @@ from app.vocabulary.expansion import CLOSE_MATCHES, MatchKind
 
 MAX_BRANCH_PATIENTS = 500
 """Maximum number of patients that one branch finds for one term."""
+MAX_PAIR_PATIENTS = 250
+"""Maximum number of patients with two similar words that a branch finds. There are two branches for each two words."""
 MAX_SINGLE_PATIENTS = 300
 """Maximum number of patients with one word that a branch finds, and from which on a word counts as frequent."""
 MAX_PATIENTS_IN_SCOPE = 1000
@@ -82,8 +84,10 @@ These are the best by everything else.
 PROFILE_BRANCH = -2
 """Number of the branch of patients by the names in their profiles. These candidates are always promising."""
 _SAME_KINDS = CLOSE_MATCHES[: MatchKind.ONE_EDIT]
-_PAIR_KINDS = tuple(MatchKind)[: MatchKind.SUBSTRING]
-"""Match kinds in pairs of words, without the middle of a word, because hundreds of words may contain a short one."""
+_NEAR_KINDS = tuple(MatchKind)[: MatchKind.TWO_EDITS]
+_FAR_KINDS = tuple(MatchKind)[: MatchKind.SUBSTRING]
+"""Match kinds of one of the words in a pair, the other of which is near: hundreds of frequent names may be two errors
+away from each of two words. The middle of a word is not searched: hundreds of names may contain a short word."""
 _BESIDE_KINDS = CLOSE_MATCHES[: MatchKind.PREFIX]
 """Match kinds of words beside another detail, without beginnings, because thousands of patients have a short one."""
 _ANY_WORD = bindparam("any_word", type_=TSQUERY)
@@ -121,18 +125,24 @@ class WordBranches(NamedTuple):
         selective = sorted(
             (place for place in words if not words[place].is_initial), key=lambda place: -len(words[place].folded)
         )
-        close = {place: words[place].any_of(CLOSE_MATCHES) for place in selective}
-        far = {place: words[place].any_of(_PAIR_KINDS) for place in selective}
-        singles = {place: (words[place].any_of(_SAME_KINDS), close[place]) for place in selective[:MAX_SINGLE_WORDS]}
-        pairs = [(far[one], far[other]) for one, other in combinations(selective[:MAX_PAIRED_WORDS], 2)]
+        same, close, near, far = (
+            {place: words[place].any_of(kinds) for place in selective}
+            for kinds in (_SAME_KINDS, CLOSE_MATCHES, _NEAR_KINDS, _FAR_KINDS)
+        )
+        singles = {place: (same[place], close[place]) for place in selective[:MAX_SINGLE_WORDS]}
+        pairs = [
+            pair
+            for one, other in combinations(selective[:MAX_PAIRED_WORDS], 2)
+            for pair in ((near[one], far[other]), (far[one], near[other]))
+        ]
         if len(selective) == 1:
             pairs += [(words[place].any_of(MatchKind),) * 2 for place in selective]
         if len(selective) > 2:  # noqa: PLR2004  # more than a pair
-            pairs.append((far[selective[0]], _all_of(far[place] for place in selective[1:])))
+            pairs.append((far[selective[0]], _all_of(near[place] for place in selective[1:])))
         if 3 < len(selective) <= MAX_SINGLE_WORDS:  # noqa: PLR2004  # all but one are more than a pair
             for left_out in selective:
-                first, *rest = (close[place] for place in selective if place != left_out)
-                pairs.append((first, _all_of(rest)))
+                first, *rest = (place for place in selective if place != left_out)
+                pairs.append((close[first], _all_of(same[place] for place in rest)))
         return cls(singles, pairs)
 
 
@@ -284,7 +294,8 @@ def _branch_row(ids: Select[Any]) -> Select[Any]:
 
 def _pair_branches(list_shape: ListShape) -> Select[Any]:
     given = unnested("pair", first=TSQUERY(), second=TSQUERY())
-    found = _limited_ids(list_shape, and_(matches_words(given.c.first), matches_words(given.c.second))).lateral("found")
+    both_match = and_(matches_words(given.c.first), matches_words(given.c.second))
+    found = _limited_ids(list_shape, both_match, MAX_PAIR_PATIENTS).lateral("found")
     return _branch_row(select(func.array_agg(found.c.unique_id)).select_from(given.join(found, true())))
 
 

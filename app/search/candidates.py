@@ -5,14 +5,14 @@ two words, with a date of birth that is almost right and any word, and so on. Ho
 therefore scores a limited number of patients.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import combinations
 from math import log
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ARRAY,
+    CTE,
     ColumnElement,
     CompoundSelect,
     FromClause,
@@ -58,6 +58,7 @@ from app.search.scoring import (
 )
 from app.search.terms import SearchTerm
 from app.search.weights import FEW_MATCHES, RARITY_PERCENT, WEIGHTS
+from app.search.word_branches import WordBranches
 from app.vocabulary.expansion import CLOSE_MATCHES, MatchKind
 
 MAX_BRANCH_PATIENTS = 500
@@ -68,10 +69,6 @@ MAX_SINGLE_PATIENTS = 300
 """Maximum number of patients with one word that a branch finds, and from which on a word counts as frequent."""
 MAX_PATIENTS_IN_SCOPE = 1000
 """Maximum number of patients with any of the words that are found for a principal that is restricted to hospitals."""
-MAX_SINGLE_WORDS = 6
-"""Maximum number of words that are searched one by one: the longest ones."""
-MAX_PAIRED_WORDS = 4
-"""Maximum number of words that are searched in pairs: the longest ones."""
 MAX_NAME_WORDS = 3
 """Maximum number of words in a first name or in a last name of a profile that is found by its names."""
 MAX_PROFILES = 100
@@ -83,11 +80,6 @@ These are the best by everything else.
 """
 PROFILE_BRANCH = -2
 """Number of the branch of patients by the names in their profiles. These candidates are always promising."""
-_SAME_KINDS = CLOSE_MATCHES[: MatchKind.ONE_EDIT]
-_NEAR_KINDS = tuple(MatchKind)[: MatchKind.TWO_EDITS]
-_FAR_KINDS = tuple(MatchKind)[: MatchKind.SUBSTRING]
-"""Match kinds of one of the words in a pair, the other of which is near: hundreds of frequent names may be two errors
-away from each of two words. The middle of a word is not searched: hundreds of names may contain a short word."""
 _BESIDE_KINDS = CLOSE_MATCHES[: MatchKind.PREFIX]
 """Match kinds of words beside another detail, without beginnings, because thousands of patients have a short one."""
 _ANY_WORD = bindparam("any_word", type_=TSQUERY)
@@ -104,52 +96,6 @@ class ScoredPatient(NamedTuple):
     """The part of the score that each term adds."""
 
 
-class WordBranches(NamedTuple):
-    """The queries of the branches that search words of names."""
-
-    singles: Mapping[int, tuple[str, str]]
-    """Tsqueries for the words one by one, by the place of the term: the word itself, and all close matches."""
-    pairs: Sequence[tuple[str, str]]
-    """Two tsqueries each, which a patient must both match.
-
-    The index finds patients that match both much faster than patients that match one query for both.
-    """
-
-    @classmethod
-    def from_terms(cls, terms: Sequence[SearchTerm]) -> Self:
-        """Return the branches for the words of a search text."""
-        words = {place: term.expanded for place, term in enumerate(terms) if term.expanded is not None}
-        # what is known from addresses and hospitals matters in names only if there are no other words
-        elsewhere = {place for place in words if terms[place].values.keys() & {"places", "hospitals"}}
-        words = {place: word for place, word in words.items() if place not in elsewhere} or words
-        selective = sorted(
-            (place for place in words if not words[place].is_initial), key=lambda place: -len(words[place].folded)
-        )
-        same, close, near, far = (
-            {place: words[place].any_of(kinds) for place in selective}
-            for kinds in (_SAME_KINDS, CLOSE_MATCHES, _NEAR_KINDS, _FAR_KINDS)
-        )
-        singles = {place: (same[place], close[place]) for place in selective[:MAX_SINGLE_WORDS]}
-        pairs = [
-            pair
-            for one, other in combinations(selective[:MAX_PAIRED_WORDS], 2)
-            for pair in ((near[one], far[other]), (far[one], near[other]))
-        ]
-        if len(selective) == 1:
-            pairs += [(words[place].any_of(MatchKind),) * 2 for place in selective]
-        if len(selective) > 2:  # noqa: PLR2004  # more than a pair
-            pairs.append((far[selective[0]], _all_of(near[place] for place in selective[1:])))
-        if 3 < len(selective) <= MAX_SINGLE_WORDS:  # noqa: PLR2004  # all but one are more than a pair
-            for left_out in selective:
-                first, *rest = (place for place in selective if place != left_out)
-                pairs.append((close[first], _all_of(same[place] for place in rest)))
-        return cls(singles, pairs)
-
-
-def _all_of(queries: Iterable[str]) -> str:
-    return " & ".join(f"({query})" for query in queries)
-
-
 def candidate_parameters(terms: Sequence[SearchTerm], *, is_id_lookup: bool) -> dict[str, Any]:
     """Return the values of the bind parameters with which candidates are found, in addition to the terms.
 
@@ -163,6 +109,7 @@ def candidate_parameters(terms: Sequence[SearchTerm], *, is_id_lookup: bool) -> 
         "single_places": list(branches.singles),
         "single_same": [same for same, _ in branches.singles.values()],
         "single_close": [close for _, close in branches.singles.values()],
+        "alone": branches.alone,
         "pair_first": [first for first, _ in branches.pairs],
         "pair_second": [second for _, second in branches.pairs],
         "any_word": " | ".join(word.any_of(kinds) for word in words),
@@ -209,8 +156,14 @@ def candidates_statement(list_shape: ListShape, values: frozenset[str]) -> Compo
         _branch(list_shape, *branch) for value, branch in _value_branches(has_words=has_words) if value in values
     ]
     if has_words:
-        singles = _single_word_branches_in_scope if list_shape.restricted else _single_word_branches
-        branches += [singles(list_shape), _pair_branches(list_shape), _profile_names_branch(list_shape)]
+        find_singles = _single_word_branches_in_scope if list_shape.restricted else _single_word_branches
+        singles = find_singles(list_shape).cte("singles").prefix_with("MATERIALIZED")
+        branches += [
+            select(*singles.c),
+            _alone_branch(list_shape, singles),
+            _pair_branches(list_shape),
+            _profile_names_branch(list_shape),
+        ]
     if has_words and "places" in values:
         branches.append(_place_branches(list_shape))
     return union_all(*branches)
@@ -258,7 +211,7 @@ def _single_word_branches(list_shape: ListShape) -> Select[Any]:
     found = union_all(select(same), select(close)).limit(literal_column(str(MAX_SINGLE_PATIENTS)))
     ids = found.lateral("found")
     all_ids: ColumnElement[Any] = func.array_agg(ids.c.unique_id.distinct())
-    return select(given.c.places, all_ids).select_from(given.join(ids, true())).group_by(given.c.places)
+    return select(given.c.places, all_ids.label("ids")).select_from(given.join(ids, true())).group_by(given.c.places)
 
 
 def _single_word_branches_in_scope(list_shape: ListShape) -> Select[Any]:
@@ -277,7 +230,17 @@ def _single_word_branches_in_scope(list_shape: ListShape) -> Select[Any]:
     )
     found: ColumnElement[Any] = func.array_agg(visible.c.unique_id)
     is_found = visible.c.patient_search.bool_op("@@")(given.c.close)
-    return select(given.c.places, found).select_from(given.join(visible, is_found)).group_by(given.c.places)
+    return (
+        select(given.c.places, found.label("ids")).select_from(given.join(visible, is_found)).group_by(given.c.places)
+    )
+
+
+def _alone_branch(list_shape: ListShape, singles: CTE) -> Select[Any]:
+    """Return the branch of the only word with all similar words, unless many patients have a close match of it."""
+    most = select(func.max(func.cardinality(singles.c.ids))).scalar_subquery()
+    similar = _limited_ids(list_shape, matches_words(bindparam("alone", type_=TSQUERY))).scalar_subquery()
+    is_frequent = func.coalesce(most, literal_column("0")) >= literal_column(str(MAX_SINGLE_PATIENTS))
+    return select(literal_column("-1"), case((is_frequent, None), else_=func.array(similar, type_=ARRAY(ID_TEXT))))
 
 
 def _place_branches(list_shape: ListShape) -> Select[Any]:

@@ -1,0 +1,71 @@
+"""The tsqueries with which patients are found by the words of a search text: one by one, in pairs, all but one."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+from typing import NamedTuple, Self
+
+from app.search.terms import SearchTerm
+from app.vocabulary.expansion import CLOSE_MATCHES, MatchKind
+
+MAX_SINGLE_WORDS = 6
+"""Maximum number of words that are searched one by one: the longest ones."""
+MAX_PAIRED_WORDS = 4
+"""Maximum number of words that are searched in pairs: the longest ones."""
+MIN_PAIRED_LETTERS = 4
+"""Minimum number of letters in words that are searched in pairs, if there are two. Shorter ones, such as van and der,
+are in many names together."""
+_SAME_KINDS = CLOSE_MATCHES[: MatchKind.ONE_EDIT]
+_NEAR_KINDS = tuple(MatchKind)[: MatchKind.TWO_EDITS]
+"""Match kinds of the other word in a pair."""
+_FAR_KINDS = tuple(MatchKind)[: MatchKind.SUBSTRING]
+"""Match kinds of one of the words in a pair, the other of which is near: hundreds of frequent names may be two errors
+away from each of two words. The middle of a word is not searched: hundreds of names may contain a short word."""
+
+
+class WordBranches(NamedTuple):
+    """The queries of the branches that search words of names."""
+
+    singles: Mapping[int, tuple[str, str]]
+    """Tsqueries for the words one by one, by the place of the term: the word itself, and all close matches."""
+    pairs: Sequence[tuple[str, str]]
+    """Two tsqueries each, which a patient must both match.
+
+    The index finds patients that match both much faster than patients that match one query for both.
+    """
+    alone: str
+    """A tsquery for all similar words of the only word. It is empty if there are several."""
+
+    @classmethod
+    def from_terms(cls, terms: Sequence[SearchTerm]) -> Self:
+        """Return the branches for the words of a search text."""
+        words = {place: term.expanded for place, term in enumerate(terms) if term.expanded is not None}
+        # what is known from addresses and hospitals matters in names only if there are no other words
+        elsewhere = {place for place in words if terms[place].values.keys() & {"places", "hospitals"}}
+        words = {place: word for place, word in words.items() if place not in elsewhere} or words
+        selective = sorted(
+            (place for place in words if not words[place].is_initial), key=lambda place: -len(words[place].folded)
+        )
+        same, close, near, far = (
+            {place: words[place].any_of(kinds) for place in selective}
+            for kinds in (_SAME_KINDS, CLOSE_MATCHES, _NEAR_KINDS, _FAR_KINDS)
+        )
+        singles = {place: (same[place], close[place]) for place in selective[:MAX_SINGLE_WORDS]}
+        long = [place for place in selective if len(words[place].folded) >= MIN_PAIRED_LETTERS]
+        paired = long if len(long) > 1 else selective[:2]
+        pairs = [
+            pair
+            for one, other in combinations(paired[:MAX_PAIRED_WORDS], 2)
+            for pair in ((near[one], far[other]), (far[one], near[other]))
+        ]
+        if len(paired) > 2:  # noqa: PLR2004  # more than a pair
+            pairs.append((far[paired[0]], _all_of(near[place] for place in paired[1:])))
+        if 3 < len(paired) <= MAX_SINGLE_WORDS:  # noqa: PLR2004  # all but one are more than a pair
+            for left_out in paired:
+                first, *rest = (place for place in paired if place != left_out)
+                pairs.append((close[first], _all_of(same[place] for place in rest)))
+        alone = words[selective[0]].any_of(MatchKind) if len(selective) == 1 else ""
+        return cls(singles, pairs, alone)
+
+
+def _all_of(queries: Iterable[str]) -> str:
+    return " & ".join(f"({query})" for query in queries)

@@ -113,7 +113,7 @@ def create_app(settings: Settings) -> FastAPI:
     authenticator = Authenticator(settings, database)
     feed = ChangeFeed(database)
     watcher = ChangeWatcher(feed, lambda: services.is_stopping)
-    comparison = BackgroundComparison(database, settings.phone_region)
+    comparison = BackgroundComparison(database)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -5,7 +5,6 @@ import argparse
 from app.cli.database import DATABASE_ERRORS, run_on_database
 from app.counts import counted
 from app.matching.pending import scan
-from app.settings import Settings
 from app.terminal.progress import progress_bar
 
 USER_ERRORS = DATABASE_ERRORS
@@ -19,7 +18,6 @@ def run(_: argparse.Namespace) -> int:
         def report_progress(compared: int) -> None:
             display.update(task, completed=compared, records=compared)
 
-        phone_region = Settings.load().phone_region
-        compared = run_on_database(lambda database: scan(database, phone_region, report_progress))
+        compared = run_on_database(lambda database: scan(database, report_progress))
     print(f"Compared {counted(compared, 'patient')}. `GET /patients/duplicates/` lists the pairs found.")
     return 0

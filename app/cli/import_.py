@@ -22,8 +22,7 @@ from app.files.input_files import input_files, naming_file, open_input
 from app.models import journal
 from app.registers.inspection import Inspection
 from app.registers.options import TableOptions, check_encoding, parse_date_orders, parse_mapping
-from app.settings import Settings
-from app.staging.duplicates import DuplicateCheck, DuplicatePolicy
+from app.staging.duplicates import DuplicatePolicy
 from app.staging.results import RowError, RowStatus
 from app.table_files.errors import UnreadableFileError
 from app.terminal.progress import ProgressDisplay, progress_bar
@@ -123,7 +122,7 @@ def import_options(arguments: argparse.Namespace) -> ImportOptions:
         id_prefix=arguments.id_prefix or "",
         link_names=arguments.hospitals_by_name or arguments.create_hospitals,
         create_links=arguments.create_hospitals,
-        duplicates=DuplicateCheck(DuplicatePolicy(arguments.duplicates), Settings.load().phone_region),
+        duplicates=DuplicatePolicy(arguments.duplicates),
     )
 
 

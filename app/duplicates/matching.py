@@ -51,9 +51,8 @@ async def _refuse_duplicates(request: Request, body: Any, connection: Connection
     Raises:
         PossibleDuplicateError: there are such patients that are visible to the principal.
     """
-    phone_region, similar_words = get_services(request).settings.phone_region, _similar_words(request)
     excluded_ids = [*body.not_duplicates, body.unique_id]  # a taken id is an error of its own
-    matches = await find_matches(connection, body.sent_fields(), phone_region, similar_words, excluded_ids)
+    matches = await find_matches(connection, body.sent_fields(), _similar_words(request), excluded_ids)
     duplicates = {
         match.unique_id: match.comparison.grade for match in matches if match.comparison.grade in STRONG_GRADES
     }
@@ -77,9 +76,7 @@ async def matching_records(request: Request, repository_class: type[Repository],
     """
     services, principal = get_services(request), Principal.from_request(request)
     async with services.database.search_snapshot(principal.name) as connection:
-        matches = await find_matches(
-            connection, body.sent_fields(), services.settings.phone_region, _similar_words(request), [body.unique_id]
-        )
+        matches = await find_matches(connection, body.sent_fields(), _similar_words(request), [body.unique_id])
         if body.only_certain:
             certain = [match for match in matches if match.comparison.grade is Grade.CERTAIN]
             matches = certain if len(certain) == 1 else []

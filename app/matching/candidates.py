@@ -5,6 +5,7 @@ others. One statement finds the candidates of many patients.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import asyncpg
@@ -12,10 +13,10 @@ from sqlalchemy import TextClause, bindparam, text
 from sqlalchemy.dialects.postgresql import JSON
 
 from app.db.connection import Connection
-from app.fields.phones import equivalent_numbers
 from app.matching.comparison import COMPARED_FIELDS
 from app.matching.names import name_words
-from app.matching.similar_words import HOSPITALS, LONG_WORD_LENGTH, SimilarWords, names_query
+from app.matching.similar_words import HOSPITALS, LONG_WORD_LENGTH, MAX_KEPT_WORDS, SimilarWords, names_query
+from app.matching.values import phone_digits
 
 MAX_SEARCHED_WORDS = 6
 """Maximum number of words of a name that are searched for, so that a long text in place of a name is no heavy query."""
@@ -30,6 +31,12 @@ which neighbours are found. There is an index on them.
 MAX_NEIGHBOURS = 200
 """Maximum number of patients with almost the same address that are read. Those with similar names become candidates."""
 MAX_CANDIDATES_PER_BRANCH = 20
+SEARCHED_PHONE_DIGITS = 8
+"""Number of digits at the end of a phone number by which it is found.
+
+They are the same however the number is written, with or without the code of its country, also in countries with shorter
+numbers than those of South Africa.
+"""
 
 
 _PARTS_OF_DATES = {part: f"date_part('{part}', patient_date_of_birth) = {part}" for part in ("year", "month", "day")}
@@ -48,12 +55,15 @@ one of the day and one of the month, a mistake that separators prevent. People w
 candidates only if something besides the names agrees, because otherwise the comparison gives them no grade."""
 
 
+_HAS_ADDRESS = "coalesce(patient_physical_address, patient_address_line_1) IS NOT NULL"
+
+
 def _candidates_statement(*, restricted: bool) -> TextClause:
     """Return the statement that selects the compared fields of the candidates of each patient in `:given`.
 
-    Each row begins with the number of the patient, `n`, and the id of the candidate. The values `names` and
-    `both_names` are conditions on the search index: that a patient has a word of the first or last name, and that it
-    has words of both.
+    Each row begins with the number of the patient, `n`, and the id of the candidate. The values `first_name` and
+    `last_name` are conditions on the search index: that a patient has a word of this name. The index
+    takes a fifth less time for two conditions than for a conjunction in one.
     """
     scope = (
         "EXISTS (SELECT FROM patient_hospitals WHERE patient_id = unique_id AND hospital_id = ANY (:hospitals))"
@@ -61,21 +71,25 @@ def _candidates_statement(*, restricted: bool) -> TextClause:
         else "true"
     )
     same_place = "(patient_postal_code_folded = postal_code OR patient_town_folded = town)"
+    # a home in common shows only in the address if the dates of birth are different
+    same_home = f"(has_address AND {_HAS_ADDRESS} AND {same_place})"
+    has_names = "patient_search @@ first_name AND patient_search @@ last_name"
     address_start = f"left(fold(patient_physical_address), {ADDRESS_PREFIX_LENGTH})"
     limit = MAX_CANDIDATES_PER_BRANCH
     statement = text(
         f"""
         -- materialized, so that the queries of names are parsed once for each patient, not for each candidate
         WITH given AS MATERIALIZED (
-            SELECT n, own_id, phones, fold(email) AS email, born, date_part('year', born) AS year,
+            SELECT n, own_id, phone, fold(email) AS email, born, date_part('year', born) AS year,
                 date_part('month', born) AS month, date_part('day', born) AS day,
+                CAST(first AS tsquery) AS first_name, CAST(last AS tsquery) AS last_name,
                 coalesce(CAST(first AS tsquery) || CAST(last AS tsquery), CAST(first AS tsquery), CAST(last AS tsquery))
                     AS names,
-                CAST(first AS tsquery) && CAST(last AS tsquery) AS both_names, fold(town) AS town,
-                fold(postal_code) AS postal_code, left(fold(address), {ADDRESS_PREFIX_LENGTH}) AS address, identifiers
+                fold(town) AS town, fold(postal_code) AS postal_code,
+                left(fold(address), {ADDRESS_PREFIX_LENGTH}) AS address, has_address, identifiers
             FROM json_to_recordset(:given) AS given(
-                n integer, own_id text, phones text[], email text, born date, first text, last text, town text,
-                postal_code text, address text, identifiers text[]
+                n integer, own_id text, phone text, email text, born date, first text, last text, town text,
+                postal_code text, address text, has_address boolean, identifiers text[]
             )
         )
         SELECT n, unique_id, {", ".join(COMPARED_FIELDS)}
@@ -84,7 +98,10 @@ def _candidates_statement(*, restricted: bool) -> TextClause:
                 SELECT patient_id AS unique_id FROM patient_identifiers WHERE value = ANY (identifiers)
             ) AS holders WHERE {scope} LIMIT {limit})
             UNION
-            (SELECT unique_id FROM patients WHERE patient_mobile_digits = ANY (phones) AND {scope} LIMIT {limit})
+            (SELECT unique_id FROM patients
+            WHERE reverse(patient_mobile_digits) >= phone AND reverse(patient_mobile_digits) < phone || '~'
+                AND left(reverse(patient_mobile_digits), {SEARCHED_PHONE_DIGITS}) = phone AND {scope}
+            LIMIT {limit})
             UNION
             (SELECT unique_id FROM patients WHERE patient_email_address_folded = email AND {scope} LIMIT {limit})
             UNION
@@ -92,12 +109,12 @@ def _candidates_statement(*, restricted: bool) -> TextClause:
             WHERE patient_date_of_birth = born AND {scope} AND (
                 patient_search @@ names OR {same_place} OR {address_start} = address
             )
-            ORDER BY patient_search @@ both_names DESC NULLS LAST LIMIT {limit})
+            ORDER BY ({has_names}) DESC NULLS LAST LIMIT {limit})
             UNION
             (SELECT unique_id FROM (
-                SELECT * FROM patients WHERE patient_search @@ both_names AND {scope} LIMIT {MAX_NAMESAKES}
+                SELECT * FROM patients WHERE {has_names} AND {scope} LIMIT {MAX_NAMESAKES}
             ) AS namesakes
-            WHERE {BIRTH_MAY_AGREE} OR {same_place}
+            WHERE {BIRTH_MAY_AGREE} OR {same_home}
             ORDER BY (patient_town_folded = town)::integer + (patient_postal_code_folded = postal_code)::integer
                 + CASE WHEN patient_date_of_birth = born THEN 0 WHEN (patient_date_of_birth = born) IS NULL THEN 1
                     WHEN {BIRTH_MAY_AGREE} THEN 3 ELSE 0 END DESC NULLS LAST
@@ -119,35 +136,35 @@ _SELECT_CANDIDATES = {restricted: _candidates_statement(restricted=restricted) f
 
 
 async def find_candidates(
-    connection: Connection, patients: Sequence[Mapping[str, Any]], phone_region: str, similar_words: SimilarWords
+    connection: Connection, patients: Sequence[Mapping[str, Any]], similar_words: SimilarWords
 ) -> list[list[asyncpg.Record]]:
     """Return the candidates of each of the `patients`, which have the `COMPARED_FIELDS` and may have a `unique_id`.
 
     A candidate has a `unique_id` and the same fields, and is never the patient with the same `unique_id`. It is in the
-    hospital scope of `similar_words`. `phone_region` is the region, such as `ZA`, of phone numbers without a country
-    code.
+    hospital scope of `similar_words`.
     """
     names = [
-        (name_words(patient["patient_first_name"] or ""), name_words(patient["patient_last_name"] or ""))
+        (_searched_words(patient["patient_first_name"]), _searched_words(patient["patient_last_name"]))
         for patient in patients
     ]
-    words = {word for first_and_last in names for name in first_and_last for word in _searched_words(name)}
+    words = {word for first_and_last in names for name in first_and_last for word in name}
     similar = await similar_words.read(connection, words)
     given = []
     for number, (patient, (first, last)) in enumerate(zip(patients, names, strict=True)):
-        phone = patient["patient_mobile_number"]
+        phone, address = patient["patient_mobile_number"], patient["patient_physical_address"]
         given.append(
             {
                 "n": number,
                 "own_id": patient.get("unique_id"),
-                "phones": equivalent_numbers(phone, phone_region) if phone else [],
+                "phone": phone_digits(phone)[-SEARCHED_PHONE_DIGITS:][::-1] or None if phone else None,
                 "email": patient["patient_email_address"],
                 "born": patient["patient_date_of_birth"],
-                "first": names_query(_searched_words(first), similar) if first else None,
-                "last": names_query(_searched_words(last), similar) if last else None,
+                "first": names_query(first, similar) if first else None,
+                "last": names_query(last, similar) if last else None,
                 "town": patient["patient_town"],
                 "postal_code": patient["patient_postal_code"],
-                "address": patient["patient_physical_address"],
+                "address": address,
+                "has_address": bool(address or patient["patient_address_line_1"]),
                 "identifiers": [each["normalized"] for each in patient["patient_identifiers"] or ()],
             }
         )
@@ -158,7 +175,9 @@ async def find_candidates(
     return candidates
 
 
-def _searched_words(name: tuple[str, ...]) -> list[str]:
+@lru_cache(MAX_KEPT_WORDS)
+def _searched_words(name: str | None) -> tuple[str, ...]:
     """Return the words by which a name is found: its first long words, and all of its words as one."""
-    long_words = [word for word in name if len(word) >= LONG_WORD_LENGTH] or list(name)
-    return [*long_words[:MAX_SEARCHED_WORDS], *(["".join(name)] if len(name) > 1 else [])]
+    words = name_words(name or "")
+    long_words = [word for word in words if len(word) >= LONG_WORD_LENGTH] or words
+    return (*long_words[:MAX_SEARCHED_WORDS], *(["".join(words)] if len(words) > 1 else []))

@@ -17,10 +17,9 @@ class LineMatcher:
 
     compared_fields: ClassVar[Sequence[str]] = COMPARED_FIELDS
 
-    def __init__(self, connection: Connection, phone_region: str, hospitals: Collection[str] | None = None) -> None:
+    def __init__(self, connection: Connection, hospitals: Collection[str] | None = None) -> None:
         """`hospitals` is the hospital scope of the registered patients; None means all."""
         self._connection = connection
-        self._phone_region = phone_region
         self._similar_words = SimilarWords(hospitals)
 
     async def duplicate_lines(self, patients: Sequence[Mapping[str, Any]]) -> list[int]:
@@ -30,7 +29,7 @@ class LineMatcher:
         """
         today, lines = datetime.now(UTC).date(), []
         earlier: dict[Hashable, list[Person]] = defaultdict(list)
-        candidates = await find_candidates(self._connection, patients, self._phone_region, self._similar_words)
+        candidates = await find_candidates(self._connection, patients, self._similar_words)
         for patient, stored in zip(patients, candidates, strict=True):
             person = Person.from_fields(patient)
             others = [Person.from_fields(one) for one in stored]

@@ -28,7 +28,6 @@ class Match(NamedTuple):
 async def find_matches(
     connection: Connection,
     fields: Mapping[str, Any],
-    phone_region: str,
     similar_words: SimilarWords,
     excluded_ids: Collection[str] = (),
 ) -> list[Match]:
@@ -46,7 +45,8 @@ async def find_matches(
         if resolved.errors:
             raise ValidationFailedError(error._replace(loc=("body", *error.loc)) for error in resolved.errors)
         given[IDENTIFIERS] = resolved.identifiers
-    (candidates,) = await find_candidates(connection, [given], phone_region, similar_words)
+    await similar_words.refresh_if_old(connection)
+    (candidates,) = await find_candidates(connection, [given], similar_words)
     person, today = Person.from_fields(given), datetime.now(UTC).date()
     matches = [
         Match(candidate["unique_id"], compare(person, Person.from_fields(candidate), today))

@@ -114,10 +114,9 @@ async def read_patients(connection: Connection, ids: Collection[str]) -> dict[st
 class Comparer:
     """Compares patients with all others, and stores the pairs that may be one person."""
 
-    def __init__(self, connection: Connection, similar_words: SimilarWords, phone_region: str, today: date) -> None:
+    def __init__(self, connection: Connection, similar_words: SimilarWords, today: date) -> None:
         self._connection = connection
         self._similar_words = similar_words
-        self._phone_region = phone_region
         self._today = today
         self._patients: dict[str, Mapping[str, Any]] = {}
         self._persons: dict[str, Person] = {}
@@ -164,7 +163,7 @@ class Comparer:
         if not patients:
             return set()
         pairs = set()
-        candidates = await find_candidates(self._connection, patients, self._phone_region, self._similar_words)
+        candidates = await find_candidates(self._connection, patients, self._similar_words)
         for patient, others in zip(patients, candidates, strict=True):
             self._surrounded.add(patient["unique_id"])
             for other in others:

@@ -92,10 +92,8 @@ class BackgroundComparison:
     this process compares it only after `SET_ASIDE_SECONDS`.
     """
 
-    def __init__(self, database: Database, phone_region: str) -> None:
-        """`phone_region` is the region, such as `ZA`, of phone numbers without a country code."""
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._phone_region = phone_region
         self._failures: TTLCache[str, int] = TTLCache(MAX_SET_ASIDE, SET_ASIDE_SECONDS)
         """The number of attempts that failed for each patient."""
         self.similar_words = SimilarWords()
@@ -112,7 +110,8 @@ class BackgroundComparison:
             async with self._database.read() as connection:
                 parameters = {"set_aside": set_aside, "most": COMPARISON_BATCH_SIZE}
                 ids = (await connection.execute(_SELECT_PENDING, parameters)).scalars().all()
-                await self.similar_words.refresh(connection)
+                if ids:
+                    await self.similar_words.refresh(connection)
             if ids:
                 await self._compare(sorted({*ids}), waits=waits)
         except (asyncpg.PostgresError, UnavailableError) as error:
@@ -154,7 +153,7 @@ class BackgroundComparison:
             return
         taken = (await connection.execute(_TAKE_PENDING, {"ids": ids})).scalars().all()
         if taken:
-            comparer = Comparer(connection, self.similar_words, self._phone_region, datetime.now(UTC).date())
+            comparer = Comparer(connection, self.similar_words, datetime.now(UTC).date())
             await comparer.compare(sorted({*taken}))
 
     def _note_failure(self, unique_id: str, error: Exception) -> None:
@@ -168,7 +167,6 @@ class BackgroundComparison:
 
 async def scan(
     database: Database,
-    phone_region: str,
     report_progress: Callable[[int], None],
     batch_size: int = SCAN_BATCH_SIZE,
 ) -> int:
@@ -191,7 +189,7 @@ async def scan(
             await connection.execute(_INSERT_POSITION, {"last_id": ids[-1]})
             if size:
                 await similar_words.refresh(connection)
-                await Comparer(connection, similar_words, phone_region, datetime.now(UTC).date()).compare(ids)
+                await Comparer(connection, similar_words, datetime.now(UTC).date()).compare(ids)
         return len(ids)
 
     while True:

@@ -1,5 +1,7 @@
 """The words in names of patients that a word may be a misspelling of, or may stand for."""
 
+import math
+import time
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 
@@ -26,6 +28,8 @@ MAX_NEW_WORDS = 500
 import, they are read again."""
 COMMIT_DELAY = timedelta(seconds=10)
 """For how long a new word may be invisible, because the transaction that adds it has yet to commit."""
+MAX_AGE_SECONDS = 2
+"""Maximum age of what `SimilarWords.refresh_if_old` leaves as it is."""
 HOSPITALS = bindparam("hospitals", type_=ARRAY(Text))
 
 
@@ -91,6 +95,8 @@ class SimilarWords:
         """From when on words may be new, by the database's clock."""
         self._new_words: dict[str, list[str]] = {}
         """The words near each of the new words. They are considered again until no slow transaction can interfere."""
+        self._refreshed_at = -math.inf
+        """When the last refresh began, by the monotonic clock."""
 
     async def read(self, connection: Connection, words: Collection[str]) -> Mapping[str, Collection[str]]:
         """Return the words that are similar to each of the `words`, and each word itself."""
@@ -107,8 +113,17 @@ class SimilarWords:
                 self._words[word] = similar[word]
         return similar
 
+    async def refresh_if_old(self, connection: Connection) -> None:
+        """Call `refresh` unless this was done less than `MAX_AGE_SECONDS` ago, or nothing is kept between requests.
+
+        Requests do with this, because a patient whom they miss is found in the background.
+        """
+        if not self.scope and time.monotonic() - self._refreshed_at >= MAX_AGE_SECONDS:
+            await self.refresh(connection)
+
     async def refresh(self, connection: Connection) -> None:
         """Add the words of names that were added to the register since the last call to the words near them."""
+        self._refreshed_at = time.monotonic()
         now, words = (await connection.execute(_SELECT_NEW_WORDS, {"after": self._after})).one()
         if self._after is None or len(words) > MAX_NEW_WORDS:
             self._words.clear()

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from app.db.connection import Connection
 
@@ -20,21 +20,10 @@ class DuplicatePolicy(StrEnum):
     IGNORE = "ignore"
     """The patient is stored and not compared until a compared field changes or the register is scanned."""
 
-
-class DuplicateCheck(NamedTuple):
-    """The policy, and the region, such as `ZA`, of phone numbers without a country code."""
-
-    policy: DuplicatePolicy
-    phone_region: str
-
     def matcher(self, connection: Connection, hospitals: Collection[str] | None = None) -> "LineMatcher | None":
         """Return what finds the lines to reject, within a hospital scope, or None if the policy rejects none."""
-        if self.policy is not DuplicatePolicy.REFUSE:
+        if self is not DuplicatePolicy.REFUSE:
             return None
         from app.matching.lines import LineMatcher  # noqa: PLC0415  # no other import needs its lists and libraries
 
-        return LineMatcher(connection, self.phone_region, hospitals)
-
-
-REPORT_DUPLICATES = DuplicateCheck(DuplicatePolicy.REPORT, "")
-"""The default, which needs no phone numbers."""
+        return LineMatcher(connection, hospitals)

@@ -16,7 +16,7 @@ from app.patients.schemas import NAME_MISSING_MESSAGE
 from app.patients.service import PatientService
 from app.profiles.service import ProfileService
 from app.staging.batches import StagedBatch, ValidLine
-from app.staging.duplicates import DuplicateCheck, DuplicatePolicy
+from app.staging.duplicates import DuplicatePolicy
 from app.staging.identifiers import identifier_errors, index_identifiers
 from app.staging.name_words import (
     DEFER_NAME_WORDS,
@@ -86,14 +86,14 @@ class PatientStaging(Staging):
         self,
         connection: Connection,
         principal: Principal,
-        duplicates: DuplicateCheck,
+        duplicates: DuplicatePolicy,
         *,
         overwrite: bool,
         allow_other_person: bool = False,
     ) -> None:
         super().__init__(connection, principal, PatientService.repository_class, overwrite=overwrite)
         self._allow_other_person = allow_other_person
-        self._compares_new = duplicates.policy is not DuplicatePolicy.IGNORE
+        self._compares_new = duplicates is not DuplicatePolicy.IGNORE
         self._matcher = duplicates.matcher(connection)
         # `overwrite` is always on: a line may change an existing profile, as a request that creates a patient may
         self.profiles = Staging(connection, principal, ProfileService.repository_class, overwrite=True)

@@ -16,7 +16,7 @@ from app.errors import ConflictError
 from app.fields.schemas import CreateBody
 from app.patient_identifiers.types import read_types
 from app.staging.batches import ValidLine
-from app.staging.duplicates import REPORT_DUPLICATES, DuplicateCheck
+from app.staging.duplicates import DuplicatePolicy
 from app.staging.patients import PatientStaging
 from app.staging.records import Staging
 from app.staging.results import RowError
@@ -66,7 +66,7 @@ class ImportOptions:
     """Whether tables contain the names of hospitals and doctors instead of their ids."""
     create_links: bool = False
     """Whether hospitals and doctors are created whose names do not exist."""
-    duplicates: DuplicateCheck = REPORT_DUPLICATES
+    duplicates: DuplicatePolicy = DuplicatePolicy.REPORT
     """What happens to new patients who may be registered already."""
 
 

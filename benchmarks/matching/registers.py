@@ -25,7 +25,6 @@ from benchmarks.processes import cpu_seconds
 from benchmarks.report import table_head, table_row
 from benchmarks.sides import SideServer, running_sides, service_side
 
-PHONE_REGION = "ZA"
 SELECT_PATIENTS = f"SELECT unique_id, {', '.join(REGISTERED_FIELDS)} FROM patients ORDER BY md5(unique_id) LIMIT $1"  # noqa: S608  # our own constants
 MILLISECONDS = 1000
 IDLE_SECONDS = 5
@@ -48,7 +47,7 @@ async def _measure_kind(url: str, kind: str, count: int) -> str:
         for patient in await driver.fetch(SELECT_PATIENTS, count):
             fields = KINDS[kind](registrar, patient)
             began = time.perf_counter()
-            matches = await find_matches(connection, fields, PHONE_REGION, similar_words)
+            matches = await find_matches(connection, fields, similar_words)
             seconds.append(time.perf_counter() - began)
             found += any(match.unique_id == patient["unique_id"] for match in matches)
             best[_best_grade(matches)] += 1
@@ -77,7 +76,7 @@ def run_scan(arguments: argparse.Namespace) -> None:
 
 async def _scan(url: str) -> int:
     async with Database(url, pool_size=1, with_timeouts=False) as database:
-        return await scan(database, PHONE_REGION, lambda compared: print_progress(f"{compared:,}"))
+        return await scan(database, lambda compared: print_progress(f"{compared:,}"))
 
 
 def run_creations(arguments: argparse.Namespace) -> None:

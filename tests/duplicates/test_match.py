@@ -32,6 +32,7 @@ async def test_candidates_come_with_what_agrees_and_differs(client: httpx.AsyncC
     "given",
     [
         {"patient_mobile_number": "082 345 6789", "patient_first_name": "Thandiwe"},
+        {"patient_mobile_number": "0027 (0)82 345 6789", "patient_first_name": "Thandiwe"},
         {"patient_first_name": "Mthembu", "patient_last_name": "Thandiwe", "patient_date_of_birth": "1984-03-17"},
         {
             "patient_first_name": "Thandiwe",
@@ -44,9 +45,16 @@ async def test_candidates_come_with_what_agrees_and_differs(client: httpx.AsyncC
             "patient_physical_address": "12 vilakazi str",
             "patient_town": "SOWETO",
         },
+        {
+            "patient_first_name": "Thandiwe",
+            "patient_last_name": "Mthembu",
+            "patient_date_of_birth": "1979-11-02",
+            "patient_address_line_1": "House 12 Vilakazi Street",
+            "patient_town": "Soweto",
+        },
         {"patient_last_name": "Mthembu-Nkosi", "patient_first_name": "Thandiwe", "patient_date_of_birth": "1984-03-17"},
     ],
-    ids=["phone", "swapped names", "day", "title and address", "married"],
+    ids=["phone", "code of the country", "swapped names", "day", "title and address", "home", "married"],
 )
 async def test_a_part_of_the_fields_suffices(client: httpx.AsyncClient, given: dict[str, Any]) -> None:
     """Each kind of evidence finds the person without the others."""

@@ -73,7 +73,7 @@ async def test_a_dismissed_pair_returns_only_when_a_compared_field_changes(
     assert (await client.delete(f"{PATIENTS}b/")).status_code == 204
     assert (await client.post(f"{PATIENTS}b/restore/", json={"version": 1})).status_code == 200
     async with Database(database_url, pool_size=1) as database:
-        await scan(database, "ZA", lambda _: None)
+        await scan(database, lambda _: None)
     assert await queue(client) == []
     assert await queue(client, status="dismissed") == [response.json()]
     await client.put(f"{PATIENTS}b/", json={"patient_first_name": "Thandiwe"})
@@ -153,10 +153,10 @@ async def test_what_a_killed_process_left_is_compared_later(
     await connection.execute("ALTER TABLE duplicates RENAME TO elsewhere")
     await register(client, "b", **AGAIN)
     async with Database(database_url, pool_size=1) as database:
-        await BackgroundComparison(database, "ZA").run()
+        await BackgroundComparison(database).run()
         assert await connection.fetchval("SELECT count(*) FROM pending_comparisons WHERE patient_id = 'b'") == 1
         await connection.execute("ALTER TABLE elsewhere RENAME TO duplicates")
-        await BackgroundComparison(database, "ZA").run()
+        await BackgroundComparison(database).run()
     assert await connection.fetchval("SELECT count(*) FROM pending_comparisons") == 0
     assert len(await queue(client)) == 1
 
@@ -183,11 +183,11 @@ async def test_a_patient_whose_comparison_fails_is_set_aside(
         for letter in "az":
             await register(client, f"{letter}{number}", patient_first_name="Pieter", **born)
     async with Database(database_url, pool_size=1) as database:
-        assert await scan(database, "ZA", lambda _: None) == 4
+        assert await scan(database, lambda _: None) == 4
         await connection.execute("TRUNCATE duplicates")
         await register(client, "poison", **AGAIN)
         await register(client, "p", **THANDI)
-        comparison = BackgroundComparison(database, "ZA")
+        comparison = BackgroundComparison(database)
         failures = COMPARISON_FAILURES._value.get()  # noqa: SLF001  # there is no other way to read a counter
         with structlog.testing.capture_logs() as logs:
             for _ in range(MAX_ATTEMPTS + 2):
@@ -199,9 +199,9 @@ async def test_a_patient_whose_comparison_fails_is_set_aside(
         assert "poison" not in str(logs)
         pairs = await connection.fetch("SELECT one_id, other_id FROM duplicates ORDER BY 1")
         assert [tuple(row) for row in pairs] == [("a0", "z0"), ("a1", "z1")]
-        assert await scan(database, "ZA", lambda _: None) == 6
+        assert await scan(database, lambda _: None) == 6
         await connection.execute("DROP TRIGGER refuse_pair ON duplicates")
-        await BackgroundComparison(database, "ZA").run()
+        await BackgroundComparison(database).run()
     assert await connection.fetchval("SELECT count(*) FROM pending_comparisons") == 0
     assert ["p", "poison"] in [entry["patients"] for entry in await queue(client)]
 
@@ -213,9 +213,9 @@ async def test_an_interrupted_scan_continues(client: httpx.AsyncClient, connecti
     await queue(client)
     await connection.execute("TRUNCATE duplicates; INSERT INTO duplicate_scans VALUES ('b')")
     database = client._transport.app.state.services.database  # type: ignore[attr-defined]  # noqa: SLF001
-    assert await scan(database, "ZA", lambda _: None) == 1
+    assert await scan(database, lambda _: None) == 1
     assert {*map(tuple, (entry["patients"] for entry in await queue(client)))} >= {("a", "c"), ("b", "c")}
-    assert await scan(database, "ZA", lambda _: None) == 3
+    assert await scan(database, lambda _: None) == 3
 
 
 async def test_the_list_waits_for_a_batch_that_is_being_compared(
@@ -242,7 +242,7 @@ async def test_two_scans_share_the_work(client: httpx.AsyncClient, database_url:
     for number in range(6):
         await register(client, f"p{number}", **{**THANDI, "patient_last_name": f"Mthembu{number}"})
     async with Database(database_url, pool_size=2) as database:
-        compared = await asyncio.gather(*(scan(database, "ZA", lambda _: None, batch_size=1) for _ in range(2)))
+        compared = await asyncio.gather(*(scan(database, lambda _: None, batch_size=1) for _ in range(2)))
     assert sum(compared) == 6
     assert min(compared) > 0
 
@@ -252,7 +252,7 @@ async def test_many_equal_records_imply_no_pairs(client: httpx.AsyncClient, data
     for number in range(60):
         await register(client, f"p{number:02}", patient_first_name="Test", patient_last_name="Patient")
     async with Database(database_url, pool_size=1) as database:
-        await scan(database, "ZA", lambda _: None, batch_size=10)
+        await scan(database, lambda _: None, batch_size=10)
     response = await client.get(DUPLICATES, params={"count": "exact", "limit": 1})
     assert int(response.headers["X-Total-Count"]) <= 60 * 20
 

@@ -39,3 +39,19 @@ async def test_a_word_that_is_committed_late_is_found(connection: asyncpg.Connec
     await connection.execute("INSERT INTO name_words VALUES ('mtembu', statement_timestamp() - interval '5 s')")
     await words.refresh(database)
     assert await words.read(database, ["mthembu"]) == {"mthembu": {"mthembu", "mtembu"}}
+
+
+async def test_requests_refresh_only_old_words(connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new word is found by a request after some time. Nothing is kept for restricted principals."""
+    words, restricted, database = SimilarWords(), SimilarWords(["a"]), Connection(connection)
+    await connection.execute("INSERT INTO name_words (word) VALUES ('mthembu')")
+    await words.refresh_if_old(database)
+    await words.read(database, ["mthembu"])
+    await connection.execute("INSERT INTO name_words (word) VALUES ('mtembu')")
+    await words.refresh_if_old(database)
+    assert await words.read(database, ["mthembu"]) == {"mthembu": {"mthembu"}}
+    monkeypatch.setattr(similar_words, "MAX_AGE_SECONDS", 0)
+    await words.refresh_if_old(database)
+    await restricted.refresh_if_old(database)
+    assert await words.read(database, ["mthembu"]) == {"mthembu": {"mthembu", "mtembu"}}
+    assert await restricted.read(database, ["mthembu"]) == {"mthembu": {"mthembu"}}

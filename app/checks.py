@@ -124,13 +124,14 @@ _SELECT_MISSING_RIGHTS = text(
     """
     SELECT privilege || coalesce(' (' || needed.attname || ')', '') || ' on ' || relname
     FROM unnest(CAST(:tables AS text[]), CAST(:columns AS text[]), CAST(:privileges AS text[]))
-        AS needed (relname, attname, privilege)
+        WITH ORDINALITY AS needed (relname, attname, privilege, ordinal)
     JOIN pg_class USING (relname)
     LEFT JOIN pg_attribute ON attrelid = pg_class.oid AND pg_attribute.attname = needed.attname
     WHERE relnamespace = 'public'::regnamespace AND NOT
         CASE WHEN relkind = 'S' THEN has_sequence_privilege(pg_class.oid, privilege)
         WHEN needed.attname IS NULL THEN has_table_privilege(pg_class.oid, privilege)
         ELSE has_column_privilege(pg_class.oid, attnum, privilege) END
+    ORDER BY ordinal
     """
 )
 

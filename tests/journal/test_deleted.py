@@ -144,4 +144,5 @@ async def test_deleted_records_are_found_by_the_index_of_deletions(
     await connection.execute("ANALYZE")
     plan = await explain_page(database_url, connection, "GET", PATIENTS, params={"deleted": "true", "limit": 10})
     assert "Index Scan Backward using ix_journal_resource_time_unique_id" in plan, plan
-    assert "Seq Scan" not in plan, plan
+    for table in ("journal", "patients"):  # the profiles, of which there are none, may be read in any way
+        assert f"Seq Scan on {table}" not in plan, plan

@@ -106,7 +106,7 @@ def candidate_parameters(terms: Sequence[SearchTerm], *, is_id_lookup: bool) -> 
     typed = [word.folded for word in words]
     kinds = MatchKind if is_id_lookup else _BESIDE_KINDS
     return {
-        "single_places": list(branches.singles),
+        "single_indexes": list(branches.singles),
         "single_same": [same for same, _ in branches.singles.values()],
         "single_close": [close for _, close in branches.singles.values()],
         "alone": branches.alone,
@@ -130,14 +130,14 @@ def candidate_parameters(terms: Sequence[SearchTerm], *, is_id_lookup: bool) -> 
 def factors_by_rarity(terms: Sequence[SearchTerm], counts: Mapping[int, int]) -> list[int]:
     """Return the factors for the points of the terms, in percent, for words according to how rare they are.
 
-    `counts` is the number of patients with a close match of a word, by the place of the term. Words that were not
+    `counts` is the number of patients with a close match of a word, by the index of the term. Words that were not
     searched one by one keep their factors, as do initials.
     """
     lowest, highest = RARITY_PERCENT
     factors = []
-    for place, term in enumerate(terms):
-        if term.expanded is not None and not term.expanded.is_initial and place in counts:
-            share = min(1, log(max(1, counts[place])) / log(MAX_SINGLE_PATIENTS))
+    for index, term in enumerate(terms):
+        if term.expanded is not None and not term.expanded.is_initial and index in counts:
+            share = min(1, log(max(1, counts[index])) / log(MAX_SINGLE_PATIENTS))
             factors.append(round(highest - (highest - lowest) * share))
         else:
             factors.append(term.factor)
@@ -148,7 +148,7 @@ def factors_by_rarity(terms: Sequence[SearchTerm], counts: Mapping[int, int]) ->
 def candidates_statement(list_shape: ListShape, values: frozenset[str]) -> CompoundSelect[Any]:
     """Return the statement that finds candidates among the visible patients that match the filters.
 
-    Each row is the result of one branch: the place of the term, or -1 for a branch of several terms, and an array of
+    Each row is the result of one branch: the index of the term, or -1 for a branch of several terms, and an array of
     ids. `values` are the names of all values that the terms of the search have.
     """
     has_words = "match_close" in values
@@ -203,7 +203,7 @@ def _branch(list_shape: ListShape, terms: FromClause, condition: ColumnElement[b
 
 def _single_word_branches(list_shape: ListShape) -> Select[Any]:
     """Return the branches of single words. Similar words are searched only if few patients have the word itself."""
-    given = unnested("single", places=Integer(), same=TSQUERY(), close=TSQUERY())
+    given = unnested("single", indexes=Integer(), same=TSQUERY(), close=TSQUERY())
     same, close = (
         _limited_ids(list_shape, matches_words(given.c[name]), MAX_SINGLE_PATIENTS).correlate(given).subquery()
         for name in ("same", "close")
@@ -211,7 +211,7 @@ def _single_word_branches(list_shape: ListShape) -> Select[Any]:
     found = union_all(select(same), select(close)).limit(literal_column(str(MAX_SINGLE_PATIENTS)))
     ids = found.lateral("found")
     all_ids: ColumnElement[Any] = func.array_agg(ids.c.unique_id.distinct())
-    return select(given.c.places, all_ids.label("ids")).select_from(given.join(ids, true())).group_by(given.c.places)
+    return select(given.c.indexes, all_ids.label("ids")).select_from(given.join(ids, true())).group_by(given.c.indexes)
 
 
 def _single_word_branches_in_scope(list_shape: ListShape) -> Select[Any]:
@@ -220,7 +220,7 @@ def _single_word_branches_in_scope(list_shape: ListShape) -> Select[Any]:
     The patients of its hospitals with any of the words are read once: few of the patients whom the index finds for a
     frequent word are visible, and finding those takes longer than to compare the words.
     """
-    given = unnested("single", places=Integer(), close=TSQUERY())
+    given = unnested("single", indexes=Integer(), close=TSQUERY())
     visible = (
         select(PATIENT_COLUMNS.unique_id, PATIENT_COLUMNS.patient_search)
         .where(matches_words(_ANY_WORD), *list_shape.conditions)
@@ -231,7 +231,7 @@ def _single_word_branches_in_scope(list_shape: ListShape) -> Select[Any]:
     found: ColumnElement[Any] = func.array_agg(visible.c.unique_id)
     is_found = visible.c.patient_search.bool_op("@@")(given.c.close)
     return (
-        select(given.c.places, found.label("ids")).select_from(given.join(visible, is_found)).group_by(given.c.places)
+        select(given.c.indexes, found.label("ids")).select_from(given.join(visible, is_found)).group_by(given.c.indexes)
     )
 
 

@@ -96,10 +96,10 @@ class Alternative(NamedTuple):
 def terms_relation() -> TableValuedAlias:
     """Return the relation of the terms with details, from the bind parameter `terms`, an array of JSON objects.
 
-    Its columns are `DETAIL_COLUMNS`, the `place` of the term in the search text, from 0, and the `factor` for its
+    Its columns are `DETAIL_COLUMNS`, the `index` of the term in the search text, from 0, and the `factor` for its
     points, in percent.
     """
-    types: Mapping[str, TypeEngine[Any]] = {**DETAIL_COLUMNS, "place": Integer(), "factor": Integer()}
+    types: Mapping[str, TypeEngine[Any]] = {**DETAIL_COLUMNS, "index": Integer(), "factor": Integer()}
     columns = [column(name, type_) for name, type_ in types.items()]
     rows = func.jsonb_to_recordset(bindparam("terms", type_=JSONB)).table_valued(*columns, name="term")
     return rows.render_derived(with_types=True)

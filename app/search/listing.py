@@ -217,7 +217,7 @@ class _PatientSearch:
         factors = [term.factor for term in self._terms]
         if not is_id_lookup:
             found = await self._find_candidates(parameters)
-            counts = {place: len(found.get(place, ())) for place in parameters["single_places"]}
+            counts = {index: len(found.get(index, ())) for index in parameters["single_indexes"]}
             factors = factors_by_rarity(self._terms, counts)
             if not self.has_one_plan:
                 await self._listing.connection.execute_sql(PLAN_ONCE)
@@ -296,7 +296,7 @@ def _others_statement(list_shape: ListShape, ordering: str | None) -> Select[Any
     conditions = [resource.table.c.unique_id == any_(ids), *list_shape.conditions]
     if ordering is not None:
         return ordered_page(resource, ordering, None, conditions)
-    place = func.array_position(ids, resource.table.c.unique_id)
+    rank = func.array_position(ids, resource.table.c.unique_id)
     return page_documents(
-        resource.document, keyset_page(resource.table, [Segment(0, conditions, place)], is_continuation=False)
+        resource.document, keyset_page(resource.table, [Segment(0, conditions, rank)], is_continuation=False)
     )

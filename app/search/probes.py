@@ -48,38 +48,38 @@ async def probe(
     `scope` is the hospital scope of the principal, or None if it is unrestricted. A patient with one of the `spans` as
     an identifier is found by each of the terms that the span consists of, as by its id.
     """
-    phrases, words = list(_phrases(terms)), [(place, term.word) for place, term in enumerate(terms) if term.word]
-    identifiers = [(place, spelling) for place, term in enumerate(terms) for spelling in term.identifiers]
+    phrases, words = list(_phrases(terms)), [(index, term.word) for index, term in enumerate(terms) if term.word]
+    identifiers = [(index, spelling) for index, term in enumerate(terms) for spelling in term.identifiers]
     parameters: dict[str, Any] = {}
     numbered = [*enumerate(spans)]
     for name, values in (("phrases", phrases), ("words", words), ("identifiers", identifiers), ("spans", numbered)):
-        parameters |= {f"places_of_{name}": [place for place, _ in values], name: [value for _, value in values]}
+        parameters |= {f"indexes_of_{name}": [index for index, _ in values], name: [value for _, value in values]}
     rows = await execute(_probe_statement(list_shape._replace(filters=())), parameters)
     found: dict[tuple[str, int], list[str]] = defaultdict(list)
-    for kind, place, value in rows:
+    for kind, index, value in rows:
         if kind == "span":
             for part, term in enumerate(terms):
-                if term.normalized and term.normalized in spans[place]:
+                if term.normalized and term.normalized in spans[index]:
                     found["id", part].append(value)
         elif kind != "hospital" or scope is None or value in scope:
-            found[kind, place].append(value)
+            found[kind, index].append(value)
     kinds = ("place", "hospital", "id")
-    return [Probe(*(tuple(found[kind, place]) for kind in kinds)) for place in range(len(terms))]
+    return [Probe(*(tuple(found[kind, index]) for kind in kinds)) for index in range(len(terms))]
 
 
 def _phrases(terms: Sequence[Term]) -> Iterator[tuple[int, str]]:
-    """Yield the numbers and the sequences of adjacent words, once for each of their words, with its place."""
+    """Yield the index of each term with its number, or with each sequence of adjacent words that contains its word."""
     words = [term.word for term in terms]
     for start in range(len(words)):
         for end in range(start + 1, min(start + MAX_PLACE_WORDS, len(words)) + 1):
             if all(words[start:end]):
-                yield from ((place, " ".join(words[start:end])) for place in range(start, end))
-    yield from ((place, term.digits) for place, term in enumerate(terms) if term.digits)
+                yield from ((index, " ".join(words[start:end])) for index in range(start, end))
+    yield from ((index, term.digits) for index, term in enumerate(terms) if term.digits)
 
 
 @lru_cache(MAX_CACHED_STATEMENTS)
 def _probe_statement(list_shape: ListShape) -> CompoundSelect[Any]:
-    """Return the statement that selects what is known: its kind, the place of the term, and the value.
+    """Return the statement that selects what is known: its kind, the index of the term, and the value.
 
     The kinds are `place` (a town, region and so on), `hospital`, `id` (of a patient) and `span` (a patient with the
     identifier).
@@ -89,25 +89,25 @@ def _probe_statement(list_shape: ListShape) -> CompoundSelect[Any]:
     hospital = Hospital.__table__.c
     is_called = or_(has_word(hospital.hospital_search, word.c.value), hospital.unique_id == word.c.value)
     return union_all(
-        select(literal_column("'place'"), phrase.c.place, folded).where(_is_known_place(list_shape, folded)),
-        select(literal_column("'hospital'"), word.c.place, hospital.unique_id).where(
+        select(literal_column("'place'"), phrase.c.index, folded).where(_is_known_place(list_shape, folded)),
+        select(literal_column("'hospital'"), word.c.index, hospital.unique_id).where(
             func.char_length(word.c.value) > literal_column("2"), is_called
         ),
         *(
-            select(literal_column("'id'"), identifier.c.place, matching.c.unique_id).select_from(
+            select(literal_column("'id'"), identifier.c.index, matching.c.unique_id).select_from(
                 identifier.join(matching, literal_column("true"))
             )
             for matching in _matching_ids(list_shape, identifier.c.value)
         ),
         select(
-            literal_column("'span'"), span.c.place, (holder := _holders(list_shape, span.c.value)).c.unique_id
+            literal_column("'span'"), span.c.index, (holder := _holders(list_shape, span.c.value)).c.unique_id
         ).select_from(span.join(holder, literal_column("true"))),
     )
 
 
 def _typed(name: str) -> TableValuedAlias:
-    arrays = bindparam(f"places_of_{name}", type_=ARRAY(Integer)), bindparam(name, type_=ARRAY(ID_TEXT))
-    return func.unnest(*arrays).table_valued("place", "value", name=f"typed_{name}").render_derived()
+    arrays = bindparam(f"indexes_of_{name}", type_=ARRAY(Integer)), bindparam(name, type_=ARRAY(ID_TEXT))
+    return func.unnest(*arrays).table_valued("index", "value", name=f"typed_{name}").render_derived()
 
 
 def _is_known_place(list_shape: ListShape, phrase: ColumnElement[str]) -> ColumnElement[bool]:

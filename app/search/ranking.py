@@ -75,13 +75,13 @@ def bind_agreement(
     """Return the shape of a search, and the values of the bind parameters in its statements."""
     names = [term for term in terms if term.is_name]
     shaped = sorted(
-        (tuple(value for value in _AGREEMENT_VALUES if term.values.get(value)), place)
-        for place, term in enumerate(terms)
+        (tuple(value for value in _AGREEMENT_VALUES if term.values.get(value)), term_index)
+        for term_index, term in enumerate(terms)
         if not term.is_name
     )
     parameters: dict[str, Any] = {}
-    for index, (_, place) in enumerate(shaped):
-        values = terms[place].values
+    for index, (_, term_index) in enumerate(shaped):
+        values = terms[term_index].values
         parameters |= {f"{name}_{index}": values.get(name) for name in TERM_COLUMNS}
         prefixes = chain(values.get("prefixes") or (), repeat(values.get("digits")))
         # padded to the same number of prefixes, so that searches for different numbers share one statement

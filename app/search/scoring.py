@@ -93,34 +93,34 @@ class Context(NamedTuple):
 def score_parameters(terms: Sequence[SearchTerm], factors: Sequence[int]) -> dict[str, Any]:
     """Return the values of the bind parameters of `term_points`, given the factor of each term in percent."""
     numbered = list(enumerate(zip(terms, factors, strict=True)))
-    words = [(place, term.expanded, factor) for place, (term, factor) in numbered if term.expanded is not None]
+    words = [(index, term.expanded, factor) for index, (term, factor) in numbered if term.expanded is not None]
     similar = [
-        (place, word, 10 * factor * _MATCH_WEIGHTS[match_kind])
-        for place, expanded, factor in words
+        (index, word, 10 * factor * _MATCH_WEIGHTS[match_kind])
+        for index, expanded, factor in words
         for word, match_kind in expanded.words.items()
     ]
     patterns = [
-        (place, pattern, 10 * factor * _MATCH_WEIGHTS[match_kind])
-        for place, expanded, factor in words
+        (index, pattern, 10 * factor * _MATCH_WEIGHTS[match_kind])
+        for index, expanded, factor in words
         for match_kind, pattern in expanded.patterns.items()
     ]
     typed = [
-        (place, term.values[name], f"'{term.values[name]}'", 10 * factor)
-        for place, (term, factor) in numbered
+        (index, term.values[name], f"'{term.values[name]}'", 10 * factor)
+        for index, (term, factor) in numbered
         for name in ("word", "digits")
         if name in term.values
     ]
-    keys = [(place, key, 10 * factor) for place, (term, factor) in numbered for key in term.identifiers]
+    keys = [(index, key, 10 * factor) for index, (term, factor) in numbered for key in term.identifiers]
     details = [
-        {"place": place, "factor": factor, **found}
-        for place, (term, factor) in numbered
+        {"index": index, "factor": factor, **found}
+        for index, (term, factor) in numbered
         if (found := {name: value for name, value in term.values.items() if name in DETAIL_COLUMNS})
     ]
     return {
-        **_columns("similar", ("places", "words", "points"), similar),
-        **_columns("pattern", ("places", "queries", "points"), patterns),
-        **_columns("typed", ("places", "words", "queries", "factors"), typed),
-        **_columns("key", ("places", "ids", "factors"), keys),
+        **_columns("similar", ("indexes", "words", "points"), similar),
+        **_columns("pattern", ("indexes", "queries", "points"), patterns),
+        **_columns("typed", ("indexes", "words", "queries", "factors"), typed),
+        **_columns("key", ("indexes", "ids", "factors"), keys),
         "terms": details,
     }
 
@@ -143,10 +143,10 @@ def unnested(prefix: str, **columns: TypeEngine[Any]) -> CTE:
     return select(*values).cte("_".join([prefix, *columns])).prefix_with("MATERIALIZED")
 
 
-_SIMILAR = unnested("similar", places=Integer(), words=Text(), points=Integer())
-_PATTERNS = unnested("pattern", places=Integer(), queries=TSQUERY(), points=Integer())
-_TYPED = unnested("typed", places=Integer(), words=Text(), queries=TSQUERY(), factors=Integer())
-_KEYS = unnested("key", places=Integer(), ids=ID_TEXT, factors=Integer())
+_SIMILAR = unnested("similar", indexes=Integer(), words=Text(), points=Integer())
+_PATTERNS = unnested("pattern", indexes=Integer(), queries=TSQUERY(), points=Integer())
+_TYPED = unnested("typed", indexes=Integer(), words=Text(), queries=TSQUERY(), factors=Integer())
+_KEYS = unnested("key", indexes=Integer(), ids=ID_TEXT, factors=Integer())
 
 
 def term_points(context: Context) -> LateralFromClause:
@@ -159,7 +159,7 @@ def term_points(context: Context) -> LateralFromClause:
         agreements.append(_context_words(context.texts))
     agreements += [_links(directory, restricted=context.restricted) for directory in context.directories]
     each = union_all(*agreements).subquery("agreement")
-    best = select(func.max(each.c.points, type_=Integer).label("points")).group_by(each.c.places).subquery("of_term")
+    best = select(func.max(each.c.points, type_=Integer).label("points")).group_by(each.c.indexes).subquery("of_term")
     total = func.coalesce(func.sum(best.c.points), literal_column("0"), type_=Integer)
     return select(total.label("total"), func.array_agg(best.c.points).label("points")).lateral("of_terms")
 
@@ -167,7 +167,7 @@ def term_points(context: Context) -> LateralFromClause:
 def _similar_words() -> Select[Any]:
     words = func.array_to_string(func.tsvector_to_array(PATIENT_COLUMNS.patient_search), _BLANK)
     own = _words_of(words, "own")
-    return select(_SIMILAR.c.places, _SIMILAR.c.points).select_from(own.join(_SIMILAR, _SIMILAR.c.words == own.c.word))
+    return select(_SIMILAR.c.indexes, _SIMILAR.c.points).select_from(own.join(_SIMILAR, _SIMILAR.c.words == own.c.word))
 
 
 def _words_of(text: ColumnElement[str], name: str) -> TableValuedAlias:
@@ -180,7 +180,7 @@ def _words_of(text: ColumnElement[str], name: str) -> TableValuedAlias:
 
 
 def _patterns() -> Select[Any]:
-    matching = select(_PATTERNS.c.places, _PATTERNS.c.points).where(matches_words(_PATTERNS.c.queries))
+    matching = select(_PATTERNS.c.indexes, _PATTERNS.c.points).where(matches_words(_PATTERNS.c.queries))
     return matching.correlate_except(_PATTERNS)
 
 
@@ -203,7 +203,7 @@ def _details() -> Select[Any]:
         outcomes.append((is_different, WEIGHTS[weight]))
     tiers = ((condition, literal_column(str(10 * weight), Integer)) for condition, weight in outcomes)
     points = case(*tiers, else_=literal_column("0", Integer)) * terms.c.factor
-    return select(terms.c.place, points).correlate_except(terms)
+    return select(terms.c.index, points).correlate_except(terms)
 
 
 def _context_words(context: Sequence[tuple[str, ColumnElement[str]]]) -> Select[Any]:
@@ -213,7 +213,7 @@ def _context_words(context: Sequence[tuple[str, ColumnElement[str]]]) -> Select[
     own = _words_of(source.c.words, "own_context")
     points = cast(source.c.weight, Integer) * _TYPED.c.factors
     joined = source.join(own, literal_column("true")).join(_TYPED, _TYPED.c.words == own.c.word)
-    return select(_TYPED.c.places, points).select_from(joined)
+    return select(_TYPED.c.indexes, points).select_from(joined)
 
 
 @cache
@@ -225,10 +225,10 @@ def _matching_records(directory: Directory) -> CTE:
     """
     unique_id = directory.target.c.unique_id
     weight = literal_column(str(WEIGHTS[directory.weight]), Integer)
-    by_name = select(_TYPED.c.places, unique_id, (_TYPED.c.factors * weight).label("points")).join(
+    by_name = select(_TYPED.c.indexes, unique_id, (_TYPED.c.factors * weight).label("points")).join(
         directory.target, directory.search.bool_op("@@")(_TYPED.c.queries)
     )
-    by_id = select(_KEYS.c.places, unique_id, (_KEYS.c.factors * weight).label("points")).join(
+    by_id = select(_KEYS.c.indexes, unique_id, (_KEYS.c.factors * weight).label("points")).join(
         directory.target, unique_id == _KEYS.c.ids
     )
     return union_all(by_name, by_id).cte(f"matching_{directory.target.name}").prefix_with("MATERIALIZED")
@@ -237,7 +237,7 @@ def _matching_records(directory: Directory) -> CTE:
 def _links(directory: Directory, *, restricted: bool) -> Select[Any]:
     matching, link = _matching_records(directory), directory.link.table
     scope = [is_in_scope(directory.link)] if restricted and directory is HOSPITALS else []
-    joined = select(matching.c.places, matching.c.points).join(link, directory.link == matching.c.unique_id)
+    joined = select(matching.c.indexes, matching.c.points).join(link, directory.link == matching.c.unique_id)
     linked = joined.where(link.c.patient_id == PATIENT_COLUMNS.unique_id, *scope)
     return linked.correlate_except(matching, link)
 

@@ -26,7 +26,7 @@ class WordBranches(NamedTuple):
     """The queries of the branches that search words of names."""
 
     singles: Mapping[int, tuple[str, str]]
-    """Tsqueries for the words one by one, by the place of the term: the word itself, and all close matches."""
+    """Tsqueries for the words one by one, by the index of the term: the word itself, and all close matches."""
     pairs: Sequence[tuple[str, str]]
     """Two tsqueries each, which a patient must both match.
 
@@ -38,19 +38,19 @@ class WordBranches(NamedTuple):
     @classmethod
     def from_terms(cls, terms: Sequence[SearchTerm]) -> Self:
         """Return the branches for the words of a search text."""
-        words = {place: term.expanded for place, term in enumerate(terms) if term.expanded is not None}
+        words = {index: term.expanded for index, term in enumerate(terms) if term.expanded is not None}
         # what is known from addresses and hospitals matters in names only if there are no other words
-        elsewhere = {place for place in words if terms[place].values.keys() & {"places", "hospitals"}}
-        words = {place: word for place, word in words.items() if place not in elsewhere} or words
+        elsewhere = {index for index in words if terms[index].values.keys() & {"places", "hospitals"}}
+        words = {index: word for index, word in words.items() if index not in elsewhere} or words
         selective = sorted(
-            (place for place in words if not words[place].is_initial), key=lambda place: -len(words[place].folded)
+            (index for index in words if not words[index].is_initial), key=lambda index: -len(words[index].folded)
         )
         same, close, near, far = (
-            {place: words[place].any_of(kinds) for place in selective}
+            {index: words[index].any_of(kinds) for index in selective}
             for kinds in (_SAME_KINDS, CLOSE_MATCHES, _NEAR_KINDS, _FAR_KINDS)
         )
-        singles = {place: (same[place], close[place]) for place in selective[:MAX_SINGLE_WORDS]}
-        long = [place for place in selective if len(words[place].folded) >= MIN_PAIRED_LETTERS]
+        singles = {index: (same[index], close[index]) for index in selective[:MAX_SINGLE_WORDS]}
+        long = [index for index in selective if len(words[index].folded) >= MIN_PAIRED_LETTERS]
         paired = long if len(long) > 1 else selective[:2]
         pairs = [
             pair
@@ -58,11 +58,11 @@ class WordBranches(NamedTuple):
             for pair in ((near[one], far[other]), (far[one], near[other]))
         ]
         if len(paired) > 2:  # noqa: PLR2004  # more than a pair
-            pairs.append((far[paired[0]], _all_of(near[place] for place in paired[1:])))
+            pairs.append((far[paired[0]], _all_of(near[index] for index in paired[1:])))
         if 3 < len(paired) <= MAX_SINGLE_WORDS:  # noqa: PLR2004  # all but one are more than a pair
             for left_out in paired:
-                first, *rest = (place for place in paired if place != left_out)
-                pairs.append((close[first], _all_of(same[place] for place in rest)))
+                first, *rest = (index for index in paired if index != left_out)
+                pairs.append((close[first], _all_of(same[index] for index in rest)))
         alone = words[selective[0]].any_of(MatchKind) if len(selective) == 1 else ""
         return cls(singles, pairs, alone)
 

@@ -34,11 +34,11 @@ class StagedLinks:
         unknown_ids = func.array(missing_ids.scalar_subquery(), type_=ARRAY(ID_TEXT))
         asked = (
             func.unnest(self._requested_ids)
-            .table_valued("unique_id", with_ordinality="place", name="asked")
+            .table_valued("unique_id", with_ordinality="ordinal", name="asked")
             .render_derived()
         )
         return (
-            select(staging_table.c.line, asked.c.place - literal_column("1"), asked.c.unique_id)
+            select(staging_table.c.line, asked.c.ordinal - literal_column("1"), asked.c.unique_id)
             .select_from(staging_table.join(asked, asked.c.unique_id == any_(unknown_ids)))
             .where(self._requested_ids.bool_op("&&")(unknown_ids))
         )

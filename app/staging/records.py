@@ -68,7 +68,7 @@ class Staging:
         self.build: TableBuild | None = None
         """The tables that are written instead of the repository's own, if these were empty."""
         names = [*self.client_columns, *repository.link_relations]
-        self.field_bits: Mapping[str, int] = {name: 1 << place for place, name in enumerate(names)}
+        self.field_bits: Mapping[str, int] = {name: 1 << index for index, name in enumerate(names)}
         """Maps each field (a column or a set of links) to its bit in the mask of the fields that a line sets."""
         self.staging_table = Table(
             f"staged_{self.table.name}",

@@ -29,11 +29,11 @@ class UnknownLink(NamedTuple):
     line_number: int
     name: str
     """The name of the set of links, such as `hospital_ids`."""
-    place: int
-    """The place in the set, counted from 0."""
+    index_in_set: int
+    """The index in the set, counted from 0."""
     unique_id: str
 
     @property
     def error(self) -> FieldError:
         """The error of the field."""
-        return unknown_link_error(self.name, self.place, self.unique_id)
+        return unknown_link_error(self.name, self.index_in_set, self.unique_id)

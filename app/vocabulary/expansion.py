@@ -193,12 +193,12 @@ def _candidates_statement(*, restricted: bool) -> TextClause:
         if restricted
         else "(SELECT word FROM name_words WHERE word = {}) IS NOT NULL"
     )
-    first_part, second_part = "left(form, place)", "substr(form, place + 1)"
+    first_part, second_part = "left(form, letter)", "substr(form, letter + 1)"
     statement = text(
         f"""
         {vocabulary_cte if restricted else "WITH "} spelt AS (
             SELECT n, min(extent) AS extent, form
-            FROM unnest(:places, :extents, :words) AS given(n, extent, word),
+            FROM unnest(:indexes, :extents, :words) AS given(n, extent, word),
                 unnest(ARRAY[word, transcribe(word)]) AS spelling,
                 LATERAL (
                     SELECT regexp_replace(fold(spelling) COLLATE pg_c_utf8, '[[:punct:][:space:]]+', '', 'g')
@@ -207,15 +207,15 @@ def _candidates_statement(*, restricted: bool) -> TextClause:
             WHERE form <> '' GROUP BY n, form
         ), swapped AS (
             SELECT n, extent, form, extensions.daitch_mokotoff(left(form, {_MAX_FUZZY_WORD_LENGTH})) AS codes, ARRAY(
-                SELECT overlay(form PLACING reverse(substr(form, place, 2)) FROM place FOR 2)
-                FROM generate_series(1, char_length(form) - 1) AS place
+                SELECT overlay(form PLACING reverse(substr(form, letter, 2)) FROM letter FOR 2)
+                FROM generate_series(1, char_length(form) - 1) AS letter
                 WHERE char_length(form) <= {_MAX_FUZZY_WORD_LENGTH}
             ) AS once
             FROM spelt
         ), typed AS MATERIALIZED (
             SELECT n, extent, form, codes, once, ARRAY(
-                SELECT overlay(other PLACING reverse(substr(other, place, 2)) FROM place FOR 2)
-                FROM unnest(once) AS other, generate_series(1, char_length(form) - 1) AS place
+                SELECT overlay(other PLACING reverse(substr(other, letter, 2)) FROM letter FOR 2)
+                FROM unnest(once) AS other, generate_series(1, char_length(form) - 1) AS letter
                 WHERE extent = {_Extent.WORD:d}
             ) AS twice
             FROM swapped
@@ -226,7 +226,7 @@ def _candidates_statement(*, restricted: bool) -> TextClause:
         FROM typed
         UNION ALL
         SELECT n, {MatchKind.SPELLING:d}, {first_part} || ' ' || {second_part}
-        FROM typed, generate_series(1, least(char_length(form), {_MAX_FUZZY_WORD_LENGTH}) - 1) AS place
+        FROM typed, generate_series(1, least(char_length(form), {_MAX_FUZZY_WORD_LENGTH}) - 1) AS letter
         WHERE extent = {_Extent.WORD:d} AND CASE
             WHEN form ~ '[a-z0-9]' OR char_length(form) > {MAX_UNVERIFIED_SPLIT_LENGTH}
             THEN char_length({first_part}) > 1 AND char_length({second_part}) > 1
@@ -254,7 +254,7 @@ def _candidates_statement(*, restricted: bool) -> TextClause:
         ) AS alike(likeness, word)
         """  # noqa: S608  # contains only our own constants
     ).bindparams(
-        bindparam("places", type_=ARRAY(Integer)),
+        bindparam("indexes", type_=ARRAY(Integer)),
         bindparam("extents", type_=ARRAY(Integer)),
         bindparam("words", type_=ARRAY(Text)),
         # the planner has to know the limits: otherwise it reads all words in the order of their ages
@@ -343,8 +343,8 @@ def _joined_words(words: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
     """Yield each sequence of two or three adjacent words, once for each word in it, with the index of that word."""
     for count in (2, 3):
         for start in range(len(words) - count + 1):
-            for place in range(start, start + count):
-                yield place, words[start : start + count]
+            for index in range(start, start + count):
+                yield index, words[start : start + count]
 
 
 def _spellings(words: Sequence[str]) -> Iterator[tuple[int, _Extent, str]]:
@@ -381,11 +381,11 @@ async def expand(
     scope_parameters = (
         {"ranked": MAX_RANKED_CANDIDATES // len(words)} if hospitals is None else {"hospitals": sorted(hospitals)}
     )
-    places, extents, spellings = zip(*_spellings(words), strict=True)
+    indexes, extents, spellings = zip(*_spellings(words), strict=True)
     rows = await connection.execute(
         _SELECT_CANDIDATES[hospitals is not None],
         {
-            "places": places,
+            "indexes": indexes,
             "extents": extents,
             "words": spellings,
             "candidates": min(MAX_CANDIDATES, MAX_CANDIDATES_PER_SEARCH // len(words)),

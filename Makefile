@@ -4,9 +4,7 @@ PORT ?= 8000
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-# many tests wait for servers, so one more process than there are cores keeps the cores busy
-PROCESSES = $$(( $$(getconf _NPROCESSORS_ONLN) + 1 ))
-PARALLEL_PYTEST = $(BIN)/pytest --numprocesses $(PROCESSES) --dist worksteal
+PARALLEL_PYTEST := $(BIN)/pytest --numprocesses auto --dist worksteal
 # importing all tests takes longer than running some of those with these marks
 files_with_mark = $$(grep -rlw --include='*.py' mark.$(1) tests)
 QUICK_TESTS := $(addprefix tests/,api auth fields listing patients records test_architecture.py test_openapi.py test_openapi_schemas.py)

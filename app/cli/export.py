@@ -5,6 +5,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, ExitStack, aclosing
+from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -69,6 +70,10 @@ def run(arguments: argparse.Namespace) -> int:
         async def work(database: Database) -> None:
             nonlocal cursor
             recorder = AuditRecorder(database)
+
+            async def record(name: str, page: Page) -> None:
+                await recorder.write(command_row(EXPORT_PRINCIPAL, name, page.ids))
+
             async with AsyncExitStack() as databases:
                 source = database
                 if source_url is not None:
@@ -77,12 +82,9 @@ def run(arguments: argparse.Namespace) -> int:
                 cursor = await newest_cursor(ChangeFeed(source), Cursors(source), None)
                 connections = await databases.enter_async_context(source.snapshots(READING_CONNECTIONS))
                 for name, file in files.items():
-
-                    async def record(page: Page, name: str = name) -> None:
-                        await recorder.write(command_row(EXPORT_PRINCIPAL, name, page.ids))
-
                     # recorded in the audit before the records are written to the file
-                    export = Export(connections, resources[name], query, record if name in AUDITED_RESOURCES else None)
+                    record_in_audit = partial(record, name) if name in AUDITED_RESOURCES else None
+                    export = Export(connections, resources[name], query, record_in_audit)
                     repository = resources[name].service_class.repository_class
                     record_format = format_class(Layout(repository, gone=query.gone))
                     task = progress_display.add_task(name, total=await export.count(), records=0)

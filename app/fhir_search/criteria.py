@@ -1,7 +1,7 @@
 """Criteria: the parameters of a search, parsed into predicates whose SQL depends on their kinds, not on their values.
 
-A search has criteria, all of which a record has to meet. A criterion has alternatives (the values of a parameter,
-separated by commas), one of which is enough, and an alternative has predicates, all of which have to hold.
+A record has to meet all criteria of a search. It meets a criterion if it meets one of its alternatives, which are the
+values of a parameter, separated by commas. It meets an alternative if all of its predicates hold.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -64,7 +64,7 @@ def place(*columns: str) -> Parse:
     return parse
 
 
-def _word_tests(vector: str, value: str) -> list[Predicate]:
+def _word_predicates(vector: str, value: str) -> list[Predicate]:
     words = value.split()
     if len(words) > MAX_WORDS:
         raise InvalidValueError(f"Must have at most {MAX_WORDS} words")
@@ -76,11 +76,14 @@ MAX_WORDS = 8
 
 
 def name(vector: str, *columns: str, has_vocabulary: bool = False) -> Parse:
-    """Return the parser of a text each word of which must begin a word of the name. With a modifier, it is `string`."""
+    """Return the parser of a text. Without a modifier, a word of the name must begin with each word of the text.
+
+    With a modifier, it is the parser that `string` returns.
+    """
     of_columns = string(*columns, vocabulary=vector if has_vocabulary else "")
 
     def parse(modifier: str, value: str, context: SearchContext) -> list[Alternative]:
-        return of_columns(modifier, value, context) if modifier else [tuple(_word_tests(vector, unescape(value)))]
+        return of_columns(modifier, value, context) if modifier else [tuple(_word_predicates(vector, unescape(value)))]
 
     return parse
 
@@ -93,7 +96,7 @@ def given(vector: str, column: str, *, has_vocabulary: bool = False) -> Parse:
         if modifier:
             return of_column(modifier, value, context)
         text = unescape(value)
-        return [(*_word_tests(vector, text), Predicate("word_within", column, {"value": text.strip()}))]
+        return [(*_word_predicates(vector, text), Predicate("word_within", column, {"value": text.strip()}))]
 
     return parse
 

@@ -62,8 +62,8 @@ def _candidates_statement(*, restricted: bool) -> TextClause:
     """Return the statement that selects the compared fields of the candidates of each patient in `:given`.
 
     Each row begins with the number of the patient, `n`, and the id of the candidate. The values `first_name` and
-    `last_name` are conditions on the search index: that a patient has a word of this name. The index
-    takes a fifth less time for two conditions than for a conjunction in one.
+    `last_name` are conditions on the search index: that a patient has a word of this name. The index takes a fifth less
+    time for two conditions than for a conjunction in one.
     """
     scope = (
         "EXISTS (SELECT FROM patient_hospitals WHERE patient_id = unique_id AND hospital_id = ANY (:hospitals))"
@@ -98,6 +98,7 @@ def _candidates_statement(*, restricted: bool) -> TextClause:
                 SELECT patient_id AS unique_id FROM patient_identifiers WHERE value = ANY (identifiers)
             ) AS holders WHERE {scope} LIMIT {limit})
             UNION
+            -- the range is that of the index; a short number must be equal, not only the end of another
             (SELECT unique_id FROM patients
             WHERE reverse(patient_mobile_digits) >= phone AND reverse(patient_mobile_digits) < phone || '~'
                 AND left(reverse(patient_mobile_digits), {SEARCHED_PHONE_DIGITS}) = phone AND {scope}
@@ -151,12 +152,12 @@ async def find_candidates(
     similar = await similar_words.read(connection, words)
     given = []
     for number, (patient, (first, last)) in enumerate(zip(patients, names, strict=True)):
-        phone, address = patient["patient_mobile_number"], patient["patient_physical_address"]
+        phone, address = phone_digits(patient["patient_mobile_number"] or ""), patient["patient_physical_address"]
         given.append(
             {
                 "n": number,
                 "own_id": patient.get("unique_id"),
-                "phone": phone_digits(phone)[-SEARCHED_PHONE_DIGITS:][::-1] or None if phone else None,
+                "phone": phone[-SEARCHED_PHONE_DIGITS:][::-1] or None,
                 "email": patient["patient_email_address"],
                 "born": patient["patient_date_of_birth"],
                 "first": names_query(first, similar) if first else None,

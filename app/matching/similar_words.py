@@ -116,7 +116,7 @@ class SimilarWords:
     async def refresh_if_old(self, connection: Connection) -> None:
         """Call `refresh` unless this was done less than `MAX_AGE_SECONDS` ago, or nothing is kept between requests.
 
-        Requests do with this, because a patient whom they miss is found in the background.
+        This suffices for requests: the comparison in the background finds the patients that a request misses.
         """
         if not self.scope and time.monotonic() - self._refreshed_at >= MAX_AGE_SECONDS:
             await self.refresh(connection)

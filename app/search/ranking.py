@@ -56,7 +56,10 @@ class AgreementShape(NamedTuple):
 
     @property
     def consists_of_names(self) -> bool:
-        """Whether all terms are names, of which an index finds few patients with one or with all."""
+        """Whether all terms are names, at least one is long, and there are several words.
+
+        The index of words alone then finds the patients, and few of them.
+        """
         return self.long_names > 0 and not self.others and not self.is_one_word
 
     def is_driven(self, index: int) -> bool:

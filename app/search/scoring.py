@@ -1,6 +1,6 @@
 """SQL of the score: the points that the terms of a search text add for a patient.
 
-The words of a patient are looked up among the similar words of all terms, each of which has its points. Comparing every
+Each similar word of a term has its points, and the words of a patient are looked up among all of them. Comparing every
 patient with hundreds of similar words took seven times as long.
 """
 
@@ -81,7 +81,7 @@ DOCTORS = Directory("doctor", Doctor.__table__, Doctor.__table__.c.doctor_search
 
 
 class Context(NamedTuple):
-    """What terms are compared with besides a patient's names and details."""
+    """What a term is compared with, in addition to the names and the details of a patient."""
 
     texts: Sequence[tuple[str, ColumnElement[str]]] = ()
     """The name of a weight, and the SQL expression for blank-separated words of a patient."""

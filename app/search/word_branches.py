@@ -16,10 +16,10 @@ MIN_PAIRED_LETTERS = 4
 are in many names together."""
 _SAME_KINDS = CLOSE_MATCHES[: MatchKind.ONE_EDIT]
 _NEAR_KINDS = tuple(MatchKind)[: MatchKind.TWO_EDITS]
-"""Match kinds of the other word in a pair."""
 _FAR_KINDS = tuple(MatchKind)[: MatchKind.SUBSTRING]
-"""Match kinds of one of the words in a pair, the other of which is near: hundreds of frequent names may be two errors
-away from each of two words. The middle of a word is not searched: hundreds of names may contain a short word."""
+"""A pair consists of a near word and a far word. Two far words would match too many patients, because hundreds of
+frequent names may be two errors away from a word. The middle of a word is not searched: hundreds of names may contain
+it."""
 
 
 class WordBranches(NamedTuple):

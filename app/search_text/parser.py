@@ -50,8 +50,8 @@ _LABEL_PATTERN = re.compile(
 """Labels of forms. They are ignored, like punctuation."""
 _BABY_WORDS = ("baby", "bo", "babyof", "infant")
 _TITLE_SPELLINGS = {**TITLE_SPELLINGS, **dict.fromkeys(_BABY_WORDS, _BABY_WORDS)}
-"""Maps titles, and words for a newborn, to the spellings that mean the same. A title raises the rank of patients that
-have it, and excludes nobody.
+"""Maps titles, and words for a newborn, to the spellings that mean the same. Patients with the title rank higher, and
+those without it are found, too.
 """
 _GENDERS = {
     **dict.fromkeys(("f", "female", "woman", "girl", "vrou", "vroulik", "meisie"), "Female"),

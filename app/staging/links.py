@@ -27,7 +27,7 @@ class StagedLinks:
     def unknown_statement(self) -> Select[Any]:
         """Statement that selects the line, the index and the id of each link to a record that does not exist."""
         target, staging_table = self._relation.target, self._staging.staging_table
-        # many lines link to the same few records, each of which is looked up once
+        # each id is looked up once, because many lines link to the same few records
         distinct_ids = select(func.unnest(self._requested_ids).label("unique_id")).distinct().subquery("requested")
         target_exists = exists().where(target.c.unique_id == distinct_ids.c.unique_id)
         missing_ids = select(distinct_ids.c.unique_id).where(~target_exists)

@@ -296,21 +296,19 @@ class ExpandedWord(NamedTuple):
         of_kind = {match_kind: list(words_by_kind.get(match_kind, ())) for match_kind in MatchKind}
         of_kind[MatchKind.EXACT] = [word for word in spellings if not _is_beginning(word)]
         of_kind[MatchKind.SHORT_FORM] = other_forms
+        singles = {match_kind: [word for word in found if " " not in word] for match_kind, found in of_kind.items()}
         patterns = {
-            match_kind: [_as_tsquery(word) for word in words if " " in word] for match_kind, words in of_kind.items()
+            match_kind: [_as_tsquery(word) for word in found if " " in word] for match_kind, found in of_kind.items()
         }
         patterns[MatchKind.EXACT] = [_as_tsquery(word, prefix=True) for word in spellings if _is_beginning(word)]
         patterns[MatchKind.PREFIX] = [_as_tsquery(word, prefix=True) for word in spellings]
         words: dict[str, MatchKind] = {}
-        for match_kind in MatchKind:
-            for word in of_kind[match_kind]:
-                if " " not in word:
-                    words.setdefault(word, match_kind)
+        for match_kind, found in singles.items():
+            for word in found:
+                words.setdefault(word, match_kind)
         queries = {
-            match_kind: " | ".join(
-                [*(_as_tsquery(word) for word in of_kind[match_kind] if " " not in word), *patterns[match_kind]]
-            )
-            for match_kind in MatchKind
+            match_kind: " | ".join([*map(_as_tsquery, found), *patterns[match_kind]])
+            for match_kind, found in singles.items()
         }
         joined = {match_kind: " | ".join(found) for match_kind, found in patterns.items() if found}
         return cls(spellings[0], len(spellings[-1]) < SHORT_WORD_LENGTH, queries, words, joined)

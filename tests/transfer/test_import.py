@@ -349,14 +349,14 @@ async def test_characters_of_the_format_of_copy_are_stored_as_they_are(
     """Backslashes, tabs and line breaks in an imported text, which mean something to COPY, are stored as if posted."""
     texts = (r"\N", "\\", r"C:\temp\new", "before\tafter", "two\nlines", "two\r\nlines", r"\N" + "\t")
     bodies = [
-        {"unique_id": f"pat{place}", "patient_last_name": f"Doe {place}", "patient_physical_address": text}
-        for place, text in enumerate(texts)
+        {"unique_id": f"pat{index}", "patient_last_name": f"Doe {index}", "patient_physical_address": text}
+        for index, text in enumerate(texts)
     ]
     posted = [
-        (await client.post(PATIENTS, json={**body, "unique_id": f"posted{place}"})).json()
-        for place, body in enumerate(bodies)
+        (await client.post(PATIENTS, json={**body, "unique_id": f"posted{index}"})).json()
+        for index, body in enumerate(bodies)
     ]
     await run_import(database_url, "-", stdin=ndjson(bodies))
-    for place, one in enumerate(posted):
-        imported = await get_patient(client, f"pat{place}")
+    for index, one in enumerate(posted):
+        imported = await get_patient(client, f"pat{index}")
         assert imported["patient_physical_address"] == one["patient_physical_address"]

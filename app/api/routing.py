@@ -19,7 +19,7 @@ from app.api.services import get_services
 from app.audit.recorder import RequestAudit, requested_ids
 from app.auth.scopes import is_public, required_scope
 from app.errors import FieldError, ServiceError, UnreadableBodyError, UnsupportedMediaTypeError, ValidationFailedError
-from app.http.field_errors import validated_body
+from app.http.field_errors import MISSING_MESSAGE, validated_body
 from app.http.problems import status_for
 from app.http.strict_json import InvalidJSONError, parse_json
 from app.request_state import RequestState
@@ -124,7 +124,7 @@ class Route(APIRoute):
     async def _call_with_body(self, request: Request) -> Response:
         assert self.body_field is not None  # noqa: S101  # see `__init__`
         if not await request.body():
-            raise ValidationFailedError([FieldError(("body",), "Must be given", "missing")])
+            raise ValidationFailedError([FieldError(("body",), MISSING_MESSAGE, "missing")])
         schema = cast("type[BaseModel]", self.body_field.field_info.annotation)
         body = validated_body(schema, await request.json())
         response: Response = await self.endpoint(request, **request.path_params, body=body)

@@ -27,6 +27,7 @@ from app.fhir_resources.documents import meta_of
 from app.fhir_resources.elements import Element, Findings
 from app.fhir_resources.ids import unique_id_of
 from app.fhir_resources.services import PATIENT_SERVICE
+from app.http.field_errors import MISSING_MESSAGE
 from app.http.outcomes import outcome_content
 from app.records.idempotency import IdempotencyKey
 from app.records.preconditions import Precondition
@@ -85,7 +86,7 @@ def _read_entry(request: Request, index: int, value: Mapping[str, Any]) -> Bundl
     sent = entry.take_object("request")
     entry.refuse_rest()
     if sent is None:
-        findings.add_error(f"{entry.path}.request", "Must be given", "missing")
+        findings.add_error(f"{entry.path}.request", MISSING_MESSAGE, "missing")
         raise ValidationFailedError(findings.errors)
     method, url = sent.take_text("method"), sent.take_text("url") or ""
     if_match, if_none_match = sent.take_text("ifMatch"), sent.take_text("ifNoneMatch")

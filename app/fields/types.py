@@ -304,6 +304,8 @@ def _parse_past_timestamp(value: object) -> datetime | None:
 PastTimestamp = Annotated[datetime | None, BeforeValidator(_parse_past_timestamp)]
 """A timestamp that an imported record has in another system, or None. It has the format of `TimestampParameter` and
 must not be in the future."""
+TIMESTAMP_FIELDS = ("date_created", "last_updated")
+"""The fields of a record with a timestamp. Only imported records bring their own."""
 
 
 class _BooleanParameter:

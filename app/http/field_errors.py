@@ -17,6 +17,8 @@ M = TypeVar("M", bound=BaseModel)
 
 MAX_LISTED_ERRORS = 100
 """Maximum number of errors that a problem response lists."""
+MISSING_MESSAGE = "Must be given"
+"""The message of an error of the type `missing`."""
 _MESSAGES = {
     "bool_type": "Must be true or false",
     "extra_forbidden": "There is no such field or parameter",
@@ -28,7 +30,7 @@ _MESSAGES = {
     "less_than_equal": "Must be at most {le}",
     "list_type": "Must be a list",
     "literal_error": "Must be {expected}",
-    "missing": "Must be given",
+    "missing": MISSING_MESSAGE,
     "model_attributes_type": "Must be an object",
     "string_pattern_mismatch": "Must match the regular expression {pattern}",
     "string_too_long": "Must have at most {max_length} characters",

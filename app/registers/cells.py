@@ -6,9 +6,10 @@ from functools import partial
 from typing import NamedTuple
 
 from app.errors import FieldError
+from app.fields.types import TIMESTAMP_FIELDS
 from app.registers.columns import Column
 from app.registers.dates import to_iso
-from app.registers.formats import DATE_FIELDS, TIMESTAMP_FIELDS
+from app.registers.formats import DATE_FIELDS
 from app.registers.values import (
     NULL_WORDS,
     SPREADSHEET_ERRORS,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from app.fields.types import TIMESTAMP_FIELDS
 from app.registers.columns import Column, shown_header
 from app.registers.dates import AmbiguousDatesError, DateColumn
 from app.registers.options import TableOptions
@@ -13,7 +14,6 @@ from app.table_files.formulas import unescape_cell
 from app.table_files.tables import Table
 
 DATE_FIELDS = ("patient_date_of_birth",)
-TIMESTAMP_FIELDS = ("date_created", "last_updated")
 _SWAPPED_PROBLEM = (
     "has dates as well as texts: the spreadsheet may have swapped day and month where it recognized a date"
 )

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from app.errors import FieldError
+from app.fields.types import TIMESTAMP_FIELDS
 from app.identifiers import new_identifier
 from app.staging.copied_values import copied_row
 
 if TYPE_CHECKING:
     from app.staging.records import Staging
-
-TIMESTAMP_FIELDS = ("date_created", "last_updated")
 
 
 class ValidLine(NamedTuple):

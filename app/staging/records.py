@@ -41,8 +41,10 @@ from app.db.base import ID_TEXT
 from app.db.connection import Connection
 from app.db.errors import SerializationError
 from app.errors import FieldError, IdentifierRetiredError
+from app.fields.types import TIMESTAMP_FIELDS
+from app.http.field_errors import MISSING_MESSAGE
 from app.records.repository import Repository
-from app.staging.batches import TIMESTAMP_FIELDS, StagedBatch
+from app.staging.batches import StagedBatch
 from app.staging.first_entries import insert_first_entries
 from app.staging.links import StagedLinks
 from app.staging.results import RowError, RowStatus, UnknownLink
@@ -136,7 +138,7 @@ class Staging:
             )
         for name, statement in self._missing_value_statements.items():
             for line_number in await self._line_numbers(statement):
-                yield RowError(line_number, FieldError((name,), "Must be given", "missing"))
+                yield RowError(line_number, FieldError((name,), MISSING_MESSAGE, "missing"))
 
     async def unknown_links(self) -> list[UnknownLink]:
         """Return the links of staged lines to records that do not exist."""

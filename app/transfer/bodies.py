@@ -8,11 +8,11 @@ from pydantic import ValidationError, create_model
 
 from app.errors import FieldError
 from app.fields.schemas import RequestBody
-from app.fields.types import Identifier, PastTimestamp
+from app.fields.types import TIMESTAMP_FIELDS, Identifier, PastTimestamp
 from app.http.field_errors import field_errors
 from app.patient_identifiers.resolving import IDENTIFIERS, resolve
 from app.patient_identifiers.types import IdentifierType
-from app.staging.batches import TIMESTAMP_FIELDS, ValidLine
+from app.staging.batches import ValidLine
 from app.transfer.reading import ParsedLine
 from app.transfer.resources import TransferableResource
 

@@ -15,8 +15,9 @@ from app.db.connection import Connection
 from app.db.database import set_local
 from app.db.transaction_batching import MAX_BATCH_COST
 from app.errors import FieldError
+from app.fields.types import TIMESTAMP_FIELDS
 from app.patients.service import PatientService
-from app.staging.batches import TIMESTAMP_FIELDS, ValidLine
+from app.staging.batches import ValidLine
 from app.staging.name_words import DEFER_NAME_WORDS, INSERT_WORDS_OF_PATIENTS
 from app.staging.results import RowStatus
 from app.transfer.bodies import LineValidator

@@ -10,8 +10,9 @@ import httpx
 import pytest
 
 from app.error_types import FileErrorType
+from app.fields.types import TIMESTAMP_FIELDS
 from app.registers import cells
-from app.registers.formats import DATE_FIELDS, TIMESTAMP_FIELDS
+from app.registers.formats import DATE_FIELDS
 from app.registers.synonyms import SYNONYMS, header_key
 from app.registers.values import GENDER_WORDS
 from app.transfer.layout import Layout

@@ -7,6 +7,7 @@ import ipaddress
 import os
 import signal
 import sys
+import time
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import NoReturn, cast
@@ -32,6 +33,11 @@ log = structlog.get_logger()
 
 SHUTDOWN_GRACE_SECONDS = 20
 """Maximum number of seconds for which requests in flight may continue after SIGTERM."""
+DATABASE_RESPONSE_SECONDS = 10
+"""Number of seconds for which the start tries to get a response from the database, with the short timeouts of requests.
+
+On a very busy machine, a connection takes longer than a request may wait for one.
+"""
 
 
 class CannotServeError(Exception):
@@ -134,6 +140,17 @@ def _import_application() -> None:
 
 async def _explain_schema(url: str) -> str | None:
     """Return what is wrong with the schema of the database, or None if the service can use it."""
+    deadline = time.monotonic() + DATABASE_RESPONSE_SECONDS
+    while True:
+        try:
+            return await _read_schema_problem(url)
+        except UnavailableError as error:
+            if not isinstance(error.__cause__, TimeoutError) or time.monotonic() > deadline:
+                raise
+            log.warning("the database has not responded in time, so the start tries again")
+
+
+async def _read_schema_problem(url: str) -> str | None:
     from app.db.database import Database  # noqa: PLC0415  # see `_import_application`
 
     try:

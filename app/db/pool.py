@@ -19,7 +19,9 @@ from app.db.connection import Connection
 from app.errors import UnavailableError
 
 CONNECT_TIMEOUT_SECONDS = 1.0
-"""Maximum number of seconds that it may take to open a connection."""
+"""Maximum number of seconds that it may take to open a connection for a request."""
+COMMAND_CONNECT_TIMEOUT_SECONDS = 5.0
+"""The same for a command, which may take longer than a request: on a very busy machine, a connection does."""
 CLOSE_TIMEOUT_SECONDS = 0.2
 """Maximum number of seconds to wait until the server has cancelled a request's statement and closed the connection."""
 COMMAND_CLOSE_TIMEOUT_SECONDS = 5.0
@@ -84,6 +86,7 @@ class _Connector:
     def __init__(self, url: str, *, with_timeouts: bool) -> None:
         self._url = url
         self._with_timeouts = with_timeouts
+        self._timeout_seconds = CONNECT_TIMEOUT_SECONDS if with_timeouts else COMMAND_CONNECT_TIMEOUT_SECONDS
         self._settings = {
             **_POOLER_SAFE_SETTINGS,
             **PLANNER_SETTINGS,
@@ -148,7 +151,7 @@ class _Connector:
     ) -> asyncpg.Connection:
         connection = await asyncpg.connect(
             self._url,
-            timeout=CONNECT_TIMEOUT_SECONDS,
+            timeout=self._timeout_seconds,
             server_settings=settings,
             connection_class=DriverConnection,
             statement_cache_size=statement_cache_size,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import asyncpg
 import httpx
@@ -166,6 +167,50 @@ def test_database_out_of_reach_is_one_clear_line() -> None:
     assert "database cannot be reached" in result.stderr
     for internal in ("hunter2", "Traceback"):
         assert internal not in result.stderr + result.stdout
+
+
+async def test_start_waits_for_a_busy_database(serve: Serve, database_url: str) -> None:
+    """A database that does not respond to the first connection at start, but to the next one, is served."""
+    parts = urlsplit(database_url)
+    options = dict(parse_qsl(parts.query))
+    sessions = 0
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while received := await reader.read(65536):
+            writer.write(received)
+        writer.close()
+
+    async def begin_session(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sessions
+        sessions += 1
+        if sessions == 1:
+            await reader.read()  # until the client gives up
+            writer.close()
+            return
+        postgres = await asyncio.open_unix_connection(f"{options['host']}/.s.PGSQL.{options['port']}")
+        await asyncio.gather(forward(reader, postgres[1]), forward(postgres[0], writer))
+
+    async with await asyncio.start_server(begin_session, "127.0.0.1", 0) as proxy:
+        port = proxy.sockets[0].getsockname()[1]
+        url = urlunsplit(parts._replace(netloc=f"{parts.username}@127.0.0.1:{port}", query="sslmode=disable"))
+        served = await asyncio.to_thread(serve, DATABASE_URL=url)
+        (response,) = await send_concurrently(served.url, [RawRequest("GET", f"{PATIENTS}?limit=1")])
+        assert response.json() == []
+    eventually(lambda: "the database has not responded in time" in "".join(served.stdout_lines), within_seconds=5)
+
+
+def test_start_gives_up_on_a_silent_database() -> None:
+    """A database that never responds at start is exit status 1 and one sentence, after a log line for each attempt."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://patients:hunter2@127.0.0.1:{silent.getsockname()[1]}/patients?sslmode=disable"
+        result = run_cli("serve", "--port", str(free_port()), DATABASE_URL=url)
+    assert result.returncode == 1
+    (reason,) = result.stderr.splitlines()
+    assert "there was no response in time" in reason
+    attempts = result.stdout.splitlines()
+    assert len(attempts) > 1
+    assert all("the database has not responded in time" in line for line in attempts)
+    assert "hunter2" not in result.stderr + result.stdout
 
 
 def test_port_in_use_is_one_clear_line(database_url: str) -> None:

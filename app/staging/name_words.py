@@ -23,9 +23,9 @@ STAGED_WORDS_TABLE, STAGED_HOSPITAL_WORDS_TABLE = (
 DEFER_NAME_WORDS = set_local({"patients.learn_words": "later", "patients.learn_hospital_words": "later"})
 """Statement that stops the triggers from adding words during the rest of the transaction.
 
-The transaction must add the words itself: with `STAGE_NAME_WORDS` after each batch and `INSERT_STAGED_NAME_WORDS` at
-its end, or with `INSERT_ALL_NAME_WORDS` at its end. Words are added only at the end, because adding a word blocks other
-transactions that add the same word until this transaction ends.
+The transaction must collect the words itself, with `STAGE_NAME_WORDS` after each batch or with `STAGE_ALL_NAME_WORDS`,
+and add them at its end with `INSERT_STAGED_NAME_WORDS`. Words are added only at the end, because adding a word blocks
+other transactions that add the same word until this transaction ends.
 """
 _WORDS = "unnest((tsvector_to_array(patient_search))[1 : 60]) AS word"
 _ALL_WORDS = f"SELECT DISTINCT {_WORDS} FROM patients {{}}"  # noqa: S608
@@ -41,6 +41,18 @@ STAGE_NAME_WORDS = (
     text(f"INSERT INTO staged_hospital_words {_HOSPITAL_WORDS.format(_BATCH)} ON CONFLICT DO NOTHING"),
 )
 """Statements that collect the words of staged patients in two temporary tables: all words, and words by hospital."""
+STAGE_ALL_NAME_WORDS = tuple(
+    text(statement)
+    for table, words in (
+        (STAGED_WORDS_TABLE.name, _ALL_WORDS.format("")),
+        (STAGED_HOSPITAL_WORDS_TABLE.name, _HOSPITAL_WORDS.format("")),
+    )
+    for statement in (f"DROP TABLE {table}", f"CREATE TEMPORARY TABLE {table} ON COMMIT DROP AS {words}")
+)
+"""Statements that replace the two temporary tables, which are empty, with the words of all patients.
+
+PostgreSQL selects the rows of a new table with parallel processes, but not those that it inserts into a table.
+"""
 
 
 def _insert_name_words(words: str, hospital_words: str) -> tuple[TextClause, TextClause]:
@@ -64,5 +76,3 @@ INSERT_STAGED_NAME_WORDS = _insert_name_words(
 _WRITTEN = "JOIN unnest(CAST(:ids AS text[])) AS written(unique_id) ON written.unique_id = patients.unique_id"
 INSERT_WORDS_OF_PATIENTS = _insert_name_words(_ALL_WORDS.format(_WRITTEN), _HOSPITAL_WORDS.format(_WRITTEN))
 """Statements that add the words of the patients with the ids `ids` to the vocabulary."""
-INSERT_ALL_NAME_WORDS = _insert_name_words(_ALL_WORDS.format(""), _HOSPITAL_WORDS.format(""))
-"""Statements that add the words of all patients to the vocabulary."""

@@ -20,8 +20,8 @@ from app.staging.duplicates import DuplicatePolicy
 from app.staging.identifiers import identifier_errors, index_identifiers
 from app.staging.name_words import (
     DEFER_NAME_WORDS,
-    INSERT_ALL_NAME_WORDS,
     INSERT_STAGED_NAME_WORDS,
+    STAGE_ALL_NAME_WORDS,
     STAGE_NAME_WORDS,
     STAGED_HOSPITAL_WORDS_TABLE,
     STAGED_WORDS_TABLE,
@@ -33,7 +33,8 @@ from app.statements.damage import OTHER_PERSON_PROBLEM, other_person_statement
 
 _COMPARE_ALL_PATIENTS = insert(pending_comparisons).from_select(["patient_id"], select(Patient.__table__.c.unique_id))
 _COMPARE_NOBODY = set_local({"patients.compare_patients": "never"})
-_VOCABULARY = (name_words, hospital_words)
+_LAST_TABLES = (name_words, hospital_words, pending_comparisons)
+"""The tables that are filled from all patients at the end."""
 DUPLICATE_MESSAGE = "May describe a person who is registered already, or is in an earlier line"
 NAME_COLUMNS = ("patient_first_name", "patient_last_name")
 BIRTH_DATE_COLUMN = "patient_date_of_birth"
@@ -118,8 +119,8 @@ class PatientStaging(Staging):
         if self._matcher is None:
             self.build = await TableBuild.create(
                 self.connection,
-                [self.profiles.table, self.table, *self.link_tables, *_VOCABULARY],
-                optional=(self.profiles.table, *_VOCABULARY),
+                [self.profiles.table, self.table, *self.link_tables, *_LAST_TABLES],
+                optional=(self.profiles.table, *_LAST_TABLES),
                 keyed=(self.profiles.table, self.table),
             )
             if self.build is not None and self.profiles.table in self.build:
@@ -134,14 +135,16 @@ class PatientStaging(Staging):
             await self.build.build_indexes([self.profiles.table, self.table, *self.link_tables])
             if self._compares_new:
                 await self.connection.execute(_COMPARE_ALL_PATIENTS)  # the copies of the tables have no triggers
-        for statement in INSERT_STAGED_NAME_WORDS if self.build is None else INSERT_ALL_NAME_WORDS:
+            for statement in STAGE_ALL_NAME_WORDS:
+                await self.connection.execute(statement)
+        for statement in INSERT_STAGED_NAME_WORDS:
             await self.connection.execute(statement)
         for table in (STAGED_WORDS_TABLE, STAGED_HOSPITAL_WORDS_TABLE):
             await self.connection.execute(DropTable(table))
         await self.profiles.finish()
         await super().finish()
         if self.build is not None:
-            await self.build.build_indexes(_VOCABULARY)
+            await self.build.build_indexes(_LAST_TABLES)
             await self.build.replace_tables()
 
     def new_batch(self) -> StagedPatientBatch:

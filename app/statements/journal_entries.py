@@ -12,6 +12,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    and_,
     bindparam,
     case,
     column,
@@ -21,6 +22,7 @@ from sqlalchemy import (
     null,
     or_,
     select,
+    true,
 )
 from sqlalchemy.dialects.postgresql import JSON, aggregate_order_by, insert
 
@@ -70,7 +72,10 @@ def record_snapshot(table: Table, row: FromClause, links: Mapping[str, ToMany]) 
         if name in row.c:
             linked_id = func.unnest(row.c[name]).column_valued(f"one_of_{name}")
             sorted_ids = func.array(select(linked_id).distinct().order_by(linked_id).correlate(row).scalar_subquery())
-            is_sorted = func.cardinality(row.c[name]) < literal_column("2")  # the subquery takes longer than all else
+            # most records have no more than two links; the subquery takes longer than all else
+            few = func.cardinality(row.c[name]) < literal_column("3")
+            ascend = row.c[name][literal_column("1")] < row.c[name][literal_column("2")]  # null if there is no second
+            is_sorted = and_(few, func.coalesce(ascend, true()))
             fields.append(func.array_to_json(case((is_sorted, row.c[name]), else_=sorted_ids)).label(name))
             continue
         _, owner, key = relation.link_columns

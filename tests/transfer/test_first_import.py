@@ -1,6 +1,7 @@
 """Imports into empty tables, which are filled without indexes, and then replaced."""
 
 import asyncio
+import json
 import signal
 import subprocess
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from app.db.connection import Connection
 from app.db.database import Database
+from app.matching import pending
 from app.models import Patient, patient_doctors, patient_hospitals
 from app.staging import table_build
 from app.staging.table_build import TableBuild, TablesInUseError
@@ -240,6 +242,40 @@ async def test_words_of_patients_created_meanwhile_are_kept(
     for table in ("name_words", "hospital_words"):
         assert await connection.fetchval(f"SELECT count(*) FROM {table} WHERE word = 'quetzal'") == 1  # noqa: S608
     assert len(await list_patients(client)) == RECORD_COUNT + 2
+
+
+async def test_entries_have_the_sorted_ids_of_links(database_url: str, connection: asyncpg.Connection) -> None:
+    """The journal entry of an imported patient has each id of its links once, sorted, in whatever order a line has."""
+    hospitals = [
+        [],
+        ["hos123"],
+        ["hos123", "hos456"],
+        ["hos456", "hos123"],
+        ["hos123", "hos123"],
+        ["hos789", "hos456", "hos123"],
+        ["hos123", "hos789", "hos456"],
+    ]
+    bodies = [{**body, "hospital_ids": hospitals[place]} for place, body in enumerate(patient_bodies(len(hospitals)))]
+    await run_import(database_url, "-", stdin=ndjson([*bodies, {"unique_id": "without", "patient_last_name": "Doe"}]))
+    entries = await connection.fetch(
+        "SELECT record ->> 'hospital_ids' FROM journal WHERE resource = 'patients' ORDER BY unique_id"
+    )
+    assert [json.loads(ids) for (ids,) in entries] == [*(sorted({*ids}) for ids in hospitals), []]
+
+
+async def test_patients_wait_for_their_comparison_beside_others(
+    database_url: str, connection: asyncpg.Connection, patients_file: Path
+) -> None:
+    """After a first import, each patient waits once for its comparison, and so does who has come to wait meanwhile."""
+    await connection.execute(f"SELECT pg_advisory_lock({pending._LOCK_KEY})")  # noqa: SLF001  # so that all wait
+    async with reading_transaction(database_url):
+        importing = asyncio.create_task(run_import(database_url, patients_file))
+        await wait_until_import_writes(connection)
+        await connection.execute("INSERT INTO pending_comparisons VALUES ('meanwhile')")
+        await wait_until_import_locks(connection)
+    assert (await importing).stdout.splitlines()[1:] == ["Stored."]
+    waiting = [one for (one,) in await connection.fetch("SELECT patient_id FROM pending_comparisons")]
+    assert sorted(waiting) == sorted([*(f"pat{number}" for number in range(RECORD_COUNT)), "meanwhile"])
 
 
 async def test_a_transaction_that_uses_the_tables_for_too_long_makes_an_import_fail(

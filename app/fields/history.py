@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from types import NoneType
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import ConfigDict, Field, create_model
+from pydantic import ConfigDict, Field
 
-from app.fields.schemas import Representation, RequestBody
+from app.fields.schemas import Representation, RequestBody, derived_schema
 from app.fields.types import ACCEPT_INTEGRAL_FLOAT, Identifier, Timestamp
 
 MAX_VERSION = 2**53 - 1
@@ -65,13 +65,7 @@ class HistoryEntry(Representation):
 class _Fields(Representation):
     """The base class of objects that have some of the fields of a record."""
 
-    model_config = ConfigDict(extra="ignore", use_attribute_docstrings=False)
-
-
-class _ResourceHistoryEntry(HistoryEntry):
-    """The base class of the entries of one resource, which has no docstrings: Pydantic takes long to look for them."""
-
-    model_config = ConfigDict(use_attribute_docstrings=False)
+    model_config = ConfigDict(extra="ignore")
 
 
 def history_entry_schema(
@@ -94,9 +88,7 @@ def history_entry_schema(
         field: (field_type, Field(description=HistoryEntry.model_fields[field].description))
         for field, field_type in {"changes": changes, "record": snapshot | None}.items()
     }
-    schema = create_model(
-        f"{name}HistoryEntry", __base__=_ResourceHistoryEntry, __doc__=HistoryEntry.__doc__, **definitions
-    )
+    schema = derived_schema(f"{name}HistoryEntry", HistoryEntry, HistoryEntry.__doc__, definitions)
     record = {field: value for field, value in example.items() if field in snapshot.model_fields}
     changed_field = next(iter(record))
     schema.example = {
@@ -113,8 +105,8 @@ def _without_none(annotation: Any) -> Any:
 
 
 def _optional_fields(name: str, description: str, types: Mapping[str, Any]) -> type[_Fields]:
-    definitions: Any = {field: (_without_none(field_type), None) for field, field_type in types.items()}
-    return create_model(name, __base__=_Fields, __doc__=description, **definitions)
+    definitions = {field: (_without_none(field_type), None) for field, field_type in types.items()}
+    return derived_schema(name, _Fields, description, definitions)
 
 
 _EXAMPLE = {

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
@@ -57,6 +57,18 @@ class Schema(BaseModel):
     """The example that `app.about.openapi` adds to the OpenAPI document, or None if there is no example."""
 
 
+S = TypeVar("S", bound=Schema)
+
+
+def derived_schema(name: str, base: type[S], description: str | None, fields: Mapping[str, Any]) -> type[S]:
+    """Return a schema with the fields of `base` and those in `fields`, which are defined as for `create_model`.
+
+    Pydantic does not look for docstrings of these fields: it would search all modules for a class statement.
+    """
+    without_docstrings = {"use_attribute_docstrings": False}
+    return create_model(name, __base__=base, __doc__=description, __cls_kwargs__=without_docstrings, **fields)
+
+
 def _tidy_search_json_schema(schema: dict[str, Any]) -> None:
     """Tidy the JSON schema of a search body, in place, and publish that a filter accepts a value without a list."""
     for field in schema["properties"].values():
@@ -98,11 +110,11 @@ def gone_representation(representation: type[Representation], action: str) -> ty
     if action == "merged":
         fields["merged_into"] = (Identifier, Field(description=f"The id of the {noun} that it was merged into."))
         example["merged_into"] = "pat456"
-    schema = create_model(
+    schema = derived_schema(
         f"{action.capitalize()}{representation.__name__}",
-        __base__=representation,
-        __doc__=f"A {action} {noun}, in its last state before it was {action}.",
-        **fields,
+        representation,
+        f"A {action} {noun}, in its last state before it was {action}.",
+        fields,
     )
     schema.example = representation.example and {**representation.example, **example}
     return schema

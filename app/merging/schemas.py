@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, create_model
+from pydantic import Field
 
-from app.fields.schemas import Representation, RequestBody
+from app.fields.schemas import Representation, RequestBody, derived_schema
 from app.fields.types import Identifier
 
 Side = Literal["survivor", "loser"]
@@ -58,24 +58,20 @@ class Unmerged(Representation):
 def merge_request(noun: str, fields: Iterable[str], example: Mapping[str, Any]) -> type[MergeRequest]:
     """Return the schema of the request that merges two records of a resource. A client can choose these `fields`."""
     choices = _choices(noun, fields)
-    request = create_model(
-        f"{noun}Merge",
-        __base__=MergeRequest,
-        __doc__=MergeRequest.__doc__,
-        choose=(choices, Field(default_factory=choices, description=MergeRequest.model_fields["choose"].description)),
-    )
+    choose = Field(default_factory=choices, description=MergeRequest.model_fields["choose"].description)
+    request = derived_schema(f"{noun}Merge", MergeRequest, MergeRequest.__doc__, {"choose": (choices, choose)})
     request.example = example
     return request
 
 
 def _choices(noun: str, fields: Iterable[str]) -> type[Choices]:
-    definitions: Any = dict.fromkeys(fields, (Side | None, None))
-    return create_model(f"{noun}MergeChoices", __base__=Choices, __doc__=Choices.__doc__, **definitions)
+    definitions = dict.fromkeys(fields, (Side | None, None))
+    return derived_schema(f"{noun}MergeChoices", Choices, Choices.__doc__, definitions)
 
 
 def unmerged_schema(noun: str, representation: type[Representation], example: Mapping[str, Any]) -> type[Unmerged]:
     """Return the schema of the response of a request that undoes a merge of two records of a resource."""
-    field: Any = (representation, Field(description=f"The {noun.lower()} that is back."))
-    schema = create_model(f"Unmerged{noun}", __base__=Unmerged, __doc__=Unmerged.__doc__, **{noun.lower(): field})
+    field = (representation, Field(description=f"The {noun.lower()} that is back."))
+    schema = derived_schema(f"Unmerged{noun}", Unmerged, Unmerged.__doc__, {noun.lower(): field})
     schema.example = example
     return schema

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from pydantic import ValidationError, create_model
+from pydantic import ValidationError
 
 from app.errors import FieldError
-from app.fields.schemas import RequestBody
+from app.fields.schemas import RequestBody, derived_schema
 from app.fields.types import TIMESTAMP_FIELDS, Identifier, PastTimestamp
 from app.http.field_errors import field_errors
 from app.patient_identifiers.resolving import IDENTIFIERS, resolve
@@ -23,14 +23,8 @@ REQUIRED_LOCATIONS = {(), ("unique_id",)}
 @cache  # building a schema takes as long as storing tens of lines
 def _line_schema(base: type[RequestBody]) -> type[RequestBody]:
     """Return the schema of a request with the fields that only lines of a file have."""
-    timestamp_field: Any = (PastTimestamp, None)
-    return create_model(
-        base.__name__,
-        __base__=base,
-        unique_id=(Identifier, ""),
-        date_created=timestamp_field,
-        last_updated=timestamp_field,
-    )
+    timestamps = dict.fromkeys(TIMESTAMP_FIELDS, (PastTimestamp, None))
+    return derived_schema(base.__name__, base, base.__doc__, {"unique_id": (Identifier, ""), **timestamps})
 
 
 class LineValidator:

@@ -22,20 +22,27 @@ class LineMatcher:
         self._connection = connection
         self._similar_words = SimilarWords(hospitals)
 
-    async def duplicate_lines(self, patients: Sequence[Mapping[str, Any]]) -> list[int]:
-        """Return the numbers of the lines whose patients are probably others, of those in one batch.
+    async def duplicate_lines(self, patients: Sequence[Mapping[str, Any]]) -> dict[int, list[str]]:
+        """Return the lines of a batch whose patients are probably others, each with the ids of the stored ones.
 
-        `patients` are the lines, each with its number, `line`, and the compared fields, in the order of their numbers.
+        A line has no ids if its patient is only that of an earlier line. `patients` are the lines, each with its
+        number, `line`, and the compared fields, in the order of their numbers. A line may also have `not_duplicates`,
+        the ids of stored patients who are known to be others.
         """
-        today, lines = datetime.now(UTC).date(), []
+        today, lines = datetime.now(UTC).date(), dict[int, list[str]]()
         earlier: dict[Hashable, list[Person]] = defaultdict(list)
         candidates = await find_candidates(self._connection, patients, self._similar_words)
         for patient, stored in zip(patients, candidates, strict=True):
             person = Person.from_fields(patient)
-            others = [Person.from_fields(one) for one in stored]
-            others += {other for key in _keys(person) for other in earlier[key]}
-            if any(compare(person, other, today).grade in STRONG_GRADES for other in others):
-                lines.append(patient["line"])
+            ids = [
+                one["unique_id"]
+                for one in stored
+                if one["unique_id"] not in patient.get("not_duplicates", ())
+                and compare(person, Person.from_fields(one), today).grade in STRONG_GRADES
+            ]
+            others = {other for key in _keys(person) for other in earlier[key]}
+            if ids or any(compare(person, other, today).grade in STRONG_GRADES for other in others):
+                lines[patient["line"]] = ids
                 continue
             for key in _keys(person):
                 earlier[key].append(person)

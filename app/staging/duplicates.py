@@ -5,9 +5,14 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from app.db.connection import Connection
+from app.db.database import set_local
 
 if TYPE_CHECKING:
     from app.matching.lines import LineMatcher
+
+DUPLICATE_MESSAGE = "May describe a person who is registered already, or is in an earlier line"
+COMPARE_NOBODY = set_local({"patients.compare_patients": "never"})
+"""Statement by which the rest of a transaction queues no patients to be compared."""
 
 
 class DuplicatePolicy(StrEnum):

@@ -9,14 +9,13 @@ from sqlalchemy.schema import CreateTable, DropTable
 
 from app.auth.principal import Principal
 from app.db.connection import Connection
-from app.db.database import set_local
 from app.errors import FieldError
 from app.models import Patient, hospital_words, name_words, pending_comparisons
 from app.patients.schemas import NAME_MISSING_MESSAGE
 from app.patients.service import PatientService
 from app.profiles.service import ProfileService
 from app.staging.batches import StagedBatch, ValidLine
-from app.staging.duplicates import DuplicatePolicy
+from app.staging.duplicates import COMPARE_NOBODY, DUPLICATE_MESSAGE, DuplicatePolicy
 from app.staging.identifiers import identifier_errors, index_identifiers
 from app.staging.name_words import (
     DEFER_NAME_WORDS,
@@ -32,10 +31,8 @@ from app.staging.table_build import TableBuild
 from app.statements.damage import OTHER_PERSON_PROBLEM, other_person_statement
 
 _COMPARE_ALL_PATIENTS = insert(pending_comparisons).from_select(["patient_id"], select(Patient.__table__.c.unique_id))
-_COMPARE_NOBODY = set_local({"patients.compare_patients": "never"})
 _LAST_TABLES = (name_words, hospital_words, pending_comparisons)
 """The tables that are filled from all patients at the end."""
-DUPLICATE_MESSAGE = "May describe a person who is registered already, or is in an earlier line"
 NAME_COLUMNS = ("patient_first_name", "patient_last_name")
 BIRTH_DATE_COLUMN = "patient_date_of_birth"
 OTHER_PERSON_MESSAGE = f"{OTHER_PERSON_PROBLEM} --allow-other-person"
@@ -114,7 +111,7 @@ class PatientStaging(Staging):
             await self.connection.execute(CreateTable(table))
         await self.connection.execute(DEFER_NAME_WORDS)
         if not self._compares_new:
-            await self.connection.execute(_COMPARE_NOBODY)
+            await self.connection.execute(COMPARE_NOBODY)
         await super().create_tables()
         if self._matcher is None:
             self.build = await TableBuild.create(

@@ -16,8 +16,11 @@ from app.db.database import set_local
 from app.db.transaction_batching import MAX_BATCH_COST
 from app.errors import FieldError
 from app.fields.types import TIMESTAMP_FIELDS
+from app.patient_identifiers.resolving import IDENTIFIERS, resolve
+from app.patient_identifiers.types import IdentifierType, read_types
 from app.patients.service import PatientService
 from app.staging.batches import ValidLine
+from app.staging.duplicates import COMPARE_NOBODY, DUPLICATE_MESSAGE, DuplicatePolicy
 from app.staging.name_words import DEFER_NAME_WORDS, INSERT_WORDS_OF_PATIENTS
 from app.staging.results import RowStatus
 from app.transfer.bodies import LineValidator
@@ -81,6 +84,10 @@ class PatientImport:
         self, connection: Connection, principal: Principal, parameters: ImportParameters, *, shares_statements: bool
     ) -> None:
         self._connection = connection
+        duplicates = DuplicatePolicy(parameters.duplicates or DuplicatePolicy.REPORT)
+        self._compares_new = duplicates is not DuplicatePolicy.IGNORE
+        self._matcher = duplicates.matcher(connection, principal.hospitals)
+        self._identifier_types: Mapping[str, IdentifierType] = {}
         self._allows_other_person = parameters.allow_other_person
         self._writer = LineWriter(
             PatientService(connection, principal),
@@ -102,6 +109,10 @@ class PatientImport:
         """
         await self._connection.execute(_SET_SETTINGS)
         await self._connection.execute(DEFER_NAME_WORDS)
+        if not self._compares_new:
+            await self._connection.execute(COMPARE_NOBODY)
+        if self._matcher is not None:
+            self._identifier_types = await read_types(self._connection)
         results: list[LineResult] = []
         chunk: list[Line] = []
         for start in range(0, len(lines), CHUNK_SIZE):
@@ -143,9 +154,11 @@ class PatientImport:
         repository = self._writer.service.repository
         stored = await find_stored(repository, [line.unique_id for line in chunk if line.unique_id is not None])
         comparison = await self._compare([line for line in chunk if line.unique_id in stored.visible_ids])
+        new = [line for line in chunk if line.unique_id not in stored.versions]
+        rejected = {**comparison.rejected, **await self._find_duplicates(new)}
         outcomes: dict[int, str | list[FieldError]] = {
-            **comparison.rejected,
-            **await self._writer.write([line for line in chunk if line.number not in comparison.rejected], stored),
+            **rejected,
+            **await self._writer.write([line for line in chunk if line.number not in rejected], stored),
         }
         ids = {number: outcome for number, outcome in outcomes.items() if isinstance(outcome, str)}
         versions = (await find_stored(repository, [*ids.values()])).versions
@@ -173,6 +186,26 @@ class PatientImport:
             {line.number: line.values for line in lines},
             allow_other_person=self._allows_other_person,
         )
+
+    async def _find_duplicates(self, lines: Sequence[Line]) -> dict[int, list[FieldError]]:
+        """Return the errors of lines with new patients who are probably registered already, if such are refused."""
+        if self._matcher is None or not lines:
+            return {}
+        patients = []
+        for line in lines:
+            hospital_ids = {*line.values.get("hospital_ids", ())}
+            # invalid identifiers are left to the write, which rejects the line
+            identifiers = resolve(line.values.get(IDENTIFIERS), self._identifier_types, hospital_ids).identifiers
+            patients.append(
+                dict.fromkeys(self._matcher.compared_fields)
+                | line.values
+                | {"line": line.number, IDENTIFIERS: identifiers}
+                | {"not_duplicates": line.record.get("not_duplicates") or ()}
+            )
+        duplicates = await self._matcher.duplicate_lines(patients)
+        for ids in duplicates.values():
+            self._writer.compared_ids.update(ids)
+        return {number: [FieldError((), DUPLICATE_MESSAGE, "possible_duplicate")] for number in duplicates}
 
 
 def _status(unique_id: str, before: Mapping[str, int], after: Mapping[str, int]) -> RowStatus:

@@ -78,7 +78,8 @@ response has one line per line of the body that is not blank.
 If a line is rejected, nothing is stored, and the status of all valid lines is `not_stored`, unless `on_error=skip`. A
 line whose patient exists and equals it is `unchanged`, so an import with ids can be repeated. This comparison is a
 read, which needs the scope `patients:read` unless `update=true`: otherwise any line of an existing patient is rejected.
-Linking a different profile also needs the scope `profiles:read`. Changing a profile needs `profiles:write`.""",
+Linking a different profile also needs the scope `profiles:read`. Changing a profile needs `profiles:write`, and
+`duplicates=refuse` needs `patients:read`.""",
     response_description="The results, one per line.",
     openapi_extra=requires(Scope.PATIENTS_WRITE)
     | request_parameters(query=ImportParameters, headers=(IDEMPOTENCY_KEY,))
@@ -111,6 +112,10 @@ async def import_patients(request: Request) -> Response:
         raise UnsupportedMediaTypeError(NDJSON.media_type)
     parameters, principal = parse_query(request, ImportParameters), Principal.from_request(request)
     services = get_services(request)
+    if parameters.duplicates is None and services.settings.duplicate_check == "refuse":
+        parameters = parameters.model_copy(update={"duplicates": "refuse"})
+    if parameters.duplicates == "refuse":
+        principal.require(Scope.PATIENTS_READ)  # a rejected line reveals that the person is registered
     # a slow body holds only this slot, of which there are more
     async with services.upload_bulkhead.slot(principal.name):
         try:

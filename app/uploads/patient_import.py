@@ -197,10 +197,13 @@ class PatientImport:
             # invalid identifiers are left to the write, which rejects the line
             identifiers = resolve(line.values.get(IDENTIFIERS), self._identifier_types, hospital_ids).identifiers
             patients.append(
-                dict.fromkeys(self._matcher.compared_fields)
-                | line.values
-                | {"line": line.number, IDENTIFIERS: identifiers}
-                | {"not_duplicates": line.record.get("not_duplicates") or ()}
+                {
+                    **dict.fromkeys(self._matcher.compared_fields),
+                    **line.values,
+                    "line": line.number,
+                    IDENTIFIERS: identifiers,
+                    "not_duplicates": line.record.get("not_duplicates") or (),
+                }
             )
         duplicates = await self._matcher.duplicate_lines(patients)
         for ids in duplicates.values():

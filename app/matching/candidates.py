@@ -107,9 +107,7 @@ def _candidates_statement(*, restricted: bool) -> TextClause:
             (SELECT unique_id FROM patients WHERE patient_email_address_folded = email AND {scope} LIMIT {limit})
             UNION
             (SELECT unique_id FROM patients
-            WHERE patient_date_of_birth = born AND {scope} AND (
-                patient_search @@ names OR {same_place} OR {address_start} = address
-            )
+            WHERE patient_date_of_birth = born AND {scope} AND (patient_search @@ names OR {same_place})
             ORDER BY ({has_names}) DESC NULLS LAST LIMIT {limit})
             UNION
             (SELECT unique_id FROM (
@@ -124,8 +122,9 @@ def _candidates_statement(*, restricted: bool) -> TextClause:
             (SELECT unique_id FROM (
                 SELECT * FROM patients WHERE {address_start} = address AND {scope} LIMIT {MAX_NEIGHBOURS}
             ) AS neighbours
-            WHERE patient_search @@ names OR ({same_place} AND {BIRTH_MAY_AGREE})
-            ORDER BY patient_search @@ names DESC NULLS LAST LIMIT {limit})
+            WHERE patient_search @@ names OR patient_date_of_birth = born OR ({same_place} AND {BIRTH_MAY_AGREE})
+            ORDER BY coalesce(patient_date_of_birth = born, false) DESC, patient_search @@ names DESC NULLS LAST
+            LIMIT {limit})
         ) AS found JOIN patients USING (unique_id)
         WHERE unique_id IS DISTINCT FROM own_id
         """  # noqa: S608  # contains only our own constants

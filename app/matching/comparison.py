@@ -127,12 +127,29 @@ class Comparison(NamedTuple):
         return [field for field, level in self.levels.items() if WEIGHTS[field][level] < 0]
 
 
+def can_be_pair(one: Person, other: Person) -> bool:
+    """Return whether two patients may have a grade, be relatives or be twins, from what takes little time to compare.
+
+    With different dates of birth and no contact in common, none of this is possible, whatever the names are. This is
+    true of most candidates.
+    """
+    if not (one.date_of_birth and other.date_of_birth):
+        return True
+    if compare_dates(one.date_of_birth, other.date_of_birth) is not Level.DIFFERENT:
+        return True
+    if (one.phone and one.phone == other.phone) or (one.identifiers and other.identifiers):
+        return True
+    if not (one.address and other.address):
+        return False
+    return compare_addresses(one.address, other.address) is not Level.DIFFERENT
+
+
 def compare(one: Person, other: Person, today: date) -> Comparison:
     """Compare two patients by their values, to judge whether they are one person. Their order does not matter."""
-    levels = _name_levels(one, other)
+    levels = _name_levels(one, other.first_name, other.last_name)
     score = _sum(levels)
     if Level.DIFFERENT in levels.values():
-        swapped = _name_levels(one, other._replace(first_name=other.last_name, last_name=other.first_name))
+        swapped = _name_levels(one, other.last_name, other.first_name)
         # one common name is not enough: a relative has it as last name
         if Level.DIFFERENT not in swapped.values() and (swapped_score := _sum(swapped) + SWAPPED_NAMES_WEIGHT) > score:
             levels, score = swapped, swapped_score
@@ -295,12 +312,12 @@ def _sum(levels: Mapping[str, Level]) -> float:
     return sum([WEIGHTS[field][level] for field, level in levels.items()])
 
 
-def _name_levels(one: Person, other: Person) -> dict[str, Level]:
+def _name_levels(one: Person, first_name: tuple[str, ...], last_name: tuple[str, ...]) -> dict[str, Level]:
     levels = {}
-    if one.first_name and other.first_name:
-        levels["patient_first_name"] = compare_names(one.first_name, other.first_name)
-    if one.last_name and other.last_name:
-        levels["patient_last_name"] = compare_names(one.last_name, other.last_name)
+    if one.first_name and first_name:
+        levels["patient_first_name"] = compare_names(one.first_name, first_name)
+    if one.last_name and last_name:
+        levels["patient_last_name"] = compare_names(one.last_name, last_name)
     return levels
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from app.db.connection import Connection
 from app.errors import ValidationFailedError
 from app.matching.candidates import find_candidates
-from app.matching.comparison import COMPARED_FIELDS, Comparison, Person, compare
+from app.matching.comparison import COMPARED_FIELDS, Comparison, Person, can_be_pair, compare
 from app.matching.similar_words import SimilarWords
 from app.matching.weights import THRESHOLDS
 from app.patient_identifiers.resolving import IDENTIFIERS, resolve
@@ -48,10 +48,11 @@ async def find_matches(
     await similar_words.refresh_if_old(connection)
     (candidates,) = await find_candidates(connection, [given], similar_words)
     person, today = Person.from_fields(given), datetime.now(UTC).date()
+    others = {one["unique_id"]: Person.from_fields(one) for one in candidates if one["unique_id"] not in excluded_ids}
     matches = [
-        Match(candidate["unique_id"], compare(person, Person.from_fields(candidate), today))
-        for candidate in candidates
-        if candidate["unique_id"] not in excluded_ids
+        Match(unique_id, compare(person, other, today))
+        for unique_id, other in others.items()
+        if can_be_pair(person, other)
     ]
     return sorted((match for match in matches if match.comparison.grade is not None), key=_order)[:MAX_MATCHES]
 

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
+from itertools import combinations
 
 from cachetools import LRUCache
 from rapidfuzz.distance import OSA
@@ -21,6 +22,8 @@ for only if a name has no other words.
 """
 _TWO_ERRORS_LENGTH = 7
 """Length from which words that differ by two typing errors count as similar."""
+_PREFIX_LENGTH = 7
+"""Number of letters at the beginning of a word by which similar words are found, as in the index."""
 MAX_KEPT_WORDS = 10_000
 """Maximum number of words whose similar words are kept, which take half a kilobyte each."""
 MAX_NEW_WORDS = 500
@@ -39,7 +42,7 @@ def _near_words_statement(*, restricted: bool) -> TextClause:
     The words are JSON and not an array, because the planner would estimate the length of each array, and plan the
     statement again.
     """
-    own_words, source = "", "name_words WHERE typing_keys(word, 2) && typing_keys(given, errors)"
+    own_words, source = "", "name_words WHERE typing_keys(word, 2) && keys"
     if restricted:
         # read once, and compared one by one: an index of all words would take longer if others have similar ones
         own_words = """
@@ -52,7 +55,7 @@ def _near_words_statement(*, restricted: bool) -> TextClause:
         f"""
         {own_words}
         SELECT given, near.word
-        FROM json_to_recordset(:words) AS given(given text, errors integer), LATERAL (
+        FROM json_to_recordset(:words) AS given(given text, keys text[]), LATERAL (
             SELECT word, edits
             FROM (
                 SELECT word, extensions.levenshtein_less_equal(left(word, 255), given, 2) AS edits FROM {source}
@@ -73,6 +76,13 @@ _SELECT_NEW_WORDS = text(
     )
     """  # noqa: S608  # our own constant
 ).bindparams(bindparam("after", type_=DateTime(timezone=True)))
+
+
+def typing_keys(word: str, errors: int) -> set[str]:
+    """Return what the SQL function `typing_keys` returns, which takes PostgreSQL as long as half of the search."""
+    prefix = word[:_PREFIX_LENGTH]
+    lengths = range(len(prefix), max(len(prefix) - errors, 1) - 1, -1)
+    return {"".join(letters) for length in lengths for letters in combinations(prefix, length)}
 
 
 def _max_errors(word: str) -> int:
@@ -144,7 +154,7 @@ class SimilarWords:
         """Return the words in names that may differ from each of the `words` by that number of typing errors."""
         near: dict[str, list[str]] = {word: [] for word in words}
         if words:
-            given = [{"given": word, "errors": errors} for word, errors in sorted(words.items())]
+            given = [{"given": word, "keys": [*typing_keys(word, errors)]} for word, errors in sorted(words.items())]
             parameters = {"words": given, **self.scope}
             for word, near_word in (await connection.execute(_SELECT_NEAR_WORDS[bool(self.scope)], parameters)).records:
                 near[word].append(near_word)

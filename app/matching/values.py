@@ -34,6 +34,8 @@ is one.
 """
 LONG_TEXT_LENGTH = 8
 """Minimum length of towns that count as near if two letters differ."""
+DATE_PARTS = 3
+"""The year, the month and the day. One typing error is in one part, or swaps digits of two."""
 MIN_DIFFERENT_DIGITS = 3
 """Phone numbers with fewer different digits, such as 000 000 0000, are placeholders."""
 _CACHE_SIZE = 65_536
@@ -80,6 +82,9 @@ def _compare_spellings(short: str, long: str) -> Level:
 @lru_cache(_CACHE_SIZE)
 def compare_dates(one: date, other: date) -> Level:
     """Compare two dates of birth."""
+    different_parts = (one.year != other.year) + (one.month != other.month) + (one.day != other.day)
+    if different_parts == DATE_PARTS:
+        return Level.DIFFERENT
     is_january_1 = [(day.month, day.day) == (1, 1) for day in (one, other)]
     if one == other:
         return Level.PLACEHOLDER if all(is_january_1) else Level.SAME
@@ -89,7 +94,6 @@ def compare_dates(one: date, other: date) -> Level:
         return Level.SWAPPED
     if OSA.distance(date_digits(one), date_digits(other)) == 1:
         return Level.NEAR
-    different_parts = (one.year != other.year) + (one.month != other.month) + (one.day != other.day)
     return Level.SAME_MONTH if different_parts == 1 else Level.DIFFERENT
 
 

@@ -74,7 +74,7 @@ async def test_restricted_principals_learn_only_of_visible_patients(
     assert first["status"] == "created"
     assert len(await queue(scoped_clients.free)) == 1
     for parameters in ({"dry_run": "true"}, {"on_error": "skip"}):
-        (again,) = await post_lines(scoped_clients.a, [line], duplicates="refuse", **parameters)
+        (again,) = await post_lines(scoped_clients.a, [line], None, duplicates="refuse", **parameters)
         assert [error["type"] for error in again["errors"]] == ["possible_duplicate"]
         row = await connection.fetchrow("SELECT principal, ids, version FROM audit ORDER BY time DESC LIMIT 1")
         assert tuple(row) == ("key:a", [first["unique_id"]], None)

@@ -2,13 +2,13 @@
 
 import re
 from datetime import date
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import asyncpg
 import pytest
 
-from app.matching.comparison import COMPARED_FIELDS, Comparison, Person, compare
+from app.matching.comparison import COMPARED_FIELDS, Comparison, Person, can_be_pair, compare
 from app.matching.names import name_words
 from app.matching.values import compare_addresses, compare_dates
 from app.matching.values import compare_names as compare_name_words
@@ -207,3 +207,30 @@ async def test_a_change_of_any_compared_field_queues_the_patient(connection: asy
     )
     read_fields = {name for (trigger,) in triggers for name in re.findall(r"old\.(\w+)", trigger, re.IGNORECASE)}
     assert read_fields == set(COMPARED_FIELDS)
+
+
+def test_patients_that_cannot_be_a_pair_are_none() -> None:
+    """The quick check excludes only patients that the comparison neither grades nor takes for relatives."""
+    other_values: dict[str, list[Any]] = {
+        "patient_first_name": [None, "Harley", "Maria"],
+        "patient_last_name": ["McCarthy", "Nkosi"],
+        "patient_date_of_birth": [None, date(1958, 4, 19), date(1958, 4, 18), date(1990, 12, 31)],
+        "patient_mobile_number": [None, "082 345 6789", "082 345 6780", "071 111 2222"],
+        "patient_email_address": [None, "h@example.org", "someone@example.com"],
+        "patient_physical_address": [None, "177 Pridham Street", "12 Pridham Street", "3 Long Road"],
+        "patient_town": ["Marsden", "Durban"],
+        "patient_identifiers": [None, [{"type": "other", "value": "1", "normalized": "1"}]],
+    }
+    identifiers = other_values["patient_identifiers"][1]
+    empty = dict.fromkeys(COMPARED_FIELDS)
+    fields = empty | COMPLETE | {"patient_email_address": "h@example.org", "patient_identifiers": identifiers}
+    one, excluded = Person.from_fields(fields), 0
+    for values in product(*other_values.values()):
+        other = Person.from_fields(fields | dict(zip(other_values, values, strict=True)))
+        comparison = compare(one, other, TODAY)
+        if not can_be_pair(one, other):
+            excluded += 1
+            assert comparison.grade is None
+            assert not comparison.are_relatives
+            assert not comparison.are_twins
+    assert excluded > 100

@@ -5,7 +5,14 @@ import pytest
 
 from app.db.connection import Connection
 from app.matching import similar_words
-from app.matching.similar_words import SimilarWords
+from app.matching.similar_words import SimilarWords, typing_keys
+
+
+@pytest.mark.parametrize("errors", [1, 2])
+@pytest.mark.parametrize("word", ["", "a", "ab", "anna", "mthembu", "ndlovukazi", "zoë", "李小龍"])
+async def test_keys_are_those_of_the_index(connection: asyncpg.Connection, word: str, errors: int) -> None:
+    """Python and PostgreSQL compute the same keys."""
+    assert typing_keys(word, errors) == {*await connection.fetchval("SELECT typing_keys($1, $2)", word, errors)}
 
 
 @pytest.mark.parametrize("max_new_words", [500, 1], ids=["few new words", "more than are added"])

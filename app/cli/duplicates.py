@@ -4,7 +4,7 @@ import argparse
 
 from app.cli.database import DATABASE_ERRORS, run_on_database
 from app.counts import counted
-from app.matching.pending import scan
+from app.matching.scan import SCAN_POOL_SIZE, scan
 from app.terminal.progress import progress_bar
 
 USER_ERRORS = DATABASE_ERRORS
@@ -18,6 +18,6 @@ def run(_: argparse.Namespace) -> int:
         def report_progress(compared: int) -> None:
             display.update(task, completed=compared, records=compared)
 
-        compared = run_on_database(lambda database: scan(database, report_progress))
+        compared = run_on_database(lambda database: scan(database, report_progress), pool_size=SCAN_POOL_SIZE)
     print(f"Compared {counted(compared, 'patient')}. `GET /patients/duplicates/` lists the pairs found.")
     return 0

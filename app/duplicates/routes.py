@@ -21,11 +21,11 @@ from app.audit.recorder import RequestAudit
 from app.auth.principal import Principal
 from app.auth.scopes import Scope, requires
 from app.db.connection import Connection
+from app.duplicates.queue import count_pairs, dismiss, list_pairs
 from app.duplicates.schemas import Dismissal, Duplicate, DuplicateParameters
 from app.http.query_parameters import parse_query
 from app.identifiers import IDENTIFIER_PATTERN
 from app.listing.page import ListItem, Page
-from app.matching.queue import count_pairs, dismiss, list_pairs
 from app.paths import DUPLICATES_PREFIX
 
 router = make_router(DUPLICATES_PREFIX, tag="patients", audited=True)

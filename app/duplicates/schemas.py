@@ -2,10 +2,10 @@
 
 from typing import Annotated, ClassVar, Literal
 
+from app.duplicates.queue import QueueQuery
 from app.fields.schemas import Representation, RequestBody
 from app.fields.types import Identifier, OneOrMany, Text, Timestamp, TimestampParameter
 from app.listing.pagination import PageParameters
-from app.matching.queue import QueueQuery
 from app.matching.weights import Grade
 from app.models import duplicates
 

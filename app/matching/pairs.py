@@ -4,7 +4,8 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from datetime import date
-from itertools import combinations
+from itertools import chain, combinations
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from pydantic_core import to_json
@@ -15,7 +16,7 @@ from app.db.base import ID_TEXT
 from app.db.connection import Connection
 from app.identifiers import new_identifier
 from app.matching.candidates import find_candidates
-from app.matching.comparison import COMPARED_FIELDS, Comparison, Person, compare
+from app.matching.comparison import COMPARED_FIELDS, Comparison, Person, can_be_pair, compare
 from app.matching.similar_words import SimilarWords
 from app.matching.weights import STRONG_GRADES, Grade
 from app.models import Patient, duplicates
@@ -80,13 +81,13 @@ _UPSERT_PAIRS = text(
     )
     """
 ).bindparams(bindparam("pairs", type_=JSON))
-_DELETE_OTHER_PAIRS = text(
+_DELETE_PAIRS = text(
     """
     DELETE FROM duplicates
-    WHERE status = 'open' AND (one_id = ANY (:ids) OR other_id = ANY (:ids) OR through_id = ANY (:ids))
-        AND NOT one_id || ' ' || other_id = ANY (:kept)
+    USING unnest(CAST(:one_ids AS text[]), CAST(:other_ids AS text[])) AS former(one_id, other_id)
+    WHERE duplicates.one_id = former.one_id AND duplicates.other_id = former.other_id AND status = 'open'
     """
-).bindparams(_IDS, bindparam("kept", type_=ARRAY(Text)))
+).bindparams(bindparam("one_ids", type_=ARRAY(Text)), bindparam("other_ids", type_=ARRAY(Text)))
 
 
 class FoundPair(NamedTuple):
@@ -121,6 +122,7 @@ class Comparer:
         self._patients: dict[str, Mapping[str, Any]] = {}
         self._persons: dict[str, Person] = {}
         self._comparisons: dict[Pair, Comparison] = {}
+        self._candidate_ids: Mapping[str, Collection[str]] = {}
         self._surrounded: set[str] = set()
         """The patients that were compared with all their candidates."""
         self._same: dict[str, set[str]] = defaultdict(set)
@@ -128,12 +130,16 @@ class Comparer:
         self._relatives: dict[str, set[str]] = defaultdict(set)
         self._twins: set[str] = set()
 
-    async def compare(self, ids: Collection[str]) -> None:
+    async def compare(
+        self, ids: Collection[str], candidate_ids: Mapping[str, Collection[str]] = MappingProxyType({})
+    ) -> None:
         """Compare the patients with these ids with all others, and bring the stored pairs up to date.
 
-        Open pairs of patients that no longer exist are deleted.
+        Open pairs of patients that no longer exist are deleted. `candidate_ids` are the candidates of those patients
+        for which they have been searched.
         """
-        await self._read(ids)
+        self._candidate_ids = candidate_ids
+        await self._read({*ids, *chain.from_iterable(candidate_ids.values())})
         stored = await self._stored_pairs(ids)
         pairs = await self._surround(ids)
         pairs |= {pair for pair in stored if self._patients.keys() >= set(pair)}
@@ -141,11 +147,11 @@ class Comparer:
         await self._raise_renamed(found)
         dismissed = {pair for pair, status in stored.items() if status == "dismissed"}
         await self._add_implied_pairs(found, dismissed, frozenset(ids))
-        rows = [self._row(pair, one) for pair, one in sorted(found.items())]
-        await self._connection.execute(
-            _DELETE_OTHER_PAIRS, {"ids": list(ids), "kept": [" ".join(pair) for pair in found]}
-        )
-        if rows:
+        # only what was read, because others may store pairs meanwhile
+        if former := [pair for pair, status in stored.items() if status == "open" and pair not in found]:
+            one_ids, other_ids = map(list, zip(*former, strict=True))
+            await self._connection.execute(_DELETE_PAIRS, {"one_ids": one_ids, "other_ids": other_ids})
+        if rows := [self._row(pair, one) for pair, one in sorted(found.items())]:
             await self._connection.execute(_UPSERT_PAIRS, {"pairs": rows})
 
     async def _read(self, ids: Iterable[str]) -> None:
@@ -163,12 +169,13 @@ class Comparer:
         if not patients:
             return set()
         pairs = set()
-        candidates = await find_candidates(self._connection, patients, self._similar_words)
-        for patient, others in zip(patients, candidates, strict=True):
+        for patient, others in await self._candidates(patients):
             self._surrounded.add(patient["unique_id"])
-            for other in others:
-                self._add(other["unique_id"], other)
-                pairs.add(_pair(patient["unique_id"], other["unique_id"]))
+            person = self._person(patient["unique_id"])
+            for candidate in others:
+                self._add(candidate["unique_id"], candidate)
+                if can_be_pair(person, self._person(candidate["unique_id"])):
+                    pairs.add(_pair(patient["unique_id"], candidate["unique_id"]))
         for one, other in pairs:
             comparison = self._compare((one, other))
             related = self._same if comparison.grade in STRONG_GRADES else self._relatives
@@ -178,6 +185,22 @@ class Comparer:
             elif comparison.are_twins:
                 self._twins |= {one, other}
         return pairs
+
+    async def _candidates(
+        self, patients: Iterable[Mapping[str, Any]]
+    ) -> list[tuple[Mapping[str, Any], list[Mapping[str, Any]]]]:
+        """Return each of the patients with its candidates."""
+        found, unsearched = [], []
+        for patient in patients:
+            ids = self._candidate_ids.get(patient["unique_id"])
+            if ids is None:
+                unsearched.append(patient)
+            else:
+                found.append((patient, [self._patients[one] for one in ids if one in self._patients]))
+        if unsearched:
+            candidates = await find_candidates(self._connection, unsearched, self._similar_words)
+            found += [(patient, [*others]) for patient, others in zip(unsearched, candidates, strict=True)]
+        return found
 
     async def _stored_pairs(self, ids: Collection[str]) -> dict[Pair, str]:
         """Return the statuses of the stored pairs of these patients, and of the pairs that exist because of them."""

@@ -1,4 +1,4 @@
-"""Compares patients with all others in the background, and all patients in a scan of the whole register.
+"""Compares patients with all others in the background.
 
 Triggers queue each patient that is created, restored, imported or deleted, or of which a compared field changes. The
 queue is worked off in batches. The transaction that removes patients from the queue also stores their pairs, so that
@@ -7,7 +7,7 @@ nothing is lost if a process is killed.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 
@@ -23,7 +23,6 @@ from app.db.errors import OutOfTimeError
 from app.errors import UnavailableError
 from app.matching.pairs import Comparer
 from app.matching.similar_words import SimilarWords
-from app.models import duplicate_scans
 from app.observability.logging import describe_error
 from app.observability.metrics import COMPARISON_FAILURES
 
@@ -45,13 +44,8 @@ MAX_SET_ASIDE = 1000
 """Maximum number of patients whose failed attempts are counted."""
 COMPARISON_BATCH_SIZE = 200
 """Maximum number of patients that one transaction compares, so that a transaction takes a fraction of a second."""
-SCAN_BATCH_SIZE = 500
-"""Number of patients that one transaction of a scan compares."""
 _LOCK_KEY = 0x6475706C
 """The key of the advisory lock that lets one process at a time work off the queue: the letters `dupl`."""
-_SCAN_LOCK_KEY = 0x7363616E
-"""The key of the advisory lock that lets one process at a time continue a scan: the letters `scan`."""
-_WAIT_FOR_SCAN_LOCK = text(f"SELECT pg_advisory_xact_lock({_SCAN_LOCK_KEY})")
 _TRY_LOCK = text(f"SELECT NOT pg_is_in_recovery() AND pg_try_advisory_xact_lock({_LOCK_KEY})")
 _WAIT_FOR_LOCK = text(
     f"SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_advisory_xact_lock({_LOCK_KEY}) IS NOT NULL ELSE false END"
@@ -67,14 +61,9 @@ _SELECT_PENDING = text(
 _TAKE_PENDING = text("DELETE FROM pending_comparisons WHERE patient_id = ANY (:ids) RETURNING patient_id").bindparams(
     bindparam("ids", type_=ARRAY(ID_TEXT))
 )
-_SELECT_NEXT_IDS = text(
-    'SELECT unique_id FROM patients WHERE unique_id > CAST(:after AS text) COLLATE "C" ORDER BY unique_id LIMIT :most'
-).bindparams(bindparam("after", type_=ID_TEXT), bindparam("most", type_=Integer))
-_DELETE_POSITION = duplicate_scans.delete().returning(duplicate_scans.c.last_id)
-_INSERT_POSITION = duplicate_scans.insert()
 
 
-def _is_due_to_patients(error: Exception) -> bool:
+def is_due_to_patients(error: Exception) -> bool:
     """Return whether a comparison failed because of what is compared, so that others may succeed.
 
     A database that is unavailable, or that lacks a table or a right, fails for all patients alike. A comparison that
@@ -137,7 +126,7 @@ class BackgroundComparison:
         try:
             await self._database.transaction(partial(self._compare_batch, ids=ids, waits=waits), max_attempts=1)
         except Exception as error:
-            if not _is_due_to_patients(error):
+            if not is_due_to_patients(error):
                 raise
             if len(ids) == 1:
                 self._note_failure(ids[0], error)
@@ -163,47 +152,3 @@ class BackgroundComparison:
             log.info("patient not compared yet", attempts=attempts, error=type(error).__name__)
         else:
             log.warning("patient not compared", attempts=attempts, **describe_error(error))
-
-
-async def scan(
-    database: Database,
-    report_progress: Callable[[int], None],
-    batch_size: int = SCAN_BATCH_SIZE,
-) -> int:
-    """Compare all patients of the register with each other, beginning where an unfinished scan ended.
-
-    Return the number of compared patients. `report_progress` is called with their number so far. Two scans at once
-    share the work, and both end with it.
-    """
-    compared, size, similar_words = 0, batch_size, SimilarWords()
-
-    async def work(connection: Connection) -> int:
-        """Compare a batch, or leave out the next patient if `size` is 0. Return the number of patients."""
-        await connection.execute(_WAIT_FOR_SCAN_LOCK)
-        after = (await connection.execute(_DELETE_POSITION)).scalar_one_or_none()
-        if after is None and compared:  # another scan has come to the end
-            return 0
-        parameters = {"after": after or "", "most": max(size, 1)}
-        ids = (await connection.execute(_SELECT_NEXT_IDS, parameters)).scalars().all()
-        if ids:
-            await connection.execute(_INSERT_POSITION, {"last_id": ids[-1]})
-            if size:
-                await similar_words.refresh(connection)
-                await Comparer(connection, similar_words, datetime.now(UTC).date()).compare(ids)
-        return len(ids)
-
-    while True:
-        try:
-            count = await database.transaction(work)
-        except Exception as error:
-            if not _is_due_to_patients(error):
-                raise
-            if size == 1:
-                log.warning("patient not compared", **describe_error(error))
-            size //= 2
-            continue
-        if not count:
-            return compared
-        compared += count
-        size = min(2 * max(size, 1), batch_size)
-        report_progress(compared)

@@ -15,7 +15,8 @@ import httpx
 from app.db.connection import Connection
 from app.db.database import Database
 from app.matching.matches import Match, find_matches
-from app.matching.pending import COMPARISON_INTERVAL_SECONDS, scan
+from app.matching.pending import COMPARISON_INTERVAL_SECONDS
+from app.matching.scan import SCAN_POOL_SIZE, scan
 from app.matching.similar_words import SimilarWords
 from app.matching.weights import Grade
 from benchmarks.command import print_progress
@@ -75,7 +76,7 @@ def run_scan(arguments: argparse.Namespace) -> None:
 
 
 async def _scan(url: str) -> int:
-    async with Database(url, pool_size=1, with_timeouts=False) as database:
+    async with Database(url, pool_size=SCAN_POOL_SIZE, with_timeouts=False) as database:
         return await scan(database, lambda compared: print_progress(f"{compared:,}"))
 
 

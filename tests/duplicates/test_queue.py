@@ -10,7 +10,8 @@ import structlog
 
 from app.auth.principal import Principal
 from app.db.database import Database
-from app.matching.pending import MAX_ATTEMPTS, BackgroundComparison, scan
+from app.matching.pending import MAX_ATTEMPTS, BackgroundComparison
+from app.matching.scan import SCAN_POOL_SIZE, scan
 from app.observability.metrics import COMPARISON_FAILURES
 from app.patients.service import PatientService
 from tests.duplicates.support import AGAIN, DUPLICATES, NAMESAKE, PATIENTS, THANDI, TWIN, queue, register
@@ -72,7 +73,7 @@ async def test_a_dismissed_pair_returns_only_when_a_compared_field_changes(
     await client.put(f"{PATIENTS}a/", json={"patient_race": "Other"})
     assert (await client.delete(f"{PATIENTS}b/")).status_code == 204
     assert (await client.post(f"{PATIENTS}b/restore/", json={"version": 1})).status_code == 200
-    async with Database(database_url, pool_size=1) as database:
+    async with Database(database_url, pool_size=SCAN_POOL_SIZE) as database:
         await scan(database, lambda _: None)
     assert await queue(client) == []
     assert await queue(client, status="dismissed") == [response.json()]
@@ -182,7 +183,7 @@ async def test_a_patient_whose_comparison_fails_is_set_aside(
         born = {"patient_last_name": last_name, "patient_date_of_birth": f"196{number}-07-21"}
         for letter in "az":
             await register(client, f"{letter}{number}", patient_first_name="Pieter", **born)
-    async with Database(database_url, pool_size=1) as database:
+    async with Database(database_url, pool_size=SCAN_POOL_SIZE) as database:
         assert await scan(database, lambda _: None) == 4
         await connection.execute("TRUNCATE duplicates")
         await register(client, "poison", **AGAIN)
@@ -241,7 +242,7 @@ async def test_two_scans_share_the_work(client: httpx.AsyncClient, database_url:
     """Two scans at once compare each patient once, and both end."""
     for number in range(6):
         await register(client, f"p{number}", **{**THANDI, "patient_last_name": f"Mthembu{number}"})
-    async with Database(database_url, pool_size=2) as database:
+    async with Database(database_url, pool_size=2 * SCAN_POOL_SIZE) as database:
         compared = await asyncio.gather(*(scan(database, lambda _: None, batch_size=1) for _ in range(2)))
     assert sum(compared) == 6
     assert min(compared) > 0
@@ -251,7 +252,7 @@ async def test_many_equal_records_imply_no_pairs(client: httpx.AsyncClient, data
     """Registrations of a test patient do not multiply: each is a pair with some others."""
     for number in range(60):
         await register(client, f"p{number:02}", patient_first_name="Test", patient_last_name="Patient")
-    async with Database(database_url, pool_size=1) as database:
+    async with Database(database_url, pool_size=SCAN_POOL_SIZE) as database:
         await scan(database, lambda _: None, batch_size=10)
     response = await client.get(DUPLICATES, params={"count": "exact", "limit": 1})
     assert int(response.headers["X-Total-Count"]) <= 60 * 20

@@ -33,7 +33,7 @@ log = structlog.get_logger()
 
 SHUTDOWN_GRACE_SECONDS = 20
 """Maximum number of seconds for which requests in flight may continue after SIGTERM."""
-DATABASE_RESPONSE_SECONDS = 10
+DATABASE_RESPONSE_SECONDS = 5
 """Number of seconds for which the start tries to get a response from the database, with the short timeouts of requests.
 
 On a very busy machine, a connection takes longer than a request may wait for one.

@@ -34,6 +34,26 @@ function OperationFilter({ React }) {
   };
 }
 
+/* Insert what references point to, all of which is in the document, and in no circle. Swagger UI's own resolver reads the
+whole document for each opened operation, which keeps the browser busy for seconds. */
+function resolveReferences(value, openapi) {
+  if (value === null || typeof value !== "object") return value;
+  if (Array.isArray(value)) return value.map((item) => resolveReferences(item, openapi));
+  const { $ref, ...members } = value;
+  const target = $ref === undefined ? {} : memberAt(openapi, $ref.split("/").slice(1));
+  return Object.fromEntries(
+    Object.entries({ ...target, ...members }).map(([name, member]) => [name, resolveReferences(member, openapi)]),
+  );
+}
+
+function memberAt(value, path) {
+  return path.reduce((parent, name) => parent[name], value);
+}
+
+async function resolveSubtree(openapi, path) {
+  return { errors: [], spec: resolveReferences(memberAt(openapi, path), openapi) };
+}
+
 SwaggerUIBundle({
   url: "/openapi.json",
   dom_id: "#swagger-ui",
@@ -45,5 +65,10 @@ SwaggerUIBundle({
   filter: true,
   tryItOutEnabled: true,
   validatorUrl: null,
-  plugins: [(system) => ({ components: { FilterContainer: OperationFilter(system) }, fn: { opsFilter: filterOperations } })],
+  plugins: [
+    (system) => ({
+      components: { FilterContainer: OperationFilter(system) },
+      fn: { opsFilter: filterOperations, resolveSubtree },
+    }),
+  ],
 });

@@ -4,9 +4,7 @@ PORT ?= 8000
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-PARALLEL_PYTEST := $(BIN)/pytest --numprocesses auto --dist worksteal
-# importing all tests takes longer than running some of those with these marks
-files_with_mark = $$(grep -rlw --include='*.py' mark.$(1) tests)
+PARALLEL_PYTEST := $(BIN)/pytest --numprocesses auto
 QUICK_TESTS := $(addprefix tests/,api auth fields listing patients records test_architecture.py test_openapi.py test_openapi_schemas.py)
 
 # containers often set it; the tests start many processes, each of which would compile all modules anew
@@ -22,9 +20,7 @@ run: .venv/run ## serve http://127.0.0.1:8000 with demo data; elsewhere: make ru
 	@$(BIN)/patients-api serve --demo --port $(PORT)
 
 test: .venv/dev ## run all tests
-	@$(PARALLEL_PYTEST) -m "not chaos and not alone and not crowd"
-	@$(PARALLEL_PYTEST) -m "crowd and not alone" $(call files_with_mark,crowd)
-	@$(BIN)/pytest -m alone $(call files_with_mark,alone)
+	@$(PARALLEL_PYTEST)
 
 test-quick: .venv/dev ## run what a change to a resource breaks first, in less than a minute
 	@$(PARALLEL_PYTEST) -m "not chaos and not alone and not crowd" $(QUICK_TESTS)

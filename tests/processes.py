@@ -3,6 +3,8 @@
 import asyncio
 import itertools
 import json
+import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -161,6 +163,19 @@ def is_port_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+XDIST_WORKER_INDEX = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+XDIST_WORKER_COUNT = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+PORT_CANDIDATES = iter(
+    secrets.SystemRandom().sample(range(10_000 + XDIST_WORKER_INDEX, 32_000, XDIST_WORKER_COUNT), 500)
+)
+"""Random ports below the range that the system gives to clients; no other worker has the same ones."""
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on and that nothing else takes before the test does."""
+    return next(filter(is_port_free, PORT_CANDIDATES))
 
 
 def port_of(url: str) -> int:

@@ -4,8 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.conftest import free_port
-from tests.processes import running_cli, wait_until_ready
+from tests.processes import free_port, running_cli, wait_until_ready
 from tests.support import temporary_database
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from app.auth.scopes import Scope
 from tests.auth.support import HOSPITALS, PATIENTS, make_key
-from tests.conftest import free_port
+from tests.processes import free_port
 from tests.support import ServiceProcess, eventually
 
 CLIENT_ID = "patients-frontend"

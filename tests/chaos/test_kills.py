@@ -16,11 +16,11 @@ import pytest
 
 from app.embedded.server import EmbeddedPostgres, EmbeddedPostgresError
 from tests.chaos.load import HOSPITALS, WriteLog, Writers
-from tests.conftest import free_port
 from tests.processes import (
     CLI_COMMAND,
     RawRequest,
     data_directory,
+    free_port,
     postgres_pid,
     run_cli,
     send_concurrently,

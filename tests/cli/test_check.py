@@ -10,8 +10,7 @@ import asyncpg
 import pytest
 
 from tests.auth.issuer import DISCOVERY_PATH, JWKS_PATH, Issuer, run_issuer
-from tests.conftest import free_port
-from tests.processes import run_cli
+from tests.processes import free_port, run_cli
 
 PASSWORD = "hunter2"  # noqa: S105  # a password that must appear nowhere
 

@@ -14,8 +14,7 @@ import pytest
 
 from app.main import create_app
 from app.settings import Settings
-from tests.conftest import free_port
-from tests.processes import run_cli
+from tests.processes import free_port, run_cli
 from tests.support import database_url_for
 
 PASSWORD = "hunter2"  # noqa: S105  # a password that must appear nowhere

@@ -9,8 +9,7 @@ from typing import Any
 import asyncpg
 import httpx
 
-from tests.conftest import free_port
-from tests.processes import running_cli, wait_until_blocked, wait_until_ready
+from tests.processes import free_port, running_cli, wait_until_blocked, wait_until_ready
 from tests.support import EXAMPLE_PATIENT, GET_EXAMPLE, PUT_EXAMPLE, PUT_RESPONSE, ServiceProcess
 
 PATIENTS = "/patients/patients/"

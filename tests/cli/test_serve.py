@@ -17,11 +17,11 @@ import httpx
 import pytest
 
 from app.connection_errors import describe_database
-from tests.conftest import free_port
 from tests.processes import (
     RawRequest,
     data_directory,
     descendant_pids,
+    free_port,
     is_port_free,
     is_running,
     port_of,

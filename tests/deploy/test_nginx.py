@@ -12,9 +12,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.conftest import free_port
 from tests.hostile.proxies import documented_nginx_site, nginx_command, run_proxy
-from tests.processes import data_directory, port_of
+from tests.processes import data_directory, free_port, port_of
 from tests.support import ServiceProcess
 
 HOST_NAME = "patients.example.org"

@@ -13,11 +13,10 @@ import pytest
 
 from app.auth.scopes import Scope
 from tests.auth.support import make_key
-from tests.conftest import free_port
 from tests.hostile.proxies import PROXY_COMMANDS, proxy_in_front_of
 from tests.hostile.support import connected, send, statuses
 from tests.http.test_disconnects import insert_patients
-from tests.processes import data_directory
+from tests.processes import data_directory, free_port
 from tests.support import ServiceProcess
 
 Serve = Callable[..., ServiceProcess]

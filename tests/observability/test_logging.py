@@ -19,9 +19,8 @@ from app.identifiers import new_identifier
 from app.main import create_app
 from app.observability.logging import TerminalRenderer
 from app.settings import Settings
-from tests.conftest import free_port
 from tests.fork_server import start_command
-from tests.processes import wait_until_ready
+from tests.processes import free_port, wait_until_ready
 
 TERMINAL_WIDTH = 80
 ANSI_COLOR_PATTERN = re.compile(r"\x1b\[[0-9;]*m")

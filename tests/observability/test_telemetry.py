@@ -10,8 +10,8 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.conftest import free_port
 from tests.observability.support import Collector, ReceivedSpan, collector
+from tests.processes import free_port
 from tests.support import ServiceProcess, eventually
 
 HOSPITALS = "/hospitals/hospitals/"

@@ -9,11 +9,11 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.conftest import free_port
 from tests.processes import (
     RawRequest,
     TimedResponse,
     count_deadlocks,
+    free_port,
     running_cli,
     send_concurrently,
     wait_until_blocked,

@@ -13,8 +13,7 @@ import httpx
 import pytest
 
 from benchmarks.pgbouncer import find_pgbouncer, running_pgbouncer
-from tests.conftest import free_port
-from tests.processes import RawRequest, TimedResponse, run_cli, send_concurrently
+from tests.processes import RawRequest, TimedResponse, free_port, run_cli, send_concurrently
 
 POOLER_SESSION_COUNT = 2
 """PgBouncer's sessions with PostgreSQL: fewer than the service's connections."""

@@ -12,10 +12,9 @@ import httpx
 import pytest
 
 from app.db.pool import SESSION_SETTINGS
-from tests.conftest import free_port
 from tests.doc_commands import code_blocks
 from tests.http.test_disconnects import disconnect, put_request, send_request, wait_until_nothing_blocked
-from tests.processes import RawRequest, run_cli, send_concurrently, wait_until_blocked
+from tests.processes import RawRequest, free_port, run_cli, send_concurrently, wait_until_blocked
 from tests.scaling.conftest import POOLER_SESSION_COUNT, PooledDatabase, RetryingClient
 from tests.support import RESOURCE_EXAMPLES, ResourceExample, ServiceProcess, eventually
 

@@ -12,9 +12,16 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.conftest import free_port
 from tests.patients.test_concurrency import PAIR_COUNT, VALID_PAIRS, pair_body, shown_pair
-from tests.processes import RawRequest, count_deadlocks, run_cli, running_cli, send_concurrently, wait_until_ready
+from tests.processes import (
+    RawRequest,
+    count_deadlocks,
+    free_port,
+    run_cli,
+    running_cli,
+    send_concurrently,
+    wait_until_ready,
+)
 from tests.scaling.conftest import RetryingClient, send_until_served
 from tests.support import ServiceProcess, eventually
 

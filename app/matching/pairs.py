@@ -255,6 +255,8 @@ class Comparer:
         Two records of a person may differ so much that only a third record connects them. Dismissed pairs imply
         nothing.
         """
+        if not found:
+            return
         strong = {pair for pair, one in found.items() if one.comparison.grade in STRONG_GRADES} - {*dismissed}
         known = sorted({unique_id for pair in found for unique_id in pair})
         records = (await self._connection.execute(_SELECT_STRONG_PAIRS, {"ids": known})).records

@@ -83,8 +83,8 @@ class ResourceDocument(Document):
     """Builds the resources of one type.
 
     `references` has, for each relation to a set of records, the type of their resources and the columns with their
-    names. `others` has further parts of the resources, each with a function that returns a subquery with the part of a
-    record in a page.
+    names. `others` has further parts of the resources, each with a function that returns the part of the records in a
+    page.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class ResourceDocument(Document):
         build: Build,
         relations: Mapping[str, ToOne | ToMany],
         references: Mapping[str, tuple[str, tuple[str, ...]]],
-        others: Mapping[str, Callable[[CTE], Select[Any]]],
+        others: Mapping[str, Callable[[CTE], SqlText]],
     ) -> None:
         self.table = table
         self.relations = dict(relations)
@@ -114,7 +114,7 @@ class ResourceDocument(Document):
                 # joined, because resources contain the first and the other references in different places
                 references = self._select_references(name, relation, page).lateral(f"of_{name}")
                 source, linked[name] = source.join(references, true()), references.c.linked
-        linked |= {name: select_other(page).scalar_subquery() for name, select_other in self.others.items()}
+        linked |= {name: part_of(page) for name, part_of in self.others.items()}
         document = self.build(dict(page.c.items()), linked).label("document")
         return select(page.c.unique_id, document).select_from(source)
 

@@ -21,7 +21,7 @@ def literal(text: str) -> SqlText:
 
 def json_value(column: ColumnElement[Any]) -> SqlText:
     """Return the JSON text of a value: strings and dates in quotation marks, with escapes."""
-    return cast(func.to_json(column), Text)
+    return cast(func.json_scalar(column), Text)
 
 
 def quoted(text: ColumnElement[Any]) -> SqlText:

@@ -137,6 +137,11 @@ def _other_hospitals(references: ColumnElement[Any]) -> SqlText:
     return object_of(opening, joined)
 
 
+def _is_merge(entries: FromClause) -> ColumnElement[bool]:
+    """Return the condition of the index of merges."""
+    return and_(entries.c.resource == literal(_patients.table.name), entries.c.merge.is_not(None))
+
+
 def _merges_of(entries: FromClause, *conditions: ColumnElement[bool]) -> Subquery:
     """Return the newest entry of the journal about each patient that was ever merged into another one.
 
@@ -147,11 +152,10 @@ def _merges_of(entries: FromClause, *conditions: ColumnElement[bool]) -> Subquer
         entries.c.merge.op("->>", return_type=Text())(literal(key)) for key in ("merged_from", "unmerged")
     )
     other = func.coalesce(merged_from, unmerged)
-    is_about_patients = entries.c.resource == literal(_patients.table.name)
     return (
         select(entries.c.unique_id, other.label("other"), merged_from.is_not(None).label("is_merged"))
         .ext(distinct_on(entries.c.unique_id, other))
-        .where(is_about_patients, entries.c.merge.is_not(None), other.is_not(None), *conditions)
+        .where(_is_merge(entries), other.is_not(None), *conditions)
         .order_by(entries.c.unique_id, other, entries.c.version.desc())
         .correlate_except(entries)
         .subquery("merges")
@@ -171,11 +175,23 @@ def links_at(version: ColumnElement[int], unique_id: ColumnElement[str]) -> Colu
     return select(_replaced_links(merges)).where(merges.c.is_merged).correlate(journal).scalar_subquery()
 
 
-def _select_merges(page: CTE) -> Select[Any]:
-    """Return a subquery with the links to the patients that are merged into a patient in a page."""
+def _links_of(page: CTE) -> SqlText:
+    """Return the links to the patients that are merged into a patient in a page.
+
+    Few patients have any, so the entries are only sorted if there is one.
+    """
     entries = journal.alias("merge_entries")
-    merges = _merges_of(entries, entries.c.unique_id == page.c.unique_id)
-    return select(_replaced_links(merges).label("links")).where(merges.c.is_merged)
+    is_of_patient = entries.c.unique_id == page.c.unique_id
+    merges = _merges_of(entries, is_of_patient)
+    links = select(_replaced_links(merges)).where(merges.c.is_merged).correlate(page)
+    any_merge: Select[Any] = (
+        select(literal_column("true"))
+        .select_from(entries)
+        .where(_is_merge(entries), is_of_patient)
+        .limit(literal_column("1"))
+        .correlate(page)
+    )
+    return case((any_merge.scalar_subquery(), links.scalar_subquery()))
 
 
 def _identifiers(columns: Columns) -> SqlText:
@@ -277,7 +293,7 @@ PATIENT_DOCUMENT = ResourceDocument(
         "patient_hospital": ("Organization", ("hospital_name",)),
         "patient_doctor": ("Practitioner", ("doctor_first_name", "doctor_last_name")),
     },
-    {"merges": _select_merges},
+    {"merges": _links_of},
 )
 PRACTITIONER_DOCUMENT = ResourceDocument(DoctorService.repository_class.table, practitioner_resource, {}, {}, {})
 ORGANIZATION_DOCUMENT = ResourceDocument(HospitalService.repository_class.table, organization_resource, {}, {}, {})

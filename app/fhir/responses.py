@@ -12,7 +12,7 @@ from app.errors import FieldError
 from app.fhir.changes import Applied
 from app.fhir.routing import base_url
 from app.fhir_resources.documents import Meta, meta_of
-from app.fhir_resources.ids import logical_id
+from app.fhir_resources.ids import logical_id, logical_ids
 from app.http.outcomes import FHIR_MEDIA_TYPE, issue
 from app.listing.page import Page
 from app.records.preconditions import Precondition, etag_matches
@@ -119,11 +119,12 @@ def preference(request: Request, name: str) -> str | None:
 def bundle(kind: str, members: Iterable[str], entries: Iterable[bytes] | None) -> bytes:
     """Return a Bundle of a type with further `members`, each as JSON text.
 
-    If `entries` is None or empty, the Bundle has no member `entry`.
+    Each of the `entries` may consist of several with commas between them. If `entries` is None or empty, the Bundle has
+    no member `entry`.
     """
     joined = b",".join(entries or ())
     opening = ",".join([f'{{"resourceType":"Bundle","type":"{kind}"', *members]).encode()
-    return opening + (b',"entry":[' + joined + b"]}" if joined else b"}")
+    return b"".join((opening, b',"entry":[', joined, b"]}") if joined else (opening, b"}"))
 
 
 def link_member(links: Mapping[str, str]) -> str:
@@ -131,11 +132,10 @@ def link_member(links: Mapping[str, str]) -> str:
     return '"link":' + to_json([{"relation": name, "url": url} for name, url in links.items()]).decode()
 
 
-def match_entries(base: str, resource_type: str, page: Page) -> list[bytes]:
-    """Return the entries of the resources of a page, which a search has found."""
-    prefix = to_json(f"{base}/{resource_type}/")[:-1]
-    return [
-        b'{"fullUrl":%b%b","resource":%b,"search":{"mode":"match"}}'
-        % (prefix, logical_id(unique_id).encode(), document)
-        for unique_id, document in zip(page.ids, page.documents(), strict=True)
-    ]
+def match_entries(base: str, resource_type: str, page: Page) -> bytes:
+    """Return the entries of the resources of a page, which a search has found, with commas between them."""
+    opening, closing = b'{"fullUrl":' + to_json(f"{base}/{resource_type}/")[:-1], b',"search":{"mode":"match"}}'
+    pieces: list[bytes] = []
+    for resource_id, document in zip(logical_ids(page.ids), page.documents(), strict=True):
+        pieces += (b"," + opening if pieces else opening, resource_id.encode(), b'","resource":', document, closing)
+    return b"".join(pieces)  # the resources are copied once

@@ -32,6 +32,8 @@ _ACCEPTABLE_TYPES = _JSON_MEDIA_TYPES | {"application/*", "*/*"}
 _FORMATS = _JSON_MEDIA_TYPES | {"json"}
 _PARAMETER_NAME_PATTERN = re.compile(r"[A-Za-z_][A-Za-z_-]{0,39}([:.][A-Za-z-]{1,20})?")
 _INTERACTION_KEY = "x-fhir-interaction"
+_QUERY_KEY = "patients.fhir_query"
+"""Key in the ASGI scope of a request under which its parsed query is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +124,11 @@ def query_pairs(request: Request) -> list[tuple[str, str]]:
     Raises:
         UnreadableBodyError: the query is not in UTF-8.
     """
-    query = request.scope["query_string"]
-    return _parse_form(query, "query") if query else []
+    scope = request.scope
+    if _QUERY_KEY not in scope:  # the route and the endpoint both need it
+        scope[_QUERY_KEY] = _parse_form(scope["query_string"], "query") if scope["query_string"] else []
+    pairs: list[tuple[str, str]] = scope[_QUERY_KEY]
+    return pairs
 
 
 def _parse_form(encoded: bytes, subject: str) -> list[tuple[str, str]]:

@@ -71,7 +71,6 @@ def parse_search(resource_type: ResourceType, sent: Sequence[tuple[str, str]]) -
     errors: list[FieldError] = []
     if len(criteria) > MAX_CRITERIA:
         errors.append(_error(criteria[MAX_CRITERIA][0], f"Send at most {MAX_CRITERIA} parameters"))
-    search = Search(criteria=criteria or None, cursor=results.get(CURSOR_PARAMETER))
     patterns = {**_RESULT_PATTERNS, "_sort": rf"-?({'|'.join(resource_type.sort_columns)})"}
     errors += [
         _error(name, f"Must be {_RESULT_FORMS.get(name) or _sort_form(resource_type)}")
@@ -84,13 +83,19 @@ def parse_search(resource_type: ResourceType, sent: Sequence[tuple[str, str]]) -
         errors.append(_error("_elements", f"A {resource_type.name} has no element {safe_name(unknown[0])}"))
     if errors:
         raise InvalidSearchError(errors)
-    search.limit = min(int(results.get("_count", DEFAULT_COUNT)), MAX_COUNT)
-    search.sort = results.get("_sort")
     total = results.get("_total", results.get("_totalMethod", "none"))
-    search.count = None if total == "none" else "accurate" if total == "count" else total
-    search.only_count = results.get("_summary") == "count" or search.limit == 0
-    search.elements = elements
-    return search
+    limit = min(int(results.get("_count", DEFAULT_COUNT)), MAX_COUNT)
+    found: dict[str, Any] = {
+        "criteria": criteria or None,
+        "sort": results.get("_sort"),
+        "elements": elements,
+        "limit": limit,
+        "cursor": results.get(CURSOR_PARAMETER),
+        "count": {"none": None, "count": "accurate"}.get(total, total),
+        "only_count": results.get("_summary") == "count" or limit == 0 or None,
+    }
+    # what is not sent stays unset, so that cursors need not contain it
+    return Search(**{name: value for name, value in found.items() if value is not None})
 
 
 def _sort_form(resource_type: ResourceType) -> str:
@@ -125,7 +130,9 @@ def search_context(request: Request) -> SearchContext:
 
 
 def _parse_criteria(request: Request, resource_type: ResourceType, search: Search) -> list[Criterion]:
-    criteria, errors = parse_criteria(resource_type.name, search.criteria or (), search_context(request))
+    if not search.criteria:
+        return []
+    criteria, errors = parse_criteria(resource_type.name, search.criteria, search_context(request))
     if errors:
         raise InvalidSearchError([_error(name, message) for name, message in errors])
     return criteria
@@ -184,7 +191,7 @@ async def search_response(request: Request, resource_type: ResourceType) -> Resp
     if search.elements is not None:
         page = page.convert(_Subset(search.elements).apply)
     entries = match_entries(base_url(request), resource_type.name, page)
-    return fhir_response(bundle("searchset", members, entries))
+    return fhir_response(bundle("searchset", members, [entries]))
 
 
 async def _links(request: Request, resource_type: ResourceType, search: Search, after: Any) -> dict[str, str]:

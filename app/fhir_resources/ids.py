@@ -6,6 +6,7 @@ become longer than FHIR allows, but stays unique.
 """
 
 import re
+from collections.abc import Sequence
 
 from sqlalchemy import ColumnElement, func, literal_column
 
@@ -21,6 +22,11 @@ _ESCAPE_PATTERN = re.compile(r"\.(.?)")
 def logical_id(unique_id: str) -> str:
     """Return the logical id of the resource that represents the record with this id."""
     return _ESCAPED_PATTERN.sub(lambda match: _ESCAPES[match[0]], unique_id)
+
+
+def logical_ids(unique_ids: Sequence[str]) -> list[str]:
+    """Return the logical ids of records, in a fraction of the time that `logical_id` takes for each of them."""
+    return logical_id("\n".join(unique_ids)).split("\n") if unique_ids else []
 
 
 def unique_id_of(resource_id: str) -> str | None:

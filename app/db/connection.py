@@ -8,6 +8,7 @@ as PostgreSQL takes to read a record. This module can be removed when SQLAlchemy
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -28,6 +29,8 @@ def _serialize_json(value: Any) -> str:
 
 
 T = TypeVar("T")
+MAX_LITERAL_TEXTS = 100
+"""Maximum number of texts with literals that are kept. A connection keeps no more prepared statements either."""
 DIALECT = asyncpg_dialect.dialect(json_serializer=_serialize_json)  # type: ignore[no-untyped-call]
 """SQLAlchemy's dialect for asyncpg, by which statements are compiled."""
 
@@ -80,8 +83,8 @@ class CompiledStatement:
         if self._defaults:
             parameters = {**self._defaults, **parameters}
         text = self.text
-        for name in self._literal_names:
-            text = text.replace(f"__[POSTCOMPILE_{name}]", str(int(parameters[name])))
+        if self._literal_names:
+            text = _with_literals(text, tuple((name, int(parameters[name])) for name in self._literal_names))
         processors = self._processors
         values = [
             processors[name](parameters[name]) if name in processors else parameters[name] for name in self._names
@@ -98,6 +101,18 @@ class CompiledStatement:
         result = Result(metadata, iter(records))
         result.records = records
         return result
+
+
+@lru_cache(MAX_LITERAL_TEXTS)
+def _with_literals(text: str, literals: tuple[tuple[str, int], ...]) -> str:
+    """Return the text of a statement with the values of its literals.
+
+    The same object is returned each time, so that the driver, which finds its prepared statement by the text, need not
+    hash thousands of characters for each execution.
+    """
+    for name, value in literals:
+        text = text.replace(f"__[POSTCOMPILE_{name}]", str(value))
+    return text
 
 
 _NO_ROWS_COLUMNS = SimpleResultMetaData(("",))

@@ -8,8 +8,8 @@ as PostgreSQL takes to read a record. This module can be removed when SQLAlchemy
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import lru_cache, wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import asyncpg
@@ -28,9 +28,15 @@ def _serialize_json(value: Any) -> str:
     return to_json(value).decode()
 
 
+P = ParamSpec("P")
 T = TypeVar("T")
 MAX_LITERAL_TEXTS = 100
 """Maximum number of texts with literals that are kept. A connection keeps no more prepared statements either."""
+MAX_COMPILED_SHAPES = 128
+"""Maximum number of compiled statements that are kept for each function that builds statements.
+
+A maximum is necessary because each combination of query parameters has a statement of its own.
+"""
 DIALECT = asyncpg_dialect.dialect(json_serializer=_serialize_json)  # type: ignore[no-untyped-call]
 """SQLAlchemy's dialect for asyncpg, by which statements are compiled."""
 
@@ -115,6 +121,8 @@ def _with_literals(text: str, literals: tuple[tuple[str, int], ...]) -> str:
     return text
 
 
+Statement = Executable | CompiledStatement
+"""What a connection executes."""
 _NO_ROWS_COLUMNS = SimpleResultMetaData(("",))
 """The columns of a result without rows, of which `Result.scalars` needs one."""
 _compiled_statements: WeakKeyDictionary[Executable, CompiledStatement] = WeakKeyDictionary()
@@ -123,12 +131,28 @@ _compiled_statements: WeakKeyDictionary[Executable, CompiledStatement] = WeakKey
 def compile_statement(statement: Executable) -> CompiledStatement:
     """Return the compiled form of a statement, which is compiled once and kept for as long as the statement exists.
 
-    Compiling takes milliseconds, so a statement that requests execute must be built once and have bind parameters.
+    Compiling takes milliseconds, so a statement that requests execute must be built once and have bind parameters, or
+    be built by a function that `compiled_by_shape` decorates.
     """
     compiled = _compiled_statements.get(statement)
     if compiled is None:
         compiled = _compiled_statements[statement] = CompiledStatement(statement)
     return compiled
+
+
+def compiled_by_shape(build: Callable[P, Executable]) -> Callable[P, CompiledStatement]:
+    """Decorate a function that builds the statement for requests of a shape, its hashable arguments.
+
+    It then returns the compiled form, which it keeps for the `MAX_COMPILED_SHAPES` shapes that were used last. Nothing
+    keeps the statement itself: that of a search takes half a megabyte, which each garbage collection would visit.
+    """
+
+    @lru_cache(MAX_COMPILED_SHAPES)
+    @wraps(build)
+    def build_compiled(*shape: P.args, **named: P.kwargs) -> CompiledStatement:
+        return compile_statement(build(*shape, **named))
+
+    return cast("Callable[P, CompiledStatement]", build_compiled)
 
 
 async def _reporting_loss(call: Awaitable[T]) -> T:
@@ -155,14 +179,14 @@ class Connection:
         """When the transaction began, until its first statement is executed."""
         self._savepoint_count = 0
 
-    async def execute(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> Result:
+    async def execute(self, statement: Statement, parameters: Mapping[str, Any] | None = None) -> Result:
         """Execute a statement with the values of its bind parameters, and return all its rows.
 
         Raises:
             asyncpg.PostgresError: PostgreSQL rejects the statement, or the connection is lost.
             asyncpg.InterfaceError: the connection is closed.
         """
-        compiled = compile_statement(statement)
+        compiled = compile_statement(statement) if isinstance(statement, Executable) else statement
         text, values = compiled.bind(parameters or {})
         began, self._began_at = self._began_at or time.perf_counter(), None
         try:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
@@ -25,13 +24,12 @@ from sqlalchemy import (
 
 from app.auth.principal import Principal
 from app.db.base import ID_TEXT
-from app.db.connection import Connection
+from app.db.connection import Connection, compiled_by_shape
 from app.errors import NotFoundError
 from app.matching.pairs import fingerprint, read_patients
 from app.models import Patient, duplicates, patient_hospitals
 from app.statements.hospital_scope import patient_in_scope, scope_parameters
 
-MAX_CACHED_STATEMENTS = 64
 _PAIR = duplicates.c
 _PATIENT_ID = Patient.__table__.c.unique_id
 
@@ -98,7 +96,7 @@ def _conditions(filters: frozenset[str], *, restricted: bool) -> list[ColumnElem
     return [is_status, *(by_name[name] for name in sorted(filters)), _is_visible(restricted=restricted)]
 
 
-@lru_cache(MAX_CACHED_STATEMENTS)
+@compiled_by_shape
 def _page_statement(filters: frozenset[str], *, is_first: bool, restricted: bool) -> Select[Any]:
     statement = select(*_entry_columns(restricted=restricted)).where(*_conditions(filters, restricted=restricted))
     if not is_first:
@@ -112,7 +110,7 @@ def _page_statement(filters: frozenset[str], *, is_first: bool, restricted: bool
     return statement.order_by(_PAIR.score.desc(), _PAIR.unique_id.desc()).limit(bindparam("limit", type_=Integer))
 
 
-@lru_cache(MAX_CACHED_STATEMENTS)
+@compiled_by_shape
 def _count_statement(filters: frozenset[str], *, restricted: bool) -> Select[int]:
     return select(func.count()).select_from(duplicates).where(*_conditions(filters, restricted=restricted))
 
@@ -140,7 +138,7 @@ async def count_pairs(connection: Connection, principal: Principal, query: Queue
     return int((await connection.execute(statement, parameters)).scalar_one())
 
 
-@lru_cache(2)
+@compiled_by_shape
 def _pair_statement(*, restricted: bool) -> Select[Any]:
     is_pair = _PAIR.unique_id == bindparam("pair_id", type_=ID_TEXT)
     statement = select(*_entry_columns(restricted=restricted))

@@ -1,11 +1,11 @@
 """Lists of resources that meet the criteria of a search."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select
 
+from app.db.connection import compiled_by_shape
 from app.errors import FieldError, InvalidSearchError
 from app.fhir_search.criteria import (
     CriteriaShape,
@@ -18,7 +18,7 @@ from app.fhir_search.criteria import (
 from app.fhir_search.parsers import EVERYTHING, NOTHING
 from app.fhir_search.places import containing_places
 from app.listing.counting import MAX_EXACT_COUNT, RecordCount, sample_statement
-from app.listing.listing import MAX_CACHED_STATEMENTS, Listing, ListShape, ordered_page
+from app.listing.listing import Listing, ListShape, ordered_page
 from app.listing.page import Page
 from app.listing.query import ListQuery, Position
 from app.vocabulary.containing import containing_queries
@@ -128,13 +128,13 @@ def _conditions(list_shape: ListShape, shape: CriteriaShape) -> list[ColumnEleme
     return [*list_shape.conditions, *list_shape.without_index_use(found)]
 
 
-@lru_cache(MAX_CACHED_STATEMENTS)
+@compiled_by_shape
 def _page_statement(
     list_shape: ListShape, shape: CriteriaShape, ordering: str, first_segment: int | None
 ) -> Select[Any]:
     return ordered_page(list_shape.repository_class, ordering, first_segment, _conditions(list_shape, shape))
 
 
-@lru_cache(MAX_CACHED_STATEMENTS)
+@compiled_by_shape
 def _sample_statement(list_shape: ListShape, shape: CriteriaShape, max_exact: int) -> Select[Any]:
     return sample_statement(list_shape.repository_class.table, _conditions(list_shape, shape), max_exact)

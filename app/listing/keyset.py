@@ -175,18 +175,17 @@ def _segment_rows(table: Table, segment: Segment, *, is_continuation: bool, desc
     If `is_continuation` is true, the rows start after the position in the bind parameters `after_key` and `after_id`.
     """
     unique_id: ColumnElement[str] = table.c.unique_id
-    key = cast(null(), Text) if segment.key is None else segment.key
-    rows = select(literal_column(str(segment.number)).label("part"), key.label("key"), unique_id).where(
-        *segment.conditions
-    )
-    sorting: list[ColumnElement[Any]] = [unique_id] if segment.key is None else [segment.key, unique_id]
+    key = (cast(null(), Text) if segment.key is None else segment.key).label("key")
+    rows = select(literal_column(str(segment.number)).label("part"), key, unique_id).where(*segment.conditions)
+    sorting: list[ColumnElement[Any]] = [unique_id] if segment.key is None else [key, unique_id]
     if segment.is_materialized:
         fenced = rows.offset(literal_column("0")).subquery()
         rows, unique_id, sorting = select(fenced), fenced.c.unique_id, [fenced.c.unique_id]
     if is_continuation:
         position: tuple[ColumnElement[Any], ColumnElement[Any]] = (unique_id, _AFTER_ID_PARAMETER)
         if segment.key is not None and not segment.has_constant_key:
-            position = tuple_(*sorting), tuple_(bindparam("after_key", type_=segment.key.type), _AFTER_ID_PARAMETER)
+            after_key = bindparam("after_key", type_=segment.key.type)
+            position = tuple_(segment.key, unique_id), tuple_(after_key, _AFTER_ID_PARAMETER)
         rows = rows.where(position[0] < position[1] if descending else position[0] > position[1])
     return rows.order_by(*_sort_columns(sorting, descending=descending)).limit(LIMIT_PARAMETER)
 

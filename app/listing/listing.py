@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Executable, Select, bindparam, func, literal_column, select
+from sqlalchemy import ColumnElement, Select, bindparam, func, literal_column, select
 
 from app.db.base import ID_TEXT
-from app.db.connection import Result
+from app.db.connection import Result, Statement, compiled_by_shape
 from app.listing.counting import MAX_EXACT_COUNT, RecordCount, count_from_sample, sample_statement
 from app.listing.keyset import (
     LIMIT_PARAMETER,
@@ -24,12 +24,6 @@ from app.listing.page import FIRST_SEGMENT, NO_KEY, Page, aggregate_page, page_f
 from app.listing.query import ListQuery, Position
 from app.records.repository import Repository
 from app.statements import hospital_scope
-
-MAX_CACHED_STATEMENTS = 32
-"""Maximum number of statements in each cache of built statements.
-
-A maximum is necessary because each combination of query parameters has a statement of its own.
-"""
 
 
 class ListShape(NamedTuple):
@@ -100,8 +94,8 @@ class Listing:
         If `after` is None, the page starts at the beginning of the list.
         """
         if query.is_unfiltered:
-            statement = _unfiltered_statement(self._unfiltered_shape)
-            return await self.fetch_page(statement, {}, after or Position(0, None, ""), limit)
+            of_all = _unfiltered_statement(self._unfiltered_shape)
+            return await self.fetch_page(of_all, {}, after or Position(0, None, ""), limit)
         ordering = query.ordering or "unique_id"
         statement = _page_statement(await self.build_shape(query), ordering, after.segment if after else None)
         return await self.fetch_page(
@@ -182,7 +176,7 @@ class Listing:
         )
 
     async def fetch_page(
-        self, statement: Select[Any], parameters: Mapping[str, Any], after: Position | None, limit: int
+        self, statement: Statement, parameters: Mapping[str, Any], after: Position | None, limit: int
     ) -> Page:
         """Execute a statement that `aggregate_page` has built, and return the page.
 
@@ -191,22 +185,22 @@ class Listing:
         position_parameters = {} if after is None else {"after_key": after.key, "after_id": after.unique_id}
         return await self._fetch_page(statement, {**parameters, **position_parameters, "limit": limit})
 
-    async def _fetch_page(self, statement: Select[Any], parameters: Mapping[str, Any]) -> Page:
+    async def _fetch_page(self, statement: Statement, parameters: Mapping[str, Any]) -> Page:
         [aggregates] = (await self._execute(statement, parameters)).records
         return page_from_aggregates(*aggregates)
 
     async def fetch_sampled_count(
-        self, statement: Select[Any], parameters: Mapping[str, Any], max_exact: int = MAX_EXACT_COUNT
+        self, statement: Statement, parameters: Mapping[str, Any], max_exact: int = MAX_EXACT_COUNT
     ) -> RecordCount:
         """Execute a `sample_statement` with this `max_exact`, and return the count that results from the sample."""
         rows: Iterable[Any] = await self._execute(statement, parameters)
         return count_from_sample([(key, unique_id) for key, unique_id in rows], max_exact)
 
-    async def fetch_count(self, statement: Select[Any], parameters: Mapping[str, Any]) -> int:
+    async def fetch_count(self, statement: Statement, parameters: Mapping[str, Any]) -> int:
         """Execute a statement that selects a single number, and return this number."""
         return int((await self._execute(statement, parameters)).scalar_one())
 
-    async def _execute(self, statement: Executable, parameters: Mapping[str, Any]) -> Result:
+    async def _execute(self, statement: Statement, parameters: Mapping[str, Any]) -> Result:
         return await self.connection.execute(statement, {**parameters, **self._scope_parameters})
 
 
@@ -243,7 +237,7 @@ def _position_after_statement(list_shape: ListShape, distance: int) -> Select[st
     return ids.limit(literal_column("1"))
 
 
-@lru_cache(MAX_CACHED_STATEMENTS)
+@compiled_by_shape
 def _page_statement(list_shape: ListShape, ordering: str, first_segment: int | None) -> Select[Any]:
     repository_class, month_indexed_column = list_shape.repository_class, list_shape.month_indexed_column
     if month_indexed_column is None or ordering.removeprefix("-") != "unique_id":
@@ -259,12 +253,12 @@ def _page_statement(list_shape: ListShape, ordering: str, first_segment: int | N
     return page_documents(repository_class.document, rows, descending=descending)
 
 
-@lru_cache(MAX_CACHED_STATEMENTS)
+@compiled_by_shape
 def _count_statement(list_shape: ListShape) -> Select[Any]:
     return select(func.count()).select_from(list_shape.repository_class.table).where(*list_shape.conditions)
 
 
-@lru_cache(MAX_CACHED_STATEMENTS)
+@compiled_by_shape
 def _sample_statement(list_shape: ListShape) -> Select[Any]:
     return sample_statement(list_shape.repository_class.table, list_shape.conditions)
 

@@ -6,7 +6,6 @@ therefore scores a limited number of patients.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from math import log
 from typing import Any, NamedTuple
 
@@ -35,8 +34,9 @@ from sqlalchemy.dialects.postgresql import TSQUERY
 from sqlalchemy.dialects.postgresql import array as pg_array
 
 from app.db.base import FOLDED_TEXT, ID_TEXT
+from app.db.connection import compiled_by_shape
 from app.listing.keyset import starts_with
-from app.listing.listing import MAX_CACHED_STATEMENTS, ListShape
+from app.listing.listing import ListShape
 from app.models import Profile
 from app.search.conditions import (
     PATIENT_COLUMNS,
@@ -144,7 +144,7 @@ def factors_by_rarity(terms: Sequence[SearchTerm], counts: Mapping[int, int]) ->
     return factors
 
 
-@lru_cache(MAX_CACHED_STATEMENTS)
+@compiled_by_shape
 def candidates_statement(list_shape: ListShape, values: frozenset[str]) -> CompoundSelect[Any]:
     """Return the statement that finds candidates among the visible patients that match the filters.
 
@@ -282,7 +282,7 @@ def _limited_ids(
     return ids.limit(literal_column(str(limit)))
 
 
-@lru_cache(MAX_CACHED_STATEMENTS)
+@compiled_by_shape
 def best_candidates_statement(list_shape: ListShape) -> Select[Any]:
     """Return the statement that selects the best candidates: `unique_id`, score, and an array of points by term.
 

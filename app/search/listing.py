@@ -2,16 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any, NamedTuple, Self
 
-from sqlalchemy import ARRAY, ColumnElement, Executable, Select, any_, bindparam, func
+from sqlalchemy import ARRAY, ColumnElement, Select, any_, bindparam, func
 
 from app.db.base import ID_TEXT
+from app.db.connection import Statement, compiled_by_shape
 from app.db.database import PLAN_FOR_VALUES, PLAN_ONCE
 from app.listing.counting import RecordCount, sample_statement
 from app.listing.keyset import Segment, filter_parameters, keyset_page, page_documents
-from app.listing.listing import MAX_CACHED_STATEMENTS, Listing, ListShape, add_conditions, ordered_page
+from app.listing.listing import Listing, ListShape, add_conditions, ordered_page
 from app.listing.page import EMPTY_PAGE, Page
 from app.listing.query import ListQuery, Position
 from app.search.candidates import (
@@ -121,7 +121,7 @@ class PatientListing(Listing):
 
         return replace(page, position_of=position_of).first(limit)
 
-    async def run(self, statement: Executable, parameters: Mapping[str, Any]) -> Any:
+    async def run(self, statement: Statement, parameters: Mapping[str, Any]) -> Any:
         """Execute a statement with the principal's hospital scope in addition to the parameters."""
         return await self._execute(statement, parameters)
 
@@ -258,7 +258,7 @@ class _PatientSearch:
         return Agreement("weak" if is_weak else "partial", self._set_aside + missed)
 
 
-@lru_cache(MAX_CACHED_STATEMENTS)
+@compiled_by_shape
 def _relevance_statement(list_shape: ListShape, shape: AgreementShape, first_segment: int | None) -> Select[Any]:
     segments = [
         segment._replace(conditions=list_shape.without_index_use(segment.conditions))
@@ -276,19 +276,19 @@ def _agreement_conditions(list_shape: ListShape, shape: AgreementShape) -> list[
     return [*list_shape.conditions, *list_shape.without_index_use(agreement_conditions(shape, Reach.CLOSE))]
 
 
-@lru_cache(MAX_CACHED_STATEMENTS)
+@compiled_by_shape
 def _ordered_statement(
     list_shape: ListShape, shape: AgreementShape, ordering: str, first_segment: int | None
 ) -> Select[Any]:
     return ordered_page(list_shape.repository_class, ordering, first_segment, _agreement_conditions(list_shape, shape))
 
 
-@lru_cache(MAX_CACHED_STATEMENTS)
+@compiled_by_shape
 def _sample_statement(list_shape: ListShape, shape: AgreementShape) -> Select[Any]:
     return sample_statement(list_shape.repository_class.table, _agreement_conditions(list_shape, shape))
 
 
-@lru_cache(MAX_CACHED_STATEMENTS)
+@compiled_by_shape
 def _others_statement(list_shape: ListShape, ordering: str | None) -> Select[Any]:
     """Return the statement that selects the patients with the ids in the bind parameter `ids`, in order."""
     resource = list_shape.repository_class

@@ -2,14 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
     ARRAY,
     ColumnElement,
     CompoundSelect,
-    Executable,
     Integer,
     Select,
     bindparam,
@@ -23,16 +21,16 @@ from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.sql.selectable import TableValuedAlias
 
 from app.db.base import FOLDED_TEXT, ID_TEXT
-from app.db.connection import Result
+from app.db.connection import Result, Statement, compiled_by_shape
 from app.listing.keyset import has_word, starts_with
-from app.listing.listing import MAX_CACHED_STATEMENTS, ListShape
+from app.listing.listing import ListShape
 from app.models import Hospital, Patient
 from app.patient_identifiers.finding import has_value
 from app.search.conditions import PATIENT_COLUMNS, PLACE_COLUMNS
 from app.search.terms import Probe
 from app.search_text.parser import MIN_ID_PART_CHARACTERS, Term
 
-Execute = Callable[[Executable, Mapping[str, Any]], Awaitable[Result]]
+Execute = Callable[[Statement, Mapping[str, Any]], Awaitable[Result]]
 """Executes a statement for the principal of a list."""
 MAX_IDS_PER_TERM = 100
 """Maximum number of ids that begin or end with a term."""
@@ -77,7 +75,7 @@ def _phrases(terms: Sequence[Term]) -> Iterator[tuple[int, str]]:
     yield from ((index, term.digits) for index, term in enumerate(terms) if term.digits)
 
 
-@lru_cache(MAX_CACHED_STATEMENTS)
+@compiled_by_shape
 def _probe_statement(list_shape: ListShape) -> CompoundSelect[Any]:
     """Return the statement that selects what is known: its kind, the index of the term, and the value.
 

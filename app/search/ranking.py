@@ -1,7 +1,6 @@
 """SQL of a search: the patients that agree with all terms, in segments, best match first, and the score."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import chain, islice, repeat
 from typing import Any, NamedTuple
 
@@ -10,7 +9,6 @@ from sqlalchemy.dialects.postgresql import TSQUERY
 
 from app.db.base import ID_TEXT
 from app.listing.keyset import Segment, starts_with
-from app.listing.listing import MAX_CACHED_STATEMENTS
 from app.search.conditions import (
     MATCH_COLUMNS,
     MAX_NUMBER_PREFIXES,
@@ -181,7 +179,6 @@ def length_difference() -> ColumnElement[int]:
     return func.least(difference, literal_column(str(MAX_LENGTH_DIFFERENCE)), type_=Integer)
 
 
-@lru_cache(MAX_CACHED_STATEMENTS)
 def agreement_segments(shape: AgreementShape) -> list[Segment]:
     """Return the segments of the patients that agree with all terms, ordered by relevance.
 

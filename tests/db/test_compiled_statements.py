@@ -1,5 +1,7 @@
 """Statements are compiled by SQLAlchemy once, because that takes longer than most requests."""
 
+from itertools import combinations
+
 import httpx
 import pytest
 from sqlalchemy import Executable, bindparam, column, select
@@ -73,6 +75,18 @@ async def test_requests_with_other_values_compile_no_statement(
     compiled_texts.clear()
     await send_every_kind_of_request(client, 1)
     assert compiled_texts == []
+
+
+async def test_forty_shapes_are_compiled_once(client: httpx.AsyncClient, compiled_texts: list[str]) -> None:
+    """Searches that combine filters in forty ways find their statements compiled when they come again."""
+    names = [f"patient_{name}" for name in ("town", "region", "country", "race", "gender", "last_name")]
+    shapes = [shape for count in range(1, len(names)) for shape in combinations(names, count)][:40]
+    for _ in range(2):
+        compiled_texts.clear()
+        for shape in shapes:
+            response = await client.post(f"{PATIENTS}search/", json=dict.fromkeys(shape, "Male"))
+            assert response.status_code == 200, response.text
+    assert [text for text in compiled_texts if "patient_last_name" in text] == []
 
 
 async def send_every_kind_of_fhir_request(client: httpx.AsyncClient, number: int) -> None:

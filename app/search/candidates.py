@@ -52,6 +52,9 @@ from app.search.scoring import (
     HOSPITALS,
     Context,
     address_words,
+    context_agreements,
+    known_agreements,
+    own_agreements,
     profile_words,
     term_points,
     unnested,
@@ -82,6 +85,15 @@ PROFILE_BRANCH = -2
 """Number of the branch of patients by the names in their profiles. These candidates are always promising."""
 _BESIDE_KINDS = CLOSE_MATCHES[: MatchKind.PREFIX]
 """Match kinds of words beside another detail, without beginnings, because thousands of patients have a short one."""
+NAMES, _PLACES = "names", "places"
+"""The groups of branches for words in names, and for these together with places."""
+_VALUE_GROUPS = {
+    "ids": {"ids"},
+    "births": {"days", "near_days", "first_day"},
+    "numbers": {"ending", "prefixes", "first_halves", "last_half"},
+    "emails": {"email"},
+}
+"""The values that are not names and find candidates, in groups that searches have together."""
 _ANY_WORD = bindparam("any_word", type_=TSQUERY)
 _BLANK: ColumnElement[str] = literal_column("' '")
 
@@ -144,29 +156,39 @@ def factors_by_rarity(terms: Sequence[SearchTerm], counts: Mapping[int, int]) ->
     return factors
 
 
+def candidate_groups(values: frozenset[str]) -> list[str]:
+    """Return the groups of branches that find patients with one of these values, the group `NAMES` last.
+
+    Each group has one statement. With a statement for each combination of values, half of all searches would have to
+    build and compile theirs.
+    """
+    groups = [group for group, names in _VALUE_GROUPS.items() if not values.isdisjoint(names)]
+    if "match_close" in values:
+        groups += [_PLACES, NAMES] if "places" in values else [NAMES]
+    return groups
+
+
 @compiled_by_shape
-def candidates_statement(list_shape: ListShape, values: frozenset[str]) -> CompoundSelect[Any]:
+def candidates_statement(list_shape: ListShape, group: str) -> CompoundSelect[Any]:
     """Return the statement that finds candidates among the visible patients that match the filters.
 
     Each row is the result of one branch: the index of the term, or -1 for a branch of several terms, and an array of
-    ids. `values` are the names of all values that the terms of the search have.
+    ids.
     """
-    has_words = "match_close" in values
-    branches = [
-        _branch(list_shape, *branch) for value, branch in _value_branches(has_words=has_words) if value in values
-    ]
-    if has_words:
+    if group == _PLACES:
+        return union_all(_place_branches(list_shape))
+    if group == NAMES:
         find_singles = _single_word_branches_in_scope if list_shape.restricted else _single_word_branches
         singles = find_singles(list_shape).cte("singles").prefix_with("MATERIALIZED")
-        branches += [
+        return union_all(
             select(*singles.c),
             _alone_branch(list_shape, singles),
             _pair_branches(list_shape),
             _profile_names_branch(list_shape),
-        ]
-    if has_words and "places" in values:
-        branches.append(_place_branches(list_shape))
-    return union_all(*branches)
+        )
+    names = _VALUE_GROUPS[group]
+    branches = _value_branches(has_words=True)  # a search without words has the tsquery that matches nothing
+    return union_all(*(_branch(list_shape, *branch) for value, branch in branches if value in names))
 
 
 def _value_branches(*, has_words: bool) -> Iterator[tuple[str, tuple[FromClause, ColumnElement[bool]]]]:
@@ -296,30 +318,40 @@ def best_candidates_statement(list_shape: ListShape) -> Select[Any]:
     if list_shape.is_id_lookup:
         conditions = [*list_shape.without_index_use([_has_similar_word_or_value()]), *list_shape.conditions]
     conditions.append(unique_id != all_(bindparam("shown", type_=ARRAY(ID_TEXT))))
-    promising = _scored(Context(), conditions, MAX_PROMISING_CANDIDATES).subquery("promising")
-    is_promising = or_(
-        unique_id == any_(func.array(select(promising.c.unique_id).scalar_subquery())),
-        and_(unique_id == any_(bindparam("kept", type_=ARRAY(ID_TEXT))), *conditions),
-    )
+    scored = _scored(conditions)
+    promising = _best(scored.c.unique_id, scored.c.beside_terms + scored.c.total, MAX_PROMISING_CANDIDATES)
     context = Context(
         [("address", address_words()), ("name in the profile", profile_words())],
         [HOSPITALS, DOCTORS],
         list_shape.restricted,
     )
-    return _scored(context, [is_promising], FEW_MATCHES)
-
-
-def _scored(context: Context, conditions: Sequence[ColumnElement[bool]], limit: int) -> Select[Any]:
-    """Return the statement that selects the patients with the highest scores: `unique_id`, score and points by term."""
-    of_terms = term_points(context)
-    score = (of_terms.c.total + title_points() + _first_name_points() - length_difference()).label("score")
-    return (
-        select(PATIENT_COLUMNS.unique_id, score, of_terms.c.points)
-        .select_from(PATIENT_COLUMNS.unique_id.table.join(of_terms, true()))
-        .where(*conditions)
-        .order_by(score.desc(), PATIENT_COLUMNS.unique_id)
-        .limit(literal_column(str(limit)))
+    of_terms = term_points([known_agreements(scored), *context_agreements(context)])
+    score = scored.c.beside_terms + of_terms.c.total
+    is_promising = or_(
+        scored.c.unique_id == any_(func.array(promising.scalar_subquery())),
+        scored.c.unique_id == any_(bindparam("kept", type_=ARRAY(ID_TEXT))),
     )
+    patients = scored.join(unique_id.table, unique_id == scored.c.unique_id).join(of_terms, true())
+    best = _best(scored.c.unique_id, score, FEW_MATCHES).add_columns(score, of_terms.c.points)
+    return best.select_from(patients).where(is_promising)
+
+
+def _scored(conditions: Sequence[ColumnElement[bool]]) -> CTE:
+    """Return the relation of the candidates that meet the conditions, with their points for names and details.
+
+    Its columns are `unique_id`, those of `term_points`, and the points `beside_terms`. The points of the context are
+    added to these later, because comparing a patient's names and details takes half of the time of a score.
+    """
+    of_terms = term_points(own_agreements())
+    beside_terms = (title_points() + _first_name_points() - length_difference()).label("beside_terms")
+    candidates = PATIENT_COLUMNS.unique_id.table.join(of_terms, true())
+    rows = select(PATIENT_COLUMNS.unique_id, *of_terms.c, beside_terms).select_from(candidates).where(*conditions)
+    return rows.cte("scored").prefix_with("MATERIALIZED")
+
+
+def _best(unique_id: ColumnElement[str], score: ColumnElement[int], limit: int) -> Select[Any]:
+    """Return the statement that selects the patients with the highest scores."""
+    return select(unique_id).order_by(score.desc(), unique_id).limit(literal_column(str(limit)))
 
 
 def _first_name_points() -> ColumnElement[int]:

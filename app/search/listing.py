@@ -15,9 +15,11 @@ from app.listing.listing import Listing, ListShape, add_conditions, ordered_page
 from app.listing.page import EMPTY_PAGE, Page
 from app.listing.query import ListQuery, Position
 from app.search.candidates import (
+    NAMES,
     PROFILE_BRANCH,
     ScoredPatient,
     best_candidates_statement,
+    candidate_groups,
     candidate_parameters,
     candidates_statement,
     factors_by_rarity,
@@ -153,6 +155,8 @@ class _PatientSearch:
         self._parameters = {**parameters, **filter_parameters(query.filters)}
         self._set_aside = parsed.ignored + len(parsed.terms) - len(terms)
         """Number of terms that are not considered."""
+        self._plans_once = self.has_one_plan
+        """Whether the next statement is planned once for all values."""
         self._highest_score = 0
         """Score of a patient that would agree with all terms, in thousandths of a point. It is set by `best_others`."""
 
@@ -162,9 +166,12 @@ class _PatientSearch:
 
         If all terms are names, and one of several is longer than two letters, they use the index of words.
         """
-        unrestricted = self.list_shape == ListShape(self.list_shape.repository_class, restricted=False)
-        is_sorted = self._ordering is not None
-        return unrestricted and not is_sorted and self._shape.consists_of_names
+        return self._is_plain and self._ordering is None and self._shape.consists_of_names
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether the list has no filters and the principal is unrestricted."""
+        return self.list_shape == ListShape(self.list_shape.repository_class, restricted=False)
 
     @classmethod
     async def prepare(cls, listing: PatientListing, query: ListQuery) -> Self:
@@ -219,8 +226,7 @@ class _PatientSearch:
             found = await self._find_candidates(parameters)
             counts = {index: len(found.get(index, ())) for index in parameters["single_indexes"]}
             factors = factors_by_rarity(self._terms, counts)
-            if not self.has_one_plan:
-                await self._listing.connection.execute_sql(PLAN_ONCE)
+            await self._plan_once()
             parameters |= score_parameters(self._terms, factors)
             parameters |= {
                 "candidates": list(set().union(*found.values())),
@@ -237,9 +243,18 @@ class _PatientSearch:
         """Return the ids of the candidates by the number of the branch that found them."""
         present = frozenset(name for term in self._terms for name in term.values)
         found: dict[int, list[str]] = {}
-        for number, ids in await self._listing.run(candidates_statement(self.list_shape, present), parameters):
-            found.setdefault(number, []).extend(ids or ())
+        for group in candidate_groups(present):
+            if group == NAMES and self._is_plain and not parameters["alone"]:
+                await self._plan_once()
+            for number, ids in await self._listing.run(candidates_statement(self.list_shape, group), parameters):
+                found.setdefault(number, []).extend(ids or ())
         return found
+
+    async def _plan_once(self) -> None:
+        """Have the statements that follow planned once for all values."""
+        if not self._plans_once:
+            await self._listing.connection.execute_sql(PLAN_ONCE)
+            self._plans_once = True
 
     @property
     def full_agreement(self) -> Agreement:

@@ -21,7 +21,15 @@ from app.search.conditions import (
     is_at_place,
     matches_words,
 )
-from app.search.scoring import HOSPITALS, Context, address_words, score_parameters, term_points
+from app.search.scoring import (
+    HOSPITALS,
+    Context,
+    address_words,
+    context_agreements,
+    own_agreements,
+    score_parameters,
+    term_points,
+)
 from app.search.terms import SearchTerm
 from app.search.weights import WEIGHTS
 from app.vocabulary.expansion import CLOSE_MATCHES
@@ -157,7 +165,10 @@ def _agrees_with_other(
 def score(shape: AgreementShape) -> ColumnElement[int]:
     """Return the SQL expression for the score of a patient that agrees with all terms, in thousandths of a point."""
     context = Context([("address", address_words())], [HOSPITALS], shape.restricted)
-    return select(term_points(context).c.total).scalar_subquery() - length_difference()
+    return (
+        select(term_points([*own_agreements(), *context_agreements(context)]).c.total).scalar_subquery()
+        - length_difference()
+    )
 
 
 def title_points() -> ColumnElement[int]:

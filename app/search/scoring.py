@@ -13,6 +13,7 @@ from sqlalchemy import (
     CTE,
     Column,
     ColumnElement,
+    FromClause,
     Integer,
     Select,
     Table,
@@ -83,10 +84,10 @@ DOCTORS = Directory("doctor", Doctor.__table__, Doctor.__table__.c.doctor_search
 class Context(NamedTuple):
     """What a term is compared with, in addition to the names and the details of a patient."""
 
-    texts: Sequence[tuple[str, ColumnElement[str]]] = ()
+    texts: Sequence[tuple[str, ColumnElement[str]]]
     """The name of a weight, and the SQL expression for blank-separated words of a patient."""
-    directories: Sequence[Directory] = ()
-    restricted: bool = False
+    directories: Sequence[Directory]
+    restricted: bool
     """Whether only links to hospitals of the principal count."""
 
 
@@ -149,19 +150,36 @@ _TYPED = unnested("typed", indexes=Integer(), words=Text(), queries=TSQUERY(), f
 _KEYS = unnested("key", indexes=Integer(), ids=ID_TEXT, factors=Integer())
 
 
-def term_points(context: Context) -> LateralFromClause:
-    """Return the relation with a patient's `total` of all points, in thousandths, and an array of the terms' `points`.
+def term_points(agreements: Sequence[Select[Any]]) -> LateralFromClause:
+    """Return the relation with a patient's `total` of all points, in thousandths, and arrays by term.
 
-    A term with which the patient does not agree may be missing from the array, which is null if all are.
+    The arrays `indexes` and `points` have the index and the points of each term. A term with which the patient does not
+    agree may be missing, and the arrays are null if all are.
     """
-    agreements = [_similar_words(), _patterns(), _details()]
-    if context.texts:
-        agreements.append(_context_words(context.texts))
-    agreements += [_links(directory, restricted=context.restricted) for directory in context.directories]
     each = union_all(*agreements).subquery("agreement")
-    best = select(func.max(each.c.points, type_=Integer).label("points")).group_by(each.c.indexes).subquery("of_term")
+    points = func.max(each.c.points, type_=Integer).label("points")
+    best = select(each.c.indexes, points).group_by(each.c.indexes).subquery("of_term")
     total = func.coalesce(func.sum(best.c.points), literal_column("0"), type_=Integer)
-    return select(total.label("total"), func.array_agg(best.c.points).label("points")).lateral("of_terms")
+    arrays = (func.array_agg(column, type_=ARRAY(Integer)).label(column.name) for column in best.c)
+    return select(total.label("total"), *arrays).lateral("of_terms")
+
+
+def own_agreements() -> list[Select[Any]]:
+    """Return the statements that select how the names and details of a patient agree: index of the term, and points."""
+    return [_similar_words(), _patterns(), _details()]
+
+
+def context_agreements(context: Context) -> list[Select[Any]]:
+    """Return the statements that select how the context of a patient agrees: index of the term, and points."""
+    links = (_links(directory, restricted=context.restricted) for directory in context.directories)
+    return [_context_words(context.texts), *links]
+
+
+def known_agreements(scored: FromClause) -> Select[Any]:
+    """Return the statement that selects the index and the points of each term in a row that `term_points` has found."""
+    arrays = func.unnest(scored.c.indexes, scored.c.points)
+    known = arrays.table_valued("indexes", "points", name="known").render_derived()
+    return select(*known.c)
 
 
 def _similar_words() -> Select[Any]:

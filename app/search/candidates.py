@@ -125,7 +125,7 @@ def candidate_parameters(terms: Sequence[SearchTerm], *, is_id_lookup: bool) -> 
         "pair_first": [first for first, _ in branches.pairs],
         "pair_second": [second for _, second in branches.pairs],
         "any_word": " | ".join(word.any_of(kinds) for word in words),
-        "beside_words": list({similar for word in words for similar, kind in word.words.items() if kind in kinds}),
+        "beside_words": list({similar for word in words for kind in kinds for similar in word.words.get(kind, ())}),
         "beside_patterns": " | ".join(
             pattern for word in words for kind, pattern in word.patterns.items() if kind in kinds
         ),
@@ -308,13 +308,14 @@ def _limited_ids(
 def best_candidates_statement(list_shape: ListShape) -> Select[Any]:
     """Return the statement that selects the best candidates: `unique_id`, score, and an array of points by term.
 
-    The candidates are the ids in the bind parameter `candidates`, which `candidates_statement` has found in the same
-    snapshot, so that they are visible and match the filters. If the principal can see only a few patients, all of
-    them that have a similar word or another similar value are candidates. The ids in the bind parameter `shown` are
-    left out.
+    The candidates are the ids in the bind parameter `candidates`, separated by blanks, which `candidates_statement` has
+    found in the same snapshot, so that they are visible and match the filters. If the principal can see only a few
+    patients, all of them that have a similar word or another similar value are candidates. The ids in the bind
+    parameter `shown` are left out.
     """
     unique_id = PATIENT_COLUMNS.unique_id
-    conditions = [unique_id == any_(bindparam("candidates", type_=ARRAY(ID_TEXT)))]
+    candidates = func.string_to_array(bindparam("candidates", type_=ID_TEXT), _BLANK, type_=ARRAY(ID_TEXT))
+    conditions = [unique_id == any_(candidates)]
     if list_shape.is_id_lookup:
         conditions = [*list_shape.without_index_use([_has_similar_word_or_value()]), *list_shape.conditions]
     conditions.append(unique_id != all_(bindparam("shown", type_=ARRAY(ID_TEXT))))

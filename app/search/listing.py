@@ -229,7 +229,7 @@ class _PatientSearch:
             await self._plan_once()
             parameters |= score_parameters(self._terms, factors)
             parameters |= {
-                "candidates": list(set().union(*found.values())),
+                "candidates": " ".join(set().union(*found.values())),
                 "kept": found.get(PROFILE_BRANCH, ()),
             }
         self._highest_score = sum(

@@ -96,9 +96,10 @@ def score_parameters(terms: Sequence[SearchTerm], factors: Sequence[int]) -> dic
     numbered = list(enumerate(zip(terms, factors, strict=True)))
     words = [(index, term.expanded, factor) for index, (term, factor) in numbered if term.expanded is not None]
     similar = [
-        (index, word, 10 * factor * _MATCH_WEIGHTS[match_kind])
+        # one text, because the driver checks the type of each value of an array, which takes microseconds
+        (index, " ".join(found), 10 * factor * _MATCH_WEIGHTS[match_kind])
         for index, expanded, factor in words
-        for word, match_kind in expanded.words.items()
+        for match_kind, found in expanded.words.items()
     ]
     patterns = [
         (index, pattern, 10 * factor * _MATCH_WEIGHTS[match_kind])
@@ -118,7 +119,7 @@ def score_parameters(terms: Sequence[SearchTerm], factors: Sequence[int]) -> dic
         if (found := {name: value for name, value in term.values.items() if name in DETAIL_COLUMNS})
     ]
     return {
-        **_columns("similar", ("indexes", "words", "points"), similar),
+        **_columns("similar", ("indexes", "texts", "points"), similar),
         **_columns("pattern", ("indexes", "queries", "points"), patterns),
         **_columns("typed", ("indexes", "words", "queries", "factors"), typed),
         **_columns("key", ("indexes", "ids", "factors"), keys),
@@ -144,7 +145,9 @@ def unnested(prefix: str, **columns: TypeEngine[Any]) -> CTE:
     return select(*values).cte("_".join([prefix, *columns])).prefix_with("MATERIALIZED")
 
 
-_SIMILAR = unnested("similar", indexes=Integer(), words=Text(), points=Integer())
+_OF_KIND = unnested("similar", indexes=Integer(), texts=Text(), points=Integer())
+_SIMILAR_WORDS = func.unnest(func.string_to_array(_OF_KIND.c.texts, _BLANK), type_=Text()).label("words")
+_SIMILAR = select(_OF_KIND.c.indexes, _SIMILAR_WORDS, _OF_KIND.c.points).cte("similar").prefix_with("MATERIALIZED")
 _PATTERNS = unnested("pattern", indexes=Integer(), queries=TSQUERY(), points=Integer())
 _TYPED = unnested("typed", indexes=Integer(), words=Text(), queries=TSQUERY(), factors=Integer())
 _KEYS = unnested("key", indexes=Integer(), ids=ID_TEXT, factors=Integer())

@@ -279,8 +279,8 @@ class ExpandedWord(NamedTuple):
     """Whether the word is so short that an index helps little, because many names contain it or begin with it."""
     queries: Mapping[MatchKind, str]
     """The tsquery for each match kind. It is empty if no word matches in this way."""
-    words: Mapping[str, MatchKind]
-    """The similar words, each with the best kind in which it matches."""
+    words: Mapping[MatchKind, Sequence[str]]
+    """The similar words by match kind. Each is only in the best kind in which it matches."""
     patterns: Mapping[MatchKind, str]
     """The tsquery for each match kind of what is not a word: beginnings, and several words that belong together."""
 
@@ -302,10 +302,12 @@ class ExpandedWord(NamedTuple):
         }
         patterns[MatchKind.EXACT] = [_as_tsquery(word, prefix=True) for word in spellings if _is_beginning(word)]
         patterns[MatchKind.PREFIX] = [_as_tsquery(word, prefix=True) for word in spellings]
-        words: dict[str, MatchKind] = {}
+        words: dict[MatchKind, list[str]] = {}
+        known: set[str] = set()
         for match_kind, found in singles.items():
-            for word in found:
-                words.setdefault(word, match_kind)
+            if better := [word for word in dict.fromkeys(found) if word not in known]:
+                words[match_kind] = better
+                known.update(better)
         queries = {
             match_kind: " | ".join([*map(_as_tsquery, found), *patterns[match_kind]])
             for match_kind, found in singles.items()

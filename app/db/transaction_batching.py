@@ -22,7 +22,6 @@ from sqlalchemy import (
     ColumnClause,
     ColumnElement,
     Executable,
-    FromClause,
     Row,
     bindparam,
     func,
@@ -62,15 +61,16 @@ def input_rows(
     statement fails if it has to wait long for a lock, because other requests wait for it.
     """
     rows = func.json_to_recordset(bindparam("rows", type_=JSON)).table_valued(*columns).render_derived(with_types=True)
-    source: FromClause = rows
+    statement = select(*rows.c)
     if short_lock_timeout:
-        literals: list[ColumnElement[str]] = [literal_column(f"'{t}'") for t in ("lock_timeout", SHORT_LOCK_TIMEOUT)]
+        timeout: ColumnElement[str] = literal_column(f"'{SHORT_LOCK_TIMEOUT}'")
         # set when the rows are read, which is before anything is locked
-        setting = func.set_config(*literals, literal_column("true")).table_valued("value", name="setting")
-        source = rows.join(setting, literal_column("true"))
+        is_set = func.set_config(literal_column("'lock_timeout'"), timeout, literal_column("true")) == timeout
+        # of rows that meet an equality, PostgreSQL's planner expects one, so it joins them without hash tables
+        return statement.where(is_set).cte("given")
     # PostgreSQL's planner expects as many rows as the limit allows
     limit: ColumnElement[int] | None = None if max_rows is None else literal_column(str(max_rows))
-    return select(*rows.c).select_from(source).limit(limit).cte("given")
+    return statement.limit(limit).cte("given")
 
 
 async def execute_row(

@@ -107,7 +107,7 @@ class ResourceDocument(Document):
         linked: dict[str, ColumnElement[Any]] = {}
         for name, relation in self.relations.items():
             if isinstance(relation, ToOne):
-                target = relation.target_rows
+                target = relation.target.alias()
                 source = source.outerjoin(target, target.c.unique_id == page.c[relation.foreign_key_name])
                 linked |= {f"{name}.{column.name}": column for column in target.c}
             elif isinstance(relation, ToMany):

@@ -14,8 +14,9 @@ from app.records.missing import retired_error
 from app.records.repository import Repository
 from app.statements.documents import Document
 from app.statements.hospital_scope import is_in_few_ids, patient_in_scope, scoped_ids_if_few
-from app.statements.journal_entries import AUTHOR_COLUMNS, author_parameters
-from app.statements.upserts import upsert
+from app.statements.journal_entries import AUTHOR_COLUMNS, author_parameters, insert_entry
+from app.statements.upserts import upsert, upsert_action
+from app.statements.write_statements import contains_record
 
 _SELECT_PROFILE_IDS = (
     select(Patient.__table__.c.profile_id)
@@ -67,8 +68,10 @@ class ProfileRepository(Repository):
         names = ("unique_id", *sorted(fields))
         inputs = input_rows(*(column(name, cls.table.c[name].type) for name in names), *AUTHOR_COLUMNS)
         parts = upsert(cls.table, inputs, fields, overwrite=overwrite)
+        authored = parts.authored
+        entries = insert_entry(cls.table, authored, {}, upsert_action(authored))
         row = parts.changed.c
-        return select(row.unique_id, row.version, parts.is_journaled(row.unique_id).label("entered"))
+        return select(row.unique_id, row.version, contains_record(entries, row.unique_id).label("entered"))
 
     async def upsert(self, unique_id: str, values: dict[str, Any]) -> bool:
         """Create a profile, or overwrite the given `values` of an existing one. Return whether anything was written.

@@ -92,19 +92,21 @@ class ToOne:
     schema: type[BaseModel]
     target: Table
     foreign_key_name: str
-    pending_rows: FromClause | None = None
-    """The rows of `target` as they are after the statement that changes them, or None to read them from `target`."""
-
-    @property
-    def target_rows(self) -> FromClause:
-        """The rows to read: `pending_rows`, or `target`."""
-        return self.target.alias() if self.pending_rows is None else self.pending_rows
+    changed_rows: FromClause | None = None
+    """The rows of `target` that the statement itself changes, as they are afterwards. The statement cannot read them
+    from `target`, because it sees the table as it was before the change."""
 
     def value(self, page: FromClause) -> ColumnElement[Any]:
         """Return the SQL expression for the text of the nested object of a record in `page`, or null without one."""
-        target = self.target_rows
-        nested = select(_nested_object(self.schema, target)).where(target.c.unique_id == page.c[self.foreign_key_name])
-        return nested.correlate(page).scalar_subquery()
+        sources = [self.target.alias()] if self.changed_rows is None else [self.changed_rows, self.target.alias()]
+        values = [
+            select(_nested_object(self.schema, source))
+            .where(source.c.unique_id == page.c[self.foreign_key_name])
+            .correlate(page)
+            .scalar_subquery()
+            for source in sources
+        ]
+        return func.coalesce(*values, type_=Text) if len(values) > 1 else values[0]
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from sqlalchemy import (
     or_,
     select,
     true,
+    union_all,
 )
 from sqlalchemy.dialects.postgresql import JSON, aggregate_order_by, insert
 
@@ -60,15 +61,21 @@ def snapshot_columns(table: Table) -> list[str]:
     return [column.name for column in non_generated_columns(table) if column.name not in ENTRY_COLUMNS]
 
 
-def record_snapshot(table: Table, row: FromClause, links: Mapping[str, ToMany]) -> ColumnElement[Any]:
+def record_snapshot(
+    table: Table, row: FromClause, links: Mapping[str, ToMany], *, are_sorted: bool = False
+) -> ColumnElement[Any]:
     """Return the SQL expression for the snapshot of a `row` of `table` as JSON.
 
     The snapshot contains the columns of the row and the sorted ids of its links, without nulls. It contains the ids of
     linked records, not their names, so that it stays correct if a hospital is renamed later. If `row` has a column with
-    the name of a set of links, the ids are those in this column, which saves reading the links.
+    the name of a set of links, the ids are those in this column, which saves reading the links. If they `are_sorted`,
+    without duplicates, this saves sorting them.
     """
     fields: list[ColumnElement[Any]] = [as_contract_json(row.c[name]).label(name) for name in snapshot_columns(table)]
     for name, relation in links.items():
+        if name in row.c and are_sorted:
+            fields.append(func.array_to_json(row.c[name]).label(name))
+            continue
         if name in row.c:
             linked_id = func.unnest(row.c[name]).column_valued(f"one_of_{name}")
             sorted_ids = func.array(select(linked_id).distinct().order_by(linked_id).correlate(row).scalar_subquery())
@@ -103,22 +110,16 @@ MERGE_COLUMN = column("merge", JSON)
 """The column that names the other record of a merge. Only the input rows of statements for merges have it."""
 
 
-def with_author(row: CTE, input_rows: CTE, earlier_entries: CTE | None = None) -> CTE:
+def with_author(row: CTE, input_rows: CTE, *other_columns: str) -> CTE:
     """Return a CTE that adds `AUTHOR_COLUMNS` to each row of `row`, from the input row with the same `unique_id`.
 
-    It adds `MERGE_COLUMN`, too, if the input rows have it.
-
-    The rows are complete only after `earlier_entries` have been inserted, so that these have earlier timestamps than
-    the entries for the rows.
+    It adds `MERGE_COLUMN`, too, if the input rows have it, and `other_columns`.
     """
-    are_inserted = (
-        () if earlier_entries is None else (select(func.count()).select_from(earlier_entries).scalar_subquery() >= 0,)
-    )
-    author_columns = [input_rows.c[name.name] for name in (*AUTHOR_COLUMNS, MERGE_COLUMN) if name.name in input_rows.c]
+    names = (*(column.name for column in (*AUTHOR_COLUMNS, MERGE_COLUMN)), *other_columns)
+    author_columns = [input_rows.c[name] for name in names if name in input_rows.c]
     return (
         select(*row.c, *author_columns)
         .join_from(row, input_rows, input_rows.c.unique_id == row.c.unique_id)
-        .where(*are_inserted)
         .cte(f"signed_{row.name}")
     )
 
@@ -131,14 +132,8 @@ def insert_entry(table: Table, row: FromClause, links: Mapping[str, ToMany], act
     `(unique_id, version)` of each inserted entry. No entry is inserted for a first version if the journal already has
     entries for the id.
     """
-    is_insertable = or_(
-        row.c.version > literal_column("1"), not_(has_journal_entries(table, row.c.unique_id).correlate(row))
-    )
-    return _insert_into_journal(
-        table,
-        row,
-        select(row.c.unique_id, row.c.version, action, record_snapshot(table, row, links)).where(is_insertable),
-    )
+    values = _entry_values(table, row, links, action)
+    return _insert_into_journal(table, row, values.where(_is_insertable(table, row)))
 
 
 def insert_deletion_entry(table: Table, row: FromClause, action: str = "deleted") -> CTE:
@@ -147,12 +142,55 @@ def insert_deletion_entry(table: Table, row: FromClause, action: str = "deleted"
     return _insert_into_journal(table, row, select(row.c.unique_id, version, literal_column(f"'{action}'"), null()))
 
 
-def _insert_into_journal(table: Table, row: FromClause, entry_values: Select[Any]) -> CTE:
+def entry_or_error(
+    table: Table, row: FromClause, links: Mapping[str, ToMany], action: ColumnElement[str]
+) -> Select[Any]:
+    """Return a statement that selects the journal entry for each row of `row`, for `insert_all_entries`.
+
+    It ends with an error if `insert_entry` would not insert an entry. If `row` has a column with the name of a set of
+    links, the ids in it are sorted.
+    """
+    values = _entry_values(table, row, links, action, are_sorted=True).where(func.require(_is_insertable(table, row)))
+    return _with_author_and_table(table, row, values)
+
+
+def insert_all_entries(*entries: Select[Any]) -> CTE:
+    """Return a CTE that inserts the rows of each `entry_or_error` into the journal, in this order.
+
+    The statement ends with an error if the journal does not accept an entry.
+    """
+    return insert(journal).from_select(_entry_columns(), union_all(*entries)).cte("entries")
+
+
+def _entry_values(
+    table: Table,
+    row: FromClause,
+    links: Mapping[str, ToMany],
+    action: ColumnElement[str],
+    *,
+    are_sorted: bool = False,
+) -> Select[Any]:
+    snapshot = record_snapshot(table, row, links, are_sorted=are_sorted)
+    return select(row.c.unique_id, row.c.version, action, snapshot)
+
+
+def _is_insertable(table: Table, row: FromClause) -> ColumnElement[bool]:
+    return or_(row.c.version > literal_column("1"), not_(has_journal_entries(table, row.c.unique_id).correlate(row)))
+
+
+def _entry_columns(*other_columns: str) -> tuple[str, ...]:
+    return ("unique_id", "version", "action", "record", "resource", "actor", "request_id", *other_columns)
+
+
+def _with_author_and_table(table: Table, row: FromClause, entry_values: Select[Any]) -> Select[Any]:
     author_columns = (row.c.get(name.name, bindparam(name.name, type_=name.type)) for name in AUTHOR_COLUMNS)
+    return entry_values.add_columns(literal_column(f"'{table.name}'"), *author_columns)
+
+
+def _insert_into_journal(table: Table, row: FromClause, entry_values: Select[Any]) -> CTE:
     merge_columns = [row.c[MERGE_COLUMN.name]] if MERGE_COLUMN.name in row.c else []
-    entry_rows = entry_values.add_columns(literal_column(f"'{table.name}'"), *author_columns, *merge_columns)
-    author_names = ("actor", "request_id", *(["merge"] if merge_columns else []))
-    column_names = ("unique_id", "version", "action", "record", "resource", *author_names)
+    entry_rows = _with_author_and_table(table, row, entry_values).add_columns(*merge_columns)
+    column_names = _entry_columns(*(column.name for column in merge_columns))
     # only the primary key detects that another transaction has just deleted a record with this id
     statement = insert(journal).from_select(column_names, entry_rows).on_conflict_do_nothing()
     return statement.returning(journal.c.unique_id, journal.c.version).cte(f"entry_of_{table.name}")

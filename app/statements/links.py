@@ -80,6 +80,8 @@ class _LinkSet:
     relation: ToMany
     input_rows: CTE
     restricted: bool
+    owners: CTE
+    """The records that get the links, by their `unique_id`."""
 
     @property
     def _requested_ids(self) -> ColumnElement[Any]:
@@ -104,7 +106,10 @@ class _LinkSet:
             linkable = linkable.where(or_(is_in_scope(target), target.in_(linked.correlate(self.input_rows))))
         one = linkable.correlate(requested, self.input_rows).offset(literal_column("0")).lateral("one")
         ids = select(self.input_rows.c.unique_id.label(owner.name), one.c.unique_id.label(key.name))
-        return ids.select_from(self.input_rows.join(requested, true()).join(one, true())).cte(f"known_{self.name}")
+        rows: FromClause = self.input_rows
+        if self.owners is not self.input_rows:
+            rows = rows.join(self.owners, self.owners.c.unique_id == self.input_rows.c.unique_id)
+        return ids.select_from(rows.join(requested, true()).join(one, true())).cte(f"known_{self.name}")
 
     def delete_unrequested(self) -> CTE:
         """Return a CTE that deletes the links that are not requested.
@@ -120,32 +125,35 @@ class _LinkSet:
             statement = statement.where(is_in_scope(key))
         return statement.returning(owner).cte(f"removed_{self.name}")
 
-    def insert_missing(self, pairs: FromClause) -> CTE:
+    def insert_missing(self, pairs: CTE, *, are_new: bool) -> CTE:
         """Return a CTE that inserts the links in `pairs` that do not exist yet. `pairs` contains linkable pairs.
 
-        The links are inserted in the order of the target ids. PostgreSQL locks the target of each inserted link to
-        check the foreign key, and the order makes every transaction lock the targets in the same order.
+        None exists if the records `are_new`. The links are inserted in the order of the target ids. PostgreSQL locks
+        the target of each inserted link to check the foreign key, and the order makes every transaction lock the
+        targets in the same order.
         """
         owner, key = pairs.c
         rows = select(owner, key).order_by(key, owner)
         statement = insert(self.relation.link_table).from_select(
             [self.relation.owner_column, self.relation.target_column], rows
         )
-        return statement.on_conflict_do_nothing().returning(self.relation.owner_column).cte(f"added_{self.name}")
+        if not are_new:
+            statement = statement.on_conflict_do_nothing()
+        return statement.returning(self.relation.owner_column).cte(f"added_{self.name}")
 
-    def relation_after(self, pairs: FromClause) -> ToMany:
+    def relation_after(self, pairs: CTE) -> ToMany:
         """Return the relation with the links as they are after the statement that replaces them.
 
         The links are computed from `pairs`, because the statement itself sees the table as it was before the change.
         """
-        links_after: Any = select(*pairs.c)
+        links_after: CTE = pairs
         if self._is_scoped:
             link, key = self.relation.link_table, self.relation.target_column
             out_of_scope_links = select(link).where(
                 self.relation.owner_column.in_(select(self.input_rows.c.unique_id)), ~is_in_scope(key)
             )
-            links_after = links_after.union(out_of_scope_links)
-        return replace(self.relation, pending_links=links_after.cte(f"now_{self.name}"))
+            links_after = select(*pairs.c).union(out_of_scope_links).cte(f"now_{self.name}")
+        return replace(self.relation, pending_links=links_after)
 
 
 class LinkReplacement(NamedTuple):
@@ -161,38 +169,39 @@ class LinkReplacement(NamedTuple):
     changes: list[CTE]
     """The CTEs that insert or delete links. Each CTE returns the ids of the records for which it changed a link."""
 
+    def relations_after(self, link_relations: Mapping[str, ToMany]) -> dict[str, ToMany]:
+        """Return all `link_relations` with the links as they are after the statement."""
+        return {name: self.relations.get(relation, relation) for name, relation in link_relations.items()}
+
 
 def linkable_ids_statement(relations: Mapping[str, ToMany], input_rows: CTE, *, restricted: bool) -> Select[Any]:
     """Return a statement that selects, for each input row, `unique_id` and the linkable ids of each set of links."""
     linkable_pairs = {
-        name: _LinkSet(name, relation, input_rows, restricted).linkable_pairs()
+        name: _LinkSet(name, relation, input_rows, restricted, owners=input_rows).linkable_pairs()
         for name, relation in sorted(relations.items())
     }
     return select(input_rows.c.unique_id, *linkable_id_columns(linkable_pairs, input_rows.c.unique_id))
 
 
 def replace_links(
-    relations: Mapping[str, ToMany], input_rows: CTE, written: FromClause | None = None, *, restricted: bool
+    relations: Mapping[str, ToMany], input_rows: CTE, inserted: CTE | None = None, *, restricted: bool
 ) -> LinkReplacement:
     """Build the CTEs that replace each set of links of the input rows with the requested ids.
 
-    If the records are new, `written` contains the inserted rows, which have no links yet. If the records already exist,
-    `written` is None. If the principal is `restricted`, links to hospitals outside the principal's scope are kept.
+    If the records are new, `inserted` contains those that have been inserted, or is `input_rows` if all of them have
+    been. They have no links yet. If the records already exist, `inserted` is None. If the principal is `restricted`,
+    links to hospitals outside the principal's scope are kept.
     """
     relations_after: dict[ToMany, ToMany] = {}
     linkable_pairs: dict[str, CTE] = {}
     changes: list[CTE] = []
     for name, relation in sorted(relations.items()):
-        link_set = _LinkSet(name, relation, input_rows, restricted)
+        link_set = _LinkSet(name, relation, input_rows, restricted, owners=input_rows if inserted is None else inserted)
         pairs = linkable_pairs[name] = link_set.linkable_pairs()
-        new_pairs: FromClause = pairs
-        if written is not None:
-            owner, _ = pairs.c
-            new_pairs = select(*pairs.c).join(written, written.c.unique_id == owner).subquery(f"new_{name}")
-        changes.append(link_set.insert_missing(new_pairs))
-        if written is None:
+        changes.append(link_set.insert_missing(pairs, are_new=inserted is not None))
+        if inserted is None:
             changes.append(link_set.delete_unrequested())
-        relations_after[relation] = link_set.relation_after(new_pairs)
+        relations_after[relation] = link_set.relation_after(pairs)
     return LinkReplacement(relations_after, linkable_pairs, changes)
 
 

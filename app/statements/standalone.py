@@ -17,30 +17,23 @@ from sqlalchemy import (
     SmallInteger,
     Text,
     and_,
-    case,
     column,
-    exists,
     func,
     insert,
     literal_column,
     null,
     or_,
     select,
+    true,
 )
 from sqlalchemy.dialects.postgresql import array
 
 from app.models import audit
 from app.models.audit import WRITABLE_COLUMNS
 from app.statements.documents import Document, ToMany, ToOne
-from app.statements.journal_entries import AUTHOR_COLUMNS
-from app.statements.upserts import Upsert, upsert
-from app.statements.write_statements import (
-    StatementParts,
-    contains_record,
-    insert_parts,
-    returning_document,
-    update_parts,
-)
+from app.statements.journal_entries import AUTHOR_COLUMNS, entry_or_error, insert_all_entries, with_author
+from app.statements.upserts import Upsert, upsert, upsert_action
+from app.statements.write_statements import StatementParts, insert_parts, select_result, update_parts
 
 _AUDIT_INPUTS: tuple[ColumnClause[Any], ...] = (
     column("audited", Boolean),
@@ -79,7 +72,7 @@ def insert_alone(
     `stored_columns` are those of `insert_parts`. It returns `unique_id` and `document` of each record.
     """
     parts = insert_parts(document.table, link_relations, stored_columns, _other_inputs(nested), restricted=False)
-    return _guarded(document, link_relations, "created", parts, nested)
+    return _all_or_error(document, link_relations, "created", parts, nested)
 
 
 def update_alone(
@@ -97,50 +90,50 @@ def update_alone(
     """
     replaced = {name: link_relations[name] for name in replaced_links}
     parts = update_parts(document.table, replaced, _other_inputs(nested), restricted=False)
-    seen, page = document.table.alias(), parts.page
-    was_written = contains_record(parts.written, seen.c.unique_id)
-    is_unchanged = exists().where(
-        seen.c.unique_id == parts.input_rows.c.unique_id,
-        page.c.unique_id == seen.c.unique_id,
-        page.c.version == seen.c.version + case((was_written, literal_column("1")), else_=literal_column("0")),
-    )
-    condition = is_unchanged.correlate(parts.input_rows)
-    return _guarded(document, link_relations, "updated", parts, nested, condition).add_columns(*extra_columns)
+    return _all_or_error(document, link_relations, "updated", parts, nested).add_columns(*extra_columns)
 
 
 def _other_inputs(nested: NestedRecord | None) -> list[ColumnClause[Any]]:
     return [*_AUDIT_INPUTS, *(nested.input_columns if nested else ())]
 
 
-def _guarded(
+def _all_or_error(
     document: Document,
     link_relations: Mapping[str, ToMany],
     action: str,
     parts: StatementParts,
     nested: NestedRecord | None,
-    *conditions: ColumnElement[bool],
 ) -> Select[Any]:
-    """Return the whole statement, which ends with an error unless all `conditions` hold and everything was written."""
-    inputs = parts.input_rows
-    guards, earlier_entries = list(conditions), None
+    """Return the whole statement, which ends with an error unless everything was written."""
+    inputs, replacement = parts.input_rows, parts.link_replacement
+    guards: list[ColumnElement[bool]] = []
+    # the input rows have sorted ids, all of which are linked after the statement
+    authored = with_author(parts.written, inputs, *replacement.linkable_pairs)
+    links_after = replacement.relations_after(link_relations)
+    entries = [entry_or_error(document.table, authored, links_after, literal_column(f"'{action}'"))]
     if nested is not None:
-        written_nested = _upsert_nested(parts, nested)
-        earlier_entries = written_nested.entries
+        upserted = _upsert_nested(parts, nested)
+        changed = upserted.authored
+        # first, so that its timestamp is earlier
+        entries.insert(0, entry_or_error(upserted.table, changed, {}, upsert_action(changed)))
         foreign_key = inputs.c[nested.relation.foreign_key_name]
-        guards.append(or_(foreign_key.is_(None), written_nested.has_succeeded(foreign_key)))
-        relation_after = replace(nested.relation, pending_rows=written_nested.rows_after())
-        document = document.replace_relations({nested.relation: relation_after})
-    result = returning_document(document, link_relations, action, parts, earlier_entries).subquery("result")
-    guards += [result.c.entered]
+        guards.append(or_(foreign_key.is_(None), upserted.has_requested_values(foreign_key)))
+        document = document.replace_relations(
+            {nested.relation: replace(nested.relation, changed_rows=upserted.changed)}
+        )
+    results = select_result(document, parts)
+    unique_id = results.selected_columns[0]
+    # OFFSET 0 makes PostgreSQL build one document for each input row, not one for each pair of rows
+    result = results.where(unique_id == inputs.c.unique_id).offset(literal_column("0")).lateral("result")
+    guards += [result.c.unique_id.is_not(None)]
     guards += [
-        func.cardinality(result.c[name]) == func.cardinality(inputs.c[name])
-        for name in parts.link_replacement.linkable_pairs
+        func.cardinality(result.c[name]) == func.cardinality(inputs.c[name]) for name in replacement.linkable_pairs
     ]
     return (
         select(inputs.c.unique_id, result.c.document)
-        .select_from(inputs.outerjoin(result, result.c.unique_id == inputs.c.unique_id))
+        .select_from(inputs.outerjoin(result, true()))
         .where(func.require(and_(*guards)))
-        .add_cte(_insert_audit_rows(parts))
+        .add_cte(*replacement.changes, insert_all_entries(*entries), _insert_audit_rows(parts))
     )
 
 
@@ -157,6 +150,7 @@ def _upsert_nested(parts: StatementParts, nested: NestedRecord) -> Upsert:
 
 def _insert_audit_rows(parts: StatementParts) -> CTE:
     inputs, written = parts.input_rows.c, parts.written.c
+    version = select(written.version).where(written.unique_id == inputs.unique_id).correlate(parts.input_rows)
     values = {
         "principal": inputs.actor,
         "method": inputs.method,
@@ -166,11 +160,7 @@ def _insert_audit_rows(parts: StatementParts) -> CTE:
         "ids": array([inputs.unique_id]),
         "request_id": inputs.request_id,
         "reason": null(),
-        "version": written.version,
+        "version": version.scalar_subquery(),
     }
-    rows = (
-        select(*(values[name] for name in WRITABLE_COLUMNS))
-        .select_from(parts.input_rows.outerjoin(parts.written, written.unique_id == inputs.unique_id))
-        .where(inputs.audited)
-    )
+    rows = select(*(values[name] for name in WRITABLE_COLUMNS)).where(inputs.audited)
     return insert(audit).from_select(WRITABLE_COLUMNS, rows).cte("audited_rows")

@@ -110,20 +110,20 @@ def insert_parts(
     The input rows have the column `unique_id`, the columns in `client_columns`, `stored_columns` and `other_inputs`, a
     column with the requested ids of each set of links, and the columns in `AUTHOR_COLUMNS`. All except `other_inputs`
     and the links are stored in the row. `other_inputs` contains the `MERGE_COLUMN` for a step of a merge. With any
-    other inputs, the statement runs without a transaction around it, so it must not wait long for a lock.
+    other inputs, the statement runs without a transaction around it. It then must not wait long for a lock, and it ends
+    with an error if a record has the id of an input row.
     """
+    is_alone = _is_alone(other_inputs)
     stored = [column(name, table.c[name].type) for name in sorted(stored_columns)]
-    inputs = _input_rows(table, link_relations, [*stored, *other_inputs], short_lock_timeout=_is_alone(other_inputs))
+    inputs = _input_rows(table, link_relations, [*stored, *other_inputs], short_lock_timeout=is_alone)
     names = ("unique_id", *client_columns(table), *sorted(stored_columns))
     rows = select(*(inputs.c[name] for name in names)).order_by(inputs.c.unique_id)
-    written = (
-        insert(table)
-        .from_select(names, rows)
-        .on_conflict_do_nothing(index_elements=[table.c.unique_id])
-        .returning(*non_generated_columns(table))
-        .cte("written")
-    )
-    links = replace_links(link_relations, inputs, written, restricted=restricted)
+    statement = insert(table).from_select(names, rows)
+    if not is_alone:
+        statement = statement.on_conflict_do_nothing(index_elements=[table.c.unique_id])
+    written = statement.returning(*non_generated_columns(table)).cte("written")
+    inserted = inputs if is_alone else written
+    links = replace_links(link_relations, inputs, inserted, restricted=restricted)
     return StatementParts(inputs, written, written, links, written)
 
 
@@ -139,23 +139,27 @@ def update_parts(
     The input rows also have the columns in `client_columns`, a column `sent` with the names of those to write,
     `other_inputs`, a column with the requested ids of each set in `replaced_relations`, and the `AUTHOR_COLUMNS`. The
     parts lock the rows, and update those of which a value differs or a link changes. If `other_inputs` contains the
-    `MERGE_COLUMN`, they update all rows.
+    `MERGE_COLUMN`, they update all rows. With any other inputs, the statement runs without a transaction around it. It
+    then must not wait long for a lock, and it ends with an error if a record has changed between the beginning of the
+    statement and the time at which the statement locked it, because the links may have changed too.
     """
+    is_alone = _is_alone(other_inputs)
     extra_columns = (column("sent", ARRAY(Text)), *other_inputs)
-    inputs = _input_rows(table, replaced_relations, extra_columns, short_lock_timeout=_is_alone(other_inputs))
-    locked = (
-        select(*non_generated_columns(table))
-        .join(inputs, table.c.unique_id == inputs.c.unique_id)
-        .order_by(table.c.unique_id)
-        # FOR UPDATE would deadlock with the foreign-key checks of other transactions
-        .with_for_update(key_share=True, of=table)
-        .cte("locked")
-    )
+    inputs = _input_rows(table, replaced_relations, extra_columns, short_lock_timeout=is_alone)
+    stored_columns = non_generated_columns(table)
+    rows = select(*stored_columns).join(inputs, table.c.unique_id == inputs.c.unique_id)
+    if is_alone:
+        seen = table.alias()  # is not locked, so it stays as it was when the statement began
+        rows = rows.join(seen, seen.c.unique_id == table.c.unique_id).add_columns(seen.c.version.label("seen_version"))
+    # FOR UPDATE would deadlock with the foreign-key checks of other transactions
+    locked = rows.order_by(table.c.unique_id).with_for_update(key_share=True, of=table).cte("locked")
     new_values = [
         case((literal_column(f"'{name}'") == any_(inputs.c.sent), inputs.c[name]), else_=locked.c[name]).label(name)
         for name in client_columns(table)
     ]
     new = select(locked.c.unique_id, *new_values).join_from(locked, inputs, locked.c.unique_id == inputs.c.unique_id)
+    if is_alone:
+        new = new.where(func.require(locked.c.version == locked.c.seen_version))
     new_rows = new.cte("new")
     links = replace_links(replaced_relations, inputs, restricted=restricted)
     links_changed = (contains_record(part, table.c.unique_id) for part in links.changes)
@@ -168,7 +172,9 @@ def update_parts(
         .returning(*non_generated_columns(table))
         .cte("written")
     )
-    unchanged = select(*locked.c).where(~contains_record(written, locked.c.unique_id))
+    unchanged = select(*(locked.c[column.name] for column in stored_columns)).where(
+        ~contains_record(written, locked.c.unique_id)
+    )
     page = union_all(select(written), unchanged).cte("page")
     return StatementParts(inputs, written, page, links, locked)
 
@@ -184,27 +190,30 @@ def contains_record(rows: FromClause, record_id: ColumnElement[str]) -> ColumnEl
 
 
 def returning_document(
-    document: Document,
-    link_relations: Mapping[str, ToMany],
-    action: str,
-    parts: StatementParts,
-    earlier_entries: CTE | None = None,
+    document: Document, link_relations: Mapping[str, ToMany], action: str, parts: StatementParts
 ) -> Select[Any]:
     """Return the statement that writes records and their journal entries, which contain `action`.
 
     For each record of `parts.page`, the statement returns a row with `unique_id`, `document`, the linkable ids of each
     replaced set of links, and `entered`. The column `entered` is true if the journal accepted the entry or if there was
-    nothing to write. Journal entries of `earlier_entries` have earlier timestamps.
+    nothing to write.
     """
-    replaced_relations = parts.link_replacement.relations
-    relations_after = {name: replaced_relations.get(relation, relation) for name, relation in link_relations.items()}
-    authored = with_author(parts.written, parts.input_rows, earlier_entries)
-    entries = insert_entry(document.table, authored, relations_after, literal_column(f"'{action}'"))
-    statement = document.replace_relations(replaced_relations).select_page(parts.page)
-    unique_id, _ = statement.selected_columns
+    replacement = parts.link_replacement
+    authored = with_author(parts.written, parts.input_rows)
+    links_after = replacement.relations_after(link_relations)
+    entries = insert_entry(document.table, authored, links_after, literal_column(f"'{action}'"))
+    statement = select_result(document, parts)
+    unique_id = statement.selected_columns[0]
     journaled = or_(~contains_record(parts.written, unique_id), contains_record(entries, unique_id)).label("entered")
-    linkable = linkable_id_columns(parts.link_replacement.linkable_pairs, unique_id)
-    return statement.add_columns(*linkable, journaled).add_cte(*parts.link_replacement.changes)
+    return statement.add_columns(journaled).add_cte(*replacement.changes)
+
+
+def select_result(document: Document, parts: StatementParts) -> Select[Any]:
+    """Return a statement that selects `unique_id`, `document` and the linkable ids for each record of `parts.page`."""
+    replacement = parts.link_replacement
+    statement = document.replace_relations(replacement.relations).select_page(parts.page)
+    unique_id = statement.selected_columns[0]
+    return statement.add_columns(*linkable_id_columns(replacement.linkable_pairs, unique_id))
 
 
 @cache

@@ -131,7 +131,7 @@ def can_be_pair(one: Person, other: Person) -> bool:
     """Return whether two patients may have a grade, be relatives or be twins, from what takes little time to compare.
 
     With different dates of birth and no contact in common, none of this is possible, whatever the names are. This is
-    true of most candidates.
+    true of four in ten candidates.
     """
     if not (one.date_of_birth and other.date_of_birth):
         return True

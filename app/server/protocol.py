@@ -190,6 +190,10 @@ class StrictHttpProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._responding_cycle = cycle
+        if cycle.waiting_for_100_continue:
+            # a proxy that gets a final response instead may send its next request in the place of the body, which
+            # would be taken for it (Go before 1.22.5, CVE-2024-24791)
+            cycle.keep_alive = False
         super()._start_asgi_task(cycle, app)
 
     def _check_head(self) -> None:

@@ -224,6 +224,16 @@ async def test_expect_continue_works_with_an_upgrade(serve: Serve, database_url:
             assert statuses(await read_to_end(plain)) == [201]
 
 
+async def test_a_final_response_instead_of_continue_ends_the_connection(serve: Serve, database_url: str) -> None:
+    """After a final response instead of 100, the next request is not taken for the body: the connection ends."""
+    served = serve(DATABASE_URL=database_url, PATIENTS_AUTH="required")
+    async with connected(served.url) as plain:
+        await send(plain, post_request(b"Expect: 100-continue\r\n" + CONTENT_LENGTH_HEADER).head)
+        received = await read_to_end(plain)
+    assert statuses(received) == [401]
+    assert b"\r\nconnection: close\r\n" in received
+
+
 async def test_a_request_gets_one_response(serve: Serve, database_url: str) -> None:
     """A request gets one response: later errors in its body, or bytes after it, cause no second response."""
     served = serve(DATABASE_URL=database_url, PATIENTS_AUTH="required")

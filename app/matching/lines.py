@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from app.db.connection import Connection
 from app.matching.candidates import find_candidates
-from app.matching.comparison import COMPARED_FIELDS, Person, compare
+from app.matching.comparison import COMPARED_FIELDS, Person, can_be_pair, compare
 from app.matching.similar_words import SimilarWords
 from app.matching.weights import STRONG_GRADES
 
@@ -30,6 +30,10 @@ class LineMatcher:
         the ids of stored patients who are known to be others.
         """
         today, lines = datetime.now(UTC).date(), dict[int, list[str]]()
+
+        def is_duplicate(one: Person, other: Person) -> bool:
+            return can_be_pair(one, other) and compare(one, other, today).grade in STRONG_GRADES
+
         earlier: dict[Hashable, list[Person]] = defaultdict(list)
         candidates = await find_candidates(self._connection, patients, self._similar_words)
         for patient, stored in zip(patients, candidates, strict=True):
@@ -38,10 +42,10 @@ class LineMatcher:
                 one["unique_id"]
                 for one in stored
                 if one["unique_id"] not in patient.get("not_duplicates", ())
-                and compare(person, Person.from_fields(one), today).grade in STRONG_GRADES
+                and is_duplicate(person, Person.from_fields(one))
             ]
             others = {other for key in _keys(person) for other in earlier[key]}
-            if ids or any(compare(person, other, today).grade in STRONG_GRADES for other in others):
+            if ids or any(is_duplicate(person, other) for other in others):
                 lines[patient["line"]] = ids
                 continue
             for key in _keys(person):

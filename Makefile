@@ -2,6 +2,7 @@
 PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
+DOCUMENT := app/about/openapi.json
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 PARALLEL_PYTEST := $(BIN)/pytest --numprocesses auto
@@ -57,7 +58,7 @@ migration: .venv/dev ## write a migration for changes to the models: make migrat
 	@$(BIN)/ruff format --quiet migrations
 
 openapi: .venv/dev ## update openapi.json
-	@$(BIN)/patients-api openapi > openapi.json.new && mv openapi.json.new openapi.json || { rm -f openapi.json.new; exit 1; }
+	@$(BIN)/patients-api openapi --rebuild > $(DOCUMENT).new && mv $(DOCUMENT).new $(DOCUMENT) || { rm -f $(DOCUMENT).new; exit 1; }
 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --upgrade
 LOCK := $(COMPILE) pyproject.toml

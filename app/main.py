@@ -8,11 +8,12 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.responses import RedirectResponse
 
-from app.about import openapi
 from app.about.docs import assets
 from app.about.docs import router as docs_router
+from app.about.document import read_document
 from app.about.health import router as health_router
 from app.about.me import router as me_router
+from app.about.openapi import API_METADATA
 from app.api.audit import router as audit_router
 from app.api.list_response import MAX_STREAMS, MAX_STREAMS_PER_PRINCIPAL
 from app.api.services import AppServices
@@ -138,7 +139,7 @@ def create_app(settings: Settings) -> FastAPI:
         await telemetry.close()
 
     app = FastAPI(
-        **openapi.API_METADATA,
+        **API_METADATA,
         lifespan=lifespan,
         redirect_slashes=False,
         docs_url=None,
@@ -167,7 +168,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.router.routes += router.routes  # `include_router` would match each request against the routes twice
     app.router.routes.append(assets)
     app.add_api_route("/", _redirect_to_docs, include_in_schema=False)
-    openapi.install(app)
+    app.openapi = read_document  # type: ignore[method-assign]  # FastAPI documents this assignment
     return app
 
 

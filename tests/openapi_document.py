@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
+from app.about.openapi import build_document as build_document_of
 from app.main import create_app
 from app.settings import Settings
 
@@ -12,8 +13,8 @@ Json = dict[str, Any]
 
 @cache
 def build_document() -> Json:
-    """Return the document that the service publishes."""
-    return create_app(Settings.model_validate({"database_url": "postgresql://never-asked/"})).openapi()
+    """Return the document of the routes, which is the published one if it is current."""
+    return build_document_of(create_app(Settings.model_validate({"database_url": "postgresql://never-asked/"})))
 
 
 def operations(document: Json) -> Iterator[tuple[str, str, Json]]:

@@ -8,8 +8,9 @@ import pytest
 
 from app.http.problems import PROBLEM_MEDIA_TYPE
 from tests.openapi_document import Json, build_document, operations
+from tests.processes import run_cli
 
-COMMITTED_DOCUMENT_PATH = Path(__file__).parents[1] / "openapi.json"
+COMMITTED_DOCUMENT_PATH = Path(__file__).parents[1] / "openapi.json"  # a link to the file of the package
 RESOURCE_PLURALS = {"patient": "patients", "profile": "profiles", "hospital": "hospitals", "doctor": "doctors"}
 OPERATION_ROUTES = {
     ("list", "s"): ("get", ""),
@@ -92,6 +93,12 @@ async def test_the_document_is_served(client: httpx.AsyncClient, document: Json)
     response = await client.get("/openapi.json")
     assert response.headers["content-type"] == "application/json"
     assert response.json() == document
+
+
+def test_the_document_is_printed() -> None:
+    """`patients-api openapi` prints the document as the repository contains it."""
+    result = run_cli("openapi")
+    assert (result.returncode, result.stdout) == (0, COMMITTED_DOCUMENT_PATH.read_text())
 
 
 def test_the_committed_document_is_current(document: Json) -> None:

@@ -1,4 +1,4 @@
-"""The OpenAPI document. FastAPI derives it from the routes; this module adds what FastAPI cannot express."""
+"""Building the OpenAPI document. FastAPI derives it from the routes; this module adds what FastAPI cannot express."""
 
 from collections.abc import Iterator
 from typing import Any, TypeVar
@@ -50,18 +50,8 @@ _SHARED_STATUSES = frozenset({"400", "401", "412", "413", "415", "428", "429", "
 """Error statuses with the same documentation for every operation, so that one component per status is enough."""
 
 
-def install(app: FastAPI) -> None:
-    """Make `app` serve the completed OpenAPI document instead of the one that FastAPI generates."""
-
-    def document() -> JsonObject:
-        if app.openapi_schema is None:
-            app.openapi_schema = _build_document(app)
-        return app.openapi_schema
-
-    app.openapi = document  # type: ignore[method-assign]  # FastAPI documents this assignment
-
-
-def _build_document(app: FastAPI) -> JsonObject:
+def build_document(app: FastAPI) -> JsonObject:
+    """Return the document that describes the routes of `app`."""
     info = {key: value for key, value in API_METADATA.items() if key != "openapi_tags"}
     document: JsonObject = get_openapi(
         routes=app.routes, tags=API_METADATA["openapi_tags"], servers=[{"url": "/"}], **info

@@ -320,6 +320,12 @@ def _add_health_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_openapi_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--rebuild", action="store_true", help="for contributors: build the document from the routes of the code"
+    )
+
+
 def _add_completion_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shell", choices=SHELLS, help="shell that reads the script")
 
@@ -357,7 +363,7 @@ COMMANDS: Mapping[str, Command] = {
     "access-report": Command("print who has read or changed a patient's record", _add_access_report_arguments),
     "erase": Command("permanently remove a person's data everywhere", _add_erase_arguments),
     "health": Command("exit with 0 if a service is ready, otherwise with 1", _add_health_arguments),
-    "openapi": Command("print the OpenAPI document", lambda _: None),
+    "openapi": Command("print the OpenAPI document", _add_openapi_arguments),
     "completion": Command(
         "print the script that completes commands and options in bash, zsh or fish", _add_completion_arguments
     ),

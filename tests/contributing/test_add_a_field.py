@@ -93,7 +93,7 @@ def copy_repository(directory: Path) -> None:
     for name in filter(None, listed.stdout.split("\0")):
         if (ROOT / name).is_file():  # not deleted
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, directory / name)
+            shutil.copy(ROOT / name, directory / name, follow_symlinks=False)
 
 
 def follow_steps(directory: Path) -> list[str]:

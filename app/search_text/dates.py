@@ -121,15 +121,24 @@ def extract_birth_dates(text: str) -> tuple[list[BirthDate], str]:
 
 
 def read_compact_date(digits: str) -> BirthDate | None:
-    """Return the date that eight digits without separators mean, year first or day first, or None if they mean none."""
-    if len(digits) != 8:  # noqa: PLR2004  # digits of a date
+    """Return the date that digits without separators mean, or None if they mean none.
+
+    Eight digits are a date, year first or day first. Thirteen are a South African identity number, which begins with
+    two digits each of the year, the month and the day.
+    """
+    if len(digits) == 8:  # noqa: PLR2004  # digits of a date
+        parts = (
+            (int(digits[:4]), int(digits[4:6]), int(digits[6:])),
+            (int(digits[4:]), int(digits[2:4]), int(digits[:2])),
+        )
+        days = [day for each in parts for day in possible_days(*each)]
+    elif len(digits) == 13:  # noqa: PLR2004  # digits of an identity number
+        year = full_year(digits[:2])
+        days = [*_real_days([(each, int(digits[2:4]), int(digits[4:6])) for each in (year, year - 100)])]
+    else:
         return None
-    parts = (
-        (int(digits[:4]), int(digits[4:6]), int(digits[6:])),
-        (int(digits[4:]), int(digits[2:4]), int(digits[:2])),
-    )
-    days = tuple(dict.fromkeys(day for each in parts for day in possible_days(*each) if is_birth_year(day.year)))
-    return BirthDate(days, near_days(days, *_parts(days[0]))) if days else None
+    unique = tuple(dict.fromkeys(day for day in days if is_birth_year(day.year)))
+    return BirthDate(unique, near_days(unique, *_parts(unique[0]))) if unique else None
 
 
 def is_birth_year(year: int) -> bool:

@@ -37,6 +37,14 @@ MIN_LONE_ENDING_DIGITS, MIN_ENDING_DIGITS = 6, 4
 """Minimum number of digits in the ending of a mobile number, alone and beside a name."""
 
 _EMAIL_PATTERN = re.compile(r"""[^\s<>()"',;:]+@[^\s<>()"',;]*""")
+_SPACED_EMAIL_PATTERN = re.compile(
+    r"(?<=[\w.+-])(?:\s+@\s*|\s*@\s+| at )(?=[\w-]+(?:(?:\.| dot )[\w-]+)*(?:\.| dot )(?:[a-z]{2}|com|org|net)(?!\w))",
+    re.IGNORECASE,
+)
+"""The `@` of an e-mail address that is typed with blanks or as it is spoken: `thandi at example dot org`."""
+_DOTTED_EMAIL_PATTERN = re.compile(r"[\w.+-]+(?: dot [\w+-]+)*@[\w.-]+(?: dot [\w-]+)*", re.IGNORECASE)
+_ID_NUMBER_PATTERN = re.compile(r"(?<![\w-])(\d{6})[ -](\d{4})[ -](\d{2})[ -]?(\d)(?![\w-])")
+"""A South African identity number in its usual groups, which might otherwise be read as a date."""
 _NUMBER_PATTERN = re.compile(r"(?<![\w@-])[+(]{0,2}\d(?:[\d ().+/-]*\d)?(?!-?[\w@])")
 _APOSTROPHE_PATTERN = re.compile("['’‘`ʼ´]")  # noqa: RUF001  # these characters are intended
 _LABEL_PATTERN = re.compile(
@@ -44,7 +52,9 @@ _LABEL_PATTERN = re.compile(
     r"(?<![\w@.-])(?:(?:d\.?o\.?b|tel|id(?: ?(?:no|nr|number))?|mrn|e-?mail|mailto|geb)(?![\w@-])[.:#=]*"
     # these are names, too, unless something follows that is none
     r"|(?:born|birth(?: ?da(?:y|te))?|date of birth|gebore|geboortedatum|telephone|telefoon|phone|cell?|cellphone|sel|"
-    r"selfoon|mobile|mob|contact|file|folder|patient|name|surname|number|no|nr|age)(?:[.#]*[:=]|[.:#]*(?=\s+[+(]?\d)))",
+    r"selfoon|mobile|mob|contact|file|folder|patient|name|surname|number|no|nr|age)(?:[.#]*[:=]|[.:#]*(?=\s+[+(]?\d))"
+    # without a blank before a date or a whole mobile number
+    r"|(?:dob|geb)(?=\d[\d/.-]{4,}\d(?!\w))|(?:tel|cell?|sel|mobile|phone)(?=(?:\+|0)[\d ]{8,}\d(?!\w)))",
     re.IGNORECASE,
 )
 """Labels of forms. They are ignored, like punctuation."""
@@ -109,10 +119,10 @@ def parse_search(text: str, locality: Locality) -> ParsedQuery | None:
     text = normalize_characters(text)
     if not text.strip():
         return None
-    emails, rest = _extract(_EMAIL_PATTERN, text.replace("mailto:", " "))
+    emails, rest = _extract(_EMAIL_PATTERN, _join_email_addresses(text.replace("mailto:", " ")))
     rest = _VAN_DER_PATTERN.sub("van der ", _LABEL_PATTERN.sub(" ", rest))
     rest = _BABY_OF_PATTERN.sub(" babyof ", rest)
-    births, rest = extract_birth_dates(rest)
+    births, rest = extract_birth_dates(_ID_NUMBER_PATTERN.sub(r"\1\2\3\4", rest))
     words, titles, numbers = [], [], []
     for token in _tokens(rest):
         if isinstance(token, list):
@@ -211,6 +221,12 @@ def _word_terms(token: str) -> list[Term]:
 def _identifiers(text: str) -> tuple[str, ...]:
     text = text if is_identifier(text) else text.lstrip("._~:@-")
     return tuple(dict.fromkeys((text, text.lower(), text.upper()))) if is_identifier(text) else ()
+
+
+def _join_email_addresses(text: str) -> str:
+    """Return the text with e-mail addresses that are typed with blanks or as they are spoken in their usual form."""
+    joined = _SPACED_EMAIL_PATTERN.sub("@", text)
+    return _DOTTED_EMAIL_PATTERN.sub(lambda match: re.sub(" dot ", ".", match.group(), flags=re.IGNORECASE), joined)
 
 
 def _extract(pattern: re.Pattern[str], text: str) -> tuple[list[str], str]:

@@ -65,6 +65,9 @@ DESCRIPTIONS: Mapping[str, Describe] = {
     "17051990": details.with_date("{names} %d%m%Y"),
     "19900517": details.with_date("{names} %Y%m%d"),
     "05/17/1990": details.with_date("{names} %m/%d/%Y", kind="date of birth, month first"),
+    "identity number": details.with_date("{names} %y%m%d5009087"),
+    "identity number in groups": details.with_date("%y%m%d 5009 08 7 {names}"),
+    "DOB19900517": details.with_date("{names} DOB%Y%m%d"),
     "dob and date": details.with_date("{names} dob: %d/%m/%Y"),
     "date alone": details.with_date("%d/%m/%Y", names="name"),
     "name and year": details.with_date("{names} %Y", names="name", kind="year of birth"),
@@ -100,6 +103,10 @@ DESCRIPTIONS: Mapping[str, Describe] = {
     "part before the @": details.with_email(lambda email, _: email.partition("@")[0] + "@", "local part"),
     "part before the @, other domain": details.with_email(
         lambda email, _: email.partition("@")[0] + "@gmail.com", "local part"
+    ),
+    "e-mail address with blanks": details.with_email(lambda email, _: email.replace("@", " @ ")),
+    "e-mail address as it is spoken": details.with_email(
+        lambda email, _: email.replace("@", " at ").replace(".", " dot ")
     ),
     "e-mail address with an error": details.with_email(details.misspelled_email),
     "first name and profile's e-mail address": details.with_profile("{first} {email}"),

@@ -29,7 +29,11 @@ ADDRESS_PREFIX_LENGTH = 8
 which neighbours are found. There is an index on them.
 """
 MAX_NEIGHBOURS = 200
-"""Maximum number of patients with almost the same address that are read. Those with similar names become candidates."""
+"""Maximum number of patients with almost the same address that are read.
+
+Those with similar names become candidates, and so do those with the same date of birth, by which they are found if
+there are more neighbours.
+"""
 MAX_CANDIDATES_PER_BRANCH = 20
 SEARCHED_PHONE_DIGITS = 8
 """Number of digits at the end of a phone number by which it is found.
@@ -94,6 +98,10 @@ def _candidates_statement(*, restricted: bool) -> TextClause:
         )
         SELECT n, unique_id, {", ".join(COMPARED_FIELDS)}
         FROM given CROSS JOIN LATERAL (
+            WITH neighbours AS MATERIALIZED (
+                SELECT unique_id, patient_search, patient_date_of_birth, patient_town_folded, patient_postal_code_folded
+                FROM patients WHERE {address_start} = address AND {scope} LIMIT {MAX_NEIGHBOURS}
+            )
             (SELECT unique_id FROM (
                 SELECT patient_id AS unique_id FROM patient_identifiers WHERE value = ANY (identifiers)
             ) AS holders WHERE {scope} LIMIT {limit})
@@ -119,11 +127,15 @@ def _candidates_statement(*, restricted: bool) -> TextClause:
                     WHEN {BIRTH_MAY_AGREE} THEN 3 ELSE 0 END DESC NULLS LAST
             LIMIT {limit})
             UNION
-            (SELECT unique_id FROM (
-                SELECT * FROM patients WHERE {address_start} = address AND {scope} LIMIT {MAX_NEIGHBOURS}
-            ) AS neighbours
+            (SELECT unique_id FROM neighbours
             WHERE patient_search @@ names OR patient_date_of_birth = born OR ({same_place} AND {BIRTH_MAY_AGREE})
             ORDER BY coalesce(patient_date_of_birth = born, false) DESC, patient_search @@ names DESC NULLS LAST
+            LIMIT {limit})
+            UNION
+            -- if there are more neighbours than are read
+            (SELECT unique_id FROM patients
+            WHERE patient_date_of_birth = born AND {scope} AND {address_start} = address
+                AND (SELECT count(*) FROM neighbours) = {MAX_NEIGHBOURS}
             LIMIT {limit})
         ) AS found JOIN patients USING (unique_id)
         WHERE unique_id IS DISTINCT FROM own_id

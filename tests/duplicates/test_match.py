@@ -5,8 +5,10 @@ from typing import Any
 import httpx
 import pytest
 
+from app.matching.candidates import MAX_NEIGHBOURS
 from tests.duplicates.support import AGAIN, MATCH, NAMESAKE, PATIENTS, THANDI, TWIN, register
 from tests.hospital_scope.conftest import AUDIT_PATH, ScopedClients
+from tests.uploads.test_import import post_lines
 
 
 async def match(client: httpx.AsyncClient, **body: Any) -> list[dict[str, Any]]:
@@ -60,6 +62,23 @@ async def test_a_part_of_the_fields_suffices(client: httpx.AsyncClient, given: d
     """Each kind of evidence finds the person without the others."""
     await register(client, "thandi", **THANDI)
     assert [candidate["patient"]["unique_id"] for candidate in await match(client, **given)] == ["thandi"]
+
+
+async def test_many_people_at_one_post_office_hide_nobody(client: httpx.AsyncClient) -> None:
+    """A date of birth and an address find a person with other names, however many addresses begin alike."""
+    born, address = {"patient_date_of_birth": "1984-03-17"}, {"patient_physical_address": "P O Box 7731"}
+    others = [
+        {
+            "patient_last_name": "Botha",
+            "patient_date_of_birth": f"{1920 + number % 60}-05-06",
+            "patient_physical_address": f"P O Box {number}",
+        }
+        for number in range(MAX_NEIGHBOURS + 1)
+    ]
+    await post_lines(client, others)
+    unique_id = await register(client, **born, **address, patient_first_name="Thandiwe", patient_last_name="Mthembu")
+    candidates = await match(client, **born, **address, patient_last_name="Dlamini")
+    assert [candidate["patient"]["unique_id"] for candidate in candidates] == [unique_id]
 
 
 async def test_relatives_are_never_more_than_possible(client: httpx.AsyncClient) -> None:

@@ -79,7 +79,7 @@ If a line is rejected, nothing is stored, and the status of all valid lines is `
 line whose patient exists and equals it is `unchanged`, so an import with ids can be repeated. This comparison is a
 read, which needs the scope `patients:read` unless `update=true`: otherwise any line of an existing patient is rejected.
 Linking a different profile also needs the scope `profiles:read`. Changing a profile needs `profiles:write`, and
-`duplicates=refuse` needs `patients:read`.""",
+`duplicates=refuse` needs `patients:read`, unless the operator has made it the default.""",
     response_description="The results, one per line.",
     openapi_extra=requires(Scope.PATIENTS_WRITE)
     | request_parameters(query=ImportParameters, headers=(IDEMPOTENCY_KEY,))
@@ -112,10 +112,12 @@ async def import_patients(request: Request) -> Response:
         raise UnsupportedMediaTypeError(NDJSON.media_type)
     parameters, principal = parse_query(request, ImportParameters), Principal.from_request(request)
     services = get_services(request)
-    if parameters.duplicates is None and services.settings.duplicate_check == "refuse":
-        parameters = parameters.model_copy(update={"duplicates": "refuse"})
+    # what the client has sent, so that a retry has the same digest after the setting, or the version, has changed
+    sent = parameters.model_dump_json(exclude_none=True)
     if parameters.duplicates == "refuse":
         principal.require(Scope.PATIENTS_READ)  # a rejected line reveals that the person is registered
+    if parameters.duplicates is None and services.settings.duplicate_check == "refuse":
+        parameters = parameters.model_copy(update={"duplicates": "refuse"})
     # a slow body holds only this slot, of which there are more
     async with services.upload_bulkhead.slot(principal.name):
         try:
@@ -123,7 +125,7 @@ async def import_patients(request: Request) -> Response:
                 lines = await read_lines(request)
         except TimeoutError:
             raise BodyTimeoutError(RECEIVE_TIMEOUT_SECONDS) from None
-        digest = hashlib.sha256(parameters.model_dump_json().encode())
+        digest = hashlib.sha256(sent.encode())
         for _, line in lines:
             digest.update(line.strip() + b"\n")
         key = IdempotencyKey.from_request(request, principal, digest.digest())

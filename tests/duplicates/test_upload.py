@@ -1,5 +1,7 @@
 """The parameter `duplicates` of an import over HTTP."""
 
+import hashlib
+
 import asyncpg
 import httpx
 import pytest
@@ -8,6 +10,7 @@ from app.auth.scopes import Scope
 from tests.auth.support import client_for, make_key, secured_app
 from tests.duplicates.support import AGAIN, NAMESAKE, THANDI, TWIN, queue, register
 from tests.hospital_scope.conftest import ScopedClients
+from tests.transfer.support import ndjson
 from tests.uploads.test_import import IMPORT, NDJSON, post_lines
 
 LINES = [
@@ -102,6 +105,27 @@ async def test_the_setting_is_the_default(database_url: str) -> None:
         assert [error["type"] for error in rejected["errors"]] == ["possible_duplicate"]
         (stored,) = await post_lines(client, [AGAIN], duplicates="report")
         assert stored["status"] == "created"
+
+
+async def test_the_setting_needs_no_scope_and_changes_no_retry(
+    database_url: str, connection: asyncpg.Connection
+) -> None:
+    """With the setting, an import needs no other scope than a creation, and retries get their first results.
+
+    Earlier versions made the digest of an import without the parameter.
+    """
+    lines, key = [THANDI], {"Idempotency-Key": "k1"}
+    api_key = await make_key(database_url, Scope.PATIENTS_WRITE)
+    async with secured_app(database_url) as app:
+        stored = await post_lines(client_for(app, api_key), lines, key)
+    earlier = b'{"dry_run":false,"update":false,"allow_other_person":false,"on_error":"stop"}' + ndjson(lines).encode()
+    digest = hashlib.sha256(hashlib.sha256(earlier).digest()).digest()
+    assert await connection.fetchval("SELECT fingerprint FROM idempotency_keys") == digest
+    async with secured_app(database_url, duplicate_check="refuse") as app:
+        client = client_for(app, api_key)
+        assert await post_lines(client, lines, key) == stored
+        (rejected,) = await post_lines(client, [AGAIN])
+        assert [error["type"] for error in rejected["errors"]] == ["possible_duplicate"]
 
 
 async def test_other_policies_are_refused(client: httpx.AsyncClient) -> None:

@@ -151,8 +151,11 @@ def compare(one: Person, other: Person, today: date) -> Comparison:
     if Level.DIFFERENT in levels.values():
         swapped = _name_levels(one, other.last_name, other.first_name)
         # one common name is not enough: a relative has it as last name
-        if Level.DIFFERENT not in swapped.values() and (swapped_score := _sum(swapped) + SWAPPED_NAMES_WEIGHT) > score:
-            levels, score = swapped, swapped_score
+        if Level.DIFFERENT not in swapped.values():
+            # the weights depend on which of the two records has the names in the right fields
+            swapped = max(swapped, _name_levels(other, one.last_name, one.first_name), key=_rank_levels)
+            if (swapped_score := _sum(swapped) + SWAPPED_NAMES_WEIGHT) > score:
+                levels, score = swapped, swapped_score
     others = {
         field: level
         for (field, compare_values), a, b in zip(_COMPARISONS, one[2:], other[2:], strict=True)
@@ -310,6 +313,11 @@ def _have_same_contact(levels: Mapping[str, Level], birth: Level | None) -> bool
 
 def _sum(levels: Mapping[str, Level]) -> float:
     return sum([WEIGHTS[field][level] for field, level in levels.items()])
+
+
+def _rank_levels(levels: Mapping[str, Level]) -> tuple[float, list[tuple[str, Level]]]:
+    """Return a key by which levels with a higher score come later, and those with the same score in a fixed order."""
+    return _sum(levels), sorted(levels.items())
 
 
 def _name_levels(one: Person, first_name: tuple[str, ...], last_name: tuple[str, ...]) -> dict[str, Level]:

@@ -55,7 +55,7 @@ def compare_names(one: tuple[str, ...], other: tuple[str, ...]) -> Level:
 
 def _compare_words(one: tuple[str, ...], other: tuple[str, ...]) -> Level | None:
     """Compare two names that have a word in common or are names of the lists. Return None for others."""
-    fewer, more = sorted((one, other), key=len)
+    fewer, more = sorted((one, other), key=lambda words: (len(words), words))
     if one[0] == other[0]:
         return Level.PART
     if set(fewer) <= set(more):

@@ -64,6 +64,30 @@ async def test_a_part_of_the_fields_suffices(client: httpx.AsyncClient, given: d
     assert [candidate["patient"]["unique_id"] for candidate in await match(client, **given)] == ["thandi"]
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("Thabo", "van der Merwe"), ("van der Merwe", None)),
+        (("Tom Thomas", "Mthembu"), ("Peter Thomas", "Mthembu")),
+        (("Thandiwe", "Mthembu"), ("Mthembo", "Thandiwe")),
+    ],
+    ids=["last name alone", "two first names", "swapped names"],
+)
+async def test_it_does_not_matter_who_is_registered(
+    client: httpx.AsyncClient, one: tuple[str, str], other: tuple[str, str | None]
+) -> None:
+    """A pair has the same score and grade whichever of the two is registered."""
+    names = ("patient_first_name", "patient_last_name")
+    bodies = [{**THANDI, **dict(zip(names, values, strict=True))} for values in (one, other)]
+    outcomes = []
+    for registered, given in (bodies, bodies[::-1]):
+        unique_id = await register(client, **registered)
+        (candidate,) = await match(client, **given)
+        outcomes.append({name: candidate[name] for name in ("score", "grade", "agrees", "differs")})
+        assert (await client.delete(f"{PATIENTS}{unique_id}/")).status_code == 204
+    assert outcomes[0] == outcomes[1]
+
+
 async def test_many_people_at_one_post_office_hide_nobody(client: httpx.AsyncClient) -> None:
     """A date of birth and an address find a person with other names, however many addresses begin alike."""
     born, address = {"patient_date_of_birth": "1984-03-17"}, {"patient_physical_address": "P O Box 7731"}

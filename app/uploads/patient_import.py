@@ -40,6 +40,7 @@ MAX_ERRORS_PER_LINE = 20
 """Maximum number of errors that the result of a line lists."""
 _SET_SETTINGS = set_local({"statement_timeout": STATEMENT_TIMEOUT, **dict.fromkeys(SCAN_SETTINGS, "off")})
 _ALLOW_SCANS = set_local(dict.fromkeys(SCAN_SETTINGS, "on"))
+_DUPLICATE_ERROR = FieldError((), DUPLICATE_MESSAGE, "possible_duplicate")
 _LAYOUT = Layout(PatientService.repository_class)
 
 
@@ -88,6 +89,8 @@ class PatientImport:
         self._compares_new = duplicates is not DuplicatePolicy.IGNORE
         self._matcher = duplicates.matcher(connection, principal.hospitals)
         self._identifier_types: Mapping[str, IdentifierType] = {}
+        self._created_ids: set[str] = set()
+        """The ids of patients that earlier lines have created."""
         self._allows_other_person = parameters.allow_other_person
         self._writer = LineWriter(
             PatientService(connection, principal),
@@ -155,14 +158,17 @@ class PatientImport:
         stored = await find_stored(repository, [line.unique_id for line in chunk if line.unique_id is not None])
         comparison = await self._compare([line for line in chunk if line.unique_id in stored.visible_ids])
         new = [line for line in chunk if line.unique_id not in stored.versions]
-        rejected = {**comparison.rejected, **await self._find_duplicates(new)}
-        outcomes: dict[int, str | list[FieldError]] = {
-            **rejected,
-            **await self._writer.write([line for line in chunk if line.number not in rejected], stored),
-        }
+        duplicates = await self._find_duplicates(new)
+        rejected = {**comparison.rejected, **{number: [_DUPLICATE_ERROR] for number in duplicates}}
+        outcomes = await self._writer.write([line for line in chunk if line.number not in rejected], stored)
         ids = {number: outcome for number, outcome in outcomes.items() if isinstance(outcome, str)}
+        # an earlier line that is not stored is no reason to refuse a line, so these are compared again
+        again = [line for line in chunk if len(ids) < len(outcomes) and duplicates.get(line.number) == []]
+        outcomes |= rejected
+        done = [line for line in chunk if line not in again]
         versions = (await find_stored(repository, [*ids.values()])).versions
-        return [
+        self._created_ids.update(unique_id for unique_id in ids.values() if unique_id not in stored.versions)
+        results = [
             LineResult(number, "rejected", errors=outcome)
             if not isinstance(outcome, str)
             else LineResult(
@@ -173,8 +179,9 @@ class PatientImport:
                 errors=comparison.remarks.get(number, ()),
                 sent_id=line.unique_id,
             )
-            for number, line, outcome in ((line.number, line, outcomes[line.number]) for line in chunk)
+            for number, line, outcome in ((line.number, line, outcomes[line.number]) for line in done)
         ]
+        return [*results, *(await self._write_chunk(again) if again else ())]
 
     async def _compare(self, lines: Sequence[Line]) -> ComparedLines:
         """Compare lines with the patients that they would update."""
@@ -187,8 +194,11 @@ class PatientImport:
             allow_other_person=self._allows_other_person,
         )
 
-    async def _find_duplicates(self, lines: Sequence[Line]) -> dict[int, list[FieldError]]:
-        """Return the errors of lines with new patients who are probably registered already, if such are refused."""
+    async def _find_duplicates(self, lines: Sequence[Line]) -> dict[int, list[str]]:
+        """Return the lines with new patients who are probably registered already, if such are refused.
+
+        Each has the ids of the stored patients, or none if its patient is only that of an earlier one of the `lines`.
+        """
         if self._matcher is None or not lines:
             return {}
         patients = []
@@ -207,8 +217,8 @@ class PatientImport:
             )
         duplicates = await self._matcher.duplicate_lines(patients)
         for ids in duplicates.values():
-            self._writer.compared_ids.update(ids)
-        return {number: [FieldError((), DUPLICATE_MESSAGE, "possible_duplicate")] for number in duplicates}
+            self._writer.compared_ids.update({*ids} - self._created_ids)
+        return duplicates
 
 
 def _status(unique_id: str, before: Mapping[str, int], after: Mapping[str, int]) -> RowStatus:

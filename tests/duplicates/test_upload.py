@@ -38,6 +38,30 @@ async def test_refuse_rejects_lines_of_registered_people(client: httpx.AsyncClie
     assert [one["status"] for one in again] == ["unchanged"] * 2, "stored patients are no duplicates of themselves"
 
 
+async def test_a_line_that_is_not_stored_refuses_no_other(client: httpx.AsyncClient) -> None:
+    """A person of whom an earlier line is rejected is stored with the next line, but not twice."""
+    lines = [{**THANDI, "hospital_ids": ["unknown"]}, THANDI, AGAIN]
+    results = await post_lines(client, lines, duplicates="refuse", on_error="skip")
+    assert [one["status"] for one in results] == ["rejected", "created", "rejected"]
+    assert [[error["type"] for error in one["errors"]] for one in results] == [
+        ["unknown_hospital"],
+        [],
+        ["possible_duplicate"],
+    ]
+
+
+async def test_the_audit_of_a_trial_names_stored_patients_only(
+    scoped_clients: ScopedClients, connection: asyncpg.Connection
+) -> None:
+    """A line that is refused because of an earlier one adds no patient to the audit who was never stored."""
+    await register(scoped_clients.free, "thandi", **THANDI)
+    person = {**NAMESAKE, "patient_last_name": "Dlamini"}
+    lines = [person, *OTHERS, person, AGAIN]
+    results = await post_lines(scoped_clients.free, lines, duplicates="refuse", dry_run="true")
+    assert [one["line"] for one in results if one["status"] == "rejected"] == [len(lines) - 1, len(lines)]
+    assert await connection.fetchval("SELECT ids FROM audit ORDER BY time DESC LIMIT 1") == ["thandi"]
+
+
 async def test_report_queues_pairs_and_ignore_does_not(client: httpx.AsyncClient) -> None:
     """By default, new patients are compared in the background; with `ignore`, they are not."""
     await register(client, "thandi", **THANDI)

@@ -4,10 +4,12 @@
 """
 
 import functools
+import importlib.util
 import os
 import signal
 import ssl
 import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -71,6 +73,18 @@ def _shared_tls_contexts() -> Iterator[None]:
     """Let HTTP clients in this process share their TLS contexts: to load all certificates takes 20 ms for each."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ssl, "create_default_context", functools.cache(ssl.create_default_context))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _absent_module_of_http_clients() -> Iterator[None]:
+    """Let HTTP clients in this process know that the module sniffio is not installed.
+
+    Otherwise they look for it in all directories with packages, several times for each request.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if importlib.util.find_spec("sniffio") is None:
+            patch.setitem(sys.modules, "sniffio", None)
         yield
 
 

@@ -180,6 +180,8 @@ class StrictHttpProtocol(HttpToolsProtocol):
         A request that asks for an upgrade is not served yet, because `_reparse_without_upgrade` parses it again.
         """
         self._check_head()
+        if self.parser.get_http_version() == "1.0":
+            self.expect_100_continue = False  # its client would take 100 for the response (RFC 9110, section 10.1.1)
         self._framing_size_bytes = self._body_size_bytes = 0
         if not self.parser.should_upgrade():
             super().on_headers_complete()

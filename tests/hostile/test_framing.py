@@ -224,6 +224,17 @@ async def test_expect_continue_works_with_an_upgrade(serve: Serve, database_url:
             assert statuses(await read_to_end(plain)) == [201]
 
 
+async def test_http_1_0_knows_no_continue(serve: Serve, database_url: str) -> None:
+    """A client of HTTP/1.0 gets one response, even if it sends `Expect: 100-continue`."""
+    served = serve(DATABASE_URL=database_url)
+    case = post_request(b"Expect: 100-continue\r\n" + CONTENT_LENGTH_HEADER, version=b"HTTP/1.0")
+    async with connected(served.url) as plain:
+        await send(plain, case.head, case.body)
+        received = await read_to_end(plain)
+    assert received.count(b"HTTP/1.1 ") == 1
+    assert statuses(received) == [201]
+
+
 async def test_a_final_response_instead_of_continue_ends_the_connection(serve: Serve, database_url: str) -> None:
     """After a final response instead of 100, the next request is not taken for the body: the connection ends."""
     served = serve(DATABASE_URL=database_url, PATIENTS_AUTH="required")

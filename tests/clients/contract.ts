@@ -1,4 +1,4 @@
-// The contract's examples, by a client that is generated from openapi.json. test_typescript.py writes schema.d.ts and
+// The contract's examples, by a client that is generated from openapi.json. test_typescript.py writes schema.ts and
 // examples.ts, and runs this on a service with fresh demo data. It stops at the first response that is not the contract's.
 import assert from "node:assert/strict";
 import createClient from "openapi-fetch";

@@ -85,7 +85,7 @@ def test_a_generated_client_does_what_the_contract_shows(
     client_project: Path, serve: Callable[..., ServiceProcess], database_url: str
 ) -> None:
     """`contract.ts` compiles strictly with the types generated from the document, and gets the contract's responses."""
-    generated = run(client_project, "npx", "openapi-typescript", OPENAPI_DOCUMENT.name, "--output", "schema.d.ts")
+    generated = run(client_project, "npx", "openapi-typescript", OPENAPI_DOCUMENT.name, "--output", "schema.ts")
     assert generated.returncode == 0, generated.stdout
     (client_project / "examples.ts").write_text(EXAMPLES_MODULE)
     compiled = run(client_project, "npx", "tsc")

@@ -38,7 +38,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import TSQUERY, TSVECTOR, array
 
 from app.db.base import FOLDED_TEXT, HUMAN_TEXT, ID_TEXT
-from app.listing.page import aggregate_page
+from app.listing.page import aggregate_keys, aggregate_page
 from app.statements.documents import Document, ToMany
 
 Comparator = Callable[[ColumnElement[Any], ColumnElement[Any]], ColumnElement[bool]]
@@ -239,6 +239,12 @@ def keyset_page_by_month(
     return (
         rows.order_by(*_sort_columns([nearest.c.unique_id], descending=descending)).limit(LIMIT_PARAMETER).cte("found")
     )
+
+
+def page_keys(rows: CTE, *, descending: bool = False) -> Select[Any]:
+    """Return the statement that selects the same row as `page_documents`, but without the documents."""
+    sorting = (rows.c.part, *_sort_columns([rows.c.key, rows.c.unique_id], descending=descending))
+    return aggregate_keys(select(rows.c.part, rows.c.key, rows.c.unique_id).order_by(*sorting))
 
 
 def page_documents(document: Document, rows: CTE, *, descending: bool = False) -> Select[Any]:

@@ -1,11 +1,12 @@
 """Reads pages of record lists from the database, and counts the records that match a list query."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, bindparam, func, literal_column, select
+from sqlalchemy import ARRAY, CTE, ColumnElement, Select, bindparam, column, func, literal_column, select
 
 from app.db.base import ID_TEXT
 from app.db.connection import Result, Statement, compiled_by_shape
@@ -178,7 +179,7 @@ class Listing:
     async def fetch_page(
         self, statement: Statement, parameters: Mapping[str, Any], after: Position | None, limit: int
     ) -> Page:
-        """Execute a statement that `aggregate_page` has built, and return the page.
+        """Execute a statement that `aggregate_page` or `aggregate_keys` has built, and return the page.
 
         The position `after` and `limit` are passed to the statement in addition to `parameters`.
         """
@@ -188,6 +189,13 @@ class Listing:
     async def _fetch_page(self, statement: Statement, parameters: Mapping[str, Any]) -> Page:
         [aggregates] = (await self._execute(statement, parameters)).records
         return page_from_aggregates(*aggregates)
+
+    async def with_documents(self, page: Page) -> Page:
+        """Return a page that `aggregate_keys` selected in the same snapshot, with its documents."""
+        if not page:
+            return page
+        statement = _documents_statement(self._unfiltered_shape)
+        return replace(page, lines=(await self._execute(statement, {"ids": page.ids})).scalar_one())
 
     async def fetch_sampled_count(
         self, statement: Statement, parameters: Mapping[str, Any], max_exact: int = MAX_EXACT_COUNT
@@ -231,6 +239,16 @@ def _documents_in_id_order(repository_class: type[Repository], rows: Select[Any]
 
 
 @cache
+def _documents_statement(list_shape: ListShape) -> Select[Any]:
+    """Return the statement that selects the documents of the records with the ids in the bind parameter `ids`."""
+    ids = func.unnest(bindparam("ids", type_=ARRAY(ID_TEXT)))
+    given = ids.table_valued(column("unique_id", ID_TEXT), with_ordinality="place", name="given").render_derived()
+    rows = select(literal_column("0").label("part"), given.c.place.label("key"), given.c.unique_id).cte("found")
+    *_, lines = page_documents(list_shape.repository_class.document, rows).subquery().c
+    return select(lines)
+
+
+@cache
 def _position_after_statement(list_shape: ListShape, distance: int) -> Select[str]:
     key = list_shape.repository_class.table.c.unique_id
     ids = select(key).where(key > _AFTER_ID_PARAMETER).order_by(key).offset(literal_column(str(distance - 1)))
@@ -269,7 +287,18 @@ def ordered_page(
     first_segment: int | None,
     conditions: Sequence[ColumnElement[bool]],
 ) -> Select[Any]:
-    """Return the statement for a page of the records that meet `conditions`.
+    """Return the statement for a page of the records that meet `conditions` (see `ordered_rows`)."""
+    rows, descending = ordered_rows(repository_class, ordering, first_segment, conditions)
+    return page_documents(repository_class.document, rows, descending=descending)
+
+
+def ordered_rows(
+    repository_class: type[Repository],
+    ordering: str,
+    first_segment: int | None,
+    conditions: Sequence[ColumnElement[bool]],
+) -> tuple[CTE, bool]:
+    """Return the rows of a page of the records that meet `conditions`, and whether the order is descending.
 
     The records are ordered by the column that `ordering` names; a preceding `-` means descending order. If
     `first_segment` is given, the page starts after a position in the segment with this number.
@@ -279,7 +308,7 @@ def ordered_page(
     rows = keyset_page(
         repository_class.table, segments, is_continuation=first_segment is not None, descending=descending
     )
-    return page_documents(repository_class.document, rows, descending=descending)
+    return rows, descending
 
 
 def add_conditions(segments: Sequence[Segment], conditions: Sequence[ColumnElement[bool]]) -> list[Segment]:

@@ -89,6 +89,11 @@ class Page:
 EMPTY_PAGE = Page.of_items(())
 
 
+def aggregate_keys(rows: Select[Any]) -> Select[Any]:
+    """Return the same statement as `aggregate_page` for a page whose documents are read later. `rows` selects none."""
+    return select(*map(func.array_agg, rows.subquery("listed").c))
+
+
 def aggregate_page(rows: Select[Any]) -> Select[Any]:
     """Return the statement that selects the rows of a page as a single row, the input of `page_from_aggregates`.
 
@@ -101,8 +106,8 @@ def aggregate_page(rows: Select[Any]) -> Select[Any]:
     return select(*aggregates, lines)
 
 
-def page_from_aggregates(segments: Sequence[int], keys: Sequence[Any], ids: Sequence[str], lines: bytes) -> Page:
-    """Return the page that `aggregate_page` selected. The arguments are None if it is empty."""
+def page_from_aggregates(segments: Sequence[int], keys: Sequence[Any], ids: Sequence[str], lines: bytes = b"") -> Page:
+    """Return the page that `aggregate_page` or `aggregate_keys` selected. The arguments are None if it is empty."""
 
     def position_of(index: int) -> Position:
         key = keys[index]

@@ -105,9 +105,9 @@ def terms_relation() -> TableValuedAlias:
     return rows.render_derived(with_types=True)
 
 
-def bound_values(index: int) -> Values:
-    """Return the values of the term at `index` as bind parameters."""
-    return lambda name: bindparam(f"{name}_{index}", type_=TERM_COLUMNS[name])
+def bound_values(slot: str) -> Values:
+    """Return the values of the term in a slot as bind parameters."""
+    return lambda name: bindparam(f"{name}_{slot}", type_=TERM_COLUMNS[name])
 
 
 def matches_words(query: ColumnElement[str]) -> ColumnElement[bool]:

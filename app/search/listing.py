@@ -10,8 +10,8 @@ from app.db.base import ID_TEXT
 from app.db.connection import Statement, compiled_by_shape
 from app.db.database import PLAN_FOR_VALUES, PLAN_ONCE
 from app.listing.counting import RecordCount, sample_statement
-from app.listing.keyset import Segment, filter_parameters, keyset_page, page_documents
-from app.listing.listing import Listing, ListShape, add_conditions, ordered_page
+from app.listing.keyset import Segment, filter_parameters, keyset_page, page_keys
+from app.listing.listing import Listing, ListShape, add_conditions, ordered_rows
 from app.listing.page import EMPTY_PAGE, Page
 from app.listing.query import ListQuery, Position
 from app.search.candidates import (
@@ -78,7 +78,8 @@ class PatientListing(Listing):
         if query.search is None:
             return await super().page(query, after, limit)
         if after is not None and after.segment == _OTHERS_SEGMENT:
-            return await self._page_of_others(await self.build_shape(query), query, after.key, limit)
+            remaining = await self._page_of_others(await self.build_shape(query), query, after.key)
+            return await self.with_documents(remaining.first(limit))
         search = await _PatientSearch.prepare(self, query)
         position = after and after._replace(segment=after.segment % _FEW_OFFSET)
         enough = FEW_MATCHES if query.ordering is None else 1
@@ -92,10 +93,15 @@ class PatientListing(Listing):
             if not agreeing and others:
                 agreement = search.describe(others[0])
             ids = [other.unique_id for other in others]
-            page = page.followed_by(await self._page_of_others(search.list_shape, query, ids, limit - len(page)))
+            sorted_others = _others(ids)
+            if query.ordering is not None:
+                sorted_others = await self._page_of_others(search.list_shape, query, ids)
+            page = page.followed_by(sorted_others)
         if after is None:
             self.headers = agreement.headers
-        return page.first(limit)
+        if page:
+            await search.plan_once()
+        return await self.with_documents(page.first(limit))
 
     async def count(self, query: ListQuery) -> RecordCount:
         """Return the number of patients that match the query.
@@ -112,20 +118,24 @@ class PatientListing(Listing):
         others = [other.unique_id for other in await search.best_others(ids)]
         return RecordCount(number + len(others), [*ids, *others])
 
-    async def _page_of_others(self, list_shape: ListShape, query: ListQuery, ids: Sequence[str], limit: int) -> Page:
-        """Return the first of the patients with these ids, in the order of the ids or in the requested order."""
+    async def _page_of_others(self, list_shape: ListShape, query: ListQuery, ids: Sequence[str]) -> Page:
+        """Return the visible patients with these ids, in the order of the ids or in the requested order."""
         parameters = {"ids": list(ids), **filter_parameters(query.filters)}
-        page = await self.fetch_page(_others_statement(list_shape, query.ordering), parameters, None, len(ids))
-        found = page.ids
-
-        def position_of(index: int) -> Position:
-            return Position(_OTHERS_SEGMENT, list(found[index + 1 :]), found[index])
-
-        return replace(page, position_of=position_of).first(limit)
+        found = await self.fetch_page(_others_statement(list_shape, query.ordering), parameters, None, len(ids))
+        return _others(found.ids)
 
     async def run(self, statement: Statement, parameters: Mapping[str, Any]) -> Any:
         """Execute a statement with the principal's hospital scope in addition to the parameters."""
         return await self._execute(statement, parameters)
+
+
+def _others(ids: Sequence[str]) -> Page:
+    """Return the page of patients that do not agree with all terms, without their documents."""
+
+    def position_of(index: int) -> Position:
+        return Position(_OTHERS_SEGMENT, list(ids[index + 1 :]), ids[index])
+
+    return Page(ids, b"", position_of)
 
 
 def _shift_segments(page: Page, offset: int) -> Page:
@@ -196,7 +206,10 @@ class _PatientSearch:
         return search
 
     async def page(self, after: Position | None, limit: int) -> Page:
-        """Return up to `limit` patients that agree with all terms, starting after the position `after`."""
+        """Return up to `limit` patients that agree with all terms, starting after the position `after`.
+
+        Their documents are read later, by a statement that is the same for all searches.
+        """
         if not self._terms:
             return EMPTY_PAGE
         first_segment = after.segment if after else None
@@ -226,7 +239,7 @@ class _PatientSearch:
             found = await self._find_candidates(parameters)
             counts = {index: len(found.get(index, ())) for index in parameters["single_indexes"]}
             factors = factors_by_rarity(self._terms, counts)
-            await self._plan_once()
+            await self.plan_once()
             parameters |= score_parameters(self._terms, factors)
             parameters |= {
                 "candidates": " ".join(set().union(*found.values())),
@@ -245,12 +258,12 @@ class _PatientSearch:
         found: dict[int, list[str]] = {}
         for group in candidate_groups(present):
             if group == NAMES and self._is_plain and not parameters["alone"]:
-                await self._plan_once()
+                await self.plan_once()
             for number, ids in await self._listing.run(candidates_statement(self.list_shape, group), parameters):
                 found.setdefault(number, []).extend(ids or ())
         return found
 
-    async def _plan_once(self) -> None:
+    async def plan_once(self) -> None:
         """Have the statements that follow planned once for all values."""
         if not self._plans_once:
             await self._listing.connection.execute_sql(PLAN_ONCE)
@@ -284,7 +297,7 @@ def _relevance_statement(list_shape: ListShape, shape: AgreementShape, first_seg
     rows = keyset_page(
         resource.table, add_conditions(segments, list_shape.conditions), is_continuation=first_segment is not None
     )
-    return page_documents(resource.document, rows)
+    return page_keys(rows)
 
 
 def _agreement_conditions(list_shape: ListShape, shape: AgreementShape) -> list[ColumnElement[bool]]:
@@ -295,7 +308,9 @@ def _agreement_conditions(list_shape: ListShape, shape: AgreementShape) -> list[
 def _ordered_statement(
     list_shape: ListShape, shape: AgreementShape, ordering: str, first_segment: int | None
 ) -> Select[Any]:
-    return ordered_page(list_shape.repository_class, ordering, first_segment, _agreement_conditions(list_shape, shape))
+    conditions = _agreement_conditions(list_shape, shape)
+    rows, descending = ordered_rows(list_shape.repository_class, ordering, first_segment, conditions)
+    return page_keys(rows, descending=descending)
 
 
 @compiled_by_shape
@@ -305,13 +320,12 @@ def _sample_statement(list_shape: ListShape, shape: AgreementShape) -> Select[An
 
 @compiled_by_shape
 def _others_statement(list_shape: ListShape, ordering: str | None) -> Select[Any]:
-    """Return the statement that selects the patients with the ids in the bind parameter `ids`, in order."""
+    """Return the statement that sorts the visible patients with the ids in the bind parameter `ids`."""
     resource = list_shape.repository_class
     ids = bindparam("ids", type_=ARRAY(ID_TEXT))
     conditions = [resource.table.c.unique_id == any_(ids), *list_shape.conditions]
     if ordering is not None:
-        return ordered_page(resource, ordering, None, conditions)
+        rows, descending = ordered_rows(resource, ordering, None, conditions)
+        return page_keys(rows, descending=descending)
     rank = func.array_position(ids, resource.table.c.unique_id)
-    return page_documents(
-        resource.document, keyset_page(resource.table, [Segment(0, conditions, rank)], is_continuation=False)
-    )
+    return page_keys(keyset_page(resource.table, [Segment(0, conditions, rank)], is_continuation=False))

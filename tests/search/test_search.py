@@ -354,3 +354,22 @@ async def test_patients_added_later_hide_no_patient_of_later_pages(
         found += [record["unique_id"] for record in response.json()]
     assert {unique_id for unique_id in found if unique_id.startswith("p")} == {"p0", "p1", "p2", "p3"}
     assert len(found) == len(set(found))
+
+
+async def test_all_words_of_a_long_text_have_to_agree(
+    create_patients: CreatePatients, client: httpx.AsyncClient
+) -> None:
+    """A patient agrees with a text of more words than the index is asked for only if it has every one of them."""
+    await create_patients(
+        all="Petronella Wilhelmina Johanna Catharina van Tonderen",
+        most="Petronella Wilhelmina Johanna Catharina Tonderen",
+    )
+    for words, found in (
+        ("Petronella Wilhelmina Johanna Catharina van Tonderen", "all"),
+        ("Wilhelmina Tonderen van", "all"),
+    ):
+        response = await client.post(SEARCH, json={"search": words, "count": "exact"})
+        assert response.json()[0]["unique_id"] == found
+        assert response.headers["Search-Agreement"] == "full"
+    response = await client.post(SEARCH, json={"search": "Petronella Wilhelmina Johanna Catharina Tonderen Xolani"})
+    assert response.headers["Search-Agreement"] == "partial"

@@ -82,9 +82,10 @@ def has_value(patient_id: ColumnElement[str], value: ColumnElement[str]) -> Colu
 def spans(text: str) -> Iterator[str]:
     """Yield the normalized values that a search text may contain: one or several adjacent parts with a digit."""
     tokens = [normalize(token) for token in text.split()[:MAX_SPANNED_TOKENS]]
-    for start in range(len(tokens)):
+    has_digit = [any(character.isdecimal() for character in token) for token in tokens]
+    for start in range(len(tokens) if any(has_digit) else 0):  # most texts consist of words
         for end in range(start + 1, min(start + MAX_SPAN_TOKENS, len(tokens)) + 1):
             value = "".join(tokens[start:end])
-            is_value = len(value) >= MIN_SPAN_CHARACTERS and any(character.isdecimal() for character in value)
+            is_value = len(value) >= MIN_SPAN_CHARACTERS and any(has_digit[start:end])
             if is_value and tokens[start] and tokens[end - 1]:
                 yield value

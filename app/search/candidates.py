@@ -328,9 +328,9 @@ def best_candidates_statement(list_shape: ListShape) -> Select[Any]:
     )
     of_terms = term_points([known_agreements(scored), *context_agreements(context)])
     score = scored.c.beside_terms + of_terms.c.total
-    is_promising = or_(
-        scored.c.unique_id == any_(func.array(promising.scalar_subquery())),
-        scored.c.unique_id == any_(bindparam("kept", type_=ARRAY(ID_TEXT))),
+    is_promising = or_(  # PostgreSQL hashes the ids of a subquery, unlike those of an array in a parameter
+        scored.c.unique_id.in_(promising),
+        scored.c.unique_id.in_(select(func.unnest(bindparam("kept", type_=ARRAY(ID_TEXT))))),
     )
     patients = scored.join(unique_id.table, unique_id == scored.c.unique_id).join(of_terms, true())
     best = _best(scored.c.unique_id, score, FEW_MATCHES).add_columns(score, of_terms.c.points)

@@ -252,5 +252,6 @@ def agreement_segments(shape: AgreementShape) -> list[Segment]:
         return [Segment(0, exact)]  # every close match of initials is exact, and there are too many to sort
     return [
         Segment(0, exact, length_difference() - title_points()),
-        Segment(1, (*close, not_(and_(*exact))), -(score(shape) + title_points())),
+        # not `not_`: what a patient lacks, such as a town, agrees neither nor disagrees, but is null
+        Segment(1, (*close, and_(*exact).is_not(literal_column("true"))), -(score(shape) + title_points())),
     ]

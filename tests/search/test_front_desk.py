@@ -168,6 +168,21 @@ async def test_similar_names_follow_the_same_name(client: httpx.AsyncClient) -> 
         assert expected <= set(found[:3]), (text, found)
 
 
+@pytest.mark.usefixtures("hospitals_and_doctors")
+@pytest.mark.parametrize("ordering", [None, "unique_id"])
+async def test_details_that_a_patient_lacks_hide_nobody(
+    create_patients: CreatePatients, client: httpx.AsyncClient, ordering: str | None
+) -> None:
+    """A patient without a town is found by the name of its hospital, even if many have a town of that name."""
+    name = {"patient_first_name": "Lindiwe", "patient_last_name": "Dlamini"}
+    ids = [f"pat{number:02}" for number in range(FEW_MATCHES + 2)]
+    await create_patients(*({**name, "unique_id": one, "patient_town": "General"} for one in ids[:-1]))
+    await create_patients({**name, "unique_id": ids[-1], "hospital_ids": ["hos123"]})
+    query = {"search": "dlamini general", **({} if ordering is None else {"ordering": ordering})}
+    found = [record["unique_id"] for record in (await client.post(SEARCH, json=query)).json()]
+    assert sorted(found) == ids
+
+
 @pytest.mark.usefixtures("people")
 @pytest.mark.parametrize(
     "text", ["barnaby featherstonehaugh", "Quorvax Zzyzx 1931-02-03", "xq 0799999999", "1931-02-03"]

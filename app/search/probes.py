@@ -24,11 +24,12 @@ from app.db.base import FOLDED_TEXT, ID_TEXT
 from app.db.connection import Result, Statement, compiled_by_shape
 from app.listing.keyset import has_word, starts_with
 from app.listing.listing import ListShape
-from app.models import Hospital, Patient
+from app.models import Hospital, Patient, patient_identifiers
 from app.patient_identifiers.finding import has_value
 from app.search.conditions import PATIENT_COLUMNS, PLACE_COLUMNS
 from app.search.terms import Probe
 from app.search_text.parser import MIN_ID_PART_CHARACTERS, Term
+from app.statements.hospital_scope import few_ids, is_in_few_ids
 
 Execute = Callable[[Statement, Mapping[str, Any]], Awaitable[Result]]
 """Executes a statement for the principal of a list."""
@@ -129,21 +130,35 @@ def _is_known_place(list_shape: ListShape, phrase: ColumnElement[str]) -> Column
 
 def _matching_ids(list_shape: ListShape, identifier: ColumnElement[str]) -> Iterator[Any]:
     """Yield the relations of the visible patients with this id, in any case, or with this beginning or end of an id."""
-    unique_id = PATIENT_COLUMNS.unique_id
-    reversed_id, reversed_part = (func.reverse(func.lower(each)) for each in (unique_id, identifier))
+    unique_id: ColumnElement[str] = PATIENT_COLUMNS.unique_id
+    visible = list_shape.conditions
+    reversed_id: ColumnElement[str] = func.reverse(func.lower(unique_id))
+    reversed_part = func.reverse(func.lower(identifier))
+    if list_shape.is_id_lookup:  # neither rows nor an index need be read for the ids of few patients
+        few = few_ids().c.unique_id
+        own = select(few, func.reverse(func.lower(few)).label("reversed_id")).cte("own_ids")
+        unique_id, reversed_id, visible = own.c.unique_id, own.c.reversed_id, []
     is_long = func.char_length(identifier) >= literal_column(str(MIN_ID_PART_CHARACTERS))
     for conditions in (
         [reversed_id == reversed_part],
         [starts_with(unique_id, identifier), is_long],
         [starts_with(reversed_id, reversed_part), is_long],
     ):
-        ids: Select[Any] = select(unique_id).where(*list_shape.conditions, *list_shape.without_index_use(conditions))
         # not sorted, because PostgreSQL would scan the primary key instead of the index for the condition
-        yield ids.limit(literal_column(str(MAX_IDS_PER_TERM))).lateral()
+        yield select(unique_id).where(*visible, *conditions).limit(literal_column(str(MAX_IDS_PER_TERM))).lateral()
 
 
 def _holders(list_shape: ListShape, value: ColumnElement[str]) -> Any:
     """Return the relation of the visible patients with an identifier that has this normalized value."""
-    conditions = list_shape.without_index_use([has_value(PATIENT_COLUMNS.unique_id, value)])
-    ids: Select[Any] = select(PATIENT_COLUMNS.unique_id).where(*list_shape.conditions, *conditions)
+    conditions = [has_value(PATIENT_COLUMNS.unique_id, value), *list_shape.conditions]
+    ids: Select[Any] = select(PATIENT_COLUMNS.unique_id).where(*conditions)
+    if list_shape.is_id_lookup:  # one pass over the identifiers of the few patients
+        held = patient_identifiers.c
+        own = (
+            select(held.patient_id.label("unique_id"), held.value)
+            .where(is_in_few_ids(held.patient_id))
+            .cte("held")
+            .prefix_with("MATERIALIZED")
+        )
+        ids = select(own.c.unique_id).where(own.c.value == value).distinct()
     return ids.limit(literal_column(str(MAX_IDS_PER_TERM))).lateral()

@@ -10,6 +10,7 @@ from sqlalchemy import (
     any_,
     bindparam,
     cast,
+    column,
     exists,
     func,
     literal_column,
@@ -17,6 +18,7 @@ from sqlalchemy import (
     true,
 )
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.sql.selectable import TableValuedAlias
 
 from app.auth.principal import Principal
 from app.db.base import ID_TEXT
@@ -62,6 +64,11 @@ _SELECT_SCOPED_IDS = (
 def is_in_few_ids(patient_id: ColumnElement[str]) -> ColumnElement[bool]:
     """Return the condition that a patient's id is among the ids that `scoped_ids_if_few` returned."""
     return patient_id == any_(_FEW_IDS_PARAMETER)
+
+
+def few_ids() -> TableValuedAlias:
+    """Return the relation of the ids that `scoped_ids_if_few` returned, in the column `unique_id`."""
+    return func.unnest(_FEW_IDS_PARAMETER).table_valued(column("unique_id", ID_TEXT), name="few").render_derived()
 
 
 async def scoped_ids_if_few(connection: Connection, principal: Principal) -> dict[str, Any] | None:

@@ -13,8 +13,8 @@ from sqlalchemy import TextClause, bindparam, text
 from sqlalchemy.dialects.postgresql import JSON
 
 from app.db.connection import Connection
+from app.locality.names import name_words
 from app.matching.comparison import COMPARED_FIELDS
-from app.matching.names import name_words
 from app.matching.similar_words import HOSPITALS, LONG_WORD_LENGTH, MAX_KEPT_WORDS, SimilarWords, names_query
 from app.matching.values import phone_digits
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any, NamedTuple, Self
 
+from app.locality.names import name_words
 from app.matching.identifiers import Identifier, compare_identifiers
-from app.matching.names import known_text, name_words
 from app.matching.values import (
     address_words,
     compare_addresses,
@@ -15,6 +15,7 @@ from app.matching.values import (
     compare_numbers,
     compare_texts,
     joined_words,
+    known_email,
     phone_digits,
 )
 from app.matching.weights import STRONG_GRADES, SWAPPED_NAMES_WEIGHT, THRESHOLDS, WEIGHTS, Grade, Level
@@ -40,6 +41,9 @@ ADULT_YEARS = 25
 """Age in years from which two people with one date of birth, last name and address are rarely twins."""
 GENERATION_YEARS = 12
 """Smallest difference in years between a parent and a child."""
+
+MAX_DIVIDED_WORDS = 6
+"""Maximum number of words in one field that are taken for a first and a last name."""
 
 
 class Person(NamedTuple):
@@ -67,7 +71,7 @@ class Person(NamedTuple):
             fields["patient_date_of_birth"],
             None if gender == "Unknown" else gender,
             phone_digits(fields["patient_mobile_number"] or ""),
-            known_text((fields["patient_email_address"] or "").lower()),
+            known_email(fields["patient_email_address"] or ""),
             address_words(fields["patient_physical_address"] or "", fields["patient_address_line_1"] or ""),
             joined_words(fields["patient_town"] or ""),
             joined_words(fields["patient_postal_code"] or ""),
@@ -146,6 +150,8 @@ def can_be_pair(one: Person, other: Person) -> bool:
 
 def compare(one: Person, other: Person, today: date) -> Comparison:
     """Compare two patients by their values, to judge whether they are one person. Their order does not matter."""
+    if _has_whole_name(one) or _has_whole_name(other):
+        one, other = _divide_names(one, other)
     levels = _name_levels(one, other.first_name, other.last_name)
     score = _sum(levels)
     if Level.DIFFERENT in levels.values():
@@ -177,6 +183,7 @@ def compare(one: Person, other: Person, today: date) -> Comparison:
     return Comparison(round(score, 1), grade, levels, may_be_family, may_be_renamed, is_consistent)
 
 
+_NAMES = ("patient_first_name", "patient_last_name")
 _RANKS = {grade: rank for rank, grade in enumerate(THRESHOLDS)}
 _AGREEING_DATES = frozenset([Level.SAME, Level.SWAPPED, Level.NEAR])
 _AGREEING_ADDRESSES = frozenset([Level.SAME, Level.SIMILAR])
@@ -184,7 +191,7 @@ _NEAR_ADDRESSES = frozenset([Level.STREET, Level.PART])
 _SAME_NAMES = frozenset([Level.SAME, Level.SAME_FREQUENT])
 _ALMOST_SAME_NAMES = _SAME_NAMES | {Level.NEAR}
 _OTHER_FIRST_NAMES = frozenset([None, Level.DIFFERENT, Level.SECOND])
-_VAGUE_FIRST_NAMES = frozenset([Level.SIMILAR, Level.INITIAL])
+_VAGUE_FIRST_NAMES = frozenset([Level.SIMILAR, Level.INITIAL, Level.SECOND])
 _NEAR_LEVELS = frozenset([Level.SAME, Level.NEAR])
 
 
@@ -195,7 +202,7 @@ def _may_be_family(levels: Mapping[str, Level], one: Person, other: Person, toda
     child may have no first name yet, or the mother's.
     """
     first_name, birth = levels.get("patient_first_name"), levels.get("patient_date_of_birth")
-    if first_name in _OTHER_FIRST_NAMES:
+    if first_name in _OTHER_FIRST_NAMES and not (first_name is Level.SECOND and birth is Level.SAME):
         return True
     if levels.get("patient_gender") is Level.DIFFERENT and (first_name not in _SAME_NAMES or birth is not Level.SAME):
         return True
@@ -318,6 +325,40 @@ def _sum(levels: Mapping[str, Level]) -> float:
 def _rank_levels(levels: Mapping[str, Level]) -> tuple[float, list[tuple[str, Level]]]:
     """Return a key by which levels with a higher score come later, and those with the same score in a fixed order."""
     return _sum(levels), sorted(levels.items())
+
+
+def _has_whole_name(person: Person) -> bool:
+    """Return whether one of the two names may contain both, because it has several words and the other is missing."""
+    return len(person.first_name) + len(person.last_name) > 1 and not (person.first_name and person.last_name)
+
+
+def _divide_names(one: Person, other: Person) -> tuple[Person, Person]:
+    """Return two persons with whole names divided as the other's names suggest, or as they are if none agrees."""
+    divided = [
+        (first, second)
+        for first in _divisions(one)
+        for second in _divisions(other)
+        if len(levels := _name_levels(first, second.first_name, second.last_name)) == len(_NAMES)
+        and Level.DIFFERENT not in levels.values()
+    ]
+    return max(
+        divided,
+        key=lambda pair: _rank_levels(_name_levels(pair[0], pair[1].first_name, pair[1].last_name)),
+        default=(one, other),
+    )
+
+
+def _divisions(person: Person) -> list[Person]:
+    """Return the person with each division of the name that may contain both, or as it is if none does."""
+    words = person.first_name + person.last_name
+    if not _has_whole_name(person) or len(words) > MAX_DIVIDED_WORDS:
+        return [person]
+    halves = [(words[:number], words[number:]) for number in range(1, len(words))]
+    return [
+        person._replace(first_name=first, last_name=last)
+        for one, other in halves
+        for first, last in ((one, other), (other, one))
+    ]
 
 
 def _name_levels(one: Person, first_name: tuple[str, ...], last_name: tuple[str, ...]) -> dict[str, Level]:

@@ -12,7 +12,7 @@ from sqlalchemy import ARRAY, DateTime, Text, TextClause, bindparam, text
 from sqlalchemy.dialects.postgresql import JSON
 
 from app.db.connection import Connection
-from app.matching.names import SHORT_FORMS
+from app.locality.names import SHORT_FORMS
 
 MAX_NEAR_WORDS = 40
 """Maximum number of similar words of other names that are considered for each word of a name."""

@@ -6,7 +6,7 @@ from functools import lru_cache
 from rapidfuzz.distance import OSA, JaroWinkler
 from rapidfuzz.fuzz import partial_ratio, token_set_ratio, token_sort_ratio
 
-from app.matching.names import FREQUENT_NAMES, GIVEN_NAMES, SHORT_FORMS, known_text, words_of
+from app.locality.names import FREQUENT_NAMES, GIVEN_NAMES, NAME_PARTICLES, SHORT_FORMS, known_text, words_of
 from app.matching.weights import Level
 
 SIGNIFICANT_PHONE_DIGITS = 9
@@ -32,6 +32,9 @@ SHORT_NAME_LENGTH = 3
 """Maximum length of names that count as two names if one letter differs, because it is no typing error as often as it
 is one.
 """
+MAX_INITIALS = 4
+"""Maximum number of letters that are the initials of a name."""
+VOWELS = frozenset("aeiouy")
 LONG_TEXT_LENGTH = 8
 """Minimum length of towns that count as near if two letters differ."""
 DATE_PARTS = 3
@@ -39,6 +42,9 @@ DATE_PARTS = 3
 MIN_DIFFERENT_DIGITS = 3
 """Phone numbers with fewer different digits, such as 000 000 0000, are placeholders."""
 _CACHE_SIZE = 65_536
+
+COUNTED_DIGITS = "01234567890 9876543210"
+"""Phone numbers that are part of this are placeholders."""
 
 
 @lru_cache(_CACHE_SIZE)
@@ -50,7 +56,32 @@ def compare_names(one: tuple[str, ...], other: tuple[str, ...]) -> Level:
         return Level.SAME_FREQUENT if is_frequent else Level.SAME
     if len(short) == 1:
         return Level.INITIAL if long.startswith(short) else Level.DIFFERENT
-    return _compare_words(one, other) or _compare_spellings(short, long)
+    level = _compare_long_names(one, other)
+    is_initial = level is Level.DIFFERENT and (_are_initials(one, other) or _are_initials(other, one))
+    return Level.INITIAL if is_initial else level
+
+
+def _compare_long_names(one: tuple[str, ...], other: tuple[str, ...]) -> Level:
+    """Compare two names that are not the same, and longer than a letter."""
+    cores = [tuple(word for word in words if word not in NAME_PARTICLES) or words for words in (one, other)]
+    if cores[0] == cores[1]:
+        return Level.NEAR
+    if cores[0] != one and cores[1] != other:  # unrelated people share the particle
+        one, other = cores
+    return _compare_words(one, other) or _compare_spellings(*sorted(("".join(one), "".join(other)), key=len))
+
+
+def _are_initials(letters: tuple[str, ...], name: tuple[str, ...]) -> bool:
+    """Return whether the letters, such as J R, JR or J, are those at the beginning of the words of a name.
+
+    Only letters without a vowel, or as many as the name has words, are no name themselves.
+    """
+    joined, beginnings = "".join(letters), "".join(word[0] for word in name)
+    if len(joined) > MAX_INITIALS:
+        return False
+    if all(len(word) == 1 for word in letters) or VOWELS.isdisjoint(joined):
+        return joined.startswith(beginnings) or beginnings.startswith(joined)
+    return len(letters) == 1 and joined == beginnings
 
 
 def _compare_words(one: tuple[str, ...], other: tuple[str, ...]) -> Level | None:
@@ -160,7 +191,13 @@ def _split_numbers(address: str) -> tuple[str, frozenset[str]]:
 
 def phone_digits(number: str) -> str:
     digits = "".join(filter(str.isdecimal, number))[-SIGNIFICANT_PHONE_DIGITS:]
-    return digits if len(set(digits)) >= MIN_DIFFERENT_DIGITS else ""
+    is_placeholder = len(set(digits)) < MIN_DIFFERENT_DIGITS or digits in COUNTED_DIGITS
+    return "" if is_placeholder else digits
+
+
+def known_email(address: str) -> str:
+    """Return the e-mail address in lowercase, or an empty text if it is a placeholder, such as none@example.com."""
+    return address.lower() if known_text(address.partition("@")[0]) else ""
 
 
 @lru_cache(_CACHE_SIZE)

@@ -2,31 +2,9 @@
 
 from typing import NamedTuple
 
+from app.locality.particles import PARTICLES
 from app.locality.titles import LEADING_TITLES
 
-PARTICLES = frozenset(
-    [
-        "van",
-        "von",
-        "der",
-        "den",
-        "de",
-        "du",
-        "da",
-        "dos",
-        "di",
-        "le",
-        "la",
-        "ten",
-        "ter",
-        "el",
-        "al",
-        "bin",
-        "ibn",
-        "st",
-    ]
-)
-"""Words that belong to the last name that follows them, in lowercase."""
 SUFFIXES = frozenset(["jr", "sr", "jnr", "snr", "ii", "iii", "iv"])
 """Words that belong to the last name in front of them, in lowercase and without a dot."""
 

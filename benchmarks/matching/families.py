@@ -11,7 +11,7 @@ from datetime import date, timedelta
 from random import Random
 from typing import Any, NamedTuple
 
-from app.matching.names import SHORT_FORMS
+from app.locality.names import SHORT_FORMS
 from app.matching.weights import STRONG_GRADES, Grade
 from benchmarks.finding.typos import add_errors, can_have_errors, folded_words
 from benchmarks.matching.febrl import find_pairs, scores

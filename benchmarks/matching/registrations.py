@@ -5,8 +5,8 @@ from datetime import date, timedelta
 from random import Random
 from typing import Any
 
+from app.locality.names import SHORT_FORMS
 from app.matching.comparison import COMPARED_FIELDS
-from app.matching.names import SHORT_FORMS
 from benchmarks.finding.typos import add_errors, can_have_errors
 from benchmarks.register import generate_patients
 

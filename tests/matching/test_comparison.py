@@ -8,8 +8,8 @@ from typing import Any
 import asyncpg
 import pytest
 
+from app.locality.names import name_words
 from app.matching.comparison import COMPARED_FIELDS, Comparison, Person, can_be_pair, compare
-from app.matching.names import name_words
 from app.matching.values import compare_addresses, compare_dates
 from app.matching.values import compare_names as compare_name_words
 from app.matching.weights import THRESHOLDS, WEIGHTS, Grade, Level
@@ -26,6 +26,7 @@ SPARSE: dict[str, Any] = {
 }
 """A record of an adult without gender, phone number and e-mail address."""
 COMPLETE: dict[str, Any] = {**SPARSE, "patient_gender": "Male", "patient_mobile_number": "082 345 6789"}
+JOHN_HARLEY = {"patient_first_name": "John Harley"}
 TOM = {"patient_first_name": "Tom", "patient_email_address": "tom.mccarthy@example.org"}
 MOVED = {"patient_physical_address": "3 Long Road", "patient_town": "Durban", "patient_postal_code": "4001"}
 
@@ -59,6 +60,14 @@ def grade_of(one: dict[str, Any], **changes: Any) -> Comparison:
         ("Mthembu-Nkosi", "Mthembu", Level.PART),
         ("J", "John", Level.INITIAL),
         ("K", "John", Level.DIFFERENT),
+        ("J. R.", "John Robert", Level.INITIAL),
+        ("OD", "Olivia Diane", Level.INITIAL),
+        ("R J", "John Robert", Level.DIFFERENT),
+        ("Ed", "Olivia Diane", Level.DIFFERENT),
+        ("van der Merwe", "vd Merwe", Level.NEAR),
+        ("Abu al Hassan", "Abu Hassan", Level.NEAR),
+        ("van Zyl", "van Niekerk", Level.DIFFERENT),
+        ("Janse van Rensburg", "Janse van Vuuren", Level.DIFFERENT),
         ("Mthembu", "Mtembu", Level.NEAR),
         ("Mccarthy", "Mcacrthy", Level.NEAR),
         ("Jaden", "Jayden", Level.NEAR),
@@ -73,7 +82,9 @@ def test_levels_of_names(one: str, other: str, level: Level) -> None:
     assert compare_name_words(name_words(other), name_words(one)) is level
 
 
-@pytest.mark.parametrize("name", ["Baby Girl of Thandi", "Unknown", "n/a", "-", "Infant", "Dr", ""])
+@pytest.mark.parametrize(
+    "name", ["Baby Girl of Thandi", "B/O Thandi", "Unknown", "Unk.", "not given", "n/a", "-", ".", "Infant", "Dr", ""]
+)
 def test_placeholders_are_no_names(name: str) -> None:
     """What is written in place of a name is not compared."""
     assert name_words(name) == ()
@@ -143,6 +154,13 @@ def test_levels_of_addresses(one: str, other: str, level: Level) -> None:
         # the first name of a relative is the last name of the family, by chance or as its names are swapped
         (COMPLETE, {"patient_first_name": "McCarthy", "patient_last_name": "Jack"}, Grade.POSSIBLE),
         (SPARSE, {"patient_first_name": "McCarthy", "patient_last_name": "Harley"}, Grade.CERTAIN),
+        # the whole name in one field
+        (COMPLETE, {"patient_first_name": None, "patient_last_name": "McCarthy, Harley"}, Grade.CERTAIN),
+        (COMPLETE, {"patient_first_name": "Harley John McCarthy", "patient_last_name": None}, Grade.CERTAIN),
+        (COMPLETE, {"patient_first_name": None, "patient_last_name": "Jack McCarthy"}, Grade.POSSIBLE),
+        # a second name, which is that of a relative where the dates of birth do not show that it is not
+        (COMPLETE | JOHN_HARLEY, {"patient_first_name": "Harley"}, Grade.PROBABLE),
+        (COMPLETE | JOHN_HARLEY, {"patient_first_name": "Harley", "patient_date_of_birth": None}, Grade.POSSIBLE),
         # an initial, or a name that is only similar
         (COMPLETE, {"patient_first_name": "H"}, Grade.PROBABLE),
         (COMPLETE, {"patient_first_name": "H", "patient_date_of_birth": None}, Grade.POSSIBLE),

@@ -8,6 +8,7 @@ import unicodedata
 from functools import lru_cache
 from pathlib import Path
 
+from app.locality.particles import PARTICLES
 from app.locality.short_forms import short_forms
 from app.locality.titles import TITLES
 
@@ -27,9 +28,21 @@ PLACEHOLDER_WORDS = frozenset(
 is compared.
 """
 PLACEHOLDER_TEXTS = frozenset(
-    ["", "-", "?", "na", "n/a", "nil", "no", "none", "not known", "null", "tba", "tbc", "unknown", "x", "xx", "xxx"]
-)
+    """
+    as above, desconhecido, geen, n/a, na, new born, nil, no, no address, no email, no fixed abode, no name, noemail,
+    none, none given, not applicable, not available, not given, not known, not provided, not recorded, not stated, null,
+    onbekend, same as above, tba, tbc, unk, unknown, unspecified, x, xx, xxx
+    """.replace("\n", " ")
+    .strip()
+    .split(", ")
+) | {""}
 """Texts that stand in for an unknown value."""
+_PUNCTUATION = " .,*?()[]_-"
+"""Characters that say nothing at the ends of a placeholder, or in place of a text."""
+_CHILD_OF_PATTERN = re.compile(r"\s*[bsd]\.?/o\b", re.IGNORECASE)
+"""The beginning of what stands in for the name of a child: baby, son or daughter of somebody."""
+NAME_PARTICLES = PARTICLES | {"d", "e", "janse", "v", "vd"}
+"""Words before the last word of a name that are left out, abbreviated, or shared by unrelated people."""
 
 
 def _names(file_name: str) -> frozenset[str]:
@@ -66,13 +79,13 @@ def words_of(text: str) -> list[str]:
 
 def known_text(text: str) -> str:
     """Return the text, or an empty text if it stands in for an unknown value."""
-    return "" if text.strip().lower() in PLACEHOLDER_TEXTS else text
+    return "" if text.lower().strip().strip(_PUNCTUATION) in PLACEHOLDER_TEXTS else text
 
 
 @lru_cache(65_536)
 def name_words(name: str) -> tuple[str, ...]:
     """Return the folded words of a name without titles. The result is empty if the name is a placeholder."""
     words = words_of(known_text(name))
-    if not PLACEHOLDER_WORDS.isdisjoint(words):
+    if not PLACEHOLDER_WORDS.isdisjoint(words) or _CHILD_OF_PATTERN.match(name):
         return ()
     return tuple(word for word in words if word not in TITLES)

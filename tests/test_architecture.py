@@ -50,6 +50,7 @@ LAYERS = (
     "journal",
     "audit",
     "matching",
+    "likeness",
     "webhooks",
     "changes",
     "search",

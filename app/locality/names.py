@@ -59,6 +59,14 @@ weaker evidence.
 """
 
 
+def _spellings() -> dict[str, str]:
+    lines = (Path(__file__).parent / "spellings.txt").read_text(encoding="utf-8").splitlines()
+    groups = [line.split() for line in lines if not line.startswith("#")]
+    return {word: words[0] for words in groups for word in words}
+
+
+SPELLINGS = _spellings()
+"""Maps each spelling of a name that is written in several ways, such as Mahomed, to the first one, such as Mohammed."""
 SHORT_FORMS = short_forms()
 """Maps each name to its short forms, and each short form to the names that it may stand for."""
 

@@ -13,10 +13,10 @@ from sqlalchemy import TextClause, bindparam, text
 from sqlalchemy.dialects.postgresql import JSON
 
 from app.db.connection import Connection
+from app.likeness.values import phone_digits
 from app.locality.names import name_words
-from app.matching.comparison import COMPARED_FIELDS
+from app.matching.person import COMPARED_FIELDS
 from app.matching.similar_words import HOSPITALS, LONG_WORD_LENGTH, MAX_KEPT_WORDS, SimilarWords, names_query
-from app.matching.values import phone_digits
 
 MAX_SEARCHED_WORDS = 6
 """Maximum number of words of a name that are searched for, so that a long text in place of a name is no heavy query."""
@@ -54,7 +54,7 @@ BIRTH_MAY_AGREE = f"""(
 )"""
 """SQL condition that the dates of birth of a candidate and of the given patient are equal, similar or not both known.
 
-All other dates are *different* (`app.matching.values.compare_dates`). One exception is not covered: two swapped digits,
+All other dates are *different* (`app.likeness.values.compare_dates`). One exception is not covered: two swapped digits,
 one of the day and one of the month, a mistake that separators prevent. People with different dates of birth are
 candidates only if something besides the names agrees, because otherwise the comparison gives them no grade."""
 

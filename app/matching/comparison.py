@@ -2,82 +2,26 @@
 
 from collections.abc import Callable, Mapping
 from datetime import date
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
-from app.locality.names import name_words
-from app.matching.identifiers import Identifier, compare_identifiers
-from app.matching.values import (
-    address_words,
+from app.likeness.levels import Level
+from app.likeness.values import (
     compare_addresses,
     compare_dates,
     compare_exactly,
     compare_names,
     compare_numbers,
     compare_texts,
-    joined_words,
-    known_email,
-    phone_digits,
+    have_other_second_names,
 )
-from app.matching.weights import STRONG_GRADES, SWAPPED_NAMES_WEIGHT, THRESHOLDS, WEIGHTS, Grade, Level
+from app.matching.identifiers import compare_identifiers
+from app.matching.person import Person, divisions, has_whole_name
+from app.matching.weights import STRONG_GRADES, SWAPPED_NAMES_WEIGHT, THRESHOLDS, WEIGHTS, Grade
 
-COMPARED_FIELDS = (
-    "patient_first_name",
-    "patient_initials",
-    "patient_last_name",
-    "patient_date_of_birth",
-    "patient_gender",
-    "patient_mobile_number",
-    "patient_email_address",
-    "patient_physical_address",
-    "patient_address_line_1",
-    "patient_town",
-    "patient_postal_code",
-    "patient_province",
-    "patient_identifiers",
-)
-"""The fields of a patient that a comparison reads. Those without weights complete others: initials stand for a missing
-first name, and the second line of an address belongs to the first."""
 ADULT_YEARS = 25
 """Age in years from which two people with one date of birth, last name and address are rarely twins."""
 GENERATION_YEARS = 12
 """Smallest difference in years between a parent and a child."""
-
-MAX_DIVIDED_WORDS = 6
-"""Maximum number of words in one field that are taken for a first and a last name."""
-
-
-class Person(NamedTuple):
-    """The values of a patient in the form in which they are compared. Unknown values are empty or None."""
-
-    first_name: tuple[str, ...]
-    last_name: tuple[str, ...]
-    date_of_birth: date | None
-    gender: str | None
-    phone: str
-    email: str
-    address: str
-    town: str
-    postal_code: str
-    province: str
-    identifiers: tuple[Identifier, ...]
-
-    @classmethod
-    def from_fields(cls, fields: Mapping[str, Any]) -> Self:
-        """Return the person with the values of a patient, which has at least the `COMPARED_FIELDS`."""
-        gender = fields["patient_gender"]
-        return cls(
-            name_words(fields["patient_first_name"] or "") or name_words((fields["patient_initials"] or "")[:1]),
-            name_words(fields["patient_last_name"] or ""),
-            fields["patient_date_of_birth"],
-            None if gender == "Unknown" else gender,
-            phone_digits(fields["patient_mobile_number"] or ""),
-            known_email(fields["patient_email_address"] or ""),
-            address_words(fields["patient_physical_address"] or "", fields["patient_address_line_1"] or ""),
-            joined_words(fields["patient_town"] or ""),
-            joined_words(fields["patient_postal_code"] or ""),
-            joined_words(fields["patient_province"] or ""),
-            Identifier.from_stored(fields["patient_identifiers"]),
-        )
 
 
 class Comparison(NamedTuple):
@@ -150,7 +94,8 @@ def can_be_pair(one: Person, other: Person) -> bool:
 
 def compare(one: Person, other: Person, today: date) -> Comparison:
     """Compare two patients by their values, to judge whether they are one person. Their order does not matter."""
-    if _has_whole_name(one) or _has_whole_name(other):
+    has_all_names = one.first_name and one.last_name and other.first_name and other.last_name
+    if not has_all_names and (has_whole_name(one) or has_whole_name(other)):
         one, other = _divide_names(one, other)
     levels = _name_levels(one, other.first_name, other.last_name)
     score = _sum(levels)
@@ -174,7 +119,12 @@ def compare(one: Person, other: Person, today: date) -> Comparison:
     may_be_family = not is_identified and _may_be_family(levels, one, other, today)
     is_consistent = not may_be_family or _is_consistent(levels, one, other, today)
     may_be_renamed = may_be_family and is_consistent and grade in STRONG_GRADES and _have_same_origin(levels)
-    best_grade = _best_grade(levels, may_be_family=may_be_family)
+    best_grade = _best_grade(
+        levels,
+        may_be_family=may_be_family,
+        may_be_namesakes=_may_be_namesakes(levels, one, other),
+        may_have_married=not one.gender == other.gender == "Male",
+    )
     grade = None if grade is None or best_grade is None else max(grade, best_grade, key=_RANKS.__getitem__)
     if levels.get("patient_identifiers") is Level.DIFFERENT:
         return Comparison(round(score, 1), grade and Grade.POSSIBLE, levels, may_be_family, False, False)
@@ -183,6 +133,13 @@ def compare(one: Person, other: Person, today: date) -> Comparison:
     return Comparison(round(score, 1), grade, levels, may_be_family, may_be_renamed, is_consistent)
 
 
+_CONTACT_FIELDS = (
+    "patient_mobile_number",
+    "patient_email_address",
+    "patient_physical_address",
+    "patient_town",
+    "patient_postal_code",
+)
 _NAMES = ("patient_first_name", "patient_last_name")
 _RANKS = {grade: rank for rank, grade in enumerate(THRESHOLDS)}
 _AGREEING_DATES = frozenset([Level.SAME, Level.SWAPPED, Level.NEAR])
@@ -247,7 +204,7 @@ def _is_consistent(levels: Mapping[str, Level], one: Person, other: Person, toda
     """
     if not _are_adults(one, other, today) or levels.get("patient_gender") is Level.DIFFERENT:
         return False
-    if not any(p.gender or p.phone or p.email for p in (one, other)):
+    if not _have_personal_values(one, other):
         return True
     return Level.DIFFERENT not in {levels.get("patient_first_name"), levels.get("patient_date_of_birth")}
 
@@ -271,30 +228,66 @@ def _are_parent_and_child(one: Person, other: Person, today: date) -> bool:
     return today.year - years[-1] <= ADULT_YEARS and years[-1] - years[0] >= GENERATION_YEARS
 
 
-def _best_grade(levels: Mapping[str, Level], *, may_be_family: bool) -> Grade | None:
+def _have_personal_values(one: Person, other: Person) -> bool:
+    """Return whether one of two records has more than names, a date of birth and an address, which families share."""
+    return any(p.gender or p.phone or p.email for p in (one, other))
+
+
+def _may_be_namesakes(levels: Mapping[str, Level], one: Person, other: Person) -> bool:
+    """Return whether two persons of one family, such as father and son or cousins, may have the same names.
+
+    Where records have no personal values, many dates of birth are wrong. A home and a phone number in common show the
+    same.
+    """
+    return (
+        levels.get("patient_date_of_birth") is Level.DIFFERENT
+        and _have_personal_values(one, other)
+        and levels.get("patient_identifiers") is not Level.SAME
+        and not (
+            levels.get("patient_mobile_number") is Level.SAME
+            and levels.get("patient_physical_address") in _AGREEING_ADDRESSES
+        )
+    )
+
+
+def _best_grade(
+    levels: Mapping[str, Level], *, may_be_family: bool, may_be_namesakes: bool, may_have_married: bool
+) -> Grade | None:
     """Return the best grade that two patients may have, whatever their score is, or None if they are two persons.
 
     Strangers share names, and some of them a date of birth, but neither an address nor a phone number.
     """
     birth = levels.get("patient_date_of_birth")
-    has_same_contact = _have_same_contact(levels, birth)
     has_same_identifier = levels.get("patient_identifiers") is Level.SAME
     if may_be_family:
         return None if birth is Level.DIFFERENT and not has_same_identifier else Grade.POSSIBLE
     has_same_last_name = levels.get("patient_last_name", Level.DIFFERENT) is not Level.DIFFERENT
     best_grade = Grade.PROBABLE if levels.get("patient_first_name") in _VAGUE_FIRST_NAMES else Grade.CERTAIN
-    if not has_same_contact:
-        if birth is Level.DIFFERENT:
-            return None
-        return best_grade if birth is Level.SAME and has_same_last_name else Grade.POSSIBLE
+    if not _have_same_contact(levels, birth):
+        return _best_grade_of_strangers(levels, best_grade)
     if birth in _AGREEING_DATES and has_same_last_name:
         return best_grade
+    if may_be_namesakes:
+        return Grade.POSSIBLE
     if has_same_last_name or has_same_identifier or birth is Level.SAME:
         return Grade.PROBABLE
-    # has married
     has_same_home = levels.get("patient_physical_address") in _AGREEING_ADDRESSES and birth is not Level.DIFFERENT
-    has_same_first_name = levels.get("patient_first_name") in _ALMOST_SAME_NAMES
-    return Grade.PROBABLE if has_same_home and has_same_first_name else Grade.POSSIBLE
+    has_same_first_name = levels.get("patient_first_name") in (_ALMOST_SAME_NAMES if birth else _SAME_NAMES)
+    return Grade.PROBABLE if has_same_home and has_same_first_name and may_have_married else Grade.POSSIBLE
+
+
+def _best_grade_of_strangers(levels: Mapping[str, Level], best_grade: Grade) -> Grade | None:
+    """Return the best grade of two patients who do not agree on where they live or on how to reach them.
+
+    If they agree on nothing of it, they may be namesakes who are born on the same day.
+    """
+    birth = levels.get("patient_date_of_birth")
+    if birth is Level.DIFFERENT:
+        return None
+    if birth is not Level.SAME or levels.get("patient_last_name", Level.DIFFERENT) is Level.DIFFERENT:
+        return Grade.POSSIBLE
+    contact = {levels.get(field) for field in _CONTACT_FIELDS} - {None}
+    return Grade.PROBABLE if contact == {Level.DIFFERENT} else best_grade
 
 
 def _have_same_contact(levels: Mapping[str, Level], birth: Level | None) -> bool:
@@ -306,7 +299,7 @@ def _have_same_contact(levels: Mapping[str, Level], birth: Level | None) -> bool
     with the same name often have almost the same address.
     """
     places = {levels.get("patient_town"), levels.get("patient_postal_code")}
-    address = None if places == {Level.DIFFERENT} else levels.get("patient_physical_address")
+    address = None if places - {None} == {Level.DIFFERENT} else levels.get("patient_physical_address")
     phone, email = levels.get("patient_mobile_number"), levels.get("patient_email_address")
     if address in _AGREEING_ADDRESSES or Level.SAME in {phone, levels.get("patient_identifiers")}:
         return True
@@ -327,17 +320,12 @@ def _rank_levels(levels: Mapping[str, Level]) -> tuple[float, list[tuple[str, Le
     return _sum(levels), sorted(levels.items())
 
 
-def _has_whole_name(person: Person) -> bool:
-    """Return whether one of the two names may contain both, because it has several words and the other is missing."""
-    return len(person.first_name) + len(person.last_name) > 1 and not (person.first_name and person.last_name)
-
-
 def _divide_names(one: Person, other: Person) -> tuple[Person, Person]:
     """Return two persons with whole names divided as the other's names suggest, or as they are if none agrees."""
     divided = [
         (first, second)
-        for first in _divisions(one)
-        for second in _divisions(other)
+        for first in divisions(one)
+        for second in divisions(other)
         if len(levels := _name_levels(first, second.first_name, second.last_name)) == len(_NAMES)
         and Level.DIFFERENT not in levels.values()
     ]
@@ -348,23 +336,12 @@ def _divide_names(one: Person, other: Person) -> tuple[Person, Person]:
     )
 
 
-def _divisions(person: Person) -> list[Person]:
-    """Return the person with each division of the name that may contain both, or as it is if none does."""
-    words = person.first_name + person.last_name
-    if not _has_whole_name(person) or len(words) > MAX_DIVIDED_WORDS:
-        return [person]
-    halves = [(words[:number], words[number:]) for number in range(1, len(words))]
-    return [
-        person._replace(first_name=first, last_name=last)
-        for one, other in halves
-        for first, last in ((one, other), (other, one))
-    ]
-
-
 def _name_levels(one: Person, first_name: tuple[str, ...], last_name: tuple[str, ...]) -> dict[str, Level]:
     levels = {}
     if one.first_name and first_name:
-        levels["patient_first_name"] = compare_names(one.first_name, first_name)
+        level = compare_names(one.first_name, first_name)
+        are_siblings = level is Level.PART and have_other_second_names(one.first_name, first_name)
+        levels["patient_first_name"] = Level.DIFFERENT if are_siblings else level
     if one.last_name and last_name:
         levels["patient_last_name"] = compare_names(one.last_name, last_name)
     return levels

@@ -60,8 +60,9 @@ async def _store_decisions(
     connection: Connection, unique_id: str, other_ids: Sequence[str], status: str, reason: str | None = None
 ) -> None:
     # commands that only need the services do without the libraries and lists of names with which patients are compared
-    from app.matching.comparison import Person, compare  # noqa: PLC0415
+    from app.matching.comparison import compare  # noqa: PLC0415
     from app.matching.pairs import PREFIX, fingerprint, read_patients  # noqa: PLC0415
+    from app.matching.person import Person  # noqa: PLC0415
 
     patients = await read_patients(connection, [unique_id, *other_ids])
     today = datetime.now(UTC).date()

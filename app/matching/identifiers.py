@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Self
 
 from rapidfuzz.distance import OSA
 
-from app.matching.weights import Level
+from app.likeness.levels import Level
 
 FAMILY_TYPES = frozenset({"asylum", "medical_aid"})
 """Types of identifiers whose number the members of a family share."""

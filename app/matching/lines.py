@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 from app.db.connection import Connection
 from app.matching.candidates import find_candidates
-from app.matching.comparison import COMPARED_FIELDS, Person, can_be_pair, compare
+from app.matching.comparison import can_be_pair, compare
+from app.matching.person import COMPARED_FIELDS, Person
 from app.matching.similar_words import SimilarWords
 from app.matching.weights import STRONG_GRADES
 

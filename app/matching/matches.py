@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from app.db.connection import Connection
 from app.errors import ValidationFailedError
 from app.matching.candidates import find_candidates
-from app.matching.comparison import COMPARED_FIELDS, Comparison, Person, can_be_pair, compare
+from app.matching.comparison import Comparison, can_be_pair, compare
+from app.matching.person import COMPARED_FIELDS, Person
 from app.matching.similar_words import SimilarWords
 from app.matching.weights import THRESHOLDS
 from app.patient_identifiers.resolving import IDENTIFIERS, resolve

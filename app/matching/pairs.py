@@ -16,7 +16,8 @@ from app.db.base import ID_TEXT
 from app.db.connection import Connection
 from app.identifiers import new_identifier
 from app.matching.candidates import find_candidates
-from app.matching.comparison import COMPARED_FIELDS, Comparison, Person, can_be_pair, compare
+from app.matching.comparison import Comparison, can_be_pair, compare
+from app.matching.person import COMPARED_FIELDS, Person
 from app.matching.similar_words import SimilarWords
 from app.matching.weights import STRONG_GRADES, Grade
 from app.models import Patient, duplicates

@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 from app.locality.names import SHORT_FORMS
-from app.matching.comparison import COMPARED_FIELDS
+from app.matching.person import COMPARED_FIELDS
 from benchmarks.finding.typos import add_errors, can_have_errors
 from benchmarks.register import generate_patients
 

@@ -5,9 +5,9 @@ from datetime import date
 import asyncpg
 import pytest
 
+from app.likeness.levels import Level
+from app.likeness.values import compare_dates
 from app.matching.candidates import BIRTH_MAY_AGREE
-from app.matching.values import compare_dates
-from app.matching.weights import Level
 
 AGREEING = f"""
 SELECT {BIRTH_MAY_AGREE}

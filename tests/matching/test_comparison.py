@@ -8,11 +8,13 @@ from typing import Any
 import asyncpg
 import pytest
 
+from app.likeness.levels import Level
+from app.likeness.values import compare_addresses, compare_dates
+from app.likeness.values import compare_names as compare_name_words
 from app.locality.names import name_words
-from app.matching.comparison import COMPARED_FIELDS, Comparison, Person, can_be_pair, compare
-from app.matching.values import compare_addresses, compare_dates
-from app.matching.values import compare_names as compare_name_words
-from app.matching.weights import THRESHOLDS, WEIGHTS, Grade, Level
+from app.matching.comparison import Comparison, can_be_pair, compare
+from app.matching.person import COMPARED_FIELDS, Person
+from app.matching.weights import THRESHOLDS, WEIGHTS, Grade
 from tests.doc_commands import REPOSITORY_ROOT
 
 TODAY = date(2026, 11, 30)
@@ -28,6 +30,11 @@ SPARSE: dict[str, Any] = {
 COMPLETE: dict[str, Any] = {**SPARSE, "patient_gender": "Male", "patient_mobile_number": "082 345 6789"}
 JOHN_HARLEY = {"patient_first_name": "John Harley"}
 TOM = {"patient_first_name": "Tom", "patient_email_address": "tom.mccarthy@example.org"}
+OTHER_TOWN = {
+    "patient_physical_address": "9 Pridham Street",
+    "patient_town": "Durban",
+    "patient_postal_code": None,
+}
 MOVED = {"patient_physical_address": "3 Long Road", "patient_town": "Durban", "patient_postal_code": "4001"}
 
 
@@ -65,6 +72,9 @@ def grade_of(one: dict[str, Any], **changes: Any) -> Comparison:
         ("R J", "John Robert", Level.DIFFERENT),
         ("Ed", "Olivia Diane", Level.DIFFERENT),
         ("van der Merwe", "vd Merwe", Level.NEAR),
+        ("Mohammed", "Mahomed", Level.NEAR),
+        ("Ibrahim", "Ebrahim", Level.NEAR),
+        ("Mohammed Ali", "Mohamed", Level.PART),
         ("Abu al Hassan", "Abu Hassan", Level.NEAR),
         ("van Zyl", "van Niekerk", Level.DIFFERENT),
         ("Janse van Rensburg", "Janse van Vuuren", Level.DIFFERENT),
@@ -161,6 +171,23 @@ def test_levels_of_addresses(one: str, other: str, level: Level) -> None:
         # a second name, which is that of a relative where the dates of birth do not show that it is not
         (COMPLETE | JOHN_HARLEY, {"patient_first_name": "Harley"}, Grade.PROBABLE),
         (COMPLETE | JOHN_HARLEY, {"patient_first_name": "Harley", "patient_date_of_birth": None}, Grade.POSSIBLE),
+        # brothers with a first name in common, and the same second name
+        (COMPLETE | JOHN_HARLEY, {"patient_first_name": "John Peter"}, Grade.POSSIBLE),
+        (COMPLETE | JOHN_HARLEY, {"patient_first_name": "John H"}, Grade.CERTAIN),
+        # a namesake who is born on the same day, or who has moved and has another phone number
+        (COMPLETE, {**MOVED, "patient_mobile_number": "071 111 2222"}, Grade.PROBABLE),
+        # namesakes of one family, in one home or with one phone number
+        (COMPLETE, {"patient_mobile_number": None, "patient_date_of_birth": date(1931, 12, 2)}, Grade.POSSIBLE),
+        (COMPLETE, {**MOVED, "patient_date_of_birth": date(1931, 12, 2)}, Grade.POSSIBLE),
+        # strangers with one first name in an institution, who are no women that have married
+        (COMPLETE, {"patient_last_name": "Jones", "patient_date_of_birth": None}, Grade.POSSIBLE),
+        (
+            SPARSE,
+            {"patient_first_name": "Harly", "patient_last_name": "Jones", "patient_date_of_birth": None},
+            Grade.POSSIBLE,
+        ),
+        # the same street in another town
+        (SPARSE, {**OTHER_TOWN, "patient_date_of_birth": None}, Grade.POSSIBLE),
         # an initial, or a name that is only similar
         (COMPLETE, {"patient_first_name": "H"}, Grade.PROBABLE),
         (COMPLETE, {"patient_first_name": "H", "patient_date_of_birth": None}, Grade.POSSIBLE),

@@ -6,9 +6,11 @@ from typing import Any
 import httpx
 import pytest
 
-from app.matching.comparison import COMPARED_FIELDS, Person, compare
+from app.likeness.levels import Level
+from app.matching.comparison import compare
 from app.matching.identifiers import Identifier, compare_identifiers
-from app.matching.weights import Grade, Level
+from app.matching.person import COMPARED_FIELDS, Person
+from app.matching.weights import Grade
 from tests.patient_identifiers.support import PATIENTS, register
 
 OWN, OTHER = ({"type": "za_id", "value": value} for value in ("8506125009082", "8506125109080"))

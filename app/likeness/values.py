@@ -6,8 +6,8 @@ from functools import lru_cache
 from rapidfuzz.distance import OSA, JaroWinkler
 from rapidfuzz.fuzz import partial_ratio, token_set_ratio, token_sort_ratio
 
-from app.locality.names import FREQUENT_NAMES, GIVEN_NAMES, NAME_PARTICLES, SHORT_FORMS, known_text, words_of
-from app.matching.weights import Level
+from app.likeness.levels import Level
+from app.locality.names import FREQUENT_NAMES, GIVEN_NAMES, NAME_PARTICLES, SHORT_FORMS, SPELLINGS, known_text, words_of
 
 SIGNIFICANT_PHONE_DIGITS = 9
 """Number of digits at the end of a phone number that do not depend on how its country is written."""
@@ -57,18 +57,36 @@ def compare_names(one: tuple[str, ...], other: tuple[str, ...]) -> Level:
     if len(short) == 1:
         return Level.INITIAL if long.startswith(short) else Level.DIFFERENT
     level = _compare_long_names(one, other)
-    is_initial = level is Level.DIFFERENT and (_are_initials(one, other) or _are_initials(other, one))
-    return Level.INITIAL if is_initial else level
+    if level is not Level.DIFFERENT or len(short) > MAX_INITIALS:
+        return level
+    return Level.INITIAL if _are_initials(one, other) or _are_initials(other, one) else level
 
 
 def _compare_long_names(one: tuple[str, ...], other: tuple[str, ...]) -> Level:
     """Compare two names that are not the same, and longer than a letter."""
-    cores = [tuple(word for word in words if word not in NAME_PARTICLES) or words for words in (one, other)]
-    if cores[0] == cores[1]:
-        return Level.NEAR
-    if cores[0] != one and cores[1] != other:  # unrelated people share the particle
-        one, other = cores
+    if SPELLINGS.get(one[0], one[0]) == SPELLINGS.get(other[0], other[0]):
+        one, other = (tuple(SPELLINGS.get(word, word) for word in words) for words in (one, other))
+        if one == other:
+            return Level.NEAR
+    if not (NAME_PARTICLES.isdisjoint(one) and NAME_PARTICLES.isdisjoint(other)):
+        cores = [tuple(word for word in words if word not in NAME_PARTICLES) or words for words in (one, other)]
+        if cores[0] == cores[1]:
+            return Level.NEAR
+        if cores[0] != one and cores[1] != other:  # unrelated people share the particle
+            one, other = cores
     return _compare_words(one, other) or _compare_spellings(*sorted(("".join(one), "".join(other)), key=len))
+
+
+def have_other_second_names(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Return whether two first names with more than one word agree on the first one only.
+
+    Brothers may be Mohammed Ali and Mohammed Hassan, and sisters Maria Isabel and Maria Teresa.
+    """
+    return (
+        min(len(one), len(other)) > 1
+        and compare_names(one[1:], other[1:]) is Level.DIFFERENT
+        and set(one[1:]).isdisjoint(other[1:])
+    )
 
 
 def _are_initials(letters: tuple[str, ...], name: tuple[str, ...]) -> bool:

@@ -20,13 +20,14 @@ class FullName(NamedTuple):
 def split_full_name(text: str, *, last_name_first: bool) -> FullName:
     """Split a full name in the order in which it is written.
 
-    A comma separates the last name from the first names, which follow it in either order. Without a comma, the last
+    A comma separates the last name from the first names, which follow it in either order, with a title in front of
+    them or behind them, such as `Adams, Ann Mrs`. Without a comma, the last
     name is one word with the particles in front of it, such as `van der Merwe`, and the suffixes behind it, such as
     `Jr`. A single word is a last name.
     """
     last_part, comma, first_part = text.partition(",")
     if comma and not all(map(_is_suffix, first_part.split())):
-        title, first_words = _split_title(first_part.split())
+        title, first_words = _split_title(_title_first(first_part.split()))
         other_title, last_words = _split_title(last_part.split())
         return FullName(title or other_title, " ".join(first_words), " ".join(last_words))
     title, words = _split_title(text.replace(",", " ").split())
@@ -40,6 +41,14 @@ def _split_title(words: list[str]) -> tuple[str, list[str]]:
     while count < len(words) - 1 and words[count].rstrip(".").casefold() in LEADING_TITLES:
         count += 1
     return " ".join(words[:count]), words[count:]
+
+
+def _title_first(words: list[str]) -> list[str]:
+    """Return first names with the title behind them, such as `Ann Mrs`, in front of them."""
+    count = 0
+    while count < len(words) - 1 and words[-count - 1].rstrip(".").casefold() in LEADING_TITLES - SUFFIXES:
+        count += 1
+    return words[len(words) - count :] + words[: len(words) - count]
 
 
 def _split_words(words: list[str], *, last_name_first: bool) -> tuple[list[str], list[str]]:

@@ -3,7 +3,7 @@
 import calendar
 import re
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
 _MONTH_NAMES = (
@@ -45,10 +45,15 @@ _MONTH_PATTERNS = tuple(
     )
 )
 _AGE_PATTERN = re.compile(
-    rf"{_BEFORE}(?:(?:aged?|ouderdom):? *(?P<age>\d{{1,3}})"
-    rf"|(?P<years>\d{{1,3}})[ -]?(?:years?|yrs?|y/?o|y|jarige|jaar|jr)(?:[ -]old| oud)?){_AFTER}",
+    rf"{_BEFORE}(?:(?:(?:aged?|ouderdom):? *)?(?:"
+    r"(?:(?P<years>\d{1,3})[ -]?(?:years?|yrs?|y/?o|y|jarige|jaar|jr)"
+    r"|(?P<months>\d{1,2})[ -]?(?:months?|mths?|maande?)"
+    r"|(?P<weeks>\d{1,2})[ -]?(?:weeks?|wks?|weke))(?:[ -]old| oud)?"
+    r"|(?:(?P<twelfths>\d{1,2})/12|(?P<week_parts>\d{1,2})/52)(?:[ -]old| oud))"
+    rf"|(?:aged?|ouderdom):? *(?P<age>\d{{1,3}})){_AFTER}",
     re.IGNORECASE,
 )
+"""Ages, also as they are written in hospitals: `3/12 old` is three months, `6/52 old` six weeks."""
 _FIRST_YEAR = 1900
 
 
@@ -109,8 +114,16 @@ def extract_birth_dates(text: str) -> tuple[list[BirthDate], str]:
         return " "
 
     def take_age(match: re.Match[str]) -> str:
-        last = _shift_years(today(), -int(match["age"] or match["years"]))
-        found.append(BirthDate(period=Period(_shift_years(last, -1), last)))
+        if weeks := match["weeks"] or match["week_parts"]:
+            last = today() - timedelta(weeks=int(weeks))
+            first = last - timedelta(weeks=1)
+        elif months := match["months"] or match["twelfths"]:
+            last = _shift_months(today(), -int(months))
+            first = _shift_months(last, -1)
+        else:
+            last = _shift_years(today(), -int(match["age"] or match["years"]))
+            first = _shift_years(last, -1)
+        found.append(BirthDate(period=Period(first, last)))
         return " "
 
     for pattern in _DAY_PATTERNS:
@@ -198,5 +211,10 @@ def _real_days(parts: list[tuple[int, int, int]]) -> Iterator[date]:
 
 
 def _shift_years(day: date, years: int) -> date:
-    year = max(1, day.year + years)
-    return day.replace(year=year, day=min(day.day, calendar.monthrange(year, day.month)[1]))
+    return _shift_months(day, 12 * years)
+
+
+def _shift_months(day: date, months: int) -> date:
+    year, month = divmod(12 * day.year + day.month - 1 + months, 12)
+    year, month = max(1, year), month + 1
+    return date(year, month, min(day.day, calendar.monthrange(year, month)[1]))

@@ -46,6 +46,8 @@ _DOTTED_EMAIL_PATTERN = re.compile(r"[\w.+-]+(?: dot [\w+-]+)*@[\w.-]+(?: dot [\
 _ID_NUMBER_PATTERN = re.compile(r"(?<![\w-])(\d{6})[ -](\d{4})[ -](\d{2})[ -]?(\d)(?![\w-])")
 """A South African identity number in its usual groups, which might otherwise be read as a date."""
 _NUMBER_PATTERN = re.compile(r"(?<![\w@-])[+(]{0,2}\d(?:[\d ().+/-]*\d)?(?!-?[\w@])")
+_SPELLED_PATTERN = re.compile(r"(?<![\w-])[^\W\d_](?:(?:-[^\W\d_]){3,}|(?: [^\W\d_]){4,})(?![\w-])")
+"""A name that is spelled letter by letter: `M-A-B-E-N-A`. Up to four letters with blanks between them are initials."""
 _APOSTROPHE_PATTERN = re.compile("['’‘`ʼ´]")  # noqa: RUF001  # these characters are intended
 _LABEL_PATTERN = re.compile(
     # never names
@@ -122,6 +124,7 @@ def parse_search(text: str, locality: Locality) -> ParsedQuery | None:
     emails, rest = _extract(_EMAIL_PATTERN, _join_email_addresses(text.replace("mailto:", " ")))
     rest = _VAN_DER_PATTERN.sub("van der ", _LABEL_PATTERN.sub(" ", rest))
     rest = _BABY_OF_PATTERN.sub(" babyof ", rest)
+    rest = _SPELLED_PATTERN.sub(lambda match: re.sub("[- ]", "", match.group()), rest)
     births, rest = extract_birth_dates(_ID_NUMBER_PATTERN.sub(r"\1\2\3\4", rest))
     words, titles, numbers = [], [], []
     for token in _tokens(rest):

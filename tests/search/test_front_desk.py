@@ -1,7 +1,7 @@
 """Descriptions as staff at a front desk type them find the patient, whatever is missing, different or misspelled."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -61,10 +61,19 @@ PEOPLE: Mapping[str, Mapping[str, Any]] = {
     "MRN-00417-x": {"name": "Xolani Zungu"},
     "letters": {"name": "Yusuf Adams"},
     "april": {"name": "Keenan April"},
+    "adult": {"name": "Zanele Radebe", "patient_date_of_birth": "1980-02-03"},
+    "months-old": {
+        "name": "Zanele Radebe",
+        "patient_date_of_birth": f"{datetime.now(UTC).date() - timedelta(days=250)}",
+    },
 }
 DESCRIPTIONS: Mapping[str, tuple[str, ...]] = {
     # titles raise the rank, and exclude nobody
-    "mabena": ("Mrs Mabena", "Mev. Thandiwe Mabena", "Prof Mabena snr", "b/o Mabena", "Mabena tel 082–111–2222"),
+    "mabena": (
+        *("Mrs Mabena", "Mev. Thandiwe Mabena", "Prof Mabena snr", "b/o Mabena", "Mabena tel 082–111–2222"),
+        # spelled letter by letter
+        *("M-A-B-E-N-A", "m a b e n a", "thandiwe M-A-B-E-N-A"),
+    ),
     "zoleka": ("Mrs Zoleka Mtshizana", "Ms Zoleka Mtshizana", "zoleka mtshizana jnr"),
     "mtshizana": ("Mr Mtshizana", "mnr. mtshizana"),
     # the same letters in one word or in several, and what sounds alike
@@ -126,6 +135,11 @@ DESCRIPTIONS: Mapping[str, tuple[str, ...]] = {
     ),
     "letters": ("letters", "LETTERS", "id: letters"),
     "april": ("Keenan April 2001", "april keenan"),
+    # ages of infants
+    "months-old": (
+        *("radebe 8 months", "Radebe 8-month-old", "radebe 8/12 old", "radebe aged 8 months", "radebe 8 maande oud"),
+        *("radebe 35 weeks old", "radebe 35/52 old"),
+    ),
 }
 NINE_WORDS = "wilhelmina botha paarl cape winelands general hospital dr adams church street 7646 female"
 

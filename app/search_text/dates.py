@@ -49,11 +49,14 @@ _AGE_PATTERN = re.compile(
     r"(?:(?P<years>\d{1,3})[ -]?(?:years?|yrs?|y/?o|y|jarige|jaar|jr)"
     r"|(?P<months>\d{1,2})[ -]?(?:months?|mths?|maande?)"
     r"|(?P<weeks>\d{1,2})[ -]?(?:weeks?|wks?|weke))(?:[ -]old| oud)?"
-    r"|(?:(?P<twelfths>\d{1,2})/12|(?P<week_parts>\d{1,2})/52)(?:[ -]old| oud))"
+    r"|(?:(?P<twelfths>\d{1,2})/12|(?P<week_parts>\d{1,2})/52)(?:[ -]old| oud)(?! +\w))"
     rf"|(?:aged?|ouderdom):? *(?P<age>\d{{1,3}})){_AFTER}",
     re.IGNORECASE,
 )
-"""Ages, also as they are written in hospitals: `3/12 old` is three months, `6/52 old` six weeks."""
+"""Ages, also as they are written in hospitals: `3/12 old` is three months, `6/52 old` six weeks.
+
+A word behind these means that they are an address, such as `3/12 Old Mill Road`.
+"""
 _FIRST_YEAR = 1900
 
 

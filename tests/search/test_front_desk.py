@@ -61,7 +61,11 @@ PEOPLE: Mapping[str, Mapping[str, Any]] = {
     "MRN-00417-x": {"name": "Xolani Zungu"},
     "letters": {"name": "Yusuf Adams"},
     "april": {"name": "Keenan April"},
-    "adult": {"name": "Zanele Radebe", "patient_date_of_birth": "1980-02-03"},
+    "adult": {
+        "name": "Zanele Radebe",
+        "patient_date_of_birth": "1980-02-03",
+        "patient_physical_address": "8/12 Old Rd",
+    },
     "months-old": {
         "name": "Zanele Radebe",
         "patient_date_of_birth": f"{datetime.now(UTC).date() - timedelta(days=250)}",
@@ -135,7 +139,8 @@ DESCRIPTIONS: Mapping[str, tuple[str, ...]] = {
     ),
     "letters": ("letters", "LETTERS", "id: letters"),
     "april": ("Keenan April 2001", "april keenan"),
-    # ages of infants
+    # ages of infants, and what resembles them
+    "adult": ("radebe 8/12 old rd",),
     "months-old": (
         *("radebe 8 months", "Radebe 8-month-old", "radebe 8/12 old", "radebe aged 8 months", "radebe 8 maande oud"),
         *("radebe 35 weeks old", "radebe 35/52 old"),

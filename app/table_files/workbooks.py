@@ -35,6 +35,8 @@ _DAMAGE_ERRORS = (
     EOFError,
 )
 """The errors that `zipfile` and openpyxl raise if a workbook is damaged."""
+_CONTENT_TYPES_MEMBER = "[Content_Types].xml"
+"""The file that every document of Microsoft Office has, by ECMA-376."""
 NOT_AVAILABLE = "#N/A"
 """The error that stands for a missing value. It is read as a null word, not as an error."""
 _FORMULA_TAG_PATTERN = re.compile(rb"<(?:\w{1,20}:)?f[ />]")
@@ -120,6 +122,7 @@ def _check_members(file: "io.BufferedReader[Any]") -> bool:
     allowance = EXPANSION_ALLOWANCE_BYTES + MAX_EXPANSION_RATIO * file.seek(0, io.SEEK_END)
     has_formulas = False
     with zipfile.ZipFile(file) as archive:
+        _check_format(archive)
         for member in archive.infolist():
             end = b""
             with archive.open(member) as opened:
@@ -131,6 +134,15 @@ def _check_members(file: "io.BufferedReader[Any]") -> bool:
                     end = chunk[-_MAX_TAG_BYTES:]
     file.seek(0)
     return has_formulas
+
+
+def _check_format(archive: zipfile.ZipFile) -> None:
+    """Refuse an OpenDocument file, and an archive that is no document at all."""
+    names = archive.namelist()
+    if "mimetype" in names:
+        raise UnreadableFileError("The file is an OpenDocument file. Save it as an Excel workbook (.xlsx) or as CSV.")
+    if _CONTENT_TYPES_MEMBER not in names:
+        raise UnreadableFileError("The file is a ZIP archive. Unpack it, and import the files in it.")
 
 
 class _MergedCells:

@@ -1,6 +1,8 @@
 """File formats that an import reads, and its messages for files that it cannot read."""
 
 import gzip
+import io
+import zipfile
 from pathlib import Path
 
 import asyncpg
@@ -134,7 +136,20 @@ async def test_resource_is_taken_from_file_name_or_option(
 GZIPPED_FILE = gzip.compress(ndjson(patient_bodies(3000)).encode())
 DAMAGED_GZIP_FILE = GZIPPED_FILE[:2000] + bytes(byte ^ 255 for byte in GZIPPED_FILE[2000:2008]) + GZIPPED_FILE[2008:]
 NO_HEADER_MESSAGE = "Line 1 must name the columns, but may contain a record. Insert a line with their names above it"
+
+
+def zip_archive(*names: str) -> bytes:
+    """Return a ZIP archive with empty members of these names."""
+    with io.BytesIO() as file:
+        with zipfile.ZipFile(file, "w") as archive:
+            for name in names:
+                archive.writestr(name, "")
+        return file.getvalue()
+
+
 UNREADABLE_FILES = {
+    "a ZIP archive": (zip_archive("patients.csv"), "is a ZIP archive. Unpack it, and import the files in it."),
+    "an OpenDocument file": (zip_archive("mimetype", "content.xml"), "Save it as an Excel workbook (.xlsx) or as CSV."),
     "Latin-1 columns": ("unique_id,Straße\na,Doe\n".encode("latin-1"), "Line 1 is not in UTF-8"),
     "an array": (b'[{"unique_id": "a", "patient_last_name": "Doe"}]', "The file is one JSON array"),
     "no header": (b"a,Doe\nb,Roe\n", NO_HEADER_MESSAGE),

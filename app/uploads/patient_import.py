@@ -36,6 +36,10 @@ CHUNK_SIZE = 3 * MAX_BATCH_COST
 """Number of lines that are checked and compared together."""
 STATEMENT_TIMEOUT = "20s"
 """Maximum duration of a statement. Those that follow the lines concern thousands of patients at once."""
+MAX_COMPARISONS_PER_LINE = 5
+"""How often a line is compared with stored patients at most, if earlier lines of the same person are rejected. After so
+many of them, it is refused as their duplicate, so that a file with one person in all lines does not take forever.
+"""
 MAX_ERRORS_PER_LINE = 20
 """Maximum number of errors that the result of a line lists."""
 _SET_SETTINGS = set_local({"statement_timeout": STATEMENT_TIMEOUT, **dict.fromkeys(SCAN_SETTINGS, "off")})
@@ -153,7 +157,9 @@ class PatientImport:
         timestamps = {name: time for name, time in dates.items() if time is not None}
         return Line(number, record, checked.values.get("unique_id") or None, checked.values, timestamps)
 
-    async def _write_chunk(self, chunk: Sequence[Line]) -> list[LineResult]:
+    async def _write_chunk(
+        self, chunk: Sequence[Line], max_comparisons: int = MAX_COMPARISONS_PER_LINE
+    ) -> list[LineResult]:
         repository = self._writer.service.repository
         stored = await find_stored(repository, [line.unique_id for line in chunk if line.unique_id is not None])
         comparison = await self._compare([line for line in chunk if line.unique_id in stored.visible_ids])
@@ -163,7 +169,8 @@ class PatientImport:
         outcomes = await self._writer.write([line for line in chunk if line.number not in rejected], stored)
         ids = {number: outcome for number, outcome in outcomes.items() if isinstance(outcome, str)}
         # an earlier line that is not stored is no reason to refuse a line, so these are compared again
-        again = [line for line in chunk if len(ids) < len(outcomes) and duplicates.get(line.number) == []]
+        is_any_rejected = len(ids) < len(outcomes) and max_comparisons > 1
+        again = [line for line in chunk if is_any_rejected and duplicates.get(line.number) == []]
         outcomes |= rejected
         done = [line for line in chunk if line not in again]
         versions = (await find_stored(repository, [*ids.values()])).versions
@@ -181,7 +188,7 @@ class PatientImport:
             )
             for number, line, outcome in ((line.number, line, outcomes[line.number]) for line in done)
         ]
-        return [*results, *(await self._write_chunk(again) if again else ())]
+        return [*results, *(await self._write_chunk(again, max_comparisons - 1) if again else ())]
 
     async def _compare(self, lines: Sequence[Line]) -> ComparedLines:
         """Compare lines with the patients that they would update."""

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from app.auth.scopes import Scope
+from app.uploads.patient_import import MAX_COMPARISONS_PER_LINE
 from tests.auth.support import client_for, make_key, secured_app
 from tests.duplicates.support import AGAIN, NAMESAKE, THANDI, TWIN, queue, register
 from tests.hospital_scope.conftest import ScopedClients
@@ -48,6 +49,15 @@ async def test_a_line_that_is_not_stored_refuses_no_other(client: httpx.AsyncCli
         [],
         ["possible_duplicate"],
     ]
+
+
+async def test_many_rejected_lines_of_one_person_are_compared_a_few_times(client: httpx.AsyncClient) -> None:
+    """The first rejected lines of a person have their own errors, and the others are refused as duplicates."""
+    lines = [{**THANDI, "hospital_ids": ["unknown"]}] * 20
+    results = await post_lines(client, lines, duplicates="refuse", on_error="skip")
+    types = [[error["type"] for error in one["errors"]] for one in results]
+    expected = [["unknown_hospital"]] * MAX_COMPARISONS_PER_LINE
+    assert types == expected + [["possible_duplicate"]] * (len(lines) - MAX_COMPARISONS_PER_LINE)
 
 
 async def test_the_audit_of_a_trial_names_stored_patients_only(

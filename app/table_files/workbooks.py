@@ -122,7 +122,6 @@ def _check_members(file: "io.BufferedReader[Any]") -> bool:
     allowance = EXPANSION_ALLOWANCE_BYTES + MAX_EXPANSION_RATIO * file.seek(0, io.SEEK_END)
     has_formulas = False
     with zipfile.ZipFile(file) as archive:
-        _check_format(archive)
         for member in archive.infolist():
             end = b""
             with archive.open(member) as opened:
@@ -132,6 +131,7 @@ def _check_members(file: "io.BufferedReader[Any]") -> bool:
                         raise expansion_error("save it as CSV")
                     has_formulas = has_formulas or _FORMULA_TAG_PATTERN.search(end + chunk) is not None
                     end = chunk[-_MAX_TAG_BYTES:]
+        _check_format(archive)
     file.seek(0)
     return has_formulas
 

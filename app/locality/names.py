@@ -28,19 +28,18 @@ PLACEHOLDER_WORDS = frozenset(
 is compared.
 """
 PLACEHOLDER_TEXTS = frozenset(
-    """
+    text.strip()
+    for text in """,
     as above, desconhecido, geen, n/a, na, new born, nil, no, no address, no email, no fixed abode, no name, noemail,
     none, none given, not applicable, not available, not given, not known, not provided, not recorded, not stated, null,
     onbekend, same as above, tba, tbc, unk, unknown, unspecified, x, xx, xxx
-    """.replace("\n", " ")
-    .strip()
-    .split(", ")
-) | {""}
+    """.split(",")
+)
 """Texts that stand in for an unknown value."""
 _PUNCTUATION = " .,*?()[]_-"
 """Characters that say nothing at the ends of a placeholder, or in place of a text."""
 _CHILD_OF_PATTERN = re.compile(r"\s*[bsd]\.?/o\b", re.IGNORECASE)
-"""The beginning of what stands in for the name of a child: baby, son or daughter of somebody."""
+"""The beginning of a placeholder for the name of a child, such as `B/O Thandi`: baby, son or daughter of somebody."""
 NAME_PARTICLES = PARTICLES | {"d", "e", "janse", "v", "vd"}
 """Words before the last word of a name that are left out, abbreviated, or shared by unrelated people."""
 

@@ -93,7 +93,22 @@ def test_levels_of_names(one: str, other: str, level: Level) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["Baby Girl of Thandi", "B/O Thandi", "Unknown", "Unk.", "not given", "n/a", "-", ".", "Infant", "Dr", ""]
+    "name",
+    [
+        "Baby Girl of Thandi",
+        "B/O Thandi",
+        "Unknown",
+        "Unk.",
+        "not given",
+        "n/a",
+        "none",
+        "Onbekend",
+        "-",
+        ".",
+        "Infant",
+        "Dr",
+        "",
+    ],
 )
 def test_placeholders_are_no_names(name: str) -> None:
     """What is written in place of a name is not compared."""

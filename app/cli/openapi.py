@@ -1,8 +1,6 @@
 """`patients-api openapi`: print the OpenAPI document for client generators. The command needs no database."""
 
 import argparse
-import shutil
-import sys
 
 from app.about.document import DOCUMENT_PATH
 
@@ -22,6 +20,5 @@ def run(arguments: argparse.Namespace) -> int:
         settings = Settings.model_validate({"database_url": SecretStr("postgresql://")})
         print(to_json(build_document(create_app(settings)), indent=2).decode())
     else:
-        with DOCUMENT_PATH.open() as document:
-            shutil.copyfileobj(document, sys.stdout)
+        print(DOCUMENT_PATH.read_text(encoding="utf-8"), end="")
     return 0

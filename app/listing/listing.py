@@ -19,6 +19,7 @@ from app.listing.keyset import (
     keyset_page,
     keyset_page_by_month,
     page_documents,
+    page_keys,
     segments_for,
 )
 from app.listing.page import FIRST_SEGMENT, NO_KEY, Page, aggregate_page, page_from_aggregates
@@ -287,12 +288,23 @@ def ordered_page(
     first_segment: int | None,
     conditions: Sequence[ColumnElement[bool]],
 ) -> Select[Any]:
-    """Return the statement for a page of the records that meet `conditions` (see `ordered_rows`)."""
-    rows, descending = ordered_rows(repository_class, ordering, first_segment, conditions)
+    """Return the statement for a page of the records that meet `conditions` (see `_ordered_rows`)."""
+    rows, descending = _ordered_rows(repository_class, ordering, first_segment, conditions)
     return page_documents(repository_class.document, rows, descending=descending)
 
 
-def ordered_rows(
+def ordered_keys(
+    repository_class: type[Repository],
+    ordering: str,
+    first_segment: int | None,
+    conditions: Sequence[ColumnElement[bool]],
+) -> Select[Any]:
+    """Return the statement for the same page as `ordered_page`, but without the documents."""
+    rows, descending = _ordered_rows(repository_class, ordering, first_segment, conditions)
+    return page_keys(rows, descending=descending)
+
+
+def _ordered_rows(
     repository_class: type[Repository],
     ordering: str,
     first_segment: int | None,

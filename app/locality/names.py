@@ -33,7 +33,7 @@ PLACEHOLDER_TEXTS = frozenset(
     as above, desconhecido, geen, n/a, na, new born, nil, no, no address, no email, no fixed abode, no name, noemail,
     none, none given, not applicable, not available, not given, not known, not provided, not recorded, not stated, null,
     onbekend, same as above, tba, tbc, unk, unknown, unspecified, x, xx, xxx
-    """.split(",")
+    """.split(",")  # noqa: SIM905  # one line a text would be a page
 )
 """Texts that stand in for an unknown value."""
 _PUNCTUATION = " .,*?()[]_-"

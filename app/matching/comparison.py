@@ -119,12 +119,7 @@ def compare(one: Person, other: Person, today: date) -> Comparison:
     may_be_family = not is_identified and _may_be_family(levels, one, other, today)
     is_consistent = not may_be_family or _is_consistent(levels, one, other, today)
     may_be_renamed = may_be_family and is_consistent and grade in STRONG_GRADES and _have_same_origin(levels)
-    best_grade = _best_grade(
-        levels,
-        may_be_family=may_be_family,
-        may_be_namesakes=_may_be_namesakes(levels, one, other),
-        may_have_married=not one.gender == other.gender == "Male",
-    )
+    best_grade = _best_grade(levels, one, other, may_be_family=may_be_family)
     grade = None if grade is None or best_grade is None else max(grade, best_grade, key=_RANKS.__getitem__)
     if levels.get("patient_identifiers") is Level.DIFFERENT:
         return Comparison(round(score, 1), grade and Grade.POSSIBLE, levels, may_be_family, False, False)
@@ -250,9 +245,7 @@ def _may_be_namesakes(levels: Mapping[str, Level], one: Person, other: Person) -
     )
 
 
-def _best_grade(
-    levels: Mapping[str, Level], *, may_be_family: bool, may_be_namesakes: bool, may_have_married: bool
-) -> Grade | None:
+def _best_grade(levels: Mapping[str, Level], one: Person, other: Person, *, may_be_family: bool) -> Grade | None:
     """Return the best grade that two patients may have, whatever their score is, or None if they are two persons.
 
     Strangers share names, and some of them a date of birth, but neither an address nor a phone number.
@@ -267,19 +260,20 @@ def _best_grade(
         return _best_grade_of_strangers(levels, best_grade)
     if birth in _AGREEING_DATES and has_same_last_name:
         return best_grade
-    if may_be_namesakes:
+    if _may_be_namesakes(levels, one, other):
         return Grade.POSSIBLE
     if has_same_last_name or has_same_identifier or birth is Level.SAME:
         return Grade.PROBABLE
+    may_have_married = not one.gender == other.gender == "Male"
     has_same_home = levels.get("patient_physical_address") in _AGREEING_ADDRESSES and birth is not Level.DIFFERENT
     has_same_first_name = levels.get("patient_first_name") in (_ALMOST_SAME_NAMES if birth else _SAME_NAMES)
     return Grade.PROBABLE if has_same_home and has_same_first_name and may_have_married else Grade.POSSIBLE
 
 
 def _best_grade_of_strangers(levels: Mapping[str, Level], best_grade: Grade) -> Grade | None:
-    """Return the best grade of two patients who do not agree on where they live or on how to reach them.
+    """Return the best grade of two patients without a contact in common.
 
-    If they agree on nothing of it, they may be namesakes who are born on the same day.
+    If all contacts that both have are different, they may be namesakes who were born on the same day.
     """
     birth = levels.get("patient_date_of_birth")
     if birth is Level.DIFFERENT:
@@ -322,18 +316,14 @@ def _rank_levels(levels: Mapping[str, Level]) -> tuple[float, list[tuple[str, Le
 
 def _divide_names(one: Person, other: Person) -> tuple[Person, Person]:
     """Return two persons with whole names divided as the other's names suggest, or as they are if none agrees."""
-    divided = [
-        (first, second)
+    ranked = [
+        (_rank_levels(levels), (first, second))
         for first in divisions(one)
         for second in divisions(other)
         if len(levels := _name_levels(first, second.first_name, second.last_name)) == len(_NAMES)
         and Level.DIFFERENT not in levels.values()
     ]
-    return max(
-        divided,
-        key=lambda pair: _rank_levels(_name_levels(pair[0], pair[1].first_name, pair[1].last_name)),
-        default=(one, other),
-    )
+    return max(ranked, key=lambda each: each[0])[1] if ranked else (one, other)
 
 
 def _name_levels(one: Person, first_name: tuple[str, ...], last_name: tuple[str, ...]) -> dict[str, Level]:

@@ -11,7 +11,7 @@ from app.db.connection import Statement, compiled_by_shape
 from app.db.database import PLAN_FOR_VALUES, PLAN_ONCE
 from app.listing.counting import RecordCount, sample_statement
 from app.listing.keyset import Segment, filter_parameters, keyset_page, page_keys
-from app.listing.listing import Listing, ListShape, add_conditions, ordered_rows
+from app.listing.listing import Listing, ListShape, add_conditions, ordered_keys
 from app.listing.page import EMPTY_PAGE, Page
 from app.listing.query import ListQuery, Position
 from app.search.candidates import (
@@ -308,9 +308,7 @@ def _agreement_conditions(list_shape: ListShape, shape: AgreementShape) -> list[
 def _ordered_statement(
     list_shape: ListShape, shape: AgreementShape, ordering: str, first_segment: int | None
 ) -> Select[Any]:
-    conditions = _agreement_conditions(list_shape, shape)
-    rows, descending = ordered_rows(list_shape.repository_class, ordering, first_segment, conditions)
-    return page_keys(rows, descending=descending)
+    return ordered_keys(list_shape.repository_class, ordering, first_segment, _agreement_conditions(list_shape, shape))
 
 
 @compiled_by_shape
@@ -325,7 +323,6 @@ def _others_statement(list_shape: ListShape, ordering: str | None) -> Select[Any
     ids = bindparam("ids", type_=ARRAY(ID_TEXT))
     conditions = [resource.table.c.unique_id == any_(ids), *list_shape.conditions]
     if ordering is not None:
-        rows, descending = ordered_rows(resource, ordering, None, conditions)
-        return page_keys(rows, descending=descending)
+        return ordered_keys(resource, ordering, None, conditions)
     rank = func.array_position(ids, resource.table.c.unique_id)
     return page_keys(keyset_page(resource.table, [Segment(0, conditions, rank)], is_continuation=False))

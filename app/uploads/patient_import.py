@@ -172,7 +172,8 @@ class PatientImport:
         is_any_rejected = len(ids) < len(outcomes) and max_comparisons > 1
         again = [line for line in chunk if is_any_rejected and duplicates.get(line.number) == []]
         outcomes |= rejected
-        done = [line for line in chunk if line not in again]
+        for line in again:
+            del outcomes[line.number]
         versions = (await find_stored(repository, [*ids.values()])).versions
         self._created_ids.update(unique_id for unique_id in ids.values() if unique_id not in stored.versions)
         results = [
@@ -186,7 +187,9 @@ class PatientImport:
                 errors=comparison.remarks.get(number, ()),
                 sent_id=line.unique_id,
             )
-            for number, line, outcome in ((line.number, line, outcomes[line.number]) for line in done)
+            for number, line, outcome in (
+                (line.number, line, outcomes[line.number]) for line in chunk if line.number in outcomes
+            )
         ]
         return [*results, *(await self._write_chunk(again, max_comparisons - 1) if again else ())]
 
@@ -202,9 +205,9 @@ class PatientImport:
         )
 
     async def _find_duplicates(self, lines: Sequence[Line]) -> dict[int, list[str]]:
-        """Return the lines with new patients who are probably registered already, if such are refused.
+        """Return the numbers of the lines whose patients are probably registered already, if such lines are refused.
 
-        Each has the ids of the stored patients, or none if its patient is only that of an earlier one of the `lines`.
+        The values are the ids of these patients, or empty if the patient is only in an earlier one of the `lines`.
         """
         if self._matcher is None or not lines:
             return {}

@@ -28,10 +28,10 @@ class ImportParameters(Schema):
     on_error: Literal["stop", "skip"] = "stop"
     """If lines are rejected, store nothing (`stop`, the default) or only the other lines (`skip`)."""
     duplicates: Literal["report", "refuse", "ignore"] | None = None
-    """What happens to new patients who may be registered already. `refuse`: their lines are rejected. To send
-    this needs the scope `patients:read`. `report`: they are stored, and their pairs are added to the queue of possible
-    duplicates. `ignore`: they are stored and not compared. The operator chooses whether the default is `report` or
-    `refuse`."""
+    """What happens to new patients who may be registered already. `refuse`: their lines are rejected. Sending
+    `refuse` needs the scope `patients:read`. `report`: they are stored, and their pairs are added to the queue of
+    possible duplicates. `ignore`: they are stored and not compared. The operator chooses whether the default is
+    `report` or `refuse`."""
 
 
 class ImportLineError(BaseModel):

@@ -12,7 +12,6 @@ transaction of its own.
 
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from enum import Enum
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
@@ -92,7 +91,7 @@ class BatchableWrite(NamedTuple):
     row: Mapping[str, Any]
     """The input row, with the `unique_id` of the record."""
     conflict_keys: frozenset[str]
-    """The ids of the records that the change may lock. Changes with a common id never share a statement."""
+    """The ids of the records that the change may lock. Changes with a common id run one after another."""
     cost: int
     """The cost of the change. An ordinary one has the cost 1."""
 
@@ -122,12 +121,13 @@ class _RejectionTracker:
             self._required_successes[principal] = required - 1
 
 
-class _Failure(Enum):
+class _Failure(NamedTuple):
     """Stands for the result of a write whose statement failed and has certainly stored nothing."""
 
-    OF_ONE = 1
-    """The statement made only this write."""
-    OF_SEVERAL = 2
+    write_count: int
+    """Number of writes that the statement made."""
+    spent_seconds: float
+    """Seconds that the statement took."""
 
 
 class TransactionBatcher:
@@ -145,18 +145,20 @@ class TransactionBatcher:
         change in a transaction of its own. It does so from the beginning if writes of the principal were rejected
         recently.
         """
-        began = time.monotonic()
-        outcome: Row[Any] | _Failure = _Failure.OF_SEVERAL
         try:
             if self._rejections.may_batch(principal):
-                outcome = await self._batcher_for(write.statement).submit(write)
-            spent_seconds = time.monotonic() - began
-            if not isinstance(outcome, _Failure):
-                result = read_row(outcome)
-            elif outcome is _Failure.OF_ONE:  # as many of these run as batches, so they need no share of the pool
-                result = await self._database.transaction(work, spent_seconds=spent_seconds)
+                # while a change may still run, the next one to the same record waits here, and not for its lock
+                async with self._batcher_for(write.statement).hold(write) as outcome:
+                    if not isinstance(outcome, _Failure):
+                        result = read_row(outcome)
+                    elif outcome.write_count == 1:  # as many of these run as batches, so they need no share of the pool
+                        result = await self._database.transaction(work, spent_seconds=outcome.spent_seconds)
+                    else:
+                        result = await self._database.transaction_for(
+                            principal, work, spent_seconds=outcome.spent_seconds
+                        )
             else:
-                result = await self._database.transaction_for(principal, work, spent_seconds=spent_seconds)
+                result = await self._database.transaction_for(principal, work)
         except ServiceError as error:
             self._rejections.record(principal, rejected=not isinstance(error, UnavailableError))
             raise
@@ -175,12 +177,13 @@ class TransactionBatcher:
         return batcher
 
     async def _run_batch(self, writes: list[BatchableWrite]) -> Sequence[Row[Any] | _Failure]:
+        began = time.monotonic()
         try:
             rows = await self._database.write(writes[0].statement, {"rows": [write.row for write in writes]})
         except Exception as error:
             if isinstance(error, UnavailableError) and not isinstance(error, LockNotAvailableError):
                 raise  # the statement may have stored everything, so a retry could store its changes twice
             # whichever request caused the error gets it when it runs alone
-            return [_Failure.OF_ONE if len(writes) == 1 else _Failure.OF_SEVERAL] * len(writes)
+            return [_Failure(len(writes), time.monotonic() - began)] * len(writes)
         rows_by_id = {row.unique_id: row for row in rows}
         return [rows_by_id[write.row["unique_id"]] for write in writes]

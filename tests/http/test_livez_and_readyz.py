@@ -108,13 +108,15 @@ async def test_exhausted_pool_is_503_within_2_seconds(
     serve: Serve, database_url: str, connection: asyncpg.Connection
 ) -> None:
     """While the only connection waits for a lock, other requests are a 503 within 2 seconds; then all succeed."""
-    await connection.execute("INSERT INTO patients (unique_id, patient_last_name) VALUES ('pat123', 'Doe')")
+    await connection.execute(
+        "INSERT INTO patients (unique_id, patient_last_name) VALUES ('pat123', 'Doe'), ('pat456', 'Doe')"
+    )
     served = serve(DATABASE_URL=database_url, PATIENTS_POOL_SIZE="1")
     async with httpx.AsyncClient(base_url=served.url, timeout=30) as client:
         async with connection.transaction():
             await connection.execute("SELECT FROM patients FOR UPDATE")
             change = {"patient_last_name": "Roe"}
-            waiting = asyncio.ensure_future(client.put(f"{PATIENTS}pat123/", json=change))
+            waiting = asyncio.ensure_future(client.put(f"{PATIENTS}pat456/", json=change))
             await wait_until_blocked_in_transaction(connection)
             began = time.perf_counter()
             requests = [client.request(method, path, json=body) for method, path, body in DATABASE_REQUESTS]
@@ -125,9 +127,9 @@ async def test_exhausted_pool_is_503_within_2_seconds(
                 assert_unavailable(response)
             assert not waiting.done()
         assert (await waiting).status_code == 200
-        assert (await client.get(f"{PATIENTS}pat123/")).json()["patient_last_name"] == "Roe"
+        assert (await client.get(f"{PATIENTS}pat456/")).json()["patient_last_name"] == "Roe"
         assert (await client.get("/readyz")).status_code == 204
-    assert await connection.fetchval("SELECT count(*) FROM patients") == 1, "a refused request was executed later"
+    assert await connection.fetchval("SELECT count(*) FROM patients") == 2, "a refused request was executed later"
 
 
 @pytest.mark.crowd

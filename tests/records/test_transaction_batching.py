@@ -319,6 +319,44 @@ async def test_lock_timeout_fails_only_the_waiting_request(
 
 
 @pytest.mark.usefixtures("hospitals_and_doctors")
+async def test_changes_of_one_record_wait_on_one_connection(
+    client: httpx.AsyncClient, connection: asyncpg.Connection, database_url: str
+) -> None:
+    """While a record is locked, only one of its changes waits in PostgreSQL; all succeed once the lock is released."""
+    await client.post(PATIENTS, json=new_patient_body(1))
+    async with patient_locked(database_url, "pat-01"):
+        puts = [
+            asyncio.create_task(client.put(f"{PATIENTS}pat-01/", json={"patient_race": str(number)}))
+            for number in range(CONCURRENT_REQUESTS)
+        ]
+        waiting: list[int] = []
+        while len(waiting) < 20:  # 20 times 20 ms, in which several batches would start
+            await wait_until_blocked(connection)
+            waiting.append(await connection.fetchval("SELECT count(*) FROM pg_locks, pg_sleep(0.02) WHERE NOT granted"))
+    assert set(waiting) <= {0, 1}  # none in between, when the transaction of its own begins
+    assert {response.status_code for response in await asyncio.gather(*puts)} == {200}
+    assert await connection.fetchval("SELECT max(version) FROM patients") == 1 + CONCURRENT_REQUESTS
+
+
+@pytest.mark.usefixtures("hospitals_and_doctors")
+async def test_changes_that_wait_for_a_failed_one_fail_with_it(
+    client: httpx.AsyncClient, connection: asyncpg.Connection, database_url: str
+) -> None:
+    """If a change gets a 503 because its record stays locked, so do those that wait for it, all in two seconds."""
+    await client.post(PATIENTS, json=new_patient_body(1))
+    async with patient_locked(database_url, "pat-01"):
+        puts = [
+            asyncio.create_task(client.put(f"{PATIENTS}pat-01/", json={"patient_race": str(number)}))
+            for number in range(CONCURRENT_REQUESTS)
+        ]
+        assert (await asyncio.wait(puts, return_when=asyncio.FIRST_COMPLETED))[0]
+        responses = await asyncio.wait_for(asyncio.gather(*puts), timeout=1)
+    assert {response.status_code for response in responses} == {503}
+    assert (await client.put(f"{PATIENTS}pat-01/", json={"patient_race": "new"})).status_code == 200
+    assert await connection.fetchval("SELECT max(version) FROM patients") == 2
+
+
+@pytest.mark.usefixtures("hospitals_and_doctors")
 async def test_many_changes_of_one_record_do_not_delay_other_records(client: httpx.AsyncClient) -> None:
     """Changes of other patients share the first transactions, however many changes of one patient precede them."""
     await post_all(client, [new_patient_body(number) for number in range(CONCURRENT_REQUESTS)])

@@ -153,30 +153,35 @@ async def test_session_settings_hold_through_pgbouncer(
 
 
 @pytest.mark.alone
-async def test_a_locked_row_is_503_in_time(
+async def test_locked_rows_are_503_in_time(
     serve: Serve, pooled_database: PooledDatabase, connection: asyncpg.Connection
 ) -> None:
-    """Changes of a locked row in all sessions get a 503 within two seconds, and so may other requests meanwhile.
+    """Changes of locked rows in all sessions get a 503 within two seconds, and so may other requests meanwhile.
 
     Afterwards no statement waits in PostgreSQL, and once the lock is released requests succeed.
     """
     with pooled_database.pooler() as url:
         served = serve_through(serve, url)
         async with httpx.AsyncClient(base_url=served.url) as client:
-            assert (await client.post(PATIENTS, json={"unique_id": "pat0", "patient_last_name": "D"})).is_success
-            assert (await client.post(PATIENTS, json={"unique_id": "pat1", "patient_last_name": "D"})).is_success
-        change = RawRequest("PUT", f"{PATIENTS}pat0/", {"patient_last_name": "Roe"})
+            for number in range(POOLER_SESSION_COUNT + 1):
+                body = {"unique_id": f"pat{number}", "patient_last_name": "D"}
+                assert (await client.post(PATIENTS, json=body)).is_success
+        changes = [
+            RawRequest("PUT", f"{PATIENTS}pat{number}/", {"patient_last_name": "Roe"})
+            for number in range(POOLER_SESSION_COUNT)
+        ]
+        read = RawRequest("GET", f"{PATIENTS}pat{POOLER_SESSION_COUNT}/")
         async with connection.transaction():
             await connection.execute("SELECT FROM patients FOR UPDATE")
-            waiting = asyncio.ensure_future(send_concurrently(served.url, [change] * POOLER_SESSION_COUNT))
+            waiting = asyncio.ensure_future(send_concurrently(served.url, changes))
             await wait_until_blocked(connection, POOLER_SESSION_COUNT)
-            others = await send_concurrently(served.url, [RawRequest("GET", f"{PATIENTS}pat1/")] * 4)
+            others = await send_concurrently(served.url, [read] * 4)
             responses = [*await waiting, *others]
             assert {response.status for response in responses} <= {200, 503}
             assert [response.status for response in responses[:POOLER_SESSION_COUNT]] == [503] * POOLER_SESSION_COUNT
             assert max(response.seconds for response in responses) < 2
             await wait_until_nothing_blocked(connection, within_seconds=1)
-        for call in (change, RawRequest("GET", f"{PATIENTS}pat1/")):
+        for call in (*changes, read):
             (response,) = await send_concurrently(served.url, [call])
             assert response.status == 200
 

@@ -20,6 +20,7 @@ from app.db.base import ID_TEXT
 from app.db.connection import Connection
 from app.db.database import Database, set_local
 from app.db.errors import OutOfTimeError
+from app.db.pacing import PAUSE_PER_WORK
 from app.errors import UnavailableError
 from app.matching.pairs import Comparer
 from app.matching.similar_words import SimilarWords
@@ -30,12 +31,6 @@ log = structlog.get_logger()
 
 COMPARISON_INTERVAL_SECONDS = 2
 """Seconds between two runs of the background comparison."""
-PAUSE_PER_WORK = 9
-"""Ratio of the pause between two batches to the duration of the batch before it, if many patients are queued.
-
-Imports create patients faster than they can be compared. After an import, or while clients create thousands of
-patients, the background comparison takes a tenth of the time, and is behind for a while.
-"""
 MAX_ATTEMPTS = 3
 """Number of attempts to compare a patient before it is set aside."""
 SET_ASIDE_SECONDS = 3600

@@ -5,6 +5,7 @@ would derive a cache key from the statement and switch between greenlets for eac
 as PostgreSQL takes to read a record. This module can be removed when SQLAlchemy executes compiled statements as fast.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -172,9 +173,20 @@ async def _reporting_loss(call: Awaitable[T]) -> T:
 class Connection:
     """A connection to PostgreSQL, held by one request or command at a time."""
 
-    def __init__(self, driver: asyncpg.Connection, instrumentation: "StatementInstrumentation | None" = None) -> None:
+    def __init__(
+        self,
+        driver: asyncpg.Connection,
+        instrumentation: "StatementInstrumentation | None" = None,
+        statements_timeout_seconds: float | None = None,
+    ) -> None:
+        """Execute statements with `driver` and measure them with `instrumentation`, if it is given.
+
+        `statements_timeout_seconds`, if given, is the maximum total duration of all statements that return rows. The
+        time between them does not count: in a new process on a busy machine, compiling them may take longer.
+        """
         self.driver = driver
         self._instrumentation = instrumentation
+        self._remaining_seconds = statements_timeout_seconds
         self._began_at: float | None = None
         """When the transaction began, until its first statement is executed."""
         self._savepoint_count = 0
@@ -185,13 +197,15 @@ class Connection:
         Raises:
             asyncpg.PostgresError: PostgreSQL rejects the statement, or the connection is lost.
             asyncpg.InterfaceError: the connection is closed.
+            TimeoutError: the statements together took too long.
         """
         compiled = compile_statement(statement) if isinstance(statement, Executable) else statement
         text, values = compiled.bind(parameters or {})
         began, self._began_at = self._began_at or time.perf_counter(), None
         try:
             if compiled.returns_rows:
-                result = compiled.result(await _reporting_loss(self.driver.fetch(text, *values)))
+                call = _reporting_loss(self.driver.fetch(text, *values))
+                result = compiled.result(await (call if self._remaining_seconds is None else self._in_time(call)))
             else:
                 result = Result(_NO_ROWS_COLUMNS, iter(()))
                 status = await _reporting_loss(self.driver.execute(text, *values))  # such as "UPDATE 3"
@@ -200,6 +214,15 @@ class Connection:
             self._measure(compiled.text, began, error)
             raise
         self._measure(compiled.text, began, None)
+        return result
+
+    async def _in_time(self, call: Awaitable[T]) -> T:
+        """Return the result of a call of the driver, whose duration counts towards that of all statements."""
+        began = time.perf_counter()
+        async with asyncio.timeout(self._remaining_seconds):
+            result = await call
+        assert self._remaining_seconds is not None  # noqa: S101  # otherwise the caller need not count
+        self._remaining_seconds -= time.perf_counter() - began
         return result
 
     async def execute_sql(self, text: str) -> None:

@@ -33,7 +33,7 @@ server reports no error."""
 MIN_TRANSACTION_TIMEOUT_SECONDS = 0.1
 """Duration, in seconds, that a transaction may always have, however long its request has waited before."""
 SEARCH_TIMEOUT_SECONDS = 0.95
-"""Maximum total duration of all statements of one search, in seconds."""
+"""Maximum total duration of all statements of one search, in seconds. The time between them does not count."""
 SEARCH_SETTINGS = {
     # rare and frequent values need different plans
     "plan_cache_mode": "force_custom_plan",
@@ -222,7 +222,7 @@ class Database:
         enqueued_at = asyncio.get_running_loop().time()
         async with (
             self._search_bulkhead.slot(principal),
-            self._connect(SEARCH_TIMEOUT_SECONDS, enqueued_at) as connection,
+            self._connect(None, enqueued_at, SEARCH_TIMEOUT_SECONDS) as connection,
         ):
             await connection.begin(f"{_SNAPSHOT}; {_SET_SEARCH_SETTINGS}")
             yield connection
@@ -293,7 +293,10 @@ class Database:
 
     @asynccontextmanager
     async def _connect(
-        self, timeout_seconds: float | None = None, enqueued_at: float | None = None
+        self,
+        timeout_seconds: float | None = None,
+        enqueued_at: float | None = None,
+        statements_timeout_seconds: float | None = None,
     ) -> AsyncIterator[Connection]:
         """Provide a connection from the pool. A transaction that is still open at the end is rolled back.
 
@@ -304,7 +307,7 @@ class Database:
             # the timeout starts here, so that it does not include the wait for a slot
             async with asyncio.timeout(timeout_seconds or self._timeout_seconds):
                 driver = await self._pool.acquire()
-                connection = Connection(driver, self._instrumentation)
+                connection = Connection(driver, self._instrumentation, statements_timeout_seconds)
                 is_reusable = False  # not if this is cancelled, perhaps in the middle of a statement
                 try:
                     try:
